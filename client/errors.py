@@ -1,0 +1,64 @@
+"""The client's errors. Each one says what to do, and carries the exit code of the command line.
+
+    ClientError                  1  something failed
+    ├── UsageError               2  an option or a folder is not what the command needs
+    │   └── DataError            2  the image folder cannot be used as it is
+    ├── VendorError              1  the vendor answered with an error
+    │   ├── VendorUnreachable    1  the vendor did not answer at all
+    │   ├── KeyRefused           1  the API key is missing, wrong, revoked or suspended
+    │   └── FingerprintChanged   1  the vendor's model is no longer the one that was bought from
+    ├── CacheError               1  the cache cannot be read or written
+    └── SpendingStopped          3  a limit was reached; what was bought is kept, and the run can go on
+        ├── BudgetExhausted      3  the run's own budget
+        └── QuotaExhausted       3  the vendor's quota, spend limit or credit
+"""
+
+
+class ClientError(Exception):
+    """The root: something failed, and the message says what and what to do."""
+
+    exit_code = 1
+
+
+class UsageError(ClientError):
+    """An option or a folder is not what the command needs."""
+
+    exit_code = 2
+
+
+class DataError(UsageError):
+    """The image folder cannot be used as it is."""
+
+
+class VendorError(ClientError):
+    """The vendor answered with an error that no retry can mend."""
+
+
+class VendorUnreachable(VendorError):
+    """The vendor did not answer, however often it was asked."""
+
+
+class KeyRefused(VendorError):
+    """The API key is missing, wrong or revoked, or its account is suspended."""
+
+
+class FingerprintChanged(VendorError):
+    """The vendor serves another model than the one that the run began with."""
+
+
+class CacheError(ClientError):
+    """The cache cannot be read or written."""
+
+
+class SpendingStopped(ClientError):
+    """A limit was reached. What was bought is in the cache, and the run can go on later."""
+
+    exit_code = 3
+
+
+class BudgetExhausted(SpendingStopped):
+    """The run's own budget does not reach further."""
+
+
+class QuotaExhausted(SpendingStopped):
+    """The vendor's quota, spend limit or credit does not reach further."""

@@ -1,0 +1,1 @@
+"""The wire contract between vendor and client: pydantic, numpy and the standard library, nothing else."""

@@ -1,0 +1,124 @@
+"""`POST /embed` and `GET /v1/models`: what is asked, what is answered, what is for sale."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Kind = Literal["text", "image"]
+Encoding = Literal["float", "base64"]
+
+
+class Input(BaseModel):
+    """One query: a text, or an image as the base64 of a PNG, JPEG or WebP file."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    text: str | None = None
+    image: str | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if (self.text is None) == (self.image is None):
+            raise ValueError('an input is either {"text": ...} or {"image": ...}')
+        return self
+
+    @property
+    def kind(self) -> Kind:
+        """Which of the two it is."""
+        return "text" if self.text is not None else "image"
+
+
+class EmbedRequest(BaseModel):
+    """Texts and images, mixed, in the order in which their embeddings are wanted."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str | None = None
+    inputs: list[Input]
+    encoding: Encoding = "float"
+    on_error: Literal["fail", "skip"] = "fail"
+
+
+class Embedding(BaseModel):
+    """One answered query. `embedding` is L2-normalised: floats, or base64 of little-endian float32."""
+
+    index: int
+    kind: Kind
+    embedding: list[float] | str
+
+
+class InputError(BaseModel):
+    """One input that `on_error: skip` passed over; it was not charged."""
+
+    index: int
+    code: str
+    message: str
+
+
+class Usage(BaseModel):
+    """What a request cost. `cost_micros` is in millionths of the vendor's currency unit."""
+
+    images: int
+    texts: int
+    billed_queries: int
+    cost_micros: int
+
+
+class EmbedResponse(BaseModel):
+    """The answered queries, those passed over, and the bill."""
+
+    id: str
+    model: str
+    model_fingerprint: str
+    dimensions: int
+    data: list[Embedding]
+    errors: list[InputError] = []
+    usage: Usage
+    replayed: bool = False
+
+
+class Prices(BaseModel):
+    """The price of one query of each kind, in millionths of the vendor's currency unit."""
+
+    image_micros: Annotated[int, Field(ge=0)]
+    text_micros: Annotated[int, Field(ge=0)]
+
+    def cost_micros(self, images: int, texts: int) -> int:
+        """The price of so many queries; integers throughout, so it is exact."""
+        return images * self.image_micros + texts * self.text_micros
+
+
+class Limits(BaseModel):
+    """The largest request that the vendor accepts."""
+
+    max_inputs: int
+    max_request_bytes: int
+    max_image_bytes: int
+    max_image_pixels: int
+
+
+class ModelCard(BaseModel):
+    """One model for sale.
+
+    Two embeddings are comparable only under one `fingerprint`. The same input gives the same vector
+    within `tolerance` (largest difference of one component), whatever else was in the batch.
+    """
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int = 0
+    owned_by: str
+    dimensions: int
+    fingerprint: str
+    tolerance: float
+    dtype: str
+    image_size: int
+    prices: Prices
+    limits: Limits
+
+
+class ModelList(BaseModel):
+    """The models for sale, in the shape of OpenAI's list."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelCard]

@@ -1,0 +1,115 @@
+"""The error codes of the HTTP contract and the one body that every error has."""
+
+from enum import StrEnum
+from typing import NamedTuple
+
+from pydantic import BaseModel
+
+
+class ErrorType(StrEnum):
+    """What sort of thing went wrong, and so who can do something about it."""
+
+    INVALID_REQUEST = "invalid_request_error"
+    AUTHENTICATION = "authentication_error"
+    BILLING = "billing_error"
+    RATE_LIMIT = "rate_limit_error"
+    SERVER = "server_error"
+
+
+class ErrorKind(NamedTuple):
+    """What a code always means: its HTTP status, its type, and whether the same request may be sent again."""
+
+    status: int
+    type: ErrorType
+    retryable: bool = False
+
+
+class ErrorCode(StrEnum):
+    """Every code that the vendor answers with; `ErrorCode.kind` says what each one means."""
+
+    INVALID_IMAGE = "invalid_image"
+    IMAGE_TOO_LARGE = "image_too_large"
+    UNSUPPORTED_IMAGE_FORMAT = "unsupported_image_format"
+    EMPTY_INPUT = "empty_input"
+    TOO_MANY_INPUTS = "too_many_inputs"
+    INVALID_API_KEY = "invalid_api_key"
+    KEY_REVOKED = "key_revoked"
+    ACCOUNT_SUSPENDED = "account_suspended"
+    QUOTA_EXHAUSTED = "quota_exhausted"
+    SPEND_LIMIT_REACHED = "spend_limit_reached"
+    INSUFFICIENT_CREDIT = "insufficient_credit"
+    MAX_COST_EXCEEDED = "max_cost_exceeded"
+    NOT_FOUND = "not_found"
+    MODEL_NOT_FOUND = "model_not_found"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    NOT_ACCEPTABLE = "not_acceptable"
+    IDEMPOTENCY_IN_FLIGHT = "idempotency_in_flight"
+    FINGERPRINT_MISMATCH = "fingerprint_mismatch"
+    REQUEST_TOO_LARGE = "request_too_large"
+    UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
+    INVALID_REQUEST = "invalid_request"
+    IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
+    RATE_LIMITED = "rate_limited"
+    INTERNAL_ERROR = "internal_error"
+    OVERLOADED = "overloaded"
+    NOT_READY = "not_ready"
+    SHUTTING_DOWN = "shutting_down"
+    DEADLINE_EXCEEDED = "deadline_exceeded"
+
+    @property
+    def kind(self) -> ErrorKind:
+        """The status, type and retryability that this code always has."""
+        return _KINDS[self]
+
+
+_KINDS = {
+    ErrorCode.INVALID_IMAGE: ErrorKind(400, ErrorType.INVALID_REQUEST),
+    ErrorCode.IMAGE_TOO_LARGE: ErrorKind(400, ErrorType.INVALID_REQUEST),
+    ErrorCode.UNSUPPORTED_IMAGE_FORMAT: ErrorKind(400, ErrorType.INVALID_REQUEST),
+    ErrorCode.EMPTY_INPUT: ErrorKind(400, ErrorType.INVALID_REQUEST),
+    ErrorCode.TOO_MANY_INPUTS: ErrorKind(400, ErrorType.INVALID_REQUEST),
+    ErrorCode.INVALID_API_KEY: ErrorKind(401, ErrorType.AUTHENTICATION),
+    ErrorCode.KEY_REVOKED: ErrorKind(403, ErrorType.AUTHENTICATION),
+    ErrorCode.ACCOUNT_SUSPENDED: ErrorKind(403, ErrorType.AUTHENTICATION),
+    ErrorCode.QUOTA_EXHAUSTED: ErrorKind(402, ErrorType.BILLING),
+    ErrorCode.SPEND_LIMIT_REACHED: ErrorKind(402, ErrorType.BILLING),
+    ErrorCode.INSUFFICIENT_CREDIT: ErrorKind(402, ErrorType.BILLING),
+    ErrorCode.MAX_COST_EXCEEDED: ErrorKind(402, ErrorType.BILLING),
+    ErrorCode.NOT_FOUND: ErrorKind(404, ErrorType.INVALID_REQUEST),
+    ErrorCode.MODEL_NOT_FOUND: ErrorKind(404, ErrorType.INVALID_REQUEST),
+    ErrorCode.METHOD_NOT_ALLOWED: ErrorKind(405, ErrorType.INVALID_REQUEST),
+    ErrorCode.NOT_ACCEPTABLE: ErrorKind(406, ErrorType.INVALID_REQUEST),
+    ErrorCode.IDEMPOTENCY_IN_FLIGHT: ErrorKind(409, ErrorType.INVALID_REQUEST, retryable=True),
+    ErrorCode.FINGERPRINT_MISMATCH: ErrorKind(412, ErrorType.INVALID_REQUEST),
+    ErrorCode.REQUEST_TOO_LARGE: ErrorKind(413, ErrorType.INVALID_REQUEST),
+    ErrorCode.UNSUPPORTED_MEDIA_TYPE: ErrorKind(415, ErrorType.INVALID_REQUEST),
+    ErrorCode.INVALID_REQUEST: ErrorKind(422, ErrorType.INVALID_REQUEST),
+    ErrorCode.IDEMPOTENCY_KEY_REUSED: ErrorKind(422, ErrorType.INVALID_REQUEST),
+    ErrorCode.RATE_LIMITED: ErrorKind(429, ErrorType.RATE_LIMIT, retryable=True),
+    ErrorCode.INTERNAL_ERROR: ErrorKind(500, ErrorType.SERVER, retryable=True),
+    ErrorCode.OVERLOADED: ErrorKind(503, ErrorType.SERVER, retryable=True),
+    ErrorCode.NOT_READY: ErrorKind(503, ErrorType.SERVER, retryable=True),
+    ErrorCode.SHUTTING_DOWN: ErrorKind(503, ErrorType.SERVER, retryable=True),
+    ErrorCode.DEADLINE_EXCEEDED: ErrorKind(504, ErrorType.SERVER, retryable=True),
+}
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong, for a program (`code`, `param`, `retryable`) and for a person (`message`).
+
+    `code` is a string rather than an `ErrorCode`, so that an older client can read a newer vendor's codes.
+    """
+
+    code: str
+    type: str
+    message: str
+    param: str | None = None
+    request_id: str
+    retryable: bool
+    resets_at: str | None = None
+
+
+class ErrorBody(BaseModel):
+    """The body of every answer that is not a success."""
+
+    error: ErrorDetail

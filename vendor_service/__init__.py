@@ -1,0 +1,1 @@
+"""Tuition's vendor: hosts a CLIP model and sells its embeddings by the query."""
