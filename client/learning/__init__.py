@@ -1,0 +1,1 @@
+"""Tensors in, a student out: no HTTP, no cache, no money."""

@@ -1,0 +1,184 @@
+"""The stages of a method over one training set: align on frozen features, then train on pixels."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from client.learning.augmentation import Transform, plain_view, random_view, to_batch
+from client.learning.methods import Method
+from client.learning.recipe import Recipe
+from client.learning.student import Student
+from client.learning.training import (
+    Batch,
+    Checkpoint,
+    DomainBatches,
+    Progress,
+    Schedule,
+    Score,
+    predict,
+    score,
+    step_seed,
+    train,
+)
+
+_EVALUATION_BATCH = 128
+
+
+class Images(Protocol):
+    """Decoded images by position."""
+
+    def load(self, positions: list[int]) -> list[NDArray[np.uint8]]:
+        """RGB pixels of shape (height, width, 3), one array a position."""
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """The images of the source domains, and what each is compared with.
+
+    Attributes:
+        images: all of them, by position.
+        labels: class of each, shape (n,), int64.
+        domains: source domain of each, shape (n,), int64.
+        targets: what the method's loss compares outputs with: (n, d) for a teacher's, (n,) for labels.
+        train: positions to train on.
+        holdout: positions held out for selection.
+    """
+
+    images: Images
+    labels: Tensor
+    domains: Tensor
+    targets: Tensor
+    train: list[int]
+    holdout: list[int]
+
+
+def align_features(
+    student: Student,
+    data: TrainingSet,
+    recipe: Recipe,
+    *,
+    seed: int,
+    on_image: Callable[[int], None] = lambda _: None,
+) -> Tensor:
+    """Features of `align_views` random views of each training image, shape (views, images, features).
+
+    The backbone is frozen while the projector is aligned, so it gives a view the same features at every step:
+    they are computed once. `on_image` is called with the number of views done.
+    """
+    student.eval()
+    transform = random_view(student.preprocessing.image_size, recipe.augmentation)
+    parts: list[Tensor] = []
+    with torch.no_grad():
+        for view in range(recipe.align_views):
+            for batch in _batches(data.images, data.train, transform, seed=step_seed(seed + 2, view)):
+                parts.append(student.features(batch.to(_device(student))).cpu())
+                on_image(sum(map(len, parts)))
+    return torch.cat(parts).reshape(recipe.align_views, len(data.train), -1)
+
+
+def align(
+    student: Student,
+    data: TrainingSet,
+    views: Tensor,
+    method: Method,
+    recipe: Recipe,
+    *,
+    seed: int,
+    on_step: Callable[[Progress], None] = lambda _: None,
+) -> None:
+    """Fit the projector on frozen features (paper, section 4.2, "Align"), in place; its last state is kept.
+
+    Args:
+        views: what `align_features` made of the training images, shape (views, images, features).
+    """
+    device = _device(student)
+    draw = DomainBatches(data.domains[data.train], per_domain=recipe.align_images_per_domain, seed=seed)
+    targets = data.targets[data.train]
+
+    def batch_at(step: int) -> Batch:
+        rows = draw(step)
+        generator = torch.Generator().manual_seed(step_seed(seed + 1, step))
+        view = torch.randint(len(views), rows.shape, generator=generator)
+        return views[view, rows].to(device), targets[rows].to(device)
+
+    schedule = Schedule(recipe.align_steps, recipe.align_learning_rate, recipe.warmup, recipe.evaluations)
+    train(
+        student.projector,
+        list(student.projector.parameters()),
+        batch_at,
+        method.loss,
+        schedule,
+        on_step=on_step,
+    )
+
+
+def distill(
+    student: Student,
+    data: TrainingSet,
+    method: Method,
+    recipe: Recipe,
+    *,
+    seed: int,
+    resume: Checkpoint | None = None,
+    save: Callable[[Checkpoint], None] = lambda _: None,
+    on_step: Callable[[Progress], None] = lambda _: None,
+) -> None:
+    """Train what `method` trains on augmented pixels (paper, section 4.2, "Distill"), in place.
+
+    The state that is best on the hold-outs is kept.
+    """
+    device = _device(student)
+    draw = DomainBatches(data.domains[data.train], per_domain=recipe.images_per_domain, seed=seed)
+    positions = torch.tensor(data.train)
+    transform = random_view(student.preprocessing.image_size, recipe.augmentation)
+
+    def batch_at(step: int) -> Batch:
+        rows = positions[draw(step)]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(step_seed(seed + 3, step))
+            pixels = to_batch(data.images.load(rows.tolist()), transform)
+        return pixels.to(device), data.targets[rows].to(device)
+
+    def evaluate() -> Score:
+        return score(class_scores(student, data.images, data.holdout), data.labels[data.holdout])
+
+    schedule = Schedule(recipe.steps, recipe.learning_rate, recipe.warmup, recipe.evaluations)
+    train(
+        student,
+        student.trainable(method.trains, frozen=recipe.frozen),
+        batch_at,
+        method.loss,
+        schedule,
+        evaluate=evaluate,
+        resume=resume,
+        save=save,
+        on_step=on_step,
+    )
+
+
+def class_scores(student: Student, images: Images, positions: Sequence[int]) -> Tensor:
+    """Class scores of images as they are (resized, not augmented), shape (positions, classes), on the CPU."""
+    device = _device(student)
+    plain = plain_view(student.preprocessing.image_size)
+    return predict(student, (batch.to(device) for batch in _batches(images, positions, plain)))
+
+
+def _batches(
+    images: Images, positions: Sequence[int], transform: Transform, *, seed: int | None = None
+) -> Iterator[Tensor]:
+    for start in range(0, len(positions), _EVALUATION_BATCH):
+        chunk = list(positions[start : start + _EVALUATION_BATCH])
+        with torch.random.fork_rng(devices=[], enabled=seed is not None):
+            if seed is not None:
+                torch.manual_seed(step_seed(seed, start))
+            batch = to_batch(images.load(chunk), transform)
+        yield batch
+
+
+def _device(student: Student) -> torch.device:
+    return student.projector.weight.device

@@ -1,0 +1,1 @@
+"""What a run achieved: accuracy by domain, and the pages that tell it."""

@@ -1,0 +1,69 @@
+"""Accuracy by domain, in the domains that were trained on and in the one that was not."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class DomainAccuracy:
+    """A domain's share of right answers, from 0 to 1, and of how many images."""
+
+    accuracy: float
+    images: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Accuracy of a student on the hold-outs of the source domains and on the whole target domain.
+
+    In-domain and out-of-domain accuracy are means over domains, as DomainBed averages them.
+    """
+
+    sources: Mapping[str, DomainAccuracy]
+    targets: Mapping[str, DomainAccuracy]
+
+    @property
+    def in_domain(self) -> float:
+        """Mean accuracy over the hold-outs of the source domains, from 0 to 1."""
+        return fmean(domain.accuracy for domain in self.sources.values())
+
+    @property
+    def out_of_domain(self) -> float:
+        """Mean accuracy over the domains that were never trained on, from 0 to 1."""
+        return fmean(domain.accuracy for domain in self.targets.values())
+
+    @property
+    def by_domain(self) -> dict[str, DomainAccuracy]:
+        """Every domain's accuracy: source domains on their hold-outs."""
+        return {**self.sources, **self.targets}
+
+    @property
+    def worst_domain(self) -> str:
+        """The domain with the lowest accuracy."""
+        domains = self.by_domain
+        return min(domains, key=lambda name: domains[name].accuracy)
+
+    def to_json(self) -> dict[str, object]:
+        """As `summary.json` holds it: shares from 0 to 1, unrounded."""
+        return {
+            "in_domain": self.in_domain,
+            "out_of_domain": self.out_of_domain,
+            "by_domain": {name: domain.accuracy for name, domain in self.by_domain.items()},
+            "images_by_domain": {name: domain.images for name, domain in self.by_domain.items()},
+            "worst_domain": self.worst_domain,
+        }
+
+
+def accuracy_by_domain(
+    predicted: Tensor, labels: Tensor, domains: Sequence[str]
+) -> dict[str, DomainAccuracy]:
+    """Accuracy of predicted classes (n,) against labels (n,), for each name in `domains` (n)."""
+    result = {}
+    for name in sorted(set(domains)):
+        members = [i for i, domain in enumerate(domains) if domain == name]
+        right = (predicted[members] == labels[members]).float().mean().item()
+        result[name] = DomainAccuracy(right, len(members))
+    return result

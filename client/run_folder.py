@@ -1,0 +1,155 @@
+"""A run's directory: what was asked, what was bought, how training went, and what came out."""
+
+import json
+import os
+import secrets
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from client.errors import ClientError, UsageError
+from client.learning.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What makes a run this run and no other; the budget is not part of it, so a run can go on with more."""
+
+    data: str
+    target_domain: str
+    method: str
+    student: str
+    image_size: int
+    seed: int
+    recipe: Recipe
+
+
+class RunFolder:
+    """Reads and writes the files of one run; JSON files are replaced whole or not at all."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.json"
+        self.plan = path / "plan.json"
+        self.purchase = path / "purchase.json"
+        self.metrics = path / "metrics.jsonl"
+        self.aligned = path / "aligned.safetensors"
+        self.checkpoint = path / "checkpoint.pt"
+        self.student = path / "student.safetensors"
+        self.summary = path / "summary.json"
+        self.report = path / "report.html"
+        self.model_card = path / "README.md"
+
+    def begin(self, config: RunConfig) -> str:
+        """Create the directory, or take up the run that it holds; returns the run's id.
+
+        The id is drawn once: budget and idempotency keys hang on it, however often the run is resumed.
+
+        Raises:
+            UsageError: the directory holds a run with other options, or something else.
+            ClientError: it cannot be written.
+        """
+        wanted = _as_json(config)
+        if self.config.exists():
+            found = self.read(self.config)
+            run_id = found.pop("run_id", None)
+            if not isinstance(run_id, str):
+                raise UsageError(f"{self.config} is not the configuration of a run. Choose another --out.")
+            changed = [
+                f"{name}: {found.get(name)} -> {wanted[name]}"
+                for name in wanted
+                if found.get(name) != wanted[name]
+            ]
+            if changed:
+                raise UsageError(
+                    f"{self.path} holds a run with other options ({'; '.join(changed)}). "
+                    "Choose another --out, or give the same options to resume it."
+                )
+            return run_id
+        try:
+            if self.path.exists() and any(self.path.iterdir()):
+                raise UsageError(f"{self.path} exists and is not a run. Choose another --out.")
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ClientError(f"{self.path} cannot be written: {error.strerror}.") from error
+        run_id = secrets.token_hex(8)
+        self.write(self.config, {**wanted, "run_id": run_id})
+        return run_id
+
+    def read(self, file: Path) -> dict[str, Any]:
+        """A JSON file of the run.
+
+        Raises:
+            ClientError: it is missing or is not a JSON object.
+        """
+        try:
+            value = json.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise ClientError(f"{file} does not exist: {self.path} is not a finished run.") from error
+        except (OSError, ValueError) as error:
+            raise ClientError(f"{file} cannot be read as JSON: {error}") from error
+        if not isinstance(value, dict):
+            raise ClientError(f"{file} is not a JSON object.")
+        return value
+
+    def write(self, file: Path, value: dict[str, Any]) -> None:
+        """Replace a JSON file of the run."""
+        self.write_text(file, json.dumps(value, indent=2) + "\n")
+
+    def write_text(self, file: Path, text: str) -> None:
+        """Replace a text file of the run.
+
+        Raises:
+            ClientError: it cannot be written (a full disk, say).
+        """
+        part = file.with_name(f"{file.name}.part")
+        try:
+            part.write_text(text, encoding="utf-8")
+            part.replace(file)
+        except OSError as error:
+            raise ClientError(f"{file} cannot be written: {error.strerror}.") from error
+
+    def log(self, stage: str, **values: float | int | None) -> None:
+        """Append a line to metrics.jsonl."""
+        row = {"stage": stage, **{name: value for name, value in values.items() if value is not None}}
+        with self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl; one that a crash cut short is left out."""
+        if not self.metrics.exists():
+            return []
+        rows = []
+        for line in self.metrics.read_text(encoding="utf-8").splitlines():
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                continue
+        return rows
+
+    def forget(self, stage: str, *, after_step: int) -> None:
+        """Drop the logged steps of a stage that are about to be taken again."""
+        kept = [row for row in self.rows() if row["stage"] != stage or row.get("step", 0) <= after_step]
+        self.write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in kept))
+
+    def seconds(self) -> dict[str, float]:
+        """Wall-clock by stage, summed over interruptions."""
+        total: dict[str, float] = defaultdict(float)
+        for row in self.rows():
+            total[row["stage"]] += row.get("seconds", 0.0)
+        return {stage: round(seconds, 2) for stage, seconds in total.items()}
+
+
+def _as_json(config: RunConfig) -> dict[str, Any]:
+    """The configuration as it reads back from JSON (tuples become lists)."""
+    value: dict[str, Any] = json.loads(json.dumps(asdict(config)))
+    return value
+
+
+def default_run_path(config: RunConfig) -> Path:
+    """Where a run goes when --out is not given: a name that says what it is."""
+    data = Path(config.data).name or "images"
+    return Path("runs") / f"{data}-{config.target_domain}-{config.method}-seed{config.seed}".replace(
+        os.sep, "-"
+    )
