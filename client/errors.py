@@ -1,16 +1,16 @@
 """The client's errors. Each one says what to do, and carries the exit code of the command line.
 
-    ClientError                  1  something failed
-    ├── UsageError               2  an option or a folder is not what the command needs
-    │   └── DataError            2  the image folder cannot be used as it is
-    ├── VendorError              1  the vendor answered with an error
-    │   ├── VendorUnreachable    1  the vendor did not answer at all
-    │   ├── KeyRefused           1  the API key is missing, wrong, revoked or suspended
-    │   └── FingerprintChanged   1  the vendor's model is no longer the one that was bought from
-    ├── CacheError               1  the cache cannot be read or written
-    └── SpendingStopped          3  a limit was reached; what was bought is kept, and the run can go on
-        ├── BudgetExhausted      3  the run's own budget
-        └── QuotaExhausted       3  the vendor's quota, spend limit or credit
+ClientError                  1  something failed
+├── UsageError               2  an option or a folder is not what the command needs
+│   └── DataError            2  the image folder cannot be used as it is
+├── VendorError              1  the vendor answered with an error
+│   ├── VendorUnreachable    1  the vendor did not answer at all
+│   ├── KeyRefused           1  the API key is missing, wrong, revoked or suspended
+│   └── FingerprintChanged   1  the vendor's model is no longer the one that was bought from
+├── CacheError               1  the cache cannot be read or written
+└── SpendingStopped          3  a limit was reached; what was bought is kept, and the run can go on
+    ├── BudgetExhausted      3  the run's own budget
+    └── QuotaExhausted       3  the vendor's quota, spend limit or credit
 """
 
 

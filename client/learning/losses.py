@@ -1,6 +1,5 @@
 """The losses, as pure functions of tensors, and the targets that they compare with."""
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -20,7 +19,7 @@ def teacher_targets(images: Tensor, bought: Tensor, texts: Tensor, *, image_weig
     Returns:
         shape (n, d), not normalised: its length is how far image and text agree.
     """
-    weight = torch.where(bought, image_weight, 0.0).unsqueeze(1)
+    weight = (image_weight * bought.to(images.dtype)).unsqueeze(1)
     return weight * images.nan_to_num() + (1 - weight) * texts
 
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self, cast
@@ -120,7 +121,7 @@ def build_student(
     """
     architecture = name.partition(".")[0]
     if not timm.is_model(architecture):
-        close = timm.list_models(f"*{architecture[:8]}*")[:5]
+        close = get_close_matches(architecture, timm.list_models())
         hint = f" Close: {', '.join(close)}." if close else ""
         raise UsageError(f"timm has no model named {name!r}.{hint} timm.list_models() lists all.")
     backbone = _create_backbone(name, image_size, pretrained=pretrained)

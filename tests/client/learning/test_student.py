@@ -1,0 +1,81 @@
+"""The student: its ImageNet weights, what is frozen, and its file."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from torch.nn import functional
+
+from client.errors import ClientError, UsageError
+from client.learning import student as student_module
+from client.learning.student import build_student, load_student, save_student
+
+
+@pytest.fixture(scope="module")
+def text_head() -> torch.Tensor:
+    return functional.normalize(torch.randn(3, 16, generator=torch.Generator().manual_seed(0)), dim=1)
+
+
+def test_the_bundled_weights_keep_their_order_under_timms_names() -> None:
+    """Both networks list their layers in the order of computation, so a right mapping keeps the order."""
+    ours = [
+        name for name in timm.create_model("efficientnet_lite0").state_dict() if "num_batches" not in name
+    ]
+    theirs = [name for name in student_module._bundled_weights() if "num_batches" not in name]
+    assert theirs == ours
+
+
+def test_batchnorm_statistics_never_move(text_head: torch.Tensor) -> None:
+    student = build_student("efficientnet_lite0", outputs=16, text_head=text_head, image_size=32)
+    before = {name: tensor.clone() for name, tensor in student.named_buffers()}
+    student.train()
+    student(torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)).sum().backward()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in student.named_buffers())
+    affine = dict(student.named_parameters())["backbone.blocks.3.0.bn1.weight"]
+    assert affine.grad is not None
+
+
+def test_a_share_of_the_backbone_can_be_left_as_it_is(text_head: torch.Tensor) -> None:
+    student = build_student("efficientnet_lite0", outputs=16, text_head=text_head, image_size=32)
+    names = {id(parameter): name for name, parameter in student.named_parameters()}
+
+    def chosen(frozen: float, *parts: str) -> set[str]:
+        return {names[id(p)] for p in student.trainable(frozenset(parts), frozen=frozen)}
+
+    assert chosen(0.0, "backbone", "projector") == set(names.values())
+    assert chosen(0.0, "projector") == {"projector.weight", "projector.bias"}
+    left_out = chosen(0.0, "backbone") - chosen(0.375, "backbone")
+    assert {".".join(name.split(".")[1:3]) for name in left_out} == {
+        "conv_stem.weight", "bn1.weight", "bn1.bias", "blocks.0", "blocks.1",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("classifier", [False, True])
+def test_a_student_survives_its_file(tmp_path: Path, text_head: torch.Tensor, classifier: bool) -> None:
+    head = None if classifier else text_head
+    student = build_student("efficientnet_lite0", outputs=16, text_head=head, image_size=48).eval()
+    save_student(student, "efficientnet_lite0", tmp_path / "s.safetensors", {"method": "erm"})
+    loaded, metadata = load_student(tmp_path / "s.safetensors")
+    pixels = torch.randint(0, 256, (2, 3, 48, 48), dtype=torch.uint8)
+    with torch.no_grad():
+        assert torch.equal(student.logits(student(pixels)), loaded.logits(loaded(pixels)))
+    assert loaded.preprocessing == student.preprocessing
+    assert metadata["method"] == "erm"
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda _: b"", lambda _: b"no tensors" * 9])
+def test_a_damaged_file_is_said_to_be_one(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    path = tmp_path / "s.safetensors"
+    save_student(
+        build_student("efficientnet_lite0", outputs=3, text_head=None), "efficientnet_lite0", path, {}
+    )
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ClientError, match=r"s\.safetensors"):
+        load_student(path)
+
+
+def test_an_unknown_backbone_names_close_ones() -> None:
+    with pytest.raises(UsageError, match="efficientnet_lite0"):
+        build_student("efficientnet_lite00", outputs=3, text_head=None)

@@ -1,0 +1,123 @@
+"""The loop: schedule, batches, selection, resumption, and that frozen means frozen."""
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from client.learning.losses import cosine_loss
+from client.learning.training import Checkpoint, DomainBatches, Progress, Schedule, Score, step_seed, train
+
+SCHEDULE = Schedule(steps=20, learning_rate=0.05, warmup=0.1, evaluations=4)
+
+
+def _module() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
+
+
+def _batch_at(step: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(step_seed(7, step))
+    inputs = torch.randn(16, 4, generator=generator)
+    return inputs, nn.functional.normalize(inputs[:, :3], dim=1)
+
+
+def _evaluate(module: nn.Module) -> Callable[[], Score]:
+    def evaluate() -> Score:
+        module.eval()
+        with torch.no_grad():
+            inputs, targets = _batch_at(-1)
+            loss = cosine_loss(module(inputs), targets).item()
+        return Score(round(-loss, 1), loss)
+
+    return evaluate
+
+
+def test_the_schedule_warms_up_and_ends_at_zero() -> None:
+    rates = [SCHEDULE.rate(step) for step in range(20)]
+    assert rates[:3] == [0.025, 0.05, 0.05]
+    assert all(a >= b for a, b in pairwise(rates[1:]))
+    assert rates[-1] < 0.001
+
+
+@pytest.mark.parametrize(("steps", "evaluations"), [(20, 4), (7, 3), (3, 10), (601, 10), (1, 1)])
+def test_evaluations_are_spread_and_end_with_the_last_step(steps: int, evaluations: int) -> None:
+    schedule = Schedule(steps, 0.1, 0.1, evaluations)
+    after = [step for step in range(steps) if schedule.evaluates_after(step)]
+    assert after[-1] == steps - 1
+    assert len(after) == min(steps, evaluations)
+
+
+def test_a_resumed_run_ends_in_the_same_weights() -> None:
+    unbroken = _module()
+    train(
+        unbroken, list(unbroken.parameters()), _batch_at, cosine_loss, SCHEDULE, evaluate=_evaluate(unbroken)
+    )
+
+    saved: list[Checkpoint] = []
+    broken = _module()
+
+    def interrupt(progress: Progress) -> None:
+        if progress.step == 12:
+            raise KeyboardInterrupt
+
+    def keep(checkpoint: Checkpoint) -> None:
+        saved.append(_copied(checkpoint))
+
+    with pytest.raises(KeyboardInterrupt):
+        train(
+            broken, list(broken.parameters()), _batch_at, cosine_loss, SCHEDULE,
+            evaluate=_evaluate(broken), save=keep, on_step=interrupt,
+        )  # fmt: skip
+    assert saved[-1]["step"] == 10
+    resumed = _module()
+    train(
+        resumed, list(resumed.parameters()), _batch_at, cosine_loss, SCHEDULE,
+        evaluate=_evaluate(resumed), resume=saved[-1],
+    )  # fmt: skip
+    for name, tensor in unbroken.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
+
+
+def _copied(value: Any) -> Any:  # noqa: ANN401
+    if isinstance(value, Tensor):
+        return value.clone()
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_copied(item) for item in value]
+    return value
+
+
+def test_what_is_not_trained_stays_bit_equal() -> None:
+    module = _module()
+    before = _copied(module.state_dict())
+    train(module, list(module[2].parameters()), _batch_at, cosine_loss, SCHEDULE)  # type: ignore[index]
+    changed = {name for name, tensor in module.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert {name for name in changed if not name.startswith("1.")} == {"2.weight", "2.bias"}
+
+
+def test_the_best_state_is_kept() -> None:
+    module = _module()
+    scores = iter([Score(0.5, 1.0), Score(0.9, 1.0), Score(0.9, 2.0), Score(0.2, 0.1)])
+    states: list[dict[str, Tensor]] = []
+
+    def evaluate() -> Score:
+        states.append(_copied(module.state_dict()))
+        return next(scores)
+
+    train(module, list(module.parameters()), _batch_at, cosine_loss, SCHEDULE, evaluate=evaluate)
+    assert all(torch.equal(tensor, states[1][name]) for name, tensor in module.state_dict().items())
+    assert not module.training
+
+
+def test_every_domain_gives_its_share_of_a_batch() -> None:
+    domains = torch.tensor([0] * 50 + [1] * 3 + [2] * 10)
+    draw = DomainBatches(domains, per_domain=8, seed=1)
+    for step in range(5):
+        assert domains[draw(step)].bincount().tolist() == [8, 8, 8]
+    assert torch.equal(draw(3), draw(3))
+    assert not torch.equal(draw(3), draw(4))

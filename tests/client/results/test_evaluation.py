@@ -1,0 +1,25 @@
+"""Accuracy by domain, averaged as DomainBed does."""
+
+import pytest
+import torch
+
+from client.results.evaluation import DomainAccuracy, Evaluation, accuracy_by_domain
+
+
+def test_accuracy_is_counted_by_domain() -> None:
+    predicted, labels = torch.tensor([0, 1, 2, 2, 0]), torch.tensor([0, 1, 0, 2, 1])
+    assert accuracy_by_domain(predicted, labels, ["a", "a", "a", "b", "b"]) == {
+        "a": DomainAccuracy(pytest.approx(2 / 3), 3),
+        "b": DomainAccuracy(0.5, 2),
+    }
+
+
+def test_averages_are_over_domains_not_images() -> None:
+    evaluation = Evaluation(
+        sources={"a": DomainAccuracy(0.9, 1000), "b": DomainAccuracy(0.5, 10)},
+        targets={"c": DomainAccuracy(0.4, 7)},
+    )
+    assert evaluation.in_domain == pytest.approx(0.7)
+    assert evaluation.out_of_domain == 0.4
+    assert evaluation.worst_domain == "c"
+    assert evaluation.to_json()["images_by_domain"] == {"a": 1000, "b": 10, "c": 7}

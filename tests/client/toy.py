@@ -1,0 +1,36 @@
+"""A folder of toy pictures: three shapes in three colour schemes, which are the domains."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+CLASSES = ("circle", "square", "tall_bar")
+DOMAINS = {"dark": ("black", "white"), "light": ("white", "black"), "red": ("white", "red")}
+
+
+def draw(shape: str, ground: str, ink: str, seed: int, side: int = 40) -> Image.Image:
+    """One picture of a shape at a random place and size."""
+    rng = np.random.default_rng(seed)
+    picture = Image.new("RGB", (side, side), ground)
+    size = int(rng.integers(22, 34))
+    left, top = (int(v) for v in rng.integers(2, side - size - 2, size=2))
+    width = size // 4 if shape == "tall_bar" else size
+    pen = ImageDraw.Draw(picture)
+    box = (left, top, left + width, top + size)
+    if shape == "circle":
+        pen.ellipse(box, fill=ink)
+    else:
+        pen.rectangle(box, fill=ink)
+    return picture
+
+
+def make_folder(root: Path, *, images: int = 10) -> Path:
+    """ROOT/<domain>/<class>/NN.png, so many of each."""
+    for d, (domain, (ground, ink)) in enumerate(DOMAINS.items()):
+        for c, name in enumerate(CLASSES):
+            folder = root / domain / name
+            folder.mkdir(parents=True)
+            for n in range(images):
+                draw(name, ground, ink, seed=1000 * d + 100 * c + n).save(folder / f"{n:02}.png")
+    return root
