@@ -1,0 +1,65 @@
+"""The server as a process: ready line, answers, signals, exit codes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+
+from tests.vendor_process import VendorProcess
+
+
+def run_vendor(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", "from vendor_service.cli import main; main()", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def ask(vendor: VendorProcess, api_key: str, text: str = "a photo of a cat") -> httpx.Response:
+    headers = {"authorization": f"Bearer {api_key}"}
+    return httpx.post(f"{vendor.url}/embed", json={"inputs": [{"text": text}]}, headers=headers, timeout=30)
+
+
+def test_a_key_from_the_command_line_buys_an_embedding(vendor_process: VendorProcess, tmp_path: Path) -> None:
+    books = ("--database-url", vendor_process.database_url, "--json")
+    created = run_vendor(tmp_path, "accounts", "create", "from-cli", "--quota", "2", *books)
+    assert created.returncode == 0, created.stderr
+    issued = json.loads(run_vendor(tmp_path, "keys", "create", "from-cli", *books).stdout)
+
+    answer = ask(vendor_process, issued["api_key"])
+
+    assert answer.status_code == 200
+    assert vendor_process.charges(issued["api_key"]).queries == 1
+    shown = json.loads(run_vendor(tmp_path, "accounts", "show", "from-cli", *books).stdout)
+    assert (shown["queries_used"], shown["queries_held"], shown["spent_micros"]) == (1, 0, 20)
+    assert run_vendor(tmp_path, "keys", "revoke", issued["key_id"], *books).returncode == 0
+    assert ask(vendor_process, issued["api_key"]).json()["error"]["code"] == "key_revoked"
+
+
+def test_a_killed_vendor_starts_again_on_its_port_with_its_books(tmp_path: Path) -> None:
+    vendor = VendorProcess(tmp_path).start()
+    try:
+        url, key = vendor.url, vendor.create_key(quota=2)
+        assert ask(vendor, key).status_code == 200
+        vendor.kill()
+        vendor.start()
+        assert vendor.url == url
+        assert ask(vendor, key).status_code == 200
+        assert ask(vendor, key).json()["error"]["code"] == "quota_exhausted"
+    finally:
+        code = vendor.stop()
+    assert code == 0
+    assert key not in vendor.log.read_text()
+
+
+def test_what_cannot_be_served_is_told_in_one_line(tmp_path: Path) -> None:
+    refused = run_vendor(tmp_path, "serve", "--model", "ViT-B-33")
+    assert refused.returncode == 2
+    assert "ViT-B-32" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert not refused.stdout

@@ -1,0 +1,1 @@
+"""Customers: their accounts, their keys, and telling who is asking."""

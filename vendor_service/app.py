@@ -1,0 +1,126 @@
+"""The application: everything is made and put together here, and nowhere else."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from importlib.metadata import version
+
+from fastapi import FastAPI
+
+from shared.embeddings import Limits, Prices
+from shared.errors import ErrorBody
+from vendor_service.accounts.auth import authentication
+from vendor_service.billing import prices
+from vendor_service.billing.admission import Admission
+from vendor_service.billing.router import billing_router
+from vendor_service.clock import Clock, system_clock
+from vendor_service.database.schema import open_database
+from vendor_service.database.session import Database
+from vendor_service.embed.catalogue import catalogue_router
+from vendor_service.embed.router import embed_router
+from vendor_service.embed.service import EmbedService
+from vendor_service.encoder.clip import ClipModel, choose_device, find_model
+from vendor_service.encoder.engine import Engine
+from vendor_service.encoder.images import ImageLimits
+from vendor_service.health import health_router
+from vendor_service.http_errors import add_error_handlers, internal_error
+from vendor_service.observability import RequestScope
+from vendor_service.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+_SWEEP_SECONDS = 10
+
+
+def create_app(settings: Settings, clock: Clock = system_clock) -> FastAPI:
+    """Load the model, open the books, and make an application that serves both while its lifespan runs.
+
+    Raises:
+        OperatorError: the model cannot be loaded or the database cannot be used.
+    """
+    model = ClipModel(
+        find_model(settings.model, settings.pretrained), choose_device(settings.device), settings.dtype
+    )
+    database = open_database(settings.database_url)
+    with database.write() as session:
+        price = Prices(image_micros=settings.image_price_micros, text_micros=settings.text_price_micros)
+        prices.publish(session, model.id, price, clock())
+    engine = Engine(
+        model,
+        ImageLimits(settings.max_image_bytes, settings.max_image_pixels),
+        max_text_characters=settings.max_text_characters,
+        max_waiting=settings.max_queued_inputs,
+    )
+    # Twice the time that a request may take: a hold never expires under a request that is still welcome.
+    admission = Admission(database, clock, hold_seconds=2 * settings.request_timeout_seconds)
+    app = FastAPI(
+        title="Tuition vendor",
+        description="CLIP embeddings by the query.",
+        version=version("tuition"),
+        redoc_url=None,
+        lifespan=partial(_lifespan, engine, admission, database),
+        responses={"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}},
+    )
+    app.state.model = model
+    app.add_middleware(RequestScope, on_crash=internal_error)
+    add_error_handlers(app)
+    _add_routes(app, settings, engine, admission, database, clock)
+    return app
+
+
+def _add_routes(
+    app: FastAPI,
+    settings: Settings,
+    engine: Engine,
+    admission: Admission,
+    database: Database,
+    clock: Clock,
+) -> None:
+    authenticate = authentication(database)
+    service = EmbedService(
+        engine,
+        admission,
+        max_inputs=settings.max_inputs,
+        timeout_seconds=settings.request_timeout_seconds,
+    )
+    limits = Limits(
+        max_inputs=settings.max_inputs,
+        max_request_bytes=settings.max_request_bytes,
+        max_image_bytes=settings.max_image_bytes,
+        max_image_pixels=settings.max_image_pixels,
+    )
+    app.include_router(
+        embed_router(service, engine.model.fingerprint, settings.max_request_bytes, authenticate)
+    )
+    app.include_router(catalogue_router(engine.model, limits, database, clock))
+    app.include_router(billing_router(database, clock, authenticate))
+    app.include_router(health_router(engine, database))
+
+
+@asynccontextmanager
+async def _lifespan(
+    engine: Engine, admission: Admission, database: Database, _app: FastAPI
+) -> AsyncIterator[None]:
+    if database.embedded:
+        # An embedded database has one server at a time: whatever is held belongs to one that is gone.
+        await asyncio.to_thread(admission.void_abandoned)
+    engine.start()
+    sweeper = asyncio.create_task(_sweep(admission))
+    yield
+    sweeper.cancel()
+    await asyncio.to_thread(engine.close)
+    database.close()
+
+
+async def _sweep(admission: Admission) -> None:
+    while True:
+        await asyncio.sleep(_SWEEP_SECONDS)
+        try:
+            swept = await asyncio.to_thread(admission.sweep)
+        except Exception:
+            _log.exception("the sweeper failed; it will try again")
+        else:
+            if swept:
+                _log.warning("swept %d expired holds; nothing was charged for them", swept)

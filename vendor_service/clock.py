@@ -1,0 +1,38 @@
+"""Time as the books keep it: whole microseconds since 1970 in UTC, exact in every database and every hash."""
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+Clock = Callable[[], int]
+
+SECOND = 1_000_000
+DAY = 86_400 * SECOND
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def system_clock() -> int:
+    """The time now, in microseconds since the epoch."""
+    return time.time_ns() // 1_000
+
+
+def to_datetime(micros: int) -> datetime:
+    """The UTC time that so many microseconds since the epoch are."""
+    return _EPOCH + timedelta(microseconds=micros)
+
+
+def from_datetime(moment: datetime) -> int:
+    """Microseconds since the epoch; a time without a zone is taken as UTC."""
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return (aware - _EPOCH) // timedelta(microseconds=1)
+
+
+def month_start(micros: int) -> int:
+    """The first microsecond of the UTC calendar month that holds this one."""
+    moment = to_datetime(micros)
+    return from_datetime(datetime(moment.year, moment.month, 1, tzinfo=UTC))
+
+
+def next_month_start(micros: int) -> int:
+    """The first microsecond of the following UTC calendar month."""
+    return month_start(month_start(micros) + 32 * DAY)

@@ -1,0 +1,86 @@
+"""The database: an engine, and transactions that are short and either commit whole or not at all."""
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+from sqlalchemy import Connection, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
+from sqlalchemy.orm import Session
+
+from shared.errors import ErrorCode
+from vendor_service.errors import Refusal, UsageError
+
+# How long a write waits for another process (a command line beside the server) before it gives up.
+_BUSY_MILLISECONDS = 30_000
+
+
+class Database:
+    """Short transactions on SQLite or PostgreSQL. Thread-safe; connections open when first used.
+
+    Raises:
+        UsageError: the URL is not one of a database that can be used.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            parsed = make_url(url)
+            self.engine = create_engine(parsed)
+        except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+            raise UsageError(
+                "the database URL is not understood; write sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME"
+            ) from error
+        self.embedded = parsed.get_backend_name() == "sqlite"
+        if self.embedded:
+            if parsed.database in (None, "", ":memory:"):
+                raise UsageError("an in-memory database loses the books; write sqlite:///FILE")
+            event.listen(self.engine, "connect", _configure_sqlite)
+            event.listen(self.engine, "begin", _begin_sqlite)
+        self._reading = self.engine.execution_options(read_only=True)
+        # SQLite has one writer: threads queue here, in order, rather than poll the file's lock.
+        self._one_writer = threading.Lock() if self.embedded else nullcontext()
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """One transaction that may write; commits at the end of the block, rolls back on an exception.
+
+        Raises:
+            Refusal: another process kept the database locked (`overloaded`).
+        """
+        try:
+            with self._one_writer, Session(self.engine, expire_on_commit=False) as session, session.begin():
+                yield session
+        except OperationalError as error:
+            if "database is locked" in str(error.orig):
+                message = "the vendor's database is busy; try again"
+                raise Refusal(ErrorCode.OVERLOADED, message, retry_after=1) from error
+            raise
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """One transaction that only reads, from one moment's state; it never waits for a writer."""
+        with Session(self._reading, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.engine.dispose()
+
+
+def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    # The driver must not begin transactions of its own: `_begin_sqlite` says which kind.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
+    cursor.execute("PRAGMA journal_mode = WAL")
+    # FULL: a commit that was answered for survives a power cut.
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # IMMEDIATE takes the write lock before anything is read: what was checked still holds when it is written.
+    read_only = connection.get_execution_options().get("read_only", False)
+    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")

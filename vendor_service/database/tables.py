@@ -1,0 +1,159 @@
+"""All tables. Times are microseconds since the epoch in UTC, money is millionths of the currency unit."""
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    Index,
+    MetaData,
+    String,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class Base(DeclarativeBase):
+    """What every table shares: constraints have names, so that migrations can speak of them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {int: BigInteger, str: String(255)}  # noqa: RUF012 - SQLAlchemy reads it as it is
+
+
+class Account(Base):
+    """A customer: its limits, and counters that are always the sums of its ledger and its open holds.
+
+    `queries_used` and `spent_micros` count since `period_started_at`; `credit_micros` is what a prepaid
+    account has left, `NULL` for one that is invoiced; `rate_tokens` is in millionths of a query.
+    """
+
+    __tablename__ = "accounts"
+    __table_args__ = (
+        CheckConstraint("queries_held >= 0 AND held_micros >= 0", name="held_is_not_negative"),
+        CheckConstraint("queries_used >= 0 AND spent_micros >= 0", name="used_is_not_negative"),
+    )
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), unique=True)
+    status: Mapped[str] = mapped_column(String(16))
+    created_at: Mapped[int]
+
+    quota: Mapped[int | None]
+    quota_period: Mapped[str] = mapped_column(String(8))
+    spend_limit_micros: Mapped[int | None]
+    credit_micros: Mapped[int | None]
+    queries_per_second: Mapped[int | None]
+
+    period_started_at: Mapped[int]
+    queries_used: Mapped[int] = mapped_column(default=0)
+    spent_micros: Mapped[int] = mapped_column(default=0)
+    queries_held: Mapped[int] = mapped_column(default=0)
+    held_micros: Mapped[int] = mapped_column(default=0)
+    rate_tokens: Mapped[int] = mapped_column(default=0)
+    rate_refilled_at: Mapped[int]
+    ledger_seq: Mapped[int] = mapped_column(default=0)
+    ledger_hash: Mapped[str] = mapped_column(String(64))
+
+
+class ApiKey(Base):
+    """A key of an account: the public half names the row, of the secret half only a hash is kept."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id"), index=True)
+    secret_hash: Mapped[str] = mapped_column(String(64))
+    label: Mapped[str]
+    created_at: Mapped[int]
+    revoked_at: Mapped[int | None]
+
+
+class Hold(Base):
+    """What a request in flight may come to cost; settled into the ledger or voided, never both.
+
+    Its id is the request's id. A settled hold is also the memory of its idempotency key.
+    """
+
+    __tablename__ = "holds"
+    __table_args__ = (
+        # A voided request leaves its idempotency key free for the retry.
+        Index(
+            "uq_holds_live_idempotency_key",
+            "account_id",
+            "idempotency_key",
+            unique=True,
+            sqlite_where=text("state <> 'voided'"),
+            postgresql_where=text("state <> 'voided'"),
+        ),
+        Index(
+            "ix_holds_open_expiry",
+            "expires_at",
+            sqlite_where=text("state = 'open'"),
+            postgresql_where=text("state = 'open'"),
+        ),
+    )
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id"))
+    key_id: Mapped[str] = mapped_column(ForeignKey("api_keys.id"))
+    state: Mapped[str] = mapped_column(String(8))
+    model: Mapped[str]
+    model_fingerprint: Mapped[str]
+    images: Mapped[int]
+    texts: Mapped[int]
+    image_micros: Mapped[int]
+    text_micros: Mapped[int]
+    cost_micros: Mapped[int]
+    idempotency_key: Mapped[str | None]
+    body_hash: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[int]
+    expires_at: Mapped[int]
+
+
+class LedgerEntry(Base):
+    """One movement of money, never edited: triggers refuse UPDATE and DELETE.
+
+    `amount_micros` is signed: a charge is negative, a top-up positive. `image_micros` and `text_micros`
+    are the prices that applied, so an old entry keeps them. `entry_hash` covers all the other columns.
+    """
+
+    __tablename__ = "ledger_entries"
+    __table_args__ = (
+        UniqueConstraint("hold_id"),
+        Index("ix_ledger_entries_created_at", "account_id", "created_at"),
+    )
+
+    account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id"), primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    amount_micros: Mapped[int]
+    images: Mapped[int]
+    texts: Mapped[int]
+    image_micros: Mapped[int]
+    text_micros: Mapped[int]
+    model: Mapped[str | None]
+    model_fingerprint: Mapped[str | None]
+    key_id: Mapped[str | None] = mapped_column(ForeignKey("api_keys.id"))
+    hold_id: Mapped[str | None] = mapped_column(ForeignKey("holds.id"))
+    created_at: Mapped[int]
+    previous_hash: Mapped[str] = mapped_column(String(64))
+    entry_hash: Mapped[str] = mapped_column(String(64))
+
+
+class Price(Base):
+    """What one query of a kind costs from a moment on, until a later row of the same model and kind."""
+
+    __tablename__ = "prices"
+
+    model: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(String(8), primary_key=True)
+    effective_at: Mapped[int] = mapped_column(primary_key=True)
+    micros: Mapped[int]

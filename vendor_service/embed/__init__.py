@@ -1,0 +1,1 @@
+"""What is sold: embeddings, and the list of models that make them."""

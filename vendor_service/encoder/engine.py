@@ -1,0 +1,98 @@
+"""The engine: one model that is ready to serve, from what a caller sent to rows of a matrix."""
+
+import asyncio
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from PIL import Image
+
+from shared.embeddings import Input
+from shared.errors import ErrorCode
+from vendor_service.encoder.batcher import Batcher, Vectors
+from vendor_service.encoder.clip import ClipModel
+from vendor_service.encoder.images import ImageLimits, decode_image
+from vendor_service.errors import Refusal
+
+# What the model is given: the pixels of an image, or a text.
+Prepared = torch.Tensor | str
+
+# Large enough to keep a device busy, small enough that nobody waits long behind it.
+_MAX_BATCH = {"cpu": 32, "cuda": 256}
+
+
+class Engine:
+    """Checks and decodes inputs in a pool of threads, and encodes them in batches across callers.
+
+    `max_waiting` bounds the inputs that wait for the model, `max_text_characters` the length of a text.
+    """
+
+    def __init__(
+        self, model: ClipModel, image_limits: ImageLimits, *, max_text_characters: int, max_waiting: int
+    ) -> None:
+        self.model = model
+        self._image_limits = image_limits
+        self._max_text_characters = max_text_characters
+        self._decoders = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decoder")
+        self._batcher: Batcher[torch.Tensor] = Batcher(
+            model.encode_images,
+            model.encode_texts,
+            max_batch=_MAX_BATCH.get(model.device.type, 32),
+            max_waiting=max_waiting,
+        )
+
+    def start(self) -> None:
+        """Start the worker thread of the device."""
+        self._batcher.start()
+
+    def close(self) -> None:
+        """Answer what waits, then end the threads."""
+        self._decoders.shutdown()
+        self._batcher.close()
+
+    async def prepare(self, inputs: Sequence[Input]) -> list[Prepared | Refusal]:
+        """Check and decode every input; where one cannot be served, why not stands in its place."""
+        loop = asyncio.get_running_loop()
+        jobs = [loop.run_in_executor(self._decoders, self._prepare, each) for each in inputs]
+        return await asyncio.gather(*jobs)
+
+    async def encode(self, prepared: Sequence[Prepared]) -> Vectors:
+        """Unit vectors of the inputs, in their order: float32 of shape (inputs, dimensions).
+
+        Raises:
+            Refusal: too much is waiting (`overloaded`), or the vendor stops (`shutting_down`).
+        """
+        images = [(row, item) for row, item in enumerate(prepared) if isinstance(item, torch.Tensor)]
+        texts = [(row, item) for row, item in enumerate(prepared) if isinstance(item, str)]
+        futures = self._batcher.submit([item for _, item in images], [item for _, item in texts])
+        answers = await asyncio.gather(*map(asyncio.wrap_future, futures))
+        rows = np.empty((len(prepared), self.model.dimensions), dtype=np.float32)
+        rows[[row for row, _ in (*images, *texts)]] = np.concatenate(answers)
+        return rows
+
+    async def check(self) -> None:
+        """Send a small image and a text through the real lanes; raises whatever is wrong with them."""
+        side = self.model.image_size
+        pixels = self.model.preprocess(Image.new("RGB", (side, side), "white"))
+        await self.encode([pixels, "a photo"])
+
+    def _prepare(self, item: Input) -> Prepared | Refusal:
+        try:
+            if item.image is not None:
+                return self.model.preprocess(decode_image(item.image, self._image_limits))
+            assert item.text is not None
+            return self._checked(item.text)
+        except Refusal as refusal:
+            return refusal
+
+    def _checked(self, text: str) -> str:
+        if not text.strip():
+            raise Refusal(ErrorCode.EMPTY_INPUT, "the text is empty")
+        if len(text) > self._max_text_characters:
+            message = f"the text is longer than {self._max_text_characters} characters"
+            raise Refusal(ErrorCode.INVALID_REQUEST, message)
+        if "\0" in text:
+            raise Refusal(ErrorCode.INVALID_REQUEST, "the text holds a NUL character")
+        return text

@@ -1,0 +1,51 @@
+"""The vendor's errors: what an operator reads carries an exit code, what a customer reads an error code.
+
+VendorError
+├── OperatorError        exit 1   a command or a start of the server failed
+│   └── UsageError       exit 2   an option names something that does not exist or cannot be
+└── Refusal                       a customer's request is refused; rendered as the HTTP error body
+"""
+
+from datetime import datetime
+
+from shared.errors import ErrorCode
+
+
+class VendorError(Exception):
+    """The root of everything that the vendor raises on purpose."""
+
+
+class OperatorError(VendorError):
+    """A command or a start of the server failed; the message says what to do."""
+
+    exit_code = 1
+
+
+class UsageError(OperatorError):
+    """An option names something that does not exist or cannot be."""
+
+    exit_code = 2
+
+
+class Refusal(VendorError):
+    """A customer's request is refused. `code` decides the HTTP status and whether a retry can help.
+
+    `param` names the part of the request that is at fault, `retry_after` is in seconds, and
+    `resets_at` says when a limit that was reached starts anew.
+    """
+
+    def __init__(
+        self,
+        code: ErrorCode,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after: int | None = None,
+        resets_at: datetime | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.param = param
+        self.retry_after = retry_after
+        self.resets_at = resets_at

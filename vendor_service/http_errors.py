@@ -1,0 +1,69 @@
+"""The one place where errors become HTTP: whatever went wrong, the caller gets the contract's error body."""
+
+from collections.abc import Mapping
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from shared.errors import ErrorBody, ErrorCode, ErrorDetail
+from vendor_service.errors import Refusal
+
+# What the framework itself refuses before a route is reached.
+_FRAMEWORK_CODES = {
+    404: (ErrorCode.NOT_FOUND, "there is nothing at this path; see /docs"),
+    405: (ErrorCode.METHOD_NOT_ALLOWED, "this path has no such method; see /docs"),
+}
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Render refusals, invalid requests and the framework's own errors; `internal_error` is the rest's."""
+    app.add_exception_handler(Refusal, _on_refusal)
+    app.add_exception_handler(RequestValidationError, _on_invalid_request)
+    app.add_exception_handler(HTTPException, _on_framework_error)
+
+
+def internal_error(request_id: str) -> JSONResponse:
+    """The answer to an exception that nobody expected: it tells nothing but the id to ask about."""
+    message = "something went wrong here; nothing was charged, and the request may be sent again"
+    return _render(Refusal(ErrorCode.INTERNAL_ERROR, message), request_id)
+
+
+async def _on_refusal(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, Refusal)
+    return _render(error, request.state.request_id)
+
+
+async def _on_invalid_request(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    problem = error.errors()[0]
+    param = ".".join(str(part) for part in problem["loc"][1:])
+    refusal = Refusal(ErrorCode.INVALID_REQUEST, f"{param}: {problem['msg']}", param=param)
+    return _render(refusal, request.state.request_id)
+
+
+async def _on_framework_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    code, message = _FRAMEWORK_CODES.get(error.status_code, (ErrorCode.INVALID_REQUEST, error.detail))
+    return _render(Refusal(code, message), request.state.request_id, error.headers)
+
+
+def _render(refusal: Refusal, request_id: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    kind = refusal.code.kind
+    resets_at = refusal.resets_at
+    detail = ErrorDetail(
+        code=refusal.code,
+        type=kind.type,
+        message=refusal.message,
+        param=refusal.param,
+        request_id=request_id,
+        retryable=kind.retryable,
+        resets_at=None if resets_at is None else resets_at.isoformat().replace("+00:00", "Z"),
+    )
+    headers = dict(headers or {})
+    if refusal.retry_after is not None:
+        headers["retry-after"] = str(refusal.retry_after)
+    if kind.status == 401:
+        headers["www-authenticate"] = "Bearer"
+    return JSONResponse(ErrorBody(error=detail).model_dump(mode="json"), kind.status, headers)

@@ -1,0 +1,97 @@
+"""Seeing what happens: an id and a log line for every request, as text or JSON, never a key or a payload."""
+
+import json
+import logging
+import time
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from vendor_service.settings import LogFormat
+
+_log = logging.getLogger(__name__)
+
+
+class RequestScope:
+    """The outermost layer of the application: names the request, logs it, and survives what it raises.
+
+    `on_crash` makes the answer to an unexpected exception from the request's id.
+    """
+
+    def __init__(self, app: ASGIApp, on_crash: Callable[[str], Response]) -> None:
+        self._app = app
+        self._on_crash = on_crash
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one ASGI event stream."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = f"req_{uuid.uuid4().hex}"
+        scope.setdefault("state", {})["request_id"] = request_id
+        started, status = time.perf_counter(), 0
+
+        async def send_named(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_named)
+        except Exception:
+            _log.exception("unexpected error", extra={"fields": {"request_id": request_id}})
+            if status == 0:
+                await self._on_crash(request_id)(scope, receive, send_named)
+        finally:
+            fields = {
+                "request_id": request_id,
+                "method": scope["method"],
+                "path": scope["path"],
+                "status": status,
+                "milliseconds": round(1000 * (time.perf_counter() - started), 1),
+            }
+            _log.info("request", extra={"fields": fields})
+
+
+class TextFormatter(logging.Formatter):
+    """A line for people: time, level, message, then `name=value` fields."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the base class names it
+        """Append the record's fields to its message."""
+        fields = "".join(f" {name}={value}" for name, value in getattr(record, "fields", {}).items())
+        return super().formatMessage(record) + fields
+
+
+class JsonFormatter(logging.Formatter):
+    """A line for programs: one JSON object."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Render the record and its fields."""
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def configure_logging(log_format: LogFormat) -> None:
+    """Log this process to standard error: ours from INFO, everybody else's from WARNING."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("vendor_service").setLevel(logging.INFO)
