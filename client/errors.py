@@ -5,8 +5,10 @@ ClientError                  1  something failed
 │   └── DataError            2  the image folder cannot be used as it is
 ├── VendorError              1  the vendor answered with an error
 │   ├── VendorUnreachable    1  the vendor did not answer at all
-│   ├── KeyRefused           1  the API key is missing, wrong, revoked or suspended
-│   └── FingerprintChanged   1  the vendor's model is no longer the one that was bought from
+│   └── RequestRefused       1  the vendor refused the request, and charged nothing for it
+│       ├── KeyRefused           1  the API key is missing, wrong, revoked or suspended
+│       ├── RequestTooLarge      1  the vendor takes no request of this size
+│       └── FingerprintChanged   1  the vendor's model is no longer the one that was bought from
 ├── CacheError               1  the cache cannot be read or written
 └── SpendingStopped          3  a limit was reached; what was bought is kept, and the run can go on
     ├── BudgetExhausted      3  the run's own budget
@@ -38,11 +40,19 @@ class VendorUnreachable(VendorError):
     """The vendor did not answer, however often it was asked."""
 
 
-class KeyRefused(VendorError):
+class RequestRefused(VendorError):
+    """The vendor refused the request, and charged nothing for it."""
+
+
+class KeyRefused(RequestRefused):
     """The API key is missing, wrong or revoked, or its account is suspended."""
 
 
-class FingerprintChanged(VendorError):
+class RequestTooLarge(RequestRefused):
+    """The vendor takes no request of this size; a smaller one may do."""
+
+
+class FingerprintChanged(RequestRefused):
     """The vendor serves another model than the one that the run began with."""
 
 

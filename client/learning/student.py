@@ -100,6 +100,24 @@ def _channels(values: tuple[float, float, float]) -> Tensor:
     return torch.tensor(values).view(1, 3, 1, 1)
 
 
+def native_image_size(name: str) -> int:
+    """The side, in pixels, at which timm's weights for a backbone were trained.
+
+    Raises:
+        UsageError: timm knows no such model.
+    """
+    _require_known(name)
+    return int(timm.get_pretrained_cfg(name).input_size[-1])
+
+
+def _require_known(name: str) -> None:
+    architecture = name.partition(".")[0]
+    if not timm.is_model(architecture):
+        close = get_close_matches(architecture, timm.list_models())
+        hint = f" Close: {', '.join(close)}." if close else ""
+        raise UsageError(f"timm has no model named {name!r}.{hint} timm.list_models() lists all.")
+
+
 def build_student(
     name: str,
     *,
@@ -119,11 +137,7 @@ def build_student(
     Raises:
         UsageError: timm knows no such model, or its weights cannot be had.
     """
-    architecture = name.partition(".")[0]
-    if not timm.is_model(architecture):
-        close = get_close_matches(architecture, timm.list_models())
-        hint = f" Close: {', '.join(close)}." if close else ""
-        raise UsageError(f"timm has no model named {name!r}.{hint} timm.list_models() lists all.")
+    _require_known(name)
     backbone = _create_backbone(name, image_size, pretrained=pretrained)
     config = cast(dict[str, Any], backbone.pretrained_cfg)
     preprocessing = Preprocessing(

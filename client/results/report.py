@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 Row = Mapping[str, Any]
 
@@ -30,7 +30,7 @@ def render_model_card(summary: Row, plan: Row) -> str:
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("client.results"),
-        autoescape=lambda name: name is not None and name.endswith(".html"),
+        autoescape=select_autoescape(["html"]),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

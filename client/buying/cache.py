@@ -1,0 +1,227 @@
+"""Everything that was ever paid for: embeddings, receipts, and requests whose answer is still owed."""
+
+import json
+import sqlite3
+import threading
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.buying.queries import Query
+from client.errors import CacheError
+from shared.embeddings import Usage
+from shared.encoding import WIRE_DTYPE, Vector
+
+_VERSION = 1
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS embeddings (
+    key BLOB PRIMARY KEY,
+    vector BLOB NOT NULL,       -- little-endian float32
+    checksum INTEGER NOT NULL   -- CRC-32 of vector
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS receipts (
+    idempotency_key TEXT PRIMARY KEY,
+    request_id TEXT NOT NULL,
+    run_id TEXT NOT NULL,
+    fingerprint TEXT NOT NULL,
+    images INTEGER NOT NULL,
+    texts INTEGER NOT NULL,
+    cost_micros INTEGER NOT NULL,
+    received_at TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS receipts_by_run ON receipts (run_id);
+CREATE TABLE IF NOT EXISTS pending (
+    idempotency_key TEXT PRIMARY KEY,
+    run_id TEXT NOT NULL,
+    fingerprint TEXT NOT NULL,
+    queries TEXT NOT NULL       -- JSON: [[kind, digest, name], ...] in the order sent
+) WITHOUT ROWID;
+"""
+# SQLite's default limit on variables in one statement, kept well below.
+_CHUNK = 500
+
+
+@dataclass(frozen=True)
+class Pack:
+    """The queries of one request, and the key under which the vendor charges it once at most."""
+
+    idempotency_key: str
+    run_id: str
+    fingerprint: str
+    queries: tuple[Query, ...]
+
+
+@dataclass(frozen=True)
+class Spending:
+    """What a run has paid: queries, and millionths of the vendor's currency unit."""
+
+    queries: int
+    cost_micros: int
+
+
+class EmbeddingCache:
+    """One SQLite file, shared by runs, threads and processes; every change is durable when a call returns.
+
+    A pack is noted as pending before it is sent, and its answer is stored, with the receipt, in the
+    transaction that clears the note. So after a crash at any moment the same pack can be sent again under
+    the same key, and a vendor that had charged it answers without charging.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open the file, or create it.
+
+        Raises:
+            CacheError: it cannot be opened, is damaged, or was written by a newer Tuition.
+        """
+        self.path = path
+        self._lock = threading.Lock()
+        self.damaged = 0
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CacheError(f"The cache folder {path.parent} cannot be made: {error.strerror}.") from error
+        with self._translated():
+            self._connection = sqlite3.connect(
+                path, timeout=60, isolation_level=None, check_same_thread=False
+            )
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection.execute("PRAGMA synchronous=FULL")
+            self._prepare()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+    def lookup(self, fingerprint: str, queries: Sequence[Query]) -> dict[Query, Vector]:
+        """The embeddings that the cache has, float32 of shape (dimensions,), bit for bit as they were sold.
+
+        An entry whose checksum does not match is left out and counted in `damaged`.
+        """
+        keys = {query.cache_key(fingerprint): query for query in queries}
+        found: dict[Query, Vector] = {}
+        for key, blob, checksum in self._select("SELECT key, vector, checksum", keys):
+            if zlib.crc32(blob) != checksum:
+                self.damaged += 1
+                continue
+            found[keys[key]] = np.frombuffer(blob, dtype=WIRE_DTYPE).astype(np.float32)
+        return found
+
+    def rows(
+        self, fingerprint: str, queries: Sequence[Query], dimensions: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Embeddings as a matrix (n, dimensions), and which rows the cache has (n,); the others are NaN."""
+        found = self.lookup(fingerprint, queries)
+        matrix = np.full((len(queries), dimensions), np.nan, dtype=np.float32)
+        have = np.zeros(len(queries), dtype=np.bool_)
+        for row, query in enumerate(queries):
+            if query in found:
+                matrix[row] = found[query]
+                have[row] = True
+        return matrix, have
+
+    def known(self, fingerprint: str, queries: Sequence[Query]) -> set[Query]:
+        """Which of the queries the cache can answer."""
+        return set(self.lookup(fingerprint, queries))
+
+    def begin(self, pack: Pack) -> None:
+        """Note, before it is sent, that a pack is being bought."""
+        queries = json.dumps([[query.kind, query.digest, query.name] for query in pack.queries])
+        with self._transaction() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO pending VALUES (?, ?, ?, ?)",
+                (pack.idempotency_key, pack.run_id, pack.fingerprint, queries),
+            )
+
+    def commit(self, pack: Pack, vectors: Mapping[Query, Vector], usage: Usage, request_id: str) -> None:
+        """Store a paid answer and its receipt, and clear the note, in one transaction."""
+        rows = []
+        for query, vector in vectors.items():
+            blob = np.ascontiguousarray(vector, dtype=WIRE_DTYPE).tobytes()
+            rows.append((query.cache_key(pack.fingerprint), blob, zlib.crc32(blob)))
+        receipt = (usage.images, usage.texts, usage.cost_micros, datetime.now(UTC).isoformat())
+        with self._transaction() as connection:
+            connection.executemany("INSERT OR REPLACE INTO embeddings VALUES (?, ?, ?)", rows)
+            connection.execute(
+                "INSERT OR IGNORE INTO receipts VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (pack.idempotency_key, request_id, pack.run_id, pack.fingerprint, *receipt),
+            )
+            connection.execute("DELETE FROM pending WHERE idempotency_key = ?", (pack.idempotency_key,))
+
+    def abandon(self, pack: Pack) -> None:
+        """Clear the note of a pack that the vendor refused, and so did not charge."""
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM pending WHERE idempotency_key = ?", (pack.idempotency_key,))
+
+    def pending(self, run_id: str) -> list[Pack]:
+        """The packs of a run that were sent, or about to be, and whose answer was never stored."""
+        with self._lock, self._translated():
+            rows = self._connection.execute(
+                "SELECT idempotency_key, fingerprint, queries FROM pending WHERE run_id = ?", (run_id,)
+            ).fetchall()
+        return [Pack(key, run_id, fingerprint, tuple(_queries(text))) for key, fingerprint, text in rows]
+
+    def spending(self, run_id: str) -> Spending:
+        """What a run has paid, by its receipts."""
+        with self._lock, self._translated():
+            row = self._connection.execute(
+                "SELECT coalesce(sum(images + texts), 0), coalesce(sum(cost_micros), 0) "
+                "FROM receipts WHERE run_id = ?",
+                (run_id,),
+            ).fetchone()
+        return Spending(*row)
+
+    def _select(self, columns: str, keys: Iterable[bytes]) -> Iterator[tuple[bytes, bytes, int]]:
+        wanted = list(keys)
+        for start in range(0, len(wanted), _CHUNK):
+            chunk = wanted[start : start + _CHUNK]
+            marks = ",".join("?" * len(chunk))
+            with self._lock, self._translated():
+                rows = self._connection.execute(
+                    f"{columns} FROM embeddings WHERE key IN ({marks})",
+                    chunk,
+                ).fetchall()
+            yield from rows
+
+    def _prepare(self) -> None:
+        """Make the tables; harmless where they exist, so processes that start together do not clash."""
+        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+        if version > _VERSION:
+            raise CacheError(
+                f"The cache {self.path} was written by a newer Tuition. Upgrade, or name another --cache."
+            )
+        self._connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={_VERSION}; COMMIT;")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock, self._translated():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise CacheError(
+                f"The cache {self.path} cannot be used: {error}. Is it a Tuition cache, may it be written, "
+                "and is there room on the disk? What was paid for and stored before is safe."
+            ) from error
+
+
+def _queries(text: str) -> Iterator[Query]:
+    for kind, digest, name in json.loads(text):
+        yield Query.text(name) if kind == "text" else Query.image_file(Path(name), digest)

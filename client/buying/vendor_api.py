@@ -1,0 +1,262 @@
+"""The vendor over HTTP: requests, retries, and the vendor's errors as the client's."""
+
+import base64
+import json
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Self, TypeVar
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from client.buying.queries import Query
+from client.errors import (
+    ClientError,
+    FingerprintChanged,
+    KeyRefused,
+    QuotaExhausted,
+    RequestRefused,
+    RequestTooLarge,
+    VendorError,
+    VendorUnreachable,
+)
+from shared.billing import AccountStatus, GroupBy, UsageReport
+from shared.embeddings import EmbedResponse, ModelCard, ModelList, Prices, Usage
+from shared.encoding import Vector, from_wire
+from shared.errors import ErrorBody, ErrorCode, ErrorDetail
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+RETRIED = frozenset({408, 409, 429, 500, 502, 503, 504})
+TRIES = 5
+FIRST_DELAY = 0.5
+LONGEST_DELAY = 30.0
+# A vendor that is restarted in the middle of a purchase is waited for this long, in seconds.
+PATIENCE = 60.0
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one embed request brought.
+
+    Attributes:
+        vectors: the embedding of each answered query, float32 of shape (dimensions,).
+        refused: the queries that the vendor would not embed, with its reason; they were not charged.
+        usage: what was charged.
+        request_id: the vendor's name for the request.
+    """
+
+    vectors: dict[Query, Vector]
+    refused: dict[Query, str]
+    usage: Usage
+    request_id: str
+
+
+class Stopped(ClientError):
+    """The client was told to stop while it waited to try again."""
+
+
+class VendorClient:
+    """One vendor and one key. Thread-safe; a context manager, which closes the connections.
+
+    Connection errors and the statuses 408, 409, 429, 500, 502, 503 and 504 are tried again, with exponential
+    backoff, full jitter and the vendor's `Retry-After`; everything else is raised at once.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        api_key: str | None,
+        *,
+        transport: httpx.BaseTransport | None = None,
+        timeout: float = 120.0,
+        on_wait: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Connect to nothing yet.
+
+        Args:
+            url: where the vendor is, e.g. http://127.0.0.1:8000.
+            api_key: the key, `tk_...`; `None` for what needs none.
+            transport: replaces the network.
+            timeout: seconds to wait for an answer.
+            on_wait: told why, whenever a request is going to be tried again.
+        """
+        self.url = url.rstrip("/")
+        self._stopping = threading.Event()
+        self._on_wait = on_wait
+        headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+        try:
+            self._http = httpx.Client(
+                base_url=self.url,
+                headers=headers,
+                transport=transport,
+                timeout=httpx.Timeout(timeout, connect=10),
+            )
+        except (httpx.InvalidURL, UnicodeEncodeError) as error:
+            raise VendorError(f"{url!r} is no address of a vendor, or the key is no key: {error}.") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def stop(self) -> None:
+        """Make requests that wait to be tried again give up now."""
+        self._stopping.set()
+
+    def models(self) -> list[ModelCard]:
+        """The models for sale. Needs no key."""
+        return _parse(ModelList, self._send("GET", "/v1/models")).data
+
+    def model(self, name: str | None = None) -> ModelCard:
+        """One model, by name or, where only one is for sale, without.
+
+        Raises:
+            VendorError: there is none of that name, or several and no name.
+        """
+        cards = self.models()
+        chosen = [card for card in cards if name in (None, card.id)]
+        if len(chosen) == 1:
+            return chosen[0]
+        raise VendorError(f"{self.url} sells {', '.join(card.id for card in cards)}; name one of them.")
+
+    def account(self) -> AccountStatus:
+        """Quota, limits and spending of the key's account."""
+        return _parse(AccountStatus, self._send("GET", "/v1/account"))
+
+    def usage(self, group_by: GroupBy = "day") -> UsageReport:
+        """What the account used and was billed."""
+        return _parse(UsageReport, self._send("GET", "/v1/usage", params={"group_by": group_by}))
+
+    def embed(
+        self, queries: Sequence[tuple[Query, bytes]], *, model: ModelCard, idempotency_key: str
+    ) -> Answer:
+        """Buy the embeddings of some queries, in one request that is charged once however often it is sent.
+
+        Args:
+            queries: what to embed, with its bytes; its order is part of what `idempotency_key` stands for.
+            model: what to embed it with; the vendor refuses, free of charge, if its fingerprint has changed.
+            idempotency_key: at most 255 characters.
+
+        Raises:
+            FingerprintChanged, KeyRefused, QuotaExhausted, RequestTooLarge, VendorUnreachable, VendorError.
+        """
+        headers = {
+            "content-type": "application/json",
+            "idempotency-key": idempotency_key,
+            "x-expect-fingerprint": model.fingerprint,
+        }
+        body = embed_body(queries, model.id)
+        response = self._send("POST", "/embed", content=body, headers=headers, patience=PATIENCE)
+        return _answer(_parse(EmbedResponse, response), [query for query, _ in queries], model.prices)
+
+    def _send(self, method: str, path: str, *, patience: float = 0.0, **request: Any) -> httpx.Response:  # noqa: ANN401
+        """Send until it is answered for good: `TRIES` times, or for `patience` seconds if that is longer."""
+        deadline = time.monotonic() + patience
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                response = self._http.request(method, path, **request)
+            except httpx.TransportError as error:
+                if tries >= TRIES and time.monotonic() >= deadline:
+                    raise self._unreachable(error) from error
+                self._wait(tries, None, f"{self.url} does not answer ({type(error).__name__})")
+                continue
+            if response.is_success:
+                return response
+            if response.status_code not in RETRIED or (tries >= TRIES and time.monotonic() >= deadline):
+                raise _as_error(response, self.url)
+            self._wait(tries, response.headers.get("retry-after"), f"{self.url} said {response.status_code}")
+
+    def _wait(self, tries: int, retry_after: str | None, why: str) -> None:
+        delay = random.uniform(0, min(LONGEST_DELAY, FIRST_DELAY * 2 ** (tries - 1)))
+        if retry_after is not None and retry_after.isdigit():
+            delay += min(int(retry_after), 3600)
+        if tries > 1:
+            self._on_wait(f"{why}; trying again")
+        if self._stopping.wait(delay):
+            raise Stopped("Stopped while waiting for the vendor.")
+
+    def _unreachable(self, error: httpx.TransportError) -> VendorUnreachable:
+        return VendorUnreachable(
+            f"No vendor answers at {self.url} ({error or type(error).__name__}). Is it running, and is "
+            "--vendor (or TUITION_VENDOR_URL) right? What was bought is kept; the same command goes on."
+        )
+
+
+def embed_body(queries: Sequence[tuple[Query, bytes]], model: str) -> bytes:
+    """The JSON body of an embed request; the same queries always give the same bytes."""
+    inputs = [
+        {"text": content.decode()}
+        if query.kind == "text"
+        else {"image": base64.b64encode(content).decode("ascii")}
+        for query, content in queries
+    ]
+    body = {"model": model, "inputs": inputs, "encoding": "base64", "on_error": "skip"}
+    return json.dumps(body, separators=(",", ":")).encode()
+
+
+def _parse(model: type[Model], response: httpx.Response) -> Model:
+    try:
+        return model.model_validate_json(response.content)
+    except ValidationError as error:
+        raise VendorError(
+            f"{response.url} does not answer as a Tuition vendor does ({error.error_count()} faults)."
+        ) from error
+
+
+def _answer(response: EmbedResponse, queries: list[Query], prices: Prices) -> Answer:
+    try:
+        vectors = {queries[e.index]: from_wire(e.embedding, response.dimensions) for e in response.data}
+        refused = {queries[error.index]: error.message for error in response.errors}
+    except (IndexError, ValueError) as error:
+        raise VendorError(f"The vendor's answer {response.id} makes no sense: {error}.") from error
+    if vectors.keys() & refused.keys() or vectors.keys() | refused.keys() != set(queries):
+        raise VendorError(f"The vendor's answer {response.id} does not match what was asked.")
+    usage = response.usage
+    if response.replayed:
+        # Free now because it was paid for then; the receipt that was lost said so.
+        images, texts = (sum(query.kind == kind for query in vectors) for kind in ("image", "text"))
+        cost = prices.cost_micros(images=images, texts=texts)
+        usage = Usage(images=images, texts=texts, billed_queries=images + texts, cost_micros=cost)
+    return Answer(vectors, refused, usage, response.id)
+
+
+def _as_error(response: httpx.Response, url: str) -> ClientError:
+    """The vendor's error body as one of ours; other bodies come from a proxy or from no vendor at all."""
+    try:
+        detail = ErrorBody.model_validate_json(response.content).error
+    except ValidationError:
+        return VendorError(f"{url} answered with status {response.status_code}. Is it a Tuition vendor?")
+    other = VendorError if response.is_server_error or response.status_code in RETRIED else RequestRefused
+    kind, advice = _ERRORS.get(detail.code, (other, ""))
+    return kind(f"The vendor says: {_clean(detail)}{advice}")
+
+
+def _clean(detail: ErrorDetail) -> str:
+    """The vendor's message without what a terminal would obey."""
+    message = "".join(c for c in detail.message[:500] if c.isprintable())
+    return f"{message} ({detail.code}, request {detail.request_id[:64]})."
+
+
+_KEY = " Give the right key in TUITION_API_KEY or with --api-key-file."
+_QUOTA = " What was bought is kept. Once the vendor has raised the limit, the same command goes on from here."
+_MODEL = (
+    " What was bought from the former model is kept, but the two do not mix: start a new run for the new one."
+)
+_ERRORS: dict[str, tuple[type[ClientError], str]] = {
+    ErrorCode.INVALID_API_KEY: (KeyRefused, _KEY),
+    ErrorCode.KEY_REVOKED: (KeyRefused, _KEY),
+    ErrorCode.ACCOUNT_SUSPENDED: (KeyRefused, ""),
+    ErrorCode.QUOTA_EXHAUSTED: (QuotaExhausted, _QUOTA),
+    ErrorCode.SPEND_LIMIT_REACHED: (QuotaExhausted, _QUOTA),
+    ErrorCode.INSUFFICIENT_CREDIT: (QuotaExhausted, _QUOTA),
+    ErrorCode.FINGERPRINT_MISMATCH: (FingerprintChanged, _MODEL),
+    ErrorCode.REQUEST_TOO_LARGE: (RequestTooLarge, ""),
+}

@@ -1,0 +1,68 @@
+"""What a person sees while a command works: bars on a terminal, plain lines elsewhere, on standard error."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+# A line this often, in seconds, where there is no terminal to draw a bar on.
+_LINE_EVERY = 5.0
+
+
+class Display:
+    """Notes and progress."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(stderr=True, highlight=False)
+
+    def note(self, text: str) -> None:
+        """Say one thing; text from outside cannot style or move anything."""
+        self._console.print(escape("".join(c if c.isprintable() else "?" for c in text)), soft_wrap=True)
+
+    @contextmanager
+    def track(self, title: str, total: int) -> Iterator[Callable[[int, str], None]]:
+        """Show progress; the value takes the number done so far and a few words beside it."""
+        if total == 0:
+            yield lambda _done, _words: None
+            return
+        if self._console.is_terminal:
+            with self._bar(title, total) as advance:
+                yield advance
+        else:
+            with self._lines(title, total) as advance:
+                yield advance
+
+    @contextmanager
+    def _bar(self, title: str, total: int) -> Iterator[Callable[[int, str], None]]:
+        columns = (
+            TextColumn(f"{title:<16}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+            TextColumn("{task.fields[words]}"),
+        )
+        with Progress(*columns, console=self._console) as progress:
+            task = progress.add_task(title, total=total, words="")
+            yield lambda done, words: progress.update(task, completed=done, words=words)
+
+    @contextmanager
+    def _lines(self, title: str, total: int) -> Iterator[Callable[[int, str], None]]:
+        started = printed = time.monotonic()
+        last = (0, "")
+
+        def advance(done: int, words: str) -> None:
+            nonlocal printed, last
+            last = (done, words)
+            if time.monotonic() - printed >= _LINE_EVERY:
+                printed = time.monotonic()
+                self.note(_line(title, done, total, words))
+
+        yield advance
+        self.note(f"{_line(title, last[0], total, last[1])} in {time.monotonic() - started:.1f} s")
+
+
+def _line(title: str, done: int, total: int, words: str) -> str:
+    return f"{title}: {done}/{total}" + (f", {words}" if words else "")

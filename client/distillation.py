@@ -1,0 +1,441 @@
+"""The run: plan, buy, align, distill, evaluate. A stage whose artefact exists is skipped."""
+
+import hashlib
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from client.buying.budget import Plan
+from client.buying.queries import Query
+from client.buying.teacher import Purchase, Teacher
+from client.data.domains import Example, ImageFolder, Skipped, class_prompts, list_folder, relative, split
+from client.data.images import PixelStore
+from client.errors import BudgetExhausted, ClientError, DataError, FingerprintChanged
+from client.learning.losses import teacher_targets
+from client.learning.methods import METHODS, Method
+from client.learning.stages import TrainingSet, align, align_features, class_scores, distill
+from client.learning.student import (
+    Student,
+    build_student,
+    load_student,
+    load_tensors,
+    save_student,
+    save_tensors,
+)
+from client.learning.training import Checkpoint, Progress
+from client.results.evaluation import DomainAccuracy, Evaluation, accuracy_by_domain
+from client.results.report import render_model_card, render_report
+from client.run_folder import RunConfig, RunFolder
+from shared.embeddings import ModelCard
+
+# Decoded images are kept this much larger than the student's side, so that a random crop is rarely enlarged.
+_STORED_SIDE = 256 / 224
+_LOG_EVERY = 20
+
+
+class Display(Protocol):
+    """Where a run tells a person what it is doing."""
+
+    def note(self, text: str) -> None:
+        """Say one thing."""
+
+    def track(self, title: str, total: int) -> AbstractContextManager[Callable[[int, str], None]]:
+        """Show progress; the value takes the number done so far and a few words beside it."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The images of the source domains: read, hashed, and split into training images and hold-outs."""
+
+    folder: ImageFolder
+    target: str
+    domains: tuple[str, ...]
+    examples: list[Example]
+    skipped: list[Skipped]
+    train: list[int]
+    holdout: list[int]
+
+    @property
+    def prompts(self) -> list[Query]:
+        """One query a class."""
+        return [Query.text(prompt) for prompt in class_prompts(self.folder.classes)]
+
+    @property
+    def images(self) -> list[Query]:
+        """One query a training image: its file's bytes, untouched. Hold-outs need none."""
+        return [Query.image_file(e.path, e.digest) for e in (self.examples[i] for i in self.train)]
+
+    @property
+    def strata(self) -> list[tuple[str, str]]:
+        """The domain and class name of each of `images`."""
+        return [(e.domain, self.folder.classes[e.label]) for e in (self.examples[i] for i in self.train)]
+
+
+def read_sources(config: RunConfig, display: Display) -> Sources:
+    """Read every domain but the target, of which only file names are seen.
+
+    Raises:
+        DataError: the folder, its domains or its classes are not what a run needs.
+    """
+    folder = list_folder(Path(config.data))
+    domains = folder.source_domains(config.target_domain)
+    with display.track("Reading images", sum(map(folder.count, domains))) as advance:
+        examples, skipped = folder.read(domains, lambda done: advance(done, ""))
+    skipped = [s for s in folder.ignored if s.path.parts[-3] != config.target_domain] + skipped
+    if not examples:
+        raise DataError(f"None of the images in {folder.root} can be read; the first: {skipped[0].reason}.")
+    train, holdout = split(examples, holdout=config.recipe.holdout, seed=config.seed)
+    return Sources(folder, config.target_domain, domains, examples, skipped, train, holdout)
+
+
+def describe_plan(
+    config: RunConfig, sources: Sources, model: ModelCard | None, plan: Plan | None
+) -> dict[str, Any]:
+    """What a run would use and buy, as `plan.json` holds it and `client plan --json` prints it."""
+    return {
+        "method": config.method,
+        "target_domain": sources.target,
+        "source_domains": list(sources.domains),
+        "classes": list(sources.folder.classes),
+        "train_images": len(sources.train),
+        "holdout_images": len(sources.holdout),
+        "images_by_domain": dict(Counter(example.domain for example in sources.examples)),
+        "skipped": [
+            {"path": relative(s.path, sources.folder.root), "reason": s.reason} for s in sources.skipped
+        ],
+        "model": None if model is None else model.model_dump(mode="json"),
+        "purchase": None if plan is None else plan.to_json(),
+    }
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What the student learns from: targets of the training set, and the text head it predicts by."""
+
+    targets: Tensor
+    text_head: Tensor | None
+    outputs: int
+
+
+class Distillation:
+    """One run in one folder. `execute` takes it from wherever it stands to its summary."""
+
+    def __init__(
+        self, config: RunConfig, run: RunFolder, teacher: Teacher | None, display: Display, *, device: str
+    ) -> None:
+        self._config = config
+        self._run = run
+        self._teacher = teacher
+        self._display = display
+        self._device = torch.device(device)
+        self._method: Method = METHODS[config.method]
+
+    def execute(self) -> dict[str, Any]:
+        """Run every stage that has not been run, and return the summary.
+
+        Raises:
+            ClientError: see client/errors.py; what was bought and trained so far is kept.
+        """
+        sources = read_sources(self._config, self._display)
+        self._mention(sources.skipped, sources.folder.root)
+        lesson = (
+            self._learn_from_teacher(sources) if self._method.uses_teacher else self._labels_only(sources)
+        )
+        data = self._training_set(sources, lesson)
+        stamp = self._stamp(sources, lesson)
+        student = self._train(sources, lesson, data, stamp)
+        return self._evaluate(student, sources, data)
+
+    # -- buy
+
+    def _learn_from_teacher(self, sources: Sources) -> Lesson:
+        assert self._teacher is not None
+        purchase = self._buy(sources)
+        texts, known = self._teacher.lookup(sources.prompts)
+        if not known.all():
+            missing = [query.name for query, ok in zip(sources.prompts, known, strict=True) if not ok]
+            raise BudgetExhausted(
+                f"{len(missing)} of the {len(known)} class prompts were not bought (e.g. {missing[0]!r}), "
+                "and a student cannot name its classes without them. They come first: start again with a "
+                f"--budget of at least {len(known)}. What was bought is kept."
+            )
+        text_head = torch.from_numpy(texts)
+        labels = torch.tensor([example.label for example in sources.examples])
+        images = torch.zeros(len(sources.examples), text_head.shape[1])
+        bought = torch.zeros(len(sources.examples), dtype=torch.bool)
+        vectors, have = self._teacher.lookup(sources.images)
+        images[sources.train] = torch.from_numpy(vectors)
+        bought[sources.train] = torch.from_numpy(have)
+        if not have.all():
+            why = "the budget ended" if purchase.out_of_budget else "the vendor refused them"
+            self._display.note(
+                f"{int((~have).sum())} of {len(have)} training images have no teacher embedding ({why}); "
+                "they learn from their class prompt alone."
+            )
+        targets = teacher_targets(
+            images, bought, text_head[labels], image_weight=self._config.recipe.image_weight
+        )
+        return Lesson(targets, text_head, outputs=text_head.shape[1])
+
+    def _buy(self, sources: Sources) -> Purchase:
+        """Buy what the plan names; `purchase.json` says what came of it, also when buying stopped early."""
+        run, teacher = self._run, self._teacher
+        assert teacher is not None
+        paid_before = teacher.budget.spent
+        plan = teacher.plan(sources.prompts, sources.images, sources.strata, seed=self._config.seed)
+        if not run.plan.exists():
+            run.write(run.plan, describe_plan(self._config, sources, teacher.model, plan))
+        began_with = run.read(run.plan)["model"]["fingerprint"]
+        if began_with != teacher.model.fingerprint:
+            raise FingerprintChanged(
+                f"This run began with the model {began_with}; the vendor now serves "
+                f"{teacher.model.fingerprint}, and their embeddings do not mix. What was bought is kept; "
+                "start a new run with another --out."
+            )
+        with self._timed("buy"), self._display.track("Buying", len(plan.to_buy)) as advance:
+            purchase = teacher.buy(
+                plan.to_buy, lambda progress: advance(progress.done, f"{progress.cost_micros} micros")
+            )
+        refused = [Skipped(Path(query.name), reason) for query, reason in purchase.refused.items()]
+        self._mention(refused, sources.folder.root)
+        spending = teacher.spending
+        run.write(
+            run.purchase,
+            {
+                "queries_bought": spending.queries,
+                "queries_cached": plan.cached - paid_before,
+                "cost_micros": spending.cost_micros,
+                "refused": [
+                    {"name": query.name, "reason": reason} for query, reason in purchase.refused.items()
+                ],
+            },
+        )
+        return purchase
+
+    def _labels_only(self, sources: Sources) -> Lesson:
+        self._run.write(self._run.plan, describe_plan(self._config, sources, None, None))
+        labels = torch.tensor([example.label for example in sources.examples])
+        return Lesson(labels, None, outputs=len(sources.folder.classes))
+
+    # -- train
+
+    def _training_set(self, sources: Sources, lesson: Lesson) -> TrainingSet:
+        side = round(self._config.image_size * _STORED_SIDE)
+        return TrainingSet(
+            images=PixelStore([example.path for example in sources.examples], short_side=side),
+            labels=torch.tensor([example.label for example in sources.examples]),
+            domains=torch.tensor([sources.domains.index(example.domain) for example in sources.examples]),
+            targets=lesson.targets,
+            train=sources.train,
+            holdout=sources.holdout,
+        )
+
+    def _stamp(self, sources: Sources, lesson: Lesson) -> str:
+        """A digest of everything that training depends on: an artefact with another stamp is made anew."""
+        digest = hashlib.sha256(json.dumps(asdict(self._config), sort_keys=True).encode())
+        digest.update("".join(example.digest for example in sources.examples).encode())
+        digest.update(lesson.targets.numpy().tobytes())
+        return digest.hexdigest()
+
+    def _train(self, sources: Sources, lesson: Lesson, data: TrainingSet, stamp: str) -> Student:
+        run, config = self._run, self._config
+        if _stamp_of(run.student) == stamp:
+            self._display.note(f"The student is trained already: {run.student}")
+            return load_student(run.student)[0].to(self._device)
+        torch.manual_seed(config.seed)
+        student = build_student(
+            config.student, outputs=lesson.outputs, text_head=lesson.text_head, image_size=config.image_size
+        ).to(self._device)
+        if self._method.aligns:
+            self._align(student, data, stamp)
+        self._distill(student, data, stamp)
+        metadata = {
+            "stamp": stamp,
+            "method": config.method,
+            "classes": json.dumps(sources.folder.classes),
+        }
+        save_student(student, config.student, run.student, metadata)
+        run.checkpoint.unlink(missing_ok=True)
+        return student
+
+    def _align(self, student: Student, data: TrainingSet, stamp: str) -> None:
+        if _stamp_of(self._run.aligned) == stamp:
+            student.projector.load_state_dict(load_tensors(self._run.aligned)[0])
+            return
+        recipe, seed = self._config.recipe, self._config.seed
+        self._run.forget("align", after_step=0)
+        with self._timed("align"):
+            with self._display.track("Features", recipe.align_views * len(data.train)) as advance:
+                views = align_features(student, data, recipe, seed=seed, on_image=lambda n: advance(n, ""))
+            with self._display.track("Aligning", recipe.align_steps) as advance:
+                align(
+                    student,
+                    data,
+                    views,
+                    self._method,
+                    recipe,
+                    seed=seed,
+                    on_step=self._logger("align", advance),
+                )
+        save_tensors(student.projector.state_dict(), self._run.aligned, {"stamp": stamp})
+
+    def _distill(self, student: Student, data: TrainingSet, stamp: str) -> None:
+        recipe, run = self._config.recipe, self._run
+        resume = self._load_checkpoint(stamp)
+        run.forget("distill", after_step=resume["step"] if resume else 0)
+        title = "Distilling" if self._method.uses_teacher else "Fine-tuning"
+        with self._timed("distill"), self._display.track(title, recipe.steps) as advance:
+            distill(
+                student,
+                data,
+                self._method,
+                recipe,
+                seed=self._config.seed,
+                resume=resume,
+                save=lambda checkpoint: self._save_checkpoint(checkpoint, stamp),
+                on_step=self._logger("distill", advance),
+            )
+
+    def _load_checkpoint(self, stamp: str) -> Checkpoint | None:
+        if not self._run.checkpoint.exists():
+            return None
+        saved = torch.load(self._run.checkpoint, map_location=self._device, weights_only=True)
+        if saved["stamp"] != stamp:
+            return None
+        checkpoint: Checkpoint = saved["checkpoint"]
+        self._display.note(f"Going on after step {checkpoint['step']} of {self._config.recipe.steps}.")
+        return checkpoint
+
+    def _save_checkpoint(self, checkpoint: Checkpoint, stamp: str) -> None:
+        part = self._run.checkpoint.with_suffix(".part")
+        torch.save({"stamp": stamp, "checkpoint": checkpoint}, part)
+        part.replace(self._run.checkpoint)
+
+    def _logger(self, stage: str, advance: Callable[[int, str], None]) -> Callable[[Progress], None]:
+        best = 0.0
+
+        def on_step(progress: Progress) -> None:
+            nonlocal best
+            if progress.score is not None:
+                best = max(best, progress.score.accuracy)
+            if progress.score is not None or progress.step % _LOG_EVERY == 0:
+                score = progress.score
+                self._run.log(
+                    stage,
+                    step=progress.step,
+                    loss=round(progress.loss, 6),
+                    holdout_accuracy=None if score is None else score.accuracy,
+                    holdout_loss=None if score is None else score.loss,
+                )
+            words = f"loss {progress.loss:.3f}" + (f", best hold-out {100 * best:.1f}%" if best else "")
+            advance(progress.step, words)
+
+        return on_step
+
+    # -- evaluate
+
+    def _evaluate(self, student: Student, sources: Sources, data: TrainingSet) -> dict[str, Any]:
+        """Accuracy on the hold-outs and, read for the first time now, on the target domain."""
+        with self._timed("evaluate"):
+            labels = data.labels[data.holdout]
+            predicted = class_scores(student, data.images, data.holdout).argmax(dim=1)
+            domains = [sources.examples[i].domain for i in data.holdout]
+            evaluation = Evaluation(
+                sources=accuracy_by_domain(predicted, labels, domains),
+                targets=evaluate_domains(
+                    student, sources.folder.classes, sources.folder, [sources.target], self._display
+                ),
+            )
+        summary = self._summarise(evaluation, sources)
+        write_pages(self._run, summary)
+        self._run.write(self._run.summary, summary)
+        return summary
+
+    def _summarise(self, evaluation: Evaluation, sources: Sources) -> dict[str, Any]:
+        run = self._run
+        purchase = run.read(run.purchase) if self._method.uses_teacher else {}
+        evaluated = [row for row in run.rows() if row["stage"] == "distill" and "holdout_accuracy" in row]
+        best = max(evaluated, key=lambda row: (row["holdout_accuracy"], -row["holdout_loss"], row["step"]))
+        return {
+            "method": self._config.method,
+            "student": self._config.student,
+            "image_size": self._config.image_size,
+            "target_domain": sources.target,
+            "seed": self._config.seed,
+            "steps": self._config.recipe.steps,
+            "best_step": best["step"],
+            "accuracy": evaluation.to_json(),
+            "queries_bought": purchase.get("queries_bought", 0),
+            "queries_cached": purchase.get("queries_cached", 0),
+            "cost_micros": purchase.get("cost_micros", 0),
+            "teacher": run.read(run.plan)["model"],
+            "train_images": len(sources.train),
+            "holdout_images": len(sources.holdout),
+            "skipped_images": len(sources.skipped),
+            "seconds": run.seconds(),
+        }
+
+    # -- small things
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self._run.log(stage, seconds=round(time.monotonic() - started, 3))
+
+    def _mention(self, skipped: list[Skipped], root: Path) -> None:
+        for file in skipped[:10]:
+            self._display.note(f"Skipped {relative(file.path, root)}: {file.reason}")
+        if len(skipped) > 10:
+            self._display.note(f"... and {len(skipped) - 10} more; plan.json lists all.")
+
+
+def write_pages(run: RunFolder, summary: dict[str, Any]) -> None:
+    """Write the report and the model card of a run."""
+    plan = run.read(run.plan)
+    run.write_text(run.report, render_report(summary, plan, run.rows()))
+    run.write_text(run.model_card, render_model_card(summary, plan))
+
+
+def _stamp_of(path: Path) -> str | None:
+    """The stamp of an artefact; `None` where it is missing or was cut short."""
+    try:
+        return load_tensors(path)[1].get("stamp")
+    except ClientError:
+        return None
+
+
+def evaluate_domains(
+    student: Student, classes: Sequence[str], folder: ImageFolder, domains: list[str], display: Display
+) -> dict[str, DomainAccuracy]:
+    """Accuracy of a student of these classes on every readable image of some domains.
+
+    Raises:
+        DataError: a domain does not exist or has no readable image, or the student does not know a class.
+    """
+    folder.require_domains(domains)
+    unknown = sorted(set(folder.classes) - set(classes))
+    if unknown:
+        raise DataError(f"The student does not know these classes of {folder.root}: {', '.join(unknown)}.")
+    with display.track("Evaluating", sum(map(folder.count, domains))) as advance:
+        examples, _ = folder.read(domains, lambda done: advance(done, ""))
+    for domain in domains:
+        if not any(example.domain == domain for example in examples):
+            raise DataError(f"{folder.root} has no readable image in the domain {domain!r} to evaluate on.")
+    images = PixelStore(
+        [example.path for example in examples],
+        short_side=round(student.preprocessing.image_size * _STORED_SIDE),
+    )
+    predicted = class_scores(student, images, range(len(examples))).argmax(dim=1)
+    labels = torch.tensor([classes.index(folder.classes[example.label]) for example in examples])
+    return accuracy_by_domain(predicted, labels, [example.domain for example in examples])
