@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
 
 Kind = Literal["text", "image"]
 Encoding = Literal["float", "base64"]
@@ -34,7 +34,8 @@ class EmbedRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     model: str | None = None
-    inputs: list[Input]
+    # One bad input condemns the request: a hostile million of them must not become a million error reports.
+    inputs: Annotated[list[Input], FailFast()]
     encoding: Encoding = "float"
     on_error: Literal["fail", "skip"] = "fail"
 
