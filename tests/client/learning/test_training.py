@@ -82,7 +82,7 @@ def test_a_resumed_run_ends_in_the_same_weights() -> None:
         assert torch.equal(tensor, resumed.state_dict()[name]), name
 
 
-def _copied(value: Any) -> Any:  # noqa: ANN401
+def _copied(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.clone()
     if isinstance(value, dict):

@@ -7,7 +7,7 @@ from client.results.report import render_model_card, render_report
 PLAN = {"source_domains": ["line", "solid"], "classes": ["cat", "<script>alert(1)</script>"]}
 
 
-def _summary(**changes: Any) -> dict[str, Any]:  # noqa: ANN401
+def _summary(**changes: Any) -> dict[str, Any]:
     summary = {
         "method": "vl2v-adip",
         "student": "efficientnet_lite0",

@@ -1,0 +1,178 @@
+"""What was paid for is kept bit for bit, shared, checked, and owed answers are remembered."""
+
+import sqlite3
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from client.buying.cache import EmbeddingCache, Pack, Spending
+from client.buying.queries import Query
+from client.errors import CacheError
+from shared.embeddings import Usage
+from shared.encoding import Vector
+
+DIMENSIONS = 8
+
+
+def _pack(*names: str, key: str = "key", run: str = "run") -> Pack:
+    return Pack(key, run, "fp_1", tuple(Query.text(name) for name in names))
+
+
+def _vectors(pack: Pack, seed: int = 0) -> dict[Query, Vector]:
+    rows = np.random.default_rng(seed).normal(size=(len(pack.queries), DIMENSIONS)).astype(np.float32)
+    return dict(zip(pack.queries, rows, strict=True))
+
+
+def _usage(texts: int) -> Usage:
+    return Usage(images=0, texts=texts, billed_queries=texts, cost_micros=20 * texts)
+
+
+def _store(cache: EmbeddingCache, pack: Pack) -> dict[Query, Vector]:
+    vectors = _vectors(pack)
+    cache.begin(pack)
+    cache.commit(pack, vectors, _usage(len(pack.queries)), "req_1")
+    return vectors
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Iterator[EmbeddingCache]:
+    with EmbeddingCache(tmp_path / "folder" / "cache.db") as cache:
+        yield cache
+
+
+def test_embeddings_come_back_bit_for_bit_and_survive_reopening(cache: EmbeddingCache) -> None:
+    pack = _pack("cat", "dog")
+    vectors = _store(cache, pack)
+    with EmbeddingCache(cache.path) as reopened:
+        found = reopened.lookup("fp_1", pack.queries)
+    assert {query: vector.tobytes() for query, vector in found.items()} == {
+        query: vector.tobytes() for query, vector in vectors.items()
+    }
+
+
+def test_another_fingerprint_or_kind_is_another_embedding(cache: EmbeddingCache) -> None:
+    pack = _pack("cat")
+    _store(cache, pack)
+    image = Query("image", pack.queries[0].digest, "cat", lambda: b"cat")
+    assert not cache.lookup("fp_2", pack.queries)
+    assert not cache.lookup("fp_1", [image])
+
+
+def test_a_matrix_marks_what_is_missing(cache: EmbeddingCache) -> None:
+    pack = _pack("cat")
+    vectors = _store(cache, pack)
+    matrix, have = cache.rows("fp_1", [Query.text("dog"), pack.queries[0]], DIMENSIONS)
+    assert have.tolist() == [False, True]
+    assert np.isnan(matrix[0]).all()
+    assert (matrix[1] == vectors[pack.queries[0]]).all()
+
+
+def test_a_flipped_bit_is_never_returned(cache: EmbeddingCache) -> None:
+    pack = _pack("cat", "dog")
+    _store(cache, pack)
+    with sqlite3.connect(cache.path) as connection:
+        key = pack.queries[0].cache_key("fp_1")
+        (blob,) = connection.execute("SELECT vector FROM embeddings WHERE key = ?", (key,)).fetchone()
+        flipped = bytes([blob[0] ^ 1]) + blob[1:]
+        connection.execute("UPDATE embeddings SET vector = ? WHERE key = ?", (flipped, key))
+    connection.close()
+    assert set(cache.lookup("fp_1", pack.queries)) == {pack.queries[1]}
+    assert cache.damaged == 1
+
+
+def test_more_queries_than_one_statement_takes(cache: EmbeddingCache) -> None:
+    pack = _pack(*(str(i) for i in range(2100)))
+    _store(cache, pack)
+    assert len(cache.lookup("fp_1", pack.queries)) == 2100
+
+
+def test_spending_is_counted_by_run(cache: EmbeddingCache) -> None:
+    _store(cache, _pack("a", "b", key="1"))
+    _store(cache, _pack("c", key="2"))
+    _store(cache, _pack("d", key="3", run="other"))
+    assert cache.spending("run") == Spending(3, 60)
+    assert cache.spending("nobody") == Spending(0, 0)
+
+
+def test_a_receipt_counts_once_however_often_it_comes(cache: EmbeddingCache) -> None:
+    for _ in range(2):
+        _store(cache, _pack("a"))
+    assert cache.spending("run") == Spending(1, 20)
+
+
+def test_what_was_sent_and_not_answered_is_remembered_with_its_content(
+    cache: EmbeddingCache, tmp_path: Path
+) -> None:
+    image = tmp_path / "cat.png"
+    image.write_bytes(b"pixels")
+    pack = Pack("key", "run", "fp_1", (Query.text("a cat"), Query.image_file(image)))
+    cache.begin(pack)
+    with EmbeddingCache(cache.path) as reopened:
+        (owed,) = reopened.pending("run")
+    assert owed == pack
+    assert [query.content() for query in owed.queries] == [b"a cat", b"pixels"]
+    assert not cache.pending("other")
+    cache.commit(owed, _vectors(owed), _usage(2), "req")
+    assert not cache.pending("run")
+
+
+def test_a_refused_pack_is_owed_nothing(cache: EmbeddingCache) -> None:
+    cache.begin(_pack("a"))
+    cache.abandon(_pack("a"))
+    assert not cache.pending("run")
+
+
+def test_a_changed_file_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "cat.png"
+    path.write_bytes(b"before")
+    query = Query.image_file(path)
+    path.write_bytes(b"after")
+    with pytest.raises(ValueError, match="changed"):
+        query.content()
+
+
+def test_threads_share_one_cache(cache: EmbeddingCache) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda i: _store(cache, _pack(f"text {i}", key=str(i))), range(60)))
+    assert cache.spending("run").queries == 60
+
+
+def _write_some(path: Path, process: int) -> None:
+    with EmbeddingCache(path) as cache:
+        for i in range(25):
+            _store(cache, _pack(f"{process}/{i}", key=f"{process}/{i}"))
+
+
+def test_processes_share_one_cache_from_its_first_moment(tmp_path: Path) -> None:
+    path = tmp_path / "cache.db"
+    context = get_context("spawn")
+    processes = [context.Process(target=_write_some, args=(path, n)) for n in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    with EmbeddingCache(path) as cache:
+        assert cache.spending("run").queries == 75
+
+
+@pytest.mark.parametrize("trouble", ["not a database", "a folder", "newer", "no folder"])
+def test_a_cache_that_cannot_be_used_is_said_to_be_one(tmp_path: Path, trouble: str) -> None:
+    path = tmp_path / "cache.db"
+    if trouble == "not a database":
+        path.write_bytes(b"something else entirely" * 100)
+    elif trouble == "a folder":
+        path.mkdir()
+    elif trouble == "newer":
+        with sqlite3.connect(path) as connection:
+            connection.execute("PRAGMA user_version = 99")
+        connection.close()
+    else:
+        (tmp_path / "file").write_text("")
+        path = tmp_path / "file" / "cache.db"
+    with pytest.raises(CacheError, match=r"cache"):
+        EmbeddingCache(path)

@@ -1,0 +1,231 @@
+"""Retries, and the vendor's errors as the client's, against a scripted network edge."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from client import errors
+from client.buying import vendor_api
+from client.buying.queries import Query
+from client.buying.vendor_api import TRIES, Stopped, VendorClient, embed_body
+from shared.embeddings import Limits, ModelCard, Prices
+from shared.encoding import to_base64
+
+MODEL = ModelCard(
+    id="m",
+    owned_by="v",
+    dimensions=2,
+    fingerprint="fp_1",
+    tolerance=1e-4,
+    dtype="float32",
+    image_size=8,
+    prices=Prices(image_micros=100, text_micros=20),
+    limits=Limits(max_inputs=8, max_request_bytes=10_000, max_image_bytes=1000, max_image_pixels=1000),
+)
+QUERIES = [(Query.text(text), text.encode()) for text in ("cat", "dog")]
+
+Step = httpx.Response | Exception
+
+
+class Script(httpx.BaseTransport):
+    """Answers each request with the next step; the last one stays."""
+
+    def __init__(self, *steps: Step) -> None:
+        self._steps = list(steps)
+        self.requests: list[httpx.Request] = []
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        step = self._steps.pop(0) if len(self._steps) > 1 else self._steps[0]
+        if isinstance(step, Exception):
+            raise step
+        return httpx.Response(step.status_code, headers=step.headers, content=step.content)
+
+
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vendor_api, "FIRST_DELAY", 0.001)
+    monkeypatch.setattr(vendor_api, "PATIENCE", 0.0)
+
+
+def _answer(**changes: Any) -> httpx.Response:
+    vector = to_base64(np.array([0.6, 0.8], dtype=np.float32))
+    body: dict[str, Any] = {
+        "id": "req_1",
+        "model": "m",
+        "model_fingerprint": "fp_1",
+        "dimensions": 2,
+        "data": [{"index": i, "kind": "text", "embedding": vector} for i in range(2)],
+        "errors": [],
+        "usage": {"images": 0, "texts": 2, "billed_queries": 2, "cost_micros": 40},
+        "replayed": False,
+    }
+    return httpx.Response(200, json=body | changes)
+
+
+def _error(status: int, code: str, **headers: str) -> httpx.Response:
+    detail = {
+        "code": code,
+        "type": "t",
+        "message": "what happened",
+        "request_id": "req_9",
+        "retryable": False,
+    }
+    return httpx.Response(status, json={"error": detail}, headers=headers)
+
+
+def _embed(script: Script) -> vendor_api.Answer:
+    with VendorClient("http://vendor", "tk_1", transport=script) as client:
+        return client.embed(QUERIES, model=MODEL, idempotency_key="key")
+
+
+def test_an_answer_is_vectors_by_query() -> None:
+    script = Script(_answer())
+    answer = _embed(script)
+    assert [answer.vectors[query].tolist() for query, _ in QUERIES] == [
+        [pytest.approx(0.6), pytest.approx(0.8)]
+    ] * 2
+    sent = script.requests[0]
+    assert sent.headers["authorization"] == "Bearer tk_1"
+    assert sent.headers["x-expect-fingerprint"] == "fp_1"
+    assert json.loads(sent.content) == {
+        "model": "m",
+        "inputs": [{"text": "cat"}, {"text": "dog"}],
+        "encoding": "base64",
+        "on_error": "skip",
+    }
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        httpx.ConnectError("refused"),
+        httpx.ReadTimeout("slow"),
+        httpx.RemoteProtocolError("cut"),
+        *(_error(status, "whatever") for status in (408, 409, 429, 500, 502, 503, 504)),
+        httpx.Response(502, text="<html>a proxy</html>"),
+    ],
+    ids=str,
+)
+def test_what_may_pass_is_tried_again_under_the_same_key(trouble: Step) -> None:
+    script = Script(trouble, trouble, _answer())
+    assert _embed(script).usage.billed_queries == 2
+    assert {request.headers["idempotency-key"] for request in script.requests} == {"key"}
+    assert {request.content for request in script.requests} == {embed_body(QUERIES, "m")}
+
+
+def test_trying_ends() -> None:
+    script = Script(httpx.ConnectError("refused"))
+    with pytest.raises(errors.VendorUnreachable, match="http://vendor"):
+        _embed(script)
+    assert len(script.requests) == TRIES
+
+
+@pytest.mark.parametrize(
+    ("response", "expected"),
+    [
+        (_error(401, "invalid_api_key"), errors.KeyRefused),
+        (_error(403, "key_revoked"), errors.KeyRefused),
+        (_error(403, "account_suspended"), errors.KeyRefused),
+        (_error(402, "quota_exhausted"), errors.QuotaExhausted),
+        (_error(402, "spend_limit_reached"), errors.QuotaExhausted),
+        (_error(402, "insufficient_credit"), errors.QuotaExhausted),
+        (_error(412, "fingerprint_mismatch"), errors.FingerprintChanged),
+        (_error(413, "request_too_large"), errors.RequestTooLarge),
+        (_error(400, "something_new"), errors.RequestRefused),
+        (httpx.Response(404, text="not here"), errors.VendorError),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_what_cannot_pass_is_raised_at_once(response: httpx.Response, expected: type[Exception]) -> None:
+    script = Script(response)
+    with pytest.raises(expected):
+        _embed(script)
+    assert len(script.requests) == 1
+
+
+def test_retry_after_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = Script(_error(503, "overloaded", **{"retry-after": "7"}), _answer())
+    waited: list[float] = []
+    with VendorClient("http://vendor", None, transport=script) as client:
+        monkeypatch.setattr(client._stopping, "wait", lambda seconds: waited.append(seconds))
+        client.embed(QUERIES, model=MODEL, idempotency_key="key")
+    assert waited
+    assert 7 <= waited[0] <= 7.01
+
+
+def test_a_client_that_is_told_to_stop_does_not_wait() -> None:
+    script = Script(_error(503, "overloaded", **{"retry-after": "3600"}))
+    with VendorClient("http://vendor", None, transport=script) as client:
+        client.stop()
+        with pytest.raises(Stopped):
+            client.embed(QUERIES, model=MODEL, idempotency_key="key")
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        lambda: httpx.Response(200, text="hello"),
+        lambda: httpx.Response(200, json={"id": 1}),
+        lambda: _answer(data=[]),
+        lambda: _answer(data=[{"index": 9, "kind": "text", "embedding": "AAAAAAAAAAA="}]),
+        lambda: _answer(dimensions=3),
+        lambda: _answer(data=[{"index": i, "kind": "text", "embedding": "!"} for i in range(2)]),
+        lambda: _answer(
+            data=[{"index": i, "kind": "text", "embedding": [float("1e39"), 0]} for i in range(2)]
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast:RuntimeWarning")
+def test_garbage_is_never_taken_for_an_answer(garbage: Callable[[], httpx.Response]) -> None:
+    with pytest.raises(errors.VendorError):
+        _embed(Script(garbage()))
+
+
+def test_a_skipped_input_is_told_apart() -> None:
+    vector = "AACAPwAAAAA="
+    answer = _embed(
+        Script(
+            _answer(
+                data=[{"index": 1, "kind": "text", "embedding": vector}],
+                errors=[{"index": 0, "code": "invalid_image", "message": "no image"}],
+                usage={"images": 0, "texts": 1, "billed_queries": 1, "cost_micros": 20},
+            )
+        )
+    )
+    assert answer.refused == {QUERIES[0][0]: "no image"}
+    assert answer.vectors[QUERIES[1][0]].tolist() == [1.0, 0.0]
+
+
+def test_a_replay_counts_what_was_paid_the_first_time() -> None:
+    free = {"images": 0, "texts": 2, "billed_queries": 0, "cost_micros": 0}
+    usage = _embed(Script(_answer(replayed=True, usage=free))).usage
+    assert (usage.billed_queries, usage.cost_micros) == (2, 40)
+
+
+def test_a_vendors_message_cannot_drive_the_terminal() -> None:
+    response = _error(401, "invalid_api_key")
+    response = httpx.Response(401, content=response.content.replace(b"what happened", b"\\u001b[2Jgone"))
+    with pytest.raises(errors.KeyRefused) as caught:
+        _embed(Script(response))
+    assert "\x1b" not in str(caught.value)
+
+
+def test_one_of_several_models_is_named() -> None:
+    def sells(*names: str) -> Script:
+        cards = [MODEL.model_copy(update={"id": name}).model_dump() for name in names]
+        return Script(httpx.Response(200, json={"object": "list", "data": cards}))
+
+    def choose(script: Script, name: str | None) -> str:
+        with VendorClient("http://vendor", None, transport=script) as client:
+            return client.model(name).id
+
+    assert choose(sells("a"), None) == "a"
+    assert choose(sells("a", "b"), "b") == "b"
+    for script, name in ((sells("a", "b"), None), (sells("a"), "z")):
+        with pytest.raises(errors.VendorError, match="sells a"):
+            choose(script, name)
