@@ -18,7 +18,7 @@ from shared.billing import QuotaPeriod
 from vendor_service.accounts.accounts import Terms, open_account
 from vendor_service.accounts.keys import issue_key
 from vendor_service.clock import system_clock
-from vendor_service.database.schema import open_database
+from vendor_service.database.session import Database
 
 _READY = re.compile(r"ready on (http://\S+:(\d+))")
 _STOP_SECONDS = 40.0
@@ -104,8 +104,7 @@ class VendorProcess:
         """Open one more account on these terms and issue a key to it."""
         terms = Terms(quota, quota_period, spend_limit_micros, credit_micros, queries_per_second)
         self._accounts += 1
-        database = open_database(self.database_url)
-        with closing(database), database.write() as session:
+        with closing(Database(self.database_url)) as database, database.write() as session:
             account = open_account(session, f"account-{self._accounts}", terms, system_clock)
             return issue_key(session, account, "", system_clock).api_key
 

@@ -16,7 +16,7 @@ from vendor_service.billing import prices
 from vendor_service.billing.admission import Admission
 from vendor_service.billing.router import billing_router
 from vendor_service.clock import Clock, system_clock
-from vendor_service.database.schema import open_database
+from vendor_service.database import schema
 from vendor_service.database.session import Database
 from vendor_service.embed.catalogue import catalogue_router
 from vendor_service.embed.router import embed_router
@@ -43,7 +43,8 @@ def create_app(settings: Settings, clock: Clock = system_clock) -> FastAPI:
     model = ClipModel(
         find_model(settings.model, settings.pretrained), choose_device(settings.device), settings.dtype
     )
-    database = open_database(settings.database_url)
+    database = Database(settings.database_url)
+    schema.prepare(database)
     with database.write() as session:
         price = Prices(image_micros=settings.image_price_micros, text_micros=settings.text_price_micros)
         prices.publish(session, model.id, price, clock())

@@ -2,12 +2,15 @@
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from sqlalchemy.orm import Session
 
 from shared.billing import QuotaPeriod
 from vendor_service.accounts import accounts, keys
@@ -138,7 +141,7 @@ def accounts_create(
         credit_micros=credit,
         queries_per_second=rate_limit,
     )
-    with _books(database_url).write() as session:
+    with _writing(database_url) as session:
         account = accounts.open_account(session, name, terms, system_clock)
         status = account_status(session, account.id, system_clock())
     _print_rows([status.model_dump(mode="json")], as_json=as_json, one=True)
@@ -150,7 +153,7 @@ def accounts_list(database_url: DatabaseUrl = None, as_json: AsJson = False) -> 
 
     Example: vendor accounts list --json
     """
-    with _books(database_url).read() as session:
+    with _reading(database_url) as session:
         found = accounts.list_accounts(session)
         statuses = [account_status(session, account.id, system_clock()) for account in found]
     _print_rows([status.model_dump(mode="json") for status in statuses], as_json=as_json)
@@ -162,7 +165,7 @@ def accounts_show(name: str, database_url: DatabaseUrl = None, as_json: AsJson =
 
     Example: vendor accounts show acme
     """
-    with _books(database_url).read() as session:
+    with _reading(database_url) as session:
         status = account_status(session, accounts.find_account(session, name).id, system_clock())
     _print_rows([status.model_dump(mode="json")], as_json=as_json, one=True)
 
@@ -178,7 +181,7 @@ def keys_create(
 
     Example: vendor keys create acme --label laptop
     """
-    with _books(database_url).write() as session:
+    with _writing(database_url) as session:
         issued = keys.issue_key(session, accounts.find_account(session, account), label, system_clock)
     if as_json:
         _print_json(asdict(issued))
@@ -193,7 +196,7 @@ def keys_list(account: str, database_url: DatabaseUrl = None, as_json: AsJson = 
 
     Example: vendor keys list acme
     """
-    with _books(database_url).read() as session:
+    with _reading(database_url) as session:
         found = keys.list_keys(session, accounts.find_account(session, account))
     _print_rows([_key_row(key) for key in found], as_json=as_json)
 
@@ -204,7 +207,7 @@ def keys_revoke(key_id: str, database_url: DatabaseUrl = None, as_json: AsJson =
 
     Example: vendor keys revoke 0f3c7a91d2b45e68
     """
-    with _books(database_url).write() as session:
+    with _writing(database_url) as session:
         revoked = keys.revoke_key(session, key_id, system_clock)
     _print_rows([_key_row(revoked)], as_json=as_json, one=True)
 
@@ -215,9 +218,9 @@ def db_upgrade(database_url: DatabaseUrl = None) -> None:
 
     Example: vendor db upgrade --database-url postgresql+psycopg://tuition@db/tuition
     """
-    database = Database(Settings.read(database_url=database_url).database_url)
-    schema.upgrade(database)
-    print(schema.current(database))
+    with closing(_database(database_url)) as database:
+        schema.upgrade(database)
+        print(schema.current(database))
 
 
 @db_app.command("downgrade")
@@ -226,9 +229,9 @@ def db_downgrade(revision: str, database_url: DatabaseUrl = None) -> None:
 
     Example: vendor db downgrade base
     """
-    database = Database(Settings.read(database_url=database_url).database_url)
-    schema.downgrade(database, revision)
-    print(schema.current(database))
+    with closing(_database(database_url)) as database:
+        schema.downgrade(database, revision)
+        print(schema.current(database))
 
 
 @db_app.command("current")
@@ -237,11 +240,28 @@ def db_current(database_url: DatabaseUrl = None) -> None:
 
     Example: vendor db current
     """
-    print(schema.current(Database(Settings.read(database_url=database_url).database_url)))
+    with closing(_database(database_url)) as database:
+        print(schema.current(database))
 
 
-def _books(database_url: str | None) -> Database:
-    return schema.open_database(Settings.read(database_url=database_url).database_url)
+def _database(database_url: str | None) -> Database:
+    return Database(Settings.read(database_url=database_url).database_url)
+
+
+@contextmanager
+def _reading(database_url: str | None) -> Iterator[Session]:
+    with closing(_database(database_url)) as database:
+        schema.prepare(database)
+        with database.read() as session:
+            yield session
+
+
+@contextmanager
+def _writing(database_url: str | None) -> Iterator[Session]:
+    with closing(_database(database_url)) as database:
+        schema.prepare(database)
+        with database.write() as session:
+            yield session
 
 
 def _key_row(key: ApiKey) -> dict[str, Any]:

@@ -15,18 +15,16 @@ from vendor_service.errors import OperatorError
 _MIGRATIONS = Path(__file__).with_name("migrations")
 
 
-def open_database(url: str) -> Database:
-    """Open the books: an embedded database is brought to this version, any other one must be already.
+def prepare(database: Database) -> None:
+    """Make sure of this version's tables: an embedded database is migrated, any other one must be already.
 
     Raises:
         OperatorError: the database cannot be used as it is.
     """
-    database = Database(url)
     if database.embedded:
         upgrade(database)
     elif current(database) != latest():
         raise OperatorError("the database has another version's tables; run: vendor db upgrade")
-    return database
 
 
 def upgrade(database: Database) -> None:

@@ -7,6 +7,9 @@ from typing import Any
 
 import torch
 
+# Named one by one, so that a setting which a later open_clip adds does not rename every model.
+_PREPROCESSING = ("size", "mode", "mean", "std", "interpolation", "resize_mode", "fill_color")
+
 # Tokenised to tell tokenizers apart: case, spaces, accents, emoji, entities, and a text that must be cut off.
 _PROBES = ("a photo of a cat", "A  Photo\tof a CAT.", "naïve café, 2&amp;3 ½", "猫の写真 🐈", "x1 " * 300)
 
@@ -24,7 +27,11 @@ def fingerprint(
     preprocessing, and the tokenizer by what it makes of a few texts.
     """
     digest = hashlib.sha256()
-    settings = {"model": model_config, "preprocessing": preprocessing, "dtype": dtype}
+    settings = {
+        "model": model_config,
+        "preprocessing": {name: preprocessing[name] for name in _PREPROCESSING},
+        "dtype": dtype,
+    }
     digest.update(json.dumps(settings, sort_keys=True).encode())
     tokens = tokenize(list(_PROBES)).cpu().to(torch.int64)
     digest.update(json.dumps(tokens.tolist()).encode())

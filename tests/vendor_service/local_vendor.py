@@ -1,0 +1,139 @@
+"""The real application on a real uvicorn in a thread of the test, within reach of the test's clock."""
+
+import base64
+import threading
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from PIL import Image
+from pydantic_settings import SettingsConfigDict
+
+from shared.errors import ErrorBody, ErrorCode
+from vendor_service.accounts.accounts import Terms, open_account
+from vendor_service.accounts.keys import issue_key
+from vendor_service.app import create_app
+from vendor_service.clock import SECOND, from_datetime
+from vendor_service.database.session import Database
+from vendor_service.database.tables import Account, ApiKey
+from vendor_service.encoder.batcher import Vectors
+from vendor_service.encoder.clip import ClipModel
+from vendor_service.settings import Settings
+
+
+class GivenSettings(Settings):
+    """Settings that ignore the environment and the `.env` of whoever runs the tests."""
+
+    model_config = SettingsConfigDict(env_prefix="NOBODY_SETS_THIS_", env_file=None)
+
+
+class FakeClock:
+    """A clock that moves only when told to; it starts in the middle of a month."""
+
+    def __init__(self) -> None:
+        self.now = from_datetime(datetime(2026, 11, 15, 12))
+
+    def __call__(self) -> int:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += round(seconds * SECOND)
+
+
+class LocalVendor:
+    """A vendor on a free port; `settings` are those of `Settings`."""
+
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        self.clock = FakeClock()
+        self.database_url = f"sqlite:///{folder / 'local.db'}"
+        self.app: FastAPI = create_app(GivenSettings(database_url=self.database_url, **settings), self.clock)
+        self.books = Database(self.database_url)
+        self._server = uvicorn.Server(uvicorn.Config(self.app, port=0, log_config=None))
+        self._thread = threading.Thread(target=self._server.run)
+        self._names = iter(range(10**6))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        while not self._server.started:
+            assert self._thread.is_alive()
+            time.sleep(0.01)
+        port = self._server.servers[0].sockets[0].getsockname()[1]
+        self.http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.http.close()
+        self._server.should_exit = True
+        self._thread.join()
+        self.books.close()
+
+    def key(self, **terms: Any) -> str:
+        """A key of a new account on these `Terms`."""
+        with self.books.write() as session:
+            account = open_account(session, f"account-{next(self._names)}", Terms(**terms), self.clock)
+            return issue_key(session, account, "", self.clock).api_key
+
+    def embed(self, api_key: str, *inputs: dict[str, str], **rest: Any) -> httpx.Response:
+        """Ask for these inputs; `headers` among `rest` are sent, the rest is put into the body."""
+        headers = {"authorization": f"Bearer {api_key}"} | rest.pop("headers", {})
+        return self.http.post("/embed", json={"inputs": list(inputs)} | rest, headers=headers)
+
+    def get(self, path: str, api_key: str, **parameters: str) -> Any:
+        answer = self.http.get(path, params=parameters, headers={"authorization": f"Bearer {api_key}"})
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def account(self, api_key: str) -> Account:
+        """The account's row, as it is now."""
+        with self.books.read() as session:
+            return session.get_one(Account, session.get_one(ApiKey, api_key.split("_")[1]).account_id)
+
+
+def error_code(answer: httpx.Response) -> str:
+    """The code of an error, after checking that the body is the contract's."""
+    error = ErrorBody.model_validate_json(answer.content).error
+    assert error.request_id == answer.headers["x-request-id"]
+    assert answer.status_code == ErrorCode(error.code).kind.status
+    return error.code
+
+
+def image_file(
+    colour: str = "red", size: tuple[int, int] = (40, 30), form: str = "PNG", mode: str = "RGB"
+) -> bytes:
+    """The bytes of an image file of one colour."""
+    buffer = BytesIO()
+    Image.new("RGB", size, colour).convert(mode).save(buffer, form)
+    return buffer.getvalue()
+
+
+def image_input(content: bytes | None = None) -> dict[str, str]:
+    """An image as an input of `POST /embed`."""
+    return {"image": base64.b64encode(image_file() if content is None else content).decode()}
+
+
+class ScriptedTexts:
+    """Lets a test fail or hold up the real model: on the text `explode`, and on `wait` until `go` is set."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.go = threading.Event()
+        self.waiting = threading.Event()
+        self.seen: list[str] = []
+        real = ClipModel.encode_texts
+
+        def encode_texts(model: ClipModel, texts: Sequence[str]) -> Vectors:
+            self.seen += texts
+            if "explode" in texts:
+                raise RuntimeError("secret: the model is broken")
+            if "wait" in texts:
+                self.waiting.set()
+                assert self.go.wait(20)
+            return real(model, texts)
+
+        monkeypatch.setattr(ClipModel, "encode_texts", encode_texts)

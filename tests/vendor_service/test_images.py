@@ -1,0 +1,130 @@
+"""Decoding what strangers send: what is accepted is as open_clip would see it, what is not is named."""
+
+import base64
+import struct
+import zlib
+from collections.abc import Callable
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.vendor_service.local_vendor import image_file
+from vendor_service.encoder.images import ImageLimits, decode_image
+from vendor_service.errors import Refusal
+
+LIMITS = ImageLimits(max_bytes=200_000, max_pixels=250_000)
+
+
+def decode(content: bytes) -> Image.Image:
+    return decode_image(base64.b64encode(content).decode(), LIMITS)
+
+
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def png(width: int, height: int, *chunks: bytes) -> bytes:
+    """A PNG file that declares a size and holds whatever chunks it is given."""
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + png_chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("form", "mode"),
+    [("PNG", each) for each in ("RGB", "RGBA", "L", "LA", "P", "1", "I;16")]
+    + [("JPEG", each) for each in ("RGB", "L", "CMYK")]
+    + [("WEBP", each) for each in ("RGB", "RGBA")],
+)
+def test_every_mode_comes_out_as_open_clip_sees_it(form: str, mode: str) -> None:
+    image = Image.effect_noise((31, 17), 60)
+    image = image.convert("I").convert("I;16") if mode == "I;16" else image.convert("RGB").convert(mode)
+    buffer = BytesIO()
+    image.save(buffer, form)
+    decoded = decode(buffer.getvalue())
+    assert (decoded.mode, decoded.size) == ("RGB", (31, 17))
+    with Image.open(buffer) as opened:
+        assert np.array_equal(np.asarray(decoded), np.asarray(opened.convert("RGB")))
+
+
+def test_transparency_is_dropped_and_orientation_left_alone() -> None:
+    clear = Image.new("RGBA", (2, 1), (200, 100, 50, 0))
+    buffer = BytesIO()
+    clear.save(buffer, "PNG")
+    assert decode(buffer.getvalue()).getpixel((0, 0)) == (200, 100, 50)
+
+    turned = Image.new("RGB", (4, 2))
+    exif = turned.getexif()
+    exif[0x0112] = 6
+    buffer = BytesIO()
+    turned.save(buffer, "JPEG", exif=exif)
+    assert decode(buffer.getvalue()).size == (4, 2)
+
+
+def test_a_palette_with_transparent_entries_decodes_without_a_warning() -> None:
+    image = Image.effect_noise((9, 9), 60).convert("P")
+    buffer = BytesIO()
+    image.save(buffer, "PNG", transparency=bytes([0, 128, 255]))
+    expected = np.asarray(image.convert("RGB"))
+    assert np.array_equal(np.asarray(decode(buffer.getvalue())), expected)
+
+
+def test_of_an_animation_the_first_frame_is_taken() -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    buffer = BytesIO()
+    frames[0].save(buffer, "WEBP", save_all=True, append_images=frames[1:], lossless=True)
+    assert decode(buffer.getvalue()).getpixel((0, 0)) == (255, 0, 0)
+
+
+HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
+    "text": (lambda: b"hello, I am a picture", "unsupported_image_format"),
+    "zeros": (lambda: bytes(1000), "unsupported_image_format"),
+    "svg": (lambda: b"<svg xmlns='http://www.w3.org/2000/svg'/>", "unsupported_image_format"),
+    "gif": (lambda: image_file(form="GIF"), "unsupported_image_format"),
+    "tiff": (lambda: image_file(form="TIFF"), "unsupported_image_format"),
+    "bmp": (lambda: image_file(form="BMP"), "unsupported_image_format"),
+    "eps": (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "unsupported_image_format"),
+    "png signature alone": (lambda: b"\x89PNG\r\n\x1a\n", "invalid_image"),
+    "png cut in its header": (lambda: image_file()[:20], "invalid_image"),
+    "png cut in its pixels": (lambda: image_file(size=(300, 300), mode="RGB")[:-60], "invalid_image"),
+    "jpeg cut in its pixels": (lambda: image_file(size=(300, 300), form="JPEG")[:-600], "invalid_image"),
+    "webp cut in its pixels": (lambda: image_file(size=(300, 300), form="WEBP")[:-20], "invalid_image"),
+    "png without pixels": (lambda: png(10, 10), "invalid_image"),
+    "png of no size": (lambda: png(0, 10), "invalid_image"),
+    "png with a wrong checksum": (lambda: image_file().replace(b"IDAT", b"IDAU"), "invalid_image"),
+    "png with garbage for pixels": (lambda: png(9, 9, png_chunk(b"IDAT", b"garbage")), "invalid_image"),
+    "bomb of 2.5 gigapixels": (lambda: png(50_000, 50_000), "image_too_large"),
+    "bomb of 100 megapixels": (lambda: png(10_000, 10_000), "image_too_large"),
+    "one pixel too many": (lambda: image_file(size=(501, 500)), "image_too_large"),
+    "text chunk that unpacks to 80 MB": (
+        lambda: png(1, 1, png_chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(80_000_000)))),
+        "invalid_image",
+    ),
+    "larger than the byte limit": (lambda: image_file() + bytes(200_000), "image_too_large"),
+    "empty": (lambda: b"", "empty_input"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_files_are_refused_by_name(name: str) -> None:
+    make, code = HOSTILE[name]
+    with pytest.raises(Refusal) as refused:
+        decode(make())
+    assert refused.value.code == code
+
+
+@pytest.mark.parametrize(
+    "encoded", ["a", "AAAA=", "AA=A", "####", "é" * 4, "data:image/png;base64,AAAA", "AAA\n"]
+)
+def test_only_strict_base64_is_read(encoded: str) -> None:
+    with pytest.raises(Refusal) as refused:
+        decode_image(encoded, LIMITS)
+    assert refused.value.code == "invalid_image"
+
+
+def test_the_limits_themselves_are_allowed() -> None:
+    assert decode(image_file(size=(500, 500))).size == (500, 500)
+    content = image_file()
+    exact = ImageLimits(max_bytes=len(content), max_pixels=40 * 30)
+    assert decode_image(base64.b64encode(content).decode(), exact).size == (40, 30)
