@@ -4,7 +4,7 @@ import json
 import sqlite3
 import threading
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -74,15 +74,20 @@ class EmbeddingCache:
     the same key, and a vendor that had charged it answers without charging.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, on_damage: Callable[[str], None] = lambda _: None) -> None:
         """Open the file, or create it.
+
+        Args:
+            path: the file; its folder is made if need be.
+            on_damage: told, once, of entries whose checksum does not match; they count as missing.
 
         Raises:
             CacheError: it cannot be opened, is damaged, or was written by a newer Tuition.
         """
         self.path = path
         self._lock = threading.Lock()
-        self.damaged = 0
+        self._on_damage = on_damage
+        self._damaged: set[bytes] = set()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -91,28 +96,35 @@ class EmbeddingCache:
             self._connection = sqlite3.connect(
                 path, timeout=60, isolation_level=None, check_same_thread=False
             )
-            self._connection.execute("PRAGMA journal_mode=WAL")
-            self._connection.execute("PRAGMA synchronous=FULL")
-            self._prepare()
+            try:
+                self._prepare()
+            except BaseException:
+                self._connection.close()
+                raise
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._connection.close()
+        with self._lock:  # an interrupted purchase may be storing a last answer
+            self._connection.close()
 
     def lookup(self, fingerprint: str, queries: Sequence[Query]) -> dict[Query, Vector]:
         """The embeddings that the cache has, float32 of shape (dimensions,), bit for bit as they were sold.
 
-        An entry whose checksum does not match is left out and counted in `damaged`.
+        An entry whose checksum does not match is left out.
         """
         keys = {query.cache_key(fingerprint): query for query in queries}
         found: dict[Query, Vector] = {}
-        for key, blob, checksum in self._select("SELECT key, vector, checksum", keys):
-            if zlib.crc32(blob) != checksum:
-                self.damaged += 1
-                continue
-            found[keys[key]] = np.frombuffer(blob, dtype=WIRE_DTYPE).astype(np.float32)
+        damaged: set[bytes] = set()
+        for key, blob, checksum in self._select(keys):
+            if zlib.crc32(blob) == checksum:
+                found[keys[key]] = np.frombuffer(blob, dtype=WIRE_DTYPE).astype(np.float32)
+            else:
+                damaged.add(key)
+        if new := damaged - self._damaged:
+            self._damaged |= new
+            self._on_damage(f"Damaged entries in the cache {self.path}, counted as missing: {len(new)}.")
         return found
 
     def rows(
@@ -179,20 +191,22 @@ class EmbeddingCache:
             ).fetchone()
         return Spending(*row)
 
-    def _select(self, columns: str, keys: Iterable[bytes]) -> Iterator[tuple[bytes, bytes, int]]:
+    def _select(self, keys: Iterable[bytes]) -> Iterator[tuple[bytes, bytes, int]]:
         wanted = list(keys)
         for start in range(0, len(wanted), _CHUNK):
             chunk = wanted[start : start + _CHUNK]
             marks = ",".join("?" * len(chunk))
             with self._lock, self._translated():
                 rows = self._connection.execute(
-                    f"{columns} FROM embeddings WHERE key IN ({marks})",
+                    f"SELECT key, vector, checksum FROM embeddings WHERE key IN ({marks})",  # noqa: S608 (marks)
                     chunk,
                 ).fetchall()
             yield from rows
 
     def _prepare(self) -> None:
         """Make the tables; harmless where they exist, so processes that start together do not clash."""
+        self._connection.execute("PRAGMA journal_mode=WAL")
+        self._connection.execute("PRAGMA synchronous=FULL")
         (version,) = self._connection.execute("PRAGMA user_version").fetchone()
         if version > _VERSION:
             raise CacheError(
@@ -206,10 +220,11 @@ class EmbeddingCache:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
+                self._connection.execute("COMMIT")
             except BaseException:
-                self._connection.execute("ROLLBACK")
+                if self._connection.in_transaction:  # a full disk has ended it already
+                    self._connection.execute("ROLLBACK")
                 raise
-            self._connection.execute("COMMIT")
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

@@ -2,10 +2,10 @@
 
 import hashlib
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +20,10 @@ from shared.embeddings import ModelCard
 # Small enough that progress is seen and little is in flight; large enough that HTTP hardly counts.
 PACK_SIZE = 32
 IN_FLIGHT = 4
-# The JSON around an image in a request, generously.
+# The JSON around a query in a request, generously.
 _OVERHEAD = 64
+# After Ctrl-C, requests in flight have this many seconds to be answered; what is not stays noted as pending.
+_GRACE = 2.0
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,12 @@ class Teacher:
         self._cache = cache
         self.model = model
         self._run_id = run_id
-        self.budget = Budget(budget, spent=cache.spending(run_id).queries)
+        self._limit = budget
+
+    @property
+    def budget(self) -> Budget:
+        """The run's budget as its receipts leave it."""
+        return Budget(self._limit, spent=self.spending.queries)
 
     @property
     def spending(self) -> Spending:
@@ -115,11 +122,10 @@ class Teacher:
 
         Raises:
             QuotaExhausted: the vendor's limit was reached; all that was paid for is stored.
-            ClientError: something else ended it; all that was paid for is stored.
+            ClientError: something else ended it; all that was answered is stored, the rest noted as pending.
         """
-        return _Buying(self._vendor, self._cache, self.model, self._run_id, self.budget, on_progress).run(
-            queries
-        )
+        buying = _Buying(self._vendor, self._cache, self.model, self._run_id, self.budget, on_progress)
+        return buying.run(queries)
 
 
 @dataclass(frozen=True)
@@ -129,13 +135,13 @@ class _Request:
     pack: Pack
     contents: list[bytes]
 
-    def halves(self) -> Iterator["_Request"]:
+    def halves(self) -> list["_Request"]:
         """Two requests for half of it each, in order."""
-        middle = len(self.contents) // 2
-        for part in (slice(None, middle), slice(middle, None)):
-            yield _Request(
-                _pack(self.pack.run_id, self.pack.fingerprint, self.pack.queries[part]), self.contents[part]
-            )
+        pack, middle = self.pack, len(self.contents) // 2
+        return [
+            _Request(_pack(pack.run_id, pack.fingerprint, pack.queries[part]), self.contents[part])
+            for part in (slice(None, middle), slice(middle, None))
+        ]
 
 
 def _pack(run_id: str, fingerprint: str, queries: tuple[Query, ...]) -> Pack:
@@ -164,39 +170,66 @@ class _Buying:
         self._on_progress = on_progress
         self._lock = threading.Lock()
         self._ended = threading.Event()
+        self._ready: deque[_Request] = deque()
         self._waiting: deque[Query] = deque()
-        self._unanswered: deque[Pack] = deque()
         self._total = 0
         self._purchase = Purchase()
+        self._errors: list[BaseException] = []
 
     def run(self, queries: Sequence[Query]) -> Purchase:
         """Buy until something ends it; see `Teacher.buy`."""
-        for pack in self._cache.pending(self._run_id):
-            self._budget.reserve(len(pack.queries))
-            if pack.fingerprint == self._model.fingerprint:
-                self._unanswered.append(pack)
-        owed = {query for pack in self._unanswered for query in pack.queries}
-        known = self._cache.known(self._model.fingerprint, queries)
-        self._waiting.extend(query for query in dict.fromkeys(queries) if query not in known | owed)
-        self._total = len(self._waiting) + len(owed)
-        with ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="buying") as pool:
-            workers = [pool.submit(self._work) for _ in range(IN_FLIGHT)]
-            try:
-                for worker in workers:
-                    worker.result()
-            except BaseException:
-                self._ended.set()
-                self._vendor.stop()
-                raise
+        self._line_up(queries)
+        # Daemons, so that a vendor that hangs cannot keep an interrupted program from ending.
+        threads = [threading.Thread(target=self._work, daemon=True) for _ in range(IN_FLIGHT)]
+        for thread in threads:
+            thread.start()
+        try:
+            for thread in threads:
+                thread.join()
+        except BaseException:
+            self._ended.set()
+            self._vendor.stop()
+            deadline = time.monotonic() + _GRACE
+            for thread in threads:
+                thread.join(max(0.0, deadline - time.monotonic()))
+            raise
+        if self._errors:
+            raise self._errors[0]
+        self._purchase.out_of_budget = bool(self._waiting)
         return self._purchase
+
+    def _line_up(self, queries: Sequence[Query]) -> None:
+        """Packs that are owed an answer come first; they count against the budget until they have it."""
+        at_hand = {query: query for query in queries}
+        for pack in self._cache.pending(self._run_id):
+            fits = self._budget.reserve(len(pack.queries)) == len(pack.queries)
+            if fits and (request := self._recall(pack, at_hand)):
+                self._ready.append(request)
+        owed = {query for request in self._ready for query in request.pack.queries}
+        known = self._cache.known(self._model.fingerprint, queries)
+        self._waiting.extend(query for query in at_hand if query not in known | owed)
+        self._total = len(self._waiting) + len(owed)
+
+    def _recall(self, pack: Pack, at_hand: Mapping[Query, Query]) -> _Request | None:
+        """A pack to be sent again; `None` where its model or one of its files is no longer what it was.
+
+        The files are those `at_hand`, for the folder may have moved since the pack was noted.
+        """
+        if pack.fingerprint != self._model.fingerprint:
+            return None
+        queries = tuple(at_hand.get(query, query) for query in pack.queries)
+        try:
+            return _Request(replace(pack, queries=queries), [query.content() for query in queries])
+        except (OSError, ValueError):
+            return None
 
     def _work(self) -> None:
         try:
             while not self._ended.is_set() and (request := self._next_request()) is not None:
                 self._buy(request)
-        except BaseException:
+        except BaseException as error:
+            self._errors.append(error)
             self._ended.set()
-            raise
 
     def _next_request(self) -> _Request | None:
         """The next queries to send, set aside in the budget; `None` when there are none.
@@ -204,32 +237,25 @@ class _Buying:
         Files are read here, one request at a time, so memory holds what is in flight and no more.
         """
         with self._lock:
-            while self._unanswered:
-                pack = self._unanswered.popleft()
-                contents = [content for query in pack.queries if (content := self._read(query)) is not None]
-                if len(contents) == len(pack.queries):
-                    return _Request(pack, contents)
+            if self._ready:
+                return self._ready.popleft()
             queries: list[Query] = []
-            contents = []
+            contents: list[bytes] = []
             room = self._model.limits.max_request_bytes - _OVERHEAD
             while self._waiting and len(queries) < min(PACK_SIZE, self._model.limits.max_inputs):
-                content = self._read(self._waiting[0])
+                query = self._waiting[0]
+                content = self._read(query)
                 if content is None:
                     self._waiting.popleft()
                     continue
-                room -= _size_on_the_wire(content)
-                if room < 0 and queries:
-                    break
-                if not self._budget.reserve(1):
-                    self._purchase.out_of_budget = True
+                room -= _size_on_the_wire(query, content)
+                if (room < 0 and queries) or not self._budget.reserve(1):
                     break
                 queries.append(self._waiting.popleft())
                 contents.append(content)
-            return (
-                _Request(_pack(self._run_id, self._model.fingerprint, tuple(queries)), contents)
-                if queries
-                else None
-            )
+            if not queries:
+                return None
+            return _Request(_pack(self._run_id, self._model.fingerprint, tuple(queries)), contents)
 
     def _read(self, query: Query) -> bytes | None:
         """A query's bytes; `None`, and a reason in the purchase, where they cannot be sent."""
@@ -256,7 +282,6 @@ class _Buying:
             )
         except (RequestRefused, QuotaExhausted) as error:
             self._cache.abandon(pack)
-            self._budget.settle(len(pack.queries), paid=0)
             self._refused(request, error)
             return
         self._cache.commit(pack, answer.vectors, answer.usage, answer.request_id)
@@ -265,18 +290,15 @@ class _Buying:
 
     def _refused(self, request: _Request, error: ClientError) -> None:
         """A request that was refused, free of charge: half of it may pass where the whole is too much."""
-        if not isinstance(error, RequestTooLarge | QuotaExhausted):
-            raise error
-        if len(request.contents) > 1:
-            for half in request.halves():
-                if self._budget.reserve(len(half.contents)) < len(half.contents):
-                    raise error  # cannot be: what was set aside has just been given back
-                self._buy(half)
-        elif isinstance(error, QuotaExhausted):
-            raise error
-        else:
+        if isinstance(error, RequestTooLarge | QuotaExhausted) and len(request.contents) > 1:
             with self._lock:
-                self._purchase.refused[request.pack.queries[0]] = str(error)
+                self._ready.extendleft(reversed(request.halves()))  # they stay set aside in the budget
+            return
+        self._budget.settle(len(request.contents), paid=0)
+        if not isinstance(error, RequestTooLarge):
+            raise error
+        with self._lock:
+            self._purchase.refused[request.pack.queries[0]] = str(error)
 
     def _count(self, answer: Answer) -> None:
         with self._lock:
@@ -284,10 +306,11 @@ class _Buying:
             purchase.bought += answer.usage.billed_queries
             purchase.cost_micros += answer.usage.cost_micros
             purchase.refused.update(answer.refused)
-            progress = Progress(purchase.bought, len(purchase.refused), self._total, purchase.cost_micros)
-        self._on_progress(progress)
+            self._on_progress(
+                Progress(purchase.bought, len(purchase.refused), self._total, purchase.cost_micros)
+            )
 
 
-def _size_on_the_wire(content: bytes) -> int:
-    """Bytes of base64 in JSON; more than a text takes, unless it is all quotes and control characters."""
-    return len(content) * 4 // 3 + _OVERHEAD
+def _size_on_the_wire(query: Query, content: bytes) -> int:
+    """Bytes in the JSON of a request or some more: an image in base64, a text with every byte escaped."""
+    return _OVERHEAD + (len(content) * 6 if query.kind == "text" else (len(content) + 2) // 3 * 4)

@@ -2,7 +2,9 @@
 
 import base64
 import json
+import math
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +22,7 @@ from client.errors import (
     QuotaExhausted,
     RequestRefused,
     RequestTooLarge,
+    UsageError,
     VendorError,
     VendorUnreachable,
 )
@@ -35,6 +38,7 @@ FIRST_DELAY = 0.5
 LONGEST_DELAY = 30.0
 # A vendor that is restarted in the middle of a purchase is waited for this long, in seconds.
 PATIENCE = 60.0
+_TELL_EVERY = 5.0
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -56,15 +60,12 @@ class Answer:
     request_id: str
 
 
-class Stopped(ClientError):
-    """The client was told to stop while it waited to try again."""
-
-
 class VendorClient:
     """One vendor and one key. Thread-safe; a context manager, which closes the connections.
 
     Connection errors and the statuses 408, 409, 429, 500, 502, 503 and 504 are tried again, with exponential
-    backoff, full jitter and the vendor's `Retry-After`; everything else is raised at once.
+    backoff, full jitter and the vendor's `Retry-After`: five times, and a purchase for a minute if that is
+    longer, so that a vendor may be restarted meanwhile. Everything else is raised at once.
     """
 
     def __init__(
@@ -83,21 +84,23 @@ class VendorClient:
             api_key: the key, `tk_...`; `None` for what needs none.
             transport: replaces the network.
             timeout: seconds to wait for an answer.
-            on_wait: told why, whenever a request is going to be tried again.
+            on_wait: told why, now and then, while requests are tried again.
+
+        Raises:
+            UsageError: this is no URL, or no key.
         """
         self.url = url.rstrip("/")
         self._stopping = threading.Event()
         self._on_wait = on_wait
-        headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
-        try:
-            self._http = httpx.Client(
-                base_url=self.url,
-                headers=headers,
-                transport=transport,
-                timeout=httpx.Timeout(timeout, connect=10),
-            )
-        except (httpx.InvalidURL, UnicodeEncodeError) as error:
-            raise VendorError(f"{url!r} is no address of a vendor, or the key is no key: {error}.") from error
+        self._told_at = -math.inf
+        if not re.fullmatch("[!-~]*", api_key or ""):
+            raise UsageError(f"The API key has characters that no key has.{_KEY}")
+        self._http = httpx.Client(
+            base_url=_checked(self.url),
+            headers={"authorization": f"Bearer {api_key}"} if api_key else {},
+            transport=transport,
+            timeout=httpx.Timeout(timeout, connect=10),
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -163,7 +166,7 @@ class VendorClient:
             tries += 1
             try:
                 response = self._http.request(method, path, **request)
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 if tries >= TRIES and time.monotonic() >= deadline:
                     raise self._unreachable(error) from error
                 self._wait(tries, None, f"{self.url} does not answer ({type(error).__name__})")
@@ -178,12 +181,14 @@ class VendorClient:
         delay = random.uniform(0, min(LONGEST_DELAY, FIRST_DELAY * 2 ** (tries - 1)))
         if retry_after is not None and retry_after.isdigit():
             delay += min(int(retry_after), 3600)
-        if tries > 1:
-            self._on_wait(f"{why}; trying again")
+        # Said when it takes a while, and not by each of the requests in flight.
+        if delay > 1 and time.monotonic() - self._told_at > _TELL_EVERY:
+            self._told_at = time.monotonic()
+            self._on_wait(f"{why}; trying again in {delay:.0f} s.")
         if self._stopping.wait(delay):
-            raise Stopped("Stopped while waiting for the vendor.")
+            raise VendorUnreachable(f"{why}, and there was no time to try again.")
 
-    def _unreachable(self, error: httpx.TransportError) -> VendorUnreachable:
+    def _unreachable(self, error: httpx.RequestError) -> VendorUnreachable:
         return VendorUnreachable(
             f"No vendor answers at {self.url} ({error or type(error).__name__}). Is it running, and is "
             "--vendor (or TUITION_VENDOR_URL) right? What was bought is kept; the same command goes on."
@@ -199,7 +204,17 @@ def embed_body(queries: Sequence[tuple[Query, bytes]], model: str) -> bytes:
         for query, content in queries
     ]
     body = {"model": model, "inputs": inputs, "encoding": "base64", "on_error": "skip"}
-    return json.dumps(body, separators=(",", ":")).encode()
+    return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _checked(url: str) -> httpx.URL:
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise UsageError(f"{url!r} is no address of a vendor: {error}.") from error
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise UsageError(f"{url!r} is no address of a vendor, such as {DEFAULT_URL}.")
+    return parsed
 
 
 def _parse(model: type[Model], response: httpx.Response) -> Model:
@@ -220,11 +235,15 @@ def _answer(response: EmbedResponse, queries: list[Query], prices: Prices) -> An
     if vectors.keys() & refused.keys() or vectors.keys() | refused.keys() != set(queries):
         raise VendorError(f"The vendor's answer {response.id} does not match what was asked.")
     usage = response.usage
-    if response.replayed:
+    if response.replayed and not usage.billed_queries:
         # Free now because it was paid for then; the receipt that was lost said so.
         images, texts = (sum(query.kind == kind for query in vectors) for kind in ("image", "text"))
         cost = prices.cost_micros(images=images, texts=texts)
         usage = Usage(images=images, texts=texts, billed_queries=images + texts, cost_micros=cost)
+    if not usage.images + usage.texts == usage.billed_queries == len(vectors) or usage.cost_micros < 0:
+        raise VendorError(
+            f"The vendor answered {len(vectors)} queries in {response.id} and billed {usage.billed_queries}."
+        )
     return Answer(vectors, refused, usage, response.id)
 
 

@@ -80,8 +80,12 @@ def test_a_flipped_bit_is_never_returned(cache: EmbeddingCache) -> None:
         flipped = bytes([blob[0] ^ 1]) + blob[1:]
         connection.execute("UPDATE embeddings SET vector = ? WHERE key = ?", (flipped, key))
     connection.close()
-    assert set(cache.lookup("fp_1", pack.queries)) == {pack.queries[1]}
-    assert cache.damaged == 1
+    said: list[str] = []
+    with EmbeddingCache(cache.path, on_damage=said.append) as reopened:
+        for _ in range(2):
+            assert set(reopened.lookup("fp_1", pack.queries)) == {pack.queries[1]}
+    assert len(said) == 1
+    assert "missing: 1" in said[0]
 
 
 def test_more_queries_than_one_statement_takes(cache: EmbeddingCache) -> None:
@@ -158,6 +162,19 @@ def test_processes_share_one_cache_from_its_first_moment(tmp_path: Path) -> None
         assert process.exitcode == 0
     with EmbeddingCache(path) as cache:
         assert cache.spending("run").queries == 75
+
+
+def test_a_full_disk_loses_nothing_and_is_said(cache: EmbeddingCache) -> None:
+    _store(cache, _pack("before"))
+    (pages,) = cache._connection.execute("PRAGMA page_count").fetchone()
+    cache._connection.execute(f"PRAGMA max_page_count = {pages}")
+    large = _pack(*(str(i) for i in range(2000)), key="large")
+    with pytest.raises(CacheError, match="room on the disk"):
+        cache.commit(large, _vectors(large), _usage(2000), "req_2")
+    cache._connection.execute("PRAGMA max_page_count = 1000000")
+    assert not cache.lookup("fp_1", large.queries)
+    cache.commit(large, _vectors(large), _usage(2000), "req_2")
+    assert cache.spending("run").queries == 2001
 
 
 @pytest.mark.parametrize("trouble", ["not a database", "a folder", "newer", "no folder"])

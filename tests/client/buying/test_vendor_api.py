@@ -11,7 +11,7 @@ import pytest
 from client import errors
 from client.buying import vendor_api
 from client.buying.queries import Query
-from client.buying.vendor_api import TRIES, Stopped, VendorClient, embed_body
+from client.buying.vendor_api import TRIES, VendorClient, embed_body
 from shared.embeddings import Limits, ModelCard, Prices
 from shared.encoding import to_base64
 
@@ -162,7 +162,7 @@ def test_a_client_that_is_told_to_stop_does_not_wait() -> None:
     script = Script(_error(503, "overloaded", **{"retry-after": "3600"}))
     with VendorClient("http://vendor", None, transport=script) as client:
         client.stop()
-        with pytest.raises(Stopped):
+        with pytest.raises(errors.VendorUnreachable):
             client.embed(QUERIES, model=MODEL, idempotency_key="key")
 
 
@@ -199,6 +199,37 @@ def test_a_skipped_input_is_told_apart() -> None:
     )
     assert answer.refused == {QUERIES[0][0]: "no image"}
     assert answer.vectors[QUERIES[1][0]].tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("billed", [1, 3, -2])
+def test_a_bill_for_other_than_what_was_answered_is_not_taken(billed: int) -> None:
+    usage = {"images": 0, "texts": billed, "billed_queries": billed, "cost_micros": 20 * abs(billed)}
+    with pytest.raises(errors.VendorError, match="billed"):
+        _embed(Script(_answer(usage=usage)))
+
+
+def test_a_person_is_told_once_that_several_requests_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = Script(_error(503, "overloaded", **{"retry-after": "7"}))
+    said: list[str] = []
+    with VendorClient("http://vendor", None, transport=script, on_wait=said.append) as client:
+        monkeypatch.setattr(client._stopping, "wait", lambda _: False)
+        for _ in range(2):
+            with pytest.raises(errors.VendorError):
+                client.models()
+    (told,) = said
+    assert "http://vendor said 503" in told
+
+
+@pytest.mark.parametrize("url", ["vendor:8000", "localhost", "ftp://vendor", "http://", "http://[::1"])
+def test_what_is_no_address_is_said_at_once(url: str) -> None:
+    with pytest.raises(errors.UsageError, match="no address"):
+        VendorClient(url, None)
+
+
+@pytest.mark.parametrize("api_key", ["tk_1\nx: y", "tk 1", "tk_é"])
+def test_what_is_no_key_is_said_at_once(api_key: str) -> None:
+    with pytest.raises(errors.UsageError, match="TUITION_API_KEY"):
+        VendorClient("http://vendor", api_key)
 
 
 def test_a_replay_counts_what_was_paid_the_first_time() -> None:

@@ -1,0 +1,252 @@
+"""Packing, budget and owed answers, against a scripted vendor that keeps books of its own."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from client.buying import teacher as teacher_module
+from client.buying import vendor_api
+from client.buying.cache import EmbeddingCache
+from client.buying.queries import Query
+from client.buying.teacher import PACK_SIZE, Teacher
+from client.buying.vendor_api import VendorClient
+from client.errors import QuotaExhausted, VendorError
+from shared.embeddings import Limits, ModelCard, Prices
+from shared.encoding import to_base64
+
+LIMITS = Limits(max_inputs=256, max_request_bytes=10_000, max_image_bytes=4000, max_image_pixels=10**6)
+MODEL = ModelCard(
+    id="m",
+    owned_by="v",
+    dimensions=2,
+    fingerprint="fp_1",
+    tolerance=1e-4,
+    dtype="float32",
+    image_size=8,
+    prices=Prices(image_micros=100, text_micros=20),
+    limits=LIMITS,
+)
+VECTOR = to_base64(np.array([0.6, 0.8], dtype=np.float32))
+
+
+class Vendor(httpx.BaseTransport):
+    """Charges each idempotency key once; refuses texts that begin with "bad"; stops at its quota."""
+
+    def __init__(self, quota: int | None = None) -> None:
+        self.paid: dict[str, int] = {}
+        self.bodies: list[bytes] = []
+        self.quota = quota
+        self.before: Callable[[], None] = lambda: None
+        self.after: Callable[[], None] = lambda: None
+        self._lock = threading.Lock()
+
+    @property
+    def charged(self) -> int:
+        return sum(self.paid.values())
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        self.before()
+        inputs = json.loads(request.content)["inputs"]
+        good = [i for i, each in enumerate(inputs) if not str(each.get("text")).startswith("bad")]
+        images = sum("image" in inputs[i] for i in good)
+        key = request.headers["idempotency-key"]
+        with self._lock:
+            self.bodies.append(request.content)
+            replayed = key in self.paid
+            if not replayed and self.quota is not None and self.charged + len(good) > self.quota:
+                detail = {"code": "quota_exhausted", "type": "t", "message": "m", "request_id": "r"}
+                return httpx.Response(402, json={"error": {**detail, "retryable": False}})
+            self.paid[key] = len(good)
+        self.after()
+        usage = {"images": images, "texts": len(good) - images, "billed_queries": len(good)}
+        answer = {
+            "id": f"req_{key[:8]}",
+            "model": "m",
+            "model_fingerprint": "fp_1",
+            "dimensions": 2,
+            "data": [{"index": i, "kind": "text", "embedding": VECTOR} for i in good],
+            "errors": [
+                {"index": i, "code": "c", "message": "bad"} for i in range(len(inputs)) if i not in good
+            ],
+            "usage": {**usage, "cost_micros": 100 * images + 20 * (len(good) - images)},
+            "replayed": replayed,
+        }
+        return httpx.Response(200, json=answer)
+
+
+class Shop:
+    """A vendor, a cache, and teachers that use both."""
+
+    def __init__(self, folder: Path, quota: int | None = None) -> None:
+        self.vendor = Vendor(quota)
+        self.client = VendorClient("http://vendor", "tk_1", transport=self.vendor)
+        self.cache = EmbeddingCache(folder / "cache.db")
+
+    def teacher(self, budget: int | None = None, model: ModelCard = MODEL) -> Teacher:
+        return Teacher(self.client, self.cache, model=model, run_id="run", budget=budget)
+
+    def close(self) -> None:
+        self.client.__exit__()
+        self.cache.__exit__()
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[Shop]:
+    shop = Shop(tmp_path)
+    yield shop
+    shop.close()
+
+
+def _texts(count: int, word: str = "good") -> list[Query]:
+    return [Query.text(f"{word} {i}") for i in range(count)]
+
+
+def _images(folder: Path, sizes: list[int]) -> list[Query]:
+    folder.mkdir(exist_ok=True)
+    queries = []
+    for i, size in enumerate(sizes):
+        path = folder / f"{i}.png"
+        path.write_bytes(i.to_bytes(4, "big") * (size // 4))
+        queries.append(Query.image_file(path))
+    return queries
+
+
+def _fail() -> None:
+    raise httpx.ReadError("cut")
+
+
+@given(budget=st.integers(0, 120), bad=st.lists(st.booleans(), max_size=120), quota=st.integers(0, 120))
+def test_whatever_is_refused_neither_budget_nor_quota_is_exceeded_or_left_unused(
+    tmp_path_factory: pytest.TempPathFactory, budget: int, bad: list[bool], quota: int
+) -> None:
+    shop = Shop(tmp_path_factory.mktemp("shop"), quota)
+    queries = [Query.text(f"{'bad' if each else 'good'} {i}") for i, each in enumerate(bad)]
+    good = bad.count(False)
+    try:
+        purchase = shop.teacher(budget).buy(queries)
+        assert purchase.bought == min(good, budget)
+        assert purchase.out_of_budget is (good > budget) or budget == good
+    except QuotaExhausted:
+        assert min(good, budget) > quota
+    assert shop.vendor.charged == min(good, budget, quota)
+    assert shop.cache.spending("run").queries == shop.vendor.charged
+    assert not shop.cache.pending("run")
+    shop.close()
+
+
+def test_packs_keep_to_the_limits_of_count_and_bytes(shop: Shop, tmp_path: Path) -> None:
+    queries = [*_texts(70), *_images(tmp_path / "images", [3000] * 9), Query.text('"' * 900)]
+    assert shop.teacher().buy(queries).bought == len(queries)
+    assert max(len(json.loads(body)["inputs"]) for body in shop.vendor.bodies) == PACK_SIZE
+    assert max(map(len, shop.vendor.bodies)) <= LIMITS.max_request_bytes
+    assert len(shop.vendor.bodies) <= 8
+
+
+def test_an_image_that_the_vendor_would_not_take_is_not_sent(shop: Shop, tmp_path: Path) -> None:
+    small, large = _images(tmp_path / "images", [400, 4400])
+    purchase = shop.teacher().buy([large, small])
+    assert list(purchase.refused) == [large]
+    assert purchase.bought == shop.vendor.charged == 1
+
+
+def test_what_is_in_flight_when_the_quota_ends_is_kept(shop: Shop) -> None:
+    shop.vendor.quota = 3 * PACK_SIZE
+    shop.vendor.after = lambda: time.sleep(0.05)
+    with pytest.raises(QuotaExhausted):
+        shop.teacher().buy(_texts(300))
+    assert shop.cache.spending("run").queries == shop.vendor.charged == 3 * PACK_SIZE
+
+
+def test_answers_that_were_lost_are_owed_and_count_against_the_budget(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vendor_api, "PATIENCE", 0.0)
+    monkeypatch.setattr(vendor_api, "FIRST_DELAY", 0.001)
+    shop.vendor.after = _fail
+    with pytest.raises(VendorError):
+        shop.teacher(64).buy(_texts(64))
+    assert shop.vendor.charged > 0
+    assert shop.cache.spending("run").queries == 0
+    shop.vendor.after = lambda: None
+    purchase = shop.teacher(64).buy(_texts(64, "good new"))
+    assert shop.vendor.charged == 64
+    assert purchase.out_of_budget
+    assert shop.cache.spending("run").queries == 64
+
+
+def test_an_owed_pack_is_not_sent_again_beyond_a_smaller_budget(shop: Shop) -> None:
+    pack = teacher_module._pack("run", "fp_1", tuple(_texts(32)))
+    shop.cache.begin(pack)
+    assert shop.teacher(10).buy(_texts(32)).out_of_budget
+    assert shop.vendor.charged == 0
+    assert shop.teacher(32).buy(_texts(32)).bought == 32
+
+
+def test_an_owed_pack_is_found_again_where_the_folder_has_moved(shop: Shop, tmp_path: Path) -> None:
+    before = _images(tmp_path / "before", [400] * 3)
+    pack = teacher_module._pack("run", "fp_1", tuple(before))
+    shop.cache.begin(pack)
+    (tmp_path / "before").rename(tmp_path / "after")
+    after = [Query.image_file(tmp_path / "after" / Path(query.name).name) for query in before]
+    assert shop.teacher(3).buy(after).bought == 3
+    assert list(shop.vendor.paid) == [pack.idempotency_key]
+    assert not shop.cache.pending("run")
+
+
+def test_an_owed_pack_whose_file_has_changed_stays_owed_and_the_others_are_bought(
+    shop: Shop, tmp_path: Path
+) -> None:
+    queries = _images(tmp_path / "images", [400] * 3)
+    shop.cache.begin(teacher_module._pack("run", "fp_1", tuple(queries)))
+    Path(queries[0].name).write_bytes(b"something else")
+    purchase = shop.teacher(5).buy(queries)
+    assert (purchase.bought, list(purchase.refused)) == (2, [queries[0]])
+    assert len(shop.cache.pending("run")) == 1
+
+
+def test_another_fingerprint_owes_nothing_to_this_one(shop: Shop) -> None:
+    shop.cache.begin(replace(teacher_module._pack("run", "fp_0", tuple(_texts(3))), fingerprint="fp_0"))
+    assert shop.teacher().buy(_texts(3)).bought == 3
+    assert len(shop.cache.pending("run")) == 1
+
+
+def test_an_interruption_ends_soon_though_the_vendor_hangs(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(teacher_module, "_GRACE", 0.2)
+    hanging, released = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        hanging.set()
+        released.wait(10)
+
+    def interrupted(_: threading.Thread, timeout: float | None = None) -> None:
+        if timeout is None:
+            hanging.wait(10)
+            raise KeyboardInterrupt
+        join(_, timeout)
+
+    join = threading.Thread.join
+    shop.vendor.before = hang
+    monkeypatch.setattr(threading.Thread, "join", interrupted)
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        shop.teacher().buy(_texts(300))
+    assert time.monotonic() - started < 5
+    monkeypatch.setattr(threading.Thread, "join", join)
+    owed = shop.cache.pending("run")
+    assert owed
+    released.set()
+    for thread in threading.enumerate():
+        if thread.daemon and "_work" in thread.name:
+            thread.join(10)
+    assert shop.cache.spending("run").queries == sum(len(pack.queries) for pack in owed)
