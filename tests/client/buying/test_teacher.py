@@ -55,6 +55,8 @@ class Vendor(httpx.BaseTransport):
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         self.before()
+        if len(request.content) > LIMITS.max_request_bytes:
+            return _refusal(413, "request_too_large")
         inputs = json.loads(request.content)["inputs"]
         good = [i for i, each in enumerate(inputs) if not str(each.get("text")).startswith("bad")]
         images = sum("image" in inputs[i] for i in good)
@@ -63,8 +65,7 @@ class Vendor(httpx.BaseTransport):
             self.bodies.append(request.content)
             replayed = key in self.paid
             if not replayed and self.quota is not None and self.charged + len(good) > self.quota:
-                detail = {"code": "quota_exhausted", "type": "t", "message": "m", "request_id": "r"}
-                return httpx.Response(402, json={"error": {**detail, "retryable": False}})
+                return _refusal(402, "quota_exhausted")
             self.paid[key] = len(good)
         self.after()
         usage = {"images": images, "texts": len(good) - images, "billed_queries": len(good)}
@@ -81,6 +82,11 @@ class Vendor(httpx.BaseTransport):
             "replayed": replayed,
         }
         return httpx.Response(200, json=answer)
+
+
+def _refusal(status: int, code: str, **headers: str) -> httpx.Response:
+    detail = {"code": code, "type": "t", "message": "m", "request_id": "r", "retryable": False}
+    return httpx.Response(status, json={"error": detail}, headers=headers)
 
 
 class Shop:
@@ -124,9 +130,13 @@ def _fail() -> None:
     raise httpx.ReadError("cut")
 
 
-@given(budget=st.integers(0, 120), bad=st.lists(st.booleans(), max_size=120), quota=st.integers(0, 120))
+@given(
+    budget=st.integers(0, 70),
+    bad=st.lists(st.booleans(), min_size=40, max_size=120),
+    quota=st.none() | st.integers(0, 70),
+)
 def test_whatever_is_refused_neither_budget_nor_quota_is_exceeded_or_left_unused(
-    tmp_path_factory: pytest.TempPathFactory, budget: int, bad: list[bool], quota: int
+    tmp_path_factory: pytest.TempPathFactory, budget: int, bad: list[bool], quota: int | None
 ) -> None:
     shop = Shop(tmp_path_factory.mktemp("shop"), quota)
     queries = [Query.text(f"{'bad' if each else 'good'} {i}") for i, each in enumerate(bad)]
@@ -136,8 +146,9 @@ def test_whatever_is_refused_neither_budget_nor_quota_is_exceeded_or_left_unused
         assert purchase.bought == min(good, budget)
         assert purchase.out_of_budget is (good > budget) or budget == good
     except QuotaExhausted:
+        assert quota is not None
         assert min(good, budget) > quota
-    assert shop.vendor.charged == min(good, budget, quota)
+    assert shop.vendor.charged == min(good, budget, good if quota is None else quota)
     assert shop.cache.spending("run").queries == shop.vendor.charged
     assert not shop.cache.pending("run")
     shop.close()
@@ -156,6 +167,15 @@ def test_an_image_that_the_vendor_would_not_take_is_not_sent(shop: Shop, tmp_pat
     purchase = shop.teacher().buy([large, small])
     assert list(purchase.refused) == [large]
     assert purchase.bought == shop.vendor.charged == 1
+
+
+def test_what_is_too_large_alone_costs_no_budget(shop: Shop, tmp_path: Path) -> None:
+    limits = LIMITS.model_copy(update={"max_image_bytes": 10**6})
+    queries = [*_images(tmp_path / "images", [8000, 400, 12_000, 800]), *_texts(9)]
+    purchase = shop.teacher(11, MODEL.model_copy(update={"limits": limits})).buy(queries)
+    assert list(purchase.refused) == [queries[0], queries[2]]
+    assert purchase.bought == shop.vendor.charged == 11
+    assert not shop.cache.pending("run")
 
 
 def test_what_is_in_flight_when_the_quota_ends_is_kept(shop: Shop) -> None:
@@ -197,7 +217,7 @@ def test_an_owed_pack_is_found_again_where_the_folder_has_moved(shop: Shop, tmp_
     shop.cache.begin(pack)
     (tmp_path / "before").rename(tmp_path / "after")
     after = [Query.image_file(tmp_path / "after" / Path(query.name).name) for query in before]
-    assert shop.teacher(3).buy(after).bought == 3
+    assert shop.teacher().buy(after).bought == 3
     assert list(shop.vendor.paid) == [pack.idempotency_key]
     assert not shop.cache.pending("run")
 
@@ -219,34 +239,58 @@ def test_another_fingerprint_owes_nothing_to_this_one(shop: Shop) -> None:
     assert len(shop.cache.pending("run")) == 1
 
 
+@pytest.fixture
+def interrupt(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Once it is set, waiting for the threads that buy is interrupted as by Ctrl-C."""
+    event = threading.Event()
+    join = threading.Thread.join
+
+    def interrupted(thread: threading.Thread, timeout: float | None = None) -> None:
+        if timeout is None:
+            event.wait(10)
+            raise KeyboardInterrupt
+        join(thread, timeout)
+
+    monkeypatch.setattr(threading.Thread, "join", interrupted)
+    yield event
+    monkeypatch.undo()
+    for thread in threading.enumerate():
+        if "_work" in thread.name:
+            thread.join(10)
+
+
 def test_an_interruption_ends_soon_though_the_vendor_hangs(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, interrupt: threading.Event
 ) -> None:
     monkeypatch.setattr(teacher_module, "_GRACE", 0.2)
-    hanging, released = threading.Event(), threading.Event()
+    released = threading.Event()
 
     def hang() -> None:
-        hanging.set()
+        interrupt.set()
         released.wait(10)
 
-    def interrupted(_: threading.Thread, timeout: float | None = None) -> None:
-        if timeout is None:
-            hanging.wait(10)
-            raise KeyboardInterrupt
-        join(_, timeout)
-
-    join = threading.Thread.join
     shop.vendor.before = hang
-    monkeypatch.setattr(threading.Thread, "join", interrupted)
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         shop.teacher().buy(_texts(300))
     assert time.monotonic() - started < 5
-    monkeypatch.setattr(threading.Thread, "join", join)
     owed = shop.cache.pending("run")
-    assert owed
     released.set()
-    for thread in threading.enumerate():
-        if thread.daemon and "_work" in thread.name:
-            thread.join(10)
-    assert shop.cache.spending("run").queries == sum(len(pack.queries) for pack in owed)
+    assert owed
+
+
+def test_an_interruption_ends_soon_though_the_vendor_says_to_wait(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, interrupt: threading.Event
+) -> None:
+    monkeypatch.setattr(teacher_module, "_GRACE", 9.0)
+
+    def wait(_: httpx.Request) -> httpx.Response:
+        interrupt.set()
+        return _refusal(503, "overloaded", **{"retry-after": "3600"})
+
+    monkeypatch.setattr(shop.vendor, "handle_request", wait)
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        shop.teacher().buy(_texts(300))
+    assert time.monotonic() - started < 5
+    assert shop.cache.pending("run")
