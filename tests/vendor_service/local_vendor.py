@@ -4,7 +4,6 @@ import base64
 import threading
 import time
 from collections.abc import Sequence
-from datetime import datetime
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Self
@@ -17,10 +16,10 @@ from PIL import Image
 from pydantic_settings import SettingsConfigDict
 
 from shared.errors import ErrorBody, ErrorCode
+from tests.vendor_service.clocks import FakeClock
 from vendor_service.accounts.accounts import Terms, open_account
 from vendor_service.accounts.keys import issue_key
 from vendor_service.app import create_app
-from vendor_service.clock import SECOND, from_datetime
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey
 from vendor_service.encoder.batcher import Vectors
@@ -32,19 +31,6 @@ class GivenSettings(Settings):
     """Settings that ignore the environment and the `.env` of whoever runs the tests."""
 
     model_config = SettingsConfigDict(env_prefix="NOBODY_SETS_THIS_", env_file=None)
-
-
-class FakeClock:
-    """A clock that moves only when told to; it starts in the middle of a month."""
-
-    def __init__(self) -> None:
-        self.now = from_datetime(datetime(2026, 11, 15, 12))
-
-    def __call__(self) -> int:
-        return self.now
-
-    def advance(self, seconds: float) -> None:
-        self.now += round(seconds * SECOND)
 
 
 class LocalVendor:

@@ -16,10 +16,14 @@ def resets_at(account: Account, now: int) -> datetime | None:
     return to_datetime(next_month_start(now)) if account.quota_period == "month" else None
 
 
+def is_over(account: Account, now: int) -> bool:
+    """Whether the period that the counters count has ended. A clock that steps back ends none."""
+    return start(account.quota_period, now) > account.period_started_at
+
+
 def roll(account: Account, now: int) -> None:
-    """Start the counters anew if a new period has begun. A clock that steps back begins none."""
-    began = start(account.quota_period, now)
-    if began > account.period_started_at:
-        account.period_started_at = began
+    """Start the counters anew if a new period has begun."""
+    if is_over(account, now):
+        account.period_started_at = start(account.quota_period, now)
         account.queries_used = 0
         account.spent_micros = 0

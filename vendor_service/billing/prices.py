@@ -11,8 +11,11 @@ def publish(session: Session, model: str, prices: Prices, now: int) -> None:
     """Let these prices hold from now on; prices that hold already are left as they are."""
     wanted: dict[Kind, int] = {"image": prices.image_micros, "text": prices.text_micros}
     for kind, micros in wanted.items():
-        if _current(session, model, kind, now) != micros:
-            session.merge(Price(model=model, kind=kind, effective_at=now, micros=micros))
+        before = _current(session, model, kind, now)
+        if before != micros:
+            # The first price has always held, so that a clock that steps back finds one too.
+            since = 0 if before is None else now
+            session.merge(Price(model=model, kind=kind, effective_at=since, micros=micros))
 
 
 def current(session: Session, model: str, now: int) -> Prices:

@@ -14,18 +14,17 @@ from vendor_service.database.tables import Account, LedgerEntry
 def account_status(session: Session, account_id: str, now: int) -> AccountStatus:
     """The account's limits and how much of them is used."""
     account = session.get_one(Account, account_id)
-    # The month may have turned since the row was last written; a reading session must not write that down.
-    session.expunge(account)
-    periods.roll(account, now)
+    # The month may have turned since the row was last written, which is for the next admission to write down.
+    over = periods.is_over(account, now)
     return AccountStatus(
         account=account.name,
         quota=account.quota,
         quota_period="month" if account.quota_period == "month" else "total",
-        queries_used=account.queries_used,
+        queries_used=0 if over else account.queries_used,
         queries_held=account.queries_held,
         resets_at=periods.resets_at(account, now),
         spend_limit_micros=account.spend_limit_micros,
-        spent_micros=account.spent_micros,
+        spent_micros=0 if over else account.spent_micros,
         credit_micros=account.credit_micros,
         rate_limit=rate.limit_of(account),
     )

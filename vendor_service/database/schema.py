@@ -7,7 +7,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError
 
 from vendor_service.database.session import Database
 from vendor_service.errors import OperatorError
@@ -55,7 +55,7 @@ def current(database: Database) -> str | None:
     try:
         with database.engine.connect() as connection:
             return MigrationContext.configure(connection).get_current_revision()
-    except OperationalError as error:
+    except DatabaseError as error:
         raise OperatorError(_unusable(database, error)) from error
 
 
@@ -71,7 +71,7 @@ def _migrate(database: Database, direction: str, revision: str) -> None:
         with database.engine.begin() as connection:
             config.attributes["connection"] = connection
             getattr(command, direction)(config, revision)
-    except OperationalError as error:
+    except DatabaseError as error:
         raise OperatorError(_unusable(database, error)) from error
     except CommandError as error:
         raise OperatorError(
@@ -80,6 +80,6 @@ def _migrate(database: Database, direction: str, revision: str) -> None:
         ) from error
 
 
-def _unusable(database: Database, error: OperationalError) -> str:
+def _unusable(database: Database, error: DatabaseError) -> str:
     url = database.engine.url.render_as_string(hide_password=True)
     return f"the database {url} cannot be used: {error.orig}"

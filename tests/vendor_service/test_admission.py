@@ -1,0 +1,315 @@
+"""Charged exactly once, for exactly what was answered, and never over a limit."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from shared.embeddings import Prices
+from tests.vendor_service.books import HOLD_SECONDS, Books, opened_books
+from vendor_service.billing import prices
+from vendor_service.billing.admission import Order
+from vendor_service.clock import DAY, SECOND
+from vendor_service.errors import Refusal
+
+
+@pytest.fixture
+def books(tmp_path: Path) -> Iterator[Books]:
+    with opened_books(tmp_path) as opened:
+        yield opened
+
+
+def refusal(books: Books, order: Order, **changes: object) -> str:
+    """The code with which an order is refused."""
+    with pytest.raises(Refusal) as refused:
+        books.admit(order, **changes)
+    return refused.value.code.value
+
+
+def test_a_hold_becomes_a_charge(books: Books) -> None:
+    order = books.open(quota=10)
+    admitted = books.admit(order, images=2, texts=3)
+    assert (admitted.cost_micros, admitted.quota_left, admitted.replayed) == (260, 5, False)
+    assert books.account(order).queries_held == 5
+    books.admission.settle(order.account_id, admitted.request_id)
+    (entry,) = books.entries(order)
+    assert (entry.kind, entry.amount_micros, entry.images, entry.texts) == ("charge", -260, 2, 3)
+    assert entry.hold_id == admitted.request_id
+    books.check(order)
+
+
+def test_a_voided_hold_costs_nothing_and_can_be_voided_once(books: Books) -> None:
+    order = books.open(quota=1)
+    admitted = books.admit(order)
+    assert books.admission.void(order.account_id, admitted.request_id)
+    assert not books.admission.void(order.account_id, admitted.request_id)
+    with pytest.raises(Refusal, match="released"):
+        books.admission.settle(order.account_id, admitted.request_id)
+    assert books.entries(order) == []
+    books.buy(order)
+    books.check(order)
+
+
+def test_what_is_settled_cannot_be_settled_or_voided_again(books: Books) -> None:
+    order = books.open()
+    bought = books.buy(order)
+    assert not books.admission.void(order.account_id, bought.request_id)
+    with pytest.raises(Refusal):
+        books.admission.settle(order.account_id, bought.request_id)
+    assert len(books.entries(order)) == 1
+    books.check(order)
+
+
+@pytest.mark.parametrize(
+    ("terms", "code"),
+    [
+        ({"quota": 3}, "quota_exhausted"),
+        ({"spend_limit_micros": 399}, "spend_limit_reached"),
+        ({"credit_micros": 399}, "insufficient_credit"),
+    ],
+)
+def test_held_and_used_count_alike_against_every_limit(
+    books: Books, terms: dict[str, int], code: str
+) -> None:
+    order = books.open(**terms)
+    held = books.admit(order, images=2)
+    assert refusal(books, order, images=2) == code
+    books.admission.settle(order.account_id, held.request_id)
+    assert refusal(books, order, images=2) == code
+    books.buy(order, images=1)
+    assert refusal(books, order, images=1) == code
+    books.check(order)
+
+
+def test_a_limit_may_be_used_up_exactly(books: Books) -> None:
+    order = books.open(quota=4, spend_limit_micros=400, credit_micros=400)
+    assert books.buy(order, images=4, max_cost_micros=400).quota_left == 0
+    assert books.account(order).credit_micros == 0
+    books.check(order)
+
+
+def test_a_month_begins_anew_and_a_total_does_not(books: Books) -> None:
+    monthly, total = books.open(quota=1), books.open(quota=1, quota_period="total")
+    for order in (monthly, total):
+        books.buy(order)
+        assert refusal(books, order) == "quota_exhausted"
+    books.clock.advance(20 * DAY / SECOND)
+    books.buy(monthly)
+    assert refusal(books, total) == "quota_exhausted"
+    books.clock.advance(-20 * DAY / SECOND)
+    assert refusal(books, monthly) == "quota_exhausted"
+    books.check(monthly)
+
+
+def test_what_was_held_before_midnight_is_charged_to_the_new_month(books: Books) -> None:
+    order = books.open(quota=1)
+    held = books.admit(order)
+    books.clock.advance(20 * DAY / SECOND)
+    assert refusal(books, order) == "quota_exhausted"
+    books.admission.settle(order.account_id, held.request_id)
+    assert books.account(order).queries_used == 1
+    books.check(order)
+
+
+def test_an_idempotency_key_is_paid_once(books: Books) -> None:
+    order = books.open(quota=3)
+    first = books.buy(order, idempotency_key="k", images=1, texts=1)
+    again = books.buy(order, idempotency_key="k", images=1, texts=1)
+    assert again.replayed
+    assert (again.request_id, again.cost_micros, again.quota_left) == (first.request_id, 120, 1)
+    assert refusal(books, order, idempotency_key="k", body_hash="other") == "idempotency_key_reused"
+    assert refusal(books, order, idempotency_key="k", model_fingerprint="fp_2") == "fingerprint_mismatch"
+    assert not books.buy(books.open(), idempotency_key="k").replayed
+    assert len(books.entries(order)) == 1
+    books.check(order)
+
+
+def test_an_idempotency_key_in_flight_waits_for_its_outcome(books: Books) -> None:
+    order = books.open()
+    held = books.admit(order, idempotency_key="k")
+    assert refusal(books, order, idempotency_key="k") == "idempotency_in_flight"
+    books.admission.void(order.account_id, held.request_id)
+    assert not books.buy(order, idempotency_key="k").replayed
+    assert books.buy(order, idempotency_key="k").replayed
+    books.check(order)
+
+
+def test_an_expired_hold_gives_its_idempotency_key_free(books: Books) -> None:
+    order = books.open(quota=1)
+    lost = books.admit(order, idempotency_key="k")
+    books.clock.advance(HOLD_SECONDS)
+    assert not books.buy(order, idempotency_key="k").replayed
+    with pytest.raises(Refusal):
+        books.admission.settle(order.account_id, lost.request_id)
+    assert len(books.entries(order)) == 1
+    books.check(order)
+
+
+def test_the_sweeper_voids_the_expired_and_a_start_voids_all(books: Books) -> None:
+    order = books.open()
+    old = books.admit(order)
+    books.clock.advance(HOLD_SECONDS - 1)
+    young = books.admit(order)
+    assert books.admission.sweep() == 0
+    books.clock.advance(1)
+    assert books.admission.sweep() == 1
+    with pytest.raises(Refusal):
+        books.admission.settle(order.account_id, old.request_id)
+    books.admission.settle(order.account_id, young.request_id)
+    books.admit(order)
+    assert books.admission.void_abandoned() == 1
+    assert books.account(order).queries_held == 0
+    books.check(order)
+
+
+def test_a_new_price_changes_nothing_that_was_charged(books: Books) -> None:
+    order = books.open()
+    held = books.admit(order)
+    books.clock.advance(1)
+    with books.database.write() as session:
+        prices.publish(session, "icon-clip", Prices(image_micros=7, text_micros=20), books.clock())
+    books.admission.settle(order.account_id, held.request_id)
+    books.buy(order)
+    assert [entry.amount_micros for entry in books.entries(order)] == [-100, -7]
+    assert [entry.image_micros for entry in books.entries(order)] == [100, 7]
+
+
+def test_the_rate_limit_refills_and_never_overflows(books: Books) -> None:
+    order = books.open(queries_per_second=2)
+    books.buy(order, images=20)
+    assert refusal(books, order) == "rate_limited"
+    books.clock.advance(-3600)
+    assert refusal(books, order) == "rate_limited"
+    books.clock.advance(3600 + 0.5)
+    books.buy(order)
+    assert refusal(books, order) == "rate_limited"
+    books.clock.advance(3600)
+    books.buy(order, images=20)
+    assert refusal(books, order) == "rate_limited"
+
+
+def test_a_request_larger_than_the_burst_is_served_and_paid_off(books: Books) -> None:
+    order = books.open(queries_per_second=1)
+    standing = books.buy(order, images=30).rate
+    assert standing is not None
+    assert (standing.limit, standing.remaining, standing.reset_seconds) == (10, 0, 30)
+    books.clock.advance(20)
+    assert refusal(books, order) == "rate_limited"
+    books.clock.advance(1)
+    books.buy(order)
+
+
+def test_a_refusal_takes_no_rate_tokens(books: Books) -> None:
+    order = books.open(queries_per_second=1, quota=10)
+    assert refusal(books, order, images=11) == "quota_exhausted"
+    books.buy(order, images=10)
+
+
+@pytest.mark.parametrize("quota", [0, 1, 7, 16])
+def test_a_race_for_a_quota_serves_exactly_the_quota(books: Books, quota: int) -> None:
+    order = books.open(quota=quota)
+
+    def attempt(_: int) -> str:
+        try:
+            books.buy(order)
+        except Refusal as refused:
+            return refused.code
+        return "served"
+
+    with ThreadPoolExecutor(8) as pool:
+        outcomes = sorted(pool.map(attempt, range(24)))
+    assert outcomes == ["quota_exhausted"] * (24 - quota) + ["served"] * quota
+    books.check(order)
+
+
+def test_a_race_of_one_idempotency_key_is_paid_once(books: Books) -> None:
+    order = books.open()
+
+    def attempt(_: int) -> str:
+        try:
+            return "replayed" if books.buy(order, idempotency_key="k").replayed else "paid"
+        except Refusal as refused:
+            return refused.code
+
+    with ThreadPoolExecutor(8) as pool:
+        outcomes = list(pool.map(attempt, range(24)))
+    assert outcomes.count("paid") == 1
+    assert set(outcomes) <= {"paid", "replayed", "idempotency_in_flight"}
+    books.check(order)
+
+
+class MoneyMachine(RuleBasedStateMachine):
+    """Any order of admitting, settling, voiding, sweeping and waiting keeps every promise."""
+
+    @initialize(
+        quota=st.none() | st.integers(0, 12),
+        spend_limit=st.none() | st.integers(0, 900),
+        credit=st.none() | st.integers(0, 900),
+        period=st.sampled_from(["month", "total"]),
+    )
+    def open_books(self, quota: int | None, spend_limit: int | None, credit: int | None, period: str) -> None:
+        self.folder = TemporaryDirectory()
+        self.context = opened_books(Path(self.folder.name))
+        self.books = self.context.__enter__()
+        terms = {"spend_limit_micros": spend_limit, "credit_micros": credit, "quota_period": period}
+        self.order = self.books.open(quota=quota, **terms)
+        self.open_holds: list[str] = []
+
+    @rule(
+        images=st.integers(0, 4),
+        texts=st.integers(1, 4),
+        key=st.none() | st.sampled_from("ab"),
+        body=st.sampled_from("xy"),
+    )
+    def admit(self, images: int, texts: int, key: str | None, body: str) -> None:
+        try:
+            admitted = self.books.admit(
+                self.order, images=images, texts=texts, idempotency_key=key, body_hash=body
+            )
+        except Refusal:
+            return
+        if not admitted.replayed:
+            self.open_holds.append(admitted.request_id)
+
+    @precondition(lambda self: self.open_holds)
+    @rule(settle=st.booleans(), which=st.integers(0))
+    def finish(self, settle: bool, which: int) -> None:
+        hold = self.open_holds.pop(which % len(self.open_holds))
+        if not settle:
+            self.books.admission.void(self.order.account_id, hold)
+            return
+        try:
+            self.books.admission.settle(self.order.account_id, hold)
+        except Refusal:
+            # It had expired and was swept: the invariants see that it was not charged.
+            return
+
+    @rule(seconds=st.sampled_from([1, HOLD_SECONDS, 20 * 86_400, -5]))
+    def wait(self, seconds: int) -> None:
+        self.books.clock.advance(seconds)
+
+    @rule()
+    def sweep(self) -> None:
+        self.books.admission.sweep()
+
+    @invariant()
+    def promises_hold(self) -> None:
+        self.books.check(self.order)
+        account = self.books.account(self.order)
+        assert account.quota is None or account.queries_used + account.queries_held <= account.quota
+        limit = account.spend_limit_micros
+        assert limit is None or account.spent_micros + account.held_micros <= limit
+        assert account.credit_micros is None or account.credit_micros >= account.held_micros
+
+    def teardown(self) -> None:
+        self.context.__exit__(None, None, None)
+        self.folder.cleanup()
+
+
+MoneyMachine.TestCase.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
+test_money_machine = MoneyMachine.TestCase

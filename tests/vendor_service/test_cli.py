@@ -1,0 +1,127 @@
+"""The `vendor` command: data on standard output, what went wrong in one line, documented exits."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from vendor_service import cli, observability
+
+
+class Command:
+    """Runs `vendor` in this process, on a database of its own."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        self._capsys = capsys
+        self._monkeypatch = monkeypatch
+
+    def __call__(self, *arguments: str) -> tuple[int, str, str]:
+        """The exit code, standard output and standard error."""
+        self._monkeypatch.setattr(sys, "argv", ["vendor", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = self._capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    def json(self, *arguments: str) -> Any:
+        code, out, err = self(*arguments, "--json")
+        assert code == 0, err
+        return json.loads(out)
+
+
+@pytest.fixture
+def vendor(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VENDOR_DATABASE_URL", "sqlite:///books.db")
+    monkeypatch.setattr(
+        observability, "configure_logging", lambda _: None
+    )  # it belongs to the test runner here
+    return Command(capsys, monkeypatch)
+
+
+def test_accounts_are_opened_listed_and_shown(vendor: Command) -> None:
+    opened = vendor.json(
+        "accounts", "create", "acme", "--quota", "50", "--period", "total", "--credit", "900"
+    )
+    assert (opened["account"], opened["quota"], opened["quota_period"]) == ("acme", 50, "total")
+    assert opened["credit_micros"] == 900
+    assert vendor.json("accounts", "show", "acme") == opened
+    vendor.json("accounts", "create", "beta")
+    assert [each["account"] for each in vendor.json("accounts", "list")] == ["acme", "beta"]
+    code, out, _ = vendor("accounts", "list")
+    assert code == 0
+    assert "acme" in out
+
+
+def test_keys_are_issued_listed_and_revoked(vendor: Command) -> None:
+    vendor.json("accounts", "create", "acme")
+    issued = vendor.json("keys", "create", "acme", "--label", "laptop")
+    assert issued["api_key"].startswith(f"tk_{issued['key_id']}_")
+    code, out, err = vendor("keys", "create", "acme")
+    assert code == 0
+    assert out.startswith("tk_")
+    assert len(out.splitlines()) == 1
+    assert "cannot be shown again" in err
+    listed = vendor.json("keys", "list", "acme")
+    assert [(each["label"], each["revoked_at"]) for each in listed] == [("laptop", None), ("", None)]
+    assert vendor.json("keys", "revoke", issued["key_id"])["revoked_at"]
+    assert vendor.json("keys", "list", "acme")[0]["revoked_at"]
+    assert issued["api_key"] not in json.dumps(listed)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["accounts", "show", "nobody"], 1, "vendor accounts list"),
+        (["keys", "create", "nobody"], 1, "no account 'nobody'"),
+        (["keys", "revoke", "0"], 1, "no key"),
+        (["accounts", "create", "Not A Name"], 2, "lower-case"),
+        (["accounts", "create", "acme", "--quota=-1"], 2, "quota must be between"),
+        (["accounts", "create", "acme", "--period", "week"], 2, "week"),
+        (["accounts", "list", "--database-url", "nonsense"], 2, "sqlite:///FILE"),
+        (["accounts", "list", "--database-url", "sqlite:///no/folder/x.db"], 1, "cannot be used"),
+        (["serve", "--port", "70000"], 2, "port"),
+        (["serve", "--model", "icon-klip"], 2, "icon-clip"),
+        (["serve", "--device", "cuda:99"], 2, "no device"),
+        (["db", "downgrade", "nowhere"], 1, "nowhere"),
+    ],
+)
+def test_what_cannot_be_done_is_said_with_its_exit_code(
+    vendor: Command, arguments: list[str], code: int, message: str
+) -> None:
+    ended, out, err = vendor(*arguments)
+    assert ended == code
+    assert message in err
+    assert "Traceback" not in err
+    assert out == ""
+
+
+def test_the_database_is_made_upgraded_and_taken_back(vendor: Command) -> None:
+    assert vendor("db", "current")[1] == "None\n"
+    assert vendor("db", "upgrade")[:2] == (0, "0001\n")
+    assert vendor("db", "downgrade", "base")[1] == "None\n"
+
+
+def test_the_models_are_listed_ready_to_be_pasted(vendor: Command) -> None:
+    _, out, _ = vendor("models")
+    assert out.splitlines()[0] == "--model icon-clip"
+    assert "--model ViT-B-16 --pretrained openai" in out.splitlines()
+    assert {"model": "ViT-B-16", "pretrained": "openai"} in vendor.json("models")
+
+
+def test_every_command_has_help_with_an_example() -> None:
+    def commands(group: typer.Typer) -> list[typer.models.CommandInfo]:
+        inner = [
+            each
+            for sub in group.registered_groups
+            if sub.typer_instance
+            for each in commands(sub.typer_instance)
+        ]
+        return group.registered_commands + inner
+
+    for command in commands(cli.app):
+        assert command.callback is not None
+        assert "Example: vendor " in (command.callback.__doc__ or ""), command.callback.__name__

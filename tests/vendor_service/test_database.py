@@ -1,0 +1,113 @@
+"""The tables, their migrations, and a ledger that nobody can rewrite."""
+
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import inspect, text
+from sqlalchemy.exc import IntegrityError
+
+from tests.vendor_service.books import Books, opened_books
+from vendor_service.database import schema
+from vendor_service.database.session import Database
+from vendor_service.database.tables import Base
+from vendor_service.errors import OperatorError, UsageError
+
+
+@pytest.fixture
+def books(tmp_path: Path) -> Iterator[Books]:
+    with opened_books(tmp_path) as opened:
+        yield opened
+
+
+def test_the_migrations_make_exactly_the_tables_in_code(books: Books) -> None:
+    with books.database.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_server_default": True})
+        assert compare_metadata(context, Base.metadata) == []
+
+
+def test_the_tables_can_be_taken_away_and_made_again(books: Books) -> None:
+    books.buy(books.open())
+    schema.downgrade(books.database, "base")
+    assert inspect(books.database.engine).get_table_names() == ["alembic_version"]
+    assert schema.current(books.database) is None
+    schema.upgrade(books.database)
+    assert schema.current(books.database) == schema.latest()
+
+
+@pytest.mark.parametrize(
+    "change", ["UPDATE ledger_entries SET amount_micros = 0", "DELETE FROM ledger_entries"]
+)
+def test_the_ledger_refuses_every_change(books: Books, change: str) -> None:
+    order = books.open()
+    books.buy(order)
+    with pytest.raises(IntegrityError, match="append-only"), books.database.write() as session:
+        session.execute(text(change))
+    books.check(order)
+
+
+def test_a_hold_can_be_charged_once_whatever_the_program_does(books: Books) -> None:
+    order = books.open()
+    books.buy(order)
+    copy = (
+        "INSERT INTO ledger_entries SELECT account_id, 2, kind, amount_micros, images, texts, image_micros, "
+        "text_micros, model, model_fingerprint, key_id, hold_id, created_at, previous_hash, entry_hash "
+        "FROM ledger_entries"
+    )
+    with pytest.raises(IntegrityError, match="hold_id"), books.database.write() as session:
+        session.execute(text(copy))
+
+
+def test_a_failed_transaction_leaves_nothing(books: Books) -> None:
+    def fail_half_way() -> None:
+        with books.database.write() as session:
+            session.execute(text("DELETE FROM prices"))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_half_way()
+    with books.database.read() as session:
+        assert session.execute(text("SELECT count(*) FROM prices")).scalar() == 2
+
+
+def test_an_embedded_database_survives_a_power_cut(books: Books) -> None:
+    with books.database.read() as session:
+        assert session.execute(text("PRAGMA journal_mode")).scalar() == "wal"
+        assert session.execute(text("PRAGMA synchronous")).scalar() == 2
+        assert session.execute(text("PRAGMA foreign_keys")).scalar() == 1
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "nonsense", "nosuchdb://x/y"])
+def test_a_url_that_cannot_be_used_says_what_to_write(url: str) -> None:
+    with pytest.raises(UsageError, match="sqlite:///FILE"):
+        Database(url)
+
+
+def test_a_database_that_cannot_be_opened_or_is_newer_is_an_operators_error(tmp_path: Path) -> None:
+    (tmp_path / "text.db").write_text("not a database at all, but quite a long text" * 100)
+    for file in ("no/such/folder/x.db", "text.db"):
+        with closing(Database(f"sqlite:///{tmp_path / file}")) as database, pytest.raises(OperatorError):
+            schema.prepare(database)
+    with closing(Database(f"sqlite:///{tmp_path / 'newer.db'}")) as database:
+        schema.upgrade(database)
+        with database.write() as session:
+            session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        with pytest.raises(OperatorError, match="newer version"):
+            schema.prepare(database)
+
+
+def _prepare(url: str) -> str | None:
+    with closing(Database(url)) as database:
+        schema.prepare(database)
+        return schema.current(database)
+
+
+def test_several_processes_may_make_the_tables_at_once(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'shared.db'}"
+    with ProcessPoolExecutor(3, multiprocessing.get_context("spawn")) as pool:
+        assert set(pool.map(_prepare, [url] * 3)) == {schema.latest()}

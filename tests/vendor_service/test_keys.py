@@ -1,0 +1,94 @@
+"""Keys: shown once, kept as a hash, told from every near miss."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from tests.vendor_service.books import Books, opened_books
+from vendor_service.accounts.accounts import Terms, find_account, open_account
+from vendor_service.accounts.keys import issue_key, revoke_key, verify_key
+from vendor_service.errors import OperatorError, UsageError
+
+
+@pytest.fixture
+def books(tmp_path: Path) -> Iterator[Books]:
+    with opened_books(tmp_path) as opened:
+        yield opened
+
+
+def test_only_the_hash_of_a_key_is_stored(books: Books, tmp_path: Path) -> None:
+    with books.database.write() as session:
+        issued = issue_key(session, open_account(session, "acme", Terms(), books.clock), "", books.clock)
+    _, key_id, secret = issued.api_key.split("_")
+    assert key_id == issued.key_id
+    assert len(bytes.fromhex(secret)) >= 16
+    with books.database.read() as session:
+        stored = session.execute(text("SELECT secret_hash FROM api_keys")).scalar()
+    assert stored == hashlib.sha256(secret.encode()).hexdigest()
+    files = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert key_id.encode() in files
+    assert secret.encode() not in files
+
+
+def test_a_key_is_known_whole_and_only_whole(books: Books) -> None:
+    with books.database.write() as session:
+        account = open_account(session, "acme", Terms(), books.clock)
+        one, two = (issue_key(session, account, "", books.clock) for _ in range(2))
+    swapped = one.api_key[: -len(two.api_key.split("_")[2])] + two.api_key.split("_")[2]
+    with books.database.read() as session:
+        found = verify_key(session, one.api_key)
+        assert found is not None
+        assert found.id == one.key_id
+        for wrong in (
+            swapped,
+            one.api_key[:-1],
+            one.api_key + "0",
+            one.api_key.upper(),
+            one.key_id,
+            "",
+            "tk__",
+        ):
+            assert verify_key(session, wrong) is None
+
+
+def test_a_revoked_key_keeps_the_time_of_its_end(books: Books) -> None:
+    with books.database.write() as session:
+        issued = issue_key(session, open_account(session, "acme", Terms(), books.clock), "", books.clock)
+        revoked_at = revoke_key(session, issued.key_id, books.clock).revoked_at
+        books.clock.advance(5)
+        assert revoke_key(session, issued.key_id, books.clock).revoked_at == revoked_at
+        with pytest.raises(OperatorError, match="no key"):
+            revoke_key(session, "0" * 16, books.clock)
+
+
+@pytest.mark.parametrize("name", ["", "Acme", "9lives", "a b", "a/b", "-a", "ä", "a" * 64, "a\n"])
+def test_a_name_that_cannot_be_is_refused(books: Books, name: str) -> None:
+    with books.database.write() as session, pytest.raises(UsageError, match="name"):
+        open_account(session, name, Terms(), books.clock)
+
+
+@pytest.mark.parametrize(
+    "terms",
+    [
+        Terms(quota=-1),
+        Terms(quota=2**53),
+        Terms(spend_limit_micros=-1),
+        Terms(credit_micros=2**63),
+        Terms(queries_per_second=0),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(books: Books, terms: Terms) -> None:
+    with books.database.write() as session, pytest.raises(UsageError, match="must be between"):
+        open_account(session, "acme", terms, books.clock)
+
+
+def test_a_name_is_taken_once_and_a_missing_account_is_said_to_be(books: Books) -> None:
+    with books.database.write() as session:
+        open_account(session, "acme", Terms(credit_micros=5), books.clock)
+        with pytest.raises(OperatorError, match="already"):
+            open_account(session, "acme", Terms(), books.clock)
+        with pytest.raises(OperatorError, match="vendor accounts list"):
+            find_account(session, "acne")

@@ -1,0 +1,99 @@
+"""The customer's other answers: account, usage, models; and the health of the process."""
+
+from pathlib import Path
+
+import pytest
+
+from shared.billing import AccountStatus, UsageReport
+from shared.embeddings import ModelCard, ModelList
+from tests.vendor_service.local_vendor import LocalVendor, ScriptedTexts, error_code, image_input
+from vendor_service.clock import DAY, SECOND
+from vendor_service.encoder.engine import Engine
+
+CAT = {"text": "a photo of a cat"}
+
+
+def test_an_account_sees_its_limits_and_what_is_used(vendor: LocalVendor) -> None:
+    key = vendor.key(quota=10, spend_limit_micros=1000, credit_micros=500, queries_per_second=5)
+    vendor.embed(key, CAT, image_input())
+    status = AccountStatus.model_validate(vendor.get("/v1/account", key))
+    assert (status.queries_used, status.queries_held, status.quota_left) == (2, 0, 8)
+    assert (status.spent_micros, status.credit_micros) == (120, 380)
+    assert status.rate_limit is not None
+    assert (status.rate_limit.queries_per_second, status.rate_limit.burst) == (5, 50)
+    assert status.resets_at is not None
+    assert status.resets_at.isoformat() == "2026-12-01T00:00:00+00:00"
+
+
+def test_usage_is_grouped_by_day_key_and_kind(vendor: LocalVendor) -> None:
+    key = vendor.key()
+    vendor.embed(key, CAT, image_input(), image_input())
+    vendor.clock.advance(DAY / SECOND)
+    vendor.embed(key, CAT)
+    vendor.embed(vendor.key(), CAT)
+
+    by_day = UsageReport.model_validate(vendor.get("/v1/usage", key))
+    assert [(row.group, row.billed_queries, row.cost_micros) for row in by_day.rows] == [
+        ("2026-11-15", 3, 220),
+        ("2026-11-16", 1, 20),
+    ]
+    by_kind = UsageReport.model_validate(vendor.get("/v1/usage", key, group_by="kind"))
+    assert [(row.group, row.requests, row.billed_queries, row.cost_micros) for row in by_kind.rows] == [
+        ("image", 1, 2, 200),
+        ("text", 2, 2, 40),
+    ]
+    by_key = UsageReport.model_validate(vendor.get("/v1/usage", key, group_by="key"))
+    assert [(row.group, row.requests) for row in by_key.rows] == [(key.split("_")[1], 2)]
+    for report in (by_day, by_kind, by_key):
+        assert (report.total.requests, report.total.billed_queries, report.total.cost_micros) == (2, 4, 240)
+    one_day = vendor.get("/v1/usage", key, **{"from": "2026-11-15", "to": "2026-11-16"})
+    assert one_day["total"]["billed_queries"] == 3
+    assert vendor.get("/v1/usage", vendor.key())["rows"] == []
+    vendor.clock.advance(-DAY / SECOND)
+
+
+def test_a_new_month_shows_before_anything_is_asked_in_it(vendor: LocalVendor) -> None:
+    key = vendor.key(quota=1)
+    vendor.embed(key, CAT)
+    vendor.clock.advance(20 * DAY / SECOND)
+    assert AccountStatus.model_validate(vendor.get("/v1/account", key)).quota_left == 1
+    assert vendor.account(key).queries_used == 1
+    vendor.clock.advance(-20 * DAY / SECOND)
+
+
+@pytest.mark.parametrize("query", ["from=soon", "group_by=colour", "from=2026-11-16&to=2026-11-15"])
+def test_a_usage_question_that_makes_no_sense_is_refused(vendor: LocalVendor, query: str) -> None:
+    headers = {"authorization": f"Bearer {vendor.key()}"}
+    assert error_code(vendor.http.get(f"/v1/usage?{query}", headers=headers)) == "invalid_request"
+
+
+def test_the_model_card_tells_what_is_sold_to_anyone(vendor: LocalVendor) -> None:
+    (card,) = ModelList.model_validate(vendor.http.get("/v1/models").json()).data
+    assert (card.id, card.dimensions, card.image_size, card.dtype) == ("icon-clip", 256, 64, "float32")
+    assert (card.prices.image_micros, card.prices.text_micros) == (100, 20)
+    assert (card.limits.max_inputs, card.limits.max_request_bytes) == (8, 200_000)
+    assert ModelCard.model_validate(vendor.http.get("/v1/models/icon-clip").json()) == card
+    assert error_code(vendor.http.get("/v1/models/ViT-B-32/openai")) == "model_not_found"
+    answer = vendor.embed(vendor.key(), CAT, headers={"x-expect-fingerprint": card.fingerprint})
+    assert answer.json()["model_fingerprint"] == card.fingerprint
+
+
+def test_a_healthy_process_is_alive_and_ready(vendor: LocalVendor) -> None:
+    for path in ("/livez", "/readyz"):
+        answer = vendor.http.get(path)
+        assert answer.status_code == 200
+        assert answer.headers["x-request-id"].startswith("req_")
+
+
+def test_a_model_that_fails_is_alive_but_not_ready(
+    tmp_path: Path, scripted: ScriptedTexts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def check(engine: Engine) -> None:
+        await engine.encode(["explode"])
+
+    monkeypatch.setattr(Engine, "check", check)
+    with LocalVendor(tmp_path) as vendor:
+        answer = vendor.http.get("/readyz")
+        assert error_code(answer) == "not_ready"
+        assert answer.headers["retry-after"] == "5"
+        assert vendor.http.get("/livez").status_code == 200
