@@ -89,7 +89,7 @@ def serve(
     from vendor_service.observability import configure_logging
     from vendor_service.server import serve as run
 
-    configure_logging(settings.log_format)
+    configure_logging(as_json=settings.log_format == "json")
     application = create_app(settings)
     served = application.state.model
 

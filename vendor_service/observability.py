@@ -10,8 +10,6 @@ from datetime import UTC, datetime
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from vendor_service.settings import LogFormat
-
 _log = logging.getLogger(__name__)
 
 
@@ -87,10 +85,10 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str)
 
 
-def configure_logging(log_format: LogFormat) -> None:
+def configure_logging(*, as_json: bool) -> None:
     """Log this process to standard error: ours from INFO, everybody else's from WARNING."""
     handler = logging.StreamHandler()
-    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    handler.setFormatter(JsonFormatter() if as_json else TextFormatter())
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.WARNING)

@@ -10,9 +10,6 @@ from vendor_service.errors import UsageError
 DtypeChoice = Literal["auto", "float32", "bfloat16"]
 LogFormat = Literal["text", "json"]
 
-# Larger numbers than this cannot be told apart in JavaScript and other JSON readers.
-MAX_SAFE_INTEGER = 2**53 - 1
-
 
 class Settings(BaseSettings):
     """Everything that can be set, with the values that hold when nothing is.

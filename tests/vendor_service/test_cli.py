@@ -37,7 +37,7 @@ def vendor(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("VENDOR_DATABASE_URL", "sqlite:///books.db")
     monkeypatch.setattr(
-        observability, "configure_logging", lambda _: None
+        observability, "configure_logging", lambda **_: None
     )  # it belongs to the test runner here
     return Command(capsys, monkeypatch)
 

@@ -12,7 +12,9 @@ from vendor_service.billing import ledger, periods
 from vendor_service.clock import Clock
 from vendor_service.database.tables import Account
 from vendor_service.errors import OperatorError, UsageError
-from vendor_service.settings import MAX_SAFE_INTEGER
+
+# Larger numbers than this cannot be told apart in JavaScript and other JSON readers.
+_MAX_NUMBER = 2**53 - 1
 
 _NAME = re.compile(r"[a-z][a-z0-9._-]{0,62}")
 
@@ -89,7 +91,7 @@ def _check(name: str, terms: Terms) -> None:
         )
     for field in ("quota", "spend_limit_micros", "credit_micros"):
         number = getattr(terms, field)
-        if number is not None and not 0 <= number <= MAX_SAFE_INTEGER:
-            raise UsageError(f"{field} must be between 0 and {MAX_SAFE_INTEGER}, not {number}")
+        if number is not None and not 0 <= number <= _MAX_NUMBER:
+            raise UsageError(f"{field} must be between 0 and {_MAX_NUMBER}, not {number}")
     if terms.queries_per_second is not None and not 1 <= terms.queries_per_second <= 10**6:
         raise UsageError(f"queries_per_second must be between 1 and 1000000, not {terms.queries_per_second}")
