@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from client.buying.budget import Plan
 from client.buying.queries import Query
-from client.buying.teacher import Purchase, Teacher
+from client.buying.teacher import Teacher
 from client.data.domains import Example, ImageFolder, Skipped, class_prompts, list_folder, relative, split
 from client.data.images import PixelStore
 from client.errors import BudgetExhausted, ClientError, DataError, FingerprintChanged
@@ -25,6 +25,7 @@ from client.learning.stages import TrainingSet, align, align_features, class_sco
 from client.learning.student import (
     Student,
     build_student,
+    load_backbone,
     load_student,
     load_tensors,
     save_student,
@@ -146,19 +147,21 @@ class Distillation:
         """
         sources = read_sources(self._config, self._display)
         self._mention(sources.skipped, sources.folder.root)
+        # Before anything is bought, so that weights that cannot be had cost nothing.
+        backbone = load_backbone(self._config.student, image_size=self._config.image_size)
         lesson = (
             self._learn_from_teacher(sources) if self._method.uses_teacher else self._labels_only(sources)
         )
         data = self._training_set(sources, lesson)
         stamp = self._stamp(sources, lesson)
-        student = self._train(sources, lesson, data, stamp)
+        student = self._train(backbone, sources, lesson, data, stamp)
         return self._evaluate(student, sources, data)
 
     # -- buy
 
     def _learn_from_teacher(self, sources: Sources) -> Lesson:
         assert self._teacher is not None
-        purchase = self._buy(sources)
+        plan = self._buy(sources)
         texts, known = self._teacher.lookup(sources.prompts)
         if not known.all():
             missing = [query.name for query, ok in zip(sources.prompts, known, strict=True) if not ok]
@@ -175,7 +178,7 @@ class Distillation:
         images[sources.train] = torch.from_numpy(vectors)
         bought[sources.train] = torch.from_numpy(have)
         if not have.all():
-            why = "the budget ended" if purchase.out_of_budget else "the vendor refused them"
+            why = "the budget ended" if plan.unaffordable else "the vendor refused them"
             self._display.note(
                 f"{int((~have).sum())} of {len(have)} training images have no teacher embedding ({why}); "
                 "they learn from their class prompt alone."
@@ -185,7 +188,7 @@ class Distillation:
         )
         return Lesson(targets, text_head, outputs=text_head.shape[1])
 
-    def _buy(self, sources: Sources) -> Purchase:
+    def _buy(self, sources: Sources) -> Plan:
         """Buy what the plan names; `purchase.json` says what came of it, also when buying stopped early."""
         run, teacher = self._run, self._teacher
         assert teacher is not None
@@ -218,7 +221,7 @@ class Distillation:
                 ],
             },
         )
-        return purchase
+        return plan
 
     def _labels_only(self, sources: Sources) -> Lesson:
         self._run.write(self._run.plan, describe_plan(self._config, sources, None, None))
@@ -245,14 +248,16 @@ class Distillation:
         digest.update(lesson.targets.numpy().tobytes())
         return digest.hexdigest()
 
-    def _train(self, sources: Sources, lesson: Lesson, data: TrainingSet, stamp: str) -> Student:
+    def _train(
+        self, backbone: nn.Module, sources: Sources, lesson: Lesson, data: TrainingSet, stamp: str
+    ) -> Student:
         run, config = self._run, self._config
         if _stamp_of(run.student) == stamp:
             self._display.note(f"The student is trained already: {run.student}")
             return load_student(run.student)[0].to(self._device)
         torch.manual_seed(config.seed)
         student = build_student(
-            config.student, outputs=lesson.outputs, text_head=lesson.text_head, image_size=config.image_size
+            backbone, outputs=lesson.outputs, text_head=lesson.text_head, image_size=config.image_size
         ).to(self._device)
         if self._method.aligns:
             self._align(student, data, stamp)

@@ -119,26 +119,16 @@ def _require_known(name: str) -> None:
 
 
 def build_student(
-    name: str,
-    *,
-    outputs: int,
-    text_head: Tensor | None,
-    image_size: int | None = None,
-    pretrained: bool = True,
+    backbone: nn.Module, *, outputs: int, text_head: Tensor | None, image_size: int | None = None
 ) -> Student:
-    """A student on the timm backbone `name`, its projector freshly initialised from torch's global seed.
+    """A student on a backbone of `load_backbone`; its projector is initialised from torch's global seed.
 
     Args:
+        backbone: f, without a head.
         outputs: the projector's width: the teacher's dimensions, or without a text head the classes.
         text_head: unit class texts, shape (classes, outputs), or `None` for a classifier.
         image_size: side in pixels; the backbone's own where it is `None`.
-        pretrained: with ImageNet weights, or freshly initialised (to load a saved student into).
-
-    Raises:
-        UsageError: timm knows no such model, or its weights cannot be had.
     """
-    _require_known(name)
-    backbone = _create_backbone(name, image_size, pretrained=pretrained)
     config = cast(dict[str, Any], backbone.pretrained_cfg)
     preprocessing = Preprocessing(
         image_size=image_size or config["input_size"][-1],
@@ -150,7 +140,18 @@ def build_student(
     return cast(Student, student.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
 
 
-def _create_backbone(name: str, image_size: int | None, *, pretrained: bool) -> nn.Module:
+def load_backbone(name: str, *, image_size: int | None = None, pretrained: bool = True) -> nn.Module:
+    """The timm backbone `name` without its head.
+
+    Args:
+        name: as timm names it, with or without a tag for its weights.
+        image_size: side in pixels that it will be used at; its own where it is `None`.
+        pretrained: with ImageNet weights, or freshly initialised (to load a saved student into).
+
+    Raises:
+        UsageError: timm knows no such model, or its weights cannot be had.
+    """
+    _require_known(name)
     # A transformer's position embeddings depend on the image size; a convolutional network takes any.
     sized = (
         {"img_size": image_size} if image_size and name.startswith(("vit_", "deit", "eva", "swin")) else {}
@@ -244,12 +245,12 @@ def load_student(path: Path) -> tuple[Student, dict[str, str]]:
     """
     tensors, metadata = load_tensors(path)
     try:
+        image_size = int(metadata["image_size"])
         student = build_student(
-            metadata["student"],
+            load_backbone(metadata["student"], image_size=image_size, pretrained=False),
             outputs=len(tensors["projector.weight"]),
             text_head=tensors.get("text_head"),
-            image_size=int(metadata["image_size"]),
-            pretrained=False,
+            image_size=image_size,
         )
         student.load_state_dict(tensors)
     except (KeyError, ValueError, RuntimeError) as error:

@@ -14,7 +14,7 @@ from client.learning.losses import teacher_targets
 from client.learning.methods import METHODS
 from client.learning.recipe import Recipe
 from client.learning.stages import TrainingSet, align, align_features, class_scores, distill
-from client.learning.student import Student, build_student
+from client.learning.student import Student, build_student, load_backbone
 from client.learning.training import score
 from tests.client.toy import make_folder
 
@@ -53,7 +53,7 @@ def _toy(folder: Path, method: str) -> tuple[Student, TrainingSet]:
     everything = torch.ones(len(labels), dtype=torch.bool)
     torch.manual_seed(0)
     student = build_student(
-        "efficientnet_lite0",
+        load_backbone("efficientnet_lite0"),
         outputs=DIMENSIONS if taught else 3,
         text_head=text_head if taught else None,
         image_size=48,

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from client.errors import ClientError, UsageError
 from client.learning import student as student_module
-from client.learning.student import build_student, load_student, save_student
+from client.learning.student import build_student, load_backbone, load_student, save_student
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,9 @@ def test_the_bundled_weights_keep_their_order_under_timms_names() -> None:
 
 
 def test_batchnorm_statistics_never_move(text_head: torch.Tensor) -> None:
-    student = build_student("efficientnet_lite0", outputs=16, text_head=text_head, image_size=32)
+    student = build_student(
+        load_backbone("efficientnet_lite0"), outputs=16, text_head=text_head, image_size=32
+    )
     before = {name: tensor.clone() for name, tensor in student.named_buffers()}
     student.train()
     student(torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)).sum().backward()
@@ -38,7 +40,9 @@ def test_batchnorm_statistics_never_move(text_head: torch.Tensor) -> None:
 
 
 def test_a_share_of_the_backbone_can_be_left_as_it_is(text_head: torch.Tensor) -> None:
-    student = build_student("efficientnet_lite0", outputs=16, text_head=text_head, image_size=32)
+    student = build_student(
+        load_backbone("efficientnet_lite0"), outputs=16, text_head=text_head, image_size=32
+    )
     names = {id(parameter): name for name, parameter in student.named_parameters()}
 
     def chosen(frozen: float, *parts: str) -> set[str]:
@@ -55,7 +59,9 @@ def test_a_share_of_the_backbone_can_be_left_as_it_is(text_head: torch.Tensor) -
 @pytest.mark.parametrize("classifier", [False, True])
 def test_a_student_survives_its_file(tmp_path: Path, text_head: torch.Tensor, classifier: bool) -> None:
     head = None if classifier else text_head
-    student = build_student("efficientnet_lite0", outputs=16, text_head=head, image_size=48).eval()
+    student = build_student(
+        load_backbone("efficientnet_lite0"), outputs=16, text_head=head, image_size=48
+    ).eval()
     save_student(student, "efficientnet_lite0", tmp_path / "s.safetensors", {"method": "erm"})
     loaded, metadata = load_student(tmp_path / "s.safetensors")
     pixels = torch.randint(0, 256, (2, 3, 48, 48), dtype=torch.uint8)
@@ -69,7 +75,10 @@ def test_a_student_survives_its_file(tmp_path: Path, text_head: torch.Tensor, cl
 def test_a_damaged_file_is_said_to_be_one(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     path = tmp_path / "s.safetensors"
     save_student(
-        build_student("efficientnet_lite0", outputs=3, text_head=None), "efficientnet_lite0", path, {}
+        build_student(load_backbone("efficientnet_lite0"), outputs=3, text_head=None),
+        "efficientnet_lite0",
+        path,
+        {},
     )
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(ClientError, match=r"s\.safetensors"):
@@ -78,4 +87,4 @@ def test_a_damaged_file_is_said_to_be_one(tmp_path: Path, damage: Callable[[byte
 
 def test_an_unknown_backbone_names_close_ones() -> None:
     with pytest.raises(UsageError, match="efficientnet_lite0"):
-        build_student("efficientnet_lite00", outputs=3, text_head=None)
+        build_student(load_backbone("efficientnet_lite00"), outputs=3, text_head=None)
