@@ -17,7 +17,9 @@ class Settings(BaseSettings):
     Sizes are in bytes, prices in millionths of the currency unit for one query.
     """
 
-    model_config = SettingsConfigDict(env_prefix="VENDOR_", env_file=".env", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="VENDOR_", env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
+    )
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 8000
