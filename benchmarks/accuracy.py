@@ -64,10 +64,8 @@ def run(method: str, target: str, seed: int, image_size: int, environment: dict[
 
 def table(summaries: list[dict[str, Any]]) -> str:
     """Markdown: mean and sample deviation over seeds, accuracies in %."""
-    lines = [
-        "| target domain | method | in-domain | out-of-domain | worst domain | queries a run | distill seconds |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    columns = ("target", "method", "in-domain", "out-of-domain", "worst domain", "queries a run", "seconds")
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     targets = list(dict.fromkeys(summary["target_domain"] for summary in summaries))
     for target in targets:
         lines += [row(target, method, summaries) for method in METHODS]
