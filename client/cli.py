@@ -286,31 +286,42 @@ def embed(
     vendor: VendorOption = DEFAULT_VENDOR,
     api_key_file: KeyFileOption = None,
     cache: CacheOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Embed images and texts, buying what the cache lacks. Rows are in the order given: texts, then images.
 
+    Images that cannot be embedded are listed; they are rows of NaN in .npy, and left out of .jsonl.
+
     Example: client embed --text "a photo of a cat" --images photos --out embeddings.npy
     """
-    from client.embedding import collect_queries, run_id_of, write_embeddings
+    from client.embedding import check_output, collect_queries, embed_to_file, run_id_of
 
-    queries = collect_queries(text or [], images or [], out)
+    check_output(out)
     display = Display()
+    queries, unreadable = collect_queries(text or [], images or [])
+    run_id = run_id_of(queries)
     with _teacher(
-        vendor, api_key_file, cache, display, MethodName.VL2V_ADIP, run_id=run_id_of(out), budget=budget
+        vendor, api_key_file, cache, display, MethodName.VL2V_ADIP, run_id=run_id, budget=budget
     ) as teacher:
         assert teacher is not None
-        with display.track("Buying", len(queries)) as advance:
-            purchase = teacher.buy(queries, lambda p: advance(p.done, f"{p.cost_micros} micros"))
-        vectors, have = teacher.lookup(queries)
-    for query, reason in purchase.refused.items():
-        display.note(f"Skipped {query.name}: {reason}")
-    write_embeddings(out, queries, vectors, have)
+        with display.track("Embedding", len(queries)) as advance:
+            purchase, rows = embed_to_file(
+                teacher,
+                queries,
+                out,
+                lambda p: advance(len(queries) - p.total + p.done, f"{p.cost_micros} micros"),
+            )
+    skipped = {str(path): reason for path, reason in unreadable.items()}
+    skipped |= {query.name: reason for query, reason in purchase.refused.items()}
+    for name, reason in skipped.items():
+        display.note(f"Skipped {name}: {reason}")
     display.note(
-        f"{int(have.sum())} of {len(queries)} embeddings in {out}: {purchase.bought} bought "
+        f"{rows} of {len(queries)} embeddings in {out}: {purchase.bought} bought "
         f"for {purchase.cost_micros} micros, the others from the cache."
     )
-    if purchase.out_of_budget:
-        raise typer.Exit(3)
+    if as_json:
+        bought = {"queries_bought": purchase.bought, "cost_micros": purchase.cost_micros}
+        print(json.dumps({"out": str(out), "rows": rows, **bought, "skipped": skipped}, indent=2))
 
 
 @app.command()
@@ -337,7 +348,7 @@ def models(vendor: VendorOption = DEFAULT_VENDOR, as_json: JsonOption = False) -
 
 @app.command()
 def usage(
-    group_by: Annotated[str, typer.Option("--group-by", help="day, key or kind.")] = "day",
+    group_by: Annotated[GroupBy, typer.Option("--group-by", help="What a row sums up.")] = "day",
     vendor: VendorOption = DEFAULT_VENDOR,
     api_key_file: KeyFileOption = None,
     as_json: JsonOption = False,
@@ -346,11 +357,8 @@ def usage(
 
     Example: client usage --group-by kind
     """
-    grouping: dict[str, GroupBy] = {"day": "day", "key": "key", "kind": "kind"}
-    if group_by not in grouping:
-        raise UsageError(f"--group-by takes {', '.join(grouping)}, not {group_by!r}.")
     with _vendor(vendor, api_key_file, Display()) as client:
-        account, used = client.account(), client.usage(grouping[group_by])
+        account, used = client.account(), client.usage(group_by)
     if as_json:
         print(
             json.dumps(
@@ -382,12 +390,13 @@ def _config(
     from client.learning.student import native_image_size
     from client.run_folder import RunConfig
 
+    native = native_image_size(student)
     return RunConfig(
         data=str(data.resolve()),
         target_domain=target_domain,
         method=method.value,
         student=student,
-        image_size=image_size or native_image_size(student),
+        image_size=image_size or native,
         seed=seed,
         recipe=Recipe().with_steps(steps),
     )
@@ -419,12 +428,13 @@ def _api_key(file: Path | None) -> str | None:
         raise UsageError(f"The API key cannot be read from {file}: {error}.") from error
 
 
-def _open_cache(path: Path | None) -> "EmbeddingCache":
+def _open_cache(path: Path | None, display: Display) -> "EmbeddingCache":
     from platformdirs import user_cache_path
 
     from client.buying.cache import EmbeddingCache
 
-    return EmbeddingCache(path or user_cache_path("tuition") / "embeddings.db")
+    path = path or user_cache_path("tuition") / "embeddings.db"
+    return EmbeddingCache(path, on_damage=display.note)
 
 
 @contextmanager
@@ -457,7 +467,7 @@ def _teacher(
     if method is MethodName.ERM:
         yield None
         return
-    with _vendor(url, api_key_file, display) as client, _open_cache(cache) as store:
+    with _vendor(url, api_key_file, display) as client, _open_cache(cache, display) as store:
         try:
             model = client.model()
         except VendorUnreachable:
@@ -516,15 +526,16 @@ def _print_plan(described: dict[str, Any], display: Display) -> None:
         print(f"{purchase['unaffordable']} are beyond the budget and would go without.")
 
 
-def main() -> None:
-    """Run the command line; a `ClientError` becomes its message and its exit code."""
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line, by default that of the process; an error becomes its message and exit code."""
     try:
-        app(standalone_mode=True)
+        app(arguments)
     except ClientError as error:
         Display().note(f"Error: {error}")
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        Display().note(
-            "Interrupted. What was bought and trained is kept; the same command goes on from here."
-        )
-        sys.exit(INTERRUPTED)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # what Typer makes of Ctrl-C
+            Display().note(
+                "Interrupted. What was bought and trained is kept; the same command goes on from here."
+            )
+        raise

@@ -2,64 +2,106 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from client.buying.queries import Query
+from client.buying.teacher import Progress, Purchase, Teacher
 from client.data.images import SUFFIXES
-from client.errors import ClientError, UsageError
+from client.errors import BudgetExhausted, ClientError, UsageError
 
 FORMATS = (".npy", ".jsonl")
 
 
-def collect_queries(texts: Sequence[str], paths: Sequence[Path], out: Path) -> list[Query]:
-    """One query a text and an image file; folders are searched below, in order of name.
+def check_output(out: Path) -> None:
+    """Refuse, before anything is bought, a file that could not be written.
 
     Raises:
-        UsageError: there is nothing to embed, a path does not exist, or `out` has no known ending.
+        UsageError: it has no known ending, or its folder does not exist.
     """
     if out.suffix not in FORMATS:
         raise UsageError(f"--out takes a file that ends in {' or '.join(FORMATS)}, not {out.name!r}.")
-    queries = [Query.text(text) for text in texts]
-    for path in paths:
-        files = [path]
-        if path.is_dir():
-            files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
-        for file in files:
-            try:
-                queries.append(Query.image_file(file))
-            except OSError as error:
-                raise UsageError(f"{file} cannot be read: {error.strerror}.") from error
-    if not queries:
-        raise UsageError("Nothing to embed: give --text, or --images with image files or folders of them.")
-    return queries
+    if not out.parent.is_dir():
+        raise UsageError(f"--out cannot be written: there is no folder {out.parent}.")
 
 
-def run_id_of(out: Path) -> str:
-    """The same for the same output file, so that budget and unanswered requests survive an interruption."""
-    return "embed-" + hashlib.sha256(str(out.resolve()).encode()).hexdigest()[:16]
+def collect_queries(texts: Sequence[str], paths: Sequence[Path]) -> tuple[list[Query], dict[Path, str]]:
+    """One query a text and an image file, and the files that cannot be read, with the reason.
 
-
-def write_embeddings(
-    out: Path, queries: Sequence[Query], vectors: NDArray[np.float32], have: NDArray[np.bool_]
-) -> None:
-    """Write `.npy` (rows as given, NaN where one is missing) or `.jsonl` (kind, name, embedding).
+    Folders are searched below, in order of name, for files that are named as images.
 
     Raises:
-        ClientError: the file cannot be written. What was bought is in the cache.
+        UsageError: there is nothing to embed, a path does not exist, or a text is not Unicode.
     """
     try:
-        with out.open("wb") as file:
+        queries = [Query.text(text) for text in texts]
+    except UnicodeEncodeError as error:
+        raise UsageError(f"A --text is not valid Unicode: {error.object!r}.") from error
+    unreadable: dict[Path, str] = {}
+    for file in (file for path in paths for file in _image_files(path)):
+        try:
+            queries.append(Query.image_file(file))
+        except OSError as error:
+            unreadable[file] = error.strerror or "cannot be read"
+    if not queries:
+        raise UsageError("Nothing to embed: give --text, or --images with image files or folders of them.")
+    return queries, unreadable
+
+
+def _image_files(path: Path) -> Iterator[Path]:
+    if not path.exists():
+        raise UsageError(f"{path} does not exist.")
+    if path.is_dir():
+        yield from sorted(f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES and not f.is_dir())
+    else:
+        yield path
+
+
+def run_id_of(queries: Sequence[Query]) -> str:
+    """The same for the same inputs, so that budget and unanswered requests survive an interruption."""
+    return "embed-" + hashlib.sha256("".join(query.digest for query in queries).encode()).hexdigest()[:16]
+
+
+def embed_to_file(
+    teacher: Teacher, queries: Sequence[Query], out: Path, on_progress: Callable[[Progress], None]
+) -> tuple[Purchase, int]:
+    """Buy what the cache lacks and write all to `out`: what the purchase came to, and how many there are.
+
+    `.npy` has a row a query, NaN where one was refused; `.jsonl` a line (kind, name, embedding) for each
+    of the others.
+
+    Raises:
+        BudgetExhausted: the budget ended first; nothing is written.
+        ClientError: buying failed, or the file cannot be written. What was bought is in the cache.
+    """
+    purchase = teacher.buy(queries, on_progress)
+    if purchase.out_of_budget:
+        raise BudgetExhausted(
+            f"The budget of {teacher.budget.limit} queries does not suffice; {out} is not written. "
+            "What was bought is kept: the same command with a larger --budget goes on from here."
+        )
+    vectors, have = teacher.lookup(queries)
+    _write(out, queries, vectors, have)
+    return purchase, int(have.sum())
+
+
+def _write(
+    out: Path, queries: Sequence[Query], vectors: NDArray[np.float32], have: NDArray[np.bool_]
+) -> None:
+    part = out.with_name(f"{out.name}.part")
+    try:
+        with part.open("wb") as file:
             if out.suffix == ".npy":
                 np.save(file, vectors)
-                return
-            for query, vector, known in zip(queries, vectors, have, strict=True):
-                if known:
-                    row = {"kind": query.kind, "name": query.name, "embedding": vector.tolist()}
-                    file.write(json.dumps(row).encode() + b"\n")
+            else:
+                for query, vector, known in zip(queries, vectors, have, strict=True):
+                    if known:
+                        row = {"kind": query.kind, "name": query.name, "embedding": vector.tolist()}
+                        file.write(json.dumps(row).encode() + b"\n")
+        part.replace(out)
     except OSError as error:
         raise ClientError(
             f"{out} cannot be written: {error.strerror}. What was bought is in the cache."

@@ -1,0 +1,57 @@
+"""The frame of the command line: what it imports, what it says of itself, and how it ends."""
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import typer.main
+from typer.core import TyperGroup
+
+from client.cli import app, main
+
+
+def _commands() -> Mapping[str, Any]:
+    group = typer.main.get_command(app)
+    assert isinstance(group, TyperGroup)
+    return group.commands
+
+
+@pytest.mark.parametrize("name", sorted(_commands()))
+def test_every_command_has_help_with_an_example_of_itself(name: str) -> None:
+    command = _commands()[name]
+    assert f"Example: client {name}" in (command.help or "")
+    for parameter in command.params:
+        assert getattr(parameter, "help", None), f"{name} {parameter.name} is not explained"
+
+
+def test_the_frame_imports_neither_torch_nor_http() -> None:
+    code = "import sys, client.cli; sys.exit(any(name in sys.modules for name in ('torch', 'httpx', 'PIL')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["models", "--vendor", "nowhere"], 2, "no address of a vendor"),
+        (["usage", "--group-by", "moon"], 2, "group-by"),
+        (["usage", "--api-key-file", "missing"], 2, "missing"),
+        (["embed", "--out", "x.csv", "--text", "a"], 2, ".jsonl"),
+        (["embed", "--out", "missing/x.npy", "--text", "a"], 2, "no folder missing"),
+        (["embed", "--out", "x.npy", "--images", "missing"], 2, "missing does not exist"),
+        (["embed", "--out", "x.npy", "--text", "\udcff"], 2, "not valid Unicode"),
+        (["embed", "--out", "x.npy", "--text", "a", "--budget", "-1"], 2, "--budget"),
+        (["nonsense"], 2, "nonsense"),
+    ],
+    ids=str,
+)
+def test_bad_usage_is_named_on_standard_error(
+    arguments: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    shown = capsys.readouterr()
+    assert end.value.code == code
+    assert message in " ".join(shown.err.split())
+    assert not shown.out
