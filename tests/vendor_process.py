@@ -88,6 +88,10 @@ class VendorProcess:
         """Ask it to stop (SIGTERM) and wait until it has; its exit code."""
         return self._end(signal.SIGTERM)
 
+    def interrupt(self) -> int:
+        """Press Ctrl-C and wait until it has stopped; its exit code."""
+        return self._end(signal.SIGINT)
+
     def kill(self) -> None:
         """End it at once (SIGKILL), in the middle of whatever it does."""
         self._end(signal.SIGKILL)

@@ -7,10 +7,13 @@ import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _log = logging.getLogger(__name__)
+
+_CALLER_GONE = 499  # nobody is sent this: it is what nginx logs for a caller that hung up
 
 
 class RequestScope:
@@ -41,6 +44,8 @@ class RequestScope:
 
         try:
             await self._app(scope, receive, send_named)
+        except ClientDisconnect:
+            status = _CALLER_GONE
         except Exception:
             _log.exception("unexpected error", extra={"fields": {"request_id": request_id}})
             if status == 0:

@@ -50,8 +50,8 @@ class LocalVendor:
         while not self._server.started:
             assert self._thread.is_alive()
             time.sleep(0.01)
-        port = self._server.servers[0].sockets[0].getsockname()[1]
-        self.http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30)
+        self.port = self._server.servers[0].sockets[0].getsockname()[1]
+        self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30)
         return self
 
     def __exit__(self, *_: object) -> None:

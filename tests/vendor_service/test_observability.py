@@ -2,10 +2,13 @@
 
 import json
 import logging
+import socket
+import time
 from pathlib import Path
 
 import pytest
 
+from tests.vendor_process import wait_until
 from tests.vendor_service.local_vendor import LocalVendor, ScriptedTexts, error_code
 from vendor_service.observability import JsonFormatter, TextFormatter
 
@@ -35,6 +38,18 @@ def test_a_crash_is_logged_with_its_request_and_answered(
     line = json.loads(JsonFormatter().format(crash))
     assert line["request_id"] == answer.headers["x-request-id"]
     assert "the model is broken" in line["exception"]
+
+
+def test_a_caller_that_hangs_up_while_sending_is_no_error(
+    vendor: LocalVendor, caplog: pytest.LogCaptureFixture
+) -> None:
+    request = f"POST /embed HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {vendor.key()}\r\n"
+    with caplog.at_level(logging.INFO, "vendor_service"):
+        with socket.create_connection(("127.0.0.1", vendor.port)) as caller:
+            caller.sendall(f"{request}content-length: 1000\r\n\r\nhalf".encode())
+            time.sleep(0.1)
+        wait_until(lambda: any("499" in TextFormatter().format(record) for record in caplog.records))
+    assert {record.levelname for record in caplog.records} == {"INFO"}
 
 
 def test_text_lines_carry_the_same_fields() -> None:

@@ -57,9 +57,15 @@ def test_a_killed_vendor_starts_again_on_its_port_with_its_books(tmp_path: Path)
     assert key not in vendor.log.read_text()
 
 
-def test_what_cannot_be_served_is_told_in_one_line(tmp_path: Path) -> None:
-    refused = run_vendor(tmp_path, "serve", "--model", "ViT-B-33")
-    assert refused.returncode == 2
-    assert "ViT-B-32" in refused.stderr
+def test_an_interrupted_vendor_says_so_with_its_exit_code(tmp_path: Path) -> None:
+    vendor = VendorProcess(tmp_path).start()
+    assert vendor.interrupt() == 130
+    assert "Traceback" not in vendor.log.read_text()
+
+
+def test_a_port_that_is_taken_is_told_in_one_line(vendor_process: VendorProcess, tmp_path: Path) -> None:
+    refused = run_vendor(tmp_path, "serve", "--port", vendor_process.url.rpartition(":")[2])
+    assert refused.returncode == 1
+    assert "choose another --port" in refused.stderr
     assert "Traceback" not in refused.stderr
     assert not refused.stdout

@@ -54,7 +54,7 @@ class EmbedService:
         Raises:
             Refusal: for any reason of the contract; nothing is charged then.
         """
-        request = await asyncio.to_thread(_parse, body)
+        request, body_hash = await asyncio.to_thread(_parse, body)
         self._check(request, call)
         prepared = await self._engine.prepare(request.inputs)
         refused = {index: each for index, each in enumerate(prepared) if isinstance(each, Refusal)}
@@ -65,7 +65,7 @@ class EmbedService:
         accepted = [each for each in prepared if not isinstance(each, Refusal)]
         if not accepted:
             return Answer(await asyncio.to_thread(self._render, call, request, refused, None, None), None)
-        order = self._order(call, body, accepted)
+        order = self._order(call, body_hash, accepted)
         admitted = await asyncio.to_thread(self._admission.admit, order)
         rows = await self._deliver(order.account_id, admitted, accepted, gone)
         content = await asyncio.to_thread(self._render, call, request, refused, admitted, rows)
@@ -85,7 +85,7 @@ class EmbedService:
             message = f"a request may have {self._max_inputs} inputs, not {len(request.inputs)}"
             raise Refusal(ErrorCode.TOO_MANY_INPUTS, message, param="inputs")
 
-    def _order(self, call: Call, body: bytes, accepted: Sequence[Prepared]) -> Order:
+    def _order(self, call: Call, body_hash: str, accepted: Sequence[Prepared]) -> Order:
         texts = sum(isinstance(each, str) for each in accepted)
         return Order(
             request_id=call.request_id,
@@ -95,7 +95,7 @@ class EmbedService:
             model_fingerprint=self._engine.model.fingerprint,
             images=len(accepted) - texts,
             texts=texts,
-            body_hash=hashlib.sha256(body).hexdigest(),
+            body_hash=body_hash,
             idempotency_key=call.idempotency_key,
             max_cost_micros=call.max_cost_micros,
         )
@@ -163,9 +163,9 @@ class EmbedService:
         return to_json(response)
 
 
-def _parse(body: bytes) -> EmbedRequest:
+def _parse(body: bytes) -> tuple[EmbedRequest, str]:
     try:
-        return EmbedRequest.model_validate_json(body)
+        return EmbedRequest.model_validate_json(body), hashlib.sha256(body).hexdigest()
     except ValidationError as error:
         problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
         param = ".".join(map(str, problem["loc"])) or None
