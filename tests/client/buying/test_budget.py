@@ -4,7 +4,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client.buying.budget import Budget, Plan, plan_purchase
@@ -25,6 +25,7 @@ def _plan(images: list[Query], strata: list[tuple[str, str]], budget: int | None
     )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(st.integers(0, 60), st.lists(st.tuples(st.integers(1, 5), st.integers(0, 5)), max_size=30))
 def test_what_is_reserved_and_paid_never_exceeds_the_limit(
     limit: int, requests: list[tuple[int, int]]
@@ -62,6 +63,7 @@ def test_no_limit_is_no_limit() -> None:
     assert Budget(None).reserve(10**9) == 10**9
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xyz")), max_size=60),
     st.integers(0, 80),
@@ -79,6 +81,7 @@ def test_a_plan_accounts_for_every_query(
     assert [query.kind for query in plan.to_buy] == ["text"] * texts + ["image"] * (len(plan.to_buy) - texts)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xyz")), min_size=1, max_size=60),
     st.integers(0, 60),

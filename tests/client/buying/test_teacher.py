@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client.buying import teacher as teacher_module
@@ -130,6 +130,7 @@ def _fail() -> None:
     raise httpx.ReadError("cut")
 
 
+@settings(deadline=None, max_examples=40)  # threads, on machines that do other things too
 @given(
     budget=st.integers(0, 70),
     bad=st.lists(st.booleans(), min_size=40, max_size=120),
