@@ -14,6 +14,7 @@ import sys
 import zipfile
 from pathlib import Path
 from statistics import fmean, stdev
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from tests.vendor_process import VendorProcess
@@ -36,7 +37,7 @@ def main() -> None:
         with zipfile.ZipFile(ROOT / "examples" / "icons.zip") as archive:
             archive.extractall(RUNS)
     summaries = []
-    with VendorProcess(RUNS) as vendor:
+    with TemporaryDirectory() as books, VendorProcess(Path(books)) as vendor:
         environment = os.environ | {
             "TUITION_VENDOR_URL": vendor.url,
             "TUITION_API_KEY": vendor.create_key(),

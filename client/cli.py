@@ -174,7 +174,7 @@ def plan(
 
     Example: client plan --data icons --target-domain pixel --budget 2000
     """
-    from client.distillation import describe_plan, read_sources
+    from client.sources import describe_plan, read_sources
 
     config = _config(data, target_domain, method, student, image_size, steps, seed)
     display = Display()

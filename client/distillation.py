@@ -3,21 +3,20 @@
 import hashlib
 import json
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from client.buying.budget import Plan
-from client.buying.queries import Query
 from client.buying.teacher import Teacher
-from client.data.domains import Example, ImageFolder, Skipped, class_prompts, list_folder, relative, split
+from client.data.domains import ImageFolder, Skipped, relative
 from client.data.images import PixelStore
+from client.display import Display
 from client.errors import BudgetExhausted, ClientError, DataError, FingerprintChanged
 from client.learning.losses import teacher_targets
 from client.learning.methods import METHODS, Method
@@ -35,86 +34,11 @@ from client.learning.training import Checkpoint, Progress
 from client.results.evaluation import DomainAccuracy, Evaluation, accuracy_by_domain
 from client.results.report import render_model_card, render_report
 from client.run_folder import RunConfig, RunFolder
-from shared.embeddings import ModelCard
+from client.sources import Sources, describe_plan, read_sources
 
 # Decoded images are kept this much larger than the student's side, so that a random crop is rarely enlarged.
 _STORED_SIDE = 256 / 224
 _LOG_EVERY = 20
-
-
-class Display(Protocol):
-    """Where a run tells a person what it is doing."""
-
-    def note(self, text: str) -> None:
-        """Say one thing."""
-
-    def track(self, title: str, total: int) -> AbstractContextManager[Callable[[int, str], None]]:
-        """Show progress; the value takes the number done so far and a few words beside it."""
-
-
-@dataclass(frozen=True)
-class Sources:
-    """The images of the source domains: read, hashed, and split into training images and hold-outs."""
-
-    folder: ImageFolder
-    target: str
-    domains: tuple[str, ...]
-    examples: list[Example]
-    skipped: list[Skipped]
-    train: list[int]
-    holdout: list[int]
-
-    @property
-    def prompts(self) -> list[Query]:
-        """One query a class."""
-        return [Query.text(prompt) for prompt in class_prompts(self.folder.classes)]
-
-    @property
-    def images(self) -> list[Query]:
-        """One query a training image: its file's bytes, untouched. Hold-outs need none."""
-        return [Query.image_file(e.path, e.digest) for e in (self.examples[i] for i in self.train)]
-
-    @property
-    def strata(self) -> list[tuple[str, str]]:
-        """The domain and class name of each of `images`."""
-        return [(e.domain, self.folder.classes[e.label]) for e in (self.examples[i] for i in self.train)]
-
-
-def read_sources(config: RunConfig, display: Display) -> Sources:
-    """Read every domain but the target, of which only file names are seen.
-
-    Raises:
-        DataError: the folder, its domains or its classes are not what a run needs.
-    """
-    folder = list_folder(Path(config.data))
-    domains = folder.source_domains(config.target_domain)
-    with display.track("Reading images", sum(map(folder.count, domains))) as advance:
-        examples, skipped = folder.read(domains, lambda done: advance(done, ""))
-    skipped = [s for s in folder.ignored if s.path.parts[-3] != config.target_domain] + skipped
-    if not examples:
-        raise DataError(f"None of the images in {folder.root} can be read; the first: {skipped[0].reason}.")
-    train, holdout = split(examples, holdout=config.recipe.holdout, seed=config.seed)
-    return Sources(folder, config.target_domain, domains, examples, skipped, train, holdout)
-
-
-def describe_plan(
-    config: RunConfig, sources: Sources, model: ModelCard | None, plan: Plan | None
-) -> dict[str, Any]:
-    """What a run would use and buy, as `plan.json` holds it and `client plan --json` prints it."""
-    return {
-        "method": config.method,
-        "target_domain": sources.target,
-        "source_domains": list(sources.domains),
-        "classes": list(sources.folder.classes),
-        "train_images": len(sources.train),
-        "holdout_images": len(sources.holdout),
-        "images_by_domain": dict(Counter(example.domain for example in sources.examples)),
-        "skipped": [
-            {"path": relative(s.path, sources.folder.root), "reason": s.reason} for s in sources.skipped
-        ],
-        "model": None if model is None else model.model_dump(mode="json"),
-        "purchase": None if plan is None else plan.to_json(),
-    }
 
 
 @dataclass(frozen=True)

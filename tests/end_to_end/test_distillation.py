@@ -1,0 +1,266 @@
+"""`client distill` against the real vendor: the run, its resumption, and what is said of bad input."""
+
+import json
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.client.toy import CLASSES, make_folder
+from tests.end_to_end.command import Command
+from tests.vendor_process import VendorProcess
+
+SMALL = ("--image-size", "32", "--steps", "6")
+
+
+@pytest.fixture
+def client(vendor_process: VendorProcess, tmp_path: Path) -> Command:
+    make_folder(tmp_path / "toy", images=6)
+    return Command(tmp_path, vendor_process.url, vendor_process.create_key(quota=1000))
+
+
+def _distill(*more: str, budget: int = 500, target: str = "red") -> list[str]:
+    return [
+        "distill",
+        "--data",
+        "toy",
+        "--target-domain",
+        target,
+        "--budget",
+        str(budget),
+        "--out",
+        "run",
+        *SMALL,
+        *more,
+    ]
+
+
+def _summary(client: Command, run: str = "run") -> dict[str, Any]:
+    value: dict[str, Any] = json.loads((client.folder / run / "summary.json").read_text())
+    return value
+
+
+def test_a_run_from_plan_to_prediction(client: Command, vendor_process: VendorProcess) -> None:
+    plan = json.loads(client("plan", "--data", "toy", "--target-domain", "red", "--json").stdout)
+    needed = plan["train_images"] + len(CLASSES)
+    assert plan["purchase"]["to_buy"] == needed
+    assert plan["purchase"]["cost_micros"] == 100 * plan["train_images"] + 20 * len(CLASSES)
+    assert vendor_process.charges(client.api_key).entries == 0
+
+    shown = client(*_distill())
+    assert "red (unseen)" in shown.stdout
+    assert f"Bought {needed} queries" in shown.stdout
+    charges = vendor_process.charges(client.api_key)
+    assert (charges.images, charges.texts) == (plan["train_images"], len(CLASSES))
+
+    summary = _summary(client)
+    assert summary["queries_bought"] == needed
+    assert summary["cost_micros"] == charges.cost_micros == plan["purchase"]["cost_micros"]
+    assert set(summary["accuracy"]["by_domain"]) == {"dark", "light", "red"}
+    assert summary["accuracy"]["images_by_domain"]["red"] == 18
+    assert set(summary["seconds"]) == {"buy", "align", "distill", "evaluate"}
+    names = {path.name for path in (client.folder / "run").iterdir()}
+    assert names == {
+        "config.json", "plan.json", "purchase.json", "metrics.jsonl", "summary.json",
+        "aligned.safetensors", "student.safetensors", "report.html", "README.md",
+    }  # fmt: skip
+
+    evaluated = json.loads(client("evaluate", "run", "--data", "toy", "--domain", "red", "--json").stdout)
+    assert evaluated["red"]["accuracy"] == pytest.approx(summary["accuracy"]["out_of_domain"])
+    image = "toy/red/circle/00.png"
+    (predicted,) = json.loads(client("predict", "run", image, "--top", "2", "--json").stdout)
+    assert predicted["image"] == image
+    assert len(predicted["classes"]) == 2
+    assert (client.folder / "run" / "report.html").read_text().count("red") > 1
+    assert vendor_process.charges(client.api_key) == charges
+
+
+def test_another_run_buys_nothing_from_a_full_cache_even_with_no_budget(
+    client: Command, vendor_process: VendorProcess
+) -> None:
+    client(*_distill())
+    charges = vendor_process.charges(client.api_key)
+    first = _summary(client)
+    shutil.rmtree(client.folder / "run")
+    client(*_distill(budget=0))
+    second = _summary(client)
+    assert (second["queries_bought"], second["queries_cached"]) == (0, first["queries_bought"])
+    assert second["accuracy"] == first["accuracy"]
+    assert vendor_process.charges(client.api_key) == charges
+
+
+def test_an_interrupted_run_ends_in_the_same_student(client: Command, vendor_process: VendorProcess) -> None:
+    longer = ("--steps", "40")
+    client.process(*_distill(*longer))
+    whole = load_file(client.folder / "run" / "student.safetensors")
+    charges = vendor_process.charges(client.api_key)
+    shutil.rmtree(client.folder / "run")
+
+    process = client.start(*_distill(*longer))
+    metrics = client.folder / "run" / "metrics.jsonl"
+    while not (metrics.exists() and '"stage": "distill", "step": 12' in metrics.read_text()):
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate()
+    assert process.returncode == 130
+    assert "goes on from here" in err
+    assert (client.folder / "run" / "checkpoint.pt").exists()
+
+    assert "Going on after step" in client.process(*_distill(*longer)).stderr
+    resumed = load_file(client.folder / "run" / "student.safetensors")
+    assert all(torch.equal(resumed[name], tensor) for name, tensor in whole.items())
+    steps = [
+        row["step"]
+        for row in map(json.loads, metrics.read_text().splitlines())
+        if row["stage"] == "distill" and "step" in row
+    ]
+    assert steps == sorted(set(steps))
+    assert vendor_process.charges(client.api_key) == charges
+
+
+def test_a_finished_run_is_not_trained_again_and_needs_no_vendor(client: Command) -> None:
+    client(*_distill())
+    trained = (client.folder / "run" / "student.safetensors").stat().st_mtime_ns
+    client.url = "http://127.0.0.1:9"
+    shown = client(*_distill())
+    assert "trained already" in shown.stderr
+    assert "going on with what was bought" in shown.stderr
+    assert (client.folder / "run" / "student.safetensors").stat().st_mtime_ns == trained
+
+
+def test_a_budget_below_the_images_teaches_what_it_can_and_can_be_raised(
+    client: Command, vendor_process: VendorProcess
+) -> None:
+    shown = client(*_distill(budget=10))
+    assert "no teacher embedding (the budget ended)" in shown.stderr
+    assert vendor_process.charges(client.api_key).queries == 10
+    client(*_distill(budget=20))
+    assert vendor_process.charges(client.api_key).queries == 20
+    assert _summary(client)["queries_bought"] == 20
+
+
+def test_a_budget_below_the_class_prompts_stops_and_says_what_it_takes(
+    client: Command, vendor_process: VendorProcess
+) -> None:
+    stopped = client(*_distill(budget=2), code=3)
+    assert "--budget of at least 3" in stopped.stderr
+    assert not (client.folder / "run" / "student.safetensors").exists()
+    client(*_distill())
+    assert vendor_process.charges(client.api_key).texts == 3
+
+
+def test_a_quota_that_ends_stops_the_run_and_what_was_bought_is_kept(
+    client: Command, vendor_process: VendorProcess
+) -> None:
+    poor = Command(client.folder, client.url, vendor_process.create_key(quota=12))
+    stopped = poor(*_distill(), code=3)
+    assert "quota" in stopped.stderr
+    assert "What was bought is kept" in stopped.stderr
+    assert vendor_process.charges(poor.api_key).queries == 12
+    client(*_distill())
+    summary = _summary(client)
+    assert vendor_process.charges(client.api_key).queries == summary["queries_bought"] - 12
+
+
+def test_erm_buys_nothing_and_needs_no_vendor(client: Command, vendor_process: VendorProcess) -> None:
+    client.url = "http://127.0.0.1:9"
+    shown = client(
+        "distill", "--data", "toy", "--target-domain", "red", "--method", "erm", "--out", "run", *SMALL
+    )
+    assert "Bought 0 queries" in shown.stdout
+    assert _summary(client)["teacher"] is None
+    assert vendor_process.charges(client.api_key).entries == 0
+
+
+def test_bad_images_are_skipped_and_listed(client: Command) -> None:
+    folder = client.folder / "toy" / "dark" / "circle"
+    (folder / "zero.png").write_bytes(b"")
+    (folder / "text.png").write_text("hello")
+    (folder / "cut.png").write_bytes((folder / "00.png").read_bytes()[:60])
+    (client.folder / "toy" / "red" / "circle" / "zero.png").write_bytes(b"")
+    shown = client(*_distill())
+    for name in ("zero.png: empty file", "text.png", "cut.png"):
+        assert f"Skipped dark/circle/{name}" in shown.stderr
+    assert _summary(client)["skipped_images"] == 3
+    assert _summary(client)["accuracy"]["images_by_domain"]["red"] == 18
+
+
+@pytest.mark.parametrize(
+    ("spoil", "options", "code", "message"),
+    [
+        ("", {"--data": "nowhere"}, 2, "nowhere does not exist"),
+        ("", {"--target-domain": "blue"}, 2, "It has: dark, light, red"),
+        ("one domain", {}, 2, "one domain only"),
+        ("a class", {}, 2, "light/square"),
+        ("", {"--student": "resnet5"}, 2, "resnet50"),
+        ("", {"--vendor": "http://127.0.0.1:9"}, 1, "No vendor answers at http://127.0.0.1:9"),
+        ("", {"--device": "quantum"}, 2, "quantum"),
+        ("key", {}, 1, "TUITION_API_KEY"),
+        ("no key", {}, 1, "TUITION_API_KEY"),
+        ("", {"--budget": "-1"}, 2, "--budget"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, dict) else str(value),
+)
+def test_bad_input_is_named_and_nothing_is_charged(
+    client: Command,
+    vendor_process: VendorProcess,
+    spoil: str,
+    options: dict[str, str],
+    code: int,
+    message: str,
+) -> None:
+    good_key = client.api_key
+    if spoil == "one domain":
+        for name in ("dark", "light"):
+            shutil.rmtree(client.folder / "toy" / name)
+    elif spoil == "a class":
+        shutil.rmtree(client.folder / "toy" / "light" / "square")
+    elif spoil == "key":
+        client.api_key = "tk_0123456789abcdef_" + "0" * 48
+    elif spoil == "no key":
+        client.api_key = ""
+    arguments = _distill()
+    for name, value in options.items():
+        if name in arguments:
+            arguments[arguments.index(name) + 1] = value
+        else:
+            arguments += [name, value]
+    stopped = client(*arguments, code=code)
+    assert message in stopped.stderr
+    assert not stopped.stdout
+    assert vendor_process.charges(good_key).entries == 0
+
+
+def test_a_run_directory_keeps_its_options(client: Command) -> None:
+    client(*_distill())
+    refused = client(*_distill("--seed", "1"), code=2)
+    assert "seed: 0 -> 1" in refused.stderr
+    (client.folder / "other").mkdir()
+    (client.folder / "other" / "thesis.tex").write_text("")
+    refused = client(*_distill("--out", "other"), code=2)
+    assert "is not a run" in refused.stderr
+
+
+def test_embeddings_of_files_and_texts(client: Command, vendor_process: VendorProcess) -> None:
+    arguments = ["embed", "--text", "a photo of a circle", "--images", "toy/red", "--out"]
+    shown = client(*arguments, "out.jsonl")
+    assert "19 bought" in shown.stderr
+    rows = [json.loads(line) for line in (client.folder / "out.jsonl").read_text().splitlines()]
+    assert [row["kind"] for row in rows] == ["text"] + ["image"] * 18
+    assert rows[1]["name"] == "toy/red/circle/00.png"
+    assert "0 bought" in client(*arguments, "out.npy", "--budget", "0").stderr
+    client("embed", "--out", "out.npy", code=2)
+    assert vendor_process.charges(client.api_key).queries == 19
+
+
+def test_usage_says_what_the_vendor_says(client: Command, vendor_process: VendorProcess) -> None:
+    client("embed", "--text", "one", "--text", "two", "--out", "out.npy")
+    assert "998 of 1000 queries left" in client("usage").stdout
+    usage = json.loads(client("usage", "--group-by", "kind", "--json").stdout)
+    assert usage["usage"]["total"]["texts"] == 2
+    assert usage["account"]["queries_used"] == 2
+    assert client("models").stdout.count("icon-clip") == 1
