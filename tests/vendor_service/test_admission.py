@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,8 +15,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from shared.embeddings import Prices
 from tests.vendor_service.books import HOLD_SECONDS, Books, opened_books
 from vendor_service.billing import prices
-from vendor_service.billing.admission import Order
+from vendor_service.billing.admission import Admission, Order
 from vendor_service.clock import DAY, SECOND
+from vendor_service.database.session import Database
 from vendor_service.errors import Refusal
 
 
@@ -107,10 +110,10 @@ def test_a_month_begins_anew_and_a_total_does_not(books: Books) -> None:
 
 
 def test_what_was_held_before_midnight_is_charged_to_the_new_month(books: Books) -> None:
-    order = books.open(quota=1)
+    order = books.open(quota=2)
+    books.buy(order)
     held = books.admit(order)
     books.clock.advance(20 * DAY / SECOND)
-    assert refusal(books, order) == "quota_exhausted"
     books.admission.settle(order.account_id, held.request_id)
     assert books.account(order).queries_used == 1
     books.check(order)
@@ -189,7 +192,9 @@ def test_the_rate_limit_refills_and_never_overflows(books: Books) -> None:
     books.buy(order)
     assert refusal(books, order) == "rate_limited"
     books.clock.advance(3600)
-    books.buy(order, images=20)
+    books.buy(order, images=19)
+    books.clock.advance(-3600)
+    books.buy(order)
     assert refusal(books, order) == "rate_limited"
 
 
@@ -212,17 +217,22 @@ def test_a_refusal_takes_no_rate_tokens(books: Books) -> None:
 
 @pytest.mark.parametrize("quota", [0, 1, 7, 16])
 def test_a_race_for_a_quota_serves_exactly_the_quota(books: Books, quota: int) -> None:
+    """Through two databases on one file, as two processes would have, and four threads on each."""
     order = books.open(quota=quota)
 
-    def attempt(_: int) -> str:
+    def attempt(number: int) -> str:
+        admission = (books.admission, twin)[number % 2]
         try:
-            books.buy(order)
+            admission.admit(replace(order, request_id=f"race_{number}"))
         except Refusal as refused:
             return refused.code
+        admission.settle(order.account_id, f"race_{number}")
         return "served"
 
-    with ThreadPoolExecutor(8) as pool:
-        outcomes = sorted(pool.map(attempt, range(24)))
+    with closing(Database(books.database.engine.url.render_as_string())) as second:
+        twin = Admission(second, books.clock, HOLD_SECONDS)
+        with ThreadPoolExecutor(8) as pool:
+            outcomes = sorted(pool.map(attempt, range(24)))
     assert outcomes == ["quota_exhausted"] * (24 - quota) + ["served"] * quota
     books.check(order)
 
