@@ -67,8 +67,16 @@ class EmbedService:
             return Answer(await asyncio.to_thread(self._render, call, request, refused, None, None), None)
         order = self._order(call, body_hash, accepted)
         admitted = await asyncio.to_thread(self._admission.admit, order)
-        rows = await self._deliver(order.account_id, admitted, accepted, gone)
-        content = await asyncio.to_thread(self._render, call, request, refused, admitted, rows)
+        try:
+            rows = await self._encode(accepted, gone)
+            # Rendered before it is settled: whatever is charged is ready to be sent.
+            content = await asyncio.to_thread(self._render, call, request, refused, admitted, rows)
+            if not admitted.replayed:
+                await asyncio.to_thread(self._admission.settle, order.account_id, admitted.request_id)
+        except BaseException:
+            # Whatever the reason, a cancelled task included.
+            await asyncio.to_thread(self._admission.void, order.account_id, admitted.request_id)
+            raise
         return Answer(content, admitted)
 
     def _check(self, request: EmbedRequest, call: Call) -> None:
@@ -99,23 +107,6 @@ class EmbedService:
             idempotency_key=call.idempotency_key,
             max_cost_micros=call.max_cost_micros,
         )
-
-    async def _deliver(
-        self,
-        account_id: str,
-        admitted: Admitted,
-        accepted: Sequence[Prepared],
-        gone: Callable[[], Awaitable[None]],
-    ) -> Vectors:
-        """Encode and settle; void the hold if either fails, whatever the reason, cancellation included."""
-        try:
-            rows = await self._encode(accepted, gone)
-            if not admitted.replayed:
-                await asyncio.to_thread(self._admission.settle, account_id, admitted.request_id)
-        except BaseException:
-            await asyncio.to_thread(self._admission.void, account_id, admitted.request_id)
-            raise
-        return rows
 
     async def _encode(self, accepted: Sequence[Prepared], gone: Callable[[], Awaitable[None]]) -> Vectors:
         encoding = asyncio.ensure_future(self._engine.encode(accepted))
