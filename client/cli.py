@@ -1,27 +1,21 @@
 """`client`: plan, distill, evaluate, predict, report, embed, models, usage. Each parses, calls, prints."""
 
 import json
-import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from enum import StrEnum
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from client.display import Display
-from client.errors import ClientError, UsageError, VendorUnreachable
+from client.errors import ClientError, UsageError
 from shared.billing import GroupBy
 
 if TYPE_CHECKING:  # torch takes seconds to import, and most commands do not need it
-    from client.buying.cache import EmbeddingCache
-    from client.buying.teacher import Teacher
-    from client.buying.vendor_api import VendorClient
-    from client.run_folder import RunConfig, RunFolder
+    from client.connection import Connection
+    from client.learning.student import Student
+    from client.run_folder import RunConfig
 
 app = typer.Typer(
     name="client",
@@ -34,12 +28,8 @@ app = typer.Typer(
 INTERRUPTED = 130
 
 
-class MethodName(StrEnum):
-    """The names of client/learning/methods.py, which is not imported before it is needed."""
-
-    VL2V_ADIP = "vl2v-adip"
-    ERM = "erm"
-
+# The names of client/learning/methods.py, which is not imported before it is needed.
+MethodName = Literal["vl2v-adip", "erm"]
 
 DataOption = Annotated[
     Path, typer.Option("--data", help="Folder of images: ROOT/<domain>/<class>/<image>.", show_default=False)
@@ -98,7 +88,7 @@ def distill(
     out: Annotated[
         Path | None, typer.Option("--out", help="The run's directory (default: runs/...).")
     ] = None,
-    method: MethodOption = MethodName.VL2V_ADIP,
+    method: MethodOption = "vl2v-adip",
     student: StudentOption = DEFAULT_STUDENT,
     image_size: SizeOption = None,
     steps: StepsOption = None,
@@ -118,41 +108,32 @@ def distill(
 
     Example: client distill --data icons --target-domain pixel --budget 2000
     """
+    from client.connection import Connection
     from client.distillation import Distillation
     from client.run_folder import RunFolder, default_run_path
+    from client.tables import print_summary
 
-    if dry_run:
-        plan(
-            data,
-            target_domain,
-            budget,
-            method,
-            student,
-            image_size,
-            steps,
-            seed,
-            vendor,
-            api_key_file,
-            cache,
-            as_json,
-        )
-        return
     config = _config(data, target_domain, method, student, image_size, steps, seed)
-    if budget is None and method is not MethodName.ERM:
+    if budget is None and method != "erm" and not dry_run:
         raise UsageError(
             "Say how many queries may be paid for: --budget N. `client plan` shows how many it takes."
         )
+    display = Display()
+    connection = Connection(vendor, api_key_file, cache, display)
+    if dry_run:
+        _show_plan(config, connection, budget, as_json=as_json)
+        return
     run = RunFolder(out or default_run_path(config))
     run_id = run.begin(config)
-    display = Display()
-    with _teacher(
-        vendor, api_key_file, cache, display, method, run_id=run_id, budget=budget, run=run
-    ) as teacher:
+    teacher_or_none = (
+        nullcontext() if method == "erm" else connection.teacher(run_id=run_id, budget=budget, run=run)
+    )
+    with teacher_or_none as teacher:
         summary = Distillation(config, run, teacher, display, device=_device(device)).execute()
     if as_json:
-        print(json.dumps(summary, indent=2))
+        _print_json(summary)
     else:
-        _print_summary(summary, run)
+        print_summary(summary, run)
 
 
 @app.command()
@@ -160,7 +141,7 @@ def plan(
     data: DataOption,
     target_domain: TargetOption,
     budget: BudgetOption = None,
-    method: MethodOption = MethodName.VL2V_ADIP,
+    method: MethodOption = "vl2v-adip",
     student: StudentOption = DEFAULT_STUDENT,
     image_size: SizeOption = None,
     steps: StepsOption = None,
@@ -174,21 +155,10 @@ def plan(
 
     Example: client plan --data icons --target-domain pixel --budget 2000
     """
-    from client.sources import describe_plan, read_sources
+    from client.connection import Connection
 
     config = _config(data, target_domain, method, student, image_size, steps, seed)
-    display = Display()
-    with _teacher(vendor, api_key_file, cache, display, method, run_id="plan", budget=budget) as teacher:
-        sources = read_sources(config, display)
-        if teacher is None:
-            described = describe_plan(config, sources, None, None)
-        else:
-            purchase = teacher.plan(sources.prompts, sources.images, sources.strata, seed=seed)
-            described = describe_plan(config, sources, teacher.model, purchase)
-    if as_json:
-        print(json.dumps(described, indent=2))
-    else:
-        _print_plan(described, display)
+    _show_plan(config, Connection(vendor, api_key_file, cache, Display()), budget, as_json=as_json)
 
 
 @app.command()
@@ -207,21 +177,16 @@ def evaluate(
     """
     from client.data.domains import list_folder
     from client.distillation import evaluate_domains
+    from client.tables import percent, print_table
 
     model, classes = _load(run, device)
     folder = list_folder(data)
     accuracy = evaluate_domains(model, classes, folder, domain or list(folder.domains), Display())
     if as_json:
-        print(
-            json.dumps(
-                {name: {"accuracy": d.accuracy, "images": d.images} for name, d in accuracy.items()}, indent=2
-            )
-        )
-        return
-    table = _table("domain", "accuracy (%)", "images")
-    for name, result in accuracy.items():
-        table.add_row(name, f"{100 * result.accuracy:.1f}", str(result.images))
-    Console().print(table)
+        _print_json({name: {"accuracy": d.accuracy, "images": d.images} for name, d in accuracy.items()})
+    else:
+        rows = [(name, percent(d.accuracy), d.images) for name, d in accuracy.items()]
+        print_table(("domain", "accuracy (%)", "images"), rows)
 
 
 @app.command()
@@ -239,24 +204,18 @@ def predict(
     Example: client predict runs/icons-pixel-vl2v-adip-seed0 cat.png dog.png --top 3
     """
     from client.prediction import classify
+    from client.tables import print_predictions
 
     model, classes = _load(run, device)
     predictions, unreadable = classify(model, classes, images, top=top)
     display = Display()
     for path, reason in unreadable.items():
         display.note(f"Skipped {path}: {reason}")
+    ranked = {str(path): classes for path, classes in predictions.items()}
     if as_json:
-        print(
-            json.dumps(
-                [{"image": str(path), "classes": ranked} for path, ranked in predictions.items()], indent=2
-            )
-        )
+        _print_json([{"image": image, "classes": classes} for image, classes in ranked.items()])
     else:
-        table = _table("image", "class", "probability (%)")
-        for path, ranked in predictions.items():
-            for position, (name, probability) in enumerate(ranked.items()):
-                table.add_row("" if position else str(path), name, f"{100 * probability:.1f}")
-        Console().print(table)
+        print_predictions(ranked)
     if unreadable:
         raise typer.Exit(1)
 
@@ -294,23 +253,24 @@ def embed(
 
     Example: client embed --text "a photo of a cat" --images photos --out embeddings.npy
     """
+    from client.connection import Connection
     from client.embedding import check_output, collect_queries, embed_to_file, run_id_of
 
     check_output(out)
     display = Display()
     queries, unreadable = collect_queries(text or [], images or [])
     run_id = run_id_of(queries)
-    with _teacher(
-        vendor, api_key_file, cache, display, MethodName.VL2V_ADIP, run_id=run_id, budget=budget
-    ) as teacher:
-        assert teacher is not None
-        with display.track("Embedding", len(queries)) as advance:
-            purchase, rows = embed_to_file(
-                teacher,
-                queries,
-                out,
-                lambda p: advance(len(queries) - p.total + p.done, f"{p.cost_micros} micros"),
-            )
+    connection = Connection(vendor, api_key_file, cache, display)
+    with (
+        connection.teacher(run_id=run_id, budget=budget) as teacher,
+        display.track("Embedding", len(queries)) as advance,
+    ):
+        purchase, rows = embed_to_file(
+            teacher,
+            queries,
+            out,
+            lambda p: advance(len(queries) - p.total + p.done, f"{p.cost_micros} micros"),
+        )
     skipped = {str(path): reason for path, reason in unreadable.items()}
     skipped |= {query.name: reason for query, reason in purchase.refused.items()}
     for name, reason in skipped.items():
@@ -321,7 +281,7 @@ def embed(
     )
     if as_json:
         bought = {"queries_bought": purchase.bought, "cost_micros": purchase.cost_micros}
-        print(json.dumps({"out": str(out), "rows": rows, **bought, "skipped": skipped}, indent=2))
+        _print_json({"out": str(out), "rows": rows, **bought, "skipped": skipped})
 
 
 @app.command()
@@ -331,19 +291,14 @@ def models(vendor: VendorOption = DEFAULT_VENDOR, as_json: JsonOption = False) -
     Example: client models --vendor http://127.0.0.1:8000
     """
     from client.buying.vendor_api import VendorClient
+    from client.tables import print_models
 
     with VendorClient(vendor, None) as client:
         cards = client.models()
     if as_json:
-        print(json.dumps([card.model_dump(mode="json") for card in cards], indent=2))
-        return
-    table = _table("model", "dimensions", "micros an image", "micros a text", "fingerprint")
-    for card in cards:
-        prices = card.prices
-        table.add_row(
-            card.id, str(card.dimensions), str(prices.image_micros), str(prices.text_micros), card.fingerprint
-        )
-    Console().print(table)
+        _print_json([card.model_dump(mode="json") for card in cards])
+    else:
+        print_models(cards)
 
 
 @app.command()
@@ -357,24 +312,15 @@ def usage(
 
     Example: client usage --group-by kind
     """
-    with _vendor(vendor, api_key_file, Display()) as client:
+    from client.connection import Connection
+    from client.tables import print_usage
+
+    with Connection(vendor, api_key_file, None, Display()).vendor() as client:
         account, used = client.account(), client.usage(group_by)
     if as_json:
-        print(
-            json.dumps(
-                {"account": account.model_dump(mode="json"), "usage": used.model_dump(mode="json")}, indent=2
-            )
-        )
-        return
-    table = _table(group_by, "requests", "images", "texts", "billed queries", "cost (micros)")
-    for row in [*used.rows, used.total]:
-        numbers = (row.requests, row.images, row.texts, row.billed_queries, row.cost_micros)
-        table.add_row(row.group, *map(str, numbers))
-    Console().print(table)
-    left = (
-        "no quota" if account.quota_left is None else f"{account.quota_left} of {account.quota} queries left"
-    )
-    print(f"Account {account.account}: {left}, {account.spent_micros} micros spent.")
+        _print_json({"account": account.model_dump(mode="json"), "usage": used.model_dump(mode="json")})
+    else:
+        print_usage(account, used)
 
 
 def _config(
@@ -394,12 +340,30 @@ def _config(
     return RunConfig(
         data=str(data.resolve()),
         target_domain=target_domain,
-        method=method.value,
+        method=method,
         student=student,
         image_size=image_size or native,
         seed=seed,
         recipe=Recipe().with_steps(steps),
     )
+
+
+def _show_plan(config: "RunConfig", connection: "Connection", budget: int | None, *, as_json: bool) -> None:
+    from client.sources import describe_plan, read_sources
+    from client.tables import print_plan
+
+    sources = read_sources(config, connection.display)
+    described = describe_plan(config, sources, None, None)
+    if config.method != "erm":
+        with connection.teacher(run_id="plan", budget=budget) as teacher:
+            purchase = teacher.plan(sources.prompts, sources.images, sources.strata, seed=config.seed)
+            described = describe_plan(config, sources, teacher.model, purchase)
+    for file in described["skipped"]:
+        connection.display.note(f"Skipped {file['path']}: {file['reason']}")
+    if as_json:
+        _print_json(described)
+    else:
+        print_plan(described)
 
 
 def _device(name: str) -> str:
@@ -411,7 +375,7 @@ def _device(name: str) -> str:
         raise UsageError(f"--device {name!r} is no device: cpu, cuda, cuda:1 or auto.") from error
 
 
-def _load(run: Path, device: str) -> "tuple[Any, list[str]]":
+def _load(run: Path, device: str) -> "tuple[Student, list[str]]":
     from client.learning.student import load_student
     from client.run_folder import RunFolder
 
@@ -419,111 +383,8 @@ def _load(run: Path, device: str) -> "tuple[Any, list[str]]":
     return student.to(_device(device)), json.loads(metadata["classes"])
 
 
-def _api_key(file: Path | None) -> str | None:
-    if file is None:
-        return os.environ.get("TUITION_API_KEY")
-    try:
-        return file.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"The API key cannot be read from {file}: {error}.") from error
-
-
-def _open_cache(path: Path | None, display: Display) -> "EmbeddingCache":
-    from platformdirs import user_cache_path
-
-    from client.buying.cache import EmbeddingCache
-
-    path = path or user_cache_path("tuition") / "embeddings.db"
-    return EmbeddingCache(path, on_damage=display.note)
-
-
-@contextmanager
-def _vendor(url: str, api_key_file: Path | None, display: Display) -> "Iterator[VendorClient]":
-    from client.buying.vendor_api import VendorClient
-
-    with VendorClient(url, _api_key(api_key_file), on_wait=display.note) as client:
-        yield client
-
-
-@contextmanager
-def _teacher(
-    url: str,
-    api_key_file: Path | None,
-    cache: Path | None,
-    display: Display,
-    method: MethodName,
-    *,
-    run_id: str,
-    budget: int | None,
-    run: "RunFolder | None" = None,
-) -> "Iterator[Teacher | None]":
-    """The teacher of a run; `None` for a method that has none.
-
-    A run that has bought before goes on without a vendor that is away, if the cache has what it needs.
-    """
-    from client.buying.teacher import Teacher
-    from shared.embeddings import ModelCard
-
-    if method is MethodName.ERM:
-        yield None
-        return
-    with _vendor(url, api_key_file, display) as client, _open_cache(cache, display) as store:
-        try:
-            model = client.model()
-        except VendorUnreachable:
-            if run is None or not run.purchase.exists():
-                raise
-            display.note(f"No vendor answers at {url}; going on with what was bought.")
-            model = ModelCard.model_validate(run.read(run.plan)["model"])
-        yield Teacher(client, store, model=model, run_id=run_id, budget=budget)
-
-
-def _table(*columns: str) -> Table:
-    table = Table()
-    for position, column in enumerate(columns):
-        table.add_column(column, justify="right" if position else "left", overflow="fold")
-    return table
-
-
-def _print_summary(summary: dict[str, Any], run: "RunFolder") -> None:
-    accuracy = summary["accuracy"]
-    table = _table("domain", "accuracy (%)", "images")
-    for name, share in accuracy["by_domain"].items():
-        unseen = " (unseen)" if name == summary["target_domain"] else ""
-        table.add_row(name + unseen, f"{100 * share:.1f}", str(accuracy["images_by_domain"][name]))
-    table.add_section()
-    table.add_row("in-domain", f"{100 * accuracy['in_domain']:.1f}", "")
-    table.add_row("out-of-domain", f"{100 * accuracy['out_of_domain']:.1f}", "")
-    Console().print(table)
-    print(
-        f"Bought {summary['queries_bought']} queries for {summary['cost_micros']} micros; "
-        f"{summary['queries_cached']} came from the cache."
-    )
-    print(f"Report:  {run.report}\nStudent: {run.student}")
-
-
-def _print_plan(described: dict[str, Any], display: Display) -> None:
-    for file in described["skipped"]:
-        display.note(f"Skipped {file['path']}: {file['reason']}")
-    table = _table("domain", "images")
-    for name, count in described["images_by_domain"].items():
-        table.add_row(name, str(count))
-    Console().print(table)
-    print(
-        f"{described['train_images']} training images, {described['holdout_images']} held out for selection."
-    )
-    purchase = described["purchase"]
-    if purchase is None:
-        print(f"The method {described['method']} buys nothing.")
-        return
-    needed = purchase["prompts"] + purchase["images"] - purchase["duplicates"]
-    print(
-        f"Needs {needed} queries ({purchase['prompts']} class prompts, {purchase['images']} images, "
-        f"{purchase['duplicates']} duplicates bought once): {purchase['cached']} are in the cache, "
-        f"{purchase['to_buy']} would be bought for {purchase['cost_micros']} micros."
-    )
-    if purchase["unaffordable"]:
-        print(f"{purchase['unaffordable']} are beyond the budget and would go without.")
+def _print_json(data: object) -> None:
+    print(json.dumps(data, indent=2))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -12,6 +12,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 _LINE_EVERY = 5.0
 
 
+def printable(text: str) -> str:
+    """Text from outside, without what a terminal would obey."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
 class Display:
     """Notes and progress."""
 
@@ -20,7 +25,7 @@ class Display:
 
     def note(self, text: str) -> None:
         """Say one thing; text from outside cannot style or move anything."""
-        self._console.print(escape("".join(c if c.isprintable() else "?" for c in text)), soft_wrap=True)
+        self._console.print(escape(printable(text)), soft_wrap=True)
 
     @contextmanager
     def track(self, title: str, total: int) -> Iterator[Callable[[int, str], None]]:

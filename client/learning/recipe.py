@@ -35,9 +35,7 @@ class Recipe:
     evaluations: int = 10
 
     def with_steps(self, steps: int | None) -> "Recipe":
-        """The same protocol with so many distillation steps; a much shorter run is aligned in less time too."""
-        return (
-            self
-            if steps is None
-            else replace(self, steps=steps, align_steps=min(self.align_steps, 4 * steps))
-        )
+        """The same protocol with so many distillation steps; a very short run is aligned shortly too."""
+        if steps is None:
+            return self
+        return replace(self, steps=steps, align_steps=min(self.align_steps, 4 * steps))

@@ -1,0 +1,62 @@
+"""Which vendor, key and cache a command works with, and what is opened of them."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from platformdirs import user_cache_path
+
+from client.buying.cache import EmbeddingCache
+from client.buying.teacher import Teacher
+from client.buying.vendor_api import VendorClient
+from client.display import Display
+from client.errors import UsageError, VendorUnreachable
+from client.run_folder import RunFolder
+from shared.embeddings import ModelCard
+
+
+@dataclass(frozen=True)
+class Connection:
+    """The options --vendor, --api-key-file (`None`: TUITION_API_KEY) and --cache (`None`: the usual one)."""
+
+    vendor_url: str
+    api_key_file: Path | None
+    cache_file: Path | None
+    display: Display
+
+    @contextmanager
+    def vendor(self) -> Iterator[VendorClient]:
+        """The vendor.
+
+        Raises:
+            UsageError: the key's file cannot be read, or there is no such URL.
+        """
+        with VendorClient(self.vendor_url, self._api_key(), on_wait=self.display.note) as client:
+            yield client
+
+    @contextmanager
+    def teacher(self, *, run_id: str, budget: int | None, run: RunFolder | None = None) -> Iterator[Teacher]:
+        """The teacher of a run.
+
+        A `run` that has bought goes on without a vendor that is away, if the cache has what it needs.
+        """
+        cache_file = self.cache_file or user_cache_path("tuition") / "embeddings.db"
+        with self.vendor() as client, EmbeddingCache(cache_file, on_damage=self.display.note) as cache:
+            try:
+                model = client.model()
+            except VendorUnreachable:
+                if run is None or not run.purchase.exists():
+                    raise
+                self.display.note(f"No vendor answers at {self.vendor_url}; going on with what was bought.")
+                model = ModelCard.model_validate(run.read(run.plan)["model"])
+            yield Teacher(client, cache, model=model, run_id=run_id, budget=budget)
+
+    def _api_key(self) -> str | None:
+        if self.api_key_file is None:
+            return os.environ.get("TUITION_API_KEY")
+        try:
+            return self.api_key_file.read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"The API key cannot be read from {self.api_key_file}: {error}.") from error

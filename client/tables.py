@@ -1,0 +1,105 @@
+"""What commands print for people, on standard output."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from client.display import printable
+from client.run_folder import RunFolder
+from shared.billing import AccountStatus, UsageReport
+from shared.embeddings import ModelCard
+
+
+def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+    """A table, its first column on the left and the others on the right. Names cannot style anything."""
+    table = Table()
+    for position, column in enumerate(columns):
+        table.add_column(column, justify="right" if position else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(printable(str(cell))) for cell in row))
+    Console().print(table)
+
+
+def percent(share: float) -> str:
+    """A share from 0 to 1 in %, to a tenth."""
+    return f"{100 * share:.1f}"
+
+
+def print_summary(summary: Mapping[str, Any], run: RunFolder) -> None:
+    """A finished run: accuracy by domain, what was bought, where the report and the student are."""
+    accuracy = summary["accuracy"]
+    rows: list[tuple[str, str, object]] = [
+        (
+            f"{name} (unseen)" if name == summary["target_domain"] else name,
+            percent(share),
+            accuracy["images_by_domain"][name],
+        )
+        for name, share in accuracy["by_domain"].items()
+    ]
+    rows += [
+        (title, percent(accuracy[title.replace("-", "_")]), "") for title in ("in-domain", "out-of-domain")
+    ]
+    print_table(("domain", "accuracy (%)", "images"), rows)
+    print(
+        f"Bought {summary['queries_bought']} queries for {summary['cost_micros']} micros; "
+        f"{summary['queries_cached']} came from the cache."
+    )
+    print(f"Report:  {run.report}\nStudent: {run.student}")
+
+
+def print_plan(plan: Mapping[str, Any]) -> None:
+    """What a run would use, buy and cost."""
+    print_table(("domain", "images"), plan["images_by_domain"].items())
+    print(f"{plan['train_images']} training images, {plan['holdout_images']} held out for selection.")
+    purchase = plan["purchase"]
+    if purchase is None:
+        print(f"The method {plan['method']} buys nothing.")
+        return
+    needed = purchase["prompts"] + purchase["images"] - purchase["duplicates"]
+    print(
+        f"Needs {needed} queries ({purchase['prompts']} class prompts, {purchase['images']} images, "
+        f"{purchase['duplicates']} duplicates bought once): {purchase['cached']} are in the cache, "
+        f"{purchase['to_buy']} would be bought for {purchase['cost_micros']} micros."
+    )
+    if purchase["unaffordable"]:
+        print(f"{purchase['unaffordable']} are beyond the budget and would go without.")
+
+
+def print_predictions(predictions: Mapping[str, Mapping[str, float]]) -> None:
+    """The most probable classes of each image."""
+    print_table(
+        ("image", "class", "probability (%)"),
+        [
+            ("" if position else image, name, percent(probability))
+            for image, ranked in predictions.items()
+            for position, (name, probability) in enumerate(ranked.items())
+        ],
+    )
+
+
+def print_models(cards: Iterable[ModelCard]) -> None:
+    """The models for sale."""
+    columns = ("model", "dimensions", "micros an image", "micros a text", "fingerprint")
+    print_table(
+        columns,
+        [(c.id, c.dimensions, c.prices.image_micros, c.prices.text_micros, c.fingerprint) for c in cards],
+    )
+
+
+def print_usage(account: AccountStatus, used: UsageReport) -> None:
+    """What an account used, was billed, and has left."""
+    columns = (used.group_by, "requests", "images", "texts", "billed queries", "cost (micros)")
+    print_table(
+        columns,
+        [
+            (r.group, r.requests, r.images, r.texts, r.billed_queries, r.cost_micros)
+            for r in [*used.rows, used.total]
+        ],
+    )
+    left = (
+        "no quota" if account.quota_left is None else f"{account.quota_left} of {account.quota} queries left"
+    )
+    print(f"Account {account.account}: {left}, {account.spent_micros} micros spent.")
