@@ -21,6 +21,7 @@ def test_every_request_is_logged_without_its_key_and_its_payload(
         answer = vendor.embed(
             key, {"text": "a very private text"}, headers={"idempotency-key": "private too"}
         )
+        wait_until(lambda: "request" in caplog.messages)  # it is written once the answer is out
     lines = [JsonFormatter().format(record) for record in caplog.records]
     (line,) = [json.loads(each) for each in lines if answer.headers["x-request-id"] in each]
     assert (line["method"], line["path"], line["status"]) == ("POST", "/embed", 200)
