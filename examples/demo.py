@@ -68,6 +68,11 @@ def step(text: str) -> None:
     console.rule(f"[bold]{text}", align="left")
 
 
+def shown(path: Path) -> str:
+    """A path as a person in the project's folder would type it."""
+    return os.path.relpath(path, ROOT)
+
+
 def run(program: str, *arguments: str, environment: dict[str, str] | None = None) -> None:
     """Run one of the two commands as a person would, its output going where ours goes."""
     console.print(f"[dim]$ {program} {' '.join(arguments)}[/]")
@@ -143,11 +148,11 @@ def distill(method: str, environment: dict[str, str]) -> Path:
     out = HOME / f"{method}-{number}"
     where = [
         "--data",
-        str(data.relative_to(ROOT)),
+        shown(data),
         "--target-domain",
         TARGET,
         "--out",
-        str(out.relative_to(ROOT)),
+        shown(out),
     ]
     how = ["--method", method, "--budget", str(BUDGET), "--image-size", "64", "--steps", str(STEPS)]
     run("client", "distill", *where, *how, environment=environment)
@@ -181,11 +186,11 @@ def show(runs: dict[str, Path], *, seconds: float) -> None:
         )
     console.print()
     Console().print(table)
-    best = runs["vl2v-adip"].relative_to(ROOT)
+    best = runs["vl2v-adip"]
     if summaries["vl2v-adip"]["queries_bought"] == 0:
         print("Bought nothing: every embedding came from the cache.")
-    print(f"Report:  {best / 'report.html'}")
-    print(f"Student: {best / 'student.safetensors'}")
+    print(f"Report:  {shown(best / 'report.html')}")
+    print(f"Student: {shown(best / 'student.safetensors')}")
     print(f"Took {seconds:.0f} seconds, on a short schedule; docs/results.md has the full one.")
 
 

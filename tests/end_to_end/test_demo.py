@@ -1,0 +1,81 @@
+"""`make demo`'s script on a toy folder: it buys once, and leaves nothing running."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from examples import demo
+from tests.client.toy import make_folder
+from tests.vendor_process import wait_until
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc for what is left running")
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    home = tmp_path / ".demo"
+    make_folder(home / "icons", images=6)
+    return home
+
+
+def _start(home: Path, steps: int) -> "subprocess.Popen[str]":
+    script = f"""
+        import sys
+        from pathlib import Path
+        from examples import demo
+        demo.HOME, demo.TARGET, demo.STEPS = Path({str(home)!r}), "red", {steps}
+        sys.exit(demo.main())
+    """
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        cwd=demo.ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def _vendor_pids(home: Path) -> list[str]:
+    """The processes that have the demo's books open by their environment."""
+    found = []
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if str(home / "vendor.db").encode() in environment.read_bytes():
+                found.append(environment.parent.name)
+        except OSError:
+            continue
+    return found
+
+
+def test_the_demo_buys_once_and_shows_its_table(home: Path) -> None:
+    for number, expected in (
+        (1, "Bought 31 queries"),
+        (2, "Bought nothing: every embedding came from the cache."),
+    ):
+        process = _start(home, steps=4)
+        out, _ = process.communicate()
+        assert process.returncode == 0, out
+        assert expected in out
+        assert "red (unseen)" in out
+        assert "4 steps" in out
+        assert (home / f"vl2v-adip-{number}" / "report.html").exists()
+    assert not _vendor_pids(home)
+
+
+def test_an_interrupted_demo_leaves_nothing_running_and_says_that_it_goes_on(home: Path) -> None:
+    process = _start(home, steps=4000)
+    wait_until(lambda: (home / "erm-1" / "metrics.jsonl").exists(), seconds=60)
+    assert _vendor_pids(home)
+    os.killpg(process.pid, signal.SIGINT)
+    out, _ = process.communicate()
+    assert process.returncode == 130, out
+    assert "goes on from here" in out
+    assert not _vendor_pids(home)
+    assert not (home / "erm-2").exists()
