@@ -123,13 +123,14 @@ def distill(
     if dry_run:
         _show_plan(config, connection, budget, as_json=as_json)
         return
+    place = _device(device)
     run = RunFolder(out or default_run_path(config))
     run_id = run.begin(config)
     teacher_or_none = (
         nullcontext() if method == "erm" else connection.teacher(run_id=run_id, budget=budget, run=run)
     )
     with teacher_or_none as teacher:
-        summary = Distillation(config, run, teacher, display, device=_device(device)).execute()
+        summary = Distillation(config, run, teacher, display, device=place).execute()
     if as_json:
         _print_json(summary)
     else:
@@ -214,7 +215,7 @@ def predict(
     ranked = {str(path): classes for path, classes in predictions.items()}
     if as_json:
         _print_json([{"image": image, "classes": classes} for image, classes in ranked.items()])
-    else:
+    elif ranked:
         print_predictions(ranked)
     if unreadable:
         raise typer.Exit(1)
@@ -369,10 +370,15 @@ def _show_plan(config: "RunConfig", connection: "Connection", budget: int | None
 def _device(name: str) -> str:
     import torch
 
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        return str(torch.device(name)) if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    except RuntimeError as error:
-        raise UsageError(f"--device {name!r} is no device: cpu, cuda, cuda:1 or auto.") from error
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UsageError(
+            f"--device {name!r} cannot be used on this machine; auto takes what there is."
+        ) from error
+    return name
 
 
 def _load(run: Path, device: str) -> "tuple[Student, list[str]]":

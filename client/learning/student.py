@@ -226,7 +226,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
             return tensors, dict(file.metadata() or {})
     except FileNotFoundError as error:
-        raise ClientError(f"{path} does not exist.") from error
+        raise ClientError(f"{path} does not exist. Is its folder a run that has finished?") from error
     except (SafetensorError, OSError) as error:
         raise ClientError(f"{path} is damaged or is not a safetensors file.") from error
 

@@ -199,6 +199,7 @@ def test_bad_images_are_skipped_and_listed(client: Command) -> None:
         ("", {"--student": "resnet5"}, 2, "resnet50"),
         ("", {"--vendor": "http://127.0.0.1:9"}, 1, "No vendor answers at http://127.0.0.1:9"),
         ("", {"--device": "quantum"}, 2, "quantum"),
+        ("", {"--device": "cuda:99"}, 2, "cuda:99"),
         ("key", {}, 1, "TUITION_API_KEY"),
         ("no key", {}, 1, "TUITION_API_KEY"),
         ("", {"--budget": "-1"}, 2, "--budget"),
