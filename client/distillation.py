@@ -18,6 +18,7 @@ from client.data.domains import ImageFolder, Skipped, relative
 from client.data.images import PixelStore
 from client.display import Display
 from client.errors import BudgetExhausted, ClientError, DataError, FingerprintChanged
+from client.learning.averaging import Kept
 from client.learning.losses import teacher_targets
 from client.learning.methods import METHODS, Method
 from client.learning.stages import TrainingSet, align, align_features, class_scores, distill
@@ -185,9 +186,10 @@ class Distillation:
         ).to(self._device)
         if self._method.aligns:
             self._align(student, data, stamp)
-        self._distill(student, data, stamp)
+        kept = self._distill(student, data, stamp)
         metadata = {
             "stamp": stamp,
+            "steps_kept": json.dumps([kept.first, kept.last]),
             "method": config.method,
             "classes": json.dumps(sources.folder.classes),
         }
@@ -216,13 +218,13 @@ class Distillation:
                 )
         save_tensors(student.projector.state_dict(), self._run.aligned, {"stamp": stamp})
 
-    def _distill(self, student: Student, data: TrainingSet, stamp: str) -> None:
+    def _distill(self, student: Student, data: TrainingSet, stamp: str) -> Kept:
         recipe, run = self._config.recipe, self._run
         resume = self._load_checkpoint(stamp)
         run.forget("distill", after_step=resume["step"] if resume else 0)
         title = "Distilling" if self._method.uses_teacher else "Fine-tuning"
         with self._timed("distill"), self._display.track(title, recipe.steps) as advance:
-            distill(
+            return distill(
                 student,
                 data,
                 self._method,
@@ -291,8 +293,6 @@ class Distillation:
     def _summarise(self, evaluation: Evaluation, sources: Sources) -> dict[str, Any]:
         run = self._run
         purchase = run.read(run.purchase) if self._method.uses_teacher else {}
-        evaluated = [row for row in run.rows() if row["stage"] == "distill" and "holdout_accuracy" in row]
-        best = max(evaluated, key=lambda row: (row["holdout_accuracy"], -row["holdout_loss"], row["step"]))
         return {
             "method": self._config.method,
             "student": self._config.student,
@@ -300,7 +300,7 @@ class Distillation:
             "target_domain": sources.target,
             "seed": self._config.seed,
             "steps": self._config.recipe.steps,
-            "best_step": best["step"],
+            "steps_kept": json.loads(load_tensors(run.student)[1]["steps_kept"]),
             "accuracy": evaluation.to_json(),
             "queries_bought": purchase.get("queries_bought", 0),
             "queries_cached": purchase.get("queries_cached", 0),

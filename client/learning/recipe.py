@@ -1,6 +1,7 @@
 """Every number that shapes a training run, named; a run's config.json holds all of them."""
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -14,10 +15,22 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A training protocol.
+    """A training protocol; the defaults are Tuition's own (docs/method.md says how they were found).
 
     Steps are optimiser steps; each takes `images_per_domain` images from every source domain.
-    Learning rates are Adam's, warmed up over `warmup` of the steps and then decayed by a cosine to zero.
+
+    Attributes:
+        image_weight: the paper's lambda: how much the image's embedding counts beside the class text's.
+        holdout: the share of each source domain that is held out for selection.
+        augmentation: the student's random view.
+        align_views: random views of each image on whose features the projector is aligned.
+        align_steps, align_images_per_domain, align_learning_rate: of the align stage.
+        steps, images_per_domain, learning_rate: of the distill stage (of fine-tuning, for ERM).
+        frozen: the share of the backbone's first layer groups that is left as it is.
+        cosine: whether rates are warmed up over `warmup` of the steps and then led to zero, or constant.
+        warmup: see `cosine`.
+        evaluations: how often the hold-outs are scored.
+        selection: "best", the state that is best on the hold-outs, or "swad", a mean over many.
     """
 
     image_weight: float = 0.5
@@ -31,11 +44,29 @@ class Recipe:
     images_per_domain: int = 16
     learning_rate: float = 1e-3
     frozen: float = 0.375
+    cosine: bool = True
     warmup: float = 0.05
     evaluations: int = 10
+    selection: Literal["best", "swad"] = "best"
 
     def with_steps(self, steps: int | None) -> "Recipe":
         """The same protocol with so many distillation steps; a very short run is aligned shortly too."""
         if steps is None:
             return self
         return replace(self, steps=steps, align_steps=min(self.align_steps, 4 * steps))
+
+
+# What the paper and its released code train with (DomainBed's protocol, with SWAD).
+PAPER = Recipe(
+    align_steps=5000,
+    align_images_per_domain=32,
+    align_learning_rate=5e-5,
+    steps=5000,
+    images_per_domain=32,
+    learning_rate=5e-5,
+    frozen=0.0,
+    cosine=False,
+    evaluations=25,
+    selection="swad",
+)
+RECIPES = {"default": Recipe(), "paper": PAPER}

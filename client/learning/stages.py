@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from client.learning.augmentation import Transform, plain_view, random_view, to_batch
+from client.learning.averaging import BestState, Kept, LossValley, Score, Selection
 from client.learning.methods import Method
 from client.learning.recipe import Recipe
 from client.learning.student import Student
@@ -19,7 +20,6 @@ from client.learning.training import (
     DomainBatches,
     Progress,
     Schedule,
-    Score,
     predict,
     score,
     step_seed,
@@ -106,7 +106,9 @@ def align(
         view = torch.randint(len(views), rows.shape, generator=generator)
         return views[view, rows].to(device), targets[rows].to(device)
 
-    schedule = Schedule(recipe.align_steps, recipe.align_learning_rate, recipe.warmup, recipe.evaluations)
+    schedule = Schedule(
+        recipe.align_steps, recipe.align_learning_rate, recipe.evaluations, recipe.cosine, recipe.warmup
+    )
     train(
         student.projector,
         list(student.projector.parameters()),
@@ -127,10 +129,10 @@ def distill(
     resume: Checkpoint | None = None,
     save: Callable[[Checkpoint], None] = lambda _: None,
     on_step: Callable[[Progress], None] = lambda _: None,
-) -> None:
+) -> Kept:
     """Train what `method` trains on augmented pixels (paper, section 4.2, "Distill"), in place.
 
-    The state that is best on the hold-outs is kept.
+    Returns which steps the recipe's selection kept, by the hold-outs.
     """
     device = _device(student)
     draw = DomainBatches(data.domains[data.train], per_domain=recipe.images_per_domain, seed=seed)
@@ -147,7 +149,8 @@ def distill(
     def evaluate() -> Score:
         return score(class_scores(student, data.images, data.holdout), data.labels[data.holdout])
 
-    schedule = Schedule(recipe.steps, recipe.learning_rate, recipe.warmup, recipe.evaluations)
+    schedule = Schedule(recipe.steps, recipe.learning_rate, recipe.evaluations, recipe.cosine, recipe.warmup)
+    selection: Selection = LossValley() if recipe.selection == "swad" else BestState()
     train(
         student,
         student.trainable(method.trains, frozen=recipe.frozen),
@@ -155,10 +158,12 @@ def distill(
         method.loss,
         schedule,
         evaluate=evaluate,
+        selection=selection,
         resume=resume,
         save=save,
         on_step=on_step,
     )
+    return selection.kept()
 
 
 def class_scores(student: Student, images: Images, positions: Sequence[int]) -> Tensor:

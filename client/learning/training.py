@@ -1,7 +1,7 @@
 """The only training loop, and the batches and validation that it is given."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from client.learning.averaging import Score, Selection
 from client.learning.methods import Loss
 from client.learning.student import Student
 
@@ -18,37 +19,32 @@ Checkpoint = dict[str, Any]
 
 @dataclass(frozen=True)
 class Schedule:
-    """Linear warm-up to `learning_rate`, then a cosine to zero; evaluated and saved `evaluations` times."""
+    """Steps, counted from 1; the learning rate of each; after which of them the model is evaluated and saved.
+
+    The rate is constant, or with `cosine` warmed up over a share `warmup` of the steps and then led to zero.
+    """
 
     steps: int
     learning_rate: float
-    warmup: float
     evaluations: int
+    cosine: bool
+    warmup: float = 0.0
 
     def rate(self, step: int) -> float:
-        """The learning rate of a step, counted from 0."""
+        """The learning rate of a step."""
+        if not self.cosine:
+            return self.learning_rate
         warm = max(1, round(self.warmup * self.steps))
-        if step < warm:
-            return self.learning_rate * (step + 1) / warm
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, self.steps - warm)))
+        if step <= warm:
+            return self.learning_rate * step / warm
+        done = (step - 1 - warm) / max(1, self.steps - warm)
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
     def evaluates_after(self, step: int) -> bool:
         """Whether the model is evaluated after this step: evenly spread, and always after the last."""
         every = max(1, self.steps // self.evaluations)
-        left = self.steps - step - 1
-        return left == 0 or (left >= every and (step + 1) % every == 0)
-
-
-@dataclass(frozen=True)
-class Score:
-    """How a model does on held-out images; `better_than` decides which checkpoint is kept."""
-
-    accuracy: float
-    loss: float
-
-    def better_than(self, other: "Score | None") -> bool:
-        """Higher accuracy, or equal accuracy and no higher loss."""
-        return other is None or (self.accuracy, -self.loss) >= (other.accuracy, -other.loss)
+        left = self.steps - step
+        return left == 0 or (left >= every and step % every == 0)
 
 
 @dataclass(frozen=True)
@@ -90,6 +86,7 @@ def train(
     schedule: Schedule,
     *,
     evaluate: Callable[[], Score] | None = None,
+    selection: Selection | None = None,
     resume: Checkpoint | None = None,
     save: Callable[[Checkpoint], None] = lambda _: None,
     on_step: Callable[[Progress], None] = lambda _: None,
@@ -99,8 +96,8 @@ def train(
     Args:
         module: maps a batch's inputs to outputs; everything that is not in `parameters` stays as it is.
         batch_at: inputs and targets of a step, the same whenever it is asked.
-        evaluate: scores the module on held-out images. The best state is what the module has in the end;
-            without it, the last.
+        evaluate: scores the module on held-out images.
+        selection: decides by the scores which weights the module has in the end; without it, the last.
         resume: what `save` was given by an earlier, interrupted call with the same arguments.
         save: called after every evaluation but the last.
         on_step: called after every step.
@@ -108,15 +105,15 @@ def train(
     module.requires_grad_(False)
     trained = [parameter.requires_grad_(True) for parameter in parameters]
     optimiser = torch.optim.Adam(trained, lr=schedule.learning_rate)
-    best: Score | None = None
-    best_state: Mapping[str, Tensor] = {}
     start = 0
     if resume is not None:
+        start = resume["step"]
         module.load_state_dict(resume["module"])
         optimiser.load_state_dict(resume["optimiser"])
-        start, best, best_state = resume["step"], Score(*resume["best"]), resume["best_state"]
+        if selection is not None:
+            selection.restore(resume["selection"])
 
-    for step in range(start, schedule.steps):
+    for step in range(start + 1, schedule.steps + 1):
         module.train()
         for group in optimiser.param_groups:
             group["lr"] = schedule.rate(step)
@@ -127,25 +124,25 @@ def train(
         optimiser.step()
 
         score = None
+        if selection is not None:
+            selection.stepped(module.state_dict(), step)
         if evaluate is not None and schedule.evaluates_after(step):
             score = evaluate()
-            if score.better_than(best):
-                best, best_state = score, {k: v.clone() for k, v in module.state_dict().items()}
-            assert best is not None
-            if step + 1 < schedule.steps:
+            if selection is not None:
+                selection.evaluated(module.state_dict(), step, score)
+            if step < schedule.steps:
                 save(
                     {
-                        "step": step + 1,
+                        "step": step,
                         "module": module.state_dict(),
                         "optimiser": optimiser.state_dict(),
-                        "best": (best.accuracy, best.loss),
-                        "best_state": best_state,
+                        "selection": None if selection is None else selection.checkpoint(),
                     }
                 )
-        on_step(Progress(step + 1, loss.item(), score))
+        on_step(Progress(step, loss.item(), score))
 
-    if best_state:
-        module.load_state_dict(best_state)
+    if selection is not None:
+        module.load_state_dict(selection.kept().state)
     module.eval()
 
 

@@ -18,13 +18,21 @@ def render_report(summary: Row, plan: Row, metrics: Sequence[Row]) -> str:
     """
     evaluated = [row for row in metrics if row["stage"] == "distill" and "holdout_accuracy" in row]
     page = _environment().get_template("report.html")
-    return page.render(summary=summary, plan=plan, domains=_domains(summary, plan), evaluated=evaluated)
+    return page.render(**_shared(summary, plan), evaluated=evaluated)
 
 
 def render_model_card(summary: Row, plan: Row) -> str:
     """The model card in Markdown; arguments as for `render_report`."""
     page = _environment().get_template("model_card.md")
-    return page.render(summary=summary, plan=plan, domains=_domains(summary, plan))
+    return page.render(**_shared(summary, plan))
+
+
+def _shared(summary: Row, plan: Row) -> dict[str, Any]:
+    first, last = summary["steps_kept"]
+    kept = f"the state after step {last} was best on the source hold-outs and is the one saved"
+    if first < last:
+        kept = f"the mean of the states after steps {first} to {last} is the one saved (SWAD)"
+    return {"summary": summary, "plan": plan, "domains": _domains(summary, plan), "kept": kept}
 
 
 def _environment() -> Environment:

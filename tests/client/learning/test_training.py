@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from client.learning.averaging import BestState, LossValley, Score, Selection
 from client.learning.losses import cosine_loss
-from client.learning.training import Checkpoint, DomainBatches, Progress, Schedule, Score, step_seed, train
+from client.learning.training import Checkpoint, DomainBatches, Progress, Schedule, step_seed, train
 
-SCHEDULE = Schedule(steps=20, learning_rate=0.05, warmup=0.1, evaluations=4)
+SCHEDULE = Schedule(steps=20, learning_rate=0.05, evaluations=4, cosine=True, warmup=0.1)
 
 
 def _module() -> nn.Module:
@@ -37,7 +38,7 @@ def _evaluate(module: nn.Module) -> Callable[[], Score]:
 
 
 def test_the_schedule_warms_up_and_ends_at_zero() -> None:
-    rates = [SCHEDULE.rate(step) for step in range(20)]
+    rates = [SCHEDULE.rate(step) for step in range(1, 21)]
     assert rates[:3] == [0.025, 0.05, 0.05]
     assert all(a >= b for a, b in pairwise(rates[1:]))
     assert rates[-1] < 0.001
@@ -45,17 +46,19 @@ def test_the_schedule_warms_up_and_ends_at_zero() -> None:
 
 @pytest.mark.parametrize(("steps", "evaluations"), [(20, 4), (7, 3), (3, 10), (601, 10), (1, 1)])
 def test_evaluations_are_spread_and_end_with_the_last_step(steps: int, evaluations: int) -> None:
-    schedule = Schedule(steps, 0.1, 0.1, evaluations)
-    after = [step for step in range(steps) if schedule.evaluates_after(step)]
-    assert after[-1] == steps - 1
+    schedule = Schedule(steps, 0.1, evaluations, cosine=False)
+    after = [step for step in range(1, steps + 1) if schedule.evaluates_after(step)]
+    assert after[-1] == steps
     assert len(after) == min(steps, evaluations)
 
 
-def test_a_resumed_run_ends_in_the_same_weights() -> None:
+@pytest.mark.parametrize("select", [BestState, LossValley])
+def test_a_resumed_run_ends_in_the_same_weights(select: Callable[[], Selection]) -> None:
     unbroken = _module()
     train(
-        unbroken, list(unbroken.parameters()), _batch_at, cosine_loss, SCHEDULE, evaluate=_evaluate(unbroken)
-    )
+        unbroken, list(unbroken.parameters()), _batch_at, cosine_loss, SCHEDULE,
+        evaluate=_evaluate(unbroken), selection=select(),
+    )  # fmt: skip
 
     saved: list[Checkpoint] = []
     broken = _module()
@@ -70,13 +73,13 @@ def test_a_resumed_run_ends_in_the_same_weights() -> None:
     with pytest.raises(KeyboardInterrupt):
         train(
             broken, list(broken.parameters()), _batch_at, cosine_loss, SCHEDULE,
-            evaluate=_evaluate(broken), save=keep, on_step=interrupt,
+            evaluate=_evaluate(broken), selection=select(), save=keep, on_step=interrupt,
         )  # fmt: skip
     assert saved[-1]["step"] == 10
     resumed = _module()
     train(
         resumed, list(resumed.parameters()), _batch_at, cosine_loss, SCHEDULE,
-        evaluate=_evaluate(resumed), resume=saved[-1],
+        evaluate=_evaluate(resumed), selection=select(), resume=saved[-1],
     )  # fmt: skip
     for name, tensor in unbroken.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
@@ -109,7 +112,15 @@ def test_the_best_state_is_kept() -> None:
         states.append(_copied(module.state_dict()))
         return next(scores)
 
-    train(module, list(module.parameters()), _batch_at, cosine_loss, SCHEDULE, evaluate=evaluate)
+    train(
+        module,
+        list(module.parameters()),
+        _batch_at,
+        cosine_loss,
+        SCHEDULE,
+        evaluate=evaluate,
+        selection=BestState(),
+    )
     assert all(torch.equal(tensor, states[1][name]) for name, tensor in module.state_dict().items())
     assert not module.training
 

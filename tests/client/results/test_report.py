@@ -15,7 +15,7 @@ def _summary(**changes: Any) -> dict[str, Any]:
         "target_domain": "<b>pixel</b>",
         "seed": 0,
         "steps": 200,
-        "best_step": 150,
+        "steps_kept": [150, 150],
         "accuracy": {
             "in_domain": 0.8125,
             "out_of_domain": 0.437,
@@ -59,3 +59,9 @@ def test_a_method_without_a_teacher_has_none_in_its_pages() -> None:
     summary = _summary(teacher=None, queries_bought=0, cost_micros=0)
     assert "No teacher, no queries" in render_model_card(summary, PLAN)
     assert "fingerprint" not in render_report(summary, PLAN, METRICS)
+
+
+def test_an_averaged_student_says_over_which_steps() -> None:
+    summary = _summary(steps_kept=[101, 200])
+    assert "steps 101 to 200" in render_model_card(summary, PLAN)
+    assert "<rect" in render_report(summary, PLAN, METRICS)
