@@ -30,6 +30,7 @@ INTERRUPTED = 130
 
 # The names of client/learning/methods.py, which is not imported before it is needed.
 MethodName = Literal["vl2v-adip", "erm"]
+RecipeName = Literal["default", "paper"]
 
 DataOption = Annotated[
     Path, typer.Option("--data", help="Folder of images: ROOT/<domain>/<class>/<image>.", show_default=False)
@@ -58,6 +59,10 @@ SizeOption = Annotated[
     typer.Option(
         "--image-size", min=16, max=1024, help="Side of the student's input in pixels (default: its own)."
     ),
+]
+RecipeOption = Annotated[
+    RecipeName,
+    typer.Option("--recipe", help="Training protocol: Tuition's own, or the paper's (hours on a CPU)."),
 ]
 StepsOption = Annotated[
     int | None, typer.Option("--steps", min=1, max=1_000_000, help="Training steps (default: the recipe's).")
@@ -91,6 +96,7 @@ def distill(
     method: MethodOption = "vl2v-adip",
     student: StudentOption = DEFAULT_STUDENT,
     image_size: SizeOption = None,
+    recipe: RecipeOption = "default",
     steps: StepsOption = None,
     seed: SeedOption = 0,
     dry_run: Annotated[
@@ -113,7 +119,7 @@ def distill(
     from client.run_folder import RunFolder, default_run_path
     from client.tables import print_summary
 
-    config = _config(data, target_domain, method, student, image_size, steps, seed)
+    config = _config(data, target_domain, method, student, image_size, recipe, steps, seed)
     if budget is None and method != "erm" and not dry_run:
         raise UsageError(
             "Say how many queries may be paid for: --budget N. `client plan` shows how many it takes."
@@ -145,6 +151,7 @@ def plan(
     method: MethodOption = "vl2v-adip",
     student: StudentOption = DEFAULT_STUDENT,
     image_size: SizeOption = None,
+    recipe: RecipeOption = "default",
     steps: StepsOption = None,
     seed: SeedOption = 0,
     vendor: VendorOption = DEFAULT_VENDOR,
@@ -158,7 +165,7 @@ def plan(
     """
     from client.connection import Connection
 
-    config = _config(data, target_domain, method, student, image_size, steps, seed)
+    config = _config(data, target_domain, method, student, image_size, recipe, steps, seed)
     _show_plan(config, Connection(vendor, api_key_file, cache, Display()), budget, as_json=as_json)
 
 
@@ -330,10 +337,11 @@ def _config(
     method: MethodName,
     student: str,
     image_size: int | None,
+    recipe: RecipeName,
     steps: int | None,
     seed: int,
 ) -> "RunConfig":
-    from client.learning.recipe import Recipe
+    from client.learning.recipe import RECIPES
     from client.learning.student import native_image_size
     from client.run_folder import RunConfig
 
@@ -345,7 +353,7 @@ def _config(
         student=student,
         image_size=image_size or native,
         seed=seed,
-        recipe=Recipe().with_steps(steps),
+        recipe=RECIPES[recipe].with_steps(steps),
     )
 
 

@@ -95,7 +95,7 @@ def train(
 
     Args:
         module: maps a batch's inputs to outputs; everything that is not in `parameters` stays as it is.
-        batch_at: inputs and targets of a step, the same whenever it is asked.
+        batch_at: inputs and targets of a batch, counted from 0; the same whenever it is asked.
         evaluate: scores the module on held-out images.
         selection: decides by the scores which weights the module has in the end; without it, the last.
         resume: what `save` was given by an earlier, interrupted call with the same arguments.
@@ -117,7 +117,7 @@ def train(
         module.train()
         for group in optimiser.param_groups:
             group["lr"] = schedule.rate(step)
-        inputs, targets = batch_at(step)
+        inputs, targets = batch_at(step - 1)
         loss = loss_of(module(inputs), targets)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

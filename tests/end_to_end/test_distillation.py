@@ -176,6 +176,14 @@ def test_erm_buys_nothing_and_needs_no_vendor(client: Command, vendor_process: V
     assert vendor_process.charges(client.api_key).entries == 0
 
 
+def test_the_papers_recipe_averages_weights(client: Command) -> None:
+    client(*_distill("--recipe", "paper"))
+    config = json.loads((client.folder / "run" / "config.json").read_text())
+    assert (config["recipe"]["learning_rate"], config["recipe"]["frozen"]) == (5e-5, 0.0)
+    first, last = _summary(client)["steps_kept"]
+    assert 1 <= first <= last <= 6
+
+
 def test_bad_images_are_skipped_and_listed(client: Command) -> None:
     folder = client.folder / "toy" / "dark" / "circle"
     (folder / "zero.png").write_bytes(b"")
