@@ -28,7 +28,8 @@ def _start(home: Path, steps: int) -> "subprocess.Popen[str]":
         import sys
         from pathlib import Path
         from examples import demo
-        demo.HOME, demo.TARGET, demo.STEPS = Path({str(home)!r}), "red", {steps}
+        demo.HOME, demo.TARGET = Path({str(home)!r}), "red"
+        demo.METHODS = dict.fromkeys(demo.METHODS, {steps})
         sys.exit(demo.main())
     """
     return subprocess.Popen(
