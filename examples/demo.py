@@ -25,7 +25,7 @@ PROGRAMS = Path(sys.executable).parent
 TARGET = "emoji"
 QUOTA = 5000
 BUDGET = 2000
-# Steps of each method. Fine-tuning is as good after half the steps; docs/results.md gives both 600.
+# Steps of each method: fine-tuning converges sooner. docs/results.md gives both the same number.
 METHODS = {"erm": 300, "vl2v-adip": 600}
 
 console = Console(stderr=True, highlight=False)
