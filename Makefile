@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench-accuracy format clean
+.PHONY: help demo test test-slow check bench-accuracy format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -21,8 +21,11 @@ $(READY): pyproject.toml
 demo: $(READY)  ## vendor, key, budget, distillation and result table on the bundled icons
 	@$(BIN)/python examples/demo.py
 
-test: $(READY)  ## all tests
+test: $(READY)  ## all tests but the slow ones
 	@$(BIN)/python -m pytest
+
+test-slow: $(READY)  ## the tests that take minutes: a client killed 120 times
+	@$(BIN)/python -m pytest -m slow
 
 check: $(READY)  ## format, lint, types and import rules
 	@$(BIN)/ruff format --check .
