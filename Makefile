@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check bench-accuracy format clean
+.PHONY: help demo test test-slow check bench-accuracy bench-cache format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -35,6 +35,9 @@ check: $(READY)  ## format, lint, types and import rules
 
 bench-accuracy: $(READY)  ## the accuracy table of docs/results.md (about half an hour)
 	@$(BIN)/python -m benchmarks.accuracy
+
+bench-cache: $(READY)  ## the cache with a million entries (about a minute, 5 GB of temporary disk)
+	@$(BIN)/python -m benchmarks.cache
 
 format: $(READY)  ## rewrite the code in the house format
 	@$(BIN)/ruff format .

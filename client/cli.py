@@ -3,16 +3,44 @@
 import json
 import sys
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from client.cache_commands import cache_app
+from client.consent import asking
 from client.display import Display
 from client.errors import ClientError, UsageError
+from client.options import (
+    DEFAULT_VENDOR,
+    BudgetOption,
+    CacheOption,
+    DataOption,
+    DeviceOption,
+    JsonOption,
+    KeyFileOption,
+    MaxSpendOption,
+    MethodName,
+    MethodOption,
+    RecipeName,
+    RecipeOption,
+    RunArgument,
+    SeedOption,
+    SelectOption,
+    SizeOption,
+    StepsOption,
+    StudentOption,
+    TargetOption,
+    VendorOption,
+    YesOption,
+    print_json,
+)
 from shared.billing import GroupBy
 
 if TYPE_CHECKING:  # torch takes seconds to import, and most commands do not need it
+    from client.buying.budget import Selection
     from client.connection import Connection
     from client.learning.student import Student
     from client.run_folder import RunConfig
@@ -25,63 +53,11 @@ app = typer.Typer(
     add_completion=False,
 )
 
+app.add_typer(cache_app)
+
 INTERRUPTED = 130
 
 
-# The names of client/learning/methods.py, which is not imported before it is needed.
-MethodName = Literal["vl2v-adip", "erm"]
-RecipeName = Literal["default", "paper"]
-
-DataOption = Annotated[
-    Path, typer.Option("--data", help="Folder of images: ROOT/<domain>/<class>/<image>.", show_default=False)
-]
-TargetOption = Annotated[
-    str, typer.Option("--target-domain", help="The domain to hold out and be tested on.", show_default=False)
-]
-VendorOption = Annotated[
-    str, typer.Option("--vendor", envvar="TUITION_VENDOR_URL", help="Where the vendor is.")
-]
-KeyFileOption = Annotated[
-    Path | None,
-    typer.Option("--api-key-file", help="File with the API key; otherwise TUITION_API_KEY is used."),
-]
-CacheOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--cache", envvar="TUITION_CACHE", help="Cache of bought embeddings (default: in your cache folder)."
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
-MethodOption = Annotated[MethodName, typer.Option("--method", help="How to train.")]
-StudentOption = Annotated[str, typer.Option("--student", help="A timm backbone.")]
-SizeOption = Annotated[
-    int | None,
-    typer.Option(
-        "--image-size", min=16, max=1024, help="Side of the student's input in pixels (default: its own)."
-    ),
-]
-RecipeOption = Annotated[
-    RecipeName,
-    typer.Option("--recipe", help="Training protocol: Tuition's own, or the paper's (hours on a CPU)."),
-]
-StepsOption = Annotated[
-    int | None, typer.Option("--steps", min=1, max=1_000_000, help="Training steps (default: the recipe's).")
-]
-SeedOption = Annotated[
-    int, typer.Option("--seed", min=0, max=2**31 - 1, help="Of splits, batches and views.")
-]
-BudgetOption = Annotated[
-    int | None,
-    typer.Option(
-        "--budget", min=0, max=10**12, help="Queries that may be newly paid for, over all resumptions."
-    ),
-]
-DeviceOption = Annotated[
-    str, typer.Option("--device", help="cpu, cuda, cuda:1 ...; auto takes a GPU if there is one.")
-]
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory.", show_default=False)]
-
-DEFAULT_VENDOR = "http://127.0.0.1:8000"
 DEFAULT_STUDENT = "efficientnet_lite0"
 
 
@@ -90,6 +66,8 @@ def distill(
     data: DataOption,
     target_domain: TargetOption,
     budget: BudgetOption = None,
+    max_spend: MaxSpendOption = None,
+    select: SelectOption = "stratified",
     out: Annotated[
         Path | None, typer.Option("--out", help="The run's directory (default: runs/...).")
     ] = None,
@@ -102,6 +80,7 @@ def distill(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the plan and stop; spends nothing.")
     ] = False,
+    yes: YesOption = False,
     device: DeviceOption = "auto",
     vendor: VendorOption = DEFAULT_VENDOR,
     api_key_file: KeyFileOption = None,
@@ -119,7 +98,7 @@ def distill(
     from client.run_folder import RunFolder, default_run_path
     from client.tables import print_summary
 
-    config = _config(data, target_domain, method, student, image_size, recipe, steps, seed)
+    config = _config(data, target_domain, method, student, image_size, recipe, steps, seed, select)
     if budget is None and method != "erm" and not dry_run:
         raise UsageError(
             "Say how many queries may be paid for: --budget N. `client plan` shows how many it takes."
@@ -127,18 +106,21 @@ def distill(
     display = Display()
     connection = Connection(vendor, api_key_file, cache, display)
     if dry_run:
-        _show_plan(config, connection, budget, as_json=as_json)
+        _show_plan(config, connection, budget, max_spend, as_json=as_json)
         return
     place = _device(device)
     run = RunFolder(out or default_run_path(config))
     run_id = run.begin(config)
     teacher_or_none = (
-        nullcontext() if method == "erm" else connection.teacher(run_id=run_id, budget=budget, run=run)
+        nullcontext()
+        if method == "erm"
+        else connection.teacher(run_id=run_id, budget=budget, max_spend_micros=max_spend, run=run)
     )
+    approve = asking(yes=yes, max_spend_micros=max_spend)
     with teacher_or_none as teacher:
-        summary = Distillation(config, run, teacher, display, device=place).execute()
+        summary = Distillation(config, run, teacher, display, device=place, approve=approve).execute()
     if as_json:
-        _print_json(summary)
+        print_json(summary)
     else:
         print_summary(summary, run)
 
@@ -148,6 +130,8 @@ def plan(
     data: DataOption,
     target_domain: TargetOption,
     budget: BudgetOption = None,
+    max_spend: MaxSpendOption = None,
+    select: SelectOption = "stratified",
     method: MethodOption = "vl2v-adip",
     student: StudentOption = DEFAULT_STUDENT,
     image_size: SizeOption = None,
@@ -165,8 +149,9 @@ def plan(
     """
     from client.connection import Connection
 
-    config = _config(data, target_domain, method, student, image_size, recipe, steps, seed)
-    _show_plan(config, Connection(vendor, api_key_file, cache, Display()), budget, as_json=as_json)
+    config = _config(data, target_domain, method, student, image_size, recipe, steps, seed, select)
+    connection = Connection(vendor, api_key_file, cache, Display())
+    _show_plan(config, connection, budget, max_spend, as_json=as_json)
 
 
 @app.command()
@@ -191,7 +176,7 @@ def evaluate(
     folder = list_folder(data)
     accuracy = evaluate_domains(model, classes, folder, domain or list(folder.domains), Display())
     if as_json:
-        _print_json({name: {"accuracy": d.accuracy, "images": d.images} for name, d in accuracy.items()})
+        print_json({name: {"accuracy": d.accuracy, "images": d.images} for name, d in accuracy.items()})
     else:
         rows = [(name, percent(d.accuracy), d.images) for name, d in accuracy.items()]
         print_table(("domain", "accuracy (%)", "images"), rows)
@@ -221,7 +206,7 @@ def predict(
         display.note(f"Skipped {path}: {reason}")
     ranked = {str(path): classes for path, classes in predictions.items()}
     if as_json:
-        _print_json([{"image": image, "classes": classes} for image, classes in ranked.items()])
+        print_json([{"image": image, "classes": classes} for image, classes in ranked.items()])
     elif ranked:
         print_predictions(ranked)
     if unreadable:
@@ -246,10 +231,17 @@ def report(run: RunArgument) -> None:
 def embed(
     out: Annotated[Path, typer.Option("--out", help="FILE.npy or FILE.jsonl.", show_default=False)],
     images: Annotated[
-        list[Path] | None, typer.Option("--images", help="An image file, or a folder of them.")
+        list[str] | None,
+        typer.Option(
+            "--images", help="An image file, a folder, a pattern ('shots/**/*.png'), or - for paths on stdin."
+        ),
     ] = None,
-    text: Annotated[list[str] | None, typer.Option("--text", help="A text.")] = None,
+    text: Annotated[
+        list[str] | None, typer.Option("--text", help="A text, or - for one a line on stdin.")
+    ] = None,
     budget: BudgetOption = None,
+    max_spend: MaxSpendOption = None,
+    yes: YesOption = False,
     vendor: VendorOption = DEFAULT_VENDOR,
     api_key_file: KeyFileOption = None,
     cache: CacheOption = None,
@@ -262,23 +254,20 @@ def embed(
     Example: client embed --text "a photo of a cat" --images photos --out embeddings.npy
     """
     from client.connection import Connection
-    from client.embedding import check_output, collect_queries, embed_to_file, run_id_of
+    from client.embedding import check_output, collect_queries, embed_to_file, from_lines, run_id_of
 
     check_output(out)
     display = Display()
-    queries, unreadable = collect_queries(text or [], images or [])
-    run_id = run_id_of(queries)
+    queries, unreadable = collect_queries(*from_lines(text or [], images or [], sys.stdin))
     connection = Connection(vendor, api_key_file, cache, display)
-    with (
-        connection.teacher(run_id=run_id, budget=budget) as teacher,
-        display.track("Embedding", len(queries)) as advance,
-    ):
-        purchase, rows = embed_to_file(
-            teacher,
-            queries,
-            out,
-            lambda p: advance(len(queries) - p.total + p.done, f"{p.cost_micros} micros"),
-        )
+    approve = asking(yes=yes, max_spend_micros=max_spend)
+    with connection.teacher(run_id=run_id_of(queries), budget=budget, max_spend_micros=max_spend) as teacher:
+        missing, cost_micros = teacher.quote(queries)
+        approve(cost_micros)
+        with display.track("Buying", missing) as advance:
+            purchase, rows = embed_to_file(
+                teacher, queries, out, lambda progress: advance(progress.done, progress.words)
+            )
     skipped = {str(path): reason for path, reason in unreadable.items()}
     skipped |= {query.name: reason for query, reason in purchase.refused.items()}
     for name, reason in skipped.items():
@@ -289,7 +278,7 @@ def embed(
     )
     if as_json:
         bought = {"queries_bought": purchase.bought, "cost_micros": purchase.cost_micros}
-        _print_json({"out": str(out), "rows": rows, **bought, "skipped": skipped})
+        print_json({"out": str(out), "rows": rows, **bought, "skipped": skipped})
 
 
 @app.command()
@@ -304,7 +293,7 @@ def models(vendor: VendorOption = DEFAULT_VENDOR, as_json: JsonOption = False) -
     with VendorClient(vendor, None) as client:
         cards = client.models()
     if as_json:
-        _print_json([card.model_dump(mode="json") for card in cards])
+        print_json([card.model_dump(mode="json") for card in cards])
     else:
         print_models(cards)
 
@@ -326,7 +315,7 @@ def usage(
     with Connection(vendor, api_key_file, None, Display()).vendor() as client:
         account, used = client.account(), client.usage(group_by)
     if as_json:
-        _print_json({"account": account.model_dump(mode="json"), "usage": used.model_dump(mode="json")})
+        print_json({"account": account.model_dump(mode="json"), "usage": used.model_dump(mode="json")})
     else:
         print_usage(account, used)
 
@@ -340,6 +329,7 @@ def _config(
     recipe: RecipeName,
     steps: int | None,
     seed: int,
+    select: "Selection",
 ) -> "RunConfig":
     from client.learning.recipe import RECIPES
     from client.learning.student import native_image_size
@@ -353,24 +343,33 @@ def _config(
         student=student,
         image_size=image_size or native,
         seed=seed,
+        select=select,
         recipe=RECIPES[recipe].with_steps(steps),
     )
 
 
-def _show_plan(config: "RunConfig", connection: "Connection", budget: int | None, *, as_json: bool) -> None:
-    from client.sources import describe_plan, read_sources
+def _show_plan(
+    config: "RunConfig",
+    connection: "Connection",
+    budget: int | None,
+    max_spend: int | None,
+    *,
+    as_json: bool,
+) -> None:
+    from client.sources import describe_plan, plan_of, read_sources
     from client.tables import print_plan
 
     sources = read_sources(config, connection.display)
     described = describe_plan(config, sources, None, None)
     if config.method != "erm":
-        with connection.teacher(run_id="plan", budget=budget) as teacher:
-            purchase = teacher.plan(sources.prompts, sources.images, sources.strata, seed=config.seed)
+        with connection.teacher(run_id="plan", budget=budget, max_spend_micros=max_spend) as teacher:
+            purchase = plan_of(config, sources, teacher)
             described = describe_plan(config, sources, teacher.model, purchase)
+            described["outlook"] = asdict(teacher.outlook(len(purchase.to_buy)))
     for file in described["skipped"]:
         connection.display.note(f"Skipped {file['path']}: {file['reason']}")
     if as_json:
-        _print_json(described)
+        print_json(described)
     else:
         print_plan(described)
 
@@ -395,10 +394,6 @@ def _load(run: Path, device: str) -> "tuple[Student, list[str]]":
 
     student, metadata = load_student(RunFolder(run).student)
     return student.to(_device(device)), json.loads(metadata["classes"])
-
-
-def _print_json(data: object) -> None:
-    print(json.dumps(data, indent=2))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -37,13 +37,33 @@ class Connection:
             yield client
 
     @contextmanager
-    def teacher(self, *, run_id: str, budget: int | None, run: RunFolder | None = None) -> Iterator[Teacher]:
+    def cache(self, *, must_exist: bool = False) -> Iterator[EmbeddingCache]:
+        """The cache.
+
+        Raises:
+            UsageError: it must exist, and does not.
+            CacheError: it cannot be opened.
+        """
+        file = self.cache_file or user_cache_path("tuition") / "embeddings.db"
+        if must_exist and not file.exists():
+            raise UsageError(f"There is no cache {file} yet. Buying makes one; --cache names another.")
+        with EmbeddingCache(file, on_damage=self.display.note) as cache:
+            yield cache
+
+    @contextmanager
+    def teacher(
+        self,
+        *,
+        run_id: str,
+        budget: int | None,
+        max_spend_micros: int | None = None,
+        run: RunFolder | None = None,
+    ) -> Iterator[Teacher]:
         """The teacher of a run.
 
         A `run` that has bought goes on without a vendor that is away, if the cache has what it needs.
         """
-        cache_file = self.cache_file or user_cache_path("tuition") / "embeddings.db"
-        with self.vendor() as client, EmbeddingCache(cache_file, on_damage=self.display.note) as cache:
+        with self.vendor() as client, self.cache() as cache:
             try:
                 model = client.model()
             except VendorUnreachable:
@@ -51,7 +71,14 @@ class Connection:
                     raise
                 self.display.note(f"No vendor answers at {self.vendor_url}; going on with what was bought.")
                 model = ModelCard.model_validate(run.read(run.plan)["model"])
-            yield Teacher(client, cache, model=model, run_id=run_id, budget=budget)
+            yield Teacher(
+                client,
+                cache,
+                model=model,
+                run_id=run_id,
+                budget=budget,
+                max_spend_micros=max_spend_micros,
+            )
 
     def _api_key(self) -> str | None:
         if self.api_key_file is None:

@@ -6,7 +6,16 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 # A line this often, in seconds, where there is no terminal to draw a bar on.
 _LINE_EVERY = 5.0
@@ -46,6 +55,7 @@ class Display:
             TextColumn(f"{title:<16}"),
             BarColumn(),
             MofNCompleteColumn(),
+            _RateColumn(),
             TimeRemainingColumn(compact=True, elapsed_when_finished=True),
             TextColumn("{task.fields[words]}"),
         )
@@ -63,11 +73,26 @@ class Display:
             last = (done, words)
             if time.monotonic() - printed >= _LINE_EVERY:
                 printed = time.monotonic()
-                self.note(_line(title, done, total, words))
+                self.note(_line(title, done, total, words, printed - started))
 
         yield advance
-        self.note(f"{_line(title, last[0], total, last[1])} in {time.monotonic() - started:.1f} s")
+        seconds = time.monotonic() - started
+        self.note(f"{_line(title, last[0], total, last[1], 0)} in {seconds:.1f} s")
 
 
-def _line(title: str, done: int, total: int, words: str) -> str:
-    return f"{title}: {done}/{total}" + (f", {words}" if words else "")
+class _RateColumn(ProgressColumn):
+    """How many a second."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:,.0f}/s" if speed else "")
+
+
+def _line(title: str, done: int, total: int, words: str, seconds: float) -> str:
+    """One line of progress; with the rate and the time that is left, where `seconds` have passed."""
+    parts = [f"{title}: {done}/{total}"]
+    if words:
+        parts.append(words)
+    if seconds and done:
+        parts.append(f"{done / seconds:,.0f}/s, {(total - done) * seconds / done:.0f} s left")
+    return ", ".join(parts)

@@ -35,7 +35,7 @@ from client.learning.training import Checkpoint, Progress
 from client.results.evaluation import DomainAccuracy, Evaluation, accuracy_by_domain
 from client.results.report import render_model_card, render_report
 from client.run_folder import RunConfig, RunFolder
-from client.sources import Sources, describe_plan, read_sources
+from client.sources import Sources, describe_plan, plan_of, read_sources
 
 # Decoded images are kept this much larger than the student's side, so that a random crop is rarely enlarged.
 _STORED_SIDE = 256 / 224
@@ -55,13 +55,31 @@ class Distillation:
     """One run in one folder. `execute` takes it from wherever it stands to its summary."""
 
     def __init__(
-        self, config: RunConfig, run: RunFolder, teacher: Teacher | None, display: Display, *, device: str
+        self,
+        config: RunConfig,
+        run: RunFolder,
+        teacher: Teacher | None,
+        display: Display,
+        *,
+        device: str,
+        approve: Callable[[int], None] = lambda _: None,
     ) -> None:
+        """Take up a run.
+
+        Args:
+            config: what makes it this run.
+            run: its directory.
+            teacher: where to buy; `None` for a method that buys nothing.
+            display: what a person sees meanwhile.
+            device: where to train.
+            approve: called with the price before anything is bought; it raises to stop.
+        """
         self._config = config
         self._run = run
         self._teacher = teacher
         self._display = display
         self._device = torch.device(device)
+        self._approve = approve
         self._method: Method = METHODS[config.method]
 
     def execute(self) -> dict[str, Any]:
@@ -117,8 +135,8 @@ class Distillation:
         """Buy what the plan names; `purchase.json` says what came of it, also when buying stopped early."""
         run, teacher = self._run, self._teacher
         assert teacher is not None
-        paid_before = teacher.budget.spent
-        plan = teacher.plan(sources.prompts, sources.images, sources.strata, seed=self._config.seed)
+        paid_before = teacher.spending.queries
+        plan = plan_of(self._config, sources, teacher)
         if not run.plan.exists():
             run.write(run.plan, describe_plan(self._config, sources, teacher.model, plan))
         began_with = run.read(run.plan)["model"]["fingerprint"]
@@ -128,10 +146,9 @@ class Distillation:
                 f"{teacher.model.fingerprint}, and their embeddings do not mix. What was bought is kept; "
                 "start a new run with another --out."
             )
+        self._approve(plan.cost_micros)
         with self._timed("buy"), self._display.track("Buying", len(plan.to_buy)) as advance:
-            purchase = teacher.buy(
-                plan.to_buy, lambda progress: advance(progress.done, f"{progress.cost_micros} micros")
-            )
+            purchase = teacher.buy(plan.to_buy, lambda progress: advance(progress.done, progress.words))
         refused = [Skipped(Path(query.name), reason) for query, reason in purchase.refused.items()]
         self._mention(refused, sources.folder.root)
         spending = teacher.spending

@@ -2,18 +2,21 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from glob import glob
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from client.buying.purchase import Progress, Purchase
 from client.buying.queries import Query
-from client.buying.teacher import Progress, Purchase, Teacher
+from client.buying.teacher import Teacher
 from client.data.images import SUFFIXES
 from client.errors import BudgetExhausted, ClientError, UsageError
 
 FORMATS = (".npy", ".jsonl")
+_PIECE = 4096
 
 
 def check_output(out: Path) -> None:
@@ -28,10 +31,32 @@ def check_output(out: Path) -> None:
         raise UsageError(f"--out cannot be written: there is no folder {out.parent}.")
 
 
-def collect_queries(texts: Sequence[str], paths: Sequence[Path]) -> tuple[list[Query], dict[Path, str]]:
+def from_lines(
+    texts: Sequence[str], images: Sequence[str], lines: Iterable[str]
+) -> tuple[list[str], list[str]]:
+    """The texts and images that are meant, where `-` among either stands for the lines, without empty ones.
+
+    Raises:
+        UsageError: `-` is given twice.
+    """
+    if [*texts, *images].count("-") > 1:
+        raise UsageError(
+            "Only one of --text and --images can be -, and only once: standard input is read once."
+        )
+    if "-" not in (*texts, *images):
+        return list(texts), list(images)
+    given = [line.rstrip("\r\n") for line in lines if line.strip()]
+    text_list, image_list = (
+        [item for word in words for item in (given if word == "-" else [word])] for words in (texts, images)
+    )
+    return text_list, image_list
+
+
+def collect_queries(texts: Sequence[str], paths: Sequence[str]) -> tuple[list[Query], dict[Path, str]]:
     """One query a text and an image file, and the files that cannot be read, with the reason.
 
-    Folders are searched below, in order of name, for files that are named as images.
+    Folders are searched below, in order of name, for files that are named as images; so are the folders
+    that a pattern such as `shots/**/*` matches.
 
     Raises:
         UsageError: there is nothing to embed, a path does not exist, or a text is not Unicode.
@@ -51,13 +76,16 @@ def collect_queries(texts: Sequence[str], paths: Sequence[Path]) -> tuple[list[Q
     return queries, unreadable
 
 
-def _image_files(path: Path) -> Iterator[Path]:
-    if not path.exists():
-        raise UsageError(f"{path} does not exist.")
+def _image_files(word: str) -> Iterator[Path]:
+    path = Path(word)
     if path.is_dir():
         yield from sorted(f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES and not f.is_dir())
-    else:
+    elif path.exists():
         yield path
+    elif matches := [Path(match) for match in sorted(glob(word, recursive=True))]:  # noqa: PTH207 (absolute patterns)
+        yield from (m for m in matches if m.suffix.lower() in SUFFIXES and not m.is_dir())
+    else:
+        raise UsageError(f"{path} does not exist.")
 
 
 def run_id_of(queries: Sequence[Query]) -> str:
@@ -80,29 +108,45 @@ def embed_to_file(
     purchase = teacher.buy(queries, on_progress)
     if purchase.out_of_budget:
         raise BudgetExhausted(
-            f"The budget of {teacher.budget.limit} queries does not suffice; {out} is not written. "
+            f"The budget of {teacher.budget.described} does not suffice; {out} is not written. "
             "What was bought is kept: the same command with a larger --budget goes on from here."
         )
-    vectors, have = teacher.lookup(queries)
-    _write(out, queries, vectors, have)
-    return purchase, int(have.sum())
+    return purchase, _write(out, queries, teacher)
 
 
-def _write(
-    out: Path, queries: Sequence[Query], vectors: NDArray[np.float32], have: NDArray[np.bool_]
-) -> None:
+def _write(out: Path, queries: Sequence[Query], teacher: Teacher) -> int:
+    """Write in pieces, so that memory holds a few thousand embeddings; returns how many there are."""
     part = out.with_name(f"{out.name}.part")
+    rows = 0
     try:
         with part.open("wb") as file:
             if out.suffix == ".npy":
-                np.save(file, vectors)
-            else:
-                for query, vector, known in zip(queries, vectors, have, strict=True):
-                    if known:
-                        row = {"kind": query.kind, "name": query.name, "embedding": vector.tolist()}
-                        file.write(json.dumps(row).encode() + b"\n")
+                header = {
+                    "descr": "<f4",
+                    "fortran_order": False,
+                    "shape": (len(queries), teacher.model.dimensions),
+                }
+                np.lib.format.write_array_header_1_0(file, header)
+            for start in range(0, len(queries), _PIECE):
+                piece = queries[start : start + _PIECE]
+                vectors, have = teacher.lookup(piece)
+                rows += int(have.sum())
+                if out.suffix == ".npy":
+                    file.write(vectors.astype("<f4").tobytes())
+                else:
+                    file.writelines(_lines(piece, vectors, have))
         part.replace(out)
     except OSError as error:
         raise ClientError(
             f"{out} cannot be written: {error.strerror}. What was bought is in the cache."
         ) from error
+    return rows
+
+
+def _lines(
+    queries: Sequence[Query], vectors: NDArray[np.float32], have: NDArray[np.bool_]
+) -> Iterator[bytes]:
+    for query, vector, known in zip(queries, vectors, have, strict=True):
+        if known:
+            row = {"kind": query.kind, "name": query.name, "embedding": vector.tolist()}
+            yield json.dumps(row).encode() + b"\n"

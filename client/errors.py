@@ -11,8 +11,9 @@ ClientError                  1  something failed
 │       └── FingerprintChanged   1  the vendor's model is no longer the one that was bought from
 ├── CacheError               1  the cache cannot be read or written
 └── SpendingStopped          3  a limit was reached; what was bought is kept, and the run can go on
-    ├── BudgetExhausted      3  the run's own budget
-    └── QuotaExhausted       3  the vendor's quota, spend limit or credit
+    ├── BudgetExhausted      3  the run's own budget of queries or money
+    ├── QuotaExhausted       3  the vendor's quota, spend limit or credit
+    └── PriceRaised          3  the vendor asks more than the price that it was asked to keep to
 """
 
 
@@ -72,3 +73,7 @@ class BudgetExhausted(SpendingStopped):
 
 class QuotaExhausted(SpendingStopped):
     """The vendor's quota, spend limit or credit does not reach further."""
+
+
+class PriceRaised(SpendingStopped):
+    """The vendor asks more than the price at which the purchase began; nothing was charged at the new one."""

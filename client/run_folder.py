@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from client.buying.budget import Selection
 from client.errors import ClientError, UsageError
 from client.learning.recipe import Recipe
 
@@ -22,6 +23,7 @@ class RunConfig:
     student: str
     image_size: int
     seed: int
+    select: Selection
     recipe: Recipe
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from client.buying.budget import Plan
 from client.buying.queries import Query
+from client.buying.teacher import Teacher
 from client.data.domains import Example, ImageFolder, Skipped, class_prompts, list_folder, relative, split
 from client.display import Display
 from client.errors import DataError
@@ -57,6 +58,13 @@ def read_sources(config: RunConfig, display: Display) -> Sources:
         raise DataError(f"None of the images in {folder.root} can be read; the first: {skipped[0].reason}.")
     train, holdout = split(examples, holdout=config.recipe.holdout, seed=config.seed)
     return Sources(folder, config.target_domain, domains, examples, skipped, train, holdout)
+
+
+def plan_of(config: RunConfig, sources: Sources, teacher: Teacher) -> Plan:
+    """What the run would buy."""
+    return teacher.plan(
+        sources.prompts, sources.images, sources.strata, seed=config.seed, select=config.select
+    )
 
 
 def describe_plan(

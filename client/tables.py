@@ -1,12 +1,15 @@
 """What commands print for people, on standard output."""
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from client.buying.cache import Holding
+from client.buying.queries import Spending
 from client.display import printable
 from client.run_folder import RunFolder
 from shared.billing import AccountStatus, UsageReport
@@ -66,6 +69,28 @@ def print_plan(plan: Mapping[str, Any]) -> None:
     )
     if purchase["unaffordable"]:
         print(f"{purchase['unaffordable']} are beyond the budget and would go without.")
+    by_domain = purchase["to_buy_by_domain_and_class"]
+    if by_domain:
+        rows = [(d, sum(c.values()), len(c), min(c.values()), max(c.values())) for d, c in by_domain.items()]
+        print_table(("domain", "images to buy", "classes", "fewest of a class", "most"), rows)
+    _print_outlook(plan["outlook"])
+
+
+def _print_outlook(outlook: Mapping[str, Any]) -> None:
+    if outlook["quota_left"] is not None:
+        verdict = "enough" if outlook["fits_quota"] else "not enough: buying will stop there"
+        print(f"The vendor's quota leaves {outlook['quota_left']} queries: {verdict}.")
+    if outlook["seconds"] is not None:
+        print(f"At the rate of the last purchase it takes {outlook['seconds']:.0f} s.")
+
+
+def print_holdings(path: Path, size: int, holdings: Iterable[Holding], paid: Spending) -> None:
+    """What a cache holds, and what was paid for it."""
+    print_table(
+        ("model", "kind", "embeddings", "MB"),
+        [(h.fingerprint, h.kind, h.embeddings, f"{h.vector_bytes / 1e6:.1f}") for h in holdings],
+    )
+    print(f"{path}: {size / 1e6:.1f} MB. Paid: {paid.queries} queries for {paid.cost_micros} micros.")
 
 
 def print_predictions(predictions: Mapping[str, Mapping[str, float]]) -> None:

@@ -3,48 +3,66 @@
 import random
 import threading
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from client.buying.queries import Query
+from client.buying.queries import Query, Spending
 from shared.embeddings import Prices
 
 Stratum = tuple[str, str]
+Selection = Literal["stratified", "random"]
+
+
+NOTHING = Spending(0, 0)
+
+
+def price(queries: Iterable[Query], prices: Prices) -> Spending:
+    """What some queries cost."""
+    kinds = Counter(query.kind for query in queries)
+    return Spending(kinds.total(), prices.cost_micros(images=kinds["image"], texts=kinds["text"]))
 
 
 class Budget:
-    """How many queries a run may still pay for. Thread-safe; what is in flight counts as paid.
+    """What a run may still pay, in queries and in money. Thread-safe; what is in flight counts as paid.
 
-    `limit` is the run's own, over all its resumptions; `None` is no limit. `spent` is what was paid before.
+    The limits are the run's own, over all its resumptions; `None` is none. `spent` is what was paid before.
     """
 
-    def __init__(self, limit: int | None, *, spent: int = 0) -> None:
-        self.limit = limit
+    def __init__(
+        self, queries: int | None, max_spend_micros: int | None = None, *, spent: Spending = NOTHING
+    ) -> None:
+        self.queries = queries
+        self.max_spend_micros = max_spend_micros
         self._spent = spent
-        self._reserved = 0
+        self._reserved = NOTHING
         self._lock = threading.Lock()
 
     @property
-    def spent(self) -> int:
-        """Queries paid for by the run so far."""
+    def spent(self) -> Spending:
+        """What the run has paid so far."""
         return self._spent
 
     @property
-    def left(self) -> int | None:
-        """Queries that may still be reserved; `None` where there is no limit."""
-        return None if self.limit is None else max(0, self.limit - self._spent - self._reserved)
+    def described(self) -> str:
+        """The limits in words."""
+        limits = [(self.queries, "queries"), (self.max_spend_micros, "micros")]
+        return " and ".join(f"{limit} {unit}" for limit, unit in limits if limit is not None) or "any size"
 
-    def reserve(self, queries: int) -> int:
-        """Set queries aside before they are sent; returns how many of them the budget allows."""
+    def reserve(self, amount: Spending) -> bool:
+        """Set the price of something aside before it is sent; False, and nothing done, beyond the limits."""
         with self._lock:
-            left = self.left
-            granted = queries if left is None else min(queries, left)
-            self._reserved += granted
-            return granted
+            queries = self._spent.queries + self._reserved.queries + amount.queries
+            cost = self._spent.cost_micros + self._reserved.cost_micros + amount.cost_micros
+            if self.queries is not None and queries > self.queries:
+                return False
+            if self.max_spend_micros is not None and cost > self.max_spend_micros:
+                return False
+            self._reserved += amount
+            return True
 
-    def settle(self, reserved: int, *, paid: int) -> None:
-        """What was reserved is answered: `paid` queries of it were charged, the rest is free again."""
+    def settle(self, reserved: Spending, *, paid: Spending) -> None:
+        """What was reserved is answered: `paid` of it was charged, the rest is free again."""
         with self._lock:
             self._reserved -= reserved
             self._spent += paid
@@ -97,48 +115,68 @@ def plan_purchase(
     strata: Sequence[Stratum],
     *,
     cached: Collection[Query],
-    budget_left: int | None,
+    budget: Budget,
     prices: Prices,
     seed: int,
+    select: Selection = "stratified",
+    views: Sequence[Sequence[Query]] = (),
 ) -> Plan:
-    """Class prompts first; then the images, each (domain, class) in turn, so that any prefix is balanced.
+    """Class prompts first; then one query an image; then further views of each, in rounds.
 
-    The order follows the seed and not the cache: a resumed run goes on where it stopped.
+    By the selection "stratified" the images come from each (domain, class) in turn, so that any prefix is
+    balanced; by "random", as they are drawn. Views follow the same order, the second of each image before
+    any third. The order follows the seed and not the cache: a resumed run goes on where it stopped.
 
     Args:
         prompts: one query a class.
         images: one query a training image.
         strata: (domain, class) of each image.
         cached: queries that need not be bought.
-        budget_left: how many may be bought; `None` for all.
+        budget: what may be spent; nothing is set aside in it.
         prices: of one query of each kind.
         seed: of the order within and among strata.
+        select: how images are chosen where the budget does not reach all.
+        views: further views, one sequence of them for each image; may be left out.
     """
-    order = list(dict.fromkeys([*prompts, *_in_turns(images, strata, seed)]))
+    turns = _in_turns(strata, seed) if select == "stratified" else _at_random(len(images), seed)
+    rounds = [images, *zip(*views, strict=True)]
+    order = list(dict.fromkeys([*prompts, *(each[turn] for each in rounds for turn in turns)]))
     wanted = [query for query in order if query not in cached]
-    to_buy = wanted[:budget_left]
-    stratum_of = dict(zip(images, strata, strict=True))
-    kinds = Counter(query.kind for query in to_buy)
+    to_buy = affordable(wanted, budget, prices)
+    stratum_of = {query: stratum for each in rounds for query, stratum in zip(each, strata, strict=True)}
     return Plan(
         prompts=len(prompts),
         images=len(images),
-        duplicates=len(prompts) + len(images) - len(order),
+        duplicates=len(prompts) + sum(map(len, rounds)) - len(order),
         cached=len(order) - len(wanted),
         to_buy=tuple(to_buy),
         unaffordable=len(wanted) - len(to_buy),
-        cost_micros=prices.cost_micros(images=kinds["image"], texts=kinds["text"]),
+        cost_micros=price(to_buy, prices).cost_micros,
         by_stratum=dict(Counter(stratum_of[query] for query in to_buy if query.kind == "image")),
     )
 
 
-def _in_turns(images: Sequence[Query], strata: Sequence[Stratum], seed: int) -> list[Query]:
-    """The images in rounds: one of every stratum, then a second one of each that has it, and so on."""
+def affordable(wanted: Sequence[Query], budget: Budget, prices: Prices) -> Sequence[Query]:
+    """The longest prefix that the budget allows."""
+    trial = Budget(budget.queries, budget.max_spend_micros, spent=budget.spent)
+    for count, query in enumerate(wanted):
+        if not trial.reserve(price([query], prices)):
+            return wanted[:count]
+    return wanted
+
+
+def _in_turns(strata: Sequence[Stratum], seed: int) -> list[int]:
+    """Positions in rounds: one of every stratum, then a second one of each that has it, and so on."""
     rng = random.Random(f"purchase:{seed}")
-    members: dict[Stratum, list[Query]] = {}
-    for image, stratum in zip(images, strata, strict=True):
-        members.setdefault(stratum, []).append(image)
+    members: dict[Stratum, list[int]] = {}
+    for position, stratum in enumerate(strata):
+        members.setdefault(stratum, []).append(position)
     names = sorted(members)
     rng.shuffle(names)
     queues = [rng.sample(members[name], len(members[name])) for name in names]
     rounds = max(map(len, queues), default=0)
     return [queue[turn] for turn in range(rounds) for queue in queues if turn < len(queue)]
+
+
+def _at_random(count: int, seed: int) -> list[int]:
+    return random.Random(f"purchase:{seed}").sample(range(count), count)

@@ -54,6 +54,16 @@ class Query:
             raise ValueError("the file has changed since it was planned")
         return content
 
-    def cache_key(self, fingerprint: str) -> bytes:
-        """SHA-256 over the model's fingerprint, the kind and the exact bytes (by their digest)."""
-        return hashlib.sha256(f"{fingerprint}\0{self.kind}\0{self.digest}".encode()).digest()
+
+@dataclass(frozen=True)
+class Spending:
+    """Queries, and what they cost in millionths of the vendor's currency unit."""
+
+    queries: int
+    cost_micros: int
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(self.queries + other.queries, self.cost_micros + other.cost_micros)
+
+    def __sub__(self, other: Self) -> Self:
+        return type(self)(self.queries - other.queries, self.cost_micros - other.cost_micros)

@@ -14,11 +14,13 @@ from typing import Any, Self, TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from client.buying.pace import LARGEST
 from client.buying.queries import Query
 from client.errors import (
     ClientError,
     FingerprintChanged,
     KeyRefused,
+    PriceRaised,
     QuotaExhausted,
     RequestRefused,
     RequestTooLarge,
@@ -27,12 +29,13 @@ from client.errors import (
     VendorUnreachable,
 )
 from shared.billing import AccountStatus, GroupBy, UsageReport
-from shared.embeddings import EmbedResponse, ModelCard, ModelList, Prices, Usage
+from shared.embeddings import EmbedResponse, ModelCard, ModelList, Usage
 from shared.encoding import Vector, from_wire
 from shared.errors import ErrorBody, ErrorCode, ErrorDetail
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 RETRIED = frozenset({408, 409, 429, 500, 502, 503, 504})
+PUSHED_BACK = frozenset({429, 503})
 TRIES = 5
 FIRST_DELAY = 0.5
 LONGEST_DELAY = 30.0
@@ -100,6 +103,7 @@ class VendorClient:
             headers={"authorization": f"Bearer {api_key}"} if api_key else {},
             transport=transport,
             timeout=httpx.Timeout(timeout, connect=10),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=LARGEST),
         )
 
     def __enter__(self) -> Self:
@@ -137,7 +141,13 @@ class VendorClient:
         return _parse(UsageReport, self._send("GET", "/v1/usage", params={"group_by": group_by}))
 
     def embed(
-        self, queries: Sequence[tuple[Query, bytes]], *, model: ModelCard, idempotency_key: str
+        self,
+        queries: Sequence[tuple[Query, bytes]],
+        *,
+        model: ModelCard,
+        idempotency_key: str,
+        max_cost_micros: int | None = None,
+        on_push_back: Callable[[], None] = lambda: None,
     ) -> Answer:
         """Buy the embeddings of some queries, in one request that is charged once however often it is sent.
 
@@ -145,20 +155,39 @@ class VendorClient:
             queries: what to embed, with its bytes; its order is part of what `idempotency_key` stands for.
             model: what to embed it with; the vendor refuses, free of charge, if its fingerprint has changed.
             idempotency_key: at most 255 characters.
+            max_cost_micros: the vendor refuses rather than charge more; what was paid for before is free.
+            on_push_back: called whenever the vendor says that it is asked too much (429, 503).
 
         Raises:
-            FingerprintChanged, KeyRefused, QuotaExhausted, RequestTooLarge, VendorUnreachable, VendorError.
+            FingerprintChanged, KeyRefused, PriceRaised, QuotaExhausted, RequestTooLarge, VendorUnreachable,
+            VendorError.
         """
         headers = {
             "content-type": "application/json",
             "idempotency-key": idempotency_key,
             "x-expect-fingerprint": model.fingerprint,
         }
-        body = embed_body(queries, model.id)
-        response = self._send("POST", "/embed", content=body, headers=headers, patience=PATIENCE)
-        return _answer(_parse(EmbedResponse, response), [query for query, _ in queries], model.prices)
+        if max_cost_micros is not None:
+            headers["x-max-cost-micros"] = str(max_cost_micros)
+        response = self._send(
+            "POST",
+            "/embed",
+            content=embed_body(queries, model.id),
+            headers=headers,
+            patience=PATIENCE,
+            on_push_back=on_push_back,
+        )
+        return _answer(_parse(EmbedResponse, response), [query for query, _ in queries], model)
 
-    def _send(self, method: str, path: str, *, patience: float = 0.0, **request: Any) -> httpx.Response:  # noqa: ANN401
+    def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        patience: float = 0.0,
+        on_push_back: Callable[[], None] = lambda: None,
+        **request: Any,  # noqa: ANN401 (httpx's own)
+    ) -> httpx.Response:
         """Send until it is answered for good: `TRIES` times, or for `patience` seconds if that is longer."""
         deadline = time.monotonic() + patience
         tries = 0
@@ -175,6 +204,8 @@ class VendorClient:
                 return response
             if response.status_code not in RETRIED or (tries >= TRIES and time.monotonic() >= deadline):
                 raise _as_error(response, self.url)
+            if response.status_code in PUSHED_BACK:
+                on_push_back()
             self._wait(tries, response.headers.get("retry-after"), f"{self.url} said {response.status_code}")
 
     def _wait(self, tries: int, retry_after: str | None, why: str) -> None:
@@ -226,7 +257,11 @@ def _parse(model: type[Model], response: httpx.Response) -> Model:
         ) from error
 
 
-def _answer(response: EmbedResponse, queries: list[Query], prices: Prices) -> Answer:
+def _answer(response: EmbedResponse, queries: list[Query], model: ModelCard) -> Answer:
+    if response.model_fingerprint != model.fingerprint:
+        raise FingerprintChanged(
+            f"The vendor answered by {response.model_fingerprint}, not by {model.fingerprint}.{_MODEL}"
+        )
     try:
         vectors = {queries[e.index]: from_wire(e.embedding, response.dimensions) for e in response.data}
         refused = {queries[error.index]: error.message for error in response.errors}
@@ -238,7 +273,7 @@ def _answer(response: EmbedResponse, queries: list[Query], prices: Prices) -> An
     if response.replayed and not usage.billed_queries:
         # Free now because it was paid for then; the receipt that was lost said so.
         images, texts = (sum(query.kind == kind for query in vectors) for kind in ("image", "text"))
-        cost = prices.cost_micros(images=images, texts=texts)
+        cost = model.prices.cost_micros(images=images, texts=texts)
         usage = Usage(images=images, texts=texts, billed_queries=images + texts, cost_micros=cost)
     if not usage.images + usage.texts == usage.billed_queries == len(vectors) or usage.cost_micros < 0:
         raise VendorError(
@@ -269,6 +304,7 @@ _QUOTA = " What was bought is kept. Once the vendor has raised the limit, the sa
 _MODEL = (
     " What was bought from the former model is kept, but the two do not mix: start a new run for the new one."
 )
+_PRICE = " Its price has risen. What was bought is kept; the same command goes on at the new price."
 _ERRORS: dict[str, tuple[type[ClientError], str]] = {
     ErrorCode.INVALID_API_KEY: (KeyRefused, _KEY),
     ErrorCode.KEY_REVOKED: (KeyRefused, _KEY),
@@ -276,6 +312,7 @@ _ERRORS: dict[str, tuple[type[ClientError], str]] = {
     ErrorCode.QUOTA_EXHAUSTED: (QuotaExhausted, _QUOTA),
     ErrorCode.SPEND_LIMIT_REACHED: (QuotaExhausted, _QUOTA),
     ErrorCode.INSUFFICIENT_CREDIT: (QuotaExhausted, _QUOTA),
+    ErrorCode.MAX_COST_EXCEEDED: (PriceRaised, _PRICE),
     ErrorCode.FINGERPRINT_MISMATCH: (FingerprintChanged, _MODEL),
     ErrorCode.REQUEST_TOO_LARGE: (RequestTooLarge, ""),
 }

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -69,7 +70,7 @@ def test_the_budget_counts_over_resumptions_and_is_never_exceeded(
     for budget, expected in ((70, 70), (70, 70), (90, 90), (1000, 150)):
         teacher = customer.teacher(budget)
         purchase = teacher.buy(_texts(150))
-        assert teacher.budget.spent == expected
+        assert teacher.budget.spent.queries == expected
         assert purchase.out_of_budget is (expected == budget)
         assert vendor_process.charges(api_key).queries == expected
 
@@ -107,8 +108,9 @@ def test_bad_images_are_named_and_not_charged(
 
 
 def test_requests_that_are_too_large_are_split(
-    vendor_process: VendorProcess, tmp_path: Path, stack: ExitStack
+    vendor_process: VendorProcess, tmp_path: Path, stack: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("client.buying.purchase.PACK_BYTES", 10**9)
     api_key = vendor_process.create_key()
     queries = []
     rng = np.random.default_rng(0)
@@ -190,9 +192,9 @@ def test_an_answer_that_was_paid_and_lost_is_fetched_free_of_charge(
     buy = VendorClient.embed
 
     def lose(
-        self: VendorClient, queries: list[tuple[Query, bytes]], *, model: ModelCard, idempotency_key: str
+        self: VendorClient, queries: list[tuple[Query, bytes]], *, model: ModelCard, **options: Any
     ) -> Answer:
-        buy(self, queries, model=model, idempotency_key=idempotency_key)
+        buy(self, queries, model=model, **options)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(VendorClient, "embed", lose)

@@ -3,12 +3,13 @@
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.buying.budget import Budget, Plan, plan_purchase
-from client.buying.queries import Query
+from client.buying.budget import NOTHING, Budget, Plan, plan_purchase
+from client.buying.queries import Query, Spending
 from shared.embeddings import Prices
 
 PRICES = Prices(image_micros=100, text_micros=20)
@@ -19,48 +20,70 @@ def _image(name: str) -> Query:
     return Query("image", f"digest of {name}", name, Path(name).read_bytes)
 
 
-def _plan(images: list[Query], strata: list[tuple[str, str]], budget: int | None, cached: set[Query]) -> Plan:
+def _plan(
+    images: list[Query],
+    strata: list[tuple[str, str]],
+    budget: int | None,
+    cached: set[Query],
+    **options: Any,
+) -> Plan:
     return plan_purchase(
-        PROMPTS, images, strata, cached=cached, budget_left=budget, prices=PRICES, seed=3
-    )  # fmt: skip
+        PROMPTS, images, strata, cached=cached, budget=Budget(budget), prices=PRICES, seed=3, **options
+    )
 
 
 @settings(deadline=None)
-@given(st.integers(0, 60), st.lists(st.tuples(st.integers(1, 5), st.integers(0, 5)), max_size=30))
-def test_what_is_reserved_and_paid_never_exceeds_the_limit(
-    limit: int, requests: list[tuple[int, int]]
+@given(
+    st.integers(0, 60),
+    st.none() | st.integers(0, 3000),
+    st.lists(st.tuples(st.integers(1, 5), st.integers(0, 5), st.sampled_from([20, 100])), max_size=30),
+)
+def test_what_is_reserved_and_paid_never_exceeds_either_limit(
+    limit: int, max_spend: int | None, requests: list[tuple[int, int, int]]
 ) -> None:
-    budget = Budget(limit)
-    open_requests: list[tuple[int, int]] = []
-    paid = 0
-    for wanted, charged in requests:
-        granted = budget.reserve(wanted)
-        open_requests.append((granted, min(granted, charged)))
-        assert paid + sum(reserved for reserved, _ in open_requests) <= limit
+    budget = Budget(limit, max_spend)
+    open_requests: list[tuple[Spending, Spending]] = []
+    paid = NOTHING
+    for wanted, charged, micros in requests:
+        order = Spending(wanted, wanted * micros)
+        if budget.reserve(order):
+            charged = min(wanted, charged)
+            open_requests.append((order, Spending(charged, charged * micros)))
+        held = sum((order for order, _ in open_requests), paid)
+        assert held.queries <= limit
+        assert max_spend is None or held.cost_micros <= max_spend
         if len(open_requests) > 2:
-            reserved, charged = open_requests.pop(0)
-            budget.settle(reserved, paid=charged)
-            paid += charged
+            order, bill = open_requests.pop(0)
+            budget.settle(order, paid=bill)
+            paid += bill
         assert budget.spent == paid
 
 
+def test_a_budget_is_used_to_the_last_query_and_micro() -> None:
+    assert Budget(3).reserve(Spending(3, 300))
+    assert not Budget(3).reserve(Spending(4, 0))
+    assert Budget(None, 300).reserve(Spending(3, 300))
+    assert not Budget(None, 300).reserve(Spending(3, 301))
+    assert not Budget(3, spent=Spending(1, 0)).reserve(Spending(3, 0))
+
+
 def test_threads_share_a_budget_without_overspending() -> None:
-    budget = Budget(1000, spent=200)
+    budget = Budget(1000, spent=Spending(200, 0))
+    order = Spending(2, 40)
 
     def spend(_: int) -> int:
-        granted = budget.reserve(3)
-        budget.settle(granted, paid=granted)
-        return granted
+        if not budget.reserve(order):
+            return 0
+        budget.settle(order, paid=order)
+        return order.queries
 
     with ThreadPoolExecutor(8) as pool:
         assert sum(pool.map(spend, range(600))) == 800
-    assert budget.left == 0
-    assert budget.spent == 1000
+    assert budget.spent == Spending(1000, 400 * 40)
 
 
 def test_no_limit_is_no_limit() -> None:
-    assert Budget(None).left is None
-    assert Budget(None).reserve(10**9) == 10**9
+    assert Budget(None).reserve(Spending(10**9, 10**15))
 
 
 @settings(deadline=None)
@@ -93,6 +116,36 @@ def test_any_prefix_is_balanced(strata: list[tuple[str, str]], prefix: int) -> N
     rounds = max(plan.by_stratum.values(), default=0)
     for stratum, size in sizes.items():
         assert plan.by_stratum.get(stratum, 0) >= min(size, rounds - 1)
+
+
+def test_money_may_end_a_plan_before_queries_do() -> None:
+    images = [_image(str(i)) for i in range(9)]
+    plan = plan_purchase(
+        PROMPTS, images, [("a", "x")] * 9, cached=set(), budget=Budget(9, 399), prices=PRICES, seed=3
+    )
+    assert (len(plan.to_buy), plan.cost_micros, plan.unaffordable) == (5, 340, 6)
+
+
+def test_a_random_selection_is_drawn_from_all_images_alike() -> None:
+    strata = [("many", "x")] * 90 + [("few", "x")] * 10
+    images = [_image(str(i)) for i in range(100)]
+    drawn = _plan(images, strata, len(PROMPTS) + 20, set(), select="random")
+    assert drawn.by_stratum["many", "x"] > 14
+    assert drawn == _plan(images, strata, len(PROMPTS) + 20, set(), select="random")
+    balanced = _plan(images, strata, len(PROMPTS) + 20, set())
+    assert balanced.by_stratum == {("many", "x"): 10, ("few", "x"): 10}
+
+
+def test_further_views_come_after_every_image_and_round_by_round() -> None:
+    images = [_image(str(i)) for i in range(6)]
+    views = [[_image(f"{i} view {v}") for v in (1, 2)] for i in range(6)]
+    plan = _plan(images, [("a", "x"), ("a", "y")] * 3, None, set(), views=views)
+    first, second, third = (
+        [query.name.split()[0] for query in plan.to_buy[2 + 6 * turn : 8 + 6 * turn]] for turn in range(3)
+    )
+    assert first == second == third
+    assert [query.name[1:] for query in plan.to_buy[8:]] == [" view 1"] * 6 + [" view 2"] * 6
+    assert plan.by_stratum == {("a", "x"): 9, ("a", "y"): 9}
 
 
 def test_duplicates_are_bought_once() -> None:

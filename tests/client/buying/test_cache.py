@@ -3,14 +3,15 @@
 import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from client.buying.cache import EmbeddingCache, Pack, Spending
-from client.buying.queries import Query
+from client.buying.cache import EmbeddingCache, Pack
+from client.buying.queries import Query, Spending
 from client.errors import CacheError
 from shared.embeddings import Usage
 from shared.encoding import Vector
@@ -71,21 +72,55 @@ def test_a_matrix_marks_what_is_missing(cache: EmbeddingCache) -> None:
     assert (matrix[1] == vectors[pack.queries[0]]).all()
 
 
+def _damage(cache: EmbeddingCache, query: Query, column: str) -> None:
+    """Flip the lowest bit of the first byte of what is stored for a query."""
+    digest = bytes.fromhex(query.digest)
+    with closing(sqlite3.connect(cache.path)) as connection, connection:
+        (blob,) = connection.execute(
+            f"SELECT {column} FROM embeddings WHERE digest = ?", (digest,)
+        ).fetchone()
+        flipped = bytes([blob[0] ^ 1]) + blob[1:]
+        connection.execute(f"UPDATE embeddings SET {column} = ? WHERE digest = ?", (flipped, digest))
+
+
 def test_a_flipped_bit_is_never_returned(cache: EmbeddingCache) -> None:
     pack = _pack("cat", "dog")
     _store(cache, pack)
-    with sqlite3.connect(cache.path) as connection:
-        key = pack.queries[0].cache_key("fp_1")
-        (blob,) = connection.execute("SELECT vector FROM embeddings WHERE key = ?", (key,)).fetchone()
-        flipped = bytes([blob[0] ^ 1]) + blob[1:]
-        connection.execute("UPDATE embeddings SET vector = ? WHERE key = ?", (flipped, key))
-    connection.close()
+    _damage(cache, pack.queries[0], "vector")
     said: list[str] = []
     with EmbeddingCache(cache.path, on_damage=said.append) as reopened:
         for _ in range(2):
             assert set(reopened.lookup("fp_1", pack.queries)) == {pack.queries[1]}
+        assert reopened.rows("fp_1", pack.queries, DIMENSIONS)[1].tolist() == [False, True]
+        assert reopened.known("fp_1", pack.queries) == {pack.queries[1]}
     assert len(said) == 1
     assert "missing: 1" in said[0]
+
+
+@pytest.mark.parametrize("column", ["vector", "digest"])
+def test_damage_is_found_pruned_and_bought_again(cache: EmbeddingCache, column: str) -> None:
+    pack = _pack("cat", "dog")
+    _store(cache, pack)
+    assert cache.verify() == 0
+    _damage(cache, pack.queries[0], column)
+    assert cache.verify() == 1
+    assert len(list(cache.stored("fp_1"))) == 1
+    assert cache.prune(None) == 1
+    assert cache.verify() == 0
+    again = _pack("cat", key="again")
+    vectors = _store(cache, again)
+    assert (cache.lookup("fp_1", again.queries)[again.queries[0]] == vectors[again.queries[0]]).all()
+
+
+def test_a_model_is_pruned_alone_and_its_receipts_stay(cache: EmbeddingCache) -> None:
+    _store(cache, _pack(*(str(i) for i in range(1200)), key="1"))
+    _store(cache, Pack("2", "run", "fp_2", (Query.text("a"),)))
+    cache._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    size = cache.path.stat().st_size
+    assert cache.prune("fp_1") == 1200
+    assert [(h.fingerprint, h.kind, h.embeddings) for h in cache.holdings()] == [("fp_2", "text", 1)]
+    assert cache.path.stat().st_size < size
+    assert cache.receipts() == Spending(1201, 1201 * 20)
 
 
 def test_more_queries_than_one_statement_takes(cache: EmbeddingCache) -> None:
@@ -177,16 +212,16 @@ def test_a_full_disk_loses_nothing_and_is_said(cache: EmbeddingCache) -> None:
     assert cache.spending("run").queries == 2001
 
 
-@pytest.mark.parametrize("trouble", ["not a database", "a folder", "newer", "no folder"])
+@pytest.mark.parametrize("trouble", ["not a database", "a folder", "newer", "older", "no folder"])
 def test_a_cache_that_cannot_be_used_is_said_to_be_one(tmp_path: Path, trouble: str) -> None:
     path = tmp_path / "cache.db"
     if trouble == "not a database":
         path.write_bytes(b"something else entirely" * 100)
     elif trouble == "a folder":
         path.mkdir()
-    elif trouble == "newer":
+    elif trouble in ("newer", "older"):
         with sqlite3.connect(path) as connection:
-            connection.execute("PRAGMA user_version = 99")
+            connection.execute(f"PRAGMA user_version = {99 if trouble == 'newer' else 1}")
         connection.close()
     else:
         (tmp_path / "file").write_text("")

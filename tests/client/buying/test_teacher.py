@@ -4,7 +4,9 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from contextlib import nullcontext
+from multiprocessing import get_context
+from multiprocessing.queues import Queue
 from pathlib import Path
 
 import httpx
@@ -13,13 +15,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.buying import teacher as teacher_module
+from client.buying import purchase as purchase_module
 from client.buying import vendor_api
 from client.buying.cache import EmbeddingCache
+from client.buying.claim import claim
+from client.buying.purchase import PACK_SIZE, pack_of
 from client.buying.queries import Query
-from client.buying.teacher import PACK_SIZE, Teacher
+from client.buying.teacher import Teacher
 from client.buying.vendor_api import VendorClient
-from client.errors import QuotaExhausted, VendorError
+from client.errors import ClientError, PriceRaised, QuotaExhausted, VendorError
 from shared.embeddings import Limits, ModelCard, Prices
 from shared.encoding import to_base64
 
@@ -45,6 +49,7 @@ class Vendor(httpx.BaseTransport):
         self.paid: dict[str, int] = {}
         self.bodies: list[bytes] = []
         self.quota = quota
+        self.former: set[str] = set()  # keys that were paid for under another model
         self.before: Callable[[], None] = lambda: None
         self.after: Callable[[], None] = lambda: None
         self._lock = threading.Lock()
@@ -64,6 +69,11 @@ class Vendor(httpx.BaseTransport):
         with self._lock:
             self.bodies.append(request.content)
             replayed = key in self.paid
+            if key in self.former:
+                return _refusal(412, "fingerprint_mismatch")
+            cost = 100 * images + 20 * (len(good) - images)
+            if not replayed and cost > int(request.headers["x-max-cost-micros"]):
+                return _refusal(402, "max_cost_exceeded")
             if not replayed and self.quota is not None and self.charged + len(good) > self.quota:
                 return _refusal(402, "quota_exhausted")
             self.paid[key] = len(good)
@@ -78,7 +88,7 @@ class Vendor(httpx.BaseTransport):
             "errors": [
                 {"index": i, "code": "c", "message": "bad"} for i in range(len(inputs)) if i not in good
             ],
-            "usage": {**usage, "cost_micros": 100 * images + 20 * (len(good) - images)},
+            "usage": {**usage, "cost_micros": cost},
             "replayed": replayed,
         }
         return httpx.Response(200, json=answer)
@@ -204,18 +214,40 @@ def test_answers_that_were_lost_are_owed_and_count_against_the_budget(
     assert shop.cache.spending("run").queries == 64
 
 
-def test_an_owed_pack_is_not_sent_again_beyond_a_smaller_budget(shop: Shop) -> None:
-    pack = teacher_module._pack("run", "fp_1", tuple(_texts(32)))
-    shop.cache.begin(pack)
+def test_a_pack_that_was_noted_and_never_charged_costs_nothing_and_binds_no_budget(shop: Shop) -> None:
+    shop.cache.begin(pack_of("run", "fp_1", tuple(_texts(32, "good unwanted"))))
     assert shop.teacher(10).buy(_texts(32)).out_of_budget
-    assert shop.vendor.charged == 0
-    assert shop.teacher(32).buy(_texts(32)).bought == 32
+    assert shop.vendor.charged == 10
+    assert not shop.cache.pending("run")
+    assert shop.teacher(32).buy(_texts(32)).bought == 22
+
+
+def test_an_owed_pack_whose_queries_are_bought_by_now_is_only_asked_after(shop: Shop) -> None:
+    Teacher(shop.client, shop.cache, model=MODEL, run_id="other", budget=None).buy(_texts(20))
+    shop.cache.begin(pack_of("run", "fp_1", tuple(_texts(10))))
+    assert shop.teacher(20).buy(_texts(20)).bought == 0
+    assert shop.vendor.charged == 20
+    assert not shop.cache.pending("run")
+
+
+def test_an_owed_pack_that_was_charged_is_had_for_nothing_whatever_the_budget(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vendor_api, "PATIENCE", 0.0)
+    monkeypatch.setattr(vendor_api, "FIRST_DELAY", 0.001)
+    shop.vendor.after = _fail
+    with pytest.raises(VendorError):
+        shop.teacher(32).buy(_texts(32))
+    shop.vendor.after = lambda: None
+    assert shop.teacher(0).buy(_texts(32)).bought == 32
+    assert shop.cache.spending("run").queries == shop.vendor.charged == 32
 
 
 def test_an_owed_pack_is_found_again_where_the_folder_has_moved(shop: Shop, tmp_path: Path) -> None:
     before = _images(tmp_path / "before", [400] * 3)
-    pack = teacher_module._pack("run", "fp_1", tuple(before))
+    pack = pack_of("run", "fp_1", tuple(before))
     shop.cache.begin(pack)
+    shop.vendor.paid[pack.idempotency_key] = 3
     (tmp_path / "before").rename(tmp_path / "after")
     after = [Query.image_file(tmp_path / "after" / Path(query.name).name) for query in before]
     assert shop.teacher().buy(after).bought == 3
@@ -227,17 +259,88 @@ def test_an_owed_pack_whose_file_has_changed_stays_owed_and_the_others_are_bough
     shop: Shop, tmp_path: Path
 ) -> None:
     queries = _images(tmp_path / "images", [400] * 3)
-    shop.cache.begin(teacher_module._pack("run", "fp_1", tuple(queries)))
+    shop.cache.begin(pack_of("run", "fp_1", tuple(queries)))
     Path(queries[0].name).write_bytes(b"something else")
     purchase = shop.teacher(5).buy(queries)
     assert (purchase.bought, list(purchase.refused)) == (2, [queries[0]])
     assert len(shop.cache.pending("run")) == 1
 
 
-def test_another_fingerprint_owes_nothing_to_this_one(shop: Shop) -> None:
-    shop.cache.begin(replace(teacher_module._pack("run", "fp_0", tuple(_texts(3))), fingerprint="fp_0"))
-    assert shop.teacher().buy(_texts(3)).bought == 3
-    assert len(shop.cache.pending("run")) == 1
+def test_a_pack_of_a_former_model_counts_only_if_it_was_charged(shop: Shop) -> None:
+    charged, noted = (pack_of("run", "fp_0", tuple(_texts(3, word))) for word in ("good old", "good older"))
+    for pack in (charged, noted):
+        shop.cache.begin(pack)
+    shop.vendor.paid[charged.idempotency_key] = 3
+    shop.vendor.former.add(charged.idempotency_key)
+    assert shop.teacher(8).buy(_texts(9)).bought == 5
+    assert shop.cache.pending("run") == [charged]
+
+
+def test_what_another_run_buys_meanwhile_is_not_bought_again(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(purchase_module, "LARGEST", 1)  # so that nothing else is in flight
+    other = Teacher(shop.client, shop.cache, model=MODEL, run_id="other", budget=None)
+    texts = _texts(40 * PACK_SIZE)
+    first = threading.Event()
+
+    def let_the_other_run_pass() -> None:
+        if not first.is_set():
+            first.set()
+            other.buy(texts[20 * PACK_SIZE :])
+
+    shop.vendor.before = let_the_other_run_pass
+    purchase = shop.teacher().buy(texts)
+    assert shop.vendor.charged == len(texts)
+    assert purchase.bought == 20 * PACK_SIZE
+
+
+def _buy_in_a_process(folder: Path, outcome: "Queue[str]") -> None:
+    shop = Shop(folder)
+    try:
+        shop.teacher().buy(_texts(3))
+    except ClientError as error:
+        outcome.put(str(error))
+    else:
+        outcome.put("bought")
+    shop.close()
+
+
+def test_two_processes_do_not_buy_for_one_run_at_once(shop: Shop, tmp_path: Path) -> None:
+    context = get_context("spawn")
+    outcome: Queue[str] = context.Queue()
+    for claimed in (True, False):
+        with claim(shop.cache.path, "run") if claimed else nullcontext():
+            process = context.Process(target=_buy_in_a_process, args=(tmp_path, outcome))
+            process.start()
+            assert ("Another process" in outcome.get(timeout=30)) is claimed
+            process.join()
+
+
+def test_the_price_is_a_cap(shop: Shop) -> None:
+    cheap = MODEL.model_copy(update={"prices": Prices(image_micros=100, text_micros=19)})
+    with pytest.raises(PriceRaised, match="price"):
+        shop.teacher(model=cheap).buy(_texts(40))
+    assert shop.vendor.charged == 0
+    assert not shop.cache.pending("run")
+
+
+def test_money_ends_a_purchase_to_the_micro(shop: Shop) -> None:
+    teacher = Teacher(
+        shop.client, shop.cache, model=MODEL, run_id="run", budget=None, max_spend_micros=20 * 50 + 19
+    )
+    purchase = teacher.buy(_texts(80))
+    assert purchase.out_of_budget
+    assert (purchase.bought, purchase.cost_micros) == (50, 1000)
+    assert teacher.buy(_texts(80)).bought == 0
+
+
+def test_memory_holds_a_few_packs_however_large_the_images(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(purchase_module, "PACK_BYTES", 4000)
+    assert shop.teacher().buy(_images(tmp_path / "images", [1200] * 12)).bought == 12
+    assert {len(json.loads(body)["inputs"]) for body in shop.vendor.bodies} == {2}
 
 
 @pytest.fixture
@@ -263,7 +366,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
 def test_an_interruption_ends_soon_though_the_vendor_hangs(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, interrupt: threading.Event
 ) -> None:
-    monkeypatch.setattr(teacher_module, "_GRACE", 0.2)
+    monkeypatch.setattr(purchase_module, "_GRACE", 0.2)
     released = threading.Event()
 
     def hang() -> None:
@@ -283,7 +386,7 @@ def test_an_interruption_ends_soon_though_the_vendor_hangs(
 def test_an_interruption_ends_soon_though_the_vendor_says_to_wait(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, interrupt: threading.Event
 ) -> None:
-    monkeypatch.setattr(teacher_module, "_GRACE", 9.0)
+    monkeypatch.setattr(purchase_module, "_GRACE", 9.0)
 
     def wait(_: httpx.Request) -> httpx.Response:
         interrupt.set()

@@ -1,0 +1,33 @@
+"""A person is asked before a purchase that most would want to be asked about."""
+
+import sys
+from collections.abc import Callable
+
+import typer
+
+from client.errors import UsageError
+
+# Five units of the vendor's currency.
+ASK_ABOVE_MICROS = 5_000_000
+
+
+def asking(*, yes: bool, max_spend_micros: int | None) -> Callable[[int], None]:
+    """What is called with the price of a purchase before it begins, in millionths of a unit.
+
+    It returns where the purchase may go on: the price is small, or was agreed to beforehand by --yes or
+    --max-spend, or is agreed to now.
+
+    Raises:
+        UsageError: it was not agreed to, or there is no terminal to ask at.
+    """
+
+    def ask(cost_micros: int) -> None:
+        if cost_micros <= ASK_ABOVE_MICROS or yes or max_spend_micros is not None:
+            return
+        price = f"This buys for {cost_micros:,} micros ({cost_micros / 1e6:.2f} units)."
+        if not sys.stdin.isatty():
+            raise UsageError(f"{price} Add --yes to agree, or a cap with --max-spend. Nothing was bought.")
+        if not typer.confirm(f"{price} Go on?", err=True):
+            raise UsageError("Nothing was bought.")
+
+    return ask

@@ -1,0 +1,82 @@
+"""The options that several commands share, and how they print data."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+# The names of client/learning/methods.py, which is not imported before it is needed.
+MethodName = Literal["vl2v-adip", "erm"]
+RecipeName = Literal["default", "paper"]
+
+DataOption = Annotated[
+    Path, typer.Option("--data", help="Folder of images: ROOT/<domain>/<class>/<image>.", show_default=False)
+]
+TargetOption = Annotated[
+    str, typer.Option("--target-domain", help="The domain to hold out and be tested on.", show_default=False)
+]
+VendorOption = Annotated[
+    str, typer.Option("--vendor", envvar="TUITION_VENDOR_URL", help="Where the vendor is.")
+]
+KeyFileOption = Annotated[
+    Path | None,
+    typer.Option("--api-key-file", help="File with the API key; otherwise TUITION_API_KEY is used."),
+]
+CacheOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache", envvar="TUITION_CACHE", help="Cache of bought embeddings (default: in your cache folder)."
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+MethodOption = Annotated[MethodName, typer.Option("--method", help="How to train.")]
+RecipeOption = Annotated[
+    RecipeName,
+    typer.Option("--recipe", help="Training protocol: Tuition's own, or the paper's (hours on a CPU)."),
+]
+StudentOption = Annotated[str, typer.Option("--student", help="A timm backbone.")]
+SizeOption = Annotated[
+    int | None,
+    typer.Option(
+        "--image-size", min=16, max=1024, help="Side of the student's input in pixels (default: its own)."
+    ),
+]
+StepsOption = Annotated[
+    int | None, typer.Option("--steps", min=1, max=1_000_000, help="Training steps (default: the recipe's).")
+]
+SeedOption = Annotated[
+    int, typer.Option("--seed", min=0, max=2**31 - 1, help="Of splits, batches and views.")
+]
+BudgetOption = Annotated[
+    int | None,
+    typer.Option(
+        "--budget", min=0, max=10**12, help="Queries that may be newly paid for, over all resumptions."
+    ),
+]
+MaxSpendOption = Annotated[
+    int | None,
+    typer.Option(
+        "--max-spend",
+        min=0,
+        max=10**15,
+        metavar="MICROS",
+        help="Money that may be paid, over all resumptions, in millionths of the vendor's currency unit.",
+    ),
+]
+YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask before a large purchase.")]
+SelectOption = Annotated[
+    Literal["stratified", "random"],
+    typer.Option("--select", help="Which images to buy when the budget does not reach all."),
+]
+DeviceOption = Annotated[
+    str, typer.Option("--device", help="cpu, cuda, cuda:1 ...; auto takes a GPU if there is one.")
+]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory.", show_default=False)]
+
+DEFAULT_VENDOR = "http://127.0.0.1:8000"
+
+
+def print_json(data: object) -> None:
+    """Print data for scripts."""
+    print(json.dumps(data, indent=2))
