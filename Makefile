@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check bench-accuracy bench-cache format clean
+.PHONY: help demo test test-slow check bench-accuracy bench-cache bench-buying format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -38,6 +38,9 @@ bench-accuracy: $(READY)  ## the accuracy table of docs/results.md (about half a
 
 bench-cache: $(READY)  ## the cache with a million entries (about a minute, 5 GB of temporary disk)
 	@$(BIN)/python -m benchmarks.cache
+
+bench-buying: $(READY)  ## the client beside a saturating load on one vendor (about a minute)
+	@$(BIN)/python -m benchmarks.buying
 
 format: $(READY)  ## rewrite the code in the house format
 	@$(BIN)/ruff format .

@@ -143,8 +143,9 @@ class Distillation:
         if began_with != teacher.model.fingerprint:
             raise FingerprintChanged(
                 f"This run began with the model {began_with}; the vendor now serves "
-                f"{teacher.model.fingerprint}, and their embeddings do not mix. What was bought is kept; "
-                "start a new run with another --out."
+                f"{teacher.model.fingerprint}, and their embeddings do not mix. What was bought is kept. "
+                f"A new run, with another --out, would buy {len(plan.to_buy)} queries for "
+                f"{plan.cost_micros} micros."
             )
         self._approve(plan.cost_micros)
         with self._timed("buy"), self._display.track("Buying", len(plan.to_buy)) as advance:

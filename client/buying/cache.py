@@ -62,6 +62,7 @@ _CHUNK = 500
 _PROGRESS_EVERY = 10_000
 _RECENT_RECEIPTS = 100
 _PAUSE_SECONDS = 30
+_MEASURED_SECONDS = 1
 
 
 @dataclass(frozen=True)
@@ -225,12 +226,12 @@ class EmbeddingCache:
                 "ORDER BY received_at DESC LIMIT ?",
                 (fingerprint, _RECENT_RECEIPTS),
             ).fetchall()
-        queries = 0
+        queries, seconds = 0, 0.0
         for (later, bought), (earlier, _) in pairwise(rows):
             if later - earlier > _PAUSE_SECONDS:
                 break
             queries, seconds = queries + bought, rows[0][0] - earlier
-        return queries / seconds if queries and seconds > 0 else None
+        return queries / seconds if seconds >= _MEASURED_SECONDS else None
 
     def holdings(self) -> list[Holding]:
         """What there is, by model and kind."""

@@ -2,12 +2,16 @@
 
 import json
 import signal
+import sqlite3
+from contextlib import closing
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.client.toy import make_folder
 from tests.end_to_end.command import Command
 from tests.vendor_process import VendorProcess, wait_until
 
@@ -85,3 +89,108 @@ def test_ctrl_c_ends_soon_and_the_same_command_goes_on(
     client(*command)
     assert np.isfinite(np.load(client.folder / "out.npy")).all()
     assert vendor_process.charges(client.api_key).queries == 900
+
+
+def test_folders_patterns_and_lists_of_files_are_found_in_order(
+    client: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i, name in enumerate(("shots/a/1.png", "shots/b/2.png", "shots/3.png", "4.png")):
+        path = client.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), (40 * i, 0, 0)).save(path)
+    (client.folder / "shots" / "a" / "notes.txt").write_text("no image")
+
+    def names(*arguments: str) -> list[str]:
+        client("embed", *arguments, "--out", "out.jsonl")
+        lines = (client.folder / "out.jsonl").read_text().splitlines()
+        return [json.loads(line)["name"] for line in lines]
+
+    assert names("--images", "shots/*/*") == ["shots/a/1.png", "shots/b/2.png"]
+    assert names("--images", "shots/**/*.png") == ["shots/3.png", "shots/a/1.png", "shots/b/2.png"]
+    monkeypatch.setattr("sys.stdin", StringIO("4.png\n\nshots/3.png\n"))
+    assert names("--images", "-", "--text", "a cat") == ["a cat", "4.png", "shots/3.png"]
+    monkeypatch.setattr("sys.stdin", StringIO("a dog\r\na bird\n"))
+    assert names("--text", "a cat", "--text", "-") == ["a cat", "a dog", "a bird"]
+    assert "once" in client("embed", "--text", "-", "--images", "-", "--out", "out.npy", code=2).stderr
+    assert "does not exist" in client("embed", "--images", "none*.png", "--out", "out.npy", code=2).stderr
+
+
+def test_money_can_be_capped_and_what_is_dear_is_asked_about(
+    client: Command, vendor_process: VendorProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["embed", *_texts(10), "--out", "out.npy"]
+    assert "budget of 100 micros" in client(*command, "--max-spend", "100", code=3).stderr
+    assert vendor_process.charges(client.api_key).cost_micros == 100
+    monkeypatch.setattr("client.consent.ASK_ABOVE_MICROS", 99)
+    monkeypatch.setattr("sys.stdin", StringIO(""))
+    assert "100 micros" in client(*command, code=2).stderr
+    assert vendor_process.charges(client.api_key).cost_micros == 100
+    client(*command, "--yes")
+    assert vendor_process.charges(client.api_key).cost_micros == 200
+
+
+def test_the_sum_that_is_shown_is_the_ledgers(client: Command, vendor_process: VendorProcess) -> None:
+    command = ["embed", *_texts(40), "--out", "out.npy", "--json"]
+    client(*command, "--budget", "15", code=3)
+    before = vendor_process.charges(client.api_key)
+    shown = client(*command)
+    said = json.loads(shown.stdout)
+    after = vendor_process.charges(client.api_key)
+    assert said["queries_bought"] == after.queries - before.queries == 25
+    assert said["cost_micros"] == after.cost_micros - before.cost_micros == 500
+    assert "Buying: 25/25, 500 micros" in shown.stderr
+
+
+def test_the_cache_is_shown_checked_and_carried_elsewhere(
+    client: Command, vendor_process: VendorProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "no cache" in client("cache", "stats", code=2).stderr
+    client("embed", *_texts(5), "--out", "out.npy")
+    held = json.loads(client("cache", "stats", "--json").stdout)
+    assert [(h["kind"], h["embeddings"]) for h in held["holdings"]] == [("text", 5)]
+    assert held["paid"] == {"queries": 5, "cost_micros": 100}
+    assert "Paid: 5 queries for 100 micros" in client("cache", "stats").stdout
+    assert client("cache", "verify").stdout == "5 embeddings, 0 damaged.\n"
+    client("cache", "export", "bought.safetensors")
+    assert "5 of 5" in client("cache", "import", "bought.safetensors", "--cache", "other.db").stdout
+    shown = client("embed", *_texts(5), "--out", "again.npy", "--cache", "other.db", "--json")
+    assert json.loads(shown.stdout)["queries_bought"] == 0
+    again = (client.folder / "again.npy").read_bytes()
+    assert again == (client.folder / "out.npy").read_bytes()
+
+    with closing(sqlite3.connect(client.folder / "other.db")) as connection, connection:
+        connection.execute("UPDATE embeddings SET checksum = checksum + 1 WHERE id = 1")
+    assert "damaged" in client("cache", "verify", "--cache", "other.db", code=1).stderr
+    assert client("cache", "prune", "--damaged", "--cache", "other.db").stdout == "1 embeddings deleted.\n"
+    fingerprint = held["holdings"][0]["fingerprint"]
+    prune = ["cache", "prune", "--cache", "other.db", "--model-fingerprint", fingerprint]
+    assert "Add --yes" in client(*prune, code=2).stderr
+    assert client(*prune, "--yes").stdout == "4 embeddings deleted.\n"
+    assert "Say what to delete" in client("cache", "prune", code=2).stderr
+    assert vendor_process.charges(client.api_key).queries == 5
+
+
+def test_a_plan_says_what_the_quota_leaves_and_how_long_it_takes(
+    client: Command, vendor_process: VendorProcess
+) -> None:
+    make_folder(client.folder / "toy")
+    command = ["plan", "--data", "toy", "--target-domain", "red"]
+    client.api_key = vendor_process.create_key(quota=70)
+    client("embed", *_texts(64), "--out", "out.npy")
+    plan = json.loads(client(*command, "--json").stdout)
+    outlook = plan["outlook"]
+    assert (outlook["quota_left"], outlook["fits_quota"]) == (6, False)
+    with closing(sqlite3.connect(client.folder / "cache.db")) as connection, connection:
+        connection.execute("DELETE FROM receipts")
+        connection.executemany(
+            "INSERT INTO receipts VALUES (?, 'r', 'r', (SELECT fingerprint FROM models), 0, 30, 0, ?)",
+            [("a", "2026-01-01T00:00:00+00:00"), ("b", "2026-01-01T00:00:10+00:00")],
+        )
+    shown = " ".join(client(*command).stdout.split())
+    assert "quota leaves 6 queries: not enough" in shown
+    assert "fewest of a class" in shown
+    assert f"it takes {plan['purchase']['to_buy'] / 3:.0f} s" in shown
+    capped = json.loads(client(*command, "--json", "--max-spend", "360", "--select", "random").stdout)
+    assert (capped["purchase"]["to_buy"], capped["purchase"]["cost_micros"]) == (6, 360)
+    client.api_key = "tk_wrong"
+    assert json.loads(client(*command, "--json").stdout)["outlook"]["quota_left"] is None

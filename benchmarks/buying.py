@@ -1,0 +1,91 @@
+"""How near `client` comes to what the vendor can serve: both are measured in one run, against one vendor."""
+
+import argparse
+import os
+import tempfile
+import threading
+import time
+from itertools import count
+from pathlib import Path
+
+import httpx
+import numpy as np
+from PIL import Image
+
+from client.buying.cache import EmbeddingCache
+from client.buying.queries import Query
+from client.buying.teacher import Teacher
+from client.buying.vendor_api import VendorClient, embed_body
+from shared.embeddings import ModelCard
+from tests.vendor_process import VendorProcess
+
+PACK = 32
+LANES = (4, 8, 16)
+
+
+def main() -> None:
+    """Measure bare load at several concurrencies, then the client, in turns; print rates and their ratio."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=2048, help="how many images each measurement embeds")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, VendorProcess(Path(folder)) as vendor:
+        api_key = vendor.create_key()
+        queries = _images(Path(folder), options.images)
+        loads: list[float] = []
+        clients: list[float] = []
+        for turn in range(options.rounds):
+            loads.append(max(_load(vendor.url, api_key, queries, lanes) for lanes in LANES))
+            clients.append(_client(vendor.url, api_key, queries, Path(folder) / f"cache-{turn}.db"))
+            print(f"round {turn}: load {loads[-1]:.0f}, client {clients[-1]:.0f} images a second", flush=True)
+    ratio = sorted(clients)[len(clients) // 2] / sorted(loads)[len(loads) // 2]
+    print(f"{os.cpu_count()} cores; the client reaches {ratio:.2f} of a saturating load")
+
+
+def _images(folder: Path, images: int) -> list[Query]:
+    """Distinct images of 64 x 64 pixels, as files."""
+    rng = np.random.default_rng(0)
+    queries = []
+    for i in range(images):
+        path = folder / f"{i}.png"
+        Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(path)
+        queries.append(Query.image_file(path))
+    return queries
+
+
+def _load(url: str, api_key: str, queries: list[Query], lanes: int) -> float:
+    """Images a second of bare requests, their bodies made beforehand and their answers thrown away."""
+    with VendorClient(url, api_key) as client:
+        model: ModelCard = client.model()
+    packs = [queries[start : start + PACK] for start in range(0, len(queries), PACK)]
+    bodies = [embed_body([(query, query.content()) for query in pack], model.id) for pack in packs]
+    turns = count()
+    headers = {"authorization": f"Bearer {api_key}", "content-type": "application/json"}
+
+    def send() -> None:
+        with httpx.Client(base_url=url, headers=headers, timeout=120) as http:
+            while (turn := next(turns)) < len(bodies):
+                http.post("/embed", content=bodies[turn]).raise_for_status()
+
+    threads = [threading.Thread(target=send) for _ in range(lanes)]
+    started = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return len(queries) / (time.perf_counter() - started)
+
+
+def _client(url: str, api_key: str, queries: list[Query], cache: Path) -> float:
+    """Images a second of a purchase: read, sent, answered and stored."""
+    with VendorClient(url, api_key) as client, EmbeddingCache(cache) as store:
+        teacher = Teacher(client, store, model=client.model(), run_id=cache.name, budget=None)
+        started = time.perf_counter()
+        purchase = teacher.buy(queries)
+        seconds = time.perf_counter() - started
+    assert purchase.bought == len(queries)
+    return len(queries) / seconds
+
+
+if __name__ == "__main__":
+    main()

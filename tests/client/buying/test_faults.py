@@ -1,0 +1,174 @@
+"""What goes wrong in the middle of a purchase: nothing is paid twice, nothing that was paid for is lost."""
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from client.buying import vendor_api
+from client.errors import (
+    CacheError,
+    ClientError,
+    FingerprintChanged,
+    KeyRefused,
+    QuotaExhausted,
+    VendorError,
+    VendorUnreachable,
+)
+from tests.client.buying.test_teacher import Shop, _refusal, _texts
+
+WANTED = 400
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
+    monkeypatch.setattr(vendor_api, "PATIENCE", 0.0)
+    monkeypatch.setattr(vendor_api, "FIRST_DELAY", 0.001)
+    shop = Shop(tmp_path)
+    yield shop
+    shop.close()
+
+
+def _disturb(
+    shop: Shop,
+    monkeypatch: pytest.MonkeyPatch,
+    disturbance: Callable[[httpx.Response], httpx.Response],
+    *,
+    after: int = 3,
+    paid: bool = True,
+) -> None:
+    """From the answer after this many on, the disturbance takes its place; `paid` says if it is charged."""
+    answer = shop.vendor.handle_request
+    seen = threading.Semaphore(after)
+
+    def disturbed(request: httpx.Request) -> httpx.Response:
+        if seen.acquire(blocking=False):
+            return answer(request)
+        return disturbance(answer(request) if paid else httpx.Response(200))
+
+    monkeypatch.setattr(shop.vendor, "handle_request", disturbed)
+
+
+def _cut(response: httpx.Response) -> httpx.Response:
+    whole = response.content
+    return httpx.Response(200, headers=response.headers, content=whole[: len(whole) // 2])
+
+
+def _html(_: httpx.Response) -> httpx.Response:
+    return httpx.Response(200, text="<html>Sign in to the wireless network</html>")
+
+
+def _proxy(_: httpx.Response) -> httpx.Response:
+    return httpx.Response(502, text="<html>Bad gateway</html>")
+
+
+def _forbidding_proxy(_: httpx.Response) -> httpx.Response:
+    return httpx.Response(403, text="<html>Blocked by policy</html>")
+
+
+def _no_name(_: httpx.Response) -> httpx.Response:
+    raise httpx.ConnectError("[Errno -2] Name or service not known")
+
+
+def _lost(_: httpx.Response) -> httpx.Response:
+    raise httpx.ReadError("connection reset")
+
+
+def _other_model(response: httpx.Response) -> httpx.Response:
+    return httpx.Response(200, json=response.json() | {"model_fingerprint": "fp_2"})
+
+
+def _fewer(response: httpx.Response) -> httpx.Response:
+    body = response.json()
+    return httpx.Response(200, json=body | {"data": body["data"][1:]})
+
+
+def _not_numbers(response: httpx.Response) -> httpx.Response:
+    body = response.json()
+    data = [each | {"embedding": "AADAfwAAwH8="} for each in body["data"]]  # NaN, twice
+    return httpx.Response(200, json=body | {"data": data})
+
+
+@pytest.mark.parametrize(
+    ("disturbance", "expected"),
+    [
+        (_cut, VendorError),
+        (_html, VendorError),
+        (_proxy, VendorError),
+        (_forbidding_proxy, VendorError),
+        (_no_name, VendorUnreachable),
+        (_lost, VendorUnreachable),
+        (_fewer, VendorError),
+        (_not_numbers, VendorError),
+    ],
+)
+def test_an_answer_that_is_lost_or_garbled_is_had_again_without_paying(
+    shop: Shop,
+    monkeypatch: pytest.MonkeyPatch,
+    disturbance: Callable[[httpx.Response], httpx.Response],
+    expected: type[ClientError],
+) -> None:
+    with monkeypatch.context() as patch:
+        _disturb(shop, patch, disturbance)
+        with pytest.raises(expected):
+            shop.teacher().buy(_texts(WANTED))
+    charged, stored = shop.vendor.charged, shop.cache.spending("run").queries
+    assert 0 < stored < charged
+    shop.teacher().buy(_texts(WANTED))
+    assert shop.vendor.charged == shop.cache.spending("run").queries == WANTED
+    assert not shop.cache.pending("run")
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "expected"),
+    [
+        ("key_revoked", 403, KeyRefused),
+        ("account_suspended", 403, KeyRefused),
+        ("quota_exhausted", 402, QuotaExhausted),
+        ("fingerprint_mismatch", 412, FingerprintChanged),
+    ],
+)
+def test_what_ends_a_purchase_in_the_middle_leaves_what_was_bought_and_owes_nothing(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, code: str, status: int, expected: type[ClientError]
+) -> None:
+    with monkeypatch.context() as patch:
+        _disturb(shop, patch, lambda _: _refusal(status, code), paid=False)
+        with pytest.raises(expected):
+            shop.teacher().buy(_texts(WANTED))
+    assert 0 < shop.vendor.charged == shop.cache.spending("run").queries < WANTED
+    assert not shop.cache.pending("run")
+    shop.teacher().buy(_texts(WANTED))
+    assert shop.vendor.charged == WANTED
+
+
+def test_vectors_of_another_model_are_never_stored_as_this_ones(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _disturb(shop, monkeypatch, _other_model)
+    with pytest.raises(FingerprintChanged, match="fp_2"):
+        shop.teacher().buy(_texts(WANTED))
+    assert len(shop.cache.known("fp_1", _texts(WANTED))) == shop.cache.spending("run").queries
+    assert [holding.fingerprint for holding in shop.cache.holdings()] == ["fp_1"]
+
+
+def test_a_disk_that_is_full_stops_the_run_before_it_pays_for_more(shop: Shop) -> None:
+    shop.teacher().buy(_texts(64))
+    (pages,) = shop.cache._connection.execute("PRAGMA page_count").fetchone()
+    shop.cache._connection.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(CacheError, match="room on the disk"):
+        shop.teacher().buy([*_texts(64), *_texts(5000, "good new")])
+    in_flight = 16 * 32
+    assert shop.vendor.charged <= shop.cache.spending("run").queries + in_flight
+    shop.cache._connection.execute("PRAGMA max_page_count = 1000000")
+    shop.teacher().buy([*_texts(64), *_texts(5000, "good new")])
+    assert shop.vendor.charged == shop.cache.spending("run").queries == 5064
+
+
+def test_a_cache_that_cannot_be_written_stops_the_run_before_it_pays(shop: Shop) -> None:
+    shop.cache._connection.execute("PRAGMA query_only = ON")
+    with pytest.raises(CacheError, match="may it be written"):
+        shop.teacher().buy(_texts(64))
+    assert shop.vendor.charged == 0
+    assert not shop.vendor.bodies
