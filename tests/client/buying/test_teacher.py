@@ -19,6 +19,7 @@ from client.buying import purchase as purchase_module
 from client.buying import vendor_api
 from client.buying.cache import EmbeddingCache
 from client.buying.claim import claim
+from client.buying.pace import START
 from client.buying.purchase import PACK_SIZE, pack_of
 from client.buying.queries import Query
 from client.buying.teacher import Teacher
@@ -333,6 +334,31 @@ def test_money_ends_a_purchase_to_the_micro(shop: Shop) -> None:
     assert purchase.out_of_budget
     assert (purchase.bought, purchase.cost_micros) == (50, 1000)
     assert teacher.buy(_texts(80)).bought == 0
+
+
+def test_a_vendor_that_pushes_back_has_fewer_requests_in_flight(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vendor_api, "FIRST_DELAY", 0.001)
+    busy, most = 0, [0]
+    lock = threading.Lock()
+    answer = shop.vendor.handle_request
+
+    def answer_one_at_a_time(request: httpx.Request) -> httpx.Response:
+        nonlocal busy
+        with lock:
+            busy += 1
+            alone = busy == 1
+            most[0] = max(most[0], busy)
+        time.sleep(0.01)
+        response = answer(request) if alone else _refusal(503, "overloaded")
+        with lock:
+            busy -= 1
+        return response
+
+    monkeypatch.setattr(shop.vendor, "handle_request", answer_one_at_a_time)
+    assert shop.teacher().buy(_texts(60 * PACK_SIZE)).bought == 60 * PACK_SIZE
+    assert most[0] <= START
 
 
 def test_memory_holds_a_few_packs_however_large_the_images(

@@ -134,6 +134,7 @@ def test_trying_ends() -> None:
         (_error(402, "quota_exhausted"), errors.QuotaExhausted),
         (_error(402, "spend_limit_reached"), errors.QuotaExhausted),
         (_error(402, "insufficient_credit"), errors.QuotaExhausted),
+        (_error(402, "max_cost_exceeded"), errors.PriceRaised),
         (_error(412, "fingerprint_mismatch"), errors.FingerprintChanged),
         (_error(413, "request_too_large"), errors.RequestTooLarge),
         (_error(400, "something_new"), errors.RequestRefused),
@@ -156,6 +157,27 @@ def test_retry_after_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
         client.embed(QUERIES, model=MODEL, idempotency_key="key")
     assert waited
     assert 7 <= waited[0] <= 7.01
+
+
+def test_only_a_vendor_that_is_asked_too_much_pushes_back() -> None:
+    pushed: list[int] = []
+    troubles = [_error(429, "rate_limited"), _error(503, "overloaded"), _error(502, "x"), _error(409, "x")]
+    script = Script(*troubles, _answer())
+    with VendorClient("http://vendor", None, transport=script) as client:
+        client.embed(
+            QUERIES,
+            model=MODEL,
+            idempotency_key="key",
+            max_cost_micros=40,
+            on_push_back=lambda: pushed.append(len(script.requests)),
+        )
+    assert pushed == [1, 2]
+    assert {request.headers["x-max-cost-micros"] for request in script.requests} == {"40"}
+
+
+def test_another_model_is_never_taken_for_this_one() -> None:
+    with pytest.raises(errors.FingerprintChanged, match="fp_2"):
+        _embed(Script(_answer(model_fingerprint="fp_2")))
 
 
 def test_a_client_that_is_told_to_stop_does_not_wait() -> None:
