@@ -2,10 +2,9 @@
 
 import json
 import sqlite3
-import threading
+import time
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -15,54 +14,20 @@ from typing import Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from client.buying.cache_file import CacheFile
 from client.buying.queries import Query, Spending
 from client.errors import CacheError
 from shared.embeddings import Kind, Usage
 from shared.encoding import WIRE_DTYPE, Vector
 
-_VERSION = 2
-# Large pages, so that a vector of any usual size shares its page with others and little is left empty.
-_PAGE_BYTES = 32_768
-# Reads go through the page cache of the system, which saves a copy (1.5 times as many entries a second).
-_MAPPED_BYTES = 8 * 2**30
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS models (
-    id INTEGER PRIMARY KEY,
-    fingerprint TEXT NOT NULL UNIQUE
-);
-CREATE TABLE IF NOT EXISTS embeddings (
-    id INTEGER PRIMARY KEY,
-    model INTEGER NOT NULL REFERENCES models (id),
-    kind TEXT NOT NULL,
-    digest BLOB NOT NULL,       -- SHA-256 of the exact bytes that were sent
-    vector BLOB NOT NULL,       -- little-endian float32
-    checksum INTEGER NOT NULL,  -- CRC-32 of digest and vector
-    UNIQUE (model, kind, digest)
-);
-CREATE TABLE IF NOT EXISTS receipts (
-    idempotency_key TEXT PRIMARY KEY,
-    request_id TEXT NOT NULL,
-    run_id TEXT NOT NULL,
-    fingerprint TEXT NOT NULL,
-    images INTEGER NOT NULL,
-    texts INTEGER NOT NULL,
-    cost_micros INTEGER NOT NULL,
-    received_at TEXT NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS receipts_by_run ON receipts (run_id);
-CREATE TABLE IF NOT EXISTS pending (
-    idempotency_key TEXT PRIMARY KEY,
-    run_id TEXT NOT NULL,
-    fingerprint TEXT NOT NULL,
-    queries TEXT NOT NULL       -- JSON: [[kind, digest, name], ...] in the order sent
-) WITHOUT ROWID;
-"""
 # SQLite's default limit on variables in one statement, kept well below.
 _CHUNK = 500
 _PROGRESS_EVERY = 10_000
 _RECENT_RECEIPTS = 100
 _PAUSE_SECONDS = 30
 _MEASURED_SECONDS = 1
+# A note of another run that is older than this is not of a request in flight, but of a run that was killed.
+_FRESH_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -118,29 +83,15 @@ class EmbeddingCache:
             CacheError: it cannot be opened, is damaged, or was written by a newer Tuition.
         """
         self.path = path
-        self._lock = threading.Lock()
+        self._file = CacheFile(path)
         self._on_damage = on_damage
         self._damaged: set[bytes] = set()
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise CacheError(f"The cache folder {path.parent} cannot be made: {error.strerror}.") from error
-        with self._translated():
-            self._connection = sqlite3.connect(
-                path, timeout=60, isolation_level=None, check_same_thread=False
-            )
-            try:
-                self._prepare()
-            except BaseException:
-                self._connection.close()
-                raise
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with self._lock:  # an interrupted purchase may be storing a last answer
-            self._connection.close()
+        self._file.close()
 
     def lookup(self, fingerprint: str, queries: Sequence[Query]) -> dict[Query, Vector]:
         """The embeddings that the cache has, float32 of shape (dimensions,), bit for bit as they were sold.
@@ -171,14 +122,27 @@ class EmbeddingCache:
         """Which of the queries the cache can answer; one vector is in memory at a time."""
         return {query for query, _ in self._intact(fingerprint, queries)}
 
-    def begin(self, pack: Pack) -> None:
-        """Note, before it is sent, that a pack is being bought."""
+    def begin(self, pack: Pack) -> set[Query]:
+        """Note, before it is sent, that a pack is being bought.
+
+        Returns:
+            Those of its queries that another run has bought, or is buying right now: then nothing is noted.
+        """
         queries = json.dumps([[query.kind, query.digest, query.name] for query in pack.queries])
-        with self._transaction() as connection:
-            connection.execute(
-                "INSERT OR REPLACE INTO pending VALUES (?, ?, ?, ?)",
-                (pack.idempotency_key, pack.run_id, pack.fingerprint, queries),
-            )
+        now = time.time()
+        with self._file.transaction() as connection:
+            others = connection.execute(
+                "SELECT queries FROM pending WHERE run_id != ? AND fingerprint = ? AND noted_at > ?",
+                (pack.run_id, pack.fingerprint, now - _FRESH_SECONDS),
+            ).fetchall()
+            taken = {query for (text,) in others for query in _queries(text)} & set(pack.queries)
+            taken |= _bought(connection, pack)
+            if not taken:
+                connection.execute(
+                    "INSERT OR REPLACE INTO pending VALUES (?, ?, ?, ?, ?)",
+                    (pack.idempotency_key, pack.run_id, pack.fingerprint, queries, now),
+                )
+        return taken
 
     def commit(self, pack: Pack, vectors: Mapping[Query, Vector], usage: Usage, request_id: str) -> None:
         """Store a paid answer and its receipt, and clear the note, in one transaction."""
@@ -187,7 +151,7 @@ class EmbeddingCache:
             for query, vector in vectors.items()
         ]
         receipt = (usage.images, usage.texts, usage.cost_micros, datetime.now(UTC).isoformat())
-        with self._transaction() as connection:
+        with self._file.transaction() as connection:
             _insert(connection, pack.fingerprint, rows, "REPLACE")
             connection.execute(
                 "INSERT OR IGNORE INTO receipts VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -197,35 +161,32 @@ class EmbeddingCache:
 
     def abandon(self, pack: Pack) -> None:
         """Clear the note of a pack that the vendor refused, and so did not charge."""
-        with self._transaction() as connection:
+        with self._file.transaction() as connection:
             connection.execute("DELETE FROM pending WHERE idempotency_key = ?", (pack.idempotency_key,))
 
     def pending(self, run_id: str) -> list[Pack]:
         """The packs of a run that were sent, or about to be, and whose answer was never stored."""
-        with self._lock, self._translated():
-            rows = self._connection.execute(
-                "SELECT idempotency_key, fingerprint, queries FROM pending WHERE run_id = ?", (run_id,)
-            ).fetchall()
+        rows = self._file.read(
+            "SELECT idempotency_key, fingerprint, queries FROM pending WHERE run_id = ?", (run_id,)
+        )
         return [Pack(key, run_id, fingerprint, tuple(_queries(text))) for key, fingerprint, text in rows]
 
     def spending(self, run_id: str) -> Spending:
         """What a run has paid, by its receipts."""
-        with self._lock, self._translated():
-            row = self._connection.execute(
-                "SELECT coalesce(sum(images + texts), 0), coalesce(sum(cost_micros), 0) "
-                "FROM receipts WHERE run_id = ?",
-                (run_id,),
-            ).fetchone()
+        (row,) = self._file.read(
+            "SELECT coalesce(sum(images + texts), 0), coalesce(sum(cost_micros), 0) "
+            "FROM receipts WHERE run_id = ?",
+            (run_id,),
+        )
         return Spending(*row)
 
     def recent_rate(self, fingerprint: str) -> float | None:
         """Queries a second when a model was last bought from, by the latest receipts; `None` if unknown."""
-        with self._lock, self._translated():
-            rows = self._connection.execute(
-                "SELECT julianday(received_at) * 86400, images + texts FROM receipts WHERE fingerprint = ? "
-                "ORDER BY received_at DESC LIMIT ?",
-                (fingerprint, _RECENT_RECEIPTS),
-            ).fetchall()
+        rows = self._file.read(
+            "SELECT julianday(received_at) * 86400, images + texts FROM receipts WHERE fingerprint = ? "
+            "ORDER BY received_at DESC LIMIT ?",
+            (fingerprint, _RECENT_RECEIPTS),
+        )
         queries, seconds = 0, 0.0
         for (later, bought), (earlier, _) in pairwise(rows):
             if later - earlier > _PAUSE_SECONDS:
@@ -235,19 +196,17 @@ class EmbeddingCache:
 
     def holdings(self) -> list[Holding]:
         """What there is, by model and kind."""
-        with self._lock, self._translated():
-            rows = self._connection.execute(
-                "SELECT fingerprint, kind, count(*), sum(length(vector)) FROM embeddings "
-                "JOIN models ON models.id = model GROUP BY fingerprint, kind ORDER BY fingerprint, kind"
-            ).fetchall()
+        rows = self._file.read(
+            "SELECT fingerprint, kind, count(*), sum(length(vector)) FROM embeddings "
+            "JOIN models ON models.id = model GROUP BY fingerprint, kind ORDER BY fingerprint, kind"
+        )
         return [Holding(*row) for row in rows]
 
     def receipts(self) -> Spending:
         """What was ever paid for, by the receipts of all runs."""
-        with self._lock, self._translated():
-            row = self._connection.execute(
-                "SELECT coalesce(sum(images + texts), 0), coalesce(sum(cost_micros), 0) FROM receipts"
-            ).fetchone()
+        (row,) = self._file.read(
+            "SELECT coalesce(sum(images + texts), 0), coalesce(sum(cost_micros), 0) FROM receipts"
+        )
         return Spending(*row)
 
     def stored(self, fingerprint: str) -> Iterator[Stored]:
@@ -261,7 +220,7 @@ class EmbeddingCache:
 
         What is there already stays: it was paid for here, and is the same within the model's tolerance.
         """
-        with self._transaction() as connection:
+        with self._file.transaction() as connection:
             before = connection.total_changes
             models = _insert(connection, fingerprint, entries, "IGNORE")
             return connection.total_changes - before - models
@@ -275,8 +234,7 @@ class EmbeddingCache:
         Raises:
             CacheError: the file itself is damaged.
         """
-        with self._lock, self._translated():
-            (verdict,) = self._connection.execute("PRAGMA quick_check(1)").fetchone()
+        ((verdict,),) = self._file.read("PRAGMA quick_check(1)")
         if verdict != "ok":
             raise CacheError(f"The cache {self.path} is damaged: {verdict}. Export what can be read of it.")
         damaged = 0
@@ -296,11 +254,10 @@ class EmbeddingCache:
             doomed = [(id_,) for id_, _, intact in self._entries("") if not intact]
         else:
             doomed = [(id_,) for id_, _, _ in self._entries("WHERE fingerprint = ?", fingerprint)]
-        with self._transaction() as connection:
+        with self._file.transaction() as connection:
             connection.executemany("DELETE FROM embeddings WHERE id = ?", doomed)
-        with self._lock, self._translated():
-            self._connection.execute("VACUUM")
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._file.read("VACUUM")
+        self._file.read("PRAGMA wal_checkpoint(TRUNCATE)")
         return len(doomed)
 
     def _intact(self, fingerprint: str, queries: Collection[Query]) -> Iterator[tuple[Query, bytes]]:
@@ -324,13 +281,12 @@ class EmbeddingCache:
         for start in range(0, len(wanted), _CHUNK):
             chunk = wanted[start : start + _CHUNK]
             marks = ",".join("?" * len(chunk))
-            with self._lock, self._translated():
-                rows = self._connection.execute(
-                    "SELECT digest, vector, checksum FROM embeddings "  # noqa: S608 (marks)
-                    "WHERE model = (SELECT id FROM models WHERE fingerprint = ?) AND kind = ? "
-                    f"AND digest IN ({marks})",
-                    (fingerprint, kind, *chunk),
-                ).fetchall()
+            rows = self._file.read(
+                "SELECT digest, vector, checksum FROM embeddings "  # noqa: S608 (marks)
+                "WHERE model = (SELECT id FROM models WHERE fingerprint = ?) AND kind = ? "
+                f"AND digest IN ({marks})",
+                (fingerprint, kind, *chunk),
+            )
             yield from rows
 
     def _entries(self, where: str, *parameters: str) -> Iterator[tuple[int, Stored, bool]]:
@@ -338,55 +294,17 @@ class EmbeddingCache:
         last = 0
         condition = f"{where or 'WHERE true'} AND embeddings.id > ?"
         while True:
-            with self._lock, self._translated():
-                rows = self._connection.execute(
-                    "SELECT embeddings.id, kind, digest, vector, checksum FROM embeddings "  # noqa: S608 (ours)
-                    f"JOIN models ON models.id = model {condition} ORDER BY embeddings.id LIMIT {_CHUNK}",
-                    (*parameters, last),
-                ).fetchall()
+            rows = self._file.read(
+                "SELECT embeddings.id, kind, digest, vector, checksum FROM embeddings "  # noqa: S608 (ours)
+                f"JOIN models ON models.id = model {condition} ORDER BY embeddings.id LIMIT {_CHUNK}",
+                (*parameters, last),
+            )
             if not rows:
                 return
             for id_, kind, digest, vector, checksum in rows:
                 entry = Stored(kind, digest, vector)
                 yield id_, entry, entry.checksum == checksum
             last = rows[-1][0]
-
-    def _prepare(self) -> None:
-        """Make the tables; harmless where they exist, so processes that start together do not clash."""
-        self._connection.execute(f"PRAGMA page_size={_PAGE_BYTES}")
-        self._connection.execute("PRAGMA journal_mode=WAL")
-        self._connection.execute("PRAGMA synchronous=FULL")
-        self._connection.execute(f"PRAGMA mmap_size={_MAPPED_BYTES}")
-        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-        if version > _VERSION:
-            raise CacheError(
-                f"The cache {self.path} was written by a newer Tuition. Upgrade, or name another --cache."
-            )
-        if version == 1:
-            raise CacheError(f"The cache {self.path} is from before version 0.1. Name another --cache.")
-        self._connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={_VERSION}; COMMIT;")
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, self._translated():
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._connection
-                self._connection.execute("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:  # a full disk has ended it already
-                    self._connection.execute("ROLLBACK")
-                raise
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise CacheError(
-                f"The cache {self.path} cannot be used: {error}. Is it a Tuition cache, may it be written, "
-                "and is there room on the disk? What was paid for and stored before is safe."
-            ) from error
 
 
 def _insert(
@@ -408,6 +326,19 @@ def _insert(
 
 def _to_bytes(vector: Vector) -> bytes:
     return np.ascontiguousarray(vector, dtype=WIRE_DTYPE).tobytes()
+
+
+def _bought(connection: sqlite3.Connection, pack: Pack) -> set[Query]:
+    """The queries of a pack that are in the cache."""
+    return {
+        query
+        for query in pack.queries
+        if connection.execute(
+            "SELECT 1 FROM embeddings WHERE model = (SELECT id FROM models WHERE fingerprint = ?) "
+            "AND kind = ? AND digest = ?",
+            (pack.fingerprint, query.kind, bytes.fromhex(query.digest)),
+        ).fetchone()
+    }
 
 
 def _queries(text: str) -> Iterator[Query]:

@@ -32,6 +32,8 @@ PACK_BYTES = 4 * 2**20
 _OVERHEAD = 64
 # After Ctrl-C, requests in flight have this many seconds to be answered; what is not stays noted as pending.
 _GRACE = 2.0
+# Seconds between looks at what another run is buying.
+_OTHERS_TAKE = 0.1
 
 
 @dataclass(frozen=True)
@@ -253,7 +255,9 @@ class Buying:
 
     def _buy(self, request: _Request) -> int:
         """Buy one request: noted before it is sent, stored before it is counted; how many were answered."""
-        self._cache.begin(request.pack)
+        if taken := self._cache.begin(request.pack):
+            self._defer(request, taken)
+            return 0
         try:
             answer = self._send(request, max_cost_micros=request.price.cost_micros)
         except (RequestRefused, SpendingStopped) as error:
@@ -262,6 +266,16 @@ class Buying:
             return 0
         self._store(request, answer)
         return len(answer.vectors)
+
+    def _defer(self, request: _Request, taken: set[Query]) -> None:
+        """Put off what another run is buying right now: it will be in the cache, or else be bought last."""
+        self._budget.settle(request.price, paid=NOTHING)
+        with self._lock:
+            free = [query for query in request.pack.queries if query not in taken]
+            self._waiting.extendleft(reversed(free))
+            self._waiting.extend(taken)
+        if not free:
+            self._ended.wait(_OTHERS_TAKE)
 
     def _send(self, request: _Request, *, max_cost_micros: int) -> Answer:
         return self._vendor.embed(

@@ -115,7 +115,7 @@ def test_damage_is_found_pruned_and_bought_again(cache: EmbeddingCache, column: 
 def test_a_model_is_pruned_alone_and_its_receipts_stay(cache: EmbeddingCache) -> None:
     _store(cache, _pack(*(str(i) for i in range(1200)), key="1"))
     _store(cache, Pack("2", "run", "fp_2", (Query.text("a"),)))
-    cache._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    cache._file.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     size = cache.path.stat().st_size
     assert cache.prune("fp_1") == 1200
     assert [(h.fingerprint, h.kind, h.embeddings) for h in cache.holdings()] == [("fp_2", "text", 1)]
@@ -179,7 +179,7 @@ def test_the_rate_is_that_of_the_last_unbroken_purchase(cache: EmbeddingCache) -
     for key, second in (("a", 0), ("b", 100), ("c", 104), ("d", 110)):
         _store(cache, _pack(*(f"{key} {i}" for i in range(32)), key=key))
         moment = f"2026-01-01T00:{second // 60:02}:{second % 60:02}+00:00"
-        cache._connection.execute(
+        cache._file.connection.execute(
             "UPDATE receipts SET received_at = ? WHERE idempotency_key = ?", (moment, key)
         )
     assert cache.recent_rate("fp_1") == pytest.approx(64 / 10, rel=1e-3)
@@ -213,12 +213,12 @@ def test_processes_share_one_cache_from_its_first_moment(tmp_path: Path) -> None
 
 def test_a_full_disk_loses_nothing_and_is_said(cache: EmbeddingCache) -> None:
     _store(cache, _pack("before"))
-    (pages,) = cache._connection.execute("PRAGMA page_count").fetchone()
-    cache._connection.execute(f"PRAGMA max_page_count = {pages}")
+    (pages,) = cache._file.connection.execute("PRAGMA page_count").fetchone()
+    cache._file.connection.execute(f"PRAGMA max_page_count = {pages}")
     large = _pack(*(str(i) for i in range(2000)), key="large")
     with pytest.raises(CacheError, match="room on the disk"):
         cache.commit(large, _vectors(large), _usage(2000), "req_2")
-    cache._connection.execute("PRAGMA max_page_count = 1000000")
+    cache._file.connection.execute("PRAGMA max_page_count = 1000000")
     assert not cache.lookup("fp_1", large.queries)
     cache.commit(large, _vectors(large), _usage(2000), "req_2")
     assert cache.spending("run").queries == 2001

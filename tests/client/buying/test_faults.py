@@ -155,19 +155,19 @@ def test_vectors_of_another_model_are_never_stored_as_this_ones(
 
 def test_a_disk_that_is_full_stops_the_run_before_it_pays_for_more(shop: Shop) -> None:
     shop.teacher().buy(_texts(64))
-    (pages,) = shop.cache._connection.execute("PRAGMA page_count").fetchone()
-    shop.cache._connection.execute(f"PRAGMA max_page_count = {pages}")
+    (pages,) = shop.cache._file.connection.execute("PRAGMA page_count").fetchone()
+    shop.cache._file.connection.execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(CacheError, match="room on the disk"):
         shop.teacher().buy([*_texts(64), *_texts(5000, "good new")])
     in_flight = 16 * 32
     assert shop.vendor.charged <= shop.cache.spending("run").queries + in_flight
-    shop.cache._connection.execute("PRAGMA max_page_count = 1000000")
+    shop.cache._file.connection.execute("PRAGMA max_page_count = 1000000")
     shop.teacher().buy([*_texts(64), *_texts(5000, "good new")])
     assert shop.vendor.charged == shop.cache.spending("run").queries == 5064
 
 
 def test_a_cache_that_cannot_be_written_stops_the_run_before_it_pays(shop: Shop) -> None:
-    shop.cache._connection.execute("PRAGMA query_only = ON")
+    shop.cache._file.connection.execute("PRAGMA query_only = ON")
     with pytest.raises(CacheError, match="may it be written"):
         shop.teacher().buy(_texts(64))
     assert shop.vendor.charged == 0

@@ -1,9 +1,11 @@
 """Packing, budget and owed answers, against a scripted vendor that keeps books of its own."""
 
 import json
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from multiprocessing import get_context
 from multiprocessing.queues import Queue
@@ -294,6 +296,31 @@ def test_what_another_run_buys_meanwhile_is_not_bought_again(
     purchase = shop.teacher().buy(texts)
     assert shop.vendor.charged == len(texts)
     assert purchase.bought == 20 * PACK_SIZE
+
+
+def test_runs_that_buy_the_same_at_the_same_time_pay_once_between_them(shop: Shop, tmp_path: Path) -> None:
+    shop.vendor.after = lambda: time.sleep(0.02)
+    texts = _texts(20 * PACK_SIZE)
+
+    def buy(run: str) -> int:
+        with EmbeddingCache(tmp_path / "cache.db") as cache:
+            wanted = random.Random(run).sample(texts, len(texts))
+            teacher = Teacher(shop.client, cache, model=MODEL, run_id=run, budget=None)
+            bought = teacher.buy(wanted).bought
+            assert teacher.lookup(texts)[1].all()
+            return bought
+
+    with ThreadPoolExecutor(3) as pool:
+        assert sum(pool.map(buy, "abc")) == len(texts)
+    assert shop.vendor.charged == len(texts)
+
+
+def test_what_a_killed_run_was_buying_is_bought_in_the_end(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.cache.begin(pack_of("killed", "fp_1", tuple(_texts(3))))
+    monkeypatch.setattr("client.buying.cache._FRESH_SECONDS", 0.5)
+    assert shop.teacher().buy(_texts(100)).bought == 100
 
 
 def _buy_in_a_process(folder: Path, outcome: "Queue[str]") -> None:

