@@ -1,6 +1,7 @@
 """`vendor`: the operator's command line. Every command parses, calls one function, and prints."""
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -84,8 +85,6 @@ def serve(
     from vendor_service.server import serve as run
 
     configure_logging(as_json=settings.log_format == "json")
-    if settings.billing_log is not None:
-        open_billing_log(settings.billing_log)
     application = create_app(settings)
     served = application.state.model
 
@@ -93,7 +92,9 @@ def serve(
         facts = f"model {served.id}, device {served.device}, dtype {served.dtype}"
         print(f"Tuition vendor ready on {url} ({facts})", flush=True)
 
-    interrupted = run(application, settings.host, settings.port, announce)
+    log = nullcontext() if settings.billing_log is None else open_billing_log(settings.billing_log)
+    with log:
+        interrupted = run(application, settings.host, settings.port, announce)
     raise typer.Exit(130 if interrupted else 0)
 
 

@@ -4,7 +4,8 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
@@ -105,7 +106,8 @@ def configure_logging(*, as_json: bool) -> None:
     logging.getLogger("vendor_service").setLevel(logging.INFO)
 
 
-def open_billing_log(path: Path) -> None:
+@contextmanager
+def open_billing_log(path: Path) -> Iterator[None]:
     """Append the billing log to a file, one JSON object a line; another program may rotate the file.
 
     Raises:
@@ -117,6 +119,13 @@ def open_billing_log(path: Path) -> None:
         raise OperatorError(f"the billing log cannot be written: {error}") from error
     handler.setFormatter(JsonFormatter())
     log = logging.getLogger(billing_log.LOGGER)
-    log.handlers = [handler]
+    log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(logging.NOTSET)
+        log.propagate = True
+        handler.close()

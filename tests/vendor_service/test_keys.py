@@ -7,8 +7,8 @@ from sqlalchemy import text
 
 from tests.vendor_service.books import Books
 from vendor_service.accounts.accounts import Terms, find_account, open_account
-from vendor_service.accounts.keys import KeyTerms, issue_key, revoke_key, verify_key
-from vendor_service.errors import OperatorError, UsageError
+from vendor_service.accounts.keys import IssuedKey, KeyTerms, issue_key, revoke_key, rotate_key, verify_key
+from vendor_service.errors import OperatorError, Refusal, UsageError
 
 
 def test_only_the_hash_of_a_key_is_stored(books: Books) -> None:
@@ -56,6 +56,33 @@ def test_a_revoked_key_keeps_the_time_of_its_end(books: Books) -> None:
         assert revoke_key(session, issued.key_id, books.clock).revoked_at == revoked_at
         with pytest.raises(OperatorError, match="no key"):
             revoke_key(session, "0" * 16, books.clock)
+
+
+def test_a_rotated_key_keeps_its_limits_and_the_former_secret_for_its_grace(books: Books) -> None:
+    order = books.open(KeyTerms(quota=3))
+    books.buy(order, images=2)
+    with books.database.write() as session:
+        second = rotate_key(session, order.key_id, 60, books.clock)
+        third = rotate_key(session, order.key_id, 60, books.clock)
+
+    def known(issued: IssuedKey) -> bool:
+        with books.database.read() as session:
+            return verify_key(session, issued.api_key, books.clock()) is not None
+
+    assert (known(second), known(third)) == (True, True)
+    books.clock.advance(60)
+    assert (known(second), known(third)) == (False, True)
+    with pytest.raises(Refusal, match="1 left of its quota"):
+        books.buy(order, images=2)
+    with books.database.write() as session:
+        rotate_key(session, order.key_id, 0, books.clock)
+        for grace in (-1, 10**9):
+            with pytest.raises(UsageError, match="grace"):
+                rotate_key(session, order.key_id, grace, books.clock)
+        revoke_key(session, order.key_id, books.clock)
+        with pytest.raises(OperatorError, match="revoked"):
+            rotate_key(session, order.key_id, 0, books.clock)
+    assert not known(third)
 
 
 @pytest.mark.parametrize("name", ["", "Acme", "9lives", "a b", "a/b", "-a", "ä", "a" * 64, "a\n"])

@@ -172,8 +172,9 @@ class MoneyMachine(RuleBasedStateMachine):
 
 
 def test_any_order_of_all_operations_keeps_every_promise(books: Books) -> None:
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        partial(MoneyMachine, books),
+    machine: Any = partial(MoneyMachine, books)
+    run_state_machine_as_test(
+        machine,
         settings=settings(
             max_examples=40,
             stateful_step_count=25,
