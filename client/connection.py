@@ -42,8 +42,7 @@ class Connection:
 
         A `run` that has bought goes on without a vendor that is away, if the cache has what it needs.
         """
-        cache_file = self.cache_file or user_cache_path("tuition") / "embeddings.db"
-        with self.vendor() as client, EmbeddingCache(cache_file, on_damage=self.display.note) as cache:
+        with self.vendor() as client, self.cache() as cache:
             try:
                 model = client.model()
             except VendorUnreachable:
@@ -52,6 +51,11 @@ class Connection:
                 self.display.note(f"No vendor answers at {self.vendor_url}; going on with what was bought.")
                 model = ModelCard.model_validate(run.read(run.plan)["model"])
             yield Teacher(client, cache, model=model, run_id=run_id, budget=budget)
+
+    def cache(self) -> EmbeddingCache:
+        """What was bought so far."""
+        cache_file = self.cache_file or user_cache_path("tuition") / "embeddings.db"
+        return EmbeddingCache(cache_file, on_damage=self.display.note)
 
     def _api_key(self) -> str | None:
         if self.api_key_file is None:

@@ -19,7 +19,7 @@ from client.errors import CacheError
 from shared.embeddings import Usage
 from shared.encoding import WIRE_DTYPE, Vector
 
-_VERSION = 1
+_VERSION = 2
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS embeddings (
     key BLOB PRIMARY KEY,
@@ -34,7 +34,8 @@ CREATE TABLE IF NOT EXISTS receipts (
     images INTEGER NOT NULL,
     texts INTEGER NOT NULL,
     cost_micros INTEGER NOT NULL,
-    received_at TEXT NOT NULL
+    received_at TEXT NOT NULL,
+    key_id TEXT                 -- the public half of the API key, NULL in older receipts
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS receipts_by_run ON receipts (run_id);
 CREATE TABLE IF NOT EXISTS pending (
@@ -64,6 +65,18 @@ class Spending:
 
     queries: int
     cost_micros: int
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What one paid request brought and cost; `key_id` is the public half of the API key, if it was noted."""
+
+    request_id: str
+    fingerprint: str
+    images: int
+    texts: int
+    cost_micros: int
+    key_id: str | None
 
 
 class EmbeddingCache:
@@ -153,17 +166,24 @@ class EmbeddingCache:
                 (pack.idempotency_key, pack.run_id, pack.fingerprint, queries),
             )
 
-    def commit(self, pack: Pack, vectors: Mapping[Query, Vector], usage: Usage, request_id: str) -> None:
+    def commit(
+        self,
+        pack: Pack,
+        vectors: Mapping[Query, Vector],
+        usage: Usage,
+        request_id: str,
+        key_id: str | None = None,
+    ) -> None:
         """Store a paid answer and its receipt, and clear the note, in one transaction."""
         rows = []
         for query, vector in vectors.items():
             blob = np.ascontiguousarray(vector, dtype=WIRE_DTYPE).tobytes()
             rows.append((query.cache_key(pack.fingerprint), blob, zlib.crc32(blob)))
-        receipt = (usage.images, usage.texts, usage.cost_micros, datetime.now(UTC).isoformat())
+        receipt = (usage.images, usage.texts, usage.cost_micros, datetime.now(UTC).isoformat(), key_id)
         with self._transaction() as connection:
             connection.executemany("INSERT OR REPLACE INTO embeddings VALUES (?, ?, ?)", rows)
             connection.execute(
-                "INSERT OR IGNORE INTO receipts VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR IGNORE INTO receipts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (pack.idempotency_key, request_id, pack.run_id, pack.fingerprint, *receipt),
             )
             connection.execute("DELETE FROM pending WHERE idempotency_key = ?", (pack.idempotency_key,))
@@ -191,6 +211,20 @@ class EmbeddingCache:
             ).fetchone()
         return Spending(*row)
 
+    def receipts(self) -> list[Receipt]:
+        """All receipts, of every run, vendor and account that the cache was used with."""
+        with self._lock, self._translated():
+            rows = self._connection.execute(
+                "SELECT request_id, fingerprint, images, texts, cost_micros, key_id FROM receipts"
+            ).fetchall()
+        return [Receipt(*row) for row in rows]
+
+    def owed(self) -> int:
+        """How many requests of all runs were sent, or about to be, and their answer was never stored."""
+        with self._lock, self._translated():
+            (number,) = self._connection.execute("SELECT count(*) FROM pending").fetchone()
+        return int(number)
+
     def _select(self, keys: Iterable[bytes]) -> Iterator[tuple[bytes, bytes, int]]:
         wanted = list(keys)
         for start in range(0, len(wanted), _CHUNK):
@@ -207,12 +241,17 @@ class EmbeddingCache:
         """Make the tables; harmless where they exist, so processes that start together do not clash."""
         self._connection.execute("PRAGMA journal_mode=WAL")
         self._connection.execute("PRAGMA synchronous=FULL")
-        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-        if version > _VERSION:
-            raise CacheError(
-                f"The cache {self.path} was written by a newer Tuition. Upgrade, or name another --cache."
-            )
-        self._connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={_VERSION}; COMMIT;")
+        with self._transaction() as connection:
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            if version > _VERSION:
+                raise CacheError(
+                    f"The cache {self.path} was written by a newer Tuition. Upgrade, or name another --cache."
+                )
+            if version == 1:
+                connection.execute("ALTER TABLE receipts ADD COLUMN key_id TEXT")
+            for statement in _SCHEMA.split(";"):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version={_VERSION}")
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

@@ -284,7 +284,7 @@ class _Buying:
             self._cache.abandon(pack)
             self._refused(request, error)
             return
-        self._cache.commit(pack, answer.vectors, answer.usage, answer.request_id)
+        self._cache.commit(pack, answer.vectors, answer.usage, answer.request_id, self._vendor.key_id)
         self._budget.settle(len(pack.queries), paid=answer.usage.billed_queries)
         self._count(answer)
 

@@ -193,3 +193,20 @@ def test_a_cache_that_cannot_be_used_is_said_to_be_one(tmp_path: Path, trouble: 
         path = tmp_path / "file" / "cache.db"
     with pytest.raises(CacheError, match=r"cache"):
         EmbeddingCache(path)
+
+
+def test_a_cache_of_the_first_version_is_taken_over_with_its_receipts(cache: EmbeddingCache) -> None:
+    pack = _pack("cat")
+    _store(cache, pack)
+    with sqlite3.connect(cache.path) as connection:
+        connection.execute("ALTER TABLE receipts DROP COLUMN key_id")
+        connection.execute("PRAGMA user_version=1")
+    connection.close()
+    with EmbeddingCache(cache.path) as upgraded:
+        assert upgraded.spending("run") == Spending(1, 20)
+        other = _pack("dog", key="other")
+        upgraded.commit(other, _vectors(other), _usage(1), "req_2", "0123")
+        assert {(each.request_id, each.key_id) for each in upgraded.receipts()} == {
+            ("req_1", None),
+            ("req_2", "0123"),
+        }
