@@ -45,7 +45,8 @@ def test_what_agrees_is_counted() -> None:
 
 
 def test_every_number_and_the_model_are_compared() -> None:
-    for field, value in {"images": 1, "texts": 9, "cost_micros": 219, "fingerprint": "fp_2"}.items():
+    changes: dict[str, Any] = {"images": 1, "texts": 9, "cost_micros": 219, "fingerprint": "fp_2"}
+    for field, value in changes.items():
         (problem,) = problems([entry(1)], [replace(RECEIPT, **{field: value})])
         assert f"{value} by the receipt" in problem
 
