@@ -33,7 +33,7 @@ def stats(cache: CacheOption = None, as_json: JsonOption = False) -> None:
     from client.tables import print_holdings
 
     with _connection(cache).cache(must_exist=True) as store:
-        holdings, paid, size = store.holdings(), store.receipts(), store.path.stat().st_size
+        holdings, paid, size = store.holdings(), store.paid(), store.path.stat().st_size
         path = store.path
     if as_json:
         rows = [asdict(holding) for holding in holdings]

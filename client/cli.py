@@ -301,8 +301,15 @@ def models(vendor: VendorOption = DEFAULT_VENDOR, as_json: JsonOption = False) -
 @app.command()
 def usage(
     group_by: Annotated[GroupBy, typer.Option("--group-by", help="What a row sums up.")] = "day",
+    reconcile: Annotated[
+        bool,
+        typer.Option(
+            "--reconcile", help="Compare the vendor's ledger with the receipts here; exit 1 if they differ."
+        ),
+    ] = False,
     vendor: VendorOption = DEFAULT_VENDOR,
     api_key_file: KeyFileOption = None,
+    cache: CacheOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show what the vendor says this account used, was billed, and has left.
@@ -312,12 +319,36 @@ def usage(
     from client.connection import Connection
     from client.tables import print_usage
 
-    with Connection(vendor, api_key_file, None, Display()).vendor() as client:
+    connection = Connection(vendor, api_key_file, cache, Display())
+    if reconcile:
+        _reconcile(connection, as_json=as_json)
+        return
+    with connection.vendor() as client:
         account, used = client.account(), client.usage(group_by)
     if as_json:
         print_json({"account": account.model_dump(mode="json"), "usage": used.model_dump(mode="json")})
     else:
         print_usage(account, used)
+
+
+def _reconcile(connection: "Connection", *, as_json: bool) -> None:
+    from client.buying.reconciliation import reconcile
+    from client.tables import print_reconciliation
+
+    with connection.vendor() as client, connection.cache() as cache:
+        found = reconcile(client.ledger(), cache.receipts(), client.key_id)
+        owed = cache.owed()
+    if as_json:
+        print_json(asdict(found))
+    else:
+        print_reconciliation(found)
+    if found.differences and owed:
+        connection.display.note(
+            f"{owed} requests were sent and their answers never stored, which may explain charges without a "
+            "receipt: repeat the command that was interrupted, and it fetches them free of charge."
+        )
+    if found.differences:
+        raise typer.Exit(1)
 
 
 def _config(

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from client.buying.cache import Holding
 from client.buying.queries import Spending
+from client.buying.reconciliation import Reconciliation
 from client.display import printable
 from client.run_folder import RunFolder
 from shared.billing import AccountStatus, UsageReport
@@ -128,3 +129,22 @@ def print_usage(account: AccountStatus, used: UsageReport) -> None:
         "no quota" if account.quota_left is None else f"{account.quota_left} of {account.quota} queries left"
     )
     print(f"Account {account.account}: {left}, {account.spent_micros} micros spent.")
+
+
+def print_reconciliation(found: Reconciliation) -> None:
+    """Whether receipts and ledger agree, and where they do not."""
+    if found.differences:
+        rows = [(each.request_id, each.problem) for each in found.differences]
+        print_table(("request", "difference"), rows)
+    print(
+        f"{found.matched} receipts agree with the ledger ({found.queries} queries, {found.cost_micros} "
+        f"micros); differences: {len(found.differences)}."
+    )
+    if found.of_other_keys:
+        print(
+            f"{found.of_other_keys} charges were made with other keys of this account, without receipts here."
+        )
+    if found.of_other_accounts:
+        print(
+            f"{found.of_other_accounts} receipts here are of other accounts, or older than this comparison."
+        )

@@ -1,12 +1,15 @@
-"""What a customer is told about money and quota: the account, and what it used."""
+"""What a customer is told about money and quota: account, usage, ledger, invoices, quotes."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
+
+from shared.embeddings import Kind
 
 QuotaPeriod = Literal["month", "total"]
 GroupBy = Literal["day", "key", "kind"]
+EntryKind = Literal["charge", "top_up", "refund", "adjustment"]
 
 
 class RateLimit(BaseModel):
@@ -24,6 +27,8 @@ class AccountStatus(BaseModel):
     """
 
     account: str
+    plan: str
+    status: Literal["active", "suspended"]
     quota: int | None
     quota_period: QuotaPeriod
     queries_used: int
@@ -58,3 +63,89 @@ class UsageReport(BaseModel):
     group_by: GroupBy
     rows: list[UsageRow]
     total: UsageRow
+
+
+class Entry(BaseModel):
+    """One entry of the ledger; `amount_micros` is signed: a charge is negative.
+
+    `image_micros` and `text_micros` are the prices that applied; `request_id` is the request that was
+    charged, `corrects_seq` the charge that a refund gives back, `reason` that of an adjustment.
+    """
+
+    seq: int
+    kind: EntryKind
+    amount_micros: int
+    images: int
+    texts: int
+    image_micros: int
+    text_micros: int
+    model: str | None
+    model_fingerprint: str | None
+    key_id: str | None
+    request_id: str | None
+    corrects_seq: int | None
+    reason: str | None
+    created_at: datetime
+    previous_hash: str
+    entry_hash: str
+
+
+class EntryPage(BaseModel):
+    """The answer of `GET /v1/ledger`: entries, oldest first, and what to ask for next; no `data` ends it."""
+
+    data: list[Entry]
+    next_after: int
+
+
+class InvoiceLine(BaseModel):
+    """Queries of one kind, of one model, at one price."""
+
+    model: str
+    kind: Kind
+    queries: int
+    unit_micros: int
+    amount_micros: int
+
+
+class Invoice(BaseModel):
+    """A month's ledger as a bill: `total_micros` is the sum of the lines less refunds and adjustments.
+
+    What a prepaid account paid in is told apart, in `top_ups_micros`. Until the month is over the invoice is
+    not `final`; a final one never changes. The entries it sums up are those from `first_seq` to `last_seq`.
+    """
+
+    account: str
+    month: str
+    final: bool
+    lines: list[InvoiceLine]
+    refunds_micros: int
+    adjustments_micros: int
+    total_micros: int
+    top_ups_micros: int
+    first_seq: int | None
+    first_hash: str | None
+    last_seq: int | None
+    last_hash: str | None
+
+
+class EstimateRequest(BaseModel):
+    """Counts of queries to be priced."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    images: Annotated[int, Field(ge=0, le=10**9)] = 0
+    texts: Annotated[int, Field(ge=0, le=10**9)] = 0
+
+
+class Quote(BaseModel):
+    """The answer of `POST /v1/estimate`: the price, and whether it could be bought now.
+
+    `quota_left` (`None`: no quota) is the smaller of the account's and the key's. `fits_money` is whether
+    spend limit and credit allow it; `seconds_at_rate_limit` is how long the rate limit makes it take.
+    """
+
+    cost_micros: int
+    quota_left: int | None
+    fits_quota: bool
+    fits_money: bool
+    seconds_at_rate_limit: int

@@ -35,6 +35,7 @@ class ErrorCode(StrEnum):
     INVALID_API_KEY = "invalid_api_key"
     KEY_REVOKED = "key_revoked"
     ACCOUNT_SUSPENDED = "account_suspended"
+    INSUFFICIENT_SCOPE = "insufficient_scope"
     QUOTA_EXHAUSTED = "quota_exhausted"
     SPEND_LIMIT_REACHED = "spend_limit_reached"
     INSUFFICIENT_CREDIT = "insufficient_credit"
@@ -71,6 +72,7 @@ _KINDS = {
     ErrorCode.INVALID_API_KEY: ErrorKind(401, ErrorType.AUTHENTICATION),
     ErrorCode.KEY_REVOKED: ErrorKind(403, ErrorType.AUTHENTICATION),
     ErrorCode.ACCOUNT_SUSPENDED: ErrorKind(403, ErrorType.AUTHENTICATION),
+    ErrorCode.INSUFFICIENT_SCOPE: ErrorKind(403, ErrorType.AUTHENTICATION),
     ErrorCode.QUOTA_EXHAUSTED: ErrorKind(402, ErrorType.BILLING),
     ErrorCode.SPEND_LIMIT_REACHED: ErrorKind(402, ErrorType.BILLING),
     ErrorCode.INSUFFICIENT_CREDIT: ErrorKind(402, ErrorType.BILLING),

@@ -1,9 +1,10 @@
-"""Fixtures for every test: one real vendor process, started when the first test asks for it."""
+"""Fixtures for every test: one real vendor process and one real PostgreSQL, started when first asked for."""
 
 from collections.abc import Iterator
 
 import pytest
 
+from tests.postgres import Postgres, started_postgres
 from tests.vendor_process import VendorProcess
 
 
@@ -12,3 +13,10 @@ def vendor_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VendorP
     """A vendor with the bundled model that all tests share: open an account of your own, and stop nothing."""
     with VendorProcess(tmp_path_factory.mktemp("vendor")) as vendor:
         yield vendor
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """A PostgreSQL that all tests share: make a database of your own."""
+    with started_postgres(tmp_path_factory.mktemp("postgres")) as server:
+        yield server

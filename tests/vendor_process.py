@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from shared.billing import QuotaPeriod
 from vendor_service.accounts.accounts import Terms, open_account
-from vendor_service.accounts.keys import issue_key
+from vendor_service.accounts.keys import KeyTerms, issue_key
 from vendor_service.clock import system_clock
 from vendor_service.database.session import Database
 
@@ -110,7 +110,7 @@ class VendorProcess:
         self._accounts += 1
         with closing(Database(self.database_url)) as database, database.write() as session:
             account = open_account(session, f"account-{self._accounts}", terms, system_clock)
-            return issue_key(session, account, "", system_clock).api_key
+            return issue_key(session, account, KeyTerms(), system_clock).api_key
 
     def charges(self, api_key: str) -> Charges:
         """What the account of this key was charged, read from the database itself."""

@@ -1,7 +1,6 @@
 """The application: everything is made and put together here, and nowhere else."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -9,9 +8,11 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from shared.embeddings import Limits, Prices
+from shared.embeddings import Limits
 from shared.errors import ErrorBody
-from vendor_service.accounts.auth import authentication
+from vendor_service.accounts.auth import Authentication
+from vendor_service.accounts.keys import Scope
+from vendor_service.accounts.router import keys_router
 from vendor_service.billing import prices
 from vendor_service.billing.admission import Admission
 from vendor_service.billing.router import billing_router
@@ -28,10 +29,11 @@ from vendor_service.health import health_router
 from vendor_service.http_errors import add_error_handlers, internal_error
 from vendor_service.observability import RequestScope
 from vendor_service.settings import Settings
+from vendor_service.upkeep import Upkeep
 
-_log = logging.getLogger(__name__)
-
-_SWEEP_SECONDS = 10
+# A process that was killed leaves holds; they are released this long after it last told that it lives.
+_HOLD_SECONDS = 20
+_UPKEEP_SECONDS = 5
 
 
 def create_app(settings: Settings, clock: Clock = system_clock) -> FastAPI:
@@ -44,30 +46,31 @@ def create_app(settings: Settings, clock: Clock = system_clock) -> FastAPI:
         find_model(settings.model, settings.pretrained), choose_device(settings.device), settings.dtype
     )
     database = Database(settings.database_url)
-    schema.prepare(database)
+    schema.prepare(database, migrate=settings.migrate)
     with database.write() as session:
-        price = Prices(image_micros=settings.image_price_micros, text_micros=settings.text_price_micros)
-        prices.publish(session, model.id, price, clock())
+        prices.publish(session, model.id, settings.image_price_micros, settings.text_price_micros, clock())
     engine = Engine(
         model,
         ImageLimits(settings.max_image_bytes, settings.max_image_pixels),
         max_text_characters=settings.max_text_characters,
         max_waiting=settings.max_queued_inputs,
     )
+    admission = Admission(database, clock, _HOLD_SECONDS)
+    authentication = Authentication(database, clock)
     # Twice the time that a request may take: a hold never expires under a request that is still welcome.
-    admission = Admission(database, clock, hold_seconds=2 * settings.request_timeout_seconds)
+    upkeep = Upkeep(admission, authentication, longest_hold_seconds=2 * settings.request_timeout_seconds)
     app = FastAPI(
         title="Tuition vendor",
         description="CLIP embeddings by the query.",
         version=version("tuition"),
         redoc_url=None,
-        lifespan=partial(_lifespan, engine, admission, database),
+        lifespan=partial(_lifespan, engine, admission, upkeep, database),
         responses={"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}},
     )
     app.state.model = model
     app.add_middleware(RequestScope, on_crash=internal_error)
     add_error_handlers(app)
-    _add_routes(app, settings, engine, admission, database, clock)
+    _add_routes(app, settings, engine, admission, authentication, database, clock)
     return app
 
 
@@ -76,10 +79,10 @@ def _add_routes(
     settings: Settings,
     engine: Engine,
     admission: Admission,
+    authentication: Authentication,
     database: Database,
     clock: Clock,
 ) -> None:
-    authenticate = authentication(database)
     service = EmbedService(
         engine,
         admission,
@@ -93,35 +96,30 @@ def _add_routes(
         max_image_pixels=settings.max_image_pixels,
     )
     app.include_router(
-        embed_router(service, engine.model.fingerprint, settings.max_request_bytes, authenticate)
+        embed_router(
+            service,
+            engine.model.fingerprint,
+            settings.max_request_bytes,
+            authentication.requiring(Scope.EMBED),
+        )
     )
     app.include_router(catalogue_router(engine.model, limits, database, clock))
-    app.include_router(billing_router(database, clock, authenticate))
+    app.include_router(billing_router(database, clock, authentication, engine.model.id))
+    app.include_router(keys_router(database, clock, authentication))
     app.include_router(health_router(engine, database))
 
 
 @asynccontextmanager
 async def _lifespan(
-    engine: Engine, admission: Admission, database: Database, _app: FastAPI
+    engine: Engine, admission: Admission, upkeep: Upkeep, database: Database, _app: FastAPI
 ) -> AsyncIterator[None]:
     if database.embedded:
         # An embedded database has one server at a time: whatever is held belongs to one that is gone.
         await asyncio.to_thread(admission.void_abandoned)
     engine.start()
-    sweeper = asyncio.create_task(_sweep(admission))
+    repeating = asyncio.create_task(upkeep.repeat(_UPKEEP_SECONDS))
     yield
-    sweeper.cancel()
+    repeating.cancel()
     await asyncio.to_thread(engine.close)
+    await asyncio.to_thread(upkeep.once)
     database.close()
-
-
-async def _sweep(admission: Admission) -> None:
-    while True:
-        await asyncio.sleep(_SWEEP_SECONDS)
-        try:
-            swept = await asyncio.to_thread(admission.sweep)
-        except Exception:
-            _log.exception("the sweeper failed; it will try again")
-        else:
-            if swept:
-                _log.warning("swept %d expired holds; nothing was charged for them", swept)

@@ -4,12 +4,18 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from logging.handlers import WatchedFileHandler
+from pathlib import Path
 
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from vendor_service.billing import billing_log
+from vendor_service.errors import OperatorError
 
 _log = logging.getLogger(__name__)
 
@@ -98,3 +104,28 @@ def configure_logging(*, as_json: bool) -> None:
     root.handlers = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("vendor_service").setLevel(logging.INFO)
+
+
+@contextmanager
+def open_billing_log(path: Path) -> Iterator[None]:
+    """Append the billing log to a file, one JSON object a line; another program may rotate the file.
+
+    Raises:
+        OperatorError: the file cannot be opened.
+    """
+    try:
+        handler = WatchedFileHandler(path, encoding="utf-8")
+    except OSError as error:
+        raise OperatorError(f"the billing log cannot be written: {error}") from error
+    handler.setFormatter(JsonFormatter())
+    log = logging.getLogger(billing_log.LOGGER)
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(logging.NOTSET)
+        log.propagate = True
+        handler.close()

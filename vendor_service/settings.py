@@ -1,5 +1,6 @@
 """What an operator may set: by an option, by `VENDOR_*` in the environment, or by the same in `.env`."""
 
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError
@@ -14,7 +15,8 @@ LogFormat = Literal["text", "json"]
 class Settings(BaseSettings):
     """Everything that can be set, with the values that hold when nothing is.
 
-    Sizes are in bytes, prices in millionths of the currency unit for one query.
+    Sizes are in bytes, prices in millionths of the currency unit for one query; a price that is not set
+    stays as it is in the database.
     """
 
     model_config = SettingsConfigDict(
@@ -28,10 +30,12 @@ class Settings(BaseSettings):
     device: str = "auto"
     dtype: DtypeChoice = "auto"
     database_url: str = "sqlite:///tuition-vendor.db"
+    migrate: bool = False
     log_format: LogFormat = "text"
+    billing_log: Path | None = None
 
-    image_price_micros: Annotated[int, Field(ge=0, le=10**12)] = 100
-    text_price_micros: Annotated[int, Field(ge=0, le=10**12)] = 20
+    image_price_micros: Annotated[int | None, Field(ge=0, le=10**12)] = None
+    text_price_micros: Annotated[int | None, Field(ge=0, le=10**12)] = None
 
     max_inputs: Annotated[int, Field(ge=1)] = 256
     max_request_bytes: Annotated[int, Field(ge=1)] = 32 * 1024 * 1024

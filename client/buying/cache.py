@@ -64,6 +64,18 @@ class Stored:
         return zlib.crc32(self.vector, zlib.crc32(self.digest))
 
 
+@dataclass(frozen=True)
+class Receipt:
+    """What one paid request brought and cost; `key_id` is the public half of the API key, if it was noted."""
+
+    request_id: str
+    fingerprint: str
+    images: int
+    texts: int
+    cost_micros: int
+    key_id: str | None
+
+
 class EmbeddingCache:
     """One SQLite file, shared by runs, threads and processes; every change is durable when a call returns.
 
@@ -144,17 +156,24 @@ class EmbeddingCache:
                 )
         return taken
 
-    def commit(self, pack: Pack, vectors: Mapping[Query, Vector], usage: Usage, request_id: str) -> None:
+    def commit(
+        self,
+        pack: Pack,
+        vectors: Mapping[Query, Vector],
+        usage: Usage,
+        request_id: str,
+        key_id: str | None = None,
+    ) -> None:
         """Store a paid answer and its receipt, and clear the note, in one transaction."""
         rows = [
             Stored(query.kind, bytes.fromhex(query.digest), _to_bytes(vector))
             for query, vector in vectors.items()
         ]
-        receipt = (usage.images, usage.texts, usage.cost_micros, datetime.now(UTC).isoformat())
+        receipt = (usage.images, usage.texts, usage.cost_micros, datetime.now(UTC).isoformat(), key_id)
         with self._file.transaction() as connection:
             _insert(connection, pack.fingerprint, rows, "REPLACE")
             connection.execute(
-                "INSERT OR IGNORE INTO receipts VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR IGNORE INTO receipts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (pack.idempotency_key, request_id, pack.run_id, pack.fingerprint, *receipt),
             )
             connection.execute("DELETE FROM pending WHERE idempotency_key = ?", (pack.idempotency_key,))
@@ -202,12 +221,24 @@ class EmbeddingCache:
         )
         return [Holding(*row) for row in rows]
 
-    def receipts(self) -> Spending:
+    def paid(self) -> Spending:
         """What was ever paid for, by the receipts of all runs."""
         (row,) = self._file.read(
             "SELECT coalesce(sum(images + texts), 0), coalesce(sum(cost_micros), 0) FROM receipts"
         )
         return Spending(*row)
+
+    def receipts(self) -> list[Receipt]:
+        """All receipts, of every run, vendor and account that the cache was used with."""
+        rows = self._file.read(
+            "SELECT request_id, fingerprint, images, texts, cost_micros, key_id FROM receipts"
+        )
+        return [Receipt(*row) for row in rows]
+
+    def owed(self) -> int:
+        """How many requests of all runs were sent, or about to be, and their answer was never stored."""
+        ((number,),) = self._file.read("SELECT count(*) FROM pending")
+        return int(number)
 
     def stored(self, fingerprint: str) -> Iterator[Stored]:
         """Every intact embedding of a model, in the order in which they were bought."""

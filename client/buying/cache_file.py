@@ -9,7 +9,7 @@ from typing import Any
 
 from client.errors import CacheError
 
-_VERSION = 2
+_VERSION = 3
 # Large pages, so that a vector of any usual size shares its page with others and little is left empty.
 _PAGE_BYTES = 32_768
 # Reads go through the page cache of the system, which saves a copy (1.5 times as many entries a second).
@@ -36,7 +36,8 @@ CREATE TABLE IF NOT EXISTS receipts (
     images INTEGER NOT NULL,
     texts INTEGER NOT NULL,
     cost_micros INTEGER NOT NULL,
-    received_at TEXT NOT NULL
+    received_at TEXT NOT NULL,
+    key_id TEXT                 -- the public half of the API key
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS receipts_by_run ON receipts (run_id);
 CREATE TABLE IF NOT EXISTS pending (
@@ -106,7 +107,7 @@ class CacheFile:
             raise CacheError(
                 f"The cache {self._path} was written by a newer Tuition. Upgrade, or name another --cache."
             )
-        if version == 1:
+        if 0 < version < _VERSION:
             raise CacheError(f"The cache {self._path} is from before version 0.1. Name another --cache.")
         self.connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={_VERSION}; COMMIT;")
 

@@ -288,7 +288,7 @@ class Buying:
 
     def _store(self, request: _Request, answer: Answer) -> None:
         usage = answer.usage
-        self._cache.commit(request.pack, answer.vectors, usage, answer.request_id)
+        self._cache.commit(request.pack, answer.vectors, usage, answer.request_id, self._vendor.key_id)
         self._budget.settle(request.price, paid=Spending(usage.billed_queries, usage.cost_micros))
         self._count(answer)
 

@@ -7,7 +7,7 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
@@ -28,7 +28,7 @@ from client.errors import (
     VendorError,
     VendorUnreachable,
 )
-from shared.billing import AccountStatus, GroupBy, UsageReport
+from shared.billing import AccountStatus, Entry, EntryPage, GroupBy, UsageReport
 from shared.embeddings import EmbedResponse, ModelCard, ModelList, Usage
 from shared.encoding import Vector, from_wire
 from shared.errors import ErrorBody, ErrorCode, ErrorDetail
@@ -93,6 +93,7 @@ class VendorClient:
             UsageError: this is no URL, or no key.
         """
         self.url = url.rstrip("/")
+        self.key_id = _key_id(api_key)
         self._stopping = threading.Event()
         self._on_wait = on_wait
         self._told_at = -math.inf
@@ -139,6 +140,16 @@ class VendorClient:
     def usage(self, group_by: GroupBy = "day") -> UsageReport:
         """What the account used and was billed."""
         return _parse(UsageReport, self._send("GET", "/v1/usage", params={"group_by": group_by}))
+
+    def ledger(self) -> Iterator[Entry]:
+        """All entries of the account's ledger, oldest first."""
+        after = 0
+        while True:
+            page = _parse(EntryPage, self._send("GET", "/v1/ledger", params={"after": after, "limit": 1000}))
+            if not page.data:
+                return
+            yield from page.data
+            after = page.next_after
 
     def embed(
         self,
@@ -224,6 +235,12 @@ class VendorClient:
             f"No vendor answers at {self.url} ({error or type(error).__name__}). Is it running, and is "
             "--vendor (or TUITION_VENDOR_URL) right? What was bought is kept; the same command goes on."
         )
+
+
+def _key_id(api_key: str | None) -> str | None:
+    """The public half of a key, `tk_<id>_<secret>`."""
+    parts = (api_key or "").split("_")
+    return parts[1] if len(parts) == 3 else None
 
 
 def embed_body(queries: Sequence[tuple[Query, bytes]], model: str) -> bytes:

@@ -183,7 +183,7 @@ def test_a_plan_says_what_the_quota_leaves_and_how_long_it_takes(
     with closing(sqlite3.connect(client.folder / "cache.db")) as connection, connection:
         connection.execute("DELETE FROM receipts")
         connection.executemany(
-            "INSERT INTO receipts VALUES (?, 'r', 'r', (SELECT fingerprint FROM models), 0, 30, 0, ?)",
+            "INSERT INTO receipts VALUES (?, 'r', 'r', (SELECT fingerprint FROM models), 0, 30, 0, ?, NULL)",
             [("a", "2026-01-01T00:00:00+00:00"), ("b", "2026-01-01T00:00:10+00:00")],
         )
     shown = " ".join(client(*command).stdout.split())

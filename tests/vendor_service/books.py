@@ -1,26 +1,26 @@
-"""Real books in a temporary SQLite file, for tests of money that need no model."""
+"""Real books in a temporary database, for tests of money that need no model."""
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from itertools import count
-from pathlib import Path
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 
-from shared.embeddings import Prices
 from tests.vendor_service.clocks import FakeClock
 from vendor_service.accounts.accounts import Terms, open_account
-from vendor_service.accounts.keys import issue_key
+from vendor_service.accounts.keys import KeyTerms, issue_key
 from vendor_service.billing import prices
-from vendor_service.billing.admission import Admission, Admitted, Order
-from vendor_service.billing.ledger import GENESIS_HASH, entry_hash
+from vendor_service.billing.admission import Admission
+from vendor_service.billing.orders import Admitted, Order
+from vendor_service.billing.verification import verify
 from vendor_service.database import schema
 from vendor_service.database.session import Database
-from vendor_service.database.tables import Account, Hold, LedgerEntry
+from vendor_service.database.tables import Account, ApiKey, LedgerEntry
 
 HOLD_SECONDS = 60
+_ANY_KEY = KeyTerms()
 
 
 class Books:
@@ -32,14 +32,14 @@ class Books:
         self.admission = Admission(database, self.clock, HOLD_SECONDS)
         self._numbers = count()
         with database.write() as session:
-            prices.publish(session, "icon-clip", Prices(image_micros=100, text_micros=20), self.clock())
+            prices.publish(session, "icon-clip", 100, 20, self.clock())
 
-    def open(self, **terms: Any) -> Order:
-        """Open an account on these `Terms`; an order of one image by it, to be varied."""
+    def open(self, key: KeyTerms = _ANY_KEY, **terms: Any) -> Order:
+        """Open an account on these `Terms`, with a key; an order of one image by it, to be varied."""
         with self.database.write() as session:
             account = open_account(session, f"account-{next(self._numbers)}", Terms(**terms), self.clock)
-            key = issue_key(session, account, "", self.clock)
-        return Order("", account.id, key.key_id, "icon-clip", "fp_1", images=1, texts=0, body_hash="b")
+            issued = issue_key(session, account, key, self.clock)
+        return Order("", account.id, issued.key_id, "icon-clip", "fp_1", images=1, texts=0, body_hash="b")
 
     def admit(self, order: Order, **changes: Any) -> Admitted:
         """Admit a variation of an order under a request id of its own."""
@@ -56,38 +56,34 @@ class Books:
         with self.database.read() as session:
             return session.get_one(Account, order.account_id)
 
+    def key(self, order: Order) -> ApiKey:
+        with self.database.read() as session:
+            return session.get_one(ApiKey, order.key_id)
+
     def entries(self, order: Order) -> list[LedgerEntry]:
         with self.database.read() as session:
             mine = select(LedgerEntry).where(LedgerEntry.account_id == order.account_id)
             return list(session.scalars(mine.order_by(LedgerEntry.seq)))
 
-    def check(self, order: Order) -> None:
-        """Assert that the account's counters are sums of its ledger and its holds, and its chain is whole."""
-        account, entries = self.account(order), self.entries(order)
-        charges = [entry for entry in entries if entry.kind == "charge"]
-        in_period = [entry for entry in charges if entry.created_at >= account.period_started_at]
-        assert account.queries_used == sum(entry.images + entry.texts for entry in in_period)
-        assert account.spent_micros == -sum(entry.amount_micros for entry in in_period)
-        if account.credit_micros is not None:
-            assert account.credit_micros == sum(entry.amount_micros for entry in entries)
+    def problem(self, order: Order) -> str | None:
+        """What `vendor ledger verify` finds wrong."""
         with self.database.read() as session:
-            held = select(func.sum(Hold.images + Hold.texts), func.sum(Hold.cost_micros))
-            queries, cost = session.execute(
-                held.where(Hold.account_id == account.id, Hold.state == "open")
-            ).one()
-            settled = select(func.count()).where(Hold.account_id == account.id, Hold.state == "settled")
-            assert session.scalar(settled) == len(charges)
-        assert (account.queries_held, account.held_micros) == (queries or 0, cost or 0)
-        previous = GENESIS_HASH
-        for seq, entry in enumerate(entries, start=1):
-            assert (entry.seq, entry.previous_hash, entry.entry_hash) == (seq, previous, entry_hash(entry))
-            previous = entry.entry_hash
-        assert (account.ledger_seq, account.ledger_hash) == (len(entries), previous)
+            return verify(session, session.get_one(Account, order.account_id)).problem
+
+    def check(self, order: Order) -> None:
+        """Assert that counters are sums of ledger and holds, that the chain is whole, and no limit passed."""
+        assert self.problem(order) is None
+        account = self.account(order)
+        for each in (account, self.key(order)):
+            assert each.quota is None or each.queries_used + each.queries_held <= each.quota
+            limit = each.spend_limit_micros
+            assert limit is None or each.spent_micros + each.held_micros <= limit
+        assert account.credit_micros is None or account.credit_micros >= account.held_micros
 
 
 @contextmanager
-def opened_books(folder: Path) -> Iterator[Books]:
-    """Fresh books in a folder."""
-    with closing(Database(f"sqlite:///{folder / 'books.db'}")) as database:
+def opened_books(url: str) -> Iterator[Books]:
+    """Fresh books in an empty database."""
+    with closing(Database(url)) as database:
         schema.upgrade(database)
         yield Books(database)

@@ -1,9 +1,12 @@
 """Fixtures of the vendor's tests."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.postgres import Postgres
+from tests.vendor_service.books import Books, opened_books
 from tests.vendor_service.local_vendor import LocalVendor, ScriptedTexts
 
 
@@ -23,3 +26,19 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedTexts]:
     script = ScriptedTexts(monkeypatch)
     yield script
     script.go.set()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database, of each kind that there is."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'books.db'}"
+    server: Postgres = request.getfixturevalue("postgres")
+    return server.create_database()
+
+
+@pytest.fixture
+def books(database_url: str) -> Iterator[Books]:
+    """Fresh books in a database of each kind."""
+    with opened_books(database_url) as opened:
+        yield opened

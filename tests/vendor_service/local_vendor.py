@@ -18,7 +18,7 @@ from pydantic_settings import SettingsConfigDict
 from shared.errors import ErrorBody, ErrorCode
 from tests.vendor_service.clocks import FakeClock
 from vendor_service.accounts.accounts import Terms, open_account
-from vendor_service.accounts.keys import issue_key
+from vendor_service.accounts.keys import KeyTerms, Scope, issue_key
 from vendor_service.app import create_app
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey
@@ -64,7 +64,13 @@ class LocalVendor:
         """A key of a new account on these `Terms`."""
         with self.books.write() as session:
             account = open_account(session, f"account-{next(self._names)}", Terms(**terms), self.clock)
-            return issue_key(session, account, "", self.clock).api_key
+            return issue_key(session, account, KeyTerms(), self.clock).api_key
+
+    def another_key(self, api_key: str, *scopes: Scope) -> str:
+        """One more key of the same account."""
+        with self.books.write() as session:
+            account = session.get_one(Account, session.get_one(ApiKey, api_key.split("_")[1]).account_id)
+            return issue_key(session, account, KeyTerms(scopes=frozenset(scopes)), self.clock).api_key
 
     def embed(self, api_key: str, *inputs: dict[str, str], **rest: Any) -> httpx.Response:
         """Ask for these inputs; `headers` among `rest` are sent, the rest is put into the body."""

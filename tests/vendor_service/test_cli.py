@@ -1,6 +1,8 @@
 """The `vendor` command: data on standard output, what went wrong in one line, documented exits."""
 
+import csv
 import json
+import sqlite3
 import sys
 from pathlib import Path
 from typing import Any
@@ -72,9 +74,77 @@ def test_keys_are_issued_listed_and_revoked(vendor: Command) -> None:
     assert issued["api_key"] not in json.dumps(listed)
 
 
+def test_money_moves_by_commands_and_is_accounted_for(vendor: Command) -> None:
+    vendor.json("accounts", "create", "acme", "--credit", "500")
+    assert vendor.json("top-up", "acme", "100")["amount_micros"] == 100
+    entry = json.loads(vendor("adjust", "acme", "--reason", "a mistake", "--json", "--", "-50")[1])
+    assert (entry["seq"], entry["kind"], entry["amount_micros"]) == (3, "adjustment", -50)
+    assert vendor.json("accounts", "show", "acme")["credit_micros"] == 550
+    assert vendor("refund", "acme", "--entry", "1")[0] == 1
+    (verified,) = vendor.json("ledger", "verify")
+    assert verified == {"account": "acme", "entries": 3, "balance_micros": 550, "problem": None}
+    _, out, _ = vendor("ledger", "export", "acme")
+    rows = list(csv.DictReader(out.splitlines()))
+    assert [(row["kind"], row["amount_micros"]) for row in rows] == [
+        ("top_up", "500"),
+        ("top_up", "100"),
+        ("adjustment", "-50"),
+    ]
+    _, out, _ = vendor("ledger", "export", "acme", "--format", "jsonl")
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [line["reason"] for line in lines] == [None, None, "a mistake"]
+    month = rows[0]["created_at"][:7]
+    _, out, _ = vendor("invoice", "acme", "--month", month, "--format", "json")
+    assert (json.loads(out)["total_micros"], json.loads(out)["top_ups_micros"]) == (50, 600)
+    assert "not yet final" in vendor("invoice", "acme", "--month", month)[1]
+    assert vendor("invoice", "acme", "--month", month, "--format", "html")[1].startswith("<!doctype html>")
+
+
+def test_books_that_do_not_add_up_fail_the_command(vendor: Command, tmp_path: Path) -> None:
+    for name in ("acme", "beta"):
+        vendor.json("accounts", "create", name, "--credit", "500")
+    with sqlite3.connect(tmp_path / "books.db") as connection:
+        connection.execute("UPDATE accounts SET credit_micros = 501 WHERE name = 'beta'")
+    connection.close()
+    assert vendor("ledger", "verify", "acme")[0] == 0
+    code, out, err = vendor("ledger", "verify")
+    assert (code, "501" in out) == (1, True)
+    assert "beta are not in order" in err
+
+
+def test_what_was_agreed_is_changed_by_commands(vendor: Command) -> None:
+    vendor.json("accounts", "create", "acme", "--quota", "5")
+    assert vendor.json("accounts", "set-quota", "acme", "9")["quota"] == 9
+    assert vendor.json("accounts", "set-quota", "acme")["quota"] is None
+    assert vendor.json("accounts", "suspend", "acme")["status"] == "suspended"
+    assert vendor.json("accounts", "resume", "acme")["status"] == "active"
+    assert vendor("accounts", "set-plan", "acme", "research")[0] == 1
+    vendor.json("prices", "set", "icon-clip", "image", "50", "--plan", "research", "--from", "2100-01-01")
+    assert vendor.json("accounts", "set-plan", "acme", "research")["plan"] == "research"
+    assert vendor.json("prices", "list") == [
+        {
+            "plan": "research",
+            "model": "icon-clip",
+            "kind": "image",
+            "from": "2100-01-01T00:00:00+00:00",
+            "micros": 50,
+        }
+    ]
+    key_id = vendor.json("keys", "create", "acme", "--scope", "usage:read", "--quota", "4")["key_id"]
+    assert vendor.json("keys", "rotate", key_id, "--grace", "60")["api_key"].startswith(f"tk_{key_id}_")
+    (key,) = vendor.json("keys", "list", "acme")
+    assert (key["scopes"], key["quota"], key["queries_used"]) == (["usage:read"], 4, 0)
+    assert key["former_until"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
+        (["invoice", "nobody", "--month", "2026-11"], 1, "no account"),
+        (["top-up", "nobody", "5"], 1, "no account"),
+        (["prices", "set", "icon-clip", "image", "5", "--from", "2020-01-01"], 2, "past"),
+        (["prices", "set", "icon-clip", "sound", "5"], 2, "sound"),
+        (["keys", "rotate", "0", "--grace", "60"], 1, "no key"),
         (["accounts", "show", "nobody"], 1, "vendor accounts list"),
         (["keys", "create", "nobody"], 1, "no account 'nobody'"),
         (["keys", "revoke", "0"], 1, "no key"),
@@ -101,7 +171,7 @@ def test_what_cannot_be_done_is_said_with_its_exit_code(
 
 def test_the_database_is_made_upgraded_and_taken_back(vendor: Command) -> None:
     assert vendor("db", "current")[1] == "None\n"
-    assert vendor("db", "upgrade")[:2] == (0, "0001\n")
+    assert vendor("db", "upgrade")[:2] == (0, "0002\n")
     assert vendor("db", "downgrade", "base")[1] == "None\n"
 
 

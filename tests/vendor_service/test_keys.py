@@ -1,45 +1,37 @@
 """Keys: shown once, kept as a hash, told from every near miss."""
 
 import hashlib
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 
-from tests.vendor_service.books import Books, opened_books
+from tests.vendor_service.books import Books
 from vendor_service.accounts.accounts import Terms, find_account, open_account
-from vendor_service.accounts.keys import issue_key, revoke_key, verify_key
-from vendor_service.errors import OperatorError, UsageError
+from vendor_service.accounts.keys import IssuedKey, KeyTerms, issue_key, revoke_key, rotate_key, verify_key
+from vendor_service.errors import OperatorError, Refusal, UsageError
 
 
-@pytest.fixture
-def books(tmp_path: Path) -> Iterator[Books]:
-    with opened_books(tmp_path) as opened:
-        yield opened
-
-
-def test_only_the_hash_of_a_key_is_stored(books: Books, tmp_path: Path) -> None:
+def test_only_the_hash_of_a_key_is_stored(books: Books) -> None:
     with books.database.write() as session:
-        issued = issue_key(session, open_account(session, "acme", Terms(), books.clock), "", books.clock)
+        issued = issue_key(
+            session, open_account(session, "acme", Terms(), books.clock), KeyTerms(), books.clock
+        )
     _, key_id, secret = issued.api_key.split("_")
     assert key_id == issued.key_id
     assert len(bytes.fromhex(secret)) >= 16
     with books.database.read() as session:
-        stored = session.execute(text("SELECT secret_hash FROM api_keys")).scalar()
-    assert stored == hashlib.sha256(secret.encode()).hexdigest()
-    files = b"".join(path.read_bytes() for path in tmp_path.iterdir())
-    assert key_id.encode() in files
-    assert secret.encode() not in files
+        stored = session.execute(text("SELECT * FROM api_keys")).mappings().one()
+    assert stored["secret_hash"] == hashlib.sha256(secret.encode()).hexdigest()
+    assert secret not in str(stored)
 
 
 def test_a_key_is_known_whole_and_only_whole(books: Books) -> None:
     with books.database.write() as session:
         account = open_account(session, "acme", Terms(), books.clock)
-        one, two = (issue_key(session, account, "", books.clock) for _ in range(2))
+        one, two = (issue_key(session, account, KeyTerms(), books.clock) for _ in range(2))
     swapped = one.api_key[: -len(two.api_key.split("_")[2])] + two.api_key.split("_")[2]
     with books.database.read() as session:
-        found = verify_key(session, one.api_key)
+        found = verify_key(session, one.api_key, books.clock())
         assert found is not None
         assert found.id == one.key_id
         for wrong in (
@@ -51,17 +43,46 @@ def test_a_key_is_known_whole_and_only_whole(books: Books) -> None:
             "",
             "tk__",
         ):
-            assert verify_key(session, wrong) is None
+            assert verify_key(session, wrong, books.clock()) is None
 
 
 def test_a_revoked_key_keeps_the_time_of_its_end(books: Books) -> None:
     with books.database.write() as session:
-        issued = issue_key(session, open_account(session, "acme", Terms(), books.clock), "", books.clock)
+        issued = issue_key(
+            session, open_account(session, "acme", Terms(), books.clock), KeyTerms(), books.clock
+        )
         revoked_at = revoke_key(session, issued.key_id, books.clock).revoked_at
         books.clock.advance(5)
         assert revoke_key(session, issued.key_id, books.clock).revoked_at == revoked_at
         with pytest.raises(OperatorError, match="no key"):
             revoke_key(session, "0" * 16, books.clock)
+
+
+def test_a_rotated_key_keeps_its_limits_and_the_former_secret_for_its_grace(books: Books) -> None:
+    order = books.open(KeyTerms(quota=3))
+    books.buy(order, images=2)
+    with books.database.write() as session:
+        second = rotate_key(session, order.key_id, 60, books.clock)
+        third = rotate_key(session, order.key_id, 60, books.clock)
+
+    def known(issued: IssuedKey) -> bool:
+        with books.database.read() as session:
+            return verify_key(session, issued.api_key, books.clock()) is not None
+
+    assert (known(second), known(third)) == (True, True)
+    books.clock.advance(60)
+    assert (known(second), known(third)) == (False, True)
+    with pytest.raises(Refusal, match="1 left of its quota"):
+        books.buy(order, images=2)
+    with books.database.write() as session:
+        rotate_key(session, order.key_id, 0, books.clock)
+        for grace in (-1, 10**9):
+            with pytest.raises(UsageError, match="grace"):
+                rotate_key(session, order.key_id, grace, books.clock)
+        revoke_key(session, order.key_id, books.clock)
+        with pytest.raises(OperatorError, match="revoked"):
+            rotate_key(session, order.key_id, 0, books.clock)
+    assert not known(third)
 
 
 @pytest.mark.parametrize("name", ["", "Acme", "9lives", "a b", "a/b", "-a", "ä", "a" * 64, "a\n"])

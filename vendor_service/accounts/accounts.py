@@ -1,4 +1,4 @@
-"""Accounts: opening one, finding it again."""
+"""Accounts: opening one, finding it again, changing what was agreed."""
 
 import re
 import secrets
@@ -8,13 +8,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from shared.billing import QuotaPeriod
-from vendor_service.billing import ledger, periods
+from vendor_service.billing import ledger, periods, prices
 from vendor_service.clock import Clock
-from vendor_service.database.tables import Account
+from vendor_service.database.tables import STANDARD_PLAN, Account
 from vendor_service.errors import OperatorError, UsageError
-
-# Larger numbers than this cannot be told apart in JavaScript and other JSON readers.
-_MAX_NUMBER = 2**53 - 1
 
 _NAME = re.compile(r"[a-z][a-z0-9._-]{0,62}")
 
@@ -32,6 +29,7 @@ class Terms:
     spend_limit_micros: int | None = None
     credit_micros: int | None = None
     queries_per_second: int | None = None
+    plan: str = STANDARD_PLAN
 
 
 def open_account(session: Session, name: str, terms: Terms, clock: Clock) -> Account:
@@ -41,7 +39,13 @@ def open_account(session: Session, name: str, terms: Terms, clock: Clock) -> Acc
         UsageError: the name or a number cannot be.
         OperatorError: the name is taken.
     """
-    _check(name, terms)
+    _check_name(name)
+    check_numbers(
+        quota=terms.quota, spend_limit_micros=terms.spend_limit_micros, credit_micros=terms.credit_micros
+    )
+    if terms.queries_per_second is not None and not 1 <= terms.queries_per_second <= 10**6:
+        raise UsageError(f"queries_per_second must be between 1 and 1000000, not {terms.queries_per_second}")
+    _check_plan(session, terms.plan)
     if session.scalar(select(Account).where(Account.name == name)):
         raise OperatorError(f"there is an account {name!r} already; see it with: vendor accounts show {name}")
     now = clock()
@@ -50,6 +54,7 @@ def open_account(session: Session, name: str, terms: Terms, clock: Clock) -> Acc
         name=name,
         status="active",
         created_at=now,
+        plan=terms.plan,
         quota=terms.quota,
         quota_period=terms.quota_period,
         spend_limit_micros=terms.spend_limit_micros,
@@ -66,13 +71,14 @@ def open_account(session: Session, name: str, terms: Terms, clock: Clock) -> Acc
     return account
 
 
-def find_account(session: Session, name: str) -> Account:
-    """The account of that name.
+def find_account(session: Session, name: str, *, lock: bool = False) -> Account:
+    """The account of that name; `lock` it to change anything that admission changes or checks.
 
     Raises:
         OperatorError: there is none.
     """
-    account = session.scalar(select(Account).where(Account.name == name))
+    named = select(Account).where(Account.name == name)
+    account = session.scalar(named.with_for_update() if lock else named)
     if account is None:
         raise OperatorError(f"there is no account {name!r}; list them with: vendor accounts list")
     return account
@@ -83,15 +89,58 @@ def list_accounts(session: Session) -> list[Account]:
     return list(session.scalars(select(Account).order_by(Account.name)))
 
 
-def _check(name: str, terms: Terms) -> None:
+def set_quota(account: Account, quota: int | None) -> None:
+    """Agree on another quota, from now on; what was used of the former one counts.
+
+    Raises:
+        UsageError: the number cannot be.
+    """
+    check_numbers(quota=quota)
+    account.quota = quota
+
+
+def set_plan(session: Session, account: Account, plan: str) -> None:
+    """Let another plan's prices hold for what is asked from now on.
+
+    Raises:
+        OperatorError: there is no such plan.
+    """
+    _check_plan(session, plan)
+    account.plan = plan
+
+
+def suspend(account: Account) -> None:
+    """Refuse what is asked from now on; what is in flight is answered and charged."""
+    account.status = "suspended"
+
+
+def resume(account: Account) -> None:
+    """Serve a suspended account again."""
+    account.status = "active"
+
+
+def check_numbers(**numbers: int | None) -> None:
+    """Make sure that limits can be.
+
+    Raises:
+        UsageError: one is negative or too large; the message names it.
+    """
+    for name, number in numbers.items():
+        if number is not None and not 0 <= number <= ledger.MAX_NUMBER:
+            raise UsageError(f"{name} must be between 0 and {ledger.MAX_NUMBER}, not {number}")
+
+
+def _check_name(name: str) -> None:
     if not _NAME.fullmatch(name):
         raise UsageError(
             f"{name!r} cannot be an account's name: "
             "use 1 to 63 lower-case letters, digits, dots, dashes and underscores, and begin with a letter"
         )
-    for field in ("quota", "spend_limit_micros", "credit_micros"):
-        number = getattr(terms, field)
-        if number is not None and not 0 <= number <= _MAX_NUMBER:
-            raise UsageError(f"{field} must be between 0 and {_MAX_NUMBER}, not {number}")
-    if terms.queries_per_second is not None and not 1 <= terms.queries_per_second <= 10**6:
-        raise UsageError(f"queries_per_second must be between 1 and 1000000, not {terms.queries_per_second}")
+
+
+def _check_plan(session: Session, plan: str) -> None:
+    known = prices.plans(session)
+    if plan not in known:
+        raise OperatorError(
+            f"there is no plan {plan!r}, only {', '.join(sorted(known))}; make one with: vendor prices set"
+        )

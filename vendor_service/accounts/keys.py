@@ -5,53 +5,115 @@ import hmac
 import re
 import secrets
 from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from vendor_service.clock import Clock
+from shared.keys import KeyInfo
+from vendor_service.accounts.accounts import check_numbers
+from vendor_service.billing import periods
+from vendor_service.clock import SECOND, Clock, to_datetime
 from vendor_service.database.tables import Account, ApiKey
-from vendor_service.errors import OperatorError
+from vendor_service.errors import OperatorError, UsageError
 
 _ID_BYTES = 8
 _SECRET_BYTES = 24  # 192 bits: a plain hash at rest is as good as a slow one, since nothing can be guessed
 _KEY = re.compile(rf"tk_([0-9a-f]{{{2 * _ID_BYTES}}})_([0-9a-f]{{{2 * _SECRET_BYTES}}})")
+LONGEST_GRACE_SECONDS = 366 * 86_400
+
+
+class Scope(StrEnum):
+    """What a key may do; `ADMIN` includes the others, and lets a customer rotate and revoke its own keys."""
+
+    EMBED = "embed"
+    READ_USAGE = "usage:read"
+    ADMIN = "admin"
+
+
+DEFAULT_SCOPES = frozenset({Scope.EMBED, Scope.READ_USAGE})
 
 
 @dataclass(frozen=True)
 class IssuedKey:
-    """A new key; `api_key` is the only copy of its secret."""
+    """A new secret; `api_key` is the only copy of it."""
 
     key_id: str
     api_key: str
 
 
-def issue_key(session: Session, account: Account, label: str, clock: Clock) -> IssuedKey:
-    """Give an account one more key."""
+@dataclass(frozen=True)
+class KeyTerms:
+    """What a key may do, and its own limits in the account's quota period (`None`: only the account's)."""
+
+    label: str = ""
+    scopes: frozenset[Scope] = DEFAULT_SCOPES
+    quota: int | None = None
+    spend_limit_micros: int | None = None
+
+
+def issue_key(session: Session, account: Account, terms: KeyTerms, clock: Clock) -> IssuedKey:
+    """Give an account one more key.
+
+    Raises:
+        UsageError: a limit cannot be.
+    """
+    check_numbers(quota=terms.quota, spend_limit_micros=terms.spend_limit_micros)
     key_id, secret = secrets.token_hex(_ID_BYTES), secrets.token_hex(_SECRET_BYTES)
     session.add(
         ApiKey(
             id=key_id,
             account_id=account.id,
             secret_hash=_hash(secret),
-            label=label,
+            label=terms.label,
+            scopes=" ".join(sorted(terms.scopes)),
             created_at=clock(),
-            revoked_at=None,
+            quota=terms.quota,
+            spend_limit_micros=terms.spend_limit_micros,
+            period_started_at=account.period_started_at,
         )
     )
     return IssuedKey(key_id, f"tk_{key_id}_{secret}")
 
 
-def verify_key(session: Session, api_key: str) -> ApiKey | None:
-    """The row of a genuine key, revoked or not; `None` for anything else."""
+def verify_key(session: Session, api_key: str, now: int) -> ApiKey | None:
+    """The row of a genuine key, revoked or not; `None` for anything else.
+
+    The secret before the last rotation is genuine until its grace ends.
+    """
     match = _KEY.fullmatch(api_key)
     if match is None:
         return None
     key_id, secret = match.groups()
     row = session.get(ApiKey, key_id)
-    if row is None or not hmac.compare_digest(row.secret_hash, _hash(secret)):
+    if row is None:
         return None
-    return row
+    hashed = _hash(secret)
+    good = hmac.compare_digest(row.secret_hash, hashed)
+    former = hmac.compare_digest(row.former_hash or "", hashed) and now < (row.former_until or 0)
+    return row if good or former else None
+
+
+def rotate_key(session: Session, key_id: str, grace_seconds: int, clock: Clock) -> IssuedKey:
+    """Give a key another secret. The present one is good for `grace_seconds` more, an older one no longer.
+
+    The key stays the same one, with its scopes, its limits and what it used of them.
+
+    Raises:
+        OperatorError: there is no such key, or it was revoked.
+        UsageError: the grace is negative, or longer than a year.
+    """
+    if not 0 <= grace_seconds <= LONGEST_GRACE_SECONDS:
+        raise UsageError(f"the grace is between 0 and {LONGEST_GRACE_SECONDS} seconds, not {grace_seconds}")
+    row = find_key(session, key_id)
+    if row.revoked_at is not None:
+        raise OperatorError(f"the key {key_id!r} was revoked; issue another with: vendor keys create ACCOUNT")
+    secret = secrets.token_hex(_SECRET_BYTES)
+    row.former_hash = row.secret_hash
+    row.former_until = clock() + grace_seconds * SECOND
+    row.secret_hash = _hash(secret)
+    return IssuedKey(key_id, f"tk_{key_id}_{secret}")
 
 
 def revoke_key(session: Session, key_id: str, clock: Clock) -> ApiKey:
@@ -60,11 +122,40 @@ def revoke_key(session: Session, key_id: str, clock: Clock) -> ApiKey:
     Raises:
         OperatorError: there is no such key.
     """
+    row = find_key(session, key_id)
+    row.revoked_at = row.revoked_at or clock()
+    return row
+
+
+def find_key(session: Session, key_id: str) -> ApiKey:
+    """The key of that id.
+
+    Raises:
+        OperatorError: there is none.
+    """
     row = session.get(ApiKey, key_id)
     if row is None:
         raise OperatorError(f"there is no key {key_id!r}; list an account's with: vendor keys list ACCOUNT")
-    row.revoked_at = row.revoked_at or clock()
     return row
+
+
+def public(key: ApiKey, account: Account, now: int) -> KeyInfo:
+    """A key of an account as its customer and its operator may see it."""
+    # The month may have turned since the row was last written.
+    over = periods.is_over(key, account, now)
+    return KeyInfo(
+        key_id=key.id,
+        label=key.label,
+        scopes=key.scopes.split(),
+        quota=key.quota,
+        queries_used=0 if over else key.queries_used,
+        spend_limit_micros=key.spend_limit_micros,
+        spent_micros=0 if over else key.spent_micros,
+        created_at=to_datetime(key.created_at),
+        last_used_at=_moment(key.last_used_at),
+        former_until=_moment(key.former_until),
+        revoked_at=_moment(key.revoked_at),
+    )
 
 
 def list_keys(session: Session, account: Account) -> list[ApiKey]:
@@ -72,6 +163,10 @@ def list_keys(session: Session, account: Account) -> list[ApiKey]:
     return list(
         session.scalars(select(ApiKey).where(ApiKey.account_id == account.id).order_by(ApiKey.created_at))
     )
+
+
+def _moment(micros: int | None) -> datetime | None:
+    return None if micros is None else to_datetime(micros)
 
 
 def _hash(secret: str) -> str:

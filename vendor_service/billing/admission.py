@@ -1,80 +1,38 @@
 """Admission: the two short transactions around the model that charge exactly once, or not at all.
 
-Every change of a hold and of an account's counters happens under the lock of the account's row, so
-admitting, settling, voiding and sweeping one account never interleave, and of settling and voiding a
-hold exactly one wins.
+Every change of a hold and of the counters of an account and its keys happens under the lock of the
+account's row, so admitting, settling, voiding and sweeping one account never interleave, and of settling
+and voiding a hold exactly one wins.
 """
 
-from dataclasses import dataclass
+import secrets
+import time
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
-from vendor_service.billing import ledger, periods, prices, rate
+from vendor_service.billing import billing_log, ledger, periods, prices, rate
+from vendor_service.billing.orders import Admitted, Order, RateStanding
 from vendor_service.clock import SECOND, Clock
 from vendor_service.database.session import Database
-from vendor_service.database.tables import Account, Hold
+from vendor_service.database.tables import Account, ApiKey, Hold, Limited
 from vendor_service.errors import Refusal
-
-
-@dataclass(frozen=True)
-class Order:
-    """What a request asks for; by `body_hash` (SHA-256, hex) a retry is told from another request."""
-
-    request_id: str
-    account_id: str
-    key_id: str
-    model: str
-    model_fingerprint: str
-    images: int
-    texts: int
-    body_hash: str
-    idempotency_key: str | None = None
-    max_cost_micros: int | None = None
-
-    @property
-    def queries(self) -> int:
-        """The billed units."""
-        return self.images + self.texts
-
-
-@dataclass(frozen=True)
-class RateStanding:
-    """The account's bucket after this request, in queries; `reset_seconds` until it is full again."""
-
-    limit: int
-    remaining: int
-    reset_seconds: int
-
-
-@dataclass(frozen=True)
-class Admitted:
-    """An order that may be encoded: held, or paid already and `replayed`, with the bill of the first time.
-
-    `quota_left` counts this order as used; it and `rate` are `None` where the account has no such limit.
-    """
-
-    request_id: str
-    images: int
-    texts: int
-    cost_micros: int
-    replayed: bool
-    quota_left: int | None
-    rate: RateStanding | None
 
 
 class Admission:
     """Admits, settles and voids. Blocking and thread-safe.
 
-    A hold that is neither settled nor voided within `hold_seconds` is swept.
+    A hold that is neither settled nor voided within `hold_seconds` is swept, unless `renew` moved that on:
+    so the holds of a process that is gone are released soon, whichever process sweeps.
     """
 
     def __init__(self, database: Database, clock: Clock, hold_seconds: int) -> None:
         self._database = database
         self._clock = clock
         self._hold_micros = hold_seconds * SECOND
+        self._server = secrets.token_hex(16)
 
     def admit(self, order: Order) -> Admitted:
         """Check every limit and hold the price, in one transaction (the first of the two).
@@ -83,14 +41,15 @@ class Admission:
             Refusal: a limit is reached, or the idempotency key is in flight or was used for another
                 body; nothing is held then.
         """
-        with self._database.write() as session:
-            now = self._clock()
-            account = _lock(session, order.account_id)
-            periods.roll(account, now)
-            rate.take(account, order.queries, now)
-            earlier = self._earlier(session, account, order, now)
-            hold = earlier or self._hold(session, account, order, now)
-            return _admitted(account, hold, now, replayed=earlier is not None)
+        began = time.perf_counter()
+        try:
+            with self._database.write() as session:
+                admitted = self._admit(session, order, self._clock())
+        except Refusal as refusal:
+            billing_log.refused(order, refusal.code, time.perf_counter() - began)
+            raise
+        billing_log.admitted(order, admitted.cost_micros, admitted.replayed, time.perf_counter() - began)
+        return admitted
 
     def settle(self, account_id: str, request_id: str) -> None:
         """Turn the hold into a ledger entry (the second transaction); only then may the answer go out.
@@ -100,29 +59,36 @@ class Admission:
         """
         with self._database.write() as session:
             now = self._clock()
-            account = _lock(session, account_id)
-            hold = session.get_one(Hold, request_id)
+            account, hold = _lock(session, account_id), session.get_one(Hold, request_id)
             if hold.state != "open":
                 raise Refusal(
                     ErrorCode.DEADLINE_EXCEEDED,
                     "the answer took too long and its hold was released; nothing was charged, try again",
                     retry_after=1,
                 )
-            periods.roll(account, now)
+            key = session.get_one(ApiKey, hold.key_id)
+            periods.roll(account, key, now)
             ledger.charge(session, account, hold, now)
-            _release(account, hold, "settled")
-            account.queries_used += hold.images + hold.texts
-            account.spent_micros += hold.cost_micros
+            _release(session, account, hold, "settled")
+            for each in (account, key):
+                each.queries_used += hold.images + hold.texts
+                each.spent_micros += hold.cost_micros
+        billing_log.finished(hold, now)
 
     def void(self, account_id: str, request_id: str) -> bool:
         """Release the hold of a request that is not answered; whether there was one to release."""
+        return self._void(account_id, request_id, expired_at=None)
+
+    def renew(self, longest_seconds: int) -> None:
+        """Tell that this process lives: its holds last longer, unless they have lasted `longest_seconds`."""
+        now = self._clock()
+        mine = (Hold.state == "open", Hold.server == self._server)
         with self._database.write() as session:
-            account = _lock(session, account_id)
-            hold = session.get(Hold, request_id)
-            if hold is None or hold.state != "open":
-                return False
-            _release(account, hold, "voided")
-            return True
+            session.execute(
+                update(Hold)
+                .where(*mine, Hold.created_at > now - longest_seconds * SECOND)
+                .values(expires_at=now + self._hold_micros)
+            )
 
     def sweep(self) -> int:
         """Void the holds that have expired; how many there were."""
@@ -138,7 +104,28 @@ class Admission:
             still_open = still_open.where(Hold.expires_at <= expired_at)
         with self._database.read() as session:
             found = session.execute(still_open).all()
-        return sum(self.void(account_id, hold_id) for account_id, hold_id in found)
+        return sum(self._void(account_id, hold_id, expired_at) for account_id, hold_id in found)
+
+    def _void(self, account_id: str, hold_id: str, expired_at: int | None) -> bool:
+        with self._database.write() as session:
+            account, hold = _lock(session, account_id), session.get(Hold, hold_id)
+            if hold is None or hold.state != "open":
+                return False
+            if expired_at is not None and hold.expires_at > expired_at:
+                return False  # renewed since it was found
+            _release(session, account, hold, "voided")
+        billing_log.finished(hold, self._clock())
+        return True
+
+    def _admit(self, session: Session, order: Order, now: int) -> Admitted:
+        account, key = _lock(session, order.account_id), session.get_one(ApiKey, order.key_id)
+        if account.status != "active":
+            raise Refusal(ErrorCode.ACCOUNT_SUSPENDED, "this account is suspended; ask the vendor why")
+        periods.roll(account, key, now)
+        rate.take(account, order.queries, now)
+        earlier = self._earlier(session, account, order, now)
+        hold = earlier or self._hold(session, account, key, order, now)
+        return _admitted(account, key, hold, now, replayed=earlier is not None)
 
     def _earlier(self, session: Session, account: Account, order: Order, now: int) -> Hold | None:
         """The settled hold that this order repeats, if it does; see `admit` for what it raises."""
@@ -158,7 +145,7 @@ class Admission:
             raise Refusal(ErrorCode.IDEMPOTENCY_KEY_REUSED, message)
         if hold.state == "open":
             if hold.expires_at <= now:
-                _release(account, hold, "voided")
+                _release(session, account, hold, "voided")
                 session.flush()
                 return None
             message = "the first request with this Idempotency-Key is still being answered"
@@ -168,12 +155,13 @@ class Admission:
             raise Refusal(ErrorCode.FINGERPRINT_MISMATCH, message)
         return hold
 
-    def _hold(self, session: Session, account: Account, order: Order, now: int) -> Hold:
-        price = prices.current(session, order.model, now)
+    def _hold(self, session: Session, account: Account, key: ApiKey, order: Order, now: int) -> Hold:
+        price = prices.current(session, account.plan, order.model, now)
         hold = Hold(
             id=order.request_id,
             account_id=account.id,
-            key_id=order.key_id,
+            key_id=key.id,
+            server=self._server,
             state="open",
             model=order.model,
             model_fingerprint=order.model_fingerprint,
@@ -187,10 +175,18 @@ class Admission:
             created_at=now,
             expires_at=now + self._hold_micros,
         )
-        _check_limits(account, hold, order.max_cost_micros, periods.resets_at(account, now))
+        max_cost = order.max_cost_micros
+        if max_cost is not None and hold.cost_micros > max_cost:
+            message = f"this request costs {hold.cost_micros} micro-units; x-max-cost-micros is {max_cost}"
+            raise Refusal(ErrorCode.MAX_COST_EXCEEDED, message)
+        resets_at = periods.resets_at(account, now)
+        _check_limits(account, "this account", hold, resets_at)
+        _check_limits(key, "this key", hold, resets_at)
+        _check_credit(account, hold)
         session.add(hold)
-        account.queries_held += order.queries
-        account.held_micros += hold.cost_micros
+        for each in (account, key):
+            each.queries_held += order.queries
+            each.held_micros += hold.cost_micros
         return hold
 
 
@@ -199,42 +195,41 @@ def _lock(session: Session, account_id: str) -> Account:
     return session.get_one(Account, account_id, with_for_update=True)
 
 
-def _check_limits(account: Account, hold: Hold, max_cost: int | None, resets_at: datetime | None) -> None:
-    queries, cost = hold.images + hold.texts, hold.cost_micros
-    if max_cost is not None and cost > max_cost:
-        message = f"this request costs {cost} micro-units, more than x-max-cost-micros allows ({max_cost})"
-        raise Refusal(ErrorCode.MAX_COST_EXCEEDED, message)
-    if account.quota is not None and account.queries_used + account.queries_held + queries > account.quota:
-        left = max(0, account.quota - account.queries_used - account.queries_held)
-        message = f"this request asks {queries} queries; {left} of the quota of {account.quota} are left"
-        raise Refusal(ErrorCode.QUOTA_EXHAUSTED, message, resets_at=resets_at)
-    limit = account.spend_limit_micros
-    if limit is not None and account.spent_micros + account.held_micros + cost > limit:
-        left = max(0, limit - account.spent_micros - account.held_micros)
-        message = f"this request costs {cost} micro-units; {left} of the spend limit of {limit} are left"
-        raise Refusal(ErrorCode.SPEND_LIMIT_REACHED, message, resets_at=resets_at)
-    if account.credit_micros is not None and account.held_micros + cost > account.credit_micros:
+def _check_limits(limited: Limited, whose: str, hold: Hold, resets_at: datetime | None) -> None:
+    queries, left = hold.images + hold.texts, limited.quota_left
+    if left is not None and queries > left:
+        message = f"this request asks {queries} queries; {whose} has {left} left of its quota"
+        raise Refusal(ErrorCode.QUOTA_EXHAUSTED, f"{message} of {limited.quota}", resets_at=resets_at)
+    cost, left = hold.cost_micros, limited.spend_limit_left
+    if left is not None and cost > left:
+        message = f"this request costs {cost} micro-units; {whose} has {left} left of its spend limit"
+        limit = limited.spend_limit_micros
+        raise Refusal(ErrorCode.SPEND_LIMIT_REACHED, f"{message} of {limit}", resets_at=resets_at)
+
+
+def _check_credit(account: Account, hold: Hold) -> None:
+    if account.credit_micros is not None and account.held_micros + hold.cost_micros > account.credit_micros:
         left = max(0, account.credit_micros - account.held_micros)
-        message = f"this request costs {cost} micro-units; {left} of credit are left: pay in more"
+        message = f"this request costs {hold.cost_micros} micro-units; {left} of credit are left: pay in more"
         raise Refusal(ErrorCode.INSUFFICIENT_CREDIT, message)
 
 
-def _release(account: Account, hold: Hold, state: str) -> None:
+def _release(session: Session, account: Account, hold: Hold, state: str) -> None:
     hold.state = state
-    account.queries_held -= hold.images + hold.texts
-    account.held_micros -= hold.cost_micros
+    for each in (account, session.get_one(ApiKey, hold.key_id)):
+        each.queries_held -= hold.images + hold.texts
+        each.held_micros -= hold.cost_micros
 
 
-def _admitted(account: Account, hold: Hold, now: int, *, replayed: bool) -> Admitted:
+def _admitted(account: Account, key: ApiKey, hold: Hold, now: int, *, replayed: bool) -> Admitted:
+    lefts = [left for each in (account, key) if (left := each.quota_left) is not None]
     return Admitted(
         request_id=hold.id,
         images=hold.images,
         texts=hold.texts,
         cost_micros=hold.cost_micros,
         replayed=replayed,
-        quota_left=None
-        if account.quota is None
-        else max(0, account.quota - account.queries_used - account.queries_held),
+        quota_left=min(lefts, default=None),
         rate=_rate_standing(account, now),
     )
 

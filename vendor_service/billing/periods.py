@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from vendor_service.clock import month_start, next_month_start, to_datetime
-from vendor_service.database.tables import Account
+from vendor_service.database.tables import Account, ApiKey, Limited
 
 
 def start(period: str, now: int) -> int:
@@ -16,14 +16,23 @@ def resets_at(account: Account, now: int) -> datetime | None:
     return to_datetime(next_month_start(now)) if account.quota_period == "month" else None
 
 
-def is_over(account: Account, now: int) -> bool:
-    """Whether the period that the counters count has ended. A clock that steps back ends none."""
-    return start(account.quota_period, now) > account.period_started_at
+def is_over(limited: Limited, account: Account, now: int) -> bool:
+    """Whether the period that the counters of an account, or of a key of it, count has ended.
+
+    A clock that steps back ends none.
+    """
+    return limited.period_started_at < _begun(account, now)
 
 
-def roll(account: Account, now: int) -> None:
-    """Start the counters anew if a new period has begun."""
-    if is_over(account, now):
-        account.period_started_at = start(account.quota_period, now)
-        account.queries_used = 0
-        account.spent_micros = 0
+def roll(account: Account, key: ApiKey, now: int) -> None:
+    """Start the counters of both anew if a new period has begun."""
+    begun = _begun(account, now)
+    for each in (account, key):
+        if each.period_started_at < begun:
+            each.period_started_at = begun
+            each.queries_used = 0
+            each.spent_micros = 0
+
+
+def _begun(account: Account, now: int) -> int:
+    return max(start(account.quota_period, now), account.period_started_at)

@@ -1,35 +1,66 @@
-"""Prices: by model and kind, each from a moment on; a change never touches what was charged before."""
+"""Prices: by plan, model and kind, each from a moment on; a change never touches what was charged before."""
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from shared.embeddings import Kind, Prices
-from vendor_service.database.tables import Price
+from vendor_service.database.session import take_turns
+from vendor_service.database.tables import STANDARD_PLAN, Price
+
+# What a query costs where nobody has said anything else.
+DEFAULT: dict[Kind, int] = {"image": 100, "text": 20}
 
 
-def publish(session: Session, model: str, prices: Prices, now: int) -> None:
-    """Let these prices hold from now on; prices that hold already are left as they are."""
-    wanted: dict[Kind, int] = {"image": prices.image_micros, "text": prices.text_micros}
+def publish(
+    session: Session, model: str, image_micros: int | None, text_micros: int | None, now: int
+) -> None:
+    """Let these standard prices hold from now on; `None` leaves a price as it is, or at its default."""
+    take_turns(session.connection(), "publish prices")
+    wanted: dict[Kind, int | None] = {"image": image_micros, "text": text_micros}
     for kind, micros in wanted.items():
-        before = _current(session, model, kind, now)
-        if before != micros:
+        before = _current(session, STANDARD_PLAN, model, kind, now)
+        if before is None:
             # The first price has always held, so that a clock that steps back finds one too.
-            since = 0 if before is None else now
-            session.merge(Price(model=model, kind=kind, effective_at=since, micros=micros))
+            set_price(session, STANDARD_PLAN, model, kind, DEFAULT[kind] if micros is None else micros, 0)
+        elif micros is not None and micros != before:
+            set_price(session, STANDARD_PLAN, model, kind, micros, now)
 
 
-def current(session: Session, model: str, now: int) -> Prices:
-    """The prices that hold now; the model's must have been published."""
-    image, text = _current(session, model, "image", now), _current(session, model, "text", now)
-    assert image is not None
-    assert text is not None
-    return Prices(image_micros=image, text_micros=text)
+def set_price(session: Session, plan: str, model: str, kind: Kind, micros: int, since: int) -> None:
+    """Let a price hold from `since` on, until a later one does."""
+    session.merge(Price(plan=plan, model=model, kind=kind, effective_at=since, micros=micros))
 
 
-def _current(session: Session, model: str, kind: Kind, now: int) -> int | None:
+def current(session: Session, plan: str, model: str, now: int) -> Prices:
+    """The prices that hold now: the plan's, or where it names none the standard ones (published before)."""
+    return Prices(
+        image_micros=_of_plan(session, plan, model, "image", now),
+        text_micros=_of_plan(session, plan, model, "text", now),
+    )
+
+
+def list_prices(session: Session) -> list[Price]:
+    """All prices that hold, held or will hold, by plan, model and kind, in the order of time."""
+    return list(session.scalars(select(Price).order_by(*Price.__table__.primary_key)))
+
+
+def plans(session: Session) -> set[str]:
+    """The plans that there are: the standard one, and each one that has a price."""
+    return {STANDARD_PLAN, *session.scalars(select(Price.plan).distinct())}
+
+
+def _of_plan(session: Session, plan: str, model: str, kind: Kind, now: int) -> int:
+    micros = _current(session, plan, model, kind, now) if plan != STANDARD_PLAN else None
+    if micros is None:
+        micros = _current(session, STANDARD_PLAN, model, kind, now)
+    assert micros is not None
+    return micros
+
+
+def _current(session: Session, plan: str, model: str, kind: Kind, now: int) -> int | None:
     newest = (
         select(Price.micros)
-        .where(Price.model == model, Price.kind == kind, Price.effective_at <= now)
+        .where(Price.plan == plan, Price.model == model, Price.kind == kind, Price.effective_at <= now)
         .order_by(Price.effective_at.desc())
         .limit(1)
     )

@@ -1,29 +1,51 @@
-"""`GET /v1/account` and `GET /v1/usage`: what a customer may know about its own money."""
+"""What a customer may know about its own money: account, usage, ledger, invoices, and quotes."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Path, Query
 
-from shared.billing import AccountStatus, GroupBy, UsageReport
+from shared.billing import (
+    AccountStatus,
+    EntryPage,
+    EstimateRequest,
+    GroupBy,
+    Invoice,
+    Quote,
+    UsageReport,
+)
 from shared.errors import ErrorCode
-from vendor_service.accounts.auth import Caller
+from vendor_service.accounts.auth import Authentication, Caller
+from vendor_service.accounts.keys import Scope
+from vendor_service.billing import invoices, ledger
+from vendor_service.billing.estimates import estimate
 from vendor_service.billing.usage import account_status, usage_report
 from vendor_service.clock import Clock, from_datetime
 from vendor_service.database.session import Database
+from vendor_service.database.tables import Account
 from vendor_service.errors import Refusal
+
+_LARGEST_PAGE = 1000
 
 
 def billing_router(
-    database: Database, clock: Clock, authenticate: Callable[..., Awaitable[Caller]]
+    database: Database, clock: Clock, authentication: Authentication, model_id: str
 ) -> APIRouter:
-    """The routes; `authenticate` is the dependency that names the caller."""
+    """The routes; quotes are for the model of that id. What was bought takes a key that may read usage."""
     router = APIRouter(prefix="/v1", tags=["billing"])
+    _add_standing(router, database, clock, authentication, model_id)
+    _add_history(router, database, clock, authentication)
+    return router
+
+
+def _add_standing(
+    router: APIRouter, database: Database, clock: Clock, authentication: Authentication, model_id: str
+) -> None:
+    any_key = Depends(authentication.requiring())
 
     @router.get("/account")
-    async def account(caller: Annotated[Caller, Depends(authenticate)]) -> AccountStatus:
+    async def account(caller: Annotated[Caller, any_key]) -> AccountStatus:
         """Limits of this account, and how much of them is used."""
 
         def read() -> AccountStatus:
@@ -32,9 +54,23 @@ def billing_router(
 
         return await asyncio.to_thread(read)
 
+    @router.post("/estimate")
+    async def quote(caller: Annotated[Caller, any_key], asked: EstimateRequest) -> Quote:
+        """What so many queries would cost this account now, and whether its limits allow them; free."""
+
+        def read() -> Quote:
+            with database.read() as session:
+                return estimate(session, caller.account_id, caller.key_id, model_id, asked, clock())
+
+        return await asyncio.to_thread(read)
+
+
+def _add_history(router: APIRouter, database: Database, clock: Clock, authentication: Authentication) -> None:
+    reader = Depends(authentication.requiring(Scope.READ_USAGE))
+
     @router.get("/usage")
     async def usage(
-        caller: Annotated[Caller, Depends(authenticate)],
+        caller: Annotated[Caller, reader],
         since: Annotated[datetime | None, Query(alias="from", description="first moment, UTC")] = None,
         until: Annotated[datetime | None, Query(alias="to", description="end, not included, UTC")] = None,
         group_by: GroupBy = "day",
@@ -51,4 +87,32 @@ def billing_router(
 
         return await asyncio.to_thread(read)
 
-    return router
+    @router.get("/ledger")
+    async def entries(
+        caller: Annotated[Caller, reader],
+        after: Annotated[int, Query(ge=0, le=ledger.MAX_NUMBER, description="the last `seq` seen")] = 0,
+        limit: Annotated[int, Query(ge=1, le=_LARGEST_PAGE)] = 100,
+    ) -> EntryPage:
+        """The account's ledger entries behind `after`, oldest first; an empty page ends it."""
+
+        def read() -> EntryPage:
+            with database.read() as session:
+                found = ledger.page(session, caller.account_id, after, limit)
+            data = [ledger.public(entry) for entry in found]
+            return EntryPage(data=data, next_after=data[-1].seq if data else after)
+
+        return await asyncio.to_thread(read)
+
+    @router.get("/invoices/{month}")
+    async def invoice(
+        caller: Annotated[Caller, reader],
+        month: Annotated[str, Path(pattern=r"^2\d{3}-(0[1-9]|1[0-2])$", description="YYYY-MM, UTC")],
+    ) -> Invoice:
+        """The invoice of a month: a draft while the month lasts, and always the same once it is over."""
+
+        def issue() -> Invoice:
+            with database.write() as session:
+                account = session.get_one(Account, caller.account_id, with_for_update=True)
+                return invoices.issue(session, account, month, clock())
+
+        return await asyncio.to_thread(issue)

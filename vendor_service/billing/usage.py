@@ -15,9 +15,11 @@ def account_status(session: Session, account_id: str, now: int) -> AccountStatus
     """The account's limits and how much of them is used."""
     account = session.get_one(Account, account_id)
     # The month may have turned since the row was last written, which is for the next admission to write down.
-    over = periods.is_over(account, now)
+    over = periods.is_over(account, account, now)
     return AccountStatus(
         account=account.name,
+        plan=account.plan,
+        status="active" if account.status == "active" else "suspended",
         quota=account.quota,
         quota_period="month" if account.quota_period == "month" else "total",
         queries_used=0 if over else account.queries_used,
@@ -44,8 +46,10 @@ def usage_report(session: Session, account_id: str, group_by: GroupBy, since: in
     else:
         group: ColumnElement[Any] = (
             LedgerEntry.created_at // DAY if group_by == "day" else LedgerEntry.key_id.expression
-        )
-        found = session.execute(select(group, *_SUMS).where(*charges).group_by(group).order_by(group))
+        ).label("grouping")
+        # By its name: to PostgreSQL the same expression with another parameter is another expression.
+        grouped = select(group, *_SUMS).where(*charges).group_by("grouping").order_by("grouping")
+        found = session.execute(grouped)
         rows = [_row(_label(group_by, key), *sums) for key, *sums in found]
     name = session.get_one(Account, account_id).name
     return UsageReport(account=name, group_by=group_by, rows=rows, total=total)

@@ -9,22 +9,24 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy.exc import DatabaseError
 
-from vendor_service.database.session import Database
+from vendor_service.database.session import Database, take_turns
 from vendor_service.errors import OperatorError
 
 _MIGRATIONS = Path(__file__).with_name("migrations")
 
 
-def prepare(database: Database) -> None:
-    """Make sure of this version's tables: an embedded database is migrated, any other one must be already.
+def prepare(database: Database, *, migrate: bool = False) -> None:
+    """Make sure of this version's tables: an embedded database is migrated, any other one if it is asked for.
 
     Raises:
         OperatorError: the database cannot be used as it is.
     """
-    if database.embedded:
+    if database.embedded or migrate:
         upgrade(database)
     elif current(database) != latest():
-        raise OperatorError("the database has another version's tables; run: vendor db upgrade")
+        raise OperatorError(
+            "the database has another version's tables; run: vendor db upgrade (or serve with --migrate)"
+        )
 
 
 def upgrade(database: Database) -> None:
@@ -69,6 +71,7 @@ def _migrate(database: Database, direction: str, revision: str) -> None:
     config.set_main_option("script_location", str(_MIGRATIONS))
     try:
         with database.engine.begin() as connection:
+            take_turns(connection, "migrate")
             config.attributes["connection"] = connection
             getattr(command, direction)(config, revision)
     except DatabaseError as error:

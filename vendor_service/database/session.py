@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
-from sqlalchemy import Connection, create_engine, event, make_url
+from sqlalchemy import Connection, create_engine, event, func, make_url, select
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
 from sqlalchemy.orm import Session
 
@@ -26,10 +26,14 @@ class Database:
     def __init__(self, url: str) -> None:
         try:
             parsed = make_url(url)
-            self.engine = create_engine(parsed)
+            if parsed.drivername in ("postgres", "postgresql"):
+                parsed = parsed.set(drivername="postgresql+psycopg")
+            # Pinged before use: a connection that a restarted PostgreSQL has closed is replaced unseen.
+            self.engine = create_engine(parsed, pool_pre_ping=parsed.get_backend_name() != "sqlite")
         except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
             raise UsageError(
-                "the database URL is not understood; write sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME"
+                "the database URL is not understood; write sqlite:///FILE, "
+                "or postgresql://USER@HOST/NAME where tuition[postgres] is installed"
             ) from error
         self.embedded = parsed.get_backend_name() == "sqlite"
         if self.embedded:
@@ -37,7 +41,11 @@ class Database:
                 raise UsageError("an in-memory database loses the books; write sqlite:///FILE")
             event.listen(self.engine, "connect", _configure_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
-        self._reading = self.engine.execution_options(read_only=True)
+            self._reading = self.engine.execution_options(read_only=True)
+        else:
+            self._reading = self.engine.execution_options(
+                isolation_level="REPEATABLE READ", postgresql_readonly=True
+            )
         # SQLite has one writer: threads queue here, in order, rather than poll the file's lock.
         self._one_writer = threading.Lock() if self.embedded else nullcontext()
 
@@ -46,16 +54,16 @@ class Database:
         """One transaction that may write; commits at the end of the block, rolls back on an exception.
 
         Raises:
-            Refusal: another process kept the database locked (`overloaded`).
+            Refusal: another process kept the database locked, or it does not answer (`overloaded`).
         """
         try:
             with self._one_writer, Session(self.engine, expire_on_commit=False) as session, session.begin():
                 yield session
         except OperationalError as error:
-            if "database is locked" in str(error.orig):
-                message = "the vendor's database is busy; try again"
-                raise Refusal(ErrorCode.OVERLOADED, message, retry_after=1) from error
-            raise
+            if self.embedded and "database is locked" not in str(error.orig):
+                raise
+            message = "the vendor's database is busy or restarting; try again"
+            raise Refusal(ErrorCode.OVERLOADED, message, retry_after=1) from error
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -66,6 +74,15 @@ class Database:
     def close(self) -> None:
         """Close every connection."""
         self.engine.dispose()
+
+
+def take_turns(connection: Connection, what: str) -> None:
+    """Let one transaction at a time do `what`, over all processes; the lock ends with the transaction.
+
+    SQLite needs nothing more: a transaction that writes has the whole database to itself.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(func.hashtext(f"tuition {what}"))))
 
 
 def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:

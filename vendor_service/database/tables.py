@@ -12,6 +12,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+STANDARD_PLAN = "standard"
+
 
 class Base(DeclarativeBase):
     """What every table shares: constraints have names, so that migrations can speak of them."""
@@ -28,11 +30,38 @@ class Base(DeclarativeBase):
     type_annotation_map = {int: BigInteger, str: String(255)}  # noqa: RUF012 - SQLAlchemy reads it as it is
 
 
-class Account(Base):
-    """A customer: its limits, and counters that are always the sums of its ledger and its open holds.
+class Limited:
+    """Limits, and counters that are always the sums of the ledger's charges and of the open holds.
 
-    `queries_used` and `spent_micros` count since `period_started_at`; `credit_micros` is what a prepaid
-    account has left, `NULL` for one that is invoiced; `rate_tokens` is in millionths of a query.
+    `queries_used` and `spent_micros` count since `period_started_at`; `NULL` is no limit. An account has
+    its own, and each of its keys may have narrower ones.
+    """
+
+    quota: Mapped[int | None]
+    spend_limit_micros: Mapped[int | None]
+    period_started_at: Mapped[int] = mapped_column(default=0, server_default="0")
+    queries_used: Mapped[int] = mapped_column(default=0, server_default="0")
+    spent_micros: Mapped[int] = mapped_column(default=0, server_default="0")
+    queries_held: Mapped[int] = mapped_column(default=0, server_default="0")
+    held_micros: Mapped[int] = mapped_column(default=0, server_default="0")
+
+    @property
+    def quota_left(self) -> int | None:
+        """Queries that may still be asked for in this period, or `None` where there is no quota."""
+        return None if self.quota is None else max(0, self.quota - self.queries_used - self.queries_held)
+
+    @property
+    def spend_limit_left(self) -> int | None:
+        """Micro-units that may still be spent in this period, or `None` where there is no limit."""
+        limit = self.spend_limit_micros
+        return None if limit is None else max(0, limit - self.spent_micros - self.held_micros)
+
+
+class Account(Limited, Base):
+    """A customer: what is agreed, and where it stands.
+
+    `credit_micros` is what a prepaid account has left, `NULL` for one that is invoiced; `rate_tokens` is
+    in millionths of a query; no ledger entry to come is dated before `ledger_at`.
     """
 
     __tablename__ = "accounts"
@@ -46,40 +75,44 @@ class Account(Base):
     status: Mapped[str] = mapped_column(String(16))
     created_at: Mapped[int]
 
-    quota: Mapped[int | None]
+    plan: Mapped[str] = mapped_column(String(64), server_default=STANDARD_PLAN)
     quota_period: Mapped[str] = mapped_column(String(8))
-    spend_limit_micros: Mapped[int | None]
     credit_micros: Mapped[int | None]
     queries_per_second: Mapped[int | None]
 
-    period_started_at: Mapped[int]
-    queries_used: Mapped[int] = mapped_column(default=0)
-    spent_micros: Mapped[int] = mapped_column(default=0)
-    queries_held: Mapped[int] = mapped_column(default=0)
-    held_micros: Mapped[int] = mapped_column(default=0)
     rate_tokens: Mapped[int] = mapped_column(default=0)
     rate_refilled_at: Mapped[int]
     ledger_seq: Mapped[int] = mapped_column(default=0)
     ledger_hash: Mapped[str] = mapped_column(String(64))
+    ledger_at: Mapped[int] = mapped_column(default=0, server_default="0")
 
 
-class ApiKey(Base):
-    """A key of an account: the public half names the row, of the secret half only a hash is kept."""
+class ApiKey(Limited, Base):
+    """A key of an account: the public half names the row, of the secret half only a hash is kept.
+
+    A rotated key keeps its row, and so its limits; the former secret is good until `former_until`.
+    `scopes` are separated by spaces.
+    """
 
     __tablename__ = "api_keys"
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
     account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id"), index=True)
     secret_hash: Mapped[str] = mapped_column(String(64))
+    former_hash: Mapped[str | None] = mapped_column(String(64))
+    former_until: Mapped[int | None]
     label: Mapped[str]
+    scopes: Mapped[str] = mapped_column(server_default="embed usage:read")
     created_at: Mapped[int]
     revoked_at: Mapped[int | None]
+    last_used_at: Mapped[int | None]
 
 
 class Hold(Base):
     """What a request in flight may come to cost; settled into the ledger or voided, never both.
 
-    Its id is the request's id. A settled hold is also the memory of its idempotency key.
+    Its id is the request's id. A settled hold is also the memory of its idempotency key. `server` is the
+    process that answers the request and, while it lives, moves `expires_at` on.
     """
 
     __tablename__ = "holds"
@@ -104,6 +137,7 @@ class Hold(Base):
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
     account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id"))
     key_id: Mapped[str] = mapped_column(ForeignKey("api_keys.id"))
+    server: Mapped[str | None] = mapped_column(String(32))
     state: Mapped[str] = mapped_column(String(8))
     model: Mapped[str]
     model_fingerprint: Mapped[str]
@@ -122,12 +156,14 @@ class LedgerEntry(Base):
     """One movement of money, never edited: triggers refuse UPDATE and DELETE.
 
     `amount_micros` is signed: a charge is negative, a top-up positive. `image_micros` and `text_micros`
-    are the prices that applied, so an old entry keeps them. `entry_hash` covers all the other columns.
+    are the prices that applied, so an old entry keeps them. `corrects_seq` is the charge that a refund
+    gives back. `entry_hash` covers all the other columns.
     """
 
     __tablename__ = "ledger_entries"
     __table_args__ = (
         UniqueConstraint("hold_id"),
+        Index("uq_ledger_entries_corrects_seq", "account_id", "corrects_seq", unique=True),
         Index("ix_ledger_entries_created_at", "account_id", "created_at"),
     )
 
@@ -143,16 +179,19 @@ class LedgerEntry(Base):
     model_fingerprint: Mapped[str | None]
     key_id: Mapped[str | None] = mapped_column(ForeignKey("api_keys.id"))
     hold_id: Mapped[str | None] = mapped_column(ForeignKey("holds.id"))
+    corrects_seq: Mapped[int | None]
+    reason: Mapped[str | None]
     created_at: Mapped[int]
     previous_hash: Mapped[str] = mapped_column(String(64))
     entry_hash: Mapped[str] = mapped_column(String(64))
 
 
 class Price(Base):
-    """What one query of a kind costs from a moment on, until a later row of the same model and kind."""
+    """What one query of a kind costs on a plan from a moment on, until a later row of the same three."""
 
     __tablename__ = "prices"
 
+    plan: Mapped[str] = mapped_column(String(64), primary_key=True, server_default=STANDARD_PLAN)
     model: Mapped[str] = mapped_column(primary_key=True)
     kind: Mapped[str] = mapped_column(String(8), primary_key=True)
     effective_at: Mapped[int] = mapped_column(primary_key=True)

@@ -9,17 +9,18 @@ from shared.errors import ErrorCode
 from vendor_service.billing import prices
 from vendor_service.clock import Clock
 from vendor_service.database.session import Database
+from vendor_service.database.tables import STANDARD_PLAN
 from vendor_service.encoder.clip import ClipModel
 from vendor_service.errors import Refusal
 
 
 def catalogue_router(model: ClipModel, limits: Limits, database: Database, clock: Clock) -> APIRouter:
-    """The routes. They need no key: prices and limits are public."""
+    """The routes. They need no key: limits and the standard prices are public."""
     router = APIRouter(prefix="/v1/models", tags=["models"])
 
     def card() -> ModelCard:
         with database.read() as session:
-            price = prices.current(session, model.id, clock())
+            price = prices.current(session, STANDARD_PLAN, model.id, clock())
         return ModelCard(
             id=model.id,
             owned_by="tuition-vendor",

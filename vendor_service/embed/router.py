@@ -1,14 +1,13 @@
 """`POST /embed`: HTTP on one side, `EmbedService` on the other."""
 
-from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Request, Response
 
 from shared.embeddings import EmbedRequest, EmbedResponse
 from shared.errors import ErrorCode
-from vendor_service.accounts.auth import Caller
-from vendor_service.billing.admission import Admitted
+from vendor_service.accounts.auth import Caller, Dependency
+from vendor_service.billing.orders import Admitted
 from vendor_service.embed.service import Answer, Call, EmbedService
 from vendor_service.errors import Refusal
 
@@ -17,7 +16,7 @@ def embed_router(
     service: EmbedService,
     fingerprint: str,
     max_request_bytes: int,
-    authenticate: Callable[..., Awaitable[Caller]],
+    authenticate: Dependency,
 ) -> APIRouter:
     """The route; `fingerprint` is the served model's, `authenticate` the dependency that names the caller."""
     router = APIRouter(tags=["embeddings"])

@@ -12,7 +12,8 @@ from shared.embeddings import Embedding, EmbedRequest, EmbedResponse, InputError
 from shared.encoding import to_base64
 from shared.errors import ErrorCode
 from vendor_service.accounts.auth import Caller
-from vendor_service.billing.admission import Admission, Admitted, Order
+from vendor_service.billing.admission import Admission
+from vendor_service.billing.orders import Admitted, Order
 from vendor_service.encoder.batcher import Vectors
 from vendor_service.encoder.engine import Engine, Prepared
 from vendor_service.errors import Refusal

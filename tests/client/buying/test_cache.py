@@ -120,7 +120,7 @@ def test_a_model_is_pruned_alone_and_its_receipts_stay(cache: EmbeddingCache) ->
     assert cache.prune("fp_1") == 1200
     assert [(h.fingerprint, h.kind, h.embeddings) for h in cache.holdings()] == [("fp_2", "text", 1)]
     assert cache.path.stat().st_size < size
-    assert cache.receipts() == Spending(1201, 1201 * 20)
+    assert cache.paid() == Spending(1201, 1201 * 20)
 
 
 def test_more_queries_than_one_statement_takes(cache: EmbeddingCache) -> None:
@@ -240,3 +240,16 @@ def test_a_cache_that_cannot_be_used_is_said_to_be_one(tmp_path: Path, trouble: 
         path = tmp_path / "file" / "cache.db"
     with pytest.raises(CacheError, match=r"cache"):
         EmbeddingCache(path)
+
+
+def test_receipts_say_which_key_paid_and_notes_what_is_owed(cache: EmbeddingCache) -> None:
+    _store(cache, _pack("cat"))
+    other = _pack("dog", key="other")
+    cache.begin(other)
+    assert cache.owed() == 1
+    cache.commit(other, _vectors(other), _usage(1), "req_2", "0123")
+    assert {(each.request_id, each.key_id) for each in cache.receipts()} == {
+        ("req_1", None),
+        ("req_2", "0123"),
+    }
+    assert cache.owed() == 0

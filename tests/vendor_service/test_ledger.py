@@ -1,0 +1,255 @@
+"""Corrections, verification, invoices, plans and prices: what is written down stays, and adds up."""
+
+from datetime import datetime
+
+import pytest
+from sqlalchemy import text
+
+from shared.billing import EstimateRequest, Invoice
+from tests.vendor_service.books import Books
+from vendor_service.accounts.accounts import set_plan, suspend
+from vendor_service.accounts.keys import KeyTerms
+from vendor_service.billing import invoices, ledger, prices
+from vendor_service.billing.estimates import estimate
+from vendor_service.billing.invoice_formats import as_html, as_text
+from vendor_service.billing.orders import Order
+from vendor_service.clock import DAY, SECOND, from_datetime
+from vendor_service.database.tables import Account
+from vendor_service.errors import OperatorError, Refusal, UsageError
+
+NOVEMBER_END = from_datetime(datetime(2026, 12, 1))
+
+
+def invoice(books: Books, order: Order, month: str = "2026-11") -> Invoice:
+    with books.database.write() as session:
+        account = session.get_one(Account, order.account_id, with_for_update=True)
+        return invoices.issue(session, account, month, books.clock())
+
+
+def refund(books: Books, order: Order, seq: int) -> None:
+    with books.database.write() as session:
+        account = session.get_one(Account, order.account_id, with_for_update=True)
+        ledger.refund(session, account, seq, books.clock())
+
+
+def adjust(books: Books, order: Order, amount: int, reason: str = "a reason") -> None:
+    with books.database.write() as session:
+        account = session.get_one(Account, order.account_id, with_for_update=True)
+        ledger.adjust(session, account, amount, reason, books.clock())
+
+
+def top_up(books: Books, order: Order, amount: int) -> None:
+    with books.database.write() as session:
+        account = session.get_one(Account, order.account_id, with_for_update=True)
+        ledger.top_up(session, account, amount, books.clock())
+
+
+def test_a_refund_gives_back_the_money_once_and_not_the_quota(books: Books) -> None:
+    order = books.open(quota=3, credit_micros=300)
+    books.buy(order, images=2)
+    refund(books, order, 2)
+    account = books.account(order)
+    assert (account.credit_micros, account.queries_used) == (300, 2)
+    last = books.entries(order)[-1]
+    assert (last.kind, last.amount_micros, last.corrects_seq) == ("refund", 200, 2)
+    for seq, problem in ((2, "already"), (1, "no charge 1"), (3, "no charge 3"), (99, "no charge 99")):
+        with pytest.raises(OperatorError, match=problem):
+            refund(books, order, seq)
+    books.check(order)
+
+
+def test_credit_is_topped_up_and_adjusted_within_what_is_free(books: Books) -> None:
+    order = books.open(credit_micros=0)
+    top_up(books, order, 250)
+    books.admit(order, images=2)
+    adjust(books, order, -50)
+    with pytest.raises(UsageError, match="0 micro-units of free credit"):
+        adjust(books, order, -1)
+    assert books.account(order).credit_micros == 200
+    books.check(order)
+
+
+@pytest.mark.parametrize("amount", [0, -1, 2**53, 10**30])
+def test_amounts_that_cannot_be_are_refused(books: Books, amount: int) -> None:
+    prepaid, invoiced = books.open(credit_micros=1), books.open()
+    with pytest.raises(UsageError):
+        top_up(books, prepaid, amount)
+    with pytest.raises(OperatorError, match="invoiced"):
+        top_up(books, invoiced, 5)
+    with pytest.raises(UsageError):
+        adjust(books, invoiced, 0 if amount == -1 else amount)
+    with pytest.raises(UsageError, match="reason"):
+        adjust(books, invoiced, 5, " ")
+    assert len(books.entries(prepaid)) == 1
+
+
+TAMPERING = [
+    ("UPDATE ledger_entries SET amount_micros = -1 WHERE seq = 2", "entry 2 was changed"),
+    ("UPDATE ledger_entries SET entry_hash = previous_hash WHERE seq = 2", "entry 2 was changed"),
+    ("UPDATE ledger_entries SET previous_hash = entry_hash WHERE seq = 3", "entry 3 does not follow"),
+    ("DELETE FROM ledger_entries WHERE seq = 2", "entry 2 is missing"),
+    ("DELETE FROM ledger_entries WHERE seq = 3", "entry 2 is not the last one"),
+    ("UPDATE accounts SET queries_used = 1", "queries_used of the account is 1"),
+    ("UPDATE accounts SET credit_micros = 999", "the credit is 999"),
+    ("UPDATE api_keys SET spent_micros = 1", "spent_micros of the key"),
+    ("UPDATE accounts SET queries_held = 7", "queries_held of the account is 7"),
+    ("UPDATE holds SET state = 'voided' WHERE state = 'settled'", "0 settled holds"),
+]
+
+
+@pytest.mark.parametrize(("change", "problem"), TAMPERING, ids=[problem for _, problem in TAMPERING])
+def test_verification_names_the_first_fault(books: Books, change: str, problem: str) -> None:
+    order = books.open(credit_micros=1000)
+    books.buy(order, images=2)
+    books.buy(order, texts=2, images=0)
+    assert books.problem(order) is None
+    with books.database.write() as session:
+        if books.database.embedded:
+            session.execute(text("DROP TRIGGER ledger_refuses_update"))
+            session.execute(text("DROP TRIGGER ledger_refuses_delete"))
+        else:
+            session.execute(text("ALTER TABLE ledger_entries DISABLE TRIGGER USER"))
+        session.execute(text(change))
+    assert problem in (books.problem(order) or "")
+
+
+def test_an_invoice_adds_up_by_model_kind_and_price_and_stays(books: Books) -> None:
+    order = books.open()
+    books.buy(order, images=2, texts=3)
+    with books.database.write() as session:
+        prices.publish(session, "icon-clip", 7, None, books.clock())
+    books.buy(order, images=10)
+    refund(books, order, 1)
+    adjust(books, order, -30)
+    draft = invoice(books, order)
+    assert not draft.final
+    assert [(line.kind, line.queries, line.unit_micros, line.amount_micros) for line in draft.lines] == [
+        ("image", 10, 7, 70),
+        ("image", 2, 100, 200),
+        ("text", 3, 20, 60),
+    ]
+    assert (draft.refunds_micros, draft.adjustments_micros, draft.total_micros) == (260, -30, 100)
+    assert -sum(entry.amount_micros for entry in books.entries(order)) == draft.total_micros
+    assert (draft.first_seq, draft.last_seq) == (1, 4)
+    books.clock.advance(20 * DAY / SECOND)
+    final = invoice(books, order)
+    assert final == draft.model_copy(update={"final": True})
+    books.buy(order)
+    assert invoice(books, order) == final
+    assert invoice(books, order, "2026-12").total_micros == 7
+
+
+def test_nothing_is_dated_into_a_month_that_was_invoiced(books: Books) -> None:
+    """Neither a charge that was under way at midnight, nor anything after a clock that stepped back."""
+    order = books.open()
+    books.buy(order)
+    held = books.admit(order)
+    books.clock.now = NOVEMBER_END
+    final = invoice(books, order)
+    assert final.final
+    books.clock.now = NOVEMBER_END - 5 * SECOND
+    books.admission.settle(order.account_id, held.request_id)
+    books.buy(order)
+    books.clock.now = NOVEMBER_END
+    assert invoice(books, order) == final
+    assert invoice(books, order, "2026-12").total_micros == 200
+    books.check(order)
+
+
+def test_an_invoice_can_be_read_and_carries_no_markup_of_others(books: Books) -> None:
+    order = books.open()
+    books.buy(order, model="icon-clip", images=3)
+    issued = invoice(books, order)
+    page = as_html(issued.model_copy(update={"account": "<script>"}))
+    assert "<script>" not in page
+    for shown in (as_text(issued), as_html(issued)):
+        assert "0.000300" in shown
+        assert "icon-clip, image" in shown
+        assert issued.last_hash is not None
+        assert issued.last_hash in shown
+    empty = as_text(invoice(books, order, "2026-01"))
+    assert "no entries" in empty
+    for month in ("2026-13", "november", "2026", "9999-12"):
+        with pytest.raises(UsageError, match="no month"):
+            invoice(books, order, month)
+
+
+def test_a_plan_has_its_own_prices_from_its_own_day(books: Books) -> None:
+    later = books.clock() + DAY
+    with books.database.write() as session:
+        prices.set_price(session, "research", "icon-clip", "image", 50, later)
+    order = books.open(plan="research")
+    books.buy(order)
+    books.clock.now = later
+    books.buy(order, images=1, texts=1)
+    assert [entry.amount_micros for entry in books.entries(order)] == [-100, -70]
+    standard = books.open()
+    books.buy(standard)
+    with books.database.write() as session:
+        account = session.get_one(Account, standard.account_id, with_for_update=True)
+        set_plan(session, account, "research")
+        with pytest.raises(OperatorError, match="research, standard"):
+            set_plan(session, account, "nonesuch")
+    books.buy(standard)
+    assert [entry.amount_micros for entry in books.entries(standard)] == [-100, -50]
+    with pytest.raises(OperatorError, match="no plan"):
+        books.open(plan="nonesuch")
+
+
+def test_a_start_leaves_prices_that_nobody_named_as_they_are(books: Books) -> None:
+    with books.database.write() as session:
+        prices.publish(session, "icon-clip", 5, None, books.clock())
+        prices.publish(session, "icon-clip", None, None, books.clock())
+        assert prices.current(session, "standard", "icon-clip", books.clock()).image_micros == 5
+
+
+@pytest.mark.parametrize(
+    ("terms", "code"),
+    [({"quota": 3}, "quota_exhausted"), ({"spend_limit_micros": 399}, "spend_limit_reached")],
+)
+def test_a_key_has_limits_of_its_own(books: Books, terms: dict[str, int], code: str) -> None:
+    order = books.open(KeyTerms(**terms), quota=100)  # type: ignore[arg-type]
+    assert books.admit(order, images=2).quota_left == (1 if "quota" in terms else 98)
+    with pytest.raises(Refusal, match="this key") as refused:
+        books.admit(order, images=2)
+    assert refused.value.code == code
+    books.buy(order, images=1)
+    books.clock.advance(20 * DAY / SECOND)
+    books.buy(order, images=1)
+    books.check(order)
+
+
+def test_a_suspended_account_is_refused_at_admission_and_what_is_in_flight_is_charged(books: Books) -> None:
+    order = books.open()
+    held = books.admit(order)
+    with books.database.write() as session:
+        suspend(session.get_one(Account, order.account_id))
+    with pytest.raises(Refusal) as refused:
+        books.admit(order)
+    assert refused.value.code == "account_suspended"
+    books.admission.settle(order.account_id, held.request_id)
+    books.check(order)
+
+
+def test_an_estimate_prices_and_measures_against_every_limit(books: Books) -> None:
+    def ask(order: Order, images: int) -> tuple[int, int | None, bool, bool, int]:
+        with books.database.read() as session:
+            asked = EstimateRequest(images=images)
+            quote = estimate(session, order.account_id, order.key_id, order.model, asked, books.clock())
+        return (
+            quote.cost_micros,
+            quote.quota_left,
+            quote.fits_quota,
+            quote.fits_money,
+            quote.seconds_at_rate_limit,
+        )
+
+    order = books.open(KeyTerms(quota=4), quota=5, credit_micros=450, queries_per_second=1)
+    books.buy(order)
+    assert ask(order, 3) == (300, 3, True, True, 0)
+    assert ask(order, 4) == (400, 3, False, False, 0)
+    assert ask(order, 19)[4] == 10
+    books.clock.advance(20 * DAY / SECOND)
+    assert ask(order, 4)[1] == 4
+    assert books.key(order).queries_used == 1
+    assert ask(books.open(), 10**9) == (10**11, None, True, True, 0)

@@ -1,0 +1,39 @@
+"""Estimates: what a purchase would cost this account now, and whether it could be made."""
+
+from sqlalchemy.orm import Session
+
+from shared.billing import EstimateRequest, Quote
+from vendor_service.billing import periods, prices, rate
+from vendor_service.clock import SECOND
+from vendor_service.database.tables import Account, ApiKey
+
+
+def estimate(
+    session: Session, account_id: str, key_id: str, model: str, asked: EstimateRequest, now: int
+) -> Quote:
+    """Price some queries by the plan of the account; holds and charges nothing."""
+    account, key = session.get_one(Account, account_id), session.get_one(ApiKey, key_id)
+    cost = prices.current(session, account.plan, model, now).cost_micros(asked.images, asked.texts)
+    # They are rolled into the present period here, which is for the next admission to write down.
+    session.expunge_all()
+    periods.roll(account, key, now)
+    queries = asked.images + asked.texts
+    lefts = [left for each in (account, key) if (left := each.quota_left) is not None]
+    money = [left for each in (account, key) if (left := each.spend_limit_left) is not None]
+    if account.credit_micros is not None:
+        money.append(account.credit_micros - account.held_micros)
+    return Quote(
+        cost_micros=cost,
+        quota_left=min(lefts, default=None),
+        fits_quota=queries <= min(lefts, default=queries),
+        fits_money=cost <= min(money, default=cost),
+        seconds_at_rate_limit=_seconds_at_rate(account, queries, now),
+    )
+
+
+def _seconds_at_rate(account: Account, queries: int, now: int) -> int:
+    limit = rate.limit_of(account)
+    if limit is None:
+        return 0
+    missing = queries * SECOND - rate.tokens_left(account, now)
+    return max(0, -(-missing // (limit.queries_per_second * SECOND)))

@@ -1,0 +1,70 @@
+"""An invoice for people: as text, or as one page of HTML."""
+
+from html import escape
+
+from shared.billing import Invoice
+
+_UNIT = 1_000_000
+
+
+def as_text(invoice: Invoice) -> str:
+    """Aligned columns for a terminal."""
+    rows = [("", "queries", "micros each", "amount"), *_rows(invoice)]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *(row[i].rjust(widths[i]) for i in (1, 2, 3))]).rstrip()
+        for row in rows
+    ]
+    return "\n".join([_title(invoice), "", *lines, "", *_notes(invoice)])
+
+
+def as_html(invoice: Invoice) -> str:
+    """A page that needs nothing else."""
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in _rows(invoice)
+    )
+    notes = "".join(f"<p>{escape(note)}</p>" for note in _notes(invoice))
+    title = escape(_title(invoice))
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
+        "<style>body{font-family:sans-serif;max-width:48rem;margin:2rem auto}table{border-collapse:collapse}"
+        "td,th{padding:.2rem .8rem;text-align:right}td:first-child{text-align:left}</style>"
+        f"<h1>{title}</h1><table><tr><th></th><th>queries</th><th>micros each</th><th>amount</th></tr>"
+        f"{body}</table>{notes}</html>\n"
+    )
+
+
+def _title(invoice: Invoice) -> str:
+    return f"Invoice of {invoice.account} for {invoice.month}" + ("" if invoice.final else " (not yet final)")
+
+
+def _rows(invoice: Invoice) -> list[tuple[str, str, str, str]]:
+    rows = [
+        (f"{line.model}, {line.kind}", str(line.queries), str(line.unit_micros), _units(line.amount_micros))
+        for line in invoice.lines
+    ]
+    if invoice.refunds_micros:
+        rows.append(("refunds", "", "", _units(-invoice.refunds_micros)))
+    if invoice.adjustments_micros:
+        rows.append(("adjustments", "", "", _units(-invoice.adjustments_micros)))
+    return [*rows, ("total", "", "", _units(invoice.total_micros))]
+
+
+def _notes(invoice: Invoice) -> list[str]:
+    notes = [f"Paid in during the month: {_units(invoice.top_ups_micros)}"] if invoice.top_ups_micros else []
+    if invoice.first_seq is None:
+        return [*notes, "The ledger has no entries of this month."]
+    first, last = (
+        f"{seq} ({hash_})"
+        for seq, hash_ in (
+            (invoice.first_seq, invoice.first_hash),
+            (invoice.last_seq, invoice.last_hash),
+        )
+    )
+    return [*notes, f"Ledger entries {first} to {last}."]
+
+
+def _units(micros: int) -> str:
+    """An amount in units of the currency, to the last millionth."""
+    sign, size = "-" if micros < 0 else "", abs(micros)
+    return f"{sign}{size // _UNIT}.{size % _UNIT:06d}"

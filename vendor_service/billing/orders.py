@@ -1,0 +1,49 @@
+"""Orders: what a request asks for, and on which terms it was admitted."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a request asks for; by `body_hash` (SHA-256, hex) a retry is told from another request."""
+
+    request_id: str
+    account_id: str
+    key_id: str
+    model: str
+    model_fingerprint: str
+    images: int
+    texts: int
+    body_hash: str
+    idempotency_key: str | None = None
+    max_cost_micros: int | None = None
+
+    @property
+    def queries(self) -> int:
+        """The billed units."""
+        return self.images + self.texts
+
+
+@dataclass(frozen=True)
+class RateStanding:
+    """The account's bucket after this request, in queries; `reset_seconds` until it is full again."""
+
+    limit: int
+    remaining: int
+    reset_seconds: int
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """An order that may be encoded: held, or paid already and `replayed`, with the bill of the first time.
+
+    `quota_left` counts this order as used; it and `rate` are `None` where the account has no such limit.
+    """
+
+    request_id: str
+    images: int
+    texts: int
+    cost_micros: int
+    replayed: bool
+    quota_left: int | None
+    rate: RateStanding | None

@@ -1,0 +1,102 @@
+"""Verification: whether an account's ledger, holds and counters agree, recomputed from scratch."""
+
+from dataclasses import dataclass, field
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from vendor_service.billing import ledger
+from vendor_service.database.tables import Account, ApiKey, Hold, LedgerEntry, Limited
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was found: `balance_micros` is the sum of the entries; `problem` is the first fault, if any."""
+
+    account: str
+    entries: int
+    balance_micros: int
+    problem: str | None
+
+
+def verify(session: Session, account: Account) -> Verification:
+    """Recompute the chain, the sums and the counters of one account, in one transaction that reads."""
+    sums = _Sums()
+    problem = _fault_of_chain(session, account, sums)
+    problem = problem or _fault_of_counters(session, account, sums)
+    return Verification(account.name, sums.entries, sums.balance_micros, problem)
+
+
+@dataclass
+class _Sums:
+    """Sums over the entries read so far; `charges` are (key, time, queries, cost)."""
+
+    entries: int = 0
+    balance_micros: int = 0
+    charges: list[tuple[str | None, int, int, int]] = field(default_factory=list)
+
+    def add(self, entry: LedgerEntry) -> None:
+        self.entries += 1
+        self.balance_micros += entry.amount_micros
+        if entry.kind == "charge":
+            queries = entry.images + entry.texts
+            self.charges.append((entry.key_id, entry.created_at, queries, -entry.amount_micros))
+
+
+def _fault_of_chain(session: Session, account: Account, sums: _Sums) -> str | None:
+    previous, dated = ledger.GENESIS_HASH, 0
+    for seq, entry in enumerate(ledger.entries(session, account.id), start=1):
+        if entry.seq != seq:
+            return f"entry {seq} is missing"
+        if entry.previous_hash != previous:
+            return f"entry {seq} does not follow from the one before it"
+        if entry.entry_hash != ledger.entry_hash(entry):
+            return f"entry {seq} was changed: its hash does not match"
+        if entry.kind == "charge" and -entry.amount_micros != _price(entry):
+            return f"entry {seq} is not the price of its queries"
+        if entry.created_at < dated:
+            return f"entry {seq} is dated before the one that it follows"
+        previous, dated = entry.entry_hash, entry.created_at
+        sums.add(entry)
+    if (account.ledger_seq, account.ledger_hash) != (sums.entries, previous):
+        return f"entry {sums.entries} is not the last one: the account has written {account.ledger_seq}"
+    return None
+
+
+def _price(entry: LedgerEntry) -> int:
+    return entry.images * entry.image_micros + entry.texts * entry.text_micros
+
+
+def _fault_of_counters(session: Session, account: Account, sums: _Sums) -> str | None:
+    if account.credit_micros not in (None, sums.balance_micros):
+        return f"the credit is {account.credit_micros}, but the entries add up to {sums.balance_micros}"
+    settled = select(func.count()).where(Hold.account_id == account.id, Hold.state == "settled")
+    if session.scalar(settled) != len(sums.charges):
+        return f"there are {session.scalar(settled)} settled holds, but {len(sums.charges)} charges"
+    if fault := _fault(session, account, "the account", sums, key_id=None):
+        return fault
+    for key in session.scalars(select(ApiKey).where(ApiKey.account_id == account.id)):
+        if fault := _fault(session, key, f"the key {key.id}", sums, key_id=key.id):
+            return fault
+    return None
+
+
+def _fault(session: Session, limited: Limited, whose: str, sums: _Sums, key_id: str | None) -> str | None:
+    charges = [
+        (queries, cost)
+        for key, dated, queries, cost in sums.charges
+        if key_id in (None, key) and dated >= limited.period_started_at
+    ]
+    held = select(func.sum(Hold.images + Hold.texts), func.sum(Hold.cost_micros)).where(Hold.state == "open")
+    mine = Hold.account_id == limited.id if isinstance(limited, Account) else Hold.key_id == key_id
+    queries_held, held_micros = (int(value or 0) for value in session.execute(held.where(mine)).one())
+    counters = {
+        "queries_used": (limited.queries_used, sum(queries for queries, _ in charges)),
+        "spent_micros": (limited.spent_micros, sum(cost for _, cost in charges)),
+        "queries_held": (limited.queries_held, queries_held),
+        "held_micros": (limited.held_micros, held_micros),
+    }
+    for name, (counted, summed) in counters.items():
+        if counted != summed:
+            return f"{name} of {whose} is {counted}, but the books add up to {summed}"
+    return None

@@ -1,0 +1,1 @@
+"""The groups of `vendor` commands that work on the books."""

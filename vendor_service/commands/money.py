@@ -1,0 +1,143 @@
+"""`vendor top-up`, `refund`, `adjust`, `invoice` and `ledger`: what moves money, and what accounts for it."""
+
+import csv
+import sys
+from dataclasses import asdict
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from shared.billing import Entry
+from vendor_service.accounts import accounts
+from vendor_service.billing import invoices, ledger
+from vendor_service.billing.invoice_formats import as_html, as_text
+from vendor_service.billing.verification import verify
+from vendor_service.clock import system_clock
+from vendor_service.commands.books import AsJson, DatabaseUrl, print_rows, reading, writing
+from vendor_service.database.tables import LedgerEntry
+from vendor_service.errors import OperatorError
+
+ledger_app = typer.Typer(help="The record of every charge and correction.", no_args_is_help=True)
+
+
+class InvoiceFormat(StrEnum):
+    """How an invoice is printed."""
+
+    TEXT = "text"
+    JSON = "json"
+    HTML = "html"
+
+
+class ExportFormat(StrEnum):
+    """How the ledger is printed."""
+
+    CSV = "csv"
+    JSONL = "jsonl"
+
+
+def top_up(account: str, micros: int, database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
+    """Add to the credit of a prepaid account.
+
+    Example: vendor top-up acme 5000000
+    """
+    with writing(database_url) as session:
+        owner = accounts.find_account(session, account, lock=True)
+        entry = ledger.top_up(session, owner, micros, system_clock())
+    _print(entry, as_json=as_json)
+
+
+def refund(
+    account: str,
+    entry: Annotated[int, typer.Option(help="The `seq` of the charge: see vendor ledger export.")],
+    database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give a charge back, whole and once. Its queries stay used: this returns money, not quota.
+
+    Example: vendor refund acme --entry 17
+    """
+    with writing(database_url) as session:
+        owner = accounts.find_account(session, account, lock=True)
+        appended = ledger.refund(session, owner, entry, system_clock())
+    _print(appended, as_json=as_json)
+
+
+def adjust(
+    account: str,
+    micros: int,
+    reason: Annotated[str, typer.Option(help="Why; it is kept in the ledger.")],
+    database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Correct what an account owes: a positive amount is in its favour, a negative one after `--`.
+
+    Example: vendor adjust acme 250000 --reason "outage of 14 November"
+    """
+    with writing(database_url) as session:
+        owner = accounts.find_account(session, account, lock=True)
+        entry = ledger.adjust(session, owner, micros, reason, system_clock())
+    _print(entry, as_json=as_json)
+
+
+def invoice(
+    account: str,
+    month: Annotated[str, typer.Option(help="YYYY-MM, in UTC.")],
+    form: Annotated[InvoiceFormat, typer.Option("--format", help="How to print it.")] = InvoiceFormat.TEXT,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Print a month's invoice. Once the month is over it is final: the same whenever it is asked for.
+
+    Example: vendor invoice acme --month 2026-11 --format html > acme-2026-11.html
+    """
+    with writing(database_url) as session:
+        owner = accounts.find_account(session, account, lock=True)
+        issued = invoices.issue(session, owner, month, system_clock())
+    if form is InvoiceFormat.JSON:
+        print(issued.model_dump_json(indent=2))
+    else:
+        print((as_html if form is InvoiceFormat.HTML else as_text)(issued))
+
+
+@ledger_app.command("verify")
+def ledger_verify(
+    account: Annotated[str | None, typer.Argument(help="Only this one. [default: all]")] = None,
+    database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Recompute chain, sums and counters, and name the first fault of each account; exit 1 if there is one.
+
+    Example: vendor ledger verify acme
+    """
+    with reading(database_url) as session:
+        chosen = [accounts.find_account(session, account)] if account else accounts.list_accounts(session)
+        found = [verify(session, each) for each in chosen]
+    print_rows([asdict(each) for each in found], as_json=as_json)
+    faulty = [each.account for each in found if each.problem]
+    if faulty:
+        raise OperatorError(f"the books of {', '.join(faulty)} are not in order")
+
+
+@ledger_app.command("export")
+def ledger_export(
+    account: str,
+    form: Annotated[ExportFormat, typer.Option("--format", help="How to print it.")] = ExportFormat.CSV,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Print all entries of an account, oldest first.
+
+    Example: vendor ledger export acme --format jsonl
+    """
+    with reading(database_url) as session:
+        entries = map(ledger.public, ledger.entries(session, accounts.find_account(session, account).id))
+        if form is ExportFormat.JSONL:
+            for entry in entries:
+                print(entry.model_dump_json())
+            return
+        writer = csv.DictWriter(sys.stdout, list(Entry.model_fields), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(entry.model_dump(mode="json") for entry in entries)
+
+
+def _print(entry: LedgerEntry, *, as_json: bool) -> None:
+    print_rows([ledger.public(entry).model_dump(mode="json")], as_json=as_json, one=True)

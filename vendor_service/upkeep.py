@@ -1,0 +1,38 @@
+"""Upkeep: what the server does for its books now and then, beside the requests."""
+
+import asyncio
+import logging
+
+from vendor_service.accounts.auth import Authentication
+from vendor_service.billing.admission import Admission
+
+_log = logging.getLogger(__name__)
+
+
+class Upkeep:
+    """Renews this process's holds, sweeps those of processes that are gone, notes when keys were used."""
+
+    def __init__(
+        self, admission: Admission, authentication: Authentication, longest_hold_seconds: int
+    ) -> None:
+        self._admission = admission
+        self._authentication = authentication
+        self._longest_hold_seconds = longest_hold_seconds
+
+    async def repeat(self, every_seconds: float) -> None:
+        """Do it again and again, until cancelled."""
+        while True:
+            await asyncio.sleep(every_seconds)
+            await asyncio.to_thread(self.once)
+
+    def once(self) -> None:
+        """Do it now; a failure is logged, for the next time may succeed."""
+        try:
+            self._admission.renew(self._longest_hold_seconds)
+            swept = self._admission.sweep()
+            self._authentication.record_use()
+        except Exception:
+            _log.exception("the upkeep of the books failed; it will be tried again")
+        else:
+            if swept:
+                _log.warning("swept %d expired holds; nothing was charged for them", swept)
