@@ -136,23 +136,36 @@ class Buying:
     def _line_up(self, queries: Sequence[Query]) -> None:
         """Settle what is owed from before, then list what the cache lacks."""
         at_hand = {query: query for query in queries}
+        missing = at_hand.keys() - self._cache.known(self._model.fingerprint, at_hand)
         for pack in self._cache.pending(self._run_id):
-            if not self._ask_after(pack, at_hand):
+            request = self._recall(pack, at_hand)
+            if request is None or not (self._send_again(request, missing) or self._ask_after(request)):
                 # It may have been paid for, so it counts, for as long as nobody knows.
                 self._budget.settle(NOTHING, paid=price(pack.queries, self._model.prices))
+        owed = {query for request in self._ready for query in request.pack.queries}
         known = self._cache.known(self._model.fingerprint, at_hand)
-        self._waiting.extend(query for query in at_hand if query not in known)
-        self._total += len(self._waiting)
+        self._waiting.extend(query for query in at_hand if query not in known | owed)
+        self._total += len(self._waiting) + len(owed)
 
-    def _ask_after(self, pack: Pack, at_hand: Mapping[Query, Query]) -> bool:
-        """Fetch the answer of a pack that was sent, or about to be; whether its case is closed.
+    def _send_again(self, request: _Request, missing: set[Query]) -> bool:
+        """Line up an owed pack under its old key, if all of it is still wanted and the budget allows it.
+
+        Under that key it is paid for once, even if the vendor is only now answering the first request.
+        """
+        pack, cost = request.pack, self._price(*request.pack.queries)
+        wanted = pack.fingerprint == self._model.fingerprint and missing.issuperset(pack.queries)
+        if not wanted or not self._budget.reserve(cost):
+            return False
+        self._ready.append(replace(request, price=cost))
+        return True
+
+    def _ask_after(self, request: _Request) -> bool:
+        """Fetch the answer of an owed pack that would not be bought now; whether its case is closed.
 
         It is asked for at a cost of nothing: had the vendor charged it, the answer is free; had it not, the
-        vendor refuses, and the queries that are still wanted are bought like any others.
+        vendor refuses, and nothing is owed.
         """
-        request = self._recall(pack, at_hand)
-        if request is None:
-            return False
+        pack = request.pack
         try:
             answer = self._send(request, max_cost_micros=0)
         except SpendingStopped:

@@ -9,6 +9,7 @@ import pytest
 
 from client.buying.cache import EmbeddingCache
 from client.buying.queries import Query
+from client.buying.reconciliation import reconcile
 from client.buying.teacher import Teacher
 from client.buying.vendor_api import VendorClient
 from tests.vendor_process import VendorProcess, wait_until
@@ -66,7 +67,10 @@ def test_a_client_that_is_killed_at_any_moment_pays_once_for_each_query(
         spending = store.spending(RUN)
         kept = store.known(client.model().fingerprint, _texts())
         owed = store.pending(RUN)
+        found = reconcile(client.ledger(), store.receipts(), client.key_id)
     assert charges.queries == len(kept) == spending.queries == budget
     assert charges.cost_micros == spending.cost_micros
     assert not owed
+    assert not found.differences
+    assert found.matched == charges.entries
     assert vendor_process.open_holds() == 0

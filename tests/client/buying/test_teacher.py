@@ -225,6 +225,15 @@ def test_a_pack_that_was_noted_and_never_charged_costs_nothing_and_binds_no_budg
     assert shop.teacher(32).buy(_texts(32)).bought == 22
 
 
+def test_an_owed_pack_that_is_still_wanted_keeps_its_key(shop: Shop) -> None:
+    """The vendor may be answering the first request only now; under another key it would charge both."""
+    pack = pack_of("run", "fp_1", tuple(_texts(20)))
+    shop.cache.begin(pack)
+    assert shop.teacher().buy([*reversed(_texts(90))]).bought == 90
+    assert shop.vendor.paid[pack.idempotency_key] == 20
+    assert shop.vendor.charged == 90
+
+
 def test_an_owed_pack_whose_queries_are_bought_by_now_is_only_asked_after(shop: Shop) -> None:
     Teacher(shop.client, shop.cache, model=MODEL, run_id="other", budget=None).buy(_texts(20))
     shop.cache.begin(pack_of("run", "fp_1", tuple(_texts(10))))
