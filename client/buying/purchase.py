@@ -136,19 +136,23 @@ class Buying:
     def _line_up(self, queries: Sequence[Query]) -> None:
         """Settle what is owed from before, then list what the cache lacks."""
         at_hand = {query: query for query in queries}
-        missing = at_hand.keys() - self._cache.known(self._model.fingerprint, at_hand)
+        uncharged: list[_Request] = []
         for pack in self._cache.pending(self._run_id):
             request = self._recall(pack, at_hand)
-            if request is None or not (self._send_again(request, missing) or self._ask_after(request)):
+            if request is None or not self._ask_after(request, uncharged):
                 # It may have been paid for, so it counts, for as long as nobody knows.
                 self._budget.settle(NOTHING, paid=price(pack.queries, self._model.prices))
+        missing = at_hand.keys() - self._cache.known(self._model.fingerprint, at_hand)
+        for request in uncharged:  # now that all that was paid counts in the budget
+            if not self._send_again(request, missing):
+                self._cache.abandon(request.pack)
         owed = {query for request in self._ready for query in request.pack.queries}
-        known = self._cache.known(self._model.fingerprint, at_hand)
-        self._waiting.extend(query for query in at_hand if query not in known | owed)
+        wanted = missing - owed
+        self._waiting.extend(query for query in at_hand if query in wanted)
         self._total += len(self._waiting) + len(owed)
 
     def _send_again(self, request: _Request, missing: set[Query]) -> bool:
-        """Line up an owed pack under its old key, if all of it is still wanted and the budget allows it.
+        """Line up a noted pack under its old key, if all of it is still wanted and the budget allows it.
 
         Under that key it is paid for once, even if the vendor is only now answering the first request.
         """
@@ -159,17 +163,17 @@ class Buying:
         self._ready.append(replace(request, price=cost))
         return True
 
-    def _ask_after(self, request: _Request) -> bool:
-        """Fetch the answer of an owed pack that would not be bought now; whether its case is closed.
+    def _ask_after(self, request: _Request, uncharged: list[_Request]) -> bool:
+        """Fetch the answer of a noted pack, or find that it was not charged; False if nobody knows.
 
         It is asked for at a cost of nothing: had the vendor charged it, the answer is free; had it not, the
-        vendor refuses, and nothing is owed.
+        vendor refuses.
         """
         pack = request.pack
         try:
             answer = self._send(request, max_cost_micros=0)
         except SpendingStopped:
-            self._cache.abandon(pack)
+            uncharged.append(request)
             return True
         except KeyRefused:
             raise

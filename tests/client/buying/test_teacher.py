@@ -234,6 +234,18 @@ def test_an_owed_pack_that_is_still_wanted_keeps_its_key(shop: Shop) -> None:
     assert shop.vendor.charged == 90
 
 
+def test_packs_that_were_charged_come_before_those_that_were_not(shop: Shop) -> None:
+    packs = [pack_of("run", "fp_1", tuple(_texts(10, f"good {n}"))) for n in range(6)]
+    for n, pack in enumerate(packs):
+        shop.cache.begin(pack)
+        if n % 2:
+            shop.vendor.paid[pack.idempotency_key] = 10
+    wanted = [query for pack in packs for query in pack.queries]
+    assert shop.teacher(35).buy(wanted).out_of_budget
+    assert shop.vendor.charged == shop.cache.spending("run").queries == 35
+    assert not shop.cache.pending("run")
+
+
 def test_an_owed_pack_whose_queries_are_bought_by_now_is_only_asked_after(shop: Shop) -> None:
     Teacher(shop.client, shop.cache, model=MODEL, run_id="other", budget=None).buy(_texts(20))
     shop.cache.begin(pack_of("run", "fp_1", tuple(_texts(10))))
