@@ -9,7 +9,7 @@ from typing import Any
 
 from client.errors import CacheError
 
-_VERSION = 3
+_VERSION = 1
 # Large pages, so that a vector of any usual size shares its page with others and little is left empty.
 _PAGE_BYTES = 32_768
 # Reads go through the page cache of the system, which saves a copy (1.5 times as many entries a second).
@@ -57,7 +57,7 @@ class CacheFile:
         """Open the file, or create it and its folder.
 
         Raises:
-            CacheError: it cannot be opened, is no cache, or is of another version of Tuition.
+            CacheError: it cannot be opened, is no cache, or was written by a newer Tuition.
         """
         self._path = path
         self._lock = threading.Lock()
@@ -107,8 +107,6 @@ class CacheFile:
             raise CacheError(
                 f"The cache {self._path} was written by a newer Tuition. Upgrade, or name another --cache."
             )
-        if 0 < version < _VERSION:
-            raise CacheError(f"The cache {self._path} is from before version 0.1. Name another --cache.")
         self.connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={_VERSION}; COMMIT;")
 
     @contextmanager
