@@ -24,7 +24,7 @@ demo: $(READY)  ## vendor, key, budget, distillation and result table on the bun
 test: $(READY)  ## all tests but the slow ones
 	@$(BIN)/python -m pytest
 
-test-slow: $(READY)  ## the tests that take minutes: a client killed 120 times
+test-slow: $(READY)  ## the tests that take minutes: client and vendor killed 240 times
 	@$(BIN)/python -m pytest -m slow
 
 check: $(READY)  ## format, lint, types and import rules

@@ -2,23 +2,28 @@
 
 import os
 import re
+import secrets
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
 from shared.billing import QuotaPeriod
 from vendor_service.accounts.accounts import Terms, open_account
 from vendor_service.accounts.keys import KeyTerms, issue_key
+from vendor_service.billing.verification import verify
 from vendor_service.clock import system_clock
 from vendor_service.database.session import Database
+from vendor_service.database.tables import Account, ApiKey, Hold, LedgerEntry
 
 _READY = re.compile(r"ready on (http://\S+:(\d+))")
 _STOP_SECONDS = 40.0
@@ -42,23 +47,18 @@ class VendorProcess:
     """`vendor serve` in a process group of its own, with its database and its log in `folder`.
 
     Use it as a context manager, or call `start` and, whatever happens, `stop` or `kill`. A second
-    `start` takes the same port and the same database. `options` are those of `vendor serve`.
+    `start` takes the same port and the same database. `options` are those of `vendor serve`. Its books are
+    in SQLite unless it is given the URL of another database.
     """
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, database_url: str | None = None) -> None:
         self.log = folder / "vendor.log"
         self.url = ""
-        self._database_file = folder / "vendor.db"
+        self.database_url = database_url or f"sqlite:///{folder / 'vendor.db'}"
         self._folder = folder
         self._options = options
         self._port = "0"
         self._process: subprocess.Popen[str] | None = None
-        self._accounts = 0
-
-    @property
-    def database_url(self) -> str:
-        """Where its books are, as `--database-url` takes it."""
-        return f"sqlite:///{self._database_file}"
 
     def start(self) -> Self:
         """Start it and wait until it is ready."""
@@ -107,28 +107,34 @@ class VendorProcess:
     ) -> str:
         """Open one more account on these terms and issue a key to it."""
         terms = Terms(quota, quota_period, spend_limit_micros, credit_micros, queries_per_second)
-        self._accounts += 1
         with closing(Database(self.database_url)) as database, database.write() as session:
-            account = open_account(session, f"account-{self._accounts}", terms, system_clock)
+            account = open_account(session, f"account-{secrets.token_hex(8)}", terms, system_clock)
             return issue_key(session, account, KeyTerms(), system_clock).api_key
 
     def charges(self, api_key: str) -> Charges:
         """What the account of this key was charged, read from the database itself."""
-        row = self._read(
-            "SELECT count(*), total(images), total(texts), total(-amount_micros) FROM ledger_entries "
-            "WHERE kind = 'charge' AND account_id = (SELECT account_id FROM api_keys WHERE id = ?)",
-            api_key.split("_")[1],
-        )
-        return Charges(*map(int, row))
+        sums = (LedgerEntry.images, LedgerEntry.texts, -LedgerEntry.amount_micros)
+        mine = select(ApiKey.account_id).where(ApiKey.id == api_key.split("_")[1]).scalar_subquery()
+        charged = (LedgerEntry.kind == "charge", LedgerEntry.account_id == mine)
+        with self._reading() as session:
+            row = session.execute(select(func.count(), *map(func.sum, sums)).where(*charged)).one()
+        return Charges(*(int(value or 0) for value in row))
+
+    def problem(self, api_key: str) -> str | None:
+        """What `vendor ledger verify` finds wrong with the account of this key."""
+        with self._reading() as session:
+            key = session.get_one(ApiKey, api_key.split("_")[1])
+            return verify(session, session.get_one(Account, key.account_id)).problem
 
     def open_holds(self) -> int:
         """How many requests are admitted but neither charged nor released, over all accounts."""
-        return int(self._read("SELECT count(*) FROM holds WHERE state = 'open'")[0])
+        with self._reading() as session:
+            return session.scalar(select(func.count()).where(Hold.state == "open")) or 0
 
-    def _read(self, query: str, *parameters: str) -> tuple[Any, ...]:
-        with closing(sqlite3.connect(self._database_file)) as connection:
-            row: tuple[Any, ...] = connection.execute(query, parameters).fetchone()
-            return row
+    @contextmanager
+    def _reading(self) -> Iterator[Session]:
+        with closing(Database(self.database_url)) as database, database.read() as session:
+            yield session
 
     def _end(self, sent: signal.Signals) -> int:
         assert self._process is not None

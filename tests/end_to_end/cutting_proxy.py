@@ -1,0 +1,66 @@
+"""A TCP proxy that cuts connections: before the request is through, before the answer, or in its middle."""
+
+import random
+import socket
+import threading
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+_BLOCK = 1024
+
+
+class CuttingProxy:
+    """Forwards to `port` and cuts most connections somewhere; `cuts` counts where."""
+
+    def __init__(self, port: int, seed: int) -> None:
+        self._port = port
+        self._random = random.Random(seed)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.cuts = {"before the request": 0, "before the answer": 0, "in the answer": 0}
+
+    def __enter__(self) -> Self:
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                caller, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._forward, args=(caller,), daemon=True).start()
+
+    def _forward(self, caller: socket.socket) -> None:
+        # So many bytes of the request, and then of the answer, come through before the cut.
+        up = self._random.choice([0, 100, 10**9, 10**9, 10**9])
+        down = self._random.choice([0, 1, 500, 3000, 20_000, 10**9])
+        with caller, socket.create_connection(("127.0.0.1", self._port)) as vendor:
+            request = threading.Thread(target=self._pump, args=(caller, vendor, up, "before the request"))
+            request.start()
+            self._pump(vendor, caller, down, "in the answer" if down else "before the answer")
+            request.join()
+
+    def _pump(self, source: socket.socket, sink: socket.socket, most: int, cut: str) -> None:
+        with suppress(OSError):
+            while most > 0 and (block := source.recv(min(_BLOCK, most))):
+                sink.sendall(block)
+                most -= len(block)
+            if most == 0:
+                source.recv(1)  # cut only where something would have come
+                self.cuts[cut] += 1
+        for each in (source, sink):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,186 @@
+"""Charged exactly once and never over quota: two processes, kills, cut connections, callers that go."""
+
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import httpx
+import pytest
+
+from client.buying.cache import EmbeddingCache
+from client.buying.queries import Query
+from client.buying.reconciliation import reconcile
+from client.buying.teacher import Teacher
+from client.buying.vendor_api import VendorClient
+from tests.end_to_end.cutting_proxy import CuttingProxy
+from tests.end_to_end.forked_vendor import ForkedVendor
+from tests.postgres import Postgres
+from tests.vendor_process import VendorProcess, wait_until
+
+REQUESTS = 200
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that tries again at once and asks for little at a time, to be hit in the middle more often."""
+    monkeypatch.setattr("client.buying.vendor_api.FIRST_DELAY", 0.02)
+    monkeypatch.setattr("client.buying.teacher.PACK_SIZE", 3)
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def two_vendors(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[list[VendorProcess]]:
+    """Two processes with one database, of each kind that there is."""
+    folders = [tmp_path_factory.mktemp(name) for name in ("one", "two")]
+    url = f"sqlite:///{folders[0] / 'shared.db'}"
+    if request.param == "postgresql":
+        server: Postgres = request.getfixturevalue("postgres")
+        url = server.create_database()
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(VendorProcess(folder, "--migrate", database_url=url)) for folder in folders
+        ]
+
+
+def texts(count: int, start: int = 0) -> list[Query]:
+    return [Query.text(f"a photo of number {number}") for number in range(start, start + count)]
+
+
+def assert_receipts_are_the_ledger(client: VendorClient, cache: EmbeddingCache) -> int:
+    """How many receipts there are, and each of them is a charge, and each charge is one of them."""
+    found = reconcile(client.ledger(), cache.receipts(), client.key_id)
+    assert found.differences == []
+    assert found.of_other_keys == found.of_other_accounts == cache.owed() == 0
+    return found.matched
+
+
+def test_two_processes_serve_exactly_the_quota(two_vendors: list[VendorProcess]) -> None:
+    def ask(number: int) -> int:
+        answer = clients[number % 2].post("/embed", json={"inputs": [{"text": "a cat"}]}, headers=headers)
+        return answer.status_code
+
+    with ExitStack() as stack:
+        limits = httpx.Limits(max_connections=None)
+        clients = [
+            stack.enter_context(httpx.Client(base_url=each.url, timeout=60, limits=limits))
+            for each in two_vendors
+        ]
+        pool = stack.enter_context(ThreadPoolExecutor(32))
+        for quota in (1, 19, 150):
+            key = two_vendors[0].create_key(quota=quota)
+            headers = {"authorization": f"Bearer {key}"}
+            assert Counter(pool.map(ask, range(REQUESTS))) == {200: quota, 402: REQUESTS - quota}
+            assert two_vendors[0].charges(key).queries == quota
+            assert two_vendors[0].problem(key) is None
+    assert two_vendors[0].open_holds() == 0
+
+
+def test_twins_of_one_request_on_two_processes_are_charged_once(two_vendors: list[VendorProcess]) -> None:
+    key = two_vendors[0].create_key()
+    headers = {"authorization": f"Bearer {key}", "idempotency-key": "twin"}
+
+    def ask(number: int) -> httpx.Response:
+        url = f"{two_vendors[number % 2].url}/embed"
+        return httpx.post(url, json={"inputs": [{"text": "a cat"}]}, headers=headers, timeout=60)
+
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(ask, range(48)))
+    assert {answer.status_code for answer in answers} <= {200, 409}
+    answered = [answer.json() for answer in answers if answer.status_code == 200]
+    assert len({answer["id"] for answer in answered}) == 1
+    assert [answer["replayed"] for answer in answered].count(False) == 1
+    assert two_vendors[0].charges(key).entries == 1
+
+
+def _survive_kills(vendor: ForkedVendor, books: VendorProcess, rounds: int, folder: Path) -> None:
+    """Kill the vendor again and again while a client buys; then every receipt is a charge and no more."""
+    vendor.start()
+    key = books.create_key()
+    dice = random.Random(rounds)
+    over = threading.Event()
+
+    def kill_and_restart() -> None:
+        try:
+            for _ in range(rounds):
+                time.sleep(dice.uniform(0.02, 0.4))
+                vendor.kill()
+                vendor.start()
+        finally:
+            over.set()
+
+    with VendorClient(vendor.url, key) as client, EmbeddingCache(folder / "cache.db") as cache:
+        teacher = Teacher(client, cache, model=client.model(), run_id="run", budget=None)
+        killer = threading.Thread(target=kill_and_restart)
+        killer.start()
+        wanted: list[Query] = []
+        try:
+            while not over.is_set():
+                wanted += texts(60, start=len(wanted))
+                teacher.buy(wanted)
+        finally:
+            killer.join()
+        try:
+            assert teacher.lookup(wanted)[1].all()
+            assert assert_receipts_are_the_ledger(client, cache) >= rounds
+            # What was held for a killed process and never asked for again is released.
+            wait_until(lambda: books.open_holds() == 0, seconds=40)
+            assert books.charges(key).queries == len(wanted)
+            assert books.problem(key) is None
+        finally:
+            vendor.kill()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_vendor_killed_again_and_again_charges_what_it_answered(tmp_path: Path) -> None:
+    books = VendorProcess(tmp_path)
+    _survive_kills(ForkedVendor(tmp_path, books.database_url), books, 8, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(("kind", "rounds"), [("sqlite", 100), ("postgresql", 20)])
+def test_a_hundred_kills_change_nothing(kind: str, rounds: int, tmp_path: Path, postgres: Postgres) -> None:
+    books = VendorProcess(tmp_path, database_url=None if kind == "sqlite" else postgres.create_database())
+    _survive_kills(ForkedVendor(tmp_path, books.database_url), books, rounds, tmp_path)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_connections_that_are_cut_anywhere_cost_nothing_twice(
+    vendor_process: VendorProcess, tmp_path: Path
+) -> None:
+    key = vendor_process.create_key(quota=400)
+    port = int(vendor_process.url.rpartition(":")[2])
+    with (
+        CuttingProxy(port, seed=1) as proxy,
+        VendorClient(proxy.url, key) as client,
+        VendorClient(vendor_process.url, key) as direct,
+        EmbeddingCache(tmp_path / "cache.db") as cache,
+    ):
+        Teacher(client, cache, model=direct.model(), run_id="run", budget=None).buy(texts(400))
+        assert min(proxy.cuts.values()) >= 3, proxy.cuts
+        assert assert_receipts_are_the_ledger(direct, cache) > 100
+    assert vendor_process.charges(key).queries == 400
+    assert vendor_process.problem(key) is None
+
+
+def test_callers_that_hang_up_at_any_moment_are_settled_or_released(vendor_process: VendorProcess) -> None:
+    key = vendor_process.create_key()
+    headers = {"authorization": f"Bearer {key}"}
+    dice = random.Random(7)
+    patience = [dice.uniform(0.001, 0.06) for _ in range(REQUESTS)]
+
+    def ask(seconds: float) -> None:
+        with suppress(httpx.TimeoutException):
+            body = {"inputs": [{"text": "a cat"}] * 4}
+            httpx.post(f"{vendor_process.url}/embed", json=body, headers=headers, timeout=seconds)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(ask, patience))
+    wait_until(lambda: vendor_process.open_holds() == 0)
+    assert vendor_process.problem(key) is None
