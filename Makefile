@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check bench-accuracy bench-cache bench-buying format clean
+.PHONY: help demo test test-slow check bench-accuracy bench-cache bench-buying bench-money format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -41,6 +41,9 @@ bench-cache: $(READY)  ## the cache with a million entries (about a minute, 5 GB
 
 bench-buying: $(READY)  ## the client beside a saturating load on one vendor (about a minute)
 	@$(BIN)/python -m benchmarks.buying
+
+bench-money: $(READY)  ## what charging costs, the table of docs/results.md (three minutes)
+	@$(BIN)/python -m benchmarks.money
 
 format: $(READY)  ## rewrite the code in the house format
 	@$(BIN)/ruff format .

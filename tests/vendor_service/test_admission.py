@@ -28,7 +28,7 @@ def test_a_hold_becomes_a_charge(books: Books) -> None:
     admitted = books.admit(order, images=2, texts=3)
     assert (admitted.cost_micros, admitted.quota_left, admitted.replayed) == (260, 5, False)
     assert books.account(order).queries_held == 5
-    books.admission.settle(order.account_id, admitted.request_id)
+    books.admission.settle(order.account_id, admitted.request_id).result()
     (entry,) = books.entries(order)
     assert (entry.kind, entry.amount_micros, entry.images, entry.texts) == ("charge", -260, 2, 3)
     assert entry.hold_id == admitted.request_id
@@ -38,10 +38,10 @@ def test_a_hold_becomes_a_charge(books: Books) -> None:
 def test_a_voided_hold_costs_nothing_and_can_be_voided_once(books: Books) -> None:
     order = books.open(quota=1)
     admitted = books.admit(order)
-    assert books.admission.void(order.account_id, admitted.request_id)
-    assert not books.admission.void(order.account_id, admitted.request_id)
+    assert books.admission.void(order.account_id, admitted.request_id).result()
+    assert not books.admission.void(order.account_id, admitted.request_id).result()
     with pytest.raises(Refusal, match="released"):
-        books.admission.settle(order.account_id, admitted.request_id)
+        books.admission.settle(order.account_id, admitted.request_id).result()
     assert books.entries(order) == []
     books.buy(order)
     books.check(order)
@@ -50,9 +50,9 @@ def test_a_voided_hold_costs_nothing_and_can_be_voided_once(books: Books) -> Non
 def test_what_is_settled_cannot_be_settled_or_voided_again(books: Books) -> None:
     order = books.open()
     bought = books.buy(order)
-    assert not books.admission.void(order.account_id, bought.request_id)
+    assert not books.admission.void(order.account_id, bought.request_id).result()
     with pytest.raises(Refusal):
-        books.admission.settle(order.account_id, bought.request_id)
+        books.admission.settle(order.account_id, bought.request_id).result()
     assert len(books.entries(order)) == 1
     books.check(order)
 
@@ -71,7 +71,7 @@ def test_held_and_used_count_alike_against_every_limit(
     order = books.open(**terms)
     held = books.admit(order, images=2)
     assert refusal(books, order, images=2) == code
-    books.admission.settle(order.account_id, held.request_id)
+    books.admission.settle(order.account_id, held.request_id).result()
     assert refusal(books, order, images=2) == code
     books.buy(order, images=1)
     assert refusal(books, order, images=1) == code
@@ -103,7 +103,7 @@ def test_what_was_held_before_midnight_is_charged_to_the_new_month(books: Books)
     books.buy(order)
     held = books.admit(order)
     books.clock.advance(20 * DAY / SECOND)
-    books.admission.settle(order.account_id, held.request_id)
+    books.admission.settle(order.account_id, held.request_id).result()
     assert books.account(order).queries_used == 1
     books.check(order)
 
@@ -125,7 +125,7 @@ def test_an_idempotency_key_in_flight_waits_for_its_outcome(books: Books) -> Non
     order = books.open()
     held = books.admit(order, idempotency_key="k")
     assert refusal(books, order, idempotency_key="k") == "idempotency_in_flight"
-    books.admission.void(order.account_id, held.request_id)
+    books.admission.void(order.account_id, held.request_id).result()
     assert not books.buy(order, idempotency_key="k").replayed
     assert books.buy(order, idempotency_key="k").replayed
     books.check(order)
@@ -137,7 +137,7 @@ def test_an_expired_hold_gives_its_idempotency_key_free(books: Books) -> None:
     books.clock.advance(HOLD_SECONDS)
     assert not books.buy(order, idempotency_key="k").replayed
     with pytest.raises(Refusal):
-        books.admission.settle(order.account_id, lost.request_id)
+        books.admission.settle(order.account_id, lost.request_id).result()
     assert len(books.entries(order)) == 1
     books.check(order)
 
@@ -151,8 +151,8 @@ def test_the_sweeper_voids_the_expired_and_a_start_voids_all(books: Books) -> No
     books.clock.advance(1)
     assert books.admission.sweep() == 1
     with pytest.raises(Refusal):
-        books.admission.settle(order.account_id, old.request_id)
-    books.admission.settle(order.account_id, young.request_id)
+        books.admission.settle(order.account_id, old.request_id).result()
+    books.admission.settle(order.account_id, young.request_id).result()
     books.admit(order)
     assert books.admission.void_abandoned() == 1
     assert books.account(order).queries_held == 0
@@ -165,7 +165,7 @@ def test_a_new_price_changes_nothing_that_was_charged(books: Books) -> None:
     books.clock.advance(1)
     with books.database.write() as session:
         prices.publish(session, "icon-clip", 7, None, books.clock())
-    books.admission.settle(order.account_id, held.request_id)
+    books.admission.settle(order.account_id, held.request_id).result()
     books.buy(order)
     assert [entry.amount_micros for entry in books.entries(order)] == [-100, -7]
     assert [entry.image_micros for entry in books.entries(order)] == [100, 7]
@@ -212,16 +212,18 @@ def test_a_race_for_a_quota_serves_exactly_the_quota(books: Books, quota: int) -
     def attempt(number: int) -> str:
         admission = (books.admission, twin)[number % 2]
         try:
-            admission.admit(replace(order, request_id=f"race_{number}"))
+            admission.admit(replace(order, request_id=f"race_{number}")).result()
         except Refusal as refused:
             return refused.code
-        admission.settle(order.account_id, f"race_{number}")
+        admission.settle(order.account_id, f"race_{number}").result()
         return "served"
 
-    with closing(Database(books.database.engine.url.render_as_string())) as second:
-        twin = Admission(second, books.clock, HOLD_SECONDS)
-        with ThreadPoolExecutor(8) as pool:
-            outcomes = sorted(pool.map(attempt, range(24)))
+    with (
+        closing(Database(books.database.engine.url.render_as_string())) as second,
+        closing(Admission(second, books.clock, HOLD_SECONDS)) as twin,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        outcomes = sorted(pool.map(attempt, range(24)))
     assert outcomes == ["quota_exhausted"] * (24 - quota) + ["served"] * quota
     books.check(order)
 

@@ -148,7 +148,7 @@ def test_nothing_is_dated_into_a_month_that_was_invoiced(books: Books) -> None:
     final = invoice(books, order)
     assert final.final
     books.clock.now = NOVEMBER_END - 5 * SECOND
-    books.admission.settle(order.account_id, held.request_id)
+    books.admission.settle(order.account_id, held.request_id).result()
     books.buy(order)
     books.clock.now = NOVEMBER_END
     assert invoice(books, order) == final
@@ -227,7 +227,7 @@ def test_a_suspended_account_is_refused_at_admission_and_what_is_in_flight_is_ch
     with pytest.raises(Refusal) as refused:
         books.admit(order)
     assert refused.value.code == "account_suspended"
-    books.admission.settle(order.account_id, held.request_id)
+    books.admission.settle(order.account_id, held.request_id).result()
     books.check(order)
 
 

@@ -85,10 +85,10 @@ class MoneyMachine(RuleBasedStateMachine):
         hold = sorted(self.open_holds)[which % len(self.open_holds)]
         cost = self.open_holds.pop(hold)
         if not settle:
-            self.books.admission.void(self.order.account_id, hold)
+            self.books.admission.void(self.order.account_id, hold).result()
             return
         try:
-            self.books.admission.settle(self.order.account_id, hold)
+            self.books.admission.settle(self.order.account_id, hold).result()
         except Refusal:
             return  # it had expired and was swept: the balance shows that it was not charged
         self.balance -= cost

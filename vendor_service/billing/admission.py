@@ -7,7 +7,9 @@ and voiding a hold exactly one wins.
 
 import secrets
 import time
+from concurrent.futures import Future
 from datetime import datetime
+from functools import partial
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
@@ -18,11 +20,12 @@ from vendor_service.billing.orders import Admitted, Order, RateStanding
 from vendor_service.clock import SECOND, Clock
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey, Hold, Limited
+from vendor_service.database.writer import Writer
 from vendor_service.errors import Refusal
 
 
 class Admission:
-    """Admits, settles and voids. Blocking and thread-safe.
+    """Admits, settles and voids, each in a transaction that it may share with others. Thread-safe.
 
     A hold that is neither settled nor voided within `hold_seconds` is swept, unless `renew` moved that on:
     so the holds of a process that is gone are released soon, whichever process sweeps.
@@ -30,54 +33,39 @@ class Admission:
 
     def __init__(self, database: Database, clock: Clock, hold_seconds: int) -> None:
         self._database = database
+        self._writer = Writer(database)
         self._clock = clock
         self._hold_micros = hold_seconds * SECOND
         self._server = secrets.token_hex(16)
 
-    def admit(self, order: Order) -> Admitted:
+    def close(self) -> None:
+        """Finish what was begun."""
+        self._writer.close()
+
+    def admit(self, order: Order) -> "Future[Admitted]":
         """Check every limit and hold the price, in one transaction (the first of the two).
 
-        Raises:
-            Refusal: a limit is reached, or the idempotency key is in flight or was used for another
-                body; nothing is held then.
+        The future raises `Refusal` where a limit is reached, or the idempotency key is in flight or was used
+        for another body; nothing is held then.
         """
         began = time.perf_counter()
-        try:
-            with self._database.write() as session:
-                admitted = self._admit(session, order, self._clock())
-        except Refusal as refusal:
-            billing_log.refused(order, refusal.code, time.perf_counter() - began)
-            raise
-        billing_log.admitted(order, admitted.cost_micros, admitted.replayed, time.perf_counter() - began)
-        return admitted
+        admitting = self._writer.submit(order.account_id, partial(self._admit, order))
+        admitting.add_done_callback(
+            lambda done: billing_log.decided(order, done, time.perf_counter() - began)
+        )
+        return admitting
 
-    def settle(self, account_id: str, request_id: str) -> None:
+    def settle(self, account_id: str, request_id: str) -> "Future[None]":
         """Turn the hold into a ledger entry (the second transaction); only then may the answer go out.
 
-        Raises:
-            Refusal: `deadline_exceeded` if the hold was voided meanwhile; nothing is charged then.
+        The future raises `Refusal` (`deadline_exceeded`) if the hold was voided meanwhile; nothing is charged
+        then.
         """
-        with self._database.write() as session:
-            now = self._clock()
-            account, hold = _lock(session, account_id), session.get_one(Hold, request_id)
-            if hold.state != "open":
-                raise Refusal(
-                    ErrorCode.DEADLINE_EXCEEDED,
-                    "the answer took too long and its hold was released; nothing was charged, try again",
-                    retry_after=1,
-                )
-            key = session.get_one(ApiKey, hold.key_id)
-            periods.roll(account, key, now)
-            ledger.charge(session, account, hold, now)
-            _release(session, account, hold, "settled")
-            for each in (account, key):
-                each.queries_used += hold.images + hold.texts
-                each.spent_micros += hold.cost_micros
-        billing_log.finished(hold, now)
+        return self._writer.submit(account_id, partial(self._settle, account_id, request_id))
 
-    def void(self, account_id: str, request_id: str) -> bool:
+    def void(self, account_id: str, request_id: str) -> "Future[bool]":
         """Release the hold of a request that is not answered; whether there was one to release."""
-        return self._void(account_id, request_id, expired_at=None)
+        return self._writer.submit(account_id, partial(self._void, account_id, request_id, None))
 
     def renew(self, longest_seconds: int) -> None:
         """Tell that this process lives: its holds last longer, unless they have lasted `longest_seconds`."""
@@ -104,28 +92,51 @@ class Admission:
             still_open = still_open.where(Hold.expires_at <= expired_at)
         with self._database.read() as session:
             found = session.execute(still_open).all()
-        return sum(self._void(account_id, hold_id, expired_at) for account_id, hold_id in found)
+        voiding = [
+            self._writer.submit(account_id, partial(self._void, account_id, hold_id, expired_at))
+            for account_id, hold_id in found
+        ]
+        return sum(each.result() for each in voiding)
 
-    def _void(self, account_id: str, hold_id: str, expired_at: int | None) -> bool:
-        with self._database.write() as session:
-            account, hold = _lock(session, account_id), session.get(Hold, hold_id)
-            if hold is None or hold.state != "open":
-                return False
-            if expired_at is not None and hold.expires_at > expired_at:
-                return False  # renewed since it was found
-            _release(session, account, hold, "voided")
-        billing_log.finished(hold, self._clock())
-        return True
-
-    def _admit(self, session: Session, order: Order, now: int) -> Admitted:
-        account, key = _lock(session, order.account_id), session.get_one(ApiKey, order.key_id)
+    def _admit(self, order: Order, session: Session) -> Admitted:
+        now = self._clock()
+        account, key = _lock(session, order.account_id), _key(session, order.key_id)
         if account.status != "active":
             raise Refusal(ErrorCode.ACCOUNT_SUSPENDED, "this account is suspended; ask the vendor why")
         periods.roll(account, key, now)
-        rate.take(account, order.queries, now)
+        rate.check(account, order.queries, now)
         earlier = self._earlier(session, account, order, now)
         hold = earlier or self._hold(session, account, key, order, now)
+        rate.take(account, order.queries, now)
         return _admitted(account, key, hold, now, replayed=earlier is not None)
+
+    def _settle(self, account_id: str, request_id: str, session: Session) -> None:
+        now = self._clock()
+        account, hold = _lock(session, account_id), session.get_one(Hold, request_id)
+        if hold.state != "open":
+            raise Refusal(
+                ErrorCode.DEADLINE_EXCEEDED,
+                "the answer took too long and its hold was released; nothing was charged, try again",
+                retry_after=1,
+            )
+        key = _key(session, hold.key_id)
+        periods.roll(account, key, now)
+        ledger.charge(session, account, hold, now)
+        _release(session, account, hold, "settled")
+        for each in (account, key):
+            each.queries_used += hold.images + hold.texts
+            each.spent_micros += hold.cost_micros
+        billing_log.finished(session, hold, now)
+
+    def _void(self, account_id: str, hold_id: str, expired_at: int | None, session: Session) -> bool:
+        account, hold = _lock(session, account_id), session.get(Hold, hold_id)
+        if hold is None or hold.state != "open":
+            return False
+        if expired_at is not None and hold.expires_at > expired_at:
+            return False  # renewed since it was found
+        _release(session, account, hold, "voided")
+        billing_log.finished(session, hold, self._clock())
+        return True
 
     def _earlier(self, session: Session, account: Account, order: Order, now: int) -> Hold | None:
         """The settled hold that this order repeats, if it does; see `admit` for what it raises."""
@@ -146,6 +157,7 @@ class Admission:
         if hold.state == "open":
             if hold.expires_at <= now:
                 _release(session, account, hold, "voided")
+                billing_log.finished(session, hold, now)
                 session.flush()
                 return None
             message = "the first request with this Idempotency-Key is still being answered"
@@ -191,8 +203,19 @@ class Admission:
 
 
 def _lock(session: Session, account_id: str) -> Account:
-    # FOR UPDATE is PostgreSQL's; SQLite ignores it, since its whole transaction is the lock.
-    return session.get_one(Account, account_id, with_for_update=True)
+    # FOR UPDATE is PostgreSQL's; SQLite ignores it, since its whole transaction is the lock. Those who share
+    # a transaction share the lock.
+    locked: dict[str, Account] = session.info.setdefault("locked", {})
+    if account_id not in locked:
+        locked[account_id] = session.get_one(Account, account_id, with_for_update=True)
+    return locked[account_id]
+
+
+def _key(session: Session, key_id: str) -> ApiKey:
+    keys: dict[str, ApiKey] = session.info.setdefault("keys", {})
+    if key_id not in keys:
+        keys[key_id] = session.get_one(ApiKey, key_id)
+    return keys[key_id]
 
 
 def _check_limits(limited: Limited, whose: str, hold: Hold, resets_at: datetime | None) -> None:
@@ -216,7 +239,7 @@ def _check_credit(account: Account, hold: Hold) -> None:
 
 def _release(session: Session, account: Account, hold: Hold, state: str) -> None:
     hold.state = state
-    for each in (account, session.get_one(ApiKey, hold.key_id)):
+    for each in (account, _key(session, hold.key_id)):
         each.queries_held -= hold.images + hold.texts
         each.held_micros -= hold.cost_micros
 

@@ -5,37 +5,49 @@ request, the account and the key, never a secret and nothing of what was asked.
 """
 
 import logging
+from concurrent.futures import Future
 
-from vendor_service.billing.orders import Order
+from sqlalchemy import event
+from sqlalchemy.orm import Session
+
+from shared.errors import ErrorCode
+from vendor_service.billing.orders import Admitted, Order
 from vendor_service.database.tables import Hold
+from vendor_service.errors import Refusal
 
 LOGGER = "tuition.billing"
 
 _log = logging.getLogger(LOGGER)
 
 
-def admitted(order: Order, cost_micros: int, replayed: bool, seconds: float) -> None:
-    """A request may be encoded: its price is held, or it was paid before."""
-    _order("replayed" if replayed else "held", order, cost_micros, seconds)
+def decided(order: Order, decision: "Future[Admitted]", seconds: float) -> None:
+    """A request may be encoded, since its price is held or was paid before; or it was turned away, free."""
+    if not _log.isEnabledFor(logging.INFO) or decision.cancelled():
+        return
+    error = decision.exception()
+    if error is None:
+        admitted = decision.result()
+        _order("replayed" if admitted.replayed else "held", order, admitted.cost_micros, seconds)
+    else:
+        code = error.code if isinstance(error, Refusal) else ErrorCode.INTERNAL_ERROR
+        _order("refused", order, 0, seconds, code=code)
 
 
-def refused(order: Order, code: str, seconds: float) -> None:
-    """A request was turned away, free of charge."""
-    _order("refused", order, 0, seconds, code=code)
-
-
-def finished(hold: Hold, now: int) -> None:
-    """A hold became a charge or was released."""
-    _line(
-        hold.state,
-        request_id=hold.id,
-        account_id=hold.account_id,
-        key_id=hold.key_id,
-        images=hold.images,
-        texts=hold.texts,
-        cost_micros=hold.cost_micros if hold.state == "settled" else 0,
-        milliseconds=round((now - hold.created_at) / 1000, 1),
-    )
+def finished(session: Session, hold: Hold, now: int) -> None:
+    """A hold becomes a charge or is released, once this transaction is committed."""
+    if not _log.isEnabledFor(logging.INFO):
+        return
+    fields = {
+        "request_id": hold.id,
+        "account_id": hold.account_id,
+        "key_id": hold.key_id,
+        "images": hold.images,
+        "texts": hold.texts,
+        "cost_micros": hold.cost_micros if hold.state == "settled" else 0,
+        "milliseconds": round((now - hold.created_at) / 1000, 1),
+    }
+    outcome = hold.state
+    event.listen(session, "after_commit", lambda _: _line(outcome, **fields), once=True)
 
 
 def _order(outcome: str, order: Order, cost_micros: int, seconds: float, **more: str) -> None:

@@ -33,10 +33,17 @@ def set_price(session: Session, plan: str, model: str, kind: Kind, micros: int, 
 
 def current(session: Session, plan: str, model: str, now: int) -> Prices:
     """The prices that hold now: the plan's, or where it names none the standard ones (published before)."""
-    return Prices(
-        image_micros=_of_plan(session, plan, model, "image", now),
-        text_micros=_of_plan(session, plan, model, "text", now),
-    )
+    known: dict[tuple[str, str, int], Prices] = session.info.setdefault("prices", {})
+    if (plan, model, now) not in known:
+        held = (
+            select(Price.plan, Price.kind, Price.micros)
+            .where(Price.plan.in_({plan, STANDARD_PLAN}), Price.model == model, Price.effective_at <= now)
+            .order_by(Price.effective_at)
+        )
+        newest = {(of_plan, kind): micros for of_plan, kind, micros in session.execute(held)}
+        image, text = (newest.get((plan, kind), newest[STANDARD_PLAN, kind]) for kind in ("image", "text"))
+        known[plan, model, now] = Prices(image_micros=image, text_micros=text)
+    return known[plan, model, now]
 
 
 def list_prices(session: Session) -> list[Price]:
@@ -47,14 +54,6 @@ def list_prices(session: Session) -> list[Price]:
 def plans(session: Session) -> set[str]:
     """The plans that there are: the standard one, and each one that has a price."""
     return {STANDARD_PLAN, *session.scalars(select(Price.plan).distinct())}
-
-
-def _of_plan(session: Session, plan: str, model: str, kind: Kind, now: int) -> int:
-    micros = _current(session, plan, model, kind, now) if plan != STANDARD_PLAN else None
-    if micros is None:
-        micros = _current(session, STANDARD_PLAN, model, kind, now)
-    assert micros is not None
-    return micros
 
 
 def _current(session: Session, plan: str, model: str, kind: Kind, now: int) -> int | None:

@@ -24,8 +24,8 @@ def tokens_left(account: Account, now: int) -> int:
     return min(limit.burst * _TOKEN, account.rate_tokens + gained)
 
 
-def take(account: Account, queries: int, now: int) -> None:
-    """Take the queries' tokens from the bucket.
+def check(account: Account, queries: int, now: int) -> None:
+    """Make sure that the bucket has tokens enough.
 
     A request larger than the burst is let through by a full bucket, which it leaves in debt: otherwise
     it could never be served.
@@ -45,5 +45,10 @@ def take(account: Account, queries: int, now: int) -> None:
             f"this account may ask {limit.queries_per_second} queries a second; try again in {wait} s",
             retry_after=wait,
         )
-    account.rate_tokens = tokens - queries * _TOKEN
-    account.rate_refilled_at = max(now, account.rate_refilled_at)
+
+
+def take(account: Account, queries: int, now: int) -> None:
+    """Take the queries' tokens from the bucket, which was checked before."""
+    if limit_of(account) is not None:
+        account.rate_tokens = tokens_left(account, now) - queries * _TOKEN
+        account.rate_refilled_at = max(now, account.rate_refilled_at)

@@ -67,16 +67,16 @@ class EmbedService:
         if not accepted:
             return Answer(await asyncio.to_thread(self._render, call, request, refused, None, None), None)
         order = self._order(call, body_hash, accepted)
-        admitted = await asyncio.to_thread(self._admission.admit, order)
+        admitted = await asyncio.wrap_future(self._admission.admit(order))
         try:
             rows = await self._encode(accepted, gone)
             # Rendered before it is settled: whatever is charged is ready to be sent.
             content = await asyncio.to_thread(self._render, call, request, refused, admitted, rows)
             if not admitted.replayed:
-                await asyncio.to_thread(self._admission.settle, order.account_id, admitted.request_id)
+                await asyncio.wrap_future(self._admission.settle(order.account_id, admitted.request_id))
         except BaseException:
             # Whatever the reason, a cancelled task included.
-            await asyncio.to_thread(self._admission.void, order.account_id, admitted.request_id)
+            await asyncio.wrap_future(self._admission.void(order.account_id, admitted.request_id))
             raise
         return Answer(content, admitted)
 

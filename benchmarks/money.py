@@ -1,0 +1,196 @@
+"""What charging costs: requests a second with billing on (SQLite, PostgreSQL) and off, in one run.
+
+    make bench-money
+
+Three vendors stand side by side and are asked in turn, over loopback, so that what else the machine does
+hits all of them alike. Billing off means that nothing is admitted, held, settled or voided; keys are still
+checked. Texts meet an encoder that answers at once, images the bundled model.
+"""
+
+import argparse
+import base64
+import json
+import multiprocessing
+import socket
+import threading
+import time
+import zipfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import TypeVar
+
+import numpy as np
+
+from tests.postgres import started_postgres
+from vendor_service.accounts.accounts import Terms, open_account
+from vendor_service.accounts.keys import KeyTerms, issue_key
+from vendor_service.billing.admission import Admission
+from vendor_service.billing.orders import Admitted, Order
+from vendor_service.clock import system_clock
+from vendor_service.database import schema
+from vendor_service.database.session import Database
+
+DIMENSIONS = 256  # of the bundled model
+Value = TypeVar("Value")
+
+ICONS = Path(__file__).resolve().parent.parent / "examples" / "icons.zip"
+
+
+class NoAdmission(Admission):
+    """Lets everything through, free of charge, without a look at the database."""
+
+    def admit(self, order: Order) -> "Future[Admitted]":
+        """Admit at no cost."""
+        return _done(Admitted(order.request_id, order.images, order.texts, 0, False, None, None))
+
+    def settle(self, account_id: str, request_id: str) -> "Future[None]":
+        """Charge nothing."""
+        return _done(None)
+
+    def void(self, account_id: str, request_id: str) -> "Future[bool]":
+        """Release nothing."""
+        return _done(False)
+
+
+def _done(value: Value) -> "Future[Value]":
+    future: Future[Value] = Future()
+    future.set_result(value)
+    return future
+
+
+def main() -> None:
+    """Measure, and print the table of docs/results.md."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
+    arguments = parser.parse_args()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory()))
+        postgres = stack.enter_context(started_postgres())
+        vendors = {
+            "off": stack.enter_context(vendor(f"sqlite:///{folder / 'off.db'}", billing=False)),
+            "SQLite": stack.enter_context(vendor(f"sqlite:///{folder / 'on.db'}", billing=True)),
+            "PostgreSQL": stack.enter_context(vendor(postgres.create_database(), billing=True)),
+        }
+        print("| request | at a time | billing | requests a second | of those without billing |")
+        print("|---|---|---|---|---|")
+        for name, inputs, callers in (("1 text", _text(), 16), ("32 images", _images(32), 4)):
+            rates: dict[str, list[float]] = {billing: [] for billing in vendors}
+            for _ in range(arguments.rounds):
+                for billing, (port, key) in vendors.items():
+                    rates[billing].append(throughput(port, key, inputs, callers, arguments.seconds))
+            for billing, measured in rates.items():
+                ratio = median(on / off for on, off in zip(measured, rates["off"], strict=True))
+                print(
+                    f"| {name} | {callers} | {billing} | {median(measured):.1f} | {ratio:.2f} |", flush=True
+                )
+
+
+@contextmanager
+def vendor(database_url: str, *, billing: bool) -> Iterator[tuple[int, str]]:
+    """A vendor in a process of its own; its port, and a key of an account with every kind of limit."""
+    with closing(Database(database_url)) as database:
+        schema.upgrade(database)
+        with database.write() as session:
+            much = 10**12
+            terms = Terms(much, "month", much, much, 10**6)
+            key = issue_key(
+                session, open_account(session, "bench", terms, system_clock), KeyTerms(), system_clock
+            )
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+    process = multiprocessing.get_context("spawn").Process(target=_serve, args=(database_url, port, billing))
+    process.start()
+    try:
+        _wait(port)
+        yield port, key.api_key
+    finally:
+        process.terminate()
+        process.join()
+
+
+def throughput(port: int, key: str, inputs: Sequence[dict[str, str]], callers: int, seconds: float) -> float:
+    """Requests a second of callers that each keep one connection and one request open."""
+    body = json.dumps({"inputs": inputs, "encoding": "base64"}).encode()
+    head = (
+        f"POST /embed HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {key}\r\ncontent-length: {len(body)}"
+    )
+    request = f"{head}\r\ncontent-type: application/json\r\n\r\n".encode() + body
+    over = threading.Event()
+
+    def call(_: int) -> int:
+        answered = 0
+        with (
+            socket.create_connection(("127.0.0.1", port)) as connection,
+            connection.makefile("rb") as answers,
+        ):
+            while not over.is_set():
+                connection.sendall(request)
+                status = answers.readline()
+                assert b" 200 " in status, status
+                length = 0
+                while (line := answers.readline().lower()) not in (b"\r\n", b""):
+                    if line.startswith(b"content-length:"):
+                        length = int(line.partition(b":")[2])
+                answers.read(length)
+                answered += 1
+        return answered
+
+    with ThreadPoolExecutor(callers) as pool:
+        began = time.perf_counter()
+        counts = pool.map(call, range(callers))
+        time.sleep(seconds)
+        over.set()
+        return sum(counts) / (time.perf_counter() - began)
+
+
+def _serve(database_url: str, port: int, billing: bool) -> None:
+    import torch
+
+    import vendor_service.app
+    from vendor_service.encoder.batcher import Vectors
+    from vendor_service.encoder.clip import ClipModel
+    from vendor_service.server import serve
+    from vendor_service.settings import Settings
+
+    def encode_at_once(_: ClipModel, texts: Sequence[str]) -> Vectors:
+        return np.full((len(texts), DIMENSIONS), DIMENSIONS**-0.5, dtype=np.float32)
+
+    torch.set_num_threads(1)
+    patches: list[tuple[object, str, object]] = [(ClipModel, "encode_texts", encode_at_once)]
+    if not billing:
+        patches.append((vendor_service.app, "Admission", NoAdmission))
+    for target, name, replacement in patches:
+        setattr(target, name, replacement)
+    settings = Settings(database_url=database_url, port=port)
+    serve(vendor_service.app.create_app(settings), settings.host, port, lambda _url: None)
+
+
+def _wait(port: int) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    raise TimeoutError("a vendor did not start")
+
+
+def _text() -> list[dict[str, str]]:
+    return [{"text": "a photo of a cat"}]
+
+
+def _images(count: int) -> list[dict[str, str]]:
+    with zipfile.ZipFile(ICONS) as archive:
+        names = [name for name in archive.namelist() if name.endswith(".png")][:count]
+        return [{"image": base64.b64encode(archive.read(name)).decode()} for name in names]
+
+
+if __name__ == "__main__":
+    main()
