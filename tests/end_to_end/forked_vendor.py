@@ -35,7 +35,7 @@ class ForkedVendor:
             time.sleep(0.01)
 
     def kill(self) -> None:
-        """End it at once (SIGKILL), in the middle of whatever it does."""
+        """End it at once (SIGKILL), in the middle of whatever it does; harmless if it has ended."""
         self._process.kill()
         self._process.join()
         self._process.close()

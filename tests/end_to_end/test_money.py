@@ -1,12 +1,11 @@
 """Charged exactly once and never over quota: two processes, kills, cut connections, callers that go."""
 
 import random
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -17,6 +16,7 @@ from client.buying.queries import Query
 from client.buying.reconciliation import reconcile
 from client.buying.teacher import Teacher
 from client.buying.vendor_api import VendorClient
+from client.errors import VendorUnreachable
 from tests.end_to_end.cutting_proxy import CuttingProxy
 from tests.end_to_end.forked_vendor import ForkedVendor
 from tests.postgres import Postgres
@@ -29,6 +29,7 @@ REQUESTS = 200
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that tries again at once and asks for little at a time, to be hit in the middle more often."""
     monkeypatch.setattr("client.buying.vendor_api.FIRST_DELAY", 0.02)
+    monkeypatch.setattr("client.buying.vendor_api.LONGEST_DELAY", 0.5)
     monkeypatch.setattr("client.buying.teacher.PACK_SIZE", 3)
 
 
@@ -100,46 +101,52 @@ def test_twins_of_one_request_on_two_processes_are_charged_once(two_vendors: lis
 
 def _survive_kills(vendor: ForkedVendor, books: VendorProcess, rounds: int, folder: Path) -> None:
     """Kill the vendor again and again while a client buys; then every receipt is a charge and no more."""
-    vendor.start()
     key = books.create_key()
     dice = random.Random(rounds)
-    over = threading.Event()
 
     def kill_and_restart() -> None:
-        try:
-            for _ in range(rounds):
-                time.sleep(dice.uniform(0.02, 0.4))
-                vendor.kill()
-                vendor.start()
-        finally:
-            over.set()
-
-    with VendorClient(vendor.url, key) as client, EmbeddingCache(folder / "cache.db") as cache:
-        teacher = Teacher(client, cache, model=client.model(), run_id="run", budget=None)
-        killer = threading.Thread(target=kill_and_restart)
-        killer.start()
-        wanted: list[Query] = []
-        try:
-            while not over.is_set():
-                wanted += texts(60, start=len(wanted))
-                teacher.buy(wanted)
-        finally:
-            killer.join()
-        try:
-            assert teacher.lookup(wanted)[1].all()
-            assert assert_receipts_are_the_ledger(client, cache) >= rounds
-            # What was held for a killed process and never asked for again is released.
-            wait_until(lambda: books.open_holds() == 0, seconds=40)
-            assert books.charges(key).queries == len(wanted)
-            assert books.problem(key) is None
-        finally:
+        for _ in range(rounds):
+            time.sleep(dice.uniform(0.02, 0.8))
             vendor.kill()
+            vendor.start()
+
+    with (
+        VendorClient(vendor.url, key) as client,
+        EmbeddingCache(folder / "cache.db") as cache,
+        ThreadPoolExecutor(1) as killer,
+    ):
+        teacher = Teacher(client, cache, model=client.model(), run_id="run", budget=None)
+        killing = killer.submit(kill_and_restart)
+        wanted: list[Query] = []
+        while not killing.done():
+            wanted += texts(60, start=len(wanted))
+            with suppress(VendorUnreachable):  # the same purchase goes on where it stopped
+                teacher.buy(wanted)
+        killing.result()
+        teacher.buy(wanted)
+        assert teacher.lookup(wanted)[1].all()
+        assert assert_receipts_are_the_ledger(client, cache) >= rounds
+        # What was held for a killed process and never asked for again is released.
+        wait_until(lambda: books.open_holds() == 0, seconds=40)
+        assert books.charges(key).queries == len(wanted)
+        assert books.problem(key) is None
+
+
+@contextmanager
+def _forked(folder: Path, database_url: str) -> Iterator[ForkedVendor]:
+    vendor = ForkedVendor(folder, database_url)
+    vendor.start()
+    try:
+        yield vendor
+    finally:
+        vendor.kill()
 
 
 @pytest.mark.usefixtures("impatient")
 def test_a_vendor_killed_again_and_again_charges_what_it_answered(tmp_path: Path) -> None:
     books = VendorProcess(tmp_path)
-    _survive_kills(ForkedVendor(tmp_path, books.database_url), books, 5, tmp_path)
+    with _forked(tmp_path, books.database_url) as vendor:
+        _survive_kills(vendor, books, 5, tmp_path)
 
 
 @pytest.mark.slow
@@ -147,7 +154,8 @@ def test_a_vendor_killed_again_and_again_charges_what_it_answered(tmp_path: Path
 @pytest.mark.parametrize(("kind", "rounds"), [("sqlite", 100), ("postgresql", 20)])
 def test_a_hundred_kills_change_nothing(kind: str, rounds: int, tmp_path: Path, postgres: Postgres) -> None:
     books = VendorProcess(tmp_path, database_url=None if kind == "sqlite" else postgres.create_database())
-    _survive_kills(ForkedVendor(tmp_path, books.database_url), books, rounds, tmp_path)
+    with _forked(tmp_path, books.database_url) as vendor:
+        _survive_kills(vendor, books, rounds, tmp_path)
 
 
 @pytest.mark.usefixtures("impatient")

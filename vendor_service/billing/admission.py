@@ -112,7 +112,9 @@ class Admission:
 
     def _settle(self, account_id: str, request_id: str, session: Session) -> None:
         now = self._clock()
-        account, hold = _lock(session, account_id), session.get_one(Hold, request_id)
+        account = _lock(session, account_id)
+        with session.no_autoflush:  # what shares the transaction is written once, at its end
+            hold = session.get_one(Hold, request_id)
         if hold.state != "open":
             raise Refusal(
                 ErrorCode.DEADLINE_EXCEEDED,
