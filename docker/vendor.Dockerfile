@@ -7,7 +7,7 @@ ENV PATH=/opt/tuition/bin:$PATH
 WORKDIR /source
 # What it depends on comes first, in a layer that a change of code leaves alone.
 COPY pyproject.toml README.md LICENSE ./
-RUN pip install --no-cache-dir '.[vendor]'
+RUN pip install --no-cache-dir '.[vendor,postgres]'
 COPY shared shared
 COPY vendor_service vendor_service
 RUN pip install --no-cache-dir --no-deps --force-reinstall . && rm /opt/tuition/bin/client
