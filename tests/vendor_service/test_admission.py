@@ -159,6 +159,26 @@ def test_the_sweeper_voids_the_expired_and_a_start_voids_all(books: Books) -> No
     books.check(order)
 
 
+def test_the_holds_of_a_process_last_while_it_lives(books: Books) -> None:
+    """Another process sweeps; what is renewed stays, but not for ever, and what nobody renews goes."""
+    order, gone = books.open(), books.open()
+    held = books.admit(order)
+    with closing(Admission(books.database, books.clock, HOLD_SECONDS)) as other:
+        other.admit(replace(gone, request_id="req_gone")).result()
+        books.clock.advance(HOLD_SECONDS - 1)
+        books.admission.renew(longest_seconds=100)
+        books.clock.advance(HOLD_SECONDS - 1)
+        assert other.sweep() == 1
+    assert books.account(gone).queries_held == 0
+    assert books.account(order).queries_held == 1
+    books.admission.renew(longest_seconds=100)
+    books.clock.advance(1)
+    assert books.admission.sweep() == 1
+    with pytest.raises(Refusal, match="released"):
+        books.admission.settle(order.account_id, held.request_id).result()
+    books.check(order)
+
+
 def test_a_new_price_changes_nothing_that_was_charged(books: Books) -> None:
     order = books.open()
     held = books.admit(order)

@@ -1,8 +1,10 @@
 """Verification: whether an account's ledger, holds and counters agree, recomputed from scratch."""
 
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from vendor_service.billing import ledger
@@ -21,26 +23,33 @@ class Verification:
 
 def verify(session: Session, account: Account) -> Verification:
     """Recompute the chain, the sums and the counters of one account, in one transaction that reads."""
-    sums = _Sums()
-    problem = _fault_of_chain(session, account, sums)
-    problem = problem or _fault_of_counters(session, account, sums)
+    keys = session.scalars(select(ApiKey).where(ApiKey.account_id == account.id)).all()
+    sums = _Sums({None: account.period_started_at} | {key.id: key.period_started_at for key in keys})
+    problem = _fault_of_chain(session, account, sums) or _fault_of_counters(session, account, keys, sums)
     return Verification(account.name, sums.entries, sums.balance_micros, problem)
 
 
-@dataclass
 class _Sums:
-    """Sums over the entries read so far; `charges` are (key, time, queries, cost)."""
+    """Sums over the entries read so far; by key, and by `None` for the account, those of its period."""
 
-    entries: int = 0
-    balance_micros: int = 0
-    charges: list[tuple[str | None, int, int, int]] = field(default_factory=list)
+    def __init__(self, periods: dict[str | None, int]) -> None:
+        self._periods = periods
+        self.entries = 0
+        self.charges = 0
+        self.balance_micros = 0
+        self.queries: Counter[str | None] = Counter()
+        self.cost_micros: Counter[str | None] = Counter()
 
     def add(self, entry: LedgerEntry) -> None:
         self.entries += 1
         self.balance_micros += entry.amount_micros
-        if entry.kind == "charge":
-            queries = entry.images + entry.texts
-            self.charges.append((entry.key_id, entry.created_at, queries, -entry.amount_micros))
+        if entry.kind != "charge":
+            return
+        self.charges += 1
+        for key_id in (None, entry.key_id):
+            if entry.created_at >= self._periods[key_id]:
+                self.queries[key_id] += entry.images + entry.texts
+                self.cost_micros[key_id] -= entry.amount_micros
 
 
 def _fault_of_chain(session: Session, account: Account, sums: _Sums) -> str | None:
@@ -67,32 +76,34 @@ def _price(entry: LedgerEntry) -> int:
     return entry.images * entry.image_micros + entry.texts * entry.text_micros
 
 
-def _fault_of_counters(session: Session, account: Account, sums: _Sums) -> str | None:
+def _fault_of_counters(session: Session, account: Account, keys: Sequence[ApiKey], sums: _Sums) -> str | None:
     if account.credit_micros not in (None, sums.balance_micros):
         return f"the credit is {account.credit_micros}, but the entries add up to {sums.balance_micros}"
     settled = select(func.count()).where(Hold.account_id == account.id, Hold.state == "settled")
-    if session.scalar(settled) != len(sums.charges):
-        return f"there are {session.scalar(settled)} settled holds, but {len(sums.charges)} charges"
-    if fault := _fault(session, account, "the account", sums, key_id=None):
+    if session.scalar(settled) != sums.charges:
+        return f"there are {session.scalar(settled)} settled holds, but {sums.charges} charges"
+    if fault := _fault(session, account, "the account", sums, Hold.account_id == account.id, None):
         return fault
-    for key in session.scalars(select(ApiKey).where(ApiKey.account_id == account.id)):
-        if fault := _fault(session, key, f"the key {key.id}", sums, key_id=key.id):
+    for key in keys:
+        if fault := _fault(session, key, f"the key {key.id}", sums, Hold.key_id == key.id, key.id):
             return fault
     return None
 
 
-def _fault(session: Session, limited: Limited, whose: str, sums: _Sums, key_id: str | None) -> str | None:
-    charges = [
-        (queries, cost)
-        for key, dated, queries, cost in sums.charges
-        if key_id in (None, key) and dated >= limited.period_started_at
-    ]
-    held = select(func.sum(Hold.images + Hold.texts), func.sum(Hold.cost_micros)).where(Hold.state == "open")
-    mine = Hold.account_id == limited.id if isinstance(limited, Account) else Hold.key_id == key_id
-    queries_held, held_micros = (int(value or 0) for value in session.execute(held.where(mine)).one())
+def _fault(
+    session: Session,
+    limited: Limited,
+    whose: str,
+    sums: _Sums,
+    its_holds: ColumnElement[bool],
+    key_id: str | None,
+) -> str | None:
+    held = select(func.sum(Hold.images + Hold.texts), func.sum(Hold.cost_micros))
+    row = session.execute(held.where(Hold.state == "open", its_holds)).one()
+    queries_held, held_micros = (int(value or 0) for value in row)
     counters = {
-        "queries_used": (limited.queries_used, sum(queries for queries, _ in charges)),
-        "spent_micros": (limited.spent_micros, sum(cost for _, cost in charges)),
+        "queries_used": (limited.queries_used, sums.queries[key_id]),
+        "spent_micros": (limited.spent_micros, sums.cost_micros[key_id]),
         "queries_held": (limited.queries_held, queries_held),
         "held_micros": (limited.held_micros, held_micros),
     }
