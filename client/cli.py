@@ -366,7 +366,7 @@ def _config(
     from client.learning.student import native_image_size
     from client.run_folder import RunConfig
 
-    native = native_image_size(student)
+    native = native_image_size(student)  # asked in any case: it refuses a name that timm does not know
     return RunConfig(
         data=str(data.resolve()),
         target_domain=target_domain,

@@ -26,6 +26,7 @@ from client.learning.student import (
     Student,
     build_student,
     load_backbone,
+    load_metadata,
     load_student,
     load_tensors,
     save_student,
@@ -114,7 +115,7 @@ class Distillation:
                 f"--budget of at least {len(known)}. What was bought is kept."
             )
         text_head = torch.from_numpy(texts)
-        labels = torch.tensor([example.label for example in sources.examples])
+        labels = torch.tensor(sources.labels)
         images = torch.zeros(len(sources.examples), text_head.shape[1])
         bought = torch.zeros(len(sources.examples), dtype=torch.bool)
         vectors, have = self._teacher.lookup(sources.images)
@@ -168,7 +169,7 @@ class Distillation:
 
     def _labels_only(self, sources: Sources) -> Lesson:
         self._run.write(self._run.plan, describe_plan(self._config, sources, None, None))
-        labels = torch.tensor([example.label for example in sources.examples])
+        labels = torch.tensor(sources.labels)
         return Lesson(labels, None, outputs=len(sources.folder.classes))
 
     # -- train
@@ -177,7 +178,7 @@ class Distillation:
         side = round(self._config.image_size * _STORED_SIDE)
         return TrainingSet(
             images=PixelStore([example.path for example in sources.examples], short_side=side),
-            labels=torch.tensor([example.label for example in sources.examples]),
+            labels=torch.tensor(sources.labels),
             domains=torch.tensor([sources.domains.index(example.domain) for example in sources.examples]),
             targets=lesson.targets,
             train=sources.train,
@@ -318,7 +319,7 @@ class Distillation:
             "target_domain": sources.target,
             "seed": self._config.seed,
             "steps": self._config.recipe.steps,
-            "steps_kept": json.loads(load_tensors(run.student)[1]["steps_kept"]),
+            "steps_kept": json.loads(load_metadata(run.student)["steps_kept"]),
             "accuracy": evaluation.to_json(),
             "queries_bought": purchase.get("queries_bought", 0),
             "queries_cached": purchase.get("queries_cached", 0),
@@ -357,7 +358,7 @@ def write_pages(run: RunFolder, summary: dict[str, Any]) -> None:
 def _stamp_of(path: Path) -> str | None:
     """The stamp of an artefact; `None` where it is missing or was cut short."""
     try:
-        return load_tensors(path)[1].get("stamp")
+        return load_metadata(path).get("stamp")
     except ClientError:
         return None
 

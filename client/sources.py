@@ -28,6 +28,11 @@ class Sources:
     holdout: list[int]
 
     @property
+    def labels(self) -> list[int]:
+        """The class of each of `examples`, as a position among the folder's classes."""
+        return [example.label for example in self.examples]
+
+    @property
     def prompts(self) -> list[Query]:
         """One query a class."""
         return [Query.text(prompt) for prompt in class_prompts(self.folder.classes)]

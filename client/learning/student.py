@@ -1,7 +1,8 @@
 """The student: a timm backbone, a projector into the teacher's space, and a text head."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.util import find_spec
@@ -221,10 +222,26 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises:
         ClientError: it is missing or damaged.
     """
+    with _opened(path) as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        return tensors, dict(file.metadata() or {})
+
+
+def load_metadata(path: Path) -> dict[str, str]:
+    """The metadata of a safetensors file, without reading its tensors.
+
+    Raises:
+        ClientError: it is missing or damaged.
+    """
+    with _opened(path) as file:
+        return dict(file.metadata() or {})
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-            return tensors, dict(file.metadata() or {})
+            yield file
     except FileNotFoundError as error:
         raise ClientError(f"{path} does not exist. Is its folder a run that has finished?") from error
     except (SafetensorError, OSError) as error:

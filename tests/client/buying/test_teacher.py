@@ -27,21 +27,11 @@ from client.buying.queries import Query
 from client.buying.teacher import Teacher
 from client.buying.vendor_api import VendorClient
 from client.errors import ClientError, PriceRaised, QuotaExhausted, VendorError
-from shared.embeddings import Limits, ModelCard, Prices
+from shared.embeddings import ModelCard, Prices
 from shared.encoding import to_base64
+from tests.client.buying.cards import MODEL
 
-LIMITS = Limits(max_inputs=256, max_request_bytes=10_000, max_image_bytes=4000, max_image_pixels=10**6)
-MODEL = ModelCard(
-    id="m",
-    owned_by="v",
-    dimensions=2,
-    fingerprint="fp_1",
-    tolerance=1e-4,
-    dtype="float32",
-    image_size=8,
-    prices=Prices(image_micros=100, text_micros=20),
-    limits=LIMITS,
-)
+LIMITS = MODEL.limits
 VECTOR = to_base64(np.array([0.6, 0.8], dtype=np.float32))
 
 

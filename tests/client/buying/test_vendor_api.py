@@ -12,20 +12,9 @@ from client import errors
 from client.buying import vendor_api
 from client.buying.queries import Query
 from client.buying.vendor_api import TRIES, VendorClient, embed_body
-from shared.embeddings import Limits, ModelCard, Prices
 from shared.encoding import to_base64
+from tests.client.buying.cards import MODEL
 
-MODEL = ModelCard(
-    id="m",
-    owned_by="v",
-    dimensions=2,
-    fingerprint="fp_1",
-    tolerance=1e-4,
-    dtype="float32",
-    image_size=8,
-    prices=Prices(image_micros=100, text_micros=20),
-    limits=Limits(max_inputs=8, max_request_bytes=10_000, max_image_bytes=1000, max_image_pixels=1000),
-)
 QUERIES = [(Query.text(text), text.encode()) for text in ("cat", "dog")]
 
 Step = httpx.Response | Exception
