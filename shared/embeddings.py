@@ -28,16 +28,21 @@ class Input(BaseModel):
         return "text" if self.text is not None else "image"
 
 
-class EmbedRequest(BaseModel):
-    """Texts and images, mixed, in the order in which their embeddings are wanted."""
+class EmbedOptions(BaseModel):
+    """How a request is to be answered; in a form, these are fields of their own."""
 
     model_config = ConfigDict(extra="forbid")
 
     model: str | None = None
-    # One bad input condemns the request: a hostile million of them must not become a million error reports.
-    inputs: Annotated[list[Input], FailFast()]
     encoding: Encoding = "float"
     on_error: Literal["fail", "skip"] = "fail"
+
+
+class EmbedRequest(EmbedOptions):
+    """Texts and images, mixed, in the order in which their embeddings are wanted."""
+
+    # One bad input condemns the request: a hostile million of them must not become a million error reports.
+    inputs: Annotated[list[Input], FailFast()]
 
 
 class Embedding(BaseModel):

@@ -1,13 +1,17 @@
-"""Embeddings on the wire: base64 of little-endian float32, or JSON floats."""
+"""Embeddings on the wire: JSON floats, base64 of little-endian float32, or raw rows of float32 or float16."""
 
 import base64
 import binascii
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 Vector = NDArray[np.float32]
 WIRE_DTYPE = np.dtype("<f4")
+RowDtype = Literal["float32", "float16"]
+ROWS_MEDIA_TYPE = "application/octet-stream"
+_ROW_DTYPES: dict[RowDtype, np.dtype[np.floating]] = {"float32": WIRE_DTYPE, "float16": np.dtype("<f2")}
 
 
 def to_base64(vector: Vector) -> str:
@@ -33,6 +37,28 @@ def from_wire(value: list[float] | str, dimensions: int) -> Vector:
         vector = np.asarray(value, dtype=np.float32)
         if vector.shape != (dimensions,):
             raise ValueError(f"an embedding of {dimensions} dimensions has shape {vector.shape}")
-    if not np.isfinite(vector).all():
+    return _finite(vector)
+
+
+def to_rows(vectors: Vector, dtype: RowDtype) -> bytes:
+    """Encode vectors of shape (rows, dimensions), row after row, as little-endian numbers of `dtype`."""
+    return np.ascontiguousarray(vectors, dtype=_ROW_DTYPES[dtype]).tobytes()
+
+
+def from_rows(content: bytes, shape: tuple[int, int], dtype: RowDtype) -> Vector:
+    """Decode what `to_rows` made to float32 of `shape` (rows, dimensions).
+
+    Raises:
+        ValueError: it has another length, or holds a number that is not finite.
+    """
+    wire = _ROW_DTYPES[dtype]
+    if len(content) != shape[0] * shape[1] * wire.itemsize:
+        raise ValueError(f"embeddings of shape {shape} in {dtype} have {len(content)} bytes")
+    vectors = np.frombuffer(content, dtype=wire).reshape(shape).astype(np.float32)
+    return _finite(vectors)
+
+
+def _finite(vectors: Vector) -> Vector:
+    if not np.isfinite(vectors).all():
         raise ValueError("an embedding holds a number that is not finite")
-    return vector
+    return vectors

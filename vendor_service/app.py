@@ -95,14 +95,7 @@ def _add_routes(
         max_image_bytes=settings.max_image_bytes,
         max_image_pixels=settings.max_image_pixels,
     )
-    app.include_router(
-        embed_router(
-            service,
-            engine.model.fingerprint,
-            settings.max_request_bytes,
-            authentication.requiring(Scope.EMBED),
-        )
-    )
+    app.include_router(embed_router(service, limits, authentication.requiring(Scope.EMBED)))
     app.include_router(catalogue_router(engine.model, limits, database, clock))
     app.include_router(billing_router(database, clock, authentication, engine.model.id))
     app.include_router(keys_router(database, clock, authentication))

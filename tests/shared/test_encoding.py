@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from shared.encoding import Vector, from_wire, to_base64
+from shared.encoding import Vector, from_rows, from_wire, to_base64, to_rows
 
 vectors = arrays(
     np.float32, st.integers(1, 64), elements=st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -43,3 +43,17 @@ def test_base64_is_of_little_endian_float32() -> None:
 def test_anything_else_than_the_announced_numbers_is_refused(wire: list[float] | str) -> None:
     with pytest.raises(ValueError, match="an embedding"):
         from_wire(wire, 2)
+
+
+@given(vectors)
+def test_rows_of_float32_are_exact_and_of_float16_are_near(vector: Vector) -> None:
+    matrix = np.stack([vector, vector[::-1]])
+    assert from_rows(to_rows(matrix, "float32"), matrix.shape, "float32").tobytes() == matrix.tobytes()
+    unit = np.tanh(matrix)
+    assert np.allclose(from_rows(to_rows(unit, "float16"), matrix.shape, "float16"), unit, atol=1e-3)
+
+
+@pytest.mark.parametrize("content", [b"", bytes(15), np.array([1, 2, 3, np.nan], dtype="<f4").tobytes()])
+def test_damaged_rows_are_refused(content: bytes) -> None:
+    with pytest.raises(ValueError, match="embedding"):
+        from_rows(content, (2, 2), "float32")

@@ -301,5 +301,5 @@ def test_the_openapi_document_is_whole(vendor: LocalVendor) -> None:
             target = target[part]
     assert "HTTPValidationError" not in json.dumps(document)
     embed = document["paths"]["/embed"]["post"]
-    assert set(embed["requestBody"]["content"]) == {"application/json"}
+    assert set(embed["requestBody"]["content"]) == {"application/json", "multipart/form-data"}
     assert embed["security"]

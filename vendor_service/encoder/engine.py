@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from shared.embeddings import Input
 from shared.errors import ErrorCode
 from vendor_service.encoder.batcher import Batcher, Vectors
 from vendor_service.encoder.clip import ClipModel
 from vendor_service.encoder.images import ImageLimits, decode_image
+from vendor_service.encoder.queries import ImageQuery, Query
 from vendor_service.errors import Refusal
 
 # What the model is given: the pixels of an image, or a text.
@@ -52,10 +52,10 @@ class Engine:
         self._decoders.shutdown()
         self._batcher.close()
 
-    async def prepare(self, inputs: Sequence[Input]) -> list[Prepared | Refusal]:
-        """Check and decode every input; where one cannot be served, why not stands in its place."""
+    async def prepare(self, queries: Sequence[Query]) -> list[Prepared | Refusal]:
+        """Check and decode every query; where one cannot be served, why not stands in its place."""
         loop = asyncio.get_running_loop()
-        jobs = [loop.run_in_executor(self._decoders, self._prepare, each) for each in inputs]
+        jobs = [loop.run_in_executor(self._decoders, self._prepare, each) for each in queries]
         return await asyncio.gather(*jobs)
 
     async def encode(self, prepared: Sequence[Prepared]) -> Vectors:
@@ -78,12 +78,11 @@ class Engine:
         pixels = self.model.preprocess(Image.new("RGB", (side, side), "white"))
         await self.encode([pixels, "a photo"])
 
-    def _prepare(self, item: Input) -> Prepared | Refusal:
+    def _prepare(self, query: Query) -> Prepared | Refusal:
         try:
-            if item.image is not None:
-                return self.model.preprocess(decode_image(item.image, self._image_limits))
-            assert item.text is not None
-            return self._checked(item.text)
+            if isinstance(query, ImageQuery):
+                return self.model.preprocess(decode_image(query.file, self._image_limits))
+            return self._checked(query.text)
         except Refusal as refusal:
             return refusal
 

@@ -21,8 +21,8 @@ class ImageLimits:
     max_pixels: int
 
 
-def decode_image(encoded: str, limits: ImageLimits) -> Image.Image:
-    """Decode the base64 of a PNG, JPEG or WebP file to an RGB image: of an animation the first frame.
+def decode_image(file: bytes | str, limits: ImageLimits) -> Image.Image:
+    """Decode a PNG, JPEG or WebP file, or the base64 of one, to RGB: of an animation the first frame.
 
     As open_clip's own pipeline does, transparency is dropped rather than blended and EXIF orientation
     is not applied.
@@ -30,22 +30,24 @@ def decode_image(encoded: str, limits: ImageLimits) -> Image.Image:
     Raises:
         Refusal: `invalid_image`, `image_too_large` or `unsupported_image_format`.
     """
-    return _to_rgb(_from_base64(encoded, limits.max_bytes), limits.max_pixels)
+    # Four characters of base64 hold three bytes: the size is known before anything is decoded.
+    size = len(file) if isinstance(file, bytes) else len(file) // 4 * 3 - file[-2:].count("=")
+    if size > limits.max_bytes:
+        message = f"the image file is larger than {limits.max_bytes} bytes"
+        raise Refusal(ErrorCode.IMAGE_TOO_LARGE, message)
+    data = file if isinstance(file, bytes) else _from_base64(file)
+    if not data:
+        raise Refusal(ErrorCode.EMPTY_INPUT, "the image file is empty")
+    return _to_rgb(data, limits.max_pixels)
 
 
-def _from_base64(encoded: str, max_bytes: int) -> bytes:
-    # Four characters hold three bytes: the size is known before anything is decoded.
-    if len(encoded) // 4 * 3 - encoded[-2:].count("=") > max_bytes:
-        raise Refusal(ErrorCode.IMAGE_TOO_LARGE, f"the image file is larger than {max_bytes} bytes")
+def _from_base64(encoded: str) -> bytes:
     try:
         if len(encoded) % 4:
             raise ValueError("padding is missing")
-        data = base64.b64decode(encoded, validate=True)
+        return base64.b64decode(encoded, validate=True)
     except ValueError as error:
         raise Refusal(ErrorCode.INVALID_IMAGE, "the image is not valid base64") from error
-    if not data:
-        raise Refusal(ErrorCode.EMPTY_INPUT, "the image file is empty")
-    return data
 
 
 def _to_rgb(data: bytes, max_pixels: int) -> Image.Image:

@@ -1,0 +1,47 @@
+"""What the caller accepts: the form in which the embeddings are sent."""
+
+from typing import Literal, get_args
+
+from python_multipart.multipart import parse_options_header
+
+from shared.encoding import ROWS_MEDIA_TYPE, RowDtype
+from shared.errors import ErrorCode
+from vendor_service.errors import Refusal
+
+AnswerForm = Literal["json"] | RowDtype
+
+_JSON_RANGES = ("application/json", "application/*", "*/*")
+
+
+def answer_form(accept: str) -> AnswerForm:
+    """The form that an `Accept` header prefers among those that can be served.
+
+    Raises:
+        Refusal: `not_acceptable`.
+    """
+    best: tuple[float, AnswerForm] | None = None
+    for choice in accept.split(","):
+        media_type, options = parse_options_header(choice.strip())
+        form = _form(media_type.decode("latin-1"), options.get(b"dtype", b"float32").decode("latin-1"))
+        weight = _weight(options.get(b"q", b"1"))
+        if form is not None and weight > 0 and (best is None or weight > best[0]):
+            best = weight, form
+    if best is None:
+        message = f"the answer is application/json or {ROWS_MEDIA_TYPE}, with dtype=float32 or dtype=float16"
+        raise Refusal(ErrorCode.NOT_ACCEPTABLE, message, param="accept")
+    return best[1]
+
+
+def _form(media_type: str, dtype: str) -> AnswerForm | None:
+    if media_type in _JSON_RANGES:
+        return "json"
+    if media_type == ROWS_MEDIA_TYPE:
+        return next((each for each in get_args(RowDtype) if each == dtype), None)
+    return None
+
+
+def _weight(quality: bytes) -> float:
+    try:
+        return float(quality)
+    except ValueError:
+        return 0.0

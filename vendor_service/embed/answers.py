@@ -1,0 +1,111 @@
+"""What a request is answered, and the forms of it on the wire."""
+
+from dataclasses import dataclass, field
+
+from pydantic_core import to_json
+
+from shared.embeddings import Embedding, EmbedResponse, Encoding, InputError, Usage
+from shared.encoding import ROWS_MEDIA_TYPE, RowDtype, to_base64, to_rows
+from vendor_service.billing.orders import Admitted
+from vendor_service.embed.queries import Queries
+from vendor_service.encoder.batcher import Vectors
+from vendor_service.encoder.clip import ClipModel
+from vendor_service.errors import Refusal
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The rows of the queries that were not `refused`, in order, as float32 of shape (rows, dimensions).
+
+    `id` is the request that pays for them; nothing was `admitted` where nothing was left to charge.
+    """
+
+    id: str
+    model: ClipModel
+    queries: Queries
+    refused: dict[int, Refusal]
+    rows: Vectors
+    admitted: Admitted | None
+
+    @property
+    def answered(self) -> list[int]:
+        """The places, among the queries, of those that are answered."""
+        return [index for index in range(len(self.queries.items)) if index not in self.refused]
+
+    @property
+    def usage(self) -> Usage:
+        """The bill."""
+        if self.admitted is None:
+            return Usage(images=0, texts=0, billed_queries=0, cost_micros=0)
+        images, texts = self.admitted.images, self.admitted.texts
+        return Usage(
+            images=images, texts=texts, billed_queries=images + texts, cost_micros=self.admitted.cost_micros
+        )
+
+    @property
+    def replayed(self) -> bool:
+        """Whether it was paid for before."""
+        return self.admitted is not None and self.admitted.replayed
+
+
+@dataclass(frozen=True)
+class Content:
+    """An answer as it is sent; `headers` are what its form needs beside those that every answer has."""
+
+    body: bytes
+    media_type: str
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+def as_json(answer: Answer, encoding: Encoding) -> Content:
+    """An `EmbedResponse`."""
+    # Constructed, not validated: these are our own numbers, and there are many of them.
+    response = EmbedResponse.model_construct(
+        id=answer.id,
+        model=answer.model.id,
+        model_fingerprint=answer.model.fingerprint,
+        dimensions=answer.model.dimensions,
+        data=[
+            Embedding.model_construct(index=index, kind=answer.queries.items[index].kind, embedding=value)
+            for index, value in zip(answer.answered, as_values(answer.rows, encoding), strict=True)
+        ],
+        errors=[
+            InputError(index=index, code=each.code, message=each.message)
+            for index, each in answer.refused.items()
+        ],
+        usage=answer.usage,
+        replayed=answer.replayed,
+    )
+    return Content(to_json(response), "application/json")
+
+
+def as_rows(answer: Answer, dtype: RowDtype) -> Content:
+    """The rows alone; what else the JSON says is in headers."""
+    usage = answer.usage
+    headers = {
+        "x-embedding-id": answer.id,
+        "x-embedding-shape": f"{len(answer.rows)},{answer.model.dimensions}",
+        "x-embedding-dtype": dtype,
+        "x-billed-queries": str(usage.billed_queries),
+        "x-billed-images": str(usage.images),
+        "x-billed-texts": str(usage.texts),
+    }
+    if answer.refused:
+        headers["x-skipped-inputs"] = _skipped(answer.refused)
+    return Content(to_rows(answer.rows, dtype), ROWS_MEDIA_TYPE, headers)
+
+
+def as_values(rows: Vectors, encoding: Encoding) -> list[list[float]] | list[str]:
+    """Each row as JSON has it: numbers, or base64 of little-endian float32."""
+    if encoding == "base64":
+        return [to_base64(row) for row in rows]
+    values: list[list[float]] = rows.tolist()
+    return values
+
+
+def _skipped(refused: dict[int, Refusal]) -> str:
+    # Grouped by code, so that hundreds of them still fit where proxies expect headers to fit.
+    places: dict[str, list[str]] = {}
+    for index, refusal in refused.items():
+        places.setdefault(refusal.code, []).append(str(index))
+    return "; ".join(f"{code}={','.join(indices)}" for code, indices in places.items())

@@ -1,0 +1,59 @@
+"""What every route that sells embeddings has in common: the headers of its calls and of their answers."""
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+
+from fastapi import Depends, Header, Request, Response
+
+from vendor_service.accounts.auth import Caller, Dependency
+from vendor_service.embed.answers import Answer, Content
+from vendor_service.embed.service import Call
+
+
+def calling(authenticate: Dependency) -> Callable[..., Awaitable[Call]]:
+    """Make the dependency that reads who calls and on which terms; `authenticate` names the caller."""
+
+    async def call(
+        request: Request,
+        caller: Annotated[Caller, Depends(authenticate)],
+        idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255)] = None,
+        x_max_cost_micros: Annotated[int | None, Header(ge=0)] = None,
+        x_expect_fingerprint: Annotated[str | None, Header(max_length=255)] = None,
+    ) -> Call:
+        return Call(
+            request_id=request.state.request_id,
+            caller=caller,
+            idempotency_key=idempotency_key,
+            max_cost_micros=x_max_cost_micros,
+            expect_fingerprint=x_expect_fingerprint,
+        )
+
+    return call
+
+
+async def disconnected(request: Request) -> None:
+    """Return when the caller has hung up; the body must have been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def respond(answer: Answer, content: Content) -> Response:
+    """The response, with what its headers tell of the model and of money."""
+    headers = {"x-model-fingerprint": answer.model.fingerprint} | _money_headers(answer) | content.headers
+    return Response(content.body, media_type=content.media_type, headers=headers)
+
+
+def _money_headers(answer: Answer) -> dict[str, str]:
+    admitted = answer.admitted
+    if admitted is None:
+        return {"x-cost-micros": "0"}
+    headers = {"x-cost-micros": str(admitted.cost_micros)}
+    if admitted.replayed:
+        headers["idempotent-replayed"] = "true"
+    if admitted.quota_left is not None:
+        headers["x-quota-remaining-queries"] = str(admitted.quota_left)
+    if admitted.rate is not None:
+        headers["x-ratelimit-limit-queries"] = str(admitted.rate.limit)
+        headers["x-ratelimit-remaining-queries"] = str(admitted.rate.remaining)
+        headers["x-ratelimit-reset-queries"] = str(admitted.rate.reset_seconds)
+    return headers
