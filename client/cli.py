@@ -387,7 +387,7 @@ def _show_plan(
     *,
     as_json: bool,
 ) -> None:
-    from client.sources import describe_plan, plan_of, read_sources
+    from client.sources import describe_outlook, describe_plan, plan_of, read_sources
     from client.tables import print_plan
 
     sources = read_sources(config, connection.display)
@@ -396,7 +396,7 @@ def _show_plan(
         with connection.teacher(run_id="plan", budget=budget, max_spend_micros=max_spend) as teacher:
             purchase = plan_of(config, sources, teacher)
             described = describe_plan(config, sources, teacher.model, purchase)
-            described["outlook"] = asdict(teacher.outlook(len(purchase.to_buy)))
+            described["outlook"] = describe_outlook(teacher.outlook(purchase.to_buy))
     for file in described["skipped"]:
         connection.display.note(f"Skipped {file['path']}: {file['reason']}")
     if as_json:

@@ -7,7 +7,7 @@ from typing import Any
 
 from client.buying.budget import Plan
 from client.buying.queries import Query
-from client.buying.teacher import Teacher
+from client.buying.teacher import Outlook, Teacher
 from client.data.domains import Example, ImageFolder, Skipped, class_prompts, list_folder, relative, split
 from client.display import Display
 from client.errors import DataError
@@ -90,3 +90,9 @@ def describe_plan(
         "model": None if model is None else model.model_dump(mode="json"),
         "purchase": None if plan is None else plan.to_json(),
     }
+
+
+def describe_outlook(outlook: Outlook) -> dict[str, Any]:
+    """What a plan says of the vendor: its own price, what quota and money allow, and the time it takes."""
+    quote = None if outlook.quote is None else outlook.quote.model_dump(mode="json")
+    return {"quote": quote, "seconds": outlook.seconds}

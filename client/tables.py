@@ -78,9 +78,14 @@ def print_plan(plan: Mapping[str, Any]) -> None:
 
 
 def _print_outlook(outlook: Mapping[str, Any]) -> None:
-    if outlook["quota_left"] is not None:
-        verdict = "enough" if outlook["fits_quota"] else "not enough: buying will stop there"
-        print(f"The vendor's quota leaves {outlook['quota_left']} queries: {verdict}.")
+    quote = outlook["quote"]
+    if quote is None:
+        print("The vendor gave no estimate to this key, so that is its standard price.")
+    elif not quote["fits_money"]:
+        print("The account's spend limit or credit does not suffice: buying will stop there.")
+    if quote is not None and quote["quota_left"] is not None:
+        verdict = "enough" if quote["fits_quota"] else "not enough: buying will stop there"
+        print(f"The vendor's quota leaves {quote['quota_left']} queries: {verdict}.")
     if outlook["seconds"] is not None:
         print(f"At the rate of the last purchase it takes {outlook['seconds']:.0f} s.")
 

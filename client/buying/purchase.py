@@ -12,8 +12,8 @@ from client.buying.budget import NOTHING, Budget, price
 from client.buying.cache import EmbeddingCache, Pack
 from client.buying.claim import claim
 from client.buying.pace import LARGEST, Pace
+from client.buying.protocols import Answer, Vendor
 from client.buying.queries import Query, Spending
-from client.buying.vendor_api import Answer, VendorClient
 from client.errors import (
     ClientError,
     KeyRefused,
@@ -88,7 +88,7 @@ class Buying:
 
     def __init__(
         self,
-        vendor: VendorClient,
+        vendor: Vendor,
         cache: EmbeddingCache,
         model: ModelCard,
         run_id: str,

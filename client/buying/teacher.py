@@ -1,6 +1,8 @@
 """The teacher as the rest of the client sees it: the cache, then the budget, then the vendor."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 
@@ -9,10 +11,11 @@ from numpy.typing import NDArray
 
 from client.buying.budget import Budget, Plan, Selection, Stratum, affordable, plan_purchase, price
 from client.buying.cache import EmbeddingCache
+from client.buying.protocols import Vendor
 from client.buying.purchase import Buying, Progress, Purchase
 from client.buying.queries import Query, Spending
-from client.buying.vendor_api import VendorClient
 from client.errors import VendorError
+from shared.billing import Quote
 from shared.embeddings import ModelCard
 
 
@@ -21,13 +24,13 @@ class Outlook:
     """What stands in the way of a purchase, and how long it will take.
 
     Attributes:
-        quota_left: queries that the vendor's quota still allows; `None` without one, or if it is not known.
-        fits_quota: whether the purchase fits into it.
-        seconds: at the rate at which this model was last bought from; `None` if it never was.
+        quote: the vendor's own estimate, with the quota that is left and whether money and quota suffice;
+            `None` where it gives none to this key, or does not answer.
+        seconds: at the rate at which this model was last bought from, or at the vendor's rate limit if that
+            is slower; `None` if it never was.
     """
 
-    quota_left: int | None
-    fits_quota: bool
+    quote: Quote | None
     seconds: float | None
 
 
@@ -36,7 +39,7 @@ class Teacher:
 
     def __init__(
         self,
-        vendor: VendorClient,
+        vendor: Vendor,
         cache: EmbeddingCache,
         *,
         model: ModelCard,
@@ -100,18 +103,15 @@ class Teacher:
         spending = price(affordable(missing, self.budget, self.model.prices), self.model.prices)
         return spending.queries, spending.cost_micros
 
-    def outlook(self, queries: int) -> Outlook:
-        """Whether the vendor's quota allows so many queries more, and how long they would take."""
-        try:
-            left = self._vendor.account().quota_left
-        except VendorError:  # no key yet, or nobody there: a plan can be made all the same
-            left = None
+    def outlook(self, queries: Sequence[Query]) -> Outlook:
+        """What the vendor asks for these, whether it would sell them now, and how long they would take."""
+        kinds = Counter(query.kind for query in queries)
+        quote: Quote | None = None
+        with suppress(VendorError):  # no key yet, or nobody there: a plan can be made all the same
+            quote = self._vendor.estimate(images=kinds["image"], texts=kinds["text"])
         rate = self._cache.recent_rate(self.model.fingerprint)
-        return Outlook(
-            quota_left=left,
-            fits_quota=left is None or queries <= left,
-            seconds=None if rate is None else round(queries / rate, 1),
-        )
+        slowest = quote.seconds_at_rate_limit if quote else 0
+        return Outlook(quote, None if rate is None else max(slowest, len(queries) / rate))
 
     def lookup(self, queries: Sequence[Query]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """What was bought: embeddings (n, dimensions), and which rows there are (n,); the others are NaN."""

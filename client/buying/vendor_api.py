@@ -1,21 +1,18 @@
-"""The vendor over HTTP: requests, retries, and the vendor's errors as the client's."""
+"""A Tuition vendor over HTTP: what a customer may ask, and the vendor's errors as the client's."""
 
 import base64
 import json
-import math
-import random
-import re
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Self, TypeVar
+from datetime import datetime
+from typing import Self
 
 import httpx
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from client.buying.pace import LARGEST
+from client.buying import sender
+from client.buying.protocols import Answer
 from client.buying.queries import Query
+from client.buying.sender import Sender, parse
 from client.errors import (
     ClientError,
     FingerprintChanged,
@@ -24,51 +21,30 @@ from client.errors import (
     QuotaExhausted,
     RequestRefused,
     RequestTooLarge,
-    UsageError,
     VendorError,
-    VendorUnreachable,
 )
-from shared.billing import AccountStatus, Entry, EntryPage, GroupBy, UsageReport
-from shared.embeddings import EmbedResponse, ModelCard, ModelList, Usage
-from shared.encoding import Vector, from_wire
+from shared.billing import (
+    AccountStatus,
+    Entry,
+    EntryPage,
+    EstimateRequest,
+    GroupBy,
+    Invoice,
+    Quote,
+    UsageReport,
+)
+from shared.embeddings import EmbedResponse, ModelCard, ModelList, Prices, Usage
+from shared.encoding import from_wire
 from shared.errors import ErrorBody, ErrorCode, ErrorDetail
-
-DEFAULT_URL = "http://127.0.0.1:8000"
-RETRIED = frozenset({408, 409, 429, 500, 502, 503, 504})
-PUSHED_BACK = frozenset({429, 503})
-TRIES = 5
-FIRST_DELAY = 0.5
-LONGEST_DELAY = 30.0
-# A vendor that is restarted in the middle of a purchase is waited for this long, in seconds.
-PATIENCE = 60.0
-_TELL_EVERY = 5.0
-
-Model = TypeVar("Model", bound=BaseModel)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What one embed request brought.
-
-    Attributes:
-        vectors: the embedding of each answered query, float32 of shape (dimensions,).
-        refused: the queries that the vendor would not embed, with its reason; they were not charged.
-        usage: what was charged.
-        request_id: the vendor's name for the request.
-    """
-
-    vectors: dict[Query, Vector]
-    refused: dict[Query, str]
-    usage: Usage
-    request_id: str
+from shared.keys import KeyInfo, KeyList, NewSecret
 
 
 class VendorClient:
-    """One vendor and one key. Thread-safe; a context manager, which closes the connections.
+    """One Tuition vendor and one key. Thread-safe; a context manager, which closes the connections.
 
-    Connection errors and the statuses 408, 409, 429, 500, 502, 503 and 504 are tried again, with exponential
-    backoff, full jitter and the vendor's `Retry-After`: five times, and a purchase for a minute if that is
-    longer, so that a vendor may be restarted meanwhile. Everything else is raised at once.
+    Connection errors and the statuses 408, 409, 429, 500, 502, 503 and 504 are tried again: five times, and a
+    purchase for a minute if that is longer, so that a vendor may be restarted meanwhile. Everything else is
+    raised at once. Every method may raise VendorUnreachable, KeyRefused and VendorError.
     """
 
     def __init__(
@@ -92,64 +68,89 @@ class VendorClient:
         Raises:
             UsageError: this is no URL, or no key.
         """
-        self.url = url.rstrip("/")
-        self.key_id = _key_id(api_key)
-        self._stopping = threading.Event()
-        self._on_wait = on_wait
-        self._told_at = -math.inf
-        if not re.fullmatch("[!-~]*", api_key or ""):
-            raise UsageError(f"The API key has characters that no key has.{_KEY}")
-        self._http = httpx.Client(
-            base_url=_checked(self.url),
-            headers={"authorization": f"Bearer {api_key}"} if api_key else {},
-            transport=transport,
-            timeout=httpx.Timeout(timeout, connect=10),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=LARGEST),
+        self._sender = Sender(
+            url, api_key, as_error=_as_error, transport=transport, timeout=timeout, on_wait=on_wait
         )
+        self.url = self._sender.url
+        self.key_id = _key_id(api_key)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._http.close()
+        self._sender.close()
 
     def stop(self) -> None:
         """Make requests that wait to be tried again give up now."""
-        self._stopping.set()
+        self._sender.stop()
 
     def models(self) -> list[ModelCard]:
-        """The models for sale. Needs no key."""
-        return _parse(ModelList, self._send("GET", "/v1/models")).data
+        """The models for sale, at their standard prices. Needs no key."""
+        return parse(ModelList, self._sender.send("GET", "/v1/models")).data
 
     def model(self, name: str | None = None) -> ModelCard:
         """One model, by name or, where only one is for sale, without.
+
+        Its prices are those of the key's account; without a key that is known here, the standard ones.
 
         Raises:
             VendorError: there is none of that name, or several and no name.
         """
         cards = self.models()
         chosen = [card for card in cards if name in (None, card.id)]
-        if len(chosen) == 1:
-            return chosen[0]
-        raise VendorError(f"{self.url} sells {', '.join(card.id for card in cards)}; name one of them.")
+        if len(chosen) != 1:
+            raise VendorError(f"{self.url} sells {', '.join(card.id for card in cards)}; name one of them.")
+        return chosen[0].model_copy(update={"prices": self._prices(chosen[0].prices)})
 
     def account(self) -> AccountStatus:
         """Quota, limits and spending of the key's account."""
-        return _parse(AccountStatus, self._send("GET", "/v1/account"))
+        return parse(AccountStatus, self._sender.send("GET", "/v1/account"))
 
-    def usage(self, group_by: GroupBy = "day") -> UsageReport:
-        """What the account used and was billed."""
-        return _parse(UsageReport, self._send("GET", "/v1/usage", params={"group_by": group_by}))
+    def estimate(self, *, images: int = 0, texts: int = 0) -> Quote:
+        """What so many queries would cost the key's account now, and whether its limits allow them; free."""
+        asked = EstimateRequest(images=images, texts=texts)
+        return parse(Quote, self._sender.send("POST", "/v1/estimate", json=asked.model_dump()))
 
-    def ledger(self) -> Iterator[Entry]:
-        """All entries of the account's ledger, oldest first."""
-        after = 0
+    def usage(
+        self, group_by: GroupBy = "day", *, since: datetime | None = None, until: datetime | None = None
+    ) -> UsageReport:
+        """What the account used and was billed, from `since` on and before `until` (both may be left out)."""
+        limits = {name: moment.isoformat() for name, moment in (("from", since), ("to", until)) if moment}
+        return parse(
+            UsageReport, self._sender.send("GET", "/v1/usage", params={"group_by": group_by, **limits})
+        )
+
+    def ledger(self, after: int = 0) -> Iterator[Entry]:
+        """The entries of the account's ledger behind a `seq`, oldest first; without it, all."""
         while True:
-            page = _parse(EntryPage, self._send("GET", "/v1/ledger", params={"after": after, "limit": 1000}))
+            params = {"after": after, "limit": 1000}
+            page = parse(EntryPage, self._sender.send("GET", "/v1/ledger", params=params))
             if not page.data:
                 return
             yield from page.data
             after = page.next_after
+
+    def invoice(self, month: str) -> Invoice:
+        """The invoice of a month, "YYYY-MM" (UTC); it is `final` once the month is over."""
+        return parse(Invoice, self._sender.send("GET", f"/v1/invoices/{month}"))
+
+    def keys(self) -> list[KeyInfo]:
+        """The account's keys, for a key that administers them."""
+        return parse(KeyList, self._sender.send("GET", "/v1/keys")).data
+
+    def rotate_key(self, key_id: str, *, grace_seconds: int = 0) -> NewSecret:
+        """Give a key another secret; the present one is good for `grace_seconds` more.
+
+        Asked once and not again: a second rotation would end the secret that the first one gave.
+        """
+        params = {"grace_seconds": grace_seconds}
+        return parse(
+            NewSecret, self._sender.send("POST", f"/v1/keys/{key_id}/rotate", params=params, tries=1)
+        )
+
+    def revoke_key(self, key_id: str) -> KeyInfo:
+        """End a key at once."""
+        return parse(KeyInfo, self._sender.send("POST", f"/v1/keys/{key_id}/revoke"))
 
     def embed(
         self,
@@ -180,61 +181,25 @@ class VendorClient:
         }
         if max_cost_micros is not None:
             headers["x-max-cost-micros"] = str(max_cost_micros)
-        response = self._send(
+        response = self._sender.send(
             "POST",
             "/embed",
             content=embed_body(queries, model.id),
             headers=headers,
-            patience=PATIENCE,
+            patience=sender.PATIENCE,
             on_push_back=on_push_back,
         )
-        return _answer(_parse(EmbedResponse, response), [query for query, _ in queries], model)
+        return _answer(parse(EmbedResponse, response), [query for query, _ in queries], model)
 
-    def _send(
-        self,
-        method: str,
-        path: str,
-        *,
-        patience: float = 0.0,
-        on_push_back: Callable[[], None] = lambda: None,
-        **request: Any,  # noqa: ANN401 (httpx's own)
-    ) -> httpx.Response:
-        """Send until it is answered for good: `TRIES` times, or for `patience` seconds if that is longer."""
-        deadline = time.monotonic() + patience
-        tries = 0
-        while True:
-            tries += 1
-            try:
-                response = self._http.request(method, path, **request)
-            except httpx.RequestError as error:
-                if tries >= TRIES and time.monotonic() >= deadline:
-                    raise self._unreachable(error) from error
-                self._wait(tries, None, f"{self.url} does not answer ({type(error).__name__})")
-                continue
-            if response.is_success:
-                return response
-            if response.status_code not in RETRIED or (tries >= TRIES and time.monotonic() >= deadline):
-                raise _as_error(response, self.url)
-            if response.status_code in PUSHED_BACK:
-                on_push_back()
-            self._wait(tries, response.headers.get("retry-after"), f"{self.url} said {response.status_code}")
-
-    def _wait(self, tries: int, retry_after: str | None, why: str) -> None:
-        delay = random.uniform(0, min(LONGEST_DELAY, FIRST_DELAY * 2 ** (tries - 1)))
-        if retry_after is not None and retry_after.isdigit():
-            delay += min(int(retry_after), 3600)
-        # Said when it takes a while, and not by each of the requests in flight.
-        if delay > 1 and time.monotonic() - self._told_at > _TELL_EVERY:
-            self._told_at = time.monotonic()
-            self._on_wait(f"{why}; trying again in {delay:.0f} s.")
-        if self._stopping.wait(delay):
-            raise VendorUnreachable(f"{why}, and there was no time to try again.")
-
-    def _unreachable(self, error: httpx.RequestError) -> VendorUnreachable:
-        return VendorUnreachable(
-            f"No vendor answers at {self.url} ({error or type(error).__name__}). Is it running, and is "
-            "--vendor (or TUITION_VENDOR_URL) right? What was bought is kept; the same command goes on."
-        )
+    def _prices(self, standard: Prices) -> Prices:
+        """What one query of each kind costs the key's account, as the vendor estimates it."""
+        if self.key_id is None:
+            return standard
+        try:
+            image, text = self.estimate(images=1), self.estimate(texts=1)
+        except KeyRefused:  # a plan can be made all the same
+            return standard
+        return Prices(image_micros=image.cost_micros, text_micros=text.cost_micros)
 
 
 def _key_id(api_key: str | None) -> str | None:
@@ -253,25 +218,6 @@ def embed_body(queries: Sequence[tuple[Query, bytes]], model: str) -> bytes:
     ]
     body = {"model": model, "inputs": inputs, "encoding": "base64", "on_error": "skip"}
     return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
-
-
-def _checked(url: str) -> httpx.URL:
-    try:
-        parsed = httpx.URL(url)
-    except httpx.InvalidURL as error:
-        raise UsageError(f"{url!r} is no address of a vendor: {error}.") from error
-    if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise UsageError(f"{url!r} is no address of a vendor, such as {DEFAULT_URL}.")
-    return parsed
-
-
-def _parse(model: type[Model], response: httpx.Response) -> Model:
-    try:
-        return model.model_validate_json(response.content)
-    except ValidationError as error:
-        raise VendorError(
-            f"{response.url} does not answer as a Tuition vendor does ({error.error_count()} faults)."
-        ) from error
 
 
 def _answer(response: EmbedResponse, queries: list[Query], model: ModelCard) -> Answer:
@@ -305,7 +251,9 @@ def _as_error(response: httpx.Response, url: str) -> ClientError:
         detail = ErrorBody.model_validate_json(response.content).error
     except ValidationError:
         return VendorError(f"{url} answered with status {response.status_code}. Is it a Tuition vendor?")
-    other = VendorError if response.is_server_error or response.status_code in RETRIED else RequestRefused
+    other = (
+        VendorError if response.is_server_error or response.status_code in sender.RETRIED else RequestRefused
+    )
     kind, advice = _ERRORS.get(detail.code, (other, ""))
     return kind(f"The vendor says: {_clean(detail)}{advice}")
 
@@ -326,6 +274,7 @@ _ERRORS: dict[str, tuple[type[ClientError], str]] = {
     ErrorCode.INVALID_API_KEY: (KeyRefused, _KEY),
     ErrorCode.KEY_REVOKED: (KeyRefused, _KEY),
     ErrorCode.ACCOUNT_SUSPENDED: (KeyRefused, ""),
+    ErrorCode.INSUFFICIENT_SCOPE: (KeyRefused, _KEY),
     ErrorCode.QUOTA_EXHAUSTED: (QuotaExhausted, _QUOTA),
     ErrorCode.SPEND_LIMIT_REACHED: (QuotaExhausted, _QUOTA),
     ErrorCode.INSUFFICIENT_CREDIT: (QuotaExhausted, _QUOTA),

@@ -15,9 +15,10 @@ import pytest
 from PIL import Image
 
 from client.buying.cache import EmbeddingCache
+from client.buying.protocols import Answer
 from client.buying.queries import Query
 from client.buying.teacher import Teacher
-from client.buying.vendor_api import Answer, VendorClient
+from client.buying.vendor_api import VendorClient
 from client.errors import FingerprintChanged, KeyRefused, QuotaExhausted, VendorUnreachable
 from shared.embeddings import ModelCard
 from tests.vendor_process import VendorProcess
@@ -156,7 +157,7 @@ def test_another_model_is_noticed_free_of_charge(
 
 
 def test_a_vendor_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("client.buying.vendor_api.FIRST_DELAY", 0.001)
+    monkeypatch.setattr("client.buying.sender.FIRST_DELAY", 0.001)
     with VendorClient("http://127.0.0.1:9", "tk_1") as client, pytest.raises(VendorUnreachable, match=":9"):
         client.models()
 

@@ -178,8 +178,9 @@ def test_a_plan_says_what_the_quota_leaves_and_how_long_it_takes(
     client.api_key = vendor_process.create_key(quota=70)
     client("embed", *_texts(64), "--out", "out.npy")
     plan = json.loads(client(*command, "--json").stdout)
-    outlook = plan["outlook"]
-    assert (outlook["quota_left"], outlook["fits_quota"]) == (6, False)
+    quote = plan["outlook"]["quote"]
+    assert (quote["quota_left"], quote["fits_quota"], quote["fits_money"]) == (6, False, True)
+    assert quote["cost_micros"] == plan["purchase"]["cost_micros"] > 0
     with closing(sqlite3.connect(client.folder / "cache.db")) as connection, connection:
         connection.execute("DELETE FROM receipts")
         connection.executemany(
@@ -193,4 +194,7 @@ def test_a_plan_says_what_the_quota_leaves_and_how_long_it_takes(
     capped = json.loads(client(*command, "--json", "--max-spend", "360", "--select", "random").stdout)
     assert (capped["purchase"]["to_buy"], capped["purchase"]["cost_micros"]) == (6, 360)
     client.api_key = "tk_wrong"
-    assert json.loads(client(*command, "--json").stdout)["outlook"]["quota_left"] is None
+    assert json.loads(client(*command, "--json").stdout)["outlook"]["quote"] is None
+    assert "standard price" in client(*command).stdout
+    client.api_key = vendor_process.create_key(credit_micros=99)
+    assert "credit does not suffice" in client(*command).stdout

@@ -28,8 +28,8 @@ REQUESTS = 200
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that tries again at once and asks for little at a time, to be hit in the middle more often."""
-    monkeypatch.setattr("client.buying.vendor_api.FIRST_DELAY", 0.02)
-    monkeypatch.setattr("client.buying.vendor_api.LONGEST_DELAY", 0.5)
+    monkeypatch.setattr("client.buying.sender.FIRST_DELAY", 0.02)
+    monkeypatch.setattr("client.buying.sender.LONGEST_DELAY", 0.5)
     monkeypatch.setattr("client.buying.purchase.PACK_SIZE", 3)
 
 

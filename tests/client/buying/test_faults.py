@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from client.buying import vendor_api
+from client.buying import sender
 from client.errors import (
     CacheError,
     ClientError,
@@ -24,8 +24,8 @@ WANTED = 400
 
 @pytest.fixture
 def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
-    monkeypatch.setattr(vendor_api, "PATIENCE", 0.0)
-    monkeypatch.setattr(vendor_api, "FIRST_DELAY", 0.001)
+    monkeypatch.setattr(sender, "PATIENCE", 0.0)
+    monkeypatch.setattr(sender, "FIRST_DELAY", 0.001)
     shop = Shop(tmp_path)
     yield shop
     shop.close()

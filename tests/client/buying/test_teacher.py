@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client.buying import purchase as purchase_module
-from client.buying import vendor_api
+from client.buying import sender
 from client.buying.cache import EmbeddingCache
 from client.buying.claim import claim
 from client.buying.pace import START
@@ -193,8 +193,8 @@ def test_what_is_in_flight_when_the_quota_ends_is_kept(shop: Shop) -> None:
 def test_answers_that_were_lost_are_owed_and_count_against_the_budget(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vendor_api, "PATIENCE", 0.0)
-    monkeypatch.setattr(vendor_api, "FIRST_DELAY", 0.001)
+    monkeypatch.setattr(sender, "PATIENCE", 0.0)
+    monkeypatch.setattr(sender, "FIRST_DELAY", 0.001)
     shop.vendor.after = _fail
     with pytest.raises(VendorError):
         shop.teacher(64).buy(_texts(64))
@@ -247,8 +247,8 @@ def test_an_owed_pack_whose_queries_are_bought_by_now_is_only_asked_after(shop: 
 def test_an_owed_pack_that_was_charged_is_had_for_nothing_whatever_the_budget(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vendor_api, "PATIENCE", 0.0)
-    monkeypatch.setattr(vendor_api, "FIRST_DELAY", 0.001)
+    monkeypatch.setattr(sender, "PATIENCE", 0.0)
+    monkeypatch.setattr(sender, "FIRST_DELAY", 0.001)
     shop.vendor.after = _fail
     with pytest.raises(VendorError):
         shop.teacher(32).buy(_texts(32))
@@ -377,7 +377,7 @@ def test_money_ends_a_purchase_to_the_micro(shop: Shop) -> None:
 def test_a_vendor_that_pushes_back_has_fewer_requests_in_flight(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vendor_api, "FIRST_DELAY", 0.001)
+    monkeypatch.setattr(sender, "FIRST_DELAY", 0.001)
     busy, most = 0, [0]
     lock = threading.Lock()
     answer = shop.vendor.handle_request

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from client import errors
-from client.buying import vendor_api
+from client.buying import sender
+from client.buying.protocols import Answer
 from client.buying.queries import Query
-from client.buying.vendor_api import TRIES, VendorClient, embed_body
+from client.buying.vendor_api import VendorClient, embed_body
 from shared.encoding import to_base64
 from tests.client.buying.cards import MODEL
 
@@ -37,8 +38,8 @@ class Script(httpx.BaseTransport):
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vendor_api, "FIRST_DELAY", 0.001)
-    monkeypatch.setattr(vendor_api, "PATIENCE", 0.0)
+    monkeypatch.setattr(sender, "FIRST_DELAY", 0.001)
+    monkeypatch.setattr(sender, "PATIENCE", 0.0)
 
 
 def _answer(**changes: Any) -> httpx.Response:
@@ -67,7 +68,7 @@ def _error(status: int, code: str, **headers: str) -> httpx.Response:
     return httpx.Response(status, json={"error": detail}, headers=headers)
 
 
-def _embed(script: Script) -> vendor_api.Answer:
+def _embed(script: Script) -> Answer:
     with VendorClient("http://vendor", "tk_1", transport=script) as client:
         return client.embed(QUERIES, model=MODEL, idempotency_key="key")
 
@@ -111,7 +112,7 @@ def test_trying_ends() -> None:
     script = Script(httpx.ConnectError("refused"))
     with pytest.raises(errors.VendorUnreachable, match="http://vendor"):
         _embed(script)
-    assert len(script.requests) == TRIES
+    assert len(script.requests) == sender.TRIES
 
 
 @pytest.mark.parametrize(
@@ -142,7 +143,7 @@ def test_retry_after_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
     script = Script(_error(503, "overloaded", **{"retry-after": "7"}), _answer())
     waited: list[float] = []
     with VendorClient("http://vendor", None, transport=script) as client:
-        monkeypatch.setattr(client._stopping, "wait", lambda seconds: waited.append(seconds))
+        monkeypatch.setattr(client._sender._stopping, "wait", lambda seconds: waited.append(seconds))
         client.embed(QUERIES, model=MODEL, idempotency_key="key")
     assert waited
     assert 7 <= waited[0] <= 7.01
@@ -223,7 +224,7 @@ def test_a_person_is_told_once_that_several_requests_wait(monkeypatch: pytest.Mo
     script = Script(_error(503, "overloaded", **{"retry-after": "7"}))
     said: list[str] = []
     with VendorClient("http://vendor", None, transport=script, on_wait=said.append) as client:
-        monkeypatch.setattr(client._stopping, "wait", lambda _: False)
+        monkeypatch.setattr(client._sender._stopping, "wait", lambda _: False)
         for _ in range(2):
             with pytest.raises(errors.VendorError):
                 client.models()
