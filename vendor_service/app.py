@@ -20,6 +20,7 @@ from vendor_service.clock import Clock, system_clock
 from vendor_service.database import schema
 from vendor_service.database.session import Database
 from vendor_service.embed.catalogue import catalogue_router
+from vendor_service.embed.openai import openai_router
 from vendor_service.embed.router import embed_router
 from vendor_service.embed.service import EmbedService
 from vendor_service.encoder.clip import ClipModel, choose_device, find_model
@@ -95,7 +96,9 @@ def _add_routes(
         max_image_bytes=settings.max_image_bytes,
         max_image_pixels=settings.max_image_pixels,
     )
-    app.include_router(embed_router(service, limits, authentication.requiring(Scope.EMBED)))
+    buyer = authentication.requiring(Scope.EMBED)
+    app.include_router(embed_router(service, limits, buyer))
+    app.include_router(openai_router(service, engine.model.dimensions, limits, buyer))
     app.include_router(catalogue_router(engine.model, limits, database, clock))
     app.include_router(billing_router(database, clock, authentication, engine.model.id))
     app.include_router(keys_router(database, clock, authentication))

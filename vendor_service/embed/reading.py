@@ -26,25 +26,21 @@ async def read_queries(request: Request, limits: Limits) -> tuple[Queries, Encod
     Raises:
         Refusal: the body is too large, of another media type, or is not what the contract says.
     """
-    sent = request.headers.get("content-type", _JSON)
-    media_type = sent.partition(";")[0].strip().lower()
-    if media_type == _JSON:
-        return await asyncio.to_thread(_from_json, await read_body(request, limits.max_request_bytes))
-    if media_type == multipart.MEDIA_TYPE:
-        body = _limited(request, limits.max_request_bytes)
-        form = await multipart.read_form(sent, body, limits.max_inputs)
-        options = parse(EmbedOptions, form.fields)
-        return _queries(form.items, options, form.body_hash), options.encoding
-    message = f"send {_JSON} or {multipart.MEDIA_TYPE}, not {media_type}"
-    raise Refusal(ErrorCode.UNSUPPORTED_MEDIA_TYPE, message, param="content-type")
+    if _media_type(request, _JSON, multipart.MEDIA_TYPE) == _JSON:
+        return await asyncio.to_thread(_from_json, await read_json(request, limits.max_request_bytes))
+    body = _limited(request, limits.max_request_bytes)
+    form = await multipart.read_form(request.headers["content-type"], body, limits.max_inputs)
+    options = parse(EmbedOptions, form.fields)
+    return _queries(form.items, options, form.body_hash), options.encoding
 
 
-async def read_body(request: Request, limit: int) -> bytes:
-    """Read a whole body of up to `limit` bytes.
+async def read_json(request: Request, limit: int) -> bytes:
+    """Read a whole body of up to `limit` bytes that says to be JSON, or says nothing.
 
     Raises:
-        Refusal: `request_too_large`.
+        Refusal: `unsupported_media_type` or `request_too_large`.
     """
+    _media_type(request, _JSON)
     return b"".join([chunk async for chunk in _limited(request, limit)])
 
 
@@ -81,6 +77,14 @@ def _query(given: Input) -> Query:
         return ImageQuery(given.image)
     assert given.text is not None
     return TextQuery(given.text)
+
+
+def _media_type(request: Request, *allowed: str) -> str:
+    sent = request.headers.get("content-type", _JSON).partition(";")[0].strip().lower()
+    if sent not in allowed:
+        message = f"send {' or '.join(allowed)}, not {sent}"
+        raise Refusal(ErrorCode.UNSUPPORTED_MEDIA_TYPE, message, param="content-type")
+    return sent
 
 
 async def _limited(request: Request, limit: int) -> AsyncIterator[bytes]:

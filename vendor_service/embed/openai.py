@@ -1,0 +1,165 @@
+"""`POST /v1/embeddings`: OpenAI's shape, so that its SDK and what is built on it can buy here unchanged."""
+
+import asyncio
+import hashlib
+from functools import partial
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Request, Response
+from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast
+from pydantic_core import to_json
+
+from shared.embeddings import Encoding, Input, Kind, Limits
+from shared.errors import ErrorCode
+from vendor_service.accounts.auth import Dependency
+from vendor_service.embed.answers import Answer, Content, as_values
+from vendor_service.embed.calls import calling, disconnected, respond
+from vendor_service.embed.queries import Queries
+from vendor_service.embed.reading import parse, read_json
+from vendor_service.embed.service import Call, EmbedService
+from vendor_service.encoder.queries import ImageQuery, Query, TextQuery
+from vendor_service.errors import Refusal
+
+
+class BareString(Input):
+    """An input that came as a string of its own: a text, or with `modality: image` a data-URI."""
+
+
+def _item(value: object) -> object:
+    if isinstance(value, str):
+        return BareString.model_construct(text=value)
+    if isinstance(value, int | list):
+        raise ValueError("token ids are not accepted; send texts")
+    return value
+
+
+def _list(value: object) -> object:
+    return value if isinstance(value, list) else [value]
+
+
+_Item = Annotated[Input, BeforeValidator(_item, json_schema_input_type=str | Input)]
+_Items = Annotated[
+    list[_Item], FailFast(), BeforeValidator(_list, json_schema_input_type=str | Input | list[str | Input])
+]
+
+
+class OpenAIRequest(BaseModel):
+    """The request of OpenAI's embeddings API.
+
+    Images come as `{"image": ...}` items, as Jina's API has them, or as data-URIs with `modality: image`,
+    as infinity has them; an image is the base64 of a file, with or without `data:image/...;base64,` before
+    it. What a string is, is never guessed. `dimensions` can only be the model's own; `user` is not kept.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str
+    input: _Items
+    encoding_format: Encoding = "float"
+    modality: Kind = "text"
+    dimensions: int | None = None
+    user: str | None = None
+
+    def queries(self) -> list[Query]:
+        """The inputs, in order."""
+        return [self._query(index, each) for index, each in enumerate(self.input)]
+
+    def _query(self, index: int, given: Input) -> Query:
+        image = given.image
+        if isinstance(given, BareString) and self.modality == "image":
+            image = given.text
+        if image is None:
+            assert given.text is not None
+            return TextQuery(given.text)
+        if image.startswith(("http:", "https:")):
+            message = "images by URL are not fetched; send the file as a data-URI"
+            raise Refusal(ErrorCode.INVALID_REQUEST, message, param=f"input.{index}")
+        head, is_data_uri, base64 = image.partition(";base64,")
+        return ImageQuery(base64 if is_data_uri and head.startswith("data:") else image)
+
+
+class OpenAIEmbedding(BaseModel):
+    """One answered input."""
+
+    object: Literal["embedding"] = "embedding"
+    index: int
+    embedding: list[float] | str
+
+
+class OpenAIUsage(BaseModel):
+    """The bill: a query is what is counted here, so each input is one of OpenAI's tokens."""
+
+    prompt_tokens: int
+    total_tokens: int
+    billed_queries: int
+    cost_micros: int
+
+
+class OpenAIResponse(BaseModel):
+    """The response of OpenAI's embeddings API, and what `POST /embed` tells beyond it."""
+
+    object: Literal["list"] = "list"
+    data: list[OpenAIEmbedding]
+    model: str
+    usage: OpenAIUsage
+    id: str
+    model_fingerprint: str
+    replayed: bool
+
+
+def openai_router(
+    service: EmbedService, dimensions: int, limits: Limits, authenticate: Dependency
+) -> APIRouter:
+    """The route; `dimensions` are the served model's, `authenticate` the dependency that names the caller."""
+    router = APIRouter(prefix="/v1", tags=["embeddings"])
+
+    @router.post(
+        "/embeddings",
+        responses={200: {"model": OpenAIResponse}},
+        response_class=Response,
+        openapi_extra=_request_body(),
+    )
+    async def embeddings(request: Request, call: Annotated[Call, Depends(calling(authenticate))]) -> Response:
+        """Embed texts or images as OpenAI's API would. Each one answered is a query and is charged, once."""
+        body = await read_json(request, limits.max_request_bytes)
+        asked = await asyncio.to_thread(parse, OpenAIRequest, body)
+        if asked.dimensions not in (None, dimensions):
+            message = f"this model has {dimensions} dimensions; leave dimensions out, or reduce them yourself"
+            raise Refusal(ErrorCode.INVALID_REQUEST, message, param="dimensions")
+        queries = Queries(asked.queries(), hashlib.sha256(body).hexdigest(), asked.model, param="input")
+        render = partial(_render, encoding=asked.encoding_format)
+        answer, content = await service.embed(call, queries, render, lambda: disconnected(request))
+        return respond(answer, content)
+
+    return router
+
+
+def _render(answer: Answer, encoding: Encoding) -> Content:
+    usage = answer.usage
+    # Constructed, not validated: these are our own numbers, and there are many of them.
+    response = OpenAIResponse.model_construct(
+        data=[
+            OpenAIEmbedding.model_construct(index=index, embedding=value)
+            for index, value in enumerate(as_values(answer.rows, encoding))
+        ],
+        model=answer.model.id,
+        usage=OpenAIUsage(
+            prompt_tokens=usage.billed_queries,
+            total_tokens=usage.billed_queries,
+            billed_queries=usage.billed_queries,
+            cost_micros=usage.cost_micros,
+        ),
+        id=answer.id,
+        model_fingerprint=answer.model.fingerprint,
+        replayed=answer.replayed,
+    )
+    return Content(to_json(response), "application/json")
+
+
+def _request_body() -> dict[str, Any]:
+    # The route reads the body itself, to stop at the limit; this tells the OpenAPI document what it reads.
+    schema = OpenAIRequest.model_json_schema(mode="validation")
+    definition = schema.pop("$defs")["Input"]
+    one = {"anyOf": [{"type": "string"}, definition]}
+    schema["properties"]["input"] = {"anyOf": [*one["anyOf"], {"type": "array", "items": one}]}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
