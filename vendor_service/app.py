@@ -99,7 +99,7 @@ def _add_routes(
     buyer = authentication.requiring(Scope.EMBED)
     app.include_router(embed_router(service, limits, buyer))
     app.include_router(openai_router(service, engine.model.dimensions, limits, buyer))
-    app.include_router(catalogue_router(engine.model, limits, database, clock))
+    app.include_router(catalogue_router(engine.model, limits, database, clock, authentication))
     app.include_router(billing_router(database, clock, authentication, engine.model.id))
     app.include_router(keys_router(database, clock, authentication))
     app.include_router(health_router(engine, database))

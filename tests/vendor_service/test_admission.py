@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.vendor_service.books import HOLD_SECONDS, Books
+from vendor_service.accounts.keys import revoke_key
 from vendor_service.billing import prices
 from vendor_service.billing.admission import Admission
 from vendor_service.billing.orders import Order
@@ -35,6 +36,16 @@ def test_a_hold_becomes_a_charge(books: Books) -> None:
     books.check(order)
 
 
+def test_a_key_that_was_revoked_since_it_was_checked_is_refused(books: Books) -> None:
+    order = books.open()
+    held = books.admit(order)
+    with books.database.write() as session:
+        revoke_key(session, order.key_id, books.clock)
+    assert refusal(books, order) == "key_revoked"
+    books.admission.settle(order.account_id, held.request_id).result()
+    books.check(order)
+
+
 def test_a_voided_hold_costs_nothing_and_can_be_voided_once(books: Books) -> None:
     order = books.open(quota=1)
     admitted = books.admit(order)
@@ -47,12 +58,11 @@ def test_a_voided_hold_costs_nothing_and_can_be_voided_once(books: Books) -> Non
     books.check(order)
 
 
-def test_what_is_settled_cannot_be_settled_or_voided_again(books: Books) -> None:
+def test_what_is_settled_cannot_be_voided_and_is_not_charged_again(books: Books) -> None:
     order = books.open()
     bought = books.buy(order)
     assert not books.admission.void(order.account_id, bought.request_id).result()
-    with pytest.raises(Refusal):
-        books.admission.settle(order.account_id, bought.request_id).result()
+    books.admission.settle(order.account_id, bought.request_id).result()
     assert len(books.entries(order)) == 1
     books.check(order)
 
@@ -216,6 +226,25 @@ def test_a_request_larger_than_the_burst_is_served_and_paid_off(books: Books) ->
     assert refusal(books, order) == "rate_limited"
     books.clock.advance(1)
     books.buy(order)
+
+
+def test_a_hold_that_is_renewed_after_the_sweep_found_it_is_kept(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = books.open()
+    held = books.admit(order)
+    books.clock.advance(HOLD_SECONDS)
+    submit = books.admission._writer.submit
+
+    def renewed_first(*arguments: Any) -> Any:
+        books.admission.renew(10 * HOLD_SECONDS)
+        return submit(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(books.admission._writer, "submit", renewed_first)
+        assert books.admission.sweep() == 0
+    books.admission.settle(order.account_id, held.request_id).result()
+    books.check(order)
 
 
 def test_a_refusal_takes_no_rate_tokens(books: Books) -> None:

@@ -7,7 +7,9 @@ import pytest
 from shared.billing import AccountStatus, UsageReport
 from shared.embeddings import ModelCard, ModelList
 from tests.vendor_service.local_vendor import LocalVendor, ScriptedTexts, error_code, image_input
+from vendor_service.billing import prices
 from vendor_service.clock import DAY, SECOND
+from vendor_service.database.tables import Account
 from vendor_service.encoder.engine import Engine
 
 CAT = {"text": "a photo of a cat"}
@@ -76,6 +78,20 @@ def test_the_model_card_tells_what_is_sold_to_anyone(vendor: LocalVendor) -> Non
     assert error_code(vendor.http.get("/v1/models/ViT-B-32/openai")) == "model_not_found"
     answer = vendor.embed(vendor.key(), CAT, headers={"x-expect-fingerprint": card.fingerprint})
     assert answer.json()["model_fingerprint"] == card.fingerprint
+
+
+def test_the_models_are_shown_at_the_callers_own_prices(vendor: LocalVendor) -> None:
+    key, dear = vendor.key(), vendor.key()
+    with vendor.books.write() as session:
+        prices.set_price(session, "partner", "icon-clip", "image", 7, vendor.clock())
+        session.get_one(Account, vendor.account(key).id).plan = "partner"
+    for path in ("/v1/models", "/v1/models/icon-clip"):
+        shown = [vendor.get(path, each) for each in (key, dear)]
+        cards = [each["data"][0] if "data" in each else each for each in shown]
+        assert [card["prices"]["image_micros"] for card in cards] == [7, 100]
+        assert vendor.http.get(path).status_code == 200
+        wrong = vendor.http.get(path, headers={"authorization": "Bearer tk_wrong"})
+        assert error_code(wrong) == "invalid_api_key"
 
 
 def test_a_healthy_process_is_alive_and_ready(vendor: LocalVendor) -> None:

@@ -4,15 +4,18 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import closing
+from itertools import count
+from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import event, text
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
-from tests.vendor_service.books import Books
-from vendor_service.database.tables import Account
+from tests.postgres import Postgres
+from tests.vendor_service.books import Books, opened_books
+from vendor_service.database.working_set import Touched, WorkingSet
 from vendor_service.database.writer import Writer
 from vendor_service.errors import Refusal
 
@@ -27,30 +30,31 @@ def test_what_waits_shares_a_transaction_and_fails_alone(books: Books, writer: W
     commits: list[int] = []
     event.listen(books.database.engine, "commit", lambda _: commits.append(1))
     order = books.open()
+    touched = Touched(order.account_id)
     begun, go = threading.Event(), threading.Event()
 
-    def hold_up(_: Session) -> None:
+    def hold_up(_: WorkingSet) -> None:
         begun.set()
         assert go.wait(10)
 
     def label(value: str) -> None:
-        def work(session: Session) -> str:
-            session.get_one(Account, order.account_id).status = value
+        def work(rows: WorkingSet) -> str:
+            rows.account(order.account_id).status = value
             return value
 
-        futures.append(writer.submit(order.account_id, work))
+        futures.append(writer.submit(touched, work))
 
-    def refuse(_: Session) -> str:
+    def refuse(_: WorkingSet) -> str:
         raise Refusal(ErrorCode.QUOTA_EXHAUSTED, "no")
 
     futures: list[Future[str]] = []
-    first = writer.submit("a", hold_up)
+    first = writer.submit(Touched("a"), hold_up)
     assert begun.wait(10)
     before = len(commits)
     label("one")
-    refused = writer.submit(order.account_id, refuse)
+    refused = writer.submit(touched, refuse)
     label("two")
-    taken_back = writer.submit(order.account_id, lambda _: "never")
+    taken_back = writer.submit(touched, lambda _: "never")
     assert taken_back.cancel()
     go.set()
     first.result(10)
@@ -62,24 +66,71 @@ def test_what_waits_shares_a_transaction_and_fails_alone(books: Books, writer: W
 
 def test_one_that_breaks_the_transaction_breaks_no_other(books: Books, writer: Writer) -> None:
     order = books.open()
+    touched = Touched(order.account_id)
     begun, go = threading.Event(), threading.Event()
 
-    def hold_up(_: Session) -> None:
+    def hold_up(_: WorkingSet) -> None:
         begun.set()
         assert go.wait(10)
 
-    def work(session: Session) -> str:
-        session.get_one(Account, order.account_id).quota = 77
+    def work(rows: WorkingSet) -> str:
+        rows.account(order.account_id).quota = 77
         return "done"
 
-    def broken(session: Session) -> None:
-        session.execute(text("INSERT INTO prices SELECT * FROM prices"))
+    def broken(rows: WorkingSet) -> None:
+        rows.session.execute(text("INSERT INTO prices SELECT * FROM prices"))
 
-    first = writer.submit("a", hold_up)
+    first = writer.submit(Touched("a"), hold_up)
     assert begun.wait(10)
-    good, bad = writer.submit("b", work), writer.submit("c", broken)
+    good, bad = writer.submit(touched, work), writer.submit(touched, broken)
     go.set()
     first.result(10)
     assert good.result(10) == "done"
     assert isinstance(bad.exception(10), IntegrityError)
     assert books.account(order).quota == 77
+
+
+def test_a_commit_that_nobody_heard_of_counts_once(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened_books(postgres.create_database()) as books:
+        order = books.open(quota=3)
+        dialect = books.database.engine.dialect
+        commit, numbers = dialect.do_commit, count(1)
+
+        def commit_and_hang_up(connection: Any) -> None:
+            commit(connection)
+            if threading.current_thread().name == "books" and next(numbers) % 2:
+                raise psycopg.OperationalError("server closed the connection unexpectedly")
+
+        monkeypatch.setattr(dialect, "do_commit", commit_and_hang_up)
+        for number in range(3):
+            assert not books.buy(order, idempotency_key=str(number)).replayed
+        assert books.buy(order, idempotency_key="0").replayed
+        with pytest.raises(Refusal, match="quota"):
+            books.buy(order)
+        assert next(numbers) > 2 * 3 * 2  # every hold and every charge was committed, and then tried again
+        assert len(books.entries(order)) == 3
+        books.check(order)
+
+
+def test_a_connection_that_is_cut_undoes_and_repeats_the_work(postgres: Postgres) -> None:
+    url = postgres.create_database()
+    attempts: list[int] = []
+
+    def work(rows: WorkingSet) -> str:
+        attempts.append(1)
+        rows.account(order.account_id).quota = 77
+        if len(attempts) == 1:
+            with psycopg.connect(url, autocommit=True) as other:
+                other.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                )
+        return "done"
+
+    with opened_books(url) as books, closing(Writer(books.database)) as writer:
+        order = books.open()
+        assert writer.submit(Touched(order.account_id), work).result(20) == "done"
+        assert len(attempts) == 2
+        assert books.account(order).quota == 77

@@ -54,6 +54,22 @@ class Authentication:
 
         return authenticate
 
+    def welcoming(self) -> Callable[..., Awaitable["Caller | None"]]:
+        """Make the dependency of what anybody may ask: the caller, or `None` for one who sends no key.
+
+        A key that is sent must be good; see `requiring` for what is raised otherwise.
+        """
+        bearer = HTTPBearer(auto_error=False, description="An API key, `tk_...`; optional here")
+
+        async def recognise(
+            credentials: Annotated[HTTPAuthorizationCredentials | None, Security(bearer)],
+        ) -> Caller | None:
+            if credentials is None:
+                return None
+            return await asyncio.to_thread(self._identify, credentials.credentials, None)
+
+        return recognise
+
     def record_use(self) -> None:
         """Write down when keys were last used: one transaction now and then, none for each request."""
         with self._lock:

@@ -12,7 +12,6 @@ from datetime import datetime
 from functools import partial
 
 from sqlalchemy import select, update
-from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
 from vendor_service.billing import billing_log, ledger, periods, prices, rate
@@ -20,6 +19,7 @@ from vendor_service.billing.orders import Admitted, Order, RateStanding
 from vendor_service.clock import SECOND, Clock
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey, Hold, Limited
+from vendor_service.database.working_set import Touched, WorkingSet
 from vendor_service.database.writer import Writer
 from vendor_service.errors import Refusal
 
@@ -49,7 +49,8 @@ class Admission:
         for another body; nothing is held then.
         """
         began = time.perf_counter()
-        admitting = self._writer.submit(order.account_id, partial(self._admit, order))
+        touched = Touched(order.account_id, order.request_id, order.key_id, order.idempotency_key)
+        admitting = self._writer.submit(touched, partial(self._admit, order))
         admitting.add_done_callback(
             lambda done: billing_log.decided(order, done, time.perf_counter() - began)
         )
@@ -59,13 +60,13 @@ class Admission:
         """Turn the hold into a ledger entry (the second transaction); only then may the answer go out.
 
         The future raises `Refusal` (`deadline_exceeded`) if the hold was voided meanwhile; nothing is charged
-        then.
+        then. Settling again changes nothing.
         """
-        return self._writer.submit(account_id, partial(self._settle, account_id, request_id))
+        return self._writer.submit(Touched(account_id, request_id), partial(self._settle, request_id))
 
     def void(self, account_id: str, request_id: str) -> "Future[bool]":
         """Release the hold of a request that is not answered; whether there was one to release."""
-        return self._writer.submit(account_id, partial(self._void, account_id, request_id, None))
+        return self._writer.submit(Touched(account_id, request_id), partial(self._void, request_id, None))
 
     def renew(self, longest_seconds: int) -> None:
         """Tell that this process lives: its holds last longer, unless they have lasted `longest_seconds`."""
@@ -93,64 +94,63 @@ class Admission:
         with self._database.read() as session:
             found = session.execute(still_open).all()
         voiding = [
-            self._writer.submit(account_id, partial(self._void, account_id, hold_id, expired_at))
+            self._writer.submit(Touched(account_id, hold_id), partial(self._void, hold_id, expired_at))
             for account_id, hold_id in found
         ]
         return sum(each.result() for each in voiding)
 
-    def _admit(self, order: Order, session: Session) -> Admitted:
+    def _admit(self, order: Order, rows: WorkingSet) -> Admitted:
         now = self._clock()
-        account, key = _lock(session, order.account_id), _key(session, order.key_id)
+        account, key = rows.account(order.account_id), rows.key(order.key_id)
+        placed = rows.hold(order.request_id)
+        if placed is not None:  # by a commit of which nobody said that it had gone through
+            return _admitted(account, key, placed, now, replayed=False)
         if account.status != "active":
             raise Refusal(ErrorCode.ACCOUNT_SUSPENDED, "this account is suspended; ask the vendor why")
+        if key.revoked_at is not None:
+            raise Refusal(ErrorCode.KEY_REVOKED, "this API key was revoked; ask the vendor for a new one")
         periods.roll(account, key, now)
         rate.check(account, order.queries, now)
-        earlier = self._earlier(session, account, order, now)
-        hold = earlier or self._hold(session, account, key, order, now)
+        earlier = self._earlier(rows, order, now)
+        hold = earlier or self._hold(rows, account, key, order, now)
         rate.take(account, order.queries, now)
         return _admitted(account, key, hold, now, replayed=earlier is not None)
 
-    def _settle(self, account_id: str, request_id: str, session: Session) -> None:
+    def _settle(self, request_id: str, rows: WorkingSet) -> None:
         now = self._clock()
-        account = _lock(session, account_id)
-        with session.no_autoflush:  # what shares the transaction is written once, at its end
-            hold = session.get_one(Hold, request_id)
-        if hold.state != "open":
+        hold = rows.hold(request_id)
+        if hold is not None and hold.state == "settled":
+            return
+        if hold is None or hold.state != "open":
             raise Refusal(
                 ErrorCode.DEADLINE_EXCEEDED,
                 "the answer took too long and its hold was released; nothing was charged, try again",
                 retry_after=1,
             )
-        key = _key(session, hold.key_id)
+        account, key = rows.account(hold.account_id), rows.key(hold.key_id)
         periods.roll(account, key, now)
-        ledger.charge(session, account, hold, now)
-        _release(session, account, hold, "settled")
+        ledger.charge(rows.session, account, hold, now)
+        _release(rows, hold, "settled")
         for each in (account, key):
             each.queries_used += hold.images + hold.texts
             each.spent_micros += hold.cost_micros
-        billing_log.finished(session, hold, now)
+        billing_log.finished(rows.session, hold, now)
 
-    def _void(self, account_id: str, hold_id: str, expired_at: int | None, session: Session) -> bool:
-        account, hold = _lock(session, account_id), session.get(Hold, hold_id)
+    def _void(self, hold_id: str, expired_at: int | None, rows: WorkingSet) -> bool:
+        hold = rows.hold(hold_id)
         if hold is None or hold.state != "open":
             return False
         if expired_at is not None and hold.expires_at > expired_at:
             return False  # renewed since it was found
-        _release(session, account, hold, "voided")
-        billing_log.finished(session, hold, self._clock())
+        _release(rows, hold, "voided")
+        billing_log.finished(rows.session, hold, self._clock())
         return True
 
-    def _earlier(self, session: Session, account: Account, order: Order, now: int) -> Hold | None:
+    def _earlier(self, rows: WorkingSet, order: Order, now: int) -> Hold | None:
         """The settled hold that this order repeats, if it does; see `admit` for what it raises."""
         if order.idempotency_key is None:
             return None
-        hold = session.scalar(
-            select(Hold).where(
-                Hold.account_id == account.id,
-                Hold.idempotency_key == order.idempotency_key,
-                Hold.state != "voided",
-            )
-        )
+        hold = rows.live_hold(order.account_id, order.idempotency_key)
         if hold is None:
             return None
         if hold.body_hash != order.body_hash:
@@ -158,9 +158,9 @@ class Admission:
             raise Refusal(ErrorCode.IDEMPOTENCY_KEY_REUSED, message)
         if hold.state == "open":
             if hold.expires_at <= now:
-                _release(session, account, hold, "voided")
-                billing_log.finished(session, hold, now)
-                session.flush()
+                _release(rows, hold, "voided")
+                billing_log.finished(rows.session, hold, now)
+                rows.session.flush()  # its idempotency key is free before another hold takes it
                 return None
             message = "the first request with this Idempotency-Key is still being answered"
             raise Refusal(ErrorCode.IDEMPOTENCY_IN_FLIGHT, message, retry_after=1)
@@ -169,8 +169,8 @@ class Admission:
             raise Refusal(ErrorCode.FINGERPRINT_MISMATCH, message)
         return hold
 
-    def _hold(self, session: Session, account: Account, key: ApiKey, order: Order, now: int) -> Hold:
-        price = prices.current(session, account.plan, order.model, now)
+    def _hold(self, rows: WorkingSet, account: Account, key: ApiKey, order: Order, now: int) -> Hold:
+        price = prices.current(rows.session, account.plan, order.model, now)
         hold = Hold(
             id=order.request_id,
             account_id=account.id,
@@ -197,27 +197,11 @@ class Admission:
         _check_limits(account, "this account", hold, resets_at)
         _check_limits(key, "this key", hold, resets_at)
         _check_credit(account, hold)
-        session.add(hold)
+        rows.add(hold)
         for each in (account, key):
             each.queries_held += order.queries
             each.held_micros += hold.cost_micros
         return hold
-
-
-def _lock(session: Session, account_id: str) -> Account:
-    # FOR UPDATE is PostgreSQL's; SQLite ignores it, since its whole transaction is the lock. Those who share
-    # a transaction share the lock.
-    locked: dict[str, Account] = session.info.setdefault("locked", {})
-    if account_id not in locked:
-        locked[account_id] = session.get_one(Account, account_id, with_for_update=True)
-    return locked[account_id]
-
-
-def _key(session: Session, key_id: str) -> ApiKey:
-    keys: dict[str, ApiKey] = session.info.setdefault("keys", {})
-    if key_id not in keys:
-        keys[key_id] = session.get_one(ApiKey, key_id)
-    return keys[key_id]
 
 
 def _check_limits(limited: Limited, whose: str, hold: Hold, resets_at: datetime | None) -> None:
@@ -239,9 +223,9 @@ def _check_credit(account: Account, hold: Hold) -> None:
         raise Refusal(ErrorCode.INSUFFICIENT_CREDIT, message)
 
 
-def _release(session: Session, account: Account, hold: Hold, state: str) -> None:
+def _release(rows: WorkingSet, hold: Hold, state: str) -> None:
     hold.state = state
-    for each in (account, _key(session, hold.key_id)):
+    for each in (rows.account(hold.account_id), rows.key(hold.key_id)):
         each.queries_held -= hold.images + hold.texts
         each.held_micros -= hold.cost_micros
 

@@ -1,5 +1,7 @@
 """Prices: by plan, model and kind, each from a moment on; a change never touches what was charged before."""
 
+from collections.abc import Sequence
+
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -33,17 +35,26 @@ def set_price(session: Session, plan: str, model: str, kind: Kind, micros: int, 
 
 def current(session: Session, plan: str, model: str, now: int) -> Prices:
     """The prices that hold now: the plan's, or where it names none the standard ones (published before)."""
-    known: dict[tuple[str, str, int], Prices] = session.info.setdefault("prices", {})
-    if (plan, model, now) not in known:
-        held = (
-            select(Price.plan, Price.kind, Price.micros)
-            .where(Price.plan.in_({plan, STANDARD_PLAN}), Price.model == model, Price.effective_at <= now)
+    newest = {
+        (of_plan, kind): micros
+        for of_plan, kind, since, micros in _history(session, plan, model)
+        if since <= now
+    }
+    image, text = (newest.get((plan, kind), newest[STANDARD_PLAN, kind]) for kind in ("image", "text"))
+    return Prices(image_micros=image, text_micros=text)
+
+
+def _history(session: Session, plan: str, model: str) -> Sequence[tuple[str, str, int, int]]:
+    # All of it, oldest first, read once a transaction: every order in it has a moment of its own.
+    known: dict[tuple[str, str], list[tuple[str, str, int, int]]] = session.info.setdefault("prices", {})
+    if (plan, model) not in known:
+        rows = session.execute(
+            select(Price.plan, Price.kind, Price.effective_at, Price.micros)
+            .where(Price.plan.in_({plan, STANDARD_PLAN}), Price.model == model)
             .order_by(Price.effective_at)
         )
-        newest = {(of_plan, kind): micros for of_plan, kind, micros in session.execute(held)}
-        image, text = (newest.get((plan, kind), newest[STANDARD_PLAN, kind]) for kind in ("image", "text"))
-        known[plan, model, now] = Prices(image_micros=image, text_micros=text)
-    return known[plan, model, now]
+        known[plan, model] = [(of_plan, kind, since, micros) for of_plan, kind, since, micros in rows]
+    return known[plan, model]
 
 
 def list_prices(session: Session) -> list[Price]:

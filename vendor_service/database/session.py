@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
-from sqlalchemy import Connection, create_engine, event, func, make_url, select
+from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
 from sqlalchemy.orm import Session
 
@@ -56,24 +56,33 @@ class Database:
         Raises:
             Refusal: another process kept the database locked, or it does not answer (`overloaded`).
         """
+        with self._one_writer, self._transaction(self.engine) as session:
+            yield session
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """One transaction that only reads, from one moment's state; it never waits for a writer.
+
+        Raises:
+            Refusal: the database does not answer (`overloaded`).
+        """
+        with self._transaction(self._reading) as session:
+            yield session
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.engine.dispose()
+
+    @contextmanager
+    def _transaction(self, engine: Engine) -> Iterator[Session]:
         try:
-            with self._one_writer, Session(self.engine, expire_on_commit=False) as session, session.begin():
+            with Session(engine, expire_on_commit=False) as session, session.begin():
                 yield session
         except OperationalError as error:
             if self.embedded and "database is locked" not in str(error.orig):
                 raise
             message = "the vendor's database is busy or restarting; try again"
             raise Refusal(ErrorCode.OVERLOADED, message, retry_after=1) from error
-
-    @contextmanager
-    def read(self) -> Iterator[Session]:
-        """One transaction that only reads, from one moment's state; it never waits for a writer."""
-        with Session(self._reading, expire_on_commit=False) as session, session.begin():
-            yield session
-
-    def close(self) -> None:
-        """Close every connection."""
-        self.engine.dispose()
 
 
 def take_turns(connection: Connection, what: str) -> None:

@@ -1,26 +1,32 @@
 """`GET /v1/models`: what is for sale, exactly enough to know whether two embeddings can be compared."""
 
 import asyncio
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 
 from shared.embeddings import Limits, ModelCard, ModelList
 from shared.errors import ErrorCode
+from vendor_service.accounts.auth import Authentication, Caller
 from vendor_service.billing import prices
 from vendor_service.clock import Clock
 from vendor_service.database.session import Database
-from vendor_service.database.tables import STANDARD_PLAN
+from vendor_service.database.tables import STANDARD_PLAN, Account
 from vendor_service.encoder.clip import ClipModel
 from vendor_service.errors import Refusal
 
 
-def catalogue_router(model: ClipModel, limits: Limits, database: Database, clock: Clock) -> APIRouter:
-    """The routes. They need no key: limits and the standard prices are public."""
+def catalogue_router(
+    model: ClipModel, limits: Limits, database: Database, clock: Clock, authentication: Authentication
+) -> APIRouter:
+    """The routes. Limits and the standard prices are public; who sends a key is told its account's prices."""
     router = APIRouter(prefix="/v1/models", tags=["models"])
+    anybody = Depends(authentication.welcoming())
 
-    def card() -> ModelCard:
+    def card(caller: Caller | None) -> ModelCard:
         with database.read() as session:
-            price = prices.current(session, STANDARD_PLAN, model.id, clock())
+            plan = session.get_one(Account, caller.account_id).plan if caller else STANDARD_PLAN
+            price = prices.current(session, plan, model.id, clock())
         return ModelCard(
             id=model.id,
             owned_by="tuition-vendor",
@@ -34,16 +40,16 @@ def catalogue_router(model: ClipModel, limits: Limits, database: Database, clock
         )
 
     @router.get("")
-    async def models() -> ModelList:
-        """The models that this vendor serves."""
-        return ModelList(data=[await asyncio.to_thread(card)])
+    async def models(caller: Annotated[Caller | None, anybody]) -> ModelList:
+        """The models that this vendor serves, at the caller's own prices if it sends a key."""
+        return ModelList(data=[await asyncio.to_thread(card, caller)])
 
     @router.get("/{model_id:path}")
-    async def one_model(model_id: str) -> ModelCard:
+    async def one_model(model_id: str, caller: Annotated[Caller | None, anybody]) -> ModelCard:
         """One model by its id."""
         if model_id != model.id:
             message = f"there is no model {model_id!r} here; this vendor serves {model.id!r}"
             raise Refusal(ErrorCode.MODEL_NOT_FOUND, message, param="model_id")
-        return await asyncio.to_thread(card)
+        return await asyncio.to_thread(card, caller)
 
     return router
