@@ -40,7 +40,7 @@ from client.options import (
 from shared.billing import GroupBy
 
 if TYPE_CHECKING:  # torch takes seconds to import, and most commands do not need it
-    from client.buying.budget import Selection
+    from client.buying.selection import Selection
     from client.connection import Connection
     from client.learning.student import Student
     from client.run_folder import RunConfig

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from client.buying.budget import Selection
+from client.buying.selection import Selection
 from client.errors import ClientError, UsageError
 from client.learning.recipe import Recipe
 

@@ -62,10 +62,11 @@ def print_plan(plan: Mapping[str, Any]) -> None:
     if purchase is None:
         print(f"The method {plan['method']} buys nothing.")
         return
-    needed = purchase["prompts"] + purchase["images"] - purchase["duplicates"]
+    needed = purchase["prompts"] + purchase["images"] + purchase["views"] - purchase["duplicates"]
+    views = f"{purchase['views']} further views, " if purchase["views"] else ""
     print(
         f"Needs {needed} queries ({purchase['prompts']} class prompts, {purchase['images']} images, "
-        f"{purchase['duplicates']} duplicates bought once): {purchase['cached']} are in the cache, "
+        f"{views}{purchase['duplicates']} duplicates bought once): {purchase['cached']} are in the cache, "
         f"{purchase['to_buy']} would be bought for {purchase['cost_micros']} micros."
     )
     if purchase["unaffordable"]:

@@ -1,18 +1,17 @@
 """What to buy, in which order, and when to stop."""
 
-import random
 import threading
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from client.buying.queries import Query, Spending
+from client.buying.selection import Selection, Stratum, image_order
 from shared.embeddings import Prices
-
-Stratum = tuple[str, str]
-Selection = Literal["stratified", "random"]
-
 
 NOTHING = Spending(0, 0)
 
@@ -75,16 +74,18 @@ class Plan:
     Attributes:
         prompts: class prompts needed.
         images: image queries needed, one a training image.
+        views: further image queries needed, of views of these images.
         duplicates: images whose bytes another one already has: bought once.
         cached: distinct queries that the cache answers.
         to_buy: the rest in the order of purchase, as far as the budget reaches.
         unaffordable: queries that the budget does not reach.
         cost_micros: the price of `to_buy`, in millionths of the vendor's currency unit.
-        by_stratum: how many images of each (domain, class) are in `to_buy`.
+        by_stratum: how many image queries of each (domain, class) are in `to_buy`.
     """
 
     prompts: int
     images: int
+    views: int
     duplicates: int
     cached: int
     to_buy: tuple[Query, ...]
@@ -100,6 +101,7 @@ class Plan:
         return {
             "prompts": self.prompts,
             "images": self.images,
+            "views": self.views,
             "duplicates": self.duplicates,
             "cached": self.cached,
             "to_buy": len(self.to_buy),
@@ -119,12 +121,12 @@ def plan_purchase(
     prices: Prices,
     seed: int,
     select: Selection = "stratified",
+    features: NDArray[np.float32] | None = None,
     views: Sequence[Sequence[Query]] = (),
 ) -> Plan:
     """Class prompts first; then one query an image; then further views of each, in rounds.
 
-    By the selection "stratified" the images come from each (domain, class) in turn, so that any prefix is
-    balanced; by "random", as they are drawn. Views follow the same order, the second of each image before
+    Images come in the order of `image_order`. Views follow the same order, the second of each image before
     any third. The order follows the seed and not the cache: a resumed run goes on where it stopped.
 
     Args:
@@ -136,17 +138,18 @@ def plan_purchase(
         prices: of one query of each kind.
         seed: of the order within and among strata.
         select: how images are chosen where the budget does not reach all.
+        features: of each image, shape (n, f), where the selection is by "coverage".
         views: further views, one sequence of them for each image; may be left out.
     """
-    turns = _in_turns(strata, seed) if select == "stratified" else _at_random(len(images), seed)
     rounds = [images, *zip(*views, strict=True)]
-    order = list(dict.fromkeys([*prompts, *(each[turn] for each in rounds for turn in turns)]))
+    order = purchase_order(prompts, rounds, strata, seed=seed, select=select, features=features)
     wanted = [query for query in order if query not in cached]
     to_buy = affordable(wanted, budget, prices)
     stratum_of = {query: stratum for each in rounds for query, stratum in zip(each, strata, strict=True)}
     return Plan(
         prompts=len(prompts),
         images=len(images),
+        views=sum(map(len, views)),
         duplicates=len(prompts) + sum(map(len, rounds)) - len(order),
         cached=len(order) - len(wanted),
         to_buy=tuple(to_buy),
@@ -156,6 +159,20 @@ def plan_purchase(
     )
 
 
+def purchase_order(
+    prompts: Sequence[Query],
+    rounds: Sequence[Sequence[Query]],
+    strata: Sequence[Stratum],
+    *,
+    seed: int,
+    select: Selection,
+    features: NDArray[np.float32] | None = None,
+) -> list[Query]:
+    """Every distinct query in the order of purchase: prompts, then rounds of one query an image each."""
+    turns = image_order(select, strata, seed, features)
+    return list(dict.fromkeys([*prompts, *(each[turn] for each in rounds for turn in turns)]))
+
+
 def affordable(wanted: Sequence[Query], budget: Budget, prices: Prices) -> Sequence[Query]:
     """The longest prefix that the budget allows."""
     trial = Budget(budget.queries, budget.max_spend_micros, spent=budget.spent)
@@ -163,20 +180,3 @@ def affordable(wanted: Sequence[Query], budget: Budget, prices: Prices) -> Seque
         if not trial.reserve(price([query], prices)):
             return wanted[:count]
     return wanted
-
-
-def _in_turns(strata: Sequence[Stratum], seed: int) -> list[int]:
-    """Positions in rounds: one of every stratum, then a second one of each that has it, and so on."""
-    rng = random.Random(f"purchase:{seed}")
-    members: dict[Stratum, list[int]] = {}
-    for position, stratum in enumerate(strata):
-        members.setdefault(stratum, []).append(position)
-    names = sorted(members)
-    rng.shuffle(names)
-    queues = [rng.sample(members[name], len(members[name])) for name in names]
-    rounds = max(map(len, queues), default=0)
-    return [queue[turn] for turn in range(rounds) for queue in queues if turn < len(queue)]
-
-
-def _at_random(count: int, seed: int) -> list[int]:
-    return random.Random(f"purchase:{seed}").sample(range(count), count)

@@ -9,11 +9,12 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from client.buying.budget import Budget, Plan, Selection, Stratum, affordable, plan_purchase, price
+from client.buying.budget import Budget, Plan, affordable, plan_purchase, price
 from client.buying.cache import EmbeddingCache
 from client.buying.protocols import Vendor
 from client.buying.purchase import Buying, Progress, Purchase
 from client.buying.queries import Query, Spending
+from client.buying.selection import Selection, Stratum
 from client.errors import VendorError
 from shared.billing import Quote
 from shared.embeddings import ModelCard
@@ -81,9 +82,10 @@ class Teacher:
         *,
         seed: int,
         select: Selection = "stratified",
+        features: NDArray[np.float32] | None = None,
         views: Sequence[Sequence[Query]] = (),
     ) -> Plan:
-        """What to buy of these, given what the cache has and the budget allows."""
+        """What to buy of these, given what the cache has and the budget allows; see `plan_purchase`."""
         return plan_purchase(
             prompts,
             images,
@@ -93,6 +95,7 @@ class Teacher:
             prices=self.model.prices,
             seed=seed,
             select=select,
+            features=features,
             views=views,
         )
 

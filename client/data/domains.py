@@ -6,10 +6,11 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from client.data.images import SUFFIXES, UnreadableImage, decode, read_image
+from client.data.views import ORIGINAL, View
 from client.errors import DataError
 
 # What tells one variant of a drawing from another in icon names ("bell", "bell-filled", "bell-small").
@@ -26,9 +27,9 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Example:
-    """One labelled image that was read whole and decodes.
+    """One labelled image that was read whole and decodes, or a further view of one.
 
-    `digest` is the SHA-256 (hex) of the file's bytes; `drawing` names what it shares with variants of itself.
+    `digest` is the SHA-256 (hex) of `content()`; `drawing` names what it shares with variants of itself.
     """
 
     path: Path
@@ -36,6 +37,20 @@ class Example:
     label: int
     digest: str
     drawing: str
+    view: View = ORIGINAL
+
+    def content(self) -> bytes:
+        """The bytes of the file or, of a further view, its lossless encoding.
+
+        Raises:
+            UnreadableImage: the file has changed since it was read, and is no longer an image.
+        """
+        return self.view.encode(read_image(self.path))
+
+    def seen_as(self, view: View) -> "Example":
+        """A further view of this image, with a digest of its own."""
+        digest = hashlib.sha256(view.encode(read_image(self.path))).hexdigest()
+        return replace(self, digest=digest, view=view)
 
 
 @dataclass(frozen=True)

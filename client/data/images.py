@@ -16,7 +16,7 @@ MAX_PIXELS = 50_000_000
 Pixels = NDArray[np.uint8]
 
 
-class UnreadableImage(Exception):
+class UnreadableImage(ValueError):
     """The bytes are not a whole PNG, JPEG or WebP image within the limits; the message says why."""
 
 

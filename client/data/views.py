@@ -78,6 +78,9 @@ class View:
         return file.getvalue()
 
 
+ORIGINAL = View(0)
+
+
 def _in_pixels(box: Sequence[float], size: tuple[int, int]) -> tuple[int, int, int, int]:
     """A box of shares in whole pixels, at least one each way."""
     width, height = size

@@ -146,6 +146,7 @@ def test_further_views_come_after_every_image_and_round_by_round() -> None:
     assert first == second == third
     assert [query.name[1:] for query in plan.to_buy[8:]] == [" view 1"] * 6 + [" view 2"] * 6
     assert plan.by_stratum == {("a", "x"): 9, ("a", "y"): 9}
+    assert (plan.images, plan.views, plan.cost_micros) == (6, 12, 2 * 20 + 18 * 100)
 
 
 def test_duplicates_are_bought_once() -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from client.data.images import decode
+from client.data.domains import Example
+from client.data.images import UnreadableImage, decode
 from client.data.views import View
 
 
@@ -62,3 +64,16 @@ def test_a_crop_keeps_most_of_the_image(index: int, digest: str) -> None:
     assert 0 <= top < bottom <= 1 + 1e-9
     assert (right - left) * (bottom - top) >= 0.7 - 1e-9
     assert all(0.7 <= factor <= 1.3 for factor in (view.brightness, view.contrast, view.saturation))
+
+
+def test_a_view_of_an_example_is_an_example_with_bytes_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "cat.png"
+    path.write_bytes(_file(64, 48))
+    original = Example(path, "photo", 0, hashlib.sha256(path.read_bytes()).hexdigest(), "cat")
+    assert original.content() == path.read_bytes()
+    view = original.seen_as(View.of(original.digest, 2))
+    assert hashlib.sha256(view.content()).hexdigest() == view.digest != original.digest
+    assert (view.label, view.domain, view.drawing) == (0, "photo", "cat")
+    path.write_text("something else")
+    with pytest.raises(UnreadableImage):
+        view.content()
