@@ -15,7 +15,8 @@ from PIL import Image
 from client.buying.cache import EmbeddingCache
 from client.buying.queries import Query
 from client.buying.teacher import Teacher
-from client.buying.vendor_api import VendorClient, embed_body
+from client.buying.vendor_api import VendorClient
+from client.buying.wire import ACCEPT, embed_form
 from shared.embeddings import ModelCard
 from tests.vendor_process import VendorProcess
 
@@ -58,14 +59,15 @@ def _load(url: str, api_key: str, queries: list[Query], lanes: int) -> float:
     with VendorClient(url, api_key) as client:
         model: ModelCard = client.model()
     packs = [queries[start : start + PACK] for start in range(0, len(queries), PACK)]
-    bodies = [embed_body([(query, query.content()) for query in pack], model.id) for pack in packs]
+    forms = [embed_form([(query, query.content()) for query in pack], model.id) for pack in packs]
     turns = count()
-    headers = {"authorization": f"Bearer {api_key}", "content-type": "application/json"}
+    headers = {"authorization": f"Bearer {api_key}", "accept": ACCEPT}
 
     def send() -> None:
         with httpx.Client(base_url=url, headers=headers, timeout=120) as http:
-            while (turn := next(turns)) < len(bodies):
-                http.post("/embed", content=bodies[turn]).raise_for_status()
+            while (turn := next(turns)) < len(forms):
+                content_type = {"content-type": forms[turn].content_type}
+                http.post("/embed", content=forms[turn].body, headers=content_type).raise_for_status()
 
     threads = [threading.Thread(target=send) for _ in range(lanes)]
     started = time.perf_counter()

@@ -282,15 +282,17 @@ def embed(
 
 
 @app.command()
-def models(vendor: VendorOption = DEFAULT_VENDOR, as_json: JsonOption = False) -> None:
-    """List the models that the vendor sells, with prices and fingerprints.
+def models(
+    vendor: VendorOption = DEFAULT_VENDOR, api_key_file: KeyFileOption = None, as_json: JsonOption = False
+) -> None:
+    """List the models that the vendor sells, with fingerprints and with the prices that this account pays.
 
     Example: client models --vendor http://127.0.0.1:8000
     """
-    from client.buying.vendor_api import VendorClient
+    from client.connection import Connection
     from client.tables import print_models
 
-    with VendorClient(vendor, None) as client:
+    with Connection(vendor, api_key_file, None, Display()).vendor() as client:
         cards = client.models()
     if as_json:
         print_json([card.model_dump(mode="json") for card in cards])

@@ -12,7 +12,7 @@ from client.buying.cache import EmbeddingCache
 from client.buying.teacher import Teacher
 from client.buying.vendor_api import VendorClient
 from client.display import Display
-from client.errors import UsageError, VendorUnreachable
+from client.errors import KeyRefused, UsageError, VendorUnreachable
 from client.run_folder import RunFolder
 from shared.embeddings import ModelCard
 
@@ -61,15 +61,16 @@ class Connection:
     ) -> Iterator[Teacher]:
         """The teacher of a run.
 
-        A `run` that has bought goes on without a vendor that is away, if the cache has what it needs.
+        A `run` that has bought goes on without a vendor that is away, or that no longer knows its key, if the
+        cache has what it needs.
         """
         with self.vendor() as client, self.cache() as cache:
             try:
                 model = client.model()
-            except VendorUnreachable:
+            except (VendorUnreachable, KeyRefused) as error:
                 if run is None or not run.purchase.exists():
                     raise
-                self.display.note(f"No vendor answers at {self.vendor_url}; going on with what was bought.")
+                self.display.note(f"{error} Going on with what was bought.")
                 model = ModelCard.model_validate(run.read(run.plan)["model"])
             yield Teacher(
                 client,

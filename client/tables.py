@@ -81,7 +81,7 @@ def print_plan(plan: Mapping[str, Any]) -> None:
 def _print_outlook(outlook: Mapping[str, Any]) -> None:
     quote = outlook["quote"]
     if quote is None:
-        print("The vendor gave no estimate to this key, so that is its standard price.")
+        print("Without a key, that is the vendor's standard price.")
     elif not quote["fits_money"]:
         print("The account's spend limit or credit does not suffice: buying will stop there.")
     if quote is not None and quote["quota_left"] is not None:

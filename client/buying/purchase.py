@@ -28,8 +28,8 @@ from shared.embeddings import ModelCard
 PACK_SIZE = 32
 # With this and the requests in flight, memory is bounded whatever the images; one larger image goes alone.
 PACK_BYTES = 4 * 2**20
-# The JSON around a query in a request, generously.
-_OVERHEAD = 64
+# What surrounds a query in a request, generously.
+_OVERHEAD = 160
 # After Ctrl-C, requests in flight have this many seconds to be answered; what is not stays noted as pending.
 _GRACE = 2.0
 # Seconds between looks at what another run is buying.
@@ -346,5 +346,5 @@ def pack_of(run_id: str, fingerprint: str, queries: tuple[Query, ...]) -> Pack:
 
 
 def _size_on_the_wire(query: Query, content: bytes) -> int:
-    """Bytes in the JSON of a request or some more: an image in base64, a text with every byte escaped."""
+    """At least the bytes in a request, whatever the protocol: in JSON a text may have every byte escaped."""
     return _OVERHEAD + (len(content) * 6 if query.kind == "text" else (len(content) + 2) // 3 * 4)

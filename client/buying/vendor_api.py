@@ -1,7 +1,5 @@
 """A Tuition vendor over HTTP: what a customer may ask, and the vendor's errors as the client's."""
 
-import base64
-import json
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Self
@@ -13,6 +11,7 @@ from client.buying import sender
 from client.buying.protocols import Answer
 from client.buying.queries import Query
 from client.buying.sender import Sender, parse
+from client.buying.wire import ACCEPT, embed_form, read_answer
 from client.errors import (
     ClientError,
     FingerprintChanged,
@@ -33,8 +32,7 @@ from shared.billing import (
     Quote,
     UsageReport,
 )
-from shared.embeddings import EmbedResponse, ModelCard, ModelList, Prices, Usage
-from shared.encoding import from_wire
+from shared.embeddings import ModelCard, ModelList
 from shared.errors import ErrorBody, ErrorCode, ErrorDetail
 from shared.keys import KeyInfo, KeyList, NewSecret
 
@@ -85,13 +83,11 @@ class VendorClient:
         self._sender.stop()
 
     def models(self) -> list[ModelCard]:
-        """The models for sale, at their standard prices. Needs no key."""
+        """The models for sale, at the prices of the key's account; without a key, at the standard ones."""
         return parse(ModelList, self._sender.send("GET", "/v1/models")).data
 
     def model(self, name: str | None = None) -> ModelCard:
         """One model, by name or, where only one is for sale, without.
-
-        Its prices are those of the key's account; without a key that is known here, the standard ones.
 
         Raises:
             VendorError: there is none of that name, or several and no name.
@@ -100,7 +96,7 @@ class VendorClient:
         chosen = [card for card in cards if name in (None, card.id)]
         if len(chosen) != 1:
             raise VendorError(f"{self.url} sells {', '.join(card.id for card in cards)}; name one of them.")
-        return chosen[0].model_copy(update={"prices": self._prices(chosen[0].prices)})
+        return chosen[0]
 
     def account(self) -> AccountStatus:
         """Quota, limits and spending of the key's account."""
@@ -174,8 +170,10 @@ class VendorClient:
             FingerprintChanged, KeyRefused, PriceRaised, QuotaExhausted, RequestTooLarge, VendorUnreachable,
             VendorError.
         """
+        form = embed_form(queries, model.id)
         headers = {
-            "content-type": "application/json",
+            "accept": ACCEPT,
+            "content-type": form.content_type,
             "idempotency-key": idempotency_key,
             "x-expect-fingerprint": model.fingerprint,
         }
@@ -184,65 +182,18 @@ class VendorClient:
         response = self._sender.send(
             "POST",
             "/embed",
-            content=embed_body(queries, model.id),
+            content=form.body,
             headers=headers,
             patience=sender.PATIENCE,
             on_push_back=on_push_back,
         )
-        return _answer(parse(EmbedResponse, response), [query for query, _ in queries], model)
-
-    def _prices(self, standard: Prices) -> Prices:
-        """What one query of each kind costs the key's account, as the vendor estimates it."""
-        if self.key_id is None:
-            return standard
-        try:
-            image, text = self.estimate(images=1), self.estimate(texts=1)
-        except KeyRefused:  # a plan can be made all the same
-            return standard
-        return Prices(image_micros=image.cost_micros, text_micros=text.cost_micros)
+        return read_answer(response, [query for query, _ in queries], model)
 
 
 def _key_id(api_key: str | None) -> str | None:
     """The public half of a key, `tk_<id>_<secret>`."""
     parts = (api_key or "").split("_")
     return parts[1] if len(parts) == 3 else None
-
-
-def embed_body(queries: Sequence[tuple[Query, bytes]], model: str) -> bytes:
-    """The JSON body of an embed request; the same queries always give the same bytes."""
-    inputs = [
-        {"text": content.decode()}
-        if query.kind == "text"
-        else {"image": base64.b64encode(content).decode("ascii")}
-        for query, content in queries
-    ]
-    body = {"model": model, "inputs": inputs, "encoding": "base64", "on_error": "skip"}
-    return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
-
-
-def _answer(response: EmbedResponse, queries: list[Query], model: ModelCard) -> Answer:
-    if response.model_fingerprint != model.fingerprint:
-        raise FingerprintChanged(
-            f"The vendor answered by {response.model_fingerprint}, not by {model.fingerprint}.{_MODEL}"
-        )
-    try:
-        vectors = {queries[e.index]: from_wire(e.embedding, response.dimensions) for e in response.data}
-        refused = {queries[error.index]: error.message for error in response.errors}
-    except (IndexError, ValueError) as error:
-        raise VendorError(f"The vendor's answer {response.id} makes no sense: {error}.") from error
-    if vectors.keys() & refused.keys() or vectors.keys() | refused.keys() != set(queries):
-        raise VendorError(f"The vendor's answer {response.id} does not match what was asked.")
-    usage = response.usage
-    if response.replayed and not usage.billed_queries:
-        # Free now because it was paid for then; the receipt that was lost said so.
-        images, texts = (sum(query.kind == kind for query in vectors) for kind in ("image", "text"))
-        cost = model.prices.cost_micros(images=images, texts=texts)
-        usage = Usage(images=images, texts=texts, billed_queries=images + texts, cost_micros=cost)
-    if not usage.images + usage.texts == usage.billed_queries == len(vectors) or usage.cost_micros < 0:
-        raise VendorError(
-            f"The vendor answered {len(vectors)} queries in {response.id} and billed {usage.billed_queries}."
-        )
-    return Answer(vectors, refused, usage, response.id)
 
 
 def _as_error(response: httpx.Response, url: str) -> ClientError:

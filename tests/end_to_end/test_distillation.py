@@ -125,10 +125,12 @@ def test_an_interrupted_run_ends_in_the_same_student(client: Command, vendor_pro
 def test_a_finished_run_is_not_trained_again_and_needs_no_vendor(client: Command) -> None:
     client(*_distill())
     trained = (client.folder / "run" / "student.safetensors").stat().st_mtime_ns
-    client.url = "http://127.0.0.1:9"
+    url, client.url = client.url, "http://127.0.0.1:9"
     shown = client(*_distill())
     assert "trained already" in shown.stderr
-    assert "going on with what was bought" in shown.stderr
+    assert "Going on with what was bought" in shown.stderr
+    client.url, client.api_key = url, "tk_0123456789abcdef_" + "0" * 48  # revoked meanwhile
+    assert "Going on with what was bought" in client(*_distill()).stderr
     assert (client.folder / "run" / "student.safetensors").stat().st_mtime_ns == trained
 
 

@@ -193,8 +193,10 @@ def test_a_plan_says_what_the_quota_leaves_and_how_long_it_takes(
     assert f"it takes {plan['purchase']['to_buy'] / 3:.0f} s" in shown
     capped = json.loads(client(*command, "--json", "--max-spend", "360", "--select", "random").stdout)
     assert (capped["purchase"]["to_buy"], capped["purchase"]["cost_micros"]) == (6, 360)
-    client.api_key = "tk_wrong"
+    client.api_key = ""
     assert json.loads(client(*command, "--json").stdout)["outlook"]["quote"] is None
     assert "standard price" in client(*command).stdout
+    client.api_key = "tk_wrong"
+    assert "TUITION_API_KEY" in client(*command, code=1).stderr
     client.api_key = vendor_process.create_key(credit_micros=99)
     assert "credit does not suffice" in client(*command).stdout

@@ -171,4 +171,4 @@ def test_a_cache_that_cannot_be_written_stops_the_run_before_it_pays(shop: Shop)
     with pytest.raises(CacheError, match="may it be written"):
         shop.teacher().buy(_texts(64))
     assert shop.vendor.charged == 0
-    assert not shop.vendor.bodies
+    assert not shop.vendor.sizes
