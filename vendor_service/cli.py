@@ -1,5 +1,6 @@
 """`vendor`: the operator's command line. Every command parses, calls one function, and prints."""
 
+import logging
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -85,6 +86,7 @@ def serve(
     from vendor_service.server import serve as run
 
     configure_logging(as_json=settings.log_format == "json")
+    _tell(settings)
     application = create_app(settings)
     served = application.state.model
 
@@ -96,6 +98,13 @@ def serve(
     with log:
         interrupted = run(application, settings.host, settings.port, announce)
     raise typer.Exit(130 if interrupted else 0)
+
+
+def _tell(settings: Settings) -> None:
+    log = logging.getLogger(__name__)
+    log.info("settings", extra={"fields": settings.shown()})
+    for name in settings.unknown():
+        log.warning("%s is set, but is not a setting of this version", name)
 
 
 @app.command()

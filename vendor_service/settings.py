@@ -1,12 +1,27 @@
-"""What an operator may set: by an option, by `VENDOR_*` in the environment, or by the same in `.env`."""
+"""What an operator may set: by an option, by `VENDOR_*` in the environment, or by the same in `.env`.
 
+`VENDOR_*_FILE` names a file that holds the value, as secrets are mounted.
+"""
+
+import os
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 
 from vendor_service.errors import UsageError
+
+_LARGEST_SECRET = 65_536  # bytes
 
 DtypeChoice = Literal["auto", "float32", "bfloat16"]
 LogFormat = Literal["text", "json"]
@@ -46,16 +61,71 @@ class Settings(BaseSettings):
     request_timeout_seconds: Annotated[int, Field(ge=1)] = 120
 
     @classmethod
-    def read(cls, **options: object) -> Self:
+    def read(cls, **options: Any) -> Self:  # noqa: ANN401 - each setting has a type of its own
         """Take the options that were given, and the environment or the defaults for those that are `None`.
 
         Raises:
             UsageError: a value is not what its setting allows; the message names it.
         """
         try:
-            return cls.model_validate({name: value for name, value in options.items() if value is not None})
+            return cls(**{name: value for name, value in options.items() if value is not None})
         except ValidationError as error:
             problems = "; ".join(
-                f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()
+                f"{name} ({_variable(str(name))}): {problem['msg']}"
+                for problem in error.errors()
+                for name in problem["loc"][:1]
             )
-            raise UsageError(f"the settings are not valid ({problems})") from error
+            raise UsageError(f"the settings are not valid: {problems}") from error
+        except SettingsError as error:
+            raise UsageError(str(error.__cause__ or error)) from error
+
+    def shown(self) -> dict[str, object]:
+        """The settings as they may be logged: a password in the database's URL is not."""
+        return self.model_dump(mode="json") | {"database_url": _without_password(self.database_url)}
+
+    @classmethod
+    def unknown(cls) -> list[str]:
+        """Variables of the environment that look like settings and are none."""
+        known = {_variable(name) for name in cls.model_fields}
+        prefix = _variable("")
+        return sorted(
+            name for name in os.environ if name.startswith(prefix) and name.removesuffix("_FILE") not in known
+        )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the base class passes it
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Options first, then the environment, the files that it names, and `.env`."""
+        return init_settings, env_settings, _FilesSource(settings_cls), dotenv_settings
+
+
+class _FilesSource(EnvSettingsSource):
+    """Reads `VENDOR_X` from the file that `VENDOR_X_FILE` names, where that is set."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        _, key, is_complex = super().get_field_value(field, field_name)
+        named = self.env_vars.get(f"{self.env_prefix}{field_name}_file".lower())
+        if not named:
+            return None, key, is_complex
+        try:
+            with Path(named).open(encoding="utf-8") as file:
+                return file.read(_LARGEST_SECRET).strip(), key, is_complex
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"{_variable(field_name)}_FILE cannot be read: {error}") from error
+
+
+def _variable(name: str) -> str:
+    return f"{Settings.model_config['env_prefix']}{name}".upper()
+
+
+def _without_password(url: str) -> str:
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except ArgumentError:
+        return "(not a database URL)"
