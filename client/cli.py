@@ -22,7 +22,6 @@ from client.options import (
     JsonOption,
     KeyFileOption,
     MaxSpendOption,
-    MethodName,
     MethodOption,
     RecipeName,
     RecipeOption,
@@ -32,6 +31,7 @@ from client.options import (
     SizeOption,
     StepsOption,
     StudentOption,
+    StudentWeightsOption,
     TargetOption,
     VendorOption,
     YesOption,
@@ -73,6 +73,7 @@ def distill(
     ] = None,
     method: MethodOption = "vl2v-adip",
     student: StudentOption = DEFAULT_STUDENT,
+    student_weights: StudentWeightsOption = None,
     image_size: SizeOption = None,
     recipe: RecipeOption = "default",
     steps: StepsOption = None,
@@ -98,8 +99,11 @@ def distill(
     from client.run_folder import RunFolder, default_run_path
     from client.tables import print_summary
 
-    config = _config(data, target_domain, method, student, image_size, recipe, steps, seed, select)
-    if budget is None and method != "erm" and not dry_run:
+    config = _config(
+        data, target_domain, method, student, student_weights, image_size, recipe, steps, seed, select
+    )
+    buys = _buys(config)
+    if budget is None and buys and not dry_run:
         raise UsageError(
             "Say how many queries may be paid for: --budget N. `client plan` shows how many it takes."
         )
@@ -112,9 +116,9 @@ def distill(
     run = RunFolder(out or default_run_path(config))
     run_id = run.begin(config)
     teacher_or_none = (
-        nullcontext()
-        if method == "erm"
-        else connection.teacher(run_id=run_id, budget=budget, max_spend_micros=max_spend, run=run)
+        connection.teacher(run_id=run_id, budget=budget, max_spend_micros=max_spend, run=run)
+        if buys
+        else nullcontext()
     )
     approve = asking(yes=yes, max_spend_micros=max_spend)
     with teacher_or_none as teacher:
@@ -134,6 +138,7 @@ def plan(
     select: SelectOption = "stratified",
     method: MethodOption = "vl2v-adip",
     student: StudentOption = DEFAULT_STUDENT,
+    student_weights: StudentWeightsOption = None,
     image_size: SizeOption = None,
     recipe: RecipeOption = "default",
     steps: StepsOption = None,
@@ -149,7 +154,9 @@ def plan(
     """
     from client.connection import Connection
 
-    config = _config(data, target_domain, method, student, image_size, recipe, steps, seed, select)
+    config = _config(
+        data, target_domain, method, student, student_weights, image_size, recipe, steps, seed, select
+    )
     connection = Connection(vendor, api_key_file, cache, Display())
     _show_plan(config, connection, budget, max_spend, as_json=as_json)
 
@@ -301,6 +308,24 @@ def models(
 
 
 @app.command()
+def methods(as_json: JsonOption = False) -> None:
+    """List the methods of training, and what each asks the vendor.
+
+    Example: client methods
+    """
+    from client.learning.methods import METHODS
+    from client.tables import print_table
+
+    if as_json:
+        print_json(
+            [{"method": m.name, "asks": sorted(m.asks), "summary": m.summary} for m in METHODS.values()]
+        )
+    else:
+        rows = [(m.name, " and ".join(sorted(m.asks)) or "nothing", m.summary) for m in METHODS.values()]
+        print_table(("method", "asks the vendor about", "how"), rows, words=3)
+
+
+@app.command()
 def usage(
     group_by: Annotated[GroupBy, typer.Option("--group-by", help="What a row sums up.")] = "day",
     reconcile: Annotated[
@@ -356,19 +381,22 @@ def _reconcile(connection: "Connection", *, as_json: bool) -> None:
 def _config(
     data: Path,
     target_domain: str,
-    method: MethodName,
+    method: str,
     student: str,
+    student_weights: Path | None,
     image_size: int | None,
     recipe: RecipeName,
     steps: int | None,
     seed: int,
     select: "Selection",
 ) -> "RunConfig":
+    from client.learning.backbones import native_image_size
+    from client.learning.methods import parse_method
     from client.learning.recipe import RECIPES
-    from client.learning.student import native_image_size
     from client.run_folder import RunConfig
 
-    native = native_image_size(student)  # asked in any case: it refuses a name that timm does not know
+    native = native_image_size(student)  # asked in any case: it refuses a name that nobody knows
+    _, chosen = parse_method(method, RECIPES[recipe].with_steps(steps))
     return RunConfig(
         data=str(data.resolve()),
         target_domain=target_domain,
@@ -377,8 +405,15 @@ def _config(
         image_size=image_size or native,
         seed=seed,
         select=select,
-        recipe=RECIPES[recipe].with_steps(steps),
+        recipe=chosen,
+        student_weights=None if student_weights is None else str(student_weights.resolve()),
     )
+
+
+def _buys(config: "RunConfig") -> bool:
+    from client.learning.methods import parse_method
+
+    return parse_method(config.method, config.recipe)[0].buys
 
 
 def _show_plan(
@@ -389,14 +424,14 @@ def _show_plan(
     *,
     as_json: bool,
 ) -> None:
-    from client.sources import describe_outlook, describe_plan, plan_of, read_sources
+    from client.sources import describe_outlook, describe_plan, plan_of, questions, read_sources
     from client.tables import print_plan
 
     sources = read_sources(config, connection.display)
     described = describe_plan(config, sources, None, None)
-    if config.method != "erm":
+    if _buys(config):
         with connection.teacher(run_id="plan", budget=budget, max_spend_micros=max_spend) as teacher:
-            purchase = plan_of(config, sources, teacher)
+            purchase = plan_of(config, questions(config, sources), teacher)
             described = describe_plan(config, sources, teacher.model, purchase)
             described["outlook"] = describe_outlook(teacher.outlook(purchase.to_buy))
     for file in described["skipped"]:

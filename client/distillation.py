@@ -1,31 +1,28 @@
 """The run: plan, buy, align, distill, evaluate. A stage whose artefact exists is skipped."""
 
+import copy
 import hashlib
 import json
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from client.buying.budget import Plan
 from client.buying.teacher import Teacher
-from client.data.domains import ImageFolder, Skipped, relative
+from client.data.domains import ImageFolder
 from client.data.images import PixelStore
 from client.display import Display
-from client.errors import BudgetExhausted, ClientError, DataError, FingerprintChanged
+from client.errors import ClientError, DataError
 from client.learning.averaging import Kept
-from client.learning.losses import teacher_targets
-from client.learning.methods import METHODS, Method
+from client.learning.backbones import load_backbone
+from client.learning.methods import parse_method
 from client.learning.stages import TrainingSet, align, align_features, class_scores, distill
 from client.learning.student import (
     Student,
     build_student,
-    load_backbone,
     load_metadata,
     load_student,
     load_tensors,
@@ -33,23 +30,15 @@ from client.learning.student import (
     save_tensors,
 )
 from client.learning.training import Checkpoint, Progress
+from client.lesson import Lesson, Preparation
 from client.results.evaluation import DomainAccuracy, Evaluation, accuracy_by_domain
 from client.results.report import render_model_card, render_report
 from client.run_folder import RunConfig, RunFolder
-from client.sources import Sources, describe_plan, plan_of, read_sources
+from client.sources import Sources, mention, read_sources
 
 # Decoded images are kept this much larger than the student's side, so that a random crop is rarely enlarged.
 _STORED_SIDE = 256 / 224
 _LOG_EVERY = 20
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """What the student learns from: targets of the training set, and the text head it predicts by."""
-
-    targets: Tensor
-    text_head: Tensor | None
-    outputs: int
 
 
 class Distillation:
@@ -77,11 +66,10 @@ class Distillation:
         """
         self._config = config
         self._run = run
-        self._teacher = teacher
         self._display = display
         self._device = torch.device(device)
-        self._approve = approve
-        self._method: Method = METHODS[config.method]
+        self._method, _ = parse_method(config.method, config.recipe)
+        self._preparation = Preparation(config, self._method, run, teacher, display, approve=approve)
 
     def execute(self) -> dict[str, Any]:
         """Run every stage that has not been run, and return the summary.
@@ -89,88 +77,17 @@ class Distillation:
         Raises:
             ClientError: see client/errors.py; what was bought and trained so far is kept.
         """
-        sources = read_sources(self._config, self._display)
-        self._mention(sources.skipped, sources.folder.root)
+        config = self._config
+        sources = read_sources(config, self._display)
+        mention(sources.skipped, sources.folder.root, self._display)
         # Before anything is bought, so that weights that cannot be had cost nothing.
-        backbone = load_backbone(self._config.student, image_size=self._config.image_size)
-        lesson = (
-            self._learn_from_teacher(sources) if self._method.uses_teacher else self._labels_only(sources)
-        )
+        weights = None if config.student_weights is None else Path(config.student_weights)
+        backbone = load_backbone(config.student, image_size=config.image_size, weights=weights)
+        lesson = self._preparation.lesson(sources)
         data = self._training_set(sources, lesson)
-        stamp = self._stamp(sources, lesson)
+        stamp = self._stamp(sources, lesson, weights)
         student = self._train(backbone, sources, lesson, data, stamp)
         return self._evaluate(student, sources, data)
-
-    # -- buy
-
-    def _learn_from_teacher(self, sources: Sources) -> Lesson:
-        assert self._teacher is not None
-        plan = self._buy(sources)
-        texts, known = self._teacher.lookup(sources.prompts)
-        if not known.all():
-            missing = [query.name for query, ok in zip(sources.prompts, known, strict=True) if not ok]
-            raise BudgetExhausted(
-                f"{len(missing)} of the {len(known)} class prompts were not bought (e.g. {missing[0]!r}), "
-                "and a student cannot name its classes without them. They come first: start again with a "
-                f"--budget of at least {len(known)}. What was bought is kept."
-            )
-        text_head = torch.from_numpy(texts)
-        labels = torch.tensor(sources.labels)
-        images = torch.zeros(len(sources.examples), text_head.shape[1])
-        bought = torch.zeros(len(sources.examples), dtype=torch.bool)
-        vectors, have = self._teacher.lookup(sources.images)
-        images[sources.train] = torch.from_numpy(vectors)
-        bought[sources.train] = torch.from_numpy(have)
-        if not have.all():
-            why = "the budget ended" if plan.unaffordable else "the vendor refused them"
-            self._display.note(
-                f"{int((~have).sum())} of {len(have)} training images have no teacher embedding ({why}); "
-                "they learn from their class prompt alone."
-            )
-        targets = teacher_targets(
-            images, bought, text_head[labels], image_weight=self._config.recipe.image_weight
-        )
-        return Lesson(targets, text_head, outputs=text_head.shape[1])
-
-    def _buy(self, sources: Sources) -> Plan:
-        """Buy what the plan names; `purchase.json` says what came of it, also when buying stopped early."""
-        run, teacher = self._run, self._teacher
-        assert teacher is not None
-        paid_before = teacher.spending.queries
-        plan = plan_of(self._config, sources, teacher)
-        if not run.plan.exists():
-            run.write(run.plan, describe_plan(self._config, sources, teacher.model, plan))
-        began_with = run.read(run.plan)["model"]["fingerprint"]
-        if began_with != teacher.model.fingerprint:
-            raise FingerprintChanged(
-                f"This run began with the model {began_with}; the vendor now serves "
-                f"{teacher.model.fingerprint}, and their embeddings do not mix. What was bought is kept. "
-                f"A new run, with another --out, would buy {len(plan.to_buy)} queries for "
-                f"{plan.cost_micros} micros."
-            )
-        self._approve(plan.cost_micros)
-        with self._timed("buy"), self._display.track("Buying", len(plan.to_buy)) as advance:
-            purchase = teacher.buy(plan.to_buy, lambda progress: advance(progress.done, progress.words))
-        refused = [Skipped(Path(query.name), reason) for query, reason in purchase.refused.items()]
-        self._mention(refused, sources.folder.root)
-        spending = teacher.spending
-        run.write(
-            run.purchase,
-            {
-                "queries_bought": spending.queries,
-                "queries_cached": plan.cached - paid_before,
-                "cost_micros": spending.cost_micros,
-                "refused": [
-                    {"name": query.name, "reason": reason} for query, reason in purchase.refused.items()
-                ],
-            },
-        )
-        return plan
-
-    def _labels_only(self, sources: Sources) -> Lesson:
-        self._run.write(self._run.plan, describe_plan(self._config, sources, None, None))
-        labels = torch.tensor(sources.labels)
-        return Lesson(labels, None, outputs=len(sources.folder.classes))
 
     # -- train
 
@@ -185,11 +102,13 @@ class Distillation:
             holdout=sources.holdout,
         )
 
-    def _stamp(self, sources: Sources, lesson: Lesson) -> str:
+    def _stamp(self, sources: Sources, lesson: Lesson, weights: Path | None) -> str:
         """A digest of everything that training depends on: an artefact with another stamp is made anew."""
         digest = hashlib.sha256(json.dumps(asdict(self._config), sort_keys=True).encode())
         digest.update("".join(example.digest for example in sources.examples).encode())
         digest.update(lesson.targets.numpy().tobytes())
+        if weights is not None:
+            digest.update(hashlib.sha256(weights.read_bytes()).digest())
         return digest.hexdigest()
 
     def _train(
@@ -201,14 +120,19 @@ class Distillation:
             return load_student(run.student)[0].to(self._device)
         torch.manual_seed(config.seed)
         student = build_student(
-            backbone, outputs=lesson.outputs, text_head=lesson.text_head, image_size=config.image_size
+            backbone,
+            outputs=lesson.outputs,
+            text_head=lesson.text_head,
+            image_size=config.image_size,
+            own_projector=self._method.projector == "own",
         ).to(self._device)
-        if self._method.aligns:
-            self._align(student, data, stamp)
-        kept = self._distill(student, data, stamp)
+        self._display.note(f"Student: {config.student} at {config.image_size} px, {student.size.described}.")
+        if self._method.teacher == "twin":
+            data = replace(data, twin=copy.deepcopy(student).eval())
+        first, last = self._run_stages(student, data, stamp)
         metadata = {
             "stamp": stamp,
-            "steps_kept": json.dumps([kept.first, kept.last]),
+            "steps_kept": json.dumps([first, last]),
             "method": config.method,
             "classes": json.dumps(sources.folder.classes),
         }
@@ -216,17 +140,29 @@ class Distillation:
         run.checkpoint.unlink(missing_ok=True)
         return student
 
-    def _align(self, student: Student, data: TrainingSet, stamp: str) -> None:
+    def _run_stages(self, student: Student, data: TrainingSet, stamp: str) -> tuple[int, int]:
+        """Train in place; returns the first and the last of the steps whose states were kept."""
+        kept = (0, 0)
+        if self._method.aligns:
+            kept = self._align(student, data, stamp)
+        if self._method.trains:
+            chosen = self._distill(student, data, stamp)
+            kept = chosen.first, chosen.last
+        return kept
+
+    def _align(self, student: Student, data: TrainingSet, stamp: str) -> tuple[int, int]:
         if _stamp_of(self._run.aligned) == stamp:
-            student.projector.load_state_dict(load_tensors(self._run.aligned)[0])
-            return
+            tensors, metadata = load_tensors(self._run.aligned)
+            student.projector.load_state_dict(tensors)
+            first, last = json.loads(metadata["steps_kept"])
+            return first, last
         recipe, seed = self._config.recipe, self._config.seed
         self._run.forget("align", after_step=0)
-        with self._timed("align"):
+        with self._run.timed("align"):
             with self._display.track("Features", recipe.align_views * len(data.train)) as advance:
                 views = align_features(student, data, recipe, seed=seed, on_image=lambda n: advance(n, ""))
             with self._display.track("Aligning", recipe.align_steps) as advance:
-                align(
+                kept = align(
                     student,
                     data,
                     views,
@@ -235,14 +171,16 @@ class Distillation:
                     seed=seed,
                     on_step=self._logger("align", advance),
                 )
-        save_tensors(student.projector.state_dict(), self._run.aligned, {"stamp": stamp})
+        metadata = {"stamp": stamp, "steps_kept": json.dumps([kept.first, kept.last])}
+        save_tensors(student.projector.state_dict(), self._run.aligned, metadata)
+        return kept.first, kept.last
 
     def _distill(self, student: Student, data: TrainingSet, stamp: str) -> Kept:
         recipe, run = self._config.recipe, self._run
         resume = self._load_checkpoint(stamp)
         run.forget("distill", after_step=resume["step"] if resume else 0)
-        title = "Distilling" if self._method.uses_teacher else "Fine-tuning"
-        with self._timed("distill"), self._display.track(title, recipe.steps) as advance:
+        title = "Distilling" if self._method.head == "texts" else "Fine-tuning"
+        with run.timed("distill"), self._display.track(title, recipe.steps) as advance:
             return distill(
                 student,
                 data,
@@ -294,7 +232,7 @@ class Distillation:
 
     def _evaluate(self, student: Student, sources: Sources, data: TrainingSet) -> dict[str, Any]:
         """Accuracy on the hold-outs and, read for the first time now, on the target domain."""
-        with self._timed("evaluate"):
+        with self._run.timed("evaluate"):
             labels = data.labels[data.holdout]
             predicted = class_scores(student, data.images, data.holdout).argmax(dim=1)
             domains = [sources.examples[i].domain for i in data.holdout]
@@ -309,16 +247,22 @@ class Distillation:
         self._run.write(self._run.summary, summary)
         return summary
 
+    @property
+    def _steps(self) -> int:
+        """How many steps the last stage takes, the one whose states are chosen from."""
+        recipe = self._config.recipe
+        return recipe.steps if self._method.trains else recipe.align_steps
+
     def _summarise(self, evaluation: Evaluation, sources: Sources) -> dict[str, Any]:
         run = self._run
-        purchase = run.read(run.purchase) if self._method.uses_teacher else {}
+        purchase = run.read(run.purchase) if self._method.buys else {}
         return {
             "method": self._config.method,
             "student": self._config.student,
             "image_size": self._config.image_size,
             "target_domain": sources.target,
             "seed": self._config.seed,
-            "steps": self._config.recipe.steps,
+            "steps": self._steps,
             "steps_kept": json.loads(load_metadata(run.student)["steps_kept"]),
             "accuracy": evaluation.to_json(),
             "queries_bought": purchase.get("queries_bought", 0),
@@ -330,22 +274,6 @@ class Distillation:
             "skipped_images": len(sources.skipped),
             "seconds": run.seconds(),
         }
-
-    # -- small things
-
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        started = time.monotonic()
-        try:
-            yield
-        finally:
-            self._run.log(stage, seconds=round(time.monotonic() - started, 3))
-
-    def _mention(self, skipped: list[Skipped], root: Path) -> None:
-        for file in skipped[:10]:
-            self._display.note(f"Skipped {relative(file.path, root)}: {file.reason}")
-        if len(skipped) > 10:
-            self._display.note(f"... and {len(skipped) - 10} more; plan.json lists all.")
 
 
 def write_pages(run: RunFolder, summary: dict[str, Any]) -> None:

@@ -6,8 +6,6 @@ from typing import Annotated, Literal
 
 import typer
 
-# The names of client/learning/methods.py, which is not imported before it is needed.
-MethodName = Literal["vl2v-adip", "erm"]
 RecipeName = Literal["default", "paper"]
 
 DataOption = Annotated[
@@ -30,12 +28,31 @@ CacheOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
-MethodOption = Annotated[MethodName, typer.Option("--method", help="How to train.")]
+MethodOption = Annotated[
+    str,
+    typer.Option(
+        "--method",
+        help="How to train; `client methods` lists all. NAME+swad averages weights, NAME+wise mixes.",
+    ),
+]
 RecipeOption = Annotated[
     RecipeName,
     typer.Option("--recipe", help="Training protocol: Tuition's own, or the paper's (hours on a CPU)."),
 ]
-StudentOption = Annotated[str, typer.Option("--student", help="A timm backbone.")]
+StudentOption = Annotated[
+    str,
+    typer.Option(
+        "--student",
+        help="A timm backbone, or open_clip:MODEL/PRETRAINED, open_clip:FOLDER, open_clip:icon-clip.",
+    ),
+]
+StudentWeightsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--student-weights",
+        help="The backbone's weights (safetensors or torch), instead of the model hub's.",
+    ),
+]
 SizeOption = Annotated[
     int | None,
     typer.Option(

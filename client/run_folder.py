@@ -3,7 +3,10 @@
 import json
 import os
 import secrets
+import time
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,20 @@ from client.learning.recipe import Recipe
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What makes a run this run and no other; the budget is not part of it, so a run can go on with more."""
+    """What makes a run this run and no other; the budget is not part of it, so a run can go on with more.
+
+    Attributes:
+        data: the image folder.
+        target_domain: the domain that is held out.
+        method: a method and its variants, as `parse_method` takes them.
+        student: the backbone's name.
+        image_size: side of the student's input in pixels.
+        seed: of split, batches, views, projector and order of purchase.
+        select: how images are chosen where a budget does not reach all.
+        recipe: the training protocol, variants applied.
+        student_weights: a file of weights to start from; `None` for those of the name.
+        use_at_most: how many embeddings the run may use, whoever bought them; `None` for no limit.
+    """
 
     data: str
     target_domain: str
@@ -25,6 +41,8 @@ class RunConfig:
     seed: int
     select: Selection
     recipe: Recipe
+    student_weights: str | None = None
+    use_at_most: int | None = None
 
 
 class RunFolder:
@@ -134,6 +152,15 @@ class RunFolder:
         """Drop the logged steps of a stage that are about to be taken again."""
         kept = [row for row in self.rows() if row["stage"] != stage or row.get("step", 0) <= after_step]
         self.write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in kept))
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Log how long the stage took, however it ends."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.log(stage, seconds=round(time.monotonic() - started, 3))
 
     def seconds(self) -> dict[str, float]:
         """Wall-clock by stage, summed over interruptions."""

@@ -1,16 +1,18 @@
 """What a run works with: the images of the source domains, and the queries that they take."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from client.buying.budget import Plan
+from client.buying.budget import Plan, purchase_order
 from client.buying.queries import Query
 from client.buying.teacher import Outlook, Teacher
 from client.data.domains import Example, ImageFolder, Skipped, class_prompts, list_folder, relative, split
 from client.display import Display
 from client.errors import DataError
+from client.learning.methods import METHODS
 from client.run_folder import RunConfig
 from shared.embeddings import ModelCard
 
@@ -32,20 +34,44 @@ class Sources:
         """The class of each of `examples`, as a position among the folder's classes."""
         return [example.label for example in self.examples]
 
-    @property
-    def prompts(self) -> list[Query]:
-        """One query a class."""
-        return [Query.text(prompt) for prompt in class_prompts(self.folder.classes)]
 
-    @property
-    def images(self) -> list[Query]:
-        """One query a training image: its file's bytes, untouched. Hold-outs need none."""
-        return [Query.image_file(e.path, e.digest) for e in (self.examples[i] for i in self.train)]
+@dataclass(frozen=True)
+class Questions:
+    """What a run asks the teacher.
 
-    @property
-    def strata(self) -> list[tuple[str, str]]:
-        """The domain and class name of each of `images`."""
-        return [(e.domain, self.folder.classes[e.label]) for e in (self.examples[i] for i in self.train)]
+    Attributes:
+        prompts: one query a class.
+        images: one query a training image: its file's bytes, untouched. Hold-outs need none.
+        positions: which of `Sources.examples` each of `images` is.
+        strata: the domain and class name of each of `images`.
+    """
+
+    prompts: list[Query]
+    images: list[Query]
+    positions: list[int]
+    strata: list[tuple[str, str]]
+
+
+def questions(config: RunConfig, sources: Sources) -> Questions:
+    """What the run's method asks about, up to the first `use_at_most` queries in the order of purchase."""
+    asks = METHODS[config.method.split("+")[0]].asks
+    classes = sources.folder.classes
+    prompts = [Query.text(prompt) for prompt in class_prompts(classes)] if "texts" in asks else []
+    positions = sources.train if "images" in asks else []
+    examples = [sources.examples[position] for position in positions]
+    images = [Query.image_file(example.path, example.digest) for example in examples]
+    strata = [(example.domain, classes[example.label]) for example in examples]
+    if config.use_at_most is None:
+        return Questions(prompts, images, positions, strata)
+    order = purchase_order(prompts, [images], strata, seed=config.seed, select=config.select)
+    chosen = set(order[: config.use_at_most])
+    kept = [row for row, query in enumerate(images) if query in chosen]
+    return Questions(
+        prompts,
+        [images[row] for row in kept],
+        [positions[row] for row in kept],
+        [strata[row] for row in kept],
+    )
 
 
 def read_sources(config: RunConfig, display: Display) -> Sources:
@@ -65,11 +91,9 @@ def read_sources(config: RunConfig, display: Display) -> Sources:
     return Sources(folder, config.target_domain, domains, examples, skipped, train, holdout)
 
 
-def plan_of(config: RunConfig, sources: Sources, teacher: Teacher) -> Plan:
+def plan_of(config: RunConfig, asked: Questions, teacher: Teacher) -> Plan:
     """What the run would buy."""
-    return teacher.plan(
-        sources.prompts, sources.images, sources.strata, seed=config.seed, select=config.select
-    )
+    return teacher.plan(asked.prompts, asked.images, asked.strata, seed=config.seed, select=config.select)
 
 
 def describe_plan(
@@ -96,3 +120,11 @@ def describe_outlook(outlook: Outlook) -> dict[str, Any]:
     """What a plan says of the vendor: its own price, what quota and money allow, and the time it takes."""
     quote = None if outlook.quote is None else outlook.quote.model_dump(mode="json")
     return {"quote": quote, "seconds": outlook.seconds}
+
+
+def mention(skipped: Sequence[Skipped], root: Path, display: Display) -> None:
+    """Say which files are left out, the first ten by name."""
+    for file in skipped[:10]:
+        display.note(f"Skipped {relative(file.path, root)}: {file.reason}")
+    if len(skipped) > 10:
+        display.note(f"... and {len(skipped) - 10} more; plan.json lists all.")

@@ -17,11 +17,11 @@ from shared.billing import AccountStatus, UsageReport
 from shared.embeddings import ModelCard
 
 
-def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """A table, its first column on the left and the others on the right. Names cannot style anything."""
+def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]], *, words: int = 1) -> None:
+    """A table whose first `words` columns stand left, the others right. Names cannot style anything."""
     table = Table()
     for position, column in enumerate(columns):
-        table.add_column(column, justify="right" if position else "left", overflow="fold")
+        table.add_column(column, justify="left" if position < words else "right", overflow="fold")
     for row in rows:
         table.add_row(*(Text(printable(str(cell))) for cell in row))
     Console().print(table)

@@ -2,13 +2,59 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
-from client.learning.losses import cosine_loss
+from client.errors import UsageError
+from client.learning.losses import (
+    cosine_loss,
+    image_targets,
+    language_loss,
+    soft_labels,
+    squared_loss,
+    teacher_targets,
+    text_relations,
+)
+from client.learning.recipe import VARIANTS, Recipe
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What is known of the images of the source domains, for a method to make its targets of.
+
+    Attributes:
+        labels: class of each image, shape (n,), int64.
+        text_head: the teacher's unit class texts, shape (classes, d); empty for a method that asks for none.
+        images: the teacher's unit image embeddings, shape (n, d); rows that were not bought mean nothing.
+        bought: which rows of `images` were bought, shape (n,), bool.
+        image_weight: how much an image's embedding counts beside its text's (the recipe's).
+    """
+
+    labels: Tensor
+    text_head: Tensor
+    images: Tensor
+    bought: Tensor
+    image_weight: float
+
+    @property
+    def texts(self) -> Tensor:
+        """The class text of each image, shape (n, d)."""
+        return self.text_head[self.labels]
+
+    @property
+    def soft_labels(self) -> Tensor:
+        """Labels mixed with the teacher's zero-shot answers, shape (n, classes)."""
+        return soft_labels(
+            self.images, self.bought, self.text_head, self.labels, image_weight=self.image_weight
+        )
+
+
+Targets = Callable[[Knowledge], Tensor]
 
 
 @dataclass(frozen=True)
@@ -18,40 +64,192 @@ class Method:
     Attributes:
         name: as on the command line.
         summary: one line for people.
-        uses_teacher: whether it needs the teacher's embeddings. Its targets are then `teacher_targets`
-            (n, d) and the student predicts by a text head; otherwise they are labels (n,) and the
-            projector is a classifier.
-        aligns: whether the projector is first fitted alone on frozen features (the align stage).
-        trains: the parts that train in the main stage.
-        loss: of (outputs, targets).
+        targets: what the loss compares with, a row for each image.
+        loss: of (outputs, targets), averaged over a batch.
+        asks: what it takes from the vendor: "texts" (one query a class), "images" (one a training image).
+        aligns: whether the projector is first fitted alone, on features of the frozen backbone.
+        trains: the parts that train on pixels afterwards; none, and the run ends with the first stage.
+        head: what the student predicts by: the teacher's class "texts", or a classifier of its own
+            ("linear"), which is then its projector.
+        compares: whether the loss is of the student's "outputs" or of its class "scores".
+        projector: a new "linear" layer, or the student's "own" projection (an open_clip student's).
+        teacher: the "vendor", or the student's "twin": a frozen copy of it, asked about every view.
     """
 
     name: str
     summary: str
-    uses_teacher: bool
-    aligns: bool
-    trains: frozenset[str]
+    targets: Targets
     loss: Loss
+    asks: frozenset[str] = frozenset({"texts", "images"})
+    aligns: bool = False
+    trains: frozenset[str] = frozenset({"backbone"})
+    head: Literal["texts", "linear"] = "texts"
+    compares: Literal["outputs", "scores"] = "outputs"
+    projector: Literal["linear", "own"] = "linear"
+    teacher: Literal["vendor", "twin"] = "vendor"
+
+    @property
+    def buys(self) -> bool:
+        """Whether it takes anything from the vendor."""
+        return bool(self.asks)
+
+
+NOTHING: frozenset[str] = frozenset()
+TEXTS = frozenset({"texts"})
+PROJECTOR_TOO = frozenset({"backbone", "projector"})
+
+
+def _labels(known: Knowledge) -> Tensor:
+    return known.labels
+
+
+def _image_and_text(known: Knowledge) -> Tensor:
+    return teacher_targets(known.images, known.bought, known.texts, image_weight=known.image_weight)
+
+
+def _image(known: Knowledge) -> Tensor:
+    return image_targets(known.images, known.bought)
+
+
+def _text(known: Knowledge) -> Tensor:
+    return known.texts
+
+
+def _text_share(known: Knowledge) -> Tensor:
+    """What is left for the twin's view of the image to be added to."""
+    return (1 - known.image_weight) * known.texts
+
+
+def _soft_labels(known: Knowledge) -> Tensor:
+    return known.soft_labels
+
+
+def _language(known: Knowledge) -> Tensor:
+    one_hot = functional.one_hot(known.labels, len(known.text_head))
+    return torch.cat(
+        [one_hot, known.soft_labels, text_relations(known.text_head, known.labels)], dim=1
+    ).float()
 
 
 METHODS = {
     method.name: method
     for method in (
         Method(
-            name="vl2v-adip",
-            summary="align the projector, then distil into the backbone (CVPR 2024)",
-            uses_teacher=True,
+            "vl2v-adip",
+            "align the projector, then distil into the backbone (CVPR 2024)",
+            _image_and_text,
+            cosine_loss,
             aligns=True,
-            trains=frozenset({"backbone"}),
-            loss=cosine_loss,
         ),
         Method(
-            name="erm",
-            summary="fine-tune backbone and classifier with cross-entropy; buys nothing",
-            uses_teacher=False,
-            aligns=False,
-            trains=frozenset({"backbone", "projector"}),
-            loss=functional.cross_entropy,
+            "vl2v-sd",
+            "white box: an open_clip student taught by its frozen twin; buys nothing (CVPR 2024)",
+            _text_share,
+            cosine_loss,
+            asks=NOTHING,
+            projector="own",
+            teacher="twin",
+        ),
+        Method(
+            "vl2v-sd-bought",
+            "as vl2v-sd, but the vendor sells what the student's own model sees",
+            _image_and_text,
+            cosine_loss,
+            projector="own",
+        ),
+        Method(
+            "no-align",
+            "as vl2v-adip, projector and backbone together from the start",
+            _image_and_text,
+            cosine_loss,
+            trains=PROJECTOR_TOO,
+        ),
+        Method(
+            "image-only",
+            "as vl2v-adip, towards the image embeddings alone (image_weight 1)",
+            _image,
+            cosine_loss,
+            aligns=True,
+        ),
+        Method(
+            "text-only",
+            "as vl2v-adip, towards the class texts alone (image_weight 0); buys no image",
+            _text,
+            cosine_loss,
+            asks=TEXTS,
+            aligns=True,
+        ),
+        Method(
+            "simkd",
+            "regress the image embeddings, predict by the teacher's frozen head (CVPR 2022)",
+            _image,
+            squared_loss,
+            aligns=True,
+            trains=PROJECTOR_TOO,
+        ),
+        Method(
+            "rise",
+            "soft labels, and absolute and relative distances to the class texts (ICCV 2023)",
+            _language,
+            language_loss,
+            trains=PROJECTOR_TOO,
+            compares="scores",
+        ),
+        Method(
+            "kd",
+            "a classifier taught by labels and by the teacher's zero-shot answers",
+            _soft_labels,
+            functional.cross_entropy,
+            trains=PROJECTOR_TOO,
+            head="linear",
+        ),
+        Method(
+            "erm",
+            "fine-tune backbone and classifier with cross-entropy; buys nothing",
+            _labels,
+            functional.cross_entropy,
+            asks=NOTHING,
+            trains=PROJECTOR_TOO,
+            head="linear",
+        ),
+        Method(
+            "linear-probe",
+            "a classifier on the frozen backbone; buys nothing",
+            _labels,
+            functional.cross_entropy,
+            asks=NOTHING,
+            aligns=True,
+            trains=NOTHING,
+            head="linear",
+        ),
+        Method(
+            "lp-ft",
+            "the linear probe, then fine-tune all of it (ICLR 2022); buys nothing",
+            _labels,
+            functional.cross_entropy,
+            asks=NOTHING,
+            aligns=True,
+            trains=PROJECTOR_TOO,
+            head="linear",
         ),
     )
 }
+
+
+def parse_method(words: str, recipe: Recipe) -> tuple[Method, Recipe]:
+    """A method as it is named on the command line, `NAME[+VARIANT...]`, and its recipe.
+
+    "erm+swad" is `erm` with the recipe's selection changed; recipe.py lists the variants.
+
+    Raises:
+        UsageError: there is no such method or variant; the message names those that there are.
+    """
+    name, *variants = words.split("+")
+    if name not in METHODS:
+        raise UsageError(f"There is no method {name!r}. There are: {', '.join(METHODS)}.")
+    for variant in variants:
+        if variant not in VARIANTS:
+            known = ", ".join(f"+{each}" for each in VARIANTS)
+            raise UsageError(f"There is no variant +{variant} of a method. There are: {known}.")
+        recipe = VARIANTS[variant](recipe)
+    return METHODS[name], recipe

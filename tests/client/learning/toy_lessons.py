@@ -1,0 +1,70 @@
+"""A teacher that sees every toy picture close to its class text, and what a method makes of it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from client.data.domains import list_folder, split
+from client.data.images import PixelStore
+from client.learning.backbones import load_backbone
+from client.learning.methods import METHODS, Knowledge
+from client.learning.recipe import Recipe
+from client.learning.stages import TrainingSet
+from client.learning.student import Student, build_student
+
+RECIPE = replace(
+    Recipe(),
+    align_views=2,
+    align_steps=150,
+    align_images_per_domain=16,
+    align_learning_rate=3e-3,
+    steps=40,
+    images_per_domain=8,
+    learning_rate=1e-3,
+    evaluations=1,
+)
+DIMENSIONS = 16
+SIDE = 48
+
+
+def unit(rows: int, seed: int, dimensions: int = DIMENSIONS) -> Tensor:
+    """Random unit vectors, shape (rows, dimensions)."""
+    generator = torch.Generator().manual_seed(seed)
+    return functional.normalize(torch.randn(rows, dimensions, generator=generator), dim=1)
+
+
+def toy_lesson(
+    folder: Path, name: str, *, student: str = "efficientnet_lite0"
+) -> tuple[Student, TrainingSet]:
+    """The student before training, and its training set; one image in five was not bought."""
+    method = METHODS[name]
+    examples, _ = list_folder(folder).read(["dark", "light"])
+    train, holdout = split(examples, holdout=0.2, seed=0)
+    labels = torch.tensor([example.label for example in examples])
+    backbone = load_backbone(student, image_size=SIDE)
+    own = method.projector == "own"
+    dimensions = int(backbone.num_features) if own else DIMENSIONS  # type: ignore[arg-type]
+    text_head = unit(3, 1, dimensions)
+    images = functional.normalize(text_head[labels] + 0.3 * unit(len(labels), 2, dimensions), dim=1)
+    bought = torch.arange(len(labels)) % 5 > 0
+    known = Knowledge(labels, text_head, images, bought, RECIPE.image_weight)
+    torch.manual_seed(0)
+    by_texts = method.head == "texts"
+    built = build_student(
+        backbone,
+        outputs=dimensions if by_texts else 3,
+        text_head=text_head if by_texts else None,
+        image_size=SIDE,
+        own_projector=own,
+    )
+    return built, TrainingSet(
+        images=PixelStore([example.path for example in examples], short_side=40),
+        labels=labels,
+        domains=torch.tensor([example.domain == "light" for example in examples]).long(),
+        targets=method.targets(known),
+        train=train,
+        holdout=holdout,
+    )
