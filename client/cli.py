@@ -23,6 +23,8 @@ from client.options import (
     KeyFileOption,
     MaxSpendOption,
     MethodOption,
+    ModelOption,
+    ProtocolOption,
     RecipeName,
     RecipeOption,
     RunArgument,
@@ -84,6 +86,8 @@ def distill(
     yes: YesOption = False,
     device: DeviceOption = "auto",
     vendor: VendorOption = DEFAULT_VENDOR,
+    protocol: ProtocolOption = "tuition",
+    model: ModelOption = None,
     api_key_file: KeyFileOption = None,
     cache: CacheOption = None,
     as_json: JsonOption = False,
@@ -108,7 +112,7 @@ def distill(
             "Say how many queries may be paid for: --budget N. `client plan` shows how many it takes."
         )
     display = Display()
-    connection = Connection(vendor, api_key_file, cache, display)
+    connection = Connection(vendor, api_key_file, cache, display, protocol, model)
     if dry_run:
         _show_plan(config, connection, budget, max_spend, as_json=as_json)
         return
@@ -144,6 +148,8 @@ def plan(
     steps: StepsOption = None,
     seed: SeedOption = 0,
     vendor: VendorOption = DEFAULT_VENDOR,
+    protocol: ProtocolOption = "tuition",
+    model: ModelOption = None,
     api_key_file: KeyFileOption = None,
     cache: CacheOption = None,
     as_json: JsonOption = False,
@@ -157,7 +163,7 @@ def plan(
     config = _config(
         data, target_domain, method, student, student_weights, image_size, recipe, steps, seed, select
     )
-    connection = Connection(vendor, api_key_file, cache, Display())
+    connection = Connection(vendor, api_key_file, cache, Display(), protocol, model)
     _show_plan(config, connection, budget, max_spend, as_json=as_json)
 
 
@@ -250,6 +256,8 @@ def embed(
     max_spend: MaxSpendOption = None,
     yes: YesOption = False,
     vendor: VendorOption = DEFAULT_VENDOR,
+    protocol: ProtocolOption = "tuition",
+    model: ModelOption = None,
     api_key_file: KeyFileOption = None,
     cache: CacheOption = None,
     as_json: JsonOption = False,
@@ -266,7 +274,7 @@ def embed(
     check_output(out)
     display = Display()
     queries, unreadable = collect_queries(*from_lines(text or [], images or [], sys.stdin))
-    connection = Connection(vendor, api_key_file, cache, display)
+    connection = Connection(vendor, api_key_file, cache, display, protocol, model)
     approve = asking(yes=yes, max_spend_micros=max_spend)
     with connection.teacher(run_id=run_id_of(queries), budget=budget, max_spend_micros=max_spend) as teacher:
         missing, cost_micros = teacher.quote(queries)
@@ -279,6 +287,11 @@ def embed(
     skipped |= {query.name: reason for query, reason in purchase.refused.items()}
     for name, reason in skipped.items():
         display.note(f"Skipped {name}: {reason}")
+    if purchase.lost:
+        display.note(
+            f"{purchase.lost} queries may have been charged without an answer, and were asked again; they "
+            "count in the budget."
+        )
     display.note(
         f"{rows} of {len(queries)} embeddings in {out}: {purchase.bought} bought "
         f"for {purchase.cost_micros} micros, the others from the cache."

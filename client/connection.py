@@ -9,6 +9,8 @@ from pathlib import Path
 from platformdirs import user_cache_path
 
 from client.buying.cache import EmbeddingCache
+from client.buying.openai_vendor import OpenAIVendor
+from client.buying.protocols import ProtocolName
 from client.buying.teacher import Teacher
 from client.buying.vendor_api import VendorClient
 from client.display import Display
@@ -19,12 +21,23 @@ from shared.embeddings import ModelCard
 
 @dataclass(frozen=True)
 class Connection:
-    """The options --vendor, --api-key-file (`None`: TUITION_API_KEY) and --cache (`None`: the usual one)."""
+    """Where a command buys, and where it keeps what it bought.
+
+    Attributes:
+        vendor_url: --vendor.
+        api_key_file: --api-key-file; `None` for TUITION_API_KEY.
+        cache_file: --cache; `None` for the usual one.
+        display: what a person sees meanwhile.
+        protocol: what the vendor speaks.
+        model: which of its models is asked; `None` for its only one.
+    """
 
     vendor_url: str
     api_key_file: Path | None
     cache_file: Path | None
     display: Display
+    protocol: ProtocolName = "tuition"
+    model: str | None = None
 
     @contextmanager
     def vendor(self) -> Iterator[VendorClient]:
@@ -64,9 +77,14 @@ class Connection:
         A `run` that has bought goes on without a vendor that is away, or that no longer knows its key, if the
         cache has what it needs.
         """
-        with self.vendor() as client, self.cache() as cache:
+        with self._any_vendor() as client, self.cache() as cache:
+            if max_spend_micros is not None and not client.states_prices:
+                raise UsageError(
+                    f"A vendor that speaks {self.protocol} states no prices, so --max-spend cannot be kept: "
+                    "cap the queries with --budget."
+                )
             try:
-                model = client.model()
+                model = client.identify(cache, self.model)
             except (VendorUnreachable, KeyRefused) as error:
                 if run is None or not run.purchase.exists():
                     raise
@@ -80,6 +98,16 @@ class Connection:
                 budget=budget,
                 max_spend_micros=max_spend_micros,
             )
+
+    @contextmanager
+    def _any_vendor(self) -> "Iterator[VendorClient | OpenAIVendor]":
+        if self.protocol == "tuition":
+            with self.vendor() as client:
+                yield client
+        else:
+            key, say = self._api_key(), self.display.note
+            with OpenAIVendor(self.vendor_url, key, dialect=self.protocol, on_wait=say) as other:
+                yield other
 
     def _api_key(self) -> str | None:
         if self.api_key_file is None:

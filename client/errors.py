@@ -8,6 +8,7 @@ ClientError                  1  something failed
 │   └── RequestRefused       1  the vendor refused the request, and charged nothing for it
 │       ├── KeyRefused           1  the API key is missing, wrong, revoked or suspended
 │       ├── RequestTooLarge      1  the vendor takes no request of this size
+│       ├── InputRefused         1  the vendor will not embed something in the request
 │       └── FingerprintChanged   1  the vendor's model is no longer the one that was bought from
 ├── CacheError               1  the cache cannot be read or written
 └── SpendingStopped          3  a limit was reached; what was bought is kept, and the run can go on
@@ -34,7 +35,12 @@ class DataError(UsageError):
 
 
 class VendorError(ClientError):
-    """The vendor answered with an error that no retry can mend."""
+    """The vendor answered with an error that no retry can mend.
+
+    `unsure` is whether the request may have been served, and charged, all the same.
+    """
+
+    unsure = True
 
 
 class VendorUnreachable(VendorError):
@@ -44,6 +50,8 @@ class VendorUnreachable(VendorError):
 class RequestRefused(VendorError):
     """The vendor refused the request, and charged nothing for it."""
 
+    unsure = False
+
 
 class KeyRefused(RequestRefused):
     """The API key is missing, wrong or revoked, or its account is suspended."""
@@ -51,6 +59,10 @@ class KeyRefused(RequestRefused):
 
 class RequestTooLarge(RequestRefused):
     """The vendor takes no request of this size; a smaller one may do."""
+
+
+class InputRefused(RequestRefused):
+    """The vendor will not embed something in the request, and does not say what; parts of it may do."""
 
 
 class FingerprintChanged(RequestRefused):

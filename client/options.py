@@ -17,6 +17,17 @@ TargetOption = Annotated[
 VendorOption = Annotated[
     str, typer.Option("--vendor", envvar="TUITION_VENDOR_URL", help="Where the vendor is.")
 ]
+ProtocolOption = Annotated[
+    Literal["tuition", "infinity", "jina"],
+    typer.Option(
+        "--protocol",
+        envvar="TUITION_PROTOCOL",
+        help="What the vendor speaks: Tuition's own, or OpenAI's as infinity-emb or Jina take images.",
+    ),
+]
+ModelOption = Annotated[
+    str | None, typer.Option("--model", help="Which of the vendor's models to ask (default: its only one).")
+]
 KeyFileOption = Annotated[
     Path | None,
     typer.Option("--api-key-file", help="File with the API key; otherwise TUITION_API_KEY is used."),

@@ -119,7 +119,7 @@ def describe_plan(
 def describe_outlook(outlook: Outlook) -> dict[str, Any]:
     """What a plan says of the vendor: its own price, what quota and money allow, and the time it takes."""
     quote = None if outlook.quote is None else outlook.quote.model_dump(mode="json")
-    return {"quote": quote, "seconds": outlook.seconds}
+    return {"quote": quote, "prices_known": outlook.prices_known, "seconds": outlook.seconds}
 
 
 def mention(skipped: Sequence[Skipped], root: Path, display: Display) -> None:

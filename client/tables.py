@@ -80,7 +80,9 @@ def print_plan(plan: Mapping[str, Any]) -> None:
 
 def _print_outlook(outlook: Mapping[str, Any]) -> None:
     quote = outlook["quote"]
-    if quote is None:
+    if not outlook["prices_known"]:
+        print("This vendor states no prices, so what it will charge is not known here.")
+    elif quote is None:
         print("Without a key, that is the vendor's standard price.")
     elif not quote["fits_money"]:
         print("The account's spend limit or credit does not suffice: buying will stop there.")

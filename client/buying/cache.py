@@ -183,6 +183,18 @@ class EmbeddingCache:
         with self._file.transaction() as connection:
             connection.execute("DELETE FROM pending WHERE idempotency_key = ?", (pack.idempotency_key,))
 
+    def write_off(self, pack: Pack, paid: Spending) -> None:
+        """Turn the note of a pack whose answer is lost for good into a receipt: it may have been paid for."""
+        texts = sum(query.kind == "text" for query in pack.queries)
+        receipt = (paid.queries - texts, texts, paid.cost_micros, datetime.now(UTC).isoformat(), None)
+        key = f"{pack.idempotency_key}:lost:{time.time_ns()}"
+        with self._file.transaction() as connection:
+            connection.execute(
+                "INSERT INTO receipts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (key, "lost", pack.run_id, pack.fingerprint, *receipt),
+            )
+            connection.execute("DELETE FROM pending WHERE idempotency_key = ?", (pack.idempotency_key,))
+
     def pending(self, run_id: str) -> list[Pack]:
         """The packs of a run that were sent, or about to be, and whose answer was never stored."""
         rows = self._file.read(
@@ -212,6 +224,10 @@ class EmbeddingCache:
                 break
             queries, seconds = queries + bought, rows[0][0] - earlier
         return queries / seconds if seconds >= _MEASURED_SECONDS else None
+
+    def fingerprints(self) -> list[str]:
+        """The models that it knows."""
+        return [name for (name,) in self._file.read("SELECT fingerprint FROM models ORDER BY id")]
 
     def holdings(self) -> list[Holding]:
         """What there is, by model and kind."""

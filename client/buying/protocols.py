@@ -2,12 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
+from client.buying.cache import EmbeddingCache
 from client.buying.queries import Query
 from shared.billing import Quote
 from shared.embeddings import ModelCard, Usage
 from shared.encoding import Vector
+
+ProtocolName = Literal["tuition", "infinity", "jina"]
 
 
 @dataclass(frozen=True)
@@ -33,10 +36,18 @@ class Vendor(Protocol):
     Attributes:
         url: where it is.
         key_id: the public half of the key, to be noted in receipts.
+        repeats_are_free: whether a request that is sent again under its idempotency key is charged once.
+            Where it is not, an answer that is lost counts as paid, and what it held is bought anew.
+        states_prices: whether the prices of its models are known; where they are not, everything costs 0.
     """
 
     url: str
     key_id: str | None
+    repeats_are_free: bool
+    states_prices: bool
+
+    def identify(self, cache: EmbeddingCache, name: str | None = None) -> ModelCard:
+        """The model that will answer; its fingerprint may have to be found by what the cache holds."""
 
     def embed(
         self,
@@ -46,8 +57,13 @@ class Vendor(Protocol):
         idempotency_key: str,
         max_cost_micros: int | None,
         on_push_back: Callable[[], None],
+        on_unsure: Callable[[], None],
     ) -> Answer:
-        """Buy the embeddings of some queries in one request; see `VendorClient.embed`."""
+        """Buy the embeddings of some queries, all of one kind, in one request; see `VendorClient.embed`.
+
+        `on_unsure` is called before a request that may have been charged without an answer is sent again,
+        where that is not free; it raises to stop.
+        """
 
     def estimate(self, *, images: int = 0, texts: int = 0) -> Quote:
         """What so many queries would cost, and whether limits allow them; see `VendorClient.estimate`."""

@@ -16,11 +16,14 @@ from client.buying.protocols import Answer, Vendor
 from client.buying.queries import Query, Spending
 from client.errors import (
     ClientError,
+    InputRefused,
     KeyRefused,
     QuotaExhausted,
     RequestRefused,
     RequestTooLarge,
     SpendingStopped,
+    VendorError,
+    VendorUnreachable,
 )
 from shared.embeddings import ModelCard
 
@@ -65,12 +68,14 @@ class Purchase:
         bought: queries that were paid for and stored.
         cost_micros: what they cost, in millionths of the vendor's currency unit.
         refused: queries that could not be embedded, with the reason; not charged.
+        lost: queries whose answer was lost at a vendor that cannot be asked after it: they count as paid.
         out_of_budget: whether the run's budget ended it.
     """
 
     bought: int = 0
     cost_micros: int = 0
     refused: dict[Query, str] = field(default_factory=dict)
+    lost: int = 0
     out_of_budget: bool = False
 
 
@@ -136,6 +141,9 @@ class Buying:
     def _line_up(self, queries: Sequence[Query]) -> None:
         """Settle what is owed from before, then list what the cache lacks."""
         at_hand = {query: query for query in queries}
+        if not self._vendor.repeats_are_free:
+            for pack in self._cache.pending(self._run_id):
+                self._write_off(pack, reserved=NOTHING)
         uncharged: list[_Request] = []
         for pack in self._cache.pending(self._run_id):
             request = self._recall(pack, at_hand)
@@ -229,6 +237,8 @@ class Buying:
             room = min(self._model.limits.max_request_bytes, PACK_BYTES) - _OVERHEAD
             while self._waiting and len(queries) < min(PACK_SIZE, self._model.limits.max_inputs):
                 query = self._waiting[0]
+                if queries and query.kind != queries[0].kind:
+                    break
                 content = self._read(query)
                 if content is None:
                     self._waiting.popleft()
@@ -281,6 +291,10 @@ class Buying:
             self._cache.abandon(request.pack)
             self._refused(request, error)
             return 0
+        except VendorError as error:
+            if not error.unsure and not self._vendor.repeats_are_free:
+                self._cache.abandon(request.pack)  # where repeats are free, that is found out by asking
+            raise
         self._store(request, answer)
         return len(answer.vectors)
 
@@ -301,7 +315,25 @@ class Buying:
             idempotency_key=request.pack.idempotency_key,
             max_cost_micros=max_cost_micros,
             on_push_back=self._pace.push_back,
+            on_unsure=lambda: self._unsure(request),
         )
+
+    def _unsure(self, request: _Request) -> None:
+        """Count what may have been paid for without an answer, before it is sent, and paid for, again."""
+        if not self._budget.reserve(request.price):
+            raise VendorUnreachable(
+                f"{self._vendor.url} does not answer, may have charged all the same, and the budget does not "
+                "reach to ask again. What was bought is kept; the same command goes on."
+            )
+        self._write_off(request.pack, reserved=request.price)
+        self._cache.begin(request.pack)
+
+    def _write_off(self, pack: Pack, *, reserved: Spending) -> None:
+        cost = self._price(*pack.queries)
+        self._cache.write_off(pack, cost)
+        self._budget.settle(reserved, paid=cost)
+        with self._lock:
+            self._purchase.lost += cost.queries
 
     def _store(self, request: _Request, answer: Answer) -> None:
         usage = answer.usage
@@ -311,12 +343,12 @@ class Buying:
 
     def _refused(self, request: _Request, error: ClientError) -> None:
         """A request that was refused, free of charge: half of it may pass where the whole is too much."""
-        if isinstance(error, RequestTooLarge | QuotaExhausted) and len(request.contents) > 1:
+        if isinstance(error, RequestTooLarge | InputRefused | QuotaExhausted) and len(request.contents) > 1:
             with self._lock:
                 self._ready.extendleft(reversed(self._halves(request)))  # they stay set aside in the budget
             return
         self._budget.settle(request.price, paid=NOTHING)
-        if not isinstance(error, RequestTooLarge):
+        if not isinstance(error, RequestTooLarge | InputRefused):
             raise error
         with self._lock:
             self._purchase.refused[request.pack.queries[0]] = str(error)

@@ -17,6 +17,8 @@ from client.errors import ClientError, UsageError, VendorError, VendorUnreachabl
 DEFAULT_URL = "http://127.0.0.1:8000"
 RETRIED = frozenset({408, 409, 429, 500, 502, 503, 504})
 PUSHED_BACK = frozenset({429, 503})
+# After these the request may have been served, and charged, all the same.
+_UNSURE = frozenset({408, 500, 502, 504})
 TRIES = 5
 FIRST_DELAY = 0.5
 LONGEST_DELAY = 30.0
@@ -91,6 +93,7 @@ class Sender:
         tries: int | None = None,
         patience: float = 0.0,
         on_push_back: Callable[[], None] = lambda: None,
+        on_unsure: Callable[[], None] = lambda: None,
         **request: Any,  # noqa: ANN401 (httpx's own)
     ) -> httpx.Response:
         """Send until it is answered for good: so many tries, or for `patience` seconds if that is longer.
@@ -98,6 +101,7 @@ class Sender:
         Args:
             tries: at most (default: `TRIES`).
             on_push_back: called whenever the vendor says that it is asked too much (429, 503).
+            on_unsure: called before what may have been served all the same is sent again; raises to stop.
 
         Raises:
             VendorUnreachable: nothing answered.
@@ -112,19 +116,25 @@ class Sender:
             try:
                 response = self._http.request(method, path, **request)
             except httpx.RequestError as error:
+                unsure = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
                 if last:
-                    raise self._unreachable(error) from error
-                self._wait(tried, None, f"{self.url} does not answer ({type(error).__name__})")
-                continue
-            if response.is_success:
-                return response
-            if response.status_code not in RETRIED or last:
-                raise self._as_error(response, self.url)
-            if response.status_code in PUSHED_BACK:
-                on_push_back()
-            self._wait(tried, response.headers.get("retry-after"), f"{self.url} said {response.status_code}")
+                    raise self._unreachable(error, unsure=unsure) from error
+                why, retry_after = f"{self.url} does not answer ({type(error).__name__})", None
+            else:
+                if response.is_success:
+                    return response
+                unsure = response.status_code in _UNSURE
+                if response.status_code not in RETRIED or last:
+                    raise _sure_or_not(self._as_error(response, self.url), unsure)
+                if response.status_code in PUSHED_BACK:
+                    on_push_back()
+                why = f"{self.url} said {response.status_code}"
+                retry_after = response.headers.get("retry-after")
+            self._wait(tried, retry_after, why, unsure=unsure)
+            if unsure:
+                on_unsure()
 
-    def _wait(self, tried: int, retry_after: str | None, why: str) -> None:
+    def _wait(self, tried: int, retry_after: str | None, why: str, *, unsure: bool) -> None:
         delay = random.uniform(0, min(LONGEST_DELAY, FIRST_DELAY * 2 ** (tried - 1)))
         if retry_after is not None and retry_after.isdigit():
             delay += min(int(retry_after), 3600)
@@ -133,13 +143,23 @@ class Sender:
             self._told_at = time.monotonic()
             self._on_wait(f"{why}; trying again in {delay:.0f} s.")
         if self._stopping.wait(delay):
-            raise VendorUnreachable(f"{why}, and there was no time to try again.")
+            raise _sure_or_not(VendorUnreachable(f"{why}, and there was no time to try again."), unsure)
 
-    def _unreachable(self, error: httpx.RequestError) -> VendorUnreachable:
-        return VendorUnreachable(
-            f"No vendor answers at {self.url} ({error or type(error).__name__}). Is it running, and is "
-            "--vendor (or TUITION_VENDOR_URL) right? What was bought is kept; the same command goes on."
+    def _unreachable(self, error: httpx.RequestError, *, unsure: bool) -> ClientError:
+        return _sure_or_not(
+            VendorUnreachable(
+                f"No vendor answers at {self.url} ({error or type(error).__name__}). Is it running, and is "
+                "--vendor (or TUITION_VENDOR_URL) right? What was bought is kept; the same command goes on."
+            ),
+            unsure,
         )
+
+
+def _sure_or_not(error: ClientError, unsure: bool) -> ClientError:
+    """The error, saying whether the last try may have been served all the same."""
+    if isinstance(error, VendorError):
+        error.unsure = unsure
+    return error
 
 
 def parse(model: type[Model], response: httpx.Response) -> Model:

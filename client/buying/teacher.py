@@ -27,11 +27,13 @@ class Outlook:
     Attributes:
         quote: the vendor's own estimate, with the quota that is left and whether money and quota suffice;
             `None` where it gives none to this key, or does not answer.
+        prices_known: whether the vendor states prices; where it does not, every cost is shown as 0.
         seconds: at the rate at which this model was last bought from, or at the vendor's rate limit if that
             is slower; `None` if it never was.
     """
 
     quote: Quote | None
+    prices_known: bool
     seconds: float | None
 
 
@@ -114,7 +116,8 @@ class Teacher:
             quote = self._vendor.estimate(images=kinds["image"], texts=kinds["text"])
         rate = self._cache.recent_rate(self.model.fingerprint)
         slowest = quote.seconds_at_rate_limit if quote else 0
-        return Outlook(quote, None if rate is None else max(slowest, len(queries) / rate))
+        seconds = None if rate is None else max(slowest, len(queries) / rate)
+        return Outlook(quote, self._vendor.states_prices, seconds)
 
     def lookup(self, queries: Sequence[Query]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """What was bought: embeddings (n, dimensions), and which rows there are (n,); the others are NaN."""

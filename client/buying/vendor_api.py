@@ -8,6 +8,7 @@ import httpx
 from pydantic import ValidationError
 
 from client.buying import sender
+from client.buying.cache import EmbeddingCache
 from client.buying.protocols import Answer
 from client.buying.queries import Query
 from client.buying.sender import Sender, parse
@@ -44,6 +45,9 @@ class VendorClient:
     purchase for a minute if that is longer, so that a vendor may be restarted meanwhile. Everything else is
     raised at once. Every method may raise VendorUnreachable, KeyRefused and VendorError.
     """
+
+    repeats_are_free = True
+    states_prices = True
 
     def __init__(
         self,
@@ -97,6 +101,10 @@ class VendorClient:
         if len(chosen) != 1:
             raise VendorError(f"{self.url} sells {', '.join(card.id for card in cards)}; name one of them.")
         return chosen[0]
+
+    def identify(self, cache: EmbeddingCache, name: str | None = None) -> ModelCard:  # noqa: ARG002
+        """The model that will answer, as `Vendor` has it; a Tuition vendor states its fingerprint."""
+        return self.model(name)
 
     def account(self) -> AccountStatus:
         """Quota, limits and spending of the key's account."""
@@ -156,6 +164,7 @@ class VendorClient:
         idempotency_key: str,
         max_cost_micros: int | None = None,
         on_push_back: Callable[[], None] = lambda: None,
+        on_unsure: Callable[[], None] = lambda: None,  # noqa: ARG002 (to send again is free here)
     ) -> Answer:
         """Buy the embeddings of some queries, in one request that is charged once however often it is sent.
 
@@ -165,6 +174,7 @@ class VendorClient:
             idempotency_key: at most 255 characters.
             max_cost_micros: the vendor refuses rather than charge more; what was paid for before is free.
             on_push_back: called whenever the vendor says that it is asked too much (429, 503).
+            on_unsure: never called: what is sent again under its key is charged once.
 
         Raises:
             FingerprintChanged, KeyRefused, PriceRaised, QuotaExhausted, RequestTooLarge, VendorUnreachable,

@@ -1,0 +1,288 @@
+"""Vendors that speak OpenAI's embeddings API, each in the dialect in which it takes images.
+
+- "infinity": strings, which `"modality": "image"` says are data-URIs, as infinity-emb takes them.
+- "jina": items `{"text": ...}` and `{"image": ...}`, as Jina's CLIP API takes them.
+
+Such a vendor knows no idempotency, states no price and no fingerprint. What can be made up for is made up for
+here: see `OpenAIVendor`.
+"""
+
+import base64
+import hashlib
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, Self
+
+import httpx
+import numpy as np
+from pydantic import BaseModel
+
+from client.buying import sender
+from client.buying.cache import EmbeddingCache, Pack
+from client.buying.protocols import Answer
+from client.buying.queries import Query
+from client.buying.sender import Sender, parse
+from client.errors import (
+    ClientError,
+    FingerprintChanged,
+    InputRefused,
+    KeyRefused,
+    QuotaExhausted,
+    RequestRefused,
+    RequestTooLarge,
+    VendorError,
+)
+from shared.billing import Quote
+from shared.embeddings import Kind, Limits, ModelCard, Prices, Usage
+from shared.encoding import Vector, from_wire
+
+Dialect = Literal["infinity", "jina"]
+
+# What is asked to tell one model from another: a text, and a PNG of 8 x 8 pixels in four colours.
+_CANARY_TEXT = "a photo of a yellow canary on a branch"
+_CANARY_IMAGE = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAHklEQVR42mP4f40BjhQSDsARAzUlkMAFBQU4oqIEAJJuciH+93LCAAAA"
+    "AElFTkSuQmCC"
+)
+# One model gives one input nearly the same vector on any hardware; another model gives another one.
+_SAME_COSINE = 0.999
+_CANARY_RUN = "canary"
+# Of what such a vendor takes, little is published; it says 413 or 400 to more, and then gets less.
+_LIMITS = Limits(
+    max_inputs=32, max_request_bytes=16 * 2**20, max_image_bytes=10 * 2**20, max_image_pixels=50_000_000
+)
+
+
+class OpenAIVendor:
+    """One vendor with OpenAI's embeddings API, and one key. Thread-safe; a context manager.
+
+    - **Fingerprint**: the model is asked about a text and an image, and goes by the name under which the
+      cache knows these vectors. So another model under the same name is noticed when a run starts or goes on;
+      one that is exchanged in the middle, only by the name or the dimensions that it answers with.
+    - **Lost answers**: a request that may have been served is sent again all the same, but counts as paid.
+    - **Prices**: not known; all costs are 0, and only a budget of queries can be kept.
+    - Vectors are normalised here.
+    """
+
+    repeats_are_free = False
+    states_prices = False
+
+    def __init__(
+        self,
+        url: str,
+        api_key: str | None,
+        *,
+        dialect: Dialect,
+        transport: httpx.BaseTransport | None = None,
+        timeout: float = 120.0,
+        on_wait: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Connect to nothing yet.
+
+        Args:
+            url: what `/embeddings` follows, e.g. http://127.0.0.1:7997 or https://api.jina.ai/v1.
+            api_key: the key; `None` for a vendor that takes none.
+            dialect: how the vendor takes images.
+            transport: replaces the network.
+            timeout: seconds to wait for an answer.
+            on_wait: told why, now and then, while requests are tried again.
+
+        Raises:
+            UsageError: this is no URL, or no key.
+        """
+        self._sender = Sender(
+            url, api_key, as_error=_as_error, transport=transport, timeout=timeout, on_wait=on_wait
+        )
+        self.url = self._sender.url
+        self.key_id: str | None = None
+        self._dialect = dialect
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._sender.close()
+
+    def stop(self) -> None:
+        """Make requests that wait to be tried again give up now."""
+        self._sender.stop()
+
+    def identify(self, cache: EmbeddingCache, name: str | None = None) -> ModelCard:
+        """The model of a name, or the only one for sale, under the fingerprint by which the cache knows it.
+
+        It takes two queries, whose receipts are stored; they are of no run and count in no budget.
+
+        Raises:
+            VendorError: there are several models and no name, or it does not embed a text and an image.
+        """
+        name = name or self._only_model()
+        canaries = (Query.text(_CANARY_TEXT), _canary_image())
+        vectors = {query: self._ask([(query, query.content())], name)[0] for query in canaries}
+        known = _recognise(cache, f"{self._dialect}:{name}:", vectors)
+        content = b"".join(vector.tobytes() for vector in vectors.values())
+        fingerprint = known or f"{self._dialect}:{name}:{hashlib.sha256(content).hexdigest()[:16]}"
+        receipt = secrets.token_hex(8)
+        pack = Pack(f"{_CANARY_RUN}:{receipt}", _CANARY_RUN, fingerprint, canaries)
+        cache.commit(pack, {} if known else vectors, _usage(canaries), f"{self._dialect}-{receipt}")
+        (dimensions,) = {len(vector) for vector in vectors.values()}
+        return ModelCard(
+            id=name,
+            owned_by=self._dialect,
+            dimensions=dimensions,
+            fingerprint=fingerprint,
+            tolerance=1 - _SAME_COSINE,
+            dtype="unknown",
+            image_size=0,
+            prices=Prices(image_micros=0, text_micros=0),
+            limits=_LIMITS,
+        )
+
+    def embed(
+        self,
+        queries: Sequence[tuple[Query, bytes]],
+        *,
+        model: ModelCard,
+        idempotency_key: str,
+        max_cost_micros: int | None = None,  # noqa: ARG002 (nobody here would keep to it)
+        on_push_back: Callable[[], None] = lambda: None,
+        on_unsure: Callable[[], None] = lambda: None,
+    ) -> Answer:
+        """Buy the embeddings of some queries, all of one kind, in one request; see `Vendor.embed`.
+
+        Raises:
+            FingerprintChanged, InputRefused, KeyRefused, QuotaExhausted, RequestTooLarge, VendorUnreachable,
+            VendorError.
+        """
+        vectors = self._ask(
+            queries,
+            model.id,
+            # It does no harm, and some gateways in front of such vendors do keep it.
+            headers={"idempotency-key": idempotency_key},
+            patience=sender.PATIENCE,
+            on_push_back=on_push_back,
+            on_unsure=on_unsure,
+        )
+        asked = [query for query, _ in queries]
+        if {len(vector) for vector in vectors} != {model.dimensions}:
+            raise FingerprintChanged(
+                f"{self.url} answered with {len(vectors[0])} dimensions, not {model.dimensions}: {model.id} "
+                "is another model now. What was bought is kept, but the two do not mix: start a new run."
+            )
+        answered = dict(zip(asked, vectors, strict=True))
+        return Answer(answered, {}, _usage(asked), f"{self._dialect}-{secrets.token_hex(8)}")
+
+    def estimate(self, *, images: int = 0, texts: int = 0) -> Quote:  # noqa: ARG002 (as `Vendor` has it)
+        """Nothing.
+
+        Raises:
+            VendorError: always: such a vendor states no prices.
+        """
+        raise VendorError(f"{self.url} states no prices.")
+
+    def _only_model(self) -> str:
+        names = [model.id for model in parse(_Models, self._sender.send("GET", "/models")).data]
+        if len(names) == 1:
+            return names[0]
+        raise VendorError(f"{self.url} sells {', '.join(names)}; name one of them with --model.")
+
+    def _ask(self, queries: Sequence[tuple[Query, bytes]], model: str, **options: Any) -> list[Vector]:  # noqa: ANN401 (those of Sender.send)
+        """The unit vectors of some queries of one kind, in order."""
+        (kind,) = {query.kind for query, _ in queries}
+        body = _body(self._dialect, kind, [content for _, content in queries], model)
+        response = parse(_Embeddings, self._sender.send("POST", "/embeddings", json=body, **options))
+        if response.model not in (None, model):
+            raise FingerprintChanged(f"{self.url} answered by {response.model}, not by {model}.")
+        rows = sorted(response.data, key=lambda each: each.index)
+        if [each.index for each in rows] != list(range(len(queries))):
+            raise VendorError(f"{self.url} answered {len(rows)} of {len(queries)} queries.")
+        return [self._unit(each.embedding) for each in rows]
+
+    def _unit(self, value: list[float] | str) -> Vector:
+        try:
+            dimensions = len(value) if isinstance(value, list) else len(base64.b64decode(value)) // 4
+            vector = from_wire(value, dimensions)
+        except ValueError as error:
+            raise VendorError(f"An answer of {self.url} makes no sense: {error}.") from error
+        length = float(np.linalg.norm(vector))
+        if not length:
+            raise VendorError(f"{self.url} answered with a vector of zeros.")
+        return (vector / length).astype(np.float32)
+
+
+class _Row(BaseModel):
+    index: int
+    embedding: list[float] | str
+
+
+class _Embeddings(BaseModel):
+    model: str | None = None
+    data: list[_Row]
+
+
+class _Model(BaseModel):
+    id: str
+
+
+class _Models(BaseModel):
+    data: list[_Model]
+
+
+def _body(dialect: Dialect, kind: Kind, contents: Sequence[bytes], model: str) -> dict[str, Any]:
+    """What is posted: OpenAI's fields, and the dialect's."""
+    if kind == "text":
+        texts = [content.decode() for content in contents]
+        items: list[Any] = [{"text": text} for text in texts] if dialect == "jina" else list(texts)
+    else:
+        encoded = [(content, base64.b64encode(content).decode("ascii")) for content in contents]
+        items = [
+            {"image": text} if dialect == "jina" else f"data:{_media_type(content)};base64,{text}"
+            for content, text in encoded
+        ]
+    own = {} if dialect == "jina" else {"encoding_format": "base64", "modality": kind}
+    return {"model": model, "input": items, **own}
+
+
+def _media_type(content: bytes) -> str:
+    if content.startswith(b"\x89PNG"):
+        return "image/png"
+    return "image/webp" if content[8:12] == b"WEBP" else "image/jpeg"
+
+
+def _canary_image() -> Query:
+    digest = hashlib.sha256(_CANARY_IMAGE).hexdigest()
+    return Query("image", digest, "canary.png", lambda: _CANARY_IMAGE)
+
+
+def _recognise(cache: EmbeddingCache, prefix: str, vectors: Mapping[Query, Vector]) -> str | None:
+    """The fingerprint with this prefix whose canaries have these vectors; `None` for a model that is new."""
+    for fingerprint in cache.fingerprints():
+        known = cache.lookup(fingerprint, list(vectors)) if fingerprint.startswith(prefix) else {}
+        if known.keys() == vectors.keys() and all(
+            len(known[query]) == len(vector) and float(known[query] @ vector) >= _SAME_COSINE
+            for query, vector in vectors.items()
+        ):
+            return fingerprint
+    return None
+
+
+def _usage(queries: Sequence[Query]) -> Usage:
+    images = sum(query.kind == "image" for query in queries)
+    return Usage(images=images, texts=len(queries) - images, billed_queries=len(queries), cost_micros=0)
+
+
+_ERRORS: dict[int, tuple[type[ClientError], str]] = {
+    400: (InputRefused, ""),
+    401: (KeyRefused, " Give the right key in TUITION_API_KEY or with --api-key-file."),
+    402: (QuotaExhausted, " What was bought is kept; the same command goes on from here."),
+    403: (KeyRefused, " Give the right key in TUITION_API_KEY or with --api-key-file."),
+    404: (RequestRefused, " Is --vendor what /embeddings follows, and does it sell this model?"),
+    413: (RequestTooLarge, ""),
+    422: (InputRefused, ""),
+}
+
+
+def _as_error(response: httpx.Response, url: str) -> ClientError:
+    """The status as one of our errors, with the beginning of what the vendor says of it."""
+    said = "".join(c for c in response.text[:300] if c.isprintable())
+    kind, advice = _ERRORS.get(response.status_code, (VendorError, ""))
+    return kind(f"{url} answered with status {response.status_code}: {said}{advice}")

@@ -1,0 +1,281 @@
+"""Vendors with OpenAI's API: what they lack is made up for here, and a budget is kept all the same."""
+
+import base64
+import hashlib
+import json
+import random
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from client.buying import sender
+from client.buying.cache import EmbeddingCache
+from client.buying.openai_vendor import Dialect, OpenAIVendor
+from client.buying.purchase import pack_of
+from client.buying.queries import Query, Spending
+from client.buying.teacher import Teacher
+from client.errors import (
+    FingerprintChanged,
+    KeyRefused,
+    QuotaExhausted,
+    VendorError,
+    VendorUnreachable,
+)
+from shared.encoding import to_base64
+
+DIMENSIONS = 12
+
+
+class Infinity(httpx.BaseTransport):
+    """Charges every request that it serves, repeated or not; refuses what holds "bad"."""
+
+    def __init__(self) -> None:
+        self.weights = "one"  # another word is another model
+        self.noise = 0.0
+        self.name: str | None = "clip"
+        self.charged = 0
+        self.bodies: list[dict[str, Any]] = []
+        self.trouble: list[str] = []  # what happens to the next requests: "", "lost", "unsent" or "busy"
+        self._lock = threading.Lock()
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        if request.method == "GET":
+            return httpx.Response(200, json={"data": [{"id": "clip"}]})
+        with self._lock:
+            trouble = self.trouble.pop() if self.trouble else ""
+            if trouble == "unsent":
+                raise httpx.ConnectError("refused")
+            if trouble == "busy":
+                return httpx.Response(503, text="busy")
+            body = json.loads(request.content)
+            items = [each if isinstance(each, str) else next(iter(each.values())) for each in body["input"]]
+            if any("bad" in item for item in items):
+                return httpx.Response(400, json={"error": {"message": "cannot be read"}})
+            self.bodies.append(body)
+            self.charged += len(items)
+            if trouble == "lost":
+                raise httpx.ReadError("cut")
+            vectors = [self._vector(item) for item in items]
+        rows = [{"index": i, "embedding": to_base64(v)} for i, v in enumerate(vectors)]
+        return httpx.Response(200, json={"model": self.name, "data": rows[::-1], "usage": {}})
+
+    def _vector(self, item: str) -> np.ndarray:
+        seed = int.from_bytes(hashlib.sha256((self.weights + item).encode()).digest()[:4], "big")
+        vector = np.random.default_rng(seed).normal(size=DIMENSIONS)
+        return (3 * vector + self.noise * random.random()).astype(np.float32)
+
+
+class Shop:
+    """Such a vendor, a cache, and teachers that use both."""
+
+    def __init__(self, folder: Path, dialect: Dialect = "infinity") -> None:
+        self.server = Infinity()
+        self.vendor = OpenAIVendor("http://vendor", None, dialect=dialect, transport=self.server)
+        self.cache = EmbeddingCache(folder / "cache.db")
+
+    def teacher(self, budget: int | None = None, run_id: str = "run") -> Teacher:
+        before = self.server.charged
+        model = self.vendor.identify(self.cache)
+        assert self.server.charged == before + 2
+        self.server.charged = before
+        return Teacher(self.vendor, self.cache, model=model, run_id=run_id, budget=budget)
+
+    def close(self) -> None:
+        self.vendor.__exit__()
+        self.cache.__exit__()
+
+
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sender, "FIRST_DELAY", 0.001)
+    monkeypatch.setattr(sender, "PATIENCE", 0.0)
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[Shop]:
+    shop = Shop(tmp_path)
+    yield shop
+    shop.close()
+
+
+def _texts(count: int, word: str = "good") -> list[Query]:
+    return [Query.text(f"{word} {i}") for i in range(count)]
+
+
+def _image(folder: Path, content: bytes) -> Query:
+    path = folder / f"{len(content)}.png"
+    path.write_bytes(content)
+    return Query.image_file(path)
+
+
+@pytest.mark.parametrize("dialect", ["infinity", "jina"])
+def test_each_dialect_asks_in_its_own_way_and_packs_are_of_one_kind(tmp_path: Path, dialect: Dialect) -> None:
+    shop = Shop(tmp_path, dialect)
+    image = _image(tmp_path, b"\x89PNG pixels")
+    teacher = shop.teacher()
+    del shop.server.bodies[:]
+    assert teacher.buy([Query.text("a cat"), image, Query.text("a dog")]).bought == 3
+    encoded = base64.b64encode(b"\x89PNG pixels").decode()
+    sent = {str(body["input"]): body for body in shop.server.bodies}
+    if dialect == "infinity":
+        wanted = {"['a cat']": "text", f"['data:image/png;base64,{encoded}']": "image", "['a dog']": "text"}
+        assert {words: body["modality"] for words, body in sent.items()} == wanted
+    else:
+        assert sent.keys() == {"[{'text': 'a cat'}]", f"[{{'image': '{encoded}'}}]", "[{'text': 'a dog'}]"}
+    vectors, have = teacher.lookup([image])
+    assert have.all()
+    assert np.linalg.norm(vectors[0]) == pytest.approx(1, abs=1e-6)
+    shop.close()
+
+
+def test_a_model_is_known_again_by_what_it_says_of_the_canaries(shop: Shop) -> None:
+    first = shop.teacher().model
+    assert first.fingerprint.startswith("infinity:clip:")
+    shop.server.noise = 0.01  # other hardware
+    assert shop.teacher().model == first
+    shop.server.weights = "two"
+    second = shop.teacher().model
+    assert second.fingerprint != first.fingerprint
+    shop.server.weights = "one"
+    assert shop.teacher().model == first
+    assert shop.cache.spending("canary") == Spending(8, 0)
+
+
+def test_what_was_bought_from_one_model_is_not_taken_for_anothers(shop: Shop) -> None:
+    assert shop.teacher().buy(_texts(5)).bought == 5
+    assert shop.teacher(run_id="again").buy(_texts(5)).bought == 0
+    shop.server.weights = "two"
+    assert shop.teacher(run_id="other").buy(_texts(5)).bought == 5
+
+
+def test_another_model_in_the_middle_is_noticed_by_its_name_or_its_dimensions(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher = shop.teacher()
+    shop.server.name = "other"
+    with pytest.raises(FingerprintChanged, match="other"):
+        teacher.buy(_texts(5))
+    shop.server.name = None  # not every vendor says
+    monkeypatch.setattr("tests.client.buying.test_openai_vendor.DIMENSIONS", 8)
+    with pytest.raises(FingerprintChanged, match="8 dimensions"):
+        teacher.buy(_texts(5))
+    assert not shop.cache.known(teacher.model.fingerprint, _texts(5))
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    budget=st.integers(0, 200),
+    trouble=st.lists(st.sampled_from(["", "", "lost", "unsent", "busy"]), max_size=25),
+)
+def test_whatever_is_lost_what_may_have_been_paid_never_exceeds_the_budget(
+    tmp_path_factory: pytest.TempPathFactory, budget: int, trouble: list[str]
+) -> None:
+    shop = Shop(tmp_path_factory.mktemp("shop"))
+    for _ in range(30):  # a person who starts it again and again
+        teacher = shop.teacher(budget)
+        shop.server.trouble = trouble
+        try:
+            done = teacher.buy(_texts(120))
+        except VendorError:
+            trouble = shop.server.trouble
+        else:
+            assert done.out_of_budget or teacher.lookup(_texts(120))[1].all()
+            break
+        finally:
+            shop.server.trouble = []
+    assert shop.server.charged <= shop.cache.spending("run").queries <= budget
+    assert not shop.cache.pending("run")
+    shop.close()
+
+
+def test_an_answer_that_was_lost_counts_as_paid_and_is_bought_again(shop: Shop) -> None:
+    teacher = shop.teacher()
+    shop.server.trouble = ["lost"]
+    purchase = teacher.buy(_texts(20))
+    assert (purchase.bought, purchase.lost, shop.server.charged) == (20, 20, 40)
+    assert shop.cache.spending("run").queries == 40
+
+
+def test_what_was_certainly_not_served_costs_nothing(shop: Shop) -> None:
+    teacher = shop.teacher(20)
+    shop.server.trouble = ["unsent"] * sender.TRIES
+    with pytest.raises(VendorUnreachable):
+        teacher.buy(_texts(20))
+    assert not shop.cache.pending("run")
+    shop.server.trouble = ["busy"] * sender.TRIES
+    with pytest.raises(VendorError, match="busy"):
+        teacher.buy(_texts(20))
+    assert shop.teacher(20).buy(_texts(20)).bought == 20
+    assert shop.cache.spending("run").queries == shop.server.charged == 20
+
+
+def test_what_a_killed_run_had_sent_is_written_off(shop: Shop) -> None:
+    teacher = shop.teacher(50)
+    shop.cache.begin(pack_of("run", teacher.model.fingerprint, tuple(_texts(32))))
+    purchase = teacher.buy(_texts(50))
+    assert (purchase.bought, purchase.lost, purchase.out_of_budget) == (18, 32, True)
+    assert not shop.cache.pending("run")
+
+
+def test_what_cannot_be_embedded_is_found_and_skipped(shop: Shop) -> None:
+    queries = [*_texts(20), *_texts(1, "bad"), *_texts(20, "better")]
+    purchase = shop.teacher().buy(queries)
+    assert purchase.bought == shop.server.charged == 40
+    assert list(purchase.refused) == [queries[20]]
+    assert "cannot be read" in purchase.refused[queries[20]]
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [(401, KeyRefused), (403, KeyRefused), (402, QuotaExhausted), (404, VendorError), (418, VendorError)],
+)
+def test_a_status_says_what_to_do(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, status: int, expected: type[Exception]
+) -> None:
+    teacher = shop.teacher()
+    refusal = httpx.Response(status, text="\x1b[2Jno")
+    monkeypatch.setattr(shop.server, "handle_request", lambda _: refusal)
+    with pytest.raises(expected) as caught:
+        teacher.buy(_texts(3))
+    assert "\x1b" not in str(caught.value)
+
+
+def test_prices_are_not_known_and_said_not_to_be(shop: Shop) -> None:
+    teacher = shop.teacher()
+    outlook = teacher.outlook(_texts(3))
+    assert (outlook.quote, outlook.prices_known) == (None, False)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [],
+        [{"index": 1, "embedding": [1.0] * DIMENSIONS}],
+        [{"index": 0, "embedding": "!"}],
+        [{"index": 0, "embedding": [0.0] * DIMENSIONS}],
+    ],
+)
+def test_garbage_is_never_taken_for_an_answer(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, rows: list[dict[str, Any]]
+) -> None:
+    teacher = shop.teacher()
+    garbage = httpx.Response(
+        200, json={"data": rows}, request=httpx.Request("POST", "http://vendor/embeddings")
+    )
+    monkeypatch.setattr(shop.server, "handle_request", lambda _: garbage)
+    with pytest.raises(VendorError):
+        teacher.buy(_texts(1))
+
+
+def test_one_of_several_models_is_named(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = httpx.Response(200, json={"data": [{"id": "a"}, {"id": "b"}]})
+    monkeypatch.setattr(shop.server, "handle_request", lambda _: listed)
+    with pytest.raises(VendorError, match="--model"):
+        shop.vendor.identify(shop.cache)
