@@ -5,6 +5,7 @@ import logging
 
 from vendor_service.accounts.auth import Authentication
 from vendor_service.billing.admission import Admission
+from vendor_service.errors import Refusal
 
 _log = logging.getLogger(__name__)
 
@@ -31,6 +32,8 @@ class Upkeep:
             self._admission.renew(self._longest_hold_seconds)
             swept = self._admission.sweep()
             self._authentication.record_use()
+        except Refusal as refusal:
+            _log.warning("the upkeep of the books was put off: %s", refusal)
         except Exception:
             _log.exception("the upkeep of the books failed; it will be tried again")
         else:
