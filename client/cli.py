@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from client.cache_commands import cache_app
+from client.comparison_command import compare
 from client.consent import asking
 from client.display import Display
 from client.errors import ClientError, UsageError
 from client.options import (
+    DEFAULT_STUDENT,
     DEFAULT_VENDOR,
     BudgetOption,
     CacheOption,
@@ -37,6 +39,7 @@ from client.options import (
     TargetOption,
     VendorOption,
     YesOption,
+    chosen_device,
     print_json,
 )
 from shared.billing import GroupBy
@@ -56,11 +59,9 @@ app = typer.Typer(
 )
 
 app.add_typer(cache_app)
+app.command()(compare)
 
 INTERRUPTED = 130
-
-
-DEFAULT_STUDENT = "efficientnet_lite0"
 
 
 @app.command()
@@ -116,7 +117,7 @@ def distill(
     if dry_run:
         _show_plan(config, connection, budget, max_spend, as_json=as_json)
         return
-    place = _device(device)
+    place = chosen_device(device)
     run = RunFolder(out or default_run_path(config))
     run_id = run.begin(config)
     teacher_or_none = (
@@ -455,26 +456,12 @@ def _show_plan(
         print_plan(described)
 
 
-def _device(name: str) -> str:
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UsageError(
-            f"--device {name!r} cannot be used on this machine; auto takes what there is."
-        ) from error
-    return name
-
-
 def _load(run: Path, device: str) -> "tuple[Student, list[str]]":
     from client.learning.student import load_student
     from client.run_folder import RunFolder
 
     student, metadata = load_student(RunFolder(run).student)
-    return student.to(_device(device)), json.loads(metadata["classes"])
+    return student.to(chosen_device(device)), json.loads(metadata["classes"])
 
 
 def main(arguments: list[str] | None = None) -> None:

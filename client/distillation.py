@@ -4,12 +4,12 @@ import copy
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from client.buying.teacher import Teacher
 from client.data.domains import ImageFolder
@@ -34,11 +34,22 @@ from client.lesson import Lesson, Preparation
 from client.results.evaluation import DomainAccuracy, Evaluation, accuracy_by_domain
 from client.results.report import render_model_card, render_report
 from client.run_folder import RunConfig, RunFolder
+from client.shared_work import SharedWork
 from client.sources import Sources, mention, read_sources
 
 # Decoded images are kept this much larger than the student's side, so that a random crop is rarely enlarged.
 _STORED_SIDE = 256 / 224
 _LOG_EVERY = 20
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """A fitted projector: its state, the steps that were kept, and the rows that were logged on the way."""
+
+    state: dict[str, Tensor]
+    first: int
+    last: int
+    rows: list[dict[str, Any]]
 
 
 class Distillation:
@@ -53,6 +64,7 @@ class Distillation:
         *,
         device: str,
         approve: Callable[[int], None] = lambda _: None,
+        shared: SharedWork | None = None,
     ) -> None:
         """Take up a run.
 
@@ -63,11 +75,13 @@ class Distillation:
             display: what a person sees meanwhile.
             device: where to train.
             approve: called with the price before anything is bought; it raises to stop.
+            shared: what it has in common with other runs; `None` for nothing.
         """
         self._config = config
         self._run = run
         self._display = display
         self._device = torch.device(device)
+        self._shared = shared or SharedWork()
         self._method, _ = parse_method(config.method, config.recipe)
         self._preparation = Preparation(config, self._method, run, teacher, display, approve=approve)
 
@@ -78,7 +92,7 @@ class Distillation:
             ClientError: see client/errors.py; what was bought and trained so far is kept.
         """
         config = self._config
-        sources = read_sources(config, self._display)
+        sources = read_sources(config, self._display, self._shared)
         mention(sources.skipped, sources.folder.root, self._display)
         # Before anything is bought, so that weights that cannot be had cost nothing.
         weights = None if config.student_weights is None else Path(config.student_weights)
@@ -129,7 +143,7 @@ class Distillation:
         self._display.note(f"Student: {config.student} at {config.image_size} px, {student.size.described}.")
         if self._method.teacher == "twin":
             data = replace(data, twin=copy.deepcopy(student).eval())
-        first, last = self._run_stages(student, data, stamp)
+        first, last = self._run_stages(student, sources, data, stamp)
         metadata = {
             "stamp": stamp,
             "steps_kept": json.dumps([first, last]),
@@ -140,40 +154,69 @@ class Distillation:
         run.checkpoint.unlink(missing_ok=True)
         return student
 
-    def _run_stages(self, student: Student, data: TrainingSet, stamp: str) -> tuple[int, int]:
+    def _run_stages(
+        self, student: Student, sources: Sources, data: TrainingSet, stamp: str
+    ) -> tuple[int, int]:
         """Train in place; returns the first and the last of the steps whose states were kept."""
         kept = (0, 0)
         if self._method.aligns:
-            kept = self._align(student, data, stamp)
+            kept = self._align(student, sources, data, stamp)
         if self._method.trains:
             chosen = self._distill(student, data, stamp)
             kept = chosen.first, chosen.last
         return kept
 
-    def _align(self, student: Student, data: TrainingSet, stamp: str) -> tuple[int, int]:
+    def _align(self, student: Student, sources: Sources, data: TrainingSet, stamp: str) -> tuple[int, int]:
         if _stamp_of(self._run.aligned) == stamp:
             tensors, metadata = load_tensors(self._run.aligned)
             student.projector.load_state_dict(tensors)
             first, last = json.loads(metadata["steps_kept"])
             return first, last
-        recipe, seed = self._config.recipe, self._config.seed
-        self._run.forget("align", after_step=0)
-        with self._run.timed("align"):
-            with self._display.track("Features", recipe.align_views * len(data.train)) as advance:
-                views = align_features(student, data, recipe, seed=seed, on_image=lambda n: advance(n, ""))
-            with self._display.track("Aligning", recipe.align_steps) as advance:
-                kept = align(
-                    student,
-                    data,
-                    views,
-                    self._method,
-                    recipe,
-                    seed=seed,
-                    on_step=self._logger("align", advance),
-                )
-        metadata = {"stamp": stamp, "steps_kept": json.dumps([kept.first, kept.last])}
-        save_tensors(student.projector.state_dict(), self._run.aligned, metadata)
-        return kept.first, kept.last
+        run = self._run
+        run.forget("align", after_step=0)
+        of_features, of_projector = self._align_keys(sources, data)
+        views, feature_seconds = self._shared.once(
+            "features", of_features, lambda: self._align_features(student, data)
+        )
+        aligned, seconds = self._shared.once("aligned", of_projector, lambda: self._fit(student, data, views))
+        student.projector.load_state_dict(aligned.state)
+        if not run.rows("align"):  # another run fitted it
+            for row in aligned.rows:
+                run.log(**row)
+        run.log("align", seconds=round(feature_seconds + seconds, 3))
+        steps_kept = json.dumps([aligned.first, aligned.last])
+        save_tensors(aligned.state, run.aligned, {"stamp": stamp, "steps_kept": steps_kept})
+        return aligned.first, aligned.last
+
+    def _align_keys(self, sources: Sources, data: TrainingSet) -> tuple[str, str]:
+        """Digests of what the features of the align stage depend on, and of what the projector does."""
+        config, method = self._config, self._method
+        recipe = config.recipe
+        views = (config.student, config.student_weights, config.image_size, config.seed, recipe.align_views)
+        content = "".join(sources.examples[position].digest for position in data.train)
+        features = hashlib.sha256(repr((views, recipe.augmentation, content)).encode())
+        projector = features.copy()
+        fit = replace(recipe, steps=0, images_per_domain=0, learning_rate=0.0, frozen=0.0, interpolation=1.0)
+        projector.update(repr((fit, method.loss, method.compares, bool(method.trains))).encode())
+        projector.update(data.targets.numpy().tobytes())
+        return features.hexdigest(), projector.hexdigest()
+
+    def _align_features(self, student: Student, data: TrainingSet) -> Tensor:
+        recipe = self._config.recipe
+        with self._display.track("Features", recipe.align_views * len(data.train)) as advance:
+            return align_features(
+                student, data, recipe, seed=self._config.seed, on_image=lambda done: advance(done, "")
+            )
+
+    def _fit(self, student: Student, data: TrainingSet, views: Tensor) -> Aligned:
+        recipe = self._config.recipe
+        with self._display.track("Aligning", recipe.align_steps) as advance:
+            kept = align(
+                student, data, views, self._method, recipe,
+                seed=self._config.seed, on_step=self._logger("align", advance),
+            )  # fmt: skip
+        state = {name: tensor.clone() for name, tensor in student.projector.state_dict().items()}
+        return Aligned(state, kept.first, kept.last, self._run.rows("align"))
 
     def _distill(self, student: Student, data: TrainingSet, stamp: str) -> Kept:
         recipe, run = self._config.recipe, self._run

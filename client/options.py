@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from client.errors import UsageError
+
 RecipeName = Literal["default", "paper"]
 
 DataOption = Annotated[
@@ -102,9 +104,29 @@ DeviceOption = Annotated[
 ]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory.", show_default=False)]
 
+DEFAULT_STUDENT = "efficientnet_lite0"
 DEFAULT_VENDOR = "http://127.0.0.1:8000"
 
 
 def print_json(data: object) -> None:
     """Print data for scripts."""
     print(json.dumps(data, indent=2))
+
+
+def chosen_device(name: str) -> str:
+    """The device that --device names; for "auto" a GPU if there is one.
+
+    Raises:
+        UsageError: there is none of this name here.
+    """
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UsageError(
+            f"--device {name!r} cannot be used on this machine; auto takes what there is."
+        ) from error
+    return name

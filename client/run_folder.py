@@ -136,8 +136,8 @@ class RunFolder:
         with self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
-    def rows(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl; one that a crash cut short is left out."""
+    def rows(self, stage: str | None = None) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl, of one stage or of all; one that a crash cut short is left out."""
         if not self.metrics.exists():
             return []
         rows = []
@@ -146,7 +146,7 @@ class RunFolder:
                 rows.append(json.loads(line))
             except ValueError:
                 continue
-        return rows
+        return [row for row in rows if stage in (None, row["stage"])]
 
     def forget(self, stage: str, *, after_step: int) -> None:
         """Drop the logged steps of a stage that are about to be taken again."""

@@ -14,6 +14,7 @@ from client.display import Display
 from client.errors import DataError
 from client.learning.methods import METHODS
 from client.run_folder import RunConfig
+from client.shared_work import SharedWork
 from shared.embeddings import ModelCard
 
 
@@ -74,21 +75,39 @@ def questions(config: RunConfig, sources: Sources) -> Questions:
     )
 
 
-def read_sources(config: RunConfig, display: Display) -> Sources:
+def read_sources(config: RunConfig, display: Display, shared: SharedWork | None = None) -> Sources:
     """Read every domain but the target, of which only file names are seen.
+
+    With `shared`, a domain that was read for another run is not read again.
 
     Raises:
         DataError: the folder, its domains or its classes are not what a run needs.
     """
     folder = list_folder(Path(config.data))
     domains = folder.source_domains(config.target_domain)
-    with display.track("Reading images", sum(map(folder.count, domains))) as advance:
-        examples, skipped = folder.read(domains, lambda done: advance(done, ""))
+    examples: list[Example] = []
+    skipped: list[Skipped] = []
+    for domain in domains:
+        read, unread = read_domain(folder, domain, display, shared or SharedWork())
+        examples += read
+        skipped += unread
     skipped = [s for s in folder.ignored if s.path.parts[-3] != config.target_domain] + skipped
     if not examples:
         raise DataError(f"None of the images in {folder.root} can be read; the first: {skipped[0].reason}.")
     train, holdout = split(examples, holdout=config.recipe.holdout, seed=config.seed)
     return Sources(folder, config.target_domain, domains, examples, skipped, train, holdout)
+
+
+def read_domain(
+    folder: ImageFolder, domain: str, display: Display, shared: SharedWork
+) -> tuple[list[Example], list[Skipped]]:
+    """The images of a domain, and the files that are none; read once for all runs that share their work."""
+
+    def read() -> tuple[list[Example], list[Skipped]]:
+        with display.track(f"Reading {domain}", folder.count(domain)) as advance:
+            return folder.read([domain], lambda done: advance(done, ""))
+
+    return shared.once("images", f"{folder.root}/{domain}", read)[0]
 
 
 def plan_of(config: RunConfig, asked: Questions, teacher: Teacher) -> Plan:

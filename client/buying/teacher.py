@@ -66,6 +66,10 @@ class Teacher:
         self._run_id = run_id
         self._limits = (budget, max_spend_micros)
 
+    def for_run(self, run_id: str, *, budget: int | None) -> "Teacher":
+        """The same model of the same vendor, with the same cache, for another run."""
+        return Teacher(self._vendor, self._cache, model=self.model, run_id=run_id, budget=budget)
+
     @property
     def budget(self) -> Budget:
         """The run's budget as its receipts leave it."""

@@ -1,0 +1,141 @@
+"""`client compare`: parse, call, print."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from client.consent import asking
+from client.display import Display
+from client.errors import UsageError
+from client.options import (
+    DEFAULT_STUDENT,
+    DEFAULT_VENDOR,
+    CacheOption,
+    DataOption,
+    DeviceOption,
+    JsonOption,
+    KeyFileOption,
+    MaxSpendOption,
+    RecipeName,
+    RecipeOption,
+    SelectOption,
+    SizeOption,
+    StepsOption,
+    StudentOption,
+    StudentWeightsOption,
+    VendorOption,
+    YesOption,
+    chosen_device,
+    print_json,
+)
+
+if TYPE_CHECKING:  # torch takes seconds to import
+    from client.comparison import Variant
+
+OutOption = Annotated[
+    Path, typer.Option("--out", help="The comparison's folder: runs and tables.", show_default=False)
+]
+MethodsOption = Annotated[
+    str,
+    typer.Option(
+        "--methods",
+        help="Rows, comma-separated, as `client methods` lists them, each with or without +swad and +wise; "
+        "and zero-shot, the teacher itself, for which target images are sent to the vendor.",
+    ),
+]
+TargetsOption = Annotated[
+    str, typer.Option("--target-domain", help="Domains to hold out, comma-separated, or all.")
+]
+SeedsOption = Annotated[int, typer.Option("--seeds", min=1, max=1000, help="How many, counted from 0.")]
+RunBudgetOption = Annotated[
+    int | None,
+    typer.Option(
+        "--budget",
+        min=1,
+        max=10**12,
+        help="Embeddings that each run may use, prompts included, whoever paid (default: one an image).",
+    ),
+]
+
+
+def compare(
+    data: DataOption,
+    out: OutOption,
+    methods: MethodsOption = "erm,vl2v-adip",
+    target_domain: TargetsOption = "all",
+    seeds: SeedsOption = 3,
+    budget: RunBudgetOption = None,
+    max_spend: MaxSpendOption = None,
+    select: SelectOption = "stratified",
+    student: StudentOption = DEFAULT_STUDENT,
+    student_weights: StudentWeightsOption = None,
+    image_size: SizeOption = None,
+    recipe: RecipeOption = "default",
+    steps: StepsOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what all runs would buy and stop; spends nothing.")
+    ] = False,
+    yes: YesOption = False,
+    device: DeviceOption = "auto",
+    vendor: VendorOption = DEFAULT_VENDOR,
+    api_key_file: KeyFileOption = None,
+    cache: CacheOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Hold each domain out in turn, by every method and seed, and print one table.
+
+    Each image is paid for once over all runs, and no run uses more than --budget. The same command resumes
+    an interrupted comparison; with more methods or seeds it adds to a finished one.
+
+    Example: client compare --data icons --methods erm,vl2v-adip,vl2v-adip+swad --out table
+    """
+    from client.comparison import Comparison, ComparisonConfig
+    from client.connection import Connection
+    from client.learning.backbones import native_image_size
+    from client.results.comparison_table import as_json as to_json
+    from client.results.comparison_table import as_text
+
+    config = ComparisonConfig(
+        data=data,
+        variants=_variants(methods, recipe, steps),
+        targets=() if target_domain == "all" else tuple(target_domain.split(",")),
+        seeds=range(seeds),
+        student=student,
+        image_size=image_size or native_image_size(student),
+        student_weights=student_weights,
+        select=select,
+        queries=budget,
+    )
+    comparison = Comparison(
+        config,
+        out,
+        Connection(vendor, api_key_file, cache, Display()),
+        device=chosen_device(device),
+        max_spend_micros=max_spend,
+        approve=asking(yes=yes, max_spend_micros=max_spend),
+    )
+    if dry_run:
+        queries, cost_micros = comparison.quote()
+        quote = {"runs": len(comparison.cells), "to_buy": queries, "cost_micros": cost_micros}
+        if as_json:
+            print_json(quote)
+        else:
+            print(f"{quote['runs']} runs would buy {queries} queries for {cost_micros} micros in all.")
+        return
+    results = comparison.execute()
+    if as_json:
+        print_json(to_json(results))
+    else:
+        print(as_text(results), end="")
+        print(f"The same as CSV, Markdown, LaTeX and JSON: {out}/table.*")
+
+
+def _variants(methods: str, recipe: RecipeName, steps: int | None) -> "list[Variant]":
+    from client.comparison import Variant
+    from client.learning.recipe import RECIPES
+
+    names = [name.strip() for name in methods.split(",") if name.strip()]
+    if not names or len(set(names)) < len(names):
+        raise UsageError(f"--methods takes different names, comma-separated, not {methods!r}.")
+    return [Variant(name, name, RECIPES[recipe].with_steps(steps)) for name in names]

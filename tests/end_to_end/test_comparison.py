@@ -1,0 +1,135 @@
+"""`client compare` against the real vendor: each image paid for once, resumable, one table."""
+
+import csv
+import json
+import signal
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.client.toy import CLASSES, DOMAINS, make_folder
+from tests.end_to_end.command import Command
+from tests.vendor_process import VendorProcess
+
+IMAGES = 5
+EVERYTHING = IMAGES * len(CLASSES) * len(DOMAINS) + len(CLASSES)
+SMALL = ("--image-size", "32", "--steps", "4", "--data", "toy", "--out", "table")
+
+
+@pytest.fixture
+def client(vendor_process: VendorProcess, tmp_path: Path) -> Command:
+    make_folder(tmp_path / "toy", images=IMAGES)
+    return Command(tmp_path, vendor_process.url, vendor_process.create_key(quota=1000))
+
+
+def _table(client: Command) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads((client.folder / "table" / "table.json").read_text())
+    return value
+
+
+def test_a_comparison_from_quote_to_table(client: Command, vendor_process: VendorProcess) -> None:
+    arguments = ("compare", *SMALL, "--seeds", "1", "--methods")
+    quote = json.loads(client(*arguments, "linear-probe,text-only,zero-shot", "--dry-run", "--json").stdout)
+    assert quote == {"runs": 9, "to_buy": EVERYTHING, "cost_micros": 20 * 3 + 100 * (EVERYTHING - 3)}
+    assert not (client.folder / "table").exists()
+
+    client(*arguments, "linear-probe,text-only")
+    assert vendor_process.charges(client.api_key).queries == len(CLASSES)
+    first = _table(client)
+    shown = client(*arguments, "linear-probe,text-only,image-only,zero-shot", "--target-domain", "all")
+    charges = vendor_process.charges(client.api_key)
+    assert charges.queries == EVERYTHING
+
+    table = _table(client)
+    assert table["runs"][:6] == first["runs"]  # finished runs are not run again
+    assert [row["method"] for row in table["rows"]] == [
+        "linear-probe",
+        "text-only",
+        "image-only",
+        "zero-shot",
+    ]
+    assert all(set(row["by_target"]) == set(DOMAINS) for row in table["rows"])
+    used = {run["method"]: run["queries"] for run in table["runs"]}
+    assert (used["linear-probe"], used["text-only"]) == (0, 3)
+    assert {run["cost_micros"] for run in table["runs"] if run["method"] == "text-only"} == {60}
+    assert "image-only" in shown.stdout
+    rows = list(csv.DictReader(StringIO((client.folder / "table" / "table.csv").read_text())))
+    assert [float(row["mean_mean"]) for row in rows] == [row["mean"]["mean"] for row in table["rows"]]
+    assert (client.folder / "table" / "table.tex").read_text().count(r"\\") == 5
+
+    client.url = "http://127.0.0.1:9"  # everything is there, so no vendor is needed
+    client(*arguments, "image-only,linear-probe")
+    assert vendor_process.charges(client.api_key) == charges
+
+
+def test_no_run_uses_more_than_the_budget_whatever_others_bought(
+    client: Command, vendor_process: VendorProcess
+) -> None:
+    budget = ("--budget", "13", "--seeds", "2", "--target-domain", "red")
+    client("compare", *SMALL, *budget, "--methods", "image-only")
+    assert {run["queries"] for run in _table(client)["runs"]} == {13}
+    assert 13 < vendor_process.charges(client.api_key).queries <= 2 * 13
+    too_low = client("compare", *SMALL, "--budget", "2", "--methods", "kd", code=2)
+    assert "3 class prompts" in too_low.stderr
+
+
+def test_a_comparison_that_was_killed_goes_on(client: Command, vendor_process: VendorProcess) -> None:
+    arguments = (
+        "compare",
+        *SMALL,
+        "--seeds",
+        "1",
+        "--target-domain",
+        "red,dark",
+        "--methods",
+        "lp-ft,vl2v-adip",
+    )
+    process = client.start(*arguments)
+    finished = client.folder / "table" / "runs" / "lp-ft-red-0" / "summary.json"
+    while not finished.exists():
+        assert process.poll() is None
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    written = finished.stat().st_mtime_ns
+    charges = vendor_process.charges(client.api_key)
+
+    client(*arguments)
+    assert finished.stat().st_mtime_ns == written
+    assert len(_table(client)["runs"]) == 4
+    assert vendor_process.charges(client.api_key) == charges
+
+
+def test_shared_work_gives_the_students_that_separate_runs_give(client: Command) -> None:
+    methods = ("vl2v-adip", "vl2v-adip+swad")
+    client("compare", *SMALL, "--seeds", "1", "--target-domain", "red", "--methods", ",".join(methods))
+    for method in methods:
+        run = ("--target-domain", "red", "--method", method, "--budget", "0", "--out", method)
+        client("distill", *SMALL[:-2], *run)
+        alone = json.loads((client.folder / method / "summary.json").read_text())
+        (shared,) = (client.folder / "table" / "runs").glob(f"{method}-red-0")
+        assert json.loads((shared / "summary.json").read_text())["accuracy"] == alone["accuracy"]
+        states = [path / "aligned.safetensors" for path in (shared, client.folder / method)]
+        assert len({state.read_bytes()[-1000:] for state in states}) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--methods", "magic"), "There is no method 'magic'"),
+        (("--methods", "erm+magic"), "+swad"),
+        (("--methods", "erm,erm"), "different names"),
+        (("--methods", "erm", "--target-domain", "blue"), "It has: dark, light, red"),
+        (("--methods", "vl2v-sd"), "--student open_clip:"),
+    ],
+    ids=str,
+)
+def test_bad_comparisons_are_refused(client: Command, options: tuple[str, ...], message: str) -> None:
+    assert message in client("compare", *SMALL, *options, code=2).stderr
+
+
+def test_a_folder_with_something_else_is_left_alone(client: Command) -> None:
+    (client.folder / "table").mkdir()
+    (client.folder / "table" / "thesis.tex").write_text("")
+    assert "is no comparison" in client("compare", *SMALL, "--methods", "erm", code=2).stderr
