@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check bench-accuracy bench-cache bench-buying bench-money format clean
+.PHONY: help demo test test-slow check bench-accuracy bench-cache bench-buying bench-money bench-training format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -44,6 +44,9 @@ bench-buying: $(READY)  ## the client beside a saturating load on one vendor (ab
 
 bench-money: $(READY)  ## what charging costs, the table of docs/results.md (three minutes)
 	@$(BIN)/python -m benchmarks.money
+
+bench-training: $(READY)  ## speed of align and distill (about eight minutes)
+	@$(BIN)/python -m benchmarks.training
 
 format: $(READY)  ## rewrite the code in the house format
 	@$(BIN)/ruff format .

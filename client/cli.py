@@ -127,7 +127,9 @@ def distill(
     )
     approve = asking(yes=yes, max_spend_micros=max_spend)
     with teacher_or_none as teacher:
-        summary = Distillation(config, run, teacher, display, device=place, approve=approve).execute()
+        summary = Distillation(
+            config, run, teacher, display, device=place, pixels=connection.pixels, approve=approve
+        ).execute()
     if as_json:
         print_json(summary)
     else:
@@ -200,7 +202,12 @@ def evaluate(
 def predict(
     run: RunArgument,
     images: Annotated[
-        list[Path], typer.Argument(metavar="IMAGE...", help="Image files.", show_default=False)
+        list[str],
+        typer.Argument(
+            metavar="IMAGE...",
+            help="Image files, folders, patterns ('shots/**/*.png'), or - for paths on standard input.",
+            show_default=False,
+        ),
     ],
     top: Annotated[int, typer.Option("--top", min=1, help="How many classes to name.")] = 5,
     device: DeviceOption = "auto",
@@ -210,15 +217,18 @@ def predict(
 
     Example: client predict runs/icons-pixel-vl2v-adip-seed0 cat.png dog.png --top 3
     """
-    from client.prediction import classify
+    from client.data.images import find_images
+    from client.prediction import StudentClassifier, classify
     from client.tables import print_predictions
 
-    model, classes = _load(run, device)
-    predictions, unreadable = classify(model, classes, images, top=top)
-    display = Display()
-    for path, reason in unreadable.items():
-        display.note(f"Skipped {path}: {reason}")
-    ranked = {str(path): classes for path, classes in predictions.items()}
+    words = [line.strip() for line in sys.stdin if line.strip()] if images == ["-"] else images
+    classifier = StudentClassifier(*_load(run, device))
+    paths = (path for word in words for path in find_images(word))
+    predictions = list(classify(classifier, paths, top=top))
+    unreadable = [prediction for prediction in predictions if prediction.unreadable]
+    for prediction in unreadable:
+        Display().note(f"Skipped {prediction.path}: {prediction.unreadable}")
+    ranked = {str(p.path): p.classes for p in predictions if not p.unreadable}
     if as_json:
         print_json([{"image": image, "classes": classes} for image, classes in ranked.items()])
     elif ranked:

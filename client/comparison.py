@@ -262,7 +262,13 @@ class Comparison:
         own = None if teacher is None or not cell.buys else teacher.for_run(run_id, budget=0)
         if cell.trains:
             Distillation(
-                cell.config, cell.run, own, self._display, device=self._device, shared=self._shared
+                cell.config,
+                cell.run,
+                own,
+                self._display,
+                device=self._device,
+                pixels=self._connection.pixels,
+                shared=self._shared,
             ).execute()
             return
         assert own is not None

@@ -49,6 +49,15 @@ class Connection:
         with VendorClient(self.vendor_url, self._api_key(), on_wait=self.display.note) as client:
             yield client
 
+    @property
+    def pixels(self) -> Path:
+        """The folder of decoded images: beside the cache."""
+        return self._cache_file.parent / "pixels"
+
+    @property
+    def _cache_file(self) -> Path:
+        return self.cache_file or user_cache_path("tuition") / "embeddings.db"
+
     @contextmanager
     def cache(self, *, must_exist: bool = False) -> Iterator[EmbeddingCache]:
         """The cache.
@@ -57,7 +66,7 @@ class Connection:
             UsageError: it must exist, and does not.
             CacheError: it cannot be opened.
         """
-        file = self.cache_file or user_cache_path("tuition") / "embeddings.db"
+        file = self._cache_file
         if must_exist and not file.exists():
             raise UsageError(f"There is no cache {file} yet. Buying makes one; --cache names another.")
         with EmbeddingCache(file, on_damage=self.display.note) as cache:

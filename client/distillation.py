@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from client.buying.teacher import Teacher
 from client.data.domains import ImageFolder
-from client.data.images import PixelStore
+from client.data.pixels import PixelStore
 from client.display import Display
 from client.errors import ClientError, DataError
 from client.learning.averaging import Kept
@@ -37,8 +37,6 @@ from client.run_folder import RunConfig, RunFolder
 from client.shared_work import SharedWork
 from client.sources import Sources, mention, read_sources
 
-# Decoded images are kept this much larger than the student's side, so that a random crop is rarely enlarged.
-_STORED_SIDE = 256 / 224
 _LOG_EVERY = 20
 
 
@@ -63,6 +61,7 @@ class Distillation:
         display: Display,
         *,
         device: str,
+        pixels: Path,
         approve: Callable[[int], None] = lambda _: None,
         shared: SharedWork | None = None,
     ) -> None:
@@ -74,6 +73,7 @@ class Distillation:
             teacher: where to buy; `None` for a method that buys nothing.
             display: what a person sees meanwhile.
             device: where to train.
+            pixels: the folder of decoded images, which runs share.
             approve: called with the price before anything is bought; it raises to stop.
             shared: what it has in common with other runs; `None` for nothing.
         """
@@ -82,6 +82,7 @@ class Distillation:
         self._display = display
         self._device = torch.device(device)
         self._shared = shared or SharedWork()
+        self._pixels = pixels
         self._method, _ = parse_method(config.method, config.recipe)
         self._preparation = Preparation(config, self._method, run, teacher, display, approve=approve)
 
@@ -106,9 +107,8 @@ class Distillation:
     # -- train
 
     def _training_set(self, sources: Sources, lesson: Lesson) -> TrainingSet:
-        side = round(self._config.image_size * _STORED_SIDE)
         return TrainingSet(
-            images=PixelStore([example.path for example in sources.examples], short_side=side),
+            images=PixelStore(sources.examples, self._pixels),
             labels=torch.tensor(sources.labels),
             domains=torch.tensor([sources.domains.index(example.domain) for example in sources.examples]),
             targets=lesson.targets,
@@ -251,22 +251,22 @@ class Distillation:
         part.replace(self._run.checkpoint)
 
     def _logger(self, stage: str, advance: Callable[[int, str], None]) -> Callable[[Progress], None]:
-        best = 0.0
+        best, words = 0.0, ""
 
         def on_step(progress: Progress) -> None:
-            nonlocal best
+            nonlocal best, words
             if progress.score is not None:
                 best = max(best, progress.score.accuracy)
             if progress.score is not None or progress.step % _LOG_EVERY == 0:
-                score = progress.score
+                score, loss = progress.score, progress.loss.item()
                 self._run.log(
                     stage,
                     step=progress.step,
-                    loss=round(progress.loss, 6),
+                    loss=round(loss, 6),
                     holdout_accuracy=None if score is None else score.accuracy,
                     holdout_loss=None if score is None else score.loss,
                 )
-            words = f"loss {progress.loss:.3f}" + (f", best hold-out {100 * best:.1f}%" if best else "")
+                words = f"loss {loss:.3f}" + (f", best hold-out {100 * best:.1f}%" if best else "")
             advance(progress.step, words)
 
         return on_step
@@ -351,10 +351,6 @@ def evaluate_domains(
     for domain in domains:
         if not any(example.domain == domain for example in examples):
             raise DataError(f"{folder.root} has no readable image in the domain {domain!r} to evaluate on.")
-    images = PixelStore(
-        [example.path for example in examples],
-        short_side=round(student.preprocessing.image_size * _STORED_SIDE),
-    )
-    predicted = class_scores(student, images, range(len(examples))).argmax(dim=1)
+    predicted = class_scores(student, PixelStore(examples, None), range(len(examples))).argmax(dim=1)
     labels = torch.tensor([classes.index(folder.classes[example.label]) for example in examples])
     return accuracy_by_domain(predicted, labels, [example.domain for example in examples])

@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from glob import glob
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from client.buying.purchase import Progress, Purchase
 from client.buying.queries import Query
 from client.buying.teacher import Teacher
-from client.data.images import SUFFIXES
+from client.data.images import find_images
 from client.errors import BudgetExhausted, ClientError, UsageError
 
 FORMATS = (".npy", ".jsonl")
@@ -66,7 +65,7 @@ def collect_queries(texts: Sequence[str], paths: Sequence[str]) -> tuple[list[Qu
     except UnicodeEncodeError as error:
         raise UsageError(f"A --text is not valid Unicode: {error.object!r}.") from error
     unreadable: dict[Path, str] = {}
-    for file in (file for path in paths for file in _image_files(path)):
+    for file in (file for path in paths for file in find_images(path)):
         try:
             queries.append(Query.image_file(file))
         except OSError as error:
@@ -74,18 +73,6 @@ def collect_queries(texts: Sequence[str], paths: Sequence[str]) -> tuple[list[Qu
     if not queries:
         raise UsageError("Nothing to embed: give --text, or --images with image files or folders of them.")
     return queries, unreadable
-
-
-def _image_files(word: str) -> Iterator[Path]:
-    path = Path(word)
-    if path.is_dir():
-        yield from sorted(f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES and not f.is_dir())
-    elif path.exists():
-        yield path
-    elif matches := [Path(match) for match in sorted(glob(word, recursive=True))]:  # noqa: PTH207 (absolute patterns)
-        yield from (m for m in matches if m.suffix.lower() in SUFFIXES and not m.is_dir())
-    else:
-        raise UsageError(f"{path} does not exist.")
 
 
 def run_id_of(queries: Sequence[Query]) -> str:

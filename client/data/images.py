@@ -1,12 +1,15 @@
 """Image files to RGB pixels, with limits on what is accepted."""
 
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from glob import glob
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+
+from client.errors import UsageError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 FORMATS = ("PNG", "JPEG", "WEBP")
@@ -38,30 +41,63 @@ def read_image(path: Path) -> bytes:
     return content
 
 
-def decode(content: bytes, *, short_side: int | None = None) -> Pixels:
+def find_images(word: str) -> Iterator[Path]:
+    """The image files that a path or a pattern such as `shots/**/*` means, folders being searched below.
+
+    A file that is named itself is taken whatever its name; others must be named as images.
+
+    Raises:
+        UsageError: nothing is there.
+    """
+    path = Path(word)
+    if path.is_dir():
+        yield from sorted(f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES and not f.is_dir())
+    elif path.exists():
+        yield path
+    elif matches := [Path(match) for match in sorted(glob(word, recursive=True))]:  # noqa: PTH207 (absolute patterns)
+        yield from (m for m in matches if m.suffix.lower() in SUFFIXES and not m.is_dir())
+    else:
+        raise UsageError(f"{path} does not exist.")
+
+
+def decode(content: bytes) -> Pixels:
     """Decode a PNG, JPEG or WebP file to RGB of shape (height, width, 3).
 
     The first frame of an animation is taken, EXIF orientation is applied, and transparency is laid on white.
-    With `short_side`, a larger image is reduced until its shorter side has that many pixels.
 
     Raises:
         UnreadableImage: the bytes are not a whole image of these formats within `MAX_PIXELS`.
     """
+    return np.asarray(_rgb(content))
+
+
+def decode_square(content: bytes, side: int) -> tuple[Pixels, float]:
+    """Decode as `decode` does, and squeeze or stretch into a square of shape (side, side, 3).
+
+    Returns the pixels and the image's aspect, which is its width / height.
+
+    Raises:
+        UnreadableImage: as `decode`.
+    """
+    image = _rgb(content, side)
+    square = image.resize((side, side), Image.Resampling.BILINEAR, reducing_gap=3.0)
+    return np.asarray(square), image.width / image.height
+
+
+def _rgb(content: bytes, side: int | None = None) -> Image.Image:
+    """The image; a JPEG that is much larger than a square of `side` is decoded at a fraction of its size."""
     try:
         with Image.open(BytesIO(content), formats=FORMATS) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise UnreadableImage(f"{width} x {height} pixels are too many")
-            if short_side is not None:
-                image.draft("RGB", _reduced(width, height, short_side))
-            rgb = _on_white(ImageOps.exif_transpose(image))
+            if side is not None:
+                image.draft("RGB", (2 * side, 2 * side))
+            return _on_white(ImageOps.exif_transpose(image))
     except UnreadableImage:
         raise
     except (OSError, ValueError, SyntaxError, EOFError, OverflowError, Image.DecompressionBombError) as error:
         raise UnreadableImage("not a whole PNG, JPEG or WebP image") from error
-    if short_side is not None and min(rgb.size) > short_side:
-        rgb = rgb.resize(_reduced(*rgb.size, short_side), Image.Resampling.BICUBIC, reducing_gap=3.0)
-    return np.asarray(rgb)
 
 
 def _on_white(image: Image.Image) -> Image.Image:
@@ -71,45 +107,3 @@ def _on_white(image: Image.Image) -> Image.Image:
     ground = Image.new("RGBA", layer.size, "white")
     ground.alpha_composite(layer)
     return ground.convert("RGB")
-
-
-def _reduced(width: int, height: int, short_side: int) -> tuple[int, int]:
-    scale = min(1.0, short_side / min(width, height))
-    return max(1, round(width * scale)), max(1, round(height * scale))
-
-
-class PixelStore:
-    """Decoded images by position; those that fit in `max_bytes` are decoded once and kept.
-
-    Images are kept no larger than training needs (`short_side`), so a few thousand photographs fit in memory,
-    and a data set of any size works: what does not fit is decoded again when it is drawn.
-    """
-
-    def __init__(self, paths: list[Path], *, short_side: int, max_bytes: int = 4 * 2**30) -> None:
-        self._paths = paths
-        self._short_side = short_side
-        self._bytes_left = max_bytes
-        self._kept: dict[int, Pixels] = {}
-
-    def __len__(self) -> int:
-        return len(self._paths)
-
-    def load(self, positions: list[int]) -> list[Pixels]:
-        """Pixels of shape (height, width, 3) for each position, decoding in parallel what is not kept.
-
-        Raises:
-            UnreadableImage: a file has changed since it was checked, and is no longer an image.
-        """
-        missing = sorted({position for position in positions if position not in self._kept})
-        decoded: dict[int, Pixels] = {}
-        if missing:
-            with ThreadPoolExecutor() as pool:
-                decoded = dict(zip(missing, pool.map(self._decode, missing), strict=True))
-            for position, pixels in decoded.items():
-                if pixels.nbytes <= self._bytes_left:
-                    self._bytes_left -= pixels.nbytes
-                    self._kept[position] = pixels
-        return [decoded[p] if p in decoded else self._kept[p] for p in positions]
-
-    def _decode(self, position: int) -> Pixels:
-        return decode(read_image(self._paths[position]), short_side=self._short_side)

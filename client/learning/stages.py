@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Protocol
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from client.learning.augmentation import Transform, plain_view, random_view, to_batch
+from client.learning.augmentation import Chance, random_views
 from client.learning.averaging import BestState, Kept, LossValley, Score, Selection
 from client.learning.methods import Loss, Method
 from client.learning.recipe import Recipe
@@ -27,13 +28,15 @@ from client.learning.training import (
 )
 
 _EVALUATION_BATCH = 128
+# Images are drawn from this much larger than the student's side, so that a random crop is hardly enlarged.
+_CROPPED_FROM = 256 / 224
 
 
 class Images(Protocol):
     """Decoded images by position."""
 
-    def load(self, positions: list[int]) -> list[NDArray[np.uint8]]:
-        """RGB pixels of shape (height, width, 3), one array a position."""
+    def load(self, positions: Sequence[int], side: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Images squeezed into squares, RGB of shape (n, side, side, 3), and width / height of each, (n,)."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +76,13 @@ def align_features(
     they are computed once. `on_image` is called with the number of views done.
     """
     student.eval()
-    transform = random_view(student.preprocessing.image_size, recipe.augmentation)
     parts: list[Tensor] = []
     with torch.no_grad():
         for view in range(recipe.align_views):
-            for batch in _batches(data.images, data.train, transform, seed=step_seed(seed + 2, view)):
-                parts.append(student.features(batch.to(_device(student))).cpu())
+            for start in range(0, len(data.train), _EVALUATION_BATCH):
+                positions = data.train[start : start + _EVALUATION_BATCH]
+                pixels = _augmented(student, data.images, positions, recipe, seed=(seed + 2, view, start))
+                parts.append(student.features(pixels).cpu())
                 on_image(sum(map(len, parts)))
     return torch.cat(parts).reshape(recipe.align_views, len(data.train), -1)
 
@@ -150,21 +154,7 @@ def distill(
 
     Returns which steps the recipe's selection kept, by the hold-outs.
     """
-    device = _device(student)
-    draw = DomainBatches(data.domains[data.train], per_domain=recipe.images_per_domain, seed=seed)
-    positions = torch.tensor(data.train)
-    transform = random_view(student.preprocessing.image_size, recipe.augmentation)
     began_with = {name: tensor.clone() for name, tensor in student.state_dict().items()}
-
-    def batch_at(step: int) -> Batch:
-        rows = positions[draw(step)]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(step_seed(seed + 3, step))
-            pixels = to_batch(data.images.load(rows.tolist()), transform).to(device)
-        targets = data.targets[rows].to(device)
-        if data.twin is not None:
-            targets = targets + recipe.image_weight * data.twin.embed(pixels)
-        return pixels, targets
 
     def evaluate() -> Score:
         return score(class_scores(student, data.images, data.holdout), data.labels[data.holdout])
@@ -174,7 +164,7 @@ def distill(
     train(
         student,
         student.trainable(method.trains, frozen=recipe.frozen),
-        batch_at,
+        batches_of(student, data, recipe, seed=seed),
         _loss(student, method),
         schedule,
         evaluate=evaluate,
@@ -209,29 +199,56 @@ def _interpolate(student: Student, began_with: dict[str, Tensor], share: float) 
 def _plain_features(student: Student, data: TrainingSet, positions: Sequence[int]) -> Tensor:
     """Features of images as they are, shape (positions, features), where the student is."""
     student.eval()
-    plain = plain_view(student.preprocessing.image_size)
     with torch.no_grad():
-        batches = _batches(data.images, positions, plain)
-        return torch.cat([student.features(batch.to(_device(student))) for batch in batches])
+        batches = _as_they_are(student, data.images, positions)
+        return torch.cat([student.features(pixels) for pixels in batches])
+
+
+def batches_of(student: Student, data: TrainingSet, recipe: Recipe, *, seed: int) -> Callable[[int], Batch]:
+    """The distill stage's batch of each step, counted from 0: augmented pixels and targets."""
+    device = _device(student)
+    draw = DomainBatches(data.domains[data.train], per_domain=recipe.images_per_domain, seed=seed)
+    positions = torch.tensor(data.train)
+
+    def batch_at(step: int) -> Batch:
+        rows = positions[draw(step)]
+        pixels = _augmented(student, data.images, rows.tolist(), recipe, seed=(seed + 3, step))
+        targets = data.targets[rows].to(device)
+        if data.twin is not None:
+            targets = targets + recipe.image_weight * data.twin.embed(pixels)
+        return pixels, targets
+
+    return batch_at
 
 
 def class_scores(student: Student, images: Images, positions: Sequence[int]) -> Tensor:
     """Class scores of images as they are (resized, not augmented), shape (positions, classes), on the CPU."""
-    device = _device(student)
-    plain = plain_view(student.preprocessing.image_size)
-    return predict(student, (batch.to(device) for batch in _batches(images, positions, plain)))
+    return predict(student, _as_they_are(student, images, positions))
 
 
-def _batches(
-    images: Images, positions: Sequence[int], transform: Transform, *, seed: int | None = None
-) -> Iterator[Tensor]:
+def _as_they_are(student: Student, images: Images, positions: Sequence[int]) -> Iterator[Tensor]:
+    """Batches of images, resized and not augmented, where the student is."""
     for start in range(0, len(positions), _EVALUATION_BATCH):
-        chunk = list(positions[start : start + _EVALUATION_BATCH])
-        with torch.random.fork_rng(devices=[], enabled=seed is not None):
-            if seed is not None:
-                torch.manual_seed(step_seed(seed, start))
-            batch = to_batch(images.load(chunk), transform)
-        yield batch
+        chunk = positions[start : start + _EVALUATION_BATCH]
+        pixels, _ = images.load(chunk, student.preprocessing.image_size)
+        yield torch.from_numpy(pixels).to(_device(student)).permute(0, 3, 1, 2)
+
+
+def _augmented(
+    student: Student, images: Images, positions: Sequence[int], recipe: Recipe, *, seed: tuple[int, ...]
+) -> Tensor:
+    """A random view of each image, shape (n, 3, size, size), where the student is; fixed by the seed."""
+    size = student.preprocessing.image_size
+    pixels, aspects = images.load(positions, round(size * _CROPPED_FROM))
+    generator = torch.Generator().manual_seed(reduce(step_seed, seed))
+    chance = Chance.draw(len(positions), generator)
+    return random_views(
+        torch.from_numpy(pixels).to(_device(student)),
+        torch.from_numpy(aspects),
+        chance,
+        size=size,
+        augmentation=recipe.augmentation,
+    )
 
 
 def _device(student: Student) -> torch.device:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,10 +50,13 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Progress:
-    """One step: counted from 1, its training loss, and the score if the model was evaluated after it."""
+    """One step: counted from 1, its training loss, and the score if the model was evaluated after it.
+
+    The loss is where the model is: taking its value waits for the device.
+    """
 
     step: int
-    loss: float
+    loss: Tensor
     score: Score | None
 
 
@@ -95,16 +99,19 @@ def train(
 
     Args:
         module: maps a batch's inputs to outputs; everything that is not in `parameters` stays as it is.
-        batch_at: inputs and targets of a batch, counted from 0; the same whenever it is asked.
+        batch_at: inputs and targets of a batch, counted from 0; the same whenever it is asked. A thread
+            asks for the next batch while the module is busy with the one before.
         evaluate: scores the module on held-out images.
-        selection: decides by the scores which weights the module has in the end; without it, the last.
+        selection: decides by the scores which weights the module has in the end; without it, the last. It
+            is shown what trains, for the rest never changes.
         resume: what `save` was given by an earlier, interrupted call with the same arguments.
         save: called after every evaluation but the last.
         on_step: called after every step.
     """
     module.requires_grad_(False)
     trained = [parameter.requires_grad_(True) for parameter in parameters]
-    optimiser = torch.optim.Adam(trained, lr=schedule.learning_rate)
+    optimiser = torch.optim.Adam(trained, lr=schedule.learning_rate, fused=True)
+    changing = {name: p.detach() for name, p in module.named_parameters() if p.requires_grad}
     start = 0
     if resume is not None:
         start = resume["step"]
@@ -113,11 +120,10 @@ def train(
         if selection is not None:
             selection.restore(resume["selection"])
 
-    for step in range(start + 1, schedule.steps + 1):
+    for step, (inputs, targets) in _ahead(batch_at, start + 1, schedule.steps):
         module.train()
         for group in optimiser.param_groups:
             group["lr"] = schedule.rate(step)
-        inputs, targets = batch_at(step - 1)
         loss = loss_of(module(inputs), targets)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -125,11 +131,11 @@ def train(
 
         score = None
         if selection is not None:
-            selection.stepped(module.state_dict(), step)
+            selection.stepped(changing, step)
         if evaluate is not None and schedule.evaluates_after(step):
             score = evaluate()
             if selection is not None:
-                selection.evaluated(module.state_dict(), step, score)
+                selection.evaluated(changing, step, score)
             if step < schedule.steps:
                 save(
                     {
@@ -139,11 +145,22 @@ def train(
                         "selection": None if selection is None else selection.checkpoint(),
                     }
                 )
-        on_step(Progress(step, loss.item(), score))
+        on_step(Progress(step, loss.detach(), score))
 
     if selection is not None:
-        module.load_state_dict(selection.kept().state)
+        module.load_state_dict(selection.kept().state, strict=False)
     module.eval()
+
+
+def _ahead(batch_at: Callable[[int], Batch], first: int, last: int) -> Iterator[tuple[int, Batch]]:
+    """Each step, counted from 1, and its batch; the next one is prepared while the step is taken."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(batch_at, first - 1)
+        for step in range(first, last + 1):
+            batch = coming.result()
+            if step < last:
+                coming = pool.submit(batch_at, step)
+            yield step, batch
 
 
 @torch.inference_mode()

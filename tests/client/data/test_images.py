@@ -1,14 +1,13 @@
 """Bytes to pixels: formats, modes, orientation, limits."""
 
 from io import BytesIO
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from client.data import images
-from client.data.images import PixelStore, UnreadableImage, decode
+from client.data.images import UnreadableImage, decode, decode_square
 
 
 def _encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -39,9 +38,15 @@ def test_orientation_is_applied() -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-def test_large_images_are_reduced_and_small_ones_left(kind: str) -> None:
-    assert decode(_encoded(Image.new("RGB", (400, 200)), kind), short_side=50).shape == (50, 100, 3)
-    assert decode(_encoded(Image.new("RGB", (40, 20)), kind), short_side=50).shape == (20, 40, 3)
+@pytest.mark.parametrize("size", [(400, 200), (40, 20), (30, 900)])
+def test_a_square_holds_the_whole_image_and_knows_its_shape(kind: str, size: tuple[int, int]) -> None:
+    left_red = Image.new("RGB", size, "blue")
+    left_red.paste("red", (0, 0, max(1, size[0] // 2), size[1]))
+    pixels, aspect = decode_square(_encoded(left_red, kind), 32)
+    assert pixels.shape == (32, 32, 3)
+    assert aspect == pytest.approx(size[0] / size[1], rel=0.02)
+    assert pixels[:, 0, 0].min() > 150
+    assert pixels[:, -1, 2].min() > 150
 
 
 @pytest.mark.parametrize(
@@ -61,15 +66,3 @@ def test_too_many_pixels_are_refused_before_decoding(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(images, "MAX_PIXELS", 15)
     with pytest.raises(UnreadableImage, match="4 x 4"):
         decode(_encoded(Image.new("RGB", (4, 4))))
-
-
-def test_a_store_gives_the_same_pixels_whether_they_fit_or_not(tmp_path: Path) -> None:
-    paths = []
-    for n in range(4):
-        paths.append(tmp_path / f"{n}.png")
-        Image.new("RGB", (10, 10), (n, n, n)).save(paths[-1])
-    for max_bytes in (0, 700, 10_000):
-        store = PixelStore(paths, short_side=64, max_bytes=max_bytes)
-        for _ in range(2):
-            loaded = store.load([3, 1, 3])
-            assert [int(pixels[0, 0, 0]) for pixels in loaded] == [3, 1, 3]

@@ -103,8 +103,14 @@ def test_aligning_lowers_the_loss(folder: Path) -> None:
     views = align_features(student, data, RECIPE, seed=0)
     assert views.shape == (2, len(data.train), 1280)
     align(
-        student, data, views, METHODS["vl2v-adip"], RECIPE, seed=0, on_step=lambda p: losses.append(p.loss)
-    )  # fmt: skip
+        student,
+        data,
+        views,
+        METHODS["vl2v-adip"],
+        RECIPE,
+        seed=0,
+        on_step=lambda progress: losses.append(progress.loss.item()),
+    )
     assert losses[-1] < losses[0] - 0.3
 
 

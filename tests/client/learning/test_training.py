@@ -121,7 +121,7 @@ def test_the_best_state_is_kept() -> None:
         evaluate=evaluate,
         selection=BestState(),
     )
-    assert all(torch.equal(tensor, states[1][name]) for name, tensor in module.state_dict().items())
+    assert all(torch.equal(tensor, states[1][name]) for name, tensor in module.named_parameters())
     assert not module.training
 
 

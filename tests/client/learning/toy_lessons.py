@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from client.data.domains import list_folder, split
-from client.data.images import PixelStore
+from client.data.pixels import PixelStore
 from client.learning.backbones import load_backbone
 from client.learning.methods import METHODS, Knowledge
 from client.learning.recipe import Recipe
@@ -61,7 +61,7 @@ def toy_lesson(
         own_projector=own,
     )
     return built, TrainingSet(
-        images=PixelStore([example.path for example in examples], short_side=40),
+        images=PixelStore(examples, folder.parent / "pixels"),
         labels=labels,
         domains=torch.tensor([example.domain == "light" for example in examples]).long(),
         targets=method.targets(known),

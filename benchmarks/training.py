@@ -1,0 +1,223 @@
+"""How fast the stages are: align on features computed once, and the loop against one that is given tensors.
+
+    make bench-training
+
+On the bundled icons with `emoji` left out, the default student at 64 px, and a teacher made of random numbers
+around each class (what it says does not matter to the clock). Prints the tables of docs/results.md.
+"""
+
+import argparse
+import time
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from client.data.domains import list_folder, split
+from client.data.pixels import PixelStore
+from client.learning.losses import cosine_loss, teacher_targets
+from client.learning.methods import METHODS
+from client.learning.recipe import Recipe
+from client.learning.stages import TrainingSet, align, align_features, batches_of, distill
+from client.learning.student import Student, build_student, load_backbone
+from client.learning.training import Progress
+
+T = TypeVar("T")
+ROOT = Path(__file__).resolve().parent.parent
+METHOD = METHODS["vl2v-adip"]
+SIZE, DIMENSIONS, SEED = 64, 256, 0
+
+
+def main() -> None:
+    """Measure both, and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--align-steps", type=int, default=5000, help="of the procedure a step at a time")
+    parser.add_argument(
+        "--distill-steps", type=int, default=60, help="of a round; there are five of each loop"
+    )
+    arguments = parser.parse_args()
+    with TemporaryDirectory() as scratch:
+        with zipfile.ZipFile(ROOT / "examples" / "icons.zip") as archive:
+            archive.extractall(scratch)
+        data = training_set(Path(scratch))
+        print(
+            f"{len(data.train)} images to train on, {torch.get_num_threads()} threads, "
+            f"torch {torch.__version__}\n"
+        )
+        if arguments.distill_steps:
+            compare_loops(data, arguments.distill_steps)
+        if arguments.align_steps:
+            compare_aligning(data, arguments.align_steps)
+
+
+def training_set(scratch: Path) -> TrainingSet:
+    """The icons of four styles, with a made-up teacher's targets."""
+    folder = list_folder(scratch / "icons")
+    domains = folder.source_domains("emoji")
+    examples, _ = folder.read(domains)
+    train, holdout = split(examples, holdout=0.2, seed=SEED)
+    labels = torch.tensor([example.label for example in examples])
+    generator = torch.Generator().manual_seed(SEED)
+    texts = functional.normalize(torch.randn(len(folder.classes), DIMENSIONS, generator=generator), dim=1)
+    noise = 0.06 * torch.randn(len(labels), DIMENSIONS, generator=generator)
+    images = functional.normalize(texts[labels] + noise, dim=1)
+    return TrainingSet(
+        images=PixelStore(examples, scratch / "pixels"),
+        labels=labels,
+        domains=torch.tensor([domains.index(example.domain) for example in examples]),
+        targets=teacher_targets(images, torch.ones(len(labels)), texts[labels], image_weight=0.5),
+        train=train,
+        holdout=holdout,
+    )
+
+
+def student() -> Student:
+    """The default student, always the same."""
+    torch.manual_seed(SEED)
+    text_head = functional.normalize(torch.randn(52, DIMENSIONS), dim=1)
+    return build_student(
+        load_backbone("efficientnet_lite0"), outputs=DIMENSIONS, text_head=text_head, image_size=SIZE
+    )
+
+
+# -- distill
+
+
+def compare_loops(data: TrainingSet, steps: int) -> None:
+    """Images a second of the distill stage and of a bare loop over tensors in memory, taking turns."""
+    recipe = replace(Recipe(), steps=steps, evaluations=1)
+    images = steps * recipe.images_per_domain * len(set(data.domains.tolist()))
+    ours, bare, ratios = [], [], []
+    for turn in range(6):
+        pair = (images / seconds_of_distill(data, recipe), images / seconds_of_bare_loop(data, recipe))
+        if turn:  # the first decodes images and warms up
+            ours.append(pair[0])
+            bare.append(pair[1])
+            ratios.append(pair[0] / pair[1])
+    print("| loop | images a second |\n|---|---|")
+    print(f"| bare, over tensors in memory | {median(bare):.0f} |")
+    print(f"| `client distill`, from decoded files and with augmentation | {median(ours):.0f} |")
+    print(f"\nMedian ratio of neighbours: {median(ratios):.2f} (of {len(ratios)}: {spread(ratios)}).\n")
+
+
+def seconds_of_distill(data: TrainingSet, recipe: Recipe) -> float:
+    """From the first step to the last, without evaluation."""
+    clock: list[float] = []
+    learner = student()
+
+    def tick(progress: Progress) -> None:
+        if progress.score is None:
+            clock.append(time.perf_counter())
+
+    distill(learner, data, METHOD, recipe, seed=SEED, on_step=tick)
+    return (clock[-1] - clock[0]) / (len(clock) - 1) * recipe.steps
+
+
+def seconds_of_bare_loop(data: TrainingSet, recipe: Recipe) -> float:
+    """The same model, optimiser and batches, the batches augmented beforehand."""
+    learner = student()
+    batch_at = batches_of(learner, data, recipe, seed=SEED)
+    batches = [batch_at(step) for step in range(8)]
+    learner.requires_grad_(False)
+    parameters = [p.requires_grad_(True) for p in learner.trainable(METHOD.trains, frozen=recipe.frozen)]
+    optimiser = torch.optim.Adam(parameters, lr=recipe.learning_rate, fused=True)
+    learner.train()
+    started = 0.0
+    for step in range(recipe.steps):
+        if step == 1:
+            started = time.perf_counter()
+        pixels, targets = batches[step % len(batches)]
+        loss = cosine_loss(learner(pixels), targets)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+    return (time.perf_counter() - started) / (recipe.steps - 1) * recipe.steps
+
+
+# -- align
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """What a way to align took, and the loss it reached on views that it had not been shown."""
+
+    name: str
+    features: float
+    fitting: float
+    loss: float
+
+
+def compare_aligning(data: TrainingSet, steps: int) -> None:
+    """Features once and then the projector, against a backbone that is run at every step."""
+    fresh = fresh_features(data)
+    stepped, once = step_by_step(data, steps, fresh), on_features(data, fresh)
+    print("| align | features (s) | fitting (s) | loss on fresh views |\n|---|---|---|---|")
+    for way in (stepped, once):
+        print(f"| {way.name} | {way.features:.1f} | {way.fitting:.1f} | {way.loss:.4f} |")
+    faster = stepped.fitting / once.fitting
+    overall = stepped.fitting / (once.features + once.fitting)
+    print(f"\nFitting is {faster:.0f} times faster once the features exist, {overall:.0f} times with them.")
+
+
+def fresh_features(data: TrainingSet) -> Tensor:
+    """Features of two further views of every training image."""
+    return align_features(student(), data, replace(Recipe(), align_views=2), seed=SEED + 100)
+
+
+def loss_of(learner: Student, data: TrainingSet, views: Tensor) -> float:
+    """Of the projector, over all of these views."""
+    with torch.no_grad():
+        losses = [cosine_loss(learner.projector(view), data.targets[data.train]) for view in views]
+    return torch.stack(losses).mean().item()
+
+
+def on_features(data: TrainingSet, fresh: Tensor) -> Aligned:
+    """The align stage of the default recipe."""
+    learner, recipe = student(), Recipe()
+    views, features = timed(lambda: align_features(learner, data, recipe, seed=SEED))
+    _, fitting = timed(lambda: align(learner, data, views, METHOD, recipe, seed=SEED))
+    name = f"features of {recipe.align_views} views once, {recipe.align_steps} steps"
+    return Aligned(name, features, fitting, loss_of(learner, data, fresh))
+
+
+def step_by_step(data: TrainingSet, steps: int, fresh: Tensor) -> Aligned:
+    """The published procedure: a fresh view of every image of a batch through the backbone at every step."""
+    learner = student()
+    recipe = replace(Recipe(), align_learning_rate=1e-3)
+    batch_at = batches_of(learner, data, recipe, seed=SEED)
+    learner.requires_grad_(False).eval()
+    parameters = [p.requires_grad_(True) for p in learner.projector.parameters()]
+    optimiser = torch.optim.Adam(parameters, lr=recipe.align_learning_rate, fused=True)
+
+    def fit() -> None:
+        for step in range(steps):
+            pixels, targets = batch_at(step)
+            loss = cosine_loss(learner(pixels), targets)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+
+    _, fitting = timed(fit)
+    return Aligned(f"a view a step, {steps} steps", 0.0, fitting, loss_of(learner, data, fresh))
+
+
+def timed(call: Callable[[], T]) -> tuple[T, float]:
+    """What a call returns, and its seconds."""
+    started = time.perf_counter()
+    return call(), time.perf_counter() - started
+
+
+def spread(numbers: list[float]) -> str:
+    """The lowest and the highest."""
+    return f"{min(numbers):.2f} to {max(numbers):.2f}"
+
+
+if __name__ == "__main__":
+    main()
