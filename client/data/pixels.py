@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.data.domains import Example
-from client.data.images import Pixels, decode_square, read_image
+from client.data.images import Pixels, decode_square
 
 # Decoded images take at most this much disk, and at most half of what is free.
 MAX_BYTES = 20 * 2**30
@@ -80,7 +80,7 @@ class PixelStore:
         return pictures
 
     def _decode(self, position: int, side: int) -> tuple[Pixels, float]:
-        pixels, aspect = decode_square(read_image(self._examples[position].path), side)
+        pixels, aspect = decode_square(self._examples[position].content(), side)
         number, slot = self._place[position]
         self._packs[side][number].write(int(slot), pixels, aspect)
         return pixels, aspect

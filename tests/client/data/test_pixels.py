@@ -8,7 +8,9 @@ import pytest
 from PIL import Image
 
 from client.data.domains import Example
+from client.data.images import decode_square
 from client.data.pixels import PixelStore
+from client.data.views import View
 
 
 def _examples(folder: Path, domains: dict[str, int], side: int = 10) -> list[Example]:
@@ -118,3 +120,12 @@ def test_aspects_are_kept(tmp_path: Path) -> None:
     example = Example(tmp_path / "wide.png", "a", 0, "d", "d")
     for _ in range(2):
         assert np.allclose(PixelStore([example], tmp_path / "kept").load([0], 8).aspects, [3.0])
+
+
+def test_a_further_view_is_kept_as_an_image_of_its_own(tmp_path: Path) -> None:
+    (example,) = _examples(tmp_path, {"a": 1})
+    view = example.seen_as(View.of(example.digest, 1))
+    plain, changed = PixelStore([example, view], tmp_path / "kept").load([0, 1], 8).pixels
+    assert not np.array_equal(plain, changed)
+    expected, _ = decode_square(view.content(), 8)
+    assert np.array_equal(changed, expected)
