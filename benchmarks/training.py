@@ -22,11 +22,12 @@ from torch.nn import functional
 
 from client.data.domains import list_folder, split
 from client.data.pixels import PixelStore
+from client.learning.backbones import load_backbone
 from client.learning.losses import cosine_loss, teacher_targets
 from client.learning.methods import METHODS
 from client.learning.recipe import Recipe
 from client.learning.stages import TrainingSet, align, align_features, batches_of, distill
-from client.learning.student import Student, build_student, load_backbone
+from client.learning.student import Student, build_student
 from client.learning.training import Progress
 
 T = TypeVar("T")

@@ -123,7 +123,8 @@ def test_aspects_are_kept(tmp_path: Path) -> None:
 
 
 def test_a_further_view_is_kept_as_an_image_of_its_own(tmp_path: Path) -> None:
-    (example,) = _examples(tmp_path, {"a": 1})
+    _, example = _examples(tmp_path, {"a": 2})
+    Image.linear_gradient("L").save(example.path)
     view = example.seen_as(View.of(example.digest, 1))
     plain, changed = PixelStore([example, view], tmp_path / "kept").load([0, 1], 8).pixels
     assert not np.array_equal(plain, changed)
