@@ -42,7 +42,7 @@ bench-cache: $(READY)  ## the cache with a million entries (about a minute, 5 GB
 bench-buying: $(READY)  ## the client beside a saturating load on one vendor (about a minute)
 	@$(BIN)/python -m benchmarks.buying
 
-bench-money: $(READY)  ## what charging costs, the table of docs/results.md (three minutes)
+bench-money: $(READY)  ## what charging costs, the table of docs/results.md (five minutes)
 	@$(BIN)/python -m benchmarks.money
 
 bench-training: $(READY)  ## speed of align and distill (about eight minutes)
