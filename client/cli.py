@@ -12,6 +12,7 @@ import typer
 from client.cache_commands import cache_app
 from client.comparison_command import compare
 from client.consent import asking
+from client.data_commands import data_app
 from client.display import Display
 from client.errors import ClientError, UsageError
 from client.options import (
@@ -59,6 +60,7 @@ app = typer.Typer(
 )
 
 app.add_typer(cache_app)
+app.add_typer(data_app)
 app.command()(compare)
 
 INTERRUPTED = 130

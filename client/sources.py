@@ -10,6 +10,7 @@ from client.buying.budget import Plan, purchase_order
 from client.buying.queries import Query
 from client.buying.teacher import Outlook, Teacher
 from client.data.domains import Example, ImageFolder, Skipped, class_prompts, list_folder, relative, split
+from client.data.manifests import recognise
 from client.display import Display
 from client.errors import DataError
 from client.learning.methods import METHODS
@@ -78,17 +79,20 @@ def questions(config: RunConfig, sources: Sources) -> Questions:
 def read_sources(config: RunConfig, display: Display, shared: SharedWork | None = None) -> Sources:
     """Read every domain but the target, of which only file names are seen.
 
-    With `shared`, a domain that was read for another run is not read again.
+    With `shared`, a domain that was read for another run is not read again. Where the folder seems to be
+    a known data set and differs from it, a note says so.
 
     Raises:
         DataError: the folder, its domains or its classes are not what a run needs.
     """
+    shared = shared or SharedWork()
     folder = list_folder(Path(config.data))
+    shared.once("manifest", str(folder.root), lambda: _mention_differences(folder, display))
     domains = folder.source_domains(config.target_domain)
     examples: list[Example] = []
     skipped: list[Skipped] = []
     for domain in domains:
-        read, unread = read_domain(folder, domain, display, shared or SharedWork())
+        read, unread = read_domain(folder, domain, display, shared)
         examples += read
         skipped += unread
     skipped = [s for s in folder.ignored if s.path.parts[-3] != config.target_domain] + skipped
@@ -96,6 +100,17 @@ def read_sources(config: RunConfig, display: Display, shared: SharedWork | None 
         raise DataError(f"None of the images in {folder.root} can be read; the first: {skipped[0].reason}.")
     train, holdout = split(examples, holdout=config.recipe.holdout, seed=config.seed)
     return Sources(folder, config.target_domain, domains, examples, skipped, train, holdout)
+
+
+def _mention_differences(folder: ImageFolder, display: Display) -> None:
+    """Say where a folder is not the data set whose name or domains it has: figures would not compare."""
+    known = recognise(folder)
+    differences = known.differences(folder) if known else []
+    if known and differences:
+        display.note(
+            f"{folder.root} looks like {known.name} and is not all of it: {differences[0]} "
+            f"`client data check` lists all {len(differences)} differences and what else is wrong."
+        )
 
 
 def read_domain(

@@ -1,0 +1,113 @@
+"""What an image folder holds, and what is wrong with it for leaving one domain out."""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from client.data.domains import ImageFolder, Skipped
+from client.data.images import UnreadableImage, decode, read_image
+from client.data.manifests import Manifest, recognise
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A readable file, and the SHA-256 (hex) of its pixels: files that are encoded otherwise share it."""
+
+    path: Path
+    domain: str
+    label: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was found; every file has been opened.
+
+    Attributes:
+        folder: what was inspected.
+        counts: readable images of each (domain, class), classes without any included.
+        unreadable: files named as images that are not whole images.
+        leaks: files with the same pixels in different domains, a group each: what is held out is trained on.
+        ambiguous: files with the same pixels in different classes.
+        repeats: how many further copies of a picture there are within one class of one domain.
+        known: the data set that the folder seems to be a copy of.
+        differences: in what it is not a whole copy of that.
+    """
+
+    folder: ImageFolder
+    counts: dict[tuple[str, str], int]
+    unreadable: list[Skipped]
+    leaks: list[list[Path]]
+    ambiguous: list[list[Path]]
+    repeats: int
+    known: Manifest | None
+    differences: list[str]
+
+    @property
+    def gaps(self) -> list[tuple[str, str]]:
+        """Pairs of a domain and a class that have no folder, though the class has one elsewhere."""
+        return [pair for pair in self.counts if pair not in self.folder.files]
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether nothing was found that distorts a result; repeats and files that are no images do not."""
+        return not (self.unreadable or self.leaks or self.ambiguous or self.gaps or self.differences)
+
+    def by_class(self, domain: str) -> list[int]:
+        """Readable images of each class in a domain."""
+        return [count for (name, _), count in self.counts.items() if name == domain]
+
+
+def inspect(folder: ImageFolder, on_read: Callable[[int], None] = lambda _: None) -> Inspection:
+    """Open and decode every image of a folder; `on_read` is called with the number of files done."""
+    files = [(path, *pair) for pair, paths in sorted(folder.files.items()) for path in paths]
+    pictures: list[Picture] = []
+    unreadable: list[Skipped] = []
+    with ThreadPoolExecutor() as pool:
+        for done, outcome in enumerate(pool.map(lambda file: _look_at(*file), files), start=1):
+            if isinstance(outcome, Skipped):
+                unreadable.append(outcome)
+            else:
+                pictures.append(outcome)
+            on_read(done)
+    found = Counter((picture.domain, picture.label) for picture in pictures)
+    copies = _copies(pictures)
+    known = recognise(folder)
+    return Inspection(
+        folder=folder,
+        counts={pair: found[pair] for pair in _pairs(folder)},
+        unreadable=unreadable,
+        leaks=[_paths(group) for group in copies if len({p.domain for p in group}) > 1],
+        ambiguous=[_paths(group) for group in copies if len({p.label for p in group}) > 1],
+        repeats=sum(len(group) - len({(p.domain, p.label) for p in group}) for group in copies),
+        known=known,
+        differences=known.differences(folder) if known else [],
+    )
+
+
+def _look_at(path: Path, domain: str, label: str) -> Picture | Skipped:
+    try:
+        pixels = decode(read_image(path))
+    except UnreadableImage as error:
+        return Skipped(path, str(error))
+    digest = hashlib.sha256(f"{pixels.shape}".encode() + pixels.tobytes()).hexdigest()
+    return Picture(path, domain, label, digest)
+
+
+def _copies(pictures: Iterable[Picture]) -> list[list[Picture]]:
+    """Pictures that there are more than one of."""
+    groups: dict[str, list[Picture]] = defaultdict(list)
+    for picture in pictures:
+        groups[picture.digest].append(picture)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _pairs(folder: ImageFolder) -> list[tuple[str, str]]:
+    return [(domain, name) for domain in folder.domains for name in folder.classes]
+
+
+def _paths(group: Iterable[Picture]) -> list[Path]:
+    return [picture.path for picture in group]

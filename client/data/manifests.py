@@ -1,0 +1,124 @@
+"""The data sets of the domain generalisation literature: what a whole copy of each holds."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from client.data.domains import ImageFolder
+
+_OFFICE_HOME_CLASSES = (
+    "Alarm_Clock Backpack Batteries Bed Bike Bottle Bucket Calculator Calendar Candles Chair Clipboards "
+    "Computer Couch Curtains Desk_Lamp Drill Eraser Exit_Sign Fan File_Cabinet Flipflops Flowers Folder Fork "
+    "Glasses Hammer Helmet Kettle Keyboard Knives Lamp_Shade Laptop Marker Monitor Mop Mouse Mug Notebook "
+    "Oven Pan Paper_Clip Pen Pencil Postit_Notes Printer Push_Pin Radio Refrigerator Ruler Scissors "
+    "Screwdriver Shelf Sink Sneakers Soda Speaker Spoon TV Table Telephone ToothBrush Toys Trash_Can Webcam"
+)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A data set: how many images each domain has, and its classes.
+
+    Attributes:
+        name: as papers write it.
+        folder: as DomainBed names its folder.
+        images: how many each domain has.
+        classes: how many there are.
+        class_names: their names, where they are few enough to be written down here; otherwise empty.
+    """
+
+    name: str
+    folder: str
+    images: dict[str, int]
+    classes: int
+    class_names: tuple[str, ...] = ()
+
+    def differences(self, folder: ImageFolder) -> list[str]:
+        """In what a folder is not a whole copy of this data set; a line each. Reads no file."""
+        return [*self._domain_differences(folder), *self._class_differences(folder.classes)]
+
+    def _domain_differences(self, folder: ImageFolder) -> list[str]:
+        there = {_plain(domain): domain for domain in folder.domains}
+        expected = {_plain(domain): domain for domain in self.images}
+        found = [f"The domain {expected[key]} is missing." for key in expected if key not in there]
+        for key, domain in there.items():
+            if key not in expected:
+                found.append(f"The folder {domain} is no domain of it.")
+                continue
+            count, right = folder.count(domain), self.images[expected[key]]
+            if count != right:
+                found.append(f"The domain {domain} has {count:,} images instead of {right:,}.")
+        return found
+
+    def _class_differences(self, classes: Iterable[str]) -> list[str]:
+        there = {_plain(name): name for name in classes}
+        if not self.class_names:
+            wrong = len(there) != self.classes
+            return [f"There are {len(there)} classes instead of {self.classes}."] if wrong else []
+        expected = {_plain(name): name for name in self.class_names}
+        missing = [f"The class {expected[key]} is missing." for key in expected if key not in there]
+        return missing + [f"{there[key]} is no class of it." for key in there if key not in expected]
+
+
+# Counts as DomainBed's loaders find them (Gulrajani & Lopez-Paz, ICLR 2021); DomainNet's are of its cleaned
+# version.
+MANIFESTS = (
+    Manifest(
+        "PACS",
+        "PACS",
+        {"art_painting": 2048, "cartoon": 2344, "photo": 1670, "sketch": 3929},
+        7,
+        ("dog", "elephant", "giraffe", "guitar", "horse", "house", "person"),
+    ),
+    Manifest(
+        "VLCS",
+        "VLCS",
+        {"Caltech101": 1415, "LabelMe": 2656, "SUN09": 3282, "VOC2007": 3376},
+        5,
+        ("bird", "car", "chair", "dog", "person"),
+    ),
+    Manifest(
+        "Office-Home",
+        "office_home",
+        {"Art": 2427, "Clipart": 4365, "Product": 4439, "Real World": 4357},
+        65,
+        tuple(_OFFICE_HOME_CLASSES.split()),
+    ),
+    Manifest(
+        "TerraIncognita",
+        "terra_incognita",
+        {"location_100": 4741, "location_38": 9736, "location_43": 3970, "location_46": 5883},
+        10,
+        ("bird", "bobcat", "cat", "coyote", "dog", "empty", "opossum", "rabbit", "raccoon", "squirrel"),
+    ),
+    Manifest(
+        "DomainNet",
+        "domain_net",
+        {
+            "clipart": 48_129,
+            "infograph": 51_605,
+            "painting": 72_266,
+            "quickdraw": 172_500,
+            "real": 172_947,
+            "sketch": 69_128,
+        },
+        345,
+    ),
+)
+
+
+def recognise(folder: ImageFolder) -> Manifest | None:
+    """The data set that a folder seems to be a copy of, by its own name or by those of all its domains.
+
+    Case, spaces and punctuation do not count: "OfficeHome" is "office_home".
+    """
+    domains = {_plain(domain) for domain in folder.domains}
+    for manifest in MANIFESTS:
+        named = _plain(folder.root.resolve().name) in (_plain(manifest.folder), _plain(manifest.name))
+        if named or domains == {_plain(domain) for domain in manifest.images}:
+            return manifest
+    return None
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]", "", name).casefold()
