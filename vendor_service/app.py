@@ -28,6 +28,7 @@ from vendor_service.encoder.engine import Engine
 from vendor_service.encoder.images import ImageLimits
 from vendor_service.health import health_router
 from vendor_service.http_errors import add_error_handlers, internal_error
+from vendor_service.metrics import Metrics, metrics_router
 from vendor_service.observability import RequestScope
 from vendor_service.settings import Settings
 from vendor_service.upkeep import Upkeep
@@ -50,16 +51,20 @@ def create_app(settings: Settings, clock: Clock = system_clock) -> FastAPI:
     schema.prepare(database, migrate=settings.migrate)
     with database.write() as session:
         prices.publish(session, model.id, settings.image_price_micros, settings.text_price_micros, clock())
+    metrics = Metrics()
     engine = Engine(
         model,
         ImageLimits(settings.max_image_bytes, settings.max_image_pixels),
+        metrics,
         max_text_characters=settings.max_text_characters,
         max_waiting=settings.max_queued_inputs,
     )
     admission = Admission(database, clock, _HOLD_SECONDS)
     authentication = Authentication(database, clock)
     # Twice the time that a request may take: a hold never expires under a request that is still welcome.
-    upkeep = Upkeep(admission, authentication, longest_hold_seconds=2 * settings.request_timeout_seconds)
+    upkeep = Upkeep(
+        admission, authentication, metrics, longest_hold_seconds=2 * settings.request_timeout_seconds
+    )
     app = FastAPI(
         title="Tuition vendor",
         description="CLIP embeddings by the query.",
@@ -69,9 +74,10 @@ def create_app(settings: Settings, clock: Clock = system_clock) -> FastAPI:
         responses={"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}},
     )
     app.state.model = model
-    app.add_middleware(RequestScope, on_crash=internal_error)
+    app.add_middleware(RequestScope, on_crash=internal_error, metrics=metrics)
     add_error_handlers(app)
-    _add_routes(app, settings, engine, admission, authentication, database, clock)
+    _add_routes(app, settings, engine, admission, metrics, authentication, database, clock)
+    _show(engine, metrics)
     return app
 
 
@@ -80,6 +86,7 @@ def _add_routes(
     settings: Settings,
     engine: Engine,
     admission: Admission,
+    metrics: Metrics,
     authentication: Authentication,
     database: Database,
     clock: Clock,
@@ -87,6 +94,7 @@ def _add_routes(
     service = EmbedService(
         engine,
         admission,
+        metrics,
         max_inputs=settings.max_inputs,
         timeout_seconds=settings.request_timeout_seconds,
     )
@@ -103,6 +111,18 @@ def _add_routes(
     app.include_router(billing_router(database, clock, authentication, engine.model.id))
     app.include_router(keys_router(database, clock, authentication))
     app.include_router(health_router(engine, database))
+    token = settings.metrics_token
+    app.include_router(metrics_router(metrics, None if token is None else token.get_secret_value()))
+
+
+def _show(engine: Engine, metrics: Metrics) -> None:
+    model = engine.model
+    metrics.show_model(
+        model=model.id, fingerprint=model.fingerprint, dtype=model.dtype, device=str(model.device)
+    )
+    metrics.show_queue(engine.waiting)
+    if model.device.type == "cuda":
+        metrics.show_gpu_memory(model.device)
 
 
 @asynccontextmanager

@@ -24,15 +24,15 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _on_framework_error)
 
 
-def internal_error(request_id: str) -> JSONResponse:
+def internal_error(request: Request) -> JSONResponse:
     """The answer to an exception that nobody expected: it tells nothing but the id to ask about."""
     message = "something went wrong here; nothing was charged, and the request may be sent again"
-    return _render(Refusal(ErrorCode.INTERNAL_ERROR, message), request_id)
+    return _render(Refusal(ErrorCode.INTERNAL_ERROR, message), request)
 
 
 async def _on_refusal(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, Refusal)
-    return _render(error, request.state.request_id)
+    return _render(error, request)
 
 
 async def _on_invalid_request(request: Request, error: Exception) -> JSONResponse:
@@ -40,16 +40,17 @@ async def _on_invalid_request(request: Request, error: Exception) -> JSONRespons
     problem = error.errors()[0]
     param = ".".join(str(part) for part in problem["loc"][1:])
     refusal = Refusal(ErrorCode.INVALID_REQUEST, f"{param}: {problem['msg']}", param=param)
-    return _render(refusal, request.state.request_id)
+    return _render(refusal, request)
 
 
 async def _on_framework_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     code, message = _FRAMEWORK_CODES.get(error.status_code, (ErrorCode.INVALID_REQUEST, error.detail))
-    return _render(Refusal(code, message), request.state.request_id, error.headers)
+    return _render(Refusal(code, message), request, error.headers)
 
 
-def _render(refusal: Refusal, request_id: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+def _render(refusal: Refusal, request: Request, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    request.state.error_code = refusal.code.value  # for the log and the metrics
     kind = refusal.code.kind
     resets_at = refusal.resets_at
     detail = ErrorDetail(
@@ -57,7 +58,7 @@ def _render(refusal: Refusal, request_id: str, headers: Mapping[str, str] | None
         type=kind.type,
         message=refusal.message,
         param=refusal.param,
-        request_id=request_id,
+        request_id=request.state.request_id,
         retryable=kind.retryable,
         resets_at=None if resets_at is None else resets_at.isoformat().replace("+00:00", "Z"),
     )

@@ -10,12 +10,13 @@ from datetime import UTC, datetime
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
 
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vendor_service.billing import billing_log
 from vendor_service.errors import OperatorError
+from vendor_service.metrics import Metrics
 
 _log = logging.getLogger(__name__)
 
@@ -23,14 +24,15 @@ _CALLER_GONE = 499  # nobody is sent this: it is what nginx logs for a caller th
 
 
 class RequestScope:
-    """The outermost layer of the application: names the request, logs it, and survives what it raises.
+    """The outermost layer of the application: names the request, logs and counts it, survives what it raises.
 
-    `on_crash` makes the answer to an unexpected exception from the request's id.
+    `on_crash` makes the answer to an unexpected exception.
     """
 
-    def __init__(self, app: ASGIApp, on_crash: Callable[[str], Response]) -> None:
+    def __init__(self, app: ASGIApp, on_crash: Callable[[Request], Response], metrics: Metrics) -> None:
         self._app = app
         self._on_crash = on_crash
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one ASGI event stream."""
@@ -48,6 +50,7 @@ class RequestScope:
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
             await send(message)
 
+        self._metrics.in_flight.inc()
         try:
             await self._app(scope, receive, send_named)
         except ClientDisconnect:
@@ -55,16 +58,24 @@ class RequestScope:
         except Exception:
             _log.exception("unexpected error", extra={"fields": {"request_id": request_id}})
             if status == 0:
-                await self._on_crash(request_id)(scope, receive, send_named)
+                await self._on_crash(Request(scope))(scope, receive, send_named)
         finally:
-            fields = {
-                "request_id": request_id,
-                "method": scope["method"],
-                "path": scope["path"],
-                "status": status,
-                "milliseconds": round(1000 * (time.perf_counter() - started), 1),
-            }
-            _log.info("request", extra={"fields": fields})
+            self._metrics.in_flight.dec()
+            self._conclude(scope, status, time.perf_counter() - started)
+
+    def _conclude(self, scope: Scope, status: int, seconds: float) -> None:
+        code = scope["state"].get("error_code")
+        # The route as it is declared: a path that somebody made up must not become a series of its own.
+        route = getattr(scope.get("route"), "path", "none")
+        self._metrics.answered(scope["method"] if route != "none" else "any", route, status, seconds, code)
+        fields = {
+            "request_id": scope["state"]["request_id"],
+            "method": scope["method"],
+            "path": scope["path"],
+            "status": status,
+            "milliseconds": round(1000 * seconds, 1),
+        }
+        _log.info("request", extra={"fields": fields | ({} if code is None else {"code": code})})
 
 
 class TextFormatter(logging.Formatter):

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -48,6 +48,7 @@ class Settings(BaseSettings):
     migrate: bool = False
     log_format: LogFormat = "text"
     billing_log: Path | None = None
+    metrics_token: SecretStr | None = None
 
     image_price_micros: Annotated[int | None, Field(ge=0, le=10**12)] = None
     text_price_micros: Annotated[int | None, Field(ge=0, le=10**12)] = None
@@ -80,7 +81,7 @@ class Settings(BaseSettings):
             raise UsageError(str(error.__cause__ or error)) from error
 
     def shown(self) -> dict[str, object]:
-        """The settings as they may be logged: a password in the database's URL is not."""
+        """The settings as they may be logged: a password in the database's URL and the token are not."""
         return self.model_dump(mode="json") | {"database_url": _without_password(self.database_url)}
 
     @classmethod

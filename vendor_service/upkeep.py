@@ -6,6 +6,7 @@ import logging
 from vendor_service.accounts.auth import Authentication
 from vendor_service.billing.admission import Admission
 from vendor_service.errors import Refusal
+from vendor_service.metrics import Metrics
 
 _log = logging.getLogger(__name__)
 
@@ -14,9 +15,14 @@ class Upkeep:
     """Renews this process's holds, sweeps those of processes that are gone, notes when keys were used."""
 
     def __init__(
-        self, admission: Admission, authentication: Authentication, longest_hold_seconds: int
+        self,
+        admission: Admission,
+        authentication: Authentication,
+        metrics: Metrics,
+        longest_hold_seconds: int,
     ) -> None:
         self._admission = admission
+        self._metrics = metrics
         self._authentication = authentication
         self._longest_hold_seconds = longest_hold_seconds
 
@@ -37,5 +43,6 @@ class Upkeep:
         except Exception:
             _log.exception("the upkeep of the books failed; it will be tried again")
         else:
+            self._metrics.decided("expired", swept)
             if swept:
                 _log.warning("swept %d expired holds; nothing was charged for them", swept)

@@ -9,6 +9,7 @@ import pytest
 
 from vendor_service.encoder.batcher import Batcher, Vectors
 from vendor_service.errors import Refusal
+from vendor_service.metrics import Metrics
 
 
 class Numbers:
@@ -43,7 +44,7 @@ def model() -> Numbers:
 
 @pytest.fixture
 def batcher(model: Numbers) -> Iterator[Batcher[float]]:
-    batcher = Batcher(model.images, model.texts, max_batch=4, max_waiting=20)
+    batcher = Batcher(model.images, model.texts, max_batch=4, max_waiting=20, observer=Metrics())
     batcher.start()
     yield batcher
     model.go.set()
@@ -53,7 +54,7 @@ def batcher(model: Numbers) -> Iterator[Batcher[float]]:
 def test_every_caller_gets_its_own_rows(batcher: Batcher[float], model: Numbers) -> None:
     def ask(first: int) -> list[float]:
         (rows,) = batcher.submit([float(first + each) for each in range(7)], [])
-        return [float(row[0]) for row in rows.result(10)]
+        return [float(row[0]) for row in rows.result(10).rows]
 
     with ThreadPoolExecutor(2) as pool:
         for first, answer in enumerate(pool.map(ask, range(100))):
@@ -67,7 +68,7 @@ def test_what_waits_while_the_device_works_becomes_one_batch(batcher: Batcher[fl
     assert model.started.wait(10)
     futures += batcher.submit([2.0], []) + batcher.submit([3.0, 4.0], [])
     model.go.set()
-    assert [rows.result(10).tolist() for rows in futures] == [[[1.0]], [[2.0]], [[3.0], [4.0]]]
+    assert [rows.result(10).rows.tolist() for rows in futures] == [[[1.0]], [[2.0]], [[3.0], [4.0]]]
     assert model.batches == [[1.0], [2.0, 3.0, 4.0]]
 
 
@@ -89,11 +90,11 @@ def test_a_failed_batch_fails_its_callers_alone(batcher: Batcher[float], model: 
     (neighbour,) = batcher.submit([3.0, 4.0], [])
     (later,) = batcher.submit([5.0], [])
     model.go.set()
-    assert first.result(10).tolist() == [[1.0]]
+    assert first.result(10).rows.tolist() == [[1.0]]
     for failed in (bad, neighbour):
         with pytest.raises(ValueError, match="negative"):
             failed.result(10)
-    assert later.result(10).tolist() == [[5.0]]
+    assert later.result(10).rows.tolist() == [[5.0]]
 
 
 def test_cancelled_queries_never_reach_the_model(batcher: Batcher[float], model: Numbers) -> None:
@@ -105,7 +106,7 @@ def test_cancelled_queries_never_reach_the_model(batcher: Batcher[float], model:
     assert gone.cancel()
     assert first.cancel()
     model.go.set()
-    assert stays.result(10).tolist() == [[3.0]]
+    assert stays.result(10).rows.tolist() == [[3.0]]
     assert model.batches == [[1.0], [3.0]]
     with pytest.raises(CancelledError):
         first.result(10)
@@ -126,11 +127,13 @@ def test_a_full_queue_refuses_and_recovers(batcher: Batcher[float], model: Numbe
 
 
 def test_closing_answers_what_waits_and_takes_no_more(model: Numbers) -> None:
-    batcher: Batcher[float] = Batcher(model.images, model.texts, max_batch=4, max_waiting=20)
+    batcher: Batcher[float] = Batcher(
+        model.images, model.texts, max_batch=4, max_waiting=20, observer=Metrics()
+    )
     batcher.start()
     futures = batcher.submit([1.0] * 9, ["2"])
     batcher.close()
-    assert [len(rows.result(0)) for rows in futures] == [9, 1]
+    assert [len(rows.result(0).rows) for rows in futures] == [9, 1]
     with pytest.raises(Refusal) as refused:
         batcher.submit([1.0], [])
     assert refused.value.code == "shutting_down"

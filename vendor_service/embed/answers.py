@@ -13,11 +13,26 @@ from vendor_service.encoder.clip import ClipModel
 from vendor_service.errors import Refusal
 
 
+@dataclass
+class Timing:
+    """Seconds that a request spent on each of its steps."""
+
+    decode: float = 0.0
+    queue: float = 0.0
+    model: float = 0.0
+    books: float = 0.0
+
+    def __str__(self) -> str:
+        """The value of a `Server-Timing` header, in milliseconds."""
+        return ", ".join(f"{name};dur={1000 * seconds:.1f}" for name, seconds in vars(self).items())
+
+
 @dataclass(frozen=True)
 class Answer:
     """The rows of the queries that were not `refused`, in order, as float32 of shape (rows, dimensions).
 
     `id` is the request that pays for them; nothing was `admitted` where nothing was left to charge.
+    `timing` is complete once the answer is.
     """
 
     id: str
@@ -26,6 +41,7 @@ class Answer:
     refused: dict[int, Refusal]
     rows: Vectors
     admitted: Admitted | None
+    timing: Timing
 
     @property
     def answered(self) -> list[int]:

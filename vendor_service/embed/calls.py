@@ -38,8 +38,9 @@ async def disconnected(request: Request) -> None:
 
 
 def respond(answer: Answer, content: Content) -> Response:
-    """The response, with what its headers tell of the model and of money."""
-    headers = {"x-model-fingerprint": answer.model.fingerprint} | _money_headers(answer) | content.headers
+    """The response, with what its headers tell of the model, of money and of time."""
+    headers = {"x-model-fingerprint": answer.model.fingerprint, "server-timing": str(answer.timing)}
+    headers |= _money_headers(answer) | content.headers
     return Response(content.body, media_type=content.media_type, headers=headers)
 
 

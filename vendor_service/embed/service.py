@@ -1,7 +1,9 @@
 """One request, from its queries to its answer: decode, admit, encode, settle. What fails is not charged."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,12 +11,13 @@ import numpy as np
 from shared.errors import ErrorCode
 from vendor_service.accounts.auth import Caller
 from vendor_service.billing.admission import Admission
-from vendor_service.billing.orders import Order
-from vendor_service.embed.answers import Answer, Content
+from vendor_service.billing.orders import Admitted, Order
+from vendor_service.embed.answers import Answer, Content, Timing
 from vendor_service.embed.queries import Queries
-from vendor_service.encoder.batcher import Vectors
+from vendor_service.encoder.batcher import Encoded
 from vendor_service.encoder.engine import Engine, Prepared
 from vendor_service.errors import Refusal
+from vendor_service.metrics import Metrics
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,17 @@ class EmbedService:
     """Answers requests for embeddings; an admitted request may wait and be encoded for `timeout_seconds`."""
 
     def __init__(
-        self, engine: Engine, admission: Admission, *, max_inputs: int, timeout_seconds: int
+        self,
+        engine: Engine,
+        admission: Admission,
+        metrics: Metrics,
+        *,
+        max_inputs: int,
+        timeout_seconds: int,
     ) -> None:
         self._engine = engine
         self._admission = admission
+        self._metrics = metrics
         self._max_inputs = max_inputs
         self._timeout_seconds = timeout_seconds
 
@@ -51,32 +61,55 @@ class EmbedService:
             Refusal: for any reason of the contract; nothing is charged then.
         """
         self._check(queries, call)
-        prepared = await self._engine.prepare(queries.items)
-        refused = {index: each for index, each in enumerate(prepared) if isinstance(each, Refusal)}
-        if refused and not queries.skip_bad:
-            index, refusal = next(iter(refused.items()))
-            refusal.param = f"{queries.param}.{index}.{queries.items[index].kind}"
-            raise refusal
+        timing = Timing()
+        with _timed(timing, "decode"):
+            prepared = await self._engine.prepare(queries.items)
+        refused = self._refused(queries, prepared)
         accepted = [each for each in prepared if not isinstance(each, Refusal)]
         model = self._engine.model
         if not accepted:
             nothing = np.empty((0, model.dimensions), dtype=np.float32)
-            answer = Answer(call.request_id, model, queries, refused, nothing, admitted=None)
+            answer = Answer(call.request_id, model, queries, refused, nothing, None, timing)
             return answer, await asyncio.to_thread(render, answer)
         order = self._order(call, queries.body_hash, accepted)
-        admitted = await asyncio.wrap_future(self._admission.admit(order))
+        admitted = await self._admit(order, timing)
         try:
-            rows = await self._encode(accepted, gone)
-            answer = Answer(admitted.request_id, model, queries, refused, rows, admitted)
+            encoded = await self._encode(accepted, gone)
+            timing.queue, timing.model = encoded.waited, encoded.ran
+            answer = Answer(admitted.request_id, model, queries, refused, encoded.rows, admitted, timing)
             # Rendered before it is settled: whatever is charged is ready to be sent.
             content = await asyncio.to_thread(render, answer)
             if not admitted.replayed:
-                await asyncio.wrap_future(self._admission.settle(order.account_id, admitted.request_id))
+                with _timed(timing, "books"):
+                    await asyncio.wrap_future(self._admission.settle(order.account_id, admitted.request_id))
+                self._metrics.decided("settled")
         except BaseException:
             # Whatever the reason, a cancelled task included.
-            await asyncio.wrap_future(self._admission.void(order.account_id, admitted.request_id))
+            if await asyncio.wrap_future(self._admission.void(order.account_id, admitted.request_id)):
+                self._metrics.decided("voided")
             raise
+        self._metrics.sold(answer.usage, replayed=admitted.replayed)
         return answer, content
+
+    def _refused(self, queries: Queries, prepared: Sequence[Prepared | Refusal]) -> dict[int, Refusal]:
+        refused = {index: each for index, each in enumerate(prepared) if isinstance(each, Refusal)}
+        for each in refused.values():
+            self._metrics.refused_input(each.code)
+        if refused and not queries.skip_bad:
+            index, refusal = next(iter(refused.items()))
+            refusal.param = f"{queries.param}.{index}.{queries.items[index].kind}"
+            raise refusal
+        return refused
+
+    async def _admit(self, order: Order, timing: Timing) -> Admitted:
+        try:
+            with _timed(timing, "books"):
+                admitted = await asyncio.wrap_future(self._admission.admit(order))
+        except Refusal:
+            self._metrics.decided("refused")
+            raise
+        self._metrics.decided("replayed" if admitted.replayed else "held")
+        return admitted
 
     def _check(self, queries: Queries, call: Call) -> None:
         model = self._engine.model
@@ -107,7 +140,7 @@ class EmbedService:
             max_cost_micros=call.max_cost_micros,
         )
 
-    async def _encode(self, accepted: Sequence[Prepared], gone: Callable[[], Awaitable[None]]) -> Vectors:
+    async def _encode(self, accepted: Sequence[Prepared], gone: Callable[[], Awaitable[None]]) -> Encoded:
         encoding = asyncio.ensure_future(self._engine.encode(accepted))
         leaving = asyncio.ensure_future(gone())
         try:
@@ -121,3 +154,12 @@ class EmbedService:
             leaving.cancel()
         message = f"there was no answer within {self._timeout_seconds} s, or nobody waited for it any more"
         raise Refusal(ErrorCode.DEADLINE_EXCEEDED, message, retry_after=1)
+
+
+@contextmanager
+def _timed(timing: Timing, step: str) -> Iterator[None]:
+    began = time.perf_counter()
+    try:
+        yield
+    finally:
+        setattr(timing, step, getattr(timing, step) + time.perf_counter() - began)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,10 +10,12 @@ import numpy as np
 import torch
 from PIL import Image
 
+from shared.embeddings import Kind
 from shared.errors import ErrorCode
-from vendor_service.encoder.batcher import Batcher, Vectors
+from vendor_service.encoder.batcher import Batcher, Encoded
 from vendor_service.encoder.clip import ClipModel
 from vendor_service.encoder.images import ImageLimits, decode_image
+from vendor_service.encoder.observer import Observer
 from vendor_service.encoder.queries import ImageQuery, Query
 from vendor_service.errors import Refusal
 
@@ -30,10 +33,17 @@ class Engine:
     """
 
     def __init__(
-        self, model: ClipModel, image_limits: ImageLimits, *, max_text_characters: int, max_waiting: int
+        self,
+        model: ClipModel,
+        image_limits: ImageLimits,
+        observer: Observer,
+        *,
+        max_text_characters: int,
+        max_waiting: int,
     ) -> None:
         self.model = model
         self._image_limits = image_limits
+        self._observer = observer
         self._max_text_characters = max_text_characters
         self._decoders = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decoder")
         self._batcher: Batcher[torch.Tensor] = Batcher(
@@ -41,6 +51,7 @@ class Engine:
             model.encode_texts,
             max_batch=_MAX_BATCH.get(model.device.type, 32),
             max_waiting=max_waiting,
+            observer=observer,
         )
 
     def start(self) -> None:
@@ -52,13 +63,17 @@ class Engine:
         self._decoders.shutdown()
         self._batcher.close()
 
+    def waiting(self, kind: Kind) -> int:
+        """How many queries of this kind wait for the model."""
+        return self._batcher.waiting(kind)
+
     async def prepare(self, queries: Sequence[Query]) -> list[Prepared | Refusal]:
         """Check and decode every query; where one cannot be served, why not stands in its place."""
         loop = asyncio.get_running_loop()
         jobs = [loop.run_in_executor(self._decoders, self._prepare, each) for each in queries]
         return await asyncio.gather(*jobs)
 
-    async def encode(self, prepared: Sequence[Prepared]) -> Vectors:
+    async def encode(self, prepared: Sequence[Prepared]) -> Encoded:
         """Unit vectors of the inputs, in their order: float32 of shape (inputs, dimensions).
 
         Raises:
@@ -69,8 +84,8 @@ class Engine:
         futures = self._batcher.submit([item for _, item in images], [item for _, item in texts])
         answers = await asyncio.gather(*map(asyncio.wrap_future, futures))
         rows = np.empty((len(prepared), self.model.dimensions), dtype=np.float32)
-        rows[[row for row, _ in (*images, *texts)]] = np.concatenate(answers)
-        return rows
+        rows[[row for row, _ in (*images, *texts)]] = np.concatenate([each.rows for each in answers])
+        return Encoded(rows, max(each.waited for each in answers), max(each.ran for each in answers))
 
     async def check(self) -> None:
         """Send a small image and a text through the real lanes; raises whatever is wrong with them."""
@@ -79,12 +94,15 @@ class Engine:
         await self.encode([pixels, "a photo"])
 
     def _prepare(self, query: Query) -> Prepared | Refusal:
+        began = time.perf_counter()
         try:
             if isinstance(query, ImageQuery):
                 return self.model.preprocess(decode_image(query.file, self._image_limits))
             return self._checked(query.text)
         except Refusal as refusal:
             return refusal
+        finally:
+            self._observer.decoded(query.kind, time.perf_counter() - began)
 
     def _checked(self, text: str) -> str:
         if not text.strip():

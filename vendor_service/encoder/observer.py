@@ -1,0 +1,18 @@
+"""Who is told what the engine does: the encoder measures, and leaves it to others to publish."""
+
+from typing import Protocol
+
+from shared.embeddings import Kind
+
+
+class Observer(Protocol):
+    """Is told of every step; its methods are called from the engine's threads and must be quick."""
+
+    def decoded(self, kind: Kind, seconds: float) -> None:
+        """An input was checked and prepared, or found to be bad."""
+
+    def waited(self, kind: Kind, seconds: float) -> None:
+        """The first of one caller's queries leaves the queue."""
+
+    def ran(self, kind: Kind, size: int, seconds: float) -> None:
+        """The model answered a batch of `size` queries."""

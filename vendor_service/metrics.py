@@ -1,0 +1,144 @@
+"""What Prometheus is told: counters, gauges and histograms of one application, in a registry of its own."""
+
+import hmac
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from fastapi import APIRouter, Request, Response
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+
+from shared.embeddings import Kind, Usage
+from shared.errors import ErrorCode
+from vendor_service.errors import Refusal
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0)
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class Metrics:
+    """The series of docs/operations.md. Every method may be called from any thread."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=self.registry)
+        self._requests = self._counter("requests", "Requests answered.", "method", "route", "status")
+        self._request_seconds = self._histogram(
+            "request_seconds", "From the head of a request to the end of its answer.", _SECONDS, "route"
+        )
+        self.in_flight = self._gauge("requests_in_flight", "Requests that are being answered.")
+        self._refusals = self._counter("refusals", "Requests refused, by error code.", "code")
+        self._refused_inputs = self._counter(
+            "refused_inputs", "Inputs that could not be served, by error code.", "code"
+        )
+        self._queries = self._counter("queries", "Queries answered, paid before or now.", "kind")
+        self._billing = self._counter("billing", "Decisions about money, by outcome.", "outcome")
+        self._billed = self._counter("billed_micros", "Sum of all charges, in micro-units of currency.")
+        self._decode_seconds = self._histogram(
+            "decode_seconds", "To check and prepare one input.", _SECONDS, "kind"
+        )
+        self._wait_seconds = self._histogram(
+            "queue_wait_seconds",
+            "From the queue to the first batch, for one caller's queries.",
+            _SECONDS,
+            "kind",
+        )
+        self._batch_size = self._histogram("batch_size", "Queries in one batch.", _SIZES, "kind")
+        self._model_seconds = self._histogram(
+            "model_seconds", "One forward pass of one batch.", _SECONDS, "kind"
+        )
+
+    def answered(self, method: str, route: str, status: int, seconds: float, code: str | None) -> None:
+        """A request is over; `code` is the error's, if it was refused."""
+        self._requests.labels(method, route, str(status)).inc()
+        self._request_seconds.labels(route).observe(seconds)
+        if code is not None:
+            self._refusals.labels(code).inc()
+
+    def refused_input(self, code: str) -> None:
+        """An input of a request cannot be served."""
+        self._refused_inputs.labels(code).inc()
+
+    def decided(self, outcome: str, times: int = 1) -> None:
+        """The books came to a decision: `held`, `replayed`, `refused`, `settled`, `voided` or `expired`."""
+        self._billing.labels(outcome).inc(times)
+
+    def sold(self, usage: Usage, *, replayed: bool) -> None:
+        """An answer goes out."""
+        self._queries.labels("image").inc(usage.images)
+        self._queries.labels("text").inc(usage.texts)
+        if not replayed:
+            self._billed.inc(usage.cost_micros)
+
+    def decoded(self, kind: Kind, seconds: float) -> None:
+        """An input was checked and prepared, or found to be bad."""
+        self._decode_seconds.labels(kind).observe(seconds)
+
+    def waited(self, kind: Kind, seconds: float) -> None:
+        """The first of one caller's queries leaves the queue."""
+        self._wait_seconds.labels(kind).observe(seconds)
+
+    def ran(self, kind: Kind, size: int, seconds: float) -> None:
+        """The model answered a batch."""
+        self._batch_size.labels(kind).observe(size)
+        self._model_seconds.labels(kind).observe(seconds)
+
+    def show_model(self, **facts: str) -> None:
+        """Tell which model is served, as labels of a series that is always 1."""
+        self._gauge("model_info", "Which model is served.", *facts).labels(**facts).set(1)
+
+    def show(self, name: str, text: str, read: Callable[[], float], **labels: str) -> None:
+        """Add a gauge that is read whenever it is asked for."""
+        gauge = self._gauge(name, text, *labels)
+        (gauge.labels(**labels) if labels else gauge).set_function(read)
+
+    def show_queue(self, read: Callable[[Kind], int]) -> None:
+        """Tell how many queries of each kind wait for the model."""
+        gauge = self._gauge("queue_inputs", "Queries that wait for the model.", "kind")
+        kinds: tuple[Kind, ...] = ("image", "text")
+        for kind in kinds:
+            gauge.labels(kind).set_function(partial(read, kind))
+
+    def show_gpu_memory(self, device: torch.device) -> None:
+        """Tell how much of a CUDA device's memory this process holds, and how much there is."""
+        gauge = self._gauge("gpu_memory_bytes", "Memory of the device.", "device", "state")
+        total = torch.cuda.get_device_properties(device).total_memory
+        gauge.labels(str(device), "allocated").set_function(lambda: torch.cuda.memory_allocated(device))
+        gauge.labels(str(device), "reserved").set_function(lambda: torch.cuda.memory_reserved(device))
+        gauge.labels(str(device), "total").set(total)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"tuition_{name}", text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"tuition_{name}", text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        return Histogram(f"tuition_{name}", text, labels, buckets=buckets, registry=self.registry)
+
+
+def metrics_router(metrics: Metrics, token: str | None) -> APIRouter:
+    """`GET /metrics`, for who sends the `token`, or for anybody where there is none."""
+    router = APIRouter(tags=["health"])
+
+    @router.get("/metrics", response_class=Response)
+    def read(request: Request) -> Response:
+        """Prometheus's text format."""
+        sent = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if token is not None and not hmac.compare_digest(sent.encode(), token.encode()):
+            message = "send the token of this vendor's metrics as: Authorization: Bearer ..."
+            raise Refusal(ErrorCode.INVALID_API_KEY, message)
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    return router
