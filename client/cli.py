@@ -1,6 +1,5 @@
-"""`client`: plan, distill, evaluate, predict, report, embed, models, usage. Each parses, calls, prints."""
+"""`client`: plan, distill, embed, models, methods, usage, and what other modules add to them."""
 
-import json
 import sys
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -30,7 +29,6 @@ from client.options import (
     ProtocolOption,
     RecipeName,
     RecipeOption,
-    RunArgument,
     SeedOption,
     SelectOption,
     SizeOption,
@@ -43,12 +41,12 @@ from client.options import (
     chosen_device,
     print_json,
 )
+from client.student_commands import evaluate, export, predict, report
 from shared.billing import GroupBy
 
 if TYPE_CHECKING:  # torch takes seconds to import, and most commands do not need it
     from client.buying.selection import Selection
     from client.connection import Connection
-    from client.learning.student import Student
     from client.run_folder import RunConfig
 
 app = typer.Typer(
@@ -61,7 +59,8 @@ app = typer.Typer(
 
 app.add_typer(cache_app)
 app.add_typer(data_app)
-app.command()(compare)
+for command in (evaluate, predict, report, export, compare):
+    app.command()(command)
 
 INTERRUPTED = 130
 
@@ -170,87 +169,6 @@ def plan(
     )
     connection = Connection(vendor, api_key_file, cache, Display(), protocol, model)
     _show_plan(config, connection, budget, max_spend, as_json=as_json)
-
-
-@app.command()
-def evaluate(
-    run: RunArgument,
-    data: DataOption,
-    domain: Annotated[list[str] | None, typer.Option("--domain", help="Only these (default: all).")] = None,
-    device: DeviceOption = "auto",
-    as_json: JsonOption = False,
-) -> None:
-    """Measure a trained student on every image of a folder, by domain; spends nothing.
-
-    Images that it was trained on count too: summary.json has its accuracy on hold-outs.
-
-    Example: client evaluate runs/icons-pixel-vl2v-adip-seed0 --data icons --domain pixel
-    """
-    from client.data.domains import list_folder
-    from client.distillation import evaluate_domains
-    from client.tables import percent, print_table
-
-    model, classes = _load(run, device)
-    folder = list_folder(data)
-    accuracy = evaluate_domains(model, classes, folder, domain or list(folder.domains), Display())
-    if as_json:
-        print_json({name: {"accuracy": d.accuracy, "images": d.images} for name, d in accuracy.items()})
-    else:
-        rows = [(name, percent(d.accuracy), d.images) for name, d in accuracy.items()]
-        print_table(("domain", "accuracy (%)", "images"), rows)
-
-
-@app.command()
-def predict(
-    run: RunArgument,
-    images: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="IMAGE...",
-            help="Image files, folders, patterns ('shots/**/*.png'), or - for paths on standard input.",
-            show_default=False,
-        ),
-    ],
-    top: Annotated[int, typer.Option("--top", min=1, help="How many classes to name.")] = 5,
-    device: DeviceOption = "auto",
-    as_json: JsonOption = False,
-) -> None:
-    """Classify images with a trained student; spends nothing.
-
-    Example: client predict runs/icons-pixel-vl2v-adip-seed0 cat.png dog.png --top 3
-    """
-    from client.data.images import find_images
-    from client.prediction import StudentClassifier, classify
-    from client.tables import print_predictions
-
-    words = [line.strip() for line in sys.stdin if line.strip()] if images == ["-"] else images
-    classifier = StudentClassifier(*_load(run, device))
-    paths = (path for word in words for path in find_images(word))
-    predictions = list(classify(classifier, paths, top=top))
-    unreadable = [prediction for prediction in predictions if prediction.unreadable]
-    for prediction in unreadable:
-        Display().note(f"Skipped {prediction.path}: {prediction.unreadable}")
-    ranked = {str(p.path): p.classes for p in predictions if not p.unreadable}
-    if as_json:
-        print_json([{"image": image, "classes": classes} for image, classes in ranked.items()])
-    elif ranked:
-        print_predictions(ranked)
-    if unreadable:
-        raise typer.Exit(1)
-
-
-@app.command()
-def report(run: RunArgument) -> None:
-    """Write a finished run's report.html and README.md again.
-
-    Example: client report runs/icons-pixel-vl2v-adip-seed0
-    """
-    from client.distillation import write_pages
-    from client.run_folder import RunFolder
-
-    folder = RunFolder(run)
-    write_pages(folder, folder.read(folder.summary))
-    print(folder.report)
 
 
 @app.command()
@@ -466,14 +384,6 @@ def _show_plan(
         print_json(described)
     else:
         print_plan(described)
-
-
-def _load(run: Path, device: str) -> "tuple[Student, list[str]]":
-    from client.learning.student import load_student
-    from client.run_folder import RunFolder
-
-    student, metadata = load_student(RunFolder(run).student)
-    return student.to(chosen_device(device)), json.loads(metadata["classes"])
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -269,6 +269,7 @@ class Comparison:
                 device=self._device,
                 pixels=self._connection.pixels,
                 shared=self._shared,
+                onnx=False,
             ).execute()
             return
         assert own is not None

@@ -15,7 +15,7 @@ from client.buying.teacher import Teacher
 from client.data.domains import ImageFolder
 from client.data.pixels import PixelStore
 from client.display import Display
-from client.errors import ClientError, DataError
+from client.errors import ClientError, DataError, UsageError
 from client.learning.averaging import Kept
 from client.learning.backbones import load_backbone
 from client.learning.methods import parse_method
@@ -32,6 +32,8 @@ from client.learning.student import (
 from client.learning.training import Checkpoint, Progress
 from client.lesson import Lesson, Preparation
 from client.results.evaluation import DomainAccuracy, Evaluation, accuracy_by_domain
+from client.results.onnx_classifier import require_onnx
+from client.results.onnx_export import export_onnx
 from client.results.report import render_model_card, render_report
 from client.run_folder import RunConfig, RunFolder
 from client.shared_work import SharedWork
@@ -64,6 +66,7 @@ class Distillation:
         pixels: Path,
         approve: Callable[[int], None] = lambda _: None,
         shared: SharedWork | None = None,
+        onnx: bool = True,
     ) -> None:
         """Take up a run.
 
@@ -76,6 +79,7 @@ class Distillation:
             pixels: the folder of decoded images, which runs share.
             approve: called with the price before anything is bought; it raises to stop.
             shared: what it has in common with other runs; `None` for nothing.
+            onnx: whether the student is written as ONNX as well.
         """
         self._config = config
         self._run = run
@@ -83,6 +87,7 @@ class Distillation:
         self._device = torch.device(device)
         self._shared = shared or SharedWork()
         self._pixels = pixels
+        self._onnx = onnx
         self._method, _ = parse_method(config.method, config.recipe)
         self._preparation = Preparation(config, self._method, run, teacher, display, approve=approve)
 
@@ -102,6 +107,8 @@ class Distillation:
         data = self._training_set(sources, lesson)
         stamp = self._stamp(sources, lesson, weights)
         student = self._train(backbone, sources, lesson, data, stamp)
+        if self._onnx:
+            self._export(student, data)
         return self._evaluate(student, sources, data)
 
     # -- train
@@ -271,7 +278,22 @@ class Distillation:
 
         return on_step
 
-    # -- evaluate
+    # -- export and evaluate
+
+    def _export(self, student: Student, data: TrainingSet) -> None:
+        """Write the student as ONNX, compared with it on the hold-outs, if that is installed."""
+        try:
+            require_onnx()
+        except UsageError as missing:
+            self._display.note(f"student.onnx is not written: {missing}")
+            return
+        side, batch = student.preprocessing.image_size, 128
+        chunks = (data.holdout[start : start + batch] for start in range(0, len(data.holdout), batch))
+        pictures = (data.images.load(chunk, side)[0] for chunk in chunks)
+        with self._run.timed("export"):
+            parity = export_onnx(student, load_metadata(self._run.student), self._run.onnx, pictures)
+        self._run.log("export", images=parity.images, max_difference=parity.max_difference)
+        self._display.note(f"{parity.described}.")
 
     def _evaluate(self, student: Student, sources: Sources, data: TrainingSet) -> dict[str, Any]:
         """Accuracy on the hold-outs and, read for the first time now, on the target domain."""

@@ -1,4 +1,4 @@
-"""Classify image files with a student."""
+"""Classify image files with whatever classifies squares of pixels."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from client.data.images import Pixels, UnreadableImage, decode_square, read_image
-from client.learning.student import Student
 
 _BATCH = 64
 
@@ -29,23 +27,6 @@ class Classifier(Protocol):
 
     def probabilities(self, pixels: Pixels) -> NDArray[np.float32]:
         """Of shape (n, classes), for RGB of shape (n, side, side, 3)."""
-
-
-class StudentClassifier:
-    """A student that PyTorch runs, on the device where it is."""
-
-    def __init__(self, student: Student, classes: Sequence[str]) -> None:
-        self.classes = classes
-        self.side = student.preprocessing.image_size
-        self._student = student.eval()
-
-    @torch.inference_mode()
-    def probabilities(self, pixels: Pixels) -> NDArray[np.float32]:
-        """The softmax of 100 x cosine, or of a classifier's scores where there is no text head."""
-        device = next(self._student.parameters()).device
-        inputs = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2)
-        scores = self._student.logits(self._student(inputs))
-        return scores.softmax(dim=1).cpu().numpy()
 
 
 class Prediction(NamedTuple):

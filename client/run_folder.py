@@ -57,6 +57,7 @@ class RunFolder:
         self.aligned = path / "aligned.safetensors"
         self.checkpoint = path / "checkpoint.pt"
         self.student = path / "student.safetensors"
+        self.onnx = path / "student.onnx"
         self.summary = path / "summary.json"
         self.report = path / "report.html"
         self.model_card = path / "README.md"

@@ -1,5 +1,6 @@
 """The student: a backbone, a projector into the teacher's space, and a text head."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -128,6 +129,7 @@ def build_student(
     outputs: int,
     text_head: Tensor | None,
     image_size: int | None = None,
+    preprocessing: Preprocessing | None = None,
     own_projector: bool = False,
 ) -> Student:
     """A student on a backbone of `load_backbone`; its projector is initialised from torch's global seed.
@@ -137,17 +139,19 @@ def build_student(
         outputs: the projector's width: the teacher's dimensions, or without a text head the classes.
         text_head: unit class texts, shape (classes, outputs), or `None` for a classifier.
         image_size: side in pixels; the backbone's own where it is `None`.
+        preprocessing: what its images are prepared by; what the backbone was trained with where it is `None`.
         own_projector: the backbone ends with a projection into the teacher's space, and is given no other.
 
     Raises:
         UsageError: the backbone's own outputs are not as wide as the teacher's.
     """
-    config = cast(dict[str, Any], backbone.pretrained_cfg)
-    preprocessing = Preprocessing(
-        image_size=image_size or config["input_size"][-1],
-        mean=tuple(config["mean"]),
-        std=tuple(config["std"]),
-    )
+    if preprocessing is None:
+        config = cast(dict[str, Any], backbone.pretrained_cfg)
+        preprocessing = Preprocessing(
+            image_size=image_size or config["input_size"][-1],
+            mean=tuple(config["mean"]),
+            std=tuple(config["std"]),
+        )
     features = cast(int, backbone.num_features)
     if own_projector and features != outputs:
         raise UsageError(
@@ -209,7 +213,13 @@ def _opened(path: Path) -> Iterator[Any]:
 
 def save_student(student: Student, name: str, path: Path, metadata: dict[str, str]) -> None:
     """Write the student with everything that `load_student` needs: `name` is its backbone's."""
-    shape = {"student": name, "image_size": str(student.preprocessing.image_size)}
+    seen = student.preprocessing
+    shape = {
+        "student": name,
+        "image_size": str(seen.image_size),
+        "mean": json.dumps(seen.mean),
+        "std": json.dumps(seen.std),
+    }
     architecture = architecture_of(student.backbone)
     if architecture is not None:
         shape["architecture"] = architecture
@@ -224,16 +234,20 @@ def load_student(path: Path) -> tuple[Student, dict[str, str]]:
     """
     tensors, metadata = load_tensors(path)
     try:
-        image_size = int(metadata["image_size"])
+        seen = Preprocessing(
+            int(metadata["image_size"]),
+            tuple(json.loads(metadata["mean"])),
+            tuple(json.loads(metadata["std"])),
+        )
         backbone = empty_backbone(
-            metadata["student"], image_size=image_size, architecture=metadata.get("architecture")
+            metadata["student"], image_size=seen.image_size, architecture=metadata.get("architecture")
         )
         projector, text_head = tensors.get("projector.weight"), tensors.get("text_head")
         student = build_student(
             backbone,
             outputs=cast(int, backbone.num_features) if projector is None else len(projector),
             text_head=text_head,
-            image_size=image_size,
+            preprocessing=seen,
             own_projector=projector is None,
         )
         student.load_state_dict(tensors)

@@ -62,11 +62,11 @@ def test_a_run_from_plan_to_prediction(client: Command, vendor_process: VendorPr
     assert summary["cost_micros"] == charges.cost_micros == plan["purchase"]["cost_micros"]
     assert set(summary["accuracy"]["by_domain"]) == {"dark", "light", "red"}
     assert summary["accuracy"]["images_by_domain"]["red"] == 18
-    assert set(summary["seconds"]) == {"buy", "align", "distill", "evaluate"}
+    assert set(summary["seconds"]) == {"buy", "align", "distill", "export", "evaluate"}
     names = {path.name for path in (client.folder / "run").iterdir()}
     assert names == {
         "config.json", "plan.json", "purchase.json", "metrics.jsonl", "summary.json",
-        "aligned.safetensors", "student.safetensors", "report.html", "README.md",
+        "aligned.safetensors", "student.safetensors", "student.onnx", "report.html", "README.md",
     }  # fmt: skip
 
     evaluated = json.loads(client("evaluate", "run", "--data", "toy", "--domain", "red", "--json").stdout)
@@ -75,6 +75,13 @@ def test_a_run_from_plan_to_prediction(client: Command, vendor_process: VendorPr
     (predicted,) = json.loads(client("predict", "run", image, "--top", "2", "--json").stdout)
     assert predicted["image"] == image
     assert len(predicted["classes"]) == 2
+    (by_onnx,) = json.loads(client("predict", "run/student.onnx", image, "--top", "2", "--json").stdout)
+    assert by_onnx["classes"] == pytest.approx(predicted["classes"], abs=1e-4)
+    assert "all of the same class" in shown.stderr
+    exported = json.loads(client("export", "run", "--out", "other.safetensors", "--json").stdout)
+    (again,) = json.loads(client("predict", exported["out"], image, "--top", "2", "--json").stdout)
+    assert again == predicted
+    assert client("export", "run", "--out", "nowhere/s.onnx", code=2).stderr
     assert (client.folder / "run" / "report.html").read_text().count("red") > 1
     assert vendor_process.charges(client.api_key) == charges
 

@@ -1,0 +1,39 @@
+"""A student that names the classes of pictures, run by PyTorch."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from client.data.images import Pixels
+from client.learning.student import Student
+
+
+class StudentClassifier:
+    """A student, on the device where it is.
+
+    Attributes:
+        classes: the names of its classes, in the order of its probabilities.
+        side: of the squares that it takes, in pixels.
+    """
+
+    def __init__(self, student: Student, classes: Sequence[str]) -> None:
+        self.classes = classes
+        self.side = student.preprocessing.image_size
+        self._student = student.eval()
+
+    @torch.inference_mode()
+    def probabilities(self, pixels: Pixels) -> NDArray[np.float32]:
+        """The softmax of 100 x cosine, or of a classifier's scores where there is no text head.
+
+        Args:
+            pixels: RGB of shape (n, side, side, 3).
+
+        Returns:
+            shape (n, classes).
+        """
+        device = next(self._student.parameters()).device
+        inputs = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2)
+        scores = self._student.logits(self._student(inputs))
+        return scores.softmax(dim=1).cpu().numpy()

@@ -1,0 +1,69 @@
+"""A student in a file that needs no PyTorch: ONNX, run by onnxruntime."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.data.images import Pixels
+from client.errors import ClientError, UsageError
+
+INPUT, PROBABILITIES, SCORES = "pixels", "probabilities", "scores"
+_INSTALL = "pip install 'tuition[onnx]'"
+
+
+def require_onnx() -> None:
+    """Check that what reads and writes ONNX is installed.
+
+    Raises:
+        UsageError: it is not; the message says how to get it.
+    """
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        raise UsageError(f"{error.name} is missing, which ONNX files take: {_INSTALL}.") from error
+
+
+class OnnxClassifier:
+    """A student that `export_onnx` wrote; it asks for squares of pixels and for nothing else.
+
+    Attributes:
+        classes: the names of its classes, in the order of its probabilities.
+        side: of the squares that it takes, in pixels.
+    """
+
+    def __init__(self, path: Path, *, gpu: bool = False) -> None:
+        """Open the file.
+
+        Args:
+            path: of the .onnx file.
+            gpu: whether to run on a GPU where onnxruntime can.
+
+        Raises:
+            UsageError: onnxruntime is not installed.
+            ClientError: the file is missing or is not a student.
+        """
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise UsageError(f"Running {path} takes onnxruntime: {_INSTALL}.") from error
+        if not path.is_file():
+            raise ClientError(f"{path} does not exist.")
+        providers = ["CUDAExecutionProvider"] if gpu else []
+        available = onnxruntime.get_available_providers()
+        try:
+            self._session = onnxruntime.InferenceSession(
+                path, providers=[p for p in [*providers, "CPUExecutionProvider"] if p in available]
+            )
+            self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+            self.classes: list[str] = json.loads(self.metadata["classes"])
+            self.side = int(self.metadata["image_size"])
+        except Exception as error:  # onnxruntime raises a class of its own for each way to be damaged
+            raise ClientError(f"{path} is damaged or is not a student that Tuition exported.") from error
+
+    def probabilities(self, pixels: Pixels) -> NDArray[np.float32]:
+        """Of shape (n, classes), for RGB of shape (n, side, side, 3)."""
+        (probabilities,) = self._session.run([PROBABILITIES], {INPUT: np.ascontiguousarray(pixels)})
+        return np.asarray(probabilities, dtype=np.float32)

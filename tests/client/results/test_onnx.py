@@ -1,0 +1,113 @@
+"""A student as ONNX: the same answers for any batch, without PyTorch, and no file that is not the student."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from client.errors import ClientError
+from client.learning.backbones import empty_backbone, load_backbone
+from client.learning.classifier import StudentClassifier
+from client.learning.student import Student, build_student
+from client.results.onnx_classifier import OnnxClassifier
+from client.results.onnx_export import compare, export_onnx, made_up_pictures
+from tests.client.toy import CLASSES, draw
+
+SIDE = 32
+METADATA = {"classes": json.dumps(CLASSES), "method": "vl2v-adip"}
+
+
+def _student(name: str = "efficientnet_lite0", *, classifier: bool = False, seed: int = 0) -> Student:
+    torch.manual_seed(seed)
+    untrained = name.startswith("vit")
+    backbone = (empty_backbone if untrained else load_backbone)(name, image_size=SIDE)
+    head = functional.normalize(torch.randn(3, 16), dim=1)
+    return build_student(
+        backbone,
+        outputs=3 if classifier else 16,
+        text_head=None if classifier else head,
+        image_size=SIDE,
+    ).eval()
+
+
+@pytest.mark.parametrize(
+    ("name", "classifier"),
+    [
+        ("efficientnet_lite0", False),
+        ("efficientnet_lite0", True),
+        ("vit_tiny_patch16_224", False),
+        ("open_clip:icon-clip", False),
+    ],
+)
+def test_the_file_answers_as_the_student_does(tmp_path: Path, name: str, classifier: bool) -> None:
+    student, path = _student(name, classifier=classifier), tmp_path / "s.onnx"
+    parity = export_onnx(student, METADATA, path)
+    assert parity.max_difference < 1e-4
+    assert "33 images, all of the same class" in parity.described
+    file = OnnxClassifier(path)
+    original = StudentClassifier(student, CLASSES)
+    for count in (1, 7):
+        pictures = made_up_pictures(SIDE, count)
+        assert np.allclose(file.probabilities(pictures), original.probabilities(pictures), atol=1e-4)
+    assert file.probabilities(made_up_pictures(SIDE, 5)).sum(axis=1) == pytest.approx(1)
+    assert (file.classes, file.side) == (list(CLASSES), SIDE)
+    assert file.metadata["mean"] == json.dumps(student.preprocessing.mean)
+    assert "without a crop" in file.metadata["preprocessing"]
+
+
+def test_another_student_is_told_apart(tmp_path: Path) -> None:
+    export_onnx(_student(), METADATA, tmp_path / "s.onnx")
+    file = OnnxClassifier(tmp_path / "s.onnx")
+    assert compare(_student(seed=1), file, [made_up_pictures(SIDE)]).labels_differ > 0
+
+
+def test_a_file_that_does_not_agree_is_not_written(tmp_path: Path) -> None:
+    student = _student()
+    with torch.no_grad():
+        next(iter(student.projector.parameters()))[0, 0] = torch.nan
+    with pytest.raises(ClientError, match="not the student"):
+        export_onnx(student, METADATA, tmp_path / "s.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("content", [b"", b"no model" * 99])
+def test_a_damaged_file_is_said_to_be_one(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "s.onnx").write_bytes(content)
+    with pytest.raises(ClientError, match=r"s\.onnx is damaged"):
+        OnnxClassifier(tmp_path / "s.onnx")
+    with pytest.raises(ClientError, match="does not exist"):
+        OnnxClassifier(tmp_path / "missing.onnx")
+
+
+def _client(*arguments: str, without: str) -> "subprocess.CompletedProcess[str]":
+    """The command line where a package cannot be imported."""
+    code = f"import sys; sys.modules[{without!r}] = None; from client.cli import main; main(sys.argv[1:])"
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
+    )
+
+
+def test_predicting_from_the_file_needs_no_pytorch(tmp_path: Path) -> None:
+    export_onnx(_student(), METADATA, tmp_path / "s.onnx")
+    draw("circle", "white", "black", seed=1).save(tmp_path / "one.png")
+    words = ("predict", str(tmp_path / "s.onnx"), str(tmp_path / "one.png"), "--top-k", "2", "--json")
+    shown = _client(*words, without="torch")
+    assert shown.returncode == 0, shown.stderr
+    (row,) = json.loads(shown.stdout)
+    assert len(row["classes"]) == 2
+    missing = _client(*words, without="onnxruntime")
+    assert missing.returncode == 2
+    assert "pip install 'tuition[onnx]'" in missing.stderr
+
+
+def test_exporting_without_the_packages_says_how_to_get_them(tmp_path: Path) -> None:
+    words = ("export", str(tmp_path), "--out", str(tmp_path / "s.onnx"))
+    missing = _client(*words, without="onnx")
+    assert missing.returncode == 2
+    assert "pip install 'tuition[onnx]'" in missing.stderr
+    assert not (tmp_path / "s.onnx").exists()
