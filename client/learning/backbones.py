@@ -47,19 +47,23 @@ def load_backbone(name: str, *, image_size: int | None = None, weights: Path | N
             that torch saved.
 
     Raises:
-        UsageError: there is no such model, or its weights cannot be had or do not fit.
+        UsageError: there is no such model, its weights cannot be had or do not fit, or it takes no images of
+            this size.
     """
     if name.startswith(OPEN_CLIP):
         if weights is not None:
             raise UsageError(f"--student-weights is for timm backbones: name {OPEN_CLIP}MODEL/FILE instead.")
         return cast(nn.Module, _clip_backbones().load(name, image_size))
-    if weights is None:
-        return _pretrained(name, image_size)
     native = native_image_size(name)
-    backbone = empty_backbone(name, image_size=native)
-    _load_weights(backbone, name, weights)
-    if _sized(name, image_size) and image_size != native:
-        cast(Callable[..., None], backbone.set_input_size)(img_size=image_size)
+    if weights is None:
+        backbone = _pretrained(name, image_size)
+    else:
+        backbone = empty_backbone(name, image_size=native)
+        _load_weights(backbone, name, weights)
+        if _sized(name, image_size) and hasattr(backbone, "set_input_size"):
+            cast(Callable[..., None], backbone.set_input_size)(img_size=image_size)
+    if image_size not in (None, native):
+        _require_size(backbone, name, image_size, native)
     return backbone
 
 
@@ -77,9 +81,7 @@ def empty_backbone(name: str, *, image_size: int | None, architecture: str | Non
     if architecture is not None:
         return cast(nn.Module, _clip_backbones().rebuild(architecture))
     _require_known(name)
-    return cast(
-        nn.Module, timm.create_model(name, pretrained=False, num_classes=0, **_sized(name, image_size))
-    )
+    return _create(name, image_size, pretrained=False)
 
 
 def architecture_of(backbone: nn.Module) -> str | None:
@@ -106,9 +108,25 @@ def _require_known(name: str) -> None:
 
 
 def _sized(name: str, image_size: int | None) -> dict[str, int]:
-    """A transformer's position embeddings depend on the image size; a convolutional network takes any."""
-    fixed = name.startswith(("vit_", "deit", "eva", "swin"))
-    return {"img_size": image_size} if image_size and fixed else {}
+    """What a model must be told that is built for one size, as most transformers are; others take any."""
+    cfg = timm.get_pretrained_cfg(name)
+    wanted = image_size is not None and cfg.fixed_input_size and image_size != cfg.input_size[-1]
+    return {"img_size": cast(int, image_size)} if wanted else {}
+
+
+def _require_size(backbone: nn.Module, name: str, image_size: int, native: int) -> None:
+    """Check on one black image that the backbone takes this size: models say so in many ways, all late."""
+    try:
+        with torch.no_grad():
+            backbone.eval()(torch.zeros(1, 3, image_size, image_size))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise _wrong_size(name, image_size, native) from error
+
+
+def _wrong_size(name: str, image_size: int, native: int) -> UsageError:
+    return UsageError(
+        f"{name} takes no images of {image_size} pixels: its own size is --image-size {native}."
+    )
 
 
 def _pretrained(name: str, image_size: int | None) -> nn.Module:
@@ -119,15 +137,25 @@ def _pretrained(name: str, image_size: int | None) -> nn.Module:
         cast(Callable[[int], None], backbone.reset_classifier)(0)
         return backbone
     try:
-        return cast(
-            nn.Module, timm.create_model(name, pretrained=True, num_classes=0, **_sized(name, image_size))
-        )
+        return _create(name, image_size, pretrained=True)
+    except UsageError:
+        raise
     except Exception as error:  # the hub's client raises whatever its transport does
         raise UsageError(
             f"The ImageNet weights of {name!r} could not be fetched from the model hub "
             f"({type(error).__name__}). Is the network up? --student-weights takes a file instead, and "
             f"{DEFAULT_BACKBONE} works without either."
         ) from error
+
+
+def _create(name: str, image_size: int | None, *, pretrained: bool) -> nn.Module:
+    sized = _sized(name, image_size)
+    try:
+        return cast(nn.Module, timm.create_model(name, pretrained=pretrained, num_classes=0, **sized))
+    except TypeError as error:
+        if not sized:
+            raise
+        raise _wrong_size(name, sized["img_size"], native_image_size(name)) from error
 
 
 def _load_weights(backbone: nn.Module, name: str, file: Path) -> None:
@@ -150,7 +178,15 @@ def _read_weights(file: Path) -> dict[str, Tensor]:
         raise UsageError(f"--student-weights {file} is not a file.")
     try:
         state = load_state_dict(str(file), weights_only=True)
-    except (OSError, SafetensorError, RuntimeError, EOFError, ValueError, UnpicklingError) as error:
+    except (
+        OSError,
+        SafetensorError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        UnpicklingError,
+        AttributeError,
+    ) as error:
         raise UsageError(
             f"{file} holds no weights that can be read: it should be a safetensors file, or a state "
             "dictionary saved by torch (nothing but tensors; code in it is never run)."

@@ -100,10 +100,12 @@ class Student(nn.Module):
         """The parameters of some parts ("backbone", "projector").
 
         Of the backbone's layer groups (timm's: stem, stages or blocks, head) the first share `frozen` is
-        left out.
+        left out; a backbone for which timm knows no groups trains whole.
         """
         chosen: list[nn.Parameter] = []
-        if "backbone" in parts:
+        if "backbone" in parts and not hasattr(self.backbone, "group_matcher"):
+            chosen += self.backbone.parameters()
+        elif "backbone" in parts:
             matcher = cast(Callable[..., Any], self.backbone.group_matcher)(coarse=True)
             groups = group_parameters(self.backbone, matcher)
             kept = sorted(groups)[round(frozen * len(groups)) :]
