@@ -37,6 +37,7 @@ from client.options import (
     StudentWeightsOption,
     TargetOption,
     VendorOption,
+    ViewsOption,
     YesOption,
     chosen_device,
     print_json,
@@ -72,6 +73,7 @@ def distill(
     budget: BudgetOption = None,
     max_spend: MaxSpendOption = None,
     select: SelectOption = "stratified",
+    views: ViewsOption = 0,
     out: Annotated[
         Path | None, typer.Option("--out", help="The run's directory (default: runs/...).")
     ] = None,
@@ -106,7 +108,7 @@ def distill(
     from client.tables import print_summary
 
     config = _config(
-        data, target_domain, method, student, student_weights, image_size, recipe, steps, seed, select
+        data, target_domain, method, student, student_weights, image_size, recipe, steps, seed, select, views
     )
     buys = _buys(config)
     if budget is None and buys and not dry_run:
@@ -144,6 +146,7 @@ def plan(
     budget: BudgetOption = None,
     max_spend: MaxSpendOption = None,
     select: SelectOption = "stratified",
+    views: ViewsOption = 0,
     method: MethodOption = "vl2v-adip",
     student: StudentOption = DEFAULT_STUDENT,
     student_weights: StudentWeightsOption = None,
@@ -165,7 +168,7 @@ def plan(
     from client.connection import Connection
 
     config = _config(
-        data, target_domain, method, student, student_weights, image_size, recipe, steps, seed, select
+        data, target_domain, method, student, student_weights, image_size, recipe, steps, seed, select, views
     )
     connection = Connection(vendor, api_key_file, cache, Display(), protocol, model)
     _show_plan(config, connection, budget, max_spend, as_json=as_json)
@@ -333,6 +336,7 @@ def _config(
     steps: int | None,
     seed: int,
     select: "Selection",
+    views: int,
 ) -> "RunConfig":
     from client.learning.backbones import native_image_size
     from client.learning.methods import parse_method
@@ -351,6 +355,7 @@ def _config(
         select=select,
         recipe=chosen,
         student_weights=None if student_weights is None else str(student_weights.resolve()),
+        views=views,
     )
 
 
@@ -368,14 +373,18 @@ def _show_plan(
     *,
     as_json: bool,
 ) -> None:
-    from client.sources import describe_outlook, describe_plan, plan_of, questions, read_sources
+    from client.coverage import training_features
+    from client.questions import plan_of, questions
+    from client.sources import describe_outlook, describe_plan, read_sources
     from client.tables import print_plan
 
     sources = read_sources(config, connection.display)
     described = describe_plan(config, sources, None, None)
     if _buys(config):
+        place, pixels = chosen_device("auto"), connection.pixels
+        features = training_features(config, sources, connection.display, device=place, pixels=pixels)
         with connection.teacher(run_id="plan", budget=budget, max_spend_micros=max_spend) as teacher:
-            purchase = plan_of(config, questions(config, sources), teacher)
+            purchase = plan_of(config, questions(config, sources, features), teacher)
             described = describe_plan(config, sources, teacher.model, purchase)
             described["outlook"] = describe_outlook(teacher.outlook(purchase.to_buy))
     for file in described["skipped"]:

@@ -10,20 +10,22 @@ from client.buying.queries import Query
 from client.buying.selection import Selection
 from client.buying.teacher import Teacher
 from client.connection import Connection
+from client.coverage import training_features
 from client.data.domains import list_folder
 from client.distillation import Distillation
 from client.errors import ClientError, FingerprintChanged, UsageError
 from client.learning.methods import parse_method
 from client.learning.recipe import Recipe
+from client.questions import questions
 from client.results.comparison_table import RunResult, as_csv, as_json, as_latex, as_markdown, as_text
 from client.run_folder import RunConfig, RunFolder
 from client.shared_work import SharedWork
-from client.sources import questions, read_sources
+from client.sources import read_sources
 from client.zero_shot import ZERO_SHOT, Exam, grade, zero_shot_exam
 from shared.embeddings import Prices
 
 # A comparison reads every domain once, has one set of features in memory, and a few projectors of it.
-_KEPT = {"images": 1000, "features": 1, "aligned": 16}
+_KEPT = {"images": 1000, "views": 1000, "looks": 1000, "features": 1, "aligned": 16}
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ class ComparisonConfig:
         student_weights: a file of weights to start from; `None` for those of the name.
         select: how images are chosen where `queries` does not reach all.
         queries: how many embeddings each run may use, prompts included, whoever paid for them; `None` for
-            one an image. So no run profits from what another one bought.
+            all that it asks. So no run profits from what another one bought.
+        views: how many further views of each training image are asked about.
     """
 
     data: Path
@@ -67,6 +70,7 @@ class ComparisonConfig:
     student_weights: Path | None = None
     select: Selection = "stratified"
     queries: int | None = None
+    views: int = 0
 
 
 @dataclass(frozen=True)
@@ -182,6 +186,7 @@ class Comparison:
             recipe=recipe,
             student_weights=None if config.student_weights is None else str(config.student_weights.resolve()),
             use_at_most=config.queries,
+            views=config.views,
         )
         name = f"{variant.name}-{target}-{seed}"
         return Cell(variant, run, RunFolder(self._folder.path / "runs" / name))
@@ -247,8 +252,17 @@ class Comparison:
     def _asked(self, cell: Cell) -> list[Query]:
         if not cell.trains:
             return self._exam(cell).queries
-        asked = questions(cell.config, read_sources(cell.config, self._display, self._shared))
-        return [*asked.prompts, *asked.images]
+        sources = read_sources(cell.config, self._display, self._shared)
+        features = training_features(
+            cell.config,
+            sources,
+            self._display,
+            device=self._device,
+            pixels=self._connection.pixels,
+            shared=self._shared,
+        )
+        asked = questions(cell.config, sources, features)
+        return asked.all
 
     def _exam(self, cell: Cell) -> Exam:
         sources = read_sources(cell.config, self._display, self._shared)

@@ -25,6 +25,7 @@ from client.options import (
     StudentOption,
     StudentWeightsOption,
     VendorOption,
+    ViewsOption,
     YesOption,
     chosen_device,
     print_json,
@@ -68,6 +69,7 @@ def compare(
     budget: RunBudgetOption = None,
     max_spend: MaxSpendOption = None,
     select: SelectOption = "stratified",
+    views: ViewsOption = 0,
     student: StudentOption = DEFAULT_STUDENT,
     student_weights: StudentWeightsOption = None,
     image_size: SizeOption = None,
@@ -106,6 +108,7 @@ def compare(
         student_weights=student_weights,
         select=select,
         queries=budget,
+        views=views,
     )
     comparison = Comparison(
         config,

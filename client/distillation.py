@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from client.buying.teacher import Teacher
+from client.coverage import training_features
 from client.data.domains import ImageFolder
 from client.data.pixels import PixelStore
 from client.display import Display
@@ -99,11 +100,14 @@ class Distillation:
         """
         config = self._config
         sources = read_sources(config, self._display, self._shared)
-        mention(sources.skipped, sources.folder.root, self._display)
+        mention(sources.skipped, sources.folder.root, self._display, listed_in=self._run.plan)
         # Before anything is bought, so that weights that cannot be had cost nothing.
         weights = None if config.student_weights is None else Path(config.student_weights)
         backbone = load_backbone(config.student, image_size=config.image_size, weights=weights)
-        lesson = self._preparation.lesson(sources)
+        features = training_features(
+            config, sources, self._display, device=str(self._device), pixels=self._pixels, shared=self._shared
+        )
+        lesson = self._preparation.lesson(sources, features)
         data = self._training_set(sources, lesson)
         stamp = self._stamp(sources, lesson, weights)
         student = self._train(backbone, sources, lesson, data, stamp)
@@ -119,7 +123,7 @@ class Distillation:
             labels=torch.tensor(sources.labels),
             domains=torch.tensor([sources.domains.index(example.domain) for example in sources.examples]),
             targets=lesson.targets,
-            train=sources.train,
+            train=lesson.train,
             holdout=sources.holdout,
         )
 
@@ -307,7 +311,7 @@ class Distillation:
                     student, sources.folder.classes, sources.folder, [sources.target], self._display
                 ),
             )
-        summary = self._summarise(evaluation, sources)
+        summary = self._summarise(evaluation, sources, further_views=len(data.train) - len(sources.train))
         write_pages(self._run, summary)
         self._run.write(self._run.summary, summary)
         return summary
@@ -318,7 +322,7 @@ class Distillation:
         recipe = self._config.recipe
         return recipe.steps if self._method.trains else recipe.align_steps
 
-    def _summarise(self, evaluation: Evaluation, sources: Sources) -> dict[str, Any]:
+    def _summarise(self, evaluation: Evaluation, sources: Sources, *, further_views: int) -> dict[str, Any]:
         run = self._run
         purchase = run.read(run.purchase) if self._method.buys else {}
         return {
@@ -335,6 +339,7 @@ class Distillation:
             "cost_micros": purchase.get("cost_micros", 0),
             "teacher": run.read(run.plan)["model"],
             "train_images": len(sources.train),
+            "further_views": further_views,
             "holdout_images": len(sources.holdout),
             "skipped_images": len(sources.skipped),
             "seconds": run.seconds(),

@@ -1,21 +1,25 @@
 """What a run's student learns from: what its teacher says of the images, bought first where it is sold."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from client.buying.budget import Plan
+from client.buying.queries import Query
 from client.buying.teacher import Teacher
 from client.data.domains import Skipped, class_prompts
 from client.display import Display
 from client.errors import BudgetExhausted, FingerprintChanged, UsageError
 from client.learning.backbones import OPEN_CLIP
 from client.learning.methods import Knowledge, Method
+from client.questions import Questions, plan_of, questions
 from client.run_folder import RunConfig, RunFolder
-from client.sources import Questions, Sources, describe_plan, mention, plan_of, questions
+from client.sources import Sources, describe_plan, mention
 
 
 @dataclass(frozen=True)
@@ -23,13 +27,15 @@ class Lesson:
     """What the student learns from.
 
     Attributes:
-        targets: what the method's loss compares with, a row for each image of the source domains.
+        targets: what the method's loss compares with, a row for each of `Sources.examples`.
+        train: positions to train on: the training images, and those further views that were bought.
         text_head: unit class texts that the student predicts by, shape (classes, outputs); `None` where it
             has a classifier of its own.
         outputs: how wide the student's outputs are.
     """
 
     targets: Tensor
+    train: list[int]
     text_head: Tensor | None
     outputs: int
 
@@ -64,15 +70,19 @@ class Preparation:
         self._display = display
         self._approve = approve
 
-    def lesson(self, sources: Sources) -> Lesson:
+    def lesson(self, sources: Sources, features: NDArray[np.float32] | None = None) -> Lesson:
         """What the method makes of these images and of what the teacher says of them.
+
+        Args:
+            sources: the images.
+            features: of each training image, shape (n, f), where they are chosen by coverage.
 
         Raises:
             SpendingStopped: a limit was reached before what the method cannot do without was bought.
             ClientError: something else ended the purchase; what was bought is kept.
         """
         if self._method.buys:
-            known = self._bought(sources)
+            known = self._bought(sources, features)
         else:
             self._run.write(self._run.plan, describe_plan(self._config, sources, None, None))
             known = self._nothing_bought(sources, self._local_texts(sources))
@@ -80,6 +90,7 @@ class Preparation:
         by_texts = self._method.head == "texts"
         return Lesson(
             self._method.targets(known),
+            [*sources.train, *(view for views in sources.views for view in views if known.bought[view])],
             known.text_head if by_texts else None,
             outputs=known.text_head.shape[1] if by_texts else classes,
         )
@@ -107,9 +118,9 @@ class Preparation:
             image_weight=self._config.recipe.image_weight,
         )
 
-    def _bought(self, sources: Sources) -> Knowledge:
+    def _bought(self, sources: Sources, features: NDArray[np.float32] | None) -> Knowledge:
         assert self._teacher is not None
-        asked = questions(self._config, sources)
+        asked = questions(self._config, sources, features)
         plan = self._buy(sources, asked)
         texts, have_texts = self._teacher.lookup(asked.prompts)
         if not have_texts.all():
@@ -120,16 +131,24 @@ class Preparation:
                 f"start again with a --budget of at least {len(have_texts)}. What was bought is kept."
             )
         known = self._nothing_bought(sources, torch.from_numpy(texts))
-        vectors, have = self._teacher.lookup(asked.images)
-        known.images[asked.positions] = torch.from_numpy(vectors)
-        known.bought[asked.positions] = torch.from_numpy(have)
-        if not have.all():
-            why = "the budget ended" if plan.unaffordable else "the vendor refused them"
+        why = "the budget ended" if plan.unaffordable else "the vendor refused them"
+        if unknown := self._look_up(known, asked.images, asked.positions):
             self._display.note(
-                f"{int((~have).sum())} of {len(have)} training images have no teacher embedding ({why}); "
+                f"{unknown} of {len(asked.images)} training images have no teacher embedding ({why}); "
                 "they are taught without."
             )
+        views, positions = asked.further
+        if unknown := self._look_up(known, views, positions):
+            self._display.note(f"{unknown} of {len(views)} further views were not bought ({why}).")
         return known
+
+    def _look_up(self, known: Knowledge, queries: Sequence[Query], positions: Sequence[int]) -> int:
+        """Add what the teacher says of some examples; returns of how many it says nothing."""
+        assert self._teacher is not None
+        vectors, have = self._teacher.lookup(queries)
+        known.images[positions] = torch.from_numpy(vectors)
+        known.bought[positions] = torch.from_numpy(have)
+        return int((~have).sum())
 
     def _buy(self, sources: Sources, asked: Questions) -> Plan:
         """Buy what the plan names; `purchase.json` says what came of it, also when buying stopped early."""
@@ -151,7 +170,7 @@ class Preparation:
         with run.timed("buy"), self._display.track("Buying", len(plan.to_buy)) as advance:
             purchase = teacher.buy(plan.to_buy, lambda progress: advance(progress.done, progress.words))
         refused = [Skipped(Path(query.name), reason) for query, reason in purchase.refused.items()]
-        mention(refused, sources.folder.root, self._display)
+        mention(refused, sources.folder.root, self._display, listed_in=run.purchase)
         spending = teacher.spending
         run.write(
             run.purchase,

@@ -96,8 +96,21 @@ MaxSpendOption = Annotated[
 ]
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask before a large purchase.")]
 SelectOption = Annotated[
-    Literal["stratified", "random"],
-    typer.Option("--select", help="Which images to buy when the budget does not reach all."),
+    Literal["stratified", "random", "coverage"],
+    typer.Option(
+        "--select",
+        help="Which images to buy when the budget does not reach all: balanced over domains and classes and "
+        "drawn, or spread by what the untrained student sees (coverage); or drawn from all alike (random).",
+    ),
+]
+ViewsOption = Annotated[
+    int,
+    typer.Option(
+        "--views",
+        min=0,
+        max=1000,
+        help="Further views of each image to buy and learn from, once all are bought.",
+    ),
 ]
 DeviceOption = Annotated[
     str, typer.Option("--device", help="cpu, cuda, cuda:1 ...; auto takes a GPU if there is one.")

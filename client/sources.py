@@ -1,16 +1,19 @@
-"""What a run works with: the images of the source domains, and the queries that they take."""
+"""What a run works with: the images of the source domains, and further views of them."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from client.buying.budget import Plan, purchase_order
-from client.buying.queries import Query
-from client.buying.teacher import Outlook, Teacher
-from client.data.domains import Example, ImageFolder, Skipped, class_prompts, list_folder, relative, split
+from client.buying.budget import Plan
+from client.buying.teacher import Outlook
+from client.data.domains import Example, ImageFolder, Skipped, list_folder, relative, split
+from client.data.images import UnreadableImage
 from client.data.manifests import recognise
+from client.data.views import ORIGINAL, View
 from client.display import Display
 from client.errors import DataError
 from client.learning.methods import METHODS
@@ -21,7 +24,18 @@ from shared.embeddings import ModelCard
 
 @dataclass(frozen=True)
 class Sources:
-    """The images of the source domains: read, hashed, and split into training images and hold-outs."""
+    """The images of the source domains: read, hashed, and split into training images and hold-outs.
+
+    Attributes:
+        folder: where they are.
+        target: the domain that is held out.
+        domains: the others.
+        examples: every image of these and, behind them, the further views of training images.
+        skipped: files that are left out.
+        train: which of `examples` are training images.
+        holdout: which of them are held out for selection.
+        views: of each of `train`, which of `examples` are its further views.
+    """
 
     folder: ImageFolder
     target: str
@@ -30,6 +44,7 @@ class Sources:
     skipped: list[Skipped]
     train: list[int]
     holdout: list[int]
+    views: list[list[int]]
 
     @property
     def labels(self) -> list[int]:
@@ -37,49 +52,16 @@ class Sources:
         return [example.label for example in self.examples]
 
 
-@dataclass(frozen=True)
-class Questions:
-    """What a run asks the teacher.
-
-    Attributes:
-        prompts: one query a class.
-        images: one query a training image: its file's bytes, untouched. Hold-outs need none.
-        positions: which of `Sources.examples` each of `images` is.
-        strata: the domain and class name of each of `images`.
-    """
-
-    prompts: list[Query]
-    images: list[Query]
-    positions: list[int]
-    strata: list[tuple[str, str]]
-
-
-def questions(config: RunConfig, sources: Sources) -> Questions:
-    """What the run's method asks about, up to the first `use_at_most` queries in the order of purchase."""
-    asks = METHODS[config.method.split("+")[0]].asks
-    classes = sources.folder.classes
-    prompts = [Query.text(prompt) for prompt in class_prompts(classes)] if "texts" in asks else []
-    positions = sources.train if "images" in asks else []
-    examples = [sources.examples[position] for position in positions]
-    images = [Query.image_file(example.path, example.digest) for example in examples]
-    strata = [(example.domain, classes[example.label]) for example in examples]
-    if config.use_at_most is None:
-        return Questions(prompts, images, positions, strata)
-    order = purchase_order(prompts, [images], strata, seed=config.seed, select=config.select)
-    chosen = set(order[: config.use_at_most])
-    kept = [row for row, query in enumerate(images) if query in chosen]
-    return Questions(
-        prompts,
-        [images[row] for row in kept],
-        [positions[row] for row in kept],
-        [strata[row] for row in kept],
-    )
+def asks(config: RunConfig) -> frozenset[str]:
+    """What the run's method takes from the vendor; see `Method.asks`."""
+    name = config.method.split("+")[0]
+    return METHODS[name].asks if name in METHODS else frozenset()
 
 
 def read_sources(config: RunConfig, display: Display, shared: SharedWork | None = None) -> Sources:
     """Read every domain but the target, of which only file names are seen.
 
-    With `shared`, a domain that was read for another run is not read again. Where the folder seems to be
+    With `shared`, what was read for another run is not read again. Where the folder seems to be
     a known data set and differs from it, a note says so.
 
     Raises:
@@ -99,7 +81,38 @@ def read_sources(config: RunConfig, display: Display, shared: SharedWork | None 
     if not examples:
         raise DataError(f"None of the images in {folder.root} can be read; the first: {skipped[0].reason}.")
     train, holdout = split(examples, holdout=config.recipe.holdout, seed=config.seed)
-    return Sources(folder, config.target_domain, domains, examples, skipped, train, holdout)
+    rounds = config.views if "images" in asks(config) else 0
+    seen = _further_views([examples[i] for i in train], rounds, display, shared or SharedWork())
+    views = [list(range(len(examples) + i, len(examples) + len(seen), len(train))) for i in range(len(train))]
+    return Sources(folder, config.target_domain, domains, [*examples, *seen], skipped, train, holdout, views)
+
+
+def _further_views(
+    images: Sequence[Example], rounds: int, display: Display, shared: SharedWork
+) -> list[Example]:
+    """The further views of some images: the first of each image, then the second of each, and so on.
+
+    Each is made once here, for its digest, and made again whenever its pixels are needed.
+    """
+
+    def see(image_and_index: tuple[Example, int]) -> Example:
+        image, index = image_and_index
+        try:
+            return image.seen_as(View.of(image.digest, index))
+        except UnreadableImage as error:
+            raise DataError(f"{image.path} has changed while it was read: {error}.") from error
+
+    def see_all() -> list[Example]:
+        wanted = [(image, index) for index in range(1, rounds + 1) for image in images]
+        seen: list[Example] = []
+        with display.track("Making views", len(wanted)) as advance, ThreadPoolExecutor() as pool:
+            for view in pool.map(see, wanted):
+                seen.append(view)
+                advance(len(seen), "")
+        return seen
+
+    content = hashlib.sha256("".join(str(image.path) + image.digest for image in images).encode())
+    return shared.once("views", f"{content.hexdigest()}:{rounds}", see_all)[0]
 
 
 def _mention_differences(folder: ImageFolder, display: Display) -> None:
@@ -125,11 +138,6 @@ def read_domain(
     return shared.once("images", f"{folder.root}/{domain}", read)[0]
 
 
-def plan_of(config: RunConfig, asked: Questions, teacher: Teacher) -> Plan:
-    """What the run would buy."""
-    return teacher.plan(asked.prompts, asked.images, asked.strata, seed=config.seed, select=config.select)
-
-
 def describe_plan(
     config: RunConfig, sources: Sources, model: ModelCard | None, plan: Plan | None
 ) -> dict[str, Any]:
@@ -141,7 +149,9 @@ def describe_plan(
         "classes": list(sources.folder.classes),
         "train_images": len(sources.train),
         "holdout_images": len(sources.holdout),
-        "images_by_domain": dict(Counter(example.domain for example in sources.examples)),
+        "images_by_domain": dict(
+            Counter(example.domain for example in sources.examples if example.view == ORIGINAL)
+        ),
         "skipped": [
             {"path": relative(s.path, sources.folder.root), "reason": s.reason} for s in sources.skipped
         ],
@@ -156,9 +166,9 @@ def describe_outlook(outlook: Outlook) -> dict[str, Any]:
     return {"quote": quote, "prices_known": outlook.prices_known, "seconds": outlook.seconds}
 
 
-def mention(skipped: Sequence[Skipped], root: Path, display: Display) -> None:
-    """Say which files are left out, the first ten by name."""
+def mention(skipped: Sequence[Skipped], root: Path, display: Display, *, listed_in: Path) -> None:
+    """Say which files are left out, the first ten by name, and which file of the run lists all."""
     for file in skipped[:10]:
         display.note(f"Skipped {relative(file.path, root)}: {file.reason}")
     if len(skipped) > 10:
-        display.note(f"... and {len(skipped) - 10} more; plan.json lists all.")
+        display.note(f"... and {len(skipped) - 10} more; {listed_in} lists all.")

@@ -4,6 +4,7 @@ import threading
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -139,18 +140,23 @@ def plan_purchase(
         seed: of the order within and among strata.
         select: how images are chosen where the budget does not reach all.
         features: of each image, shape (n, f), where the selection is by "coverage".
-        views: further views, one sequence of them for each image; may be left out.
+        views: further views of each image, as many as there are of it; may be left out.
     """
-    rounds = [images, *zip(*views, strict=True)]
-    order = purchase_order(prompts, rounds, strata, seed=seed, select=select, features=features)
+    order = purchase_order(prompts, images, strata, seed=seed, select=select, features=features, views=views)
     wanted = [query for query in order if query not in cached]
     to_buy = affordable(wanted, budget, prices)
-    stratum_of = {query: stratum for each in rounds for query, stratum in zip(each, strata, strict=True)}
+    further = list(views) or [()] * len(images)
+    stratum_of = {
+        query: stratum
+        for image, others, stratum in zip(images, further, strata, strict=True)
+        for query in (image, *others)
+    }
+    number_of_views = sum(map(len, views))
     return Plan(
         prompts=len(prompts),
         images=len(images),
-        views=sum(map(len, views)),
-        duplicates=len(prompts) + sum(map(len, rounds)) - len(order),
+        views=number_of_views,
+        duplicates=len(prompts) + len(images) + number_of_views - len(order),
         cached=len(order) - len(wanted),
         to_buy=tuple(to_buy),
         unaffordable=len(wanted) - len(to_buy),
@@ -161,16 +167,22 @@ def plan_purchase(
 
 def purchase_order(
     prompts: Sequence[Query],
-    rounds: Sequence[Sequence[Query]],
+    images: Sequence[Query],
     strata: Sequence[Stratum],
     *,
     seed: int,
     select: Selection,
     features: NDArray[np.float32] | None = None,
+    views: Sequence[Sequence[Query]] = (),
 ) -> list[Query]:
-    """Every distinct query in the order of purchase: prompts, then rounds of one query an image each."""
+    """Every distinct query in the order of purchase: prompts, images, then rounds of one view an image each.
+
+    The arguments are those of `plan_purchase`.
+    """
     turns = image_order(select, strata, seed, features)
-    return list(dict.fromkeys([*prompts, *(each[turn] for each in rounds for turn in turns)]))
+    rounds = zip_longest(*(views[turn] for turn in turns)) if views else ()
+    further = (view for each in rounds for view in each if view is not None)
+    return list(dict.fromkeys([*prompts, *(images[turn] for turn in turns), *further]))
 
 
 def affordable(wanted: Sequence[Query], budget: Budget, prices: Prices) -> Sequence[Query]:

@@ -121,7 +121,7 @@ def align(
             logits = student.logits(student.projector(held_out))
         return score(logits.cpu(), data.labels[data.holdout])
 
-    held_out = None if method.trains else _plain_features(student, data, data.holdout)
+    held_out = None if method.trains else plain_features(student, data.images, data.holdout)
     schedule = Schedule(
         recipe.align_steps, recipe.align_learning_rate, recipe.evaluations, recipe.cosine, recipe.warmup
     )
@@ -196,12 +196,23 @@ def _interpolate(student: Student, began_with: dict[str, Tensor], share: float) 
             tensor.copy_(began_with[name].lerp(tensor, share))
 
 
-def _plain_features(student: Student, data: TrainingSet, positions: Sequence[int]) -> Tensor:
-    """Features of images as they are, shape (positions, features), where the student is."""
+def plain_features(
+    student: Student,
+    images: Images,
+    positions: Sequence[int],
+    on_image: Callable[[int], None] = lambda _: None,
+) -> Tensor:
+    """Features of images as they are, shape (positions, features), where the student is.
+
+    `on_image` is called with the number of images done.
+    """
     student.eval()
+    parts: list[Tensor] = []
     with torch.no_grad():
-        batches = _as_they_are(student, data.images, positions)
-        return torch.cat([student.features(pixels) for pixels in batches])
+        for pixels in _as_they_are(student, images, positions):
+            parts.append(student.features(pixels))
+            on_image(sum(map(len, parts)))
+    return torch.cat(parts)
 
 
 def batches_of(student: Student, data: TrainingSet, recipe: Recipe, *, seed: int) -> Callable[[int], Batch]:

@@ -1,0 +1,59 @@
+"""What a run asks: images before views, views in rounds, and never more than it may use."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from client.display import Display
+from client.learning.recipe import Recipe
+from client.questions import questions
+from client.run_folder import RunConfig
+from client.sources import read_sources
+from tests.client.toy import CLASSES, make_folder
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> RunConfig:
+    data = make_folder(tmp_path / "toy", images=3)
+    return RunConfig(
+        str(data), "red", "vl2v-adip", "efficientnet_lite0", 32, 0, "stratified", Recipe(), views=2
+    )
+
+
+def test_views_are_examples_of_their_own_behind_the_images(config: RunConfig) -> None:
+    sources = read_sources(config, Display())
+    images = len(sources.train)
+    plain = read_sources(replace(config, views=0), Display())
+    assert sources.examples[: len(plain.examples)] == plain.examples
+    assert (sources.train, sources.holdout) == (plain.train, plain.holdout)
+    assert len(sources.examples) == len(plain.examples) + 2 * images
+    for position, views in zip(sources.train, sources.views, strict=True):
+        seen = [sources.examples[view] for view in views]
+        assert [view.view.index for view in seen] == [1, 2]
+        assert {view.path for view in seen} == {sources.examples[position].path}
+        assert {view.label for view in seen} == {sources.examples[position].label}
+    asked = questions(config, sources)
+    assert len(asked.all) == len(CLASSES) + 3 * images
+    assert all(query.content() for query in asked.all)  # which checks every digest
+
+
+@pytest.mark.parametrize("rounds", [0.5, 1, 1.5, 2.5, 3, 9])
+def test_no_more_is_asked_than_may_be_used(config: RunConfig, rounds: float) -> None:
+    sources = read_sources(config, Display())
+    images = len(sources.train)
+    limit = len(CLASSES) + int(rounds * images)
+    asked = questions(replace(config, use_at_most=limit), sources)
+    everything = questions(config, sources)
+    assert len(set(asked.all)) == min(limit, len(set(everything.all)))
+    assert len(set(asked.images)) == min(len(set(everything.images)), int(rounds * images))
+    assert not asked.further[0] or set(asked.images) == set(everything.images)
+    queries, positions = asked.further
+    assert [query.digest for query in queries] == [sources.examples[i].digest for i in positions]
+
+
+def test_a_method_that_asks_about_no_image_makes_no_view(config: RunConfig) -> None:
+    sources = read_sources(replace(config, method="text-only"), Display())
+    assert not any(sources.views)
+    asked = questions(replace(config, method="text-only"), sources)
+    assert [query.kind for query in asked.all] == ["text"] * len(CLASSES)

@@ -1,0 +1,92 @@
+"""Further views, and images chosen by coverage, bought from the real vendor and learnt from."""
+
+import json
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from client.buying.cache import EmbeddingCache
+from client.coverage import training_features
+from client.display import Display
+from client.learning.recipe import Recipe
+from client.questions import questions
+from client.run_folder import RunConfig
+from client.sources import read_sources
+from tests.client.toy import CLASSES, make_folder
+from tests.end_to_end.command import Command
+from tests.vendor_process import VendorProcess
+
+
+@pytest.fixture
+def client(vendor_process: VendorProcess, tmp_path: Path) -> Command:
+    make_folder(tmp_path / "toy", images=5)
+    return Command(tmp_path, vendor_process.url, vendor_process.create_key(quota=1000))
+
+
+def _command(*more: str) -> list[str]:
+    small = ("--image-size", "32", "--steps", "4")
+    return ["distill", "--data", "toy", "--target-domain", "red", "--out", "run", *small, *more]
+
+
+def _json(client: Command, name: str) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads((client.folder / "run" / name).read_text())
+    return value
+
+
+def _config(client: Command, **options: Any) -> RunConfig:
+    data = str(client.folder / "toy")
+    of_run = {"student": "efficientnet_lite0", "image_size": 32, "seed": 0, "recipe": Recipe()}
+    return RunConfig(data, "red", "vl2v-adip", **{**of_run, "select": "stratified", **options})
+
+
+def test_views_are_bought_once_every_image_is_and_learnt_from_as_they_were_sent(
+    client: Command, vendor_process: VendorProcess
+) -> None:
+    sources = read_sources(_config(client, views=2), Display())
+    images = len(sources.train)
+    asked = questions(_config(client, views=2), sources)
+    wanted, further = len(set(asked.all)), len(set(chain(*asked.views)))
+    plan = json.loads(
+        client("plan", "--data", "toy", "--target-domain", "red", "--views", "2", "--json").stdout
+    )
+    assert (plan["purchase"]["views"], plan["purchase"]["to_buy"]) == (2 * images, wanted)
+    assert sum(plan["images_by_domain"].values()) == len(sources.train) + len(sources.holdout)
+
+    few = wanted - further + 5
+    shown = client(*_command("--views", "2", "--budget", str(few)))
+    assert f"of {2 * images} further views were not bought (the budget ended)" in shown.stderr
+    assert vendor_process.charges(client.api_key).queries == few
+    assert 5 <= _json(client, "summary.json")["further_views"] < images
+
+    client(*_command("--views", "2", "--budget", str(10 * wanted)))
+    assert vendor_process.charges(client.api_key).queries == wanted
+    summary = _json(client, "summary.json")
+    assert (summary["further_views"], summary["train_images"]) == (2 * images, images)
+    with EmbeddingCache(client.folder / "cache.db") as cache:
+        assert cache.known(summary["teacher"]["fingerprint"], asked.all) == set(asked.all)
+        rows, _ = cache.rows(summary["teacher"]["fingerprint"], list(chain(*asked.views)), 256)
+    assert len(np.unique(rows.round(5), axis=0)) > images  # views of an image are not taken for one another
+
+
+def test_images_are_chosen_by_what_the_untrained_student_sees(
+    client: Command, vendor_process: VendorProcess, tmp_path: Path
+) -> None:
+    budget = len(CLASSES) + 2 * 2 * len(CLASSES)
+    client(*_command("--select", "coverage", "--budget", str(budget)))
+    assert vendor_process.charges(client.api_key).queries == budget
+    config = _config(client, select="coverage")
+    sources = read_sources(config, Display())
+    features = training_features(config, sources, Display(), device="cpu", pixels=tmp_path / "pixels")
+    assert features is not None
+    assert features.shape == (len(sources.train), 1280)
+    chosen = questions(_config(client, select="coverage", use_at_most=budget), sources, features).all
+    with EmbeddingCache(client.folder / "cache.db") as cache:
+        assert cache.known(cache.fingerprints()[0], chosen) == set(chosen)
+    plan = ["plan", "--data", "toy", "--target-domain", "red", "--image-size", "32", "--json"]
+    again = json.loads(client(*plan, "--select", "coverage", "--budget", "0").stdout)
+    assert again["purchase"]["cached"] == budget
+    by_domain = _json(client, "plan.json")["purchase"]["to_buy_by_domain_and_class"]
+    assert {count for classes in by_domain.values() for count in classes.values()} == {2}
