@@ -8,7 +8,7 @@ import typer
 
 from client.errors import UsageError
 
-RecipeName = Literal["default", "paper"]
+RecipeName = Literal["default", "paper", "paper-domainnet"]
 
 DataOption = Annotated[
     Path, typer.Option("--data", help="Folder of images: ROOT/<domain>/<class>/<image>.", show_default=False)

@@ -62,6 +62,9 @@ class Recipe:
 
 # What the paper and its released code train with (DomainBed's protocol, with SWAD).
 PAPER = Recipe(
+    image_weight=0.5,
+    holdout=0.2,
+    augmentation=Augmentation(crop_scale=(0.7, 1.0), jitter=0.3, grayscale=0.1),
     align_steps=5000,
     align_images_per_domain=32,
     align_learning_rate=5e-5,
@@ -72,8 +75,13 @@ PAPER = Recipe(
     cosine=False,
     evaluations=25,
     selection="swad",
+    interpolation=1.0,
 )
-RECIPES = {"default": Recipe(), "paper": PAPER}
+RECIPES = {
+    "default": Recipe(),
+    "paper": PAPER,
+    "paper-domainnet": replace(PAPER, align_steps=15_000, steps=15_000, evaluations=15),
+}
 
 # What `METHOD+VARIANT` changes in a recipe; any method can have each.
 VARIANTS: dict[str, Callable[[Recipe], Recipe]] = {
