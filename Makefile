@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+INFINITY := .venv-infinity
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check bench-accuracy bench-cache bench-buying bench-money bench-training format clean
+.PHONY: help demo test test-slow test-infinity check bench-accuracy bench-cache bench-buying bench-money bench-training format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -26,6 +27,15 @@ test: $(READY)  ## all tests but the slow ones
 
 test-slow: $(READY)  ## the tests that take minutes: client and vendor killed 240 times
 	@$(BIN)/python -m pytest -m slow
+
+$(INFINITY)/.ready: tests/infinity/requirements.txt
+	@test -x $(INFINITY)/bin/python || $(PYTHON) -m venv $(INFINITY)
+	@echo "Installing infinity-emb into $(INFINITY) ..."
+	@$(INFINITY)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+test-infinity: $(READY) $(INFINITY)/.ready  ## buying from a real infinity-emb server
+	@INFINITY_BIN=$(INFINITY)/bin $(BIN)/python -m pytest -m infinity tests/infinity
 
 check: $(READY)  ## format, lint, types and import rules
 	@$(BIN)/ruff format --check .
@@ -53,4 +63,4 @@ format: $(READY)  ## rewrite the code in the house format
 	@$(BIN)/ruff check --fix .
 
 clean:  ## remove the virtual environment and what the demo made
-	@rm -rf $(VENV) .demo
+	@rm -rf $(VENV) $(INFINITY) .demo
