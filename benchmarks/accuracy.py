@@ -6,8 +6,6 @@ Prints the table of docs/results.md. Runs are kept in benchmarks/.runs, and fini
 """
 
 import argparse
-import os
-import platform
 import zipfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -54,9 +52,8 @@ def main() -> None:
         key = Path(books) / "key"
         key.write_text(vendor.create_key())
         connection = Connection(vendor.url, key, RUNS / "cache.db", Display())
-        results = Comparison(config, RUNS / "accuracy", connection, device="cpu").execute()
-    print(as_markdown(results))
-    print(f"{len(results)} runs. Machine: {os.cpu_count()} cores, {platform.machine()}.")
+        comparison = Comparison(config, RUNS / "accuracy", connection, device="cpu")
+        print(as_markdown(comparison.execute(), comparison.setting))
 
 
 def icons() -> Path:

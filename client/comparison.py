@@ -1,10 +1,14 @@
 """Many runs to one table: leave one domain out, over domains, seeds and methods, buying each image once."""
 
+import os
+import platform
 import secrets
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
 
 from client.buying.queries import Query
 from client.buying.selection import Selection
@@ -17,7 +21,15 @@ from client.errors import ClientError, FingerprintChanged, UsageError
 from client.learning.methods import parse_method
 from client.learning.recipe import Recipe
 from client.questions import questions
-from client.results.comparison_table import RunResult, as_csv, as_json, as_latex, as_markdown, as_text
+from client.results.comparison_table import (
+    RunResult,
+    Setting,
+    as_csv,
+    as_json,
+    as_latex,
+    as_markdown,
+    as_text,
+)
 from client.run_folder import RunConfig, RunFolder
 from client.shared_work import SharedWork
 from client.sources import read_sources
@@ -126,7 +138,7 @@ class Comparison:
         self._max_spend_micros = max_spend_micros
         self._approve = approve
         self._shared = SharedWork(_KEPT)
-        folder = list_folder(config.data)
+        self._images = folder = list_folder(config.data)
         folder.require_domains(config.targets)
         self._targets = tuple(config.targets) or folder.domains
         if config.queries is not None and config.queries < len(folder.classes):
@@ -140,6 +152,23 @@ class Comparison:
             for seed in config.seeds
             for variant in config.variants
         ]
+
+    @property
+    def setting(self) -> Setting:
+        """What its runs have in common, as the table says it."""
+        config, folder = self._config, self._images
+        model = self._folder.read(self._folder.plan)["model"] if self._folder.plan.exists() else None
+        return Setting(
+            data=folder.root.resolve().name,
+            images={domain: folder.count(domain) for domain in folder.domains},
+            classes=len(folder.classes),
+            student=config.student,
+            image_size=config.image_size,
+            teacher=None if model is None else f"{model['id']} ({model['fingerprint']})",
+            queries=config.queries,
+            machine=_machine(self._device),
+            planned=len(self.cells),
+        )
 
     def quote(self) -> tuple[int, int]:
         """How many queries all runs together would buy, and for how many micros; spends nothing."""
@@ -311,10 +340,10 @@ class Comparison:
         results.sort(key=lambda r: [variant.name for variant in self._config.variants].index(r.method))
         if results:
             folder = self._folder
-            folder.write(folder.path / "table.json", as_json(results))
+            folder.write(folder.path / "table.json", as_json(results, self.setting))
             formats = {"txt": as_text, "csv": as_csv, "md": as_markdown, "tex": as_latex}
             for suffix, render in formats.items():
-                folder.write_text(folder.path / f"table.{suffix}", render(results))
+                folder.write_text(folder.path / f"table.{suffix}", render(results, self.setting))
         return results
 
 
@@ -336,4 +365,12 @@ def _result(cell: Cell) -> RunResult:
         queries=queries,
         cost_micros=cost,
         seconds=sum(summary["seconds"].get(stage, 0.0) for stage in ("align", "distill")),
+        is_teacher=not cell.trains,
     )
+
+
+def _machine(device: str) -> str:
+    """What trains, in words."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{os.cpu_count()} CPU cores ({platform.machine()})"

@@ -128,9 +128,9 @@ def compare(
         return
     results = comparison.execute()
     if as_json:
-        print_json(to_json(results))
+        print_json(to_json(results, comparison.setting))
     else:
-        print(as_text(results), end="")
+        print(as_text(results, comparison.setting), end="")
         print(f"The same as CSV, Markdown, LaTeX and JSON: {out}/table.*")
 
 

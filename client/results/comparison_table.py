@@ -5,11 +5,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from io import StringIO
 from statistics import fmean, stdev
+from textwrap import wrap
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-_IN_LATEX = str.maketrans({"\\": r"\textbackslash{}"} | {c: f"\\{c}" for c in "&%$#_{}"})
+_IN_LATEX = str.maketrans(
+    {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"}
+    | {c: f"\\{c}" for c in "&%$#_{}"}
+)
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,7 @@ class RunResult:
         queries: embeddings that it worked with, whoever paid for them.
         cost_micros: what these cost by the vendor's prices, bought for this run alone.
         seconds: of training, work that it shared with other runs included.
+        is_teacher: whether this is the teacher's own answer: no student, and out of their competition.
     """
 
     method: str
@@ -35,6 +40,53 @@ class RunResult:
     queries: int
     cost_micros: int
     seconds: float
+    is_teacher: bool = False
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all runs of a table have in common.
+
+    Attributes:
+        data: the folder's name.
+        images: how many files each domain has.
+        classes: how many there are.
+        student: the backbone's name.
+        image_size: side of the student's input in pixels.
+        teacher: name and fingerprint of the vendor's model; `None` where nothing was asked.
+        queries: how many embeddings each run may use; `None` for all that it asks.
+        machine: where it was trained.
+        planned: how many runs there are to be.
+    """
+
+    data: str
+    images: dict[str, int]
+    classes: int
+    student: str
+    image_size: int
+    teacher: str | None
+    queries: int | None
+    machine: str
+    planned: int
+
+    def caption(self, results: Sequence[RunResult]) -> str:
+        """What a reader needs to know of the table of these runs."""
+        seeds = len(_unique(result.seed for result in results))
+        spread = f"mean ± sample deviation over {seeds} seeds" if seeds > 1 else "one seed"
+        domains = ", ".join(f"{name} {count:,}" for name, count in self.images.items())
+        sentences = [
+            f"Accuracy in % on each domain held out in turn, {spread}; weights are chosen on hold-outs of "
+            "the source domains.",
+            f"{self.data}: {sum(self.images.values()):,} images ({domains}) of {self.classes} classes.",
+            f"Student: {self.student} at {self.image_size} px.",
+            f"Teacher: {self.teacher}." if self.teacher else "",
+            f"No run uses more than {self.queries:,} embeddings." if self.queries else "",
+            f"Trained on {self.machine}.",
+            f"Only {len(results)} of {self.planned} runs have finished."
+            if len(results) < self.planned
+            else "",
+        ]
+        return " ".join(filter(None, sentences))
 
 
 @dataclass(frozen=True)
@@ -68,6 +120,7 @@ class Row:
         in_domain: accuracy on source hold-outs, averaged over the runs of a seed.
         queries, cost_micros, seconds: means over runs, as in `RunResult`.
         runs: how many there are.
+        is_teacher: as in `RunResult`.
     """
 
     method: str
@@ -79,6 +132,7 @@ class Row:
     cost_micros: float
     seconds: float
     runs: int
+    is_teacher: bool
 
 
 def rows_of(results: Sequence[RunResult]) -> list[Row]:
@@ -105,15 +159,17 @@ def _row(results: Sequence[RunResult]) -> Row:
         cost_micros=fmean(r.cost_micros for r in results),
         seconds=fmean(r.seconds for r in results),
         runs=len(results),
+        is_teacher=results[0].is_teacher,
     )
 
 
-def as_json(results: Sequence[RunResult]) -> dict[str, Any]:
-    """The rows, and every run; of runs shares from 0 to 1, of rows %."""
-    return {"rows": [asdict(row) for row in rows_of(results)], "runs": [asdict(r) for r in results]}
+def as_json(results: Sequence[RunResult], setting: Setting) -> dict[str, Any]:
+    """The setting, the rows, and every run; of runs shares from 0 to 1, of rows %."""
+    rows = [asdict(row) for row in rows_of(results)]
+    return {"setting": asdict(setting), "rows": rows, "runs": [asdict(result) for result in results]}
 
 
-def as_csv(results: Sequence[RunResult]) -> str:
+def as_csv(results: Sequence[RunResult], _setting: Setting) -> str:
     """The rows, mean and deviation in columns of their own."""
     rows = rows_of(results)
     targets = _targets(rows)
@@ -128,7 +184,7 @@ def as_csv(results: Sequence[RunResult]) -> str:
     return file.getvalue()
 
 
-def as_text(results: Sequence[RunResult]) -> str:
+def as_text(results: Sequence[RunResult], setting: Setting) -> str:
     """For a terminal."""
     columns, rows = _cells(rows_of(results))
     widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
@@ -136,29 +192,27 @@ def as_text(results: Sequence[RunResult]) -> str:
         "  ".join(c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
         for line in (columns, *rows)
     ]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]]) + "\n"
+    caption = wrap(setting.caption(results), max(len(lines[0]), 80))
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], "", *caption]) + "\n"
 
 
-def as_markdown(results: Sequence[RunResult]) -> str:
-    """A Markdown table, the best of each column bold."""
-    columns, rows = _cells(
-        rows_of(results), bold="**{}**", escape=lambda name: name.replace("|", r"\|").replace("_", r"\_")
-    )
+def as_markdown(results: Sequence[RunResult], setting: Setting) -> str:
+    """A Markdown table, the best student of each column bold, and its caption."""
+    columns, rows = _cells(rows_of(results), bold="**{}**", escape=_in_markdown)
     lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"{table}\n\n{_in_markdown(setting.caption(results))}\n"
 
 
-def as_latex(results: Sequence[RunResult]) -> str:
-    """A LaTeX `tabular` (package booktabs), the best of each column bold."""
-    columns, rows = _cells(
-        rows_of(results),
-        plus_minus=r"$\pm$",
-        bold=r"\textbf{{{}}}",
-        escape=lambda name: name.translate(_IN_LATEX),
-    )
+def as_latex(results: Sequence[RunResult], setting: Setting) -> str:
+    """A LaTeX `table` (package booktabs), the best student of each column bold."""
+    columns, rows = _cells(rows_of(results), plus_minus=r"$\pm$", bold=r"\textbf{{{}}}", escape=_in_latex)
     body = [" & ".join(line) + r" \\" for line in (columns, *rows)]
     return "\n".join(
         [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{_in_latex(setting.caption(results))}}}",
             rf"\begin{{tabular}}{{l{'r' * (len(columns) - 1)}}}",
             r"\toprule",
             body[0],
@@ -166,6 +220,7 @@ def as_latex(results: Sequence[RunResult]) -> str:
             *body[1:],
             r"\bottomrule",
             r"\end{tabular}",
+            r"\end{table}",
             "",
         ]
     )
@@ -182,18 +237,27 @@ def _cells(
     targets = _targets(rows)
     columns = ["method", *map(escape, targets), "mean", "worst", "in-domain", "queries", "cost", "seconds"]
     table = [_spreads(row, targets) for row in rows]
-    best = [max((s.mean for s in column if s), default=0.0) for column in zip(*table, strict=True)]
+    students = [spreads for row, spreads in zip(rows, table, strict=True) if not row.is_teacher]
+    best = [max((s.mean for s in column if s), default=0.0) for column in zip(*students, strict=True)]
     cells = []
     for row, spreads in zip(rows, table, strict=True):
         shown = [
             ""
             if s is None
-            else (bold if s.mean == top and len(rows) > 1 else "{}").format(s.show(plus_minus))
-            for s, top in zip(spreads, best, strict=True)
+            else (bold if s.mean == top and len(students) > 1 else "{}").format(s.show(plus_minus))
+            for s, top in zip(spreads, best or [0.0] * len(spreads), strict=True)
         ]
         numbers = [f"{row.queries:.0f}", f"{row.cost_micros / 1e6:.4f}", f"{row.seconds:.0f}"]
         cells.append([escape(row.method), *shown, *numbers])
     return columns, cells
+
+
+def _in_markdown(text: str) -> str:
+    return "".join(f"\\{c}" if c in r"\`*_[]<>|" else c for c in text)
+
+
+def _in_latex(text: str) -> str:
+    return text.translate(_IN_LATEX)
 
 
 def _spreads(row: Row, targets: Sequence[str]) -> list[Spread | None]:

@@ -55,6 +55,8 @@ def test_a_comparison_from_quote_to_table(client: Command, vendor_process: Vendo
     assert (used["linear-probe"], used["text-only"]) == (0, 3)
     assert {run["cost_micros"] for run in table["runs"] if run["method"] == "text-only"} == {60}
     assert "image-only" in shown.stdout
+    assert "toy: 45 images (dark 15, light 15, red 15) of 3 classes." in " ".join(shown.stdout.split())
+    assert first["setting"]["teacher"].startswith("icon-clip (fp_")
     rows = list(csv.DictReader(StringIO((client.folder / "table" / "table.csv").read_text())))
     assert [float(row["mean_mean"]) for row in rows] == [row["mean"]["mean"] for row in table["rows"]]
     assert (client.folder / "table" / "table.tex").read_text().count(r"\\") == 5

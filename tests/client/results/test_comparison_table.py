@@ -2,12 +2,14 @@
 
 import csv
 import json
+from dataclasses import replace
 from io import StringIO
 
 import pytest
 
 from client.results.comparison_table import (
     RunResult,
+    Setting,
     as_csv,
     as_json,
     as_latex,
@@ -27,6 +29,11 @@ RESULTS = [
     _run("kd", "a_b", 0, 0.54), _run("kd", "c", 0, 0.56, 0.8), _run("kd", "a_b", 1, 0.54),
 ]  # fmt: skip
 
+SETTING = Setting(
+    data="a^b", images={"a_b": 1200, "c": 34}, classes=7, student="resnet50", image_size=224,
+    teacher="icon-clip (fp_1)", queries=500, machine="2 CPU cores", planned=8,
+)  # fmt: skip
+
 
 def test_means_and_deviations_are_over_seeds() -> None:
     erm, kd = rows_of(RESULTS)
@@ -42,13 +49,41 @@ def test_means_and_deviations_are_over_seeds() -> None:
 
 
 def test_every_format_says_the_same() -> None:
-    assert "55.0 ± 7.1" in as_text(RESULTS)
-    assert as_json(RESULTS)["rows"][0]["by_target"]["c"]["mean"] == pytest.approx(25)
-    assert json.loads(json.dumps(as_json(RESULTS)))["runs"][0]["seed"] == 0
-    (first, second) = csv.DictReader(StringIO(as_csv(RESULTS)))
+    assert "55.0 ± 7.1" in as_text(RESULTS, SETTING)
+    assert as_json(RESULTS, SETTING)["rows"][0]["by_target"]["c"]["mean"] == pytest.approx(25)
+    assert json.loads(json.dumps(as_json(RESULTS, SETTING)))["runs"][0]["seed"] == 0
+    (first, second) = csv.DictReader(StringIO(as_csv(RESULTS, SETTING)))
     assert float(first["a_b_deviation"]) == pytest.approx(50**0.5)
     assert second["c_deviation"] == ""
-    assert r"| erm | **55.0 ± 7.1** | 25.0 ± 7.1 |" in as_markdown(RESULTS)
-    assert r"a\_b" in as_markdown(RESULTS)
-    assert r"erm & \textbf{55.0 $\pm$ 7.1} & 25.0 $\pm$ 7.1 &" in as_latex(RESULTS)
-    assert r"a\_b" in as_latex(RESULTS)
+    assert r"| erm | **55.0 ± 7.1** | 25.0 ± 7.1 |" in as_markdown(RESULTS, SETTING)
+    assert r"a\_b" in as_markdown(RESULTS, SETTING)
+    assert r"erm & \textbf{55.0 $\pm$ 7.1} & 25.0 $\pm$ 7.1 &" in as_latex(RESULTS, SETTING)
+    assert r"a\_b" in as_latex(RESULTS, SETTING)
+
+
+def test_a_table_says_what_it_was_measured_with() -> None:
+    caption = (
+        "Accuracy in % on each domain held out in turn, mean ± sample deviation over 2 seeds; weights are "
+        "chosen on hold-outs of the source domains. a^b: 1,234 images (a_b 1,200, c 34) of 7 classes. "
+        "Student: resnet50 at 224 px. Teacher: icon-clip (fp_1). No run uses more than 500 embeddings. "
+        "Trained on 2 CPU cores. Only 7 of 8 runs have finished."
+    )
+    assert caption in " ".join(as_text(RESULTS, SETTING).split())
+    assert caption.replace("_", r"\_") in as_markdown(RESULTS, SETTING)
+    latex = as_latex(RESULTS, SETTING)
+    assert r"\caption{Accuracy in \% on each domain" in latex
+    assert r"mean $\pm$ sample" in latex
+    assert r"a\textasciicircum{}b: 1,234 images (a\_b 1,200, c 34)" in latex
+    assert as_json(RESULTS, SETTING)["setting"]["images"] == {"a_b": 1200, "c": 34}
+    whole = replace(SETTING, planned=7, teacher=None, queries=None).caption(RESULTS[:1])
+    assert whole.startswith("Accuracy in % on each domain held out in turn, one seed;")
+    assert "Only 1 of 7" in whole
+    assert "Teacher" not in whole
+
+
+def test_the_best_student_is_bold_and_the_teacher_does_not_compete() -> None:
+    teacher = replace(_run("zero-shot", "c", 0, 0.99), is_teacher=True)
+    rows = as_markdown([_run("erm", "c", 0, 0.5), _run("kd", "c", 0, 0.6), teacher], SETTING).splitlines()
+    assert [line.split(" | ")[1] for line in rows[2:5]] == ["50.0", "**60.0**", "99.0"]
+    (only,) = as_markdown([teacher], SETTING).splitlines()[2:3]
+    assert "**" not in only
