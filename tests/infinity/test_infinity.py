@@ -44,7 +44,7 @@ def url(folder: Path) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
-    command = [
+    command: list[str | Path] = [
         *(BIN / "infinity_emb", "v2", "--model-id", folder / "model", "--served-model-name", "tiny-clip"),
         *("--engine", "torch", "--device", "cpu", "--dtype", "float32", "--no-bettertransformer"),
         *("--no-compile", "--no-model-warmup", "--host", "127.0.0.1", "--port", str(port)),
@@ -57,7 +57,7 @@ def url(folder: Path) -> Iterator[str]:
     def answers() -> bool:
         assert server.poll() is None, log.read_text()
         with suppress(OSError):
-            return urllib.request.urlopen(f"{url}/models").status == 200
+            return bool(urllib.request.urlopen(f"{url}/models").status == 200)
         return False
 
     try:
