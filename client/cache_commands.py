@@ -67,15 +67,20 @@ def verify(cache: CacheOption = None, as_json: JsonOption = False) -> None:
 @cache_app.command("export")
 def export_(
     out: Annotated[
-        Path, typer.Argument(metavar="FILE", help="What to write, a .safetensors file.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="FILE", help="What to write: FILE.safetensors or FILE.parquet.", show_default=False
+        ),
     ],
     model_fingerprint: ModelOption = None,
-    half: Annotated[bool, typer.Option("--half", help="Round to float16; cannot be imported again.")] = False,
+    half: Annotated[
+        bool, typer.Option("--half", help="Round to float16; then only a cache of float16 imports it.")
+    ] = False,
     cache: CacheOption = None,
 ) -> None:
-    """Write one model's embeddings to a safetensors file: embeddings, digests, kinds, checksums.
+    """Write one model's embeddings to a safetensors or Parquet file, with digests, kinds and checksums.
 
-    Example: client cache export bought.safetensors
+    Example: client cache export bought.parquet
     """
     from client.buying.archive import export_embeddings
 
@@ -100,6 +105,23 @@ def import_(
     with _connection(cache).cache() as store:
         added, total = import_embeddings(store, file)
     print(f"{added} of {total} embeddings were new to the cache.")
+
+
+@cache_app.command()
+def create(
+    cache: CacheOption = None,
+    half: Annotated[
+        bool, typer.Option("--half", help="Keep vectors as float16: half the disk, rounded to 3 digits.")
+    ] = False,
+) -> None:
+    """Make an empty cache. Buying makes one too, of exact float32; this is for one of float16.
+
+    Example: client cache create --half --cache small.db
+    """
+    with _connection(cache).cache(must_exist=False, half=half) as store:
+        if any(store.holdings()) or (store.dtype.itemsize == 2) != half:
+            raise UsageError(f"The cache {store.path} exists already. Name another with --cache.")
+        print(f"{store.path} is made.")
 
 
 @cache_app.command()

@@ -176,7 +176,9 @@ def plan(
 
 @app.command()
 def embed(
-    out: Annotated[Path, typer.Option("--out", help="FILE.npy or FILE.jsonl.", show_default=False)],
+    out: Annotated[
+        Path, typer.Option("--out", help="FILE.npy, FILE.parquet or FILE.jsonl.", show_default=False)
+    ],
     images: Annotated[
         list[str] | None,
         typer.Option(
@@ -198,7 +200,7 @@ def embed(
 ) -> None:
     """Embed images and texts, buying what the cache lacks. Rows are in the order given: texts, then images.
 
-    Images that cannot be embedded are listed; they are rows of NaN in .npy, and left out of .jsonl.
+    Images that cannot be embedded are listed; they are rows of NaN in .npy, and left out of the others.
 
     Example: client embed --text "a photo of a cat" --images photos --out embeddings.npy
     """

@@ -59,8 +59,8 @@ class Connection:
         return self.cache_file or user_cache_path("tuition") / "embeddings.db"
 
     @contextmanager
-    def cache(self, *, must_exist: bool = False) -> Iterator[EmbeddingCache]:
-        """The cache.
+    def cache(self, *, must_exist: bool = False, half: bool = False) -> Iterator[EmbeddingCache]:
+        """The cache; one that is made now rounds to float16 if it is to be `half`.
 
         Raises:
             UsageError: it must exist, and does not.
@@ -69,7 +69,7 @@ class Connection:
         file = self._cache_file
         if must_exist and not file.exists():
             raise UsageError(f"There is no cache {file} yet. Buying makes one; --cache names another.")
-        with EmbeddingCache(file, on_damage=self.display.note) as cache:
+        with EmbeddingCache(file, half=half, on_damage=self.display.note) as cache:
             yield cache
 
     @contextmanager

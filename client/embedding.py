@@ -4,17 +4,18 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from client.buying.parquet import Piece, require_pyarrow, write_parquet
 from client.buying.purchase import Progress, Purchase
 from client.buying.queries import Query
 from client.buying.teacher import Teacher
 from client.data.images import find_images
 from client.errors import BudgetExhausted, ClientError, UsageError
 
-FORMATS = (".npy", ".jsonl")
 _PIECE = 4096
 
 
@@ -22,10 +23,12 @@ def check_output(out: Path) -> None:
     """Refuse, before anything is bought, a file that could not be written.
 
     Raises:
-        UsageError: it has no known ending, or its folder does not exist.
+        UsageError: it has no known ending, or its folder does not exist, or pyarrow is missing.
     """
-    if out.suffix not in FORMATS:
-        raise UsageError(f"--out takes a file that ends in {' or '.join(FORMATS)}, not {out.name!r}.")
+    if out.suffix not in _WRITERS:
+        raise UsageError(f"--out takes a file that ends in {', '.join(_WRITERS)}, not {out.name!r}.")
+    if out.suffix == ".parquet":
+        require_pyarrow()
     if not out.parent.is_dir():
         raise UsageError(f"--out cannot be written: there is no folder {out.parent}.")
 
@@ -85,8 +88,8 @@ def embed_to_file(
 ) -> tuple[Purchase, int]:
     """Buy what the cache lacks and write all to `out`: what the purchase came to, and how many there are.
 
-    `.npy` has a row a query, NaN where one was refused; `.jsonl` a line (kind, name, embedding) for each
-    of the others.
+    `.npy` has a row a query, NaN where one was refused; `.jsonl` a line, and `.parquet` a row, (kind, name,
+    embedding) for each of the others.
 
     Raises:
         BudgetExhausted: the budget ended first; nothing is written.
@@ -104,36 +107,79 @@ def embed_to_file(
 def _write(out: Path, queries: Sequence[Query], teacher: Teacher) -> int:
     """Write in pieces, so that memory holds a few thousand embeddings; returns how many there are."""
     part = out.with_name(f"{out.name}.part")
-    rows = 0
+    answers = _Answers(teacher, queries)
     try:
         with part.open("wb") as file:
-            if out.suffix == ".npy":
-                header = {
-                    "descr": "<f4",
-                    "fortran_order": False,
-                    "shape": (len(queries), teacher.model.dimensions),
-                }
-                np.lib.format.write_array_header_1_0(file, header)
-            for start in range(0, len(queries), _PIECE):
-                piece = queries[start : start + _PIECE]
-                vectors, have = teacher.lookup(piece)
-                rows += int(have.sum())
-                if out.suffix == ".npy":
-                    file.write(vectors.astype("<f4").tobytes())
-                else:
-                    file.writelines(_lines(piece, vectors, have))
+            _WRITERS[out.suffix](file, answers)
         part.replace(out)
     except OSError as error:
+        part.unlink(missing_ok=True)
         raise ClientError(
             f"{out} cannot be written: {error.strerror}. What was bought is in the cache."
         ) from error
-    return rows
+    return answers.found
 
 
-def _lines(
-    queries: Sequence[Query], vectors: NDArray[np.float32], have: NDArray[np.bool_]
-) -> Iterator[bytes]:
-    for query, vector, known in zip(queries, vectors, have, strict=True):
-        if known:
+class _Answers:
+    """The embeddings of some queries in order, a few thousand at a time; `found` counts them."""
+
+    def __init__(self, teacher: Teacher, queries: Sequence[Query]) -> None:
+        self._teacher = teacher
+        self._queries = queries
+        self.shape = (len(queries), teacher.model.dimensions)
+        self.found = 0
+
+    def pieces(self) -> Iterator[NDArray[np.float32]]:
+        """Rows (n, dimensions), NaN where there is none."""
+        for _, vectors, _ in self._looked_up():
+            yield vectors
+
+    def known(self) -> Iterator[tuple[list[Query], NDArray[np.float32]]]:
+        """The queries that were answered, and their rows (n, dimensions)."""
+        for queries, vectors, have in self._looked_up():
+            yield [query for query, known in zip(queries, have, strict=True) if known], vectors[have]
+
+    def _looked_up(self) -> Iterator[tuple[Sequence[Query], NDArray[np.float32], NDArray[np.bool_]]]:
+        for start in range(0, len(self._queries), _PIECE):
+            piece = self._queries[start : start + _PIECE]
+            vectors, have = self._teacher.lookup(piece)
+            self.found += int(have.sum())
+            yield piece, vectors, have
+
+
+def _write_npy(file: BinaryIO, answers: _Answers) -> None:
+    header = {"descr": "<f4", "fortran_order": False, "shape": answers.shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    for vectors in answers.pieces():
+        file.write(vectors.astype("<f4").tobytes())
+
+
+def _write_lines(file: BinaryIO, answers: _Answers) -> None:
+    for queries, vectors in answers.known():
+        for query, vector in zip(queries, vectors, strict=True):
             row = {"kind": query.kind, "name": query.name, "embedding": vector.tolist()}
-            yield json.dumps(row).encode() + b"\n"
+            file.write(json.dumps(row).encode() + b"\n")
+
+
+def _write_parquet(file: BinaryIO, answers: _Answers) -> None:
+    pieces = (
+        Piece(
+            {"kind": [query.kind for query in queries], "name": [_unicode(query.name) for query in queries]},
+            vectors,
+        )
+        for queries, vectors in answers.known()
+    )
+    types = {"kind": "string", "name": "string"}
+    write_parquet(file, pieces, types=types, dimensions=answers.shape[1], dtype=np.dtype("<f4"))
+
+
+def _unicode(name: str) -> str:
+    """A name as text; of a path that is not Unicode, its bytes as Python escapes them."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+_WRITERS: dict[str, Callable[[BinaryIO, _Answers], None]] = {
+    ".npy": _write_npy,
+    ".parquet": _write_parquet,
+    ".jsonl": _write_lines,
+}

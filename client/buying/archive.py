@@ -1,19 +1,26 @@
-"""Embeddings in one safetensors file, to carry from one cache to another or to read with other tools."""
+"""Embeddings in one file, safetensors or Parquet: for another cache, or for other tools."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from client.buying.cache import EmbeddingCache, Stored
+from client.buying.parquet import Piece, read_metadata, read_parquet, write_parquet
 from client.errors import CacheError, UsageError
 from shared.embeddings import Kind
-from shared.encoding import WIRE_DTYPE
 
+SUFFIXES = (".safetensors", ".parquet")
 _FORMAT = "tuition-embeddings-1"
 _KINDS: tuple[Kind, ...] = ("text", "image")
+_PIECE = 8192
+_PARQUET_TYPES = {"kind": "string", "digest": "binary", "checksum": "uint32"}
 
 
 def export_embeddings(
@@ -21,65 +28,162 @@ def export_embeddings(
 ) -> int:
     """Write the intact embeddings of one model to a file; returns how many.
 
-    The file holds `embeddings` (n, dimensions), `digests` (n, 32; SHA-256 of the bytes that were embedded),
-    `kinds` (n,; 0 text, 1 image) and `checksums` (n,), and the model's fingerprint in its metadata.
+    A safetensors file holds `embeddings` (n, dimensions), `digests` (n, 32; SHA-256 of the bytes that were
+    embedded), `kinds` (n,; 0 text, 1 image) and `checksums` (n,; CRC-32 of digest and embedding). A Parquet
+    file has a column each: `embedding`, `digest`, `kind` ("text", "image") and `checksum`. The model's
+    fingerprint is in the metadata of both.
 
     Args:
         cache: where they are.
-        out: the file, replaced whole or not at all.
+        out: the file, which ends in .safetensors or .parquet; replaced whole or not at all.
         fingerprint: of the model; may be left out where the cache knows one model only.
-        half: round to float16, which halves the file; such a file cannot be imported again.
+        half: round to float16, which halves the file; then only a cache of float16 can import it.
 
     Raises:
-        UsageError: there is no such model, or several and none is named.
+        UsageError: there is no such model, or several and none is named; or the file's ending is another,
+            or pyarrow is missing.
         CacheError: the cache cannot be read, or the file not written.
     """
+    if out.suffix not in SUFFIXES:
+        raise UsageError(f"Name a file that ends in {' or '.join(SUFFIXES)}, not {out.name!r}.")
     chosen = _choose(cache, fingerprint)
-    entries = list(cache.stored(chosen))
-    vectors = np.frombuffer(b"".join(e.vector for e in entries), dtype=WIRE_DTYPE).reshape(len(entries), -1)
-    tensors = {
-        "embeddings": vectors.astype(np.float16) if half else vectors.astype(np.float32),
-        "digests": np.frombuffer(b"".join(e.digest for e in entries), dtype=np.uint8).reshape(-1, 32),
-        "kinds": np.array([_KINDS.index(e.kind) for e in entries], dtype=np.uint8),
-        "checksums": np.array([e.checksum for e in entries], dtype=np.uint32),
-    }
+    held = [holding for holding in cache.holdings() if holding.fingerprint == chosen]
+    count = sum(holding.embeddings for holding in held)
+    dimensions = held[0].vector_bytes // held[0].embeddings // cache.dtype.itemsize
+    dtype = np.dtype("<f2") if half else cache.dtype
+    pieces = _pieces(cache, chosen, dtype, dimensions)
+    metadata = {"format": _FORMAT, "fingerprint": chosen}
     part = out.with_name(f"{out.name}.part")
     try:
-        save_file(tensors, part, metadata={"format": _FORMAT, "fingerprint": chosen})
+        if out.suffix == ".safetensors":
+            tensors = _gathered(pieces, np.empty((count, dimensions), dtype))
+            save_file(tensors, part, metadata=metadata)
+            written = len(tensors["kinds"])
+        else:
+            counted = _Counted(pieces)
+            with part.open("wb") as file:
+                write_parquet(
+                    file, counted, types=_PARQUET_TYPES, dimensions=dimensions, dtype=dtype, metadata=metadata
+                )
+            written = counted.rows
         part.replace(out)
     except (OSError, SafetensorError) as error:
-        part.unlink(missing_ok=True)
         raise CacheError(f"{out} cannot be written: {error}.") from error
-    return len(entries)
+    finally:
+        part.unlink(missing_ok=True)
+    return written
+
+
+class _Counted:
+    """Pieces on their way, and how many rows have passed."""
+
+    def __init__(self, pieces: Iterator[Piece]) -> None:
+        self._pieces = pieces
+        self.rows = 0
+
+    def __iter__(self) -> Iterator[Piece]:
+        for piece in self._pieces:
+            self.rows += len(piece.vectors)
+            yield piece
+
+
+def _pieces(
+    cache: EmbeddingCache, fingerprint: str, dtype: np.dtype[Any], dimensions: int
+) -> Iterator[Piece]:
+    """The intact embeddings of a model, some thousands at a time, with checksums of what is exported."""
+    entries = cache.stored(fingerprint)
+    while piece := list(islice(entries, _PIECE)):
+        vectors = np.frombuffer(b"".join(entry.vector for entry in piece), dtype=cache.dtype)
+        rows = vectors.reshape(len(piece), dimensions).astype(dtype)
+        stored = [
+            Stored(entry.kind, entry.digest, row.tobytes()) for entry, row in zip(piece, rows, strict=True)
+        ]
+        columns: dict[str, list[Any]] = {
+            "kind": [entry.kind for entry in stored],
+            "digest": [entry.digest for entry in stored],
+            "checksum": [entry.checksum for entry in stored],
+        }
+        yield Piece(columns, rows)
+
+
+def _gathered(pieces: Iterator[Piece], embeddings: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """All pieces as tensors, the vectors in the room that there is for them."""
+    kinds: list[int] = []
+    digests: list[bytes] = []
+    checksums: list[int] = []
+    for columns, vectors in pieces:
+        embeddings[len(kinds) : len(kinds) + len(vectors)] = vectors
+        kinds += [_KINDS.index(kind) for kind in columns["kind"]]
+        digests += columns["digest"]
+        checksums += columns["checksum"]
+    return {
+        "embeddings": embeddings[: len(kinds)],
+        "digests": np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, 32),
+        "kinds": np.array(kinds, dtype=np.uint8),
+        "checksums": np.array(checksums, dtype=np.uint32),
+    }
 
 
 def import_embeddings(cache: EmbeddingCache, file: Path) -> tuple[int, int]:
     """Add the embeddings of an exported file that the cache lacks; returns how many, and of how many.
 
     Raises:
-        UsageError: it is no such file, is damaged, or holds rounded embeddings.
+        UsageError: it is no such file, is damaged, or holds rounded embeddings and the cache exact ones; or
+            pyarrow is missing.
         CacheError: the cache cannot be written.
     """
+    opened = _opened_parquet if file.suffix == ".parquet" else _opened_safetensors
     try:
-        with safe_open(file, framework="np") as archive:
-            metadata = archive.metadata() or {}
+        with opened(file) as (metadata, pieces):
             if metadata.get("format") != _FORMAT:
                 raise UsageError(f"{file} was not written by `client cache export`.")
-            tensors = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118 (no mapping)
-    except (OSError, SafetensorError) as error:
+            counted = _Counted(pieces)
+            added = cache.add(metadata["fingerprint"], _checked(counted, cache.dtype, file))
+            return added, counted.rows
+    except (OSError, SafetensorError, ValueError) as error:
         raise UsageError(f"{file} cannot be read: {error}.") from error
-    if tensors["embeddings"].dtype != np.float32:
-        raise UsageError(f"{file} holds rounded embeddings; the cache keeps exact ones only.")
-    entries = list(_entries(tensors))
-    if [entry.checksum for entry in entries] != tensors["checksums"].tolist():
-        raise UsageError(f"{file} is damaged: checksums do not match. Nothing was imported.")
-    return cache.add(metadata["fingerprint"], entries), len(entries)
 
 
-def _entries(tensors: dict[str, np.ndarray]) -> Iterator[Stored]:
-    rows = tensors["embeddings"].astype(WIRE_DTYPE)
-    for kind, digest, row in zip(tensors["kinds"], tensors["digests"], rows, strict=True):
-        yield Stored(_KINDS[kind], digest.tobytes(), row.tobytes())
+def _checked(pieces: "_Counted", dtype: np.dtype[Any], file: Path) -> Iterator[Stored]:
+    """The embeddings as a cache of this type stores them; what raises here undoes the whole import."""
+    for columns, vectors in pieces:
+        if vectors.dtype.itemsize < dtype.itemsize:
+            raise UsageError(f"{file} holds rounded embeddings, and the cache exact ones.")
+        stored = zip(columns["kind"], columns["digest"], columns["checksum"], vectors, strict=True)
+        for kind, digest, checksum, vector in stored:
+            if Stored(kind, digest, vector.tobytes()).checksum != checksum:
+                raise UsageError(f"{file} is damaged: checksums do not match. Nothing was imported.")
+            yield Stored(kind, digest, vector.astype(dtype).tobytes())
+
+
+_Opened = tuple[Mapping[str, str], Iterator[Piece]]
+
+
+@contextmanager
+def _opened_parquet(path: Path) -> Iterator[_Opened]:
+    with path.open("rb") as file:
+        metadata = read_metadata(file)
+        file.seek(0)
+        yield metadata, read_parquet(file)
+
+
+@contextmanager
+def _opened_safetensors(path: Path) -> Iterator[_Opened]:
+    with safe_open(path, framework="np") as archive:
+        yield archive.metadata() or {}, _safetensors_pieces(archive.get_slice)
+
+
+def _safetensors_pieces(tensor: Callable[[str], Any]) -> Iterator[Piece]:
+    embeddings, digests, kinds, checksums = map(tensor, ("embeddings", "digests", "kinds", "checksums"))
+    count = kinds.get_shape()[0]
+    for start in range(0, count, _PIECE):
+        rows = slice(start, min(start + _PIECE, count))
+        columns = {
+            "kind": [_KINDS[kind] for kind in kinds[rows]],
+            "digest": [digest.tobytes() for digest in digests[rows]],
+            "checksum": checksums[rows].tolist(),
+        }
+        yield Piece(columns, embeddings[rows])
 
 
 def _choose(cache: EmbeddingCache, fingerprint: str | None) -> str:

@@ -18,7 +18,7 @@ from client.buying.cache_file import CacheFile
 from client.buying.queries import Query, Spending
 from client.errors import CacheError
 from shared.embeddings import Kind, Usage
-from shared.encoding import WIRE_DTYPE, Vector
+from shared.encoding import Vector
 
 # SQLite's default limit on variables in one statement, kept well below.
 _CHUNK = 500
@@ -52,7 +52,7 @@ class Holding:
 
 @dataclass(frozen=True)
 class Stored:
-    """One embedding as it is stored: `digest` and `vector` are raw bytes."""
+    """One embedding as it is stored: `digest` is raw bytes, and so is `vector`, of the cache's type."""
 
     kind: Kind
     digest: bytes
@@ -84,18 +84,22 @@ class EmbeddingCache:
     the same key, and a vendor that had charged it answers without charging.
     """
 
-    def __init__(self, path: Path, *, on_damage: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self, path: Path, *, half: bool = False, on_damage: Callable[[str], None] = lambda _: None
+    ) -> None:
         """Open the file, or create it.
 
         Args:
             path: the file; its folder is made if need be.
+            half: whether it rounds vectors to float16, where it is created; a file stays as it was created.
             on_damage: told, once, of entries whose checksum does not match; they count as missing.
 
         Raises:
             CacheError: it cannot be opened, is damaged, or was written by a newer Tuition.
         """
         self.path = path
-        self._file = CacheFile(path)
+        self._file = CacheFile(path, dtype="<f2" if half else "<f4")
+        self.dtype = np.dtype(self._file.dtype)
         self._on_damage = on_damage
         self._damaged: set[bytes] = set()
 
@@ -106,12 +110,13 @@ class EmbeddingCache:
         self._file.close()
 
     def lookup(self, fingerprint: str, queries: Sequence[Query]) -> dict[Query, Vector]:
-        """The embeddings that the cache has, float32 of shape (dimensions,), bit for bit as they were sold.
+        """The embeddings that the cache has, float32 of shape (dimensions,).
 
-        An entry whose checksum does not match is left out.
+        They are bit for bit what was sold, or in a cache of float16 the nearest that it holds. An entry whose
+        checksum does not match is left out.
         """
         return {
-            query: np.frombuffer(blob, dtype=WIRE_DTYPE).astype(np.float32)
+            query: np.frombuffer(blob, dtype=self.dtype).astype(np.float32)
             for query, blob in self._intact(fingerprint, queries)
         }
 
@@ -126,7 +131,7 @@ class EmbeddingCache:
             places.setdefault(query, []).append(row)
         for query, blob in self._intact(fingerprint, places):
             for row in places[query]:
-                matrix[row] = np.frombuffer(blob, dtype=WIRE_DTYPE)
+                matrix[row] = np.frombuffer(blob, dtype=self.dtype)
                 have[row] = True
         return matrix, have
 
@@ -166,7 +171,7 @@ class EmbeddingCache:
     ) -> None:
         """Store a paid answer and its receipt, and clear the note, in one transaction."""
         rows = [
-            Stored(query.kind, bytes.fromhex(query.digest), _to_bytes(vector))
+            Stored(query.kind, bytes.fromhex(query.digest), vector.astype(self.dtype).tobytes())
             for query, vector in vectors.items()
         ]
         receipt = (usage.images, usage.texts, usage.cost_micros, datetime.now(UTC).isoformat(), key_id)
@@ -263,7 +268,7 @@ class EmbeddingCache:
                 yield entry
 
     def add(self, fingerprint: str, entries: Iterable[Stored]) -> int:
-        """Store embeddings that were bought elsewhere; returns how many of them were new.
+        """Store embeddings that were bought elsewhere, all or none; returns how many of them were new.
 
         What is there already stays: it was paid for here, and is the same within the model's tolerance.
         """
@@ -369,10 +374,6 @@ def _insert(
         ((model, entry.kind, entry.digest, entry.vector, entry.checksum) for entry in entries),
     )
     return new
-
-
-def _to_bytes(vector: Vector) -> bytes:
-    return np.ascontiguousarray(vector, dtype=WIRE_DTYPE).tobytes()
 
 
 def _bought(connection: sqlite3.Connection, pack: Pack) -> set[Query]:

@@ -19,12 +19,16 @@ CREATE TABLE IF NOT EXISTS models (
     id INTEGER PRIMARY KEY,
     fingerprint TEXT NOT NULL UNIQUE
 );
+CREATE TABLE IF NOT EXISTS storage (
+    only INTEGER PRIMARY KEY CHECK (only = 1),
+    dtype TEXT NOT NULL         -- of all vectors, as numpy names it
+);
 CREATE TABLE IF NOT EXISTS embeddings (
     id INTEGER PRIMARY KEY,
     model INTEGER NOT NULL REFERENCES models (id),
     kind TEXT NOT NULL,
     digest BLOB NOT NULL,       -- SHA-256 of the exact bytes that were sent
-    vector BLOB NOT NULL,       -- little-endian float32
+    vector BLOB NOT NULL,       -- little-endian, float32 or float16
     checksum INTEGER NOT NULL,  -- CRC-32 of digest and vector
     UNIQUE (model, kind, digest)
 );
@@ -51,10 +55,19 @@ CREATE TABLE IF NOT EXISTS pending (
 
 
 class CacheFile:
-    """One connection, shared by threads. Changes are durable when a transaction ends."""
+    """One connection, shared by threads. Changes are durable when a transaction ends.
 
-    def __init__(self, path: Path) -> None:
+    Attributes:
+        connection: the connection.
+        dtype: of all vectors in the file: "<f4" or "<f2".
+    """
+
+    def __init__(self, path: Path, *, dtype: str = "<f4") -> None:
         """Open the file, or create it and its folder.
+
+        Args:
+            path: the file.
+            dtype: of the vectors, where the file is created; a file keeps what it was created with.
 
         Raises:
             CacheError: it cannot be opened, is no cache, or was written by a newer Tuition.
@@ -68,7 +81,7 @@ class CacheFile:
         with self._translated():
             self.connection = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
             try:
-                self._prepare()
+                self.dtype = self._prepare(dtype)
             except BaseException:
                 self.connection.close()
                 raise
@@ -96,7 +109,7 @@ class CacheFile:
                     self.connection.execute("ROLLBACK")
                 raise
 
-    def _prepare(self) -> None:
+    def _prepare(self, dtype: str) -> str:
         """Make the tables; harmless where they exist, so processes that start together do not clash."""
         self.connection.execute(f"PRAGMA page_size={_PAGE_BYTES}")
         self.connection.execute("PRAGMA journal_mode=WAL")
@@ -108,6 +121,9 @@ class CacheFile:
                 f"The cache {self._path} was written by a newer Tuition. Upgrade, or name another --cache."
             )
         self.connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={_VERSION}; COMMIT;")
+        self.connection.execute("INSERT OR IGNORE INTO storage VALUES (1, ?)", (dtype,))
+        (found,) = self.connection.execute("SELECT dtype FROM storage").fetchone()
+        return str(found)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

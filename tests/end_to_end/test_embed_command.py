@@ -8,6 +8,7 @@ from io import StringIO
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -115,6 +116,20 @@ def test_folders_patterns_and_lists_of_files_are_found_in_order(
     assert "does not exist" in client("embed", "--images", "none*.png", "--out", "out.npy", code=2).stderr
 
 
+def test_every_format_holds_the_same(client: Command) -> None:
+    Image.new("RGB", (32, 32), "green").save(client.folder / "good.png")
+    (client.folder / "bad.png").write_text("no image")
+    what = ["embed", "--text", "a cat", "--images", "bad.png", "--images", "good.png", "--out"]
+    for name in ("out.npy", "out.jsonl", "out.parquet"):
+        client(*what, name)
+    rows = np.load(client.folder / "out.npy")[[0, 2]]
+    lines = [json.loads(line) for line in (client.folder / "out.jsonl").read_text().splitlines()]
+    assert pq.read_table(client.folder / "out.parquet").to_pylist() == lines
+    assert [(line["kind"], line["name"]) for line in lines] == [("text", "a cat"), ("image", "good.png")]
+    assert np.array_equal(np.array([line["embedding"] for line in lines], dtype=np.float32), rows)
+    assert ".parquet" in client(*what, "out.csv", code=2).stderr
+
+
 def test_money_can_be_capped_and_what_is_dear_is_asked_about(
     client: Command, vendor_process: VendorProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,6 +181,10 @@ def test_the_cache_is_shown_checked_and_carried_elsewhere(
     prune = ["cache", "prune", "--cache", "other.db", "--model-fingerprint", fingerprint]
     assert "Add --yes" in client(*prune, code=2).stderr
     assert client(*prune, "--yes").stdout == "4 embeddings deleted.\n"
+    assert "is made" in client("cache", "create", "--half", "--cache", "half.db").stdout
+    client("cache", "export", "bought.parquet")
+    assert "5 of 5" in client("cache", "import", "bought.parquet", "--cache", "half.db").stdout
+    assert "exists already" in client("cache", "create", "--half", "--cache", "half.db", code=2).stderr
     assert "Say what to delete" in client("cache", "prune", code=2).stderr
     assert vendor_process.charges(client.api_key).queries == 5
 

@@ -1,13 +1,16 @@
 """What is exported comes back bit for bit, or not at all."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file
 
-from client.buying.archive import export_embeddings, import_embeddings
+from client.buying.archive import SUFFIXES, export_embeddings, import_embeddings
 from client.buying.cache import EmbeddingCache, Stored
 from client.buying.queries import Query
 from client.errors import CacheError, UsageError
@@ -38,11 +41,13 @@ def _fill(cache: EmbeddingCache, fingerprint: str = "fp_1") -> dict[Query, Vecto
     return dict(zip(QUERIES, rows, strict=True))
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES)
 def test_what_is_exported_comes_back_bit_for_bit(
-    cache: EmbeddingCache, other: EmbeddingCache, tmp_path: Path
+    cache: EmbeddingCache, other: EmbeddingCache, tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("client.buying.archive._PIECE", 300)
     vectors = _fill(cache)
-    file = tmp_path / "out.safetensors"
+    file = tmp_path / f"out{suffix}"
     assert export_embeddings(cache, file) == 700
     assert import_embeddings(other, file) == (700, 700)
     assert import_embeddings(other, file) == (0, 700)
@@ -53,21 +58,24 @@ def test_what_is_exported_comes_back_bit_for_bit(
     assert other.verify() == 0
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_flipped_bit_in_the_file_is_never_imported(
-    cache: EmbeddingCache, other: EmbeddingCache, tmp_path: Path
+    cache: EmbeddingCache, other: EmbeddingCache, tmp_path: Path, suffix: str
 ) -> None:
-    _fill(cache)
-    file = tmp_path / "out.safetensors"
+    vectors = _fill(cache)
+    file = tmp_path / f"out{suffix}"
     export_embeddings(cache, file)
     content = bytearray(file.read_bytes())
-    content[-1000] ^= 1
+    content[content.index(vectors[QUERIES[699]].tobytes()) + 2] ^= 1  # after hundreds that are intact
     file.write_bytes(content)
     with pytest.raises(UsageError, match="damaged"):
         import_embeddings(other, file)
     assert not other.holdings()
 
 
-def test_half_precision_is_for_other_tools(cache: EmbeddingCache, tmp_path: Path) -> None:
+def test_half_precision_is_for_other_tools_and_caches_of_float16(
+    cache: EmbeddingCache, tmp_path: Path
+) -> None:
     vectors = _fill(cache)
     file = tmp_path / "out.safetensors"
     export_embeddings(cache, file, half=True)
@@ -77,6 +85,39 @@ def test_half_precision_is_for_other_tools(cache: EmbeddingCache, tmp_path: Path
     assert tensors["digests"][0].tobytes().hex() == QUERIES[0].digest
     with pytest.raises(UsageError, match="rounded"):
         import_embeddings(cache, file)
+    exact = tmp_path / "exact.parquet"
+    export_embeddings(cache, exact)
+    for source in (file, exact):
+        with EmbeddingCache(tmp_path / f"{source.stem}-half.db", half=True) as small:
+            assert import_embeddings(small, source) == (700, 700)
+            assert small.verify() == 0
+            found, have = small.rows("fp_1", QUERIES, 8)
+            assert have.all()
+            assert (found.astype(np.float16) == tensors["embeddings"]).all()
+            again = tmp_path / "again.parquet"
+            assert export_embeddings(small, again) == 700
+        assert pq.read_table(again).schema.field("embedding").type == pa.list_(pa.float16(), 8)
+
+
+def test_parquet_is_what_other_tools_read(cache: EmbeddingCache, tmp_path: Path) -> None:
+    vectors = _fill(cache)
+    export_embeddings(cache, tmp_path / "out.parquet")
+    table = pq.read_table(tmp_path / "out.parquet")
+    assert table.column_names == ["kind", "digest", "checksum", "embedding"]
+    assert table.schema.metadata[b"fingerprint"] == b"fp_1"
+    first = table.to_pylist()[0]
+    assert (first["kind"], first["digest"].hex()) == ("text", QUERIES[0].digest)
+    assert first["embedding"] == vectors[QUERIES[0]].tolist()
+
+
+def test_without_pyarrow_it_is_said_what_to_install(
+    cache: EmbeddingCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _fill(cache)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(UsageError, match=r"pip install 'tuition\[parquet\]'"):
+        export_embeddings(cache, tmp_path / "out.parquet")
+    assert list(tmp_path.glob("out*")) == []
 
 
 def test_models_do_not_mix_in_a_file(cache: EmbeddingCache, tmp_path: Path) -> None:
@@ -94,7 +135,14 @@ def test_what_cannot_be_written_or_read_is_said(cache: EmbeddingCache, tmp_path:
     _fill(cache)
     with pytest.raises(CacheError, match="cannot be written"):
         export_embeddings(cache, tmp_path / "missing" / "out.safetensors")
+    with pytest.raises(UsageError, match=r"\.parquet"):
+        export_embeddings(cache, tmp_path / "out.npy")
     for content in (b"", b"something else"):
-        (tmp_path / "bad").write_bytes(content)
-        with pytest.raises(UsageError, match="cannot be read"):
-            import_embeddings(cache, tmp_path / "bad")
+        for suffix in SUFFIXES:
+            bad = tmp_path / f"bad{suffix}"
+            bad.write_bytes(content)
+            with pytest.raises(UsageError, match="cannot be read"):
+                import_embeddings(cache, bad)
+    pq.write_table(pa.table({"embedding": [[1.0, 2.0]]}), tmp_path / "other.parquet")
+    with pytest.raises(UsageError, match="not written by"):
+        import_embeddings(cache, tmp_path / "other.parquet")

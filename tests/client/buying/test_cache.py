@@ -253,3 +253,25 @@ def test_receipts_say_which_key_paid_and_notes_what_is_owed(cache: EmbeddingCach
         ("req_2", "0123"),
     }
     assert cache.owed() == 0
+
+
+def test_a_cache_of_float16_is_half_as_large_and_stays_so(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    vectors = {
+        Query.text(f"text {i}"): (v / np.linalg.norm(v)).astype(np.float32)
+        for i, v in enumerate(rng.normal(size=(2000, 256)))
+    }
+    sizes = {}
+    for half in (False, True):
+        path = tmp_path / f"{half}.db"
+        with EmbeddingCache(path, half=half) as cache:
+            pack = Pack("key", "run", "fp_1", tuple(vectors))
+            usage = Usage(images=0, texts=2000, billed_queries=2000, cost_micros=0)
+            cache.commit(pack, vectors, usage, "req")
+        with EmbeddingCache(path, half=not half) as cache:  # it stays what it was made as
+            assert cache.verify() == 0
+            found = cache.lookup("fp_1", list(vectors))
+            error = max(float(abs(found[query] - vector).max()) for query, vector in vectors.items())
+            assert error < 1e-3 if half else error == 0
+        sizes[half] = path.stat().st_size
+    assert sizes[True] < 0.65 * sizes[False]
