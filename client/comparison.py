@@ -351,6 +351,9 @@ def _result(cell: Cell) -> RunResult:
     summary, plan = cell.run.read(cell.run.summary), cell.run.read(cell.run.plan)
     accuracy = summary["accuracy"]
     queries = summary["queries_bought"] + summary["queries_cached"]
+    if cell.trains and parse_method(cell.variant.method, cell.variant.recipe)[0].teacher == "bundled":
+        seen = cell.config.recipe.views_seen(summary["train_images"], len(plan["source_domains"]))
+        queries = seen + len(plan["classes"])
     cost = 0
     if plan["purchase"]:
         texts = min(queries, plan["purchase"]["prompts"])

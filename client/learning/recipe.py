@@ -59,6 +59,10 @@ class Recipe:
             return self
         return replace(self, steps=steps, align_steps=min(self.align_steps, 4 * steps))
 
+    def views_seen(self, images: int, domains: int) -> int:
+        """How many augmented views both stages look at: so many queries, were each asked about."""
+        return self.align_views * images + self.steps * self.images_per_domain * domains
+
 
 # What the paper and its released code train with (DomainBed's protocol, with SWAD).
 PAPER = Recipe(

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from client.learning.augmentation import Chance, random_views
 from client.learning.averaging import BestState, Kept, LossValley, Score, Selection
@@ -50,7 +51,7 @@ class TrainingSet:
         targets: what the method's loss compares with, a row for each (methods.py).
         train: positions to train on.
         holdout: positions held out for selection.
-        twin: a frozen copy of the student, for a method that asks it about every view; otherwise `None`.
+        teacher: for a method that asks a model here about every view: that model. `targets` lack its part.
     """
 
     images: Images
@@ -59,7 +60,7 @@ class TrainingSet:
     targets: Tensor
     train: list[int]
     holdout: list[int]
-    twin: Student | None = None
+    teacher: Student | None = None
 
 
 def align_features(
@@ -78,13 +79,38 @@ def align_features(
     student.eval()
     parts: list[Tensor] = []
     with torch.no_grad():
-        for view in range(recipe.align_views):
-            for start in range(0, len(data.train), _EVALUATION_BATCH):
-                positions = data.train[start : start + _EVALUATION_BATCH]
-                pixels = _augmented(student, data.images, positions, recipe, seed=(seed + 2, view, start))
-                parts.append(student.features(pixels).cpu())
-                on_image(sum(map(len, parts)))
+        for pixels in _align_views(student, data, recipe, seed=seed):
+            parts.append(student.features(pixels).cpu())
+            on_image(sum(map(len, parts)))
     return torch.cat(parts).reshape(recipe.align_views, len(data.train), -1)
+
+
+def _view_targets(student: Student, data: TrainingSet, recipe: Recipe, *, seed: int) -> Tensor:
+    """What the views of `align_features` are compared with, shape (views, images, d); one for all views
+    where no teacher is asked about each."""
+    fixed = data.targets[data.train].unsqueeze(0)
+    if data.teacher is None:
+        return fixed
+    answers = [
+        _answers(data.teacher, pixels).cpu() for pixels in _align_views(student, data, recipe, seed=seed)
+    ]
+    return fixed + recipe.image_weight * torch.cat(answers).reshape(recipe.align_views, len(data.train), -1)
+
+
+def _align_views(student: Student, data: TrainingSet, recipe: Recipe, *, seed: int) -> Iterator[Tensor]:
+    """Batches of the random views that the projector is aligned on: all images, then all again, and so on."""
+    for view in range(recipe.align_views):
+        for start in range(0, len(data.train), _EVALUATION_BATCH):
+            positions = data.train[start : start + _EVALUATION_BATCH]
+            yield _augmented(student, data.images, positions, recipe, seed=(seed + 2, view, start))
+
+
+def _answers(teacher: Student, pixels: Tensor) -> Tensor:
+    """A local teacher's unit embeddings of views, which it is shown at its own size."""
+    size = teacher.preprocessing.image_size
+    if pixels.shape[-1] != size:
+        pixels = functional.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True)
+    return teacher.embed(pixels)
 
 
 def align(
@@ -107,13 +133,13 @@ def align(
     """
     device = _device(student)
     draw = DomainBatches(data.domains[data.train], per_domain=recipe.align_images_per_domain, seed=seed)
-    targets = data.targets[data.train]
+    targets = _view_targets(student, data, recipe, seed=seed)
 
     def batch_at(step: int) -> Batch:
         rows = draw(step)
         generator = torch.Generator().manual_seed(step_seed(seed + 1, step))
         view = torch.randint(len(views), rows.shape, generator=generator)
-        return views[view, rows].to(device), targets[rows].to(device)
+        return views[view, rows].to(device), targets[view % len(targets), rows].to(device)
 
     def evaluate() -> Score:
         assert held_out is not None
@@ -225,8 +251,8 @@ def batches_of(student: Student, data: TrainingSet, recipe: Recipe, *, seed: int
         rows = positions[draw(step)]
         pixels = _augmented(student, data.images, rows.tolist(), recipe, seed=(seed + 3, step))
         targets = data.targets[rows].to(device)
-        if data.twin is not None:
-            targets = targets + recipe.image_weight * data.twin.embed(pixels)
+        if data.teacher is not None:
+            targets = targets + recipe.image_weight * _answers(data.teacher, pixels)
         return pixels, targets
 
     return batch_at

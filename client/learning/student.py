@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from client.errors import ClientError, UsageError
-from client.learning.backbones import architecture_of, empty_backbone
+from client.learning.backbones import BUNDLED_TEACHER, architecture_of, empty_backbone, load_backbone
 from client.learning.losses import cosine_logits
 
 
@@ -163,6 +163,17 @@ def build_student(
     projector = nn.Identity() if own_projector else nn.Linear(features, outputs)
     student = Student(backbone, projector, text_head, preprocessing)
     return cast(Student, student.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+
+
+def bundled_teacher() -> Student:
+    """The image encoder of the CLIP that comes with Tuition, to be asked without a vendor.
+
+    Raises:
+        UsageError: the package that offers it is not installed.
+    """
+    encoder = load_backbone(BUNDLED_TEACHER)
+    width = cast(int, encoder.num_features)
+    return build_student(encoder, outputs=width, text_head=None, own_projector=True).eval()
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str]) -> None:

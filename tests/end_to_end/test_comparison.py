@@ -63,6 +63,10 @@ def test_a_comparison_from_quote_to_table(client: Command, vendor_process: Vendo
 
     client.url = "http://127.0.0.1:9"  # everything is there, so no vendor is needed
     client(*arguments, "image-only,linear-probe")
+    client(*arguments, "unlimited", "--target-domain", "red")
+    (unlimited,) = _table(client)["runs"]
+    assert unlimited["queries"] == 3 + 6 * 24 + 4 * 16 * 2  # texts; views of 24 training images; 4 steps
+    assert unlimited["cost_micros"] == 0
     assert vendor_process.charges(client.api_key) == charges
 
 

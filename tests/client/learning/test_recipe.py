@@ -53,3 +53,8 @@ def test_variants_change_what_they_name() -> None:
 def test_a_very_short_run_is_aligned_shortly_too() -> None:
     assert PAPER.with_steps(10) == replace(PAPER, steps=10, align_steps=40)
     assert PAPER.with_steps(None) is PAPER
+
+
+def test_views_are_counted_as_the_released_code_would_ask_about_them() -> None:
+    """Three source domains of PACS: 960,192 queries there, at 5,001 steps a stage; both stages fresh."""
+    assert PAPER.views_seen(7995, 3) == 6 * 7995 + 96 * 5000

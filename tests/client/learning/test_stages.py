@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
+from client.learning import stages
 from client.learning.averaging import Kept
 from client.learning.methods import METHODS
 from client.learning.recipe import Recipe
 from client.learning.stages import TrainingSet, align, align_features, class_scores, distill
-from client.learning.student import Student
+from client.learning.student import Student, bundled_teacher
 from client.learning.training import score
 from tests.client.learning.toy_lessons import RECIPE, toy_lesson
 from tests.client.toy import make_folder
@@ -31,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _toy(folder: Path, name: str) -> tuple[Student, TrainingSet]:
     student, data = toy_lesson(folder, name, student=STUDENTS.get(name, "efficientnet_lite0"))
     if METHODS[name].teacher == "twin":
-        data = replace(data, twin=copy.deepcopy(student).eval())
+        data = replace(data, teacher=copy.deepcopy(student).eval())
     return student, data
 
 
@@ -58,6 +60,7 @@ def _moved(before: dict[str, Tensor], student: Student) -> set[str]:
 def test_every_method_learns_the_toy_and_leaves_frozen_what_it_should(folder: Path, name: str) -> None:
     student, data = _toy(folder, name)
     before = _state(student)
+    taught_by = _state(data.teacher) if data.teacher else {}
     _run(student, data, name, RECIPES.get(name, RECIPE))
     accuracy = score(class_scores(student, data.images, data.holdout), data.labels[data.holdout]).accuracy
     assert accuracy >= 0.8, accuracy
@@ -69,8 +72,8 @@ def test_every_method_learns_the_toy_and_leaves_frozen_what_it_should(folder: Pa
     assert not moved & {each for each, _ in student.named_buffers()}
     first_layers = ("backbone.conv_stem", "backbone.blocks.0", "backbone.visual.trunk.conv_stem")
     assert not any(each.startswith(first_layers) for each in moved)
-    if data.twin is not None:
-        assert not _moved(before, data.twin)
+    if data.teacher is not None:
+        assert not _moved(taught_by, data.teacher)
 
 
 def test_a_run_repeats_itself_bit_for_bit(folder: Path) -> None:
@@ -95,6 +98,24 @@ def test_align_moves_the_projector_alone_and_distill_the_backbone_alone(folder: 
     assert moved
     assert all(name.startswith("backbone.") for name in moved)
     assert not any(name.endswith(("running_mean", "running_var")) for name in moved)
+
+
+def test_a_teacher_that_is_here_is_asked_about_every_view_of_the_align_stage(folder: Path) -> None:
+    """A student that is the teacher itself has the answers as its features."""
+    student, data = bundled_teacher(), _toy(folder, "unlimited")[1]
+    recipe = replace(RECIPE, image_weight=0.3)
+    answers = functional.normalize(align_features(student, data, recipe, seed=4), dim=2)
+    targets = stages._view_targets(student, data, recipe, seed=4)
+    torch.testing.assert_close(targets, data.targets[data.train] + 0.3 * answers)
+    assert not torch.equal(answers[0], answers[1])
+
+
+def test_a_local_teacher_sees_views_at_its_own_size(folder: Path) -> None:
+    teacher = bundled_teacher()
+    views = 255 * torch.rand(2, 3, 48, 48)
+    enlarged = functional.interpolate(views, size=(64, 64), mode="bilinear", antialias=True)
+    assert torch.equal(stages._answers(teacher, views), teacher.embed(enlarged))
+    assert torch.equal(stages._answers(teacher, enlarged), teacher.embed(enlarged))
 
 
 def test_aligning_lowers_the_loss(folder: Path) -> None:

@@ -13,7 +13,7 @@ from client.learning.backbones import load_backbone
 from client.learning.methods import METHODS, Knowledge
 from client.learning.recipe import Recipe
 from client.learning.stages import TrainingSet
-from client.learning.student import Student, build_student
+from client.learning.student import Student, build_student, bundled_teacher
 
 RECIPE = replace(
     Recipe(),
@@ -46,7 +46,10 @@ def toy_lesson(
     labels = torch.tensor([example.label for example in examples])
     backbone = load_backbone(student, image_size=SIDE)
     own = method.projector == "own"
+    asked = bundled_teacher() if method.teacher == "bundled" else None
     dimensions = int(backbone.num_features) if own else DIMENSIONS  # type: ignore[arg-type]
+    if asked is not None:
+        dimensions = int(asked.backbone.num_features)  # type: ignore[arg-type]
     text_head = unit(3, 1, dimensions)
     images = functional.normalize(text_head[labels] + 0.3 * unit(len(labels), 2, dimensions), dim=1)
     bought = torch.arange(len(labels)) % 5 > 0
@@ -67,4 +70,5 @@ def toy_lesson(
         targets=method.targets(known),
         train=train,
         holdout=holdout,
+        teacher=asked,
     )
