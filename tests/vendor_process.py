@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from shared.billing import QuotaPeriod
 from vendor_service.accounts.accounts import Terms, open_account
-from vendor_service.accounts.keys import KeyTerms, issue_key
+from vendor_service.accounts.keys import KeyTerms, issue_key, revoke_key
 from vendor_service.billing.verification import verify
 from vendor_service.clock import system_clock
 from vendor_service.database.session import Database
@@ -110,6 +110,14 @@ class VendorProcess:
         with closing(Database(self.database_url)) as database, database.write() as session:
             account = open_account(session, f"account-{secrets.token_hex(8)}", terms, system_clock)
             return issue_key(session, account, KeyTerms(), system_clock).api_key
+
+    def replace_key(self, api_key: str) -> str:
+        """Revoke a key, and issue another one to its account."""
+        with closing(Database(self.database_url)) as database, database.write() as session:
+            row = revoke_key(session, api_key.split("_")[1], system_clock)
+            return issue_key(
+                session, session.get_one(Account, row.account_id), KeyTerms(), system_clock
+            ).api_key
 
     def charges(self, api_key: str) -> Charges:
         """What the account of this key was charged, read from the database itself."""

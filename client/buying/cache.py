@@ -26,7 +26,8 @@ _PROGRESS_EVERY = 10_000
 _RECENT_RECEIPTS = 100
 _PAUSE_SECONDS = 30
 _MEASURED_SECONDS = 1
-# A note of another run that is older than this is not of a request in flight, but of a run that was killed.
+# A note of another run that is farther from now is not of a request in flight, but of a run that was killed,
+# or of a clock that was wrong.
 _FRESH_SECONDS = 60
 
 
@@ -149,8 +150,8 @@ class EmbeddingCache:
         now = time.time()
         with self._file.transaction() as connection:
             others = connection.execute(
-                "SELECT queries FROM pending WHERE run_id != ? AND fingerprint = ? AND noted_at > ?",
-                (pack.run_id, pack.fingerprint, now - _FRESH_SECONDS),
+                "SELECT queries FROM pending WHERE run_id != ? AND fingerprint = ? AND abs(noted_at - ?) < ?",
+                (pack.run_id, pack.fingerprint, now, _FRESH_SECONDS),
             ).fetchall()
             taken = {query for (text,) in others for query in _queries(text)} & set(pack.queries)
             taken |= _bought(connection, pack)

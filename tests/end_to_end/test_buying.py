@@ -16,6 +16,7 @@ from PIL import Image
 
 from client.buying.cache import EmbeddingCache
 from client.buying.protocols import Answer
+from client.buying.purchase import Progress
 from client.buying.queries import Query
 from client.buying.teacher import Teacher
 from client.buying.vendor_api import VendorClient
@@ -144,6 +145,27 @@ def test_a_wrong_key_stops_before_anything_is_owed(
     assert not customer.cache.pending("run")
 
 
+def test_a_key_that_is_revoked_in_the_middle_loses_nothing_and_another_goes_on(
+    vendor_process: VendorProcess, tmp_path: Path, stack: ExitStack
+) -> None:
+    api_key = vendor_process.create_key()
+    customer = Customer(vendor_process.url, api_key, tmp_path / "cache.db", stack)
+    successors: list[str] = []
+
+    def revoke(_: Progress) -> None:
+        if not successors:
+            successors.append(vendor_process.replace_key(api_key))
+
+    with pytest.raises(KeyRefused, match="TUITION_API_KEY"):
+        customer.teacher().buy(_texts(2000), revoke)
+    charged = vendor_process.charges(api_key).queries
+    assert 0 < charged == customer.cache.spending("run").queries < 2000
+    assert not customer.cache.pending("run")
+    again = Customer(vendor_process.url, successors[0], tmp_path / "cache.db", stack)
+    again.teacher().buy(_texts(2000))
+    assert vendor_process.charges(api_key).queries == again.cache.spending("run").queries == 2000
+
+
 def test_another_model_is_noticed_free_of_charge(
     vendor_process: VendorProcess, tmp_path: Path, stack: ExitStack
 ) -> None:
@@ -159,6 +181,15 @@ def test_another_model_is_noticed_free_of_charge(
 def test_a_vendor_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("client.buying.sender.FIRST_DELAY", 0.001)
     with VendorClient("http://127.0.0.1:9", "tk_1") as client, pytest.raises(VendorUnreachable, match=":9"):
+        client.models()
+
+
+def test_a_name_that_nobody_knows_is_said_to_be_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("client.buying.sender.FIRST_DELAY", 0.001)
+    with (
+        VendorClient("http://vendor.invalid", "tk_1") as client,
+        pytest.raises(VendorUnreachable, match=r"--vendor \(or TUITION_VENDOR_URL\) right"),
+    ):
         client.models()
 
 

@@ -1,6 +1,7 @@
 """What goes wrong in the middle of a purchase: nothing is paid twice, nothing that was paid for is lost."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import httpx
 import pytest
 
 from client.buying import sender
+from client.buying.purchase import pack_of
 from client.errors import (
     CacheError,
     ClientError,
@@ -60,6 +62,10 @@ def _html(_: httpx.Response) -> httpx.Response:
     return httpx.Response(200, text="<html>Sign in to the wireless network</html>")
 
 
+def _mislabelled(response: httpx.Response) -> httpx.Response:
+    return httpx.Response(200, headers={"content-type": "application/octet-stream"}, content=response.content)
+
+
 def _proxy(_: httpx.Response) -> httpx.Response:
     return httpx.Response(502, text="<html>Bad gateway</html>")
 
@@ -96,6 +102,7 @@ def _not_numbers(response: httpx.Response) -> httpx.Response:
     [
         (_cut, VendorError),
         (_html, VendorError),
+        (_mislabelled, VendorError),
         (_proxy, VendorError),
         (_forbidding_proxy, VendorError),
         (_no_name, VendorUnreachable),
@@ -151,6 +158,35 @@ def test_vectors_of_another_model_are_never_stored_as_this_ones(
         shop.teacher().buy(_texts(WANTED))
     assert len(shop.cache.known("fp_1", _texts(WANTED))) == shop.cache.spending("run").queries
     assert [holding.fingerprint for holding in shop.cache.holdings()] == ["fp_1"]
+
+
+@pytest.mark.parametrize("skew", [-1e6, 1e6])
+def test_a_run_does_not_wait_for_one_that_was_killed_with_a_wrong_clock(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, skew: float
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("client.buying.cache.time.time", lambda: 1.8e9 + skew)
+        shop.cache.begin(pack_of("killed", "fp_1", tuple(_texts(3))))
+    monkeypatch.setattr("client.buying.cache.time.time", lambda: 1.8e9)
+    assert shop.teacher().buy(_texts(3)).bought == 3
+
+
+def test_a_vendor_with_a_wrong_clock_is_not_waited_for(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dates that it gives are not compared with the clock here."""
+    later = "Fri, 31 Dec 2049 23:59:59 GMT"
+    answer = shop.vendor.handle_request
+    refused: list[bool] = []
+
+    def busy_once(request: httpx.Request) -> httpx.Response:
+        if not refused:
+            refused.append(True)
+            return _refusal(503, "overloaded", **{"date": later, "retry-after": later})
+        return answer(request)
+
+    monkeypatch.setattr(shop.vendor, "handle_request", busy_once)
+    started = time.monotonic()
+    assert shop.teacher().buy(_texts(3)).bought == 3
+    assert time.monotonic() - started < 30
 
 
 def test_a_disk_that_is_full_stops_the_run_before_it_pays_for_more(shop: Shop) -> None:
