@@ -3,7 +3,7 @@
 import copy
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from client.buying.teacher import Teacher
 from client.coverage import training_features
-from client.data.domains import ImageFolder
 from client.data.pixels import PixelStore
 from client.display import Display
-from client.errors import ClientError, DataError, UsageError
+from client.errors import ClientError, UsageError
+from client.examination import answers_about, read_for_evaluation, speeds
 from client.learning.averaging import Kept
 from client.learning.backbones import load_backbone
 from client.learning.methods import parse_method
-from client.learning.stages import TrainingSet, align, align_features, class_scores, distill
+from client.learning.stages import TrainingSet, align, align_features, distill
 from client.learning.student import (
     Student,
     build_student,
@@ -33,13 +33,17 @@ from client.learning.student import (
 )
 from client.learning.training import Checkpoint, Progress
 from client.lesson import Lesson, Preparation
-from client.results.evaluation import DomainAccuracy, Evaluation, accuracy_by_domain
+from client.pages import write_pages
+from client.results.answers import answers_as_csv
+from client.results.calibration import calibration
+from client.results.evaluation import Evaluation
 from client.results.onnx_classifier import require_onnx
 from client.results.onnx_export import export_onnx
-from client.results.report import render_model_card, render_report
 from client.run_folder import RunConfig, RunFolder
 from client.shared_work import SharedWork
 from client.sources import Sources, mention, read_sources
+from client.tensorboard import mirrored
+from client.zero_shot import known_zero_shot
 
 _LOG_EVERY = 20
 
@@ -90,6 +94,7 @@ class Distillation:
         self._shared = shared or SharedWork()
         self._pixels = pixels
         self._onnx = onnx
+        self._teacher = teacher
         self._method, _ = parse_method(config.method, config.recipe)
         self._preparation = Preparation(config, self._method, run, teacher, display, approve=approve)
 
@@ -111,7 +116,8 @@ class Distillation:
         lesson = self._preparation.lesson(sources, features)
         data = self._training_set(sources, lesson)
         stamp = self._stamp(sources, lesson, weights)
-        student = self._train(backbone, sources, lesson, data, stamp)
+        with mirrored(self._run):
+            student = self._train(backbone, sources, lesson, data, stamp)
         if self._onnx:
             self._export(student, data)
         return self._evaluate(student, sources, data)
@@ -308,20 +314,34 @@ class Distillation:
         self._display.note(f"{parity.described}.")
 
     def _evaluate(self, student: Student, sources: Sources, data: TrainingSet) -> dict[str, Any]:
-        """Accuracy on the hold-outs and, read for the first time now, on the target domain."""
-        with self._run.timed("evaluate"):
-            labels = data.labels[data.holdout]
-            predicted = class_scores(student, data.images, data.holdout).argmax(dim=1)
-            domains = [sources.examples[i].domain for i in data.holdout]
-            evaluation = Evaluation(
-                sources=accuracy_by_domain(predicted, labels, domains),
-                targets=evaluate_domains(
-                    student, sources.folder.classes, sources.folder, [sources.target], self._display
-                ),
-            )
-        summary = self._summarise(evaluation, sources, further_views=len(data.train) - len(sources.train))
-        write_pages(self._run, summary)
-        self._run.write(self._run.summary, summary)
+        """Answers about the hold-outs and, read for the first time now, the target domain."""
+        run, folder = self._run, sources.folder
+        with run.timed("evaluate"):
+            held_out = [sources.examples[position] for position in data.holdout]
+            target = read_for_evaluation(folder, [sources.target], self._display)
+            pixels = (data.images, data.holdout)
+            answers = [
+                *answers_about(student, folder.classes, folder, held_out, seen=True, decoded=pixels),
+                *answers_about(student, folder.classes, folder, target),
+            ]
+            run.write_text(run.answers, answers_as_csv(answers))
+            teacher = self._teacher
+            known = {} if teacher is None else known_zero_shot(sources, target, teacher)
+            rate = None if teacher is None else teacher.recent_rate
+            measured = {
+                "accuracy": Evaluation.of(answers).to_json(),
+                "calibration_error": {
+                    name: calibration(a for a in answers if a.seen == seen).error
+                    for name, seen in (("in_domain", True), ("out_of_domain", False))
+                },
+                "teacher_zero_shot": known,
+                "size": asdict(student.size),
+                "speed": speeds(student, run.onnx),
+                "teacher_queries_per_second": rate,
+            }
+        summary = {**self._summarise(sources, further_views=len(data.train) - len(sources.train)), **measured}
+        write_pages(run, summary)
+        run.write(run.summary, summary)
         return summary
 
     @property
@@ -330,7 +350,8 @@ class Distillation:
         recipe = self._config.recipe
         return recipe.steps if self._method.trains else recipe.align_steps
 
-    def _summarise(self, evaluation: Evaluation, sources: Sources, *, further_views: int) -> dict[str, Any]:
+    def _summarise(self, sources: Sources, *, further_views: int) -> dict[str, Any]:
+        """What was asked, spent and trained."""
         run = self._run
         purchase = run.read(run.purchase) if self._method.buys else {}
         return {
@@ -341,7 +362,6 @@ class Distillation:
             "seed": self._config.seed,
             "steps": self._steps,
             "steps_kept": json.loads(load_metadata(run.student)["steps_kept"]),
-            "accuracy": evaluation.to_json(),
             "queries_bought": purchase.get("queries_bought", 0),
             "queries_cached": purchase.get("queries_cached", 0),
             "cost_micros": purchase.get("cost_micros", 0),
@@ -354,38 +374,9 @@ class Distillation:
         }
 
 
-def write_pages(run: RunFolder, summary: dict[str, Any]) -> None:
-    """Write the report and the model card of a run."""
-    plan = run.read(run.plan)
-    run.write_text(run.report, render_report(summary, plan, run.rows()))
-    run.write_text(run.model_card, render_model_card(summary, plan))
-
-
 def _stamp_of(path: Path) -> str | None:
     """The stamp of an artefact; `None` where it is missing or was cut short."""
     try:
         return load_metadata(path).get("stamp")
     except ClientError:
         return None
-
-
-def evaluate_domains(
-    student: Student, classes: Sequence[str], folder: ImageFolder, domains: list[str], display: Display
-) -> dict[str, DomainAccuracy]:
-    """Accuracy of a student of these classes on every readable image of some domains.
-
-    Raises:
-        DataError: a domain does not exist or has no readable image, or the student does not know a class.
-    """
-    folder.require_domains(domains)
-    unknown = sorted(set(folder.classes) - set(classes))
-    if unknown:
-        raise DataError(f"The student does not know these classes of {folder.root}: {', '.join(unknown)}.")
-    with display.track("Evaluating", sum(map(folder.count, domains))) as advance:
-        examples, _ = folder.read(domains, lambda done: advance(done, ""))
-    for domain in domains:
-        if not any(example.domain == domain for example in examples):
-            raise DataError(f"{folder.root} has no readable image in the domain {domain!r} to evaluate on.")
-    predicted = class_scores(student, PixelStore(examples, None), range(len(examples))).argmax(dim=1)
-    labels = torch.tensor([classes.index(folder.classes[example.label]) for example in examples])
-    return accuracy_by_domain(predicted, labels, [example.domain for example in examples])

@@ -5,11 +5,11 @@ import os
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from client.buying.selection import Selection
 from client.errors import ClientError, UsageError
@@ -47,19 +47,37 @@ class RunConfig:
     views: int = 0
 
 
+class Mirror(Protocol):
+    """Whatever else shows what a run logs."""
+
+    def restart(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Show these rows, and nothing that was shown before."""
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Show one more."""
+
+
 class RunFolder:
-    """Reads and writes the files of one run; JSON files are replaced whole or not at all."""
+    """Reads and writes the files of one run; JSON files are replaced whole or not at all.
+
+    Attributes:
+        path: the directory; the attributes below name the files in it.
+        mirror: is told what is logged, and may be `None`.
+    """
 
     def __init__(self, path: Path) -> None:
+        self.mirror: Mirror | None = None
         self.path = path
         self.config = path / "config.json"
         self.plan = path / "plan.json"
         self.purchase = path / "purchase.json"
         self.metrics = path / "metrics.jsonl"
+        self.tensorboard = path / "tensorboard"
         self.aligned = path / "aligned.safetensors"
         self.checkpoint = path / "checkpoint.pt"
         self.student = path / "student.safetensors"
         self.onnx = path / "student.onnx"
+        self.answers = path / "answers.csv"
         self.summary = path / "summary.json"
         self.report = path / "report.html"
         self.model_card = path / "README.md"
@@ -138,6 +156,8 @@ class RunFolder:
         row = {"stage": stage, **{name: value for name, value in values.items() if value is not None}}
         with self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
+        if self.mirror is not None:
+            self.mirror.add(row)
 
     def rows(self, stage: str | None = None) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl, of one stage or of all; one that a crash cut short is left out."""
@@ -155,6 +175,8 @@ class RunFolder:
         """Drop the logged steps of a stage that are about to be taken again."""
         kept = [row for row in self.rows() if row["stage"] != stage or row.get("step", 0) <= after_step]
         self.write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in kept))
+        if self.mirror is not None:
+            self.mirror.restart(kept)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:

@@ -38,14 +38,15 @@ def evaluate(
     Example: client evaluate runs/icons-pixel-vl2v-adip-seed0 --data icons --domain pixel
     """
     from client.data.domains import list_folder
-    from client.distillation import evaluate_domains
+    from client.examination import answers_about, read_for_evaluation
+    from client.results.evaluation import accuracy_by_domain
     from client.tables import percent, print_table
 
-    model, metadata = _load(run, device)
+    student, metadata = _load(run, device)
     folder = list_folder(data)
-    accuracy = evaluate_domains(
-        model, json.loads(metadata["classes"]), folder, domain or list(folder.domains), Display()
-    )
+    examples = read_for_evaluation(folder, domain or folder.domains, Display())
+    answers = answers_about(student, json.loads(metadata["classes"]), folder, examples)
+    accuracy = accuracy_by_domain([a.right for a in answers], [a.domain for a in answers])
     if as_json:
         print_json({name: {"accuracy": d.accuracy, "images": d.images} for name, d in accuracy.items()})
     else:
@@ -98,7 +99,7 @@ def report(run: RunArgument) -> None:
 
     Example: client report runs/icons-pixel-vl2v-adip-seed0
     """
-    from client.distillation import write_pages
+    from client.pages import write_pages
     from client.run_folder import RunFolder
 
     folder = RunFolder(run)

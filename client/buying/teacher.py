@@ -123,6 +123,11 @@ class Teacher:
         seconds = None if rate is None else max(slowest, len(queries) / rate)
         return Outlook(quote, self._vendor.states_prices, seconds)
 
+    @property
+    def recent_rate(self) -> float | None:
+        """Queries a second at which this model was last bought from; `None` where that is not known."""
+        return self._cache.recent_rate(self.model.fingerprint)
+
     def lookup(self, queries: Sequence[Query]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """What was bought: embeddings (n, dimensions), and which rows there are (n,); the others are NaN."""
         return self._cache.rows(self.model.fingerprint, queries, self.model.dimensions)

@@ -1,10 +1,12 @@
 """Accuracy by domain, in the domains that were trained on and in the one that was not."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Self
 
-from torch import Tensor
+from client.results.answers import Answer
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,16 @@ class Evaluation:
 
     sources: Mapping[str, DomainAccuracy]
     targets: Mapping[str, DomainAccuracy]
+
+    @classmethod
+    def of(cls, answers: Sequence[Answer]) -> Self:
+        """The accuracy of these answers."""
+
+        def accuracy(*, seen: bool) -> dict[str, DomainAccuracy]:
+            chosen = [answer for answer in answers if answer.seen == seen]
+            return accuracy_by_domain([a.right for a in chosen], [a.domain for a in chosen])
+
+        return cls(sources=accuracy(seen=True), targets=accuracy(seen=False))
 
     @property
     def in_domain(self) -> float:
@@ -57,13 +69,7 @@ class Evaluation:
         }
 
 
-def accuracy_by_domain(
-    predicted: Tensor, labels: Tensor, domains: Sequence[str]
-) -> dict[str, DomainAccuracy]:
-    """Accuracy of predicted classes (n,) against labels (n,), for each name in `domains` (n)."""
-    result = {}
-    for name in sorted(set(domains)):
-        members = [i for i, domain in enumerate(domains) if domain == name]
-        right = (predicted[members] == labels[members]).float().mean().item()
-        result[name] = DomainAccuracy(right, len(members))
-    return result
+def accuracy_by_domain(right: Sequence[bool], domains: Sequence[str]) -> dict[str, DomainAccuracy]:
+    """The share of right answers of each domain, given each image's answer and domain."""
+    images, hits = Counter(domains), Counter(d for d, hit in zip(domains, right, strict=True) if hit)
+    return {name: DomainAccuracy(hits[name] / images[name], images[name]) for name in sorted(images)}

@@ -1,38 +1,155 @@
 """A run as two pages: `report.html` for people, `README.md` as the model card beside the weights."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+
+from client.results.answers import Answer, confusion, mix_ups
+from client.results.calibration import calibration
+from client.results.charts import confusion_matrix, curve, reliability
 
 Row = Mapping[str, Any]
 
+# More classes than this, and a square of the confusion matrix is too small to see.
+_MOST_CLASSES_DRAWN = 60
+_MIX_UPS = 8
+# The released code of the paper: a fresh view of 32 images a domain at every step of two stages.
+_PUBLISHED_QUERIES_A_DOMAIN = 2 * 5001 * 32
 
-def render_report(summary: Row, plan: Row, metrics: Sequence[Row]) -> str:
-    """The report as one self-contained HTML page.
 
-    Args:
+@dataclass(frozen=True)
+class Mistake:
+    """A wrong answer, and the image as a data URI; `None` if it is no longer there."""
+
+    answer: Answer
+    picture: str | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a finished run left.
+
+    Attributes:
         summary: `summary.json`.
         plan: `plan.json`.
+        config: `config.json`.
         metrics: the rows of `metrics.jsonl`.
+        answers: of `answers.csv`.
+        mistakes: of the unseen domain, the most confident first.
     """
-    evaluated = [row for row in metrics if row["stage"] == "distill" and "holdout_accuracy" in row]
+
+    summary: Row
+    plan: Row
+    config: Row
+    metrics: Sequence[Row]
+    answers: Sequence[Answer]
+    mistakes: Sequence[Mistake]
+
+    @property
+    def unseen(self) -> list[Answer]:
+        """The answers about the target domain."""
+        return [answer for answer in self.answers if not answer.seen]
+
+    @property
+    def seen(self) -> list[Answer]:
+        """The answers about the hold-outs of the source domains."""
+        return [answer for answer in self.answers if answer.seen]
+
+
+def render_report(run: Run) -> str:
+    """The report as one HTML page that needs nothing from elsewhere."""
     page = _environment().get_template("report.html")
-    return page.render(**_shared(summary, plan), evaluated=evaluated)
+    return page.render(
+        **_shared(run),
+        metrics=_curves(run),
+        calibrated=[_calibrated(run.seen, seen=True), _calibrated(run.unseen, seen=False)],
+        mix_ups=mix_ups(run.unseen)[:_MIX_UPS],
+        matrix=_matrix(run),
+        mistakes=run.mistakes,
+    )
 
 
-def render_model_card(summary: Row, plan: Row) -> str:
-    """The model card in Markdown; arguments as for `render_report`."""
+def render_model_card(run: Run) -> str:
+    """The model card in Markdown."""
     page = _environment().get_template("model_card.md")
-    return page.render(**_shared(summary, plan))
+    return page.render(**_shared(run))
 
 
-def _shared(summary: Row, plan: Row) -> dict[str, Any]:
+def _shared(run: Run) -> dict[str, Any]:
+    summary, plan = run.summary, run.plan
     first, last = summary["steps_kept"]
-    kept = f"the state after step {last} was best on the source hold-outs and is the one saved"
+    kept = f"the weights after step {last}, which did best on the source hold-outs, are the student"
     if first < last:
-        kept = f"the mean of the states after steps {first} to {last} is the one saved (SWAD)"
-    return {"summary": summary, "plan": plan, "domains": _domains(summary, plan), "kept": kept}
+        kept = f"the mean of the weights after steps {first} to {last} is the student (SWAD)"
+    images = summary["accuracy"]["images_by_domain"][summary["target_domain"]]
+    prices = (summary["teacher"] or {}).get("prices", {})
+    return {
+        "summary": summary,
+        "plan": plan,
+        "config": run.config,
+        "domains": _domains(run),
+        "kept": kept,
+        "target": summary["target_domain"],
+        "target_images": images,
+        "image_micros": prices.get("image_micros", 0),
+        "published_queries": _PUBLISHED_QUERIES_A_DOMAIN * len(plan["source_domains"]),
+    }
+
+
+def _domains(run: Run) -> list[Row]:
+    """The domains in the order in which they are shown: sources first, the target last."""
+    accuracy, known = run.summary["accuracy"], run.summary["teacher_zero_shot"]
+    target = run.summary["target_domain"]
+    return [
+        {
+            "name": name,
+            "seen": name != target,
+            "accuracy": accuracy["by_domain"][name],
+            "images": accuracy["images_by_domain"][name],
+            "teacher": known.get(name),
+        }
+        for name in (*run.plan["source_domains"], target)
+    ]
+
+
+def _curves(run: Run) -> list[tuple[str, Markup]]:
+    """Captions and drawings of how the last stage went."""
+    stages = {row["stage"] for row in run.metrics if "step" in row}
+    stage = "distill" if "distill" in stages else "align"
+    rows = [row for row in run.metrics if row["stage"] == stage and "step" in row]
+    kept = tuple(run.summary["steps_kept"])
+    curves = []
+    for key, caption, factor, unit in (
+        ("loss", "loss in training", 1, ""),
+        ("holdout_loss", "cross-entropy on the hold-outs", 1, ""),
+        ("holdout_accuracy", "accuracy on the hold-outs", 100, "%"),
+    ):
+        points = [(row["step"], factor * row[key]) for row in rows if key in row]
+        if drawing := curve(f"{caption} by step", points, (kept[0], kept[1]), unit):
+            curves.append((caption, drawing))
+    return curves
+
+
+def _calibrated(answers: Sequence[Answer], *, seen: bool) -> Row:
+    found = calibration(answers)
+    return {
+        "seen": seen,
+        "error": found.error,
+        "confidence": fmean(answer.confidence for answer in answers),
+        "accuracy": fmean(answer.right for answer in answers),
+        "drawing": reliability("Share of right answers by confidence", found, "seen" if seen else "unseen"),
+    }
+
+
+def _matrix(run: Run) -> Markup | None:
+    classes = run.plan["classes"]
+    if len(classes) > _MOST_CLASSES_DRAWN:
+        return None
+    return confusion_matrix("Which class was taken for which", confusion(run.unseen, classes), classes)
 
 
 def _environment() -> Environment:
@@ -45,19 +162,14 @@ def _environment() -> Environment:
     )
     environment.filters["percent"] = lambda share: f"{100 * share:.1f}"
     environment.filters["units"] = lambda micros: f"{micros / 1_000_000:.4f}"
+    environment.filters["count"] = lambda number: f"{number:,}"
+    environment.filters["duration"] = _duration
     return environment
 
 
-def _domains(summary: Row, plan: Row) -> list[Row]:
-    """The domains in the order in which they are shown: sources first, the target last."""
-    accuracy = summary["accuracy"]
-    names = [*plan["source_domains"], summary["target_domain"]]
-    return [
-        {
-            "name": name,
-            "seen": name != summary["target_domain"],
-            "accuracy": accuracy["by_domain"][name],
-            "images": accuracy["images_by_domain"][name],
-        }
-        for name in names
-    ]
+def _duration(seconds: float) -> str:
+    """A time in its most fitting unit."""
+    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} seconds"

@@ -66,7 +66,8 @@ def test_a_run_from_plan_to_prediction(client: Command, vendor_process: VendorPr
     names = {path.name for path in (client.folder / "run").iterdir()}
     assert names == {
         "config.json", "plan.json", "purchase.json", "metrics.jsonl", "summary.json",
-        "aligned.safetensors", "student.safetensors", "student.onnx", "report.html", "README.md",
+        "aligned.safetensors", "student.safetensors", "student.onnx", "answers.csv",
+        "report.html", "README.md", "tensorboard",
     }  # fmt: skip
 
     evaluated = json.loads(client("evaluate", "run", "--data", "toy", "--domain", "red", "--json").stdout)

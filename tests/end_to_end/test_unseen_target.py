@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from client import distillation
+from client import distillation, examination
 from tests.client.toy import make_folder
 from tests.end_to_end.command import Command
 from tests.vendor_process import VendorProcess
@@ -43,7 +43,7 @@ def test_the_target_is_unreadable_until_it_is_evaluated(
             opened.append(str(arguments[0]))
 
     sys.addaudithook(watch)
-    evaluate = distillation.evaluate_domains
+    evaluate = examination.read_for_evaluation
 
     def give_the_target(*arguments: Any) -> Any:
         nonlocal watching
@@ -51,7 +51,7 @@ def test_the_target_is_unreadable_until_it_is_evaluated(
         (tmp_path / "kept").rename(tmp_path / "given")
         return evaluate(*arguments)
 
-    monkeypatch.setattr(distillation, "evaluate_domains", give_the_target)
+    monkeypatch.setattr(distillation, "read_for_evaluation", give_the_target)
     client = Command(tmp_path, vendor_process.url, vendor_process.create_key(quota=100))
     how = ("--method", method, "--student", student, "--image-size", "32", "--steps", "3", "--budget", "100")
     shown = client("distill", "--data", "toy", "--target-domain", "red", "--out", "run", *how)

@@ -1,14 +1,13 @@
 """Accuracy by domain, averaged as DomainBed does."""
 
 import pytest
-import torch
 
 from client.results.evaluation import DomainAccuracy, Evaluation, accuracy_by_domain
 
 
 def test_accuracy_is_counted_by_domain() -> None:
-    predicted, labels = torch.tensor([0, 1, 2, 2, 2, 0]), torch.tensor([0, 1, 0, 0, 2, 1])
-    assert accuracy_by_domain(predicted, labels, ["a", "a", "a", "a", "b", "b"]) == {
+    right = [True, True, False, False, True, False]
+    assert accuracy_by_domain(right, ["a", "a", "a", "a", "b", "b"]) == {
         "a": DomainAccuracy(0.5, 4),
         "b": DomainAccuracy(0.5, 2),
     }

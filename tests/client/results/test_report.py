@@ -1,10 +1,32 @@
-"""The report and the model card say what the summary says, and nothing that a name smuggles in."""
+"""The report and the model card say what the run left, and nothing that a name smuggles in."""
 
+from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
-from client.results.report import render_model_card, render_report
+import pytest
 
-PLAN = {"source_domains": ["line", "solid"], "classes": ["cat", "<script>alert(1)</script>"]}
+from client.results.answers import Answer, answers_as_csv, confusion, mix_ups, read_answers, worst_mistakes
+from client.results.report import Mistake, Run, render_model_card, render_report
+
+HOSTILE = "<script>alert(1)</script>"
+TARGET = '"><b>pixel</b>'
+CLASSES = ["cat", HOSTILE]
+
+
+def _answer(name: str, right: bool, confidence: float, *, domain: str = TARGET) -> Answer:
+    predicted = "cat" if right else HOSTILE
+    return Answer(f"{name}.png", domain, domain != TARGET, "cat", predicted, confidence)
+
+
+ANSWERS = [
+    _answer("a", True, 0.9, domain="line"),
+    _answer("b", True, 0.8, domain="solid"),
+    _answer("c", False, 0.99),
+    _answer("d", False, 0.55),
+    _answer("e", True, 0.7),
+]
+PICTURE = "data:image/jpeg;base64,AAAA"
 
 
 def _summary(**changes: Any) -> dict[str, Any]:
@@ -12,21 +34,26 @@ def _summary(**changes: Any) -> dict[str, Any]:
         "method": "vl2v-adip",
         "student": "efficientnet_lite0",
         "image_size": 64,
-        "target_domain": "<b>pixel</b>",
+        "target_domain": TARGET,
         "seed": 0,
         "steps": 200,
         "steps_kept": [150, 150],
         "accuracy": {
             "in_domain": 0.8125,
             "out_of_domain": 0.437,
-            "by_domain": {"line": 0.8, "solid": 0.825, "<b>pixel</b>": 0.437},
-            "images_by_domain": {"line": 80, "solid": 90, "<b>pixel</b>": 238},
-            "worst_domain": "<b>pixel</b>",
+            "by_domain": {"line": 0.8, "solid": 0.825, TARGET: 0.437},
+            "images_by_domain": {"line": 80, "solid": 90, TARGET: 238},
+            "worst_domain": TARGET,
         },
+        "calibration_error": {"in_domain": 0.031, "out_of_domain": 0.222},
+        "teacher_zero_shot": {"line": {"accuracy": 0.891, "images": 325, "exam": False}},
+        "size": {"parameters": 3_700_000, "weights_mib": 14.1},
+        "speed": {"device": "cpu", "milliseconds": 6.25, "images_per_second": 310.0, "onnx": None},
+        "teacher_queries_per_second": 250.0,
         "queries_bought": 1300,
         "queries_cached": 52,
         "cost_micros": 126_040,
-        "teacher": {"id": "icon-clip", "fingerprint": "fp_1"},
+        "teacher": {"id": "icon-clip", "fingerprint": "fp_1", "prices": {"image_micros": 100}},
         "train_images": 1300,
         "holdout_images": 320,
         "skipped_images": 1,
@@ -35,33 +62,140 @@ def _summary(**changes: Any) -> dict[str, Any]:
     return {**summary, **changes}
 
 
+PLAN = {
+    "source_domains": ["line", "solid"],
+    "classes": CLASSES,
+    "purchase": {"prompts": 52, "images": 1300, "views": 0},
+}
+CONFIG = {"data": "/data/<i>icons</i>", "recipe": {"images_per_domain": 16}}
 METRICS = [
-    {"stage": "distill", "step": step, "loss": -0.8, "holdout_accuracy": step / 250, "holdout_loss": 1.0}
+    {
+        "stage": "distill",
+        "step": step,
+        "loss": -0.8,
+        "holdout_accuracy": step / 250,
+        "holdout_loss": 200 / step,
+    }
     for step in (50, 100, 150, 200)
 ]
 
 
-def test_the_report_shows_the_numbers_and_escapes_names() -> None:
-    page = render_report(_summary(), PLAN, METRICS)
-    for shown in ("43.7%", "81.2%", "1300", "0.1260", "fp_1", "<polyline"):
-        assert shown in page
-    assert "<b>pixel" not in page
-    assert "http" not in page.replace("http-equiv", "")
+def _run(**changes: Any) -> Run:
+    mistakes = [Mistake(ANSWERS[2], PICTURE), Mistake(ANSWERS[3], None)]
+    return Run(_summary(**changes), PLAN, CONFIG, METRICS, ANSWERS, mistakes)
 
 
-def test_the_model_card_shows_the_numbers() -> None:
-    card = render_model_card(_summary(), PLAN)
-    for shown in ("| line | 80.0 | 80 |", "never seen in training", "1300 queries bought", "after step 150"):
-        assert shown in card
+class _Page(HTMLParser):
+    """Checks that elements nest, and gathers what a reader sees and where a browser would go."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.words = ""
+        self.feed(page)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [value or "" for name, value in attrs if name in ("src", "href")]
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, _: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open[-1:] != ["style"]:
+            self.words += f"{data} "
+
+
+def test_the_report_shows_what_a_reader_asks() -> None:
+    words = " ".join(_Page(render_report(_run())).words.split())
+    for shown in (
+        "43.7%", "81.2%",  # accuracy
+        "1,300 queries for 0.1260 units", "640,128 queries for 2 source domains",  # asked and spent
+        "teacher 89.1%", "238 further queries (0.0238 units)",  # the teacher beside the student
+        "6.2 ms", "310 a second", "250 a second", "54 minutes", "100 units",  # size and latency
+        "85.0% sure on average, 100.0% right", "74.7% sure on average, 33.3% right",  # calibration
+        f"{HOSTILE} 2",  # who was taken for whom, and how often
+        "(99%)", "no longer there",  # mistakes
+        "fp_1",
+    ):  # fmt: skip
+        assert shown in words, shown
+
+
+def test_the_page_needs_nothing_from_elsewhere_and_names_stay_names() -> None:
+    page = _Page(render_report(_run()))
+    assert page.links == [PICTURE]
+    assert not {"script", "link", "iframe", "object"} & set(page.tags)
+    assert HOSTILE in page.words
+    raw = render_report(_run())
+    assert HOSTILE not in raw
+    assert TARGET not in raw
+    assert "<i>icons" not in raw
+
+
+def test_training_is_drawn_with_what_was_kept() -> None:
+    page = render_report(_run())
+    assert page.count('class="curve"') == 3
+    assert page.count('class="dot"') == 3
+    assert 'class="window"' not in page
+    averaged = render_report(_run(steps_kept=[101, 200]))
+    assert averaged.count('class="window"') == 3
+    assert "steps 101 to 200" in averaged
+
+
+def test_the_teachers_answers_about_the_target_are_shown_where_they_were_bought() -> None:
+    known = {TARGET: {"accuracy": 0.697, "images": 238, "exam": True}}
+    words = _Page(render_report(_run(teacher_zero_shot=known))).words
+    assert "teacher 69.7%" in words
+    assert "were bought by a comparison" in words
+    assert "further queries" not in words
 
 
 def test_a_method_without_a_teacher_has_none_in_its_pages() -> None:
-    summary = _summary(teacher=None, queries_bought=0, cost_micros=0)
-    assert "No teacher, no queries" in render_model_card(summary, PLAN)
-    assert "fingerprint" not in render_report(summary, PLAN, METRICS)
+    run = _run(
+        teacher=None, queries_bought=0, cost_micros=0, teacher_zero_shot={}, teacher_queries_per_second=None
+    )
+    assert "No teacher, no queries" in render_model_card(run)
+    words = _Page(render_report(run)).words
+    assert "fingerprint" not in words
+    assert "has no teacher" in words
 
 
-def test_an_averaged_student_says_over_which_steps() -> None:
-    summary = _summary(steps_kept=[101, 200])
-    assert "steps 101 to 200" in render_model_card(summary, PLAN)
-    assert "<rect" in render_report(summary, PLAN, METRICS)
+def test_the_model_card_shows_the_numbers() -> None:
+    card = render_model_card(_run(steps_kept=[101, 200]))
+    for shown in (
+        "| line | 80.0 | 80 | held-out images | 89.1 (training images) |",
+        "never seen in training | not asked |",
+        "1300 queries bought",
+        "steps 101 to 200",
+        "22.2 on",
+    ):
+        assert shown in card
+
+
+def test_answers_survive_their_file(tmp_path: Path) -> None:
+    odd = [*ANSWERS, Answer('a,"b"\nc.png', "line", True, "é", "cat", 0.123456)]
+    (tmp_path / "answers.csv").write_text(answers_as_csv(odd), encoding="utf-8")
+    assert read_answers(tmp_path / "answers.csv") == odd
+
+
+def test_mistakes_are_ordered_and_counted() -> None:
+    assert [a.image for a in worst_mistakes(ANSWERS, 1)] == ["c.png"]
+    assert mix_ups(ANSWERS) == [("cat", HOSTILE, 2)]
+    assert confusion(ANSWERS, CLASSES) == [[3, 2], [0, 0]]
+
+
+@pytest.mark.parametrize("classes", [2, 61])
+def test_a_matrix_is_drawn_unless_there_are_too_many_classes(classes: int) -> None:
+    run = _run()
+    names = [*CLASSES, *(f"class {n}" for n in range(2, classes))]
+    page = render_report(Run(run.summary, {**PLAN, "classes": names}, CONFIG, METRICS, ANSWERS, []))
+    assert ('class="outline"' in page) == (classes == 2)
+    assert "confident mistakes" not in page

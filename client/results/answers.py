@@ -1,0 +1,91 @@
+"""What a student said of each image that it was tested on: what every figure of a report is made of."""
+
+import csv
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from io import StringIO
+from pathlib import Path
+
+from client.errors import ClientError
+
+_COLUMNS = ("image", "domain", "seen", "label", "predicted", "confidence")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A student's answer about one image that it was not trained on.
+
+    Attributes:
+        image: its path, relative to the data folder.
+        domain: of the image.
+        seen: whether images of this domain were trained on.
+        label: its class.
+        predicted: the class that the student names.
+        confidence: the probability that it gives this class, from 0 to 1.
+    """
+
+    image: str
+    domain: str
+    seen: bool
+    label: str
+    predicted: str
+    confidence: float
+
+    @property
+    def right(self) -> bool:
+        """Whether the student names the image's class."""
+        return self.predicted == self.label
+
+
+def answers_as_csv(answers: Iterable[Answer]) -> str:
+    """A table with a row for each answer, under its attributes' names."""
+    file = StringIO()
+    writer = csv.DictWriter(file, _COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({**asdict(answer), "seen": int(answer.seen)} for answer in answers)
+    return file.getvalue()
+
+
+def read_answers(path: Path) -> list[Answer]:
+    """The answers of an `answers_as_csv` file.
+
+    Raises:
+        ClientError: it is missing or is not one.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return [
+                Answer(
+                    row["image"],
+                    row["domain"],
+                    row["seen"] == "1",
+                    row["label"],
+                    row["predicted"],
+                    float(row["confidence"]),
+                )
+                for row in csv.DictReader(file)
+            ]
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise ClientError(f"{path} cannot be read: {error!r}. Is its folder a finished run?") from error
+
+
+def worst_mistakes(answers: Iterable[Answer], count: int) -> list[Answer]:
+    """The wrong answers that the student was most confident of, at most so many."""
+    wrong = [answer for answer in answers if not answer.right]
+    return sorted(wrong, key=lambda answer: -answer.confidence)[:count]
+
+
+def mix_ups(answers: Iterable[Answer]) -> list[tuple[str, str, int]]:
+    """(class, what it was taken for, how often), the most frequent first."""
+    pairs = Counter((a.label, a.predicted) for a in answers if not a.right)
+    return [(*pair, count) for pair, count in pairs.most_common()]
+
+
+def confusion(answers: Iterable[Answer], classes: Sequence[str]) -> list[list[int]]:
+    """How often an image of one class (row) was taken for another (column)."""
+    place = {name: position for position, name in enumerate(classes)}
+    counts = [[0] * len(classes) for _ in classes]
+    for answer in answers:
+        counts[place[answer.label]][place[answer.predicted]] += 1
+    return counts
