@@ -1,0 +1,345 @@
+"""Train icon-clip, the small CLIP that the vendor hosts by default, from icons (90 minutes on two cores).
+
+    python -m examples.train_icon_clip --out icon_clip
+
+What it learns from is in icon_corpus.py, and none of it is in icons.zip, on which it is examined in the end:
+by "a photo of a {class}", once. Nothing about training looks at those images. The same seed on the same
+machine gives the same weights.
+"""
+
+import argparse
+import copy
+import json
+import math
+import time
+import zipfile
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import open_clip
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from client.data.domains import class_prompts
+from client.learning.backbones import DEFAULT_BACKBONE, load_backbone
+from examples.build_icons import SIDE, fetch
+from examples.icon_corpus import Corpus, build_corpus, read_sets, words_of_no_thing
+from examples.icon_styles import Drawings, restyle
+
+DATA = Path(__file__).with_name("icons.zip")
+SIZE = 64
+CONTEXT = 16  # tokens of a text
+CONFIG: dict[str, Any] = {
+    "embed_dim": 256,
+    "vision_cfg": {
+        "timm_model_name": DEFAULT_BACKBONE,
+        "timm_model_pretrained": False,
+        "timm_pool": "avg",
+        "timm_proj": "linear",
+        "timm_drop": 0.0,
+        "image_size": SIZE,
+    },
+    "text_cfg": {"context_length": CONTEXT, "vocab_size": 49408, "width": 160, "heads": 2, "layers": 3},
+}
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# The first stages of the image tower keep what they know of ImageNet; only their statistics are of icons.
+FROZEN_STAGES = 2
+STYLE_WORDS = {
+    "line": ("line", "outline"),
+    "solid": ("solid", "filled", "glyph"),
+    "colour": ("colour", "color"),
+    "flat": ("flat", "colour"),
+    "pencil": ("pencil", "hand drawn"),
+    "icon": ("simple",),
+}
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast; the rate is warmed up over 80 steps and falls to a fiftieth as a cosine does."""
+
+    steps: int = 4400
+    batch: int = 256
+    image_rate: float = 1e-3
+    other_rate: float = 1.5e-3
+    average: float = 0.995
+
+    def share(self, step: int) -> float:
+        """Of the full rate, at a step that is counted from 1."""
+        cosine = 0.5 * (1 + math.cos(math.pi * (step - 1) / self.steps))
+        return min(1.0, step / 80) * (0.98 * cosine + 0.02)
+
+
+def main() -> None:
+    """Draw the icons, train, examine, and write the model's folder."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--out", type=Path, default=Path("icon_clip"), help="the model's folder")
+    parser.add_argument("--package", type=Path, help="folder of @iconify/json; fetched with npm by default")
+    parser.add_argument("--corpus", type=Path, help="keep the drawn icons in this .npz, or take them from it")
+    parser.add_argument("--steps", type=int, default=Schedule.steps)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    corpus = _corpus(arguments.corpus, arguments.package)
+    print(f"{len(corpus.captions)} icons, {len(set(corpus.captions))} different names", flush=True)
+    torch.manual_seed(arguments.seed)
+    model = train(corpus, Schedule(steps=arguments.steps), seed=arguments.seed)
+    write(model, arguments.out)
+    print(json.dumps(examine(arguments.out), indent=2))
+
+
+def _corpus(kept: Path | None, package: Path | None) -> Corpus:
+    if kept is not None and kept.exists():
+        return Corpus.load(kept)
+    with TemporaryDirectory() as scratch:
+        corpus = build_corpus(package or fetch(Path(scratch)), read_sets(), DATA)
+    if kept is not None:
+        corpus.save(kept)
+    return corpus
+
+
+# -- what is learnt
+
+
+class Lessons:
+    """Batches of pictures, their captions as tokens, and which captions are the same."""
+
+    def __init__(self, corpus: Corpus, schedule: Schedule, seed: int) -> None:
+        """Take up the icons; batch n is the same whenever it is asked for."""
+        self._corpus = corpus
+        self._batch = schedule.batch
+        self._seed = seed
+        self._weights = concept_weights(corpus)
+        self._tokenize = open_clip.SimpleTokenizer(context_length=CONTEXT)
+        numbers = {caption: number for number, caption in enumerate(sorted(set(corpus.captions)))}
+        self._numbers = torch.tensor([numbers[caption] for caption in corpus.captions])
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Pictures (n, 3, SIZE, SIZE), normalised; tokens (n, context); a number a caption, (n,)."""
+        chance = torch.Generator().manual_seed(self._seed * 1_000_003 + step)
+        chosen = torch.multinomial(self._weights, self._batch, replacement=True, generator=chance)
+        pictures = normalised(restyle(self._drawings(chosen), SIZE, chance))
+        captions = [self._caption(int(icon), chance) for icon in chosen]
+        return pictures, self._tokenize(captions), self._numbers[chosen]
+
+    def _drawings(self, chosen: Tensor) -> Drawings:
+        corpus, count = self._corpus, len(chosen)
+        plain = chosen < len(corpus.ink)
+        ink, colours = torch.zeros(count, 1, SIDE, SIDE), torch.zeros(count, 3, SIDE, SIDE)
+        regions = torch.zeros(count, SIDE, SIDE, dtype=torch.uint8)
+        ink[plain, 0] = torch.from_numpy(corpus.ink[chosen[plain]]) / 255
+        regions[plain] = torch.from_numpy(corpus.regions[chosen[plain]])
+        rgba = torch.from_numpy(corpus.colours[chosen[~plain] - len(corpus.ink)]).permute(0, 3, 1, 2) / 255
+        ink[~plain], colours[~plain] = rgba[:, 3:], rgba[:, :3]
+        return Drawings(ink, colours, regions, plain)
+
+    def _caption(self, icon: int, chance: torch.Generator) -> str:
+        thing, style = self._corpus.captions[icon], self._corpus.styles[icon]
+        turn, other = torch.rand(2, generator=chance).tolist()
+        if turn < 0.45:
+            return f"a photo of {with_article(thing)}"
+        if turn < 0.65:
+            return thing
+        if turn < 0.80:
+            return f"an icon of {with_article(thing)}"
+        if turn < 0.86:
+            return f"a picture of {with_article(thing)}"
+        words = STYLE_WORDS.get(style, (style,))
+        drawn = with_article(words[int(other * len(words))])
+        if style == "emoji":
+            return f"{drawn} of {with_article(thing)}"
+        return f"{drawn} {'icon' if other < 0.5 else 'drawing'} of {with_article(thing)}"
+
+
+def with_article(words: str) -> str:
+    """The words with "a" or "an" before them."""
+    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+
+
+def concept_weights(corpus: Corpus) -> Tensor:
+    """How often each icon is drawn, shape (icons,): rare things as often as common ones.
+
+    As MetaCLIP curates (Xu et al., ICLR 2024): an icon counts by the rarest concept of its name. Concepts are
+    the words of emoji's names; icons of interface gestures have none and are hardly drawn.
+    """
+    emoji = {
+        word
+        for caption, style in zip(corpus.captions, corpus.styles, strict=True)
+        if style == "emoji"
+        for word in caption.split()
+    }
+    concepts = {word for word in emoji - words_of_no_thing() if len(word) > 2 and not word.isdigit()}
+    count = Counter(word for caption in corpus.captions for word in set(caption.split()) & concepts)
+    names = Counter(corpus.captions)
+    weights = []
+    for number, caption in enumerate(corpus.captions):
+        words = caption.split()
+        in_colour = 2.2 if number >= len(corpus.ink) else 1.0
+        rarest = min((count[word] for word in words if word in concepts), default=0)
+        if rarest:
+            weights.append(8 * in_colour * {1: 2.0, 2: 1.2, 3: 0.7}.get(len(words), 0.4) * rarest**-0.5)
+        else:
+            weights.append(0.08 * in_colour * names[caption] ** -0.5)
+    return torch.tensor(weights, dtype=torch.double)
+
+
+def normalised(pictures: Tensor) -> Tensor:
+    """With ImageNet's mean and deviation."""
+    mean, deviation = (torch.tensor(each).view(1, 3, 1, 1) for each in (MEAN, DEVIATION))
+    return ((pictures - mean) / deviation).contiguous(memory_format=torch.channels_last)
+
+
+# -- the model
+
+
+def train(corpus: Corpus, schedule: Schedule, *, seed: int) -> open_clip.CLIP:
+    """The mean of a model's weights on its way through the schedule."""
+    lessons = Lessons(corpus, schedule, seed)
+    model = new_model()
+    trained = set_up_trunk(model.visual.trunk, [lessons(-step)[0] for step in range(1, 13)])
+    optimiser, rates = optimiser_of(model, trained, schedule)
+    average = copy.deepcopy(model).requires_grad_(False)
+    began = time.monotonic()
+    for step, (pictures, tokens, numbers) in _ahead(lessons, schedule.steps):
+        for group, rate in zip(optimiser.param_groups, rates, strict=True):
+            group["lr"] = rate * schedule.share(step)
+        loss = contrastive_loss(model, pictures, tokens, numbers)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        _average(average, model, min(schedule.average, (1 + step) / (10 + step)))
+        if step % 50 == 0 or step == 5:
+            seconds = (time.monotonic() - began) / step
+            left = seconds * (schedule.steps - step) / 60
+            print(f"step {step}: loss {loss.item():.3f}, {seconds:.2f} s a step, {left:.0f} min", flush=True)
+    return average
+
+
+def new_model() -> open_clip.CLIP:
+    """The model with ImageNet's weights in its image tower and random ones elsewhere."""
+    model = open_clip.CLIP(**copy.deepcopy(CONFIG))
+    model.visual.trunk.load_state_dict(load_backbone(DEFAULT_BACKBONE).state_dict())
+    model.visual.to(memory_format=torch.channels_last)
+    return model
+
+
+def set_up_trunk(trunk: timm.models.EfficientNet, batches: Sequence[Tensor]) -> list[nn.Module]:
+    """Freeze the first stages, once their statistics are those of icons; returns what is trained."""
+    frozen = first_stages(trunk)
+    with torch.no_grad():
+        trunk.train()
+        for pictures in batches:
+            nn.Sequential(*frozen)(pictures)
+    for module in frozen:
+        module.requires_grad_(False)
+    return [*trunk.blocks[FROZEN_STAGES:], trunk.conv_head, trunk.bn2]
+
+
+def first_stages(trunk: timm.models.EfficientNet) -> list[nn.Module]:
+    """The modules that stay frozen, in order."""
+    return [trunk.conv_stem, trunk.bn1, *trunk.blocks[:FROZEN_STAGES]]
+
+
+def optimiser_of(
+    model: open_clip.CLIP, trained: Sequence[nn.Module], schedule: Schedule
+) -> tuple[torch.optim.Optimizer, list[float]]:
+    """AdamW, and the full rate of each of its groups: the image tower, other matrices, other vectors."""
+    tower = [parameter for module in trained for parameter in module.parameters()]
+    seen = {id(parameter) for parameter in model.visual.trunk.parameters()}
+    other = [parameter for parameter in model.parameters() if id(parameter) not in seen]
+    groups = [
+        {"params": tower, "lr": schedule.image_rate, "weight_decay": 0.02},
+        {"params": [p for p in other if p.ndim > 1], "lr": schedule.other_rate, "weight_decay": 0.05},
+        {"params": [p for p in other if p.ndim <= 1], "lr": schedule.other_rate, "weight_decay": 0.0},
+    ]
+    rates = [schedule.image_rate, schedule.other_rate, schedule.other_rate]
+    return torch.optim.AdamW(groups, betas=(0.9, 0.98)), rates
+
+
+def contrastive_loss(model: open_clip.CLIP, pictures: Tensor, tokens: Tensor, numbers: Tensor) -> Tensor:
+    """CLIP's loss, where all pictures and texts of one caption belong together."""
+    model.train()
+    for module in first_stages(model.visual.trunk):
+        module.eval()
+    images = functional.normalize(model.encode_image(pictures), dim=1)
+    with torch.autocast("cpu", torch.bfloat16):
+        texts = model.encode_text(tokens)
+    scale = model.logit_scale.exp().clamp(max=100)
+    logits = scale * images @ functional.normalize(texts.float(), dim=1).T
+    same = (numbers[:, None] == numbers[None]).float()
+    same /= same.sum(dim=1, keepdim=True)
+    by_image: Tensor = (same * logits.log_softmax(dim=1)).sum(dim=1).mean()
+    by_text: Tensor = (same * logits.T.log_softmax(dim=1)).sum(dim=1).mean()
+    return -(by_image + by_text) / 2
+
+
+@torch.no_grad()
+def _average(average: nn.Module, model: nn.Module, keep: float) -> None:
+    for mean, now in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
+        if mean.is_floating_point():
+            mean.lerp_(now, 1 - keep)
+        else:
+            mean.copy_(now)
+
+
+def _ahead(lessons: Lessons, steps: int) -> Iterator[tuple[int, tuple[Tensor, Tensor, Tensor]]]:
+    """Each step, counted from 1, and its batch; the next is prepared meanwhile."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(lessons, 1)
+        for step, following in pairwise(range(1, steps + 2)):
+            batch = coming.result()
+            if following <= steps:
+                coming = pool.submit(lessons, following)
+            yield step, batch
+
+
+# -- what comes out
+
+
+def write(model: open_clip.CLIP, folder: Path) -> None:
+    """An open_clip folder: configuration, and weights in float16."""
+    folder.mkdir(parents=True, exist_ok=True)
+    preprocessing = {"mean": MEAN, "std": DEVIATION, "interpolation": "bicubic", "resize_mode": "squash"}
+    config = {"model_cfg": CONFIG, "preprocess_cfg": preprocessing}
+    (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    weights = {
+        name: (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
+        for name, tensor in model.state_dict().items()
+        if name != "attn_mask"
+    }
+    save_file(weights, folder / "open_clip_model.safetensors")
+
+
+def examine(folder: Path) -> dict[str, float]:
+    """Zero-shot accuracy in per cent on each domain of icons.zip, and on all, by "a photo of a {class}"."""
+    model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+    tokenize = open_clip.get_tokenizer(f"local-dir:{folder}")
+    model.eval()
+    right: dict[str, list[bool]] = defaultdict(list)
+    with zipfile.ZipFile(DATA) as archive, torch.inference_mode():
+        files = [name for name in archive.namelist() if name.endswith(".png")]
+        classes = sorted({name.split("/")[2] for name in files})
+        texts = functional.normalize(model.encode_text(tokenize(class_prompts(classes))), dim=1)
+        for start in range(0, len(files), 128):
+            some = files[start : start + 128]
+            pictures = [preprocess(Image.open(archive.open(name))) for name in some]
+            guesses = (model.encode_image(torch.stack(pictures)) @ texts.T).argmax(dim=1)
+            for name, guess in zip(some, guesses.tolist(), strict=True):
+                _, domain, label, _ = name.split("/")
+                right[domain].append(classes[guess] == label)
+                right["all"].append(classes[guess] == label)
+    return {domain: round(100 * sum(each) / len(each), 1) for domain, each in right.items()}
+
+
+if __name__ == "__main__":
+    main()
