@@ -64,6 +64,8 @@ for command in (evaluate, predict, report, export, compare):
     app.command()(command)
 
 INTERRUPTED = 130
+# Of files that are skipped, so many are named; the others are counted.
+_NAMED = 10
 
 
 @app.command()
@@ -213,16 +215,21 @@ def embed(
     connection = Connection(vendor, api_key_file, cache, display, protocol, model)
     approve = asking(yes=yes, max_spend_micros=max_spend)
     with connection.teacher(run_id=run_id_of(queries), budget=budget, max_spend_micros=max_spend) as teacher:
-        missing, cost_micros = teacher.quote(queries)
-        approve(cost_micros)
-        with display.track("Buying", missing) as advance:
+        offer = teacher.quote(queries)
+        approve(offer.cost_micros)
+        with display.track("Buying", offer.to_buy) as advance:
             purchase, rows = embed_to_file(
-                teacher, queries, out, lambda progress: advance(progress.done, progress.words)
+                teacher,
+                queries,
+                out,
+                lambda progress: advance(progress.done, progress.described(cached=offer.cached)),
             )
     skipped = {str(path): reason for path, reason in unreadable.items()}
     skipped |= {query.name: reason for query, reason in purchase.refused.items()}
-    for name, reason in skipped.items():
+    for name, reason in list(skipped.items())[:_NAMED]:
         display.note(f"Skipped {name}: {reason}")
+    if len(skipped) > _NAMED:
+        display.note(f"... and {len(skipped) - _NAMED} more; --json lists all.")
     if purchase.lost:
         display.note(
             f"{purchase.lost} queries may have been charged without an answer, and were asked again; they "

@@ -12,7 +12,7 @@ import torch
 
 from client.buying.queries import Query
 from client.buying.selection import Selection
-from client.buying.teacher import Teacher
+from client.buying.teacher import Offer, Teacher
 from client.connection import Connection
 from client.coverage import training_features
 from client.data.domains import list_folder
@@ -170,11 +170,11 @@ class Comparison:
             planned=len(self.cells),
         )
 
-    def quote(self) -> tuple[int, int]:
-        """How many queries all runs together would buy, and for how many micros; spends nothing."""
+    def quote(self) -> Offer:
+        """What the cache has for all runs together, and what they would buy; spends nothing."""
         pending = [cell for cell in self.cells if cell.buys and not cell.run.summary.exists()]
         if not pending:
-            return 0, 0
+            return Offer(0, 0, 0)
         with self._connection.teacher(run_id="quote", budget=None) as teacher:
             return teacher.quote(self._queries(pending))
 
@@ -262,10 +262,12 @@ class Comparison:
                 "--out. What was bought is kept."
             )
         queries = self._queries(cells)
-        missing, cost_micros = teacher.quote(queries)
-        self._approve(cost_micros)
-        with self._display.track("Buying", missing) as advance:
-            teacher.buy(queries, lambda progress: advance(progress.done, progress.words))
+        offer = teacher.quote(queries)
+        self._approve(offer.cost_micros)
+        with self._display.track("Buying", offer.to_buy) as advance:
+            teacher.buy(
+                queries, lambda progress: advance(progress.done, progress.described(cached=offer.cached))
+            )
         spent = teacher.spending
         folder.write(folder.purchase, {"queries_bought": spent.queries, "cost_micros": spent.cost_micros})
         return teacher

@@ -17,6 +17,8 @@ from client.options import (
     JsonOption,
     KeyFileOption,
     MaxSpendOption,
+    ModelOption,
+    ProtocolOption,
     RecipeName,
     RecipeOption,
     SelectOption,
@@ -81,6 +83,8 @@ def compare(
     yes: YesOption = False,
     device: DeviceOption = "auto",
     vendor: VendorOption = DEFAULT_VENDOR,
+    protocol: ProtocolOption = "tuition",
+    model: ModelOption = None,
     api_key_file: KeyFileOption = None,
     cache: CacheOption = None,
     as_json: JsonOption = False,
@@ -113,18 +117,20 @@ def compare(
     comparison = Comparison(
         config,
         out,
-        Connection(vendor, api_key_file, cache, Display()),
+        Connection(vendor, api_key_file, cache, Display(), protocol, model),
         device=chosen_device(device),
         max_spend_micros=max_spend,
         approve=asking(yes=yes, max_spend_micros=max_spend),
     )
     if dry_run:
-        queries, cost_micros = comparison.quote()
-        quote = {"runs": len(comparison.cells), "to_buy": queries, "cost_micros": cost_micros}
+        quote = {"runs": len(comparison.cells), **comparison.quote()._asdict()}
         if as_json:
             print_json(quote)
         else:
-            print(f"{quote['runs']} runs would buy {queries} queries for {cost_micros} micros in all.")
+            print(
+                f"{quote['runs']} runs would buy {quote['to_buy']} queries for {quote['cost_micros']} micros "
+                f"in all; {quote['cached']} are in the cache."
+            )
         return
     results = comparison.execute()
     if as_json:

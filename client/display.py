@@ -75,9 +75,11 @@ class Display:
                 printed = time.monotonic()
                 self.note(_line(title, done, total, words, printed - started))
 
-        yield advance
-        seconds = time.monotonic() - started
-        self.note(f"{_line(title, last[0], total, last[1], 0)} in {seconds:.1f} s")
+        try:
+            yield advance
+        finally:  # also where it stops early: what was done, and paid, is said last
+            seconds = time.monotonic() - started
+            self.note(f"{_line(title, last[0], total, last[1], 0)} in {seconds:.1f} s")
 
 
 class _RateColumn(ProgressColumn):

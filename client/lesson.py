@@ -169,7 +169,13 @@ class Preparation:
             )
         self._approve(plan.cost_micros)
         with run.timed("buy"), self._display.track("Buying", len(plan.to_buy)) as advance:
-            purchase = teacher.buy(plan.to_buy, lambda progress: advance(progress.done, progress.words))
+            purchase = teacher.buy(
+                plan.to_buy, lambda progress: advance(progress.done, progress.described(cached=plan.cached))
+            )
+        if plan.budget_left and plan.images and not plan.unaffordable:
+            self._display.note(
+                f"{plan.budget_left} queries of the budget stay unspent; --views would use them."
+            )
         refused = [Skipped(Path(query.name), reason) for query, reason in purchase.refused.items()]
         mention(refused, sources.folder.root, self._display, listed_in=run.purchase)
         spending = teacher.spending

@@ -1,6 +1,6 @@
 """What commands print for people, on standard output."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,9 @@ from client.display import printable
 from client.run_folder import RunFolder
 from shared.billing import AccountStatus, UsageReport
 from shared.embeddings import ModelCard
+
+# Classes of which a plan shows each.
+_CLASSES_SHOWN = 30
 
 
 def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]], *, words: int = 1) -> None:
@@ -71,14 +74,30 @@ def print_plan(plan: Mapping[str, Any]) -> None:
     )
     if purchase["unaffordable"]:
         print(f"{purchase['unaffordable']} are beyond the budget and would go without.")
-    by_domain = purchase["to_buy_by_domain_and_class"]
-    if by_domain:
-        rows = [(d, sum(c.values()), len(c), min(c.values()), max(c.values())) for d, c in by_domain.items()]
-        print_table(("domain", "images to buy", "classes", "fewest of a class", "most"), rows)
-    _print_outlook(plan["outlook"])
+    elif purchase["budget_left"] and purchase["images"]:
+        print(f"{purchase['budget_left']} queries of the budget would stay unspent; --views would use them.")
+    _print_strata(purchase["to_buy_by_domain_and_class"], plan["classes"])
+    _print_outlook(plan["outlook"], buys=purchase["to_buy"] > 0)
 
 
-def _print_outlook(outlook: Mapping[str, Any]) -> None:
+def _print_strata(by_domain: Mapping[str, Mapping[str, int]], classes: Sequence[str]) -> None:
+    """Images to buy by domain and class: every number where they fit on a screen, or else the extremes."""
+    if not by_domain:
+        return
+    if len(classes) <= _CLASSES_SHOWN:
+        rows: list[list[object]] = [[name, *(c.get(name, 0) for c in by_domain.values())] for name in classes]
+        rows.append(["all", *(sum(c.values()) for c in by_domain.values())])
+        print_table(("images to buy", *by_domain), rows)
+        return
+    extremes = [
+        (domain, sum(counts.values()), len(counts), min(counts.values()), max(counts.values()))
+        for domain, counts in by_domain.items()
+    ]
+    print_table(("domain", "images to buy", "classes", "fewest of a class", "most"), extremes)
+    print("--json shows the number of each class.")
+
+
+def _print_outlook(outlook: Mapping[str, Any], *, buys: bool) -> None:
     quote = outlook["quote"]
     if not outlook["prices_known"]:
         print("This vendor states no prices, so what it will charge is not known here.")
@@ -86,11 +105,15 @@ def _print_outlook(outlook: Mapping[str, Any]) -> None:
         print("Without a key, that is the vendor's standard price.")
     elif not quote["fits_money"]:
         print("The account's spend limit or credit does not suffice: buying will stop there.")
-    if quote is not None and quote["quota_left"] is not None:
+    if quote is not None and quote["quota_left"] is None:
+        print("The vendor sets this account no quota.")
+    elif quote is not None:
         verdict = "enough" if quote["fits_quota"] else "not enough: buying will stop there"
         print(f"The vendor's quota leaves {quote['quota_left']} queries: {verdict}.")
     if outlook["seconds"] is not None:
         print(f"At the rate of the last purchase it takes {outlook['seconds']:.0f} s.")
+    elif buys:
+        print("How long it takes is not known before the first purchase.")
 
 
 def print_holdings(path: Path, size: int, holdings: Iterable[Holding], paid: Spending) -> None:

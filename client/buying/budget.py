@@ -81,6 +81,7 @@ class Plan:
         to_buy: the rest in the order of purchase, as far as the budget reaches.
         unaffordable: queries that the budget does not reach.
         cost_micros: the price of `to_buy`, in millionths of the vendor's currency unit.
+        budget_left: queries that the budget would still allow afterwards; `None` for no limit.
         by_stratum: how many image queries of each (domain, class) are in `to_buy`.
     """
 
@@ -92,6 +93,7 @@ class Plan:
     to_buy: tuple[Query, ...]
     unaffordable: int
     cost_micros: int
+    budget_left: int | None
     by_stratum: dict[Stratum, int]
 
     def to_json(self) -> dict[str, Any]:
@@ -108,6 +110,7 @@ class Plan:
             "to_buy": len(self.to_buy),
             "unaffordable": self.unaffordable,
             "cost_micros": self.cost_micros,
+            "budget_left": self.budget_left,
             "to_buy_by_domain_and_class": by_domain,
         }
 
@@ -151,6 +154,7 @@ def plan_purchase(
         for image, others, stratum in zip(images, further, strata, strict=True)
         for query in (image, *others)
     }
+    left = None if budget.queries is None else max(0, budget.queries - budget.spent.queries - len(to_buy))
     number_of_views = sum(map(len, views))
     return Plan(
         prompts=len(prompts),
@@ -161,6 +165,7 @@ def plan_purchase(
         to_buy=tuple(to_buy),
         unaffordable=len(wanted) - len(to_buy),
         cost_micros=price(to_buy, prices).cost_micros,
+        budget_left=left,
         by_stratum=dict(Counter(stratum_of[query] for query in to_buy if query.kind == "image")),
     )
 

@@ -53,11 +53,10 @@ class Progress:
         """Queries that are settled, one way or the other."""
         return self.bought + self.refused
 
-    @property
-    def words(self) -> str:
-        """The money, and what was refused, for a progress bar."""
-        refused = f", {self.refused} refused" if self.refused else ""
-        return f"{self.cost_micros} micros{refused}"
+    def described(self, *, cached: int) -> str:
+        """The money, and what the cache had and the vendor refused, for a progress bar."""
+        others = {"cached": cached, "refused": self.refused}
+        return ", ".join([f"{self.cost_micros} micros", *(f"{n} {name}" for name, n in others.items() if n)])
 
 
 @dataclass

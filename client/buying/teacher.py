@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,14 @@ class Outlook:
     quote: Quote | None
     prices_known: bool
     seconds: float | None
+
+
+class Offer(NamedTuple):
+    """Of some queries: how many the cache has, how many would be bought, and for how many micros."""
+
+    cached: int
+    to_buy: int
+    cost_micros: int
 
 
 class Teacher:
@@ -105,12 +114,12 @@ class Teacher:
             views=views,
         )
 
-    def quote(self, queries: Sequence[Query]) -> tuple[int, int]:
-        """How many queries the cache lacks and the budget reaches, and their price in micros."""
+    def quote(self, queries: Sequence[Query]) -> Offer:
+        """What the cache has of these, and what of the others the budget reaches."""
         known = self._cache.known(self.model.fingerprint, queries)
         missing = [query for query in dict.fromkeys(queries) if query not in known]
         spending = price(affordable(missing, self.budget, self.model.prices), self.model.prices)
-        return spending.queries, spending.cost_micros
+        return Offer(len(known), spending.queries, spending.cost_micros)
 
     def outlook(self, queries: Sequence[Query]) -> Outlook:
         """What the vendor asks for these, whether it would sell them now, and how long they would take."""

@@ -35,6 +35,20 @@ def test_lines_say_how_fast_and_how_long(monkeypatch: pytest.MonkeyPatch) -> Non
     ]
 
 
+def test_what_was_done_is_said_where_it_stops_early() -> None:
+    out = StringIO()
+    display = Display(Console(file=out, force_terminal=False, width=160, highlight=False))
+
+    def stop() -> None:
+        with display.track("Buying", 100) as advance:
+            advance(25, "500 micros")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stop()
+    assert out.getvalue().startswith("Buying: 25/100, 500 micros in ")
+
+
 def test_a_bar_shows_the_same() -> None:
     shown = _watch(terminal=True)
     assert "100/100" in shown

@@ -32,7 +32,12 @@ def _table(client: Command) -> dict[str, Any]:
 def test_a_comparison_from_quote_to_table(client: Command, vendor_process: VendorProcess) -> None:
     arguments = ("compare", *SMALL, "--seeds", "1", "--methods")
     quote = json.loads(client(*arguments, "linear-probe,text-only,zero-shot", "--dry-run", "--json").stdout)
-    assert quote == {"runs": 9, "to_buy": EVERYTHING, "cost_micros": 20 * 3 + 100 * (EVERYTHING - 3)}
+    assert quote == {
+        "runs": 9,
+        "cached": 0,
+        "to_buy": EVERYTHING,
+        "cost_micros": 20 * 3 + 100 * (EVERYTHING - 3),
+    }
     assert not (client.folder / "table").exists()
 
     client(*arguments, "linear-probe,text-only")

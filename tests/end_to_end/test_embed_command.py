@@ -52,11 +52,14 @@ def test_a_budget_that_ends_writes_nothing_and_goes_on_with_a_larger_one(
 ) -> None:
     command = ["embed", *_texts(10), "--out", "out.jsonl", "--budget"]
     stopped = client(*command, "4", code=3)
+    assert "Buying: 4/4, 80 micros in" in stopped.stderr
     assert "The budget of 4 queries" in stopped.stderr
     assert not (client.folder / "out.jsonl").exists()
     assert client(*command, "4", code=3).stdout == ""
     assert vendor_process.charges(client.api_key).queries == 4
-    assert "6 bought" in client(*command, "10").stderr
+    goes_on = client(*command, "10").stderr
+    assert "Buying: 6/6, 120 micros, 4 cached in" in goes_on
+    assert "6 bought" in goes_on
     assert len((client.folder / "out.jsonl").read_text().splitlines()) == 10
     assert vendor_process.charges(client.api_key).queries == 10
 
@@ -85,6 +88,7 @@ def test_ctrl_c_ends_soon_and_the_same_command_goes_on(
     _, said = process.communicate(timeout=10)
     assert process.returncode == 130, said
     assert "the same command goes on from here" in " ".join(said.split())
+    assert "Buying: " in said
     assert "Traceback" not in said
     assert vendor_process.charges(client.api_key).queries < 900
     client(*command)
@@ -208,7 +212,8 @@ def test_a_plan_says_what_the_quota_leaves_and_how_long_it_takes(
         )
     shown = " ".join(client(*command).stdout.split())
     assert "quota leaves 6 queries: not enough" in shown
-    assert "fewest of a class" in shown
+    assert "│ images to buy │ dark │ light │" in shown.replace("┃", "│")
+    assert "│ all " in shown
     assert f"it takes {plan['purchase']['to_buy'] / 3:.0f} s" in shown
     capped = json.loads(client(*command, "--json", "--max-spend", "360", "--select", "random").stdout)
     assert (capped["purchase"]["to_buy"], capped["purchase"]["cost_micros"]) == (6, 360)
@@ -218,4 +223,7 @@ def test_a_plan_says_what_the_quota_leaves_and_how_long_it_takes(
     client.api_key = "tk_wrong"
     assert "TUITION_API_KEY" in client(*command, code=1).stderr
     client.api_key = vendor_process.create_key(credit_micros=99)
-    assert "credit does not suffice" in client(*command).stdout
+    shown = " ".join(client(*command, "--budget", "999").stdout.split())
+    assert "credit does not suffice" in shown
+    assert "no quota" in shown
+    assert f"{999 - plan['purchase']['to_buy']} queries of the budget would stay unspent" in shown
