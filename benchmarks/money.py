@@ -157,9 +157,9 @@ def _serve(database_url: str, port: int, billing: bool) -> None:
     import torch
 
     import vendor_service.app
+    from vendor_service import server
     from vendor_service.encoder.batcher import Vectors
     from vendor_service.encoder.clip import ClipModel
-    from vendor_service.server import serve
     from vendor_service.settings import Settings
 
     def encode_at_once(_: ClipModel, texts: Sequence[str]) -> Vectors:
@@ -172,7 +172,8 @@ def _serve(database_url: str, port: int, billing: bool) -> None:
     for target, name, replacement in patches:
         setattr(target, name, replacement)
     settings = Settings(database_url=database_url, port=port)
-    serve(vendor_service.app.create_app(settings), settings.host, port, lambda _url: None)
+    application = vendor_service.app.create_app(settings)
+    server.serve(application, server.bind(settings.host, port), lambda: None)
 
 
 def _wait(port: int) -> None:

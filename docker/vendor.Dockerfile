@@ -1,28 +1,49 @@
-# The vendor: `docker compose up` serves the bundled model, its books in the volume at /data.
+# The vendor: `docker compose up vendor` serves the bundled model, its books in the volume at /data.
+# For an NVIDIA GPU:  docker build --file docker/vendor.Dockerfile --build-arg TORCH_INDEX=https://pypi.org/simple .
 ARG PYTHON_VERSION=3.11
 
-FROM python:${PYTHON_VERSION}-slim AS build
-RUN python -m venv /opt/tuition
-ENV PATH=/opt/tuition/bin:$PATH
+FROM python:${PYTHON_VERSION}-slim AS packages
+# PyTorch for any CPU; PyPI's, for CUDA, brings gigabytes of NVIDIA's libraries with it.
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+ENV PATH=/opt/tuition/bin:$PATH \
+    PIP_CONSTRAINT=/source/constraints.txt \
+    PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PIP_NO_CACHE_DIR=1
 WORKDIR /source
-# What it depends on comes first, in a layer that a change of code leaves alone.
-COPY pyproject.toml README.md LICENSE ./
-RUN pip install --no-cache-dir '.[vendor,postgres]'
+COPY docker/constraints.txt ./
+# The constraints pin everything, which hadolint does not see.
+# hadolint ignore=DL3013
+RUN python -m venv /opt/tuition \
+    && pip install --no-deps --index-url "${TORCH_INDEX}" torch torchvision
+# Only what is depended on, so that a change of the program leaves these layers alone.
+COPY pyproject.toml ./
+# hadolint ignore=DL3013
+RUN touch README.md LICENSE \
+    && pip install '.[vendor,postgres,tracing]' \
+    && pip uninstall --yes tuition
+
+FROM packages AS program
+COPY README.md LICENSE ./
 COPY shared shared
 COPY vendor_service vendor_service
-RUN pip install --no-cache-dir --no-deps --force-reinstall . && rm /opt/tuition/bin/client
+RUN pip install --no-deps --root /staged . && rm /staged/opt/tuition/bin/client
 
 FROM python:${PYTHON_VERSION}-slim
-RUN useradd --uid 1000 tuition && install --directory --owner tuition /data
-COPY --from=build /opt/tuition /opt/tuition
-# Downloaded model weights stay in the volume too.
+LABEL org.opencontainers.image.title="Tuition vendor" \
+      org.opencontainers.image.description="CLIP embeddings by the query, charged exactly once" \
+      org.opencontainers.image.licenses="Apache-2.0"
+RUN useradd --uid 1000 --home-dir /data --no-create-home tuition \
+    && install --directory --owner tuition --mode 700 /data
+COPY --from=packages /opt/tuition /opt/tuition
+COPY --from=program /staged/opt/tuition /opt/tuition
+# Downloaded weights stay in the volume too, and so do the books: SQLite's file is made in the working directory.
 ENV PATH=/opt/tuition/bin:$PATH \
     PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
     XDG_CACHE_HOME=/data/cache \
     VENDOR_HOST=0.0.0.0 \
-    VENDOR_PORT=8000 \
-    VENDOR_DATABASE_URL=sqlite:////data/vendor.db
-USER tuition
+    VENDOR_PORT=8000
+USER 1000
 WORKDIR /data
 VOLUME /data
 EXPOSE 8000

@@ -10,14 +10,17 @@ from fastapi import FastAPI
 
 from shared.embeddings import Limits
 from shared.errors import ErrorBody
+from vendor_service.account_metrics import AccountMetrics
 from vendor_service.accounts.auth import Authentication
 from vendor_service.accounts.keys import Scope
 from vendor_service.accounts.router import keys_router
+from vendor_service.audit import Audit
 from vendor_service.billing import prices
 from vendor_service.billing.admission import Admission
 from vendor_service.billing.router import billing_router
 from vendor_service.clock import Clock, system_clock
 from vendor_service.database import schema
+from vendor_service.database.presence import Presence
 from vendor_service.database.session import Database
 from vendor_service.embed.catalogue import catalogue_router
 from vendor_service.embed.openai import openai_router
@@ -32,14 +35,17 @@ from vendor_service.metrics import Metrics, metrics_router
 from vendor_service.observability import RequestScope
 from vendor_service.settings import Settings
 from vendor_service.upkeep import Upkeep
+from vendor_service.worker_metrics import Worker, WorkerMetrics
 
 # A process that was killed leaves holds; they are released this long after it last told that it lives.
 _HOLD_SECONDS = 20
 _UPKEEP_SECONDS = 5
 
 
-def create_app(settings: Settings, clock: Clock = system_clock) -> FastAPI:
+def create_app(settings: Settings, clock: Clock = system_clock, *, worker: Worker | None = None) -> FastAPI:
     """Load the model, open the books, and make an application that serves both while its lifespan runs.
+
+    `worker` says which one of several processes on one address it serves in, if there are several.
 
     Raises:
         OperatorError: the model cannot be loaded or the database cannot be used.
@@ -52,6 +58,11 @@ def create_app(settings: Settings, clock: Clock = system_clock) -> FastAPI:
     with database.write() as session:
         prices.publish(session, model.id, settings.image_price_micros, settings.text_price_micros, clock())
     metrics = Metrics()
+    shared_metrics = None if worker is None else WorkerMetrics(worker, metrics.registry)
+    audit = None
+    if worker is None or worker.is_first:  # what all workers would tell and do alike
+        metrics.registry.register(AccountMetrics(database, clock))
+        audit = Audit(database, metrics, settings.verify_every_hours)
     engine = Engine(
         model,
         ImageLimits(settings.max_image_bytes, settings.max_image_pixels),
@@ -70,13 +81,16 @@ def create_app(settings: Settings, clock: Clock = system_clock) -> FastAPI:
         description="CLIP embeddings by the query.",
         version=version("tuition"),
         redoc_url=None,
-        lifespan=partial(_lifespan, engine, admission, upkeep, database),
+        lifespan=partial(_lifespan, engine, admission, upkeep, database, shared_metrics, audit),
         responses={"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}},
     )
     app.state.model = model
     app.add_middleware(RequestScope, on_crash=internal_error, metrics=metrics)
     add_error_handlers(app)
     _add_routes(app, settings, engine, admission, metrics, authentication, database, clock)
+    token = settings.metrics_token
+    render = metrics.render if shared_metrics is None else shared_metrics.render
+    app.include_router(metrics_router(render, None if token is None else token.get_secret_value()))
     _show(engine, metrics)
     return app
 
@@ -111,8 +125,6 @@ def _add_routes(
     app.include_router(billing_router(database, clock, authentication, engine.model.id))
     app.include_router(keys_router(database, clock, authentication))
     app.include_router(health_router(engine, database))
-    token = settings.metrics_token
-    app.include_router(metrics_router(metrics, None if token is None else token.get_secret_value()))
 
 
 def _show(engine: Engine, metrics: Metrics) -> None:
@@ -127,16 +139,31 @@ def _show(engine: Engine, metrics: Metrics) -> None:
 
 @asynccontextmanager
 async def _lifespan(
-    engine: Engine, admission: Admission, upkeep: Upkeep, database: Database, _app: FastAPI
+    engine: Engine,
+    admission: Admission,
+    upkeep: Upkeep,
+    database: Database,
+    shared_metrics: WorkerMetrics | None,
+    audit: Audit | None,
+    _app: FastAPI,
 ) -> AsyncIterator[None]:
-    if database.embedded:
-        # An embedded database has one server at a time: whatever is held belongs to one that is gone.
-        await asyncio.to_thread(admission.void_abandoned)
+    presence = Presence(database)
+    # Where no other server lives on an embedded database, whatever is held belongs to one that is gone.
+    await asyncio.to_thread(presence.enter, admission.void_abandoned)
     engine.start()
-    repeating = asyncio.create_task(upkeep.repeat(_UPKEEP_SECONDS))
+    if shared_metrics is not None:
+        shared_metrics.start()
+    beside = [asyncio.create_task(upkeep.repeat(_UPKEEP_SECONDS))]
+    if audit is not None:
+        beside.append(asyncio.create_task(audit.repeat()))
     yield
-    repeating.cancel()
+    for each in beside:
+        each.cancel()
+    await asyncio.gather(*beside, return_exceptions=True)
     await asyncio.to_thread(engine.close)
     await asyncio.to_thread(upkeep.once)
     await asyncio.to_thread(admission.close)
+    if shared_metrics is not None:
+        shared_metrics.close()
+    presence.leave()
     database.close()

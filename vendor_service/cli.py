@@ -2,7 +2,6 @@
 
 import logging
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -43,6 +42,9 @@ def main() -> None:
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")] = None,
     port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one. [default: 8000]")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that serve, each with the model. [default: 1]")
+    ] = None,
     model: Annotated[
         str | None, typer.Option(help="icon-clip, an open_clip name, or local-dir:PATH. [default: icon-clip]")
     ] = None,
@@ -60,6 +62,12 @@ def serve(
     billing_log: Annotated[
         Path | None, typer.Option(help="File for a line of JSON for each charge and refusal. [default: none]")
     ] = None,
+    first_key_to: Annotated[
+        Path | None,
+        typer.Option(
+            help="At the first start, open an account and write its key to this file. [default: none]"
+        ),
+    ] = None,
     log_format: Annotated[
         LogFormat | None, typer.Option(help="How to log to standard error. [default: text]")
     ] = None,
@@ -71,6 +79,7 @@ def serve(
     settings = Settings.read(
         host=host,
         port=port,
+        workers=workers,
         model=model,
         pretrained=pretrained,
         device=device,
@@ -78,25 +87,19 @@ def serve(
         database_url=database_url,
         migrate=migrate,
         billing_log=billing_log,
+        first_key_to=first_key_to,
         log_format=log_format,
     )
     # The model's libraries take seconds to import, which no other command should wait for.
-    from vendor_service.app import create_app
-    from vendor_service.observability import configure_logging, open_billing_log
-    from vendor_service.server import serve as run
+    from vendor_service.observability import configure_logging
+    from vendor_service.start import start
+
+    def announce(url: str, facts: str) -> None:
+        print(f"Tuition vendor ready on {url} ({facts})", flush=True)
 
     configure_logging(as_json=settings.log_format == "json")
     _tell(settings)
-    application = create_app(settings)
-    served = application.state.model
-
-    def announce(url: str) -> None:
-        facts = f"model {served.id}, device {served.device}, dtype {served.dtype}"
-        print(f"Tuition vendor ready on {url} ({facts})", flush=True)
-
-    log = nullcontext() if settings.billing_log is None else open_billing_log(settings.billing_log)
-    with log:
-        interrupted = run(application, settings.host, settings.port, announce)
+    interrupted = start(settings, announce)
     raise typer.Exit(130 if interrupted else 0)
 
 

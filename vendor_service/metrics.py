@@ -37,7 +37,7 @@ class Metrics:
         self._request_seconds = self._histogram(
             "request_seconds", "From the head of a request to the end of its answer.", _SECONDS, "route"
         )
-        self.in_flight = self._gauge("requests_in_flight", "Requests that are being answered.")
+        self.in_flight = self.gauge("requests_in_flight", "Requests that are being answered.")
         self._refusals = self._counter("refusals", "Requests refused, by error code.", "code")
         self._refused_inputs = self._counter(
             "refused_inputs", "Inputs that could not be served, by error code.", "code"
@@ -58,6 +58,10 @@ class Metrics:
         self._model_seconds = self._histogram(
             "model_seconds", "One forward pass of one batch.", _SECONDS, "kind"
         )
+
+    def render(self) -> bytes:
+        """All series, in Prometheus's text format."""
+        return generate_latest(self.registry)
 
     def answered(self, method: str, route: str, status: int, seconds: float, code: str | None) -> None:
         """A request is over; `code` is the error's, if it was refused."""
@@ -96,23 +100,27 @@ class Metrics:
 
     def show_model(self, **facts: str) -> None:
         """Tell which model is served, as labels of a series that is always 1."""
-        self._gauge("model_info", "Which model is served.", *facts).labels(**facts).set(1)
+        self.gauge("model_info", "Which model is served.", *facts).labels(**facts).set(1)
 
     def show(self, name: str, text: str, read: Callable[[], float], **labels: str) -> None:
         """Add a gauge that is read whenever it is asked for."""
-        gauge = self._gauge(name, text, *labels)
+        gauge = self.gauge(name, text, *labels)
         (gauge.labels(**labels) if labels else gauge).set_function(read)
+
+    def gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        """Add a gauge, for who has something of his own to tell."""
+        return Gauge(f"tuition_{name}", text, labels, registry=self.registry)
 
     def show_queue(self, read: Callable[[Kind], int]) -> None:
         """Tell how many queries of each kind wait for the model."""
-        gauge = self._gauge("queue_inputs", "Queries that wait for the model.", "kind")
+        gauge = self.gauge("queue_inputs", "Queries that wait for the model.", "kind")
         kinds: tuple[Kind, ...] = ("image", "text")
         for kind in kinds:
             gauge.labels(kind).set_function(partial(read, kind))
 
     def show_gpu_memory(self, device: torch.device) -> None:
         """Tell how much of a CUDA device's memory this process holds, and how much there is."""
-        gauge = self._gauge("gpu_memory_bytes", "Memory of the device.", "device", "state")
+        gauge = self.gauge("gpu_memory_bytes", "Memory of the device.", "device", "state")
         total = torch.cuda.get_device_properties(device).total_memory
         gauge.labels(str(device), "allocated").set_function(lambda: torch.cuda.memory_allocated(device))
         gauge.labels(str(device), "reserved").set_function(lambda: torch.cuda.memory_reserved(device))
@@ -121,15 +129,12 @@ class Metrics:
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"tuition_{name}", text, labels, registry=self.registry)
 
-    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
-        return Gauge(f"tuition_{name}", text, labels, registry=self.registry)
-
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
         return Histogram(f"tuition_{name}", text, labels, buckets=buckets, registry=self.registry)
 
 
-def metrics_router(metrics: Metrics, token: str | None) -> APIRouter:
-    """`GET /metrics`, for who sends the `token`, or for anybody where there is none."""
+def metrics_router(render: Callable[[], bytes], token: str | None) -> APIRouter:
+    """`GET /metrics`, what `render` gives, for who sends the `token`, or for anybody where there is none."""
     router = APIRouter(tags=["health"])
 
     @router.get("/metrics", response_class=Response)
@@ -139,6 +144,6 @@ def metrics_router(metrics: Metrics, token: str | None) -> APIRouter:
         if token is not None and not hmac.compare_digest(sent.encode(), token.encode()):
             message = "send the token of this vendor's metrics as: Authorization: Bearer ..."
             raise Refusal(ErrorCode.INVALID_API_KEY, message)
-        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(render(), media_type=CONTENT_TYPE_LATEST)
 
     return router

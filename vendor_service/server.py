@@ -29,30 +29,45 @@ class _Server(uvicorn.Server):
         self._on_ready()
 
 
-def serve(app: FastAPI, host: str, port: int, on_ready: Callable[[str], None]) -> bool:
-    """Serve until SIGTERM or SIGINT, then finish what is in flight; whether it was SIGINT.
-
-    `on_ready` is given the URL once connections are accepted; port 0 takes a free one.
+def bind(host: str, port: int) -> socket.socket:
+    """Take an address, a free port for 0. Connections are refused until `serve` listens.
 
     Raises:
-        OperatorError: the address cannot be used, or the application does not start.
+        OperatorError: the address cannot be used.
     """
+    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.create_server((host, port), family=family, backlog=2048)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))
     except OSError as error:
+        bound.close()
         raise OperatorError(
             f"cannot listen on {host}:{port}: {error.strerror}; choose another --port"
         ) from error
+    return bound
+
+
+def url_of(bound: socket.socket) -> str:
+    """The URL of what is served there."""
+    host, port = bound.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def serve(app: FastAPI, bound: socket.socket, on_ready: Callable[[], None]) -> bool:
+    """Serve until SIGTERM or SIGINT, then finish what is in flight; whether it was SIGINT.
+
+    `on_ready` is called once connections are accepted.
+
+    Raises:
+        OperatorError: the application does not start.
+    """
     sys.setswitchinterval(_SWITCH_SECONDS)
-    name = f"[{host}]" if ":" in host else host
-    url = f"http://{name}:{listener.getsockname()[1]}"
     config = uvicorn.Config(
         app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=_DRAIN_SECONDS
     )
-    with listener, _noted_signals() as received:
+    with bound, _noted_signals() as received:
         try:
-            _Server(config, lambda: on_ready(url)).run([listener])
+            _Server(config, on_ready).run([bound])
         except SystemExit as error:
             raise OperatorError("the server did not start; its log says why") from error
     return signal.SIGINT in received

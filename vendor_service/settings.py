@@ -40,6 +40,7 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 8000
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
     model: str = "icon-clip"
     pretrained: str | None = None
     device: str = "auto"
@@ -48,6 +49,7 @@ class Settings(BaseSettings):
     migrate: bool = False
     log_format: LogFormat = "text"
     billing_log: Path | None = None
+    first_key_to: Path | None = None
     metrics_token: SecretStr | None = None
 
     image_price_micros: Annotated[int | None, Field(ge=0, le=10**12)] = None
@@ -60,6 +62,7 @@ class Settings(BaseSettings):
     max_text_characters: Annotated[int, Field(ge=1)] = 10_000
     max_queued_inputs: Annotated[int, Field(ge=1)] = 4096
     request_timeout_seconds: Annotated[int, Field(ge=1)] = 120
+    verify_every_hours: Annotated[int, Field(ge=0, le=24 * 366)] = 24
 
     @classmethod
     def read(cls, **options: Any) -> Self:  # noqa: ANN401 - each setting has a type of its own

@@ -1,0 +1,53 @@
+"""The first start of a vendor: a first account and its key, or word of how to make them."""
+
+import logging
+import os
+from pathlib import Path
+
+from sqlalchemy import select
+
+from vendor_service.accounts.accounts import Terms, open_account
+from vendor_service.accounts.keys import KeyTerms, issue_key
+from vendor_service.clock import Clock
+from vendor_service.database.session import Database, take_turns
+from vendor_service.database.tables import Account
+from vendor_service.errors import OperatorError
+
+_NAME = "first"
+
+_log = logging.getLogger(__name__)
+
+
+def welcome(database: Database, key_to: Path | None, clock: Clock) -> None:
+    """Where nobody has an account yet: open one and write a key of it to a file, or log how to do it.
+
+    The file is for its owner alone; the key stands nowhere else.
+
+    Raises:
+        OperatorError: the file cannot be written; there is no account then.
+    """
+    with database.write() as session:
+        take_turns(session.connection(), "first key")
+        if session.scalar(select(Account.id).limit(1)) is not None:
+            return
+        if key_to is None:
+            _log.warning(
+                "nobody can buy yet; open an account and issue it a key with: "
+                "vendor accounts create NAME, then: vendor keys create NAME"
+            )
+            return
+        key = issue_key(session, open_account(session, _NAME, Terms(), clock), KeyTerms(), clock)
+        # Before the commit: a key that nobody can read would be an account that nobody asked for.
+        _write(key_to, key.api_key)
+    _log.info("opened the account %r; its key is in %s", _NAME, key_to)
+
+
+def _write(path: Path, api_key: str) -> None:
+    try:
+        # Not through a link that somebody else has laid.
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        with open(descriptor, "w", encoding="ascii") as file:  # noqa: PTH123 - a descriptor, not a path
+            os.fchmod(descriptor, 0o600)
+            file.write(f"{api_key}\n")
+    except OSError as error:
+        raise OperatorError(f"VENDOR_FIRST_KEY_TO: the key cannot be written: {error}") from error

@@ -1,0 +1,91 @@
+"""One `/metrics` for several workers: whichever is asked gathers what all of them counted."""
+
+import logging
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Client, Listener
+from pathlib import Path
+from typing import cast
+
+from prometheus_client import CollectorRegistry, Metric, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+_PATIENCE_SECONDS = 2.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Worker:
+    """Which of the workers this process is: `number` of `workers`, who meet in `folder`."""
+
+    number: int
+    workers: int
+    folder: Path
+
+    @property
+    def is_first(self) -> bool:
+        """Whether it does what one of them does for all."""
+        return self.number == 0
+
+    def socket(self, number: int) -> str:
+        """Where that worker tells its siblings what it counted."""
+        return str(self.folder / f"{number}.sock")
+
+
+class WorkerMetrics:
+    """Tells this worker's series to its siblings, and all of theirs, labelled `worker`, to Prometheus."""
+
+    def __init__(self, worker: Worker, registry: CollectorRegistry) -> None:
+        self._worker = worker
+        self._registry = registry
+        self._listener: Listener | None = None
+        self._closed = threading.Event()
+
+    def start(self) -> None:
+        """Answer siblings from now on."""
+        path = self._worker.socket(self._worker.number)
+        Path(path).unlink(missing_ok=True)  # of a predecessor that was killed
+        self._listener = Listener(path, family="AF_UNIX", backlog=self._worker.workers)
+        threading.Thread(target=self._answer, args=(self._listener,), name="metrics", daemon=True).start()
+
+    def close(self) -> None:
+        """Answer nobody any more."""
+        self._closed.set()
+        if self._listener is not None:
+            self._listener.close()
+
+    def render(self) -> bytes:
+        """Prometheus's text format; a sibling that does not answer soon is left out."""
+        return generate_latest(cast(CollectorRegistry, self))
+
+    def collect(self) -> Iterator[Metric]:
+        """Every family of series, over all workers."""
+        families: dict[str, Metric] = {}
+        for number in range(self._worker.workers):
+            for family in text_string_to_metric_families(self._told_by(number)):
+                merged = families.setdefault(
+                    family.name, Metric(family.name, family.documentation, family.type)
+                )
+                for sample in family.samples:
+                    merged.add_sample(sample.name, {**sample.labels, "worker": str(number)}, sample.value)
+        yield from families.values()
+
+    def _told_by(self, number: int) -> str:
+        if number == self._worker.number:
+            return generate_latest(self._registry).decode()
+        try:
+            with Client(self._worker.socket(number), family="AF_UNIX") as sibling:
+                return sibling.recv_bytes().decode() if sibling.poll(_PATIENCE_SECONDS) else ""
+        except (OSError, EOFError) as error:
+            _log.warning("worker %d does not tell its metrics: %r", number, error)
+            return ""
+
+    def _answer(self, listener: Listener) -> None:
+        while not self._closed.is_set():
+            try:
+                with listener.accept() as sibling:
+                    sibling.send_bytes(generate_latest(self._registry))
+            except OSError:  # a sibling that hung up, or the end
+                self._closed.wait(0.1)
