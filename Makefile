@@ -55,7 +55,7 @@ bench-buying: $(READY)  ## the client beside a saturating load on one vendor (ab
 bench-money: $(READY)  ## what charging costs, the table of docs/results.md (five minutes)
 	@$(BIN)/python -m benchmarks.money
 
-bench-training: $(READY)  ## speed of align and distill (about eight minutes)
+bench-training: $(READY)  ## speed of align and distill (about five minutes)
 	@$(BIN)/python -m benchmarks.training
 
 format: $(READY)  ## rewrite the code in the house format

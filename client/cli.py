@@ -1,7 +1,7 @@
 """`client`: plan, distill, embed, models, methods, usage, and what other modules add to them."""
 
 import sys
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -106,7 +106,8 @@ def distill(
     """
     from client.connection import Connection
     from client.distillation import Distillation
-    from client.run_folder import RunFolder, default_run_path
+    from client.learning.processes import launched
+    from client.run_folder import RunFolder, WatchedRun, default_run_path
     from client.tables import print_summary
 
     config = _config(
@@ -122,19 +123,27 @@ def distill(
     if dry_run:
         _show_plan(config, connection, budget, max_spend, as_json=as_json)
         return
-    place = chosen_device(device)
-    run = RunFolder(out or default_run_path(config))
-    run_id = run.begin(config)
-    teacher_or_none = (
-        connection.teacher(run_id=run_id, budget=budget, max_spend_micros=max_spend, run=run)
-        if buys
-        else nullcontext()
-    )
+    path = out or default_run_path(config)
     approve = asking(yes=yes, max_spend_micros=max_spend)
-    with teacher_or_none as teacher:
+    with ExitStack() as stack:
+        processes, place = stack.enter_context(launched(chosen_device(device)))
+        if not processes.first:
+            Distillation(
+                config, WatchedRun(path), None, Display.of_nobody(),
+                device=place, pixels=connection.pixels, processes=processes,
+            ).execute()  # fmt: skip
+            return
+        run = RunFolder(path)
+        run_id = run.begin(config)
+        teacher = None
+        if buys:
+            teacher = stack.enter_context(
+                connection.teacher(run_id=run_id, budget=budget, max_spend_micros=max_spend, run=run)
+            )
         summary = Distillation(
-            config, run, teacher, display, device=place, pixels=connection.pixels, approve=approve
-        ).execute()
+            config, run, teacher, display,
+            device=place, pixels=connection.pixels, approve=approve, processes=processes,
+        ).execute()  # fmt: skip
     if as_json:
         print_json(summary)
     else:

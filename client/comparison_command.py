@@ -99,9 +99,15 @@ def compare(
     from client.comparison import Comparison, ComparisonConfig
     from client.connection import Connection
     from client.learning.backbones import native_image_size
+    from client.learning.processes import several
     from client.results.comparison_table import as_json as to_json
     from client.results.comparison_table import as_text
 
+    if several():
+        raise UsageError(
+            "A comparison is one process. For several GPUs, start one on each, with other domains, seeds or "
+            "methods and another --out; they may share the cache."
+        )
     config = ComparisonConfig(
         data=data,
         variants=_variants(methods, recipe, steps),

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Self
 
 from rich.console import Console
 from rich.markup import escape
@@ -31,6 +32,11 @@ class Display:
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True, highlight=False)
+
+    @classmethod
+    def of_nobody(cls) -> Self:
+        """One that shows nothing."""
+        return cls(Console(quiet=True))
 
     def note(self, text: str) -> None:
         """Say one thing; text from outside cannot style or move anything."""

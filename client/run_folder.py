@@ -195,6 +195,16 @@ class RunFolder:
         return {stage: round(seconds, 2) for stage, seconds in total.items()}
 
 
+class WatchedRun(RunFolder):
+    """A run that another process writes; this one reads it and leaves it as it is."""
+
+    def write_text(self, file: Path, text: str) -> None:
+        """Leave it to the other process."""
+
+    def log(self, stage: str, **values: float | int | None) -> None:
+        """Leave it to the other process."""
+
+
 def _as_json(config: RunConfig) -> dict[str, Any]:
     """The configuration as it reads back from JSON (tuples become lists)."""
     value: dict[str, Any] = json.loads(json.dumps(asdict(config)))

@@ -14,6 +14,7 @@ from torch.nn import functional
 from client.learning.augmentation import Chance, random_views
 from client.learning.averaging import BestState, Kept, LossValley, Score, Selection
 from client.learning.methods import Loss, Method
+from client.learning.processes import ALONE, Processes
 from client.learning.recipe import Recipe
 from client.learning.student import Student
 from client.learning.training import (
@@ -175,6 +176,7 @@ def distill(
     resume: Checkpoint | None = None,
     save: Callable[[Checkpoint], None] = lambda _: None,
     on_step: Callable[[Progress], None] = lambda _: None,
+    processes: Processes = ALONE,
 ) -> Kept:
     """Train what `method` trains on augmented pixels (paper, section 4.2, "Distill"), in place.
 
@@ -183,14 +185,15 @@ def distill(
     began_with = {name: tensor.clone() for name, tensor in student.state_dict().items()}
 
     def evaluate() -> Score:
-        return score(class_scores(student, data.images, data.holdout), data.labels[data.holdout])
+        scores = processes.spread(data.holdout, lambda part: class_scores(student, data.images, part))
+        return score(scores, data.labels[data.holdout])
 
     schedule = Schedule(recipe.steps, recipe.learning_rate, recipe.evaluations, recipe.cosine, recipe.warmup)
     selection = _selection(recipe)
     train(
         student,
         student.trainable(method.trains, frozen=recipe.frozen),
-        batches_of(student, data, recipe, seed=seed),
+        batches_of(student, data, recipe, seed=seed, processes=processes),
         _loss(student, method),
         schedule,
         evaluate=evaluate,
@@ -198,6 +201,7 @@ def distill(
         resume=resume,
         save=save,
         on_step=on_step,
+        processes=processes,
     )
     if recipe.interpolation < 1:
         _interpolate(student, began_with, recipe.interpolation)
@@ -241,15 +245,22 @@ def plain_features(
     return torch.cat(parts)
 
 
-def batches_of(student: Student, data: TrainingSet, recipe: Recipe, *, seed: int) -> Callable[[int], Batch]:
-    """The distill stage's batch of each step, counted from 0: augmented pixels and targets."""
+def batches_of(
+    student: Student, data: TrainingSet, recipe: Recipe, *, seed: int, processes: Processes = ALONE
+) -> Callable[[int], Batch]:
+    """The distill stage's batch of each step, counted from 0: augmented pixels and targets.
+
+    Of several processes, each is given its share of the batch, with the views that it would have in one.
+    """
     device = _device(student)
     draw = DomainBatches(data.domains[data.train], per_domain=recipe.images_per_domain, seed=seed)
     positions = torch.tensor(data.train)
 
     def batch_at(step: int) -> Batch:
         rows = positions[draw(step)]
-        pixels = _augmented(student, data.images, rows.tolist(), recipe, seed=(seed + 3, step))
+        share = processes.share(len(rows))
+        pixels = _augmented(student, data.images, rows.tolist(), recipe, seed=(seed + 3, step), share=share)
+        rows = rows[share]
         targets = data.targets[rows].to(device)
         if data.teacher is not None:
             targets = targets + recipe.image_weight * _answers(data.teacher, pixels)
@@ -272,13 +283,22 @@ def _as_they_are(student: Student, images: Images, positions: Sequence[int]) -> 
 
 
 def _augmented(
-    student: Student, images: Images, positions: Sequence[int], recipe: Recipe, *, seed: tuple[int, ...]
+    student: Student,
+    images: Images,
+    positions: Sequence[int],
+    recipe: Recipe,
+    *,
+    seed: tuple[int, ...],
+    share: slice = slice(None),
 ) -> Tensor:
-    """A random view of each image, shape (n, 3, size, size), where the student is; fixed by the seed."""
+    """A random view of each image of a share, shape (n, 3, size, size), where the student is.
+
+    What is drawn for an image is fixed by the seed and its place among the positions.
+    """
     size = student.preprocessing.image_size
-    pixels, aspects = images.load(positions, round(size * _CROPPED_FROM))
+    pixels, aspects = images.load(positions[share], round(size * _CROPPED_FROM))
     generator = torch.Generator().manual_seed(reduce(step_seed, seed))
-    chance = Chance.draw(len(positions), generator)
+    chance = Chance.draw(len(positions), generator).of(share)
     return random_views(
         torch.from_numpy(pixels).to(_device(student)),
         torch.from_numpy(aspects),

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from client.learning.averaging import Score, Selection
 from client.learning.methods import Loss
+from client.learning.processes import ALONE, Processes
 from client.learning.student import Student
 
 Batch = tuple[Tensor, Tensor]
@@ -94,6 +95,7 @@ def train(
     resume: Checkpoint | None = None,
     save: Callable[[Checkpoint], None] = lambda _: None,
     on_step: Callable[[Progress], None] = lambda _: None,
+    processes: Processes = ALONE,
 ) -> None:
     """Train `parameters` of `module` in place.
 
@@ -107,6 +109,7 @@ def train(
         resume: what `save` was given by an earlier, interrupted call with the same arguments.
         save: called after every evaluation but the last.
         on_step: called after every step.
+        processes: those that train it together; a batch is then this process's share of it.
     """
     module.requires_grad_(False)
     trained = [parameter.requires_grad_(True) for parameter in parameters]
@@ -120,13 +123,14 @@ def train(
         if selection is not None:
             selection.restore(resume["selection"])
 
+    network = processes.joined(module)
     for step, (inputs, targets) in _ahead(batch_at, start + 1, schedule.steps):
-        module.train()
+        network.train()
         for group in optimiser.param_groups:
             group["lr"] = schedule.rate(step)
-        loss = loss_of(module(inputs), targets)
+        loss = loss_of(processes.whole(network(inputs)), processes.whole(targets))
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        processes.backward(loss)
         optimiser.step()
 
         score = None
