@@ -25,6 +25,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from shared.embeddings import Kind
 from tests.postgres import started_postgres
 from vendor_service.accounts.accounts import Terms, open_account
 from vendor_service.accounts.keys import KeyTerms, issue_key
@@ -158,20 +159,24 @@ def _serve(database_url: str, port: int, billing: bool) -> None:
 
     import vendor_service.app
     from vendor_service import server
-    from vendor_service.encoder.batcher import Vectors
-    from vendor_service.encoder.clip import ClipModel
+    from vendor_service.encoder.lanes import Vectors
+    from vendor_service.encoder.replica import Replica, Staged
     from vendor_service.settings import Settings
 
-    def encode_at_once(_: ClipModel, texts: Sequence[str]) -> Vectors:
-        return np.full((len(texts), DIMENSIONS), DIMENSIONS**-0.5, dtype=np.float32)
+    encode = Replica.encode
+
+    def encode_texts_at_once(replica: Replica, kind: Kind, staged: Staged) -> Vectors:
+        if kind == "image":
+            return encode(replica, kind, staged)
+        return np.full((staged.queries, DIMENSIONS), DIMENSIONS**-0.5, dtype=np.float32)
 
     torch.set_num_threads(1)
-    patches: list[tuple[object, str, object]] = [(ClipModel, "encode_texts", encode_at_once)]
+    patches: list[tuple[object, str, object]] = [(Replica, "encode", encode_texts_at_once)]
     if not billing:
         patches.append((vendor_service.app, "Admission", NoAdmission))
     for target, name, replacement in patches:
         setattr(target, name, replacement)
-    settings = Settings(database_url=database_url, port=port)
+    settings = Settings(database_url=database_url, port=port, text_cache_bytes=0)
     application = vendor_service.app.create_app(settings)
     server.serve(application, server.bind(settings.host, port), lambda: None)
 

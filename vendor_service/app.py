@@ -22,14 +22,16 @@ from vendor_service.clock import Clock, system_clock
 from vendor_service.database import schema
 from vendor_service.database.presence import Presence
 from vendor_service.database.session import Database
+from vendor_service.embed.capacity import Capacity
 from vendor_service.embed.catalogue import catalogue_router
 from vendor_service.embed.openai import openai_router
 from vendor_service.embed.router import embed_router
 from vendor_service.embed.service import EmbedService
-from vendor_service.encoder.clip import ClipModel, choose_device, find_model
-from vendor_service.encoder.engine import Engine
-from vendor_service.encoder.images import ImageLimits
-from vendor_service.health import health_router
+from vendor_service.encoder.clip import ClipModel, choose_devices
+from vendor_service.encoder.engine import Engine, TextLimits
+from vendor_service.encoder.images import ImageDecoder, ImageLimits
+from vendor_service.encoder.sources import find_model
+from vendor_service.health import Readiness, health_router
 from vendor_service.http_errors import add_error_handlers, internal_error
 from vendor_service.metrics import Metrics, metrics_router
 from vendor_service.observability import RequestScope
@@ -40,6 +42,8 @@ from vendor_service.worker_metrics import Worker, WorkerMetrics
 # A process that was killed leaves holds; they are released this long after it last told that it lives.
 _HOLD_SECONDS = 20
 _UPKEEP_SECONDS = 5
+# What images may take while they are decoded; one of 50 megapixels takes 400 MB.
+_DECODING_BYTES = 1 << 30
 
 
 def create_app(settings: Settings, clock: Clock = system_clock, *, worker: Worker | None = None) -> FastAPI:
@@ -51,7 +55,10 @@ def create_app(settings: Settings, clock: Clock = system_clock, *, worker: Worke
         OperatorError: the model cannot be loaded or the database cannot be used.
     """
     model = ClipModel(
-        find_model(settings.model, settings.pretrained), choose_device(settings.device), settings.dtype
+        find_model(settings.model, settings.pretrained),
+        choose_devices(settings.device),
+        settings.dtype,
+        compiled=settings.compile,
     )
     database = Database(settings.database_url)
     schema.prepare(database, migrate=settings.migrate)
@@ -63,13 +70,7 @@ def create_app(settings: Settings, clock: Clock = system_clock, *, worker: Worke
     if worker is None or worker.is_first:  # what all workers would tell and do alike
         metrics.registry.register(AccountMetrics(database, clock))
         audit = Audit(database, metrics, settings.verify_every_hours)
-    engine = Engine(
-        model,
-        ImageLimits(settings.max_image_bytes, settings.max_image_pixels),
-        metrics,
-        max_text_characters=settings.max_text_characters,
-        max_waiting=settings.max_queued_inputs,
-    )
+    engine, capacity = _make_engine(settings, model, metrics)
     admission = Admission(database, clock, _HOLD_SECONDS)
     authentication = Authentication(database, clock)
     # Twice the time that a request may take: a hold never expires under a request that is still welcome.
@@ -84,34 +85,44 @@ def create_app(settings: Settings, clock: Clock = system_clock, *, worker: Worke
         lifespan=partial(_lifespan, engine, admission, upkeep, database, shared_metrics, audit),
         responses={"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}},
     )
-    app.state.model = model
+    app.state.model, app.state.capacity = model, capacity
     app.add_middleware(RequestScope, on_crash=internal_error, metrics=metrics)
     add_error_handlers(app)
-    _add_routes(app, settings, engine, admission, metrics, authentication, database, clock)
+    _add_routes(app, settings, engine, capacity, admission, metrics, authentication, database, clock)
     token = settings.metrics_token
     render = metrics.render if shared_metrics is None else shared_metrics.render
     app.include_router(metrics_router(render, None if token is None else token.get_secret_value()))
-    _show(engine, metrics)
+    _show(engine, capacity, metrics)
     return app
+
+
+def _make_engine(settings: Settings, model: ClipModel, metrics: Metrics) -> tuple[Engine, Capacity]:
+    engine = Engine(
+        model,
+        ImageDecoder(ImageLimits(settings.max_image_bytes, settings.max_image_pixels), _DECODING_BYTES),
+        TextLimits(settings.max_text_characters, settings.text_cache_bytes),
+        metrics,
+    )
+    capacity = Capacity(
+        max_inputs=settings.max_queued_inputs,
+        max_bytes=settings.max_queued_bytes,
+        max_seconds=settings.request_timeout_seconds,
+    )
+    return engine, capacity
 
 
 def _add_routes(
     app: FastAPI,
     settings: Settings,
     engine: Engine,
+    capacity: Capacity,
     admission: Admission,
     metrics: Metrics,
     authentication: Authentication,
     database: Database,
     clock: Clock,
 ) -> None:
-    service = EmbedService(
-        engine,
-        admission,
-        metrics,
-        max_inputs=settings.max_inputs,
-        timeout_seconds=settings.request_timeout_seconds,
-    )
+    service = EmbedService(engine, admission, metrics, max_inputs=settings.max_inputs)
     limits = Limits(
         max_inputs=settings.max_inputs,
         max_request_bytes=settings.max_request_bytes,
@@ -119,22 +130,24 @@ def _add_routes(
         max_image_pixels=settings.max_image_pixels,
     )
     buyer = authentication.requiring(Scope.EMBED)
-    app.include_router(embed_router(service, limits, buyer))
-    app.include_router(openai_router(service, engine.model.dimensions, limits, buyer))
+    app.include_router(embed_router(service, capacity, limits, buyer))
+    app.include_router(openai_router(service, capacity, engine.model.dimensions, limits, buyer))
     app.include_router(catalogue_router(engine.model, limits, database, clock, authentication))
     app.include_router(billing_router(database, clock, authentication, engine.model.id))
     app.include_router(keys_router(database, clock, authentication))
-    app.include_router(health_router(engine, database))
+    app.include_router(health_router(Readiness(engine, database, capacity)))
 
 
-def _show(engine: Engine, metrics: Metrics) -> None:
-    model = engine.model
-    metrics.show_model(
-        model=model.id, fingerprint=model.fingerprint, dtype=model.dtype, device=str(model.device)
-    )
-    metrics.show_queue(engine.waiting)
-    if model.device.type == "cuda":
-        metrics.show_gpu_memory(model.device)
+def _show(engine: Engine, capacity: Capacity, metrics: Metrics) -> None:
+    model, batcher = engine.model, engine.batcher
+    devices = ",".join(map(str, model.devices))
+    metrics.show_model(model=model.id, fingerprint=model.fingerprint, dtype=model.dtype, device=devices)
+    metrics.show_queue(batcher.waiting)
+    metrics.show("in_hand_bytes", "Bytes of requests and images in memory.", lambda: capacity.bytes)
+    metrics.show("devices_alive", "Devices whose worker is alive.", lambda: batcher.living)
+    for device in set(model.devices):
+        if device.type == "cuda":
+            metrics.show_gpu_memory(device)
 
 
 @asynccontextmanager

@@ -51,9 +51,14 @@ def serve(
     pretrained: Annotated[
         str | None, typer.Option(help="Which weights of an open_clip name: tag or file.")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 ... [default: auto]")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="auto, cpu, cuda, or several: cuda:0,cuda:1 [default: auto]")
+    ] = None,
     dtype: Annotated[
         DtypeChoice | None, typer.Option(help="Arithmetic of the model. [default: auto]")
+    ] = None,
+    compile_model: Annotated[
+        bool | None, typer.Option("--compile", help="Have torch.compile make code of it: a slow start.")
     ] = None,
     database_url: DatabaseUrl = None,
     migrate: Annotated[
@@ -84,6 +89,7 @@ def serve(
         pretrained=pretrained,
         device=device,
         dtype=dtype,
+        compile=compile_model,
         database_url=database_url,
         migrate=migrate,
         billing_log=billing_log,
@@ -116,7 +122,7 @@ def models(as_json: AsJson = False) -> None:
 
     Example: vendor models | grep ViT-B-16
     """
-    from vendor_service.encoder.clip import list_models
+    from vendor_service.encoder.sources import list_models
 
     found = [{"model": name, "pretrained": tag} for name, tag in list_models()]
     if as_json:

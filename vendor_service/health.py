@@ -9,6 +9,7 @@ from sqlalchemy import text
 
 from shared.errors import ErrorCode
 from vendor_service.database.session import Database
+from vendor_service.embed.capacity import Capacity
 from vendor_service.encoder.engine import Engine
 from vendor_service.errors import Refusal
 
@@ -18,10 +19,9 @@ _CANARY_SECONDS = 10.0  # a canary costs a forward pass, so its success is belie
 _PATIENCE_SECONDS = 5.0
 
 
-def health_router(engine: Engine, database: Database) -> APIRouter:
+def health_router(readiness: "Readiness") -> APIRouter:
     """The routes; they need no key."""
     router = APIRouter(tags=["health"])
-    readiness = Readiness(engine, database)
 
     @router.get("/livez")
     async def livez() -> dict[str, str]:
@@ -38,29 +38,43 @@ def health_router(engine: Engine, database: Database) -> APIRouter:
 
 
 class Readiness:
-    """Asks the model, through its real lanes, and the database; both must answer soon."""
+    """Asks the model, through its real lanes, and the database; both must answer soon.
 
-    def __init__(self, engine: Engine, database: Database) -> None:
+    Nothing is believed of before a worker died, and while one is dead the answer is no.
+    """
+
+    def __init__(self, engine: Engine, database: Database, capacity: Capacity) -> None:
         self._engine = engine
         self._database = database
+        self._capacity = capacity
         self._encoded_at = -_CANARY_SECONDS
+        self._deaths = 0
 
     async def check(self) -> None:
         """Return if a request could be answered now.
 
         Raises:
-            Refusal: `not_ready`.
+            Refusal: `not_ready` or `shutting_down`.
         """
+        if self._capacity.closed:
+            raise Refusal(ErrorCode.SHUTTING_DOWN, "the vendor is stopping", retry_after=5)
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
-                if time.monotonic() - self._encoded_at > _CANARY_SECONDS:
-                    await self._engine.check()
-                    self._encoded_at = time.monotonic()
+                await self._ask_model()
                 await asyncio.to_thread(self._ask_database)
         except Exception as error:
             _log.warning("not ready: %r", error)
             message = "the model or the database does not answer; the vendor's log says which"
             raise Refusal(ErrorCode.NOT_READY, message, retry_after=5) from error
+
+    async def _ask_model(self) -> None:
+        batcher = self._engine.batcher
+        if batcher.dead:
+            raise RuntimeError(f"{batcher.dead} workers are dead")
+        deaths = batcher.deaths
+        if deaths != self._deaths or time.monotonic() - self._encoded_at > _CANARY_SECONDS:
+            await self._engine.check()
+            self._encoded_at, self._deaths = time.monotonic(), deaths
 
     def _ask_database(self) -> None:
         with self._database.read() as session:

@@ -55,6 +55,8 @@ class Metrics:
             "kind",
         )
         self._batch_size = self._histogram("batch_size", "Queries in one batch.", _SIZES, "kind")
+        self._deaths = self._counter("device_deaths", "Deaths of a device's worker, which was started anew.")
+        self._lookups = self._counter("text_cache", "Texts looked for among those encoded before.", "outcome")
         self._model_seconds = self._histogram(
             "model_seconds", "One forward pass of one batch.", _SECONDS, "kind"
         )
@@ -97,6 +99,15 @@ class Metrics:
         """The model answered a batch."""
         self._batch_size.labels(kind).observe(size)
         self._model_seconds.labels(kind).observe(seconds)
+
+    def died(self) -> None:
+        """The worker of a device died."""
+        self._deaths.inc()
+
+    def looked_up(self, *, hits: int, misses: int) -> None:
+        """Texts were looked for in the cache."""
+        self._lookups.labels("hit").inc(hits)
+        self._lookups.labels("miss").inc(misses)
 
     def show_model(self, **facts: str) -> None:
         """Tell which model is served, as labels of a series that is always 1."""

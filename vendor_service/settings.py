@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -45,6 +45,7 @@ class Settings(BaseSettings):
     pretrained: str | None = None
     device: str = "auto"
     dtype: DtypeChoice = "auto"
+    compile: bool = False
     database_url: str = "sqlite:///tuition-vendor.db"
     migrate: bool = False
     log_format: LogFormat = "text"
@@ -61,8 +62,19 @@ class Settings(BaseSettings):
     max_image_pixels: Annotated[int, Field(ge=1)] = 50_000_000
     max_text_characters: Annotated[int, Field(ge=1)] = 10_000
     max_queued_inputs: Annotated[int, Field(ge=1)] = 4096
+    max_queued_bytes: Annotated[int, Field(ge=1)] = 1024 * 1024 * 1024
+    text_cache_bytes: Annotated[int, Field(ge=0)] = 64 * 1024 * 1024
     request_timeout_seconds: Annotated[int, Field(ge=1)] = 120
     verify_every_hours: Annotated[int, Field(ge=0, le=24 * 366)] = 24
+
+    @model_validator(mode="after")
+    def _a_request_fits(self) -> Self:
+        for most, whole in (("max_inputs", "max_queued_inputs"), ("max_request_bytes", "max_queued_bytes")):
+            if getattr(self, most) > getattr(self, whole):
+                raise ValueError(
+                    f"{_variable(most)} is more than {_variable(whole)}: it could never be served"
+                )
+        return self
 
     @classmethod
     def read(cls, **options: Any) -> Self:  # noqa: ANN401 - each setting has a type of its own
@@ -75,9 +87,10 @@ class Settings(BaseSettings):
             return cls(**{name: value for name, value in options.items() if value is not None})
         except ValidationError as error:
             problems = "; ".join(
-                f"{name} ({_variable(str(name))}): {problem['msg']}"
+                " ".join(
+                    [*(f"{name} ({_variable(str(name))}):" for name in problem["loc"][:1]), problem["msg"]]
+                )
                 for problem in error.errors()
-                for name in problem["loc"][:1]
             )
             raise UsageError(f"the settings are not valid: {problems}") from error
         except SettingsError as error:

@@ -57,7 +57,8 @@ def _serve(
     application: FastAPI, settings: Settings, bound: socket.socket, on_ready: Callable[[str], None]
 ) -> bool:
     model = application.state.model
-    facts = f"model {model.id}, device {model.device}, dtype {model.dtype}"
+    devices = ",".join(map(str, model.devices))
+    facts = f"model {model.id}, device {devices}, dtype {model.dtype}"
     with _billing_log(settings):
         return server.serve(application, bound, lambda: on_ready(facts))
 

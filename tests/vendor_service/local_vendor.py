@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from PIL import Image
 from pydantic_settings import SettingsConfigDict
 
+from shared.embeddings import Kind
 from shared.errors import ErrorBody, ErrorCode
 from tests.vendor_service.clocks import FakeClock
 from vendor_service.accounts.accounts import Terms, open_account
@@ -22,8 +23,8 @@ from vendor_service.accounts.keys import KeyTerms, Scope, issue_key
 from vendor_service.app import create_app
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey
-from vendor_service.encoder.batcher import Vectors
-from vendor_service.encoder.clip import ClipModel
+from vendor_service.encoder.lanes import Vectors
+from vendor_service.encoder.replica import Replica, Staged
 from vendor_service.settings import Settings
 
 
@@ -111,21 +112,34 @@ def image_input(content: bytes | None = None) -> dict[str, str]:
 
 
 class ScriptedTexts:
-    """Lets a test fail or hold up the real model: on the text `explode`, and on `wait` until `go` is set."""
+    """Lets a test take hold of the real model: it fails on the text `explode`, kills its worker on `die`, and
+    stands still on `wait` until `go` is set.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.go = threading.Event()
         self.waiting = threading.Event()
         self.seen: list[str] = []
-        real = ClipModel.encode_texts
+        stage, encode = Replica.stage, Replica.encode
+        texts: dict[int, Sequence[str]] = {}  # of the batches that are staged
 
-        def encode_texts(model: ClipModel, texts: Sequence[str]) -> Vectors:
-            self.seen += texts
-            if "explode" in texts:
+        def stage_noted(replica: Replica, kind: Kind, items: Sequence[Any]) -> Staged:
+            staged = stage(replica, kind, items)
+            if kind == "text":
+                texts[id(staged)] = items
+            return staged
+
+        def encode_scripted(replica: Replica, kind: Kind, staged: Staged) -> Vectors:
+            batch = texts.pop(id(staged), [])
+            self.seen += batch
+            if "explode" in batch:
                 raise RuntimeError("secret: the model is broken")
-            if "wait" in texts:
+            if "die" in batch:
+                raise SystemExit("the worker is killed")
+            if "wait" in batch:
                 self.waiting.set()
                 assert self.go.wait(20)
-            return real(model, texts)
+            return encode(replica, kind, staged)
 
-        monkeypatch.setattr(ClipModel, "encode_texts", encode_texts)
+        monkeypatch.setattr(Replica, "stage", stage_noted)
+        monkeypatch.setattr(Replica, "encode", encode_scripted)

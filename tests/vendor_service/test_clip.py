@@ -16,12 +16,13 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import vendor_service
-from vendor_service.encoder.batcher import Vectors
-from vendor_service.encoder.clip import ClipModel, choose_device, find_model
+from vendor_service.encoder.clip import ClipModel, choose_devices
+from vendor_service.encoder.lanes import Vectors
+from vendor_service.encoder.sources import find_model
 from vendor_service.errors import OperatorError, UsageError
 
 Item = TypeVar("Item")
-CPU = torch.device("cpu")
+CPU = [torch.device("cpu")]
 BUNDLED = Path(vendor_service.__file__).with_name("models") / "icon_clip"
 ICONS = Path(__file__).parents[2] / "examples" / "icons.zip"
 
@@ -163,7 +164,7 @@ def test_weights_trained_with_the_fast_gelu_are_served_with_it() -> None:
     assert not find_model("ViT-B-16", "laion2b_s34b_b88k").quick_gelu
 
 
-@pytest.mark.parametrize("device", ["cuda:99", "gpu", ""])
+@pytest.mark.parametrize("device", ["cuda:99", "gpu", "", "cpu,"])
 def test_a_device_that_is_not_here_is_a_usage_error(device: str) -> None:
     with pytest.raises(UsageError, match="no device"):
-        choose_device(device)
+        choose_devices(device)

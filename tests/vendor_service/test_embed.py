@@ -225,7 +225,7 @@ def test_a_failing_model_fails_its_batch_free_of_charge_and_says_nothing_of_why(
 
 def test_while_a_request_is_in_flight(scripted: ScriptedTexts, tmp_path: Path) -> None:
     """Its idempotency key is taken, its queries are held, and what does not fit the queue is turned away."""
-    with LocalVendor(tmp_path, max_queued_inputs=2) as vendor, ThreadPoolExecutor() as pool:
+    with LocalVendor(tmp_path, max_inputs=4, max_queued_inputs=4) as vendor, ThreadPoolExecutor() as pool:
         key = vendor.key(quota=10)
         once = {"idempotency-key": "slow"}
         slow = pool.submit(vendor.embed, key, {"text": "wait"}, headers=once)
@@ -234,7 +234,7 @@ def test_while_a_request_is_in_flight(scripted: ScriptedTexts, tmp_path: Path) -
         assert error_code(twin) == "idempotency_in_flight"
         assert twin.headers["retry-after"] == "1"
         assert vendor.account(key).queries_held == 1
-        crowd = vendor.embed(key, CAT, CAT, CAT)
+        crowd = vendor.embed(vendor.key(), CAT, CAT, CAT, CAT)
         assert error_code(crowd) == "overloaded"
         assert crowd.headers["retry-after"] == "1"
         scripted.go.set()

@@ -11,14 +11,14 @@ import pytest
 from PIL import Image
 
 from tests.vendor_service.local_vendor import image_file
-from vendor_service.encoder.images import ImageLimits, decode_image
+from vendor_service.encoder.images import ImageDecoder, ImageLimits
 from vendor_service.errors import Refusal
 
-LIMITS = ImageLimits(max_bytes=200_000, max_pixels=250_000)
+DECODER = ImageDecoder(ImageLimits(max_bytes=200_000, max_pixels=250_000), memory_bytes=10_000_000)
 
 
 def decode(content: bytes) -> Image.Image:
-    return decode_image(base64.b64encode(content).decode(), LIMITS)
+    return DECODER.decode(base64.b64encode(content).decode())
 
 
 def png_chunk(kind: bytes, content: bytes) -> bytes:
@@ -119,12 +119,12 @@ def test_hostile_files_are_refused_by_name(name: str) -> None:
 )
 def test_only_strict_base64_is_read(encoded: str) -> None:
     with pytest.raises(Refusal) as refused:
-        decode_image(encoded, LIMITS)
+        DECODER.decode(encoded)
     assert refused.value.code == "invalid_image"
 
 
 def test_the_limits_themselves_are_allowed() -> None:
     assert decode(image_file(size=(500, 500))).size == (500, 500)
     content = image_file()
-    exact = ImageLimits(max_bytes=len(content), max_pixels=40 * 30)
-    assert decode_image(base64.b64encode(content).decode(), exact).size == (40, 30)
+    exact = ImageDecoder(ImageLimits(max_bytes=len(content), max_pixels=40 * 30), memory_bytes=1)
+    assert exact.decode(base64.b64encode(content).decode()).size == (40, 30)

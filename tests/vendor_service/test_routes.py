@@ -1,11 +1,13 @@
 """The customer's other answers: account, usage, models; and the health of the process."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from shared.billing import AccountStatus, UsageReport
 from shared.embeddings import ModelCard, ModelList
+from tests.vendor_process import wait_until
 from tests.vendor_service.local_vendor import LocalVendor, ScriptedTexts, error_code, image_input
 from vendor_service.billing import prices
 from vendor_service.clock import DAY, SECOND
@@ -101,11 +103,33 @@ def test_a_healthy_process_is_alive_and_ready(vendor: LocalVendor) -> None:
         assert answer.headers["x-request-id"].startswith("req_")
 
 
+def test_a_dead_worker_is_not_ready_until_it_is_back_and_costs_nobody_anything(
+    tmp_path: Path, scripted: ScriptedTexts
+) -> None:
+    with LocalVendor(tmp_path) as vendor, ThreadPoolExecutor() as pool:
+        key, other = vendor.key(), vendor.key()
+        assert vendor.http.get("/readyz").is_success
+        ahead = pool.submit(vendor.embed, key, {"text": "wait"})
+        assert scripted.waiting.wait(10)
+        doomed = [pool.submit(vendor.embed, *each) for each in ((key, {"text": "die"}), (other, CAT))]
+        wait_until(lambda: vendor.account(other).queries_held == 1 and vendor.account(key).queries_held == 2)
+        scripted.go.set()
+        assert ahead.result().is_success
+        for each in doomed:
+            assert error_code(each.result()) == "not_ready"
+            assert each.result().headers["retry-after"] == "1"
+        assert error_code(vendor.http.get("/readyz")) == "not_ready"
+        wait_until(lambda: vendor.http.get("/readyz").is_success)
+        assert vendor.embed(other, CAT).is_success
+        account = vendor.account(other)
+        assert (account.queries_used, account.queries_held, account.ledger_seq) == (1, 0, 1)
+
+
 def test_a_model_that_fails_is_alive_but_not_ready(
     tmp_path: Path, scripted: ScriptedTexts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def check(engine: Engine) -> None:
-        await engine.encode(["explode"])
+        await engine.encode("", ["explode"])
 
     monkeypatch.setattr(Engine, "check", check)
     with LocalVendor(tmp_path) as vendor:

@@ -1,13 +1,15 @@
 """The server as a process: ready line, answers, signals, exit codes."""
 
 import json
+import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 
-from tests.vendor_process import VendorProcess
+from tests.vendor_process import VendorProcess, wait_until
 
 
 def run_vendor(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -69,3 +71,26 @@ def test_a_port_that_is_taken_is_told_in_one_line(vendor_process: VendorProcess,
     assert "choose another --port" in refused.stderr
     assert "Traceback" not in refused.stderr
     assert not refused.stdout
+
+
+def test_a_vendor_that_stops_finishes_what_it_has_and_sends_the_rest_away(tmp_path: Path) -> None:
+    vendor = VendorProcess(tmp_path).start()
+    key = vendor.create_key()
+    body = json.dumps({"inputs": [{"text": "a photo of a cat"}]}).encode()
+    host, _, port = vendor.url.removeprefix("http://").partition(":")
+    length = f"content-length: {len(body)}"
+    head = f"POST /embed HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n{length}\r\n\r\n"
+    with socket.create_connection((host, int(port)), timeout=30) as slow, ThreadPoolExecutor() as pool:
+        slow.sendall(head.encode() + body[:10])
+        wait_until(lambda: "tuition_in_hand_bytes 10.0" in httpx.get(f"{vendor.url}/metrics").text)
+        stopping = pool.submit(vendor.stop)
+        wait_until(lambda: httpx.get(f"{vendor.url}/readyz").status_code == 503)
+        for answer in (httpx.get(f"{vendor.url}/readyz"), ask(vendor, key)):
+            assert answer.json()["error"]["code"] == "shutting_down"
+            assert int(answer.headers["retry-after"]) > 0
+        assert httpx.get(f"{vendor.url}/livez").status_code == 200
+        slow.sendall(body[10:])
+        assert slow.recv(1000).startswith(b"HTTP/1.1 200 OK")
+        assert stopping.result() == 0
+    assert vendor.charges(key).queries == 1
+    assert vendor.open_holds() == 0

@@ -42,6 +42,11 @@ def test_what_is_not_valid_is_refused_by_its_variables_name(
         Settings.read()
 
 
+def test_a_request_that_could_never_be_served_is_refused_at_the_start() -> None:
+    with pytest.raises(UsageError, match="VENDOR_MAX_INPUTS is more than VENDOR_MAX_QUEUED_INPUTS"):
+        Settings.read(max_inputs=10, max_queued_inputs=9)
+
+
 def test_a_missing_file_is_refused_by_its_variables_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VENDOR_DATABASE_URL_FILE", "nowhere")
     with pytest.raises(UsageError, match=r"VENDOR_DATABASE_URL_FILE cannot be read: .*nowhere"):

@@ -14,6 +14,7 @@ from shared.errors import ErrorCode
 from vendor_service.accounts.auth import Dependency
 from vendor_service.embed.answers import Answer, Content, as_values
 from vendor_service.embed.calls import calling, disconnected, respond
+from vendor_service.embed.capacity import Capacity
 from vendor_service.embed.queries import Queries
 from vendor_service.embed.reading import parse, read_json
 from vendor_service.embed.service import Call, EmbedService
@@ -108,7 +109,7 @@ class OpenAIResponse(BaseModel):
 
 
 def openai_router(
-    service: EmbedService, dimensions: int, limits: Limits, authenticate: Dependency
+    service: EmbedService, capacity: Capacity, dimensions: int, limits: Limits, authenticate: Dependency
 ) -> APIRouter:
     """The route; `dimensions` are the served model's, `authenticate` the dependency that names the caller."""
     router = APIRouter(prefix="/v1", tags=["embeddings"])
@@ -121,14 +122,15 @@ def openai_router(
     )
     async def embeddings(request: Request, call: Annotated[Call, Depends(calling(authenticate))]) -> Response:
         """Embed texts or images as OpenAI's API would. Each one answered is a query and is charged, once."""
-        body = await read_json(request, limits.max_request_bytes)
-        asked = await asyncio.to_thread(parse, OpenAIRequest, body)
-        if asked.dimensions not in (None, dimensions):
-            message = f"this model has {dimensions} dimensions; leave dimensions out, or reduce them yourself"
-            raise Refusal(ErrorCode.INVALID_REQUEST, message, param="dimensions")
-        queries = Queries(asked.queries(), hashlib.sha256(body).hexdigest(), asked.model, param="input")
-        render = partial(_render, encoding=asked.encoding_format)
-        answer, content = await service.embed(call, queries, render, lambda: disconnected(request))
+        with capacity.place(call.caller.account_id) as place:
+            body = await read_json(request, limits.max_request_bytes, place)
+            asked = await asyncio.to_thread(parse, OpenAIRequest, body)
+            if asked.dimensions not in (None, dimensions):
+                message = f"this model has {dimensions} dimensions; leave them out, or reduce them yourself"
+                raise Refusal(ErrorCode.INVALID_REQUEST, message, param="dimensions")
+            queries = Queries(asked.queries(), hashlib.sha256(body).hexdigest(), asked.model, param="input")
+            render = partial(_render, encoding=asked.encoding_format)
+            answer, content = await service.embed(call, queries, place, render, lambda: disconnected(request))
         return respond(answer, content)
 
     return router

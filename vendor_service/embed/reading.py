@@ -11,6 +11,7 @@ from starlette.requests import Request
 from shared.embeddings import EmbedOptions, EmbedRequest, Encoding, Input, Limits
 from shared.errors import ErrorCode
 from vendor_service.embed import multipart
+from vendor_service.embed.capacity import Place
 from vendor_service.embed.queries import Queries
 from vendor_service.encoder.queries import ImageQuery, Query, TextQuery
 from vendor_service.errors import Refusal
@@ -20,28 +21,30 @@ _JSON = "application/json"
 Body = TypeVar("Body", bound=BaseModel)
 
 
-async def read_queries(request: Request, limits: Limits) -> tuple[Queries, Encoding]:
+async def read_queries(request: Request, limits: Limits, place: Place) -> tuple[Queries, Encoding]:
     """Read `POST /embed`, and in which encoding a JSON answer is to be.
 
     Raises:
-        Refusal: the body is too large, of another media type, or is not what the contract says.
+        Refusal: the body is too large, too slow, of another media type, or is not what the contract says.
     """
     if _media_type(request, _JSON, multipart.MEDIA_TYPE) == _JSON:
-        return await asyncio.to_thread(_from_json, await read_json(request, limits.max_request_bytes))
-    body = _limited(request, limits.max_request_bytes)
-    form = await multipart.read_form(request.headers["content-type"], body, limits.max_inputs)
+        return await asyncio.to_thread(_from_json, await read_json(request, limits.max_request_bytes, place))
+    body = _limited(request, limits.max_request_bytes, place)
+    async with place.in_time():
+        form = await multipart.read_form(request.headers["content-type"], body, limits.max_inputs)
     options = parse(EmbedOptions, form.fields)
     return _queries(form.items, options, form.body_hash), options.encoding
 
 
-async def read_json(request: Request, limit: int) -> bytes:
+async def read_json(request: Request, limit: int, place: Place) -> bytes:
     """Read a whole body of up to `limit` bytes that says to be JSON, or says nothing.
 
     Raises:
-        Refusal: `unsupported_media_type` or `request_too_large`.
+        Refusal: `unsupported_media_type`, `request_too_large`, `overloaded` or `deadline_exceeded`.
     """
     _media_type(request, _JSON)
-    return b"".join([chunk async for chunk in _limited(request, limit)])
+    async with place.in_time():
+        return b"".join([chunk async for chunk in _limited(request, limit, place)])
 
 
 def parse(model: type[Body], content: bytes | dict[str, str]) -> Body:
@@ -87,10 +90,11 @@ def _media_type(request: Request, *allowed: str) -> str:
     return sent
 
 
-async def _limited(request: Request, limit: int) -> AsyncIterator[bytes]:
+async def _limited(request: Request, limit: int, place: Place) -> AsyncIterator[bytes]:
     size = 0
     async for chunk in request.stream():
         size += len(chunk)
         if size > limit:
             raise Refusal(ErrorCode.REQUEST_TOO_LARGE, f"a request may have {limit} bytes")
+        place.take_bytes(len(chunk))
         yield chunk

@@ -11,11 +11,14 @@ from vendor_service.accounts.auth import Dependency
 from vendor_service.embed.accept import answer_form
 from vendor_service.embed.answers import as_json, as_rows
 from vendor_service.embed.calls import calling, disconnected, respond
+from vendor_service.embed.capacity import Capacity
 from vendor_service.embed.reading import read_queries
 from vendor_service.embed.service import Call, EmbedService
 
 
-def embed_router(service: EmbedService, limits: Limits, authenticate: Dependency) -> APIRouter:
+def embed_router(
+    service: EmbedService, capacity: Capacity, limits: Limits, authenticate: Dependency
+) -> APIRouter:
     """The route; `authenticate` is the dependency that names the caller."""
     router = APIRouter(tags=["embeddings"])
     rows = {"schema": {"type": "string", "format": "binary"}}
@@ -29,9 +32,10 @@ def embed_router(service: EmbedService, limits: Limits, authenticate: Dependency
     async def embed(request: Request, call: Annotated[Call, Depends(calling(authenticate))]) -> Response:
         """Embed texts and images, mixed. Each one answered is a query and is charged, exactly once."""
         form = answer_form(request.headers.get("accept", "*/*"))
-        queries, encoding = await read_queries(request, limits)
-        render = partial(as_json, encoding=encoding) if form == "json" else partial(as_rows, dtype=form)
-        answer, content = await service.embed(call, queries, render, lambda: disconnected(request))
+        with capacity.place(call.caller.account_id) as place:
+            queries, encoding = await read_queries(request, limits, place)
+            render = partial(as_json, encoding=encoding) if form == "json" else partial(as_rows, dtype=form)
+            answer, content = await service.embed(call, queries, place, render, lambda: disconnected(request))
         return respond(answer, content)
 
     return router

@@ -13,9 +13,11 @@ from vendor_service.accounts.auth import Caller
 from vendor_service.billing.admission import Admission
 from vendor_service.billing.orders import Admitted, Order
 from vendor_service.embed.answers import Answer, Content, Timing
+from vendor_service.embed.capacity import Place
 from vendor_service.embed.queries import Queries
-from vendor_service.encoder.batcher import Encoded
 from vendor_service.encoder.engine import Engine, Prepared
+from vendor_service.encoder.lanes import Encoded
+from vendor_service.encoder.queries import ImageQuery
 from vendor_service.errors import Refusal
 from vendor_service.metrics import Metrics
 
@@ -35,7 +37,7 @@ Render = Callable[[Answer], Content]
 
 
 class EmbedService:
-    """Answers requests for embeddings; an admitted request may wait and be encoded for `timeout_seconds`."""
+    """Answers requests for embeddings of up to `max_inputs` inputs each."""
 
     def __init__(
         self,
@@ -44,16 +46,19 @@ class EmbedService:
         metrics: Metrics,
         *,
         max_inputs: int,
-        timeout_seconds: int,
     ) -> None:
         self._engine = engine
         self._admission = admission
         self._metrics = metrics
         self._max_inputs = max_inputs
-        self._timeout_seconds = timeout_seconds
 
     async def embed(
-        self, call: Call, queries: Queries, render: Render, gone: Callable[[], Awaitable[None]]
+        self,
+        call: Call,
+        queries: Queries,
+        place: Place,
+        render: Render,
+        gone: Callable[[], Awaitable[None]],
     ) -> tuple[Answer, Content]:
         """Answer one request, in the form that `render` gives; `gone` returns when its caller has hung up.
 
@@ -62,8 +67,12 @@ class EmbedService:
         """
         self._check(queries, call)
         timing = Timing()
+        images = sum(isinstance(each, ImageQuery) for each in queries.items)
+        place.take_inputs(len(queries.items))
+        place.take_bytes(images * self._engine.model.image_bytes)
         with _timed(timing, "decode"):
-            prepared = await self._engine.prepare(queries.items)
+            async with place.in_time():
+                prepared = await self._engine.prepare(queries.items)
         refused = self._refused(queries, prepared)
         accepted = [each for each in prepared if not isinstance(each, Refusal)]
         model = self._engine.model
@@ -74,7 +83,7 @@ class EmbedService:
         order = self._order(call, queries.body_hash, accepted)
         admitted = await self._admit(order, timing)
         try:
-            encoded = await self._encode(accepted, gone)
+            encoded = await self._encode(place, accepted, gone)
             timing.queue, timing.model = encoded.waited, encoded.ran
             answer = Answer(admitted.request_id, model, queries, refused, encoded.rows, admitted, timing)
             # Rendered before it is settled: whatever is charged is ready to be sent.
@@ -140,20 +149,21 @@ class EmbedService:
             max_cost_micros=call.max_cost_micros,
         )
 
-    async def _encode(self, accepted: Sequence[Prepared], gone: Callable[[], Awaitable[None]]) -> Encoded:
-        encoding = asyncio.ensure_future(self._engine.encode(accepted))
+    async def _encode(
+        self, place: Place, accepted: Sequence[Prepared], gone: Callable[[], Awaitable[None]]
+    ) -> Encoded:
+        encoding = asyncio.ensure_future(self._engine.encode(place.account, accepted))
         leaving = asyncio.ensure_future(gone())
         try:
             await asyncio.wait(
-                {encoding, leaving}, timeout=self._timeout_seconds, return_when=asyncio.FIRST_COMPLETED
+                {encoding, leaving}, timeout=place.seconds_left, return_when=asyncio.FIRST_COMPLETED
             )
             if encoding.done():
                 return encoding.result()
         finally:
             encoding.cancel()
             leaving.cancel()
-        message = f"there was no answer within {self._timeout_seconds} s, or nobody waited for it any more"
-        raise Refusal(ErrorCode.DEADLINE_EXCEEDED, message, retry_after=1)
+        raise place.late
 
 
 @contextmanager

@@ -1,180 +1,198 @@
-"""The model: any open_clip model, found by name, loaded, and asked for unit vectors."""
+"""The model: loaded, checked against float32, copied to every device, and asked for unit vectors."""
 
-import difflib
-import json
+import copy
+import logging
+import threading
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
 import open_clip
 import torch
 from PIL import Image
 
-from vendor_service.encoder.batcher import Vectors
+from shared.embeddings import Kind
+from vendor_service.encoder import precision
 from vendor_service.encoder.fingerprint import fingerprint
+from vendor_service.encoder.lanes import Vectors
+from vendor_service.encoder.precision import Dtype
+from vendor_service.encoder.preprocessing import Preprocessing
+from vendor_service.encoder.replica import Replica, Tokenize
+from vendor_service.encoder.sources import ModelSource
 from vendor_service.errors import OperatorError, UsageError
 
-BUNDLED_MODEL = "icon-clip"
-_BUNDLED_FOLDER = Path(__file__).parents[1] / "models" / "icon_clip"
-_LOCAL = "local-dir:"
+_log = logging.getLogger(__name__)
 
 # The largest difference of one component between two answers to the same input, in whatever batches.
-_TOLERANCES = {"float32": 1e-5, "bfloat16": 1e-2}
-_PRECISIONS = {"float32": "fp32", "bfloat16": "pure_bf16"}
+_TOLERANCES: dict[Dtype, float] = {"float32": 1e-5, "bfloat16": 1e-2}
 
 
-@dataclass(frozen=True)
-class ModelSource:
-    """A model that can be loaded: the `id` for customers, and open_clip's name, tag and configuration."""
-
-    id: str
-    name: str
-    pretrained: str | None
-    config: dict[str, Any]
-
-    @property
-    def quick_gelu(self) -> bool:
-        """Whether its weights were trained with the fast GELU, which open_clip leaves to its caller."""
-        tag = open_clip.get_pretrained_cfg(self.name, self.pretrained) if self.pretrained else {}
-        return bool(tag.get("quick_gelu") or self.config.get("quick_gelu"))
-
-
-def find_model(model: str, pretrained: str | None) -> ModelSource:
-    """Find a model: the bundled one, `local-dir:PATH`, or an open_clip name with its pretrained tag or file.
+def choose_devices(names: str) -> list[torch.device]:
+    """The devices to run on, separated by commas; `auto` is the first CUDA device, or the CPU.
 
     Raises:
-        UsageError: there is none; the message names what comes close.
+        UsageError: one of them is not here.
     """
-    if model == BUNDLED_MODEL:
-        return _in_folder(BUNDLED_MODEL, _BUNDLED_FOLDER)
-    if model.startswith(_LOCAL):
-        folder = Path(model.removeprefix(_LOCAL)).expanduser()
-        return _in_folder(folder.resolve().name, folder)
-    names = [BUNDLED_MODEL, *open_clip.list_models()]
-    config = open_clip.get_model_config(model) if model in names else None
-    if config is None:
-        close = difflib.get_close_matches(model, names, n=5, cutoff=0.4)
-        hint = f"did you mean {', '.join(close)}?" if close else "see them all with: vendor models"
-        raise UsageError(f"there is no model {model!r}; {hint} A folder is named as local-dir:PATH")
-    tags = open_clip.list_pretrained_tags_by_model(model)
-    if pretrained is None:
-        raise UsageError(f"say which weights of {model} with --pretrained: {', '.join(tags) or 'a file'}")
-    if pretrained not in tags and not Path(pretrained).is_file():
-        close = difflib.get_close_matches(pretrained, tags, n=5, cutoff=0.0)
-        raise UsageError(
-            f"{model} has no weights {pretrained!r}, and there is no such file; "
-            f"its tags: {', '.join(close) or 'none'}"
-        )
-    return ModelSource(f"{model}/{Path(pretrained).stem}", model, pretrained, config)
+    if names == "auto":
+        return [torch.device("cuda" if torch.cuda.is_available() else "cpu")]
+    return [_device(name.strip()) for name in names.split(",")]
 
 
-def list_models() -> list[tuple[str, str | None]]:
-    """Every model that can be named, with each of its pretrained tags; the bundled one has none to choose."""
-    return [(BUNDLED_MODEL, None), *sorted(open_clip.list_pretrained())]
-
-
-def _in_folder(model_id: str, folder: Path) -> ModelSource:
-    path = folder / "open_clip_config.json"
+def _device(name: str) -> torch.device:
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))["model_cfg"]
-    except FileNotFoundError as error:
-        raise UsageError(f"{folder} is not a model's folder: it has no open_clip_config.json") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path} cannot be read as an open_clip configuration: {error!r}") from error
-    return ModelSource(model_id, f"{_LOCAL}{folder}", None, config)
-
-
-def choose_device(device: str) -> torch.device:
-    """The device to run on; `auto` is the first CUDA device, or the CPU.
-
-    Raises:
-        UsageError: there is no such device here.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
+        device = torch.device(name)
+        torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UsageError(f"there is no device {device!r} here; use auto, cpu or cuda") from error
-    return chosen
+        raise UsageError(f"there is no device {name!r} here; use auto, cpu, cuda or cuda:1") from error
+    return device
 
 
 class ClipModel:
-    """A loaded model. `encode_*` run on the device and are for one thread; the rest is thread-safe.
+    """A loaded model, with a replica on each device. `encode_*` are for one thread; the rest is thread-safe.
 
     Args:
         source: which model.
-        device: where it runs.
-        dtype: `float32`, `bfloat16`, or `auto`: bfloat16 on CUDA, float32 elsewhere.
+        devices: where it runs; a device named twice has two replicas.
+        dtype: `float32`, `bfloat16`, or `auto`: the fastest there that is faithful to float32.
+        compiled: whether `torch.compile` makes code of it, which takes minutes at the start.
 
     Raises:
         OperatorError: its weights cannot be fetched or do not fit.
     """
 
-    def __init__(self, source: ModelSource, device: torch.device, dtype: str = "auto") -> None:
-        if dtype == "auto":
-            dtype = "bfloat16" if device.type == "cuda" else "float32"
+    def __init__(
+        self,
+        source: ModelSource,
+        devices: Sequence[torch.device],
+        dtype: Dtype | Literal["auto"] = "auto",
+        *,
+        compiled: bool = False,
+    ) -> None:
         self.id = source.id
-        self.device = device
-        self.dtype = dtype
-        self.tolerance = _TOLERANCES[dtype]
+        self.devices = list(devices)
+        model = self._load(source)
+        self._preprocessing = Preprocessing(model.visual.preprocess_cfg)
+        model, self.dtype = self._in_dtype(model, dtype)
+        self.tolerance = _TOLERANCES[self.dtype]
+        self.fingerprint = fingerprint(
+            model.state_dict(), source.config, model.visual.preprocess_cfg, self._tokenize, self.dtype
+        )
+        copies = [model, *(copy.deepcopy(model) for _ in self.devices[1:])]
+        self.replicas = [
+            self._replica(each.to(device), device, self.dtype, compiled=compiled)
+            for each, device in zip(copies, self.devices, strict=True)
+        ]
+        if compiled:
+            self._warm_up()
+        self.dimensions = self.encode_texts(["a photo"]).shape[1]
+
+    @property
+    def image_size(self) -> int:
+        """The shorter side of what the model sees, in pixels."""
+        return self._preprocessing.image_size
+
+    @property
+    def image_bytes(self) -> int:
+        """The bytes of one preprocessed image."""
+        return self._preprocessing.image_bytes
+
+    def preprocess(self, image: Image.Image) -> torch.Tensor:
+        """What the model sees of an RGB image: bytes of shape (height, width, 3)."""
+        return self._preprocessing.resize(image)
+
+    def encode_images(self, images: Sequence[torch.Tensor]) -> Vectors:
+        """Unit vectors of preprocessed images, float32 of shape (images, dimensions)."""
+        return self._encode("image", images)
+
+    def encode_texts(self, texts: Sequence[str]) -> Vectors:
+        """Unit vectors of texts, float32 of shape (texts, dimensions)."""
+        return self._encode("text", texts)
+
+    def _encode(self, kind: Kind, items: Sequence[Any]) -> Vectors:
+        first = self.replicas[0]
+        size = first.buckets.largest
+        batches = [items[start : start + size] for start in range(0, len(items), size)]
+        return np.concatenate([first.encode(kind, first.stage(kind, batch)) for batch in batches])
+
+    def _load(self, source: ModelSource) -> Any:  # noqa: ANN401 - open_clip has no types
         try:
-            self._model, self._transform = open_clip.create_model_from_pretrained(
+            model = open_clip.create_model(
                 source.name,
                 source.pretrained,
-                precision=_PRECISIONS[dtype],
-                device=device,
+                device=self.devices[0],
                 force_quick_gelu=source.quick_gelu,
+                require_pretrained=True,
             )
-            self._tokenizer = _load_tokenizer(source.name)
+            self._tokenize = _load_tokenizer(source.name)
         except Exception as error:
             # open_clip raises RuntimeError, OSError, ValueError and its hub's own for the same few reasons.
             raise OperatorError(f"the model {source.id} cannot be loaded: {error}") from error
-        self._model.eval()
-        self._input_dtype = getattr(torch, dtype)
-        preprocessing = self._model.visual.preprocess_cfg
-        height, width = _pair(preprocessing["size"])
-        self.image_size = min(height, width)
-        self.fingerprint = fingerprint(
-            self._model.state_dict(), source.config, preprocessing, self._tokenizer, dtype
+        return model.eval()
+
+    def _warm_up(self) -> None:
+        blank = self.preprocess(Image.new("RGB", (self.image_size, self.image_size), "white"))
+        for replica in self.replicas:
+            replica.warm_up(blank, "a photo")
+
+    def _in_dtype(self, exact: Any, asked: Dtype | Literal["auto"]) -> tuple[Any, Dtype]:  # noqa: ANN401
+        dtype = precision.fastest_dtype(self.devices) if asked == "auto" else asked
+        if dtype == "float32":
+            return exact, dtype
+        if asked == dtype:
+            return exact.to(torch.bfloat16), dtype
+        rounded = copy.deepcopy(exact).to(torch.bfloat16)
+        device = self.devices[0]
+        cosine = precision.least_cosine(
+            self._replica(exact, device, "float32"),
+            self._replica(rounded, device, dtype),
+            self.preprocess,
+            self.image_size,
         )
-        self.dimensions = self.encode_texts(["a photo"]).shape[1]
+        if cosine >= precision.FAITHFUL:
+            return rounded, dtype
+        _log.info(
+            "%s runs in float32: in bfloat16 its vectors have a cosine of %.4f to those of float32",
+            self.id,
+            cosine,
+        )
+        return exact, "float32"
 
-    def preprocess(self, image: Image.Image) -> torch.Tensor:
-        """The model's own preprocessing of an RGB image: float32 of shape (3, height, width)."""
-        pixels: torch.Tensor = self._transform(image)
-        return pixels
-
-    @torch.inference_mode()
-    def encode_images(self, images: Sequence[torch.Tensor]) -> Vectors:
-        """Unit vectors of preprocessed images, float32 of shape (images, dimensions)."""
-        pixels = torch.stack(list(images)).to(self.device, self._input_dtype, non_blocking=True)
-        return _unit_rows(self._model.encode_image(pixels))
-
-    @torch.inference_mode()
-    def encode_texts(self, texts: Sequence[str]) -> Vectors:
-        """Unit vectors of texts, float32 of shape (texts, dimensions)."""
-        return _unit_rows(self._model.encode_text(self._tokenizer(list(texts)).to(self.device)))
-
-
-def _unit_rows(features: torch.Tensor) -> Vectors:
-    rows = torch.nn.functional.normalize(features.float(), dim=-1).cpu().numpy()
-    if not np.isfinite(rows).all():
-        raise FloatingPointError("the model answered with numbers that are not finite")
-    return rows
+    def _replica(
+        self,
+        model: Any,  # noqa: ANN401
+        device: torch.device,
+        dtype: Dtype,
+        *,
+        compiled: bool = False,
+    ) -> Replica:
+        return Replica(
+            model,
+            device,
+            getattr(torch, dtype),
+            self._preprocessing,
+            self._tokenize,
+            threads=_threads(device, self.devices),
+            compiled=compiled,
+        )
 
 
-def _load_tokenizer(name: str) -> Callable[[Sequence[str]], torch.Tensor]:
+def _threads(device: torch.device, devices: Sequence[torch.device]) -> int | None:
+    """How many threads one of several replicas on the CPU may take; one alone takes all that torch does."""
+    sharing = Counter(each.type for each in devices)["cpu"]
+    return max(1, torch.get_num_threads() // sharing) if device.type == "cpu" and sharing > 1 else None
+
+
+def _load_tokenizer(name: str) -> Tokenize:
     with warnings.catch_warnings():
         # open_clip leaves its vocabulary file to the garbage collector.
         warnings.simplefilter("ignore", ResourceWarning)
-        tokenizer: Callable[[Sequence[str]], torch.Tensor] = open_clip.get_tokenizer(name)
-    return tokenizer
+        tokenizer: Tokenize = open_clip.get_tokenizer(name)
+    lock = threading.Lock()
 
+    def tokenize(texts: Sequence[str]) -> torch.Tensor:
+        with lock:  # those of Hugging Face fail when two threads use them
+            return tokenizer(texts)
 
-def _pair(size: int | Sequence[int]) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else (size[0], size[1])
+    return tokenize

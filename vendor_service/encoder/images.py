@@ -1,6 +1,9 @@
 """From untrusted bytes to pixels: whatever is wrong with an image is found here, before any charge."""
 
 import base64
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -10,6 +13,7 @@ from shared.errors import ErrorCode
 from vendor_service.errors import Refusal
 
 _FORMATS = ("PNG", "JPEG", "WEBP")
+_BYTES_A_PIXEL = 8  # decoded and converted, four each
 _SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF")
 
 
@@ -21,24 +25,74 @@ class ImageLimits:
     max_pixels: int
 
 
-def decode_image(file: bytes | str, limits: ImageLimits) -> Image.Image:
-    """Decode a PNG, JPEG or WebP file, or the base64 of one, to RGB: of an animation the first frame.
+class ImageDecoder:
+    """Decodes images that nobody vouches for, on any number of threads, within so much memory.
 
-    As open_clip's own pipeline does, transparency is dropped rather than blended and EXIF orientation
-    is not applied.
-
-    Raises:
-        Refusal: `invalid_image`, `image_too_large` or `unsupported_image_format`.
+    Where `memory_bytes` are not enough for all that is to be decoded at once, threads wait for each other;
+    an image that alone would need more is decoded alone.
     """
-    # Four characters of base64 hold three bytes: the size is known before anything is decoded.
-    size = len(file) if isinstance(file, bytes) else len(file) // 4 * 3 - file[-2:].count("=")
-    if size > limits.max_bytes:
-        message = f"the image file is larger than {limits.max_bytes} bytes"
-        raise Refusal(ErrorCode.IMAGE_TOO_LARGE, message)
-    data = file if isinstance(file, bytes) else _from_base64(file)
-    if not data:
-        raise Refusal(ErrorCode.EMPTY_INPUT, "the image file is empty")
-    return _to_rgb(data, limits.max_pixels)
+
+    def __init__(self, limits: ImageLimits, memory_bytes: int) -> None:
+        self._limits = limits
+        self._memory_bytes = memory_bytes
+        self._taken = 0
+        self._changed = threading.Condition()
+
+    def decode(self, file: bytes | str) -> Image.Image:
+        """Decode a PNG, JPEG or WebP file, or the base64 of one, to RGB: of an animation the first frame.
+
+        As open_clip's own pipeline does, transparency is dropped rather than blended and EXIF orientation
+        is not applied.
+
+        Raises:
+            Refusal: `invalid_image`, `image_too_large` or `unsupported_image_format`.
+        """
+        # Four characters of base64 hold three bytes: the size is known before anything is decoded.
+        size = len(file) if isinstance(file, bytes) else len(file) // 4 * 3 - file[-2:].count("=")
+        if size > self._limits.max_bytes:
+            message = f"the image file is larger than {self._limits.max_bytes} bytes"
+            raise Refusal(ErrorCode.IMAGE_TOO_LARGE, message)
+        data = file if isinstance(file, bytes) else _from_base64(file)
+        if not data:
+            raise Refusal(ErrorCode.EMPTY_INPUT, "the image file is empty")
+        return self._to_rgb(data)
+
+    def _to_rgb(self, data: bytes) -> Image.Image:
+        too_large = Refusal(
+            ErrorCode.IMAGE_TOO_LARGE, f"the image has more than {self._limits.max_pixels} pixels"
+        )
+        try:
+            # The header alone is read here, so a small file that declares a huge image costs nothing.
+            with Image.open(BytesIO(data), formats=_FORMATS) as image:
+                if image.width * image.height > self._limits.max_pixels:
+                    raise too_large
+                with self._memory(image.width * image.height * _BYTES_A_PIXEL):
+                    return _loaded_rgb(image)
+        except Refusal:
+            raise
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            raise too_large from error
+        except UnidentifiedImageError as error:
+            if data.startswith(_SIGNATURES):
+                raise Refusal(ErrorCode.INVALID_IMAGE, "the image file is damaged") from error
+            message = "the file is not a PNG, JPEG or WebP image"
+            raise Refusal(ErrorCode.UNSUPPORTED_IMAGE_FORMAT, message) from error
+        except Exception as error:
+            # Decoders answer damaged files with almost any exception; each of them means the same here.
+            raise Refusal(ErrorCode.INVALID_IMAGE, "the image file is damaged or cut off") from error
+
+    @contextmanager
+    def _memory(self, wanted: int) -> Iterator[None]:
+        wanted = min(wanted, self._memory_bytes)
+        with self._changed:
+            self._changed.wait_for(lambda: self._taken + wanted <= self._memory_bytes)
+            self._taken += wanted
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken -= wanted
+                self._changed.notify_all()
 
 
 def _from_base64(encoded: str) -> bytes:
@@ -50,27 +104,9 @@ def _from_base64(encoded: str) -> bytes:
         raise Refusal(ErrorCode.INVALID_IMAGE, "the image is not valid base64") from error
 
 
-def _to_rgb(data: bytes, max_pixels: int) -> Image.Image:
-    too_large = Refusal(ErrorCode.IMAGE_TOO_LARGE, f"the image has more than {max_pixels} pixels")
-    try:
-        # The header alone is read here, so a small file that declares a huge image costs nothing.
-        with Image.open(BytesIO(data), formats=_FORMATS) as image:
-            if image.width * image.height > max_pixels:
-                raise too_large
-            image.load()
-            if image.mode == "P" and "transparency" in image.info:
-                # The same pixels as by the direct way, which warns about transparency.
-                return image.convert("RGBA").convert("RGB")
-            return image.convert("RGB")
-    except Refusal:
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise too_large from error
-    except UnidentifiedImageError as error:
-        if data.startswith(_SIGNATURES):
-            raise Refusal(ErrorCode.INVALID_IMAGE, "the image file is damaged") from error
-        message = "the file is not a PNG, JPEG or WebP image"
-        raise Refusal(ErrorCode.UNSUPPORTED_IMAGE_FORMAT, message) from error
-    except Exception as error:
-        # Decoders answer damaged files with almost any exception; each of them means the same here.
-        raise Refusal(ErrorCode.INVALID_IMAGE, "the image file is damaged or cut off") from error
+def _loaded_rgb(image: Image.Image) -> Image.Image:
+    image.load()
+    if image.mode == "P" and "transparency" in image.info:
+        # The same pixels as by the direct way, which warns about transparency.
+        return image.convert("RGBA").convert("RGB")
+    return image.convert("RGB")

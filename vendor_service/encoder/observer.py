@@ -16,3 +16,9 @@ class Observer(Protocol):
 
     def ran(self, kind: Kind, size: int, seconds: float) -> None:
         """The model answered a batch of `size` queries."""
+
+    def died(self) -> None:
+        """The worker of a device died."""
+
+    def looked_up(self, *, hits: int, misses: int) -> None:
+        """Texts were looked for in the cache."""

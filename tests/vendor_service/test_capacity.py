@@ -1,0 +1,82 @@
+"""How much is in hand: bounds over all requests, fair among accounts, and an end that waits for all."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+
+import pytest
+
+from vendor_service.embed.capacity import Capacity
+from vendor_service.errors import Refusal
+
+
+def run(test: Callable[[Capacity], Awaitable[None]]) -> None:
+    """Run a test with room for 10 inputs, 1,000 bytes and a tenth of a second."""
+
+    async def main() -> None:
+        await test(Capacity(max_inputs=10, max_bytes=1000, max_seconds=0.1))
+
+    asyncio.run(main())
+
+
+def test_what_does_not_fit_is_refused_and_what_ends_makes_room() -> None:
+    async def test(capacity: Capacity) -> None:
+        with capacity.place("a") as first, capacity.place("b") as second:
+            first.take_inputs(6)
+            second.take_inputs(4)
+            for place in (first, second):
+                with pytest.raises(Refusal, match="overloaded"):
+                    place.take_inputs(1)
+            first.take_bytes(999)
+            with pytest.raises(Refusal, match="overloaded"):
+                second.take_bytes(2)
+            assert capacity.bytes == 999
+        with capacity.place("c") as third:
+            third.take_inputs(10)
+            third.take_bytes(1000)
+        assert (capacity.bytes, capacity.idle) == (0, True)
+
+    run(test)
+
+
+def test_an_account_leaves_as_much_to_others_as_it_has() -> None:
+    async def test(capacity: Capacity) -> None:
+        with ExitStack() as stack:
+            hungry = [stack.enter_context(capacity.place("hungry")) for _ in range(10)]
+            taken = 0
+            for place in hungry:
+                try:
+                    place.take_inputs(1)
+                    taken += 1
+                except Refusal:
+                    break
+            assert taken == 5
+            stack.enter_context(capacity.place("modest")).take_inputs(5)
+
+    run(test)
+
+
+def test_a_closed_capacity_lets_the_rest_finish() -> None:
+    async def test(capacity: Capacity) -> None:
+        with capacity.place("a") as place:
+            capacity.close()
+            place.take_inputs(1)
+            with pytest.raises(Refusal) as refused, capacity.place("a"):
+                pass
+            assert refused.value.code == "shutting_down"
+            assert not capacity.idle
+        assert capacity.idle
+
+    run(test)
+
+
+def test_what_takes_too_long_is_broken_off() -> None:
+    async def test(capacity: Capacity) -> None:
+        with capacity.place("a") as place:
+            with pytest.raises(Refusal) as refused:
+                async with place.in_time():
+                    await asyncio.sleep(10)
+            assert refused.value.code == "deadline_exceeded"
+            assert place.seconds_left == 0
+
+    run(test)

@@ -1,0 +1,211 @@
+"""Queries that wait for the model: a lane for each kind, fair among accounts."""
+
+import threading
+import time
+from bisect import bisect_left, bisect_right
+from collections import deque
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.embeddings import Kind
+from vendor_service.encoder.observer import Observer
+
+Vectors = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Rows of shape (queries, dimensions); the seconds that they waited, and that their batches ran."""
+
+    rows: Vectors
+    waited: float
+    ran: float
+
+
+class Buckets:
+    """The sizes that batches have, so that a device meets few shapes and can prepare for each of them.
+
+    Where a device `pads`, a batch is filled up with rows that nobody asked for: on a GPU a forward pass of
+    few costs as much as one of some more. Otherwise a batch is as many of those that wait as make one of the
+    sizes, and the rest follows in the next: on a CPU every row costs its share, asked for or not.
+    """
+
+    def __init__(self, sizes: Iterable[int], *, pads: bool) -> None:
+        self.sizes = sorted(sizes)
+        self._pads = pads
+
+    @property
+    def largest(self) -> int:
+        """The most queries in one batch."""
+        return self.sizes[-1]
+
+    def fit(self, waiting: int) -> int:
+        """How many of the `waiting` (at least one) make the next batch."""
+        most = min(waiting, self.largest)
+        return most if self._pads else self.sizes[max(0, bisect_right(self.sizes, most) - 1)]
+
+    def padded(self, queries: int) -> int:
+        """The size of the batch that holds so many."""
+        return self.sizes[bisect_left(self.sizes, queries)]
+
+
+@dataclass(eq=False)
+class Job:
+    """One caller's queries of one kind, and what is answered of them so far; several devices may do so."""
+
+    account: str
+    items: Sequence[Any]
+    done: "Future[Encoded]" = field(default_factory=Future)
+    taken: int = 0
+    _queued_at: float = field(default_factory=time.perf_counter)
+    _waited: float = 0.0
+    _ran: float = 0.0
+    _rows: dict[int, Vectors] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def gone(self) -> bool:
+        """Whether nobody waits for it any more: it was cancelled, or it failed."""
+        return self.done.done()
+
+    def take(self, most: int, kind: Kind, observer: Observer) -> "Share":
+        """The next queries, up to so many."""
+        if not self.taken:
+            self._waited = time.perf_counter() - self._queued_at
+            observer.waited(kind, self._waited)
+        share = Share(self, self.taken, min(self.taken + most, len(self.items)))
+        self.taken = share.stop
+        return share
+
+    def answer(self, start: int, rows: Vectors, seconds: float) -> None:
+        """Take the rows of the queries from `start` on."""
+        with self._lock:
+            self._rows[start] = rows
+            self._ran += seconds
+            if sum(map(len, self._rows.values())) < len(self.items):
+                return
+        whole = np.concatenate([self._rows[start] for start in sorted(self._rows)])
+        with suppress(InvalidStateError):  # its caller has gone
+            self.done.set_result(Encoded(whole, self._waited, self._ran))
+
+    def fail(self, error: Exception) -> None:
+        """Tell its caller why there is no answer."""
+        with suppress(InvalidStateError):
+            self.done.set_exception(error)
+
+
+@dataclass(frozen=True)
+class Share:
+    """Queries of one job that are in one batch."""
+
+    job: Job
+    start: int
+    stop: int
+
+    @property
+    def items(self) -> Sequence[Any]:
+        """The queries."""
+        return self.job.items[self.start : self.stop]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Queries of one kind, of one or more callers, for one forward pass."""
+
+    kind: Kind
+    shares: Sequence[Share]
+
+    @property
+    def items(self) -> list[Any]:
+        """The queries, in the order of the rows that answer them."""
+        return [item for share in self.shares for item in share.items]
+
+    def without_gone(self) -> "Batch":
+        """Itself, or what is left of it once some callers have gone."""
+        left = [share for share in self.shares if not share.job.gone]
+        return self if len(left) == len(self.shares) else Batch(self.kind, left)
+
+    def by_caller(self) -> "list[Batch]":
+        """A batch for each caller."""
+        return [Batch(self.kind, [share]) for share in self.shares]
+
+    def answer(self, rows: Vectors, seconds: float) -> None:
+        """Give each caller its rows."""
+        first = 0
+        for share in self.shares:
+            count = share.stop - share.start
+            share.job.answer(share.start, rows[first : first + count], seconds)
+            first += count
+
+    def fail(self, error: Exception) -> None:
+        """Tell each caller why there is no answer."""
+        for share in self.shares:
+            share.job.fail(error)
+
+
+class Lane:
+    """Queries of one kind. Its methods are called by one thread at a time.
+
+    Accounts take turns, each with an even part of the batch, so that who has thousands of queries waiting
+    delays who has one by no more than a batch. Within an account it is first come, first served.
+    """
+
+    def __init__(self, kind: Kind, buckets: Buckets, observer: Observer) -> None:
+        self.kind = kind
+        self.waiting = 0  # queries that no batch has taken yet
+        self._buckets = buckets
+        self._observer = observer
+        self._queues: dict[str, deque[Job]] = {}  # by account, in the order of their turns
+
+    @property
+    def full(self) -> bool:
+        """Whether the largest batch waits."""
+        return self.waiting >= self._buckets.largest
+
+    def put(self, account: str, items: Sequence[Any]) -> "Future[Encoded]":
+        """Queue one caller's queries."""
+        job = Job(account, items)
+        self._queues.setdefault(account, deque()).append(job)
+        self.waiting += len(items)
+        return job.done
+
+    def take(self) -> Batch | None:
+        """Take the next batch; `None` if everybody has gone."""
+        self._drop_gone()
+        if not self.waiting:
+            return None
+        shares = []
+        room = self._buckets.fit(self.waiting)
+        self.waiting -= room
+        while room:
+            account = next(iter(self._queues))
+            queue = self._queues.pop(account)
+            part = -(-room // (len(self._queues) + 1))
+            share = queue[0].take(part, self.kind, self._observer)
+            shares.append(share)
+            room -= share.stop - share.start
+            if share.stop == len(share.job.items):
+                queue.popleft()
+            if queue:
+                self._queues[account] = queue  # behind all others
+        return Batch(self.kind, shares)
+
+    def fail(self, error: Exception) -> None:
+        """Tell everybody who waits why there will be no answer."""
+        for queue in self._queues.values():
+            for job in queue:
+                job.fail(error)
+        self._drop_gone()
+
+    def _drop_gone(self) -> None:
+        left = {
+            account: deque(job for job in queue if not job.gone) for account, queue in self._queues.items()
+        }
+        self._queues = {account: queue for account, queue in left.items() if queue}
+        self.waiting = sum(len(job.items) - job.taken for queue in self._queues.values() for job in queue)

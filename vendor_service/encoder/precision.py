@@ -1,0 +1,56 @@
+"""Which arithmetic: the fastest that the devices have, if this model bears it."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+
+from shared.embeddings import Kind
+from vendor_service.encoder.replica import Replica
+
+Dtype = Literal["float32", "bfloat16"]
+
+FAITHFUL = 0.999  # the least cosine to what float32 answers
+
+_CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
+_CPU_INFO = Path("/proc/cpuinfo")
+_TEXTS = ("a photo of a cat", "a red square on a white wall", "Ünïcode, 2&3", "x")
+
+
+def fastest_dtype(devices: Sequence[torch.device]) -> Dtype:
+    """bfloat16 where every device multiplies it natively (CUDA from Ampere on; CPUs by their flags)."""
+    return "bfloat16" if all(map(_multiplies_bfloat16, devices)) else "float32"
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    try:
+        flags = next(line for line in _CPU_INFO.read_text().splitlines() if line.startswith("flags"))
+    except (OSError, StopIteration):  # not Linux, or not x86
+        return False
+    return device.type == "cpu" and not _CPU_FLAGS.isdisjoint(flags.split())
+
+
+def least_cosine(
+    exact: Replica, other: Replica, preprocess: Callable[[Image.Image], torch.Tensor], side: int
+) -> float:
+    """The least cosine between what two replicas answer to the same canaries, images and texts.
+
+    Broad areas of few colours are the images on which rounding shows most.
+    """
+    images = [preprocess(_canary(cells, seed, side)) for cells in (2, 4, 16) for seed in range(4)]
+    cosines = []
+    canaries: dict[Kind, Sequence[Any]] = {"image": images, "text": _TEXTS}
+    for kind, items in canaries.items():
+        rows = [replica.encode(kind, replica.stage(kind, items)) for replica in (exact, other)]
+        cosines.append(np.sum(rows[0] * rows[1], axis=1).min())
+    return float(min(cosines))
+
+
+def _canary(cells: int, seed: int, side: int) -> Image.Image:
+    colours = np.random.default_rng(seed).integers(0, 256, (cells, cells, 3), dtype=np.uint8)
+    return Image.fromarray(colours).resize((side, side), Image.Resampling.BICUBIC)

@@ -1,0 +1,122 @@
+"""One copy of the model on one device, and the batches that it is given."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from shared.embeddings import Kind
+from vendor_service.encoder.lanes import Buckets, Vectors
+from vendor_service.encoder.preprocessing import Preprocessing
+from vendor_service.encoder.worker import DeviceLost
+
+Tokenize = Callable[[Sequence[str]], torch.Tensor]
+
+# What CUDA raises once its context is broken; later batches fail as well. Older torch has no name for it.
+_BROKEN: type[Exception] = getattr(torch, "AcceleratorError", torch.cuda.CudaError)
+
+# Large enough to keep a device busy, small enough that nobody waits long behind it.
+_CPU_SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 24, 32)
+_CUDA_SIZES = (8, 16, 32, 64, 128, 192, 256)
+
+
+def buckets_for(device: torch.device) -> Buckets:
+    """The sizes of batches that suit a device."""
+    if device.type == "cuda":
+        return Buckets(_CUDA_SIZES, pads=True)
+    return Buckets(_CPU_SIZES, pads=False)
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A batch on its device, filled up to the size of a bucket; `copied` says when it has arrived."""
+
+    batch: torch.Tensor
+    queries: int
+    copied: torch.cuda.Event | None = None
+
+
+class Replica:
+    """A model on a device. `stage` is for one thread, `encode` for another.
+
+    Args:
+        model: an open_clip model in evaluation, on `device` and in `dtype`.
+        threads: how many threads a forward pass on the CPU takes; torch's own choice if `None`.
+        compiled: whether `torch.compile` makes code of it, for each size of batch.
+    """
+
+    def __init__(
+        self,
+        model: Any,  # noqa: ANN401 - open_clip has no types
+        device: torch.device,
+        dtype: torch.dtype,
+        preprocessing: Preprocessing,
+        tokenize: Tokenize,
+        *,
+        threads: int | None = None,
+        compiled: bool = False,
+    ) -> None:
+        self.device = device
+        self.buckets = buckets_for(device)
+        self._dtype = dtype
+        self._preprocessing = preprocessing
+        self._tokenize = tokenize
+        self._threads = threads
+        self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        self._encode_image, self._encode_text = model.encode_image, model.encode_text
+        if compiled:
+            self._encode_image = torch.compile(self._encode_image, dynamic=False)
+            self._encode_text = torch.compile(self._encode_text, dynamic=False)
+
+    def stage(self, kind: Kind, items: Sequence[Any]) -> Staged:
+        """Bring images (as `Preprocessing.resize` leaves them) or texts to the device, as one batch."""
+        rows = list(items) if kind == "image" else list(self._tokenize(list(items)))
+        rows += [rows[0]] * (self.buckets.padded(len(items)) - len(items))
+        if self._copies is None:
+            return Staged(torch.stack(rows), len(items))
+        # From pinned memory, beside whatever the device computes meanwhile.
+        pinned = torch.empty((len(rows), *rows[0].shape), dtype=rows[0].dtype, pin_memory=True)
+        torch.stack(rows, out=pinned)
+        with torch.cuda.stream(self._copies):
+            batch = pinned.to(self.device, non_blocking=True)
+            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            copied.record(self._copies)
+        return Staged(batch, len(items), copied)
+
+    @torch.inference_mode()
+    def encode(self, kind: Kind, staged: Staged) -> Vectors:
+        """Unit vectors, float32 of shape (queries, dimensions).
+
+        Raises:
+            DeviceLost: CUDA is broken, for this process at least.
+        """
+        if self._threads is not None:
+            torch.set_num_threads(self._threads)
+        try:
+            batch = self._arrived(staged)
+            if kind == "image":
+                features = self._encode_image(self._preprocessing.normalise(batch).to(self._dtype))
+            else:
+                features = self._encode_text(batch)
+            rows: Vectors = torch.nn.functional.normalize(features.float(), dim=-1).cpu().numpy()
+        except _BROKEN as error:
+            raise DeviceLost(f"{self.device} has failed: {error}") from error
+        rows = rows[: staged.queries]
+        if not np.isfinite(rows).all():
+            raise FloatingPointError("the model answered with numbers that are not finite")
+        return rows
+
+    def _arrived(self, staged: Staged) -> torch.Tensor:
+        if staged.copied is not None:
+            computing = torch.cuda.current_stream(self.device)
+            computing.wait_event(staged.copied)
+            staged.batch.record_stream(computing)  # its memory must not be reused before it is read
+        return staged.batch
+
+    def warm_up(self, pixels: torch.Tensor, text: str) -> None:
+        """Run every size of batch once, so that no caller waits for what a device does the first time."""
+        for size in self.buckets.sizes:
+            self.encode("image", self.stage("image", [pixels] * size))
+            self.encode("text", self.stage("text", [text] * size))

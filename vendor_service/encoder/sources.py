@@ -1,0 +1,76 @@
+"""Which models can be served: the bundled one, a folder, or any of open_clip's by name."""
+
+import difflib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import open_clip
+
+from vendor_service.errors import UsageError
+
+BUNDLED_MODEL = "icon-clip"
+_BUNDLED_FOLDER = Path(__file__).parents[1] / "models" / "icon_clip"
+_LOCAL = "local-dir:"
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model that can be loaded: the `id` for customers, and open_clip's name, tag and configuration."""
+
+    id: str
+    name: str
+    pretrained: str | None
+    config: dict[str, Any]
+
+    @property
+    def quick_gelu(self) -> bool:
+        """Whether its weights were trained with the fast GELU, which open_clip leaves to its caller."""
+        tag = open_clip.get_pretrained_cfg(self.name, self.pretrained) if self.pretrained else {}
+        return bool(tag.get("quick_gelu") or self.config.get("quick_gelu"))
+
+
+def find_model(model: str, pretrained: str | None) -> ModelSource:
+    """Find a model: the bundled one, `local-dir:PATH`, or an open_clip name with its pretrained tag or file.
+
+    Raises:
+        UsageError: there is none; the message names what comes close.
+    """
+    if model == BUNDLED_MODEL:
+        return _in_folder(BUNDLED_MODEL, _BUNDLED_FOLDER)
+    if model.startswith(_LOCAL):
+        folder = Path(model.removeprefix(_LOCAL)).expanduser()
+        return _in_folder(folder.resolve().name, folder)
+    names = [BUNDLED_MODEL, *open_clip.list_models()]
+    config = open_clip.get_model_config(model) if model in names else None
+    if config is None:
+        close = difflib.get_close_matches(model, names, n=5, cutoff=0.4)
+        hint = f"did you mean {', '.join(close)}?" if close else "see them all with: vendor models"
+        raise UsageError(f"there is no model {model!r}; {hint} A folder is named as local-dir:PATH")
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    if pretrained is None:
+        raise UsageError(f"say which weights of {model} with --pretrained: {', '.join(tags) or 'a file'}")
+    if pretrained not in tags and not Path(pretrained).is_file():
+        close = difflib.get_close_matches(pretrained, tags, n=5, cutoff=0.0)
+        raise UsageError(
+            f"{model} has no weights {pretrained!r}, and there is no such file; "
+            f"its tags: {', '.join(close) or 'none'}"
+        )
+    return ModelSource(f"{model}/{Path(pretrained).stem}", model, pretrained, config)
+
+
+def list_models() -> list[tuple[str, str | None]]:
+    """Every model that can be named, with each of its pretrained tags; the bundled one has none to choose."""
+    return [(BUNDLED_MODEL, None), *sorted(open_clip.list_pretrained())]
+
+
+def _in_folder(model_id: str, folder: Path) -> ModelSource:
+    path = folder / "open_clip_config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))["model_cfg"]
+    except FileNotFoundError as error:
+        raise UsageError(f"{folder} is not a model's folder: it has no open_clip_config.json") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} cannot be read as an open_clip configuration: {error!r}") from error
+    return ModelSource(model_id, f"{_LOCAL}{folder}", None, config)

@@ -1,0 +1,176 @@
+"""The worker of one device: it runs one batch while the next one is prepared on another thread."""
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from shared.embeddings import Kind
+from shared.errors import ErrorCode
+from vendor_service.encoder.lanes import Batch, Vectors
+from vendor_service.encoder.observer import Observer
+from vendor_service.errors import Refusal
+
+_log = logging.getLogger(__name__)
+
+
+class DeviceLost(Exception):
+    """The device itself has failed, not what it was asked to do."""
+
+
+class Device(Protocol):
+    """What runs the model. Staging may go on beside encoding, on another thread."""
+
+    def stage(self, kind: Kind, items: Sequence[Any]) -> Any:  # noqa: ANN401 - its own business
+        """Bring queries into the form, and to the place, that `encode` takes them from."""
+
+    def encode(self, kind: Kind, staged: Any) -> Vectors:  # noqa: ANN401
+        """Rows of shape (queries, dimensions).
+
+        Raises:
+            DeviceLost: no further batch will fare better.
+        """
+
+
+class Source(Protocol):
+    """Where a worker gets its batches from, and whom it tells that it died."""
+
+    def next_batch(self) -> Batch | None:
+        """Wait for a batch; `None` ends the worker."""
+
+    def full_batch(self, over: threading.Event) -> Batch | None:
+        """Wait for a batch to fill, for which no other device is free; `None` once it is `over`."""
+
+    def nudge(self) -> None:
+        """Have whoever waits look whether it is over."""
+
+    def bury(self) -> None:
+        """A worker died; it is back after a pause."""
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A batch, and what its device made of it or why it could not."""
+
+    batch: Batch
+    staged: Any
+    error: Exception | None = None
+
+
+class Worker:
+    """One thread that runs batches on a device, and one that stages them.
+
+    A batch that fails is run again caller by caller, so that a bad one harms no neighbour. Whatever else
+    goes wrong kills the worker: its batches are answered 503, and after `pause_seconds` it starts anew.
+    """
+
+    def __init__(
+        self, name: str, device: Device, source: Source, observer: Observer, pause_seconds: float
+    ) -> None:
+        self.alive = True
+        self._device = device
+        self._source = source
+        self._observer = observer
+        self._pause_seconds = pause_seconds
+        self._held: list[Batch] = []
+        self._closed = threading.Event()
+        self._stager = ThreadPoolExecutor(1, thread_name_prefix=f"stager-{name}")
+        self._thread = threading.Thread(target=self._live, name=f"worker-{name}", daemon=True)
+
+    def start(self) -> None:
+        """Start the threads."""
+        self._thread.start()
+
+    def join(self) -> None:
+        """Wait for the end, which comes once the source has no batch any more."""
+        self._closed.set()
+        self._thread.join()
+        self._stager.shutdown()
+
+    def _live(self) -> None:
+        while True:
+            try:
+                self._work()
+            except BaseException:
+                _log.exception("the worker of a device died; it starts again in %s s", self._pause_seconds)
+                self._die()
+            else:
+                return
+
+    def _die(self) -> None:
+        self.alive = False
+        message = "the model failed and starts again; nothing was charged"
+        for batch in self._held:
+            batch.fail(Refusal(ErrorCode.NOT_READY, message, retry_after=1))
+        self._held = []
+        self._source.bury()
+        self._closed.wait(self._pause_seconds)
+        self.alive = True
+
+    def _work(self) -> None:
+        prepared: _Prepared | None = None
+        while True:
+            if prepared is None:
+                batch = self._source.next_batch()
+                if batch is None:
+                    return
+                prepared = self._prepare(batch)
+            over = threading.Event()
+            ahead = self._stager.submit(self._look_ahead, over)
+            try:
+                self._run(prepared)
+                self._held.remove(prepared.batch)
+            finally:
+                over.set()
+                self._source.nudge()
+                prepared = ahead.result()
+
+    def _look_ahead(self, over: threading.Event) -> _Prepared | None:
+        batch = self._source.full_batch(over)
+        return None if batch is None else self._prepare(batch)
+
+    def _prepare(self, batch: Batch) -> _Prepared:
+        self._held.append(batch)
+        try:
+            return _Prepared(batch, self._device.stage(batch.kind, batch.items))
+        except Exception as error:
+            return _Prepared(batch, None, error)
+
+    def _run(self, prepared: _Prepared) -> None:
+        batch = prepared.batch
+        try:
+            if prepared.error is not None:
+                raise prepared.error
+            left = batch.without_gone()
+            if left is batch:
+                self._encode(batch, prepared.staged)
+            elif left.shares:
+                self._encode(left, self._device.stage(left.kind, left.items))
+        except DeviceLost:
+            raise
+        except Exception as error:
+            self._run_apart(batch.without_gone(), error)
+
+    def _run_apart(self, batch: Batch, error: Exception) -> None:
+        if len(batch.shares) > 1:
+            _log.warning("a batch of %d callers failed, and is run again one by one", len(batch.shares))
+        for alone in batch.by_caller():
+            try:
+                if len(batch.shares) == 1:
+                    raise error
+                self._encode(alone, self._device.stage(alone.kind, alone.items))
+            except DeviceLost:
+                raise
+            except Exception as its_own:
+                _log.error("a batch of %d failed", len(alone.items), exc_info=its_own)
+                alone.fail(its_own)
+
+    def _encode(self, batch: Batch, staged: Any) -> None:  # noqa: ANN401
+        began = time.perf_counter()
+        rows = self._device.encode(batch.kind, staged)
+        seconds = time.perf_counter() - began
+        self._observer.ran(batch.kind, len(rows), seconds)
+        batch.answer(rows, seconds)
