@@ -220,7 +220,7 @@ def embed(
 
     check_output(out)
     display = Display()
-    queries, unreadable = collect_queries(*from_lines(text or [], images or [], sys.stdin))
+    queries, unreadable = collect_queries(*from_lines(text or [], images or [], sys.stdin), display)
     connection = Connection(vendor, api_key_file, cache, display, protocol, model)
     approve = asking(yes=yes, max_spend_micros=max_spend)
     with connection.teacher(run_id=run_id_of(queries), budget=budget, max_spend_micros=max_spend) as teacher:

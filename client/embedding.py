@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,6 +15,7 @@ from client.buying.purchase import Progress, Purchase
 from client.buying.queries import Query
 from client.buying.teacher import Teacher
 from client.data.images import find_images
+from client.display import Display
 from client.errors import BudgetExhausted, ClientError, UsageError
 
 _PIECE = 4096
@@ -54,7 +56,9 @@ def from_lines(
     return text_list, image_list
 
 
-def collect_queries(texts: Sequence[str], paths: Sequence[str]) -> tuple[list[Query], dict[Path, str]]:
+def collect_queries(
+    texts: Sequence[str], paths: Sequence[str], display: Display
+) -> tuple[list[Query], dict[Path, str]]:
     """One query a text and an image file, and the files that cannot be read, with the reason.
 
     Folders are searched below, in order of name, for files that are named as images; so are the folders
@@ -68,14 +72,25 @@ def collect_queries(texts: Sequence[str], paths: Sequence[str]) -> tuple[list[Qu
     except UnicodeEncodeError as error:
         raise UsageError(f"A --text is not valid Unicode: {error.object!r}.") from error
     unreadable: dict[Path, str] = {}
-    for file in (file for path in paths for file in find_images(path)):
-        try:
-            queries.append(Query.image_file(file))
-        except OSError as error:
-            unreadable[file] = error.strerror or "cannot be read"
+    files = [file for path in paths for file in find_images(path)]
+    with display.track("Reading", len(files)) as advance, ThreadPoolExecutor() as pool:
+        for done, (file, outcome) in enumerate(zip(files, pool.map(_read, files), strict=True), start=1):
+            if isinstance(outcome, Query):
+                queries.append(outcome)
+            else:
+                unreadable[file] = outcome
+            advance(done, "")
     if not queries:
         raise UsageError("Nothing to embed: give --text, or --images with image files or folders of them.")
     return queries, unreadable
+
+
+def _read(file: Path) -> Query | str:
+    """The query of a file, or why it cannot be read."""
+    try:
+        return Query.image_file(file)
+    except OSError as error:
+        return error.strerror or "cannot be read"
 
 
 def run_id_of(queries: Sequence[Query]) -> str:

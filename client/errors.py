@@ -10,6 +10,7 @@ ClientError                  1  something failed
 │       ├── RequestTooLarge      1  the vendor takes no request of this size
 │       ├── InputRefused         1  the vendor will not embed something in the request
 │       └── FingerprintChanged   1  the vendor's model is no longer the one that was bought from
+├── RunBusy                  1  something else is buying for the same run
 ├── CacheError               1  the cache cannot be read or written
 └── SpendingStopped          3  a limit was reached; what was bought is kept, and the run can go on
     ├── BudgetExhausted      3  the run's own budget of queries or money
@@ -67,6 +68,10 @@ class InputRefused(RequestRefused):
 
 class FingerprintChanged(RequestRefused):
     """The vendor serves another model than the one that the run began with."""
+
+
+class RunBusy(ClientError):
+    """Another thread or process is buying for the same run."""
 
 
 class CacheError(ClientError):

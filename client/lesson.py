@@ -1,5 +1,6 @@
 """What a run's student learns from: what its teacher says of the images, bought first where it is sold."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from client.learning.backbones import BUNDLED_TEACHER, OPEN_CLIP
 from client.learning.methods import Knowledge, Method
 from client.questions import Questions, plan_of, questions
 from client.run_folder import RunConfig, RunFolder
-from client.sources import Sources, describe_plan, mention
+from client.sources import Sources, describe_plan, describe_views, mention
 
 
 @dataclass(frozen=True)
@@ -167,6 +168,8 @@ class Preparation:
                 f"A new run, with another --out, would buy {len(plan.to_buy)} queries for "
                 f"{plan.cost_micros} micros."
             )
+        if any(sources.views):
+            run.write_text(run.views, "".join(f"{json.dumps(view)}\n" for view in describe_views(sources)))
         self._approve(plan.cost_micros)
         with run.timed("buy"), self._display.track("Buying", len(plan.to_buy)) as advance:
             purchase = teacher.buy(

@@ -71,6 +71,7 @@ class RunFolder:
         self.config = path / "config.json"
         self.plan = path / "plan.json"
         self.purchase = path / "purchase.json"
+        self.views = path / "views.jsonl"
         self.metrics = path / "metrics.jsonl"
         self.tensorboard = path / "tensorboard"
         self.aligned = path / "aligned.safetensors"

@@ -160,6 +160,15 @@ def describe_plan(
     }
 
 
+def describe_views(sources: Sources) -> list[dict[str, Any]]:
+    """The further views with their parameters and digests, as `views.jsonl` holds them, a line each."""
+    return [
+        {"image": relative(view.path, sources.folder.root), "digest": view.digest, **view.view.to_json()}
+        for view in sources.examples
+        if view.view != ORIGINAL
+    ]
+
+
 def describe_outlook(outlook: Outlook) -> dict[str, Any]:
     """What a plan says of the vendor: its own price, what quota and money allow, and the time it takes."""
     quote = None if outlook.quote is None else outlook.quote.model_dump(mode="json")

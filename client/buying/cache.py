@@ -208,6 +208,11 @@ class EmbeddingCache:
         )
         return [Pack(key, run_id, fingerprint, tuple(_queries(text))) for key, fingerprint, text in rows]
 
+    def owing(self, fingerprint: str) -> list[str]:
+        """The runs that have noted packs for a model."""
+        rows = self._file.read("SELECT DISTINCT run_id FROM pending WHERE fingerprint = ?", (fingerprint,))
+        return [run_id for (run_id,) in rows]
+
     def spending(self, run_id: str) -> Spending:
         """What a run has paid, by its receipts."""
         (row,) = self._file.read(

@@ -1,34 +1,65 @@
-"""One process at a time buys for a run, or two would send the same queries in other packs and pay twice."""
+"""One purchase at a time for a run, or two would send the same queries in other packs and pay twice."""
 
 import fcntl
 import hashlib
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
-from client.errors import CacheError, ClientError
+from client.errors import CacheError, RunBusy
+
+# The system's locks are a process's, and end when any file that it has open on the path is closed. So a
+# process opens a path once, and knows itself which places it has claimed there.
+_open: dict[Path, tuple[BinaryIO, set[int]]] = {}
+_changing = threading.Lock()
 
 
 @contextmanager
 def claim(cache: Path, run_id: str) -> Iterator[None]:
-    """Claim a run among the processes that share a cache. The death of a process ends its claim.
+    """Claim a run among the threads and processes that share a cache. The death of a process ends its claims.
 
     Raises:
-        ClientError: another process has claimed it.
+        RunBusy: it is claimed already.
         CacheError: the file beside the cache, in which claims are made, cannot be written.
     """
     place = int.from_bytes(hashlib.sha256(run_id.encode()).digest()[:7], "big")
-    path = cache.with_name(f"{cache.name}.lock")
+    path = cache.with_name(f"{cache.name}.lock").resolve()
+    with _changing:
+        _take(path, place)
     try:
-        file = path.open("ab")
+        yield
+    finally:
+        with _changing:
+            _release(path, place)
+
+
+def _take(path: Path, place: int) -> None:
+    try:
+        file, places = _open.get(path) or (path.open("ab"), set())
     except OSError as error:
         raise CacheError(f"{path} cannot be written: {error.strerror}.") from error
-    with file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
-        except OSError as error:
-            raise ClientError(
-                "Another process is buying for this very run. Wait for it, or interrupt it: what it has "
-                "bought is kept, and this command goes on from there."
-            ) from error
-        yield
+    try:
+        if place in places:
+            raise BlockingIOError
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
+    except OSError as error:
+        if not places:
+            file.close()
+        raise RunBusy(
+            "Another process is buying for this very run. Wait for it, or interrupt it: what it has "
+            "bought is kept, and this command goes on from there."
+        ) from error
+    places.add(place)
+    _open[path] = (file, places)
+
+
+def _release(path: Path, place: int) -> None:
+    file, places = _open[path]
+    places.remove(place)
+    if places:
+        fcntl.lockf(file, fcntl.LOCK_UN, 1, place)
+    else:
+        del _open[path]
+        file.close()

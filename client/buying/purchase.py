@@ -11,6 +11,7 @@ from itertools import islice
 from client.buying.budget import NOTHING, Budget, price
 from client.buying.cache import EmbeddingCache, Pack
 from client.buying.claim import claim
+from client.buying.owed import fetch_for_dead_runs, recall
 from client.buying.pace import LARGEST, Pace
 from client.buying.protocols import Answer, Vendor
 from client.buying.queries import Query, Spending
@@ -116,6 +117,7 @@ class Buying:
 
     def run(self, queries: Sequence[Query]) -> Purchase:
         """Buy until something ends it; see `Teacher.buy`."""
+        fetch_for_dead_runs(self._vendor, self._cache, self._model, self._run_id, queries)
         with claim(self._cache.path, self._run_id):
             self._line_up(queries)
             # Daemons, so that a vendor that hangs cannot keep an interrupted program from ending.
@@ -192,16 +194,12 @@ class Buying:
         return True
 
     def _recall(self, pack: Pack, at_hand: Mapping[Query, Query]) -> _Request | None:
-        """A pack as it was sent; `None` where one of its files is no longer what it was.
-
-        The files are those `at_hand`, for the folder may have moved since the pack was noted.
-        """
-        queries = tuple(at_hand.get(query, query) for query in pack.queries)
-        try:
-            contents = [query.content() for query in queries]
-        except (OSError, ValueError):
+        """A pack as it was sent; `None` where one of its files is no longer what it was."""
+        sent = recall(pack, at_hand)
+        if sent is None:
             return None
-        return _Request(replace(pack, queries=queries), contents, NOTHING)
+        queries = tuple(query for query, _ in sent)
+        return _Request(replace(pack, queries=queries), [content for _, content in sent], NOTHING)
 
     def _work(self) -> None:
         try:

@@ -22,7 +22,7 @@ from client.buying.teacher import Teacher
 from client.buying.vendor_api import VendorClient
 from client.errors import FingerprintChanged, KeyRefused, QuotaExhausted, VendorUnreachable
 from shared.embeddings import ModelCard
-from tests.vendor_process import VendorProcess
+from tests.vendor_process import VendorProcess, wait_until
 
 
 class Customer:
@@ -288,3 +288,26 @@ def test_a_client_that_is_killed_between_payment_and_storage_pays_once(
     assert customer.teacher().lookup(_texts(320))[1].all()
     assert vendor_process.charges(api_key).queries == 320
     assert customer.cache.spending("run").queries == 320
+
+
+def test_what_a_killed_client_had_paid_for_is_free_for_any_other_run(
+    vendor_process: VendorProcess, tmp_path: Path, stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api_key = vendor_process.create_key(quota=320)
+    command = [
+        sys.executable,
+        "-c",
+        _CRASHING_CLIENT,
+        vendor_process.url,
+        api_key,
+        str(tmp_path / "cache.db"),
+        "2",
+    ]
+    assert subprocess.run(command, check=False).returncode == -9
+    wait_until(lambda: vendor_process.open_holds() == 0)
+    monkeypatch.setattr("client.buying.cache._FRESH_SECONDS", 0.0)  # not to wait for what was never charged
+    customer = Customer(vendor_process.url, api_key, tmp_path / "cache.db", stack)
+    customer.teacher(run_id="other").buy(_texts(320))
+    assert customer.teacher().lookup(_texts(320))[1].all()
+    assert vendor_process.charges(api_key).queries == customer.cache.paid().queries == 320
+    assert customer.cache.spending("run").queries > 0

@@ -1,5 +1,6 @@
 """Further views, and images chosen by coverage, bought from the real vendor and learnt from."""
 
+import hashlib
 import json
 from itertools import chain
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from client.buying.cache import EmbeddingCache
 from client.coverage import training_features
+from client.data.views import View
 from client.display import Display
 from client.learning.recipe import Recipe
 from client.questions import questions
@@ -65,6 +67,11 @@ def test_views_are_bought_once_every_image_is_and_learnt_from_as_they_were_sent(
     assert vendor_process.charges(client.api_key).queries == wanted
     summary = _json(client, "summary.json")
     assert (summary["further_views"], summary["train_images"]) == (2 * images, images)
+    noted = [json.loads(line) for line in (client.folder / "run" / "views.jsonl").read_text().splitlines()]
+    assert [each["digest"] for each in noted] == [e.digest for e in sources.examples if e.view.index]
+    image = (client.folder / "toy" / noted[0].pop("image")).read_bytes()
+    digest = noted[0].pop("digest")
+    assert hashlib.sha256(View(**noted[0]).encode(image)).hexdigest() == digest
     with EmbeddingCache(client.folder / "cache.db") as cache:
         assert cache.known(summary["teacher"]["fingerprint"], asked.all) == set(asked.all)
         rows, _ = cache.rows(summary["teacher"]["fingerprint"], list(chain(*asked.views)), 256)

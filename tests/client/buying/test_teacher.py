@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from client.buying import owed, sender
 from client.buying import purchase as purchase_module
-from client.buying import sender
 from client.buying.cache import EmbeddingCache
 from client.buying.claim import claim
 from client.buying.pace import START
@@ -25,7 +25,7 @@ from client.buying.purchase import PACK_SIZE, pack_of
 from client.buying.queries import Query
 from client.buying.teacher import Teacher
 from client.buying.vendor_api import VendorClient
-from client.errors import ClientError, PriceRaised, QuotaExhausted, VendorError
+from client.errors import ClientError, PriceRaised, QuotaExhausted, RunBusy, VendorError
 from shared.embeddings import ModelCard, Prices
 from shared.encoding import to_base64
 from tests.client.buying.cards import MODEL
@@ -347,6 +347,44 @@ def _buy_in_a_process(folder: Path, outcome: "Queue[str]") -> None:
     else:
         outcome.put("bought")
     shop.close()
+
+
+def test_what_a_killed_run_had_paid_for_is_not_paid_for_again_by_another(shop: Shop) -> None:
+    texts = _texts(100)
+    paid, unpaid, unwanted = (
+        pack_of("killed", "fp_1", tuple(queries))
+        for queries in (texts[:32], texts[32:40], _texts(9, "good old"))
+    )
+    for pack in (paid, unpaid, unwanted):
+        shop.cache.begin(pack)
+    shop.vendor.paid |= {paid.idempotency_key: 32, unwanted.idempotency_key: 9}
+    with claim(shop.cache.path, "killed"):  # as long as it lives, it is left alone
+        owed.fetch_for_dead_runs(shop.client, shop.cache, MODEL, "run", texts)
+    assert not shop.vendor.sizes
+    owed.fetch_for_dead_runs(shop.client, shop.cache, MODEL, "run", texts)
+    assert shop.cache.known("fp_1", texts) == set(texts[:32])
+    assert (shop.cache.spending("killed").queries, shop.cache.spending("run").queries) == (32, 0)
+    assert {pack.idempotency_key for pack in shop.cache.pending("killed")} == {
+        unpaid.idempotency_key,
+        unwanted.idempotency_key,
+    }
+    assert shop.teacher(60).buy([*texts[:32], *texts[40:]]).bought == 60
+    assert shop.vendor.charged == 32 + 9 + 60
+
+
+def test_threads_do_not_buy_for_one_run_at_once_and_one_that_ends_frees_nobody_else(tmp_path: Path) -> None:
+    cache = tmp_path / "cache.db"
+    with claim(cache, "run"):
+        with claim(cache, "other"):
+            pass
+        with pytest.raises(RunBusy), claim(cache, "run"):
+            raise AssertionError
+        context = get_context("spawn")
+        outcome: Queue[str] = context.Queue()
+        process = context.Process(target=_buy_in_a_process, args=(tmp_path, outcome))
+        process.start()
+        assert "Another process" in outcome.get(timeout=30)
+        process.join()
 
 
 def test_two_processes_do_not_buy_for_one_run_at_once(shop: Shop, tmp_path: Path) -> None:
