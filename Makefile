@@ -37,11 +37,12 @@ $(INFINITY)/.ready: tests/infinity/requirements.txt
 test-infinity: $(READY) $(INFINITY)/.ready  ## buying from a real infinity-emb server
 	@INFINITY_BIN=$(INFINITY)/bin $(BIN)/python -m pytest -m infinity tests/infinity
 
-check: $(READY)  ## format, lint, types and import rules
+check: $(READY)  ## format, lint, types, import rules and Dockerfiles
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/hadolint docker/vendor.Dockerfile docker/client.Dockerfile
 
 bench-accuracy: $(READY)  ## the accuracy table of docs/results.md (about half an hour)
 	@$(BIN)/python -m benchmarks.accuracy

@@ -1,0 +1,104 @@
+"""The dashboard and the alerts: every series and label that they ask for is one that `GET /metrics` has."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.vendor_service.local_vendor import LocalVendor, image_input
+
+FOLDER = Path(__file__).resolve().parents[2] / "docker" / "observability"
+DASHBOARD = FOLDER / "grafana" / "dashboards" / "tuition.json"
+
+# What Prometheus itself adds: a series for each target, and where a series came from.
+UP, TARGET = "up", {"job", "instance"}
+ON_CUDA = {"tuition_gpu_memory_bytes": {"device", "state"}}
+# In PromQL: strings, then durations and what `by` and `on` group by; what is left is series and functions.
+STRING = re.compile(r'"[^"]*"')
+ASIDE = re.compile(r"\[[^\]]*\]|\b(?:by|on)\s*\([^)]*\)")
+SELECTOR = re.compile(r"\b([a-zA-Z_]\w*)\b(?!\s*\()(?:\{([^}]*)\})?")
+MATCHER = re.compile(r'(\w+)\s*(?:=~|!=|!~|=)\s*"')
+
+Series = dict[str, set[str]]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Series:
+    """The series of a vendor that has served and refused, each with its labels."""
+    with LocalVendor(tmp_path_factory.mktemp("vendor")) as vendor:
+        vendor.embed(vendor.key(quota=10), {"text": "a cat"}, image_input(), {"image": "%"}, on_error="skip")
+        vendor.embed(vendor.key(quota=0), {"text": "a cat"})
+        told = vendor.http.get("/metrics").text
+    series: Series = {UP: set()}
+    for family in text_string_to_metric_families(told):
+        for sample in family.samples:
+            series.setdefault(sample.name, set()).update(sample.labels)
+    return series | ON_CUDA
+
+
+def selectors(expression: str) -> Iterator[tuple[str, set[str]]]:
+    """Each series that an expression names, with the labels that it is chosen by."""
+    for name, matchers in SELECTOR.findall(ASIDE.sub("", STRING.sub('""', expression))):
+        yield name, set(MATCHER.findall(matchers))
+
+
+def panels() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(DASHBOARD.read_text())["panels"]
+    return found
+
+
+def rules() -> list[dict[str, Any]]:
+    groups = yaml.safe_load((FOLDER / "alerts.yml").read_text())["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def expressions() -> list[str]:
+    asked = [target["expr"] for panel in panels() for target in panel.get("targets", [])]
+    return asked + [rule["expr"] for rule in rules()]
+
+
+@pytest.mark.parametrize("expression", expressions())
+def test_every_series_that_is_asked_for_is_exported(expression: str, exported: Series) -> None:
+    named = list(selectors(expression))
+    assert named
+    for name, labels in named:
+        assert name in exported, f"/metrics has no {name}"
+        assert labels <= exported[name] | TARGET, f"{name} has no label {labels - exported[name] - TARGET}"
+
+
+def test_the_dashboard_shows_what_an_operator_asks_after() -> None:
+    titles = [panel["title"] for panel in panels()]
+    assert len(set(titles)) == len(titles)
+    for wanted in ("Throughput", "Latency", "Queue", "Batch size", "Refusals by code", "Revenue by account"):
+        assert wanted in titles
+    assert {"Quota used by account", "GPU memory"} <= set(titles)
+
+
+def test_panels_lie_side_by_side() -> None:
+    taken: set[tuple[int, int]] = set()
+    for panel in panels():
+        at = panel["gridPos"]
+        cells = {(at["x"] + column, at["y"] + line) for column in range(at["w"]) for line in range(at["h"])}
+        assert at["x"] + at["w"] <= 24
+        assert not cells & taken, panel["title"]
+        taken |= cells
+
+
+def test_panels_use_the_source_that_is_provisioned() -> None:
+    provisioned = yaml.safe_load((FOLDER / "grafana/provisioning/datasources/prometheus.yml").read_text())
+    used = {panel["datasource"]["uid"] for panel in panels() if "datasource" in panel}
+    assert used == {source["uid"] for source in provisioned["datasources"]}
+
+
+def test_every_alert_says_how_bad_it_is_and_what_happened() -> None:
+    names = [rule["alert"] for rule in rules()]
+    assert len(set(names)) == len(names)
+    assert {"VendorNotReady", "QueueWait", "LedgerFaulty"} <= set(names)
+    for rule in rules():
+        assert rule["labels"]["severity"] in ("page", "warn")
+        assert rule["annotations"]["summary"]
