@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 INFINITY := .venv-infinity
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-infinity check bench-accuracy bench-cache bench-buying bench-money bench-training format clean
+.PHONY: help demo test test-slow test-infinity check bench-accuracy bench-budgets bench-cache bench-buying bench-money bench-training format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -46,6 +46,9 @@ check: $(READY)  ## format, lint, types, import rules and Dockerfiles
 
 bench-accuracy: $(READY)  ## the accuracy table of docs/results.md (about half an hour)
 	@$(BIN)/python -m benchmarks.accuracy
+
+bench-budgets: $(READY)  ## accuracy by budget and by how it is spent (hours on two cores; finished runs are kept)
+	@$(BIN)/python -m benchmarks.budgets
 
 bench-cache: $(READY)  ## the cache with a million entries (about a minute, 5 GB of temporary disk)
 	@$(BIN)/python -m benchmarks.cache

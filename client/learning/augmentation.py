@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from client.learning.recipe import Augmentation
+from client.learning.styles import STYLE_DRAWS, changed_styles
 
 _CROP_TRIES = 10
 _CROP_RATIO = (3 / 4, 4 / 3)
@@ -31,20 +32,23 @@ class Chance:
     Attributes:
         rows: uniform numbers, shape (n, _DRAWS), a row an image.
         order: in which order the steps of ColorJitter are taken.
+        styles: uniform numbers for changes of style, shape (n, STYLE_DRAWS).
     """
 
     rows: Tensor
     order: tuple[int, ...]
+    styles: Tensor
 
     @classmethod
     def draw(cls, n: int, generator: torch.Generator) -> Self:
         """For a batch of n images."""
         rows = torch.rand(n, _DRAWS, generator=generator)
-        return cls(rows, tuple(torch.randperm(len(_COLOUR_STEPS), generator=generator).tolist()))
+        order = tuple(torch.randperm(len(_COLOUR_STEPS), generator=generator).tolist())
+        return cls(rows, order, torch.rand(n, STYLE_DRAWS, generator=generator))
 
     def of(self, rows: slice) -> "Chance":
         """What was drawn for some of the images."""
-        return Chance(self.rows[rows], self.order)
+        return Chance(self.rows[rows], self.order, self.styles[rows])
 
 
 def random_views(
@@ -70,6 +74,7 @@ def random_views(
     for start in range(0, len(pixels), piece):
         rows = slice(start, start + piece)
         view = _resample(pixels[rows], boxes[rows], size)
+        view = changed_styles(view, chance.styles[rows], chance=augmentation.style)
         for step in chance.order:
             view = _COLOUR_STEPS[step](view, factors[step, rows])
         views[rows] = torch.where(grey[rows, None, None, None], _grey(view), view)
