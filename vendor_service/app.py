@@ -1,7 +1,7 @@
 """The application: everything is made and put together here, and nowhere else."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
@@ -27,12 +27,11 @@ from vendor_service.embed.catalogue import catalogue_router
 from vendor_service.embed.openai import openai_router
 from vendor_service.embed.router import embed_router
 from vendor_service.embed.service import EmbedService
-from vendor_service.encoder.clip import ClipModel, choose_devices
-from vendor_service.encoder.engine import Engine, TextLimits
-from vendor_service.encoder.images import ImageDecoder, ImageLimits
-from vendor_service.encoder.sources import find_model
+from vendor_service.encoder.encoder import Encoder
+from vendor_service.encoder.engine import Engine
 from vendor_service.health import Readiness, health_router
 from vendor_service.http_errors import add_error_handlers, internal_error
+from vendor_service.loading import load_engine
 from vendor_service.metrics import Metrics, metrics_router
 from vendor_service.observability import RequestScope
 from vendor_service.settings import Settings
@@ -42,35 +41,56 @@ from vendor_service.worker_metrics import Worker, WorkerMetrics
 # A process that was killed leaves holds; they are released this long after it last told that it lives.
 _HOLD_SECONDS = 20
 _UPKEEP_SECONDS = 5
-# What images may take while they are decoded; one of 50 megapixels takes 400 MB.
-_DECODING_BYTES = 1 << 30
+
+MakeEncoder = Callable[[Settings, Metrics], Encoder]
 
 
-def create_app(settings: Settings, clock: Clock = system_clock, *, worker: Worker | None = None) -> FastAPI:
+def local_encoder(settings: Settings, metrics: Metrics) -> Engine:
+    """Load the model into this process.
+
+    Raises:
+        OperatorError: it cannot be loaded.
+    """
+    engine = load_engine(settings, metrics)
+    metrics.show("devices_alive", "Devices whose worker is alive.", lambda: engine.batcher.living)
+    on_cuda = {device for device in engine.model.devices if device.type == "cuda"}
+    if on_cuda:
+        metrics.show_gpu_memory(on_cuda)
+    return engine
+
+
+def create_app(
+    settings: Settings,
+    clock: Clock = system_clock,
+    *,
+    worker: Worker | None = None,
+    make_encoder: MakeEncoder = local_encoder,
+) -> FastAPI:
     """Load the model, open the books, and make an application that serves both while its lifespan runs.
 
-    `worker` says which one of several processes on one address it serves in, if there are several.
+    `worker` says which one of several processes on one address it serves in, if there are several;
+    `make_encoder` finds the model, where it is not to run in this process.
 
     Raises:
         OperatorError: the model cannot be loaded or the database cannot be used.
     """
-    model = ClipModel(
-        find_model(settings.model, settings.pretrained),
-        choose_devices(settings.device),
-        settings.dtype,
-        compiled=settings.compile,
-    )
+    metrics = Metrics()
+    encoder = make_encoder(settings, metrics)
+    model = encoder.facts
     database = Database(settings.database_url)
     schema.prepare(database, migrate=settings.migrate)
     with database.write() as session:
         prices.publish(session, model.id, settings.image_price_micros, settings.text_price_micros, clock())
-    metrics = Metrics()
     shared_metrics = None if worker is None else WorkerMetrics(worker, metrics.registry)
     audit = None
     if worker is None or worker.is_first:  # what all workers would tell and do alike
         metrics.registry.register(AccountMetrics(database, clock))
         audit = Audit(database, metrics, settings.verify_every_hours)
-    engine, capacity = _make_engine(settings, model, metrics)
+    capacity = Capacity(
+        max_inputs=settings.max_queued_inputs,
+        max_bytes=settings.max_queued_bytes,
+        max_seconds=settings.request_timeout_seconds,
+    )
     admission = Admission(database, clock, _HOLD_SECONDS)
     authentication = Authentication(database, clock)
     # Twice the time that a request may take: a hold never expires under a request that is still welcome.
@@ -82,39 +102,24 @@ def create_app(settings: Settings, clock: Clock = system_clock, *, worker: Worke
         description="CLIP embeddings by the query.",
         version=version("tuition"),
         redoc_url=None,
-        lifespan=partial(_lifespan, engine, admission, upkeep, database, shared_metrics, audit),
+        lifespan=partial(_lifespan, encoder, admission, upkeep, database, shared_metrics, audit),
         responses={"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}},
     )
     app.state.model, app.state.capacity = model, capacity
     app.add_middleware(RequestScope, on_crash=internal_error, metrics=metrics)
     add_error_handlers(app)
-    _add_routes(app, settings, engine, capacity, admission, metrics, authentication, database, clock)
+    _add_routes(app, settings, encoder, capacity, admission, metrics, authentication, database, clock)
     token = settings.metrics_token
     render = metrics.render if shared_metrics is None else shared_metrics.render
     app.include_router(metrics_router(render, None if token is None else token.get_secret_value()))
-    _show(engine, capacity, metrics)
+    _show(encoder, capacity, metrics)
     return app
-
-
-def _make_engine(settings: Settings, model: ClipModel, metrics: Metrics) -> tuple[Engine, Capacity]:
-    engine = Engine(
-        model,
-        ImageDecoder(ImageLimits(settings.max_image_bytes, settings.max_image_pixels), _DECODING_BYTES),
-        TextLimits(settings.max_text_characters, settings.text_cache_bytes),
-        metrics,
-    )
-    capacity = Capacity(
-        max_inputs=settings.max_queued_inputs,
-        max_bytes=settings.max_queued_bytes,
-        max_seconds=settings.request_timeout_seconds,
-    )
-    return engine, capacity
 
 
 def _add_routes(
     app: FastAPI,
     settings: Settings,
-    engine: Engine,
+    encoder: Encoder,
     capacity: Capacity,
     admission: Admission,
     metrics: Metrics,
@@ -122,7 +127,7 @@ def _add_routes(
     database: Database,
     clock: Clock,
 ) -> None:
-    service = EmbedService(engine, admission, metrics, max_inputs=settings.max_inputs)
+    service = EmbedService(encoder, admission, metrics, max_inputs=settings.max_inputs)
     limits = Limits(
         max_inputs=settings.max_inputs,
         max_request_bytes=settings.max_request_bytes,
@@ -131,28 +136,24 @@ def _add_routes(
     )
     buyer = authentication.requiring(Scope.EMBED)
     app.include_router(embed_router(service, capacity, limits, buyer))
-    app.include_router(openai_router(service, capacity, engine.model.dimensions, limits, buyer))
-    app.include_router(catalogue_router(engine.model, limits, database, clock, authentication))
-    app.include_router(billing_router(database, clock, authentication, engine.model.id))
+    app.include_router(openai_router(service, capacity, encoder.facts.dimensions, limits, buyer))
+    app.include_router(catalogue_router(encoder.facts, limits, database, clock, authentication))
+    app.include_router(billing_router(database, clock, authentication, encoder.facts.id))
     app.include_router(keys_router(database, clock, authentication))
-    app.include_router(health_router(Readiness(engine, database, capacity)))
+    app.include_router(health_router(Readiness(encoder, database, capacity)))
 
 
-def _show(engine: Engine, capacity: Capacity, metrics: Metrics) -> None:
-    model, batcher = engine.model, engine.batcher
-    devices = ",".join(map(str, model.devices))
+def _show(encoder: Encoder, capacity: Capacity, metrics: Metrics) -> None:
+    model = encoder.facts
+    devices = ",".join(model.devices)
     metrics.show_model(model=model.id, fingerprint=model.fingerprint, dtype=model.dtype, device=devices)
-    metrics.show_queue(batcher.waiting)
+    metrics.show_queue(encoder.waiting)
     metrics.show("in_hand_bytes", "Bytes of requests and images in memory.", lambda: capacity.bytes)
-    metrics.show("devices_alive", "Devices whose worker is alive.", lambda: batcher.living)
-    for device in set(model.devices):
-        if device.type == "cuda":
-            metrics.show_gpu_memory(device)
 
 
 @asynccontextmanager
 async def _lifespan(
-    engine: Engine,
+    encoder: Encoder,
     admission: Admission,
     upkeep: Upkeep,
     database: Database,
@@ -163,7 +164,7 @@ async def _lifespan(
     presence = Presence(database)
     # Where no other server lives on an embedded database, whatever is held belongs to one that is gone.
     await asyncio.to_thread(presence.enter, admission.void_abandoned)
-    engine.start()
+    encoder.start()
     if shared_metrics is not None:
         shared_metrics.start()
     beside = [asyncio.create_task(upkeep.repeat(_UPKEEP_SECONDS))]
@@ -173,7 +174,7 @@ async def _lifespan(
     for each in beside:
         each.cancel()
     await asyncio.gather(*beside, return_exceptions=True)
-    await asyncio.to_thread(engine.close)
+    await asyncio.to_thread(encoder.close)
     await asyncio.to_thread(upkeep.once)
     await asyncio.to_thread(admission.close)
     if shared_metrics is not None:

@@ -43,9 +43,14 @@ class Refusal(VendorError):
         retry_after: int | None = None,
         resets_at: datetime | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(
+            code, message
+        )  # both, for an exception that goes to another process is made of these
         self.code = code
         self.message = message
         self.param = param
         self.retry_after = retry_after
         self.resets_at = resets_at
+
+    def __str__(self) -> str:
+        return self.message

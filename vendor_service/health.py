@@ -10,7 +10,7 @@ from sqlalchemy import text
 from shared.errors import ErrorCode
 from vendor_service.database.session import Database
 from vendor_service.embed.capacity import Capacity
-from vendor_service.encoder.engine import Engine
+from vendor_service.encoder.encoder import Encoder
 from vendor_service.errors import Refusal
 
 _log = logging.getLogger(__name__)
@@ -43,8 +43,8 @@ class Readiness:
     Nothing is believed of before a worker died, and while one is dead the answer is no.
     """
 
-    def __init__(self, engine: Engine, database: Database, capacity: Capacity) -> None:
-        self._engine = engine
+    def __init__(self, encoder: Encoder, database: Database, capacity: Capacity) -> None:
+        self._encoder = encoder
         self._database = database
         self._capacity = capacity
         self._encoded_at = -_CANARY_SECONDS
@@ -68,12 +68,9 @@ class Readiness:
             raise Refusal(ErrorCode.NOT_READY, message, retry_after=5) from error
 
     async def _ask_model(self) -> None:
-        batcher = self._engine.batcher
-        if batcher.dead:
-            raise RuntimeError(f"{batcher.dead} workers are dead")
-        deaths = batcher.deaths
+        deaths = self._encoder.deaths
         if deaths != self._deaths or time.monotonic() - self._encoded_at > _CANARY_SECONDS:
-            await self._engine.check()
+            await self._encoder.check()
             self._encoded_at, self._deaths = time.monotonic(), deaths
 
     def _ask_database(self) -> None:

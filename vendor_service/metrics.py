@@ -1,7 +1,7 @@
 """What Prometheus is told: counters, gauges and histograms of one application, in a registry of its own."""
 
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import torch
@@ -129,13 +129,14 @@ class Metrics:
         for kind in kinds:
             gauge.labels(kind).set_function(partial(read, kind))
 
-    def show_gpu_memory(self, device: torch.device) -> None:
-        """Tell how much of a CUDA device's memory this process holds, and how much there is."""
+    def show_gpu_memory(self, devices: Iterable[torch.device]) -> None:
+        """Tell how much of each CUDA device's memory this process holds, and how much there is."""
         gauge = self.gauge("gpu_memory_bytes", "Memory of the device.", "device", "state")
-        total = torch.cuda.get_device_properties(device).total_memory
-        gauge.labels(str(device), "allocated").set_function(lambda: torch.cuda.memory_allocated(device))
-        gauge.labels(str(device), "reserved").set_function(lambda: torch.cuda.memory_reserved(device))
-        gauge.labels(str(device), "total").set(total)
+        for device in devices:
+            total = torch.cuda.get_device_properties(device).total_memory
+            gauge.labels(str(device), "allocated").set_function(partial(torch.cuda.memory_allocated, device))
+            gauge.labels(str(device), "reserved").set_function(partial(torch.cuda.memory_reserved, device))
+            gauge.labels(str(device), "total").set(total)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"tuition_{name}", text, labels, registry=self.registry)

@@ -57,7 +57,7 @@ def _serve(
     application: FastAPI, settings: Settings, bound: socket.socket, on_ready: Callable[[str], None]
 ) -> bool:
     model = application.state.model
-    devices = ",".join(map(str, model.devices))
+    devices = ",".join(model.devices)
     facts = f"model {model.id}, device {devices}, dtype {model.dtype}"
     with _billing_log(settings):
         return server.serve(application, bound, lambda: on_ready(facts))

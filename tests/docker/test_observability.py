@@ -22,6 +22,7 @@ ON_CUDA = {"tuition_gpu_memory_bytes": {"device", "state"}}
 STRING = re.compile(r'"[^"]*"')
 ASIDE = re.compile(r"\[[^\]]*\]|\b(?:by|on)\s*\([^)]*\)")
 SELECTOR = re.compile(r"\b([a-zA-Z_]\w*)\b(?!\s*\()(?:\{([^}]*)\})?")
+WORDS = {"and", "or", "unless"}
 MATCHER = re.compile(r'(\w+)\s*(?:=~|!=|!~|=)\s*"')
 
 Series = dict[str, set[str]]
@@ -44,7 +45,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Series:
 def selectors(expression: str) -> Iterator[tuple[str, set[str]]]:
     """Each series that an expression names, with the labels that it is chosen by."""
     for name, matchers in SELECTOR.findall(ASIDE.sub("", STRING.sub('""', expression))):
-        yield name, set(MATCHER.findall(matchers))
+        if name not in WORDS:
+            yield name, set(MATCHER.findall(matchers))
 
 
 def panels() -> list[dict[str, Any]]:

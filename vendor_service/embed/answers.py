@@ -8,7 +8,7 @@ from shared.embeddings import Embedding, EmbedResponse, Encoding, InputError, Us
 from shared.encoding import ROWS_MEDIA_TYPE, RowDtype, to_base64, to_rows
 from vendor_service.billing.orders import Admitted
 from vendor_service.embed.queries import Queries
-from vendor_service.encoder.clip import ClipModel
+from vendor_service.encoder.encoder import ModelFacts
 from vendor_service.encoder.lanes import Vectors
 from vendor_service.errors import Refusal
 
@@ -36,7 +36,7 @@ class Answer:
     """
 
     id: str
-    model: ClipModel
+    model: ModelFacts
     queries: Queries
     refused: dict[int, Refusal]
     rows: Vectors

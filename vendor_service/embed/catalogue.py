@@ -12,12 +12,12 @@ from vendor_service.billing import prices
 from vendor_service.clock import Clock
 from vendor_service.database.session import Database
 from vendor_service.database.tables import STANDARD_PLAN, Account
-from vendor_service.encoder.clip import ClipModel
+from vendor_service.encoder.encoder import ModelFacts
 from vendor_service.errors import Refusal
 
 
 def catalogue_router(
-    model: ClipModel, limits: Limits, database: Database, clock: Clock, authentication: Authentication
+    model: ModelFacts, limits: Limits, database: Database, clock: Clock, authentication: Authentication
 ) -> APIRouter:
     """The routes. Limits and the standard prices are public; who sends a key is told its account's prices."""
     router = APIRouter(prefix="/v1/models", tags=["models"])

@@ -15,7 +15,7 @@ from vendor_service.billing.orders import Admitted, Order
 from vendor_service.embed.answers import Answer, Content, Timing
 from vendor_service.embed.capacity import Place
 from vendor_service.embed.queries import Queries
-from vendor_service.encoder.engine import Engine, Prepared
+from vendor_service.encoder.encoder import Encoder, Prepared
 from vendor_service.encoder.lanes import Encoded
 from vendor_service.encoder.queries import ImageQuery
 from vendor_service.errors import Refusal
@@ -41,13 +41,13 @@ class EmbedService:
 
     def __init__(
         self,
-        engine: Engine,
+        encoder: Encoder,
         admission: Admission,
         metrics: Metrics,
         *,
         max_inputs: int,
     ) -> None:
-        self._engine = engine
+        self._encoder = encoder
         self._admission = admission
         self._metrics = metrics
         self._max_inputs = max_inputs
@@ -69,13 +69,13 @@ class EmbedService:
         timing = Timing()
         images = sum(isinstance(each, ImageQuery) for each in queries.items)
         place.take_inputs(len(queries.items))
-        place.take_bytes(images * self._engine.model.image_bytes)
+        place.take_bytes(images * self._encoder.facts.image_bytes)
         with _timed(timing, "decode"):
             async with place.in_time():
-                prepared = await self._engine.prepare(queries.items)
+                prepared = await self._encoder.prepare(queries.items)
         refused = self._refused(queries, prepared)
         accepted = [each for each in prepared if not isinstance(each, Refusal)]
-        model = self._engine.model
+        model = self._encoder.facts
         if not accepted:
             nothing = np.empty((0, model.dimensions), dtype=np.float32)
             answer = Answer(call.request_id, model, queries, refused, nothing, None, timing)
@@ -121,7 +121,7 @@ class EmbedService:
         return admitted
 
     def _check(self, queries: Queries, call: Call) -> None:
-        model = self._engine.model
+        model = self._encoder.facts
         if queries.model not in (None, model.id):
             message = f"there is no model {queries.model!r} here; this vendor serves {model.id!r}"
             raise Refusal(ErrorCode.MODEL_NOT_FOUND, message, param="model")
@@ -140,8 +140,8 @@ class EmbedService:
             request_id=call.request_id,
             account_id=call.caller.account_id,
             key_id=call.caller.key_id,
-            model=self._engine.model.id,
-            model_fingerprint=self._engine.model.fingerprint,
+            model=self._encoder.facts.id,
+            model_fingerprint=self._encoder.facts.fingerprint,
             images=len(accepted) - texts,
             texts=texts,
             body_hash=body_hash,
@@ -152,7 +152,7 @@ class EmbedService:
     async def _encode(
         self, place: Place, accepted: Sequence[Prepared], gone: Callable[[], Awaitable[None]]
     ) -> Encoded:
-        encoding = asyncio.ensure_future(self._engine.encode(place.account, accepted))
+        encoding = asyncio.ensure_future(self._encoder.encode(place.account, accepted))
         leaving = asyncio.ensure_future(gone())
         try:
             await asyncio.wait(

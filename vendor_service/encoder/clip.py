@@ -15,6 +15,7 @@ from PIL import Image
 
 from shared.embeddings import Kind
 from vendor_service.encoder import precision
+from vendor_service.encoder.encoder import ModelFacts
 from vendor_service.encoder.fingerprint import fingerprint
 from vendor_service.encoder.lanes import Vectors
 from vendor_service.encoder.precision import Dtype
@@ -73,7 +74,7 @@ class ClipModel:
         self.id = source.id
         self.devices = list(devices)
         model = self._load(source)
-        self._preprocessing = Preprocessing(model.visual.preprocess_cfg)
+        self.preprocessing = Preprocessing(model.visual.preprocess_cfg)
         model, self.dtype = self._in_dtype(model, dtype)
         self.tolerance = _TOLERANCES[self.dtype]
         self.fingerprint = fingerprint(
@@ -89,18 +90,28 @@ class ClipModel:
         self.dimensions = self.encode_texts(["a photo"]).shape[1]
 
     @property
-    def image_size(self) -> int:
-        """The shorter side of what the model sees, in pixels."""
-        return self._preprocessing.image_size
+    def facts(self) -> ModelFacts:
+        """What is told about it."""
+        return ModelFacts(
+            id=self.id,
+            fingerprint=self.fingerprint,
+            dtype=self.dtype,
+            tolerance=self.tolerance,
+            devices=tuple(map(str, self.devices)),
+            dimensions=self.dimensions,
+            image_size=self.image_size,
+            image_bytes=self.preprocessing.image_bytes,
+            preprocessing=self.preprocessing.config,
+        )
 
     @property
-    def image_bytes(self) -> int:
-        """The bytes of one preprocessed image."""
-        return self._preprocessing.image_bytes
+    def image_size(self) -> int:
+        """The shorter side of what the model sees, in pixels."""
+        return self.preprocessing.image_size
 
     def preprocess(self, image: Image.Image) -> torch.Tensor:
         """What the model sees of an RGB image: bytes of shape (height, width, 3)."""
-        return self._preprocessing.resize(image)
+        return self.preprocessing.resize(image)
 
     def encode_images(self, images: Sequence[torch.Tensor]) -> Vectors:
         """Unit vectors of preprocessed images, float32 of shape (images, dimensions)."""
@@ -171,7 +182,7 @@ class ClipModel:
             model,
             device,
             getattr(torch, dtype),
-            self._preprocessing,
+            self.preprocessing,
             self._tokenize,
             threads=_threads(device, self.devices),
             compiled=compiled,

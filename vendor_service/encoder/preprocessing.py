@@ -18,6 +18,7 @@ class Preprocessing:
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
+        self.config = dict(config)
         *geometry, _to_tensor, normalise = image_transform_v2(
             PreprocessCfg(**config), is_train=False
         ).transforms

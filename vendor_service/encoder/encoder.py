@@ -1,0 +1,69 @@
+"""What the vendor asks of a model, wherever it runs: in this process, or on machines of a cluster."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from shared.embeddings import Kind
+from vendor_service.encoder.lanes import Encoded
+from vendor_service.encoder.precision import Dtype
+from vendor_service.encoder.queries import Query
+from vendor_service.errors import Refusal
+
+# What the model is given: the pixels of an image as `Preprocessing.resize` leaves them, or a text.
+Prepared = torch.Tensor | str
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What is told about a model.
+
+    `tolerance` is the largest difference of one component between two answers to the same input,
+    `preprocessing` open_clip's own configuration of it; sizes are in pixels and bytes.
+    """
+
+    id: str
+    fingerprint: str
+    dtype: Dtype
+    tolerance: float
+    devices: tuple[str, ...]
+    dimensions: int
+    image_size: int
+    image_bytes: int
+    preprocessing: Mapping[str, Any]
+
+
+class Encoder(Protocol):
+    """One model that is ready to serve, from what a caller sent to rows of a matrix."""
+
+    @property
+    def facts(self) -> ModelFacts:
+        """Which model it is."""
+
+    @property
+    def deaths(self) -> int:
+        """How often a part of it was found dead: what was believed of it before holds no longer."""
+
+    def start(self) -> None:
+        """Be ready for what comes."""
+
+    def close(self) -> None:
+        """Answer what waits, then end."""
+
+    def waiting(self, kind: Kind) -> int:
+        """How many queries of this kind wait for the model."""
+
+    async def prepare(self, queries: Sequence[Query]) -> list[Prepared | Refusal]:
+        """Check and decode every query; where one cannot be served, why not stands in its place."""
+
+    async def encode(self, account: str, prepared: Sequence[Prepared]) -> Encoded:
+        """Unit vectors of the inputs, in their order: float32 of shape (inputs, dimensions).
+
+        Raises:
+            Refusal: nothing that could encode lives (`not_ready`), or it stops (`shutting_down`).
+        """
+
+    async def check(self) -> None:
+        """Encode a small image and a text the way that requests go; raises whatever is wrong with that."""
