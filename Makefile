@@ -6,10 +6,10 @@ READY := $(VENV)/.ready
 INFINITY := .venv-infinity
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-infinity check bench-accuracy bench-budgets bench-cache bench-buying bench-money bench-training format clean
+.PHONY: $(shell sed -nE 's/^([a-z-]+):.*## .*/\1/p' $(MAKEFILE_LIST))
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -55,6 +55,12 @@ bench-cache: $(READY)  ## the cache with a million entries (about a minute, 5 GB
 
 bench-buying: $(READY)  ## the client beside a saturating load on one vendor (about a minute)
 	@$(BIN)/python -m benchmarks.buying
+
+bench-exactly-once: $(READY)  ## 50,000 images through cuts and kills, each paid for once (a quarter of an hour)
+	@$(BIN)/python -m benchmarks.exactly_once
+
+bench-paper-costs: $(READY)  ## what the paper's experiments take in queries and money
+	@$(BIN)/python -m benchmarks.paper_costs
 
 bench-money: $(READY)  ## what charging costs, the table of docs/results.md (five minutes)
 	@$(BIN)/python -m benchmarks.money

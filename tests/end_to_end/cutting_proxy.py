@@ -3,19 +3,27 @@
 import random
 import socket
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
+UP = (0, 100, 10**9, 10**9, 10**9)
+DOWN = (0, 1, 500, 3000, 20_000, 10**9)
 _BLOCK = 1024
 
 
 class CuttingProxy:
-    """Forwards to `port` and cuts most connections somewhere; `cuts` counts where."""
+    """Forwards to `port` and cuts most connections somewhere; `cuts` counts where.
 
-    def __init__(self, port: int, seed: int) -> None:
+    So many bytes of what was asked, and then of what is answered, come through before a cut: one of `up` and
+    one of `down`, drawn for each connection.
+    """
+
+    def __init__(self, port: int, seed: int, up: Sequence[int] = UP, down: Sequence[int] = DOWN) -> None:
         self._port = port
         self._random = random.Random(seed)
+        self._lives = (up, down)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self.cuts = {"before the request": 0, "before the answer": 0, "in the answer": 0}
@@ -44,10 +52,8 @@ class CuttingProxy:
             threading.Thread(target=self._forward, args=(caller,), daemon=True).start()
 
     def _forward(self, caller: socket.socket) -> None:
-        # So many bytes of the request, and then of the answer, come through before the cut.
-        up = self._random.choice([0, 100, 10**9, 10**9, 10**9])
-        down = self._random.choice([0, 1, 500, 3000, 20_000, 10**9])
-        with caller, socket.create_connection(("127.0.0.1", self._port)) as vendor:
+        up, down = map(self._random.choice, self._lives)
+        with suppress(ConnectionError), caller, socket.create_connection(("127.0.0.1", self._port)) as vendor:
             request = threading.Thread(target=self._pump, args=(caller, vendor, up, "before the request"))
             request.start()
             self._pump(vendor, caller, down, "in the answer" if down else "before the answer")

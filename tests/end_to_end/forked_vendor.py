@@ -1,6 +1,5 @@
 """The real vendor in a process that starts fast, for tests that kill it again and again."""
 
-import multiprocessing
 import os
 import socket
 import time
@@ -8,9 +7,7 @@ from pathlib import Path
 
 import httpx
 
-# What takes seconds to import is imported once, by the process that the others are forked from.
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["vendor_service.app", "vendor_service.server"])
+from tests.end_to_end.forking import CONTEXT
 
 
 class ForkedVendor:
@@ -26,7 +23,7 @@ class ForkedVendor:
     def start(self) -> None:
         """Start it and wait until it answers."""
         arguments = (self._folder, self._port, self._database_url)
-        self._process = _CONTEXT.Process(target=_serve, args=arguments)
+        self._process = CONTEXT.Process(target=_serve, args=arguments)
         self._process.start()
         deadline = time.monotonic() + 60
         while not self._answers():

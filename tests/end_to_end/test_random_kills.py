@@ -2,7 +2,6 @@
 
 import random
 import time
-from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -12,14 +11,12 @@ from client.buying.queries import Query
 from client.buying.reconciliation import reconcile
 from client.buying.teacher import Teacher
 from client.buying.vendor_api import VendorClient
+from tests.end_to_end.forking import CONTEXT
 from tests.vendor_process import VendorProcess, wait_until
 
 RUN = "run"
 # Far more than is bought before the last kill.
 WANTED = 20_000
-# A server that has imported the client already: each child is a process of its own, there in milliseconds.
-CONTEXT = get_context("forkserver")
-CONTEXT.set_forkserver_preload(["client.buying.teacher"])
 
 
 def _texts() -> list[Query]:
