@@ -9,7 +9,7 @@ from vendor_service.encoder.preprocessing import Preprocessing
 from vendor_service.encoder.sources import find_model
 from vendor_service.settings import Settings
 
-# What images may take while they are decoded; one of 50 megapixels takes 400 MB.
+# What images may take while they are decoded; a PNG of 50 megapixels takes 600 MB.
 _DECODING_BYTES = 1 << 30
 
 
@@ -32,5 +32,5 @@ def load_engine(settings: Settings, observer: Observer) -> Engine:
 def prepare_with(settings: Settings, preprocessing: Preprocessing, observer: Observer) -> Preparation:
     """What checks and decodes inputs, within the limits that are set."""
     limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
-    decoder = ImageDecoder(limits, _DECODING_BYTES)
+    decoder = ImageDecoder(preprocessing, limits, _DECODING_BYTES)
     return Preparation(preprocessing, decoder, settings.max_text_characters, observer)

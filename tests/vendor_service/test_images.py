@@ -5,20 +5,37 @@ import struct
 import zlib
 from collections.abc import Callable
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tests.vendor_service.local_vendor import image_file
 from vendor_service.encoder.images import ImageDecoder, ImageLimits
 from vendor_service.errors import Refusal
 
-DECODER = ImageDecoder(ImageLimits(max_bytes=200_000, max_pixels=250_000), memory_bytes=10_000_000)
+
+class WholeImage:
+    """An eye that sees every pixel."""
+
+    def enough(self, width: int, height: int) -> tuple[int, int]:
+        return width, height
+
+    def resize(self, image: Image.Image) -> torch.Tensor:
+        assert image.mode == "RGB"
+        return torch.from_numpy(np.array(image))
 
 
-def decode(content: bytes) -> Image.Image:
-    return DECODER.decode(base64.b64encode(content).decode())
+EYE = WholeImage()
+DECODER = ImageDecoder(EYE, ImageLimits(max_bytes=200_000, max_pixels=250_000), memory_bytes=10_000_000)
+
+
+def decode(content: bytes) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """What an eye sees of a file: bytes of shape (height, width, 3)."""
+    pixels: np.ndarray[Any, np.dtype[np.uint8]] = DECODER.decode(base64.b64encode(content).decode()).numpy()
+    return pixels
 
 
 def png_chunk(kind: bytes, content: bytes) -> bytes:
@@ -43,23 +60,23 @@ def test_every_mode_comes_out_as_open_clip_sees_it(form: str, mode: str) -> None
     buffer = BytesIO()
     image.save(buffer, form)
     decoded = decode(buffer.getvalue())
-    assert (decoded.mode, decoded.size) == ("RGB", (31, 17))
+    assert decoded.shape == (17, 31, 3)
     with Image.open(buffer) as opened:
-        assert np.array_equal(np.asarray(decoded), np.asarray(opened.convert("RGB")))
+        assert np.array_equal(decoded, np.asarray(opened.convert("RGB")))
 
 
 def test_transparency_is_dropped_and_orientation_left_alone() -> None:
     clear = Image.new("RGBA", (2, 1), (200, 100, 50, 0))
     buffer = BytesIO()
     clear.save(buffer, "PNG")
-    assert decode(buffer.getvalue()).getpixel((0, 0)) == (200, 100, 50)
+    assert decode(buffer.getvalue())[0, 0].tolist() == [200, 100, 50]
 
     turned = Image.new("RGB", (4, 2))
     exif = turned.getexif()
     exif[0x0112] = 6
     buffer = BytesIO()
     turned.save(buffer, "JPEG", exif=exif)
-    assert decode(buffer.getvalue()).size == (4, 2)
+    assert decode(buffer.getvalue()).shape == (2, 4, 3)
 
 
 def test_a_palette_with_transparent_entries_decodes_without_a_warning() -> None:
@@ -67,14 +84,15 @@ def test_a_palette_with_transparent_entries_decodes_without_a_warning() -> None:
     buffer = BytesIO()
     image.save(buffer, "PNG", transparency=bytes([0, 128, 255]))
     expected = np.asarray(image.convert("RGB"))
-    assert np.array_equal(np.asarray(decode(buffer.getvalue())), expected)
+    assert np.array_equal(decode(buffer.getvalue()), expected)
 
 
 def test_of_an_animation_the_first_frame_is_taken() -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
-    buffer = BytesIO()
-    frames[0].save(buffer, "WEBP", save_all=True, append_images=frames[1:], lossless=True)
-    assert decode(buffer.getvalue()).getpixel((0, 0)) == (255, 0, 0)
+    for form in ("WEBP", "PNG"):
+        buffer = BytesIO()
+        frames[0].save(buffer, form, save_all=True, append_images=frames[1:], lossless=True)
+        assert decode(buffer.getvalue())[0, 0].tolist() == [255, 0, 0]
 
 
 HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
@@ -124,7 +142,7 @@ def test_only_strict_base64_is_read(encoded: str) -> None:
 
 
 def test_the_limits_themselves_are_allowed() -> None:
-    assert decode(image_file(size=(500, 500))).size == (500, 500)
+    assert decode(image_file(size=(500, 500))).shape == (500, 500, 3)
     content = image_file()
-    exact = ImageDecoder(ImageLimits(max_bytes=len(content), max_pixels=40 * 30), memory_bytes=1)
-    assert exact.decode(base64.b64encode(content).decode()).size == (40, 30)
+    exact = ImageDecoder(EYE, ImageLimits(max_bytes=len(content), max_pixels=40 * 30), memory_bytes=1)
+    assert exact.decode(base64.b64encode(content).decode()).shape == (30, 40, 3)

@@ -26,8 +26,9 @@ from vendor_service.errors import OperatorError, UsageError
 
 _log = logging.getLogger(__name__)
 
-# The largest difference of one component between two answers to the same input, in whatever batches.
-_TOLERANCES: dict[Dtype, float] = {"float32": 1e-5, "bfloat16": 1e-2}
+# The largest difference of one component between two answers to the same input, in whatever batches and on
+# whatever machine: for float32 it is that between processors which round a colour differently.
+_TOLERANCES: dict[Dtype, float] = {"float32": 1e-3, "bfloat16": 1e-2}
 
 
 def choose_devices(names: str) -> list[torch.device]:
@@ -109,10 +110,6 @@ class ClipModel:
         """The shorter side of what the model sees, in pixels."""
         return self.preprocessing.image_size
 
-    def preprocess(self, image: Image.Image) -> torch.Tensor:
-        """What the model sees of an RGB image: bytes of shape (height, width, 3)."""
-        return self.preprocessing.resize(image)
-
     def encode_images(self, images: Sequence[torch.Tensor]) -> Vectors:
         """Unit vectors of preprocessed images, float32 of shape (images, dimensions)."""
         return self._encode("image", images)
@@ -143,7 +140,7 @@ class ClipModel:
         return model.eval()
 
     def _warm_up(self) -> None:
-        blank = self.preprocess(Image.new("RGB", (self.image_size, self.image_size), "white"))
+        blank = self.preprocessing.resize(Image.new("RGB", (self.image_size, self.image_size), "white"))
         for replica in self.replicas:
             replica.warm_up(blank, "a photo")
 
@@ -158,7 +155,7 @@ class ClipModel:
         cosine = precision.least_cosine(
             self._replica(exact, device, "float32"),
             self._replica(rounded, device, dtype),
-            self.preprocess,
+            self.preprocessing.resize,
             self.image_size,
         )
         if cosine >= precision.FAITHFUL:

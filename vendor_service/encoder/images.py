@@ -1,4 +1,9 @@
-"""From untrusted bytes to pixels: whatever is wrong with an image is found here, before any charge."""
+"""From untrusted bytes to what the model sees: whatever is wrong with an image is found here, uncharged.
+
+Pillow decodes all three formats. For JPEG, simplejpeg and torchvision are faster by a few tenths of a
+millisecond a photograph (docs/results.md), but what they make of a damaged file is not what Pillow, and so
+open_clip, makes of it; and a second decoder is a second thing for strangers to break.
+"""
 
 import base64
 import threading
@@ -6,14 +11,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
+from typing import Protocol
 
+import torch
 from PIL import Image, UnidentifiedImageError
 
 from shared.errors import ErrorCode
 from vendor_service.errors import Refusal
 
 _FORMATS = ("PNG", "JPEG", "WEBP")
-_BYTES_A_PIXEL = 8  # decoded and converted, four each
+_BYTES_A_PIXEL = 12  # decoded, converted and handed on, four each
 _SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF")
 
 
@@ -25,6 +32,16 @@ class ImageLimits:
     max_pixels: int
 
 
+class Eye(Protocol):
+    """What sees the pixels, and how many of them it needs."""
+
+    def enough(self, width: int, height: int) -> tuple[int, int]:
+        """The width and height at which a file of that size may be decoded, if its decoder can choose."""
+
+    def resize(self, image: Image.Image) -> torch.Tensor:
+        """What is seen of an RGB image."""
+
+
 class ImageDecoder:
     """Decodes images that nobody vouches for, on any number of threads, within so much memory.
 
@@ -32,17 +49,18 @@ class ImageDecoder:
     an image that alone would need more is decoded alone.
     """
 
-    def __init__(self, limits: ImageLimits, memory_bytes: int) -> None:
+    def __init__(self, eye: Eye, limits: ImageLimits, memory_bytes: int) -> None:
+        self._eye = eye
         self._limits = limits
         self._memory_bytes = memory_bytes
         self._taken = 0
         self._changed = threading.Condition()
 
-    def decode(self, file: bytes | str) -> Image.Image:
-        """Decode a PNG, JPEG or WebP file, or the base64 of one, to RGB: of an animation the first frame.
+    def decode(self, file: bytes | str) -> torch.Tensor:
+        """What the eye sees of a PNG, JPEG or WebP file, or of the base64 of one: bytes, (height, width, 3).
 
-        As open_clip's own pipeline does, transparency is dropped rather than blended and EXIF orientation
-        is not applied.
+        As in open_clip's own pipeline, an image is converted to RGB first, where transparency is dropped
+        rather than blended, EXIF orientation is not applied, and of an animation the first frame is taken.
 
         Raises:
             Refusal: `invalid_image`, `image_too_large` or `unsupported_image_format`.
@@ -55,9 +73,9 @@ class ImageDecoder:
         data = file if isinstance(file, bytes) else _from_base64(file)
         if not data:
             raise Refusal(ErrorCode.EMPTY_INPUT, "the image file is empty")
-        return self._to_rgb(data)
+        return self._see(data)
 
-    def _to_rgb(self, data: bytes) -> Image.Image:
+    def _see(self, data: bytes) -> torch.Tensor:
         too_large = Refusal(
             ErrorCode.IMAGE_TOO_LARGE, f"the image has more than {self._limits.max_pixels} pixels"
         )
@@ -66,8 +84,9 @@ class ImageDecoder:
             with Image.open(BytesIO(data), formats=_FORMATS) as image:
                 if image.width * image.height > self._limits.max_pixels:
                     raise too_large
+                image.draft(None, self._eye.enough(*image.size))  # JPEG can leave out fine detail unread
                 with self._memory(image.width * image.height * _BYTES_A_PIXEL):
-                    return _loaded_rgb(image)
+                    return self._eye.resize(_loaded_rgb(image))
         except Refusal:
             raise
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -106,6 +125,8 @@ def _from_base64(encoded: str) -> bytes:
 
 def _loaded_rgb(image: Image.Image) -> Image.Image:
     image.load()
+    if image.mode == "RGB":
+        return image
     if image.mode == "P" and "transparency" in image.info:
         # The same pixels as by the direct way, which warns about transparency.
         return image.convert("RGBA").convert("RGB")

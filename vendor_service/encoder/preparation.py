@@ -48,7 +48,7 @@ class Preparation:
         began = time.perf_counter()
         try:
             if isinstance(query, ImageQuery):
-                return self._preprocessing.resize(self._decoder.decode(query.file))
+                return self._decoder.decode(query.file)
             return self._checked(query.text)
         except Refusal as refusal:
             return refusal
