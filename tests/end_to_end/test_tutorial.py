@@ -1,0 +1,61 @@
+"""Every command of docs/tutorial.md, in its order, in one shell, against the vendor that it starts."""
+
+import os
+import re
+import shlex
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.client.toy import make_folder
+
+ROOT = Path(__file__).parents[2]
+TUTORIAL = ROOT / "docs" / "tutorial.md"
+# The model hub is out of reach here, so its model is replaced by the bundled one, as the tutorial suggests.
+HUB = " --model ViT-B-32 --pretrained laion2b_s34b_b79k"
+# And a few steps on small images show that a command works.
+BRIEFLY = " --steps 3 --image-size 32"
+
+
+def _blocks() -> list[str]:
+    return re.findall(r"^```sh\n(.*?)^```$", TUTORIAL.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+    return port
+
+
+def test_every_command_does_what_it_says(tmp_path: Path) -> None:
+    install, serve, *rest = _blocks()
+    assert install.split("\n")[0] == "make demo"  # the demo has a test of its own
+    assert HUB in serve
+    make_folder(tmp_path / "photos", images=8)
+    (tmp_path / "photos" / "light").rename(tmp_path / "photos" / "winter")
+
+    port = str(_free_port())
+    script = "".join(rest).replace("8000", port)
+    script = re.sub(r"^(client (?:distill|compare) .*)$", rf"\1{BRIEFLY}", script, flags=re.MULTILINE)
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("VENDOR_", "TUITION_"))
+    } | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "OMP_NUM_THREADS": "1",
+        "TUITION_CACHE": str(tmp_path / "cache.db"),
+    }
+    here: dict[str, Any] = {"cwd": tmp_path, "env": environment, "text": True}
+    command = shlex.split(serve.replace(HUB, f" --port {port}"))
+    with subprocess.Popen(command, stdout=subprocess.PIPE, **here) as vendor:
+        try:
+            assert vendor.stdout is not None
+            assert f"ready on http://127.0.0.1:{port}" in vendor.stdout.readline()
+            done = subprocess.run(["bash", "-euo", "pipefail", "-c", script], capture_output=True, **here)
+        finally:
+            vendor.terminate()
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "fox" / "report.html").exists()
+    assert (tmp_path / "fox.onnx").exists()
+    assert "differences: 0." in done.stdout
