@@ -65,6 +65,9 @@ bench-paper-costs: $(READY)  ## what the paper's experiments take in queries and
 bench-money: $(READY)  ## what charging costs, the table of docs/results.md (five minutes)
 	@$(BIN)/python -m benchmarks.money
 
+bench-vendor: $(READY)  ## the vendor beside its bare model (about a quarter of an hour)
+	@$(BIN)/python -m benchmarks.vendor
+
 bench-training: $(READY)  ## speed of align and distill (about five minutes)
 	@$(BIN)/python -m benchmarks.training
 

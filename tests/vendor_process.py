@@ -48,15 +48,18 @@ class VendorProcess:
 
     Use it as a context manager, or call `start` and, whatever happens, `stop` or `kill`. A second
     `start` takes the same port and the same database. `options` are those of `vendor serve`. Its books are
-    in SQLite unless it is given the URL of another database.
+    in SQLite unless it is given the URL of another database. The model computes on so many `threads`.
     """
 
-    def __init__(self, folder: Path, *options: str, database_url: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, *options: str, database_url: str | None = None, threads: int = 1
+    ) -> None:
         self.log = folder / "vendor.log"
         self.url = ""
         self.database_url = database_url or f"sqlite:///{folder / 'vendor.db'}"
         self._folder = folder
         self._options = options
+        self._threads = threads
         self._port = "0"
         self._process: subprocess.Popen[str] | None = None
 
@@ -70,7 +73,7 @@ class VendorProcess:
             self._process = subprocess.Popen(
                 [*command, *options],
                 cwd=self._folder,
-                env=environment | {"OMP_NUM_THREADS": "1"},
+                env=environment | {"OMP_NUM_THREADS": str(self._threads)},
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,

@@ -1,0 +1,89 @@
+"""A load that costs next to nothing itself: requests made beforehand, on connections that stay open."""
+
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import cycle, islice
+from typing import BinaryIO
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Load:
+    """What came of it: answers a second, percentiles of their seconds, and the cores that the load took."""
+
+    answers_a_second: float
+    p50: float
+    p99: float
+    cores: float
+
+
+def request(path: str, body: bytes, **headers: str) -> bytes:
+    """A whole HTTP request."""
+    head = [f"POST {path} HTTP/1.1", "host: bench", f"content-length: {len(body)}"]
+    head += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*head, "", ""]).encode() + body
+
+
+def form(files: Sequence[bytes]) -> tuple[bytes, str]:
+    """Image files as `multipart/form-data`, and its content type."""
+    boundary = "a-boundary-that-no-image-holds"
+    head = f'--{boundary}\r\ncontent-disposition: form-data; name="image"; filename="x"\r\n\r\n'.encode()
+    parts = b"".join(head + file + b"\r\n" for file in files)
+    return parts + f"--{boundary}--\r\n".encode(), f"multipart/form-data; boundary={boundary}"
+
+
+def run(port: int, requests: Sequence[bytes], connections: int, seconds: float) -> Load:
+    """Send requests in turn on each connection, one after the other, until the time is over.
+
+    The first answer on each connection, before there is a queue, does not count, nor the last ones, after it.
+
+    Raises:
+        RuntimeError: an answer is not 200, or there are too few of them to tell a rate.
+    """
+    over = threading.Event()
+
+    def call(number: int) -> list[tuple[float, float]]:
+        answered = []
+        with (
+            socket.create_connection(("127.0.0.1", port)) as connection,
+            connection.makefile("rb") as answers,
+        ):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for each in islice(cycle(requests), number, None):
+                if over.is_set():
+                    break
+                sent = time.perf_counter()
+                connection.sendall(each)
+                _read(answers)
+                answered.append((sent, time.perf_counter()))
+        return answered
+
+    with ThreadPoolExecutor(connections) as pool:
+        cpu = time.process_time()
+        calls = pool.map(call, range(connections))
+        time.sleep(seconds)
+        ended = time.perf_counter()
+        cpu = time.process_time() - cpu
+        over.set()
+        spans = [span for each in calls for span in each[1:] if span[1] <= ended]
+    ends = sorted(end for _, end in spans)
+    if len(ends) < 2:
+        raise RuntimeError("too few answers to tell a rate; measure for longer")
+    p50, p99 = np.percentile([end - start for start, end in spans], [50, 99])
+    return Load((len(ends) - 1) / (ends[-1] - ends[0]), float(p50), float(p99), cpu / seconds)
+
+
+def _read(answers: BinaryIO) -> None:
+    status, length = answers.readline(), 0
+    while (line := answers.readline()) not in (b"\r\n", b""):
+        name, _, value = line.partition(b":")
+        if name.lower() == b"content-length":
+            length = int(value)
+    body = answers.read(length)
+    if b" 200 " not in status:
+        raise RuntimeError(f"{status!r}: {body[:500]!r}")
