@@ -37,6 +37,10 @@ $(INFINITY)/.ready: tests/infinity/requirements.txt
 test-infinity: $(READY) $(INFINITY)/.ready  ## buying from a real infinity-emb server
 	@INFINITY_BIN=$(INFINITY)/bin $(BIN)/python -m pytest -m infinity tests/infinity
 
+test-scale: $(READY)  ## the HTTP contract and replicas that die, against the vendor on a local Ray cluster
+	@$(BIN)/python -m pytest --on-ray $(addprefix tests/vendor_service/test_,embed.py openai.py wire.py customer.py)
+	@$(BIN)/python -m pytest -m scale tests/scale
+
 check: $(READY)  ## format, lint, types, import rules and Dockerfiles
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from client.buying.vendor_api import VendorClient
 from client.display import Display
 from client.errors import KeyRefused, UsageError, VendorUnreachable
 from client.run_folder import RunFolder
+from client.tracing import TracedVendor, Traces, find_traces
 from shared.embeddings import ModelCard
 
 
@@ -86,7 +87,7 @@ class Connection:
         A `run` that has bought goes on without a vendor that is away, or that no longer knows its key, if the
         cache has what it needs.
         """
-        with self._any_vendor() as client, self.cache() as cache:
+        with _open_traces() as traces, self._any_vendor(traces) as client, self.cache() as cache:
             if max_spend_micros is not None and not client.states_prices:
                 raise UsageError(
                     f"A vendor that speaks {self.protocol} states no prices, so --max-spend cannot be kept: "
@@ -100,21 +101,23 @@ class Connection:
                 self.display.note(f"{error} Going on with what was bought.")
                 model = ModelCard.model_validate(run.read(run.plan)["model"])
             yield Teacher(
-                client,
+                client if traces is None else TracedVendor(client, traces),
                 cache,
                 model=model,
                 run_id=run_id,
                 budget=budget,
                 max_spend_micros=max_spend_micros,
+                traced=_untraced if traces is None else traces.buying,
             )
 
     @contextmanager
-    def _any_vendor(self) -> "Iterator[VendorClient | OpenAIVendor]":
+    def _any_vendor(self, traces: Traces | None) -> "Iterator[VendorClient | OpenAIVendor]":
+        key, say = self._api_key(), self.display.note
+        headers = dict if traces is None else traces.headers
         if self.protocol == "tuition":
-            with self.vendor() as client:
+            with VendorClient(self.vendor_url, key, on_wait=say, trace_headers=headers) as client:
                 yield client
         else:
-            key, say = self._api_key(), self.display.note
             with OpenAIVendor(self.vendor_url, key, dialect=self.protocol, on_wait=say) as other:
                 yield other
 
@@ -125,3 +128,17 @@ class Connection:
             return self.api_key_file.read_text(encoding="ascii").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"The API key cannot be read from {self.api_key_file}: {error}.") from error
+
+
+@contextmanager
+def _open_traces() -> Iterator[Traces | None]:
+    traces = find_traces()
+    try:
+        yield traces
+    finally:
+        if traces is not None:
+            traces.close()
+
+
+def _untraced(_queries: int) -> AbstractContextManager[None]:
+    return nullcontext()

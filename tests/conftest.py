@@ -8,6 +8,22 @@ from tests.postgres import Postgres, started_postgres
 from tests.vendor_process import VendorProcess
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let `make test-scale` run the tests of the HTTP contract against the vendor on Ray."""
+    parser.addoption("--on-ray", action="store_true", help="ask a vendor on Ray instead of a local one")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On Ray, leave out what has no vendor, or says by its type that it needs one in its own process."""
+    if config.getoption("--on-ray"):
+        items[:] = [each for each in items if isinstance(each, pytest.Function) and _may_run_on_ray(each)]
+
+
+def _may_run_on_ray(test: pytest.Function) -> bool:
+    needed = getattr(test.function.__annotations__.get("vendor"), "__name__", "Vendor")
+    return "vendor" in test.fixturenames and needed == "Vendor"
+
+
 @pytest.fixture(scope="session")
 def vendor_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VendorProcess]:
     """A vendor with the bundled model that all tests share: open an account of your own, and stop nothing."""

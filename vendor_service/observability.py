@@ -15,22 +15,29 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vendor_service.billing import billing_log
+from vendor_service.embed.timing import Step, Timing
 from vendor_service.errors import OperatorError
 from vendor_service.metrics import Metrics
+from vendor_service.tracing import Traces
 
 _log = logging.getLogger(__name__)
 
+_PROBES = ("/livez", "/readyz", "/metrics")
+_SERVERS_FAULT = 500
 _CALLER_GONE = 499  # nobody is sent this: it is what nginx logs for a caller that hung up
 
 
 class RequestScope:
     """The outermost layer of the application: names the request, logs and counts it, survives what it raises.
 
-    `on_crash` makes the answer to an unexpected exception.
+    `on_crash` makes the answer to an unexpected exception; `traces` is where spans go, if anywhere.
     """
 
-    def __init__(self, app: ASGIApp, on_crash: Callable[[Request], Response], metrics: Metrics) -> None:
+    def __init__(
+        self, app: ASGIApp, on_crash: Callable[[Request], Response], metrics: Metrics, traces: Traces | None
+    ) -> None:
         self._app = app
+        self._traces = traces
         self._on_crash = on_crash
         self._metrics = metrics
 
@@ -41,7 +48,7 @@ class RequestScope:
             return
         request_id = f"req_{uuid.uuid4().hex}"
         scope.setdefault("state", {})["request_id"] = request_id
-        started, status = time.perf_counter(), 0
+        began, started, status = time.time_ns(), time.perf_counter(), 0
 
         async def send_named(message: Message) -> None:
             nonlocal status
@@ -62,6 +69,8 @@ class RequestScope:
         finally:
             self._metrics.in_flight.dec()
             self._conclude(scope, status, time.perf_counter() - started)
+            if self._traces is not None:
+                self._trace(self._traces, scope, status, began)
 
     def _conclude(self, scope: Scope, status: int, seconds: float) -> None:
         code = scope["state"].get("error_code")
@@ -76,6 +85,23 @@ class RequestScope:
             "milliseconds": round(1000 * seconds, 1),
         }
         _log.info("request", extra={"fields": fields | ({} if code is None else {"code": code})})
+
+    def _trace(self, traces: Traces, scope: Scope, status: int, began: int) -> None:
+        route, method, state = getattr(scope.get("route"), "path", None), scope["method"], scope["state"]
+        if route is None or route in _PROBES:
+            return
+        attributes: dict[str, str | int] = {
+            "http.request.method": method,
+            "http.route": route,
+            "http.response.status_code": status,
+            "tuition.request_id": state["request_id"],
+        }
+        if "error_code" in state:
+            attributes["error.type"] = str(state["error_code"])
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        timing: Timing = state.get("timing") or Timing()
+        request = Step(f"{method} {route}", began, time.time_ns())
+        traces.add(request, headers, attributes, timing.steps, failed=status >= _SERVERS_FAULT)
 
 
 class TextFormatter(logging.Formatter):

@@ -29,16 +29,21 @@ def start(settings: Settings, announce: Callable[[str, str], None]) -> bool:
     """
     if settings.workers == 1:
         application = create_app(settings)
-        _welcome(settings)
+        open_books(settings)
         with server.bind(settings.host, settings.port) as bound:
             return _serve(application, settings, bound, partial(announce, server.url_of(bound)))
-    _welcome(settings)
+    open_books(settings)
     with server.bind(settings.host, settings.port) as bound:
         workers = Workers(partial(_serve_as_worker, settings), settings.workers, bound)
         return workers.run(partial(announce, server.url_of(bound)))
 
 
-def _welcome(settings: Settings) -> None:
+def open_books(settings: Settings) -> None:
+    """Bring the tables to this version, and open the first account or say how to.
+
+    Raises:
+        OperatorError: the database cannot be used.
+    """
     with closing(Database(settings.database_url)) as database:
         schema.prepare(database, migrate=settings.migrate)
         welcome(database, settings.first_key_to, system_clock)

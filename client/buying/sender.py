@@ -5,7 +5,7 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import httpx
@@ -45,6 +45,7 @@ class Sender:
         transport: httpx.BaseTransport | None,
         timeout: float,
         on_wait: Callable[[str], None],
+        trace_headers: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         """Connect to nothing yet.
 
@@ -55,6 +56,7 @@ class Sender:
             transport: replaces the network.
             timeout: seconds to wait for an answer.
             on_wait: told why, now and then, while requests are tried again.
+            trace_headers: asked for each request what to send along, such as a `traceparent`.
 
         Raises:
             UsageError: this is no URL, or no key.
@@ -63,6 +65,7 @@ class Sender:
         self._as_error = as_error
         self._stopping = threading.Event()
         self._on_wait = on_wait
+        self._trace_headers = trace_headers
         self._told_at = -math.inf
         if not re.fullmatch("[!-~]*", api_key or ""):
             raise UsageError(
@@ -108,13 +111,14 @@ class Sender:
             ClientError: what `as_error` makes of an answer that is no success.
         """
         deadline = time.monotonic() + patience
+        headers = {**request.pop("headers", {}), **self._trace_headers()}
         most = TRIES if tries is None else tries
         tried = 0
         while True:
             tried += 1
             last = tried >= most and time.monotonic() >= deadline
             try:
-                response = self._http.request(method, path, **request)
+                response = self._http.request(method, path, headers=headers, **request)
             except httpx.RequestError as error:
                 unsure = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
                 if last:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import chain
 from typing import NamedTuple
@@ -58,6 +58,7 @@ class Teacher:
         run_id: str,
         budget: int | None,
         max_spend_micros: int | None = None,
+        traced: Callable[[int], AbstractContextManager[None]] = lambda _: nullcontext(),
     ) -> None:
         """Connect a run to what it buys from and what it keeps.
 
@@ -68,16 +69,20 @@ class Teacher:
             run_id: names the run in receipts and idempotency keys, across its resumptions.
             budget: queries that the run may pay for in all, counting what it has paid; `None` for no limit.
             max_spend_micros: what it may pay in all, in millionths of the vendor's currency unit.
+            traced: entered around each purchase, with the number of its queries.
         """
         self._vendor = vendor
         self._cache = cache
         self.model = model
         self._run_id = run_id
         self._limits = (budget, max_spend_micros)
+        self._traced = traced
 
     def for_run(self, run_id: str, *, budget: int | None) -> "Teacher":
         """The same model of the same vendor, with the same cache, for another run."""
-        return Teacher(self._vendor, self._cache, model=self.model, run_id=run_id, budget=budget)
+        return Teacher(
+            self._vendor, self._cache, model=self.model, run_id=run_id, budget=budget, traced=self._traced
+        )
 
     @property
     def budget(self) -> Budget:
@@ -153,4 +158,5 @@ class Teacher:
             ClientError: something else ended it; all that was answered is stored, the rest noted as pending.
         """
         buying = Buying(self._vendor, self._cache, self.model, self._run_id, self.budget, on_progress)
-        return buying.run(queries)
+        with self._traced(len(queries)):
+            return buying.run(queries)

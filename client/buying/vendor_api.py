@@ -1,6 +1,6 @@
 """A Tuition vendor over HTTP: what a customer may ask, and the vendor's errors as the client's."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Self
 
@@ -57,6 +57,7 @@ class VendorClient:
         transport: httpx.BaseTransport | None = None,
         timeout: float = 120.0,
         on_wait: Callable[[str], None] = lambda _: None,
+        trace_headers: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         """Connect to nothing yet.
 
@@ -66,12 +67,19 @@ class VendorClient:
             transport: replaces the network.
             timeout: seconds to wait for an answer.
             on_wait: told why, now and then, while requests are tried again.
+            trace_headers: asked for each request what to send along, such as a `traceparent`.
 
         Raises:
             UsageError: this is no URL, or no key.
         """
         self._sender = Sender(
-            url, api_key, as_error=_as_error, transport=transport, timeout=timeout, on_wait=on_wait
+            url,
+            api_key,
+            as_error=_as_error,
+            transport=transport,
+            timeout=timeout,
+            on_wait=on_wait,
+            trace_headers=trace_headers,
         )
         self.url = self._sender.url
         self.key_id = _key_id(api_key)

@@ -2,22 +2,35 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.postgres import Postgres
 from tests.vendor_service.books import Books, opened_books
-from tests.vendor_service.local_vendor import LocalVendor, ScriptedTexts
+from tests.vendor_service.local_vendor import LocalVendor, ScriptedTexts, Vendor
+
+LIMITS: dict[str, Any] = {
+    "max_inputs": 8,
+    "max_request_bytes": 200_000,
+    "max_image_bytes": 100_000,
+    "max_image_pixels": 250_000,
+    "max_text_characters": 1000,
+}
 
 
 @pytest.fixture(scope="module")
-def vendor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalVendor]:
-    """A vendor with small limits that one module's tests share."""
-    limits = {"max_inputs": 8, "max_request_bytes": 200_000, "max_image_bytes": 100_000}
-    with LocalVendor(
-        tmp_path_factory.mktemp("vendor"), max_image_pixels=250_000, max_text_characters=1000, **limits
-    ) as local:
-        yield local
+def vendor(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Vendor]:
+    """A vendor with small limits that one module's tests share; with `--on-ray` it is one on Ray."""
+    folder = tmp_path_factory.mktemp("vendor")
+    if request.config.getoption("--on-ray"):
+        from tests.scale.ray_vendor import RayVendor
+
+        with RayVendor(folder, **LIMITS) as on_ray:
+            yield on_ray
+    else:
+        with LocalVendor(folder, **LIMITS) as local:
+            yield local
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from tests.vendor_service.clocks import FakeClock
 from vendor_service.accounts.accounts import Terms, open_account
 from vendor_service.accounts.keys import KeyTerms, Scope, issue_key
 from vendor_service.app import create_app
+from vendor_service.clock import Clock
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey
 from vendor_service.encoder.lanes import Vectors
@@ -34,31 +35,24 @@ class GivenSettings(Settings):
     model_config = SettingsConfigDict(env_prefix="NOBODY_SETS_THIS_", env_file=None)
 
 
-class LocalVendor:
-    """A vendor on a free port; `settings` are those of `Settings`."""
+class Vendor:
+    """A vendor that listens on 127.0.0.1 at `port`, whose books and clock are within reach."""
 
-    def __init__(self, folder: Path, **settings: Any) -> None:
-        self.clock = FakeClock()
-        self.database_url = f"sqlite:///{folder / 'local.db'}"
-        self.app: FastAPI = create_app(GivenSettings(database_url=self.database_url, **settings), self.clock)
-        self.books = Database(self.database_url)
-        self._server = uvicorn.Server(uvicorn.Config(self.app, port=0, log_config=None))
-        self._thread = threading.Thread(target=self._server.run)
+    clock: Clock
+
+    def __init__(self, database_url: str) -> None:
+        self.database_url = database_url
+        self.books = Database(database_url)
         self._names = iter(range(10**6))
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        while not self._server.started:
-            assert self._thread.is_alive()
-            time.sleep(0.01)
-        self.port = self._server.servers[0].sockets[0].getsockname()[1]
-        self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30)
-        return self
+    def connect(self, port: int) -> None:
+        """Open the connection that `http` is."""
+        self.port = port
+        self.http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30)
 
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Close the connection and the books."""
         self.http.close()
-        self._server.should_exit = True
-        self._thread.join()
         self.books.close()
 
     def key(self, **terms: Any) -> str:
@@ -87,6 +81,32 @@ class LocalVendor:
         """The account's row, as it is now."""
         with self.books.read() as session:
             return session.get_one(Account, session.get_one(ApiKey, api_key.split("_")[1]).account_id)
+
+
+class LocalVendor(Vendor):
+    """A vendor on a free port; `settings` are those of `Settings`."""
+
+    clock: FakeClock
+
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        super().__init__(f"sqlite:///{folder / 'local.db'}")
+        self.clock = FakeClock()
+        self.app: FastAPI = create_app(GivenSettings(database_url=self.database_url, **settings), self.clock)
+        self._server = uvicorn.Server(uvicorn.Config(self.app, port=0, log_config=None))
+        self._thread = threading.Thread(target=self._server.run)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        while not self._server.started:
+            assert self._thread.is_alive()
+            time.sleep(0.01)
+        self.connect(self._server.servers[0].sockets[0].getsockname()[1])
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.should_exit = True
+        self._thread.join()
+        self.close()
 
 
 def error_code(answer: httpx.Response) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from shared.billing import EntryPage, Invoice, Quote
 from shared.keys import KeyList
-from tests.vendor_service.local_vendor import LocalVendor, ScriptedTexts, error_code
+from tests.vendor_service.local_vendor import LocalVendor, ScriptedTexts, Vendor, error_code
 from vendor_service.accounts.auth import Authentication
 from vendor_service.accounts.keys import Scope, revoke_key
 from vendor_service.database.tables import ApiKey
@@ -19,11 +19,11 @@ from vendor_service.observability import open_billing_log
 CAT = {"text": "a photo of a cat"}
 
 
-def post(vendor: LocalVendor, path: str, key: str, **rest: Any) -> httpx.Response:
+def post(vendor: Vendor, path: str, key: str, **rest: Any) -> httpx.Response:
     return vendor.http.post(path, headers={"authorization": f"Bearer {key}"}, **rest)
 
 
-def test_the_ledger_is_read_page_by_page(vendor: LocalVendor) -> None:
+def test_the_ledger_is_read_page_by_page(vendor: Vendor) -> None:
     key = vendor.key(credit_micros=1000)
     requests = [vendor.embed(key, CAT).headers["x-request-id"] for _ in range(4)]
     pages, after = [], 0
@@ -49,12 +49,12 @@ def test_the_ledger_is_read_page_by_page(vendor: LocalVendor) -> None:
         "/v1/invoices/november",
     ],
 )
-def test_a_question_that_makes_no_sense_is_refused(vendor: LocalVendor, path: str) -> None:
+def test_a_question_that_makes_no_sense_is_refused(vendor: Vendor, path: str) -> None:
     headers = {"authorization": f"Bearer {vendor.key()}"}
     assert error_code(vendor.http.get(path, headers=headers)) == "invalid_request"
 
 
-def test_an_invoice_is_a_draft_until_its_month_is_over(vendor: LocalVendor) -> None:
+def test_an_invoice_is_a_draft_until_its_month_is_over(vendor: Vendor) -> None:
     key = vendor.key()
     vendor.embed(key, CAT, CAT)
     draft = Invoice.model_validate(vendor.get("/v1/invoices/2026-11", key))
@@ -63,7 +63,7 @@ def test_an_invoice_is_a_draft_until_its_month_is_over(vendor: LocalVendor) -> N
     assert (earlier.final, earlier.total_micros, earlier.first_seq) == (True, 0, None)
 
 
-def test_an_estimate_is_free_and_says_what_fits(vendor: LocalVendor) -> None:
+def test_an_estimate_is_free_and_says_what_fits(vendor: Vendor) -> None:
     key = vendor.key(quota=10, queries_per_second=1)
     answer = post(vendor, "/v1/estimate", key, json={"images": 8, "texts": 3})
     quote = Quote.model_validate_json(answer.content)
@@ -74,7 +74,7 @@ def test_an_estimate_is_free_and_says_what_fits(vendor: LocalVendor) -> None:
         assert error_code(post(vendor, "/v1/estimate", key, json=body)) == "invalid_request"
 
 
-def test_a_key_does_what_its_scopes_allow(vendor: LocalVendor) -> None:
+def test_a_key_does_what_its_scopes_allow(vendor: Vendor) -> None:
     owner = vendor.key()
     embed, read, admin = (vendor.another_key(owner, scope) for scope in Scope)
 

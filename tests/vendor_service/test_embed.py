@@ -16,6 +16,7 @@ from tests.vendor_process import wait_until
 from tests.vendor_service.local_vendor import (
     LocalVendor,
     ScriptedTexts,
+    Vendor,
     error_code,
     image_input,
 )
@@ -23,7 +24,7 @@ from tests.vendor_service.local_vendor import (
 CAT = {"text": "a photo of a cat"}
 
 
-def test_texts_and_images_are_answered_in_order_as_unit_vectors(vendor: LocalVendor) -> None:
+def test_texts_and_images_are_answered_in_order_as_unit_vectors(vendor: Vendor) -> None:
     key = vendor.key(quota=10)
     answer = vendor.embed(key, CAT, image_input(), {"text": "a dog"}, model="icon-clip")
     assert answer.status_code == 200, answer.text
@@ -39,7 +40,7 @@ def test_texts_and_images_are_answered_in_order_as_unit_vectors(vendor: LocalVen
     assert answer.headers["x-quota-remaining-queries"] == "7"
 
 
-def test_both_encodings_carry_the_same_numbers(vendor: LocalVendor) -> None:
+def test_both_encodings_carry_the_same_numbers(vendor: Vendor) -> None:
     key = vendor.key()
     answers = [
         vendor.embed(key, CAT, encoding=encoding).json()["data"][0] for encoding in ("float", "base64")
@@ -78,7 +79,7 @@ def test_both_encodings_carry_the_same_numbers(vendor: LocalVendor) -> None:
     ],
 )
 def test_what_cannot_be_answered_is_named_and_free(
-    vendor: LocalVendor, inputs: list[Any], rest: dict[str, Any], code: str, param: str | None
+    vendor: Vendor, inputs: list[Any], rest: dict[str, Any], code: str, param: str | None
 ) -> None:
     key = vendor.key()
     answer = vendor.embed(key, *inputs, **rest)
@@ -106,12 +107,12 @@ def test_what_cannot_be_answered_is_named_and_free(
         b'{"inputs": [' + b"0," * 90_000 + b"0]}",
     ],
 )
-def test_a_body_that_is_no_request_is_a_422(vendor: LocalVendor, body: bytes) -> None:
+def test_a_body_that_is_no_request_is_a_422(vendor: Vendor, body: bytes) -> None:
     headers = {"authorization": f"Bearer {vendor.key()}", "content-type": "application/json"}
     assert error_code(vendor.http.post("/embed", content=body, headers=headers)) == "invalid_request"
 
 
-def test_a_body_over_the_limit_is_refused_while_it_is_read(vendor: LocalVendor) -> None:
+def test_a_body_over_the_limit_is_refused_while_it_is_read(vendor: Vendor) -> None:
     def endless() -> Iterator[bytes]:
         for _ in range(20_000):
             yield b"x" * 1000
@@ -120,7 +121,7 @@ def test_a_body_over_the_limit_is_refused_while_it_is_read(vendor: LocalVendor) 
     assert error_code(vendor.http.post("/embed", content=endless(), headers=headers)) == "request_too_large"
 
 
-def test_skip_answers_and_charges_the_good_inputs_only(vendor: LocalVendor) -> None:
+def test_skip_answers_and_charges_the_good_inputs_only(vendor: Vendor) -> None:
     key = vendor.key()
     answer = vendor.embed(key, image_input(b"text"), CAT, {"image": "%"}, image_input(), on_error="skip")
     response = EmbedResponse.model_validate_json(answer.content)
@@ -133,7 +134,7 @@ def test_skip_answers_and_charges_the_good_inputs_only(vendor: LocalVendor) -> N
     assert vendor.account(key).spent_micros == 120
 
 
-def test_skip_with_nothing_good_is_an_answer_that_costs_nothing(vendor: LocalVendor) -> None:
+def test_skip_with_nothing_good_is_an_answer_that_costs_nothing(vendor: Vendor) -> None:
     key = vendor.key(quota=0)
     answer = vendor.embed(key, image_input(b"text"), on_error="skip")
     assert answer.status_code == 200
@@ -142,7 +143,7 @@ def test_skip_with_nothing_good_is_an_answer_that_costs_nothing(vendor: LocalVen
 
 
 @pytest.mark.parametrize("authorization", [None, "Bearer", "Bearer tk_1_2", "Basic dTpw", "Bearer tk_é"])
-def test_without_a_good_key_nothing_is_answered(vendor: LocalVendor, authorization: str | None) -> None:
+def test_without_a_good_key_nothing_is_answered(vendor: Vendor, authorization: str | None) -> None:
     sent = {} if authorization is None else {"authorization": authorization}
     headers = httpx.Headers(sent, encoding="utf-8")
     for answer in (
@@ -153,18 +154,18 @@ def test_without_a_good_key_nothing_is_answered(vendor: LocalVendor, authorizati
         assert answer.headers["www-authenticate"] == "Bearer"
 
 
-def test_a_wrong_secret_of_a_real_key_is_refused(vendor: LocalVendor) -> None:
+def test_a_wrong_secret_of_a_real_key_is_refused(vendor: Vendor) -> None:
     key = vendor.key()
     other = key[:-1] + ("0" if key[-1] != "0" else "1")
     assert error_code(vendor.embed(other, CAT)) == "invalid_api_key"
 
 
 @pytest.mark.parametrize(("path", "code"), [("/nothing", "not_found"), ("/embed", "method_not_allowed")])
-def test_the_frameworks_own_errors_have_the_same_body(vendor: LocalVendor, path: str, code: str) -> None:
+def test_the_frameworks_own_errors_have_the_same_body(vendor: Vendor, path: str, code: str) -> None:
     assert error_code(vendor.http.get(path)) == code
 
 
-def test_a_repeated_request_is_answered_again_and_paid_once(vendor: LocalVendor) -> None:
+def test_a_repeated_request_is_answered_again_and_paid_once(vendor: Vendor) -> None:
     key = vendor.key(quota=2)
     once = {"idempotency-key": "purchase 1"}
     first = vendor.embed(key, CAT, image_input(), headers=once)
@@ -181,14 +182,14 @@ def test_a_repeated_request_is_answered_again_and_paid_once(vendor: LocalVendor)
     )
 
 
-def test_a_refused_request_leaves_its_idempotency_key_free(vendor: LocalVendor) -> None:
+def test_a_refused_request_leaves_its_idempotency_key_free(vendor: Vendor) -> None:
     key = vendor.key()
     once = {"idempotency-key": "purchase 2"}
     assert error_code(vendor.embed(key, {"image": "%"}, headers=once)) == "invalid_image"
     assert vendor.embed(key, CAT, headers=once).json()["replayed"] is False
 
 
-def test_the_quota_says_when_it_resets(vendor: LocalVendor) -> None:
+def test_the_quota_says_when_it_resets(vendor: Vendor) -> None:
     answer = vendor.embed(vendor.key(quota=1), CAT, CAT)
     assert error_code(answer) == "quota_exhausted"
     assert answer.json()["error"]["resets_at"] == "2026-12-01T00:00:00Z"
@@ -273,7 +274,7 @@ def test_an_answer_that_takes_too_long_is_not_charged(scripted: ScriptedTexts, t
         assert (account.queries_used, account.queries_held, account.ledger_seq) == (0, 0, 0)
 
 
-def test_many_callers_never_pass_a_quota_and_never_miss_it(vendor: LocalVendor) -> None:
+def test_many_callers_never_pass_a_quota_and_never_miss_it(vendor: Vendor) -> None:
     key = vendor.key(quota=23)
     with ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(lambda _: vendor.embed(key, CAT), range(60)))
@@ -284,7 +285,7 @@ def test_many_callers_never_pass_a_quota_and_never_miss_it(vendor: LocalVendor) 
     assert (account.queries_used, account.queries_held, account.ledger_seq) == (23, 0, 23)
 
 
-def test_the_openapi_document_is_whole(vendor: LocalVendor) -> None:
+def test_the_openapi_document_is_whole(vendor: Vendor) -> None:
     document = vendor.http.get("/openapi.json").json()
 
     def references(node: Any) -> list[str]:

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.vendor_process import wait_until
-from tests.vendor_service.local_vendor import LocalVendor, ScriptedTexts, error_code
+from tests.vendor_service.local_vendor import LocalVendor, ScriptedTexts, Vendor, error_code
 from vendor_service.observability import JsonFormatter, TextFormatter
 
 
 def test_every_request_is_logged_without_its_key_and_its_payload(
-    vendor: LocalVendor, caplog: pytest.LogCaptureFixture
+    vendor: Vendor, caplog: pytest.LogCaptureFixture
 ) -> None:
     key = vendor.key()
     with caplog.at_level(logging.INFO, "vendor_service"):
@@ -42,7 +42,7 @@ def test_a_crash_is_logged_with_its_request_and_answered(
 
 
 def test_a_caller_that_hangs_up_while_sending_is_no_error(
-    vendor: LocalVendor, caplog: pytest.LogCaptureFixture
+    vendor: Vendor, caplog: pytest.LogCaptureFixture
 ) -> None:
     request = f"POST /embed HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {vendor.key()}\r\n"
     with caplog.at_level(logging.INFO, "vendor_service"):

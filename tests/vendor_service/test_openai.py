@@ -11,33 +11,40 @@ import numpy as np
 import openai
 import pytest
 
-from tests.vendor_service.local_vendor import LocalVendor, ScriptedTexts, error_code, image_file, image_input
+from tests.vendor_service.local_vendor import (
+    LocalVendor,
+    ScriptedTexts,
+    Vendor,
+    error_code,
+    image_file,
+    image_input,
+)
 
 CAT = "a photo of a cat"
 DATA_URI = f"data:image/png;base64,{image_input()['image']}"
 
 
-def sdk(vendor: LocalVendor, api_key: str, max_retries: int = 0, **rest: Any) -> openai.OpenAI:
+def sdk(vendor: Vendor, api_key: str, max_retries: int = 0, **rest: Any) -> openai.OpenAI:
     url = f"http://127.0.0.1:{vendor.port}/v1"
     return openai.OpenAI(base_url=url, api_key=api_key, max_retries=max_retries, timeout=30, **rest)
 
 
 @pytest.fixture
-def api_key(vendor: LocalVendor) -> str:
+def api_key(vendor: Vendor) -> str:
     return vendor.key()
 
 
 @pytest.fixture
-def client(vendor: LocalVendor, api_key: str) -> Iterator[openai.OpenAI]:
+def client(vendor: Vendor, api_key: str) -> Iterator[openai.OpenAI]:
     with sdk(vendor, api_key) as opened:
         yield opened
 
 
-def native(vendor: LocalVendor, *inputs: dict[str, str]) -> list[list[float]]:
+def native(vendor: Vendor, *inputs: dict[str, str]) -> list[list[float]]:
     return [each["embedding"] for each in vendor.embed(vendor.key(), *inputs).json()["data"]]
 
 
-def test_texts_by_default_and_as_floats(vendor: LocalVendor, client: openai.OpenAI, api_key: str) -> None:
+def test_texts_by_default_and_as_floats(vendor: Vendor, client: openai.OpenAI, api_key: str) -> None:
     expected = native(vendor, {"text": CAT}, {"text": "a dog"})
     packed = client.embeddings.create(model="icon-clip", input=[CAT, "a dog"])
     floats = client.embeddings.create(model="icon-clip", input=[CAT, "a dog"], encoding_format="float")
@@ -48,7 +55,7 @@ def test_texts_by_default_and_as_floats(vendor: LocalVendor, client: openai.Open
     assert vendor.account(api_key).spent_micros == 80
 
 
-def test_one_string_is_one_text(vendor: LocalVendor, client: openai.OpenAI) -> None:
+def test_one_string_is_one_text(vendor: Vendor, client: openai.OpenAI) -> None:
     answer = client.embeddings.create(model="icon-clip", input=CAT, user="somebody", dimensions=256)
     assert np.allclose(answer.data[0].embedding, native(vendor, {"text": CAT})[0], atol=1e-5)
 
@@ -64,26 +71,26 @@ def test_one_string_is_one_text(vendor: LocalVendor, client: openai.OpenAI) -> N
     ],
 )
 def test_images_by_either_convention(
-    vendor: LocalVendor, client: openai.OpenAI, given: Any, rest: dict[str, str]
+    vendor: Vendor, client: openai.OpenAI, given: Any, rest: dict[str, str]
 ) -> None:
     answer = client.embeddings.create(model="icon-clip", input=given, extra_body=rest)
     assert np.allclose(answer.data[0].embedding, native(vendor, image_input())[0], atol=1e-5)
 
 
-def test_objects_and_strings_mix(vendor: LocalVendor, client: openai.OpenAI) -> None:
+def test_objects_and_strings_mix(vendor: Vendor, client: openai.OpenAI) -> None:
     given: Any = [CAT, {"image": DATA_URI}, {"text": CAT}]
     rows = [each.embedding for each in client.embeddings.create(model="icon-clip", input=given).data]
     assert np.allclose(rows, native(vendor, {"text": CAT}, image_input(), {"text": CAT}), atol=1e-5)
 
 
 def test_a_data_uri_without_the_modality_is_a_text_like_any_other(
-    vendor: LocalVendor, client: openai.OpenAI
+    vendor: Vendor, client: openai.OpenAI
 ) -> None:
     answer = client.embeddings.create(model="icon-clip", input=[DATA_URI])
     assert np.allclose(answer.data[0].embedding, native(vendor, {"text": DATA_URI})[0], atol=1e-5)
 
 
-def test_what_we_tell_beyond_openai_rides_along(vendor: LocalVendor, client: openai.OpenAI) -> None:
+def test_what_we_tell_beyond_openai_rides_along(vendor: Vendor, client: openai.OpenAI) -> None:
     raw = client.embeddings.with_raw_response.create(model="icon-clip", input=[CAT])
     answer = raw.http_response.json()
     assert answer["usage"]["billed_queries"] == 1
@@ -141,7 +148,7 @@ BROKEN = base64.b64encode(image_file()[:50]).decode()
     ],
 )
 def test_refusals_are_its_exceptions_and_cost_nothing(
-    vendor: LocalVendor,
+    vendor: Vendor,
     client: openai.OpenAI,
     api_key: str,
     request_: dict[str, Any],
@@ -157,7 +164,7 @@ def test_refusals_are_its_exceptions_and_cost_nothing(
     assert vendor.account(api_key).ledger_seq == 0
 
 
-def test_keys_and_limits_are_its_exceptions_too(vendor: LocalVendor) -> None:
+def test_keys_and_limits_are_its_exceptions_too(vendor: Vendor) -> None:
     with sdk(vendor, "tk_no_key") as stranger, pytest.raises(openai.AuthenticationError):
         stranger.embeddings.create(model="icon-clip", input=CAT)
     with sdk(vendor, vendor.key(quota=0)) as poor, pytest.raises(openai.APIStatusError) as exhausted:
@@ -196,7 +203,7 @@ def test_it_retries_what_the_vendor_failed_at(scripted: ScriptedTexts, tmp_path:
         assert vendor.account(key).ledger_seq == 0
 
 
-def test_a_retry_under_its_idempotency_key_is_paid_once(vendor: LocalVendor, client: openai.OpenAI) -> None:
+def test_a_retry_under_its_idempotency_key_is_paid_once(vendor: Vendor, client: openai.OpenAI) -> None:
     for _ in range(2):
         answer = client.embeddings.with_raw_response.create(
             model="icon-clip", input=CAT, extra_headers={"Idempotency-Key": "mine"}
@@ -205,7 +212,7 @@ def test_a_retry_under_its_idempotency_key_is_paid_once(vendor: LocalVendor, cli
     assert answer.http_response.json()["replayed"] is True
 
 
-def test_other_media_types_are_refused(vendor: LocalVendor, api_key: str) -> None:
+def test_other_media_types_are_refused(vendor: Vendor, api_key: str) -> None:
     headers = {"authorization": f"Bearer {api_key}"}
     form: httpx.Response = vendor.http.post("/v1/embeddings", files={"input": b"x"}, headers=headers)
     assert error_code(form) == "unsupported_media_type"

@@ -8,7 +8,7 @@ import pytest
 from shared.billing import AccountStatus, UsageReport
 from shared.embeddings import ModelCard, ModelList
 from tests.vendor_process import wait_until
-from tests.vendor_service.local_vendor import LocalVendor, ScriptedTexts, error_code, image_input
+from tests.vendor_service.local_vendor import LocalVendor, ScriptedTexts, Vendor, error_code, image_input
 from vendor_service.billing import prices
 from vendor_service.clock import DAY, SECOND
 from vendor_service.database.tables import Account
@@ -17,7 +17,7 @@ from vendor_service.encoder.engine import Engine
 CAT = {"text": "a photo of a cat"}
 
 
-def test_an_account_sees_its_limits_and_what_is_used(vendor: LocalVendor) -> None:
+def test_an_account_sees_its_limits_and_what_is_used(vendor: Vendor) -> None:
     key = vendor.key(quota=10, spend_limit_micros=1000, credit_micros=500, queries_per_second=5)
     vendor.embed(key, CAT, image_input())
     status = AccountStatus.model_validate(vendor.get("/v1/account", key))
@@ -66,12 +66,12 @@ def test_a_new_month_shows_before_anything_is_asked_in_it(vendor: LocalVendor) -
 
 
 @pytest.mark.parametrize("query", ["from=soon", "group_by=colour", "from=2026-11-16&to=2026-11-15"])
-def test_a_usage_question_that_makes_no_sense_is_refused(vendor: LocalVendor, query: str) -> None:
+def test_a_usage_question_that_makes_no_sense_is_refused(vendor: Vendor, query: str) -> None:
     headers = {"authorization": f"Bearer {vendor.key()}"}
     assert error_code(vendor.http.get(f"/v1/usage?{query}", headers=headers)) == "invalid_request"
 
 
-def test_the_model_card_tells_what_is_sold_to_anyone(vendor: LocalVendor) -> None:
+def test_the_model_card_tells_what_is_sold_to_anyone(vendor: Vendor) -> None:
     (card,) = ModelList.model_validate(vendor.http.get("/v1/models").json()).data
     assert (card.id, card.dimensions, card.image_size, card.dtype) == ("icon-clip", 256, 64, "float32")
     assert (card.prices.image_micros, card.prices.text_micros) == (100, 20)
@@ -82,7 +82,7 @@ def test_the_model_card_tells_what_is_sold_to_anyone(vendor: LocalVendor) -> Non
     assert answer.json()["model_fingerprint"] == card.fingerprint
 
 
-def test_the_models_are_shown_at_the_callers_own_prices(vendor: LocalVendor) -> None:
+def test_the_models_are_shown_at_the_callers_own_prices(vendor: Vendor) -> None:
     key, dear = vendor.key(), vendor.key()
     with vendor.books.write() as session:
         prices.set_price(session, "partner", "icon-clip", "image", 7, vendor.clock())
@@ -96,7 +96,7 @@ def test_the_models_are_shown_at_the_callers_own_prices(vendor: LocalVendor) -> 
         assert error_code(wrong) == "invalid_api_key"
 
 
-def test_a_healthy_process_is_alive_and_ready(vendor: LocalVendor) -> None:
+def test_a_healthy_process_is_alive_and_ready(vendor: Vendor) -> None:
     for path in ("/livez", "/readyz"):
         answer = vendor.http.get(path)
         assert answer.status_code == 200

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from shared.encoding import ROWS_MEDIA_TYPE, RowDtype, from_rows, from_wire
-from tests.vendor_service.local_vendor import LocalVendor, error_code, image_file, image_input
+from tests.vendor_service.local_vendor import Vendor, error_code, image_file, image_input
 from vendor_service.embed.accept import answer_form
 from vendor_service.errors import Refusal
 
@@ -16,7 +16,7 @@ CAT_PART = ("text", (None, b"a photo of a cat"))
 IMAGE_PART = ("image", ("red.png", image_file()))
 
 
-def send_form(vendor: LocalVendor, api_key: str, *parts: Any, **headers: str) -> httpx.Response:
+def send_form(vendor: Vendor, api_key: str, *parts: Any, **headers: str) -> httpx.Response:
     headers["authorization"] = f"Bearer {api_key}"
     return vendor.http.post("/embed", files=list(parts), headers=headers)
 
@@ -29,7 +29,7 @@ def rows_of(answer: httpx.Response) -> np.ndarray[Any, np.dtype[np.float32]]:
     return from_rows(answer.content, (rows, dimensions), dtype)
 
 
-def test_raw_rows_are_the_numbers_of_the_json(vendor: LocalVendor) -> None:
+def test_raw_rows_are_the_numbers_of_the_json(vendor: Vendor) -> None:
     key = vendor.key()
     inputs = [CAT, image_input()]
     json = vendor.embed(key, *inputs).json()
@@ -42,7 +42,7 @@ def test_raw_rows_are_the_numbers_of_the_json(vendor: LocalVendor) -> None:
     assert np.array_equal(rows_of(half), expected.astype(np.float16).astype(np.float32))
 
 
-def test_raw_rows_carry_the_bill_in_their_headers(vendor: LocalVendor) -> None:
+def test_raw_rows_carry_the_bill_in_their_headers(vendor: Vendor) -> None:
     key = vendor.key(quota=5)
     headers = {"accept": ROWS_MEDIA_TYPE, "idempotency-key": "rows"}
     first, again = (vendor.embed(key, CAT, image_input(), headers=headers) for _ in range(2))
@@ -64,7 +64,7 @@ def test_raw_rows_carry_the_bill_in_their_headers(vendor: LocalVendor) -> None:
     assert vendor.account(key).queries_used == 2
 
 
-def test_raw_rows_tell_which_inputs_were_skipped_and_why(vendor: LocalVendor) -> None:
+def test_raw_rows_tell_which_inputs_were_skipped_and_why(vendor: Vendor) -> None:
     bad, foreign = {"image": "%"}, image_input(b"text")
     headers = {"accept": ROWS_MEDIA_TYPE}
     answer = vendor.embed(vendor.key(), bad, CAT, foreign, bad, on_error="skip", headers=headers)
@@ -101,7 +101,7 @@ def test_what_cannot_be_served_is_not_acceptable(accept: str) -> None:
     assert refused.value.code == "not_acceptable"
 
 
-def test_a_form_asks_for_the_same_as_json(vendor: LocalVendor) -> None:
+def test_a_form_asks_for_the_same_as_json(vendor: Vendor) -> None:
     key = vendor.key()
     answer = send_form(vendor, key, CAT_PART, IMAGE_PART, CAT_PART, ("model", (None, "icon-clip")))
     assert answer.status_code == 200, answer.text
@@ -112,7 +112,7 @@ def test_a_form_asks_for_the_same_as_json(vendor: LocalVendor) -> None:
     assert answer.json()["usage"] == expected["usage"]
 
 
-def test_the_fields_of_a_form_are_its_options(vendor: LocalVendor) -> None:
+def test_the_fields_of_a_form_are_its_options(vendor: Vendor) -> None:
     key = vendor.key()
     options = [("encoding", (None, "base64")), ("on_error", (None, "skip"))]
     answer = send_form(vendor, key, ("image", ("x", b"text")), IMAGE_PART, *options).json()
@@ -121,7 +121,7 @@ def test_the_fields_of_a_form_are_its_options(vendor: LocalVendor) -> None:
     assert isinstance(answer["data"][0]["embedding"], str)
 
 
-def test_a_form_sent_again_with_another_boundary_is_the_same_request(vendor: LocalVendor) -> None:
+def test_a_form_sent_again_with_another_boundary_is_the_same_request(vendor: Vendor) -> None:
     key, once = vendor.key(), {"idempotency-key": "form"}
     answers = [send_form(vendor, key, CAT_PART, IMAGE_PART, **once) for _ in range(2)]
     assert answers[0].request.headers["content-type"] != answers[1].request.headers["content-type"]
@@ -148,7 +148,7 @@ def test_a_form_sent_again_with_another_boundary_is_the_same_request(vendor: Loc
     ],
 )
 def test_a_form_that_cannot_be_answered_is_refused_free_of_charge(
-    vendor: LocalVendor, parts: list[Any], code: str, param: str | None
+    vendor: Vendor, parts: list[Any], code: str, param: str | None
 ) -> None:
     key = vendor.key()
     answer = send_form(vendor, key, *parts)
@@ -174,6 +174,6 @@ def test_a_form_that_cannot_be_answered_is_refused_free_of_charge(
         ),
     ],
 )
-def test_a_broken_form_is_an_invalid_request(vendor: LocalVendor, content_type: str, body: bytes) -> None:
+def test_a_broken_form_is_an_invalid_request(vendor: Vendor, content_type: str, body: bytes) -> None:
     headers = {"authorization": f"Bearer {vendor.key()}", "content-type": content_type}
     assert error_code(vendor.http.post("/embed", content=body, headers=headers)) == "invalid_request"

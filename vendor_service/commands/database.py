@@ -1,6 +1,7 @@
 """`vendor db`: the database's tables and their version."""
 
 from contextlib import closing
+from pathlib import Path
 
 import typer
 
@@ -40,3 +41,13 @@ def current(database_url: DatabaseUrl = None) -> None:
     """
     with closing(open_database(database_url)) as database:
         print(schema.current(database))
+
+
+@app.command("backup")
+def backup(file: Path, database_url: DatabaseUrl = None) -> None:
+    """Write a copy of an SQLite database to a new FILE, as it is at one moment, while it is in use.
+
+    Example: vendor db backup /backups/books.db
+    """
+    with closing(open_database(database_url)) as database:
+        database.back_up(file)

@@ -4,13 +4,14 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
 from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
-from vendor_service.errors import Refusal, UsageError
+from vendor_service.errors import OperatorError, Refusal, UsageError
 
 # How long a write waits for another process (a command line beside the server) before it gives up.
 _BUSY_MILLISECONDS = 30_000
@@ -68,6 +69,26 @@ class Database:
         """
         with self._transaction(self._reading) as session:
             yield session
+
+    def back_up(self, to: Path) -> None:
+        """Write the books, as they are at one moment, to a new file; whoever uses them is not disturbed.
+
+        Raises:
+            UsageError: this is not SQLite, or there is a file of that name.
+            OperatorError: the file cannot be written.
+        """
+        if not self.embedded:
+            raise UsageError(
+                "this backs up SQLite alone; PostgreSQL has pg_dump, and docs/operations.md says how"
+            )
+        if to.exists():
+            raise UsageError(f"there is a file {to} already; name another")
+        try:
+            with self._reading.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                connection.exec_driver_sql("VACUUM INTO ?", (str(to),))
+        except OperationalError as error:
+            to.unlink(missing_ok=True)
+            raise OperatorError(f"the backup cannot be written: {error.orig}") from error
 
     def close(self) -> None:
         """Close every connection."""

@@ -8,23 +8,10 @@ from shared.embeddings import Embedding, EmbedResponse, Encoding, InputError, Us
 from shared.encoding import ROWS_MEDIA_TYPE, RowDtype, to_base64, to_rows
 from vendor_service.billing.orders import Admitted
 from vendor_service.embed.queries import Queries
+from vendor_service.embed.timing import Timing
 from vendor_service.encoder.encoder import ModelFacts
 from vendor_service.encoder.lanes import Vectors
 from vendor_service.errors import Refusal
-
-
-@dataclass
-class Timing:
-    """Seconds that a request spent on each of its steps."""
-
-    decode: float = 0.0
-    queue: float = 0.0
-    model: float = 0.0
-    books: float = 0.0
-
-    def __str__(self) -> str:
-        """The value of a `Server-Timing` header, in milliseconds."""
-        return ", ".join(f"{name};dur={1000 * seconds:.1f}" for name, seconds in vars(self).items())
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from fastapi import Depends, Header, Request, Response
 from vendor_service.accounts.auth import Caller, Dependency
 from vendor_service.embed.answers import Answer, Content
 from vendor_service.embed.service import Call
+from vendor_service.embed.timing import Timing
 
 
 def calling(authenticate: Dependency) -> Callable[..., Awaitable[Call]]:
@@ -20,9 +21,11 @@ def calling(authenticate: Dependency) -> Callable[..., Awaitable[Call]]:
         x_max_cost_micros: Annotated[int | None, Header(ge=0)] = None,
         x_expect_fingerprint: Annotated[str | None, Header(max_length=255)] = None,
     ) -> Call:
+        request.state.timing = Timing()
         return Call(
             request_id=request.state.request_id,
             caller=caller,
+            timing=request.state.timing,
             idempotency_key=idempotency_key,
             max_cost_micros=x_max_cost_micros,
             expect_fingerprint=x_expect_fingerprint,

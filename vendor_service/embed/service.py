@@ -2,8 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,9 +11,10 @@ from shared.errors import ErrorCode
 from vendor_service.accounts.auth import Caller
 from vendor_service.billing.admission import Admission
 from vendor_service.billing.orders import Admitted, Order
-from vendor_service.embed.answers import Answer, Content, Timing
+from vendor_service.embed.answers import Answer, Content
 from vendor_service.embed.capacity import Place
 from vendor_service.embed.queries import Queries
+from vendor_service.embed.timing import Timing
 from vendor_service.encoder.encoder import Encoder, Prepared
 from vendor_service.encoder.lanes import Encoded
 from vendor_service.encoder.queries import ImageQuery
@@ -24,10 +24,11 @@ from vendor_service.metrics import Metrics
 
 @dataclass(frozen=True)
 class Call:
-    """A request apart from its body: who asks, and on which terms."""
+    """A request apart from its body: who asks, on which terms; and where its time goes."""
 
     request_id: str
     caller: Caller
+    timing: Timing
     idempotency_key: str | None = None
     max_cost_micros: int | None = None
     expect_fingerprint: str | None = None
@@ -66,11 +67,11 @@ class EmbedService:
             Refusal: for any reason of the contract; nothing is charged then.
         """
         self._check(queries, call)
-        timing = Timing()
+        timing = call.timing
         images = sum(isinstance(each, ImageQuery) for each in queries.items)
         place.take_inputs(len(queries.items))
         place.take_bytes(images * self._encoder.facts.image_bytes)
-        with _timed(timing, "decode"):
+        with timing.timed("decode"):
             async with place.in_time():
                 prepared = await self._encoder.prepare(queries.items)
         refused = self._refused(queries, prepared)
@@ -82,14 +83,15 @@ class EmbedService:
             return answer, await asyncio.to_thread(render, answer)
         order = self._order(call, queries.body_hash, accepted)
         admitted = await self._admit(order, timing)
+        began = time.time_ns()
         try:
             encoded = await self._encode(place, accepted, gone)
-            timing.queue, timing.model = encoded.waited, encoded.ran
+            timing.encoded(began, waited=encoded.waited, ran=encoded.ran)
             answer = Answer(admitted.request_id, model, queries, refused, encoded.rows, admitted, timing)
             # Rendered before it is settled: whatever is charged is ready to be sent.
             content = await asyncio.to_thread(render, answer)
             if not admitted.replayed:
-                with _timed(timing, "books"):
+                with timing.timed("books"):
                     await asyncio.wrap_future(self._admission.settle(order.account_id, admitted.request_id))
                 self._metrics.decided("settled")
         except BaseException:
@@ -112,7 +114,7 @@ class EmbedService:
 
     async def _admit(self, order: Order, timing: Timing) -> Admitted:
         try:
-            with _timed(timing, "books"):
+            with timing.timed("books"):
                 admitted = await asyncio.wrap_future(self._admission.admit(order))
         except Refusal:
             self._metrics.decided("refused")
@@ -164,12 +166,3 @@ class EmbedService:
             encoding.cancel()
             leaving.cancel()
         raise place.late
-
-
-@contextmanager
-def _timed(timing: Timing, step: str) -> Iterator[None]:
-    began = time.perf_counter()
-    try:
-        yield
-    finally:
-        setattr(timing, step, getattr(timing, step) + time.perf_counter() - began)

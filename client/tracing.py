@@ -1,0 +1,127 @@
+"""OpenTelemetry traces: a span for each purchase and for each of its packs, where an endpoint is named."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from client.buying.cache import EmbeddingCache
+from client.buying.protocols import Answer, Vendor
+from client.buying.queries import Query
+from client.errors import UsageError
+from shared.billing import Quote
+from shared.embeddings import ModelCard
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+
+# OpenTelemetry's own variables; its SDK reads all others (headers, sampling, compression) by itself.
+_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+
+
+def find_traces(environment: Mapping[str, str] = os.environ) -> "Traces | None":
+    """Where traces go by the environment; `None` if nowhere, which costs nothing.
+
+    Raises:
+        UsageError: the libraries are missing.
+    """
+    if environment.get("OTEL_SDK_DISABLED", "").lower() == "true" or not any(
+        map(environment.get, _ENDPOINTS)
+    ):
+        return None
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"{' or '.join(_ENDPOINTS)} is set, but traces need: pip install 'tuition[tracing]'."
+        ) from error
+    name = environment.get("OTEL_SERVICE_NAME", "tuition-client")
+    provider = TracerProvider(resource=Resource.create({SERVICE_NAME: name}))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    return Traces(provider)
+
+
+class Traces:
+    """The spans of one run."""
+
+    def __init__(self, provider: "TracerProvider") -> None:
+        from opentelemetry import trace
+        from opentelemetry.context import Context
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+        self._provider = provider
+        self._tracer = provider.get_tracer("tuition.client")
+        self._purchase = Context()  # packs are sent from threads that know nothing of it
+        self._within, self._client = trace.set_span_in_context, trace.SpanKind.CLIENT
+        self._inject = TraceContextTextMapPropagator().inject
+
+    @contextmanager
+    def buying(self, queries: int) -> Iterator[None]:
+        """A purchase of so many queries, known ones included; packs that are sent meanwhile belong to it."""
+        with self._tracer.start_as_current_span("buy", attributes={"tuition.queries": queries}) as span:
+            self._purchase = self._within(span)
+            yield
+
+    @contextmanager
+    def pack(self, queries: int) -> Iterator[None]:
+        """One pack, its retries included."""
+        with self._tracer.start_as_current_span(
+            "pack", self._purchase, self._client, attributes={"tuition.queries": queries}
+        ):
+            yield
+
+    def headers(self) -> dict[str, str]:
+        """The `traceparent` of what this thread is doing; nothing outside of a pack."""
+        carrier: dict[str, str] = {}
+        self._inject(carrier)
+        return carrier
+
+    def close(self) -> None:
+        """Send what is left."""
+        self._provider.shutdown()
+
+
+class TracedVendor:
+    """A vendor whose packs are spans; it is a `Vendor`."""
+
+    def __init__(self, vendor: Vendor, traces: Traces) -> None:
+        self.url, self.key_id = vendor.url, vendor.key_id
+        self.repeats_are_free, self.states_prices = vendor.repeats_are_free, vendor.states_prices
+        self._vendor = vendor
+        self._traces = traces
+
+    def identify(self, cache: EmbeddingCache, name: str | None = None) -> ModelCard:
+        """The model that will answer."""
+        return self._vendor.identify(cache, name)
+
+    def embed(
+        self,
+        queries: Sequence[tuple[Query, bytes]],
+        *,
+        model: ModelCard,
+        idempotency_key: str,
+        max_cost_micros: int | None,
+        on_push_back: Callable[[], None],
+        on_unsure: Callable[[], None],
+    ) -> Answer:
+        """Buy the embeddings of some queries."""
+        with self._traces.pack(len(queries)):
+            return self._vendor.embed(
+                queries,
+                model=model,
+                idempotency_key=idempotency_key,
+                max_cost_micros=max_cost_micros,
+                on_push_back=on_push_back,
+                on_unsure=on_unsure,
+            )
+
+    def estimate(self, *, images: int = 0, texts: int = 0) -> Quote:
+        """What so many queries would cost."""
+        return self._vendor.estimate(images=images, texts=texts)
+
+    def stop(self) -> None:
+        """Make requests that wait to be tried again give up now."""
+        self._vendor.stop()

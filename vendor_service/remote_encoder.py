@@ -1,0 +1,114 @@
+"""A model that replicas of a Ray Serve deployment run, asked as if it were here."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from ray.exceptions import RayActorError, RayTaskError
+from ray.serve.handle import DeploymentHandle
+
+from shared.embeddings import Kind
+from shared.errors import ErrorCode
+from vendor_service.encoder.encoder import ModelFacts, Prepared
+from vendor_service.encoder.lanes import Encoded
+from vendor_service.encoder.preparation import Preparation
+from vendor_service.encoder.queries import Query
+from vendor_service.errors import Refusal, VendorError
+
+_CANARY = ""  # no account has this name
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """Prepared inputs on their way to a replica: pixels of shape (images, height, width, 3) as one array."""
+
+    pixels: NDArray[np.uint8] | None
+    texts: list[str]
+    kinds: list[Kind]
+
+    @classmethod
+    def pack(cls, prepared: Sequence[Prepared]) -> Self:
+        """Wrap inputs."""
+        images = [each for each in prepared if isinstance(each, torch.Tensor)]
+        texts = [each for each in prepared if isinstance(each, str)]
+        kinds: list[Kind] = ["text" if isinstance(each, str) else "image" for each in prepared]
+        return cls(torch.stack(images).numpy() if images else None, texts, kinds)
+
+    def unpack(self) -> list[Prepared]:
+        """The inputs, in their order."""
+        # A copy: what Ray hands over is not to be written to, and PyTorch knows no such memory.
+        images = iter(() if self.pixels is None else torch.tensor(self.pixels))
+        texts = iter(self.texts)
+        return [next(images) if kind == "image" else next(texts) for kind in self.kinds]
+
+
+def ask_facts(model: DeploymentHandle[Any]) -> ModelFacts:
+    """Which model the replicas serve; waits until one of them is there. Blocks, on whatever thread."""
+    with ThreadPoolExecutor(1) as apart:  # a handle refuses to block on the thread of an event loop
+        facts: ModelFacts = apart.submit(lambda: model.facts.remote().result()).result()
+    return facts
+
+
+class RemoteEncoder:
+    """Prepares inputs here and has the replicas encode them. It is an `Encoder`.
+
+    Replicas come, go and are replaced by Ray's own doing, which also ends them.
+    """
+
+    def __init__(self, model: DeploymentHandle[Any], facts: ModelFacts, preparation: Preparation) -> None:
+        self.facts = facts
+        self.deaths = 0
+        self._model = model
+        self._preparation = preparation
+        self._sent: Counter[Kind] = Counter()
+
+    def start(self) -> None:
+        """Nothing: the replicas are there, or are coming."""
+
+    def close(self) -> None:
+        """End the threads that prepare."""
+        self._preparation.close()
+
+    def waiting(self, kind: Kind) -> int:
+        """How many queries of this kind the replicas have not answered to this process yet."""
+        return self._sent[kind]
+
+    async def prepare(self, queries: Sequence[Query]) -> list[Prepared | Refusal]:
+        """Check and decode every query; where one cannot be served, why not stands in its place."""
+        return await self._preparation.prepare(queries)
+
+    async def encode(self, account: str, prepared: Sequence[Prepared]) -> Encoded:
+        """Unit vectors of the inputs, in their order: float32 of shape (inputs, dimensions).
+
+        Raises:
+            Refusal: the replica is gone (`not_ready`), or refuses for a reason of its own.
+        """
+        parcel = Parcel.pack(prepared)
+        self._sent.update(parcel.kinds)
+        answering = self._model.encode.remote(account, parcel)
+        try:
+            encoded: Encoded = await answering
+        except asyncio.CancelledError:
+            answering.cancel()  # type: ignore[no-untyped-call]
+            raise
+        except RayActorError as error:
+            self.deaths += 1
+            message = "the model failed and starts again; nothing was charged"
+            raise Refusal(ErrorCode.NOT_READY, message, retry_after=1) from error
+        except RayTaskError as error:
+            if isinstance(error.cause, VendorError):
+                raise error.cause from error
+            raise
+        finally:
+            self._sent.subtract(parcel.kinds)
+        return encoded
+
+    async def check(self) -> None:
+        """Have a replica encode a small image and a text; raises whatever is wrong with that."""
+        await self.encode(_CANARY, self._preparation.canaries())
