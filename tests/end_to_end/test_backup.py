@@ -81,11 +81,13 @@ def test_a_copy_of_books_in_use_is_whole_and_can_be_sold_from(
 
         with ThreadPoolExecutor(CALLERS) as pool:
             buying = [pool.submit(buy, caller) for caller in range(CALLERS)]
-            wait_until(lambda: vendor.charges(key).entries > 20)
-            copy(live, copied)
-            done = vendor.charges(key).entries
-            wait_until(lambda: vendor.charges(key).entries > done)
-            over.set()
+            try:
+                wait_until(lambda: vendor.charges(key).entries > 20)
+                copy(live, copied)
+                done = vendor.charges(key).entries
+                wait_until(lambda: vendor.charges(key).entries > done)
+            finally:
+                over.set()
             for each in buying:
                 each.result()
     kept, later = entries(copied), entries(live)

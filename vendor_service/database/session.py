@@ -83,12 +83,15 @@ class Database:
             )
         if to.exists():
             raise UsageError(f"there is a file {to} already; name another")
+        # Not through SQLAlchemy, which begins a transaction: a vacuum is none, and may not be in one.
+        connection = self.engine.raw_connection()
         try:
-            with self._reading.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-                connection.exec_driver_sql("VACUUM INTO ?", (str(to),))
-        except OperationalError as error:
+            connection.cursor().execute("VACUUM INTO ?", (str(to),))
+        except sqlite3.OperationalError as error:
             to.unlink(missing_ok=True)
-            raise OperatorError(f"the backup cannot be written: {error.orig}") from error
+            raise OperatorError(f"the backup cannot be written: {error}") from error
+        finally:
+            connection.close()
 
     def close(self) -> None:
         """Close every connection."""
