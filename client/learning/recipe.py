@@ -7,12 +7,19 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Augmentation:
-    """The student's random view of an image (DomainBed's; paper, supplementary material)."""
+    """The student's random view of an image: DomainBed's (paper, supplementary material), then styles.
+
+    Attributes:
+        crop_scale: bounds of the share of an image's area that is cropped.
+        jitter: how far brightness, contrast, saturation and hue may move, each way.
+        grayscale: chance of a view without colour.
+        style: chance of each change of style (styles.py). The paper's recipe has none.
+    """
 
     crop_scale: tuple[float, float] = (0.7, 1.0)
     jitter: float = 0.3
     grayscale: float = 0.1
-    style: float = 0.0
+    style: float = 0.25
 
 
 @dataclass(frozen=True)

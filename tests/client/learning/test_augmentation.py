@@ -13,7 +13,7 @@ from client.learning import augmentation
 from client.learning.augmentation import Chance, random_views
 from client.learning.recipe import Augmentation
 
-NOTHING = Augmentation(crop_scale=(1.0, 1.0), jitter=0.0, grayscale=0.0)
+NOTHING = Augmentation(crop_scale=(1.0, 1.0), jitter=0.0, grayscale=0.0, style=0.0)
 
 
 def _generator(seed: int = 0) -> torch.Generator:
@@ -78,7 +78,7 @@ def _drawn_by_torchvision(image: Tensor, n: int) -> list[tuple[int, int, int, in
 def test_a_crop_shows_what_torchvisions_shows() -> None:
     pixels = _pictures(64, side=73)
     chance = Chance.draw(64, _generator())
-    only_crop = Augmentation(jitter=0.0, grayscale=0.0)
+    only_crop = Augmentation(jitter=0.0, grayscale=0.0, style=0.0)
     views = random_views(pixels, torch.ones(64), chance, size=64, augmentation=only_crop)
     boxes = augmentation._crop_boxes(chance.rows, torch.ones(64), only_crop.crop_scale)
     for picture, view, box in zip(pixels, views, boxes, strict=True):
@@ -104,7 +104,7 @@ def test_no_augmentation_is_the_image_or_its_mirror() -> None:
 def test_the_share_of_grey_views_is_as_asked() -> None:
     views = random_views(
         _pictures(600, side=8), torch.ones(600), Chance.draw(600, _generator()), size=8,
-        augmentation=Augmentation(grayscale=0.1),
+        augmentation=Augmentation(grayscale=0.1, style=0.0),
     )  # fmt: skip
     grey = ((views.amax(1) - views.amin(1)).flatten(1).amax(1) < 0.01).float().mean().item()
     assert grey == pytest.approx(0.1, abs=0.04)
@@ -116,7 +116,7 @@ def test_the_whole_augmentation_moves_colours_as_far_as_torchvisions() -> None:
     n = 1500
     ours = random_views(
         picture.expand(n, -1, -1, -1), torch.ones(n), Chance.draw(n, _generator()), size=16,
-        augmentation=Augmentation(),
+        augmentation=Augmentation(style=0.0),
     ).mean((2, 3))  # fmt: skip
     compose = v2.Compose(
         [v2.RandomResizedCrop(16, scale=(0.7, 1.0)), v2.RandomHorizontalFlip(), v2.ColorJitter(*[0.3] * 4),

@@ -11,12 +11,13 @@ from client.data.domains import list_folder, split
 from client.data.pixels import PixelStore
 from client.learning.backbones import load_backbone
 from client.learning.methods import METHODS, Knowledge
-from client.learning.recipe import Recipe
+from client.learning.recipe import Augmentation, Recipe
 from client.learning.stages import TrainingSet
 from client.learning.student import Student, build_student, bundled_teacher
 
 RECIPE = replace(
     Recipe(),
+    augmentation=Augmentation(style=0.0),  # a few steps on a few tiny pictures
     align_views=2,
     align_steps=150,
     align_images_per_domain=16,
