@@ -69,7 +69,10 @@ bench-paper-costs: $(READY)  ## what the paper's experiments take in queries and
 bench-money: $(READY)  ## what charging costs, the table of docs/results.md (five minutes)
 	@$(BIN)/python -m benchmarks.money
 
-bench-vendor: $(READY)  ## the vendor beside its bare model (about a quarter of an hour)
+bench-decoding: $(READY)  ## decoders of JPEG, in speed and truth (half a minute)
+	@$(BIN)/python -m benchmarks.decoding
+
+bench-vendor: $(READY)  ## the vendor beside its bare model (about ten minutes)
 	@$(BIN)/python -m benchmarks.vendor
 
 bench-training: $(READY)  ## speed of align and distill (about five minutes)

@@ -1,8 +1,8 @@
 """From untrusted bytes to what the model sees: whatever is wrong with an image is found here, uncharged.
 
-Pillow decodes all three formats. For JPEG, simplejpeg and torchvision are faster by a few tenths of a
-millisecond a photograph (docs/results.md), but what they make of a damaged file is not what Pillow, and so
-open_clip, makes of it; and a second decoder is a second thing for strangers to break.
+Pillow decodes all three formats. For JPEG, simplejpeg would save up to a third of the time, as
+benchmarks/decoding.py shows; but what it makes of a damaged file is not what Pillow, and so open_clip, makes
+of it, and a second decoder is a second thing for strangers to break.
 """
 
 import base64
