@@ -265,6 +265,23 @@ def test_a_caller_that_hangs_up_is_neither_encoded_nor_charged(
         assert "gone" not in scripted.seen
 
 
+def test_two_replicas_serve_at_once_and_give_the_same_vectors(
+    scripted: ScriptedTexts, tmp_path: Path
+) -> None:
+    with LocalVendor(tmp_path, device="cpu,cpu", dtype="float32") as vendor, ThreadPoolExecutor() as pool:
+        inputs = ({"text": "wait"}, CAT, image_input())
+        asked = [pool.submit(vendor.embed, vendor.key(), *inputs)]
+        assert scripted.waiting.wait(10)
+        asked += [pool.submit(vendor.embed, vendor.key(), *inputs)]
+        # The first stands still in one replica: only another one can come to the second.
+        wait_until(lambda: scripted.seen.count("wait") == 2)
+        scripted.go.set()
+        one, other = (
+            [from_wire(row["embedding"], 256) for row in each.result().json()["data"]] for each in asked
+        )
+        assert np.allclose(one, other, rtol=0, atol=1e-5)
+
+
 def test_an_answer_that_takes_too_long_is_not_charged(scripted: ScriptedTexts, tmp_path: Path) -> None:
     with LocalVendor(tmp_path, request_timeout_seconds=1) as vendor:
         key = vendor.key()
