@@ -11,12 +11,13 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import inspect, text
 from sqlalchemy.exc import DatabaseError, IntegrityError
 
+from shared.errors import ErrorCode
 from tests.postgres import Postgres
 from tests.vendor_service.books import Books, opened_books
 from vendor_service.database import schema
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Base
-from vendor_service.errors import OperatorError, UsageError
+from vendor_service.errors import OperatorError, Refusal, UsageError
 
 
 def test_the_migrations_make_exactly_the_tables_in_code(books: Books) -> None:
@@ -100,6 +101,25 @@ def test_an_embedded_database_survives_a_power_cut(tmp_path: Path) -> None:
         assert session.execute(text("PRAGMA journal_mode")).scalar() == "wal"
         assert session.execute(text("PRAGMA synchronous")).scalar() == 2
         assert session.execute(text("PRAGMA foreign_keys")).scalar() == 1
+
+
+def test_a_full_disk_undoes_the_transaction_and_passes_once_there_is_room(tmp_path: Path) -> None:
+    def fill() -> None:
+        with database.write() as session:
+            session.execute(text("INSERT INTO filler VALUES ('small')"))
+            session.execute(text("INSERT INTO filler VALUES (zeroblob(1000000))"))
+
+    with closing(Database(f"sqlite:///{tmp_path / 'books.db'}")) as database:
+        with database.write() as session:
+            session.execute(text("CREATE TABLE filler (bytes BLOB)"))
+            session.execute(text("PRAGMA max_page_count = 100"))  # of the one connection that the pool has
+        with pytest.raises(Refusal) as refused:
+            fill()
+        assert refused.value.code == ErrorCode.OVERLOADED
+        with database.read() as session:
+            assert session.scalar(text("SELECT count(*) FROM filler")) == 0
+            session.execute(text("PRAGMA max_page_count = 1000000"))
+        fill()
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "nonsense", "nosuchdb://x/y"])

@@ -55,7 +55,8 @@ class Database:
         """One transaction that may write; commits at the end of the block, rolls back on an exception.
 
         Raises:
-            Refusal: another process kept the database locked, or it does not answer (`overloaded`).
+            Refusal: another process kept the database locked, the disk is full, or a server does not answer
+                (`overloaded`).
         """
         with self._one_writer, self._transaction(self.engine) as session:
             yield session
@@ -103,9 +104,9 @@ class Database:
             with Session(engine, expire_on_commit=False) as session, session.begin():
                 yield session
         except OperationalError as error:
-            if self.embedded and "database is locked" not in str(error.orig):
+            if self.embedded and not _passes(error):
                 raise
-            message = "the vendor's database is busy or restarting; try again"
+            message = "the vendor's database is busy, restarting or out of room; try again"
             raise Refusal(ErrorCode.OVERLOADED, message, retry_after=1) from error
 
 
@@ -116,6 +117,12 @@ def take_turns(connection: Connection, what: str) -> None:
     """
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(func.hashtext(f"tuition {what}"))))
+
+
+def _passes(error: OperationalError) -> bool:
+    """Whether SQLite's trouble is one that waiting, or an operator who makes room, puts an end to."""
+    code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF  # the primary code, without its refinement
+    return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL)
 
 
 def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
