@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
+import pytest
 
 from tests.vendor_process import VendorProcess
 from tests.vendor_service import fuzzing
@@ -45,10 +46,11 @@ class Fuzzer:
         return fuzzing.send(http, self._key, fuzzing.request(seed))
 
 
+@pytest.mark.parametrize("requests", [300, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_mutated_requests_get_an_answer_of_the_contract_and_no_wrong_bill(
-    vendor_process: VendorProcess,
+    vendor_process: VendorProcess, requests: int
 ) -> None:
     fuzzer = Fuzzer(vendor_process)
-    fuzzer.throw(range(300))
+    fuzzer.throw(range(requests))
     fuzzer.check_books()
     assert {"served", "invalid_image", "unsupported_image_format", "invalid_request"} <= set(fuzzer.answers)
