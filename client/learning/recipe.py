@@ -60,7 +60,7 @@ class Recipe:
     learning_rate: float = 1e-3
     frozen: float = 0.375
     cosine: bool = True
-    warmup: float = 0.05
+    warmup: float = 0.2
     evaluations: int = 10
     selection: Literal["best", "swad"] = "best"
     interpolation: float = 1.0
