@@ -11,12 +11,10 @@ from client.buying.queries import Query
 from client.errors import UsageError
 from shared.billing import Quote
 from shared.embeddings import ModelCard
+from shared.tracing import open_provider
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
-
-# OpenTelemetry's own variables; its SDK reads all others (headers, sampling, compression) by itself.
-_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
 
 def find_traces(environment: Mapping[str, str] = os.environ) -> "Traces | None":
@@ -25,23 +23,11 @@ def find_traces(environment: Mapping[str, str] = os.environ) -> "Traces | None":
     Raises:
         UsageError: the libraries are missing.
     """
-    if environment.get("OTEL_SDK_DISABLED", "").lower() == "true" or not any(
-        map(environment.get, _ENDPOINTS)
-    ):
-        return None
     try:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-        from opentelemetry.sdk.resources import SERVICE_NAME, Resource
-        from opentelemetry.sdk.trace import TracerProvider
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        provider = open_provider("tuition-client", environment)
     except ModuleNotFoundError as error:
-        raise UsageError(
-            f"{' or '.join(_ENDPOINTS)} is set, but traces need: pip install 'tuition[tracing]'."
-        ) from error
-    name = environment.get("OTEL_SERVICE_NAME", "tuition-client")
-    provider = TracerProvider(resource=Resource.create({SERVICE_NAME: name}))
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    return Traces(provider)
+        raise UsageError(f"{error}.") from error
+    return None if provider is None else Traces(provider)
 
 
 class Traces:

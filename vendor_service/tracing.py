@@ -4,14 +4,12 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from shared.tracing import open_provider
 from vendor_service.embed.timing import Step
 from vendor_service.errors import OperatorError
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
-
-# OpenTelemetry's own variables; its SDK reads all others (headers, sampling, compression) by itself.
-_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
 
 def find_traces(environment: Mapping[str, str] = os.environ) -> "Traces | None":
@@ -20,23 +18,11 @@ def find_traces(environment: Mapping[str, str] = os.environ) -> "Traces | None":
     Raises:
         OperatorError: the libraries are missing.
     """
-    if environment.get("OTEL_SDK_DISABLED", "").lower() == "true" or not any(
-        map(environment.get, _ENDPOINTS)
-    ):
-        return None
     try:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-        from opentelemetry.sdk.resources import SERVICE_NAME, Resource
-        from opentelemetry.sdk.trace import TracerProvider
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        provider = open_provider("tuition-vendor", environment)
     except ModuleNotFoundError as error:
-        raise OperatorError(
-            f"{' or '.join(_ENDPOINTS)} is set, but traces need: pip install 'tuition[tracing]'"
-        ) from error
-    name = environment.get("OTEL_SERVICE_NAME", "tuition-vendor")
-    provider = TracerProvider(resource=Resource.create({SERVICE_NAME: name}))
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    return Traces(provider)
+        raise OperatorError(str(error)) from error
+    return None if provider is None else Traces(provider)
 
 
 class Traces:
