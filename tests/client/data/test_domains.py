@@ -141,6 +141,14 @@ def test_each_domain_holds_out_its_share() -> None:
     assert split(examples, holdout=0.2, seed=1)[1] != holdout
 
 
+def test_a_domain_is_split_alike_whatever_stands_beside_it() -> None:
+    examples = _examples([(i % 3, i, i) for i in range(300)])
+    fewer = [example for example in examples if example.domain != "d0"]
+    held_of_all = {examples[i].path for i in split(examples, holdout=0.2, seed=0)[1]}
+    held_of_fewer = {fewer[i].path for i in split(fewer, holdout=0.2, seed=0)[1]}
+    assert held_of_fewer == {example.path for example in fewer} & held_of_all
+
+
 def test_too_few_images_to_split_are_an_error() -> None:
     with pytest.raises(DataError, match="too few images"):
         split(_examples([(0, 0, 0), (0, 0, 1), (1, 1, 2), (1, 2, 3)]), holdout=0.2, seed=0)
