@@ -69,6 +69,9 @@ bench-paper-costs: $(READY)  ## what the paper's experiments take in queries and
 bench-money: $(READY)  ## what charging costs, the table of docs/results.md (five minutes)
 	@$(BIN)/python -m benchmarks.money
 
+bench-soak: $(READY)  ## mixed load on one vendor: memory and descriptors flat, books exact (20 minutes)
+	@$(BIN)/python -m benchmarks.soak
+
 bench-decoding: $(READY)  ## decoders of JPEG, in speed and truth (half a minute)
 	@$(BIN)/python -m benchmarks.decoding
 

@@ -87,6 +87,12 @@ class VendorProcess:
         self.url, self._port = ready.groups()
         return self
 
+    @property
+    def pid(self) -> int:
+        """Which process it is."""
+        assert self._process is not None
+        return self._process.pid
+
     def stop(self) -> int:
         """Ask it to stop (SIGTERM) and wait until it has; its exit code."""
         return self._end(signal.SIGTERM)
