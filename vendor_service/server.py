@@ -1,5 +1,6 @@
 """Serving: uvicorn with the ready line and the exits that the command line promises."""
 
+import resource
 import signal
 import socket
 import sys
@@ -11,11 +12,15 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
+from vendor_service import connections
 from vendor_service.embed.capacity import Capacity
 from vendor_service.errors import OperatorError
 
 _DRAIN_SECONDS = 28
 _END_SECONDS = 2  # for what is in hand after that, which is then broken off and not charged
+# Each connection takes a descriptor and some kilobytes; what the vendor opens for itself comes on top.
+_MOST_DESCRIPTORS = 16_384
+_OWN_DESCRIPTORS = 200
 # The thread of the books gives the interpreter away at each statement; at Python's own 5 ms it would wait
 # ten times as long for it as it works.
 _SWITCH_SECONDS = 0.0005
@@ -86,8 +91,13 @@ def serve(app: FastAPI, bound: socket.socket, on_ready: Callable[[], None]) -> b
         OperatorError: the application does not start.
     """
     sys.setswitchinterval(_SWITCH_SECONDS)
-    config = uvicorn.Config(
-        app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=_END_SECONDS
+    config = connections.Config(
+        app,
+        most=_raise_descriptors() - _OWN_DESCRIPTORS,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_END_SECONDS,
     )
     with bound, _noted_signals() as received:
         try:
@@ -95,6 +105,15 @@ def serve(app: FastAPI, bound: socket.socket, on_ready: Callable[[], None]) -> b
         except SystemExit as error:
             raise OperatorError("the server did not start; its log says why") from error
     return signal.SIGINT in received
+
+
+def _raise_descriptors() -> int:
+    """Take as many descriptors as the system gives, within reason; how many there are now."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _MOST_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return wanted
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from vendor_service.accounts.accounts import Terms, open_account
 from vendor_service.accounts.keys import KeyTerms, Scope, issue_key
 from vendor_service.app import create_app
 from vendor_service.clock import Clock
+from vendor_service.connections import Config
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey
 from vendor_service.encoder.lanes import Vectors
@@ -92,7 +93,7 @@ class LocalVendor(Vendor):
         super().__init__(f"sqlite:///{folder / 'local.db'}")
         self.clock = FakeClock()
         self.app: FastAPI = create_app(GivenSettings(database_url=self.database_url, **settings), self.clock)
-        self._server = uvicorn.Server(uvicorn.Config(self.app, port=0, log_config=None))
+        self._server = uvicorn.Server(Config(self.app, most=1000, port=0, log_config=None))
         self._thread = threading.Thread(target=self._server.run)
 
     def __enter__(self) -> Self:
