@@ -60,7 +60,7 @@ def answers_about(
         raise DataError(f"The student does not know these classes of {folder.root}: {', '.join(unknown)}.")
     images, positions = decoded or (PixelStore(examples, None), range(len(examples)))
     scores = class_scores(student, images, positions)
-    confidences, predicted = scores.softmax(dim=1).max(dim=1)
+    confidences, predicted = student.probabilities(scores).max(dim=1)
     return [
         Answer(
             relative(example.path, folder.root),

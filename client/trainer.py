@@ -17,7 +17,7 @@ from client.errors import ClientError
 from client.learning.averaging import Kept
 from client.learning.methods import Method
 from client.learning.processes import ALONE, Processes
-from client.learning.stages import TrainingSet, align, align_features, distill
+from client.learning.stages import TrainingSet, align, align_features, class_scores, distill
 from client.learning.student import (
     Student,
     build_student,
@@ -27,6 +27,7 @@ from client.learning.student import (
     save_student,
     save_tensors,
 )
+from client.learning.temperature import fitted_temperature
 from client.learning.training import Checkpoint, Progress
 from client.lesson import Lesson
 from client.run_folder import RunConfig, RunFolder
@@ -110,6 +111,8 @@ class Trainer:
             "classes": json.dumps(sources.folder.classes),
         }
         if self._processes.first:
+            scores = class_scores(student, data.images, data.holdout)
+            student.temperature.fill_(fitted_temperature(scores, data.labels[data.holdout]))
             save_student(student, config.student, run.student, metadata)
             run.checkpoint.unlink(missing_ok=True)
 

@@ -25,7 +25,7 @@ class StudentClassifier:
 
     @torch.inference_mode()
     def probabilities(self, pixels: Pixels) -> NDArray[np.float32]:
-        """The softmax of 100 x cosine, or of a classifier's scores where there is no text head.
+        """How likely each class is.
 
         Args:
             pixels: RGB of shape (n, side, side, 3).
@@ -36,4 +36,4 @@ class StudentClassifier:
         device = next(self._student.parameters()).device
         inputs = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2)
         scores = self._student.logits(self._student(inputs))
-        return scores.softmax(dim=1).cpu().numpy()
+        return self._student.probabilities(scores).cpu().numpy()

@@ -48,12 +48,14 @@ class Student(nn.Module):
     """`P f(x)`: images to the teacher's space, and from there to classes.
 
     With a text head (classes, d) the class scores are 100 x cosine to the class texts (the paper's
-    "predict"); without one, the projector is an ordinary classifier and its outputs are the scores.
+    "predict"); without one, the projector is an ordinary classifier and its outputs are the scores. Its
+    probabilities are the softmax of the scores divided by its temperature, a number.
     The projector is a linear layer, or the identity where the backbone's own outputs are in the teacher's
     space. BatchNorm statistics are frozen, always; its affine parameters train with the backbone.
     """
 
     text_head: Tensor | None
+    temperature: Tensor
 
     def __init__(
         self,
@@ -66,6 +68,7 @@ class Student(nn.Module):
         self.backbone = backbone
         self.projector = projector
         self.register_buffer("text_head", text_head)
+        self.register_buffer("temperature", torch.ones(()))
         self.preprocessing = preprocessing
         self.register_buffer("_mean", _channels(preprocessing.mean), persistent=False)
         self.register_buffer("_std", _channels(preprocessing.std), persistent=False)
@@ -95,6 +98,10 @@ class Student(nn.Module):
     def logits(self, outputs: Tensor) -> Tensor:
         """Class scores, shape (n, classes), of the outputs of `forward`."""
         return outputs if self.text_head is None else cosine_logits(outputs, self.text_head)
+
+    def probabilities(self, scores: Tensor) -> Tensor:
+        """How likely each class is by the scores of `logits`, shape (n, classes)."""
+        return (scores / self.temperature.to(scores.device)).softmax(dim=1)
 
     def trainable(self, parts: frozenset[str], *, frozen: float) -> list[nn.Parameter]:
         """The parameters of some parts ("backbone", "projector").

@@ -59,7 +59,7 @@ class _Graph(nn.Module):
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         scores = self.student.logits(self.student(pixels.permute(0, 3, 1, 2)))
-        return scores, scores.softmax(dim=1)
+        return scores, self.student.probabilities(scores)
 
 
 def export_onnx(

@@ -70,6 +70,8 @@ def test_a_run_from_plan_to_prediction(client: Command, vendor_process: VendorPr
         "report.html", "README.md", "tensorboard",
     }  # fmt: skip
 
+    assert load_file(client.folder / "run" / "student.safetensors")["temperature"] != 1  # fitted to hold-outs
+
     evaluated = json.loads(client("evaluate", "run", "--data", "toy", "--domain", "red", "--json").stdout)
     assert evaluated["red"]["accuracy"] == pytest.approx(summary["accuracy"]["out_of_domain"])
     image = "toy/red/circle/00.png"
