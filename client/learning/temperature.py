@@ -19,6 +19,7 @@ def fitted_temperature(scores: Tensor, labels: Tensor) -> float:
     """
 
     def misfit(temperature: float) -> float:
-        return float(functional.cross_entropy(scores.double() / temperature, labels))
+        loss: float = functional.cross_entropy(scores.double() / temperature, labels).item()
+        return loss
 
     return min(_CANDIDATES, key=misfit)
