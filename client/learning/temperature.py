@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional
 
 # From ten times as sure as its scores say to a hundredth; neighbours differ by two per cent.
-_CANDIDATES = torch.logspace(-1, 2, 351).tolist()
+_CANDIDATES: list[float] = torch.logspace(-1, 2, 351).tolist()
 
 
 def fitted_temperature(scores: Tensor, labels: Tensor) -> float:
@@ -19,7 +19,6 @@ def fitted_temperature(scores: Tensor, labels: Tensor) -> float:
     """
 
     def misfit(temperature: float) -> float:
-        loss: float = functional.cross_entropy(scores.double() / temperature, labels).item()
-        return loss
+        return functional.cross_entropy(scores.double() / temperature, labels).item()
 
     return min(_CANDIDATES, key=misfit)
