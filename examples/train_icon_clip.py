@@ -4,7 +4,7 @@
 
 What it learns from is in icon_corpus.py, and none of it is in icons.zip, on which it is examined in the end:
 by "a photo of a {class}", once. Nothing about training looks at those images. The same seed on the same
-machine gives the same weights.
+machine gives the same weights, also after an interruption (`--checkpoint`).
 """
 
 import argparse
@@ -51,6 +51,7 @@ CONFIG: dict[str, Any] = {
     },
     "text_cfg": {"context_length": CONTEXT, "vocab_size": 49408, "width": 160, "heads": 2, "layers": 3},
 }
+_CHECKPOINT_EVERY = 200
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # The first stages of the image tower keep what they know of ImageNet; only their statistics are of icons.
 FROZEN_STAGES = 2
@@ -86,13 +87,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("icon_clip"), help="the model's folder")
     parser.add_argument("--package", type=Path, help="folder of @iconify/json; fetched with npm by default")
     parser.add_argument("--corpus", type=Path, help="keep the drawn icons in this .npz, or take them from it")
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        help=f"keep the state here every {_CHECKPOINT_EVERY} steps, or go on from it",
+    )
     parser.add_argument("--steps", type=int, default=Schedule.steps)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     corpus = _corpus(arguments.corpus, arguments.package)
     print(f"{len(corpus.captions)} icons, {len(set(corpus.captions))} different names", flush=True)
-    torch.manual_seed(arguments.seed)
-    model = train(corpus, Schedule(steps=arguments.steps), seed=arguments.seed)
+    schedule = Schedule(steps=arguments.steps)
+    model = train(corpus, schedule, seed=arguments.seed, checkpoint=arguments.checkpoint)
     write(model, arguments.out)
     print(json.dumps(examine(arguments.out), indent=2))
 
@@ -201,15 +207,25 @@ def normalised(pictures: Tensor) -> Tensor:
 # -- the model
 
 
-def train(corpus: Corpus, schedule: Schedule, *, seed: int) -> open_clip.CLIP:
-    """The mean of a model's weights on its way through the schedule."""
+def train(corpus: Corpus, schedule: Schedule, *, seed: int, checkpoint: Path | None = None) -> open_clip.CLIP:
+    """The mean of a model's weights on its way through the schedule.
+
+    Args:
+        corpus: what is learnt.
+        schedule: how.
+        seed: of the new weights and of everything that is drawn.
+        checkpoint: a file that the state is kept in meanwhile; if it exists, training goes on from there.
+    """
+    torch.manual_seed(seed)
     lessons = Lessons(corpus, schedule, seed)
     model = new_model()
     trained = set_up_trunk(model.visual.trunk, [lessons(-step)[0] for step in range(1, 13)])
     optimiser, rates = optimiser_of(model, trained, schedule)
     average = copy.deepcopy(model).requires_grad_(False)
+    parts = {"model": model, "optimiser": optimiser, "average": average}
+    first = 1 if checkpoint is None else _resumed(checkpoint, parts)
     began = time.monotonic()
-    for step, (pictures, tokens, numbers) in _ahead(lessons, schedule.steps):
+    for step, (pictures, tokens, numbers) in _ahead(lessons, first, schedule.steps):
         for group, rate in zip(optimiser.param_groups, rates, strict=True):
             group["lr"] = rate * schedule.share(step)
         loss = contrastive_loss(model, pictures, tokens, numbers)
@@ -218,11 +234,30 @@ def train(corpus: Corpus, schedule: Schedule, *, seed: int) -> open_clip.CLIP:
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         _average(average, model, min(schedule.average, (1 + step) / (10 + step)))
-        if step % 50 == 0 or step == 5:
-            seconds = (time.monotonic() - began) / step
+        if checkpoint is not None and step % _CHECKPOINT_EVERY == 0:
+            _keep(checkpoint, step, parts)
+        if step % 50 == 0 or step == first + 4:
+            seconds = (time.monotonic() - began) / (step - first + 1)
             left = seconds * (schedule.steps - step) / 60
             print(f"step {step}: loss {loss.item():.3f}, {seconds:.2f} s a step, {left:.0f} min", flush=True)
     return average
+
+
+def _resumed(checkpoint: Path, parts: dict[str, Any]) -> int:
+    """The step to go on with, once the parts are as they were kept; 1 where nothing was."""
+    if not checkpoint.exists():
+        return 1
+    kept = torch.load(checkpoint, weights_only=True)
+    for name, part in parts.items():
+        part.load_state_dict(kept[name])
+    return int(kept["step"]) + 1
+
+
+def _keep(checkpoint: Path, step: int, parts: dict[str, Any]) -> None:
+    """Write the parts as they are after this step, whole or not at all."""
+    draft = checkpoint.with_suffix(".part")
+    torch.save({"step": step} | {name: part.state_dict() for name, part in parts.items()}, draft)
+    draft.replace(checkpoint)
 
 
 def new_model() -> open_clip.CLIP:
@@ -292,13 +327,13 @@ def _average(average: nn.Module, model: nn.Module, keep: float) -> None:
             mean.copy_(now)
 
 
-def _ahead(lessons: Lessons, steps: int) -> Iterator[tuple[int, tuple[Tensor, Tensor, Tensor]]]:
-    """Each step, counted from 1, and its batch; the next is prepared meanwhile."""
+def _ahead(lessons: Lessons, first: int, last: int) -> Iterator[tuple[int, tuple[Tensor, Tensor, Tensor]]]:
+    """Each step from the first to the last, and its batch; the next is prepared meanwhile."""
     with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(lessons, 1)
-        for step, following in pairwise(range(1, steps + 2)):
+        coming = pool.submit(lessons, first)
+        for step, following in pairwise(range(first, last + 2)):
             batch = coming.result()
-            if following <= steps:
+            if following <= last:
                 coming = pool.submit(lessons, following)
             yield step, batch
 
