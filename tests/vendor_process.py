@@ -174,6 +174,12 @@ class VendorProcess:
         self.stop()
 
 
+def resident_bytes(pid: int) -> int:
+    """What a process has in memory."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return 1024 * int(status.partition("VmRSS:")[2].split()[0])
+
+
 def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
     """Wait until something that is bound to happen has happened."""
     deadline = time.monotonic() + seconds

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 
 from shared.embeddings import Limits
 from shared.errors import ErrorBody
+from vendor_service import memory
 from vendor_service.account_metrics import AccountMetrics
 from vendor_service.accounts.auth import Authentication
 from vendor_service.accounts.keys import Scope
@@ -169,7 +170,7 @@ async def _lifespan(
     encoder.start()
     if shared_metrics is not None:
         shared_metrics.start()
-    beside = [asyncio.create_task(upkeep.repeat(_UPKEEP_SECONDS))]
+    beside = [asyncio.create_task(each) for each in (upkeep.repeat(_UPKEEP_SECONDS), memory.keep_small())]
     if audit is not None:
         beside.append(asyncio.create_task(audit.repeat()))
     yield

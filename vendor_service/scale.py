@@ -19,6 +19,7 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.embeddings import Kind
+from vendor_service import memory
 from vendor_service.app import create_app
 from vendor_service.encoder.encoder import Encoder, ModelFacts
 from vendor_service.encoder.lanes import Encoded
@@ -119,6 +120,7 @@ class Front:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Make the application; Ray asks for it once, at the start."""
+        memory.share_heap()
         configure_logging(as_json=self._settings.log_format == "json")
         if self._settings.billing_log is not None:
             self._open.enter_context(open_billing_log(self._settings.billing_log))

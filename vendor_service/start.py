@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from fastapi import FastAPI
 
-from vendor_service import server
+from vendor_service import memory, server
 from vendor_service.accounts.first_key import welcome
 from vendor_service.app import create_app
 from vendor_service.clock import system_clock
@@ -27,6 +27,7 @@ def start(settings: Settings, announce: Callable[[str, str], None]) -> bool:
     Raises:
         OperatorError: it does not start.
     """
+    memory.share_heap()
     if settings.workers == 1:
         application = create_app(settings)
         open_books(settings)
@@ -52,6 +53,7 @@ def open_books(settings: Settings) -> None:
 def _serve_as_worker(
     settings: Settings, worker: Worker, bound: socket.socket, on_ready: Callable[[str], None]
 ) -> None:
+    memory.share_heap()
     configure_logging(as_json=settings.log_format == "json")
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // worker.workers))

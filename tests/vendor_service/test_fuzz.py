@@ -1,17 +1,20 @@
 """Whatever arrives is answered as the contract says, and charged only if it is served."""
 
+import time
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.vendor_process import VendorProcess
+from tests.vendor_process import VendorProcess, resident_bytes
 from tests.vendor_service import fuzzing
 from tests.vendor_service.local_vendor import error_code
 
 AT_ONCE = 4
+SETTLED = 12.0  # seconds, in which the vendor gives back what it has freed
 
 
 class Fuzzer:
@@ -46,11 +49,24 @@ class Fuzzer:
         return fuzzing.send(http, self._key, fuzzing.request(seed))
 
 
-@pytest.mark.parametrize("requests", [300, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_mutated_requests_get_an_answer_of_the_contract_and_no_wrong_bill(
-    vendor_process: VendorProcess, requests: int
+    vendor_process: VendorProcess,
 ) -> None:
     fuzzer = Fuzzer(vendor_process)
-    fuzzer.throw(range(requests))
+    fuzzer.throw(range(300))
     fuzzer.check_books()
     assert {"served", "invalid_image", "unsupported_image_format", "invalid_request"} <= set(fuzzer.answers)
+
+
+@pytest.mark.slow
+def test_ten_thousand_mutated_requests_leave_the_vendor_as_large_as_a_thousand_do(tmp_path: Path) -> None:
+    with VendorProcess(tmp_path) as vendor:
+        fuzzer = Fuzzer(vendor)
+        fuzzer.throw(range(1000))
+        time.sleep(SETTLED)
+        before = resident_bytes(vendor.pid)
+        fuzzer.throw(range(1000, 10_000))
+        time.sleep(SETTLED)
+        after = resident_bytes(vendor.pid)
+        fuzzer.check_books()
+    assert after < 1.05 * before, f"{before / 1e6:.0f} MB have become {after / 1e6:.0f} MB"

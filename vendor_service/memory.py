@@ -1,0 +1,33 @@
+"""How the process gives memory back: images of every size come and go on many threads.
+
+glibc keeps what was freed for the thread that freed it, and only the end of it is ever given back. One heap
+for all threads, whose free pages are given back now and then, keeps a vendor as small as what it has in hand.
+Elsewhere than on glibc nothing is done.
+"""
+
+import asyncio
+import ctypes
+
+_ARENA_MAX = -8  # M_ARENA_MAX of malloc.h
+_PAUSE_SECONDS = 5.0
+
+
+def share_heap() -> None:
+    """Let all threads that are started from now on share one heap."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_ARENA_MAX, 1)
+
+
+def give_back() -> None:
+    """Give the free pages of the heap back to the system; well under a millisecond where few are free."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(ctypes.c_size_t(0))
+
+
+async def keep_small() -> None:
+    """Give back what is free every few seconds, until cancelled."""
+    while True:
+        await asyncio.sleep(_PAUSE_SECONDS)
+        await asyncio.to_thread(give_back)
