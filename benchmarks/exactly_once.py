@@ -41,7 +41,7 @@ def main() -> None:
         books = VendorProcess(folder)
         with _killed_vendor(folder, books.database_url, options.every, dice) as (vendor, vendor_kills):
             key = books.create_key(quota=options.images)
-            paths = _images(folder / "images", options.images)
+            paths = write_images(folder / "images", options.images)
             with CuttingProxy(int(vendor.url.rpartition(":")[2]), 0, UP, DOWN) as proxy:
                 started = time.perf_counter()
                 client_kills = _buy_through_kills(proxy.url, key, paths, folder, options.every, dice)
@@ -51,7 +51,7 @@ def main() -> None:
             _judge(vendor.url, books, key, paths, folder)
 
 
-def _images(folder: Path, count: int) -> list[Path]:
+def write_images(folder: Path, count: int) -> list[Path]:
     """So many distinct images of 16 x 16 pixels."""
     folder.mkdir()
     rng = np.random.default_rng(0)

@@ -207,7 +207,7 @@ def main() -> None:
         *steady, poor, hasty = customers
         work = Load(vendor.url, steady, poor, hasty)
         over = threading.Event()
-        watch = stack.enter_context(Watch(vendor.pid))
+        watch = stack.enter_context(Watch(lambda: vendor.pid))
         with ThreadPoolExecutor(CALLERS) as pool:
             calls = [pool.submit(work.call, number, over) for number in range(CALLERS)]
             wait(calls, seconds, FIRST_EXCEPTION)

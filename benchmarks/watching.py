@@ -3,6 +3,8 @@
 import os
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -21,34 +23,26 @@ class Sample:
 
 
 class Watch:
-    """Looks at a process every so many seconds while it is a context; a process that has ended is no fault.
+    """Looks at a process every so many seconds while it is a context; one that has ended is not seen.
 
-    It reads Linux's /proc.
+    `pid` tells which it is, of one that is started again too. It reads Linux's /proc.
     """
 
-    def __init__(self, pid: int, every: float = 1.0) -> None:
+    def __init__(self, pid: Callable[[], int], every: float = 1.0) -> None:
         self.samples: list[Sample] = []
-        self._process = Path("/proc", str(pid))
+        self._pid = pid
         self._every = every
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
-    @property
-    def peak(self) -> int:
-        """The most memory that was seen, in bytes."""
-        return max(each.resident for each in self.samples)
-
     def _run(self) -> None:
         began = time.monotonic()
-        while True:
-            try:
-                resident = int((self._process / "statm").read_text().split()[1]) * _PAGE
-                descriptors = sum(1 for _ in (self._process / "fd").iterdir())
-            except OSError:
-                return
-            self.samples.append(Sample(time.monotonic() - began, resident, descriptors))
-            if self._over.wait(self._every):
-                return
+        while not self._over.wait(self._every):
+            process = Path("/proc", str(self._pid()))
+            with suppress(OSError, IndexError):
+                resident = int((process / "statm").read_text().split()[1]) * _PAGE
+                descriptors = sum(1 for _ in (process / "fd").iterdir())
+                self.samples.append(Sample(time.monotonic() - began, resident, descriptors))
 
     def __enter__(self) -> Self:
         self._thread.start()

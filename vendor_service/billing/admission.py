@@ -7,9 +7,11 @@ and voiding a hold exactly one wins.
 
 import secrets
 import time
-from concurrent.futures import Future
+from collections import deque
+from concurrent.futures import CancelledError, Future
 from datetime import datetime
 from functools import partial
+from typing import Any
 
 from sqlalchemy import select, update
 
@@ -37,6 +39,8 @@ class Admission:
         self._clock = clock
         self._hold_micros = hold_seconds * SECOND
         self._server = secrets.token_hex(16)
+        # Holds that ought to be gone, but the database was away or its disk full: `sweep` voids them later.
+        self._unwanted: deque[Touched] = deque()
 
     def close(self) -> None:
         """Finish what was begun."""
@@ -54,6 +58,8 @@ class Admission:
         admitting.add_done_callback(
             lambda done: billing_log.decided(order, done, time.perf_counter() - began)
         )
+        # Where the database does not answer, the hold may have been placed all the same.
+        admitting.add_done_callback(partial(self._note_failure, Touched(order.account_id, order.request_id)))
         return admitting
 
     def settle(self, account_id: str, request_id: str) -> "Future[None]":
@@ -65,8 +71,14 @@ class Admission:
         return self._writer.submit(Touched(account_id, request_id), partial(self._settle, request_id))
 
     def void(self, account_id: str, request_id: str) -> "Future[bool]":
-        """Release the hold of a request that is not answered; whether there was one to release."""
-        return self._writer.submit(Touched(account_id, request_id), partial(self._void, request_id, None))
+        """Release the hold of a request that is not answered; whether there was one to release.
+
+        If that fails, `sweep` tries again.
+        """
+        touched = Touched(account_id, request_id)
+        voiding = self._writer.submit(touched, partial(self._void, request_id, None))
+        voiding.add_done_callback(partial(self._note_failure, touched))
+        return voiding
 
     def renew(self, longest_seconds: int) -> None:
         """Tell that this process lives: its holds last longer, unless they have lasted `longest_seconds`."""
@@ -80,12 +92,21 @@ class Admission:
             )
 
     def sweep(self) -> int:
-        """Void the holds that have expired; how many there were."""
+        """Void the holds that have expired, and what failed to be voided before; how many had expired."""
+        for touched in [self._unwanted.popleft() for _ in range(len(self._unwanted))]:
+            self.void(touched.account_id, str(touched.hold_id))
         return self._void_all(expired_at=self._clock())
 
     def void_abandoned(self) -> int:
         """Void every open hold: those of a process that is gone, at the start of its only successor."""
         return self._void_all(expired_at=None)
+
+    def _note_failure(self, touched: Touched, done: "Future[Any]") -> None:
+        failure = CancelledError() if done.cancelled() else done.exception()
+        if isinstance(failure, Refusal) and failure.code != ErrorCode.OVERLOADED:
+            return  # the outcome of the work itself
+        if failure is not None:
+            self._unwanted.append(touched)
 
     def _void_all(self, expired_at: int | None) -> int:
         still_open = select(Hold.account_id, Hold.id).where(Hold.state == "open")
