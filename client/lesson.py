@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -143,7 +142,6 @@ class Preparation:
         views, positions = asked.further
         if unknown := self._look_up(known, views, positions):
             self._display.note(f"{unknown} of {len(views)} further views were not bought ({why}).")
-        _share_views(known, sources, self._config.recipe.view_targets)
         return known
 
     def _look_up(self, known: Knowledge, queries: Sequence[Query], positions: Sequence[int]) -> int:
@@ -179,7 +177,8 @@ class Preparation:
             )
         if plan.budget_left and plan.images and not plan.unaffordable:
             self._display.note(
-                f"{plan.budget_left} queries of the budget stay unspent; --views would use them."
+                f"{plan.budget_left} queries of the budget stay unspent: further views of images (--views) "
+                "have not made better students."
             )
         refused = [Skipped(Path(query.name), reason) for query, reason in purchase.refused.items()]
         mention(refused, sources.folder.root, self._display, listed_in=run.purchase)
@@ -196,19 +195,3 @@ class Preparation:
             },
         )
         return plan
-
-
-def _share_views(known: Knowledge, sources: Sources, targets: Literal["own", "mean", "both"]) -> None:
-    """Teach each image, and each further view of it, what the recipe's `view_targets` says, in place."""
-    if targets == "own":
-        return
-    for position, further in zip(sources.train, sources.views, strict=True):
-        rows = [row for row in (position, *further) if known.bought[row]]
-        if len(rows) < 2:
-            continue
-        mean = known.images[rows].mean(dim=0)
-        if targets == "mean":
-            known.images[position] = mean
-            known.bought[further] = False  # none of them is trained on
-        else:
-            known.images[rows] = (known.images[rows] + mean) / 2

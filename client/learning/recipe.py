@@ -32,9 +32,6 @@ class Recipe:
         image_weight: the paper's lambda: how much the image's embedding counts beside the class text's.
         holdout: the share of each source domain that is held out for selection.
         augmentation: the student's random view.
-        view_targets: what further views that were bought are for. "own": each is an image to train on, and is
-            taught its own embedding. "mean": the image is taught the mean of all its embeddings, and alone
-            trained on. "both": each is an image to train on, and is taught what lies between the two.
         align_views: random views of each image on whose features the projector is aligned.
         align_steps, align_images_per_domain, align_learning_rate: of the align stage.
         steps, images_per_domain, learning_rate: of the distill stage (of fine-tuning, for ERM).
@@ -50,7 +47,6 @@ class Recipe:
     image_weight: float = 0.5
     holdout: float = 0.2
     augmentation: Augmentation = Augmentation()
-    view_targets: Literal["own", "mean", "both"] = "own"
     align_views: int = 6
     align_steps: int = 1200
     align_images_per_domain: int = 64
@@ -81,7 +77,6 @@ PAPER = Recipe(
     image_weight=0.5,
     holdout=0.2,
     augmentation=Augmentation(crop_scale=(0.7, 1.0), jitter=0.3, grayscale=0.1, style=0.0),
-    view_targets="own",
     align_steps=5000,
     align_images_per_domain=32,
     align_learning_rate=5e-5,

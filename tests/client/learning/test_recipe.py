@@ -14,7 +14,6 @@ def test_the_papers_recipe_has_every_published_value() -> None:
         "image_weight": 0.5,
         "holdout": 0.2,
         "augmentation": {"crop_scale": (0.7, 1.0), "jitter": 0.3, "grayscale": 0.1, "style": 0.0},
-        "view_targets": "own",
         "align_views": 6,  # ours: the published code takes a fresh view at every step
         "align_steps": 5000,
         "align_images_per_domain": 32,
