@@ -5,7 +5,6 @@ import logging
 import time
 
 from fastapi import APIRouter
-from sqlalchemy import text
 
 from shared.errors import ErrorCode
 from vendor_service.database.session import Database
@@ -15,7 +14,8 @@ from vendor_service.errors import Refusal
 
 _log = logging.getLogger(__name__)
 
-_CANARY_SECONDS = 10.0  # a canary costs a forward pass, so its success is believed for a while
+# A canary costs a forward pass and a commit reaches the disk, so their success is believed for a while.
+_BELIEVED_SECONDS = 10.0
 _PATIENCE_SECONDS = 5.0
 
 
@@ -30,7 +30,7 @@ def health_router(readiness: "Readiness") -> APIRouter:
 
     @router.get("/readyz")
     async def readyz() -> dict[str, str]:
-        """The model is loaded and recently encoded something, and the database answers."""
+        """The model recently encoded something, and the database answers and recently took a change."""
         await readiness.check()
         return {"status": "ready"}
 
@@ -38,41 +38,45 @@ def health_router(readiness: "Readiness") -> APIRouter:
 
 
 class Readiness:
-    """Asks the model, through its real lanes, and the database; both must answer soon.
+    """Asks the model, through its real lanes, and the database, which must take a change; both must be soon.
 
-    Nothing is believed of before a worker died, and while one is dead the answer is no.
+    Nothing is believed of before a worker died, and while one is dead the answer is no. Both are asked once
+    at a time, however many want to know.
     """
 
     def __init__(self, encoder: Encoder, database: Database, capacity: Capacity) -> None:
         self._encoder = encoder
         self._database = database
         self._capacity = capacity
-        self._encoded_at = -_CANARY_SECONDS
+        self._encoded_at = self._written_at = -_BELIEVED_SECONDS
         self._deaths = 0
+        self._asking: asyncio.Task[None] | None = None
 
     async def check(self) -> None:
-        """Return if a request could be answered now.
+        """Return if a request could be answered, and charged, now.
 
         Raises:
             Refusal: `not_ready` or `shutting_down`.
         """
         if self._capacity.closed:
             raise Refusal(ErrorCode.SHUTTING_DOWN, "the vendor is stopping", retry_after=5)
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask())
+            self._asking.add_done_callback(lambda asked: asked.cancelled() or asked.exception())
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
-                await self._ask_model()
-                await asyncio.to_thread(self._ask_database)
+                await asyncio.shield(self._asking)
         except Exception as error:
             _log.warning("not ready: %r", error)
             message = "the model or the database does not answer; the vendor's log says which"
             raise Refusal(ErrorCode.NOT_READY, message, retry_after=5) from error
 
-    async def _ask_model(self) -> None:
+    async def _ask(self) -> None:
         deaths = self._encoder.deaths
-        if deaths != self._deaths or time.monotonic() - self._encoded_at > _CANARY_SECONDS:
+        if deaths != self._deaths or time.monotonic() - self._encoded_at > _BELIEVED_SECONDS:
             await self._encoder.check()
             self._encoded_at, self._deaths = time.monotonic(), deaths
-
-    def _ask_database(self) -> None:
-        with self._database.read() as session:
-            session.execute(text("SELECT 1"))
+        await asyncio.to_thread(self._database.check)
+        if time.monotonic() - self._written_at > _BELIEVED_SECONDS:
+            await asyncio.to_thread(self._database.check_writing)
+            self._written_at = time.monotonic()

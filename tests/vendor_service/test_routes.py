@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from shared.billing import AccountStatus, UsageReport
 from shared.embeddings import ModelCard, ModelList
@@ -137,3 +138,19 @@ def test_a_model_that_fails_is_alive_but_not_ready(
         assert error_code(answer) == "not_ready"
         assert answer.headers["retry-after"] == "5"
         assert vendor.http.get("/livez").status_code == 200
+
+
+def test_a_database_that_takes_no_change_is_not_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with LocalVendor(tmp_path) as vendor:
+        key = vendor.key()
+        assert vendor.http.get("/readyz").is_success
+        monkeypatch.setattr("vendor_service.health._BELIEVED_SECONDS", 0)
+        monkeypatch.setattr("vendor_service.health._PATIENCE_SECONDS", 0.5)
+        with vendor.books.write() as session, ThreadPoolExecutor(20) as pool:
+            session.execute(text("SELECT 1"))  # locked from now on, for whoever writes
+            asked = list(pool.map(lambda _: vendor.http.get("/readyz"), range(20)))
+            assert {error_code(each) for each in asked} == {"not_ready"}
+            assert vendor.get("/v1/account", key)["queries_used"] == 0
+        wait_until(lambda: vendor.http.get("/readyz").is_success)

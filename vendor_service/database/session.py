@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select
+from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select, text
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
 from sqlalchemy.orm import Session
 
@@ -70,6 +70,18 @@ class Database:
         """
         with self._transaction(self._reading) as session:
             yield session
+
+    def check(self) -> None:
+        """See whether the database answers; raises what `read` does."""
+        with self.read() as session:
+            session.execute(text("SELECT 1"))
+
+    def check_writing(self) -> None:
+        """See whether the database takes a change, by one that changes nothing; raises what `write` does."""
+        # To write a row as it is would not reach SQLite's file.
+        unchanged = "UPDATE alembic_version SET version_num = version_num"
+        with self.write() as session:
+            session.execute(text("PRAGMA user_version = 0" if self.embedded else unchanged))
 
     def back_up(self, to: Path) -> None:
         """Write the books, as they are at one moment, to a new file; whoever uses them is not disturbed.
