@@ -1,4 +1,4 @@
-"""What charging costs: requests a second with billing on (SQLite, PostgreSQL) and off, in one run.
+"""What charging costs: requests a second with billing on (SQLite, PostgreSQL) and off, and bytes of books.
 
     make bench-money
 
@@ -11,6 +11,7 @@ import argparse
 import base64
 import json
 import multiprocessing
+import secrets
 import socket
 import threading
 import time
@@ -18,6 +19,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -27,6 +29,7 @@ import numpy as np
 
 from shared.embeddings import Kind
 from tests.postgres import started_postgres
+from tests.vendor_service.books import opened_books
 from vendor_service.accounts.accounts import Terms, open_account
 from vendor_service.accounts.keys import KeyTerms, issue_key
 from vendor_service.billing.admission import Admission
@@ -36,6 +39,7 @@ from vendor_service.database import schema
 from vendor_service.database.session import Database
 
 DIMENSIONS = 256  # of the bundled model
+CHARGES = 20_000  # of which the size is told
 Value = TypeVar("Value")
 
 ICONS = Path(__file__).resolve().parent.parent / "examples" / "icons.zip"
@@ -94,6 +98,28 @@ def main() -> None:
                 print(
                     f"| {name} | {callers} | {billing} | {median(measured):.1f} | {ratio:.2f} |", flush=True
                 )
+        size = bytes_a_charge(folder / "size.db", CHARGES)
+        print(f"a charge and its hold: {size:.0f} bytes in SQLite, of {CHARGES} with an idempotency key each")
+
+
+def bytes_a_charge(file: Path, charges: int) -> float:
+    """The size of SQLite's books for each charge in them, its hold and an idempotency key of our client's."""
+    with opened_books(f"sqlite:///{file}") as books:
+        order = replace(books.open(), model_fingerprint=f"fp_{secrets.token_hex(16)}")
+        orders = [
+            replace(
+                order,
+                request_id=f"req_{secrets.token_hex(16)}",
+                idempotency_key=secrets.token_hex(32),
+                body_hash=secrets.token_hex(32),
+            )
+            for _ in range(charges)
+        ]
+        for admitting in [books.admission.admit(each) for each in orders]:
+            admitting.result()
+        for settling in [books.admission.settle(each.account_id, each.request_id) for each in orders]:
+            settling.result()
+    return file.stat().st_size / charges
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """A process watched from outside: its resident memory and its open descriptors, over time."""
 
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -10,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-_PAGE = os.sysconf("SC_PAGE_SIZE")
+from tests.vendor_process import resident_bytes
 
 
 @dataclass(frozen=True)
@@ -38,11 +37,10 @@ class Watch:
     def _run(self) -> None:
         began = time.monotonic()
         while not self._over.wait(self._every):
-            process = Path("/proc", str(self._pid()))
+            pid = self._pid()
             with suppress(OSError, IndexError):
-                resident = int((process / "statm").read_text().split()[1]) * _PAGE
-                descriptors = sum(1 for _ in (process / "fd").iterdir())
-                self.samples.append(Sample(time.monotonic() - began, resident, descriptors))
+                descriptors = sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
+                self.samples.append(Sample(time.monotonic() - began, resident_bytes(pid), descriptors))
 
     def __enter__(self) -> Self:
         self._thread.start()

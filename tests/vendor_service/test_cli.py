@@ -116,6 +116,11 @@ def test_what_was_agreed_is_changed_by_commands(vendor: Command) -> None:
     vendor.json("accounts", "create", "acme", "--quota", "5")
     assert vendor.json("accounts", "set-quota", "acme", "9")["quota"] == 9
     assert vendor.json("accounts", "set-quota", "acme")["quota"] is None
+    assert vendor.json("accounts", "set-spend-limit", "acme", "70")["spend_limit_micros"] == 70
+    assert vendor.json("accounts", "set-spend-limit", "acme")["spend_limit_micros"] is None
+    limited = vendor.json("accounts", "set-rate-limit", "acme", "5")
+    assert limited["rate_limit"] == {"queries_per_second": 5, "burst": 50}
+    assert vendor.json("accounts", "set-rate-limit", "acme")["rate_limit"] is None
     assert vendor.json("accounts", "suspend", "acme")["status"] == "suspended"
     assert vendor.json("accounts", "resume", "acme")["status"] == "active"
     assert vendor("accounts", "set-plan", "acme", "research")[0] == 1

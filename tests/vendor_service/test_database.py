@@ -14,9 +14,10 @@ from sqlalchemy.exc import DatabaseError, IntegrityError
 from shared.errors import ErrorCode
 from tests.postgres import Postgres
 from tests.vendor_service.books import Books, opened_books
+from vendor_service.billing import ledger
 from vendor_service.database import schema
 from vendor_service.database.session import Database
-from vendor_service.database.tables import Base
+from vendor_service.database.tables import Account, Base
 from vendor_service.errors import OperatorError, Refusal, UsageError
 
 
@@ -48,6 +49,19 @@ def test_a_database_with_charges_moves_between_versions(database_url: str) -> No
         assert (books.key(order).queries_used, books.key(order).queries_held) == (3, 2)
         books.buy(order)
         books.check(order)
+
+
+def test_a_ledger_with_corrections_does_not_go_back_to_where_its_hashes_break(books: Books) -> None:
+    order = books.open()
+    books.buy(order)
+    with books.database.write() as session:
+        account = session.get_one(Account, order.account_id)
+        ledger.refund(session, account, 1, books.clock())
+    with pytest.raises(OperatorError, match="refunds"):
+        schema.downgrade(books.database, "0001")
+    assert schema.current(books.database) == schema.latest()
+    books.check(order)
+    schema.downgrade(books.database, "base")
 
 
 def test_another_database_is_migrated_only_when_asked(postgres: Postgres) -> None:

@@ -43,8 +43,7 @@ def open_account(session: Session, name: str, terms: Terms, clock: Clock) -> Acc
     check_numbers(
         quota=terms.quota, spend_limit_micros=terms.spend_limit_micros, credit_micros=terms.credit_micros
     )
-    if terms.queries_per_second is not None and not 1 <= terms.queries_per_second <= 10**6:
-        raise UsageError(f"queries_per_second must be between 1 and 1000000, not {terms.queries_per_second}")
+    _check_rate(terms.queries_per_second)
     _check_plan(session, terms.plan)
     if session.scalar(select(Account).where(Account.name == name)):
         raise OperatorError(f"there is an account {name!r} already; see it with: vendor accounts show {name}")
@@ -99,6 +98,26 @@ def set_quota(account: Account, quota: int | None) -> None:
     account.quota = quota
 
 
+def set_spend_limit(account: Account, micros: int | None) -> None:
+    """Agree on another spend limit, from now on; what was spent within the former one counts.
+
+    Raises:
+        UsageError: the number cannot be.
+    """
+    check_numbers(spend_limit_micros=micros)
+    account.spend_limit_micros = micros
+
+
+def set_rate_limit(account: Account, queries_per_second: int | None) -> None:
+    """Agree on another rate, from now on.
+
+    Raises:
+        UsageError: the number cannot be.
+    """
+    _check_rate(queries_per_second)
+    account.queries_per_second = queries_per_second
+
+
 def set_plan(session: Session, account: Account, plan: str) -> None:
     """Let another plan's prices hold for what is asked from now on.
 
@@ -136,6 +155,11 @@ def _check_name(name: str) -> None:
             f"{name!r} cannot be an account's name: "
             "use 1 to 63 lower-case letters, digits, dots, dashes and underscores, and begin with a letter"
         )
+
+
+def _check_rate(queries_per_second: int | None) -> None:
+    if queries_per_second is not None and not 1 <= queries_per_second <= 10**6:
+        raise UsageError(f"queries_per_second must be between 1 and 1000000, not {queries_per_second}")
 
 
 def _check_plan(session: Session, plan: str) -> None:

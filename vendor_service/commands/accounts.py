@@ -84,6 +84,44 @@ def set_quota(
         _print(session, account, as_json=as_json)
 
 
+@app.command("set-spend-limit")
+def set_spend_limit(
+    name: str,
+    micros: Annotated[
+        int | None, typer.Argument(help="Micro-units a period; without it there is no limit.")
+    ] = None,
+    database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Agree on another spend limit, from now on. What was spent within the former one counts.
+
+    Example: vendor accounts set-spend-limit acme 9000000
+    """
+    with writing(database_url) as session:
+        account = accounts.find_account(session, name, lock=True)
+        accounts.set_spend_limit(account, micros)
+        _print(session, account, as_json=as_json)
+
+
+@app.command("set-rate-limit")
+def set_rate_limit(
+    name: str,
+    rate: Annotated[
+        int | None, typer.Argument(help="Queries a second; without it there is no limit.")
+    ] = None,
+    database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Agree on another rate, from now on; ten seconds of it may be asked at once.
+
+    Example: vendor accounts set-rate-limit acme 200
+    """
+    with writing(database_url) as session:
+        account = accounts.find_account(session, name, lock=True)
+        accounts.set_rate_limit(account, rate)
+        _print(session, account, as_json=as_json)
+
+
 @app.command("set-plan")
 def set_plan(name: str, plan: str, database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
     """Let another plan's prices hold for what an account asks from now on.
