@@ -24,6 +24,7 @@ from vendor_service.errors import Refusal
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0)
 SIZES = (1.0, 2.0, 4, 8, 16, 32, 64, 128, 256)
+_OUTCOMES = ("held", "replayed", "refused", "settled", "voided", "expired")
 
 
 class Metrics:
@@ -60,6 +61,11 @@ class Metrics:
         self._model_seconds = self._histogram(
             "model_seconds", "One forward pass of one batch.", SECONDS, "kind"
         )
+        # To Prometheus a counter that first appears as 1 has not risen, and no alert would see it.
+        for code in ErrorCode:
+            self._refusals.labels(code)
+        for outcome in _OUTCOMES:
+            self._billing.labels(outcome)
 
     def render(self) -> bytes:
         """All series, in Prometheus's text format."""

@@ -6,6 +6,7 @@ from pathlib import Path
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from shared.errors import ErrorCode
 from tests.vendor_service.local_vendor import LocalVendor, error_code, image_input
 
 CAT = {"text": "a photo of a cat"}
@@ -51,6 +52,15 @@ def test_every_step_of_a_request_is_counted(vendor: LocalVendor) -> None:
         assert more(name, kind="image") == 2
     assert after("queue_inputs", kind="image") == 0
     assert after("requests_in_flight") == 1
+
+
+def test_what_is_alerted_on_is_told_before_it_happens(vendor: LocalVendor) -> None:
+    families = Scrape(vendor).families
+    for name, label, wanted in (
+        ("refusals", "code", set(ErrorCode)),
+        ("billing", "outcome", {"held", "replayed", "refused", "settled", "voided", "expired"}),
+    ):
+        assert {sample.labels[label] for sample in families[f"tuition_{name}"].samples} == wanted
 
 
 def test_refusals_are_counted_by_code_and_invented_paths_are_not_kept(vendor: LocalVendor) -> None:
