@@ -11,7 +11,9 @@ Encoding = Literal["float", "base64"]
 class Input(BaseModel):
     """One query: a text, or an image as the base64 of a PNG, JPEG or WebP file."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"oneOf": [{"required": ["text"]}, {"required": ["image"]}]}
+    )
 
     text: str | None = None
     image: str | None = None

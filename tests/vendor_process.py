@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from shared.billing import QuotaPeriod
 from vendor_service.accounts.accounts import Terms, open_account
-from vendor_service.accounts.keys import KeyTerms, issue_key, revoke_key
+from vendor_service.accounts.keys import DEFAULT_SCOPES, KeyTerms, Scope, issue_key, revoke_key
 from vendor_service.billing.verification import verify
 from vendor_service.clock import system_clock
 from vendor_service.database.session import Database
@@ -113,12 +113,13 @@ class VendorProcess:
         spend_limit_micros: int | None = None,
         credit_micros: int | None = None,
         queries_per_second: int | None = None,
+        scopes: frozenset[Scope] = DEFAULT_SCOPES,
     ) -> str:
         """Open one more account on these terms and issue a key to it."""
         terms = Terms(quota, quota_period, spend_limit_micros, credit_micros, queries_per_second)
         with closing(Database(self.database_url)) as database, database.write() as session:
             account = open_account(session, f"account-{secrets.token_hex(8)}", terms, system_clock)
-            return issue_key(session, account, KeyTerms(), system_clock).api_key
+            return issue_key(session, account, KeyTerms(scopes=scopes), system_clock).api_key
 
     def replace_key(self, api_key: str) -> str:
         """Revoke a key, and issue another one to its account."""

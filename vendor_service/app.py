@@ -137,8 +137,8 @@ def _add_routes(
         max_image_pixels=settings.max_image_pixels,
     )
     buyer = authentication.requiring(Scope.EMBED)
-    app.include_router(embed_router(service, capacity, limits, buyer))
-    app.include_router(openai_router(service, capacity, encoder.facts.dimensions, limits, buyer))
+    app.include_router(embed_router(service, capacity, encoder.facts.id, limits, buyer))
+    app.include_router(openai_router(service, capacity, encoder.facts, limits, buyer))
     app.include_router(catalogue_router(encoder.facts, limits, database, clock, authentication))
     app.include_router(billing_router(database, clock, authentication, encoder.facts.id))
     app.include_router(keys_router(database, clock, authentication))

@@ -1,7 +1,7 @@
 """`GET /v1/models`: what is for sale, exactly enough to know whether two embeddings can be compared."""
 
 import asyncio
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
 
@@ -14,6 +14,8 @@ from vendor_service.database.session import Database
 from vendor_service.database.tables import STANDARD_PLAN, Account
 from vendor_service.encoder.encoder import ModelFacts
 from vendor_service.errors import Refusal
+
+_KEY_OPTIONAL: dict[str, Any] = {"security": [{}]}  # beside the key, which FastAPI tells of
 
 
 def catalogue_router(
@@ -39,12 +41,12 @@ def catalogue_router(
             limits=limits,
         )
 
-    @router.get("")
+    @router.get("", openapi_extra=_KEY_OPTIONAL)
     async def models(caller: Annotated[Caller | None, anybody]) -> ModelList:
         """The models that this vendor serves, at the caller's own prices if it sends a key."""
         return ModelList(data=[await asyncio.to_thread(card, caller)])
 
-    @router.get("/{model_id:path}")
+    @router.get("/{model_id:path}", openapi_extra=_KEY_OPTIONAL)
     async def one_model(model_id: str, caller: Annotated[Caller | None, anybody]) -> ModelCard:
         """One model by its id."""
         if model_id != model.id:

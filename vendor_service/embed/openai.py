@@ -18,6 +18,7 @@ from vendor_service.embed.capacity import Capacity
 from vendor_service.embed.queries import Queries
 from vendor_service.embed.reading import parse, read_json
 from vendor_service.embed.service import Call, EmbedService
+from vendor_service.encoder.encoder import ModelFacts
 from vendor_service.encoder.queries import ImageQuery, Query, TextQuery
 from vendor_service.errors import Refusal
 
@@ -109,24 +110,26 @@ class OpenAIResponse(BaseModel):
 
 
 def openai_router(
-    service: EmbedService, capacity: Capacity, dimensions: int, limits: Limits, authenticate: Dependency
+    service: EmbedService, capacity: Capacity, model: ModelFacts, limits: Limits, authenticate: Dependency
 ) -> APIRouter:
-    """The route; `dimensions` are the served model's, `authenticate` the dependency that names the caller."""
+    """The route; `model` is the one that is served, `authenticate` the dependency that names the caller."""
     router = APIRouter(prefix="/v1", tags=["embeddings"])
 
     @router.post(
         "/embeddings",
         responses={200: {"model": OpenAIResponse}},
         response_class=Response,
-        openapi_extra=_request_body(),
+        openapi_extra=_request_body(model, limits),
     )
     async def embeddings(request: Request, call: Annotated[Call, Depends(calling(authenticate))]) -> Response:
         """Embed texts or images as OpenAI's API would. Each one answered is a query and is charged, once."""
         with capacity.place(call.caller.account_id) as place:
             body = await read_json(request, limits.max_request_bytes, place)
             asked = await asyncio.to_thread(parse, OpenAIRequest, body)
-            if asked.dimensions not in (None, dimensions):
-                message = f"this model has {dimensions} dimensions; leave them out, or reduce them yourself"
+            if asked.dimensions not in (None, model.dimensions):
+                message = (
+                    f"this model has {model.dimensions} dimensions; leave them out, or reduce them yourself"
+                )
                 raise Refusal(ErrorCode.INVALID_REQUEST, message, param="dimensions")
             queries = Queries(asked.queries(), hashlib.sha256(body).hexdigest(), asked.model, param="input")
             render = partial(_render, encoding=asked.encoding_format)
@@ -158,10 +161,16 @@ def _render(answer: Answer, encoding: Encoding) -> Content:
     return Content(to_json(response), "application/json")
 
 
-def _request_body() -> dict[str, Any]:
+def _request_body(model: ModelFacts, limits: Limits) -> dict[str, Any]:
     # The route reads the body itself, to stop at the limit; this tells the OpenAPI document what it reads.
     schema = OpenAIRequest.model_json_schema(mode="validation")
     definition = schema.pop("$defs")["Input"]
     one = {"anyOf": [{"type": "string"}, definition]}
-    schema["properties"]["input"] = {"anyOf": [*one["anyOf"], {"type": "array", "items": one}]}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+    many = {"type": "array", "items": one, "minItems": 1, "maxItems": limits.max_inputs}
+    schema["properties"] |= {
+        "input": {"anyOf": [*one["anyOf"], many]},
+        "model": {"const": model.id},
+        "dimensions": {"const": model.dimensions},
+    }
+    content = {"schema": schema, "example": {"model": model.id, "input": ["a photo of a cat"]}}
+    return {"requestBody": {"required": True, "content": {"application/json": content}}}

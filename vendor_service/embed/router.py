@@ -17,9 +17,9 @@ from vendor_service.embed.service import Call, EmbedService
 
 
 def embed_router(
-    service: EmbedService, capacity: Capacity, limits: Limits, authenticate: Dependency
+    service: EmbedService, capacity: Capacity, model_id: str, limits: Limits, authenticate: Dependency
 ) -> APIRouter:
-    """The route; `authenticate` is the dependency that names the caller."""
+    """The route; `model_id` is the served model's, `authenticate` the dependency that names the caller."""
     router = APIRouter(tags=["embeddings"])
     rows = {"schema": {"type": "string", "format": "binary"}}
 
@@ -27,7 +27,7 @@ def embed_router(
         "/embed",
         responses={200: {"model": EmbedResponse, "content": {ROWS_MEDIA_TYPE: rows}}},
         response_class=Response,
-        openapi_extra=_request_body(),
+        openapi_extra=_request_body(model_id, limits),
     )
     async def embed(request: Request, call: Annotated[Call, Depends(calling(authenticate))]) -> Response:
         """Embed texts and images, mixed. Each one answered is a query and is charged, exactly once."""
@@ -41,14 +41,20 @@ def embed_router(
     return router
 
 
-def _request_body() -> dict[str, Any]:
+def _request_body(model_id: str, limits: Limits) -> dict[str, Any]:
     # The route reads the body itself, to stop at the limit; this tells the OpenAPI document what it reads.
-    schema = EmbedRequest.model_json_schema()
-    schema["properties"]["inputs"]["items"] = schema.pop("$defs")["Input"]
-    form = EmbedOptions.model_json_schema()
+    schema, form = EmbedRequest.model_json_schema(), EmbedOptions.model_json_schema()
+    inputs = schema["properties"]["inputs"]
+    inputs |= {"items": schema.pop("$defs")["Input"], "minItems": 1, "maxItems": limits.max_inputs}
+    for each in (schema, form):
+        each["properties"]["model"] = {"const": model_id}
     form["properties"] |= {
         "image": {"type": "array", "items": {"type": "string", "format": "binary"}},
         "text": {"type": "array", "items": {"type": "string"}},
     }
-    content = {"application/json": {"schema": schema}, "multipart/form-data": {"schema": form}}
+    example = {"inputs": [{"text": "a photo of a cat"}]}
+    content = {
+        "application/json": {"schema": schema, "example": example},
+        "multipart/form-data": {"schema": form},
+    }
     return {"requestBody": {"required": True, "content": content}}
