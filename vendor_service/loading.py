@@ -1,8 +1,11 @@
 """The engine that the settings ask for."""
 
+from platformdirs import user_cache_path
+
 from vendor_service.encoder.clip import ClipModel, choose_devices
 from vendor_service.encoder.engine import Engine
 from vendor_service.encoder.images import ImageDecoder, ImageLimits
+from vendor_service.encoder.known_fingerprints import KnownFingerprints
 from vendor_service.encoder.observer import Observer
 from vendor_service.encoder.preparation import Preparation
 from vendor_service.encoder.preprocessing import Preprocessing
@@ -24,6 +27,7 @@ def load_engine(settings: Settings, observer: Observer) -> Engine:
         choose_devices(settings.device),
         settings.dtype,
         compiled=settings.compile,
+        known=KnownFingerprints(user_cache_path("tuition") / "fingerprints.json"),
     )
     preparation = prepare_with(settings, model.preprocessing, observer)
     return Engine(model, preparation, settings.text_cache_bytes, observer)

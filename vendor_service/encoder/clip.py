@@ -16,7 +16,8 @@ from PIL import Image
 from shared.embeddings import Kind
 from vendor_service.encoder import precision
 from vendor_service.encoder.encoder import ModelFacts
-from vendor_service.encoder.fingerprint import fingerprint
+from vendor_service.encoder.fingerprint import describe, fingerprint
+from vendor_service.encoder.known_fingerprints import KnownFingerprints, Look
 from vendor_service.encoder.lanes import Vectors
 from vendor_service.encoder.precision import Dtype
 from vendor_service.encoder.preprocessing import Preprocessing
@@ -59,6 +60,7 @@ class ClipModel:
         devices: where it runs; a device named twice has two replicas.
         dtype: `float32`, `bfloat16`, or `auto`: the fastest there that is faithful to float32.
         compiled: whether `torch.compile` makes code of it, which takes minutes at the start.
+        known: remembers fingerprints from one start to the next.
 
     Raises:
         OperatorError: its weights cannot be fetched or do not fit.
@@ -71,15 +73,20 @@ class ClipModel:
         dtype: Dtype | Literal["auto"] = "auto",
         *,
         compiled: bool = False,
+        known: KnownFingerprints | None = None,
     ) -> None:
         self.id = source.id
         self.devices = list(devices)
-        model = self._load(source)
+        model, looked = self._load(source, known)
         self.preprocessing = Preprocessing(model.visual.preprocess_cfg)
         model, self.dtype = self._in_dtype(model, dtype)
         self.tolerance = _TOLERANCES[self.dtype]
-        self.fingerprint = fingerprint(
-            model.state_dict(), source.config, model.visual.preprocess_cfg, self._tokenize, self.dtype
+        described = describe(source.config, model.visual.preprocess_cfg, self._tokenize, self.dtype)
+        weights = model.state_dict()
+        self.fingerprint = (
+            fingerprint(described, weights)
+            if known is None
+            else known.find(looked, described, lambda: fingerprint(described, weights))
         )
         copies = [model, *(copy.deepcopy(model) for _ in self.devices[1:])]
         self.replicas = [
@@ -124,8 +131,10 @@ class ClipModel:
         batches = [items[start : start + size] for start in range(0, len(items), size)]
         return np.concatenate([first.encode(kind, first.stage(kind, batch)) for batch in batches])
 
-    def _load(self, source: ModelSource) -> Any:  # noqa: ANN401 - open_clip has no types
+    def _load(self, source: ModelSource, known: KnownFingerprints | None) -> tuple[Any, list[Look]]:
+        """The model, and what its files looked like before they were read."""
         try:
+            looked = [] if known is None else known.look(source.files())
             model = open_clip.create_model(
                 source.name,
                 source.pretrained,
@@ -137,7 +146,7 @@ class ClipModel:
         except Exception as error:
             # open_clip raises RuntimeError, OSError, ValueError and its hub's own for the same few reasons.
             raise OperatorError(f"the model {source.id} cannot be loaded: {error}") from error
-        return model.eval()
+        return model.eval(), looked
 
     def _warm_up(self) -> None:
         blank = self.preprocessing.resize(Image.new("RGB", (self.image_size, self.image_size), "white"))

@@ -14,27 +14,30 @@ _PREPROCESSING = ("size", "mode", "mean", "std", "interpolation", "resize_mode",
 _PROBES = ("a photo of a cat", "A  Photo\tof a CAT.", "naïve café, 2&amp;3 ½", "猫の写真 🐈", "x1 " * 300)
 
 
-def fingerprint(
-    weights: Mapping[str, torch.Tensor],
+def describe(
     model_config: Mapping[str, Any],
     preprocessing: Mapping[str, Any],
     tokenize: Callable[[Sequence[str]], torch.Tensor],
     dtype: str,
-) -> str:
-    """`fp_` and 32 hexadecimal digits; the same files and `dtype` give the same on every machine.
-
-    Covers every weight (name, shape, exact value in the dtype served), the architecture, the
-    preprocessing, and the tokenizer by what it makes of a few texts.
+) -> bytes:
+    """Everything but the weights that decides a vector: the architecture, the preprocessing, the dtype, and
+    the tokenizer by what it makes of a few texts.
     """
-    digest = hashlib.sha256()
     settings = {
         "model": model_config,
         "preprocessing": {name: preprocessing[name] for name in _PREPROCESSING},
         "dtype": dtype,
     }
-    digest.update(json.dumps(settings, sort_keys=True).encode())
     tokens = tokenize(list(_PROBES)).cpu().to(torch.int64)
-    digest.update(json.dumps(tokens.tolist()).encode())
+    return (json.dumps(settings, sort_keys=True) + json.dumps(tokens.tolist())).encode()
+
+
+def fingerprint(description: bytes, weights: Mapping[str, torch.Tensor]) -> str:
+    """`fp_` and 32 hexadecimal digits; the same files and dtype give the same on every machine.
+
+    Covers the description of a model and every weight: name, shape, exact value in the dtype served.
+    """
+    digest = hashlib.sha256(description)
     for name in sorted(weights):
         tensor = weights[name].detach().cpu().contiguous()
         digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())

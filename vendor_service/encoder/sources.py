@@ -30,6 +30,18 @@ class ModelSource:
         tag = open_clip.get_pretrained_cfg(self.name, self.pretrained) if self.pretrained else {}
         return bool(tag.get("quick_gelu") or self.config.get("quick_gelu"))
 
+    def files(self) -> list[Path]:
+        """The files that it is read from; what is not here yet is fetched from its hub.
+
+        Raises:
+            Exception: whatever open_clip and its hub raise.
+        """
+        if self.pretrained is None:
+            folder = Path(self.name.removeprefix(_LOCAL))
+            return sorted(path for path in folder.iterdir() if path.is_file())
+        tag = open_clip.get_pretrained_cfg(self.name, self.pretrained)
+        return [Path(open_clip.download_pretrained(tag) if tag else self.pretrained)]
+
 
 def find_model(model: str, pretrained: str | None) -> ModelSource:
     """Find a model: the bundled one, `local-dir:PATH`, or an open_clip name with its pretrained tag or file.
