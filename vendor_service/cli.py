@@ -40,22 +40,22 @@ def main() -> None:
 
 @app.command()
 def serve(
-    host: Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")] = None,
-    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one. [default: 8000]")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on. (default: 127.0.0.1)")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one. (default: 8000)")] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Processes that serve, each with the model. [default: 1]")
+        int | None, typer.Option(help="Processes that serve, each with the model. (default: 1)")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="icon-clip, an open_clip name, or local-dir:PATH. [default: icon-clip]")
+        str | None, typer.Option(help="icon-clip, an open_clip name, or local-dir:PATH. (default: icon-clip)")
     ] = None,
     pretrained: Annotated[
         str | None, typer.Option(help="Which weights of an open_clip name: tag or file.")
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="auto, cpu, cuda, or several: cuda:0,cuda:1 [default: auto]")
+        str | None, typer.Option(help="auto, cpu, cuda, or several: cuda:0,cuda:1 (default: auto)")
     ] = None,
     dtype: Annotated[
-        DtypeChoice | None, typer.Option(help="Arithmetic of the model. [default: auto]")
+        DtypeChoice | None, typer.Option(help="Arithmetic of the model. (default: auto)")
     ] = None,
     compile_model: Annotated[
         bool | None, typer.Option("--compile", help="Have torch.compile make code of it: a slow start.")
@@ -65,16 +65,16 @@ def serve(
         bool | None, typer.Option("--migrate", help="Bring a PostgreSQL database to this version first.")
     ] = None,
     billing_log: Annotated[
-        Path | None, typer.Option(help="File for a line of JSON for each charge and refusal. [default: none]")
+        Path | None, typer.Option(help="File for a line of JSON for each charge and refusal. (default: none)")
     ] = None,
     first_key_to: Annotated[
         Path | None,
         typer.Option(
-            help="At the first start, open an account and write its key to this file. [default: none]"
+            help="At the first start, open an account and write its key to this file. (default: none)"
         ),
     ] = None,
     log_format: Annotated[
-        LogFormat | None, typer.Option(help="How to log to standard error. [default: text]")
+        LogFormat | None, typer.Option(help="How to log to standard error. (default: text)")
     ] = None,
 ) -> None:
     """Serve a model over HTTP until stopped. Each option is also a setting: VENDOR_PORT, VENDOR_MODEL ...

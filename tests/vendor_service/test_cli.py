@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import sqlite3
 import sys
 from pathlib import Path
@@ -185,6 +186,14 @@ def test_the_models_are_listed_ready_to_be_pasted(vendor: Command) -> None:
     assert out.splitlines()[0] == "--model icon-clip"
     assert "--model ViT-B-16 --pretrained openai" in out.splitlines()
     assert {"model": "ViT-B-16", "pretrained": "openai"} in vendor.json("models")
+
+
+def test_help_tells_what_holds_when_nothing_is_said(vendor: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    _, out, _ = vendor("serve", "--help")
+    assert {"127.0.0.1", "8000", "icon-clip", "sqlite:///tuition-vendor.db"} <= set(
+        re.findall(r"\(default: (\S+)\)", out)
+    )
 
 
 def test_every_command_has_help_with_an_example() -> None:

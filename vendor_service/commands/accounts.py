@@ -18,11 +18,11 @@ app = typer.Typer(help="Customers and what is agreed with them.", no_args_is_hel
 @app.command("create")
 def create(
     name: str,
-    quota: Annotated[int | None, typer.Option(help="Queries a period. [default: no limit]")] = None,
+    quota: Annotated[int | None, typer.Option(help="Queries a period. (default: no limit)")] = None,
     period: Annotated[QuotaPeriod, typer.Option(help="A calendar month in UTC, or all time.")] = "month",
-    spend_limit: Annotated[int | None, typer.Option(help="Micro-units a period. [default: no limit]")] = None,
-    credit: Annotated[int | None, typer.Option(help="Prepaid micro-units. [default: invoiced]")] = None,
-    rate_limit: Annotated[int | None, typer.Option(help="Queries a second. [default: no limit]")] = None,
+    spend_limit: Annotated[int | None, typer.Option(help="Micro-units a period. (default: no limit)")] = None,
+    credit: Annotated[int | None, typer.Option(help="Prepaid micro-units. (default: invoiced)")] = None,
+    rate_limit: Annotated[int | None, typer.Option(help="Queries a second. (default: no limit)")] = None,
     plan: Annotated[str, typer.Option(help="Whose prices hold: see vendor prices.")] = STANDARD_PLAN,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,

@@ -16,7 +16,7 @@ from vendor_service.settings import Settings
 
 DatabaseUrl = Annotated[
     str | None,
-    typer.Option(help="Where the books are. [default: sqlite:///tuition-vendor.db]", show_default=False),
+    typer.Option(help="Where the books are. (default: sqlite:///tuition-vendor.db)", show_default=False),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 

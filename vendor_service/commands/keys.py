@@ -19,13 +19,13 @@ def create(
     label: Annotated[str, typer.Option(help="What the key is for.")] = "",
     scope: Annotated[
         list[keys.Scope] | None,
-        typer.Option(help="What it may do; may be repeated. [default: embed and usage:read]"),
+        typer.Option(help="What it may do; may be repeated. (default: embed and usage:read)"),
     ] = None,
     quota: Annotated[
-        int | None, typer.Option(help="Queries of its own a period. [default: only the account's limit]")
+        int | None, typer.Option(help="Queries of its own a period. (default: only the account's limit)")
     ] = None,
     spend_limit: Annotated[
-        int | None, typer.Option(help="Micro-units of its own a period. [default: only the account's limit]")
+        int | None, typer.Option(help="Micro-units of its own a period. (default: only the account's limit)")
     ] = None,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,

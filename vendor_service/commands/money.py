@@ -101,7 +101,7 @@ def invoice(
 
 @ledger_app.command("verify")
 def ledger_verify(
-    account: Annotated[str | None, typer.Argument(help="Only this one. [default: all]")] = None,
+    account: Annotated[str | None, typer.Argument(help="Only this one. (default: all)")] = None,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:

@@ -21,7 +21,7 @@ def set_price(
     micros: Annotated[int, typer.Argument(min=0, max=10**12, help="Micro-units a query.")],
     plan: Annotated[str, typer.Option(help="The plan; a new name makes one.")] = STANDARD_PLAN,
     since: Annotated[
-        datetime | None, typer.Option("--from", help="First moment, UTC, not in the past. [default: now]")
+        datetime | None, typer.Option("--from", help="First moment, UTC, not in the past. (default: now)")
     ] = None,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
