@@ -72,7 +72,7 @@ bench-money: $(READY)  ## what charging costs, the table of docs/results.md (fiv
 bench-soak: $(READY)  ## mixed load on one vendor: memory and descriptors flat, books exact (20 minutes)
 	@$(BIN)/python -m benchmarks.soak
 
-bench-faults: $(READY)  ## what customers notice of faults, the table of docs/results.md (five minutes, as root)
+bench-faults: $(READY)  ## what customers notice of faults, the table of docs/results.md (ten minutes, as root)
 	@$(BIN)/python -m benchmarks.faults
 
 bench-decoding: $(READY)  ## decoders of JPEG, in speed and truth (half a minute)

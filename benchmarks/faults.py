@@ -55,21 +55,14 @@ class Scene:
 
 def suffer(scene: Scene, folder: Path, images: int) -> None:
     """Do it again and again while customers buy; print a row of the table, and fail if books are wrong."""
-    books, dice = scene.vendors[0], random.Random(scene.name)
+    books = scene.vendors[0]
     client = Command(folder, scene.url, books.create_key(quota=images))
     with ExitStack() as stack:
         customers = [stack.enter_context(Customer(scene.url, books.create_key())) for _ in range(2)]
         watches = [stack.enter_context(Watch(partial(getattr, each, "pid"), 0.1)) for each in scene.vendors]
-        crowd, times = Crowd(customers), 0
+        crowd = Crowd(customers)
         with crowd.asking():
-            buying = client.start("embed", "--images", "../images", "--out", "out.npy", "--yes")
-            while buying.poll() is None:
-                scene.fault(dice)
-                times += 1
-                with suppress(subprocess.TimeoutExpired):
-                    buying.wait(scene.pause)
-        _, told = buying.communicate()
-        assert buying.returncode == 0, told
+            times = _repeat_while_buying(scene, client)
         buyer = stack.enter_context(Customer(scene.url, client.api_key))
         with EmbeddingCache(folder / "cache.db") as cache:
             assert cache.owed() == 0
@@ -77,14 +70,31 @@ def suffer(scene: Scene, folder: Path, images: int) -> None:
                 buyer.receipts[each.request_id] = Receipt(each.images + each.texts, each.cost_micros)
         bought = sum(each.queries for each in buyer.receipts.values())
         verdict = judge(books, [*customers, buyer])
-        answers = sum((each.answers for each in customers), Counter[str]())
-        answered = answers.pop("served", 0) + answers.pop("replayed", 0)
-        refused = ", ".join(f"{count} {code}" for code, count in answers.most_common()) or "-"
-        peak = max(sample.resident for watch in watches for sample in watch.samples) / 1e6
-        row = (scene.name, times, answered, refused, crowd.cut, f"{crowd.longest:.1f}", f"{peak:.0f}", bought)
-        print(f"| {' | '.join(map(str, row))} | {verdict} |", flush=True)
-        assert verdict.exact
-        assert bought == images
+    answers = sum((each.answers for each in customers), Counter[str]())
+    answered = answers.pop("served", 0) + answers.pop("replayed", 0)
+    refused = ", ".join(f"{count} {code}" for code, count in answers.most_common()) or "-"
+    peak = max(sample.resident for watch in watches for sample in watch.samples) / 1e6
+    row = (scene.name, times, answered, refused, crowd.cut, f"{crowd.longest:.1f}", f"{peak:.0f}", bought)
+    print(f"| {' | '.join(map(str, row))} | {verdict} |", flush=True)
+    assert verdict.exact
+    assert bought == images
+
+
+def _repeat_while_buying(scene: Scene, client: Command) -> int:
+    """Do it until `client embed` has ended well; how often that was."""
+    dice, times = random.Random(scene.name), 0
+    buying = client.start("embed", "--images", "../images", "--out", "out.npy", "--yes")
+    try:
+        while buying.poll() is None:
+            scene.fault(dice)
+            times += 1
+            with suppress(subprocess.TimeoutExpired):
+                buying.wait(scene.pause)
+    finally:
+        buying.kill()
+        _, told = buying.communicate()
+    assert buying.returncode == 0, told
+    return times
 
 
 def restarted_database(folder: Path, stack: ExitStack) -> Scene:
@@ -198,7 +208,7 @@ def main() -> None:
     """Do one fault after the other, and print the table of docs/results.md."""
     names = [scene.__name__ for scene in SCENES]
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=10_000, help="that the client buys during each")
+    parser.add_argument("--images", type=int, default=20_000, help="that the client buys during each")
     parser.add_argument("--only", choices=names, action="append", help="one of the faults, not all")
     options = parser.parse_args()
     columns = "fault | times | answered | refused | cut | longest s | peak MB | client bought | books"
