@@ -78,6 +78,9 @@ bench-faults: $(READY)  ## what customers notice of faults, the table of docs/re
 bench-decoding: $(READY)  ## decoders of JPEG, in speed and truth (half a minute)
 	@$(BIN)/python -m benchmarks.decoding
 
+bench-ceiling: $(READY)  ## requests a second where the model costs next to nothing (a minute)
+	@$(BIN)/python -m benchmarks.ceiling
+
 bench-vendor: $(READY)  ## the vendor beside its bare model (about ten minutes)
 	@$(BIN)/python -m benchmarks.vendor
 

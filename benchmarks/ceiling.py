@@ -1,0 +1,87 @@
+"""What can the vendor do where the model costs next to nothing? Requests and images a second of `icon-clip`.
+
+    make bench-ceiling
+
+Bare `encode_image` on images that are ready, in this process, takes turns with a load over loopback, with
+billing on SQLite. Load and vendor share the cores of this machine.
+"""
+
+import argparse
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from benchmarks import load
+from benchmarks.customers import icons
+from tests.vendor_process import VendorProcess
+from vendor_service.encoder.clip import ClipModel
+from vendor_service.encoder.sources import find_model
+
+SIDE = 64  # pixels, of what icon-clip sees
+CONNECTIONS = 16
+DISTINCT = 64
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def main() -> None:
+    """Measure, and print the table of docs/results.md."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
+    options = parser.parse_args()
+    print(f"bare model: {bare_rate(options.seconds):.0f} images a second", flush=True)
+    with TemporaryDirectory() as folder, VendorProcess(Path(folder), threads=os.cpu_count() or 1) as vendor:
+        key, port = vendor.create_key(), int(vendor.url.rpartition(":")[2])
+        print("| a request | requests/s | queries/s | p50 ms | p99 ms | the vendor's cores | the load's |")
+        print("|---|---|---|---|---|---|---|")
+        for name, queries, requests in loads(key):
+            load.run(port, requests, CONNECTIONS, options.seconds / 4)
+            began, cpu = time.perf_counter(), cpu_seconds(vendor.pid)
+            each = load.run(port, requests, CONNECTIONS, options.seconds)
+            cores = (cpu_seconds(vendor.pid) - cpu) / (time.perf_counter() - began)
+            rate = each.answers_a_second
+            row = f"{rate:.0f} | {queries * rate:.0f} | {1000 * each.p50:.0f} | {1000 * each.p99:.0f}"
+            print(f"| {name} | {row} | {cores:.2f} | {each.cores:.2f} |", flush=True)
+
+
+def loads(key: str) -> Iterator[tuple[str, int, list[bytes]]]:
+    """Requests of each kind: what they hold, how many queries that is, and the requests."""
+    files = icons(DISTINCT)
+    yield "32 images", 32, [posted(key, *load.form(files[start : start + 32])) for start in (0, 32)]
+    yield "8 images", 8, [posted(key, *load.form(files[start : start + 8])) for start in range(0, 64, 8)]
+    yield "1 image", 1, [posted(key, *load.form([file])) for file in files]
+    texts = [
+        f'{{"inputs": [{{"text": "a photo of a cat, {number}"}}]}}'.encode() for number in range(DISTINCT)
+    ]
+    yield "1 text, known", 1, [posted(key, text, "application/json") for text in texts]
+
+
+def posted(key: str, body: bytes, content_type: str) -> bytes:
+    """A request that is answered as raw rows."""
+    headers = {"authorization": f"Bearer {key}", "content_type": content_type}
+    return load.request("/embed", body, accept="application/octet-stream", **headers)
+
+
+def bare_rate(seconds: float) -> float:
+    """Images a second of nothing but the forward pass, at the vendor's largest batch."""
+    model = ClipModel(find_model("icon-clip", None), [torch.device("cpu")])
+    replica = model.replicas[0]
+    staged = replica.stage("image", [torch.zeros(SIDE, SIDE, 3, dtype=torch.uint8)] * replica.buckets.largest)
+    replica.encode("image", staged)
+    began, done = time.perf_counter(), 0
+    while time.perf_counter() - began < seconds:
+        done += len(replica.encode("image", staged))
+    return done / (time.perf_counter() - began)
+
+
+def cpu_seconds(pid: int) -> float:
+    """What a process has taken of processors."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+if __name__ == "__main__":
+    main()
