@@ -208,7 +208,7 @@ def main() -> None:
     """Do one fault after the other, and print the table of docs/results.md."""
     names = [scene.__name__ for scene in SCENES]
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=20_000, help="that the client buys during each")
+    parser.add_argument("--images", type=int, default=10_000, help="that the client buys during each")
     parser.add_argument("--only", choices=names, action="append", help="one of the faults, not all")
     options = parser.parse_args()
     columns = "fault | times | answered | refused | cut | longest s | peak MB | client bought | books"
