@@ -81,6 +81,9 @@ bench-decoding: $(READY)  ## decoders of JPEG, in speed and truth (half a minute
 bench-ceiling: $(READY)  ## requests a second where the model costs next to nothing (a minute)
 	@$(BIN)/python -m benchmarks.ceiling
 
+bench-peer: $(READY) $(INFINITY)/.ready  ## the vendor beside infinity-emb (about three minutes)
+	@INFINITY_BIN=$(INFINITY)/bin $(BIN)/python -m benchmarks.peer
+
 bench-vendor: $(READY)  ## the vendor beside its bare model (about ten minutes)
 	@$(BIN)/python -m benchmarks.vendor
 

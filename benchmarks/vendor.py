@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=20.0, help="of each measurement")
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
+    parser.add_argument("--device", default="cpu", help="of the vendor: cpu,cpu has two models of it")
     options = parser.parse_args()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory()))
@@ -50,7 +51,7 @@ def main() -> None:
         save_model(model)
         bare = stack.enter_context(bare_model(model, options.dtype))
         print(f"bare model, {options.dtype}: best at batches of {bare.recv()}", flush=True)
-        served = ("--model", f"local-dir:{model}", "--dtype", options.dtype)
+        served = ("--model", f"local-dir:{model}", "--dtype", options.dtype, "--device", options.device)
         vendor = stack.enter_context(VendorProcess(folder, *served, threads=os.cpu_count() or 1))
         key, port = vendor.create_key(), int(vendor.url.rpartition(":")[2])
         print("| JPEGs | KB | bare images/s | over HTTP | ratio |\n|---|---|---|---|---|")

@@ -22,7 +22,7 @@ _START, _END = "<|startoftext|>", "<|endoftext|>"
 def main(folder: Path, image: Path, text: str) -> None:
     """Write the model into `folder`, and beside it `expected.npy`: unit vectors (2, dimensions)."""
     folder.mkdir(parents=True)
-    tokenizer = _tokenizer(folder)
+    tokenizer = byte_tokenizer(folder)
     torch.manual_seed(0)
     model = CLIPModel(_config(tokenizer)).eval()
     model.save_pretrained(folder)
@@ -37,7 +37,7 @@ def main(folder: Path, image: Path, text: str) -> None:
     np.save(folder.parent / "expected.npy", vectors.numpy())
 
 
-def _tokenizer(folder: Path) -> CLIPTokenizer:
+def byte_tokenizer(folder: Path) -> CLIPTokenizer:
     """A tokenizer whose words are single bytes."""
     letters = list(bytes_to_unicode().values())
     words = [*letters, *(f"{letter}</w>" for letter in letters), _START, _END]

@@ -28,7 +28,8 @@ from vendor_service.errors import OperatorError, UsageError
 _log = logging.getLogger(__name__)
 
 # The largest difference of one component between two answers to the same input, in whatever batches and on
-# whatever machine: for float32 it is that between processors which round a colour differently.
+# whatever machine: for float32 it is that between processors which round a colour differently. One level in
+# one of 200 bytes moves a component of icon-clip by up to 0.0009; another batch moves it by 1e-7.
 _TOLERANCES: dict[Dtype, float] = {"float32": 1e-3, "bfloat16": 1e-2}
 
 
