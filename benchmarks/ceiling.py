@@ -38,7 +38,7 @@ def main() -> None:
         print("| a request | requests/s | queries/s | p50 ms | p99 ms | the vendor's cores | the load's |")
         print("|---|---|---|---|---|---|---|")
         for name, queries, requests in loads(key):
-            load.run(port, requests, CONNECTIONS, options.seconds / 4)
+            load.run(port, requests, CONNECTIONS, options.seconds / 2)
             began, cpu = time.perf_counter(), cpu_seconds(vendor.pid)
             each = load.run(port, requests, CONNECTIONS, options.seconds)
             cores = (cpu_seconds(vendor.pid) - cpu) / (time.perf_counter() - began)
