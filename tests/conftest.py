@@ -1,5 +1,6 @@
 """Fixtures for every test: one real vendor process and one real PostgreSQL, started when first asked for."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,12 @@ from tests.vendor_process import VendorProcess
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let `make test-scale` run the tests of the HTTP contract against the vendor on Ray."""
     parser.addoption("--on-ray", action="store_true", help="ask a vendor on Ray instead of a local one")
+
+
+def pytest_configure() -> None:
+    """Heed Ctrl-C, and so have every process heed it that a test starts: a shell's background jobs do not."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
