@@ -3,12 +3,17 @@
     make bench-ceiling
 
 Bare `encode_image` on images that are ready, in this process, takes turns with a load over loopback, with
-billing on SQLite. Load and vendor share the cores of this machine.
+billing on SQLite. Load and vendor share the cores of this machine. What the vendor's threads took of the
+processors says where its time goes; py-spy tells their names, and may need root for that.
 """
 
 import argparse
+import json
 import os
+import subprocess
+import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -35,16 +40,17 @@ def main() -> None:
     print(f"bare model: {bare_rate(options.seconds):.0f} images a second", flush=True)
     with TemporaryDirectory() as folder, VendorProcess(Path(folder), threads=os.cpu_count() or 1) as vendor:
         key, port = vendor.create_key(), int(vendor.url.rpartition(":")[2])
-        print("| a request | requests/s | queries/s | p50 ms | p99 ms | the vendor's cores | the load's |")
+        print("| a request | requests/s | queries/s | p50 ms | p99 ms | the vendor's cores | of them |")
         print("|---|---|---|---|---|---|---|")
         for name, queries, requests in loads(key):
             load.run(port, requests, CONNECTIONS, options.seconds / 2)
-            began, cpu = time.perf_counter(), cpu_seconds(vendor.pid)
+            began, cpu = time.perf_counter(), ticks(vendor.pid)
             each = load.run(port, requests, CONNECTIONS, options.seconds)
-            cores = (cpu_seconds(vendor.pid) - cpu) / (time.perf_counter() - began)
+            seconds, taken = time.perf_counter() - began, ticks(vendor.pid)
+            taken.subtract(cpu)
             rate = each.answers_a_second
             row = f"{rate:.0f} | {queries * rate:.0f} | {1000 * each.p50:.0f} | {1000 * each.p99:.0f}"
-            print(f"| {name} | {row} | {cores:.2f} | {each.cores:.2f} |", flush=True)
+            print(f"| {name} | {row} | {taken.total() / TICKS / seconds:.2f} | {shares(taken)} |", flush=True)
 
 
 def loads(key: str) -> Iterator[tuple[str, int, list[bytes]]]:
@@ -77,10 +83,37 @@ def bare_rate(seconds: float) -> float:
     return done / (time.perf_counter() - began)
 
 
-def cpu_seconds(pid: int) -> float:
-    """What a process has taken of processors."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
+def ticks(pid: int) -> Counter[str]:
+    """What each kind of a process's threads has taken of processors, `TICKS` a second."""
+    py_spy = Path(sys.executable).with_name("py-spy")
+    shown = subprocess.run([py_spy, "dump", "--json", "--pid", str(pid)], check=True, capture_output=True)
+    names = {thread["os_thread_id"]: thread["thread_name"] or "" for thread in json.loads(shown.stdout)}
+    taken: Counter[str] = Counter()
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        fields = (task / "stat").read_text().rpartition(")")[2].split()
+        taken[kind_of(names.get(int(task.name)))] += int(fields[11]) + int(fields[12])
+    return taken
+
+
+def kind_of(thread: str | None) -> str:
+    """What a thread of this name does; those that Python does not know belong to PyTorch."""
+    kinds = {
+        "MainThread": "event loop",
+        "worker-": "forward pass",
+        "stager-": "forward pass",
+        "decoder": "decoding",
+        "books": "books",
+        "AnyIO": "keys and rendering",
+    }
+    if thread is None:
+        return "forward pass"
+    return next((kind for start, kind in kinds.items() if thread.startswith(start)), "else")
+
+
+def shares(taken: Counter[str]) -> str:
+    """The kinds that took most, in per cent."""
+    shown = [(kind, round(100 * count / taken.total())) for kind, count in taken.most_common()]
+    return ", ".join(f"{kind} {share}%" for kind, share in shown if share)
 
 
 if __name__ == "__main__":
