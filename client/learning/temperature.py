@@ -17,8 +17,9 @@ def fitted_temperature(scores: Tensor, labels: Tensor) -> float:
         scores: of images that were not trained on, shape (n, classes).
         labels: their classes, shape (n,), int64.
     """
+    exact = scores.double()
 
     def misfit(temperature: float) -> float:
-        return functional.cross_entropy(scores.double() / temperature, labels).item()
+        return functional.cross_entropy(exact / temperature, labels).item()
 
     return min(_CANDIDATES, key=misfit)
