@@ -3,16 +3,19 @@
     make bench-budgets
 
 On the bundled icons with the default recipe, `colour` held out unless asked otherwise, over a real vendor.
-Prints the table of docs/results.md. Runs are kept in benchmarks/.runs, and finished ones are not run again.
+Prints the table of docs/method.md, and draws it with `--plot FILE.svg`. Runs are kept in benchmarks/.runs:
+finished ones are not run again.
 """
 
 import argparse
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from tempfile import TemporaryDirectory
+
+from markupsafe import Markup
 
 from benchmarks.accuracy import RUNS, icons
 from client.buying.selection import Selection
@@ -21,7 +24,8 @@ from client.connection import Connection
 from client.data.domains import list_folder, split
 from client.display import Display
 from client.learning.recipe import Recipe
-from client.results.comparison_table import RunResult
+from client.results.charts import Frame, nice_ticks, svg, text
+from client.results.comparison_table import RunResult, Spread
 from tests.vendor_process import VendorProcess
 
 
@@ -51,6 +55,7 @@ MANY = [Way(f"{number} an image", number) for number in (1, 2, 4, 8)]
 WAYS = {
     way.name: way
     for way in (
+        Way("ERM, nothing bought", 0, method="erm"),
         Way("texts alone", 0),
         *FEW,
         *MANY,
@@ -66,6 +71,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--rows", nargs="+", choices=WAYS, default=list(WAYS), metavar="ROW")
     parser.add_argument("--steps", type=int, default=None, help="of distilling (default: the recipe's)")
+    parser.add_argument("--plot", type=Path, help="draw the rows that differ in budget alone as an SVG")
     arguments = parser.parse_args()
 
     recipe = Recipe().with_steps(arguments.steps)
@@ -75,9 +81,13 @@ def main() -> None:
         key = Path(books) / "key"
         key.write_text(vendor.create_key())
         connection = Connection(vendor.url, key, RUNS / "cache.db", Display())
+        found = {}
         for name in arguments.rows:
             results = list(measured(WAYS[name], recipe, arguments.targets, arguments.seeds, connection))
+            found[WAYS[name]] = results
             print(row(WAYS[name], results, arguments.targets), flush=True)
+    if arguments.plot:
+        arguments.plot.write_text(plot(found, arguments.targets) + "\n", encoding="utf-8")
 
 
 def measured(
@@ -112,16 +122,60 @@ def queries(way: Way, target: str, seed: int) -> int:
 def row(way: Way, results: Sequence[RunResult], targets: Sequence[str]) -> str:
     """A row of the table: means and deviations over seeds, in %."""
     spent = "unlimited" if math.isinf(way.per_image) else f"{way.per_image:g}"
-    cells = [way.name, spent, f"{fmean(result.queries for result in results):,.0f}"]
-    cells.append(spread([result.in_domain for result in results]))
-    cells += [spread([r.out_of_domain for r in results if r.target == target]) for target in targets]
+    queries = 0.0 if way.method == "erm" else fmean(result.queries for result in results)
+    cells = [way.name, spent, f"{queries:,.0f}", Spread.of([result.in_domain for result in results]).show()]
+    cells += [_on(target, results).show() for target in targets]
     return f"| {' | '.join(cells)} |"
 
 
-def spread(shares: Sequence[float]) -> str:
-    """Mean and sample deviation in %."""
-    mean = f"{100 * fmean(shares):.1f}"
-    return f"{mean} ± {100 * stdev(shares):.1f}" if len(shares) > 1 else mean
+def _on(target: str, results: Sequence[RunResult]) -> Spread:
+    return Spread.of([result.out_of_domain for result in results if result.target == target])
+
+
+# -- the plot
+
+_STYLE = """
+text { font: 11px system-ui, sans-serif; fill: #444 } .rule { stroke: #ddd } .whisker { stroke-width: 1 }
+polyline { fill: none; stroke-width: 2 } .none { stroke-dasharray: 3 4; stroke-width: 1.5 }
+"""
+_COLOURS = ("#1b6ca8", "#c8553d", "#2e7d4f", "#7b4fa3", "#a67c00")
+
+
+def plot(found: Mapping[Way, Sequence[RunResult]], targets: Sequence[str]) -> str:
+    """Accuracy on each target by queries an image; a whisker is a sample deviation each way."""
+    ways = [way for way in found if way.method != "erm" and way.select == "stratified"]
+    baseline = next((way for way in found if way.method == "erm"), None)
+    spreads = {(way, target): _on(target, found[way]) for way in found for target in targets}
+    reach = [(s.mean - (s.deviation or 0), s.mean + (s.deviation or 0)) for s in spreads.values()]
+    ticks = nice_ticks(min(low for low, _ in reach), max(high for _, high in reach))
+    frame = Frame(46, 12, 470, 240, (-0.4, len(ways) - 0.6), (ticks[0], ticks[-1]))
+    paper = Markup('<rect width="610" height="296" fill="#fff"/>')
+    drawn = paper + frame.horizontals(ticks, "%")
+    for place, way in enumerate(ways):
+        label = "every step" if math.isinf(way.per_image) else f"{way.per_image:g}"
+        drawn += text(frame.at(place, 0)[0], 268, label, "middle")
+    drawn += text(281, 286, "queries an image (class texts beside them)", "middle")
+    for target, colour in zip(targets, _COLOURS, strict=False):
+        points = [(place, spreads[way, target]) for place, way in enumerate(ways)]
+        lines = frame.line([(place, spread.mean) for place, spread in points], "mean")
+        for place, spread in points:
+            away = spread.deviation or 0
+            lines += frame.line([(place, spread.mean - away), (place, spread.mean + away)], "whisker")
+            x, y = frame.at(place, spread.mean)
+            lines += Markup('<circle fill="{}" stroke="none" cx="{:.1f}" cy="{:.1f}" r="3.5"/>').format(
+                colour, x, y
+            )
+        _, end = frame.at(0, points[-1][1].mean)
+        lines += text(522, end + 4, target)
+        if baseline is not None:
+            height = spreads[baseline, target].mean
+            lines += frame.line([(frame.x[0], height), (frame.x[1], height)], "none")
+            lines += text(50, frame.at(0, height)[1] - 4, f"{target}, ERM (nothing bought)")
+        drawn += Markup('<g stroke="{}">{}</g>').format(colour, lines)
+    drawing = svg(610, 296, "Accuracy on a style never trained on, by queries an image", drawn)
+    head = Markup('<svg xmlns="http://www.w3.org/2000/svg"')
+    style = Markup("<style>{}</style>").format(Markup(_STYLE + "text { stroke: none }"))
+    return str(drawing.replace("<svg", head, 1).replace(">", Markup(">") + style, 1))
 
 
 if __name__ == "__main__":
