@@ -133,8 +133,8 @@ class EstimateRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    images: Annotated[int, Field(ge=0, le=10**9)] = 0
-    texts: Annotated[int, Field(ge=0, le=10**9)] = 0
+    images: Annotated[int, Field(ge=0, le=10**9, strict=True)] = 0
+    texts: Annotated[int, Field(ge=0, le=10**9, strict=True)] = 0
 
 
 class Quote(BaseModel):

