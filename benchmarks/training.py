@@ -81,10 +81,11 @@ def training_set(scratch: Path) -> TrainingSet:
     )
 
 
-def student() -> Student:
+def student(data: TrainingSet) -> Student:
     """The default student, always the same."""
     torch.manual_seed(SEED)
-    text_head = functional.normalize(torch.randn(52, DIMENSIONS), dim=1)
+    classes = int(data.labels.max()) + 1
+    text_head = functional.normalize(torch.randn(classes, DIMENSIONS), dim=1)
     return build_student(
         load_backbone("efficientnet_lite0"), outputs=DIMENSIONS, text_head=text_head, image_size=SIZE
     )
@@ -113,7 +114,7 @@ def compare_loops(data: TrainingSet, steps: int) -> None:
 def seconds_of_distill(data: TrainingSet, recipe: Recipe) -> float:
     """From the first step to the last, without evaluation."""
     clock: list[float] = []
-    learner = student()
+    learner = student(data)
 
     def tick(progress: Progress) -> None:
         if progress.score is None:
@@ -125,7 +126,7 @@ def seconds_of_distill(data: TrainingSet, recipe: Recipe) -> float:
 
 def seconds_of_bare_loop(data: TrainingSet, recipe: Recipe) -> float:
     """The same model, optimiser and batches, the batches augmented beforehand."""
-    learner = student()
+    learner = student(data)
     batch_at = batches_of(learner, data, recipe, seed=SEED)
     batches = [batch_at(step) for step in range(8)]
     learner.requires_grad_(False)
@@ -166,7 +167,7 @@ def compare_formats(data: TrainingSet) -> None:
 
 def seconds_of_a_step(data: TrainingSet, layout: torch.memory_format, dtype: torch.dtype | None) -> float:
     """Forward and backward of one batch, the mean of six."""
-    learner = student()
+    learner = student(data)
     pixels, targets = batches_of(learner, data, Recipe(), seed=SEED)(0)
     backbone = learner.backbone.to(memory_format=layout)  # type: ignore[call-overload]
     inputs = (pixels / 255 - 0.5).contiguous(memory_format=layout)
@@ -220,7 +221,7 @@ def row(way: Aligned) -> str:
 
 def fresh_features(data: TrainingSet) -> Tensor:
     """Features of two further views of every training image."""
-    return align_features(student(), data, replace(Recipe(), align_views=2), seed=SEED + 100)
+    return align_features(student(data), data, replace(Recipe(), align_views=2), seed=SEED + 100)
 
 
 def loss_of(learner: Student, data: TrainingSet, views: Tensor) -> float:
@@ -232,7 +233,7 @@ def loss_of(learner: Student, data: TrainingSet, views: Tensor) -> float:
 
 def on_features(data: TrainingSet, fresh: Tensor) -> Aligned:
     """The align stage of the default recipe."""
-    learner, recipe = student(), Recipe()
+    learner, recipe = student(data), Recipe()
     views, features = timed(lambda: align_features(learner, data, recipe, seed=SEED))
     _, fitting = timed(lambda: align(learner, data, views, METHOD, recipe, seed=SEED))
     return Aligned(recipe.align_steps, features, fitting, loss_of(learner, data, fresh))
@@ -241,7 +242,7 @@ def on_features(data: TrainingSet, fresh: Tensor) -> Aligned:
 def step_by_step(data: TrainingSet, steps: int, fresh: Tensor) -> Iterator[Aligned]:
     """The published procedure, a fresh view of every image of a batch through the backbone at every step, at
     the rate of ours, which is twenty times the published one; how it stands after every thousand steps."""
-    learner = student()
+    learner = student(data)
     batch_at = batches_of(learner, data, Recipe(), seed=SEED)
     learner.requires_grad_(False).eval()
     parameters = [p.requires_grad_(True) for p in learner.projector.parameters()]

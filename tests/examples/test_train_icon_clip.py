@@ -1,15 +1,16 @@
-"""Training of the bundled teacher: cut short, it goes on, and ends in the same weights."""
+"""Training of the bundled teacher."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import open_clip
 import pytest
 import torch
 
 from examples import train_icon_clip
 from examples.icon_corpus import Corpus
-from examples.train_icon_clip import Schedule, contrastive_loss, train
+from examples.train_icon_clip import CONTEXT, SIZE, Lesson, Schedule, contrastive_loss, new_model, train
 
 
 class CutShort(Exception):
@@ -43,3 +44,41 @@ def test_training_that_was_cut_short_ends_in_the_same_weights(
     assert len(steps) == 4 + 2  # the first two were not taken again
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
+
+
+def test_a_picture_is_not_held_against_another_name_for_its_kind() -> None:
+    torch.manual_seed(0)
+    model = new_model().eval()
+    pictures, tokens = torch.randn(3, 3, SIZE, SIZE), torch.randint(1, 999, (3, CONTEXT))
+    names = torch.tensor([0, 1, 2])  # a ship, a sailboat, a bell
+
+    def loss(kinds: list[int]) -> torch.Tensor:
+        return contrastive_loss(model, Lesson(pictures, tokens, names, torch.tensor(kinds)))
+
+    with torch.no_grad():
+        apart, together = loss([0, 1, 2]), loss([0, 0, 2])
+        logits = _logits(model, pictures, tokens)
+    assert apart == pytest.approx(_expected(logits, [[1, 1, 1], [1, 1, 1], [1, 1, 1]]), rel=1e-4)
+    assert together == pytest.approx(_expected(logits, [[1, 0, 1], [0, 1, 1], [1, 1, 1]]), rel=1e-4)
+
+
+def _logits(model: open_clip.CLIP, pictures: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    model.train()
+    for module in train_icon_clip.first_stages(model.visual.trunk):
+        module.eval()
+    images = torch.nn.functional.normalize(model.encode_image(pictures), dim=1)
+    with torch.autocast("cpu", torch.bfloat16):
+        texts = model.encode_text(tokens)
+    logits: torch.Tensor = (
+        model.logit_scale.exp() * images @ torch.nn.functional.normalize(texts.float(), dim=1).T
+    )
+    return logits
+
+
+def _expected(logits: torch.Tensor, counted: list[list[int]]) -> float:
+    """CLIP's loss by hand: minus the log of the right pair's share, of the pairs that count."""
+    weights, total = torch.tensor(counted) * logits.double().exp(), 0.0
+    for each in range(3):
+        right = weights[each, each]
+        total -= float((right / weights[each].sum()).log() + (right / weights[:, each].sum()).log())
+    return total / 6
