@@ -54,6 +54,9 @@ bench-accuracy: $(READY)  ## the accuracy table of docs/results.md (about half a
 bench-budgets: $(READY)  ## accuracy by budget and by how it is spent (hours on two cores; finished runs are kept)
 	@$(BIN)/python -m benchmarks.budgets
 
+bench-recipes: $(READY)  ## other recipes beside the default (hours on two cores; finished runs are kept)
+	@$(BIN)/python -m benchmarks.recipes
+
 bench-cache: $(READY)  ## the cache with a million entries (about a minute, 5 GB of temporary disk)
 	@$(BIN)/python -m benchmarks.cache
 

@@ -7,6 +7,8 @@ Prints the table of docs/results.md. Runs are kept in benchmarks/.runs, and fini
 
 import argparse
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -48,12 +50,23 @@ def main() -> None:
         student="efficientnet_lite0",
         image_size=arguments.image_size,
     )
+    print(compared(config, RUNS / "accuracy"))
+
+
+def compared(config: ComparisonConfig, out: Path) -> str:
+    """Run what has not been run of a comparison; its table."""
+    with customer() as connection:
+        comparison = Comparison(config, out, connection, device="cpu")
+        return as_markdown(comparison.execute(), comparison.setting)
+
+
+@contextmanager
+def customer() -> Iterator[Connection]:
+    """A customer of a vendor that sells the bundled model; what was bought once is kept."""
     with TemporaryDirectory() as books, VendorProcess(Path(books)) as vendor:
         key = Path(books) / "key"
         key.write_text(vendor.create_key())
-        connection = Connection(vendor.url, key, RUNS / "cache.db", Display())
-        comparison = Comparison(config, RUNS / "accuracy", connection, device="cpu")
-        print(as_markdown(comparison.execute(), comparison.setting))
+        yield Connection(vendor.url, key, RUNS / "cache.db", Display())
 
 
 def icons() -> Path:

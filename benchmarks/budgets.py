@@ -13,20 +13,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from tempfile import TemporaryDirectory
 
 from markupsafe import Markup
 
-from benchmarks.accuracy import RUNS, icons
+from benchmarks.accuracy import RUNS, customer, icons
 from client.buying.selection import Selection
 from client.comparison import Comparison, ComparisonConfig, Variant
 from client.connection import Connection
 from client.data.domains import list_folder, split
-from client.display import Display
 from client.learning.recipe import Recipe
 from client.results.charts import Frame, nice_ticks, svg, text
 from client.results.comparison_table import RunResult, Spread
-from tests.vendor_process import VendorProcess
 
 
 @dataclass(frozen=True)
@@ -77,10 +74,7 @@ def main() -> None:
     recipe = Recipe().with_steps(arguments.steps)
     print(f"| way to spend | queries an image | queries | in-domain | {' | '.join(arguments.targets)} |")
     print("|---" * (4 + len(arguments.targets)) + "|")
-    with TemporaryDirectory() as books, VendorProcess(Path(books)) as vendor:
-        key = Path(books) / "key"
-        key.write_text(vendor.create_key())
-        connection = Connection(vendor.url, key, RUNS / "cache.db", Display())
+    with customer() as connection:
         found = {}
         for name in arguments.rows:
             results = list(measured(WAYS[name], recipe, arguments.targets, arguments.seeds, connection))

@@ -51,8 +51,8 @@ class Recipe:
     align_steps: int = 1200
     align_images_per_domain: int = 64
     align_learning_rate: float = 1e-3
-    steps: int = 600
-    images_per_domain: int = 16
+    steps: int = 1200
+    images_per_domain: int = 8
     learning_rate: float = 1e-3
     frozen: float = 0.375
     cosine: bool = True
