@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from client.data.domains import list_folder, split
@@ -169,7 +169,7 @@ def seconds_of_a_step(data: TrainingSet, layout: torch.memory_format, dtype: tor
     """Forward and backward of one batch, the mean of six."""
     learner = student(data)
     pixels, targets = batches_of(learner, data, Recipe(), seed=SEED)(0)
-    backbone = learner.backbone.to(memory_format=layout)  # type: ignore[call-overload]
+    backbone = cast(Callable[..., nn.Module], learner.backbone.to)(memory_format=layout)
     inputs = (pixels / 255 - 0.5).contiguous(memory_format=layout)
     learner.requires_grad_(False).train()
     for parameter in learner.trainable(METHOD.trains, frozen=Recipe().frozen):

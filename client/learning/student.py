@@ -169,7 +169,7 @@ def build_student(
         )
     projector = nn.Identity() if own_projector else nn.Linear(features, outputs)
     student = Student(backbone, projector, text_head, preprocessing)
-    return cast(Student, student.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+    return cast(Callable[..., Student], student.to)(memory_format=torch.channels_last)
 
 
 def bundled_teacher() -> Student:
