@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from client.learning.recipe import Recipe
 from tests.client.toy import CLASSES, DOMAINS, make_folder
 from tests.end_to_end.command import Command
 from tests.vendor_process import VendorProcess
@@ -70,7 +71,8 @@ def test_a_comparison_from_quote_to_table(client: Command, vendor_process: Vendo
     client(*arguments, "image-only,linear-probe")
     client(*arguments, "unlimited", "--target-domain", "red")
     (unlimited,) = _table(client)["runs"]
-    assert unlimited["queries"] == 3 + 6 * 24 + 4 * 16 * 2  # texts; views of 24 training images; 4 steps
+    # texts; views of 24 training images; 4 steps of both domains
+    assert unlimited["queries"] == 3 + 6 * 24 + 4 * Recipe().images_per_domain * 2
     assert unlimited["cost_micros"] == 0
     assert vendor_process.charges(client.api_key) == charges
 

@@ -64,7 +64,8 @@ def test_two_processes_take_the_steps_of_one_and_buy_once(
     for ours, theirs in zip(together, alone, strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-5)
         if "holdout_loss" in theirs:
-            assert ours["holdout_loss"] == pytest.approx(theirs["holdout_loss"], rel=1e-5)
+            # a cross-entropy of 100 times what the loss is made of, and so are its differences
+            assert ours["holdout_loss"] == pytest.approx(theirs["holdout_loss"], abs=100 * 1e-5)
 
 
 def test_a_comparison_is_one_process(client: Command, monkeypatch: pytest.MonkeyPatch) -> None:
