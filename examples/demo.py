@@ -31,9 +31,10 @@ console = Console(stderr=True, highlight=False)
 
 
 def main() -> int:
-    """Run the demo; the exit code is that of the first command that failed, or 130 after Ctrl-C."""
+    """Run the demo; the exit code is that of the first command that failed, or 130 after an interruption."""
     started = time.monotonic()
     HOME.mkdir(exist_ok=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops as after Ctrl-C, vendor and all
     try:
         with vendor() as url:
             environment = {

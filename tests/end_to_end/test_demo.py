@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -70,11 +71,16 @@ def test_the_demo_buys_once_and_shows_its_table(home: Path) -> None:
     assert not _vendor_pids(home)
 
 
-def test_an_interrupted_demo_leaves_nothing_running_and_says_that_it_goes_on(home: Path) -> None:
+@pytest.mark.parametrize(
+    ("stop", "how"), [(os.killpg, signal.SIGINT), (os.kill, signal.SIGTERM)], ids=["Ctrl-C", "SIGTERM"]
+)
+def test_an_interrupted_demo_leaves_nothing_running_and_says_that_it_goes_on(
+    home: Path, stop: Callable[[int, int], None], how: int
+) -> None:
     process = _start(home, steps=4000)
     wait_until(lambda: (home / "erm-1" / "metrics.jsonl").exists(), seconds=60)
     assert _vendor_pids(home)
-    os.killpg(process.pid, signal.SIGINT)
+    stop(process.pid, how)
     out, _ = process.communicate()
     assert process.returncode == 130, out
     assert "goes on from here" in out
