@@ -116,8 +116,8 @@ def queries(way: Way, target: str, seed: int) -> int:
 def row(way: Way, results: Sequence[RunResult], targets: Sequence[str]) -> str:
     """A row of the table: means and deviations over seeds, in %."""
     spent = "unlimited" if math.isinf(way.per_image) else f"{way.per_image:g}"
-    queries = 0.0 if way.method == "erm" else fmean(result.queries for result in results)
-    cells = [way.name, spent, f"{queries:,.0f}", Spread.of([result.in_domain for result in results]).show()]
+    cells = [way.name, spent, f"{fmean(result.queries for result in results):,.0f}"]
+    cells.append(Spread.of([result.in_domain for result in results]).show())
     cells += [_on(target, results).show() for target in targets]
     return f"| {' | '.join(cells)} |"
 
@@ -129,7 +129,8 @@ def _on(target: str, results: Sequence[RunResult]) -> Spread:
 # -- the plot
 
 _STYLE = """
-text { font: 11px system-ui, sans-serif; fill: #444 } .rule { stroke: #ddd } .whisker { stroke-width: 1 }
+text { font: 11px system-ui, sans-serif; fill: #444; stroke: none }
+.rule { stroke: #ddd } .whisker { stroke-width: 1 }
 polyline { fill: none; stroke-width: 2 } .none { stroke-dasharray: 3 4; stroke-width: 1.5 }
 """
 _COLOURS = ("#1b6ca8", "#c8553d", "#2e7d4f", "#7b4fa3", "#a67c00")
@@ -143,7 +144,7 @@ def plot(found: Mapping[Way, Sequence[RunResult]], targets: Sequence[str]) -> st
     reach = [(s.mean - (s.deviation or 0), s.mean + (s.deviation or 0)) for s in spreads.values()]
     ticks = nice_ticks(min(low for low, _ in reach), max(high for _, high in reach))
     frame = Frame(46, 12, 470, 240, (-0.4, len(ways) - 0.6), (ticks[0], ticks[-1]))
-    paper = Markup('<rect width="610" height="296" fill="#fff"/>')
+    paper = Markup('<style>{}</style><rect width="610" height="296" fill="#fff"/>').format(Markup(_STYLE))
     drawn = paper + frame.horizontals(ticks, "%")
     for place, way in enumerate(ways):
         label = "every step" if math.isinf(way.per_image) else f"{way.per_image:g}"
@@ -167,9 +168,7 @@ def plot(found: Mapping[Way, Sequence[RunResult]], targets: Sequence[str]) -> st
             lines += text(50, frame.at(0, height)[1] - 4, f"{target}, ERM (nothing bought)")
         drawn += Markup('<g stroke="{}">{}</g>').format(colour, lines)
     drawing = svg(610, 296, "Accuracy on a style never trained on, by queries an image", drawn)
-    head = Markup('<svg xmlns="http://www.w3.org/2000/svg"')
-    style = Markup("<style>{}</style>").format(Markup(_STYLE + "text { stroke: none }"))
-    return str(drawing.replace("<svg", head, 1).replace(">", Markup(">") + style, 1))
+    return str(drawing).replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
 
 
 if __name__ == "__main__":

@@ -19,13 +19,16 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from client.learning.recipe import Recipe
+
 ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / ".demo"
 PROGRAMS = Path(sys.executable).parent
 TARGET = "emoji"
 QUOTA = 5000
 BUDGET = 2000
-METHODS = {"erm": 1200, "vl2v-adip": 1200}  # steps of each
+METHODS = ("erm", "vl2v-adip")
+STEPS = Recipe().steps
 
 console = Console(stderr=True, highlight=False)
 
@@ -43,7 +46,7 @@ def main() -> int:
                 "TUITION_API_KEY": new_api_key(),
                 "TUITION_CACHE": str(HOME / "cache.db"),
             }
-            runs = {method: distill(method, steps, environment) for method, steps in METHODS.items()}
+            runs = {method: distill(method, STEPS, environment) for method in METHODS}
             step("What the vendor says was used")
             run("client", "usage", environment=environment)
         show(runs, seconds=time.monotonic() - started)

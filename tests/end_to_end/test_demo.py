@@ -30,7 +30,7 @@ def _start(home: Path, steps: int) -> "subprocess.Popen[str]":
         from pathlib import Path
         from examples import demo
         demo.HOME, demo.TARGET = Path({str(home)!r}), "red"
-        demo.METHODS = dict.fromkeys(demo.METHODS, {steps})
+        demo.STEPS = {steps}
         sys.exit(demo.main())
     """
     return subprocess.Popen(

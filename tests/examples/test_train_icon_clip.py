@@ -4,13 +4,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import open_clip
 import pytest
 import torch
 
 from examples import train_icon_clip
 from examples.icon_corpus import Corpus
-from examples.train_icon_clip import CONTEXT, SIZE, Lesson, Schedule, contrastive_loss, new_model, train
+from examples.train_icon_clip import (
+    CONTEXT,
+    SIZE,
+    Lesson,
+    Schedule,
+    contrastive_loss,
+    new_model,
+    similarities,
+    train,
+)
 
 
 class CutShort(Exception):
@@ -52,27 +60,14 @@ def test_a_picture_is_not_held_against_another_name_for_its_kind() -> None:
     pictures, tokens = torch.randn(3, 3, SIZE, SIZE), torch.randint(1, 999, (3, CONTEXT))
     names = torch.tensor([0, 1, 2])  # a ship, a sailboat, a bell
 
-    def loss(kinds: list[int]) -> torch.Tensor:
-        return contrastive_loss(model, Lesson(pictures, tokens, names, torch.tensor(kinds)))
-
-    with torch.no_grad():
-        apart, together = loss([0, 1, 2]), loss([0, 0, 2])
-        logits = _logits(model, pictures, tokens)
-    assert apart == pytest.approx(_expected(logits, [[1, 1, 1], [1, 1, 1], [1, 1, 1]]), rel=1e-4)
-    assert together == pytest.approx(_expected(logits, [[1, 0, 1], [0, 1, 1], [1, 1, 1]]), rel=1e-4)
-
-
-def _logits(model: open_clip.CLIP, pictures: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    model.train()
-    for module in train_icon_clip.first_stages(model.visual.trunk):
-        module.eval()
-    images = torch.nn.functional.normalize(model.encode_image(pictures), dim=1)
-    with torch.autocast("cpu", torch.bfloat16):
-        texts = model.encode_text(tokens)
-    logits: torch.Tensor = (
-        model.logit_scale.exp() * images @ torch.nn.functional.normalize(texts.float(), dim=1).T
+    apart, together = (
+        Lesson(pictures, tokens, names, torch.tensor(kinds)) for kinds in ([0, 1, 2], [0, 0, 2])
     )
-    return logits
+    with torch.no_grad():
+        logits = similarities(model, apart)
+        losses = contrastive_loss(model, apart), contrastive_loss(model, together)
+    assert losses[0] == pytest.approx(_expected(logits, [[1, 1, 1], [1, 1, 1], [1, 1, 1]]), rel=1e-4)
+    assert losses[1] == pytest.approx(_expected(logits, [[1, 0, 1], [0, 1, 1], [1, 1, 1]]), rel=1e-4)
 
 
 def _expected(logits: torch.Tensor, counted: list[list[int]]) -> float:
