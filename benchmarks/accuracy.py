@@ -15,42 +15,37 @@ from tempfile import TemporaryDirectory
 from client.comparison import Comparison, ComparisonConfig, Variant
 from client.connection import Connection
 from client.display import Display
-from client.learning.recipe import PAPER, Recipe
+from client.learning.recipe import Recipe
 from client.results.comparison_table import as_markdown
 from tests.vendor_process import VendorProcess
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "benchmarks" / ".runs"
-DEFAULT = Recipe()
-VARIANTS = {
-    variant.name: variant
-    for variant in (
-        Variant("zero-shot", "zero-shot", DEFAULT),
-        Variant("erm", "erm", DEFAULT),
-        Variant("vl2v-adip", "vl2v-adip", DEFAULT),
-        Variant("paper", "vl2v-adip", PAPER),
-    )
-}
+RIVALS = ("zero-shot", "linear-probe", "erm", "erm+swad", "lp-ft", "kd", "simkd", "rise")
+OURS = ("text-only", "image-only", "no-align", "unlimited", "vl2v-adip", "vl2v-adip+swad", "vl2v-adip+wise")
 
 
 def main() -> None:
     """Run what has not been run, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--targets", nargs="+", default=["emoji", "pixel"])
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--rows", nargs="+", choices=VARIANTS, default=["erm", "vl2v-adip"])
+    parser.add_argument(
+        "--targets", nargs="+", default=[], help="domains to hold out (default: each in turn)"
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--methods", nargs="+", default=[*RIVALS, *OURS], metavar="METHOD")
+    parser.add_argument("--student", default="efficientnet_lite0")
     parser.add_argument("--image-size", type=int, default=64)
     arguments = parser.parse_args()
 
     config = ComparisonConfig(
         data=icons(),
-        variants=[VARIANTS[name] for name in arguments.rows],
+        variants=[Variant(method, method, Recipe()) for method in arguments.methods],
         targets=arguments.targets,
-        seeds=range(arguments.seeds),
-        student="efficientnet_lite0",
+        seeds=arguments.seeds,
+        student=arguments.student,
         image_size=arguments.image_size,
     )
-    print(compared(config, RUNS / "accuracy"))
+    print(compared(config, RUNS / f"accuracy-{arguments.student.replace(':', '-')}"))
 
 
 def compared(config: ComparisonConfig, out: Path) -> str:

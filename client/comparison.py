@@ -33,6 +33,7 @@ from client.results.comparison_table import (
 from client.run_folder import RunConfig, RunFolder
 from client.shared_work import SharedWork
 from client.sources import read_sources
+from client.trainer import same_steps
 from client.zero_shot import ZERO_SHOT, Exam, grade, zero_shot_exam
 from shared.embeddings import Prices
 
@@ -97,6 +98,11 @@ class Cell:
     def trains(self) -> bool:
         """Whether there is a student in it."""
         return self.variant.method != ZERO_SHOT
+
+    @property
+    def steps(self) -> RunConfig:
+        """Equal for runs that take the same steps, and differ in which of their states they keep."""
+        return same_steps(self.config) if self.trains else self.config
 
     @property
     def buys(self) -> bool:
@@ -185,7 +191,7 @@ class Comparison:
             ClientError: see client/errors.py; what was bought and trained so far is kept.
         """
         self._begin()
-        pending = [cell for cell in self.cells if not cell.run.summary.exists()]
+        pending = _by_steps([cell for cell in self.cells if not cell.run.summary.exists()])
         with ExitStack() as stack:
             teacher = None
             if any(cell.buys for cell in pending):
@@ -195,7 +201,7 @@ class Comparison:
                     f"Run {number} of {len(pending)}: {cell.variant.name}, {cell.config.target_domain} held "
                     f"out, seed {cell.config.seed}."
                 )
-                self._run(cell, teacher)
+                self._run(cell, teacher, pending[number:])
                 self._write_tables()
         return self._write_tables()
 
@@ -301,7 +307,7 @@ class Comparison:
 
     # -- running
 
-    def _run(self, cell: Cell, teacher: Teacher | None) -> None:
+    def _run(self, cell: Cell, teacher: Teacher | None, to_come: Sequence[Cell]) -> None:
         """Everything is bought: a run pays for nothing itself."""
         run_id = cell.run.begin(cell.config)
         own = None if teacher is None or not cell.buys else teacher.for_run(run_id, budget=0)
@@ -314,6 +320,7 @@ class Comparison:
                 device=self._device,
                 pixels=self._connection.pixels,
                 shared=self._shared,
+                also=[each.config.recipe.selection for each in to_come if each.steps == cell.steps],
                 onnx=False,
             ).execute()
             return
@@ -347,6 +354,14 @@ class Comparison:
             for suffix, render in formats.items():
                 folder.write_text(folder.path / f"table.{suffix}", render(results, self.setting))
         return results
+
+
+def _by_steps(cells: Sequence[Cell]) -> list[Cell]:
+    """Runs that take the same steps one after the other, so that these are taken, and kept, once."""
+    groups: dict[str, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(repr(cell.steps), []).append(cell)
+    return [cell for group in groups.values() for cell in group]
 
 
 def _result(cell: Cell) -> RunResult:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -50,6 +50,7 @@ class Distillation:
         pixels: Path,
         approve: Callable[[int], None] = lambda _: None,
         shared: SharedWork | None = None,
+        also: Sequence[str] = (),
         onnx: bool = True,
         processes: Processes = ALONE,
     ) -> None:
@@ -64,6 +65,7 @@ class Distillation:
             pixels: the folder of decoded images, which runs share.
             approve: called with the price before anything is bought; it raises to stop.
             shared: what it has in common with other runs; `None` for nothing.
+            also: selections that runs to come make of the same steps (see `same_steps`).
             onnx: whether the student is written as ONNX as well.
             processes: those that train it together; the first of them does everything else alone.
         """
@@ -79,7 +81,14 @@ class Distillation:
         self._method, _ = parse_method(config.method, config.recipe)
         self._preparation = Preparation(config, self._method, run, teacher, display, approve=approve)
         self._trainer = Trainer(
-            config, self._method, run, display, device=device, shared=self._shared, processes=processes
+            config,
+            self._method,
+            run,
+            display,
+            device=device,
+            shared=self._shared,
+            also=also,
+            processes=processes,
         )
 
     def execute(self) -> dict[str, Any]:

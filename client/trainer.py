@@ -3,7 +3,7 @@
 import copy
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from client.display import Display
 from client.errors import ClientError
 from client.learning.averaging import Kept
-from client.learning.methods import Method
+from client.learning.methods import Method, parse_method
 from client.learning.processes import ALONE, Processes
-from client.learning.stages import TrainingSet, align, align_features, class_scores, distill
+from client.learning.stages import TrainingSet, align, align_features, class_scores, distill, keep
 from client.learning.student import (
     Student,
     build_student,
@@ -35,6 +35,15 @@ from client.shared_work import SharedWork
 from client.sources import Sources
 
 _LOG_EVERY = 20
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Steps on pixels: the run that took them, what each selection kept of them, and the rows it logged."""
+
+    run: Path
+    kept: dict[str, Kept]
+    rows: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,7 @@ class Trainer:
         *,
         device: str,
         shared: SharedWork,
+        also: Sequence[str] = (),
         processes: Processes = ALONE,
     ) -> None:
         """Take up a run.
@@ -70,6 +80,7 @@ class Trainer:
             display: what a person sees meanwhile.
             device: where to train.
             shared: what it has in common with other runs.
+            also: selections that runs to come make of the same steps.
             processes: those that train it together. The first of them writes.
         """
         self._config = config
@@ -78,6 +89,7 @@ class Trainer:
         self._display = display
         self._device = torch.device(device)
         self._shared = shared
+        self._also = also
         self._processes = processes
 
     def train(
@@ -132,7 +144,7 @@ class Trainer:
         if self._method.aligns:
             kept = self._align(student, sources, data, stamp)
         if self._method.trains:
-            chosen = self._distill(student, data, stamp)
+            chosen = self._distill(student, sources, data, stamp)
             kept = chosen.first, chosen.last
         return kept
 
@@ -192,23 +204,46 @@ class Trainer:
         state = {name: tensor.clone() for name, tensor in student.projector.state_dict().items()}
         return Aligned(state, kept.first, kept.last, self._run.rows("align"))
 
-    def _distill(self, student: Student, data: TrainingSet, stamp: str) -> Kept:
+    def _distill(self, student: Student, sources: Sources, data: TrainingSet, stamp: str) -> Kept:
+        """Take the steps on pixels, or keep another selection of those that an earlier run took."""
         recipe, run = self._config.recipe, self._run
+        key = self._distill_key(sources, data)
+        trained, _ = self._shared.once("trained", key, lambda: self._take_steps(student, data, stamp))
+        kept = trained.kept[recipe.selection]
+        if trained.run != run.path:
+            run.forget("distill", after_step=0)
+            for row in trained.rows:
+                run.log(**row)
+            keep(student, kept, recipe.interpolation)
+        return kept
+
+    def _distill_key(self, sources: Sources, data: TrainingSet) -> str:
+        """A digest of what the steps on pixels depend on, and not on what is kept of them."""
+        content = "".join(example.digest for example in sources.examples)
+        digest = hashlib.sha256(repr((same_steps(self._config), content)).encode())
+        digest.update(data.targets.numpy().tobytes())
+        return digest.hexdigest()
+
+    def _take_steps(self, student: Student, data: TrainingSet, stamp: str) -> Trained:
+        recipe, run = self._config.recipe, self._run
+        stamp = f"{stamp} {'+'.join(sorted({recipe.selection, *self._also}))}"
         resume = self._load_checkpoint(stamp)
         run.forget("distill", after_step=resume["step"] if resume else 0)
         title = "Distilling" if self._method.head == "texts" else "Fine-tuning"
         with run.timed("distill"), self._display.track(title, recipe.steps) as advance:
-            return distill(
+            kept = distill(
                 student,
                 data,
                 self._method,
                 recipe,
                 seed=self._config.seed,
+                also=self._also,
                 resume=resume,
                 save=lambda checkpoint: self._save_checkpoint(checkpoint, stamp),
                 on_step=self._logger("distill", advance),
                 processes=self._processes,
             )
+        return Trained(run.path, kept, run.rows("distill"))
 
     def _load_checkpoint(self, stamp: str) -> Checkpoint | None:
         file = self._run.checkpoint
@@ -248,6 +283,13 @@ class Trainer:
             advance(progress.step, words)
 
         return on_step
+
+
+def same_steps(config: RunConfig) -> RunConfig:
+    """The configuration without what only chooses among the states of the last stage: equal, equal steps."""
+    method, _ = parse_method(config.method, config.recipe)
+    recipe = replace(config.recipe, selection="best", interpolation=1.0)
+    return replace(config, method=method.name, recipe=recipe)
 
 
 def stamp_of(path: Path) -> str | None:

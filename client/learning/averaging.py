@@ -1,6 +1,6 @@
 """Which weights a run ends with: its best state, or SWAD's mean of many (Cha et al., NeurIPS 2021)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any, Protocol
@@ -176,6 +176,43 @@ class LossValley:
                 segment = self._undecided.pop(0)
                 self._total.add(segment.mean, segment.count)
                 self._total.last = segment.last
+
+
+SELECTIONS: dict[str, Callable[[], Selection]] = {"best": BestState, "swad": LossValley}
+
+
+class Together:
+    """Several selections, by name, that watch one run; the first of them decides what it ends with."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._selections = {name: SELECTIONS[name]() for name in names}
+
+    def stepped(self, state: State, step: int) -> None:
+        """Tell all of them."""
+        for selection in self._selections.values():
+            selection.stepped(state, step)
+
+    def evaluated(self, state: State, step: int, score: Score) -> None:
+        """Tell all of them."""
+        for selection in self._selections.values():
+            selection.evaluated(state, step, score)
+
+    def kept(self) -> Kept:
+        """What the first of them keeps."""
+        return next(iter(self._selections.values())).kept()
+
+    def kept_by_each(self) -> dict[str, Kept]:
+        """What each of them would keep."""
+        return {name: selection.kept() for name, selection in self._selections.items()}
+
+    def checkpoint(self) -> dict[str, Any]:
+        """Those of all of them."""
+        return {name: selection.checkpoint() for name, selection in self._selections.items()}
+
+    def restore(self, checkpoint: dict[str, Any]) -> None:
+        """Go on from a `checkpoint` of the same selections."""
+        for name, selection in self._selections.items():
+            selection.restore(checkpoint[name])
 
 
 def _copy(state: State) -> dict[str, Tensor]:

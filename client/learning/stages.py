@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from client.learning.augmentation import Chance, random_views
-from client.learning.averaging import BestState, Kept, LossValley, Score, Selection
+from client.learning.averaging import SELECTIONS, Kept, Score, Together
 from client.learning.methods import Loss, Method
 from client.learning.processes import ALONE, Processes
 from client.learning.recipe import Recipe
@@ -152,7 +152,7 @@ def align(
     schedule = Schedule(
         recipe.align_steps, recipe.align_learning_rate, recipe.evaluations, recipe.cosine, recipe.warmup
     )
-    selection = _selection(recipe) if held_out is not None else None
+    selection = SELECTIONS[recipe.selection]() if held_out is not None else None
     train(
         student.projector,
         list(student.projector.parameters()),
@@ -173,14 +173,16 @@ def distill(
     recipe: Recipe,
     *,
     seed: int,
+    also: Sequence[str] = (),
     resume: Checkpoint | None = None,
     save: Callable[[Checkpoint], None] = lambda _: None,
     on_step: Callable[[Progress], None] = lambda _: None,
     processes: Processes = ALONE,
-) -> Kept:
+) -> dict[str, Kept]:
     """Train what `method` trains on augmented pixels (paper, section 4.2, "Distill"), in place.
 
-    Returns which steps the recipe's selection kept, by the hold-outs.
+    The student ends with what the recipe's selection kept, by the hold-outs. Selections only watch, so the
+    same steps also serve those that `also` names; returned is what each of them kept.
     """
     began_with = {name: tensor.clone() for name, tensor in student.state_dict().items()}
 
@@ -189,7 +191,7 @@ def distill(
         return score(scores, data.labels[data.holdout])
 
     schedule = Schedule(recipe.steps, recipe.learning_rate, recipe.evaluations, recipe.cosine, recipe.warmup)
-    selection = _selection(recipe)
+    selection = Together([recipe.selection, *(name for name in also if name != recipe.selection)])
     train(
         student,
         student.trainable(method.trains, frozen=recipe.frozen),
@@ -203,13 +205,16 @@ def distill(
         on_step=on_step,
         processes=processes,
     )
-    if recipe.interpolation < 1:
-        _interpolate(student, began_with, recipe.interpolation)
-    return selection.kept()
+    student.load_state_dict(began_with)
+    keep(student, selection.kept(), recipe.interpolation)
+    return selection.kept_by_each()
 
 
-def _selection(recipe: Recipe) -> Selection:
-    return LossValley() if recipe.selection == "swad" else BestState()
+def keep(student: Student, kept: Kept, share: float) -> None:
+    """Lead a student's weights from what they were before `distill` to what was kept, so much of the way."""
+    for name, tensor in student.state_dict().items():
+        if name in kept.state:
+            tensor.copy_(kept.state[name] if share == 1 else tensor.lerp(kept.state[name], share))
 
 
 def _loss(student: Student, method: Method) -> Loss:
@@ -217,13 +222,6 @@ def _loss(student: Student, method: Method) -> Loss:
     if method.compares == "outputs":
         return method.loss
     return lambda outputs, targets: method.loss(student.logits(outputs), targets)
-
-
-def _interpolate(student: Student, began_with: dict[str, Tensor], share: float) -> None:
-    """Move the student's weights back towards what they were, until so much of the way is left."""
-    for name, tensor in student.state_dict().items():
-        if tensor.is_floating_point():
-            tensor.copy_(began_with[name].lerp(tensor, share))
 
 
 def plain_features(

@@ -44,7 +44,7 @@ def _run(student: Student, data: TrainingSet, name: str, recipe: Recipe = RECIPE
         views = align_features(student, data, recipe, seed=0)
         kept = align(student, data, views, method, recipe, seed=0)
     if method.trains:
-        kept = distill(student, data, method, recipe, seed=0)
+        kept = distill(student, data, method, recipe, seed=0)[recipe.selection]
     return kept
 
 
@@ -153,3 +153,25 @@ def test_interpolated_weights_lie_between_the_first_and_the_last(folder: Path) -
     for name, tensor in student.state_dict().items():
         between = 0.75 * start[name] + 0.25 * end[name] if tensor.is_floating_point() else end[name]
         assert torch.allclose(tensor, between, atol=1e-6), name
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_selections_that_watch_the_same_steps_keep_what_each_would_keep_alone(
+    folder: Path, share: float
+) -> None:
+    recipe = replace(RECIPE, steps=8, evaluations=4, interpolation=share)
+    averaging = replace(recipe, selection="swad")
+    student, data = _toy(folder, "erm")
+    kept = distill(student, data, METHODS["erm"], recipe, seed=0, also=["swad"])
+    assert list(kept) == ["best", "swad"]
+
+    alone = _toy(folder, "erm")[0]
+    distill(alone, data, METHODS["erm"], recipe, seed=0)
+    assert not _moved(_state(student), alone)
+
+    averaged = _toy(folder, "erm")[0]
+    distill(averaged, data, METHODS["erm"], averaging, seed=0)
+    assert _moved(_state(student), averaged)
+    given = _toy(folder, "erm")[0]
+    stages.keep(given, kept["swad"], share)
+    assert not _moved(_state(given), averaged)

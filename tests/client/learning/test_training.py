@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from client.learning.averaging import BestState, LossValley, Score, Selection
+from client.learning.averaging import BestState, LossValley, Score, Selection, Together
 from client.learning.losses import cosine_loss
 from client.learning.training import Checkpoint, DomainBatches, Progress, Schedule, step_seed, train
 
@@ -52,7 +52,7 @@ def test_evaluations_are_spread_and_end_with_the_last_step(steps: int, evaluatio
     assert len(after) == min(steps, evaluations)
 
 
-@pytest.mark.parametrize("select", [BestState, LossValley])
+@pytest.mark.parametrize("select", [BestState, LossValley, lambda: Together(["swad", "best"])])
 def test_a_resumed_run_ends_in_the_same_weights(select: Callable[[], Selection]) -> None:
     unbroken = _module()
     train(
