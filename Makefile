@@ -48,7 +48,7 @@ check: $(READY)  ## format, lint, types, import rules and Dockerfiles
 	@$(BIN)/lint-imports
 	@$(BIN)/hadolint docker/vendor.Dockerfile docker/client.Dockerfile
 
-bench-accuracy: $(READY)  ## the accuracy table of docs/results.md (about half an hour)
+bench-accuracy: $(READY)  ## the accuracy tables of docs/results.md (a night on two cores; finished runs are kept)
 	@$(BIN)/python -m benchmarks.accuracy
 
 bench-budgets: $(READY)  ## accuracy by budget and by how it is spent (hours on two cores; finished runs are kept)
@@ -56,6 +56,9 @@ bench-budgets: $(READY)  ## accuracy by budget and by how it is spent (hours on 
 
 bench-recipes: $(READY)  ## other recipes beside the default (hours on two cores; finished runs are kept)
 	@$(BIN)/python -m benchmarks.recipes
+
+bench-students: $(READY)  ## size and speed of students beside teachers (a minute)
+	@$(BIN)/python -m benchmarks.students
 
 bench-cache: $(READY)  ## the cache with a million entries (about a minute, 5 GB of temporary disk)
 	@$(BIN)/python -m benchmarks.cache
