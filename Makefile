@@ -48,13 +48,13 @@ check: $(READY)  ## format, lint, types, import rules and Dockerfiles
 	@$(BIN)/lint-imports
 	@$(BIN)/hadolint docker/vendor.Dockerfile docker/client.Dockerfile
 
-bench-accuracy: $(READY)  ## the accuracy tables of docs/results.md (a night on two cores; finished runs are kept)
+bench-accuracy: $(READY)  ## the accuracy tables of docs/results.md (a night on two cores; what is on record is not run again)
 	@$(BIN)/python -m benchmarks.accuracy
 
-bench-budgets: $(READY)  ## accuracy by budget and by how it is spent (hours on two cores; finished runs are kept)
+bench-budgets: $(READY)  ## accuracy by budget and by how it is spent (hours on two cores; what is on record is not run again)
 	@$(BIN)/python -m benchmarks.budgets
 
-bench-recipes: $(READY)  ## other recipes beside the default (hours on two cores; finished runs are kept)
+bench-recipes: $(READY)  ## other recipes beside the default (hours on two cores; what is on record is not run again)
 	@$(BIN)/python -m benchmarks.recipes
 
 bench-students: $(READY)  ## size and speed of students beside teachers (a minute)

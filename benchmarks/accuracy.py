@@ -2,24 +2,27 @@
 
     make bench-accuracy
 
-Prints the table of docs/results.md. Runs are kept in benchmarks/.runs, and finished ones are not run again.
+Prints the table of docs/results.md. Its runs are those of benchmarks/runs.csv (records.py tells how to have
+them run again); what is missing there is run, in benchmarks/.runs, and added.
 """
 
 import argparse
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from client.comparison import Comparison, ComparisonConfig, Variant
+from benchmarks.records import ICONS, ROOT, Record, made_with, record, recorded
+from client.comparison import Cell, Comparison, ComparisonConfig, Variant
 from client.connection import Connection
 from client.display import Display
 from client.learning.recipe import Recipe
 from client.results.comparison_table import as_markdown
 from tests.vendor_process import VendorProcess
 
-ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "benchmarks" / ".runs"
 RIVALS = ("zero-shot", "linear-probe", "erm", "erm+swad", "lp-ft", "kd", "simkd", "rise")
 OURS = ("text-only", "image-only", "no-align", "unlimited", "vl2v-adip", "vl2v-adip+swad", "vl2v-adip+wise")
@@ -45,14 +48,55 @@ def main() -> None:
         student=arguments.student,
         image_size=arguments.image_size,
     )
-    print(compared(config, RUNS / f"accuracy-{arguments.student.replace(':', '-')}"))
+    print(compared(config, f"accuracy-{arguments.student.replace(':', '-')}"))
 
 
-def compared(config: ComparisonConfig, out: Path) -> str:
-    """Run what has not been run of a comparison; its table."""
+def compared(config: ComparisonConfig, name: str) -> str:
+    """The table of a comparison; `name` is that of its folder, and of its lines on record."""
+    records = measured([config], name)
+    records.sort(key=lambda each: [variant.name for variant in config.variants].index(each.result.method))
+    teacher = next((each.teacher for each in reversed(records) if each.teacher), None)
+    setting = replace(_comparison(config, name).setting, teacher=teacher)
+    return as_markdown([each.result for each in records], setting)
+
+
+def measured(configs: Iterable[ComparisonConfig], name: str) -> list[Record]:
+    """The runs of comparisons, from the record; what is missing there is run, and put there."""
+    parts = [
+        (replace(config, targets=[target], seeds=[seed]), list(cells))
+        for config in configs
+        for (target, seed), cells in groupby(_comparison(config, name).cells, key=_target_and_seed)
+    ]
+    _measure(parts, name)
+    known = recorded()
+    return [known[made_with(cell)].under(cell.variant.name) for _, cells in parts for cell in cells]
+
+
+def _measure(parts: Iterable[tuple[ComparisonConfig, list[Cell]]], name: str) -> None:
+    """Run what is missing on the record; each part is put there when it has been run."""
+    known = recorded()
+    missing = [(config, [cell for cell in cells if made_with(cell) not in known]) for config, cells in parts]
+    if not any(cells for _, cells in missing):
+        return
     with customer() as connection:
-        comparison = Comparison(config, out, connection, device="cpu")
-        return as_markdown(comparison.execute(), comparison.setting)
+        for config, cells in missing:
+            part = replace(config, variants=[cell.variant for cell in cells])
+            comparison = _comparison(part, name, connection)
+            results = {result.method: result for result in comparison.execute()}
+            teacher = comparison.setting.teacher or ""
+            record(
+                Record(made_with(cell), name, teacher if cell.buys else "", results[cell.variant.name])
+                for cell in cells
+            )
+
+
+def _comparison(config: ComparisonConfig, name: str, connection: Connection | None = None) -> Comparison:
+    nobody = Connection("http://vendor", None, None, Display())
+    return Comparison(config, RUNS / name, connection or nobody, device="cpu")
+
+
+def _target_and_seed(cell: Cell) -> tuple[str, int]:
+    return cell.config.target_domain, cell.config.seed
 
 
 @contextmanager
@@ -68,7 +112,7 @@ def icons() -> Path:
     """The bundled images, unpacked once."""
     RUNS.mkdir(exist_ok=True)
     if not (RUNS / "icons").exists():
-        with zipfile.ZipFile(ROOT / "examples" / "icons.zip") as archive:
+        with zipfile.ZipFile(ICONS) as archive:
             archive.extractall(RUNS)
     return RUNS / "icons"
 

@@ -3,8 +3,8 @@
     make bench-budgets
 
 On the bundled icons with the default recipe, `colour` held out unless asked otherwise, over a real vendor.
-Prints the table of docs/method.md, and draws it with `--plot FILE.svg`. Runs are kept in benchmarks/.runs:
-finished ones are not run again.
+Prints the table of docs/method.md, and draws it with `--plot FILE.svg`. What is on record (records.py) is not
+run again.
 """
 
 import argparse
@@ -16,10 +16,9 @@ from statistics import fmean
 
 from markupsafe import Markup
 
-from benchmarks.accuracy import RUNS, customer, icons
+from benchmarks.accuracy import icons, measured
 from client.buying.selection import Selection
-from client.comparison import Comparison, ComparisonConfig, Variant
-from client.connection import Connection
+from client.comparison import ComparisonConfig, Variant
 from client.data.domains import list_folder, split
 from client.learning.recipe import Recipe
 from client.results.charts import Frame, nice_ticks, svg, text
@@ -74,23 +73,24 @@ def main() -> None:
     recipe = Recipe().with_steps(arguments.steps)
     print(f"| way to spend | queries an image | queries | in-domain | {' | '.join(arguments.targets)} |")
     print("|---" * (4 + len(arguments.targets)) + "|")
-    with customer() as connection:
-        found = {}
-        for name in arguments.rows:
-            results = list(measured(WAYS[name], recipe, arguments.targets, arguments.seeds, connection))
-            found[WAYS[name]] = results
-            print(row(WAYS[name], results, arguments.targets), flush=True)
+    found = {}
+    for way in (WAYS[name] for name in arguments.rows):
+        records = measured(
+            configs(way, recipe, arguments.targets, arguments.seeds), f"budgets-{recipe.steps}"
+        )
+        found[way] = [each.result for each in records]
+        print(row(way, found[way], arguments.targets), flush=True)
     if arguments.plot:
         arguments.plot.write_text(plot(found, arguments.targets) + "\n", encoding="utf-8")
 
 
-def measured(
-    way: Way, recipe: Recipe, targets: Sequence[str], seeds: Sequence[int], connection: Connection
-) -> Iterator[RunResult]:
-    """A run for each target and seed: each has other images to train on, and so another budget."""
+def configs(
+    way: Way, recipe: Recipe, targets: Sequence[str], seeds: Sequence[int]
+) -> Iterator[ComparisonConfig]:
+    """One for each target and seed: each has other images to train on, and so another budget."""
     for target in targets:
         for seed in seeds:
-            config = ComparisonConfig(
+            yield ComparisonConfig(
                 data=icons(),
                 variants=[Variant(way.name.replace(" ", "-"), way.method, recipe)],
                 targets=[target],
@@ -101,8 +101,6 @@ def measured(
                 queries=None if math.isinf(way.per_image) else queries(way, target, seed),
                 views=0 if math.isinf(way.per_image) else max(0, math.ceil(way.per_image) - 1),
             )
-            out = RUNS / f"budgets-{recipe.steps}"
-            yield from Comparison(config, out, connection, device="cpu").execute()
 
 
 def queries(way: Way, target: str, seed: int) -> int:

@@ -2,13 +2,13 @@
 
     make bench-recipes
 
-Prints a table as docs/method.md has it. Finished runs are kept in benchmarks/.runs, and not run again.
+Prints a table as docs/method.md has it. What is on record (records.py) is not run again.
 """
 
 import argparse
 from dataclasses import replace
 
-from benchmarks.accuracy import RUNS, compared, icons
+from benchmarks.accuracy import compared, icons
 from client.comparison import ComparisonConfig, Variant
 from client.learning.recipe import PAPER, Recipe
 
@@ -50,7 +50,7 @@ def main() -> None:
         student="efficientnet_lite0",
         image_size=64,
     )
-    print(compared(config, RUNS / "recipes"))
+    print(compared(config, "recipes"))
 
 
 if __name__ == "__main__":

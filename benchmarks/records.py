@@ -1,0 +1,102 @@
+"""The runs that the tables of docs/ are made of, a line each in benchmarks/runs.csv.
+
+What is on record is not run again: not on this machine, and not on another. A line counts as long as it was
+made with the images, teacher and configuration of today; delete it to measure it anew.
+"""
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cache
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from client.comparison import Cell
+from client.results.comparison_table import RunResult
+from client.run_folder import RunConfig
+
+ROOT = Path(__file__).resolve().parent.parent
+ICONS = ROOT / "examples" / "icons.zip"
+_TEACHER = ROOT / "vendor_service" / "models" / "icon_clip" / "open_clip_model.safetensors"
+_RUNS = ROOT / "benchmarks" / "runs.csv"
+
+
+@dataclass(frozen=True)
+class Record:
+    """A run on record.
+
+    Attributes:
+        made_with: digest of images, teacher and configuration; there is one line of each.
+        comparison: which comparison it was run for first.
+        teacher: name and fingerprint of the vendor's model, as a table says it; empty if none was asked.
+        result: what it came to.
+    """
+
+    made_with: str
+    comparison: str
+    teacher: str
+    result: RunResult
+
+    def under(self, method: str) -> "Record":
+        """The same run as a row of another table calls it."""
+        return replace(self, result=replace(self.result, method=method))
+
+
+def recorded(path: Path = _RUNS) -> dict[str, Record]:
+    """Every line, by what it was made with, in the order in which they were added."""
+    if not path.exists():
+        return {}
+    with path.open(encoding="utf-8", newline="") as file:
+        return {line["made_with"]: _parsed(line) for line in csv.DictReader(file)}
+
+
+def record(records: Iterable[Record], path: Path = _RUNS) -> None:
+    """Add lines; several benchmarks may do so side by side."""
+    lines = StringIO()
+    writer = csv.writer(lines, lineterminator="\n")
+    if not path.exists():
+        writer.writerow(["made_with", "comparison", "teacher", *(f.name for f in fields(RunResult))])
+    for each in records:
+        result = replace(each.result, seconds=round(each.result.seconds, 1))
+        writer.writerow([each.made_with, each.comparison, each.teacher, *asdict(result).values()])
+    with path.open("a", encoding="utf-8") as file:
+        file.write(lines.getvalue())
+
+
+def made_with(cell: Cell) -> str:
+    """What decides what a run comes to, in twelve digits; where the files lie is no part of it."""
+    config = {**_said(cell.config), "data": _sha256(ICONS), "teacher": _sha256(_TEACHER)}
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _said(config: RunConfig) -> dict[str, Any]:
+    """Without what is left out or off: a setting that did not exist when a run was made changes nothing."""
+    told = {**asdict(config), **{f"recipe.{key}": each for key, each in asdict(config.recipe).items()}}
+    return {key: each for key, each in told.items() if key != "recipe" and each not in (None, False, 0, "")}
+
+
+@cache
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _parsed(line: dict[str, str]) -> Record:
+    return Record(
+        line["made_with"],
+        line["comparison"],
+        line["teacher"],
+        RunResult(
+            method=line["method"],
+            target=line["target"],
+            seed=int(line["seed"]),
+            in_domain=float(line["in_domain"]),
+            out_of_domain=float(line["out_of_domain"]),
+            queries=int(line["queries"]),
+            cost_micros=int(line["cost_micros"]),
+            seconds=float(line["seconds"]),
+            is_teacher=line["is_teacher"] == "True",
+        ),
+    )
