@@ -21,7 +21,7 @@ from client.run_folder import RunConfig
 ROOT = Path(__file__).resolve().parent.parent
 ICONS = ROOT / "examples" / "icons.zip"
 _TEACHER = ROOT / "vendor_service" / "models" / "icon_clip" / "open_clip_model.safetensors"
-_RUNS = ROOT / "benchmarks" / "runs.csv"
+RECORD = ROOT / "benchmarks" / "runs.csv"
 
 
 @dataclass(frozen=True)
@@ -45,16 +45,18 @@ class Record:
         return replace(self, result=replace(self.result, method=method))
 
 
-def recorded(path: Path = _RUNS) -> dict[str, Record]:
-    """Every line, by what it was made with, in the order in which they were added."""
+def recorded(path: Path | None = None) -> dict[str, Record]:
+    """Every line of a file (`RECORD`), by what its run was made with, in the order in which they were added."""
+    path = path or RECORD
     if not path.exists():
         return {}
     with path.open(encoding="utf-8", newline="") as file:
         return {line["made_with"]: _parsed(line) for line in csv.DictReader(file)}
 
 
-def record(records: Iterable[Record], path: Path = _RUNS) -> None:
-    """Add lines; several benchmarks may do so side by side."""
+def record(records: Iterable[Record], path: Path | None = None) -> None:
+    """Add lines to a file (`RECORD`); several benchmarks may do so side by side."""
+    path = path or RECORD
     lines = StringIO()
     writer = csv.writer(lines, lineterminator="\n")
     if not path.exists():

@@ -1,0 +1,92 @@
+"""benchmarks/runs.csv: what was measured once is taken from there, and only while it holds."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+
+from benchmarks import accuracy, records
+from benchmarks.accuracy import measured
+from benchmarks.records import ICONS, Record, made_with, record, recorded
+from client.comparison import Cell, Comparison, ComparisonConfig, Variant
+from client.connection import Connection
+from client.display import Display
+from client.learning.recipe import Recipe
+from client.results.comparison_table import RunResult
+from tests.client.toy import make_folder
+
+RESULT = RunResult("erm", "red", 1, 2 / 3, 0.1 + 0.2, 0, 0, 12.34)
+
+
+def _config(data: Path, *methods: str, recipe: Recipe | None = None, seed: int = 1) -> ComparisonConfig:
+    variants = [Variant(method, method, recipe or Recipe()) for method in methods]
+    return ComparisonConfig(data, variants, ["red"], [seed], student="efficientnet_lite0", image_size=64)
+
+
+def _cells(config: ComparisonConfig) -> Sequence[Cell]:
+    nobody = Connection("http://vendor", None, None, Display())
+    return Comparison(config, Path("never-made"), nobody, device="cpu").cells
+
+
+def test_a_line_says_what_was_measured(tmp_path: Path) -> None:
+    file = tmp_path / "runs.csv"
+    assert recorded(file) == {}
+    first = Record("0a", "table", "", RESULT)
+    second = Record("0b", "table", "icon-clip (fp_1)", replace(RESULT, queries=7, is_teacher=True))
+    record([first], file)
+    record([second], file)
+    assert list(recorded(file).values()) == [
+        replace(each, result=replace(each.result, seconds=12.3)) for each in (first, second)
+    ]
+
+
+def test_a_run_is_known_by_all_that_decides_it(tmp_path: Path) -> None:
+    here, there = (make_folder(tmp_path / name, images=1) for name in ("here", "there"))
+    recipe = Recipe()
+    configs = [
+        _config(here, "erm"),
+        _config(here, "erm", seed=0),
+        _config(here, "erm+swad"),
+        _config(here, "erm", recipe=replace(recipe, steps=1201)),
+        _config(here, "erm", recipe=replace(recipe, augmentation=replace(recipe.augmentation, style=0.3))),
+        replace(_config(here, "erm"), student="resnet18"),
+        replace(_config(here, "erm"), queries=9),
+        replace(_config(here, "erm"), views=1),
+        replace(_config(here, "erm"), select="random"),
+    ]
+    keys = [made_with(cell) for config in configs for cell in _cells(config)]
+    assert len(set(keys)) == len(configs)
+    assert [made_with(cell) for cell in _cells(_config(there, "erm"))] == keys[:1]
+    renamed = replace(configs[0], variants=[Variant("fine-tuning", "erm", recipe)])
+    assert [made_with(cell) for cell in _cells(renamed)] == keys[:1]
+
+
+def test_what_is_on_record_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody() -> None:
+        raise AssertionError("a vendor was asked for")
+
+    file = tmp_path / "runs.csv"
+    monkeypatch.setattr(records, "RECORD", file)
+    monkeypatch.setattr(accuracy, "customer", nobody)
+    config = _config(make_folder(tmp_path / "toy", images=1), "erm", "erm+swad")
+    first, second = (made_with(cell) for cell in _cells(config))
+    record([Record(first, "table", "", RESULT)])
+    with pytest.raises(AssertionError, match="a vendor"):
+        measured([config], "table")
+    record([Record(second, "table", "", RESULT)])
+    renamed = replace(config, variants=[replace(each, name=f"my {each.name}") for each in config.variants])
+    assert [each.result.method for each in measured([renamed], "table")] == ["my erm", "my erm+swad"]
+
+
+def test_no_line_is_out_of_date(tmp_path: Path) -> None:
+    """Whoever changes images, teacher or recipe deletes the lines that no longer hold."""
+    with ZipFile(ICONS) as archive:
+        archive.extractall(tmp_path)
+    for each in recorded().values():
+        if each.comparison.startswith("accuracy-"):
+            config = _config(tmp_path / "icons", each.result.method, seed=each.result.seed)
+            student = each.comparison.removeprefix("accuracy-").replace("open_clip-", "open_clip:")
+            config = replace(config, targets=[each.result.target], student=student)
+            assert [made_with(cell) for cell in _cells(config)] == [each.made_with]
