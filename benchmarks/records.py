@@ -46,7 +46,7 @@ class Record:
 
 
 def recorded(path: Path | None = None) -> dict[str, Record]:
-    """Every line of a file (`RECORD`), by what its run was made with, in the order in which they were added."""
+    """Every line of a file (`RECORD`), by what its run was made with, in the order of the file."""
     path = path or RECORD
     if not path.exists():
         return {}
