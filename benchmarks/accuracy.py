@@ -48,7 +48,8 @@ def main() -> None:
         student=arguments.student,
         image_size=arguments.image_size,
     )
-    print(compared(config, f"accuracy-{arguments.student.replace(':', '-')}"))
+    student = arguments.student.replace(":", "-")
+    print(compared(config, f"accuracy-{student}-{arguments.image_size}"))
 
 
 def compared(config: ComparisonConfig, name: str) -> str:

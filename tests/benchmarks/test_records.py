@@ -86,7 +86,11 @@ def test_no_line_is_out_of_date(tmp_path: Path) -> None:
         archive.extractall(tmp_path)
     for each in recorded().values():
         if each.comparison.startswith("accuracy-"):
-            config = _config(tmp_path / "icons", each.result.method, seed=each.result.seed)
-            student = each.comparison.removeprefix("accuracy-").replace("open_clip-", "open_clip:")
-            config = replace(config, targets=[each.result.target], student=student)
+            student, _, size = each.comparison.removeprefix("accuracy-").rpartition("-")
+            config = replace(
+                _config(tmp_path / "icons", each.result.method, seed=each.result.seed),
+                targets=[each.result.target],
+                student=student.replace("open_clip-", "open_clip:"),
+                image_size=int(size),
+            )
             assert [made_with(cell) for cell in _cells(config)] == [each.made_with]
