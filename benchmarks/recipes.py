@@ -21,6 +21,7 @@ RECIPES = {
     "8x2400": replace(DEFAULT, steps=2400),
     "no-styles": replace(DEFAULT, augmentation=replace(DEFAULT.augmentation, style=0.0)),
     "more-styles": replace(DEFAULT, augmentation=replace(DEFAULT.augmentation, style=0.4)),
+    "double-rate": replace(DEFAULT, learning_rate=2 * DEFAULT.learning_rate),
     "half-rate": replace(DEFAULT, learning_rate=DEFAULT.learning_rate / 2),
     "all-layers": replace(DEFAULT, frozen=0.0),
     "swad": replace(DEFAULT, selection="swad"),
@@ -33,8 +34,9 @@ def main() -> None:
     """Run what has not been run, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--targets", nargs="+", default=["line", "colour"])
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--methods", nargs="+", default=["erm", "vl2v-adip"])
+    parser.add_argument("--image-size", type=int, default=64)
     parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=list(RECIPES), metavar="RECIPE")
     arguments = parser.parse_args()
 
@@ -46,11 +48,11 @@ def main() -> None:
             for method in arguments.methods
         ],
         targets=arguments.targets,
-        seeds=range(arguments.seeds),
+        seeds=arguments.seeds,
         student="efficientnet_lite0",
-        image_size=64,
+        image_size=arguments.image_size,
     )
-    print(compared(config, "recipes"))
+    print(compared(config, f"recipes-{arguments.image_size}"))
 
 
 if __name__ == "__main__":
