@@ -52,10 +52,10 @@ def main() -> None:
 
 def _row(manifest: Manifest, folder: Path, connection: Sequence[str]) -> str:
     what = ["--data", str(folder), "--recipe", _recipe(manifest), *connection, "--json"]
-    targets = [_asked("plan", "--target-domain", domain, *what)["purchase"] for domain in manifest.images]
+    extremes = (pick(manifest.images, key=manifest.images.__getitem__) for pick in (max, min))
+    fewest, most = (_asked("plan", "--target-domain", each, *what)["purchase"]["to_buy"] for each in extremes)
     table = ["compare", "--methods", "vl2v-adip", "--dry-run", "--out", str(folder.parent / "table"), *what]
     once, thrice = (_asked(*table, "--seeds", seeds) for seeds in ("1", "3"))
-    fewest, most = (extreme(target["to_buy"] for target in targets) for extreme in (min, max))
     cells = [
         manifest.name,
         f"{sum(manifest.images.values()):,}",
