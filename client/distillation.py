@@ -17,6 +17,7 @@ from client.display import Display
 from client.errors import UsageError
 from client.examination import answers_about, read_for_evaluation, speeds
 from client.learning.backbones import load_backbone
+from client.learning.memory import keep_freed
 from client.learning.methods import parse_method
 from client.learning.processes import ALONE, Processes
 from client.learning.stages import TrainingSet
@@ -98,6 +99,7 @@ class Distillation:
             ClientError: see client/errors.py; what was bought and trained so far is kept.
         """
         config, run, together = self._config, self._run, self._processes
+        keep_freed()
         sources = together.once(self._read)
         # Before anything is bought, so that weights that cannot be had cost nothing.
         weights = None if config.student_weights is None else Path(config.student_weights)

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from client.errors import ClientError, UsageError
 from client.learning.backbones import BUNDLED_TEACHER, architecture_of, empty_backbone, load_backbone
+from client.learning.depthwise import with_depthwise
 from client.learning.losses import cosine_logits
 
 
@@ -65,7 +66,7 @@ class Student(nn.Module):
         preprocessing: Preprocessing,
     ) -> None:
         super().__init__()
-        self.backbone = backbone
+        self.backbone = with_depthwise(backbone)
         self.projector = projector
         self.register_buffer("text_head", text_head)
         self.register_buffer("temperature", torch.ones(()))
