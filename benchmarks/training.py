@@ -23,7 +23,9 @@ from torch.nn import functional
 from client.data.domains import list_folder, split
 from client.data.pixels import PixelStore
 from client.learning.backbones import load_backbone
+from client.learning.depthwise import DepthwiseConv2d
 from client.learning.losses import cosine_loss, teacher_targets
+from client.learning.memory import keep_freed
 from client.learning.methods import METHODS
 from client.learning.recipe import Recipe
 from client.learning.stages import TrainingSet, align, align_features, batches_of, distill
@@ -45,6 +47,7 @@ def main() -> None:
         "--distill-steps", type=int, default=30, help="of a round; there are four of each loop"
     )
     arguments = parser.parse_args()
+    keep_freed()
     with TemporaryDirectory() as scratch:
         with zipfile.ZipFile(ROOT / "examples" / "icons.zip") as archive:
             archive.extractall(scratch)
@@ -146,16 +149,17 @@ def seconds_of_bare_loop(data: TrainingSet, recipe: Recipe) -> float:
 
 
 def compare_formats(data: TrainingSet) -> None:
-    """A step of the distill stage, by memory layout and number format, taking turns."""
+    """A step of the distill stage, by memory layout, number format and convolution, taking turns."""
     formats = {
-        "float32, channels first": (torch.contiguous_format, None),
-        "float32, channels last (what is used)": (torch.channels_last, None),
-        "bfloat16 autocast, channels last": (torch.channels_last, torch.bfloat16),
+        "float32, channels first": (torch.contiguous_format, None, DepthwiseConv2d),
+        "float32, channels last (what is used)": (torch.channels_last, None, DepthwiseConv2d),
+        "the same, by torch's own depthwise convolutions": (torch.channels_last, None, nn.Conv2d),
+        "bfloat16 autocast, channels last": (torch.channels_last, torch.bfloat16, DepthwiseConv2d),
     }
     taken: dict[str, list[float]] = {name: [] for name in formats}
     for turn in range(5):
-        for name, (layout, dtype) in formats.items():
-            seconds = seconds_of_a_step(data, layout, dtype)
+        for name, (layout, dtype, depthwise) in formats.items():
+            seconds = seconds_of_a_step(data, layout, dtype, depthwise)
             if turn:
                 taken[name].append(seconds)
     images = Recipe().images_per_domain * len(set(data.domains.tolist()))
@@ -165,9 +169,14 @@ def compare_formats(data: TrainingSet) -> None:
     print()
 
 
-def seconds_of_a_step(data: TrainingSet, layout: torch.memory_format, dtype: torch.dtype | None) -> float:
+def seconds_of_a_step(
+    data: TrainingSet, layout: torch.memory_format, dtype: torch.dtype | None, depthwise: type[nn.Conv2d]
+) -> float:
     """Forward and backward of one batch, the mean of six."""
     learner = student(data)
+    for layer in learner.modules():
+        if isinstance(layer, DepthwiseConv2d):
+            layer.__class__ = depthwise  # type: ignore[assignment]
     pixels, targets = batches_of(learner, data, Recipe(), seed=SEED)(0)
     backbone = cast(Callable[..., nn.Module], learner.backbone.to)(memory_format=layout)
     inputs = (pixels / 255 - 0.5).contiguous(memory_format=layout)

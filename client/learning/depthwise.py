@@ -34,7 +34,8 @@ class DepthwiseConv2d(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (nn.Conv2d's name for it)
         """The convolution of maps of shape (n, channels, height, width)."""
         small = input.shape[-2] < self.kernel_size[0] or input.shape[-1] < self.kernel_size[1]
-        if not (small and self.weight.requires_grad and input.device.type == "cpu"):
+        trains = self.training and self.weight.requires_grad
+        if not (small and trains and input.device.type == "cpu"):
             return super().forward(input)
         assert not isinstance(self.padding, str)
         y, x = (

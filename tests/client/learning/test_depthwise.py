@@ -1,0 +1,84 @@
+"""Depthwise convolutions in training on a CPU: what nn.Conv2d computes, gradients included."""
+
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional
+
+from client.learning.backbones import load_backbone
+from client.learning.depthwise import DepthwiseConv2d, with_depthwise
+from client.learning.student import build_student
+
+CHANNELS = 3
+SIDES = st.integers(1, 8)
+
+
+def _pair(kernel: tuple[int, int], stride: int, padding: tuple[int, int]) -> tuple[nn.Module, nn.Module]:
+    """A convolution of torch's, and the same one as a student has it."""
+    plain = nn.Conv2d(CHANNELS, CHANNELS, kernel, stride, padding, groups=CHANNELS, dtype=torch.float64)
+    twin = nn.Conv2d(CHANNELS, CHANNELS, kernel, stride, padding, groups=CHANNELS, dtype=torch.float64)
+    twin.load_state_dict(plain.state_dict())
+    return plain, with_depthwise(twin)
+
+
+def _worked_out(layer: nn.Module, maps: Tensor) -> list[Tensor]:
+    """What a layer makes of maps, and the gradients of a fixed function of that."""
+    inputs = maps.clone().requires_grad_()
+    outputs = layer(inputs)
+    (outputs * torch.linspace(-1, 1, outputs.numel(), dtype=outputs.dtype).view_as(outputs)).sum().backward()
+    return [outputs, *(each.grad for each in (inputs, *layer.parameters()) if each.grad is not None)]
+
+
+@given(
+    kernel=st.tuples(st.integers(1, 7), st.integers(1, 7)),
+    stride=st.integers(1, 3),
+    share=st.tuples(st.floats(0, 0.99), st.floats(0, 0.99)),
+    size=st.tuples(SIDES, SIDES),
+)
+def test_values_and_gradients_are_those_of_torch(
+    kernel: tuple[int, int], stride: int, share: tuple[float, float], size: tuple[int, int]
+) -> None:
+    padding = (int(share[0] * kernel[0]), int(share[1] * kernel[1]))
+    assume(all(s + 2 * p >= k for s, p, k in zip(size, padding, kernel, strict=True)))
+    plain, ours = _pair(kernel, stride, padding)
+    assert isinstance(ours, DepthwiseConv2d)
+    maps = torch.randn(2, CHANNELS, *size, dtype=torch.float64)
+    theirs = _worked_out(plain, maps)
+    assert len(theirs) == 4
+    torch.testing.assert_close(_worked_out(ours, maps), theirs)
+
+
+def test_small_maps_are_padded_only_where_weights_train(monkeypatch: pytest.MonkeyPatch) -> None:
+    padded = []
+    pad = functional.pad
+
+    def noted(maps: Tensor, zeros: tuple[int, ...]) -> Tensor:
+        padded.append((maps.shape[-1], zeros))
+        return pad(maps, zeros)
+
+    monkeypatch.setattr(functional, "pad", noted)
+    _, ours = _pair((5, 5), 1, (2, 2))
+    for side in (6, 5, 4, 2):
+        ours(torch.zeros(1, CHANNELS, side, side, dtype=torch.float64))
+    # what a map of 2 meets of a kernel of 5 is its middle 3
+    assert padded == [(4, (2, 2, 2, 2)), (2, (1, 1, 1, 1))]
+    ours.eval()(torch.zeros(1, CHANNELS, 2, 2, dtype=torch.float64))
+    ours.train().requires_grad_(False)(torch.zeros(1, CHANNELS, 2, 2, dtype=torch.float64))
+    assert len(padded) == 2
+
+
+def test_a_student_has_them_and_only_where_they_are() -> None:
+    student = build_student(load_backbone("efficientnet_lite0"), outputs=4, text_head=None, image_size=64)
+    for layer in student.backbone.modules():
+        if isinstance(layer, nn.Conv2d):
+            assert isinstance(layer, DepthwiseConv2d) == (layer.groups > 1)
+    for other in (
+        nn.Conv2d(4, 4, 3),
+        nn.Conv2d(1, 1, 3),
+        nn.Conv2d(4, 4, 3, groups=4, dilation=2),
+        nn.Conv2d(4, 4, 3, groups=4, padding="same"),
+        nn.Conv2d(4, 4, 3, groups=4, padding=1, padding_mode="reflect"),
+    ):
+        assert type(with_depthwise(other)) is nn.Conv2d
