@@ -52,7 +52,7 @@ WAYS = {
     way.name: way
     for way in (
         Way("ERM, nothing bought", 0, method="erm"),
-        Way("texts alone", 0),
+        Way("texts alone", 0, method="text-only"),
         *FEW,
         *MANY,
         Way("a fresh query at every step", math.inf, method="unlimited"),
@@ -87,7 +87,10 @@ def main() -> None:
 def configs(
     way: Way, recipe: Recipe, targets: Sequence[str], seeds: Sequence[int]
 ) -> Iterator[ComparisonConfig]:
-    """One for each target and seed: each has other images to train on, and so another budget."""
+    """One for each target and seed: each has other images to train on, and so another budget.
+
+    Where all that a run asks is bought, it needs none, and may be a run of another table.
+    """
     for target in targets:
         for seed in seeds:
             yield ComparisonConfig(
@@ -98,7 +101,7 @@ def configs(
                 student="efficientnet_lite0",
                 image_size=64,
                 select=way.select,
-                queries=None if math.isinf(way.per_image) else queries(way, target, seed),
+                queries=queries(way, target, seed) if 0 < way.per_image < 1 else None,
                 views=0 if math.isinf(way.per_image) else max(0, math.ceil(way.per_image) - 1),
             )
 
