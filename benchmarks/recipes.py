@@ -15,6 +15,8 @@ from client.learning.recipe import PAPER, Recipe
 DEFAULT = Recipe()
 RECIPES = {
     "default": DEFAULT,
+    "8x400": replace(DEFAULT, steps=400),
+    "8x600": replace(DEFAULT, steps=600),
     "4x2400": replace(DEFAULT, images_per_domain=4, steps=2400),
     "16x600": replace(DEFAULT, images_per_domain=16, steps=600),
     "16x1200": replace(DEFAULT, images_per_domain=16, steps=1200),
