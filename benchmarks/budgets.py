@@ -16,7 +16,7 @@ from statistics import fmean
 
 from markupsafe import Markup
 
-from benchmarks.accuracy import icons, measured
+from benchmarks.accuracy import IMAGE_SIZE, STEPS, icons, measured
 from client.buying.selection import Selection
 from client.comparison import ComparisonConfig, Variant
 from client.data.domains import list_folder, split
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--targets", nargs="+", default=["colour"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--rows", nargs="+", choices=WAYS, default=list(WAYS), metavar="ROW")
-    parser.add_argument("--steps", type=int, default=None, help="of distilling (default: the recipe's)")
+    parser.add_argument("--steps", type=int, default=STEPS, help="of distilling")
     parser.add_argument("--plot", type=Path, help="draw the rows that differ in budget alone as an SVG")
     arguments = parser.parse_args()
 
@@ -76,7 +76,7 @@ def main() -> None:
     found = {}
     for way in (WAYS[name] for name in arguments.rows):
         records = measured(
-            configs(way, recipe, arguments.targets, arguments.seeds), f"budgets-{recipe.steps}"
+            configs(way, recipe, arguments.targets, arguments.seeds), f"budgets-{IMAGE_SIZE}px-{recipe.steps}"
         )
         found[way] = [each.result for each in records]
         print(row(way, found[way], arguments.targets), flush=True)
@@ -99,7 +99,7 @@ def configs(
                 targets=[target],
                 seeds=[seed],
                 student="efficientnet_lite0",
-                image_size=64,
+                image_size=IMAGE_SIZE,
                 select=way.select,
                 queries=queries(way, target, seed) if 0 < way.per_image < 1 else None,
                 views=0 if math.isinf(way.per_image) else max(0, math.ceil(way.per_image) - 1),

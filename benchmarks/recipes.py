@@ -54,7 +54,7 @@ def main() -> None:
         student="efficientnet_lite0",
         image_size=arguments.image_size,
     )
-    print(compared(config, f"recipes-{arguments.image_size}"))
+    print(compared(config, f"recipes-{arguments.image_size}px"))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """benchmarks/runs.csv: what was measured once is taken from there, and only while it holds."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -85,10 +86,12 @@ def test_no_line_is_out_of_date(tmp_path: Path) -> None:
     with ZipFile(ICONS) as archive:
         archive.extractall(tmp_path)
     for each in recorded().values():
-        if each.comparison.startswith("accuracy-"):
-            student, _, size = each.comparison.removeprefix("accuracy-").rpartition("-")
+        found = re.fullmatch(r"accuracy-(.+)-(\d+)px-(\d+)", each.comparison)
+        if found:
+            student, size, steps = found.groups()
+            recipe = Recipe().with_steps(int(steps))
             config = replace(
-                _config(tmp_path / "icons", each.result.method, seed=each.result.seed),
+                _config(tmp_path / "icons", each.result.method, recipe=recipe, seed=each.result.seed),
                 targets=[each.result.target],
                 student=student.replace("open_clip-", "open_clip:"),
                 image_size=int(size),
