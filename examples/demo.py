@@ -19,8 +19,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from client.learning.recipe import Recipe
-
 ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / ".demo"
 PROGRAMS = Path(sys.executable).parent
@@ -28,7 +26,8 @@ TARGET = "emoji"
 QUOTA = 5000
 BUDGET = 2000
 METHODS = ("erm", "vl2v-adip")
-STEPS = Recipe().steps
+# What a few minutes of two cores are best spent on: docs/method.md, "How large, and how long".
+IMAGE_SIZE, STEPS = 96, 600
 
 console = Console(stderr=True, highlight=False)
 
@@ -157,7 +156,7 @@ def distill(method: str, steps: int, environment: dict[str, str]) -> Path:
         "--out",
         shown(out),
     ]
-    how = ["--method", method, "--budget", str(BUDGET), "--image-size", "64", "--steps", str(steps)]
+    how = ["--method", method, "--budget", str(BUDGET), "--image-size", str(IMAGE_SIZE), "--steps", str(steps)]
     run("client", "distill", *where, *how, environment=environment)
     return out
 
