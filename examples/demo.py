@@ -156,7 +156,7 @@ def distill(method: str, steps: int, environment: dict[str, str]) -> Path:
         "--out",
         shown(out),
     ]
-    how = ["--method", method, "--budget", str(BUDGET), "--image-size", str(IMAGE_SIZE), "--steps", str(steps)]
+    how = f"--method {method} --budget {BUDGET} --image-size {IMAGE_SIZE} --steps {steps}".split()
     run("client", "distill", *where, *how, environment=environment)
     return out
 
