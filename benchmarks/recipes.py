@@ -8,28 +8,28 @@ Prints a table as docs/method.md has it. What is on record (records.py) is not r
 import argparse
 from dataclasses import replace
 
-from benchmarks.accuracy import compared, icons
+from benchmarks.accuracy import IMAGE_SIZE, STEPS, compared, icons
 from client.comparison import ComparisonConfig, Variant
 from client.learning.recipe import PAPER, Recipe
 
-DEFAULT = Recipe()
-RECIPES = {
-    "default": DEFAULT,
-    "8x400": replace(DEFAULT, steps=400),
-    "8x600": replace(DEFAULT, steps=600),
-    "4x2400": replace(DEFAULT, images_per_domain=4, steps=2400),
-    "16x600": replace(DEFAULT, images_per_domain=16, steps=600),
-    "16x1200": replace(DEFAULT, images_per_domain=16, steps=1200),
-    "8x2400": replace(DEFAULT, steps=2400),
-    "no-styles": replace(DEFAULT, augmentation=replace(DEFAULT.augmentation, style=0.0)),
-    "more-styles": replace(DEFAULT, augmentation=replace(DEFAULT.augmentation, style=0.4)),
-    "double-rate": replace(DEFAULT, learning_rate=2 * DEFAULT.learning_rate),
-    "half-rate": replace(DEFAULT, learning_rate=DEFAULT.learning_rate / 2),
-    "all-layers": replace(DEFAULT, frozen=0.0),
-    "swad": replace(DEFAULT, selection="swad"),
-    "wise": replace(DEFAULT, interpolation=0.5),
-    "paper": PAPER,
-}
+
+def recipes(steps: int) -> dict[str, Recipe]:
+    """The default recipe with so many steps, and what differs from it in one thing; and the paper's."""
+    default = Recipe().with_steps(steps)
+    return {
+        "default": default,
+        "smaller-batches": replace(default, images_per_domain=4, steps=2 * steps),
+        "larger-batches": replace(default, images_per_domain=16, steps=steps // 2),
+        "twice-as-long": replace(default, steps=2 * steps),
+        "no-styles": replace(default, augmentation=replace(default.augmentation, style=0.0)),
+        "more-styles": replace(default, augmentation=replace(default.augmentation, style=0.4)),
+        "double-rate": replace(default, learning_rate=2 * default.learning_rate),
+        "half-rate": replace(default, learning_rate=default.learning_rate / 2),
+        "all-layers": replace(default, frozen=0.0),
+        "swad": replace(default, selection="swad"),
+        "wise": replace(default, interpolation=0.5),
+        "paper": PAPER,
+    }
 
 
 def main() -> None:
@@ -38,14 +38,16 @@ def main() -> None:
     parser.add_argument("--targets", nargs="+", default=["line", "colour"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--methods", nargs="+", default=["erm", "vl2v-adip"])
-    parser.add_argument("--image-size", type=int, default=64)
-    parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=list(RECIPES), metavar="RECIPE")
+    parser.add_argument("--image-size", type=int, default=IMAGE_SIZE)
+    parser.add_argument("--steps", type=int, default=STEPS, help="of distilling, or of fine-tuning")
+    parser.add_argument("--recipes", nargs="+", choices=recipes(STEPS), default=[*recipes(STEPS)])
     arguments = parser.parse_args()
+    known = recipes(arguments.steps)
 
     config = ComparisonConfig(
         data=icons(),
         variants=[
-            Variant(f"{method}-{name}", method, RECIPES[name])
+            Variant(f"{method}-{name}", method, known[name])
             for name in arguments.recipes
             for method in arguments.methods
         ],
@@ -54,7 +56,7 @@ def main() -> None:
         student="efficientnet_lite0",
         image_size=arguments.image_size,
     )
-    print(compared(config, f"recipes-{arguments.image_size}px"))
+    print(compared(config, f"recipes-{arguments.image_size}px-{arguments.steps}"))
 
 
 if __name__ == "__main__":
