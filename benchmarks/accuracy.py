@@ -81,8 +81,9 @@ def measured(configs: Iterable[ComparisonConfig], name: str) -> list[Record]:
 def _measure(parts: Iterable[tuple[ComparisonConfig, list[Cell]]], name: str) -> None:
     """Run what is missing on the record; each part is put there when it has been run."""
     known = recorded()
-    missing = [(config, [cell for cell in cells if made_with(cell) not in known]) for config, cells in parts]
-    if not any(cells for _, cells in missing):
+    unknown = [(config, [cell for cell in cells if made_with(cell) not in known]) for config, cells in parts]
+    missing = [(config, cells) for config, cells in unknown if cells]
+    if not missing:
         return
     with customer() as connection:
         for config, cells in missing:
