@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-# By how much resolution may fall.
-_COARSER = (2, 3, 4)
+# At most so many times coarser than its side a view becomes: that leaves 16 squares a side.
+_COARSEST = 1 / 16
 # A stroke is this share of a view's side thicker or thinner, each way.
 _STROKE = 1 / 64
 # Numbers drawn for each change: whether it falls on an image, and how it then goes.
@@ -61,11 +61,12 @@ def _colours(images: Tensor, draws: Tensor) -> Tensor:
 
 
 def _resolution(images: Tensor, draws: Tensor) -> Tensor:
-    """Two to four times coarser, in squares or smooth."""
+    """Two times coarser or more, in squares or smooth."""
     size = images.shape[-1]
-    which = (draws[:, 0] * len(_COARSER)).long()
+    factors = range(2, max(2, round(_COARSEST * size)) + 1)
+    which = (draws[:, 0] * len(factors)).long()
     changed = torch.empty_like(images)
-    for number, factor in enumerate(_COARSER):
+    for number, factor in enumerate(factors):
         rows = torch.nonzero(which == number).flatten()
         if len(rows):
             coarse = functional.interpolate(images[rows], size=[max(1, size // factor)] * 2, mode="area")

@@ -75,13 +75,18 @@ def test_colours_are_mixed_and_greys_are_not_touched() -> None:
     assert (changed[:, :, 32, 32] - pictures[:, :, 32, 32]).abs().amax(1).min().item() > 5
 
 
-@pytest.mark.parametrize(("draw", "blocks"), [(0.1, 32), (0.5, 21), (0.9, 16)])
-def test_resolution_falls_to_so_many_squares(draw: float, blocks: int) -> None:
-    noise = 255 * torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+@pytest.mark.parametrize(
+    ("side", "draw", "blocks"),
+    [(64, 0.1, 32), (64, 0.5, 21), (64, 0.9, 16), (224, 0.01, 112), (224, 0.99, 16), (16, 0.9, 8)],
+)
+def test_resolution_falls_by_half_or_to_as_few_as_sixteen_squares(
+    side: int, draw: float, blocks: int
+) -> None:
+    noise = 255 * torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
     squares = styles._resolution(noise, torch.tensor([[draw, 0.1]]))[0, 0]
     assert _different_rows(squares) == blocks
     smooth = styles._resolution(noise, torch.tensor([[draw, 0.9]]))[0, 0]
-    assert _different_rows(smooth) > 60
+    assert _different_rows(smooth) > 0.9 * side
     assert smooth.std() < noise.std()
 
 
