@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from benchmarks.accuracy import IMAGE_SIZE
 from client.data.images import Pixels
 from client.learning.backbones import BUNDLED_TEACHER, empty_backbone, load_backbone
 from client.learning.classifier import StudentClassifier
@@ -27,7 +28,11 @@ from client.results.onnx_export import export_onnx, made_up_pictures
 from client.results.speed import Speed, speed_of
 
 CLASSES = [f"class {number}" for number in range(54)]
-STUDENTS = (("efficientnet_lite0", 64), ("efficientnet_lite2", 64), ("efficientnet_lite0", 224))
+STUDENTS = (
+    ("efficientnet_lite0", IMAGE_SIZE),
+    ("efficientnet_lite2", IMAGE_SIZE),
+    ("efficientnet_lite0", 224),
+)
 DIMENSIONS = 256
 ROUNDS = 3
 
