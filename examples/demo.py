@@ -172,7 +172,7 @@ def show(runs: dict[str, Path], *, seconds: float) -> None:
         "bought",
         "from cache",
         "cost (micros)",
-        "schedule",
+        "steps",
     ):
         table.add_column(column, justify="left" if column == "method" else "right")
     for method, summary in summaries.items():
@@ -184,7 +184,7 @@ def show(runs: dict[str, Path], *, seconds: float) -> None:
             str(summary["queries_bought"]),
             str(summary["queries_cached"]),
             str(summary["cost_micros"]),
-            f"{summary['steps']} steps",
+            str(summary["steps"]),
         )
     console.print()
     Console().print(table)
@@ -193,7 +193,7 @@ def show(runs: dict[str, Path], *, seconds: float) -> None:
         print("Bought nothing: every embedding came from the cache.")
     print(f"Report:  {shown(best / 'report.html')}")
     print(f"Student: {shown(best / 'student.safetensors')}")
-    print(f"Took {seconds:.0f} seconds. One seed is an anecdote: docs/results.md has means over three.")
+    print(f"Took {seconds:.0f} seconds. One seed is an anecdote: docs/results.md has every style.")
 
 
 if __name__ == "__main__":
