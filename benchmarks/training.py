@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks.records import ICONS
 from client.data.domains import list_folder, split
 from client.data.pixels import PixelStore
 from client.learning.backbones import load_backbone
@@ -33,7 +34,6 @@ from client.learning.student import Student, build_student
 from client.learning.training import Progress
 
 T = TypeVar("T")
-ROOT = Path(__file__).resolve().parent.parent
 METHOD = METHODS["vl2v-adip"]
 SIZE, DIMENSIONS, SEED = 64, 256, 0
 PUBLISHED_STEPS = 5000
@@ -49,7 +49,7 @@ def main() -> None:
     arguments = parser.parse_args()
     keep_freed()
     with TemporaryDirectory() as scratch:
-        with zipfile.ZipFile(ROOT / "examples" / "icons.zip") as archive:
+        with zipfile.ZipFile(ICONS) as archive:
             archive.extractall(scratch)
         data = training_set(Path(scratch))
         print(
