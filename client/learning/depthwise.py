@@ -1,52 +1,127 @@
-"""Depthwise convolutions whose weights can be trained in good time on a CPU, however small their maps are."""
+"""Depthwise convolutions whose weights can be trained in good time on a CPU."""
 
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-
-@dataclass(frozen=True)
-class _Reach:
-    """Along one axis, the part of a kernel that meets the map, and the zeros that it needs there."""
-
-    first: int
-    last: int
-    before: int
-    after: int
-
-    @classmethod
-    def of(cls, size: int, *, kernel: int, stride: int, padding: int) -> "_Reach":
-        """For a map of `size`; all that a kernel of one place more or less would see are zeros."""
-        last_place = (size + 2 * padding - kernel) // stride * stride
-        before, beyond = min(padding, last_place), min(kernel - 1 - padding, size - 1)
-        return cls(padding - before, padding + beyond, before, last_place + beyond + 1 - size)
+_WIDEST = 3  # columns of a kernel whose gradient oneDNN has fast code for
+_Gradients = tuple[Tensor | None, Tensor, Tensor | None, None, None]
 
 
 class DepthwiseConv2d(nn.Conv2d):
-    """`nn.Conv2d`, whose place it takes, but for maps that are smaller than its kernel.
+    """`nn.Conv2d`, whose place it takes, with a faster gradient of the weights where oneDNN's is slow.
 
-    oneDNN works out the gradient of the weights there by its reference code, which takes up to thirty times
-    as long. With the zeros put there before, and without the weights that meet nothing else, it does not:
-    the same sums, in another order.
+    For kernels wider than three columns, and for maps smaller than the kernel, oneDNN takes code that is not
+    made for depthwise convolutions, and up to thirty times as long. Here such a kernel is cut into strips of
+    three columns, without the weights that meet nothing but zeros, and the zeros around the map are put there
+    before: the same sums, in another order.
     """
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (nn.Conv2d's name for it)
         """The convolution of maps of shape (n, channels, height, width)."""
         small = input.shape[-2] < self.kernel_size[0] or input.shape[-1] < self.kernel_size[1]
-        trains = self.training and self.weight.requires_grad
-        if not (small and trains and input.device.type == "cpu"):
+        slow = small or self.kernel_size[1] > _WIDEST
+        trains = self.training and self.weight.requires_grad and torch.is_grad_enabled()
+        if not (slow and trains and input.device.type == "cpu") or torch.is_autocast_enabled("cpu"):
             return super().forward(input)
-        assert not isinstance(self.padding, str)
-        y, x = (
-            _Reach.of(size, kernel=kernel, stride=stride, padding=padding)
-            for size, kernel, stride, padding in zip(
-                input.shape[-2:], self.kernel_size, self.stride, self.padding, strict=True
-            )
+        return _Convolution.apply(input, self.weight, self.bias, self.stride, self.padding)  # type: ignore[no-any-return,no-untyped-call]
+
+
+class _Convolution(Function):
+    """A depthwise convolution of maps (n, channels, height, width), as torch computes it, but for the
+    gradient of its weights."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401 (a FunctionCtx, which declares none of what is used of it)
+        maps: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        stride: tuple[int, int],
+        padding: tuple[int, int],
+    ) -> Tensor:
+        ctx.save_for_backward(maps, weight)
+        ctx.stride, ctx.padding = stride, padding
+        return functional.conv2d(maps, weight, bias, stride, padding, groups=len(weight))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> _Gradients:  # noqa: ANN401
+        maps, weight = ctx.saved_tensors
+        of_maps, of_bias = ctx.needs_input_grad[0], ctx.needs_input_grad[2]
+        for_maps, _, for_bias = _gradients(
+            gradient, maps, weight, ctx.stride, ctx.padding, (of_maps, False, of_bias)
         )
-        weight = self.weight[:, :, y.first : y.last + 1, x.first : x.last + 1]
-        padded = functional.pad(input, (x.before, x.after, y.before, y.after))
-        return functional.conv2d(padded, weight, self.bias, self.stride, groups=self.groups)
+        for_weight = _weight_gradient(gradient, maps, weight, ctx.stride, ctx.padding)
+        return for_maps, for_weight, for_bias, None, None
+
+
+def _weight_gradient(
+    gradient: Tensor, maps: Tensor, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int]
+) -> Tensor:
+    """A strip of the kernel at a time, over maps that have their zeros around them."""
+    y, x = (_Axis(maps.shape[i], gradient.shape[i], weight.shape[i], stride[i], padding[i]) for i in (-2, -1))
+    small = y.size < y.kernel
+    top, bottom = (y.first, y.last) if small else (0, y.kernel - 1)
+    zeros, within = (y.zeros(top, bottom), 0) if small else ((0, 0), y.padding)
+    strips = []
+    for left in range(x.first, x.last + 1, _WIDEST):
+        right = min(left + _WIDEST - 1, x.last)
+        padded = functional.pad(maps, (*x.zeros(left, right), *zeros))
+        kernel = weight[:, :, top : bottom + 1, left : right + 1]
+        strips.append(_gradients(gradient, padded, kernel, stride, (within, 0), (False, True, False))[1])
+    around = (x.first, x.kernel - 1 - x.last, top, y.kernel - 1 - bottom)
+    return functional.pad(torch.cat(strips, dim=3), around)
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """One axis of a convolution: from `size` places of the map to `places` of the outputs."""
+
+    size: int
+    places: int
+    kernel: int
+    stride: int
+    padding: int
+
+    @property
+    def first(self) -> int:
+        """The first place of the kernel that meets the map anywhere."""
+        return max(0, self.padding - self._last_start)
+
+    @property
+    def last(self) -> int:
+        """The last place of the kernel that meets the map anywhere."""
+        return min(self.kernel - 1, self.padding + self.size - 1)
+
+    @property
+    def _last_start(self) -> int:
+        return (self.places - 1) * self.stride
+
+    def zeros(self, first: int, last: int) -> tuple[int, int]:
+        """What part of a kernel needs before the map and after it; less than none is what it leaves out."""
+        before = self.padding - first
+        return before, self._last_start + last + 1 - self.padding - self.size
+
+
+def _gradients(
+    gradient: Tensor,
+    maps: Tensor,
+    weight: Tensor,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    wanted: tuple[bool, bool, bool],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of maps, weights and bias; what is not wanted is not worked out."""
+    channels = len(weight)
+    return torch.ops.aten.convolution_backward(  # type: ignore[no-any-return]
+        gradient, maps, weight, [channels], stride, padding, (1, 1), False, (0, 0), channels, wanted
+    )
 
 
 def with_depthwise(module: nn.Module) -> nn.Module:

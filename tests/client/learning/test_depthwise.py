@@ -1,12 +1,14 @@
 """Depthwise convolutions in training on a CPU: what nn.Conv2d computes, gradients included."""
 
+from typing import Any
+
 import pytest
 import torch
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch.nn import functional
 
+from client.learning import depthwise
 from client.learning.backbones import load_backbone
 from client.learning.depthwise import DepthwiseConv2d, with_depthwise
 from client.learning.student import build_student
@@ -31,6 +33,7 @@ def _worked_out(layer: nn.Module, maps: Tensor) -> list[Tensor]:
     return [outputs, *(each.grad for each in (inputs, *layer.parameters()) if each.grad is not None)]
 
 
+@settings(deadline=None)
 @given(
     kernel=st.tuples(st.integers(1, 7), st.integers(1, 7)),
     stride=st.integers(1, 3),
@@ -50,23 +53,32 @@ def test_values_and_gradients_are_those_of_torch(
     torch.testing.assert_close(_worked_out(ours, maps), theirs)
 
 
-def test_small_maps_are_padded_only_where_weights_train(monkeypatch: pytest.MonkeyPatch) -> None:
-    padded = []
-    pad = functional.pad
+def test_only_what_is_slow_in_torch_is_worked_out_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    strips = []
+    gradients = depthwise._gradients
 
-    def noted(maps: Tensor, zeros: tuple[int, ...]) -> Tensor:
-        padded.append((maps.shape[-1], zeros))
-        return pad(maps, zeros)
+    def noted(*given: Any) -> tuple[Tensor, Tensor, Tensor]:
+        _, maps, kernel, *_, (_, of_weight, _) = given
+        if of_weight:
+            strips.append((tuple(maps.shape[-2:]), tuple(kernel.shape[-2:])))
+        return gradients(*given)
 
-    monkeypatch.setattr(functional, "pad", noted)
+    monkeypatch.setattr(depthwise, "_gradients", noted)
     _, ours = _pair((5, 5), 1, (2, 2))
-    for side in (6, 5, 4, 2):
-        ours(torch.zeros(1, CHANNELS, side, side, dtype=torch.float64))
-    # what a map of 2 meets of a kernel of 5 is its middle 3
-    assert padded == [(4, (2, 2, 2, 2)), (2, (1, 1, 1, 1))]
-    ours.eval()(torch.zeros(1, CHANNELS, 2, 2, dtype=torch.float64))
-    ours.train().requires_grad_(False)(torch.zeros(1, CHANNELS, 2, 2, dtype=torch.float64))
-    assert len(padded) == 2
+    _, narrow = _pair((3, 3), 1, (1, 1))
+    maps = torch.randn(1, CHANNELS, 6, 6, dtype=torch.float64)
+    _worked_out(ours, maps)
+    assert strips == [((6, 8), (5, 3)), ((6, 7), (5, 2))]
+    strips.clear()
+    _worked_out(ours, maps[..., :2, :2])  # what a map of 2 meets of a kernel of 5 is its middle 3
+    assert strips == [((4, 4), (3, 3))]
+    strips.clear()
+    _worked_out(narrow, maps)
+    _worked_out(ours.eval(), maps)
+    _worked_out(ours.train().requires_grad_(False), maps)
+    with torch.autocast("cpu"):
+        _worked_out(ours.float().requires_grad_(True), maps.float())
+    assert not strips
 
 
 def test_a_student_has_them_and_only_where_they_are() -> None:
