@@ -175,9 +175,13 @@ def _folders(folder: Path) -> list[Path]:
 
 def _image_files(folder: Path) -> tuple[tuple[Path, ...], list[Skipped]]:
     entries = [entry for entry in _entries(folder) if not entry.is_dir()]
-    images = tuple(entry for entry in entries if entry.suffix.lower() in SUFFIXES)
-    others = [Skipped(entry, "not an image by name") for entry in entries if entry not in set(images)]
+    images = tuple(entry for entry in entries if _named_as_image(entry))
+    others = [Skipped(entry, "not an image by name") for entry in entries if not _named_as_image(entry)]
     return images, others
+
+
+def _named_as_image(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES
 
 
 def _entries(folder: Path) -> list[Path]:
