@@ -2,8 +2,9 @@
 
     make bench-training
 
-On the bundled icons with `emoji` left out, the default student at 64 px, and a teacher made of random numbers
-around each class (what it says does not matter to the clock). Prints the tables of docs/results.md.
+On the bundled icons with `emoji` left out, the default student at the side of the accuracy tables, and a
+teacher made of random numbers around each class (what it says does not matter to the clock). Prints the
+tables of docs/results.md.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks.accuracy import IMAGE_SIZE
 from benchmarks.records import ICONS
 from client.data.domains import list_folder, split
 from client.data.pixels import PixelStore
@@ -35,7 +37,7 @@ from client.learning.training import Progress
 
 T = TypeVar("T")
 METHOD = METHODS["vl2v-adip"]
-SIZE, DIMENSIONS, SEED = 64, 256, 0
+DIMENSIONS, SEED = 256, 0
 PUBLISHED_STEPS = 5000
 
 
@@ -90,7 +92,7 @@ def student(data: TrainingSet) -> Student:
     classes = int(data.labels.max()) + 1
     text_head = functional.normalize(torch.randn(classes, DIMENSIONS), dim=1)
     return build_student(
-        load_backbone("efficientnet_lite0"), outputs=DIMENSIONS, text_head=text_head, image_size=SIZE
+        load_backbone("efficientnet_lite0"), outputs=DIMENSIONS, text_head=text_head, image_size=IMAGE_SIZE
     )
 
 
