@@ -1,7 +1,8 @@
 """Depthwise convolutions whose weights can be trained in good time on a CPU."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +30,8 @@ class DepthwiseConv2d(nn.Conv2d):
         trains = self.training and self.weight.requires_grad and torch.is_grad_enabled()
         if not (slow and trains and input.device.type == "cpu") or torch.is_autocast_enabled("cpu"):
             return super().forward(input)
-        return _Convolution.apply(input, self.weight, self.bias, self.stride, self.padding)  # type: ignore[no-any-return,no-untyped-call]
+        convolution = cast(Callable[..., Tensor], _Convolution.apply)
+        return convolution(input, self.weight, self.bias, self.stride, self.padding)
 
 
 class _Convolution(Function):
