@@ -62,10 +62,12 @@ def test_two_processes_take_the_steps_of_one_and_buy_once(
     alone, together = _rows(client, "one"), _rows(client, "two")
     assert [(row["stage"], row["step"]) for row in together] == [(row["stage"], row["step"]) for row in alone]
     for ours, theirs in zip(together, alone, strict=True):
-        assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-5)
+        # one process aligns; the first steps agree to the last digits, and Adam amplifies what rounding left
+        rounding = 1e-6 * 2 ** ours["step"] if ours["stage"] == "distill" else 1e-6
+        assert ours["loss"] == pytest.approx(theirs["loss"], abs=rounding)
         if "holdout_loss" in theirs:
             # a cross-entropy of 100 times what the loss is made of, and so are its differences
-            assert ours["holdout_loss"] == pytest.approx(theirs["holdout_loss"], abs=100 * 1e-5)
+            assert ours["holdout_loss"] == pytest.approx(theirs["holdout_loss"], abs=100 * rounding)
 
 
 def test_a_comparison_is_one_process(client: Command, monkeypatch: pytest.MonkeyPatch) -> None:
