@@ -218,12 +218,10 @@ def compare_aligning(data: TrainingSet, steps: int) -> None:
     print("| align | steps | features (s) | fitting (s) | loss on fresh views |\n|---|---|---|---|---|")
     print(f"| on features of {Recipe().align_views} views | {row(once)}", flush=True)
     rates = {"the published rate": PAPER.align_learning_rate, "our rate": Recipe().align_learning_rate}
-    seconds = 0.0
     for stepped in step_by_step(data, steps, list(rates.values()), fresh):
         for name, way in zip(rates, stepped, strict=True):
             print(f"| a fresh view at every step, {name} | {row(way)}", flush=True)
-            seconds = way.fitting
-    all_steps = PAPER.align_steps / steps * seconds
+    all_steps = PAPER.align_steps / way.steps * way.fitting
     print(
         f"\n{PAPER.align_steps} steps with fresh views take {all_steps:.0f} s: fitting is "
         f"{all_steps / once.fitting:.0f} times faster once the features exist, "

@@ -11,7 +11,6 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 _WIDEST = 3  # columns of a kernel whose gradient oneDNN has fast code for
-_Gradients = tuple[Tensor | None, Tensor, Tensor | None, None, None]
 
 
 class DepthwiseConv2d(nn.Conv2d):
@@ -19,15 +18,15 @@ class DepthwiseConv2d(nn.Conv2d):
 
     For kernels wider than three columns, and for maps smaller than the kernel, oneDNN takes code that is not
     made for depthwise convolutions, and up to thirty times as long. Here such a kernel is cut into strips of
-    three columns, without the weights that meet nothing but zeros, and the zeros around the map are put there
-    before: the same sums, in another order.
+    three columns, each over a map that has its zeros beside it; weights that meet nothing but zeros are left
+    out: the same sums, in another order.
     """
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (nn.Conv2d's name for it)
         """The convolution of maps of shape (n, channels, height, width)."""
         small = input.shape[-2] < self.kernel_size[0] or input.shape[-1] < self.kernel_size[1]
         slow = small or self.kernel_size[1] > _WIDEST
-        trains = self.training and self.weight.requires_grad and torch.is_grad_enabled()
+        trains = self.training and self.weight.requires_grad
         if not (slow and trains and input.device.type == "cpu") or torch.is_autocast_enabled("cpu"):
             return super().forward(input)
         convolution = cast(Callable[..., Tensor], _Convolution.apply)
@@ -53,7 +52,7 @@ class _Convolution(Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> _Gradients:  # noqa: ANN401
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         maps, weight = ctx.saved_tensors
         of_maps, of_bias = ctx.needs_input_grad[0], ctx.needs_input_grad[2]
         for_maps, _, for_bias = _gradients(

@@ -70,6 +70,9 @@ def test_only_what_is_slow_in_torch_is_worked_out_in_strips(monkeypatch: pytest.
     _worked_out(ours, maps)
     assert strips == [((6, 8), (5, 3)), ((6, 7), (5, 2))]
     strips.clear()
+    _worked_out(ours, maps[..., :4, :4])
+    assert strips == [((8, 6), (5, 3)), ((8, 5), (5, 2))]
+    strips.clear()
     _worked_out(ours, maps[..., :2, :2])  # what a map of 2 meets of a kernel of 5 is its middle 3
     assert strips == [((4, 4), (3, 3))]
     strips.clear()
