@@ -62,7 +62,7 @@ def test_two_processes_take_the_steps_of_one_and_buy_once(
     alone, together = _rows(client, "one"), _rows(client, "two")
     assert [(row["stage"], row["step"]) for row in together] == [(row["stage"], row["step"]) for row in alone]
     for ours, theirs in zip(together, alone, strict=True):
-        # one process aligns; the first steps agree to the last digits, and Adam amplifies what rounding left
+        # what Adam makes of rounding, from step to step; tests/client/learning compares without rounding
         rounding = 1e-6 * 2 ** ours["step"] if ours["stage"] == "distill" else 1e-6
         assert ours["loss"] == pytest.approx(theirs["loss"], abs=rounding)
         if "holdout_loss" in theirs:

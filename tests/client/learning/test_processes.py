@@ -1,4 +1,9 @@
-"""How a batch is shared. tests/end_to_end/test_processes.py has real processes share real batches."""
+"""How a batch is shared. tests/end_to_end/test_processes.py has real processes share a real run."""
+
+import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -20,3 +25,20 @@ def test_a_process_alone_does_everything() -> None:
     assert list(range(5))[ALONE.share(5)] == [0, 1, 2, 3, 4]
     assert ALONE.once(lambda: 7) == 7
     assert ALONE.spread([3, 1], lambda items: torch.tensor(items) * 2).tolist() == [6, 2]
+
+
+def test_two_processes_take_the_steps_of_one() -> None:
+    """The loss counts only rows that were bought, so it is not the mean of what each share would give."""
+    script = "tests.client.learning.two_shares"
+    alone = _output(sys.executable, "-m", script)
+    launcher = ("torch.distributed.run", "--nproc-per-node", "2", "--standalone")
+    together = _output(sys.executable, "-m", *launcher, "-m", script)
+    assert together["losses"] == pytest.approx(alone["losses"], rel=1e-12)
+    assert together["weights"] == pytest.approx(alone["weights"], abs=1e-12)
+
+
+def _output(*command: str) -> dict[str, list[float]]:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
