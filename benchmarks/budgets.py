@@ -10,7 +10,7 @@ run again.
 import argparse
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
@@ -91,18 +91,18 @@ def configs(
 
     Where all that a run asks is bought, it needs none, and may be a run of another table.
     """
+    further = 0 if math.isinf(way.per_image) else max(0, math.ceil(way.per_image) - 1)
     for target in targets:
         for seed in seeds:
             yield ComparisonConfig(
                 data=icons(),
-                variants=[Variant(way.name.replace(" ", "-"), way.method, recipe)],
+                variants=[Variant(way.name.replace(" ", "-"), way.method, replace(recipe, views=further))],
                 targets=[target],
                 seeds=[seed],
                 student="efficientnet_lite0",
                 image_size=IMAGE_SIZE,
                 select=way.select,
                 queries=queries(way, target, seed) if 0 < way.per_image < 1 else None,
-                views=0 if math.isinf(way.per_image) else max(0, math.ceil(way.per_image) - 1),
             )
 
 

@@ -75,7 +75,7 @@ def distill(
     budget: BudgetOption = None,
     max_spend: MaxSpendOption = None,
     select: SelectOption = "stratified",
-    views: ViewsOption = 0,
+    views: ViewsOption = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="The run's directory (default: runs/...).")
     ] = None,
@@ -157,7 +157,7 @@ def plan(
     budget: BudgetOption = None,
     max_spend: MaxSpendOption = None,
     select: SelectOption = "stratified",
-    views: ViewsOption = 0,
+    views: ViewsOption = None,
     method: MethodOption = "vl2v-adip",
     student: StudentOption = DEFAULT_STUDENT,
     student_weights: StudentWeightsOption = None,
@@ -354,7 +354,7 @@ def _config(
     steps: int | None,
     seed: int,
     select: "Selection",
-    views: int,
+    views: int | None,
 ) -> "RunConfig":
     from client.learning.backbones import native_image_size
     from client.learning.methods import parse_method
@@ -362,7 +362,7 @@ def _config(
     from client.run_folder import RunConfig
 
     native = native_image_size(student)  # asked in any case: it refuses a name that nobody knows
-    _, chosen = parse_method(method, RECIPES[recipe].with_steps(steps))
+    _, chosen = parse_method(method, RECIPES[recipe].with_steps(steps).with_views(views))
     return RunConfig(
         data=str(data.resolve()),
         target_domain=target_domain,
@@ -373,7 +373,6 @@ def _config(
         select=select,
         recipe=chosen,
         student_weights=None if student_weights is None else str(student_weights.resolve()),
-        views=views,
     )
 
 

@@ -71,7 +71,6 @@ class ComparisonConfig:
         select: how images are chosen where `queries` does not reach all.
         queries: how many embeddings each run may use, prompts included, whoever paid for them; `None` for
             all that it asks. So no run profits from what another one bought.
-        views: how many further views of each training image are asked about.
     """
 
     data: Path
@@ -83,7 +82,6 @@ class ComparisonConfig:
     student_weights: Path | None = None
     select: Selection = "stratified"
     queries: int | None = None
-    views: int = 0
 
 
 @dataclass(frozen=True)
@@ -221,7 +219,6 @@ class Comparison:
             recipe=recipe,
             student_weights=None if config.student_weights is None else str(config.student_weights.resolve()),
             use_at_most=config.queries,
-            views=config.views,
         )
         name = f"{variant.name}-{target}-{seed}"
         return Cell(variant, run, RunFolder(self._folder.path / "runs" / name))

@@ -57,7 +57,7 @@ RunBudgetOption = Annotated[
         "--budget",
         min=1,
         max=10**12,
-        help="Embeddings that each run may use, prompts included, whoever paid (default: one an image).",
+        help="Embeddings that each run may use, prompts included, whoever paid (default: all it asks for).",
     ),
 ]
 
@@ -71,7 +71,7 @@ def compare(
     budget: RunBudgetOption = None,
     max_spend: MaxSpendOption = None,
     select: SelectOption = "stratified",
-    views: ViewsOption = 0,
+    views: ViewsOption = None,
     student: StudentOption = DEFAULT_STUDENT,
     student_weights: StudentWeightsOption = None,
     image_size: SizeOption = None,
@@ -110,7 +110,7 @@ def compare(
         )
     config = ComparisonConfig(
         data=data,
-        variants=_variants(methods, recipe, steps),
+        variants=_variants(methods, recipe, steps, views),
         targets=() if target_domain == "all" else tuple(target_domain.split(",")),
         seeds=range(seeds),
         student=student,
@@ -118,7 +118,6 @@ def compare(
         student_weights=student_weights,
         select=select,
         queries=budget,
-        views=views,
     )
     comparison = Comparison(
         config,
@@ -146,11 +145,12 @@ def compare(
         print(f"The same as CSV, Markdown, LaTeX and JSON: {out}/table.*")
 
 
-def _variants(methods: str, recipe: RecipeName, steps: int | None) -> "list[Variant]":
+def _variants(methods: str, recipe: RecipeName, steps: int | None, views: int | None) -> "list[Variant]":
     from client.comparison import Variant
     from client.learning.recipe import RECIPES
 
     names = [name.strip() for name in methods.split(",") if name.strip()]
     if not names or len(set(names)) < len(names):
         raise UsageError(f"--methods takes different names, comma-separated, not {methods!r}.")
-    return [Variant(name, name, RECIPES[recipe].with_steps(steps)) for name in names]
+    chosen = RECIPES[recipe].with_steps(steps).with_views(views)
+    return [Variant(name, name, chosen) for name in names]

@@ -13,6 +13,7 @@ import torch
 from client.buying.teacher import Teacher
 from client.coverage import training_features
 from client.data.pixels import PixelStore
+from client.data.views import ORIGINAL
 from client.display import Display
 from client.errors import UsageError
 from client.examination import answers_about, read_for_evaluation, speeds
@@ -141,6 +142,7 @@ class Distillation:
             labels=torch.tensor(sources.labels),
             domains=torch.tensor([sources.domains.index(example.domain) for example in sources.examples]),
             targets=lesson.targets,
+            restyled=torch.tensor([example.view != ORIGINAL for example in sources.examples]),
             train=lesson.train,
             holdout=sources.holdout,
         )

@@ -177,8 +177,7 @@ class Preparation:
             )
         if plan.budget_left and plan.images and not plan.unaffordable:
             self._display.note(
-                f"{plan.budget_left} queries of the budget stay unspent: further views of images (--views) "
-                "have not made better students."
+                f"{plan.budget_left} queries of the budget stay unspent; --views can use more."
             )
         refused = [Skipped(Path(query.name), reason) for query, reason in purchase.refused.items()]
         mention(refused, sources.folder.root, self._display, listed_in=run.purchase)

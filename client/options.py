@@ -104,12 +104,13 @@ SelectOption = Annotated[
     ),
 ]
 ViewsOption = Annotated[
-    int,
+    int | None,
     typer.Option(
         "--views",
         min=0,
         max=1000,
-        help="Further views of each image to buy and learn from, once all are bought.",
+        help="How often to ask about each image in another style as well, once all are bought, and to learn "
+        "from it (default: once; not at all with a paper's recipe).",
     ),
 ]
 DeviceOption = Annotated[

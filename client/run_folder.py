@@ -31,7 +31,6 @@ class RunConfig:
         recipe: the training protocol, variants applied.
         student_weights: a file of weights to start from; `None` for those of the name.
         use_at_most: how many embeddings the run may use, whoever bought them; `None` for no limit.
-        views: how many further views of each training image the teacher is asked about.
     """
 
     data: str
@@ -44,7 +43,6 @@ class RunConfig:
     recipe: Recipe
     student_weights: str | None = None
     use_at_most: int | None = None
-    views: int = 0
 
 
 class Mirror(Protocol):

@@ -81,7 +81,7 @@ def read_sources(config: RunConfig, display: Display, shared: SharedWork | None 
     if not examples:
         raise DataError(f"None of the images in {folder.root} can be read; the first: {skipped[0].reason}.")
     train, holdout = split(examples, holdout=config.recipe.holdout, seed=config.seed)
-    rounds = config.views if "images" in asks(config) else 0
+    rounds = config.recipe.views if "images" in asks(config) else 0
     seen = _further_views([examples[i] for i in train], rounds, display, shared or SharedWork())
     views = [list(range(len(examples) + i, len(examples) + len(seen), len(train))) for i in range(len(train))]
     return Sources(folder, config.target_domain, domains, [*examples, *seen], skipped, train, holdout, views)

@@ -1,53 +1,69 @@
-"""Deterministic views of an image: crop, flip and colour follow from (image hash, view index) alone."""
+"""Deterministic views of an image in other styles: all follows from (image hash, view index)."""
 
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from io import BytesIO
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from PIL import Image, ImageEnhance
+from PIL import Image
 
 from client.data.images import Pixels, decode
 
-# Of the released augmentation (docs/method.md): the area of a crop, and how far each colour may move.
-_SMALLEST_CROP = 0.7
-_JITTER = 0.3
+# The shorter side of a view is at most this: no CLIP of today sees more, and a larger one travels longer.
+_SIDE = 384
+# What the changes are, and how far each goes, is as in `client/learning/styles.py`; their chance is its own.
+_CHANCE = 0.4
+_STROKE = 1 / 64
+_FEWEST_SQUARES, _MOST_SQUARES = 16, 48
+_ONE = 1024
 
 
 @dataclass(frozen=True)
 class View:
     """The parameters of one view; equal parameters give equal pixels, on any machine with the same Pillow.
 
+    The changes are made in this order. What they are set to here changes nothing.
+
     Attributes:
         index: 0 for the image itself, untouched; from 1 on, which of its further views.
-        box: the crop as shares of width and height: left, top, right, bottom.
-        flipped: whether it is mirrored, left to right.
-        brightness: factor; 1.0 changes nothing. So for `contrast` and `saturation`.
+        strokes: what is dark grows thicker or thinner.
+        ink: light for dark, or the outlines of what is there in black on white.
+        tone: the exponent of middle tones, and what black and white become (shares of white).
+        mixture: how much of red, green and blue each channel becomes, one after the other, in 1/1024.
+        squares: how many there are on the shorter side of a coarser view; 0 for one that is as fine as it is.
+        smooth: whether these run into each other.
     """
 
     index: int
-    box: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
-    flipped: bool = False
-    brightness: float = 1.0
-    contrast: float = 1.0
-    saturation: float = 1.0
+    strokes: Literal["as they are", "thicker", "thinner"] = "as they are"
+    ink: Literal["as it is", "negative", "outlines"] = "as it is"
+    tone: tuple[float, float, float] = (1.0, 0.0, 1.0)
+    mixture: tuple[int, ...] = (_ONE, 0, 0, 0, _ONE, 0, 0, 0, _ONE)
+    squares: int = 0
+    smooth: bool = False
 
     @classmethod
     def of(cls, digest: str, index: int) -> "View":
-        """The view that an image of this SHA-256 has at this index.
-
-        A crop keeps the image's proportions and at least 0.7 of its area; every second one is mirrored.
-        """
+        """The view that an image of this SHA-256 has at this index: changed in one way or in several."""
         if index == 0:
             return cls(0)
-        rng = random.Random(f"view:{digest}:{index}")
-        side = rng.uniform(_SMALLEST_CROP, 1.0) ** 0.5
-        left, top = rng.uniform(0, 1 - side), rng.uniform(0, 1 - side)
-        flipped = rng.random() < 0.5
-        colour = [rng.uniform(1 - _JITTER, 1 + _JITTER) for _ in range(3)]
-        return cls(index, (left, top, left + side, top + side), flipped, *colour)
+        rng = random.Random(f"style:{digest}:{index}")
+        changes: dict[str, Any] = {}
+        while not changes:
+            if rng.random() < _CHANCE:
+                changes["strokes"] = "thicker" if rng.random() < 0.5 else "thinner"
+            if rng.random() < _CHANCE:
+                changes["ink"] = "negative" if rng.random() < 0.5 else "outlines"
+            if rng.random() < _CHANCE:
+                changes["tone"] = (3 ** rng.uniform(-1, 1), rng.uniform(0, 0.3), rng.uniform(0.7, 1))
+            if rng.random() < _CHANCE:
+                changes["mixture"] = _mixture(rng)
+            if rng.random() < _CHANCE:
+                changes["squares"] = round(_MOST_SQUARES / rng.uniform(1, _MOST_SQUARES / _FEWEST_SQUARES))
+                changes["smooth"] = rng.random() < 0.5
+        return cls(index, **changes)
 
     def to_json(self) -> dict[str, Any]:
         """The parameters, to be stored beside what was bought."""
@@ -57,32 +73,83 @@ class View:
         """The view's pixels (height, width, 3), from those of the image: what the student sees."""
         if self.index == 0:
             return pixels
-        image = Image.fromarray(pixels)
-        image = image.crop(_in_pixels(self.box, image.size))
-        if self.flipped:
-            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        image = ImageEnhance.Brightness(image).enhance(self.brightness)
-        image = ImageEnhance.Contrast(image).enhance(self.contrast)
-        return np.asarray(ImageEnhance.Color(image).enhance(self.saturation))
+        pixels = _reduced(pixels)
+        if self.strokes != "as they are":
+            pixels = _grown(pixels) if self.strokes == "thinner" else ~_grown(~pixels)
+        if self.ink == "negative":
+            pixels = ~pixels
+        elif self.ink == "outlines":
+            edges = _grown(pixels) - ~_grown(~pixels)
+            pixels = np.repeat(~edges.max(axis=2, keepdims=True), 3, axis=2)
+        pixels = _mixed(_toned(pixels, *self.tone), self.mixture)
+        return _coarser(pixels, self.squares, smooth=self.smooth) if self.squares else pixels
 
     def encode(self, content: bytes) -> bytes:
-        """What is sent for this view of an image file: of view 0 its very bytes, else a lossless PNG.
+        """What is sent for this view of an image file: its very bytes if all looks the same, else a PNG.
 
         Raises:
             UnreadableImage: the content is no image.
         """
         if self.index == 0:
             return content
+        pixels = decode(content)
+        changed = self.apply(pixels)
+        if np.array_equal(changed, pixels):
+            return content
         file = BytesIO()
-        Image.fromarray(self.apply(decode(content))).save(file, "PNG", compress_level=6)
+        Image.fromarray(changed).save(file, "PNG", compress_level=6)
         return file.getvalue()
 
 
 ORIGINAL = View(0)
 
 
-def _in_pixels(box: Sequence[float], size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """A box of shares in whole pixels, at least one each way."""
-    width, height = size
-    left, top = int(box[0] * width), int(box[1] * height)
-    return left, top, max(left + 1, round(box[2] * width)), max(top + 1, round(box[3] * height))
+def _mixture(rng: random.Random) -> tuple[int, ...]:
+    """Each channel a mixture of all three, some of them negative; greys stay as they are."""
+    shares: list[int] = []
+    for _ in range(3):
+        red, green, blue = (round(_ONE * rng.uniform(-1, 2)) for _ in range(3))
+        third, rest = divmod(_ONE - red - green - blue, 3)
+        shares += [red + third, green + third, blue + third + rest]
+    return tuple(shares)
+
+
+def _toned(pixels: Pixels, gamma: float, black: float, white: float) -> Pixels:
+    levels = [round(255 * (black + (white - black) * (level / 255) ** gamma)) for level in range(256)]
+    return np.array(levels, np.uint8)[pixels]
+
+
+def _mixed(pixels: Pixels, mixture: Sequence[int]) -> Pixels:
+    sums = pixels.astype(np.int32) @ np.array(mixture, np.int32).reshape(3, 3).T
+    return ((sums + _ONE // 2) // _ONE).clip(0, 255).astype(np.uint8)
+
+
+def _reduced(pixels: Pixels) -> Pixels:
+    """The image with no more than `_SIDE` pixels on its shorter side."""
+    height, width = pixels.shape[:2]
+    excess = min(height, width) / _SIDE
+    if excess <= 1:
+        return pixels
+    size = (round(width / excess), round(height / excess))
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
+
+
+def _coarser(pixels: Pixels, squares: int, *, smooth: bool) -> Pixels:
+    height, width = pixels.shape[:2]
+    factor = min(height, width) / squares
+    if factor <= 1:
+        return pixels
+    image = Image.fromarray(pixels).resize(
+        (max(1, round(width / factor)), max(1, round(height / factor))), Image.Resampling.BOX
+    )
+    back = Image.Resampling.BILINEAR if smooth else Image.Resampling.NEAREST
+    return np.asarray(image.resize((width, height), back))
+
+
+def _grown(pixels: Pixels) -> Pixels:
+    """The lightest of each pixel's surroundings."""
+    for _ in range(max(1, round(_STROKE * min(pixels.shape[:2])))):
+        for _ in range(2):
+            padded = np.pad(pixels, ((1, 1), (0, 0), (0, 0)), mode="edge")
+            pixels = np.maximum(np.maximum(padded[:-2], pixels), padded[2:]).swapaxes(0, 1)
+    return pixels

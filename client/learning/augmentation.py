@@ -8,7 +8,7 @@ drawn once a batch instead of once an image.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
@@ -49,6 +49,10 @@ class Chance:
     def of(self, rows: slice) -> "Chance":
         """What was drawn for some of the images."""
         return Chance(self.rows[rows], self.order, self.styles[rows])
+
+    def keeping_styles(self, which: Tensor) -> "Chance":
+        """The same without changes of style for the images that are true in `which`, shape (n,)."""
+        return replace(self, styles=self.styles.masked_fill(which[:, None], 1.0))
 
 
 def random_views(

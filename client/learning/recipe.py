@@ -30,6 +30,7 @@ class Recipe:
 
     Attributes:
         image_weight: the paper's lambda: how much the image's embedding counts beside the class text's.
+        views: how many further views of each training image, in other styles, the teacher is asked about.
         holdout: the share of each source domain that is held out for selection.
         augmentation: the student's random view.
         align_views: random views of each image on whose features the projector is aligned.
@@ -45,6 +46,7 @@ class Recipe:
     """
 
     image_weight: float = 0.5
+    views: int = 1
     holdout: float = 0.2
     augmentation: Augmentation = Augmentation()
     align_views: int = 6
@@ -61,6 +63,10 @@ class Recipe:
     selection: Literal["best", "swad"] = "best"
     interpolation: float = 1.0
 
+    def with_views(self, views: int | None) -> "Recipe":
+        """The same protocol with so many further views of each training image."""
+        return self if views is None else replace(self, views=views)
+
     def with_steps(self, steps: int | None) -> "Recipe":
         """The same protocol with so many distillation steps; a very short run is aligned shortly too."""
         if steps is None:
@@ -75,6 +81,7 @@ class Recipe:
 # What the paper and its released code train with (DomainBed's protocol, with SWAD).
 PAPER = Recipe(
     image_weight=0.5,
+    views=0,
     holdout=0.2,
     augmentation=Augmentation(crop_scale=(0.7, 1.0), jitter=0.3, grayscale=0.1, style=0.0),
     align_steps=5000,

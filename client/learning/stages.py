@@ -50,6 +50,7 @@ class TrainingSet:
         labels: class of each, shape (n,), int64.
         domains: source domain of each, shape (n,), int64.
         targets: what the method's loss compares with, a row for each (methods.py).
+        restyled: which of them are further views, in styles of their own that they keep, shape (n,), bool.
         train: positions to train on.
         holdout: positions held out for selection.
         teacher: for a method that asks a model here about every view: that model. `targets` lack its part.
@@ -59,6 +60,7 @@ class TrainingSet:
     labels: Tensor
     domains: Tensor
     targets: Tensor
+    restyled: Tensor
     train: list[int]
     holdout: list[int]
     teacher: Student | None = None
@@ -103,7 +105,7 @@ def _align_views(student: Student, data: TrainingSet, recipe: Recipe, *, seed: i
     for view in range(recipe.align_views):
         for start in range(0, len(data.train), _EVALUATION_BATCH):
             positions = data.train[start : start + _EVALUATION_BATCH]
-            yield _augmented(student, data.images, positions, recipe, seed=(seed + 2, view, start))
+            yield _augmented(student, data, positions, recipe, seed=(seed + 2, view, start))
 
 
 def _answers(teacher: Student, pixels: Tensor) -> Tensor:
@@ -257,7 +259,7 @@ def batches_of(
     def batch_at(step: int) -> Batch:
         rows = positions[draw(step)]
         share = processes.share(len(rows))
-        pixels = _augmented(student, data.images, rows.tolist(), recipe, seed=(seed + 3, step), share=share)
+        pixels = _augmented(student, data, rows.tolist(), recipe, seed=(seed + 3, step), share=share)
         rows = rows[share]
         targets = data.targets[rows].to(device)
         if data.teacher is not None:
@@ -282,7 +284,7 @@ def _as_they_are(student: Student, images: Images, positions: Sequence[int]) -> 
 
 def _augmented(
     student: Student,
-    images: Images,
+    data: TrainingSet,
     positions: Sequence[int],
     recipe: Recipe,
     *,
@@ -294,9 +296,10 @@ def _augmented(
     What is drawn for an image is fixed by the seed and its place among the positions.
     """
     size = student.preprocessing.image_size
-    pixels, aspects = images.load(positions[share], round(size * _CROPPED_FROM))
+    pixels, aspects = data.images.load(positions[share], round(size * _CROPPED_FROM))
     generator = torch.Generator().manual_seed(reduce(step_seed, seed))
     chance = Chance.draw(len(positions), generator).of(share)
+    chance = chance.keeping_styles(data.restyled[positions[share]])
     return random_views(
         torch.from_numpy(pixels).to(_device(student)),
         torch.from_numpy(aspects),

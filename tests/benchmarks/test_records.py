@@ -54,7 +54,7 @@ def test_a_run_is_known_by_all_that_decides_it(tmp_path: Path) -> None:
         _config(here, "erm", recipe=replace(recipe, augmentation=replace(recipe.augmentation, style=0.3))),
         replace(_config(here, "erm"), student="resnet18"),
         replace(_config(here, "erm"), queries=9),
-        replace(_config(here, "erm"), views=1),
+        _config(here, "erm", recipe=replace(recipe, views=2)),
         replace(_config(here, "erm"), select="random"),
     ]
     keys = [made_with(cell) for config in configs for cell in _cells(config)]
@@ -91,7 +91,8 @@ def test_no_line_is_out_of_date(tmp_path: Path) -> None:
             student, size, steps = found.groups()
             recipe = Recipe().with_steps(int(steps))
             config = replace(
-                _config(tmp_path / "icons", each.result.method, recipe=recipe, seed=each.result.seed),
+                _config(tmp_path / "icons", "erm", seed=each.result.seed),
+                variants=[accuracy.variant(each.result.method, recipe)],
                 targets=[each.result.target],
                 student=student.replace("open_clip-", "open_clip:"),
                 image_size=int(size),

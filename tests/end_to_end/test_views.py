@@ -40,16 +40,16 @@ def _json(client: Command, name: str) -> dict[str, Any]:
 
 def _config(client: Command, **options: Any) -> RunConfig:
     data = str(client.folder / "toy")
-    of_run = {"student": "efficientnet_lite0", "image_size": 32, "seed": 0, "recipe": Recipe()}
+    of_run = {"student": "efficientnet_lite0", "image_size": 32, "seed": 0, "recipe": Recipe(views=0)}
     return RunConfig(data, "red", "vl2v-adip", **{**of_run, "select": "stratified", **options})
 
 
 def test_views_are_bought_once_every_image_is_and_learnt_from_as_they_were_sent(
     client: Command, vendor_process: VendorProcess
 ) -> None:
-    sources = read_sources(_config(client, views=2), Display())
+    sources = read_sources(_config(client, recipe=Recipe(views=2)), Display())
     images = len(sources.train)
-    asked = questions(_config(client, views=2), sources)
+    asked = questions(_config(client, recipe=Recipe(views=2)), sources)
     wanted, further = len(set(asked.all)), len(set(chain(*asked.views)))
     plan = json.loads(
         client("plan", "--data", "toy", "--target-domain", "red", "--views", "2", "--json").stdout

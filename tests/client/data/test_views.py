@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,28 +44,66 @@ def test_what_is_sent_is_what_the_student_sees(size: tuple[int, int]) -> None:
         assert view.encode(content) == view.encode(content)
 
 
-def test_views_of_an_image_differ_and_follow_from_its_hash() -> None:
+def test_views_differ_and_follow_from_hash_and_index() -> None:
     content = _file(64, 64)
-    files = {View.of(digest, index).encode(content) for digest in (DIGEST, "other") for index in range(5)}
-    assert len(files) == 9  # the two views 0 are the same bytes
+    files = {View.of(str(digest), index).encode(content) for digest in range(10) for index in range(5)}
+    assert len(files) > 35  # ten times view 0; and chance may change two in the same single way
 
 
-def test_the_parameters_are_pinned() -> None:
+def test_a_change_that_changes_nothing_is_not_another_query() -> None:
+    file = BytesIO()
+    Image.fromarray(np.repeat(decode(_file(30, 30))[:, :, :1], 3, axis=2)).save(file, "WEBP", lossless=True)
+    only_colours = View(1, mixture=(0, 0, 1024, 0, 1024, 0, 1024, 0, 0))
+    assert only_colours.encode(file.getvalue()) == file.getvalue()
+    assert only_colours.encode(_file(30, 30)) != _file(30, 30)
+
+
+def test_parameters_and_pixels_are_pinned() -> None:
     """A change here would make bought views unusable, so it must not happen by accident."""
     view = View.of(DIGEST, 1)
-    assert View(**{**json.loads(json.dumps(view.to_json())), "box": view.box}) == view
-    assert [round(edge, 6) for edge in view.box] == [0.025754, 0.093646, 0.870082, 0.937974]
+    noted = json.loads(json.dumps(view.to_json()))
+    pixels = decode(_file(70, 50))
+    assert (View(**noted).apply(pixels) == view.apply(pixels)).all()
+    assert view == View(1, strokes="thinner", tone=view.tone, mixture=view.mixture)
+    views = [replace(View.of(DIGEST, index), squares=0) for index in range(1, 20)]  # Pillow resizes
+    changed = hashlib.sha256(b"".join(view.apply(pixels).tobytes() for view in views))
+    assert changed.hexdigest()[:16] == "20bea52fa75c886c"
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(st.integers(1, 1000), st.text(alphabet="0123456789abcdef", min_size=64, max_size=64))
-def test_a_crop_keeps_most_of_the_image(index: int, digest: str) -> None:
+def test_every_view_is_changed_in_some_way_and_leaves_greys_grey(index: int, digest: str) -> None:
     view = View.of(digest, index)
-    left, top, right, bottom = view.box
-    assert 0 <= left < right <= 1 + 1e-9
-    assert 0 <= top < bottom <= 1 + 1e-9
-    assert (right - left) * (bottom - top) >= 0.7 - 1e-9
-    assert all(0.7 <= factor <= 1.3 for factor in (view.brightness, view.contrast, view.saturation))
+    assert replace(view, index=0) != View(0)
+    grey = np.repeat(decode(_file(40, 30))[:, :, :1], 3, axis=2)
+    changed = view.apply(grey)
+    assert changed.shape == grey.shape
+    assert (changed == changed[:, :, :1]).all()
+
+
+def test_each_change_is_what_its_name_says() -> None:
+    black, white = np.zeros((64, 64, 3), np.uint8), np.full((64, 64, 3), 255, np.uint8)
+    drawn = white.copy()
+    drawn[20:40, 20:40] = 0
+
+    def dark(**changes: Any) -> int:
+        return int((View(1, **changes).apply(drawn)[:, :, 0] < 128).sum())
+
+    assert (dark(), dark(strokes="thicker"), dark(strokes="thinner")) == (400, 22 * 22, 18 * 18)
+    assert dark(ink="negative") == 64 * 64 - 400
+    assert dark(ink="outlines") == 22 * 22 - 18 * 18
+    assert (View(1, tone=(2.0, 0.2, 0.8)).apply(black) == 51).all()
+    assert (View(1, tone=(2.0, 0.2, 0.8)).apply(white) == 204).all()
+    assert View(1, tone=(2.0, 0.0, 1.0)).apply(np.full((1, 1, 3), 128, np.uint8)).max() == 64
+    swapped = View(1, mixture=(0, 0, 1024, 0, 1024, 0, 1024, 0, 0)).apply(decode(_file(8, 8)))
+    assert (swapped == decode(_file(8, 8))[:, :, ::-1]).all()
+    coarse = View(1, squares=16).apply(decode(_file(64, 64)))
+    assert (coarse == coarse[::4, ::4].repeat(4, 0).repeat(4, 1)).all()
+    assert (View(1, squares=16, smooth=True).apply(decode(_file(64, 64))) != coarse).any()
+
+
+def test_no_side_is_sent_that_a_model_would_only_reduce() -> None:
+    assert View.of(DIGEST, 3).apply(decode(_file(1000, 600))).shape == (384, 640, 3)
 
 
 def test_a_view_of_an_example_is_an_example_with_bytes_of_its_own(tmp_path: Path) -> None:
