@@ -29,8 +29,8 @@ IMAGE_SIZE, STEPS = 96, 600
 RIVALS = ("zero-shot", "linear-probe", "erm", "erm+swad", "lp-ft", "kd", "simkd", "rise")
 OURS = ("text-only", "image-only", "no-align", "vl2v-adip", "vl2v-adip+swad", "vl2v-adip+wise")
 # Every method asks about an image once; with this behind it, about a further view of it as well.
-TWICE = "/2"
-MORE_QUERIES = ("vl2v-adip/2", "unlimited")
+TWICE = ":2"
+MORE_QUERIES = ("vl2v-adip:2", "unlimited")
 
 
 def main() -> None:

@@ -66,7 +66,8 @@ class Method:
         summary: one line for people.
         targets: what the loss compares with, a row for each image.
         loss: of (outputs, targets), averaged over a batch.
-        asks: what it takes from the vendor: "texts" (one query a class), "images" (one a training image).
+        asks: what it takes from the vendor: "texts" (one query a class), "images" (one a training image,
+            and one for each further view of it).
         aligns: whether the projector is first fitted alone, on features of the frozen backbone.
         trains: the parts that train on pixels afterwards; none, and the run ends with the first stage.
         head: what the student predicts by: the teacher's class "texts", or a classifier of its own
