@@ -2,7 +2,7 @@
 
 import sys
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -75,7 +75,7 @@ def distill(
     budget: BudgetOption = None,
     max_spend: MaxSpendOption = None,
     select: SelectOption = "stratified",
-    views: ViewsOption = None,
+    views: ViewsOption = 0,
     out: Annotated[
         Path | None, typer.Option("--out", help="The run's directory (default: runs/...).")
     ] = None,
@@ -157,7 +157,7 @@ def plan(
     budget: BudgetOption = None,
     max_spend: MaxSpendOption = None,
     select: SelectOption = "stratified",
-    views: ViewsOption = None,
+    views: ViewsOption = 0,
     method: MethodOption = "vl2v-adip",
     student: StudentOption = DEFAULT_STUDENT,
     student_weights: StudentWeightsOption = None,
@@ -354,7 +354,7 @@ def _config(
     steps: int | None,
     seed: int,
     select: "Selection",
-    views: int | None,
+    views: int,
 ) -> "RunConfig":
     from client.learning.backbones import native_image_size
     from client.learning.methods import parse_method
@@ -362,7 +362,7 @@ def _config(
     from client.run_folder import RunConfig
 
     native = native_image_size(student)  # asked in any case: it refuses a name that nobody knows
-    _, chosen = parse_method(method, RECIPES[recipe].with_steps(steps).with_views(views))
+    _, chosen = parse_method(method, replace(RECIPES[recipe].with_steps(steps), views=views))
     return RunConfig(
         data=str(data.resolve()),
         target_domain=target_domain,

@@ -1,5 +1,6 @@
 """`client compare`: parse, call, print."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -71,7 +72,7 @@ def compare(
     budget: RunBudgetOption = None,
     max_spend: MaxSpendOption = None,
     select: SelectOption = "stratified",
-    views: ViewsOption = None,
+    views: ViewsOption = 0,
     student: StudentOption = DEFAULT_STUDENT,
     student_weights: StudentWeightsOption = None,
     image_size: SizeOption = None,
@@ -145,12 +146,12 @@ def compare(
         print(f"The same as CSV, Markdown, LaTeX and JSON: {out}/table.*")
 
 
-def _variants(methods: str, recipe: RecipeName, steps: int | None, views: int | None) -> "list[Variant]":
+def _variants(methods: str, recipe: RecipeName, steps: int | None, views: int) -> "list[Variant]":
     from client.comparison import Variant
     from client.learning.recipe import RECIPES
 
     names = [name.strip() for name in methods.split(",") if name.strip()]
     if not names or len(set(names)) < len(names):
         raise UsageError(f"--methods takes different names, comma-separated, not {methods!r}.")
-    chosen = RECIPES[recipe].with_steps(steps).with_views(views)
+    chosen = replace(RECIPES[recipe].with_steps(steps), views=views)
     return [Variant(name, name, chosen) for name in names]

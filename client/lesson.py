@@ -179,7 +179,7 @@ class Preparation:
             )
         if plan.budget_left and plan.images and not plan.unaffordable:
             self._display.note(
-                f"{plan.budget_left} queries of the budget stay unspent; --views can use more."
+                f"{plan.budget_left} queries of the budget stay unspent (--views can use them)."
             )
         refused = [Skipped(Path(query.name), reason) for query, reason in purchase.refused.items()]
         mention(refused, sources.folder.root, self._display, listed_in=run.purchase)

@@ -104,13 +104,13 @@ SelectOption = Annotated[
     ),
 ]
 ViewsOption = Annotated[
-    int | None,
+    int,
     typer.Option(
         "--views",
         min=0,
         max=1000,
         help="How often to ask about each image in another style as well, once all are bought, and to learn "
-        "from it (default: once; not at all with a paper's recipe).",
+        "from it.",
     ),
 ]
 DeviceOption = Annotated[

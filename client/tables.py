@@ -75,7 +75,7 @@ def print_plan(plan: Mapping[str, Any]) -> None:
     if purchase["unaffordable"]:
         print(f"{purchase['unaffordable']} are beyond the budget and would go without.")
     elif purchase["budget_left"] and purchase["images"]:
-        print(f"{purchase['budget_left']} queries of the budget would stay unspent; --views can use more.")
+        print(f"{purchase['budget_left']} queries of the budget would stay unspent (--views can use them).")
     _print_strata(purchase["to_buy_by_domain_and_class"], plan["classes"])
     _print_outlook(plan["outlook"], buys=purchase["to_buy"] > 0)
 

@@ -24,7 +24,7 @@ HOME = ROOT / ".demo"
 PROGRAMS = Path(sys.executable).parent
 TARGET = "emoji"
 QUOTA = 5000
-BUDGET = 3000
+BUDGET = 2000
 METHODS = ("erm", "vl2v-adip")
 # What a few minutes of two cores are best spent on: docs/method.md, "How large, and how long".
 IMAGE_SIZE, STEPS = 96, 600

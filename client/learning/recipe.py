@@ -65,10 +65,6 @@ class Recipe:
     selection: Literal["best", "swad"] = "best"
     interpolation: float = 1.0
 
-    def with_views(self, views: int | None) -> "Recipe":
-        """The same protocol with so many further views of each training image."""
-        return self if views is None else replace(self, views=views)
-
     def with_steps(self, steps: int | None) -> "Recipe":
         """The same protocol with so many distillation steps; a very short run is aligned shortly too."""
         if steps is None:

@@ -33,7 +33,7 @@ def _table(client: Command) -> dict[str, Any]:
 
 
 def test_a_comparison_from_quote_to_table(client: Command, vendor_process: VendorProcess) -> None:
-    arguments = ("compare", *SMALL, "--views", "0", "--seeds", "1", "--methods")
+    arguments = ("compare", *SMALL, "--seeds", "1", "--methods")
     quote = json.loads(client(*arguments, "linear-probe,text-only,zero-shot", "--dry-run", "--json").stdout)
     assert quote == {
         "runs": 9,

@@ -49,5 +49,5 @@ def test_a_student_learns_from_a_vendor_that_states_no_price(
     small = ["--image-size", "32", "--steps", "6", "--budget", "500", "--out", "run"]
     client("distill", *what, *small)
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert summary["train_images"] + 3 < summary["queries_bought"] <= 2 * summary["train_images"] + 3
+    assert summary["queries_bought"] == summary["train_images"] + 3
     assert summary["teacher"]["fingerprint"].startswith("infinity:icon-clip:")
