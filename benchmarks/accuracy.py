@@ -14,7 +14,6 @@ from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from benchmarks.records import ICONS, ROOT, Record, made_with, record, recorded
 from client.comparison import Cell, Comparison, ComparisonConfig, Variant
@@ -29,9 +28,9 @@ RUNS = ROOT / "benchmarks" / ".runs"
 IMAGE_SIZE, STEPS = 96, 600
 RIVALS = ("zero-shot", "linear-probe", "erm", "erm+swad", "lp-ft", "kd", "simkd", "rise")
 OURS = ("text-only", "image-only", "no-align", "vl2v-adip", "vl2v-adip+swad", "vl2v-adip+wise")
-# Image embeddings are taught as they are and asked for once, but for what stands behind a method's name.
-MORE: dict[str, dict[str, Any]] = {"": {}, "centred": {"centred": True}, "2": {"views": 1}}
-FURTHER = ("vl2v-adip:centred", "vl2v-adip:2", "unlimited")
+# Every method asks about an image once; with this behind it, about a further view of it as well.
+TWICE = ":2"
+MORE_QUERIES = ("vl2v-adip:2", "unlimited")
 
 
 def main() -> None:
@@ -41,7 +40,7 @@ def main() -> None:
         "--targets", nargs="+", default=[], help="domains to hold out (default: each in turn)"
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--methods", nargs="+", default=[*RIVALS, *OURS, *FURTHER], metavar="METHOD")
+    parser.add_argument("--methods", nargs="+", default=[*RIVALS, *OURS, *MORE_QUERIES], metavar="METHOD")
     parser.add_argument("--student", default="efficientnet_lite0")
     parser.add_argument("--image-size", type=int, default=IMAGE_SIZE)
     parser.add_argument("--steps", type=int, default=STEPS, help="of distilling, or of fine-tuning")
@@ -61,9 +60,8 @@ def main() -> None:
 
 
 def variant(row: str, recipe: Recipe) -> Variant:
-    """What a row of the table is: a method, and what its recipe has beyond that of the others."""
-    method, _, more = row.partition(":")
-    return Variant(row, method, replace(recipe, **{"centred": False, "views": 0, **MORE[more]}))
+    """What a row of the table is: a method, and how often it asks about an image."""
+    return Variant(row, row.removesuffix(TWICE), replace(recipe, views=int(row.endswith(TWICE))))
 
 
 def compared(config: ComparisonConfig, name: str) -> str:

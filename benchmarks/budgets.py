@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="draw the rows that differ in budget alone as an SVG")
     arguments = parser.parse_args()
 
-    recipe = replace(Recipe().with_steps(arguments.steps), centred=False)
+    recipe = Recipe().with_steps(arguments.steps)
     print(f"| way to spend | queries an image | queries | in-domain | {' | '.join(arguments.targets)} |")
     print("|---" * (4 + len(arguments.targets)) + "|")
     found = {}

@@ -27,7 +27,6 @@ def recipes(steps: int) -> dict[str, Recipe]:
         "half-rate": replace(default, learning_rate=default.learning_rate / 2),
         "all-layers": replace(default, frozen=0.0),
         "swad": replace(default, selection="swad"),
-        "uncentred": replace(default, centred=False),
         "wise": replace(default, interpolation=0.5),
         "paper": PAPER,
     }

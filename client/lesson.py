@@ -117,9 +117,7 @@ class Preparation:
             text_head=text_head,
             images=torch.zeros(count, text_head.shape[1]),
             bought=torch.zeros(count, dtype=torch.bool),
-            styles=torch.tensor(sources.styles),
             image_weight=self._config.recipe.image_weight,
-            centred=self._config.recipe.centred,
         )
 
     def _bought(self, sources: Sources, features: NDArray[np.float32] | None) -> Knowledge:

@@ -47,15 +47,6 @@ class Sources:
     views: list[list[int]]
 
     @property
-    def styles(self) -> list[int]:
-        """Which of `examples` are alike in style: those of a domain, and apart from them their views."""
-        count = len(self.domains)
-        return [
-            self.domains.index(example.domain) + count * (example.view != ORIGINAL)
-            for example in self.examples
-        ]
-
-    @property
     def labels(self) -> list[int]:
         """The class of each of `examples`, as a position among the folder's classes."""
         return [example.label for example in self.examples]

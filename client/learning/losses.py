@@ -24,36 +24,6 @@ def teacher_targets(images: Tensor, bought: Tensor, texts: Tensor, *, image_weig
     return weight * images.nan_to_num() + (1 - weight) * texts
 
 
-def without_style(images: Tensor, bought: Tensor, labels: Tensor, styles: Tensor) -> Tensor:
-    """Image embeddings without what those of one style have in common beyond their classes.
-
-    An embedding tells the style of an image as well as what it shows, and a student that learns both is bound
-    to the styles that it learnt from. A style's share is the mean, over the classes that other styles have
-    too, of how far its mean embedding of a class is from the mean over all styles. It is taken away, and the
-    rest is normalised. (Ours; nothing is asked for it.)
-
-    Args:
-        images: I(x), shape (n, d), unit length; rows that were not bought are ignored.
-        bought: which rows of `images` were bought, shape (n,), bool.
-        labels: class of each image, shape (n,), int64.
-        styles: style of each image, shape (n,), int64 from 0.
-
-    Returns:
-        shape (n, d), unit length; zeros where not bought.
-    """
-    classes, count = int(labels.max()) + 1, int(styles.max()) + 1
-    cells = styles * classes + labels
-    known = torch.where(bought.unsqueeze(1), images, images.new_zeros(()))
-    sums = images.new_zeros(count * classes, images.shape[1]).index_add_(0, cells, known)
-    sizes = images.new_zeros(count * classes).index_add_(0, cells, bought.to(images.dtype))
-    means = (sums / sizes.clamp(min=1).unsqueeze(1)).reshape(count, classes, -1)
-    has = (sizes > 0).reshape(count, classes, 1)
-    usual = means.sum(dim=0) / has.sum(dim=0).clamp(min=1)
-    shared = has & (has.sum(dim=0) > 1)
-    shares = ((means - usual) * shared).sum(dim=1) / shared.sum(dim=1).clamp(min=1)
-    return functional.normalize((known - shares[styles]) * bought.unsqueeze(1), dim=1)
-
-
 def image_targets(images: Tensor, bought: Tensor) -> Tensor:
     """The teacher's image embeddings alone, shape (n, d); zeros, which teach nothing, where not bought."""
     return torch.where(bought.unsqueeze(1), images, torch.zeros(()))

@@ -17,7 +17,6 @@ from client.learning.losses import (
     squared_loss,
     teacher_targets,
     text_relations,
-    without_style,
 )
 from client.learning.recipe import VARIANTS, Recipe
 
@@ -33,26 +32,14 @@ class Knowledge:
         text_head: the teacher's unit class texts, shape (classes, d); empty for a method that asks for none.
         images: the teacher's unit image embeddings, shape (n, d); rows that were not bought mean nothing.
         bought: which rows of `images` were bought, shape (n,), bool.
-        styles: which images are alike in style, shape (n,), int64: those of one domain, and apart from them
-            their views in other styles.
         image_weight: how much an image's embedding counts beside its text's (the recipe's).
-        centred: whether style is taken out of the image embeddings that `vl2v-adip` teaches (the recipe's).
     """
 
     labels: Tensor
     text_head: Tensor
     images: Tensor
     bought: Tensor
-    styles: Tensor
     image_weight: float
-    centred: bool
-
-    @property
-    def taught(self) -> Tensor:
-        """What the method itself, unlike its rivals, teaches of the images, shape (n, d)."""
-        return (
-            without_style(self.images, self.bought, self.labels, self.styles) if self.centred else self.images
-        )
 
     @property
     def texts(self) -> Tensor:
@@ -119,14 +106,10 @@ def _labels(known: Knowledge) -> Tensor:
 
 
 def _image_and_text(known: Knowledge) -> Tensor:
-    return teacher_targets(known.taught, known.bought, known.texts, image_weight=known.image_weight)
+    return teacher_targets(known.images, known.bought, known.texts, image_weight=known.image_weight)
 
 
 def _image(known: Knowledge) -> Tensor:
-    return image_targets(known.taught, known.bought)
-
-
-def _image_as_it_is(known: Knowledge) -> Tensor:
     return image_targets(known.images, known.bought)
 
 
@@ -210,7 +193,7 @@ METHODS = {
         Method(
             "simkd",
             "regress the image embeddings, predict by the teacher's frozen head (CVPR 2022)",
-            _image_as_it_is,
+            _image,
             squared_loss,
             aligns=True,
             trains=PROJECTOR_TOO,

@@ -30,7 +30,6 @@ class Recipe:
 
     Attributes:
         image_weight: the paper's lambda: how much the image's embedding counts beside the class text's.
-        centred: whether style is taken out of the image embeddings (losses.py, `without_style`).
         views: how many further views of each training image, in other styles, the teacher is asked about.
         holdout: the share of each source domain that is held out for selection.
         augmentation: the student's random view.
@@ -47,7 +46,6 @@ class Recipe:
     """
 
     image_weight: float = 0.5
-    centred: bool = True
     views: int = 0
     holdout: float = 0.2
     augmentation: Augmentation = Augmentation()
@@ -79,7 +77,6 @@ class Recipe:
 # What the paper and its released code train with (DomainBed's protocol, with SWAD).
 PAPER = Recipe(
     image_weight=0.5,
-    centred=False,
     views=0,
     holdout=0.2,
     augmentation=Augmentation(crop_scale=(0.7, 1.0), jitter=0.3, grayscale=0.1, style=0.0),
@@ -106,5 +103,4 @@ VARIANTS: dict[str, Callable[[Recipe], Recipe]] = {
     "swad": lambda recipe: replace(recipe, selection="swad"),
     "best": lambda recipe: replace(recipe, selection="best"),
     "wise": lambda recipe: replace(recipe, interpolation=0.5),
-    "uncentred": lambda recipe: replace(recipe, centred=False),
 }

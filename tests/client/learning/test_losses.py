@@ -1,16 +1,12 @@
 """The paper's equations against arithmetic written out by hand."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional
 
 from client.learning.losses import (
     cosine_logits,
@@ -20,7 +16,6 @@ from client.learning.losses import (
     soft_labels,
     squared_loss,
     teacher_targets,
-    without_style,
 )
 from client.learning.methods import METHODS, Knowledge
 
@@ -121,59 +116,17 @@ def test_the_language_loss_is_its_three_terms(seed: int) -> None:
         expected -= sum(q * s for q, s in zip(soft, log_shares, strict=True)) / n
         expected += (1 - cosines[label]) / n
         expected += 10 * sum((a - b) ** 2 for a, b in zip(near, should, strict=True)) / (n * classes)
-    known = _known(torch.tensor(images), torch.tensor(heads), torch.tensor(labels), torch.tensor(bought), 0.5)
+    known = Knowledge(
+        torch.tensor(labels), torch.tensor(heads), torch.tensor(images), torch.tensor(bought), 0.5
+    )
     targets = METHODS["rise"].targets(known).double()
     scores = cosine_logits(torch.tensor(outputs), torch.tensor(heads))
     assert math.isclose(language_loss(scores, targets).item(), expected, rel_tol=1e-4, abs_tol=1e-4)
 
 
-def _known(images: Tensor, texts: Tensor, labels: Tensor, bought: Tensor, weight: float) -> Knowledge:
-    return Knowledge(labels, texts, images, bought, torch.zeros_like(labels), weight, centred=False)
-
-
-def test_images_without_their_style_are_alike_in_all_styles() -> None:
-    """Embeddings here are a class's vector plus a style's, which is all that is taken away."""
-    rng = np.random.default_rng(0)
-    of_class, of_style = torch.tensor(rng.normal(size=(3, 8))), torch.tensor(rng.normal(size=(2, 8)))
-    labels, styles = torch.tensor([0, 1, 0, 1, 1, 2, 0]), torch.tensor([0, 0, 1, 1, 1, 1, 0])
-    bought = torch.tensor([True] * 6 + [False])
-    images = of_class[labels] + of_style[styles]
-    images[6] = torch.nan
-    left = without_style(images, bought, labels, styles)
-    expected = functional.normalize(of_class[labels] + of_style.mean(dim=0), dim=1)
-    assert torch.allclose(left[:5], expected[:5])
-    assert torch.allclose(left[5], expected[5])  # no other style has its class: its style is known by others
-    assert not left[6].any()
-
-
-def test_the_only_style_is_left_in() -> None:
-    images = functional.normalize(torch.randn(4, 5, generator=torch.Generator().manual_seed(0)), dim=1)
-    labels, everything = torch.tensor([0, 0, 1, 1]), torch.ones(4, dtype=torch.bool)
-    assert torch.allclose(without_style(images, everything, labels, torch.zeros_like(labels)), images)
-
-
-@pytest.mark.parametrize(
-    ("name", "centred"),
-    [
-        ("vl2v-adip", True),
-        ("image-only", True),
-        ("no-align", True),
-        ("simkd", False),
-        ("kd", False),
-        ("rise", False),
-    ],
-)
-def test_style_is_taken_out_of_what_the_method_teaches_and_not_its_rivals(name: str, centred: bool) -> None:
-    images = functional.normalize(torch.randn(4, 5, generator=torch.Generator().manual_seed(0)), dim=1)
-    known = _known(images, images[:2], torch.tensor([0, 1, 0, 1]), torch.ones(4, dtype=torch.bool), 0.5)
-    known = replace(known, styles=torch.tensor([0, 0, 1, 1]))
-    as_they_are = METHODS[name].targets(known)
-    assert torch.equal(METHODS[name].targets(replace(known, centred=True)), as_they_are) is not centred
-
-
 def test_a_twin_and_a_vendor_with_the_same_answers_give_the_same_targets() -> None:
     images, texts = torch.eye(2), torch.eye(2).flip(0)
-    known = _known(images, texts, torch.tensor([0, 1]), torch.tensor([True, True]), 0.3)
+    known = Knowledge(torch.tensor([0, 1]), texts, images, torch.tensor([True, True]), image_weight=0.3)
     left_for_the_twin = METHODS["vl2v-sd"].targets(known)
     assert torch.allclose(left_for_the_twin + 0.3 * images, METHODS["vl2v-sd-bought"].targets(known))
 
@@ -183,7 +136,7 @@ def test_each_end_of_the_image_weight_is_a_method() -> None:
     bought = torch.tensor([True, True, True])
 
     def targets(name: str, weight: float) -> torch.Tensor:
-        return METHODS[name].targets(_known(images, texts, torch.arange(3), bought, weight))
+        return METHODS[name].targets(Knowledge(torch.arange(3), texts, images, bought, weight))
 
     assert torch.equal(targets("image-only", 0.5), targets("vl2v-adip", 1.0))
     assert torch.equal(targets("text-only", 0.5), targets("vl2v-adip", 0.0))

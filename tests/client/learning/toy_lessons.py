@@ -54,8 +54,7 @@ def toy_lesson(
     text_head = unit(3, 1, dimensions)
     images = functional.normalize(text_head[labels] + 0.3 * unit(len(labels), 2, dimensions), dim=1)
     bought = torch.arange(len(labels)) % 5 > 0
-    domains = torch.tensor([example.domain == "light" for example in examples]).long()
-    known = Knowledge(labels, text_head, images, bought, domains, RECIPE.image_weight, RECIPE.centred)
+    known = Knowledge(labels, text_head, images, bought, RECIPE.image_weight)
     torch.manual_seed(0)
     by_texts = method.head == "texts"
     built = build_student(
@@ -68,7 +67,7 @@ def toy_lesson(
     return built, TrainingSet(
         images=PixelStore(examples, folder.parent / "pixels"),
         labels=labels,
-        domains=domains,
+        domains=torch.tensor([example.domain == "light" for example in examples]).long(),
         targets=method.targets(known),
         restyled=torch.zeros(len(labels), dtype=torch.bool),
         train=train,
