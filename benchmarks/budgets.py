@@ -130,46 +130,59 @@ def _on(target: str, results: Sequence[RunResult]) -> Spread:
 # -- the plot
 
 _STYLE = """
-text { font: 11px system-ui, sans-serif; fill: #444; stroke: none }
+svg { fill: #444 } text { font: 11px system-ui, sans-serif; stroke: none }
 .rule { stroke: #ddd } .whisker { stroke-width: 1 }
-polyline { fill: none; stroke-width: 2 } .none { stroke-dasharray: 3 4; stroke-width: 1.5 }
+polyline { fill: none; stroke-width: 2 }
 """
 _COLOURS = ("#1b6ca8", "#c8553d", "#2e7d4f", "#7b4fa3", "#a67c00")
+_LINE_HEIGHT = 13.0
 
 
 def plot(found: Mapping[Way, Sequence[RunResult]], targets: Sequence[str]) -> str:
-    """Accuracy on each target by queries an image; a whisker is a sample deviation each way."""
-    ways = [way for way in found if way.method != "erm" and way.select == "stratified"]
-    baseline = next((way for way in found if way.method == "erm"), None)
-    spreads = {(way, target): _on(target, found[way]) for way in found for target in targets}
+    """Accuracy on each target by queries an image; a whisker is a sample deviation each way.
+
+    Ways that differ in more than their budget are left out; fine-tuning comes first and is not joined.
+    """
+    ways = [way for way in found if way.select == "stratified"]
+    spreads = {(way, target): _on(target, found[way]) for way in ways for target in targets}
     reach = [(s.mean - (s.deviation or 0), s.mean + (s.deviation or 0)) for s in spreads.values()]
     ticks = nice_ticks(min(low for low, _ in reach), max(high for _, high in reach))
     frame = Frame(46, 12, 470, 240, (-0.4, len(ways) - 0.6), (ticks[0], ticks[-1]))
-    paper = Markup('<style>{}</style><rect width="610" height="296" fill="#fff"/>').format(Markup(_STYLE))
+    paper = Markup('<style>{}</style><rect width="600" height="296" fill="#fff"/>').format(Markup(_STYLE))
     drawn = paper + frame.horizontals(ticks, "%")
     for place, way in enumerate(ways):
-        label = "every step" if math.isinf(way.per_image) else f"{way.per_image:g}"
-        drawn += text(frame.at(place, 0)[0], 268, label, "middle")
-    drawn += text(281, 286, "queries an image (class texts beside them)", "middle")
-    for target, colour in zip(targets, _COLOURS, strict=False):
+        drawn += text(frame.at(place, 0)[0], 268, _named(way), "middle")
+    drawn += text(281, 286, "queries an image", "middle")
+    ends = [frame.at(0, spreads[ways[-1], target].mean)[1] for target in targets]
+    for target, colour, height in zip(targets, _COLOURS, _apart(ends), strict=False):
         points = [(place, spreads[way, target]) for place, way in enumerate(ways)]
-        lines = frame.line([(place, spread.mean) for place, spread in points], "mean")
+        joined = [(place, points[place][1].mean) for place, way in enumerate(ways) if way.method != "erm"]
+        lines = frame.line(joined, "mean")
         for place, spread in points:
             away = spread.deviation or 0
             lines += frame.line([(place, spread.mean - away), (place, spread.mean + away)], "whisker")
             x, y = frame.at(place, spread.mean)
-            lines += Markup('<circle fill="{}" stroke="none" cx="{:.1f}" cy="{:.1f}" r="3.5"/>').format(
-                colour, x, y
-            )
-        _, end = frame.at(0, points[-1][1].mean)
-        lines += text(522, end + 4, target)
-        if baseline is not None:
-            height = spreads[baseline, target].mean
-            lines += frame.line([(frame.x[0], height), (frame.x[1], height)], "none")
-            lines += text(50, frame.at(0, height)[1] - 4, f"{target}, ERM (nothing bought)")
-        drawn += Markup('<g stroke="{}">{}</g>').format(colour, lines)
-    drawing = svg(610, 296, "Accuracy on a style never trained on, by queries an image", drawn)
+            lines += Markup('<circle stroke="none" cx="{:.1f}" cy="{:.1f}" r="3.5"/>').format(x, y)
+        lines += text(522, height + 4, target)
+        drawn += Markup('<g stroke="{0}" fill="{0}">{1}</g>').format(colour, lines)
+    drawing = svg(600, 296, "Accuracy on a style never trained on, by queries an image", drawn)
     return str(drawing).replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
+
+
+def _named(way: Way) -> str:
+    """What stands below a way's points."""
+    if way.per_image == 0:
+        return "ERM" if way.method == "erm" else "texts alone"
+    return "every step" if math.isinf(way.per_image) else f"{way.per_image:g}"
+
+
+def _apart(heights: Sequence[float]) -> list[float]:
+    """Where lines of text stand that are wanted at these heights, each below the one before it."""
+    placed: dict[int, float] = {}
+    for number in sorted(range(len(heights)), key=heights.__getitem__):
+        lowest = max(placed.values(), default=-math.inf)
+        placed[number] = max(heights[number], lowest + _LINE_HEIGHT)
+    return [placed[number] for number in range(len(heights))]
 
 
 if __name__ == "__main__":
