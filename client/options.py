@@ -109,8 +109,8 @@ ViewsOption = Annotated[
         "--views",
         min=0,
         max=1000,
-        help="How often to ask about each image in another style as well, once all are bought, and to learn "
-        "from it.",
+        help="In how many other styles to ask about each image as well, once all are bought, and to learn "
+        "from them.",
     ),
 ]
 DeviceOption = Annotated[
