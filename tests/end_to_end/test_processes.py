@@ -11,6 +11,7 @@ import pytest
 
 from tests.client.toy import make_folder
 from tests.end_to_end.command import Command
+from tests.two_processes import two_processes
 from tests.vendor_process import VendorProcess
 
 STEPS = 6
@@ -29,9 +30,8 @@ def _distill(out: str, *more: str) -> list[str]:
 
 def _launched(client: Command, *arguments: str) -> str:
     """What the command says that a launcher starts twice."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     done = subprocess.run(
-        [*launcher, "-m", "client", *arguments],
+        two_processes("client", *arguments),
         cwd=client.folder,
         env=client.environment | {"PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,

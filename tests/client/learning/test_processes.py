@@ -10,6 +10,7 @@ import torch
 
 from client.errors import UsageError
 from client.learning.processes import ALONE, even_share
+from tests.two_processes import two_processes
 
 
 def test_every_row_is_some_process_s_and_no_row_is_two() -> None:
@@ -31,8 +32,7 @@ def test_two_processes_take_the_steps_of_one() -> None:
     """The loss counts only rows that were bought, so it is not the mean of what each share would give."""
     script = "tests.client.learning.two_shares"
     alone = _output(sys.executable, "-m", script)
-    launcher = ("torch.distributed.run", "--nproc-per-node", "2", "--standalone")
-    together = _output(sys.executable, "-m", *launcher, "-m", script)
+    together = _output(*two_processes(script))
     assert together["losses"] == pytest.approx(alone["losses"], rel=1e-12)
     assert together["weights"] == pytest.approx(alone["weights"], abs=1e-12)
 
