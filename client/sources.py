@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median_low
 from typing import Any
 
 from client.buying.budget import Plan
@@ -62,7 +63,8 @@ def read_sources(config: RunConfig, display: Display, shared: SharedWork | None 
     """Read every domain but the target, of which only file names are seen.
 
     With `shared`, what was read for another run is not read again. Where the folder seems to be
-    a known data set and differs from it, a note says so.
+    a known data set and differs from it, or its images are far smaller than what the student sees, a note
+    says so.
 
     Raises:
         DataError: the folder, its domains or its classes are not what a run needs.
@@ -80,9 +82,11 @@ def read_sources(config: RunConfig, display: Display, shared: SharedWork | None 
     skipped = [s for s in folder.ignored if s.path.parts[-3] != config.target_domain] + skipped
     if not examples:
         raise DataError(f"None of the images in {folder.root} can be read; the first: {skipped[0].reason}.")
+    side = median_low(example.side for example in examples)
+    shared.once("sizes", str(folder.root), lambda: _mention_size(side, config.image_size, display))
     train, holdout = split(examples, holdout=config.recipe.holdout, seed=config.seed)
     rounds = config.recipe.views if "images" in asks(config) else 0
-    seen = _further_views([examples[i] for i in train], rounds, display, shared or SharedWork())
+    seen = _further_views([examples[i] for i in train], rounds, display, shared)
     views = [list(range(len(examples) + i, len(examples) + len(seen), len(train))) for i in range(len(train))]
     return Sources(folder, config.target_domain, domains, [*examples, *seen], skipped, train, holdout, views)
 
@@ -123,6 +127,16 @@ def _mention_differences(folder: ImageFolder, display: Display) -> None:
         display.note(
             f"{folder.root} looks like {known.name} and is not all of it: {differences[0]} "
             f"`client data check` lists all {len(differences)} differences and what else is wrong."
+        )
+
+
+def _mention_size(side: int, image_size: int, display: Display) -> None:
+    """Say where most of what the student sees would be enlargement (docs/method.md has what that costs)."""
+    slightly_larger = 32 * (side // 32 + 1)
+    if image_size > max(2 * side, slightly_larger):
+        display.note(
+            f"Half of the images are {side} px or less on their shorter side, and the student sees them at "
+            f"{image_size} px: --image-size {slightly_larger} is faster, and can be more accurate."
         )
 
 

@@ -28,7 +28,8 @@ class Skipped:
 class Example:
     """One labelled image that was read whole and decodes, or a further view of one.
 
-    `digest` is the SHA-256 (hex) of `content()`; `drawing` names what it shares with variants of itself.
+    `digest` is the SHA-256 (hex) of `content()`; `drawing` names what it shares with variants of itself;
+    `side` is the shorter side of the file's image in pixels.
     """
 
     path: Path
@@ -36,6 +37,7 @@ class Example:
     label: int
     digest: str
     drawing: str
+    side: int
     view: View = ORIGINAL
 
     def content(self) -> bytes:
@@ -194,11 +196,11 @@ def _entries(folder: Path) -> list[Path]:
 def _read_example(path: Path, domain: str, label: int) -> Example | Skipped:
     try:
         content = read_image(path)
-        decode(content)
+        height, width, _ = decode(content).shape
     except UnreadableImage as error:
         return Skipped(path, str(error))
     digest = hashlib.sha256(content).hexdigest()
-    return Example(path, domain, label, digest, drawing_of(path.stem) or digest)
+    return Example(path, domain, label, digest, drawing_of(path.stem) or digest, min(height, width))
 
 
 def drawing_of(stem: str) -> str | None:

@@ -130,3 +130,16 @@ def test_a_run_over_a_known_data_set_says_that_it_is_not_whole(
         assert not end.value.code
         note = "looks like PACS and is not all of it: The domain art_painting is missing."
         assert (note in " ".join(capsys.readouterr().err.split())) == (name == "PACS")
+
+
+def test_a_run_says_when_the_student_sees_images_far_larger_than_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = make_folder(tmp_path / "toy", images=4)
+    for image_size, said in ((80, False), (81, True)):
+        command = ["plan", "--data", str(root), "--target-domain", "red", "--method", "erm"]
+        with pytest.raises(SystemExit) as end:
+            main([*command, "--image-size", str(image_size)])
+        assert not end.value.code
+        note = "40 px or less on their shorter side, and the student sees them at 81 px: --image-size 64"
+        assert (note in " ".join(capsys.readouterr().err.split())) == said

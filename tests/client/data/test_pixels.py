@@ -21,7 +21,7 @@ def _examples(folder: Path, domains: dict[str, int], side: int = 10) -> list[Exa
             n = len(examples)
             path = folder / f"{n}.png"
             Image.new("RGB", (2 * side, side), (n, 0, 0)).save(path)
-            examples.append(Example(path, domain, 0, f"{domain}{n}", str(n)))
+            examples.append(Example(path, domain, 0, f"{domain}{n}", str(n), side))
     return examples
 
 
@@ -117,7 +117,7 @@ def test_what_was_not_used_for_longest_makes_room(tmp_path: Path) -> None:
 
 def test_aspects_are_kept(tmp_path: Path) -> None:
     Image.new("RGB", (30, 10)).save(tmp_path / "wide.png")
-    example = Example(tmp_path / "wide.png", "a", 0, "d", "d")
+    example = Example(tmp_path / "wide.png", "a", 0, "d", "d", 10)
     for _ in range(2):
         assert np.allclose(PixelStore([example], tmp_path / "kept").load([0], 8).aspects, [3.0])
 
