@@ -162,7 +162,7 @@ def build_student(
             mean=tuple(config["mean"]),
             std=tuple(config["std"]),
         )
-    features = cast(int, backbone.num_features)
+    features = width_of(backbone)
     if own_projector and features != outputs:
         raise UsageError(
             f"The student's own embeddings have {features} dimensions and the teacher's {outputs}, so it is "
@@ -173,6 +173,11 @@ def build_student(
     return cast(Callable[..., Student], student.to)(memory_format=torch.channels_last)
 
 
+def width_of(backbone: nn.Module) -> int:
+    """How many features a backbone gives: in timm's words, where a layer follows the pooling, that one's."""
+    return cast(int, getattr(backbone, "head_hidden_size", None) or backbone.num_features)
+
+
 def bundled_teacher() -> Student:
     """The image encoder of the CLIP that comes with Tuition, to be asked without a vendor.
 
@@ -180,8 +185,7 @@ def bundled_teacher() -> Student:
         UsageError: the package that offers it is not installed.
     """
     encoder = load_backbone(BUNDLED_TEACHER)
-    width = cast(int, encoder.num_features)
-    return build_student(encoder, outputs=width, text_head=None, own_projector=True).eval()
+    return build_student(encoder, outputs=width_of(encoder), text_head=None, own_projector=True).eval()
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
@@ -266,7 +270,7 @@ def load_student(path: Path) -> tuple[Student, dict[str, str]]:
         projector, text_head = tensors.get("projector.weight"), tensors.get("text_head")
         student = build_student(
             backbone,
-            outputs=cast(int, backbone.num_features) if projector is None else len(projector),
+            outputs=width_of(backbone) if projector is None else len(projector),
             text_head=text_head,
             preprocessing=seen,
             own_projector=projector is None,

@@ -66,6 +66,7 @@ def test_a_backbone_from_a_file_computes_what_timms_model_does(
             pre_logits=True,
         )
         torch.testing.assert_close(student.features(pixels), theirs, rtol=1e-3, atol=1e-4)
+        assert student(pixels).shape == (2, 4)
 
     parameters = sum(p.numel() for p in student.parameters())
     assert student.size.parameters == parameters
