@@ -200,6 +200,7 @@ def distill(
         batches_of(student, data, recipe, seed=seed, processes=processes),
         _loss(student, method),
         schedule,
+        seed=seed,
         evaluate=evaluate,
         selection=selection,
         resume=resume,

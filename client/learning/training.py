@@ -90,6 +90,7 @@ def train(
     loss_of: Loss,
     schedule: Schedule,
     *,
+    seed: int = 0,
     evaluate: Callable[[], Score] | None = None,
     selection: Selection | None = None,
     resume: Checkpoint | None = None,
@@ -103,6 +104,7 @@ def train(
         module: maps a batch's inputs to outputs; everything that is not in `parameters` stays as it is.
         batch_at: inputs and targets of a batch, counted from 0; the same whenever it is asked. A thread
             asks for the next batch while the module is busy with the one before.
+        seed: of what the module itself draws, as dropout does; a step's draws follow from it and the step.
         evaluate: scores the module on held-out images.
         selection: decides by the scores which weights the module has in the end; without it, the last. It
             is shown what trains, for the rest never changes.
@@ -128,6 +130,7 @@ def train(
         network.train()
         for group in optimiser.param_groups:
             group["lr"] = schedule.rate(step)
+        torch.manual_seed(step_seed(seed, step))
         loss = loss_of(processes.whole(network(inputs)), processes.whole(targets))
         optimiser.zero_grad(set_to_none=True)
         processes.backward(loss)

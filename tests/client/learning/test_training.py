@@ -17,7 +17,7 @@ SCHEDULE = Schedule(steps=20, learning_rate=0.05, evaluations=4, cosine=True, wa
 
 def _module() -> nn.Module:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
+    return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 3), nn.Dropout(0.2))
 
 
 def _batch_at(step: int) -> tuple[Tensor, Tensor]:
