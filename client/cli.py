@@ -362,7 +362,9 @@ def _config(
     from client.run_folder import RunConfig
 
     native = native_image_size(student)  # asked in any case: it refuses a name that nobody knows
-    _, chosen = parse_method(method, replace(RECIPES[recipe].with_steps(steps), views=views))
+    taught, chosen = parse_method(method, replace(RECIPES[recipe].with_steps(steps), views=views))
+    if steps is not None and not taught.trains:
+        chosen = replace(chosen, align_steps=steps)
     return RunConfig(
         data=str(data.resolve()),
         target_domain=target_domain,

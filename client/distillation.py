@@ -15,7 +15,7 @@ from client.coverage import training_features
 from client.data.pixels import PixelStore
 from client.data.views import ORIGINAL
 from client.display import Display
-from client.errors import UsageError
+from client.errors import ClientError
 from client.examination import answers_about, read_for_evaluation, speeds
 from client.learning.backbones import load_backbone
 from client.learning.memory import keep_freed
@@ -102,6 +102,8 @@ class Distillation:
         config, run, together = self._config, self._run, self._processes
         keep_freed()
         sources = together.once(self._read)
+        if self._method.trains:
+            together.share(config.recipe.images_per_domain * len(sources.domains))  # or refuses, unpaid
         # Before anything is bought, so that weights that cannot be had cost nothing.
         weights = None if config.student_weights is None else Path(config.student_weights)
         backbone = load_backbone(config.student, image_size=config.image_size, weights=weights)
@@ -111,6 +113,8 @@ class Distillation:
         if together.once(lambda: stamp_of(run.student) == stamp):
             self._display.note(f"The student is trained already: {run.student}")
         else:
+            if together.first:
+                run.onnx.unlink(missing_ok=True)
             with mirrored(run) if together.first else nullcontext():
                 self._trainer.train(backbone, sources, lesson, data, stamp)
         if not together.first:
@@ -150,6 +154,7 @@ class Distillation:
     def _stamp(self, sources: Sources, lesson: Lesson, weights: Path | None) -> str:
         """A digest of everything that training depends on: an artefact with another stamp is made anew."""
         digest = hashlib.sha256(json.dumps(asdict(self._config), sort_keys=True).encode())
+        digest.update(json.dumps(sources.folder.classes).encode())
         digest.update("".join(example.digest for example in sources.examples).encode())
         digest.update(lesson.targets.numpy().tobytes())
         if weights is not None:
@@ -159,17 +164,17 @@ class Distillation:
     # -- export and evaluate
 
     def _export(self, student: Student, data: TrainingSet) -> None:
-        """Write the student as ONNX, compared with it on the hold-outs, if that is installed."""
-        try:
-            require_onnx()
-        except UsageError as missing:
-            self._display.note(f"student.onnx is not written: {missing}")
-            return
+        """Write the student as ONNX, compared with it on the hold-outs; if that fails, go on without."""
         side, batch = student.preprocessing.image_size, 128
         chunks = (data.holdout[start : start + batch] for start in range(0, len(data.holdout), batch))
         pictures = (data.images.load(chunk, side)[0] for chunk in chunks)
-        with self._run.timed("export"):
-            parity = export_onnx(student, load_metadata(self._run.student), self._run.onnx, pictures)
+        try:
+            require_onnx()
+            with self._run.timed("export"):
+                parity = export_onnx(student, load_metadata(self._run.student), self._run.onnx, pictures)
+        except ClientError as reason:
+            self._display.note(f"There will be no student.onnx: {reason}")
+            return
         self._run.log("export", images=parity.images, max_difference=parity.max_difference)
         self._display.note(f"{parity.described}.")
 

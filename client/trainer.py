@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
@@ -260,8 +261,11 @@ class Trainer:
     def _save_checkpoint(self, checkpoint: Checkpoint, stamp: str) -> None:
         if self._processes.first:
             part = self._run.checkpoint.with_suffix(".part")
-            torch.save({"stamp": stamp, "checkpoint": checkpoint}, part)
-            part.replace(self._run.checkpoint)
+            try:
+                torch.save({"stamp": stamp, "checkpoint": checkpoint}, part)
+                part.replace(self._run.checkpoint)
+            except (OSError, RuntimeError) as error:
+                raise ClientError(f"{self._run.checkpoint} cannot be written: {error}") from error
 
     def _logger(self, stage: str, advance: Callable[[int, str], None]) -> Callable[[Progress], None]:
         best, words = 0.0, ""
@@ -272,6 +276,11 @@ class Trainer:
                 best = max(best, progress.score.accuracy)
             if progress.score is not None or progress.step % _LOG_EVERY == 0:
                 score, loss = progress.score, progress.loss.item()
+                if not math.isfinite(loss):
+                    raise ClientError(
+                        f"Training has diverged: the loss of step {progress.step} is {loss}. Another --seed "
+                        "may do; --recipe paper learns at a twentieth of the default's rate."
+                    )
                 self._run.log(
                     stage,
                     step=progress.step,

@@ -44,9 +44,7 @@ class Schedule:
 
     def evaluates_after(self, step: int) -> bool:
         """Whether the model is evaluated after this step: evenly spread, and always after the last."""
-        every = max(1, self.steps // self.evaluations)
-        left = self.steps - step
-        return left == 0 or (left >= every and step % every == 0)
+        return step * self.evaluations // self.steps > (step - 1) * self.evaluations // self.steps
 
 
 @dataclass(frozen=True)

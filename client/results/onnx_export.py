@@ -78,14 +78,22 @@ def export_onnx(
 
     Raises:
         UsageError: onnx or onnxruntime is not installed.
-        ClientError: the file cannot be written, or does not agree with the student.
+        ClientError: the file cannot be written, PyTorch cannot put the student into one, or it does not
+            agree with the student.
     """
     require_onnx()
     home = next(student.parameters()).device
     student = student.to("cpu").eval()
     part = path.with_name(f"{path.name}.part")
     try:
-        _write(student, metadata, part)
+        try:
+            _write(student, metadata, part)
+        except OSError:
+            raise
+        except Exception as error:  # what an exporter raises of what it does not know
+            raise ClientError(
+                f"{path} was not written: PyTorch cannot export this student ({type(error).__name__})."
+            ) from error
         side = student.preprocessing.image_size
         parity = compare(student, OnnxClassifier(part), pictures or [made_up_pictures(side)])
         if parity.labels_differ or not parity.max_difference < _TOLERANCE:

@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from client.learning.recipe import RECIPES, Recipe
+from client.learning.student import load_student
 from tests.client.toy import CLASSES, make_folder
 from tests.end_to_end.command import Command
 from tests.vendor_process import VendorProcess
@@ -186,6 +189,40 @@ def test_erm_buys_nothing_and_needs_no_vendor(client: Command, vendor_process: V
     assert "Bought 0 queries" in shown.stdout
     assert _summary(client)["teacher"] is None
     assert vendor_process.charges(client.api_key).entries == 0
+
+
+def test_steps_are_those_of_the_only_stage(client: Command) -> None:
+    client(*_distill("--method", "linear-probe"))
+    assert _summary(client)["steps"] == 6
+
+
+def test_a_student_that_cannot_be_exported_is_evaluated_all_the_same(
+    client: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unsupported(*_: object, **__: object) -> None:
+        raise RuntimeError("an operator that nobody knows")
+
+    client(*_distill("--method", "erm"))
+    assert (client.folder / "run" / "student.onnx").exists()
+    (client.folder / "toy" / "dark" / "circle" / "00.png").unlink()  # so that it is trained again
+    monkeypatch.setattr(torch.onnx, "export", unsupported)
+    assert "There will be no student.onnx" in client(*_distill("--method", "erm")).stderr
+    assert not (client.folder / "run" / "student.onnx").exists()
+    assert _summary(client)["accuracy"]["images_by_domain"]["red"] == 18
+
+
+def test_a_run_that_diverges_says_so(client: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RECIPES, "default", replace(Recipe(), learning_rate=1e30))
+    assert "Training has diverged" in client(*_distill("--method", "erm"), code=1).stderr
+
+
+def test_renamed_classes_are_learnt_anew(client: Command) -> None:
+    client(*_distill("--method", "erm"))
+    for domain in ("dark", "light", "red"):
+        (client.folder / "toy" / domain / "circle").rename(client.folder / "toy" / domain / "ball")
+    client(*_distill("--method", "erm"))
+    _, metadata = load_student(client.folder / "run" / "student.safetensors")
+    assert json.loads(metadata["classes"])[0] == "ball"
 
 
 def test_the_papers_recipe_averages_weights(client: Command) -> None:

@@ -4,6 +4,8 @@ from dataclasses import asdict, replace
 
 import pytest
 
+from client.errors import UsageError
+from client.learning.methods import METHODS, parse_method
 from client.learning.recipe import PAPER, RECIPES, VARIANTS, Recipe
 from client.learning.training import Schedule
 
@@ -49,6 +51,12 @@ def test_variants_change_what_they_name() -> None:
     assert VARIANTS["swad"](Recipe()) == replace(Recipe(), selection="swad")
     assert VARIANTS["best"](PAPER) == replace(PAPER, selection="best")
     assert VARIANTS["wise"](Recipe()) == replace(Recipe(), interpolation=0.5)
+
+
+def test_only_what_was_pre_trained_can_be_mixed_in() -> None:
+    assert parse_method("lp-ft+wise", Recipe()) == (METHODS["lp-ft"], replace(Recipe(), interpolation=0.5))
+    with pytest.raises(UsageError, match="nothing pre-trained"):
+        parse_method("linear-probe+wise", Recipe())
 
 
 def test_a_very_short_run_is_aligned_shortly_too() -> None:

@@ -44,12 +44,13 @@ def test_the_schedule_warms_up_and_ends_at_zero() -> None:
     assert rates[-1] < 0.001
 
 
-@pytest.mark.parametrize(("steps", "evaluations"), [(20, 4), (7, 3), (3, 10), (601, 10), (1, 1)])
+@pytest.mark.parametrize(("steps", "evaluations"), [(20, 4), (7, 3), (3, 10), (19, 10), (601, 10), (1, 1)])
 def test_evaluations_are_spread_and_end_with_the_last_step(steps: int, evaluations: int) -> None:
     schedule = Schedule(steps, 0.1, evaluations, cosine=False)
     after = [step for step in range(1, steps + 1) if schedule.evaluates_after(step)]
     assert after[-1] == steps
     assert len(after) == min(steps, evaluations)
+    assert all(abs(later - earlier - steps / len(after)) < 1 for earlier, later in pairwise([0, *after]))
 
 
 @pytest.mark.parametrize("select", [BestState, LossValley, lambda: Together(["swad", "best"])])

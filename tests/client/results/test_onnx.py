@@ -112,3 +112,15 @@ def test_exporting_without_the_packages_says_how_to_get_them(tmp_path: Path) -> 
     assert missing.returncode == 2
     assert "pip install 'tuition[onnx]'" in missing.stderr
     assert not (tmp_path / "s.onnx").exists()
+
+
+def test_a_student_that_cannot_be_exported_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unsupported(*_: object, **__: object) -> None:
+        raise RuntimeError("an operator that nobody knows")
+
+    monkeypatch.setattr(torch.onnx, "export", unsupported)
+    with pytest.raises(ClientError, match="cannot export"):
+        export_onnx(_student(), METADATA, tmp_path / "s.onnx")
+    assert not list(tmp_path.iterdir())
