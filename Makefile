@@ -48,7 +48,7 @@ check: $(READY)  ## format, lint, types, import rules and Dockerfiles
 	@$(BIN)/lint-imports
 	@$(BIN)/hadolint docker/vendor.Dockerfile docker/client.Dockerfile
 
-bench-accuracy: $(READY)  ## the accuracy tables of docs/results.md (a night on two cores; what is on record is not run again)
+bench-accuracy: $(READY)  ## the first table of docs/results.md (a night on two cores; what is on record is not run again)
 	@$(BIN)/python -m benchmarks.accuracy
 
 bench-budgets: $(READY)  ## accuracy by budget and by how it is spent (hours on two cores; what is on record is not run again)

@@ -73,7 +73,7 @@ SizeOption = Annotated[
         min=16,
         max=1024,
         help="Side of the student's input in pixels (default: its own). Where images are smaller, "
-        "one little above theirs is faster, and can be more accurate.",
+        "a size a little above theirs is faster, and can be more accurate.",
     ),
 ]
 StepsOption = Annotated[

@@ -3,8 +3,9 @@
     python -m examples.train_icon_clip --out icon_clip
 
 What it learns from is in icon_corpus.py, and none of it is in icons.zip, on which it is examined in the end:
-by "a photo of a {class}", once. Nothing about training looks at those images. The same seed on the same
-machine gives the same weights, also after an interruption (`--checkpoint`).
+by "a photo of a {class}", once. Of those images, what resembles one is left out of training, and
+icon_kinds.toml was extended by what a former model got wrong on them. The same seed on the same machine gives
+the same weights, also after an interruption (`--checkpoint`).
 """
 
 import argparse

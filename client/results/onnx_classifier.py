@@ -10,7 +10,7 @@ from client.data.images import Pixels
 from client.errors import ClientError, UsageError
 
 INPUT, PROBABILITIES, SCORES = "pixels", "probabilities", "scores"
-_INSTALL = "pip install 'tuition[onnx]'"
+_INSTALL = "pip install '.[onnx]' in Tuition's folder"
 
 
 def require_onnx() -> None:

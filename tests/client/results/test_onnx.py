@@ -103,14 +103,14 @@ def test_predicting_from_the_file_needs_no_pytorch(tmp_path: Path) -> None:
     assert len(row["classes"]) == 2
     missing = _client(*words, without="onnxruntime")
     assert missing.returncode == 2
-    assert "pip install 'tuition[onnx]'" in missing.stderr
+    assert "pip install '.[onnx]'" in missing.stderr
 
 
 def test_exporting_without_the_packages_says_how_to_get_them(tmp_path: Path) -> None:
     words = ("export", str(tmp_path), "--out", str(tmp_path / "s.onnx"))
     missing = _client(*words, without="onnx")
     assert missing.returncode == 2
-    assert "pip install 'tuition[onnx]'" in missing.stderr
+    assert "pip install '.[onnx]'" in missing.stderr
     assert not (tmp_path / "s.onnx").exists()
 
 
