@@ -1,13 +1,14 @@
 """Image files to RGB pixels, with limits on what is accepted."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from glob import glob
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from client.errors import UsageError
 
@@ -15,6 +16,16 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 50_000_000
+# What turns the pixels the right way up, by the EXIF orientation of their file.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 Pixels = NDArray[np.uint8]
 
@@ -68,7 +79,8 @@ def decode(content: bytes) -> Pixels:
     Raises:
         UnreadableImage: the bytes are not a whole image of these formats within `MAX_PIXELS`.
     """
-    return np.asarray(_rgb(content))
+    with _opened(content) as image:
+        return np.asarray(_seen(image))
 
 
 def decode_square(content: bytes, side: int) -> tuple[Pixels, float]:
@@ -79,25 +91,37 @@ def decode_square(content: bytes, side: int) -> tuple[Pixels, float]:
     Raises:
         UnreadableImage: as `decode`.
     """
-    image = _rgb(content, side)
-    square = image.resize((side, side), Image.Resampling.BILINEAR, reducing_gap=3.0)
-    return np.asarray(square), image.width / image.height
+    with _opened(content) as image:
+        image.draft("RGB", (2 * side, 2 * side))  # a much larger JPEG is decoded at a fraction of its size
+        seen = _seen(image)
+    square = seen.resize((side, side), Image.Resampling.BILINEAR, reducing_gap=3.0)
+    return np.asarray(square), seen.width / seen.height
 
 
-def _rgb(content: bytes, side: int | None = None) -> Image.Image:
-    """The image; a JPEG that is much larger than a square of `side` is decoded at a fraction of its size."""
+@contextmanager
+def _opened(content: bytes) -> Iterator[Image.Image]:
+    """The image, its header read; whatever its decoder raises is translated."""
     try:
         with Image.open(BytesIO(content), formats=FORMATS) as image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise UnreadableImage(f"{width} x {height} pixels are too many")
-            if side is not None:
-                image.draft("RGB", (2 * side, 2 * side))
-            return _on_white(ImageOps.exif_transpose(image))
+            if image.width * image.height > MAX_PIXELS:
+                raise UnreadableImage(f"{image.width} x {image.height} pixels are too many")
+            yield image
     except UnreadableImage:
         raise
-    except (OSError, ValueError, SyntaxError, EOFError, OverflowError, Image.DecompressionBombError) as error:
+    except Exception as error:
+        # Decoders answer damaged files with almost any exception; each of them means the same here.
         raise UnreadableImage("not a whole PNG, JPEG or WebP image") from error
+
+
+def _seen(image: Image.Image) -> Image.Image:
+    image.load()
+    turn = _turn(image)
+    return _on_white(image if turn is None else image.transpose(turn))
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """What turns it the right way up; `ImageOps.exif_transpose` rewrites EXIF, and fails where it is odd."""
+    return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
 
 
 def _on_white(image: Image.Image) -> Image.Image:

@@ -4,7 +4,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from client.data import images
 from client.data.images import UnreadableImage, decode, decode_square
@@ -35,6 +35,31 @@ def test_orientation_is_applied() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     assert decode(_encoded(Image.new("RGB", (6, 2)), "JPEG", exif=exif)).shape == (6, 2, 3)
+
+
+@pytest.mark.parametrize("orientation", range(9))
+def test_every_orientation_is_the_one_that_pillow_makes_of_it(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = _encoded(Image.effect_noise((6, 2), 90), exif=exif)
+    expected = ImageOps.exif_transpose(Image.open(BytesIO(content))).convert("RGB")
+    assert (decode(content) == np.asarray(expected)).all()
+
+
+def test_odd_exif_beside_the_orientation_does_not_matter() -> None:
+    orientation = b"\x01\x12\0\x03\0\0\0\x01\0\x06\0\0"
+    resolution_as_text = b"\x01\x1a\0\x02\0\0\0\x01x\0\0\0"
+    tags = b"\0\0\0\x08\0\x02" + orientation + resolution_as_text
+    content = _encoded(Image.new("RGB", (6, 2)), "JPEG", exif=b"Exif\0\0MM\0*" + tags + bytes(4))
+    assert decode(content).shape == (6, 2, 3)
+
+
+def test_an_image_with_damaged_exif_is_a_damaged_one() -> None:
+    content = _encoded(Image.new("RGB", (6, 2)), "JPEG", dpi=(72, 72), exif=b"Exif\0\0MM\0*")
+    with pytest.raises(UnreadableImage):
+        decode(content)
+    with pytest.raises(UnreadableImage):
+        decode_square(content, 8)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
