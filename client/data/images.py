@@ -74,7 +74,8 @@ def find_images(word: str) -> Iterator[Path]:
 def decode(content: bytes) -> Pixels:
     """Decode a PNG, JPEG or WebP file to RGB of shape (height, width, 3).
 
-    The first frame of an animation is taken, EXIF orientation is applied, and transparency is laid on white.
+    The first frame of an animation is taken, EXIF orientation is applied, transparency is laid on white, and
+    of 16 bits the upper 8 are taken.
 
     Raises:
         UnreadableImage: the bytes are not a whole image of these formats within `MAX_PIXELS`.
@@ -116,12 +117,23 @@ def _opened(content: bytes) -> Iterator[Image.Image]:
 def _seen(image: Image.Image) -> Image.Image:
     image.load()
     turn = _turn(image)
-    return _on_white(image if turn is None else image.transpose(turn))
+    return _on_white(_in_eight_bits(image if turn is None else image.transpose(turn)))
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
     """What turns it the right way up; `ImageOps.exif_transpose` rewrites EXIF, and fails where it is odd."""
     return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+
+
+def _in_eight_bits(image: Image.Image) -> Image.Image:
+    """Deep grey as Pillow takes in deep colours, by the upper eight bits; it would cut grey off at 255."""
+    if image.mode != "I;16":
+        return image
+    deep = np.asarray(image)
+    grey = Image.fromarray((deep >> 8).astype(np.uint8))
+    if "transparency" in image.info:
+        grey.putalpha(Image.fromarray(np.where(deep == image.info["transparency"], 0, 255).astype(np.uint8)))
+    return grey
 
 
 def _on_white(image: Image.Image) -> Image.Image:

@@ -31,6 +31,31 @@ def test_transparency_is_laid_on_white() -> None:
     assert (decode(_encoded(Image.new("RGBA", (2, 2), (0, 0, 0, 0)))) == 255).all()
 
 
+@pytest.mark.parametrize("transparent", [None, 257])
+def test_grey_of_16_bits_keeps_its_tones(transparent: int | None) -> None:
+    deep = Image.fromarray(np.array([[0, 257, 511, 32768, 65535]], np.uint16))
+    options = {} if transparent is None else {"transparency": transparent}
+    pixels = decode(_encoded(deep, "PNG", **options))
+    assert (pixels == pixels[:, :, :1]).all()
+    assert pixels[0, :, 0].tolist() == [0, 1 if transparent is None else 255, 1, 128, 255]
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "kind", "seen"),
+    [
+        ("1", 1, "PNG", (255, 255, 255)),
+        ("LA", (40, 0), "PNG", (255, 255, 255)),
+        ("LA", (40, 255), "PNG", (40, 40, 40)),
+        ("CMYK", (0, 255, 255, 0), "JPEG", (255, 0, 0)),
+    ],
+)
+def test_what_a_colour_of_a_mode_is_seen_as(
+    mode: str, colour: int | tuple[int, ...], kind: str, seen: tuple[int, int, int]
+) -> None:
+    pixels = decode(_encoded(Image.new(mode, (3, 2), colour), kind))
+    assert np.abs(pixels.astype(int) - seen).max() < 3
+
+
 def test_orientation_is_applied() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
