@@ -14,7 +14,8 @@ from client.buying.parquet import Piece, require_pyarrow, write_parquet
 from client.buying.purchase import Progress, Purchase
 from client.buying.queries import Query
 from client.buying.teacher import Teacher
-from client.data.images import find_images
+from client.data.images import UnreadableImage, find_images
+from client.data.views import ORIGINAL
 from client.display import Display
 from client.errors import BudgetExhausted, ClientError, UsageError
 
@@ -86,11 +87,19 @@ def collect_queries(
 
 
 def _read(file: Path) -> Query | str:
-    """The query of a file, or why it cannot be read."""
+    """The query of a file, or why it cannot be read; whether it is an image is for the vendor to say."""
     try:
-        return Query.image_file(file)
+        content = file.read_bytes()
     except OSError as error:
         return error.strerror or "cannot be read"
+    try:
+        sent = ORIGINAL.encode(content)
+    except UnreadableImage:
+        sent = content
+    digest = hashlib.sha256(sent).hexdigest()
+    if sent is content:
+        return Query.image_file(file, digest)
+    return Query("image", digest, str(file), lambda: ORIGINAL.encode(file.read_bytes()))
 
 
 def run_id_of(queries: Sequence[Query]) -> str:

@@ -22,7 +22,7 @@ class Questions:
 
     Attributes:
         prompts: one query a class.
-        images: one query a training image: its file's bytes, untouched. Hold-outs need none.
+        images: one query a training image. Hold-outs need none.
         positions: which of `Sources.examples` each of `images` is.
         strata: the domain and class name of each of `images`.
         views: the further views of each of `images`.
@@ -78,20 +78,19 @@ def _questions(config: RunConfig, sources: Sources, features: NDArray[np.float32
     positions, views = (sources.train, sources.views) if "images" in asked_for else ([], [])
     return Questions(
         prompts=[Query.text(prompt) for prompt in class_prompts(classes)] if "texts" in asked_for else [],
-        images=[_query(examples[position]) for position in positions],
+        images=[query_of(examples[position]) for position in positions],
         positions=positions,
         strata=[(examples[position].domain, classes[examples[position].label]) for position in positions],
-        views=[[_query(examples[position]) for position in further] for further in views],
+        views=[[query_of(examples[position]) for position in further] for further in views],
         view_positions=views,
         features=features if positions else None,
     )
 
 
-def _query(example: Example) -> Query:
-    """The query of an image, or of a further view, whose bytes are made when they are sent."""
-    if example.view.index == 0:
-        return Query.image_file(example.path, example.digest)
-    return Query("image", example.digest, f"{example.path} (view {example.view.index})", example.content)
+def query_of(example: Example) -> Query:
+    """The query of an image, or of a further view, whose bytes are read or made when they are sent."""
+    view = f" (view {example.view.index})" if example.view.index else ""
+    return Query("image", example.digest, f"{example.path}{view}", example.content)
 
 
 def _only(asked: Questions, chosen: set[Query]) -> Questions:

@@ -18,6 +18,7 @@ from client.buying.teacher import Teacher
 from client.data.domains import Example, class_prompts
 from client.display import Display
 from client.errors import DataError
+from client.questions import query_of
 from client.results.evaluation import Evaluation, accuracy_by_domain
 from client.shared_work import SharedWork
 from client.sources import Sources, read_domain
@@ -55,7 +56,7 @@ def zero_shot_exam(sources: Sources, display: Display, shared: SharedWork) -> Ex
     examples = [*(sources.examples[position] for position in sources.holdout), *target]
     return Exam(
         [Query.text(prompt) for prompt in class_prompts(sources.folder.classes)],
-        [Query.image_file(example.path, example.digest) for example in examples],
+        [query_of(example) for example in examples],
         examples,
         sources,
     )
@@ -120,7 +121,7 @@ def _graded(examples: Sequence[Example], texts: NDArray[np.float32], teacher: Te
     right: list[bool] = []
     for start in range(0, len(examples), _CHUNK):
         chunk = examples[start : start + _CHUNK]
-        images, have = teacher.lookup([Query.image_file(e.path, e.digest) for e in chunk])
+        images, have = teacher.lookup([query_of(example) for example in chunk])
         labels = np.array([example.label for example in chunk])
         right += ((images[have] @ texts.T).argmax(axis=1) == labels[have]).tolist()
     return right

@@ -8,8 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from client.data.images import SUFFIXES, UnreadableImage, decode, read_image
-from client.data.views import ORIGINAL, View
+from client.data.images import (
+    SUFFIXES,
+    Pixels,
+    UnreadableImage,
+    decode_and_compare,
+    decode_square,
+    read_image,
+)
+from client.data.views import ORIGINAL, View, encoded
 from client.errors import DataError
 
 # What tells one variant of a drawing from another in icon names ("bell", "bell-filled", "bell-small").
@@ -28,8 +35,9 @@ class Skipped:
 class Example:
     """One labelled image that was read whole and decodes, or a further view of one.
 
-    `digest` is the SHA-256 (hex) of `content()`; `drawing` names what it shares with variants of itself;
-    `side` is the shorter side of the file's image in pixels.
+    `digest` is the SHA-256 (hex) of `content()`; `drawing` names what it shares with variants of itself, and
+    is the file's SHA-256 where nothing does, so that no split hangs on how Pillow encodes; `side` is the
+    shorter side of the file's image in pixels.
     """
 
     path: Path
@@ -41,12 +49,22 @@ class Example:
     view: View = ORIGINAL
 
     def content(self) -> bytes:
-        """The bytes of the file or, of a further view, its lossless encoding.
+        """What is sent: the bytes of the file, or what else the view makes of it (see `View.encode`).
 
         Raises:
             UnreadableImage: the file has changed since it was read, and is no longer an image.
         """
-        return self.view.encode(read_image(self.path))
+        file = read_image(self.path)
+        return file if hashlib.sha256(file).hexdigest() == self.digest else self.view.encode(file)
+
+    def square(self, side: int) -> tuple[Pixels, float]:
+        """What the student sees of it, as `decode_square` gives it.
+
+        Raises:
+            UnreadableImage: as `content`.
+        """
+        file = read_image(self.path)
+        return decode_square(self.view.encode(file) if self.view.index else file, side)
 
     def seen_as(self, view: View) -> "Example":
         """A further view of this image, with a digest of its own."""
@@ -196,11 +214,12 @@ def _entries(folder: Path) -> list[Path]:
 def _read_example(path: Path, domain: str, label: int) -> Example | Skipped:
     try:
         content = read_image(path)
-        height, width, _ = decode(content).shape
+        pixels, alike = decode_and_compare(content)
     except UnreadableImage as error:
         return Skipped(path, str(error))
-    digest = hashlib.sha256(content).hexdigest()
-    return Example(path, domain, label, digest, drawing_of(path.stem) or digest, min(height, width))
+    file = hashlib.sha256(content).hexdigest()
+    digest = file if alike else hashlib.sha256(encoded(pixels)).hexdigest()
+    return Example(path, domain, label, digest, drawing_of(path.stem) or file, min(pixels.shape[:2]))
 
 
 def drawing_of(stem: str) -> str | None:

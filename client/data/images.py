@@ -84,6 +84,25 @@ def decode(content: bytes) -> Pixels:
         return np.asarray(_seen(image))
 
 
+def decode_and_compare(content: bytes) -> tuple[Pixels, bool]:
+    """Decode as `decode` does; and whether the others see the same, as `seen_alike` has it."""
+    with _opened(content) as image:
+        pixels = np.asarray(_seen(image))
+        return pixels, _is_plain(image) or np.array_equal(_converted(image), pixels)
+
+
+def seen_alike(content: bytes) -> bool:
+    """Whether those who convert a file to RGB and do no more, as open_clip does, see what `decode` gives.
+
+    Of most files the header tells.
+
+    Raises:
+        UnreadableImage: as `decode`, if more than the header is read.
+    """
+    with _opened(content) as image:
+        return _is_plain(image) or np.array_equal(_converted(image), np.asarray(_seen(image)))
+
+
 def decode_square(content: bytes, side: int) -> tuple[Pixels, float]:
     """Decode as `decode` does, and squeeze or stretch into a square of shape (side, side, 3).
 
@@ -118,6 +137,15 @@ def _seen(image: Image.Image) -> Image.Image:
     image.load()
     turn = _turn(image)
     return _on_white(_in_eight_bits(image if turn is None else image.transpose(turn)))
+
+
+def _is_plain(image: Image.Image) -> bool:
+    return _turn(image) is None and not image.has_transparency_data and image.mode != "I;16"
+
+
+def _converted(image: Image.Image) -> Pixels:
+    """Converted to RGB, transparency dropped; by way of RGBA where Pillow would warn of that."""
+    return np.asarray((image.convert("RGBA") if image.mode == "P" else image).convert("RGB"))
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.data.domains import Example
-from client.data.images import Pixels, decode_square
+from client.data.images import Pixels
 
 # Decoded images take at most this much disk, and at most half of what is free.
 MAX_BYTES = 20 * 2**30
@@ -81,7 +81,7 @@ class PixelStore:
         return pictures
 
     def _decode(self, position: int, side: int) -> tuple[Pixels, float]:
-        pixels, aspect = decode_square(self._examples[position].content(), side)
+        pixels, aspect = self._examples[position].square(side)
         number, slot = self._place[position]
         self._packs[side][number].write(int(slot), pixels, aspect)
         return pixels, aspect

@@ -9,9 +9,9 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from client.data.images import Pixels, decode
+from client.data.images import Pixels, decode, seen_alike
 
-# The shorter side of a view is at most this: no CLIP of today sees more, and a larger one travels longer.
+# What is encoded here has at most this shorter side: no CLIP of today sees more, and it would travel longer.
 _SIDE = 384
 # What the changes are, and how far each goes, is as in `client/learning/styles.py`; their chance is its own.
 _CHANCE = 0.4
@@ -27,7 +27,7 @@ class View:
     The changes are made in this order. What they are set to here changes nothing.
 
     Attributes:
-        index: 0 for the image itself, untouched; from 1 on, which of its further views.
+        index: 0 for the image itself; from 1 on, which of its further views.
         strokes: what is dark grows thicker or thinner.
         ink: light for dark, or the outlines of what is there in black on white.
         tone: the exponent of middle tones, and what black and white become (shares of white).
@@ -85,23 +85,29 @@ class View:
         return _coarser(pixels, self.squares, smooth=self.smooth) if self.squares else pixels
 
     def encode(self, content: bytes) -> bytes:
-        """What is sent for this view of an image file: its very bytes if all looks the same, else a PNG.
+        """What is sent for this view of an image file: a PNG of what the student sees.
+
+        Where that is the image itself, it is the file's very bytes, unless whoever converts these to RGB and
+        does no more would see something else (see `seen_alike`).
 
         Raises:
             UnreadableImage: the content is no image.
         """
         if self.index == 0:
-            return content
+            return content if seen_alike(content) else encoded(decode(content))
         pixels = decode(content)
         changed = self.apply(pixels)
-        if np.array_equal(changed, pixels):
-            return content
-        file = BytesIO()
-        Image.fromarray(changed).save(file, "PNG", compress_level=6)
-        return file.getvalue()
+        return ORIGINAL.encode(content) if np.array_equal(changed, pixels) else encoded(changed)
 
 
 ORIGINAL = View(0)
+
+
+def encoded(pixels: Pixels) -> bytes:
+    """A PNG of pixels (height, width, 3), of no more than `_SIDE` on the shorter side."""
+    file = BytesIO()
+    Image.fromarray(_reduced(pixels)).save(file, "PNG", compress_level=6)
+    return file.getvalue()
 
 
 def _mixture(rng: random.Random) -> tuple[int, ...]:

@@ -1,13 +1,18 @@
 """What a run asks: images before views, views in rounds, and never more than it may use."""
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from client.data.domains import list_folder
+from client.data.images import decode_square
 from client.display import Display
+from client.embedding import collect_queries
 from client.learning.recipe import Recipe
-from client.questions import questions
+from client.questions import query_of, questions
 from client.run_folder import RunConfig
 from client.sources import read_sources
 from tests.client.toy import CLASSES, make_folder
@@ -35,6 +40,26 @@ def test_views_are_examples_of_their_own_behind_the_images(config: RunConfig) ->
     asked = questions(config, sources)
     assert len(asked.all) == len(CLASSES) + 3 * images
     assert all(query.content() for query in asked.all)  # which checks every digest
+
+
+def test_whoever_asks_about_a_file_asks_about_the_same_bytes(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "toy", images=1)
+    glyph = root / "dark" / "circle" / "glyph.png"
+    Image.new("RGBA", (9, 5), (0, 0, 0, 0)).save(glyph)
+    photo = root / "dark" / "square" / "photo.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.effect_noise((600, 500), 90).save(photo, exif=exif)
+    examples, _ = list_folder(root).read(["dark"])
+    asked = {query.name: query for query in map(query_of, examples)}
+    embedded, _ = collect_queries([], [str(root / "dark")], Display())
+    assert {query.name: query for query in embedded} == asked
+    for example in examples:
+        sent = asked[str(example.path)].content()  # which checks the digest
+        assert (sent != example.path.read_bytes()) == (example.path in (glyph, photo))
+        assert {query.content() for query in embedded if query == asked[str(example.path)]} == {sent}
+        assert example.drawing == hashlib.sha256(example.path.read_bytes()).hexdigest()
+        assert (example.square(16)[0] == decode_square(example.path.read_bytes(), 16)[0]).all()
 
 
 @pytest.mark.parametrize("rounds", [0.5, 1, 1.5, 2.5, 3, 9])

@@ -35,6 +35,76 @@ def test_the_first_view_is_the_image_itself() -> None:
     assert (view.apply(decode(content)) == decode(content)).all()
 
 
+def _saved(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    file = BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def _turned(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+_NOISE = Image.fromarray(decode(_file(50, 40)))
+_DEEP = Image.fromarray(np.arange(12, dtype=np.uint16).reshape(3, 4) * 5000)
+_GLYPH = Image.new("RGBA", (9, 5), (0, 0, 0, 0))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        _saved(_NOISE, "JPEG", exif=_turned(6)),
+        _saved(_NOISE, "JPEG", exif=_turned(2)),
+        _saved(_NOISE, exif=_turned(3)),
+        _saved(_GLYPH),
+        _saved(_GLYPH, "WEBP", lossless=True),
+        _saved(Image.new("P", (9, 5)), transparency=0),
+        _saved(Image.new("P", (9, 5)), transparency=b"\0\x80"),
+        _saved(Image.new("L", (9, 5)), transparency=0),
+        _saved(_DEEP),
+        _saved(_DEEP, transparency=5000),
+    ],
+    ids=[
+        "turned JPEG",
+        "mirrored",
+        "turned PNG",
+        "RGBA",
+        "WebP",
+        "palette",
+        "palettes",
+        "grey",
+        "deep",
+        "deep and clear",
+    ],
+)
+def test_an_image_that_others_would_see_otherwise_is_sent_as_it_is_seen(content: bytes) -> None:
+    seen, sent = decode(content), View(0).encode(content)
+    with Image.open(BytesIO(sent)) as image:
+        assert (image.format, image.mode) == ("PNG", "RGB")
+        assert (np.asarray(image) == seen).all()
+        assert not image.getexif()
+    assert View(1).encode(content) == sent  # where nothing is changed, it is not another query
+    assert View(0).encode(sent) is sent
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        _saved(_NOISE, "JPEG", exif=_turned(1)),
+        _saved(_NOISE.convert("RGBA")),
+        _saved(_NOISE.quantize()),
+        _saved(_NOISE.convert("L")),
+        _saved(_NOISE.convert("1")),
+        _saved(_NOISE.convert("CMYK"), "JPEG"),
+    ],
+    ids=["JPEG", "opaque", "palette", "grey", "black or white", "CMYK"],
+)
+def test_an_image_that_others_see_alike_is_sent_as_its_very_bytes(content: bytes) -> None:
+    assert View(0).encode(content) is content
+
+
 @pytest.mark.parametrize("size", [(64, 48), (1, 1), (3, 200)])
 def test_what_is_sent_is_what_the_student_sees(size: tuple[int, int]) -> None:
     content = _file(*size)
@@ -103,7 +173,10 @@ def test_each_change_is_what_its_name_says() -> None:
 
 
 def test_no_side_is_sent_that_a_model_would_only_reduce() -> None:
-    assert View.of(DIGEST, 3).apply(decode(_file(1000, 600))).shape == (384, 640, 3)
+    content = _file(1000, 600)
+    assert View.of(DIGEST, 3).apply(decode(content)).shape == (384, 640, 3)
+    turned = _saved(Image.fromarray(decode(content)), exif=_turned(8))
+    assert decode(View(0).encode(turned)).shape == (640, 384, 3)
 
 
 def test_a_view_of_an_example_is_an_example_with_bytes_of_its_own(tmp_path: Path) -> None:
