@@ -63,8 +63,8 @@ def read_sources(config: RunConfig, display: Display, shared: SharedWork | None 
     """Read every domain but the target, of which only file names are seen.
 
     With `shared`, what was read for another run is not read again. Where the folder seems to be
-    a known data set and differs from it, or its images are far smaller than what the student sees, a note
-    says so.
+    a known data set and differs from it, its images are far smaller than what the student sees, or all of a
+    class are held out, a note says so.
 
     Raises:
         DataError: the folder, its domains or its classes are not what a run needs.
@@ -85,6 +85,9 @@ def read_sources(config: RunConfig, display: Display, shared: SharedWork | None 
     side = median_low(example.side for example in examples)
     shared.once("sizes", str(folder.root), lambda: _mention_size(side, config.image_size, display))
     train, holdout = split(examples, holdout=config.recipe.holdout, seed=config.seed)
+    shared.once(
+        "untaught", f"{folder.root}:{train}", lambda: _mention_untaught(folder, examples, train, display)
+    )
     rounds = config.recipe.views if "images" in asks(config) else 0
     seen = _further_views([examples[i] for i in train], rounds, display, shared)
     views = [list(range(len(examples) + i, len(examples) + len(seen), len(train))) for i in range(len(train))]
@@ -137,6 +140,19 @@ def _mention_size(side: int, image_size: int, display: Display) -> None:
         display.note(
             f"Half of the images are {side} px or less on their shorter side, and the student sees them at "
             f"{image_size} px: --image-size {slightly_larger} is faster, and can be more accurate."
+        )
+
+
+def _mention_untaught(
+    folder: ImageFolder, examples: Sequence[Example], train: Sequence[int], display: Display
+) -> None:
+    """Say which classes have images, and all of them held out."""
+    without = {example.label for example in examples} - {examples[position].label for position in train}
+    if without:
+        names = ", ".join(folder.classes[label] for label in sorted(without))
+        display.note(
+            f"All images of {names} are held out, and none is trained on: they are few, or variants of one "
+            "drawing (files named <set>__<name>). Add images, rename the files, or take another --seed."
         )
 
 

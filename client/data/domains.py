@@ -226,12 +226,17 @@ def drawing_of(stem: str) -> str | None:
     """What variants of one drawing share, for files named `<set>__<name>`; `None` for any other name.
 
     "fluent-emoji-flat__pouting-cat" and "fluent-emoji__pouting-cat" are one drawing, and so are
-    "pixel__bell" and "pixel__bell-solid".
+    "pixel__bell" and "pixel__bell-solid". A number of one or two digits tells variants apart; a longer one
+    tells photographs apart ("train__dog-0001").
     """
     family, separator, name = stem.partition("__")
     if not separator:
         return None
-    words = [word for word in name.lower().split("-") if word not in _VARIANTS and not word.isdigit()]
+    words = [
+        word
+        for word in name.lower().split("-")
+        if word not in _VARIANTS and not (word.isdigit() and len(word) <= 2)
+    ]
     return f"{family.removesuffix('-flat')}__{'-'.join(sorted(words)) or name}"
 
 

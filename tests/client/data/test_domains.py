@@ -91,6 +91,8 @@ def test_bad_files_are_skipped_and_listed(tmp_path: Path) -> None:
         ("fluent-emoji-flat__pouting-cat", "fluent-emoji__pouting-cat", True),
         ("pixel__bell", "pixel__bell-solid", True),
         ("dinkie-icons__apple-small-filled", "dinkie-icons__apple", True),
+        ("pixel__bell-1", "pixel__bell-12", True),
+        ("train__dog-0001", "train__dog-0002", False),
         ("pixel__bell", "pixelarticons__bell", False),
         ("pixel__bell", "pixel__bell-ring", False),
         ("pixel__solid", "pixel__filled", False),

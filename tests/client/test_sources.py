@@ -1,0 +1,38 @@
+"""What a run reads before it buys: what it says of the images, and what it refuses."""
+
+import shutil
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from client.display import Display
+from client.learning.recipe import Recipe
+from client.run_folder import RunConfig
+from client.sources import Sources, read_sources
+from tests.client.toy import make_folder
+
+
+def _read(root: Path) -> tuple[Sources, str]:
+    """The sources of a run over this folder, and the notes on them."""
+    said = StringIO()
+    config = RunConfig(str(root), "red", "erm", "efficientnet_lite0", 32, 0, "stratified", Recipe())
+    return read_sources(config, Display(Console(file=said))), " ".join(said.getvalue().split())
+
+
+@pytest.mark.parametrize(("numbers", "said"), [("{:02}", True), ("{:04}", False)])
+def test_a_class_that_is_all_held_out_is_named(tmp_path: Path, numbers: str, said: bool) -> None:
+    root = make_folder(tmp_path / "toy", images=10)
+    shutil.rmtree(root / "light" / "circle")
+    (root / "light" / "circle").mkdir()
+    for file in (root / "dark" / "circle").iterdir():
+        number = int(file.stem)
+        if number < 3:
+            file.rename(file.with_stem(f"photo__hen-{numbers.format(number)}"))
+        else:
+            file.unlink()
+    sources, notes = _read(root)
+    taught = {sources.labels[position] for position in sources.train}
+    assert (sources.folder.classes.index("circle") not in taught) == said
+    assert ("All images of circle are held out" in notes) == said
