@@ -77,11 +77,14 @@ def read_sources(config: RunConfig, display: Display, shared: SharedWork | None 
     skipped: list[Skipped] = []
     for domain in domains:
         read, unread = read_domain(folder, domain, display, shared)
+        if not read:
+            raise DataError(
+                f"{folder.root} has no readable image in the domain {domain!r} to train on; the first: "
+                f"{relative(unread[0].path, folder.root)}: {unread[0].reason}."
+            )
         examples += read
         skipped += unread
     skipped = [s for s in folder.ignored if s.path.parts[-3] != config.target_domain] + skipped
-    if not examples:
-        raise DataError(f"None of the images in {folder.root} can be read; the first: {skipped[0].reason}.")
     side = median_low(example.side for example in examples)
     shared.once("sizes", str(folder.root), lambda: _mention_size(side, config.image_size, display))
     train, holdout = split(examples, holdout=config.recipe.holdout, seed=config.seed)

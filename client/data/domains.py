@@ -22,6 +22,8 @@ from client.errors import DataError
 # What tells one variant of a drawing from another in icon names ("bell", "bell-filled", "bell-small").
 _VARIANTS = frozenset({"filled", "fill", "solid", "outline", "line", "bold", "sharp", "small", "flat", "alt"})
 
+_ACCEPTED = ", ".join(sorted(SUFFIXES))
+
 
 @dataclass(frozen=True)
 class Skipped:
@@ -106,7 +108,8 @@ class ImageFolder:
         """The domains to train on when `target` is held out.
 
         Raises:
-            DataError: the target does not exist, nothing is left to train on, or a class lacks a folder.
+            DataError: the target does not exist, a domain has no image by name, nothing is left to train on,
+                or a class lacks a folder.
         """
         self.require_domains([target])
         if len(self.domains) < 2:
@@ -115,6 +118,11 @@ class ImageFolder:
                 f"put the images in {self.root}/<domain>/<class>/, a domain for each style, camera or season."
             )
         self._require_complete()
+        if empty := [name for name in self.domains if not self.count(name)]:
+            raise DataError(
+                f"{self.root} has no image in the domain {empty[0]!r} (accepted: {_ACCEPTED}). Add some, or "
+                "move the folder elsewhere."
+            )
         return tuple(name for name in self.domains if name != target)
 
     def _require_complete(self) -> None:
@@ -177,7 +185,7 @@ def list_folder(root: Path) -> ImageFolder:
             ignored += others
     if not any(files.values()):
         raise DataError(
-            f"{root} holds no images in ROOT/<domain>/<class>/ (accepted: {', '.join(sorted(SUFFIXES))}). "
+            f"{root} holds no images in ROOT/<domain>/<class>/ (accepted: {_ACCEPTED}). "
             "Is it the right folder, or one level too high or too low?"
         )
     return ImageFolder(

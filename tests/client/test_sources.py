@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from client.display import Display
+from client.errors import DataError
 from client.learning.recipe import Recipe
 from client.run_folder import RunConfig
 from client.sources import Sources, read_sources
@@ -36,3 +37,23 @@ def test_a_class_that_is_all_held_out_is_named(tmp_path: Path, numbers: str, sai
     taught = {sources.labels[position] for position in sources.train}
     assert (sources.folder.classes.index("circle") not in taught) == said
     assert ("All images of circle are held out" in notes) == said
+
+
+def test_a_domain_without_an_image_is_refused_by_name(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "toy", images=3)
+    for domain in ("red", "dark"):  # the target, and one to train on
+        for file in (root / domain).glob("*/*"):
+            file.rename(file.with_suffix(".bmp"))
+        with pytest.raises(DataError, match=f"no image in the domain '{domain}'"):
+            _read(root)
+        for file in (root / domain).glob("*/*"):
+            file.rename(file.with_suffix(".png"))
+    assert _read(root)[0].train
+
+
+def test_a_domain_without_a_readable_image_is_refused_with_the_reason(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "toy", images=3)
+    for file in (root / "light").glob("*/*"):
+        file.write_bytes(b"")
+    with pytest.raises(DataError, match=r"'light' to train on; the first: light/circle/00\.png: empty file"):
+        _read(root)
