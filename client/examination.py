@@ -16,17 +16,20 @@ from client.results.answers import Answer
 from client.results.onnx_classifier import OnnxClassifier
 from client.results.onnx_export import made_up_pictures
 from client.results.speed import speed_of
+from client.sources import mention
 
 
 def read_for_evaluation(folder: ImageFolder, domains: Sequence[str], display: Display) -> list[Example]:
-    """Every readable image of some domains.
+    """Every readable image of some domains; files that are none are named.
 
     Raises:
         DataError: a domain does not exist or has no readable image.
     """
     folder.require_domains(domains)
     with display.track("Evaluating", sum(map(folder.count, domains))) as advance:
-        examples, _ = folder.read(domains, lambda done: advance(done, ""))
+        examples, skipped = folder.read(domains, lambda done: advance(done, ""))
+    ignored = [file for file in folder.ignored if file.path.parts[-3] in domains]
+    mention([*ignored, *skipped], folder.root, display, listed_in="`client data check --json`")
     for domain in domains:
         if not any(example.domain == domain for example in examples):
             raise DataError(f"{folder.root} has no readable image in the domain {domain!r} to evaluate on.")

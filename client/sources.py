@@ -208,8 +208,8 @@ def describe_outlook(outlook: Outlook) -> dict[str, Any]:
     return {"quote": quote, "prices_known": outlook.prices_known, "seconds": outlook.seconds}
 
 
-def mention(skipped: Sequence[Skipped], root: Path, display: Display, *, listed_in: Path) -> None:
-    """Say which files are left out, the first ten by name, and which file of the run lists all."""
+def mention(skipped: Sequence[Skipped], root: Path, display: Display, *, listed_in: Path | str) -> None:
+    """Say which files are left out, the first ten by name, and which file of the run or command lists all."""
     for file in skipped[:10]:
         display.note(f"Skipped {relative(file.path, root)}: {file.reason}")
     if len(skipped) > 10:

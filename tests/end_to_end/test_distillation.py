@@ -242,6 +242,9 @@ def test_bad_images_are_skipped_and_listed(client: Command) -> None:
     shown = client(*_distill())
     for name in ("zero.png: empty file", "text.png", "cut.png"):
         assert f"Skipped dark/circle/{name}" in shown.stderr
+    assert "Skipped red/circle/zero.png: empty file" in shown.stderr
+    evaluated = client("evaluate", "run", "--data", "toy", "--domain", "red")
+    assert "Skipped red/circle/zero.png: empty file" in evaluated.stderr
     assert _summary(client)["skipped_images"] == 3
     assert _summary(client)["accuracy"]["images_by_domain"]["red"] == 18
 
