@@ -41,6 +41,7 @@ from client.options import (
     YesOption,
     chosen_device,
     print_json,
+    require_outside,
 )
 from client.student_commands import evaluate, export, predict, report
 from shared.billing import GroupBy
@@ -124,6 +125,7 @@ def distill(
         _show_plan(config, connection, budget, max_spend, as_json=as_json)
         return
     path = out or default_run_path(config)
+    require_outside(path, data)
     approve = asking(yes=yes, max_spend_micros=max_spend)
     with ExitStack() as stack:
         processes, place = stack.enter_context(launched(chosen_device(device)))

@@ -32,6 +32,7 @@ from client.options import (
     YesOption,
     chosen_device,
     print_json,
+    require_outside,
 )
 
 if TYPE_CHECKING:  # torch takes seconds to import
@@ -109,6 +110,7 @@ def compare(
             "A comparison is one process. For several GPUs, start one on each, with other domains, seeds or "
             "methods and another --out; they may share the cache."
         )
+    require_outside(out, data)
     config = ComparisonConfig(
         data=data,
         variants=_variants(methods, recipe, steps, views),

@@ -131,6 +131,19 @@ def print_json(data: object) -> None:
     print(json.dumps(data, indent=2))
 
 
+def require_outside(out: Path, data: Path) -> None:
+    """Refuse to write into the image folder.
+
+    Raises:
+        UsageError: `out` lies there.
+    """
+    if out.resolve().is_relative_to(data.resolve()):
+        raise UsageError(
+            f"{out} lies inside --data {data}, where folders are domains: the next command would take it for "
+            "one. Choose an --out elsewhere."
+        )
+
+
 def chosen_device(name: str) -> str:
     """The device that --device names; for "auto" a GPU if there is one.
 

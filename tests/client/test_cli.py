@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import typer.main
 from typer.core import TyperGroup
 
 from client.cli import app, main
+from tests.client.toy import make_folder
 
 
 def _commands() -> Mapping[str, Any]:
@@ -64,3 +66,25 @@ def test_bad_usage_is_named_on_standard_error(
     assert end.value.code == code
     assert message in " ".join(shown.err.split())
     assert not shown.out
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "distill --data . --target-domain red --method erm",
+        "distill --data . --target-domain red --method erm --out .",
+        "distill --data ../toy --target-domain red --method erm --out dark/run",
+        "compare --data . --methods erm --out table",
+    ],
+)
+def test_nothing_is_written_among_the_images(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = make_folder(tmp_path / "toy", images=1)
+    before = sorted(root.rglob("*"))
+    monkeypatch.chdir(root)
+    with pytest.raises(SystemExit) as end:
+        main(command.split())
+    assert end.value.code == 2
+    assert "Choose an --out elsewhere" in " ".join(capsys.readouterr().err.split())
+    assert sorted(root.rglob("*")) == before
