@@ -96,7 +96,7 @@ def _print(found: "Inspection") -> None:
     if found.repeats:
         print(f"{found.repeats} are copies within one class and domain: they stay on one side of a split.")
     if found.folder.ignored:
-        print(f"{len(found.folder.ignored)} files are not images by name, and are passed over.")
+        print(f"{len(found.folder.ignored)} files are passed over for their names; --json lists them.")
     if found.known and not found.differences:
         print(f"This is {found.known.name}, whole.")
     for title, lines in _problems(described):

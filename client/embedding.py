@@ -14,6 +14,7 @@ from client.buying.parquet import Piece, require_pyarrow, write_parquet
 from client.buying.purchase import Progress, Purchase
 from client.buying.queries import Query
 from client.buying.teacher import Teacher
+from client.data.domains import shown
 from client.data.images import UnreadableImage, find_images
 from client.data.views import ORIGINAL
 from client.display import Display
@@ -188,18 +189,13 @@ def _write_lines(file: BinaryIO, answers: _Answers) -> None:
 def _write_parquet(file: BinaryIO, answers: _Answers) -> None:
     pieces = (
         Piece(
-            {"kind": [query.kind for query in queries], "name": [_unicode(query.name) for query in queries]},
+            {"kind": [query.kind for query in queries], "name": [shown(query.name) for query in queries]},
             vectors,
         )
         for queries, vectors in answers.known()
     )
     types = {"kind": "string", "name": "string"}
     write_parquet(file, pieces, types=types, dimensions=answers.shape[1], dtype=np.dtype("<f4"))
-
-
-def _unicode(name: str) -> str:
-    """A name as text; of a path that is not Unicode, its bytes as Python escapes them."""
-    return name.encode("utf-8", "backslashreplace").decode()
 
 
 _WRITERS: dict[str, Callable[[BinaryIO, _Answers], None]] = {

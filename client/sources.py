@@ -11,7 +11,7 @@ from typing import Any
 
 from client.buying.budget import Plan
 from client.buying.teacher import Outlook
-from client.data.domains import Example, ImageFolder, Skipped, list_folder, relative, split
+from client.data.domains import Example, ImageFolder, Skipped, list_folder, relative, shown, split
 from client.data.images import UnreadableImage
 from client.data.manifests import recognise
 from client.data.views import ORIGINAL, View
@@ -121,7 +121,7 @@ def _further_views(
                 advance(len(seen), "")
         return seen
 
-    content = hashlib.sha256("".join(str(image.path) + image.digest for image in images).encode())
+    content = hashlib.sha256("".join(f"{shown(image.path)}{image.digest}" for image in images).encode())
     return shared.once("views", f"{content.hexdigest()}:{rounds}", see_all)[0]
 
 

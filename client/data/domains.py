@@ -168,10 +168,12 @@ class ImageFolder:
 def list_folder(root: Path) -> ImageFolder:
     """List the domains, classes and image files below `root`, without opening a file.
 
-    Hidden names are passed over. Other files that are not images by name are listed as ignored.
+    Hidden names are passed over. Other files that are not images by name, or whose name is not UTF-8, are
+    listed as ignored.
 
     Raises:
-        DataError: the folder is missing, cannot be read, or is not laid out as ROOT/<domain>/<class>/<image>.
+        DataError: the folder is missing, cannot be read, is not laid out as ROOT/<domain>/<class>/<image>,
+            or has a folder whose name is not UTF-8.
     """
     if not root.is_dir():
         what = "is not a folder" if root.exists() else "does not exist"
@@ -198,18 +200,28 @@ def list_folder(root: Path) -> ImageFolder:
 
 
 def _folders(folder: Path) -> list[Path]:
-    return [entry for entry in _entries(folder) if entry.is_dir()]
+    folders = [entry for entry in _entries(folder) if entry.is_dir()]
+    for each in folders:
+        if not _is_unicode(each.name):
+            raise DataError(f"The name of {shown(each)} is not UTF-8. Rename the folder.")
+    return folders
 
 
 def _image_files(folder: Path) -> tuple[tuple[Path, ...], list[Skipped]]:
-    entries = [entry for entry in _entries(folder) if not entry.is_dir()]
-    images = tuple(entry for entry in entries if _named_as_image(entry))
-    others = [Skipped(entry, "not an image by name") for entry in entries if not _named_as_image(entry)]
-    return images, others
+    reasons = {entry: _why_ignored(entry) for entry in _entries(folder) if not entry.is_dir()}
+    images = tuple(entry for entry, reason in reasons.items() if reason is None)
+    return images, [Skipped(entry, reason) for entry, reason in reasons.items() if reason is not None]
 
 
-def _named_as_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES
+def _why_ignored(path: Path) -> str | None:
+    if path.suffix.lower() not in SUFFIXES:
+        return "not an image by name"
+    return None if _is_unicode(path.name) else "its name is not UTF-8"
+
+
+def _is_unicode(name: str) -> bool:
+    """Whether a name is UTF-8 on disk; Python gives other bytes as what no text holds."""
+    return shown(name) == name
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -302,4 +314,9 @@ def class_prompts(classes: Iterable[str]) -> list[str]:
 
 def relative(path: Path, root: Path) -> str:
     """The path as it is shown: relative to the data folder, with `/`."""
-    return Path(os.path.relpath(path, root)).as_posix()
+    return shown(Path(os.path.relpath(path, root)).as_posix())
+
+
+def shown(name: str | Path) -> str:
+    """A name as text that can be written; of one that is not UTF-8, its bytes as Python escapes them."""
+    return str(name).encode("utf-8", "backslashreplace").decode()

@@ -1,5 +1,6 @@
 """What a run reads before it buys: what it says of the images, and what it refuses."""
 
+import os
 import shutil
 from io import StringIO
 from pathlib import Path
@@ -11,15 +12,20 @@ from client.display import Display
 from client.errors import DataError
 from client.learning.recipe import Recipe
 from client.run_folder import RunConfig
-from client.sources import Sources, read_sources
+from client.sources import Sources, describe_plan, mention, read_sources
 from tests.client.toy import make_folder
 
 
-def _read(root: Path) -> tuple[Sources, str]:
+def _config(root: Path, views: int = 0) -> RunConfig:
+    recipe = Recipe(views=views)
+    return RunConfig(str(root), "red", "vl2v-adip", "efficientnet_lite0", 32, 0, "stratified", recipe)
+
+
+def _read(root: Path, views: int = 0) -> tuple[Sources, str]:
     """The sources of a run over this folder, and the notes on them."""
     said = StringIO()
-    config = RunConfig(str(root), "red", "erm", "efficientnet_lite0", 32, 0, "stratified", Recipe())
-    return read_sources(config, Display(Console(file=said))), " ".join(said.getvalue().split())
+    sources = read_sources(_config(root, views), Display(Console(file=said)))
+    return sources, " ".join(said.getvalue().split())
 
 
 @pytest.mark.parametrize(("numbers", "said"), [("{:02}", True), ("{:04}", False)])
@@ -57,3 +63,30 @@ def test_a_domain_without_a_readable_image_is_refused_with_the_reason(tmp_path: 
         file.write_bytes(b"")
     with pytest.raises(DataError, match=r"'light' to train on; the first: light/circle/00\.png: empty file"):
         _read(root)
+
+
+def test_a_file_whose_name_is_not_utf_8_is_left_out_with_the_reason(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "toy", images=3)
+    file = root / "dark" / "circle" / "00.png"
+    shutil.copy(file, file.parent / os.fsdecode(b"caf\xe9.png"))
+    sources, _ = _read(root)
+    assert len(sources.examples) == 18
+    (skipped,) = describe_plan(_config(root), sources, None, None)["skipped"]
+    assert skipped == {"path": "dark/circle/caf\\udce9.png", "reason": "its name is not UTF-8"}
+    said = StringIO()
+    mention(sources.skipped, root, Display(Console(file=said)), listed_in="nothing")
+    assert said.getvalue().startswith("Skipped dark/circle/caf")
+    said.getvalue().encode()
+
+
+@pytest.mark.parametrize("place", ["", "dark"])
+def test_a_folder_whose_name_is_not_utf_8_is_refused(tmp_path: Path, place: str) -> None:
+    root = make_folder(tmp_path / "toy", images=3)
+    (root / place / os.fsdecode(b"caf\xe9")).mkdir()
+    with pytest.raises(DataError, match=r"caf\\udce9 is not UTF-8\. Rename the folder"):
+        _read(root)
+
+
+def test_the_data_folder_may_lie_below_any_name(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / os.fsdecode(b"caf\xe9") / "toy", images=3)
+    assert _read(root, views=1)[0].views[0]
