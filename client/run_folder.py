@@ -138,14 +138,14 @@ class RunFolder:
         self.write_text(file, json.dumps(value, indent=2) + "\n")
 
     def write_text(self, file: Path, text: str) -> None:
-        """Replace a text file of the run.
+        """Replace a text file of the run; what no UTF-8 holds, as some paths, is written with escapes.
 
         Raises:
             ClientError: it cannot be written (a full disk, say).
         """
         part = file.with_name(f"{file.name}.part")
         try:
-            part.write_text(text, encoding="utf-8")
+            part.write_text(text, encoding="utf-8", errors="backslashreplace")
             part.replace(file)
         except OSError as error:
             raise ClientError(f"{file} cannot be written: {error.strerror}.") from error

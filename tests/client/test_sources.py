@@ -11,7 +11,7 @@ from rich.console import Console
 from client.display import Display
 from client.errors import DataError
 from client.learning.recipe import Recipe
-from client.run_folder import RunConfig
+from client.run_folder import RunConfig, RunFolder
 from client.sources import Sources, describe_plan, mention, read_sources
 from tests.client.toy import make_folder
 
@@ -90,3 +90,7 @@ def test_a_folder_whose_name_is_not_utf_8_is_refused(tmp_path: Path, place: str)
 def test_the_data_folder_may_lie_below_any_name(tmp_path: Path) -> None:
     root = make_folder(tmp_path / os.fsdecode(b"caf\xe9") / "toy", images=3)
     assert _read(root, views=1)[0].views[0]
+    run = RunFolder(tmp_path / "run")
+    run.begin(_config(root))
+    run.write_text(run.report, str(root))
+    assert "caf\\udce9" in run.report.read_text(encoding="utf-8")
