@@ -4,8 +4,9 @@ import hashlib
 import os
 import shutil
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
@@ -14,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.data.domains import Example
-from client.data.images import Pixels
+from client.data.images import Pixels, UnreadableImage
+from client.errors import DataError
 
 # Decoded images take at most this much disk, and at most half of what is free.
 MAX_BYTES = 20 * 2**30
@@ -58,7 +60,7 @@ class PixelStore:
         """The images at these positions, in order, decoding in parallel what has not been decoded.
 
         Raises:
-            UnreadableImage: a file has changed since it was checked, and is no longer an image.
+            DataError: a file has changed since it was checked, and is no longer an image.
         """
         packs = self._packs.get(side) or self._open(side)
         wanted = np.asarray(positions, dtype=np.int64)
@@ -81,7 +83,13 @@ class PixelStore:
         return pictures
 
     def _decode(self, position: int, side: int) -> tuple[Pixels, float]:
-        pixels, aspect = self._examples[position].square(side)
+        example = self._examples[position]
+        try:
+            pixels, aspect = example.square(side)
+        except UnreadableImage as error:
+            raise DataError(
+                f"{example.path} has changed since it was read: {error}. Put it back, or start a new run."
+            ) from error
         number, slot = self._place[position]
         self._packs[side][number].write(int(slot), pixels, aspect)
         return pixels, aspect
@@ -101,7 +109,7 @@ class PixelStore:
         needed = sum(_Pack.size(len(members), side) for members in self._domains)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            allowed = min(self._max_bytes, (shutil.disk_usage(folder).free + _total(paths)) // 2)
+            allowed = min(self._max_bytes, (shutil.disk_usage(folder).free + _total(_stats(paths))) // 2)
             share = min(1.0, allowed / needed)
             _make_room(folder, allowed - round(share * needed), keep=paths)
         except OSError:
@@ -177,13 +185,25 @@ def _checksum(pixels: Pixels, aspect: np.float32) -> int:
     return crc32(pixels.tobytes(), crc32(aspect.tobytes())) or 1
 
 
-def _total(paths: Iterable[Path]) -> int:
+def _stats(paths: Iterable[Path]) -> dict[Path, os.stat_result]:
+    """What the disk says of those files that are there; another process may delete any at any time."""
+    found: dict[Path, os.stat_result] = {}
+    for path in paths:
+        with suppress(FileNotFoundError):
+            found[path] = path.stat()
+    return found
+
+
+def _total(files: Mapping[Path, os.stat_result]) -> int:
     """Bytes of disk that these files take."""
-    return sum(512 * path.stat().st_blocks for path in paths if path.exists())
+    return sum(512 * file.st_blocks for file in files.values())
 
 
 def _make_room(folder: Path, left: int, *, keep: Sequence[Path]) -> None:
     """Delete what has not been used for longest, until what is not to be kept takes no more than `left`."""
-    others = sorted(set(folder.glob(f"*{_SUFFIX}")) - set(keep), key=lambda path: path.stat().st_mtime)
-    while others and _total(others) > left:
-        others.pop(0).unlink(missing_ok=True)
+    others = _stats(set(folder.glob(f"*{_SUFFIX}")) - set(keep))
+    for path in sorted(others, key=lambda path: others[path].st_mtime):
+        if _total(others) <= left:
+            break
+        path.unlink(missing_ok=True)
+        del others[path]

@@ -11,6 +11,7 @@ from client.data.domains import Example
 from client.data.images import decode_square
 from client.data.pixels import PixelStore
 from client.data.views import View
+from client.errors import DataError
 
 
 def _examples(folder: Path, domains: dict[str, int], side: int = 10) -> list[Example]:
@@ -40,9 +41,9 @@ def test_what_was_decoded_once_is_not_read_again(tmp_path: Path) -> None:
         example.path.unlink()
     again = PixelStore(examples, kept)
     assert _reds(again, [0, 2, 4]) == [0, 2, 4]
-    with pytest.raises(Exception, match="No such file"):
+    with pytest.raises(DataError, match=r"1\.png has changed .* No such file"):
         again.load([1], 8)
-    with pytest.raises(Exception, match="No such file"):
+    with pytest.raises(DataError, match=r"0\.png has changed .* No such file"):
         again.load([0], 9)
 
 
@@ -113,6 +114,17 @@ def test_what_was_not_used_for_longest_makes_room(tmp_path: Path) -> None:
         (name,) = {file.name for file in kept.iterdir()} - set(names)
         names.append(name)
     assert {file.name for file in kept.iterdir()} == set(names[1:])
+
+
+def test_a_file_that_another_process_deletes_meanwhile_does_not_matter(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "gone.pixels").symlink_to("nothing")  # listed, and not there
+    examples = _examples(tmp_path, {"a": 3})
+    _reds(PixelStore(examples, kept), [0, 1, 2])
+    for example in examples:
+        example.path.unlink()
+    assert _reds(PixelStore(examples, kept), [0, 1, 2]) == [0, 1, 2]
 
 
 def test_aspects_are_kept(tmp_path: Path) -> None:
