@@ -17,7 +17,7 @@ from client.connection import Connection
 from client.coverage import training_features
 from client.data.domains import list_folder
 from client.distillation import Distillation
-from client.errors import ClientError, FingerprintChanged, UsageError
+from client.errors import BudgetExhausted, ClientError, FingerprintChanged, UsageError
 from client.learning.methods import parse_method
 from client.learning.recipe import Recipe
 from client.questions import questions
@@ -268,12 +268,25 @@ class Comparison:
         offer = teacher.quote(queries)
         self._approve(offer.cost_micros)
         with self._display.track("Buying", offer.to_buy) as advance:
-            teacher.buy(
+            purchase = teacher.buy(
                 queries, lambda progress: advance(progress.done, progress.described(cached=offer.cached))
             )
         spent = teacher.spending
         folder.write(folder.purchase, {"queries_bought": spent.queries, "cost_micros": spent.cost_micros})
+        if purchase.out_of_budget:
+            raise self._stopped_short(teacher, [query for query in queries if query not in purchase.refused])
         return teacher
+
+    def _stopped_short(self, teacher: Teacher, wanted: Sequence[Query]) -> BudgetExhausted:
+        """What to say where the money did not reach for all that is wanted: runs on a part do not compare."""
+        spent, rest = teacher.spending, teacher.for_run("quote", budget=None).quote(wanted)
+        return BudgetExhausted(
+            f"--max-spend {self._max_spend_micros} does not reach {rest.to_buy} of the {len(wanted)} "
+            "queries that these runs ask, and runs that learn from some of them would not compare, so none "
+            f"was started. The {spent.queries} that were bought, for {spent.cost_micros} micros, are kept: "
+            f"the same command with --max-spend {spent.cost_micros + rest.cost_micros} goes on from here. "
+            "Or choose another --out, with a --budget for each run."
+        )
 
     def _queries(self, cells: list[Cell]) -> list[Query]:
         """Everything that these runs ask, class prompts first."""

@@ -90,6 +90,26 @@ def test_no_run_uses_more_than_the_budget_whatever_others_bought(
     assert "3 class prompts" in too_low.stderr
 
 
+def test_no_run_is_started_on_a_part_of_what_the_runs_ask(
+    client: Command, vendor_process: VendorProcess
+) -> None:
+    arguments = ("compare", *SMALL, "--seeds", "1", "--target-domain", "red", "--methods", "image-only")
+    price = json.loads(client(*arguments, "--dry-run", "--json").stdout)["cost_micros"]
+    stopped = client(*arguments, "--max-spend", "1000", code=3)
+    charges = vendor_process.charges(client.api_key)
+    assert 0 < charges.cost_micros <= 1000
+    assert (
+        f"The {charges.queries} that were bought, for {charges.cost_micros} micros, are kept"
+        in stopped.stderr
+    )
+    assert f"with --max-spend {price} goes on" in stopped.stderr
+    assert not list((client.folder / "table" / "runs").glob("*/summary.json"))
+
+    client(*arguments, "--max-spend", str(price))
+    assert vendor_process.charges(client.api_key).cost_micros == price
+    assert {run["cost_micros"] for run in _table(client)["runs"]} == {price}
+
+
 def test_a_comparison_that_was_killed_goes_on(client: Command, vendor_process: VendorProcess) -> None:
     arguments = (
         "compare",
