@@ -18,8 +18,10 @@ from client.coverage import training_features
 from client.data.domains import list_folder
 from client.distillation import Distillation
 from client.errors import BudgetExhausted, ClientError, FingerprintChanged, UsageError
+from client.learning.backbones import load_backbone
 from client.learning.methods import parse_method
 from client.learning.recipe import Recipe
+from client.lesson import require_student
 from client.questions import questions
 from client.results.comparison_table import (
     RunResult,
@@ -191,9 +193,11 @@ class Comparison:
         self._begin()
         pending = _by_steps([cell for cell in self.cells if not cell.run.summary.exists()])
         with ExitStack() as stack:
-            teacher = None
-            if any(cell.buys for cell in pending):
-                teacher = self._buy(stack, [cell for cell in pending if cell.buys])
+            buying = [cell for cell in pending if cell.buys]
+            teacher = self._connect(stack) if buying else None
+            self._require_students([cell for cell in pending if cell.trains], teacher)
+            if teacher is not None:
+                self._buy(teacher, buying)
             for number, cell in enumerate(pending, start=1):
                 self._display.note(
                     f"Run {number} of {len(pending)}: {cell.variant.name}, {cell.config.target_domain} held "
@@ -244,8 +248,8 @@ class Comparison:
 
     # -- buying
 
-    def _buy(self, stack: ExitStack, cells: list[Cell]) -> Teacher:
-        """Buy what these runs ask, in one purchase, under one run id of the comparison's own."""
+    def _connect(self, stack: ExitStack) -> Teacher:
+        """The teacher of all runs, under one run id of the comparison's own."""
         folder = self._folder
         teacher = stack.enter_context(
             self._connection.teacher(
@@ -264,6 +268,20 @@ class Comparison:
                 f"{teacher.model.fingerprint}, and runs by different teachers do not compare. Choose another "
                 "--out. What was bought is kept."
             )
+        return teacher
+
+    def _require_students(self, cells: Sequence[Cell], teacher: Teacher | None) -> None:
+        """Refuse, before anything is bought, a student that cannot be had or that a method cannot teach."""
+        if not cells:
+            return
+        config, model = self._config, None if teacher is None else teacher.model
+        backbone = load_backbone(config.student, image_size=config.image_size, weights=config.student_weights)
+        for words in dict.fromkeys(cell.variant.method for cell in cells):
+            require_student(parse_method(words, Recipe())[0], config.student, backbone, model)
+
+    def _buy(self, teacher: Teacher, cells: list[Cell]) -> None:
+        """Buy what these runs ask, in one purchase."""
+        folder = self._folder
         queries = self._queries(cells)
         offer = teacher.quote(queries)
         self._approve(offer.cost_micros)
@@ -275,7 +293,6 @@ class Comparison:
         folder.write(folder.purchase, {"queries_bought": spent.queries, "cost_micros": spent.cost_micros})
         if purchase.out_of_budget:
             raise self._stopped_short(teacher, [query for query in queries if query not in purchase.refused])
-        return teacher
 
     def _stopped_short(self, teacher: Teacher, wanted: Sequence[Query]) -> BudgetExhausted:
         """What to say where the money did not reach for all that is wanted: runs on a part do not compare."""

@@ -111,13 +111,14 @@ def compare(
             "methods and another --out; they may share the cache."
         )
     require_outside(out, data)
+    native = native_image_size(student)  # asked in any case: it refuses a name that nobody knows
     config = ComparisonConfig(
         data=data,
         variants=_variants(methods, recipe, steps, views),
         targets=() if target_domain == "all" else tuple(target_domain.split(",")),
         seeds=range(seeds),
         student=student,
-        image_size=image_size or native_image_size(student),
+        image_size=image_size or native,
         student_weights=student_weights,
         select=select,
         queries=budget,

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from client.buying.budget import Plan
 from client.buying.queries import Query
@@ -18,9 +18,11 @@ from client.display import Display
 from client.errors import BudgetExhausted, FingerprintChanged, UsageError
 from client.learning.backbones import BUNDLED_TEACHER, OPEN_CLIP
 from client.learning.methods import Knowledge, Method
+from client.learning.student import build_student
 from client.questions import Questions, plan_of, questions
 from client.run_folder import RunConfig, RunFolder
 from client.sources import Sources, describe_plan, describe_views, mention
+from shared.embeddings import ModelCard
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,39 @@ class Lesson:
     train: list[int]
     text_head: Tensor | None
     outputs: int
+
+
+def require_student(method: Method, student: str, backbone: nn.Module, model: ModelCard | None) -> None:
+    """Check, before anything is bought, that a student is one that a method can teach.
+
+    Args:
+        method: the method.
+        student: the backbone's name.
+        backbone: of `load_backbone`.
+        model: what the vendor sells; `None` where nothing is bought.
+
+    Raises:
+        UsageError: the method starts from a CLIP and the student is none, or the method compares the
+            student's own embeddings with the vendor's and they are not as wide.
+    """
+    _local_texts(method, student, ["a photo"])
+    if method.projector == "own" and method.buys and model is not None:
+        build_student(backbone, outputs=model.dimensions, text_head=None, own_projector=True)
+
+
+def _local_texts(method: Method, student: str, prompts: Sequence[str]) -> Tensor:
+    """The class texts of a teacher that is a model here; empty where it is the vendor's."""
+    if method.teacher == "vendor":
+        return torch.empty(0, 0)
+    model = BUNDLED_TEACHER if method.teacher == "bundled" else student
+    if not model.startswith(OPEN_CLIP):
+        raise UsageError(
+            f"The method {method.name} starts from a CLIP: --student {OPEN_CLIP}MODEL/PRETRAINED, "
+            f"not {model!r}."
+        )
+    from client.learning.clip_backbones import class_texts  # open_clip takes seconds to import
+
+    return class_texts(model, prompts)
 
 
 class Preparation:
@@ -86,7 +121,8 @@ class Preparation:
             known = self._bought(sources, features)
         else:
             self._run.write(self._run.plan, describe_plan(self._config, sources, None, None))
-            known = self._nothing_bought(sources, self._local_texts(sources))
+            texts = _local_texts(self._method, self._config.student, class_prompts(sources.folder.classes))
+            known = self._nothing_bought(sources, texts)
         classes = len(sources.folder.classes)
         by_texts = self._method.head == "texts"
         return Lesson(
@@ -95,20 +131,6 @@ class Preparation:
             known.text_head if by_texts else None,
             outputs=known.text_head.shape[1] if by_texts else classes,
         )
-
-    def _local_texts(self, sources: Sources) -> Tensor:
-        """The class texts of a teacher that is a model here."""
-        if self._method.teacher == "vendor":
-            return torch.empty(0, 0)
-        model = BUNDLED_TEACHER if self._method.teacher == "bundled" else self._config.student
-        if not model.startswith(OPEN_CLIP):
-            raise UsageError(
-                f"The method {self._method.name} starts from a CLIP: --student {OPEN_CLIP}MODEL/PRETRAINED, "
-                f"not {model!r}."
-            )
-        from client.learning.clip_backbones import class_texts  # open_clip takes seconds to import
-
-        return class_texts(model, class_prompts(sources.folder.classes))
 
     def _nothing_bought(self, sources: Sources, text_head: Tensor) -> Knowledge:
         count = len(sources.examples)

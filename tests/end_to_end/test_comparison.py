@@ -173,12 +173,18 @@ def test_steps_are_taken_again_where_their_states_are_gone(client: Command) -> N
         (("--methods", "erm+magic"), "+swad"),
         (("--methods", "erm,erm"), "different names"),
         (("--methods", "erm", "--target-domain", "blue"), "It has: dark, light, red"),
-        (("--methods", "vl2v-sd"), "--student open_clip:"),
+        (("--methods", "kd,vl2v-sd"), "--student open_clip:"),
+        (("--methods", "kd,vl2v-sd-bought"), "have 1280 dimensions and the teacher's 256"),
+        (("--methods", "kd", "--student", "resnt50"), "resnet50"),
+        (("--methods", "kd", "--student-weights", "missing"), "missing is not a file"),
     ],
     ids=str,
 )
-def test_bad_comparisons_are_refused(client: Command, options: tuple[str, ...], message: str) -> None:
+def test_bad_comparisons_are_refused_and_nothing_is_charged(
+    client: Command, vendor_process: VendorProcess, options: tuple[str, ...], message: str
+) -> None:
     assert message in client("compare", *SMALL, *options, code=2).stderr
+    assert vendor_process.charges(client.api_key).entries == 0
 
 
 def test_a_folder_with_something_else_is_left_alone(client: Command) -> None:
