@@ -158,6 +158,10 @@ class Comparison:
             for seed in config.seeds
             for variant in config.variants
         ]
+        if len({cell.run.path for cell in self.cells}) < len(self.cells):
+            raise UsageError(
+                "A row, a target or a seed is named twice: each run of a comparison is run once."
+            )
 
     @property
     def setting(self) -> Setting:

@@ -115,7 +115,7 @@ def compare(
     config = ComparisonConfig(
         data=data,
         variants=_variants(methods, recipe, steps, views),
-        targets=() if target_domain == "all" else tuple(target_domain.split(",")),
+        targets=() if target_domain == "all" else _names("--target-domain", target_domain),
         seeds=range(seeds),
         student=student,
         image_size=image_size or native,
@@ -153,8 +153,12 @@ def _variants(methods: str, recipe: RecipeName, steps: int | None, views: int) -
     from client.comparison import Variant
     from client.learning.recipe import RECIPES
 
-    names = [name.strip() for name in methods.split(",") if name.strip()]
-    if not names or len(set(names)) < len(names):
-        raise UsageError(f"--methods takes different names, comma-separated, not {methods!r}.")
     chosen = replace(RECIPES[recipe].with_steps(steps), views=views)
-    return [Variant(name, name, chosen) for name in names]
+    return [Variant(name, name, chosen) for name in _names("--methods", methods)]
+
+
+def _names(option: str, words: str) -> list[str]:
+    names = [name.strip() for name in words.split(",") if name.strip()]
+    if not names or len(set(names)) < len(names):
+        raise UsageError(f"{option} takes different names, comma-separated, not {words!r}.")
+    return names

@@ -10,6 +10,10 @@ from typing import Any
 import pytest
 import torch
 
+from client.comparison import Comparison, ComparisonConfig, Variant
+from client.connection import Connection
+from client.display import Display
+from client.errors import UsageError
 from client.learning.recipe import Recipe
 from client.learning.student import load_tensors
 from tests.client.toy import CLASSES, DOMAINS, make_folder
@@ -117,7 +121,7 @@ def test_a_comparison_that_was_killed_goes_on(client: Command, vendor_process: V
         "--seeds",
         "1",
         "--target-domain",
-        "red,dark",
+        "red, dark",
         "--methods",
         "lp-ft,vl2v-adip",
     )
@@ -172,6 +176,8 @@ def test_steps_are_taken_again_where_their_states_are_gone(client: Command) -> N
         (("--methods", "magic"), "There is no method 'magic'"),
         (("--methods", "erm+magic"), "+swad"),
         (("--methods", "erm,erm"), "different names"),
+        (("--methods", "erm", "--target-domain", "red, red"), "different names"),
+        (("--methods", "erm", "--target-domain", " "), "different names"),
         (("--methods", "erm", "--target-domain", "blue"), "It has: dark, light, red"),
         (("--methods", "kd,vl2v-sd"), "--student open_clip:"),
         (("--methods", "kd,vl2v-sd-bought"), "have 1280 dimensions and the teacher's 256"),
@@ -185,6 +191,19 @@ def test_bad_comparisons_are_refused_and_nothing_is_charged(
 ) -> None:
     assert message in client("compare", *SMALL, *options, code=2).stderr
     assert vendor_process.charges(client.api_key).entries == 0
+
+
+def test_a_run_is_named_once(tmp_path: Path) -> None:
+    config = ComparisonConfig(
+        make_folder(tmp_path / "toy", images=1),
+        [Variant("erm", "erm", Recipe())],
+        targets=["red"],
+        seeds=[0, 1, 0],
+        student="efficientnet_lite0",
+        image_size=32,
+    )
+    with pytest.raises(UsageError, match="named twice"):
+        Comparison(config, tmp_path / "table", Connection("", None, None, Display()), device="cpu")
 
 
 def test_a_folder_with_something_else_is_left_alone(client: Command) -> None:
