@@ -1,5 +1,6 @@
 """Many runs to one table: leave one domain out, over domains, seeds and methods, buying each image once."""
 
+import hashlib
 import os
 import platform
 import secrets
@@ -15,7 +16,7 @@ from client.buying.selection import Selection
 from client.buying.teacher import Offer, Teacher
 from client.connection import Connection
 from client.coverage import training_features
-from client.data.domains import list_folder
+from client.data.domains import ImageFolder, list_folder
 from client.distillation import Distillation
 from client.errors import BudgetExhausted, ClientError, FingerprintChanged, UsageError
 from client.learning.backbones import load_backbone
@@ -182,6 +183,7 @@ class Comparison:
 
     def quote(self) -> Offer:
         """What the cache has for all runs together, and what they would buy; spends nothing."""
+        self._require_same_images()
         pending = [cell for cell in self.cells if cell.buys and not cell.run.summary.exists()]
         if not pending:
             return Offer(0, 0, 0)
@@ -240,14 +242,33 @@ class Comparison:
             folder.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ClientError(f"{folder.path} cannot be written: {error.strerror}.") from error
-        if not self._identity.exists():
-            folder.write(self._identity, {"run_id": secrets.token_hex(8)})
+        self._require_same_images()
+        if self._known_images is None:
+            known = (
+                folder.read(self._identity) if self._identity.exists() else {"run_id": secrets.token_hex(8)}
+            )
+            folder.write(self._identity, {**known, "images": _digest(self._images)})
         for cell in self.cells:
             cell.run.begin(cell.config)
 
+    def _require_same_images(self) -> None:
+        """Refuse to put runs over other images beside those that have finished."""
+        if self._known_images is not None and self._known_images != _digest(self._images):
+            raise UsageError(
+                f"The images in {self._images.root} have changed since {self._folder.path} was begun, and "
+                "runs over other images do not compare: choose another --out, or delete that folder. What "
+                "was bought is in the cache."
+            )
+
+    @property
+    def _known_images(self) -> str | None:
+        """The digest of what it was begun with; `None` where there is no folder yet, or one without it."""
+        known = self._folder.read(self._identity) if self._identity.exists() else {}
+        return known.get("images")
+
     @property
     def _identity(self) -> Path:
-        """The file with the id that receipts of this comparison carry."""
+        """The file with the id that receipts of this comparison carry, and a digest of its images."""
         return self._folder.path / "comparison.json"
 
     # -- buying
@@ -418,6 +439,23 @@ def _result(cell: Cell) -> RunResult:
         seconds=sum(summary["seconds"].get(stage, 0.0) for stage in ("align", "distill")),
         is_teacher=not cell.trains,
     )
+
+
+def _digest(folder: ImageFolder) -> str:
+    """Of the names and the sizes of all image files, none of which is opened."""
+    digest = hashlib.sha256()
+    for (domain, name), paths in sorted(folder.files.items()):
+        files = [(os.fsencode(path.name), _size(path)) for path in paths]
+        digest.update(repr((domain, name, files)).encode())
+    return digest.hexdigest()
+
+
+def _size(file: Path) -> int | None:
+    """In bytes; `None` for a link to nowhere."""
+    try:
+        return file.stat().st_size
+    except OSError:
+        return None
 
 
 def _machine(device: str) -> str:

@@ -159,6 +159,26 @@ def test_shared_work_gives_the_students_that_separate_runs_give(client: Command)
     assert taught != fine_tuned
 
 
+def test_runs_over_images_that_have_changed_are_refused(client: Command) -> None:
+    arguments = ("compare", *SMALL, "--seeds", "1", "--target-domain", "red", "--methods")
+    client(*arguments, "linear-probe")
+    identity = client.folder / "table" / "comparison.json"
+    known = json.loads(identity.read_text())
+    circle = client.folder / "toy" / "dark" / "circle"
+    (circle / "00.png").rename(circle.parent / "square" / "99.png")
+    for more in ("linear-probe", "linear-probe,lp-ft"):
+        refused = client(*arguments, more, code=2).stderr
+        assert "toy have changed" in refused
+        assert "another --out" in refused
+    client(*arguments, "linear-probe", "--dry-run", code=2)
+
+    identity.write_text(json.dumps({"run_id": known["run_id"]}))  # as it was before digests were kept
+    client(*arguments, "linear-probe")
+    taken_over = json.loads(identity.read_text())
+    assert taken_over["run_id"] == known["run_id"]
+    assert taken_over["images"] != known["images"]
+
+
 def test_steps_are_taken_again_where_their_states_are_gone(client: Command) -> None:
     """A further selection in a later comparison, whose steps an earlier process took."""
     arguments = ("compare", *SMALL, "--seeds", "1", "--target-domain", "red", "--methods")
