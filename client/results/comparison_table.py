@@ -80,13 +80,20 @@ class Setting:
             f"{self.data}: {sum(self.images.values()):,} images ({domains}) of {self.classes} classes.",
             f"Student: {self.student} at {self.image_size} px.",
             f"Teacher: {self.teacher}." if self.teacher else "",
-            f"No run uses more than {self.queries:,} embeddings." if self.queries else "",
+            self._bounded(results),
             f"Trained on {self.machine}.",
             f"Only {len(results)} of {self.planned} runs have finished."
             if len(results) < self.planned
             else "",
         ]
         return " ".join(filter(None, sentences))
+
+    def _bounded(self, results: Sequence[RunResult]) -> str:
+        """How many embeddings each run may use, and the rows that this does not hold for."""
+        if not self.queries:
+            return ""
+        others = ", ".join(_unique(r.method for r in results if r.queries > self.queries))
+        return f"No run uses more than {self.queries:,} embeddings{others and f', but for {others}'}."
 
 
 @dataclass(frozen=True)

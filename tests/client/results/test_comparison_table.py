@@ -81,6 +81,16 @@ def test_a_table_says_what_it_was_measured_with() -> None:
     assert "Teacher" not in whole
 
 
+def test_rows_that_the_budget_does_not_limit_are_named() -> None:
+    asked = [
+        replace(_run(name, "c", seed, 0.5), queries=501)
+        for name in ("zero-shot", "unlimited")
+        for seed in (0, 1)
+    ]
+    caption = SETTING.caption([*RESULTS, *asked])
+    assert "No run uses more than 500 embeddings, but for zero-shot, unlimited. " in caption
+
+
 def test_the_best_student_is_bold_and_the_teacher_does_not_compete() -> None:
     teacher = replace(_run("zero-shot", "c", 0, 0.99), is_teacher=True)
     rows = as_markdown([_run("erm", "c", 0, 0.5), _run("kd", "c", 0, 0.6), teacher], SETTING).splitlines()
