@@ -10,12 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from client.buying.budget import Plan
 from client.buying.queries import Query
 from client.buying.teacher import Teacher
 from client.data.domains import Skipped, class_prompts
 from client.display import Display
-from client.errors import BudgetExhausted, FingerprintChanged, UsageError
+from client.errors import BudgetExhausted, ClientError, DataError, FingerprintChanged, UsageError
 from client.learning.backbones import BUNDLED_TEACHER, OPEN_CLIP
 from client.learning.methods import Knowledge, Method
 from client.learning.student import build_student
@@ -115,6 +114,7 @@ class Preparation:
 
         Raises:
             SpendingStopped: a limit was reached before what the method cannot do without was bought.
+            DataError: the vendor refused what the method cannot do without.
             ClientError: something else ended the purchase; what was bought is kept.
         """
         if self._method.buys:
@@ -145,36 +145,57 @@ class Preparation:
     def _bought(self, sources: Sources, features: NDArray[np.float32] | None) -> Knowledge:
         assert self._teacher is not None
         asked = questions(self._config, sources, features)
-        plan = self._buy(sources, asked)
+        self._buy(sources, asked)
         texts, have_texts = self._teacher.lookup(asked.prompts)
         if not have_texts.all():
-            missing = [query.name for query, ok in zip(asked.prompts, have_texts, strict=True) if not ok]
-            raise BudgetExhausted(
-                f"{len(missing)} of the {len(have_texts)} class prompts were not bought (e.g. "
-                f"{missing[0]!r}), and a student cannot name its classes without them. They come first: "
-                f"start again with a --budget of at least {len(have_texts)}. What was bought is kept."
-            )
+            missing = [query for query, ok in zip(asked.prompts, have_texts, strict=True) if not ok]
+            raise self._nameless(missing, of=len(have_texts))
         known = self._nothing_bought(sources, torch.from_numpy(texts))
-        why = "the budget ended" if plan.unaffordable else "the vendor refused them"
         if unknown := self._look_up(known, asked.images, asked.positions):
             self._display.note(
-                f"{unknown} of {len(asked.images)} training images have no teacher embedding ({why}); "
-                "they are taught without."
+                f"{len(unknown)} of {len(asked.images)} training images have no teacher embedding "
+                f"({self._why(unknown)}); they are taught without."
             )
         views, positions = asked.further
         if unknown := self._look_up(known, views, positions):
-            self._display.note(f"{unknown} of {len(views)} further views were not bought ({why}).")
+            self._display.note(
+                f"{len(unknown)} of {len(views)} further views were not bought ({self._why(unknown)})."
+            )
         return known
 
-    def _look_up(self, known: Knowledge, queries: Sequence[Query], positions: Sequence[int]) -> int:
-        """Add what the teacher says of some examples; returns of how many it says nothing."""
+    def _look_up(self, known: Knowledge, queries: Sequence[Query], positions: Sequence[int]) -> list[Query]:
+        """Add what the teacher says of some examples; returns those of which it says nothing."""
         assert self._teacher is not None
         vectors, have = self._teacher.lookup(queries)
         known.images[positions] = torch.from_numpy(vectors)
         known.bought[positions] = torch.from_numpy(have)
-        return int((~have).sum())
+        return [query for query, ok in zip(queries, have, strict=True) if not ok]
 
-    def _buy(self, sources: Sources, asked: Questions) -> Plan:
+    def _why(self, unknown: Sequence[Query]) -> str:
+        """Why there is no answer to some queries."""
+        assert self._teacher is not None
+        refused = sum(query in self._teacher.refused for query in unknown)
+        if 0 < refused < len(unknown):
+            return f"the vendor refused {refused}, and the budget ended before the others"
+        return "the vendor refused them" if refused else "the budget ended"
+
+    def _nameless(self, missing: Sequence[Query], *, of: int) -> ClientError:
+        """What to say where there are not all the class prompts, of so many."""
+        assert self._teacher is not None
+        needed = "a student cannot name its classes without them"
+        for prompt in missing:
+            if reason := self._teacher.refused.get(prompt):
+                return DataError(
+                    f"The vendor does not embed the class prompt {prompt.name!r} ({reason}), and {needed}: "
+                    "rename the class's folder in every domain. What was bought is kept."
+                )
+        return BudgetExhausted(
+            f"{len(missing)} of the {of} class prompts were not bought (e.g. {missing[0].name!r}), and "
+            f"{needed}. They come first: start again with a --budget of at least {of}. What was bought is "
+            "kept."
+        )
+
+    def _buy(self, sources: Sources, asked: Questions) -> None:
         """Buy what the plan names; `purchase.json` says what came of it, also when buying stopped early."""
         run, teacher = self._run, self._teacher
         assert teacher is not None
@@ -203,16 +224,17 @@ class Preparation:
             )
         refused = [Skipped(Path(query.name), reason) for query, reason in purchase.refused.items()]
         mention(refused, sources.folder.root, self._display, listed_in=run.purchase)
-        spending = teacher.spending
+        spending, wanted = teacher.spending, dict.fromkeys(asked.all)
         run.write(
             run.purchase,
             {
                 "queries_bought": spending.queries,
-                "queries_cached": plan.cached - paid_before,
+                "queries_cached": max(0, plan.cached - paid_before),
                 "cost_micros": spending.cost_micros,
                 "refused": [
-                    {"name": query.name, "reason": reason} for query, reason in purchase.refused.items()
+                    {"name": query.name, "reason": teacher.refused[query]}
+                    for query in wanted
+                    if query in teacher.refused
                 ],
             },
         )
-        return plan

@@ -47,7 +47,12 @@ class Offer(NamedTuple):
 
 
 class Teacher:
-    """One model of one vendor, for one run."""
+    """One model of one vendor, for one run.
+
+    Attributes:
+        model: the model.
+        refused: what could not be embedded of what was bought here, with the reason.
+    """
 
     def __init__(
         self,
@@ -77,12 +82,15 @@ class Teacher:
         self._run_id = run_id
         self._limits = (budget, max_spend_micros)
         self._traced = traced
+        self.refused: dict[Query, str] = {}
 
     def for_run(self, run_id: str, *, budget: int | None) -> "Teacher":
         """The same model of the same vendor, with the same cache, for another run."""
-        return Teacher(
+        other = Teacher(
             self._vendor, self._cache, model=self.model, run_id=run_id, budget=budget, traced=self._traced
         )
+        other.refused = self.refused
+        return other
 
     @property
     def budget(self) -> Budget:
@@ -159,4 +167,6 @@ class Teacher:
         """
         buying = Buying(self._vendor, self._cache, self.model, self._run_id, self.budget, on_progress)
         with self._traced(len(queries)):
-            return buying.run(queries)
+            purchase = buying.run(queries)
+        self.refused.update(purchase.refused)
+        return purchase

@@ -179,6 +179,18 @@ def test_runs_over_images_that_have_changed_are_refused(client: Command) -> None
     assert taken_over["images"] != known["images"]
 
 
+def test_what_the_vendor_refused_is_not_said_to_be_beyond_the_budget(client: Command) -> None:
+    large = client.folder / "toy" / "dark" / "circle" / "00.png"
+    large.write_bytes(large.read_bytes() + bytes(20 * 2**20))  # the client takes more
+    options = ("--seeds", "1", "--target-domain", "red", "--methods", "image-only", "--budget", "30")
+    shown = client("compare", *SMALL, *options)
+    assert "1 of 24 training images have no teacher embedding (the vendor refused them)" in shown.stderr
+    purchase = json.loads((client.folder / "table/runs/image-only-red-0/purchase.json").read_text())
+    ((name, reason),) = (each.values() for each in purchase["refused"])
+    assert name.endswith("dark/circle/00.png")
+    assert "larger than" in reason
+
+
 def test_steps_are_taken_again_where_their_states_are_gone(client: Command) -> None:
     """A further selection in a later comparison, whose steps an earlier process took."""
     arguments = ("compare", *SMALL, "--seeds", "1", "--target-domain", "red", "--methods")
