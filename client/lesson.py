@@ -201,9 +201,9 @@ class Preparation:
         assert teacher is not None
         paid_before = teacher.spending.queries
         plan = plan_of(self._config, asked, teacher)
-        if not run.plan.exists():
-            run.write(run.plan, describe_plan(self._config, sources, teacher.model, plan))
-        began_with = run.read(run.plan)["model"]["fingerprint"]
+        began_with = teacher.model.fingerprint
+        if run.plan.exists():
+            began_with = run.read(run.plan)["model"]["fingerprint"]
         if began_with != teacher.model.fingerprint:
             raise FingerprintChanged(
                 f"This run began with the model {began_with}; the vendor now serves "
@@ -211,6 +211,7 @@ class Preparation:
                 f"A new run, with another --out, would buy {len(plan.to_buy)} queries for "
                 f"{plan.cost_micros} micros."
             )
+        run.write(run.plan, describe_plan(self._config, sources, teacher.model, plan))
         if any(sources.views):
             run.write_text(run.views, "".join(f"{json.dumps(view)}\n" for view in describe_views(sources)))
         self._approve(plan.cost_micros)

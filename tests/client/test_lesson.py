@@ -15,7 +15,7 @@ from client.buying.cache import EmbeddingCache
 from client.buying.teacher import Teacher
 from client.buying.vendor_api import VendorClient
 from client.display import Display
-from client.errors import DataError
+from client.errors import DataError, FingerprintChanged
 from client.learning.methods import METHODS
 from client.learning.recipe import Recipe
 from client.lesson import Lesson, Preparation
@@ -110,3 +110,23 @@ def test_what_came_from_the_cache_is_what_the_run_did_not_pay_for(pupil: Pupil) 
     assert counted("first") == (37, 0)
     pupil.learn("first", budget=100)
     assert counted("first") == (37, 0)
+
+
+def test_a_plan_is_of_the_folder_as_it_is(pupil: Pupil) -> None:
+    pupil.learn("run", budget=100)
+    assert pupil.read("run/plan.json")["classes"] == ["circle", "square", "tall_bar"]
+    pupil.rename("tall_bar", "bar")
+    pupil.learn("run", budget=100)
+    plan = pupil.read("run/plan.json")
+    assert plan["classes"] == ["bar", "circle", "square"]
+    assert plan["purchase"]["to_buy"] == 1
+
+
+def test_a_run_goes_on_with_the_model_that_it_began_with(pupil: Pupil) -> None:
+    pupil.learn("run", budget=100)
+    plan = pupil.read("run/plan.json")
+    plan["model"]["fingerprint"] = "fp_former"
+    (pupil.folder / "run" / "plan.json").write_text(json.dumps(plan))
+    for _ in range(2):
+        with pytest.raises(FingerprintChanged, match="began with the model fp_former"):
+            pupil.learn("run", budget=100)

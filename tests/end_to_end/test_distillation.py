@@ -296,6 +296,21 @@ def test_bad_input_is_named_and_nothing_is_charged(
     assert vendor_process.charges(good_key).entries == 0
 
 
+def test_a_class_that_was_renamed_has_its_new_name_in_summary_and_report(client: Command) -> None:
+    client(*_distill())
+    for folder in (client.folder / "toy").glob("*/tall_bar"):
+        folder.rename(folder.with_name("bar"))
+    client(*_distill())
+    run = client.folder / "run"
+    answers = (run / "answers.csv").read_text()
+    assert ",bar," in answers
+    assert "tall_bar" not in answers
+    assert json.loads((run / "plan.json").read_text())["classes"] == ["bar", "circle", "square"]
+    assert "tall_bar" not in (run / "report.html").read_text()
+    summary = _summary(client)
+    assert summary["queries_bought"] == summary["train_images"] + len(CLASSES) + 1
+
+
 def test_a_run_directory_keeps_its_options(client: Command) -> None:
     client(*_distill())
     refused = client(*_distill("--seed", "1"), code=2)
