@@ -171,8 +171,12 @@ class RunFolder:
         return [row for row in rows if stage in (None, row["stage"])]
 
     def forget(self, stage: str, *, after_step: int) -> None:
-        """Drop the logged steps of a stage that are about to be taken again."""
-        kept = [row for row in self.rows() if row["stage"] != stage or row.get("step", 0) <= after_step]
+        """Drop the logged steps of a stage that are about to be taken again; with all, its seconds too."""
+        kept = [
+            row
+            for row in self.rows()
+            if row["stage"] != stage or (after_step > 0 and row.get("step", 0) <= after_step)
+        ]
         self.write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in kept))
         if self.mirror is not None:
             self.mirror.restart(kept)
@@ -187,7 +191,7 @@ class RunFolder:
             self.log(stage, seconds=round(time.monotonic() - started, 3))
 
     def seconds(self) -> dict[str, float]:
-        """Wall-clock by stage, summed over interruptions."""
+        """Wall-clock by stage, summed over interruptions; of training, what made the present student."""
         total: dict[str, float] = defaultdict(float)
         for row in self.rows():
             total[row["stage"]] += row.get("seconds", 0.0)

@@ -156,6 +156,9 @@ def test_a_budget_below_the_images_teaches_what_it_can_and_can_be_raised(
     client(*_distill(budget=20))
     assert vendor_process.charges(client.api_key).queries == 20
     assert _summary(client)["queries_bought"] == 20
+    rows = map(json.loads, (client.folder / "run" / "metrics.jsonl").read_text().splitlines())
+    timed = [row["stage"] for row in rows if "seconds" in row]
+    assert (timed.count("align"), timed.count("distill")) == (1, 1)  # of the student that there is
 
 
 def test_a_budget_below_the_class_prompts_stops_and_says_what_it_takes(
