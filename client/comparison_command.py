@@ -59,7 +59,8 @@ RunBudgetOption = Annotated[
         "--budget",
         min=1,
         max=10**12,
-        help="Embeddings that each run may use, prompts included, whoever paid (default: all it asks for).",
+        help="Embeddings that each run may use, prompts included, whoever paid (default: all it asks for); "
+        "zero-shot and unlimited are not limited.",
     ),
 ]
 
