@@ -23,7 +23,7 @@ from client.learning.methods import parse_method
 from client.learning.processes import ALONE, Processes
 from client.learning.stages import TrainingSet
 from client.learning.student import Student, load_metadata, load_student
-from client.lesson import Lesson, Preparation
+from client.lesson import Lesson, Preparation, require_student
 from client.pages import write_pages
 from client.results.answers import answers_as_csv
 from client.results.calibration import calibration
@@ -107,6 +107,8 @@ class Distillation:
         # Before anything is bought, so that weights that cannot be had cost nothing.
         weights = None if config.student_weights is None else Path(config.student_weights)
         backbone = load_backbone(config.student, image_size=config.image_size, weights=weights)
+        if self._teacher is not None:
+            require_student(self._method, config.student, backbone, self._teacher.model)
         lesson = together.once(lambda: self._lesson(sources))
         data = self._training_set(sources, lesson)
         stamp = self._stamp(sources, lesson, weights)
@@ -165,6 +167,7 @@ class Distillation:
 
     def _export(self, student: Student, data: TrainingSet) -> None:
         """Write the student as ONNX, compared with it on the hold-outs; if that fails, go on without."""
+        self._run.forget("export", after_step=0)
         side, batch = student.preprocessing.image_size, 128
         chunks = (data.holdout[start : start + batch] for start in range(0, len(data.holdout), batch))
         pictures = (data.images.load(chunk, side)[0] for chunk in chunks)
@@ -181,6 +184,7 @@ class Distillation:
     def _evaluate(self, student: Student, sources: Sources, data: TrainingSet) -> dict[str, Any]:
         """Answers about the hold-outs and, read for the first time now, the target domain."""
         run, folder = self._run, sources.folder
+        run.forget("evaluate", after_step=0)
         with run.timed("evaluate"):
             held_out = [sources.examples[position] for position in data.holdout]
             target = read_for_evaluation(folder, [sources.target], self._display)

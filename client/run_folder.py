@@ -151,10 +151,17 @@ class RunFolder:
             raise ClientError(f"{file} cannot be written: {error.strerror}.") from error
 
     def log(self, stage: str, **values: float | int | None) -> None:
-        """Append a line to metrics.jsonl."""
+        """Append a line to metrics.jsonl.
+
+        Raises:
+            ClientError: it cannot be written.
+        """
         row = {"stage": stage, **{name: value for name, value in values.items() if value is not None}}
-        with self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        try:
+            with self.metrics.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise ClientError(f"{self.metrics} cannot be written: {error.strerror}.") from error
         if self.mirror is not None:
             self.mirror.add(row)
 

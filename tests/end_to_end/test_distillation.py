@@ -260,6 +260,7 @@ def test_bad_images_are_skipped_and_listed(client: Command) -> None:
         ("one domain", {}, 2, "one domain only"),
         ("a class", {}, 2, "light/square"),
         ("", {"--student": "resnet5"}, 2, "resnet50"),
+        ("", {"--method": "vl2v-sd-bought"}, 2, "have 1280 dimensions and the teacher's 256"),
         ("", {"--vendor": "http://127.0.0.1:9"}, 1, "No vendor answers at http://127.0.0.1:9"),
         ("", {"--device": "quantum"}, 2, "quantum"),
         ("", {"--device": "cuda:99"}, 2, "cuda:99"),
