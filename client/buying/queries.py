@@ -33,7 +33,7 @@ class Query:
 
     @classmethod
     def image_file(cls, path: Path, digest: str | None = None) -> Self:
-        """An image file, whose digest is computed here unless it is known.
+        """An image file, sent as it is; its digest is computed here unless it is known.
 
         Raises:
             OSError: the file has to be read for its digest, and cannot be.
