@@ -1,6 +1,5 @@
 """Many runs to one table: leave one domain out, over domains, seeds and methods, buying each image once."""
 
-import hashlib
 import os
 import platform
 import secrets
@@ -8,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,7 +16,7 @@ from client.buying.selection import Selection
 from client.buying.teacher import Offer, Teacher
 from client.connection import Connection
 from client.coverage import training_features
-from client.data.domains import ImageFolder, list_folder
+from client.data.domains import list_folder
 from client.distillation import Distillation
 from client.errors import BudgetExhausted, ClientError, FingerprintChanged, UsageError
 from client.learning.backbones import load_backbone
@@ -243,17 +243,16 @@ class Comparison:
         except OSError as error:
             raise ClientError(f"{folder.path} cannot be written: {error.strerror}.") from error
         self._require_same_images()
-        if self._known_images is None:
-            known = (
-                folder.read(self._identity) if self._identity.exists() else {"run_id": secrets.token_hex(8)}
-            )
-            folder.write(self._identity, {**known, "images": _digest(self._images)})
+        if "images" not in self._known:
+            named = {"run_id": secrets.token_hex(8), **self._known}
+            folder.write(self._identity, {**named, "images": self._images.digest()})
         for cell in self.cells:
             cell.run.begin(cell.config)
 
     def _require_same_images(self) -> None:
         """Refuse to put runs over other images beside those that have finished."""
-        if self._known_images is not None and self._known_images != _digest(self._images):
+        begun_with = self._known.get("images")
+        if begun_with is not None and begun_with != self._images.digest():
             raise UsageError(
                 f"The images in {self._images.root} have changed since {self._folder.path} was begun, and "
                 "runs over other images do not compare: choose another --out, or delete that folder. What "
@@ -261,10 +260,9 @@ class Comparison:
             )
 
     @property
-    def _known_images(self) -> str | None:
-        """The digest of what it was begun with; `None` where there is no folder yet, or one without it."""
-        known = self._folder.read(self._identity) if self._identity.exists() else {}
-        return known.get("images")
+    def _known(self) -> dict[str, Any]:
+        """What `_identity` holds; nothing where it has not been begun."""
+        return self._folder.read(self._identity) if self._identity.exists() else {}
 
     @property
     def _identity(self) -> Path:
@@ -439,23 +437,6 @@ def _result(cell: Cell) -> RunResult:
         seconds=sum(summary["seconds"].get(stage, 0.0) for stage in ("align", "distill")),
         is_teacher=not cell.trains,
     )
-
-
-def _digest(folder: ImageFolder) -> str:
-    """Of the names and the sizes of all image files, none of which is opened."""
-    digest = hashlib.sha256()
-    for (domain, name), paths in sorted(folder.files.items()):
-        files = [(os.fsencode(path.name), _size(path)) for path in paths]
-        digest.update(repr((domain, name, files)).encode())
-    return digest.hexdigest()
-
-
-def _size(file: Path) -> int | None:
-    """In bytes; `None` for a link to nowhere."""
-    try:
-        return file.stat().st_size
-    except OSError:
-        return None
 
 
 def _machine(device: str) -> str:

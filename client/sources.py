@@ -85,12 +85,10 @@ def read_sources(config: RunConfig, display: Display, shared: SharedWork | None 
         examples += read
         skipped += unread
     skipped = [s for s in folder.ignored if s.path.parts[-3] != config.target_domain] + skipped
-    side = median_low(example.side for example in examples)
-    shared.once("sizes", str(folder.root), lambda: _mention_size(side, config.image_size, display))
+    shared.once("sizes", str(folder.root), lambda: _mention_size(examples, config.image_size, display))
     train, holdout = split(examples, holdout=config.recipe.holdout, seed=config.seed)
-    shared.once(
-        "untaught", f"{folder.root}:{train}", lambda: _mention_untaught(folder, examples, train, display)
-    )
+    split_by = f"{folder.root}:{domains}:{config.recipe.holdout}:{config.seed}"
+    shared.once("untaught", split_by, lambda: _mention_untaught(folder, examples, train, display))
     rounds = config.recipe.views if "images" in asks(config) else 0
     seen = _further_views([examples[i] for i in train], rounds, display, shared)
     views = [list(range(len(examples) + i, len(examples) + len(seen), len(train))) for i in range(len(train))]
@@ -136,8 +134,9 @@ def _mention_differences(folder: ImageFolder, display: Display) -> None:
         )
 
 
-def _mention_size(side: int, image_size: int, display: Display) -> None:
+def _mention_size(examples: Sequence[Example], image_size: int, display: Display) -> None:
     """Say where most of what the student sees would be enlargement (docs/method.md has what that costs)."""
+    side = median_low(example.side for example in examples)
     slightly_larger = 32 * (side // 32 + 1)
     if image_size > max(2 * side, slightly_larger):
         display.note(

@@ -92,6 +92,14 @@ class ImageFolder:
         """How many image files a domain has, readable or not."""
         return sum(len(paths) for (name, _), paths in self.files.items() if name == domain)
 
+    def digest(self) -> str:
+        """A SHA-256 (hex) of the names and sizes of all image files, none of which is opened."""
+        digest = hashlib.sha256()
+        for (domain, name), paths in sorted(self.files.items()):
+            files = [(os.fsencode(path.name), _size(path)) for path in paths]
+            digest.update(repr((domain, name, files)).encode())
+        return digest.hexdigest()
+
     def require_domains(self, names: Iterable[str]) -> None:
         """Check that these domains exist.
 
@@ -229,6 +237,14 @@ def _entries(folder: Path) -> list[Path]:
         return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     except OSError as error:
         raise DataError(f"{folder} cannot be read: {error.strerror}.") from error
+
+
+def _size(file: Path) -> int | None:
+    """In bytes; `None` for a link to nowhere."""
+    try:
+        return file.stat().st_size
+    except OSError:
+        return None
 
 
 def _read_example(path: Path, domain: str, label: int) -> Example | Skipped:

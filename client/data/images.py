@@ -85,22 +85,25 @@ def decode(content: bytes) -> Pixels:
 
 
 def decode_and_compare(content: bytes) -> tuple[Pixels, bool]:
-    """Decode as `decode` does; and whether the others see the same, as `seen_alike` has it."""
+    """Decode as `decode` does; and whether those see the same who convert to RGB and do no more."""
     with _opened(content) as image:
         pixels = np.asarray(_seen(image))
         return pixels, _is_plain(image) or np.array_equal(_converted(image), pixels)
 
 
-def seen_alike(content: bytes) -> bool:
-    """Whether those who convert a file to RGB and do no more, as open_clip does, see what `decode` gives.
+def seen_otherwise(content: bytes) -> Pixels | None:
+    """What `decode` gives, unless those see the same who convert to RGB and do no more, as open_clip does.
 
-    Of most files the header tells.
+    Of most files the header tells that they do.
 
     Raises:
         UnreadableImage: as `decode`, if more than the header is read.
     """
     with _opened(content) as image:
-        return _is_plain(image) or np.array_equal(_converted(image), np.asarray(_seen(image)))
+        if _is_plain(image):
+            return None
+        pixels = np.asarray(_seen(image))
+        return None if np.array_equal(_converted(image), pixels) else pixels
 
 
 def decode_square(content: bytes, side: int) -> tuple[Pixels, float]:

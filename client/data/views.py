@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from client.data.images import Pixels, decode, seen_alike
+from client.data.images import Pixels, decode, seen_otherwise
 
 # What is encoded here has at most this shorter side: no CLIP of today sees more, and it would travel longer.
 _SIDE = 384
@@ -88,13 +88,14 @@ class View:
         """What is sent for this view of an image file: a PNG of what the student sees.
 
         Where that is the image itself, it is the file's very bytes, unless whoever converts these to RGB and
-        does no more would see something else (see `seen_alike`).
+        does no more would see something else (see `seen_otherwise`).
 
         Raises:
             UnreadableImage: the content is no image.
         """
         if self.index == 0:
-            return content if seen_alike(content) else encoded(decode(content))
+            seen = seen_otherwise(content)
+            return content if seen is None else encoded(seen)
         pixels = decode(content)
         changed = self.apply(pixels)
         return ORIGINAL.encode(content) if np.array_equal(changed, pixels) else encoded(changed)
