@@ -137,6 +137,7 @@ def distill(
             return
         run = RunFolder(path)
         run_id = run.begin(config)
+        stack.enter_context(run.claimed())
         teacher = None
         if buys:
             teacher = stack.enter_context(
@@ -359,14 +360,12 @@ def _config(
     views: int,
 ) -> "RunConfig":
     from client.learning.backbones import native_image_size
-    from client.learning.methods import parse_method
+    from client.learning.methods import parse_method, with_steps
     from client.learning.recipe import RECIPES
     from client.run_folder import RunConfig
 
     native = native_image_size(student)  # asked in any case: it refuses a name that nobody knows
-    taught, chosen = parse_method(method, replace(RECIPES[recipe].with_steps(steps), views=views))
-    if steps is not None and not taught.trains:
-        chosen = replace(chosen, align_steps=steps)
+    _, chosen = parse_method(method, with_steps(replace(RECIPES[recipe], views=views), method, steps))
     return RunConfig(
         data=str(data.resolve()),
         target_domain=target_domain,

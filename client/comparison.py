@@ -41,7 +41,7 @@ from client.zero_shot import ZERO_SHOT, Exam, grade, zero_shot_exam
 from shared.embeddings import Prices
 
 # A comparison reads every domain once, has one set of features in memory, and a few projectors of it.
-_KEPT = {"images": 1000, "views": 1000, "looks": 1000, "features": 1, "aligned": 16}
+_KEPT = {"images": 1000, "views": 1000, "looks": 1000, "unexamined": 1000, "features": 1, "aligned": 16}
 
 
 @dataclass(frozen=True)
@@ -197,8 +197,9 @@ class Comparison:
             ClientError: see client/errors.py; what was bought and trained so far is kept.
         """
         self._begin()
-        pending = _by_steps([cell for cell in self.cells if not cell.run.summary.exists()])
         with ExitStack() as stack:
+            stack.enter_context(self._folder.claimed())
+            pending = _by_steps([cell for cell in self.cells if not cell.run.summary.exists()])
             buying = [cell for cell in pending if cell.buys]
             teacher = self._connect(stack) if buying else None
             self._require_students([cell for cell in pending if cell.trains], teacher)

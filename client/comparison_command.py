@@ -152,10 +152,12 @@ def compare(
 
 def _variants(methods: str, recipe: RecipeName, steps: int | None, views: int) -> "list[Variant]":
     from client.comparison import Variant
+    from client.learning.methods import with_steps
     from client.learning.recipe import RECIPES
 
-    chosen = replace(RECIPES[recipe].with_steps(steps), views=views)
-    return [Variant(name, name, chosen) for name in _names("--methods", methods)]
+    chosen = replace(RECIPES[recipe], views=views)
+    names = _names("--methods", methods)
+    return [Variant(name, name, with_steps(chosen, name, steps)) for name in names]
 
 
 def _names(option: str, words: str) -> list[str]:

@@ -10,7 +10,7 @@ ClientError                  1  something failed
 │       ├── RequestTooLarge      1  the vendor takes no request of this size
 │       ├── InputRefused         1  the vendor will not embed something in the request
 │       └── FingerprintChanged   1  the vendor's model is no longer the one that was bought from
-├── RunBusy                  1  something else is buying for the same run
+├── RunBusy                  1  something else is at work on the same run
 ├── CacheError               1  the cache cannot be read or written
 └── SpendingStopped          3  a limit was reached; what was bought is kept, and the run can go on
     ├── BudgetExhausted      3  the run's own budget of queries or money
@@ -71,7 +71,7 @@ class FingerprintChanged(RequestRefused):
 
 
 class RunBusy(ClientError):
-    """Another thread or process is buying for the same run."""
+    """Another thread or process is at work on the same run."""
 
 
 class CacheError(ClientError):

@@ -28,8 +28,8 @@ def read_for_evaluation(folder: ImageFolder, domains: Sequence[str], display: Di
     folder.require_domains(domains)
     with display.track("Evaluating", sum(map(folder.count, domains))) as advance:
         examples, skipped = folder.read(domains, lambda done: advance(done, ""))
-    ignored = [file for file in folder.ignored if file.path.parts[-3] in domains]
-    mention([*ignored, *skipped], folder.root, display, listed_in="`client data check --json`")
+    unread = [*folder.ignored_in(domains), *skipped]
+    mention(unread, folder.root, display, listed_in="`client data check --json`")
     for domain in domains:
         if not any(example.domain == domain for example in examples):
             raise DataError(f"{folder.root} has no readable image in the domain {domain!r} to evaluate on.")

@@ -6,11 +6,12 @@ import secrets
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from client.buying.claim import claim
 from client.buying.selection import Selection
 from client.errors import ClientError, UsageError
 from client.learning.recipe import Recipe
@@ -116,6 +117,14 @@ class RunFolder:
         run_id = secrets.token_hex(8)
         self.write(self.config, {**wanted, "run_id": run_id})
         return run_id
+
+    def claimed(self) -> AbstractContextManager[None]:
+        """Entered by the one process that works on the run, once it has begun.
+
+        Raises:
+            RunBusy: another works on it.
+        """
+        return claim(self.config, "run")
 
     def read(self, file: Path) -> dict[str, Any]:
         """A JSON file of the run.

@@ -84,7 +84,7 @@ def read_sources(config: RunConfig, display: Display, shared: SharedWork | None 
             )
         examples += read
         skipped += unread
-    skipped = [s for s in folder.ignored if s.path.parts[-3] != config.target_domain] + skipped
+    skipped = [*folder.ignored_in(domains), *skipped]
     shared.once("sizes", str(folder.root), lambda: _mention_size(examples, config.image_size, display))
     train, holdout = split(examples, holdout=config.recipe.holdout, seed=config.seed)
     split_by = f"{folder.root}:{domains}:{config.recipe.holdout}:{config.seed}"

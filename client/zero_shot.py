@@ -21,7 +21,7 @@ from client.errors import DataError
 from client.questions import query_of
 from client.results.evaluation import Evaluation, accuracy_by_domain
 from client.shared_work import SharedWork
-from client.sources import Sources, read_domain
+from client.sources import Sources, mention, read_domain
 
 ZERO_SHOT = "zero-shot"
 
@@ -47,12 +47,21 @@ class Exam:
 def zero_shot_exam(sources: Sources, display: Display, shared: SharedWork) -> Exam:
     """The exam of these sources: their hold-outs, and all of the target domain.
 
+    Files of the target domain that are no images are named, once for all runs that share their work.
+
     Raises:
         DataError: the target domain has no readable image.
     """
-    target, _ = read_domain(sources.folder, sources.target, display, shared)
+    folder, domain = sources.folder, sources.target
+    target, skipped = read_domain(folder, domain, display, shared)
+    unread, listed_in = [*folder.ignored_in([domain]), *skipped], "`client data check --json`"
+    shared.once(
+        "unexamined",
+        f"{folder.root}/{domain}",
+        lambda: mention(unread, folder.root, display, listed_in=listed_in),
+    )
     if not target:
-        raise DataError(f"{sources.folder.root} has no readable image in the domain {sources.target!r}.")
+        raise DataError(f"{folder.root} has no readable image in the domain {domain!r}.")
     examples = [*(sources.examples[position] for position in sources.holdout), *target]
     return Exam(
         [Query.text(prompt) for prompt in class_prompts(sources.folder.classes)],

@@ -1,4 +1,4 @@
-"""One purchase at a time for a run, or two would send the same queries in other packs and pay twice."""
+"""One process at a time for a run: two would pay twice for what they send in other packs."""
 
 import fcntl
 import hashlib
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from client.errors import CacheError, RunBusy
+from client.errors import ClientError, RunBusy
 
 # The system's locks are a process's, and end when any file that it has open on the path is closed. So a
 # process opens a path once, and knows itself which places it has claimed there.
@@ -17,15 +17,19 @@ _changing = threading.Lock()
 
 
 @contextmanager
-def claim(cache: Path, run_id: str) -> Iterator[None]:
-    """Claim a run among the threads and processes that share a cache. The death of a process ends its claims.
+def claim(shared: Path, run: str) -> Iterator[None]:
+    """Claim a run among the threads and processes that share a file. The death of a process ends its claims.
+
+    Args:
+        shared: the file; claims are made in one beside it.
+        run: names the run among those that use the file.
 
     Raises:
         RunBusy: it is claimed already.
-        CacheError: the file beside the cache, in which claims are made, cannot be written.
+        ClientError: the file in which claims are made cannot be written.
     """
-    place = int.from_bytes(hashlib.sha256(run_id.encode()).digest()[:7], "big")
-    path = cache.with_name(f"{cache.name}.lock").resolve()
+    place = int.from_bytes(hashlib.sha256(run.encode()).digest()[:7], "big")
+    path = shared.with_name(f"{shared.name}.lock").resolve()
     with _changing:
         _take(path, place)
     try:
@@ -39,7 +43,7 @@ def _take(path: Path, place: int) -> None:
     try:
         file, places = _open.get(path) or (path.open("ab"), set())
     except OSError as error:
-        raise CacheError(f"{path} cannot be written: {error.strerror}.") from error
+        raise ClientError(f"{path} cannot be written: {error.strerror}.") from error
     try:
         if place in places:
             raise BlockingIOError
@@ -48,8 +52,8 @@ def _take(path: Path, place: int) -> None:
         if not places:
             file.close()
         raise RunBusy(
-            "Another process is buying for this very run. Wait for it, or interrupt it: what it has "
-            "bought is kept, and this command goes on from there."
+            "Another process is at work on this very run. Wait for it, or interrupt it: what it has bought "
+            "and trained is kept, and this command goes on from there."
         ) from error
     places.add(place)
     _open[path] = (file, places)

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -91,6 +91,10 @@ class ImageFolder:
     def count(self, domain: str) -> int:
         """How many image files a domain has, readable or not."""
         return sum(len(paths) for (name, _), paths in self.files.items() if name == domain)
+
+    def ignored_in(self, domains: Collection[str]) -> list[Skipped]:
+        """The files in class folders of these domains that their names rule out."""
+        return [file for file in self.ignored if file.path.parts[-3] in domains]
 
     def digest(self) -> str:
         """A SHA-256 (hex) of the names and sizes of all image files, none of which is opened."""

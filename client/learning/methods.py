@@ -1,7 +1,7 @@
 """What distinguishes one training method from another: its targets, its loss, and what trains when."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -269,3 +269,15 @@ def parse_method(words: str, recipe: Recipe) -> tuple[Method, Recipe]:
             f"{name} begins with random weights: there is nothing pre-trained to mix in (+wise)."
         )
     return METHODS[name], recipe
+
+
+def with_steps(recipe: Recipe, words: str, steps: int | None) -> Recipe:
+    """A recipe with so many steps of the stage that makes a method's student; `None` leaves it as it is.
+
+    That is the last stage: the one on pixels, or the only one of a method that trains nothing on pixels.
+    """
+    method = METHODS.get(words.partition("+")[0])
+    recipe = recipe.with_steps(steps)
+    if steps is None or method is None or method.trains:
+        return recipe
+    return replace(recipe, align_steps=steps)

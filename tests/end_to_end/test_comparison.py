@@ -50,6 +50,8 @@ def test_a_comparison_from_quote_to_table(client: Command, vendor_process: Vendo
     client(*arguments, "linear-probe,text-only")
     assert vendor_process.charges(client.api_key).queries == len(CLASSES)
     first = _table(client)
+    probe = json.loads((client.folder / "table/runs/linear-probe-red-0/summary.json").read_text())
+    assert probe["steps"] == 4
     shown = client(*arguments, "linear-probe,text-only,image-only,zero-shot", "--target-domain", "all")
     charges = vendor_process.charges(client.api_key)
     assert charges.queries == EVERYTHING
@@ -81,6 +83,12 @@ def test_a_comparison_from_quote_to_table(client: Command, vendor_process: Vendo
     assert unlimited["queries"] == 3 + 6 * 24 + 4 * Recipe().images_per_domain * 2
     assert unlimited["cost_micros"] == 0
     assert vendor_process.charges(client.api_key) == charges
+
+
+def test_files_that_the_teacher_is_not_asked_about_are_named_once(client: Command) -> None:
+    (client.folder / "toy" / "red" / "circle" / "zero.png").write_bytes(b"")
+    options = ("--seeds", "2", "--target-domain", "red", "--methods", "zero-shot")
+    assert client("compare", *SMALL, *options).stderr.count("Skipped red/circle/zero.png: empty file") == 1
 
 
 def test_no_run_uses_more_than_the_budget_whatever_others_bought(
@@ -129,6 +137,8 @@ def test_a_comparison_that_was_killed_goes_on(client: Command, vendor_process: V
     finished = client.folder / "table" / "runs" / "lp-ft-red-0" / "summary.json"
     while not finished.exists():
         assert process.poll() is None
+    process.send_signal(signal.SIGSTOP)
+    assert "Another process is at work" in client(*arguments, code=1).stderr
     process.send_signal(signal.SIGKILL)
     process.communicate()
     written = finished.stat().st_mtime_ns

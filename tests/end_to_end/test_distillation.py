@@ -68,7 +68,7 @@ def test_a_run_from_plan_to_prediction(client: Command, vendor_process: VendorPr
     assert set(summary["seconds"]) == {"buy", "align", "distill", "export", "evaluate"}
     names = {path.name for path in (client.folder / "run").iterdir()}
     assert names == {
-        "config.json", "plan.json", "purchase.json", "metrics.jsonl", "summary.json",
+        "config.json", "config.json.lock", "plan.json", "purchase.json", "metrics.jsonl", "summary.json",
         "aligned.safetensors", "student.safetensors", "student.onnx", "answers.csv",
         "report.html", "README.md", "tensorboard",
     }  # fmt: skip
@@ -117,7 +117,10 @@ def test_an_interrupted_run_ends_in_the_same_student(client: Command, vendor_pro
     metrics = client.folder / "run" / "metrics.jsonl"
     while not (metrics.exists() and '"stage": "distill", "step": 12' in metrics.read_text()):
         assert process.poll() is None
+    process.send_signal(signal.SIGSTOP)
+    assert "Another process is at work on this very run" in client(*_distill(*longer), code=1).stderr
     process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGCONT)
     _, err = process.communicate()
     assert process.returncode == 130
     assert "goes on from here" in err
