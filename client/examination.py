@@ -16,7 +16,7 @@ from client.results.answers import Answer
 from client.results.onnx_classifier import OnnxClassifier
 from client.results.onnx_export import made_up_pictures
 from client.results.speed import speed_of
-from client.sources import mention
+from client.sources import mention_unread
 
 
 def read_for_evaluation(folder: ImageFolder, domains: Sequence[str], display: Display) -> list[Example]:
@@ -28,8 +28,7 @@ def read_for_evaluation(folder: ImageFolder, domains: Sequence[str], display: Di
     folder.require_domains(domains)
     with display.track("Evaluating", sum(map(folder.count, domains))) as advance:
         examples, skipped = folder.read(domains, lambda done: advance(done, ""))
-    unread = [*folder.ignored_in(domains), *skipped]
-    mention(unread, folder.root, display, listed_in="`client data check --json`")
+    mention_unread(folder, domains, skipped, display)
     for domain in domains:
         if not any(example.domain == domain for example in examples):
             raise DataError(f"{folder.root} has no readable image in the domain {domain!r} to evaluate on.")

@@ -207,6 +207,14 @@ def describe_outlook(outlook: Outlook) -> dict[str, Any]:
     return {"quote": quote, "prices_known": outlook.prices_known, "seconds": outlook.seconds}
 
 
+def mention_unread(
+    folder: ImageFolder, domains: Sequence[str], skipped: Sequence[Skipped], display: Display
+) -> None:
+    """Say which files of domains that are tested on are left out: by their names, or as they are read."""
+    unread = [*folder.ignored_in(domains), *skipped]
+    mention(unread, folder.root, display, listed_in="`client data check --json`")
+
+
 def mention(skipped: Sequence[Skipped], root: Path, display: Display, *, listed_in: Path | str) -> None:
     """Say which files are left out, the first ten by name, and which file of the run or command lists all."""
     for file in skipped[:10]:

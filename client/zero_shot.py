@@ -21,7 +21,7 @@ from client.errors import DataError
 from client.questions import query_of
 from client.results.evaluation import Evaluation, accuracy_by_domain
 from client.shared_work import SharedWork
-from client.sources import Sources, mention, read_domain
+from client.sources import Sources, mention_unread, read_domain
 
 ZERO_SHOT = "zero-shot"
 
@@ -54,12 +54,8 @@ def zero_shot_exam(sources: Sources, display: Display, shared: SharedWork) -> Ex
     """
     folder, domain = sources.folder, sources.target
     target, skipped = read_domain(folder, domain, display, shared)
-    unread, listed_in = [*folder.ignored_in([domain]), *skipped], "`client data check --json`"
-    shared.once(
-        "unexamined",
-        f"{folder.root}/{domain}",
-        lambda: mention(unread, folder.root, display, listed_in=listed_in),
-    )
+    named = f"{folder.root}/{domain}"
+    shared.once("unexamined", named, lambda: mention_unread(folder, [domain], skipped, display))
     if not target:
         raise DataError(f"{folder.root} has no readable image in the domain {domain!r}.")
     examples = [*(sources.examples[position] for position in sources.holdout), *target]
