@@ -21,8 +21,8 @@ from client.learning.styles import STYLE_DRAWS, changed_styles
 _CROP_TRIES = 10
 _CROP_RATIO = (3 / 4, 4 / 3)
 _DRAWS = 2 * _CROP_TRIES + 8
-# Values a piece: what a few temporary tensors of this size need stays in a core's cache.
-_PIECE = 2**18
+# Values a piece: enough work for several threads, and temporary tensors of this size stay in a cache.
+_PIECE = 2**20
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def random_views(
     """
     boxes = _crop_boxes(chance.rows, aspects, augmentation.crop_scale).to(pixels.device)
     factors = _colour_factors(chance.rows, augmentation.jitter).to(pixels.device)
-    grey = (chance.rows[:, -1] < augmentation.grayscale).to(pixels.device)
+    grey = chance.rows[:, -1] < augmentation.grayscale
     views = torch.empty(len(pixels), 3, size, size, device=pixels.device)
     piece = max(1, _PIECE // (3 * size * size)) if pixels.device.type == "cpu" else len(pixels)
     for start in range(0, len(pixels), piece):
@@ -81,7 +81,9 @@ def random_views(
         view = changed_styles(view, chance.styles[rows], chance=augmentation.style)
         for step in chance.order:
             view = _COLOUR_STEPS[step](view, factors[step, rows])
-        views[rows] = torch.where(grey[rows, None, None, None], _grey(view), view)
+        without = torch.nonzero(grey[rows]).flatten().to(pixels.device)
+        view[without] = _grey(view[without]).expand(-1, 3, -1, -1)
+        views[rows] = view
     return views
 
 
@@ -119,7 +121,10 @@ def _colour_factors(draws: Tensor, jitter: float) -> Tensor:
 
 def _resample(pixels: Tensor, boxes: Tensor, size: int) -> Tensor:
     images = pixels.permute(0, 3, 1, 2).float()
-    grid = functional.affine_grid(boxes, [len(images), 3, size, size], align_corners=False)
+    centres = (2 * torch.arange(size, device=pixels.device) + 1) / size - 1
+    across = boxes[:, 0, :1] * centres + boxes[:, 0, 2:]  # boxes are upright, so a column has one place
+    down = boxes[:, 1, 1:2] * centres + boxes[:, 1, 2:]
+    grid = torch.stack([across[:, None].expand(-1, size, -1), down[:, :, None].expand(-1, -1, size)], dim=3)
     return functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
@@ -129,12 +134,16 @@ def _grey(images: Tensor) -> Tensor:
     return (red * 0.299).add_(green, alpha=0.587).add_(blue, alpha=0.114).unsqueeze(1)
 
 
+# The steps of ColorJitter may write to the images that they are given.
+
+
 def _brightness(images: Tensor, factor: Tensor) -> Tensor:
-    return (images * factor).clamp_(0, 255)
+    return images.mul_(factor).clamp_(0, 255)
 
 
 def _contrast(images: Tensor, factor: Tensor) -> Tensor:
-    return torch.lerp(_grey(images).mean((2, 3), keepdim=True), images, factor).clamp_(0, 255)
+    mean = _grey(images.mean((2, 3), keepdim=True))
+    return images.mul_(factor).add_(mean * (1 - factor)).clamp_(0, 255)
 
 
 def _saturation(images: Tensor, factor: Tensor) -> Tensor:
@@ -142,20 +151,19 @@ def _saturation(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def _hue(images: Tensor, turns: Tensor) -> Tensor:
-    """Turn the hue of HSV; a channel is `value - chroma * c(hue)`, c a trapezium of the hue (1 is a turn)."""
+    """Turn the hue of HSV: where it is less than a sixth of a turn from a channel's own hue, the channel has
+    the pixel's highest value, beyond two sixths its lowest, and in between it falls evenly."""
     red, green, blue = images.unbind(1)
-    value = images.amax(1)
-    chroma = value - images.amin(1)
-    safe = chroma.clamp(min=1e-3)  # where there is no chroma, the hue does not matter
-    sixths = torch.where(
-        value == red,
-        (green - blue) / safe,
-        torch.where(value == green, (blue - red) / safe + 2, (red - green) / safe + 4),
-    )
-    offsets = torch.tensor([5 / 6, 3 / 6, 1 / 6], device=images.device).view(1, 3, 1, 1)
-    hue = (sixths / 6).unsqueeze(1) + turns + offsets + 1  # the 1 keeps it positive for frac
-    share = hue.frac_().mul_(6).sub_(2).abs_().neg_().add_(2).clamp_(0, 1)
-    return torch.addcmul(value.unsqueeze(1), chroma.unsqueeze(1), share, value=-1)
+    value = torch.maximum(torch.maximum(red, green), blue)
+    chroma = (value - torch.minimum(torch.minimum(red, green), blue)).mul_(6)  # for a hue in turns
+    safe = chroma.clamp(min=6e-3)  # where there is no chroma, the hue does not matter
+    from_red = (green + blue).sub_(red).sub_(value).div_(safe).add_(2 / 6)
+    hue = torch.copysign(from_red, green - blue).unsqueeze(1)
+    # Half a turn more than from each channel's own hue, and one more to keep it positive.
+    opposite = torch.tensor([9 / 6, 7 / 6, 5 / 6], device=images.device).view(1, 3, 1, 1)
+    distance = (hue + (turns + opposite)).frac_().sub_(1 / 2).abs_().clamp_(1 / 6, 2 / 6)
+    lifted = value.add_(chroma, alpha=1 / 6).unsqueeze(1)
+    return torch.addcmul(lifted, chroma.unsqueeze(1), distance, value=-1, out=images)
 
 
 # In the order of `_colour_factors`.

@@ -5,6 +5,7 @@ Each change has its own chance, and is computed for those images alone that it f
 """
 
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -36,21 +37,25 @@ def changed_styles(images: Tensor, draws: Tensor, *, chance: float) -> Tensor:
 
 def _strokes(images: Tensor, draws: Tensor) -> Tensor:
     """What is dark grows thicker, or thinner."""
-    sign = torch.where(_each(draws[:, 0]) < 0.5, -1.0, 1.0)
-    return sign * _grown(sign * images)
+    return _one_or_other(images, draws[:, 0], _darkest, _lightest)
 
 
 def _ink(images: Tensor, draws: Tensor) -> Tensor:
     """Light for dark; or the outlines of what is there, drawn in black on white."""
-    outlines = 255 - (_grown(images) + _grown(-images)).amax(1, keepdim=True)
-    return torch.where(_each(draws[:, 0]) < 0.5, 255 - images, outlines)
+    return _one_or_other(images, draws[:, 0], lambda these: 255 - these, _outlines)
+
+
+def _outlines(images: Tensor) -> Tensor:
+    contrasts = _lightest(images).sub_(_darkest(images))
+    return 255 - contrasts.amax(1, keepdim=True).expand(-1, 3, -1, -1)
 
 
 def _tone(images: Tensor, draws: Tensor) -> Tensor:
     """Middle tones darker or lighter (a gamma from 1/3 to 3), black and white nearer to each other."""
     gamma = 3 ** (2 * _each(draws[:, 0]) - 1)
-    black, white = 0.3 * _each(draws[:, 1]), 1 - 0.3 * _each(draws[:, 2])
-    return 255 * torch.lerp(black, white, (images / 255).clamp_min(0) ** gamma)
+    black, white = 255 * 0.3 * _each(draws[:, 1]), 255 * (1 - 0.3 * _each(draws[:, 2]))
+    powers = (images / 255).clamp_min_(0).log_().mul_(gamma).exp_()  # a sixth of the time that pow takes
+    return powers.mul_(white - black).add_(black)
 
 
 def _colours(images: Tensor, draws: Tensor) -> Tensor:
@@ -69,22 +74,54 @@ def _resolution(images: Tensor, draws: Tensor) -> Tensor:
     for number, factor in enumerate(factors):
         rows = torch.nonzero(which == number).flatten()
         if len(rows):
-            coarse = functional.interpolate(images[rows], size=[max(1, size // factor)] * 2, mode="area")
-            squares = functional.interpolate(coarse, size=[size, size], mode="nearest")
-            smooth = functional.interpolate(coarse, size=[size, size], mode="bilinear")
-            changed[rows] = torch.where(_each(draws[rows, 1]) < 0.5, squares, smooth)
+            coarser, squares, smooth = _along_a_side(size, max(1, size // factor), images.device)
+            finer = torch.where(_each(draws[rows, 1]) < 0.5, squares, smooth)
+            changed[rows] = finer.mT @ (coarser.mT @ images[rows] @ coarser) @ finer
     return changed
 
 
-def _grown(images: Tensor) -> Tensor:
-    """The lightest of each pixel's surroundings."""
+@cache
+def _along_a_side(size: int, coarse: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Matrices that resize a row of pixels: by area to `coarse` of them; back in squares; back smoothly."""
+    coarser = functional.interpolate(torch.eye(size, device=device)[None], size=coarse, mode="area")
+    units = torch.eye(coarse, device=device)[None]
+    squares = functional.interpolate(units, size=size, mode="nearest")
+    smooth = functional.interpolate(units, size=size, mode="linear")
+    return coarser, squares, smooth
+
+
+def _lightest(images: Tensor) -> Tensor:
+    return _of_surroundings(images, torch.maximum)
+
+
+def _darkest(images: Tensor) -> Tensor:
+    return _of_surroundings(images, torch.minimum)
+
+
+def _of_surroundings(images: Tensor, extreme: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """The lightest or darkest within a stroke of each pixel, by windows that double until they reach it."""
+    reach = max(1, round(_STROKE * images.shape[-1]))
+    images = functional.pad(images, [reach] * 4, mode="replicate")
     for dim in (2, 3):
-        for _ in range(max(1, round(_STROKE * images.shape[-1]))):
-            last = images.shape[dim] - 1
-            inner = torch.maximum(images.narrow(dim, 0, last), images.narrow(dim, 1, last))
-            first, final = images.narrow(dim, 0, 1), images.narrow(dim, last, 1)
-            images = torch.maximum(torch.cat([first, inner], dim), torch.cat([inner, final], dim))
+        window = 1
+        while window < 2 * reach + 1:
+            shift = min(window, 2 * reach + 1 - window)
+            rest = images.shape[dim] - shift
+            images = extreme(images.narrow(dim, 0, rest), images.narrow(dim, shift, rest))
+            window += shift
     return images
+
+
+def _one_or_other(
+    images: Tensor, draws: Tensor, one: Callable[[Tensor], Tensor], other: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """`one` of the images whose number is below a half, and `other` of the rest."""
+    changed = torch.empty_like(images)
+    for chosen, change in ((draws < 0.5, one), (draws >= 0.5, other)):
+        rows = torch.nonzero(chosen).flatten()
+        if len(rows):
+            changed[rows] = change(images[rows])
+    return changed
 
 
 def _each(numbers: Tensor) -> Tensor:
