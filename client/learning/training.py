@@ -100,8 +100,8 @@ def train(
 
     Args:
         module: maps a batch's inputs to outputs; everything that is not in `parameters` stays as it is.
-        batch_at: inputs and targets of a batch, counted from 0; the same whenever it is asked. A thread
-            asks for the next batch while the module is busy with the one before.
+        batch_at: inputs and targets of a batch, counted from 0; the same whenever it is asked. It may be
+            asked from another thread, for the next batch while the module is busy with the one before.
         seed: of what the module itself draws, as dropout does; a step's draws follow from it and the step.
         evaluate: scores the module on held-out images.
         selection: decides by the scores which weights the module has in the end; without it, the last. It
@@ -124,8 +124,9 @@ def train(
             selection.restore(resume["selection"])
 
     network = processes.joined(module)
-    for step, (inputs, targets) in _ahead(batch_at, start + 1, schedule.steps):
-        network.train()
+    batches = _ahead if _processor_to_spare(trained[0].device) else _in_turn
+    network.train()
+    for step, (inputs, targets) in batches(batch_at, start + 1, schedule.steps):
         for group in optimiser.param_groups:
             group["lr"] = schedule.rate(step)
         torch.manual_seed(step_seed(seed, step))
@@ -139,6 +140,7 @@ def train(
             selection.stepped(changing, step)
         if evaluate is not None and schedule.evaluates_after(step):
             score = evaluate()
+            network.train()
             if selection is not None:
                 selection.evaluated(changing, step, score)
             if step < schedule.steps:
@@ -155,6 +157,20 @@ def train(
     if selection is not None:
         module.load_state_dict(selection.kept().state, strict=False)
     module.eval()
+
+
+def _processor_to_spare(device: torch.device) -> bool:
+    """Whether a batch can be prepared beside a step without holding it up.
+
+    Several threads that share a step all wait for the last of them: what another thread takes from one of
+    their processors, each of them loses.
+    """
+    return device.type != "cpu" or torch.get_num_threads() == 1
+
+
+def _in_turn(batch_at: Callable[[int], Batch], first: int, last: int) -> Iterator[tuple[int, Batch]]:
+    """Each step, counted from 1, and its batch, prepared with all threads before the step is taken."""
+    return ((step, batch_at(step - 1)) for step in range(first, last + 1))
 
 
 def _ahead(batch_at: Callable[[int], Batch], first: int, last: int) -> Iterator[tuple[int, Batch]]:

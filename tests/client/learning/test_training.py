@@ -1,5 +1,6 @@
 """The loop: schedule, batches, selection, resumption, and that frozen means frozen."""
 
+import threading
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -94,6 +95,27 @@ def _copied(value: Any) -> Any:
     if isinstance(value, list):
         return [_copied(item) for item in value]
     return value
+
+
+@pytest.mark.parametrize(("threads", "beside"), [(1, True), (2, False)])
+def test_batches_are_prepared_beside_a_lone_thread_and_by_a_whole_team(
+    threads: int, beside: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Either way each is asked for once, in order, and they make the same weights."""
+    asked: list[tuple[int, bool]] = []
+
+    def batch_at(step: int) -> tuple[Tensor, Tensor]:
+        asked.append((step, threading.current_thread() is not threading.main_thread()))
+        return _batch_at(step)
+
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    module, usual = _module(), _module()
+    train(module, list(module.parameters()), batch_at, cosine_loss, SCHEDULE)
+    assert asked == [(step, beside) for step in range(SCHEDULE.steps)]
+    monkeypatch.undo()
+    train(usual, list(usual.parameters()), _batch_at, cosine_loss, SCHEDULE)
+    for name, tensor in usual.state_dict().items():
+        assert torch.equal(tensor, module.state_dict()[name]), name
 
 
 def test_what_is_not_trained_stays_bit_equal() -> None:
