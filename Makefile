@@ -94,7 +94,7 @@ bench-vendor: $(READY)  ## the vendor beside its bare model (about ten minutes)
 	@$(BIN)/python -m benchmarks.vendor
 
 bench-training: $(READY)  ## speed of align and distill (about five minutes)
-	@$(BIN)/python -m benchmarks.training
+	@GOMP_SPINCOUNT=20000 $(BIN)/python -m benchmarks.training  # as client/learning/threads.py has it
 
 format: $(READY)  ## rewrite the code in the house format
 	@$(BIN)/ruff format .

@@ -14,6 +14,7 @@ from client.consent import asking
 from client.data_commands import data_app
 from client.display import Display
 from client.errors import ClientError, UsageError
+from client.learning.threads import share_processors
 from client.options import (
     DEFAULT_STUDENT,
     DEFAULT_VENDOR,
@@ -417,6 +418,7 @@ def _show_plan(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line, by default that of the process; an error becomes its message and exit code."""
+    share_processors()
     try:
         app(arguments)
     except ClientError as error:

@@ -82,7 +82,7 @@ def random_views(
         for step in chance.order:
             view = _COLOUR_STEPS[step](view, factors[step, rows])
         without = torch.nonzero(grey[rows]).flatten().to(pixels.device)
-        view[without] = _grey(view[without]).expand(-1, 3, -1, -1)
+        view[without] = _grey(view.index_select(0, without)).expand(-1, 3, -1, -1)
         views[rows] = view
     return views
 

@@ -31,7 +31,7 @@ def changed_styles(images: Tensor, draws: Tensor, *, chance: float) -> Tensor:
         rows = torch.nonzero(numbers[:, 0] < chance).flatten()
         if len(rows):
             on_device = rows.to(images.device)
-            images[on_device] = change(images[on_device], numbers[rows, 1:].to(images.device))
+            images[on_device] = change(images.index_select(0, on_device), numbers[rows, 1:].to(images.device))
     return images
 
 
@@ -76,7 +76,7 @@ def _resolution(images: Tensor, draws: Tensor) -> Tensor:
         if len(rows):
             coarser, squares, smooth = _along_a_side(size, max(1, size // factor), images.device)
             finer = torch.where(_each(draws[rows, 1]) < 0.5, squares, smooth)
-            changed[rows] = finer.mT @ (coarser.mT @ images[rows] @ coarser) @ finer
+            changed[rows] = finer.mT @ (coarser.mT @ images.index_select(0, rows) @ coarser) @ finer
     return changed
 
 
@@ -120,7 +120,7 @@ def _one_or_other(
     for chosen, change in ((draws < 0.5, one), (draws >= 0.5, other)):
         rows = torch.nonzero(chosen).flatten()
         if len(rows):
-            changed[rows] = change(images[rows])
+            changed[rows] = change(images.index_select(0, rows))
     return changed
 
 
