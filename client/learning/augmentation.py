@@ -81,8 +81,8 @@ def random_views(
         view = changed_styles(view, chance.styles[rows], chance=augmentation.style)
         for step in chance.order:
             view = _COLOUR_STEPS[step](view, factors[step, rows])
-        without = torch.nonzero(grey[rows]).flatten().to(pixels.device)
-        view[without] = _grey(view.index_select(0, without)).expand(-1, 3, -1, -1)
+        colourless = torch.nonzero(grey[rows]).flatten().to(pixels.device)
+        view[colourless] = _grey(view.index_select(0, colourless)).expand(-1, 3, -1, -1)
         views[rows] = view
     return views
 

@@ -16,19 +16,9 @@ import pytest
 def test_what_openmp_makes_of_it(said: dict[str, str], turns: int, tmp_path: Path) -> None:
     (tmp_path / "one" / "cat").mkdir(parents=True)
     usual = {name: os.environ[name] for name in os.environ if not name.startswith(("OMP", "GOMP"))}
-    command = [
-        "-m",
-        "client",
-        "distill",
-        "--data",
-        str(tmp_path),
-        "--target-domain",
-        "none",
-        "--method",
-        "erm",
-    ]
     told = subprocess.run(
-        [sys.executable, *command],
+        [sys.executable, "-m", "client", "distill",
+         "--data", str(tmp_path), "--target-domain", "none", "--method", "erm"],
         env={**usual, "OMP_DISPLAY_ENV": "verbose", **said}, capture_output=True, text=True, check=False,
     ).stderr  # fmt: skip
     assert f"GOMP_SPINCOUNT = '{turns}'" in told
