@@ -17,7 +17,9 @@ class Config(uvicorn.Config):
 
     There are at most `most` of them. One more makes the one give way that has waited longest for a request to
     come, so that many idle ones keep nobody out who asks something. A request's head has `patience` seconds
-    to arrive, and of an answer something must be read in that time, until it is read whole.
+    to arrive, and of an answer something must be read in that time, until it is read whole. What still comes
+    of a body that was answered before its end is dropped for so long, since a connection that is closed while
+    the other side sends often takes the answer with it.
     """
 
     def __init__(self, app: FastAPI, most: int, patience: float = _PATIENCE_SECONDS, **rest: Any) -> None:  # noqa: ANN401 - uvicorn's own

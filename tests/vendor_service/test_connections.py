@@ -38,6 +38,13 @@ def connect(server: uvicorn.Server) -> socket.socket:
     return socket.create_connection(server.servers[0].sockets[0].getsockname(), timeout=20)
 
 
+def send_a_lot(connection: socket.socket) -> None:
+    """Send for far longer than the server's patience."""
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        connection.sendall(b"x" * 65_536)
+
+
 def ended(connection: socket.socket) -> bool:
     """Wait for the end of a connection; whether nothing came before it."""
     try:
@@ -76,14 +83,20 @@ def test_a_connection_that_goes_on_asking_is_kept(server: uvicorn.Server) -> Non
 
 
 def test_an_endless_head_is_refused(server: uvicorn.Server) -> None:
-    def send_a_lot() -> None:
-        for _ in range(1000):
-            connection.sendall(b"x" * 65_536)
-
     with connect(server) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nendless: ")
         with pytest.raises(ConnectionError):
-            send_a_lot()
+            send_a_lot(connection)
+
+
+def test_the_rest_of_a_body_that_is_refused_is_dropped_for_a_while(server: uvicorn.Server) -> None:
+    with connect(server) as connection:
+        connection.sendall(b"POST /small HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000000000\r\n\r\n")
+        assert connection.recv(1000).startswith(b"HTTP/1.1 405")
+        started = time.monotonic()
+        with pytest.raises(ConnectionError):
+            send_a_lot(connection)
+        assert time.monotonic() - started > PATIENCE / 2
 
 
 def test_an_answer_that_nobody_reads_is_dropped(server: uvicorn.Server) -> None:
