@@ -219,6 +219,8 @@ def _as_error(response: httpx.Response, url: str) -> ClientError:
     try:
         detail = ErrorBody.model_validate_json(response.content).error
     except ValidationError:
+        if response.status_code == 413:  # a proxy may take less than the vendor behind it does
+            return RequestTooLarge(f"{url} takes no request of this size (status 413, from a proxy).")
         return VendorError(f"{url} answered with status {response.status_code}. Is it a Tuition vendor?")
     other = (
         VendorError if response.is_server_error or response.status_code in sender.RETRIED else RequestRefused

@@ -123,6 +123,7 @@ def test_trying_ends() -> None:
         (_error(402, "max_cost_exceeded"), errors.PriceRaised),
         (_error(412, "fingerprint_mismatch"), errors.FingerprintChanged),
         (_error(413, "request_too_large"), errors.RequestTooLarge),
+        (httpx.Response(413, text="<html>a proxy</html>"), errors.RequestTooLarge),
         (_error(400, "something_new"), errors.RequestRefused),
         (httpx.Response(404, text="not here"), errors.VendorError),
     ],
