@@ -28,8 +28,7 @@ RUNS = ROOT / "benchmarks" / ".runs"
 IMAGE_SIZE, STEPS = 96, 600
 RIVALS = ("zero-shot", "linear-probe", "erm", "erm+swad", "lp-ft", "kd", "simkd", "rise")
 OURS = ("text-only", "image-only", "no-align", "vl2v-adip", "vl2v-adip+swad", "vl2v-adip+wise")
-# Every method asks about an image once; with this behind it, about a further view of it as well.
-TWICE = ":2"
+# Every method asks about an image once; with `:2` behind it, about a further view of it as well, and so on.
 MORE_QUERIES = ("vl2v-adip:2", "unlimited")
 
 
@@ -61,7 +60,8 @@ def main() -> None:
 
 def variant(row: str, recipe: Recipe) -> Variant:
     """What a row of the table is: a method, and how often it asks about an image."""
-    return Variant(row, row.removesuffix(TWICE), replace(recipe, views=int(row.endswith(TWICE))))
+    method, _, queries = row.partition(":")
+    return Variant(row, method, replace(recipe, views=int(queries or 1) - 1))
 
 
 def compared(config: ComparisonConfig, name: str) -> str:
