@@ -71,7 +71,7 @@ class Database:
                 (`overloaded`).
             CommitInDoubt: a server went away before it said whether it has committed.
         """
-        with self._one_writer, self._transaction(self.engine) as session:
+        with self._one_writer, self._transaction(self.engine, writes=True) as session:
             if not self.embedded:
                 timeout = f"SET LOCAL lock_timeout = {max(1, round(1000 * lock_seconds))}"
                 session.connection().exec_driver_sql(timeout)
@@ -84,7 +84,7 @@ class Database:
         Raises:
             Refusal: the database does not answer (`overloaded`).
         """
-        with self._transaction(self._reading) as session:
+        with self._transaction(self._reading, writes=False) as session:
             yield session
 
     def check(self) -> None:
@@ -127,13 +127,13 @@ class Database:
         self.engine.dispose()
 
     @contextmanager
-    def _transaction(self, engine: Engine) -> Iterator[Session]:
+    def _transaction(self, engine: Engine, *, writes: bool) -> Iterator[Session]:
         committing = False
         try:
             with Session(engine, expire_on_commit=False) as session, session.begin():
                 yield session
                 session.flush()
-                committing = True
+                committing = writes
         except OperationalError as error:
             if self.embedded and not _passes(error):
                 raise
