@@ -97,12 +97,17 @@ class Prices(BaseModel):
 
 
 class Limits(BaseModel):
-    """The largest request that the vendor accepts."""
+    """The largest request that the vendor accepts, and how long and how often one is answered again for free.
+
+    `None` is what a vendor does not say.
+    """
 
     max_inputs: int
     max_request_bytes: int
     max_image_bytes: int
     max_image_pixels: int
+    replay_window_seconds: int | None = None
+    max_replays: int | None = None
 
 
 class ModelCard(BaseModel):

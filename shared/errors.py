@@ -45,6 +45,9 @@ class ErrorCode(StrEnum):
     METHOD_NOT_ALLOWED = "method_not_allowed"
     NOT_ACCEPTABLE = "not_acceptable"
     IDEMPOTENCY_IN_FLIGHT = "idempotency_in_flight"
+    IDEMPOTENCY_KEY_EXPIRED = "idempotency_key_expired"
+    REPLAYS_EXHAUSTED = "replays_exhausted"
+    CHARGE_REFUNDED = "charge_refunded"
     FINGERPRINT_MISMATCH = "fingerprint_mismatch"
     REQUEST_TOO_LARGE = "request_too_large"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
@@ -82,6 +85,10 @@ _KINDS = {
     ErrorCode.METHOD_NOT_ALLOWED: ErrorKind(405, ErrorType.INVALID_REQUEST),
     ErrorCode.NOT_ACCEPTABLE: ErrorKind(406, ErrorType.INVALID_REQUEST),
     ErrorCode.IDEMPOTENCY_IN_FLIGHT: ErrorKind(409, ErrorType.INVALID_REQUEST, retryable=True),
+    # Not 409, which SDKs repeat: what was paid for is answered no more, however often it is asked for.
+    ErrorCode.IDEMPOTENCY_KEY_EXPIRED: ErrorKind(410, ErrorType.INVALID_REQUEST),
+    ErrorCode.REPLAYS_EXHAUSTED: ErrorKind(410, ErrorType.INVALID_REQUEST),
+    ErrorCode.CHARGE_REFUNDED: ErrorKind(410, ErrorType.INVALID_REQUEST),
     ErrorCode.FINGERPRINT_MISMATCH: ErrorKind(412, ErrorType.INVALID_REQUEST),
     ErrorCode.REQUEST_TOO_LARGE: ErrorKind(413, ErrorType.INVALID_REQUEST),
     ErrorCode.UNSUPPORTED_MEDIA_TYPE: ErrorKind(415, ErrorType.INVALID_REQUEST),

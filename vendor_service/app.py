@@ -18,7 +18,10 @@ from vendor_service.accounts.router import keys_router
 from vendor_service.audit import Audit
 from vendor_service.billing import prices
 from vendor_service.billing.admission import Admission
+from vendor_service.billing.allowance import Allowance
+from vendor_service.billing.replays import ReplayTerms
 from vendor_service.billing.router import billing_router
+from vendor_service.billing.standing import Standing
 from vendor_service.clock import Clock, system_clock
 from vendor_service.database import schema
 from vendor_service.database.presence import Presence
@@ -93,7 +96,9 @@ def create_app(
         max_bytes=settings.max_queued_bytes,
         max_seconds=settings.request_timeout_seconds,
     )
-    admission = Admission(database, clock, _HOLD_SECONDS)
+    replays = ReplayTerms(settings.replay_hours * 3600, settings.max_replays)
+    admission = Admission(database, clock, _HOLD_SECONDS, replays)
+    standing = Standing(database, clock, replays)
     authentication = Authentication(database, clock)
     # Twice the time that a request may take: a hold never expires under a request that is still welcome.
     upkeep = Upkeep(
@@ -110,7 +115,10 @@ def create_app(
     app.state.model, app.state.capacity = model, capacity
     app.add_middleware(RequestScope, on_crash=internal_error, metrics=metrics, traces=traces)
     add_error_handlers(app)
-    _add_routes(app, settings, encoder, capacity, admission, metrics, authentication, database, clock)
+    service = EmbedService(
+        encoder, admission, standing, Allowance(clock), metrics, max_inputs=settings.max_inputs
+    )
+    _add_routes(app, settings, encoder, capacity, service, authentication, database, clock)
     token = settings.metrics_token
     render = metrics.render if shared_metrics is None else shared_metrics.render
     app.include_router(metrics_router(render, None if token is None else token.get_secret_value()))
@@ -123,18 +131,18 @@ def _add_routes(
     settings: Settings,
     encoder: Encoder,
     capacity: Capacity,
-    admission: Admission,
-    metrics: Metrics,
+    service: EmbedService,
     authentication: Authentication,
     database: Database,
     clock: Clock,
 ) -> None:
-    service = EmbedService(encoder, admission, metrics, max_inputs=settings.max_inputs)
     limits = Limits(
         max_inputs=settings.max_inputs,
         max_request_bytes=settings.max_request_bytes,
         max_image_bytes=settings.max_image_bytes,
         max_image_pixels=settings.max_image_pixels,
+        replay_window_seconds=settings.replay_hours * 3600,
+        max_replays=settings.max_replays,
     )
     buyer = authentication.requiring(Scope.EMBED)
     app.include_router(embed_router(service, capacity, encoder.facts.id, limits, buyer))

@@ -4,6 +4,7 @@ VendorError
 ├── OperatorError        exit 1   a command or a start of the server failed
 │   └── UsageError       exit 2   an option names something that does not exist or cannot be
 └── Refusal                       a customer's request is refused; rendered as the HTTP error body
+    └── CommitInDoubt             the books were sent a change and did not say whether they took it
 """
 
 from datetime import datetime
@@ -54,3 +55,7 @@ class Refusal(VendorError):
 
     def __str__(self) -> str:
         return self.message
+
+
+class CommitInDoubt(Refusal):
+    """The connection ended between a COMMIT and its answer: it may have gone through, or not."""

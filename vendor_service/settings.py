@@ -64,6 +64,8 @@ class Settings(BaseSettings):
     max_queued_inputs: Annotated[int, Field(ge=1)] = 4096
     max_queued_bytes: Annotated[int, Field(ge=1)] = 1024 * 1024 * 1024
     text_cache_bytes: Annotated[int, Field(ge=0)] = 64 * 1024 * 1024
+    replay_hours: Annotated[int, Field(ge=24, le=24 * 366)] = 72
+    max_replays: Annotated[int, Field(ge=1)] = 32
     request_timeout_seconds: Annotated[int, Field(ge=1)] = 120
     verify_every_hours: Annotated[int, Field(ge=0, le=24 * 366)] = 24
 

@@ -14,12 +14,15 @@ from sqlalchemy.exc import OperationalError
 from tests.postgres import Postgres
 from tests.vendor_process import wait_until
 from tests.vendor_service.books import HOLD_SECONDS, Books, opened_books
-from vendor_service.accounts.keys import revoke_key
-from vendor_service.billing import prices
+from vendor_service.accounts.keys import KeyTerms, revoke_key
+from vendor_service.billing import ledger, prices
 from vendor_service.billing.admission import Admission
 from vendor_service.billing.orders import Order
+from vendor_service.billing.replays import ReplayTerms
+from vendor_service.billing.verification import verify
 from vendor_service.clock import DAY, SECOND
 from vendor_service.database.session import Database
+from vendor_service.database.tables import Account
 from vendor_service.errors import Refusal
 
 
@@ -142,6 +145,84 @@ def test_an_idempotency_key_is_paid_once(books: Books) -> None:
     books.check(order)
 
 
+def test_what_was_paid_for_is_answered_again_so_many_times_and_for_so_long(books: Books) -> None:
+    terms = ReplayTerms(window_seconds=100, most=3)
+    with closing(Admission(books.database, books.clock, HOLD_SECONDS, terms)) as books.admission:
+        order = books.open(quota=2)
+        for key in ("often", "late"):
+            books.buy(order, idempotency_key=key)
+        assert refusal(books, order, idempotency_key="new") == "quota_exhausted"
+        for _ in range(3):
+            assert books.buy(order, idempotency_key="often").replayed
+        assert refusal(books, order, idempotency_key="often") == "replays_exhausted"
+        books.clock.advance(99.9)
+        assert books.buy(order, idempotency_key="late").replayed
+        books.clock.advance(0.1)
+        for key in ("often", "late"):
+            assert refusal(books, order, idempotency_key=key) == "idempotency_key_expired"
+        assert refusal(books, order, idempotency_key="late", body_hash="x") == "idempotency_key_reused"
+        assert books.account(order).queries_used == len(books.entries(order)) == 2
+        books.check(order)
+
+
+def test_replays_count_against_the_rate(books: Books) -> None:
+    order = books.open(queries_per_second=1)
+    for _ in range(2):
+        books.buy(order, images=5, idempotency_key="k")
+    assert refusal(books, order, images=5, idempotency_key="k") == "rate_limited"
+    books.clock.advance(5)
+    assert books.buy(order, images=5, idempotency_key="k").replayed
+
+
+def refund(books: Books, order: Order, seq: int) -> None:
+    with books.database.write() as session:
+        ledger.refund(session, session.get_one(Account, order.account_id), seq, books.clock())
+
+
+def test_a_refund_ends_replays_and_frees_the_spend_limit_but_not_the_quota(books: Books) -> None:
+    order = books.open(KeyTerms(spend_limit_micros=300), spend_limit_micros=300, quota=5, credit_micros=300)
+    books.buy(order, images=3, idempotency_key="k")
+    assert refusal(books, order) == "spend_limit_reached"
+    refund(books, order, 2)
+    books.check(order)
+    assert refusal(books, order, images=3, idempotency_key="k") == "charge_refunded"
+    books.buy(order, images=2)
+    assert refusal(books, order) == "quota_exhausted"
+    assert (books.account(order).spent_micros, books.account(order).queries_used) == (200, 5)
+    books.check(order)
+
+
+def test_a_refund_of_a_former_month_frees_nothing_of_this_one(books: Books) -> None:
+    order = books.open(spend_limit_micros=300)
+    books.buy(order, images=3)
+    books.clock.advance(20 * DAY / SECOND)
+    books.buy(order, images=2)
+    refund(books, order, 1)
+    assert books.account(order).spent_micros == 200
+    assert refusal(books, order, images=2) == "spend_limit_reached"
+    books.check(order)
+    refund(books, order, 2)
+    assert books.account(order).spent_micros == 0
+    books.check(order)
+
+
+def test_a_refund_that_the_counters_do_not_know_of_is_found(books: Books) -> None:
+    order = books.open()
+    books.buy(order)
+    refund(books, order, 1)
+    for change, found in (
+        ("UPDATE holds SET refunded_at = NULL", "refunded holds"),
+        ("UPDATE accounts SET spent_micros = 100", "spent_micros"),
+    ):
+        with pytest.raises(ZeroDivisionError), books.database.write() as session:
+            session.execute(text(change))
+            problem = verify(session, session.get_one(Account, order.account_id)).problem
+            assert problem is not None
+            assert found in problem
+            raise ZeroDivisionError
+    books.check(order)
+
+
 def test_an_idempotency_key_in_flight_waits_for_its_outcome(books: Books) -> None:
     order = books.open()
     held = books.admit(order, idempotency_key="k")
@@ -220,7 +301,8 @@ def test_a_hold_that_could_not_be_voided_is_voided_once_it_can_be(tmp_path: Path
 
 
 def test_a_hold_that_nobody_heard_of_is_voided(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vendor_service.database.writer._PATIENCE_SECONDS", 0)
+    for seconds in ("_PATIENCE_SECONDS", "_DOUBT_SECONDS"):
+        monkeypatch.setattr(f"vendor_service.database.writer.{seconds}", 0)
     with opened_books(postgres.create_database()) as books:
         order = books.open()
         commit = books.database.engine.dialect.do_commit

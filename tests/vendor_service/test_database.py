@@ -51,6 +51,26 @@ def test_a_database_with_charges_moves_between_versions(database_url: str) -> No
         books.check(order)
 
 
+def test_refunds_of_before_count_as_those_of_after(books: Books) -> None:
+    """Tables of 0002 do not say which holds were refunded, and count what was given back as spent."""
+    order = books.open(spend_limit_micros=500)
+    refunded = books.buy(order, images=2, idempotency_key="k")
+    books.buy(order, images=1)
+    with books.database.write() as session:
+        ledger.refund(session, session.get_one(Account, order.account_id), 1, books.clock())
+    for _ in range(2):
+        schema.downgrade(books.database, "0002")
+        with books.database.read() as session:
+            for table in ("accounts", "api_keys"):
+                assert session.scalar(text(f"SELECT spent_micros FROM {table}")) == 300
+        schema.upgrade(books.database)
+        books.check(order)
+        assert (books.account(order).spent_micros, books.key(order).spent_micros) == (100, 100)
+    with pytest.raises(Refusal, match="was refunded"):
+        books.admit(order, images=2, idempotency_key="k")
+    assert refunded.cost_micros == 200
+
+
 def test_a_ledger_with_corrections_does_not_go_back_to_where_its_hashes_break(books: Books) -> None:
     order = books.open()
     books.buy(order)

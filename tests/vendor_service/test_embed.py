@@ -135,8 +135,8 @@ def test_skip_answers_and_charges_the_good_inputs_only(vendor: Vendor) -> None:
 
 
 def test_skip_with_nothing_good_is_an_answer_that_costs_nothing(vendor: Vendor) -> None:
-    key = vendor.key(quota=0)
-    answer = vendor.embed(key, image_input(b"text"), on_error="skip")
+    key = vendor.key(quota=1)
+    answer = vendor.embed(key, image_input(b"text"), image_input(b"text"), on_error="skip")
     assert answer.status_code == 200
     assert answer.json()["usage"]["cost_micros"] == 0
     assert vendor.account(key).ledger_seq == 0

@@ -1,5 +1,6 @@
 """Any order of all that can happen to money keeps every promise, on both databases."""
 
+from collections import Counter
 from functools import partial
 from typing import Any
 
@@ -19,8 +20,12 @@ from tests.vendor_service.clocks import FakeClock
 from vendor_service.accounts.accounts import resume, set_quota, suspend
 from vendor_service.accounts.keys import KeyTerms, rotate_key
 from vendor_service.billing import invoices, ledger
+from vendor_service.billing.admission import Admission
+from vendor_service.billing.replays import ReplayTerms
 from vendor_service.database.tables import Account
 from vendor_service.errors import OperatorError, Refusal
+
+MOST_REPLAYS = 2
 
 
 class MoneyMachine(RuleBasedStateMachine):
@@ -57,6 +62,8 @@ class MoneyMachine(RuleBasedStateMachine):
         self.balance = credit or 0
         self.answered = 0
         self.paid: dict[str, str] = {}
+        self.replays: Counter[str] = Counter()
+        self.seq_of: dict[str, int] = {}
         self.refunded: set[int] = set()
         self.final: dict[str, Any] = {}
 
@@ -75,6 +82,9 @@ class MoneyMachine(RuleBasedStateMachine):
             return
         if admitted.replayed:
             assert self.paid[admitted.request_id] == body
+            self.replays[admitted.request_id] += 1
+            assert self.replays[admitted.request_id] <= MOST_REPLAYS
+            assert self.seq_of[admitted.request_id] not in self.refunded
             return
         self.open_holds[admitted.request_id] = admitted.cost_micros
         self.paid[admitted.request_id] = body
@@ -93,6 +103,7 @@ class MoneyMachine(RuleBasedStateMachine):
             return  # it had expired and was swept: the balance shows that it was not charged
         self.balance -= cost
         self.answered += 1
+        self.seq_of[hold] = self.books.account(self.order).ledger_seq
 
     @rule(seconds=st.sampled_from([1, HOLD_SECONDS, 20 * 86_400, -5, -20 * 86_400]))
     def wait(self, seconds: int) -> None:
@@ -121,6 +132,7 @@ class MoneyMachine(RuleBasedStateMachine):
 
     @rule(seq=st.integers(1, 6))
     def refund(self, seq: int) -> None:
+        before = self.books.account(self.order).spent_micros
         with self.books.database.write() as session:
             account = session.get_one(Account, self.order.account_id, with_for_update=True)
             try:
@@ -129,6 +141,7 @@ class MoneyMachine(RuleBasedStateMachine):
                 return
         assert seq not in self.refunded
         self.refunded.add(seq)
+        assert before - self.books.account(self.order).spent_micros in (0, entry.amount_micros)
         self.balance += entry.amount_micros
 
     @rule(quota=st.none() | st.integers(0, 30))
@@ -173,6 +186,9 @@ class MoneyMachine(RuleBasedStateMachine):
 
 def test_any_order_of_all_operations_keeps_every_promise(books: Books) -> None:
     machine: Any = partial(MoneyMachine, books)
+    books.admission.close()
+    terms = ReplayTerms(window_seconds=30 * 86_400, most=MOST_REPLAYS)
+    books.admission = Admission(books.database, books.clock, HOLD_SECONDS, terms)
     run_state_machine_as_test(
         machine,
         settings=settings(

@@ -1,9 +1,10 @@
 """Group commit: what waits together is committed together, and nobody suffers for another."""
 
 import threading
+import time
 from collections.abc import Iterator
-from concurrent.futures import Future
-from contextlib import closing
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
 from itertools import count
 from typing import Any
 
@@ -14,7 +15,8 @@ from sqlalchemy.exc import IntegrityError
 
 from shared.errors import ErrorCode
 from tests.postgres import Postgres
-from tests.vendor_service.books import Books, opened_books
+from tests.vendor_process import wait_until
+from tests.vendor_service.books import HOLD_SECONDS, Books, opened_books
 from vendor_service.database.working_set import Touched, WorkingSet
 from vendor_service.database.writer import Writer
 from vendor_service.errors import Refusal
@@ -134,3 +136,86 @@ def test_a_connection_that_is_cut_undoes_and_repeats_the_work(postgres: Postgres
         assert writer.submit(Touched(order.account_id), work).result(20) == "done"
         assert len(attempts) == 2
         assert books.account(order).quota == 77
+
+
+@contextmanager
+def locked(url: str, statement: str, value: str) -> Iterator[psycopg.Connection]:
+    """Another transaction holds a row, until its connection is told to go on or the context ends."""
+    with psycopg.connect(url) as other:
+        other.execute(statement.encode(), (value,))
+        yield other
+
+
+ACCOUNT = "SELECT 1 FROM accounts WHERE id = %s FOR UPDATE"
+KEY = "UPDATE api_keys SET label = 'changed' WHERE id = %s"
+
+
+@pytest.mark.parametrize("statement", [ACCOUNT, KEY])
+def test_a_locked_account_holds_up_nobody_else_and_goes_on_once(postgres: Postgres, statement: str) -> None:
+    url = postgres.create_database()
+    with opened_books(url) as books:
+        slow, quick = books.open(quota=6), books.open(quota=20)
+        row = slow.account_id if statement == ACCOUNT else slow.key_id
+        with ThreadPoolExecutor(12) as pool:
+            with locked(url, statement, row):
+                stuck = [pool.submit(books.buy, slow, idempotency_key=str(n % 6)) for n in range(9)]
+                began = time.monotonic()
+                for _ in range(20):
+                    books.buy(quick)
+                assert time.monotonic() - began < 5
+                assert not any(each.done() for each in stuck)
+                assert books.account(slow).queries_held == 0
+            wait_until(lambda: all(each.done() for each in stuck))
+        failed = {each.exception().code for each in stuck if each.exception()}  # type: ignore[union-attr]
+        assert failed <= {"idempotency_in_flight"}
+        assert (len(books.entries(slow)), len(books.entries(quick))) == (6, 20)
+        books.check(slow)
+        books.check(quick)
+
+
+def test_a_lock_is_not_waited_for_for_ever(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vendor_service.database.writer._PATIENCE_SECONDS", 0.5)
+    url = postgres.create_database()
+    with opened_books(url) as books:
+        order = books.open()
+        held = books.admit(order)
+        with locked(url, ACCOUNT, order.account_id):
+            with pytest.raises(Refusal, match="busy") as refused:
+                books.admit(order)
+            assert refused.value.code == ErrorCode.OVERLOADED
+            with pytest.raises(Refusal, match="busy"):
+                books.admission.settle(order.account_id, held.request_id).result()
+            assert books.admission.sweep() == 0  # without waiting for what it cannot have
+        assert books.entries(order) == []
+        books.admission.settle(order.account_id, held.request_id).result()
+        books.check(order)
+
+
+def test_many_locked_accounts_are_waited_for_in_turn(postgres: Postgres) -> None:
+    url = postgres.create_database()
+    with opened_books(url) as books, ExitStack() as locks, ThreadPoolExecutor(24) as pool:
+        orders = [books.open(quota=2) for _ in range(12)]  # more than are waited for at once
+        for order in orders:
+            locks.enter_context(locked(url, ACCOUNT, order.account_id))
+        stuck = [pool.submit(books.buy, order) for order in orders for _ in range(2)]
+        books.buy(books.open())
+        locks.close()
+        for each in stuck:
+            each.result(20)
+        for order in orders:
+            assert len(books.entries(order)) == 2
+            books.check(order)
+
+
+def test_holds_are_renewed_beside_one_that_is_locked(postgres: Postgres) -> None:
+    url = postgres.create_database()
+    with opened_books(url) as books:
+        order = books.open()
+        stuck, free = books.admit(order), books.admit(order)
+        books.clock.advance(HOLD_SECONDS - 1)
+        with locked(url, "SELECT 1 FROM holds WHERE id = %s FOR UPDATE", stuck.request_id):
+            books.admission.renew(longest_seconds=1000)
+        books.clock.advance(1)
+        assert books.admission.sweep() == 1
+        books.admission.settle(order.account_id, free.request_id).result()
+        books.check(order)

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Security
@@ -22,10 +22,12 @@ Dependency = Callable[..., Awaitable["Caller"]]
 
 @dataclass(frozen=True)
 class Caller:
-    """The account that asks, and the key with which it does."""
+    """The account that asks, and the key with which it does; both rows as they were when it came."""
 
     account_id: str
     key_id: str
+    account: Account = field(repr=False, compare=False)
+    key: ApiKey = field(repr=False, compare=False)
 
 
 class Authentication:
@@ -88,11 +90,12 @@ class Authentication:
                 raise Refusal(ErrorCode.INVALID_API_KEY, message)
             if key.revoked_at is not None:
                 raise Refusal(ErrorCode.KEY_REVOKED, "this API key was revoked; ask the vendor for a new one")
-            if session.get_one(Account, key.account_id).status != "active":
+            account = session.get_one(Account, key.account_id)
+            if account.status != "active":
                 raise Refusal(ErrorCode.ACCOUNT_SUSPENDED, "this account is suspended; ask the vendor why")
         if scope is not None and not {scope, Scope.ADMIN} & set(key.scopes.split()):
             message = f"this API key may not do this; it takes one with the scope {scope}"
             raise Refusal(ErrorCode.INSUFFICIENT_SCOPE, message)
         with self._lock:
             self._last_used[key.id] = now
-        return Caller(key.account_id, key.id)
+        return Caller(key.account_id, key.id, account, key)

@@ -8,33 +8,40 @@ and voiding a hold exactly one wins.
 import secrets
 import time
 from collections import deque
-from concurrent.futures import CancelledError, Future
-from datetime import datetime
+from concurrent.futures import CancelledError, Future, wait
 from functools import partial
 from typing import Any
 
 from sqlalchemy import select, update
 
 from shared.errors import ErrorCode
-from vendor_service.billing import billing_log, ledger, periods, prices, rate
+from vendor_service.billing import billing_log, ledger, limits, periods, prices, rate
 from vendor_service.billing.orders import Admitted, Order, RateStanding
+from vendor_service.billing.replays import STANDARD, ReplayTerms
 from vendor_service.clock import SECOND, Clock
 from vendor_service.database.session import Database
-from vendor_service.database.tables import Account, ApiKey, Hold, Limited
+from vendor_service.database.tables import Account, ApiKey, Hold
 from vendor_service.database.working_set import Touched, WorkingSet
 from vendor_service.database.writer import Writer
 from vendor_service.errors import Refusal
+
+# How long a sweep waits for what it voids; the process must soon renew its own holds again.
+_SWEEP_SECONDS = 2.0
 
 
 class Admission:
     """Admits, settles and voids, each in a transaction that it may share with others. Thread-safe.
 
     A hold that is neither settled nor voided within `hold_seconds` is swept, unless `renew` moved that on:
-    so the holds of a process that is gone are released soon, whichever process sweeps.
+    so the holds of a process that is gone are released soon, whichever process sweeps. What was paid for is
+    answered again on the terms of `replays`.
     """
 
-    def __init__(self, database: Database, clock: Clock, hold_seconds: int) -> None:
+    def __init__(
+        self, database: Database, clock: Clock, hold_seconds: int, replays: ReplayTerms = STANDARD
+    ) -> None:
         self._database = database
+        self._replays = replays
         self._writer = Writer(database)
         self._clock = clock
         self._hold_micros = hold_seconds * SECOND
@@ -49,8 +56,8 @@ class Admission:
     def admit(self, order: Order) -> "Future[Admitted]":
         """Check every limit and hold the price, in one transaction (the first of the two).
 
-        The future raises `Refusal` where a limit is reached, or the idempotency key is in flight or was used
-        for another body; nothing is held then.
+        The future raises `Refusal` where a limit is reached, or the idempotency key is in flight, was used
+        for another body or is replayed no more; nothing is held then.
         """
         began = time.perf_counter()
         touched = Touched(order.account_id, order.request_id, order.key_id, order.idempotency_key)
@@ -80,26 +87,32 @@ class Admission:
         voiding.add_done_callback(partial(self._note_failure, touched))
         return voiding
 
+    def take_tokens(self, account_id: str, queries: int) -> "Future[None]":
+        """Count queries against the account's rate that were prepared and then not admitted."""
+        return self._writer.submit(Touched(account_id), partial(self._take_tokens, account_id, queries))
+
     def renew(self, longest_seconds: int) -> None:
         """Tell that this process lives: its holds last longer, unless they have lasted `longest_seconds`."""
         now = self._clock()
-        mine = (Hold.state == "open", Hold.server == self._server)
+        mine = select(Hold.id).where(Hold.state == "open", Hold.server == self._server)
+        young = mine.where(Hold.created_at > now - longest_seconds * SECOND)
+        # One that is locked is being settled or voided at this moment: who waits for it may wait in a circle.
+        free = young.with_for_update(skip_locked=True)
         with self._database.write() as session:
-            session.execute(
-                update(Hold)
-                .where(*mine, Hold.created_at > now - longest_seconds * SECOND)
-                .values(expires_at=now + self._hold_micros)
-            )
+            session.execute(update(Hold).where(Hold.id.in_(free)).values(expires_at=now + self._hold_micros))
 
     def sweep(self) -> int:
         """Void the holds that have expired, and what failed to be voided before; how many had expired."""
         for touched in [self._unwanted.popleft() for _ in range(len(self._unwanted))]:
             self.void(touched.account_id, str(touched.hold_id))
-        return self._void_all(expired_at=self._clock())
+        expired = self._void_all(expired_at=self._clock())
+        # Those of an account that something has locked are voided whenever it can be; others are not kept.
+        done, _ = wait(expired, timeout=_SWEEP_SECONDS)
+        return sum(each.result() for each in done if not isinstance(each.exception(), Refusal))
 
     def void_abandoned(self) -> int:
         """Void every open hold: those of a process that is gone, at the start of its only successor."""
-        return self._void_all(expired_at=None)
+        return sum(each.result() for each in self._void_all(expired_at=None))
 
     def _note_failure(self, touched: Touched, done: "Future[Any]") -> None:
         failure = CancelledError() if done.cancelled() else done.exception()
@@ -108,17 +121,16 @@ class Admission:
         if failure is not None:
             self._unwanted.append(touched)
 
-    def _void_all(self, expired_at: int | None) -> int:
+    def _void_all(self, expired_at: int | None) -> "list[Future[bool]]":
         still_open = select(Hold.account_id, Hold.id).where(Hold.state == "open")
         if expired_at is not None:
             still_open = still_open.where(Hold.expires_at <= expired_at)
         with self._database.read() as session:
             found = session.execute(still_open).all()
-        voiding = [
+        return [
             self._writer.submit(Touched(account_id, hold_id), partial(self._void, hold_id, expired_at))
             for account_id, hold_id in found
         ]
-        return sum(each.result() for each in voiding)
 
     def _admit(self, order: Order, rows: WorkingSet) -> Admitted:
         now = self._clock()
@@ -126,16 +138,16 @@ class Admission:
         placed = rows.hold(order.request_id)
         if placed is not None:  # by a commit of which nobody said that it had gone through
             return _admitted(account, key, placed, now, replayed=False)
-        if account.status != "active":
-            raise Refusal(ErrorCode.ACCOUNT_SUSPENDED, "this account is suspended; ask the vendor why")
-        if key.revoked_at is not None:
-            raise Refusal(ErrorCode.KEY_REVOKED, "this API key was revoked; ask the vendor for a new one")
+        limits.check_status(account, key)
         periods.roll(account, key, now)
         rate.check(account, order.queries, now)
         earlier = self._earlier(rows, order, now)
         hold = earlier or self._hold(rows, account, key, order, now)
         rate.take(account, order.queries, now)
         return _admitted(account, key, hold, now, replayed=earlier is not None)
+
+    def _take_tokens(self, account_id: str, queries: int, rows: WorkingSet) -> None:
+        rate.take(rows.account(account_id), queries, self._clock())
 
     def _settle(self, request_id: str, rows: WorkingSet) -> None:
         now = self._clock()
@@ -174,21 +186,13 @@ class Admission:
         hold = rows.live_hold(order.account_id, order.idempotency_key)
         if hold is None:
             return None
-        if hold.body_hash != order.body_hash:
-            message = "this Idempotency-Key was used for another request; use a new key for a new request"
-            raise Refusal(ErrorCode.IDEMPOTENCY_KEY_REUSED, message)
-        if hold.state == "open":
-            if hold.expires_at <= now:
-                _release(rows, hold, "voided")
-                billing_log.finished(rows.session, hold, now)
-                rows.session.flush()  # its idempotency key is free before another hold takes it
-                return None
-            message = "the first request with this Idempotency-Key is still being answered"
-            raise Refusal(ErrorCode.IDEMPOTENCY_IN_FLIGHT, message, retry_after=1)
-        if hold.model_fingerprint != order.model_fingerprint:
-            message = "the model that this Idempotency-Key was paid for is no longer served; use a new key"
-            raise Refusal(ErrorCode.FINGERPRINT_MISMATCH, message)
-        return hold
+        if self._replays.check(hold, order, now):
+            hold.replays += 1
+            return hold
+        _release(rows, hold, "voided")
+        billing_log.finished(rows.session, hold, now)
+        rows.session.flush()  # its idempotency key is free before another hold takes it
+        return None
 
     def _hold(self, rows: WorkingSet, account: Account, key: ApiKey, order: Order, now: int) -> Hold:
         price = prices.current(rows.session, account.plan, order.model, now)
@@ -210,38 +214,12 @@ class Admission:
             created_at=now,
             expires_at=now + self._hold_micros,
         )
-        max_cost = order.max_cost_micros
-        if max_cost is not None and hold.cost_micros > max_cost:
-            message = f"this request costs {hold.cost_micros} micro-units; x-max-cost-micros is {max_cost}"
-            raise Refusal(ErrorCode.MAX_COST_EXCEEDED, message)
-        resets_at = periods.resets_at(account, now)
-        _check_limits(account, "this account", hold, resets_at)
-        _check_limits(key, "this key", hold, resets_at)
-        _check_credit(account, hold)
+        limits.check(account, key, order, hold.cost_micros, now)
         rows.add(hold)
         for each in (account, key):
             each.queries_held += order.queries
             each.held_micros += hold.cost_micros
         return hold
-
-
-def _check_limits(limited: Limited, whose: str, hold: Hold, resets_at: datetime | None) -> None:
-    queries, left = hold.images + hold.texts, limited.quota_left
-    if left is not None and queries > left:
-        message = f"this request asks {queries} queries; {whose} has {left} left of its quota"
-        raise Refusal(ErrorCode.QUOTA_EXHAUSTED, f"{message} of {limited.quota}", resets_at=resets_at)
-    cost, left = hold.cost_micros, limited.spend_limit_left
-    if left is not None and cost > left:
-        message = f"this request costs {cost} micro-units; {whose} has {left} left of its spend limit"
-        limit = limited.spend_limit_micros
-        raise Refusal(ErrorCode.SPEND_LIMIT_REACHED, f"{message} of {limit}", resets_at=resets_at)
-
-
-def _check_credit(account: Account, hold: Hold) -> None:
-    if account.credit_micros is not None and account.held_micros + hold.cost_micros > account.credit_micros:
-        left = max(0, account.credit_micros - account.held_micros)
-        message = f"this request costs {hold.cost_micros} micro-units; {left} of credit are left: pay in more"
-        raise Refusal(ErrorCode.INSUFFICIENT_CREDIT, message)
 
 
 def _release(rows: WorkingSet, hold: Hold, state: str) -> None:

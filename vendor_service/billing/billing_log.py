@@ -33,6 +33,12 @@ def decided(order: Order, decision: "Future[Admitted]", seconds: float) -> None:
         _order("refused", order, 0, seconds, code=code)
 
 
+def refused(order: Order, refusal: Refusal, seconds: float) -> None:
+    """A request was turned away, free, by a look at the books before anything was done for it."""
+    if _log.isEnabledFor(logging.INFO):
+        _order("refused", order, 0, seconds, code=refusal.code)
+
+
 def finished(session: Session, hold: Hold, now: int) -> None:
     """A hold becomes a charge or is released, once this transaction is committed."""
     if not _log.isEnabledFor(logging.INFO):

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from shared.billing import Entry, EntryKind
 from vendor_service.clock import to_datetime
-from vendor_service.database.tables import Account, Hold, LedgerEntry
+from vendor_service.database.tables import Account, ApiKey, Hold, LedgerEntry
 from vendor_service.errors import OperatorError, UsageError
 
 GENESIS_HASH = "0" * 64
@@ -51,7 +51,9 @@ def top_up(session: Session, account: Account, amount_micros: int, now: int) -> 
 
 
 def refund(session: Session, account: Account, seq: int, now: int) -> LedgerEntry:
-    """Append what gives a charge back, whole and once. Its queries stay used.
+    """Append what gives a charge back, whole and once. Its queries stay used, and it is replayed no more.
+
+    What was spent of the present period's spend limits is given back with it, if it was charged in it.
 
     Raises:
         OperatorError: there is no such charge, or it was given back already.
@@ -65,7 +67,12 @@ def refund(session: Session, account: Account, seq: int, now: int) -> LedgerEntr
         raise OperatorError(f"charge {seq} of {account.name} was refunded already, by entry {before}")
     entry = _without_queries("refund", -charged.amount_micros)
     entry.corrects_seq = seq
-    return _append(session, account, entry, now)
+    appended = _append(session, account, entry, now)
+    for each in (account, session.get_one(ApiKey, charged.key_id)):
+        if charged.created_at >= each.period_started_at:
+            each.spent_micros += charged.amount_micros
+    session.get_one(Hold, charged.hold_id).refunded_at = appended.created_at
+    return appended
 
 
 def adjust(session: Session, account: Account, amount_micros: int, reason: str, now: int) -> LedgerEntry:

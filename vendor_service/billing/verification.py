@@ -36,13 +36,20 @@ class _Sums:
         self._periods = periods
         self.entries = 0
         self.charges = 0
+        self.refunds = 0
         self.balance_micros = 0
         self.queries: Counter[str | None] = Counter()
         self.cost_micros: Counter[str | None] = Counter()
 
-    def add(self, entry: LedgerEntry) -> None:
+    def add(self, entry: LedgerEntry, given_back: LedgerEntry | None) -> None:
+        """Add an entry; `given_back` is the charge that it refunds, if it is a refund."""
         self.entries += 1
         self.balance_micros += entry.amount_micros
+        if given_back is not None:
+            self.refunds += 1
+            for key_id in (None, given_back.key_id):
+                if given_back.created_at >= self._periods[key_id]:
+                    self.cost_micros[key_id] += given_back.amount_micros
         if entry.kind != "charge":
             return
         self.charges += 1
@@ -66,7 +73,12 @@ def _fault_of_chain(session: Session, account: Account, sums: _Sums) -> str | No
         if entry.created_at < dated:
             return f"entry {seq} is dated before the one that it follows"
         previous, dated = entry.entry_hash, entry.created_at
-        sums.add(entry)
+        given_back = None
+        if entry.kind == "refund":
+            given_back = session.get(LedgerEntry, (account.id, entry.corrects_seq))
+            if given_back is None or given_back.amount_micros != -entry.amount_micros:
+                return f"entry {seq} does not give back what it names"
+        sums.add(entry, given_back)
     if (account.ledger_seq, account.ledger_hash) != (sums.entries, previous):
         return f"entry {sums.entries} is not the last one: the account has written {account.ledger_seq}"
     return None
@@ -82,6 +94,9 @@ def _fault_of_counters(session: Session, account: Account, keys: Sequence[ApiKey
     settled = select(func.count()).where(Hold.account_id == account.id, Hold.state == "settled")
     if session.scalar(settled) != sums.charges:
         return f"there are {session.scalar(settled)} settled holds, but {sums.charges} charges"
+    refunded = select(func.count()).where(Hold.account_id == account.id, Hold.refunded_at.is_not(None))
+    if session.scalar(refunded) != sums.refunds:
+        return f"there are {session.scalar(refunded)} refunded holds, but {sums.refunds} refunds"
     if fault := _fault(session, account, "the account", sums, Hold.account_id == account.id, None):
         return fault
     for key in keys:

@@ -55,6 +55,8 @@ def refund(
 ) -> None:
     """Give a charge back, whole and once. Its queries stay used: this returns money, not quota.
 
+    What it took of the present period's spend limit is free again. It is not answered again for free.
+
     Example: vendor refund acme --entry 17
     """
     with writing(database_url) as session:

@@ -75,12 +75,18 @@ def _migrate(database: Database, direction: str, revision: str) -> None:
             config.attributes["connection"] = connection
             getattr(command, direction)(config, revision)
     except DatabaseError as error:
-        raise OperatorError(_unusable(database, error)) from error
+        # A server that went away in the middle of the commit may have committed all the same.
+        if not error.connection_invalidated or current(database) != _named(revision):
+            raise OperatorError(_unusable(database, error)) from error
     except CommandError as error:
         raise OperatorError(
             f"the database cannot be migrated to {revision}: {error}. "
             "If a newer version of Tuition made it, install that version"
         ) from error
+
+
+def _named(revision: str) -> str | None:
+    return {"head": latest(), "base": None}.get(revision, revision)
 
 
 def _unusable(database: Database, error: DatabaseError) -> str:

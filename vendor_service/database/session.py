@@ -6,15 +6,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, func, make_url, select, text
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
 from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
-from vendor_service.errors import OperatorError, Refusal, UsageError
+from vendor_service.errors import CommitInDoubt, OperatorError, Refusal, UsageError
 
 # How long a write waits for another process (a command line beside the server) before it gives up.
-_BUSY_MILLISECONDS = 30_000
+_BUSY_SECONDS = 30.0
+# A PostgreSQL that is cut off without a word is given up after 30 seconds or so, rather than after hours.
+_POSTGRES = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 4,
+    "tcp_user_timeout": 30_000,
+}
+# Connections beyond the five that stay open: some wait for locked accounts (see `Writer`), others read.
+_MOST_OVERFLOW = 20
 
 
 class Database:
@@ -29,8 +39,7 @@ class Database:
             parsed = make_url(url)
             if parsed.drivername in ("postgres", "postgresql"):
                 parsed = parsed.set(drivername="postgresql+psycopg")
-            # Pinged before use: a connection that a restarted PostgreSQL has closed is replaced unseen.
-            self.engine = create_engine(parsed, pool_pre_ping=parsed.get_backend_name() != "sqlite")
+            self.engine = _create_engine(parsed)
         except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
             raise UsageError(
                 "the database URL is not understood; write sqlite:///FILE, "
@@ -51,14 +60,21 @@ class Database:
         self._one_writer = threading.Lock() if self.embedded else nullcontext()
 
     @contextmanager
-    def write(self) -> Iterator[Session]:
+    def write(self, lock_seconds: float = _BUSY_SECONDS) -> Iterator[Session]:
         """One transaction that may write; commits at the end of the block, rolls back on an exception.
+
+        It waits `lock_seconds` for each row that another transaction has locked; SQLite has one lock, for
+        which it always waits 30.
 
         Raises:
             Refusal: another process kept the database locked, the disk is full, or a server does not answer
                 (`overloaded`).
+            CommitInDoubt: a server went away before it said whether it has committed.
         """
-        with self._one_writer, self._transaction(self.engine) as session:
+        with self._one_writer, self._transaction(self.engine, writes=True) as session:
+            if not self.embedded:
+                timeout = f"SET LOCAL lock_timeout = {max(1, round(1000 * lock_seconds))}"
+                session.connection().exec_driver_sql(timeout)
             yield session
 
     @contextmanager
@@ -68,7 +84,7 @@ class Database:
         Raises:
             Refusal: the database does not answer (`overloaded`).
         """
-        with self._transaction(self._reading) as session:
+        with self._transaction(self._reading, writes=False) as session:
             yield session
 
     def check(self) -> None:
@@ -111,15 +127,32 @@ class Database:
         self.engine.dispose()
 
     @contextmanager
-    def _transaction(self, engine: Engine) -> Iterator[Session]:
+    def _transaction(self, engine: Engine, *, writes: bool) -> Iterator[Session]:
+        committing = False
         try:
             with Session(engine, expire_on_commit=False) as session, session.begin():
                 yield session
+                session.flush()
+                committing = writes
         except OperationalError as error:
             if self.embedded and not _passes(error):
                 raise
+            if committing and error.connection_invalidated:
+                message = (
+                    "the vendor's database went away before it said whether this was charged; to find out, "
+                    "send it again with the same Idempotency-Key, which is charged once"
+                )
+                raise CommitInDoubt(ErrorCode.OVERLOADED, message, retry_after=1) from error
             message = "the vendor's database is busy, restarting or out of room; try again"
             raise Refusal(ErrorCode.OVERLOADED, message, retry_after=1) from error
+
+
+def _create_engine(url: URL) -> Engine:
+    if url.get_backend_name() == "sqlite":
+        return create_engine(url)
+    unsaid = {name: value for name, value in _POSTGRES.items() if name not in url.query}
+    # Pinged before use: a connection that a restarted PostgreSQL has closed is replaced unseen.
+    return create_engine(url, pool_pre_ping=True, max_overflow=_MOST_OVERFLOW, connect_args=unsaid)
 
 
 def take_turns(connection: Connection, what: str) -> None:
@@ -141,7 +174,7 @@ def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     # The driver must not begin transactions of its own: `_begin_sqlite` says which kind.
     connection.isolation_level = None
     cursor = connection.cursor()
-    cursor.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
+    cursor.execute(f"PRAGMA busy_timeout = {round(1000 * _BUSY_SECONDS)}")
     cursor.execute("PRAGMA journal_mode = WAL")
     # FULL: a commit that was answered for survives a power cut.
     cursor.execute("PRAGMA synchronous = FULL")

@@ -33,8 +33,8 @@ class Base(DeclarativeBase):
 class Limited:
     """Limits, and counters that are always the sums of the ledger's charges and of the open holds.
 
-    `queries_used` and `spent_micros` count since `period_started_at`; `NULL` is no limit. An account has
-    its own, and each of its keys may have narrower ones.
+    `queries_used` and `spent_micros` count since `period_started_at`, the latter without the charges that
+    were given back; `NULL` is no limit. An account has its own, and each of its keys may have narrower ones.
     """
 
     quota: Mapped[int | None]
@@ -111,8 +111,9 @@ class ApiKey(Limited, Base):
 class Hold(Base):
     """What a request in flight may come to cost; settled into the ledger or voided, never both.
 
-    Its id is the request's id. A settled hold is also the memory of its idempotency key. `server` is the
-    process that answers the request and, while it lives, moves `expires_at` on.
+    Its id is the request's id. A settled hold is also the memory of its idempotency key: how many `replays`
+    it was good for, and whether its charge was given back. `server` is the process that answers the request
+    and, while it lives, moves `expires_at` on.
     """
 
     __tablename__ = "holds"
@@ -150,6 +151,8 @@ class Hold(Base):
     body_hash: Mapped[str] = mapped_column(String(64))
     created_at: Mapped[int]
     expires_at: Mapped[int]
+    replays: Mapped[int] = mapped_column(default=0, server_default="0")
+    refunded_at: Mapped[int | None]
 
 
 class LedgerEntry(Base):

@@ -27,21 +27,23 @@ class WorkingSet:
 
     The accounts are locked first, and in one order, so that two processes never wait for accounts that the
     other has locked; all else is read under those locks, and so stays as it was read. FOR UPDATE is
-    PostgreSQL's: SQLite ignores it, since its whole transaction is the lock.
+    PostgreSQL's: SQLite ignores it, since its whole transaction is the lock. Unless it is to `wait`, accounts
+    of which another transaction has locked a row are `busy`, and no work may be done on them.
     """
 
-    def __init__(self, session: Session, touched: Sequence[Touched]) -> None:
+    def __init__(self, session: Session, touched: Sequence[Touched], *, wait: bool = True) -> None:
         self.session = session
         account_ids = {each.account_id for each in touched}
-        locked = select(Account).where(Account.id.in_(account_ids)).order_by(Account.id).with_for_update()
+        locked = select(Account).where(Account.id.in_(account_ids)).order_by(Account.id)
+        locked = locked.with_for_update(skip_locked=not wait)
         self._accounts = {account.id: account for account in session.scalars(locked)}
+        self.busy = set() if wait else self._passed_over(account_ids)
         held = select(Hold).where(Hold.id.in_({each.hold_id for each in touched if each.hold_id}))
         self._holds = {hold.id: hold for hold in session.scalars(held)}
         self._live = self._read_live(account_ids, touched)
         key_ids = {each.key_id for each in touched if each.key_id}
         key_ids |= {hold.key_id for hold in (*self._holds.values(), *self._live.values())}
-        keys = session.scalars(select(ApiKey).where(ApiKey.id.in_(key_ids)))
-        self._keys = {key.id: key for key in keys}
+        self._keys = self._read_keys(key_ids, wait=wait)
 
     def account(self, account_id: str) -> Account:
         """A locked account."""
@@ -66,6 +68,22 @@ class WorkingSet:
         self._holds[hold.id] = hold
         if hold.idempotency_key is not None:
             self._live[hold.account_id, hold.idempotency_key] = hold
+
+    def _passed_over(self, account_ids: set[str]) -> set[str]:
+        missing = account_ids - self._accounts.keys()
+        if not missing:
+            return set()
+        return set(self.session.scalars(select(Account.id).where(Account.id.in_(missing))))
+
+    def _read_keys(self, key_ids: set[str], *, wait: bool) -> dict[str, ApiKey]:
+        # Keys change without their account's lock, when they are rotated or their use is noted.
+        named = select(ApiKey).where(ApiKey.id.in_(key_ids)).order_by(ApiKey.id)
+        locked = named.with_for_update(key_share=True, skip_locked=not wait)
+        keys = {key.id: key for key in self.session.scalars(locked)}
+        if missing := key_ids - keys.keys():
+            owners = select(ApiKey.account_id).where(ApiKey.id.in_(missing))
+            self.busy |= set(self.session.scalars(owners))
+        return keys
 
     def _read_live(self, account_ids: set[str], touched: Sequence[Touched]) -> dict[tuple[str, str], Hold]:
         names = {each.idempotency_key for each in touched if each.idempotency_key is not None}

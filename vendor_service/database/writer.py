@@ -4,21 +4,26 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from vendor_service.database.session import Database
 from vendor_service.database.working_set import Touched, WorkingSet
-from vendor_service.errors import Refusal
+from vendor_service.errors import CommitInDoubt, Refusal
 
 Result = TypeVar("Result")
+Outcome = tuple[Any, Exception | None]
 
 # Beyond this a transaction would hold its locks for long.
 _LARGEST_BATCH = 256
-# How long work waits for a PostgreSQL that restarts, and how often it looks.
+# How long work waits for a PostgreSQL that restarts or an account that is locked, and how often it looks.
 _PATIENCE_SECONDS = 10.0
 _RETRY_SECONDS = 0.2
+# How long one asks after work of which nobody knows whether it was committed.
+_DOUBT_SECONDS = 90.0
+# How many locked accounts are waited for at once, each on a connection of its own.
+_MOST_APART = 8
 
 
 @dataclass(frozen=True)
@@ -27,14 +32,25 @@ class _Piece(Generic[Result]):
     work: Callable[[WorkingSet], Result]
     future: "Future[Result]"
 
+    def tell(self, outcome: Outcome) -> None:
+        """Tell whoever submitted it."""
+        value, failure = outcome
+        if failure is None:
+            self.future.set_result(value)
+        else:
+            self.future.set_exception(failure)
+
 
 class Writer:
-    """One thread that works through what is submitted, all that waits in one transaction. Thread-safe.
+    """Works through what is submitted, all that waits in one transaction. Thread-safe.
 
     No outcome is told before it is committed. A piece of work may raise `Refusal`, which is its own outcome
     alone, so it must not have changed anything by then. Any other error undoes the whole transaction, and
     what shared it is done again, each piece in its own. Where a database went away, the work is done again
     once it is back: a commit may have gone through although nobody said so, and work must allow for that.
+
+    One thread does it. It waits for no account that another transaction has locked: work on such a one is
+    done apart, in the order in which it came, when that lets go, or is refused (`overloaded`).
     """
 
     def __init__(self, database: Database) -> None:
@@ -42,6 +58,9 @@ class Writer:
         self._waiting: deque[_Piece[Any]] = deque()
         self._changed = threading.Condition()
         self._closed = False
+        self._apart = ThreadPoolExecutor(_MOST_APART, "books-apart")
+        # By account, what waits for its lock; who works it off takes it away when nothing is left.
+        self._locked: dict[str, list[_Piece[Any]]] = {}
         self._thread = threading.Thread(target=self._run, name="books", daemon=True)
         self._thread.start()
 
@@ -54,47 +73,97 @@ class Writer:
         return piece.future
 
     def close(self) -> None:
-        """Finish what was submitted, then end the thread."""
+        """Finish what was submitted, then end the threads."""
         with self._changed:
             self._closed = True
             self._changed.notify()
         self._thread.join()
+        self._apart.shutdown()
 
     def _run(self) -> None:
         while batch := self._next_batch():
             begun = [piece for piece in batch if piece.future.set_running_or_notify_cancel()]
             if begun:
-                self._finish(begun)
+                self._finish(begun, wait=False)
 
-    def _finish(self, begun: Sequence[_Piece[Any]]) -> None:
+    def _finish(self, begun: Sequence[_Piece[Any]], *, wait: bool) -> None:
+        """Do the work and tell its outcome; what would have to `wait` for a lock, and may not, goes apart."""
         try:
-            outcomes = self._commit_patiently(begun)
+            outcomes = self._commit_patiently(begun, _PATIENCE_SECONDS, wait=wait)
+        except CommitInDoubt as doubt:
+            if wait:  # this is a thread apart
+                self._ask_after(begun, doubt)
+            else:
+                self._apart.submit(self._ask_after, begun, doubt)
+            return
         except Exception as error:
             if len(begun) > 1 and not isinstance(error, Refusal):
                 for alone in begun:  # one of them is at fault, and the others need not suffer
-                    self._finish([alone])
+                    self._finish([alone], wait=wait)
                 return
             outcomes = [(None, error)] * len(begun)
-        for piece, (value, failure) in zip(begun, outcomes, strict=True):
-            if failure is None:
-                piece.future.set_result(value)
+        for piece, outcome in zip(begun, outcomes, strict=True):
+            if outcome is None:
+                self._put_apart(piece)
             else:
-                piece.future.set_exception(failure)
+                piece.tell(outcome)
 
-    def _commit_patiently(self, begun: Sequence[_Piece[Any]]) -> list[tuple[Any, Exception | None]]:
-        deadline = time.monotonic() + _PATIENCE_SECONDS
+    def _put_apart(self, piece: _Piece[Any]) -> None:
+        account_id = piece.touched.account_id
+        with self._changed:
+            is_new = account_id not in self._locked
+            self._locked.setdefault(account_id, []).append(piece)
+        if is_new:
+            self._apart.submit(self._work_off, account_id)
+
+    def _work_off(self, account_id: str) -> None:
+        """Do what waits for the lock of one account, until nothing does."""
         while True:
+            with self._changed:
+                waiting = self._locked[account_id]
+                batch, self._locked[account_id] = waiting[:_LARGEST_BATCH], waiting[_LARGEST_BATCH:]
+                if not batch:
+                    del self._locked[account_id]
+                    return
+            self._finish(batch, wait=True)
+
+    def _ask_after(self, pieces: Sequence[_Piece[Any]], doubt: CommitInDoubt) -> None:
+        """Do again, for long, what may have been committed: the work finds that it was done, or does it."""
+        try:
+            outcomes = self._commit_patiently(pieces, _DOUBT_SECONDS, wait=True, doubt=doubt)
+        except Exception as error:
+            outcomes = [(None, error)] * len(pieces)
+        for piece, outcome in zip(pieces, outcomes, strict=True):
+            assert outcome is not None  # it has waited
+            piece.tell(outcome)
+
+    def _commit_patiently(
+        self,
+        begun: Sequence[_Piece[Any]],
+        seconds: float,
+        *,
+        wait: bool,
+        doubt: CommitInDoubt | None = None,
+    ) -> "list[Outcome | None]":
+        """Commit, and again for so many `seconds` where that fails; `doubt` is that of an earlier try."""
+        began = time.monotonic()
+        while True:
+            left = began + (min(seconds, _PATIENCE_SECONDS) if self._closed else seconds) - time.monotonic()
             try:
-                return self._commit(begun)
-            except Refusal:  # the database is not there; SQLite has waited for its lock already
-                if self._database.embedded or time.monotonic() > deadline:
-                    raise
+                return self._commit(begun, left, wait=wait)
+            except Refusal as refusal:  # it is not there, or locked; SQLite has waited for its lock already
+                doubt = refusal if isinstance(refusal, CommitInDoubt) else doubt
+                if self._database.embedded or left <= 0:
+                    raise doubt or refusal from refusal.__cause__
                 time.sleep(_RETRY_SECONDS)
 
-    def _commit(self, begun: Sequence[_Piece[Any]]) -> list[tuple[Any, Exception | None]]:
-        with self._database.write() as session:
-            rows = WorkingSet(session, [piece.touched for piece in begun])
-            return [_outcome(piece, rows) for piece in begun]
+    def _commit(self, begun: Sequence[_Piece[Any]], seconds: float, *, wait: bool) -> "list[Outcome | None]":
+        """The outcomes; `None` for work on an account that is locked, if it may not `wait` for that."""
+        with self._database.write(lock_seconds=seconds) as session:
+            rows = WorkingSet(session, [piece.touched for piece in begun], wait=wait)
+            return [
+                None if piece.touched.account_id in rows.busy else _outcome(piece, rows) for piece in begun
+            ]
 
     def _next_batch(self) -> list[_Piece[Any]]:
         with self._changed:
@@ -103,7 +172,7 @@ class Writer:
             return [self._waiting.popleft() for _ in range(min(_LARGEST_BATCH, len(self._waiting)))]
 
 
-def _outcome(piece: _Piece[Result], rows: WorkingSet) -> tuple[Result | None, Exception | None]:
+def _outcome(piece: _Piece[Result], rows: WorkingSet) -> Outcome:
     try:
         return piece.work(rows), None
     except Refusal as refusal:

@@ -1,8 +1,12 @@
-"""One request, from its queries to its answer: decode, admit, encode, settle. What fails is not charged."""
+"""One request, from its queries to its answer: look at the books, decode, admit, encode, settle.
+
+What fails is not charged.
+"""
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,11 +14,14 @@ import numpy as np
 from shared.errors import ErrorCode
 from vendor_service.accounts.auth import Caller
 from vendor_service.billing.admission import Admission
+from vendor_service.billing.allowance import Allowance
 from vendor_service.billing.orders import Admitted, Order
+from vendor_service.billing.standing import Standing
 from vendor_service.embed.answers import Answer, Content
 from vendor_service.embed.capacity import Place
 from vendor_service.embed.queries import Queries
 from vendor_service.embed.timing import Timing
+from vendor_service.embed.unpaid import Unpaid
 from vendor_service.encoder.encoder import Encoder, Prepared
 from vendor_service.encoder.lanes import Encoded
 from vendor_service.encoder.queries import ImageQuery
@@ -44,12 +51,16 @@ class EmbedService:
         self,
         encoder: Encoder,
         admission: Admission,
+        standing: Standing,
+        allowance: Allowance,
         metrics: Metrics,
         *,
         max_inputs: int,
     ) -> None:
         self._encoder = encoder
         self._admission = admission
+        self._standing = standing
+        self._allowance = allowance
         self._metrics = metrics
         self._max_inputs = max_inputs
 
@@ -67,10 +78,33 @@ class EmbedService:
             Refusal: for any reason of the contract; nothing is charged then.
         """
         self._check(queries, call)
-        timing = call.timing
+        await self._look(call, queries)
         images = sum(isinstance(each, ImageQuery) for each in queries.items)
         place.take_inputs(len(queries.items))
         place.take_bytes(images * self._encoder.facts.image_bytes)
+        work = Unpaid(len(queries.items), len(queries.items))
+        try:
+            answer, content = await self._answer(call, queries, place, render, gone, work)
+        except Refusal as refusal:
+            work.ended(refusal)
+            await self._count(call.caller, work)
+            raise
+        except asyncio.CancelledError:
+            self._allowance.take(call.caller.account_id, work.unpaid)
+            raise
+        await self._count(call.caller, work)
+        return answer, content
+
+    async def _answer(
+        self,
+        call: Call,
+        queries: Queries,
+        place: Place,
+        render: Render,
+        gone: Callable[[], Awaitable[None]],
+        work: Unpaid,
+    ) -> tuple[Answer, Content]:
+        timing = call.timing
         with timing.timed("decode"):
             async with place.in_time():
                 prepared = await self._encoder.prepare(queries.items)
@@ -81,8 +115,10 @@ class EmbedService:
             nothing = np.empty((0, model.dimensions), dtype=np.float32)
             answer = Answer(call.request_id, model, queries, refused, nothing, None, timing)
             return answer, await asyncio.to_thread(render, answer)
-        order = self._order(call, queries.body_hash, accepted)
+        texts = sum(isinstance(each, str) for each in accepted)
+        order = self._order(call, queries.body_hash, images=len(accepted) - texts, texts=texts)
         admitted = await self._admit(order, timing)
+        work.admitted(order.queries)
         began = time.time_ns()
         try:
             encoded = await self._encode(place, accepted, gone)
@@ -99,8 +135,39 @@ class EmbedService:
             if await asyncio.wrap_future(self._admission.void(order.account_id, admitted.request_id)):
                 self._metrics.decided("voided")
             raise
+        work.answered(order.queries)
         self._metrics.sold(answer.usage, replayed=admitted.replayed)
         return answer, content
+
+    async def _look(self, call: Call, queries: Queries) -> None:
+        """Refuse, before anything is decoded, what admission would refuse now."""
+        caller = call.caller
+        try:
+            self._allowance.check(caller.account_id)
+            orders = self._least(call, queries)
+            if not self._standing.passes(orders, caller.account, caller.key):
+                with call.timing.timed("books"):
+                    await asyncio.to_thread(self._standing.check, orders)
+        except Refusal:
+            self._metrics.decided("refused")
+            raise
+
+    def _least(self, call: Call, queries: Queries) -> list[Order]:
+        """The request as an order; where bad inputs are passed over, the smallest that may be left of it."""
+        images = sum(isinstance(each, ImageQuery) for each in queries.items)
+        texts = len(queries.items) - images
+        if not queries.skip_bad:
+            return [self._order(call, queries.body_hash, images=images, texts=texts)]
+        kinds = ((1, 0), (0, 1)) if images and texts else ((min(images, 1), min(texts, 1)),)
+        return [self._order(call, queries.body_hash, images=i, texts=t) for i, t in kinds]
+
+    async def _count(self, caller: Caller, work: Unpaid) -> None:
+        """Count against the account what was prepared and is not paid for."""
+        if work.unpaid:
+            self._allowance.take(caller.account_id, work.unpaid)
+        if work.unrated and caller.account.queries_per_second is not None:
+            with suppress(Refusal):  # the books are away, and what is to be answered stands
+                await asyncio.wrap_future(self._admission.take_tokens(caller.account_id, work.unrated))
 
     def _refused(self, queries: Queries, prepared: Sequence[Prepared | Refusal]) -> dict[int, Refusal]:
         refused = {index: each for index, each in enumerate(prepared) if isinstance(each, Refusal)}
@@ -136,15 +203,14 @@ class EmbedService:
             message = f"a request may have {self._max_inputs} inputs, not {len(queries.items)}"
             raise Refusal(ErrorCode.TOO_MANY_INPUTS, message, param=queries.param)
 
-    def _order(self, call: Call, body_hash: str, accepted: Sequence[Prepared]) -> Order:
-        texts = sum(isinstance(each, str) for each in accepted)
+    def _order(self, call: Call, body_hash: str, *, images: int, texts: int) -> Order:
         return Order(
             request_id=call.request_id,
             account_id=call.caller.account_id,
             key_id=call.caller.key_id,
             model=self._encoder.facts.id,
             model_fingerprint=self._encoder.facts.fingerprint,
-            images=len(accepted) - texts,
+            images=images,
             texts=texts,
             body_hash=body_hash,
             idempotency_key=call.idempotency_key,

@@ -1,0 +1,57 @@
+"""Replays: a request that was paid for is answered again for free, for a while and so many times."""
+
+from dataclasses import dataclass
+
+from shared.errors import ErrorCode
+from vendor_service.billing.orders import Order
+from vendor_service.clock import SECOND
+from vendor_service.database.tables import Hold
+from vendor_service.errors import Refusal
+
+
+@dataclass(frozen=True)
+class ReplayTerms:
+    """How long after it was first admitted a request that was paid for is answered again, and how often."""
+
+    window_seconds: int = 72 * 3600
+    most: int = 32
+
+    def check(self, hold: Hold, order: Order, now: int) -> bool:
+        """Whether an order repeats what a hold, open or settled, was placed for, and is answered for free.
+
+        It does not where the hold has expired and waits to be swept: the order may be a new one then.
+
+        Raises:
+            Refusal: the first request is still being answered (`idempotency_in_flight`), was another one
+                (`idempotency_key_reused`) or another model's (`fingerprint_mismatch`); or it was paid for
+                and is answered no more (`charge_refunded`, `idempotency_key_expired`, `replays_exhausted`).
+        """
+        if hold.body_hash != order.body_hash:
+            message = "this Idempotency-Key was used for another request; use a new key for a new request"
+            raise Refusal(ErrorCode.IDEMPOTENCY_KEY_REUSED, message)
+        if hold.state == "open":
+            if hold.expires_at <= now:
+                return False
+            message = "the first request with this Idempotency-Key is still being answered"
+            raise Refusal(ErrorCode.IDEMPOTENCY_IN_FLIGHT, message, retry_after=1)
+        self._check_paid(hold, order, now)
+        return True
+
+    def _check_paid(self, hold: Hold, order: Order, now: int) -> None:
+        anew = "nothing was charged now; to buy it anew, use a new key"
+        if hold.refunded_at is not None:
+            message = f"what this Idempotency-Key paid for was refunded; {anew}"
+            raise Refusal(ErrorCode.CHARGE_REFUNDED, message)
+        if now >= hold.created_at + self.window_seconds * SECOND:
+            hours = self.window_seconds // 3600
+            message = f"this Idempotency-Key was paid for more than {hours} hours ago; {anew}"
+            raise Refusal(ErrorCode.IDEMPOTENCY_KEY_EXPIRED, message)
+        if hold.model_fingerprint != order.model_fingerprint:
+            message = "the model that this Idempotency-Key was paid for is no longer served; use a new key"
+            raise Refusal(ErrorCode.FINGERPRINT_MISMATCH, message)
+        if hold.replays >= self.most:
+            message = f"what this Idempotency-Key paid for was answered again {self.most} times; {anew}"
+            raise Refusal(ErrorCode.REPLAYS_EXHAUSTED, message)
+
+
+STANDARD = ReplayTerms()

@@ -1,0 +1,96 @@
+"""Standing: whether an order would be refused, found out before anything is done for it."""
+
+import time
+from collections.abc import Sequence
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from shared.embeddings import Prices
+from vendor_service.billing import billing_log, limits, periods, prices, rate
+from vendor_service.billing.orders import Order
+from vendor_service.billing.replays import STANDARD, ReplayTerms
+from vendor_service.clock import Clock
+from vendor_service.database.session import Database
+from vendor_service.database.tables import Account, ApiKey, Hold
+from vendor_service.errors import Refusal
+
+# How long prices are believed without a look at the books.
+_PRICES_LAST_SECONDS = 1.0
+
+
+class Standing:
+    """Looks at the books, and refuses what admission would refuse now. It changes and locks nothing.
+
+    It decides nothing in anybody's favour: what passes is decided by `Admission`, later. Thread-safe.
+    """
+
+    def __init__(self, database: Database, clock: Clock, replays: ReplayTerms = STANDARD) -> None:
+        self._database = database
+        self._clock = clock
+        self._replays = replays
+        self._prices: dict[tuple[str, str], tuple[float, Prices]] = {}
+
+    def passes(self, orders: Sequence[Order], account: Account, key: ApiKey) -> bool:
+        """Whether one of the orders fits the limits, by rows that were read a while ago; asks no database.
+
+        The rows are the caller's own copies. Where it does not pass, `check` has the last word.
+        """
+        known = self._prices.get((account.plan, orders[0].model))
+        if known is None or time.monotonic() - known[0] > _PRICES_LAST_SECONDS:
+            return False
+        now = self._clock()
+        return any(
+            _refusal(account, key, order, known[1], None, now, self._replays) is None for order in orders
+        )
+
+    def check(self, orders: Sequence[Order]) -> None:
+        """Make sure, by the books as they are, that one of the orders would be admitted now.
+
+        They are one request's: the whole of it, or the least that may be left of it.
+
+        Raises:
+            Refusal: what `Admission.admit` would raise for the last of them.
+        """
+        now, first, began = self._clock(), orders[0], time.perf_counter()
+        with self._database.read() as session:
+            account, key = session.get_one(Account, first.account_id), session.get_one(ApiKey, first.key_id)
+            price = prices.current(session, account.plan, first.model, now)
+            earlier = _earlier(session, first)
+        self._prices[account.plan, first.model] = (time.monotonic(), price)
+        refusal = None
+        for order in orders:
+            refusal = _refusal(account, key, order, price, earlier, now, self._replays)
+            if refusal is None:
+                return
+        assert refusal is not None
+        billing_log.refused(orders[-1], refusal, time.perf_counter() - began)
+        raise refusal
+
+
+def _earlier(session: Session, order: Order) -> Hold | None:
+    if order.idempotency_key is None:
+        return None
+    live = (Hold.account_id == order.account_id, Hold.state != "voided")
+    return session.scalar(select(Hold).where(Hold.idempotency_key == order.idempotency_key, *live))
+
+
+def _refusal(
+    account: Account,
+    key: ApiKey,
+    order: Order,
+    price: Prices,
+    earlier: Hold | None,
+    now: int,
+    replays: ReplayTerms,
+) -> Refusal | None:
+    """In the order in which admission asks; the rows are no session's, so the new period stays in memory."""
+    try:
+        limits.check_status(account, key)
+        periods.roll(account, key, now)
+        rate.check(account, order.queries, now)
+        if earlier is None or not replays.check(earlier, order, now):
+            limits.check(account, key, order, price.cost_micros(order.images, order.texts), now)
+    except Refusal as refusal:
+        return refusal
+    return None

@@ -1,0 +1,37 @@
+"""What was prepared for a request and is paid by nobody."""
+
+from dataclasses import dataclass
+
+from shared.errors import ErrorCode
+from vendor_service.errors import Refusal
+
+# Where the vendor itself cannot, the customer is not held to it.
+_VENDORS_OWN = {
+    ErrorCode.INTERNAL_ERROR,
+    ErrorCode.OVERLOADED,
+    ErrorCode.NOT_READY,
+    ErrorCode.SHUTTING_DOWN,
+}
+
+
+@dataclass
+class Unpaid:
+    """Queries of one request that were prepared: those that are not `paid` for, and not in the rate yet."""
+
+    unpaid: int
+    unrated: int
+
+    def admitted(self, queries: int) -> None:
+        """So many were admitted: they were counted against the rate with it."""
+        self.unrated -= queries
+
+    def answered(self, queries: int) -> None:
+        """So many were answered, and are paid for."""
+        self.unpaid -= queries
+
+    def ended(self, refusal: Refusal) -> None:
+        """The request ended in an error."""
+        if refusal.code in _VENDORS_OWN:
+            self.unpaid = self.unrated = 0
+        elif refusal.code == ErrorCode.RATE_LIMITED:
+            self.unrated = 0  # a caller whose requests overtake each other is to have the whole of its rate
