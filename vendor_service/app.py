@@ -22,6 +22,7 @@ from vendor_service.billing.allowance import Allowance
 from vendor_service.billing.replays import ReplayTerms
 from vendor_service.billing.router import billing_router
 from vendor_service.billing.standing import Standing
+from vendor_service.bodies.gate import BodyGate
 from vendor_service.clock import Clock, system_clock
 from vendor_service.database import schema
 from vendor_service.database.presence import Presence
@@ -29,12 +30,13 @@ from vendor_service.database.session import Database
 from vendor_service.embed.capacity import Capacity
 from vendor_service.embed.catalogue import catalogue_router
 from vendor_service.embed.openai import openai_router
+from vendor_service.embed.reading import BodyReader
 from vendor_service.embed.router import embed_router
 from vendor_service.embed.service import EmbedService
 from vendor_service.encoder.encoder import Encoder
 from vendor_service.encoder.engine import Engine
 from vendor_service.health import Readiness, health_router
-from vendor_service.http_errors import add_error_handlers, internal_error
+from vendor_service.http_errors import add_error_handlers, internal_error, refused
 from vendor_service.loading import load_engine
 from vendor_service.metrics import Metrics, metrics_router
 from vendor_service.observability import RequestScope
@@ -113,6 +115,7 @@ def create_app(
         responses={"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}},
     )
     app.state.model, app.state.capacity = model, capacity
+    app.add_middleware(BodyGate, refuse=refused)
     app.add_middleware(RequestScope, on_crash=internal_error, metrics=metrics, traces=traces)
     add_error_handlers(app)
     service = EmbedService(
@@ -145,8 +148,9 @@ def _add_routes(
         max_replays=settings.max_replays,
     )
     buyer = authentication.requiring(Scope.EMBED)
-    app.include_router(embed_router(service, capacity, encoder.facts.id, limits, buyer))
-    app.include_router(openai_router(service, capacity, encoder.facts, limits, buyer))
+    reader = BodyReader(limits, settings.max_text_characters)
+    app.include_router(embed_router(service, capacity, encoder.facts, reader, buyer))
+    app.include_router(openai_router(service, capacity, encoder.facts, reader, buyer))
     app.include_router(catalogue_router(encoder.facts, limits, database, clock, authentication))
     app.include_router(billing_router(database, clock, authentication, encoder.facts.id))
     app.include_router(keys_router(database, clock, authentication))

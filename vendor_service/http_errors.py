@@ -16,6 +16,8 @@ _FRAMEWORK_CODES = {
     405: (ErrorCode.METHOD_NOT_ALLOWED, "this path has no such method; see /docs"),
 }
 
+_LONGEST_NAME = 100  # characters of what a caller named, where it is told what is wrong with it
+
 
 def add_error_handlers(app: FastAPI) -> None:
     """Render refusals, invalid requests and the framework's own errors; `internal_error` is the rest's."""
@@ -30,6 +32,11 @@ def internal_error(request: Request) -> JSONResponse:
     return _render(Refusal(ErrorCode.INTERNAL_ERROR, message), request)
 
 
+def refused(request: Request, refusal: Refusal) -> JSONResponse:
+    """The answer to a request that is refused before any route is looked for."""
+    return _render(refusal, request)
+
+
 async def _on_refusal(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, Refusal)
     return _render(error, request)
@@ -38,13 +45,15 @@ async def _on_refusal(request: Request, error: Exception) -> JSONResponse:
 async def _on_invalid_request(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     problem = error.errors()[0]
-    param = ".".join(str(part) for part in problem["loc"][1:])
+    param = ".".join(str(part)[:_LONGEST_NAME] for part in problem["loc"][1:])
     refusal = Refusal(ErrorCode.INVALID_REQUEST, f"{param}: {problem['msg']}", param=param)
     return _render(refusal, request)
 
 
 async def _on_framework_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
+    if isinstance(error.__cause__, Refusal):  # of a body that the framework was reading for a route
+        return _render(error.__cause__, request)
     code, message = _FRAMEWORK_CODES.get(error.status_code, (ErrorCode.INVALID_REQUEST, error.detail))
     return _render(Refusal(code, message), request, error.headers)
 

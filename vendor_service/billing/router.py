@@ -4,7 +4,7 @@ import asyncio
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import APIRouter, Depends, Path, Query, Request
 
 from shared.billing import (
     AccountStatus,
@@ -21,6 +21,7 @@ from vendor_service.accounts.keys import Scope
 from vendor_service.billing import invoices, ledger
 from vendor_service.billing.estimates import estimate
 from vendor_service.billing.usage import account_status, usage_report
+from vendor_service.bodies.models import read_model
 from vendor_service.clock import Clock, from_datetime
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account
@@ -54,9 +55,13 @@ def _add_standing(
 
         return await asyncio.to_thread(read)
 
-    @router.post("/estimate")
-    async def quote(caller: Annotated[Caller, any_key], asked: EstimateRequest) -> Quote:
+    # The route reads the body itself, once it knows the caller; this is for the OpenAPI document.
+    schema = {"content": {"application/json": {"schema": EstimateRequest.model_json_schema()}}}
+
+    @router.post("/estimate", openapi_extra={"requestBody": {"required": True, **schema}})
+    async def quote(request: Request, caller: Annotated[Caller, any_key]) -> Quote:
         """What so many queries would cost this account now, and whether its limits allow them; free."""
+        asked = await read_model(request, EstimateRequest)
 
         def read() -> Quote:
             with database.read() as session:

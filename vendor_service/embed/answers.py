@@ -13,6 +13,9 @@ from vendor_service.encoder.encoder import ModelFacts
 from vendor_service.encoder.lanes import Vectors
 from vendor_service.errors import Refusal
 
+_BYTES_A_NUMBER = 24  # a float32 in JSON, as in -1.1754943508222875e-38 and a comma
+_BYTES_A_ROW = 256  # index, kind, names; or a reason why there is no vector
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -58,6 +61,11 @@ class Content:
     body: bytes
     media_type: str
     headers: dict[str, str] = field(default_factory=dict)
+
+
+def largest_bytes(rows: int, dimensions: int) -> int:
+    """How many bytes an answer of so many rows may have, in any form."""
+    return rows * (dimensions * _BYTES_A_NUMBER + _BYTES_A_ROW)
 
 
 def as_json(answer: Answer, encoding: Encoding) -> Content:

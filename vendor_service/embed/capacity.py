@@ -1,4 +1,4 @@
-"""How much may be in hand at once: inputs and bytes over all requests, from their bodies to their answers."""
+"""How much may be in hand at once: requests, inputs and bytes, until the last byte of an answer is sent."""
 
 import asyncio
 from collections import Counter
@@ -8,18 +8,23 @@ from contextlib import asynccontextmanager, contextmanager
 from shared.errors import ErrorCode
 from vendor_service.errors import Refusal
 
+MOST_REQUESTS = 2048
+
 
 class Capacity:
     """Bounds what all requests together keep in memory, and knows when the last of them is over.
 
-    Beyond `max_inputs` or `max_bytes` requests are refused while those in hand go on. An account that has
-    requests in hand gets no more than what is left free for everybody else, so that no one fills the
-    vendor alone. A request may take `max_seconds`. Not thread-safe: it belongs to the event loop.
+    Beyond `max_inputs`, `max_bytes` or `max_requests` requests are refused while those in hand go on. An
+    account that has requests in hand gets no more than what is left free for everybody else, so that no one
+    fills the vendor alone, be it with requests whose bodies do not come. A request may take `max_seconds`.
+    Not thread-safe: it belongs to the event loop.
     """
 
-    def __init__(self, *, max_inputs: int, max_bytes: int, max_seconds: float) -> None:
+    def __init__(
+        self, *, max_inputs: int, max_bytes: int, max_seconds: float, max_requests: int = MOST_REQUESTS
+    ) -> None:
         self._max_seconds = max_seconds
-        self._most = {"inputs": max_inputs, "bytes": max_bytes}
+        self._most = {"inputs": max_inputs, "bytes": max_bytes, "requests": max_requests}
         self._held: Counter[str] = Counter()
         self._held_by: dict[str, Counter[str]] = {}
         self._requests = 0
@@ -35,6 +40,10 @@ class Capacity:
         """How many bytes the requests in hand keep in memory."""
         return self._held["bytes"]
 
+    def bound_requests(self, most: int) -> None:
+        """Take no more requests at a time than this, where the process cannot have more."""
+        self._most["requests"] = max(1, min(most, self._most["requests"]))
+
     def close(self) -> None:
         """Let the requests in hand finish, and refuse all others."""
         self.closed = True
@@ -44,11 +53,12 @@ class Capacity:
         """A place for one request, to be filled as it becomes known how large it is.
 
         Raises:
-            Refusal: `shutting_down`.
+            Refusal: `shutting_down` or `overloaded`.
         """
         if self.closed:
             raise Refusal(ErrorCode.SHUTTING_DOWN, "the vendor is stopping; try again", retry_after=1)
         place = Place(self, account, self._max_seconds)
+        self.take(place, "requests", 1)
         self._requests += 1
         try:
             yield place
@@ -69,6 +79,13 @@ class Capacity:
             raise Refusal(ErrorCode.OVERLOADED, "the vendor is overloaded; try again", retry_after=1)
         for each in (self._held, mine, place.held):
             each[what] += amount
+
+    def keep(self, place: "Place", kept: Counter[str]) -> None:
+        """Count no more than this towards a place from now on."""
+        self._release(place)
+        place.held = kept
+        self._held += kept
+        self._held_by[place.account] = self._held_by.get(place.account, Counter()) + kept
 
     def _release(self, place: "Place") -> None:
         self._held -= place.held
@@ -104,6 +121,10 @@ class Place:
             Refusal: `overloaded`.
         """
         self._capacity.take(self, "inputs", count)
+
+    def keep_bytes(self, count: int) -> None:
+        """Count only so many bytes from now on: nothing but the answer is left, until it is sent."""
+        self._capacity.keep(self, Counter({"requests": 1, "bytes": count}))
 
     @property
     def seconds_left(self) -> float:

@@ -1,7 +1,5 @@
 """`POST /v1/embeddings`: OpenAI's shape, so that its SDK and what is built on it can buy here unchanged."""
 
-import asyncio
-import hashlib
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -9,14 +7,17 @@ from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast
 from pydantic_core import to_json
 
-from shared.embeddings import Encoding, Input, Kind, Limits
+from shared.embeddings import Encoding, Input, Kind
 from shared.errors import ErrorCode
 from vendor_service.accounts.auth import Dependency
-from vendor_service.embed.answers import Answer, Content, as_values
+from vendor_service.bodies.gate import until_sent
+from vendor_service.bodies.models import parse
+from vendor_service.embed.answers import Answer, Content, as_values, largest_bytes
 from vendor_service.embed.calls import calling, disconnected, respond
 from vendor_service.embed.capacity import Capacity
+from vendor_service.embed.json_body import LongStrings, ReadJson
 from vendor_service.embed.queries import Queries
-from vendor_service.embed.reading import parse, read_json
+from vendor_service.embed.reading import BodyReader
 from vendor_service.embed.service import Call, EmbedService
 from vendor_service.encoder.encoder import ModelFacts
 from vendor_service.encoder.queries import ImageQuery, Query, TextQuery
@@ -62,17 +63,16 @@ class OpenAIRequest(BaseModel):
     dimensions: int | None = None
     user: str | None = None
 
-    def queries(self) -> list[Query]:
-        """The inputs, in order."""
-        return [self._query(index, each) for index, each in enumerate(self.input)]
+    def queries(self, long: LongStrings) -> list[Query]:
+        """The inputs, in order; `long` has the strings of them that were put aside."""
+        return [self._query(index, each, long) for index, each in enumerate(self.input)]
 
-    def _query(self, index: int, given: Input) -> Query:
-        image = given.image
-        if isinstance(given, BareString) and self.modality == "image":
-            image = given.text
-        if image is None:
-            assert given.text is not None
-            return TextQuery(given.text)
+    def _query(self, index: int, given: Input, long: LongStrings) -> Query:
+        string = given.text if given.image is None else given.image
+        assert string is not None
+        image = long.take(string)
+        if given.image is None and not (isinstance(given, BareString) and self.modality == "image"):
+            return TextQuery(image)
         if image.startswith(("http:", "https:")):
             message = "images by URL are not fetched; send the file as a data-URI"
             raise Refusal(ErrorCode.INVALID_REQUEST, message, param=f"input.{index}")
@@ -110,33 +110,38 @@ class OpenAIResponse(BaseModel):
 
 
 def openai_router(
-    service: EmbedService, capacity: Capacity, model: ModelFacts, limits: Limits, authenticate: Dependency
+    service: EmbedService, capacity: Capacity, model: ModelFacts, reader: BodyReader, authenticate: Dependency
 ) -> APIRouter:
     """The route; `model` is the one that is served, `authenticate` the dependency that names the caller."""
     router = APIRouter(prefix="/v1", tags=["embeddings"])
+    make = partial(_make_queries, dimensions=model.dimensions)
 
     @router.post(
         "/embeddings",
         responses={200: {"model": OpenAIResponse}},
         response_class=Response,
-        openapi_extra=_request_body(model, limits),
+        openapi_extra=_request_body(model, reader.limits.max_inputs),
     )
     async def embeddings(request: Request, call: Annotated[Call, Depends(calling(authenticate))]) -> Response:
         """Embed texts or images as OpenAI's API would. Each one answered is a query and is charged, once."""
-        with capacity.place(call.caller.account_id) as place:
-            body = await read_json(request, limits.max_request_bytes, place)
-            asked = await asyncio.to_thread(parse, OpenAIRequest, body)
-            if asked.dimensions not in (None, model.dimensions):
-                message = (
-                    f"this model has {model.dimensions} dimensions; leave them out, or reduce them yourself"
-                )
-                raise Refusal(ErrorCode.INVALID_REQUEST, message, param="dimensions")
-            queries = Queries(asked.queries(), hashlib.sha256(body).hexdigest(), asked.model, param="input")
-            render = partial(_render, encoding=asked.encoding_format)
-            answer, content = await service.embed(call, queries, place, render, lambda: disconnected(request))
+        place = until_sent(request).enter_context(capacity.place(call.caller.account_id))
+        queries, encoding = await reader.read_json(request, place, OpenAIRequest, "input", make)
+        place.take_bytes(largest_bytes(len(queries.items), model.dimensions))
+        render = partial(_render, encoding=encoding)
+        answer, content = await service.embed(call, queries, place, render, lambda: disconnected(request))
+        place.keep_bytes(len(content.body))
         return respond(answer, content)
 
     return router
+
+
+def _make_queries(read: ReadJson, dimensions: int) -> tuple[Queries, Encoding]:
+    asked = parse(OpenAIRequest, read.rest)
+    if asked.dimensions not in (None, dimensions):
+        message = f"this model has {dimensions} dimensions; leave them out, or reduce them yourself"
+        raise Refusal(ErrorCode.INVALID_REQUEST, message, param="dimensions")
+    queries = Queries(asked.queries(read.long), read.body_hash, asked.model, param="input")
+    return queries, asked.encoding_format
 
 
 def _render(answer: Answer, encoding: Encoding) -> Content:
@@ -161,12 +166,12 @@ def _render(answer: Answer, encoding: Encoding) -> Content:
     return Content(to_json(response), "application/json")
 
 
-def _request_body(model: ModelFacts, limits: Limits) -> dict[str, Any]:
+def _request_body(model: ModelFacts, max_inputs: int) -> dict[str, Any]:
     # The route reads the body itself, to stop at the limit; this tells the OpenAPI document what it reads.
     schema = OpenAIRequest.model_json_schema(mode="validation")
     definition = schema.pop("$defs")["Input"]
     one = {"anyOf": [{"type": "string"}, definition]}
-    many = {"type": "array", "items": one, "minItems": 1, "maxItems": limits.max_inputs}
+    many = {"type": "array", "items": one, "minItems": 1, "maxItems": max_inputs}
     schema["properties"] |= {
         "input": {"anyOf": [*one["anyOf"], many]},
         "model": {"const": model.id},

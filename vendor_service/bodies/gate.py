@@ -1,0 +1,155 @@
+"""The one way in: of no body more is taken, nor for longer, than the route that serves its request allows."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from shared.errors import ErrorCode
+from vendor_service.errors import Refusal
+
+# What a route gets that did not ask for more: enough for a few numbers, and for whatever is refused anyway.
+_UNASKED_BYTES = 65_536
+_UNASKED_SECONDS = 10.0
+# Where a route allows more time, this much must come in each of these spans of it.
+_STEP_BYTES = 16_384
+_STEP_SECONDS = 20.0
+
+_LONGEST_URL = 8192  # bytes of path and query string
+_MOST_PARAMETERS = 64
+# An answer is handed on in pieces of this size, the next one when most of the last is on its way.
+_PIECE_BYTES = 65_536
+
+
+class Intake:
+    """The body of one request as it comes in: a bound on its bytes, on its time, and on how slowly it comes.
+
+    A stranger gets the smallest bounds. Only who knows its caller may `allow` more.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self._receive = receive
+        self._declared = _declared_bytes(scope)
+        self._most_bytes = _UNASKED_BYTES
+        self._size = 0
+        self._step_size = 0
+        self._end = self._step_end = asyncio.get_running_loop().time() + _UNASKED_SECONDS
+        self._whole = False
+        self.late = False
+
+    def allow(self, most_bytes: int, seconds: float) -> None:
+        """Take up to so many bytes, for up to so long from now."""
+        now = asyncio.get_running_loop().time()
+        self._most_bytes = most_bytes
+        self._end, self._step_end = now + seconds, now + _STEP_SECONDS
+
+    async def receive(self) -> Message:
+        """The next piece of the body, as ASGI has it.
+
+        Raises:
+            Refusal: `request_too_large` or `deadline_exceeded`.
+        """
+        if self._whole:
+            return await self._receive()
+        self._check_size(self._declared)
+        try:
+            async with asyncio.timeout_at(min(self._end, self._step_end)):
+                message = await self._receive()
+        except TimeoutError as error:
+            self.late = True
+            what = "the request's body did not come in time; send it at once"
+            raise Refusal(ErrorCode.DEADLINE_EXCEEDED, what, retry_after=1) from error
+        if message["type"] == "http.request":
+            self._take(len(message.get("body", b"")))
+            self._whole = not message.get("more_body", False)
+        return message
+
+    def _take(self, count: int) -> None:
+        self._size += count
+        self._check_size(self._size)
+        if self._size - self._step_size >= _STEP_BYTES:
+            self._step_size = self._size
+            self._step_end = asyncio.get_running_loop().time() + _STEP_SECONDS
+
+    def _check_size(self, size: int) -> None:
+        if size > self._most_bytes:
+            message = f"the body of this request may have {self._most_bytes} bytes"
+            raise Refusal(ErrorCode.REQUEST_TOO_LARGE, message)
+
+
+class BodyGate:
+    """A layer of the application in front of all its routes, those that do not exist included.
+
+    It bounds what comes in by an `Intake`, refuses endless URLs, and lets answers out in pieces, so that of
+    one that nobody reads little is kept outside the application's own books. `refuse` renders a refusal.
+    """
+
+    def __init__(self, app: ASGIApp, refuse: Callable[[Request, Refusal], Response]) -> None:
+        self._app = app
+        self._refuse = refuse
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one ASGI event stream."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        intake = Intake(scope, receive)
+
+        async def send_in_pieces(message: Message) -> None:
+            if intake.late and message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"connection", b"close")]
+            for piece in _pieces(message):
+                await send(piece)
+
+        with ExitStack() as until_sent:
+            state = scope.setdefault("state", {})
+            state["intake"], state["until_sent"] = intake, until_sent
+            app: ASGIApp = self._app
+            refusal = _refusal_of_url(scope)
+            if refusal is not None:
+                app = self._refuse(Request(scope), refusal)
+            await app(scope, intake.receive, send_in_pieces)
+
+
+def intake_of(request: Request) -> Intake:
+    """The intake of a request."""
+    intake: Intake = request.state.intake
+    return intake
+
+
+def until_sent(request: Request) -> ExitStack:
+    """What is entered here is left when the answer has been sent, or nobody is there any more to take it."""
+    stack: ExitStack = request.state.until_sent
+    return stack
+
+
+def _declared_bytes(scope: Scope) -> int:
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            return int(value) if value.isdigit() and len(value) < 20 else 0
+    return 0
+
+
+def _refusal_of_url(scope: Scope) -> Refusal | None:
+    query = scope["query_string"]
+    if len(scope.get("raw_path") or scope["path"].encode()) + len(query) > _LONGEST_URL:
+        message = f"the path and the query string may have {_LONGEST_URL} bytes"
+    elif query.count(b"&") >= _MOST_PARAMETERS:
+        message = f"the query string may have {_MOST_PARAMETERS} parameters"
+    else:
+        return None
+    return Refusal(ErrorCode.INVALID_REQUEST, message, param="url")
+
+
+def _pieces(message: Message) -> Iterator[Message]:
+    body = message.get("body", b"")
+    if len(body) <= _PIECE_BYTES:
+        yield message
+        return
+    for start in range(0, len(body), _PIECE_BYTES):
+        end = start + _PIECE_BYTES
+        more = end < len(body) or message.get("more_body", False)
+        yield {**message, "body": body[start:end], "more_body": more}
