@@ -167,10 +167,12 @@ async def _lifespan(
     presence = Presence(database)
     # Where no other server lives on an embedded database, whatever is held belongs to one that is gone.
     await asyncio.to_thread(presence.enter, admission.void_abandoned)
+    await asyncio.to_thread(schema.check, database)  # they may have been taken back while the model was loaded
     encoder.start()
     if shared_metrics is not None:
         shared_metrics.start()
-    beside = [asyncio.create_task(each) for each in (upkeep.repeat(_UPKEEP_SECONDS), memory.keep_small())]
+    chores = (upkeep.repeat(_UPKEEP_SECONDS), memory.keep_small(), presence.keep(_UPKEEP_SECONDS))
+    beside = [asyncio.create_task(each) for each in chores]
     if audit is not None:
         beside.append(asyncio.create_task(audit.repeat()))
     yield

@@ -1,20 +1,30 @@
 """The database: an engine, and transactions that are short and either commit whole or not at all."""
 
+import logging
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select, text
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
 from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
+from vendor_service.database.tables import Base
 from vendor_service.errors import OperatorError, Refusal, UsageError
+from vendor_service.redaction import masked, masked_url
 
 # How long a write waits for another process (a command line beside the server) before it gives up.
 _BUSY_MILLISECONDS = 30_000
+# A database that stays away is told of again after so long.
+_REMINDER_SECONDS = 300.0
+_FLAPPING_SECONDS = 10.0  # and one that comes and goes, not more often than this
+
+_log = logging.getLogger(__name__)
 
 
 class Database:
@@ -30,8 +40,11 @@ class Database:
             if parsed.drivername in ("postgres", "postgresql"):
                 parsed = parsed.set(drivername="postgresql+psycopg")
             # Pinged before use: a connection that a restarted PostgreSQL has closed is replaced unseen.
-            self.engine = create_engine(parsed, pool_pre_ping=parsed.get_backend_name() != "sqlite")
-        except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+            # The values of a statement that fails stay out of its error, which may be logged.
+            self.engine = create_engine(
+                parsed, pool_pre_ping=parsed.get_backend_name() != "sqlite", hide_parameters=True
+            )
+        except (ArgumentError, NoSuchModuleError, ModuleNotFoundError, ValueError) as error:
             raise UsageError(
                 "the database URL is not understood; write sqlite:///FILE, "
                 "or postgresql://USER@HOST/NAME where tuition[postgres] is installed"
@@ -47,8 +60,20 @@ class Database:
             self._reading = self.engine.execution_options(
                 isolation_level="REPEATABLE READ", postgresql_readonly=True
             )
+        self._unread, self._unwritten = _Outages("answer"), _Outages("take changes")
         # SQLite has one writer: threads queue here, in order, rather than poll the file's lock.
         self._one_writer = threading.Lock() if self.embedded else nullcontext()
+
+    @property
+    def shown(self) -> str:
+        """The URL as it may be shown: without secrets."""
+        return masked_url(self.engine.url.render_as_string(hide_password=False))
+
+    @property
+    def file(self) -> Path | None:
+        """Where an embedded database's file is, or is to be; `None` for a database server."""
+        name = self.engine.url.database if self.embedded else None
+        return None if name is None else Path(unquote(urlsplit(name).path) if _is_uri(name) else name).absolute()
 
     @contextmanager
     def write(self) -> Iterator[Session]:
@@ -58,7 +83,7 @@ class Database:
             Refusal: another process kept the database locked, the disk is full, or a server does not answer
                 (`overloaded`).
         """
-        with self._one_writer, self._transaction(self.engine) as session:
+        with self._one_writer, self._transaction(self.engine, self._unwritten) as session:
             yield session
 
     @contextmanager
@@ -68,13 +93,14 @@ class Database:
         Raises:
             Refusal: the database does not answer (`overloaded`).
         """
-        with self._transaction(self._reading) as session:
+        with self._transaction(self._reading, self._unread) as session:
             yield session
 
     def check(self) -> None:
-        """See whether the database answers; raises what `read` does."""
+        """See whether the database answers, with all tables in their places; raises what `read` does."""
+        one_of_each = [select(1).select_from(table).limit(1).scalar_subquery() for table in Base.metadata.tables.values()]
         with self.read() as session:
-            session.execute(text("SELECT 1"))
+            session.execute(select(*one_of_each))
 
     def check_writing(self) -> None:
         """See whether the database takes a change, by one that changes nothing; raises what `write` does."""
@@ -111,15 +137,45 @@ class Database:
         self.engine.dispose()
 
     @contextmanager
-    def _transaction(self, engine: Engine) -> Iterator[Session]:
+    def _transaction(self, engine: Engine, outages: "_Outages") -> Iterator[Session]:
         try:
             with Session(engine, expire_on_commit=False) as session, session.begin():
                 yield session
+            outages.over()
         except OperationalError as error:
             if self.embedded and not _passes(error):
                 raise
+            outages.noticed(error)
             message = "the vendor's database is busy, restarting or out of room; try again"
             raise Refusal(ErrorCode.OVERLOADED, message, retry_after=1) from error
+
+
+class _Outages:
+    """Logs why a database does not do `what`: when that begins, now and then while it lasts, and its end."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._lock = threading.Lock()
+        self._lasts = False
+        self._told_at = -_REMINDER_SECONDS
+
+    def noticed(self, error: OperationalError) -> None:
+        with self._lock:
+            now = time.monotonic()
+            patience = _REMINDER_SECONDS if self._lasts else _FLAPPING_SECONDS
+            if now - self._told_at < patience:
+                return
+            self._lasts, self._told_at = True, now
+        # The driver's own words, on one line: they hold no statement and no values.
+        _log.error("the database does not %s: %s", self._what, masked(" ".join(str(error.orig).split())))
+
+    def over(self) -> None:
+        if not self._lasts:
+            return
+        with self._lock:
+            lasted, self._lasts = self._lasts, False
+        if lasted:
+            _log.info("the database does %s again", self._what)
 
 
 def take_turns(connection: Connection, what: str) -> None:
@@ -153,3 +209,7 @@ def _begin_sqlite(connection: Connection) -> None:
     # IMMEDIATE takes the write lock before anything is read: what was checked still holds when it is written.
     read_only = connection.get_execution_options().get("read_only", False)
     connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+
+def _is_uri(name: str) -> bool:
+    return name.startswith("file:")
