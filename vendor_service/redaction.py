@@ -9,17 +9,18 @@ from sqlalchemy.exc import ArgumentError
 # the mark of byte order; and halves of surrogate pairs, which no encoding can write.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 _API_KEY = re.compile(r"(tk_[0-9a-f]{16}_)[0-9a-f]{48}")
-# A password between a scheme and the last @ before the text goes on, and one that is named as such. Everything
-# repeats a bounded number of times, for strangers choose what is searched here.
+# A password between a scheme and the last @ before the text goes on, and one that is named as such. All repeat
+# a bounded number of times, for strangers choose what is searched here.
 _USERINFO = re.compile(r"(://[^\s:/@]{0,256}):\S{0,512}@")
 _NAMED = re.compile(
-    r"((?:password|passwd|passphrase|pwd)\s{0,8}[=:]\s{0,8})('[^']{0,512}'|\"[^\"]{0,512}\"|[^\s&'\"]+)", re.IGNORECASE
+    r"((?:password|passwd|passphrase|pwd)\s{0,8}[=:]\s{0,8})('[^']{0,512}'|\"[^\"]{0,512}\"|[^\s&'\"]+)",
+    re.IGNORECASE,
 )
 # Of a database URL's parameters these alone are shown: nobody can list all that may hold a secret.
-_SHOWN_PARAMETERS = frozenset(
-    "application_name cache connect_timeout dbname host hostaddr keepalives load_balance_hosts mode port sslmode "
-    "target_session_attrs timeout uri user".split()
-)
+_SHOWN_PARAMETERS = {
+    *("application_name", "cache", "connect_timeout", "dbname", "host", "hostaddr", "keepalives"),
+    *("load_balance_hosts", "mode", "port", "sslmode", "target_session_attrs", "timeout", "uri", "user"),
+}
 
 
 def escaped(text: str) -> str:

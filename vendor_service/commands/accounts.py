@@ -137,7 +137,7 @@ def set_plan(name: str, plan: str, database_url: DatabaseUrl = None, as_json: As
     """
     with writing(database_url) as session:
         account = accounts.find_account(session, name, lock=True)
-        accounts.set_plan(session, account, plan)
+        accounts.set_plan(session, account, plan, system_clock())
         _print(session, account, as_json=as_json)
 
 

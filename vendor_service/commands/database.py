@@ -52,7 +52,8 @@ def _confirm_loss(database: Database, revision: str, *, yes: bool) -> None:
     contents = schema.contents(database)
     if removes_all and contents.get("ledger_entries"):
         raise OperatorError(
-            f"{where(database)} has {contents['ledger_entries']} ledger entries, and a ledger is never erased; "
+            f"{where(database)} has {contents['ledger_entries']} ledger entries, "
+            "and a ledger is never erased; "
             "to begin anew, let VENDOR_DATABASE_URL name another database"
         )
     what = ", ".join(f"{count} {_NAMES[name]}" for name, count in contents.items() if name in _NAMES)

@@ -13,7 +13,6 @@ from vendor_service.database.tables import Account
 from vendor_service.errors import UsageError
 
 
-
 def _only_id(given: str) -> str:
     secret_of = keys.id_of(given)
     if secret_of is not None:
@@ -85,7 +84,9 @@ def rotate(
 
 
 @app.command("revoke")
-def revoke(key_id: KeyId, database_url: DatabaseUrl = None, as_json: AsJson = False, yes: Yes = False) -> None:
+def revoke(
+    key_id: KeyId, database_url: DatabaseUrl = None, as_json: AsJson = False, yes: Yes = False
+) -> None:
     """End a key at once and for good.
 
     Example: vendor keys revoke 0f3c7a91d2b45e68

@@ -1,4 +1,4 @@
-"""Which servers live on a database: each holds a shared lock for as long as it runs, on a file or in PostgreSQL."""
+"""Which servers live on a database: each holds a shared lock, beside the file or in PostgreSQL, while it runs."""
 
 import asyncio
 import fcntl
@@ -73,7 +73,7 @@ class _FileLock:
     """Beside an SQLite file; the system releases it with the process."""
 
     def __init__(self, file: Path) -> None:
-        self._file: BufferedWriter = Path(f"{file}.lock").open("ab")  # it stays open
+        self._file: BufferedWriter = Path(f"{file}.lock").open("ab")  # noqa: SIM115 - it stays open
 
     def share(self, if_alone: Callable[[], object]) -> None:
         if self.exclude():

@@ -73,7 +73,9 @@ class Database:
     def file(self) -> Path | None:
         """Where an embedded database's file is, or is to be; `None` for a database server."""
         name = self.engine.url.database if self.embedded else None
-        return None if name is None else Path(unquote(urlsplit(name).path) if _is_uri(name) else name).absolute()
+        return (
+            None if name is None else Path(unquote(urlsplit(name).path) if _is_uri(name) else name).absolute()
+        )
 
     @contextmanager
     def write(self) -> Iterator[Session]:
@@ -98,7 +100,9 @@ class Database:
 
     def check(self) -> None:
         """See whether the database answers, with all tables in their places; raises what `read` does."""
-        one_of_each = [select(1).select_from(table).limit(1).scalar_subquery() for table in Base.metadata.tables.values()]
+        one_of_each = [
+            select(1).select_from(table).limit(1).scalar_subquery() for table in Base.metadata.tables.values()
+        ]
         with self.read() as session:
             session.execute(select(*one_of_each))
 
