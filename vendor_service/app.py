@@ -1,6 +1,7 @@
 """The application: everything is made and put together here, and nowhere else."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -20,6 +21,7 @@ from vendor_service.billing import prices
 from vendor_service.billing.admission import Admission
 from vendor_service.billing.allowance import Allowance
 from vendor_service.billing.replays import ReplayTerms
+from vendor_service.billing.price_watch import PriceWatch
 from vendor_service.billing.router import billing_router
 from vendor_service.billing.standing import Standing
 from vendor_service.bodies.gate import BodyGate
@@ -48,6 +50,8 @@ from vendor_service.worker_metrics import Worker, WorkerMetrics
 # A process that was killed leaves holds; they are released this long after it last told that it lives.
 _HOLD_SECONDS = 20
 _UPKEEP_SECONDS = 5
+
+_log = logging.getLogger(__name__)
 
 MakeEncoder = Callable[[Settings, Metrics], Encoder]
 
@@ -86,13 +90,14 @@ def create_app(
     model = encoder.facts
     database = Database(settings.database_url)
     schema.prepare(database, migrate=settings.migrate)
-    with database.write() as session:
-        prices.publish(session, model.id, settings.image_price_micros, settings.text_price_micros, clock())
+    is_first = worker is None or worker.is_first
+    _publish_prices(database, settings, model.id, clock, tell=is_first)
     shared_metrics = None if worker is None else WorkerMetrics(worker, metrics.registry)
-    audit = None
-    if worker is None or worker.is_first:  # what all workers would tell and do alike
+    audit = watch = None
+    if is_first:  # what all workers would tell and do alike
         metrics.registry.register(AccountMetrics(database, clock))
         audit = Audit(database, metrics, settings.verify_every_hours)
+        watch = PriceWatch(database, clock)
     capacity = Capacity(
         max_inputs=settings.max_queued_inputs,
         max_bytes=settings.max_queued_bytes,
@@ -111,7 +116,9 @@ def create_app(
         description="CLIP embeddings by the query.",
         version=version("tuition"),
         redoc_url=None,
-        lifespan=partial(_lifespan, encoder, admission, upkeep, database, shared_metrics, audit, traces),
+        lifespan=partial(
+            _lifespan, encoder, admission, upkeep, database, shared_metrics, audit, watch, traces
+        ),
         responses={"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}},
     )
     app.state.model, app.state.capacity = model, capacity
@@ -127,6 +134,24 @@ def create_app(
     app.include_router(metrics_router(render, None if token is None else token.get_secret_value()))
     _show(encoder, capacity, metrics)
     return app
+
+
+def _publish_prices(database: Database, settings: Settings, model: str, clock: Clock, *, tell: bool) -> None:
+    with database.write() as session:
+        differences = prices.publish(
+            session, model, settings.image_price_micros, settings.text_price_micros, clock()
+        )
+    for each in differences if tell else []:
+        _log.warning(
+            "VENDOR_%s_PRICE_MICROS is %d, but the price in the books is %d, which holds; to change it: "
+            "vendor prices set %s %s %d",
+            each.kind.upper(),
+            each.asked_micros,
+            each.holding_micros,
+            model,
+            each.kind,
+            each.asked_micros,
+        )
 
 
 def _add_routes(
@@ -173,18 +198,25 @@ async def _lifespan(
     database: Database,
     shared_metrics: WorkerMetrics | None,
     audit: Audit | None,
+    watch: PriceWatch | None,
     traces: Traces | None,
     _app: FastAPI,
 ) -> AsyncIterator[None]:
     presence = Presence(database)
     # Where no other server lives on an embedded database, whatever is held belongs to one that is gone.
     await asyncio.to_thread(presence.enter, admission.void_abandoned)
+    await asyncio.to_thread(
+        schema.check, database
+    )  # they may have been taken back while the model was loaded
     encoder.start()
     if shared_metrics is not None:
         shared_metrics.start()
-    beside = [asyncio.create_task(each) for each in (upkeep.repeat(_UPKEEP_SECONDS), memory.keep_small())]
+    chores = (upkeep.repeat(_UPKEEP_SECONDS), memory.keep_small(), presence.keep(_UPKEEP_SECONDS))
+    beside = [asyncio.create_task(each) for each in chores]
     if audit is not None:
         beside.append(asyncio.create_task(audit.repeat()))
+    if watch is not None:
+        beside.append(asyncio.create_task(watch.repeat(_UPKEEP_SECONDS)))
     yield
     for each in beside:
         each.cancel()

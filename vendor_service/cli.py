@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -10,10 +11,10 @@ import typer
 from vendor_service.commands import accounts, database, keys, money, prices
 from vendor_service.commands.books import AsJson, DatabaseUrl, print_json
 from vendor_service.errors import OperatorError
+from vendor_service.redaction import escaped, masked
 from vendor_service.settings import DtypeChoice, LogFormat, Settings
 
 app = typer.Typer(
-    help="Host a CLIP model and sell its embeddings by the query.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -34,8 +35,23 @@ def main() -> None:
     try:
         app()
     except OperatorError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {escaped(masked(str(error)))}", err=True)
         sys.exit(error.exit_code)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(version("tuition"))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Host a CLIP model and sell its embeddings by the query."""
 
 
 @app.command()

@@ -51,6 +51,7 @@ class Readiness:
         self._encoded_at = self._written_at = -_BELIEVED_SECONDS
         self._deaths = 0
         self._asking: asyncio.Task[None] | None = None
+        self._trouble: str | None = None
 
     async def check(self) -> None:
         """Return if a request could be answered, and charged, now.
@@ -67,9 +68,20 @@ class Readiness:
             async with asyncio.timeout(_PATIENCE_SECONDS):
                 await asyncio.shield(self._asking)
         except Exception as error:
-            _log.warning("not ready: %r", error)
+            self._tell(repr(error))
             message = "the model or the database does not answer; the vendor's log says which"
             raise Refusal(ErrorCode.NOT_READY, message, retry_after=5) from error
+        self._tell(None)
+
+    def _tell(self, trouble: str | None) -> None:
+        """Log a change: whoever asks every second need not be told every second."""
+        if trouble == self._trouble:
+            return
+        self._trouble = trouble
+        if trouble is None:
+            _log.info("ready again")
+        else:
+            _log.warning("not ready: %s", trouble)
 
     async def _ask(self) -> None:
         deaths = self._encoder.deaths

@@ -1,7 +1,12 @@
-"""Seeing what happens: an id and a log line for every request, as text or JSON, never a key or a payload."""
+"""Seeing what happens: an id and a log line for every request, as text or JSON, never a key or a payload.
+
+Whatever a line is made of, strangers' paths and errors' texts included, it stays one line without control
+characters and without secrets (see `redaction`).
+"""
 
 import json
 import logging
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -9,6 +14,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
+from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -18,6 +24,7 @@ from vendor_service.billing import billing_log
 from vendor_service.embed.timing import Step, Timing
 from vendor_service.errors import OperatorError
 from vendor_service.metrics import Metrics
+from vendor_service.redaction import escaped, masked
 from vendor_service.tracing import Traces
 
 _log = logging.getLogger(__name__)
@@ -25,6 +32,8 @@ _log = logging.getLogger(__name__)
 _PROBES = ("/livez", "/readyz", "/metrics")
 _SERVERS_FAULT = 500
 _CALLER_GONE = 499  # nobody is sent this: it is what nginx logs for a caller that hung up
+_LONGEST_PATH = 512  # characters of a path that are logged; no path of this vendor is as long
+_NOT_PLAIN = re.compile(r'[\s"=]')
 
 
 class RequestScope:
@@ -73,18 +82,21 @@ class RequestScope:
                 self._trace(self._traces, scope, status, began)
 
     def _conclude(self, scope: Scope, status: int, seconds: float) -> None:
-        code = scope["state"].get("error_code")
+        state = scope["state"]
+        code = state.get("error_code")
         # The route as it is declared: a path that somebody made up must not become a series of its own.
         route = getattr(scope.get("route"), "path", "none")
         self._metrics.answered(scope["method"] if route != "none" else "any", route, status, seconds, code)
         fields = {
-            "request_id": scope["state"]["request_id"],
+            "request_id": state["request_id"],
             "method": scope["method"],
-            "path": scope["path"],
+            "path": scope["path"][:_LONGEST_PATH],
             "status": status,
             "milliseconds": round(1000 * seconds, 1),
         }
-        _log.info("request", extra={"fields": fields | ({} if code is None else {"code": code})})
+        known = {"code": code, "account_id": state.get("account_id"), "key_id": state.get("key_id")}
+        known = {name: value for name, value in known.items() if value is not None}
+        _log.info("request", extra={"fields": fields | known})
 
     def _trace(self, traces: Traces, scope: Scope, status: int, began: int) -> None:
         route, method, state = getattr(scope.get("route"), "path", None), scope["method"], scope["state"]
@@ -105,15 +117,27 @@ class RequestScope:
 
 
 class TextFormatter(logging.Formatter):
-    """A line for people: time, level, message, then `name=value` fields."""
+    """A line for people: time, level, message, then `name=value` fields; an exception follows, indented.
+
+    A value with a space, a quote or an equals sign is quoted, so that none looks like another field.
+    """
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(message)s")
 
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the base class names it
-        """Append the record's fields to its message."""
-        fields = "".join(f" {name}={value}" for name, value in getattr(record, "fields", {}).items())
-        return super().formatMessage(record) + fields
+    def format(self, record: logging.LogRecord) -> str:
+        """Render the record, each line of an exception behind two spaces and a bar."""
+        # The message is made safe before it meets the exception, whose lines are to stay lines.
+        fields = "".join(
+            f" {_plain(name)}={_plain(value)}" for name, value in getattr(record, "fields", {}).items()
+        )
+        record.message, record.asctime = record.getMessage(), self.formatTime(record)
+        lines = [_safe(self.formatMessage(record) + fields)]
+        if record.exc_info:
+            lines += [f"  | {_safe(line)}" for line in self.formatException(record.exc_info).split("\n")]
+        if record.stack_info:
+            lines += [f"  | {_safe(line)}" for line in record.stack_info.split("\n")]
+        return "\n".join(lines)
 
 
 class JsonFormatter(logging.Formatter):
@@ -130,7 +154,25 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
+        # JSON writes all that is not ASCII, and of ASCII all control characters but DEL, as codes.
+        return json.dumps(_without_secrets(line), default=str).replace("\x7f", "\\u007f")
+
+
+def _safe(text: str) -> str:
+    return escaped(masked(text))
+
+
+def _plain(value: object) -> str:
+    text = masked(str(value))
+    return json.dumps(text, ensure_ascii=False) if _NOT_PLAIN.search(text) else text
+
+
+def _without_secrets(value: Any) -> Any:  # noqa: ANN401 - whatever is logged
+    if isinstance(value, dict):
+        return {masked(str(name)): _without_secrets(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_secrets(each) for each in value]
+    return value if value is None or isinstance(value, bool | int | float) else masked(str(value))
 
 
 def configure_logging(*, as_json: bool) -> None:
@@ -139,6 +181,7 @@ def configure_logging(*, as_json: bool) -> None:
     handler.setFormatter(JsonFormatter() if as_json else TextFormatter())
     root = logging.getLogger()
     root.handlers = [handler]
+    logging.captureWarnings(True)
     root.setLevel(logging.WARNING)
     logging.getLogger("vendor_service").setLevel(logging.INFO)
 

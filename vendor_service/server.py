@@ -1,5 +1,7 @@
 """Serving: uvicorn with the ready line and the exits that the command line promises."""
 
+import errno
+import logging
 import resource
 import signal
 import socket
@@ -26,6 +28,12 @@ _OWN_DESCRIPTORS = 200
 _SWITCH_SECONDS = 0.0005
 
 
+# Whether another port would help; all else that can be wrong with an address is its host.
+_PORT_TAKEN = {errno.EADDRINUSE: "choose another --port", errno.EACCES: "choose a --port from 1024 on"}
+
+_log = logging.getLogger(__name__)
+
+
 class _Server(uvicorn.Server):
     """A server that reports when it accepts connections, and drains before it stops.
 
@@ -39,6 +47,7 @@ class _Server(uvicorn.Server):
         self._on_ready = on_ready
         self._stop_by: float | None = None
         self._interrupts = 0
+        self._told = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -53,6 +62,9 @@ class _Server(uvicorn.Server):
             self._stop_by = self._stop_by or time.monotonic() + _DRAIN_SECONDS
 
     async def on_tick(self, counter: int) -> bool:
+        if self._stop_by is not None and not self._told:
+            self._told = True  # not by `handle_exit`, which may interrupt whoever is writing a line
+            _log.info("stopping: what is in hand is finished, what is new is sent away")
         if self._stop_by is not None and (self._capacity.idle or time.monotonic() > self._stop_by):
             self.should_exit = True
         return await super().on_tick(counter)
@@ -70,9 +82,10 @@ def bind(host: str, port: int) -> socket.socket:
         bound.bind((host, port))
     except OSError as error:
         bound.close()
-        raise OperatorError(
-            f"cannot listen on {host}:{port}: {error.strerror}; choose another --port"
-        ) from error
+        advice = _PORT_TAKEN.get(
+            error.errno or 0, "choose another --host: an address of this machine, or 0.0.0.0"
+        )
+        raise OperatorError(f"cannot listen on {host}:{port}: {error.strerror}; {advice}") from error
     return bound
 
 
@@ -104,6 +117,7 @@ def serve(app: FastAPI, bound: socket.socket, on_ready: Callable[[], None]) -> b
             _Server(config, app.state.capacity, on_ready).run([bound])
         except SystemExit as error:
             raise OperatorError("the server did not start; its log says why") from error
+    _log.info("stopped")
     return signal.SIGINT in received
 
 

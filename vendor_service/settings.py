@@ -16,10 +16,9 @@ from pydantic_settings import (
     SettingsConfigDict,
     SettingsError,
 )
-from sqlalchemy import make_url
-from sqlalchemy.exc import ArgumentError
 
 from vendor_service.errors import UsageError
+from vendor_service.redaction import masked_url
 
 _LARGEST_SECRET = 65_536  # bytes
 
@@ -99,8 +98,8 @@ class Settings(BaseSettings):
             raise UsageError(str(error.__cause__ or error)) from error
 
     def shown(self) -> dict[str, object]:
-        """The settings as they may be logged: a password in the database's URL and the token are not."""
-        return self.model_dump(mode="json") | {"database_url": _without_password(self.database_url)}
+        """The settings as they may be logged: secrets in the database's URL and the token are not."""
+        return self.model_dump(mode="json") | {"database_url": masked_url(self.database_url)}
 
     @classmethod
     def unknown(cls) -> list[str]:
@@ -141,10 +140,3 @@ class _FilesSource(EnvSettingsSource):
 
 def _variable(name: str) -> str:
     return f"{Settings.model_config['env_prefix']}{name}".upper()
-
-
-def _without_password(url: str) -> str:
-    try:
-        return make_url(url).render_as_string(hide_password=True)
-    except ArgumentError:
-        return "(not a database URL)"

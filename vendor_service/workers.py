@@ -116,8 +116,12 @@ class Workers:
         self._start(number)
 
     def _stop(self) -> None:
+        _log.info("stopping the workers")
         for each in self._running.values():
             each.process.terminate()
+        # The workers go on listening until they have nothing in hand. A copy that stayed open here would
+        # after that let connections in that nobody answers.
+        self._listener.close()
         deadline = time.monotonic() + _STOP_SECONDS
         for each in self._running.values():
             each.process.join(max(0.0, deadline - time.monotonic()))
@@ -125,6 +129,7 @@ class Workers:
                 each.process.kill()
                 each.process.join()
             each.lifeline.close()
+        _log.info("the workers have stopped")
 
 
 class _Signals:

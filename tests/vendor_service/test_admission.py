@@ -324,7 +324,7 @@ def test_a_new_price_changes_nothing_that_was_charged(books: Books) -> None:
     held = books.admit(order)
     books.clock.advance(1)
     with books.database.write() as session:
-        prices.publish(session, "icon-clip", 7, None, books.clock())
+        prices.set_price(session, "standard", "icon-clip", "image", 7, books.clock())
     books.admission.settle(order.account_id, held.request_id).result()
     books.buy(order)
     assert [entry.amount_micros for entry in books.entries(order)] == [-100, -7]

@@ -117,7 +117,7 @@ def test_an_invoice_adds_up_by_model_kind_and_price_and_stays(books: Books) -> N
     order = books.open()
     books.buy(order, images=2, texts=3)
     with books.database.write() as session:
-        prices.publish(session, "icon-clip", 7, None, books.clock())
+        prices.set_price(session, "standard", "icon-clip", "image", 7, books.clock())
     books.buy(order, images=10)
     refund(books, order, 1)
     adjust(books, order, -30)
@@ -187,20 +187,67 @@ def test_a_plan_has_its_own_prices_from_its_own_day(books: Books) -> None:
     books.buy(standard)
     with books.database.write() as session:
         account = session.get_one(Account, standard.account_id, with_for_update=True)
-        set_plan(session, account, "research")
+        set_plan(session, account, "research", books.clock())
         with pytest.raises(OperatorError, match="research, standard"):
-            set_plan(session, account, "nonesuch")
+            set_plan(session, account, "nonesuch", books.clock())
     books.buy(standard)
     assert [entry.amount_micros for entry in books.entries(standard)] == [-100, -50]
     with pytest.raises(OperatorError, match="no plan"):
         books.open(plan="nonesuch")
 
 
-def test_a_start_leaves_prices_that_nobody_named_as_they_are(books: Books) -> None:
+def test_a_start_changes_no_price_and_says_where_another_was_asked_for(books: Books) -> None:
+    """`Books` published 100 and 20."""
+    now = books.clock()
     with books.database.write() as session:
-        prices.publish(session, "icon-clip", 5, None, books.clock())
-        prices.publish(session, "icon-clip", None, None, books.clock())
-        assert prices.current(session, "standard", "icon-clip", books.clock()).image_micros == 5
+        prices.set_price(session, "standard", "icon-clip", "image", 5, now)
+        assert prices.publish(session, "icon-clip", 100, None, now + 1) == [
+            prices.Difference("image", 100, 5)
+        ]
+        assert prices.publish(session, "icon-clip", 5, 20, now + 1) == []
+        assert prices.current(session, "standard", "icon-clip", now + 1).image_micros == 5
+        assert prices.publish(session, "a-new-one", 7, None, now) == []
+        bought = prices.current(session, "standard", "a-new-one", now)
+        assert (bought.image_micros, bought.text_micros) == (7, 20)
+
+
+def test_a_price_that_was_set_before_the_first_start_holds_from_the_beginning(books: Books) -> None:
+    with books.database.write() as session:
+        prices.set_price(session, "standard", "to-come", "image", 5, books.clock())
+        assert prices.publish(session, "to-come", 9, None, books.clock() + 1)
+        assert prices.current(session, "standard", "to-come", 1).image_micros == 5
+
+
+def test_a_price_of_a_plan_can_be_taken_back_and_its_history_stays(books: Books) -> None:
+    now = books.clock()
+    with books.database.write() as session:
+        prices.set_price(session, "research", "icon-clip", "image", 50, now)
+        prices.set_price(session, "research", "icon-clip", "image", 40, now + DAY)
+    order = books.open(plan="research")
+    books.buy(order)
+    books.clock.advance(1)
+    with books.database.write() as session:
+        prices.unset_price(session, "research", "icon-clip", "image", books.clock())
+    books.buy(order)
+    books.clock.advance(2 * 86_400)
+    books.buy(order)
+    assert [entry.amount_micros for entry in books.entries(order)] == [-50, -100, -100]
+    assert books.problem(order) is None
+    with books.database.write() as session:
+        facts = [each for each in prices.history(session, books.clock()) if each.plan == "research"]
+        assert [(each.micros, each.state) for each in facts] == [(50, "past"), (None, "in force")]
+        assert prices.plans(session, books.clock()) == {"standard"}
+        with pytest.raises(OperatorError, match="no price"):
+            prices.unset_price(session, "research", "icon-clip", "image", books.clock())
+        with pytest.raises(OperatorError, match="is sold"):
+            prices.unset_price(session, "standard", "icon-clip", "image", books.clock())
+
+
+def test_a_price_of_a_model_that_was_never_served_is_dropped(books: Books) -> None:
+    with books.database.write() as session:
+        prices.set_price(session, "standard", "icon-klip", "image", 5, books.clock())
+        prices.unset_price(session, "standard", "icon-klip", "image", books.clock())
+        assert {each.model for each in prices.history(session, books.clock())} == {"icon-clip"}
 
 
 @pytest.mark.parametrize(

@@ -44,10 +44,10 @@ def open_account(session: Session, name: str, terms: Terms, clock: Clock) -> Acc
         quota=terms.quota, spend_limit_micros=terms.spend_limit_micros, credit_micros=terms.credit_micros
     )
     _check_rate(terms.queries_per_second)
-    _check_plan(session, terms.plan)
+    now = clock()
+    _check_plan(session, terms.plan, now)
     if session.scalar(select(Account).where(Account.name == name)):
         raise OperatorError(f"there is an account {name!r} already; see it with: vendor accounts show {name}")
-    now = clock()
     account = Account(
         id=f"acct_{secrets.token_hex(8)}",
         name=name,
@@ -118,13 +118,13 @@ def set_rate_limit(account: Account, queries_per_second: int | None) -> None:
     account.queries_per_second = queries_per_second
 
 
-def set_plan(session: Session, account: Account, plan: str) -> None:
+def set_plan(session: Session, account: Account, plan: str, now: int) -> None:
     """Let another plan's prices hold for what is asked from now on.
 
     Raises:
         OperatorError: there is no such plan.
     """
-    _check_plan(session, plan)
+    _check_plan(session, plan, now)
     account.plan = plan
 
 
@@ -162,9 +162,10 @@ def _check_rate(queries_per_second: int | None) -> None:
         raise UsageError(f"queries_per_second must be between 1 and 1000000, not {queries_per_second}")
 
 
-def _check_plan(session: Session, plan: str) -> None:
-    known = prices.plans(session)
+def _check_plan(session: Session, plan: str, now: int) -> None:
+    known = prices.plans(session, now)
     if plan not in known:
         raise OperatorError(
-            f"there is no plan {plan!r}, only {', '.join(sorted(known))}; make one with: vendor prices set"
+            f"there is no plan {plan!r}, only {', '.join(sorted(known))}; "
+            "make one with: vendor prices set ... --new"
         )

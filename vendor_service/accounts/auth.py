@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from fastapi import Security
+from fastapi import Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy import update
 
@@ -48,11 +48,12 @@ class Authentication:
         bearer = HTTPBearer(auto_error=False, description="An API key, `tk_...`")
 
         async def authenticate(
+            request: Request,
             credentials: Annotated[HTTPAuthorizationCredentials | None, Security(bearer)],
         ) -> Caller:
             if credentials is None:
                 raise Refusal(ErrorCode.INVALID_API_KEY, "send your API key as: Authorization: Bearer tk_...")
-            return await asyncio.to_thread(self._identify, credentials.credentials, scope)
+            return _noted(request, await asyncio.to_thread(self._identify, credentials.credentials, scope))
 
         return authenticate
 
@@ -64,11 +65,12 @@ class Authentication:
         bearer = HTTPBearer(auto_error=False, description="An API key, `tk_...`; optional here")
 
         async def recognise(
+            request: Request,
             credentials: Annotated[HTTPAuthorizationCredentials | None, Security(bearer)],
         ) -> Caller | None:
             if credentials is None:
                 return None
-            return await asyncio.to_thread(self._identify, credentials.credentials, None)
+            return _noted(request, await asyncio.to_thread(self._identify, credentials.credentials, None))
 
         return recognise
 
@@ -99,3 +101,8 @@ class Authentication:
         with self._lock:
             self._last_used[key.id] = now
         return Caller(key.account_id, key.id, account, key)
+
+
+def _noted(request: Request, caller: Caller) -> Caller:
+    request.state.account_id, request.state.key_id = caller.account_id, caller.key_id  # for the log
+    return caller

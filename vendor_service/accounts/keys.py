@@ -21,6 +21,7 @@ from vendor_service.errors import OperatorError, UsageError
 _ID_BYTES = 8
 _SECRET_BYTES = 24  # 192 bits: a plain hash at rest is as good as a slow one, since nothing can be guessed
 _KEY = re.compile(rf"tk_([0-9a-f]{{{2 * _ID_BYTES}}})_([0-9a-f]{{{2 * _SECRET_BYTES}}})")
+_WRITTEN = re.compile(rf"tk_([0-9a-f]{{{2 * _ID_BYTES}}})_.")  # a slip of the hand included
 LONGEST_GRACE_SECONDS = 366 * 86_400
 
 
@@ -93,6 +94,12 @@ def verify_key(session: Session, api_key: str, now: int) -> ApiKey | None:
     good = hmac.compare_digest(row.secret_hash, hashed)
     former = hmac.compare_digest(row.former_hash or "", hashed) and now < (row.former_until or 0)
     return row if good or former else None
+
+
+def id_of(api_key: str) -> str | None:
+    """The id of what is written like a whole key, or `None` for anything else."""
+    match = _WRITTEN.match(api_key.strip())
+    return None if match is None else match[1]
 
 
 def rotate_key(session: Session, key_id: str, grace_seconds: int, clock: Clock) -> IssuedKey:

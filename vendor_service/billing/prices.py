@@ -1,36 +1,99 @@
 """Prices: by plan, model and kind, each from a moment on; a change never touches what was charged before."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from shared.embeddings import Kind, Prices
 from vendor_service.database.session import take_turns
 from vendor_service.database.tables import STANDARD_PLAN, Price
+from vendor_service.errors import OperatorError
 
 # What a query costs where nobody has said anything else.
 DEFAULT: dict[Kind, int] = {"image": 100, "text": 20}
+# In the place of a price: from this moment on the plan names none, and the standard one holds.
+_NONE = -1
+
+PriceState = Literal["past", "in force", "to come"]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A price that was asked for at a start, and the other one that holds."""
+
+    kind: Kind
+    asked_micros: int
+    holding_micros: int
+
+
+@dataclass(frozen=True)
+class PriceFact:
+    """One line of the history of prices; `micros` is `None` where a plan's price was withdrawn."""
+
+    plan: str
+    model: str
+    kind: str
+    since: int
+    micros: int | None
+    state: PriceState
 
 
 def publish(
     session: Session, model: str, image_micros: int | None, text_micros: int | None, now: int
-) -> None:
-    """Let these standard prices hold from now on; `None` leaves a price as it is, or at its default."""
+) -> list[Difference]:
+    """Give a model standard prices where it has none: these, or the defaults for `None`.
+
+    Prices that hold are left as they are, so that a start changes none; where others are asked for, it says
+    so.
+    """
     take_turns(session.connection(), "publish prices")
     wanted: dict[Kind, int | None] = {"image": image_micros, "text": text_micros}
-    for kind, micros in wanted.items():
-        before = _current(session, STANDARD_PLAN, model, kind, now)
-        if before is None:
+    differences = []
+    for kind, asked in wanted.items():
+        holding = _current(session, STANDARD_PLAN, model, kind, now)
+        if session.get(Price, (STANDARD_PLAN, model, kind, 0)) is None:
             # The first price has always held, so that a clock that steps back finds one too.
-            set_price(session, STANDARD_PLAN, model, kind, DEFAULT[kind] if micros is None else micros, 0)
-        elif micros is not None and micros != before:
-            set_price(session, STANDARD_PLAN, model, kind, micros, now)
+            first = _first(session, model, kind, now)
+            default = DEFAULT[kind] if asked is None else asked
+            set_price(session, STANDARD_PLAN, model, kind, default if first is None else first, 0)
+        if None not in (holding, asked) and holding != asked:
+            differences.append(Difference(kind, int(asked or 0), int(holding or 0)))
+    return differences
 
 
 def set_price(session: Session, plan: str, model: str, kind: Kind, micros: int, since: int) -> None:
     """Let a price hold from `since` on, until a later one does."""
     session.merge(Price(plan=plan, model=model, kind=kind, effective_at=since, micros=micros))
+
+
+def unset_price(session: Session, plan: str, model: str, kind: Kind, now: int) -> None:
+    """Let a plan name no price from now on, so that the standard one holds; what is to come is dropped.
+
+    What was charged stays, and the history with it. A standard price is dropped altogether, which only one of
+    a model can be that was never served here.
+
+    Raises:
+        OperatorError: there is no such price, or it is a standard one of a model that was served.
+    """
+    rows = list(session.scalars(_of(plan, model, kind)))
+    to_come = [row for row in rows if row.effective_at > now]
+    holding = max(
+        (row for row in rows if row.effective_at <= now), key=lambda row: row.effective_at, default=None
+    )
+    if not to_come and (holding is None or holding.micros == _NONE):
+        raise OperatorError(f"the plan {plan!r} has no price of {model} {kind}; see: vendor prices list")
+    if plan == STANDARD_PLAN and model in served_models(session):
+        raise OperatorError(
+            f"{model} is sold, and what is sold has a standard price; set another with: vendor prices set"
+        )
+    for row in rows if plan == STANDARD_PLAN else to_come:
+        session.delete(row)
+    if plan != STANDARD_PLAN and holding is not None:
+        set_price(session, plan, model, kind, _NONE, now)
+    session.info.pop("prices", None)
 
 
 def current(session: Session, plan: str, model: str, now: int) -> Prices:
@@ -40,7 +103,8 @@ def current(session: Session, plan: str, model: str, now: int) -> Prices:
         for of_plan, kind, since, micros in _history(session, plan, model)
         if since <= now
     }
-    image, text = (newest.get((plan, kind), newest[STANDARD_PLAN, kind]) for kind in ("image", "text"))
+    own = {kind: micros for (of_plan, kind), micros in newest.items() if of_plan == plan and micros != _NONE}
+    image, text = (own[kind] if kind in own else newest[STANDARD_PLAN, kind] for kind in ("image", "text"))
     return Prices(image_micros=image, text_micros=text)
 
 
@@ -57,21 +121,52 @@ def _history(session: Session, plan: str, model: str) -> Sequence[tuple[str, str
     return known[plan, model]
 
 
-def list_prices(session: Session) -> list[Price]:
+def history(session: Session, now: int) -> list[PriceFact]:
     """All prices that hold, held or will hold, by plan, model and kind, in the order of time."""
-    return list(session.scalars(select(Price).order_by(*Price.__table__.primary_key)))
+    rows = list(session.scalars(select(Price).order_by(*Price.__table__.primary_key)))
+    newest = {(row.plan, row.model, row.kind): row.effective_at for row in rows if row.effective_at <= now}
+    return [
+        PriceFact(
+            row.plan,
+            row.model,
+            row.kind,
+            row.effective_at,
+            None if row.micros == _NONE else row.micros,
+            _state(row, newest, now),
+        )
+        for row in rows
+    ]
 
 
-def plans(session: Session) -> set[str]:
-    """The plans that there are: the standard one, and each one that has a price."""
-    return {STANDARD_PLAN, *session.scalars(select(Price.plan).distinct())}
+def plans(session: Session, now: int) -> set[str]:
+    """The plans that there are: the standard one, and each one that names a price now or will."""
+    facts = history(session, now)
+    return {STANDARD_PLAN, *(each.plan for each in facts if each.micros is not None and each.state != "past")}
+
+
+def served_models(session: Session) -> set[str]:
+    """The models that were served on these books: each was given a standard price that has always held."""
+    first = select(Price.model).where(Price.plan == STANDARD_PLAN, Price.effective_at == 0)
+    return set(session.scalars(first.distinct()))
+
+
+def _state(row: Price, newest: dict[tuple[str, str, str], int], now: int) -> PriceState:
+    if row.effective_at > now:
+        return "to come"
+    return "in force" if row.effective_at == newest[row.plan, row.model, row.kind] else "past"
+
+
+def _of(plan: str, model: str, kind: Kind) -> Select[Any]:
+    return select(Price).where(Price.plan == plan, Price.model == model, Price.kind == kind)
+
+
+def _first(session: Session, model: str, kind: Kind, now: int) -> int | None:
+    earliest = _of(STANDARD_PLAN, model, kind).where(Price.effective_at <= now).order_by(Price.effective_at)
+    row = session.scalars(earliest.limit(1)).first()
+    return None if row is None else row.micros
 
 
 def _current(session: Session, plan: str, model: str, kind: Kind, now: int) -> int | None:
-    newest = (
-        select(Price.micros)
-        .where(Price.plan == plan, Price.model == model, Price.kind == kind, Price.effective_at <= now)
-        .order_by(Price.effective_at.desc())
-        .limit(1)
-    )
-    return session.scalar(newest)
+    newest = _of(plan, model, kind).where(Price.effective_at <= now).order_by(Price.effective_at.desc())
+    row = session.scalars(newest.limit(1)).first()
+    return None if row is None else row.micros

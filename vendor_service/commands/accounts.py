@@ -39,8 +39,15 @@ def create(
         queries_per_second=rate_limit,
         plan=plan,
     )
-    with writing(database_url) as session:
+    with writing(database_url, new=True) as session:
         _print(session, accounts.open_account(session, name, terms, system_clock), as_json=as_json)
+    if quota is None and spend_limit is None and credit is None:
+        typer.echo(
+            f"{name} may buy without a limit: it has no quota, no spend limit and no prepaid credit"
+            + (", nor a rate limit" if rate_limit is None else "")
+            + f". Set one with: vendor accounts set-quota {name} QUERIES",
+            err=True,
+        )
 
 
 @app.command("list")
@@ -130,13 +137,13 @@ def set_plan(name: str, plan: str, database_url: DatabaseUrl = None, as_json: As
     """
     with writing(database_url) as session:
         account = accounts.find_account(session, name, lock=True)
-        accounts.set_plan(session, account, plan)
+        accounts.set_plan(session, account, plan, system_clock())
         _print(session, account, as_json=as_json)
 
 
 @app.command("suspend")
 def suspend(name: str, database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
-    """Refuse an account from now on. What is in flight is answered and charged.
+    """Sell an account nothing from now on; it may still read. What is in flight is answered and charged.
 
     Example: vendor accounts suspend acme
     """

@@ -8,14 +8,29 @@ import typer
 from vendor_service.accounts import accounts, keys
 from vendor_service.clock import system_clock
 from vendor_service.commands.books import AsJson, DatabaseUrl, print_json, print_rows, reading, writing
+from vendor_service.commands.confirmation import Yes, confirm
 from vendor_service.database.tables import Account
+from vendor_service.errors import UsageError
+
+
+def _only_id(given: str) -> str:
+    secret_of = keys.id_of(given)
+    if secret_of is not None:
+        raise UsageError(
+            f"that is a whole key with its secret, which belongs on no command line; give its id: {secret_of}"
+        )
+    return given
+
+
+KeyId = Annotated[str, typer.Argument(callback=_only_id, help="The middle part of a key: tk_<KEY_ID>_...")]
+AccountName = Annotated[str, typer.Argument(callback=_only_id)]
 
 app = typer.Typer(help="The keys with which customers ask.", no_args_is_help=True)
 
 
 @app.command("create")
 def create(
-    account: str,
+    account: AccountName,
     label: Annotated[str, typer.Option(help="What the key is for.")] = "",
     scope: Annotated[
         list[keys.Scope] | None,
@@ -41,7 +56,7 @@ def create(
 
 
 @app.command("list")
-def list_all(account: str, database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
+def list_all(account: AccountName, database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
     """List an account's keys, without their secrets. When a key was last used is some seconds late.
 
     Example: vendor keys list acme
@@ -54,7 +69,7 @@ def list_all(account: str, database_url: DatabaseUrl = None, as_json: AsJson = F
 
 @app.command("rotate")
 def rotate(
-    key_id: str,
+    key_id: KeyId,
     grace: Annotated[int, typer.Option(help="Seconds for which the present secret stays good.")] = 0,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
@@ -69,15 +84,24 @@ def rotate(
 
 
 @app.command("revoke")
-def revoke(key_id: str, database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
-    """End a key at once. KEY_ID is its middle part: tk_<KEY_ID>_...
+def revoke(
+    key_id: KeyId, database_url: DatabaseUrl = None, as_json: AsJson = False, yes: Yes = False
+) -> None:
+    """End a key at once and for good.
 
     Example: vendor keys revoke 0f3c7a91d2b45e68
     """
+    with reading(database_url) as session:
+        key = keys.find_key(session, key_id)
+        if key.revoked_at is None:
+            owner = session.get_one(Account, key.account_id).name
+            label = f" ({key.label})" if key.label else ""
+            loss = f"Whoever asks with the key {key_id}{label} of {owner} is refused from now on, for good."
+            confirm(loss, key_id, yes=yes)
     with writing(database_url) as session:
         revoked = keys.revoke_key(session, key_id, system_clock)
-        owner = session.get_one(Account, revoked.account_id)
-        shown = keys.public(revoked, owner, system_clock())
+        account = session.get_one(Account, revoked.account_id)
+        shown = keys.public(revoked, account, system_clock())
     print_rows([shown.model_dump(mode="json")], as_json=as_json, one=True)
 
 

@@ -1,34 +1,149 @@
-"""Which servers live on one SQLite file: each holds a shared lock beside it for as long as it runs."""
+"""Which servers live on a database: each holds a shared lock, beside the file or in PostgreSQL, while it runs."""
 
+import asyncio
 import fcntl
-from collections.abc import Callable
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from io import BufferedWriter
 from pathlib import Path
+from typing import Protocol
+
+from sqlalchemy import ColumnElement, Connection, NullPool, create_engine, func, select
+from sqlalchemy.exc import DBAPIError
 
 from vendor_service.database.session import Database
+from vendor_service.errors import OperatorError
+from vendor_service.redaction import masked
+
+_log = logging.getLogger(__name__)
 
 
 class Presence:
-    """One server's presence. PostgreSQL needs none: it tells no server that it is the only one."""
+    """One server's presence."""
 
     def __init__(self, database: Database) -> None:
-        path = database.engine.url.database if database.embedded else None
-        self._file = Path(f"{path}.lock").open("ab") if path else None  # noqa: SIM115 - it stays open
+        file = database.file
+        self._lock: _Lock = _ServerLock(database) if file is None else _FileLock(file)
 
     def enter(self, if_alone: Callable[[], object]) -> None:
-        """Be there from now on; before that, do what only a server may do that has no living sibling."""
-        if self._file is None:
-            return
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pass
-        else:
+        """Be there from now on, once nobody insists on being alone.
+
+        Before that, do what only a server may do that has no living sibling: on an embedded database, which
+        is the one kind of which a server is told that it is alone.
+        """
+        self._lock.share(if_alone)
+
+    async def keep(self, every_seconds: float) -> None:
+        """Be there again whenever a database server has forgotten it, until cancelled."""
+        while True:
+            await asyncio.sleep(every_seconds)
+            await asyncio.to_thread(self._lock.renew)
+
+    def leave(self) -> None:
+        """Be gone, as the end of the process would have it too."""
+        self._lock.close()
+
+
+@contextmanager
+def alone(database: Database) -> Iterator[None]:
+    """Keep every server from this database meanwhile: one that starts waits.
+
+    Raises:
+        OperatorError: a server lives on it.
+    """
+    file = database.file
+    with closing(_ServerLock(database) if file is None else _FileLock(file)) as lock:
+        if not lock.exclude():
+            raise OperatorError(f"a vendor is running on {database.shown}; stop it first")
+        yield
+
+
+class _Lock(Protocol):
+    """What servers share, and who wants none beside it has alone."""
+
+    def share(self, if_alone: Callable[[], object]) -> None: ...
+    def renew(self) -> None: ...
+    def exclude(self) -> bool: ...
+    def close(self) -> None: ...
+
+
+class _FileLock:
+    """Beside an SQLite file; the system releases it with the process."""
+
+    def __init__(self, file: Path) -> None:
+        self._file: BufferedWriter = Path(f"{file}.lock").open("ab")  # noqa: SIM115 - it stays open
+
+    def share(self, if_alone: Callable[[], object]) -> None:
+        if self.exclude():
             if_alone()
         # Waits for a sibling that is just entering. Where another slips in between the two locks, it finds
         # nothing of this server's to undo: this one has not served yet.
         fcntl.flock(self._file, fcntl.LOCK_SH)
 
-    def leave(self) -> None:
-        """Be gone, as the end of the process would have it too."""
-        if self._file is not None:
-            self._file.close()
+    def renew(self) -> None:
+        """Nothing can take it away."""
+
+    def exclude(self) -> bool:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _ServerLock:
+    """An advisory lock of a PostgreSQL database, held by a connection that does nothing else. Thread-safe."""
+
+    def __init__(self, database: Database) -> None:
+        self._engine = create_engine(database.engine.url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+        self._turn = threading.Lock()
+        self._connection: Connection | None = None
+        self._closed = self._failing = False
+
+    def share(self, if_alone: Callable[[], object]) -> None:  # noqa: ARG002 - it may not be alone
+        self.renew()
+
+    def renew(self) -> None:
+        with self._turn:
+            if self._closed:
+                return
+            try:
+                if self._connection is None:
+                    self._connection = self._engine.connect()
+                    self._connection.execute(select(func.pg_advisory_lock_shared(_name())))
+                else:
+                    self._connection.execute(select(1))
+                self._failing = False
+            except DBAPIError as error:
+                self._forget()
+                if not self._failing:
+                    # Not fatal: this guards against a command, and the next round tries again.
+                    _log.warning(
+                        "the database does not know that this server lives: %s", masked(str(error.orig))
+                    )
+                self._failing = True
+
+    def exclude(self) -> bool:
+        self._connection = self._engine.connect()
+        return bool(self._connection.scalar(select(func.pg_try_advisory_lock(_name()))))
+
+    def close(self) -> None:
+        with self._turn:
+            self._closed = True
+            self._forget()
+            self._engine.dispose()
+
+    def _forget(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.invalidate()  # whatever state it is in
+            connection.close()
+
+
+def _name() -> ColumnElement[int]:
+    return func.hashtext("tuition server")

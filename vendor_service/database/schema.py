@@ -7,10 +7,13 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
+from sqlalchemy import func, inspect, select, table
 from sqlalchemy.exc import DatabaseError
 
 from vendor_service.database.session import Database, take_turns
+from vendor_service.database.tables import Base
 from vendor_service.errors import OperatorError
+from vendor_service.redaction import masked
 
 _MIGRATIONS = Path(__file__).with_name("migrations")
 
@@ -23,7 +26,17 @@ def prepare(database: Database, *, migrate: bool = False) -> None:
     """
     if database.embedded or migrate:
         upgrade(database)
-    elif current(database) != latest():
+    else:
+        check(database)
+
+
+def check(database: Database) -> None:
+    """Make sure that the tables are this version's.
+
+    Raises:
+        OperatorError: they are another version's, or there are none.
+    """
+    if current(database) != latest():
         raise OperatorError(
             "the database has another version's tables; run: vendor db upgrade (or serve with --migrate)"
         )
@@ -40,12 +53,40 @@ def upgrade(database: Database) -> None:
 
 
 def downgrade(database: Database, revision: str) -> None:
-    """Take the tables back to an earlier `revision`; `base` removes them all, and everything in them.
+    """Take the tables back to an earlier `revision`; `base` removes them all, which a ledger must not be in.
+
+    Raises:
+        OperatorError: the database cannot be opened, there is no such revision, or something would be lost
+            that never may be.
+    """
+    _migrate(database, "downgrade", revision)
+
+
+def undone(database: Database, revision: str) -> list[str]:
+    """The revisions that a downgrade to an earlier one would undo, the newest first.
 
     Raises:
         OperatorError: the database cannot be opened, or there is no such revision.
     """
-    _migrate(database, "downgrade", revision)
+    try:
+        return [each.revision for each in _scripts().iterate_revisions(current(database) or "base", revision)]
+    except CommandError as error:
+        raise OperatorError(_unmigrated(revision, error)) from error
+
+
+def contents(database: Database) -> dict[str, int]:
+    """How many rows each table has that there is, whatever version made it.
+
+    Raises:
+        OperatorError: the database cannot be opened.
+    """
+    try:
+        with database.engine.connect() as connection:
+            there = set(inspect(connection).get_table_names()) & set(Base.metadata.tables)
+            counts = {name: select(func.count()).select_from(table(name)) for name in sorted(there)}
+            return {name: connection.scalar(count) or 0 for name, count in counts.items()}
+    except DatabaseError as error:
+        raise OperatorError(_unusable(database, error)) from error
 
 
 def current(database: Database) -> str | None:
@@ -63,7 +104,11 @@ def current(database: Database) -> str | None:
 
 def latest() -> str | None:
     """The revision that this version of the program works with."""
-    return ScriptDirectory(str(_MIGRATIONS)).get_current_head()
+    return _scripts().get_current_head()
+
+
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory(str(_MIGRATIONS))
 
 
 def _migrate(database: Database, direction: str, revision: str) -> None:
@@ -79,10 +124,14 @@ def _migrate(database: Database, direction: str, revision: str) -> None:
         if not error.connection_invalidated or current(database) != _named(revision):
             raise OperatorError(_unusable(database, error)) from error
     except CommandError as error:
-        raise OperatorError(
-            f"the database cannot be migrated to {revision}: {error}. "
-            "If a newer version of Tuition made it, install that version"
-        ) from error
+        raise OperatorError(_unmigrated(revision, error)) from error
+
+
+def _unmigrated(revision: str, error: CommandError) -> str:
+    return (
+        f"the database cannot be migrated to {revision}: {error}. "
+        "If a newer version of Tuition made it, install that version"
+    )
 
 
 def _named(revision: str) -> str | None:
@@ -90,5 +139,4 @@ def _named(revision: str) -> str | None:
 
 
 def _unusable(database: Database, error: DatabaseError) -> str:
-    url = database.engine.url.render_as_string(hide_password=True)
-    return f"the database {url} cannot be used: {error.orig}"
+    return f"the database {database.file or database.shown} cannot be used: {masked(str(error.orig))}"

@@ -1,17 +1,22 @@
 """The database: an engine, and transactions that are short and either commit whole or not at all."""
 
+import logging
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, func, make_url, select, text
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
 from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
+from vendor_service.database.tables import Base
 from vendor_service.errors import CommitInDoubt, OperatorError, Refusal, UsageError
+from vendor_service.redaction import masked, masked_url
 
 # How long a write waits for another process (a command line beside the server) before it gives up.
 _BUSY_SECONDS = 30.0
@@ -25,6 +30,11 @@ _POSTGRES = {
 }
 # Connections beyond the five that stay open: some wait for locked accounts (see `Writer`), others read.
 _MOST_OVERFLOW = 20
+# A database that stays away is told of again after so long.
+_REMINDER_SECONDS = 300.0
+_FLAPPING_SECONDS = 10.0  # and one that comes and goes, not more often than this
+
+_log = logging.getLogger(__name__)
 
 
 class Database:
@@ -40,7 +50,7 @@ class Database:
             if parsed.drivername in ("postgres", "postgresql"):
                 parsed = parsed.set(drivername="postgresql+psycopg")
             self.engine = _create_engine(parsed)
-        except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+        except (ArgumentError, NoSuchModuleError, ModuleNotFoundError, ValueError) as error:
             raise UsageError(
                 "the database URL is not understood; write sqlite:///FILE, "
                 "or postgresql://USER@HOST/NAME where tuition[postgres] is installed"
@@ -56,8 +66,22 @@ class Database:
             self._reading = self.engine.execution_options(
                 isolation_level="REPEATABLE READ", postgresql_readonly=True
             )
+        self._unread, self._unwritten = _Outages("answer"), _Outages("take changes")
         # SQLite has one writer: threads queue here, in order, rather than poll the file's lock.
         self._one_writer = threading.Lock() if self.embedded else nullcontext()
+
+    @property
+    def shown(self) -> str:
+        """The URL as it may be shown: without secrets."""
+        return masked_url(self.engine.url.render_as_string(hide_password=False))
+
+    @property
+    def file(self) -> Path | None:
+        """Where an embedded database's file is, or is to be; `None` for a database server."""
+        name = self.engine.url.database if self.embedded else None
+        return (
+            None if name is None else Path(unquote(urlsplit(name).path) if _is_uri(name) else name).absolute()
+        )
 
     @contextmanager
     def write(self, lock_seconds: float = _BUSY_SECONDS) -> Iterator[Session]:
@@ -71,7 +95,7 @@ class Database:
                 (`overloaded`).
             CommitInDoubt: a server went away before it said whether it has committed.
         """
-        with self._one_writer, self._transaction(self.engine, writes=True) as session:
+        with self._one_writer, self._transaction(self.engine, self._unwritten, writes=True) as session:
             if not self.embedded:
                 timeout = f"SET LOCAL lock_timeout = {max(1, round(1000 * lock_seconds))}"
                 session.connection().exec_driver_sql(timeout)
@@ -84,13 +108,16 @@ class Database:
         Raises:
             Refusal: the database does not answer (`overloaded`).
         """
-        with self._transaction(self._reading, writes=False) as session:
+        with self._transaction(self._reading, self._unread, writes=False) as session:
             yield session
 
     def check(self) -> None:
-        """See whether the database answers; raises what `read` does."""
+        """See whether the database answers, with all tables in their places; raises what `read` does."""
+        one_of_each = [
+            select(1).select_from(table).limit(1).scalar_subquery() for table in Base.metadata.tables.values()
+        ]
         with self.read() as session:
-            session.execute(text("SELECT 1"))
+            session.execute(select(*one_of_each))
 
     def check_writing(self) -> None:
         """See whether the database takes a change, by one that changes nothing; raises what `write` does."""
@@ -127,16 +154,18 @@ class Database:
         self.engine.dispose()
 
     @contextmanager
-    def _transaction(self, engine: Engine, *, writes: bool) -> Iterator[Session]:
+    def _transaction(self, engine: Engine, outages: "_Outages", *, writes: bool) -> Iterator[Session]:
         committing = False
         try:
             with Session(engine, expire_on_commit=False) as session, session.begin():
                 yield session
                 session.flush()
                 committing = writes
+            outages.over()
         except OperationalError as error:
             if self.embedded and not _passes(error):
                 raise
+            outages.noticed(error)
             if committing and error.connection_invalidated:
                 message = (
                     "the vendor's database went away before it said whether this was charged; to find out, "
@@ -148,11 +177,42 @@ class Database:
 
 
 def _create_engine(url: URL) -> Engine:
+    # The values of a statement that fails stay out of its error, which may be logged.
     if url.get_backend_name() == "sqlite":
-        return create_engine(url)
+        return create_engine(url, hide_parameters=True)
     unsaid = {name: value for name, value in _POSTGRES.items() if name not in url.query}
     # Pinged before use: a connection that a restarted PostgreSQL has closed is replaced unseen.
-    return create_engine(url, pool_pre_ping=True, max_overflow=_MOST_OVERFLOW, connect_args=unsaid)
+    return create_engine(
+        url, pool_pre_ping=True, max_overflow=_MOST_OVERFLOW, connect_args=unsaid, hide_parameters=True
+    )
+
+
+class _Outages:
+    """Logs why a database does not do `what`: when that begins, now and then while it lasts, and its end."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._lock = threading.Lock()
+        self._lasts = False
+        self._told_at = -_REMINDER_SECONDS
+
+    def noticed(self, error: OperationalError) -> None:
+        with self._lock:
+            now = time.monotonic()
+            patience = _REMINDER_SECONDS if self._lasts else _FLAPPING_SECONDS
+            if now - self._told_at < patience:
+                return
+            self._lasts, self._told_at = True, now
+        # The driver's own words, on one line: they hold no statement and no values.
+        _log.error("the database does not %s: %s", self._what, masked(" ".join(str(error.orig).split())))
+
+    def over(self) -> None:
+        if not self._lasts:
+            return
+        with self._lock:
+            lasted, self._lasts = self._lasts, False
+        if lasted:
+            _log.info("the database does %s again", self._what)
 
 
 def take_turns(connection: Connection, what: str) -> None:
@@ -186,3 +246,7 @@ def _begin_sqlite(connection: Connection) -> None:
     # IMMEDIATE takes the write lock before anything is read: what was checked still holds when it is written.
     read_only = connection.get_execution_options().get("read_only", False)
     connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+
+def _is_uri(name: str) -> bool:
+    return name.startswith("file:")

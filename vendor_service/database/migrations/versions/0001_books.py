@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from vendor_service.errors import OperatorError
+
 revision = "0001"
 down_revision = None
 branch_labels = None
@@ -25,6 +27,12 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    entries = op.get_bind().scalar(sa.text("SELECT count(*) FROM ledger_entries"))
+    if entries:
+        raise OperatorError(
+            f"the ledger has {entries} entries, and a ledger is never erased; "
+            "to begin anew, let VENDOR_DATABASE_URL name another database"
+        )
     op.drop_table("prices")
     op.drop_table("ledger_entries")
     if op.get_bind().dialect.name == "postgresql":

@@ -47,7 +47,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     corrections = "SELECT count(*) FROM ledger_entries WHERE corrects_seq IS NOT NULL OR reason IS NOT NULL"
-    # The way to the base leaves no entry whose hash could be wrong.
+    # The way to the base is barred by any entry at all.
     if context.get_revision_argument() and op.get_bind().scalar(sa.text(corrections)):
         raise OperatorError(
             "the ledger has refunds or adjustments, and tables of 0001 no place for what their hashes cover; "
