@@ -20,8 +20,8 @@ from vendor_service.audit import Audit
 from vendor_service.billing import prices
 from vendor_service.billing.admission import Admission
 from vendor_service.billing.allowance import Allowance
-from vendor_service.billing.replays import ReplayTerms
 from vendor_service.billing.price_watch import PriceWatch
+from vendor_service.billing.replays import ReplayTerms
 from vendor_service.billing.router import billing_router
 from vendor_service.billing.standing import Standing
 from vendor_service.bodies.gate import BodyGate
