@@ -41,12 +41,17 @@ test-scale: $(READY)  ## the HTTP contract and replicas that die, against the ve
 	@$(BIN)/python -m pytest --on-ray $(addprefix tests/vendor_service/test_,embed.py openai.py wire.py customer.py)
 	@$(BIN)/python -m pytest -m scale tests/scale
 
-check: $(READY)  ## format, lint, types, import rules and Dockerfiles
+# AUDIT_OPTIONS are pip-audit's: `--ignore-vuln ID` accepts a vulnerability, one that has no fix yet say.
+audit: $(READY)  ## known vulnerabilities of what is installed (asks PyPI; fails where that cannot be asked)
+	@$(BIN)/python -m tests.vulnerabilities $(AUDIT_OPTIONS)
+
+check: $(READY)  ## format, lint, types, import rules, Dockerfiles, and known vulnerabilities where PyPI can be asked
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/hadolint docker/vendor.Dockerfile docker/client.Dockerfile
+	@$(BIN)/python -m tests.vulnerabilities --if-reachable --remember $(VENV)/.audited $(AUDIT_OPTIONS)
 
 bench-accuracy: $(READY)  ## the first table of docs/results.md (a night on two cores; what is on record is not run again)
 	@$(BIN)/python -m benchmarks.accuracy
@@ -80,6 +85,9 @@ bench-soak: $(READY)  ## mixed load on one vendor: memory and descriptors flat, 
 
 bench-faults: $(READY)  ## what customers notice of faults, the table of docs/results.md (ten minutes, as root)
 	@$(BIN)/python -m benchmarks.faults
+
+bench-neighbours: $(READY)  ## a good customer beside each of some twenty-five attacks, which fail if it waits (a quarter of an hour)
+	@$(BIN)/python -m benchmarks.neighbours
 
 bench-decoding: $(READY)  ## decoders of JPEG, in speed and truth (half a minute)
 	@$(BIN)/python -m benchmarks.decoding

@@ -1,0 +1,266 @@
+"""Attacks on a vendor by one account, or by nobody, each as bad as it can be at the rate that it states.
+
+A vendor's answer is no failure of an attack: many of these are allowed, and are paid for. What counts is what
+somebody else notices.
+"""
+
+import json
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from benchmarks import bombs, load
+from benchmarks.barrage import Deed, Enemy
+from benchmarks.customers import icons
+
+_MIB = 2**20
+_LARGEST = 32 * _MIB - 65_536  # bytes of a body that a vendor takes, and a little room
+_HONEST_MOST = 16  # connections
+_JSON = "application/json"
+
+
+@dataclass(frozen=True)
+class Attack:
+    """What is done, on how many connections, and how long a history the account that does it has."""
+
+    name: str
+    what: str
+    connections: int
+    deed: Deed
+    entries: int = 0
+
+    @property
+    def peer_connections(self) -> int:
+        """On how many connections the honest customer asks whom this attack is compared with."""
+        return min(self.connections, _HONEST_MOST)
+
+
+ATTACKS: dict[str, Attack] = {}
+
+
+def _attack(connections: int, entries: int = 0) -> Callable[[Deed], Deed]:
+    def register(deed: Deed) -> Deed:
+        name = getattr(deed, "__name__", "")
+        what = (deed.__doc__ or "").partition("\n")[0].rstrip(".")
+        ATTACKS[name] = Attack(name, what, connections, deed, entries)
+        return deed
+
+    return register
+
+
+def honest(connections: int) -> Attack:
+    """The yardstick: who asks 32 images or texts at a time, on so many connections, as fast as answered."""
+    what = f"an honest customer on {connections} connection{'s' * (connections > 1)}"
+    return Attack("honest", what, connections, partial(_ask_honestly, connections))
+
+
+def _ask_honestly(connections: int, enemy: Enemy) -> None:
+    files = icons(256)
+    requests = []
+    for start in range(0, len(files), 32):
+        requests.append(bombs.embed(enemy.keys.good, *load.form(files[start : start + 32])))
+        texts = [{"text": f"a drawing of number {start + number}"} for number in range(32)]
+        requests.append(bombs.embed(enemy.keys.good, json.dumps({"inputs": texts}).encode(), _JSON))
+    enemy.repeat(requests, connections)
+
+
+@_attack(8)
+def giant_bodies(enemy: Enemy) -> None:
+    """Bodies of 4 GB without a key, on paths that are and that are not; 100 MB a second."""
+    rest = "HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: 4000000000\r\n\r\n"
+    paths = ("/v1/estimate", "/nowhere", "/embed", "/v1/account")
+    heads = [f"POST {path} {rest}".encode() for path in paths]
+    enemy.pour(heads, 8, bytes_per_second=100e6)
+
+
+@_attack(3000)
+def half_bodies(enemy: Enemy) -> None:
+    """3,000 bodies without a key that stop half-way."""
+    paths = ("/v1/estimate", "/nowhere", "/embed", "/v1/embeddings")
+    requests = [load.request(path, bytes(4096), content_type=_JSON) for path in paths]
+    enemy.besiege(requests, 1000, 3000)
+
+
+@_attack(200)
+def slow_bodies(enemy: Enemy) -> None:
+    """200 bodies with a key, a byte every half second."""
+    body = json.dumps({"inputs": [{"text": "a cat " * 1000}]}).encode()
+    paths = ("/embed", "/v1/embeddings", "/v1/estimate")
+    requests = [bombs.embed(enemy.keys.good, body, _JSON, path) for path in paths]
+    enemy.besiege(requests, 300, 200, drip=1)
+
+
+@_attack(64)
+def slow_readers(enemy: Enemy) -> None:
+    """64 answers of 256 embeddings as text, of which a kilobyte is read every half second."""
+    body = json.dumps({"inputs": [{"text": f"number {number}"} for number in range(256)]}).encode()
+    asked = load.request("/embed", body, authorization=f"Bearer {enemy.keys.good}", content_type=_JSON)
+    enemy.besiege([asked], len(asked), 64, sip=1024)
+
+
+@_attack(4)
+def many_scans(enemy: Enemy) -> None:
+    """Progressive JPEGs of 50 megapixels and 1,000 scans."""
+    _send_images(enemy, bombs.many_scans(1000), 1, 4)
+
+
+@_attack(4)
+def flat_pngs(enemy: Enemy) -> None:
+    """PNGs of 50 megapixels of one colour, 16 a request."""
+    _send_images(enemy, bombs.flat_png(), 16, 4)
+
+
+@_attack(4)
+def interlaced_pngs(enemy: Enemy) -> None:
+    """Interlaced PNGs of 50 megapixels, 16 a request."""
+    _send_images(enemy, bombs.flat_png(interlaced=True), 16, 4)
+
+
+@_attack(4)
+def flat_webps(enemy: Enemy) -> None:
+    """WebPs of 50 megapixels in 38 bytes, 256 a request."""
+    _send_images(enemy, bombs.flat_webp(), 256, 4)
+
+
+@_attack(4)
+def animated_webps(enemy: Enemy) -> None:
+    """WebPs of 500 frames of 16 megapixels, 64 a request."""
+    _send_images(enemy, bombs.animated_webp(500), 64, 4)
+
+
+@_attack(4)
+def heavy_chunks(enemy: Enemy) -> None:
+    """PNGs of 16 pixels with 50 MB of compressed notes and a colour profile, 256 a request."""
+    _send_images(enemy, bombs.heavy_chunks(), 256, 4)
+
+
+@_attack(4)
+def endless_words(enemy: Enemy) -> None:
+    """Texts of 10,000 letters without a space, hung up on after 0.3 s."""
+    requests = [_texts(enemy, bombs.endless_word(number)) for number in range(64)]
+    enemy.hang_up(requests, 4, [0.3])
+
+
+@_attack(4)
+def packed_words(enemy: Enemy) -> None:
+    """256 texts of 10,000 letters without a space in a request."""
+    words = [bombs.endless_word(number) for number in range(256)]
+    enemy.repeat([_texts(enemy, *words), _texts(enemy, *words[::-1])], 4)
+
+
+@_attack(8)
+def unknown_keys(enemy: Enemy) -> None:
+    """32 MiB of JSON keys that no request has; 4 requests a second."""
+    body = bombs.unknown_keys(_LARGEST)
+    _send_bodies(enemy, (body, _JSON), "/embed", "/v1/embeddings", "/v1/estimate")
+
+
+@_attack(8)
+def empty_texts(enemy: Enemy) -> None:
+    """Eleven million empty texts in 32 MiB; 4 requests a second."""
+    _send_bodies(enemy, (bombs.empty_texts(_LARGEST), _JSON), "/v1/embeddings")
+
+
+@_attack(8)
+def nested_lists(enemy: Enemy) -> None:
+    """32 MiB of lists in lists; 4 requests a second."""
+    _send_bodies(enemy, (bombs.nested_lists(_LARGEST), _JSON), "/embed", "/v1/embeddings", "/v1/estimate")
+
+
+@_attack(8)
+def tiny_parts(enemy: Enemy) -> None:
+    """Forms of 500,000 empty fields in 32 MiB; 4 requests a second."""
+    _send_bodies(enemy, bombs.tiny_parts(_LARGEST), "/embed")
+
+
+@_attack(8)
+def boundary_noise(enemy: Enemy) -> None:
+    """Forms whose file is 20 MiB of beginnings of the boundary; 4 requests a second."""
+    _send_bodies(enemy, bombs.boundary_noise(20 * _MIB), "/embed")
+
+
+@_attack(8)
+def without_quota(enemy: Enemy) -> None:
+    """Bombs of 32 MiB by an account whose quota is 0; 2 requests a second."""
+    enemy.repeat([_full_body(enemy.keys.poor)], 8, per_second=2)
+
+
+@_attack(8)
+def without_key(enemy: Enemy) -> None:
+    """Bombs of 32 MiB with a key that does not exist; 2 requests a second."""
+    enemy.repeat([_full_body("tk_0123456789abcdef_" + "x" * 43)], 8, per_second=2)
+
+
+@_attack(8)
+def suspended(enemy: Enemy) -> None:
+    """Bombs of 32 MiB by a suspended account; 2 requests a second."""
+    enemy.repeat([_full_body(enemy.keys.suspended)], 8, per_second=2)
+
+
+@_attack(8, entries=400_000)
+def long_history(enemy: Enemy) -> None:
+    """Invoices, usage and ledger pages of 400,000 entries, 8 at once."""
+    month = time.strftime("%Y-%m", time.gmtime())
+    paths = (f"/v1/invoices/{month}", "/v1/usage?group_by=day", "/v1/ledger?limit=1000&after=200000")
+    enemy.repeat([_get(path, enemy.keys.good) for path in paths], 8)
+
+
+@_attack(8)
+def replays(enemy: Enemy) -> None:
+    """One paid request of 256 images, again and again under its idempotency key."""
+    key = secrets.token_hex(16)
+    enemy.repeat([bombs.embed(enemy.keys.good, *load.form(icons(256)), idempotency_key=key)], 8)
+
+
+@_attack(16)
+def big_batches(enemy: Enemy) -> None:
+    """Requests of 256 images on 16 connections."""
+    enemy.repeat([bombs.embed(enemy.keys.good, *load.form(icons(256)))], 16)
+
+
+@_attack(8)
+def hang_ups(enemy: Enemy) -> None:
+    """Requests of 256 images, hung up on after 0.05 to 0.8 s, while they are decoded or encoded."""
+    asked = bombs.embed(enemy.keys.good, *load.form(icons(256)))
+    enemy.hang_up([asked], 8, [0.05, 0.1, 0.2, 0.4, 0.8])
+
+
+@_attack(16)
+def churn(enemy: Enemy) -> None:
+    """100 new connections a second, each for one small question."""
+    enemy.knock([_get("/v1/account", enemy.keys.good, connection="close")], 16, per_second=100)
+
+
+@_attack(8)
+def key_conflicts(enemy: Enemy) -> None:
+    """Different requests of 32 images under one idempotency key, on 8 connections."""
+    files, key = icons(256), secrets.token_hex(16)
+    bodies = [load.form(files[start : start + 32]) for start in range(0, 256, 32)]
+    enemy.repeat([bombs.embed(enemy.keys.good, *body, idempotency_key=key) for body in bodies], 8)
+
+
+def _send_images(enemy: Enemy, file: bytes, count: int, connections: int) -> None:
+    enemy.repeat([bombs.embed(enemy.keys.good, *load.form([file] * count))], connections)
+
+
+def _send_bodies(enemy: Enemy, body: tuple[bytes, str], *paths: str) -> None:
+    enemy.repeat([bombs.embed(enemy.keys.good, *body, path) for path in paths], 8, per_second=4)
+
+
+def _full_body(key: str) -> bytes:
+    """Eight bombs that fill a body up to 32 MiB."""
+    bomb = bombs.padded(bombs.flat_png(), _LARGEST // 8 - 1024)
+    return bombs.embed(key, *load.form([bomb] * 8))
+
+
+def _texts(enemy: Enemy, *texts: str) -> bytes:
+    body = json.dumps({"inputs": [{"text": text} for text in texts]}).encode()
+    return bombs.embed(enemy.keys.good, body, _JSON)
+
+
+def _get(path: str, key: str, **headers: str) -> bytes:
+    lines = [f"GET {path} HTTP/1.1", "host: bench", f"authorization: Bearer {key}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode()

@@ -1,0 +1,172 @@
+"""What does a good customer notice of an attack by another, or by nobody?
+
+    make bench-neighbours
+
+A good customer asks one text, then 32 images, then one text again, each as soon as the last is answered,
+beside each attack of benchmarks/attacks.py, on a vendor of its own. The yardstick is an honest customer who
+asks 32 images or texts at a time on as many connections (16 at most) as the attack. An attack passes if the
+good customer's 99th percentile is at most three times that beside the honest customer, for texts and for
+images, and the good customer is never refused.
+
+Attackers and vendor share the cores of this machine. What only burns the attacker's processor is not the
+vendor's doing, so attackers send what was built beforehand, at the rate that they state, each in one process,
+as the honest customer does; the table has the cores that they took. It reads Linux's /proc.
+"""
+
+import argparse
+import os
+import time
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from benchmarks.attacks import ATTACKS, Attack, honest
+from benchmarks.barrage import Fight, Keys, Spoils
+from benchmarks.bystander import GoodCustomer, LivezWatch, Waits, percentiles
+from benchmarks.history import write_history
+from benchmarks.watching import Watch, session_bytes
+from tests.postgres import Postgres, started_postgres
+from tests.vendor_process import Charges, VendorProcess
+from vendor_service.accounts.accounts import suspend
+from vendor_service.database.session import Database
+from vendor_service.database.tables import Account, ApiKey
+
+BOUND = 3.0
+_COLUMNS = (
+    "beside",
+    "text p50, p99 ms",
+    "32 images p50, p99 ms",
+    "of the honest",
+    "livez worst s",
+    "grew MB",
+    "its cores",
+    "it got",
+    "it was charged",
+    "verdict",
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was seen of one attack; `livez` in seconds, `grown` in bytes."""
+
+    attack: Attack
+    waits: Waits
+    livez: float
+    grown: int
+    spoils: Spoils
+    charged: Charges
+
+    def ratio(self, yardstick: "Outcome") -> float:
+        """How many times longer the slowest answers took than beside another, the worse of both kinds."""
+        mine, others = (
+            (percentiles(each.waits.texts)[1], percentiles(each.waits.images)[1])
+            for each in (self, yardstick)
+        )
+        return max(one / other for one, other in zip(mine, others, strict=True))
+
+    def passes(self, yardstick: "Outcome") -> bool:
+        """Whether a good customer can live beside it."""
+        return self.ratio(yardstick) <= BOUND and not self.waits.refused
+
+
+def measure(attack: Attack, seconds: float, postgres: Postgres | None) -> Outcome:
+    """Put a good customer beside one attack, on a fresh vendor with fresh books."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory()))
+        url = postgres.create_database() if postgres else None
+        vendor = VendorProcess(folder, "--migrate", database_url=url, threads=os.cpu_count() or 1).start()
+        stack.callback(vendor.kill)  # it may have work left for minutes
+        keys = Keys(vendor.create_key(), vendor.create_key(quota=0), _suspended(vendor))
+        if attack.entries:
+            write_history(vendor.database_url, keys.good.split("_")[1], attack.entries)
+        before = vendor.charges(keys.good)
+        port = int(vendor.url.rpartition(":")[2])
+        fight = Fight(attack.deed, port, keys)
+        good = stack.enter_context(closing(GoodCustomer(port, vendor.create_key())))
+        good.ask(min(seconds, 3.0))
+        began = session_bytes(vendor.pid)
+        with (
+            fight,
+            LivezWatch(port) as livez,
+            Watch(lambda: vendor.pid, 0.25, session_bytes) as memory,
+        ):
+            time.sleep(min(seconds, 1.0))
+            waits = good.ask(seconds)
+        after = vendor.charges(keys.good)
+        charged = Charges(
+            *(getattr(after, name) - getattr(before, name) for name in Charges.__dataclass_fields__)
+        )
+        most = max((sample.resident for sample in memory.samples), default=began)
+    return Outcome(attack, waits, livez.worst, most - began, fight.spoils, charged)
+
+
+def _suspended(vendor: VendorProcess) -> str:
+    """A key of an account that may buy nothing any more."""
+    key = vendor.create_key()
+    with closing(Database(vendor.database_url)) as database, database.write() as session:
+        suspend(session.get_one(Account, session.get_one(ApiKey, key.split("_")[1]).account_id))
+    return key
+
+
+def row(outcome: Outcome, yardstick: Outcome | None) -> str:
+    """A line of the table; a yardstick has none of its own."""
+    times = [
+        "{:.0f}, {:.0f}".format(*(1000 * each for each in percentiles(seconds)))
+        for seconds in (outcome.waits.texts, outcome.waits.images)
+    ]
+    ratio, verdict = "", ""
+    if yardstick:
+        ratio = f"{outcome.ratio(yardstick):.1f}"
+        verdict = "pass" if outcome.passes(yardstick) else "FAIL"
+    refused = ", ".join(f"{times} x {status}" for status, times in outcome.waits.refused.most_common())
+    if refused:
+        verdict += f" (the good customer got {refused})"
+    cells = (
+        outcome.attack.what,
+        *times,
+        ratio,
+        f"{outcome.livez:.2f}",
+        f"{outcome.grown / 1e6:.0f}",
+        f"{outcome.spoils.cores:.2f}",
+        outcome.spoils,
+        f"{outcome.charged.queries} queries",
+        verdict,
+    )
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def main() -> int:
+    """Do one attack after the other, print the table of docs/results.md, and say whether all passed."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
+    parser.add_argument("--attacks", nargs="+", choices=ATTACKS, default=list(ATTACKS), metavar="ATTACK")
+    parser.add_argument("--seconds", type=float, default=15.0, help="that each of them lasts")
+    parser.epilog = "attacks:\n" + "\n".join(f"  {each.name:16} {each.what}" for each in ATTACKS.values())
+    options = parser.parse_args()
+    print(f"| {' | '.join(_COLUMNS)} |\n|{'---|' * len(_COLUMNS)}", flush=True)
+    yardsticks: dict[int, Outcome] = {}
+    failed = []
+    with ExitStack() as stack:
+        postgres = stack.enter_context(started_postgres()) if options.database == "postgresql" else None
+        for attack in (ATTACKS[name] for name in options.attacks):
+            peers = attack.peer_connections
+            if peers not in yardsticks:
+                yardsticks[peers] = measure(honest(peers), options.seconds, postgres)
+                print(row(yardsticks[peers], None), flush=True)
+            outcome = measure(attack, options.seconds, postgres)
+            print(row(outcome, yardsticks[peers]), flush=True)
+            if not outcome.passes(yardsticks[peers]):
+                failed.append(attack.name)
+    passed = len(options.attacks) - len(failed)
+    print(
+        f"\n{passed} of {len(options.attacks)} passed" + (f"; failed: {', '.join(failed)}" if failed else "")
+    )
+    return bool(failed)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

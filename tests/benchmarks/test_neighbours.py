@@ -1,0 +1,149 @@
+"""benchmarks/neighbours.py: the harness works, so that what it says of a vendor is about the vendor."""
+
+import io
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from benchmarks import bombs, neighbours
+from benchmarks.attacks import ATTACKS, Attack
+from benchmarks.barrage import Enemy, Keys, Spoils
+from benchmarks.bystander import Waits
+from benchmarks.history import write_history
+from benchmarks.neighbours import Outcome
+from tests.vendor_process import Charges
+from tests.vendor_service.books import opened_books
+
+NOTHING = Charges(0, 0, 0, 0)
+
+
+def _outcome(texts: list[float], images: list[float], *refused: str) -> Outcome:
+    waits = Waits(texts, images)
+    waits.refused.update(refused)
+    return Outcome(ATTACKS["replays"], waits, 0.1, 0, Spoils(), NOTHING)
+
+
+def test_one_attack_is_measured_and_judged(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A real vendor, a good customer, an honest one and an attack, for a second each."""
+    monkeypatch.setattr("sys.argv", ["neighbours", "--attacks", "key_conflicts", "--seconds", "1"])
+    failed = neighbours.main()
+    _, _, honest, attacked, _, verdict = capsys.readouterr().out.splitlines()
+    assert "an honest customer on 8 connections" in honest
+    assert " x 200" in honest
+    assert " x 422" in attacked
+    assert ("FAIL" in attacked) == failed
+    assert verdict.startswith(f"{1 - failed} of 1 passed")
+
+
+def test_an_attack_passes_if_neither_kind_waits_three_times_as_long_and_nothing_is_refused() -> None:
+    honest = _outcome([0.1] * 9, [0.4] * 9)
+    assert _outcome([0.3] * 9, [0.4] * 9).passes(honest)
+    assert not _outcome([0.31] * 9, [0.4] * 9).passes(honest)
+    assert not _outcome([0.1] * 9, [1.3] * 9).passes(honest)
+    assert not _outcome([0.1] * 9, [0.4] * 9, "503").passes(honest)
+    assert "FAIL (the good customer got 1 x 503)" in neighbours.row(_outcome([1], [1], "503"), honest)
+
+
+def test_attacks_have_names_and_say_what_they_do() -> None:
+    assert len(ATTACKS) >= 12
+    assert all(isinstance(each, Attack) and each.what for each in ATTACKS.values())
+
+
+def test_a_long_history_verifies(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'vendor.db'}"
+    with opened_books(url) as books:
+        bought = books.open()
+        books.buy(bought)
+        write_history(url, bought.key_id, 6000)
+        books.buy(bought)
+        books.check(bought)
+        assert len(books.entries(bought)) == 6002
+        assert books.account(bought).queries_used == 12_002
+
+
+@pytest.mark.parametrize(
+    ("build", "size"),
+    [
+        (partial(bombs.many_scans, 3), (8000, 6250)),
+        (bombs.flat_png, (8000, 6250)),
+        (partial(bombs.flat_png, interlaced=True), (8000, 6250)),
+        (bombs.flat_webp, (8000, 6250)),
+        (partial(bombs.animated_webp, 6), (4000, 4000)),
+        (bombs.heavy_chunks, (4, 4)),
+        (lambda: bombs.padded(bombs.heavy_chunks(), 10**6), (4, 4)),
+    ],
+)
+def test_bombs_are_images_that_decode(build: Callable[[], bytes], size: tuple[int, int]) -> None:
+    with Image.open(io.BytesIO(build())) as image:
+        assert image.size == size
+        image.draft(None, (64, 64))
+        image.load()
+
+
+def test_bodies_are_what_they_say() -> None:
+    for body in (bombs.unknown_keys(10_000), bombs.empty_texts(10_000), bombs.nested_lists(10_000)):
+        assert len(body) == pytest.approx(10_000, rel=0.03)
+        assert json.loads(body)
+    assert len(bombs.endless_word(7)) == 10_000
+    assert bombs.tiny_parts(10_000)[0].count(b"name=") == pytest.approx(10_000 / 63, rel=0.05)
+
+
+class Vendor:
+    """Answers every request with one status, and says how many bytes came."""
+
+    def __init__(self, answer: bytes) -> None:
+        self._answer = answer
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listening.getsockname()[1]
+        self.bytes = 0
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listening.accept()
+            except OSError:
+                return
+            with connection:
+                self.bytes += len(connection.recv(65_536))
+                connection.sendall(self._answer)
+
+    def close(self) -> None:
+        self._listening.close()
+
+
+@pytest.fixture
+def vendor() -> Iterator[Vendor]:
+    with closing(
+        Vendor(b"HTTP/1.1 413 Too Large\r\nconnection: close\r\ncontent-length: 2\r\n\r\nno")
+    ) as each:
+        yield each
+
+
+@pytest.mark.parametrize(
+    ("way", "arguments"),
+    [
+        ("repeat", {"connections": 2}),
+        ("knock", {"connections": 2, "per_second": 50}),
+        ("pour", {"connections": 2, "bytes_per_second": 1e7}),
+        ("besiege", {"sent": 5, "connections": 2, "drip": 1}),
+    ],
+)
+def test_an_enemy_counts_what_it_is_answered(vendor: Vendor, way: str, arguments: dict[str, Any]) -> None:
+    over = threading.Event()
+    enemy = Enemy(vendor.port, Keys("", "", ""), lambda: None, over)
+    threading.Timer(1.6, over.set).start()
+    getattr(enemy, way)([b"GET / HTTP/1.1\r\n\r\n"], **arguments)
+    answers = enemy.end().answers
+    assert answers["413"] >= 2
+    assert answers["413"] >= answers["cut"]
