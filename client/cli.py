@@ -10,7 +10,7 @@ import typer
 
 from client.cache_commands import cache_app
 from client.comparison_command import compare
-from client.consent import asking
+from client.consent import asking, replacing
 from client.data_commands import data_app
 from client.display import Display
 from client.errors import ClientError, UsageError
@@ -22,6 +22,7 @@ from client.options import (
     CacheOption,
     DataOption,
     DeviceOption,
+    GroupByNameOption,
     JsonOption,
     KeyFileOption,
     MaxSpendOption,
@@ -42,6 +43,7 @@ from client.options import (
     YesOption,
     chosen_device,
     print_json,
+    require_file,
     require_outside,
 )
 from client.student_commands import evaluate, export, predict, report
@@ -66,8 +68,6 @@ for command in (evaluate, predict, report, export, compare):
     app.command()(command)
 
 INTERRUPTED = 130
-# Of files that are skipped, so many are named; the others are counted.
-_NAMED = 10
 
 
 @app.command()
@@ -78,9 +78,13 @@ def distill(
     max_spend: MaxSpendOption = None,
     select: SelectOption = "stratified",
     views: ViewsOption = 0,
+    group_by_name: GroupByNameOption = False,
     out: Annotated[
         Path | None, typer.Option("--out", help="The run's directory (default: runs/...).")
     ] = None,
+    replace_: Annotated[
+        bool, typer.Option("--replace", help="Replace a finished student whose images have changed, say.")
+    ] = False,
     method: MethodOption = "vl2v-adip",
     student: StudentOption = DEFAULT_STUDENT,
     student_weights: StudentWeightsOption = None,
@@ -102,7 +106,8 @@ def distill(
 ) -> None:
     """Train a student on all domains but one, taught by the vendor's model, and test it on that one.
 
-    The same command resumes an interrupted run and never pays twice.
+    The same command resumes an interrupted run and never pays twice. A finished student is replaced only
+    with --replace, and stands until its successor is whole.
 
     Example: client distill --data icons --target-domain pixel --budget 2000
     """
@@ -113,8 +118,9 @@ def distill(
     from client.tables import print_summary
 
     config = _config(
-        data, target_domain, method, student, student_weights, image_size, recipe, steps, seed, select, views
-    )
+        data, target_domain, method, student, student_weights, image_size, recipe, steps, seed, select, views,
+        group_by_name,
+    )  # fmt: skip
     buys = _buys(config)
     if budget is None and buys and not dry_run:
         raise UsageError(
@@ -146,7 +152,8 @@ def distill(
             )
         summary = Distillation(
             config, run, teacher, display,
-            device=place, pixels=connection.pixels, approve=approve, processes=processes,
+            device=place, pixels=connection.pixels, approve=approve, agree=replacing(replace=replace_),
+            processes=processes,
         ).execute()  # fmt: skip
     if as_json:
         print_json(summary)
@@ -162,6 +169,7 @@ def plan(
     max_spend: MaxSpendOption = None,
     select: SelectOption = "stratified",
     views: ViewsOption = 0,
+    group_by_name: GroupByNameOption = False,
     method: MethodOption = "vl2v-adip",
     student: StudentOption = DEFAULT_STUDENT,
     student_weights: StudentWeightsOption = None,
@@ -183,8 +191,9 @@ def plan(
     from client.connection import Connection
 
     config = _config(
-        data, target_domain, method, student, student_weights, image_size, recipe, steps, seed, select, views
-    )
+        data, target_domain, method, student, student_weights, image_size, recipe, steps, seed, select, views,
+        group_by_name,
+    )  # fmt: skip
     connection = Connection(vendor, api_key_file, cache, Display(), protocol, model)
     _show_plan(config, connection, budget, max_spend, as_json=as_json)
 
@@ -215,46 +224,52 @@ def embed(
 ) -> None:
     """Embed images and texts, buying what the cache lacks. Rows are in the order given: texts, then images.
 
-    Images that cannot be embedded are listed; they are rows of NaN in .npy, and left out of the others.
+    Folders are searched below; hidden files are left out. Images that cannot be embedded are listed, and the
+    command ends with 1. In .npy they are rows of NaN, and FILE.index.jsonl names every row; in .parquet and
+    .jsonl, which hold the names themselves, they are left out.
 
     Example: client embed --text "a photo of a cat" --images photos --out embeddings.npy
     """
     from client.connection import Connection
-    from client.embedding import check_output, collect_queries, embed_to_file, from_lines, run_id_of
+    from client.data.finder import counted, described
+    from client.embedding import check_output, collect_inputs, embed_to_file, from_lines, run_id_of
 
     check_output(out)
     display = Display()
-    queries, unreadable = collect_queries(*from_lines(text or [], images or [], sys.stdin), display)
+    inputs = collect_inputs(*from_lines(text or [], images or [], sys.stdin), display)
+    queries = inputs.queries
     connection = Connection(vendor, api_key_file, cache, display, protocol, model)
     approve = asking(yes=yes, max_spend_micros=max_spend)
     with connection.teacher(run_id=run_id_of(queries), budget=budget, max_spend_micros=max_spend) as teacher:
         offer = teacher.quote(queries)
         approve(offer.cost_micros)
         with display.track("Buying", offer.to_buy) as advance:
-            purchase, rows = embed_to_file(
+            purchase, rows, embedded = embed_to_file(
                 teacher,
-                queries,
+                inputs.rows,
                 out,
                 lambda progress: advance(progress.done, progress.described(cached=offer.cached)),
             )
-    skipped = {str(path): reason for path, reason in unreadable.items()}
-    skipped |= {query.name: reason for query, reason in purchase.refused.items()}
-    for name, reason in list(skipped.items())[:_NAMED]:
-        display.note(f"Skipped {name}: {reason}")
-    if len(skipped) > _NAMED:
-        display.note(f"... and {len(skipped) - _NAMED} more; --json lists all.")
+    skipped = inputs.unreadable | {query.name: reason for query, reason in purchase.refused.items()}
+    display.note_skipped(skipped, listed_in="--json")
     if purchase.lost:
         display.note(
             f"{purchase.lost} queries may have been charged without an answer, and were asked again; they "
             "count in the budget."
         )
+    left_out = counted(inputs.left_out)
+    if left_out:
+        display.note(f"Left out: {described(left_out)}.")
     display.note(
-        f"{rows} of {len(queries)} embeddings in {out}: {purchase.bought} bought "
+        f"{embedded} of {len(inputs.rows)} embeddings in {out}: {purchase.bought} bought "
         f"for {purchase.cost_micros} micros, the others from the cache."
     )
     if as_json:
         bought = {"queries_bought": purchase.bought, "cost_micros": purchase.cost_micros}
-        print_json({"out": str(out), "rows": rows, **bought, "skipped": skipped})
+        told = {"out": str(out), "rows": rows, "embedded": embedded, **bought}
+        print_json({**told, "skipped": skipped, "left_out": left_out})
+    if skipped:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -359,17 +374,20 @@ def _config(
     seed: int,
     select: "Selection",
     views: int,
+    group_by_name: bool,
 ) -> "RunConfig":
+    from client.data.domains import composed
     from client.learning.backbones import native_image_size
     from client.learning.methods import parse_method, with_steps
     from client.learning.recipe import RECIPES
     from client.run_folder import RunConfig
 
+    require_file("--student-weights", student_weights)
     native = native_image_size(student)  # asked in any case: it refuses a name that nobody knows
     _, chosen = parse_method(method, with_steps(replace(RECIPES[recipe], views=views), method, steps))
     return RunConfig(
         data=str(data.resolve()),
-        target_domain=target_domain,
+        target_domain=composed(target_domain),
         method=method,
         student=student,
         image_size=image_size or native,
@@ -377,6 +395,7 @@ def _config(
         select=select,
         recipe=chosen,
         student_weights=None if student_weights is None else str(student_weights.resolve()),
+        group_by_name=group_by_name,
     )
 
 
@@ -396,7 +415,7 @@ def _show_plan(
 ) -> None:
     from client.coverage import training_features
     from client.questions import plan_of, questions
-    from client.sources import describe_outlook, describe_plan, read_sources
+    from client.sources import describe_outlook, describe_plan, mention, read_sources
     from client.tables import print_plan
 
     sources = read_sources(config, connection.display)
@@ -408,8 +427,7 @@ def _show_plan(
             purchase = plan_of(config, questions(config, sources, features), teacher)
             described = describe_plan(config, sources, teacher.model, purchase)
             described["outlook"] = describe_outlook(teacher.outlook(purchase.to_buy))
-    for file in described["skipped"]:
-        connection.display.note(f"Skipped {file['path']}: {file['reason']}")
+    mention(sources.skipped, sources.folder.root, connection.display, listed_in="--json")
     if as_json:
         print_json(described)
     else:

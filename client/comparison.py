@@ -41,7 +41,15 @@ from client.zero_shot import ZERO_SHOT, Exam, grade, zero_shot_exam
 from shared.embeddings import Prices
 
 # A comparison reads every domain once, has one set of features in memory, and a few projectors of it.
-_KEPT = {"images": 1000, "views": 1000, "looks": 1000, "unexamined": 1000, "features": 1, "aligned": 16}
+_KEPT = {
+    "images": 1000,
+    "views": 1000,
+    "looks": 1000,
+    "unexamined": 1000,
+    "left out": 1000,
+    "features": 1,
+    "aligned": 16,
+}
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,7 @@ class ComparisonConfig:
         select: how images are chosen where `queries` does not reach all.
         queries: how many embeddings each run may use, prompts included, whoever paid for them; `None` for
             all that it asks. So no run profits from what another one bought.
+        group_by_name: whether files named `<set>__<name>` may be variants of one drawing.
     """
 
     data: Path
@@ -85,6 +94,7 @@ class ComparisonConfig:
     student_weights: Path | None = None
     select: Selection = "stratified"
     queries: int | None = None
+    group_by_name: bool = False
 
 
 @dataclass(frozen=True)
@@ -230,6 +240,7 @@ class Comparison:
             recipe=recipe,
             student_weights=None if config.student_weights is None else str(config.student_weights.resolve()),
             use_at_most=config.queries,
+            group_by_name=config.group_by_name,
         )
         name = f"{variant.name}-{target}-{seed}"
         return Cell(variant, run, RunFolder(self._folder.path / "runs" / name))

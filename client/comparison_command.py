@@ -15,6 +15,7 @@ from client.options import (
     CacheOption,
     DataOption,
     DeviceOption,
+    GroupByNameOption,
     JsonOption,
     KeyFileOption,
     MaxSpendOption,
@@ -32,6 +33,7 @@ from client.options import (
     YesOption,
     chosen_device,
     print_json,
+    require_file,
     require_outside,
 )
 
@@ -75,6 +77,7 @@ def compare(
     max_spend: MaxSpendOption = None,
     select: SelectOption = "stratified",
     views: ViewsOption = 0,
+    group_by_name: GroupByNameOption = False,
     student: StudentOption = DEFAULT_STUDENT,
     student_weights: StudentWeightsOption = None,
     image_size: SizeOption = None,
@@ -101,6 +104,7 @@ def compare(
     """
     from client.comparison import Comparison, ComparisonConfig
     from client.connection import Connection
+    from client.data.domains import composed
     from client.learning.backbones import native_image_size
     from client.learning.processes import several
     from client.results.comparison_table import as_json as to_json
@@ -112,17 +116,19 @@ def compare(
             "methods and another --out; they may share the cache."
         )
     require_outside(out, data)
+    require_file("--student-weights", student_weights)
     native = native_image_size(student)  # asked in any case: it refuses a name that nobody knows
     config = ComparisonConfig(
         data=data,
         variants=_variants(methods, recipe, steps, views),
-        targets=() if target_domain == "all" else _names("--target-domain", target_domain),
+        targets=() if target_domain == "all" else _names("--target-domain", composed(target_domain)),
         seeds=range(seeds),
         student=student,
         image_size=image_size or native,
         student_weights=student_weights,
         select=select,
         queries=budget,
+        group_by_name=group_by_name,
     )
     comparison = Comparison(
         config,

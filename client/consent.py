@@ -1,4 +1,4 @@
-"""A person is asked before a purchase that most would want to be asked about."""
+"""A person is asked before what most would want to be asked about: a purchase, the end of a student."""
 
 import sys
 from collections.abc import Callable
@@ -29,5 +29,26 @@ def asking(*, yes: bool, max_spend_micros: int | None) -> Callable[[int], None]:
             raise UsageError(f"{price} Add --yes to agree, or a cap with --max-spend. Nothing was bought.")
         if not typer.confirm(f"{price} Go on?", err=True):
             raise UsageError("Nothing was bought.")
+
+    return ask
+
+
+def replacing(*, replace: bool) -> Callable[[str], None]:
+    """What is called with the reason before a finished student is replaced; it returns where it may be.
+
+    Raises:
+        UsageError: neither --replace nor an answer on a terminal says so.
+    """
+
+    def ask(reason: str) -> None:
+        if replace:
+            return
+        if not sys.stdin.isatty():
+            raise UsageError(
+                f"{reason} Choose another --out for a new student, or add --replace. It was left as it is, "
+                "and nothing was bought."
+            )
+        if not typer.confirm(f"{reason} Replace it?", err=True):
+            raise UsageError("The student was left as it is, and nothing was bought.")
 
     return ask

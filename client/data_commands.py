@@ -36,9 +36,10 @@ def check(
 ) -> None:
     """Count domains and classes, and look for what distorts a result; ends with 1 if there is any.
 
-    That is: files that are no whole images, the same picture in two domains (leakage) or in two classes,
-    missing class folders, and differences from PACS, VLCS, Office-Home, TerraIncognita or DomainNet, where
-    the folder has the name or the domains of one of them.
+    That is: pictures that are left out (loose in a domain or in the root, of a format that is not read, not
+    whole), the same picture in two domains (leakage) or in two classes, missing class folders, and
+    differences from PACS, VLCS, Office-Home, TerraIncognita or DomainNet, where the folder has the name or
+    the domains of one of them.
 
     Example: client data check icons
     """
@@ -74,6 +75,10 @@ def _described(found: "Inspection") -> dict[str, Any]:
         "missing_folders": [f"{domain}/{label}" for domain, label in found.gaps],
         "unreadable": [{"path": name(s.path), "reason": s.reason} for s in found.unreadable],
         "ignored": [{"path": name(s.path), "reason": s.reason} for s in found.folder.ignored],
+        "left_out": found.left_out,
+        "in_deeper_folders": found.folder.deeper,
+        "respelled": [name(path) for path in found.folder.respelled],
+        "alike_by_name": found.alike_by_name,
         "in_several_domains": [[name(path) for path in group] for group in found.leaks],
         "in_several_classes": [[name(path) for path in group] for group in found.ambiguous],
         "repeats": found.repeats,
@@ -95,11 +100,11 @@ def _print(found: "Inspection") -> None:
     print(f"{total} images of {len(found.folder.classes)} classes in {len(found.folder.domains)} domains.")
     if found.repeats:
         print(f"{found.repeats} are copies within one class and domain: they stay on one side of a split.")
-    if found.folder.ignored:
-        print(f"{len(found.folder.ignored)} files are passed over for their names; --json lists them.")
+    for remark in _remarks(found):
+        print(remark)
     if found.known and not found.differences:
         print(f"This is {found.known.name}, whole.")
-    for title, lines in _problems(described):
+    for title, lines in _problems(found, described):
         print(f"\n{title}: {len(lines)}")
         for line in lines[:_SHOWN]:
             print(f"  {printable(line)}")
@@ -108,9 +113,35 @@ def _print(found: "Inspection") -> None:
     print("\nNothing wrong was found." if found.is_sound else "")
 
 
-def _problems(described: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
+def _remarks(found: "Inspection") -> Iterator[str]:
+    """What is worth knowing and distorts nothing."""
+    from client.data.finder import described
+
+    if found.folder.deeper:
+        yield f"{found.folder.deeper} of them lie in folders below their class's, and count for it."
+    if found.folder.respelled:
+        yield (
+            f"{len(found.folder.respelled)} folders are spelled in decomposed Unicode, as a Mac writes it; "
+            "they are one with those of the same name."
+        )
+    if found.alike_by_name:
+        yield (
+            f"{found.alike_by_name} are named <set>__<name> and alike: if these are variants of one drawing, "
+            "--group-by-name keeps them on one side of a split."
+        )
+    if found.left_out:
+        yield f"Left out: {printable(described(found.left_out))}; --json lists them."
+
+
+def _problems(found: "Inspection", described: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
     """What distorts a result, a title and its lines each."""
+    from client.data.domains import relative
+
+    root = found.folder.root
     problems = {
+        "Pictures that are left out (put each into <domain>/<class>/, as a file of an accepted format)": [
+            f"{relative(file.path, root)}: {file.reason}" for file in found.misplaced
+        ],
         "Not whole images (they will be skipped)": [
             f"{file['path']}: {file['reason']}" for file in described["unreadable"]
         ],

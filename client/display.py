@@ -1,7 +1,7 @@
 """What a person sees while a command works: bars on a terminal, plain lines elsewhere, on standard error."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Self
 
@@ -20,6 +20,8 @@ from rich.text import Text
 
 # A line this often, in seconds, where there is no terminal to draw a bar on.
 _LINE_EVERY = 5.0
+# Of files that are skipped, so many are named; the others are counted.
+_NAMED = 5
 
 
 def printable(text: str) -> str:
@@ -41,6 +43,13 @@ class Display:
     def note(self, text: str) -> None:
         """Say one thing; text from outside cannot style or move anything."""
         self._console.print(escape(printable(text)), soft_wrap=True)
+
+    def note_skipped(self, reasons: Mapping[str, str], *, listed_in: str) -> None:
+        """Say of the first five files why they are skipped, and how many more `listed_in` lists."""
+        for name, reason in list(reasons.items())[:_NAMED]:
+            self.note(f"Skipped {name}: {reason}")
+        if len(reasons) > _NAMED:
+            self.note(f"... and {len(reasons) - _NAMED} more; {listed_in} lists them.")
 
     @contextmanager
     def track(self, title: str, total: int) -> Iterator[Callable[[int, str], None]]:

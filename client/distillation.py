@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from client.buying.teacher import Teacher
 from client.coverage import training_features
+from client.data.finder import counted
 from client.data.pixels import PixelStore
 from client.data.views import ORIGINAL
 from client.display import Display
@@ -32,7 +34,7 @@ from client.results.onnx_classifier import require_onnx
 from client.results.onnx_export import export_onnx
 from client.run_folder import RunConfig, RunFolder
 from client.shared_work import SharedWork
-from client.sources import Sources, mention, read_sources
+from client.sources import Sources, describe_plan, mention, read_sources
 from client.tensorboard import mirrored
 from client.trainer import Trainer, stamp_of
 from client.zero_shot import known_zero_shot
@@ -51,6 +53,7 @@ class Distillation:
         device: str,
         pixels: Path,
         approve: Callable[[int], None] = lambda _: None,
+        agree: Callable[[str], None] = lambda _: None,
         shared: SharedWork | None = None,
         also: Sequence[str] = (),
         onnx: bool = True,
@@ -66,6 +69,8 @@ class Distillation:
             device: where to train.
             pixels: the folder of decoded images, which runs share.
             approve: called with the price before anything is bought; it raises to stop.
+            agree: called with the reason before a finished student is replaced, or anything is bought for
+                its successor; it raises to stop.
             shared: what it has in common with other runs; `None` for nothing.
             also: selections that runs to come make of the same steps (see `same_steps`).
             onnx: whether the student is written as ONNX as well.
@@ -81,17 +86,9 @@ class Distillation:
         self._teacher = teacher
         self._processes = processes
         self._method, _ = parse_method(config.method, config.recipe)
-        self._preparation = Preparation(config, self._method, run, teacher, display, approve=approve)
-        self._trainer = Trainer(
-            config,
-            self._method,
-            run,
-            display,
-            device=device,
-            shared=self._shared,
-            also=also,
-            processes=processes,
-        )
+        self._approve = approve
+        self._agree = agree
+        self._also = also
 
     def execute(self) -> dict[str, Any]:
         """Run every stage that has not been run, and return the summary; in further processes, nothing.
@@ -99,8 +96,10 @@ class Distillation:
         Raises:
             ClientError: see client/errors.py; what was bought and trained so far is kept.
         """
-        config, run, together = self._config, self._run, self._processes
+        config, standing, together = self._config, self._run, self._processes
         keep_freed()
+        if together.first:
+            standing.finish_replacement()
         sources = together.once(self._read)
         if self._method.trains:
             together.share(config.recipe.images_per_domain * len(sources.domains))  # or refuses, unpaid
@@ -109,29 +108,53 @@ class Distillation:
         backbone = load_backbone(config.student, image_size=config.image_size, weights=weights)
         if self._teacher is not None:
             require_student(self._method, config.student, backbone, self._teacher.model)
-        lesson = together.once(lambda: self._lesson(sources))
+        lesson = together.once(lambda: self._lesson(sources, weights))
         data = self._training_set(sources, lesson)
         stamp = self._stamp(sources, lesson, weights)
-        if together.once(lambda: stamp_of(run.student) == stamp):
-            self._display.note(f"The student is trained already: {run.student}")
+        if together.once(lambda: stamp_of(self._run.student) == stamp):
+            self._display.note(f"The student is trained already: {self._run.student}")
         else:
-            if together.first:
-                run.onnx.unlink(missing_ok=True)
-            with mirrored(run) if together.first else nullcontext():
-                self._trainer.train(backbone, sources, lesson, data, stamp)
+            self._train(backbone, sources, lesson, data, stamp)
         if not together.first:
             return {}
-        student = load_student(run.student)[0].to(self._device)
+        student = load_student(self._run.student)[0].to(self._device)
         if self._onnx:
             self._export(student, data)
-        return self._evaluate(student, sources, data)
+        summary = self._evaluate(student, sources, data)
+        if self._run is not standing:
+            standing.finish_replacement(whole=True)
+        return summary
+
+    def _train(
+        self, backbone: nn.Module, sources: Sources, lesson: Lesson, data: TrainingSet, stamp: str
+    ) -> None:
+        run, together = self._run, self._processes
+        trainer = Trainer(
+            self._config,
+            self._method,
+            run,
+            self._display,
+            device=str(self._device),
+            shared=self._shared,
+            also=self._also,
+            processes=together,
+        )
+        if together.first:
+            run.onnx.unlink(missing_ok=True)
+        with mirrored(run) if together.first else nullcontext():
+            trainer.train(backbone, sources, lesson, data, stamp)
 
     def _read(self) -> Sources:
         sources = read_sources(self._config, self._display, self._shared)
-        mention(sources.skipped, sources.folder.root, self._display, listed_in=self._run.plan)
+        root, listed_in = sources.folder.root, self._run.plan
+        self._shared.once(
+            "left out",
+            f"{root}:{sources.target}",
+            lambda: mention(sources.skipped, root, self._display, listed_in=listed_in),
+        )
         return sources
 
-    def _lesson(self, sources: Sources) -> Lesson:
+    def _lesson(self, sources: Sources, weights: Path | None) -> Lesson:
         features = training_features(
             self._config,
             sources,
@@ -140,7 +163,33 @@ class Distillation:
             pixels=self._pixels,
             shared=self._shared,
         )
+        if self._run.student.exists():
+            recalled = self._preparation.recalled(sources, features)
+            known = recalled and self._stamp(sources, recalled, weights)
+            if recalled is not None and stamp_of(self._run.student) == known:
+                return recalled
+            self._agree(self._outdated(sources, may_buy=recalled is None))
+            self._run = self._run.begin_replacement()
         return self._preparation.lesson(sources, features)
+
+    @property
+    def _preparation(self) -> Preparation:
+        return Preparation(
+            self._config, self._method, self._run, self._teacher, self._display, approve=self._approve
+        )
+
+    def _outdated(self, sources: Sources, *, may_buy: bool) -> str:
+        """Why a finished student is not the one that is asked for."""
+        run = self._run
+        before = run.read(run.plan) if run.plan.exists() else {}
+        now = describe_plan(self._config, sources, None, None)
+        differ = [
+            words
+            for name, words in (("classes", "classes"), ("images_by_domain", "numbers of images"))
+            if before.get(name) != now[name]
+        ]
+        changed = " and ".join(differ) or ("answers to buy" if may_buy else "images, answers or weights")
+        return f"{run.path} holds a finished student of other {changed}, which training anew would replace."
 
     def _training_set(self, sources: Sources, lesson: Lesson) -> TrainingSet:
         return TrainingSet(
@@ -155,7 +204,7 @@ class Distillation:
 
     def _stamp(self, sources: Sources, lesson: Lesson, weights: Path | None) -> str:
         """A digest of everything that training depends on: an artefact with another stamp is made anew."""
-        digest = hashlib.sha256(json.dumps(asdict(self._config), sort_keys=True).encode())
+        digest = hashlib.sha256(json.dumps(self._config.decisive(), sort_keys=True).encode())
         digest.update(json.dumps(sources.folder.classes).encode())
         digest.update("".join(example.digest for example in sources.examples).encode())
         digest.update(lesson.targets.numpy().tobytes())
@@ -187,7 +236,7 @@ class Distillation:
         run.forget("evaluate", after_step=0)
         with run.timed("evaluate"):
             held_out = [sources.examples[position] for position in data.holdout]
-            target = read_for_evaluation(folder, [sources.target], self._display)
+            target, unread = read_for_evaluation(folder, [sources.target], self._display)
             pixels = (data.images, data.holdout)
             answers = [
                 *answers_about(student, folder.classes, folder, held_out, seen=True, decoded=pixels),
@@ -208,7 +257,11 @@ class Distillation:
                 "speed": speeds(student, run.onnx),
                 "teacher_queries_per_second": rate,
             }
-        summary = {**self._summarise(sources, further_views=len(data.train) - len(sources.train)), **measured}
+        summary = {
+            **self._summarise(sources, further_views=len(data.train) - len(sources.train)),
+            "left_out": counted([*sources.skipped, *unread]),
+            **measured,
+        }
         write_pages(run, summary)
         run.write(run.summary, summary)
         return summary

@@ -18,6 +18,9 @@ ClientError                  1  something failed
     └── PriceRaised          3  the vendor asks more than the price that it was asked to keep to
 """
 
+import errno
+from pathlib import Path
+
 
 class ClientError(Exception):
     """The root: something failed, and the message says what and what to do."""
@@ -94,3 +97,17 @@ class QuotaExhausted(SpendingStopped):
 
 class PriceRaised(SpendingStopped):
     """The vendor asks more than the price at which the purchase began; nothing was charged at the new one."""
+
+
+def unwritable(path: Path, error: BaseException) -> ClientError:
+    """What to say of a file that could not be written, whatever its writer made of the system's refusal."""
+    context = error.__context__
+    refusal = context if isinstance(context, OSError) and not isinstance(error, OSError) else error
+    number = refusal.errno if isinstance(refusal, OSError) else None
+    if number in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(refusal):
+        return ClientError(
+            f"{path} cannot be written: the disk is full. Make room, and give the same command again; what "
+            "was there before is still there."
+        )
+    reason = refusal.strerror if isinstance(refusal, OSError) else None
+    return ClientError(f"{path} cannot be written: {reason or refusal}.")

@@ -5,7 +5,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from client.data.domains import Example, ImageFolder, relative
+import numpy as np
+from numpy.typing import NDArray
+
+from client.data.domains import Example, ImageFolder, composed, relative
+from client.data.finder import Skipped
 from client.data.pixels import PixelStore
 from client.display import Display
 from client.errors import DataError
@@ -16,11 +20,16 @@ from client.results.answers import Answer
 from client.results.onnx_classifier import OnnxClassifier
 from client.results.onnx_export import made_up_pictures
 from client.results.speed import speed_of
-from client.sources import mention_unread
+from client.sources import unread_in
+
+# Images whose pixels are in memory at once.
+_BATCH = 64
 
 
-def read_for_evaluation(folder: ImageFolder, domains: Sequence[str], display: Display) -> list[Example]:
-    """Every readable image of some domains; files that are none are named.
+def read_for_evaluation(
+    folder: ImageFolder, domains: Sequence[str], display: Display
+) -> tuple[list[Example], list[Skipped]]:
+    """Every readable image of some domains, and the files that are left out, which are mentioned.
 
     Raises:
         DataError: a domain does not exist or has no readable image.
@@ -28,11 +37,11 @@ def read_for_evaluation(folder: ImageFolder, domains: Sequence[str], display: Di
     folder.require_domains(domains)
     with display.track("Evaluating", sum(map(folder.count, domains))) as advance:
         examples, skipped = folder.read(domains, lambda done: advance(done, ""))
-    mention_unread(folder, domains, skipped, display)
+    left_out = unread_in(folder, domains, skipped, display)
     for domain in domains:
         if not any(example.domain == domain for example in examples):
             raise DataError(f"{folder.root} has no readable image in the domain {domain!r} to evaluate on.")
-    return examples
+    return examples, left_out
 
 
 def answers_about(
@@ -57,24 +66,55 @@ def answers_about(
     Raises:
         DataError: the student does not know a class of the folder.
     """
-    unknown = sorted(set(folder.classes) - set(classes))
+    _require_known(folder, classes)
+    images, positions = decoded or (PixelStore(examples, None), range(len(examples)))
+    probabilities = student.probabilities(class_scores(student, images, positions))
+    return _answers(probabilities.numpy(), classes, folder, examples, seen=seen)
+
+
+def answers_of_file(
+    classifier: OnnxClassifier, folder: ImageFolder, examples: Sequence[Example]
+) -> list[Answer]:
+    """The same of a student in an ONNX file.
+
+    Raises:
+        DataError: as `answers_about`.
+    """
+    _require_known(folder, classifier.classes)
+    images = PixelStore(examples, None)
+    batches = [
+        classifier.probabilities(images.load(range(start, min(start + _BATCH, len(examples))), side).pixels)
+        for side in [classifier.side]
+        for start in range(0, len(examples), _BATCH)
+    ]
+    return _answers(np.concatenate(batches), classifier.classes, folder, examples, seen=False)
+
+
+def _require_known(folder: ImageFolder, classes: Sequence[str]) -> None:
+    unknown = sorted(set(folder.classes) - set(map(composed, classes)))
     if unknown:
         raise DataError(f"The student does not know these classes of {folder.root}: {', '.join(unknown)}.")
-    images, positions = decoded or (PixelStore(examples, None), range(len(examples)))
-    scores = class_scores(student, images, positions)
-    confidences, predicted = student.probabilities(scores).max(dim=1)
+
+
+def _answers(
+    probabilities: NDArray[np.float32],
+    classes: Sequence[str],
+    folder: ImageFolder,
+    examples: Sequence[Example],
+    *,
+    seen: bool,
+) -> list[Answer]:
+    """The most probable class of each image, by probabilities of shape (images, classes)."""
     return [
         Answer(
             relative(example.path, folder.root),
             example.domain,
             seen,
             folder.classes[example.label],
-            classes[position],
-            round(confidence, 6),
+            composed(classes[row.argmax()]),
+            round(float(row.max()), 6),
         )
-        for example, confidence, position in zip(
-            examples, confidences.tolist(), predicted.tolist(), strict=True
-        )
+        for example, row in zip(examples, probabilities, strict=True)
     ]
 
 

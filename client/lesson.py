@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from client.buying.queries import Query
 from client.buying.teacher import Teacher
-from client.data.domains import Skipped, class_prompts
+from client.data.domains import class_prompts
+from client.data.finder import Skipped
 from client.display import Display
 from client.errors import BudgetExhausted, ClientError, DataError, FingerprintChanged, UsageError
 from client.learning.backbones import BUNDLED_TEACHER, OPEN_CLIP
@@ -117,12 +118,35 @@ class Preparation:
             DataError: the vendor refused what the method cannot do without.
             ClientError: something else ended the purchase; what was bought is kept.
         """
-        if self._method.buys:
-            known = self._bought(sources, features)
-        else:
+        if not self._method.buys:
             self._run.write(self._run.plan, describe_plan(self._config, sources, None, None))
-            texts = _local_texts(self._method, self._config.student, class_prompts(sources.folder.classes))
-            known = self._nothing_bought(sources, texts)
+            return self._lesson_of(sources, self._unbought(sources))
+        asked = questions(self._config, sources, features)
+        self._buy(sources, asked)
+        known, missing = self._known(sources, asked)
+        if known is None:
+            raise self._nameless(missing, of=len(asked.prompts))
+        self._mention_unanswered(asked, missing)
+        return self._lesson_of(sources, known)
+
+    def recalled(self, sources: Sources, features: NDArray[np.float32] | None = None) -> Lesson | None:
+        """The lesson that `lesson` would give if there is nothing to buy for it; writes nothing, and spends
+        nothing.
+
+        `None` where something would be bought, other than what the run was refused before.
+        """
+        if not self._method.buys:
+            return self._lesson_of(sources, self._unbought(sources))
+        assert self._teacher is not None
+        asked = questions(self._config, sources, features)
+        purchase = self._run.read(self._run.purchase) if self._run.purchase.exists() else {}
+        refused = {each["name"] for each in purchase.get("refused", [])}
+        if any(query.name not in refused for query in plan_of(self._config, asked, self._teacher).to_buy):
+            return None
+        known, _ = self._known(sources, asked)
+        return None if known is None else self._lesson_of(sources, known)
+
+    def _lesson_of(self, sources: Sources, known: Knowledge) -> Lesson:
         classes = len(sources.folder.classes)
         by_texts = self._method.head == "texts"
         return Lesson(
@@ -131,6 +155,10 @@ class Preparation:
             known.text_head if by_texts else None,
             outputs=known.text_head.shape[1] if by_texts else classes,
         )
+
+    def _unbought(self, sources: Sources) -> Knowledge:
+        texts = _local_texts(self._method, self._config.student, class_prompts(sources.folder.classes))
+        return self._nothing_bought(sources, texts)
 
     def _nothing_bought(self, sources: Sources, text_head: Tensor) -> Knowledge:
         count = len(sources.examples)
@@ -142,26 +170,32 @@ class Preparation:
             image_weight=self._config.recipe.image_weight,
         )
 
-    def _bought(self, sources: Sources, features: NDArray[np.float32] | None) -> Knowledge:
+    def _known(self, sources: Sources, asked: Questions) -> tuple[Knowledge | None, list[Query]]:
+        """What the cache has of what is asked, and the queries that it lacks.
+
+        Without all class prompts there is no knowledge, and the queries are the prompts that are missing.
+        """
         assert self._teacher is not None
-        asked = questions(self._config, sources, features)
-        self._buy(sources, asked)
         texts, have_texts = self._teacher.lookup(asked.prompts)
         if not have_texts.all():
-            missing = [query for query, ok in zip(asked.prompts, have_texts, strict=True) if not ok]
-            raise self._nameless(missing, of=len(have_texts))
+            return None, [query for query, ok in zip(asked.prompts, have_texts, strict=True) if not ok]
         known = self._nothing_bought(sources, torch.from_numpy(texts))
-        if unknown := self._look_up(known, asked.images, asked.positions):
+        missing = self._look_up(known, asked.images, asked.positions)
+        return known, missing + self._look_up(known, *asked.further)
+
+    def _mention_unanswered(self, asked: Questions, missing: Sequence[Query]) -> None:
+        """Say which of the images and of the further views are taught without an answer, and why."""
+        unknown = set(missing)
+        if images := [query for query in asked.images if query in unknown]:
             self._display.note(
-                f"{len(unknown)} of {len(asked.images)} training images have no teacher embedding "
-                f"({self._why(unknown)}); they are taught without."
+                f"{len(images)} of {len(asked.images)} training images have no teacher embedding "
+                f"({self._why(images)}); they are taught without."
             )
-        views, positions = asked.further
-        if unknown := self._look_up(known, views, positions):
+        views, _ = asked.further
+        if further := [query for query in views if query in unknown]:
             self._display.note(
-                f"{len(unknown)} of {len(views)} further views were not bought ({self._why(unknown)})."
+                f"{len(further)} of {len(views)} further views were not bought ({self._why(further)})."
             )
-        return known
 
     def _look_up(self, known: Knowledge, queries: Sequence[Query], positions: Sequence[int]) -> list[Query]:
         """Add what the teacher says of some examples; returns those of which it says nothing."""
@@ -199,7 +233,6 @@ class Preparation:
         """Buy what the plan names; `purchase.json` says what came of it, also when buying stopped early."""
         run, teacher = self._run, self._teacher
         assert teacher is not None
-        paid_before = teacher.spending.queries
         plan = plan_of(self._config, asked, teacher)
         began_with = teacher.model.fingerprint
         if run.plan.exists():
@@ -230,7 +263,8 @@ class Preparation:
             run.purchase,
             {
                 "queries_bought": spending.queries,
-                "queries_cached": max(0, plan.cached - paid_before),
+                # What the run has and did not pay for, another run that bought it meanwhile included.
+                "queries_cached": max(0, teacher.quote(list(wanted)).cached - spending.queries),
                 "cost_micros": spending.cost_micros,
                 "refused": [
                     {"name": query.name, "reason": teacher.refused[query]}

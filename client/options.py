@@ -117,6 +117,13 @@ ViewsOption = Annotated[
         "from them.",
     ),
 ]
+GroupByNameOption = Annotated[
+    bool,
+    typer.Option(
+        "--group-by-name",
+        help="Files named <set>__<name> may be variants of one drawing: keep these on one side of the split.",
+    ),
+]
 DeviceOption = Annotated[
     str, typer.Option("--device", help="cpu, cuda, cuda:1 ...; auto takes a GPU if there is one.")
 ]
@@ -142,6 +149,16 @@ def require_outside(out: Path, data: Path) -> None:
             f"{out} lies inside --data {data}, where folders are domains: the next command would take it for "
             "one. Choose an --out elsewhere."
         )
+
+
+def require_file(option: str, file: Path | None) -> None:
+    """Refuse, before anything is written or bought, a file that is not there.
+
+    Raises:
+        UsageError: it is given, and is no file.
+    """
+    if file is not None and not file.is_file():
+        raise UsageError(f"{option} {file} is not a file.")
 
 
 def chosen_device(name: str) -> str:

@@ -3,17 +3,18 @@
 import json
 import os
 import secrets
+import shutil
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
 
 from client.buying.claim import claim
 from client.buying.selection import Selection
-from client.errors import ClientError, UsageError
+from client.errors import ClientError, UsageError, unwritable
 from client.learning.recipe import Recipe
 
 
@@ -32,6 +33,7 @@ class RunConfig:
         recipe: the training protocol, variants applied.
         student_weights: a file of weights to start from; `None` for those of the name.
         use_at_most: how many embeddings the run may use, whoever bought them; `None` for no limit.
+        group_by_name: whether files named `<set>__<name>` may be variants of one drawing (`list_folder`).
     """
 
     data: str
@@ -44,6 +46,12 @@ class RunConfig:
     recipe: Recipe
     student_weights: str | None = None
     use_at_most: int | None = None
+    group_by_name: bool = False
+
+    def decisive(self) -> dict[str, Any]:
+        """As JSON, without what is left at its default: an option that is new changes no run of before."""
+        told = _as_json(self)
+        return {name: value for name, value in told.items() if name != "group_by_name" or value}
 
 
 class Mirror(Protocol):
@@ -85,7 +93,8 @@ class RunFolder:
     def begin(self, config: RunConfig) -> str:
         """Create the directory, or take up the run that it holds; returns the run's id.
 
-        The id is drawn once: budget and idempotency keys hang on it, however often the run is resumed.
+        The id is drawn once: budget and idempotency keys hang on it, however often the run is resumed. The
+        options of a run that has nothing yet, not even a plan, are corrected.
 
         Raises:
             UsageError: the directory holds a run with other options, or something else.
@@ -93,30 +102,97 @@ class RunFolder:
         """
         wanted = _as_json(config)
         if self.config.exists():
-            found = self.read(self.config)
-            run_id = found.pop("run_id", None)
-            if not isinstance(run_id, str):
-                raise UsageError(f"{self.config} is not the configuration of a run. Choose another --out.")
-            changed = [
-                f"{name}: {found.get(name)} -> {wanted[name]}"
-                for name in wanted
-                if found.get(name) != wanted[name]
-            ]
-            if changed:
-                raise UsageError(
-                    f"{self.path} holds a run with other options ({'; '.join(changed)}). "
-                    "Choose another --out, or give the same options to resume it."
-                )
-            return run_id
+            return self._taken_up(wanted)
         try:
             if self.path.exists() and any(self.path.iterdir()):
                 raise UsageError(f"{self.path} exists and is not a run. Choose another --out.")
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ClientError(f"{self.path} cannot be written: {error.strerror}.") from error
+            raise unwritable(self.path, error) from error
         run_id = secrets.token_hex(8)
         self.write(self.config, {**wanted, "run_id": run_id})
         return run_id
+
+    def _taken_up(self, wanted: dict[str, Any]) -> str:
+        found = self.read(self.config)
+        run_id = found.pop("run_id", None)
+        if not isinstance(run_id, str):
+            raise UsageError(f"{self.config} is not the configuration of a run. Choose another --out.")
+        found = {**_DEFAULTS, **found}
+        changed = [
+            f"{name}: {found.get(name)} -> {wanted[name]}"
+            for name in wanted
+            if found.get(name) != wanted[name]
+        ]
+        if changed and any(file.exists() for file in (self.plan, self.metrics, self.student)):
+            raise UsageError(
+                f"{self.path} holds a run with other options ({'; '.join(changed)}). "
+                "Choose another --out, or give the same options to resume it."
+            )
+        if changed:
+            with self.claimed():
+                self.write(self.config, {**wanted, "run_id": run_id})
+        return run_id
+
+    @property
+    def replacement(self) -> "RunFolder":
+        """Where a finished student's successor is made, while it stands."""
+        return RunFolder(self.path / "replacement")
+
+    def begin_replacement(self) -> "RunFolder":
+        """Make that folder, or take it up: it is of the same run, and knows the model that this began with.
+
+        Raises:
+            ClientError: it cannot be written.
+        """
+        other = self.replacement
+        try:
+            other.path.mkdir(exist_ok=True)
+        except OSError as error:
+            raise unwritable(other.path, error) from error
+        other.write(other.config, self.read(self.config))
+        if self.plan.exists() and not other.plan.exists():
+            other.write(other.plan, self.read(self.plan))
+        return other
+
+    def finish_replacement(self, *, whole: bool = False) -> None:
+        """Put the files of the successor in the place of the present ones.
+
+        Until then these stay as they are. What is begun is noted, so that after an interruption another call
+        ends it.
+
+        Args:
+            whole: whether the successor is finished; otherwise only what was begun is ended.
+
+        Raises:
+            ClientError: the folder cannot be written.
+        """
+        other = self.replacement
+        note = other.path / "moving.json"
+        try:
+            if whole and not note.exists():
+                names = sorted(path.name for path in other.path.iterdir() if path.suffix != ".part")
+                self.write(note, {"names": names})
+            if not note.exists():
+                return
+            names = self.read(note)["names"]
+            for file in self._artefacts:
+                moved = other.path / file.name
+                if (file.is_dir() and moved.exists()) or file.name not in names:
+                    _delete(file)
+                if moved.exists():
+                    moved.replace(file)
+            shutil.rmtree(other.path)
+        except OSError as error:
+            raise unwritable(self.path, error) from error
+
+    @property
+    def _artefacts(self) -> tuple[Path, ...]:
+        """What a run makes, its configuration aside; the student first."""
+        return (
+            self.student, self.onnx, self.summary, self.answers, self.report, self.model_card, self.plan,
+            self.purchase, self.views, self.metrics, self.tensorboard, self.aligned, self.checkpoint,
+        )  # fmt: skip
 
     def claimed(self) -> AbstractContextManager[None]:
         """Entered by the one process that works on the run, once it has begun.
@@ -157,7 +233,9 @@ class RunFolder:
             part.write_text(text, encoding="utf-8", errors="backslashreplace")
             part.replace(file)
         except OSError as error:
-            raise ClientError(f"{file} cannot be written: {error.strerror}.") from error
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+            raise unwritable(file, error) from error
 
     def log(self, stage: str, **values: float | int | None) -> None:
         """Append a line to metrics.jsonl.
@@ -170,7 +248,7 @@ class RunFolder:
             with self.metrics.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
         except OSError as error:
-            raise ClientError(f"{self.metrics} cannot be written: {error.strerror}.") from error
+            raise unwritable(self.metrics, error) from error
         if self.mirror is not None:
             self.mirror.add(row)
 
@@ -228,6 +306,17 @@ def _as_json(config: RunConfig) -> dict[str, Any]:
     """The configuration as it reads back from JSON (tuples become lists)."""
     value: dict[str, Any] = json.loads(json.dumps(asdict(config)))
     return value
+
+
+# What an option was in runs that were begun before there was one.
+_DEFAULTS = {each.name: each.default for each in fields(RunConfig) if each.default is not MISSING}
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def default_run_path(config: RunConfig) -> Path:

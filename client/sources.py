@@ -11,7 +11,17 @@ from typing import Any
 
 from client.buying.budget import Plan
 from client.buying.teacher import Outlook
-from client.data.domains import Example, ImageFolder, Skipped, list_folder, relative, shown, split
+from client.data.domains import (
+    LOOSE_IN_DOMAIN,
+    LOOSE_IN_ROOT,
+    Example,
+    ImageFolder,
+    list_folder,
+    relative,
+    shown,
+    split,
+)
+from client.data.finder import Skipped, counted, described
 from client.data.images import UnreadableImage
 from client.data.manifests import recognise
 from client.data.views import ORIGINAL, View
@@ -32,7 +42,7 @@ class Sources:
         target: the domain that is held out.
         domains: the others.
         examples: every image of these and, behind them, the further views of training images.
-        skipped: files that are left out.
+        skipped: files that are left out, those of the target domain aside.
         train: which of `examples` are training images.
         holdout: which of them are held out for selection.
         views: of each of `train`, which of `examples` are its further views.
@@ -70,7 +80,7 @@ def read_sources(config: RunConfig, display: Display, shared: SharedWork | None 
         DataError: the folder, its domains or its classes are not what a run needs.
     """
     shared = shared or SharedWork()
-    folder = list_folder(Path(config.data))
+    folder = list_folder(Path(config.data), group_by_name=config.group_by_name)
     shared.once("manifest", str(folder.root), lambda: _mention_differences(folder, display))
     domains = folder.source_domains(config.target_domain)
     examples: list[Example] = []
@@ -84,7 +94,7 @@ def read_sources(config: RunConfig, display: Display, shared: SharedWork | None 
             )
         examples += read
         skipped += unread
-    skipped = [*folder.ignored_in(domains), *skipped]
+    skipped = [*folder.ignored_outside(config.target_domain), *skipped]
     shared.once("sizes", str(folder.root), lambda: _mention_size(examples, config.image_size, display))
     train, holdout = split(examples, holdout=config.recipe.holdout, seed=config.seed)
     split_by = f"{folder.root}:{domains}:{config.recipe.holdout}:{config.seed}"
@@ -152,9 +162,10 @@ def _mention_untaught(
     without = {example.label for example in examples} - {examples[position].label for position in train}
     if without:
         names = ", ".join(folder.classes[label] for label in sorted(without))
+        variants = ", or variants of one drawing (files named <set>__<name>)" if folder.grouped else ""
         display.note(
-            f"All images of {names} are held out, and none is trained on: they are few, or variants of one "
-            "drawing (files named <set>__<name>). Add images, rename the files, or take another --seed."
+            f"All images of {names} are held out, and none is trained on: they are few{variants}. Add "
+            "images, or take another --seed."
         )
 
 
@@ -184,6 +195,7 @@ def describe_plan(
         "images_by_domain": dict(
             Counter(example.domain for example in sources.examples if example.view == ORIGINAL)
         ),
+        "left_out": counted(sources.skipped),
         "skipped": [
             {"path": relative(s.path, sources.folder.root), "reason": s.reason} for s in sources.skipped
         ],
@@ -207,17 +219,33 @@ def describe_outlook(outlook: Outlook) -> dict[str, Any]:
     return {"quote": quote, "prices_known": outlook.prices_known, "seconds": outlook.seconds}
 
 
-def mention_unread(
+def unread_in(
     folder: ImageFolder, domains: Sequence[str], skipped: Sequence[Skipped], display: Display
-) -> None:
-    """Say which files of domains that are tested on are left out: by their names, or as they are read."""
+) -> list[Skipped]:
+    """The files of domains that are tested on which are left out, by names, places or as they are read.
+
+    They are mentioned.
+    """
     unread = [*folder.ignored_in(domains), *skipped]
     mention(unread, folder.root, display, listed_in="`client data check --json`")
+    return unread
 
 
 def mention(skipped: Sequence[Skipped], root: Path, display: Display, *, listed_in: Path | str) -> None:
-    """Say which files are left out, the first ten by name, and which file of the run or command lists all."""
-    for file in skipped[:10]:
-        display.note(f"Skipped {relative(file.path, root)}: {file.reason}")
-    if len(skipped) > 10:
-        display.note(f"... and {len(skipped) - 10} more; {listed_in} lists all.")
+    """Say which files are left out: the first five that may be missed, and how many there are by reason.
+
+    Args:
+        skipped: the files.
+        root: their names are shown relative to it.
+        display: where to say it.
+        listed_in: which file of the run, command or option lists all.
+    """
+    missed = [file for file in skipped if file.is_loss]
+    display.note_skipped(
+        {relative(file.path, root): file.reason for file in missed}, listed_in=str(listed_in)
+    )
+    by_reason = counted(skipped)
+    if by_reason.keys() & {LOOSE_IN_ROOT, LOOSE_IN_DOMAIN}:
+        display.note(f"Loose pictures are in no class: put them into {root}/<domain>/<class>/.")
+    if len(by_reason) > 1 or len(skipped) > len(missed):
+        display.note(f"Left out: {described(by_reason)}; {listed_in} lists them.")

@@ -37,18 +37,35 @@ def evaluate(
 
     Example: client evaluate runs/icons-pixel-vl2v-adip-seed0 --data icons --domain pixel
     """
-    from client.data.domains import list_folder
-    from client.examination import answers_about, read_for_evaluation
+    from client.data.domains import composed, list_folder
+    from client.data.finder import counted
+    from client.examination import answers_about, answers_of_file, read_for_evaluation
     from client.results.evaluation import accuracy_by_domain
+    from client.results.onnx_classifier import OnnxClassifier
     from client.tables import percent, print_table
 
-    student, metadata = _load(run, device)
     folder = list_folder(data)
-    examples = read_for_evaluation(folder, domain or folder.domains, Display())
-    answers = answers_about(student, json.loads(metadata["classes"]), folder, examples)
+    domains = [composed(name) for name in domain or folder.domains]
+    if run.suffix == ".onnx":
+        classifier = OnnxClassifier(run, gpu=device != "cpu")
+        examples, left_out = read_for_evaluation(folder, domains, Display())
+        answers = answers_of_file(classifier, folder, examples)
+    else:
+        student, metadata = _load(run, device)
+        examples, left_out = read_for_evaluation(folder, domains, Display())
+        answers = answers_about(student, json.loads(metadata["classes"]), folder, examples)
     accuracy = accuracy_by_domain([a.right for a in answers], [a.domain for a in answers])
     if as_json:
-        print_json({name: {"accuracy": d.accuracy, "images": d.images} for name, d in accuracy.items()})
+        print_json(
+            {
+                name: {
+                    "accuracy": each.accuracy,
+                    "images": each.images,
+                    "left_out": counted(file for file in left_out if file.domain == name),
+                }
+                for name, each in accuracy.items()
+            }
+        )
     else:
         rows = [(name, percent(d.accuracy), d.images) for name, d in accuracy.items()]
         print_table(("domain", "accuracy (%)", "images"), rows)
@@ -70,27 +87,35 @@ def predict(
 ) -> None:
     """Name the most probable classes of images, by a run's student or by a file of it; spends nothing.
 
-    A .onnx file is run by onnxruntime, and PyTorch need not be installed.
+    A .onnx file is run by onnxruntime, and PyTorch need not be installed. Folders are searched below; hidden
+    files are left out. Ends with 1 if a picture cannot be read.
 
     Example: client predict runs/icons-pixel-vl2v-adip-seed0 cat.png dog.png --top 3
     """
-    from client.data.images import find_images
+    from client.data.finder import counted, described, find_images
     from client.prediction import classify
     from client.tables import print_predictions
 
     words = [line.strip() for line in sys.stdin if line.strip()] if images == ["-"] else images
     classifier = _classifier(run, device)
-    paths = (path for word in words for path in find_images(word))
-    predictions = list(classify(classifier, paths, top=top))
-    unreadable = [prediction for prediction in predictions if prediction.unreadable]
-    for prediction in unreadable:
-        Display().note(f"Skipped {prediction.path}: {prediction.unreadable}")
+    found = [find_images(word) for word in words]
+    left_out = [file for each in found for file in each.left_out]
+    predictions = list(classify(classifier, (path for each in found for path in each.images), top=top))
+    skipped = {p.path: p.unreadable for p in predictions if p.unreadable}
+    skipped |= {file.path: file.reason for file in left_out if file.is_loss}
+    Display().note_skipped({str(path): why for path, why in skipped.items()}, listed_in="--json")
+    if by_reason := counted(file for file in left_out if not file.is_loss):
+        Display().note(f"Left out: {described(by_reason)}.")
     ranked = {str(p.path): p.classes for p in predictions if not p.unreadable}
     if as_json:
-        print_json([{"image": image, "classes": classes} for image, classes in ranked.items()])
+        rows: list[dict[str, object]] = [{"image": name, "classes": each} for name, each in ranked.items()]
+        others = {**skipped, **{file.path: file.reason for file in left_out}}
+        print_json(rows + [{"image": str(p), "classes": {}, "skipped": why} for p, why in others.items()])
     elif ranked:
         print_predictions(ranked)
-    if unreadable:
+    if not predictions and not skipped:
+        raise UsageError(f"There is no picture in {', '.join(words)} (hidden files are left out).")
+    if skipped:
         raise typer.Exit(1)
 
 
@@ -108,8 +133,18 @@ def report(run: RunArgument) -> None:
 
 
 def export(
-    run: StudentArgument,
-    out: Annotated[Path, typer.Option("--out", help="The file to write.", show_default=False)],
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN", help="A run's directory, or a .safetensors file from one.", show_default=False
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", help="The file to write, which ends in .onnx or .safetensors.", show_default=False
+        ),
+    ],
     kind: Annotated[
         Literal["onnx", "safetensors"] | None,
         typer.Option("--format", help="By default what the name of the file ends with."),
@@ -124,7 +159,12 @@ def export(
     """
     from client.results.onnx_classifier import require_onnx
 
-    kind = kind or ("onnx" if out.suffix == ".onnx" else "safetensors")
+    kind = kind or _format_of(out)
+    if run.suffix == ".onnx":
+        raise UsageError(
+            f"{run} is ONNX already, and no other format can be made of it. Copy it, or name the run's "
+            "directory or its student.safetensors."
+        )
     if kind == "onnx":
         require_onnx()  # before PyTorch is loaded, which takes seconds
     if not out.parent.is_dir():
@@ -145,6 +185,17 @@ def export(
         print_json(written)
     else:
         print(out)
+
+
+def _format_of(out: Path) -> Literal["onnx", "safetensors"]:
+    if out.suffix == ".onnx":
+        return "onnx"
+    if out.suffix == ".safetensors":
+        return "safetensors"
+    raise UsageError(
+        f"--out takes a file that ends in .onnx or .safetensors, not {out.name!r}; or say --format onnx or "
+        "--format safetensors."
+    )
 
 
 def _load(where: Path, device: str) -> "tuple[Student, dict[str, str]]":

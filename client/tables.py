@@ -11,6 +11,7 @@ from rich.text import Text
 from client.buying.cache import Holding
 from client.buying.queries import Spending
 from client.buying.reconciliation import Reconciliation
+from client.data.finder import described
 from client.display import printable
 from client.run_folder import RunFolder
 from shared.billing import AccountStatus, UsageReport
@@ -54,6 +55,8 @@ def print_summary(summary: Mapping[str, Any], run: RunFolder) -> None:
         f"Bought {summary['queries_bought']} queries for {summary['cost_micros']} micros; "
         f"{summary['queries_cached']} came from the cache."
     )
+    if summary["left_out"]:
+        print(f"Left out: {printable(described(summary['left_out']))}; summary.json and plan.json have all.")
     print(f"Report:  {run.report}\nStudent: {run.student}")
 
 
@@ -111,9 +114,9 @@ def _print_outlook(outlook: Mapping[str, Any], *, buys: bool) -> None:
         verdict = "enough" if quote["fits_quota"] else "not enough: buying will stop there"
         print(f"The vendor's quota leaves {quote['quota_left']} queries: {verdict}.")
     if outlook["seconds"] is not None:
-        print(f"At the rate of the last purchase it takes {outlook['seconds']:.0f} s.")
+        print(f"At the rate of the last comparable purchase it takes {outlook['seconds']:.0f} s.")
     elif buys:
-        print("How long it takes is not known before the first purchase.")
+        print("How long it takes is unknown: no purchase of this size was made from this model yet.")
 
 
 def print_holdings(path: Path, size: int, holdings: Iterable[Holding], paid: Spending) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from client.display import Display
-from client.errors import ClientError
+from client.errors import ClientError, unwritable
 from client.learning.averaging import Kept
 from client.learning.methods import Method, parse_method
 from client.learning.processes import ALONE, Processes
@@ -262,10 +262,12 @@ class Trainer:
         if self._processes.first:
             part = self._run.checkpoint.with_suffix(".part")
             try:
-                torch.save({"stamp": stamp, "checkpoint": checkpoint}, part)
+                with part.open("wb") as file:  # of a file of Python's, the system's own error comes through
+                    torch.save({"stamp": stamp, "checkpoint": checkpoint}, file)
                 part.replace(self._run.checkpoint)
             except (OSError, RuntimeError) as error:
-                raise ClientError(f"{self._run.checkpoint} cannot be written: {error}") from error
+                part.unlink(missing_ok=True)
+                raise unwritable(self._run.checkpoint, error) from error
 
     def _logger(self, stage: str, advance: Callable[[int, str], None]) -> Callable[[Progress], None]:
         best, words = 0.0, ""

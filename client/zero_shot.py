@@ -21,7 +21,7 @@ from client.errors import DataError
 from client.questions import query_of
 from client.results.evaluation import Evaluation, accuracy_by_domain
 from client.shared_work import SharedWork
-from client.sources import Sources, mention_unread, read_domain
+from client.sources import Sources, read_domain, unread_in
 
 ZERO_SHOT = "zero-shot"
 
@@ -55,7 +55,7 @@ def zero_shot_exam(sources: Sources, display: Display, shared: SharedWork) -> Ex
     folder, domain = sources.folder, sources.target
     target, skipped = read_domain(folder, domain, display, shared)
     named = f"{folder.root}/{domain}"
-    shared.once("unexamined", named, lambda: mention_unread(folder, [domain], skipped, display))
+    shared.once("unexamined", named, lambda: unread_in(folder, [domain], skipped, display))
     if not target:
         raise DataError(f"{folder.root} has no readable image in the domain {domain!r}.")
     examples = [*(sources.examples[position] for position in sources.holdout), *target]

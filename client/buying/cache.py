@@ -7,7 +7,6 @@ import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import pairwise
 from pathlib import Path
 from typing import Literal, Self
 
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from client.buying.cache_file import CacheFile
 from client.buying.queries import Query, Spending
+from client.buying.rates import Sale
 from client.errors import CacheError
 from shared.embeddings import Kind, Usage
 from shared.encoding import Vector
@@ -23,9 +23,7 @@ from shared.encoding import Vector
 # SQLite's default limit on variables in one statement, kept well below.
 _CHUNK = 500
 _PROGRESS_EVERY = 10_000
-_RECENT_RECEIPTS = 100
-_PAUSE_SECONDS = 30
-_MEASURED_SECONDS = 1
+_RECENT_RECEIPTS = 10_000
 # A note of another run that is farther from now is not of a request in flight, but of a run that was killed,
 # or of a clock that was wrong.
 _FRESH_SECONDS = 60
@@ -222,19 +220,14 @@ class EmbeddingCache:
         )
         return Spending(*row)
 
-    def recent_rate(self, fingerprint: str) -> float | None:
-        """Queries a second when a model was last bought from, by the latest receipts; `None` if unknown."""
+    def sales(self, fingerprint: str) -> list[Sale]:
+        """What was bought of a model, by its latest receipts."""
         rows = self._file.read(
-            "SELECT julianday(received_at) * 86400, images + texts FROM receipts WHERE fingerprint = ? "
-            "ORDER BY received_at DESC LIMIT ?",
+            "SELECT julianday(received_at) * 86400, run_id, images, texts FROM receipts "
+            "WHERE fingerprint = ? ORDER BY received_at DESC LIMIT ?",
             (fingerprint, _RECENT_RECEIPTS),
         )
-        queries, seconds = 0, 0.0
-        for (later, bought), (earlier, _) in pairwise(rows):
-            if later - earlier > _PAUSE_SECONDS:
-                break
-            queries, seconds = queries + bought, rows[0][0] - earlier
-        return queries / seconds if seconds >= _MEASURED_SECONDS else None
+        return [Sale(*row) for row in rows]
 
     def fingerprints(self) -> list[str]:
         """The models that it knows."""

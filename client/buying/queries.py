@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+from client.errors import UsageError
 from shared.embeddings import Kind
 
 
@@ -36,11 +37,13 @@ class Query:
         """An image file, sent as it is; its digest is computed here unless it is known.
 
         Raises:
-            OSError: the file has to be read for its digest, and cannot be.
+            UsageError: the file has to be read for its digest, and cannot be.
         """
-        return cls(
-            "image", digest or hashlib.sha256(path.read_bytes()).hexdigest(), str(path), path.read_bytes
-        )
+        try:
+            digest = digest or hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError as error:
+            raise UsageError(f"{path} cannot be read: {error.strerror}.") from error
+        return cls("image", digest, str(path), path.read_bytes)
 
     def content(self) -> bytes:
         """The bytes, checked against the digest.

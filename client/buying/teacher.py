@@ -15,6 +15,7 @@ from client.buying.cache import EmbeddingCache
 from client.buying.protocols import Vendor
 from client.buying.purchase import Buying, Progress, Purchase
 from client.buying.queries import Query, Spending
+from client.buying.rates import recent_rate
 from client.buying.selection import Selection, Stratum
 from client.errors import VendorError
 from shared.billing import Quote
@@ -29,8 +30,8 @@ class Outlook:
         quote: the vendor's own estimate, with the quota that is left and whether money and quota suffice;
             `None` where it gives none to this key, or does not answer.
         prices_known: whether the vendor states prices; where it does not, every cost is shown as 0.
-        seconds: at the rate at which this model was last bought from, or at the vendor's rate limit if that
-            is slower; `None` if it never was.
+        seconds: at the rate of the last comparable purchase of this model (see `recent_rate`), or at the
+            vendor's rate limit if that is slower; `None` if there was none.
     """
 
     quote: Quote | None
@@ -140,7 +141,8 @@ class Teacher:
         quote: Quote | None = None
         with suppress(VendorError):  # no key yet, or nobody there: a plan can be made all the same
             quote = self._vendor.estimate(images=kinds["image"], texts=kinds["text"])
-        rate = self._cache.recent_rate(self.model.fingerprint)
+        sales = self._cache.sales(self.model.fingerprint)
+        rate = recent_rate(sales, images=kinds["image"], texts=kinds["text"])
         slowest = quote.seconds_at_rate_limit if quote else 0
         seconds = None if rate is None else max(slowest, len(queries) / rate)
         return Outlook(quote, self._vendor.states_prices, seconds)
@@ -148,7 +150,7 @@ class Teacher:
     @property
     def recent_rate(self) -> float | None:
         """Queries a second at which this model was last bought from; `None` where that is not known."""
-        return self._cache.recent_rate(self.model.fingerprint)
+        return recent_rate(self._cache.sales(self.model.fingerprint))
 
     def lookup(self, queries: Sequence[Query]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """What was bought: embeddings (n, dimensions), and which rows there are (n,); the others are NaN."""

@@ -2,35 +2,29 @@
 
 import hashlib
 import os
+import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from client.data.drawings import bundled_icons, drawing_of
+from client.data.finder import UNNAMED, Skipped, counted, described, search
 from client.data.images import (
-    SUFFIXES,
     Pixels,
     UnreadableImage,
     decode_and_compare,
     decode_square,
     read_image,
+    suffixes,
 )
 from client.data.views import ORIGINAL, View, encoded
 from client.errors import DataError
 
-# What tells one variant of a drawing from another in icon names ("bell", "bell-filled", "bell-small").
-_VARIANTS = frozenset({"filled", "fill", "solid", "outline", "line", "bold", "sharp", "small", "flat", "alt"})
-
-_ACCEPTED = ", ".join(sorted(SUFFIXES))
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """A file that is left out, and why."""
-
-    path: Path
-    reason: str
+LOOSE_IN_ROOT = "loose in the root"
+LOOSE_IN_DOMAIN = "loose in a domain"
+_NOT_UTF8 = "its name is not UTF-8"
 
 
 @dataclass(frozen=True)
@@ -80,6 +74,15 @@ class ImageFolder:
 
     Listing reads names only; `read` opens the files of the domains that it is asked for and no others,
     which is how the target domain stays unread until evaluation.
+
+    Attributes:
+        root: the folder.
+        domains: names, composed (NFC) as those of classes are, however the disk spells them.
+        classes: names.
+        files: of each pair of a domain and a class, in folders below the class's as well.
+        ignored: files that their names or places rule out.
+        respelled: folders whose names the disk spells in another way.
+        grouped: files whose names tell variants of one drawing, which `split` keeps together.
     """
 
     root: Path
@@ -87,20 +90,34 @@ class ImageFolder:
     classes: tuple[str, ...]
     files: dict[tuple[str, str], tuple[Path, ...]]
     ignored: tuple[Skipped, ...]
+    respelled: tuple[Path, ...] = ()
+    grouped: frozenset[Path] = frozenset()
 
     def count(self, domain: str) -> int:
         """How many image files a domain has, readable or not."""
         return sum(len(paths) for (name, _), paths in self.files.items() if name == domain)
 
     def ignored_in(self, domains: Collection[str]) -> list[Skipped]:
-        """The files in class folders of these domains that their names rule out."""
-        return [file for file in self.ignored if file.path.parts[-3] in domains]
+        """The files in these domains that their names or places rule out."""
+        return [file for file in self.ignored if file.domain in domains]
+
+    def ignored_outside(self, target: str) -> list[Skipped]:
+        """The same everywhere but in the domain that is held out."""
+        return [file for file in self.ignored if file.domain != target]
+
+    @property
+    def deeper(self) -> int:
+        """How many image files lie in a folder below their class's."""
+        return sum(len(self._parts(path)) > 3 for paths in self.files.values() for path in paths)
+
+    def _parts(self, path: Path) -> tuple[str, ...]:
+        return path.relative_to(self.root).parts
 
     def digest(self) -> str:
         """A SHA-256 (hex) of the names and sizes of all image files, none of which is opened."""
         digest = hashlib.sha256()
         for (domain, name), paths in sorted(self.files.items()):
-            files = [(os.fsencode(path.name), _size(path)) for path in paths]
+            files = [(os.fsencode("/".join(self._parts(path)[2:])), _size(path)) for path in paths]
             digest.update(repr((domain, name, files)).encode())
         return digest.hexdigest()
 
@@ -132,8 +149,8 @@ class ImageFolder:
         self._require_complete()
         if empty := [name for name in self.domains if not self.count(name)]:
             raise DataError(
-                f"{self.root} has no image in the domain {empty[0]!r} (accepted: {_ACCEPTED}). Add some, or "
-                "move the folder elsewhere."
+                f"{self.root} has no image in the domain {empty[0]!r} (accepted: {_accepted()}). "
+                "Add some, or move the folder elsewhere."
             )
         return tuple(name for name in self.domains if name != target)
 
@@ -160,7 +177,7 @@ class ImageFolder:
         skipped; they are never fatal.
         """
         files = [
-            (path, domain, self.classes.index(name))
+            (path, domain, self.classes.index(name), path in self.grouped)
             for (domain, name), paths in sorted(self.files.items())
             if domain in set(domains)
             for path in paths
@@ -177,11 +194,16 @@ class ImageFolder:
         return examples, skipped
 
 
-def list_folder(root: Path) -> ImageFolder:
-    """List the domains, classes and image files below `root`, without opening a file.
+def list_folder(root: Path, *, group_by_name: bool = False) -> ImageFolder:
+    """List the domains, classes and image files below `root`, without opening an image.
 
-    Hidden names are passed over. Other files that are not images by name, or whose name is not UTF-8, are
-    listed as ignored.
+    Files that are not images by name, hidden, outside every class, or whose name is not UTF-8, are listed as
+    ignored. See `search` for how files are found.
+
+    Args:
+        root: the folder.
+        group_by_name: whether files named `<set>__<name>` may be variants of one drawing; those of the
+            bundled icons are, in any case.
 
     Raises:
         DataError: the folder is missing, cannot be read, is not laid out as ROOT/<domain>/<class>/<image>,
@@ -190,57 +212,82 @@ def list_folder(root: Path) -> ImageFolder:
     if not root.is_dir():
         what = "is not a folder" if root.exists() else "does not exist"
         raise DataError(f"{root} {what}. --data takes a folder laid out as ROOT/<domain>/<class>/<image>.")
-    files: dict[tuple[str, str], tuple[Path, ...]] = {}
-    ignored: list[Skipped] = []
-    for domain in _folders(root):
-        for class_folder in _folders(domain):
-            images, others = _image_files(class_folder)
-            files[domain.name, class_folder.name] = images
-            ignored += others
+    found = search(root)
+    files: dict[tuple[str, str], list[Path]] = {}
+    respelled = []
+    for folder in found.folders:
+        parts = folder.relative_to(root).parts
+        if 1 <= len(parts) <= 2:
+            respelled += [folder] if _name_of(folder) != folder.name else []
+        if len(parts) == 2:
+            files.setdefault((composed(parts[0]), composed(parts[1])), [])
+    ignored = list(_placed(root, found.left_out))
+    for path in found.images:
+        parts = path.relative_to(root).parts
+        if reason := _why_ignored(parts):
+            ignored.append(_in_domain(root, Skipped(path, reason)))
+        else:
+            files[composed(parts[0]), composed(parts[1])].append(path)
     if not any(files.values()):
-        raise DataError(
-            f"{root} holds no images in ROOT/<domain>/<class>/ (accepted: {_ACCEPTED}). "
-            "Is it the right folder, or one level too high or too low?"
-        )
+        raise DataError(_no_images(root, ignored))
+    known = frozenset(found.images) if group_by_name else bundled_icons(root)
     return ImageFolder(
         root=root,
         domains=tuple(sorted({domain for domain, _ in files})),
         classes=tuple(sorted({name for _, name in files})),
-        files=files,
+        files={pair: tuple(paths) for pair, paths in sorted(files.items())},
         ignored=tuple(ignored),
+        respelled=tuple(respelled),
+        grouped=known,
     )
 
 
-def _folders(folder: Path) -> list[Path]:
-    folders = [entry for entry in _entries(folder) if entry.is_dir()]
-    for each in folders:
-        if not _is_unicode(each.name):
-            raise DataError(f"The name of {shown(each)} is not UTF-8. Rename the folder.")
-    return folders
+def composed(name: str) -> str:
+    """A name as one spelling of Unicode has it (NFC): a Mac writes "é" as two characters, others as one."""
+    return unicodedata.normalize("NFC", name)
 
 
-def _image_files(folder: Path) -> tuple[tuple[Path, ...], list[Skipped]]:
-    reasons = {entry: _why_ignored(entry) for entry in _entries(folder) if not entry.is_dir()}
-    images = tuple(entry for entry, reason in reasons.items() if reason is None)
-    return images, [Skipped(entry, reason) for entry, reason in reasons.items() if reason is not None]
+def _name_of(folder: Path) -> str:
+    if not _is_unicode(folder.name):
+        raise DataError(f"The name of {shown(folder)} is not UTF-8. Rename the folder.")
+    return composed(folder.name)
 
 
-def _why_ignored(path: Path) -> str | None:
-    if path.suffix.lower() not in SUFFIXES:
-        return "not an image by name"
-    return None if _is_unicode(path.name) else "its name is not UTF-8"
+def _why_ignored(parts: Sequence[str]) -> str | None:
+    """Why a file below the root is no image of a class, by the parts of its path."""
+    if not all(map(_is_unicode, parts)):
+        return _NOT_UTF8
+    return {1: LOOSE_IN_ROOT, 2: LOOSE_IN_DOMAIN}.get(len(parts))
+
+
+def _placed(root: Path, left_out: Iterable[Skipped]) -> Iterator[Skipped]:
+    """With their domains; what is not named as an image and lies in no class, as a read-me does, goes."""
+    for file in left_out:
+        if file.reason != UNNAMED or len(file.path.relative_to(root).parts) > 2:
+            yield _in_domain(root, file)
+
+
+def _in_domain(root: Path, file: Skipped) -> Skipped:
+    parts = file.path.relative_to(root).parts
+    return replace(file, domain=composed(parts[0])) if len(parts) > 1 else file
+
+
+def _no_images(root: Path, ignored: Sequence[Skipped]) -> str:
+    """What to say of a folder without an image in a class."""
+    left_out = described(counted(ignored))
+    return (
+        f"{root} holds no images in ROOT/<domain>/<class>/ (accepted: {_accepted()}). "
+        f"{left_out and f'Left out: {left_out}. '}Is it the right folder, or one level too high or too low?"
+    )
+
+
+def _accepted() -> str:
+    return ", ".join(sorted(suffixes()))
 
 
 def _is_unicode(name: str) -> bool:
     """Whether a name is UTF-8 on disk; Python gives other bytes as what no text holds."""
     return shown(name) == name
-
-
-def _entries(folder: Path) -> list[Path]:
-    try:
-        return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    except OSError as error:
-        raise DataError(f"{folder} cannot be read: {error.strerror}.") from error
 
 
 def _size(file: Path) -> int | None:
@@ -251,33 +298,16 @@ def _size(file: Path) -> int | None:
         return None
 
 
-def _read_example(path: Path, domain: str, label: int) -> Example | Skipped:
+def _read_example(path: Path, domain: str, label: int, grouped: bool) -> Example | Skipped:
     try:
         content = read_image(path)
         pixels, alike = decode_and_compare(content)
     except UnreadableImage as error:
-        return Skipped(path, str(error))
+        return Skipped(path, str(error), error.kind, domain)
     file = hashlib.sha256(content).hexdigest()
     digest = file if alike else hashlib.sha256(encoded(pixels)).hexdigest()
-    return Example(path, domain, label, digest, drawing_of(path.stem) or file, min(pixels.shape[:2]))
-
-
-def drawing_of(stem: str) -> str | None:
-    """What variants of one drawing share, for files named `<set>__<name>`; `None` for any other name.
-
-    "fluent-emoji-flat__pouting-cat" and "fluent-emoji__pouting-cat" are one drawing, and so are
-    "pixel__bell" and "pixel__bell-solid". A number of one or two digits tells variants apart; a longer one
-    tells photographs apart ("train__dog-0001").
-    """
-    family, separator, name = stem.partition("__")
-    if not separator:
-        return None
-    words = [
-        word
-        for word in name.lower().split("-")
-        if word not in _VARIANTS and not (word.isdigit() and len(word) <= 2)
-    ]
-    return f"{family.removesuffix('-flat')}__{'-'.join(sorted(words)) or name}"
+    drawing = drawing_of(path.stem) if grouped else None
+    return Example(path, domain, label, digest, drawing or file, min(pixels.shape[:2]))
 
 
 def split(examples: Sequence[Example], *, holdout: float, seed: int) -> tuple[list[int], list[int]]:

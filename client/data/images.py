@@ -2,18 +2,28 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from glob import glob
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, features
 
-from client.errors import UsageError
-
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
-FORMATS = ("PNG", "JPEG", "WEBP")
+HEIC_SUFFIXES = frozenset({".heic", ".heif"})
+HEIC_MISSING = "HEIC, which takes pillow-heif: pip install '.[heic]' in Tuition's folder"
+# As Pillow names what every vendor takes as it is; an MPO file is a JPEG file with further pictures in it.
+_SENT_AS_THEY_ARE = frozenset({"PNG", "JPEG", "MPO", "WEBP"})
+# Formats that Pillow reads wherever it is, and how their files are named.
+_SUFFIXES = {
+    "PNG": (".png",),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "WEBP": (".webp",),
+    "TIFF": (".tif", ".tiff"),
+    "GIF": (".gif",),
+    "BMP": (".bmp", ".dib"),
+}
+_HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"})
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 50_000_000
 # What turns the pixels the right way up, by the EXIF orientation of their file.
@@ -31,7 +41,36 @@ Pixels = NDArray[np.uint8]
 
 
 class UnreadableImage(ValueError):
-    """The bytes are not a whole PNG, JPEG or WebP image within the limits; the message says why."""
+    """The bytes are not a whole image of a known format within the limits; the message says why.
+
+    `kind` is what it is counted under, where the message tells more than that.
+    """
+
+    def __init__(self, reason: str, kind: str = "") -> None:
+        super().__init__(reason)
+        self.kind = kind
+
+
+@cache
+def suffixes() -> frozenset[str]:
+    """The endings of files that are pictures by name, in lower case: of formats that can be read here."""
+    known = [suffix for each in _SUFFIXES.values() for suffix in each]
+    further = {"AVIF": {".avif"}, "HEIF": HEIC_SUFFIXES}
+    return frozenset(known).union(*(further[name] for name in _formats() if name in further))
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """What Pillow may open: AVIF where it was built with it, HEIC where pillow-heif is installed."""
+    known = list(_SUFFIXES)
+    if features.check("avif"):
+        known.append("AVIF")
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return tuple(known)
+    register_heif_opener()
+    return (*known, "HEIF")
 
 
 def read_image(path: Path) -> bytes:
@@ -46,36 +85,20 @@ def read_image(path: Path) -> bytes:
             raise UnreadableImage(f"larger than {MAX_BYTES // 2**20} MiB")
         content = path.read_bytes()
     except OSError as error:
-        raise UnreadableImage(error.strerror or "cannot be read") from error
+        nowhere = isinstance(error, FileNotFoundError) and path.is_symlink()
+        raise UnreadableImage(
+            "a link to nowhere" if nowhere else error.strerror or "cannot be read"
+        ) from error
     if not content:
         raise UnreadableImage("empty file")
     return content
 
 
-def find_images(word: str) -> Iterator[Path]:
-    """The image files that a path or a pattern such as `shots/**/*` means, folders being searched below.
-
-    A file that is named itself is taken whatever its name; others must be named as images.
-
-    Raises:
-        UsageError: nothing is there.
-    """
-    path = Path(word)
-    if path.is_dir():
-        yield from sorted(f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES and not f.is_dir())
-    elif path.exists():
-        yield path
-    elif matches := [Path(match) for match in sorted(glob(word, recursive=True))]:  # noqa: PTH207 (absolute patterns)
-        yield from (m for m in matches if m.suffix.lower() in SUFFIXES and not m.is_dir())
-    else:
-        raise UsageError(f"{path} does not exist.")
-
-
 def decode(content: bytes) -> Pixels:
-    """Decode a PNG, JPEG or WebP file to RGB of shape (height, width, 3).
+    """Decode an image file to RGB of shape (height, width, 3).
 
-    The first frame of an animation is taken, EXIF orientation is applied, transparency is laid on white, and
-    of 16 bits the upper 8 are taken.
+    The first frame of an animation, and the first page of a TIFF file, is taken, EXIF orientation is applied,
+    transparency is laid on white, and of 16 bits the upper 8 are taken.
 
     Raises:
         UnreadableImage: the bytes are not a whole image of these formats within `MAX_PIXELS`.
@@ -85,25 +108,27 @@ def decode(content: bytes) -> Pixels:
 
 
 def decode_and_compare(content: bytes) -> tuple[Pixels, bool]:
-    """Decode as `decode` does; and whether those see the same who convert to RGB and do no more."""
+    """Decode as `decode` does; and whether a vendor that is sent the file sees the same."""
     with _opened(content) as image:
         pixels = np.asarray(_seen(image))
-        return pixels, _is_plain(image) or np.array_equal(_converted(image), pixels)
+        return pixels, _is_known(image) and (_is_plain(image) or np.array_equal(_converted(image), pixels))
 
 
 def seen_otherwise(content: bytes) -> Pixels | None:
-    """What `decode` gives, unless those see the same who convert to RGB and do no more, as open_clip does.
+    """What `decode` gives, unless a vendor that is sent the file sees the same.
 
-    Of most files the header tells that they do.
+    It does where it knows the format and converts to RGB and does no more, as open_clip does. Of most files
+    the header tells that this suffices.
 
     Raises:
         UnreadableImage: as `decode`, if more than the header is read.
     """
     with _opened(content) as image:
-        if _is_plain(image):
+        known = _is_known(image)
+        if known and _is_plain(image):
             return None
         pixels = np.asarray(_seen(image))
-        return None if np.array_equal(_converted(image), pixels) else pixels
+        return None if known and np.array_equal(_converted(image), pixels) else pixels
 
 
 def decode_square(content: bytes, side: int) -> tuple[Pixels, float]:
@@ -125,25 +150,43 @@ def decode_square(content: bytes, side: int) -> tuple[Pixels, float]:
 def _opened(content: bytes) -> Iterator[Image.Image]:
     """The image, its header read; whatever its decoder raises is translated."""
     try:
-        with Image.open(BytesIO(content), formats=FORMATS) as image:
+        with Image.open(BytesIO(content), formats=_formats()) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise UnreadableImage(f"{image.width} x {image.height} pixels are too many")
+                size = f"{image.width} x {image.height}"
+                raise UnreadableImage(f"{size} pixels are too many", "too many pixels")
             yield image
     except UnreadableImage:
         raise
     except Exception as error:
         # Decoders answer damaged files with almost any exception; each of them means the same here.
-        raise UnreadableImage("not a whole PNG, JPEG or WebP image") from error
+        if _is_heic(content) and "HEIF" not in _formats():
+            raise UnreadableImage(HEIC_MISSING, "HEIC") from error
+        raise UnreadableImage("not a readable picture") from error
 
 
 def _seen(image: Image.Image) -> Image.Image:
     image.load()
+    if image.mode in ("I", "F"):  # Pillow would cut them off at 255; where white is, the file does not say
+        raise UnreadableImage("values of 32 bits: save it with 8 or 16", "values of 32 bits")
     turn = _turn(image)
     return _on_white(_in_eight_bits(image if turn is None else image.transpose(turn)))
 
 
+def _is_known(image: Image.Image) -> bool:
+    return image.format in _SENT_AS_THEY_ARE
+
+
+def _is_heic(content: bytes) -> bool:
+    return content[4:8] == b"ftyp" and content[8:12] in _HEIC_BRANDS
+
+
 def _is_plain(image: Image.Image) -> bool:
-    return _turn(image) is None and not image.has_transparency_data and image.mode != "I;16"
+    return _turn(image) is None and not image.has_transparency_data and not _is_deep(image)
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether it is grey of 16 bits, in whatever order of bytes."""
+    return image.mode.startswith("I;16")
 
 
 def _converted(image: Image.Image) -> Pixels:
@@ -158,7 +201,7 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 
 def _in_eight_bits(image: Image.Image) -> Image.Image:
     """Deep grey as Pillow takes in deep colours, by the upper eight bits; it would cut grey off at 255."""
-    if image.mode != "I;16":
+    if not _is_deep(image):
         return image
     deep = np.asarray(image)
     grey = Image.fromarray((deep >> 8).astype(np.uint8))

@@ -7,7 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.data.domains import ImageFolder, Skipped
+from client.data.domains import ImageFolder
+from client.data.drawings import drawing_of
+from client.data.finder import Skipped, counted
 from client.data.images import UnreadableImage, decode, read_image
 from client.data.manifests import Manifest, recognise
 
@@ -30,6 +32,8 @@ class Inspection:
         folder: what was inspected.
         counts: readable images of each (domain, class), classes without any included.
         unreadable: files named as images that are not whole images.
+        alike_by_name: how many files have the name of a drawing of which there are several, and are not
+            kept together (see `drawing_of`).
         leaks: files with the same pixels in different domains, a group each: what is held out is trained on.
         ambiguous: files with the same pixels in different classes.
         repeats: how many further copies of a picture there are within one class of one domain.
@@ -40,6 +44,7 @@ class Inspection:
     folder: ImageFolder
     counts: dict[tuple[str, str], int]
     unreadable: list[Skipped]
+    alike_by_name: int
     leaks: list[list[Path]]
     ambiguous: list[list[Path]]
     repeats: int
@@ -52,9 +57,21 @@ class Inspection:
         return [pair for pair in self.counts if pair not in self.folder.files]
 
     @property
+    def misplaced(self) -> list[Skipped]:
+        """Pictures that are left out, unopened, though somebody may miss them."""
+        return [file for file in self.folder.ignored if file.is_loss]
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """How many files are left out, by reason."""
+        return counted([*self.folder.ignored, *self.unreadable])
+
+    @property
     def is_sound(self) -> bool:
         """Whether nothing was found that distorts a result; repeats and files that are no images do not."""
-        return not (self.unreadable or self.leaks or self.ambiguous or self.gaps or self.differences)
+        return not (
+            self.unreadable or self.misplaced or self.leaks or self.ambiguous or self.gaps or self.differences
+        )
 
     def by_class(self, domain: str) -> list[int]:
         """Readable images of each class in a domain."""
@@ -80,6 +97,7 @@ def inspect(folder: ImageFolder, on_read: Callable[[int], None] = lambda _: None
         folder=folder,
         counts={pair: found[pair] for pair in _pairs(folder)},
         unreadable=unreadable,
+        alike_by_name=_alike_by_name(folder),
         leaks=[_paths(group) for group in copies if len({p.domain for p in group}) > 1],
         ambiguous=[_paths(group) for group in copies if len({p.label for p in group}) > 1],
         repeats=sum(len(group) - len({(p.domain, p.label) for p in group}) for group in copies),
@@ -92,9 +110,19 @@ def _look_at(path: Path, domain: str, label: str) -> Picture | Skipped:
     try:
         pixels = decode(read_image(path))
     except UnreadableImage as error:
-        return Skipped(path, str(error))
+        return Skipped(path, str(error), error.kind, domain)
     digest = hashlib.sha256(f"{pixels.shape}".encode() + pixels.tobytes()).hexdigest()
     return Picture(path, domain, label, digest)
+
+
+def _alike_by_name(folder: ImageFolder) -> int:
+    drawings = Counter(
+        drawing_of(path.stem)
+        for paths in folder.files.values()
+        for path in paths
+        if path not in folder.grouped
+    )
+    return sum(count for drawing, count in drawings.items() if drawing and count > 1)
 
 
 def _copies(pictures: Iterable[Picture]) -> list[list[Picture]]:

@@ -87,8 +87,9 @@ class View:
     def encode(self, content: bytes) -> bytes:
         """What is sent for this view of an image file: a PNG of what the student sees.
 
-        Where that is the image itself, it is the file's very bytes, unless whoever converts these to RGB and
-        does no more would see something else (see `seen_otherwise`).
+        Where that is the image itself, it is the file's very bytes, unless they are of a format that vendors
+        need not know, or whoever converts them to RGB and does no more would see something else (see
+        `seen_otherwise`).
 
         Raises:
             UnreadableImage: the content is no image.

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, cast
@@ -14,7 +14,7 @@ from timm.models import group_parameters
 from torch import Tensor, nn
 from torch.nn import functional
 
-from client.errors import ClientError, UsageError
+from client.errors import ClientError, UsageError, unwritable
 from client.learning.backbones import BUNDLED_TEACHER, architecture_of, empty_backbone, load_backbone
 from client.learning.depthwise import with_depthwise
 from client.learning.losses import cosine_logits
@@ -196,12 +196,17 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, 
     """
     part = path.with_name(f"{path.name}.part")
     try:
+        part.touch()
+        mode = part.stat().st_mode  # as the umask has it; safetensors makes files that nobody else can read
         save_file(
             {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, part, metadata=metadata
         )
+        part.chmod(mode)
         part.replace(path)
     except (OSError, SafetensorError) as error:
-        raise ClientError(f"{path} cannot be written: {error}") from error
+        with suppress(OSError):
+            part.unlink()
+        raise unwritable(path, error) from error
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

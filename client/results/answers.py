@@ -4,10 +4,10 @@ import csv
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from io import StringIO
 from pathlib import Path
 
 from client.errors import ClientError
+from client.results.escaping import csv_line, from_csv
 
 _COLUMNS = ("image", "domain", "seen", "label", "predicted", "confidence")
 
@@ -39,12 +39,9 @@ class Answer:
 
 
 def answers_as_csv(answers: Iterable[Answer]) -> str:
-    """A table with a row for each answer, under its attributes' names."""
-    file = StringIO()
-    writer = csv.DictWriter(file, _COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({**asdict(answer), "seen": int(answer.seen)} for answer in answers)
-    return file.getvalue()
+    """A table with a row for each answer, under its attributes' names; see `csv_line`."""
+    rows = ({**asdict(answer), "seen": int(answer.seen)} for answer in answers)
+    return csv_line(_COLUMNS) + "".join(csv_line(row[name] for name in _COLUMNS) for row in rows)
 
 
 def read_answers(path: Path) -> list[Answer]:
@@ -57,11 +54,11 @@ def read_answers(path: Path) -> list[Answer]:
         with path.open(encoding="utf-8", newline="") as file:
             return [
                 Answer(
-                    row["image"],
-                    row["domain"],
+                    from_csv(row["image"]),
+                    from_csv(row["domain"]),
                     row["seen"] == "1",
-                    row["label"],
-                    row["predicted"],
+                    from_csv(row["label"]),
+                    from_csv(row["predicted"]),
                     float(row["confidence"]),
                 )
                 for row in csv.DictReader(file)

@@ -1,12 +1,12 @@
 """Many runs as one table: a row a method, means and deviations over seeds, fit for a paper."""
 
-import csv
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from io import StringIO
 from statistics import fmean, stdev
 from textwrap import wrap
 from typing import Any, TypeVar
+
+from client.results.escaping import csv_line, in_markdown
 
 T = TypeVar("T")
 
@@ -182,13 +182,11 @@ def as_csv(results: Sequence[RunResult], _setting: Setting) -> str:
     targets = _targets(rows)
     accuracies = [*targets, "mean", "worst", "in_domain"]
     header = ["method", *(f"{name}_{what}" for name in accuracies for what in ("mean", "deviation"))]
-    file = StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([*header, "queries", "cost_micros", "seconds", "runs"])
+    lines = [csv_line([*header, "queries", "cost_micros", "seconds", "runs"])]
     for row in rows:
         cells = [cell for s in _spreads(row, targets) for cell in ((s.mean, s.deviation) if s else ("", ""))]
-        writer.writerow([row.method, *cells, row.queries, row.cost_micros, row.seconds, row.runs])
-    return file.getvalue()
+        lines.append(csv_line([row.method, *cells, row.queries, row.cost_micros, row.seconds, row.runs]))
+    return "".join(lines)
 
 
 def as_text(results: Sequence[RunResult], setting: Setting) -> str:
@@ -205,10 +203,10 @@ def as_text(results: Sequence[RunResult], setting: Setting) -> str:
 
 def as_markdown(results: Sequence[RunResult], setting: Setting) -> str:
     """A Markdown table, the best student of each column bold, and its caption."""
-    columns, rows = _cells(rows_of(results), bold="**{}**", escape=_in_markdown)
+    columns, rows = _cells(rows_of(results), bold="**{}**", escape=in_markdown)
     lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"{table}\n\n{_in_markdown(setting.caption(results))}\n"
+    return f"{table}\n\n{in_markdown(setting.caption(results))}\n"
 
 
 def as_latex(results: Sequence[RunResult], setting: Setting) -> str:
@@ -257,10 +255,6 @@ def _cells(
         numbers = [f"{row.queries:.0f}", f"{row.cost_micros / 1e6:.4f}", f"{row.seconds:.0f}"]
         cells.append([escape(row.method), *shown, *numbers])
     return columns, cells
-
-
-def _in_markdown(text: str) -> str:
-    return "".join(f"\\{c}" if c in r"\`*_[]<>|" else c for c in text)
 
 
 def _in_latex(text: str) -> str:

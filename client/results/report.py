@@ -11,6 +11,7 @@ from markupsafe import Markup
 from client.results.answers import Answer, confusion, mix_ups
 from client.results.calibration import calibration
 from client.results.charts import confusion_matrix, curve, reliability
+from client.results.escaping import in_code, in_markdown
 
 Row = Mapping[str, Any]
 
@@ -164,6 +165,8 @@ def _environment() -> Environment:
     environment.filters["units"] = lambda micros: f"{micros / 1_000_000:.4f}"
     environment.filters["count"] = lambda number: f"{number:,}"
     environment.filters["duration"] = _duration
+    environment.filters["text"] = in_markdown
+    environment.filters["code"] = in_code
     return environment
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from client.data.domains import list_folder
 from client.data.images import decode_square
 from client.display import Display
-from client.embedding import collect_queries
+from client.embedding import collect_inputs
 from client.learning.recipe import Recipe
 from client.questions import query_of, questions
 from client.run_folder import RunConfig
@@ -52,7 +52,7 @@ def test_whoever_asks_about_a_file_asks_about_the_same_bytes(tmp_path: Path) -> 
     Image.effect_noise((600, 500), 90).save(photo, exif=exif)
     examples, _ = list_folder(root).read(["dark"])
     asked = {query.name: query for query in map(query_of, examples)}
-    embedded, _ = collect_queries([], [str(root / "dark")], Display())
+    embedded = collect_inputs([], [str(root / "dark")], Display()).queries
     assert {query.name: query for query in embedded} == asked
     for example in examples:
         sent = asked[str(example.path)].content()  # which checks the digest

@@ -49,7 +49,7 @@ def test_a_domain_without_an_image_is_refused_by_name(tmp_path: Path) -> None:
     root = make_folder(tmp_path / "toy", images=3)
     for domain in ("red", "dark"):  # the target, and one to train on
         for file in (root / domain).glob("*/*"):
-            file.rename(file.with_suffix(".bmp"))
+            file.rename(file.with_suffix(".svg"))
         with pytest.raises(DataError, match=f"no image in the domain '{domain}'"):
             _read(root)
         for file in (root / domain).glob("*/*"):

@@ -174,16 +174,11 @@ def test_a_changed_file_is_noticed(tmp_path: Path) -> None:
         query.content()
 
 
-def test_the_rate_is_that_of_the_last_unbroken_purchase(cache: EmbeddingCache) -> None:
-    assert cache.recent_rate("fp_1") is None
-    for key, second in (("a", 0), ("b", 100), ("c", 104), ("d", 110)):
-        _store(cache, _pack(*(f"{key} {i}" for i in range(32)), key=key))
-        moment = f"2026-01-01T00:{second // 60:02}:{second % 60:02}+00:00"
-        cache._file.connection.execute(
-            "UPDATE receipts SET received_at = ? WHERE idempotency_key = ?", (moment, key)
-        )
-    assert cache.recent_rate("fp_1") == pytest.approx(64 / 10, rel=1e-3)
-    assert cache.recent_rate("fp_2") is None
+def test_sales_are_those_of_the_model(cache: EmbeddingCache) -> None:
+    _store(cache, _pack("a", "b", key="k"))
+    (sale,) = cache.sales("fp_1")
+    assert (sale.run_id, sale.images, sale.texts) == ("run", 0, 2)
+    assert cache.sales("fp_2") == []
 
 
 def test_threads_share_one_cache(cache: EmbeddingCache) -> None:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.data.domains import Example, class_prompts, drawing_of, list_folder, split
+from client.data.domains import Example, class_prompts, list_folder, split
+from client.data.drawings import drawing_of
 from client.errors import DataError
 from tests.client.toy import CLASSES, make_folder
 
@@ -78,11 +79,14 @@ def test_bad_files_are_skipped_and_listed(tmp_path: Path) -> None:
     examples, skipped = listed.read(["dark"])
     assert len(examples) == 6
     assert {file.path.name: file.reason for file in skipped} == {
-        "cut.png": "not a whole PNG, JPEG or WebP image",
+        "cut.png": "not a readable picture",
         "empty.png": "empty file",
-        "text.png": "not a whole PNG, JPEG or WebP image",
+        "text.png": "not a readable picture",
     }
-    assert [file.path.name for file in listed.ignored] == ["notes.txt"]
+    assert {file.path.name: file.reason for file in listed.ignored} == {
+        ".hidden.png": "hidden",
+        "notes.txt": "not an image by name",
+    }
 
 
 @pytest.mark.parametrize(

@@ -97,3 +97,12 @@ def test_the_best_student_is_bold_and_the_teacher_does_not_compete() -> None:
     assert [line.split(" | ")[1] for line in rows[2:5]] == ["50.0", "**60.0**", "99.0"]
     (only,) = as_markdown([teacher], SETTING).splitlines()[2:3]
     assert "**" not in only
+
+
+def test_names_stay_names_in_every_format() -> None:
+    results = [_run("=kd", "@SUM(A1)|<b>", 0, 0.5)]
+    header, row = csv.reader(StringIO(as_csv(results, SETTING)))
+    assert header[1:3] == ["'@SUM(A1)|<b>_mean", "'@SUM(A1)|<b>_deviation"]
+    assert row[0] == "'=kd"
+    first = as_markdown(results, SETTING).splitlines()[0]
+    assert first.startswith(r"| method | \@SUM(A1)\|\<b\> | mean |")

@@ -1,6 +1,8 @@
 """The report and the model card say what the run left, and nothing that a name smuggles in."""
 
+import csv
 from html.parser import HTMLParser
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -180,9 +182,35 @@ def test_the_model_card_shows_the_numbers() -> None:
         assert shown in card
 
 
+def test_names_stay_names_in_the_model_card() -> None:
+    card = render_model_card(_run(student="open_clip:a`b"))
+    assert HOSTILE not in card
+    assert TARGET not in card
+    assert r'"\>\<b\>pixel\</b\>' in card
+    assert "``` open_clip:a`b ```".replace("```", "``") in card
+    hostile = "a | b *c* [d](www.e.f) \n# g http://h"
+    changed = _summary(accuracy={**_summary()["accuracy"], "worst_domain": hostile})
+    card = render_model_card(Run(changed, PLAN, CONFIG, METRICS, ANSWERS, []))
+    assert r"Worst domain: a \| b \*c\* \[d\](www\.e.f)  \# g http\://h." in card
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+1+1", "-1+1", "@sum", "\tx", "\rx", "'=1", "''=1", "\uff1d1"])
+def test_a_name_that_a_spreadsheet_would_run_is_quoted_and_read_back(tmp_path: Path, name: str) -> None:
+    answers = [Answer(name, name, True, name, name, 0.5)]
+    (row,) = list(csv.reader(StringIO(answers_as_csv(answers), newline="")))[1:]
+    assert row == [f"'{name}", f"'{name}", "1", f"'{name}", f"'{name}", "0.5"]
+    (tmp_path / "answers.csv").write_text(answers_as_csv(answers), encoding="utf-8", newline="")
+    assert read_answers(tmp_path / "answers.csv") == answers
+
+
 def test_answers_survive_their_file(tmp_path: Path) -> None:
-    odd = [*ANSWERS, Answer('a,"b"\nc.png', "line", True, "é", "cat", 0.123456)]
+    odd = [
+        *ANSWERS,
+        Answer('a,"b"\nc.png', "line", True, "é", "cat", 0.123456),
+        Answer("'a'.png", "-0.5", True, "a=b", "'", 1e-6),
+    ]
     (tmp_path / "answers.csv").write_text(answers_as_csv(odd), encoding="utf-8")
+    assert "-0.5," in answers_as_csv(odd)
     assert read_answers(tmp_path / "answers.csv") == odd
 
 

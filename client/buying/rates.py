@@ -1,0 +1,58 @@
+"""How fast a model was bought from, by the receipts of purchases that compare."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+# A longer time between two receipts is a pause, and not what the vendor takes.
+_PAUSE_SECONDS = 30
+# What took less than this was too short to measure.
+_MEASURED_SECONDS = 1
+# A purchase of fewer queries than this share of what is wanted says little of it: requests are not full, and
+# most of the time may be the client's own.
+_COMPARABLE_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class Sale:
+    """A receipt: when it came, in seconds, for which run, and of how many images and texts."""
+
+    at: float
+    run_id: str
+    images: int
+    texts: int
+
+
+def recent_rate(sales: Iterable[Sale], *, images: int = 0, texts: int = 0) -> float | None:
+    """Queries a second in the latest purchase that compares with one of so many images and texts.
+
+    A purchase is what one run bought without a pause. It compares if it is a tenth as large at least, and
+    most of it is of the same kind. With no number given, any does.
+
+    Returns:
+        `None` where none compares, or none took long enough to be measured.
+    """
+    for purchase in _latest_first(sales):
+        counted = purchase[1:]  # the time that the first took is not known
+        seconds = purchase[-1].at - purchase[0].at
+        bought = sum(sale.images for sale in counted), sum(sale.texts for sale in counted)
+        like = not (images or texts) or (images >= texts) == (bought[0] >= bought[1])
+        if like and seconds >= _MEASURED_SECONDS and sum(bought) >= _COMPARABLE_SHARE * (images + texts):
+            return sum(bought) / seconds
+    return None
+
+
+def _latest_first(sales: Iterable[Sale]) -> list[Sequence[Sale]]:
+    """What each run bought without a pause, in the order of time; what ended last comes first."""
+    by_run: dict[str, list[Sale]] = defaultdict(list)
+    for sale in sorted(sales, key=lambda sale: sale.at):
+        by_run[sale.run_id].append(sale)
+    purchases = [purchase for run in by_run.values() for purchase in _unbroken(run)]
+    return sorted(purchases, key=lambda purchase: -purchase[-1].at)
+
+
+def _unbroken(sales: Sequence[Sale]) -> Iterator[Sequence[Sale]]:
+    pauses = [i for i, (a, b) in enumerate(pairwise(sales), start=1) if b.at - a.at > _PAUSE_SECONDS]
+    for start, end in pairwise([0, *pauses, len(sales)]):
+        yield sales[start:end]

@@ -1,0 +1,236 @@
+"""The one finder of files: which pictures there are below a folder, and which are left out, by reason."""
+
+import os
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from glob import glob, has_magic
+from pathlib import Path
+
+from client.data.images import HEIC_MISSING, HEIC_SUFFIXES, suffixes
+from client.errors import DataError, UsageError
+
+HIDDEN = "hidden"
+LINKED = "a link to what is taken already"
+UNNAMED = "not an image by name"
+NO_FILE = "not a file"
+# Left out on purpose: nobody loses a picture by it.
+_NO_LOSS = frozenset({HIDDEN, LINKED, UNNAMED})
+# What programs leave beside pictures: a Mac's archives, a Synology's thumbnails.
+_LITTER = frozenset({"__MACOSX", "@eaDir"})
+# Pictures that are named as such, and that nothing here reads.
+_OTHER_PICTURES = frozenset({
+    ".ai", ".arw", ".cr2", ".cr3", ".dcm", ".dng", ".eps", ".exr", ".hdr", ".ico", ".j2k", ".jp2",
+    ".jxl", ".nef", ".orf", ".pbm", ".pgm", ".ppm", ".psd", ".raf", ".raw", ".rw2", ".svg", ".tga",
+    ".xcf",
+})  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file that is left out, and why.
+
+    Attributes:
+        path: the file.
+        reason: in words.
+        kind: the reason that it is counted under, where `reason` tells more; otherwise empty.
+        domain: that it lies in; `None` outside every domain.
+    """
+
+    path: Path
+    reason: str
+    kind: str = ""
+    domain: str | None = None
+
+    @property
+    def is_loss(self) -> bool:
+        """Whether somebody may miss it: it is named as a picture, and neither hidden nor taken elsewhere."""
+        return self.reason not in _NO_LOSS
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found: pictures in the order of their paths, what is left out, and the folders seen."""
+
+    images: tuple[Path, ...]
+    left_out: tuple[Skipped, ...]
+    folders: tuple[Path, ...] = ()
+
+
+def search(folder: Path) -> Found:
+    """All files below a folder that are named as pictures.
+
+    Hidden names are left out. Links are followed, once: what is there itself goes before links to it, and
+    a link to a folder or a file that is taken already is left out.
+
+    Raises:
+        DataError: a folder cannot be read.
+    """
+    found = _Search()
+    found.enter(folder, _real(folder))
+    return found.finished()
+
+
+def find_images(word: str) -> Found:
+    """The pictures that a path or a pattern such as `shots/**/*` means; folders are searched as by `search`.
+
+    A file that is named itself is taken whatever its name.
+
+    Raises:
+        UsageError: nothing is there.
+        DataError: a folder cannot be read.
+    """
+    path = Path(word)
+    if path.is_dir():
+        return search(path)
+    if path.exists():
+        return Found((path,), ())
+    found = _below(path) if "**" in path.parts else _matches(word)
+    if not found.images and not found.left_out:
+        raise UsageError(f"{path} does not exist.")
+    return found
+
+
+def counted(left_out: Iterable[Skipped]) -> dict[str, int]:
+    """How many files are left out for each reason, the most frequent first."""
+    return dict(Counter(file.kind or file.reason for file in left_out).most_common())
+
+
+def described(by_reason: Mapping[str, int]) -> str:
+    """What `counted` gives, in words."""
+    return ", ".join(f"{count} {reason}" for reason, count in by_reason.items())
+
+
+class _Search:
+    """A search in progress: what is a file or folder itself is taken first, links to others after it."""
+
+    def __init__(self) -> None:
+        self._images: list[Path] = []
+        self._left_out: list[Skipped] = []
+        self._folders: list[Path] = []
+        # By their real paths, so that nothing is taken twice under two names.
+        self._entered: set[Path] = set()
+        self._taken: set[Path] = set()
+        self._links: deque[Path] = deque()
+
+    def enter(self, folder: Path, real: Path) -> None:
+        """Search a folder, its links aside; `real` is its path without links."""
+        waiting = [(folder, real)]
+        while waiting:
+            folder, real = waiting.pop()
+            self._folders.append(folder)
+            if real in self._entered:
+                self._left_out.append(Skipped(folder, LINKED))
+                continue
+            self._entered.add(real)
+            for entry in _entries(folder):
+                path = folder / entry.name
+                if _is_hidden(entry.name):
+                    self._leave_out_hidden(path)
+                elif entry.is_symlink():
+                    self._links.append(path)
+                elif entry.is_dir():
+                    waiting.append((path, real / entry.name))
+                else:
+                    self.take(path, real / entry.name)
+
+    def take(self, path: Path, real: Path) -> None:
+        """Take a file, if it is named as a picture and not taken already."""
+        left_out = _why_left_out(path)
+        if left_out is None and real in self._taken:
+            left_out = Skipped(path, LINKED)
+        if left_out is None:
+            self._taken.add(real)
+            self._images.append(path)
+        else:
+            self._left_out.append(left_out)
+
+    def finished(self) -> Found:
+        """Follow the links, those that are found on the way among them, and tell all."""
+        while self._links:
+            link = self._links.popleft()
+            real = _real(link)
+            if link.is_dir():
+                self.enter(link, real)
+            else:
+                self.take(link, real)
+        return Found(
+            tuple(sorted(self._images)),
+            tuple(sorted(self._left_out, key=lambda file: file.path)),
+            tuple(self._folders),
+        )
+
+    def _leave_out_hidden(self, path: Path) -> None:
+        """Count the pictures that are hidden there; links are not followed."""
+        files = [path]
+        if path.is_dir() and not path.is_symlink():
+            files = [Path(place) / name for place, _, names in os.walk(path) for name in names]
+        hidden = (file for file in files if file.suffix.lower() in suffixes())
+        self._left_out += [Skipped(file, HIDDEN) for file in hidden]
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read: {error.strerror}.") from error
+
+
+def _real(path: Path) -> Path:
+    """Without links; unlike `Path.resolve`, it takes a link to itself as it is."""
+    return Path(os.path.realpath(path))
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name in _LITTER
+
+
+def _why_left_out(path: Path) -> Skipped | None:
+    suffix = path.suffix.lower()
+    if suffix in suffixes():
+        # A link to nowhere is taken, and found out when it is read; a pipe would never end.
+        return Skipped(path, NO_FILE) if not path.is_file() and path.exists() else None
+    kind = f"unsupported format ({suffix})"
+    if suffix in HEIC_SUFFIXES:
+        return Skipped(path, HEIC_MISSING, kind)
+    return Skipped(path, kind if suffix in _OTHER_PICTURES else UNNAMED)
+
+
+def _matches(pattern: str) -> Found:
+    """The files that a pattern without `**` matches; folders that it matches are not searched."""
+    found = _Search()
+    files = [path for path in map(Path, sorted(glob(pattern))) if not path.is_dir()]  # noqa: PTH207 (absolute)
+    for path in sorted(files, key=Path.is_symlink):
+        found.take(path, _real(path))
+    return found.finished()
+
+
+def _below(pattern: Path) -> Found:
+    """The files that a pattern with `**` matches: the folder before its first wildcard is searched."""
+    parts = pattern.parts
+    fixed = next(position for position, part in enumerate(parts) if has_magic(part))
+    base = Path(*parts[:fixed])
+    if not base.is_dir():
+        return Found((), ())
+    found = search(base)
+
+    def is_meant(path: Path) -> bool:
+        return _is_match(path.relative_to(base).parts, parts[fixed:])
+
+    return Found(
+        tuple(filter(is_meant, found.images)),
+        tuple(file for file in found.left_out if is_meant(file.path)),
+    )
+
+
+def _is_match(names: Sequence[str], patterns: Sequence[str]) -> bool:
+    """Whether the parts of a path are what the parts of a pattern say; `**` is any number of folders."""
+    if not patterns:
+        return not names
+    if patterns[0] == "**":
+        return len(patterns) == 1 or any(
+            _is_match(names[start:], patterns[1:]) for start in range(len(names) + 1)
+        )
+    return bool(names) and fnmatchcase(names[0], patterns[0]) and _is_match(names[1:], patterns[1:])
