@@ -130,7 +130,7 @@ def test_a_model_that_fails_is_alive_but_not_ready(
     tmp_path: Path, scripted: ScriptedTexts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def check(engine: Engine) -> None:
-        await engine.encode("", ["explode"])
+        await engine.encode("", [PreparedText("explode", torch.zeros(16, dtype=torch.int64))])
 
     monkeypatch.setattr(Engine, "check", check)
     with LocalVendor(tmp_path) as vendor:

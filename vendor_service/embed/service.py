@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -15,8 +16,8 @@ from vendor_service.embed.answers import Answer, Content
 from vendor_service.embed.capacity import Place
 from vendor_service.embed.queries import Queries
 from vendor_service.embed.timing import Timing
-from vendor_service.encoder.encoder import Encoder, Prepared
-from vendor_service.encoder.lanes import Encoded
+from vendor_service.encoder.encoder import Encoder
+from vendor_service.encoder.prepared import Prepared, PreparedText
 from vendor_service.encoder.queries import ImageQuery
 from vendor_service.errors import Refusal
 from vendor_service.metrics import Metrics
@@ -35,6 +36,7 @@ class Call:
 
 
 Render = Callable[[Answer], Content]
+T = TypeVar("T")
 
 
 class EmbedService:
@@ -72,8 +74,8 @@ class EmbedService:
         place.take_inputs(len(queries.items))
         place.take_bytes(images * self._encoder.facts.image_bytes)
         with timing.timed("decode"):
-            async with place.in_time():
-                prepared = await self._encoder.prepare(queries.items)
+            preparing = self._encoder.prepare(place.account, queries.items)
+            prepared = await self._while_awaited(preparing, place, gone)
         refused = self._refused(queries, prepared)
         accepted = [each for each in prepared if not isinstance(each, Refusal)]
         model = self._encoder.facts
@@ -85,7 +87,8 @@ class EmbedService:
         admitted = await self._admit(order, timing)
         began = time.time_ns()
         try:
-            encoded = await self._encode(place, accepted, gone)
+            encoding = self._encoder.encode(place.account, accepted)
+            encoded = await self._while_awaited(encoding, place, gone)
             timing.encoded(began, waited=encoded.waited, ran=encoded.ran)
             answer = Answer(admitted.request_id, model, queries, refused, encoded.rows, admitted, timing)
             # Rendered before it is settled: whatever is charged is ready to be sent.
@@ -137,7 +140,7 @@ class EmbedService:
             raise Refusal(ErrorCode.TOO_MANY_INPUTS, message, param=queries.param)
 
     def _order(self, call: Call, body_hash: str, accepted: Sequence[Prepared]) -> Order:
-        texts = sum(isinstance(each, str) for each in accepted)
+        texts = sum(isinstance(each, PreparedText) for each in accepted)
         return Order(
             request_id=call.request_id,
             account_id=call.caller.account_id,
@@ -151,18 +154,19 @@ class EmbedService:
             max_cost_micros=call.max_cost_micros,
         )
 
-    async def _encode(
-        self, place: Place, accepted: Sequence[Prepared], gone: Callable[[], Awaitable[None]]
-    ) -> Encoded:
-        encoding = asyncio.ensure_future(self._encoder.encode(place.account, accepted))
+    async def _while_awaited(
+        self, work: Coroutine[Any, Any, T], place: Place, gone: Callable[[], Awaitable[None]]
+    ) -> T:
+        """Do something until it is done, its time is up, or nobody waits for it any more."""
+        working = asyncio.ensure_future(work)
         leaving = asyncio.ensure_future(gone())
         try:
             await asyncio.wait(
-                {encoding, leaving}, timeout=place.seconds_left, return_when=asyncio.FIRST_COMPLETED
+                {working, leaving}, timeout=place.seconds_left, return_when=asyncio.FIRST_COMPLETED
             )
-            if encoding.done():
-                return encoding.result()
+            if working.done():
+                return working.result()
         finally:
-            encoding.cancel()
+            working.cancel()
             leaving.cancel()
         raise place.late
