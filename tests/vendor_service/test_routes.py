@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
 from sqlalchemy import text
 
 from shared.billing import AccountStatus, UsageReport
@@ -14,6 +15,7 @@ from vendor_service.billing import prices
 from vendor_service.clock import DAY, SECOND
 from vendor_service.database.tables import Account
 from vendor_service.encoder.engine import Engine
+from vendor_service.encoder.prepared import PreparedText
 
 CAT = {"text": "a photo of a cat"}
 
