@@ -146,6 +146,16 @@ class Metrics:
         for kind in _KINDS:
             gauge.labels(kind).set_function(partial(read, kind))
 
+    def show_preparation(self, waiting: Callable[[Kind], int], living: Callable[[Kind], int]) -> None:
+        """Tell how many inputs of each kind wait to be prepared, and how many processes do so."""
+        for name, text, read in (
+            ("preparation_inputs", "Inputs that wait to be decoded or tokenized.", waiting),
+            ("preparation_processes", "Processes that decode or tokenize.", living),
+        ):
+            gauge = self.gauge(name, text, "kind")
+            for kind in _KINDS:
+                gauge.labels(kind).set_function(partial(read, kind))
+
     def show_gpu_memory(self, devices: Iterable[torch.device]) -> None:
         """Tell how much of each CUDA device's memory this process holds, and how much there is."""
         gauge = self.gauge("gpu_memory_bytes", "Memory of the device.", "device", "state")

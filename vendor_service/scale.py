@@ -134,6 +134,7 @@ class Front:
         facts = ask_facts(self._model)
         preprocessing = Preprocessing(facts.preprocessing)
         preparation = prepare_with(settings, preprocessing, find_tokenizer(settings), metrics)
+        metrics.show_preparation(preparation.processes.waiting, preparation.processes.living)
         return RemoteEncoder(self._model, facts, preparation)
 
 

@@ -34,7 +34,7 @@ class Engine:
     ) -> None:
         self.model = model
         self.facts = model.facts
-        self._preparation = preparation
+        self.preparation = preparation
         self._known = TextCache(text_cache_bytes)
         self._observer = observer
         self.batcher = Batcher(model.replicas, model.replicas[0].buckets, observer)
@@ -50,14 +50,14 @@ class Engine:
         Raises:
             OperatorError: the processes do not start.
         """
-        if self._preparation is not None:
-            self._preparation.start()
+        if self.preparation is not None:
+            self.preparation.start()
         self.batcher.start()
 
     def close(self) -> None:
         """Answer what waits for the model, then end the threads and processes."""
-        if self._preparation is not None:
-            self._preparation.close()
+        if self.preparation is not None:
+            self.preparation.close()
         self.batcher.close()
 
     def waiting(self, kind: Kind) -> int:
@@ -69,8 +69,8 @@ class Engine:
 
         Accounts take turns. What waits is dropped when this is cancelled. A known text is not tokenized.
         """
-        assert self._preparation is not None
-        return await self._preparation.prepare(account, queries, partial(self._known.get, account))
+        assert self.preparation is not None
+        return await self.preparation.prepare(account, queries, partial(self._known.get, account))
 
     async def encode(self, account: str, prepared: Sequence[Prepared]) -> Encoded:
         """Unit vectors of the inputs, in their order: float32 of shape (inputs, dimensions).
@@ -97,7 +97,7 @@ class Engine:
         """Send a small image and a text through the real lanes; raises whatever is wrong with them."""
         if self.batcher.dead:
             raise RuntimeError(f"{self.batcher.dead} workers are dead")
-        canaries = self.model.canaries() if self._preparation is None else await self._preparation.check()
+        canaries = self.model.canaries() if self.preparation is None else await self.preparation.check()
         await self._answers(_CANARY, dict(zip(("image", "text"), ([each] for each in canaries), strict=True)))
 
     async def _answers(self, account: str, lanes: Mapping[Kind, Sequence[Prepared]]) -> dict[Kind, Encoded]:

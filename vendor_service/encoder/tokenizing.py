@@ -1,4 +1,4 @@
-"""From texts to tokens: those of open_clip's own tokenizers, at a cost that grows little faster than a text."""
+"""From texts to tokens: open_clip's own, at a cost that grows little faster than the text."""
 
 import heapq
 import html

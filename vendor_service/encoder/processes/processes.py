@@ -43,14 +43,14 @@ class Processes:
         self._closed = False
 
     def start(self) -> None:
-        """Start them, and wait for the first of the first kind; the others come as soon as they can.
+        """Start them, and wait for the first of each kind; the others come as soon as they can.
 
         Raises:
             OperatorError: it does not start.
         """
         self._server.start()
-        first, *_ = [pool.start() for pool in self._pools.values()]
-        self._server.wait_for(first)
+        for first in [pool.start() for pool in self._pools.values()]:
+            self._server.wait_for(first)
 
     def close(self) -> None:
         """End them. What was submitted and is not done is refused."""
