@@ -63,6 +63,8 @@ def local_encoder(settings: Settings, metrics: Metrics) -> Engine:
         OperatorError: it cannot be loaded.
     """
     engine = load_engine(settings, metrics)
+    assert engine.preparation is not None
+    metrics.show_preparation(engine.preparation.processes.waiting, engine.preparation.processes.living)
     metrics.show("devices_alive", "Devices whose worker is alive.", lambda: engine.batcher.living)
     on_cuda = {device for device in engine.model.devices if device.type == "cuda"}
     if on_cuda:
@@ -121,7 +123,7 @@ def create_app(
         ),
         responses={"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}},
     )
-    app.state.model, app.state.capacity = model, capacity
+    app.state.model, app.state.capacity, app.state.encoder = model, capacity, encoder
     app.add_middleware(BodyGate, refuse=refused)
     app.add_middleware(RequestScope, on_crash=internal_error, metrics=metrics, traces=traces)
     add_error_handlers(app)

@@ -4,20 +4,19 @@ from platformdirs import user_cache_path
 
 from vendor_service.encoder.clip import ClipModel, choose_devices
 from vendor_service.encoder.engine import Engine
-from vendor_service.encoder.images import ImageDecoder, ImageLimits
+from vendor_service.encoder.images import ImageLimits
 from vendor_service.encoder.known_fingerprints import KnownFingerprints
 from vendor_service.encoder.observer import Observer
-from vendor_service.encoder.preparation import Preparation
+from vendor_service.encoder.preparation import Preparation, count_decoders
 from vendor_service.encoder.preprocessing import Preprocessing
 from vendor_service.encoder.sources import find_model
+from vendor_service.encoder.tokenizing import Tokenizer, load_tokenizer
+from vendor_service.errors import OperatorError
 from vendor_service.settings import Settings
 
-# What images may take while they are decoded; a PNG of 50 megapixels takes 600 MB.
-_DECODING_BYTES = 1 << 30
 
-
-def load_engine(settings: Settings, observer: Observer) -> Engine:
-    """Load the model on its devices.
+def load_engine(settings: Settings, observer: Observer, *, prepares: bool = True) -> Engine:
+    """Load the model on its devices; `prepares` says whether inputs come as their callers sent them.
 
     Raises:
         OperatorError: it cannot be loaded.
@@ -29,12 +28,32 @@ def load_engine(settings: Settings, observer: Observer) -> Engine:
         compiled=settings.compile,
         known=KnownFingerprints(user_cache_path("tuition") / "fingerprints.json"),
     )
-    preparation = prepare_with(settings, model.preprocessing, observer)
+    preparation = prepare_with(settings, model.preprocessing, model.tokenizer, observer) if prepares else None
     return Engine(model, preparation, settings.text_cache_bytes, observer)
 
 
-def prepare_with(settings: Settings, preprocessing: Preprocessing, observer: Observer) -> Preparation:
-    """What checks and decodes inputs, within the limits that are set."""
-    limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
-    decoder = ImageDecoder(preprocessing, limits, _DECODING_BYTES)
-    return Preparation(preprocessing, decoder, settings.max_text_characters, observer)
+def prepare_with(
+    settings: Settings, preprocessing: Preprocessing, tokenizer: Tokenizer, observer: Observer
+) -> Preparation:
+    """What checks, decodes and tokenizes inputs, within the limits that are set."""
+    return Preparation(
+        preprocessing,
+        tokenizer,
+        ImageLimits(settings.max_image_bytes, settings.max_image_pixels),
+        settings.max_text_characters,
+        count_decoders(settings.workers),
+        observer,
+    )
+
+
+def find_tokenizer(settings: Settings) -> Tokenizer:
+    """The tokenizer of the model, without the model.
+
+    Raises:
+        OperatorError: it cannot be loaded.
+    """
+    source = find_model(settings.model, settings.pretrained)
+    try:
+        return load_tokenizer(source.name)
+    except Exception as error:  # whatever open_clip and its hub raise
+        raise OperatorError(f"the tokenizer of {source.id} cannot be loaded: {error}") from error

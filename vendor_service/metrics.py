@@ -24,6 +24,8 @@ from vendor_service.errors import Refusal
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0)
 SIZES = (1.0, 2.0, 4, 8, 16, 32, 64, 128, 256)
+_KINDS: tuple[Kind, ...] = ("image", "text")
+_RESTARTS = ("time", "killed", "crash")
 _OUTCOMES = ("held", "replayed", "refused", "settled", "voided", "expired")
 
 
@@ -57,6 +59,9 @@ class Metrics:
         )
         self._batch_size = self._histogram("batch_size", "Queries in one batch.", SIZES, "kind")
         self._deaths = self._counter("device_deaths", "Deaths of a device's worker, which was started anew.")
+        self._restarts = self._counter(
+            "preparation_restarts", "Ends of a process that prepares inputs.", "kind", "reason"
+        )
         self._lookups = self._counter("text_cache", "Texts looked for among those encoded before.", "outcome")
         self._model_seconds = self._histogram(
             "model_seconds", "One forward pass of one batch.", SECONDS, "kind"
@@ -66,6 +71,9 @@ class Metrics:
             self._refusals.labels(code)
         for outcome in _OUTCOMES:
             self._billing.labels(outcome)
+        for kind in _KINDS:
+            for reason in _RESTARTS:
+                self._restarts.labels(kind, reason)
 
     def render(self) -> bytes:
         """All series, in Prometheus's text format."""
@@ -96,6 +104,10 @@ class Metrics:
     def decoded(self, kind: Kind, seconds: float) -> None:
         """An input was checked and prepared, or found to be bad."""
         self._decode_seconds.labels(kind).observe(seconds)
+
+    def restarted(self, kind: Kind, reason: str) -> None:
+        """A process that prepares inputs ended, and another takes its place."""
+        self._restarts.labels(kind, reason).inc()
 
     def waited(self, kind: Kind, seconds: float) -> None:
         """The first of one caller's queries leaves the queue."""
@@ -131,9 +143,18 @@ class Metrics:
     def show_queue(self, read: Callable[[Kind], int]) -> None:
         """Tell how many queries of each kind wait for the model."""
         gauge = self.gauge("queue_inputs", "Queries that wait for the model.", "kind")
-        kinds: tuple[Kind, ...] = ("image", "text")
-        for kind in kinds:
+        for kind in _KINDS:
             gauge.labels(kind).set_function(partial(read, kind))
+
+    def show_preparation(self, waiting: Callable[[Kind], int], living: Callable[[Kind], int]) -> None:
+        """Tell how many inputs of each kind wait to be prepared, and how many processes do so."""
+        for name, text, read in (
+            ("preparation_inputs", "Inputs that wait to be decoded or tokenized.", waiting),
+            ("preparation_processes", "Processes that decode or tokenize.", living),
+        ):
+            gauge = self.gauge(name, text, "kind")
+            for kind in _KINDS:
+                gauge.labels(kind).set_function(partial(read, kind))
 
     def show_gpu_memory(self, devices: Iterable[torch.device]) -> None:
         """Tell how much of each CUDA device's memory this process holds, and how much there is."""

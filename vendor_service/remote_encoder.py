@@ -15,9 +15,10 @@ from ray.serve.handle import DeploymentHandle
 
 from shared.embeddings import Kind
 from shared.errors import ErrorCode
-from vendor_service.encoder.encoder import ModelFacts, Prepared
+from vendor_service.encoder.encoder import ModelFacts
 from vendor_service.encoder.lanes import Encoded
 from vendor_service.encoder.preparation import Preparation
+from vendor_service.encoder.prepared import Prepared, PreparedText
 from vendor_service.encoder.queries import Query
 from vendor_service.errors import Refusal, VendorError
 
@@ -26,9 +27,13 @@ _CANARY = ""  # no account has this name
 
 @dataclass(frozen=True)
 class Parcel:
-    """Prepared inputs on their way to a replica: pixels of shape (images, height, width, 3) as one array."""
+    """Prepared inputs on their way to a replica, as arrays.
+
+    Pixels have the shape (images, height, width, 3), tokens (texts, context_length).
+    """
 
     pixels: NDArray[np.uint8] | None
+    tokens: NDArray[np.int64] | None
     texts: list[str]
     kinds: list[Kind]
 
@@ -36,16 +41,22 @@ class Parcel:
     def pack(cls, prepared: Sequence[Prepared]) -> Self:
         """Wrap inputs."""
         images = [each for each in prepared if isinstance(each, torch.Tensor)]
-        texts = [each for each in prepared if isinstance(each, str)]
-        kinds: list[Kind] = ["text" if isinstance(each, str) else "image" for each in prepared]
-        return cls(torch.stack(images).numpy() if images else None, texts, kinds)
+        texts = [each for each in prepared if isinstance(each, PreparedText)]
+        tokens = [each.tokens for each in texts if each.tokens is not None]
+        kinds: list[Kind] = ["image" if isinstance(each, torch.Tensor) else "text" for each in prepared]
+        return cls(_stacked(images), _stacked(tokens), [each.text for each in texts], kinds)
 
     def unpack(self) -> list[Prepared]:
         """The inputs, in their order."""
         # A copy: what Ray hands over is not to be written to, and PyTorch knows no such memory.
         images = iter(() if self.pixels is None else torch.tensor(self.pixels))
-        texts = iter(self.texts)
+        tokens = () if self.tokens is None else torch.tensor(self.tokens)
+        texts = iter([PreparedText(*each) for each in zip(self.texts, tokens, strict=True)])
         return [next(images) if kind == "image" else next(texts) for kind in self.kinds]
+
+
+def _stacked(rows: Sequence[torch.Tensor]) -> NDArray[Any] | None:
+    return torch.stack(list(rows)).numpy() if rows else None
 
 
 def ask_facts(model: DeploymentHandle[Any]) -> ModelFacts:
@@ -69,19 +80,27 @@ class RemoteEncoder:
         self._sent: Counter[Kind] = Counter()
 
     def start(self) -> None:
-        """Nothing: the replicas are there, or are coming."""
+        """Start the processes that prepare; the replicas are there, or are coming.
+
+        Raises:
+            OperatorError: the processes do not start.
+        """
+        self._preparation.start()
 
     def close(self) -> None:
-        """End the threads that prepare."""
+        """End the processes that prepare."""
         self._preparation.close()
 
     def waiting(self, kind: Kind) -> int:
         """How many queries of this kind the replicas have not answered to this process yet."""
         return self._sent[kind]
 
-    async def prepare(self, queries: Sequence[Query]) -> list[Prepared | Refusal]:
-        """Check and decode every query; where one cannot be served, why not stands in its place."""
-        return await self._preparation.prepare(queries)
+    async def prepare(self, account: str, queries: Sequence[Query]) -> list[Prepared | Refusal]:
+        """Check and decode every query; where one cannot be served, why not stands in its place.
+
+        Accounts take turns. What waits is dropped when this is cancelled.
+        """
+        return await self._preparation.prepare(account, queries)
 
     async def encode(self, account: str, prepared: Sequence[Prepared]) -> Encoded:
         """Unit vectors of the inputs, in their order: float32 of shape (inputs, dimensions).
@@ -110,5 +129,5 @@ class RemoteEncoder:
         return encoded
 
     async def check(self) -> None:
-        """Have a replica encode a small image and a text; raises whatever is wrong with that."""
-        await self.encode(_CANARY, self._preparation.canaries())
+        """Prepare a small image and a text and have a replica encode them; raises what is wrong with that."""
+        await self.encode(_CANARY, await self._preparation.check())

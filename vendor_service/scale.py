@@ -24,7 +24,7 @@ from vendor_service.app import create_app
 from vendor_service.encoder.encoder import Encoder, ModelFacts
 from vendor_service.encoder.lanes import Encoded
 from vendor_service.encoder.preprocessing import Preprocessing
-from vendor_service.loading import load_engine, prepare_with
+from vendor_service.loading import find_tokenizer, load_engine, prepare_with
 from vendor_service.metrics import SECONDS, SIZES, Metrics
 from vendor_service.observability import configure_logging, open_billing_log
 from vendor_service.remote_encoder import Parcel, RemoteEncoder, ask_facts
@@ -91,7 +91,7 @@ class ModelReplica:
 
     def __init__(self, settings: Settings) -> None:
         configure_logging(as_json=settings.log_format == "json")
-        self._engine = load_engine(settings, RayObserver())
+        self._engine = load_engine(settings, RayObserver(), prepares=False)
         self._engine.start()
 
     def __del__(self) -> None:
@@ -132,7 +132,9 @@ class Front:
 
     def _encoder(self, settings: Settings, metrics: Metrics) -> Encoder:
         facts = ask_facts(self._model)
-        preparation = prepare_with(settings, Preprocessing(facts.preprocessing), metrics)
+        preprocessing = Preprocessing(facts.preprocessing)
+        preparation = prepare_with(settings, preprocessing, find_tokenizer(settings), metrics)
+        metrics.show_preparation(preparation.processes.waiting, preparation.processes.living)
         return RemoteEncoder(self._model, facts, preparation)
 
 
@@ -181,6 +183,9 @@ class RayObserver:
 
     def decoded(self, kind: Kind, seconds: float) -> None:
         """Nothing is decoded here."""
+
+    def restarted(self, kind: Kind, reason: str) -> None:
+        """Nothing is prepared here."""
 
     def waited(self, kind: Kind, seconds: float) -> None:
         """The first of one caller's queries leaves the queue."""

@@ -147,7 +147,7 @@ class ScriptedTexts:
         def stage_noted(replica: Replica, kind: Kind, items: Sequence[Any]) -> Staged:
             staged = stage(replica, kind, items)
             if kind == "text":
-                texts[id(staged)] = items
+                texts[id(staged)] = [each.text for each in items]
             return staged
 
         def encode_scripted(replica: Replica, kind: Kind, staged: Staged) -> Vectors:

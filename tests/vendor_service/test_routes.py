@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
 from sqlalchemy import text
 
 from shared.billing import AccountStatus, UsageReport
@@ -14,6 +15,7 @@ from vendor_service.billing import prices
 from vendor_service.clock import DAY, SECOND
 from vendor_service.database.tables import Account
 from vendor_service.encoder.engine import Engine
+from vendor_service.encoder.prepared import PreparedText
 
 CAT = {"text": "a photo of a cat"}
 
@@ -130,7 +132,7 @@ def test_a_model_that_fails_is_alive_but_not_ready(
     tmp_path: Path, scripted: ScriptedTexts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def check(engine: Engine) -> None:
-        await engine.encode("", ["explode"])
+        await engine.encode("", [PreparedText("explode", torch.zeros(16, dtype=torch.int64))])
 
     monkeypatch.setattr(Engine, "check", check)
     with LocalVendor(tmp_path) as vendor:

@@ -5,9 +5,10 @@ What fails is not charged.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -22,8 +23,8 @@ from vendor_service.embed.capacity import Place
 from vendor_service.embed.queries import Queries
 from vendor_service.embed.timing import Timing
 from vendor_service.embed.unpaid import Unpaid
-from vendor_service.encoder.encoder import Encoder, Prepared
-from vendor_service.encoder.lanes import Encoded
+from vendor_service.encoder.encoder import Encoder
+from vendor_service.encoder.prepared import Prepared, PreparedText
 from vendor_service.encoder.queries import ImageQuery
 from vendor_service.errors import Refusal
 from vendor_service.metrics import Metrics
@@ -42,6 +43,7 @@ class Call:
 
 
 Render = Callable[[Answer], Content]
+T = TypeVar("T")
 
 
 class EmbedService:
@@ -106,8 +108,8 @@ class EmbedService:
     ) -> tuple[Answer, Content]:
         timing = call.timing
         with timing.timed("decode"):
-            async with place.in_time():
-                prepared = await self._encoder.prepare(queries.items)
+            preparing = self._encoder.prepare(place.account, queries.items)
+            prepared = await self._while_awaited(preparing, place, gone)
         refused = self._refused(queries, prepared)
         accepted = [each for each in prepared if not isinstance(each, Refusal)]
         model = self._encoder.facts
@@ -115,13 +117,14 @@ class EmbedService:
             nothing = np.empty((0, model.dimensions), dtype=np.float32)
             answer = Answer(call.request_id, model, queries, refused, nothing, None, timing)
             return answer, await asyncio.to_thread(render, answer)
-        texts = sum(isinstance(each, str) for each in accepted)
+        texts = sum(isinstance(each, PreparedText) for each in accepted)
         order = self._order(call, queries.body_hash, images=len(accepted) - texts, texts=texts)
         admitted = await self._admit(order, timing)
         work.admitted(order.queries)
         began = time.time_ns()
         try:
-            encoded = await self._encode(place, accepted, gone)
+            encoding = self._encoder.encode(place.account, accepted)
+            encoded = await self._while_awaited(encoding, place, gone)
             timing.encoded(began, waited=encoded.waited, ran=encoded.ran)
             answer = Answer(admitted.request_id, model, queries, refused, encoded.rows, admitted, timing)
             # Rendered before it is settled: whatever is charged is ready to be sent.
@@ -217,18 +220,19 @@ class EmbedService:
             max_cost_micros=call.max_cost_micros,
         )
 
-    async def _encode(
-        self, place: Place, accepted: Sequence[Prepared], gone: Callable[[], Awaitable[None]]
-    ) -> Encoded:
-        encoding = asyncio.ensure_future(self._encoder.encode(place.account, accepted))
+    async def _while_awaited(
+        self, work: Coroutine[Any, Any, T], place: Place, gone: Callable[[], Awaitable[None]]
+    ) -> T:
+        """Do something until it is done, its time is up, or nobody waits for it any more."""
+        working = asyncio.ensure_future(work)
         leaving = asyncio.ensure_future(gone())
         try:
             await asyncio.wait(
-                {encoding, leaving}, timeout=place.seconds_left, return_when=asyncio.FIRST_COMPLETED
+                {working, leaving}, timeout=place.seconds_left, return_when=asyncio.FIRST_COMPLETED
             )
-            if encoding.done():
-                return encoding.result()
+            if working.done():
+                return working.result()
         finally:
-            encoding.cancel()
+            working.cancel()
             leaving.cancel()
         raise place.late

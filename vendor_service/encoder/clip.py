@@ -2,8 +2,6 @@
 
 import copy
 import logging
-import threading
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -20,9 +18,11 @@ from vendor_service.encoder.fingerprint import describe, fingerprint
 from vendor_service.encoder.known_fingerprints import KnownFingerprints, Look
 from vendor_service.encoder.lanes import Vectors
 from vendor_service.encoder.precision import Dtype
+from vendor_service.encoder.prepared import PreparedText
 from vendor_service.encoder.preprocessing import Preprocessing
-from vendor_service.encoder.replica import Replica, Tokenize
+from vendor_service.encoder.replica import Replica
 from vendor_service.encoder.sources import ModelSource
+from vendor_service.encoder.tokenizing import load_tokenizer, tokenize
 from vendor_service.errors import OperatorError, UsageError
 
 _log = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ class ClipModel:
         self.preprocessing = Preprocessing(model.visual.preprocess_cfg)
         model, self.dtype = self._in_dtype(model, dtype)
         self.tolerance = _TOLERANCES[self.dtype]
-        described = describe(source.config, model.visual.preprocess_cfg, self._tokenize, self.dtype)
+        described = describe(source.config, model.visual.preprocess_cfg, self._tokens, self.dtype)
         weights = model.state_dict()
         self.fingerprint = (
             fingerprint(described, weights)
@@ -124,7 +124,18 @@ class ClipModel:
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
         """Unit vectors of texts, float32 of shape (texts, dimensions)."""
-        return self._encode("text", texts)
+        return self._encode("text", [self._tokenized(text) for text in texts])
+
+    def canaries(self) -> tuple[torch.Tensor, PreparedText]:
+        """A small image and a text, ready for the model."""
+        blank = Image.new("RGB", (self.image_size, self.image_size), "white")
+        return self.preprocessing.resize(blank), self._tokenized("a photo")
+
+    def _tokenized(self, text: str) -> PreparedText:
+        return PreparedText(text, torch.from_numpy(self.tokenizer(text)))
+
+    def _tokens(self, texts: Sequence[str]) -> torch.Tensor:
+        return torch.from_numpy(tokenize(self.tokenizer, texts))
 
     def _encode(self, kind: Kind, items: Sequence[Any]) -> Vectors:
         first = self.replicas[0]
@@ -143,16 +154,15 @@ class ClipModel:
                 force_quick_gelu=source.quick_gelu,
                 require_pretrained=True,
             )
-            self._tokenize = _load_tokenizer(source.name)
+            self.tokenizer = load_tokenizer(source.name)
         except Exception as error:
             # open_clip raises RuntimeError, OSError, ValueError and its hub's own for the same few reasons.
             raise OperatorError(f"the model {source.id} cannot be loaded: {error}") from error
         return model.eval(), looked
 
     def _warm_up(self) -> None:
-        blank = self.preprocessing.resize(Image.new("RGB", (self.image_size, self.image_size), "white"))
         for replica in self.replicas:
-            replica.warm_up(blank, "a photo")
+            replica.warm_up(*self.canaries())
 
     def _in_dtype(self, exact: Any, asked: Dtype | Literal["auto"]) -> tuple[Any, Dtype]:  # noqa: ANN401
         dtype = precision.fastest_dtype(self.devices) if asked == "auto" else asked
@@ -166,6 +176,7 @@ class ClipModel:
             self._replica(exact, device, "float32"),
             self._replica(rounded, device, dtype),
             self.preprocessing.resize,
+            self._tokenized,
             self.image_size,
         )
         if cosine >= precision.FAITHFUL:
@@ -190,7 +201,6 @@ class ClipModel:
             device,
             getattr(torch, dtype),
             self.preprocessing,
-            self._tokenize,
             threads=_threads(device, self.devices),
             compiled=compiled,
         )
@@ -200,17 +210,3 @@ def _threads(device: torch.device, devices: Sequence[torch.device]) -> int | Non
     """How many threads one of several replicas on the CPU may take; one alone takes all that torch does."""
     sharing = Counter(each.type for each in devices)["cpu"]
     return max(1, torch.get_num_threads() // sharing) if device.type == "cpu" and sharing > 1 else None
-
-
-def _load_tokenizer(name: str) -> Tokenize:
-    with warnings.catch_warnings():
-        # open_clip leaves its vocabulary file to the garbage collector.
-        warnings.simplefilter("ignore", ResourceWarning)
-        tokenizer: Tokenize = open_clip.get_tokenizer(name)
-    lock = threading.Lock()
-
-    def tokenize(texts: Sequence[str]) -> torch.Tensor:
-        with lock:  # those of Hugging Face fail when two threads use them
-            return tokenizer(texts)
-
-    return tokenize

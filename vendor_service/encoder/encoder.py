@@ -4,16 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import torch
-
 from shared.embeddings import Kind
 from vendor_service.encoder.lanes import Encoded
 from vendor_service.encoder.precision import Dtype
+from vendor_service.encoder.prepared import Prepared
 from vendor_service.encoder.queries import Query
 from vendor_service.errors import Refusal
-
-# What the model is given: the pixels of an image as `Preprocessing.resize` leaves them, or a text.
-Prepared = torch.Tensor | str
 
 
 @dataclass(frozen=True)
@@ -55,8 +51,11 @@ class Encoder(Protocol):
     def waiting(self, kind: Kind) -> int:
         """How many queries of this kind wait for the model."""
 
-    async def prepare(self, queries: Sequence[Query]) -> list[Prepared | Refusal]:
-        """Check and decode every query; where one cannot be served, why not stands in its place."""
+    async def prepare(self, account: str, queries: Sequence[Query]) -> list[Prepared | Refusal]:
+        """Check and decode every query; where one cannot be served, why not stands in its place.
+
+        Accounts take turns. What waits is dropped when this is cancelled.
+        """
 
     async def encode(self, account: str, prepared: Sequence[Prepared]) -> Encoded:
         """Unit vectors of the inputs, in their order: float32 of shape (inputs, dimensions).

@@ -6,9 +6,7 @@ of it, and a second decoder is a second thing for strangers to break.
 """
 
 import base64
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Protocol
@@ -17,10 +15,24 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from shared.errors import ErrorCode
+from vendor_service.encoder.jpeg import count_scans
+from vendor_service.encoder.processes.forked import NeedsMore
 from vendor_service.errors import Refusal
 
 _FORMATS = ("PNG", "JPEG", "WEBP")
-_BYTES_A_PIXEL = 12  # decoded, converted and handed on, four each
+# What decoding takes, measured: decoded, converted and handed on, four bytes each; WebP's own library keeps
+# more, and a JPEG of several scans its coefficients, two bytes for each band at the full size of the file.
+_BYTES_A_PIXEL = 12
+_BYTES_A_PIXEL_OF_WEBP = 16
+_BYTES_A_COEFFICIENT = 2
+_COPIES_OF_FILE = 4
+_SPARE_BYTES = 64 << 20
+# Encoders make about ten scans. Each of them goes over the whole image.
+_MOST_SCANS = 64
+_MOST_SCANS_OF_LARGEST = 24
+# Processor time: three times as much as the slowest kind of file (a WebP without loss) took.
+_SECONDS = 1.0
+_SECONDS_A_PIXEL = 0.25e-6
 _SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF")
 
 
@@ -30,6 +42,35 @@ class ImageLimits:
 
     max_bytes: int
     max_pixels: int
+
+    def check(self, file: bytes | str) -> None:
+        """Look at the size of a file, or of the base64 of one.
+
+        Raises:
+            Refusal: `empty_input`, `image_too_large`, or `invalid_image` for what is no base64.
+        """
+        if not file:
+            raise Refusal(ErrorCode.EMPTY_INPUT, "the image file is empty")
+        # Four characters of base64 hold three bytes: the size is known before anything is decoded.
+        size = len(file) if isinstance(file, bytes) else len(file) // 4 * 3 - file[-2:].count("=")
+        if size > self.max_bytes:
+            message = f"the image file is larger than {self.max_bytes} bytes"
+            raise Refusal(ErrorCode.IMAGE_TOO_LARGE, message)
+        if isinstance(file, str) and not file.isascii():
+            raise Refusal(ErrorCode.INVALID_IMAGE, "the image is not valid base64")
+
+    def check_work(self, pixels: int, scans: int) -> None:
+        """Look at what decoding would take, before any of it is done.
+
+        Raises:
+            Refusal: `image_too_large`.
+        """
+        if pixels > self.max_pixels:
+            raise Refusal(ErrorCode.IMAGE_TOO_LARGE, f"the image has more than {self.max_pixels} pixels")
+        most = min(_MOST_SCANS, max(1, _MOST_SCANS_OF_LARGEST * self.max_pixels // max(1, pixels)))
+        if scans > most:
+            message = f"the JPEG has more scans than the {most} that one of its size may have; save it again"
+            raise Refusal(ErrorCode.IMAGE_TOO_LARGE, message)
 
 
 class Eye(Protocol):
@@ -43,18 +84,39 @@ class Eye(Protocol):
 
 
 class ImageDecoder:
-    """Decodes images that nobody vouches for, on any number of threads, within so much memory.
+    """Decodes images that nobody vouches for; it is a `Task`, for a process that can be killed.
 
-    Where `memory_bytes` are not enough for all that is to be decoded at once, threads wait for each other;
-    an image that alone would need more is decoded alone.
+    An image that needs more than `memory_bytes` is decoded only where it is said to be `large`: those who
+    decode beside each other have so much each, and one at a time as much as the limits may take.
     """
 
     def __init__(self, eye: Eye, limits: ImageLimits, memory_bytes: int) -> None:
         self._eye = eye
         self._limits = limits
-        self._memory_bytes = memory_bytes
-        self._taken = 0
-        self._changed = threading.Condition()
+        self._share_bytes = memory_bytes
+
+    @property
+    def seconds(self) -> float:
+        """The processor time until the size of an image is known."""
+        return _SECONDS
+
+    @property
+    def memory_bytes(self) -> int:
+        """The most that an image within the limits can take."""
+        pixels = max(_BYTES_A_PIXEL, _BYTES_A_PIXEL_OF_WEBP) * self._limits.max_pixels
+        return pixels + _COPIES_OF_FILE * self._limits.max_bytes + _SPARE_BYTES
+
+    def do(
+        self, content: bytes, place: memoryview, allow: Callable[[float], None], *, encoded: bool, large: bool
+    ) -> None:
+        """Write what the eye sees of a file, or of the base64 of one, to its place.
+
+        Raises:
+            Refusal: as `decode` does.
+            NeedsMore: it needs more than its share of the memory, and is not `large`.
+        """
+        pixels = self._see(_from_base64(content) if encoded else content, allow, large=large)
+        place[:] = pixels.contiguous().numpy().data.cast("B")
 
     def decode(self, file: bytes | str) -> torch.Tensor:
         """What the eye sees of a PNG, JPEG or WebP file, or of the base64 of one: bytes, (height, width, 3).
@@ -63,58 +125,52 @@ class ImageDecoder:
         rather than blended, EXIF orientation is not applied, and of an animation the first frame is taken.
 
         Raises:
-            Refusal: `invalid_image`, `image_too_large` or `unsupported_image_format`.
+            Refusal: `empty_input`, `invalid_image`, `image_too_large` or `unsupported_image_format`.
         """
-        # Four characters of base64 hold three bytes: the size is known before anything is decoded.
-        size = len(file) if isinstance(file, bytes) else len(file) // 4 * 3 - file[-2:].count("=")
-        if size > self._limits.max_bytes:
-            message = f"the image file is larger than {self._limits.max_bytes} bytes"
-            raise Refusal(ErrorCode.IMAGE_TOO_LARGE, message)
-        data = file if isinstance(file, bytes) else _from_base64(file)
+        self._limits.check(file)
+        data = file if isinstance(file, bytes) else _from_base64(file.encode())
+        return self._see(data, lambda _: None, large=True)
+
+    def _see(self, data: bytes, allow: Callable[[float], None], *, large: bool) -> torch.Tensor:
         if not data:
             raise Refusal(ErrorCode.EMPTY_INPUT, "the image file is empty")
-        return self._see(data)
-
-    def _see(self, data: bytes) -> torch.Tensor:
-        too_large = Refusal(
-            ErrorCode.IMAGE_TOO_LARGE, f"the image has more than {self._limits.max_pixels} pixels"
-        )
         try:
             # The header alone is read here, so a small file that declares a huge image costs nothing.
             with Image.open(BytesIO(data), formats=_FORMATS) as image:
-                if image.width * image.height > self._limits.max_pixels:
-                    raise too_large
+                pixels = image.width * image.height
+                scans = count_scans(data, _MOST_SCANS)
+                self._limits.check_work(pixels, scans)
                 image.draft(None, self._eye.enough(*image.size))  # JPEG can leave out fine detail unread
-                with self._memory(image.width * image.height * _BYTES_A_PIXEL):
-                    return self._eye.resize(_loaded_rgb(image))
-        except Refusal:
+                if _memory(image, pixels, scans) > self._share_bytes and not large:
+                    raise NeedsMore
+                allow(_SECONDS + _SECONDS_A_PIXEL * pixels)
+                return self._eye.resize(_loaded_rgb(image))
+        except (Refusal, NeedsMore):
             raise
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-            raise too_large from error
+            message = f"the image has more than {self._limits.max_pixels} pixels"
+            raise Refusal(ErrorCode.IMAGE_TOO_LARGE, message) from error
         except UnidentifiedImageError as error:
             if data.startswith(_SIGNATURES):
                 raise Refusal(ErrorCode.INVALID_IMAGE, "the image file is damaged") from error
             message = "the file is not a PNG, JPEG or WebP image"
             raise Refusal(ErrorCode.UNSUPPORTED_IMAGE_FORMAT, message) from error
+        except MemoryError as error:
+            message = "decoding takes more memory than an image may take"
+            raise Refusal(ErrorCode.IMAGE_TOO_LARGE, message) from error
         except Exception as error:
             # Decoders answer damaged files with almost any exception; each of them means the same here.
             raise Refusal(ErrorCode.INVALID_IMAGE, "the image file is damaged or cut off") from error
 
-    @contextmanager
-    def _memory(self, wanted: int) -> Iterator[None]:
-        wanted = min(wanted, self._memory_bytes)
-        with self._changed:
-            self._changed.wait_for(lambda: self._taken + wanted <= self._memory_bytes)
-            self._taken += wanted
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._taken -= wanted
-                self._changed.notify_all()
+
+def _memory(image: Image.Image, pixels: int, scans: int) -> int:
+    """The bytes that decoding takes, of an image that has `pixels` before it is decoded at less than that."""
+    each = _BYTES_A_PIXEL_OF_WEBP if image.format == "WEBP" else _BYTES_A_PIXEL
+    kept = _BYTES_A_COEFFICIENT * len(image.getbands()) * pixels if scans > 1 else 0
+    return each * image.width * image.height + kept
 
 
-def _from_base64(encoded: str) -> bytes:
+def _from_base64(encoded: bytes) -> bytes:
     try:
         if len(encoded) % 4:
             raise ValueError("padding is missing")

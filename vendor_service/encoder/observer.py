@@ -11,6 +11,13 @@ class Observer(Protocol):
     def decoded(self, kind: Kind, seconds: float) -> None:
         """An input was checked and prepared, or found to be bad."""
 
+    def restarted(self, kind: Kind, reason: str) -> None:
+        """A process that prepares inputs ended, and another takes its place.
+
+        `time`: an input took more processor time than it may; `killed`: by the system or an operator;
+        `crash`: of its own fault, or the input's.
+        """
+
     def waited(self, kind: Kind, seconds: float) -> None:
         """The first of one caller's queries leaves the queue."""
 

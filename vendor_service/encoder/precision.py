@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from shared.embeddings import Kind
+from vendor_service.encoder.prepared import PreparedText
 from vendor_service.encoder.replica import Replica
 
 Dtype = Literal["float32", "bfloat16"]
@@ -36,7 +37,11 @@ def _multiplies_bfloat16(device: torch.device) -> bool:
 
 
 def least_cosine(
-    exact: Replica, other: Replica, preprocess: Callable[[Image.Image], torch.Tensor], side: int
+    exact: Replica,
+    other: Replica,
+    preprocess: Callable[[Image.Image], torch.Tensor],
+    tokenize: Callable[[str], PreparedText],
+    side: int,
 ) -> float:
     """The least cosine between what two replicas answer to the same canaries, images and texts.
 
@@ -44,7 +49,7 @@ def least_cosine(
     """
     images = [preprocess(_canary(cells, seed, side)) for cells in (2, 4, 16) for seed in range(4)]
     cosines = []
-    canaries: dict[Kind, Sequence[Any]] = {"image": images, "text": _TEXTS}
+    canaries: dict[Kind, Sequence[Any]] = {"image": images, "text": [*map(tokenize, _TEXTS)]}
     for kind, items in canaries.items():
         rows = [replica.encode(kind, replica.stage(kind, items)) for replica in (exact, other)]
         cosines.append(np.sum(rows[0] * rows[1], axis=1).min())

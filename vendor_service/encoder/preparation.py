@@ -1,59 +1,142 @@
-"""Preparation: inputs checked and decoded in a pool of threads, before anything is charged for them."""
+"""Preparation: inputs checked, decoded and tokenized, in processes of their own, before they are charged."""
 
-import asyncio
 import os
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from io import BytesIO
 
+import numpy as np
+import torch
 from PIL import Image
 
+from shared.embeddings import Kind
 from shared.errors import ErrorCode
-from vendor_service.encoder.encoder import Prepared
-from vendor_service.encoder.images import ImageDecoder
+from vendor_service.encoder.images import ImageDecoder, ImageLimits
+from vendor_service.encoder.lanes import Vectors
 from vendor_service.encoder.observer import Observer
+from vendor_service.encoder.prepared import Prepared, PreparedText
 from vendor_service.encoder.preprocessing import Preprocessing
-from vendor_service.encoder.queries import ImageQuery, Query
+from vendor_service.encoder.processes.forked import Sizes
+from vendor_service.encoder.processes.processes import Processes, Staff
+from vendor_service.encoder.processes.turns import Job, Outcome
+from vendor_service.encoder.queries import ImageQuery, Query, TextQuery
+from vendor_service.encoder.tokenizing import TextTask, Tokenizer
 from vendor_service.errors import Refusal
+
+# What images may take while they are decoded beside each other; one that is larger than its share of it, as
+# one of 50 megapixels that takes 600 MB, has no other large one beside it.
+_MEMORY_BYTES = 1 << 30
+_PLACES = 32  # inputs that one process has in its hands
+_TEXT_BYTES = 1 << 18
+_TOKEN_BYTES = 8
+_CANARY = ""  # no account has this name
+
+Known = Callable[[str], Vectors | None]
 
 
 class Preparation:
-    """Makes of queries what the model is given. A text may have `max_characters`."""
+    """Makes of queries what the model is given. A text may have `max_characters`.
+
+    Images are decoded by `decoders` processes, texts tokenized by one that does nothing else.
+    """
 
     def __init__(
-        self, preprocessing: Preprocessing, decoder: ImageDecoder, max_characters: int, observer: Observer
+        self,
+        preprocessing: Preprocessing,
+        tokenizer: Tokenizer,
+        limits: ImageLimits,
+        max_characters: int,
+        decoders: int,
+        observer: Observer,
     ) -> None:
-        self._preprocessing = preprocessing
-        self._decoder = decoder
+        self._shape = preprocessing.shape
+        self._limits = limits
         self._max_characters = max_characters
         self._observer = observer
-        self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decoder")
+        decoder = ImageDecoder(preprocessing, limits, _MEMORY_BYTES // decoders)
+        tokens = Sizes(_PLACES, _TOKEN_BYTES * tokenizer.context_length, _TEXT_BYTES + 4 * max_characters)
+        # As base64, a file may come with a third more.
+        pixels = Sizes(_PLACES, preprocessing.image_bytes, (1 << 20) + limits.max_bytes // 3 * 4 + 8)
+        self.processes = Processes(
+            {"text": Staff(1, TextTask(tokenizer), tokens), "image": Staff(decoders, decoder, pixels)},
+            observer,
+        )
+
+    def start(self) -> None:
+        """Start the processes.
+
+        Raises:
+            OperatorError: they do not start.
+        """
+        self.processes.start()
 
     def close(self) -> None:
-        """Finish what was begun, then end the threads."""
-        self._threads.shutdown()
+        """End the processes."""
+        self.processes.close()
 
-    async def prepare(self, queries: Sequence[Query]) -> list[Prepared | Refusal]:
-        """Check and decode every query; where one cannot be served, why not stands in its place."""
-        loop = asyncio.get_running_loop()
-        jobs = [loop.run_in_executor(self._threads, self._prepare, each) for each in queries]
-        return await asyncio.gather(*jobs)
+    async def prepare(
+        self, account: str, queries: Sequence[Query], known: Known = lambda _: None
+    ) -> list[Prepared | Refusal]:
+        """Check and decode every query; where one cannot be served, why not stands in its place.
 
-    def canaries(self) -> tuple[Prepared, Prepared]:
-        """A small image and a text, ready for the model."""
-        side = self._preprocessing.image_size
-        return self._preprocessing.resize(Image.new("RGB", (side, side), "white")), "a photo"
-
-    def _prepare(self, query: Query) -> Prepared | Refusal:
-        began = time.perf_counter()
+        A text whose row is `known` is not tokenized.
+        """
+        prepared: dict[int, Prepared | Refusal] = {}
+        jobs: list[tuple[Kind, list[int], Job]] = []
         try:
-            if isinstance(query, ImageQuery):
-                return self._decoder.decode(query.file)
-            return self._checked(query.text)
-        except Refusal as refusal:
-            return refusal
+            for kind in _KINDS:
+                inputs = self._inputs(kind, queries, known, prepared)
+                if inputs:
+                    jobs.append(
+                        (kind, list(inputs), self.processes.submit(kind, account, [*inputs.values()]))
+                    )
+            for _, indices, job in jobs:
+                for index, outcome in zip(indices, await job.done, strict=True):
+                    prepared[index] = self._prepared(queries[index], outcome)
         finally:
-            self._observer.decoded(query.kind, time.perf_counter() - began)
+            for kind, _, job in jobs:
+                self.processes.drop(kind, job)
+        return [prepared[index] for index in range(len(queries))]
+
+    async def check(self) -> list[Prepared]:
+        """Prepare a small image and a text, as those of requests; raises whatever is wrong with that."""
+        made = []
+        for each in await self.prepare(_CANARY, _canaries()):
+            if isinstance(each, Refusal):
+                raise each
+            made.append(each)
+        return made
+
+    def _inputs(
+        self, kind: Kind, queries: Sequence[Query], known: Known, prepared: dict[int, Prepared | Refusal]
+    ) -> dict[int, tuple[bytes | str, bool]]:
+        """The inputs of one kind that are to be worked on; what is known of others already is `prepared`."""
+        inputs: dict[int, tuple[bytes | str, bool]] = {}
+        for index, query in enumerate(queries):
+            if query.kind != kind:
+                continue
+            began = time.perf_counter()
+            try:
+                if isinstance(query, ImageQuery):
+                    self._limits.check(query.file)
+                    inputs[index] = (query.file, isinstance(query.file, str))
+                    continue
+                row = known(self._checked(query.text))
+                if row is None:
+                    inputs[index] = (query.text.encode("utf-8", "surrogatepass"), False)
+                    continue
+                prepared[index] = PreparedText(query.text, row=row)
+            except Refusal as refusal:
+                prepared[index] = refusal
+            self._observer.decoded(kind, time.perf_counter() - began)
+        return inputs
+
+    def _prepared(self, query: Query, outcome: Outcome) -> Prepared | Refusal:
+        if isinstance(outcome, Refusal):
+            return outcome
+        if isinstance(query, TextQuery):
+            return PreparedText(query.text, torch.from_numpy(outcome.view(np.int64)))
+        return torch.from_numpy(outcome.reshape(self._shape))
 
     def _checked(self, text: str) -> str:
         if not text.strip():
@@ -64,3 +147,19 @@ class Preparation:
         if "\0" in text:
             raise Refusal(ErrorCode.INVALID_REQUEST, "the text holds a NUL character")
         return text
+
+
+def count_decoders(vendors: int) -> int:
+    """How many processes decode images, where so many vendors share the processors of this machine."""
+    if hasattr(os, "sched_getaffinity"):
+        return max(1, len(os.sched_getaffinity(0)) // vendors)
+    return max(1, (os.cpu_count() or 1) // vendors)
+
+
+def _canaries() -> list[Query]:
+    buffer = BytesIO()
+    Image.new("RGB", (8, 8), "white").save(buffer, "PNG")
+    return [ImageQuery(buffer.getvalue()), TextQuery("a photo")]
+
+
+_KINDS: tuple[Kind, ...] = ("image", "text")

@@ -1,6 +1,6 @@
 """One copy of the model on one device, and the batches that it is given."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,10 +9,9 @@ import torch
 
 from shared.embeddings import Kind
 from vendor_service.encoder.lanes import Buckets, Vectors
+from vendor_service.encoder.prepared import PreparedText
 from vendor_service.encoder.preprocessing import Preprocessing
 from vendor_service.encoder.worker import DeviceLost
-
-Tokenize = Callable[[Sequence[str]], torch.Tensor]
 
 # What CUDA raises once its context is broken; later batches fail as well. Older torch has no name for it.
 _BROKEN: type[Exception] = getattr(torch, "AcceleratorError", torch.cuda.CudaError)
@@ -53,7 +52,6 @@ class Replica:
         device: torch.device,
         dtype: torch.dtype,
         preprocessing: Preprocessing,
-        tokenize: Tokenize,
         *,
         threads: int | None = None,
         compiled: bool = False,
@@ -62,7 +60,6 @@ class Replica:
         self.buckets = buckets_for(device)
         self._dtype = dtype
         self._preprocessing = preprocessing
-        self._tokenize = tokenize
         self._threads = threads
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self._encode_image, self._encode_text = model.encode_image, model.encode_text
@@ -72,7 +69,7 @@ class Replica:
 
     def stage(self, kind: Kind, items: Sequence[Any]) -> Staged:
         """Bring images (as `Preprocessing.resize` leaves them) or texts to the device, as one batch."""
-        rows = list(items) if kind == "image" else list(self._tokenize(list(items)))
+        rows = list(items) if kind == "image" else [each.tokens for each in items]
         rows += [rows[0]] * (self.buckets.padded(len(items)) - len(items))
         if self._copies is None:
             return Staged(torch.stack(rows), len(items))
@@ -115,7 +112,7 @@ class Replica:
             staged.batch.record_stream(computing)  # its memory must not be reused before it is read
         return staged.batch
 
-    def warm_up(self, pixels: torch.Tensor, text: str) -> None:
+    def warm_up(self, pixels: torch.Tensor, text: PreparedText) -> None:
         """Run every size of batch once, so that no caller waits for what a device does the first time."""
         for size in self.buckets.sizes:
             self.encode("image", self.stage("image", [pixels] * size))

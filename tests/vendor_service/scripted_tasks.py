@@ -1,0 +1,64 @@
+"""A task for tests of the processes: each input says what is to be done with it."""
+
+import os
+import time
+from collections.abc import Callable
+
+from shared.embeddings import Kind
+from shared.errors import ErrorCode
+from vendor_service.encoder.processes.forked import NeedsMore
+from vendor_service.errors import Refusal
+
+
+class ScriptedTask:
+    """Echoes inputs, except for those that begin with a word that it knows."""
+
+    seconds = 0.3
+    memory_bytes = 64 << 20
+
+    def do(
+        self, content: bytes, place: memoryview, allow: Callable[[float], None], *, encoded: bool, large: bool
+    ) -> None:
+        word, _, rest = content.partition(b":")
+        if word == b"spin":
+            while True:
+                pass
+        if word == b"allowed":
+            allow(float(rest))
+            ends = time.process_time() + 0.5
+            while time.process_time() < ends:
+                pass
+        if word == b"sleep":
+            time.sleep(float(rest))
+        if word == b"crash":
+            os.abort()
+        if word == b"eat":
+            try:
+                bytearray(int(rest))
+            except MemoryError as error:
+                raise Refusal(ErrorCode.IMAGE_TOO_LARGE, "too much memory") from error
+        if word == b"large" and not large:
+            raise NeedsMore
+        place[:] = content.ljust(len(place), b"\0")
+
+
+class Notes:
+    """An observer that notes what became of processes and inputs."""
+
+    def __init__(self) -> None:
+        self.restarts: list[tuple[Kind, str]] = []
+        self.seconds: list[float] = []
+
+    def decoded(self, kind: Kind, seconds: float) -> None:
+        self.seconds.append(seconds)
+
+    def restarted(self, kind: Kind, reason: str) -> None:
+        self.restarts.append((kind, reason))
+
+    def waited(self, kind: Kind, seconds: float) -> None: ...
+
+    def ran(self, kind: Kind, size: int, seconds: float) -> None: ...
+
+    def died(self) -> None: ...
+
+    def looked_up(self, *, hits: int, misses: int) -> None: ...

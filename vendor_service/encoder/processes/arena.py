@@ -1,0 +1,72 @@
+"""Memory that two processes share, and that has no name: it is gone with them, however they end."""
+
+import mmap
+import os
+import struct
+import tempfile
+
+_HEAD = 64  # bytes: which of its inputs the process works on
+_PROGRESS = struct.Struct("i")
+_GIVEN_BACK = 1 << 20  # inputs beyond so many bytes do not stay in memory
+
+
+class Arena:
+    """What goes to one process and comes back from it.
+
+    `output` has room for `places` results of `place_bytes` each, `input` for `input_bytes`.
+    """
+
+    def __init__(self, file: int, places: int, place_bytes: int, input_bytes: int) -> None:
+        self._memory = mmap.mmap(file, _input_at(places, place_bytes) + input_bytes)
+        self.places = places
+        self.place_bytes = place_bytes
+        self.input_bytes = input_bytes
+        self._input_at = _input_at(places, place_bytes)
+
+    @staticmethod
+    def make(places: int, place_bytes: int, input_bytes: int) -> int:
+        """A file in memory, as large as an arena needs; no page of it is taken before it is written to."""
+        if hasattr(os, "memfd_create"):
+            file = os.memfd_create("tuition-arena")
+        else:
+            with tempfile.TemporaryFile() as unnamed:
+                file = os.dup(unnamed.fileno())
+        os.ftruncate(file, _input_at(places, place_bytes) + input_bytes)
+        return file
+
+    @property
+    def progress(self) -> int:
+        """Which input is worked on, or was when the process died."""
+        number: int = _PROGRESS.unpack_from(self._memory)[0]
+        return number
+
+    @progress.setter
+    def progress(self, number: int) -> None:
+        _PROGRESS.pack_into(self._memory, 0, number)
+
+    def write(self, at: int, content: bytes) -> None:
+        """Put an input to so many bytes from the start."""
+        start = self._input_at + at
+        self._memory[start : start + len(content)] = content
+
+    def read(self, at: int, size: int) -> bytes:
+        """A copy of an input."""
+        start = self._input_at + at
+        return self._memory[start : start + size]
+
+    def output(self, places: int) -> memoryview:
+        """The first results; a view of what the other process may write to again."""
+        return memoryview(self._memory)[_HEAD : _HEAD + places * self.place_bytes]
+
+    def shrink(self, used: int) -> None:
+        """Give back the memory of inputs of `used` bytes in all, if that is much."""
+        if used > _GIVEN_BACK and hasattr(mmap, "MADV_REMOVE"):
+            self._memory.madvise(mmap.MADV_REMOVE, self._input_at, -(-used // mmap.PAGESIZE) * mmap.PAGESIZE)
+
+    def close(self) -> None:
+        """Let go of it."""
+        self._memory.close()
+
+
+def _input_at(places: int, place_bytes: int) -> int:
+    return -(-(_HEAD + places * place_bytes) // mmap.PAGESIZE) * mmap.PAGESIZE

@@ -1,0 +1,185 @@
+"""The vendor's end of the server that forks processes for it: starts it, talks to it, and starts it anew."""
+
+import json
+import logging
+import os
+import pickle
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+from vendor_service.encoder.processes.arena import Arena
+from vendor_service.encoder.processes.forked import Sizes, Task, Trade
+from vendor_service.errors import OperatorError
+
+_START_SECONDS = 120.0
+_STOP_SECONDS = 5.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Link:
+    """What joins the vendor with one process: a socket for messages, and the memory that both see."""
+
+    number: int
+    line: socket.socket
+    arena: Arena
+    pid: int | None = None  # once it runs
+
+    def close(self) -> None:
+        """Let go of both; the process ends when it is next asked for something."""
+        self.line.close()
+        self.arena.close()
+
+
+@dataclass(frozen=True)
+class Death:
+    """A process has ended. `status` is negative for a signal, and `None` where nobody knows."""
+
+    number: int
+    status: int | None
+
+
+class ForkServer:
+    """Has processes forked, each for the task of its kind. Not thread-safe.
+
+    Args:
+        tasks: the task and the arena of each kind of process.
+    """
+
+    def __init__(self, tasks: Mapping[str, tuple[Task, Sizes]]) -> None:
+        self._sizes = {kind: sizes for kind, (_, sizes) in tasks.items()}
+        self._trades = pickle.dumps(
+            {kind: Trade(pickle.dumps(task), sizes) for kind, (task, sizes) in tasks.items()}
+        )
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._unread = b""
+        self._links: dict[int, Link] = {}
+        self._forked = 0
+
+    @property
+    def control(self) -> socket.socket:
+        """Where it tells what happened: readable when there is something to `hear`."""
+        assert self._control is not None
+        return self._control
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs, as far as was heard."""
+        return self._process is not None
+
+    def start(self) -> None:
+        """Start it, or another one. What it is told next waits until it has imported what it needs."""
+        if self._control is not None:
+            self._control.close()
+        ours, theirs = socket.socketpair()
+        with theirs:
+            # It is given the paths of this process, as it is to import the same code from wherever it runs.
+            code = f"import sys; sys.path[:] = {sys.path!r}; "
+            code += f"from vendor_service.encoder.processes.forked import main; main({theirs.fileno()})"
+            self._process = subprocess.Popen(  # noqa: S603 - this interpreter, and code from above
+                [sys.executable, "-c", code],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                env=_environment(),
+            )
+        self._control, self._unread = ours, b""
+        with suppress(OSError):  # it is gone already, which is heard next
+            ours.sendall(len(self._trades).to_bytes(8, "big") + self._trades)
+
+    def fork(self, kind: str) -> Link:
+        """Have a process forked; it answers on its line as soon as it runs."""
+        self._forked += 1
+        sizes = self._sizes[kind]
+        ours, theirs = socket.socketpair()
+        with theirs:
+            memory = Arena.make(sizes.places, sizes.place_bytes, sizes.input_bytes)
+            try:
+                arena = Arena(memory, sizes.places, sizes.place_bytes, sizes.input_bytes)
+                message = json.dumps({"fork": self._forked, "kind": kind}).encode() + b"\n"
+                with suppress(OSError):
+                    socket.send_fds(self.control, [message], [theirs.fileno(), memory])
+            finally:
+                os.close(memory)
+        link = Link(self._forked, ours, arena)
+        self._links[link.number] = link
+        return link
+
+    def kill(self, link: Link) -> None:
+        """Have a process killed; its death is heard as any other."""
+        with suppress(OSError):
+            self.control.sendall(json.dumps({"kill": link.number}).encode() + b"\n")
+
+    def hear(self) -> list[Death]:
+        """What happened since, of which only deaths matter to others. Where it died itself, so have all."""
+        try:
+            heard = self.control.recv(1 << 16)
+        except BlockingIOError:
+            return []
+        except TimeoutError:  # which is an OSError too
+            raise
+        except OSError:
+            heard = b""
+        if not heard:
+            return [Death(number, None) for number in self._forget()]
+        *lines, self._unread = (self._unread + heard).split(b"\n")
+        deaths = []
+        for told in map(json.loads, lines):
+            if "started" in told:
+                self._links[told["started"]].pid = told["pid"]
+            elif self._links.pop(told["died"], None) is not None:
+                deaths.append(Death(told["died"], told["status"]))
+        return deaths
+
+    def wait_for(self, link: Link) -> None:
+        """Return when a process runs.
+
+        Raises:
+            OperatorError: it never does.
+        """
+        self.control.settimeout(_START_SECONDS)
+        try:
+            while link.pid is None:
+                if self.hear() or not self.alive:
+                    raise OperatorError("the processes that check inputs do not start; the log says why")
+        except TimeoutError as error:
+            message = f"the processes that check inputs do not start within {_START_SECONDS:.0f} s"
+            raise OperatorError(message) from error
+        finally:
+            self.control.setblocking(False)
+        link.line.setblocking(False)
+
+    def close(self) -> None:
+        """End it, and with it all processes."""
+        if self._control is not None:
+            self._control.close()
+        if self._process is not None:
+            try:
+                self._process.wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:  # it is importing something
+                self._process.kill()
+                self._process.wait()
+        self._process = self._control = None
+        self._links.clear()
+
+    def _forget(self) -> list[int]:
+        assert self._process is not None
+        _log.error("the server of the processes that check inputs died; starting another")
+        self._process.kill()
+        self._process.wait()
+        self._process = None
+        numbers = list(self._links)
+        self._links.clear()
+        return numbers
+
+
+def _environment() -> dict[str, str]:
+    """What the processes may know: no setting of the vendor's, as those hold secrets."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("VENDOR_")}
+    return own | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}

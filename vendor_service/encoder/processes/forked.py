@@ -1,0 +1,254 @@
+"""The processes that strangers' inputs are worked on in, and the one that forks them.
+
+The server imports what tasks need once, has neither threads nor a device, and forks a process whenever it is
+told to: one that was killed is replaced within milliseconds. All of them end with the vendor, which is at the
+other end of their sockets, and heed neither Ctrl-C nor SIGTERM: the vendor finishes what is in hand.
+"""
+
+import ctypes
+import gc
+import json
+import os
+import pickle
+import resource
+import selectors
+import signal
+import socket
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn, Protocol
+
+from vendor_service.encoder.processes.arena import Arena
+from vendor_service.errors import Refusal
+
+# A process that has worked for so long on what it was given hands the rest back: others may be next.
+_SLICE_SECONDS = 0.05
+_PR_SET_PDEATHSIG = 1
+_LONGEST_MESSAGE = 1 << 16
+
+Allow = Callable[[float], None]
+
+
+class NeedsMore(Exception):
+    """An input needs more memory than each process may have at any time."""
+
+
+class Task(Protocol):
+    """What a process does with each input. Made in the vendor, and sent here by pickling."""
+
+    @property
+    def seconds(self) -> float:
+        """The processor time of one input, until the task allows it another."""
+
+    @property
+    def memory_bytes(self) -> int:
+        """The memory that it may take beyond what it starts with."""
+
+    def do(self, content: bytes, place: memoryview, allow: Allow, *, encoded: bool, large: bool) -> None:
+        """Work on one input, and write what comes of it to its place.
+
+        `encoded` says that it is base64, `large` that it may have all the memory of the task; `allow` gives
+        it so many seconds of processor time from now on, beyond which the process is killed.
+
+        Raises:
+            Refusal: it cannot be served.
+            NeedsMore: it can only be done when it is `large`.
+        """
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How an arena is laid out, in the order of the arguments of `Arena`."""
+
+    places: int
+    place_bytes: int
+    input_bytes: int
+
+
+@dataclass(frozen=True)
+class Trade:
+    """What processes of one kind do: a task (pickled, so that it is imported when first needed)."""
+
+    task: bytes
+    sizes: Sizes
+
+
+def main(control: int) -> NoReturn:
+    """Fork processes for who is at the other end of the socket `control`, until it has gone."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
+    warnings.simplefilter("ignore")  # what decoders think of strangers' files is nobody's business
+    with socket.socket(fileno=control) as vendor:
+        _Server(vendor).serve()
+    os._exit(0)
+
+
+class _Server:
+    """Forks, reaps and kills; it never works on an input itself."""
+
+    def __init__(self, vendor: socket.socket) -> None:
+        self._vendor = vendor
+        self._trades: dict[str, Trade] = {}
+        self._tasks: dict[str, Task] = {}
+        self._living: dict[int, int] = {}  # the process of each number
+
+    def serve(self) -> None:
+        """Do what it is told, one message a line, until the vendor is gone; then end all processes."""
+        size = int.from_bytes(_exactly(self._vendor, 8), "big")
+        self._trades = pickle.loads(_exactly(self._vendor, size))  # noqa: S301 - the vendor's own words
+        died, self._woken = os.pipe()
+        os.set_blocking(self._woken, False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self._woken, warn_on_full_buffer=False)
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._vendor, selectors.EVENT_READ)
+            selector.register(died, selectors.EVENT_READ)
+            while True:
+                for key, _ in selector.select():
+                    if key.fileobj == died:
+                        os.read(died, 4096)
+                    elif not self._obey():
+                        self._end()
+                        return
+                self._reap()
+
+    def _obey(self) -> bool:
+        # Reading stops after the one message that files come with, so they belong to the last one.
+        messages, files, _, _ = socket.recv_fds(self._vendor, _LONGEST_MESSAGE, 2)
+        for message in messages.splitlines():
+            told = json.loads(message)
+            if "fork" in told:
+                self._fork(told["fork"], told["kind"], *files)
+            elif told["kill"] in self._living:
+                os.kill(self._living[told["kill"]], signal.SIGKILL)
+        return bool(messages)
+
+    def _fork(self, number: int, kind: str, line: int, memory: int) -> None:
+        trade = self._trades[kind]
+        if kind not in self._tasks:
+            self._tasks[kind] = pickle.loads(trade.task)  # noqa: S301 - the vendor's own words
+            gc.collect()
+            gc.freeze()  # pages that the forked processes share are not to be written to
+        server = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                self._vendor.close()
+                signal.set_wakeup_fd(-1)
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                _end_with(server)
+                with socket.socket(fileno=line) as vendor:
+                    arena = Arena(
+                        memory, trade.sizes.places, trade.sizes.place_bytes, trade.sizes.input_bytes
+                    )
+                    _Worker(self._tasks[kind], vendor, arena).work()
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        os.close(line)
+        os.close(memory)
+        self._living[number] = pid
+        self._tell(started=number, pid=pid)
+
+    def _reap(self) -> None:
+        numbers = {pid: number for number, pid in self._living.items()}
+        while self._living:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            del self._living[numbers[pid]]
+            self._tell(died=numbers[pid], status=os.waitstatus_to_exitcode(status))
+
+    def _tell(self, **facts: int) -> None:
+        with suppress(OSError):  # it has gone, which is seen next
+            self._vendor.sendall(json.dumps(facts).encode() + b"\n")
+
+    def _end(self) -> None:
+        for pid in self._living.values():
+            os.kill(pid, signal.SIGKILL)
+        for pid in self._living.values():
+            os.waitpid(pid, 0)
+
+
+class _Worker:
+    """Works on what it is given, input by input."""
+
+    def __init__(self, task: Task, vendor: socket.socket, arena: Arena) -> None:
+        self._task = task
+        self._vendor = vendor
+        self._arena = arena
+
+    def work(self) -> None:
+        """Answer every message, until the vendor is gone."""
+        _limit_memory(self._task.memory_bytes)
+        with self._vendor.makefile("rb") as messages:
+            for message in messages:
+                answer = json.dumps(self._outcomes(json.loads(message))) + "\n"
+                self._vendor.sendall(answer.encode())
+
+    def _outcomes(self, inputs: list[tuple[int, bool, bool]]) -> list[dict[str, str | float]]:
+        """What became of as many of the inputs as were done within the slice, and of one at least."""
+        outcomes: list[dict[str, str | float]] = []
+        began, at = time.perf_counter(), 0
+        for size, encoded, large in inputs:
+            self._arena.progress = len(outcomes)
+            started = time.perf_counter()
+            outcome = self._outcome(self._arena.read(at, size), len(outcomes), encoded=encoded, large=large)
+            ended = time.perf_counter()
+            outcomes.append({**outcome, "seconds": ended - started})
+            at += size
+            if ended - began > _SLICE_SECONDS:
+                break
+        _allow(0)
+        return outcomes
+
+    def _outcome(self, content: bytes, place: int, *, encoded: bool, large: bool) -> dict[str, str | float]:
+        _allow(self._task.seconds)
+        size = self._arena.place_bytes
+        view = self._arena.output(place + 1)[place * size :]
+        try:
+            self._task.do(content, view, _allow, encoded=encoded, large=large)
+        except NeedsMore:
+            return {"code": "large"}
+        except Refusal as refusal:
+            return {"code": refusal.code, "message": refusal.message}
+        return {}
+
+
+def _allow(seconds: float) -> None:
+    """Have the system kill this process, once it has taken so much processor time from now on."""
+    signal.setitimer(signal.ITIMER_PROF, seconds)  # SIGPROF kills whom it meets unprepared
+
+
+def _limit_memory(more: int) -> None:
+    """Allow this process so many bytes beyond what it has, where the system tells how many that is."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with suppress(OSError):
+        status = Path("/proc/self/status").read_text()
+        most = 1024 * int(status.partition("VmData:")[2].split()[0]) + more
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+
+
+def _end_with(server: int) -> None:
+    """Have the system kill this process when its parent ends; elsewhere than on Linux its socket tells."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != server:
+            os._exit(0)
+
+
+def _exactly(line: socket.socket, size: int) -> bytes:
+    content = bytearray()
+    while len(content) < size:
+        piece = line.recv(min(size - len(content), 1 << 20))
+        if not piece:
+            os._exit(0)
+        content += piece
+    return bytes(content)

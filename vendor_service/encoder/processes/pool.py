@@ -1,0 +1,262 @@
+"""Processes of one kind, and the inputs that wait for them."""
+
+import asyncio
+import json
+import signal
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from shared.embeddings import Kind
+from shared.errors import ErrorCode
+from vendor_service.encoder.observer import Observer
+from vendor_service.encoder.processes.fork_server import Death, ForkServer, Link
+from vendor_service.encoder.processes.turns import Item, Job, Turns
+from vendor_service.errors import Refusal
+
+# What a process is given at once: enough that messages cost little, so little that others are soon next.
+_CHUNK_BYTES = 1 << 19
+# Where processor time is not counted, and for a process that was stopped.
+_WALL_SECONDS = 60.0
+_PAUSE_SECONDS = 1.0
+# A process that something else ended, like the kernel for want of memory, may not be the input's fault.
+_TRIES = 2
+_LONGEST_ANSWER = 1 << 16
+
+_SLOW: dict[Kind, Refusal] = {
+    "image": Refusal(
+        ErrorCode.IMAGE_TOO_LARGE, "decoding takes more processor time than an image of that size may take"
+    ),
+    "text": Refusal(
+        ErrorCode.INVALID_REQUEST, "tokenizing takes more processor time than a text may; send a shorter text"
+    ),
+}
+_FATAL: dict[Kind, Refusal] = {
+    "image": Refusal(ErrorCode.INVALID_IMAGE, "the image file ended the process that decoded it"),
+    "text": Refusal(ErrorCode.INVALID_REQUEST, "the text ended the process that tokenized it"),
+}
+
+
+@dataclass(eq=False)
+class _Worker:
+    """One process, and the inputs that are in its hands."""
+
+    link: Link
+    chunk: list[Item] = field(default_factory=list)
+    unread: bytes = b""
+    answered: bool = False  # ever
+    overdue: bool = False
+    deadline: asyncio.TimerHandle | None = None
+
+
+class Pool:
+    """So many processes of one kind. It belongs to one event loop, which `watch` names."""
+
+    def __init__(self, kind: Kind, processes: int, server: ForkServer, observer: Observer) -> None:
+        self._kind = kind
+        self._processes = processes
+        self._server = server
+        self._observer = observer
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._workers: dict[int, _Worker] = {}
+        self._idle: deque[_Worker] = deque()
+        self._small, self._large = Turns(), Turns()
+        self._turns = deque([self._small, self._large])
+
+    @property
+    def living(self) -> int:
+        """How many processes there are."""
+        return len(self._workers)
+
+    @property
+    def waiting(self) -> int:
+        """How many inputs no process has taken yet."""
+        return self._small.waiting + self._large.waiting
+
+    def start(self) -> Link:
+        """Have the processes forked; one of them."""
+        for _ in range(self._processes):
+            link = self._fork()
+        return link
+
+    def watch(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Listen to the processes from now on."""
+        self._loop = loop
+        for worker in self._workers.values():
+            self._listen(worker)
+
+    def submit(self, account: str, inputs: Sequence[tuple[bytes | str, bool]]) -> Job:
+        """Queue one caller's inputs, each with whether it is base64."""
+        assert self._loop is not None
+        job = Job(account, self._loop.create_future(), [None] * len(inputs))
+        self._small.put([Item(job, index, *each) for index, each in enumerate(inputs)])
+        self._dispatch()
+        return job
+
+    def drop(self, job: Job) -> None:
+        """Forget what waits of a job whose caller has gone."""
+        if not job.done.done() or job.done.cancelled():
+            job.done.cancel()
+            self._small.drop(job)
+            self._large.drop(job)
+
+    def bury(self, death: Death) -> None:
+        """Say what became of the inputs that a process died of, and have another one forked."""
+        worker = self._workers.pop(death.number, None)
+        if worker is None:
+            return
+        self._hear(worker)  # it may have answered before
+        self._let_go(worker)
+        reason = self._reason(worker, death)
+        self._observer.restarted(self._kind, reason)
+        self._put_back(worker.chunk, blame=reason, at=worker.link.arena.progress)
+        worker.link.arena.close()
+        if not self._server.alive:
+            return
+        if worker.answered or worker.chunk:
+            self._fork()
+        else:
+            assert self._loop is not None
+            self._loop.call_later(_PAUSE_SECONDS, self.refill)
+        self._dispatch()
+
+    def close(self, error: Refusal) -> None:
+        """Let go of the processes, and tell who waits why there is no answer."""
+        for item in (*self._small.clear(), *self._large.clear()):
+            item.put(error)
+        for worker in list(self._workers.values()):
+            for item in worker.chunk:
+                item.put(error)
+            self._let_go(worker)
+            worker.link.arena.close()
+        self._workers.clear()
+
+    def refill(self) -> None:
+        """Have as many processes forked as are missing."""
+        if self._server.alive:
+            while self.living < self._processes:
+                self._fork()
+            self._dispatch()
+
+    def _fork(self) -> Link:
+        link = self._server.fork(self._kind)
+        link.line.setblocking(False)
+        worker = self._workers[link.number] = _Worker(link)
+        self._idle.append(worker)
+        if self._loop is not None:
+            self._listen(worker)
+        return link
+
+    def _listen(self, worker: _Worker) -> None:
+        assert self._loop is not None
+        self._loop.add_reader(worker.link.line, self._hear, worker)
+
+    def _let_go(self, worker: _Worker) -> None:
+        if self._loop is not None:
+            self._loop.remove_reader(worker.link.line)
+        if worker.deadline is not None:
+            worker.deadline.cancel()
+        with suppress(ValueError):
+            self._idle.remove(worker)
+        worker.link.line.close()
+
+    def _dispatch(self) -> None:
+        while self._idle:
+            chunk = self._next()
+            if not chunk:
+                return
+            self._give(self._idle.popleft(), chunk)
+
+    def _next(self) -> list[Item]:
+        """What is next: small and large inputs in turns, and of large ones one at a time."""
+        for turns in tuple(self._turns):
+            if turns is self._large and any(
+                each.chunk and each.chunk[0].large for each in self._workers.values()
+            ):
+                continue
+            most = -(-turns.waiting // len(self._idle))  # all that are idle have something to do
+            chunk = turns.take(partial(self._fits, most))
+            if chunk:
+                self._turns.remove(turns)
+                self._turns.append(turns)
+                return chunk
+        return []
+
+    def _fits(self, most: int, taken: Sequence[Item], item: Item) -> bool:
+        most = min(most, self._idle[0].link.arena.places)
+        size = sum(len(each.content) for each in taken) + len(item.content)
+        return not item.large and len(taken) < most and size <= _CHUNK_BYTES
+
+    def _give(self, worker: _Worker, chunk: list[Item]) -> None:
+        assert self._loop is not None
+        at, message = 0, []
+        for item in chunk:
+            content = item.content.encode() if isinstance(item.content, str) else item.content
+            worker.link.arena.write(at, content)
+            at += len(content)
+            message.append((len(content), item.encoded, item.large))
+        worker.chunk = chunk
+        worker.link.arena.progress = 0
+        worker.deadline = self._loop.call_later(_WALL_SECONDS, self._kill, worker)
+        with suppress(OSError):  # it has died, which is heard next
+            worker.link.line.send(json.dumps(message).encode() + b"\n")
+
+    def _kill(self, worker: _Worker) -> None:
+        worker.overdue = True
+        self._server.kill(worker.link)
+
+    def _hear(self, worker: _Worker) -> None:
+        try:
+            heard = worker.link.line.recv(_LONGEST_ANSWER)
+        except BlockingIOError:
+            return
+        except OSError:
+            heard = b""
+        worker.unread += heard
+        if worker.unread.endswith(b"\n"):
+            answer, worker.unread = json.loads(worker.unread), b""
+            self._answered(worker, answer)
+        elif not heard and self._loop is not None:
+            self._loop.remove_reader(worker.link.line)  # it has died; the server says of what
+
+    def _answered(self, worker: _Worker, outcomes: list[dict[str, Any]]) -> None:
+        chunk, worker.chunk = worker.chunk, []
+        worker.answered = True
+        if worker.deadline is not None:
+            worker.deadline.cancel()
+        arena = worker.link.arena
+        rows = np.frombuffer(arena.output(len(chunk)), np.uint8).reshape(len(chunk), -1).copy()
+        for item, row, told in zip(chunk, rows, outcomes, strict=False):
+            self._observer.decoded(self._kind, told["seconds"])
+            code = told.get("code")
+            if code == "large":
+                item.large = True
+                self._large.put([item])
+            else:
+                item.put(row if code is None else Refusal(ErrorCode(code), told["message"]))
+        self._put_back(chunk[len(outcomes) :])
+        arena.shrink(sum(len(item.content) for item in chunk))
+        if worker.link.number in self._workers:
+            self._idle.append(worker)
+            self._dispatch()
+
+    def _reason(self, worker: _Worker, death: Death) -> str:
+        if worker.overdue or death.status == -signal.SIGPROF:
+            return "time"
+        return "killed" if death.status in (None, -signal.SIGKILL) else "crash"
+
+    def _put_back(self, items: Sequence[Item], *, blame: str = "", at: int = 0) -> None:
+        """Queue again what was taken but not done, but for the one that a process died of."""
+        left = list(items)
+        if blame and at < len(left):
+            left[at].deaths += blame == "killed"
+            if blame != "killed" or left[at].deaths >= _TRIES:
+                told = (_SLOW if blame == "time" else _FATAL)[self._kind]
+                left.pop(at).put(Refusal(told.code, told.message))
+        self._small.put_back([item for item in left if not item.large])
+        self._large.put_back([item for item in left if item.large])

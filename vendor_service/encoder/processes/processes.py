@@ -1,0 +1,128 @@
+"""All processes that inputs are worked on in: started together, watched by one event loop, ended together."""
+
+import asyncio
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from shared.embeddings import Kind
+from shared.errors import ErrorCode
+from vendor_service.encoder.observer import Observer
+from vendor_service.encoder.processes.fork_server import ForkServer
+from vendor_service.encoder.processes.forked import Sizes, Task
+from vendor_service.encoder.processes.pool import Pool
+from vendor_service.encoder.processes.turns import Job
+from vendor_service.errors import Refusal
+
+_PAUSE_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Staff:
+    """How many processes do a task, and how large what goes to and fro may be."""
+
+    processes: int
+    task: Task
+    sizes: Sizes
+
+
+class Processes:
+    """A pool for each kind of input. What is submitted is worked on on behalf of its account, in turns.
+
+    It may be started and closed on any thread; all else is for the event loop that asks first.
+    """
+
+    def __init__(self, staffs: Mapping[Kind, Staff], observer: Observer) -> None:
+        self._server = ForkServer({kind: (staff.task, staff.sizes) for kind, staff in staffs.items()})
+        self._pools = {
+            kind: Pool(kind, staff.processes, self._server, observer) for kind, staff in staffs.items()
+        }
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = 0
+        self._closed = False
+
+    def start(self) -> None:
+        """Start them, and wait for the first of each kind; the others come as soon as they can.
+
+        Raises:
+            OperatorError: it does not start.
+        """
+        self._server.start()
+        for first in [pool.start() for pool in self._pools.values()]:
+            self._server.wait_for(first)
+
+    def close(self) -> None:
+        """End them. What was submitted and is not done is refused."""
+        loop = self._loop
+        if loop is None or loop.is_closed() or self._thread == threading.get_ident():
+            self._end()
+        else:
+            ended: Future[None] = Future()
+            loop.call_soon_threadsafe(self._end, ended)
+            ended.result()
+        self._server.close()
+
+    def living(self, kind: Kind) -> int:
+        """How many processes of this kind there are."""
+        return self._pools[kind].living
+
+    def waiting(self, kind: Kind) -> int:
+        """How many inputs of this kind no process has taken yet."""
+        return self._pools[kind].waiting
+
+    def submit(self, kind: Kind, account: str, inputs: Sequence[tuple[bytes | str, bool]]) -> Job:
+        """Queue one caller's inputs, each with whether it is base64.
+
+        Raises:
+            Refusal: `shutting_down`.
+        """
+        if self._closed:
+            raise _stopping()
+        if self._loop is None:
+            self._watch(asyncio.get_running_loop())
+        return self._pools[kind].submit(account, inputs)
+
+    def drop(self, kind: Kind, job: Job) -> None:
+        """Forget what waits of a job whose caller has gone; of one that is done, nothing."""
+        self._pools[kind].drop(job)
+
+    def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop, self._thread = loop, threading.get_ident()
+        loop.add_reader(self._server.control, self._hear)
+        for pool in self._pools.values():
+            pool.watch(loop)
+
+    def _hear(self) -> None:
+        assert self._loop is not None
+        control = self._server.control
+        deaths = self._server.hear()
+        if not self._server.alive:
+            self._loop.remove_reader(control)
+            self._loop.call_later(_PAUSE_SECONDS, self._start_anew)
+        for death in deaths:
+            for pool in self._pools.values():
+                pool.bury(death)
+
+    def _start_anew(self) -> None:
+        if self._closed:
+            return
+        assert self._loop is not None
+        self._server.start()
+        self._server.control.setblocking(False)
+        self._loop.add_reader(self._server.control, self._hear)
+        for pool in self._pools.values():
+            pool.refill()
+
+    def _end(self, ended: Future[None] | None = None) -> None:
+        self._closed = True
+        if self._loop is not None and self._server.alive:
+            self._loop.remove_reader(self._server.control)
+        for pool in self._pools.values():
+            pool.close(_stopping())
+        if ended is not None:
+            ended.set_result(None)
+
+
+def _stopping() -> Refusal:
+    return Refusal(ErrorCode.SHUTTING_DOWN, "the vendor is stopping; try again", retry_after=1)

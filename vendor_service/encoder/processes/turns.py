@@ -1,0 +1,108 @@
+"""Who is next: inputs of many callers, accounts in turns."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vendor_service.errors import Refusal
+
+# What a process made of an input: bytes of its place, or why there are none.
+Outcome = NDArray[np.uint8] | Refusal
+
+
+@dataclass(eq=False)
+class Job:
+    """One caller's inputs, and what became of them so far."""
+
+    account: str
+    done: "asyncio.Future[list[Outcome]]"
+    outcomes: list[Outcome | None]
+    left: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.left = len(self.outcomes)
+
+    def put(self, index: int, outcome: Outcome) -> None:
+        """Take what became of one input; the caller is told when it was the last."""
+        if self.outcomes[index] is None:
+            self.outcomes[index] = outcome
+            self.left -= 1
+        if not self.left and not self.done.done():
+            self.done.set_result([each for each in self.outcomes if each is not None])
+
+
+@dataclass(eq=False)
+class Item:
+    """One input: its bytes, or text of which the bytes are base64."""
+
+    job: Job
+    index: int
+    content: bytes | str
+    encoded: bool = False
+    deaths: int = 0  # of processes that worked on it, for no reason that is known
+    large: bool = False  # needs more memory than every process may have at the same time
+
+    @property
+    def gone(self) -> bool:
+        """Whether nobody waits for it any more."""
+        return self.job.done.done()
+
+    def put(self, outcome: Outcome) -> None:
+        """Say what became of it."""
+        self.job.put(self.index, outcome)
+
+
+class Turns:
+    """Inputs that wait. Accounts take turns; within an account it is first come, first served."""
+
+    def __init__(self) -> None:
+        self._queues: dict[str, deque[Item]] = {}  # by account, in the order of their turns
+
+    @property
+    def waiting(self) -> int:
+        """How many inputs wait."""
+        return sum(map(len, self._queues.values()))
+
+    def put(self, items: Sequence[Item]) -> None:
+        """Queue inputs of one account behind its others."""
+        if items:
+            self._queues.setdefault(items[0].job.account, deque()).extend(items)
+
+    def put_back(self, items: Sequence[Item]) -> None:
+        """Queue inputs of one account before its others: they were taken, but not done."""
+        if items:
+            self._queues.setdefault(items[0].job.account, deque()).extendleft(reversed(items))
+
+    def take(self, fits: Callable[[Sequence[Item], Item], bool]) -> list[Item]:
+        """Inputs of the account whose turn it is: the first one, and as many more as fit beside those."""
+        taken: list[Item] = []
+        while self._queues and not taken:
+            account = next(iter(self._queues))
+            queue = self._queues.pop(account)
+            while queue and (queue[0].gone or not taken or fits(taken, queue[0])):
+                item = queue.popleft()
+                if not item.gone:
+                    taken.append(item)
+            if queue:
+                self._queues[account] = queue  # behind all others
+        return taken
+
+    def drop(self, job: Job) -> None:
+        """Forget the inputs of a caller who has gone."""
+        queue = self._queues.get(job.account)
+        if queue is not None:
+            left = deque(item for item in queue if item.job is not job)
+            if left:
+                self._queues[job.account] = left
+            else:
+                del self._queues[job.account]
+
+    def clear(self) -> list[Item]:
+        """Forget everything; what it was."""
+        items = [item for queue in self._queues.values() for item in queue]
+        self._queues.clear()
+        return items
