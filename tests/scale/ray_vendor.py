@@ -20,10 +20,20 @@ _STOP_SECONDS = 90.0
 
 
 class RayVendor(Vendor):
-    """A vendor on Ray; `scale` are the arguments of `vendor_service.scale:app`, `settings` are VENDOR_*."""
+    """A vendor on Ray; `scale` are the arguments of `vendor_service.scale:app`, `settings` are VENDOR_*.
 
-    def __init__(self, folder: Path, *, scale: dict[str, Any] | None = None, **settings: Any) -> None:
-        super().__init__(f"sqlite:///{folder / 'ray.db'}")
+    Its books are in SQLite unless it is given the URL of another database.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        scale: dict[str, Any] | None = None,
+        database_url: str | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__(database_url or f"sqlite:///{folder / 'ray.db'}")
         self.clock = system_clock
         self.log = folder / "serve.log"
         self._folder = folder

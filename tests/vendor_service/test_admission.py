@@ -19,7 +19,6 @@ from vendor_service.billing import ledger, prices
 from vendor_service.billing.admission import Admission
 from vendor_service.billing.orders import Order
 from vendor_service.billing.replays import ReplayTerms
-from vendor_service.billing.verification import verify
 from vendor_service.clock import DAY, SECOND
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account
@@ -206,21 +205,21 @@ def test_a_refund_of_a_former_month_frees_nothing_of_this_one(books: Books) -> N
     books.check(order)
 
 
-def test_a_refund_that_the_counters_do_not_know_of_is_found(books: Books) -> None:
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ("UPDATE holds SET refunded_at = NULL", "refunded holds"),
+        ("UPDATE accounts SET spent_micros = 100", "spent_micros"),
+    ],
+)
+def test_a_refund_that_the_counters_do_not_know_of_is_found(books: Books, change: str, found: str) -> None:
     order = books.open()
     books.buy(order)
     refund(books, order, 1)
-    for change, found in (
-        ("UPDATE holds SET refunded_at = NULL", "refunded holds"),
-        ("UPDATE accounts SET spent_micros = 100", "spent_micros"),
-    ):
-        with pytest.raises(ZeroDivisionError), books.database.write() as session:
-            session.execute(text(change))
-            problem = verify(session, session.get_one(Account, order.account_id)).problem
-            assert problem is not None
-            assert found in problem
-            raise ZeroDivisionError
     books.check(order)
+    with books.database.write() as session:
+        session.execute(text(change))
+    assert found in str(books.problem(order))
 
 
 def test_an_idempotency_key_in_flight_waits_for_its_outcome(books: Books) -> None:

@@ -79,6 +79,7 @@ def test_the_model_card_tells_what_is_sold_to_anyone(vendor: Vendor) -> None:
     assert (card.id, card.dimensions, card.image_size, card.dtype) == ("icon-clip", 256, 64, "float32")
     assert (card.prices.image_micros, card.prices.text_micros) == (100, 20)
     assert (card.limits.max_inputs, card.limits.max_request_bytes) == (8, 200_000)
+    assert (card.limits.replay_window_seconds, card.limits.max_replays) == (72 * 3600, 32)
     assert ModelCard.model_validate(vendor.http.get("/v1/models/icon-clip").json()) == card
     assert error_code(vendor.http.get("/v1/models/ViT-B-32/openai")) == "model_not_found"
     answer = vendor.embed(vendor.key(), CAT, headers={"x-expect-fingerprint": card.fingerprint})

@@ -6,11 +6,14 @@ import signal
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.commit_cutter import CommitCutter
+from tests.postgres import Postgres
 from tests.vendor_process import VendorProcess, wait_until
 
 REQUESTS, QUOTA = 60, 35
@@ -26,9 +29,11 @@ def vendor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VendorProcess]:
         yield process
 
 
-def ask(vendor: VendorProcess, key: str) -> int:
+def ask(vendor: VendorProcess, key: str, idempotency_key: str | None = None) -> int:
     """The status of one request, on a connection of its own: any worker may take it."""
     headers = {"authorization": f"Bearer {key}"}
+    if idempotency_key is not None:
+        headers["idempotency-key"] = idempotency_key
     body = {"inputs": [{"text": "a cat"}]}
     return httpx.post(f"{vendor.url}/embed", json=body, headers=headers, timeout=60).status_code
 
@@ -95,4 +100,33 @@ def test_a_killed_worker_is_replaced_and_takes_nothing_of_its_sibling_along(vend
     assert statuses[0] <= 8
     wait_until(lambda: vendor.open_holds() == 0, seconds=40)
     assert statuses[200] <= vendor.charges(key).queries <= statuses[200] + statuses[0]
+    assert vendor.problem(key) is None
+
+
+def test_workers_tell_what_became_of_commits_that_nobody_heard_of(postgres: Postgres, tmp_path: Path) -> None:
+    """Every tenth commit on PostgreSQL is cut, on either side: who got no answer was not charged."""
+    with (
+        CommitCutter(postgres.create_database()) as cutter,
+        VendorProcess(tmp_path, "--workers", "2", "--migrate", database_url=cutter.url) as vendor,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        key = vendor.create_key()
+        cutter.share = 0.1
+        statuses = Counter(pool.map(lambda _: ask(vendor, key), range(80)))
+        cutter.share = 0.0
+        assert set(statuses) <= {200, 503}
+        assert statuses[200] > 40
+        assert min(cutter.cuts.values()) >= 3
+        wait_until(lambda: vendor.open_holds() == 0, seconds=40)
+        assert vendor.charges(key).entries == statuses[200]
+        assert vendor.problem(key) is None
+
+
+def test_replays_are_bounded_over_all_workers(vendor: VendorProcess) -> None:
+    key = vendor.create_key(quota=1)
+    assert ask(vendor, key, "again") == 200
+    with ThreadPoolExecutor(8) as pool:
+        statuses = Counter(pool.map(lambda _: ask(vendor, key, "again"), range(36)))
+    assert statuses == {200: 32, 410: 4}
+    assert vendor.charges(key).entries == 1
     assert vendor.problem(key) is None

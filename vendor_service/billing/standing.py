@@ -1,5 +1,6 @@
 """Standing: whether an order would be refused, found out before anything is done for it."""
 
+import math
 import time
 from collections.abc import Sequence
 
@@ -17,6 +18,7 @@ from vendor_service.errors import Refusal
 
 # How long prices are believed without a look at the books.
 _PRICES_LAST_SECONDS = 1.0
+_NO_PRICE = Prices(image_micros=0, text_micros=0)
 
 
 class Standing:
@@ -36,13 +38,18 @@ class Standing:
 
         The rows are the caller's own copies. Where it does not pass, `check` has the last word.
         """
-        known = self._prices.get((account.plan, orders[0].model))
-        if known is None or time.monotonic() - known[0] > _PRICES_LAST_SECONDS:
+        price = self._known_price(orders[0], account, key)
+        if price is None:
             return False
         now = self._clock()
-        return any(
-            _refusal(account, key, order, known[1], None, now, self._replays) is None for order in orders
-        )
+        return any(_refusal(account, key, order, price, None, now, self._replays) is None for order in orders)
+
+    def _known_price(self, order: Order, account: Account, key: ApiKey) -> Prices | None:
+        limited = (account.spend_limit_micros, key.spend_limit_micros, account.credit_micros)
+        if order.max_cost_micros is None and limited == (None, None, None):
+            return _NO_PRICE  # no limit depends on it
+        read_at, price = self._prices.get((account.plan, order.model), (-math.inf, None))
+        return price if time.monotonic() - read_at < _PRICES_LAST_SECONDS else None
 
     def check(self, orders: Sequence[Order]) -> None:
         """Make sure, by the books as they are, that one of the orders would be admitted now.

@@ -8,26 +8,25 @@ down_revision = "0002"
 branch_labels = None
 depends_on = None
 
-# The charges of one account, or of one key, that were given back and are of the period that it counts.
-_GIVEN_BACK = (
-    "(SELECT coalesce(sum(-charges.amount_micros), 0) FROM ledger_entries AS charges "
-    "JOIN ledger_entries AS refunds ON refunds.account_id = charges.account_id "
-    "AND refunds.corrects_seq = charges.seq "
-    "WHERE charges.{column} = {table}.id AND charges.created_at >= {table}.period_started_at)"
+# Refunds, which are few and found by an index, and the charges that they gave back.
+_REFUNDED = (
+    "FROM ledger_entries AS refunds JOIN ledger_entries AS charges "
+    "ON charges.account_id = refunds.account_id AND charges.seq = refunds.corrects_seq"
 )
-_COUNTED = {"accounts": "account_id", "api_keys": "key_id"}
+# By table, whose refunds they are, and which of them.
+_OWNERS = {
+    "accounts": "refunds.account_id = accounts.id",
+    "api_keys": "refunds.account_id = api_keys.account_id AND charges.key_id = api_keys.id",
+}
 
 
 def upgrade() -> None:
     op.add_column("holds", sa.Column("replays", sa.BigInteger(), server_default="0", nullable=False))
     op.add_column("holds", sa.Column("refunded_at", sa.BigInteger(), nullable=True))
     op.execute(
-        "UPDATE holds SET refunded_at = (SELECT refunds.created_at FROM ledger_entries AS charges "
-        "JOIN ledger_entries AS refunds ON refunds.account_id = charges.account_id "
-        "AND refunds.corrects_seq = charges.seq WHERE charges.hold_id = holds.id) "
-        "WHERE EXISTS (SELECT 1 FROM ledger_entries AS charges "
-        "JOIN ledger_entries AS refunds ON refunds.account_id = charges.account_id "
-        "AND refunds.corrects_seq = charges.seq WHERE charges.hold_id = holds.id)"
+        f"UPDATE holds SET refunded_at = (SELECT refunds.created_at {_REFUNDED} "  # noqa: S608
+        "WHERE charges.hold_id = holds.id AND refunds.account_id = holds.account_id) "
+        f"WHERE id IN (SELECT charges.hold_id {_REFUNDED})"
     )
     _count_refunds("-")
 
@@ -40,6 +39,9 @@ def downgrade() -> None:
 
 def _count_refunds(sign: str) -> None:
     """Take what was given back in the present period out of what was spent in it, or put it in again."""
-    for table, column in _COUNTED.items():
-        given_back = _GIVEN_BACK.format(table=table, column=column)
-        op.execute(f"UPDATE {table} SET spent_micros = spent_micros {sign} {given_back}")  # noqa: S608
+    for table, whose in _OWNERS.items():
+        op.execute(
+            f"UPDATE {table} SET spent_micros = spent_micros {sign} "  # noqa: S608
+            f"(SELECT coalesce(sum(-charges.amount_micros), 0) {_REFUNDED} WHERE {whose} "
+            f"AND refunds.corrects_seq IS NOT NULL AND charges.created_at >= {table}.period_started_at)"
+        )

@@ -1,0 +1,149 @@
+"""Nothing is done for nothing: refused before it is decoded, or counted where it was decoded in vain."""
+
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.vendor_service.local_vendor import LocalVendor, ScriptedTexts, error_code, image_input
+from vendor_service.billing import allowance
+
+CAT = {"text": "a photo of a cat"}
+BROKEN = image_input(b"no image")
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Iterator[LocalVendor]:
+    with LocalVendor(tmp_path) as vendor:
+        yield vendor
+
+
+def decoded(vendor: LocalVendor) -> float:
+    """How many inputs the vendor has looked into so far."""
+    return sum(
+        map(float, re.findall(r"tuition_decode_seconds_count{.*} (\S+)", vendor.http.get("/metrics").text))
+    )
+
+
+@pytest.mark.parametrize(
+    ("terms", "headers", "code"),
+    [
+        ({"quota": 1}, {}, "quota_exhausted"),
+        ({"spend_limit_micros": 199}, {}, "spend_limit_reached"),
+        ({"credit_micros": 199}, {}, "insufficient_credit"),
+        ({}, {"x-max-cost-micros": "199"}, "max_cost_exceeded"),
+        ({"quota": 1}, {"idempotency-key": "never seen"}, "quota_exhausted"),
+    ],
+)
+def test_what_no_limit_allows_is_refused_before_it_is_decoded(
+    local: LocalVendor, terms: dict[str, Any], headers: dict[str, str], code: str
+) -> None:
+    key = local.key(**terms)
+    for _ in range(2):  # at once, and by prices that are known
+        answer = local.embed(key, image_input(), image_input(), headers=headers)
+        assert error_code(answer) == code
+    assert decoded(local) == 0
+    assert local.embed(key, image_input(), BROKEN, on_error="skip", headers=headers).status_code == 200
+    assert decoded(local) == 2
+
+
+@pytest.mark.parametrize("terms", [{"quota": 0}, {"spend_limit_micros": 19}, {"credit_micros": 0}])
+def test_what_passes_over_bad_inputs_is_refused_where_not_one_would_fit(
+    local: LocalVendor, terms: dict[str, Any]
+) -> None:
+    key = local.key(**terms)
+    assert local.embed(key, image_input(), CAT, on_error="skip").status_code == 402
+    assert decoded(local) == 0
+
+
+def test_what_passes_over_bad_inputs_may_come_out_as_its_cheapest(local: LocalVendor) -> None:
+    key = local.key(spend_limit_micros=20)
+    assert local.embed(key, BROKEN, CAT, on_error="skip").json()["usage"]["cost_micros"] == 20
+    assert error_code(local.embed(key, BROKEN, CAT, on_error="skip")) == "spend_limit_reached"
+
+
+def test_what_is_over_the_rate_is_refused_before_it_is_decoded(local: LocalVendor) -> None:
+    key = local.key(queries_per_second=1)
+    assert local.embed(key, *[CAT] * 8).status_code == 200
+    before = decoded(local)
+    refused = local.embed(key, *[CAT] * 8)
+    assert (error_code(refused), refused.headers["retry-after"]) == ("rate_limited", "6")
+    assert decoded(local) == before
+
+
+def test_what_was_paid_for_is_answered_again_whatever_limits_say(
+    scripted: ScriptedTexts, tmp_path: Path
+) -> None:
+    with LocalVendor(tmp_path) as vendor, ThreadPoolExecutor() as pool:
+        key = vendor.key(quota=1, credit_micros=20)
+        headers = {"idempotency-key": "once", "x-max-cost-micros": "20"}
+        first = pool.submit(vendor.embed, key, {"text": "wait"}, headers=headers)
+        assert scripted.waiting.wait(10)
+        for_nothing = headers | {"x-max-cost-micros": "0"}
+        assert error_code(vendor.embed(key, {"text": "wait"}, headers=for_nothing)) == "idempotency_in_flight"
+        scripted.go.set()
+        assert first.result().status_code == 200
+        again = vendor.embed(key, {"text": "wait"}, headers=for_nothing)
+        assert again.json()["replayed"] is True
+        assert error_code(vendor.embed(key, {"text": "wait"})) == "quota_exhausted"
+
+
+@pytest.mark.parametrize(
+    ("inputs", "rest", "taken"),
+    [
+        ([BROKEN] * 8, {}, 8),
+        ([CAT] * 7 + [BROKEN], {}, 8),
+        ([CAT] * 3 + [BROKEN] * 5, {"on_error": "skip"}, 8),
+        ([BROKEN] * 4, {"on_error": "skip"}, 4),
+    ],
+)
+def test_what_was_decoded_in_vain_counts_against_the_rate(
+    local: LocalVendor, inputs: list[dict[str, str]], rest: dict[str, str], taken: int
+) -> None:
+    key = local.key(queries_per_second=1)
+    local.embed(key, *inputs, **rest)
+    assert local.account(key).rate_tokens == (10 - taken) * 10**6
+    refused = local.embed(key, *[CAT] * 10)
+    assert (error_code(refused), refused.headers["retry-after"]) == ("rate_limited", str(taken))
+
+
+def test_an_account_without_a_rate_limit_has_an_allowance_for_what_is_not_paid(
+    local: LocalVendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(allowance, "UNPAID_BURST", 32)
+    key, other = local.key(), local.key()
+    assert local.embed(key, CAT).status_code == 200
+    for _ in range(4):
+        assert error_code(local.embed(key, *[BROKEN] * 8)) == "unsupported_image_format"
+    before = decoded(local)
+    refused = local.embed(key, CAT)
+    assert (error_code(refused), refused.headers["retry-after"]) == ("rate_limited", "1")
+    assert decoded(local) == before
+    assert local.embed(other, CAT).status_code == 200
+    local.clock.advance(1)
+    assert local.embed(key, CAT).status_code == 200
+    assert local.account(key).ledger_seq == 2
+    for _ in range(20):
+        local.embed(key, *[BROKEN] * 8)
+    local.clock.advance(4)  # however much it was, the debt is bounded
+    assert local.embed(key, CAT).status_code == 200
+
+
+def test_a_late_answer_counts_and_the_vendors_own_faults_do_not(
+    scripted: ScriptedTexts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(allowance, "UNPAID_BURST", 2)
+    with LocalVendor(tmp_path, request_timeout_seconds=1) as vendor:
+        key = vendor.key(queries_per_second=1)
+        for _ in range(3):
+            assert error_code(vendor.embed(key, {"text": "explode"})) == "internal_error"
+        for _ in range(2):
+            assert error_code(vendor.embed(key, {"text": "wait"})) == "deadline_exceeded"
+        scripted.go.set()
+        assert error_code(vendor.embed(key, CAT)) == "rate_limited"
+        account = vendor.account(key)
+        assert (account.ledger_seq, account.queries_held) == (0, 0)
+        assert account.rate_tokens == 5 * 10**6  # of ten: each of the five was admitted, and counted once
