@@ -10,7 +10,10 @@ from PIL import Image
 
 from client.cli import main
 from client.data.manifests import MANIFESTS
-from tests.client.toy import make_folder
+from tests.client.toy import draw, make_folder
+
+# One name in two spellings of Unicode: "é" as two characters, and as one.
+CAFE = ("cafe\u0301", "caf\u00e9")
 
 
 def _check(folder: Path, *options: str) -> int:
@@ -141,3 +144,71 @@ def test_a_run_says_when_the_student_sees_images_far_larger_than_they_are(
         assert not end.value.code
         note = "40 px or less on their shorter side, and the student sees them at 81 px: --image-size 64"
         assert (note in " ".join(capsys.readouterr().err.split())) == said
+
+
+def test_pictures_that_are_in_no_class_are_no_sound_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = make_folder(tmp_path / "toy", images=2)
+    for number, name in enumerate(("loose.png", "dark/loose.jpg", "dark/circle/far/below/more.png")):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        draw("circle", "white", "green", seed=number).save(root / name)
+    (root / "dark" / "circle" / "photo.svg").write_text("<svg/>")
+    (root / "dark" / ".cache").mkdir()
+    (root / "dark" / ".cache" / "thumb.png").write_bytes((root / "loose.png").read_bytes())
+    code, found = _found(root, capsys)
+    assert (code, found["sound"]) == (1, False)
+    assert found["left_out"] == {
+        "hidden": 1, "loose in a domain": 1, "loose in the root": 1, "unsupported format (.svg)": 1,
+    }  # fmt: skip
+    assert found["in_deeper_folders"] == 1
+    assert found["images"]["dark"]["circle"] == 3
+    assert _check(root) == 1
+    shown = capsys.readouterr().out
+    assert "Pictures that are left out (put each into <domain>/<class>/, as a file of an accepted" in shown
+    assert "  dark/loose.jpg: loose in a domain" in shown
+    assert "1 of them lie in folders below their class's" in shown
+    assert "Nothing wrong was found" not in shown
+
+
+def test_what_distorts_nothing_is_told_all_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = make_folder(tmp_path / "toy", images=2)
+    for seed, (domain, name) in enumerate((("dark", CAFE[0]), ("light", CAFE[1]), ("red", CAFE[1]))):
+        (root / domain / name).mkdir()
+        for n in range(2):
+            picture = draw("square", "grey", "yellow", seed=7000 + 2 * seed + n)
+            picture.save(root / domain / name / f"set__bell-{n}.png")
+    (root / "dark" / "circle" / "again.png").symlink_to("00.png")
+    assert _check(root) == 0
+    shown = capsys.readouterr().out
+    assert "24 images of 4 classes" in shown
+    assert "1 folders are spelled in decomposed Unicode" in shown
+    assert (
+        "6 are named <set>__<name> and alike: if these are variants of one drawing, --group-by-name" in shown
+    )
+    assert "Left out: 1 a link to what is taken already; --json lists them." in shown
+
+
+def test_a_plan_counts_what_is_left_out_and_names_five(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = make_folder(tmp_path / "toy", images=4)
+    for n in range(20):
+        (root / "dark" / "circle" / f"empty{n:02}.png").touch()
+        (root / "dark" / f"loose{n:02}.png").touch()
+        (root / "red" / "circle" / f".hidden{n:02}.png").touch()
+    command = ["plan", "--data", str(root), "--target-domain", "red", "--method", "erm"]
+    with pytest.raises(SystemExit):
+        main(command)
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("Skipped dark/") == 5
+    assert "... and 35 more; --json lists them." in said
+    assert f"Loose pictures are in no class: put them into {root}/<domain>/<class>/." in said
+    assert "Left out: 20 loose in a domain, 20 empty file; --json lists them." in said
+    with pytest.raises(SystemExit):
+        main([*command, "--json"])
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["left_out"] == {"loose in a domain": 20, "empty file": 20}
+    assert len(plan["skipped"]) == 40

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -16,20 +17,24 @@ from client.sources import Sources, describe_plan, mention, read_sources
 from tests.client.toy import make_folder
 
 
-def _config(root: Path, views: int = 0) -> RunConfig:
+def _config(root: Path, views: int = 0, *, group_by_name: bool = False) -> RunConfig:
     recipe = Recipe(views=views)
-    return RunConfig(str(root), "red", "vl2v-adip", "efficientnet_lite0", 32, 0, "stratified", recipe)
+    config = RunConfig(str(root), "red", "vl2v-adip", "efficientnet_lite0", 32, 0, "stratified", recipe)
+    return replace(config, group_by_name=group_by_name)
 
 
-def _read(root: Path, views: int = 0) -> tuple[Sources, str]:
+def _read(root: Path, views: int = 0, *, group_by_name: bool = False) -> tuple[Sources, str]:
     """The sources of a run over this folder, and the notes on them."""
     said = StringIO()
-    sources = read_sources(_config(root, views), Display(Console(file=said)))
+    config = _config(root, views, group_by_name=group_by_name)
+    sources = read_sources(config, Display(Console(file=said)))
     return sources, " ".join(said.getvalue().split())
 
 
-@pytest.mark.parametrize(("numbers", "said"), [("{:02}", True), ("{:04}", False)])
-def test_a_class_that_is_all_held_out_is_named(tmp_path: Path, numbers: str, said: bool) -> None:
+@pytest.mark.parametrize(
+    ("numbers", "asked", "said"), [("{:02}", True, True), ("{:04}", True, False), ("{:02}", False, False)]
+)
+def test_a_class_that_is_all_held_out_is_named(tmp_path: Path, numbers: str, asked: bool, said: bool) -> None:
     root = make_folder(tmp_path / "toy", images=10)
     shutil.rmtree(root / "light" / "circle")
     (root / "light" / "circle").mkdir()
@@ -39,7 +44,7 @@ def test_a_class_that_is_all_held_out_is_named(tmp_path: Path, numbers: str, sai
             file.rename(file.with_stem(f"photo__hen-{numbers.format(number)}"))
         else:
             file.unlink()
-    sources, notes = _read(root)
+    sources, notes = _read(root, group_by_name=asked)
     taught = {sources.labels[position] for position in sources.train}
     assert (sources.folder.classes.index("circle") not in taught) == said
     assert ("All images of circle are held out" in notes) == said

@@ -84,6 +84,12 @@ def test_a_run_from_plan_to_prediction(client: Command, vendor_process: VendorPr
     (by_onnx,) = json.loads(client("predict", "run/student.onnx", image, "--top", "2", "--json").stdout)
     assert by_onnx["classes"] == pytest.approx(predicted["classes"], abs=1e-4)
     assert "all of the same class" in shown.stderr
+    measured = json.loads(client("evaluate", "run/student.onnx", "--data", "toy", "--json").stdout)
+    assert measured["red"] == pytest.approx(evaluated["red"])
+    assert "ONNX already" in client("export", "run/student.onnx", "--out", "x.safetensors", code=2).stderr
+    refused = client("export", "run", "--out", "x.tflite", code=2)
+    assert ".onnx or .safetensors" in refused.stderr
+    assert not (client.folder / "x.tflite").exists()
     exported = json.loads(client("export", "run", "--out", "other.safetensors", "--json").stdout)
     (again,) = json.loads(client("predict", exported["out"], image, "--top", "2", "--json").stdout)
     assert again == predicted
@@ -156,7 +162,10 @@ def test_a_budget_below_the_images_teaches_what_it_can_and_can_be_raised(
     shown = client(*_distill(budget=10))
     assert "no teacher embedding (the budget ended)" in shown.stderr
     assert vendor_process.charges(client.api_key).queries == 10
-    client(*_distill(budget=20))
+    refused = client(*_distill(budget=20), code=2)  # before anything is bought for it
+    assert "holds a finished student of other answers to buy" in refused.stderr
+    assert vendor_process.charges(client.api_key).queries == 10
+    client(*_distill("--replace", budget=20))
     assert vendor_process.charges(client.api_key).queries == 20
     assert _summary(client)["queries_bought"] == 20
     rows = map(json.loads, (client.folder / "run" / "metrics.jsonl").read_text().splitlines())
@@ -212,7 +221,7 @@ def test_a_student_that_cannot_be_exported_is_evaluated_all_the_same(
     assert (client.folder / "run" / "student.onnx").exists()
     (client.folder / "toy" / "dark" / "circle" / "00.png").unlink()  # so that it is trained again
     monkeypatch.setattr(torch.onnx, "export", unsupported)
-    assert "There will be no student.onnx" in client(*_distill("--method", "erm")).stderr
+    assert "There will be no student.onnx" in client(*_distill("--method", "erm", "--replace")).stderr
     assert not (client.folder / "run" / "student.onnx").exists()
     assert _summary(client)["accuracy"]["images_by_domain"]["red"] == 18
 
@@ -226,7 +235,8 @@ def test_renamed_classes_are_learnt_anew(client: Command) -> None:
     client(*_distill("--method", "erm"))
     for domain in ("dark", "light", "red"):
         (client.folder / "toy" / domain / "circle").rename(client.folder / "toy" / domain / "ball")
-    client(*_distill("--method", "erm"))
+    assert "student of other classes" in client(*_distill("--method", "erm"), code=2).stderr
+    client(*_distill("--method", "erm", "--replace"))
     _, metadata = load_student(client.folder / "run" / "student.safetensors")
     assert json.loads(metadata["classes"])[0] == "ball"
 
@@ -252,6 +262,8 @@ def test_bad_images_are_skipped_and_listed(client: Command) -> None:
     evaluated = client("evaluate", "run", "--data", "toy", "--domain", "red")
     assert "Skipped red/circle/zero.png: empty file" in evaluated.stderr
     assert _summary(client)["skipped_images"] == 3
+    assert _summary(client)["left_out"] == {"not a readable picture": 2, "empty file": 2}
+    assert "Left out: 2 not a readable picture, 2 empty file" in shown.stdout
     assert _summary(client)["accuracy"]["images_by_domain"]["red"] == 18
 
 
@@ -307,7 +319,7 @@ def test_a_class_that_was_renamed_has_its_new_name_in_summary_and_report(client:
     client(*_distill())
     for folder in (client.folder / "toy").glob("*/tall_bar"):
         folder.rename(folder.with_name("bar"))
-    client(*_distill())
+    client(*_distill("--replace"))
     run = client.folder / "run"
     answers = (run / "answers.csv").read_text()
     assert ",bar," in answers

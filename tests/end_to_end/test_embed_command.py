@@ -36,15 +36,54 @@ def test_images_that_cannot_be_embedded_are_listed_and_free(
     (folder / "gone.png").symlink_to("nothing")
     (folder / "notes.txt").write_text("not named as an image")
     (folder / "text.png").write_text("not an image")
-    shown = client("embed", "--text", "a square", "--images", "photos", "--out", "out.npy", "--json")
+    whole = (folder / "below.png" / "good.png").read_bytes()
+    (folder / "cut.png").write_bytes(whole[: len(whole) // 2])  # which only the vendor finds out
+    command = ["embed", "--text", "a square", "--images", "photos", "--out", "out.npy", "--json"]
+    shown = client(*command, code=1)
     said = json.loads(shown.stdout)
-    assert set(said["skipped"]) == {f"photos/{name}.png" for name in ("empty", "gone", "text")}
-    assert (said["rows"], said["queries_bought"], said["cost_micros"]) == (2, 2, 120)
-    assert "Skipped photos/text.png" in shown.stderr
+    assert set(said["skipped"]) == {f"photos/{name}.png" for name in ("cut", "empty", "gone", "text")}
+    assert (said["rows"], said["embedded"], said["queries_bought"], said["cost_micros"]) == (6, 2, 2, 120)
+    assert said["left_out"] == {"not an image by name": 1}
+    assert "Skipped photos/text.png: not a readable picture" in shown.stderr
+    assert "Left out: 1 not an image by name." in shown.stderr
     rows = np.load(client.folder / "out.npy")
-    assert rows.shape == (4, 256)
-    assert np.isnan(rows).all(axis=1).tolist() == [False, False, True, True]
+    assert rows.shape == (6, 256)
+    assert np.isnan(rows).all(axis=1).tolist() == [False, False, True, True, True, True]
+    index = [json.loads(line) for line in (client.folder / "out.index.jsonl").read_text().splitlines()]
+    assert [(line["row"], line["kind"], line["name"]) for line in index] == [
+        (0, "text", "a square"),
+        (1, "image", "photos/below.png/good.png"),
+        *((n, "image", f"photos/{name}.png") for n, name in enumerate(("cut", "empty", "gone", "text"), 2)),
+    ]
+    assert [line["skipped"] is not None for line in index] == np.isnan(rows).all(axis=1).tolist()
+    assert index[4]["skipped"] == "a link to nowhere"
     assert vendor_process.charges(client.api_key).queries == 2
+
+
+def test_hidden_files_are_not_bought(client: Command, vendor_process: VendorProcess) -> None:
+    for n, name in enumerate(("shots/a.png", "shots/.cache/thumb.png", "shots/._b.png")):
+        path = client.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), (40 * n, 0, 0)).save(path)
+    said = json.loads(client("embed", "--images", "shots", "--out", "out.jsonl", "--json").stdout)
+    assert (said["rows"], said["queries_bought"], said["left_out"]) == (1, 1, {"hidden": 2})
+    assert vendor_process.charges(client.api_key).queries == 1
+
+
+def test_further_formats_are_sent_as_png(client: Command, vendor_process: VendorProcess) -> None:
+    (client.folder / "shots").mkdir()
+    for n, (kind, suffix) in enumerate((("TIFF", "tif"), ("GIF", "gif"), ("AVIF", "avif"), ("HEIF", "heic"))):
+        Image.new("RGB", (32, 32), (50 * n, 9, 9)).save(client.folder / "shots" / f"{n}.{suffix}", kind)
+    (client.folder / "shots" / "raw.cr2").write_bytes(b"raw")
+    said = json.loads(client("embed", "--images", "shots", "--out", "out.npy", "--json", code=1).stdout)
+    assert (said["embedded"], said["queries_bought"]) == (4, 4)
+    assert said["skipped"] == {"shots/raw.cr2": "unsupported format (.cr2)"}
+    assert vendor_process.charges(client.api_key).queries == 4
+    for n in range(4):
+        Image.new("RGB", (32, 32), (50 * n, 9, 9)).save(client.folder / f"{n}.png")
+    same = np.load(client.folder / "out.npy")
+    client("embed", "--images", "*.png", "--out", "png.npy", "--budget", "4")
+    assert (same[:2] == np.load(client.folder / "png.npy")[:2]).all()  # the lossless ones
 
 
 def test_a_budget_that_ends_writes_nothing_and_goes_on_with_a_larger_one(
@@ -125,7 +164,7 @@ def test_every_format_holds_the_same(client: Command) -> None:
     (client.folder / "bad.png").write_text("no image")
     what = ["embed", "--text", "a cat", "--images", "bad.png", "--images", "good.png", "--out"]
     for name in ("out.npy", "out.jsonl", "out.parquet"):
-        client(*what, name)
+        client(*what, name, code=1)
     rows = np.load(client.folder / "out.npy")[[0, 2]]
     lines = [json.loads(line) for line in (client.folder / "out.jsonl").read_text().splitlines()]
     assert pq.read_table(client.folder / "out.parquet").to_pylist() == lines

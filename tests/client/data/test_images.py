@@ -1,13 +1,16 @@
 """Bytes to pixels: formats, modes, orientation, limits."""
 
+import struct
 from io import BytesIO
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from client.data import images
-from client.data.images import UnreadableImage, decode, decode_square
+from client.data.images import UnreadableImage, decode, decode_and_compare, decode_square
+from client.data.views import ORIGINAL
 
 
 def _encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -110,6 +113,87 @@ def test_what_is_no_image_is_refused(content: bytes) -> None:
 def test_other_formats_are_refused() -> None:
     with pytest.raises(UnreadableImage):
         decode(_encoded(Image.new("RGB", (2, 2)), "PPM"))
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "GIF", "BMP", "AVIF", "HEIF"])
+def test_further_formats_are_read_and_sent_as_what_the_student_sees(kind: str) -> None:
+    picture = Image.new("RGB", (24, 16), (200, 30, 40))
+    picture.paste((20, 60, 220), (0, 0, 12, 16))
+    content = _encoded(picture, kind)
+    pixels = decode(content)
+    assert np.abs(pixels.astype(int) - np.asarray(picture)).mean() < 8
+    sent = ORIGINAL.encode(content)
+    assert sent.startswith(b"\x89PNG")
+    assert np.array_equal(decode(sent), pixels)
+    assert decode_and_compare(content)[1] is False
+    assert decode_square(content, 8)[1] == 1.5
+
+
+def test_of_many_frames_the_first_is_seen() -> None:
+    first, second = Image.new("RGB", (4, 4), "red"), Image.new("RGB", (4, 4), "blue")
+    for kind in ("GIF", "TIFF", "AVIF"):
+        content = _encoded(first, kind, save_all=True, append_images=[second])
+        assert np.abs(decode(content).astype(int) - (255, 0, 0)).max() < 12, kind
+
+
+def test_a_gif_is_laid_on_white_and_a_photo_in_avif_is_turned_the_right_way_up() -> None:
+    clear = Image.new("P", (4, 4), 0)
+    clear.putpalette([0, 0, 0, 255, 0, 0])
+    assert (decode(_encoded(clear, "GIF", transparency=0)) == 255).all()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert decode(_encoded(Image.new("RGB", (6, 2)), "AVIF", exif=exif)).shape == (6, 2, 3)
+
+
+@pytest.mark.parametrize("order", ["<u2", ">u2"])
+def test_a_tiff_of_16_bits_keeps_its_tones(order: str) -> None:
+    deep = np.array([[0, 257, 511, 32768, 65535]], order)
+    head = b"II*\0" if order == "<u2" else b"MM\0*"
+    content = _tiff(deep, head)
+    assert decode(content)[0, :, 0].tolist() == [0, 1, 1, 128, 255]
+    assert decode(ORIGINAL.encode(content))[0, :, 0].tolist() == [0, 1, 1, 128, 255]
+
+
+def _tiff(grey: NDArray[np.uint16], head: bytes) -> bytes:
+    """An uncompressed TIFF file of 16-bit grey, in the byte order of its head."""
+    end = "<" if head.startswith(b"I") else ">"
+    height, width = grey.shape
+    tags = [
+        (256, 4, width),
+        (257, 4, height),
+        (258, 3, 16),
+        (259, 3, 1),
+        (262, 3, 1),
+        (273, 4, 8 + 2 + 12 * 9 + 4),
+    ]
+    tags += [(277, 3, 1), (278, 4, height), (279, 4, grey.nbytes)]
+    entries = b"".join(
+        struct.pack(f"{end}HHI", tag, kind, 1)
+        + (struct.pack(f"{end}HH", value, 0) if kind == 3 else struct.pack(f"{end}I", value))
+        for tag, kind, value in tags
+    )
+    directory = struct.pack(f"{end}H", len(tags)) + entries + bytes(4)
+    return head + struct.pack(f"{end}I", 8) + directory + grey.tobytes()
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_values_whose_white_nobody_knows_are_refused(mode: str) -> None:
+    with pytest.raises(UnreadableImage, match="32 bits"):
+        decode(_encoded(Image.new(mode, (2, 2)), "TIFF"))
+
+
+def test_what_vendors_know_is_sent_as_its_bytes() -> None:
+    for kind in ("PNG", "JPEG", "WEBP", "MPO"):
+        content = _encoded(Image.effect_noise((8, 8), 60).convert("RGB"), kind)
+        assert ORIGINAL.encode(content) is content, kind
+        assert decode_and_compare(content)[1], kind
+
+
+def test_without_pillow_heif_a_heic_file_says_what_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = _encoded(Image.new("RGB", (16, 16)), "HEIF")
+    monkeypatch.setattr(images, "_formats", lambda: ("PNG", "JPEG"))
+    with pytest.raises(UnreadableImage, match=r"pip install '\.\[heic\]'"):
+        decode(content)
 
 
 def test_too_many_pixels_are_refused_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,150 @@
+"""Which files are found below a folder, the same for every command, and why others are left out."""
+
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from client.data import finder, images
+from client.data.domains import list_folder
+from client.data.finder import Found, counted, find_images, search
+from client.errors import DataError, UsageError
+from tests.client.toy import make_folder
+
+
+def _draw(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 8), "green").save(path, "PNG")
+    return path
+
+
+def _names(found: Found, root: Path) -> list[str]:
+    return [path.relative_to(root).as_posix() for path in found.images]
+
+
+def _reasons(found: Found, root: Path) -> dict[str, str]:
+    return {file.path.relative_to(root).as_posix(): file.reason for file in found.left_out}
+
+
+def test_hidden_files_and_folders_are_left_out_and_counted(tmp_path: Path) -> None:
+    for name in (
+        "a.png", "b/c/d.JPG", "b/._a.jpg", ".cache/thumb.png", ".cache/deep/x.png", "@eaDir/a.png/y.jpg",
+        "__MACOSX/b/z.png",
+    ):  # fmt: skip
+        _draw(tmp_path / name)
+    (tmp_path / ".cache" / "notes.txt").write_text("")
+    found = search(tmp_path)
+    assert _names(found, tmp_path) == ["a.png", "b/c/d.JPG"]
+    assert counted(found.left_out) == {"hidden": 5}
+    assert not any(file.is_loss for file in found.left_out)
+
+
+def test_links_are_followed_once_and_loops_end(tmp_path: Path) -> None:
+    root, elsewhere = tmp_path / "root", tmp_path / "elsewhere"
+    _draw(root / "b" / "own.png")
+    _draw(elsewhere / "far.png")
+    (root / "a-link-to-it.png").symlink_to("b/own.png")  # what is there itself goes first
+    (root / "b" / "loop").symlink_to("..")
+    (root / "b" / "self").symlink_to("self")
+    (root / "c").symlink_to(elsewhere)
+    (root / "d").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(root)
+    (root / "gone.png").symlink_to("nothing.png")
+    found = search(root)
+    assert _names(found, root) == ["b/own.png", "c/far.png", "gone.png"]
+    linked = "a link to what is taken already"
+    assert _reasons(found, root) == {
+        "a-link-to-it.png": linked,
+        "b/loop": linked,
+        "b/self": "not an image by name",
+        "c/back": linked,
+        "d": linked,
+    }
+
+
+def test_what_is_named_as_a_picture_and_cannot_be_read_is_a_loss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.svg", "b.CR2", "c.txt", "d"):
+        (tmp_path / name).write_text("")
+    os.mkfifo(tmp_path / "pipe.png")  # which would never end
+    found = search(tmp_path)
+    assert not found.images
+    assert {file.path.name: file.is_loss for file in found.left_out} == {
+        "a.svg": True, "b.CR2": True, "c.txt": False, "d": False, "pipe.png": True,
+    }  # fmt: skip
+    assert counted(found.left_out)["unsupported format (.svg)"] == 1
+    (tmp_path / "e.heic").write_text("")
+    monkeypatch.setattr(finder, "suffixes", lambda: images.suffixes() - images.HEIC_SUFFIXES)
+    (heic,) = (file for file in search(tmp_path).left_out if file.path.name == "e.heic")
+    assert "pip install '.[heic]'" in heic.reason
+    assert heic.kind == "unsupported format (.heic)"
+
+
+def test_patterns_find_what_folders_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("shots/a/1.png", "shots/b/2.png", "shots/3.png", "shots/.c/4.png", "shots/a/._5.png"):
+        _draw(Path(name))
+    Path("shots/notes.txt").write_text("")
+    for n in range(2):  # which a pattern of Python's would follow forty deep, each into the other
+        Path(f"shots/loop{n}").symlink_to(".")
+    everything = ["3.png", "a/1.png", "b/2.png"]
+    for word in ("shots", "shots/**", "shots/**/*", "shots/**/*.png"):
+        assert _names(find_images(word), Path("shots")) == everything, word
+    assert _names(find_images("shots/[ab]/*.png"), Path("shots")) == ["a/1.png", "b/2.png"]
+    assert _names(find_images("**/a/*"), Path("shots")) == ["a/1.png"]
+    found = find_images("shots/*")
+    assert (_names(found, Path("shots")), counted(found.left_out)) == (["3.png"], {"not an image by name": 1})
+    assert _names(find_images("shots/.c/4.png"), Path("shots")) == [".c/4.png"]  # named itself
+    for word in ("missing", "shots/*.jpg", "missing/**/*"):
+        with pytest.raises(UsageError, match="does not exist"):
+            find_images(word)
+
+
+def test_pictures_outside_classes_are_named_and_those_below_classes_count_for_them(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "toy", images=1)
+    for name in (
+        "dark/circle/more/deep/x.png",
+        "dark/loose.png",
+        "loose.png",
+        ".t/h.png",
+        "dark/circle/._y.png",
+    ):
+        _draw(root / name)
+    (root / "README.txt").write_text("no picture, and in no class")
+    folder = list_folder(root)
+    assert folder.count("dark") == 4
+    assert folder.deeper == 1
+    assert counted(folder.ignored) == {"hidden": 2, "loose in a domain": 1, "loose in the root": 1}
+    assert {file.path.name for file in folder.ignored_in(["dark"])} == {"loose.png", "._y.png"}
+    assert len(folder.ignored_outside("dark")) == 2
+    assert {file.domain for file in folder.ignored if file.path.parent == root} == {None}
+
+
+def test_the_digest_of_a_folder_of_one_level_is_what_it_was(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    for name in ("d/k/a.png", "d/k/b.png"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"12")
+    known = "f187954e5796a48676fabd82983a3b629c6bca7704a18f98b46d2c5cb365aea6"
+    assert list_folder(root).digest() == known
+    (root / "d" / "k" / "below").mkdir()
+    assert list_folder(root).digest() == known
+    (root / "d" / "k" / "b.png").rename(root / "d" / "k" / "below" / "b.png")
+    assert list_folder(root).digest() != known
+
+
+def test_names_of_composed_and_decomposed_unicode_are_one(tmp_path: Path) -> None:
+    for domain, name in (("one", "caf\u00e9"), ("two", "cafe\u0301"), ("two", "caf\u00e9")):
+        _draw(tmp_path / domain / name / f"{len(name)}.png")
+    folder = list_folder(tmp_path)
+    assert folder.classes == ("caf\u00e9",)
+    assert (folder.count("one"), folder.count("two")) == (1, 2)
+    assert [path.name for path in folder.respelled] == ["cafe\u0301"]
+
+
+def test_a_folder_without_an_image_in_a_class_says_what_it_has_instead(tmp_path: Path) -> None:
+    _draw(tmp_path / "circle" / "a.png")
+    with pytest.raises(DataError, match=r"Left out: 1 loose in a domain\. .*one level too high or too low"):
+        list_folder(tmp_path)
