@@ -211,7 +211,7 @@ def without_quota(enemy: Enemy) -> None:
 @_attack(8)
 def without_key(enemy: Enemy) -> None:
     """Bombs of 32 MiB with a key that does not exist; 2 requests a second."""
-    enemy.repeat([_full_body("tk_0123456789abcdef_" + "x" * 43)], 8, per_second=2)
+    enemy.repeat([_full_body("tk_0123456789abcdef_" + "0" * 48)], 8, per_second=2)
 
 
 @_attack(8)
