@@ -11,9 +11,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from benchmarks import bombs, load
+from benchmarks import load
 from benchmarks.barrage import Deed, Enemy
 from benchmarks.customers import icons
+from tests.vendor_service.hostile_bodies import BODIES, half_sent
+from tests.vendor_service.hostile_images import (
+    animated_webp,
+    jpeg_of_scans,
+    large_progressive_jpeg,
+    large_webp,
+    png_of_texts,
+    png_of_zeros,
+    png_with_profile_bomb,
+    png_with_text_bomb,
+    webp_with_profile,
+)
 
 _MIB = 2**20
 _LARGEST = 32 * _MIB - 65_536  # bytes of a body that a vendor takes, and a little room
@@ -60,9 +72,9 @@ def _ask_honestly(connections: int, enemy: Enemy) -> None:
     files = icons(256)
     requests = []
     for start in range(0, len(files), 32):
-        requests.append(bombs.embed(enemy.keys.good, *load.form(files[start : start + 32])))
+        requests.append(load.embed(enemy.keys.good, *load.form(files[start : start + 32])))
         texts = [{"text": f"a drawing of number {start + number}"} for number in range(32)]
-        requests.append(bombs.embed(enemy.keys.good, json.dumps({"inputs": texts}).encode(), _JSON))
+        requests.append(load.embed(enemy.keys.good, json.dumps({"inputs": texts}).encode(), _JSON))
     enemy.repeat(requests, connections)
 
 
@@ -79,8 +91,7 @@ def giant_bodies(enemy: Enemy) -> None:
 def half_bodies(enemy: Enemy) -> None:
     """3,000 bodies without a key that stop half-way."""
     paths = ("/v1/estimate", "/nowhere", "/embed", "/v1/embeddings")
-    requests = [load.request(path, bytes(4096), content_type=_JSON) for path in paths]
-    enemy.besiege(requests, 1000, 3000)
+    enemy.besiege([half_sent(path) for path in paths], 10_000, 3000)
 
 
 @_attack(200)
@@ -88,7 +99,7 @@ def slow_bodies(enemy: Enemy) -> None:
     """200 bodies with a key, a byte every half second."""
     body = json.dumps({"inputs": [{"text": "a cat " * 1000}]}).encode()
     paths = ("/embed", "/v1/embeddings", "/v1/estimate")
-    requests = [bombs.embed(enemy.keys.good, body, _JSON, path) for path in paths]
+    requests = [load.embed(enemy.keys.good, body, _JSON, path) for path in paths]
     enemy.besiege(requests, 300, 200, drip=1)
 
 
@@ -102,83 +113,93 @@ def slow_readers(enemy: Enemy) -> None:
 
 @_attack(4)
 def many_scans(enemy: Enemy) -> None:
-    """Progressive JPEGs of 50 megapixels and 1,000 scans."""
-    _send_images(enemy, bombs.many_scans(1000), 1, 4)
+    """Progressive JPEGs of 1,000 scans."""
+    _send_images(enemy, 4, jpeg_of_scans(1000, side=4000))
+
+
+@_attack(4)
+def large_jpegs(enemy: Enemy) -> None:
+    """Progressive JPEGs of 49 megapixels, of 60 scans and of four colours."""
+    _send_images(enemy, 4, jpeg_of_scans(60, side=7000), large_progressive_jpeg(mode="CMYK"))
 
 
 @_attack(4)
 def flat_pngs(enemy: Enemy) -> None:
-    """PNGs of 50 megapixels of one colour, 16 a request."""
-    _send_images(enemy, bombs.flat_png(), 16, 4)
+    """PNGs of 49 megapixels of one colour, 16 a request."""
+    _send_images(enemy, 16, png_of_zeros(7000, 7000, colour=6))
 
 
 @_attack(4)
 def interlaced_pngs(enemy: Enemy) -> None:
-    """Interlaced PNGs of 50 megapixels, 16 a request."""
-    _send_images(enemy, bombs.flat_png(interlaced=True), 16, 4)
+    """Interlaced PNGs of 49 megapixels and 16 bits, 16 a request."""
+    _send_images(enemy, 16, png_of_zeros(7000, 7000, bits=16, interlaced=True))
 
 
 @_attack(4)
 def flat_webps(enemy: Enemy) -> None:
-    """WebPs of 50 megapixels in 38 bytes, 256 a request."""
-    _send_images(enemy, bombs.flat_webp(), 256, 4)
+    """WebPs of 49 megapixels in a few bytes, 256 a request."""
+    _send_images(enemy, 256, large_webp(lossless=True))
 
 
 @_attack(4)
 def animated_webps(enemy: Enemy) -> None:
-    """WebPs of 500 frames of 16 megapixels, 64 a request."""
-    _send_images(enemy, bombs.animated_webp(500), 64, 4)
+    """WebPs of 100 frames, 64 a request."""
+    _send_images(enemy, 64, animated_webp())
 
 
 @_attack(4)
 def heavy_chunks(enemy: Enemy) -> None:
-    """PNGs of 16 pixels with 50 MB of compressed notes and a colour profile, 256 a request."""
-    _send_images(enemy, bombs.heavy_chunks(), 256, 4)
+    """PNGs of a pixel whose comment or profile unpacks to 80 MB, 256 a request."""
+    _send_images(enemy, 256, png_with_text_bomb(), png_with_profile_bomb())
+
+
+@_attack(4)
+def many_chunks(enemy: Enemy) -> None:
+    """PNGs of a pixel with 500,000 comments, and WebPs with profiles of 10 MB."""
+    _send_images(enemy, 2, png_of_texts(), webp_with_profile())
 
 
 @_attack(4)
 def endless_words(enemy: Enemy) -> None:
     """Texts of 10,000 letters without a space, hung up on after 0.3 s."""
-    requests = [_texts(enemy, bombs.endless_word(number)) for number in range(64)]
-    enemy.hang_up(requests, 4, [0.3])
+    enemy.hang_up([_texts(enemy, _endless_word(number)) for number in range(64)], 4, [0.3])
 
 
 @_attack(4)
 def packed_words(enemy: Enemy) -> None:
     """256 texts of 10,000 letters without a space in a request."""
-    words = [bombs.endless_word(number) for number in range(256)]
-    enemy.repeat([_texts(enemy, *words), _texts(enemy, *words[::-1])], 4)
+    words = [_endless_word(number) for number in range(512)]
+    enemy.repeat([_texts(enemy, *words[:256]), _texts(enemy, *words[256:])], 4)
 
 
 @_attack(8)
 def unknown_keys(enemy: Enemy) -> None:
     """32 MiB of JSON keys that no request has; 4 requests a second."""
-    body = bombs.unknown_keys(_LARGEST)
-    _send_bodies(enemy, (body, _JSON), "/embed", "/v1/embeddings", "/v1/estimate")
+    _send_bodies(enemy, "unknown keys", "unknown keys of an input", "the same key")
 
 
 @_attack(8)
 def empty_texts(enemy: Enemy) -> None:
-    """Eleven million empty texts in 32 MiB; 4 requests a second."""
-    _send_bodies(enemy, (bombs.empty_texts(_LARGEST), _JSON), "/v1/embeddings")
+    """Eleven million empty texts, objects and numbers in 32 MiB of JSON; 4 requests a second."""
+    _send_bodies(enemy, "empty texts", "empty objects", "token ids")
 
 
 @_attack(8)
 def nested_lists(enemy: Enemy) -> None:
-    """32 MiB of lists in lists; 4 requests a second."""
-    _send_bodies(enemy, (bombs.nested_lists(_LARGEST), _JSON), "/embed", "/v1/embeddings", "/v1/estimate")
+    """32 MiB of JSON in JSON, of digits and of escaped letters; 4 requests a second."""
+    _send_bodies(enemy, "nesting", "nested objects", "digits", "surrogates", "one wide letter")
 
 
 @_attack(8)
 def tiny_parts(enemy: Enemy) -> None:
-    """Forms of 500,000 empty fields in 32 MiB; 4 requests a second."""
-    _send_bodies(enemy, bombs.tiny_parts(_LARGEST), "/embed")
+    """Forms of half a million empty fields in 32 MiB; 4 requests a second."""
+    _send_bodies(enemy, "empty parts", "fields", "headers of a part")
 
 
 @_attack(8)
 def boundary_noise(enemy: Enemy) -> None:
-    """Forms whose file is 20 MiB of beginnings of the boundary; 4 requests a second."""
-    _send_bodies(enemy, bombs.boundary_noise(20 * _MIB), "/embed")
+    """Forms of 32 MiB of what is nearly their boundary; 4 requests a second."""
+    _send_bodies(enemy, "beginnings of boundaries", "boundaries that are none", "padding")
 
 
 @_attack(8)
@@ -190,7 +211,7 @@ def without_quota(enemy: Enemy) -> None:
 @_attack(8)
 def without_key(enemy: Enemy) -> None:
     """Bombs of 32 MiB with a key that does not exist; 2 requests a second."""
-    enemy.repeat([_full_body("tk_0123456789abcdef_" + "x" * 43)], 8, per_second=2)
+    enemy.repeat([_full_body("tk_0123456789abcdef_" + "0" * 48)], 8, per_second=2)
 
 
 @_attack(8)
@@ -211,19 +232,19 @@ def long_history(enemy: Enemy) -> None:
 def replays(enemy: Enemy) -> None:
     """One paid request of 256 images, again and again under its idempotency key."""
     key = secrets.token_hex(16)
-    enemy.repeat([bombs.embed(enemy.keys.good, *load.form(icons(256)), idempotency_key=key)], 8)
+    enemy.repeat([load.embed(enemy.keys.good, *load.form(icons(256)), idempotency_key=key)], 8)
 
 
 @_attack(16)
 def big_batches(enemy: Enemy) -> None:
     """Requests of 256 images on 16 connections."""
-    enemy.repeat([bombs.embed(enemy.keys.good, *load.form(icons(256)))], 16)
+    enemy.repeat([load.embed(enemy.keys.good, *load.form(icons(256)))], 16)
 
 
 @_attack(8)
 def hang_ups(enemy: Enemy) -> None:
     """Requests of 256 images, hung up on after 0.05 to 0.8 s, while they are decoded or encoded."""
-    asked = bombs.embed(enemy.keys.good, *load.form(icons(256)))
+    asked = load.embed(enemy.keys.good, *load.form(icons(256)))
     enemy.hang_up([asked], 8, [0.05, 0.1, 0.2, 0.4, 0.8])
 
 
@@ -238,26 +259,35 @@ def key_conflicts(enemy: Enemy) -> None:
     """Different requests of 32 images under one idempotency key, on 8 connections."""
     files, key = icons(256), secrets.token_hex(16)
     bodies = [load.form(files[start : start + 32]) for start in range(0, 256, 32)]
-    enemy.repeat([bombs.embed(enemy.keys.good, *body, idempotency_key=key) for body in bodies], 8)
+    enemy.repeat([load.embed(enemy.keys.good, *body, idempotency_key=key) for body in bodies], 8)
 
 
-def _send_images(enemy: Enemy, file: bytes, count: int, connections: int) -> None:
-    enemy.repeat([bombs.embed(enemy.keys.good, *load.form([file] * count))], connections)
+def _send_images(enemy: Enemy, count: int, *files: bytes) -> None:
+    enemy.repeat([load.embed(enemy.keys.good, *load.form([file] * count)) for file in files], 4)
 
 
-def _send_bodies(enemy: Enemy, body: tuple[bytes, str], *paths: str) -> None:
-    enemy.repeat([bombs.embed(enemy.keys.good, *body, path) for path in paths], 8, per_second=4)
+def _send_bodies(enemy: Enemy, *names: str) -> None:
+    requests = []
+    for path, content_type, make in (BODIES[name] for name in names):
+        requests.append(load.embed(enemy.keys.good, make(_LARGEST), content_type, path))
+    enemy.repeat(requests, 8, per_second=4)
 
 
 def _full_body(key: str) -> bytes:
-    """Eight bombs that fill a body up to 32 MiB."""
-    bomb = bombs.padded(bombs.flat_png(), _LARGEST // 8 - 1024)
-    return bombs.embed(key, *load.form([bomb] * 8))
+    """Eight bombs in a body of 32 MiB: decoders leave alone what follows the end of an image."""
+    bomb = png_of_zeros(7000, 7000)
+    return load.embed(key, *load.form([bomb + bytes(_LARGEST // 8 - 1024 - len(bomb))] * 8))
+
+
+def _endless_word(number: int) -> str:
+    """10,000 letters without a space, others for each number."""
+    word = f"{number}qzjxkvbpygfwmucldrhsnioate"
+    return (word * (10_000 // len(word) + 1))[:10_000]
 
 
 def _texts(enemy: Enemy, *texts: str) -> bytes:
     body = json.dumps({"inputs": [{"text": text} for text in texts]}).encode()
-    return bombs.embed(enemy.keys.good, body, _JSON)
+    return load.embed(enemy.keys.good, body, _JSON)
 
 
 def _get(path: str, key: str, **headers: str) -> bytes:

@@ -13,7 +13,7 @@ from typing import Self
 
 import numpy as np
 
-from benchmarks import bombs, load
+from benchmarks import load
 from benchmarks.barrage import read_answer
 from benchmarks.customers import icons
 
@@ -42,9 +42,7 @@ class GoodCustomer:
         self._port = port
         self._connection: socket.socket | None = None
         files = icons(256)
-        self._images = [
-            bombs.embed(key, *load.form(files[start : start + 32])) for start in range(0, 256, 32)
-        ]
+        self._images = [load.embed(key, *load.form(files[start : start + 32])) for start in range(0, 256, 32)]
         self._key = key
         self._numbers = count()
 
@@ -55,7 +53,7 @@ class GoodCustomer:
             number = next(self._numbers)
             text = json.dumps({"inputs": [{"text": f"a sketch of number {number}"}]}).encode()
             for request, seen in (
-                (bombs.embed(self._key, text, "application/json"), waits.texts),
+                (load.embed(self._key, text, "application/json"), waits.texts),
                 (self._images[number % len(self._images)], waits.images),
             ):
                 began = time.perf_counter()

@@ -56,19 +56,13 @@ def main() -> None:
 def loads(key: str) -> Iterator[tuple[str, int, list[bytes]]]:
     """Requests of each kind: what they hold, how many queries that is, and the requests."""
     files = icons(DISTINCT)
-    yield "32 images", 32, [posted(key, *load.form(files[start : start + 32])) for start in (0, 32)]
-    yield "8 images", 8, [posted(key, *load.form(files[start : start + 8])) for start in range(0, 64, 8)]
-    yield "1 image", 1, [posted(key, *load.form([file])) for file in files]
+    yield "32 images", 32, [load.embed(key, *load.form(files[start : start + 32])) for start in (0, 32)]
+    yield "8 images", 8, [load.embed(key, *load.form(files[start : start + 8])) for start in range(0, 64, 8)]
+    yield "1 image", 1, [load.embed(key, *load.form([file])) for file in files]
     texts = [
         f'{{"inputs": [{{"text": "a photo of a cat, {number}"}}]}}'.encode() for number in range(DISTINCT)
     ]
-    yield "1 text, known", 1, [posted(key, text, "application/json") for text in texts]
-
-
-def posted(key: str, body: bytes, content_type: str) -> bytes:
-    """A request that is answered as raw rows."""
-    headers = {"authorization": f"Bearer {key}", "content_type": content_type}
-    return load.request("/embed", body, accept="application/octet-stream", **headers)
+    yield "1 text, known", 1, [load.embed(key, text, "application/json") for text in texts]
 
 
 def bare_rate(seconds: float) -> float:

@@ -29,6 +29,12 @@ def request(path: str, body: bytes, **headers: str) -> bytes:
     return "\r\n".join([*head, "", ""]).encode() + body
 
 
+def embed(key: str, body: bytes, content_type: str, path: str = "/embed", **headers: str) -> bytes:
+    """A whole request that asks for embeddings as raw rows."""
+    headers |= {"authorization": f"Bearer {key}", "content_type": content_type}
+    return request(path, body, accept="application/octet-stream", **headers)
+
+
 def form(files: Sequence[bytes]) -> tuple[bytes, str]:
     """Image files as `multipart/form-data`, and its content type."""
     boundary = "a-boundary-that-no-image-holds"

@@ -1,19 +1,15 @@
 """benchmarks/neighbours.py: the harness works, so that what it says of a vendor is about the vendor."""
 
-import io
-import json
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
-from benchmarks import bombs, neighbours
+from benchmarks import neighbours
 from benchmarks.attacks import ATTACKS, Attack
 from benchmarks.barrage import Enemy, Keys, Spoils
 from benchmarks.bystander import Waits
@@ -69,33 +65,6 @@ def test_a_long_history_verifies(tmp_path: Path) -> None:
         books.check(bought)
         assert len(books.entries(bought)) == 6002
         assert books.account(bought).queries_used == 12_002
-
-
-@pytest.mark.parametrize(
-    ("build", "size"),
-    [
-        (partial(bombs.many_scans, 3), (8000, 6250)),
-        (bombs.flat_png, (8000, 6250)),
-        (partial(bombs.flat_png, interlaced=True), (8000, 6250)),
-        (bombs.flat_webp, (8000, 6250)),
-        (partial(bombs.animated_webp, 6), (4000, 4000)),
-        (bombs.heavy_chunks, (4, 4)),
-        (lambda: bombs.padded(bombs.heavy_chunks(), 10**6), (4, 4)),
-    ],
-)
-def test_bombs_are_images_that_decode(build: Callable[[], bytes], size: tuple[int, int]) -> None:
-    with Image.open(io.BytesIO(build())) as image:
-        assert image.size == size
-        image.draft(None, (64, 64))
-        image.load()
-
-
-def test_bodies_are_what_they_say() -> None:
-    for body in (bombs.unknown_keys(10_000), bombs.empty_texts(10_000), bombs.nested_lists(10_000)):
-        assert len(body) == pytest.approx(10_000, rel=0.03)
-        assert json.loads(body)
-    assert len(bombs.endless_word(7)) == 10_000
-    assert bombs.tiny_parts(10_000)[0].count(b"name=") == pytest.approx(10_000 / 63, rel=0.05)
 
 
 class Vendor:
