@@ -108,6 +108,7 @@ class Connection:
                 budget=budget,
                 max_spend_micros=max_spend_micros,
                 traced=_untraced if traces is None else traces.buying,
+                say=self.display.note,
             )
 
     @contextmanager

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from client.buying.cache import EmbeddingCache, Stored
+from client.buying.cache import EmbeddingCache
+from client.buying.embeddings import Stored
 from client.buying.parquet import Piece, read_metadata, read_parquet, write_parquet
 from client.errors import CacheError, UsageError
 from shared.embeddings import Kind

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from client.buying.cache import Receipt
+from client.buying.receipts import Receipt
 from shared.billing import Entry
 
 

@@ -11,7 +11,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from client.buying.archive import SUFFIXES, export_embeddings, import_embeddings
-from client.buying.cache import EmbeddingCache, Stored
+from client.buying.cache import EmbeddingCache
+from client.buying.embeddings import Stored
 from client.buying.queries import Query
 from client.errors import CacheError, UsageError
 from shared.encoding import Vector

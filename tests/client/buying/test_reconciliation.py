@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from client.buying.cache import Receipt
+from client.buying.receipts import Receipt
 from client.buying.reconciliation import reconcile
 from shared.billing import Entry
 
