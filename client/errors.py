@@ -60,11 +60,13 @@ class DataError(UsageError):
 class VendorError(ClientError):
     """The vendor answered with an error that no retry can mend.
 
-    `bill` is what it says that it charged all the same.
+    `bill` is what it says that it charged all the same, and `fault` in a few words why the answer was not
+    taken.
     """
 
     unsure = True
     bill: Bill | None = None
+    fault: str | None = None
 
 
 class VendorUnreachable(VendorError):

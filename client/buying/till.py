@@ -130,7 +130,7 @@ class Till:
             )
         except VendorError as error:
             if error.bill is not None:
-                self._cache.reject(request.pack, error.bill, str(error), self.payer)
+                self._cache.reject(request.pack, error.bill, error.fault or str(error), self.payer)
             raise
 
     def _check(self, request: Request, answer: Answer, agreed_micros: int) -> None:
@@ -142,5 +142,5 @@ class Till:
     def _rejected(self, pack: Pack, answer: Answer, fault: str) -> VendorError:
         bill = Bill(answer.request_id, self._model.fingerprint, answer.usage)
         error = rejected(bill, fault)
-        self._cache.reject(pack, bill, str(error), self.payer)
+        self._cache.reject(pack, bill, fault, self.payer)
         return error

@@ -105,6 +105,7 @@ def read_answer(
             "the former model is kept, but the two do not mix: start a new run for the new one."
         )
         changed.bill, changed.unsure = bill, True
+        changed.fault = f"answered by another model, {reply.fingerprint}"
         raise changed
     fault = _fault(reply, queries, model) or _overcharge(reply, queries, max_cost_micros)
     if fault is not None:
@@ -121,7 +122,7 @@ def rejected(bill: Bill, fault: str) -> AnswerRejected:
         "this answer is stored, and its bill is noted: `client usage --reconcile` shows what of it is in "
         "the vendor's ledger. Ask the vendor about it."
     )
-    error.bill = bill
+    error.bill, error.fault = bill, fault
     return error
 
 

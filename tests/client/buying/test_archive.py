@@ -34,6 +34,7 @@ def other(tmp_path: Path) -> Iterator[EmbeddingCache]:
 
 def _fill(cache: EmbeddingCache, fingerprint: str = "fp_1") -> dict[Query, Vector]:
     rows = np.random.default_rng(0).normal(size=(len(QUERIES), 8)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     entries = [
         Stored(query.kind, bytes.fromhex(query.digest), row.tobytes())
         for query, row in zip(QUERIES, rows, strict=True)
