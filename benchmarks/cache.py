@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from client.buying.cache import EmbeddingCache, Stored
+from client.buying.cache import EmbeddingCache
+from client.buying.embeddings import Stored
 from client.buying.queries import Query
 
 FINGERPRINT = "fp_benchmark"

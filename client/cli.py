@@ -347,17 +347,17 @@ def _reconcile(connection: "Connection", *, as_json: bool) -> None:
     from client.tables import print_reconciliation
 
     with connection.vendor() as client, connection.cache() as cache:
-        found = reconcile(client.ledger(), cache.receipts(), client.key_id)
-        owed = cache.owed()
+        found = reconcile(
+            client.ledger(),
+            cache.receipts(),
+            client.key_id,
+            owed=cache.notes.of_run(),
+            refused=cache.billed.refused(),
+        )
     if as_json:
         print_json(asdict(found))
     else:
         print_reconciliation(found)
-    if found.differences and owed:
-        connection.display.note(
-            f"{owed} requests were sent and their answers never stored, which may explain charges without a "
-            "receipt: repeat the command that was interrupted, and it fetches them free of charge."
-        )
     if found.differences:
         raise typer.Exit(1)
 

@@ -3,8 +3,10 @@
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from platformdirs import user_cache_path
 
@@ -39,6 +41,7 @@ class Connection:
     display: Display
     protocol: ProtocolName = "tuition"
     model: str | None = None
+    _warned: set[str] = field(default_factory=set, compare=False, repr=False)
 
     @contextmanager
     def vendor(self) -> Iterator[VendorClient]:
@@ -108,6 +111,7 @@ class Connection:
                 budget=budget,
                 max_spend_micros=max_spend_micros,
                 traced=_untraced if traces is None else traces.buying,
+                say=self.display.note,
             )
 
     @contextmanager
@@ -122,12 +126,37 @@ class Connection:
                 yield other
 
     def _api_key(self) -> str | None:
-        if self.api_key_file is None:
-            return os.environ.get("TUITION_API_KEY")
+        key = os.environ.get("TUITION_API_KEY") if self.api_key_file is None else self._read_key()
+        if key and self.vendor_url not in self._warned and _is_readable_on_the_way(self.vendor_url):
+            self._warned.add(self.vendor_url)
+            self.display.note(
+                f"Warning: {self.vendor_url} is plain http, so the API key can be read by everybody on the "
+                "way to it. Give an https:// address with --vendor, or a tunnel to this machine; then ask "
+                "the vendor for another key."
+            )
+        return key
+
+    def _read_key(self) -> str:
+        assert self.api_key_file is not None
         try:
             return self.api_key_file.read_text(encoding="ascii").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"The API key cannot be read from {self.api_key_file}: {error}.") from error
+
+
+def _is_readable_on_the_way(url: str) -> bool:
+    """Whether what is sent there leaves this machine unencrypted."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False  # it is no address, and refused as such
+    host = (parts.hostname or "").rstrip(".")
+    if parts.scheme.lower() != "http" or host == "localhost" or host.endswith(".localhost"):
+        return False
+    try:
+        return not ip_address(host).is_loopback
+    except ValueError:
+        return True
 
 
 @contextmanager

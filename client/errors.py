@@ -5,13 +5,16 @@ ClientError                  1  something failed
 │   └── DataError            2  the image folder cannot be used as it is
 ├── VendorError              1  the vendor answered with an error
 │   ├── VendorUnreachable    1  the vendor did not answer at all
+│   ├── AnswerRejected       1  the vendor billed what was not agreed, or answered what cannot be used
 │   └── RequestRefused       1  the vendor refused the request, and charged nothing for it
 │       ├── KeyRefused           1  the API key is missing, wrong, revoked or suspended
 │       ├── RequestTooLarge      1  the vendor takes no request of this size
 │       ├── InputRefused         1  the vendor will not embed something in the request
+│       ├── IdempotencyKeySpent  1  what was paid for under this key is no longer to be had
 │       └── FingerprintChanged   1  the vendor's model is no longer the one that was bought from
 ├── RunBusy                  1  something else is at work on the same run
 ├── CacheError               1  the cache cannot be read or written
+├── Disagreement             1  embeddings of one model differ from those in the cache
 └── SpendingStopped          3  a limit was reached; what was bought is kept, and the run can go on
     ├── BudgetExhausted      3  the run's own budget of queries or money
     ├── QuotaExhausted       3  the vendor's quota, spend limit or credit
@@ -19,13 +22,31 @@ ClientError                  1  something failed
 """
 
 import errno
+from dataclasses import dataclass
 from pathlib import Path
+
+from shared.embeddings import Usage
+
+
+@dataclass(frozen=True)
+class Bill:
+    """What a vendor says that one request was charged, and by which model it was answered."""
+
+    request_id: str
+    fingerprint: str
+    usage: Usage
 
 
 class ClientError(Exception):
-    """The root: something failed, and the message says what and what to do."""
+    """The root: something failed, and the message says what and what to do.
+
+    Of a request that failed, `unsure` is whether any try of it may have been served, and charged, all the
+    same; `request_id` is the vendor's name for the last try, where it gave one.
+    """
 
     exit_code = 1
+    unsure = False
+    request_id: str | None = None
 
 
 class UsageError(ClientError):
@@ -41,14 +62,21 @@ class DataError(UsageError):
 class VendorError(ClientError):
     """The vendor answered with an error that no retry can mend.
 
-    `unsure` is whether the request may have been served, and charged, all the same.
+    `bill` is what it says that it charged all the same, and `fault` in a few words why the answer was not
+    taken.
     """
 
     unsure = True
+    bill: Bill | None = None
+    fault: str | None = None
 
 
 class VendorUnreachable(VendorError):
     """The vendor did not answer, however often it was asked."""
+
+
+class AnswerRejected(VendorError):
+    """The vendor billed what was not agreed, or answered what cannot be used; nothing of it is stored."""
 
 
 class RequestRefused(VendorError):
@@ -69,6 +97,10 @@ class InputRefused(RequestRefused):
     """The vendor will not embed something in the request, and does not say what; parts of it may do."""
 
 
+class IdempotencyKeySpent(RequestRefused):
+    """What was paid for under this idempotency key is no longer to be had, and nothing else is under it."""
+
+
 class FingerprintChanged(RequestRefused):
     """The vendor serves another model than the one that the run began with."""
 
@@ -79,6 +111,10 @@ class RunBusy(ClientError):
 
 class CacheError(ClientError):
     """The cache cannot be read or written."""
+
+
+class Disagreement(ClientError):
+    """Embeddings differ from what the cache has of the same queries and the same model."""
 
 
 class SpendingStopped(ClientError):

@@ -174,9 +174,13 @@ def print_reconciliation(found: Reconciliation) -> None:
         f"{found.matched} receipts agree with the ledger ({found.queries} queries, {found.cost_micros} "
         f"micros); differences: {len(found.differences)}."
     )
-    if found.of_other_keys:
+    if found.lost:
+        print(f"{found.lost} charges are of requests whose answers were given up, and counted as paid, here.")
+    if found.elsewhere.charges:
+        made = found.elsewhere
         print(
-            f"{found.of_other_keys} charges were made with other keys of this account, without receipts here."
+            f"{made.charges} charges were made elsewhere, not from this cache ({made.queries} queries, "
+            f"{made.cost_micros} micros), {made.of_other_keys} of them with other keys of this account."
         )
     if found.of_other_accounts:
         print(

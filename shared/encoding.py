@@ -34,7 +34,8 @@ def from_wire(value: list[float] | str, dimensions: int) -> Vector:
             raise ValueError(f"an embedding of {dimensions} dimensions has {len(raw)} bytes")
         vector = np.frombuffer(raw, dtype=WIRE_DTYPE).astype(np.float32)
     else:
-        vector = np.asarray(value, dtype=np.float32)
+        with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused for that
+            vector = np.asarray(value, dtype=np.float32)
         if vector.shape != (dimensions,):
             raise ValueError(f"an embedding of {dimensions} dimensions has shape {vector.shape}")
     return _finite(vector)

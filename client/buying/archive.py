@@ -1,5 +1,7 @@
 """Embeddings in one file, safetensors or Parquet: for another cache, or for other tools."""
 
+import hashlib
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
@@ -11,15 +13,22 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from client.buying.cache import EmbeddingCache, Stored
-from client.buying.parquet import Piece, read_metadata, read_parquet, write_parquet
-from client.errors import CacheError, UsageError
+from client.buying.cache import EmbeddingCache
+from client.buying.embeddings import Stored
+from client.buying.parquet import Piece, check_parquet, read_metadata, read_parquet, write_parquet
+from client.errors import CacheError, Disagreement, UsageError
 from shared.embeddings import Kind
 
 SUFFIXES = (".safetensors", ".parquet")
 _FORMAT = "tuition-embeddings-1"
 _KINDS: tuple[Kind, ...] = ("text", "image")
 _PIECE = 8192
+# What an imported file may claim: it is as foreign as a vendor's answer.
+_MOST_DIMENSIONS = 2**14
+_DIGEST_BYTES = 32
+_NORM_TOLERANCE = 0.01
+_SAFETENSORS = {"embeddings": (2, ("F32", "F16")), "digests": (2, ("U8",)), "kinds": (1, ("U8",))}
+_SAFETENSORS |= {"checksums": (1, ("U32",))}
 _PARQUET_TYPES = {"kind": "string", "digest": "binary", "checksum": "uint32"}
 
 
@@ -127,9 +136,12 @@ def _gathered(pieces: Iterator[Piece], embeddings: NDArray[Any]) -> dict[str, ND
 def import_embeddings(cache: EmbeddingCache, file: Path) -> tuple[int, int]:
     """Add the embeddings of an exported file that the cache lacks; returns how many, and of how many.
 
+    The cache notes that they are of this file. They are used together with what a vendor sells once the
+    vendor's answers to some of them were found to agree.
+
     Raises:
-        UsageError: it is no such file, is damaged, or holds rounded embeddings and the cache exact ones; or
-            pyarrow is missing.
+        UsageError: it is no such file, is damaged, differs from itself or from what the cache has, or holds
+            what no vendor sells, or rounded embeddings and the cache exact ones; or pyarrow is missing.
         CacheError: the cache cannot be written.
     """
     opened = _opened_parquet if file.suffix == ".parquet" else _opened_safetensors
@@ -137,9 +149,19 @@ def import_embeddings(cache: EmbeddingCache, file: Path) -> tuple[int, int]:
         with opened(file) as (metadata, pieces):
             if metadata.get("format") != _FORMAT:
                 raise UsageError(f"{file} was not written by `client cache export`.")
+            fingerprint = metadata.get("fingerprint", "")
+            if not re.fullmatch("[ -~]{1,256}", fingerprint):
+                raise UsageError(f"{file} does not say of which model it is.")
             counted = _Counted(pieces)
-            added = cache.add(metadata["fingerprint"], _checked(counted, cache.dtype, file))
+            with file.open("rb") as content:
+                origin = f"{file.name} ({hashlib.file_digest(content, 'sha256').hexdigest()[:16]})"
+            added = cache.add(fingerprint, _checked(counted, cache.dtype, file), origin=origin)
             return added, counted.rows
+    except Disagreement as error:
+        raise UsageError(
+            f"{file} has other embeddings of the same queries than the cache, or than itself ({error}). "
+            "Nothing was imported."
+        ) from error
     except (OSError, SafetensorError, ValueError) as error:
         raise UsageError(f"{file} cannot be read: {error}.") from error
 
@@ -149,8 +171,14 @@ def _checked(pieces: "_Counted", dtype: np.dtype[Any], file: Path) -> Iterator[S
     for columns, vectors in pieces:
         if vectors.dtype.itemsize < dtype.itemsize:
             raise UsageError(f"{file} holds rounded embeddings, and the cache exact ones.")
+        with np.errstate(over="ignore", invalid="ignore"):
+            lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
+        if not (np.abs(lengths - 1) <= _NORM_TOLERANCE).all():
+            raise UsageError(f"{file} holds vectors that are not of length 1. Nothing was imported.")
         stored = zip(columns["kind"], columns["digest"], columns["checksum"], vectors, strict=True)
         for kind, digest, checksum, vector in stored:
+            if kind not in _KINDS or not isinstance(digest, bytes) or len(digest) != _DIGEST_BYTES:
+                raise UsageError(f"{file} holds what is no text and no image. Nothing was imported.")
             if Stored(kind, digest, vector.tobytes()).checksum != checksum:
                 raise UsageError(f"{file} is damaged: checksums do not match. Nothing was imported.")
             yield Stored(kind, digest, vector.astype(dtype).tobytes())
@@ -164,13 +192,37 @@ def _opened_parquet(path: Path) -> Iterator[_Opened]:
     with path.open("rb") as file:
         metadata = read_metadata(file)
         file.seek(0)
+        if metadata.get("format") == _FORMAT:
+            check_parquet(file, types=_PARQUET_TYPES, most_dimensions=_MOST_DIMENSIONS)
+            file.seek(0)
         yield metadata, read_parquet(file)
 
 
 @contextmanager
 def _opened_safetensors(path: Path) -> Iterator[_Opened]:
     with safe_open(path, framework="np") as archive:
-        yield archive.metadata() or {}, _safetensors_pieces(archive.get_slice)
+        metadata = archive.metadata() or {}
+        if metadata.get("format") == _FORMAT:
+            _check_safetensors(set(archive.keys()), archive.get_slice)
+        yield metadata, _safetensors_pieces(archive.get_slice)
+
+
+def _check_safetensors(names: set[str], tensor: Callable[[str], Any]) -> None:
+    """Refuse tensors of other shapes and types than are written.
+
+    Raises:
+        ValueError: they are.
+    """
+    if names != _SAFETENSORS.keys():
+        raise ValueError(f"it has the tensors {', '.join(sorted(names))[:200]}")
+    shapes = {name: tensor(name).get_shape() for name in names}
+    for name, (axes, types) in _SAFETENSORS.items():
+        if len(shapes[name]) != axes or tensor(name).get_dtype() not in types:
+            raise ValueError(f"its {name} are of another shape or type")
+    if len({shape[0] for shape in shapes.values()}) != 1 or shapes["digests"][1] != _DIGEST_BYTES:
+        raise ValueError("its tensors do not fit each other")
+    if not 0 < shapes["embeddings"][1] <= _MOST_DIMENSIONS:
+        raise ValueError(f"its embeddings are of {shapes['embeddings'][1]} dimensions")
 
 
 def _safetensors_pieces(tensor: Callable[[str], Any]) -> Iterator[Piece]:
@@ -179,7 +231,7 @@ def _safetensors_pieces(tensor: Callable[[str], Any]) -> Iterator[Piece]:
     for start in range(0, count, _PIECE):
         rows = slice(start, min(start + _PIECE, count))
         columns = {
-            "kind": [_KINDS[kind] for kind in kinds[rows]],
+            "kind": [_KINDS[kind] if kind < len(_KINDS) else None for kind in kinds[rows]],
             "digest": [digest.tobytes() for digest in digests[rows]],
             "checksum": checksums[rows].tolist(),
         }

@@ -1,42 +1,37 @@
 """Everything that was ever paid for: embeddings, receipts, and requests whose answer is still owed."""
 
-import json
 import sqlite3
 import time
-import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from client.buying.cache_file import CacheFile
+from client.buying.embeddings import CHUNK, Found, Stored, by_kind, held, insert, model_id, select
+from client.buying.notes import Note, Notes, Pack, drop_note
+from client.buying.origins import UNKNOWN, Origins, difference, join_pools, origin_id
 from client.buying.queries import Query, Spending
 from client.buying.rates import Sale
-from client.errors import CacheError
+from client.buying.receipts import (
+    Payer,
+    Receipt,
+    Receipts,
+    add_lost_receipt,
+    add_receipt,
+    add_refusal,
+)
+from client.errors import Bill, CacheError, Disagreement
 from shared.embeddings import Kind, Usage
 from shared.encoding import Vector
 
-# SQLite's default limit on variables in one statement, kept well below.
-_CHUNK = 500
 _PROGRESS_EVERY = 10_000
-_RECENT_RECEIPTS = 10_000
-# A note of another run that is farther from now is not of a request in flight, but of a run that was killed,
-# or of a clock that was wrong.
-_FRESH_SECONDS = 60
-
-
-@dataclass(frozen=True)
-class Pack:
-    """The queries of one request, and the key under which the vendor charges it once at most."""
-
-    idempotency_key: str
-    run_id: str
-    fingerprint: str
-    queries: tuple[Query, ...]
+_NOBODY = Payer()
 
 
 @dataclass(frozen=True)
@@ -47,32 +42,6 @@ class Holding:
     kind: Kind
     embeddings: int
     vector_bytes: int
-
-
-@dataclass(frozen=True)
-class Stored:
-    """One embedding as it is stored: `digest` is raw bytes, and so is `vector`, of the cache's type."""
-
-    kind: Kind
-    digest: bytes
-    vector: bytes
-
-    @property
-    def checksum(self) -> int:
-        """CRC-32 over the digest and the vector, so that neither can change unnoticed."""
-        return zlib.crc32(self.vector, zlib.crc32(self.digest))
-
-
-@dataclass(frozen=True)
-class Receipt:
-    """What one paid request brought and cost; `key_id` is the public half of the API key, if it was noted."""
-
-    request_id: str
-    fingerprint: str
-    images: int
-    texts: int
-    cost_micros: int
-    key_id: str | None
 
 
 class EmbeddingCache:
@@ -98,6 +67,9 @@ class EmbeddingCache:
         """
         self.path = path
         self._file = CacheFile(path, dtype="<f2" if half else "<f4")
+        self.notes = Notes(self._file)
+        self.billed = Receipts(self._file)
+        self._origins = Origins(self._file)
         self.dtype = np.dtype(self._file.dtype)
         self._on_damage = on_damage
         self._damaged: set[bytes] = set()
@@ -116,118 +88,146 @@ class EmbeddingCache:
         """
         return {
             query: np.frombuffer(blob, dtype=self.dtype).astype(np.float32)
-            for query, blob in self._intact(fingerprint, queries)
+            for query, blob, _ in self._intact(fingerprint, queries)
         }
 
     def rows(
         self, fingerprint: str, queries: Sequence[Query], dimensions: int
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Embeddings as a matrix (n, dimensions), and which rows the cache has (n,); the others are NaN."""
+        """Embeddings as a matrix (n, dimensions), and which rows the cache has (n,); the others are NaN.
+
+        Raises:
+            CacheError: what it has is of other dimensions.
+        """
         matrix = np.full((len(queries), dimensions), np.nan, dtype=np.float32)
         have = np.zeros(len(queries), dtype=np.bool_)
         places: dict[Query, list[int]] = {}
         for row, query in enumerate(queries):
             places.setdefault(query, []).append(row)
-        for query, blob in self._intact(fingerprint, places):
+        for query, blob, _ in self._intact(fingerprint, places):
+            vector = np.frombuffer(blob, dtype=self.dtype)
+            if len(vector) != dimensions:
+                raise CacheError(
+                    f"The cache {self.path} has embeddings of {len(vector)} dimensions under {fingerprint}, "
+                    f"and the vendor says that this model has {dimensions}. Name another --cache for it."
+                )
             for row in places[query]:
-                matrix[row] = np.frombuffer(blob, dtype=self.dtype)
+                matrix[row] = vector
                 have[row] = True
         return matrix, have
 
     def known(self, fingerprint: str, queries: Collection[Query]) -> set[Query]:
         """Which of the queries the cache can answer; one vector is in memory at a time."""
-        return {query for query, _ in self._intact(fingerprint, queries)}
+        return {query for query, _, _ in self._intact(fingerprint, queries)}
 
-    def begin(self, pack: Pack) -> set[Query]:
+    def origins(self, fingerprint: str, queries: Collection[Query]) -> dict[Query, tuple[str, int]]:
+        """Of the queries that the cache can answer: the origin's name, and the pool that it is in."""
+        named = self._origins.by_id(fingerprint)
+        return {query: named[origin] for query, _, origin in self._intact(fingerprint, queries)}
+
+    def pool(self, fingerprint: str, origin: str) -> int | None:
+        """The pool of an origin of a model; `None` where nothing of it is known."""
+        return self._origins.pools(fingerprint).get(origin)
+
+    def begin(
+        self,
+        pack: Pack,
+        *,
+        payer: Payer = _NOBODY,
+        agreed_micros: int | None = None,
+        again: bool = False,
+        alive: Callable[[str], bool] = lambda _: False,
+    ) -> set[Query]:
         """Note, before it is sent, that a pack is being bought.
+
+        Args:
+            pack: the pack.
+            payer: who is asked, and with which key.
+            agreed_micros: the most that it may cost.
+            again: whether it is bought although it is in the cache, to be compared with that.
+            alive: whether a run is being worked on right now.
 
         Returns:
             Those of its queries that another run has bought, or is buying right now: then nothing is noted.
         """
-        queries = json.dumps([[query.kind, query.digest, query.name] for query in pack.queries])
-        now = time.time()
-        with self._file.transaction() as connection:
-            others = connection.execute(
-                "SELECT queries FROM pending WHERE run_id != ? AND fingerprint = ? AND abs(noted_at - ?) < ?",
-                (pack.run_id, pack.fingerprint, now, _FRESH_SECONDS),
-            ).fetchall()
-            taken = {query for (text,) in others for query in _queries(text)} & set(pack.queries)
-            taken |= _bought(connection, pack)
-            if not taken:
-                connection.execute(
-                    "INSERT OR REPLACE INTO pending VALUES (?, ?, ?, ?, ?)",
-                    (pack.idempotency_key, pack.run_id, pack.fingerprint, queries, now),
-                )
-        return taken
+        note = Note(pack, time.time(), payer.vendor, payer.key_id, agreed_micros)
+        return self.notes.take(note, known=_bought, alive=alive, again=again)
 
     def commit(
         self,
         pack: Pack,
-        vectors: Mapping[Query, Vector],
+        vectors: dict[Query, Vector],
         usage: Usage,
         request_id: str,
         key_id: str | None = None,
+        *,
+        origin: str = UNKNOWN,
+        tolerance: float = 0.0,
     ) -> None:
-        """Store a paid answer and its receipt, and clear the note, in one transaction."""
-        rows = [
-            Stored(query.kind, bytes.fromhex(query.digest), vector.astype(self.dtype).tobytes())
-            for query, vector in vectors.items()
-        ]
-        receipt = (usage.images, usage.texts, usage.cost_micros, datetime.now(UTC).isoformat(), key_id)
-        with self._file.transaction() as connection:
-            _insert(connection, pack.fingerprint, rows, "REPLACE")
-            connection.execute(
-                "INSERT OR IGNORE INTO receipts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (pack.idempotency_key, request_id, pack.run_id, pack.fingerprint, *receipt),
-            )
-            connection.execute("DELETE FROM pending WHERE idempotency_key = ?", (pack.idempotency_key,))
+        """Store a paid answer and its receipt, and clear the note, in one transaction.
 
-    def abandon(self, pack: Pack) -> None:
+        What is in the cache already stays. Where the answer agrees with it, origins that were not known to
+        agree are from now on.
+
+        Args:
+            pack: what was asked.
+            vectors: the answers, of shape (dimensions,).
+            usage: what was billed.
+            request_id: the vendor's name for the request.
+            key_id: the public half of the API key.
+            origin: who answered, as `origin_of` names it.
+            tolerance: the largest difference of one component between two answers of this model.
+
+        Raises:
+            Disagreement: it differs from what is in the cache; nothing is stored.
+        """
+        bill, payer = Bill(request_id, pack.fingerprint, usage), Payer(origin or None, key_id)
+        with self._file.transaction() as connection:
+            model = model_id(connection, pack.fingerprint)
+            known = held(connection, model, vectors)
+            self._compare(known, vectors, tolerance)
+            mine = origin_id(connection, model, origin)
+            rows = (
+                Stored(query.kind, bytes.fromhex(query.digest), vector.astype(self.dtype).tobytes())
+                for query, vector in vectors.items()
+                if query not in known
+            )
+            insert(connection, model, rows, mine)
+            if known:
+                unknown = origin_id(connection, model, UNKNOWN)
+                join_pools(connection, model, [mine, *(row.origin or unknown for row in known.values())])
+            add_receipt(connection, pack, bill, payer)
+            drop_note(connection, pack)
+
+    def reject(self, pack: Pack, bill: Bill, fault: str, payer: Payer = _NOBODY) -> None:
+        """Store the receipt of an answer that cannot be taken. The note stays: another answer may be had."""
+        with self._file.transaction() as connection:
+            add_receipt(connection, pack, bill, payer, fault=fault)
+
+    def abandon(self, pack: Pack, request_id: str | None = None, key_id: str | None = None) -> None:
         """Clear the note of a pack that the vendor refused, and so did not charge."""
         with self._file.transaction() as connection:
-            connection.execute("DELETE FROM pending WHERE idempotency_key = ?", (pack.idempotency_key,))
+            if request_id is not None:
+                add_refusal(connection, pack, request_id, key_id)
+            drop_note(connection, pack)
 
-    def write_off(self, pack: Pack, paid: Spending) -> None:
+    def write_off(self, pack: Pack, paid: Spending, payer: Payer = _NOBODY) -> None:
         """Turn the note of a pack whose answer is lost for good into a receipt: it may have been paid for."""
-        texts = sum(query.kind == "text" for query in pack.queries)
-        receipt = (paid.queries - texts, texts, paid.cost_micros, datetime.now(UTC).isoformat(), None)
-        key = f"{pack.idempotency_key}:lost:{time.time_ns()}"
         with self._file.transaction() as connection:
-            connection.execute(
-                "INSERT INTO receipts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (key, "lost", pack.run_id, pack.fingerprint, *receipt),
-            )
-            connection.execute("DELETE FROM pending WHERE idempotency_key = ?", (pack.idempotency_key,))
+            add_lost_receipt(connection, pack, paid, payer)
+            drop_note(connection, pack)
 
     def pending(self, run_id: str) -> list[Pack]:
         """The packs of a run that were sent, or about to be, and whose answer was never stored."""
-        rows = self._file.read(
-            "SELECT idempotency_key, fingerprint, queries FROM pending WHERE run_id = ?", (run_id,)
-        )
-        return [Pack(key, run_id, fingerprint, tuple(_queries(text))) for key, fingerprint, text in rows]
-
-    def owing(self, fingerprint: str) -> list[str]:
-        """The runs that have noted packs for a model."""
-        rows = self._file.read("SELECT DISTINCT run_id FROM pending WHERE fingerprint = ?", (fingerprint,))
-        return [run_id for (run_id,) in rows]
+        return [note.pack for note in self.notes.of_run(run_id)]
 
     def spending(self, run_id: str) -> Spending:
         """What a run has paid, by its receipts."""
-        (row,) = self._file.read(
-            "SELECT coalesce(sum(images + texts), 0), coalesce(sum(cost_micros), 0) "
-            "FROM receipts WHERE run_id = ?",
-            (run_id,),
-        )
-        return Spending(*row)
+        return self.billed.spending(run_id)
 
     def sales(self, fingerprint: str) -> list[Sale]:
         """What was bought of a model, by its latest receipts."""
-        rows = self._file.read(
-            "SELECT julianday(received_at) * 86400, run_id, images, texts FROM receipts "
-            "WHERE fingerprint = ? ORDER BY received_at DESC LIMIT ?",
-            (fingerprint, _RECENT_RECEIPTS),
-        )
-        return [Sale(*row) for row in rows]
+        return self.billed.sales(fingerprint)
 
     def fingerprints(self) -> list[str]:
         """The models that it knows."""
@@ -243,22 +243,15 @@ class EmbeddingCache:
 
     def paid(self) -> Spending:
         """What was ever paid for, by the receipts of all runs."""
-        (row,) = self._file.read(
-            "SELECT coalesce(sum(images + texts), 0), coalesce(sum(cost_micros), 0) FROM receipts"
-        )
-        return Spending(*row)
+        return self.billed.spending()
 
     def receipts(self) -> list[Receipt]:
         """All receipts, of every run, vendor and account that the cache was used with."""
-        rows = self._file.read(
-            "SELECT request_id, fingerprint, images, texts, cost_micros, key_id FROM receipts"
-        )
-        return [Receipt(*row) for row in rows]
+        return self.billed.all()
 
     def owed(self) -> int:
         """How many requests of all runs were sent, or about to be, and their answer was never stored."""
-        ((number,),) = self._file.read("SELECT count(*) FROM pending")
-        return int(number)
+        return self.notes.count()
 
     def stored(self, fingerprint: str) -> Iterator[Stored]:
         """Every intact embedding of a model, in the order in which they were bought."""
@@ -266,15 +259,62 @@ class EmbeddingCache:
             if intact:
                 yield entry
 
-    def add(self, fingerprint: str, entries: Iterable[Stored]) -> int:
+    def add(self, fingerprint: str, entries: Iterable[Stored], *, origin: str = UNKNOWN) -> int:
         """Store embeddings that were bought elsewhere, all or none; returns how many of them were new.
 
-        What is there already stays: it was paid for here, and is the same within the model's tolerance.
+        What is there already stays: it was paid for here.
+
+        Raises:
+            Disagreement: one is of another size than what the cache has of the model, or differs from it.
         """
+        pieces = iter(entries)
         with self._file.transaction() as connection:
+            model = model_id(connection, fingerprint)
+            number = origin_id(connection, model, origin)
             before = connection.total_changes
-            models = _insert(connection, fingerprint, entries, "IGNORE")
-            return connection.total_changes - before - models
+            while piece := list(islice(pieces, CHUNK)):
+                self._add_some(connection, model, number, piece)
+            return connection.total_changes - before
+
+    def _add_some(
+        self, connection: sqlite3.Connection, model: int, origin: int, piece: Sequence[Stored]
+    ) -> None:
+        """Store those of some embeddings that are not there."""
+        first = connection.execute(
+            "SELECT length(vector) FROM embeddings WHERE model = ? LIMIT 1", (model,)
+        ).fetchone()
+        length = len(piece[0].vector) if first is None else first[0]
+        new: dict[Query, Stored] = {}
+        twice: dict[Query, Vector] = {}
+        for entry in piece:
+            if len(entry.vector) != length:
+                sizes = (size // self.dtype.itemsize for size in (len(entry.vector), length))
+                raise Disagreement("{} dimensions, not {}".format(*sizes))
+            name = entry.digest.hex()
+            query = Query(entry.kind, name, name, bytes)
+            if new.setdefault(query, entry) is not entry:
+                twice[query] = self._vector(entry)
+        vectors = {query: self._vector(entry) for query, entry in new.items()}
+        self._compare({query: Found(new[query], None, intact=True) for query in twice}, twice, 1.0)
+        known = held(connection, model, new)
+        self._compare(known, vectors, 1.0)
+        insert(connection, model, (entry for query, entry in new.items() if query not in known), origin)
+
+    def _compare(
+        self, known: Mapping[Query, Found], vectors: Mapping[Query, Vector], tolerance: float
+    ) -> None:
+        """Compare embeddings with what is known of the same queries.
+
+        Raises:
+            Disagreement: they differ.
+        """
+        before = {query: self._vector(row.entry) for query, row in known.items()}
+        found = difference(before, vectors, tolerance=tolerance, itemsize=self.dtype.itemsize)
+        if found is not None:
+            raise Disagreement(found)
+
+    def _vector(self, entry: Stored) -> Vector:
+        return np.frombuffer(entry.vector, dtype=self.dtype).astype(np.float32)
 
     def verify(self, on_checked: Callable[[int], None] = lambda _: None) -> int:
         """Read every embedding; returns how many are damaged.
@@ -307,38 +347,29 @@ class EmbeddingCache:
             doomed = [(id_,) for id_, _, _ in self._entries("WHERE fingerprint = ?", fingerprint)]
         with self._file.transaction() as connection:
             connection.executemany("DELETE FROM embeddings WHERE id = ?", doomed)
+            connection.execute(
+                "DELETE FROM origins WHERE model = (SELECT id FROM models WHERE fingerprint = ?)",
+                (fingerprint,),
+            )
         self._file.read("VACUUM")
         self._file.read("PRAGMA wal_checkpoint(TRUNCATE)")
         return len(doomed)
 
-    def _intact(self, fingerprint: str, queries: Collection[Query]) -> Iterator[tuple[Query, bytes]]:
-        """The entries of these queries whose checksum matches; damaged ones are told of."""
+    def _intact(
+        self, fingerprint: str, queries: Collection[Query]
+    ) -> Iterator[tuple[Query, bytes, int | None]]:
+        """The entries whose checksum matches, and their origins; damaged ones are told of."""
         damaged: set[bytes] = set()
-        for kind in ("text", "image"):
-            wanted = {bytes.fromhex(query.digest): query for query in queries if query.kind == kind}
-            for digest, vector, checksum in self._select(fingerprint, kind, wanted):
-                if zlib.crc32(vector, zlib.crc32(digest)) == checksum:
-                    yield wanted[digest], vector
+        model = self._file.read("SELECT id FROM models WHERE fingerprint = ?", (fingerprint,))
+        for kind, wanted in by_kind(queries) if model else ():
+            for row in self._file.ask(partial(select, model=model[0][0], kind=kind, digests=wanted)):
+                if row.intact:
+                    yield wanted[row.entry.digest], row.entry.vector, row.origin
                 else:
-                    damaged.add(digest)
+                    damaged.add(row.entry.digest)
         if new := damaged - self._damaged:
             self._damaged |= new
             self._on_damage(f"Damaged entries in the cache {self.path}, counted as missing: {len(new)}.")
-
-    def _select(
-        self, fingerprint: str, kind: str, digests: Iterable[bytes]
-    ) -> Iterator[tuple[bytes, bytes, int]]:
-        wanted = list(digests)
-        for start in range(0, len(wanted), _CHUNK):
-            chunk = wanted[start : start + _CHUNK]
-            marks = ",".join("?" * len(chunk))
-            rows = self._file.read(
-                "SELECT digest, vector, checksum FROM embeddings "  # noqa: S608 (marks)
-                "WHERE model = (SELECT id FROM models WHERE fingerprint = ?) AND kind = ? "
-                f"AND digest IN ({marks})",
-                (fingerprint, kind, *chunk),
-            )
-            yield from rows
 
     def _entries(self, where: str, *parameters: str) -> Iterator[tuple[int, Stored, bool]]:
         """Every entry, or those of one model: its id, what it holds, and whether its checksum matches."""
@@ -347,7 +378,7 @@ class EmbeddingCache:
         while True:
             rows = self._file.read(
                 "SELECT embeddings.id, kind, digest, vector, checksum FROM embeddings "  # noqa: S608 (ours)
-                f"JOIN models ON models.id = model {condition} ORDER BY embeddings.id LIMIT {_CHUNK}",
+                f"JOIN models ON models.id = model {condition} ORDER BY embeddings.id LIMIT {CHUNK}",
                 (*parameters, last),
             )
             if not rows:
@@ -358,36 +389,6 @@ class EmbeddingCache:
             last = rows[-1][0]
 
 
-def _insert(
-    connection: sqlite3.Connection,
-    fingerprint: str,
-    entries: Iterable[Stored],
-    conflict: Literal["IGNORE", "REPLACE"],
-) -> int:
-    """Insert embeddings of a model; returns 1 if the model itself was new, and 0 otherwise."""
-    new = connection.execute("INSERT OR IGNORE INTO models (fingerprint) VALUES (?)", (fingerprint,)).rowcount
-    (model,) = connection.execute("SELECT id FROM models WHERE fingerprint = ?", (fingerprint,)).fetchone()
-    connection.executemany(
-        f"INSERT OR {conflict} INTO embeddings (model, kind, digest, vector, checksum) "  # noqa: S608 (ours)
-        "VALUES (?, ?, ?, ?, ?)",
-        ((model, entry.kind, entry.digest, entry.vector, entry.checksum) for entry in entries),
-    )
-    return new
-
-
 def _bought(connection: sqlite3.Connection, pack: Pack) -> set[Query]:
     """The queries of a pack that are in the cache."""
-    return {
-        query
-        for query in pack.queries
-        if connection.execute(
-            "SELECT 1 FROM embeddings WHERE model = (SELECT id FROM models WHERE fingerprint = ?) "
-            "AND kind = ? AND digest = ?",
-            (pack.fingerprint, query.kind, bytes.fromhex(query.digest)),
-        ).fetchone()
-    }
-
-
-def _queries(text: str) -> Iterator[Query]:
-    for kind, digest, name in json.loads(text):
-        yield Query.text(name) if kind == "text" else Query.image_file(Path(name), digest)
+    return set(held(connection, model_id(connection, pack.fingerprint), pack.queries))

@@ -2,14 +2,16 @@
 
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from client.errors import CacheError
 
-_VERSION = 1
+T = TypeVar("T")
+
+_VERSION = 2
 # Large pages, so that a vector of any usual size shares its page with others and little is left empty.
 _PAGE_BYTES = 32_768
 # Reads go through the page cache of the system, which saves a copy (1.5 times as many entries a second).
@@ -30,7 +32,15 @@ CREATE TABLE IF NOT EXISTS embeddings (
     digest BLOB NOT NULL,       -- SHA-256 of the exact bytes that were sent
     vector BLOB NOT NULL,       -- little-endian, float32 or float16
     checksum INTEGER NOT NULL,  -- CRC-32 of digest and vector
+    origin INTEGER REFERENCES origins (id),  -- NULL: of before origins were noted
     UNIQUE (model, kind, digest)
+);
+CREATE TABLE IF NOT EXISTS origins (
+    id INTEGER PRIMARY KEY,
+    model INTEGER NOT NULL REFERENCES models (id),
+    name TEXT NOT NULL,         -- a vendor's address, an imported file, or '' for before they were noted
+    pool INTEGER NOT NULL,      -- the same for origins that were found to agree
+    UNIQUE (model, name)
 );
 CREATE TABLE IF NOT EXISTS receipts (
     idempotency_key TEXT PRIMARY KEY,
@@ -41,7 +51,9 @@ CREATE TABLE IF NOT EXISTS receipts (
     texts INTEGER NOT NULL,
     cost_micros INTEGER NOT NULL,
     received_at TEXT NOT NULL,
-    key_id TEXT                 -- the public half of the API key
+    key_id TEXT,                -- the public half of the API key
+    vendor TEXT,                -- the address of who billed it
+    fault TEXT                  -- why the answer was not taken; NULL where it was
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS receipts_by_run ON receipts (run_id);
 CREATE TABLE IF NOT EXISTS pending (
@@ -49,9 +61,26 @@ CREATE TABLE IF NOT EXISTS pending (
     run_id TEXT NOT NULL,
     fingerprint TEXT NOT NULL,
     queries TEXT NOT NULL,      -- JSON: [[kind, digest, name], ...] in the order sent
-    noted_at REAL NOT NULL      -- seconds since 1970
+    noted_at REAL NOT NULL,     -- when it was last sent, in seconds since 1970
+    vendor TEXT,                -- the address that it was last sent to
+    key_id TEXT,                -- the public half of the API key that it was last sent with
+    agreed_micros INTEGER       -- the most that it may cost
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS refusals (
+    request_id TEXT PRIMARY KEY,  -- of a request that was refused, and so is never to be charged
+    run_id TEXT NOT NULL,
+    key_id TEXT
 ) WITHOUT ROWID;
 """
+# What version 1 lacks; its embeddings are of origins that nobody noted.
+_FROM_VERSION_1 = (
+    "ALTER TABLE embeddings ADD COLUMN origin INTEGER REFERENCES origins (id)",
+    "ALTER TABLE receipts ADD COLUMN vendor TEXT",
+    "ALTER TABLE receipts ADD COLUMN fault TEXT",
+    "ALTER TABLE pending ADD COLUMN vendor TEXT",
+    "ALTER TABLE pending ADD COLUMN key_id TEXT",
+    "ALTER TABLE pending ADD COLUMN agreed_micros INTEGER",
+)
 
 
 class CacheFile:
@@ -96,6 +125,11 @@ class CacheFile:
         with self._lock, self._translated():
             return self.connection.execute(statement, parameters).fetchall()
 
+    def ask(self, question: Callable[[sqlite3.Connection], T]) -> T:
+        """The answer to a question that changes nothing."""
+        with self._lock, self._translated():
+            return question(self.connection)
+
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """All of what is done in it, or nothing."""
@@ -115,15 +149,32 @@ class CacheFile:
         self.connection.execute("PRAGMA journal_mode=WAL")
         self.connection.execute("PRAGMA synchronous=FULL")
         self.connection.execute(f"PRAGMA mmap_size={_MAPPED_BYTES}")
+        self.connection.execute("BEGIN IMMEDIATE")
+        try:
+            self._lay_out()
+            self.connection.execute("COMMIT")
+        except BaseException:
+            self.connection.execute("ROLLBACK")
+            raise
+        self.connection.execute("INSERT OR IGNORE INTO storage VALUES (1, ?)", (dtype,))
+        (found,) = self.connection.execute("SELECT dtype FROM storage").fetchone()
+        return str(found)
+
+    def _lay_out(self) -> None:
+        """Make the tables of this version, or add to an older one's."""
         (version,) = self.connection.execute("PRAGMA user_version").fetchone()
         if version > _VERSION:
             raise CacheError(
                 f"The cache {self._path} was written by a newer Tuition. Upgrade, or name another --cache."
             )
-        self.connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={_VERSION}; COMMIT;")
-        self.connection.execute("INSERT OR IGNORE INTO storage VALUES (1, ?)", (dtype,))
-        (found,) = self.connection.execute("SELECT dtype FROM storage").fetchone()
-        return str(found)
+        for statement in _FROM_VERSION_1 if version == 1 else ():
+            self.connection.execute(statement)
+        for statement in _SCHEMA.split(";\n"):
+            self.connection.execute(statement)
+        if version == 1:
+            self.connection.execute("INSERT INTO origins (model, name, pool) SELECT id, '', 0 FROM models")
+            self.connection.execute("UPDATE origins SET pool = id")
+        self.connection.execute(f"PRAGMA user_version={_VERSION}")
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

@@ -39,6 +39,15 @@ def claim(shared: Path, run: str) -> Iterator[None]:
             _release(path, place)
 
 
+def is_claimed(shared: Path, run: str) -> bool:
+    """Whether a thread or process has claimed a run right now."""
+    try:
+        with claim(shared, run):
+            return False
+    except RunBusy:
+        return True
+
+
 def _take(path: Path, place: int) -> None:
     try:
         file, places = _open.get(path) or (path.open("ab"), set())

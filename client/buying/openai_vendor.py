@@ -17,8 +17,10 @@ import httpx
 import numpy as np
 from pydantic import BaseModel
 
-from client.buying import sender
-from client.buying.cache import EmbeddingCache, Pack
+from client.buying import sender, wire
+from client.buying.cache import EmbeddingCache
+from client.buying.notes import Pack
+from client.buying.origins import origin_of
 from client.buying.protocols import Answer
 from client.buying.queries import Query
 from client.buying.sender import Sender, parse
@@ -46,6 +48,11 @@ _CANARY_IMAGE = base64.b64decode(
 )
 # One model gives one input nearly the same vector on any hardware; another model gives another one.
 _SAME_COSINE = 0.999
+# Unit vectors of such a cosine differ by no more than this in any component.
+_TOLERANCE = (2 * (1 - _SAME_COSINE)) ** 0.5
+# After these the request may have been served, and charged, all the same.
+_UNSURE = frozenset({408, 500, 502, 504})
+_MOST_DIMENSIONS = 2**16
 _CANARY_RUN = "canary"
 # Of what such a vendor takes, little is published; it says 413 or 400 to more, and then gets less.
 _LIMITS = Limits(
@@ -91,7 +98,13 @@ class OpenAIVendor:
             UsageError: this is no URL, or no key.
         """
         self._sender = Sender(
-            url, api_key, as_error=_as_error, transport=transport, timeout=timeout, on_wait=on_wait
+            url,
+            api_key,
+            as_error=_as_error,
+            transport=transport,
+            timeout=timeout,
+            on_wait=on_wait,
+            doubt_lasts=False,
         )
         self.url = self._sender.url
         self.key_id: str | None = None
@@ -123,14 +136,20 @@ class OpenAIVendor:
         fingerprint = known or f"{self._dialect}:{name}:{hashlib.sha256(content).hexdigest()[:16]}"
         receipt = secrets.token_hex(8)
         pack = Pack(f"{_CANARY_RUN}:{receipt}", _CANARY_RUN, fingerprint, canaries)
-        cache.commit(pack, {} if known else vectors, _usage(canaries), f"{self._dialect}-{receipt}")
+        cache.commit(
+            pack,
+            {} if known else vectors,
+            _usage(canaries),
+            f"{self._dialect}-{receipt}",
+            origin=origin_of(self.url),
+        )
         (dimensions,) = {len(vector) for vector in vectors.values()}
         return ModelCard(
             id=name,
             owned_by=self._dialect,
             dimensions=dimensions,
             fingerprint=fingerprint,
-            tolerance=1 - _SAME_COSINE,
+            tolerance=_TOLERANCE,
             dtype="unknown",
             image_size=0,
             prices=Prices(image_micros=0, text_micros=0),
@@ -156,6 +175,7 @@ class OpenAIVendor:
         vectors = self._ask(
             queries,
             model.id,
+            dimensions=model.dimensions,
             # It does no harm, and some gateways in front of such vendors do keep it.
             headers={"idempotency-key": idempotency_key},
             patience=sender.PATIENCE,
@@ -164,7 +184,7 @@ class OpenAIVendor:
         )
         asked = [query for query, _ in queries]
         if {len(vector) for vector in vectors} != {model.dimensions}:
-            raise FingerprintChanged(
+            raise _served(
                 f"{self.url} answered with {len(vectors[0])} dimensions, not {model.dimensions}: {model.id} "
                 "is another model now. What was bought is kept, but the two do not mix: start a new run."
             )
@@ -185,13 +205,22 @@ class OpenAIVendor:
             return names[0]
         raise VendorError(f"{self.url} sells {', '.join(names)}; name one of them with --model.")
 
-    def _ask(self, queries: Sequence[tuple[Query, bytes]], model: str, **options: Any) -> list[Vector]:  # noqa: ANN401 (those of Sender.send)
+    def _ask(
+        self,
+        queries: Sequence[tuple[Query, bytes]],
+        model: str,
+        *,
+        dimensions: int = _MOST_DIMENSIONS,
+        **options: Any,  # noqa: ANN401 (those of Sender.send)
+    ) -> list[Vector]:
         """The unit vectors of some queries of one kind, in order."""
         (kind,) = {query.kind for query, _ in queries}
         body = _body(self._dialect, kind, [content for _, content in queries], model)
-        response = parse(_Embeddings, self._sender.send("POST", "/embeddings", json=body, **options))
+        limit = wire.most_bytes(len(queries), dimensions)
+        answer = self._sender.send("POST", "/embeddings", json=body, most_bytes=limit, **options)
+        response = parse(_Embeddings, answer)
         if response.model not in (None, model):
-            raise FingerprintChanged(f"{self.url} answered by {response.model}, not by {model}.")
+            raise _served(f"{self.url} answered by {str(response.model)[:64]!r}, not by {model}.")
         rows = sorted(response.data, key=lambda each: each.index)
         if [each.index for each in rows] != list(range(len(queries))):
             raise VendorError(f"{self.url} answered {len(rows)} of {len(queries)} queries.")
@@ -203,10 +232,18 @@ class OpenAIVendor:
             vector = from_wire(value, dimensions)
         except ValueError as error:
             raise VendorError(f"An answer of {self.url} makes no sense: {error}.") from error
-        length = float(np.linalg.norm(vector))
+        exact = vector.astype(np.float64)
+        length = float(np.linalg.norm(exact))
         if not length:
             raise VendorError(f"{self.url} answered with a vector of zeros.")
-        return (vector / length).astype(np.float32)
+        return (exact / length).astype(np.float32)
+
+
+def _served(message: str) -> FingerprintChanged:
+    """Another model has answered, and so was paid."""
+    error = FingerprintChanged(message)
+    error.unsure = True
+    return error
 
 
 class _Row(BaseModel):
@@ -285,4 +322,6 @@ def _as_error(response: httpx.Response, url: str) -> ClientError:
     """The status as one of our errors, with the beginning of what the vendor says of it."""
     said = "".join(c for c in response.text[:300] if c.isprintable())
     kind, advice = _ERRORS.get(response.status_code, (VendorError, ""))
-    return kind(f"{url} answered with status {response.status_code}: {said}{advice}")
+    error = kind(f"{url} answered with status {response.status_code}: {said}{advice}")
+    error.unsure = response.status_code in _UNSURE
+    return error

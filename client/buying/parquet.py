@@ -9,6 +9,11 @@ from numpy.typing import NDArray
 
 from client.errors import UsageError
 
+# Of a row beside its vector, and of a group of rows whatever their number.
+_ROW_BYTES = 256
+_GROUP_BYTES = 2**16
+_BATCH_ROWS = 1024
+
 
 class Piece(NamedTuple):
     """Some rows: the columns beside the vectors, by name, and the vectors, shape (n, dimensions)."""
@@ -80,6 +85,38 @@ def read_metadata(file: BinaryIO) -> dict[str, str]:
     return {name.decode(): value.decode() for name, value in found.items()}
 
 
+def check_parquet(file: BinaryIO, *, types: Mapping[str, str], most_dimensions: int) -> None:
+    """Refuse a file of other columns than `write_parquet` writes, or that unpacks to more than they can be.
+
+    Args:
+        file: the file.
+        types: Arrow's names of the types of the columns beside the vectors.
+        most_dimensions: of the vectors.
+
+    Raises:
+        UsageError: pyarrow is not installed.
+        ValueError: it is such a file.
+    """
+    arrow, parquet = require_pyarrow()
+    opened = parquet.ParquetFile(file)
+    schema = opened.schema_arrow
+    if set(schema.names) != {*types, "embedding"} or len(schema.names) != len(types) + 1:
+        raise ValueError(f"it has the columns {', '.join(schema.names)[:200]}")
+    vector = schema.field("embedding").type
+    fitting = all(schema.field(name).type == arrow.type_for_alias(alias) for name, alias in types.items())
+    if not (
+        fitting and arrow.types.is_fixed_size_list(vector) and arrow.types.is_floating(vector.value_type)
+    ):
+        raise ValueError("its columns are of other types")
+    if not 0 < vector.list_size <= most_dimensions:
+        raise ValueError(f"its embeddings are of {vector.list_size} dimensions")
+    a_row = vector.list_size * 8 + _ROW_BYTES
+    for number in range(opened.metadata.num_row_groups):
+        group = opened.metadata.row_group(number)
+        if group.total_byte_size > _GROUP_BYTES + group.num_rows * a_row:
+            raise ValueError(f"{group.num_rows} of its rows unpack to {group.total_byte_size} bytes")
+
+
 def read_parquet(file: BinaryIO) -> Iterator[Piece]:
     """The rows of a file that `write_parquet` wrote, some thousands at a time.
 
@@ -88,7 +125,7 @@ def read_parquet(file: BinaryIO) -> Iterator[Piece]:
         ValueError: it is no Parquet file, or a damaged one; or it has other columns.
     """
     _, parquet = require_pyarrow()
-    for batch in parquet.ParquetFile(file).iter_batches():
+    for batch in parquet.ParquetFile(file).iter_batches(batch_size=_BATCH_ROWS):
         columns = {name: batch.column(name) for name in batch.schema.names}
         try:
             embeddings = columns.pop("embedding")

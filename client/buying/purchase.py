@@ -1,24 +1,28 @@
 """One purchase: packs noted before they are sent, stored before they are counted, several in flight."""
 
-import hashlib
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 
+from client.buying import trust
 from client.buying.budget import NOTHING, Budget, price
-from client.buying.cache import EmbeddingCache, Pack
-from client.buying.claim import claim
-from client.buying.owed import fetch_for_dead_runs, recall
+from client.buying.cache import EmbeddingCache
+from client.buying.claim import claim, is_claimed
+from client.buying.debts import Debts
+from client.buying.notes import Pack, pack_of
+from client.buying.owed import fetch_for_dead_runs
 from client.buying.pace import LARGEST, Pace
 from client.buying.protocols import Answer, Vendor
 from client.buying.queries import Query, Spending
+from client.buying.till import Request, Till
 from client.errors import (
     ClientError,
+    IdempotencyKeySpent,
     InputRefused,
-    KeyRefused,
     QuotaExhausted,
     RequestRefused,
     RequestTooLarge,
@@ -68,7 +72,8 @@ class Purchase:
         bought: queries that were paid for and stored.
         cost_micros: what they cost, in millionths of the vendor's currency unit.
         refused: queries that could not be embedded, with the reason; not charged.
-        lost: queries whose answer was lost at a vendor that cannot be asked after it: they count as paid.
+        lost: queries whose answer was lost and is no longer to be had: they count as paid.
+        checked: known queries that were paid for once more, to compare a new vendor with what is known.
         out_of_budget: whether the run's budget ended it.
     """
 
@@ -76,16 +81,8 @@ class Purchase:
     cost_micros: int = 0
     refused: dict[Query, str] = field(default_factory=dict)
     lost: int = 0
+    checked: int = 0
     out_of_budget: bool = False
-
-
-@dataclass(frozen=True)
-class _Request:
-    """A pack with the bytes of its queries, whose price is set aside in the budget."""
-
-    pack: Pack
-    contents: list[bytes]
-    price: Spending
 
 
 class Buying:
@@ -99,6 +96,7 @@ class Buying:
         run_id: str,
         budget: Budget,
         on_progress: Callable[[Progress], None],
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._vendor = vendor
         self._cache = cache
@@ -106,10 +104,22 @@ class Buying:
         self._run_id = run_id
         self._budget = budget
         self._on_progress = on_progress
+        self._say = say
+        self._till = Till(vendor, cache, model)
         self._pace = Pace()
         self._lock = threading.Lock()
         self._ended = threading.Event()
-        self._ready: deque[_Request] = deque()
+        self._debts = Debts(
+            self._till,
+            cache,
+            model,
+            budget,
+            store=self._store_owed,
+            give_up=partial(self._give_up, reserved=NOTHING),
+            wait=self._ended.wait,
+            say=say,
+        )
+        self._ready: deque[Request] = deque()
         self._waiting: deque[Query] = deque()
         self._total = 0
         self._purchase = Purchase()
@@ -117,50 +127,61 @@ class Buying:
 
     def run(self, queries: Sequence[Query]) -> Purchase:
         """Buy until something ends it; see `Teacher.buy`."""
-        fetch_for_dead_runs(self._vendor, self._cache, self._model, self._run_id, queries)
+        missing = dict.fromkeys(queries).keys() - self._cache.known(self._model.fingerprint, queries)
+        self._debts.undecided |= fetch_for_dead_runs(
+            self._vendor, self._cache, self._model, self._run_id, queries, missing=missing
+        )
         with claim(self._cache.path, self._run_id):
             self._line_up(queries)
-            # Daemons, so that a vendor that hangs cannot keep an interrupted program from ending.
-            threads = [threading.Thread(target=self._work, daemon=True) for _ in range(LARGEST)]
-            for thread in threads:
-                thread.start()
-            try:
-                for thread in threads:
-                    thread.join()
-            except BaseException:
-                self._end()
-                self._vendor.stop()
-                deadline = time.monotonic() + _GRACE
-                for thread in threads:
-                    thread.join(max(0.0, deadline - time.monotonic()))
-                raise
+            buys = bool(self._waiting or self._ready)
+            who = trust.Newcomer(self._cache, self._model, self._vendor.url)
+            if who.may_be_believed(queries, buys=buys, compare=self._compare, say=self._say):
+                self._buy_all()
         if self._errors:
             raise self._errors[0]
-        self._purchase.out_of_budget = bool(self._waiting)
+        if self._debts.undecided:
+            raise self._debts.not_told()
+        self._purchase.out_of_budget = bool(self._waiting or self._ready)
         return self._purchase
+
+    def _buy_all(self) -> None:
+        # Daemons, so that a vendor that hangs cannot keep an interrupted program from ending.
+        threads = [threading.Thread(target=self._work, daemon=True) for _ in range(LARGEST)]
+        for thread in threads:
+            thread.start()
+        try:
+            for thread in threads:
+                thread.join()
+        except BaseException:
+            self._end()
+            self._vendor.stop()
+            deadline = time.monotonic() + _GRACE
+            for thread in threads:
+                thread.join(max(0.0, deadline - time.monotonic()))
+            raise
 
     def _line_up(self, queries: Sequence[Query]) -> None:
         """Settle what is owed from before, then list what the cache lacks."""
         at_hand = {query: query for query in queries}
         if not self._vendor.repeats_are_free:
-            for pack in self._cache.pending(self._run_id):
-                self._write_off(pack, reserved=NOTHING)
-        uncharged: list[_Request] = []
-        for pack in self._cache.pending(self._run_id):
-            request = self._recall(pack, at_hand)
-            if request is None or not self._ask_after(request, uncharged):
-                # It may have been paid for, so it counts, for as long as nobody knows.
-                self._budget.settle(NOTHING, paid=price(pack.queries, self._model.prices))
-        missing = at_hand.keys() - self._cache.known(self._model.fingerprint, at_hand)
-        for request in uncharged:  # now that all that was paid counts in the budget
+            for note in self._cache.notes.of_run(self._run_id):
+                self._write_off(note.pack, reserved=NOTHING)
+        uncharged = self._debts.settle(self._run_id, at_hand)
+        missing = self._missing(at_hand)
+        for request, note in uncharged:  # now that all that was paid counts in the budget
             if not self._send_again(request, missing):
-                self._cache.abandon(request.pack)
+                self._debts.forget(request, note, missing)
         owed = {query for request in self._ready for query in request.pack.queries}
-        wanted = missing - owed
+        wanted = self._missing(at_hand) - owed
         self._waiting.extend(query for query in at_hand if query in wanted)
         self._total += len(self._waiting) + len(owed)
 
-    def _send_again(self, request: _Request, missing: set[Query]) -> bool:
+    def _missing(self, at_hand: Mapping[Query, Query]) -> set[Query]:
+        """What the cache lacks, and may be bought without being paid for twice."""
+        known = self._cache.known(self._model.fingerprint, at_hand)
+        return at_hand.keys() - known - self._debts.undecided.keys()
+
+    def _send_again(self, request: Request, missing: set[Query]) -> bool:
         """Line up a noted pack under its old key, if all of it is still wanted and the budget allows it.
 
         Under that key it is paid for once, even if the vendor is only now answering the first request.
@@ -172,34 +193,21 @@ class Buying:
         self._ready.append(replace(request, price=cost))
         return True
 
-    def _ask_after(self, request: _Request, uncharged: list[_Request]) -> bool:
-        """Fetch the answer of a noted pack, or find that it was not charged; False if nobody knows.
+    def _compare(self, sample: Sequence[Query]) -> bool:
+        """Buy some known queries again, and compare the answers; False where the budget reaches to none.
 
-        It is asked for at a cost of nothing: had the vendor charged it, the answer is free; had it not, the
-        vendor refuses.
+        Raises:
+            AnswerRejected: they do not agree with what is known.
         """
-        pack = request.pack
-        try:
-            answer = self._send(request, max_cost_micros=0)
-        except SpendingStopped:
-            uncharged.append(request)
-            return True
-        except KeyRefused:
-            raise
-        except RequestRefused:
-            return False
-        self._total += len(pack.queries)
-        # What is answered is the present model's, whichever the pack was meant for.
-        self._store(replace(request, pack=replace(pack, fingerprint=self._model.fingerprint)), answer)
-        return True
-
-    def _recall(self, pack: Pack, at_hand: Mapping[Query, Query]) -> _Request | None:
-        """A pack as it was sent; `None` where one of its files is no longer what it was."""
-        sent = recall(pack, at_hand)
-        if sent is None:
-            return None
-        queries = tuple(query for query, _ in sent)
-        return _Request(replace(pack, queries=queries), [content for _, content in sent], NOTHING)
+        contents = {query: self._read(query) for query in sample}
+        readable = [(query, content) for query, content in contents.items() if content is not None]
+        while readable:
+            request = self._request([query for query, _ in readable], [content for _, content in readable])
+            if self._budget.reserve(request.price):
+                self._buy(request, again=True)
+                return True
+            readable.pop()
+        return not any(content is not None for content in contents.values())
 
     def _work(self) -> None:
         try:
@@ -220,7 +228,7 @@ class Buying:
         self._ended.set()
         self._pace.stop()
 
-    def _next_request(self) -> _Request | None:
+    def _next_request(self) -> Request | None:
         """The next queries to send, set aside in the budget; `None` when there are none.
 
         Files are read here, one request at a time, so memory holds what is in flight and no more.
@@ -257,9 +265,14 @@ class Buying:
     def _upcoming(self) -> list[Query]:
         return list(islice(self._waiting, PACK_SIZE))
 
-    def _request(self, queries: Sequence[Query], contents: list[bytes]) -> _Request:
+    def _request(self, queries: Sequence[Query], contents: Sequence[bytes]) -> Request:
         pack = pack_of(self._run_id, self._model.fingerprint, tuple(queries))
-        return _Request(pack, contents, self._price(*queries))
+        generation = 0
+        while self._cache.billed.lost(pack.idempotency_key):  # the vendor answers to that key no more
+            generation += 1
+            pack = pack_of(self._run_id, self._model.fingerprint, tuple(queries), generation)
+        cost = self._price(*queries)
+        return Request(pack, contents, cost, cost.cost_micros)
 
     def _price(self, *queries: Query) -> Spending:
         return price(queries, self._model.prices)
@@ -277,25 +290,48 @@ class Buying:
             return None
         return content
 
-    def _buy(self, request: _Request) -> int:
-        """Buy one request: noted before it is sent, stored before it is counted; how many were answered."""
-        if taken := self._cache.begin(request.pack):
+    def _buy(self, request: Request, *, again: bool = False) -> int:
+        """Buy one request: noted before it is sent, stored before it is counted; how many were answered.
+
+        The note is dropped where no try of it can have been served. Otherwise it stays, and what it may cost
+        stays set aside: a later run asks after it.
+        """
+        pack = request.pack
+        taken = self._cache.begin(
+            pack,
+            payer=self._till.payer,
+            agreed_micros=max(request.price.cost_micros, request.agreed_micros or 0),
+            again=again,
+            alive=partial(is_claimed, self._cache.path),
+        )
+        if taken:
             self._defer(request, taken)
             return 0
         try:
-            answer = self._send(request, max_cost_micros=request.price.cost_micros)
-        except (RequestRefused, SpendingStopped) as error:
-            self._cache.abandon(request.pack)
+            answer = self._till.buy(
+                request,
+                on_push_back=self._pace.push_back,
+                on_unsure=lambda: self._unsure(request),
+            )
+        except IdempotencyKeySpent:
+            self._give_up(pack, reserved=request.price)
+            with self._lock:
+                self._waiting.extendleft(() if again else reversed(pack.queries))
+            return 0
+        except (VendorError, SpendingStopped) as error:
+            if error.unsure or request.doubtful:
+                if self._vendor.repeats_are_free:
+                    self._cache.notes.refresh(pack)
+                raise
+            self._cache.abandon(pack, error.request_id, self._vendor.key_id)
+            if not isinstance(error, RequestRefused | SpendingStopped):
+                raise
             self._refused(request, error)
             return 0
-        except VendorError as error:
-            if not error.unsure and not self._vendor.repeats_are_free:
-                self._cache.abandon(request.pack)  # where repeats are free, that is found out by asking
-            raise
-        self._store(request, answer)
+        self._store(request, answer, again=again)
         return len(answer.vectors)
 
-    def _defer(self, request: _Request, taken: set[Query]) -> None:
+    def _defer(self, request: Request, taken: set[Query]) -> None:
         """Put off what another run is buying right now: it will be in the cache, or else be bought last."""
         self._budget.settle(request.price, paid=NOTHING)
         with self._lock:
@@ -305,40 +341,46 @@ class Buying:
         if not free:
             self._ended.wait(_OTHERS_TAKE)
 
-    def _send(self, request: _Request, *, max_cost_micros: int) -> Answer:
-        return self._vendor.embed(
-            list(zip(request.pack.queries, request.contents, strict=True)),
-            model=self._model,
-            idempotency_key=request.pack.idempotency_key,
-            max_cost_micros=max_cost_micros,
-            on_push_back=self._pace.push_back,
-            on_unsure=lambda: self._unsure(request),
-        )
-
-    def _unsure(self, request: _Request) -> None:
-        """Count what may have been paid for without an answer, before it is sent, and paid for, again."""
+    def _unsure(self, request: Request) -> None:
+        """Note that what may have been paid for is sent again: where that is not free, it counts."""
+        if self._vendor.repeats_are_free:
+            self._cache.notes.refresh(request.pack)
+            return
         if not self._budget.reserve(request.price):
             raise VendorUnreachable(
                 f"{self._vendor.url} does not answer, may have charged all the same, and the budget does not "
                 "reach to ask again. What was bought is kept; the same command goes on."
             )
         self._write_off(request.pack, reserved=request.price)
-        self._cache.begin(request.pack)
+        self._cache.begin(request.pack, payer=self._till.payer, again=True)
+
+    def _give_up(self, pack: Pack, *, reserved: Spending) -> None:
+        """Count a pack as paid whose answer is no longer to be had; it is bought anew under another key."""
+        self._write_off(pack, reserved=reserved)
+        self._say(
+            f"{len(pack.queries)} queries may have been paid for before, and the vendor no longer answers "
+            "them under the key of that time. They count as paid, and are bought again as far as the "
+            "budget reaches."
+        )
 
     def _write_off(self, pack: Pack, *, reserved: Spending) -> None:
         cost = self._price(*pack.queries)
-        self._cache.write_off(pack, cost)
+        self._cache.write_off(pack, cost, self._till.payer)
         self._budget.settle(reserved, paid=cost)
         with self._lock:
             self._purchase.lost += cost.queries
 
-    def _store(self, request: _Request, answer: Answer) -> None:
-        usage = answer.usage
-        self._cache.commit(request.pack, answer.vectors, usage, answer.request_id, self._vendor.key_id)
-        self._budget.settle(request.price, paid=Spending(usage.billed_queries, usage.cost_micros))
-        self._count(answer)
+    def _store_owed(self, request: Request, answer: Answer) -> None:
+        self._total += len(request.pack.queries)
+        self._store(request, answer)
 
-    def _refused(self, request: _Request, error: ClientError) -> None:
+    def _store(self, request: Request, answer: Answer, *, again: bool = False) -> None:
+        usage = answer.usage
+        self._till.store(request.pack, answer)
+        self._budget.settle(request.price, paid=Spending(usage.billed_queries, usage.cost_micros))
+        self._count(answer, again=again)
+
+    def _refused(self, request: Request, error: ClientError) -> None:
         """A request that was refused, free of charge: half of it may pass where the whole is too much."""
         if isinstance(error, RequestTooLarge | InputRefused | QuotaExhausted) and len(request.contents) > 1:
             with self._lock:
@@ -350,28 +392,25 @@ class Buying:
         with self._lock:
             self._purchase.refused[request.pack.queries[0]] = str(error)
 
-    def _halves(self, request: _Request) -> list[_Request]:
+    def _halves(self, request: Request) -> list[Request]:
         middle = len(request.contents) // 2
         return [
             self._request(request.pack.queries[part], request.contents[part])
             for part in (slice(None, middle), slice(middle, None))
         ]
 
-    def _count(self, answer: Answer) -> None:
+    def _count(self, answer: Answer, *, again: bool) -> None:
         with self._lock:
             purchase = self._purchase
-            purchase.bought += answer.usage.billed_queries
+            if again:
+                purchase.checked += answer.usage.billed_queries
+            else:
+                purchase.bought += answer.usage.billed_queries
             purchase.cost_micros += answer.usage.cost_micros
             purchase.refused.update(answer.refused)
             self._on_progress(
                 Progress(purchase.bought, len(purchase.refused), self._total, purchase.cost_micros)
             )
-
-
-def pack_of(run_id: str, fingerprint: str, queries: tuple[Query, ...]) -> Pack:
-    """A pack under the key that the run and the content give it, the same after any restart."""
-    content = "\0".join([run_id, fingerprint, *(f"{query.kind}:{query.digest}" for query in queries)])
-    return Pack(hashlib.sha256(content.encode()).hexdigest(), run_id, fingerprint, queries)
 
 
 def _size_on_the_wire(query: Query, content: bytes) -> int:

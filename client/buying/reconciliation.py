@@ -1,9 +1,10 @@
 """Reconciliation: the client's receipts against the vendor's ledger, entry by entry."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from client.buying.cache import Receipt
+from client.buying.notes import Note
+from client.buying.receipts import LOST, Receipt
 from shared.billing import Entry
 
 
@@ -16,13 +17,27 @@ class Difference:
 
 
 @dataclass
+class Elsewhere:
+    """Charges that this cache never asked for: by curl, an SDK or another computer, on the same account.
+
+    `cost_micros` is their sum, and `of_other_keys` how many of them another key than the asking one made.
+    """
+
+    charges: int = 0
+    queries: int = 0
+    cost_micros: int = 0
+    of_other_keys: int = 0
+
+
+@dataclass
 class Reconciliation:
     """What was found.
 
     Attributes:
         matched: receipts whose charge says the same; `queries` and `cost_micros` are their sums.
         differences: where the two sides do not agree.
-        of_other_keys: charges without a receipt here that another key of the account asked for.
+        elsewhere: charges that nothing here asked for.
+        lost: charges of requests whose answers were given up here, and counted as paid.
         of_other_accounts: receipts that no key of this account explains.
     """
 
@@ -30,43 +45,64 @@ class Reconciliation:
     queries: int = 0
     cost_micros: int = 0
     differences: list[Difference] = field(default_factory=list)
-    of_other_keys: int = 0
+    elsewhere: Elsewhere = field(default_factory=Elsewhere)
+    lost: int = 0
     of_other_accounts: int = 0
 
 
-def reconcile(entries: Iterable[Entry], receipts: Sequence[Receipt], key_id: str | None) -> Reconciliation:
-    """Compare an account's whole ledger, oldest entry first, with the receipts of a cache.
+def reconcile(
+    entries: Iterable[Entry],
+    receipts: Sequence[Receipt],
+    key_id: str | None,
+    *,
+    owed: Sequence[Note] = (),
+    refused: Collection[str] = (),
+) -> Reconciliation:
+    """Compare an account's whole ledger, oldest entry first, with what a cache knows of its own requests.
 
-    A cache may be used with several accounts, and an account from several computers: what other keys of
-    the account bought needs no receipt here, and a receipt of a key that this ledger never names is of
-    another account. `key_id` is the key that asks.
+    Whatever the client sends is noted before, and the note goes only when there is a receipt, or the vendor
+    refused. So a charge is the client's own if there is a receipt of it, if it was refused, or if it is one
+    of those that are owed or were given up; any other was made elsewhere. A cache may be used with several
+    accounts: a receipt of a key that this ledger never names is of another one.
+
+    Args:
+        entries: the ledger.
+        receipts: those of the cache.
+        key_id: the key that asks.
+        owed: requests whose answers were never stored.
+        refused: the ids of requests that the vendor refused.
     """
     found = Reconciliation()
-    charges = _charges(entries, found)
+    charges, corrected = _charges(entries, found)
     keys = {charge.key_id for charge in charges.values()} | {key_id}
     for receipt in receipts:
+        if receipt.request_id == LOST:
+            continue
         charge = charges.pop(receipt.request_id, None)
         if charge is not None:
-            _compare(receipt, charge, found)
+            _compare(receipt, charge, found, is_corrected=charge.seq in corrected)
+        elif not receipt.images + receipt.texts and not receipt.cost_micros:
+            continue  # every input was refused, and nothing was to be charged
         elif receipt.key_id is not None and receipt.key_id in keys:
             problem = f"the receipt of {receipt.cost_micros} micros is not in the ledger"
             found.differences.append(Difference(receipt.request_id, problem))
         else:
             found.of_other_accounts += 1
-    for request_id, charge in charges.items():
-        if charge.key_id == key_id:
-            problem = (
-                f"entry {charge.seq} charges {-charge.amount_micros} micros, and there is no receipt here"
-            )
-            found.differences.append(Difference(request_id, problem))
-        else:
-            found.of_other_keys += 1
+    _find_refused(charges, refused, found)
+    _find_lost(charges, receipts, found)
+    _find_owed(charges, owed, found)
+    for charge in charges.values():
+        found.elsewhere.charges += 1
+        found.elsewhere.queries += charge.images + charge.texts
+        found.elsewhere.cost_micros -= charge.amount_micros
+        found.elsewhere.of_other_keys += charge.key_id != key_id
     return found
 
 
-def _charges(entries: Iterable[Entry], found: Reconciliation) -> dict[str, Entry]:
-    """The charges by request; entries that do not follow from each other are differences."""
+def _charges(entries: Iterable[Entry], found: Reconciliation) -> tuple[dict[str, Entry], set[int]]:
+    """The charges by request, and which were corrected; entries that do not follow are differences."""
     charges: dict[str, Entry] = {}
+    corrected: set[int] = set()
     before: Entry | None = None
     for entry in entries:
         seq, previous = (0, entry.previous_hash) if before is None else (before.seq, before.entry_hash)
@@ -78,22 +114,72 @@ def _charges(entries: Iterable[Entry], found: Reconciliation) -> dict[str, Entry
             if request_id in charges:
                 found.differences.append(Difference(request_id, f"entry {entry.seq} charges it again"))
             charges[request_id] = entry
+        if entry.corrects_seq is not None:
+            corrected.add(entry.corrects_seq)
         before = entry
-    return charges
+    return charges, corrected
 
 
-def _compare(receipt: Receipt, charge: Entry, found: Reconciliation) -> None:
+def _compare(receipt: Receipt, charge: Entry, found: Reconciliation, *, is_corrected: bool) -> None:
     here = (receipt.images, receipt.texts, receipt.cost_micros, receipt.fingerprint)
     there = (charge.images, charge.texts, -charge.amount_micros, charge.model_fingerprint)
-    if here == there:
-        found.matched += 1
-        found.queries += receipt.images + receipt.texts
-        found.cost_micros += receipt.cost_micros
-        return
     names = ("images", "texts", "micros", "model")
     differing = [
         f"{name}: {mine} by the receipt, {theirs} by entry {charge.seq}"
         for name, mine, theirs in zip(names, here, there, strict=True)
         if mine != theirs
     ]
-    found.differences.append(Difference(receipt.request_id, "; ".join(differing)))
+    if differing:
+        found.differences.append(Difference(receipt.request_id, "; ".join(differing)))
+        return
+    if receipt.fault is not None and not is_corrected:
+        problem = f"entry {charge.seq} charges {receipt.cost_micros} micros for an answer that was not taken"
+        found.differences.append(Difference(receipt.request_id, f"{problem}: {receipt.fault}"))
+        return
+    found.matched += 1
+    found.queries += receipt.images + receipt.texts
+    found.cost_micros += receipt.cost_micros
+
+
+def _find_refused(charges: dict[str, Entry], refused: Collection[str], found: Reconciliation) -> None:
+    for request_id in charges.keys() & set(refused):
+        charge = charges.pop(request_id)
+        problem = f"entry {charge.seq} charges {-charge.amount_micros} micros for what the vendor had refused"
+        found.differences.append(Difference(request_id, problem))
+
+
+def _find_lost(charges: dict[str, Entry], receipts: Sequence[Receipt], found: Reconciliation) -> None:
+    for receipt in receipts:
+        if receipt.request_id == LOST:
+            size = (receipt.images, receipt.texts)
+            charge = _charge_of(charges, size, receipt.fingerprint, receipt.key_id)
+            if charge is not None:
+                found.lost += 1
+
+
+def _find_owed(charges: dict[str, Entry], owed: Sequence[Note], found: Reconciliation) -> None:
+    for note in owed:
+        size = (note.images, len(note.pack.queries) - note.images)
+        charge = _charge_of(charges, size, note.pack.fingerprint, note.key_id)
+        if charge is not None:
+            problem = (
+                f"entry {charge.seq} charges {-charge.amount_micros} micros, and there is no receipt here: "
+                "its answer never came. Repeat the command that was interrupted: it is fetched free of charge"
+            )
+            found.differences.append(Difference(charge.request_id or "", problem))
+
+
+def _charge_of(
+    charges: dict[str, Entry], size: tuple[int, int], fingerprint: str, key_id: str | None
+) -> Entry | None:
+    """Take the charge that is of a request of so many images and texts, skipped ones among them."""
+    images, texts = size
+    fitting = [
+        (images - charge.images + texts - charge.texts, request_id)
+        for request_id, charge in charges.items()
+        if charge.model_fingerprint == fingerprint
+        and (key_id is None or charge.key_id == key_id)
+        and charge.images <= images
+        and charge.texts <= texts
+    ]
+    return charges.pop(min(fitting)[1]) if fitting else None

@@ -65,6 +65,7 @@ class Teacher:
         budget: int | None,
         max_spend_micros: int | None = None,
         traced: Callable[[int], AbstractContextManager[None]] = lambda _: nullcontext(),
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Connect a run to what it buys from and what it keeps.
 
@@ -76,6 +77,7 @@ class Teacher:
             budget: queries that the run may pay for in all, counting what it has paid; `None` for no limit.
             max_spend_micros: what it may pay in all, in millionths of the vendor's currency unit.
             traced: entered around each purchase, with the number of its queries.
+            say: told what a person should know of a purchase.
         """
         self._vendor = vendor
         self._cache = cache
@@ -83,12 +85,19 @@ class Teacher:
         self._run_id = run_id
         self._limits = (budget, max_spend_micros)
         self._traced = traced
+        self._say = say
         self.refused: dict[Query, str] = {}
 
     def for_run(self, run_id: str, *, budget: int | None) -> "Teacher":
         """The same model of the same vendor, with the same cache, for another run."""
         other = Teacher(
-            self._vendor, self._cache, model=self.model, run_id=run_id, budget=budget, traced=self._traced
+            self._vendor,
+            self._cache,
+            model=self.model,
+            run_id=run_id,
+            budget=budget,
+            traced=self._traced,
+            say=self._say,
         )
         other.refused = self.refused
         return other
@@ -167,7 +176,9 @@ class Teacher:
             QuotaExhausted: the vendor's limit was reached; all that was paid for is stored.
             ClientError: something else ended it; all that was answered is stored, the rest noted as pending.
         """
-        buying = Buying(self._vendor, self._cache, self.model, self._run_id, self.budget, on_progress)
+        buying = Buying(
+            self._vendor, self._cache, self.model, self._run_id, self.budget, on_progress, self._say
+        )
         with self._traced(len(queries)):
             purchase = buying.run(queries)
         self.refused.update(purchase.refused)

@@ -11,11 +11,12 @@ from client.buying import sender
 from client.buying.cache import EmbeddingCache
 from client.buying.protocols import Answer
 from client.buying.queries import Query
-from client.buying.sender import Sender, parse
-from client.buying.wire import ACCEPT, embed_form, read_answer
+from client.buying.sender import AnswerTooLong, Sender, parse
+from client.buying.wire import ACCEPT, check_card, embed_form, most_bytes, read_answer, too_long
 from client.errors import (
     ClientError,
     FingerprintChanged,
+    IdempotencyKeySpent,
     KeyRefused,
     PriceRaised,
     QuotaExhausted,
@@ -96,7 +97,10 @@ class VendorClient:
 
     def models(self) -> list[ModelCard]:
         """The models for sale, at the prices of the key's account; without a key, at the standard ones."""
-        return parse(ModelList, self._sender.send("GET", "/v1/models")).data
+        cards = parse(ModelList, self._sender.send("GET", "/v1/models")).data
+        for card in cards:
+            check_card(card, self.url)
+        return cards
 
     def model(self, name: str | None = None) -> ModelCard:
         """One model, by name or, where only one is for sale, without.
@@ -139,6 +143,8 @@ class VendorClient:
             page = parse(EntryPage, self._sender.send("GET", "/v1/ledger", params=params))
             if not page.data:
                 return
+            if page.next_after <= after:
+                raise VendorError(f"{self.url} gives the same page of its ledger again and again.")
             yield from page.data
             after = page.next_after
 
@@ -172,7 +178,7 @@ class VendorClient:
         idempotency_key: str,
         max_cost_micros: int | None = None,
         on_push_back: Callable[[], None] = lambda: None,
-        on_unsure: Callable[[], None] = lambda: None,  # noqa: ARG002 (to send again is free here)
+        on_unsure: Callable[[], None] = lambda: None,
     ) -> Answer:
         """Buy the embeddings of some queries, in one request that is charged once however often it is sent.
 
@@ -182,11 +188,11 @@ class VendorClient:
             idempotency_key: at most 255 characters.
             max_cost_micros: the vendor refuses rather than charge more; what was paid for before is free.
             on_push_back: called whenever the vendor says that it is asked too much (429, 503).
-            on_unsure: never called: what is sent again under its key is charged once.
+            on_unsure: called before what may have been charged is sent again, which is free.
 
         Raises:
-            FingerprintChanged, KeyRefused, PriceRaised, QuotaExhausted, RequestTooLarge, VendorUnreachable,
-            VendorError.
+            AnswerRejected, FingerprintChanged, IdempotencyKeySpent, KeyRefused, PriceRaised, QuotaExhausted,
+            RequestTooLarge, VendorUnreachable, VendorError.
         """
         form = embed_form(queries, model.id)
         headers = {
@@ -197,15 +203,20 @@ class VendorClient:
         }
         if max_cost_micros is not None:
             headers["x-max-cost-micros"] = str(max_cost_micros)
-        response = self._sender.send(
-            "POST",
-            "/embed",
-            content=form.body,
-            headers=headers,
-            patience=sender.PATIENCE,
-            on_push_back=on_push_back,
-        )
-        return read_answer(response, [query for query, _ in queries], model)
+        try:
+            response = self._sender.send(
+                "POST",
+                "/embed",
+                content=form.body,
+                headers=headers,
+                patience=sender.PATIENCE,
+                most_bytes=most_bytes(len(queries), model.dimensions),
+                on_push_back=on_push_back,
+                on_unsure=on_unsure,
+            )
+        except AnswerTooLong as error:
+            raise too_long(error) from error
+        return read_answer(response, [query for query, _ in queries], model, max_cost_micros)
 
 
 def _key_id(api_key: str | None) -> str | None:
@@ -222,11 +233,13 @@ def _as_error(response: httpx.Response, url: str) -> ClientError:
         if response.status_code == 413:  # a proxy may take less than the vendor behind it does
             return RequestTooLarge(f"{url} takes no request of this size (status 413, from a proxy).")
         return VendorError(f"{url} answered with status {response.status_code}. Is it a Tuition vendor?")
-    other = (
-        VendorError if response.is_server_error or response.status_code in sender.RETRIED else RequestRefused
-    )
-    kind, advice = _ERRORS.get(detail.code, (other, ""))
-    return kind(f"The vendor says: {_clean(detail)}{advice}")
+    retried = response.is_server_error or response.status_code in sender.RETRIED
+    kind, advice = _ERRORS.get(detail.code, (VendorError if retried else RequestRefused, ""))
+    error = kind(f"The vendor says: {_clean(detail)}{advice}")
+    if detail.code == ErrorCode.RATE_LIMITED:
+        error.unsure = False
+    error.request_id = detail.request_id[:64]
+    return error
 
 
 def _clean(detail: ErrorDetail) -> str:
@@ -252,4 +265,8 @@ _ERRORS: dict[str, tuple[type[ClientError], str]] = {
     ErrorCode.MAX_COST_EXCEEDED: (PriceRaised, _PRICE),
     ErrorCode.FINGERPRINT_MISMATCH: (FingerprintChanged, _MODEL),
     ErrorCode.REQUEST_TOO_LARGE: (RequestTooLarge, ""),
+    ErrorCode.IDEMPOTENCY_KEY_EXPIRED: (IdempotencyKeySpent, ""),
+    ErrorCode.REPLAYS_EXHAUSTED: (IdempotencyKeySpent, ""),
+    ErrorCode.CHARGE_REFUNDED: (IdempotencyKeySpent, ""),
+    ErrorCode.IDEMPOTENCY_KEY_REUSED: (IdempotencyKeySpent, ""),
 }

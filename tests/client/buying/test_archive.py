@@ -11,7 +11,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from client.buying.archive import SUFFIXES, export_embeddings, import_embeddings
-from client.buying.cache import EmbeddingCache, Stored
+from client.buying.cache import EmbeddingCache
+from client.buying.embeddings import Stored
 from client.buying.queries import Query
 from client.errors import CacheError, UsageError
 from shared.encoding import Vector
@@ -33,6 +34,7 @@ def other(tmp_path: Path) -> Iterator[EmbeddingCache]:
 
 def _fill(cache: EmbeddingCache, fingerprint: str = "fp_1") -> dict[Query, Vector]:
     rows = np.random.default_rng(0).normal(size=(len(QUERIES), 8)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     entries = [
         Stored(query.kind, bytes.fromhex(query.digest), row.tobytes())
         for query, row in zip(QUERIES, rows, strict=True)

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client.buying.cache import EmbeddingCache, Pack
+from client.buying.cache import EmbeddingCache
+from client.buying.notes import Pack
 from client.buying.queries import Query, Spending
 from client.errors import CacheError
 from shared.embeddings import Usage

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from client.buying import sender
 from client.buying.cache import EmbeddingCache
+from client.buying.notes import pack_of
 from client.buying.openai_vendor import Dialect, OpenAIVendor
-from client.buying.purchase import pack_of
 from client.buying.queries import Query, Spending
 from client.buying.teacher import Teacher
 from client.errors import (

@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from client.buying.cache import Receipt
+from client.buying.receipts import Receipt
 from client.buying.reconciliation import reconcile
 from shared.billing import Entry
 
@@ -53,9 +53,6 @@ def test_every_number_and_the_model_are_compared() -> None:
 
 def test_what_only_one_side_has_is_a_difference() -> None:
     assert problems([entry(1)], RECEIPTS) == ["req_2: the receipt of 220 micros is not in the ledger"]
-    assert problems([entry(1), entry(2)], RECEIPTS[:1]) == [
-        "req_2: entry 2 charges 220 micros, and there is no receipt here"
-    ]
 
 
 def test_a_ledger_that_lost_an_entry_or_charges_twice_is_noticed() -> None:
@@ -72,7 +69,7 @@ def test_other_keys_need_no_receipt_and_other_accounts_no_charge() -> None:
     receipts = [RECEIPT, replace(RECEIPT, request_id="req_9", key_id="unknown")]
     old = replace(RECEIPT, request_id="req_8", key_id=None)
     found = reconcile([entry(1), elsewhere], [*receipts, old], "mine")
-    assert (found.matched, found.of_other_keys, found.of_other_accounts) == (1, 1, 2)
+    assert (found.matched, found.elsewhere.of_other_keys, found.of_other_accounts) == (1, 1, 2)
     assert not found.differences
     lost = replace(RECEIPT, request_id="req_7", key_id="another")
     assert reconcile([entry(1), elsewhere], [RECEIPT, lost], "mine").differences

@@ -20,8 +20,9 @@ from client.buying import owed, sender
 from client.buying import purchase as purchase_module
 from client.buying.cache import EmbeddingCache
 from client.buying.claim import claim
+from client.buying.notes import pack_of
 from client.buying.pace import START
-from client.buying.purchase import PACK_SIZE, pack_of
+from client.buying.purchase import PACK_SIZE
 from client.buying.queries import Query
 from client.buying.teacher import Teacher
 from client.buying.vendor_api import VendorClient
@@ -115,6 +116,12 @@ def shop(tmp_path: Path) -> Iterator[Shop]:
     shop = Shop(tmp_path)
     yield shop
     shop.close()
+
+
+@pytest.fixture
+def long_ago(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is noted counts as sent so long ago that no vendor can be answering it any more."""
+    monkeypatch.setattr("client.buying.notes._FRESH_SECONDS", 0.0)
 
 
 def _texts(count: int, word: str = "good") -> list[Query]:
@@ -211,6 +218,7 @@ def test_answers_that_were_lost_are_owed_and_count_against_the_budget(
     assert shop.cache.spending("run").queries == 64
 
 
+@pytest.mark.usefixtures("long_ago")
 def test_a_pack_that_was_noted_and_never_charged_costs_nothing_and_binds_no_budget(shop: Shop) -> None:
     shop.cache.begin(pack_of("run", "fp_1", tuple(_texts(32, "good unwanted"))))
     assert shop.teacher(10).buy(_texts(32)).out_of_budget
@@ -284,6 +292,7 @@ def test_an_owed_pack_whose_file_has_changed_stays_owed_and_the_others_are_bough
     assert len(shop.cache.pending("run")) == 1
 
 
+@pytest.mark.usefixtures("long_ago")
 def test_a_pack_of_a_former_model_counts_only_if_it_was_charged(shop: Shop) -> None:
     charged, noted = (pack_of("run", "fp_0", tuple(_texts(3, word))) for word in ("good old", "good older"))
     for pack in (charged, noted):
@@ -334,7 +343,7 @@ def test_what_a_killed_run_was_buying_is_bought_in_the_end(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop.cache.begin(pack_of("killed", "fp_1", tuple(_texts(3))))
-    monkeypatch.setattr("client.buying.cache._FRESH_SECONDS", 0.5)
+    monkeypatch.setattr("client.buying.notes._FRESH_SECONDS", 0.5)
     assert shop.teacher().buy(_texts(100)).bought == 100
 
 

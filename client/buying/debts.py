@@ -1,0 +1,135 @@
+"""What a run sent before and was never answered: fetched, given up, or left until the vendor tells."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from client.buying.budget import NOTHING, Budget, price
+from client.buying.cache import EmbeddingCache
+from client.buying.notes import Note, Pack
+from client.buying.owed import Undecided, is_past, recall
+from client.buying.protocols import Answer
+from client.buying.queries import Query
+from client.buying.till import Request, Till
+from client.errors import (
+    ClientError,
+    IdempotencyKeySpent,
+    KeyRefused,
+    PriceRaised,
+    RequestRefused,
+    SpendingStopped,
+    VendorError,
+)
+from shared.embeddings import ModelCard
+
+
+class Debts:
+    """The notes of a run, settled before it buys.
+
+    Attributes:
+        undecided: queries that may have been paid for, and of which the vendor does not tell.
+    """
+
+    def __init__(
+        self,
+        till: Till,
+        cache: EmbeddingCache,
+        model: ModelCard,
+        budget: Budget,
+        *,
+        store: Callable[[Request, Answer], None],
+        give_up: Callable[[Pack], None],
+        wait: Callable[[float], object],
+        say: Callable[[str], None],
+    ) -> None:
+        """Ask nothing yet.
+
+        Args:
+            till: where to ask.
+            cache: where packs are noted.
+            model: what answers.
+            budget: where what may have been paid counts.
+            store: stores an answer and counts it.
+            give_up: counts a pack as paid whose answer is no longer to be had.
+            wait: waits for so many seconds.
+            say: told why.
+        """
+        self._till = till
+        self._cache = cache
+        self._model = model
+        self._budget = budget
+        self._store = store
+        self._give_up = give_up
+        self._wait = wait
+        self._say = say
+        self.undecided: Undecided = {}
+
+    def settle(self, run_id: str, at_hand: Mapping[Query, Query]) -> list[tuple[Request, Note]]:
+        """Fetch what was charged; returns what was not. What nobody can tell of counts as paid."""
+        uncharged: list[tuple[Request, Note]] = []
+        for note in self._cache.notes.of_run(run_id):
+            request = recall(note, at_hand)
+            if request is None:
+                self._count_as_paid(note.pack)
+            elif self._is_uncharged(request, note):
+                uncharged.append((request, note))
+        return uncharged
+
+    def forget(self, request: Request, note: Note, missing: set[Query]) -> None:
+        """Drop the note of a pack that was not charged, once the vendor cannot be answering it any more.
+
+        Where some of it is missing, and so about to be bought, that is waited for.
+        """
+        seconds = note.seconds_left
+        if seconds and not missing.isdisjoint(request.pack.queries):
+            self._say(
+                f"Waiting {seconds:.0f} s: some of what is wanted was sent in another request a moment ago, "
+                "and if the vendor answers that only now, it must not be bought again."
+            )
+            self._wait(seconds)
+            if not self._is_uncharged(request, note):
+                return
+            seconds = note.seconds_left
+        if not seconds:
+            self._cache.abandon(request.pack)
+
+    def not_told(self) -> ClientError:
+        """Why some queries were left out."""
+        error = next(iter(self.undecided.values()))
+        if isinstance(error, SpendingStopped):
+            return error
+        told = VendorError(
+            f"{len(self.undecided)} queries were sent before and never answered, and the vendor does not "
+            f"tell whether it charged them: {error} They are not bought again, lest they are paid for twice; "
+            "everything else was. Repeat the command once the vendor tells; what it has not told within "
+            "three days counts as paid, and is then bought again within the budget."
+        )
+        told.__cause__ = error
+        return told
+
+    def _is_uncharged(self, request: Request, note: Note) -> bool:
+        """Fetch the answer of a noted pack, unless it was not charged; True if it was not."""
+        pack = request.pack
+        try:
+            answer = self._till.ask_after(request)
+        except PriceRaised:
+            return True
+        except IdempotencyKeySpent:
+            self._give_up(pack)
+            return False
+        except KeyRefused:
+            raise
+        except (RequestRefused, SpendingStopped) as error:
+            mine = pack.fingerprint == self._model.fingerprint
+            if mine and is_past(note):
+                self._give_up(pack)
+                return False
+            self._count_as_paid(pack)
+            self.undecided |= dict.fromkeys(pack.queries if mine else (), error)
+            return False
+        # What is answered is the present model's, whichever the pack was meant for.
+        self._store(replace(request, pack=replace(pack, fingerprint=self._model.fingerprint)), answer)
+        return False
+
+    def _count_as_paid(self, pack: Pack) -> None:
+        """It may have been paid for, so it counts, for as long as nobody knows."""
+        self._budget.settle(NOTHING, paid=price(pack.queries, self._model.prices))

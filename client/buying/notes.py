@@ -1,0 +1,154 @@
+"""Notes of packs that were sent, or were about to be, and whose answers were never stored."""
+
+import hashlib
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from client.buying.cache_file import CacheFile
+from client.buying.queries import Query
+
+# A vendor gives up a request after 120 seconds unless it was set otherwise. A note that is farther from now
+# is not of a request that may still be in hand, but of a run that was killed, or of a clock that was wrong.
+_FRESH_SECONDS = 130
+
+
+@dataclass(frozen=True)
+class Pack:
+    """The queries of one request, and the key under which the vendor charges it once at most."""
+
+    idempotency_key: str
+    run_id: str
+    fingerprint: str
+    queries: tuple[Query, ...]
+
+
+def pack_of(run_id: str, fingerprint: str, queries: tuple[Query, ...], generation: int = 0) -> Pack:
+    """A pack under the key that the run and the content give it, the same after any restart.
+
+    Where what was sent under that key is lost for good, a higher generation gives another one.
+    """
+    again = [f"again {generation}"] if generation else []
+    content = "\0".join([run_id, fingerprint, *(f"{query.kind}:{query.digest}" for query in queries), *again])
+    return Pack(hashlib.sha256(content.encode()).hexdigest(), run_id, fingerprint, queries)
+
+
+@dataclass(frozen=True)
+class Note:
+    """A pack whose answer is owed.
+
+    Attributes:
+        pack: the pack.
+        noted_at: when it was last sent, in seconds since 1970.
+        vendor: where it was sent to; `None` where that was not noted.
+        key_id: the public half of the API key that it was sent with; `None` where that was not noted.
+        agreed_micros: the most that it may cost; `None` where that was not noted.
+    """
+
+    pack: Pack
+    noted_at: float
+    vendor: str | None = None
+    key_id: str | None = None
+    agreed_micros: int | None = None
+
+    @property
+    def seconds_left(self) -> float:
+        """For how long the vendor may still be answering it; 0 once it certainly is not."""
+        left = _FRESH_SECONDS - abs(time.time() - self.noted_at)
+        return max(0.0, left)
+
+    @property
+    def images(self) -> int:
+        """How many of its queries are images."""
+        return sum(query.kind == "image" for query in self.pack.queries)
+
+
+class Notes:
+    """The notes in one cache. Thread-safe."""
+
+    def __init__(self, file: CacheFile) -> None:
+        self._file = file
+
+    def take(
+        self,
+        note: Note,
+        *,
+        known: Callable[[sqlite3.Connection, Pack], set[Query]],
+        alive: Callable[[str], bool],
+        again: bool,
+    ) -> set[Query]:
+        """Note that a pack is being bought, before it is sent.
+
+        Args:
+            note: the note.
+            known: tells which queries of the pack need not be bought any more.
+            alive: whether a run is being worked on right now.
+            again: whether it is bought whoever has bought it, or is buying it.
+
+        Returns:
+            Those of its queries that another run has bought, or is buying right now: then nothing is noted.
+        """
+        pack = note.pack
+        queries = json.dumps([[query.kind, query.digest, query.name] for query in pack.queries])
+        wanted = set(pack.queries)
+        with self._file.transaction() as connection:
+            others = connection.execute(
+                "SELECT run_id, queries, noted_at FROM pending WHERE run_id != ? AND fingerprint = ?",
+                (pack.run_id, pack.fingerprint),
+            ).fetchall()
+            taken = set() if again else known(connection, pack)
+            for run_id, text, noted_at in () if again else others:
+                theirs = wanted.intersection(_queries(text))
+                if theirs and (abs(note.noted_at - noted_at) < _FRESH_SECONDS or alive(run_id)):
+                    taken |= theirs
+            if not taken:
+                row = (note.noted_at, note.vendor, note.key_id, note.agreed_micros)
+                connection.execute(
+                    "INSERT OR REPLACE INTO pending (idempotency_key, run_id, fingerprint, queries, "
+                    "noted_at, vendor, key_id, agreed_micros) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    (pack.idempotency_key, pack.run_id, pack.fingerprint, queries, *row),
+                )
+        return taken
+
+    def refresh(self, pack: Pack) -> None:
+        """Note that a pack was sent once more just now."""
+        with self._file.transaction() as connection:
+            connection.execute(
+                "UPDATE pending SET noted_at = ? WHERE idempotency_key = ?",
+                (time.time(), pack.idempotency_key),
+            )
+
+    def of_run(self, run_id: str | None = None) -> list[Note]:
+        """The notes of a run, or with `None` of all."""
+        rows = self._file.read(
+            "SELECT idempotency_key, run_id, fingerprint, queries, noted_at, vendor, key_id, agreed_micros "
+            "FROM pending WHERE ? IS NULL OR run_id = ?",
+            (run_id, run_id),
+        )
+        return [
+            Note(Pack(key, run, fingerprint, tuple(_queries(text))), *rest)
+            for key, run, fingerprint, text, *rest in rows
+        ]
+
+    def runs(self, fingerprint: str) -> list[str]:
+        """The runs that have noted packs for a model."""
+        rows = self._file.read("SELECT DISTINCT run_id FROM pending WHERE fingerprint = ?", (fingerprint,))
+        return [run_id for (run_id,) in rows]
+
+    def count(self) -> int:
+        """How many notes there are, of all runs."""
+        ((number,),) = self._file.read("SELECT count(*) FROM pending")
+        return int(number)
+
+
+def drop_note(connection: sqlite3.Connection, pack: Pack) -> None:
+    """Remove the note of a pack, if there is one."""
+    connection.execute("DELETE FROM pending WHERE idempotency_key = ?", (pack.idempotency_key,))
+
+
+def _queries(text: str) -> Iterator[Query]:
+    for kind, digest, name in json.loads(text):
+        yield Query.text(name) if kind == "text" else Query.image_file(Path(name), digest)

@@ -1,0 +1,145 @@
+"""Receipts: what each request was billed, whether or not its answer could be taken."""
+
+import sqlite3
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from client.buying.cache_file import CacheFile
+from client.buying.notes import Pack
+from client.buying.queries import Spending
+from client.buying.rates import Sale
+from client.errors import Bill
+from shared.embeddings import Usage
+
+LOST = "lost"
+_RECENT = 10_000
+# Beyond any bill in earnest; sums of so many fit SQLite's integers.
+_MOST = 10**15
+
+
+@dataclass(frozen=True)
+class Payer:
+    """Who billed and who paid: the vendor's address, and the public half of the key, if they are known."""
+
+    vendor: str | None = None
+    key_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What one paid request brought and cost.
+
+    `key_id` is the public half of the API key, if it was noted; `fault` says why the answer was not taken.
+    A request whose answer is lost for good has the `request_id` "lost".
+    """
+
+    request_id: str
+    fingerprint: str
+    images: int
+    texts: int
+    cost_micros: int
+    key_id: str | None
+    fault: str | None = None
+
+
+class Receipts:
+    """The receipts in one cache. Thread-safe."""
+
+    def __init__(self, file: CacheFile) -> None:
+        self._file = file
+
+    def all(self) -> list[Receipt]:
+        """Those of every run, vendor and account that the cache was used with."""
+        rows = self._file.read(
+            "SELECT request_id, fingerprint, images, texts, cost_micros, key_id, fault FROM receipts"
+        )
+        return [Receipt(*row) for row in rows]
+
+    def refused(self) -> set[str]:
+        """The ids of requests that a vendor refused, and so never was to charge."""
+        return {name for (name,) in self._file.read("SELECT request_id FROM refusals")}
+
+    def spending(self, run_id: str | None = None) -> Spending:
+        """What a run has paid, or with `None` what all have."""
+        (row,) = self._file.read(
+            "SELECT coalesce(sum(images + texts), 0), coalesce(sum(cost_micros), 0) "
+            "FROM receipts WHERE ? IS NULL OR run_id = ?",
+            (run_id, run_id),
+        )
+        return Spending(*row)
+
+    def lost(self, idempotency_key: str) -> int:
+        """How often the answer to what was sent under this key was given up for lost."""
+        first = f"{idempotency_key}:{LOST}:"
+        ((number,),) = self._file.read(
+            "SELECT count(*) FROM receipts WHERE idempotency_key >= ? AND idempotency_key < ?",
+            (first, f"{first}~"),
+        )
+        return int(number)
+
+    def sales(self, fingerprint: str) -> list[Sale]:
+        """What was bought of a model, by its latest receipts of answers that could be taken."""
+        rows = self._file.read(
+            "SELECT julianday(received_at) * 86400, run_id, images, texts FROM receipts "
+            "WHERE fingerprint = ? AND fault IS NULL ORDER BY received_at DESC LIMIT ?",
+            (fingerprint, _RECENT),
+        )
+        return [Sale(*row) for row in rows]
+
+
+def add_receipt(
+    connection: sqlite3.Connection, pack: Pack, bill: Bill, payer: Payer, *, fault: str | None = None
+) -> None:
+    """Store what a request was billed, once; an answer that can be taken replaces one that could not.
+
+    A key may have been charged by two vendors, which know nothing of each other: then both receipts stay.
+    """
+    key = pack.idempotency_key
+    row = connection.execute("SELECT request_id FROM receipts WHERE idempotency_key = ?", (key,)).fetchone()
+    if row is not None and row[0] != bill.request_id:
+        key = f"{key}:{bill.request_id}"
+    connection.execute(
+        "INSERT INTO receipts (idempotency_key, request_id, run_id, fingerprint, images, texts, cost_micros, "
+        "received_at, key_id, vendor, fault) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+        "ON CONFLICT (idempotency_key) DO UPDATE SET fingerprint = excluded.fingerprint, "
+        "images = excluded.images, texts = excluded.texts, cost_micros = excluded.cost_micros, "
+        "fault = excluded.fault WHERE receipts.fault IS NOT NULL",
+        (
+            *(key, bill.request_id, pack.run_id, bill.fingerprint, *_numbers(bill.usage), _now()),
+            *(payer.key_id, payer.vendor, fault),
+        ),
+    )
+
+
+def add_lost_receipt(connection: sqlite3.Connection, pack: Pack, paid: Spending, payer: Payer) -> None:
+    """Store that a pack whose answer is lost for good may have been paid for."""
+    texts = sum(query.kind == "text" for query in pack.queries)
+    connection.execute(
+        "INSERT INTO receipts (idempotency_key, request_id, run_id, fingerprint, images, texts, cost_micros, "
+        "received_at, key_id, vendor) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            *(f"{pack.idempotency_key}:{LOST}:{time.time_ns()}", LOST, pack.run_id, pack.fingerprint),
+            *(paid.queries - texts, texts, paid.cost_micros, _now(), payer.key_id, payer.vendor),
+        ),
+    )
+
+
+def add_refusal(connection: sqlite3.Connection, pack: Pack, request_id: str, key_id: str | None) -> None:
+    """Store that a request was refused."""
+    connection.execute(
+        "INSERT OR IGNORE INTO refusals (request_id, run_id, key_id) VALUES (?, ?, ?)",
+        (request_id, pack.run_id, key_id),
+    )
+
+
+def _numbers(usage: Usage) -> tuple[int, int, int]:
+    """What is counted: of a bill that makes no sense, as much as can be stored, and nothing below zero."""
+    images, texts, cost = (
+        min(max(0, number), _MOST) for number in (usage.images, usage.texts, usage.cost_micros)
+    )
+    return images, texts, cost
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()

@@ -1,0 +1,146 @@
+"""One request at one vendor: its bill compared with what was agreed, its answer or its bill stored."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from client.buying.cache import EmbeddingCache
+from client.buying.notes import Pack
+from client.buying.origins import origin_of
+from client.buying.protocols import Answer, Vendor
+from client.buying.queries import Query, Spending
+from client.buying.receipts import Payer
+from client.buying.wire import rejected
+from client.errors import Bill, Disagreement, VendorError
+from shared.embeddings import ModelCard
+
+
+@dataclass(frozen=True)
+class Request:
+    """A pack with the bytes of its queries.
+
+    Attributes:
+        pack: the pack.
+        contents: the bytes, in order.
+        price: what is set aside for it in the budget.
+        agreed_micros: the most that it may cost, whenever it is charged; `None` where that was not noted.
+        doubtful: whether it was sent before, and the vendor may be answering that only now.
+    """
+
+    pack: Pack
+    contents: Sequence[bytes]
+    price: Spending
+    agreed_micros: int | None
+    doubtful: bool = False
+
+    @property
+    def asked(self) -> list[tuple[Query, bytes]]:
+        """The queries with their bytes, as a vendor takes them."""
+        return list(zip(self.pack.queries, self.contents, strict=True))
+
+
+class Till:
+    """Where requests for one model are paid. Thread-safe.
+
+    Attributes:
+        origin: the vendor, as the cache names it.
+        payer: the vendor and the key, as notes and receipts name them.
+    """
+
+    def __init__(self, vendor: Vendor, cache: EmbeddingCache, model: ModelCard) -> None:
+        self._vendor = vendor
+        self._cache = cache
+        self._model = model
+        self.origin = origin_of(vendor.url)
+        self.payer = Payer(self.origin, vendor.key_id)
+
+    def buy(
+        self, request: Request, *, on_push_back: Callable[[], None], on_unsure: Callable[[], None]
+    ) -> Answer:
+        """Send a request at the price that is set aside for it; nothing is stored of the answer yet.
+
+        Raises:
+            AnswerRejected: the vendor billed more; the bill is stored.
+            ClientError: what `Vendor.embed` raises; a bill that comes with it is stored.
+        """
+        answer = self._embed(request, request.price.cost_micros, on_push_back, on_unsure)
+        usage = answer.usage
+        agreed = max(
+            request.agreed_micros if request.doubtful and request.agreed_micros else 0,
+            self._model.prices.cost_micros(images=usage.images, texts=usage.texts),
+        )
+        self._check(request, answer, agreed)
+        return answer
+
+    def ask_after(self, request: Request, *, on_push_back: Callable[[], None] = lambda: None) -> Answer:
+        """Fetch the answer of a request that may have been charged; nothing is stored of it yet.
+
+        It is asked for at a cost of nothing: had the vendor charged it, the answer is free; had it not, the
+        vendor refuses.
+
+        Raises:
+            PriceRaised: it was not charged.
+            AnswerRejected: it was charged at more than was agreed.
+            ClientError: what `Vendor.embed` raises; a bill that comes with it is stored.
+        """
+        answer = self._embed(request, 0, on_push_back, lambda: None)
+        if request.agreed_micros is not None:
+            self._check(request, answer, request.agreed_micros)
+        return answer
+
+    def store(self, pack: Pack, answer: Answer) -> None:
+        """Store an answer and its receipt, and clear the note.
+
+        Raises:
+            AnswerRejected: it differs from what the cache has; the bill is stored.
+        """
+        try:
+            self._cache.commit(
+                pack,
+                answer.vectors,
+                answer.usage,
+                answer.request_id,
+                self._vendor.key_id,
+                origin=self.origin,
+                tolerance=self._model.tolerance,
+            )
+        except Disagreement as error:
+            fault = (
+                f"at {self._vendor.url} says that it sells {pack.fingerprint}, of which the cache "
+                f"{self._cache.path} has other embeddings: they differ {error}. One of the vendors does not "
+                "sell what it says, and they are never mixed. Name another --cache for this one, or delete "
+                "what is there with `client cache prune` if that is what is wrong"
+            )
+            raise self._rejected(pack, answer, fault) from error
+
+    def _embed(
+        self,
+        request: Request,
+        max_cost_micros: int,
+        on_push_back: Callable[[], None],
+        on_unsure: Callable[[], None],
+    ) -> Answer:
+        try:
+            return self._vendor.embed(
+                request.asked,
+                model=self._model,
+                idempotency_key=request.pack.idempotency_key,
+                max_cost_micros=max_cost_micros,
+                on_push_back=on_push_back,
+                on_unsure=on_unsure,
+            )
+        except VendorError as error:
+            if error.bill is not None:
+                self._cache.reject(request.pack, error.bill, error.fault or str(error), self.payer)
+            raise
+
+    def _check(self, request: Request, answer: Answer, agreed_micros: int) -> None:
+        cost = answer.usage.cost_micros
+        if cost > agreed_micros:
+            fault = f"billed {cost} micros, where at most {agreed_micros} were agreed"
+            raise self._rejected(request.pack, answer, fault)
+
+    def _rejected(self, pack: Pack, answer: Answer, fault: str) -> VendorError:
+        bill = Bill(answer.request_id, self._model.fingerprint, answer.usage)
+        error = rejected(bill, fault)
+        self._cache.reject(pack, bill, fault, self.payer)
+        return error
