@@ -1,4 +1,4 @@
-"""Connections: what one may cost that asks nothing, asks slowly, or does not read what it is answered."""
+"""Connections: what one may cost that asks nothing, sends slowly, or does not read what it is answered."""
 
 import asyncio
 from typing import Any
@@ -10,23 +10,42 @@ from uvicorn.server import ServerState
 
 _PATIENCE_SECONDS = 20.0
 _LARGEST_HEAD = 65_536  # bytes of a request line and headers, which uvicorn would keep without a bound
+_MOST_PIPELINED = 16  # requests that are sent before the answer to the one before them has come
+# Whoever sends a body, or reads an answer, gets somewhere when so many bytes more have passed.
+_STEP_BYTES = 16_384
+# What is dropped is taken no faster than this, since taking it costs as much as if it were wanted.
+_DROPPED_BYTES, _DROPPED_SECONDS = 1024 * 1024, 0.05
 
 
 class Config(uvicorn.Config):
     """A configuration of uvicorn under which connections are bounded.
 
-    There are at most `most` of them. One more makes the one give way that has waited longest for a request to
-    come, so that many idle ones keep nobody out who asks something. A request's head has `patience` seconds
-    to arrive, and of an answer something must be read in that time, until it is read whole. What still comes
-    of a body that was answered before its end is dropped for so long, since a connection that is closed while
-    the other side sends often takes the answer with it.
+    There are at most `most` of them. One more makes another give way: the one that has got nowhere longest,
+    of those that wait for a request to come, whose body is not all there, or who do not read their answer.
+    One whose request is being served never does. A request's head has `patience` seconds to arrive, and of an
+    answer some thousand bytes must be read in that time, until it is read whole. What still comes of a body
+    that was answered before its end is dropped for so long, since a connection that is closed while the other
+    side sends often takes the answer with it.
     """
 
     def __init__(self, app: FastAPI, most: int, patience: float = _PATIENCE_SECONDS, **rest: Any) -> None:  # noqa: ANN401 - uvicorn's own
         super().__init__(app, http=BoundedHttp, ws="none", **rest)
         self.most = most
         self.patience = patience
-        self.waiting: dict[BoundedHttp, None] = {}  # without a request; those that wait longest come first
+        self.waiting: dict[
+            BoundedHttp, None
+        ] = {}  # for the other side; who has got nowhere longest comes first
+
+    def make_room(self) -> None:
+        """Make one connection give way."""
+        held_up = []
+        for each in self.waiting:
+            if not each.held_up:
+                each.give_way()
+                break
+            held_up.append(each)
+        for each in held_up:
+            each.get_somewhere()
 
 
 class BoundedHttp(HttpToolsProtocol):
@@ -42,21 +61,28 @@ class BoundedHttp(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._timer: asyncio.TimerHandle | None = None
-        self._in_head = False
-        self._head_size = 0
+        self._timer: asyncio.TimerHandle | None = None  # while a request is waited for
+        self._reading_timer: asyncio.TimerHandle | None = None  # while an answer is to be read
+        self._in_head = self._in_body = False
+        self._head_size = self._step_size = self._dropped = 0
+
+    @property
+    def held_up(self) -> bool:
+        """Whether it is here, and not on the other side, that nothing more of a body is taken."""
+        return self._in_body and self.flow.read_paused and not self.cycle.response_complete
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait for a request, in the place of another if there are too many."""
+        """Begin to wait for a request, in the place of another connection if there are too many."""
         super().connection_made(transport)
         self._wait()
         if len(self.connections) > self.config.most:
-            next(iter(self.config.waiting))._give_up()
+            self.config.make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         super().connection_lost(exc)
         self._wait_no_more()
+        self._stop_timing_reader()
 
     def data_received(self, data: bytes) -> None:
         """Take what came, unless it is an endless head."""
@@ -75,23 +101,79 @@ class BoundedHttp(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """A head is whole: how long the rest may take is for the application to say."""
-        self._in_head = False
+        self._in_head, self._in_body = False, True
+        self._step_size = self._dropped = 0
+        if self.transport.is_closing():
+            return
         self._wait_no_more()
+        self.get_somewhere()
         super().on_headers_complete()
+        if len(self.pipeline) > _MOST_PIPELINED:
+            self.transport.abort()
+
+    def on_body(self, body: bytes) -> None:
+        """More of a body came: if it was answered already, drop it."""
+        super().on_body(body)
+        if self.cycle.response_complete:
+            self._drop(len(body))
+            return
+        self._step_size += len(body)
+        if self._step_size >= _STEP_BYTES:
+            self._step_size = 0
+            self.get_somewhere()
+
+    def on_message_complete(self) -> None:
+        """A request is whole, and is served unless it was answered before."""
+        self._in_body = False
+        super().on_message_complete()
+        if not self.cycle.response_complete:
+            self.config.waiting.pop(self, None)
 
     def on_response_complete(self) -> None:
         """See that the answer is read, and wait for the next request."""
-        unread = self.transport.get_write_buffer_size()
-        if unread:
-            self.loop.call_later(self.config.patience, self._check_reading, unread)
+        if self.cycle.response_complete:
+            self.cycle.body = bytearray()  # what nobody asked for
+        if self.transport.get_write_buffer_size():
+            self._time_reader()
         pipelined = bool(self.pipeline)
         super().on_response_complete()
-        if not pipelined and not self.transport.is_closing():
+        if self.transport.is_closing():
+            self.get_somewhere()  # what is unread of the answer keeps it open
+        elif not pipelined:
             self._wait()
+
+    def pause_writing(self) -> None:
+        """The answer is to be read before more of it is sent."""
+        super().pause_writing()
+        self.get_somewhere()
+        self._time_reader()
+
+    def resume_writing(self) -> None:
+        """The answer is being read."""
+        super().resume_writing()
+        self.get_somewhere()
+        self._stop_timing_reader()
+        if self.transport.get_write_buffer_size() and self.cycle.response_complete:
+            self._time_reader()
+        elif not self._in_body and not self.cycle.response_complete:
+            self.config.waiting.pop(self, None)
+
+    def get_somewhere(self) -> None:
+        """Give way after all others, from now on."""
+        self.config.waiting.pop(self, None)
+        self.config.waiting[self] = None
+
+    def give_way(self) -> None:
+        """Close the connection, whatever it waits for."""
+        self._wait_no_more()
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()  # closing it would wait until all that is read
+        else:
+            self.transport.close()
 
     def _wait(self) -> None:
         self._wait_no_more()
-        self.config.waiting[self] = None
+        self.get_somewhere()
         self._timer = self.loop.call_later(self.config.patience, self._give_up)
 
     def _wait_no_more(self) -> None:
@@ -101,12 +183,35 @@ class BoundedHttp(HttpToolsProtocol):
             self._timer = None
 
     def _give_up(self) -> None:
-        self._wait_no_more()
-        self.transport.close()
+        if self.transport.get_write_buffer_size():  # how long that may take is another timer's to say
+            self._timer = self.loop.call_later(self.config.patience, self._give_up)
+        else:
+            self.give_way()
 
-    def _check_reading(self, unread_before: int) -> None:
+    def _drop(self, count: int) -> None:
+        self._dropped += count
+        if self._dropped > _DROPPED_BYTES and not self.transport.is_closing():
+            self._dropped = 0
+            self.transport.pause_reading()
+            self.loop.call_later(_DROPPED_SECONDS, self._drop_more)
+
+    def _drop_more(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def _time_reader(self) -> None:
+        self._stop_timing_reader()
         unread = self.transport.get_write_buffer_size()
-        if unread and unread == unread_before:
+        self._reading_timer = self.loop.call_later(self.config.patience, self._check_reader, unread)
+
+    def _stop_timing_reader(self) -> None:
+        if self._reading_timer is not None:
+            self._reading_timer.cancel()
+            self._reading_timer = None
+
+    def _check_reader(self, unread_before: int) -> None:
+        unread = self.transport.get_write_buffer_size()
+        if unread > max(0, unread_before - _STEP_BYTES):
             self.transport.abort()
         elif unread:
-            self.loop.call_later(self.config.patience, self._check_reading, unread)
+            self._time_reader()

@@ -104,9 +104,12 @@ def serve(app: FastAPI, bound: socket.socket, on_ready: Callable[[], None]) -> b
         OperatorError: the application does not start.
     """
     sys.setswitchinterval(_SWITCH_SECONDS)
+    most = _raise_descriptors() - _OWN_DESCRIPTORS
+    capacity: Capacity = app.state.capacity
+    capacity.bound_requests(most // 2)  # so that bodies that do not come leave room for those that do
     config = connections.Config(
         app,
-        most=_raise_descriptors() - _OWN_DESCRIPTORS,
+        most=most,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -114,7 +117,7 @@ def serve(app: FastAPI, bound: socket.socket, on_ready: Callable[[], None]) -> b
     )
     with bound, _noted_signals() as received:
         try:
-            _Server(config, app.state.capacity, on_ready).run([bound])
+            _Server(config, capacity, on_ready).run([bound])
         except SystemExit as error:
             raise OperatorError("the server did not start; its log says why") from error
     _log.info("stopped")

@@ -20,6 +20,7 @@ _LONG_STRING = 1024  # bytes; a longer one is put aside
 # What may lie between strings, spaces included: brackets, keys' colons, indentation.
 _OUTSIDE_BYTES, _OUTSIDE_BYTES_AN_INPUT = 16_384, 128
 _REST_BYTES, _REST_BYTES_AN_INPUT = 65_536, 2 * _LONG_STRING
+_STRINGS, _STRINGS_AN_INPUT = 64, 4  # keys included
 _ESCAPED_BYTES = 12  # of one character, at most: \ud83d\ude00
 
 
@@ -51,7 +52,7 @@ class LongStrings:
         string, self._strings[place] = self._strings[place], bytearray()
         if len(string) > _ESCAPED_BYTES * self._longest:
             # Too long for a text: it is base64 or nothing, so any other byte may become any other letter.
-            return string.replace(b"\\/", b"/").decode("latin-1")
+            return (string.replace(b"\\/", b"/") if b"\\" in string else string).decode("latin-1")
         try:
             text = str(from_json(b'"' + string + b'"'))
         except ValueError as error:
@@ -78,6 +79,7 @@ class JsonBody:
         self._hash = hashlib.sha256()
         self._rest = bytearray()
         self._long = LongStrings(longest_text)
+        self._strings_left = _STRINGS + _STRINGS_AN_INPUT * shape.max_inputs
         self._outside = 0
         self._string: bytearray | None = None  # that has begun and not ended
         self._escape = b""
@@ -125,6 +127,9 @@ class JsonBody:
             self._string = bytearray()
             return
         string, self._string = self._string, None
+        self._strings_left -= 1
+        if self._strings_left < 0:
+            raise invalid("the JSON has too many values")
         if len(string) > _LONG_STRING:
             self._check.string(None)
             self._add(b'"%s"' % self._long.put_aside(string))

@@ -19,8 +19,9 @@ from vendor_service.embed.queries import Queries
 from vendor_service.embed.turns import Turns
 from vendor_service.encoder.queries import ImageQuery, Query, TextQuery
 
-# A body up to this size is taken apart where it is read; of a larger one, each block of this size elsewhere.
+# A body is taken apart in blocks of this size, the smallest bodies where they are read and others elsewhere.
 _BLOCK_BYTES = 256 * 1024
+_SMALL_BYTES = 64 * 1024
 
 Read = TypeVar("Read")
 Read_co = TypeVar("Read_co", covariant=True)
@@ -92,7 +93,7 @@ class BodyReader:
             return await self._do(place.account, size, lambda: make(parser.finish()))
 
     async def _do(self, account: str, size: int, work: Callable[..., Made], *given: bytes) -> Made:
-        if size < _BLOCK_BYTES:
+        if size <= _SMALL_BYTES:
             return work(*given)
         async with self._turns.turn(account):
             return await asyncio.to_thread(work, *given)
