@@ -113,7 +113,12 @@ FIRST: dict[str, Step] = {
     "not finite": _answering(_not_finite),
 }
 # What says that a key is spent is said of no key that a vendor would still answer: it has a test of its own.
-_SPENT = {ErrorCode.IDEMPOTENCY_KEY_REUSED}
+_SPENT = {
+    ErrorCode.IDEMPOTENCY_KEY_REUSED,
+    ErrorCode.IDEMPOTENCY_KEY_EXPIRED,
+    ErrorCode.REPLAYS_EXHAUSTED,
+    ErrorCode.CHARGE_REFUNDED,
+}
 SECOND: dict[str, Step] = {
     **{
         f"{code.kind.status} {code}": refusing(code, code.kind.status)
