@@ -11,6 +11,7 @@ from vendor_service.commands import accounts, database, keys, money, prices
 from vendor_service.commands.books import AsJson, DatabaseUrl, print_json
 from vendor_service.errors import OperatorError
 from vendor_service.settings import DtypeChoice, LogFormat, Settings
+from vendor_service.threads import share_processors
 
 app = typer.Typer(
     help="Host a CLIP model and sell its embeddings by the query.",
@@ -97,6 +98,7 @@ def serve(
         log_format=log_format,
     )
     # The model's libraries take seconds to import, which no other command should wait for.
+    share_processors()
     from vendor_service.observability import configure_logging
     from vendor_service.start import start
 
