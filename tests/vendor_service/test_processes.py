@@ -92,6 +92,29 @@ def test_a_task_may_allow_an_input_more_or_less_time(processes: Processes) -> No
     run(work)
 
 
+def test_what_takes_no_processor_time_and_never_ends_is_killed_too(
+    processes: Processes, notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vendor_service.encoder.processes.pool._WALL_SECONDS", 1.0)
+
+    async def work() -> None:
+        assert await done(processes, b"sleep:50", b"two") == ["image_too_large", "two"]
+
+    run(work)
+    assert notes.restarts == [("image", "time")]
+
+
+@pytest.mark.parametrize(
+    "lie", ["[]", "{}", "nonsense", '[{"seconds": "x"}]', '[{"seconds": 1, "code": "no"}]']
+)
+def test_a_process_that_lies_is_killed(processes: Processes, notes: Notes, lie: str) -> None:
+    async def work() -> None:
+        assert await done(processes, b"lie:" + lie.encode(), b"two") == ["invalid_image", "two"]
+
+    run(work)
+    assert notes.restarts == [("image", "crash")]
+
+
 @linux
 def test_memory_is_capped(processes: Processes, notes: Notes) -> None:
     async def work() -> None:

@@ -12,7 +12,7 @@ import pytest
 def test_what_openmp_makes_of_it(said: dict[str, str], turns: int) -> None:
     usual = {name: os.environ[name] for name in os.environ if not name.startswith(("OMP", "GOMP"))}
     told = subprocess.run(
-        [sys.executable, "-m", "vendor_service.cli", "serve", "--model", "no-such-model"],
+        [sys.executable, "-c", "from vendor_service.cli import main; main()", "serve", "--model", "none"],
         env={**usual, "OMP_DISPLAY_ENV": "verbose", **said}, capture_output=True, text=True, check=False,
     ).stderr  # fmt: skip
     assert f"GOMP_SPINCOUNT = '{turns}'" in told
