@@ -3,8 +3,9 @@
     make bench-ceiling
 
 Bare `encode_image` on images that are ready, in this process, takes turns with a load over loopback, with
-billing on SQLite. Load and vendor share the cores of this machine. What the vendor's threads took of the
-processors says where its time goes; py-spy tells their names, and may need root for that.
+billing on SQLite. Load and vendor share the cores of this machine. What the vendor's threads, and the
+processes that decode for it, took of the processors says where its time goes; py-spy tells the threads'
+names, and may need root for that.
 """
 
 import argparse
@@ -22,7 +23,7 @@ import torch
 
 from benchmarks import load
 from benchmarks.customers import icons
-from tests.vendor_process import VendorProcess
+from tests.vendor_process import VendorProcess, below
 from vendor_service.encoder.clip import ClipModel
 from vendor_service.encoder.sources import find_model
 
@@ -37,11 +38,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
     options = parser.parse_args()
-    print(f"bare model: {bare_rate(options.seconds):.0f} images a second", flush=True)
+    bare = bare_rate(options.seconds)
+    print(f"bare model: {bare:.0f} images a second", flush=True)
     with TemporaryDirectory() as folder, VendorProcess(Path(folder), threads=os.cpu_count() or 1) as vendor:
         key, port = vendor.create_key(), int(vendor.url.rpartition(":")[2])
-        print("| a request | requests/s | queries/s | p50 ms | p99 ms | the vendor's cores | of them |")
-        print("|---|---|---|---|---|---|---|")
+        print(
+            "| a request | requests/s | queries/s | of the bare model | p50 ms | p99 ms | the vendor's cores "
+            "| of them |\n|---|---|---|---|---|---|---|---|"
+        )
         for name, queries, requests in loads(key):
             load.run(port, requests, CONNECTIONS, options.seconds / 2)
             began, cpu = time.perf_counter(), ticks(vendor.pid)
@@ -49,7 +53,9 @@ def main() -> None:
             seconds, taken = time.perf_counter() - began, ticks(vendor.pid)
             taken.subtract(cpu)
             rate = each.answers_a_second
-            row = f"{rate:.0f} | {queries * rate:.0f} | {1000 * each.p50:.0f} | {1000 * each.p99:.0f}"
+            share = f"{queries * rate / bare:.2f}" if "image" in name else ""
+            row = f"{rate:.0f} | {queries * rate:.0f} | {share}"
+            row += f" | {1000 * each.p50:.0f} | {1000 * each.p99:.0f}"
             print(f"| {name} | {row} | {taken.total() / TICKS / seconds:.2f} | {shares(taken)} |", flush=True)
 
 
@@ -78,15 +84,22 @@ def bare_rate(seconds: float) -> float:
 
 
 def ticks(pid: int) -> Counter[str]:
-    """What each kind of a process's threads has taken of processors, `TICKS` a second."""
+    """What each kind of the vendor's threads and processes has taken of processors, `TICKS` a second."""
     py_spy = Path(sys.executable).with_name("py-spy")
     shown = subprocess.run([py_spy, "dump", "--json", "--pid", str(pid)], check=True, capture_output=True)
     names = {thread["os_thread_id"]: thread["thread_name"] or "" for thread in json.loads(shown.stdout)}
     taken: Counter[str] = Counter()
     for task in Path(f"/proc/{pid}/task").iterdir():
-        fields = (task / "stat").read_text().rpartition(")")[2].split()
-        taken[kind_of(names.get(int(task.name)))] += int(fields[11]) + int(fields[12])
+        taken[kind_of(names.get(int(task.name)))] += spent(task / "stat")
+    for child in below(pid):
+        taken["decoding"] += spent(Path(f"/proc/{child}/stat"))
     return taken
+
+
+def spent(stat: Path) -> int:
+    """What a thread or process has taken of processors, `TICKS` a second."""
+    fields = stat.read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
 
 
 def kind_of(thread: str | None) -> str:
@@ -95,7 +108,6 @@ def kind_of(thread: str | None) -> str:
         "MainThread": "event loop",
         "worker-": "forward pass",
         "stager-": "forward pass",
-        "decoder": "decoding",
         "books": "books",
         "AnyIO": "keys and rendering",
     }

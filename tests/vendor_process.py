@@ -105,6 +105,12 @@ class VendorProcess:
         """End it at once (SIGKILL), in the middle of whatever it does."""
         self._end(signal.SIGKILL)
 
+    def kill_alone(self) -> None:
+        """End it at once, and none of the processes that it has started."""
+        assert self._process is not None
+        self._process.kill()
+        self.kill()
+
     def create_key(
         self,
         *,
@@ -179,6 +185,28 @@ def resident_bytes(pid: int) -> int:
     """What a process has in memory."""
     status = Path(f"/proc/{pid}/status").read_text()
     return 1024 * int(status.partition("VmRSS:")[2].split()[0])
+
+
+def below(pid: int) -> list[int]:
+    """The processes that a process has started, and those that these have."""
+    parents = {}
+    for each in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent = each.read_text().rpartition(")")[2].split()[:2]
+        except OSError:
+            continue
+        if state != "Z":
+            parents[int(each.parent.name)] = int(parent)
+    found = [child for child, parent in parents.items() if parent == pid]
+    return found + [each for child in found for each in below(child)]
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:

@@ -13,6 +13,7 @@ from vendor_service.commands.books import AsJson, DatabaseUrl, print_json
 from vendor_service.errors import OperatorError
 from vendor_service.redaction import escaped, masked
 from vendor_service.settings import DtypeChoice, LogFormat, Settings
+from vendor_service.threads import share_processors
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -113,6 +114,7 @@ def serve(
         log_format=log_format,
     )
     # The model's libraries take seconds to import, which no other command should wait for.
+    share_processors()
     from vendor_service.observability import configure_logging
     from vendor_service.start import start
 

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from shared.embeddings import Kind
 from shared.errors import ErrorCode
@@ -28,6 +29,11 @@ class ScriptedTask:
             ends = time.process_time() + 0.5
             while time.process_time() < ends:
                 pass
+        if word == b"lie":
+            for file in range(3, 64):  # whatever it has: its line to the vendor, and the shared memory
+                with suppress(OSError):
+                    os.write(file, rest + b"\n")
+            time.sleep(50)
         if word == b"sleep":
             time.sleep(float(rest))
         if word == b"crash":

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.vendor_process import wait_until
+from tests.vendor_process import alive, below, wait_until
 from tests.vendor_service.scripted_tasks import Notes, ScriptedTask
 from vendor_service.encoder.processes.forked import Sizes
 from vendor_service.encoder.processes.processes import Processes, Staff
@@ -49,27 +49,6 @@ async def done(processes: Processes, *inputs: bytes, account: str = "a") -> list
 
 def shown(outcome: Outcome) -> str:
     return outcome.code if isinstance(outcome, Refusal) else bytes(outcome).rstrip(b"\0").decode()
-
-
-def below(pid: int) -> list[int]:
-    """The processes that a process has started, and those that these have."""
-    parents = {}
-    for each in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, parent = each.read_text().rpartition(")")[2].split()[:2]
-        except OSError:
-            continue
-        if state != "Z":
-            parents[int(each.parent.name)] = int(parent)
-    found = [child for child, parent in parents.items() if parent == pid]
-    return found + [each for child in found for each in below(child)]
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def worker() -> int | None:
@@ -111,6 +90,29 @@ def test_a_task_may_allow_an_input_more_or_less_time(processes: Processes) -> No
         assert await done(processes, b"allowed:5", b"allowed:0.1") == ["allowed:5", "image_too_large"]
 
     run(work)
+
+
+def test_what_takes_no_processor_time_and_never_ends_is_killed_too(
+    processes: Processes, notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vendor_service.encoder.processes.pool._WALL_SECONDS", 1.0)
+
+    async def work() -> None:
+        assert await done(processes, b"sleep:50", b"two") == ["image_too_large", "two"]
+
+    run(work)
+    assert notes.restarts == [("image", "time")]
+
+
+@pytest.mark.parametrize(
+    "lie", ["[]", "{}", "nonsense", '[{"seconds": "x"}]', '[{"seconds": 1, "code": "no"}]']
+)
+def test_a_process_that_lies_is_killed(processes: Processes, notes: Notes, lie: str) -> None:
+    async def work() -> None:
+        assert await done(processes, b"lie:" + lie.encode(), b"two") == ["invalid_image", "two"]
+
+    run(work)
+    assert notes.restarts == [("image", "crash")]
 
 
 @linux
@@ -221,7 +223,8 @@ def test_what_is_not_done_when_they_end_is_refused(notes: Notes) -> None:
 
 START = """
 import asyncio, sys
-from tests.vendor_service.test_processes import below, done, started
+from tests.vendor_process import below
+from tests.vendor_service.test_processes import done, started
 from tests.vendor_service.scripted_tasks import Notes
 import os
 processes = started(Notes(), 2)
@@ -238,7 +241,6 @@ asyncio.run(work())
 @linux
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
 def test_they_end_with_the_process_that_started_them_and_leave_nothing(stop: signal.Signals) -> None:
-    shared = set(Path("/dev/shm").iterdir())
     first = subprocess.Popen(
         [sys.executable, "-c", START], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
@@ -246,6 +248,9 @@ def test_they_end_with_the_process_that_started_them_and_leave_nothing(stop: sig
     with first.stdout as told:
         pids = [int(pid) for pid in told.readline().split()]
     assert len(pids) == 3
+    maps = [Path(f"/proc/{pid}/maps").read_text() for pid in pids]
+    assert sum("/memfd:" in each for each in maps) == 2  # memory without a name, gone with who has it
+    assert not any("/dev/shm" in each for each in maps)
     for pid in pids:  # as Ctrl-C and a container's end reach every process
         for sent in (signal.SIGINT, signal.SIGTERM):
             os.kill(pid, sent)
@@ -254,4 +259,3 @@ def test_they_end_with_the_process_that_started_them_and_leave_nothing(stop: sig
     first.send_signal(stop)
     first.wait()
     wait_until(lambda: not any(map(alive, pids)))
-    assert set(Path("/dev/shm").iterdir()) <= shared

@@ -3,11 +3,9 @@
 import os
 import time
 from collections.abc import Callable, Sequence
-from io import BytesIO
 
 import numpy as np
 import torch
-from PIL import Image
 
 from shared.embeddings import Kind
 from shared.errors import ErrorCode
@@ -99,13 +97,16 @@ class Preparation:
         return [prepared[index] for index in range(len(queries))]
 
     async def check(self) -> list[Prepared]:
-        """Prepare a small image and a text, as those of requests; raises whatever is wrong with that."""
-        made = []
-        for each in await self.prepare(_CANARY, _canaries()):
-            if isinstance(each, Refusal):
-                raise each
-            made.append(each)
-        return made
+        """A small image, and a text that went the way of those of requests; raises what is wrong with that.
+
+        No image goes there: somebody's large ones must not make the vendor look ill.
+        """
+        if not all(map(self.processes.living, _KINDS)):
+            raise RuntimeError("the processes that prepare inputs are dead")
+        (text,) = await self.prepare(_CANARY, [TextQuery("a photo")])
+        if isinstance(text, Refusal):
+            raise text
+        return [torch.full(self._shape, 255, dtype=torch.uint8), text]
 
     def _inputs(
         self, kind: Kind, queries: Sequence[Query], known: Known, prepared: dict[int, Prepared | Refusal]
@@ -154,12 +155,6 @@ def count_decoders(vendors: int) -> int:
     if hasattr(os, "sched_getaffinity"):
         return max(1, len(os.sched_getaffinity(0)) // vendors)
     return max(1, (os.cpu_count() or 1) // vendors)
-
-
-def _canaries() -> list[Query]:
-    buffer = BytesIO()
-    Image.new("RGB", (8, 8), "white").save(buffer, "PNG")
-    return [ImageQuery(buffer.getvalue()), TextQuery("a photo")]
 
 
 _KINDS: tuple[Kind, ...] = ("image", "text")

@@ -83,6 +83,8 @@ def main(control: int) -> NoReturn:
     """Fork processes for who is at the other end of the socket `control`, until it has gone."""
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, signal.SIG_IGN)
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # whatever was inherited
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     warnings.simplefilter("ignore")  # what decoders think of strangers' files is nobody's business
     with socket.socket(fileno=control) as vendor:
         _Server(vendor).serve()

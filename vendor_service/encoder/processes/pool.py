@@ -2,13 +2,13 @@
 
 import asyncio
 import json
+import logging
 import signal
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -42,6 +42,32 @@ _FATAL: dict[Kind, Refusal] = {
 }
 
 
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What a process says of one input."""
+
+    seconds: float
+    large: bool
+    refusal: Refusal | None
+
+
+def _read(line: bytes, most: int) -> list[_Told]:
+    """What a process says of its inputs, of which there are `most`; raises whatever is wrong with that."""
+    outcomes = json.loads(line)
+    if not 0 < len(outcomes) <= most:
+        raise ValueError("it speaks of other inputs than it was given")
+    told = []
+    for each in outcomes:
+        code = each.get("code")
+        refused = code not in (None, "large")
+        refusal = Refusal(ErrorCode(code), str(each["message"])) if refused else None
+        told.append(_Told(float(each["seconds"]), code == "large", refusal))
+    return told
+
+
 @dataclass(eq=False)
 class _Worker:
     """One process, and the inputs that are in its hands."""
@@ -50,7 +76,7 @@ class _Worker:
     chunk: list[Item] = field(default_factory=list)
     unread: bytes = b""
     answered: bool = False  # ever
-    overdue: bool = False
+    killed_for: str | None = None
     deadline: asyncio.TimerHandle | None = None
 
 
@@ -113,8 +139,14 @@ class Pool:
         self._hear(worker)  # it may have answered before
         self._let_go(worker)
         reason = self._reason(worker, death)
+        at = worker.link.arena.progress
+        at = at if at in range(len(worker.chunk)) else 0  # a process may write there what it likes
+        fields = {"kind": self._kind, "reason": reason}
+        if worker.chunk:
+            fields["account"] = worker.chunk[at].job.account
+        _log.warning("a process that checks inputs died", extra={"fields": fields})
         self._observer.restarted(self._kind, reason)
-        self._put_back(worker.chunk, blame=reason, at=worker.link.arena.progress)
+        self._put_back(worker.chunk, blame=reason, at=at)
         worker.link.arena.close()
         if not self._server.alive:
             return
@@ -202,12 +234,12 @@ class Pool:
             message.append((len(content), item.encoded, item.large))
         worker.chunk = chunk
         worker.link.arena.progress = 0
-        worker.deadline = self._loop.call_later(_WALL_SECONDS, self._kill, worker)
+        worker.deadline = self._loop.call_later(_WALL_SECONDS, self._kill, worker, "time")
         with suppress(OSError):  # it has died, which is heard next
             worker.link.line.send(json.dumps(message).encode() + b"\n")
 
-    def _kill(self, worker: _Worker) -> None:
-        worker.overdue = True
+    def _kill(self, worker: _Worker, reason: str) -> None:
+        worker.killed_for = reason
         self._server.kill(worker.link)
 
     def _hear(self, worker: _Worker) -> None:
@@ -219,12 +251,19 @@ class Pool:
             heard = b""
         worker.unread += heard
         if worker.unread.endswith(b"\n"):
-            answer, worker.unread = json.loads(worker.unread), b""
-            self._answered(worker, answer)
+            line, worker.unread = worker.unread, b""
+            try:
+                outcomes = _read(line, len(worker.chunk))
+            except (ValueError, KeyError, TypeError):  # a flaw of a decoder may have made it somebody else's
+                self._kill(worker, "crash")
+            else:
+                self._answered(worker, outcomes)
+        elif len(worker.unread) > _LONGEST_ANSWER:
+            self._kill(worker, "crash")
         elif not heard and self._loop is not None:
             self._loop.remove_reader(worker.link.line)  # it has died; the server says of what
 
-    def _answered(self, worker: _Worker, outcomes: list[dict[str, Any]]) -> None:
+    def _answered(self, worker: _Worker, outcomes: Sequence[_Told]) -> None:
         chunk, worker.chunk = worker.chunk, []
         worker.answered = True
         if worker.deadline is not None:
@@ -232,13 +271,12 @@ class Pool:
         arena = worker.link.arena
         rows = np.frombuffer(arena.output(len(chunk)), np.uint8).reshape(len(chunk), -1).copy()
         for item, row, told in zip(chunk, rows, outcomes, strict=False):
-            self._observer.decoded(self._kind, told["seconds"])
-            code = told.get("code")
-            if code == "large":
+            self._observer.decoded(self._kind, told.seconds)
+            if told.large and not item.large:
                 item.large = True
                 self._large.put([item])
             else:
-                item.put(row if code is None else Refusal(ErrorCode(code), told["message"]))
+                item.put(row if told.refusal is None else told.refusal)
         self._put_back(chunk[len(outcomes) :])
         arena.shrink(sum(len(item.content) for item in chunk))
         if worker.link.number in self._workers:
@@ -246,7 +284,9 @@ class Pool:
             self._dispatch()
 
     def _reason(self, worker: _Worker, death: Death) -> str:
-        if worker.overdue or death.status == -signal.SIGPROF:
+        if worker.killed_for is not None:
+            return worker.killed_for
+        if death.status == -signal.SIGPROF:
             return "time"
         return "killed" if death.status in (None, -signal.SIGKILL) else "crash"
 

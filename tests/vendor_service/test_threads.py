@@ -1,0 +1,18 @@
+"""How threads wait for each other is settled before PyTorch is loaded, unless an operator has settled it."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere it is another OpenMP")
+@pytest.mark.parametrize(("said", "turns"), [({}, 20_000), ({"GOMP_SPINCOUNT": "7"}, 7)])
+def test_what_openmp_makes_of_it(said: dict[str, str], turns: int) -> None:
+    usual = {name: os.environ[name] for name in os.environ if not name.startswith(("OMP", "GOMP"))}
+    told = subprocess.run(
+        [sys.executable, "-c", "from vendor_service.cli import main; main()", "serve", "--model", "none"],
+        env={**usual, "OMP_DISPLAY_ENV": "verbose", **said}, capture_output=True, text=True, check=False,
+    ).stderr  # fmt: skip
+    assert f"GOMP_SPINCOUNT = '{turns}'" in told

@@ -1,0 +1,16 @@
+"""How threads that share a computation wait for each other, beside processes that have work of their own."""
+
+import os
+
+_WAITED = "20000"  # turns of a loop, about a millisecond
+
+
+def share_processors() -> None:
+    """Let a thread that waits for the others of its team soon leave its processor to who decodes.
+
+    GNU's OpenMP, which PyTorch's wheels for Linux bring, otherwise has it turn for many milliseconds. It asks
+    the environment when it is loaded, so this is to be called before torch is imported. What an operator has
+    set stays.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", _WAITED)
