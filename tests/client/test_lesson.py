@@ -112,6 +112,21 @@ def test_what_came_from_the_cache_is_what_the_run_did_not_pay_for(pupil: Pupil) 
     assert counted("first") == (37, 0)
 
 
+def test_what_another_run_buys_meanwhile_comes_from_the_cache(
+    pupil: Pupil, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    buy = Teacher.buy
+
+    def after_another(teacher: Teacher, queries: Any, *rest: Any) -> Any:
+        buy(teacher.for_run("another", budget=None), queries)
+        return buy(teacher, queries, *rest)
+
+    monkeypatch.setattr(Teacher, "buy", after_another)
+    pupil.learn("run", budget=100)
+    purchase = pupil.read("run/purchase.json")
+    assert (purchase["queries_bought"], purchase["queries_cached"]) == (0, 27)
+
+
 def test_a_plan_is_of_the_folder_as_it_is(pupil: Pupil) -> None:
     pupil.learn("run", budget=100)
     assert pupil.read("run/plan.json")["classes"] == ["circle", "square", "tall_bar"]

@@ -13,7 +13,7 @@ import pytest
 from client.buying.cache import EmbeddingCache
 from client.buying.notes import Pack
 from client.buying.queries import Query, Spending
-from client.errors import CacheError
+from client.errors import CacheError, ClientError
 from shared.embeddings import Usage
 from shared.encoding import Vector
 
@@ -173,6 +173,11 @@ def test_a_changed_file_is_noticed(tmp_path: Path) -> None:
     path.write_bytes(b"after")
     with pytest.raises(ValueError, match="changed"):
         query.content()
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ClientError, match=r"gone\.png cannot be read: No such file"):
+        Query.image_file(tmp_path / "gone.png")
 
 
 def test_sales_are_those_of_the_model(cache: EmbeddingCache) -> None:
