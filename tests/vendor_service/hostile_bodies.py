@@ -126,7 +126,7 @@ def head(path: str, *lines: str, method: str = "POST", api_key: str | None = Non
 
 def half_sent(path: str, api_key: str | None = None, *, chunked: bool = False, method: str = "POST") -> bytes:
     """A request whose body begins and does not go on."""
-    how = "transfer-encoding: chunked" if chunked else "content-length: 100000"
+    how = "transfer-encoding: chunked" if chunked else "content-length: 4000"
     begun = b'a\r\n{"inputs":\r\n' if chunked else b'{"inputs":'
     return head(path, how, f"content-type: {_JSON}", method=method, api_key=api_key) + begun
 
