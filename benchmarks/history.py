@@ -8,7 +8,7 @@ from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
 from vendor_service.billing import ledger
-from vendor_service.clock import system_clock
+from vendor_service.clock import Clock, system_clock
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey, Hold
 
@@ -16,7 +16,7 @@ _AT_ONCE = 5_000
 _QUERIES, _PRICE = 2, 100
 
 
-def write_history(database_url: str, key_id: str, entries: int) -> None:
+def write_history(database_url: str, key_id: str, entries: int, clock: Clock = system_clock) -> None:
     """Charge the account of this key so many times for two images, evenly since its period began.
 
     It goes through the ledger itself, so that whatever is kept beside the entries is kept here too.
@@ -25,7 +25,7 @@ def write_history(database_url: str, key_id: str, entries: int) -> None:
         key = session.get_one(ApiKey, key_id)
         account = session.get_one(Account, key.account_id, with_for_update=True)
         since = max(account.period_started_at, account.ledger_at)
-        pause = max(0, system_clock() - since) // entries
+        pause = max(0, clock() - since) // entries
         for start in range(0, entries, _AT_ONCE):
             numbers = range(start, min(entries, start + _AT_ONCE))
             _sell(session, account, key, [since + pause * number for number in numbers])

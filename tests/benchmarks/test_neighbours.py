@@ -60,7 +60,7 @@ def test_a_long_history_verifies(tmp_path: Path) -> None:
     with opened_books(url) as books:
         bought = books.open()
         books.buy(bought)
-        write_history(url, bought.key_id, 6000)
+        write_history(url, bought.key_id, 6000, books.clock)
         books.buy(bought)
         books.check(bought)
         assert len(books.entries(bought)) == 6002

@@ -1,0 +1,35 @@
+"""One account sees and touches nothing of another's, whatever it knows of it."""
+
+from shared.billing import EntryPage, Invoice, UsageReport
+from shared.keys import KeyList
+from tests.vendor_service.local_vendor import Vendor
+from vendor_service.accounts.keys import Scope
+from vendor_service.clock import to_datetime
+
+CAT = {"text": "a photo of a cat"}
+
+
+def test_an_idempotency_key_is_its_accounts_own(vendor: Vendor) -> None:
+    """The same key and the same body from another account is another request, which is paid for."""
+    once = {"idempotency-key": "mine"}
+    first, second = (vendor.embed(vendor.key(), CAT, headers=once).json() for _ in range(2))
+    assert not first["replayed"]
+    assert not second["replayed"]
+    assert first["id"] != second["id"]
+
+
+def test_history_and_keys_are_an_accounts_own(vendor: Vendor) -> None:
+    mine, theirs = (vendor.another_key(vendor.key(), Scope.ADMIN) for _ in range(2))
+    vendor.embed(mine, CAT, CAT)
+    assert [len(EntryPage.model_validate(vendor.get("/v1/ledger", key)).data) for key in (mine, theirs)] == [
+        1,
+        0,
+    ]
+    used = [UsageReport.model_validate(vendor.get("/v1/usage", key)).total.texts for key in (mine, theirs)]
+    assert used == [2, 0]
+    month = f"{to_datetime(vendor.clock()):%Y-%m}"
+    invoices = [Invoice.model_validate(vendor.get(f"/v1/invoices/{month}", key)) for key in (mine, theirs)]
+    assert [len(invoice.lines) for invoice in invoices] == [1, 0]
+    shown = [KeyList.model_validate(vendor.get("/v1/keys", key)).data for key in (mine, theirs)]
+    assert mine.split("_")[1] in {each.key_id for each in shown[0]}
+    assert not {each.key_id for each in shown[0]} & {each.key_id for each in shown[1]}
