@@ -154,7 +154,11 @@ def test_what_cannot_be_written_or_read_is_said(cache: EmbeddingCache, tmp_path:
 def _forged(folder: Path, suffix: str, **changes: Any) -> Path:
     """A file as `export_embeddings` writes it, with right checksums, but for what is changed."""
     vectors = np.array([[0.6, 0.8], [1.0, 0.0]], dtype=np.float32)
-    columns = {"embeddings": vectors, "kinds": [0, 1], "digests": [b"a" * 32, b"b" * 32]} | changes
+    columns: dict[str, Any] = {
+        "embeddings": vectors,
+        "kinds": [0, 1],
+        "digests": [b"a" * 32, b"b" * 32],
+    } | changes
     vectors = columns["embeddings"]
     checksums = [
         Stored("text", digest, vector.tobytes()).checksum
@@ -163,7 +167,7 @@ def _forged(folder: Path, suffix: str, **changes: Any) -> Path:
     metadata = {"format": "tuition-embeddings-1", "fingerprint": "fp_1"}
     file = folder / f"forged{suffix}"
     if suffix == ".safetensors":
-        tensors = {
+        tensors: dict[str, Any] = {
             "embeddings": vectors,
             "digests": np.frombuffer(b"".join(columns["digests"]), np.uint8).reshape(len(vectors), -1),
             "kinds": np.array(columns["kinds"], np.uint8),
