@@ -199,7 +199,7 @@ class Sender:
             raise AnswerTooLong(answer.headers, f"{self.url} answered with {_too_much(limit)}.")
         return httpx.Response(
             answer.status_code,
-            headers=[each for each in answer.headers.multi_items() if each[0] != "content-encoding"],
+            headers=[each for each in answer.headers.raw if each[0].lower() != b"content-encoding"],
             content=bytes(content[: max(0, limit)]),
             request=request,
         )

@@ -4,6 +4,7 @@ import json
 import sqlite3
 from pathlib import Path
 
+import httpx
 import pytest
 
 from client.cli import main
@@ -16,7 +17,8 @@ def test_receipts_and_ledger_agree_until_somebody_changes_one(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("TUITION_API_KEY", vendor_process.create_key())
+    key = vendor_process.create_key()
+    monkeypatch.setenv("TUITION_API_KEY", key)
     monkeypatch.setenv("TUITION_VENDOR_URL", vendor_process.url)
     cache = tmp_path / "cache.db"
     monkeypatch.setenv("TUITION_CACHE", str(cache))
@@ -33,6 +35,17 @@ def test_receipts_and_ledger_agree_until_somebody_changes_one(
     found = json.loads(out)
     assert (code, found["matched"], found["queries"], found["cost_micros"]) == (0, 2, 40, 800)
     assert found["differences"] == []
+    # Files that are no images are refused and cost nothing, and what curl buys needs no receipt.
+    (tmp_path / "bad.png").write_text("no image")
+    run("embed", "--out", str(tmp_path / "bad.npy"), "--images", str(tmp_path / "bad.png"))
+    headers = {"authorization": f"Bearer {key}"}
+    by_curl = httpx.post(f"{vendor_process.url}/embed", json={"inputs": [{"text": "a"}]}, headers=headers)
+    assert by_curl.status_code == 200
+    code, out, _ = run("usage", "--reconcile", "--json")
+    found = json.loads(out)
+    assert (code, found["matched"], found["differences"]) == (0, 2, [])
+    assert found["elsewhere"] == {"charges": 1, "queries": 1, "cost_micros": 20, "of_other_keys": 0}
+    assert "1 charges were made elsewhere" in run("usage", "--reconcile")[1]
     with sqlite3.connect(cache) as connection:
         connection.execute("UPDATE receipts SET cost_micros = cost_micros - 1 WHERE texts = 8")
     connection.close()

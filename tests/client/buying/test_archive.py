@@ -3,12 +3,13 @@
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from client.buying.archive import SUFFIXES, export_embeddings, import_embeddings
 from client.buying.cache import EmbeddingCache
@@ -148,3 +149,86 @@ def test_what_cannot_be_written_or_read_is_said(cache: EmbeddingCache, tmp_path:
     pq.write_table(pa.table({"embedding": [[1.0, 2.0]]}), tmp_path / "other.parquet")
     with pytest.raises(UsageError, match="not written by"):
         import_embeddings(cache, tmp_path / "other.parquet")
+
+
+def _forged(folder: Path, suffix: str, **changes: Any) -> Path:
+    """A file as `export_embeddings` writes it, with right checksums, but for what is changed."""
+    vectors = np.array([[0.6, 0.8], [1.0, 0.0]], dtype=np.float32)
+    columns: dict[str, Any] = {
+        "embeddings": vectors,
+        "kinds": [0, 1],
+        "digests": [b"a" * 32, b"b" * 32],
+    } | changes
+    vectors = columns["embeddings"]
+    checksums = [
+        Stored("text", digest, vector.tobytes()).checksum
+        for digest, vector in zip(columns["digests"], vectors, strict=True)
+    ]
+    metadata = {"format": "tuition-embeddings-1", "fingerprint": "fp_1"}
+    file = folder / f"forged{suffix}"
+    if suffix == ".safetensors":
+        tensors: dict[str, Any] = {
+            "embeddings": vectors,
+            "digests": np.frombuffer(b"".join(columns["digests"]), np.uint8).reshape(len(vectors), -1),
+            "kinds": np.array(columns["kinds"], np.uint8),
+            "checksums": np.array(checksums, np.uint32),
+        }
+        save_file(tensors, file, metadata=metadata)
+        return file
+    kinds = ["text" if kind == 0 else "image" if kind == 1 else "sound" for kind in columns["kinds"]]
+    table = pa.table(
+        {
+            "kind": kinds,
+            "digest": columns["digests"],
+            "checksum": pa.array(checksums, pa.uint32()),
+            "embedding": pa.array(vectors.tolist(), pa.list_(pa.float32(), vectors.shape[1])),
+        },
+        metadata=metadata,
+    )
+    pq.write_table(table, file)
+    return file
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize(
+    ("forged", "said"),
+    [
+        ({"embeddings": np.array([[1e38, 0.8], [1.0, 0.0]], np.float32)}, "length 1"),
+        ({"embeddings": np.array([[np.nan, 0.8], [1.0, 0.0]], np.float32)}, "length 1"),
+        ({"embeddings": np.array([[0.6, 0.81], [1.1, 0.0]], np.float32)}, "length 1"),
+        ({"digests": [b"short", b"short"]}, "cannot be read|no text"),
+        ({"kinds": [0, 7]}, "no text and no image"),
+        ({"digests": [b"a" * 32] * 2, "kinds": [0, 0]}, "other embeddings of the same"),
+    ],
+)
+def test_what_no_vendor_sells_is_not_imported(
+    cache: EmbeddingCache, tmp_path: Path, suffix: str, forged: dict[str, Any], said: str
+) -> None:
+    assert import_embeddings(cache, _forged(tmp_path, suffix)) == (2, 2)
+    cache.prune("fp_1")
+    with pytest.raises(UsageError, match=said):
+        import_embeddings(cache, _forged(tmp_path, suffix, **forged))
+    assert not cache.holdings()
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_what_differs_from_the_cache_is_not_imported(
+    cache: EmbeddingCache, tmp_path: Path, suffix: str
+) -> None:
+    import_embeddings(cache, _forged(tmp_path, suffix))
+    turned = np.array([[0.8, 0.6], [1.0, 0.0]], np.float32)
+    wider = np.array([[0.6, 0.8, 0.0], [1.0, 0.0, 0.0]], np.float32)
+    for embeddings, said in ((turned, "by 0.2 in a component"), (wider, "3 dimensions, not 2")):
+        with pytest.raises(UsageError, match=said):
+            import_embeddings(cache, _forged(tmp_path, suffix, embeddings=embeddings))
+    assert sum(holding.embeddings for holding in cache.holdings()) == 2
+
+
+def test_a_file_that_unpacks_to_more_than_it_can_be_is_not_unpacked(
+    cache: EmbeddingCache, tmp_path: Path
+) -> None:
+    bomb = {"digests": [b"a" * 2**24, b"b" * 2**24]}
+    file = _forged(tmp_path, ".parquet", **bomb)
+    assert file.stat().st_size < 2**22
+    with pytest.raises(UsageError, match="unpack to"):
+        import_embeddings(cache, file)

@@ -10,7 +10,9 @@ import pytest
 
 from client.buying import sender
 from client.buying.notes import pack_of
+from client.buying.teacher import Teacher
 from client.errors import (
+    AnswerRejected,
     CacheError,
     ClientError,
     FingerprintChanged,
@@ -19,6 +21,7 @@ from client.errors import (
     VendorError,
     VendorUnreachable,
 )
+from tests.client.buying.cards import MODEL
 from tests.client.buying.test_teacher import Shop, _refusal, _texts
 
 WANTED = 400
@@ -211,3 +214,94 @@ def test_a_cache_that_cannot_be_written_stops_the_run_before_it_pays(shop: Shop)
         shop.teacher().buy(_texts(64))
     assert shop.vendor.charged == 0
     assert not shop.vendor.sizes
+
+
+def _overcharge(response: httpx.Response) -> httpx.Response:
+    body = response.json()
+    return httpx.Response(200, json=body | {"usage": body["usage"] | {"cost_micros": 10**12}})
+
+
+def _more_queries(response: httpx.Response) -> httpx.Response:
+    usage = {"images": 0, "texts": 99, "billed_queries": 99, "cost_micros": 99 * 20}
+    return httpx.Response(200, json=response.json() | {"usage": usage})
+
+
+def _longer(response: httpx.Response) -> httpx.Response:
+    body = response.json()
+    data = [each | {"embedding": [6e30, 8e30]} for each in body["data"]]
+    return httpx.Response(200, json=body | {"data": data})
+
+
+def _wider(response: httpx.Response) -> httpx.Response:
+    body = response.json()
+    data = [each | {"embedding": [0.6, 0.8, 0.0]} for each in body["data"]]
+    return httpx.Response(200, json=body | {"data": data, "dimensions": 3})
+
+
+@pytest.mark.parametrize(
+    ("disturbance", "said"),
+    [
+        (_overcharge, "billed 1000000000000 micros, where at most 60 were agreed"),
+        (_more_queries, "billed 0 and 99"),
+        (_longer, "length"),
+        (_wider, "3 dimensions, not 2"),
+        (_not_numbers, "not finite"),
+    ],
+)
+def test_what_a_vendor_may_not_bill_or_answer_stops_the_run_and_its_bill_is_noted(
+    shop: Shop,
+    monkeypatch: pytest.MonkeyPatch,
+    disturbance: Callable[[httpx.Response], httpx.Response],
+    said: str,
+) -> None:
+    with monkeypatch.context() as patch:
+        _disturb(shop, patch, disturbance, after=0)
+        with pytest.raises(AnswerRejected, match=said):
+            shop.teacher().buy(_texts(3))
+        with pytest.raises(AnswerRejected, match=said):  # as often as one likes: it is not paid for again
+            shop.teacher().buy(_texts(3))
+    assert not shop.cache.holdings()
+    (receipt,) = shop.cache.receipts()
+    assert receipt.fault is not None
+    assert said.split(",")[0] in receipt.fault
+    assert shop.cache.spending("run").queries == receipt.texts >= 3
+    assert shop.vendor.charged == 3
+    assert shop.teacher().buy(_texts(3)).bought == 3  # a vendor that answers well after all is believed
+    assert shop.vendor.charged == 3
+
+
+def test_a_damaged_entry_is_bought_again_without_being_pruned(shop: Shop) -> None:
+    shop.teacher().buy(_texts(3))
+    shop.cache._file.connection.execute("UPDATE embeddings SET checksum = 0 WHERE id = 1")
+    assert (
+        Teacher(shop.client, shop.cache, model=MODEL, run_id="again", budget=None).buy(_texts(3)).bought == 1
+    )
+    assert shop.cache.verify() == 0
+
+
+def test_what_a_living_run_has_sent_is_left_alone_however_long_it_takes(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("client.buying.notes._FRESH_SECONDS", 0.0)
+    texts = _texts(3)
+    slow = threading.Event()
+    go = threading.Event()
+
+    def wait_once() -> None:
+        if not slow.is_set():
+            slow.set()
+            go.wait(20)
+
+    shop.vendor.before = wait_once
+    first = threading.Thread(target=shop.teacher().buy, args=(texts,))
+    first.start()
+    assert slow.wait(20)
+    other = Teacher(shop.client, shop.cache, model=MODEL, run_id="other", budget=None)
+    second = threading.Thread(target=other.buy, args=(texts,))
+    second.start()
+    time.sleep(0.5)
+    assert shop.vendor.charged == 0
+    go.set()
+    first.join()
+    second.join()
+    assert shop.vendor.charged == 3

@@ -4,8 +4,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from client.buying.notes import Note, Pack
+from client.buying.queries import Query
 from client.buying.receipts import Receipt
-from client.buying.reconciliation import reconcile
+from client.buying.reconciliation import Elsewhere, reconcile
 from shared.billing import Entry
 
 RECEIPT = Receipt("req_1", "fp_1", images=2, texts=1, cost_micros=220, key_id="mine")
@@ -33,8 +35,14 @@ def entry(seq: int, **changes: Any) -> Entry:
     return Entry(seq=seq, **(fields | changes))
 
 
-def problems(entries: list[Entry], receipts: list[Receipt]) -> list[str]:
-    return [f"{each.request_id}: {each.problem}" for each in reconcile(entries, receipts, "mine").differences]
+def problems(entries: list[Entry], receipts: list[Receipt], **known: Any) -> list[str]:
+    found = reconcile(entries, receipts, "mine", **known)
+    return [f"{each.request_id}: {each.problem}" for each in found.differences]
+
+
+def note(*words: str, key_id: str | None = "mine") -> Note:
+    pack = Pack("key", "run", "fp_1", tuple(Query.text(word) for word in words))
+    return Note(pack, 1.8e9, "http://vendor:80", key_id, 20 * len(words))
 
 
 def test_what_agrees_is_counted() -> None:
@@ -73,3 +81,45 @@ def test_other_keys_need_no_receipt_and_other_accounts_no_charge() -> None:
     assert not found.differences
     lost = replace(RECEIPT, request_id="req_7", key_id="another")
     assert reconcile([entry(1), elsewhere], [RECEIPT, lost], "mine").differences
+
+
+def test_what_curl_or_an_sdk_bought_was_made_elsewhere_and_is_summed_up() -> None:
+    by_curl = [entry(2, request_id="req_c"), entry(3, request_id="req_o", key_id="other")]
+    found = reconcile([entry(1), *by_curl], [RECEIPT], "mine")
+    assert not found.differences
+    assert found.elsewhere == Elsewhere(charges=2, queries=6, cost_micros=440, of_other_keys=1)
+
+
+def test_a_request_in_which_every_input_was_refused_needs_no_charge() -> None:
+    nothing = replace(RECEIPT, request_id="req_0", images=0, texts=0, cost_micros=0)
+    assert problems([entry(1)], [RECEIPT, nothing]) == []
+    assert "0 by the receipt" in problems([entry(1), entry(2, request_id="req_0")], [RECEIPT, nothing])[0]
+
+
+def test_a_charge_for_what_is_owed_is_an_alarm_and_says_what_to_do() -> None:
+    charge = entry(2, images=0, texts=3, amount_micros=-60, request_id="req_x")
+    (problem,) = problems([entry(1), charge], [RECEIPT], owed=[note("a", "b", "c")])
+    assert problem.startswith("req_x: entry 2 charges 60 micros, and there is no receipt here")
+    assert "Repeat the command" in problem
+    for other in (note("a"), note("a", "b", "c", key_id="another")):  # it cannot be of these
+        assert problems([entry(1), charge], [RECEIPT], owed=[other]) == []
+
+
+def test_a_charge_for_what_was_refused_is_an_alarm() -> None:
+    (problem,) = problems([entry(1), entry(2, request_id="req_r")], [RECEIPT], refused={"req_r", "req_s"})
+    assert problem == "req_r: entry 2 charges 220 micros for what the vendor had refused"
+
+
+def test_what_was_given_up_explains_its_charge() -> None:
+    lost = Receipt("lost", "fp_1", images=2, texts=1, cost_micros=220, key_id="mine")
+    found = reconcile([entry(1), entry(2, request_id="req_l")], [RECEIPT, lost, lost], "mine")
+    assert (found.lost, found.elsewhere.charges, found.of_other_accounts) == (1, 0, 0)
+    assert not found.differences
+
+
+def test_what_was_billed_for_an_answer_that_was_not_taken_is_named_until_it_is_given_back() -> None:
+    rejected = replace(RECEIPT, fault="billed 10**12 micros, where at most 100 were agreed")
+    (problem,) = problems([entry(1)], [rejected])
+    assert "entry 1 charges 220 micros for an answer that was not taken: billed 10**12 micros" in problem
+    refund = entry(2, kind="refund", amount_micros=220, request_id=None, corrects_seq=1)
+    assert problems([entry(1), refund], [rejected]) == []

@@ -1,6 +1,7 @@
 """Retries, and the vendor's errors as the client's, against a scripted network edge."""
 
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -263,3 +264,155 @@ def test_one_of_several_models_is_named() -> None:
     for script, name in ((sells("a", "b"), None), (sells("a"), "z")):
         with pytest.raises(errors.VendorError, match="sells a"):
             choose(script, name)
+
+
+class _Endless(httpx.SyncByteStream):
+    """More than anybody has memory for; `given` counts what was taken."""
+
+    def __init__(self) -> None:
+        self.given = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        while True:
+            self.given += 2**16
+            yield bytes(2**16)
+
+
+class _Once(httpx.SyncByteStream):
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield self._content
+
+
+class _Endlessly(httpx.BaseTransport):
+    def __init__(self, status: int, **headers: str) -> None:
+        self.stream = _Endless()
+        self._status = status
+        self._headers = headers
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        assert request.headers["accept-encoding"] == "identity"
+        return httpx.Response(self._status, headers=self._headers, stream=self.stream)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda client: client.models(),
+        lambda client: client.account(),
+        lambda client: client.estimate(texts=1),
+        lambda client: list(client.ledger()),
+        lambda client: client.invoice("2026-01"),
+        lambda client: client.usage(),
+        lambda client: client.keys(),
+        lambda client: client.embed(QUERIES, model=MODEL, idempotency_key="key"),
+    ],
+)
+@pytest.mark.parametrize("status", [200, 403, 500])
+def test_no_answer_is_read_without_a_bound(ask: Callable[[VendorClient], object], status: int) -> None:
+    edge = _Endlessly(status)
+    with VendorClient("http://vendor", "tk_1", transport=edge) as client, pytest.raises(errors.VendorError):
+        ask(client)
+    assert edge.stream.given <= 9 * 2**20
+
+
+def test_an_embed_answer_is_read_no_further_than_it_can_go_and_its_bill_is_kept() -> None:
+    headers = {
+        "x-embedding-id": "req_1",
+        "x-model-fingerprint": "fp_1",
+        "x-cost-micros": "40",
+        "x-billed-queries": "2",
+        "x-billed-images": "0",
+        "x-billed-texts": "2",
+    }
+    edge = _Endlessly(200, **headers)
+    with (
+        VendorClient("http://vendor", "tk_1", transport=edge) as client,
+        pytest.raises(errors.AnswerRejected, match="more than the") as caught,
+    ):
+        client.embed(QUERIES, model=MODEL, idempotency_key="key")
+    assert edge.stream.given <= 2**18
+    assert caught.value.bill is not None
+    assert caught.value.bill.usage.cost_micros == 40
+
+
+def test_what_is_compressed_is_not_unpacked() -> None:
+    packed = zlib.compress(bytes(2**20))
+    edge = httpx.MockTransport(
+        lambda _: httpx.Response(200, headers={"content-encoding": "deflate"}, stream=_Once(packed))
+    )
+    with (
+        VendorClient("http://vendor", "tk_1", transport=edge) as client,
+        pytest.raises(errors.VendorError, match="compressed"),
+    ):
+        client.models()
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        ("\u00b2", 0),
+        ("-5", 0),
+        ("inf", 0),
+        ("nan", 0),
+        ("1e9", 0),
+        ("7.5", 0),
+        ("Fri, 31 Dec 2049 23:59:59 GMT", 0),
+        ("9" * 5000, 300),
+        ("3600", 300),
+        (" 7 ", 7),
+    ],
+)
+def test_whatever_retry_after_says_the_wait_is_bounded(
+    monkeypatch: pytest.MonkeyPatch, said: str, seconds: int
+) -> None:
+    refusal = _error(503, "overloaded")
+    refusal.headers = httpx.Headers([(b"retry-after", said.encode("latin-1"))])
+    script = Script(refusal, _answer())
+    waited: list[float] = []
+    with VendorClient("http://vendor", None, transport=script) as client:
+        monkeypatch.setattr(client._sender._stopping, "wait", lambda delay: waited.append(delay))
+        client.embed(QUERIES, model=MODEL, idempotency_key="key")
+    assert seconds <= waited[0] <= seconds + 0.01
+
+
+@pytest.mark.parametrize("status", [409, 412])
+def test_a_key_that_is_spent_is_not_tried_again(status: int) -> None:
+    script = Script(_error(status, "idempotency_key_expired"))
+    with pytest.raises(errors.IdempotencyKeySpent):
+        _embed(script)
+    assert len(script.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("trouble", "unsure"),
+    [
+        (httpx.ConnectError("refused"), False),
+        (_error(429, "rate_limited"), False),
+        (httpx.ReadTimeout("slow"), True),
+        (_error(503, "overloaded"), True),
+        (_error(409, "idempotency_in_flight"), True),
+        (httpx.Response(502, text="a proxy"), True),
+    ],
+    ids=str,
+)
+def test_a_refusal_is_sure_only_if_every_try_before_it_was(trouble: Step, unsure: bool) -> None:
+    for refusal in (_error(401, "invalid_api_key"), _error(402, "quota_exhausted"), _error(412, "new")):
+        with pytest.raises(errors.ClientError) as caught:
+            _embed(Script(trouble, refusal))
+        assert caught.value.unsure is unsure
+        assert caught.value.request_id == "req_9"
+
+
+def test_a_ledger_that_never_ends_is_left() -> None:
+    entry = {"seq": 1, "kind": "top_up", "amount_micros": 1, "images": 0, "texts": 0, "image_micros": 0}
+    entry |= {"text_micros": 0, "created_at": "2026-01-01T00:00:00Z", "previous_hash": "", "entry_hash": ""}
+    unset = ("model", "model_fingerprint", "key_id", "request_id", "corrects_seq", "reason")
+    page = httpx.Response(200, json={"data": [entry | dict.fromkeys(unset)], "next_after": 0})
+    with (
+        VendorClient("http://vendor", "tk_1", transport=Script(page)) as client,
+        pytest.raises(errors.VendorError, match="again and again"),
+    ):
+        list(client.ledger())

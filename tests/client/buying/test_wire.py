@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from client.buying.protocols import Answer
 from client.buying.queries import Query
-from client.buying.wire import embed_form, read_answer
-from client.errors import FingerprintChanged, VendorError
+from client.buying.wire import check_card, embed_form, read_answer
+from client.errors import AnswerRejected, FingerprintChanged, VendorError
+from shared.embeddings import Prices
 from shared.encoding import RowDtype, to_rows
 from tests.client.buying.cards import MODEL
 from tests.client.buying.forms import read_form
@@ -99,3 +100,70 @@ def test_rows_of_another_model_are_never_taken_for_this_ones() -> None:
     response.headers["x-model-fingerprint"] = "fp_2"
     with pytest.raises(FingerprintChanged, match="fp_2"):
         _read(response)
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ({"content": b"short"}, "makes no sense"),
+        ({"content": np.full((2, 2), np.nan, dtype=np.float32).tobytes()}, "not finite"),
+        ({"content": (ROWS * 1.02).tobytes()}, "length 1"),
+        ({"content": np.full((2, 2), 1e38, dtype=np.float32).tobytes()}, "length 1"),
+        ({"content": np.zeros((2, 2), dtype=np.float32).tobytes()}, "length 0"),
+        ({"x-embedding-shape": "2,0_2"}, "no count"),
+        ({"x-embedding-shape": "+2,2"}, "no count"),
+        ({"x-embedding-shape": "2,2,2"}, "makes no sense"),
+        ({"x-embedding-shape": "4,1"}, "makes no sense"),
+        ({"x-skipped-inputs": "a=1; b=1"}, "twice"),
+        ({"x-billed-queries": "3"}, "billed 1 and 1, 3 queries"),
+        ({"x-billed-images": "2", "x-billed-texts": "0"}, "billed 2 and 0"),
+        ({"x-cost-micros": "121"}, "at most 120 were agreed"),
+        ({"x-cost-micros": "999999999999999"}, "at most 120 were agreed"),
+    ],
+    ids=str,
+)
+def test_what_is_billed_and_cannot_be_taken_says_what_the_vendor_did_and_keeps_the_bill(
+    fault: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(AnswerRejected, match=said) as caught:
+        read_answer(_rows(**fault), QUERIES, MODEL, 120)
+    assert caught.value.bill is not None
+    assert caught.value.bill.request_id == "req_1"
+    assert caught.value.unsure
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_what_half_precision_rounds_is_of_length_one(dtype: str) -> None:
+    vectors = np.random.default_rng(0).normal(size=(200, 512)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    if dtype == "float16":
+        rounded = vectors.astype(np.float16).astype(np.float32)
+    else:  # as it is cut off at its worst
+        rounded = (vectors.view(np.uint32) & 0xFFFF0000).view(np.float32)
+    model = MODEL.model_copy(update={"dimensions": 512})
+    queries = [Query.text(str(number)) for number in range(len(vectors))]
+    changes: dict[str, Any] = {
+        "x-embedding-shape": "200,512",
+        "x-skipped-inputs": None,
+        "x-billed-queries": "200",
+    }
+    changes |= {"x-billed-images": "0", "x-billed-texts": "200"}
+    answer = read_answer(_rows(rounded.tobytes(), **changes), queries, model)
+    assert len(answer.vectors) == 200
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        {"dimensions": 0},
+        {"dimensions": 10**9},
+        {"tolerance": float("nan")},
+        {"fingerprint": "fp\n1"},
+        {"prices": Prices(image_micros=10**15, text_micros=0)},
+    ],
+    ids=str,
+)
+def test_a_card_that_cannot_be_meant_is_refused(claim: dict[str, Any]) -> None:
+    check_card(MODEL, "http://vendor")
+    with pytest.raises(VendorError, match="cannot be"):
+        check_card(MODEL.model_copy(update=claim), "http://vendor")
