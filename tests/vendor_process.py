@@ -48,11 +48,17 @@ class VendorProcess:
 
     Use it as a context manager, or call `start` and, whatever happens, `stop` or `kill`. A second
     `start` takes the same port and the same database. `options` are those of `vendor serve`. Its books are
-    in SQLite unless it is given the URL of another database. The model computes on so many `threads`.
+    in SQLite unless it is given the URL of another database. The model computes on so many `threads`. It may
+    have so many `descriptors`, if not as many as the tests.
     """
 
     def __init__(
-        self, folder: Path, *options: str, database_url: str | None = None, threads: int = 1
+        self,
+        folder: Path,
+        *options: str,
+        database_url: str | None = None,
+        threads: int = 1,
+        descriptors: int | None = None,
     ) -> None:
         self.log = folder / "vendor.log"
         self.url = ""
@@ -60,12 +66,15 @@ class VendorProcess:
         self._folder = folder
         self._options = options
         self._threads = threads
+        self._descriptors = descriptors
         self._port = "0"
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> Self:
         """Start it and wait until it is ready."""
         command = [sys.executable, "-c", "from vendor_service.cli import main; main()", "serve"]
+        if self._descriptors is not None:
+            command = ["sh", "-c", f'ulimit -n {self._descriptors}; exec "$@"', "sh", *command]
         options = ["--port", self._port, "--database-url", self.database_url, *self._options]
         # It reads no `.env` and no setting of whoever runs the tests.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("VENDOR_")}

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 
@@ -52,6 +52,40 @@ def test_an_account_leaves_as_much_to_others_as_it_has() -> None:
                     break
             assert taken == 5
             stack.enter_context(capacity.place("modest")).take_inputs(5)
+
+    run(test)
+
+
+def test_requests_whose_bodies_do_not_come_leave_room_to_other_accounts() -> None:
+    async def test(capacity: Capacity) -> None:
+        capacity.bound_requests(10)
+        with ExitStack() as stack:
+            taken = 0
+            for _ in range(10):
+                with suppress(Refusal):
+                    stack.enter_context(capacity.place("stalling"))
+                    taken += 1
+            assert taken == 5
+            for _ in range(2):
+                stack.enter_context(capacity.place("modest")).take_bytes(10)
+        with ExitStack() as stack:
+            for _ in range(5):
+                stack.enter_context(capacity.place("again"))
+        assert capacity.idle
+
+    run(test)
+
+
+def test_what_is_left_of_a_request_is_its_answer_until_it_is_sent() -> None:
+    async def test(capacity: Capacity) -> None:
+        with capacity.place("a") as place, capacity.place("b") as other:
+            place.take_inputs(10)
+            place.take_bytes(1000)
+            place.keep_bytes(300)
+            assert capacity.bytes == 300
+            other.take_inputs(10)
+            other.take_bytes(700)
+        assert (capacity.bytes, capacity.idle) == (0, True)
 
     run(test)
 
