@@ -25,6 +25,7 @@ from vendor_service.clock import Clock, system_clock
 from vendor_service.database import schema
 from vendor_service.database.presence import Presence
 from vendor_service.database.session import Database
+from vendor_service.docs_page import docs_router
 from vendor_service.embed.capacity import Capacity
 from vendor_service.embed.catalogue import catalogue_router
 from vendor_service.embed.openai import openai_router
@@ -108,6 +109,7 @@ def create_app(
         title="Tuition vendor",
         description="CLIP embeddings by the query.",
         version=version("tuition"),
+        docs_url=None,
         redoc_url=None,
         lifespan=partial(
             _lifespan, encoder, admission, upkeep, database, shared_metrics, audit, watch, traces
@@ -167,6 +169,7 @@ def _add_routes(
     app.include_router(catalogue_router(encoder.facts, limits, database, clock, authentication))
     app.include_router(billing_router(database, clock, authentication, encoder.facts.id))
     app.include_router(keys_router(database, clock, authentication))
+    app.include_router(docs_router(app.title))
     app.include_router(health_router(Readiness(encoder, database, capacity)))
 
 

@@ -6,6 +6,7 @@ VendorError
 └── Refusal                       a customer's request is refused; rendered as the HTTP error body
 """
 
+from collections.abc import Mapping
 from datetime import datetime
 
 from shared.errors import ErrorCode
@@ -30,8 +31,8 @@ class UsageError(OperatorError):
 class Refusal(VendorError):
     """A customer's request is refused. `code` decides the HTTP status and whether a retry can help.
 
-    `param` names the part of the request that is at fault, `retry_after` is in seconds, and
-    `resets_at` says when a limit that was reached starts anew.
+    `param` names the part of the request that is at fault, `retry_after` is in seconds,
+    `resets_at` says when a limit that was reached starts anew, and `headers` go with the answer.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Refusal(VendorError):
         param: str | None = None,
         retry_after: int | None = None,
         resets_at: datetime | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(
             code, message
@@ -51,6 +53,7 @@ class Refusal(VendorError):
         self.param = param
         self.retry_after = retry_after
         self.resets_at = resets_at
+        self.headers = dict(headers or {})
 
     def __str__(self) -> str:
         return self.message

@@ -40,7 +40,8 @@ class Authentication:
     def requiring(self, scope: Scope | None = None) -> Dependency:
         """Make the dependency that admits only requests with a good `Authorization: Bearer tk_...`.
 
-        The key must have the `scope`, if one is named. What it returns raises `Refusal`: `invalid_api_key`,
+        The key must have the `scope`, if one is named; a suspended account may still read, which takes none
+        or `usage:read`. What it returns raises `Refusal`: `invalid_api_key`,
         `key_revoked`, `account_suspended` or `insufficient_scope`.
         """
         bearer = HTTPBearer(auto_error=False, description="An API key, `tk_...`")
@@ -90,7 +91,9 @@ class Authentication:
                 raise Refusal(ErrorCode.INVALID_API_KEY, message)
             if key.revoked_at is not None:
                 raise Refusal(ErrorCode.KEY_REVOKED, "this API key was revoked; ask the vendor for a new one")
-            if session.get_one(Account, key.account_id).status != "active":
+            # A suspended account may read what it was charged, and nothing else.
+            active = session.get_one(Account, key.account_id).status == "active"
+            if not active and scope not in (None, Scope.READ_USAGE):
                 raise Refusal(ErrorCode.ACCOUNT_SUSPENDED, "this account is suspended; ask the vendor why")
         if scope is not None and not {scope, Scope.ADMIN} & set(key.scopes.split()):
             message = f"this API key may not do this; it takes one with the scope {scope}"

@@ -1,4 +1,4 @@
-"""Which servers live on a database: each holds a shared lock, beside the file or in PostgreSQL, while it runs."""
+"""Which servers live on a database: each holds a shared lock while it runs, on a file or in PostgreSQL."""
 
 import asyncio
 import fcntl
