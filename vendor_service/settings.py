@@ -107,9 +107,7 @@ class Settings(BaseSettings):
         for variable in (_variable("metrics_token"), f"{_variable('metrics_token')}_FILE"):
             given = {os.environ.get(variable), _dotenv(cls).get(variable.lower())}
             if settings.metrics_token is None and "" in given:
-                raise UsageError(
-                    f"{variable} is empty, and /metrics would be open; leave it out if that is meant"
-                )
+                raise UsageError(f"{variable} is empty, and /metrics would be open; leave it out for that")
         return settings
 
     def shown(self) -> dict[str, object]:
@@ -136,7 +134,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the base class passes it
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Options first, then the environment, the files that it names, `.env`, and the files that it names."""
+        """Options first, then the environment and the files that it names, then `.env` and those it names."""
         named = _FilesSource(settings_cls, {name.lower(): value for name, value in os.environ.items()})
         named_there = _FilesSource(settings_cls, _dotenv(settings_cls))
         return init_settings, env_settings, named, dotenv_settings, named_there

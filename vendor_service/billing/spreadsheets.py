@@ -21,6 +21,6 @@ def _cell(value: object) -> object:
 
 
 def _record(cells: Sequence[object]) -> str:
-    buffer = StringIO()
-    csv.writer(buffer, lineterminator="").writerow(cells)
-    return buffer.getvalue()
+    buffer = StringIO(newline="")
+    csv.writer(buffer, lineterminator="\r\n").writerow(cells)  # it quotes cells that hold one of the two
+    return buffer.getvalue().removesuffix("\r\n")

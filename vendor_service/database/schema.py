@@ -6,6 +6,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.script.revision import RevisionError
 from alembic.util import CommandError
 from sqlalchemy import func, inspect, select, table
 from sqlalchemy.exc import DatabaseError
@@ -70,7 +71,7 @@ def undone(database: Database, revision: str) -> list[str]:
     """
     try:
         return [each.revision for each in _scripts().iterate_revisions(current(database) or "base", revision)]
-    except CommandError as error:
+    except (CommandError, RevisionError) as error:
         raise OperatorError(_unmigrated(revision, error)) from error
 
 
@@ -125,7 +126,7 @@ def _migrate(database: Database, direction: str, revision: str) -> None:
         raise OperatorError(_unmigrated(revision, error)) from error
 
 
-def _unmigrated(revision: str, error: CommandError) -> str:
+def _unmigrated(revision: str, error: CommandError | RevisionError) -> str:
     return (
         f"the database cannot be migrated to {revision}: {error}. "
         "If a newer version of Tuition made it, install that version"
