@@ -39,6 +39,8 @@ def masked_url(url: str) -> str:
     try:
         parsed = make_url(url)
         bare = parsed.set(query={}).render_as_string(hide_password=True)
+        if not parsed.host and not parsed.username:  # a file, whose name is shown as it is
+            bare = f"{parsed.drivername}:///{parsed.database or ''}"
     except (ArgumentError, ValueError):  # ValueError: a port that is none
         return "(not a database URL)"
     if parsed.host and any("@" in part for part in (parsed.username, parsed.host, parsed.database) if part):

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.vendor_process import VendorProcess, wait_until
 
@@ -62,7 +63,9 @@ def test_a_killed_vendor_starts_again_on_its_port_with_its_books(tmp_path: Path)
 def test_an_interrupted_vendor_says_so_with_its_exit_code(tmp_path: Path) -> None:
     vendor = VendorProcess(tmp_path).start()
     assert vendor.interrupt() == 130
-    assert "Traceback" not in vendor.log.read_text()
+    log = vendor.log.read_text()
+    assert "Traceback" not in log
+    assert 0 < log.index("INFO stopping: ") < log.index("INFO stopped")
 
 
 def test_a_port_that_is_taken_is_told_in_one_line(vendor_process: VendorProcess, tmp_path: Path) -> None:
@@ -71,6 +74,15 @@ def test_a_port_that_is_taken_is_told_in_one_line(vendor_process: VendorProcess,
     assert "choose another --port" in refused.stderr
     assert "Traceback" not in refused.stderr
     assert not refused.stdout
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "192.0.2.1"])
+def test_a_host_that_is_none_is_told_apart_from_a_port(host: str, tmp_path: Path) -> None:
+    refused = run_vendor(tmp_path, "serve", "--host", host, "--port", "0")
+    assert refused.returncode == 1
+    assert f"cannot listen on {host}:0" in refused.stderr
+    assert "choose another --host" in refused.stderr
+    assert "--port" not in refused.stderr
 
 
 def test_a_vendor_that_stops_finishes_what_it_has_and_sends_the_rest_away(tmp_path: Path) -> None:

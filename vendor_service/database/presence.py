@@ -39,7 +39,11 @@ class Presence:
         """Be there again whenever a database server has forgotten it, until cancelled."""
         while True:
             await asyncio.sleep(every_seconds)
-            await asyncio.to_thread(self._lock.renew)
+            await asyncio.to_thread(self.renew)
+
+    def renew(self) -> None:
+        """Be there again now, if a database server has forgotten it."""
+        self._lock.renew()
 
     def leave(self) -> None:
         """Be gone, as the end of the process would have it too."""
