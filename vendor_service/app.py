@@ -196,9 +196,8 @@ async def _lifespan(
     presence = Presence(database)
     # Where no other server lives on an embedded database, whatever is held belongs to one that is gone.
     await asyncio.to_thread(presence.enter, admission.void_abandoned)
-    await asyncio.to_thread(
-        schema.check, database
-    )  # they may have been taken back while the model was loaded
+    # The tables may have been taken back while the model was loaded.
+    await asyncio.to_thread(schema.check, database)
     encoder.start()
     if shared_metrics is not None:
         shared_metrics.start()

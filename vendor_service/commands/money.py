@@ -121,6 +121,8 @@ def ledger_verify(
         chosen = [accounts.find_account(session, account)] if account else accounts.list_accounts(session)
         found = [verify(session, each) for each in chosen]
     print_rows([asdict(each) for each in found], as_json=as_json)
+    if not found:
+        typer.echo("there are no accounts yet", err=True)
     faulty = [each.account for each in found if each.problem]
     if faulty:
         raise OperatorError(f"the books of {', '.join(faulty)} are not in order")

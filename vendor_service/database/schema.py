@@ -1,5 +1,6 @@
 """The schema's version: which migrations have run, and running them."""
 
+import logging
 from pathlib import Path
 
 from alembic import command
@@ -15,6 +16,8 @@ from vendor_service.database.session import Database, take_turns
 from vendor_service.database.tables import Base
 from vendor_service.errors import OperatorError
 from vendor_service.redaction import masked
+
+_log = logging.getLogger(__name__)
 
 _MIGRATIONS = Path(__file__).with_name("migrations")
 
@@ -49,8 +52,11 @@ def upgrade(database: Database) -> None:
     Raises:
         OperatorError: the database cannot be opened, or was made by a newer version.
     """
-    if current(database) != latest():
+    before = current(database)
+    if before != latest():
         _migrate(database, "upgrade", "head")
+        if before is None:
+            _log.info("new books in %s", database.file or database.shown)
 
 
 def downgrade(database: Database, revision: str) -> None:
