@@ -39,6 +39,7 @@ from client.options import (
     StudentWeightsOption,
     TargetOption,
     VendorOption,
+    VersionOption,
     ViewsOption,
     YesOption,
     chosen_device,
@@ -66,6 +67,12 @@ app.add_typer(cache_app)
 app.add_typer(data_app)
 for command in (evaluate, predict, report, export, compare):
     app.command()(command)
+
+
+@app.callback()
+def _options(_version: VersionOption = False) -> None:
+    pass
+
 
 INTERRUPTED = 130
 

@@ -1,6 +1,7 @@
 """The options that several commands share, and how they print data."""
 
 import json
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -131,6 +132,17 @@ RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run's direct
 
 DEFAULT_STUDENT = "efficientnet_lite0"
 DEFAULT_VENDOR = "http://127.0.0.1:8000"
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(version("tuition"))
+        raise typer.Exit
+
+
+VersionOption = Annotated[
+    bool, typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True)
+]
 
 
 def print_json(data: object) -> None:

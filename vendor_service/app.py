@@ -29,6 +29,7 @@ from vendor_service.clock import Clock, system_clock
 from vendor_service.database import schema
 from vendor_service.database.presence import Presence
 from vendor_service.database.session import Database
+from vendor_service.docs_page import docs_router
 from vendor_service.embed.capacity import Capacity
 from vendor_service.embed.catalogue import catalogue_router
 from vendor_service.embed.openai import openai_router
@@ -117,6 +118,7 @@ def create_app(
         title="Tuition vendor",
         description="CLIP embeddings by the query.",
         version=version("tuition"),
+        docs_url=None,
         redoc_url=None,
         lifespan=partial(
             _lifespan, encoder, admission, upkeep, database, shared_metrics, audit, watch, traces
@@ -181,6 +183,7 @@ def _add_routes(
     app.include_router(catalogue_router(encoder.facts, limits, database, clock, authentication))
     app.include_router(billing_router(database, clock, authentication, encoder.facts.id))
     app.include_router(keys_router(database, clock, authentication))
+    app.include_router(docs_router(app.title))
     app.include_router(health_router(Readiness(encoder, database, capacity)))
 
 
@@ -207,9 +210,8 @@ async def _lifespan(
     presence = Presence(database)
     # Where no other server lives on an embedded database, whatever is held belongs to one that is gone.
     await asyncio.to_thread(presence.enter, admission.void_abandoned)
-    await asyncio.to_thread(
-        schema.check, database
-    )  # they may have been taken back while the model was loaded
+    # The tables may have been taken back while the model was loaded.
+    await asyncio.to_thread(schema.check, database)
     encoder.start()
     if shared_metrics is not None:
         shared_metrics.start()

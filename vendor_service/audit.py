@@ -25,11 +25,11 @@ class Audit:
         self._every_seconds = 3600.0 * every_hours
         self._url = database.engine.url.render_as_string(hide_password=False)
         self._faulty = metrics.gauge("ledger_faulty_accounts", "Accounts whose books are not in order.")
+        # 0 until the first audit: nobody knows yet, and the alert waits for longer than that takes.
         self._verified = metrics.gauge(
-            "ledger_verified_timestamp_seconds", "When the whole ledger was last verified."
+            "ledger_verified_timestamp_seconds",
+            "When this process last verified the whole ledger; 0 for never.",
         )
-        # Nobody knows yet; but a vendor that never comes to know is to be told apart from a new one.
-        self._verified.set_to_current_time()
 
     async def repeat(self) -> None:
         """Do it again and again, until cancelled."""

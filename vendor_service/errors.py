@@ -7,6 +7,7 @@ VendorError
     └── CommitInDoubt             the books were sent a change and did not say whether they took it
 """
 
+from collections.abc import Mapping
 from datetime import datetime
 
 from shared.errors import ErrorCode
@@ -31,8 +32,8 @@ class UsageError(OperatorError):
 class Refusal(VendorError):
     """A customer's request is refused. `code` decides the HTTP status and whether a retry can help.
 
-    `param` names the part of the request that is at fault, `retry_after` is in seconds, and
-    `resets_at` says when a limit that was reached starts anew.
+    `param` names the part of the request that is at fault, `retry_after` is in seconds,
+    `resets_at` says when a limit that was reached starts anew, and `headers` go with the answer.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Refusal(VendorError):
         param: str | None = None,
         retry_after: int | None = None,
         resets_at: datetime | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(
             code, message
@@ -52,6 +54,7 @@ class Refusal(VendorError):
         self.param = param
         self.retry_after = retry_after
         self.resets_at = resets_at
+        self.headers = dict(headers or {})
 
     def __str__(self) -> str:
         return self.message

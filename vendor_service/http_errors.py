@@ -71,7 +71,7 @@ def _render(refusal: Refusal, request: Request, headers: Mapping[str, str] | Non
         retryable=kind.retryable,
         resets_at=None if resets_at is None else resets_at.isoformat().replace("+00:00", "Z"),
     )
-    headers = dict(headers or {})
+    headers = refusal.headers | dict(headers or {})
     if refusal.retry_after is not None:
         headers["retry-after"] = str(refusal.retry_after)
     if kind.status == 401:

@@ -9,8 +9,8 @@ from sqlalchemy.exc import ArgumentError
 # the mark of byte order; and halves of surrogate pairs, which no encoding can write.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 _API_KEY = re.compile(r"(tk_[0-9a-f]{16}_)[0-9a-f]{48}")
-# A password between a scheme and the last @ before the text goes on, and one that is named as such. All repeat
-# a bounded number of times, for strangers choose what is searched here.
+# A password between a scheme and the last @ of the same word, and one that is named as such. All repeat a
+# bounded number of times, for strangers choose what is searched here.
 _USERINFO = re.compile(r"(://[^\s:/@]{0,256}):\S{0,512}@")
 _NAMED = re.compile(
     r"((?:password|passwd|passphrase|pwd)\s{0,8}[=:]\s{0,8})('[^']{0,512}'|\"[^\"]{0,512}\"|[^\s&'\"]+)",
@@ -39,6 +39,8 @@ def masked_url(url: str) -> str:
     try:
         parsed = make_url(url)
         bare = parsed.set(query={}).render_as_string(hide_password=True)
+        if not parsed.host and not parsed.username:  # a file, whose name is shown as it is
+            bare = f"{parsed.drivername}:///{parsed.database or ''}"
     except (ArgumentError, ValueError):  # ValueError: a port that is none
         return "(not a database URL)"
     if parsed.host and any("@" in part for part in (parsed.username, parsed.host, parsed.database) if part):

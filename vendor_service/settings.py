@@ -1,13 +1,15 @@
 """What an operator may set: by an option, by `VENDOR_*` in the environment, or by the same in `.env`.
 
-`VENDOR_*_FILE` names a file that holds the value, as secrets are mounted.
+`VENDOR_*_FILE`, in the environment or in `.env`, names a file that holds the value, as secrets are mounted.
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from dotenv import dotenv_values
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -68,6 +70,14 @@ class Settings(BaseSettings):
     request_timeout_seconds: Annotated[int, Field(ge=1)] = 120
     verify_every_hours: Annotated[int, Field(ge=0, le=24 * 366)] = 24
 
+    @field_validator("metrics_token")
+    @classmethod
+    def _a_token_guards(cls, token: SecretStr | None) -> SecretStr | None:
+        # An empty one would open what it is to close.
+        if token is not None and not token.get_secret_value().strip():
+            raise ValueError("the token is empty; leave it out to let everybody read the metrics")
+        return token
+
     @model_validator(mode="after")
     def _a_request_fits(self) -> Self:
         for most, whole in (("max_inputs", "max_queued_inputs"), ("max_request_bytes", "max_queued_bytes")):
@@ -85,7 +95,7 @@ class Settings(BaseSettings):
             UsageError: a value is not what its setting allows; the message names it.
         """
         try:
-            return cls(**{name: value for name, value in options.items() if value is not None})
+            settings = cls(**{name: value for name, value in options.items() if value is not None})
         except ValidationError as error:
             problems = "; ".join(
                 " ".join(
@@ -96,6 +106,11 @@ class Settings(BaseSettings):
             raise UsageError(f"the settings are not valid: {problems}") from error
         except SettingsError as error:
             raise UsageError(str(error.__cause__ or error)) from error
+        for variable in (_variable("metrics_token"), f"{_variable('metrics_token')}_FILE"):
+            given = {os.environ.get(variable), _dotenv(cls).get(variable.lower())}
+            if settings.metrics_token is None and "" in given:
+                raise UsageError(f"{variable} is empty, and /metrics would be open; leave it out for that")
+        return settings
 
     def shown(self) -> dict[str, object]:
         """The settings as they may be logged: secrets in the database's URL and the token are not."""
@@ -103,11 +118,13 @@ class Settings(BaseSettings):
 
     @classmethod
     def unknown(cls) -> list[str]:
-        """Variables of the environment that look like settings and are none."""
+        """Variables of the environment and of `.env` that look like settings and are none."""
         known = {_variable(name) for name in cls.model_fields}
-        prefix = _variable("")
+        named = {name.upper() for name in (*os.environ, *_dotenv(cls))}
         return sorted(
-            name for name in os.environ if name.startswith(prefix) and name.removesuffix("_FILE") not in known
+            name
+            for name in named
+            if name.startswith(_variable("")) and name.removesuffix("_FILE") not in known
         )
 
     @classmethod
@@ -119,23 +136,39 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the base class passes it
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Options first, then the environment, the files that it names, and `.env`."""
-        return init_settings, env_settings, _FilesSource(settings_cls), dotenv_settings
+        """Options first, then the environment and the files that it names, then `.env` and those it names."""
+        named = _FilesSource(settings_cls, {name.lower(): value for name, value in os.environ.items()})
+        named_there = _FilesSource(settings_cls, _dotenv(settings_cls))
+        return init_settings, env_settings, named, dotenv_settings, named_there
 
 
 class _FilesSource(EnvSettingsSource):
-    """Reads `VENDOR_X` from the file that `VENDOR_X_FILE` names, where that is set."""
+    """Reads `VENDOR_X` from the file that `VENDOR_X_FILE` names, where that is among the `variables`."""
+
+    def __init__(self, settings_cls: type[BaseSettings], variables: Mapping[str, str | None]) -> None:
+        super().__init__(settings_cls)
+        self._variables = variables  # by their names in lower case
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         _, key, is_complex = super().get_field_value(field, field_name)
-        named = self.env_vars.get(f"{self.env_prefix}{field_name}_file".lower())
+        named = self._variables.get(f"{self.env_prefix}{field_name}_file".lower())
         if not named:
             return None, key, is_complex
         try:
             with Path(named).open(encoding="utf-8") as file:
-                return file.read(_LARGEST_SECRET).strip(), key, is_complex
+                value = file.read(_LARGEST_SECRET).strip()
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"{_variable(field_name)}_FILE cannot be read: {error}") from error
+        if not value:
+            raise UsageError(f"{_variable(field_name)}_FILE names an empty file: {named}")
+        return value, key, is_complex
+
+
+def _dotenv(settings_cls: type[BaseSettings]) -> dict[str, str | None]:
+    file = settings_cls.model_config.get("env_file")
+    if not isinstance(file, str) or not Path(file).is_file():
+        return {}
+    return {name.lower(): value for name, value in dotenv_values(file, encoding="utf-8").items()}
 
 
 def _variable(name: str) -> str:

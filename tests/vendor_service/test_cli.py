@@ -2,9 +2,16 @@
 
 import csv
 import json
+import os
+import pty
 import re
 import sqlite3
+import subprocess
 import sys
+import termios
+from contextlib import suppress
+from importlib.metadata import version
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +19,7 @@ import pytest
 import typer
 
 from vendor_service import cli, observability
+from vendor_service.database import schema
 
 
 class Command:
@@ -45,6 +53,32 @@ def vendor(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyte
     return Command(capsys, monkeypatch)
 
 
+@pytest.fixture
+def opened(vendor: Command) -> Command:
+    """The command beside books that are there, and empty."""
+    assert vendor("db", "upgrade")[0] == 0
+    return vendor
+
+
+def at_a_terminal(folder: Path, typed: str, *arguments: str) -> tuple[int, str]:
+    """Run a command in a process on a terminal of 80 columns; its exit code, and all that was shown."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
+    command = [sys.executable, "-c", "from vendor_service.cli import main; main()", *arguments]
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    process = subprocess.Popen(
+        command, cwd=folder, stdin=theirs, stdout=theirs, stderr=theirs, env=environment
+    )
+    os.close(theirs)
+    os.write(ours, f"{typed}\n".encode())
+    shown = b""
+    with suppress(OSError):  # how a terminal ends whose other side is closed
+        while piece := os.read(ours, 4096):
+            shown += piece
+    os.close(ours)
+    return process.wait(), shown.decode()
+
+
 def test_accounts_are_opened_listed_and_shown(vendor: Command) -> None:
     opened = vendor.json(
         "accounts", "create", "acme", "--quota", "50", "--period", "total", "--credit", "900"
@@ -70,7 +104,11 @@ def test_keys_are_issued_listed_and_revoked(vendor: Command) -> None:
     assert "cannot be shown again" in err
     listed = vendor.json("keys", "list", "acme")
     assert [(each["label"], each["revoked_at"]) for each in listed] == [("laptop", None), ("", None)]
-    assert vendor.json("keys", "revoke", issued["key_id"])["revoked_at"]
+    code, out, err = vendor("keys", "revoke", issued["key_id"])
+    assert (code, out) == (2, "")
+    assert all(word in err for word in ("(laptop) of acme", "for good", "--yes"))
+    assert vendor.json("keys", "list", "acme")[0]["revoked_at"] is None
+    assert vendor.json("keys", "revoke", issued["key_id"], "--yes")["revoked_at"]
     assert vendor.json("keys", "list", "acme")[0]["revoked_at"]
     assert issued["api_key"] not in json.dumps(listed)
 
@@ -125,7 +163,9 @@ def test_what_was_agreed_is_changed_by_commands(vendor: Command) -> None:
     assert vendor.json("accounts", "suspend", "acme")["status"] == "suspended"
     assert vendor.json("accounts", "resume", "acme")["status"] == "active"
     assert vendor("accounts", "set-plan", "acme", "research")[0] == 1
-    vendor.json("prices", "set", "icon-clip", "image", "50", "--plan", "research", "--from", "2100-01-01")
+    vendor.json(
+        "prices", "set", "icon-clip", "image", "50", "--plan", "research", "--new", "--from", "2100-01-01"
+    )
     assert vendor.json("accounts", "set-plan", "acme", "research")["plan"] == "research"
     assert vendor.json("prices", "list") == [
         {
@@ -134,6 +174,7 @@ def test_what_was_agreed_is_changed_by_commands(vendor: Command) -> None:
             "kind": "image",
             "from": "2100-01-01T00:00:00+00:00",
             "micros": 50,
+            "state": "to come",
         }
     ]
     key_id = vendor.json("keys", "create", "acme", "--scope", "usage:read", "--quota", "4")["key_id"]
@@ -158,7 +199,13 @@ def test_what_was_agreed_is_changed_by_commands(vendor: Command) -> None:
         (["accounts", "create", "acme", "--quota=-1"], 2, "quota must be between"),
         (["accounts", "create", "acme", "--period", "week"], 2, "week"),
         (["accounts", "list", "--database-url", "nonsense"], 2, "sqlite:///FILE"),
-        (["accounts", "list", "--database-url", "sqlite:///no/folder/x.db"], 1, "cannot be used"),
+        (["accounts", "list", "--database-url", "sqlite:///no/folder/x.db"], 1, "no/folder/x.db"),
+        (["accounts", "create", "x", "--database-url", "sqlite:///no/folder/x.db"], 1, "cannot be used"),
+        (["invoice", "acme", "--month", "2026-1"], 2, "'2026-1' is no month"),
+        (["prices", "set", "icon-klip", "image", "5"], 1, "no model 'icon-klip'"),
+        (["prices", "set", "icon-klip", "image", "5", "--plan", "reserach"], 1, "--new"),
+        (["prices", "unset", "icon-klip", "image"], 2, "--yes"),
+        (["prices", "unset", "icon-klip", "image", "--yes"], 1, "no price"),
         (["serve", "--port", "70000"], 2, "port"),
         (["serve", "--model", "icon-klip"], 2, "icon-clip"),
         (["serve", "--device", "cuda:99"], 2, "no device"),
@@ -166,9 +213,9 @@ def test_what_was_agreed_is_changed_by_commands(vendor: Command) -> None:
     ],
 )
 def test_what_cannot_be_done_is_said_with_its_exit_code(
-    vendor: Command, arguments: list[str], code: int, message: str
+    opened: Command, arguments: list[str], code: int, message: str
 ) -> None:
-    ended, out, err = vendor(*arguments)
+    ended, out, err = opened(*arguments)
     assert ended == code
     assert message in err
     assert "Traceback" not in err
@@ -176,9 +223,150 @@ def test_what_cannot_be_done_is_said_with_its_exit_code(
 
 
 def test_the_database_is_made_upgraded_and_taken_back(vendor: Command) -> None:
+    assert vendor("db", "current")[0] == 1
+    code, out, err = vendor("db", "upgrade")
+    assert (code, out) == (0, f"{schema.latest()}\n")
+    assert f"new books in {Path('books.db').absolute()}" in err
+    assert vendor("db", "downgrade", str(schema.latest()))[1] == f"{schema.latest()}\n"
+    assert vendor("db", "downgrade", "base", "--yes")[1] == "None\n"
     assert vendor("db", "current")[1] == "None\n"
-    assert vendor("db", "upgrade")[:2] == (0, "0002\n")
-    assert vendor("db", "downgrade", "base")[1] == "None\n"
+
+
+def test_a_loss_is_named_and_agreed_to_at_a_terminal(opened: Command, tmp_path: Path) -> None:
+    opened.json("accounts", "create", "acme")
+    opened("keys", "create", "acme")
+    code, out, err = opened("db", "downgrade", "base")
+    assert (code, out) == (2, "")
+    assert f"removes all tables from {tmp_path / 'books.db'}" in err
+    assert "1 accounts, 1 keys, 0 ledger entries" in err
+    for typed, ended in (("yes", 2), ("base", 0)):
+        code, shown = at_a_terminal(tmp_path, typed, "db", "downgrade", "base")
+        assert (code, "1 accounts" in shown, "Type base" in shown) == (ended, True, True)
+    assert opened("db", "current")[1] == "None\n"
+
+
+def test_a_ledger_is_never_erased_by_a_command(opened: Command) -> None:
+    opened.json("accounts", "create", "acme", "--credit", "500")
+    code, out, err = opened("db", "downgrade", "base", "--yes")
+    assert (code, out) == (1, "")
+    assert "1 ledger entries, and a ledger is never erased" in err
+    assert opened.json("ledger", "verify")[0]["entries"] == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["accounts", "list"],
+        ["accounts", "suspend", "acme"],
+        ["keys", "list", "acme"],
+        ["keys", "create", "acme"],
+        ["top-up", "acme", "5"],
+        ["invoice", "acme", "--month", "2026-11"],
+        ["ledger", "verify"],
+        ["ledger", "export", "acme"],
+        ["prices", "set", "icon-clip", "image", "5", "--new"],
+        ["prices", "list"],
+        ["db", "backup", "copy.db"],
+        ["db", "downgrade", "base", "--yes"],
+        ["db", "current"],
+    ],
+    ids=" ".join,
+)
+def test_books_that_do_not_exist_are_refused_and_not_made(
+    vendor: Command, tmp_path: Path, arguments: list[str]
+) -> None:
+    code, out, err = vendor(*arguments, "--database-url", "sqlite:///typo.db")
+    assert (code, out) == (1, "")
+    assert str(tmp_path / "typo.db") in err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [["ledger", "verify"], ["db", "backup", "copy.db"]], ids=" ".join)
+def test_books_without_tables_are_no_books(opened: Command, arguments: list[str], tmp_path: Path) -> None:
+    assert opened("db", "downgrade", "base", "--yes")[0] == 0
+    code, out, err = opened(*arguments)
+    assert (code, out) == (1, "")
+    assert "there are no books" in err
+    assert not (tmp_path / "copy.db").exists()
+
+
+def test_the_first_account_makes_books_and_says_where(vendor: Command, tmp_path: Path) -> None:
+    code, _, err = vendor("accounts", "create", "acme", "--quota", "5")
+    assert code == 0
+    assert f"new books in {tmp_path / 'books.db'}" in err
+    assert "new books" not in vendor("accounts", "create", "beta", "--quota", "5")[2]
+
+
+@pytest.mark.parametrize("limit", [None, "--quota", "--spend-limit", "--credit"])
+def test_an_account_without_limits_is_said_to_be_one(vendor: Command, limit: str | None) -> None:
+    _, _, err = vendor("accounts", "create", "acme", *([limit, "5"] if limit else []))
+    assert ("without a limit" in err) == (limit is None)
+
+
+SECRET = "0123456789abcdef" * 3
+
+
+@pytest.mark.parametrize("command", ["rotate", "revoke", "list", "create"])
+def test_a_whole_key_is_not_echoed(opened: Command, command: str) -> None:
+    code, out, err = opened("keys", command, f"tk_0f3c7a91d2b45e68_{SECRET}")
+    assert (code, out) == (2, "")
+    assert "its id: 0f3c7a91d2b45e68" in err
+    assert SECRET not in err
+    assert SECRET not in opened("accounts", "show", f"tk_0f3c7a91d2b45e68_{SECRET}")[2]
+
+
+def test_a_list_cuts_nothing_in_a_pipe_and_at_eighty_columns(opened: Command, tmp_path: Path) -> None:
+    name = "a" * 63
+    opened.json("accounts", "create", name)
+    key_id = opened.json("keys", "create", name, "--label", "x" * 100)["key_id"]
+    for arguments, wanted in ((["keys", "list", name], key_id), (["accounts", "list"], name)):
+        _, out, _ = opened(*arguments)
+        assert wanted in out.split()
+        assert len(out.splitlines()) == 2
+        _, shown = at_a_terminal(tmp_path, "", *arguments)
+        assert wanted in shown.split()
+        assert all(len(line) <= 80 for line in shown.splitlines() if wanted in line)
+
+
+def test_what_a_label_holds_cannot_play_with_the_terminal(opened: Command) -> None:
+    opened.json("accounts", "create", "acme")
+    opened("keys", "create", "acme", "--label", "\x1b[2Jhello")
+    _, out, _ = opened("keys", "list", "acme")
+    assert "\\x1b[2Jhello" in out
+    assert "\x1b" not in out
+
+
+def test_every_change_of_a_price_can_be_seen(opened: Command) -> None:
+    for micros in ("50", "60"):
+        opened.json("prices", "set", "icon-clip", "image", micros, "--plan", "research", "--new")
+    assert opened("prices", "unset", "icon-clip", "image", "--plan", "research", "--yes")[0] == 0
+    assert opened.json("prices", "list") == []
+    seen = opened.json("prices", "list", "--all")
+    assert [(each["micros"], each["state"]) for each in seen] == [
+        (50, "past"),
+        (60, "past"),
+        (None, "in force"),
+    ]
+
+
+def test_text_that_a_spreadsheet_would_run_is_quoted_in_csv(opened: Command) -> None:
+    opened.json("accounts", "create", "acme", "--credit", "500")
+    for reason in ("=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\rx", "  =1", "plain, with a comma"):
+        opened("adjust", "acme", "--reason", reason, "--", "-5")
+    _, out, _ = opened("ledger", "export", "acme")
+    rows = list(csv.DictReader(StringIO(out, newline="")))
+    assert [row["reason"] for row in rows][1:] == [
+        *("'=1+1", "'+1", "'-1", "'@SUM(A1)", "'\tx", "'\rx", "'  =1"),
+        "plain, with a comma",
+    ]
+    assert {row["amount_micros"] for row in rows} == {"500", "-5"}
+    _, out, _ = opened("invoice", "acme", "--month", rows[0]["created_at"][:7], "--format", "csv")
+    sums = {row["item"]: row["amount_micros"] for row in csv.DictReader(out.splitlines())}
+    assert sums == {"adjustments": "40", "total": "40"}
+
+
+def test_the_version_is_told(vendor: Command) -> None:
+    assert vendor("--version")[:2] == (0, f"{version('tuition')}\n")
 
 
 def test_the_models_are_listed_ready_to_be_pasted(vendor: Command) -> None:

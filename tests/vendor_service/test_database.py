@@ -28,7 +28,7 @@ def test_the_migrations_make_exactly_the_tables_in_code(books: Books) -> None:
 
 
 def test_the_tables_can_be_taken_away_and_made_again(books: Books) -> None:
-    books.buy(books.open())
+    books.open()
     schema.downgrade(books.database, "base")
     assert inspect(books.database.engine).get_table_names() == ["alembic_version"]
     assert schema.current(books.database) is None
@@ -81,7 +81,16 @@ def test_a_ledger_with_corrections_does_not_go_back_to_where_its_hashes_break(bo
         schema.downgrade(books.database, "0001")
     assert schema.current(books.database) == schema.latest()
     books.check(order)
-    schema.downgrade(books.database, "base")
+
+
+@pytest.mark.parametrize("revision", ["base", "-2"])
+def test_a_ledger_is_never_erased(books: Books, revision: str) -> None:
+    order = books.open()
+    books.buy(order)
+    with pytest.raises(OperatorError, match="ledger has 1 entries"):
+        schema.downgrade(books.database, revision)
+    assert schema.current(books.database) == schema.latest()
+    books.check(order)
 
 
 def test_another_database_is_migrated_only_when_asked(postgres: Postgres) -> None:

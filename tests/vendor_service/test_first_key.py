@@ -41,13 +41,15 @@ def test_the_first_start_writes_a_key_once_for_its_owner_alone(
 
 def test_a_key_that_cannot_be_written_opens_no_account(database: Database, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "there").write_text("somebody's")
     with closing(database):
-        for path in (tmp_path / "no" / "folder", tmp_path / "link"):
+        for path in (tmp_path / "no" / "folder", tmp_path / "link", tmp_path / "there"):
             with pytest.raises(OperatorError, match="VENDOR_FIRST_KEY_TO"):
                 welcome(database, path, FakeClock())
         with database.read() as session:
             assert list_accounts(session) == []
     assert not (tmp_path / "elsewhere").exists()
+    assert (tmp_path / "there").read_text() == "somebody's"
 
 
 def test_without_a_file_the_log_says_how_to_make_a_key(

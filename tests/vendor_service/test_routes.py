@@ -1,5 +1,6 @@
 """The customer's other answers: account, usage, models; and the health of the process."""
 
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from shared.billing import AccountStatus, UsageReport
 from shared.embeddings import ModelCard, ModelList
 from tests.vendor_process import wait_until
 from tests.vendor_service.local_vendor import LocalVendor, ScriptedTexts, Vendor, error_code, image_input
+from vendor_service.accounts.keys import Scope
 from vendor_service.billing import prices
 from vendor_service.clock import DAY, SECOND
 from vendor_service.database.tables import Account
@@ -105,6 +107,53 @@ def test_a_healthy_process_is_alive_and_ready(vendor: Vendor) -> None:
         answer = vendor.http.get(path)
         assert answer.status_code == 200
         assert answer.headers["x-request-id"].startswith("req_")
+
+
+def test_a_vendor_whose_tables_are_gone_is_not_ready(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with LocalVendor(tmp_path) as vendor, caplog.at_level(logging.INFO, "vendor_service.health"):
+        assert vendor.http.get("/readyz").status_code == 200
+        for change in (
+            "ALTER TABLE ledger_entries RENAME TO gone",
+            "ALTER TABLE gone RENAME TO ledger_entries",
+        ):
+            with vendor.books.engine.begin() as connection:
+                connection.exec_driver_sql(change)
+            answers = [vendor.http.get("/readyz") for _ in range(3)]
+            if "TO gone" in change:
+                assert [error_code(each) for each in answers] == ["not_ready"] * 3
+            else:
+                assert [each.status_code for each in answers] == [200] * 3
+    told = [message for message in caplog.messages if "ready" in message]
+    assert ["ledger_entries" in told[0], *told[1:]] == [True, "ready again"]
+
+
+def test_a_suspended_account_reads_what_it_was_charged_and_buys_nothing(vendor: Vendor) -> None:
+    key = vendor.key()
+    admin = vendor.another_key(key, Scope.ADMIN)
+    vendor.embed(key, CAT)
+    with vendor.books.write() as session:
+        session.get_one(Account, vendor.account(key).id).status = "suspended"
+    assert vendor.get("/v1/account", key)["status"] == "suspended"
+    assert vendor.get("/v1/usage", key)["total"]["billed_queries"] == 1
+    assert len(vendor.get("/v1/ledger", key)["data"]) == 1
+    assert vendor.get("/v1/invoices/2026-11", key)["lines"]
+    assert error_code(vendor.embed(key, CAT)) == "account_suspended"
+    headers = {"authorization": f"Bearer {admin}"}
+    rotated = vendor.http.post(f"/v1/keys/{key.split('_')[1]}/rotate", headers=headers)
+    assert error_code(rotated) == "account_suspended"
+
+
+def test_a_rate_limit_is_told_with_its_refusal(vendor: Vendor) -> None:
+    key = vendor.key(queries_per_second=1)
+    for _ in range(2):
+        vendor.embed(key, *[CAT] * 5)
+    refused = vendor.embed(key, CAT)
+    assert error_code(refused) == "rate_limited"
+    told = {name: refused.headers[f"x-ratelimit-{name}-queries"] for name in ("limit", "remaining", "reset")}
+    assert (told["limit"], int(told["remaining"]) <= 1) == ("10", True)
+    assert 0 < int(told["reset"]) <= 10
 
 
 def test_a_dead_worker_is_not_ready_until_it_is_back_and_costs_nobody_anything(

@@ -8,8 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.vendor_process import VendorProcess, wait_until
+from vendor_service.errors import OperatorError
+from vendor_service.server import bind
 
 
 def run_vendor(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -39,7 +42,7 @@ def test_a_key_from_the_command_line_buys_an_embedding(vendor_process: VendorPro
     assert vendor_process.charges(issued["api_key"]).queries == 1
     shown = json.loads(run_vendor(tmp_path, "accounts", "show", "from-cli", *books).stdout)
     assert (shown["queries_used"], shown["queries_held"], shown["spent_micros"]) == (1, 0, 20)
-    assert run_vendor(tmp_path, "keys", "revoke", issued["key_id"], *books).returncode == 0
+    assert run_vendor(tmp_path, "keys", "revoke", issued["key_id"], "--yes", *books).returncode == 0
     assert ask(vendor_process, issued["api_key"]).json()["error"]["code"] == "key_revoked"
 
 
@@ -62,7 +65,9 @@ def test_a_killed_vendor_starts_again_on_its_port_with_its_books(tmp_path: Path)
 def test_an_interrupted_vendor_says_so_with_its_exit_code(tmp_path: Path) -> None:
     vendor = VendorProcess(tmp_path).start()
     assert vendor.interrupt() == 130
-    assert "Traceback" not in vendor.log.read_text()
+    log = vendor.log.read_text()
+    assert "Traceback" not in log
+    assert 0 < log.index("INFO stopping: ") < log.index("INFO stopped")
 
 
 def test_a_port_that_is_taken_is_told_in_one_line(vendor_process: VendorProcess, tmp_path: Path) -> None:
@@ -71,6 +76,15 @@ def test_a_port_that_is_taken_is_told_in_one_line(vendor_process: VendorProcess,
     assert "choose another --port" in refused.stderr
     assert "Traceback" not in refused.stderr
     assert not refused.stdout
+
+
+@pytest.mark.parametrize("host", ["no host", "192.0.2.1"])
+def test_a_host_that_is_none_is_told_apart_from_a_port(host: str) -> None:
+    with pytest.raises(
+        OperatorError, match=rf"cannot listen on {host}:0: .*choose another --host"
+    ) as refused:
+        bind(host, 0)
+    assert "--port" not in str(refused.value)
 
 
 def test_a_vendor_that_stops_finishes_what_it_has_and_sends_the_rest_away(tmp_path: Path) -> None:

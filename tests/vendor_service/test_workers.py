@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import socket
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -130,3 +132,47 @@ def test_replays_are_bounded_over_all_workers(vendor: VendorProcess) -> None:
     assert statuses == {200: 32, 410: 4}
     assert vendor.charges(key).entries == 1
     assert vendor.problem(key) is None
+
+
+def test_whoever_comes_while_workers_stop_is_answered_or_refused_and_not_left_waiting(tmp_path: Path) -> None:
+    vendor = VendorProcess(tmp_path, "--workers", "2").start()
+    key = vendor.create_key()
+    host, _, port = vendor.url.removeprefix("http://").partition(":")
+    body = b'{"inputs": [{"text": "a photo of a cat"}]}'
+    length = f"content-length: {len(body)}"
+    head = f"POST /embed HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n{length}\r\n\r\n"
+    ended: list[str] = []
+
+    def come() -> None:
+        try:
+            answer = httpx.get(f"{vendor.url}/readyz", timeout=3)
+            ended.append(answer.json()["error"]["code"])
+        except httpx.ConnectError:
+            ended.append("refused")
+        except httpx.ReadError:
+            ended.append("reset")
+        except httpx.TimeoutException:
+            ended.append("left waiting")
+
+    with socket.create_connection((host, int(port)), timeout=60) as slow, ThreadPoolExecutor() as pool:
+        slow.sendall(head.encode() + body[:10])
+        wait_until(lambda: "tuition_in_hand_bytes" in httpx.get(f"{vendor.url}/metrics", timeout=30).text, 30)
+        stopping = pool.submit(vendor.stop)
+        wait_until(lambda: "stopping the workers" in vendor.log.read_text())
+        # One worker has something in hand, so the other one soon stops alone.
+        wait_until(lambda: vendor.log.read_text().count(" stopped") == 1, seconds=30)
+        for _ in range(5):
+            come()
+        assert set(ended) == {"shutting_down"}
+        slow.sendall(body[10:])
+        assert slow.recv(1000).startswith(b"HTTP/1.1 200 OK")
+        wait_until(lambda: vendor.log.read_text().count(" stopped") == 2, seconds=30)
+        ended.clear()
+        while not stopping.done():
+            come()
+            time.sleep(0.05)
+        assert stopping.result() == 0
+    # Nobody listens any more, while the processes take their time to end.
+    assert set(ended) <= {"refused"}
+    assert vendor.charges(key).queries == 1
+    assert vendor.log.read_text().count("the workers have stopped") == 1

@@ -42,8 +42,9 @@ class Authentication:
     def requiring(self, scope: Scope | None = None) -> Dependency:
         """Make the dependency that admits only requests with a good `Authorization: Bearer tk_...`.
 
-        The key must have the `scope`, if one is named. What it returns raises `Refusal`: `invalid_api_key`,
-        `key_revoked`, `account_suspended` or `insufficient_scope`.
+        The key must have the `scope`, if one is named; a suspended account may still read, which takes none
+        or `usage:read`. What it returns raises `Refusal`: `invalid_api_key`, `key_revoked`,
+        `account_suspended` or `insufficient_scope`.
         """
         bearer = HTTPBearer(auto_error=False, description="An API key, `tk_...`")
 
@@ -53,7 +54,7 @@ class Authentication:
         ) -> Caller:
             if credentials is None:
                 raise Refusal(ErrorCode.INVALID_API_KEY, "send your API key as: Authorization: Bearer tk_...")
-            return _noted(request, await asyncio.to_thread(self._identify, credentials.credentials, scope))
+            return await asyncio.to_thread(self._identify, credentials.credentials, scope, request)
 
         return authenticate
 
@@ -70,7 +71,7 @@ class Authentication:
         ) -> Caller | None:
             if credentials is None:
                 return None
-            return _noted(request, await asyncio.to_thread(self._identify, credentials.credentials, None))
+            return await asyncio.to_thread(self._identify, credentials.credentials, None, request)
 
         return recognise
 
@@ -83,17 +84,20 @@ class Authentication:
                 for key_id, moment in sorted(used.items()):
                     session.execute(update(ApiKey).where(ApiKey.id == key_id).values(last_used_at=moment))
 
-    def _identify(self, api_key: str, scope: Scope | None) -> Caller:
+    def _identify(self, api_key: str, scope: Scope | None, request: Request | None = None) -> Caller:
         now = self._clock()
         with self._database.read() as session:
             key = verify_key(session, api_key, now)
             if key is None:
                 message = "this API key is not known here; check that it is complete"
                 raise Refusal(ErrorCode.INVALID_API_KEY, message)
+            if request is not None:  # for the log, which names them in refusals as well
+                request.state.account_id, request.state.key_id = key.account_id, key.id
             if key.revoked_at is not None:
                 raise Refusal(ErrorCode.KEY_REVOKED, "this API key was revoked; ask the vendor for a new one")
             account = session.get_one(Account, key.account_id)
-            if account.status != "active":
+            # A suspended account may read what it was charged, and nothing else.
+            if account.status != "active" and scope not in (None, Scope.READ_USAGE):
                 raise Refusal(ErrorCode.ACCOUNT_SUSPENDED, "this account is suspended; ask the vendor why")
         if scope is not None and not {scope, Scope.ADMIN} & set(key.scopes.split()):
             message = f"this API key may not do this; it takes one with the scope {scope}"
@@ -101,8 +105,3 @@ class Authentication:
         with self._lock:
             self._last_used[key.id] = now
         return Caller(key.account_id, key.id, account, key)
-
-
-def _noted(request: Request, caller: Caller) -> Caller:
-    request.state.account_id, request.state.key_id = caller.account_id, caller.key_id  # for the log
-    return caller

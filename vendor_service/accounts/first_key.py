@@ -21,10 +21,10 @@ _log = logging.getLogger(__name__)
 def welcome(database: Database, key_to: Path | None, clock: Clock) -> None:
     """Where nobody has an account yet: open one and write a key of it to a file, or log how to do it.
 
-    The file is for its owner alone; the key stands nowhere else.
+    The file is a new one, for its owner alone; the key stands nowhere else.
 
     Raises:
-        OperatorError: the file cannot be written; there is no account then.
+        OperatorError: the file cannot be written, or is there already; there is no account then.
     """
     with database.write() as session:
         take_turns(session.connection(), "first key")
@@ -44,10 +44,18 @@ def welcome(database: Database, key_to: Path | None, clock: Clock) -> None:
 
 def _write(path: Path, api_key: str) -> None:
     try:
-        # Not through a link that somebody else has laid.
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        # EXCL: neither over a file that is there, nor through a link that somebody else has laid.
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError as error:
+        raise OperatorError(
+            f"VENDOR_FIRST_KEY_TO: {path} is there already, and is not overwritten; name another file, "
+            "or remove this one if a start that failed has left it"
+        ) from error
+    except OSError as error:
+        raise OperatorError(f"VENDOR_FIRST_KEY_TO: the key cannot be written: {error}") from error
+    try:
         with open(descriptor, "w", encoding="ascii") as file:  # noqa: PTH123 - a descriptor, not a path
-            os.fchmod(descriptor, 0o600)
             file.write(f"{api_key}\n")
     except OSError as error:
+        path.unlink(missing_ok=True)
         raise OperatorError(f"VENDOR_FIRST_KEY_TO: the key cannot be written: {error}") from error

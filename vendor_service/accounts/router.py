@@ -65,10 +65,10 @@ def keys_router(database: Database, clock: Clock, authentication: Authentication
 
 
 def _own_key(session: Session, caller: Caller, key_id: str) -> None:
-    key = session.get(ApiKey, key_id)
     if (whole := keys.id_of(key_id)) is not None:
         message = f"that is a whole key with its secret, which belongs in no URL; name its id, {whole}"
         raise Refusal(ErrorCode.NOT_FOUND, message, param="key_id")
+    key = session.get(ApiKey, key_id)
     if key is None or key.account_id != caller.account_id:
         raise Refusal(ErrorCode.NOT_FOUND, f"this account has no key {key_id!r}", param="key_id")
     if key.revoked_at is not None:

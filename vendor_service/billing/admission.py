@@ -16,7 +16,7 @@ from sqlalchemy import select, update
 
 from shared.errors import ErrorCode
 from vendor_service.billing import billing_log, ledger, limits, periods, prices, rate
-from vendor_service.billing.orders import Admitted, Order, RateStanding
+from vendor_service.billing.orders import Admitted, Order
 from vendor_service.billing.replays import STANDARD, ReplayTerms
 from vendor_service.clock import SECOND, Clock
 from vendor_service.database.session import Database
@@ -238,16 +238,5 @@ def _admitted(account: Account, key: ApiKey, hold: Hold, now: int, *, replayed: 
         cost_micros=hold.cost_micros,
         replayed=replayed,
         quota_left=min(lefts, default=None),
-        rate=_rate_standing(account, now),
-    )
-
-
-def _rate_standing(account: Account, now: int) -> RateStanding | None:
-    limit = rate.limit_of(account)
-    if limit is None:
-        return None
-    left = rate.tokens_left(account, now)
-    missing = limit.burst * SECOND - left
-    return RateStanding(
-        limit.burst, max(0, left // SECOND), -(-missing // (limit.queries_per_second * SECOND))
+        rate=rate.standing(account, now),
     )

@@ -1,8 +1,9 @@
-"""An invoice for people: as text, or as one page of HTML."""
+"""An invoice for people: as text, as one page of HTML, or as CSV for a spreadsheet."""
 
 from html import escape
 
 from shared.billing import Invoice
+from vendor_service.billing.spreadsheets import csv_lines
 
 _UNIT = 1_000_000
 
@@ -32,6 +33,20 @@ def as_html(invoice: Invoice) -> str:
         f"<h1>{title}</h1><table><tr><th></th><th>queries</th><th>micros each</th><th>amount</th></tr>"
         f"{body}</table>{notes}</html>\n"
     )
+
+
+def as_csv(invoice: Invoice) -> str:
+    """A record for each line, then for each of the sums that there is; amounts in micro-units."""
+    columns = ("account", "month", "item", "model", "kind", "queries", "unit_micros", "amount_micros")
+    common = dict.fromkeys(columns, None) | {"account": invoice.account, "month": invoice.month}
+    rows: list[dict[str, object]] = [
+        common | {"item": "charges"} | {name: getattr(line, name) for name in columns[3:]}
+        for line in invoice.lines
+    ]
+    sums = {"refunds": -invoice.refunds_micros, "adjustments": -invoice.adjustments_micros}
+    rows += [common | {"item": item, "amount_micros": amount} for item, amount in sums.items() if amount]
+    rows.append(common | {"item": "total", "amount_micros": invoice.total_micros})
+    return "".join(f"{line}\n" for line in csv_lines(columns, rows))
 
 
 def _title(invoice: Invoice) -> str:

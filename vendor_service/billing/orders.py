@@ -32,6 +32,15 @@ class RateStanding:
     remaining: int
     reset_seconds: int
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """As the contract tells it, with answers and refusals alike."""
+        return {
+            "x-ratelimit-limit-queries": str(self.limit),
+            "x-ratelimit-remaining-queries": str(self.remaining),
+            "x-ratelimit-reset-queries": str(self.reset_seconds),
+        }
+
 
 @dataclass(frozen=True)
 class Admitted:

@@ -2,6 +2,7 @@
 
 from shared.billing import RateLimit
 from shared.errors import ErrorCode
+from vendor_service.billing.orders import RateStanding
 from vendor_service.clock import SECOND
 from vendor_service.database.tables import Account
 from vendor_service.errors import Refusal
@@ -24,6 +25,17 @@ def tokens_left(account: Account, now: int) -> int:
     return min(limit.burst * _TOKEN, account.rate_tokens + gained)
 
 
+def standing(account: Account, now: int) -> RateStanding | None:
+    """What the account is told of its bucket, or `None` if it has no limit."""
+    limit = limit_of(account)
+    if limit is None:
+        return None
+    left = tokens_left(account, now)
+    missing = limit.burst * _TOKEN - left
+    reset = -(-missing // (limit.queries_per_second * SECOND))
+    return RateStanding(limit.burst, max(0, left // _TOKEN), reset)
+
+
 def check(account: Account, queries: int, now: int) -> None:
     """Make sure that the bucket has tokens enough.
 
@@ -31,7 +43,7 @@ def check(account: Account, queries: int, now: int) -> None:
     it could never be served.
 
     Raises:
-        Refusal: `rate_limited`, with the seconds after which it would not be.
+        Refusal: `rate_limited`, with the seconds after which it would not be, and where the bucket stands.
     """
     limit = limit_of(account)
     if limit is None:
@@ -39,11 +51,13 @@ def check(account: Account, queries: int, now: int) -> None:
     tokens = tokens_left(account, now)
     needed = min(queries, limit.burst) * _TOKEN
     if tokens < needed:
+        told = standing(account, now)
         wait = -(-(needed - tokens) // (limit.queries_per_second * SECOND))
         raise Refusal(
             ErrorCode.RATE_LIMITED,
             f"this account may ask {limit.queries_per_second} queries a second; try again in {wait} s",
             retry_after=wait,
+            headers=told.headers if told else None,
         )
 
 

@@ -42,7 +42,9 @@ def downgrade(revision: str, database_url: DatabaseUrl = None, yes: Yes = False)
             print(schema.current(database))
             return
         with alone(database):
-            _confirm_loss(database, revision, yes=yes)
+            pass  # told before anything is asked; but while the operator thinks, a vendor may start
+        _confirm_loss(database, revision, yes=yes)
+        with alone(database):
             schema.downgrade(database, revision)
         print(schema.current(database))
 

@@ -93,11 +93,11 @@ def revoke(
     """
     with reading(database_url) as session:
         key = keys.find_key(session, key_id)
-        if key.revoked_at is None:
-            owner = session.get_one(Account, key.account_id).name
-            label = f" ({key.label})" if key.label else ""
-            loss = f"Whoever asks with the key {key_id}{label} of {owner} is refused from now on, for good."
-            confirm(loss, key_id, yes=yes)
+        owner = session.get_one(Account, key.account_id).name
+    if key.revoked_at is None:
+        label = f" ({key.label})" if key.label else ""
+        loss = f"Whoever asks with the key {key_id}{label} of {owner} is refused from now on, for good."
+        confirm(loss, key_id, yes=yes)
     with writing(database_url) as session:
         revoked = keys.revoke_key(session, key_id, system_clock)
         account = session.get_one(Account, revoked.account_id)

@@ -1,7 +1,6 @@
 """`vendor top-up`, `refund`, `adjust`, `invoice` and `ledger`: what moves money, and what accounts for it."""
 
-import csv
-import sys
+import re
 from dataclasses import asdict
 from enum import StrEnum
 from typing import Annotated
@@ -11,12 +10,16 @@ import typer
 from shared.billing import Entry
 from vendor_service.accounts import accounts
 from vendor_service.billing import invoices, ledger
-from vendor_service.billing.invoice_formats import as_html, as_text
+from vendor_service.billing.invoice_formats import as_csv, as_html, as_text
+from vendor_service.billing.spreadsheets import csv_lines
 from vendor_service.billing.verification import verify
 from vendor_service.clock import system_clock
 from vendor_service.commands.books import AsJson, DatabaseUrl, print_rows, reading, writing
 from vendor_service.database.tables import LedgerEntry
-from vendor_service.errors import OperatorError
+from vendor_service.errors import OperatorError, UsageError
+
+# As `GET /v1/invoices/{month}` takes it.
+_MONTH = re.compile(r"2\d{3}-(0[1-9]|1[0-2])", re.ASCII)
 
 ledger_app = typer.Typer(help="The record of every charge and correction.", no_args_is_help=True)
 
@@ -27,6 +30,7 @@ class InvoiceFormat(StrEnum):
     TEXT = "text"
     JSON = "json"
     HTML = "html"
+    CSV = "csv"
 
 
 class ExportFormat(StrEnum):
@@ -92,11 +96,15 @@ def invoice(
 
     Example: vendor invoice acme --month 2026-11 --format html > acme-2026-11.html
     """
+    if not _MONTH.fullmatch(month):
+        raise UsageError(f"{month!r} is no month; write it as 2026-01")
     with writing(database_url) as session:
         owner = accounts.find_account(session, account, lock=True)
         issued = invoices.issue(session, owner, month, system_clock())
     if form is InvoiceFormat.JSON:
         print(issued.model_dump_json(indent=2))
+    elif form is InvoiceFormat.CSV:
+        print(as_csv(issued), end="")
     else:
         print((as_html if form is InvoiceFormat.HTML else as_text)(issued))
 
@@ -115,6 +123,8 @@ def ledger_verify(
         chosen = [accounts.find_account(session, account)] if account else accounts.list_accounts(session)
         found = [verify(session, each) for each in chosen]
     print_rows([asdict(each) for each in found], as_json=as_json)
+    if not found:
+        typer.echo("there are no accounts yet", err=True)
     faulty = [each.account for each in found if each.problem]
     if faulty:
         raise OperatorError(f"the books of {', '.join(faulty)} are not in order")
@@ -136,9 +146,8 @@ def ledger_export(
             for entry in entries:
                 print(entry.model_dump_json())
             return
-        writer = csv.DictWriter(sys.stdout, list(Entry.model_fields), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(entry.model_dump(mode="json") for entry in entries)
+        for line in csv_lines(list(Entry.model_fields), (entry.model_dump(mode="json") for entry in entries)):
+            print(line)
 
 
 def _print(entry: LedgerEntry, *, as_json: bool) -> None:

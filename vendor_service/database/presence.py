@@ -1,4 +1,4 @@
-"""Which servers live on a database: each holds a shared lock, beside the file or in PostgreSQL, while it runs."""
+"""Which servers live on a database: each holds a shared lock while it runs, on a file or in PostgreSQL."""
 
 import asyncio
 import fcntl
@@ -39,7 +39,11 @@ class Presence:
         """Be there again whenever a database server has forgotten it, until cancelled."""
         while True:
             await asyncio.sleep(every_seconds)
-            await asyncio.to_thread(self._lock.renew)
+            await asyncio.to_thread(self.renew)
+
+    def renew(self) -> None:
+        """Be there again now, if a database server has forgotten it."""
+        self._lock.renew()
 
     def leave(self) -> None:
         """Be gone, as the end of the process would have it too."""

@@ -1,11 +1,13 @@
 """The schema's version: which migrations have run, and running them."""
 
+import logging
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.script.revision import RevisionError
 from alembic.util import CommandError
 from sqlalchemy import func, inspect, select, table
 from sqlalchemy.exc import DatabaseError
@@ -14,6 +16,8 @@ from vendor_service.database.session import Database, take_turns
 from vendor_service.database.tables import Base
 from vendor_service.errors import OperatorError
 from vendor_service.redaction import masked
+
+_log = logging.getLogger(__name__)
 
 _MIGRATIONS = Path(__file__).with_name("migrations")
 
@@ -48,8 +52,11 @@ def upgrade(database: Database) -> None:
     Raises:
         OperatorError: the database cannot be opened, or was made by a newer version.
     """
-    if current(database) != latest():
+    before = current(database)
+    if before != latest():
         _migrate(database, "upgrade", "head")
+        if before is None:
+            _log.info("new books in %s", database.file or database.shown)
 
 
 def downgrade(database: Database, revision: str) -> None:
@@ -70,7 +77,7 @@ def undone(database: Database, revision: str) -> list[str]:
     """
     try:
         return [each.revision for each in _scripts().iterate_revisions(current(database) or "base", revision)]
-    except CommandError as error:
+    except (CommandError, RevisionError) as error:
         raise OperatorError(_unmigrated(revision, error)) from error
 
 
@@ -127,7 +134,7 @@ def _migrate(database: Database, direction: str, revision: str) -> None:
         raise OperatorError(_unmigrated(revision, error)) from error
 
 
-def _unmigrated(revision: str, error: CommandError) -> str:
+def _unmigrated(revision: str, error: CommandError | RevisionError) -> str:
     return (
         f"the database cannot be migrated to {revision}: {error}. "
         "If a newer version of Tuition made it, install that version"

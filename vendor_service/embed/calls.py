@@ -57,7 +57,5 @@ def _money_headers(answer: Answer) -> dict[str, str]:
     if admitted.quota_left is not None:
         headers["x-quota-remaining-queries"] = str(admitted.quota_left)
     if admitted.rate is not None:
-        headers["x-ratelimit-limit-queries"] = str(admitted.rate.limit)
-        headers["x-ratelimit-remaining-queries"] = str(admitted.rate.remaining)
-        headers["x-ratelimit-reset-queries"] = str(admitted.rate.reset_seconds)
+        headers |= admitted.rate.headers
     return headers
