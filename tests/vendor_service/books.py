@@ -13,6 +13,7 @@ from vendor_service.accounts.accounts import Terms, open_account
 from vendor_service.accounts.keys import KeyTerms, issue_key
 from vendor_service.billing import prices
 from vendor_service.billing.admission import Admission
+from vendor_service.billing.clock_watch import ClockWatch
 from vendor_service.billing.orders import Admitted, Order
 from vendor_service.billing.verification import verify
 from vendor_service.database import schema
@@ -29,7 +30,8 @@ class Books:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.clock = FakeClock()
-        self.admission = Admission(database, self.clock, HOLD_SECONDS)
+        self.watch = ClockWatch(self.clock, self.clock.steady)
+        self.admission = Admission(database, self.clock, HOLD_SECONDS, self.watch)
         self._numbers = count()
         with database.write() as session:
             prices.publish(session, "icon-clip", 100, 20, self.clock())

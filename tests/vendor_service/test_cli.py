@@ -177,7 +177,7 @@ def test_what_cannot_be_done_is_said_with_its_exit_code(
 
 def test_the_database_is_made_upgraded_and_taken_back(vendor: Command) -> None:
     assert vendor("db", "current")[1] == "None\n"
-    assert vendor("db", "upgrade")[:2] == (0, "0002\n")
+    assert vendor("db", "upgrade")[:2] == (0, "0004\n")
     assert vendor("db", "downgrade", "base")[1] == "None\n"
 
 

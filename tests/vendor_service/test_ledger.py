@@ -21,9 +21,7 @@ NOVEMBER_END = from_datetime(datetime(2026, 12, 1))
 
 
 def invoice(books: Books, order: Order, month: str = "2026-11") -> Invoice:
-    with books.database.write() as session:
-        account = session.get_one(Account, order.account_id, with_for_update=True)
-        return invoices.issue(session, account, month, books.clock())
+    return invoices.issue(books.database, order.account_id, month, books.clock())
 
 
 def refund(books: Books, order: Order, seq: int) -> None:

@@ -5,6 +5,7 @@ account's row, so admitting, settling, voiding and sweeping one account never in
 and voiding a hold exactly one wins.
 """
 
+import logging
 import secrets
 import time
 from collections import deque
@@ -17,6 +18,7 @@ from sqlalchemy import select, update
 
 from shared.errors import ErrorCode
 from vendor_service.billing import billing_log, ledger, periods, prices, rate
+from vendor_service.billing.clock_watch import ClockWatch
 from vendor_service.billing.orders import Admitted, Order, RateStanding
 from vendor_service.clock import SECOND, Clock
 from vendor_service.database.session import Database
@@ -25,18 +27,25 @@ from vendor_service.database.working_set import Touched, WorkingSet
 from vendor_service.database.writer import Writer
 from vendor_service.errors import Refusal
 
+_log = logging.getLogger(__name__)
+
 
 class Admission:
     """Admits, settles and voids, each in a transaction that it may share with others. Thread-safe.
 
     A hold that is neither settled nor voided within `hold_seconds` is swept, unless `renew` moved that on:
-    so the holds of a process that is gone are released soon, whichever process sweeps.
+    so the holds of a process that is gone are released soon, whichever process sweeps. Nothing is charged
+    while the `watch` finds the clock wrong; without one the clock is believed.
     """
 
-    def __init__(self, database: Database, clock: Clock, hold_seconds: int) -> None:
+    def __init__(
+        self, database: Database, clock: Clock, hold_seconds: int, watch: ClockWatch | None = None
+    ) -> None:
         self._database = database
         self._writer = Writer(database)
         self._clock = clock
+        self._watch = watch
+        self._told: set[str] = set()  # accounts whose dates were complained of
         self._hold_micros = hold_seconds * SECOND
         self._server = secrets.token_hex(16)
         # Holds that ought to be gone, but the database was away or its disk full: `sweep` voids them later.
@@ -120,12 +129,35 @@ class Admission:
         ]
         return sum(each.result() for each in voiding)
 
+    def _check_dates(self, account: Account, now: int) -> None:
+        """Make sure that what is charged to the account now would be dated rightly.
+
+        Raises:
+            Refusal: `not_ready`; this clock is wrong, or one was that wrote the account's books.
+        """
+        if self._watch is not None:
+            self._watch.check()
+        if not periods.is_ahead(account, now):
+            self._told.discard(account.id)
+            return
+        if account.id not in self._told:
+            self._told.add(account.id)
+            _log.error(
+                "the books of %s go on to a date ahead of this clock, and nothing is charged to it; set the "
+                "clock right, or if it is right run: vendor accounts repair %s",
+                account.name,
+                account.name,
+            )
+        message = "this account's books have a date in the future, so nothing can be charged; ask the vendor"
+        raise Refusal(ErrorCode.NOT_READY, message, retry_after=30)
+
     def _admit(self, order: Order, rows: WorkingSet) -> Admitted:
         now = self._clock()
         account, key = rows.account(order.account_id), rows.key(order.key_id)
         placed = rows.hold(order.request_id)
         if placed is not None:  # by a commit of which nobody said that it had gone through
             return _admitted(account, key, placed, now, replayed=False)
+        self._check_dates(account, now)
         if account.status != "active":
             raise Refusal(ErrorCode.ACCOUNT_SUSPENDED, "this account is suspended; ask the vendor why")
         if key.revoked_at is not None:
@@ -138,7 +170,6 @@ class Admission:
         return _admitted(account, key, hold, now, replayed=earlier is not None)
 
     def _settle(self, request_id: str, rows: WorkingSet) -> None:
-        now = self._clock()
         hold = rows.hold(request_id)
         if hold is not None and hold.state == "settled":
             return
@@ -148,7 +179,9 @@ class Admission:
                 "the answer took too long and its hold was released; nothing was charged, try again",
                 retry_after=1,
             )
+        now = self._clock()
         account, key = rows.account(hold.account_id), rows.key(hold.key_id)
+        self._check_dates(account, now)
         periods.roll(account, key, now)
         ledger.charge(rows.session, account, hold, now)
         _release(rows, hold, "settled")

@@ -20,10 +20,10 @@ from vendor_service.accounts.auth import Authentication, Caller
 from vendor_service.accounts.keys import Scope
 from vendor_service.billing import invoices, ledger
 from vendor_service.billing.estimates import estimate
+from vendor_service.billing.history_rate import HistoryRate
 from vendor_service.billing.usage import account_status, usage_report
 from vendor_service.clock import Clock, from_datetime
 from vendor_service.database.session import Database
-from vendor_service.database.tables import Account
 from vendor_service.errors import Refusal
 
 _LARGEST_PAGE = 1000
@@ -66,7 +66,7 @@ def _add_standing(
 
 
 def _add_history(router: APIRouter, database: Database, clock: Clock, authentication: Authentication) -> None:
-    reader = Depends(authentication.requiring(Scope.READ_USAGE))
+    reader = Depends(HistoryRate().limiting(authentication.requiring(Scope.READ_USAGE)))
 
     @router.get("/usage")
     async def usage(
@@ -110,9 +110,4 @@ def _add_history(router: APIRouter, database: Database, clock: Clock, authentica
     ) -> Invoice:
         """The invoice of a month: a draft while the month lasts, and always the same once it is over."""
 
-        def issue() -> Invoice:
-            with database.write() as session:
-                account = session.get_one(Account, caller.account_id, with_for_update=True)
-                return invoices.issue(session, account, month, clock())
-
-        return await asyncio.to_thread(issue)
+        return await asyncio.to_thread(invoices.issue, database, caller.account_id, month, clock())

@@ -39,6 +39,14 @@ def writing(database_url: str | None) -> Iterator[Session]:
             yield session
 
 
+@contextmanager
+def opened(database_url: str | None) -> Iterator[Database]:
+    """The books, for what takes several transactions."""
+    with closing(open_database(database_url)) as database:
+        schema.prepare(database)
+        yield database
+
+
 def open_database(database_url: str | None) -> Database:
     """The database of the option, or of the settings; its tables may be of any version."""
     return Database(Settings.read(database_url=database_url).database_url)
