@@ -152,7 +152,7 @@ def _add_routes(
     app.include_router(embed_router(service, capacity, encoder.facts.id, limits, buyer))
     app.include_router(openai_router(service, capacity, encoder.facts, limits, buyer))
     app.include_router(catalogue_router(encoder.facts, limits, database, clock, authentication))
-    app.include_router(billing_router(database, clock, authentication, encoder.facts.id))
+    app.include_router(billing_router(database, clock, authentication, encoder.facts.id, watch))
     app.include_router(keys_router(database, clock, authentication))
     app.include_router(health_router(Readiness(encoder, database, capacity, watch)))
 

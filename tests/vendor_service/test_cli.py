@@ -77,7 +77,7 @@ def test_keys_are_issued_listed_and_revoked(vendor: Command) -> None:
 
 def test_money_moves_by_commands_and_is_accounted_for(vendor: Command) -> None:
     vendor.json("accounts", "create", "acme", "--credit", "500")
-    assert vendor.json("top-up", "acme", "100")["amount_micros"] == 100
+    assert vendor.json("top-up", "acme", "100", "--reference", "bank 1")["amount_micros"] == 100
     entry = json.loads(vendor("adjust", "acme", "--reason", "a mistake", "--json", "--", "-50")[1])
     assert (entry["seq"], entry["kind"], entry["amount_micros"]) == (3, "adjustment", -50)
     assert vendor.json("accounts", "show", "acme")["credit_micros"] == 550
@@ -147,7 +147,7 @@ def test_what_was_agreed_is_changed_by_commands(vendor: Command) -> None:
     ("arguments", "code", "message"),
     [
         (["invoice", "nobody", "--month", "2026-11"], 1, "no account"),
-        (["top-up", "nobody", "5"], 1, "no account"),
+        (["top-up", "nobody", "5", "--reference", "r"], 1, "no account"),
         (["prices", "set", "icon-clip", "image", "5", "--from", "2020-01-01"], 2, "past"),
         (["prices", "set", "icon-clip", "sound", "5"], 2, "sound"),
         (["keys", "rotate", "0", "--grace", "60"], 1, "no key"),

@@ -9,7 +9,8 @@ from sqlalchemy.orm import Session
 from shared.billing import Invoice, InvoiceLine
 from shared.embeddings import Kind
 from shared.errors import ErrorCode
-from vendor_service.billing import ledger, periods
+from vendor_service.billing import periods, totals
+from vendor_service.billing.clock_watch import ClockWatch
 from vendor_service.clock import HOUR, from_datetime, next_month_start
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, FinalInvoice, LedgerEntry, LedgerTotal
@@ -29,15 +30,19 @@ def month_bounds(month: str) -> tuple[int, int]:
         raise UsageError(f"{month!r} is no month; write it as 2026-11") from error
 
 
-def issue(database: Database, account_id: str, month: str, now: int) -> Invoice:
+def issue(
+    database: Database, account_id: str, month: str, now: int, watch: ClockWatch | None = None
+) -> Invoice:
     """The invoice of a month. A month that is over is closed first: no later entry will be dated into it.
 
     Whatever is in the books, they are locked only to close the month and to store its invoice, each in
     constant time; what is summed up is read beside all that goes on.
 
+    No month is closed while the `watch` finds the clock wrong; without one the clock is believed.
+
     Raises:
         UsageError: `month` is not written as YYYY-MM.
-        Refusal: `not_ready`; the account's books go on to a date ahead of the clock's.
+        Refusal: `not_ready`; the clock is wrong, or one was that wrote the account's books.
     """
     _, end = month_bounds(month)
     with database.read() as session:
@@ -47,6 +52,8 @@ def issue(database: Database, account_id: str, month: str, now: int) -> Invoice:
         if end > now:
             return summed(session, account, month, final=False)
     if account.ledger_at < end:
+        if watch is not None:
+            watch.check()
         _close(database, account_id, end, now)
     with database.read() as session:
         account = session.get_one(Account, account_id)
@@ -98,7 +105,7 @@ def valid(session: Session, account_id: str, month: str | None = None) -> list[F
 
     One does not hold whose month was over only by a wrong clock, as a later entry of the ledger says.
     """
-    redatings = ledger.redatings(session, account_id)
+    redatings = totals.redatings(session, account_id)
     mine = select(FinalInvoice).where(FinalInvoice.account_id == account_id)
     if month is not None:
         mine = mine.where(FinalInvoice.month == month)
@@ -175,7 +182,7 @@ def _balance_due(session: Session, account: Account, end: int) -> int | None:
 def _notes(session: Session, account: Account, begin: int, end: int) -> list[str]:
     return [
         str(entry.reason)
-        for entry in ledger.redatings(session, account.id)
+        for entry in totals.redatings(session, account.id)
         if begin <= entry.created_at < end
     ]
 

@@ -144,12 +144,6 @@ def redate(session: Session, account: Account, first: int, reason: str, now: int
     return _append(session, account, entry, now)
 
 
-def redatings(session: Session, account_id: str) -> Sequence[LedgerEntry]:
-    """The few entries that say that others belong to their own date, oldest first."""
-    mine = (LedgerEntry.account_id == account_id, LedgerEntry.redates_seq.is_not(None))
-    return session.scalars(select(LedgerEntry).where(*mine).order_by(LedgerEntry.seq)).all()
-
-
 def page(session: Session, account_id: str, after: int, limit: int) -> Sequence[LedgerEntry]:
     """Up to `limit` of an account's entries behind `after`, oldest first."""
     mine = (LedgerEntry.account_id == account_id, LedgerEntry.seq > after)

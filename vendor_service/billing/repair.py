@@ -78,7 +78,7 @@ def _put_back(account: Account, now: int) -> list[str]:
 
 def _first_ahead(session: Session, account_id: str, ahead: int) -> int | None:
     """The first entry that belongs to an instant later than `ahead`: so do all that follow it."""
-    right = [each.seq for each in ledger.redatings(session, account_id) if each.created_at <= ahead]
+    right = [each.seq for each in totals.redatings(session, account_id) if each.created_at <= ahead]
     later = (LedgerEntry.account_id == account_id, LedgerEntry.created_at > ahead)
     behind = LedgerEntry.seq > max(right, default=0)
     return session.scalar(select(func.min(LedgerEntry.seq)).where(*later, behind))
@@ -87,7 +87,9 @@ def _first_ahead(session: Session, account_id: str, ahead: int) -> int | None:
 def _last_right(session: Session, account: Account, first: int, now: int) -> int:
     """The instant that the entries from `first` on are to have: now, but not before what is right."""
     before = session.scalar(
-        select(totals.belongs_at()).where(LedgerEntry.account_id == account.id, LedgerEntry.seq == first - 1)
+        select(totals.belongs_at(session, account.id)).where(
+            LedgerEntry.account_id == account.id, LedgerEntry.seq == first - 1
+        )
     )
     closed = [invoices.month_bounds(each.month)[1] for each in invoices.valid(session, account.id)]
     return max(now, before or 0, *(end for end in closed if end <= now + MOST_SKEW), 0)

@@ -3,13 +3,13 @@
 They are written in the transaction of the entries that they sum up, one statement for all that it appends.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
-from sqlalchemy import Insert, Select, delete, event, func, insert, select
+from sqlalchemy import ColumnElement, Insert, Select, and_, case, delete, event, func, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
 from vendor_service.clock import HOUR
 from vendor_service.database.tables import LedgerEntry, LedgerTotal
@@ -91,34 +91,40 @@ def rebuild(session: Session, account_id: str, from_hour: int) -> None:
     first = session.scalar(select(func.min(LedgerTotal.first_seq)).where(*later))
     session.execute(delete(LedgerTotal).where(*later))
     if first is not None:
-        session.execute(
-            insert(LedgerTotal).from_select(list(_TABLE.columns.keys()), _summed(account_id, first))
-        )
+        insert_from(session, account_id, first)
 
 
-def belongs_at() -> Any:  # noqa: ANN401 - a column expression, or a mapped column
+def insert_from(session: Session, account_id: str, first: int) -> None:
+    """Sum up the entries from `first` on, of which there must be no totals."""
+    columns = [column.key for column in _TABLE.columns]
+    session.execute(insert(LedgerTotal).from_select(columns, _summed(session, account_id, first)))
+
+
+def redatings(session: Session, account_id: str) -> Sequence[LedgerEntry]:
+    """The few entries that say that others belong to their own date, oldest first."""
+    mine = (LedgerEntry.account_id == account_id, LedgerEntry.redates_seq.is_not(None))
+    return session.scalars(select(LedgerEntry).where(*mine).order_by(LedgerEntry.seq)).all()
+
+
+def belongs_at(session: Session, account_id: str) -> ColumnElement[int]:
     """The SQL of the instant that an entry belongs to: its own, or that of the last entry that redates it."""
-    later = aliased(LedgerEntry)
-    redated = (
-        select(later.created_at)
-        .where(later.account_id == LedgerEntry.account_id, later.redates_seq.is_not(None))
-        .where(later.redates_seq <= LedgerEntry.seq, later.seq > LedgerEntry.seq)
-        .order_by(later.seq.desc())
-        .limit(1)
-        .scalar_subquery()
-    )
-    return func.coalesce(redated, LedgerEntry.created_at)
+    redated = [
+        (and_(LedgerEntry.seq >= each.redates_seq, LedgerEntry.seq < each.seq), each.created_at)
+        for each in reversed(redatings(session, account_id))
+    ]
+    at = LedgerEntry.created_at.expression
+    return case(*redated, else_=at) if redated else at
 
 
 def _of(account_id: str) -> tuple[Any, ...]:
     return (LedgerTotal.account_id == account_id,)
 
 
-def _summed(account_id: str, first: int) -> Select[*tuple[Any, ...]]:
+def _summed(session: Session, account_id: str, first: int) -> Select[*tuple[Any, ...]]:
     entries = (
         select(
             LedgerEntry.account_id,
-            (belongs_at() // HOUR).label("hour"),
+            (belongs_at(session, account_id) // HOUR).label("hour"),
             LedgerEntry.kind,
             *(
                 func.coalesce(column, "").label(column.key)

@@ -92,18 +92,18 @@ def _entries(session: Session, account: Account, since: int, until: int) -> Sele
     ends = select(func.min(LedgerTotal.first_seq), func.max(LedgerTotal.last_seq))
     first, last = session.execute(ends.where(LedgerTotal.account_id == account.id, *hours)).one()
     within = (LedgerEntry.seq >= (first or 0), LedgerEntry.seq <= (last or 0))
-    at = totals.belongs_at()
+    at = totals.belongs_at(session, account.id)
     return select(
-        at // HOUR,
+        (at // HOUR).label("hour"),
         LedgerEntry.key_id,
-        literal(1),
-        case((LedgerEntry.images > 0, 1), else_=0),
-        case((LedgerEntry.texts > 0, 1), else_=0),
+        literal(1).label("entries"),
+        case((LedgerEntry.images > 0, 1), else_=0).label("image_requests"),
+        case((LedgerEntry.texts > 0, 1), else_=0).label("text_requests"),
         LedgerEntry.images,
         LedgerEntry.texts,
         LedgerEntry.image_micros,
         LedgerEntry.text_micros,
-        -LedgerEntry.amount_micros,
+        (-LedgerEntry.amount_micros).label("cost_micros"),
     ).where(
         LedgerEntry.account_id == account.id, LedgerEntry.kind == "charge", *within, at >= since, at < until
     )

@@ -122,7 +122,7 @@ def _fault_of_chain(session: Session, account: Account, sums: _Sums, progress: P
     previous, dated = ledger.GENESIS_HASH, 0
     redated = [
         (entry.redates_seq or 0, entry.seq, entry.created_at)
-        for entry in ledger.redatings(session, account.id)
+        for entry in totals.redatings(session, account.id)
     ]
     hours = _Hours(session, account)
     for seq, entry in enumerate(ledger.rows(session, account.id), start=1):

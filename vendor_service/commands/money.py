@@ -1,4 +1,4 @@
-"""`vendor top-up`, `payment`, `refund`, `adjust`, `invoice`, `ledger`: what moves money or accounts for it."""
+"""`vendor top-up`, `payment`, `refund`, `adjust`, `invoice`, `ledger`: money moved and accounted for."""
 
 import csv
 import sys
@@ -200,7 +200,7 @@ def ledger_export(
 
 
 def _verify_each(database: Database, account: str | None) -> list[Verification]:
-    """Verify accounts one after the other, each as it is at one moment, and show how far it is on a terminal."""
+    """Verify accounts one by one, each as it is at one moment; a terminal is shown how far it is."""
     with database.read() as session:
         chosen = [accounts.find_account(session, account)] if account else accounts.list_accounts(session)
     console = Console(stderr=True)
