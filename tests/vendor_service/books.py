@@ -48,8 +48,11 @@ class Books:
 
     def admit(self, order: Order, **changes: Any) -> Admitted:
         """Admit a variation of an order under a request id of its own."""
-        numbered = replace(order, request_id=f"req_{next(self._numbers)}", **changes)
-        return self.admission.admit(numbered).result()
+        return self.admit_by(self.admission, replace(order, **changes))
+
+    def admit_by(self, process: Admission, order: Order) -> Admitted:
+        """Admit an order under a request id of its own, in one of several processes."""
+        return process.admit(replace(order, request_id=f"req_{next(self._numbers)}")).result()
 
     def buy(self, order: Order, **changes: Any) -> Admitted:
         """Admit and settle."""

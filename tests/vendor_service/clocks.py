@@ -25,7 +25,28 @@ class FakeClock:
     def advance(self, seconds: float) -> None:
         self.now += round(seconds * SECOND)
 
+    @property
+    def wrong(self) -> float:
+        """By how many seconds it is set wrong."""
+        return self._stepped / SECOND
+
     def step(self, seconds: float) -> None:
         """Be set forward, or back."""
         self._stepped += round(seconds * SECOND)
         self.advance(seconds)
+
+
+class OtherClock:
+    """The clock of another machine: off by some seconds, and by `wrong` more where somebody set it wrong."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self._clock = clock
+        self.off = 0.0
+        self.wrong = 0.0
+
+    def __call__(self) -> int:
+        return self._clock.steady() + round((self.off + self.wrong) * SECOND)
+
+    def steady(self) -> int:
+        """What a clock says that nobody can set."""
+        return self._clock.steady()

@@ -38,7 +38,7 @@ def issue(
     Whatever is in the books, they are locked only to close the month and to store its invoice, each in
     constant time; what is summed up is read beside all that goes on.
 
-    No month is closed while the `watch` finds the clock wrong; without one the clock is believed.
+    No final invoice is made while the `watch` finds the clock wrong; without one the clock is believed.
 
     Raises:
         UsageError: `month` is not written as YYYY-MM.
@@ -51,9 +51,9 @@ def issue(
             return stored
         if end > now:
             return summed(session, account, month, final=False)
+    if watch is not None:
+        watch.check()
     if account.ledger_at < end:
-        if watch is not None:
-            watch.check()
         _close(database, account_id, end, now)
     with database.read() as session:
         account = session.get_one(Account, account_id)
