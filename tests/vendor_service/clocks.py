@@ -46,7 +46,3 @@ class OtherClock:
 
     def __call__(self) -> int:
         return self._clock.steady() + round((self.off + self.wrong) * SECOND)
-
-    def steady(self) -> int:
-        """What a clock says that nobody can set."""
-        return self._clock.steady()

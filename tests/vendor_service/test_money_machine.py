@@ -26,7 +26,7 @@ from vendor_service.billing import invoices, ledger
 from vendor_service.billing.admission import Admission
 from vendor_service.billing.clock_watch import MOST_SKEW, ClockWatch
 from vendor_service.billing.periods import is_ahead
-from vendor_service.clock import SECOND, next_month_start
+from vendor_service.clock import SECOND, Clock, next_month_start
 from vendor_service.database.tables import Account
 from vendor_service.errors import OperatorError, Refusal
 
@@ -44,12 +44,13 @@ class MoneyMachine(RuleBasedStateMachine):
         books.clock.step(-books.clock.wrong)
         books.clock.now = FakeClock().now
         self.other_clock = OtherClock(books.clock)
-        self.clocks: tuple[FakeClock | OtherClock, ...] = (books.clock, self.other_clock)
-        self.watches = tuple(ClockWatch(clock, clock.steady) for clock in self.clocks)
-        self.processes = tuple(
-            Admission(books.database, clock, HOLD_SECONDS, watch)
-            for clock, watch in zip(self.clocks, self.watches, strict=True)
-        )
+        self.clocks: tuple[Clock, ...] = (books.clock, self.other_clock)
+        steady = books.clock.steady
+        self.watches = [ClockWatch(clock, steady) for clock in self.clocks]
+        self.processes = [
+            Admission(books.database, self.clocks[which], HOLD_SECONDS, self.watches[which])
+            for which in range(2)
+        ]
 
     @initialize(
         quota=st.none() | st.integers(0, 12),
