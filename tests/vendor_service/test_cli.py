@@ -1,6 +1,7 @@
 """The `vendor` command: data on standard output, what went wrong in one line, documented exits."""
 
 import csv
+import io
 import json
 import os
 import pty
@@ -135,8 +136,9 @@ def test_an_account_that_a_wrong_clock_dated_is_repaired(
         vendor.json("adjust", "acme", "5", "--reason", "at a wrong clock")
     code, _, err = vendor("adjust", "acme", "5", "--reason", "at the right one")
     assert (code, "vendor accounts repair acme" in err) == (1, True)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
     code, _, err = vendor("accounts", "repair", "acme")
-    assert (code, "is this clock right?" in err) == (1, True)  # nobody answered
+    assert (code, "is this clock right?" in err) == (1, True)
     done = vendor.json("accounts", "repair", "acme", "--yes")
     assert (done["redated"], done["first_seq"], done["by_seq"]) == (1, 1, 2)
     vendor.json("adjust", "acme", "5", "--reason", "at the right one")

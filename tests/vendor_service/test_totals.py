@@ -1,6 +1,7 @@
 """Running totals, and what is read from them: right, verified, and cheap however long the history is."""
 
 import re
+import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -19,9 +20,11 @@ from tests.vendor_service.books import Books, opened_books
 from tests.vendor_service.long_history import write_history
 from vendor_service.billing import invoices, ledger
 from vendor_service.billing.usage import usage_report
+from vendor_service.billing.verification import verify
 from vendor_service.clock import DAY, HOUR, SECOND, from_datetime
 from vendor_service.database import schema
 from vendor_service.database.session import Database
+from vendor_service.database.tables import Account
 from vendor_service.errors import OperatorError
 
 GROUPS: tuple[GroupBy, ...] = ("day", "key", "kind")
@@ -104,6 +107,22 @@ def test_a_long_history_is_not_read_for_an_invoice_usage_or_a_page(books: Books)
             for step in plan:
                 assert re.match(r"SEARCH ledger_entries USING (INDEX|PRIMARY)", step.detail), step.detail
     books.check(order)
+
+
+def test_verification_says_how_far_it_is_in_memory_that_does_not_grow(books: Books) -> None:
+    peaks = []
+    for entries in (1_500, 4_500):
+        order, reported = books.open(), list[int]()
+        write_history(books, order, entries, NOVEMBER, DECEMBER)
+        with books.database.read() as session:
+            account = session.get_one(Account, order.account_id)
+            tracemalloc.start()
+            found = verify(session, account, reported.append)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+        assert (found.problem, found.entries, sum(reported)) == (None, entries, entries)
+        assert len(reported) == entries // 1000 + 1
+    assert peaks[1] < 1.5 * peaks[0]
 
 
 @pytest.mark.slow
