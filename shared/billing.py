@@ -9,7 +9,7 @@ from shared.embeddings import Kind
 
 QuotaPeriod = Literal["month", "total"]
 GroupBy = Literal["day", "key", "kind"]
-EntryKind = Literal["charge", "top_up", "refund", "adjustment"]
+EntryKind = Literal["charge", "top_up", "payment", "refund", "adjustment"]
 
 
 class RateLimit(BaseModel):
@@ -69,11 +69,13 @@ class Entry(BaseModel):
     """One entry of the ledger; `amount_micros` is signed: a charge is negative.
 
     `image_micros` and `text_micros` are the prices that applied; `request_id` is the request that was
-    charged, `corrects_seq` the charge that a refund gives back, `reason` that of an adjustment.
+    charged, `corrects_seq` the charge that a refund gives back, `reason` that of an adjustment, `reference`
+    that of a top-up or payment. Where `redates_seq` is set, the entries from that one up to this one were
+    dated by a wrong clock and belong to this one's date. A newer vendor may know further kinds.
     """
 
     seq: int
-    kind: EntryKind
+    kind: EntryKind | str
     amount_micros: int
     images: int
     texts: int
@@ -85,6 +87,8 @@ class Entry(BaseModel):
     request_id: str | None
     corrects_seq: int | None
     reason: str | None
+    reference: str | None = None
+    redates_seq: int | None = None
     created_at: datetime
     previous_hash: str
     entry_hash: str
@@ -98,9 +102,10 @@ class EntryPage(BaseModel):
 
 
 class InvoiceLine(BaseModel):
-    """Queries of one kind, of one model, at one price."""
+    """Queries of one kind, of one model under one fingerprint, at one price."""
 
     model: str
+    model_fingerprint: str = ""
     kind: Kind
     queries: int
     unit_micros: int
@@ -110,8 +115,11 @@ class InvoiceLine(BaseModel):
 class Invoice(BaseModel):
     """A month's ledger as a bill: `total_micros` is the sum of the lines less refunds and adjustments.
 
-    What a prepaid account paid in is told apart, in `top_ups_micros`. Until the month is over the invoice is
-    not `final`; a final one never changes. The entries it sums up are those from `first_seq` to `last_seq`.
+    What was paid is told apart: by a prepaid account in `top_ups_micros`, by an invoiced one in
+    `payments_micros`, with what it owes at the end of the month over all time in `balance_due_micros` (`None`
+    for a prepaid account; negative: it paid too much). `notes` are for people. Until the month is over the
+    invoice is not `final`; a final one never changes. The entries it sums up are those from `first_seq` to
+    `last_seq`.
     """
 
     account: str
@@ -122,6 +130,9 @@ class Invoice(BaseModel):
     adjustments_micros: int
     total_micros: int
     top_ups_micros: int
+    payments_micros: int = 0
+    balance_due_micros: int | None = None
+    notes: list[str] = []
     first_seq: int | None
     first_hash: str | None
     last_seq: int | None

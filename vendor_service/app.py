@@ -20,12 +20,13 @@ from vendor_service.audit import Audit
 from vendor_service.billing import prices
 from vendor_service.billing.admission import Admission
 from vendor_service.billing.allowance import Allowance
+from vendor_service.billing.clock_watch import ClockWatch, Witnesses
 from vendor_service.billing.price_watch import PriceWatch
 from vendor_service.billing.replays import ReplayTerms
 from vendor_service.billing.router import billing_router
 from vendor_service.billing.standing import Standing
 from vendor_service.bodies.gate import BodyGate
-from vendor_service.clock import Clock, system_clock
+from vendor_service.clock import Clock, steady_clock, system_clock
 from vendor_service.database import schema
 from vendor_service.database.presence import Presence
 from vendor_service.database.session import Database
@@ -77,13 +78,15 @@ def create_app(
     settings: Settings,
     clock: Clock = system_clock,
     *,
+    steady: Clock = steady_clock,
     worker: Worker | None = None,
     make_encoder: MakeEncoder = local_encoder,
 ) -> FastAPI:
     """Load the model, open the books, and make an application that serves both while its lifespan runs.
 
-    `worker` says which one of several processes on one address it serves in, if there are several;
-    `make_encoder` finds the model, where it is not to run in this process.
+    `steady` is what the `clock` is watched by. `worker` says which one of several processes on one address
+    it serves in, if there are several; `make_encoder` finds the model, where it is not to run in this
+    process.
 
     Raises:
         OperatorError: the model cannot be loaded or the database cannot be used.
@@ -106,13 +109,21 @@ def create_app(
         max_bytes=settings.max_queued_bytes,
         max_seconds=settings.request_timeout_seconds,
     )
+    clock_watch = ClockWatch(clock, steady)
+    witnesses = Witnesses(database, clock, clock_watch, trust_clock=settings.trust_clock)
+    witnesses.ask()
     replays = ReplayTerms(settings.replay_hours * 3600, settings.max_replays)
-    admission = Admission(database, clock, _HOLD_SECONDS, replays)
+    admission = Admission(database, clock, _HOLD_SECONDS, replays, clock_watch)
     standing = Standing(database, clock, replays)
     authentication = Authentication(database, clock)
     # Twice the time that a request may take: a hold never expires under a request that is still welcome.
     upkeep = Upkeep(
-        admission, authentication, metrics, longest_hold_seconds=2 * settings.request_timeout_seconds
+        admission,
+        authentication,
+        metrics,
+        longest_hold_seconds=2 * settings.request_timeout_seconds,
+        watch=clock_watch,
+        witnesses=witnesses,
     )
     app = FastAPI(
         title="Tuition vendor",
@@ -132,7 +143,7 @@ def create_app(
     service = EmbedService(
         encoder, admission, standing, Allowance(clock), metrics, max_inputs=settings.max_inputs
     )
-    _add_routes(app, settings, encoder, capacity, service, authentication, database, clock)
+    _add_routes(app, settings, encoder, capacity, service, authentication, database, clock, clock_watch)
     token = settings.metrics_token
     render = metrics.render if shared_metrics is None else shared_metrics.render
     app.include_router(metrics_router(render, None if token is None else token.get_secret_value()))
@@ -167,6 +178,7 @@ def _add_routes(
     authentication: Authentication,
     database: Database,
     clock: Clock,
+    watch: ClockWatch,
 ) -> None:
     limits = Limits(
         max_inputs=settings.max_inputs,
@@ -181,10 +193,10 @@ def _add_routes(
     app.include_router(embed_router(service, capacity, encoder.facts, reader, buyer))
     app.include_router(openai_router(service, capacity, encoder.facts, reader, buyer))
     app.include_router(catalogue_router(encoder.facts, limits, database, clock, authentication))
-    app.include_router(billing_router(database, clock, authentication, encoder.facts.id))
+    app.include_router(billing_router(database, clock, authentication, encoder.facts.id, watch))
     app.include_router(keys_router(database, clock, authentication))
     app.include_router(docs_router(app.title))
-    app.include_router(health_router(Readiness(encoder, database, capacity)))
+    app.include_router(health_router(Readiness(encoder, database, capacity, watch)))
 
 
 def _show(encoder: Encoder, capacity: Capacity, metrics: Metrics) -> None:

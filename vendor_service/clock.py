@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 Clock = Callable[[], int]
 
 SECOND = 1_000_000
+HOUR = 3_600 * SECOND
 DAY = 86_400 * SECOND
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -14,6 +15,12 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 def system_clock() -> int:
     """The time now, in microseconds since the epoch."""
     return time.time_ns() // 1_000
+
+
+def steady_clock() -> int:
+    """Microseconds since some moment: they go on as time does, whatever the system's clock is set to."""
+    # Linux's boot time goes on while the machine sleeps, as the system's clock does.
+    return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)) // 1_000
 
 
 def to_datetime(micros: int) -> datetime:

@@ -7,6 +7,7 @@ import time
 from fastapi import APIRouter
 
 from shared.errors import ErrorCode
+from vendor_service.billing.clock_watch import ClockWatch
 from vendor_service.database.session import Database
 from vendor_service.embed.capacity import Capacity
 from vendor_service.encoder.encoder import Encoder
@@ -30,7 +31,9 @@ def health_router(readiness: "Readiness") -> APIRouter:
 
     @router.get("/readyz")
     async def readyz() -> dict[str, str]:
-        """The model recently encoded something, and the database answers and recently took a change."""
+        """The model recently encoded something, the database answers and recently took a change, and the
+        clock is not known to be wrong.
+        """
         await readiness.check()
         return {"status": "ready"}
 
@@ -44,7 +47,8 @@ class Readiness:
     at a time, however many want to know.
     """
 
-    def __init__(self, encoder: Encoder, database: Database, capacity: Capacity) -> None:
+    def __init__(self, encoder: Encoder, database: Database, capacity: Capacity, watch: ClockWatch) -> None:
+        self._watch = watch
         self._encoder = encoder
         self._database = database
         self._capacity = capacity
@@ -61,6 +65,7 @@ class Readiness:
         """
         if self._capacity.closed:
             raise Refusal(ErrorCode.SHUTTING_DOWN, "the vendor is stopping", retry_after=5)
+        self._watch.check()
         if self._asking is None or self._asking.done():
             self._asking = asyncio.create_task(self._ask())
             self._asking.add_done_callback(lambda asked: asked.cancelled() or asked.exception())

@@ -49,6 +49,7 @@ class Settings(BaseSettings):
     compile: bool = False
     database_url: str = "sqlite:///tuition-vendor.db"
     migrate: bool = False
+    trust_clock: bool = False
     log_format: LogFormat = "text"
     billing_log: Path | None = None
     first_key_to: Path | None = None

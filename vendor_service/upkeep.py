@@ -5,6 +5,7 @@ import logging
 
 from vendor_service.accounts.auth import Authentication
 from vendor_service.billing.admission import Admission
+from vendor_service.billing.clock_watch import ClockWatch, Witnesses
 from vendor_service.errors import Refusal
 from vendor_service.metrics import Metrics
 
@@ -12,7 +13,10 @@ _log = logging.getLogger(__name__)
 
 
 class Upkeep:
-    """Renews this process's holds, sweeps those of processes that are gone, notes when keys were used."""
+    """Renews this process's holds, sweeps those of processes that are gone, notes when keys were used.
+
+    While the clock is wrong it leaves holds alone: it would release those of others, or keep its own.
+    """
 
     def __init__(
         self,
@@ -20,7 +24,11 @@ class Upkeep:
         authentication: Authentication,
         metrics: Metrics,
         longest_hold_seconds: int,
+        watch: ClockWatch,
+        witnesses: Witnesses,
     ) -> None:
+        self._watch = watch
+        self._witnesses = witnesses
         self._admission = admission
         self._metrics = metrics
         self._authentication = authentication
@@ -35,6 +43,9 @@ class Upkeep:
     def once(self) -> None:
         """Do it now; a failure is logged, for the next time may succeed."""
         try:
+            self._witnesses.ask()
+            if self._watch.fault is not None:
+                return
             self._admission.renew(self._longest_hold_seconds)
             swept = self._admission.sweep()
             self._authentication.record_use()

@@ -6,14 +6,18 @@ from dataclasses import replace
 from itertools import count
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import select, text
+from sqlalchemy.orm import Session
 
+from shared.billing import Invoice
 from tests.vendor_service.clocks import FakeClock
 from vendor_service.accounts.accounts import Terms, open_account
 from vendor_service.accounts.keys import KeyTerms, issue_key
-from vendor_service.billing import prices
+from vendor_service.billing import invoices, prices
 from vendor_service.billing.admission import Admission
+from vendor_service.billing.clock_watch import ClockWatch
 from vendor_service.billing.orders import Admitted, Order
+from vendor_service.billing.repair import Repair, repair
 from vendor_service.billing.verification import verify
 from vendor_service.database import schema
 from vendor_service.database.session import Database
@@ -29,7 +33,8 @@ class Books:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.clock = FakeClock()
-        self.admission = Admission(database, self.clock, HOLD_SECONDS)
+        self.watch = ClockWatch(self.clock, self.clock.steady)
+        self.admission = Admission(database, self.clock, HOLD_SECONDS, watch=self.watch)
         self._numbers = count()
         with database.write() as session:
             prices.publish(session, "icon-clip", 100, 20, self.clock())
@@ -43,8 +48,11 @@ class Books:
 
     def admit(self, order: Order, **changes: Any) -> Admitted:
         """Admit a variation of an order under a request id of its own."""
-        numbered = replace(order, request_id=f"req_{next(self._numbers)}", **changes)
-        return self.admission.admit(numbered).result()
+        return self.admit_by(self.admission, replace(order, **changes))
+
+    def admit_by(self, process: Admission, order: Order) -> Admitted:
+        """Admit an order under a request id of its own, in one of several processes."""
+        return process.admit(replace(order, request_id=f"req_{next(self._numbers)}")).result()
 
     def buy(self, order: Order, **changes: Any) -> Admitted:
         """Admit and settle."""
@@ -66,14 +74,51 @@ class Books:
             mine = select(LedgerEntry).where(LedgerEntry.account_id == order.account_id)
             return list(session.scalars(mine.order_by(LedgerEntry.seq)))
 
+    def invoice(self, order: Order, month: str = "2026-11") -> Invoice:
+        """The invoice of a month, as the server issues it."""
+        return invoices.issue(self.database, order.account_id, month, self.clock(), self.watch)
+
+    @contextmanager
+    def locked(self, order: Order) -> Iterator[tuple[Session, Account]]:
+        """A transaction that may change the account, as a command's does."""
+        with self.database.write() as session:
+            yield session, session.get_one(Account, order.account_id, with_for_update=True)
+
+    def repair(self, order: Order) -> Repair:
+        """What `vendor accounts repair` does."""
+        with self.locked(order) as (session, account):
+            return repair(session, account, self.clock())
+
+    def misdate(self, order: Order, now: int, **changes: Any) -> None:
+        """Buy from a process whose clock says `now`, and which has nobody to tell it that this is wrong."""
+        wrong = Admission(self.database, lambda: now, HOLD_SECONDS)
+        with closing(wrong):
+            request_id = f"req_{next(self._numbers)}"
+            wrong.admit(replace(order, request_id=request_id, **changes)).result()
+            wrong.settle(order.account_id, request_id).result()
+
+    def tamper(self, change: str) -> None:
+        """Change what the triggers protect, as somebody could who owns the database."""
+        with self.database.write() as session:
+            if self.database.embedded:
+                triggers = session.scalars(text("SELECT name FROM sqlite_master WHERE type = 'trigger'"))
+                for name in triggers.all():
+                    session.execute(text(f"DROP TRIGGER {name}"))
+            else:
+                for table in ("ledger_entries", "final_invoices"):
+                    session.execute(text(f"ALTER TABLE {table} DISABLE TRIGGER USER"))
+            session.execute(text(change))
+
     def problem(self, order: Order) -> str | None:
         """What `vendor ledger verify` finds wrong."""
         with self.database.read() as session:
             return verify(session, session.get_one(Account, order.account_id)).problem
 
-    def check(self, order: Order) -> None:
+    def check(self, order: Order, *, limits: bool = True) -> None:
         """Assert that counters are sums of ledger and holds, that the chain is whole, and no limit passed."""
         assert self.problem(order) is None
+        if not limits:
+            return
         account = self.account(order)
         for each in (account, self.key(order)):
             assert each.quota is None or each.queries_used + each.queries_held <= each.quota

@@ -92,7 +92,9 @@ class LocalVendor(Vendor):
     def __init__(self, folder: Path, **settings: Any) -> None:
         super().__init__(f"sqlite:///{folder / 'local.db'}")
         self.clock = FakeClock()
-        self.app: FastAPI = create_app(GivenSettings(database_url=self.database_url, **settings), self.clock)
+        self.app: FastAPI = create_app(
+            GivenSettings(database_url=self.database_url, **settings), self.clock, steady=self.clock.steady
+        )
         self._server = uvicorn.Server(Config(self.app, most=1000, port=0, log_config=None))
         self._thread = threading.Thread(target=self._server.run)
 

@@ -1,6 +1,7 @@
 """The `vendor` command: data on standard output, what went wrong in one line, documented exits."""
 
 import csv
+import io
 import json
 import os
 import pty
@@ -19,6 +20,8 @@ import pytest
 import typer
 
 from vendor_service import cli, observability
+from vendor_service.clock import DAY, system_clock
+from vendor_service.commands import money
 from vendor_service.database import schema
 
 
@@ -115,7 +118,7 @@ def test_keys_are_issued_listed_and_revoked(vendor: Command) -> None:
 
 def test_money_moves_by_commands_and_is_accounted_for(vendor: Command) -> None:
     vendor.json("accounts", "create", "acme", "--credit", "500")
-    assert vendor.json("top-up", "acme", "100")["amount_micros"] == 100
+    assert vendor.json("top-up", "acme", "100", "--reference", "bank 1")["amount_micros"] == 100
     entry = json.loads(vendor("adjust", "acme", "--reason", "a mistake", "--json", "--", "-50")[1])
     assert (entry["seq"], entry["kind"], entry["amount_micros"]) == (3, "adjustment", -50)
     assert vendor.json("accounts", "show", "acme")["credit_micros"] == 550
@@ -137,6 +140,72 @@ def test_money_moves_by_commands_and_is_accounted_for(vendor: Command) -> None:
     assert (json.loads(out)["total_micros"], json.loads(out)["top_ups_micros"]) == (50, 600)
     assert "not yet final" in vendor("invoice", "acme", "--month", month)[1]
     assert vendor("invoice", "acme", "--month", month, "--format", "html")[1].startswith("<!doctype html>")
+
+
+def test_a_payment_or_top_up_that_is_said_again_counts_once(vendor: Command) -> None:
+    vendor.json("accounts", "create", "invoiced")
+    vendor.json("accounts", "create", "prepaid", "--credit", "5")
+    for command, account in (("payment", "invoiced"), ("top-up", "prepaid")):
+        first = vendor.json(command, account, "100", "--reference", "bank 1")
+        code, out, err = vendor(command, account, "100", "--reference", "bank 1", "--json")
+        assert (code, json.loads(out)) == (0, first)
+        assert f"recorded already, as entry {first['seq']}" in err
+        code, _, err = vendor(command, account, "101", "--reference", "bank 1")
+        assert (code, "'bank 1'" in err) == (1, True)
+    assert [each["entries"] for each in vendor.json("ledger", "verify")] == [1, 2]
+    assert "vendor payment invoiced" in vendor("top-up", "invoiced", "5", "--reference", "r")[2]
+    assert "vendor top-up prepaid" in vendor("payment", "prepaid", "5", "--reference", "r")[2]
+    back = vendor("payment", "invoiced", "--reference", "bank 1 returned", "--json", "--", "-100")[1]
+    assert json.loads(back)["amount_micros"] == -100
+    month = json.loads(back)["created_at"][:7]
+    _, out, _ = vendor("invoice", "invoiced", "--month", month, "--format", "json")
+    assert (json.loads(out)["payments_micros"], json.loads(out)["balance_due_micros"]) == (0, 0)
+
+
+def test_an_account_that_a_wrong_clock_dated_is_repaired(
+    vendor: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vendor.json("accounts", "create", "acme")
+    with monkeypatch.context() as wrong:
+        wrong.setattr(money, "system_clock", lambda: system_clock() + 300 * DAY)
+        vendor.json("adjust", "acme", "5", "--reason", "at a wrong clock")
+    code, _, err = vendor("adjust", "acme", "5", "--reason", "at the right one")
+    assert (code, "vendor accounts repair acme" in err) == (1, True)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
+    code, _, err = vendor("accounts", "repair", "acme")
+    assert (code, "is this clock right?" in err) == (1, True)
+    done = vendor.json("accounts", "repair", "acme", "--yes")
+    assert (done["redated"], done["first_seq"], done["by_seq"]) == (1, 1, 2)
+    vendor.json("adjust", "acme", "5", "--reason", "at the right one")
+    (verified,) = vendor.json("ledger", "verify")
+    assert (verified["entries"], verified["problem"]) == (3, None)
+    # Years ahead of all that the books know, the clock is not believed.
+    with monkeypatch.context() as wrong:
+        wrong.setattr(money, "system_clock", lambda: system_clock() + 4000 * DAY)
+        code, _, err = vendor("adjust", "acme", "5", "--reason", "at a wrong clock")
+        assert (code, "VENDOR_TRUST_CLOCK" in err) == (1, True)
+        wrong.setenv("VENDOR_TRUST_CLOCK", "true")
+        vendor.json("adjust", "acme", "5", "--reason", "after years of rest")
+
+
+def test_verification_says_how_far_it_is_on_a_terminal(vendor: Command) -> None:
+    """And prints its findings on standard output, whatever it draws beside."""
+    vendor.json("accounts", "create", "acme", "--credit", "5")
+    script = "import sys; from vendor_service.cli import main; sys.argv[0] = 'vendor'; main()"
+    main, terminal = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-c", script, "ledger", "verify", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=terminal,
+        env=os.environ | {"TERM": "xterm", "COLUMNS": "100"},
+    ) as running:
+        os.close(terminal)
+        out, _ = running.communicate(timeout=60)
+    drawn = os.read(main, 65_536).decode()
+    os.close(main)
+    assert json.loads(out)[0]["entries"] == 1
+    assert "acme" in drawn
+    assert "1/1" in drawn
 
 
 def test_books_that_do_not_add_up_fail_the_command(vendor: Command, tmp_path: Path) -> None:
@@ -188,7 +257,7 @@ def test_what_was_agreed_is_changed_by_commands(vendor: Command) -> None:
     ("arguments", "code", "message"),
     [
         (["invoice", "nobody", "--month", "2026-11"], 1, "no account"),
-        (["top-up", "nobody", "5"], 1, "no account"),
+        (["top-up", "nobody", "5", "--reference", "r"], 1, "no account"),
         (["prices", "set", "icon-clip", "image", "5", "--from", "2020-01-01"], 2, "past"),
         (["prices", "set", "icon-clip", "sound", "5"], 2, "sound"),
         (["keys", "rotate", "0", "--grace", "60"], 1, "no key"),

@@ -13,7 +13,10 @@ from shared.keys import KeyList
 from tests.vendor_service.local_vendor import LocalVendor, ScriptedTexts, Vendor, error_code
 from vendor_service.accounts.auth import Authentication
 from vendor_service.accounts.keys import Scope, revoke_key
+from vendor_service.billing import history_rate
+from vendor_service.billing.history_rate import BURST, QUESTIONS_A_SECOND, HistoryRate
 from vendor_service.database.tables import ApiKey
+from vendor_service.errors import Refusal
 from vendor_service.observability import open_billing_log
 
 CAT = {"text": "a photo of a cat"}
@@ -61,6 +64,45 @@ def test_an_invoice_is_a_draft_until_its_month_is_over(vendor: Vendor) -> None:
     assert (draft.final, draft.total_micros, draft.lines[0].queries) == (False, 40, 2)
     earlier = Invoice.model_validate(vendor.get("/v1/invoices/2026-10", key))
     assert (earlier.final, earlier.total_micros, earlier.first_seq) == (True, 0, None)
+
+
+def test_history_has_a_rate_of_its_own_an_account(
+    vendor: LocalVendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history_rate, "QUESTIONS_A_SECOND", 0.01)  # however slow this machine is
+    key, other = vendor.key(), vendor.key()
+    headers = {"authorization": f"Bearer {key}"}
+    paths = ("/v1/usage", "/v1/ledger", "/v1/invoices/2026-11")
+    answers = [vendor.http.get(paths[number % 3], headers=headers) for number in range(60)]
+    refused = [answer for answer in answers if answer.status_code != 200]
+    assert len(answers) - len(refused) == BURST
+    for answer in refused:
+        assert error_code(answer) == "rate_limited"
+        assert int(answer.headers["retry-after"]) >= 1
+    for path in paths:
+        vendor.get(path, other)
+    vendor.get("/v1/account", key)
+    assert vendor.embed(key, CAT).status_code == 200
+
+
+def test_the_rate_of_history_is_a_bucket() -> None:
+    now = 0.0
+    rate = HistoryRate(lambda: now)
+    for _ in range(int(BURST)):
+        rate.take("a")
+    with pytest.raises(Refusal) as refused:
+        rate.take("a")
+    assert refused.value.retry_after == 1
+    now += 1
+    for _ in range(int(QUESTIONS_A_SECOND)):
+        rate.take("a")
+    with pytest.raises(Refusal):
+        rate.take("a")
+    now += 3600
+    for _ in range(int(BURST)):
+        rate.take("a")
+    with pytest.raises(Refusal):
+        rate.take("a")
 
 
 def test_an_estimate_is_free_and_says_what_fits(vendor: Vendor) -> None:

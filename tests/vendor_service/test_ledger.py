@@ -3,13 +3,13 @@
 from datetime import datetime
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy.exc import DatabaseError
 
 from shared.billing import EstimateRequest, Invoice
 from tests.vendor_service.books import Books
 from vendor_service.accounts.accounts import set_plan, suspend
 from vendor_service.accounts.keys import KeyTerms
-from vendor_service.billing import invoices, ledger, prices
+from vendor_service.billing import ledger, prices
 from vendor_service.billing.estimates import estimate
 from vendor_service.billing.invoice_formats import as_html, as_text
 from vendor_service.billing.orders import Order
@@ -21,9 +21,7 @@ NOVEMBER_END = from_datetime(datetime(2026, 12, 1))
 
 
 def invoice(books: Books, order: Order, month: str = "2026-11") -> Invoice:
-    with books.database.write() as session:
-        account = session.get_one(Account, order.account_id, with_for_update=True)
-        return invoices.issue(session, account, month, books.clock())
+    return books.invoice(order, month)
 
 
 def refund(books: Books, order: Order, seq: int) -> None:
@@ -83,6 +81,62 @@ def test_amounts_that_cannot_be_are_refused(books: Books, amount: int) -> None:
     assert len(books.entries(prepaid)) == 1
 
 
+def test_a_payment_is_on_the_invoice_and_deducted_from_no_month(books: Books) -> None:
+    order = books.open()
+    books.buy(order, images=3)
+    books.clock.now = NOVEMBER_END + DAY
+    with books.locked(order) as (session, account):
+        paid = ledger.payment(session, account, 250, books.clock(), "bank 1")
+    assert (paid.kind, paid.amount_micros, paid.reference) == ("payment", 250, "bank 1")
+    books.buy(order)
+    november, december = invoice(books, order), invoice(books, order, "2026-12")
+    assert (november.total_micros, november.payments_micros, november.balance_due_micros) == (300, 0, 300)
+    assert (december.total_micros, december.payments_micros, december.balance_due_micros) == (100, 250, 150)
+    assert (december.adjustments_micros, december.top_ups_micros) == (0, 0)
+    for shown in (as_text(december), as_html(december)):
+        assert "Payments received during the month: 0.000250" in shown
+        assert "Balance due at the end of the month: 0.000150" in shown
+    prepaid = books.open(credit_micros=300)
+    books.buy(prepaid)
+    assert invoice(books, prepaid, "2026-12").balance_due_micros is None
+    for terms, refused in ((order, ledger.top_up), (prepaid, ledger.payment)):
+        with books.locked(terms) as (session, account), pytest.raises(OperatorError):
+            refused(session, account, 5, books.clock(), "bank 2")
+    for amount, reference in ((0, "r"), (2**53, "r"), (5, " "), (5, "r" * 256)):
+        with books.locked(order) as (session, account), pytest.raises(UsageError):
+            ledger.payment(session, account, amount, books.clock(), reference)
+    books.check(order)
+    books.check(prepaid)
+
+
+def test_a_reference_counts_once_an_account(books: Books) -> None:
+    order, other = books.open(), books.open()
+    for each in (order, other):
+        with books.locked(each) as (session, account):
+            assert ledger.recorded(session, account, "payment", 5, "bank 1") is None
+            ledger.payment(session, account, 5, books.clock(), "bank 1")
+    with books.locked(order) as (session, account):
+        again = ledger.recorded(session, account, "payment", 5, "bank 1")
+        assert (again and again.seq) == 1
+        for kind, amount in (("payment", 6), ("top_up", 5)):
+            with pytest.raises(OperatorError, match="entry 1"):
+                ledger.recorded(session, account, kind, amount, "bank 1")
+    # Whatever the program does, the database counts it once.
+    with pytest.raises(DatabaseError, match="reference"), books.locked(order) as (session, account):
+        ledger.payment(session, account, 5, books.clock(), "bank 1")
+    assert len(books.entries(order)) == 1
+
+
+def test_two_models_of_one_name_are_apart_on_an_invoice(books: Books) -> None:
+    order = books.open()
+    books.buy(order, images=2)
+    assert "fp_1" not in as_text(invoice(books, order))
+    books.buy(order, model_fingerprint="fp_2")
+    issued = invoice(books, order)
+    assert [(line.model_fingerprint, line.queries) for line in issued.lines] == [("fp_1", 2), ("fp_2", 1)]
+    assert "icon-clip (fp_2), image" in as_text(issued)
+
+
 TAMPERING = [
     ("UPDATE ledger_entries SET amount_micros = -1 WHERE seq = 2", "entry 2 was changed"),
     ("UPDATE ledger_entries SET entry_hash = previous_hash WHERE seq = 2", "entry 2 was changed"),
@@ -94,6 +148,16 @@ TAMPERING = [
     ("UPDATE api_keys SET spent_micros = 1", "spent_micros of the key"),
     ("UPDATE accounts SET queries_held = 7", "queries_held of the account is 7"),
     ("UPDATE holds SET state = 'voided' WHERE state = 'settled'", "0 settled holds"),
+    ("UPDATE ledger_totals SET images = 3 WHERE images = 2", "running total of charge entries"),
+    ("UPDATE ledger_totals SET model_fingerprint = 'fp_2' WHERE kind = 'charge'", "running total of charge"),
+    ("DELETE FROM ledger_totals WHERE kind = 'top_up'", "running total of top_up entries"),
+    ("UPDATE ledger_totals SET hour = hour - 1 WHERE kind = 'top_up'", "running total of top_up entries"),
+    (
+        "INSERT INTO ledger_totals SELECT account_id, hour + 9, kind, key_id, model, model_fingerprint, "
+        "image_micros, text_micros, entries, image_requests, text_requests, images, texts, amount_micros, "
+        "first_seq, last_seq FROM ledger_totals WHERE kind = 'top_up'",
+        "there are 3 running totals, but the entries make 2",
+    ),
 ]
 
 
@@ -103,13 +167,7 @@ def test_verification_names_the_first_fault(books: Books, change: str, problem: 
     books.buy(order, images=2)
     books.buy(order, texts=2, images=0)
     assert books.problem(order) is None
-    with books.database.write() as session:
-        if books.database.embedded:
-            session.execute(text("DROP TRIGGER ledger_refuses_update"))
-            session.execute(text("DROP TRIGGER ledger_refuses_delete"))
-        else:
-            session.execute(text("ALTER TABLE ledger_entries DISABLE TRIGGER USER"))
-        session.execute(text(change))
+    books.tamper(change)
     assert problem in (books.problem(order) or "")
 
 

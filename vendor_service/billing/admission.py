@@ -5,6 +5,7 @@ account's row, so admitting, settling, voiding and sweeping one account never in
 and voiding a hold exactly one wins.
 """
 
+import logging
 import secrets
 import time
 from collections import deque
@@ -16,6 +17,7 @@ from sqlalchemy import select, update
 
 from shared.errors import ErrorCode
 from vendor_service.billing import billing_log, ledger, limits, periods, prices, rate
+from vendor_service.billing.clock_watch import ClockWatch
 from vendor_service.billing.orders import Admitted, Order
 from vendor_service.billing.replays import STANDARD, ReplayTerms
 from vendor_service.clock import SECOND, Clock
@@ -27,6 +29,7 @@ from vendor_service.errors import Refusal
 
 # How long a sweep waits for what it voids; the process must soon renew its own holds again.
 _SWEEP_SECONDS = 2.0
+_log = logging.getLogger(__name__)
 
 
 class Admission:
@@ -34,16 +37,24 @@ class Admission:
 
     A hold that is neither settled nor voided within `hold_seconds` is swept, unless `renew` moved that on:
     so the holds of a process that is gone are released soon, whichever process sweeps. What was paid for is
-    answered again on the terms of `replays`.
+    answered again on the terms of `replays`. Nothing is charged while the `watch` finds the clock wrong;
+    without one the clock is believed.
     """
 
     def __init__(
-        self, database: Database, clock: Clock, hold_seconds: int, replays: ReplayTerms = STANDARD
+        self,
+        database: Database,
+        clock: Clock,
+        hold_seconds: int,
+        replays: ReplayTerms = STANDARD,
+        watch: ClockWatch | None = None,
     ) -> None:
         self._database = database
         self._replays = replays
         self._writer = Writer(database)
         self._clock = clock
+        self._watch = watch
+        self._told: set[str] = set()  # accounts whose dates were complained of
         self._hold_micros = hold_seconds * SECOND
         self._server = secrets.token_hex(16)
         # Holds that ought to be gone, but the database was away or its disk full: `sweep` voids them later.
@@ -132,12 +143,35 @@ class Admission:
             for account_id, hold_id in found
         ]
 
+    def _check_dates(self, account: Account, now: int) -> None:
+        """Make sure that what is charged to the account now would be dated rightly.
+
+        Raises:
+            Refusal: `not_ready`; this clock is wrong, or one was that wrote the account's books.
+        """
+        if self._watch is not None:
+            self._watch.check()
+        if not periods.is_ahead(account, now):
+            self._told.discard(account.id)
+            return
+        if account.id not in self._told:
+            self._told.add(account.id)
+            _log.error(
+                "the books of %s go on to a date ahead of this clock, and nothing is charged to it; set the "
+                "clock right, or if it is right run: vendor accounts repair %s",
+                account.name,
+                account.name,
+            )
+        message = "this account's books have a date in the future, so nothing can be charged; ask the vendor"
+        raise Refusal(ErrorCode.NOT_READY, message, retry_after=30)
+
     def _admit(self, order: Order, rows: WorkingSet) -> Admitted:
         now = self._clock()
         account, key = rows.account(order.account_id), rows.key(order.key_id)
         placed = rows.hold(order.request_id)
         if placed is not None:  # by a commit of which nobody said that it had gone through
             return _admitted(account, key, placed, now, replayed=False)
+        self._check_dates(account, now)
         limits.check_status(account, key)
         periods.roll(account, key, now)
         rate.check(account, order.queries, now)
@@ -150,7 +184,6 @@ class Admission:
         rate.take(rows.account(account_id), queries, self._clock())
 
     def _settle(self, request_id: str, rows: WorkingSet) -> None:
-        now = self._clock()
         hold = rows.hold(request_id)
         if hold is not None and hold.state == "settled":
             return
@@ -160,7 +193,9 @@ class Admission:
                 "the answer took too long and its hold was released; nothing was charged, try again",
                 retry_after=1,
             )
+        now = self._clock()
         account, key = rows.account(hold.account_id), rows.key(hold.key_id)
+        self._check_dates(account, now)
         periods.roll(account, key, now)
         ledger.charge(rows.session, account, hold, now)
         _release(rows, hold, "settled")

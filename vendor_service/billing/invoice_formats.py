@@ -2,7 +2,7 @@
 
 from html import escape
 
-from shared.billing import Invoice
+from shared.billing import Invoice, InvoiceLine
 from vendor_service.billing.spreadsheets import csv_lines
 
 _UNIT = 1_000_000
@@ -55,7 +55,7 @@ def _title(invoice: Invoice) -> str:
 
 def _rows(invoice: Invoice) -> list[tuple[str, str, str, str]]:
     rows = [
-        (f"{line.model}, {line.kind}", str(line.queries), str(line.unit_micros), _units(line.amount_micros))
+        (_what(invoice, line), str(line.queries), str(line.unit_micros), _units(line.amount_micros))
         for line in invoice.lines
     ]
     if invoice.refunds_micros:
@@ -65,8 +65,20 @@ def _rows(invoice: Invoice) -> list[tuple[str, str, str, str]]:
     return [*rows, ("total", "", "", _units(invoice.total_micros))]
 
 
+def _what(invoice: Invoice, line: InvoiceLine) -> str:
+    """The model and kind, and the fingerprint where one name stood for several models in this month."""
+    fingerprints = {each.model_fingerprint for each in invoice.lines if each.model == line.model}
+    apart = f" ({line.model_fingerprint})" if len(fingerprints) > 1 else ""
+    return f"{line.model}{apart}, {line.kind}"
+
+
 def _notes(invoice: Invoice) -> list[str]:
     notes = [f"Paid in during the month: {_units(invoice.top_ups_micros)}"] if invoice.top_ups_micros else []
+    if invoice.payments_micros:
+        notes.append(f"Payments received during the month: {_units(invoice.payments_micros)}")
+    if invoice.balance_due_micros is not None:
+        notes.append(f"Balance due at the end of the month: {_units(invoice.balance_due_micros)}")
+    notes += [f"{note[:1].upper()}{note[1:]}." for note in invoice.notes]
     if invoice.first_seq is None:
         return [*notes, "The ledger has no entries of this month."]
     first, last = (

@@ -1,15 +1,20 @@
 """Invoices: a month of the ledger, summed up; once the month is over, the same whenever it is asked for."""
 
 from datetime import UTC, datetime
+from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import Row, func, select
 from sqlalchemy.orm import Session
 
 from shared.billing import Invoice, InvoiceLine
 from shared.embeddings import Kind
-from vendor_service.clock import from_datetime, next_month_start
-from vendor_service.database.tables import Account, LedgerEntry
-from vendor_service.errors import UsageError
+from shared.errors import ErrorCode
+from vendor_service.billing import periods, totals
+from vendor_service.billing.clock_watch import ClockWatch
+from vendor_service.clock import HOUR, from_datetime, next_month_start
+from vendor_service.database.session import Database
+from vendor_service.database.tables import Account, FinalInvoice, LedgerEntry, LedgerTotal
+from vendor_service.errors import Refusal, UsageError
 
 
 def month_bounds(month: str) -> tuple[int, int]:
@@ -25,40 +30,66 @@ def month_bounds(month: str) -> tuple[int, int]:
         raise UsageError(f"{month!r} is no month; write it as 2026-11") from error
 
 
-def issue(session: Session, account: Account, month: str, now: int) -> Invoice:
-    """The invoice of a month; a month that is over is closed by it: no later entry will be dated into it.
+def issue(
+    database: Database, account_id: str, month: str, now: int, watch: ClockWatch | None = None
+) -> Invoice:
+    """The invoice of a month. A month that is over is closed first: no later entry will be dated into it.
 
-    The account's row must be locked by this transaction.
+    Whatever is in the books, they are locked only to close the month and to store its invoice, each in
+    constant time; what is summed up is read beside all that goes on.
+
+    No final invoice is made while the `watch` finds the clock wrong; without one the clock is believed.
 
     Raises:
         UsageError: `month` is not written as YYYY-MM.
+        Refusal: `not_ready`; the clock is wrong, or one was that wrote the account's books.
     """
+    _, end = month_bounds(month)
+    with database.read() as session:
+        account = session.get_one(Account, account_id)
+        if (stored := _stored(session, account, month)) is not None:
+            return stored
+        if end > now:
+            return summed(session, account, month, final=False)
+    if watch is not None:
+        watch.check()
+    if account.ledger_at < end:
+        _close(database, account_id, end, now)
+    with database.read() as session:
+        account = session.get_one(Account, account_id)
+        invoice = summed(session, account, month, final=True)
+    if end <= account.created_at:
+        return invoice  # of nothing, whenever it is asked for
+    return _store(database, account, month, invoice, now)
+
+
+def summed(session: Session, account: Account, month: str, *, final: bool) -> Invoice:
+    """Sum up a month by the running totals of the ledger."""
     begin, end = month_bounds(month)
-    final = end <= now
-    if final:
-        account.ledger_at = max(account.ledger_at, end)
-    in_month = (
-        LedgerEntry.account_id == account.id,
-        LedgerEntry.created_at >= begin,
-        LedgerEntry.created_at < end,
-    )
-    sums = select(LedgerEntry.kind, func.sum(LedgerEntry.amount_micros)).where(*in_month)
-    amounts = {kind: int(total) for kind, total in session.execute(sums.group_by(LedgerEntry.kind))}
-    top_ups = amounts.pop("top_up", 0)
-    ends = select(func.min(LedgerEntry.seq), func.max(LedgerEntry.seq)).where(*in_month)
+    rows = _rows(session, account, begin, end)
+    amounts: dict[str, int] = {}
+    for row in rows:
+        amounts[row.kind] = amounts.get(row.kind, 0) + int(row.amount)
+    top_ups, payments = amounts.pop("top_up", 0), amounts.pop("payment", 0)
     first, last = (
         None if seq is None else session.get_one(LedgerEntry, (account.id, seq))
-        for seq in session.execute(ends).one()
+        for seq in (
+            min((row.first for row in rows), default=None),
+            max((row.last for row in rows), default=None),
+        )
     )
     invoice = Invoice(
         account=account.name,
         month=month,
         final=final,
-        lines=[*_lines(session, account, begin, end, "image"), *_lines(session, account, begin, end, "text")],
+        lines=[*_lines(rows, "image"), *_lines(rows, "text")],
         refunds_micros=amounts.get("refund", 0),
         adjustments_micros=amounts.get("adjustment", 0),
         total_micros=-sum(amounts.values()),
         top_ups_micros=top_ups,
+        payments_micros=payments,
+        balance_due_micros=_balance_due(session, account, end),
+        notes=_notes(session, account, begin, end),
         first_seq=None if first is None else first.seq,
         first_hash=None if first is None else first.entry_hash,
         last_seq=None if last is None else last.seq,
@@ -69,26 +100,108 @@ def issue(session: Session, account: Account, month: str, now: int) -> Invoice:
     return invoice
 
 
-def _lines(session: Session, account: Account, begin: int, end: int, kind: Kind) -> list[InvoiceLine]:
-    number, unit = (
-        (LedgerEntry.images, LedgerEntry.image_micros)
-        if kind == "image"
-        else (LedgerEntry.texts, LedgerEntry.text_micros)
+def valid(session: Session, account_id: str, month: str | None = None) -> list[FinalInvoice]:
+    """The final invoices of an account, or that of one month, that hold, by month.
+
+    One does not hold whose month was over only by a wrong clock, as a later entry of the ledger says.
+    """
+    redatings = totals.redatings(session, account_id)
+    mine = select(FinalInvoice).where(FinalInvoice.account_id == account_id)
+    if month is not None:
+        mine = mine.where(FinalInvoice.month == month)
+    return [
+        each
+        for each in session.scalars(mine.order_by(FinalInvoice.month, FinalInvoice.ledger_seq))
+        if not any(
+            entry.seq > each.ledger_seq and month_bounds(each.month)[1] > entry.created_at
+            for entry in redatings
+        )
+    ]
+
+
+def _stored(session: Session, account: Account, month: str) -> Invoice | None:
+    found = valid(session, account.id, month)
+    return Invoice.model_validate_json(found[-1].content) if found else None
+
+
+def _close(database: Database, account_id: str, end: int, now: int) -> None:
+    with database.write() as session:
+        account = session.get_one(Account, account_id, with_for_update=True)
+        if periods.is_ahead(account, now):
+            message = (
+                "the vendor's clock is wrong, or was when these books were written; no month is closed now"
+            )
+            raise Refusal(ErrorCode.NOT_READY, message, retry_after=30)
+        account.ledger_at = max(account.ledger_at, end)
+
+
+def _store(database: Database, summed_from: Account, month: str, invoice: Invoice, now: int) -> Invoice:
+    with database.write() as session:
+        account = session.get_one(Account, summed_from.id, with_for_update=True)
+        if (stored := _stored(session, account, month)) is not None:
+            return stored  # somebody else asked at the same moment
+        session.add(
+            FinalInvoice(
+                account_id=account.id,
+                month=month,
+                ledger_seq=summed_from.ledger_seq,
+                issued_at=now,
+                content=invoice.model_dump_json(),
+            )
+        )
+    return invoice
+
+
+def _rows(session: Session, account: Account, begin: int, end: int) -> list[Row[Any]]:
+    group = (
+        LedgerTotal.kind,
+        LedgerTotal.model,
+        LedgerTotal.model_fingerprint,
+        LedgerTotal.image_micros,
+        LedgerTotal.text_micros,
     )
-    grouped = (
-        select(LedgerEntry.model, unit, func.sum(number))
-        .where(LedgerEntry.account_id == account.id, LedgerEntry.kind == "charge", number > 0)
-        .where(LedgerEntry.created_at >= begin, LedgerEntry.created_at < end)
-        .group_by(LedgerEntry.model, unit)
-        .order_by(LedgerEntry.model, unit)
+    sums = (
+        func.sum(LedgerTotal.images).label("images"),
+        func.sum(LedgerTotal.texts).label("texts"),
+        func.sum(LedgerTotal.amount_micros).label("amount"),
+        func.min(LedgerTotal.first_seq).label("first"),
+        func.max(LedgerTotal.last_seq).label("last"),
     )
+    in_month = (LedgerTotal.hour >= begin // HOUR, LedgerTotal.hour < end // HOUR)
+    mine = select(*group, *sums).where(LedgerTotal.account_id == account.id, *in_month)
+    return list(session.execute(mine.group_by(*group)))
+
+
+def _balance_due(session: Session, account: Account, end: int) -> int | None:
+    if account.credit_micros is not None:
+        return None
+    until = (LedgerTotal.account_id == account.id, LedgerTotal.hour < end // HOUR)
+    return -int(session.scalar(select(func.sum(LedgerTotal.amount_micros)).where(*until)) or 0)
+
+
+def _notes(session: Session, account: Account, begin: int, end: int) -> list[str]:
+    return [
+        str(entry.reason)
+        for entry in totals.redatings(session, account.id)
+        if begin <= entry.created_at < end
+    ]
+
+
+def _lines(rows: list[Row[Any]], kind: Kind) -> list[InvoiceLine]:
+    queries: dict[tuple[str, str, int], int] = {}
+    for row in rows:
+        number, unit = (row.images, row.image_micros) if kind == "image" else (row.texts, row.text_micros)
+        if row.kind == "charge" and number:
+            line = (row.model, row.model_fingerprint, unit)
+            queries[line] = queries.get(line, 0) + int(number)
     return [
         InvoiceLine(
-            model=str(model),
+            model=model,
+            model_fingerprint=fingerprint,
             kind=kind,
-            queries=int(queries),
-            unit_micros=price,
-            amount_micros=int(queries) * price,
+            queries=number,
+            unit_micros=unit,
+            amount_micros=number * unit,
         )
-        for model, price, queries in session.execute(grouped)
+        for (model, fingerprint, unit), number in sorted(queries.items())
     ]

@@ -2,6 +2,7 @@
 
 from datetime import datetime
 
+from vendor_service.billing.clock_watch import MOST_SKEW
 from vendor_service.clock import month_start, next_month_start, to_datetime
 from vendor_service.database.tables import Account, ApiKey, Limited
 
@@ -11,9 +12,28 @@ def start(period: str, now: int) -> int:
     return month_start(now) if period == "month" else 0
 
 
+def instant(account: Account, now: int) -> int:
+    """The one instant that entries, counters and period of an account have, when the clock says `now`.
+
+    Clocks of several processes differ, and may step back: nothing is dated before what is there, nor into a
+    month that was invoiced, nor counted in another period than it is dated into.
+    """
+    return max(now, account.ledger_at, account.period_started_at)
+
+
+def is_ahead(account: Account, now: int) -> bool:
+    """Whether the account's books go on to a date that clocks which differ a little cannot explain.
+
+    Either this clock is wrong, or one was that wrote them.
+    """
+    return instant(account, now) > now + MOST_SKEW
+
+
 def resets_at(account: Account, now: int) -> datetime | None:
     """When the account's counters start anew, or `None` if never."""
-    return to_datetime(next_month_start(now)) if account.quota_period == "month" else None
+    if account.quota_period != "month":
+        return None
+    return to_datetime(next_month_start(instant(account, now)))
 
 
 def is_over(limited: Limited, account: Account, now: int) -> bool:
@@ -35,4 +55,4 @@ def roll(account: Account, key: ApiKey, now: int) -> None:
 
 
 def _begun(account: Account, now: int) -> int:
-    return max(start(account.quota_period, now), account.period_started_at)
+    return max(start(account.quota_period, instant(account, now)), account.period_started_at)

@@ -2,6 +2,7 @@
 
 from shared.billing import RateLimit
 from shared.errors import ErrorCode
+from vendor_service.billing.clock_watch import MOST_SKEW
 from vendor_service.billing.orders import RateStanding
 from vendor_service.clock import SECOND
 from vendor_service.database.tables import Account
@@ -18,7 +19,10 @@ def limit_of(account: Account) -> RateLimit | None:
 
 
 def tokens_left(account: Account, now: int) -> int:
-    """What the bucket holds at `now`, in millionths of a query. A clock that steps back adds nothing."""
+    """What the bucket holds at `now`, in millionths of a query. A clock that steps back adds nothing.
+
+    A bucket that a wrong clock filled far in the future goes on from now on.
+    """
     limit = limit_of(account)
     assert limit is not None
     gained = max(0, now - account.rate_refilled_at) * limit.queries_per_second
@@ -65,4 +69,5 @@ def take(account: Account, queries: int, now: int) -> None:
     """Take the queries' tokens from the bucket, which was checked before."""
     if limit_of(account) is not None:
         account.rate_tokens = tokens_left(account, now) - queries * _TOKEN
-        account.rate_refilled_at = max(now, account.rate_refilled_at)
+        ahead = account.rate_refilled_at > now + MOST_SKEW  # by a clock that was wrong
+        account.rate_refilled_at = now if ahead else max(now, account.rate_refilled_at)

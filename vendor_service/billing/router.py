@@ -19,24 +19,25 @@ from shared.errors import ErrorCode
 from vendor_service.accounts.auth import Authentication, Caller
 from vendor_service.accounts.keys import Scope
 from vendor_service.billing import invoices, ledger
+from vendor_service.billing.clock_watch import ClockWatch
 from vendor_service.billing.estimates import estimate
+from vendor_service.billing.history_rate import HistoryRate
 from vendor_service.billing.usage import account_status, usage_report
 from vendor_service.bodies.models import read_model
 from vendor_service.clock import Clock, from_datetime
 from vendor_service.database.session import Database
-from vendor_service.database.tables import Account
 from vendor_service.errors import Refusal
 
 _LARGEST_PAGE = 1000
 
 
 def billing_router(
-    database: Database, clock: Clock, authentication: Authentication, model_id: str
+    database: Database, clock: Clock, authentication: Authentication, model_id: str, watch: ClockWatch
 ) -> APIRouter:
     """The routes; quotes are for the model of that id. What was bought takes a key that may read usage."""
     router = APIRouter(prefix="/v1", tags=["billing"])
     _add_standing(router, database, clock, authentication, model_id)
-    _add_history(router, database, clock, authentication)
+    _add_history(router, database, clock, authentication, watch)
     return router
 
 
@@ -70,8 +71,10 @@ def _add_standing(
         return await asyncio.to_thread(read)
 
 
-def _add_history(router: APIRouter, database: Database, clock: Clock, authentication: Authentication) -> None:
-    reader = Depends(authentication.requiring(Scope.READ_USAGE))
+def _add_history(
+    router: APIRouter, database: Database, clock: Clock, authentication: Authentication, watch: ClockWatch
+) -> None:
+    reader = Depends(HistoryRate().limiting(authentication.requiring(Scope.READ_USAGE)))
 
     @router.get("/usage")
     async def usage(
@@ -115,9 +118,4 @@ def _add_history(router: APIRouter, database: Database, clock: Clock, authentica
     ) -> Invoice:
         """The invoice of a month: a draft while the month lasts, and always the same once it is over."""
 
-        def issue() -> Invoice:
-            with database.write() as session:
-                account = session.get_one(Account, caller.account_id, with_for_update=True)
-                return invoices.issue(session, account, month, clock())
-
-        return await asyncio.to_thread(issue)
+        return await asyncio.to_thread(invoices.issue, database, caller.account_id, month, clock(), watch)

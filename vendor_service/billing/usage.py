@@ -1,14 +1,14 @@
-"""What an account used and where it stands, read from its ledger and its counters."""
+"""What an account used and where it stands, read from its ledger, its totals and its counters."""
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, Select, Subquery, case, func, literal, select, union_all
 from sqlalchemy.orm import Session
 
 from shared.billing import AccountStatus, GroupBy, UsageReport, UsageRow
-from vendor_service.billing import periods, rate
-from vendor_service.clock import DAY, to_datetime
-from vendor_service.database.tables import Account, LedgerEntry
+from vendor_service.billing import periods, rate, totals
+from vendor_service.clock import DAY, HOUR, to_datetime
+from vendor_service.database.tables import Account, LedgerEntry, LedgerTotal
 
 
 def account_status(session: Session, account_id: str, now: int) -> AccountStatus:
@@ -33,44 +33,90 @@ def account_status(session: Session, account_id: str, now: int) -> AccountStatus
 
 
 def usage_report(session: Session, account_id: str, group_by: GroupBy, since: int, until: int) -> UsageReport:
-    """Sums of the charges from `since` up to but not including `until`, in microseconds since the epoch."""
-    charges = (
-        LedgerEntry.account_id == account_id,
-        LedgerEntry.kind == "charge",
-        LedgerEntry.created_at >= since,
-        LedgerEntry.created_at < until,
+    """Sums of the charges from `since` up to but not including `until`, in microseconds since the epoch.
+
+    Whole hours come from the running totals, what is left of the first and the last hour from the ledger.
+    """
+    account = session.get_one(Account, account_id)
+    if until > account.ledger_at:  # there is nothing behind it, and so its hour may be taken whole
+        until = max(since, -(-until // HOUR) * HOUR)
+    charges = _charges(session, account, since, until)
+    columns = charges.c
+    sums = (
+        func.sum(columns.entries),
+        func.sum(columns.images),
+        func.sum(columns.texts),
+        func.sum(columns.cost_micros),
     )
-    total = _row("total", *session.execute(select(*_SUMS).where(*charges)).one())
+    total = _row("total", *session.execute(select(*sums)).one())
     if group_by == "kind":
         rows = _rows_by_kind(session, charges)
     else:
         group: ColumnElement[Any] = (
-            LedgerEntry.created_at // DAY if group_by == "day" else LedgerEntry.key_id.expression
+            columns.hour // (DAY // HOUR) if group_by == "day" else columns.key_id
         ).label("grouping")
         # By its name: to PostgreSQL the same expression with another parameter is another expression.
-        grouped = select(group, *_SUMS).where(*charges).group_by("grouping").order_by("grouping")
-        found = session.execute(grouped)
-        rows = [_row(_label(group_by, key), *sums) for key, *sums in found]
-    name = session.get_one(Account, account_id).name
-    return UsageReport(account=name, group_by=group_by, rows=rows, total=total)
+        grouped = select(group, *sums).group_by("grouping").order_by("grouping")
+        rows = [_row(_label(group_by, key), *found) for key, *found in session.execute(grouped)]
+    return UsageReport(account=account.name, group_by=group_by, rows=rows, total=total)
 
 
-_IMAGE_COST = LedgerEntry.images * LedgerEntry.image_micros
-_TEXT_COST = LedgerEntry.texts * LedgerEntry.text_micros
-_SUMS = (
-    func.count(),
-    func.sum(LedgerEntry.images),
-    func.sum(LedgerEntry.texts),
-    func.sum(-LedgerEntry.amount_micros),
-)
+def _charges(session: Session, account: Account, since: int, until: int) -> Subquery:
+    first, last = -(-since // HOUR), until // HOUR  # whole hours: from `first` up to but not including `last`
+    if first > last:
+        return _entries(session, account, since, until).subquery()
+    edges = ((since, first * HOUR), (last * HOUR, until))
+    unequal = [_entries(session, account, begin, end) for begin, end in edges if begin < end]
+    return union_all(_totals(account, first, last), *unequal).subquery()
 
 
-def _rows_by_kind(session: Session, charges: tuple[ColumnElement[bool], ...]) -> list[UsageRow]:
-    images = select(func.count(), func.sum(LedgerEntry.images), func.sum(_IMAGE_COST))
-    texts = select(func.count(), func.sum(LedgerEntry.texts), func.sum(_TEXT_COST))
-    requests, number, cost = session.execute(images.where(*charges, LedgerEntry.images > 0)).one()
+def _totals(account: Account, first: int, last: int) -> Select[*tuple[Any, ...]]:
+    mine = (LedgerTotal.account_id == account.id, LedgerTotal.kind == "charge")
+    return select(
+        LedgerTotal.hour,
+        LedgerTotal.key_id,
+        LedgerTotal.entries,
+        LedgerTotal.image_requests,
+        LedgerTotal.text_requests,
+        LedgerTotal.images,
+        LedgerTotal.texts,
+        LedgerTotal.image_micros,
+        LedgerTotal.text_micros,
+        (-LedgerTotal.amount_micros).label("cost_micros"),
+    ).where(*mine, LedgerTotal.hour >= first, LedgerTotal.hour < last)
+
+
+def _entries(session: Session, account: Account, since: int, until: int) -> Select[*tuple[Any, ...]]:
+    """The same columns, entry by entry, of less than an hour."""
+    hours = (LedgerTotal.hour >= since // HOUR, LedgerTotal.hour <= (until - 1) // HOUR)
+    ends = select(func.min(LedgerTotal.first_seq), func.max(LedgerTotal.last_seq))
+    first, last = session.execute(ends.where(LedgerTotal.account_id == account.id, *hours)).one()
+    within = (LedgerEntry.seq >= (first or 0), LedgerEntry.seq <= (last or 0))
+    at = totals.belongs_at(session, account.id)
+    return select(
+        (at // HOUR).label("hour"),
+        LedgerEntry.key_id,
+        literal(1).label("entries"),
+        case((LedgerEntry.images > 0, 1), else_=0).label("image_requests"),
+        case((LedgerEntry.texts > 0, 1), else_=0).label("text_requests"),
+        LedgerEntry.images,
+        LedgerEntry.texts,
+        LedgerEntry.image_micros,
+        LedgerEntry.text_micros,
+        (-LedgerEntry.amount_micros).label("cost_micros"),
+    ).where(
+        LedgerEntry.account_id == account.id, LedgerEntry.kind == "charge", *within, at >= since, at < until
+    )
+
+
+def _rows_by_kind(session: Session, charges: Subquery) -> list[UsageRow]:
+    columns = charges.c
+    images, texts = columns.images, columns.texts
+    image_sums = (func.sum(columns.image_requests), func.sum(images), func.sum(images * columns.image_micros))
+    text_sums = (func.sum(columns.text_requests), func.sum(texts), func.sum(texts * columns.text_micros))
+    requests, number, cost = session.execute(select(*image_sums)).one()
     rows = [_row("image", requests, number, 0, cost)]
-    requests, number, cost = session.execute(texts.where(*charges, LedgerEntry.texts > 0)).one()
+    requests, number, cost = session.execute(select(*text_sums)).one()
     rows.append(_row("text", requests, 0, number, cost))
     return [row for row in rows if row.requests]
 
@@ -79,12 +125,14 @@ def _label(group_by: GroupBy, key: int | str) -> str:
     return to_datetime(int(key) * DAY).date().isoformat() if group_by == "day" else str(key)
 
 
-def _row(group: str, requests: int, images: int | None, texts: int | None, cost: int | None) -> UsageRow:
+def _row(
+    group: str, requests: int | None, images: int | None, texts: int | None, cost: int | None
+) -> UsageRow:
     # A sum over no entries is NULL; PostgreSQL's sums are of a decimal type.
     images, texts = int(images or 0), int(texts or 0)
     return UsageRow(
         group=group,
-        requests=requests,
+        requests=int(requests or 0),
         images=images,
         texts=texts,
         billed_queries=images + texts,

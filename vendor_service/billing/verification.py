@@ -1,14 +1,24 @@
-"""Verification: whether an account's ledger, holds and counters agree, recomputed from scratch."""
+"""Verification: whether an account's ledger, totals, invoices, holds and counters agree, from scratch.
 
+It reads the ledger once, page by page, in memory that does not grow with it.
+"""
+
+import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, Row, func, select
 from sqlalchemy.orm import Session
 
-from vendor_service.billing import ledger
-from vendor_service.database.tables import Account, ApiKey, Hold, LedgerEntry, Limited
+from vendor_service.billing import invoices, ledger, totals
+from vendor_service.clock import HOUR
+from vendor_service.database.tables import Account, ApiKey, Hold, LedgerEntry, LedgerTotal, Limited
+
+Progress = Callable[[int], object]
+# How many entries are verified between two reports of progress.
+_STEP = 1000
 
 
 @dataclass(frozen=True)
@@ -21,12 +31,32 @@ class Verification:
     problem: str | None
 
 
-def verify(session: Session, account: Account) -> Verification:
-    """Recompute the chain, the sums and the counters of one account, in one transaction that reads."""
+def verify(session: Session, account: Account, progress: Progress | None = None) -> Verification:
+    """Recompute the chain, the sums and the counters of one account, in one transaction that reads.
+
+    `progress` is told now and then how many entries more were read.
+    """
     keys = session.scalars(select(ApiKey).where(ApiKey.account_id == account.id)).all()
     sums = _Sums({None: account.period_started_at} | {key.id: key.period_started_at for key in keys})
-    problem = _fault_of_chain(session, account, sums) or _fault_of_counters(session, account, keys, sums)
+    problem = (
+        _fault_of_chain(session, account, sums, progress or _nobody)
+        or _fault_of_invoices(session, account)
+        or _fault_of_counters(session, account, keys, sums)
+    )
     return Verification(account.name, sums.entries, sums.balance_micros, problem)
+
+
+def _nobody(_: int) -> None:
+    """Nobody wants to know."""
+
+
+@dataclass(frozen=True)
+class _GivenBack:
+    """A charge that a refund gives back: whose key's, of how much, and the instant that it belongs to."""
+
+    key_id: str | None
+    micros: int
+    at: int
 
 
 class _Sums:
@@ -41,51 +71,145 @@ class _Sums:
         self.queries: Counter[str | None] = Counter()
         self.cost_micros: Counter[str | None] = Counter()
 
-    def add(self, entry: LedgerEntry, given_back: LedgerEntry | None) -> None:
-        """Add an entry; `given_back` is the charge that it refunds, if it is a refund."""
+    def add(self, entry: Row[Any], at: int, given_back: "_GivenBack | None") -> None:
+        """Add an entry that belongs to the instant `at`; `given_back` is the charge that it refunds."""
         self.entries += 1
         self.balance_micros += entry.amount_micros
         if given_back is not None:
             self.refunds += 1
             for key_id in (None, given_back.key_id):
-                if given_back.created_at >= self._periods[key_id]:
-                    self.cost_micros[key_id] += given_back.amount_micros
+                if given_back.at >= self._periods[key_id]:
+                    self.cost_micros[key_id] -= given_back.micros
         if entry.kind != "charge":
             return
         self.charges += 1
         for key_id in (None, entry.key_id):
-            if entry.created_at >= self._periods[key_id]:
+            if at >= self._periods[key_id]:
                 self.queries[key_id] += entry.images + entry.texts
                 self.cost_micros[key_id] -= entry.amount_micros
 
 
-def _fault_of_chain(session: Session, account: Account, sums: _Sums) -> str | None:
+class _Hours:
+    """The running totals, held against the entries hour by hour, as these come."""
+
+    def __init__(self, session: Session, account: Account) -> None:
+        self._session = session
+        self._account = account
+        self._hour: int | None = None
+        self._summed: dict[totals.Group, totals.Sums] = {}
+        self._right = 0
+
+    def add(self, entry: Row[Any], at: int) -> str | None:
+        """One more entry; what is wrong with the totals of the hour that is over with it."""
+        fault = self._end_hour() if at // HOUR != self._hour else None
+        self._hour = at // HOUR
+        self._summed.setdefault(totals.group_of(entry, at), totals.Sums()).add(entry)
+        return fault
+
+    def end(self) -> str | None:
+        """There are no more entries; what is wrong with the rest of the totals."""
+        if fault := self._end_hour():
+            return fault
+        mine = select(func.count()).where(LedgerTotal.account_id == self._account.id)
+        if (there := self._session.scalar(mine)) != self._right:
+            return f"there are {there} running totals, but the entries make {self._right}"
+        return None
+
+    def _end_hour(self) -> str | None:
+        if self._hour is None:
+            return None
+        summed, self._summed = self._summed, {}
+        self._right += len(summed)
+        written = totals.in_hour(self._session, self._account.id, self._hour)
+        for group in sorted(summed.keys() | written.keys()):
+            if summed.get(group) != written.get(group):
+                first, last = (
+                    pick(each.first_seq if pick is min else each.last_seq for each in summed.values())
+                    for pick in (min, max)
+                )
+                return (
+                    f"the running total of {group.kind} entries in the hour of entries {first} to {last} "
+                    "is not what they add up to"
+                )
+        return None
+
+
+def _fault_of_chain(session: Session, account: Account, sums: _Sums, progress: Progress) -> str | None:
     previous, dated = ledger.GENESIS_HASH, 0
-    for seq, entry in enumerate(ledger.entries(session, account.id), start=1):
-        if entry.seq != seq:
-            return f"entry {seq} is missing"
-        if entry.previous_hash != previous:
-            return f"entry {seq} does not follow from the one before it"
-        if entry.entry_hash != ledger.entry_hash(entry):
-            return f"entry {seq} was changed: its hash does not match"
-        if entry.kind == "charge" and -entry.amount_micros != _price(entry):
-            return f"entry {seq} is not the price of its queries"
-        if entry.created_at < dated:
+    redated = [
+        (entry.redates_seq or 0, entry.seq, entry.created_at)
+        for entry in totals.redatings(session, account.id)
+    ]
+    hours = _Hours(session, account)
+    for seq, entry in enumerate(ledger.rows(session, account.id), start=1):
+        if fault := _fault_of_entry(entry, seq, previous):
+            return fault
+        at = _belongs_at(entry, redated)
+        if at < dated:
             return f"entry {seq} is dated before the one that it follows"
-        previous, dated = entry.entry_hash, entry.created_at
-        given_back = None
-        if entry.kind == "refund":
-            given_back = session.get(LedgerEntry, (account.id, entry.corrects_seq))
-            if given_back is None or given_back.amount_micros != -entry.amount_micros:
-                return f"entry {seq} does not give back what it names"
-        sums.add(entry, given_back)
+        if fault := hours.add(entry, at):
+            return fault
+        previous, dated = entry.entry_hash, at
+        given_back = _given_back(session, entry, redated)
+        if entry.kind == "refund" and (given_back is None or given_back.micros != entry.amount_micros):
+            return f"entry {seq} does not give back what it names"
+        sums.add(entry, at, given_back)
+        if seq % _STEP == 0:
+            progress(_STEP)
+    progress(sums.entries % _STEP)
     if (account.ledger_seq, account.ledger_hash) != (sums.entries, previous):
         return f"entry {sums.entries} is not the last one: the account has written {account.ledger_seq}"
+    return hours.end()
+
+
+def _fault_of_entry(entry: Row[Any], seq: int, previous: str) -> str | None:
+    if entry.seq != seq:
+        return f"entry {seq} is missing"
+    if entry.previous_hash != previous:
+        return f"entry {seq} does not follow from the one before it"
+    if entry.entry_hash != ledger.entry_hash(entry):
+        return f"entry {seq} was changed: its hash does not match"
+    if entry.kind == "charge" and -entry.amount_micros != _price(entry):
+        return f"entry {seq} is not the price of its queries"
     return None
 
 
-def _price(entry: LedgerEntry) -> int:
-    return entry.images * entry.image_micros + entry.texts * entry.text_micros
+def _belongs_at(entry: Row[Any], redated: Sequence[tuple[int, int, int]]) -> int:
+    """The instant that an entry belongs to; see `totals.belongs_at`."""
+    at: int = entry.created_at
+    for first, last, date in redated:
+        if first <= entry.seq < last:
+            at = date
+    return at
+
+
+def _given_back(
+    session: Session, entry: Row[Any], redated: Sequence[tuple[int, int, int]]
+) -> _GivenBack | None:
+    if entry.kind != "refund":
+        return None
+    columns = LedgerEntry.__table__.columns
+    named = (columns.account_id == entry.account_id, columns.seq == entry.corrects_seq)
+    charged = session.execute(select(*columns).where(*named, columns.kind == "charge")).one_or_none()
+    if charged is None:
+        return None
+    return _GivenBack(charged.key_id, -charged.amount_micros, _belongs_at(charged, redated))
+
+
+def _price(entry: Row[Any]) -> int:
+    price: int = entry.images * entry.image_micros + entry.texts * entry.text_micros
+    return price
+
+
+def _fault_of_invoices(session: Session, account: Account) -> str | None:
+    """The totals are right by now, and what they sum up to is what a final invoice must say."""
+    for stored in invoices.valid(session, account.id):
+        issued = json.loads(stored.content)
+        summed = invoices.summed(session, account, stored.month, final=True).model_dump(mode="json")
+        # What a later version tells besides is not in an old one.
+        if issued != {name: value for name, value in summed.items() if name in issued}:
+            return f"the final invoice of {stored.month} is not what the entries of the month add up to"
+    return None
 
 
 def _fault_of_counters(session: Session, account: Account, keys: Sequence[ApiKey], sums: _Sums) -> str | None:

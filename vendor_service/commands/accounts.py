@@ -1,5 +1,6 @@
 """`vendor accounts`: customers and what is agreed with them."""
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -7,8 +8,9 @@ from sqlalchemy.orm import Session
 
 from shared.billing import QuotaPeriod
 from vendor_service.accounts import accounts
+from vendor_service.billing.repair import repair
 from vendor_service.billing.usage import account_status
-from vendor_service.clock import system_clock
+from vendor_service.clock import system_clock, to_datetime
 from vendor_service.commands.books import AsJson, DatabaseUrl, print_rows, reading, writing
 from vendor_service.database.tables import STANDARD_PLAN, Account
 
@@ -163,6 +165,31 @@ def resume(name: str, database_url: DatabaseUrl = None, as_json: AsJson = False)
         account = accounts.find_account(session, name, lock=True)
         accounts.resume(account)
         _print(session, account, as_json=as_json)
+
+
+@app.command("repair")
+def repair_dates(
+    name: str,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put right what a wrong clock dated ahead of now, by an entry of the ledger that says so.
+
+    The entries dated ahead belong to the present month then, and are on its invoice; the rate limit and the
+    counters of the period go on from now. Set this machine's clock right first.
+
+    Example: vendor accounts repair acme
+    """
+    now = system_clock()
+    if not yes:
+        moment = f"{to_datetime(now):%Y-%m-%d %H:%M:%S} UTC"
+        typer.confirm(
+            f"What is dated later than {moment} is wrong: is this clock right?", abort=True, err=True
+        )
+    with writing(database_url) as session:
+        done = repair(session, accounts.find_account(session, name, lock=True), now)
+    print_rows([asdict(done)], as_json=as_json, one=True)
 
 
 def _print(session: Session, account: Account, *, as_json: bool) -> None:

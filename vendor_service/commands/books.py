@@ -26,10 +26,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")
 @contextmanager
 def reading(database_url: str | None) -> Iterator[Session]:
     """The books, which must be there, to be read."""
-    with existing(database_url) as database:
-        schema.prepare(database)
-        with database.read() as session:
-            yield session
+    with prepared(database_url) as database, database.read() as session:
+        yield session
 
 
 @contextmanager
@@ -41,6 +39,14 @@ def writing(database_url: str | None, *, new: bool = False) -> Iterator[Session]
         schema.prepare(database)
         with database.write() as session:
             yield session
+
+
+@contextmanager
+def prepared(database_url: str | None) -> Iterator[Database]:
+    """The books, which must be there, at this version, for what takes several transactions."""
+    with existing(database_url) as database:
+        schema.prepare(database)
+        yield database
 
 
 @contextmanager

@@ -1,22 +1,29 @@
-"""`vendor top-up`, `refund`, `adjust`, `invoice` and `ledger`: what moves money, and what accounts for it."""
+"""`vendor top-up`, `payment`, `refund`, `adjust`, `invoice`, `ledger`: money moved and accounted for."""
 
 import re
+from collections.abc import Callable
 from dataclasses import asdict
 from enum import StrEnum
 from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, TextColumn
+from sqlalchemy.orm import Session
 
 from shared.billing import Entry
 from vendor_service.accounts import accounts
 from vendor_service.billing import invoices, ledger
+from vendor_service.billing.clock_watch import against_books
 from vendor_service.billing.invoice_formats import as_csv, as_html, as_text
 from vendor_service.billing.spreadsheets import csv_lines
-from vendor_service.billing.verification import verify
+from vendor_service.billing.verification import Verification, verify
 from vendor_service.clock import system_clock
-from vendor_service.commands.books import AsJson, DatabaseUrl, print_rows, reading, writing
-from vendor_service.database.tables import LedgerEntry
-from vendor_service.errors import OperatorError, UsageError
+from vendor_service.commands.books import AsJson, DatabaseUrl, prepared, print_rows, reading, writing
+from vendor_service.database.session import Database
+from vendor_service.database.tables import Account, LedgerEntry
+from vendor_service.errors import OperatorError, Refusal, UsageError
+from vendor_service.settings import Settings
 
 # As `GET /v1/invoices/{month}` takes it.
 _MONTH = re.compile(r"2\d{3}-(0[1-9]|1[0-2])", re.ASCII)
@@ -40,14 +47,60 @@ class ExportFormat(StrEnum):
     JSONL = "jsonl"
 
 
-def top_up(account: str, micros: int, database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
-    """Add to the credit of a prepaid account.
+Reference = Annotated[
+    str, typer.Option(help="What names it, at the bank or in your files; it counts once an account.")
+]
 
-    Example: vendor top-up acme 5000000
+
+def top_up(
+    account: str,
+    micros: int,
+    reference: Reference,
+    database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Add to the credit of a prepaid account. Said again, with the same reference, it changes nothing.
+
+    Example: vendor top-up acme 5000000 --reference "bank 2026-11-27/17"
     """
+    _pay("top_up", ledger.top_up, account, micros, reference, database_url, as_json=as_json)
+
+
+def payment(
+    account: str,
+    micros: int,
+    reference: Reference,
+    database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Record what an invoiced account paid: a negative amount, after `--`, is a payment that was returned.
+
+    Invoices show it apart, and it is deducted from no month's total. Said again, with the same reference,
+    it changes nothing.
+
+    Example: vendor payment acme 5000000 --reference "bank 2026-11-27/17"
+    """
+    _pay("payment", ledger.payment, account, micros, reference, database_url, as_json=as_json)
+
+
+def _pay(
+    kind: str,
+    append: Callable[[Session, Account, int, int, str], LedgerEntry],
+    account: str,
+    micros: int,
+    reference: str,
+    database_url: str | None,
+    *,
+    as_json: bool,
+) -> None:
     with writing(database_url) as session:
         owner = accounts.find_account(session, account, lock=True)
-        entry = ledger.top_up(session, owner, micros, system_clock())
+        entry = ledger.recorded(session, owner, kind, micros, reference)
+        if entry is None:
+            _believe_clock(session)
+            entry = append(session, owner, micros, system_clock(), reference)
+        else:
+            typer.echo(f"this was recorded already, as entry {entry.seq}; nothing was changed", err=True)
     _print(entry, as_json=as_json)
 
 
@@ -65,6 +118,7 @@ def refund(
     """
     with writing(database_url) as session:
         owner = accounts.find_account(session, account, lock=True)
+        _believe_clock(session)
         appended = ledger.refund(session, owner, entry, system_clock())
     _print(appended, as_json=as_json)
 
@@ -82,6 +136,7 @@ def adjust(
     """
     with writing(database_url) as session:
         owner = accounts.find_account(session, account, lock=True)
+        _believe_clock(session)
         entry = ledger.adjust(session, owner, micros, reason, system_clock())
     _print(entry, as_json=as_json)
 
@@ -98,9 +153,15 @@ def invoice(
     """
     if not _MONTH.fullmatch(month):
         raise UsageError(f"{month!r} is no month; write it as 2026-01")
-    with writing(database_url) as session:
-        owner = accounts.find_account(session, account, lock=True)
-        issued = invoices.issue(session, owner, month, system_clock())
+    with prepared(database_url) as database:
+        with database.read() as session:
+            _believe_clock(session)
+            owner = accounts.find_account(session, account)
+        try:
+            issued = invoices.issue(database, owner.id, month, system_clock())
+        except Refusal as refusal:
+            hint = f"if this clock is right, run: vendor accounts repair {account}"
+            raise OperatorError(f"{refusal}; {hint}") from refusal
     if form is InvoiceFormat.JSON:
         print(issued.model_dump_json(indent=2))
     elif form is InvoiceFormat.CSV:
@@ -119,9 +180,8 @@ def ledger_verify(
 
     Example: vendor ledger verify acme
     """
-    with reading(database_url) as session:
-        chosen = [accounts.find_account(session, account)] if account else accounts.list_accounts(session)
-        found = [verify(session, each) for each in chosen]
+    with prepared(database_url) as database:
+        found = _verify_each(database, account)
     print_rows([asdict(each) for each in found], as_json=as_json)
     if not found:
         typer.echo("there are no accounts yet", err=True)
@@ -148,6 +208,35 @@ def ledger_export(
             return
         for line in csv_lines(list(Entry.model_fields), (entry.model_dump(mode="json") for entry in entries)):
             print(line)
+
+
+def _verify_each(database: Database, account: str | None) -> list[Verification]:
+    """Verify accounts one by one, each as it is at one moment; a terminal is shown how far it is."""
+    with database.read() as session:
+        chosen = [accounts.find_account(session, account)] if account else accounts.list_accounts(session)
+    console = Console(stderr=True)
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TextColumn("entries"))
+    found = []
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("verifying", total=sum(each.ledger_seq for each in chosen))
+        for each in chosen:
+            progress.update(task, description=each.name)
+            with database.read() as session:
+                fresh = session.get_one(Account, each.id)
+                found.append(verify(session, fresh, lambda more: progress.advance(task, more)))
+    return found
+
+
+def _believe_clock(session: Session) -> None:
+    """Make sure that this machine's clock may be right, by the dates in the books.
+
+    Raises:
+        OperatorError: it cannot be.
+    """
+    # Another account that goes on ahead of it proves nothing; `ledger` looks at the one that is meant.
+    fault = against_books(session, system_clock(), may_be_behind=False)
+    if fault is not None and not Settings.read().trust_clock:
+        raise OperatorError(fault)
 
 
 def _print(entry: LedgerEntry, *, as_json: bool) -> None:

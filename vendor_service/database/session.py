@@ -224,6 +224,14 @@ def take_turns(connection: Connection, what: str) -> None:
         connection.execute(select(func.pg_advisory_xact_lock(func.hashtext(f"tuition {what}"))))
 
 
+def server_time(session: Session) -> int | None:
+    """What the database's server has for the time, in microseconds since the epoch; SQLite has no server."""
+    if session.connection().dialect.name == "sqlite":
+        return None
+    micros = text("SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)")
+    return int(session.execute(micros).scalar_one())
+
+
 def _passes(error: OperationalError) -> bool:
     """Whether SQLite's trouble is one that waiting, or an operator who makes room, puts an end to."""
     code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF  # the primary code, without its refinement

@@ -7,6 +7,7 @@ from sqlalchemy import (
     Index,
     MetaData,
     String,
+    Text,
     UniqueConstraint,
     text,
 )
@@ -155,12 +156,20 @@ class Hold(Base):
     refunded_at: Mapped[int | None]
 
 
-class LedgerEntry(Base):
-    """One movement of money, never edited: triggers refuse UPDATE and DELETE.
+def _index_of_few(name: str, column: str, *, unique: bool) -> Index:
+    """An index, by account, of the few ledger entries that have a value there."""
+    some = text(f"{column} IS NOT NULL")
+    return Index(name, "account_id", column, unique=unique, sqlite_where=some, postgresql_where=some)
 
-    `amount_micros` is signed: a charge is negative, a top-up positive. `image_micros` and `text_micros`
-    are the prices that applied, so an old entry keeps them. `corrects_seq` is the charge that a refund
-    gives back. `entry_hash` covers all the other columns.
+
+class LedgerEntry(Base):
+    """One movement of money, never edited: triggers refuse UPDATE and DELETE, and INSERT OR REPLACE.
+
+    `amount_micros` is signed: a charge is negative, a top-up or a payment positive. `image_micros` and
+    `text_micros` are the prices that applied, so an old entry keeps them. `corrects_seq` is the charge that a
+    refund gives back. `reference` names what was paid, once an account. An entry with a `redates_seq` says
+    that the entries from that one up to itself belong to its own date. `entry_hash` covers all the other
+    columns.
     """
 
     __tablename__ = "ledger_entries"
@@ -168,6 +177,8 @@ class LedgerEntry(Base):
         UniqueConstraint("hold_id"),
         Index("uq_ledger_entries_corrects_seq", "account_id", "corrects_seq", unique=True),
         Index("ix_ledger_entries_created_at", "account_id", "created_at"),
+        _index_of_few("uq_ledger_entries_reference", "reference", unique=True),
+        _index_of_few("ix_ledger_entries_redates_seq", "redates_seq", unique=False),
     )
 
     account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id"), primary_key=True)
@@ -184,9 +195,53 @@ class LedgerEntry(Base):
     hold_id: Mapped[str | None] = mapped_column(ForeignKey("holds.id"))
     corrects_seq: Mapped[int | None]
     reason: Mapped[str | None]
+    reference: Mapped[str | None]
+    redates_seq: Mapped[int | None]
     created_at: Mapped[int]
     previous_hash: Mapped[str] = mapped_column(String(64))
     entry_hash: Mapped[str] = mapped_column(String(64))
+
+
+class LedgerTotal(Base):
+    """Sums of the ledger entries of an account that are alike, an hour; always what the entries add up to.
+
+    `hour` counts the hours since the epoch, of the date that the entries belong to. What an entry has not is
+    an empty string here. `image_requests` and `text_requests` are the entries with images, and with texts.
+    """
+
+    __tablename__ = "ledger_totals"
+
+    account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id"), primary_key=True)
+    hour: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16), primary_key=True)
+    key_id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    model: Mapped[str] = mapped_column(primary_key=True)
+    model_fingerprint: Mapped[str] = mapped_column(primary_key=True)
+    image_micros: Mapped[int] = mapped_column(primary_key=True)
+    text_micros: Mapped[int] = mapped_column(primary_key=True)
+    entries: Mapped[int]
+    image_requests: Mapped[int]
+    text_requests: Mapped[int]
+    images: Mapped[int]
+    texts: Mapped[int]
+    amount_micros: Mapped[int]
+    first_seq: Mapped[int]
+    last_seq: Mapped[int]
+
+
+class FinalInvoice(Base):
+    """The invoice of a month that was over, as it was issued; never edited, as the ledger's entries.
+
+    `content` is the invoice as JSON, and `ledger_seq` the account's last entry when it was summed up.
+    """
+
+    __tablename__ = "final_invoices"
+
+    account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id"), primary_key=True)
+    month: Mapped[str] = mapped_column(String(7), primary_key=True)
+    ledger_seq: Mapped[int] = mapped_column(primary_key=True)
+    issued_at: Mapped[int]
+    content: Mapped[str] = mapped_column(Text)
 
 
 class Price(Base):

@@ -1,0 +1,256 @@
+"""Clocks that step, or are wrong: noticed, told, and never a reason to date a charge into another year."""
+
+import logging
+from contextlib import closing
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from shared.errors import ErrorCode
+from tests.vendor_service.books import HOLD_SECONDS, Books
+from tests.vendor_service.clocks import FakeClock
+from tests.vendor_service.local_vendor import LocalVendor, error_code
+from vendor_service.billing import ledger
+from vendor_service.billing.admission import Admission
+from vendor_service.billing.clock_watch import ClockWatch, Witnesses
+from vendor_service.billing.invoice_formats import as_text
+from vendor_service.clock import DAY, SECOND, from_datetime, system_clock
+from vendor_service.errors import OperatorError, Refusal
+
+CAT = {"text": "a photo of a cat"}
+DECEMBER = from_datetime(datetime(2026, 12, 1))
+YEARS_LATER = from_datetime(datetime(2038, 1, 19, 3, 14, 7))
+
+
+def not_ready(refused: pytest.ExceptionInfo[Refusal]) -> bool:
+    return refused.value.code == ErrorCode.NOT_READY and refused.value.retry_after is not None
+
+
+@pytest.mark.parametrize("seconds", [301, -301, 11 * 365 * 86_400, -56 * 365 * 86_400])
+def test_a_step_of_the_clock_stops_charging_until_it_is_set_right(
+    books: Books, seconds: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    order = books.open()
+    books.buy(order)
+    held = books.admit(order)
+    books.clock.step(seconds)
+    for _ in range(3):
+        with pytest.raises(Refusal) as refused:
+            books.admit(order)
+        assert not_ready(refused)
+        with pytest.raises(Refusal) as refused:
+            books.admission.settle(order.account_id, held.request_id).result()
+        assert not_ready(refused)
+    assert [record.levelname for record in caplog.records].count("ERROR") == 1
+    assert "was set" in caplog.text
+    assert books.admission.void(order.account_id, held.request_id).result()
+    books.clock.step(-seconds)
+    books.buy(order)
+    assert [entry.created_at for entry in books.entries(order)] == [books.clock()] * 2
+    books.check(order)
+
+
+def test_a_clock_that_runs_a_little_fast_or_is_set_by_seconds_has_not_stepped(books: Books) -> None:
+    order = books.open()
+    for _ in range(60):
+        books.clock.advance(86_400)
+        books.clock.step(40)
+        books.buy(order)
+    assert books.watch.fault is None
+    books.check(order)
+
+
+def test_a_clock_that_stepped_is_seen_from_outside_and_costs_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with LocalVendor(tmp_path) as vendor:
+        key = vendor.key()
+        assert vendor.embed(key, CAT).status_code == vendor.http.get("/readyz").status_code == 200
+        vendor.clock.step(12 * 365 * 86_400)
+        refused = vendor.embed(key, CAT)
+        assert (error_code(refused), refused.status_code) == ("not_ready", 503)
+        assert int(refused.headers["retry-after"]) > 0
+        assert error_code(vendor.http.get("/readyz")) == "not_ready"
+        assert vendor.http.get("/livez").status_code == 200
+        headers = {"authorization": f"Bearer {key}"}
+        assert error_code(vendor.http.get("/v1/invoices/2026-11", headers=headers)) == "not_ready"
+        vendor.clock.step(-12 * 365 * 86_400)
+        assert vendor.embed(key, CAT).status_code == vendor.http.get("/readyz").status_code == 200
+        account = vendor.account(key)
+    assert (account.ledger_seq, account.queries_held) == (2, 0)
+    assert "the clock was set forward" in caplog.text
+
+
+def test_one_request_at_a_wrong_clock_is_put_right_and_billed_in_its_month(
+    books: Books, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two charges are dated 2038, by a process that nobody told; then the operator repairs."""
+    order = books.open(quota=30, queries_per_second=5)
+    for _ in range(4):
+        books.buy(order)
+    for images in (1, 2):
+        books.misdate(order, YEARS_LATER, images=images)
+    with caplog.at_level(logging.ERROR), pytest.raises(Refusal) as refused:
+        books.buy(order)
+    assert not_ready(refused)
+    assert f"vendor accounts repair {books.account(order).name}" in caplog.text
+    with books.locked(order) as (session, account), pytest.raises(OperatorError, match="accounts repair"):
+        ledger.adjust(session, account, 5, "a reason", books.clock())
+    other = books.open()
+    books.buy(other)  # nobody else is refused
+
+    done = books.repair(order)
+    assert (done.redated, done.first_seq, done.last_seq, done.month) == (2, 5, 6, "2026-11")
+    for _ in range(5):
+        books.buy(order)
+    books.check(order)
+    assert books.account(order).queries_used == books.key(order).queries_used == 12
+    assert books.invoice(order).lines[0].queries == 12
+    assert books.invoice(order, "2038-01").lines == []
+    correction = books.entries(order)[6]
+    assert (correction.kind, correction.amount_micros, correction.redates_seq) == ("adjustment", 0, 5)
+    assert correction.reason in books.invoice(order).notes
+    assert "Entries 5 to 6, which a wrong clock dated 2038-01-19" in as_text(books.invoice(order))
+    assert books.repair(order).by_seq is None  # there is nothing left to do
+    assert len(books.entries(order)) == 12
+
+
+def test_repairs_may_follow_each_other_also_one_at_a_wrong_clock(books: Books) -> None:
+    order = books.open()
+    books.buy(order)
+    books.misdate(order, YEARS_LATER)
+    now, books.clock.now = books.clock(), from_datetime(datetime(2030, 1, 1))
+    books.repair(order)
+    books.clock.now = now
+    books.misdate(order, YEARS_LATER + DAY)
+    assert books.repair(order).first_seq == 2
+    books.buy(order)
+    books.misdate(order, YEARS_LATER)
+    books.repair(order)
+    books.check(order)
+    assert books.invoice(order).lines[0].queries == 5
+    books.clock.now = DECEMBER + DAY
+    final = books.invoice(order)
+    books.buy(order)
+    assert books.invoice(order) == final
+    books.check(order)
+
+
+def test_an_invoice_of_a_month_that_a_wrong_clock_ended_is_void_after_the_repair(books: Books) -> None:
+    order = books.open(quota=3)
+    books.buy(order, images=2)
+    now, books.clock.now = books.clock(), YEARS_LATER
+    early = books.invoice(order)
+    assert early.final
+    books.clock.now = now
+    with pytest.raises(Refusal):
+        books.buy(order)
+    assert books.repair(order).void_invoices == ["2026-11"]
+    books.buy(order)
+    draft = books.invoice(order)
+    assert (draft.final, draft.lines[0].queries) == (False, 3)
+    books.check(order)
+    books.clock.now = DECEMBER
+    assert books.invoice(order) == draft.model_copy(update={"final": True})
+    books.check(order)
+
+
+def test_a_rate_that_was_filled_in_the_future_goes_on_now(books: Books) -> None:
+    """It was refused as `rate_limited` until 2038."""
+    order = books.open(queries_per_second=1)
+    with books.locked(order) as (_, account):
+        account.rate_refilled_at, account.rate_tokens = YEARS_LATER, 1_000_000
+    books.buy(order)
+    with pytest.raises(Refusal) as refused:
+        books.buy(order)
+    assert (refused.value.code, refused.value.retry_after) == ("rate_limited", 1)
+    books.clock.advance(1)
+    books.buy(order)
+
+
+def test_at_a_months_end_an_entry_its_counters_and_its_period_have_one_instant(books: Books) -> None:
+    """An invoice by a clock half a second ahead, then a charge by one behind."""
+    order = books.open(quota=1)
+    ahead = DECEMBER + SECOND // 4
+    books.clock.now = ahead
+    assert books.invoice(order).final
+    books.clock.now = ahead - SECOND // 2
+    books.buy(order)
+    books.check(order)
+    with pytest.raises(Refusal) as refused:
+        books.buy(order)
+    assert refused.value.code == "quota_exhausted"
+    books.clock.now = ahead
+    with pytest.raises(Refusal) as refused:  # it was charged to December, and December has it no second time
+        books.buy(order)
+    assert refused.value.code == "quota_exhausted"
+    assert books.account(order).queries_used == 1
+    assert books.invoice(order, "2026-12").lines[0].queries == 1
+    books.check(order)
+
+
+def test_processes_with_clocks_of_their_own_share_a_months_end(books: Books) -> None:
+    order = books.open(quota=2)
+    behind = FakeClock()
+    served = []
+    with closing(
+        Admission(books.database, behind, HOLD_SECONDS, watch=ClockWatch(behind, behind.steady))
+    ) as other:
+        for seconds in (-1, 0, 1):
+            books.clock.now = DECEMBER + seconds * SECOND
+            behind.now = books.clock.now - 200 * SECOND
+            for admission in (books.admission, other):
+                asked = replace(order, request_id=f"req_{seconds}_{id(admission)}")
+                admitting = admission.admit(asked)
+                served.append(admitting.exception() is None)
+                if served[-1]:
+                    admission.settle(order.account_id, asked.request_id).result()
+                books.check(order)
+    assert served == [True, True, True, True, False, False]
+    for month in ("2026-11", "2026-12"):
+        assert books.invoice(order, month).lines[0].queries == 2
+
+
+def heard(books: Books, *, trust_clock: bool = False) -> str | None:
+    watch = ClockWatch(books.clock, books.clock.steady)
+    Witnesses(books.database, books.clock, watch, trust_clock=trust_clock).ask()
+    return watch.fault
+
+
+def test_a_start_holds_its_clock_against_the_books_or_the_databases_server(books: Books) -> None:
+    order = books.open()
+    if not books.database.embedded:
+        assert "the database's" in (heard(books) or "")
+        books.clock.now = system_clock()
+        assert heard(books) is None
+        return
+    books.buy(order)
+    assert heard(books) is None
+    books.clock.advance(399 * 86_400)
+    assert heard(books) is None
+    books.clock.advance(3 * 86_400)
+    assert "VENDOR_TRUST_CLOCK" in (heard(books) or "")
+    assert heard(books, trust_clock=True) is None
+    books.clock.advance(-402 * 86_400 - 400)
+    assert "vendor accounts repair account-" in (heard(books) or "")
+
+
+def test_what_the_books_have_against_a_clock_ends_with_its_cause(books: Books) -> None:
+    if not books.database.embedded:
+        pytest.skip("PostgreSQL's server knows the time")
+    order = books.open()
+    books.misdate(order, YEARS_LATER)
+    watch = ClockWatch(books.clock, books.clock.steady)
+    witnesses = Witnesses(books.database, books.clock, watch, trust_clock=False)
+    witnesses.ask()
+    assert watch.fault is not None
+    books.repair(order)
+    witnesses.ask()
+    assert watch.fault is None
+    books.buy(order)
+    # Later on, one account that was dated wrongly is that account's trouble.
+    books.misdate(order, YEARS_LATER)
+    witnesses.ask()
+    assert watch.fault is None
