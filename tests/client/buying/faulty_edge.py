@@ -70,6 +70,13 @@ def refusing(code: str, status: int) -> Step:
     return lambda _edge, _request: httpx.Response(status, json=body)
 
 
+def _price_raised(edge: FaultyEdge, request: httpx.Request) -> httpx.Response:
+    """The contract's answer to a price that was lower; whether it was paid for, the vendor itself says."""
+    if request.headers["x-max-cost-micros"] == "0":
+        return edge.serve(request)
+    return refusing("max_cost_exceeded", 402)(edge, request)
+
+
 def _not_connected(_edge: FaultyEdge, _request: httpx.Request) -> httpx.Response:
     raise httpx.ConnectError("refused")
 
@@ -125,6 +132,7 @@ SECOND: dict[str, Step] = {
         for code in ErrorCode
         if code not in _SPENT
     },
+    "402 max_cost_exceeded": _price_raised,
     "400 of a code that is new": refusing("something_new", 400),
     "413 of a proxy": lambda _edge, _request: httpx.Response(413, html="<html>too large</html>"),
     "403 of a proxy": lambda _edge, _request: httpx.Response(403, html="<html>no</html>"),
