@@ -150,6 +150,8 @@ class _Server:
                         memory, trade.sizes.places, trade.sizes.place_bytes, trade.sizes.input_bytes
                     )
                     _Worker(self._tasks[kind], vendor, arena).work()
+            except ConnectionError:  # the vendor has gone
+                pass
             except BaseException:
                 traceback.print_exc()
                 os._exit(1)

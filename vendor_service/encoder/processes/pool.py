@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
 
@@ -212,17 +211,13 @@ class Pool:
             ):
                 continue
             most = -(-turns.waiting // len(self._idle))  # all that are idle have something to do
-            chunk = turns.take(partial(self._fits, most))
+            most = 1 if turns is self._large else min(most, self._idle[0].link.arena.places)
+            chunk = turns.take(most, _CHUNK_BYTES)
             if chunk:
                 self._turns.remove(turns)
                 self._turns.append(turns)
                 return chunk
         return []
-
-    def _fits(self, most: int, taken: Sequence[Item], item: Item) -> bool:
-        most = min(most, self._idle[0].link.arena.places)
-        size = sum(len(each.content) for each in taken) + len(item.content)
-        return not item.large and len(taken) < most and size <= _CHUNK_BYTES
 
     def _give(self, worker: _Worker, chunk: list[Item]) -> None:
         assert self._loop is not None
@@ -254,7 +249,12 @@ class Pool:
             line, worker.unread = worker.unread, b""
             try:
                 outcomes = _read(line, len(worker.chunk))
-            except (ValueError, KeyError, TypeError):  # a flaw of a decoder may have made it somebody else's
+            except (
+                AttributeError,
+                KeyError,
+                TypeError,
+                ValueError,
+            ):  # a flaw of a decoder may have made it somebody else's
                 self._kill(worker, "crash")
             else:
                 self._answered(worker, outcomes)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -77,16 +77,21 @@ class Turns:
         if items:
             self._queues.setdefault(items[0].job.account, deque()).extendleft(reversed(items))
 
-    def take(self, fits: Callable[[Sequence[Item], Item], bool]) -> list[Item]:
-        """Inputs of the account whose turn it is: the first one, and as many more as fit beside those."""
+    def take(self, most: int, most_bytes: int) -> list[Item]:
+        """Inputs of the account whose turn it is: the first one, and as many more as fit beside it."""
         taken: list[Item] = []
+        size = 0
         while self._queues and not taken:
             account = next(iter(self._queues))
             queue = self._queues.pop(account)
-            while queue and (queue[0].gone or not taken or fits(taken, queue[0])):
+            while queue:
+                more = len(queue[0].content)
+                if taken and not queue[0].gone and (len(taken) >= most or size + more > most_bytes):
+                    break
                 item = queue.popleft()
                 if not item.gone:
                     taken.append(item)
+                    size += more
             if queue:
                 self._queues[account] = queue  # behind all others
         return taken
