@@ -274,7 +274,8 @@ def embed(
     if as_json:
         bought = {"queries_bought": purchase.bought, "cost_micros": purchase.cost_micros}
         told = {"out": str(out), "rows": rows, "embedded": embedded, **bought}
-        print_json({**told, "skipped": skipped, "left_out": left_out})
+        files = {str(file.path): file.reason for file in inputs.passed_over}
+        print_json({**told, "skipped": skipped, "left_out": left_out, "passed_over": files})
     if skipped:
         raise typer.Exit(1)
 

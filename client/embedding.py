@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from client.buying.purchase import Progress, Purchase
 from client.buying.queries import Query
 from client.buying.teacher import Teacher
 from client.data.domains import shown
-from client.data.finder import Skipped, find_images
+from client.data.finder import Skipped, counted, described, find_images
 from client.data.images import UnreadableImage, read_image
 from client.data.views import ORIGINAL
 from client.display import Display
@@ -87,6 +88,11 @@ class Inputs:
         return [row for row in self.rows if isinstance(row, Query)]
 
     @property
+    def passed_over(self) -> list[Skipped]:
+        """What is left out on purpose: hidden files, say."""
+        return [file for file in self.left_out if not file.is_loss]
+
+    @property
     def unreadable(self) -> dict[str, str]:
         """Why images are not embedded, by name; those of which folders hold an unknown format among them."""
         rows = {row.name: row.reason for row in self.rows if isinstance(row, Unreadable)}
@@ -111,8 +117,11 @@ def collect_inputs(texts: Sequence[str], paths: Sequence[str], display: Display)
             advance(done, "")
     inputs = Inputs(rows, [file for each in found for file in each.left_out])
     if not inputs.queries:
-        display.note_skipped(inputs.unreadable, listed_in="`client data check --json`")
-        raise UsageError("Nothing to embed: give --text, or --images with image files or folders of them.")
+        reasons = Counter(inputs.unreadable.values()) + Counter(counted(inputs.passed_over))
+        left_out = f" Left out: {described(reasons)}." if reasons else ""
+        raise UsageError(
+            f"Nothing to embed: give --text, or --images with image files or folders of them.{left_out}"
+        )
     return inputs
 
 

@@ -243,10 +243,12 @@ def test_a_plan_says_what_the_quota_leaves_and_how_long_it_takes(
     quote = plan["outlook"]["quote"]
     assert (quote["quota_left"], quote["fits_quota"], quote["fits_money"]) == (6, False, True)
     assert quote["cost_micros"] == plan["purchase"]["cost_micros"] > 0
+    assert plan["outlook"]["seconds"] is None  # texts were bought, and no images
+    assert "How long it takes is unknown" in " ".join(client(*command).stdout.split())
     with closing(sqlite3.connect(client.folder / "cache.db")) as connection, connection:
         connection.execute("DELETE FROM receipts")
         connection.executemany(
-            "INSERT INTO receipts VALUES (?, 'r', 'r', (SELECT fingerprint FROM models), 0, 30, 0, ?, NULL)",
+            "INSERT INTO receipts VALUES (?, 'r', 'r', (SELECT fingerprint FROM models), 30, 0, 0, ?, NULL)",
             [("a", "2026-01-01T00:00:00+00:00"), ("b", "2026-01-01T00:00:10+00:00")],
         )
     shown = " ".join(client(*command).stdout.split())
