@@ -102,8 +102,9 @@ def insert_from(session: Session, account_id: str, first: int) -> None:
 
 def redatings(session: Session, account_id: str) -> Sequence[LedgerEntry]:
     """The few entries that say that others belong to their own date, oldest first."""
-    mine = (LedgerEntry.account_id == account_id, LedgerEntry.redates_seq.is_not(None))
-    return session.scalars(select(LedgerEntry).where(*mine).order_by(LedgerEntry.seq)).all()
+    # A range, and no order: SQLite would rather read the whole ledger in its order than the index of these.
+    mine = (LedgerEntry.account_id == account_id, LedgerEntry.redates_seq > 0)
+    return sorted(session.scalars(select(LedgerEntry).where(*mine)), key=lambda each: each.seq)
 
 
 def belongs_at(session: Session, account_id: str) -> ColumnElement[int]:
