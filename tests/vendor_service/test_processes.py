@@ -129,8 +129,8 @@ def test_memory_is_capped(processes: Processes, notes: Notes) -> None:
 def test_an_input_whose_process_was_killed_is_tried_once_more(processes: Processes, notes: Notes) -> None:
     async def work() -> None:
         killed = 0
-        for kills, expected in ((1, "sleep:1"), (2, "invalid_image")):
-            asked = asyncio.ensure_future(done(processes, b"sleep:1", b"two"))
+        for kills, expected in ((1, "sleep:5"), (2, "invalid_image")):
+            asked = asyncio.ensure_future(done(processes, b"sleep:5", b"two"))
             for _ in range(kills):
                 while (found := worker()) in (None, killed):
                     await asyncio.sleep(0.01)

@@ -122,7 +122,10 @@ class _Server:
 
     def _obey(self) -> bool:
         # Reading stops after the one message that files come with, so they belong to the last one.
-        messages, files, _, _ = socket.recv_fds(self._vendor, _LONGEST_MESSAGE, 2)
+        try:
+            messages, files, _, _ = socket.recv_fds(self._vendor, _LONGEST_MESSAGE, 2)
+        except ConnectionError:
+            return False
         for message in messages.splitlines():
             told = json.loads(message)
             if "fork" in told:
