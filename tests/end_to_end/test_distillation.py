@@ -85,7 +85,7 @@ def test_a_run_from_plan_to_prediction(client: Command, vendor_process: VendorPr
     assert by_onnx["classes"] == pytest.approx(predicted["classes"], abs=1e-4)
     assert "all of the same class" in shown.stderr
     measured = json.loads(client("evaluate", "run/student.onnx", "--data", "toy", "--json").stdout)
-    assert measured["red"] == pytest.approx(evaluated["red"])
+    assert measured["red"]["accuracy"] == pytest.approx(evaluated["red"]["accuracy"])
     assert "ONNX already" in client("export", "run/student.onnx", "--out", "x.safetensors", code=2).stderr
     refused = client("export", "run", "--out", "x.tflite", code=2)
     assert ".onnx or .safetensors" in refused.stderr
