@@ -86,7 +86,7 @@ bench-soak: $(READY)  ## mixed load on one vendor: memory and descriptors flat, 
 bench-faults: $(READY)  ## what customers notice of faults, the table of docs/results.md (ten minutes, as root)
 	@$(BIN)/python -m benchmarks.faults
 
-bench-neighbours: $(READY)  ## a good customer beside each of some twenty-five attacks, which fail if it waits (a quarter of an hour)
+bench-neighbours: $(READY)  ## a good customer beside each of nearly thirty attacks, which fail if it waits too long (twenty minutes)
 	@$(BIN)/python -m benchmarks.neighbours
 
 bench-decoding: $(READY)  ## decoders of JPEG, in speed and truth (half a minute)
