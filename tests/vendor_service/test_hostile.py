@@ -27,7 +27,7 @@ AT_ONCE = 8
 SIZE = 32 * MEBIBYTE
 # As `docs/operations.md` has it: a body, as much again while it is taken apart, and what allocators keep.
 MOST_MEMORY = AT_ONCE * 2 * SIZE + 128 * MEBIBYTE
-READERS = 500
+READERS = 250
 
 
 @pytest.fixture
@@ -91,14 +91,16 @@ def test_the_worst_bodies_stop_nobody_and_take_no_more_memory_than_is_said(tmp_p
 def test_large_answers_that_nobody_reads_are_not_kept_without_bound(
     tmp_path: Path, sockets: ExitStack
 ) -> None:
-    """Five hundred answers of 1.3 MB would be 650 MB; 64 MiB are allowed to be in hand."""
+    """As many answers as there are readers would be 330 MB; 64 MiB are allowed to be in hand."""
     allowed = 64 * MEBIBYTE
     body = b'{"inputs":[%b]}' % b",".join([b'{"text":"a"}'] * 256)
     environment = {"VENDOR_MAX_QUEUED_BYTES": str(allowed)}
     (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in environment.items()))
     with VendorProcess(tmp_path) as vendor:
         slow, good = vendor.create_key(), vendor.create_key()
-        ask_all(vendor, good)
+        headers = {"authorization": f"Bearer {good}", "content-type": "application/json"}
+        for _ in range(3):  # what the model itself takes for so many texts
+            assert httpx.post(f"{vendor.url}/embed", content=body, headers=headers, timeout=60).is_success
         before = resident_bytes(vendor.pid)
         lines = (f"content-length: {len(body)}", "content-type: application/json")
         for number in range(READERS):
@@ -112,4 +114,5 @@ def test_large_answers_that_nobody_reads_are_not_kept_without_bound(
             if number % 100 == 99:
                 ask_all(vendor, good)
         ask_all(vendor, good)
-        assert resident_bytes(vendor.pid) - before < 3 * allowed
+        more = resident_bytes(vendor.pid) - before
+        assert more < 3 * allowed, f"{more / MEBIBYTE:.0f} MiB more"
