@@ -14,7 +14,7 @@ from sqlalchemy.exc import DatabaseError, IntegrityError
 from shared.errors import ErrorCode
 from tests.postgres import Postgres
 from tests.vendor_service.books import Books, opened_books
-from vendor_service.billing import ledger
+from vendor_service.billing import ledger, prices
 from vendor_service.database import schema
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, Base
@@ -71,6 +71,18 @@ def test_refunds_of_before_count_as_those_of_after(books: Books) -> None:
     assert refunded.cost_micros == 200
 
 
+def test_a_price_that_a_plan_names_no_more_is_the_standard_one_to_a_former_version(books: Books) -> None:
+    with books.database.write() as session:
+        prices.set_price(session, "research", "icon-clip", "image", 50, books.clock())
+    books.clock.advance(1)
+    with books.database.write() as session:
+        prices.unset_price(session, "research", "icon-clip", "image", books.clock())
+    schema.downgrade(books.database, "0002")
+    with books.database.read() as session:
+        found = session.scalars(text("SELECT micros FROM prices WHERE plan = 'research' ORDER BY micros"))
+        assert list(found) == [50, 100]
+
+
 def test_a_ledger_with_corrections_does_not_go_back_to_where_its_hashes_break(books: Books) -> None:
     order = books.open()
     books.buy(order)
@@ -83,7 +95,7 @@ def test_a_ledger_with_corrections_does_not_go_back_to_where_its_hashes_break(bo
     books.check(order)
 
 
-@pytest.mark.parametrize("revision", ["base", "-2"])
+@pytest.mark.parametrize("revision", ["base", "-4"])
 def test_a_ledger_is_never_erased(books: Books, revision: str) -> None:
     order = books.open()
     books.buy(order)

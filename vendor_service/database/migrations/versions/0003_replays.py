@@ -31,7 +31,17 @@ def upgrade() -> None:
     _count_refunds("-")
 
 
+# Former versions know no end of a plan's price: the price that held then for everybody stands in its place.
+_PRICE_INSTEAD = (
+    "(SELECT held.micros FROM prices AS held WHERE held.plan = 'standard' AND held.model = prices.model "
+    "AND held.kind = prices.kind AND held.micros >= 0 AND held.effective_at <= prices.effective_at "
+    "ORDER BY held.effective_at DESC LIMIT 1)"
+)
+
+
 def downgrade() -> None:
+    op.execute(f"UPDATE prices SET micros = coalesce({_PRICE_INSTEAD}, micros) WHERE micros < 0")  # noqa: S608
+    op.execute("DELETE FROM prices WHERE micros < 0")
     _count_refunds("+")
     op.drop_column("holds", "refunded_at")
     op.drop_column("holds", "replays")
