@@ -329,7 +329,7 @@ def test_a_ledger_is_never_erased_by_a_command(opened: Command) -> None:
         ["accounts", "suspend", "acme"],
         ["keys", "list", "acme"],
         ["keys", "create", "acme"],
-        ["top-up", "acme", "5"],
+        ["top-up", "acme", "5", "--reference", "bank 1"],
         ["invoice", "acme", "--month", "2026-11"],
         ["ledger", "verify"],
         ["ledger", "export", "acme"],

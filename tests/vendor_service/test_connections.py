@@ -11,7 +11,7 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 
 from tests.vendor_process import wait_until
-from vendor_service.connections import Config
+from vendor_service.connections import BoundedHttp, Config
 
 MOST = 8
 PATIENCE = 0.5
@@ -154,10 +154,15 @@ def test_who_gets_nowhere_gives_way_to_one_that_asks(server: uvicorn.Server, sen
         assert time.monotonic() - began < 20 * PATIENCE
 
 
+def waiting(server: uvicorn.Server) -> list[BoundedHttp]:
+    """The connections that may give way; the one that would do so next comes first."""
+    assert isinstance(server.config, Config)
+    return list(server.config.waiting)
+
+
 def longest_waiting(server: uvicorn.Server) -> tuple[str, int] | None:
     """The other side's address of the connection that would give way next."""
-    assert isinstance(server.config, Config)
-    return next(iter(server.config.waiting)).client
+    return waiting(server)[0].client
 
 
 def test_who_gets_somewhere_gives_way_after_who_drips(server: uvicorn.Server) -> None:
@@ -168,6 +173,7 @@ def test_who_gets_somewhere_gives_way_after_who_drips(server: uvicorn.Server) ->
         dripping = [stack.enter_context(connect(server)) for _ in range(MOST - 1)]
         for each in dripping:
             each.sendall(BODY)
+        wait_until(lambda: sum(each._in_body for each in waiting(server)) == MOST)  # all heads have come
         for _ in range(10):
             coming.sendall(b"x" * 100_000)
             for each in dripping[5:]:
