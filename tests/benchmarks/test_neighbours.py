@@ -3,7 +3,7 @@
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -83,9 +83,17 @@ class Vendor:
                 connection, _ = self._listening.accept()
             except OSError:
                 return
-            with connection:
-                self.bytes += len(connection.recv(65_536))
-                connection.sendall(self._answer)
+            threading.Thread(target=self._answer_one, args=(connection,), daemon=True).start()
+
+    def _answer_one(self, connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            connection.settimeout(0.2)
+            self.bytes += len(connection.recv(65_536))
+            connection.sendall(self._answer)
+            connection.shutdown(socket.SHUT_WR)
+            # To close with something unread would take the answer with it.
+            while block := connection.recv(65_536):
+                self.bytes += len(block)
 
     def close(self) -> None:
         self._listening.close()

@@ -107,10 +107,13 @@ def test_a_copy_of_books_in_use_is_whole_and_can_be_sold_from(
 def test_a_backup_takes_the_place_of_no_file_and_of_no_other_tool(postgres: Postgres, tmp_path: Path) -> None:
     (tmp_path / "there").write_text("something")
     command = [sys.executable, "-c", "from vendor_service.cli import main; main()", "db", "backup"]
+    embedded, served = f"sqlite:///{tmp_path / 'books.db'}", postgres.create_database()
+    for url in (embedded, served):
+        vendor_command("db", "upgrade", database_url=url)
     for file, url, says in (
-        (tmp_path / "there", f"sqlite:///{tmp_path / 'books.db'}", "already"),
-        (tmp_path / "new", postgres.create_database(), "pg_dump"),
-        (tmp_path / "no folder" / "new", f"sqlite:///{tmp_path / 'books.db'}", "cannot be written"),
+        (tmp_path / "there", embedded, "already"),
+        (tmp_path / "new", served, "pg_dump"),
+        (tmp_path / "no folder" / "new", embedded, "cannot be written"),
     ):
         ran = subprocess.run(
             [*command, file, "--database-url", url], capture_output=True, text=True, check=False
