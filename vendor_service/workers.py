@@ -106,6 +106,8 @@ class Workers:
 
     def _replace(self, number: int, signalled: int) -> None:
         dead = self._running[number]
+        if not dead.ready and dead.lifeline.poll():
+            self._hear(number)  # it said why just before it ended
         dead.lifeline.close()
         if self._on_ready is not None:
             raise OperatorError("a worker ended before it was ready; the log says why")

@@ -24,15 +24,15 @@ def test_what_one_protocol_buys_is_what_another_would(
     (tmp_path / "bad.png").write_text("no image")
     words = ["embed", "--text", "a photo of a cat", "--images", "*.png", "--out"]
     other = ["--protocol", protocol, "--vendor", f"{client.url}/v1"]
-    client(*words, "own.npy")
+    client(*words, "own.npy", code=1)
     before = vendor_process.charges(client.api_key).queries
-    shown = client(*words, "other.npy", *other)
+    shown = client(*words, "other.npy", *other, code=1)
     assert "4 of 5 embeddings" in shown.stderr
     assert "Skipped bad.png" in shown.stderr
     assert vendor_process.charges(client.api_key).queries == before + 4 + CANARIES
     own, through = np.load(tmp_path / "own.npy"), np.load(tmp_path / "other.npy")
     assert np.allclose(own, through, atol=1e-5, equal_nan=True)
-    assert "0 bought" in client(*words, "again.npy", *other).stderr
+    assert "0 bought" in client(*words, "again.npy", *other, code=1).stderr
     assert vendor_process.charges(client.api_key).queries == before + 4 + 2 * CANARIES
     holdings = json.loads(client("cache", "stats", "--json").stdout)["holdings"]
     assert {each["fingerprint"].split(":")[0] for each in holdings} == {protocol, holdings[0]["fingerprint"]}

@@ -96,6 +96,9 @@ def test_a_worker_that_is_killed_is_replaced(bound: socket.socket, tmp_path: Pat
 def test_why_a_worker_does_not_start_is_told_as_it_is(bound: socket.socket) -> None:
     with pytest.raises(UsageError, match=r"worker \d cannot"):
         Workers(refuse, 2, bound).run(lambda _: None)
+
+
+def test_a_worker_that_ends_before_it_is_ready_ends_the_start(bound: socket.socket) -> None:
     with pytest.raises(OperatorError, match="ended before it was ready"):
         Workers(die, 1, bound).run(lambda _: None)
 

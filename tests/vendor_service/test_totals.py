@@ -304,5 +304,6 @@ def test_a_ledger_with_payments_does_not_go_back_to_where_its_hashes_break(books
         ledger.payment(session, account, 5, books.clock(), "bank 1")
     with pytest.raises(OperatorError, match="payments"):
         schema.downgrade(books.database, "0002")
+    with pytest.raises(OperatorError, match="a ledger is never erased"):
+        schema.downgrade(books.database, "base")
     books.check(order)
-    schema.downgrade(books.database, "base")
