@@ -122,8 +122,9 @@ class EmbeddingCache:
 
     def origins(self, fingerprint: str, queries: Collection[Query]) -> dict[Query, tuple[str, int]]:
         """Of the queries that the cache can answer: the origin's name, and the pool that it is in."""
-        named = self._origins.by_id(fingerprint)
-        return {query: named[origin] for query, _, origin in self._intact(fingerprint, queries)}
+        found = {query: origin for query, _, origin in self._intact(fingerprint, queries)}
+        named = self._origins.by_id(fingerprint)  # read last: another run may have added one meanwhile
+        return {query: named[origin] for query, origin in found.items()}
 
     def pool(self, fingerprint: str, origin: str) -> int | None:
         """The pool of an origin of a model; `None` where nothing of it is known."""

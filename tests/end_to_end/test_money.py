@@ -91,7 +91,7 @@ def test_twins_of_one_request_on_two_processes_are_charged_once(two_vendors: lis
         return httpx.post(url, json={"inputs": [{"text": "a cat"}]}, headers=headers, timeout=60)
 
     with ThreadPoolExecutor(16) as pool:
-        answers = list(pool.map(ask, range(48)))
+        answers = list(pool.map(ask, range(33)))  # as often as a paid request is answered again, and once
     assert {answer.status_code for answer in answers} <= {200, 409}
     answered = [answer.json() for answer in answers if answer.status_code == 200]
     assert len({answer["id"] for answer in answered}) == 1

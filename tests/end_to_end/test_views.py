@@ -63,7 +63,7 @@ def test_views_are_bought_once_every_image_is_and_learnt_from_as_they_were_sent(
     assert vendor_process.charges(client.api_key).queries == few
     assert 5 <= _json(client, "summary.json")["further_views"] < images
 
-    client(*_command("--views", "2", "--budget", str(10 * wanted)))
+    client(*_command("--views", "2", "--budget", str(10 * wanted), "--replace"))
     assert vendor_process.charges(client.api_key).queries == wanted
     summary = _json(client, "summary.json")
     assert (summary["further_views"], summary["train_images"]) == (2 * images, images)

@@ -236,6 +236,7 @@ def test_an_owed_pack_that_is_still_wanted_keeps_its_key(shop: Shop) -> None:
     assert shop.vendor.charged == 90
 
 
+@pytest.mark.usefixtures("long_ago")
 def test_packs_that_were_charged_come_before_those_that_were_not(shop: Shop) -> None:
     packs = [pack_of("run", "fp_1", tuple(_texts(10, f"good {n}"))) for n in range(6)]
     for n, pack in enumerate(packs):
