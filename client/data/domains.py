@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from client.data.drawings import bundled_icons, drawing_of
@@ -82,7 +83,7 @@ class ImageFolder:
         files: of each pair of a domain and a class, in folders below the class's as well.
         ignored: files that their names or places rule out.
         respelled: folders whose names the disk spells in another way.
-        grouped: files whose names tell variants of one drawing, which `split` keeps together.
+        drawn: files whose names tell variants of one drawing, which `split` keeps together.
     """
 
     root: Path
@@ -91,7 +92,12 @@ class ImageFolder:
     files: dict[tuple[str, str], tuple[Path, ...]]
     ignored: tuple[Skipped, ...]
     respelled: tuple[Path, ...] = ()
-    grouped: frozenset[Path] = frozenset()
+    drawn: tuple[Path, ...] = ()
+
+    @cached_property
+    def grouped(self) -> frozenset[Path]:
+        """The same as `drawn`, to look files up in."""
+        return frozenset(self.drawn)
 
     def count(self, domain: str) -> int:
         """How many image files a domain has, readable or not."""
@@ -111,7 +117,7 @@ class ImageFolder:
         return sum(len(self._parts(path)) > 3 for paths in self.files.values() for path in paths)
 
     def _parts(self, path: Path) -> tuple[str, ...]:
-        return path.relative_to(self.root).parts
+        return _parts_below(self.root, path)
 
     def digest(self) -> str:
         """A SHA-256 (hex) of the names and sizes of all image files, none of which is opened."""
@@ -216,21 +222,20 @@ def list_folder(root: Path, *, group_by_name: bool = False) -> ImageFolder:
     files: dict[tuple[str, str], list[Path]] = {}
     respelled = []
     for folder in found.folders:
-        parts = folder.relative_to(root).parts
+        parts = _parts_below(root, folder)
         if 1 <= len(parts) <= 2:
             respelled += [folder] if _name_of(folder) != folder.name else []
         if len(parts) == 2:
             files.setdefault((composed(parts[0]), composed(parts[1])), [])
     ignored = list(_placed(root, found.left_out))
     for path in found.images:
-        parts = path.relative_to(root).parts
+        parts = _parts_below(root, path)
         if reason := _why_ignored(parts):
             ignored.append(_in_domain(root, Skipped(path, reason)))
         else:
             files[composed(parts[0]), composed(parts[1])].append(path)
     if not any(files.values()):
         raise DataError(_no_images(root, ignored))
-    known = frozenset(found.images) if group_by_name else bundled_icons(root)
     return ImageFolder(
         root=root,
         domains=tuple(sorted({domain for domain, _ in files})),
@@ -238,7 +243,7 @@ def list_folder(root: Path, *, group_by_name: bool = False) -> ImageFolder:
         files={pair: tuple(paths) for pair, paths in sorted(files.items())},
         ignored=tuple(ignored),
         respelled=tuple(respelled),
-        grouped=known,
+        drawn=found.images if group_by_name else _icons(root, found.images),
     )
 
 
@@ -253,9 +258,20 @@ def _name_of(folder: Path) -> str:
     return composed(folder.name)
 
 
+def _parts_below(root: Path, path: Path) -> tuple[str, ...]:
+    """The names that lead from the root to what was found below it; `Path.relative_to` takes far longer."""
+    return path.parts[len(root.parts) :]
+
+
+def _icons(root: Path, images: Sequence[Path]) -> tuple[Path, ...]:
+    """Those of the images that are bundled icons."""
+    names = bundled_icons(root)
+    return tuple(path for path in images if "/".join(_parts_below(root, path)) in names) if names else ()
+
+
 def _why_ignored(parts: Sequence[str]) -> str | None:
     """Why a file below the root is no image of a class, by the parts of its path."""
-    if not all(map(_is_unicode, parts)):
+    if not _is_unicode("/".join(parts)):
         return _NOT_UTF8
     return {1: LOOSE_IN_ROOT, 2: LOOSE_IN_DOMAIN}.get(len(parts))
 
@@ -263,12 +279,12 @@ def _why_ignored(parts: Sequence[str]) -> str | None:
 def _placed(root: Path, left_out: Iterable[Skipped]) -> Iterator[Skipped]:
     """With their domains; what is not named as an image and lies in no class, as a read-me does, goes."""
     for file in left_out:
-        if file.reason != UNNAMED or len(file.path.relative_to(root).parts) > 2:
+        if file.reason != UNNAMED or len(_parts_below(root, file.path)) > 2:
             yield _in_domain(root, file)
 
 
 def _in_domain(root: Path, file: Skipped) -> Skipped:
-    parts = file.path.relative_to(root).parts
+    parts = _parts_below(root, file.path)
     return replace(file, domain=composed(parts[0])) if len(parts) > 1 else file
 
 
@@ -287,7 +303,7 @@ def _accepted() -> str:
 
 def _is_unicode(name: str) -> bool:
     """Whether a name is UTF-8 on disk; Python gives other bytes as what no text holds."""
-    return shown(name) == name
+    return name.isascii() or shown(name) == name
 
 
 def _size(file: Path) -> int | None:

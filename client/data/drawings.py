@@ -27,12 +27,12 @@ def drawing_of(stem: str) -> str | None:
     return f"{family.removesuffix('-flat')}__{'-'.join(sorted(words)) or name}"
 
 
-def bundled_icons(root: Path) -> frozenset[Path]:
-    """The files of a folder that are bundled icons by the list that came with them; none without it."""
+def bundled_icons(root: Path) -> frozenset[str]:
+    """What the list that came with the bundled icons names, relative to its folder; nothing without it."""
     try:
         text = (root / _ATTRIBUTION).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return frozenset()
     if not text.startswith(_BUNDLED):
         return frozenset()
-    return frozenset(root / line.strip() for line in text.splitlines() if line.startswith("  "))
+    return frozenset(line.strip() for line in text.splitlines() if line.startswith("  "))

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from glob import glob, has_magic
+from operator import attrgetter
 from pathlib import Path
 
 from client.data.images import HEIC_MISSING, HEIC_SUFFIXES, suffixes
@@ -68,7 +69,7 @@ def search(folder: Path) -> Found:
         DataError: a folder cannot be read.
     """
     found = _Search()
-    found.enter(folder, _real(folder))
+    found.enter(str(folder), os.path.realpath(folder))
     return found.finished()
 
 
@@ -103,43 +104,48 @@ def described(by_reason: Mapping[str, int]) -> str:
 
 
 class _Search:
-    """A search in progress: what is a file or folder itself is taken first, links to others after it."""
+    """A search in progress: what is a file or folder itself is taken first, links to others after it.
+
+    Paths are strings until the end, and what a folder tells of its files is not asked of each again: a data
+    set has hundreds of thousands.
+    """
 
     def __init__(self) -> None:
-        self._images: list[Path] = []
+        self._images: list[str] = []
         self._left_out: list[Skipped] = []
-        self._folders: list[Path] = []
+        self._folders: list[str] = []
         # By their real paths, so that nothing is taken twice under two names.
-        self._entered: set[Path] = set()
-        self._taken: set[Path] = set()
-        self._links: deque[Path] = deque()
+        self._entered: set[str] = set()
+        self._taken: set[str] = set()
+        self._links: deque[str] = deque()
 
-    def enter(self, folder: Path, real: Path) -> None:
+    def enter(self, folder: str, real: str) -> None:
         """Search a folder, its links aside; `real` is its path without links."""
         waiting = [(folder, real)]
         while waiting:
             folder, real = waiting.pop()
             self._folders.append(folder)
             if real in self._entered:
-                self._left_out.append(Skipped(folder, LINKED))
+                self._left_out.append(Skipped(Path(folder), LINKED))
                 continue
             self._entered.add(real)
+            below = real if real.endswith(os.sep) else real + os.sep
             for entry in _entries(folder):
-                path = folder / entry.name
+                path = entry.path
                 if _is_hidden(entry.name):
-                    self._leave_out_hidden(path)
+                    self._leave_out_hidden(Path(path))
                 elif entry.is_symlink():
                     self._links.append(path)
                 elif entry.is_dir():
-                    waiting.append((path, real / entry.name))
+                    waiting.append((path, below + entry.name))
                 else:
-                    self.take(path, real / entry.name)
+                    self.take(path, below + entry.name, is_file=entry.is_file())
 
-    def take(self, path: Path, real: Path) -> None:
-        """Take a file, if it is named as a picture and not taken already."""
-        left_out = _why_left_out(path)
+    def take(self, path: str, real: str, *, is_file: bool = False) -> None:
+        """Take a file, if it is named as a picture and not taken already; `is_file` if it is known as one."""
+        left_out = _why_left_out(path, is_file)
         if left_out is None and real in self._taken:
-            left_out = Skipped(path, LINKED)
+            left_out = Skipped(Path(path), LINKED)
         if left_out is None:
             self._taken.add(real)
             self._images.append(path)
@@ -150,15 +156,16 @@ class _Search:
         """Follow the links, those that are found on the way among them, and tell all."""
         while self._links:
             link = self._links.popleft()
-            real = _real(link)
-            if link.is_dir():
+            # Unlike `Path.resolve`, it takes a link to itself as it is.
+            real = os.path.realpath(link)
+            if Path(link).is_dir():
                 self.enter(link, real)
             else:
                 self.take(link, real)
         return Found(
-            tuple(sorted(self._images)),
+            tuple(map(Path, sorted(self._images, key=_parts))),
             tuple(sorted(self._left_out, key=lambda file: file.path)),
-            tuple(self._folders),
+            tuple(map(Path, self._folders)),
         )
 
     def _leave_out_hidden(self, path: Path) -> None:
@@ -170,24 +177,28 @@ class _Search:
         self._left_out += [Skipped(file, HIDDEN) for file in hidden]
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
+def _entries(folder: str) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
+            return sorted(entries, key=attrgetter("name"))
     except OSError as error:
         raise DataError(f"{folder} cannot be read: {error.strerror}.") from error
 
 
-def _real(path: Path) -> Path:
-    """Without links; unlike `Path.resolve`, it takes a link to itself as it is."""
-    return Path(os.path.realpath(path))
+def _parts(path: str) -> list[str]:
+    """What paths are compared by, as `Path` does it."""
+    return os.path.normcase(path).split(os.sep)  # noqa: PTH206 (a Path for each takes far longer)
 
 
 def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name in _LITTER
 
 
-def _why_left_out(path: Path) -> Skipped | None:
+def _why_left_out(name: str, is_file: bool) -> Skipped | None:
+    # As `Path.suffix` has it but for names that begin with a dot, which no search takes.
+    if is_file and os.path.splitext(name)[1].lower() in suffixes():  # noqa: PTH122 (as above)
+        return None
+    path = Path(name)
     suffix = path.suffix.lower()
     if suffix in suffixes():
         # A link to nowhere is taken, and found out when it is read; a pipe would never end.
@@ -203,7 +214,7 @@ def _matches(pattern: str) -> Found:
     found = _Search()
     files = [path for path in map(Path, sorted(glob(pattern))) if not path.is_dir()]  # noqa: PTH207 (absolute)
     for path in sorted(files, key=Path.is_symlink):
-        found.take(path, _real(path))
+        found.take(str(path), os.path.realpath(path))
     return found.finished()
 
 
