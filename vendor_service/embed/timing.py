@@ -25,7 +25,7 @@ class Step:
 
 @dataclass
 class Timing:
-    """The steps of one request, in the order in which they ended; the books are asked twice."""
+    """The steps of one request, in the order in which they ended; the books are asked up to three times."""
 
     steps: list[Step] = field(default_factory=list)
 

@@ -100,8 +100,12 @@ class Pool:
 
     @property
     def waiting(self) -> int:
-        """How many inputs no process has taken yet."""
-        return self._small.waiting + self._large.waiting
+        """How many inputs nobody works on yet, of those included that are in the hands of a process."""
+        in_hand = 0
+        for worker in tuple(self._workers.values()):  # other threads ask, too
+            left = sum(not item.gone for item in worker.chunk)
+            in_hand += max(0, left - 1)
+        return self._small.waiting + self._large.waiting + in_hand
 
     def start(self) -> Link:
         """Have the processes forked; one of them."""

@@ -68,7 +68,7 @@ class Processes:
         return self._pools[kind].living
 
     def waiting(self, kind: Kind) -> int:
-        """How many inputs of this kind no process has taken yet."""
+        """How many inputs of this kind nobody works on yet."""
         return self._pools[kind].waiting
 
     def submit(self, kind: Kind, account: str, inputs: Sequence[tuple[bytes | str, bool]]) -> Job:
