@@ -61,6 +61,7 @@ def open_account(session: Session, name: str, terms: Terms, clock: Clock) -> Acc
         queries_per_second=terms.queries_per_second,
         period_started_at=periods.start(terms.quota_period, now),
         rate_refilled_at=0,
+        ledger_at=now,  # nothing is dated before the account was opened
         ledger_hash=ledger.GENESIS_HASH,
     )
     session.add(account)

@@ -49,6 +49,8 @@ def issue(
         account = session.get_one(Account, account_id)
         if (stored := _stored(session, account, month)) is not None:
             return stored
+        if end <= account.created_at:  # of nothing, whenever it is asked for
+            return summed(session, account, month, final=True)
         if end > now:
             return summed(session, account, month, final=False)
     if watch is not None:
@@ -58,8 +60,6 @@ def issue(
     with database.read() as session:
         account = session.get_one(Account, account_id)
         invoice = summed(session, account, month, final=True)
-    if end <= account.created_at:
-        return invoice  # of nothing, whenever it is asked for
     return _store(database, account, month, invoice, now)
 
 

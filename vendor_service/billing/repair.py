@@ -70,10 +70,12 @@ def repair(session: Session, account: Account, now: int) -> Repair:
 
 
 def _put_back(account: Account, now: int) -> list[str]:
-    if account.rate_refilled_at <= now + MOST_SKEW:
-        return []
-    account.rate_refilled_at = now
-    return ["rate_refilled_at"]
+    fields = [
+        name for name in ("created_at", "rate_refilled_at") if getattr(account, name) > now + MOST_SKEW
+    ]
+    for name in fields:
+        setattr(account, name, now)
+    return fields
 
 
 def _first_ahead(session: Session, account_id: str, ahead: int) -> int | None:
