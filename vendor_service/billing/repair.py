@@ -70,9 +70,7 @@ def repair(session: Session, account: Account, now: int) -> Repair:
 
 
 def _put_back(account: Account, now: int) -> list[str]:
-    fields = [
-        name for name in ("created_at", "rate_refilled_at") if getattr(account, name) > now + MOST_SKEW
-    ]
+    fields = [name for name in ("created_at", "rate_refilled_at") if getattr(account, name) > now + MOST_SKEW]
     for name in fields:
         setattr(account, name, now)
     return fields
