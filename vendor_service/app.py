@@ -131,6 +131,8 @@ def create_app(
         version=version("tuition"),
         docs_url=None,
         redoc_url=None,
+        # The vendor has its own traces and metrics; FastAPI would ask for providers of them at every request.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
         lifespan=partial(
             _lifespan, encoder, admission, upkeep, database, shared_metrics, audit, watch, traces
         ),

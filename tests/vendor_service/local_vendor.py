@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Self
+from unittest.mock import patch
 
 import httpx
 import pytest
+import torch
 import uvicorn
 from fastapi import FastAPI
 from PIL import Image
@@ -18,6 +20,7 @@ from pydantic_settings import SettingsConfigDict
 from shared.embeddings import Kind
 from shared.errors import ErrorBody, ErrorCode
 from tests.vendor_service.clocks import FakeClock
+from vendor_service import loading
 from vendor_service.accounts.accounts import Terms, open_account
 from vendor_service.accounts.keys import KeyTerms, Scope, issue_key
 from vendor_service.app import create_app
@@ -25,8 +28,10 @@ from vendor_service.clock import Clock
 from vendor_service.connections import Config
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey
+from vendor_service.encoder.clip import ClipModel
 from vendor_service.encoder.lanes import Vectors
 from vendor_service.encoder.replica import Replica, Staged
+from vendor_service.encoder.sources import ModelSource
 from vendor_service.settings import Settings
 
 
@@ -84,6 +89,19 @@ class Vendor:
             return session.get_one(Account, session.get_one(ApiKey, api_key.split("_")[1]).account_id)
 
 
+_MODELS: dict[tuple[Any, ...], ClipModel] = {}
+
+
+def _loaded_once(
+    source: ModelSource, devices: Sequence[torch.device], *args: Any, **options: Any
+) -> ClipModel:
+    """A model that was loaded for an earlier vendor, which is as good as new: it has no state."""
+    known = (source.name, source.pretrained, *map(str, devices), *args, options["compiled"])
+    if known not in _MODELS:
+        _MODELS[known] = ClipModel(source, devices, *args, **options)
+    return _MODELS[known]
+
+
 class LocalVendor(Vendor):
     """A vendor on a free port; `settings` are those of `Settings`."""
 
@@ -92,9 +110,12 @@ class LocalVendor(Vendor):
     def __init__(self, folder: Path, **settings: Any) -> None:
         super().__init__(f"sqlite:///{folder / 'local.db'}")
         self.clock = FakeClock()
-        self.app: FastAPI = create_app(
-            GivenSettings(database_url=self.database_url, **settings), self.clock, steady=self.clock.steady
-        )
+        with patch.object(loading, "ClipModel", _loaded_once):
+            self.app: FastAPI = create_app(
+                GivenSettings(database_url=self.database_url, **settings),
+                self.clock,
+                steady=self.clock.steady,
+            )
         self._server = uvicorn.Server(Config(self.app, most=1000, port=0, log_config=None))
         self._thread = threading.Thread(target=self._server.run)
 

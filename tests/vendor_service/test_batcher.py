@@ -137,6 +137,18 @@ def test_batches_have_the_sizes_of_buckets(model: Numbers) -> None:
     assert [padding.padded(queries) for queries in (1, 4, 7, 8)] == [4, 4, 8, 8]
 
 
+def test_who_is_alone_has_all_the_devices_that_are_free(model: Numbers) -> None:
+    other = Numbers()
+    batcher = Batcher([model, other], BUCKETS, Metrics())
+    batcher.start()
+    wait_until(lambda: batcher.free == 2)
+    rows = batcher.submit("a", "image", [1.0, 2.0, 3.0, 4.0]).result(10).rows
+    batcher.close()
+    assert rows.tolist() == [[1], [2], [3], [4]]
+    assert sorted(map(len, model.batches + other.batches)) == [2, 2]
+    assert Buckets([8, 4], pads=True).fit(8, free=2) == 8  # where few cost as much as many
+
+
 def test_a_failed_batch_fails_the_caller_at_fault_and_no_neighbour(batcher: Batcher, model: Numbers) -> None:
     model.hold()
     first = batcher.submit("a", "image", [1.0])

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, bindparam, select
 from sqlalchemy.orm import Session
 
 from shared.embeddings import Kind, Prices
@@ -15,6 +15,11 @@ from vendor_service.errors import OperatorError
 # What a query costs where nobody has said anything else.
 DEFAULT: dict[Kind, int] = {"image": 100, "text": 20}
 # In the place of a price: from this moment on the plan names none, and the standard one holds.
+_OF_PLAN = (
+    select(Price.plan, Price.kind, Price.effective_at, Price.micros)
+    .where(Price.plan.in_(bindparam("plans", expanding=True)), Price.model == bindparam("model"))
+    .order_by(Price.effective_at)
+)
 _NONE = -1
 
 PriceState = Literal["past", "in force", "to come"]
@@ -112,11 +117,7 @@ def _history(session: Session, plan: str, model: str) -> Sequence[tuple[str, str
     # All of it, oldest first, read once a transaction: every order in it has a moment of its own.
     known: dict[tuple[str, str], list[tuple[str, str, int, int]]] = session.info.setdefault("prices", {})
     if (plan, model) not in known:
-        rows = session.execute(
-            select(Price.plan, Price.kind, Price.effective_at, Price.micros)
-            .where(Price.plan.in_({plan, STANDARD_PLAN}), Price.model == model)
-            .order_by(Price.effective_at)
-        )
+        rows = session.execute(_OF_PLAN, {"plans": [plan, STANDARD_PLAN], "model": model})
         known[plan, model] = [(of_plan, kind, since, micros) for of_plan, kind, since, micros in rows]
     return known[plan, model]
 

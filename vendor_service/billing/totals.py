@@ -5,6 +5,7 @@ They are written in the transaction of the entries that they sum up, one stateme
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Insert, Select, and_, case, delete, event, func, insert, select
@@ -170,6 +171,7 @@ def _appended(new: Iterable[object]) -> Iterable[LedgerEntry]:
     return (each for each in new if isinstance(each, LedgerEntry))
 
 
+@cache  # to put a statement together takes longer than to run it
 def _upsert(dialect: str) -> Insert:
     adding: Any = (postgresql if dialect == "postgresql" else sqlite).insert(LedgerTotal)
     added = {

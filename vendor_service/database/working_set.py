@@ -38,8 +38,7 @@ class WorkingSet:
         locked = locked.with_for_update(skip_locked=not wait)
         self._accounts = {account.id: account for account in session.scalars(locked)}
         self.busy = set() if wait else self._passed_over(account_ids)
-        held = select(Hold).where(Hold.id.in_({each.hold_id for each in touched if each.hold_id}))
-        self._holds = {hold.id: hold for hold in session.scalars(held)}
+        self._holds = self._read_holds({each.hold_id for each in touched if each.hold_id})
         self._live = self._read_live(account_ids, touched)
         key_ids = {each.key_id for each in touched if each.key_id}
         key_ids |= {hold.key_id for hold in (*self._holds.values(), *self._live.values())}
@@ -74,6 +73,11 @@ class WorkingSet:
         if not missing:
             return set()
         return set(self.session.scalars(select(Account.id).where(Account.id.in_(missing))))
+
+    def _read_holds(self, hold_ids: set[str]) -> dict[str, Hold]:
+        if not hold_ids:
+            return {}
+        return {hold.id: hold for hold in self.session.scalars(select(Hold).where(Hold.id.in_(hold_ids)))}
 
     def _read_keys(self, key_ids: set[str], *, wait: bool) -> dict[str, ApiKey]:
         # Keys change without their account's lock, when they are rotated or their use is noted.

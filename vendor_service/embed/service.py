@@ -42,6 +42,8 @@ class Call:
     expect_fingerprint: str | None = None
 
 
+_FEW_NUMBERS = 2048  # in an answer; as JSON they take about a millisecond
+
 Render = Callable[[Answer], Content]
 T = TypeVar("T")
 
@@ -116,7 +118,7 @@ class EmbedService:
         if not accepted:
             nothing = np.empty((0, model.dimensions), dtype=np.float32)
             answer = Answer(call.request_id, model, queries, refused, nothing, None, timing)
-            return answer, await asyncio.to_thread(render, answer)
+            return answer, await _rendered(render, answer)
         texts = sum(isinstance(each, PreparedText) for each in accepted)
         order = self._order(call, queries.body_hash, images=len(accepted) - texts, texts=texts)
         admitted = await self._admit(order, timing)
@@ -128,7 +130,7 @@ class EmbedService:
             timing.encoded(began, waited=encoded.waited, ran=encoded.ran)
             answer = Answer(admitted.request_id, model, queries, refused, encoded.rows, admitted, timing)
             # Rendered before it is settled: whatever is charged is ready to be sent.
-            content = await asyncio.to_thread(render, answer)
+            content = await _rendered(render, answer)
             if not admitted.replayed:
                 with timing.timed("books"):
                     await asyncio.wrap_future(self._admission.settle(order.account_id, admitted.request_id))
@@ -236,3 +238,10 @@ class EmbedService:
             working.cancel()
             leaving.cancel()
         raise place.late
+
+
+async def _rendered(render: Render, answer: Answer) -> Content:
+    """The content of an answer, made beside the event loop unless that takes longer to ask for than to do."""
+    if answer.rows.size <= _FEW_NUMBERS:
+        return render(answer)
+    return await asyncio.to_thread(render, answer)

@@ -43,7 +43,7 @@ class Batcher:
         self._lanes = {kind: Lane(kind, buckets, observer) for kind in _KINDS}
         self._turns = deque(self._lanes.values())
         self._changed = threading.Condition()
-        self._free = 0  # workers that wait for a batch
+        self.free = 0  # workers that wait for a batch
         self._closed = False
         self._workers = [
             Worker(str(number), device, self, observer, pause_seconds)
@@ -99,15 +99,15 @@ class Batcher:
                 batch = self._take(full=False)
                 if batch is not None or self._closed:
                     return batch
-                self._free += 1
+                self.free += 1
                 self._changed.wait()
-                self._free -= 1
+                self.free -= 1
 
     def full_batch(self, over: threading.Event) -> Batch | None:
         """Wait for a batch to fill, for which no other device is free; `None` once it is `over`."""
         with self._changed:
             while not over.is_set():
-                batch = None if self._free else self._take(full=True)
+                batch = None if self.free else self._take(full=True)
                 if batch is not None:
                     return batch
                 self._changed.wait()
@@ -134,7 +134,7 @@ class Batcher:
                 continue
             if full and not lane.full:
                 return None  # it is this lane's turn, full or not: it must not be passed over for ever
-            batch = lane.take()
+            batch = lane.take(1 if full else 1 + self.free)
             if batch is not None:
                 self._turns.remove(lane)
                 self._turns.append(lane)

@@ -3,7 +3,7 @@
 import copy
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +15,7 @@ from shared.embeddings import Kind
 from vendor_service.encoder import precision
 from vendor_service.encoder.encoder import ModelFacts
 from vendor_service.encoder.fingerprint import describe, fingerprint
+from vendor_service.encoder.graph import Forward, traced
 from vendor_service.encoder.known_fingerprints import KnownFingerprints, Look
 from vendor_service.encoder.lanes import Vectors
 from vendor_service.encoder.precision import Dtype
@@ -24,6 +25,8 @@ from vendor_service.encoder.replica import Replica
 from vendor_service.encoder.sources import ModelSource
 from vendor_service.encoder.tokenizing import load_tokenizer, tokenize
 from vendor_service.errors import OperatorError, UsageError
+
+_HALVES = 2  # of a CPU, each with a batch of its own
 
 _log = logging.getLogger(__name__)
 
@@ -36,11 +39,16 @@ _TOLERANCES: dict[Dtype, float] = {"float32": 1e-3, "bfloat16": 1e-2}
 def choose_devices(names: str) -> list[torch.device]:
     """The devices to run on, separated by commas; `auto` is the first CUDA device, or the CPU.
 
+    A CPU of several cores is named twice: while one half of it waits for the interpreter, or for the slowest
+    of its threads, the other computes.
+
     Raises:
         UsageError: one of them is not here.
     """
     if names == "auto":
-        return [torch.device("cuda" if torch.cuda.is_available() else "cpu")]
+        if torch.cuda.is_available():
+            return [torch.device("cuda")]
+        return [torch.device("cpu")] * min(_HALVES, torch.get_num_threads())
     return [_device(name.strip()) for name in names.split(",")]
 
 
@@ -58,7 +66,7 @@ class ClipModel:
 
     Args:
         source: which model.
-        devices: where it runs; a device named twice has two replicas.
+        devices: where it runs; a device named twice has two replicas, which share the weights.
         dtype: `float32`, `bfloat16`, or `auto`: the fastest there that is faithful to float32.
         compiled: whether `torch.compile` makes code of it, which takes minutes at the start.
         known: remembers fingerprints from one start to the next.
@@ -89,11 +97,10 @@ class ClipModel:
             if known is None
             else known.find(looked, described, lambda: fingerprint(described, weights))
         )
-        copies = [model, *(copy.deepcopy(model) for _ in self.devices[1:])]
-        self.replicas = [
-            self._replica(each.to(device), device, self.dtype, compiled=compiled)
-            for each, device in zip(copies, self.devices, strict=True)
-        ]
+        first, *others = dict.fromkeys(self.devices)
+        copies = {first: model.to(first)} | {each: copy.deepcopy(model).to(each) for each in others}
+        passes = {device: self._passes(each, device, compiled=compiled) for device, each in copies.items()}
+        self.replicas = [self._replica(passes[device], device, self.dtype) for device in self.devices]
         if compiled:
             self._warm_up()
         self.dimensions = self.encode_texts(["a photo"]).shape[1]
@@ -173,11 +180,9 @@ class ClipModel:
         rounded = copy.deepcopy(exact).to(torch.bfloat16)
         device = self.devices[0]
         cosine = precision.least_cosine(
-            self._replica(exact, device, "float32"),
-            self._replica(rounded, device, dtype),
-            self.preprocessing.resize,
-            self._tokenized,
-            self.image_size,
+            self._replica(_methods(exact), device, "float32"),
+            self._replica(_methods(rounded), device, dtype),
+            self._canaries(),
         )
         if cosine >= precision.FAITHFUL:
             return rounded, dtype
@@ -188,22 +193,37 @@ class ClipModel:
         )
         return exact, "float32"
 
-    def _replica(
-        self,
-        model: Any,  # noqa: ANN401
-        device: torch.device,
-        dtype: Dtype,
-        *,
-        compiled: bool = False,
-    ) -> Replica:
-        return Replica(
-            model,
-            device,
-            getattr(torch, dtype),
-            self.preprocessing,
-            threads=_threads(device, self.devices),
-            compiled=compiled,
-        )
+    def _canaries(self) -> precision.Canaries:
+        return precision.make_canaries(self.preprocessing.resize, self._tokenized, self.image_size)
+
+    def _passes(self, model: Any, device: torch.device, *, compiled: bool) -> dict[Kind, Forward]:  # noqa: ANN401
+        """The forward passes of a model on its device, as fast as they run there."""
+        methods = _methods(model)
+        if compiled:
+            return {kind: torch.compile(method, dynamic=False) for kind, method in methods.items()}
+        if device.type != "cpu":
+            return methods
+        replica = self._replica(methods, device, self.dtype)
+        return {
+            kind: traced(
+                model,
+                f"encode_{kind}",
+                [
+                    replica.inputs(kind, replica.stage(kind, items[:size]).batch)
+                    for size in (2, 1, len(items))
+                ],
+                self.tolerance,
+            )
+            for kind, items in self._canaries().items()
+        }
+
+    def _replica(self, passes: Mapping[Kind, Forward], device: torch.device, dtype: Dtype) -> Replica:
+        threads = _threads(device, self.devices)
+        return Replica(passes, device, getattr(torch, dtype), self.preprocessing, threads=threads)
+
+
+def _methods(model: Any) -> dict[Kind, Forward]:  # noqa: ANN401 - open_clip has no types
+    return {"image": model.encode_image, "text": model.encode_text}
 
 
 def _threads(device: torch.device, devices: Sequence[torch.device]) -> int | None:

@@ -45,9 +45,9 @@ class Buckets:
         """The most queries in one batch."""
         return self.sizes[-1]
 
-    def fit(self, waiting: int) -> int:
-        """How many of the `waiting` (at least one) make the next batch."""
-        most = min(waiting, self.largest)
+    def fit(self, waiting: int, free: int = 1) -> int:
+        """How many of the `waiting` (at least one) make the next batch, where so many devices are `free`."""
+        most = min(waiting if self._pads else -(-waiting // free), self.largest)
         return most if self._pads else self.sizes[max(0, bisect_right(self.sizes, most) - 1)]
 
     def padded(self, queries: int) -> int:
@@ -175,13 +175,13 @@ class Lane:
         self.waiting += len(items)
         return job.done
 
-    def take(self) -> Batch | None:
-        """Take the next batch; `None` if everybody has gone."""
+    def take(self, free: int = 1) -> Batch | None:
+        """Take the next batch, for one of the devices that are `free`; `None` if everybody has gone."""
         self._drop_gone()
         if not self.waiting:
             return None
         shares = []
-        room = self._buckets.fit(self.waiting)
+        room = self._buckets.fit(self.waiting, free)
         self.waiting -= room
         while room:
             account = next(iter(self._queues))

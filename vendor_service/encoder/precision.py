@@ -1,6 +1,6 @@
 """Which arithmetic: the fastest that the devices have, if this model bears it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from vendor_service.encoder.prepared import PreparedText
 from vendor_service.encoder.replica import Replica
 
 Dtype = Literal["float32", "bfloat16"]
+Canaries = Mapping[Kind, Sequence[Any]]
 
 FAITHFUL = 0.999  # the least cosine to what float32 answers
 
@@ -36,20 +37,20 @@ def _multiplies_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and not _CPU_FLAGS.isdisjoint(flags.split())
 
 
-def least_cosine(
-    exact: Replica,
-    other: Replica,
-    preprocess: Callable[[Image.Image], torch.Tensor],
-    tokenize: Callable[[str], PreparedText],
-    side: int,
-) -> float:
-    """The least cosine between what two replicas answer to the same canaries, images and texts.
+def make_canaries(
+    preprocess: Callable[[Image.Image], torch.Tensor], tokenize: Callable[[str], PreparedText], side: int
+) -> Canaries:
+    """Images of `side` pixels and texts, as replicas stage them.
 
     Broad areas of few colours are the images on which rounding shows most.
     """
     images = [preprocess(_canary(cells, seed, side)) for cells in (2, 4, 16) for seed in range(4)]
+    return {"image": images, "text": [*map(tokenize, _TEXTS)]}
+
+
+def least_cosine(exact: Replica, other: Replica, canaries: Canaries) -> float:
+    """The least cosine between what two replicas answer to the same canaries."""
     cosines = []
-    canaries: dict[Kind, Sequence[Any]] = {"image": images, "text": [*map(tokenize, _TEXTS)]}
     for kind, items in canaries.items():
         rows = [replica.encode(kind, replica.stage(kind, items)) for replica in (exact, other)]
         cosines.append(np.sum(rows[0] * rows[1], axis=1).min())

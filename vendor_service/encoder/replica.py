@@ -1,6 +1,6 @@
 """One copy of the model on one device, and the batches that it is given."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from shared.embeddings import Kind
+from vendor_service.encoder.graph import Forward
 from vendor_service.encoder.lanes import Buckets, Vectors
 from vendor_service.encoder.prepared import PreparedText
 from vendor_service.encoder.preprocessing import Preprocessing
@@ -41,31 +42,26 @@ class Replica:
     """A model on a device. `stage` is for one thread, `encode` for another.
 
     Args:
-        model: an open_clip model in evaluation, on `device` and in `dtype`.
+        passes: the forward pass of each kind, on `device` and in `dtype`; replicas may share them.
         threads: how many threads a forward pass on the CPU takes; torch's own choice if `None`.
-        compiled: whether `torch.compile` makes code of it, for each size of batch.
     """
 
     def __init__(
         self,
-        model: Any,  # noqa: ANN401 - open_clip has no types
+        passes: Mapping[Kind, Forward],
         device: torch.device,
         dtype: torch.dtype,
         preprocessing: Preprocessing,
         *,
         threads: int | None = None,
-        compiled: bool = False,
     ) -> None:
         self.device = device
+        self.passes = passes
         self.buckets = buckets_for(device)
         self._dtype = dtype
         self._preprocessing = preprocessing
         self._threads = threads
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
-        self._encode_image, self._encode_text = model.encode_image, model.encode_text
-        if compiled:
-            self._encode_image = torch.compile(self._encode_image, dynamic=False)
-            self._encode_text = torch.compile(self._encode_text, dynamic=False)
 
     def stage(self, kind: Kind, items: Sequence[Any]) -> Staged:
         """Bring images (as `Preprocessing.resize` leaves them) or texts to the device, as one batch."""
@@ -92,11 +88,7 @@ class Replica:
         if self._threads is not None:
             torch.set_num_threads(self._threads)
         try:
-            batch = self._arrived(staged)
-            if kind == "image":
-                features = self._encode_image(self._preprocessing.normalise(batch).to(self._dtype))
-            else:
-                features = self._encode_text(batch)
+            features = self.passes[kind](self.inputs(kind, self._arrived(staged)))
             rows: Vectors = torch.nn.functional.normalize(features.float(), dim=-1).cpu().numpy()
         except _BROKEN as error:
             raise DeviceLost(f"{self.device} has failed: {error}") from error
@@ -104,6 +96,10 @@ class Replica:
         if not np.isfinite(rows).all():
             raise FloatingPointError("the model answered with numbers that are not finite")
         return rows
+
+    def inputs(self, kind: Kind, batch: torch.Tensor) -> torch.Tensor:
+        """What the model is given of a batch on its device: tokens, or the numbers that bytes stand for."""
+        return self._preprocessing.normalise(batch).to(self._dtype) if kind == "image" else batch
 
     def _arrived(self, staged: Staged) -> torch.Tensor:
         if staged.copied is not None:
