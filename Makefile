@@ -38,7 +38,7 @@ test-infinity: $(READY) $(INFINITY)/.ready  ## buying from a real infinity-emb s
 	@INFINITY_BIN=$(INFINITY)/bin $(BIN)/python -m pytest -m infinity tests/infinity
 
 test-scale: $(READY)  ## the HTTP contract and replicas that die, against the vendor on a local Ray cluster
-	@$(BIN)/python -m pytest --on-ray $(addprefix tests/vendor_service/test_,embed.py openai.py wire.py customer.py)
+	@$(BIN)/python -m pytest --on-ray $(addprefix tests/vendor_service/api/test_,embed.py openai.py wire.py customer.py)
 	@$(BIN)/python -m pytest -m scale tests/scale
 
 # AUDIT_OPTIONS are pip-audit's: `--ignore-vuln ID` accepts a vulnerability, one that has no fix yet say.

@@ -16,12 +16,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.records import ICONS, ROOT, Record, made_with, record, recorded
-from client.comparison import Cell, Comparison, ComparisonConfig, Variant
-from client.connection import Connection
-from client.display import Display
 from client.learning.recipe import Recipe
+from client.progress import Display
 from client.results.comparison_table import as_markdown
-from tests.vendor_process import VendorProcess
+from client.runs.comparison import Cell, Comparison, ComparisonConfig, Variant
+from client.runs.connection import Connection
+from tests.support.vendor_process import VendorProcess
 
 RUNS = ROOT / "benchmarks" / ".runs"
 # What five minutes of one core are best spent on: docs/method.md, "How large, and how long".

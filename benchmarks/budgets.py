@@ -18,11 +18,11 @@ from markupsafe import Markup
 
 from benchmarks.accuracy import IMAGE_SIZE, STEPS, icons, measured
 from client.buying.selection import Selection
-from client.comparison import ComparisonConfig, Variant
 from client.data.domains import list_folder, split
 from client.learning.recipe import Recipe
 from client.results.charts import Frame, nice_ticks, svg, text
 from client.results.comparison_table import RunResult, Spread
+from client.runs.comparison import ComparisonConfig, Variant
 
 
 @dataclass(frozen=True)

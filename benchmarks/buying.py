@@ -18,7 +18,7 @@ from client.buying.teacher import Teacher
 from client.buying.vendor_api import VendorClient
 from client.buying.wire import ACCEPT, embed_form
 from shared.embeddings import ModelCard
-from tests.vendor_process import VendorProcess
+from tests.support.vendor_process import VendorProcess
 
 PACK = 32
 LANES = (4, 8, 16)

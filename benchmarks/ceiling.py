@@ -24,7 +24,7 @@ import torch
 
 from benchmarks import load
 from benchmarks.customers import icons
-from tests.vendor_process import VendorProcess, below
+from tests.support.vendor_process import VendorProcess, below
 from vendor_service.encoder.sources import find_model
 
 SIDE = 64  # pixels, of what icon-clip sees

@@ -17,7 +17,7 @@ import httpx
 from benchmarks import load
 from client.buying.vendor_api import VendorClient
 from shared.encoding import ROWS_MEDIA_TYPE
-from tests.vendor_process import VendorProcess, wait_until
+from tests.support.vendor_process import VendorProcess, wait_until
 
 _ICONS = Path(__file__).resolve().parent.parent / "examples" / "icons.zip"
 

@@ -21,7 +21,7 @@ from PIL import Image
 from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms import Compose
 
-from tests.vendor_service.test_preprocessing import photograph
+from tests.vendor_service.encoder.test_preprocessing import photograph
 from vendor_service.encoder.images import ImageDecoder, ImageLimits
 from vendor_service.encoder.preprocessing import Preprocessing
 

@@ -18,10 +18,10 @@ from client.buying.reconciliation import reconcile
 from client.buying.teacher import Teacher
 from client.buying.vendor_api import VendorClient
 from client.errors import VendorUnreachable
-from tests.end_to_end.cutting_proxy import CuttingProxy
-from tests.end_to_end.forked_vendor import ForkedVendor
-from tests.end_to_end.forking import CONTEXT
-from tests.vendor_process import VendorProcess, wait_until
+from tests.support.cutting_proxy import CuttingProxy
+from tests.support.forked_vendor import ForkedVendor
+from tests.support.forking import CONTEXT
+from tests.support.vendor_process import VendorProcess, wait_until
 
 RUN = "run"
 # A pack of these images is some 30 kB, and its answer 33 kB: most connections live for a few packs.

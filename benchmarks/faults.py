@@ -30,10 +30,10 @@ from benchmarks.customers import Customer, Receipt, judge
 from benchmarks.exactly_once import write_images
 from benchmarks.watching import Watch
 from client.buying.cache import EmbeddingCache
-from tests.caddy import started_caddy
 from tests.end_to_end.command import Command
-from tests.postgres import started_postgres
-from tests.vendor_process import VendorProcess, wait_until
+from tests.support.caddy import started_caddy
+from tests.support.postgres import started_postgres
+from tests.support.vendor_process import VendorProcess, wait_until
 
 SMALL_DISK = 48 * 2**20  # bytes
 SLOW, FLOOD = 200, 3000  # connections

@@ -28,7 +28,7 @@ from typing import TypeVar
 import numpy as np
 
 from shared.embeddings import Kind
-from tests.postgres import started_postgres
+from tests.support.postgres import started_postgres
 from tests.vendor_service.books import opened_books
 from vendor_service.accounts.accounts import Terms, open_account
 from vendor_service.accounts.keys import KeyTerms, issue_key
@@ -183,10 +183,10 @@ def throughput(port: int, key: str, inputs: Sequence[dict[str, str]], callers: i
 def _serve(database_url: str, port: int, billing: bool) -> None:
     import torch
 
-    import vendor_service.app
-    from vendor_service import server
+    import vendor_service.serving.app
     from vendor_service.encoder.lanes import Vectors
     from vendor_service.encoder.replica import Replica, Staged
+    from vendor_service.serving import server
     from vendor_service.settings import Settings
 
     encode = Replica.encode
@@ -199,11 +199,11 @@ def _serve(database_url: str, port: int, billing: bool) -> None:
     torch.set_num_threads(1)
     patches: list[tuple[object, str, object]] = [(Replica, "encode", encode_texts_at_once)]
     if not billing:
-        patches.append((vendor_service.app, "Admission", NoAdmission))
+        patches.append((vendor_service.serving.app, "Admission", NoAdmission))
     for target, name, replacement in patches:
         setattr(target, name, replacement)
     settings = Settings(database_url=database_url, port=port, text_cache_bytes=0)
-    application = vendor_service.app.create_app(settings)
+    application = vendor_service.serving.app.create_app(settings)
     server.serve(application, server.bind(settings.host, port), lambda: None)
 
 

@@ -26,8 +26,8 @@ from benchmarks.barrage import Fight, Keys, Spoils
 from benchmarks.bystander import GoodCustomer, LivezWatch, Waits, percentiles
 from benchmarks.history import write_history
 from benchmarks.watching import Watch, session_bytes
-from tests.postgres import Postgres, started_postgres
-from tests.vendor_process import Charges, VendorProcess
+from tests.support.postgres import Postgres, started_postgres
+from tests.support.vendor_process import Charges, VendorProcess
 from vendor_service.accounts.accounts import suspend
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from client.cli import app
+from client.cli.main import app
 from client.data.manifests import MANIFESTS, Manifest
-from tests.vendor_process import VendorProcess
+from tests.support.vendor_process import VendorProcess
 
 # A step takes 32 images of each source domain and asks about each anew, when it aligns and when it distils.
 IMAGES_A_DOMAIN = 32

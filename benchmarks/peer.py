@@ -23,7 +23,7 @@ from urllib.request import urlopen
 
 from benchmarks import load
 from benchmarks.vendor import photographs, save_model
-from tests.vendor_process import VendorProcess, wait_until
+from tests.support.vendor_process import VendorProcess, wait_until
 
 BIN = Path(os.environ.get("INFINITY_BIN", ".venv-infinity/bin"))
 NAME = "vit-b-32"

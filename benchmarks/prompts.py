@@ -13,7 +13,7 @@ from torch.nn import functional
 from benchmarks.accuracy import icons
 from client.data.domains import Example, list_folder
 from client.data.pixels import PixelStore
-from client.learning.backbones import BUNDLED_TEACHER
+from client.learning.backbone_names import BUNDLED_TEACHER
 from client.learning.clip_backbones import class_texts
 from client.learning.student import bundled_teacher
 

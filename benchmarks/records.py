@@ -14,9 +14,9 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from client.comparison import Cell
 from client.results.comparison_table import RunResult
-from client.run_folder import RunConfig
+from client.runs.comparison import Cell
+from client.runs.folder import RunConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 ICONS = ROOT / "examples" / "icons.zip"

@@ -20,7 +20,8 @@ from torch.nn import functional
 
 from benchmarks.accuracy import IMAGE_SIZE
 from client.data.images import Pixels
-from client.learning.backbones import BUNDLED_TEACHER, empty_backbone, load_backbone
+from client.learning.backbone_names import BUNDLED_TEACHER
+from client.learning.backbones import empty_backbone, load_backbone
 from client.learning.classifier import StudentClassifier
 from client.learning.student import Student, build_student
 from client.results.onnx_classifier import OnnxClassifier

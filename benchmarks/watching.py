@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.vendor_process import resident_bytes
+from tests.support.vendor_process import resident_bytes
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.postgres import Postgres, started_postgres
-from tests.vendor_process import VendorProcess
+from tests.support.postgres import Postgres, started_postgres
+from tests.support.vendor_process import VendorProcess
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -20,7 +20,7 @@ from pydantic_settings import (
 )
 
 from vendor_service.errors import UsageError
-from vendor_service.redaction import masked_url
+from vendor_service.observability.redaction import masked_url
 
 _LARGEST_SECRET = 65_536  # bytes
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 from client.buying.budget import NOTHING, Budget, price
 from client.buying.cache import EmbeddingCache
 from client.buying.notes import Note, Pack
-from client.buying.owed import Undecided, is_past, recall
 from client.buying.protocols import Answer
 from client.buying.queries import Query
+from client.buying.recovery import Undecided, is_past, recall
 from client.buying.till import Request, Till
 from client.errors import (
     ClientError,

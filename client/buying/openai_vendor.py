@@ -17,13 +17,13 @@ import httpx
 import numpy as np
 from pydantic import BaseModel
 
-from client.buying import sender, wire
+from client.buying import transport, wire
 from client.buying.cache import EmbeddingCache
 from client.buying.notes import Pack
 from client.buying.origins import origin_of
 from client.buying.protocols import Answer
 from client.buying.queries import Query
-from client.buying.sender import Sender, parse
+from client.buying.transport import Sender, parse
 from client.errors import (
     ClientError,
     FingerprintChanged,
@@ -178,7 +178,7 @@ class OpenAIVendor:
             dimensions=model.dimensions,
             # It does no harm, and some gateways in front of such vendors do keep it.
             headers={"idempotency-key": idempotency_key},
-            patience=sender.PATIENCE,
+            patience=transport.PATIENCE,
             on_push_back=on_push_back,
             on_unsure=on_unsure,
         )

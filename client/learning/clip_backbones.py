@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from client.errors import UsageError
-from client.learning.backbones import OPEN_CLIP
+from client.learning.backbone_names import OPEN_CLIP
 
 ENTRY_POINTS = "tuition.open_clip_models"
 

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from client.errors import ClientError, UsageError, unwritable
-from client.learning.backbones import BUNDLED_TEACHER, architecture_of, empty_backbone, load_backbone
+from client.learning.backbone_names import BUNDLED_TEACHER
+from client.learning.backbones import architecture_of, empty_backbone, load_backbone
 from client.learning.depthwise import with_depthwise
 from client.learning.losses import cosine_logits
 

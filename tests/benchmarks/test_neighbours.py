@@ -15,7 +15,7 @@ from benchmarks.barrage import Enemy, Keys, Spoils
 from benchmarks.bystander import Waits
 from benchmarks.history import write_history
 from benchmarks.neighbours import Outcome
-from tests.vendor_process import Charges
+from tests.support.vendor_process import Charges
 from tests.vendor_service.books import opened_books
 
 NOTHING = Charges(0, 0, 0, 0)

@@ -11,11 +11,11 @@ import pytest
 from benchmarks import accuracy, records
 from benchmarks.accuracy import measured
 from benchmarks.records import ICONS, Record, made_with, record, recorded
-from client.comparison import Cell, Comparison, ComparisonConfig, Variant
-from client.connection import Connection
-from client.display import Display
 from client.learning.recipe import Recipe
+from client.progress import Display
 from client.results.comparison_table import RunResult
+from client.runs.comparison import Cell, Comparison, ComparisonConfig, Variant
+from client.runs.connection import Connection
 from tests.client.toy import make_folder
 
 RESULT = RunResult("erm", "red", 1, 2 / 3, 0.1 + 0.2, 0, 0, 12.34)

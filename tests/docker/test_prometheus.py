@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from tests.docker.test_observability import FOLDER, panels, rules
-from tests.vendor_process import VendorProcess, wait_until
+from tests.support.vendor_process import VendorProcess, wait_until
 from tests.vendor_service.local_vendor import image_input
 
 PROMTOOL, PROMETHEUS = shutil.which("promtool"), shutil.which("prometheus")

@@ -7,8 +7,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.caddy import CADDY, caddyfile, started_caddy
-from tests.vendor_process import VendorProcess, wait_until
+from tests.support.caddy import CADDY, caddyfile, started_caddy
+from tests.support.vendor_process import VendorProcess, wait_until
 from tests.vendor_service.local_vendor import image_input
 
 LARGEST = 32 * 1024 * 1024  # bytes of a request

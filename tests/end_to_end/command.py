@@ -9,7 +9,7 @@ from io import StringIO
 from pathlib import Path
 from unittest.mock import patch
 
-from client.cli import main
+from client.cli.main import main
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Command:
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
         """Start it as a process and do not wait."""
         return subprocess.Popen(
-            [sys.executable, "-c", "from client.cli import main; main()", *arguments],
+            [sys.executable, "-c", "from client.cli.main import main; main()", *arguments],
             cwd=self.folder,
             env=self.environment,
             stdout=subprocess.PIPE,

@@ -13,8 +13,8 @@ import httpx
 import pytest
 from sqlalchemy import select
 
-from tests.postgres import PROGRAMS, Postgres
-from tests.vendor_process import VendorProcess, wait_until
+from tests.support.postgres import PROGRAMS, Postgres
+from tests.support.vendor_process import VendorProcess, wait_until
 from vendor_service.database.session import Database
 from vendor_service.database.tables import LedgerEntry
 
@@ -26,7 +26,7 @@ Copy = Callable[[str, str], None]  # from the URL of the books to that of a copy
 
 def vendor_command(*arguments: str, database_url: str) -> str:
     """What a `vendor` command prints, run as an operator would beside a server."""
-    command = [sys.executable, "-c", "from vendor_service.cli import main; main()", *arguments]
+    command = [sys.executable, "-c", "from vendor_service.cli.main import main; main()", *arguments]
     ran = subprocess.run(
         [*command, "--database-url", database_url], capture_output=True, text=True, check=False
     )
@@ -106,7 +106,7 @@ def test_a_copy_of_books_in_use_is_whole_and_can_be_sold_from(
 
 def test_a_backup_takes_the_place_of_no_file_and_of_no_other_tool(postgres: Postgres, tmp_path: Path) -> None:
     (tmp_path / "there").write_text("something")
-    command = [sys.executable, "-c", "from vendor_service.cli import main; main()", "db", "backup"]
+    command = [sys.executable, "-c", "from vendor_service.cli.main import main; main()", "db", "backup"]
     embedded, served = f"sqlite:///{tmp_path / 'books.db'}", postgres.create_database()
     for url in (embedded, served):
         vendor_command("db", "upgrade", database_url=url)

@@ -22,7 +22,7 @@ from client.buying.teacher import Teacher
 from client.buying.vendor_api import VendorClient
 from client.errors import FingerprintChanged, KeyRefused, QuotaExhausted, VendorUnreachable
 from shared.embeddings import ModelCard
-from tests.vendor_process import VendorProcess, wait_until
+from tests.support.vendor_process import VendorProcess, wait_until
 
 
 class Customer:
@@ -179,13 +179,13 @@ def test_another_model_is_noticed_free_of_charge(
 
 
 def test_a_vendor_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("client.buying.sender.FIRST_DELAY", 0.001)
+    monkeypatch.setattr("client.buying.transport.FIRST_DELAY", 0.001)
     with VendorClient("http://127.0.0.1:9", "tk_1") as client, pytest.raises(VendorUnreachable, match=":9"):
         client.models()
 
 
 def test_a_name_that_nobody_knows_is_said_to_be_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("client.buying.sender.FIRST_DELAY", 0.001)
+    monkeypatch.setattr("client.buying.transport.FIRST_DELAY", 0.001)
     with (
         VendorClient("http://vendor.invalid", "tk_1") as client,
         pytest.raises(VendorUnreachable, match=r"--vendor \(or TUITION_VENDOR_URL\) right"),

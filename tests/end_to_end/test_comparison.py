@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 import torch
 
-from client.comparison import Comparison, ComparisonConfig, Variant
-from client.connection import Connection
-from client.display import Display
 from client.errors import UsageError
 from client.learning.recipe import Recipe
 from client.learning.student import load_tensors
+from client.progress import Display
+from client.runs.comparison import Comparison, ComparisonConfig, Variant
+from client.runs.connection import Connection
 from tests.client.toy import CLASSES, DOMAINS, make_folder
 from tests.end_to_end.command import Command
-from tests.vendor_process import VendorProcess
+from tests.support.vendor_process import VendorProcess
 
 IMAGES = 5
 EVERYTHING = IMAGES * len(CLASSES) * len(DOMAINS) + len(CLASSES)

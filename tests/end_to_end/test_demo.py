@@ -12,7 +12,7 @@ import pytest
 
 from examples import demo
 from tests.client.toy import make_folder
-from tests.vendor_process import wait_until
+from tests.support.vendor_process import wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc for what is left running")
 

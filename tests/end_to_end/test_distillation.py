@@ -15,7 +15,7 @@ from client.learning.recipe import RECIPES, Recipe
 from client.learning.student import load_student
 from tests.client.toy import CLASSES, make_folder
 from tests.end_to_end.command import Command
-from tests.vendor_process import VendorProcess
+from tests.support.vendor_process import VendorProcess
 
 SMALL = ("--image-size", "32", "--steps", "6")
 

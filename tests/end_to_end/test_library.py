@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 import client
-from client.buying import sender
+from client.buying import transport
 from client.buying.vendor_api import VendorClient
 from client.errors import KeyRefused, VendorError, VendorUnreachable
 from tests.end_to_end.command import Command
-from tests.vendor_process import VendorProcess
+from tests.support.vendor_process import VendorProcess
 from vendor_service.accounts.accounts import Terms, open_account
 from vendor_service.accounts.keys import KeyTerms, Scope, issue_key
 from vendor_service.billing.prices import set_price
@@ -93,7 +93,7 @@ def test_a_customer_can_ask_about_money_quota_and_keys(
 
 
 def test_a_rotation_is_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sender, "FIRST_DELAY", 60.0)  # any second try would be waited for
+    monkeypatch.setattr(transport, "FIRST_DELAY", 60.0)  # any second try would be waited for
     with VendorClient("http://127.0.0.1:9", "tk_1_2") as vendor, pytest.raises(VendorUnreachable):
         vendor.rotate_key("1")
 

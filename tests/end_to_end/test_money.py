@@ -17,10 +17,10 @@ from client.buying.reconciliation import reconcile
 from client.buying.teacher import Teacher
 from client.buying.vendor_api import VendorClient
 from client.errors import VendorUnreachable
-from tests.end_to_end.cutting_proxy import CuttingProxy
-from tests.end_to_end.forked_vendor import ForkedVendor
-from tests.postgres import Postgres
-from tests.vendor_process import VendorProcess, wait_until
+from tests.support.cutting_proxy import CuttingProxy
+from tests.support.forked_vendor import ForkedVendor
+from tests.support.postgres import Postgres
+from tests.support.vendor_process import VendorProcess, wait_until
 
 REQUESTS = 200
 
@@ -28,8 +28,8 @@ REQUESTS = 200
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that tries again at once and asks for little at a time, to be hit in the middle more often."""
-    monkeypatch.setattr("client.buying.sender.FIRST_DELAY", 0.02)
-    monkeypatch.setattr("client.buying.sender.LONGEST_DELAY", 0.5)
+    monkeypatch.setattr("client.buying.transport.FIRST_DELAY", 0.02)
+    monkeypatch.setattr("client.buying.transport.LONGEST_DELAY", 0.5)
     monkeypatch.setattr("client.buying.purchase.PACK_SIZE", 3)
 
 

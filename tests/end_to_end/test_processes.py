@@ -11,8 +11,8 @@ import pytest
 
 from tests.client.toy import make_folder
 from tests.end_to_end.command import Command
-from tests.two_processes import two_processes
-from tests.vendor_process import VendorProcess
+from tests.support.two_processes import two_processes
+from tests.support.vendor_process import VendorProcess
 
 STEPS = 6
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from tests.client.toy import make_folder
 from tests.end_to_end.command import Command
-from tests.vendor_process import VendorProcess
+from tests.support.vendor_process import VendorProcess
 
 CANARIES = 2
 

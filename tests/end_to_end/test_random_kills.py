@@ -11,8 +11,8 @@ from client.buying.queries import Query
 from client.buying.reconciliation import reconcile
 from client.buying.teacher import Teacher
 from client.buying.vendor_api import VendorClient
-from tests.end_to_end.forking import CONTEXT
-from tests.vendor_process import VendorProcess, wait_until
+from tests.support.forking import CONTEXT
+from tests.support.vendor_process import VendorProcess, wait_until
 
 RUN = "run"
 # Far more than is bought before the last kill.

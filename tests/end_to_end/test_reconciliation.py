@@ -7,8 +7,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from client.cli import main
-from tests.vendor_process import VendorProcess
+from client.cli.main import main
+from tests.support.vendor_process import VendorProcess
 
 
 def test_receipts_and_ledger_agree_until_somebody_changes_one(

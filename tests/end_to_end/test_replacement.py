@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from client.run_folder import RunFolder
+from client.runs.folder import RunFolder
 from tests.client.toy import draw, make_folder
 from tests.end_to_end.command import Command
-from tests.vendor_process import VendorProcess
+from tests.support.vendor_process import VendorProcess
 
 RUN = ("distill", "--data", "toy", "--target-domain", "red", "--out", "run", "--image-size", "32")
 

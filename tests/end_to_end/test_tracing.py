@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-import client.tracing
-import vendor_service.tracing
+import client.buying.tracing
+import vendor_service.observability.tracing
 from client.buying.queries import Query
-from client.connection import Connection
-from client.display import Display
 from client.errors import UsageError
-from tests.otlp import Collector
+from client.progress import Display
+from client.runs.connection import Connection
+from tests.support.otlp import Collector
 from tests.vendor_service.local_vendor import LocalVendor, ScriptedTexts, error_code, image_input
 from vendor_service.errors import OperatorError
 
@@ -80,14 +80,14 @@ def test_a_refused_request_says_why_and_nothing_of_what_was_asked(
     "environment", [{}, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://x", "OTEL_SDK_DISABLED": "true"}]
 )
 def test_without_an_endpoint_there_are_no_traces(environment: dict[str, str]) -> None:
-    assert vendor_service.tracing.find_traces(environment) is None
-    assert client.tracing.find_traces(environment) is None
+    assert vendor_service.observability.tracing.find_traces(environment) is None
+    assert client.buying.tracing.find_traces(environment) is None
 
 
 def test_without_the_libraries_an_endpoint_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.resources", None)
     environment = {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:4318/v1/traces"}
     with pytest.raises(OperatorError, match=r"install '\.\[tracing\]'"):
-        vendor_service.tracing.find_traces(environment)
+        vendor_service.observability.tracing.find_traces(environment)
     with pytest.raises(UsageError, match=r"install '\.\[tracing\]'"):
-        client.tracing.find_traces(environment)
+        client.buying.tracing.find_traces(environment)

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from client import distillation, examination
+from client.runs import distillation, evaluation
 from tests.client.toy import make_folder
 from tests.end_to_end.command import Command
-from tests.vendor_process import VendorProcess
+from tests.support.vendor_process import VendorProcess
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_the_target_is_unreadable_until_it_is_evaluated(
             opened.append(str(arguments[0]))
 
     sys.addaudithook(watch)
-    evaluate = examination.read_for_evaluation
+    evaluate = evaluation.read_for_evaluation
 
     def give_the_target(*arguments: Any) -> Any:
         nonlocal watching

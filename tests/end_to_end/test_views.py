@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 
 from client.buying.cache import EmbeddingCache
-from client.coverage import training_features
 from client.data.views import View
-from client.display import Display
 from client.learning.recipe import Recipe
-from client.questions import questions
-from client.run_folder import RunConfig
-from client.sources import read_sources
+from client.progress import Display
+from client.runs.features import training_features
+from client.runs.folder import RunConfig
+from client.runs.sources import read_sources
+from client.runs.teacher_queries import questions
 from tests.client.toy import CLASSES, make_folder
 from tests.end_to_end.command import Command
-from tests.vendor_process import VendorProcess
+from tests.support.vendor_process import VendorProcess
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from PIL import Image
 
 from tests.client.toy import draw, make_folder
 from tests.end_to_end.command import Command
-from tests.vendor_process import wait_until
+from tests.support.vendor_process import wait_until
 
 pytestmark = pytest.mark.infinity
 BIN = Path(os.environ.get("INFINITY_BIN", ".venv-infinity/bin"))

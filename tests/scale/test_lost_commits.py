@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.commit_cutter import CommitCutter
-from tests.postgres import Postgres
 from tests.scale.ray_vendor import RayVendor
-from tests.vendor_process import wait_until
+from tests.support.commit_cutter import CommitCutter
+from tests.support.postgres import Postgres
+from tests.support.vendor_process import wait_until
 from vendor_service.billing.verification import verify
 
 pytestmark = pytest.mark.scale

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import func, select
 
 from tests.scale.ray_vendor import RayVendor
-from tests.vendor_process import wait_until
+from tests.support.vendor_process import wait_until
 from tests.vendor_service.local_vendor import image_input
 from vendor_service.billing.verification import verify
 from vendor_service.database.tables import Hold, LedgerEntry

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.postgres import Postgres
+from tests.support.postgres import Postgres
 from tests.vendor_service.books import Books, opened_books
 from tests.vendor_service.local_vendor import LocalVendor, ScriptedTexts, Vendor
 

@@ -20,18 +20,18 @@ from pydantic_settings import SettingsConfigDict
 from shared.embeddings import Kind
 from shared.errors import ErrorBody, ErrorCode
 from tests.vendor_service.clocks import FakeClock
-from vendor_service import loading
 from vendor_service.accounts.accounts import Terms, open_account
 from vendor_service.accounts.keys import KeyTerms, Scope, issue_key
-from vendor_service.app import create_app
 from vendor_service.clock import Clock
-from vendor_service.connections import Config
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey
 from vendor_service.encoder.clip import ClipModel
 from vendor_service.encoder.lanes import Vectors
 from vendor_service.encoder.replica import Replica, Staged
 from vendor_service.encoder.sources import ModelSource
+from vendor_service.serving import factory
+from vendor_service.serving.app import create_app
+from vendor_service.serving.connections import Config
 from vendor_service.settings import Settings
 
 
@@ -110,7 +110,7 @@ class LocalVendor(Vendor):
     def __init__(self, folder: Path, **settings: Any) -> None:
         super().__init__(f"sqlite:///{folder / 'local.db'}")
         self.clock = FakeClock()
-        with patch.object(loading, "ClipModel", _loaded_once):
+        with patch.object(factory, "ClipModel", _loaded_once):
             self.app: FastAPI = create_app(
                 GivenSettings(database_url=self.database_url, **settings),
                 self.clock,

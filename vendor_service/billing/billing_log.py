@@ -5,7 +5,11 @@ request, the account and the key, never a secret and nothing of what was asked.
 """
 
 import logging
+from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
+from logging.handlers import WatchedFileHandler
+from pathlib import Path
 
 from sqlalchemy import event
 from sqlalchemy.orm import Session
@@ -13,7 +17,8 @@ from sqlalchemy.orm import Session
 from shared.errors import ErrorCode
 from vendor_service.billing.orders import Admitted, Order
 from vendor_service.database.tables import Hold
-from vendor_service.errors import Refusal
+from vendor_service.errors import OperatorError, Refusal
+from vendor_service.observability.logging import JsonFormatter
 
 LOGGER = "tuition.billing"
 
@@ -72,3 +77,28 @@ def _order(outcome: str, order: Order, cost_micros: int, seconds: float, **more:
 
 def _line(outcome: str, **fields: object) -> None:
     _log.info(outcome, extra={"fields": {"outcome": outcome, **fields}})
+
+
+@contextmanager
+def open_billing_log(path: Path) -> Iterator[None]:
+    """Append the billing log to a file, one JSON object a line; another program may rotate the file.
+
+    Raises:
+        OperatorError: the file cannot be opened.
+    """
+    try:
+        handler = WatchedFileHandler(path, encoding="utf-8")
+    except OSError as error:
+        raise OperatorError(f"the billing log cannot be written: {error}") from error
+    handler.setFormatter(JsonFormatter())
+    log = logging.getLogger(LOGGER)
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(logging.NOTSET)
+        log.propagate = True
+        handler.close()

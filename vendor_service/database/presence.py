@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from vendor_service.database.session import Database
 from vendor_service.errors import OperatorError
-from vendor_service.redaction import masked
+from vendor_service.observability.redaction import masked
 
 _log = logging.getLogger(__name__)
 

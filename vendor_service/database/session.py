@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from shared.errors import ErrorCode
 from vendor_service.database.tables import Base
 from vendor_service.errors import CommitInDoubt, OperatorError, Refusal, UsageError
-from vendor_service.redaction import masked, masked_url
+from vendor_service.observability.redaction import masked, masked_url
 
 # How long a write waits for another process (a command line beside the server) before it gives up.
 _BUSY_SECONDS = 30.0

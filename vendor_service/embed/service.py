@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from shared.errors import ErrorCode
-from vendor_service.accounts.auth import Caller
+from vendor_service.accounts.authentication import Caller
 from vendor_service.billing.admission import Admission
 from vendor_service.billing.allowance import Allowance
 from vendor_service.billing.orders import Admitted, Order
@@ -21,13 +21,13 @@ from vendor_service.billing.standing import Standing
 from vendor_service.embed.answers import Answer, Content
 from vendor_service.embed.capacity import Place
 from vendor_service.embed.queries import Queries
-from vendor_service.embed.timing import Timing
 from vendor_service.embed.unpaid import Unpaid
 from vendor_service.encoder.encoder import Encoder
 from vendor_service.encoder.prepared import Prepared, PreparedText
 from vendor_service.encoder.queries import ImageQuery
 from vendor_service.errors import Refusal
-from vendor_service.metrics import Metrics
+from vendor_service.observability.metrics import Metrics
+from vendor_service.observability.timing import Timing
 
 
 @dataclass(frozen=True)

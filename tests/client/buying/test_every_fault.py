@@ -9,7 +9,7 @@ import httpx
 import pytest
 from _pytest.mark import ParameterSet
 
-from client.buying import purchase, sender
+from client.buying import purchase, transport
 from client.buying.cache import EmbeddingCache
 from client.buying.queries import Query
 from client.buying.reconciliation import reconcile
@@ -40,9 +40,9 @@ def _cases() -> list[ParameterSet]:
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """One request at a time, tried twice; and no note is so fresh that it is waited for."""
-    monkeypatch.setattr(sender, "FIRST_DELAY", 0.0)
-    monkeypatch.setattr(sender, "PATIENCE", 0.0)
-    monkeypatch.setattr(sender, "TRIES", 2)
+    monkeypatch.setattr(transport, "FIRST_DELAY", 0.0)
+    monkeypatch.setattr(transport, "PATIENCE", 0.0)
+    monkeypatch.setattr(transport, "TRIES", 2)
     monkeypatch.setattr(purchase, "LARGEST", 1)
     monkeypatch.setattr(purchase, "PACK_SIZE", 2)
     monkeypatch.setattr("client.buying.notes._FRESH_SECONDS", 0.0)

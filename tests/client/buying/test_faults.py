@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from client.buying import sender
+from client.buying import transport
 from client.buying.notes import pack_of
 from client.buying.teacher import Teacher
 from client.errors import (
@@ -29,8 +29,8 @@ WANTED = 400
 
 @pytest.fixture
 def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
-    monkeypatch.setattr(sender, "PATIENCE", 0.0)
-    monkeypatch.setattr(sender, "FIRST_DELAY", 0.001)
+    monkeypatch.setattr(transport, "PATIENCE", 0.0)
+    monkeypatch.setattr(transport, "FIRST_DELAY", 0.001)
     shop = Shop(tmp_path)
     yield shop
     shop.close()

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.buying import sender
+from client.buying import transport
 from client.buying.cache import EmbeddingCache
 from client.buying.notes import pack_of
 from client.buying.openai_vendor import Dialect, OpenAIVendor
@@ -94,8 +94,8 @@ class Shop:
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sender, "FIRST_DELAY", 0.001)
-    monkeypatch.setattr(sender, "PATIENCE", 0.0)
+    monkeypatch.setattr(transport, "FIRST_DELAY", 0.001)
+    monkeypatch.setattr(transport, "PATIENCE", 0.0)
 
 
 @pytest.fixture
@@ -205,11 +205,11 @@ def test_an_answer_that_was_lost_counts_as_paid_and_is_bought_again(shop: Shop) 
 
 def test_what_was_certainly_not_served_costs_nothing(shop: Shop) -> None:
     teacher = shop.teacher(20)
-    shop.server.trouble = ["unsent"] * sender.TRIES
+    shop.server.trouble = ["unsent"] * transport.TRIES
     with pytest.raises(VendorUnreachable):
         teacher.buy(_texts(20))
     assert not shop.cache.pending("run")
-    shop.server.trouble = ["busy"] * sender.TRIES
+    shop.server.trouble = ["busy"] * transport.TRIES
     with pytest.raises(VendorError, match="busy"):
         teacher.buy(_texts(20))
     assert shop.teacher(20).buy(_texts(20)).bought == 20

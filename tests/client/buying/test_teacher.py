@@ -16,12 +16,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.buying import owed, sender
 from client.buying import purchase as purchase_module
+from client.buying import recovery, transport
 from client.buying.cache import EmbeddingCache
-from client.buying.claim import claim
+from client.buying.concurrency import START
+from client.buying.lock import claim
 from client.buying.notes import pack_of
-from client.buying.pace import START
 from client.buying.purchase import PACK_SIZE
 from client.buying.queries import Query
 from client.buying.teacher import Teacher
@@ -204,8 +204,8 @@ def test_what_is_in_flight_when_the_quota_ends_is_kept(shop: Shop) -> None:
 def test_answers_that_were_lost_are_owed_and_count_against_the_budget(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sender, "PATIENCE", 0.0)
-    monkeypatch.setattr(sender, "FIRST_DELAY", 0.001)
+    monkeypatch.setattr(transport, "PATIENCE", 0.0)
+    monkeypatch.setattr(transport, "FIRST_DELAY", 0.001)
     shop.vendor.after = _fail
     with pytest.raises(VendorError):
         shop.teacher(64).buy(_texts(64))
@@ -260,8 +260,8 @@ def test_an_owed_pack_whose_queries_are_bought_by_now_is_only_asked_after(shop: 
 def test_an_owed_pack_that_was_charged_is_had_for_nothing_whatever_the_budget(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sender, "PATIENCE", 0.0)
-    monkeypatch.setattr(sender, "FIRST_DELAY", 0.001)
+    monkeypatch.setattr(transport, "PATIENCE", 0.0)
+    monkeypatch.setattr(transport, "FIRST_DELAY", 0.001)
     shop.vendor.after = _fail
     with pytest.raises(VendorError):
         shop.teacher(32).buy(_texts(32))
@@ -369,9 +369,9 @@ def test_what_a_killed_run_had_paid_for_is_not_paid_for_again_by_another(shop: S
         shop.cache.begin(pack)
     shop.vendor.paid |= {paid.idempotency_key: 32, unwanted.idempotency_key: 9}
     with claim(shop.cache.path, "killed"):  # as long as it lives, it is left alone
-        owed.fetch_for_dead_runs(shop.client, shop.cache, MODEL, "run", texts)
+        recovery.fetch_for_dead_runs(shop.client, shop.cache, MODEL, "run", texts)
     assert not shop.vendor.sizes
-    owed.fetch_for_dead_runs(shop.client, shop.cache, MODEL, "run", texts)
+    recovery.fetch_for_dead_runs(shop.client, shop.cache, MODEL, "run", texts)
     assert shop.cache.known("fp_1", texts) == set(texts[:32])
     assert (shop.cache.spending("killed").queries, shop.cache.spending("run").queries) == (32, 0)
     assert {pack.idempotency_key for pack in shop.cache.pending("killed")} == {
@@ -429,7 +429,7 @@ def test_money_ends_a_purchase_to_the_micro(shop: Shop) -> None:
 def test_a_vendor_that_pushes_back_has_fewer_requests_in_flight(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sender, "FIRST_DELAY", 0.001)
+    monkeypatch.setattr(transport, "FIRST_DELAY", 0.001)
     busy, most = 0, [0]
     lock = threading.Lock()
     answer = shop.vendor.handle_request

@@ -10,7 +10,7 @@ import httpx
 import numpy as np
 import pytest
 
-from client.buying import sender
+from client.buying import transport
 from client.buying.archive import export_embeddings, import_embeddings
 from client.buying.cache import EmbeddingCache
 from client.buying.embeddings import Stored
@@ -101,8 +101,8 @@ class Seller(httpx.BaseTransport):
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sender, "FIRST_DELAY", 0.001)
-    monkeypatch.setattr(sender, "PATIENCE", 0.0)
+    monkeypatch.setattr(transport, "FIRST_DELAY", 0.001)
+    monkeypatch.setattr(transport, "PATIENCE", 0.0)
 
 
 @pytest.fixture

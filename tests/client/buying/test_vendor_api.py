@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from client import errors
-from client.buying import sender
+from client.buying import transport
 from client.buying.protocols import Answer
 from client.buying.queries import Query
 from client.buying.vendor_api import VendorClient
@@ -40,8 +40,8 @@ class Script(httpx.BaseTransport):
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sender, "FIRST_DELAY", 0.001)
-    monkeypatch.setattr(sender, "PATIENCE", 0.0)
+    monkeypatch.setattr(transport, "FIRST_DELAY", 0.001)
+    monkeypatch.setattr(transport, "PATIENCE", 0.0)
 
 
 def _answer(**changes: Any) -> httpx.Response:
@@ -109,7 +109,7 @@ def test_trying_ends() -> None:
     script = Script(httpx.ConnectError("refused"))
     with pytest.raises(errors.VendorUnreachable, match="http://vendor"):
         _embed(script)
-    assert len(script.requests) == sender.TRIES
+    assert len(script.requests) == transport.TRIES
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import torch
 
 from client.errors import UsageError
 from client.learning.processes import ALONE, even_share
-from tests.two_processes import two_processes
+from tests.support.two_processes import two_processes
 
 
 def test_every_row_is_some_process_s_and_no_row_is_two() -> None:

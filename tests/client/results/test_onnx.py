@@ -87,7 +87,9 @@ def test_a_damaged_file_is_said_to_be_one(tmp_path: Path, content: bytes) -> Non
 
 def _client(*arguments: str, without: str) -> "subprocess.CompletedProcess[str]":
     """The command line where a package cannot be imported."""
-    code = f"import sys; sys.modules[{without!r}] = None; from client.cli import main; main(sys.argv[1:])"
+    code = (
+        f"import sys; sys.modules[{without!r}] = None; from client.cli.main import main; main(sys.argv[1:])"
+    )
     return subprocess.run(
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
     )

@@ -1,0 +1,115 @@
+"""Packs that were sent and whose answers were never stored: asked after once more, free of charge."""
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+
+from client.buying.budget import price
+from client.buying.cache import EmbeddingCache
+from client.buying.lock import claim
+from client.buying.notes import Note, Pack
+from client.buying.protocols import Vendor
+from client.buying.queries import Query, Spending
+from client.buying.till import Request, Till
+from client.errors import (
+    ClientError,
+    IdempotencyKeySpent,
+    KeyRefused,
+    PriceRaised,
+    RequestRefused,
+    RunBusy,
+    SpendingStopped,
+)
+from shared.embeddings import ModelCard
+
+# For so long, in seconds, a vendor answers again what was paid for, unless it says otherwise. What it does
+# not tell of until then is not to be had any more.
+_REPLAY_SECONDS = 72 * 3600
+
+Undecided = dict[Query, ClientError]
+"""Queries that may have been paid for, and why the vendor does not tell: to buy them might pay twice."""
+
+
+def recall(note: Note, at_hand: Mapping[Query, Query]) -> Request | None:
+    """A noted pack as it was sent, with nothing set aside; `None` where a file is no longer what it was.
+
+    The files are those `at_hand`, for the folder may have moved since the pack was noted.
+    """
+    queries = tuple(at_hand.get(query, query) for query in note.pack.queries)
+    try:
+        contents = [query.content() for query in queries]
+    except (OSError, ValueError):
+        return None
+    pack = Pack(note.pack.idempotency_key, note.pack.run_id, note.pack.fingerprint, queries)
+    return Request(pack, contents, Spending(0, 0), note.agreed_micros, doubtful=note.seconds_left > 0)
+
+
+def is_past(note: Note) -> bool:
+    """Whether a pack was sent so long ago that its answer is no longer to be had."""
+    return time.time() - note.noted_at > _REPLAY_SECONDS
+
+
+def fetch_for_dead_runs(
+    vendor: Vendor,
+    cache: EmbeddingCache,
+    model: ModelCard,
+    run_id: str,
+    wanted: Sequence[Query],
+    *,
+    missing: Collection[Query] | None = None,
+) -> Undecided:
+    """Store what other runs had paid for and were killed before they could, as far as it is wanted here.
+
+    Or else it would be paid for a second time, by this run. The receipts are those of the runs that paid.
+    What the vendor has not charged stays noted: it may be answering the first request only now.
+
+    Args:
+        vendor: the vendor; one where to send again is not free is asked nothing.
+        cache: where packs are noted.
+        model: what they were meant for, and what answers.
+        run_id: this run, which settles its own packs itself.
+        wanted: what this run is about to buy, with what the cache has of it.
+        missing: what of it the cache lacks; all of it, if it is left out.
+
+    Returns:
+        What the vendor does not tell of.
+
+    Raises:
+        KeyRefused, VendorError: the vendor does not answer, or answered what cannot be taken.
+        CacheError: the cache cannot be written.
+    """
+    at_hand = {query: query for query in wanted}
+    lacking = set(at_hand if missing is None else missing)
+    undecided: Undecided = {}
+    till = Till(vendor, cache, model)
+    for other in cache.notes.runs(model.fingerprint) if vendor.repeats_are_free and lacking else ():
+        if other == run_id:
+            continue
+        with suppress(RunBusy), claim(cache.path, other):  # a run that is busy is not dead
+            for note in cache.notes.of_run(other):
+                if note.pack.fingerprint != model.fingerprint or lacking.isdisjoint(note.pack.queries):
+                    continue
+                request = recall(note, at_hand)
+                error = None if request is None else _fetch(till, cache, model, request, is_past(note))
+                if error is not None:
+                    undecided |= dict.fromkeys(note.pack.queries, error)
+    return undecided
+
+
+def _fetch(
+    till: Till, cache: EmbeddingCache, model: ModelCard, request: Request, past: bool
+) -> ClientError | None:
+    """Store the answer to a pack if the vendor had charged it; an error if it does not tell."""
+    try:
+        answer = till.ask_after(request)
+    except PriceRaised:
+        return None
+    except KeyRefused:
+        raise
+    except (RequestRefused, SpendingStopped) as error:
+        if not past and not isinstance(error, IdempotencyKeySpent):
+            return error
+        cache.write_off(request.pack, price(request.pack.queries, model.prices), till.payer)
+        return None
+    till.store(request.pack, answer)
+    return None

@@ -1,0 +1,288 @@
+"""Requests over HTTP, sent until they are answered for good; the only place that knows httpx's errors."""
+
+import math
+import random
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from client.buying.concurrency import LARGEST
+from client.errors import (
+    ClientError,
+    RequestRefused,
+    SpendingStopped,
+    UsageError,
+    VendorError,
+    VendorUnreachable,
+)
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+RETRIED = frozenset({408, 409, 429, 500, 502, 503, 504})
+PUSHED_BACK = frozenset({429, 503})
+TRIES = 5
+FIRST_DELAY = 0.5
+LONGEST_DELAY = 30.0
+# A vendor that is restarted in the middle of a purchase is waited for this long, in seconds.
+PATIENCE = 60.0
+_TELL_EVERY = 5.0
+# Whatever a vendor says, it is asked again within this many seconds.
+_LONGEST_RETRY_AFTER = 300
+# The longest answer that is read to its end, in bytes, and an error's. An embed request has its own.
+ANSWER_BYTES = 8 * 2**20
+_ERROR_BYTES = 2**16
+# An answer that trickles in is given up after so many times the wait for one that does not come at all.
+_TRICKLES = 5
+_PIECE = 2**16
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Sender:
+    """One address and one key. Thread-safe.
+
+    Connection errors and the statuses 408, 409, 429, 500, 502, 503 and 504 are tried again, with exponential
+    backoff, full jitter and the vendor's `Retry-After`. Everything else is raised at once.
+
+    Nothing is believed of an answer: it is read up to a limit, and not at all where it is compressed.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        api_key: str | None,
+        *,
+        as_error: Callable[[httpx.Response, str], ClientError],
+        transport: httpx.BaseTransport | None,
+        timeout: float,
+        on_wait: Callable[[str], None],
+        doubt_lasts: bool = True,
+        trace_headers: Callable[[], Mapping[str, str]] = dict,
+    ) -> None:
+        """Connect to nothing yet.
+
+        Args:
+            url: where the vendor is, e.g. http://127.0.0.1:8000.
+            api_key: the key; `None` for what needs none.
+            as_error: makes an answer that is no success, from this address, one of the client's errors, and
+                says by its `unsure` whether the request may have been served all the same.
+            doubt_lasts: whether an error is `unsure` if an earlier try of the request was; otherwise what
+                `on_unsure` does settles that.
+            transport: replaces the network.
+            timeout: seconds to wait for an answer.
+            on_wait: told why, now and then, while requests are tried again.
+            trace_headers: asked for each request what to send along, such as a `traceparent`.
+
+        Raises:
+            UsageError: this is no URL, or no key.
+        """
+        self.url = url.rstrip("/")
+        self._as_error = as_error
+        self._stopping = threading.Event()
+        self._on_wait = on_wait
+        self._trace_headers = trace_headers
+        self._told_at = -math.inf
+        self._doubt_lasts = doubt_lasts
+        self._longest_answer = _TRICKLES * timeout
+        if not re.fullmatch("[!-~]*", api_key or ""):
+            raise UsageError(
+                "The API key has characters that no key has. "
+                "Give the right key in TUITION_API_KEY or with --api-key-file."
+            )
+        self._http = httpx.Client(
+            base_url=_checked(self.url),
+            headers={
+                "accept-encoding": "identity",  # a few bytes that unpack to gigabytes are not accepted
+                **({"authorization": f"Bearer {api_key}"} if api_key else {}),
+            },
+            transport=transport,
+            timeout=httpx.Timeout(timeout, connect=10),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=LARGEST),
+        )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def stop(self) -> None:
+        """Make requests that wait to be tried again give up now."""
+        self._stopping.set()
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        tries: int | None = None,
+        patience: float = 0.0,
+        most_bytes: int = ANSWER_BYTES,
+        on_push_back: Callable[[], None] = lambda: None,
+        on_unsure: Callable[[], None] = lambda: None,
+        **request: Any,  # noqa: ANN401 (httpx's own)
+    ) -> httpx.Response:
+        """Send until it is answered for good: so many tries, or for `patience` seconds if that is longer.
+
+        Args:
+            tries: at most (default: `TRIES`).
+            most_bytes: the longest answer that makes sense.
+            on_push_back: called whenever the vendor says that it is asked too much (429, 503).
+            on_unsure: called before what may have been served all the same is sent again; raises to stop.
+
+        Raises:
+            VendorUnreachable: nothing answered.
+            AnswerTooLong: a success was longer than that.
+            ClientError: what `as_error` makes of an answer that is no success.
+        """
+        deadline = time.monotonic() + patience
+        headers = {**request.pop("headers", {}), **self._trace_headers()}
+        most = TRIES if tries is None else tries
+        tried, doubt = 0, False
+        while True:
+            tried += 1
+            last = tried >= most and time.monotonic() >= deadline
+            sent = self._http.build_request(method, path, headers=headers, **request)
+            sent.stream = body = _Pieces(sent.content)
+            try:
+                response = self._receive(sent, most_bytes)
+            except httpx.RequestError as error:
+                # What did not leave this machine whole was not served.
+                unsure = not body.cut and not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+                doubt |= unsure
+                if last:
+                    raise _sure_or_not(self._unreachable(error), doubt) from error
+                why, retry_after = f"{self.url} does not answer ({type(error).__name__})", None
+            else:
+                if response.is_success:
+                    return response
+                refused = self._as_error(response, self.url)
+                unsure = refused.unsure
+                doubt |= unsure
+                final = isinstance(refused, RequestRefused | SpendingStopped)
+                if response.status_code not in RETRIED or last or final:
+                    raise _sure_or_not(refused, doubt)
+                if response.status_code in PUSHED_BACK:
+                    on_push_back()
+                why = f"{self.url} said {response.status_code}"
+                retry_after = _seconds(response.headers.get("retry-after"))
+            self._wait(tried, retry_after, why, unsure=doubt)
+            if unsure:
+                on_unsure()
+                doubt = self._doubt_lasts
+
+    def _receive(self, request: httpx.Request, most_bytes: int) -> httpx.Response:
+        """Send a request once and read the answer, as far as that makes sense.
+
+        Raises:
+            httpx.RequestError: nothing answered, or not in time.
+            AnswerTooLong: a success is longer than `most_bytes`, or compressed.
+        """
+        deadline = time.monotonic() + self._longest_answer
+        answer = self._http.send(request, stream=True)
+        try:
+            limit = most_bytes if answer.is_success else _ERROR_BYTES
+            if answer.headers.get("content-encoding", "identity").strip().lower() != "identity":
+                limit = -1
+            content = bytearray()
+            for piece in answer.stream if limit >= 0 else ():  # type: ignore[union-attr]
+                content += piece
+                if len(content) > limit:
+                    break
+                if time.monotonic() > deadline:
+                    raise httpx.ReadTimeout("the answer does not end", request=request)
+        finally:
+            answer.close()
+        if answer.is_success and not len(content) <= limit:
+            raise AnswerTooLong(answer.headers, f"{self.url} answered with {_too_much(limit)}.")
+        return httpx.Response(
+            answer.status_code,
+            headers=[each for each in answer.headers.raw if each[0].lower() != b"content-encoding"],
+            content=bytes(content[: max(0, limit)]),
+            request=request,
+        )
+
+    def _wait(self, tried: int, retry_after: int | None, why: str, *, unsure: bool) -> None:
+        delay = random.uniform(0, min(LONGEST_DELAY, FIRST_DELAY * 2 ** (tried - 1)))
+        delay += retry_after or 0
+        # Said when it takes a while, and not by each of the requests in flight.
+        if delay > 1 and time.monotonic() - self._told_at > _TELL_EVERY:
+            self._told_at = time.monotonic()
+            self._on_wait(f"{why}; trying again in {delay:.0f} s.")
+        if self._stopping.wait(delay):
+            raise _sure_or_not(VendorUnreachable(f"{why}, and there was no time to try again."), unsure)
+
+    def _unreachable(self, error: httpx.RequestError) -> ClientError:
+        return VendorUnreachable(
+            f"No vendor answers at {self.url} ({error or type(error).__name__}). Is it running, and is "
+            "--vendor (or TUITION_VENDOR_URL) right? What was bought is kept; the same command goes on."
+        )
+
+
+class AnswerTooLong(VendorError):
+    """A success that is longer than it can be, or compressed; `headers` are all that was read of it."""
+
+    def __init__(self, headers: httpx.Headers, message: str) -> None:
+        super().__init__(message)
+        self.headers = headers
+
+
+class _Pieces(httpx.ByteStream):
+    """A request's body, in pieces; `cut` is whether the network took some of it, and not all."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(content)
+        self._content = content
+        self.cut = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        self.cut = True
+        for start in range(0, len(self._content), _PIECE):
+            yield self._content[start : start + _PIECE]
+        self.cut = False
+
+
+def _too_much(limit: int) -> str:
+    if limit < 0:
+        return "a compressed body, which it was asked not to"
+    return f"more than the {limit} bytes that an answer to this can have"
+
+
+def _seconds(retry_after: str | None) -> int | None:
+    """The seconds of a `Retry-After`, within bounds; `None` for anything else that may stand there."""
+    digits = (retry_after or "").strip()
+    if not re.fullmatch("[0-9]+", digits):
+        return None
+    return min(int(digits[:9]), _LONGEST_RETRY_AFTER)
+
+
+def _sure_or_not(error: ClientError, unsure: bool) -> ClientError:
+    """The error, saying whether any try may have been served all the same."""
+    error.unsure = unsure
+    return error
+
+
+def parse(model: type[Model], response: httpx.Response) -> Model:
+    """The body of a successful answer.
+
+    Raises:
+        VendorError: it is something else.
+    """
+    try:
+        return model.model_validate_json(response.content)
+    except ValidationError as error:
+        raise VendorError(
+            f"{response.url} does not answer as a vendor of this kind does ({error.error_count()} faults)."
+        ) from error
+
+
+def _checked(url: str) -> httpx.URL:
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise UsageError(f"{url!r} is no address of a vendor: {error}.") from error
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise UsageError(f"{url!r} is no address of a vendor, such as {DEFAULT_URL}.")
+    return parsed

@@ -1,0 +1,1 @@
+"""`client`: every command parses, makes one call, and prints."""

@@ -1,0 +1,161 @@
+"""`client data`: what an image folder holds. Nothing here spends, or writes."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from client.cli.options import JsonOption, print_json
+from client.progress import Display, printable
+
+if TYPE_CHECKING:  # numpy and Pillow are not imported before a command needs them
+    from client.data.inspection import Inspection
+
+data_app = typer.Typer(
+    name="data",
+    help="Look into a folder of images.\n\nExample: client data check icons",
+    no_args_is_help=True,
+)
+
+# So many of each problem are printed; --json has all.
+_SHOWN = 10
+
+
+@data_app.callback()
+def _group() -> None:
+    """Keep `check` a word of its own while it is the only command."""
+
+
+@data_app.command()
+def check(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Laid out as ROOT/<domain>/<class>/.", show_default=False)
+    ],
+    as_json: JsonOption = False,
+) -> None:
+    """Count domains and classes, and look for what distorts a result; ends with 1 if there is any.
+
+    That is: pictures that are left out (loose in a domain or in the root, of a format that is not read, not
+    whole), the same picture in two domains (leakage) or in two classes, missing class folders, and
+    differences from PACS, VLCS, Office-Home, TerraIncognita or DomainNet, where the folder has the name or
+    the domains of one of them.
+
+    Example: client data check icons
+    """
+    from client.data.domains import list_folder
+    from client.data.inspection import inspect
+
+    listed = list_folder(folder)
+    with Display().track("Reading", sum(map(listed.count, listed.domains))) as advance:
+        found = inspect(listed, lambda done: advance(done, ""))
+    if as_json:
+        print_json(_described(found))
+    else:
+        _print(found)
+    if not found.is_sound:
+        raise typer.Exit(1)
+
+
+def _described(found: "Inspection") -> dict[str, Any]:
+    from client.data.domains import relative
+
+    root = found.folder.root
+
+    def name(path: Path) -> str:
+        return relative(path, root)
+
+    return {
+        "sound": found.is_sound,
+        "classes": list(found.folder.classes),
+        "images": {
+            domain: {label: found.counts[domain, label] for label in found.folder.classes}
+            for domain in found.folder.domains
+        },
+        "missing_folders": [f"{domain}/{label}" for domain, label in found.gaps],
+        "unreadable": [{"path": name(s.path), "reason": s.reason} for s in found.unreadable],
+        "ignored": [{"path": name(s.path), "reason": s.reason} for s in found.folder.ignored],
+        "left_out": found.left_out,
+        "in_deeper_folders": found.folder.deeper,
+        "respelled": [name(path) for path in found.folder.respelled],
+        "alike_by_name": found.alike_by_name,
+        "in_several_domains": [[name(path) for path in group] for group in found.leaks],
+        "in_several_classes": [[name(path) for path in group] for group in found.ambiguous],
+        "repeats": found.repeats,
+        "known_as": found.known.name if found.known else None,
+        "differences": found.differences,
+    }
+
+
+def _print(found: "Inspection") -> None:
+    from client.cli.tables import print_table
+
+    described = _described(found)
+    rows = [
+        (domain, sum(counts), sum(map(bool, counts)), min(counts), max(counts))
+        for domain, counts in ((domain, found.by_class(domain)) for domain in found.folder.domains)
+    ]
+    print_table(("domain", "images", "classes", "fewest of a class", "most"), rows)
+    total = sum(found.counts.values())
+    print(f"{total} images of {len(found.folder.classes)} classes in {len(found.folder.domains)} domains.")
+    if found.repeats:
+        print(f"{found.repeats} are copies within one class and domain: they stay on one side of a split.")
+    for remark in _remarks(found):
+        print(remark)
+    if found.known and not found.differences:
+        print(f"This is {found.known.name}, whole.")
+    for title, lines in _problems(found, described):
+        print(f"\n{title}: {len(lines)}")
+        for line in lines[:_SHOWN]:
+            print(f"  {printable(line)}")
+        if len(lines) > _SHOWN:
+            print(f"  ... and {len(lines) - _SHOWN} more; --json lists all.")
+    print("\nNothing wrong was found." if found.is_sound else "")
+
+
+def _remarks(found: "Inspection") -> Iterator[str]:
+    """What is worth knowing and distorts nothing."""
+    from client.data.finder import described
+
+    if found.folder.deeper:
+        yield f"{found.folder.deeper} of them lie in folders below their class's, and count for it."
+    if found.folder.respelled:
+        yield (
+            f"{len(found.folder.respelled)} folders are spelled in decomposed Unicode, as a Mac writes it; "
+            "they are one with those of the same name."
+        )
+    if found.alike_by_name:
+        yield (
+            f"{found.alike_by_name} are named <set>__<name> and alike: if these are variants of one drawing, "
+            "--group-by-name keeps them on one side of a split."
+        )
+    if found.left_out:
+        yield f"Left out: {printable(described(found.left_out))}; --json lists them."
+
+
+def _problems(found: "Inspection", described: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    """What distorts a result, a title and its lines each."""
+    from client.data.domains import relative
+
+    root = found.folder.root
+    problems = {
+        "Pictures that are left out (put each into <domain>/<class>/, as a file of an accepted format)": [
+            f"{relative(file.path, root)}: {file.reason}" for file in found.misplaced
+        ],
+        "Not whole images (they will be skipped)": [
+            f"{file['path']}: {file['reason']}" for file in described["unreadable"]
+        ],
+        "The same picture in different domains (leakage: what is held out is trained on)": [
+            " = ".join(group) for group in described["in_several_domains"]
+        ],
+        "The same picture in different classes": [
+            " = ".join(group) for group in described["in_several_classes"]
+        ],
+        "Missing class folders (where a domain has no image of a class, leave its folder empty)": (
+            described["missing_folders"]
+        ),
+        f"Differences from {described['known_as']}": described["differences"],
+    }
+    for title, lines in problems.items():
+        if lines:
+            yield title, lines

@@ -1,0 +1,188 @@
+"""What commands print for people, on standard output."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from client.buying.cache import Holding
+from client.buying.queries import Spending
+from client.buying.reconciliation import Reconciliation
+from client.data.finder import described
+from client.progress import printable
+from client.runs.folder import RunFolder
+from shared.billing import AccountStatus, UsageReport
+from shared.embeddings import ModelCard
+
+# Classes of which a plan shows each.
+_CLASSES_SHOWN = 30
+
+
+def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]], *, words: int = 1) -> None:
+    """A table whose first `words` columns stand left, the others right. Names cannot style anything."""
+    table = Table()
+    for position, column in enumerate(columns):
+        table.add_column(column, justify="left" if position < words else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(printable(str(cell))) for cell in row))
+    Console().print(table)
+
+
+def percent(share: float) -> str:
+    """A share from 0 to 1 in %, to a tenth."""
+    return f"{100 * share:.1f}"
+
+
+def print_summary(summary: Mapping[str, Any], run: RunFolder) -> None:
+    """A finished run: accuracy by domain, what was bought, where the report and the student are."""
+    accuracy = summary["accuracy"]
+    rows: list[tuple[str, str, object]] = [
+        (
+            f"{name} (unseen)" if name == summary["target_domain"] else name,
+            percent(share),
+            accuracy["images_by_domain"][name],
+        )
+        for name, share in accuracy["by_domain"].items()
+    ]
+    rows += [
+        (title, percent(accuracy[title.replace("-", "_")]), "") for title in ("in-domain", "out-of-domain")
+    ]
+    print_table(("domain", "accuracy (%)", "images"), rows)
+    print(
+        f"Bought {summary['queries_bought']} queries for {summary['cost_micros']} micros; "
+        f"{summary['queries_cached']} came from the cache."
+    )
+    if summary["left_out"]:
+        print(f"Left out: {printable(described(summary['left_out']))}; summary.json and plan.json have all.")
+    print(f"Report:  {run.report}\nStudent: {run.student}")
+
+
+def print_plan(plan: Mapping[str, Any]) -> None:
+    """What a run would use, buy and cost."""
+    print_table(("domain", "images"), plan["images_by_domain"].items())
+    print(f"{plan['train_images']} training images, {plan['holdout_images']} held out for selection.")
+    purchase = plan["purchase"]
+    if purchase is None:
+        print(f"The method {plan['method']} buys nothing.")
+        return
+    needed = purchase["prompts"] + purchase["images"] + purchase["views"] - purchase["duplicates"]
+    views = f"{purchase['views']} further views, " if purchase["views"] else ""
+    print(
+        f"Needs {needed} queries ({purchase['prompts']} class prompts, {purchase['images']} images, "
+        f"{views}{purchase['duplicates']} duplicates bought once): {purchase['cached']} are in the cache, "
+        f"{purchase['to_buy']} would be bought for {purchase['cost_micros']} micros."
+    )
+    if purchase["unaffordable"]:
+        print(f"{purchase['unaffordable']} are beyond the budget and would go without.")
+    elif purchase["budget_left"] and purchase["images"]:
+        print(f"{purchase['budget_left']} queries of the budget would stay unspent (--views can use them).")
+    _print_strata(purchase["to_buy_by_domain_and_class"], plan["classes"])
+    _print_outlook(plan["outlook"], buys=purchase["to_buy"] > 0)
+
+
+def _print_strata(by_domain: Mapping[str, Mapping[str, int]], classes: Sequence[str]) -> None:
+    """Images to buy by domain and class: every number where they fit on a screen, or else the extremes."""
+    if not by_domain:
+        return
+    if len(classes) <= _CLASSES_SHOWN:
+        rows: list[list[object]] = [[name, *(c.get(name, 0) for c in by_domain.values())] for name in classes]
+        rows.append(["all", *(sum(c.values()) for c in by_domain.values())])
+        print_table(("images to buy", *by_domain), rows)
+        return
+    extremes = [
+        (domain, sum(counts.values()), len(counts), min(counts.values()), max(counts.values()))
+        for domain, counts in by_domain.items()
+    ]
+    print_table(("domain", "images to buy", "classes", "fewest of a class", "most"), extremes)
+    print("--json shows the number of each class.")
+
+
+def _print_outlook(outlook: Mapping[str, Any], *, buys: bool) -> None:
+    quote = outlook["quote"]
+    if not outlook["prices_known"]:
+        print("This vendor states no prices, so what it will charge is not known here.")
+    elif quote is None:
+        print("Without a key, that is the vendor's standard price.")
+    elif not quote["fits_money"]:
+        print("The account's spend limit or credit does not suffice: buying will stop there.")
+    if quote is not None and quote["quota_left"] is None:
+        print("The vendor sets this account no quota.")
+    elif quote is not None:
+        verdict = "enough" if quote["fits_quota"] else "not enough: buying will stop there"
+        print(f"The vendor's quota leaves {quote['quota_left']} queries: {verdict}.")
+    if outlook["seconds"] is not None:
+        print(f"At the rate of the last comparable purchase it takes {outlook['seconds']:.0f} s.")
+    elif buys:
+        print("How long it takes is unknown: no purchase of this size was made from this model yet.")
+
+
+def print_holdings(path: Path, size: int, holdings: Iterable[Holding], paid: Spending) -> None:
+    """What a cache holds, and what was paid for it."""
+    print_table(
+        ("model", "kind", "embeddings", "MB"),
+        [(h.fingerprint, h.kind, h.embeddings, f"{h.vector_bytes / 1e6:.1f}") for h in holdings],
+    )
+    print(f"{path}: {size / 1e6:.1f} MB. Paid: {paid.queries} queries for {paid.cost_micros} micros.")
+
+
+def print_predictions(predictions: Mapping[str, Mapping[str, float]]) -> None:
+    """The most probable classes of each image."""
+    print_table(
+        ("image", "class", "probability (%)"),
+        [
+            ("" if position else image, name, percent(probability))
+            for image, ranked in predictions.items()
+            for position, (name, probability) in enumerate(ranked.items())
+        ],
+    )
+
+
+def print_models(cards: Iterable[ModelCard]) -> None:
+    """The models for sale."""
+    columns = ("model", "dimensions", "micros an image", "micros a text", "fingerprint")
+    print_table(
+        columns,
+        [(c.id, c.dimensions, c.prices.image_micros, c.prices.text_micros, c.fingerprint) for c in cards],
+    )
+
+
+def print_usage(account: AccountStatus, used: UsageReport) -> None:
+    """What an account used, was billed, and has left."""
+    columns = (used.group_by, "requests", "images", "texts", "billed queries", "cost (micros)")
+    print_table(
+        columns,
+        [
+            (r.group, r.requests, r.images, r.texts, r.billed_queries, r.cost_micros)
+            for r in [*used.rows, used.total]
+        ],
+    )
+    left = (
+        "no quota" if account.quota_left is None else f"{account.quota_left} of {account.quota} queries left"
+    )
+    print(f"Account {account.account}: {left}, {account.spent_micros} micros spent.")
+
+
+def print_reconciliation(found: Reconciliation) -> None:
+    """Whether receipts and ledger agree, and where they do not."""
+    if found.differences:
+        rows = [(each.request_id, each.problem) for each in found.differences]
+        print_table(("request", "difference"), rows)
+    print(
+        f"{found.matched} receipts agree with the ledger ({found.queries} queries, {found.cost_micros} "
+        f"micros); differences: {len(found.differences)}."
+    )
+    if found.lost:
+        print(f"{found.lost} charges are of requests whose answers were given up, and counted as paid, here.")
+    if found.elsewhere.charges:
+        made = found.elsewhere
+        print(
+            f"{made.charges} charges were made elsewhere, not from this cache ({made.queries} queries, "
+            f"{made.cost_micros} micros), {made.of_other_keys} of them with other keys of this account."
+        )
+    if found.of_other_accounts:
+        print(
+            f"{found.of_other_accounts} receipts here are of other accounts, or older than this comparison."
+        )

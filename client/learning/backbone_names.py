@@ -1,0 +1,5 @@
+"""How backbones are named: by timm's names, or as an open_clip model or folder behind a prefix."""
+
+DEFAULT_BACKBONE = "efficientnet_lite0"
+OPEN_CLIP = "open_clip:"
+BUNDLED_TEACHER = f"{OPEN_CLIP}icon-clip"

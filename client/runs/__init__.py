@@ -1,0 +1,1 @@
+"""Runs: from images and a budget to a student, its report, and tables of many of them."""

@@ -1,0 +1,458 @@
+"""Many runs to one table: leave one domain out, over domains, seeds and methods, buying each image once."""
+
+import os
+import platform
+import secrets
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from client.buying.queries import Query
+from client.buying.selection import Selection
+from client.buying.teacher import Offer, Teacher
+from client.data.domains import list_folder
+from client.errors import BudgetExhausted, ClientError, FingerprintChanged, UsageError
+from client.learning.backbones import load_backbone
+from client.learning.methods import parse_method
+from client.learning.recipe import Recipe
+from client.results.comparison_table import (
+    RunResult,
+    Setting,
+    as_csv,
+    as_json,
+    as_latex,
+    as_markdown,
+    as_text,
+)
+from client.runs.connection import Connection
+from client.runs.distillation import Distillation
+from client.runs.features import training_features
+from client.runs.folder import RunConfig, RunFolder
+from client.runs.memo import SharedWork
+from client.runs.sources import read_sources
+from client.runs.targets import require_student
+from client.runs.teacher_queries import questions
+from client.runs.trainer import same_steps
+from client.runs.zero_shot import ZERO_SHOT, Exam, grade, zero_shot_exam
+from shared.embeddings import Prices
+
+# A comparison reads every domain once, has one set of features in memory, and a few projectors of it.
+_KEPT = {
+    "images": 1000,
+    "views": 1000,
+    "looks": 1000,
+    "unexamined": 1000,
+    "left out": 1000,
+    "features": 1,
+    "aligned": 16,
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A row of the table: a method by a recipe, under a name.
+
+    Attributes:
+        name: of the row, and of its runs' folders.
+        method: as `parse_method` takes it, "erm+swad"; or "zero-shot", the teacher itself.
+        recipe: the training protocol, before the method's variants.
+    """
+
+    name: str
+    method: str
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class ComparisonConfig:
+    """What is compared.
+
+    Attributes:
+        data: the image folder.
+        variants: the rows.
+        targets: the domains to hold out, one after the other; empty for all.
+        seeds: each run is repeated with these.
+        student: the backbone's name.
+        image_size: side of the student's input in pixels.
+        student_weights: a file of weights to start from; `None` for those of the name.
+        select: how images are chosen where `queries` does not reach all.
+        queries: how many embeddings each run may use, prompts included, whoever paid for them; `None` for
+            all that it asks. So no run profits from what another one bought.
+        group_by_name: whether files named `<set>__<name>` may be variants of one drawing.
+    """
+
+    data: Path
+    variants: Sequence[Variant]
+    targets: Sequence[str]
+    seeds: Sequence[int]
+    student: str
+    image_size: int
+    student_weights: Path | None = None
+    select: Selection = "stratified"
+    queries: int | None = None
+    group_by_name: bool = False
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a comparison."""
+
+    variant: Variant
+    config: RunConfig
+    run: RunFolder
+
+    @property
+    def trains(self) -> bool:
+        """Whether there is a student in it."""
+        return self.variant.method != ZERO_SHOT
+
+    @property
+    def steps(self) -> RunConfig:
+        """Equal for runs that take the same steps, and differ in which of their states they keep."""
+        return same_steps(self.config) if self.trains else self.config
+
+    @property
+    def buys(self) -> bool:
+        """Whether it takes anything from the vendor."""
+        return not self.trains or parse_method(self.variant.method, self.variant.recipe)[0].buys
+
+
+class Comparison:
+    """A comparison in a folder. Runs that have finished there, in whatever comparison, are not run again."""
+
+    def __init__(
+        self,
+        config: ComparisonConfig,
+        out: Path,
+        connection: Connection,
+        *,
+        device: str,
+        max_spend_micros: int | None = None,
+        approve: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        """Take up a comparison.
+
+        Args:
+            config: what is compared.
+            out: its folder; one folder a run is made in it, and the table in five formats.
+            connection: where to buy, and the one cache.
+            device: where to train.
+            max_spend_micros: what may be paid in all, in millionths of the vendor's currency unit.
+            approve: called with the price of everything before anything is bought; it raises to stop.
+
+        Raises:
+            UsageError: a target, method or number does not exist or does not suffice.
+        """
+        self._config = config
+        self._folder = RunFolder(out)
+        self._connection = connection
+        self._display = connection.display
+        self._device = device
+        self._max_spend_micros = max_spend_micros
+        self._approve = approve
+        self._shared = SharedWork(_KEPT)
+        self._images = folder = list_folder(config.data)
+        folder.require_domains(config.targets)
+        self._targets = tuple(config.targets) or folder.domains
+        if config.queries is not None and config.queries < len(folder.classes):
+            raise UsageError(
+                f"{config.queries} queries a run do not reach the {len(folder.classes)} class prompts, "
+                "without which no student can name its classes. Raise --budget."
+            )
+        self.cells = [
+            self._cell(variant, target, seed)
+            for target in self._targets
+            for seed in config.seeds
+            for variant in config.variants
+        ]
+        if len({cell.run.path for cell in self.cells}) < len(self.cells):
+            raise UsageError(
+                "A row, a target or a seed is named twice: each run of a comparison is run once."
+            )
+
+    @property
+    def setting(self) -> Setting:
+        """What its runs have in common, as the table says it."""
+        config, folder = self._config, self._images
+        model = self._folder.read(self._folder.plan)["model"] if self._folder.plan.exists() else None
+        return Setting(
+            data=folder.root.resolve().name,
+            images={domain: folder.count(domain) for domain in folder.domains},
+            classes=len(folder.classes),
+            student=config.student,
+            image_size=config.image_size,
+            teacher=None if model is None else f"{model['id']} ({model['fingerprint']})",
+            queries=config.queries,
+            machine=_machine(self._device),
+            planned=len(self.cells),
+        )
+
+    def quote(self) -> Offer:
+        """What the cache has for all runs together, and what they would buy; spends nothing."""
+        self._require_same_images()
+        pending = [cell for cell in self.cells if cell.buys and not cell.run.summary.exists()]
+        if not pending:
+            return Offer(0, 0, 0)
+        with self._connection.teacher(run_id="quote", budget=None) as teacher:
+            return teacher.quote(self._queries(pending))
+
+    def execute(self) -> list[RunResult]:
+        """Buy what is missing, run what has not been run, write the table, and return its runs.
+
+        Raises:
+            ClientError: see client/errors.py; what was bought and trained so far is kept.
+        """
+        self._begin()
+        with ExitStack() as stack:
+            stack.enter_context(self._folder.claimed())
+            pending = _by_steps([cell for cell in self.cells if not cell.run.summary.exists()])
+            buying = [cell for cell in pending if cell.buys]
+            teacher = self._connect(stack) if buying else None
+            self._require_students([cell for cell in pending if cell.trains], teacher)
+            if teacher is not None:
+                self._buy(teacher, buying)
+            for number, cell in enumerate(pending, start=1):
+                self._display.note(
+                    f"Run {number} of {len(pending)}: {cell.variant.name}, {cell.config.target_domain} held "
+                    f"out, seed {cell.config.seed}."
+                )
+                self._run(cell, teacher, pending[number:])
+                self._write_tables()
+        return self._write_tables()
+
+    def _cell(self, variant: Variant, target: str, seed: int) -> Cell:
+        config = self._config
+        recipe = variant.recipe
+        if variant.method != ZERO_SHOT:
+            _, recipe = parse_method(variant.method, recipe)
+        run = RunConfig(
+            data=str(config.data.resolve()),
+            target_domain=target,
+            method=variant.method,
+            student=config.student,
+            image_size=config.image_size,
+            seed=seed,
+            select=config.select,
+            recipe=recipe,
+            student_weights=None if config.student_weights is None else str(config.student_weights.resolve()),
+            use_at_most=config.queries,
+            group_by_name=config.group_by_name,
+        )
+        name = f"{variant.name}-{target}-{seed}"
+        return Cell(variant, run, RunFolder(self._folder.path / "runs" / name))
+
+    def _begin(self) -> None:
+        """Make the folder, or take it up; `RunFolder.begin` refuses a folder that holds another run."""
+        folder = self._folder
+        if folder.path.exists() and any(folder.path.iterdir()) and not self._identity.exists():
+            raise UsageError(f"{folder.path} exists and is no comparison. Choose another --out.")
+        try:
+            folder.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ClientError(f"{folder.path} cannot be written: {error.strerror}.") from error
+        self._require_same_images()
+        if "images" not in self._known:
+            named = {"run_id": secrets.token_hex(8), **self._known}
+            folder.write(self._identity, {**named, "images": self._images.digest()})
+        for cell in self.cells:
+            cell.run.begin(cell.config)
+
+    def _require_same_images(self) -> None:
+        """Refuse to put runs over other images beside those that have finished."""
+        begun_with = self._known.get("images")
+        if begun_with is not None and begun_with != self._images.digest():
+            raise UsageError(
+                f"The images in {self._images.root} have changed since {self._folder.path} was begun, and "
+                "runs over other images do not compare: choose another --out, or delete that folder. What "
+                "was bought is in the cache."
+            )
+
+    @property
+    def _known(self) -> dict[str, Any]:
+        """What `_identity` holds; nothing where it has not been begun."""
+        return self._folder.read(self._identity) if self._identity.exists() else {}
+
+    @property
+    def _identity(self) -> Path:
+        """The file with the id that receipts of this comparison carry, and a digest of its images."""
+        return self._folder.path / "comparison.json"
+
+    # -- buying
+
+    def _connect(self, stack: ExitStack) -> Teacher:
+        """The teacher of all runs, under one run id of the comparison's own."""
+        folder = self._folder
+        teacher = stack.enter_context(
+            self._connection.teacher(
+                run_id=folder.read(self._identity)["run_id"],
+                budget=None,
+                max_spend_micros=self._max_spend_micros,
+                run=folder,
+            )
+        )
+        if not folder.plan.exists():
+            folder.write(folder.plan, {"model": teacher.model.model_dump(mode="json")})
+        began_with = folder.read(folder.plan)["model"]["fingerprint"]
+        if began_with != teacher.model.fingerprint:
+            raise FingerprintChanged(
+                f"This comparison began with the model {began_with}; the vendor now serves "
+                f"{teacher.model.fingerprint}, and runs by different teachers do not compare. Choose another "
+                "--out. What was bought is kept."
+            )
+        return teacher
+
+    def _require_students(self, cells: Sequence[Cell], teacher: Teacher | None) -> None:
+        """Refuse, before anything is bought, a student that cannot be had or that a method cannot teach."""
+        if not cells:
+            return
+        config, model = self._config, None if teacher is None else teacher.model
+        backbone = load_backbone(config.student, image_size=config.image_size, weights=config.student_weights)
+        for words in dict.fromkeys(cell.variant.method for cell in cells):
+            require_student(parse_method(words, Recipe())[0], config.student, backbone, model)
+
+    def _buy(self, teacher: Teacher, cells: list[Cell]) -> None:
+        """Buy what these runs ask, in one purchase."""
+        folder = self._folder
+        queries = self._queries(cells)
+        offer = teacher.quote(queries)
+        self._approve(offer.cost_micros)
+        with self._display.track("Buying", offer.to_buy) as advance:
+            purchase = teacher.buy(
+                queries, lambda progress: advance(progress.done, progress.described(cached=offer.cached))
+            )
+        spent = teacher.spending
+        folder.write(folder.purchase, {"queries_bought": spent.queries, "cost_micros": spent.cost_micros})
+        if purchase.out_of_budget:
+            raise self._stopped_short(teacher, [query for query in queries if query not in purchase.refused])
+
+    def _stopped_short(self, teacher: Teacher, wanted: Sequence[Query]) -> BudgetExhausted:
+        """What to say where the money did not reach for all that is wanted: runs on a part do not compare."""
+        spent, rest = teacher.spending, teacher.for_run("quote", budget=None).quote(wanted)
+        return BudgetExhausted(
+            f"--max-spend {self._max_spend_micros} does not reach {rest.to_buy} of the {len(wanted)} "
+            "queries that these runs ask, and runs that learn from some of them would not compare, so none "
+            f"was started. The {spent.queries} that were bought, for {spent.cost_micros} micros, are kept: "
+            f"the same command with --max-spend {spent.cost_micros + rest.cost_micros} goes on from here. "
+            "Or choose another --out, with a --budget for each run."
+        )
+
+    def _queries(self, cells: list[Cell]) -> list[Query]:
+        """Everything that these runs ask, class prompts first."""
+        asked: list[Query] = []
+        for cell in cells:
+            asked += self._asked(cell)
+        unique = dict.fromkeys(asked)
+        return sorted(unique, key=lambda query: query.kind != "text")
+
+    def _asked(self, cell: Cell) -> list[Query]:
+        if not cell.trains:
+            return self._exam(cell).queries
+        sources = read_sources(cell.config, self._display, self._shared)
+        features = training_features(
+            cell.config,
+            sources,
+            self._display,
+            device=self._device,
+            pixels=self._connection.pixels,
+            shared=self._shared,
+        )
+        asked = questions(cell.config, sources, features)
+        return asked.all
+
+    def _exam(self, cell: Cell) -> Exam:
+        sources = read_sources(cell.config, self._display, self._shared)
+        return zero_shot_exam(sources, self._display, self._shared)
+
+    # -- running
+
+    def _run(self, cell: Cell, teacher: Teacher | None, to_come: Sequence[Cell]) -> None:
+        """Everything is bought: a run pays for nothing itself."""
+        run_id = cell.run.begin(cell.config)
+        own = None if teacher is None or not cell.buys else teacher.for_run(run_id, budget=0)
+        if cell.trains:
+            Distillation(
+                cell.config,
+                cell.run,
+                own,
+                self._display,
+                device=self._device,
+                pixels=self._connection.pixels,
+                shared=self._shared,
+                also=[each.config.recipe.selection for each in to_come if each.steps == cell.steps],
+                onnx=False,
+            ).execute()
+            return
+        assert own is not None
+        exam = self._exam(cell)
+        with cell.run.timed("evaluate"):
+            accuracy = grade(exam, own)
+        cell.run.write(
+            cell.run.plan,
+            {
+                "model": own.model.model_dump(mode="json"),
+                "purchase": {"prompts": len(exam.prompts), "images": len(exam.images)},
+            },
+        )
+        used = {"queries_bought": 0, "queries_cached": len(set(exam.queries))}
+        cell.run.write(
+            cell.run.summary,
+            {"method": ZERO_SHOT, "accuracy": accuracy, **used, "seconds": cell.run.seconds()},
+        )
+
+    # -- the table
+
+    def _write_tables(self) -> list[RunResult]:
+        """The table of the runs that have finished, in every format."""
+        results = [_result(cell) for cell in self.cells if cell.run.summary.exists()]
+        results.sort(key=lambda r: [variant.name for variant in self._config.variants].index(r.method))
+        if results:
+            folder = self._folder
+            folder.write(folder.path / "table.json", as_json(results, self.setting))
+            formats = {"txt": as_text, "csv": as_csv, "md": as_markdown, "tex": as_latex}
+            for suffix, render in formats.items():
+                folder.write_text(folder.path / f"table.{suffix}", render(results, self.setting))
+        return results
+
+
+def _by_steps(cells: Sequence[Cell]) -> list[Cell]:
+    """Runs that take the same steps one after the other, so that these are taken, and kept, once."""
+    groups: dict[str, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(repr(cell.steps), []).append(cell)
+    return [cell for group in groups.values() for cell in group]
+
+
+def _result(cell: Cell) -> RunResult:
+    summary, plan = cell.run.read(cell.run.summary), cell.run.read(cell.run.plan)
+    accuracy = summary["accuracy"]
+    queries = summary["queries_bought"] + summary["queries_cached"]
+    if cell.trains and parse_method(cell.variant.method, cell.variant.recipe)[0].teacher == "bundled":
+        seen = cell.config.recipe.views_seen(summary["train_images"], len(plan["source_domains"]))
+        queries = seen + len(plan["classes"])
+    cost = 0
+    if plan["purchase"]:
+        texts = min(queries, plan["purchase"]["prompts"])
+        prices = Prices.model_validate(plan["model"]["prices"])
+        cost = prices.cost_micros(images=queries - texts, texts=texts)
+    return RunResult(
+        method=cell.variant.name,
+        target=cell.config.target_domain,
+        seed=cell.config.seed,
+        in_domain=accuracy["in_domain"],
+        out_of_domain=accuracy["out_of_domain"],
+        queries=queries,
+        cost_micros=cost,
+        seconds=sum(summary["seconds"].get(stage, 0.0) for stage in ("align", "distill")),
+        is_teacher=not cell.trains,
+    )
+
+
+def _machine(device: str) -> str:
+    """What trains, in words."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{os.cpu_count()} CPU cores ({platform.machine()})"

@@ -1,0 +1,173 @@
+"""Which vendor, key and cache a command works with, and what is opened of them."""
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from platformdirs import user_cache_path
+
+from client.buying.cache import EmbeddingCache
+from client.buying.openai_vendor import OpenAIVendor
+from client.buying.protocols import ProtocolName
+from client.buying.teacher import Teacher
+from client.buying.tracing import TracedVendor, Traces, find_traces
+from client.buying.vendor_api import VendorClient
+from client.errors import KeyRefused, UsageError, VendorUnreachable
+from client.progress import Display
+from client.runs.folder import RunFolder
+from shared.embeddings import ModelCard
+
+
+@dataclass(frozen=True)
+class Connection:
+    """Where a command buys, and where it keeps what it bought.
+
+    Attributes:
+        vendor_url: --vendor.
+        api_key_file: --api-key-file; `None` for TUITION_API_KEY.
+        cache_file: --cache; `None` for the usual one.
+        display: what a person sees meanwhile.
+        protocol: what the vendor speaks.
+        model: which of its models is asked; `None` for its only one.
+    """
+
+    vendor_url: str
+    api_key_file: Path | None
+    cache_file: Path | None
+    display: Display
+    protocol: ProtocolName = "tuition"
+    model: str | None = None
+    _warned: set[str] = field(default_factory=set, compare=False, repr=False)
+
+    @contextmanager
+    def vendor(self) -> Iterator[VendorClient]:
+        """The vendor.
+
+        Raises:
+            UsageError: the key's file cannot be read, or there is no such URL.
+        """
+        with VendorClient(self.vendor_url, self._api_key(), on_wait=self.display.note) as client:
+            yield client
+
+    @property
+    def pixels(self) -> Path:
+        """The folder of decoded images: beside the cache."""
+        return self._cache_file.parent / "pixels"
+
+    @property
+    def _cache_file(self) -> Path:
+        return self.cache_file or user_cache_path("tuition") / "embeddings.db"
+
+    @contextmanager
+    def cache(self, *, must_exist: bool = False, half: bool = False) -> Iterator[EmbeddingCache]:
+        """The cache; one that is made now rounds to float16 if it is to be `half`.
+
+        Raises:
+            UsageError: it must exist, and does not.
+            CacheError: it cannot be opened.
+        """
+        file = self._cache_file
+        if must_exist and not file.exists():
+            raise UsageError(f"There is no cache {file} yet. Buying makes one; --cache names another.")
+        with EmbeddingCache(file, half=half, on_damage=self.display.note) as cache:
+            yield cache
+
+    @contextmanager
+    def teacher(
+        self,
+        *,
+        run_id: str,
+        budget: int | None,
+        max_spend_micros: int | None = None,
+        run: RunFolder | None = None,
+    ) -> Iterator[Teacher]:
+        """The teacher of a run.
+
+        A `run` that has bought goes on without a vendor that is away, or that no longer knows its key, if the
+        cache has what it needs.
+        """
+        with _open_traces() as traces, self._any_vendor(traces) as client, self.cache() as cache:
+            if max_spend_micros is not None and not client.states_prices:
+                raise UsageError(
+                    f"A vendor that speaks {self.protocol} states no prices, so --max-spend cannot be kept: "
+                    "cap the queries with --budget."
+                )
+            try:
+                model = client.identify(cache, self.model)
+            except (VendorUnreachable, KeyRefused) as error:
+                if run is None or not run.purchase.exists():
+                    raise
+                self.display.note(f"{error} Going on with what was bought.")
+                model = ModelCard.model_validate(run.read(run.plan)["model"])
+            yield Teacher(
+                client if traces is None else TracedVendor(client, traces),
+                cache,
+                model=model,
+                run_id=run_id,
+                budget=budget,
+                max_spend_micros=max_spend_micros,
+                traced=_untraced if traces is None else traces.buying,
+                say=self.display.note,
+            )
+
+    @contextmanager
+    def _any_vendor(self, traces: Traces | None) -> "Iterator[VendorClient | OpenAIVendor]":
+        key, say = self._api_key(), self.display.note
+        headers = dict if traces is None else traces.headers
+        if self.protocol == "tuition":
+            with VendorClient(self.vendor_url, key, on_wait=say, trace_headers=headers) as client:
+                yield client
+        else:
+            with OpenAIVendor(self.vendor_url, key, dialect=self.protocol, on_wait=say) as other:
+                yield other
+
+    def _api_key(self) -> str | None:
+        key = os.environ.get("TUITION_API_KEY") if self.api_key_file is None else self._read_key()
+        if key and self.vendor_url not in self._warned and _is_readable_on_the_way(self.vendor_url):
+            self._warned.add(self.vendor_url)
+            self.display.note(
+                f"Warning: {self.vendor_url} is plain http, so the API key can be read by everybody on the "
+                "way to it. Give an https:// address with --vendor, or a tunnel to this machine; then ask "
+                "the vendor for another key."
+            )
+        return key
+
+    def _read_key(self) -> str:
+        assert self.api_key_file is not None
+        try:
+            return self.api_key_file.read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"The API key cannot be read from {self.api_key_file}: {error}.") from error
+
+
+def _is_readable_on_the_way(url: str) -> bool:
+    """Whether what is sent there leaves this machine unencrypted."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False  # it is no address, and refused as such
+    host = (parts.hostname or "").rstrip(".")
+    if parts.scheme.lower() != "http" or host == "localhost" or host.endswith(".localhost"):
+        return False
+    try:
+        return not ip_address(host).is_loopback
+    except ValueError:
+        return True
+
+
+@contextmanager
+def _open_traces() -> Iterator[Traces | None]:
+    traces = find_traces()
+    try:
+        yield traces
+    finally:
+        if traces is not None:
+            traces.close()
+
+
+def _untraced(_queries: int) -> AbstractContextManager[None]:
+    return nullcontext()

@@ -1,0 +1,269 @@
+"""`client embed`: files and texts to queries, and their embeddings to a file, a row an input."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.buying.parquet import Piece, require_pyarrow, write_parquet
+from client.buying.purchase import Progress, Purchase
+from client.buying.queries import Query
+from client.buying.teacher import Teacher
+from client.data.domains import shown
+from client.data.finder import Skipped, counted, described, find_images
+from client.data.images import UnreadableImage, read_image
+from client.data.views import ORIGINAL
+from client.errors import BudgetExhausted, UsageError, unwritable
+from client.progress import Display
+
+_PIECE = 4096
+
+
+def check_output(out: Path) -> None:
+    """Refuse, before anything is bought, a file that could not be written.
+
+    Raises:
+        UsageError: it has no known ending, or its folder does not exist, or pyarrow is missing.
+    """
+    if out.suffix not in _WRITERS:
+        raise UsageError(f"--out takes a file that ends in {', '.join(_WRITERS)}, not {out.name!r}.")
+    if out.suffix == ".parquet":
+        require_pyarrow()
+    if not out.parent.is_dir():
+        raise UsageError(f"--out cannot be written: there is no folder {out.parent}.")
+
+
+def from_lines(
+    texts: Sequence[str], images: Sequence[str], lines: Iterable[str]
+) -> tuple[list[str], list[str]]:
+    """The texts and images that are meant, where `-` among either stands for the lines, without empty ones.
+
+    Raises:
+        UsageError: `-` is given twice.
+    """
+    if [*texts, *images].count("-") > 1:
+        raise UsageError(
+            "Only one of --text and --images can be -, and only once: standard input is read once."
+        )
+    if "-" not in (*texts, *images):
+        return list(texts), list(images)
+    given = [line.rstrip("\r\n") for line in lines if line.strip()]
+    text_list, image_list = (
+        [item for word in words for item in (given if word == "-" else [word])] for words in (texts, images)
+    )
+    return text_list, image_list
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """An image that cannot be embedded: its path, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What is to be embedded.
+
+    Attributes:
+        rows: each text and each image in the order given, one a row; images that cannot be read among them.
+        left_out: what folders and patterns hold that is not taken.
+    """
+
+    rows: list[Query | Unreadable]
+    left_out: list[Skipped]
+
+    @property
+    def queries(self) -> list[Query]:
+        """The rows that are asked about."""
+        return [row for row in self.rows if isinstance(row, Query)]
+
+    @property
+    def passed_over(self) -> list[Skipped]:
+        """What is left out on purpose: hidden files, say."""
+        return [file for file in self.left_out if not file.is_loss]
+
+    @property
+    def unreadable(self) -> dict[str, str]:
+        """Why images are not embedded, by name; those of which folders hold an unknown format among them."""
+        rows = {row.name: row.reason for row in self.rows if isinstance(row, Unreadable)}
+        return rows | {str(file.path): file.reason for file in self.left_out if file.is_loss}
+
+
+def collect_inputs(texts: Sequence[str], paths: Sequence[str], display: Display) -> Inputs:
+    """One row a text and an image file; `find_images` says which files a path or a pattern means.
+
+    Raises:
+        UsageError: there is nothing to embed, a path does not exist, or a text is not Unicode.
+    """
+    try:
+        rows: list[Query | Unreadable] = [Query.text(text) for text in texts]
+    except UnicodeEncodeError as error:
+        raise UsageError(f"A --text is not valid Unicode: {error.object!r}.") from error
+    found = [find_images(path) for path in paths]
+    files = [file for each in found for file in each.images]
+    with display.track("Reading", len(files)) as advance, ThreadPoolExecutor() as pool:
+        for done, row in enumerate(pool.map(_read, files), start=1):
+            rows.append(row)
+            advance(done, "")
+    inputs = Inputs(rows, [file for each in found for file in each.left_out])
+    if not inputs.queries:
+        reasons = Counter(inputs.unreadable.values()) + Counter(counted(inputs.passed_over))
+        left_out = f" Left out: {described(reasons)}." if reasons else ""
+        raise UsageError(
+            f"Nothing to embed: give --text, or --images with image files or folders of them.{left_out}"
+        )
+    return inputs
+
+
+def _read(file: Path) -> Query | Unreadable:
+    """The query of a file, or why it cannot be read; whether it is a whole image is for the vendor to say."""
+    try:
+        content = read_image(file)
+        sent = ORIGINAL.encode(content)
+    except UnreadableImage as error:
+        return Unreadable(str(file), str(error))
+    digest = hashlib.sha256(sent).hexdigest()
+    if sent is content:
+        return Query.image_file(file, digest)
+    return Query("image", digest, str(file), lambda: ORIGINAL.encode(file.read_bytes()))
+
+
+def run_id_of(queries: Sequence[Query]) -> str:
+    """The same for the same inputs, so that budget and unanswered requests survive an interruption."""
+    return "embed-" + hashlib.sha256("".join(query.digest for query in queries).encode()).hexdigest()[:16]
+
+
+def embed_to_file(
+    teacher: Teacher,
+    rows: Sequence[Query | Unreadable],
+    out: Path,
+    on_progress: Callable[[Progress], None],
+) -> tuple[Purchase, int, int]:
+    """Buy what the cache lacks, and write all to `out`.
+
+    `.npy` has a row for each of `rows`, NaN where there is no embedding, and `index_of(out)` names them.
+    `.jsonl` has a line, and `.parquet` a row, (kind, name, embedding) for each that was embedded.
+
+    Returns:
+        What the purchase came to, how many rows the file has, and how many of them are embeddings.
+
+    Raises:
+        BudgetExhausted: the budget ended first; nothing is written.
+        ClientError: buying failed, or the file cannot be written. What was bought is in the cache.
+    """
+    purchase = teacher.buy([row for row in rows if isinstance(row, Query)], on_progress)
+    if purchase.out_of_budget:
+        raise BudgetExhausted(
+            f"The budget of {teacher.budget.described} does not suffice; {out} is not written. "
+            "What was bought is kept: the same command with a larger --budget goes on from here."
+        )
+    answers = _Answers(teacher, rows)
+    _write_whole(out, lambda file: _WRITERS[out.suffix](file, answers))
+    if out.suffix != ".npy":
+        return purchase, answers.found, answers.found
+    refused = {query.digest: reason for query, reason in purchase.refused.items()}
+    _write_whole(index_of(out), lambda file: _write_index(file, rows, refused))
+    return purchase, len(rows), answers.found
+
+
+def index_of(out: Path) -> Path:
+    """The file beside a .npy file that names its rows, a line each."""
+    return out.with_suffix(".index.jsonl")
+
+
+def _write_whole(out: Path, write: Callable[[BinaryIO], None]) -> None:
+    """Replace a file whole, or leave it as it is."""
+    part = out.with_name(f"{out.name}.part")
+    try:
+        with part.open("wb") as file:
+            write(file)
+        part.replace(out)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise unwritable(out, error) from error
+
+
+class _Answers:
+    """The embeddings of some rows in order, a few thousand at a time; `found` counts them."""
+
+    def __init__(self, teacher: Teacher, rows: Sequence[Query | Unreadable]) -> None:
+        self._teacher = teacher
+        self._rows = rows
+        self.shape = (len(rows), teacher.model.dimensions)
+        self.found = 0
+
+    def pieces(self) -> Iterator[NDArray[np.float32]]:
+        """Rows (n, dimensions), NaN where there is none."""
+        for is_asked, group in groupby(self._rows, lambda row: isinstance(row, Query)):
+            if is_asked:
+                yield from (vectors for _, vectors, _ in self._looked_up(list(group)))
+            else:
+                yield np.full((len(list(group)), self.shape[1]), np.nan, np.float32)
+
+    def known(self) -> Iterator[tuple[list[Query], NDArray[np.float32]]]:
+        """The queries that were answered, and their rows (n, dimensions)."""
+        for queries, vectors, have in self._looked_up(self._rows):
+            yield [query for query, known in zip(queries, have, strict=True) if known], vectors[have]
+
+    def _looked_up(
+        self, rows: Sequence[Query | Unreadable]
+    ) -> Iterator[tuple[Sequence[Query], NDArray[np.float32], NDArray[np.bool_]]]:
+        asked = [row for row in rows if isinstance(row, Query)]
+        for start in range(0, len(asked), _PIECE):
+            piece = asked[start : start + _PIECE]
+            vectors, have = self._teacher.lookup(piece)
+            self.found += int(have.sum())
+            yield piece, vectors, have
+
+
+def _write_npy(file: BinaryIO, answers: _Answers) -> None:
+    header = {"descr": "<f4", "fortran_order": False, "shape": answers.shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    for vectors in answers.pieces():
+        file.write(vectors.astype("<f4").tobytes())
+
+
+def _write_index(file: BinaryIO, rows: Sequence[Query | Unreadable], refused: Mapping[str, str]) -> None:
+    """A line a row: what it is of, and why it is NaN where it is."""
+    for number, row in enumerate(rows):
+        if isinstance(row, Query):
+            about = {"kind": row.kind, "name": row.name, "skipped": refused.get(row.digest)}
+        else:
+            about = {"kind": "image", "name": row.name, "skipped": row.reason}
+        file.write(json.dumps({"row": number, **about}).encode() + b"\n")
+
+
+def _write_lines(file: BinaryIO, answers: _Answers) -> None:
+    for queries, vectors in answers.known():
+        for query, vector in zip(queries, vectors, strict=True):
+            row = {"kind": query.kind, "name": query.name, "embedding": vector.tolist()}
+            file.write(json.dumps(row).encode() + b"\n")
+
+
+def _write_parquet(file: BinaryIO, answers: _Answers) -> None:
+    pieces = (
+        Piece(
+            {"kind": [query.kind for query in queries], "name": [shown(query.name) for query in queries]},
+            vectors,
+        )
+        for queries, vectors in answers.known()
+    )
+    types = {"kind": "string", "name": "string"}
+    write_parquet(file, pieces, types=types, dimensions=answers.shape[1], dtype=np.dtype("<f4"))
+
+
+_WRITERS: dict[str, Callable[[BinaryIO, _Answers], None]] = {
+    ".npy": _write_npy,
+    ".parquet": _write_parquet,
+    ".jsonl": _write_lines,
+}

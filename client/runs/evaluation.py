@@ -1,0 +1,126 @@
+"""A finished student's examination: hold-outs, and the target domain, opened here for the first time."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.data.domains import Example, ImageFolder, composed, relative
+from client.data.finder import Skipped
+from client.data.pixels import PixelStore
+from client.errors import DataError
+from client.learning.classifier import StudentClassifier
+from client.learning.stages import Images, class_scores
+from client.learning.student import Student
+from client.progress import Display
+from client.results.answers import Answer
+from client.results.onnx_classifier import OnnxClassifier
+from client.results.onnx_export import made_up_pictures
+from client.results.speed import speed_of
+from client.runs.sources import unread_in
+
+# Images whose pixels are in memory at once.
+_BATCH = 64
+
+
+def read_for_evaluation(
+    folder: ImageFolder, domains: Sequence[str], display: Display
+) -> tuple[list[Example], list[Skipped]]:
+    """Every readable image of some domains, and the files that are left out, which are mentioned.
+
+    Raises:
+        DataError: a domain does not exist or has no readable image.
+    """
+    folder.require_domains(domains)
+    with display.track("Evaluating", sum(map(folder.count, domains))) as advance:
+        examples, skipped = folder.read(domains, lambda done: advance(done, ""))
+    left_out = unread_in(folder, domains, skipped, display)
+    for domain in domains:
+        if not any(example.domain == domain for example in examples):
+            raise DataError(f"{folder.root} has no readable image in the domain {domain!r} to evaluate on.")
+    return examples, left_out
+
+
+def answers_about(
+    student: Student,
+    classes: Sequence[str],
+    folder: ImageFolder,
+    examples: Sequence[Example],
+    *,
+    seen: bool = False,
+    decoded: tuple[Images, Sequence[int]] | None = None,
+) -> list[Answer]:
+    """What a student of these classes says of images of a folder.
+
+    Args:
+        student: on any device.
+        classes: in the order of its scores.
+        folder: that the images are of.
+        examples: the images.
+        seen: whether their domains were trained on.
+        decoded: where their pixels are, and at which positions; they are decoded here where it is `None`.
+
+    Raises:
+        DataError: the student does not know a class of the folder.
+    """
+    _require_known(folder, classes)
+    images, positions = decoded or (PixelStore(examples, None), range(len(examples)))
+    probabilities = student.probabilities(class_scores(student, images, positions))
+    return _answers(probabilities.numpy(), classes, folder, examples, seen=seen)
+
+
+def answers_of_file(
+    classifier: OnnxClassifier, folder: ImageFolder, examples: Sequence[Example]
+) -> list[Answer]:
+    """The same of a student in an ONNX file.
+
+    Raises:
+        DataError: as `answers_about`.
+    """
+    _require_known(folder, classifier.classes)
+    images = PixelStore(examples, None)
+    batches = [
+        classifier.probabilities(images.load(range(start, min(start + _BATCH, len(examples))), side).pixels)
+        for side in [classifier.side]
+        for start in range(0, len(examples), _BATCH)
+    ]
+    return _answers(np.concatenate(batches), classifier.classes, folder, examples, seen=False)
+
+
+def _require_known(folder: ImageFolder, classes: Sequence[str]) -> None:
+    unknown = sorted(set(folder.classes) - set(map(composed, classes)))
+    if unknown:
+        raise DataError(f"The student does not know these classes of {folder.root}: {', '.join(unknown)}.")
+
+
+def _answers(
+    probabilities: NDArray[np.float32],
+    classes: Sequence[str],
+    folder: ImageFolder,
+    examples: Sequence[Example],
+    *,
+    seen: bool,
+) -> list[Answer]:
+    """The most probable class of each image, by probabilities of shape (images, classes)."""
+    return [
+        Answer(
+            relative(example.path, folder.root),
+            example.domain,
+            seen,
+            folder.classes[example.label],
+            composed(classes[row.argmax()]),
+            round(float(row.max()), 6),
+        )
+        for example, row in zip(examples, probabilities, strict=True)
+    ]
+
+
+def speeds(student: Student, onnx: Path) -> dict[str, Any]:
+    """How long the student takes where it is, and its ONNX file, if there is one, on the CPU."""
+    pictures = made_up_pictures(student.preprocessing.image_size)
+    measured = asdict(speed_of(StudentClassifier(student, []).probabilities, pictures))
+    exported = asdict(speed_of(OnnxClassifier(onnx).probabilities, pictures)) if onnx.is_file() else None
+    return {"device": next(student.parameters()).device.type, **measured, "onnx": exported}

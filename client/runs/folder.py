@@ -1,0 +1,327 @@
+"""A run's directory: what was asked, what was bought, how training went, and what came out."""
+
+import json
+import os
+import secrets
+import shutil
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import MISSING, asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Protocol
+
+from client.buying.lock import claim
+from client.buying.selection import Selection
+from client.errors import ClientError, UsageError, unwritable
+from client.learning.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What makes a run this run and no other; the budget is not part of it, so a run can go on with more.
+
+    Attributes:
+        data: the image folder.
+        target_domain: the domain that is held out.
+        method: a method and its variants, as `parse_method` takes them.
+        student: the backbone's name.
+        image_size: side of the student's input in pixels.
+        seed: of split, batches, views, projector and order of purchase.
+        select: how images are chosen where a budget does not reach all.
+        recipe: the training protocol, variants applied.
+        student_weights: a file of weights to start from; `None` for those of the name.
+        use_at_most: how many embeddings the run may use, whoever bought them; `None` for no limit.
+        group_by_name: whether files named `<set>__<name>` may be variants of one drawing (`list_folder`).
+    """
+
+    data: str
+    target_domain: str
+    method: str
+    student: str
+    image_size: int
+    seed: int
+    select: Selection
+    recipe: Recipe
+    student_weights: str | None = None
+    use_at_most: int | None = None
+    group_by_name: bool = False
+
+    def decisive(self) -> dict[str, Any]:
+        """As JSON, without what is left at its default: an option that is new changes no run of before."""
+        told = _as_json(self)
+        return {name: value for name, value in told.items() if name != "group_by_name" or value}
+
+
+class Mirror(Protocol):
+    """Whatever else shows what a run logs."""
+
+    def restart(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Show these rows, and nothing that was shown before."""
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Show one more."""
+
+
+class RunFolder:
+    """Reads and writes the files of one run; JSON files are replaced whole or not at all.
+
+    Attributes:
+        path: the directory; the attributes below name the files in it.
+        mirror: is told what is logged, and may be `None`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.mirror: Mirror | None = None
+        self.path = path
+        self.config = path / "config.json"
+        self.plan = path / "plan.json"
+        self.purchase = path / "purchase.json"
+        self.views = path / "views.jsonl"
+        self.metrics = path / "metrics.jsonl"
+        self.tensorboard = path / "tensorboard"
+        self.aligned = path / "aligned.safetensors"
+        self.checkpoint = path / "checkpoint.pt"
+        self.student = path / "student.safetensors"
+        self.onnx = path / "student.onnx"
+        self.answers = path / "answers.csv"
+        self.summary = path / "summary.json"
+        self.report = path / "report.html"
+        self.model_card = path / "README.md"
+
+    def begin(self, config: RunConfig) -> str:
+        """Create the directory, or take up the run that it holds; returns the run's id.
+
+        The id is drawn once: budget and idempotency keys hang on it, however often the run is resumed. The
+        options of a run that has nothing yet, not even a plan, are corrected.
+
+        Raises:
+            UsageError: the directory holds a run with other options, or something else.
+            ClientError: it cannot be written.
+        """
+        wanted = _as_json(config)
+        if self.config.exists():
+            return self._taken_up(wanted)
+        try:
+            if self.path.exists() and any(self.path.iterdir()):
+                raise UsageError(f"{self.path} exists and is not a run. Choose another --out.")
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise unwritable(self.path, error) from error
+        run_id = secrets.token_hex(8)
+        self.write(self.config, {**wanted, "run_id": run_id})
+        return run_id
+
+    def _taken_up(self, wanted: dict[str, Any]) -> str:
+        found = self.read(self.config)
+        run_id = found.pop("run_id", None)
+        if not isinstance(run_id, str):
+            raise UsageError(f"{self.config} is not the configuration of a run. Choose another --out.")
+        found = {**_DEFAULTS, **found}
+        changed = [
+            f"{name}: {found.get(name)} -> {wanted[name]}"
+            for name in wanted
+            if found.get(name) != wanted[name]
+        ]
+        if changed and any(file.exists() for file in (self.plan, self.metrics, self.student)):
+            raise UsageError(
+                f"{self.path} holds a run with other options ({'; '.join(changed)}). "
+                "Choose another --out, or give the same options to resume it."
+            )
+        if changed:
+            with self.claimed():
+                self.write(self.config, {**wanted, "run_id": run_id})
+        return run_id
+
+    @property
+    def replacement(self) -> "RunFolder":
+        """Where a finished student's successor is made, while it stands."""
+        return RunFolder(self.path / "replacement")
+
+    def begin_replacement(self) -> "RunFolder":
+        """Make that folder, or take it up: it is of the same run, and knows the model that this began with.
+
+        Raises:
+            ClientError: it cannot be written.
+        """
+        other = self.replacement
+        try:
+            other.path.mkdir(exist_ok=True)
+        except OSError as error:
+            raise unwritable(other.path, error) from error
+        other.write(other.config, self.read(self.config))
+        if self.plan.exists() and not other.plan.exists():
+            other.write(other.plan, self.read(self.plan))
+        return other
+
+    def finish_replacement(self, *, whole: bool = False) -> None:
+        """Put the files of the successor in the place of the present ones.
+
+        Until then these stay as they are. What is begun is noted, so that after an interruption another call
+        ends it.
+
+        Args:
+            whole: whether the successor is finished; otherwise only what was begun is ended.
+
+        Raises:
+            ClientError: the folder cannot be written.
+        """
+        other = self.replacement
+        note = other.path / "moving.json"
+        try:
+            if whole and not note.exists():
+                names = sorted(path.name for path in other.path.iterdir() if path.suffix != ".part")
+                self.write(note, {"names": names})
+            if not note.exists():
+                return
+            names = self.read(note)["names"]
+            for file in self._artefacts:
+                moved = other.path / file.name
+                if (file.is_dir() and moved.exists()) or file.name not in names:
+                    _delete(file)
+                if moved.exists():
+                    moved.replace(file)
+            shutil.rmtree(other.path)
+        except OSError as error:
+            raise unwritable(self.path, error) from error
+
+    @property
+    def _artefacts(self) -> tuple[Path, ...]:
+        """What a run makes, its configuration aside; the student first."""
+        return (
+            self.student, self.onnx, self.summary, self.answers, self.report, self.model_card, self.plan,
+            self.purchase, self.views, self.metrics, self.tensorboard, self.aligned, self.checkpoint,
+        )  # fmt: skip
+
+    def claimed(self) -> AbstractContextManager[None]:
+        """Entered by the one process that works on the run, once it has begun.
+
+        Raises:
+            RunBusy: another works on it.
+        """
+        return claim(self.config, "run")
+
+    def read(self, file: Path) -> dict[str, Any]:
+        """A JSON file of the run.
+
+        Raises:
+            ClientError: it is missing or is not a JSON object.
+        """
+        try:
+            value = json.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise ClientError(f"{file} does not exist: {self.path} is not a finished run.") from error
+        except (OSError, ValueError) as error:
+            raise ClientError(f"{file} cannot be read as JSON: {error}") from error
+        if not isinstance(value, dict):
+            raise ClientError(f"{file} is not a JSON object.")
+        return value
+
+    def write(self, file: Path, value: dict[str, Any]) -> None:
+        """Replace a JSON file of the run."""
+        self.write_text(file, json.dumps(value, indent=2) + "\n")
+
+    def write_text(self, file: Path, text: str) -> None:
+        """Replace a text file of the run; what no UTF-8 holds, as some paths, is written with escapes.
+
+        Raises:
+            ClientError: it cannot be written (a full disk, say).
+        """
+        part = file.with_name(f"{file.name}.part")
+        try:
+            part.write_text(text, encoding="utf-8", errors="backslashreplace")
+            part.replace(file)
+        except OSError as error:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+            raise unwritable(file, error) from error
+
+    def log(self, stage: str, **values: float | int | None) -> None:
+        """Append a line to metrics.jsonl.
+
+        Raises:
+            ClientError: it cannot be written.
+        """
+        row = {"stage": stage, **{name: value for name, value in values.items() if value is not None}}
+        try:
+            with self.metrics.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise unwritable(self.metrics, error) from error
+        if self.mirror is not None:
+            self.mirror.add(row)
+
+    def rows(self, stage: str | None = None) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl, of one stage or of all; one that a crash cut short is left out."""
+        if not self.metrics.exists():
+            return []
+        rows = []
+        for line in self.metrics.read_text(encoding="utf-8").splitlines():
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                continue
+        return [row for row in rows if stage in (None, row["stage"])]
+
+    def forget(self, stage: str, *, after_step: int) -> None:
+        """Drop the logged steps of a stage that are about to be taken again; with all, its seconds too."""
+        kept = [
+            row
+            for row in self.rows()
+            if row["stage"] != stage or (after_step > 0 and row.get("step", 0) <= after_step)
+        ]
+        self.write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in kept))
+        if self.mirror is not None:
+            self.mirror.restart(kept)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Log how long the stage took, however it ends."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.log(stage, seconds=round(time.monotonic() - started, 3))
+
+    def seconds(self) -> dict[str, float]:
+        """Wall-clock by stage, summed over interruptions; of training, what made the present student."""
+        total: dict[str, float] = defaultdict(float)
+        for row in self.rows():
+            total[row["stage"]] += row.get("seconds", 0.0)
+        return {stage: round(seconds, 2) for stage, seconds in total.items()}
+
+
+class WatchedRun(RunFolder):
+    """A run that another process writes; this one reads it and leaves it as it is."""
+
+    def write_text(self, file: Path, text: str) -> None:
+        """Leave it to the other process."""
+
+    def log(self, stage: str, **values: float | int | None) -> None:
+        """Leave it to the other process."""
+
+
+def _as_json(config: RunConfig) -> dict[str, Any]:
+    """The configuration as it reads back from JSON (tuples become lists)."""
+    value: dict[str, Any] = json.loads(json.dumps(asdict(config)))
+    return value
+
+
+# What an option was in runs that were begun before there was one.
+_DEFAULTS = {each.name: each.default for each in fields(RunConfig) if each.default is not MISSING}
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def default_run_path(config: RunConfig) -> Path:
+    """Where a run goes when --out is not given: a name that says what it is."""
+    data = Path(config.data).name or "images"
+    return Path("runs") / f"{data}-{config.target_domain}-{config.method}-seed{config.seed}".replace(
+        os.sep, "-"
+    )

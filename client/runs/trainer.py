@@ -1,0 +1,311 @@
+"""The training of a run's student: align, then distill. A stage whose artefact exists is skipped."""
+
+import copy
+import hashlib
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from client.errors import ClientError, unwritable
+from client.learning.averaging import Kept
+from client.learning.methods import Method, parse_method
+from client.learning.processes import ALONE, Processes
+from client.learning.stages import TrainingSet, align, align_features, class_scores, distill, keep
+from client.learning.student import (
+    Student,
+    build_student,
+    bundled_teacher,
+    load_metadata,
+    load_tensors,
+    save_student,
+    save_tensors,
+)
+from client.learning.temperature import fitted_temperature
+from client.learning.training import Checkpoint, Progress
+from client.progress import Display
+from client.runs.folder import RunConfig, RunFolder
+from client.runs.memo import SharedWork
+from client.runs.sources import Sources
+from client.runs.targets import Lesson
+
+_LOG_EVERY = 20
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Steps on pixels: the run that took them, what each selection kept of them, and the rows it logged."""
+
+    run: Path
+    kept: dict[str, Kept]
+    rows: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """A fitted projector: its state, the steps that were kept, and the rows that were logged on the way."""
+
+    state: dict[str, Tensor]
+    first: int
+    last: int
+    rows: list[dict[str, Any]]
+
+
+class Trainer:
+    """Trains the student of one run, from wherever the run stands."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        method: Method,
+        run: RunFolder,
+        display: Display,
+        *,
+        device: str,
+        shared: SharedWork,
+        also: Sequence[str] = (),
+        processes: Processes = ALONE,
+    ) -> None:
+        """Take up a run.
+
+        Args:
+            config: what makes it this run.
+            method: its method.
+            run: its directory.
+            display: what a person sees meanwhile.
+            device: where to train.
+            shared: what it has in common with other runs.
+            also: selections that runs to come make of the same steps.
+            processes: those that train it together. The first of them writes.
+        """
+        self._config = config
+        self._method = method
+        self._run = run
+        self._display = display
+        self._device = torch.device(device)
+        self._shared = shared
+        self._also = also
+        self._processes = processes
+
+    def train(
+        self, backbone: nn.Module, sources: Sources, lesson: Lesson, data: TrainingSet, stamp: str
+    ) -> None:
+        """Train, and leave the student in its file.
+
+        Args:
+            backbone: pre-trained; it becomes a part of the student.
+            sources: the images.
+            lesson: what is taught about them.
+            data: both, as the stages take them.
+            stamp: names everything that training depends on; artefacts of another are made anew.
+        """
+        run, config = self._run, self._config
+        torch.manual_seed(config.seed)
+        student = build_student(
+            backbone,
+            outputs=lesson.outputs,
+            text_head=lesson.text_head,
+            image_size=config.image_size,
+            own_projector=self._method.projector == "own",
+        ).to(self._device)
+        self._display.note(f"Student: {config.student} at {config.image_size} px, {student.size.described}.")
+        data = replace(data, teacher=self._local_teacher(student))
+        first, last = self._run_stages(student, sources, data, stamp)
+        metadata = {
+            "stamp": stamp,
+            "steps_kept": json.dumps([first, last]),
+            "method": config.method,
+            "classes": json.dumps(sources.folder.classes),
+        }
+        if self._processes.first:
+            scores = class_scores(student, data.images, data.holdout)
+            student.temperature.fill_(fitted_temperature(scores, data.labels[data.holdout]))
+            save_student(student, config.student, run.student, metadata)
+            run.checkpoint.unlink(missing_ok=True)
+
+    def _local_teacher(self, student: Student) -> Student | None:
+        """The model that is asked about every view, for a method whose teacher is not the vendor's."""
+        if self._method.teacher == "twin":
+            return copy.deepcopy(student).eval()
+        if self._method.teacher == "bundled":
+            return bundled_teacher().to(self._device)
+        return None
+
+    def _run_stages(
+        self, student: Student, sources: Sources, data: TrainingSet, stamp: str
+    ) -> tuple[int, int]:
+        """Train in place; returns the first and the last of the steps whose states were kept."""
+        kept = (0, 0)
+        if self._method.aligns:
+            kept = self._align(student, sources, data, stamp)
+        if self._method.trains:
+            chosen = self._distill(student, sources, data, stamp)
+            kept = chosen.first, chosen.last
+        return kept
+
+    def _align(self, student: Student, sources: Sources, data: TrainingSet, stamp: str) -> tuple[int, int]:
+        """It takes seconds on features, so the first process does it and tells the others."""
+        aligned = self._processes.once(lambda: self._aligned(student, sources, data, stamp))
+        student.projector.load_state_dict(aligned.state)
+        return aligned.first, aligned.last
+
+    def _aligned(self, student: Student, sources: Sources, data: TrainingSet, stamp: str) -> Aligned:
+        run = self._run
+        if stamp_of(run.aligned) == stamp:
+            state, metadata = load_tensors(run.aligned)
+            first, last = json.loads(metadata["steps_kept"])
+            return Aligned(state, first, last, [])
+        run.forget("align", after_step=0)
+        of_features, of_projector = self._align_keys(sources, data)
+        views, feature_seconds = self._shared.once(
+            "features", of_features, lambda: self._align_features(student, data)
+        )
+        aligned, seconds = self._shared.once("aligned", of_projector, lambda: self._fit(student, data, views))
+        if not run.rows("align"):  # another run fitted it
+            for row in aligned.rows:
+                run.log(**row)
+        run.log("align", seconds=round(feature_seconds + seconds, 3))
+        steps_kept = json.dumps([aligned.first, aligned.last])
+        save_tensors(aligned.state, run.aligned, {"stamp": stamp, "steps_kept": steps_kept})
+        return aligned
+
+    def _align_keys(self, sources: Sources, data: TrainingSet) -> tuple[str, str]:
+        """Digests of what the features of the align stage depend on, and of what the projector does."""
+        config, method = self._config, self._method
+        recipe = config.recipe
+        views = (config.student, config.student_weights, config.image_size, config.seed, recipe.align_views)
+        content = "".join(sources.examples[position].digest for position in data.train)
+        features = hashlib.sha256(repr((views, recipe.augmentation, content)).encode())
+        projector = features.copy()
+        fit = replace(recipe, steps=0, images_per_domain=0, learning_rate=0.0, frozen=0.0, interpolation=1.0)
+        projector.update(repr((fit, method.loss, method.compares, bool(method.trains))).encode())
+        projector.update(data.targets.numpy().tobytes())
+        return features.hexdigest(), projector.hexdigest()
+
+    def _align_features(self, student: Student, data: TrainingSet) -> Tensor:
+        recipe = self._config.recipe
+        with self._display.track("Features", recipe.align_views * len(data.train)) as advance:
+            return align_features(
+                student, data, recipe, seed=self._config.seed, on_image=lambda done: advance(done, "")
+            )
+
+    def _fit(self, student: Student, data: TrainingSet, views: Tensor) -> Aligned:
+        recipe = self._config.recipe
+        with self._display.track("Aligning", recipe.align_steps) as advance:
+            kept = align(
+                student, data, views, self._method, recipe,
+                seed=self._config.seed, on_step=self._logger("align", advance),
+            )  # fmt: skip
+        state = {name: tensor.clone() for name, tensor in student.projector.state_dict().items()}
+        return Aligned(state, kept.first, kept.last, self._run.rows("align"))
+
+    def _distill(self, student: Student, sources: Sources, data: TrainingSet, stamp: str) -> Kept:
+        """Take the steps on pixels, or keep another selection of those that an earlier run took."""
+        recipe, run = self._config.recipe, self._run
+        key = self._distill_key(sources, data)
+        trained, _ = self._shared.once("trained", key, lambda: self._take_steps(student, data, stamp))
+        kept = trained.kept[recipe.selection]
+        if trained.run != run.path:
+            run.forget("distill", after_step=0)
+            for row in trained.rows:
+                run.log(**row)
+            keep(student, kept, recipe.interpolation)
+        return kept
+
+    def _distill_key(self, sources: Sources, data: TrainingSet) -> str:
+        """A digest of what the steps on pixels depend on, and not on what is kept of them."""
+        content = "".join(example.digest for example in sources.examples)
+        digest = hashlib.sha256(repr((same_steps(self._config), content)).encode())
+        digest.update(data.targets.numpy().tobytes())
+        return digest.hexdigest()
+
+    def _take_steps(self, student: Student, data: TrainingSet, stamp: str) -> Trained:
+        recipe, run = self._config.recipe, self._run
+        stamp = f"{stamp} {'+'.join(sorted({recipe.selection, *self._also}))}"
+        resume = self._load_checkpoint(stamp)
+        run.forget("distill", after_step=resume["step"] if resume else 0)
+        title = "Distilling" if self._method.head == "texts" else "Fine-tuning"
+        with run.timed("distill"), self._display.track(title, recipe.steps) as advance:
+            kept = distill(
+                student,
+                data,
+                self._method,
+                recipe,
+                seed=self._config.seed,
+                also=self._also,
+                resume=resume,
+                save=lambda checkpoint: self._save_checkpoint(checkpoint, stamp),
+                on_step=self._logger("distill", advance),
+                processes=self._processes,
+            )
+        return Trained(run.path, kept, run.rows("distill"))
+
+    def _load_checkpoint(self, stamp: str) -> Checkpoint | None:
+        file = self._run.checkpoint
+        content = self._processes.once(lambda: file.read_bytes() if file.exists() else None)
+        if content is None:
+            return None
+        saved = torch.load(BytesIO(content), map_location=self._device, weights_only=True)
+        if saved["stamp"] != stamp:
+            return None
+        checkpoint: Checkpoint = saved["checkpoint"]
+        self._display.note(f"Going on after step {checkpoint['step']} of {self._config.recipe.steps}.")
+        return checkpoint
+
+    def _save_checkpoint(self, checkpoint: Checkpoint, stamp: str) -> None:
+        if self._processes.first:
+            part = self._run.checkpoint.with_suffix(".part")
+            try:
+                with part.open("wb") as file:  # of a file of Python's, the system's own error comes through
+                    torch.save({"stamp": stamp, "checkpoint": checkpoint}, file)
+                part.replace(self._run.checkpoint)
+            except (OSError, RuntimeError) as error:
+                part.unlink(missing_ok=True)
+                raise unwritable(self._run.checkpoint, error) from error
+
+    def _logger(self, stage: str, advance: Callable[[int, str], None]) -> Callable[[Progress], None]:
+        best, words = 0.0, ""
+
+        def on_step(progress: Progress) -> None:
+            nonlocal best, words
+            if progress.score is not None:
+                best = max(best, progress.score.accuracy)
+            if progress.score is not None or progress.step % _LOG_EVERY == 0:
+                score, loss = progress.score, progress.loss.item()
+                if not math.isfinite(loss):
+                    raise ClientError(
+                        f"Training has diverged: the loss of step {progress.step} is {loss}. Another --seed "
+                        "may do; --recipe paper learns at a twentieth of the default's rate."
+                    )
+                self._run.log(
+                    stage,
+                    step=progress.step,
+                    loss=round(loss, 6),
+                    holdout_accuracy=None if score is None else score.accuracy,
+                    holdout_loss=None if score is None else score.loss,
+                )
+                words = f"loss {loss:.3f}" + (f", best hold-out {100 * best:.1f}%" if best else "")
+            advance(progress.step, words)
+
+        return on_step
+
+
+def same_steps(config: RunConfig) -> RunConfig:
+    """The configuration without what only chooses among the states of the last stage: equal, equal steps."""
+    method, _ = parse_method(config.method, config.recipe)
+    recipe = replace(config.recipe, selection="best", interpolation=1.0)
+    return replace(config, method=method.name, recipe=recipe)
+
+
+def stamp_of(path: Path) -> str | None:
+    """The stamp of an artefact; `None` where it is missing or was cut short."""
+    try:
+        return load_metadata(path).get("stamp")
+    except ClientError:
+        return None

@@ -1,0 +1,132 @@
+"""The teacher's own answers, beside those of students: it is asked about hold-outs and about the target.
+
+This is the one place where images of the target domain are sent to the vendor. They are counted apart, and
+nothing is trained on the answers.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from client.buying.queries import Query
+from client.buying.teacher import Teacher
+from client.data.domains import Example, class_prompts
+from client.errors import DataError
+from client.progress import Display
+from client.results.evaluation import Evaluation, accuracy_by_domain
+from client.runs.memo import SharedWork
+from client.runs.sources import Sources, read_domain, unread_in
+from client.runs.teacher_queries import query_of
+
+ZERO_SHOT = "zero-shot"
+
+# Images whose embeddings are in memory at once.
+_CHUNK = 4096
+
+
+@dataclass(frozen=True)
+class Exam:
+    """What the teacher is asked: the class prompts, and the images that students are tested on."""
+
+    prompts: list[Query]
+    images: list[Query]
+    examples: list[Example]
+    sources: Sources
+
+    @property
+    def queries(self) -> list[Query]:
+        """All of it."""
+        return [*self.prompts, *self.images]
+
+
+def zero_shot_exam(sources: Sources, display: Display, shared: SharedWork) -> Exam:
+    """The exam of these sources: their hold-outs, and all of the target domain.
+
+    Files of the target domain that are no images are named, once for all runs that share their work.
+
+    Raises:
+        DataError: the target domain has no readable image.
+    """
+    folder, domain = sources.folder, sources.target
+    target, skipped = read_domain(folder, domain, display, shared)
+    named = f"{folder.root}/{domain}"
+    shared.once("unexamined", named, lambda: unread_in(folder, [domain], skipped, display))
+    if not target:
+        raise DataError(f"{folder.root} has no readable image in the domain {domain!r}.")
+    examples = [*(sources.examples[position] for position in sources.holdout), *target]
+    return Exam(
+        [Query.text(prompt) for prompt in class_prompts(sources.folder.classes)],
+        [query_of(example) for example in examples],
+        examples,
+        sources,
+    )
+
+
+def grade(exam: Exam, teacher: Teacher) -> dict[str, Any]:
+    """The accuracy of the teacher's most similar class text, as `summary.json` has it.
+
+    Images that the vendor refused count as wrong.
+
+    Raises:
+        DataError: class prompts were refused, so there is nothing to compare with.
+    """
+    texts, have_texts = teacher.lookup(exam.prompts)
+    if not have_texts.all():
+        raise DataError("The vendor did not embed all class prompts, so the teacher cannot be graded.")
+    images, have = teacher.lookup(exam.images)
+    predicted = (torch.from_numpy(images).nan_to_num() @ torch.from_numpy(texts).T).argmax(dim=1)
+    predicted[~torch.from_numpy(have)] = -1
+    right = [p == example.label for p, example in zip(predicted.tolist(), exam.examples, strict=True)]
+    graded = accuracy_by_domain(right, [example.domain for example in exam.examples])
+    target = exam.sources.target
+    return Evaluation(
+        sources={name: accuracy for name, accuracy in graded.items() if name != target},
+        targets={target: graded[target]},
+    ).to_json()
+
+
+def known_zero_shot(
+    sources: Sources, target: Sequence[Example], teacher: Teacher
+) -> dict[str, dict[str, Any]]:
+    """The teacher's own accuracy by domain, as far as what has been bought tells it; asks nothing.
+
+    It is of the images that students are tested on where all of them were bought, as a comparison's
+    zero-shot row buys them. Otherwise it is of the training images that were bought, of which a target
+    domain has none.
+
+    Returns, for each domain that is known: "accuracy" (0 to 1), how many "images", and whether they are
+    images of the "exam".
+    """
+    prompts = [Query.text(prompt) for prompt in class_prompts(sources.folder.classes)]
+    texts, have = teacher.lookup(prompts)
+    if not have.all():
+        return {}
+    known = {}
+    for domain in (*sources.domains, sources.target):
+        held_out, train = (
+            [sources.examples[i] for i in positions if sources.examples[i].domain == domain]
+            for positions in (sources.holdout, sources.train)
+        )
+        exam = held_out if domain != sources.target else target
+        for examples, tested in ((exam, True), (train, False)):
+            right = _graded(examples, texts, teacher)
+            if right and (len(right) == len(examples) or not tested):
+                known[domain] = {"accuracy": fmean(right), "images": len(right), "exam": tested}
+                break
+    return known
+
+
+def _graded(examples: Sequence[Example], texts: NDArray[np.float32], teacher: Teacher) -> list[bool]:
+    """Whether the teacher is right about each of the images that were bought."""
+    right: list[bool] = []
+    for start in range(0, len(examples), _CHUNK):
+        chunk = examples[start : start + _CHUNK]
+        images, have = teacher.lookup([query_of(example) for example in chunk])
+        labels = np.array([example.label for example in chunk])
+        right += ((images[have] @ texts.T).argmax(axis=1) == labels[have]).tolist()
+    return right

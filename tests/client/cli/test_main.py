@@ -1,0 +1,90 @@
+"""The frame of the command line: what it imports, what it says of itself, and how it ends."""
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+from typer.core import TyperGroup
+
+from client.cli.main import app, main
+from tests.client.toy import make_folder
+
+
+def _commands() -> Mapping[str, Any]:
+    """Every command by its words, those of groups included."""
+    group = typer.main.get_command(app)
+    assert isinstance(group, TyperGroup)
+    commands: dict[str, Any] = {}
+    for name, command in group.commands.items():
+        if isinstance(command, TyperGroup):
+            commands |= {f"{name} {word}": each for word, each in command.commands.items()}
+        else:
+            commands[name] = command
+    return commands
+
+
+@pytest.mark.parametrize("name", sorted(_commands()))
+def test_every_command_has_help_with_an_example_of_itself(name: str) -> None:
+    command = _commands()[name]
+    assert f"Example: client {name}" in (command.help or "")
+    for parameter in command.params:
+        assert getattr(parameter, "help", None) or parameter.name in ("out", "file"), (
+            f"{name} {parameter.name} is not explained"
+        )
+
+
+def test_the_frame_imports_neither_torch_nor_http() -> None:
+    code = "import sys, client.cli.main; sys.exit(not {'torch', 'httpx', 'PIL'}.isdisjoint(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["models", "--vendor", "nowhere"], 2, "no address of a vendor"),
+        (["usage", "--group-by", "moon"], 2, "group-by"),
+        (["usage", "--api-key-file", "missing"], 2, "missing"),
+        (["embed", "--out", "x.csv", "--text", "a"], 2, ".jsonl"),
+        (["embed", "--out", "missing/x.npy", "--text", "a"], 2, "no folder missing"),
+        (["embed", "--out", "x.npy", "--images", "missing"], 2, "missing does not exist"),
+        (["embed", "--out", "x.npy", "--text", "\udcff"], 2, "not valid Unicode"),
+        (["embed", "--out", "x.npy", "--text", "a", "--budget", "-1"], 2, "--budget"),
+        (["nonsense"], 2, "nonsense"),
+    ],
+    ids=str,
+)
+def test_bad_usage_is_named_on_standard_error(
+    arguments: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    shown = capsys.readouterr()
+    assert end.value.code == code
+    assert message in " ".join(shown.err.split())
+    assert not shown.out
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "distill --data . --target-domain red --method erm",
+        "distill --data . --target-domain red --method erm --out .",
+        "distill --data ../toy --target-domain red --method erm --out dark/run",
+        "compare --data . --methods erm --out table",
+    ],
+)
+def test_nothing_is_written_among_the_images(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = make_folder(tmp_path / "toy", images=1)
+    before = sorted(root.rglob("*"))
+    monkeypatch.chdir(root)
+    with pytest.raises(SystemExit) as end:
+        main(command.split())
+    assert end.value.code == 2
+    assert "Choose an --out elsewhere" in " ".join(capsys.readouterr().err.split())
+    assert sorted(root.rglob("*")) == before

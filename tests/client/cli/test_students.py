@@ -1,0 +1,82 @@
+"""`client predict`: which files it takes, which it leaves out, and how it ends."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from client.cli import students
+from client.cli.main import main
+from client.data.images import Pixels
+
+
+class _Sure:
+    """Names the first class of any picture."""
+
+    classes = ("cat", "dog")
+    side = 8
+
+    def probabilities(self, pixels: Pixels) -> NDArray[np.float32]:
+        return np.tile(np.array([0.75, 0.25], np.float32), (len(pixels), 1))
+
+
+@pytest.fixture(autouse=True)
+def sure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(students, "_classifier", lambda *_: _Sure())
+    monkeypatch.chdir(tmp_path)
+
+
+def _predict(*words: str) -> int:
+    with pytest.raises(SystemExit) as end:
+        main(["predict", "run", *words])
+    return int(end.value.code or 0)
+
+
+def _draw(name: str, kind: str = "PNG") -> None:
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (16, 16), "green").save(name, kind)
+
+
+def _rows(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    return {row["image"]: row.get("skipped") for row in json.loads(capsys.readouterr().out)}
+
+
+def test_hidden_files_and_links_are_passed_over_and_told(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("shots/a.png", "shots/.cache/thumb.png", "shots/._b.jpg"):
+        _draw(name)
+    Path("shots/link.png").symlink_to("a.png")
+    assert _predict("shots", "--json") == 0
+    assert _rows(capsys) == {
+        "shots/a.png": None,
+        "shots/.cache/thumb.png": "hidden",
+        "shots/._b.jpg": "hidden",
+        "shots/link.png": "a link to what is taken already",
+    }
+    assert _predict("shots") == 0
+    assert "Left out: 2 hidden, 1 a link to what is taken already." in capsys.readouterr().err
+
+
+def test_every_format_is_named_or_read(capsys: pytest.CaptureFixture[str]) -> None:
+    for kind, suffix in (
+        ("TIFF", "tiff"),
+        ("GIF", "gif"),
+        ("BMP", "bmp"),
+        ("AVIF", "avif"),
+        ("HEIF", "heic"),
+    ):
+        _draw(f"shots/a.{suffix}", kind)
+    assert _predict("shots", "--json") == 0
+    assert set(_rows(capsys).values()) == {None}
+    Path("shots/b.svg").write_text("<svg/>")
+    assert _predict("shots", "--json") == 1
+    assert _rows(capsys)["shots/b.svg"] == "unsupported format (.svg)"
+
+
+def test_a_folder_without_a_picture_is_no_success(capsys: pytest.CaptureFixture[str]) -> None:
+    _draw("shots/.cache/thumb.png")
+    assert _predict("shots") == 2
+    assert "There is no picture in shots" in capsys.readouterr().err

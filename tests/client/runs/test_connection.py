@@ -1,0 +1,44 @@
+"""What a command says of the vendor that it is given."""
+
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from client.progress import Display
+from client.runs.connection import Connection
+
+
+@pytest.mark.parametrize(
+    ("url", "warned"),
+    [
+        ("http://vendor.example", True),
+        ("HTTP://10.0.0.1:8000", True),
+        ("http://localhost.example", True),
+        ("https://vendor.example", False),
+        ("http://127.0.0.1:8000", False),
+        ("http://127.9.9.9", False),
+        ("http://localhost:8000", False),
+        ("http://vendor.localhost", False),
+        ("http://[::1]:8000", False),
+    ],
+)
+def test_a_key_over_plain_http_to_another_host_is_warned_of_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, url: str, warned: bool
+) -> None:
+    monkeypatch.setenv("TUITION_API_KEY", "tk_0_secret")
+    said = StringIO()
+    connection = Connection(url, None, tmp_path / "cache.db", Display(Console(file=said, width=500)))
+    for _ in range(2):
+        with connection.vendor():
+            pass
+    assert said.getvalue().count("plain http") == warned
+    assert "secret" not in said.getvalue()
+
+
+def test_without_a_key_there_is_nothing_to_warn_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TUITION_API_KEY", raising=False)
+    said = StringIO()
+    with Connection("http://vendor.example", None, None, Display(Console(file=said))).vendor():
+        assert not said.getvalue()

@@ -1,0 +1,101 @@
+"""What a run reads before it buys: what it says of the images, and what it refuses."""
+
+import os
+import shutil
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from client.errors import DataError
+from client.learning.recipe import Recipe
+from client.progress import Display
+from client.runs.folder import RunConfig, RunFolder
+from client.runs.sources import Sources, describe_plan, mention, read_sources
+from tests.client.toy import make_folder
+
+
+def _config(root: Path, views: int = 0, *, group_by_name: bool = False) -> RunConfig:
+    recipe = Recipe(views=views)
+    config = RunConfig(str(root), "red", "vl2v-adip", "efficientnet_lite0", 32, 0, "stratified", recipe)
+    return replace(config, group_by_name=group_by_name)
+
+
+def _read(root: Path, views: int = 0, *, group_by_name: bool = False) -> tuple[Sources, str]:
+    """The sources of a run over this folder, and the notes on them."""
+    said = StringIO()
+    config = _config(root, views, group_by_name=group_by_name)
+    sources = read_sources(config, Display(Console(file=said)))
+    return sources, " ".join(said.getvalue().split())
+
+
+@pytest.mark.parametrize(
+    ("numbers", "asked", "said"), [("{:02}", True, True), ("{:04}", True, False), ("{:02}", False, False)]
+)
+def test_a_class_that_is_all_held_out_is_named(tmp_path: Path, numbers: str, asked: bool, said: bool) -> None:
+    root = make_folder(tmp_path / "toy", images=10)
+    shutil.rmtree(root / "light" / "circle")
+    (root / "light" / "circle").mkdir()
+    for file in (root / "dark" / "circle").iterdir():
+        number = int(file.stem)
+        if number < 3:
+            file.rename(file.with_stem(f"photo__hen-{numbers.format(number)}"))
+        else:
+            file.unlink()
+    sources, notes = _read(root, group_by_name=asked)
+    taught = {sources.labels[position] for position in sources.train}
+    assert (sources.folder.classes.index("circle") not in taught) == said
+    assert ("All images of circle are held out" in notes) == said
+
+
+def test_a_domain_without_an_image_is_refused_by_name(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "toy", images=3)
+    for domain in ("red", "dark"):  # the target, and one to train on
+        for file in (root / domain).glob("*/*"):
+            file.rename(file.with_suffix(".svg"))
+        with pytest.raises(DataError, match=f"no image in the domain '{domain}'"):
+            _read(root)
+        for file in (root / domain).glob("*/*"):
+            file.rename(file.with_suffix(".png"))
+    assert _read(root)[0].train
+
+
+def test_a_domain_without_a_readable_image_is_refused_with_the_reason(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "toy", images=3)
+    for file in (root / "light").glob("*/*"):
+        file.write_bytes(b"")
+    with pytest.raises(DataError, match=r"'light' to train on; the first: light/circle/00\.png: empty file"):
+        _read(root)
+
+
+def test_a_file_whose_name_is_not_utf_8_is_left_out_with_the_reason(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "toy", images=3)
+    file = root / "dark" / "circle" / "00.png"
+    shutil.copy(file, file.parent / os.fsdecode(b"caf\xe9.png"))
+    sources, _ = _read(root)
+    assert len(sources.examples) == 18
+    (skipped,) = describe_plan(_config(root), sources, None, None)["skipped"]
+    assert skipped == {"path": "dark/circle/caf\\udce9.png", "reason": "its name is not UTF-8"}
+    said = StringIO()
+    mention(sources.skipped, root, Display(Console(file=said)), listed_in="nothing")
+    assert said.getvalue().startswith("Skipped dark/circle/caf")
+    said.getvalue().encode()
+
+
+@pytest.mark.parametrize("place", ["", "dark"])
+def test_a_folder_whose_name_is_not_utf_8_is_refused(tmp_path: Path, place: str) -> None:
+    root = make_folder(tmp_path / "toy", images=3)
+    (root / place / os.fsdecode(b"caf\xe9")).mkdir()
+    with pytest.raises(DataError, match=r"caf\\udce9 is not UTF-8\. Rename the folder"):
+        _read(root)
+
+
+def test_the_data_folder_may_lie_below_any_name(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / os.fsdecode(b"caf\xe9") / "toy", images=3)
+    assert _read(root, views=1)[0].views[0]
+    run = RunFolder(tmp_path / "run")
+    run.begin(_config(root))
+    run.write_text(run.report, str(root))
+    assert "caf\\udce9" in run.report.read_text(encoding="utf-8")

@@ -1,0 +1,147 @@
+"""What a run's lesson takes from a real vendor with small limits, and what is said of what is missing."""
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from client.buying.cache import EmbeddingCache
+from client.buying.teacher import Teacher
+from client.buying.vendor_api import VendorClient
+from client.errors import DataError, FingerprintChanged
+from client.learning.methods import METHODS
+from client.learning.recipe import Recipe
+from client.progress import Display
+from client.runs.folder import RunConfig, RunFolder
+from client.runs.sources import read_sources
+from client.runs.targets import Lesson, Preparation
+from tests.client.toy import make_folder
+from tests.vendor_service.local_vendor import LocalVendor
+
+
+@pytest.fixture(scope="module")
+def vendor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalVendor]:
+    with LocalVendor(
+        tmp_path_factory.mktemp("vendor"), max_image_bytes=10_000, max_text_characters=25
+    ) as local:
+        yield local
+
+
+@dataclass
+class Pupil:
+    """Prepares lessons of the toy pictures in its folder, one run after the other from one cache."""
+
+    folder: Path
+    client: VendorClient
+    cache: EmbeddingCache
+
+    def __post_init__(self) -> None:
+        self.data = make_folder(self.folder / "toy", images=5)
+        self.config = RunConfig(str(self.data), "red", "vl2v-adip", "none", 32, 0, "stratified", Recipe())
+        self.shown = StringIO()
+
+    def learn(self, run: str, *, budget: int) -> Lesson:
+        """What the run learns; it may be a run that has learnt before."""
+        config, method = self.config, METHODS["vl2v-adip"]
+        folder = RunFolder(self.folder / run)
+        run_id, model = folder.begin(config), self.client.model()
+        teacher = Teacher(self.client, self.cache, model=model, run_id=run_id, budget=budget)
+        display = Display(Console(file=self.shown))
+        preparation = Preparation(config, method, folder, teacher, display, approve=lambda _: None)
+        return preparation.lesson(read_sources(config, display))
+
+    def read(self, file: str) -> Any:
+        """A JSON file of a run."""
+        return json.loads((self.folder / file).read_text())
+
+    def rename(self, name: str, to: str) -> None:
+        """Rename a class in every domain."""
+        for folder in self.data.glob(f"*/{name}"):
+            folder.rename(folder.with_name(to))
+
+
+@pytest.fixture
+def pupil(vendor: LocalVendor, tmp_path: Path) -> Iterator[Pupil]:
+    with ExitStack() as stack:
+        client = stack.enter_context(VendorClient(f"http://127.0.0.1:{vendor.port}", vendor.key()))
+        yield Pupil(tmp_path, client, stack.enter_context(EmbeddingCache(tmp_path / "cache.db")))
+
+
+def test_what_was_refused_is_told_from_what_could_not_be_paid_for(pupil: Pupil) -> None:
+    sources = read_sources(pupil.config, Display.of_nobody())
+    large = sources.examples[sources.train[0]].path
+    large.write_bytes(large.read_bytes() + bytes(10_000))
+    said = " of 24 training images have no teacher embedding "
+    pupil.learn("run", budget=3)
+    assert f"24{said}(the budget ended)" in pupil.shown.getvalue()
+    pupil.learn("run", budget=10)
+    assert f"18{said}(the vendor refused 1, and the budget ended before the others)" in pupil.shown.getvalue()
+    pupil.learn("run", budget=100)
+    assert f"1{said}(the vendor refused them)" in pupil.shown.getvalue()
+    assert [each["name"] for each in pupil.read("run/purchase.json")["refused"]] == [str(large)]
+
+
+def test_a_class_prompt_that_was_refused_is_not_a_matter_of_the_budget(pupil: Pupil) -> None:
+    pupil.rename("circle", "circle_of_a_long_name")
+    with pytest.raises(DataError, match=r"'a photo of a circle of a long name' .*rename the class's folder"):
+        pupil.learn("run", budget=100)
+
+
+def test_what_came_from_the_cache_is_what_the_run_did_not_pay_for(pupil: Pupil) -> None:
+    def counted(run: str) -> tuple[int, int]:
+        purchase = pupil.read(f"{run}/purchase.json")
+        return purchase["queries_bought"], purchase["queries_cached"]
+
+    pupil.learn("first", budget=10)
+    pupil.learn("second", budget=5)
+    pupil.learn("second", budget=100)
+    assert (counted("first"), counted("second")) == ((10, 0), (17, 10))
+    pupil.rename("circle", "disc")
+    pupil.learn("second", budget=100)
+    (model,) = pupil.cache.fingerprints()
+    pupil.cache.prune(model)
+    pupil.learn("first", budget=100)
+    assert counted("first") == (37, 0)
+    pupil.learn("first", budget=100)
+    assert counted("first") == (37, 0)
+
+
+def test_what_another_run_buys_meanwhile_comes_from_the_cache(
+    pupil: Pupil, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    buy = Teacher.buy
+
+    def after_another(teacher: Teacher, queries: Any, *rest: Any) -> Any:
+        buy(teacher.for_run("another", budget=None), queries)
+        return buy(teacher, queries, *rest)
+
+    monkeypatch.setattr(Teacher, "buy", after_another)
+    pupil.learn("run", budget=100)
+    purchase = pupil.read("run/purchase.json")
+    assert (purchase["queries_bought"], purchase["queries_cached"]) == (0, 27)
+
+
+def test_a_plan_is_of_the_folder_as_it_is(pupil: Pupil) -> None:
+    pupil.learn("run", budget=100)
+    assert pupil.read("run/plan.json")["classes"] == ["circle", "square", "tall_bar"]
+    pupil.rename("tall_bar", "bar")
+    pupil.learn("run", budget=100)
+    plan = pupil.read("run/plan.json")
+    assert plan["classes"] == ["bar", "circle", "square"]
+    assert plan["purchase"]["to_buy"] == 1
+
+
+def test_a_run_goes_on_with_the_model_that_it_began_with(pupil: Pupil) -> None:
+    pupil.learn("run", budget=100)
+    plan = pupil.read("run/plan.json")
+    plan["model"]["fingerprint"] = "fp_former"
+    (pupil.folder / "run" / "plan.json").write_text(json.dumps(plan))
+    for _ in range(2):
+        with pytest.raises(FingerprintChanged, match="began with the model fp_former"):
+            pupil.learn("run", budget=100)

@@ -1,0 +1,84 @@
+"""What a run asks: images before views, views in rounds, and never more than it may use."""
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from client.data.domains import list_folder
+from client.data.images import decode_square
+from client.learning.recipe import Recipe
+from client.progress import Display
+from client.runs.embedding import collect_inputs
+from client.runs.folder import RunConfig
+from client.runs.sources import read_sources
+from client.runs.teacher_queries import query_of, questions
+from tests.client.toy import CLASSES, make_folder
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> RunConfig:
+    data = make_folder(tmp_path / "toy", images=3)
+    recipe = Recipe(views=2)
+    return RunConfig(str(data), "red", "vl2v-adip", "efficientnet_lite0", 32, 0, "stratified", recipe)
+
+
+def test_views_are_examples_of_their_own_behind_the_images(config: RunConfig) -> None:
+    sources = read_sources(config, Display())
+    images = len(sources.train)
+    plain = read_sources(replace(config, recipe=Recipe(views=0)), Display())
+    assert sources.examples[: len(plain.examples)] == plain.examples
+    assert (sources.train, sources.holdout) == (plain.train, plain.holdout)
+    assert len(sources.examples) == len(plain.examples) + 2 * images
+    for position, views in zip(sources.train, sources.views, strict=True):
+        seen = [sources.examples[view] for view in views]
+        assert [view.view.index for view in seen] == [1, 2]
+        assert {view.path for view in seen} == {sources.examples[position].path}
+        assert {view.label for view in seen} == {sources.examples[position].label}
+    asked = questions(config, sources)
+    assert len(asked.all) == len(CLASSES) + 3 * images
+    assert all(query.content() for query in asked.all)  # which checks every digest
+
+
+def test_whoever_asks_about_a_file_asks_about_the_same_bytes(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "toy", images=1)
+    glyph = root / "dark" / "circle" / "glyph.png"
+    Image.new("RGBA", (9, 5), (0, 0, 0, 0)).save(glyph)
+    photo = root / "dark" / "square" / "photo.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.effect_noise((600, 500), 90).save(photo, exif=exif)
+    examples, _ = list_folder(root).read(["dark"])
+    asked = {query.name: query for query in map(query_of, examples)}
+    embedded = collect_inputs([], [str(root / "dark")], Display()).queries
+    assert {query.name: query for query in embedded} == asked
+    for example in examples:
+        sent = asked[str(example.path)].content()  # which checks the digest
+        assert (sent != example.path.read_bytes()) == (example.path in (glyph, photo))
+        assert {query.content() for query in embedded if query == asked[str(example.path)]} == {sent}
+        assert example.drawing == hashlib.sha256(example.path.read_bytes()).hexdigest()
+        assert (example.square(16)[0] == decode_square(example.path.read_bytes(), 16)[0]).all()
+
+
+@pytest.mark.parametrize("rounds", [0.5, 1, 1.5, 2.5, 3, 9])
+def test_no_more_is_asked_than_may_be_used(config: RunConfig, rounds: float) -> None:
+    sources = read_sources(config, Display())
+    images = len(sources.train)
+    limit = len(CLASSES) + int(rounds * images)
+    asked = questions(replace(config, use_at_most=limit), sources)
+    everything = questions(config, sources)
+    assert len(set(asked.all)) == min(limit, len(set(everything.all)))
+    assert len(set(asked.images)) == min(len(set(everything.images)), int(rounds * images))
+    queries, positions = asked.further
+    changed = set(queries) - set(everything.images)  # a change of colours leaves a grey image as it is
+    assert not changed or set(asked.images) == set(everything.images)
+    assert [query.digest for query in queries] == [sources.examples[i].digest for i in positions]
+
+
+def test_a_method_that_asks_about_no_image_makes_no_view(config: RunConfig) -> None:
+    sources = read_sources(replace(config, method="text-only"), Display())
+    assert not any(sources.views)
+    asked = questions(replace(config, method="text-only"), sources)
+    assert [query.kind for query in asked.all] == ["text"] * len(CLASSES)

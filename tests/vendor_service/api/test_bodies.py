@@ -1,0 +1,294 @@
+"""One bounded way in: what no route asked for, what does not come and what is worst, on every path."""
+
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from pydantic import BaseModel
+from starlette.routing import BaseRoute
+
+from shared.embeddings import EmbedRequest
+from shared.errors import ErrorBody
+from tests.vendor_service.hostile_bodies import (
+    BODIES,
+    MEBIBYTE,
+    Hostile,
+    connect,
+    half_sent,
+    head,
+)
+from tests.vendor_service.local_vendor import LocalVendor, Vendor, error_code
+from vendor_service.api import body
+from vendor_service.api.json_body import JsonBody
+from vendor_service.api.json_shape import Shape
+from vendor_service.api.multipart import FormBody
+from vendor_service.api.openai import OpenAIRequest
+from vendor_service.errors import Refusal
+
+PATIENCE = 1.0
+# By routes that take no body, or none from a stranger.
+ANSWERED = ("200", "307", "invalid_api_key", "method_not_allowed", "not_found", "model_not_found")
+UNKNOWN, TO_COME = "/no/such/path", "/v2/path-to-come"
+
+
+class Order(BaseModel):
+    """What a path yet to come might ask for."""
+
+    numbers: list[int]
+
+
+@pytest.fixture(scope="module")
+def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalVendor]:
+    """A vendor with one more path, whose author did not think of large bodies, and with little patience."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(body, "_UNASKED_SECONDS", PATIENCE)
+    patch.setattr(body, "_STEP_SECONDS", PATIENCE)
+    patch.setattr("vendor_service.api.parsing._SMALL_SECONDS", PATIENCE)
+    with LocalVendor(tmp_path_factory.mktemp("bodies")) as vendor:
+
+        @vendor.app.post(TO_COME)
+        def order(asked: Order) -> int:
+            return len(asked.numbers)
+
+        yield vendor
+    patch.undo()
+
+
+def asked_of(app: FastAPI) -> Iterator[tuple[str, str]]:
+    """Every method and path that the application answers, and some that it does not."""
+
+    def walk(routes: list[BaseRoute]) -> Iterator[tuple[str, str]]:
+        for route in routes:
+            below: Any = getattr(route, "routes", None) or getattr(
+                getattr(route, "original_router", None), "routes", None
+            )
+            if below:
+                yield from walk(list(below))
+            for method in getattr(route, "methods", None) or ():
+                yield method, getattr(route, "path", "")
+
+    found = set(walk(app.routes))
+    assert {("POST", "/v1/estimate"), ("POST", "/embed"), ("POST", TO_COME), ("GET", "/livez")} <= found
+    yield from sorted(found)
+    yield from (("POST", UNKNOWN), ("PUT", "/embed"), ("POST", "/livez"), ("GET", UNKNOWN))
+
+
+def filled(path: str) -> str:
+    """A path with something for each of its parameters."""
+    return path.replace("{month}", "2026-11").replace("{key_id}", "k").replace("{model_id:path}", "m")
+
+
+def answered_after(connection: socket.socket, piece: bytes) -> int:
+    """Send a piece again and again until an answer comes; how much was sent by then."""
+    sent = 0
+    connection.settimeout(0.02)
+    while sent < 64 * MEBIBYTE:
+        try:
+            connection.sendall(piece)
+            sent += len(piece)
+            if connection.recv(12, socket.MSG_PEEK):
+                return sent
+        except TimeoutError:
+            continue
+    raise AssertionError("no answer")
+
+
+def code_of(connection: socket.socket) -> str:
+    """The code of the error that comes, or the status of whatever else does."""
+    connection.settimeout(20)
+    answer = b""
+    while b"\r\n\r\n" not in answer or not answer.partition(b"\r\n\r\n")[2]:
+        block = connection.recv(65_536)
+        if not block:
+            break
+        answer += block
+    status = int(answer.split()[1])
+    if status < 400:
+        return str(status)
+    return ErrorBody.model_validate_json(answer.partition(b"\r\n\r\n")[2]).error.code
+
+
+def closed_within(connection: socket.socket, seconds: float) -> bool:
+    """Wait until the other side closes."""
+    connection.settimeout(seconds)
+    try:
+        while connection.recv(65_536):
+            pass
+    except TimeoutError:
+        return False
+    except ConnectionError:
+        pass
+    return True
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["declared", "chunked"])
+def test_an_endless_body_is_refused_on_every_path_before_a_mebibyte_is_taken(
+    patient: LocalVendor, chunked: bool
+) -> None:
+    how = "transfer-encoding: chunked" if chunked else f"content-length: {4 * 1024**3}"
+    data = b"x" * 16_384
+    piece = b"%x\r\n%b\r\n" % (len(data), data) if chunked else data
+    for method, path in asked_of(patient.app):
+        with connect(str(patient.http.base_url)) as connection:
+            connection.sendall(head(filled(path), how, "content-type: application/json", method=method))
+            assert answered_after(connection, piece) <= MEBIBYTE, (method, path)
+            code = code_of(connection)
+            if path == TO_COME:
+                assert code == "request_too_large"
+            else:
+                assert code in ANSWERED, (method, path, code)
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["declared", "chunked"])
+def test_a_body_that_stalls_is_given_up_on_every_path(patient: LocalVendor, chunked: bool) -> None:
+    stalled: list[tuple[str, str, socket.socket]] = []
+    for method, path in asked_of(patient.app):
+        connection = connect(str(patient.http.base_url))
+        connection.sendall(half_sent(filled(path), chunked=chunked, method=method))
+        stalled.append((method, path, connection))
+    began = time.monotonic()
+    for method, path, connection in stalled:
+        code = code_of(connection) if method != "HEAD" else ""
+        assert closed_within(connection, 20), (method, path)
+        connection.close()
+        assert path != TO_COME or code == "deadline_exceeded"
+    # uvicorn waits for five seconds on its own account before it closes what is answered.
+    assert time.monotonic() - began < 5 + 4 * PATIENCE
+
+
+@pytest.mark.parametrize("path", ["/embed", "/v1/embeddings", "/v1/estimate"])
+def test_a_body_that_stalls_or_drips_is_given_up_with_a_key_too(patient: LocalVendor, path: str) -> None:
+    key = patient.key()
+    for pause in (None, PATIENCE / 5):
+        with connect(str(patient.http.base_url)) as connection:
+            connection.sendall(half_sent(path, key))
+            began = time.monotonic()
+            connection.settimeout(pause or 20)
+            while True:
+                try:
+                    connection.recv(1, socket.MSG_PEEK)
+                    break
+                except TimeoutError:
+                    connection.sendall(b" ")
+            assert code_of(connection) == "deadline_exceeded"
+            assert closed_within(connection, PATIENCE)
+            assert time.monotonic() - began < 3 * PATIENCE
+    assert patient.app.state.capacity.idle
+
+
+def test_an_estimate_is_priced_only_for_who_has_a_key_and_asks_in_few_bytes(patient: LocalVendor) -> None:
+    assert error_code(patient.http.post("/v1/estimate", content=b"no JSON")) == "invalid_api_key"
+    headers = {"authorization": f"Bearer {patient.key()}"}
+    large = b'{"images": 1}' + b" " * 5000
+    assert (
+        error_code(patient.http.post("/v1/estimate", content=large, headers=headers)) == "request_too_large"
+    )
+    document = patient.http.get("/openapi.json").json()
+    body = document["paths"]["/v1/estimate"]["post"]["requestBody"]
+    assert set(body["content"]["application/json"]["schema"]["properties"]) == {"images", "texts"}
+
+
+@pytest.mark.parametrize("url", ["/v1/usage?" + "a" * 9000, "/v1/usage?" + "a=1&" * 100, "/" + "x" * 9000])
+def test_an_endless_url_is_refused_and_not_repeated(vendor: Vendor, url: str) -> None:
+    answer = vendor.http.get(url)
+    assert error_code(answer) == "invalid_request"
+    assert len(answer.content) < 500
+
+
+def test_no_answer_repeats_what_is_large(vendor: Vendor) -> None:
+    headers = {"authorization": f"Bearer {vendor.key()}"}
+    long = "x" * 50_000
+    for asked in (
+        vendor.http.post("/embed", json={long: 1}, headers=headers),
+        vendor.http.post("/embed", json={"inputs": [{"text": "a"}], "model": long}, headers=headers),
+        vendor.http.post("/embed", content=b"{}", headers=headers | {"content-type": long}),
+        vendor.http.post("/embed", files=[(long[:3000], (None, b"a"))], headers=headers),
+        vendor.http.post("/embed", files=[("model", (None, long.encode()))], headers=headers),
+    ):
+        assert error_code(asked) in ("invalid_request", "unsupported_media_type")
+        assert len(asked.content) < 1000
+
+
+def test_what_is_sent_twice_is_refused(vendor: Vendor) -> None:
+    headers = {"authorization": f"Bearer {vendor.key()}"}
+    for sent, param in (
+        (b'{"inputs": [], "inputs": [{"text": "a"}]}', "inputs"),
+        (b'{"inputs": [{"text": "a"}, {"text": "a", "te\\u0078t": "b"}]}', "inputs.1.text"),
+    ):
+        answer = vendor.http.post("/embed", content=sent, headers=headers)
+        assert (error_code(answer), answer.json()["error"]["param"]) == ("invalid_request", param)
+
+
+@pytest.mark.parametrize("escape", ["/", "\\/", "\\u002f"])
+@pytest.mark.parametrize("size", [10, 900, 2000, 90_000])
+def test_long_strings_are_what_they_say(vendor: Vendor, size: int, escape: str) -> None:
+    """However long a string is, and however it is written, the same image is refused for the same reason."""
+    image = ("iVBORw0KGgo" + "/" * size)[: size // 4 * 4]
+    written = image.replace("/", escape)
+    body = f'{{"on_error": "skip", "inputs": [{{"image": "{written}"}}, {{"text": "a"}}]}}'
+    headers = {"authorization": f"Bearer {vendor.key()}"}
+    answer = vendor.http.post("/embed", content=body.encode(), headers=headers)
+    if len(body) > 200_000:
+        assert error_code(answer) == "request_too_large"
+        return
+    assert answer.status_code == 200, answer.text
+    (error,) = answer.json()["errors"]
+    assert error["code"] in ("invalid_image", "unsupported_image_format")
+
+
+def test_long_texts_are_the_same_texts(vendor: Vendor) -> None:
+    """Around the length at which strings are put aside, and split anywhere between two blocks."""
+    shape = Shape(frozenset(EmbedRequest.model_fields), "inputs", 8)
+    for text in ("é" * 511, "é" * 512, "é" * 513, '\\"' * 600, "\\\\" * 513, "\\ud83d\\ude00" * 200):
+        body = b'{"inputs": [{"text": "%s"}, {"text": "b"}]}' % text.encode()
+        expected = EmbedRequest.model_validate_json(body).inputs[0].text
+        for cut in range(20, 60):
+            parser = JsonBody(shape, 1000)
+            for block in (body[:cut], body[cut : cut + 1], body[cut + 1 :]):
+                parser.feed(block)
+            read = parser.finish()
+            first, second = EmbedRequest.model_validate_json(read.rest).inputs
+            assert first.text is not None
+            assert (read.long.take(first.text), second.text) == (expected, "b")
+
+
+def take_apart(hostile: Hostile, body: bytes, block: int = 256 * 1024) -> tuple[int, float]:
+    """Feed a parser until it refuses or is through: how much it took, and the longest step, CPU seconds."""
+    parser: FormBody | JsonBody
+    if "form" in hostile.content_type:
+        parser = FormBody(hostile.content_type, 256, 10_000)
+    else:
+        model = EmbedRequest if hostile.path == "/embed" else OpenAIRequest
+        items = "inputs" if hostile.path == "/embed" else "input"
+        parser = JsonBody(Shape(frozenset(model.model_fields), items, 256), 10_000)
+    taken, longest = 0, 0.0
+    while taken < len(body):
+        began = time.thread_time()
+        try:
+            parser.feed(body[taken : taken + block])
+        except Refusal:
+            return taken, longest
+        finally:
+            longest = max(longest, time.thread_time() - began)
+        taken += block
+    return taken, longest
+
+
+# Of the others nothing is wrong before their end: they are one long string, or sound.
+REFUSED_AT_ONCE = sorted(
+    set(BODIES)
+    - {"escaped letters", "escaped quotes", "backslashes", "surrogates", "one wide letter", "a long key"}
+    - {"a long model", "a string without an end", "images in JSON", "images in a form", "a long text"}
+    - {"beginnings of boundaries"}
+)
+
+
+@pytest.mark.parametrize("name", sorted(BODIES))
+def test_the_worst_bodies_are_refused_in_their_first_block_and_no_step_is_long(name: str) -> None:
+    hostile = BODIES[name]
+    taken, longest = take_apart(hostile, hostile.make(4 * MEBIBYTE))
+    assert (taken == 0) == (name in REFUSED_AT_ONCE)
+    assert longest < 0.1

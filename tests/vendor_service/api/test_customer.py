@@ -1,0 +1,212 @@
+"""What a customer can do and see beside embedding: ledger, invoices, estimates, its own keys, scopes."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from shared.billing import EntryPage, Invoice, Quote
+from shared.keys import KeyList
+from tests.vendor_service.local_vendor import LocalVendor, ScriptedTexts, Vendor, error_code
+from vendor_service.accounts.authentication import Authentication
+from vendor_service.accounts.keys import Scope, revoke_key
+from vendor_service.api import history_rate
+from vendor_service.api.history_rate import BURST, QUESTIONS_A_SECOND, HistoryRate
+from vendor_service.billing.billing_log import open_billing_log
+from vendor_service.database.tables import ApiKey
+from vendor_service.errors import Refusal
+
+CAT = {"text": "a photo of a cat"}
+
+
+def post(vendor: Vendor, path: str, key: str, **rest: Any) -> httpx.Response:
+    return vendor.http.post(path, headers={"authorization": f"Bearer {key}"}, **rest)
+
+
+def test_the_ledger_is_read_page_by_page(vendor: Vendor) -> None:
+    key = vendor.key(credit_micros=1000)
+    requests = [vendor.embed(key, CAT).headers["x-request-id"] for _ in range(4)]
+    pages, after = [], 0
+    while (page := EntryPage.model_validate(vendor.get("/v1/ledger", key, after=str(after), limit="2"))).data:
+        pages.append([entry.request_id for entry in page.data])
+        after = page.next_after
+    assert pages == [[None, requests[0]], requests[1:3], requests[3:]]
+    entry = EntryPage.model_validate(vendor.get("/v1/ledger", key, after="4")).data[0]
+    assert (entry.seq, entry.kind, entry.amount_micros, entry.texts) == (5, "charge", -20, 1)
+    assert entry.key_id == key.split("_")[1]
+    assert EntryPage.model_validate(vendor.get("/v1/ledger", vendor.key())).data == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/ledger?limit=0",
+        "/v1/ledger?limit=1001",
+        "/v1/ledger?after=-1",
+        f"/v1/ledger?after={10**30}",
+        "/v1/invoices/2026-13",
+        "/v1/invoices/0001-01",
+        "/v1/invoices/november",
+    ],
+)
+def test_a_question_that_makes_no_sense_is_refused(vendor: Vendor, path: str) -> None:
+    headers = {"authorization": f"Bearer {vendor.key()}"}
+    assert error_code(vendor.http.get(path, headers=headers)) == "invalid_request"
+
+
+def test_an_invoice_is_a_draft_until_its_month_is_over(vendor: Vendor) -> None:
+    key = vendor.key()
+    vendor.embed(key, CAT, CAT)
+    draft = Invoice.model_validate(vendor.get("/v1/invoices/2026-11", key))
+    assert (draft.final, draft.total_micros, draft.lines[0].queries) == (False, 40, 2)
+    earlier = Invoice.model_validate(vendor.get("/v1/invoices/2026-10", key))
+    assert (earlier.final, earlier.total_micros, earlier.first_seq) == (True, 0, None)
+
+
+def test_history_has_a_rate_of_its_own_an_account(
+    vendor: LocalVendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history_rate, "QUESTIONS_A_SECOND", 0.01)  # however slow this machine is
+    key, other = vendor.key(), vendor.key()
+    headers = {"authorization": f"Bearer {key}"}
+    paths = ("/v1/usage", "/v1/ledger", "/v1/invoices/2026-11")
+    answers = [vendor.http.get(paths[number % 3], headers=headers) for number in range(60)]
+    refused = [answer for answer in answers if answer.status_code != 200]
+    assert len(answers) - len(refused) == BURST
+    for answer in refused:
+        assert error_code(answer) == "rate_limited"
+        assert int(answer.headers["retry-after"]) >= 1
+    for path in paths:
+        vendor.get(path, other)
+    vendor.get("/v1/account", key)
+    assert vendor.embed(key, CAT).status_code == 200
+
+
+def test_the_rate_of_history_is_a_bucket() -> None:
+    now = 0.0
+    rate = HistoryRate(lambda: now)
+    for _ in range(int(BURST)):
+        rate.take("a")
+    with pytest.raises(Refusal) as refused:
+        rate.take("a")
+    assert refused.value.retry_after == 1
+    now += 1
+    for _ in range(int(QUESTIONS_A_SECOND)):
+        rate.take("a")
+    with pytest.raises(Refusal):
+        rate.take("a")
+    now += 3600
+    for _ in range(int(BURST)):
+        rate.take("a")
+    with pytest.raises(Refusal):
+        rate.take("a")
+
+
+def test_an_estimate_is_free_and_says_what_fits(vendor: Vendor) -> None:
+    key = vendor.key(quota=10, queries_per_second=1)
+    answer = post(vendor, "/v1/estimate", key, json={"images": 8, "texts": 3})
+    quote = Quote.model_validate_json(answer.content)
+    assert (quote.cost_micros, quote.quota_left, quote.fits_quota, quote.fits_money) == (860, 10, False, True)
+    assert quote.seconds_at_rate_limit == 1
+    assert vendor.account(key).ledger_seq == 0
+    for body in ({"images": -1}, {"images": 10**12}, {"images": 1.5}, {"images": True}, {"pictures": 1}):
+        assert error_code(post(vendor, "/v1/estimate", key, json=body)) == "invalid_request"
+
+
+def test_a_key_does_what_its_scopes_allow(vendor: Vendor) -> None:
+    owner = vendor.key()
+    embed, read, admin = (vendor.another_key(owner, scope) for scope in Scope)
+
+    def allowed(key: str) -> list[bool]:
+        headers = {"authorization": f"Bearer {key}"}
+        answers = [vendor.embed(key, CAT)]
+        answers += [vendor.http.get(f"/v1/{path}", headers=headers) for path in ("usage", "keys", "account")]
+        refused = {error_code(answer) for answer in answers if answer.status_code != 200}
+        assert refused <= {"insufficient_scope"}
+        return [answer.status_code == 200 for answer in answers]
+
+    assert allowed(embed) == [True, False, False, True]
+    assert allowed(read) == [False, True, False, True]
+    assert allowed(admin) == [True, True, True, True]
+    assert allowed(owner) == [True, True, False, True]
+
+
+def test_a_customer_rotates_and_revokes_its_own_keys_and_no_others(vendor: LocalVendor) -> None:
+    owner = vendor.key(quota=3)
+    admin = vendor.another_key(owner, Scope.ADMIN)
+    vendor.embed(owner, CAT)
+    path = f"/v1/keys/{owner.split('_')[1]}"
+    renewed = post(vendor, f"{path}/rotate?grace_seconds=60", admin).json()["api_key"]
+    assert vendor.embed(owner, CAT).status_code == vendor.embed(renewed, CAT).status_code == 200
+    assert error_code(vendor.embed(renewed, CAT)) == "quota_exhausted"
+    vendor.clock.advance(60)
+    assert error_code(vendor.embed(owner, CAT)) == "invalid_api_key"
+    stranger = vendor.another_key(vendor.key(), Scope.ADMIN)
+    for action in ("rotate", "revoke"):
+        assert error_code(post(vendor, f"{path}/{action}", stranger)) == "not_found"
+        assert error_code(post(vendor, f"{path}/{action}", renewed)) == "insufficient_scope"
+    assert post(vendor, f"{path}/revoke", admin).json()["revoked_at"]
+    assert error_code(vendor.embed(renewed, CAT)) == "key_revoked"
+    listed = KeyList.model_validate(vendor.get("/v1/keys", admin)).data
+    assert {key.key_id: key.queries_used for key in listed} == {
+        owner.split("_")[1]: 3,
+        admin.split("_")[1]: 0,
+    }
+    assert renewed.split("_")[2] not in json.dumps(vendor.get("/v1/keys", admin))
+    vendor.clock.advance(-60)
+
+
+def test_when_a_key_was_used_is_written_down_now_and_then(vendor: LocalVendor) -> None:
+    key = vendor.key()
+    key_id = key.split("_")[1]
+    authentication = Authentication(vendor.books, vendor.clock)
+    authentication.identify(key, None)
+
+    def last_used() -> int | None:
+        with vendor.books.read() as session:
+            return session.get_one(ApiKey, key_id).last_used_at
+
+    assert last_used() is None
+    authentication.record_use()
+    assert last_used() == vendor.clock()
+
+
+def test_a_key_that_is_revoked_in_flight_is_answered_and_charged_once(
+    scripted: ScriptedTexts, tmp_path: Path
+) -> None:
+    with LocalVendor(tmp_path) as vendor, ThreadPoolExecutor() as pool:
+        key = vendor.key()
+        slow = pool.submit(vendor.embed, key, {"text": "wait"})
+        assert scripted.waiting.wait(10)
+        with vendor.books.write() as session:
+            revoke_key(session, key.split("_")[1], vendor.clock)
+        assert error_code(vendor.embed(key, CAT)) == "key_revoked"
+        scripted.go.set()
+        assert slow.result().status_code == 200
+        account = vendor.account(key)
+        assert (account.queries_used, account.queries_held, account.ledger_seq) == (1, 0, 1)
+
+
+def test_every_decision_is_a_line_of_the_billing_log(vendor: LocalVendor, tmp_path: Path) -> None:
+    log = tmp_path / "billing.jsonl"
+    key = vendor.key(quota=2)
+    with open_billing_log(log):
+        once = {"idempotency-key": "private"}
+        first = vendor.embed(key, {"text": "secret payload"}, headers=once)
+        vendor.embed(key, {"text": "secret payload"}, headers=once)
+        vendor.embed(key, CAT, CAT)
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [line["outcome"] for line in lines] == ["held", "settled", "replayed", "refused"]
+    for line in lines:
+        assert line["key_id"] == key.split("_")[1]
+        assert line["account_id"].startswith("acct_")
+        assert line["milliseconds"] >= 0
+    held, settled, _, refused = lines
+    assert held["request_id"] == settled["request_id"] == first.headers["x-request-id"]
+    assert (settled["images"], settled["texts"], settled["cost_micros"]) == (0, 1, 20)
+    assert (refused["code"], refused["texts"], refused["cost_micros"]) == ("quota_exhausted", 2, 0)
+    for secret in (key.split("_")[2], "private", "secret payload"):
+        assert secret not in log.read_text()

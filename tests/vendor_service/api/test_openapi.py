@@ -1,0 +1,40 @@
+"""What the vendor says of itself at /openapi.json is so: schemathesis asks all that the document allows."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.vendor_process import VendorProcess
+from vendor_service.accounts.keys import Scope
+
+# Left out are those which expect that whatever has the right form is served, and that a vendor knows no more
+# reasons to refuse than the document has forms: a fingerprint may be another model's, a list may be empty.
+CHECKS = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_headers_conformance",
+    "response_schema_conformance",
+    "missing_required_header",
+    "unsupported_method",
+    "allow_header_conformance",
+    "ignored_auth",
+)
+SOME = ("--phases", "examples,fuzzing", "--max-examples", "12", "--seed", "1")
+ALL = ("--phases", "examples,coverage,fuzzing", "--max-examples", "200")
+
+
+@pytest.mark.parametrize("thorough", [SOME, pytest.param(ALL, marks=pytest.mark.slow)], ids=["some", "all"])
+def test_every_answer_is_one_that_the_document_tells_of(
+    vendor_process: VendorProcess, tmp_path: Path, thorough: tuple[str, ...]
+) -> None:
+    key = vendor_process.create_key(scopes=frozenset({Scope.ADMIN}))
+    command = [sys.executable, "-m", "schemathesis.cli", "run", f"{vendor_process.url}/openapi.json"]
+    options = ["--header", f"Authorization: Bearer {key}", "--checks", ",".join(CHECKS), *thorough]
+    asked = subprocess.run(
+        [*command, *options, "--continue-on-failure"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert asked.returncode == 0, asked.stdout[-20_000:] + asked.stderr
+    assert vendor_process.charges(key).queries

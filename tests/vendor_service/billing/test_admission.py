@@ -1,0 +1,424 @@
+"""Charged exactly once, for exactly what was answered, and never over a limit."""
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
+
+from tests.support.postgres import Postgres
+from tests.support.vendor_process import wait_until
+from tests.vendor_service.books import HOLD_SECONDS, Books, opened_books
+from vendor_service.accounts.keys import KeyTerms, revoke_key
+from vendor_service.billing import ledger, prices
+from vendor_service.billing.admission import Admission
+from vendor_service.billing.orders import Order
+from vendor_service.billing.replays import ReplayTerms
+from vendor_service.clock import DAY, SECOND, next_month_start
+from vendor_service.database.session import Database
+from vendor_service.database.tables import Account
+from vendor_service.errors import Refusal
+
+
+def refusal(books: Books, order: Order, **changes: object) -> str:
+    """The code with which an order is refused."""
+    with pytest.raises(Refusal) as refused:
+        books.admit(order, **changes)
+    return refused.value.code.value
+
+
+def held_after_a_sweep(books: Books, order: Order) -> int:
+    books.admission.sweep()
+    return books.account(order).queries_held
+
+
+def test_a_hold_becomes_a_charge(books: Books) -> None:
+    order = books.open(quota=10)
+    admitted = books.admit(order, images=2, texts=3)
+    assert (admitted.cost_micros, admitted.quota_left, admitted.replayed) == (260, 5, False)
+    assert books.account(order).queries_held == 5
+    books.admission.settle(order.account_id, admitted.request_id).result()
+    (entry,) = books.entries(order)
+    assert (entry.kind, entry.amount_micros, entry.images, entry.texts) == ("charge", -260, 2, 3)
+    assert entry.hold_id == admitted.request_id
+    books.check(order)
+
+
+def test_a_key_that_was_revoked_since_it_was_checked_is_refused(books: Books) -> None:
+    order = books.open()
+    held = books.admit(order)
+    with books.database.write() as session:
+        revoke_key(session, order.key_id, books.clock)
+    assert refusal(books, order) == "key_revoked"
+    books.admission.settle(order.account_id, held.request_id).result()
+    books.check(order)
+
+
+def test_a_voided_hold_costs_nothing_and_can_be_voided_once(books: Books) -> None:
+    order = books.open(quota=1)
+    admitted = books.admit(order)
+    assert books.admission.void(order.account_id, admitted.request_id).result()
+    assert not books.admission.void(order.account_id, admitted.request_id).result()
+    with pytest.raises(Refusal, match="released"):
+        books.admission.settle(order.account_id, admitted.request_id).result()
+    assert books.entries(order) == []
+    books.buy(order)
+    books.check(order)
+
+
+def test_what_is_settled_cannot_be_voided_and_is_not_charged_again(books: Books) -> None:
+    order = books.open()
+    bought = books.buy(order)
+    assert not books.admission.void(order.account_id, bought.request_id).result()
+    books.admission.settle(order.account_id, bought.request_id).result()
+    assert len(books.entries(order)) == 1
+    books.check(order)
+
+
+@pytest.mark.parametrize(
+    ("terms", "code"),
+    [
+        ({"quota": 3}, "quota_exhausted"),
+        ({"spend_limit_micros": 399}, "spend_limit_reached"),
+        ({"credit_micros": 399}, "insufficient_credit"),
+    ],
+)
+def test_held_and_used_count_alike_against_every_limit(
+    books: Books, terms: dict[str, Any], code: str
+) -> None:
+    order = books.open(**terms)
+    held = books.admit(order, images=2)
+    assert refusal(books, order, images=2) == code
+    books.admission.settle(order.account_id, held.request_id).result()
+    assert refusal(books, order, images=2) == code
+    books.buy(order, images=1)
+    assert refusal(books, order, images=1) == code
+    books.check(order)
+
+
+def test_a_limit_may_be_used_up_exactly(books: Books) -> None:
+    order = books.open(quota=4, spend_limit_micros=400, credit_micros=400)
+    assert books.buy(order, images=4, max_cost_micros=400).quota_left == 0
+    assert books.account(order).credit_micros == 0
+    books.check(order)
+
+
+def test_a_month_begins_anew_and_a_total_does_not(books: Books) -> None:
+    monthly, total = books.open(quota=1), books.open(quota=1, quota_period="total")
+    for order in (monthly, total):
+        books.buy(order)
+        assert refusal(books, order) == "quota_exhausted"
+    books.clock.now = next_month_start(books.clock.now) + SECOND
+    books.buy(monthly)
+    assert refusal(books, total) == "quota_exhausted"
+    books.clock.advance(-60)
+    assert refusal(books, monthly) == "quota_exhausted"
+    books.clock.advance(-20 * DAY / SECOND)
+    assert refusal(books, monthly) == "not_ready"
+    books.check(monthly)
+
+
+def test_what_was_held_before_midnight_is_charged_to_the_new_month(books: Books) -> None:
+    order = books.open(quota=2)
+    books.buy(order)
+    held = books.admit(order)
+    books.clock.advance(20 * DAY / SECOND)
+    books.admission.settle(order.account_id, held.request_id).result()
+    assert books.account(order).queries_used == 1
+    books.check(order)
+
+
+def test_an_idempotency_key_is_paid_once(books: Books) -> None:
+    order = books.open(quota=3)
+    first = books.buy(order, idempotency_key="k", images=1, texts=1)
+    again = books.buy(order, idempotency_key="k", images=1, texts=1)
+    assert again.replayed
+    assert (again.request_id, again.cost_micros, again.quota_left) == (first.request_id, 120, 1)
+    assert refusal(books, order, idempotency_key="k", body_hash="other") == "idempotency_key_reused"
+    assert refusal(books, order, idempotency_key="k", model_fingerprint="fp_2") == "fingerprint_mismatch"
+    assert not books.buy(books.open(), idempotency_key="k").replayed
+    assert len(books.entries(order)) == 1
+    books.check(order)
+
+
+def test_what_was_paid_for_is_answered_again_so_many_times_and_for_so_long(books: Books) -> None:
+    terms = ReplayTerms(window_seconds=100, most=3)
+    with closing(Admission(books.database, books.clock, HOLD_SECONDS, terms)) as books.admission:
+        order = books.open(quota=2)
+        for key in ("often", "late"):
+            books.buy(order, idempotency_key=key)
+        assert refusal(books, order, idempotency_key="new") == "quota_exhausted"
+        for _ in range(3):
+            assert books.buy(order, idempotency_key="often").replayed
+        assert refusal(books, order, idempotency_key="often") == "replays_exhausted"
+        books.clock.advance(99.9)
+        assert books.buy(order, idempotency_key="late").replayed
+        books.clock.advance(0.1)
+        for key in ("often", "late"):
+            assert refusal(books, order, idempotency_key=key) == "idempotency_key_expired"
+        assert refusal(books, order, idempotency_key="late", body_hash="x") == "idempotency_key_reused"
+        assert books.account(order).queries_used == len(books.entries(order)) == 2
+        books.check(order)
+
+
+def test_replays_count_against_the_rate(books: Books) -> None:
+    order = books.open(queries_per_second=1)
+    for _ in range(2):
+        books.buy(order, images=5, idempotency_key="k")
+    assert refusal(books, order, images=5, idempotency_key="k") == "rate_limited"
+    books.clock.advance(5)
+    assert books.buy(order, images=5, idempotency_key="k").replayed
+
+
+def refund(books: Books, order: Order, seq: int) -> None:
+    with books.database.write() as session:
+        ledger.refund(session, session.get_one(Account, order.account_id), seq, books.clock())
+
+
+def test_a_refund_ends_replays_and_frees_the_spend_limit_but_not_the_quota(books: Books) -> None:
+    order = books.open(KeyTerms(spend_limit_micros=300), spend_limit_micros=300, quota=5, credit_micros=300)
+    books.buy(order, images=3, idempotency_key="k")
+    assert refusal(books, order) == "spend_limit_reached"
+    refund(books, order, 2)
+    books.check(order)
+    assert refusal(books, order, images=3, idempotency_key="k") == "charge_refunded"
+    books.buy(order, images=2)
+    assert refusal(books, order) == "quota_exhausted"
+    assert (books.account(order).spent_micros, books.account(order).queries_used) == (200, 5)
+    books.check(order)
+
+
+def test_a_refund_of_a_former_month_frees_nothing_of_this_one(books: Books) -> None:
+    order = books.open(spend_limit_micros=300)
+    books.buy(order, images=3)
+    books.clock.advance(20 * DAY / SECOND)
+    books.buy(order, images=2)
+    refund(books, order, 1)
+    assert books.account(order).spent_micros == 200
+    assert refusal(books, order, images=2) == "spend_limit_reached"
+    books.check(order)
+    refund(books, order, 2)
+    assert books.account(order).spent_micros == 0
+    books.check(order)
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ("UPDATE holds SET refunded_at = NULL", "refunded holds"),
+        ("UPDATE accounts SET spent_micros = 100", "spent_micros"),
+    ],
+)
+def test_a_refund_that_the_counters_do_not_know_of_is_found(books: Books, change: str, found: str) -> None:
+    order = books.open()
+    books.buy(order)
+    refund(books, order, 1)
+    books.check(order)
+    with books.database.write() as session:
+        session.execute(text(change))
+    assert found in str(books.problem(order))
+
+
+def test_an_idempotency_key_in_flight_waits_for_its_outcome(books: Books) -> None:
+    order = books.open()
+    held = books.admit(order, idempotency_key="k")
+    assert refusal(books, order, idempotency_key="k") == "idempotency_in_flight"
+    books.admission.void(order.account_id, held.request_id).result()
+    assert not books.buy(order, idempotency_key="k").replayed
+    assert books.buy(order, idempotency_key="k").replayed
+    books.check(order)
+
+
+def test_an_expired_hold_gives_its_idempotency_key_free(books: Books) -> None:
+    order = books.open(quota=1)
+    lost = books.admit(order, idempotency_key="k")
+    books.clock.advance(HOLD_SECONDS)
+    assert not books.buy(order, idempotency_key="k").replayed
+    with pytest.raises(Refusal):
+        books.admission.settle(order.account_id, lost.request_id).result()
+    assert len(books.entries(order)) == 1
+    books.check(order)
+
+
+def test_the_sweeper_voids_the_expired_and_a_start_voids_all(books: Books) -> None:
+    order = books.open()
+    old = books.admit(order)
+    books.clock.advance(HOLD_SECONDS - 1)
+    young = books.admit(order)
+    assert books.admission.sweep() == 0
+    books.clock.advance(1)
+    assert books.admission.sweep() == 1
+    with pytest.raises(Refusal):
+        books.admission.settle(order.account_id, old.request_id).result()
+    books.admission.settle(order.account_id, young.request_id).result()
+    books.admit(order)
+    assert books.admission.void_abandoned() == 1
+    assert books.account(order).queries_held == 0
+    books.check(order)
+
+
+def test_the_holds_of_a_process_last_while_it_lives(books: Books) -> None:
+    """Another process sweeps; what is renewed stays, but not for ever, and what nobody renews goes."""
+    order, gone = books.open(), books.open()
+    held = books.admit(order)
+    with closing(Admission(books.database, books.clock, HOLD_SECONDS)) as other:
+        other.admit(replace(gone, request_id="req_gone")).result()
+        books.clock.advance(HOLD_SECONDS - 1)
+        books.admission.renew(longest_seconds=100)
+        books.clock.advance(HOLD_SECONDS - 1)
+        assert other.sweep() == 1
+    assert books.account(gone).queries_held == 0
+    assert books.account(order).queries_held == 1
+    books.admission.renew(longest_seconds=100)
+    books.clock.advance(1)
+    assert books.admission.sweep() == 1
+    with pytest.raises(Refusal, match="released"):
+        books.admission.settle(order.account_id, held.request_id).result()
+    books.check(order)
+
+
+def test_a_hold_that_could_not_be_voided_is_voided_once_it_can_be(tmp_path: Path) -> None:
+    def read_only(books: Books, pragma: str) -> None:
+        with books.database.read() as session:  # of the one connection that the pool has
+            session.execute(text(f"PRAGMA query_only = {pragma}"))
+
+    with opened_books(f"sqlite:///{tmp_path / 'books.db'}") as books:
+        order = books.open()
+        held = books.admit(order, idempotency_key="again")
+        read_only(books, "ON")
+        voiding = books.admission.void(order.account_id, held.request_id)
+        assert isinstance(voiding.exception(), OperationalError)
+        read_only(books, "OFF")
+        with pytest.raises(Refusal, match="still being answered"):
+            books.admit(order, idempotency_key="again")
+        wait_until(lambda: held_after_a_sweep(books, order) == 0)
+        assert not books.buy(order, idempotency_key="again").replayed
+        books.check(order)
+
+
+def test_a_hold_that_nobody_heard_of_is_voided(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seconds in ("_PATIENCE_SECONDS", "_DOUBT_SECONDS"):
+        monkeypatch.setattr(f"vendor_service.database.writer.{seconds}", 0)
+    with opened_books(postgres.create_database()) as books:
+        order = books.open()
+        commit = books.database.engine.dialect.do_commit
+
+        def commit_and_hang_up(connection: Any) -> None:
+            commit(connection)
+            raise psycopg.OperationalError("server closed the connection unexpectedly")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(books.database.engine.dialect, "do_commit", commit_and_hang_up)
+            assert refusal(books, order) == "overloaded"
+        assert books.account(order).queries_held == 1
+        wait_until(lambda: held_after_a_sweep(books, order) == 0)
+        books.check(order)
+
+
+def test_a_new_price_changes_nothing_that_was_charged(books: Books) -> None:
+    order = books.open()
+    held = books.admit(order)
+    books.clock.advance(1)
+    with books.database.write() as session:
+        prices.set_price(session, "standard", "icon-clip", "image", 7, books.clock())
+    books.admission.settle(order.account_id, held.request_id).result()
+    books.buy(order)
+    assert [entry.amount_micros for entry in books.entries(order)] == [-100, -7]
+    assert [entry.image_micros for entry in books.entries(order)] == [100, 7]
+
+
+def test_the_rate_limit_refills_and_never_overflows(books: Books) -> None:
+    order = books.open(queries_per_second=2)
+    books.buy(order, images=20)
+    assert refusal(books, order) == "rate_limited"
+    books.clock.advance(-200)
+    assert refusal(books, order) == "rate_limited"
+    books.clock.advance(200 + 0.5)
+    books.buy(order)
+    assert refusal(books, order) == "rate_limited"
+    books.clock.advance(3600)
+    books.buy(order, images=19)
+    books.clock.advance(-200)
+    books.buy(order)
+    assert refusal(books, order) == "rate_limited"
+
+
+def test_a_request_larger_than_the_burst_is_served_and_paid_off(books: Books) -> None:
+    order = books.open(queries_per_second=1)
+    standing = books.buy(order, images=30).rate
+    assert standing is not None
+    assert (standing.limit, standing.remaining, standing.reset_seconds) == (10, 0, 30)
+    books.clock.advance(20)
+    assert refusal(books, order) == "rate_limited"
+    books.clock.advance(1)
+    books.buy(order)
+
+
+def test_a_hold_that_is_renewed_after_the_sweep_found_it_is_kept(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = books.open()
+    held = books.admit(order)
+    books.clock.advance(HOLD_SECONDS)
+    submit = books.admission._writer.submit
+
+    def renewed_first(*arguments: Any) -> Any:
+        books.admission.renew(10 * HOLD_SECONDS)
+        return submit(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(books.admission._writer, "submit", renewed_first)
+        assert books.admission.sweep() == 0
+    books.admission.settle(order.account_id, held.request_id).result()
+    books.check(order)
+
+
+def test_a_refusal_takes_no_rate_tokens(books: Books) -> None:
+    order = books.open(queries_per_second=1, quota=10)
+    assert refusal(books, order, images=11) == "quota_exhausted"
+    books.buy(order, images=10)
+
+
+@pytest.mark.parametrize("quota", [0, 1, 7, 16])
+def test_a_race_for_a_quota_serves_exactly_the_quota(books: Books, quota: int) -> None:
+    """Through two databases on one file, as two processes would have, and four threads on each."""
+    order = books.open(quota=quota)
+
+    def attempt(number: int) -> str:
+        admission = (books.admission, twin)[number % 2]
+        try:
+            admission.admit(replace(order, request_id=f"race_{number}")).result()
+        except Refusal as refused:
+            return refused.code
+        admission.settle(order.account_id, f"race_{number}").result()
+        return "served"
+
+    with (
+        closing(Database(books.database.engine.url.render_as_string())) as second,
+        closing(Admission(second, books.clock, HOLD_SECONDS)) as twin,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        outcomes = sorted(pool.map(attempt, range(24)))
+    assert outcomes == ["quota_exhausted"] * (24 - quota) + ["served"] * quota
+    books.check(order)
+
+
+def test_a_race_of_one_idempotency_key_is_paid_once(books: Books) -> None:
+    order = books.open()
+
+    def attempt(_: int) -> str:
+        try:
+            return "replayed" if books.buy(order, idempotency_key="k").replayed else "paid"
+        except Refusal as refused:
+            return refused.code
+
+    with ThreadPoolExecutor(8) as pool:
+        outcomes = list(pool.map(attempt, range(24)))
+    assert outcomes.count("paid") == 1
+    assert set(outcomes) <= {"paid", "replayed", "idempotency_in_flight"}
+    books.check(order)

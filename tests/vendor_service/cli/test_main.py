@@ -1,0 +1,467 @@
+"""The `vendor` command: data on standard output, what went wrong in one line, documented exits."""
+
+import csv
+import io
+import json
+import os
+import pty
+import re
+import sqlite3
+import subprocess
+import sys
+import termios
+from contextlib import suppress
+from importlib.metadata import version
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from vendor_service.cli import main as cli
+from vendor_service.cli import money
+from vendor_service.clock import DAY, system_clock
+from vendor_service.database import schema
+from vendor_service.observability import logging
+
+
+class Command:
+    """Runs `vendor` in this process, on a database of its own."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        self._capsys = capsys
+        self._monkeypatch = monkeypatch
+
+    def __call__(self, *arguments: str) -> tuple[int, str, str]:
+        """The exit code, standard output and standard error."""
+        self._monkeypatch.setattr(sys, "argv", ["vendor", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = self._capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    def json(self, *arguments: str) -> Any:
+        code, out, err = self(*arguments, "--json")
+        assert code == 0, err
+        return json.loads(out)
+
+
+@pytest.fixture
+def vendor(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VENDOR_DATABASE_URL", "sqlite:///books.db")
+    monkeypatch.setattr(logging, "configure_logging", lambda **_: None)  # it belongs to the test runner here
+    return Command(capsys, monkeypatch)
+
+
+@pytest.fixture
+def opened(vendor: Command) -> Command:
+    """The command beside books that are there, and empty."""
+    assert vendor("db", "upgrade")[0] == 0
+    return vendor
+
+
+def at_a_terminal(folder: Path, typed: str, *arguments: str) -> tuple[int, str]:
+    """Run a command in a process on a terminal of 80 columns; its exit code, and all that was shown."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
+    command = [sys.executable, "-c", "from vendor_service.cli.main import main; main()", *arguments]
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    process = subprocess.Popen(
+        command, cwd=folder, stdin=theirs, stdout=theirs, stderr=theirs, env=environment
+    )
+    os.close(theirs)
+    os.write(ours, f"{typed}\n".encode())
+    shown = b""
+    with suppress(OSError):  # how a terminal ends whose other side is closed
+        while piece := os.read(ours, 4096):
+            shown += piece
+    os.close(ours)
+    return process.wait(), shown.decode()
+
+
+def test_accounts_are_opened_listed_and_shown(vendor: Command) -> None:
+    opened = vendor.json(
+        "accounts", "create", "acme", "--quota", "50", "--period", "total", "--credit", "900"
+    )
+    assert (opened["account"], opened["quota"], opened["quota_period"]) == ("acme", 50, "total")
+    assert opened["credit_micros"] == 900
+    assert vendor.json("accounts", "show", "acme") == opened
+    vendor.json("accounts", "create", "beta")
+    assert [each["account"] for each in vendor.json("accounts", "list")] == ["acme", "beta"]
+    code, out, _ = vendor("accounts", "list")
+    assert code == 0
+    assert "acme" in out
+
+
+def test_keys_are_issued_listed_and_revoked(vendor: Command) -> None:
+    vendor.json("accounts", "create", "acme")
+    issued = vendor.json("keys", "create", "acme", "--label", "laptop")
+    assert issued["api_key"].startswith(f"tk_{issued['key_id']}_")
+    code, out, err = vendor("keys", "create", "acme")
+    assert code == 0
+    assert out.startswith("tk_")
+    assert len(out.splitlines()) == 1
+    assert "cannot be shown again" in err
+    listed = vendor.json("keys", "list", "acme")
+    assert [(each["label"], each["revoked_at"]) for each in listed] == [("laptop", None), ("", None)]
+    code, out, err = vendor("keys", "revoke", issued["key_id"])
+    assert (code, out) == (2, "")
+    assert all(word in err for word in ("(laptop) of acme", "for good", "--yes"))
+    assert vendor.json("keys", "list", "acme")[0]["revoked_at"] is None
+    assert vendor.json("keys", "revoke", issued["key_id"], "--yes")["revoked_at"]
+    assert vendor.json("keys", "list", "acme")[0]["revoked_at"]
+    assert issued["api_key"] not in json.dumps(listed)
+
+
+def test_money_moves_by_commands_and_is_accounted_for(vendor: Command) -> None:
+    vendor.json("accounts", "create", "acme", "--credit", "500")
+    assert vendor.json("top-up", "acme", "100", "--reference", "bank 1")["amount_micros"] == 100
+    entry = json.loads(vendor("adjust", "acme", "--reason", "a mistake", "--json", "--", "-50")[1])
+    assert (entry["seq"], entry["kind"], entry["amount_micros"]) == (3, "adjustment", -50)
+    assert vendor.json("accounts", "show", "acme")["credit_micros"] == 550
+    assert vendor("refund", "acme", "--entry", "1")[0] == 1
+    (verified,) = vendor.json("ledger", "verify")
+    assert verified == {"account": "acme", "entries": 3, "balance_micros": 550, "problem": None}
+    _, out, _ = vendor("ledger", "export", "acme")
+    rows = list(csv.DictReader(out.splitlines()))
+    assert [(row["kind"], row["amount_micros"]) for row in rows] == [
+        ("top_up", "500"),
+        ("top_up", "100"),
+        ("adjustment", "-50"),
+    ]
+    _, out, _ = vendor("ledger", "export", "acme", "--format", "jsonl")
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [line["reason"] for line in lines] == [None, None, "a mistake"]
+    month = rows[0]["created_at"][:7]
+    _, out, _ = vendor("invoice", "acme", "--month", month, "--format", "json")
+    assert (json.loads(out)["total_micros"], json.loads(out)["top_ups_micros"]) == (50, 600)
+    assert "not yet final" in vendor("invoice", "acme", "--month", month)[1]
+    assert vendor("invoice", "acme", "--month", month, "--format", "html")[1].startswith("<!doctype html>")
+
+
+def test_a_payment_or_top_up_that_is_said_again_counts_once(vendor: Command) -> None:
+    vendor.json("accounts", "create", "invoiced")
+    vendor.json("accounts", "create", "prepaid", "--credit", "5")
+    for command, account in (("payment", "invoiced"), ("top-up", "prepaid")):
+        first = vendor.json(command, account, "100", "--reference", "bank 1")
+        code, out, err = vendor(command, account, "100", "--reference", "bank 1", "--json")
+        assert (code, json.loads(out)) == (0, first)
+        assert f"recorded already, as entry {first['seq']}" in err
+        code, _, err = vendor(command, account, "101", "--reference", "bank 1")
+        assert (code, "'bank 1'" in err) == (1, True)
+    assert [each["entries"] for each in vendor.json("ledger", "verify")] == [1, 2]
+    assert "vendor payment invoiced" in vendor("top-up", "invoiced", "5", "--reference", "r")[2]
+    assert "vendor top-up prepaid" in vendor("payment", "prepaid", "5", "--reference", "r")[2]
+    back = vendor("payment", "invoiced", "--reference", "bank 1 returned", "--json", "--", "-100")[1]
+    assert json.loads(back)["amount_micros"] == -100
+    month = json.loads(back)["created_at"][:7]
+    _, out, _ = vendor("invoice", "invoiced", "--month", month, "--format", "json")
+    assert (json.loads(out)["payments_micros"], json.loads(out)["balance_due_micros"]) == (0, 0)
+
+
+def test_an_account_that_a_wrong_clock_dated_is_repaired(
+    vendor: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vendor.json("accounts", "create", "acme")
+    with monkeypatch.context() as wrong:
+        wrong.setattr(money, "system_clock", lambda: system_clock() + 300 * DAY)
+        vendor.json("adjust", "acme", "5", "--reason", "at a wrong clock")
+    code, _, err = vendor("adjust", "acme", "5", "--reason", "at the right one")
+    assert (code, "vendor accounts repair acme" in err) == (1, True)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
+    code, _, err = vendor("accounts", "repair", "acme")
+    assert (code, "is this clock right?" in err) == (1, True)
+    done = vendor.json("accounts", "repair", "acme", "--yes")
+    assert (done["redated"], done["first_seq"], done["by_seq"]) == (1, 1, 2)
+    vendor.json("adjust", "acme", "5", "--reason", "at the right one")
+    (verified,) = vendor.json("ledger", "verify")
+    assert (verified["entries"], verified["problem"]) == (3, None)
+    # Years ahead of all that the books know, the clock is not believed.
+    with monkeypatch.context() as wrong:
+        wrong.setattr(money, "system_clock", lambda: system_clock() + 4000 * DAY)
+        code, _, err = vendor("adjust", "acme", "5", "--reason", "at a wrong clock")
+        assert (code, "VENDOR_TRUST_CLOCK" in err) == (1, True)
+        wrong.setenv("VENDOR_TRUST_CLOCK", "true")
+        vendor.json("adjust", "acme", "5", "--reason", "after years of rest")
+
+
+def test_verification_says_how_far_it_is_on_a_terminal(vendor: Command) -> None:
+    """And prints its findings on standard output, whatever it draws beside."""
+    vendor.json("accounts", "create", "acme", "--credit", "5")
+    script = "import sys; from vendor_service.cli.main import main; sys.argv[0] = 'vendor'; main()"
+    main, terminal = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-c", script, "ledger", "verify", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=terminal,
+        env=os.environ | {"TERM": "xterm", "COLUMNS": "100"},
+    ) as running:
+        os.close(terminal)
+        out, _ = running.communicate(timeout=60)
+    drawn = os.read(main, 65_536).decode()
+    os.close(main)
+    assert json.loads(out)[0]["entries"] == 1
+    assert "acme" in drawn
+    assert "1/1" in drawn
+
+
+def test_books_that_do_not_add_up_fail_the_command(vendor: Command, tmp_path: Path) -> None:
+    for name in ("acme", "beta"):
+        vendor.json("accounts", "create", name, "--credit", "500")
+    with sqlite3.connect(tmp_path / "books.db") as connection:
+        connection.execute("UPDATE accounts SET credit_micros = 501 WHERE name = 'beta'")
+    connection.close()
+    assert vendor("ledger", "verify", "acme")[0] == 0
+    code, out, err = vendor("ledger", "verify")
+    assert (code, "501" in out) == (1, True)
+    assert "beta are not in order" in err
+
+
+def test_what_was_agreed_is_changed_by_commands(vendor: Command) -> None:
+    vendor.json("accounts", "create", "acme", "--quota", "5")
+    assert vendor.json("accounts", "set-quota", "acme", "9")["quota"] == 9
+    assert vendor.json("accounts", "set-quota", "acme")["quota"] is None
+    assert vendor.json("accounts", "set-spend-limit", "acme", "70")["spend_limit_micros"] == 70
+    assert vendor.json("accounts", "set-spend-limit", "acme")["spend_limit_micros"] is None
+    limited = vendor.json("accounts", "set-rate-limit", "acme", "5")
+    assert limited["rate_limit"] == {"queries_per_second": 5, "burst": 50}
+    assert vendor.json("accounts", "set-rate-limit", "acme")["rate_limit"] is None
+    assert vendor.json("accounts", "suspend", "acme")["status"] == "suspended"
+    assert vendor.json("accounts", "resume", "acme")["status"] == "active"
+    assert vendor("accounts", "set-plan", "acme", "research")[0] == 1
+    vendor.json(
+        "prices", "set", "icon-clip", "image", "50", "--plan", "research", "--new", "--from", "2100-01-01"
+    )
+    assert vendor.json("accounts", "set-plan", "acme", "research")["plan"] == "research"
+    assert vendor.json("prices", "list") == [
+        {
+            "plan": "research",
+            "model": "icon-clip",
+            "kind": "image",
+            "from": "2100-01-01T00:00:00+00:00",
+            "micros": 50,
+            "state": "to come",
+        }
+    ]
+    key_id = vendor.json("keys", "create", "acme", "--scope", "usage:read", "--quota", "4")["key_id"]
+    assert vendor.json("keys", "rotate", key_id, "--grace", "60")["api_key"].startswith(f"tk_{key_id}_")
+    (key,) = vendor.json("keys", "list", "acme")
+    assert (key["scopes"], key["quota"], key["queries_used"]) == (["usage:read"], 4, 0)
+    assert key["former_until"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["invoice", "nobody", "--month", "2026-11"], 1, "no account"),
+        (["top-up", "nobody", "5", "--reference", "r"], 1, "no account"),
+        (["prices", "set", "icon-clip", "image", "5", "--from", "2020-01-01"], 2, "past"),
+        (["prices", "set", "icon-clip", "sound", "5"], 2, "sound"),
+        (["keys", "rotate", "0", "--grace", "60"], 1, "no key"),
+        (["accounts", "show", "nobody"], 1, "vendor accounts list"),
+        (["keys", "create", "nobody"], 1, "no account 'nobody'"),
+        (["keys", "revoke", "0"], 1, "no key"),
+        (["accounts", "create", "Not A Name"], 2, "lower-case"),
+        (["accounts", "create", "acme", "--quota=-1"], 2, "quota must be between"),
+        (["accounts", "create", "acme", "--period", "week"], 2, "week"),
+        (["accounts", "list", "--database-url", "nonsense"], 2, "sqlite:///FILE"),
+        (["accounts", "list", "--database-url", "sqlite:///no/folder/x.db"], 1, "no/folder/x.db"),
+        (["accounts", "create", "x", "--database-url", "sqlite:///no/folder/x.db"], 1, "cannot be used"),
+        (["invoice", "acme", "--month", "2026-1"], 2, "'2026-1' is no month"),
+        (["prices", "set", "icon-klip", "image", "5"], 1, "no model 'icon-klip'"),
+        (["prices", "set", "icon-klip", "image", "5", "--plan", "reserach"], 1, "--new"),
+        (["prices", "unset", "icon-klip", "image"], 2, "--yes"),
+        (["prices", "unset", "icon-klip", "image", "--yes"], 1, "no price"),
+        (["serve", "--port", "70000"], 2, "port"),
+        (["serve", "--model", "icon-klip"], 2, "icon-clip"),
+        (["serve", "--device", "cuda:99"], 2, "no device"),
+        (["db", "downgrade", "nowhere"], 1, "nowhere"),
+    ],
+)
+def test_what_cannot_be_done_is_said_with_its_exit_code(
+    opened: Command, arguments: list[str], code: int, message: str
+) -> None:
+    ended, out, err = opened(*arguments)
+    assert ended == code
+    assert message in err
+    assert "Traceback" not in err
+    assert out == ""
+
+
+def test_the_database_is_made_upgraded_and_taken_back(vendor: Command) -> None:
+    assert vendor("db", "current")[0] == 1
+    code, out, err = vendor("db", "upgrade")
+    assert (code, out) == (0, f"{schema.latest()}\n")
+    assert f"new books in {Path('books.db').absolute()}" in err
+    assert vendor("db", "downgrade", str(schema.latest()))[1] == f"{schema.latest()}\n"
+    assert vendor("db", "downgrade", "base", "--yes")[1] == "None\n"
+    assert vendor("db", "current")[1] == "None\n"
+
+
+def test_a_loss_is_named_and_agreed_to_at_a_terminal(opened: Command, tmp_path: Path) -> None:
+    opened.json("accounts", "create", "acme")
+    opened("keys", "create", "acme")
+    code, out, err = opened("db", "downgrade", "base")
+    assert (code, out) == (2, "")
+    assert f"removes all tables from {tmp_path / 'books.db'}" in err
+    assert "1 accounts, 1 keys, 0 ledger entries" in err
+    for typed, ended in (("yes", 2), ("base", 0)):
+        code, shown = at_a_terminal(tmp_path, typed, "db", "downgrade", "base")
+        assert (code, "1 accounts" in shown, "Type base" in shown) == (ended, True, True)
+    assert opened("db", "current")[1] == "None\n"
+
+
+def test_a_ledger_is_never_erased_by_a_command(opened: Command) -> None:
+    opened.json("accounts", "create", "acme", "--credit", "500")
+    code, out, err = opened("db", "downgrade", "base", "--yes")
+    assert (code, out) == (1, "")
+    assert "1 ledger entries, and a ledger is never erased" in err
+    assert opened.json("ledger", "verify")[0]["entries"] == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["accounts", "list"],
+        ["accounts", "suspend", "acme"],
+        ["keys", "list", "acme"],
+        ["keys", "create", "acme"],
+        ["top-up", "acme", "5", "--reference", "bank 1"],
+        ["invoice", "acme", "--month", "2026-11"],
+        ["ledger", "verify"],
+        ["ledger", "export", "acme"],
+        ["prices", "set", "icon-clip", "image", "5", "--new"],
+        ["prices", "list"],
+        ["db", "backup", "copy.db"],
+        ["db", "downgrade", "base", "--yes"],
+        ["db", "current"],
+    ],
+    ids=" ".join,
+)
+def test_books_that_do_not_exist_are_refused_and_not_made(
+    vendor: Command, tmp_path: Path, arguments: list[str]
+) -> None:
+    code, out, err = vendor(*arguments, "--database-url", "sqlite:///typo.db")
+    assert (code, out) == (1, "")
+    assert str(tmp_path / "typo.db") in err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [["ledger", "verify"], ["db", "backup", "copy.db"]], ids=" ".join)
+def test_books_without_tables_are_no_books(opened: Command, arguments: list[str], tmp_path: Path) -> None:
+    assert opened("db", "downgrade", "base", "--yes")[0] == 0
+    code, out, err = opened(*arguments)
+    assert (code, out) == (1, "")
+    assert "there are no books" in err
+    assert not (tmp_path / "copy.db").exists()
+
+
+def test_the_first_account_makes_books_and_says_where(vendor: Command, tmp_path: Path) -> None:
+    code, _, err = vendor("accounts", "create", "acme", "--quota", "5")
+    assert code == 0
+    assert f"new books in {tmp_path / 'books.db'}" in err
+    assert "new books" not in vendor("accounts", "create", "beta", "--quota", "5")[2]
+
+
+@pytest.mark.parametrize("limit", [None, "--quota", "--spend-limit", "--credit"])
+def test_an_account_without_limits_is_said_to_be_one(vendor: Command, limit: str | None) -> None:
+    _, _, err = vendor("accounts", "create", "acme", *([limit, "5"] if limit else []))
+    assert ("without a limit" in err) == (limit is None)
+
+
+SECRET = "0123456789abcdef" * 3
+
+
+@pytest.mark.parametrize("command", ["rotate", "revoke", "list", "create"])
+def test_a_whole_key_is_not_echoed(opened: Command, command: str) -> None:
+    code, out, err = opened("keys", command, f"tk_0f3c7a91d2b45e68_{SECRET}")
+    assert (code, out) == (2, "")
+    assert "its id: 0f3c7a91d2b45e68" in err
+    assert SECRET not in err
+    assert SECRET not in opened("accounts", "show", f"tk_0f3c7a91d2b45e68_{SECRET}")[2]
+
+
+def test_a_list_cuts_nothing_in_a_pipe_and_at_eighty_columns(opened: Command, tmp_path: Path) -> None:
+    name = "a" * 63
+    opened.json("accounts", "create", name)
+    key_id = opened.json("keys", "create", name, "--label", "x" * 100)["key_id"]
+    for arguments, wanted in ((["keys", "list", name], key_id), (["accounts", "list"], name)):
+        _, out, _ = opened(*arguments)
+        assert wanted in out.split()
+        assert len(out.splitlines()) == 2
+        _, shown = at_a_terminal(tmp_path, "", *arguments)
+        assert wanted in shown.split()
+        assert all(len(line) <= 80 for line in shown.splitlines() if wanted in line)
+
+
+def test_what_a_label_holds_cannot_play_with_the_terminal(opened: Command) -> None:
+    opened.json("accounts", "create", "acme")
+    opened("keys", "create", "acme", "--label", "\x1b[2Jhello")
+    _, out, _ = opened("keys", "list", "acme")
+    assert "\\x1b[2Jhello" in out
+    assert "\x1b" not in out
+
+
+def test_every_change_of_a_price_can_be_seen(opened: Command) -> None:
+    for micros in ("50", "60"):
+        opened.json("prices", "set", "icon-clip", "image", micros, "--plan", "research", "--new")
+    assert opened("prices", "unset", "icon-clip", "image", "--plan", "research", "--yes")[0] == 0
+    assert opened.json("prices", "list") == []
+    seen = opened.json("prices", "list", "--all")
+    assert [(each["micros"], each["state"]) for each in seen] == [
+        (50, "past"),
+        (60, "past"),
+        (None, "in force"),
+    ]
+
+
+def test_text_that_a_spreadsheet_would_run_is_quoted_in_csv(opened: Command) -> None:
+    opened.json("accounts", "create", "acme", "--credit", "500")
+    for reason in ("=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\rx", "  =1", "plain, with a comma"):
+        opened("adjust", "acme", "--reason", reason, "--", "-5")
+    _, out, _ = opened("ledger", "export", "acme")
+    rows = list(csv.DictReader(StringIO(out, newline="")))
+    assert [row["reason"] for row in rows][1:] == [
+        *("'=1+1", "'+1", "'-1", "'@SUM(A1)", "'\tx", "'\rx", "'  =1"),
+        "plain, with a comma",
+    ]
+    assert {row["amount_micros"] for row in rows} == {"500", "-5"}
+    _, out, _ = opened("invoice", "acme", "--month", rows[0]["created_at"][:7], "--format", "csv")
+    sums = {row["item"]: row["amount_micros"] for row in csv.DictReader(out.splitlines())}
+    assert sums == {"adjustments": "40", "total": "40"}
+
+
+def test_the_version_is_told(vendor: Command) -> None:
+    assert vendor("--version")[:2] == (0, f"{version('tuition')}\n")
+
+
+def test_the_models_are_listed_ready_to_be_pasted(vendor: Command) -> None:
+    _, out, _ = vendor("models")
+    assert out.splitlines()[0] == "--model icon-clip"
+    assert "--model ViT-B-16 --pretrained openai" in out.splitlines()
+    assert {"model": "ViT-B-16", "pretrained": "openai"} in vendor.json("models")
+
+
+def test_help_tells_what_holds_when_nothing_is_said(vendor: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    _, out, _ = vendor("serve", "--help")
+    assert {"127.0.0.1", "8000", "icon-clip", "sqlite:///tuition-vendor.db"} <= set(
+        re.findall(r"\(default: (\S+)\)", out)
+    )
+
+
+def test_every_command_has_help_with_an_example() -> None:
+    def commands(group: typer.Typer) -> list[typer.models.CommandInfo]:
+        inner = [
+            each
+            for sub in group.registered_groups
+            if sub.typer_instance
+            for each in commands(sub.typer_instance)
+        ]
+        return group.registered_commands + inner
+
+    for command in commands(cli.app):
+        assert command.callback is not None
+        assert "Example: vendor " in (command.callback.__doc__ or ""), command.callback.__name__

@@ -1,0 +1,209 @@
+"""The tables, their migrations, and a ledger that nobody can rewrite."""
+
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import inspect, text
+from sqlalchemy.exc import DatabaseError, IntegrityError
+
+from shared.errors import ErrorCode
+from tests.support.postgres import Postgres
+from tests.vendor_service.books import Books, opened_books
+from vendor_service.billing import ledger, prices
+from vendor_service.database import schema
+from vendor_service.database.session import Database
+from vendor_service.database.tables import Account, Base
+from vendor_service.errors import OperatorError, Refusal, UsageError
+
+
+def test_the_migrations_make_exactly_the_tables_in_code(books: Books) -> None:
+    with books.database.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_server_default": True})
+        assert compare_metadata(context, Base.metadata) == []
+
+
+def test_the_tables_can_be_taken_away_and_made_again(books: Books) -> None:
+    books.open()
+    schema.downgrade(books.database, "base")
+    assert inspect(books.database.engine).get_table_names() == ["alembic_version"]
+    assert schema.current(books.database) is None
+    schema.upgrade(books.database)
+    assert schema.current(books.database) == schema.latest()
+
+
+def test_a_database_with_charges_moves_between_versions(database_url: str) -> None:
+    """Going back keeps charges and prices, and coming again counts for each key what it used."""
+    with opened_books(database_url) as books:
+        order = books.open(quota=10)
+        books.buy(order, images=3)
+        books.admit(order, texts=1)
+        schema.downgrade(books.database, "0001")
+        assert "plan" not in {each["name"] for each in inspect(books.database.engine).get_columns("prices")}
+        schema.upgrade(books.database)
+        books.check(order)
+        assert (books.key(order).queries_used, books.key(order).queries_held) == (3, 2)
+        books.buy(order)
+        books.check(order)
+
+
+def test_refunds_of_before_count_as_those_of_after(books: Books) -> None:
+    """Tables of 0002 do not say which holds were refunded, and count what was given back as spent."""
+    order = books.open(spend_limit_micros=500)
+    refunded = books.buy(order, images=2, idempotency_key="k")
+    books.buy(order, images=1)
+    with books.database.write() as session:
+        ledger.refund(session, session.get_one(Account, order.account_id), 1, books.clock())
+    for _ in range(2):
+        schema.downgrade(books.database, "0002")
+        with books.database.read() as session:
+            for table in ("accounts", "api_keys"):
+                assert session.scalar(text(f"SELECT spent_micros FROM {table}")) == 300
+        schema.upgrade(books.database)
+        books.check(order)
+        assert (books.account(order).spent_micros, books.key(order).spent_micros) == (100, 100)
+    with pytest.raises(Refusal, match="was refunded"):
+        books.admit(order, images=2, idempotency_key="k")
+    assert refunded.cost_micros == 200
+
+
+def test_a_price_that_a_plan_names_no_more_is_the_standard_one_to_a_former_version(books: Books) -> None:
+    with books.database.write() as session:
+        prices.set_price(session, "research", "icon-clip", "image", 50, books.clock())
+    books.clock.advance(1)
+    with books.database.write() as session:
+        prices.unset_price(session, "research", "icon-clip", "image", books.clock())
+    schema.downgrade(books.database, "0002")
+    with books.database.read() as session:
+        found = session.scalars(text("SELECT micros FROM prices WHERE plan = 'research' ORDER BY micros"))
+        assert list(found) == [50, 100]
+
+
+def test_a_ledger_with_corrections_does_not_go_back_to_where_its_hashes_break(books: Books) -> None:
+    order = books.open()
+    books.buy(order)
+    with books.database.write() as session:
+        account = session.get_one(Account, order.account_id)
+        ledger.refund(session, account, 1, books.clock())
+    with pytest.raises(OperatorError, match="refunds"):
+        schema.downgrade(books.database, "0001")
+    assert schema.current(books.database) == schema.latest()
+    books.check(order)
+
+
+@pytest.mark.parametrize("revision", ["base", "-4"])
+def test_a_ledger_is_never_erased(books: Books, revision: str) -> None:
+    order = books.open()
+    books.buy(order)
+    with pytest.raises(OperatorError, match="ledger has 1 entries"):
+        schema.downgrade(books.database, revision)
+    assert schema.current(books.database) == schema.latest()
+    books.check(order)
+
+
+def test_another_database_is_migrated_only_when_asked(postgres: Postgres) -> None:
+    with closing(Database(postgres.create_database())) as database:
+        with pytest.raises(OperatorError, match="--migrate"):
+            schema.prepare(database)
+        schema.prepare(database, migrate=True)
+        schema.prepare(database)
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["UPDATE ledger_entries SET amount_micros = 0", "DELETE FROM ledger_entries WHERE seq = 1"],
+)
+def test_the_ledger_refuses_every_change(books: Books, change: str) -> None:
+    order = books.open()
+    books.buy(order)
+    # A trigger's refusal is a broken constraint to SQLite, an error of its own to PostgreSQL.
+    with pytest.raises(DatabaseError, match="append-only"), books.database.write() as session:
+        session.execute(text(change))
+    books.check(order)
+
+
+def test_a_hold_can_be_charged_once_whatever_the_program_does(books: Books) -> None:
+    order = books.open()
+    books.buy(order)
+    copy = (
+        "INSERT INTO ledger_entries (account_id, seq, kind, amount_micros, images, texts, image_micros, "
+        "text_micros, model, model_fingerprint, key_id, hold_id, created_at, previous_hash, entry_hash, "
+        "corrects_seq, reason) SELECT account_id, 2, kind, amount_micros, images, texts, image_micros, "
+        "text_micros, model, model_fingerprint, key_id, hold_id, created_at, previous_hash, entry_hash, "
+        "corrects_seq, reason "
+        "FROM ledger_entries"
+    )
+    with pytest.raises(IntegrityError, match="hold_id"), books.database.write() as session:
+        session.execute(text(copy))
+
+
+def test_a_failed_transaction_leaves_nothing(books: Books) -> None:
+    def fail_half_way() -> None:
+        with books.database.write() as session:
+            session.execute(text("DELETE FROM prices"))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_half_way()
+    with books.database.read() as session:
+        assert session.execute(text("SELECT count(*) FROM prices")).scalar() == 2
+
+
+def test_an_embedded_database_survives_a_power_cut(tmp_path: Path) -> None:
+    with opened_books(f"sqlite:///{tmp_path / 'books.db'}") as books, books.database.read() as session:
+        assert session.execute(text("PRAGMA journal_mode")).scalar() == "wal"
+        assert session.execute(text("PRAGMA synchronous")).scalar() == 2
+        assert session.execute(text("PRAGMA foreign_keys")).scalar() == 1
+
+
+def test_a_full_disk_undoes_the_transaction_and_passes_once_there_is_room(tmp_path: Path) -> None:
+    def fill() -> None:
+        with database.write() as session:
+            session.execute(text("INSERT INTO filler VALUES ('small')"))
+            session.execute(text("INSERT INTO filler VALUES (zeroblob(1000000))"))
+
+    with closing(Database(f"sqlite:///{tmp_path / 'books.db'}")) as database:
+        with database.write() as session:
+            session.execute(text("CREATE TABLE filler (bytes BLOB)"))
+            session.execute(text("PRAGMA max_page_count = 100"))  # of the one connection that the pool has
+        with pytest.raises(Refusal) as refused:
+            fill()
+        assert refused.value.code == ErrorCode.OVERLOADED
+        with database.read() as session:
+            assert session.scalar(text("SELECT count(*) FROM filler")) == 0
+            session.execute(text("PRAGMA max_page_count = 1000000"))
+        fill()
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "nonsense", "nosuchdb://x/y"])
+def test_a_url_that_cannot_be_used_says_what_to_write(url: str) -> None:
+    with pytest.raises(UsageError, match="sqlite:///FILE"):
+        Database(url)
+
+
+def test_a_database_that_cannot_be_opened_or_is_newer_is_an_operators_error(tmp_path: Path) -> None:
+    (tmp_path / "text.db").write_text("not a database at all, but quite a long text" * 100)
+    for file in ("no/such/folder/x.db", "text.db"):
+        with closing(Database(f"sqlite:///{tmp_path / file}")) as database, pytest.raises(OperatorError):
+            schema.prepare(database)
+    with closing(Database(f"sqlite:///{tmp_path / 'newer.db'}")) as database:
+        schema.upgrade(database)
+        with database.write() as session:
+            session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        with pytest.raises(OperatorError, match="newer version"):
+            schema.prepare(database)
+
+
+def _prepare(url: str) -> str | None:
+    with closing(Database(url)) as database:
+        schema.prepare(database, migrate=True)
+        return schema.current(database)
+
+
+def test_several_processes_may_make_the_tables_at_once(database_url: str) -> None:
+    with ProcessPoolExecutor(3, multiprocessing.get_context("spawn")) as pool:
+        assert set(pool.map(_prepare, [database_url] * 3)) == {schema.latest()}

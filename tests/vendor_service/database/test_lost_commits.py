@@ -1,0 +1,162 @@
+"""Commits of which nobody heard, behind a proxy that cuts there: what is told is what is in the books."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+from sqlalchemy import text
+
+from tests.support.commit_cutter import CommitCutter, Cut
+from tests.support.postgres import Postgres
+from tests.vendor_service.books import Books, opened_books
+from vendor_service.billing import ledger
+from vendor_service.database import schema
+from vendor_service.database.session import Database
+from vendor_service.database.tables import Account
+from vendor_service.errors import OperatorError, Refusal
+
+CUTS: list[Cut] = ["before the commit", "before its answer"]
+
+
+@pytest.fixture
+def cutter(postgres: Postgres) -> Iterator[CommitCutter]:
+    with CommitCutter(postgres.create_database()) as opened:
+        yield opened
+
+
+@pytest.fixture
+def cut_books(cutter: CommitCutter) -> Iterator[Books]:
+    with opened_books(cutter.url) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("times", [1, 3])
+def test_what_is_told_is_what_is_in_the_books(
+    cut_books: Books, cutter: CommitCutter, cut: Cut, times: int
+) -> None:
+    books, order = cut_books, cut_books.open(quota=4, queries_per_second=1)
+    cuts = [cut] * times
+    cutter.cut_next(*cuts)
+    held = books.admit(order, idempotency_key="k")
+    assert not held.replayed
+    assert books.account(order).queries_held == 1
+    cutter.cut_next(*cuts)
+    books.admission.settle(order.account_id, held.request_id).result()
+    assert [entry.hold_id for entry in books.entries(order)] == [held.request_id]
+    cutter.cut_next(*cuts)
+    assert books.admit(order, idempotency_key="k").replayed
+    lost = books.admit(order)
+    cutter.cut_next(*cuts)
+    books.admission.void(order.account_id, lost.request_id).result()
+    with pytest.raises(Refusal, match="released"):
+        books.admission.settle(order.account_id, lost.request_id).result()
+    account = books.account(order)
+    assert (account.queries_used, account.queries_held, account.ledger_seq) == (1, 0, 1)
+    assert cutter.cuts[cut] == 4 * times
+    books.check(order)
+
+
+def test_a_database_that_stays_away_after_the_commit_is_asked_until_it_says(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others are refused after a while; who may have been charged is told the truth."""
+    monkeypatch.setattr("vendor_service.database.writer._PATIENCE_SECONDS", 0.3)
+    with CommitCutter(postgres.create_database(), deafen=True) as cutter, opened_books(cutter.url) as books:
+        order = books.open()
+        held, other = books.admit(order), books.admit(order)
+        cutter.cut_next("before its answer")
+        settling = books.admission.settle(order.account_id, held.request_id)
+        time.sleep(1)
+        assert not settling.done()
+        with pytest.raises(Refusal, match="busy"):
+            books.admission.settle(order.account_id, other.request_id).result(10)
+        cutter.deaf = False
+        settling.result(20)
+        assert len(books.entries(order)) == 1
+        books.check(order)
+
+
+def test_what_nobody_can_find_out_is_said_to_be_so(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seconds in ("_PATIENCE_SECONDS", "_DOUBT_SECONDS"):
+        monkeypatch.setattr(f"vendor_service.database.writer.{seconds}", 0.2)
+    with CommitCutter(postgres.create_database(), deafen=True) as cutter, opened_books(cutter.url) as books:
+        order = books.open()
+        held = books.admit(order, idempotency_key="k")
+        cutter.cut_next("before its answer")
+        settling = books.admission.settle(order.account_id, held.request_id)
+        with pytest.raises(Refusal, match="same Idempotency-Key") as refused:
+            settling.result(20)
+        assert refused.value.code == "overloaded"
+        cutter.deaf = False
+        again = books.admit(order, idempotency_key="k")
+        assert (again.replayed, again.request_id) == (True, held.request_id)
+        books.check(order)
+
+
+def test_many_at_once_are_each_told_what_became_of_them(postgres: Postgres) -> None:
+    """Every third commit is cut, on either side, under eight threads that share one writer."""
+    with CommitCutter(postgres.create_database()) as cutter, opened_books(cutter.url) as books:
+        orders = [books.open(quota=15) for _ in range(4)]
+        told: list[int] = [0] * len(orders)
+        cutter.share = 0.3
+
+        def buy(number: int) -> None:
+            for _ in range(10):
+                try:
+                    books.buy(orders[number % 4])
+                except Refusal as refusal:
+                    codes.add(refusal.code)
+                else:
+                    with lock:
+                        told[number % 4] += 1
+
+        codes: set[str] = set()
+        lock = threading.Lock()
+        threads = [threading.Thread(target=buy, args=(number,)) for number in range(8)]
+        for each in threads:
+            each.start()
+        for each in threads:
+            each.join()
+        cutter.share = 0.0
+        assert codes == {"quota_exhausted"}
+        assert told == [15] * 4
+        assert [len(books.entries(order)) for order in orders] == told
+        assert min(cutter.cuts.values()) >= 3
+        for order in orders:
+            books.check(order)
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_a_migration_with_data_ends_as_it_says(postgres: Postgres, cut: Cut) -> None:
+    url = postgres.create_database()
+    with opened_books(url) as books, CommitCutter(url) as cutter, closing(Database(cutter.url)) as far:
+        order = books.open(spend_limit_micros=1000)
+        for _ in range(3):
+            books.buy(order)
+        with books.database.write() as session:
+            ledger.refund(session, session.get_one(Account, order.account_id), 2, books.clock())
+        for revision in ("0002", schema.latest()):
+            before = schema.current(books.database)
+            cutter.cut_next(cut)
+            if cut == "before the commit":
+                with pytest.raises(OperatorError, match="cannot be used"):
+                    _move(far, revision)
+                assert schema.current(books.database) == before
+            _move(far, revision)
+            assert schema.current(books.database) == revision
+        assert cutter.cuts[cut] == 2
+        with books.database.read() as session:
+            assert session.scalar(text("SELECT count(*) FROM ledger_entries")) == 4
+        books.check(order)
+
+
+def _move(database: Database, revision: str | None) -> None:
+    if revision == schema.latest():
+        schema.upgrade(database)
+    else:
+        schema.downgrade(database, str(revision))

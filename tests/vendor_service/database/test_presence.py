@@ -1,0 +1,80 @@
+"""Servers on one database: what a living one holds is not released, and no command takes its tables away."""
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.support.postgres import Postgres
+from tests.vendor_service.local_vendor import LocalVendor, ScriptedTexts
+from vendor_service.cli.database import downgrade
+from vendor_service.database import schema
+from vendor_service.database.presence import Presence, alone
+from vendor_service.database.session import Database
+from vendor_service.errors import OperatorError
+
+
+def test_only_a_server_without_a_living_sibling_is_alone(tmp_path: Path) -> None:
+    found: list[str] = []
+    with closing(Database(f"sqlite:///{tmp_path / 'books.db'}")) as database:
+        first, second, third = (Presence(database) for _ in range(3))
+        first.enter(lambda: found.append("first"))
+        second.enter(lambda: found.append("second"))
+        first.leave()
+        second.leave()
+        third.enter(lambda: found.append("third"))
+        third.leave()
+    assert found == ["first", "third"]
+
+
+def test_a_second_server_releases_nothing_of_the_first(scripted: ScriptedTexts, tmp_path: Path) -> None:
+    with LocalVendor(tmp_path) as first, ThreadPoolExecutor(1) as pool:
+        key = first.key()
+        answering = pool.submit(first.embed, key, {"text": "wait"})
+        assert scripted.waiting.wait(20)
+        with LocalVendor(tmp_path):
+            scripted.go.set()
+            assert answering.result().status_code == 200
+        assert first.account(key).queries_used == 1
+
+
+def test_the_tables_of_a_living_server_are_not_taken_away(database_url: str) -> None:
+    with closing(Database(database_url)) as database:
+        schema.upgrade(database)
+        first, second = Presence(database), Presence(database)
+        for each in (first, second):
+            each.enter(lambda: None)
+        for each in (first, second):
+            with pytest.raises(OperatorError, match=r"a vendor is running on .*; stop it first"):
+                downgrade("base", database_url, yes=True)
+            each.leave()
+        assert schema.current(database) == schema.latest()
+        downgrade("base", database_url, yes=True)
+        assert schema.current(database) is None
+
+
+def test_a_server_that_starts_waits_until_the_tables_are_settled(database_url: str) -> None:
+    with closing(Database(database_url)) as database, ThreadPoolExecutor(1) as pool:
+        presence = Presence(database)
+        with alone(database):
+            entering = pool.submit(presence.enter, lambda: None)
+            with pytest.raises(TimeoutError):
+                entering.result(0.5)
+        entering.result(10)
+        presence.leave()
+
+
+def test_a_server_is_seen_again_after_its_database_was_restarted(postgres: Postgres) -> None:
+    with closing(Database(postgres.create_database())) as database:
+        presence = Presence(database)
+        presence.enter(lambda: None)
+        postgres.stop()
+        presence.renew()
+        postgres.start()
+        presence.renew()
+        with pytest.raises(OperatorError, match="stop it first"), alone(database):
+            pass
+        presence.leave()
+        with alone(database):
+            pass

@@ -1,0 +1,221 @@
+"""Group commit: what waits together is committed together, and nobody suffers for another."""
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
+from itertools import count
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import event, text
+from sqlalchemy.exc import IntegrityError
+
+from shared.errors import ErrorCode
+from tests.support.postgres import Postgres
+from tests.support.vendor_process import wait_until
+from tests.vendor_service.books import HOLD_SECONDS, Books, opened_books
+from vendor_service.database.working_set import Touched, WorkingSet
+from vendor_service.database.writer import Writer
+from vendor_service.errors import Refusal
+
+
+@pytest.fixture
+def writer(books: Books) -> Iterator[Writer]:
+    with closing(Writer(books.database)) as opened:
+        yield opened
+
+
+def test_what_waits_shares_a_transaction_and_fails_alone(books: Books, writer: Writer) -> None:
+    commits: list[int] = []
+    event.listen(books.database.engine, "commit", lambda _: commits.append(1))
+    order = books.open()
+    touched = Touched(order.account_id)
+    begun, go = threading.Event(), threading.Event()
+
+    def hold_up(_: WorkingSet) -> None:
+        begun.set()
+        assert go.wait(10)
+
+    def label(value: str) -> None:
+        def work(rows: WorkingSet) -> str:
+            rows.account(order.account_id).status = value
+            return value
+
+        futures.append(writer.submit(touched, work))
+
+    def refuse(_: WorkingSet) -> str:
+        raise Refusal(ErrorCode.QUOTA_EXHAUSTED, "no")
+
+    futures: list[Future[str]] = []
+    first = writer.submit(Touched("a"), hold_up)
+    assert begun.wait(10)
+    before = len(commits)
+    label("one")
+    refused = writer.submit(touched, refuse)
+    label("two")
+    taken_back = writer.submit(touched, lambda _: "never")
+    assert taken_back.cancel()
+    go.set()
+    first.result(10)
+    assert [future.result(10) for future in futures] == ["one", "two"]
+    assert isinstance(refused.exception(10), Refusal)
+    assert books.account(order).status == "two"
+    assert len(commits) - before <= 4  # the one that was held up, the three together, and the readings above
+
+
+def test_one_that_breaks_the_transaction_breaks_no_other(books: Books, writer: Writer) -> None:
+    order = books.open()
+    touched = Touched(order.account_id)
+    begun, go = threading.Event(), threading.Event()
+
+    def hold_up(_: WorkingSet) -> None:
+        begun.set()
+        assert go.wait(10)
+
+    def work(rows: WorkingSet) -> str:
+        rows.account(order.account_id).quota = 77
+        return "done"
+
+    def broken(rows: WorkingSet) -> None:
+        rows.session.execute(text("INSERT INTO prices SELECT * FROM prices"))
+
+    first = writer.submit(Touched("a"), hold_up)
+    assert begun.wait(10)
+    good, bad = writer.submit(touched, work), writer.submit(touched, broken)
+    go.set()
+    first.result(10)
+    assert good.result(10) == "done"
+    assert isinstance(bad.exception(10), IntegrityError)
+    assert books.account(order).quota == 77
+
+
+def test_a_commit_that_nobody_heard_of_counts_once(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened_books(postgres.create_database()) as books:
+        order = books.open(quota=3)
+        dialect = books.database.engine.dialect
+        commit, numbers = dialect.do_commit, count(1)
+
+        def commit_and_hang_up(connection: Any) -> None:
+            commit(connection)
+            if threading.current_thread().name == "books" and next(numbers) % 2:
+                raise psycopg.OperationalError("server closed the connection unexpectedly")
+
+        monkeypatch.setattr(dialect, "do_commit", commit_and_hang_up)
+        for number in range(3):
+            assert not books.buy(order, idempotency_key=str(number)).replayed
+        assert books.buy(order, idempotency_key="0").replayed
+        with pytest.raises(Refusal, match="quota"):
+            books.buy(order)
+        assert next(numbers) > 2 * 3 * 2  # every hold and every charge was committed, and then tried again
+        assert len(books.entries(order)) == 3
+        books.check(order)
+
+
+def test_a_connection_that_is_cut_undoes_and_repeats_the_work(postgres: Postgres) -> None:
+    url = postgres.create_database()
+    attempts: list[int] = []
+
+    def work(rows: WorkingSet) -> str:
+        attempts.append(1)
+        rows.account(order.account_id).quota = 77
+        if len(attempts) == 1:
+            with psycopg.connect(url, autocommit=True) as other:
+                other.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                )
+        return "done"
+
+    with opened_books(url) as books, closing(Writer(books.database)) as writer:
+        order = books.open()
+        assert writer.submit(Touched(order.account_id), work).result(20) == "done"
+        assert len(attempts) == 2
+        assert books.account(order).quota == 77
+
+
+@contextmanager
+def locked(url: str, statement: str, value: str) -> Iterator[psycopg.Connection]:
+    """Another transaction holds a row, until its connection is told to go on or the context ends."""
+    with psycopg.connect(url) as other:
+        other.execute(statement.encode(), (value,))
+        yield other
+
+
+ACCOUNT = "SELECT 1 FROM accounts WHERE id = %s FOR UPDATE"
+KEY = "UPDATE api_keys SET label = 'changed' WHERE id = %s"
+
+
+@pytest.mark.parametrize("statement", [ACCOUNT, KEY])
+def test_a_locked_account_holds_up_nobody_else_and_goes_on_once(postgres: Postgres, statement: str) -> None:
+    url = postgres.create_database()
+    with opened_books(url) as books:
+        slow, quick = books.open(quota=6), books.open(quota=20)
+        row = slow.account_id if statement == ACCOUNT else slow.key_id
+        with ThreadPoolExecutor(12) as pool:
+            with locked(url, statement, row):
+                stuck = [pool.submit(books.buy, slow, idempotency_key=str(n % 6)) for n in range(9)]
+                began = time.monotonic()
+                for _ in range(20):
+                    books.buy(quick)
+                assert time.monotonic() - began < 5
+                assert not any(each.done() for each in stuck)
+                assert books.account(slow).queries_held == 0
+            wait_until(lambda: all(each.done() for each in stuck))
+        failed = {each.exception().code for each in stuck if each.exception()}  # type: ignore[union-attr]
+        assert failed <= {"idempotency_in_flight"}
+        assert (len(books.entries(slow)), len(books.entries(quick))) == (6, 20)
+        books.check(slow)
+        books.check(quick)
+
+
+def test_a_lock_is_not_waited_for_for_ever(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vendor_service.database.writer._PATIENCE_SECONDS", 0.5)
+    url = postgres.create_database()
+    with opened_books(url) as books:
+        order = books.open()
+        held = books.admit(order)
+        with locked(url, ACCOUNT, order.account_id):
+            with pytest.raises(Refusal, match="busy") as refused:
+                books.admit(order)
+            assert refused.value.code == ErrorCode.OVERLOADED
+            with pytest.raises(Refusal, match="busy"):
+                books.admission.settle(order.account_id, held.request_id).result()
+            assert books.admission.sweep() == 0  # without waiting for what it cannot have
+        assert books.entries(order) == []
+        books.admission.settle(order.account_id, held.request_id).result()
+        books.check(order)
+
+
+def test_many_locked_accounts_are_waited_for_in_turn(postgres: Postgres) -> None:
+    url = postgres.create_database()
+    with opened_books(url) as books, ExitStack() as locks, ThreadPoolExecutor(24) as pool:
+        orders = [books.open(quota=2) for _ in range(12)]  # more than are waited for at once
+        for order in orders:
+            locks.enter_context(locked(url, ACCOUNT, order.account_id))
+        stuck = [pool.submit(books.buy, order) for order in orders for _ in range(2)]
+        books.buy(books.open())
+        locks.close()
+        for each in stuck:
+            each.result(20)
+        for order in orders:
+            assert len(books.entries(order)) == 2
+            books.check(order)
+
+
+def test_holds_are_renewed_beside_one_that_is_locked(postgres: Postgres) -> None:
+    url = postgres.create_database()
+    with opened_books(url) as books:
+        order = books.open()
+        stuck, free = books.admit(order), books.admit(order)
+        books.clock.advance(HOLD_SECONDS - 1)
+        with locked(url, "SELECT 1 FROM holds WHERE id = %s FOR UPDATE", stuck.request_id):
+            books.admission.renew(longest_seconds=1000)
+        books.clock.advance(1)
+        assert books.admission.sweep() == 1
+        books.admission.settle(order.account_id, free.request_id).result()
+        books.check(order)

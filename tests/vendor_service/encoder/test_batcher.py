@@ -1,0 +1,241 @@
+"""Batches across callers: whole answers, in order, fair, and nobody pays for a neighbour's failure."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+
+from shared.embeddings import Kind
+from tests.support.vendor_process import wait_until
+from vendor_service.encoder.batcher import Batcher
+from vendor_service.encoder.lanes import Buckets, Vectors
+from vendor_service.errors import Refusal
+from vendor_service.observability.metrics import Metrics
+
+BUCKETS = Buckets([1, 2, 3, 4], pads=False)
+
+
+class Numbers:
+    """A model whose vector of the number n is [n]; it waits on request, fails on -1 and dies of -2."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[float]] = []
+        self.staged: list[list[float]] = []
+        self.started = threading.Event()
+        self.go = threading.Event()
+        self.go.set()
+
+    def stage(self, kind: Kind, items: Sequence[Any]) -> list[float]:
+        self.staged.append([float(each) for each in items])
+        return self.staged[-1]
+
+    def encode(self, kind: Kind, staged: list[float]) -> Vectors:
+        self.started.set()
+        assert self.go.wait(10)
+        self.batches.append(staged)
+        if -1 in staged:
+            raise ValueError("negative")
+        if -2 in staged:
+            raise SystemExit
+        return np.array(staged, dtype=np.float32)[:, None]
+
+    def hold(self) -> None:
+        self.started.clear()
+        self.go.clear()
+
+
+@pytest.fixture
+def model() -> Numbers:
+    return Numbers()
+
+
+@pytest.fixture
+def batcher(model: Numbers) -> Iterator[Batcher]:
+    batcher = Batcher([model], BUCKETS, Metrics(), pause_seconds=0.2)
+    batcher.start()
+    yield batcher
+    model.go.set()
+    batcher.close()
+
+
+def test_every_caller_gets_its_own_rows(model: Numbers) -> None:
+    batcher = Batcher([model, model], BUCKETS, Metrics())  # two devices may share one caller's queries
+    batcher.start()
+
+    def ask(first: int) -> list[float]:
+        rows = batcher.submit(str(first % 3), "image", [float(first + each) for each in range(7)])
+        return [float(row[0]) for row in rows.result(10).rows]
+
+    with ThreadPoolExecutor(4) as pool:
+        for first, answer in enumerate(pool.map(ask, range(100))):
+            assert answer == [first + each for each in range(7)]
+    batcher.close()
+    assert max(map(len, model.batches)) <= 4
+
+
+def test_what_waits_while_the_device_works_becomes_one_batch(batcher: Batcher, model: Numbers) -> None:
+    model.hold()
+    futures = [batcher.submit("a", "image", [1.0])]
+    assert model.started.wait(10)
+    futures += [batcher.submit("a", "image", items) for items in ([2.0], [3.0, 4.0])]
+    model.go.set()
+    assert [rows.result(10).rows.tolist() for rows in futures] == [[[1.0]], [[2.0]], [[3.0], [4.0]]]
+    assert model.batches == [[1.0], [2.0, 3.0, 4.0]]
+
+
+def test_a_full_batch_is_prepared_while_the_device_works(batcher: Batcher, model: Numbers) -> None:
+    model.hold()
+    (first, full, rest) = (batcher.submit("a", "image", [each] * 4) for each in (1.0, 2.0, 3.0))
+    assert model.started.wait(10)
+    wait_until(lambda: len(model.staged) >= 2)
+    model.go.set()
+    for each in (first, full, rest):
+        each.result(10)
+    assert model.batches == model.staged
+
+
+def test_the_lanes_take_turns_even_when_one_is_always_full(batcher: Batcher, model: Numbers) -> None:
+    model.hold()
+    batcher.submit("a", "image", [1.0] * 4)
+    assert model.started.wait(10)
+    batcher.submit("a", "image", [2.0] * 40)
+    text = batcher.submit("b", "text", ["9"])
+    model.go.set()
+    text.result(10)
+    assert model.batches.index([9.0]) <= 2
+
+
+def test_accounts_share_a_batch_evenly(batcher: Batcher, model: Numbers) -> None:
+    model.hold()
+    batcher.submit("first", "image", [0.0])
+    assert model.started.wait(10)
+    futures = [batcher.submit("rich", "image", [1.0] * 100), batcher.submit("rich", "image", [1.0] * 100)]
+    futures += [
+        batcher.submit(account, "image", [number] * 2) for account, number in (("b", 2.0), ("c", 3.0))
+    ]
+    model.go.set()
+    for each in futures:
+        each.result(10)
+    # One batch may have been prepared before the others came; the next two are shared.
+    shared = [sorted(batch) for batch in model.batches if 2.0 in batch or 3.0 in batch]
+    assert shared == [[1, 1, 2, 3], [1, 1, 2, 3]]
+    assert max(number for number, batch in enumerate(model.batches) if 2.0 in batch) <= 3
+
+
+def test_batches_have_the_sizes_of_buckets(model: Numbers) -> None:
+    batcher = Batcher([model], Buckets([1, 2, 4], pads=False), Metrics())
+    futures = [batcher.submit("a", "image", [float(each)]) for each in range(7)]
+    batcher.start()
+    assert [rows.result(10).rows.tolist() for rows in futures] == [[[each]] for each in range(7)]
+    batcher.close()
+    assert list(map(len, model.batches)) == [4, 2, 1]
+    padding = Buckets([8, 4], pads=True)
+    assert [padding.fit(waiting) for waiting in (1, 4, 7, 9)] == [1, 4, 7, 8]
+    assert [padding.padded(queries) for queries in (1, 4, 7, 8)] == [4, 4, 8, 8]
+
+
+def test_who_is_alone_has_all_the_devices_that_are_free(model: Numbers) -> None:
+    other = Numbers()
+    batcher = Batcher([model, other], BUCKETS, Metrics())
+    batcher.start()
+    wait_until(lambda: batcher.free == 2)
+    rows = batcher.submit("a", "image", [1.0, 2.0, 3.0, 4.0]).result(10).rows
+    batcher.close()
+    assert rows.tolist() == [[1], [2], [3], [4]]
+    assert sorted(map(len, model.batches + other.batches)) == [2, 2]
+    assert Buckets([8, 4], pads=True).fit(8, free=2) == 8  # where few cost as much as many
+
+
+def test_a_failed_batch_fails_the_caller_at_fault_and_no_neighbour(batcher: Batcher, model: Numbers) -> None:
+    model.hold()
+    first = batcher.submit("a", "image", [1.0])
+    assert model.started.wait(10)
+    bad = batcher.submit("a", "image", [-1.0, 2.0])
+    neighbours = [batcher.submit(account, "image", [3.0]) for account in "ab"]
+    later = batcher.submit("a", "image", [-1.0])
+    model.go.set()
+    assert first.result(10).rows.tolist() == [[1.0]]
+    assert [each.result(10).rows.tolist() for each in neighbours] == [[[3.0]], [[3.0]]]
+    for failed in (bad, later):
+        with pytest.raises(ValueError, match="negative"):
+            failed.result(10)
+    assert batcher.deaths == 0
+
+
+def test_cancelled_queries_never_reach_the_model(batcher: Batcher, model: Numbers) -> None:
+    model.hold()
+    first = batcher.submit("a", "image", [1.0])
+    assert model.started.wait(10)
+    gone = batcher.submit("a", "image", [2.0])
+    stays = batcher.submit("a", "image", [3.0])
+    assert gone.cancel()
+    assert first.cancel()
+    model.go.set()
+    assert stays.result(10).rows.tolist() == [[3.0]]
+    assert model.batches == [[1.0], [3.0]]
+    with pytest.raises(CancelledError):
+        first.result(10)
+
+
+def test_queries_cancelled_after_they_were_prepared_do_not_reach_it_either(
+    batcher: Batcher, model: Numbers
+) -> None:
+    model.hold()
+    batcher.submit("a", "image", [1.0] * 4)
+    assert model.started.wait(10)
+    full = [batcher.submit("a", "image", [2.0, 2.0]), batcher.submit("b", "image", [3.0, 3.0])]
+    wait_until(lambda: len(model.staged) == 2)
+    wait_until(lambda: len(model.staged) == 2)
+    assert full[0].cancel()
+    model.go.set()
+    assert full[1].result(10).rows.tolist() == [[3.0], [3.0]]
+    assert model.batches == [[1.0] * 4, [3.0, 3.0]]
+    assert model.staged[1] in ([2.0, 2.0, 3.0, 3.0], [3.0, 3.0, 2.0, 2.0])
+
+
+def test_a_dead_worker_is_told_of_and_comes_back(batcher: Batcher, model: Numbers) -> None:
+    model.hold()
+    fatal = batcher.submit("a", "image", [-2.0])
+    assert model.started.wait(10)
+    behind = [batcher.submit("b", "image", [1.0] * 9), batcher.submit("b", "text", ["1"])]
+    model.go.set()
+    for each in (fatal, *behind):
+        with pytest.raises(Refusal) as refused:
+            each.result(10)
+        assert refused.value.code == "not_ready"
+    assert (batcher.deaths, batcher.dead, batcher.living) == (1, 1, 0)
+    with pytest.raises(Refusal) as refused:
+        batcher.submit("a", "image", [1.0])
+    assert refused.value.code == "not_ready"
+    wait_until(lambda: batcher.dead == 0)
+    assert batcher.submit("a", "image", [5.0]).result(10).rows.tolist() == [[5.0]]
+
+
+def test_one_of_two_workers_may_die_and_the_other_serves_what_waits(model: Numbers) -> None:
+    batcher = Batcher([model, model], BUCKETS, Metrics(), pause_seconds=60)
+    batcher.start()
+    model.hold()
+    fatal = batcher.submit("a", "image", [-2.0])
+    assert model.started.wait(10)
+    # Less than a full batch: that could be prepared ahead by the worker that dies, and would fail with it.
+    others = batcher.submit("a", "image", [1.0] * 3)
+    model.go.set()
+    with pytest.raises(Refusal):
+        fatal.result(10)
+    assert len(others.result(10).rows) == 3
+    assert (batcher.dead, batcher.living) == (1, 1)
+    batcher.close()
+
+
+def test_closing_answers_what_waits_and_takes_no_more(model: Numbers) -> None:
+    batcher = Batcher([model], BUCKETS, Metrics())
+    batcher.start()
+    futures = [batcher.submit("a", "image", [1.0] * 9), batcher.submit("a", "text", ["2"])]
+    batcher.close()
+    assert [len(rows.result(0).rows) for rows in futures] == [9, 1]
+    with pytest.raises(Refusal) as refused:
+        batcher.submit("a", "image", [1.0])
+    assert refused.value.code == "shutting_down"

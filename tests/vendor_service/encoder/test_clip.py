@@ -1,0 +1,174 @@
+"""The bundled model and any other: found by name, fingerprinted, and the same in every batch."""
+
+import json
+import shutil
+import zipfile
+from collections.abc import Callable, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+import vendor_service
+from vendor_service.encoder.clip import ClipModel, choose_devices
+from vendor_service.encoder.lanes import Vectors
+from vendor_service.encoder.precision import Dtype
+from vendor_service.encoder.sources import find_model
+from vendor_service.errors import OperatorError, UsageError
+
+Item = TypeVar("Item")
+CPU = [torch.device("cpu")]
+BUNDLED = Path(vendor_service.__file__).with_name("models") / "icon_clip"
+ICONS = Path(__file__).parents[3] / "examples" / "icons.zip"
+
+
+@pytest.fixture(scope="module")
+def model() -> ClipModel:
+    return ClipModel(find_model("icon-clip", None), CPU)
+
+
+def icons(every: int) -> tuple[list[Image.Image], list[str]]:
+    """Some of the demo's icons and their classes."""
+    with zipfile.ZipFile(ICONS) as archive:
+        names = [name for name in archive.namelist() if name.endswith(".png")][::every]
+        images = [Image.open(BytesIO(archive.read(name))).convert("RGB") for name in names]
+    return images, [name.split("/")[2].replace("_", " ") for name in names]
+
+
+def test_the_bundled_model_knows_icons(model: ClipModel) -> None:
+    images, labels = icons(every=10)
+    classes = sorted(set(labels))
+    prompts = model.encode_texts([f"a photo of a {each}" for each in classes])
+    rows = model.encode_images([model.preprocessing.resize(image) for image in images])
+    guesses = [classes[best] for best in (rows @ prompts.T).argmax(axis=1)]
+    assert np.mean([guess == label for guess, label in zip(guesses, labels, strict=True)]) > 0.7
+    assert rows.dtype == np.float32
+    assert np.allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)
+
+
+def test_it_answers_as_open_clip_itself_does(model: ClipModel) -> None:
+    own, _, transform = open_clip.create_model_and_transforms(f"local-dir:{BUNDLED}")
+    images, _ = icons(every=200)
+    with torch.inference_mode():
+        expected = own.eval().encode_image(torch.stack([transform(each) for each in images]), normalize=True)
+    rows = model.encode_images([model.preprocessing.resize(each) for each in images])
+    assert np.abs(rows - expected.numpy()).max() < model.tolerance
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 1e-2)])
+def test_a_vector_does_not_depend_on_its_batch(dtype: Dtype, tolerance: float) -> None:
+    model = ClipModel(find_model("icon-clip", None), CPU, dtype)
+    assert tolerance <= model.tolerance
+    images, labels = icons(every=60)
+    pixels = [model.preprocessing.resize(image) for image in images]
+    check_batches(model.encode_images, pixels, tolerance)
+    check_batches(model.encode_texts, labels, tolerance)
+
+
+def check_batches(encode: Callable[[Sequence[Item]], Vectors], items: list[Item], tolerance: float) -> None:
+    together = encode(items)
+    for size in (1, 5, 8):
+        apart = np.concatenate([encode(items[start : start + size]) for start in range(0, len(items), size)])
+        assert np.abs(together - apart).max() <= tolerance
+    assert np.abs(together - encode(items[::-1])[::-1]).max() <= tolerance
+
+
+def edit_config(folder: Path, section: str, name: str, value: Any) -> None:
+    path = folder / "open_clip_config.json"
+    config = json.loads(path.read_text())
+    config[section][name] = value
+    path.write_text(json.dumps(config))
+
+
+def nudge_a_weight(folder: Path) -> None:
+    path = folder / "open_clip_model.safetensors"
+    weights = load_file(path)
+    weights["text_projection"][0, 0] += 0.01
+    save_file(weights, path)
+
+
+CHANGES: dict[str, Callable[[Path], None]] = {
+    "a weight": nudge_a_weight,
+    "the preprocessing": lambda folder: edit_config(folder, "preprocess_cfg", "interpolation", "bilinear"),
+    "the activation": lambda folder: edit_config(folder, "model_cfg", "quick_gelu", True),
+}
+
+
+def test_the_fingerprint_is_of_the_files_and_nothing_else(model: ClipModel, tmp_path: Path) -> None:
+    # Written down: it must be the same on every machine and in every later version.
+    assert model.fingerprint == "fp_0af18def567ad08071995aa76a5061a3"
+    copy = tmp_path / "moved"
+    shutil.copytree(BUNDLED, copy)
+    moved = ClipModel(find_model(f"local-dir:{copy}", None), CPU)
+    assert (moved.id, moved.fingerprint) == ("moved", model.fingerprint)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_the_fingerprint_changes_with_whatever_changes_the_vectors(
+    model: ClipModel, tmp_path: Path, change: str
+) -> None:
+    copy = tmp_path / "changed"
+    shutil.copytree(BUNDLED, copy)
+    CHANGES[change](copy)
+    assert ClipModel(find_model(f"local-dir:{copy}", None), CPU).fingerprint != model.fingerprint
+
+
+def test_the_fingerprint_tells_dtypes_apart_and_bfloat16_is_close(model: ClipModel) -> None:
+    half = ClipModel(find_model("icon-clip", None), CPU, "bfloat16")
+    assert half.fingerprint != model.fingerprint
+    images, labels = icons(every=100)
+    pixels = [model.preprocessing.resize(image) for image in images]
+    assert (half.encode_images(pixels) * model.encode_images(pixels)).sum(axis=1).min() > 0.99
+    assert (half.encode_texts(labels) * model.encode_texts(labels)).sum(axis=1).min() > 0.99
+
+
+@pytest.mark.parametrize(
+    ("name", "pretrained", "hint"),
+    [
+        ("ViT-B-33", "openai", "ViT-B-32"),
+        ("icon-klip", None, "icon-clip"),
+        ("ViT-B-32", None, "laion2b_s34b_b79k"),
+        ("ViT-B-32", "openay", "openai"),
+        ("local-dir:/nowhere", None, "open_clip_config.json"),
+    ],
+)
+def test_a_model_that_does_not_exist_is_a_usage_error_with_a_hint(
+    name: str, pretrained: str | None, hint: str
+) -> None:
+    with pytest.raises(UsageError, match=hint):
+        find_model(name, pretrained)
+
+
+def test_a_folder_without_good_weights_is_an_error(tmp_path: Path) -> None:
+    shutil.copy(BUNDLED / "open_clip_config.json", tmp_path)
+    source = find_model(f"local-dir:{tmp_path}", None)
+    with pytest.raises(OperatorError, match="cannot be loaded"):
+        ClipModel(source, CPU)
+    (tmp_path / "open_clip_config.json").write_text("{")
+    with pytest.raises(UsageError, match="cannot be read"):
+        find_model(f"local-dir:{tmp_path}", None)
+
+
+def test_an_open_clip_name_with_a_file_of_weights_can_be_served(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    weights = tmp_path / "mine.pt"
+    torch.save(open_clip.create_model("ViT-S-32-alt").state_dict(), weights)
+    served = ClipModel(find_model("ViT-S-32-alt", str(weights)), CPU)
+    assert (served.id, served.dimensions, served.image_size) == ("ViT-S-32-alt/mine", 256, 224)
+
+
+def test_weights_trained_with_the_fast_gelu_are_served_with_it() -> None:
+    assert find_model("ViT-B-16", "openai").quick_gelu
+    assert not find_model("ViT-B-16", "laion2b_s34b_b88k").quick_gelu
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "gpu", "", "cpu,"])
+def test_a_device_that_is_not_here_is_a_usage_error(device: str) -> None:
+    with pytest.raises(UsageError, match="no device"):
+        choose_devices(device)

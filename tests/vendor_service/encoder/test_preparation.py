@@ -1,0 +1,133 @@
+"""What is dear to decode or tokenize, sent to the real vendor: bounded, uncharged, nobody else's trouble."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from shared.encoding import from_wire
+from tests.support.vendor_process import VendorProcess, alive, below, wait_until
+from tests.vendor_service import hostile_images
+from tests.vendor_service.encoder.test_processes import linux
+from tests.vendor_service.local_vendor import LocalVendor, ScriptedTexts, error_code, image_file, image_input
+from tests.vendor_service.observability.test_metrics import Scrape
+from vendor_service.encoder.images import ImageDecoder, ImageLimits
+from vendor_service.encoder.jpeg import count_scans
+from vendor_service.encoder.preprocessing import Preprocessing
+from vendor_service.errors import Refusal
+
+CAT = {"text": "a photo of a cat"}
+PREPROCESSING = Preprocessing({"size": 64, "mean": (0.0,) * 3, "std": (1.0,) * 3})
+DECODER = ImageDecoder(PREPROCESSING, ImageLimits(max_bytes=2**24, max_pixels=5 * 10**7), memory_bytes=2**30)
+
+
+@pytest.fixture(scope="module")
+def vendor(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with LocalVendor(tmp_path_factory.mktemp("vendor")) as local:
+        yield local
+
+
+def test_scans_are_counted_by_markers_and_not_among_metadata() -> None:
+    assert count_scans(hostile_images.jpeg_of_scans(40), 64) == 40
+    assert count_scans(hostile_images.jpeg_of_scans(1000), 64) == 65
+    assert count_scans(hostile_images.jpeg_with_thumbnail_scans(), 64) == 1
+    assert count_scans(image_file(form="JPEG"), 64) == 1
+    assert count_scans(image_file(), 64) == 0
+    for cut in range(0, 600, 7):
+        assert count_scans(hostile_images.jpeg_of_scans(20)[:cut], 64) <= 20
+    assert DECODER.decode(hostile_images.jpeg_with_thumbnail_scans()).shape == (64, 64, 3)
+
+
+@pytest.mark.parametrize(("scans", "side"), [(1000, 100), (65, 100), (30, 7000)])
+def test_a_jpeg_of_too_many_scans_is_refused_before_it_is_decoded(scans: int, side: int) -> None:
+    with pytest.raises(Refusal, match="scans") as refused:
+        DECODER.decode(hostile_images.jpeg_of_scans(scans, side))
+    assert refused.value.code == "image_too_large"
+
+
+def test_a_bomb_is_refused_uncharged_and_its_neighbours_are_answered(vendor: LocalVendor) -> None:
+    key, before = vendor.key(), Scrape(vendor)
+    scans, comments = hostile_images.jpeg_of_scans(1000, 4000), hostile_images.png_of_texts()
+    inputs = [image_input(), image_input(scans), CAT, image_input(comments), image_input()]
+    answer = vendor.embed(key, *inputs, on_error="skip")
+    assert answer.is_success, answer.text
+    rows = answer.json()["data"]
+    assert [row["index"] for row in rows] == [0, 2, 4]
+    assert rows[0]["embedding"] == rows[2]["embedding"]
+    assert vendor.account(key).queries_used == 3
+    assert error_code(vendor.embed(key, image_input(comments))) == "image_too_large"
+    killed = {"kind": "image", "reason": "time"}
+    after = Scrape(vendor)
+    assert after("preparation_restarts_total", **killed) - before("preparation_restarts_total", **killed) == 2
+
+
+def test_a_word_of_ten_thousand_letters_is_embedded_by_its_first_tokens(vendor: LocalVendor) -> None:
+    answer = vendor.embed(vendor.key(), {"text": "a" * 10_000}, {"text": "a" * 9_000})
+    one, other = (from_wire(row["embedding"], 256) for row in answer.json()["data"])
+    assert np.allclose(one, other, rtol=0, atol=1e-5)
+
+
+def test_a_known_text_is_not_tokenized_again(scripted: ScriptedTexts, tmp_path: Path) -> None:
+    with LocalVendor(tmp_path) as vendor:
+        key = vendor.key()
+        first = vendor.embed(key, CAT).json()["data"]
+        preparation = vendor.app.state.encoder.preparation
+        preparation.processes.close()
+        assert vendor.embed(key, CAT).json()["data"] == first
+        assert error_code(vendor.embed(key, {"text": "a dog"})) == "shutting_down"
+
+
+def test_texts_do_not_wait_for_images_nor_one_account_for_another(vendor: LocalVendor) -> None:
+    flood = [image_input(hostile_images.png_of_zeros(2500, 2500))] * 60
+    with ThreadPoolExecutor(1) as pool:
+        flooding = pool.submit(asked, vendor, vendor.key(), *flood)
+        wait_until(lambda: Scrape(vendor)("preparation_inputs", kind="image") > 30, seconds=60)
+        texts, one = vendor.key(), vendor.key()
+        for number in range(3):
+            assert asked(vendor, texts, {"text": f"number {number}"}).is_success
+            assert asked(vendor, one, image_input()).is_success
+        assert Scrape(vendor)("preparation_inputs", kind="image") > 0
+        assert not flooding.done()
+        assert flooding.result().is_success
+
+
+def asked(vendor: LocalVendor, key: str, *inputs: dict[str, str]) -> httpx.Response:
+    """An answer for which there is plenty of time, on a connection of its own."""
+    headers = {"authorization": f"Bearer {key}"}
+    url = f"{vendor.http.base_url}/embed"
+    return httpx.post(url, json={"inputs": inputs}, headers=headers, timeout=110)
+
+
+def test_what_a_caller_leaves_is_not_decoded(vendor: LocalVendor) -> None:
+    key = vendor.key()
+    flood = [image_input(hostile_images.png_of_zeros(2500, 2500))] * 60
+    with (
+        httpx.Client(base_url=vendor.http.base_url, timeout=0.5) as hasty,
+        pytest.raises(httpx.ReadTimeout),
+    ):
+        hasty.post("/embed", json={"inputs": flood}, headers={"authorization": f"Bearer {key}"})
+    wait_until(lambda: Scrape(vendor)("preparation_inputs", kind="image") == 0, seconds=3)
+    assert vendor.account(key).ledger_seq == 0
+    assert vendor.embed(key, image_input()).is_success
+
+
+@linux
+def test_its_processes_end_with_a_vendor_that_is_killed(tmp_path: Path) -> None:
+    vendor = VendorProcess(tmp_path).start()
+    pids = below(vendor.pid)
+    assert len(pids) >= 3  # the server, one for texts, at least one for images
+    vendor.kill_alone()
+    wait_until(lambda: not any(map(alive, pids)))
+
+
+@linux
+def test_a_vendor_that_is_interrupted_leaves_no_process_and_says_nothing_of_them(tmp_path: Path) -> None:
+    vendor = VendorProcess(tmp_path).start()
+    pids = below(vendor.pid)
+    vendor.interrupt()
+    wait_until(lambda: not any(map(alive, pids)))
+    assert "Traceback" not in vendor.log.read_text()
+    assert "died" not in vendor.log.read_text()

@@ -1,0 +1,260 @@
+"""Work in processes that can be killed: what an input costs is bounded, and costs nobody else anything."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.vendor_process import alive, below, wait_until
+from tests.vendor_service.scripted_tasks import Notes, ScriptedTask
+from vendor_service.encoder.processes.forked import Sizes
+from vendor_service.encoder.processes.processes import Processes, Staff
+from vendor_service.encoder.processes.turns import Outcome
+from vendor_service.errors import Refusal
+
+SIZES = Sizes(places=4, place_bytes=16, input_bytes=1 << 20)
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="it looks into /proc")
+
+
+@pytest.fixture
+def notes() -> Notes:
+    return Notes()
+
+
+@pytest.fixture
+def processes(notes: Notes) -> Iterator[Processes]:
+    """One process, started."""
+    made = started(notes, 1)
+    yield made
+    made.close()
+
+
+def started(notes: Notes, count: int) -> Processes:
+    made = Processes({"image": Staff(count, ScriptedTask(), SIZES)}, notes)
+    made.start()
+    return made
+
+
+async def done(processes: Processes, *inputs: bytes, account: str = "a") -> list[str]:
+    """What became of inputs: their echo, or the code that they were refused with."""
+    return list(map(shown, await processes.submit("image", account, [(each, False) for each in inputs]).done))
+
+
+def shown(outcome: Outcome) -> str:
+    return outcome.code if isinstance(outcome, Refusal) else bytes(outcome).rstrip(b"\0").decode()
+
+
+def server(processes: Processes) -> int:
+    """Which process forks them. A vendor that other tests share may have another, which is none of ours."""
+    process = processes._server._process
+    assert process is not None
+    return process.pid
+
+
+def worker(processes: Processes) -> int | None:
+    """The one process that works on inputs, if it is there."""
+    return next(iter(below(server(processes))), None)
+
+
+def run(work: Callable[[], Awaitable[None]]) -> None:
+    async def in_time() -> None:
+        async with asyncio.timeout(60):
+            await work()
+
+    asyncio.run(in_time())
+
+
+def test_what_costs_too_much_is_refused_and_its_neighbours_are_answered(
+    processes: Processes, notes: Notes
+) -> None:
+    async def work() -> None:
+        assert await done(processes, b"one", b"spin", b"two", b"spin", b"three", b"crash", b"four") == [
+            *("one", "image_too_large", "two", "image_too_large", "three", "invalid_image", "four")
+        ]
+        assert await done(processes, b"again") == ["again"]
+
+    run(work)
+    assert notes.restarts == [("image", "time"), ("image", "time"), ("image", "crash")]
+
+
+def test_a_task_may_allow_an_input_more_or_less_time(processes: Processes) -> None:
+    async def work() -> None:
+        assert await done(processes, b"allowed:5", b"allowed:0.1") == ["allowed:5", "image_too_large"]
+
+    run(work)
+
+
+def test_what_takes_no_processor_time_and_never_ends_is_killed_too(
+    processes: Processes, notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vendor_service.encoder.processes.pool._WALL_SECONDS", 1.0)
+
+    async def work() -> None:
+        assert await done(processes, b"sleep:50", b"two") == ["image_too_large", "two"]
+
+    run(work)
+    assert notes.restarts == [("image", "time")]
+
+
+@pytest.mark.parametrize(
+    "lie", ["[]", "{}", "nonsense", '[{"seconds": "x"}]', '[{"seconds": 1, "code": "no"}]']
+)
+def test_a_process_that_lies_is_killed(processes: Processes, notes: Notes, lie: str) -> None:
+    async def work() -> None:
+        assert await done(processes, b"lie:" + lie.encode(), b"two") == ["invalid_image", "two"]
+
+    run(work)
+    assert notes.restarts == [("image", "crash")]
+
+
+@linux
+def test_memory_is_capped(processes: Processes, notes: Notes) -> None:
+    async def work() -> None:
+        within, beyond = b"eat:%d" % (16 << 20), b"eat:%d" % (200 << 20)
+        assert await done(processes, within, beyond, b"on") == [within.decode(), "image_too_large", "on"]
+
+    run(work)
+    assert notes.restarts == []
+
+
+@linux
+def test_an_input_whose_process_was_killed_is_tried_once_more(processes: Processes, notes: Notes) -> None:
+    async def work() -> None:
+        killed = 0
+        for kills, expected in ((1, "sleep:5"), (2, "invalid_image")):
+            asked = asyncio.ensure_future(done(processes, b"sleep:5", b"two"))
+            for _ in range(kills):
+                while (found := worker(processes)) in (None, killed):
+                    await asyncio.sleep(0.01)
+                await asyncio.sleep(0.1)
+                assert found is not None
+                os.kill(killed := found, signal.SIGKILL)
+            assert await asked == [expected, "two"]
+
+    run(work)
+    assert notes.restarts == [("image", "killed")] * 3
+
+
+@linux
+def test_the_server_that_forks_may_die_too(processes: Processes) -> None:
+    async def work() -> None:
+        assert await done(processes, b"one") == ["one"]
+        asked = asyncio.ensure_future(done(processes, b"two", b"sleep:2", b"three"))
+        await asyncio.sleep(0.3)
+        before = worker(processes)
+        assert before is not None
+        os.kill(server(processes), signal.SIGKILL)
+        assert await asked == ["two", "sleep:2", "three"]
+        wait_until(lambda: not alive(before))
+
+    run(work)
+
+
+def test_accounts_take_turns(processes: Processes) -> None:
+    async def work() -> None:
+        many = processes.submit("image", "many", [(b"sleep:0.02", False)] * 100)
+        assert processes.waiting("image") == 99  # of those in the process's hands, it works on one
+        await asyncio.sleep(0)
+        for _ in range(3):
+            before = many.left
+            assert await done(processes, b"one", account="few") == ["one"]
+            assert before - many.left <= 2 * SIZES.places
+        assert many.left > 60
+        processes.drop("image", many)
+
+    run(work)
+
+
+def test_who_has_gone_is_dropped_from_the_queue(processes: Processes) -> None:
+    async def work() -> None:
+        asked = asyncio.ensure_future(waiting())
+        await asyncio.sleep(0.1)
+        assert processes.waiting("image") > 90
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
+        assert processes.waiting("image") == 0
+        assert await done(processes, b"next") == ["next"]
+
+    async def waiting() -> None:
+        job = processes.submit("image", "a", [(b"sleep:0.1", False)] * 100)
+        try:
+            await job.done
+        finally:
+            processes.drop("image", job)
+
+    run(work)
+
+
+def test_large_inputs_come_one_at_a_time_and_keep_small_ones_from_nothing(notes: Notes) -> None:
+    two = started(notes, 2)
+
+    async def work() -> None:
+        large = [asyncio.ensure_future(done(two, b"large:", account=name)) for name in "abcd"]
+        small = [asyncio.ensure_future(done(two, b"small", account=name)) for name in "efgh"]
+        assert await asyncio.gather(*large, *small) == [["large:"]] * 4 + [["small"]] * 4
+
+    try:
+        run(work)
+    finally:
+        two.close()
+
+
+def test_what_is_not_done_when_they_end_is_refused(notes: Notes) -> None:
+    made = started(notes, 1)
+
+    async def work() -> None:
+        asked = asyncio.ensure_future(done(made, b"sleep:5", b"two"))
+        await asyncio.sleep(0.1)
+        await asyncio.to_thread(made.close)
+        assert await asked == ["shutting_down"] * 2
+        with pytest.raises(Refusal, match="stopping"):
+            await done(made, b"late")
+
+    run(work)
+
+
+START = """
+import asyncio, sys
+from tests.support.vendor_process import below
+from tests.vendor_service.encoder.test_processes import done, started
+from tests.vendor_service.scripted_tasks import Notes
+import os
+processes = started(Notes(), 2)
+async def work():
+    await done(processes, b"one")
+    busy = asyncio.ensure_future(done(processes, b"sleep:600"))
+    await asyncio.sleep(0.2)
+    print(*below(os.getpid()), flush=True)
+    await busy
+asyncio.run(work())
+"""
+
+
+@linux
+@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
+def test_they_end_with_the_process_that_started_them_and_leave_nothing(stop: signal.Signals) -> None:
+    first = subprocess.Popen(
+        [sys.executable, "-c", START], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert first.stdout is not None
+    with first.stdout as told:
+        pids = [int(pid) for pid in told.readline().split()]
+    assert len(pids) == 3
+    maps = [Path(f"/proc/{pid}/maps").read_text() for pid in pids]
+    assert sum("/memfd:" in each for each in maps) == 2  # memory without a name, gone with who has it
+    assert not any("/dev/shm" in each for each in maps)
+    for pid in pids:  # as Ctrl-C and a container's end reach every process
+        for sent in (signal.SIGINT, signal.SIGTERM):
+            os.kill(pid, sent)
+    time.sleep(0.2)
+    assert all(map(alive, pids))
+    first.send_signal(stop)
+    first.wait()
+    wait_until(lambda: not any(map(alive, pids)))

@@ -1,0 +1,226 @@
+"""Connections that ask nothing, ask without end or do not read keep nobody out and nothing in memory."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+
+import pytest
+import uvicorn
+from fastapi import FastAPI, Request, Response
+
+from tests.support.vendor_process import wait_until
+from vendor_service.serving.connections import BoundedHttp, Config
+
+MOST = 8
+PATIENCE = 0.5
+ASK = b"GET /small HTTP/1.1\r\nhost: x\r\n\r\n"
+LARGE = 32 * 1024 * 1024  # far beyond what the kernel keeps of an answer that nobody reads
+
+
+@pytest.fixture
+def server() -> Iterator[uvicorn.Server]:
+    """A server with few and impatient connections."""
+    app = FastAPI()
+    app.get("/small")(lambda: Response(b"small"))
+    app.get("/large")(lambda: Response(b"x" * LARGE))
+    app.get("/slow")(lambda: time.sleep(3 * PATIENCE))
+
+    @app.post("/body")
+    async def body(request: Request) -> int:
+        return len(await request.body())
+
+    server = uvicorn.Server(Config(app, most=MOST, patience=PATIENCE, port=0, log_config=None))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    wait_until(lambda: server.started)
+    yield server
+    server.should_exit = True
+    thread.join()
+
+
+def connect(server: uvicorn.Server) -> socket.socket:
+    return socket.create_connection(server.servers[0].sockets[0].getsockname(), timeout=20)
+
+
+def send_a_lot(connection: socket.socket) -> None:
+    """Send for far longer than the server's patience."""
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        connection.sendall(b"x" * 65_536)
+
+
+def ended(connection: socket.socket) -> bool:
+    """Wait for the end of a connection; whether nothing came before it."""
+    try:
+        return connection.recv(1000) == b""
+    except ConnectionResetError:
+        return True
+
+
+def test_idle_connections_give_way_to_one_that_asks(server: uvicorn.Server) -> None:
+    with ExitStack() as stack:
+        idle = [stack.enter_context(connect(server)) for _ in range(3 * MOST)]
+        wait_until(lambda: len(server.server_state.connections) == MOST)
+        asking = stack.enter_context(connect(server))
+        asking.sendall(ASK)
+        assert asking.recv(1000).startswith(b"HTTP/1.1 200")
+        assert ended(idle[0])
+
+
+@pytest.mark.parametrize("begun", [b"", b"\r\n", b"GET / HTTP/1.1\r\nhost: x\r\n"])
+def test_a_request_that_does_not_come_is_not_waited_for(server: uvicorn.Server, begun: bytes) -> None:
+    with connect(server) as connection:
+        connection.sendall(ASK)
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200")
+        connection.sendall(begun)
+        started = time.monotonic()
+        assert ended(connection)
+        assert time.monotonic() - started > PATIENCE / 2
+
+
+def test_a_connection_that_goes_on_asking_is_kept(server: uvicorn.Server) -> None:
+    with connect(server) as connection:
+        for _ in range(4):
+            connection.sendall(ASK)
+            assert connection.recv(1000).startswith(b"HTTP/1.1 200")
+            time.sleep(PATIENCE / 2)
+
+
+def test_an_endless_head_is_refused(server: uvicorn.Server) -> None:
+    with connect(server) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nendless: ")
+        with pytest.raises(ConnectionError):
+            send_a_lot(connection)
+
+
+def test_the_rest_of_a_body_that_is_refused_is_dropped_for_a_while(server: uvicorn.Server) -> None:
+    with connect(server) as connection:
+        connection.sendall(b"POST /small HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000000000\r\n\r\n")
+        assert connection.recv(1000).startswith(b"HTTP/1.1 405")
+        started = time.monotonic()
+        with pytest.raises(ConnectionError):
+            send_a_lot(connection)
+        assert time.monotonic() - started > PATIENCE / 2
+
+
+def test_an_answer_that_nobody_reads_is_dropped(server: uvicorn.Server) -> None:
+    with connect(server) as connection:
+        connection.sendall(ASK.replace(b"small", b"large"))
+        wait_until(lambda: len(server.server_state.connections) == 1)
+        wait_until(lambda: len(server.server_state.connections) == 0)
+
+
+def test_an_answer_that_is_read_slowly_is_read_whole(server: uvicorn.Server) -> None:
+    with connect(server) as connection:
+        connection.sendall(ASK.replace(b"small", b"large"))
+        received, pauses = 0, 0
+        while block := connection.recv(1024 * 1024):
+            received += len(block)
+            if pauses < 6:
+                pauses += 1
+                time.sleep(PATIENCE / 2)
+        assert received > LARGE
+
+
+BODY = b"POST /body HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000000\r\n\r\n"
+DROPPED = b"POST /small HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000000\r\n\r\n"
+
+
+def crowd(server: uvicorn.Server, stack: ExitStack, sent: bytes) -> list[socket.socket]:
+    """As many connections as there may be, each of which has sent this and then nothing."""
+    crowd = []
+    for _ in range(MOST):
+        crowd.append(stack.enter_context(connect(server)))
+        crowd[-1].sendall(sent)
+    wait_until(lambda: len(server.server_state.connections) == MOST)
+    return crowd
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [BODY + b"begun", DROPPED + b"begun", ASK.replace(b"small", b"large")],
+    ids=["bodies that do not come", "bodies that are dropped", "answers that nobody reads"],
+)
+def test_who_gets_nowhere_gives_way_to_one_that_asks(server: uvicorn.Server, sent: bytes) -> None:
+    with ExitStack() as stack:
+        crowd(server, stack, sent)
+        began = time.monotonic()
+        for _ in range(2 * MOST):
+            with connect(server) as asking:
+                asking.sendall(ASK)
+                assert asking.recv(1000).startswith(b"HTTP/1.1 200")
+        assert time.monotonic() - began < 20 * PATIENCE
+
+
+def waiting(server: uvicorn.Server) -> list[BoundedHttp]:
+    """The connections that may give way; the one that would do so next comes first."""
+    assert isinstance(server.config, Config)
+    return list(server.config.waiting)
+
+
+def longest_waiting(server: uvicorn.Server) -> tuple[str, int] | None:
+    """The other side's address of the connection that would give way next."""
+    return waiting(server)[0].client
+
+
+def test_who_gets_somewhere_gives_way_after_who_drips(server: uvicorn.Server) -> None:
+    """A body that comes goes on when others, which began later, come byte by byte."""
+    with ExitStack() as stack:
+        coming = stack.enter_context(connect(server))
+        coming.sendall(BODY.replace(b"1000000000", b"1000000"))
+        dripping = [stack.enter_context(connect(server)) for _ in range(MOST - 1)]
+        for each in dripping:
+            each.sendall(BODY)
+        wait_until(lambda: sum(each._in_body for each in waiting(server)) == MOST)  # all heads have come
+        for _ in range(10):
+            coming.sendall(b"x" * 100_000)
+            for each in dripping[5:]:
+                with suppress(ConnectionError):  # in the end they have given way
+                    each.sendall(b"x")
+            wait_until(lambda: longest_waiting(server) != coming.getsockname())
+            stack.enter_context(connect(server)).sendall(BODY)
+            wait_until(lambda: len(server.server_state.connections) <= MOST)
+        assert coming.recv(1000).startswith(b"HTTP/1.1 200")
+
+
+def test_one_whose_request_is_served_never_gives_way(server: uvicorn.Server) -> None:
+    with ExitStack() as stack:
+        served = stack.enter_context(connect(server))
+        served.sendall(ASK.replace(b"small", b"slow"))
+        for _ in range(3 * MOST):
+            stack.enter_context(connect(server)).sendall(BODY)
+        assert served.recv(1000).startswith(b"HTTP/1.1 200")
+
+
+def test_an_answer_that_is_read_byte_by_byte_is_dropped(server: uvicorn.Server) -> None:
+    with connect(server) as connection:
+        connection.sendall(ASK.replace(b"small", b"large"))
+        wait_until(lambda: len(server.server_state.connections) == 1)
+        until = time.monotonic() + 20 * PATIENCE
+        while server.server_state.connections:
+            assert time.monotonic() < until
+            connection.recv(1)
+            time.sleep(PATIENCE / 10)
+
+
+def test_what_is_dropped_is_taken_slowly(server: uvicorn.Server) -> None:
+    """Whoever sends an endless body in vain does not keep the process busy with it."""
+    with connect(server) as connection:
+        connection.sendall(DROPPED)
+        sent, until = 0, time.monotonic() + PATIENCE / 2
+        connection.settimeout(0.01)
+        while time.monotonic() < until:
+            try:
+                sent += connection.send(b"x" * 1024 * 1024)
+            except TimeoutError:
+                continue
+        # Ten times as much as is taken in that time; without a bound it would be a hundred times.
+        assert sent < 64 * 1024 * 1024
+
+
+def test_too_many_requests_before_their_answers_end_the_connection(server: uvicorn.Server) -> None:
+    with connect(server) as connection:
+        connection.sendall(ASK.replace(b"small", b"slow") + ASK * 100)
+        assert ended(connection)

@@ -1,0 +1,112 @@
+"""Workers are started, watched, replaced and stopped; what they serve is of no concern here."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.support.vendor_process import wait_until
+from vendor_service.errors import OperatorError, UsageError
+from vendor_service.observability.worker_metrics import Worker
+from vendor_service.serving.workers import Workers
+
+
+@pytest.fixture
+def bound() -> Iterator[socket.socket]:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        yield listener
+
+
+def serve(folder: Path, worker: Worker, _bound: socket.socket, on_ready: Callable[[str], None]) -> None:
+    """Note that it lives, and wait for SIGTERM."""
+    stopped: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: stopped.append(number))
+    (folder / f"{worker.number}-{os.getpid()}").touch()
+    on_ready(f"one of {worker.workers}")
+    while not stopped:
+        time.sleep(0.01)
+    (folder / f"{worker.number}-{os.getpid()}").unlink()
+
+
+def refuse(worker: Worker, _bound: socket.socket, _on_ready: Callable[[str], None]) -> None:
+    raise UsageError(f"worker {worker.number} cannot")
+
+
+def die(_worker: Worker, _bound: socket.socket, _on_ready: Callable[[str], None]) -> None:
+    os._exit(3)
+
+
+def serve_two(folder: str) -> None:
+    """What a process does that is to be killed."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        Workers(partial(serve, Path(folder)), 2, listener).run(lambda _: None)
+
+
+def living(folder: Path) -> list[tuple[int, int]]:
+    """The number and the process of each worker that has not ended in good order."""
+    return [
+        (int(number), int(pid)) for number, _, pid in (each.name.partition("-") for each in folder.iterdir())
+    ]
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_all_are_announced_once_and_stop_together(
+    stop: signal.Signals, bound: socket.socket, tmp_path: Path
+) -> None:
+    told: list[str] = []
+
+    def on_ready(facts: str) -> None:
+        told.append(facts)
+        assert sorted(number for number, _ in living(tmp_path)) == [0, 1, 2]
+        os.kill(os.getpid(), stop)
+
+    interrupted = Workers(partial(serve, tmp_path), 3, bound).run(on_ready)
+    assert interrupted == (stop is signal.SIGINT)
+    assert told == ["one of 3"]
+    assert living(tmp_path) == []
+
+
+def test_a_worker_that_is_killed_is_replaced(bound: socket.socket, tmp_path: Path) -> None:
+    killed = 0
+
+    def on_ready(_facts: str) -> None:
+        nonlocal killed
+        killed = dict(living(tmp_path))[1]
+        os.kill(killed, signal.SIGKILL)
+        signal.signal(signal.SIGALRM, look)
+        signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
+
+    def look(*_: object) -> None:
+        if len(living(tmp_path)) == 3:  # both, and what the killed one left
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    Workers(partial(serve, tmp_path), 2, bound).run(on_ready)
+    assert living(tmp_path) == [(1, killed)]
+
+
+def test_why_a_worker_does_not_start_is_told_as_it_is(bound: socket.socket) -> None:
+    with pytest.raises(UsageError, match=r"worker \d cannot"):
+        Workers(refuse, 2, bound).run(lambda _: None)
+
+
+def test_a_worker_that_ends_before_it_is_ready_ends_the_start(bound: socket.socket) -> None:
+    with pytest.raises(OperatorError, match="ended before it was ready"):
+        Workers(die, 1, bound).run(lambda _: None)
+
+
+def test_workers_end_with_the_process_that_started_them(bound: socket.socket, tmp_path: Path) -> None:
+    code = f"import sys; from {__name__} import serve_two; serve_two(sys.argv[1])"
+    first = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
+    wait_until(lambda: len(living(tmp_path)) == 2, seconds=60)
+    first.kill()
+    first.wait()
+    wait_until(lambda: living(tmp_path) == [], seconds=20)

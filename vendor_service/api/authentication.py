@@ -1,0 +1,61 @@
+"""The dependencies of routes that turn a request's API key into a caller."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+
+from fastapi import Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from shared.errors import ErrorCode
+from vendor_service.accounts.authentication import Authentication, Caller
+from vendor_service.accounts.keys import Scope
+from vendor_service.database.tables import ApiKey
+from vendor_service.errors import Refusal
+
+Dependency = Callable[..., Awaitable[Caller]]
+_Credentials = HTTPAuthorizationCredentials | None
+
+
+def requiring(authentication: Authentication, scope: Scope | None = None) -> Dependency:
+    """Make the dependency that admits only requests with a good `Authorization: Bearer tk_...`.
+
+    What it returns raises what `Authentication.identify` does.
+    """
+    bearer = HTTPBearer(auto_error=False, description="An API key, `tk_...`")
+
+    async def authenticate(
+        request: Request, credentials: Annotated[_Credentials, Security(bearer)]
+    ) -> Caller:
+        if credentials is None:
+            raise Refusal(ErrorCode.INVALID_API_KEY, "send your API key as: Authorization: Bearer tk_...")
+        return await _identify(authentication, request, credentials, scope)
+
+    return authenticate
+
+
+def welcoming(authentication: Authentication) -> Callable[..., Awaitable[Caller | None]]:
+    """Make the dependency of what anybody may ask: the caller, or `None` for one who sends no key.
+
+    A key that is sent must be good; see `requiring` for what is raised otherwise.
+    """
+    bearer = HTTPBearer(auto_error=False, description="An API key, `tk_...`; optional here")
+
+    async def recognise(
+        request: Request, credentials: Annotated[_Credentials, Security(bearer)]
+    ) -> Caller | None:
+        return None if credentials is None else await _identify(authentication, request, credentials, None)
+
+    return recognise
+
+
+async def _identify(
+    authentication: Authentication,
+    request: Request,
+    credentials: HTTPAuthorizationCredentials,
+    scope: Scope | None,
+) -> Caller:
+    def name(key: ApiKey) -> None:  # for the log, which names them in refusals as well
+        request.state.account_id, request.state.key_id = key.account_id, key.id
+
+    return await asyncio.to_thread(authentication.identify, credentials.credentials, scope, name)

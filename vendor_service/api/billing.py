@@ -1,0 +1,122 @@
+"""What a customer may know about its own money: account, usage, ledger, invoices, and quotes."""
+
+import asyncio
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Query, Request
+
+from shared.billing import (
+    AccountStatus,
+    EntryPage,
+    EstimateRequest,
+    GroupBy,
+    Invoice,
+    Quote,
+    UsageReport,
+)
+from shared.errors import ErrorCode
+from vendor_service.accounts.authentication import Authentication, Caller
+from vendor_service.accounts.keys import Scope
+from vendor_service.api.authentication import requiring
+from vendor_service.api.history_rate import HistoryRate
+from vendor_service.api.parsing import read_model
+from vendor_service.billing import invoices, ledger
+from vendor_service.billing.clock_watch import ClockWatch
+from vendor_service.billing.estimates import estimate
+from vendor_service.billing.usage import account_status, usage_report
+from vendor_service.clock import Clock, from_datetime
+from vendor_service.database.session import Database
+from vendor_service.errors import Refusal
+
+_LARGEST_PAGE = 1000
+
+
+def billing_router(
+    database: Database, clock: Clock, authentication: Authentication, model_id: str, watch: ClockWatch
+) -> APIRouter:
+    """The routes; quotes are for the model of that id. What was bought takes a key that may read usage."""
+    router = APIRouter(prefix="/v1", tags=["billing"])
+    _add_standing(router, database, clock, authentication, model_id)
+    _add_history(router, database, clock, authentication, watch)
+    return router
+
+
+def _add_standing(
+    router: APIRouter, database: Database, clock: Clock, authentication: Authentication, model_id: str
+) -> None:
+    any_key = Depends(requiring(authentication))
+
+    @router.get("/account")
+    async def account(caller: Annotated[Caller, any_key]) -> AccountStatus:
+        """Limits of this account, and how much of them is used."""
+
+        def read() -> AccountStatus:
+            with database.read() as session:
+                return account_status(session, caller.account_id, clock())
+
+        return await asyncio.to_thread(read)
+
+    # The route reads the body itself, once it knows the caller; this is for the OpenAPI document.
+    schema = {"content": {"application/json": {"schema": EstimateRequest.model_json_schema()}}}
+
+    @router.post("/estimate", openapi_extra={"requestBody": {"required": True, **schema}})
+    async def quote(request: Request, caller: Annotated[Caller, any_key]) -> Quote:
+        """What so many queries would cost this account now, and whether its limits allow them; free."""
+        asked = await read_model(request, EstimateRequest)
+
+        def read() -> Quote:
+            with database.read() as session:
+                return estimate(session, caller.account_id, caller.key_id, model_id, asked, clock())
+
+        return await asyncio.to_thread(read)
+
+
+def _add_history(
+    router: APIRouter, database: Database, clock: Clock, authentication: Authentication, watch: ClockWatch
+) -> None:
+    reader = Depends(HistoryRate().limiting(requiring(authentication, Scope.READ_USAGE)))
+
+    @router.get("/usage")
+    async def usage(
+        caller: Annotated[Caller, reader],
+        since: Annotated[datetime | None, Query(alias="from", description="first moment, UTC")] = None,
+        until: Annotated[datetime | None, Query(alias="to", description="end, not included, UTC")] = None,
+        group_by: GroupBy = "day",
+    ) -> UsageReport:
+        """What was answered and charged, in groups and in all."""
+        begin = from_datetime(since) if since else 0
+        end = from_datetime(until) if until else clock() + 1
+        if begin > end:
+            raise Refusal(ErrorCode.INVALID_REQUEST, "`from` is later than `to`", param="from")
+
+        def read() -> UsageReport:
+            with database.read() as session:
+                return usage_report(session, caller.account_id, group_by, begin, end)
+
+        return await asyncio.to_thread(read)
+
+    @router.get("/ledger")
+    async def entries(
+        caller: Annotated[Caller, reader],
+        after: Annotated[int, Query(ge=0, le=ledger.MAX_NUMBER, description="the last `seq` seen")] = 0,
+        limit: Annotated[int, Query(ge=1, le=_LARGEST_PAGE)] = 100,
+    ) -> EntryPage:
+        """The account's ledger entries behind `after`, oldest first; an empty page ends it."""
+
+        def read() -> EntryPage:
+            with database.read() as session:
+                found = ledger.page(session, caller.account_id, after, limit)
+            data = [ledger.public(entry) for entry in found]
+            return EntryPage(data=data, next_after=data[-1].seq if data else after)
+
+        return await asyncio.to_thread(read)
+
+    @router.get("/invoices/{month}")
+    async def invoice(
+        caller: Annotated[Caller, reader],
+        month: Annotated[str, Path(pattern=r"^2\d{3}-(0[1-9]|1[0-2])$", description="YYYY-MM, UTC")],
+    ) -> Invoice:
+        """The invoice of a month: a draft while the month lasts, and always the same once it is over."""
+
+        return await asyncio.to_thread(invoices.issue, database, caller.account_id, month, clock(), watch)

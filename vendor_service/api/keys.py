@@ -1,0 +1,76 @@
+"""`/v1/keys`: a customer's own keys, for a key with the scope `admin`."""
+
+import asyncio
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query
+from sqlalchemy.orm import Session
+
+from shared.errors import ErrorCode
+from shared.keys import KeyInfo, KeyList, NewSecret
+from vendor_service.accounts import keys
+from vendor_service.accounts.authentication import Authentication, Caller
+from vendor_service.api.authentication import requiring
+from vendor_service.clock import Clock
+from vendor_service.database.session import Database
+from vendor_service.database.tables import Account, ApiKey
+from vendor_service.errors import Refusal
+
+
+def keys_router(database: Database, clock: Clock, authentication: Authentication) -> APIRouter:
+    """The routes; all of them need the scope `admin`."""
+    router = APIRouter(prefix="/v1/keys", tags=["keys"])
+    admin = Depends(requiring(authentication, keys.Scope.ADMIN))
+
+    @router.get("")
+    async def list_keys(caller: Annotated[Caller, admin]) -> KeyList:
+        """All keys of this account."""
+
+        def read() -> KeyList:
+            with database.read() as session:
+                account = session.get_one(Account, caller.account_id)
+                found = keys.list_keys(session, account)
+                return KeyList(data=[keys.public(key, account, clock()) for key in found])
+
+        return await asyncio.to_thread(read)
+
+    @router.post("/{key_id}/rotate")
+    async def rotate_key(
+        key_id: str,
+        caller: Annotated[Caller, admin],
+        grace_seconds: Annotated[int, Query(ge=0, le=keys.LONGEST_GRACE_SECONDS)] = 0,
+    ) -> NewSecret:
+        """Give a key another secret; the present one is good for `grace_seconds` more."""
+
+        def rotate() -> NewSecret:
+            with database.write() as session:
+                _own_key(session, caller, key_id)
+                issued = keys.rotate_key(session, key_id, grace_seconds, clock)
+                return NewSecret(key_id=issued.key_id, api_key=issued.api_key)
+
+        return await asyncio.to_thread(rotate)
+
+    @router.post("/{key_id}/revoke")
+    async def revoke_key(key_id: str, caller: Annotated[Caller, admin]) -> KeyInfo:
+        """End a key at once."""
+
+        def revoke() -> KeyInfo:
+            with database.write() as session:
+                _own_key(session, caller, key_id)
+                account = session.get_one(Account, caller.account_id)
+                return keys.public(keys.revoke_key(session, key_id, clock), account, clock())
+
+        return await asyncio.to_thread(revoke)
+
+    return router
+
+
+def _own_key(session: Session, caller: Caller, key_id: str) -> None:
+    if (whole := keys.id_of(key_id)) is not None:
+        message = f"that is a whole key with its secret, which belongs in no URL; name its id, {whole}"
+        raise Refusal(ErrorCode.NOT_FOUND, message, param="key_id")
+    key = session.get(ApiKey, key_id)
+    if key is None or key.account_id != caller.account_id:
+        raise Refusal(ErrorCode.NOT_FOUND, f"this account has no key {key_id!r}", param="key_id")
+    if key.revoked_at is not None:
+        raise Refusal(ErrorCode.KEY_REVOKED, f"the key {key_id} was revoked already", param="key_id")

@@ -1,0 +1,237 @@
+"""`multipart/form-data` as it streams in: image files and texts, in order, each limit enforced at once.
+
+Only delimiters are looked for in what comes, by searches in C: no content makes a step of Python's a byte.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Literal
+
+from python_multipart.multipart import parse_options_header
+
+from shared.embeddings import EmbedOptions
+from shared.errors import ErrorCode
+from vendor_service.api.parsing import invalid
+from vendor_service.encoder.queries import ImageQuery, Query, TextQuery
+from vendor_service.errors import Refusal
+
+MEDIA_TYPE = "multipart/form-data"
+_Where = Literal["before", "line", "head", "content", "after"]
+
+_LONGEST_CONTENT_TYPE = 512  # bytes of the header, with the boundary
+_LONGEST_BOUNDARY = 70  # characters, by RFC 2046
+_LONGEST_PADDING = 64  # spaces behind a boundary
+_LONGEST_HEAD = 4096  # bytes of all headers of a part
+_MOST_HEADERS = 16  # of a part
+_MOST_PARAMETERS = 8  # of one header
+_LONGEST_FIELD = 1024  # bytes of a field that is no text
+_MOST_AROUND = 1024  # bytes before the first part, and after the last
+_LARGEST_CHARACTER = 4  # bytes
+_FIELDS = frozenset(EmbedOptions.model_fields)
+
+
+@dataclass(frozen=True)
+class Form:
+    """A form that was read: the queries of its parts, in order, and its other fields, unchecked.
+
+    The hash is of its parts, since a retry of the same parts has another boundary.
+    """
+
+    items: list[Query]
+    fields: dict[str, str]
+    body_hash: str
+
+
+class FormBody:
+    """Takes a form block by block. It may have `max_inputs`; a text of it, `longest_text` characters."""
+
+    def __init__(self, content_type: str, max_inputs: int, longest_text: int) -> None:
+        self._delimiter = b"\r\n--" + _boundary(content_type)
+        self._parts = _Parts(max_inputs, longest_text)
+        # The first delimiter need not have a line before it; with one, all of them are alike.
+        self._buffer = bytearray(b"\r\n")
+        self._searched = 0
+        self._where: _Where = "before"
+
+    def feed(self, block: bytes) -> None:
+        """Take the next bytes.
+
+        Raises:
+            Refusal: `invalid_request` or `too_many_inputs`.
+        """
+        self._buffer += block
+        while self._step():
+            pass
+
+    def finish(self) -> Form:
+        """What was read.
+
+        Raises:
+            Refusal: `invalid_request`, if it is cut off.
+        """
+        if self._where != "after":
+            raise _unreadable("it is cut off: its last boundary is missing")
+        return Form(self._parts.items, self._parts.fields, self._parts.hash.hexdigest())
+
+    def _step(self) -> bool:
+        if self._where == "after":
+            return self._pass_over()
+        if self._where == "line":
+            return self._end_line()
+        if self._where == "head":
+            return self._end_head()
+        return self._end_content()
+
+    def _end_content(self) -> bool:
+        found = self._find(self._delimiter)
+        if found < 0:
+            if self._where == "before" and len(self._buffer) > _MOST_AROUND:
+                raise _unreadable("it does not begin with its boundary")
+            if self._where == "content" and len(self._buffer) > self._parts.longest_content:
+                raise invalid("this is too long", self._parts.name)
+            return False
+        if self._where == "content":
+            self._parts.end(self._cut(found))
+        else:
+            self._cut(found)
+        self._drop(len(self._delimiter))
+        self._where = "line"
+        return True
+
+    def _end_line(self) -> bool:
+        """Behind a delimiter: the end of its line, or of the form."""
+        if len(self._buffer) < 2:
+            return False
+        if self._buffer.startswith(b"--"):
+            self._drop(2)
+            self._where = "after"
+            return True
+        found = self._find(b"\r\n", _LONGEST_PADDING)
+        if found >= 0 and not self._buffer[:found].strip(b" \t"):
+            self._drop(found)  # the line's end stays: it may be all there is of a head
+            self._where = "head"
+            return True
+        if found >= 0 or len(self._buffer) > _LONGEST_PADDING:
+            raise _unreadable("a line begins with its boundary and goes on")
+        return False
+
+    def _end_head(self) -> bool:
+        found = self._find(b"\r\n\r\n", _LONGEST_HEAD)
+        if found < 0:
+            if len(self._buffer) > _LONGEST_HEAD:
+                raise _unreadable(f"the headers of a part may have {_LONGEST_HEAD} bytes")
+            return False
+        self._parts.begin(self._cut(found))
+        self._drop(4)
+        self._where = "content"
+        return True
+
+    def _pass_over(self) -> bool:
+        if len(self._buffer) > _MOST_AROUND:
+            raise _unreadable(f"it goes on for more than {_MOST_AROUND} bytes after its end")
+        return False
+
+    def _find(self, what: bytes, within: int | None = None) -> int:
+        """Where it is, or -1; what was searched is not searched again."""
+        end = len(self._buffer) if within is None else within + len(what)
+        found = self._buffer.find(what, self._searched, end)
+        self._searched = 0 if found >= 0 else max(0, len(self._buffer) - len(what) + 1)
+        return found
+
+    def _cut(self, end: int) -> bytes:
+        with memoryview(self._buffer) as view:
+            content = bytes(view[:end])
+        self._drop(end)
+        return content
+
+    def _drop(self, count: int) -> None:
+        del self._buffer[:count]
+        self._searched = 0
+
+
+@dataclass
+class _Parts:
+    """Makes queries and fields of parts."""
+
+    max_inputs: int
+    longest_text: int
+    items: list[Query] = field(default_factory=list)
+    fields: dict[str, str] = field(default_factory=dict)
+    hash: "hashlib._Hash" = field(default_factory=hashlib.sha256)
+    name: str = ""
+
+    @property
+    def longest_content(self) -> float:
+        """How long the content of the part that has begun may be."""
+        return _LONGEST_FIELD if self.name in _FIELDS else float("inf")
+
+    def begin(self, head: bytes) -> None:
+        """A part begins: refuse now what it could not end as."""
+        options = _disposition(head)
+        self.name = options.get(b"name", b"").decode("latin-1")
+        if self.name == "text" or (self.name == "image" and b"filename" in options):
+            if len(self.items) == self.max_inputs:
+                message = f"a request may have {self.max_inputs} inputs"
+                raise Refusal(ErrorCode.TOO_MANY_INPUTS, message, param="inputs")
+        elif self.name not in _FIELDS or self.name in self.fields:
+            message = "send each image as a file named image, texts as text, and any other field once"
+            raise invalid(message, self.name)
+
+    def end(self, content: bytes) -> None:
+        """A part ends."""
+        if self.name == "image":
+            self.items.append(ImageQuery(content))
+        elif self.name == "text":
+            self.items.append(TextQuery(self._text(content)))
+        elif len(content) > _LONGEST_FIELD:
+            raise invalid("this is too long", self.name)
+        else:
+            self.fields[self.name] = _decoded(content, self.name)
+        self.hash.update(f"{len(self.name)} {self.name} {len(content)} ".encode())
+        self.hash.update(content)
+
+    def _text(self, content: bytes) -> str:
+        # Of one that is too long in any case no more than one character too many is kept.
+        most = self.longest_text + 1
+        if len(content) > _LARGEST_CHARACTER * most:
+            return content[: _LARGEST_CHARACTER * most].decode(errors="ignore")[:most]
+        return _decoded(content, self.name)[:most]
+
+
+def _boundary(content_type: str) -> bytes:
+    if len(content_type) > _LONGEST_CONTENT_TYPE:
+        message = f"this header may have {_LONGEST_CONTENT_TYPE} bytes in a form"
+        raise invalid(message, "content-type")
+    boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
+    if not 1 <= len(boundary) <= _LONGEST_BOUNDARY:
+        message = "multipart/form-data needs a boundary of up to 70 characters in its content-type"
+        raise invalid(message, "content-type")
+    return boundary
+
+
+def _disposition(head: bytes) -> dict[bytes, bytes]:
+    """The parameters of the header that says which field a part is."""
+    lines = head.split(b"\r\n")[1:]
+    if len(lines) > _MOST_HEADERS:
+        raise _unreadable(f"a part may have {_MOST_HEADERS} headers")
+    options: dict[bytes, bytes] = {}
+    for line in lines:
+        name, colon, value = line.partition(b":")
+        if not colon:
+            raise _unreadable("a header of a part has no colon")
+        if name.strip().lower() == b"content-disposition":
+            if value.count(b";") > _MOST_PARAMETERS:
+                raise _unreadable("a header of a part has too many parameters")
+            options = parse_options_header(value.strip())[1]
+    return options
+
+
+def _decoded(content: bytes, name: str) -> str:
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise invalid(f"{name} is not UTF-8", name) from error
+
+
+def _unreadable(why: str) -> Refusal:
+    return invalid(f"the form cannot be read: {why}")

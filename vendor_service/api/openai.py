@@ -1,0 +1,181 @@
+"""`POST /v1/embeddings`: OpenAI's shape, so that its SDK and what is built on it can buy here unchanged."""
+
+from functools import partial
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Request, Response
+from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast
+from pydantic_core import to_json
+
+from shared.embeddings import Encoding, Input, Kind
+from shared.errors import ErrorCode
+from vendor_service.api.authentication import Dependency
+from vendor_service.api.body import until_sent
+from vendor_service.api.calls import calling, disconnected, respond
+from vendor_service.api.json_body import LongStrings, ReadJson
+from vendor_service.api.parsing import parse
+from vendor_service.api.reading import BodyReader
+from vendor_service.embed.answers import Answer, Content, as_values, largest_bytes
+from vendor_service.embed.capacity import Capacity
+from vendor_service.embed.queries import Queries
+from vendor_service.embed.service import Call, EmbedService
+from vendor_service.encoder.encoder import ModelFacts
+from vendor_service.encoder.queries import ImageQuery, Query, TextQuery
+from vendor_service.errors import Refusal
+
+
+class BareString(Input):
+    """An input that came as a string of its own: a text, or with `modality: image` a data-URI."""
+
+
+def _item(value: object) -> object:
+    if isinstance(value, str):
+        return BareString.model_construct(text=value)
+    if isinstance(value, int | list):
+        raise ValueError("token ids are not accepted; send texts")
+    return value
+
+
+def _list(value: object) -> object:
+    return value if isinstance(value, list) else [value]
+
+
+_Item = Annotated[Input, BeforeValidator(_item, json_schema_input_type=str | Input)]
+_Items = Annotated[
+    list[_Item], FailFast(), BeforeValidator(_list, json_schema_input_type=str | Input | list[str | Input])
+]
+
+
+class OpenAIRequest(BaseModel):
+    """The request of OpenAI's embeddings API.
+
+    Images come as `{"image": ...}` items, as Jina's API has them, or as data-URIs with `modality: image`,
+    as infinity has them; an image is the base64 of a file, with or without `data:image/...;base64,` before
+    it. What a string is, is never guessed. `dimensions` can only be the model's own; `user` is not kept.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str
+    input: _Items
+    encoding_format: Encoding = "float"
+    modality: Kind = "text"
+    dimensions: int | None = None
+    user: str | None = None
+
+    def queries(self, long: LongStrings) -> list[Query]:
+        """The inputs, in order; `long` has the strings of them that were put aside."""
+        return [self._query(index, each, long) for index, each in enumerate(self.input)]
+
+    def _query(self, index: int, given: Input, long: LongStrings) -> Query:
+        string = given.text if given.image is None else given.image
+        assert string is not None
+        image = long.take(string)
+        if given.image is None and not (isinstance(given, BareString) and self.modality == "image"):
+            return TextQuery(image)
+        if image.startswith(("http:", "https:")):
+            message = "images by URL are not fetched; send the file as a data-URI"
+            raise Refusal(ErrorCode.INVALID_REQUEST, message, param=f"input.{index}")
+        head, is_data_uri, base64 = image.partition(";base64,")
+        return ImageQuery(base64 if is_data_uri and head.startswith("data:") else image)
+
+
+class OpenAIEmbedding(BaseModel):
+    """One answered input."""
+
+    object: Literal["embedding"] = "embedding"
+    index: int
+    embedding: list[float] | str
+
+
+class OpenAIUsage(BaseModel):
+    """The bill: a query is what is counted here, so each input is one of OpenAI's tokens."""
+
+    prompt_tokens: int
+    total_tokens: int
+    billed_queries: int
+    cost_micros: int
+
+
+class OpenAIResponse(BaseModel):
+    """The response of OpenAI's embeddings API, and what `POST /embed` tells beyond it."""
+
+    object: Literal["list"] = "list"
+    data: list[OpenAIEmbedding]
+    model: str
+    usage: OpenAIUsage
+    id: str
+    model_fingerprint: str
+    replayed: bool
+
+
+def openai_router(
+    service: EmbedService, capacity: Capacity, model: ModelFacts, reader: BodyReader, authenticate: Dependency
+) -> APIRouter:
+    """The route; `model` is the one that is served, `authenticate` the dependency that names the caller."""
+    router = APIRouter(prefix="/v1", tags=["embeddings"])
+    make = partial(_make_queries, dimensions=model.dimensions)
+
+    @router.post(
+        "/embeddings",
+        responses={200: {"model": OpenAIResponse}},
+        response_class=Response,
+        openapi_extra=_request_body(model, reader.limits.max_inputs),
+    )
+    async def embeddings(request: Request, call: Annotated[Call, Depends(calling(authenticate))]) -> Response:
+        """Embed texts or images as OpenAI's API would. Each one answered is a query and is charged, once."""
+        place = until_sent(request).enter_context(capacity.place(call.caller.account_id))
+        queries, encoding = await reader.read_json(request, place, OpenAIRequest, "input", make)
+        place.take_bytes(largest_bytes(len(queries.items), model.dimensions))
+        render = partial(_render, encoding=encoding)
+        answer, content = await service.embed(call, queries, place, render, lambda: disconnected(request))
+        place.keep_bytes(len(content.body))
+        return respond(answer, content)
+
+    return router
+
+
+def _make_queries(read: ReadJson, dimensions: int) -> tuple[Queries, Encoding]:
+    asked = parse(OpenAIRequest, read.rest)
+    if asked.dimensions not in (None, dimensions):
+        message = f"this model has {dimensions} dimensions; leave them out, or reduce them yourself"
+        raise Refusal(ErrorCode.INVALID_REQUEST, message, param="dimensions")
+    queries = Queries(asked.queries(read.long), read.body_hash, asked.model, param="input")
+    return queries, asked.encoding_format
+
+
+def _render(answer: Answer, encoding: Encoding) -> Content:
+    usage = answer.usage
+    # Constructed, not validated: these are our own numbers, and there are many of them.
+    response = OpenAIResponse.model_construct(
+        data=[
+            OpenAIEmbedding.model_construct(index=index, embedding=value)
+            for index, value in enumerate(as_values(answer.rows, encoding))
+        ],
+        model=answer.model.id,
+        usage=OpenAIUsage(
+            prompt_tokens=usage.billed_queries,
+            total_tokens=usage.billed_queries,
+            billed_queries=usage.billed_queries,
+            cost_micros=usage.cost_micros,
+        ),
+        id=answer.id,
+        model_fingerprint=answer.model.fingerprint,
+        replayed=answer.replayed,
+    )
+    return Content(to_json(response), "application/json")
+
+
+def _request_body(model: ModelFacts, max_inputs: int) -> dict[str, Any]:
+    # The route reads the body itself, to stop at the limit; this tells the OpenAPI document what it reads.
+    schema = OpenAIRequest.model_json_schema(mode="validation")
+    definition = schema.pop("$defs")["Input"]
+    one = {"anyOf": [{"type": "string"}, definition]}
+    many = {"type": "array", "items": one, "minItems": 1, "maxItems": max_inputs}
+    schema["properties"] |= {
+        "input": {"anyOf": [*one["anyOf"], many]},
+        "model": {"const": model.id},
+        "dimensions": {"const": model.dimensions},
+    }
+    content = {"schema": schema, "example": {"model": model.id, "input": ["a photo of a cat"]}}
+    return {"requestBody": {"required": True, "content": {"application/json": content}}}

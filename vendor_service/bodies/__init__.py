@@ -1,1 +1,0 @@
-"""Bodies of requests and of answers: how much of them, and for how long, before anything looks at them."""

@@ -1,0 +1,1 @@
+"""`vendor`: the operator's command line. Every command parses, makes one call, and prints."""

@@ -1,0 +1,198 @@
+"""`vendor accounts`: customers and what is agreed with them."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from sqlalchemy.orm import Session
+
+from shared.billing import QuotaPeriod
+from vendor_service.accounts import accounts
+from vendor_service.billing.repair import repair
+from vendor_service.billing.usage import account_status
+from vendor_service.cli.books import AsJson, DatabaseUrl, print_rows, reading, writing
+from vendor_service.clock import system_clock, to_datetime
+from vendor_service.database.tables import STANDARD_PLAN, Account
+
+app = typer.Typer(help="Customers and what is agreed with them.", no_args_is_help=True)
+
+
+@app.command("create")
+def create(
+    name: str,
+    quota: Annotated[int | None, typer.Option(help="Queries a period. (default: no limit)")] = None,
+    period: Annotated[QuotaPeriod, typer.Option(help="A calendar month in UTC, or all time.")] = "month",
+    spend_limit: Annotated[int | None, typer.Option(help="Micro-units a period. (default: no limit)")] = None,
+    credit: Annotated[int | None, typer.Option(help="Prepaid micro-units. (default: invoiced)")] = None,
+    rate_limit: Annotated[int | None, typer.Option(help="Queries a second. (default: no limit)")] = None,
+    plan: Annotated[str, typer.Option(help="Whose prices hold: see vendor prices.")] = STANDARD_PLAN,
+    database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Open an account.
+
+    Example: vendor accounts create acme --quota 50000 --period month
+    """
+    terms = accounts.Terms(
+        quota=quota,
+        quota_period=period,
+        spend_limit_micros=spend_limit,
+        credit_micros=credit,
+        queries_per_second=rate_limit,
+        plan=plan,
+    )
+    with writing(database_url, new=True) as session:
+        _print(session, accounts.open_account(session, name, terms, system_clock), as_json=as_json)
+    if quota is None and spend_limit is None and credit is None:
+        typer.echo(
+            f"{name} may buy without a limit: it has no quota, no spend limit and no prepaid credit"
+            + (", nor a rate limit" if rate_limit is None else "")
+            + f". Set one with: vendor accounts set-quota {name} QUERIES",
+            err=True,
+        )
+
+
+@app.command("list")
+def list_all(database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
+    """List all accounts with what they have used.
+
+    Example: vendor accounts list --json
+    """
+    with reading(database_url) as session:
+        found = accounts.list_accounts(session)
+        statuses = [account_status(session, account.id, system_clock()) for account in found]
+    print_rows([status.model_dump(mode="json") for status in statuses], as_json=as_json)
+
+
+@app.command("show")
+def show(name: str, database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
+    """Show one account.
+
+    Example: vendor accounts show acme
+    """
+    with reading(database_url) as session:
+        _print(session, accounts.find_account(session, name), as_json=as_json)
+
+
+@app.command("set-quota")
+def set_quota(
+    name: str,
+    quota: Annotated[
+        int | None, typer.Argument(help="Queries a period; without it there is no limit.")
+    ] = None,
+    database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Agree on another quota, from now on. What was used of the former one counts.
+
+    Example: vendor accounts set-quota acme 80000
+    """
+    with writing(database_url) as session:
+        account = accounts.find_account(session, name, lock=True)
+        accounts.set_quota(account, quota)
+        _print(session, account, as_json=as_json)
+
+
+@app.command("set-spend-limit")
+def set_spend_limit(
+    name: str,
+    micros: Annotated[
+        int | None, typer.Argument(help="Micro-units a period; without it there is no limit.")
+    ] = None,
+    database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Agree on another spend limit, from now on. What was spent within the former one counts.
+
+    Example: vendor accounts set-spend-limit acme 9000000
+    """
+    with writing(database_url) as session:
+        account = accounts.find_account(session, name, lock=True)
+        accounts.set_spend_limit(account, micros)
+        _print(session, account, as_json=as_json)
+
+
+@app.command("set-rate-limit")
+def set_rate_limit(
+    name: str,
+    rate: Annotated[
+        int | None, typer.Argument(help="Queries a second; without it there is no limit.")
+    ] = None,
+    database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Agree on another rate, from now on; ten seconds of it may be asked at once.
+
+    Example: vendor accounts set-rate-limit acme 200
+    """
+    with writing(database_url) as session:
+        account = accounts.find_account(session, name, lock=True)
+        accounts.set_rate_limit(account, rate)
+        _print(session, account, as_json=as_json)
+
+
+@app.command("set-plan")
+def set_plan(name: str, plan: str, database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
+    """Let another plan's prices hold for what an account asks from now on.
+
+    Example: vendor accounts set-plan acme research
+    """
+    with writing(database_url) as session:
+        account = accounts.find_account(session, name, lock=True)
+        accounts.set_plan(session, account, plan, system_clock())
+        _print(session, account, as_json=as_json)
+
+
+@app.command("suspend")
+def suspend(name: str, database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
+    """Sell an account nothing from now on; it may still read. What is in flight is answered and charged.
+
+    Example: vendor accounts suspend acme
+    """
+    with writing(database_url) as session:
+        account = accounts.find_account(session, name, lock=True)
+        accounts.suspend(account)
+        _print(session, account, as_json=as_json)
+
+
+@app.command("resume")
+def resume(name: str, database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
+    """Serve a suspended account again.
+
+    Example: vendor accounts resume acme
+    """
+    with writing(database_url) as session:
+        account = accounts.find_account(session, name, lock=True)
+        accounts.resume(account)
+        _print(session, account, as_json=as_json)
+
+
+@app.command("repair")
+def repair_dates(
+    name: str,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put right what a wrong clock dated ahead of now, by an entry of the ledger that says so.
+
+    The entries dated ahead belong to the present month then, and are on its invoice; the rate limit and the
+    counters of the period go on from now. Set this machine's clock right first.
+
+    Example: vendor accounts repair acme
+    """
+    now = system_clock()
+    if not yes:
+        moment = f"{to_datetime(now):%Y-%m-%d %H:%M:%S} UTC"
+        typer.confirm(
+            f"What is dated later than {moment} is wrong: is this clock right?", abort=True, err=True
+        )
+    with writing(database_url) as session:
+        done = repair(session, accounts.find_account(session, name, lock=True), now)
+    print_rows([asdict(done)], as_json=as_json, one=True)
+
+
+def _print(session: Session, account: Account, *, as_json: bool) -> None:
+    session.flush()
+    status = account_status(session, account.id, system_clock())
+    print_rows([status.model_dump(mode="json")], as_json=as_json, one=True)

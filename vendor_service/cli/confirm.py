@@ -1,0 +1,26 @@
+"""An operator is asked before a command that cannot be undone."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from vendor_service.errors import UsageError
+from vendor_service.observability.redaction import escaped
+
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask; for scripts.")]
+
+
+def confirm(loss: str, word: str, *, yes: bool) -> None:
+    """Return if the operator wants it: by --yes, or by typing the `word` once told of the `loss`.
+
+    Raises:
+        UsageError: not wanted, or there is no terminal to ask at.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UsageError(f"{loss} Add --yes if that is meant. Nothing was changed.")
+    typer.echo(escaped(loss), err=True)
+    if typer.prompt(f"Type {word} to go on", default="", show_default=False, err=True) != word:
+        raise UsageError("Nothing was changed.")

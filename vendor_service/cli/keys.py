@@ -1,0 +1,113 @@
+"""`vendor keys`: the keys with which customers ask."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from vendor_service.accounts import accounts, keys
+from vendor_service.cli.books import AsJson, DatabaseUrl, print_json, print_rows, reading, writing
+from vendor_service.cli.confirm import Yes, confirm
+from vendor_service.clock import system_clock
+from vendor_service.database.tables import Account
+from vendor_service.errors import UsageError
+
+
+def _only_id(given: str) -> str:
+    secret_of = keys.id_of(given)
+    if secret_of is not None:
+        raise UsageError(
+            f"that is a whole key with its secret, which belongs on no command line; give its id: {secret_of}"
+        )
+    return given
+
+
+KeyId = Annotated[str, typer.Argument(callback=_only_id, help="The middle part of a key: tk_<KEY_ID>_...")]
+AccountName = Annotated[str, typer.Argument(callback=_only_id)]
+
+app = typer.Typer(help="The keys with which customers ask.", no_args_is_help=True)
+
+
+@app.command("create")
+def create(
+    account: AccountName,
+    label: Annotated[str, typer.Option(help="What the key is for.")] = "",
+    scope: Annotated[
+        list[keys.Scope] | None,
+        typer.Option(help="What it may do; may be repeated. (default: embed and usage:read)"),
+    ] = None,
+    quota: Annotated[
+        int | None, typer.Option(help="Queries of its own a period. (default: only the account's limit)")
+    ] = None,
+    spend_limit: Annotated[
+        int | None, typer.Option(help="Micro-units of its own a period. (default: only the account's limit)")
+    ] = None,
+    database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Issue a key to an account and print it, this once.
+
+    Example: vendor keys create acme --label laptop --quota 1000
+    """
+    terms = keys.KeyTerms(label, frozenset(scope or keys.DEFAULT_SCOPES), quota, spend_limit)
+    with writing(database_url) as session:
+        issued = keys.issue_key(session, accounts.find_account(session, account), terms, system_clock)
+    _print_secret(issued, as_json=as_json)
+
+
+@app.command("list")
+def list_all(account: AccountName, database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
+    """List an account's keys, without their secrets. When a key was last used is some seconds late.
+
+    Example: vendor keys list acme
+    """
+    with reading(database_url) as session:
+        owner = accounts.find_account(session, account)
+        found = [keys.public(key, owner, system_clock()) for key in keys.list_keys(session, owner)]
+    print_rows([key.model_dump(mode="json") for key in found], as_json=as_json)
+
+
+@app.command("rotate")
+def rotate(
+    key_id: KeyId,
+    grace: Annotated[int, typer.Option(help="Seconds for which the present secret stays good.")] = 0,
+    database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give a key another secret and print it, this once. Its limits, and what it used of them, stay.
+
+    Example: vendor keys rotate 0f3c7a91d2b45e68 --grace 86400
+    """
+    with writing(database_url) as session:
+        issued = keys.rotate_key(session, key_id, grace, system_clock)
+    _print_secret(issued, as_json=as_json)
+
+
+@app.command("revoke")
+def revoke(
+    key_id: KeyId, database_url: DatabaseUrl = None, as_json: AsJson = False, yes: Yes = False
+) -> None:
+    """End a key at once and for good.
+
+    Example: vendor keys revoke 0f3c7a91d2b45e68
+    """
+    with reading(database_url) as session:
+        key = keys.find_key(session, key_id)
+        owner = session.get_one(Account, key.account_id).name
+    if key.revoked_at is None:
+        label = f" ({key.label})" if key.label else ""
+        loss = f"Whoever asks with the key {key_id}{label} of {owner} is refused from now on, for good."
+        confirm(loss, key_id, yes=yes)
+    with writing(database_url) as session:
+        revoked = keys.revoke_key(session, key_id, system_clock)
+        account = session.get_one(Account, revoked.account_id)
+        shown = keys.public(revoked, account, system_clock())
+    print_rows([shown.model_dump(mode="json")], as_json=as_json, one=True)
+
+
+def _print_secret(issued: keys.IssuedKey, *, as_json: bool) -> None:
+    if as_json:
+        print_json(asdict(issued))
+        return
+    print(issued.api_key)
+    typer.echo("Keep it: only its hash is stored, so it cannot be shown again.", err=True)

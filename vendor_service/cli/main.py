@@ -1,0 +1,153 @@
+"""`vendor`: the operator's command line. Every command parses, calls one function, and prints."""
+
+import logging
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vendor_service.cli import accounts, database, keys, money, prices
+from vendor_service.cli.books import AsJson, DatabaseUrl, print_json
+from vendor_service.errors import OperatorError
+from vendor_service.observability.redaction import escaped, masked
+from vendor_service.serving.threads import share_processors
+from vendor_service.settings import DtypeChoice, LogFormat, Settings
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(accounts.app, name="accounts")
+app.add_typer(keys.app, name="keys")
+app.add_typer(prices.app, name="prices")
+app.add_typer(money.ledger_app, name="ledger")
+app.add_typer(database.app, name="db")
+app.command("top-up")(money.top_up)
+app.command("payment")(money.payment)
+app.command("refund")(money.refund)
+app.command("adjust")(money.adjust)
+app.command("invoice")(money.invoice)
+
+
+def main() -> None:
+    """Run the command line; an `OperatorError` becomes one message and its exit code."""
+    try:
+        app()
+    except OperatorError as error:
+        typer.echo(f"error: {escaped(masked(str(error)))}", err=True)
+        sys.exit(error.exit_code)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(version("tuition"))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Host a CLIP model and sell its embeddings by the query."""
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on. (default: 127.0.0.1)")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one. (default: 8000)")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that serve, each with the model. (default: 1)")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="icon-clip, an open_clip name, or local-dir:PATH. (default: icon-clip)")
+    ] = None,
+    pretrained: Annotated[
+        str | None, typer.Option(help="Which weights of an open_clip name: tag or file.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="auto, cpu, cuda, or several: cuda:0,cuda:1 (default: auto)")
+    ] = None,
+    dtype: Annotated[
+        DtypeChoice | None, typer.Option(help="Arithmetic of the model. (default: auto)")
+    ] = None,
+    compile_model: Annotated[
+        bool | None, typer.Option("--compile", help="Have torch.compile make code of it: a slow start.")
+    ] = None,
+    database_url: DatabaseUrl = None,
+    migrate: Annotated[
+        bool | None, typer.Option("--migrate", help="Bring a PostgreSQL database to this version first.")
+    ] = None,
+    billing_log: Annotated[
+        Path | None, typer.Option(help="File for a line of JSON for each charge and refusal. (default: none)")
+    ] = None,
+    first_key_to: Annotated[
+        Path | None,
+        typer.Option(
+            help="At the first start, open an account and write its key to this file. (default: none)"
+        ),
+    ] = None,
+    log_format: Annotated[
+        LogFormat | None, typer.Option(help="How to log to standard error. (default: text)")
+    ] = None,
+) -> None:
+    """Serve a model over HTTP until stopped. Each option is also a setting: VENDOR_PORT, VENDOR_MODEL ...
+
+    Example: vendor serve --model ViT-B-16 --pretrained openai --port 8000
+    """
+    settings = Settings.read(
+        host=host,
+        port=port,
+        workers=workers,
+        model=model,
+        pretrained=pretrained,
+        device=device,
+        dtype=dtype,
+        compile=compile_model,
+        database_url=database_url,
+        migrate=migrate,
+        billing_log=billing_log,
+        first_key_to=first_key_to,
+        log_format=log_format,
+    )
+    # The model's libraries take seconds to import, which no other command should wait for.
+    share_processors()
+    from vendor_service.observability.logging import configure_logging
+    from vendor_service.serving.serve import start
+
+    def announce(url: str, facts: str) -> None:
+        print(f"Tuition vendor ready on {url} ({facts})", flush=True)
+
+    configure_logging(as_json=settings.log_format == "json")
+    _tell(settings)
+    interrupted = start(settings, announce)
+    raise typer.Exit(130 if interrupted else 0)
+
+
+def _tell(settings: Settings) -> None:
+    log = logging.getLogger(__name__)
+    log.info("settings", extra={"fields": settings.shown()})
+    for name in settings.unknown():
+        log.warning("%s is set, but is not a setting of this version", name)
+
+
+@app.command()
+def models(as_json: AsJson = False) -> None:
+    """List what can be served: the bundled model, and open_clip's names with their pretrained tags.
+
+    Example: vendor models | grep ViT-B-16
+    """
+    from vendor_service.encoder.sources import list_models
+
+    found = [{"model": name, "pretrained": tag} for name, tag in list_models()]
+    if as_json:
+        print_json(found)
+        return
+    for each in found:
+        print(
+            f"--model {each['model']}" + (f" --pretrained {each['pretrained']}" if each["pretrained"] else "")
+        )

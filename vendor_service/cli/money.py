@@ -1,0 +1,243 @@
+"""`vendor top-up`, `payment`, `refund`, `adjust`, `invoice`, `ledger`: money moved and accounted for."""
+
+import re
+from collections.abc import Callable
+from dataclasses import asdict
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, TextColumn
+from sqlalchemy.orm import Session
+
+from shared.billing import Entry
+from vendor_service.accounts import accounts
+from vendor_service.billing import invoices, ledger
+from vendor_service.billing.clock_watch import against_books
+from vendor_service.billing.invoice_formats import as_csv, as_html, as_text
+from vendor_service.billing.spreadsheets import csv_lines
+from vendor_service.billing.verification import Verification, verify
+from vendor_service.cli.books import AsJson, DatabaseUrl, prepared, print_rows, reading, writing
+from vendor_service.clock import system_clock
+from vendor_service.database.session import Database
+from vendor_service.database.tables import Account, LedgerEntry
+from vendor_service.errors import OperatorError, Refusal, UsageError
+from vendor_service.settings import Settings
+
+# As `GET /v1/invoices/{month}` takes it.
+_MONTH = re.compile(r"2\d{3}-(0[1-9]|1[0-2])", re.ASCII)
+
+ledger_app = typer.Typer(help="The record of every charge and correction.", no_args_is_help=True)
+
+
+class InvoiceFormat(StrEnum):
+    """How an invoice is printed."""
+
+    TEXT = "text"
+    JSON = "json"
+    HTML = "html"
+    CSV = "csv"
+
+
+class ExportFormat(StrEnum):
+    """How the ledger is printed."""
+
+    CSV = "csv"
+    JSONL = "jsonl"
+
+
+Reference = Annotated[
+    str, typer.Option(help="What names it, at the bank or in your files; it counts once an account.")
+]
+
+
+def top_up(
+    account: str,
+    micros: int,
+    reference: Reference,
+    database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Add to the credit of a prepaid account. Said again, with the same reference, it changes nothing.
+
+    Example: vendor top-up acme 5000000 --reference "bank 2026-11-27/17"
+    """
+    _pay("top_up", ledger.top_up, account, micros, reference, database_url, as_json=as_json)
+
+
+def payment(
+    account: str,
+    micros: int,
+    reference: Reference,
+    database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Record what an invoiced account paid: a negative amount, after `--`, is a payment that was returned.
+
+    Invoices show it apart, and it is deducted from no month's total. Said again, with the same reference,
+    it changes nothing.
+
+    Example: vendor payment acme 5000000 --reference "bank 2026-11-27/17"
+    """
+    _pay("payment", ledger.payment, account, micros, reference, database_url, as_json=as_json)
+
+
+def _pay(
+    kind: str,
+    append: Callable[[Session, Account, int, int, str], LedgerEntry],
+    account: str,
+    micros: int,
+    reference: str,
+    database_url: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    with writing(database_url) as session:
+        owner = accounts.find_account(session, account, lock=True)
+        entry = ledger.recorded(session, owner, kind, micros, reference)
+        if entry is None:
+            _believe_clock(session)
+            entry = append(session, owner, micros, system_clock(), reference)
+        else:
+            typer.echo(f"this was recorded already, as entry {entry.seq}; nothing was changed", err=True)
+    _print(entry, as_json=as_json)
+
+
+def refund(
+    account: str,
+    entry: Annotated[int, typer.Option(help="The `seq` of the charge: see vendor ledger export.")],
+    database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give a charge back, whole and once. Its queries stay used: this returns money, not quota.
+
+    What it took of the present period's spend limit is free again. It is not answered again for free.
+
+    Example: vendor refund acme --entry 17
+    """
+    with writing(database_url) as session:
+        owner = accounts.find_account(session, account, lock=True)
+        _believe_clock(session)
+        appended = ledger.refund(session, owner, entry, system_clock())
+    _print(appended, as_json=as_json)
+
+
+def adjust(
+    account: str,
+    micros: int,
+    reason: Annotated[str, typer.Option(help="Why; it is kept in the ledger.")],
+    database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Correct what an account owes: a positive amount is in its favour, a negative one after `--`.
+
+    Example: vendor adjust acme 250000 --reason "outage of 14 November"
+    """
+    with writing(database_url) as session:
+        owner = accounts.find_account(session, account, lock=True)
+        _believe_clock(session)
+        entry = ledger.adjust(session, owner, micros, reason, system_clock())
+    _print(entry, as_json=as_json)
+
+
+def invoice(
+    account: str,
+    month: Annotated[str, typer.Option(help="YYYY-MM, in UTC.")],
+    form: Annotated[InvoiceFormat, typer.Option("--format", help="How to print it.")] = InvoiceFormat.TEXT,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Print a month's invoice. Once the month is over it is final: the same whenever it is asked for.
+
+    Example: vendor invoice acme --month 2026-11 --format html > acme-2026-11.html
+    """
+    if not _MONTH.fullmatch(month):
+        raise UsageError(f"{month!r} is no month; write it as 2026-01")
+    with prepared(database_url) as database:
+        with database.read() as session:
+            _believe_clock(session)
+            owner = accounts.find_account(session, account)
+        try:
+            issued = invoices.issue(database, owner.id, month, system_clock())
+        except Refusal as refusal:
+            hint = f"if this clock is right, run: vendor accounts repair {account}"
+            raise OperatorError(f"{refusal}; {hint}") from refusal
+    if form is InvoiceFormat.JSON:
+        print(issued.model_dump_json(indent=2))
+    elif form is InvoiceFormat.CSV:
+        print(as_csv(issued), end="")
+    else:
+        print((as_html if form is InvoiceFormat.HTML else as_text)(issued))
+
+
+@ledger_app.command("verify")
+def ledger_verify(
+    account: Annotated[str | None, typer.Argument(help="Only this one. (default: all)")] = None,
+    database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Recompute chain, sums and counters, and name the first fault of each account; exit 1 if there is one.
+
+    Example: vendor ledger verify acme
+    """
+    with prepared(database_url) as database:
+        found = _verify_each(database, account)
+    print_rows([asdict(each) for each in found], as_json=as_json)
+    if not found:
+        typer.echo("there are no accounts yet", err=True)
+    faulty = [each.account for each in found if each.problem]
+    if faulty:
+        raise OperatorError(f"the books of {', '.join(faulty)} are not in order")
+
+
+@ledger_app.command("export")
+def ledger_export(
+    account: str,
+    form: Annotated[ExportFormat, typer.Option("--format", help="How to print it.")] = ExportFormat.CSV,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Print all entries of an account, oldest first.
+
+    Example: vendor ledger export acme --format jsonl
+    """
+    with reading(database_url) as session:
+        entries = map(ledger.public, ledger.entries(session, accounts.find_account(session, account).id))
+        if form is ExportFormat.JSONL:
+            for entry in entries:
+                print(entry.model_dump_json())
+            return
+        for line in csv_lines(list(Entry.model_fields), (entry.model_dump(mode="json") for entry in entries)):
+            print(line)
+
+
+def _verify_each(database: Database, account: str | None) -> list[Verification]:
+    """Verify accounts one by one, each as it is at one moment; a terminal is shown how far it is."""
+    with database.read() as session:
+        chosen = [accounts.find_account(session, account)] if account else accounts.list_accounts(session)
+    console = Console(stderr=True)
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TextColumn("entries"))
+    found = []
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("verifying", total=sum(each.ledger_seq for each in chosen))
+        for each in chosen:
+            progress.update(task, description=each.name)
+            with database.read() as session:
+                fresh = session.get_one(Account, each.id)
+                found.append(verify(session, fresh, lambda more: progress.advance(task, more)))
+    return found
+
+
+def _believe_clock(session: Session) -> None:
+    """Make sure that this machine's clock may be right, by the dates in the books.
+
+    Raises:
+        OperatorError: it cannot be.
+    """
+    # Another account that goes on ahead of it proves nothing; `ledger` looks at the one that is meant.
+    fault = against_books(session, system_clock(), may_be_behind=False)
+    if fault is not None and not Settings.read().trust_clock:
+        raise OperatorError(fault)
+
+
+def _print(entry: LedgerEntry, *, as_json: bool) -> None:
+    print_rows([ledger.public(entry).model_dump(mode="json")], as_json=as_json, one=True)

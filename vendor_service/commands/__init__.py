@@ -1,1 +1,0 @@
-"""The groups of `vendor` commands that work on the books."""

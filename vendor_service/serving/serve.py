@@ -1,0 +1,75 @@
+"""What `vendor serve` does: the books made ready, then one process that serves, or several."""
+
+import os
+import socket
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing, nullcontext
+from functools import partial
+
+import torch
+from fastapi import FastAPI
+
+from vendor_service.accounts.first_key import welcome
+from vendor_service.billing.billing_log import open_billing_log
+from vendor_service.clock import system_clock
+from vendor_service.database import schema
+from vendor_service.database.session import Database
+from vendor_service.observability.logging import configure_logging
+from vendor_service.observability.worker_metrics import Worker
+from vendor_service.serving import memory, server
+from vendor_service.serving.app import create_app
+from vendor_service.serving.workers import Workers
+from vendor_service.settings import Settings
+
+
+def start(settings: Settings, announce: Callable[[str, str], None]) -> bool:
+    """Serve until stopped; whether that was by Ctrl-C. `announce` is given the URL and the model's facts.
+
+    Raises:
+        OperatorError: it does not start.
+    """
+    memory.share_heap()
+    if settings.workers == 1:
+        application = create_app(settings)
+        open_books(settings)
+        with server.bind(settings.host, settings.port) as bound:
+            return _serve(application, settings, bound, partial(announce, server.url_of(bound)))
+    open_books(settings)
+    with server.bind(settings.host, settings.port) as bound:
+        workers = Workers(partial(_serve_as_worker, settings), settings.workers, bound)
+        return workers.run(partial(announce, server.url_of(bound)))
+
+
+def open_books(settings: Settings) -> None:
+    """Bring the tables to this version, and open the first account or say how to.
+
+    Raises:
+        OperatorError: the database cannot be used.
+    """
+    with closing(Database(settings.database_url)) as database:
+        schema.prepare(database, migrate=settings.migrate)
+        welcome(database, settings.first_key_to, system_clock)
+
+
+def _serve_as_worker(
+    settings: Settings, worker: Worker, bound: socket.socket, on_ready: Callable[[str], None]
+) -> None:
+    memory.share_heap()
+    configure_logging(as_json=settings.log_format == "json")
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // worker.workers))
+    _serve(create_app(settings, worker=worker), settings, bound, on_ready)
+
+
+def _serve(
+    application: FastAPI, settings: Settings, bound: socket.socket, on_ready: Callable[[str], None]
+) -> bool:
+    model = application.state.model
+    devices = ",".join(model.devices)
+    facts = f"model {model.id}, device {devices}, dtype {model.dtype}"
+    with _billing_log(settings):
+        return server.serve(application, bound, lambda: on_ready(facts))
+
+
+def _billing_log(settings: Settings) -> AbstractContextManager[None]:
+    return nullcontext() if settings.billing_log is None else open_billing_log(settings.billing_log)

@@ -1,0 +1,59 @@
+"""Upkeep: what the server does for its books now and then, beside the requests."""
+
+import asyncio
+import logging
+
+from vendor_service.accounts.authentication import Authentication
+from vendor_service.billing.admission import Admission
+from vendor_service.billing.clock_watch import ClockWatch, Witnesses
+from vendor_service.errors import Refusal
+from vendor_service.observability.metrics import Metrics
+
+_log = logging.getLogger(__name__)
+
+
+class Upkeep:
+    """Renews this process's holds, sweeps those of processes that are gone, notes when keys were used.
+
+    While the clock is wrong it leaves holds alone: it would release those of others, or keep its own.
+    """
+
+    def __init__(
+        self,
+        admission: Admission,
+        authentication: Authentication,
+        metrics: Metrics,
+        longest_hold_seconds: int,
+        watch: ClockWatch,
+        witnesses: Witnesses,
+    ) -> None:
+        self._watch = watch
+        self._witnesses = witnesses
+        self._admission = admission
+        self._metrics = metrics
+        self._authentication = authentication
+        self._longest_hold_seconds = longest_hold_seconds
+
+    async def repeat(self, every_seconds: float) -> None:
+        """Do it again and again, until cancelled."""
+        while True:
+            await asyncio.sleep(every_seconds)
+            await asyncio.to_thread(self.once)
+
+    def once(self) -> None:
+        """Do it now; a failure is logged, for the next time may succeed."""
+        try:
+            self._witnesses.ask()
+            if self._watch.fault is not None:
+                return
+            self._admission.renew(self._longest_hold_seconds)
+            swept = self._admission.sweep()
+            self._authentication.record_use()
+        except Refusal as refusal:
+            _log.warning("the upkeep of the books was put off: %s", refusal)
+        except Exception:
+            _log.exception("the upkeep of the books failed; it will be tried again")
+        else:
+            self._metrics.decided("expired", swept)
+            if swept:
+                _log.warning("swept %d expired holds; nothing was charged for them", swept)

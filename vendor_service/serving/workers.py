@@ -1,0 +1,171 @@
+"""Several processes on one address: started together, watched, started again, and stopped together."""
+
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from vendor_service.errors import OperatorError
+from vendor_service.observability.worker_metrics import Worker
+
+# Longer than a worker needs to finish what is in flight.
+_STOP_SECONDS = 40.0
+# Between two starts of a worker that dies before it is ready.
+_PAUSE_SECONDS = 2.0
+
+# Serves as one worker on the socket, tells when it is ready (and what it serves), and returns once stopped.
+Serve = Callable[[Worker, socket.socket, Callable[[str], None]], None]
+
+_log = logging.getLogger(__name__)
+_spawning = multiprocessing.get_context("spawn")
+
+
+@dataclass
+class _Running:
+    process: SpawnProcess
+    lifeline: Connection
+    ready: bool = False
+
+
+class Workers:
+    """`count` processes that each do `serve` (which must be picklable) on one bound socket."""
+
+    def __init__(self, serve: Serve, count: int, listener: socket.socket) -> None:
+        self._serve = serve
+        self._count = count
+        self._listener = listener
+        self._running: dict[int, _Running] = {}
+        self._folder = Path()
+        self._on_ready: Callable[[str], None] | None = None
+
+    def run(self, on_ready: Callable[[str], None]) -> bool:
+        """Serve until SIGTERM or SIGINT; whether it was SIGINT. `on_ready` is told once all are ready.
+
+        Raises:
+            OperatorError: a worker does not start at all.
+        """
+        self._on_ready = on_ready
+        with TemporaryDirectory(prefix="vendor-") as folder, _Signals() as signals:
+            self._folder = Path(folder)
+            try:
+                for number in range(self._count):
+                    self._start(number)
+                while not signals.received:
+                    self._watch(signals.reader)
+            finally:
+                self._stop()
+            return signals.received == signal.SIGINT
+
+    def _start(self, number: int) -> None:
+        worker = Worker(number, self._count, self._folder)
+        ours, theirs = _spawning.Pipe()
+        process = _spawning.Process(
+            target=_work, args=(self._serve, worker, self._listener, theirs), name=f"worker-{number}"
+        )
+        process.start()
+        theirs.close()
+        self._running[number] = _Running(process, ours)
+        _log.info("worker started", extra={"fields": {"worker": number, "pid": process.pid}})
+
+    def _watch(self, signalled: int) -> None:
+        sentinels = {each.process.sentinel: number for number, each in self._running.items()}
+        lifelines = {each.lifeline: number for number, each in self._running.items() if not each.ready}
+        for happened in wait([signalled, *sentinels, *lifelines]):
+            if isinstance(happened, Connection):
+                self._hear(lifelines[happened])
+        for number in sentinels.values():
+            if not self._running[number].process.is_alive():
+                self._replace(number, signalled)
+
+    def _hear(self, number: int) -> None:
+        running = self._running[number]
+        try:
+            told = running.lifeline.recv()
+        except EOFError:  # it died before it was ready; its sentinel says so too
+            running.process.join()
+            return
+        if isinstance(told, OperatorError):
+            if self._on_ready is not None:
+                raise told
+            _log.error("worker %d does not start: %s", number, told)
+            return
+        running.ready = True
+        if self._on_ready is not None and all(each.ready for each in self._running.values()):
+            self._on_ready(told)
+            self._on_ready = None
+
+    def _replace(self, number: int, signalled: int) -> None:
+        dead = self._running[number]
+        if not dead.ready and dead.lifeline.poll():
+            self._hear(number)  # it said why just before it ended
+        dead.lifeline.close()
+        if self._on_ready is not None:
+            raise OperatorError("a worker ended before it was ready; the log says why")
+        fields = {"worker": number, "pid": dead.process.pid, "exit_code": dead.process.exitcode}
+        _log.error("worker died; starting another", extra={"fields": fields})
+        if not dead.ready:
+            wait([signalled], _PAUSE_SECONDS)
+        self._start(number)
+
+    def _stop(self) -> None:
+        _log.info("stopping the workers")
+        for each in self._running.values():
+            each.process.terminate()
+        # The workers go on listening until they have nothing in hand. A copy that stayed open here would
+        # after that let connections in that nobody answers.
+        self._listener.close()
+        deadline = time.monotonic() + _STOP_SECONDS
+        for each in self._running.values():
+            each.process.join(max(0.0, deadline - time.monotonic()))
+            if each.process.is_alive():
+                each.process.kill()
+                each.process.join()
+            each.lifeline.close()
+        _log.info("the workers have stopped")
+
+
+class _Signals:
+    """Notes the signal to stop, and wakes up who waits for `reader`."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self.reader, self._writer = os.pipe()
+
+    def __enter__(self) -> "_Signals":
+        stops = (signal.SIGINT, signal.SIGTERM)
+        self._before = {each: signal.signal(each, self._note) for each in stops}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each, handler in self._before.items():
+            signal.signal(each, handler)
+        os.close(self.reader)
+        os.close(self._writer)
+
+    def _note(self, number: int, _frame: object) -> None:
+        self.received = self.received or number
+        os.write(self._writer, b"\0")
+
+
+def _work(serve: Serve, worker: Worker, listener: socket.socket, lifeline: Connection) -> None:
+    threading.Thread(target=_end_with_parent, args=(lifeline,), name="lifeline", daemon=True).start()
+    try:
+        serve(worker, listener, lifeline.send)
+    except OperatorError as error:
+        lifeline.send(error)
+
+
+def _end_with_parent(lifeline: Connection) -> None:
+    with suppress(EOFError, OSError):
+        lifeline.recv()  # nothing is ever sent this way: it returns when the parent is gone
+    os.kill(os.getpid(), signal.SIGTERM)
