@@ -74,6 +74,12 @@ def png_of_zeros(
     return png(width, height, [png_chunk(b"IDAT", content)], bits=bits, colour=colour, interlaced=interlaced)
 
 
+def jpeg_of_comments(comments: int) -> bytes:
+    """A JPEG of a few pixels before which so many comments are to be read."""
+    file = _saved(Image.new("RGB", (8, 8)), "JPEG")
+    return file[:2] + b"\xff\xfe\x00\x02" * comments + file[2:]
+
+
 def png_of_texts(texts: int = 500_000) -> bytes:
     """A PNG of one pixel before which so many comments are to be read."""
     comments = [png_chunk(b"tEXt", b"k\0")] * texts

@@ -15,7 +15,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from shared.errors import ErrorCode
-from vendor_service.encoder.jpeg import count_scans
+from vendor_service.encoder.parts import count_parts, count_scans
 from vendor_service.encoder.processes.forked import NeedsMore
 from vendor_service.errors import Refusal
 
@@ -30,8 +30,10 @@ _SPARE_BYTES = 64 << 20
 # Encoders make about ten scans. Each of them goes over the whole image.
 _MOST_SCANS = 64
 _MOST_SCANS_OF_LARGEST = 24
+# Encoders write PNG chunks of 8 kB and more, and a JPEG has a dozen segments. Decoders look at each of them.
+_MOST_PARTS = 10_000
 # Processor time: three times as much as the slowest kind of file (a WebP without loss) took.
-_SECONDS = 1.0
+_SECONDS = 0.5
 _SECONDS_A_PIXEL = 0.25e-6
 _SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF")
 
@@ -135,6 +137,9 @@ class ImageDecoder:
         if not data:
             raise Refusal(ErrorCode.EMPTY_INPUT, "the image file is empty")
         try:
+            if count_parts(data, _MOST_PARTS) > _MOST_PARTS:
+                message = f"the image file has more than {_MOST_PARTS} chunks or segments; save it again"
+                raise Refusal(ErrorCode.IMAGE_TOO_LARGE, message)
             # The header alone is read here, so a small file that declares a huge image costs nothing.
             with Image.open(BytesIO(data), formats=_FORMATS) as image:
                 pixels = image.width * image.height

@@ -214,9 +214,10 @@ class Pool:
                 each.chunk and each.chunk[0].large for each in self._workers.values()
             ):
                 continue
+            arena = self._idle[0].link.arena
             most = -(-turns.waiting // len(self._idle))  # all that are idle have something to do
-            most = 1 if turns is self._large else min(most, self._idle[0].link.arena.places)
-            chunk = turns.take(most, _CHUNK_BYTES)
+            most = 1 if turns is self._large else min(most, arena.places)
+            chunk = turns.take(most, min(_CHUNK_BYTES, arena.input_bytes))
             if chunk:
                 self._turns.remove(turns)
                 self._turns.append(turns)
