@@ -19,7 +19,6 @@ from client.buying.teacher import Teacher
 from client.buying.vendor_api import VendorClient
 from client.errors import VendorUnreachable
 from tests.support.cutting_proxy import CuttingProxy
-from tests.support.forked_vendor import ForkedVendor
 from tests.support.forking import CONTEXT
 from tests.support.vendor_process import VendorProcess, wait_until
 
@@ -64,9 +63,10 @@ def write_images(folder: Path, count: int) -> list[Path]:
 @contextmanager
 def _killed_vendor(
     folder: Path, database_url: str, every: float, dice: random.Random
-) -> Iterator[tuple[ForkedVendor, Callable[[], int]]]:
+) -> Iterator[tuple[VendorProcess, Callable[[], int]]]:
     """A vendor that is killed and started again, until the end; and how often that was, so far."""
-    vendor = ForkedVendor(folder, database_url)
+    vendor = VendorProcess(folder, "--migrate", database_url=database_url)
+    vendor.forked = True
     vendor.start()
     over = threading.Event()
     kills = 0

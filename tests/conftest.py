@@ -15,7 +15,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
-    """Heed Ctrl-C, and so have every process heed it that a test starts: a shell's background jobs do not."""
+    """Have vendors start fast, and heed Ctrl-C, as is every process to do that a test starts.
+
+    A shell's background jobs do not.
+    """
+    VendorProcess.forked = True
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -18,7 +18,6 @@ from client.buying.teacher import Teacher
 from client.buying.vendor_api import VendorClient
 from client.errors import VendorUnreachable
 from tests.support.cutting_proxy import CuttingProxy
-from tests.support.forked_vendor import ForkedVendor
 from tests.support.postgres import Postgres
 from tests.support.vendor_process import VendorProcess, wait_until
 
@@ -99,9 +98,9 @@ def test_twins_of_one_request_on_two_processes_are_charged_once(two_vendors: lis
     assert two_vendors[0].charges(key).entries == 1
 
 
-def _survive_kills(vendor: ForkedVendor, books: VendorProcess, rounds: int, folder: Path) -> None:
+def _survive_kills(vendor: VendorProcess, rounds: int, folder: Path) -> None:
     """Kill the vendor again and again while a client buys; then every receipt is a charge and no more."""
-    key = books.create_key()
+    key = vendor.create_key()
     dice = random.Random(rounds)
 
     def kill_and_restart() -> None:
@@ -127,15 +126,14 @@ def _survive_kills(vendor: ForkedVendor, books: VendorProcess, rounds: int, fold
         assert teacher.lookup(wanted)[1].all()
         assert assert_receipts_are_the_ledger(client, cache) >= rounds
         # What was held for a killed process and never asked for again is released.
-        wait_until(lambda: books.open_holds() == 0, seconds=40)
-        assert books.charges(key).queries == len(wanted)
-        assert books.problem(key) is None
+        wait_until(lambda: vendor.open_holds() == 0, seconds=40)
+        assert vendor.charges(key).queries == len(wanted)
+        assert vendor.problem(key) is None
 
 
 @contextmanager
-def _forked(folder: Path, database_url: str) -> Iterator[ForkedVendor]:
-    vendor = ForkedVendor(folder, database_url)
-    vendor.start()
+def _started(folder: Path, database_url: str | None = None) -> Iterator[VendorProcess]:
+    vendor = VendorProcess(folder, "--migrate", database_url=database_url).start()
     try:
         yield vendor
     finally:
@@ -144,18 +142,16 @@ def _forked(folder: Path, database_url: str) -> Iterator[ForkedVendor]:
 
 @pytest.mark.usefixtures("impatient")
 def test_a_vendor_killed_again_and_again_charges_what_it_answered(tmp_path: Path) -> None:
-    books = VendorProcess(tmp_path)
-    with _forked(tmp_path, books.database_url) as vendor:
-        _survive_kills(vendor, books, 5, tmp_path)
+    with _started(tmp_path) as vendor:
+        _survive_kills(vendor, 5, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize(("kind", "rounds"), [("sqlite", 100), ("postgresql", 20)])
 def test_a_hundred_kills_change_nothing(kind: str, rounds: int, tmp_path: Path, postgres: Postgres) -> None:
-    books = VendorProcess(tmp_path, database_url=None if kind == "sqlite" else postgres.create_database())
-    with _forked(tmp_path, books.database_url) as vendor:
-        _survive_kills(vendor, books, rounds, tmp_path)
+    with _started(tmp_path, None if kind == "sqlite" else postgres.create_database()) as vendor:
+        _survive_kills(vendor, rounds, tmp_path)
 
 
 @pytest.mark.usefixtures("impatient")

@@ -18,6 +18,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from shared.billing import QuotaPeriod
+from tests.support.forking import ForkedCommand
 from vendor_service.accounts.accounts import Terms, open_account
 from vendor_service.accounts.keys import DEFAULT_SCOPES, KeyTerms, Scope, issue_key, revoke_key
 from vendor_service.billing.verification import verify
@@ -49,8 +50,11 @@ class VendorProcess:
     Use it as a context manager, or call `start` and, whatever happens, `stop` or `kill`. A second
     `start` takes the same port and the same database. `options` are those of `vendor serve`. Its books are
     in SQLite unless it is given the URL of another database. The model computes on so many `threads`. It may
-    have so many `descriptors`, if not as many as the tests.
+    have so many `descriptors`, if not as many as the tests. Where it is `forked`, as in tests, it starts in
+    a second, from a process that has imported what it needs; that has one thread.
     """
+
+    forked = False
 
     def __init__(
         self,
@@ -68,26 +72,21 @@ class VendorProcess:
         self._threads = threads
         self._descriptors = descriptors
         self._port = "0"
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[str] | ForkedCommand | None = None
 
     def start(self) -> Self:
         """Start it and wait until it is ready."""
-        command = [sys.executable, "-c", "from vendor_service.cli.main import main; main()", "serve"]
-        if self._descriptors is not None:
-            command = ["sh", "-c", f'ulimit -n {self._descriptors}; exec "$@"', "sh", *command]
-        options = ["--port", self._port, "--database-url", self.database_url, *self._options]
+        arguments = ["serve", "--port", self._port, "--database-url", self.database_url, *self._options]
         # It reads no `.env` and no setting of whoever runs the tests.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("VENDOR_")}
-        with self.log.open("a") as log:
-            self._process = subprocess.Popen(
-                [*command, *options],
-                cwd=self._folder,
-                env=environment | {"OMP_NUM_THREADS": str(self._threads)},
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                start_new_session=True,
+        environment["OMP_NUM_THREADS"] = str(self._threads)
+        alike = self._threads == 1 and self._descriptors is None and "--workers" not in self._options
+        if self.forked and alike:
+            self._process = ForkedCommand(
+                "vendor_service.cli.main", arguments, self._folder, environment, self.log
             )
+        else:
+            self._process = self._spawned(arguments, environment)
         assert self._process.stdout is not None
         ready = _READY.search(self._process.stdout.readline())
         if ready is None:
@@ -95,6 +94,21 @@ class VendorProcess:
             raise AssertionError(f"the vendor did not start:\n{self.log.read_text()}")
         self.url, self._port = ready.groups()
         return self
+
+    def _spawned(self, arguments: list[str], environment: dict[str, str]) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-c", "from vendor_service.cli.main import main; main()", *arguments]
+        if self._descriptors is not None:
+            command = ["sh", "-c", f'ulimit -n {self._descriptors}; exec "$@"', "sh", *command]
+        with self.log.open("a") as log:
+            return subprocess.Popen(
+                command,
+                cwd=self._folder,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                start_new_session=True,
+            )
 
     @property
     def pid(self) -> int:
