@@ -1,11 +1,13 @@
-"""A forward pass as one graph, which holds the interpreter's lock once a batch and not once an operator.
+"""A forward pass as one graph, which takes the interpreter's lock once a batch and not once an operator.
 
 Between the operators of a Python module its thread waits for the lock again and again, behind the threads of
-HTTP and of the books; on CPUs that cost small models half their rate. Tracing also folds batch normalisation
-into convolutions. Where a model cannot be traced, or does not answer alike, its modules run as they are.
+HTTP and of the books; on CPUs that cost small models half their rate. Freezing also folds batch normalisation
+into convolutions. A large model spends its time in its operators, and runs as it is; so does one that cannot
+be traced, that answers otherwise as a graph, or that is slower.
 """
 
 import logging
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,6 +19,10 @@ Forward = Callable[[torch.Tensor], torch.Tensor]
 
 # The part of the tolerated difference between two answers that a graph may take.
 _SHARE_OF_TOLERANCE = 0.1
+
+# A pass of two rows that takes longer is a large model's.
+_LARGE_SECONDS = 0.05
+_ROUNDS = 3
 
 _log = logging.getLogger(__name__)
 
@@ -37,15 +43,18 @@ class _Method(nn.Module):
 
 @torch.inference_mode()
 def traced(model: Any, name: str, examples: Sequence[torch.Tensor], tolerance: float) -> Forward:  # noqa: ANN401
-    """A method of a model as a graph, or the method itself where a graph would not do.
+    """A method of a model as a graph, or the method itself where a graph would not do or not pay.
 
     Args:
         model: an open_clip model in evaluation.
         name: `encode_image` or `encode_text`.
-        examples: batches of different sizes, on which both must answer alike.
+        examples: batches of different sizes on which both must answer alike, a small one first, and the
+            largest last.
         tolerance: the largest difference of one component between two answers to the same input.
     """
     method: Forward = getattr(model, name)
+    if _seconds(method, examples[0]) > _LARGE_SECONDS:
+        return method
     try:
         with warnings.catch_warnings():
             # Tracing is called deprecated in favour of a compiler that a vendor may not have, and it warns
@@ -59,10 +68,22 @@ def traced(model: Any, name: str, examples: Sequence[torch.Tensor], tolerance: f
         # Whatever a model does in Python may be more than a graph can hold, or than this torch can trace.
         _log.info("%s cannot be made a graph of, and runs as it is: %s", name, error)
         return method
-    if difference <= _SHARE_OF_TOLERANCE * tolerance:
-        return graph
-    _log.info("%s runs as it is: as a graph, its vectors differ by %.1e", name, difference)
-    return method
+    if difference > _SHARE_OF_TOLERANCE * tolerance:
+        _log.info("%s runs as it is: as a graph, its vectors differ by %.1e", name, difference)
+        return method
+    return min(graph, method, key=lambda forward: _seconds(forward, examples[-1]))
+
+
+def _seconds(forward: Forward, batch: torch.Tensor) -> float:
+    """The least of a few measurements, or the first one where that is long."""
+    least = float("inf")
+    for _ in range(_ROUNDS):
+        began = time.perf_counter()
+        forward(batch)
+        least = min(least, time.perf_counter() - began)
+        if least > 2 * _LARGE_SECONDS:
+            break
+    return least
 
 
 def _difference(some: torch.Tensor, others: torch.Tensor) -> float:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from vendor_service.encoder.clip import ClipModel, choose_devices
-from vendor_service.encoder.graph import traced
+from vendor_service.encoder.graph import Forward, traced
 from vendor_service.encoder.sources import find_model
 
 TOLERANCE = 1e-3
@@ -39,6 +39,16 @@ class OfPython(Linear):
         return self.seen  # type: ignore[return-value]
 
 
+@pytest.fixture
+def slow_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have graphs be the faster ones, as with a model of many operators."""
+    monkeypatch.setattr(
+        "vendor_service.encoder.graph._seconds",
+        lambda forward, _: 1e-3 if isinstance(forward, torch.jit.ScriptModule) else 2e-3,
+    )
+
+
+@pytest.mark.usefixtures("slow_models")
 def test_a_graph_answers_as_its_model_does() -> None:
     model = Linear().eval()
     graph = traced(model, "encode_text", EXAMPLES, TOLERANCE)
@@ -47,15 +57,34 @@ def test_a_graph_answers_as_its_model_does() -> None:
     assert torch.allclose(graph(batch), model.encode_text(batch))
 
 
+@pytest.mark.usefixtures("slow_models")
 @pytest.mark.parametrize("kind", [OfItsBatch, OfPython])
 def test_a_model_that_is_more_than_a_graph_runs_as_it_is(kind: type[Linear]) -> None:
     model = kind().eval()
     assert traced(model, "encode_text", EXAMPLES, TOLERANCE) == model.encode_text
 
 
-def test_what_the_vendor_sells_are_graphs() -> None:
+def test_a_large_model_runs_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vendor_service.encoder.graph._LARGE_SECONDS", 0.0)
+    model = Linear().eval()
+    assert traced(model, "encode_text", EXAMPLES, TOLERANCE) == model.encode_text
+
+
+@pytest.mark.parametrize("graph_is_faster", [True, False])
+def test_the_faster_of_both_runs(graph_is_faster: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Linear().eval()
+
+    def seconds(forward: Forward, _batch: torch.Tensor) -> float:
+        return 1e-3 if isinstance(forward, torch.jit.ScriptModule) == graph_is_faster else 2e-3
+
+    monkeypatch.setattr("vendor_service.encoder.graph._seconds", seconds)
+    chosen = traced(model, "encode_text", EXAMPLES, TOLERANCE)
+    assert isinstance(chosen, torch.jit.ScriptModule) == graph_is_faster
+
+
+def test_images_are_seen_by_a_graph() -> None:
     (replica,) = ClipModel(find_model("icon-clip", None), [torch.device("cpu")]).replicas
-    assert all(isinstance(each, torch.jit.ScriptModule) for each in replica.passes.values())
+    assert isinstance(replica.passes["image"], torch.jit.ScriptModule)
 
 
 @pytest.mark.parametrize(("threads", "replicas"), [(1, 1), (2, 2), (16, 2)])
