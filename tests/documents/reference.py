@@ -9,6 +9,7 @@ the terminal, with colours and with the version of Typer.
 import inspect
 import re
 from collections.abc import Iterator, Mapping
+from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -90,6 +91,8 @@ def _value(kind: Any) -> str:
     """The value that an option of this type takes: its choices, or the kind of word."""
     if get_origin(kind) is Literal:
         return "|".join(map(str, get_args(kind)))
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return "|".join(str(each.value) for each in kind)
     inner = [each for each in get_args(kind) if each is not type(None)]
     return _value(inner[0]) if inner else _WORDS.get(kind, "TEXT")
 
@@ -98,13 +101,15 @@ def _row(spelling: str, parameter: Any, types: Mapping[str, Any]) -> str:
     remarks = []
     if parameter.param_type_name == "option" and parameter.required:
         remarks.append("required")
-    if parameter.default not in (None, False, ()) and isinstance(parameter.default, str | int | float):
+    text = _escaped(" ".join((parameter.help or "").split()))
+    if parameter.param_type_name == "option" and parameter.multiple and "be repeated" not in text:
+        remarks.append("may be repeated")
+    if not isinstance(parameter.default, bool) and isinstance(parameter.default, str | int | float):
         remarks.append(f"default: `{parameter.default}`")
     if parameter.envvar:
         remarks.append(f"environment: `{parameter.envvar}`")
     if parameter.param_type_name == "argument" and get_origin(types[parameter.name]) is Literal:
         remarks.append(f"`{_value(types[parameter.name])}`")
-    text = _escaped(" ".join((parameter.help or "").split()))
     cell = " ".join(filter(None, [text, f"({'; '.join(remarks)})" if remarks else ""]))
     return "| `{}` | {} |".format(*(each.replace("|", r"\|") for each in (spelling, cell)))
 

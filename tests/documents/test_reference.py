@@ -11,4 +11,5 @@ def test_it_has_commands_in_groups_and_their_options() -> None:
     page = reference()
     assert "### vendor keys create\n" in page
     assert "| `--select stratified\\|random\\|coverage` |" in page
+    assert "| `--seed INTEGER` | Of splits, batches and views. (default: `0`) |" in page
     assert "| `--target-domain TEXT` | The domain to hold out and be tested on. (required) |" in page
