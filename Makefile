@@ -45,13 +45,17 @@ test-scale: $(READY)  ## the HTTP contract and replicas that die, against the ve
 audit: $(READY)  ## known vulnerabilities of what is installed (asks PyPI; fails where that cannot be asked)
 	@$(BIN)/python -m tests.vulnerabilities $(AUDIT_OPTIONS)
 
-check: $(READY)  ## format, lint, types, import rules, Dockerfiles, and known vulnerabilities where PyPI can be asked
+check: $(READY)  ## format, lint, types, import rules, links, Dockerfiles, and known vulnerabilities where PyPI can be asked
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/python -m tests.documents.links
 	@$(BIN)/hadolint docker/vendor.Dockerfile docker/client.Dockerfile
 	@$(BIN)/python -m tests.vulnerabilities --if-reachable --remember $(VENV)/.audited $(AUDIT_OPTIONS)
+
+reference: $(READY)  ## write docs/cli.md, the reference of the two command lines, from their help texts
+	@$(BIN)/python -m tests.documents.reference
 
 bench-accuracy: $(READY)  ## the first table of docs/results.md (a night on two cores; what is on record is not run again)
 	@$(BIN)/python -m benchmarks.accuracy

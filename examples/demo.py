@@ -26,7 +26,7 @@ TARGET = "emoji"
 QUOTA = 5000
 BUDGET = 2000
 METHODS = ("erm", "vl2v-adip")
-# What a few minutes of two cores are best spent on: docs/method.md, "How large, and how long".
+# What a few minutes of two cores are best spent on: docs/experiments.md, "How large, and how long".
 IMAGE_SIZE, STEPS = 96, 600
 
 console = Console(stderr=True, highlight=False)
