@@ -18,7 +18,7 @@ class ScriptedTask:
     memory_bytes = 64 << 20
 
     def do(
-        self, content: bytes, place: memoryview, allow: Callable[[float], None], *, encoded: bool, large: bool
+        self, content: bytes, place: memoryview, allow: Callable[[float], None], *, encoded: bool, free: bool
     ) -> None:
         word, _, rest = content.partition(b":")
         if word == b"spin":
@@ -43,8 +43,8 @@ class ScriptedTask:
                 bytearray(int(rest))
             except MemoryError as error:
                 raise Refusal(ErrorCode.IMAGE_TOO_LARGE, "too much memory") from error
-        if word == b"large" and not large:
-            raise NeedsMore
+        if word in (b"large", b"long") and not free:
+            raise NeedsMore(word.decode())
         place[:] = content.ljust(len(place), b"\0")
 
 

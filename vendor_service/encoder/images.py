@@ -32,6 +32,11 @@ _MOST_SCANS = 64
 _MOST_SCANS_OF_LARGEST = 24
 # Encoders write PNG chunks of 8 kB and more, and a JPEG has a dozen segments. Decoders look at each of them.
 _MOST_PARTS = 10_000
+# Decoding so many pixels, as a JPEG of one scan, takes a third of a second. Four scans of a part of the detail
+# each are a pass over all of it, and PNG and WebP take twice the time of JPEG.
+_LONG_PIXELS = 25_000_000
+_SCANS_OF_A_PASS = 4
+_PASSES_OF_OTHERS = 2.0
 # Processor time: three times as much as the slowest kind of file (a WebP without loss) took.
 _SECONDS = 0.5
 _SECONDS_A_PIXEL = 0.25e-6
@@ -88,8 +93,9 @@ class Eye(Protocol):
 class ImageDecoder:
     """Decodes images that nobody vouches for; it is a `Task`, for a process that can be killed.
 
-    An image that needs more than `memory_bytes` is decoded only where it is said to be `large`: those who
-    decode beside each other have so much each, and one at a time as much as the limits may take.
+    An image that needs more than `memory_bytes`, or a third of a second and more, is decoded only where it is
+    said to be `free`: those who decode beside each other have so much memory each, and one at a time as much
+    as the limits may take.
     """
 
     def __init__(self, eye: Eye, limits: ImageLimits, memory_bytes: int) -> None:
@@ -109,15 +115,15 @@ class ImageDecoder:
         return pixels + _COPIES_OF_FILE * self._limits.max_bytes + _SPARE_BYTES
 
     def do(
-        self, content: bytes, place: memoryview, allow: Callable[[float], None], *, encoded: bool, large: bool
+        self, content: bytes, place: memoryview, allow: Callable[[float], None], *, encoded: bool, free: bool
     ) -> None:
         """Write what the eye sees of a file, or of the base64 of one, to its place.
 
         Raises:
             Refusal: as `decode` does.
-            NeedsMore: it needs more than its share of the memory, and is not `large`.
+            NeedsMore: it needs more than its share of memory or time, and is not `free`.
         """
-        pixels = self._see(_from_base64(content) if encoded else content, allow, large=large)
+        pixels = self._see(_from_base64(content) if encoded else content, allow, free=free)
         place[:] = pixels.contiguous().numpy().data.cast("B")
 
     def decode(self, file: bytes | str) -> torch.Tensor:
@@ -131,9 +137,9 @@ class ImageDecoder:
         """
         self._limits.check(file)
         data = file if isinstance(file, bytes) else _from_base64(file.encode())
-        return self._see(data, lambda _: None, large=True)
+        return self._see(data, lambda _: None, free=True)
 
-    def _see(self, data: bytes, allow: Callable[[float], None], *, large: bool) -> torch.Tensor:
+    def _see(self, data: bytes, allow: Callable[[float], None], *, free: bool) -> torch.Tensor:
         if not data:
             raise Refusal(ErrorCode.EMPTY_INPUT, "the image file is empty")
         try:
@@ -146,8 +152,10 @@ class ImageDecoder:
                 scans = count_scans(data, _MOST_SCANS)
                 self._limits.check_work(pixels, scans)
                 image.draft(None, self._eye.enough(*image.size))  # JPEG can leave out fine detail unread
-                if _memory(image, pixels, scans) > self._share_bytes and not large:
-                    raise NeedsMore
+                if _memory(image, pixels, scans) > self._share_bytes and not free:
+                    raise NeedsMore("large")
+                if _passes(image, scans) * pixels > _LONG_PIXELS and not free:
+                    raise NeedsMore("long")
                 allow(_SECONDS + _SECONDS_A_PIXEL * pixels)
                 return self._eye.resize(_loaded_rgb(image))
         except (Refusal, NeedsMore):
@@ -173,6 +181,11 @@ def _memory(image: Image.Image, pixels: int, scans: int) -> int:
     each = _BYTES_A_PIXEL_OF_WEBP if image.format == "WEBP" else _BYTES_A_PIXEL
     kept = _BYTES_A_COEFFICIENT * len(image.getbands()) * pixels if scans > 1 else 0
     return each * image.width * image.height + kept
+
+
+def _passes(image: Image.Image, scans: int) -> float:
+    """How many times the work of a JPEG of one scan decoding is, roughly."""
+    return max(1.0, scans / _SCANS_OF_A_PASS) if image.format == "JPEG" else _PASSES_OF_OTHERS
 
 
 def _from_base64(encoded: bytes) -> bytes:

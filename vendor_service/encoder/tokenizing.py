@@ -52,14 +52,14 @@ class TextTask:
         _allow: Callable[[float], None],
         *,
         encoded: bool,
-        large: bool,
+        free: bool,
     ) -> None:
         """Write the tokens of a text to its place.
 
         Raises:
             Refusal: it cannot be tokenized.
         """
-        del encoded, large
+        del encoded, free
         try:
             tokens = self._tokenizer(content.decode("utf-8", "surrogatepass"))
         except MemoryError as error:

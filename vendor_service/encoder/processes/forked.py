@@ -22,7 +22,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn, Protocol
+from typing import Literal, NoReturn, Protocol
 
 from vendor_service.encoder.processes.arena import Arena
 from vendor_service.errors import Refusal
@@ -36,7 +36,11 @@ Allow = Callable[[float], None]
 
 
 class NeedsMore(Exception):
-    """An input needs more memory than each process may have at any time."""
+    """An input needs more memory than each process may have at any time (`large`), or more time (`long`)."""
+
+    def __init__(self, grade: Literal["long", "large"]) -> None:
+        super().__init__(grade)
+        self.grade = grade
 
 
 class Task(Protocol):
@@ -50,15 +54,15 @@ class Task(Protocol):
     def memory_bytes(self) -> int:
         """The memory that it may take beyond what it starts with."""
 
-    def do(self, content: bytes, place: memoryview, allow: Allow, *, encoded: bool, large: bool) -> None:
+    def do(self, content: bytes, place: memoryview, allow: Allow, *, encoded: bool, free: bool) -> None:
         """Work on one input, and write what comes of it to its place.
 
-        `encoded` says that it is base64, `large` that it may have all the memory of the task; `allow` gives
+        `encoded` says that it is base64, `free` that it may have all memory and time of the task; `allow` gives
         it so many seconds of processor time from now on, beyond which the process is killed.
 
         Raises:
             Refusal: it cannot be served.
-            NeedsMore: it can only be done when it is `large`.
+            NeedsMore: it can only be done when it is `free`.
         """
 
 
@@ -204,10 +208,10 @@ class _Worker:
         """What became of as many of the inputs as were done within the slice, and of one at least."""
         outcomes: list[dict[str, str | float]] = []
         began, at = time.perf_counter(), 0
-        for size, encoded, large in inputs:
+        for size, encoded, free in inputs:
             self._arena.progress = len(outcomes)
             started = time.perf_counter()
-            outcome = self._outcome(self._arena.read(at, size), len(outcomes), encoded=encoded, large=large)
+            outcome = self._outcome(self._arena.read(at, size), len(outcomes), encoded=encoded, free=free)
             ended = time.perf_counter()
             outcomes.append({**outcome, "seconds": ended - started})
             at += size
@@ -216,14 +220,14 @@ class _Worker:
         _allow(0)
         return outcomes
 
-    def _outcome(self, content: bytes, place: int, *, encoded: bool, large: bool) -> dict[str, str | float]:
+    def _outcome(self, content: bytes, place: int, *, encoded: bool, free: bool) -> dict[str, str | float]:
         _allow(self._task.seconds)
         size = self._arena.place_bytes
         view = self._arena.output(place + 1)[place * size :]
         try:
-            self._task.do(content, view, _allow, encoded=encoded, large=large)
-        except NeedsMore:
-            return {"code": "large"}
+            self._task.do(content, view, _allow, encoded=encoded, free=free)
+        except NeedsMore as needs:
+            return {"code": needs.grade}
         except Refusal as refusal:
             return {"code": refusal.code, "message": refusal.message}
         return {}

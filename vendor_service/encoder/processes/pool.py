@@ -15,7 +15,7 @@ from shared.embeddings import Kind
 from shared.errors import ErrorCode
 from vendor_service.encoder.observer import Observer
 from vendor_service.encoder.processes.fork_server import Death, ForkServer, Link
-from vendor_service.encoder.processes.turns import Item, Job, Turns
+from vendor_service.encoder.processes.turns import Grade, Item, Job, Turns
 from vendor_service.errors import Refusal
 
 # What a process is given at once: enough that messages cost little, so little that others are soon next.
@@ -49,7 +49,7 @@ class _Told:
     """What a process says of one input."""
 
     seconds: float
-    large: bool
+    grade: Grade
     refusal: Refusal | None
 
 
@@ -61,9 +61,10 @@ def _read(line: bytes, most: int) -> list[_Told]:
     told = []
     for each in outcomes:
         code = each.get("code")
-        refused = code not in (None, "large")
+        grade: Grade = code if code in ("long", "large") else "small"
+        refused = code is not None and grade == "small"
         refusal = Refusal(ErrorCode(code), str(each["message"])) if refused else None
-        told.append(_Told(float(each["seconds"]), code == "large", refusal))
+        told.append(_Told(float(each["seconds"]), grade, refusal))
     return told
 
 
@@ -90,8 +91,8 @@ class Pool:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._workers: dict[int, _Worker] = {}
         self._idle: deque[_Worker] = deque()
-        self._small, self._large = Turns(), Turns()
-        self._turns = deque([self._small, self._large])
+        self._queues: dict[Grade, Turns] = {"small": Turns(), "long": Turns(), "large": Turns()}
+        self._order = deque(self._queues)  # of the grades' turns
 
     @property
     def living(self) -> int:
@@ -105,7 +106,7 @@ class Pool:
         for worker in tuple(self._workers.values()):  # other threads ask, too
             left = sum(not item.gone for item in worker.chunk)
             in_hand += max(0, left - 1)
-        return self._small.waiting + self._large.waiting + in_hand
+        return sum(queue.waiting for queue in self._queues.values()) + in_hand
 
     def start(self) -> Link:
         """Have the processes forked; one of them."""
@@ -123,7 +124,7 @@ class Pool:
         """Queue one caller's inputs, each with whether it is base64."""
         assert self._loop is not None
         job = Job(account, self._loop.create_future(), [None] * len(inputs))
-        self._small.put([Item(job, index, *each) for index, each in enumerate(inputs)])
+        self._queues["small"].put([Item(job, index, *each) for index, each in enumerate(inputs)])
         self._dispatch()
         return job
 
@@ -131,8 +132,8 @@ class Pool:
         """Forget what waits of a job whose caller has gone."""
         if not job.done.done() or job.done.cancelled():
             job.done.cancel()
-            self._small.drop(job)
-            self._large.drop(job)
+            for queue in self._queues.values():
+                queue.drop(job)
 
     def bury(self, death: Death) -> None:
         """Say what became of the inputs that a process died of, and have another one forked."""
@@ -162,7 +163,7 @@ class Pool:
 
     def close(self, error: Refusal) -> None:
         """Let go of the processes, and tell who waits why there is no answer."""
-        for item in (*self._small.clear(), *self._large.clear()):
+        for item in [item for queue in self._queues.values() for item in queue.clear()]:
             item.put(error)
         for worker in list(self._workers.values()):
             for item in worker.chunk:
@@ -208,21 +209,29 @@ class Pool:
             self._give(self._idle.popleft(), chunk)
 
     def _next(self) -> list[Item]:
-        """What is next: small and large inputs in turns, and of large ones one at a time."""
-        for turns in tuple(self._turns):
-            if turns is self._large and any(
-                each.chunk and each.chunk[0].large for each in self._workers.values()
-            ):
+        """What is next: the grades take turns; of large and long inputs, a process has one at a time."""
+        for grade in tuple(self._order):
+            queue = self._queues[grade]
+            if not self._has_room(grade):
                 continue
             arena = self._idle[0].link.arena
-            most = -(-turns.waiting // len(self._idle))  # all that are idle have something to do
-            most = 1 if turns is self._large else min(most, arena.places)
-            chunk = turns.take(most, min(_CHUNK_BYTES, arena.input_bytes))
+            most = -(-queue.waiting // len(self._idle))  # all that are idle have something to do
+            most = min(most, arena.places) if grade == "small" else 1
+            chunk = queue.take(most, min(_CHUNK_BYTES, arena.input_bytes))
             if chunk:
-                self._turns.remove(turns)
-                self._turns.append(turns)
+                self._order.remove(grade)
+                self._order.append(grade)
                 return chunk
         return []
+
+    def _has_room(self, grade: Grade) -> bool:
+        """Whether a process may begin with such an input: one at least is left to the small ones."""
+        if grade == "small":
+            return True
+        busy = [each.chunk[0].grade for each in self._workers.values() if each.chunk]
+        if grade == "large" and "large" in busy:
+            return False
+        return len(busy) - busy.count("small") < max(1, self._processes - 1)
 
     def _give(self, worker: _Worker, chunk: list[Item]) -> None:
         assert self._loop is not None
@@ -231,7 +240,7 @@ class Pool:
             content = item.content.encode() if isinstance(item.content, str) else item.content
             worker.link.arena.write(at, content)
             at += len(content)
-            message.append((len(content), item.encoded, item.large))
+            message.append((len(content), item.encoded, item.grade != "small"))
         worker.chunk = chunk
         worker.link.arena.progress = 0
         worker.deadline = self._loop.call_later(_WALL_SECONDS, self._kill, worker, "time")
@@ -277,9 +286,9 @@ class Pool:
         rows = np.frombuffer(arena.output(len(chunk)), np.uint8).reshape(len(chunk), -1).copy()
         for item, row, told in zip(chunk, rows, outcomes, strict=False):
             self._observer.decoded(self._kind, told.seconds)
-            if told.large and not item.large:
-                item.large = True
-                self._large.put([item])
+            if told.grade != "small" and item.grade == "small":
+                item.grade = told.grade
+                self._queues[item.grade].put([item])
             else:
                 item.put(row if told.refusal is None else told.refusal)
         self._put_back(chunk[len(outcomes) :])
@@ -303,5 +312,5 @@ class Pool:
             if blame != "killed" or left[at].deaths >= _TRIES:
                 told = (_SLOW if blame == "time" else _FATAL)[self._kind]
                 left.pop(at).put(Refusal(told.code, told.message))
-        self._small.put_back([item for item in left if not item.large])
-        self._large.put_back([item for item in left if item.large])
+        for grade, queue in self._queues.items():
+            queue.put_back([item for item in left if item.grade == grade])

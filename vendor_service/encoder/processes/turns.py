@@ -4,12 +4,16 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vendor_service.errors import Refusal
 
+# Work on a `large` input needs more memory than every process may have at the same time, and on a `long` one so
+# much time that some process is to be left to others. A process finds out, and hands them back.
+Grade = Literal["small", "long", "large"]
 # What a process made of an input: bytes of its place, or why there are none.
 Outcome = NDArray[np.uint8] | Refusal
 
@@ -44,7 +48,7 @@ class Item:
     content: bytes | str
     encoded: bool = False
     deaths: int = 0  # of processes that worked on it, for no reason that is known
-    large: bool = False  # needs more memory than every process may have at the same time
+    grade: Grade = "small"
 
     @property
     def gone(self) -> bool:
