@@ -8,7 +8,7 @@ from contextlib import suppress
 from shared.embeddings import Kind
 from shared.errors import ErrorCode
 from vendor_service.encoder.processes.forked import NeedsMore
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 
 
 class ScriptedTask:
@@ -42,7 +42,7 @@ class ScriptedTask:
             try:
                 bytearray(int(rest))
             except MemoryError as error:
-                raise Refusal(ErrorCode.IMAGE_TOO_LARGE, "too much memory") from error
+                raise APIError(ErrorCode.IMAGE_TOO_LARGE, "too much memory") from error
         if word == b"large" and not large:
             raise NeedsMore
         place[:] = content.ljust(len(place), b"\0")

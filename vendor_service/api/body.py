@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.errors import ErrorCode
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 
 # What a route gets that did not ask for more: enough for a few numbers, and for whatever is refused anyway.
 _UNASKED_BYTES = 65_536
@@ -50,7 +50,7 @@ class Intake:
         """The next piece of the body, as ASGI has it.
 
         Raises:
-            Refusal: `request_too_large` or `deadline_exceeded`.
+            APIError: `request_too_large` or `deadline_exceeded`.
         """
         if self._whole:
             return await self._receive()
@@ -61,7 +61,7 @@ class Intake:
         except TimeoutError as error:
             self.late = True
             what = "the request's body did not come in time; send it at once"
-            raise Refusal(ErrorCode.DEADLINE_EXCEEDED, what, retry_after=1) from error
+            raise APIError(ErrorCode.DEADLINE_EXCEEDED, what, retry_after=1) from error
         if message["type"] == "http.request":
             self._take(len(message.get("body", b"")))
             self._whole = not message.get("more_body", False)
@@ -77,17 +77,17 @@ class Intake:
     def _check_size(self, size: int) -> None:
         if size > self._most_bytes:
             message = f"the body of this request may have {self._most_bytes} bytes"
-            raise Refusal(ErrorCode.REQUEST_TOO_LARGE, message)
+            raise APIError(ErrorCode.REQUEST_TOO_LARGE, message)
 
 
 class BodyGate:
     """A layer of the application in front of all its routes, those that do not exist included.
 
     It bounds what comes in by an `Intake`, refuses endless URLs, and lets answers out in pieces, so that of
-    one that nobody reads little is kept outside the application's own books. `refuse` renders a refusal.
+    one that nobody reads little is kept outside the application's own books. `refuse` renders an error.
     """
 
-    def __init__(self, app: ASGIApp, refuse: Callable[[Request, Refusal], Response]) -> None:
+    def __init__(self, app: ASGIApp, refuse: Callable[[Request, APIError], Response]) -> None:
         self._app = app
         self._refuse = refuse
 
@@ -108,9 +108,9 @@ class BodyGate:
             state = scope.setdefault("state", {})
             state["intake"], state["until_sent"] = intake, until_sent
             app: ASGIApp = self._app
-            refusal = _refusal_of_url(scope)
-            if refusal is not None:
-                app = self._refuse(Request(scope), refusal)
+            error = _error_of_url(scope)
+            if error is not None:
+                app = self._refuse(Request(scope), error)
             await app(scope, intake.receive, send_in_pieces)
 
 
@@ -133,7 +133,7 @@ def _declared_bytes(scope: Scope) -> int:
     return 0
 
 
-def _refusal_of_url(scope: Scope) -> Refusal | None:
+def _error_of_url(scope: Scope) -> APIError | None:
     query = scope["query_string"]
     if len(scope.get("raw_path") or scope["path"].encode()) + len(query) > _LONGEST_URL:
         message = f"the path and the query string may have {_LONGEST_URL} bytes"
@@ -141,7 +141,7 @@ def _refusal_of_url(scope: Scope) -> Refusal | None:
         message = f"the query string may have {_MOST_PARAMETERS} parameters"
     else:
         return None
-    return Refusal(ErrorCode.INVALID_REQUEST, message, param="url")
+    return APIError(ErrorCode.INVALID_REQUEST, message, param="url")
 
 
 def _pieces(message: Message) -> Iterator[Message]:

@@ -21,7 +21,7 @@ from vendor_service.embed.queries import Queries
 from vendor_service.embed.service import Call, EmbedService
 from vendor_service.encoder.encoder import ModelFacts
 from vendor_service.encoder.queries import ImageQuery, Query, TextQuery
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 
 
 class BareString(Input):
@@ -75,7 +75,7 @@ class OpenAIRequest(BaseModel):
             return TextQuery(image)
         if image.startswith(("http:", "https:")):
             message = "images by URL are not fetched; send the file as a data-URI"
-            raise Refusal(ErrorCode.INVALID_REQUEST, message, param=f"input.{index}")
+            raise APIError(ErrorCode.INVALID_REQUEST, message, param=f"input.{index}")
         head, is_data_uri, base64 = image.partition(";base64,")
         return ImageQuery(base64 if is_data_uri and head.startswith("data:") else image)
 
@@ -139,7 +139,7 @@ def _make_queries(read: ReadJson, dimensions: int) -> tuple[Queries, Encoding]:
     asked = parse(OpenAIRequest, read.rest)
     if asked.dimensions not in (None, dimensions):
         message = f"this model has {dimensions} dimensions; leave them out, or reduce them yourself"
-        raise Refusal(ErrorCode.INVALID_REQUEST, message, param="dimensions")
+        raise APIError(ErrorCode.INVALID_REQUEST, message, param="dimensions")
     queries = Queries(asked.queries(read.long), read.body_hash, asked.model, param="input")
     return queries, asked.encoding_format
 

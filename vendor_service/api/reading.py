@@ -32,10 +32,10 @@ class Parser(Protocol[Read_co]):
     """Takes a body block by block."""
 
     def feed(self, block: bytes) -> None:
-        """Take the next bytes, or raise a `Refusal`."""
+        """Take the next bytes, or raise a `APIError`."""
 
     def finish(self) -> Read_co:
-        """What was read, unless that is a `Refusal`."""
+        """What was read, unless that is a `APIError`."""
 
 
 class BodyReader:
@@ -54,7 +54,7 @@ class BodyReader:
         """Read `POST /embed`, and in which encoding a JSON answer is to be.
 
         Raises:
-            Refusal: the body is too large, too slow, of another media type, or is not what the contract says.
+            APIError: the body is too large, too slow, of another media type, or breaks the contract.
         """
         if media_type(request, JSON, multipart.MEDIA_TYPE) == JSON:
             return await self.read_json(request, place, EmbedRequest, "inputs", _of_json)
@@ -75,7 +75,7 @@ class BodyReader:
         What `make` makes of it is made where the body is parsed.
 
         Raises:
-            Refusal: as of `read_queries`, and by `make`.
+            APIError: as of `read_queries`, and by `make`.
         """
         media_type(request, JSON)
         shape = Shape(frozenset(model.model_fields), items, self.limits.max_inputs)

@@ -10,7 +10,7 @@ from shared.errors import ErrorCode
 from vendor_service.clock import DAY, SECOND, Clock, steady_clock, to_datetime
 from vendor_service.database.session import Database, server_time
 from vendor_service.database.tables import Account, ApiKey
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 
 # How far clocks may be apart: those of processes that share books, and one clock from itself.
 MOST_SKEW = 300 * SECOND
@@ -54,11 +54,11 @@ class ClockWatch:
         """Make sure that what is charged now would be dated rightly.
 
         Raises:
-            Refusal: `not_ready`; the clock cannot be right.
+            APIError: `not_ready`; the clock cannot be right.
         """
         if self.fault is not None:
             message = "the vendor's clock is wrong, so nothing can be charged now; try again later"
-            raise Refusal(ErrorCode.NOT_READY, message, retry_after=30)
+            raise APIError(ErrorCode.NOT_READY, message, retry_after=30)
 
     def _step(self) -> str | None:
         steady = self._steady()
@@ -93,7 +93,7 @@ class Witnesses:
         """Have the watch hear what they say now.
 
         Raises:
-            Refusal: the database does not answer.
+            APIError: the database does not answer.
         """
         with self._database.read() as session:
             now, server = self._clock(), server_time(session)

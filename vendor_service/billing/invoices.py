@@ -14,7 +14,7 @@ from vendor_service.billing.clock_watch import ClockWatch
 from vendor_service.clock import HOUR, from_datetime, next_month_start
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, FinalInvoice, LedgerEntry, LedgerTotal
-from vendor_service.errors import Refusal, UsageError
+from vendor_service.errors import APIError, UsageError
 
 
 def month_bounds(month: str) -> tuple[int, int]:
@@ -42,7 +42,7 @@ def issue(
 
     Raises:
         UsageError: `month` is not written as YYYY-MM.
-        Refusal: `not_ready`; the clock is wrong, or one was that wrote the account's books.
+        APIError: `not_ready`; the clock is wrong, or one was that wrote the account's books.
     """
     _, end = month_bounds(month)
     with database.read() as session:
@@ -131,7 +131,7 @@ def _close(database: Database, account_id: str, end: int, now: int) -> None:
             message = (
                 "the vendor's clock is wrong, or was when these books were written; no month is closed now"
             )
-            raise Refusal(ErrorCode.NOT_READY, message, retry_after=30)
+            raise APIError(ErrorCode.NOT_READY, message, retry_after=30)
         account.ledger_at = max(account.ledger_at, end)
 
 

@@ -6,7 +6,7 @@ from vendor_service.billing.clock_watch import MOST_SKEW
 from vendor_service.billing.orders import RateStanding
 from vendor_service.clock import SECOND
 from vendor_service.database.tables import Account
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 
 _BURST_SECONDS = 10
 _TOKEN = 1_000_000  # one query, in millionths: a rate a second is then as many tokens a microsecond
@@ -47,7 +47,7 @@ def check(account: Account, queries: int, now: int) -> None:
     it could never be served.
 
     Raises:
-        Refusal: `rate_limited`, with the seconds after which it would not be, and where the bucket stands.
+        APIError: `rate_limited`, with the seconds after which it would not be, and where the bucket stands.
     """
     limit = limit_of(account)
     if limit is None:
@@ -57,7 +57,7 @@ def check(account: Account, queries: int, now: int) -> None:
     if tokens < needed:
         told = standing(account, now)
         wait = -(-(needed - tokens) // (limit.queries_per_second * SECOND))
-        raise Refusal(
+        raise APIError(
             ErrorCode.RATE_LIMITED,
             f"this account may ask {limit.queries_per_second} queries a second; try again in {wait} s",
             retry_after=wait,

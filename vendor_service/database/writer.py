@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 from vendor_service.database.session import Database
 from vendor_service.database.working_set import Touched, WorkingSet
-from vendor_service.errors import CommitInDoubt, Refusal
+from vendor_service.errors import APIError, CommitInDoubt
 
 Result = TypeVar("Result")
 Outcome = tuple[Any, Exception | None]
@@ -44,7 +44,7 @@ class _Piece(Generic[Result]):
 class Writer:
     """Works through what is submitted, all that waits in one transaction. Thread-safe.
 
-    No outcome is told before it is committed. A piece of work may raise `Refusal`, which is its own outcome
+    No outcome is told before it is committed. A piece of work may raise `APIError`, which is its own outcome
     alone, so it must not have changed anything by then. Any other error undoes the whole transaction, and
     what shared it is done again, each piece in its own. Where a database went away, the work is done again
     once it is back: a commit may have gone through although nobody said so, and work must allow for that.
@@ -97,7 +97,7 @@ class Writer:
                 self._apart.submit(self._ask_after, begun, doubt)
             return
         except Exception as error:
-            if len(begun) > 1 and not isinstance(error, Refusal):
+            if len(begun) > 1 and not isinstance(error, APIError):
                 for alone in begun:  # one of them is at fault, and the others need not suffer
                     self._finish([alone], wait=wait)
                 return
@@ -151,10 +151,10 @@ class Writer:
             left = began + (min(seconds, _PATIENCE_SECONDS) if self._closed else seconds) - time.monotonic()
             try:
                 return self._commit(begun, left, wait=wait)
-            except Refusal as refusal:  # it is not there, or locked; SQLite has waited for its lock already
-                doubt = refusal if isinstance(refusal, CommitInDoubt) else doubt
+            except APIError as error:  # it is not there, or locked; SQLite has waited for its lock already
+                doubt = error if isinstance(error, CommitInDoubt) else doubt
                 if self._database.embedded or left <= 0:
-                    raise doubt or refusal from refusal.__cause__
+                    raise doubt or error from error.__cause__
                 time.sleep(_RETRY_SECONDS)
 
     def _commit(self, begun: Sequence[_Piece[Any]], seconds: float, *, wait: bool) -> "list[Outcome | None]":
@@ -175,5 +175,5 @@ class Writer:
 def _outcome(piece: _Piece[Result], rows: WorkingSet) -> Outcome:
     try:
         return piece.work(rows), None
-    except Refusal as refusal:
-        return None, refusal
+    except APIError as error:
+        return None, error

@@ -10,7 +10,7 @@ from vendor_service.billing.orders import Admitted
 from vendor_service.embed.queries import Queries
 from vendor_service.encoder.encoder import ModelFacts
 from vendor_service.encoder.lanes import Vectors
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 from vendor_service.observability.timing import Timing
 
 _BYTES_A_NUMBER = 24  # a float32 in JSON, as in -1.1754943508222875e-38 and a comma
@@ -28,7 +28,7 @@ class Answer:
     id: str
     model: ModelFacts
     queries: Queries
-    refused: dict[int, Refusal]
+    refused: dict[int, APIError]
     rows: Vectors
     admitted: Admitted | None
     timing: Timing
@@ -114,9 +114,9 @@ def as_values(rows: Vectors, encoding: Encoding) -> list[list[float]] | list[str
     return values
 
 
-def _skipped(refused: dict[int, Refusal]) -> str:
+def _skipped(refused: dict[int, APIError]) -> str:
     # Grouped by code, so that hundreds of them still fit where proxies expect headers to fit.
     places: dict[str, list[str]] = {}
-    for index, refusal in refused.items():
-        places.setdefault(refusal.code, []).append(str(index))
+    for index, error in refused.items():
+        places.setdefault(error.code, []).append(str(index))
     return "; ".join(f"{code}={','.join(indices)}" for code, indices in places.items())

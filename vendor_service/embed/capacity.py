@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from shared.errors import ErrorCode
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 
 MOST_REQUESTS = 2048
 
@@ -53,10 +53,10 @@ class Capacity:
         """A place for one request, to be filled as it becomes known how large it is.
 
         Raises:
-            Refusal: `shutting_down` or `overloaded`.
+            APIError: `shutting_down` or `overloaded`.
         """
         if self.closed:
-            raise Refusal(ErrorCode.SHUTTING_DOWN, "the vendor is stopping; try again", retry_after=1)
+            raise APIError(ErrorCode.SHUTTING_DOWN, "the vendor is stopping; try again", retry_after=1)
         place = Place(self, account, self._max_seconds)
         self.take(place, "requests", 1)
         self._requests += 1
@@ -70,13 +70,13 @@ class Capacity:
         """Count more of `what` towards a place.
 
         Raises:
-            Refusal: `overloaded`.
+            APIError: `overloaded`.
         """
         free = self._most[what] - self._held[what]
         mine = self._held_by.setdefault(place.account, Counter())
         others = mine[what] - place.held[what]  # of this account, but in other requests
         if amount > free or (others and others + place.held[what] + amount > free):
-            raise Refusal(ErrorCode.OVERLOADED, "the vendor is overloaded; try again", retry_after=1)
+            raise APIError(ErrorCode.OVERLOADED, "the vendor is overloaded; try again", retry_after=1)
         for each in (self._held, mine, place.held):
             each[what] += amount
 
@@ -110,7 +110,7 @@ class Place:
         """Count bytes that are kept from now on.
 
         Raises:
-            Refusal: `overloaded`.
+            APIError: `overloaded`.
         """
         self._capacity.take(self, "bytes", count)
 
@@ -118,7 +118,7 @@ class Place:
         """Count inputs that are decoded and encoded from now on.
 
         Raises:
-            Refusal: `overloaded`.
+            APIError: `overloaded`.
         """
         self._capacity.take(self, "inputs", count)
 
@@ -132,17 +132,17 @@ class Place:
         return max(0.0, self._deadline - asyncio.get_running_loop().time())
 
     @property
-    def late(self) -> Refusal:
+    def late(self) -> APIError:
         """What a request is answered that took too long."""
         message = f"there was no answer within {self._max_seconds} s, or nobody waited for it any more"
-        return Refusal(ErrorCode.DEADLINE_EXCEEDED, message, retry_after=1)
+        return APIError(ErrorCode.DEADLINE_EXCEEDED, message, retry_after=1)
 
     @asynccontextmanager
     async def in_time(self) -> AsyncIterator[None]:
         """Do something that may be broken off when the time is up.
 
         Raises:
-            Refusal: `deadline_exceeded`.
+            APIError: `deadline_exceeded`.
         """
         try:
             async with asyncio.timeout_at(self._deadline):

@@ -25,7 +25,7 @@ from vendor_service.embed.unpaid import Unpaid
 from vendor_service.encoder.encoder import Encoder
 from vendor_service.encoder.prepared import Prepared, PreparedText
 from vendor_service.encoder.queries import ImageQuery
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 from vendor_service.observability.metrics import Metrics
 from vendor_service.observability.timing import Timing
 
@@ -79,7 +79,7 @@ class EmbedService:
         """Answer one request, in the form that `render` gives; `gone` returns when its caller has hung up.
 
         Raises:
-            Refusal: for any reason of the contract; nothing is charged then.
+            APIError: for any reason of the contract; nothing is charged then.
         """
         self._check(queries, call)
         await self._look(call, queries)
@@ -89,8 +89,8 @@ class EmbedService:
         work = Unpaid(len(queries.items), len(queries.items))
         try:
             answer, content = await self._answer(call, queries, place, render, gone, work)
-        except Refusal as refusal:
-            work.ended(refusal)
+        except APIError as error:
+            work.ended(error)
             await self._count(call.caller, work)
             raise
         except asyncio.CancelledError:
@@ -113,7 +113,7 @@ class EmbedService:
             preparing = self._encoder.prepare(place.account, queries.items)
             prepared = await self._while_awaited(preparing, place, gone)
         refused = self._refused(queries, prepared)
-        accepted = [each for each in prepared if not isinstance(each, Refusal)]
+        accepted = [each for each in prepared if not isinstance(each, APIError)]
         model = self._encoder.facts
         if not accepted:
             nothing = np.empty((0, model.dimensions), dtype=np.float32)
@@ -153,7 +153,7 @@ class EmbedService:
             if not self._standing.passes(orders, caller.account, caller.key):
                 with call.timing.timed("books"):
                     await asyncio.to_thread(self._standing.check, orders)
-        except Refusal:
+        except APIError:
             self._metrics.decided("refused")
             raise
 
@@ -171,24 +171,24 @@ class EmbedService:
         if work.unpaid:
             self._allowance.take(caller.account_id, work.unpaid)
         if work.unrated and caller.account.queries_per_second is not None:
-            with suppress(Refusal):  # the books are away, and what is to be answered stands
+            with suppress(APIError):  # the books are away, and what is to be answered stands
                 await asyncio.wrap_future(self._admission.take_tokens(caller.account_id, work.unrated))
 
-    def _refused(self, queries: Queries, prepared: Sequence[Prepared | Refusal]) -> dict[int, Refusal]:
-        refused = {index: each for index, each in enumerate(prepared) if isinstance(each, Refusal)}
+    def _refused(self, queries: Queries, prepared: Sequence[Prepared | APIError]) -> dict[int, APIError]:
+        refused = {index: each for index, each in enumerate(prepared) if isinstance(each, APIError)}
         for each in refused.values():
             self._metrics.refused_input(each.code)
         if refused and not queries.skip_bad:
-            index, refusal = next(iter(refused.items()))
-            refusal.param = f"{queries.param}.{index}.{queries.items[index].kind}"
-            raise refusal
+            index, error = next(iter(refused.items()))
+            error.param = f"{queries.param}.{index}.{queries.items[index].kind}"
+            raise error
         return refused
 
     async def _admit(self, order: Order, timing: Timing) -> Admitted:
         try:
             with timing.timed("books"):
                 admitted = await asyncio.wrap_future(self._admission.admit(order))
-        except Refusal:
+        except APIError:
             self._metrics.decided("refused")
             raise
         self._metrics.decided("replayed" if admitted.replayed else "held")
@@ -198,15 +198,15 @@ class EmbedService:
         model = self._encoder.facts
         if queries.model not in (None, model.id):
             message = f"there is no model {queries.model!r} here; this vendor serves {model.id!r}"
-            raise Refusal(ErrorCode.MODEL_NOT_FOUND, message, param="model")
+            raise APIError(ErrorCode.MODEL_NOT_FOUND, message, param="model")
         if call.expect_fingerprint not in (None, model.fingerprint):
             message = f"the model's fingerprint is {model.fingerprint}, not {call.expect_fingerprint}"
-            raise Refusal(ErrorCode.FINGERPRINT_MISMATCH, message, param="x-expect-fingerprint")
+            raise APIError(ErrorCode.FINGERPRINT_MISMATCH, message, param="x-expect-fingerprint")
         if not queries.items:
-            raise Refusal(ErrorCode.EMPTY_INPUT, "there are no inputs", param=queries.param)
+            raise APIError(ErrorCode.EMPTY_INPUT, "there are no inputs", param=queries.param)
         if len(queries.items) > self._max_inputs:
             message = f"a request may have {self._max_inputs} inputs, not {len(queries.items)}"
-            raise Refusal(ErrorCode.TOO_MANY_INPUTS, message, param=queries.param)
+            raise APIError(ErrorCode.TOO_MANY_INPUTS, message, param=queries.param)
 
     def _order(self, call: Call, body_hash: str, *, images: int, texts: int) -> Order:
         return Order(

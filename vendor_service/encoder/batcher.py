@@ -16,7 +16,7 @@ from shared.errors import ErrorCode
 from vendor_service.encoder.lanes import Batch, Buckets, Encoded, Lane
 from vendor_service.encoder.observer import Observer
 from vendor_service.encoder.worker import Device, Worker
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 
 _PAUSE_SECONDS = 1.0
 
@@ -81,13 +81,13 @@ class Batcher:
         """Queue one caller's queries, as `Device.stage` takes them; cancelling the future takes them back.
 
         Raises:
-            Refusal: the vendor stops (`shutting_down`), or no worker lives (`not_ready`).
+            APIError: the vendor stops (`shutting_down`), or no worker lives (`not_ready`).
         """
         with self._changed:
             if self._closed:
-                raise Refusal(ErrorCode.SHUTTING_DOWN, "the vendor is stopping; try again", retry_after=1)
+                raise APIError(ErrorCode.SHUTTING_DOWN, "the vendor is stopping; try again", retry_after=1)
             if not self.living:
-                raise Refusal(ErrorCode.NOT_READY, "the model is starting again; try again", retry_after=1)
+                raise APIError(ErrorCode.NOT_READY, "the model is starting again; try again", retry_after=1)
             future = self._lanes[kind].put(account, items)
             self._changed.notify_all()
         return future
@@ -126,7 +126,7 @@ class Batcher:
             if not self.living:
                 message = "the model failed and starts again; nothing was charged"
                 for lane in self._turns:
-                    lane.fail(Refusal(ErrorCode.NOT_READY, message, retry_after=1))
+                    lane.fail(APIError(ErrorCode.NOT_READY, message, retry_after=1))
 
     def _take(self, *, full: bool) -> Batch | None:
         for lane in tuple(self._turns):

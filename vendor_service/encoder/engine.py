@@ -17,7 +17,7 @@ from vendor_service.encoder.preparation import Preparation
 from vendor_service.encoder.prepared import Prepared, PreparedText
 from vendor_service.encoder.queries import Query
 from vendor_service.encoder.text_cache import TextCache
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 
 _CANARY = ""  # the engine's own account, which takes its turn like any other
 
@@ -64,7 +64,7 @@ class Engine:
         """How many queries of this kind no batch has taken yet."""
         return self.batcher.waiting(kind)
 
-    async def prepare(self, account: str, queries: Sequence[Query]) -> list[Prepared | Refusal]:
+    async def prepare(self, account: str, queries: Sequence[Query]) -> list[Prepared | APIError]:
         """Check and decode every query; where one cannot be served, why not stands in its place.
 
         Accounts take turns. What waits is dropped when this is cancelled. A known text is not tokenized.
@@ -76,7 +76,7 @@ class Engine:
         """Unit vectors of the inputs, in their order: float32 of shape (inputs, dimensions).
 
         Raises:
-            Refusal: no worker lives (`not_ready`), or the vendor stops (`shutting_down`).
+            APIError: no worker lives (`not_ready`), or the vendor stops (`shutting_down`).
         """
         images = [item for item in prepared if isinstance(item, torch.Tensor)]
         texts = [item for item in prepared if isinstance(item, PreparedText)]

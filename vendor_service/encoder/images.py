@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from shared.errors import ErrorCode
 from vendor_service.encoder.jpeg import count_scans
 from vendor_service.encoder.processes.forked import NeedsMore
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 
 _FORMATS = ("PNG", "JPEG", "WEBP")
 # What decoding takes, measured: decoded, converted and handed on, four bytes each; WebP's own library keeps
@@ -47,30 +47,30 @@ class ImageLimits:
         """Look at the size of a file, or of the base64 of one.
 
         Raises:
-            Refusal: `empty_input`, `image_too_large`, or `invalid_image` for what is no base64.
+            APIError: `empty_input`, `image_too_large`, or `invalid_image` for what is no base64.
         """
         if not file:
-            raise Refusal(ErrorCode.EMPTY_INPUT, "the image file is empty")
+            raise APIError(ErrorCode.EMPTY_INPUT, "the image file is empty")
         # Four characters of base64 hold three bytes: the size is known before anything is decoded.
         size = len(file) if isinstance(file, bytes) else len(file) // 4 * 3 - file[-2:].count("=")
         if size > self.max_bytes:
             message = f"the image file is larger than {self.max_bytes} bytes"
-            raise Refusal(ErrorCode.IMAGE_TOO_LARGE, message)
+            raise APIError(ErrorCode.IMAGE_TOO_LARGE, message)
         if isinstance(file, str) and not file.isascii():
-            raise Refusal(ErrorCode.INVALID_IMAGE, "the image is not valid base64")
+            raise APIError(ErrorCode.INVALID_IMAGE, "the image is not valid base64")
 
     def check_work(self, pixels: int, scans: int) -> None:
         """Look at what decoding would take, before any of it is done.
 
         Raises:
-            Refusal: `image_too_large`.
+            APIError: `image_too_large`.
         """
         if pixels > self.max_pixels:
-            raise Refusal(ErrorCode.IMAGE_TOO_LARGE, f"the image has more than {self.max_pixels} pixels")
+            raise APIError(ErrorCode.IMAGE_TOO_LARGE, f"the image has more than {self.max_pixels} pixels")
         most = min(_MOST_SCANS, max(1, _MOST_SCANS_OF_LARGEST * self.max_pixels // max(1, pixels)))
         if scans > most:
             message = f"the JPEG has more scans than the {most} that one of its size may have; save it again"
-            raise Refusal(ErrorCode.IMAGE_TOO_LARGE, message)
+            raise APIError(ErrorCode.IMAGE_TOO_LARGE, message)
 
 
 class Eye(Protocol):
@@ -112,7 +112,7 @@ class ImageDecoder:
         """Write what the eye sees of a file, or of the base64 of one, to its place.
 
         Raises:
-            Refusal: as `decode` does.
+            APIError: as `decode` does.
             NeedsMore: it needs more than its share of the memory, and is not `large`.
         """
         pixels = self._see(_from_base64(content) if encoded else content, allow, large=large)
@@ -125,7 +125,7 @@ class ImageDecoder:
         rather than blended, EXIF orientation is not applied, and of an animation the first frame is taken.
 
         Raises:
-            Refusal: `empty_input`, `invalid_image`, `image_too_large` or `unsupported_image_format`.
+            APIError: `empty_input`, `invalid_image`, `image_too_large` or `unsupported_image_format`.
         """
         self._limits.check(file)
         data = file if isinstance(file, bytes) else _from_base64(file.encode())
@@ -133,7 +133,7 @@ class ImageDecoder:
 
     def _see(self, data: bytes, allow: Callable[[float], None], *, large: bool) -> torch.Tensor:
         if not data:
-            raise Refusal(ErrorCode.EMPTY_INPUT, "the image file is empty")
+            raise APIError(ErrorCode.EMPTY_INPUT, "the image file is empty")
         try:
             # The header alone is read here, so a small file that declares a huge image costs nothing.
             with Image.open(BytesIO(data), formats=_FORMATS) as image:
@@ -145,22 +145,22 @@ class ImageDecoder:
                     raise NeedsMore
                 allow(_SECONDS + _SECONDS_A_PIXEL * pixels)
                 return self._eye.resize(_loaded_rgb(image))
-        except (Refusal, NeedsMore):
+        except (APIError, NeedsMore):
             raise
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             message = f"the image has more than {self._limits.max_pixels} pixels"
-            raise Refusal(ErrorCode.IMAGE_TOO_LARGE, message) from error
+            raise APIError(ErrorCode.IMAGE_TOO_LARGE, message) from error
         except UnidentifiedImageError as error:
             if data.startswith(_SIGNATURES):
-                raise Refusal(ErrorCode.INVALID_IMAGE, "the image file is damaged") from error
+                raise APIError(ErrorCode.INVALID_IMAGE, "the image file is damaged") from error
             message = "the file is not a PNG, JPEG or WebP image"
-            raise Refusal(ErrorCode.UNSUPPORTED_IMAGE_FORMAT, message) from error
+            raise APIError(ErrorCode.UNSUPPORTED_IMAGE_FORMAT, message) from error
         except MemoryError as error:
             message = "decoding takes more memory than an image may take"
-            raise Refusal(ErrorCode.IMAGE_TOO_LARGE, message) from error
+            raise APIError(ErrorCode.IMAGE_TOO_LARGE, message) from error
         except Exception as error:
             # Decoders answer damaged files with almost any exception; each of them means the same here.
-            raise Refusal(ErrorCode.INVALID_IMAGE, "the image file is damaged or cut off") from error
+            raise APIError(ErrorCode.INVALID_IMAGE, "the image file is damaged or cut off") from error
 
 
 def _memory(image: Image.Image, pixels: int, scans: int) -> int:
@@ -176,7 +176,7 @@ def _from_base64(encoded: bytes) -> bytes:
             raise ValueError("padding is missing")
         return base64.b64decode(encoded, validate=True)
     except ValueError as error:
-        raise Refusal(ErrorCode.INVALID_IMAGE, "the image is not valid base64") from error
+        raise APIError(ErrorCode.INVALID_IMAGE, "the image is not valid base64") from error
 
 
 def _loaded_rgb(image: Image.Image) -> Image.Image:

@@ -19,7 +19,7 @@ from vendor_service.encoder.processes.processes import Processes, Staff
 from vendor_service.encoder.processes.turns import Job, Outcome
 from vendor_service.encoder.queries import ImageQuery, Query, TextQuery
 from vendor_service.encoder.tokenizing import TextTask, Tokenizer
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 
 # What images may take while they are decoded beside each other; one that is larger than its share of it, as
 # one of 50 megapixels that takes 600 MB, has no other large one beside it.
@@ -74,12 +74,12 @@ class Preparation:
 
     async def prepare(
         self, account: str, queries: Sequence[Query], known: Known = lambda _: None
-    ) -> list[Prepared | Refusal]:
+    ) -> list[Prepared | APIError]:
         """Check and decode every query; where one cannot be served, why not stands in its place.
 
         A text whose row is `known` is not tokenized.
         """
-        prepared: dict[int, Prepared | Refusal] = {}
+        prepared: dict[int, Prepared | APIError] = {}
         jobs: list[tuple[Kind, list[int], Job]] = []
         try:
             for kind in _KINDS:
@@ -104,12 +104,12 @@ class Preparation:
         if not all(map(self.processes.living, _KINDS)):
             raise RuntimeError("the processes that prepare inputs are dead")
         (text,) = await self.prepare(_CANARY, [TextQuery("a photo")])
-        if isinstance(text, Refusal):
+        if isinstance(text, APIError):
             raise text
         return [torch.full(self._shape, 255, dtype=torch.uint8), text]
 
     def _inputs(
-        self, kind: Kind, queries: Sequence[Query], known: Known, prepared: dict[int, Prepared | Refusal]
+        self, kind: Kind, queries: Sequence[Query], known: Known, prepared: dict[int, Prepared | APIError]
     ) -> dict[int, tuple[bytes | str, bool]]:
         """The inputs of one kind that are to be worked on; what is known of others already is `prepared`."""
         inputs: dict[int, tuple[bytes | str, bool]] = {}
@@ -127,13 +127,13 @@ class Preparation:
                     inputs[index] = (query.text.encode("utf-8", "surrogatepass"), False)
                     continue
                 prepared[index] = PreparedText(query.text, row=row)
-            except Refusal as refusal:
-                prepared[index] = refusal
+            except APIError as error:
+                prepared[index] = error
             self._observer.decoded(kind, time.perf_counter() - began)
         return inputs
 
-    def _prepared(self, query: Query, outcome: Outcome) -> Prepared | Refusal:
-        if isinstance(outcome, Refusal):
+    def _prepared(self, query: Query, outcome: Outcome) -> Prepared | APIError:
+        if isinstance(outcome, APIError):
             return outcome
         if isinstance(query, TextQuery):
             return PreparedText(query.text, torch.from_numpy(outcome.view(np.int64)))
@@ -141,12 +141,12 @@ class Preparation:
 
     def _checked(self, text: str) -> str:
         if not text.strip():
-            raise Refusal(ErrorCode.EMPTY_INPUT, "the text is empty")
+            raise APIError(ErrorCode.EMPTY_INPUT, "the text is empty")
         if len(text) > self._max_characters:
             message = f"the text is longer than {self._max_characters} characters"
-            raise Refusal(ErrorCode.INVALID_REQUEST, message)
+            raise APIError(ErrorCode.INVALID_REQUEST, message)
         if "\0" in text:
-            raise Refusal(ErrorCode.INVALID_REQUEST, "the text holds a NUL character")
+            raise APIError(ErrorCode.INVALID_REQUEST, "the text holds a NUL character")
         return text
 
 

@@ -12,7 +12,7 @@ from shared.embeddings import Kind
 from shared.errors import ErrorCode
 from vendor_service.encoder.lanes import Batch, Vectors
 from vendor_service.encoder.observer import Observer
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 
 _log = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ class Worker:
         self.alive = False
         message = "the model failed and starts again; nothing was charged"
         for batch in self._held:
-            batch.fail(Refusal(ErrorCode.NOT_READY, message, retry_after=1))
+            batch.fail(APIError(ErrorCode.NOT_READY, message, retry_after=1))
         self._held = []
         self._source.bury()
         self._closed.wait(self._pause_seconds)

@@ -6,7 +6,7 @@ import logging
 from vendor_service.accounts.authentication import Authentication
 from vendor_service.billing.admission import Admission
 from vendor_service.billing.clock_watch import ClockWatch, Witnesses
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 from vendor_service.observability.metrics import Metrics
 
 _log = logging.getLogger(__name__)
@@ -49,8 +49,8 @@ class Upkeep:
             self._admission.renew(self._longest_hold_seconds)
             swept = self._admission.sweep()
             self._authentication.record_use()
-        except Refusal as refusal:
-            _log.warning("the upkeep of the books was put off: %s", refusal)
+        except APIError as error:
+            _log.warning("the upkeep of the books was put off: %s", error)
         except Exception:
             _log.exception("the upkeep of the books failed; it will be tried again")
         else:

@@ -7,7 +7,7 @@ from contextlib import ExitStack, suppress
 import pytest
 
 from vendor_service.embed.capacity import Capacity
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 
 
 def run(test: Callable[[Capacity], Awaitable[None]]) -> None:
@@ -25,10 +25,10 @@ def test_what_does_not_fit_is_refused_and_what_ends_makes_room() -> None:
             first.take_inputs(6)
             second.take_inputs(4)
             for place in (first, second):
-                with pytest.raises(Refusal, match="overloaded"):
+                with pytest.raises(APIError, match="overloaded"):
                     place.take_inputs(1)
             first.take_bytes(999)
-            with pytest.raises(Refusal, match="overloaded"):
+            with pytest.raises(APIError, match="overloaded"):
                 second.take_bytes(2)
             assert capacity.bytes == 999
         with capacity.place("c") as third:
@@ -48,7 +48,7 @@ def test_an_account_leaves_as_much_to_others_as_it_has() -> None:
                 try:
                     place.take_inputs(1)
                     taken += 1
-                except Refusal:
+                except APIError:
                     break
             assert taken == 5
             stack.enter_context(capacity.place("modest")).take_inputs(5)
@@ -62,7 +62,7 @@ def test_requests_whose_bodies_do_not_come_leave_room_to_other_accounts() -> Non
         with ExitStack() as stack:
             taken = 0
             for _ in range(10):
-                with suppress(Refusal):
+                with suppress(APIError):
                     stack.enter_context(capacity.place("stalling"))
                     taken += 1
             assert taken == 5
@@ -95,7 +95,7 @@ def test_a_closed_capacity_lets_the_rest_finish() -> None:
         with capacity.place("a") as place:
             capacity.close()
             place.take_inputs(1)
-            with pytest.raises(Refusal) as refused, capacity.place("a"):
+            with pytest.raises(APIError) as refused, capacity.place("a"):
                 pass
             assert refused.value.code == "shutting_down"
             assert not capacity.idle
@@ -107,7 +107,7 @@ def test_a_closed_capacity_lets_the_rest_finish() -> None:
 def test_what_takes_too_long_is_broken_off() -> None:
     async def test(capacity: Capacity) -> None:
         with capacity.place("a") as place:
-            with pytest.raises(Refusal) as refused:
+            with pytest.raises(APIError) as refused:
                 async with place.in_time():
                     await asyncio.sleep(10)
             assert refused.value.code == "deadline_exceeded"

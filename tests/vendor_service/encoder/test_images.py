@@ -14,7 +14,7 @@ from PIL import Image
 
 from tests.vendor_service.local_vendor import image_file
 from vendor_service.encoder.images import ImageDecoder, ImageLimits
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 
 
 class WholeImage:
@@ -127,7 +127,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_files_are_refused_by_name(name: str) -> None:
     make, code = HOSTILE[name]
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(APIError) as refused:
         decode(make())
     assert refused.value.code == code
 
@@ -136,7 +136,7 @@ def test_hostile_files_are_refused_by_name(name: str) -> None:
     "encoded", ["a", "AAAA=", "AA=A", "####", "é" * 4, "data:image/png;base64,AAAA", "AAA\n"]
 )
 def test_only_strict_base64_is_read(encoded: str) -> None:
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(APIError) as refused:
         DECODER.decode(encoded)
     assert refused.value.code == "invalid_image"
 

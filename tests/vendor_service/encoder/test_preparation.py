@@ -17,7 +17,7 @@ from tests.vendor_service.observability.test_metrics import Scrape
 from vendor_service.encoder.images import ImageDecoder, ImageLimits
 from vendor_service.encoder.jpeg import count_scans
 from vendor_service.encoder.preprocessing import Preprocessing
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 
 CAT = {"text": "a photo of a cat"}
 PREPROCESSING = Preprocessing({"size": 64, "mean": (0.0,) * 3, "std": (1.0,) * 3})
@@ -43,7 +43,7 @@ def test_scans_are_counted_by_markers_and_not_among_metadata() -> None:
 
 @pytest.mark.parametrize(("scans", "side"), [(1000, 100), (65, 100), (30, 7000)])
 def test_a_jpeg_of_too_many_scans_is_refused_before_it_is_decoded(scans: int, side: int) -> None:
-    with pytest.raises(Refusal, match="scans") as refused:
+    with pytest.raises(APIError, match="scans") as refused:
         DECODER.decode(hostile_images.jpeg_of_scans(scans, side))
     assert refused.value.code == "image_too_large"
 

@@ -16,7 +16,7 @@ from tests.vendor_service.scripted_tasks import Notes, ScriptedTask
 from vendor_service.encoder.processes.forked import Sizes
 from vendor_service.encoder.processes.processes import Processes, Staff
 from vendor_service.encoder.processes.turns import Outcome
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 
 SIZES = Sizes(places=4, place_bytes=16, input_bytes=1 << 20)
 
@@ -48,7 +48,7 @@ async def done(processes: Processes, *inputs: bytes, account: str = "a") -> list
 
 
 def shown(outcome: Outcome) -> str:
-    return outcome.code if isinstance(outcome, Refusal) else bytes(outcome).rstrip(b"\0").decode()
+    return outcome.code if isinstance(outcome, APIError) else bytes(outcome).rstrip(b"\0").decode()
 
 
 def server(processes: Processes) -> int:
@@ -214,7 +214,7 @@ def test_what_is_not_done_when_they_end_is_refused(notes: Notes) -> None:
         await asyncio.sleep(0.1)
         await asyncio.to_thread(made.close)
         assert await asked == ["shutting_down"] * 2
-        with pytest.raises(Refusal, match="stopping"):
+        with pytest.raises(APIError, match="stopping"):
             await done(made, b"late")
 
     run(work)

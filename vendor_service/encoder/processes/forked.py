@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import NoReturn, Protocol
 
 from vendor_service.encoder.processes.arena import Arena
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 
 # A process that has worked for so long on what it was given hands the rest back: others may be next.
 _SLICE_SECONDS = 0.05
@@ -57,7 +57,7 @@ class Task(Protocol):
         it so many seconds of processor time from now on, beyond which the process is killed.
 
         Raises:
-            Refusal: it cannot be served.
+            APIError: it cannot be served.
             NeedsMore: it can only be done when it is `large`.
         """
 
@@ -224,8 +224,8 @@ class _Worker:
             self._task.do(content, view, _allow, encoded=encoded, large=large)
         except NeedsMore:
             return {"code": "large"}
-        except Refusal as refusal:
-            return {"code": refusal.code, "message": refusal.message}
+        except APIError as error:
+            return {"code": error.code, "message": error.message}
         return {}
 
 

@@ -16,7 +16,7 @@ from shared.errors import ErrorCode
 from vendor_service.encoder.observer import Observer
 from vendor_service.encoder.processes.fork_server import Death, ForkServer, Link
 from vendor_service.encoder.processes.turns import Item, Job, Turns
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 
 # What a process is given at once: enough that messages cost little, so little that others are soon next.
 _CHUNK_BYTES = 1 << 19
@@ -27,17 +27,17 @@ _PAUSE_SECONDS = 1.0
 _TRIES = 2
 _LONGEST_ANSWER = 1 << 16
 
-_SLOW: dict[Kind, Refusal] = {
-    "image": Refusal(
+_SLOW: dict[Kind, APIError] = {
+    "image": APIError(
         ErrorCode.IMAGE_TOO_LARGE, "decoding takes more processor time than an image of that size may take"
     ),
-    "text": Refusal(
+    "text": APIError(
         ErrorCode.INVALID_REQUEST, "tokenizing takes more processor time than a text may; send a shorter text"
     ),
 }
-_FATAL: dict[Kind, Refusal] = {
-    "image": Refusal(ErrorCode.INVALID_IMAGE, "the image file ended the process that decoded it"),
-    "text": Refusal(ErrorCode.INVALID_REQUEST, "the text ended the process that tokenized it"),
+_FATAL: dict[Kind, APIError] = {
+    "image": APIError(ErrorCode.INVALID_IMAGE, "the image file ended the process that decoded it"),
+    "text": APIError(ErrorCode.INVALID_REQUEST, "the text ended the process that tokenized it"),
 }
 
 
@@ -50,7 +50,7 @@ class _Told:
 
     seconds: float
     large: bool
-    refusal: Refusal | None
+    error: APIError | None
 
 
 def _read(line: bytes, most: int) -> list[_Told]:
@@ -62,8 +62,8 @@ def _read(line: bytes, most: int) -> list[_Told]:
     for each in outcomes:
         code = each.get("code")
         refused = code not in (None, "large")
-        refusal = Refusal(ErrorCode(code), str(each["message"])) if refused else None
-        told.append(_Told(float(each["seconds"]), code == "large", refusal))
+        error = APIError(ErrorCode(code), str(each["message"])) if refused else None
+        told.append(_Told(float(each["seconds"]), code == "large", error))
     return told
 
 
@@ -160,7 +160,7 @@ class Pool:
             self._loop.call_later(_PAUSE_SECONDS, self.refill)
         self._dispatch()
 
-    def close(self, error: Refusal) -> None:
+    def close(self, error: APIError) -> None:
         """Let go of the processes, and tell who waits why there is no answer."""
         for item in (*self._small.clear(), *self._large.clear()):
             item.put(error)
@@ -280,7 +280,7 @@ class Pool:
                 item.large = True
                 self._large.put([item])
             else:
-                item.put(row if told.refusal is None else told.refusal)
+                item.put(row if told.error is None else told.error)
         self._put_back(chunk[len(outcomes) :])
         arena.shrink(sum(len(item.content) for item in chunk))
         if worker.link.number in self._workers:
@@ -301,6 +301,6 @@ class Pool:
             left[at].deaths += blame == "killed"
             if blame != "killed" or left[at].deaths >= _TRIES:
                 told = (_SLOW if blame == "time" else _FATAL)[self._kind]
-                left.pop(at).put(Refusal(told.code, told.message))
+                left.pop(at).put(APIError(told.code, told.message))
         self._small.put_back([item for item in left if not item.large])
         self._large.put_back([item for item in left if item.large])

@@ -13,7 +13,7 @@ from vendor_service.encoder.processes.fork_server import ForkServer
 from vendor_service.encoder.processes.forked import Sizes, Task
 from vendor_service.encoder.processes.pool import Pool
 from vendor_service.encoder.processes.turns import Job
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 
 _PAUSE_SECONDS = 1.0
 
@@ -75,7 +75,7 @@ class Processes:
         """Queue one caller's inputs, each with whether it is base64.
 
         Raises:
-            Refusal: `shutting_down`.
+            APIError: `shutting_down`.
         """
         if self._closed:
             raise _stopping()
@@ -124,5 +124,5 @@ class Processes:
             ended.set_result(None)
 
 
-def _stopping() -> Refusal:
-    return Refusal(ErrorCode.SHUTTING_DOWN, "the vendor is stopping; try again", retry_after=1)
+def _stopping() -> APIError:
+    return APIError(ErrorCode.SHUTTING_DOWN, "the vendor is stopping; try again", retry_after=1)

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 
 # What a process made of an input: bytes of its place, or why there are none.
-Outcome = NDArray[np.uint8] | Refusal
+Outcome = NDArray[np.uint8] | APIError
 
 
 @dataclass(eq=False)
