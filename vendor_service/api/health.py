@@ -41,7 +41,7 @@ def health_router(readiness: "Readiness") -> APIRouter:
 
 
 class Readiness:
-    """Asks the model, through its real lanes, and the database, which must take a change; both must be soon.
+    """Asks the model, through its real queues, and the database, which must take a change; both must be soon.
 
     Nothing is believed of before a worker died, and while one is dead the answer is no. Both are asked once
     at a time, however many want to know.

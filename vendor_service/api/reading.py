@@ -14,7 +14,7 @@ from vendor_service.api.json_body import JsonBody, LongStrings, ReadJson
 from vendor_service.api.json_shape import Shape
 from vendor_service.api.multipart import Form, FormBody
 from vendor_service.api.parsing import JSON, media_type, parse
-from vendor_service.api.turns import Turns
+from vendor_service.api.fair_lock import FairLock
 from vendor_service.embed.capacity import Place
 from vendor_service.embed.queries import Queries
 from vendor_service.encoder.queries import ImageQuery, Query, TextQuery
@@ -48,7 +48,7 @@ class BodyReader:
     def __init__(self, limits: Limits, max_text_characters: int) -> None:
         self.limits = limits
         self._longest_text = max_text_characters
-        self._turns = Turns()
+        self._reading = FairLock()
 
     async def read_queries(self, request: Request, place: Place) -> tuple[Queries, Encoding]:
         """Read `POST /embed`, and in which encoding a JSON answer is to be.
@@ -95,7 +95,7 @@ class BodyReader:
     async def _do(self, account: str, size: int, work: Callable[..., Made], *given: bytes) -> Made:
         if size <= _SMALL_BYTES:
             return work(*given)
-        async with self._turns.turn(account):
+        async with self._reading.acquired(account):
             return await asyncio.to_thread(work, *given)
 
 

@@ -9,7 +9,7 @@ from shared.encoding import ROWS_MEDIA_TYPE, RowDtype, to_base64, to_rows
 from vendor_service.billing.orders import Admitted
 from vendor_service.embed.queries import Queries
 from vendor_service.encoder.encoder import ModelFacts
-from vendor_service.encoder.lanes import Vectors
+from vendor_service.encoder.queues import Vectors
 from vendor_service.errors import APIError
 from vendor_service.observability.timing import Timing
 

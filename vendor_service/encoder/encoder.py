@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from shared.embeddings import Kind
-from vendor_service.encoder.lanes import Encoded
 from vendor_service.encoder.precision import Dtype
 from vendor_service.encoder.prepared import Prepared
 from vendor_service.encoder.queries import Query
+from vendor_service.encoder.queues import Encoded
 from vendor_service.errors import APIError
 
 

@@ -10,14 +10,14 @@ import torch
 from shared.embeddings import Kind
 from shared.errors import ErrorCode
 from vendor_service.encoder.images import ImageDecoder, ImageLimits
-from vendor_service.encoder.lanes import Vectors
 from vendor_service.encoder.observer import Observer
 from vendor_service.encoder.prepared import Prepared, PreparedText
 from vendor_service.encoder.preprocessing import Preprocessing
 from vendor_service.encoder.processes.forked import Sizes
+from vendor_service.encoder.processes.inputs import InputJob, Outcome
 from vendor_service.encoder.processes.processes import Processes, Staff
-from vendor_service.encoder.processes.turns import Job, Outcome
 from vendor_service.encoder.queries import ImageQuery, Query, TextQuery
+from vendor_service.encoder.queues import Vectors
 from vendor_service.encoder.tokenizing import TextTask, Tokenizer
 from vendor_service.errors import APIError
 
@@ -80,7 +80,7 @@ class Preparation:
         A text whose row is `known` is not tokenized.
         """
         prepared: dict[int, Prepared | APIError] = {}
-        jobs: list[tuple[Kind, list[int], Job]] = []
+        jobs: list[tuple[Kind, list[int], InputJob]] = []
         try:
             for kind in _KINDS:
                 inputs = self._inputs(kind, queries, known, prepared)

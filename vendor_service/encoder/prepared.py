@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from vendor_service.encoder.lanes import Vectors
+from vendor_service.encoder.queues import Vectors
 
 
 @dataclass(frozen=True)

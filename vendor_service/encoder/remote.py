@@ -16,10 +16,10 @@ from ray.serve.handle import DeploymentHandle
 from shared.embeddings import Kind
 from shared.errors import ErrorCode
 from vendor_service.encoder.encoder import ModelFacts
-from vendor_service.encoder.lanes import Encoded
 from vendor_service.encoder.preparation import Preparation
 from vendor_service.encoder.prepared import Prepared, PreparedText
 from vendor_service.encoder.queries import Query
+from vendor_service.encoder.queues import Encoded
 from vendor_service.errors import APIError, VendorError
 
 _CANARY = ""  # no account has this name

@@ -21,8 +21,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from shared.embeddings import Kind
 from vendor_service.billing.billing_log import open_billing_log
 from vendor_service.encoder.encoder import Encoder, ModelFacts
-from vendor_service.encoder.lanes import Encoded
 from vendor_service.encoder.preprocessing import Preprocessing
+from vendor_service.encoder.queues import Encoded
 from vendor_service.encoder.remote import Parcel, RemoteEncoder, ask_facts
 from vendor_service.observability.logging import configure_logging
 from vendor_service.observability.metrics import SECONDS, SIZES, Metrics

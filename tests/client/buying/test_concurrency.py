@@ -11,13 +11,13 @@ PACK = 32
 
 
 class Simulation:
-    """A vendor that takes `latency` seconds for a request and serves `lanes` of them at once."""
+    """A vendor that takes `latency` seconds for a request and serves `slots` of them at once."""
 
-    def __init__(self, latency: float, lanes: int) -> None:
+    def __init__(self, latency: float, slots: int) -> None:
         self.now = 0.0
         self.pace = Pace(clock=lambda: self.now)
         self._latency = latency
-        self._free = [0.0] * lanes
+        self._free = [0.0] * slots
         self._in_flight: list[float] = []
         self.limits: list[int] = []
 
@@ -33,9 +33,9 @@ class Simulation:
             self.limits.append(self.pace.limit)
 
 
-@pytest.mark.parametrize(("lanes", "least", "most"), [(1, 1, 6), (6, 6, 9), (12, 12, 16), (64, 16, 16)])
-def test_it_settles_where_more_would_not_help(lanes: int, least: int, most: int) -> None:
-    simulation = Simulation(0.1, lanes)
+@pytest.mark.parametrize(("slots", "least", "most"), [(1, 1, 6), (6, 6, 9), (12, 12, 16), (64, 16, 16)])
+def test_it_settles_where_more_would_not_help(slots: int, least: int, most: int) -> None:
+    simulation = Simulation(0.1, slots)
     simulation.run(3000)
     settled = simulation.limits[1000:]
     assert least <= sorted(settled)[len(settled) // 2] <= most

@@ -11,7 +11,7 @@ import pytest
 from shared.embeddings import Kind
 from tests.support.vendor_process import wait_until
 from vendor_service.encoder.batcher import Batcher
-from vendor_service.encoder.lanes import Buckets, Vectors
+from vendor_service.encoder.queues import Buckets, Vectors
 from vendor_service.errors import APIError
 from vendor_service.observability.metrics import Metrics
 

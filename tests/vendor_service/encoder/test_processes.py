@@ -14,8 +14,8 @@ import pytest
 from tests.support.vendor_process import alive, below, wait_until
 from tests.vendor_service.scripted_tasks import Notes, ScriptedTask
 from vendor_service.encoder.processes.forked import Sizes
+from vendor_service.encoder.processes.inputs import Outcome
 from vendor_service.encoder.processes.processes import Processes, Staff
-from vendor_service.encoder.processes.turns import Outcome
 from vendor_service.errors import APIError
 
 SIZES = Sizes(places=4, place_bytes=16, input_bytes=1 << 20)

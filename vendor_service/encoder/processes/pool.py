@@ -15,7 +15,7 @@ from shared.embeddings import Kind
 from shared.errors import ErrorCode
 from vendor_service.encoder.observer import Observer
 from vendor_service.encoder.processes.fork_server import Death, ForkServer, Link
-from vendor_service.encoder.processes.turns import Item, Job, Turns
+from vendor_service.encoder.processes.inputs import Input, InputJob, InputQueue
 from vendor_service.errors import APIError
 
 # What a process is given at once: enough that messages cost little, so little that others are soon next.
@@ -72,7 +72,7 @@ class _Worker:
     """One process, and the inputs that are in its hands."""
 
     link: Link
-    chunk: list[Item] = field(default_factory=list)
+    chunk: list[Input] = field(default_factory=list)
     unread: bytes = b""
     answered: bool = False  # ever
     killed_for: str | None = None
@@ -90,8 +90,8 @@ class Pool:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._workers: dict[int, _Worker] = {}
         self._idle: deque[_Worker] = deque()
-        self._small, self._large = Turns(), Turns()
-        self._turns = deque([self._small, self._large])
+        self._small, self._large = InputQueue(), InputQueue()
+        self._round_robin = deque([self._small, self._large])
 
     @property
     def living(self) -> int:
@@ -119,22 +119,22 @@ class Pool:
         for worker in self._workers.values():
             self._listen(worker)
 
-    def submit(self, account: str, inputs: Sequence[tuple[bytes | str, bool]]) -> Job:
+    def submit(self, account: str, inputs: Sequence[tuple[bytes | str, bool]]) -> InputJob:
         """Queue one caller's inputs, each with whether it is base64."""
         assert self._loop is not None
-        job = Job(account, self._loop.create_future(), [None] * len(inputs))
-        self._small.put([Item(job, index, *each) for index, each in enumerate(inputs)])
+        job = InputJob(account, self._loop.create_future(), [None] * len(inputs))
+        self._small.put([Input(job, index, *each) for index, each in enumerate(inputs)])
         self._dispatch()
         return job
 
-    def drop(self, job: Job) -> None:
+    def drop(self, job: InputJob) -> None:
         """Forget what waits of a job whose caller has gone."""
         if not job.done.done() or job.done.cancelled():
             job.done.cancel()
             self._small.drop(job)
             self._large.drop(job)
 
-    def bury(self, death: Death) -> None:
+    def mark_dead(self, death: Death) -> None:
         """Say what became of the inputs that a process died of, and have another one forked."""
         worker = self._workers.pop(death.number, None)
         if worker is None:
@@ -207,23 +207,23 @@ class Pool:
                 return
             self._give(self._idle.popleft(), chunk)
 
-    def _next(self) -> list[Item]:
-        """What is next: small and large inputs in turns, and of large ones one at a time."""
-        for turns in tuple(self._turns):
-            if turns is self._large and any(
+    def _next(self) -> list[Input]:
+        """The next inputs: small and large ones in turns, and only one large one at a time."""
+        for queue in tuple(self._round_robin):
+            if queue is self._large and any(
                 each.chunk and each.chunk[0].large for each in self._workers.values()
             ):
                 continue
-            most = -(-turns.waiting // len(self._idle))  # all that are idle have something to do
-            most = 1 if turns is self._large else min(most, self._idle[0].link.arena.places)
-            chunk = turns.take(most, _CHUNK_BYTES)
+            most = -(-queue.waiting // len(self._idle))  # all that are idle have something to do
+            most = 1 if queue is self._large else min(most, self._idle[0].link.arena.places)
+            chunk = queue.take(most, _CHUNK_BYTES)
             if chunk:
-                self._turns.remove(turns)
-                self._turns.append(turns)
+                self._round_robin.remove(queue)
+                self._round_robin.append(queue)
                 return chunk
         return []
 
-    def _give(self, worker: _Worker, chunk: list[Item]) -> None:
+    def _give(self, worker: _Worker, chunk: list[Input]) -> None:
         assert self._loop is not None
         at, message = 0, []
         for item in chunk:
@@ -294,7 +294,7 @@ class Pool:
             return "time"
         return "killed" if death.status in (None, -signal.SIGKILL) else "crash"
 
-    def _put_back(self, items: Sequence[Item], *, blame: str = "", at: int = 0) -> None:
+    def _put_back(self, items: Sequence[Input], *, blame: str = "", at: int = 0) -> None:
         """Queue again what was taken but not done, but for the one that a process died of."""
         left = list(items)
         if blame and at < len(left):

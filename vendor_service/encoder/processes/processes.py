@@ -11,8 +11,8 @@ from shared.errors import ErrorCode
 from vendor_service.encoder.observer import Observer
 from vendor_service.encoder.processes.fork_server import ForkServer
 from vendor_service.encoder.processes.forked import Sizes, Task
+from vendor_service.encoder.processes.inputs import InputJob
 from vendor_service.encoder.processes.pool import Pool
-from vendor_service.encoder.processes.turns import Job
 from vendor_service.errors import APIError
 
 _PAUSE_SECONDS = 1.0
@@ -71,7 +71,7 @@ class Processes:
         """How many inputs of this kind nobody works on yet."""
         return self._pools[kind].waiting
 
-    def submit(self, kind: Kind, account: str, inputs: Sequence[tuple[bytes | str, bool]]) -> Job:
+    def submit(self, kind: Kind, account: str, inputs: Sequence[tuple[bytes | str, bool]]) -> InputJob:
         """Queue one caller's inputs, each with whether it is base64.
 
         Raises:
@@ -83,7 +83,7 @@ class Processes:
             self._watch(asyncio.get_running_loop())
         return self._pools[kind].submit(account, inputs)
 
-    def drop(self, kind: Kind, job: Job) -> None:
+    def drop(self, kind: Kind, job: InputJob) -> None:
         """Forget what waits of a job whose caller has gone; of one that is done, nothing."""
         self._pools[kind].drop(job)
 
@@ -102,7 +102,7 @@ class Processes:
             self._loop.call_later(_PAUSE_SECONDS, self._start_anew)
         for death in deaths:
             for pool in self._pools.values():
-                pool.bury(death)
+                pool.mark_dead(death)
 
     def _start_anew(self) -> None:
         if self._closed:
