@@ -2,12 +2,11 @@
 
 import os
 import time
-from collections.abc import Callable
 from contextlib import suppress
 
 from shared.embeddings import Kind
 from shared.errors import ErrorCode
-from vendor_service.encoder.processes.forked import NeedsMore
+from vendor_service.encoder.processes.forked import Allow, NeedsMore
 from vendor_service.errors import APIError
 
 
@@ -18,7 +17,13 @@ class ScriptedTask:
     memory_bytes = 64 << 20
 
     def do(
-        self, content: bytes, place: memoryview, allow: Callable[[float], None], *, encoded: bool, large: bool
+        self,
+        content: bytes,
+        output: memoryview,
+        allow: Allow,
+        *,
+        encoded: bool,
+        large: bool,
     ) -> None:
         word, _, rest = content.partition(b":")
         if word == b"spin":
@@ -45,7 +50,7 @@ class ScriptedTask:
                 raise APIError(ErrorCode.IMAGE_TOO_LARGE, "too much memory") from error
         if word == b"large" and not large:
             raise NeedsMore
-        place[:] = content.ljust(len(place), b"\0")
+        output[:] = content.ljust(len(output), b"\0")
 
 
 class Notes:

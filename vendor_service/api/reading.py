@@ -10,11 +10,11 @@ from starlette.requests import Request
 from shared.embeddings import EmbedOptions, EmbedRequest, Encoding, Input, Limits
 from vendor_service.api import multipart
 from vendor_service.api.body import intake_of
+from vendor_service.api.fair_lock import FairLock
 from vendor_service.api.json_body import JsonBody, LongStrings, ReadJson
 from vendor_service.api.json_shape import Shape
 from vendor_service.api.multipart import Form, FormBody
 from vendor_service.api.parsing import JSON, media_type, parse
-from vendor_service.api.fair_lock import FairLock
 from vendor_service.embed.capacity import Place
 from vendor_service.embed.queries import Queries
 from vendor_service.encoder.queries import ImageQuery, Query, TextQuery

@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 
 from shared.errors import ErrorCode
 from vendor_service.encoder.jpeg import count_scans
-from vendor_service.encoder.processes.forked import NeedsMore
+from vendor_service.encoder.processes.forked import Allow, NeedsMore
 from vendor_service.errors import APIError
 
 _FORMATS = ("PNG", "JPEG", "WEBP")
@@ -73,14 +73,14 @@ class ImageLimits:
             raise APIError(ErrorCode.IMAGE_TOO_LARGE, message)
 
 
-class Eye(Protocol):
-    """What sees the pixels, and how many of them it needs."""
+class Preprocessor(Protocol):
+    """Makes of an image the pixels that the model is given, and says how many of them it needs."""
 
-    def enough(self, width: int, height: int) -> tuple[int, int]:
+    def draft_size(self, width: int, height: int) -> tuple[int, int]:
         """The width and height at which a file of that size may be decoded, if its decoder can choose."""
 
     def resize(self, image: Image.Image) -> torch.Tensor:
-        """What is seen of an RGB image."""
+        """The pixels that the model is given of an RGB image."""
 
 
 class ImageDecoder:
@@ -90,8 +90,8 @@ class ImageDecoder:
     decode beside each other have so much each, and one at a time as much as the limits may take.
     """
 
-    def __init__(self, eye: Eye, limits: ImageLimits, memory_bytes: int) -> None:
-        self._eye = eye
+    def __init__(self, preprocessor: Preprocessor, limits: ImageLimits, memory_bytes: int) -> None:
+        self._preprocessor = preprocessor
         self._limits = limits
         self._share_bytes = memory_bytes
 
@@ -107,19 +107,25 @@ class ImageDecoder:
         return pixels + _COPIES_OF_FILE * self._limits.max_bytes + _SPARE_BYTES
 
     def do(
-        self, content: bytes, place: memoryview, allow: Callable[[float], None], *, encoded: bool, large: bool
+        self,
+        content: bytes,
+        output: memoryview,
+        allow: Callable[[float], None],
+        *,
+        encoded: bool,
+        large: bool,
     ) -> None:
-        """Write what the eye sees of a file, or of the base64 of one, to its place.
+        """Write the preprocessed pixels of a file, or of the base64 of one, to `output`.
 
         Raises:
             APIError: as `decode` does.
             NeedsMore: it needs more than its share of the memory, and is not `large`.
         """
-        pixels = self._see(_from_base64(content) if encoded else content, allow, large=large)
-        place[:] = pixels.contiguous().numpy().data.cast("B")
+        pixels = self._preprocessed(_from_base64(content) if encoded else content, allow, large=large)
+        output[:] = pixels.contiguous().numpy().data.cast("B")
 
     def decode(self, file: bytes | str) -> torch.Tensor:
-        """What the eye sees of a PNG, JPEG or WebP file, or of the base64 of one: bytes, (height, width, 3).
+        """The preprocessed pixels of a PNG, JPEG or WebP file, or of its base64: bytes, (height, width, 3).
 
         As in open_clip's own pipeline, an image is converted to RGB first, where transparency is dropped
         rather than blended, EXIF orientation is not applied, and of an animation the first frame is taken.
@@ -129,9 +135,9 @@ class ImageDecoder:
         """
         self._limits.check(file)
         data = file if isinstance(file, bytes) else _from_base64(file.encode())
-        return self._see(data, lambda _: None, large=True)
+        return self._preprocessed(data, lambda _: None, large=True)
 
-    def _see(self, data: bytes, allow: Callable[[float], None], *, large: bool) -> torch.Tensor:
+    def _preprocessed(self, data: bytes, allow: Allow, *, large: bool) -> torch.Tensor:
         if not data:
             raise APIError(ErrorCode.EMPTY_INPUT, "the image file is empty")
         try:
@@ -140,11 +146,11 @@ class ImageDecoder:
                 pixels = image.width * image.height
                 scans = count_scans(data, _MOST_SCANS)
                 self._limits.check_work(pixels, scans)
-                image.draft(None, self._eye.enough(*image.size))  # JPEG can leave out fine detail unread
+                image.draft(None, self._preprocessor.draft_size(*image.size))  # JPEG can skip fine detail
                 if _memory(image, pixels, scans) > self._share_bytes and not large:
                     raise NeedsMore
                 allow(_SECONDS + _SECONDS_A_PIXEL * pixels)
-                return self._eye.resize(_loaded_rgb(image))
+                return self._preprocessor.resize(_loaded_rgb(image))
         except (APIError, NeedsMore):
             raise
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

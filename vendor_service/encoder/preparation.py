@@ -13,9 +13,9 @@ from vendor_service.encoder.images import ImageDecoder, ImageLimits
 from vendor_service.encoder.observer import Observer
 from vendor_service.encoder.prepared import Prepared, PreparedText
 from vendor_service.encoder.preprocessing import Preprocessing
-from vendor_service.encoder.processes.forked import Sizes
+from vendor_service.encoder.processes.forked import ArenaLayout
 from vendor_service.encoder.processes.inputs import InputJob, Outcome
-from vendor_service.encoder.processes.processes import Processes, Staff
+from vendor_service.encoder.processes.pools import PoolSpec, ProcessPools
 from vendor_service.encoder.queries import ImageQuery, Query, TextQuery
 from vendor_service.encoder.queues import Vectors
 from vendor_service.encoder.tokenizing import TextTask, Tokenizer
@@ -24,7 +24,7 @@ from vendor_service.errors import APIError
 # What images may take while they are decoded beside each other; one that is larger than its share of it, as
 # one of 50 megapixels that takes 600 MB, has no other large one beside it.
 _MEMORY_BYTES = 1 << 30
-_PLACES = 32  # inputs that one process has in its hands
+_SLOTS = 32  # inputs that one process has in its hands
 _TEXT_BYTES = 1 << 18
 _TOKEN_BYTES = 8
 _CANARY = ""  # no account has this name
@@ -52,11 +52,13 @@ class Preparation:
         self._max_characters = max_characters
         self._observer = observer
         decoder = ImageDecoder(preprocessing, limits, _MEMORY_BYTES // decoders)
-        tokens = Sizes(_PLACES, _TOKEN_BYTES * tokenizer.context_length, _TEXT_BYTES + 4 * max_characters)
+        tokens = ArenaLayout(
+            _SLOTS, _TOKEN_BYTES * tokenizer.context_length, _TEXT_BYTES + 4 * max_characters
+        )
         # As base64, a file may come with a third more.
-        pixels = Sizes(_PLACES, preprocessing.image_bytes, (1 << 20) + limits.max_bytes // 3 * 4 + 8)
-        self.processes = Processes(
-            {"text": Staff(1, TextTask(tokenizer), tokens), "image": Staff(decoders, decoder, pixels)},
+        pixels = ArenaLayout(_SLOTS, preprocessing.image_bytes, (1 << 20) + limits.max_bytes // 3 * 4 + 8)
+        self.processes = ProcessPools(
+            {"text": PoolSpec(1, TextTask(tokenizer), tokens), "image": PoolSpec(decoders, decoder, pixels)},
             observer,
         )
 

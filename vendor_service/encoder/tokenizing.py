@@ -48,13 +48,13 @@ class TextTask:
     def do(
         self,
         content: bytes,
-        place: memoryview,
+        output: memoryview,
         _allow: Callable[[float], None],
         *,
         encoded: bool,
         large: bool,
     ) -> None:
-        """Write the tokens of a text to its place.
+        """Write the tokens of a text to `output`.
 
         Raises:
             APIError: it cannot be tokenized.
@@ -67,7 +67,7 @@ class TextTask:
             raise APIError(ErrorCode.INVALID_REQUEST, message) from error
         except Exception as error:
             raise APIError(ErrorCode.INVALID_REQUEST, "the text cannot be tokenized") from error
-        place[:] = np.ascontiguousarray(tokens).data.cast("B")
+        output[:] = np.ascontiguousarray(tokens).data.cast("B")
 
 
 class Merges:

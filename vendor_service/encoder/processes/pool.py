@@ -14,7 +14,7 @@ import numpy as np
 from shared.embeddings import Kind
 from shared.errors import ErrorCode
 from vendor_service.encoder.observer import Observer
-from vendor_service.encoder.processes.fork_server import Death, ForkServer, Link
+from vendor_service.encoder.processes.fork_server import Death, ForkServer, ProcessHandle
 from vendor_service.encoder.processes.inputs import Input, InputJob, InputQueue
 from vendor_service.errors import APIError
 
@@ -45,7 +45,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Told:
+class _Result:
     """What a process says of one input."""
 
     seconds: float
@@ -53,25 +53,25 @@ class _Told:
     error: APIError | None
 
 
-def _read(line: bytes, most: int) -> list[_Told]:
+def _read(line: bytes, most: int) -> list[_Result]:
     """What a process says of its inputs, of which there are `most`; raises whatever is wrong with that."""
     outcomes = json.loads(line)
     if not 0 < len(outcomes) <= most:
         raise ValueError("it speaks of other inputs than it was given")
-    told = []
+    results = []
     for each in outcomes:
         code = each.get("code")
         refused = code not in (None, "large")
         error = APIError(ErrorCode(code), str(each["message"])) if refused else None
-        told.append(_Told(float(each["seconds"]), code == "large", error))
-    return told
+        results.append(_Result(float(each["seconds"]), code == "large", error))
+    return results
 
 
 @dataclass(eq=False)
 class _Worker:
     """One process, and the inputs that are in its hands."""
 
-    link: Link
+    handle: ProcessHandle
     chunk: list[Input] = field(default_factory=list)
     unread: bytes = b""
     answered: bool = False  # ever
@@ -107,11 +107,11 @@ class Pool:
             in_hand += max(0, left - 1)
         return self._small.waiting + self._large.waiting + in_hand
 
-    def start(self) -> Link:
+    def start(self) -> ProcessHandle:
         """Have the processes forked; one of them."""
         for _ in range(self._processes):
-            link = self._fork()
-        return link
+            handle = self._fork()
+        return handle
 
     def watch(self, loop: asyncio.AbstractEventLoop) -> None:
         """Listen to the processes from now on."""
@@ -139,10 +139,10 @@ class Pool:
         worker = self._workers.pop(death.number, None)
         if worker is None:
             return
-        self._hear(worker)  # it may have answered before
+        self._on_readable(worker)  # it may have answered before
         self._let_go(worker)
         reason = self._reason(worker, death)
-        at = worker.link.arena.progress
+        at = worker.handle.arena.progress
         at = at if at in range(len(worker.chunk)) else 0  # a process may write there what it likes
         fields = {"kind": self._kind, "reason": reason}
         if worker.chunk:
@@ -150,7 +150,7 @@ class Pool:
         _log.warning("a process that checks inputs died", extra={"fields": fields})
         self._observer.restarted(self._kind, reason)
         self._put_back(worker.chunk, blame=reason, at=at)
-        worker.link.arena.close()
+        worker.handle.arena.close()
         if not self._server.alive:
             return
         if worker.answered or worker.chunk:
@@ -168,7 +168,7 @@ class Pool:
             for item in worker.chunk:
                 item.put(error)
             self._let_go(worker)
-            worker.link.arena.close()
+            worker.handle.arena.close()
         self._workers.clear()
 
     def refill(self) -> None:
@@ -178,27 +178,27 @@ class Pool:
                 self._fork()
             self._dispatch()
 
-    def _fork(self) -> Link:
-        link = self._server.fork(self._kind)
-        link.line.setblocking(False)
-        worker = self._workers[link.number] = _Worker(link)
+    def _fork(self) -> ProcessHandle:
+        handle = self._server.fork(self._kind)
+        handle.socket.setblocking(False)
+        worker = self._workers[handle.number] = _Worker(handle)
         self._idle.append(worker)
         if self._loop is not None:
             self._listen(worker)
-        return link
+        return handle
 
     def _listen(self, worker: _Worker) -> None:
         assert self._loop is not None
-        self._loop.add_reader(worker.link.line, self._hear, worker)
+        self._loop.add_reader(worker.handle.socket, self._on_readable, worker)
 
     def _let_go(self, worker: _Worker) -> None:
         if self._loop is not None:
-            self._loop.remove_reader(worker.link.line)
+            self._loop.remove_reader(worker.handle.socket)
         if worker.deadline is not None:
             worker.deadline.cancel()
         with suppress(ValueError):
             self._idle.remove(worker)
-        worker.link.line.close()
+        worker.handle.socket.close()
 
     def _dispatch(self) -> None:
         while self._idle:
@@ -215,7 +215,7 @@ class Pool:
             ):
                 continue
             most = -(-queue.waiting // len(self._idle))  # all that are idle have something to do
-            most = 1 if queue is self._large else min(most, self._idle[0].link.arena.places)
+            most = 1 if queue is self._large else min(most, self._idle[0].handle.arena.slots)
             chunk = queue.take(most, _CHUNK_BYTES)
             if chunk:
                 self._round_robin.remove(queue)
@@ -228,27 +228,27 @@ class Pool:
         at, message = 0, []
         for item in chunk:
             content = item.content.encode() if isinstance(item.content, str) else item.content
-            worker.link.arena.write(at, content)
+            worker.handle.arena.write(at, content)
             at += len(content)
             message.append((len(content), item.encoded, item.large))
         worker.chunk = chunk
-        worker.link.arena.progress = 0
+        worker.handle.arena.progress = 0
         worker.deadline = self._loop.call_later(_WALL_SECONDS, self._kill, worker, "time")
-        with suppress(OSError):  # it has died, which is heard next
-            worker.link.line.send(json.dumps(message).encode() + b"\n")
+        with suppress(OSError):  # it has died, which is seen next
+            worker.handle.socket.send(json.dumps(message).encode() + b"\n")
 
     def _kill(self, worker: _Worker, reason: str) -> None:
         worker.killed_for = reason
-        self._server.kill(worker.link)
+        self._server.kill(worker.handle)
 
-    def _hear(self, worker: _Worker) -> None:
+    def _on_readable(self, worker: _Worker) -> None:
         try:
-            heard = worker.link.line.recv(_LONGEST_ANSWER)
+            received = worker.handle.socket.recv(_LONGEST_ANSWER)
         except BlockingIOError:
             return
         except OSError:
-            heard = b""
-        worker.unread += heard
+            received = b""
+        worker.unread += received
         if worker.unread.endswith(b"\n"):
             line, worker.unread = worker.unread, b""
             try:
@@ -264,26 +264,26 @@ class Pool:
                 self._answered(worker, outcomes)
         elif len(worker.unread) > _LONGEST_ANSWER:
             self._kill(worker, "crash")
-        elif not heard and self._loop is not None:
-            self._loop.remove_reader(worker.link.line)  # it has died; the server says of what
+        elif not received and self._loop is not None:
+            self._loop.remove_reader(worker.handle.socket)  # it has died; the server says of what
 
-    def _answered(self, worker: _Worker, outcomes: Sequence[_Told]) -> None:
+    def _answered(self, worker: _Worker, outcomes: Sequence[_Result]) -> None:
         chunk, worker.chunk = worker.chunk, []
         worker.answered = True
         if worker.deadline is not None:
             worker.deadline.cancel()
-        arena = worker.link.arena
+        arena = worker.handle.arena
         rows = np.frombuffer(arena.output(len(chunk)), np.uint8).reshape(len(chunk), -1).copy()
-        for item, row, told in zip(chunk, rows, outcomes, strict=False):
-            self._observer.decoded(self._kind, told.seconds)
-            if told.large and not item.large:
+        for item, row, result in zip(chunk, rows, outcomes, strict=False):
+            self._observer.decoded(self._kind, result.seconds)
+            if result.large and not item.large:
                 item.large = True
                 self._large.put([item])
             else:
-                item.put(row if told.error is None else told.error)
+                item.put(row if result.error is None else result.error)
         self._put_back(chunk[len(outcomes) :])
         arena.shrink(sum(len(item.content) for item in chunk))
-        if worker.link.number in self._workers:
+        if worker.handle.number in self._workers:
             self._idle.append(worker)
             self._dispatch()
 
@@ -300,7 +300,7 @@ class Pool:
         if blame and at < len(left):
             left[at].deaths += blame == "killed"
             if blame != "killed" or left[at].deaths >= _TRIES:
-                told = (_SLOW if blame == "time" else _FATAL)[self._kind]
-                left.pop(at).put(APIError(told.code, told.message))
+                error = (_SLOW if blame == "time" else _FATAL)[self._kind]
+                left.pop(at).put(APIError(error.code, error.message))
         self._small.put_back([item for item in left if not item.large])
         self._large.put_back([item for item in left if item.large])
