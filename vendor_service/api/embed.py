@@ -34,12 +34,14 @@ def embed_router(
     async def embed(request: Request, call: Annotated[Call, Depends(calling(authenticate))]) -> Response:
         """Embed texts and images, mixed. Each one answered is a query and is charged, exactly once."""
         form = answer_form(request.headers.get("accept", "*/*"))
-        place = until_sent(request).enter_context(capacity.place(call.caller.account_id))
-        queries, encoding = await reader.read_queries(request, place)
-        place.take_bytes(largest_bytes(len(queries.items), model.dimensions))
+        reservation = until_sent(request).enter_context(capacity.reserve(call.caller.account_id))
+        queries, encoding = await reader.read_queries(request, reservation)
+        reservation.take_bytes(largest_bytes(len(queries.items), model.dimensions))
         render = partial(as_json, encoding=encoding) if form == "json" else partial(as_rows, dtype=form)
-        answer, content = await service.embed(call, queries, place, render, lambda: disconnected(request))
-        place.keep_bytes(len(content.body))
+        answer, content = await service.embed(
+            call, queries, reservation, render, lambda: disconnected(request)
+        )
+        reservation.keep_bytes(len(content.body))
         return respond(answer, content)
 
     return router

@@ -124,12 +124,14 @@ def openai_router(
     )
     async def embeddings(request: Request, call: Annotated[Call, Depends(calling(authenticate))]) -> Response:
         """Embed texts or images as OpenAI's API would. Each one answered is a query and is charged, once."""
-        place = until_sent(request).enter_context(capacity.place(call.caller.account_id))
-        queries, encoding = await reader.read_json(request, place, OpenAIRequest, "input", make)
-        place.take_bytes(largest_bytes(len(queries.items), model.dimensions))
+        reservation = until_sent(request).enter_context(capacity.reserve(call.caller.account_id))
+        queries, encoding = await reader.read_json(request, reservation, OpenAIRequest, "input", make)
+        reservation.take_bytes(largest_bytes(len(queries.items), model.dimensions))
         render = partial(_render, encoding=encoding)
-        answer, content = await service.embed(call, queries, place, render, lambda: disconnected(request))
-        place.keep_bytes(len(content.body))
+        answer, content = await service.embed(
+            call, queries, reservation, render, lambda: disconnected(request)
+        )
+        reservation.keep_bytes(len(content.body))
         return respond(answer, content)
 
     return router

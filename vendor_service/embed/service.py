@@ -19,7 +19,7 @@ from vendor_service.billing.allowance import Allowance
 from vendor_service.billing.orders import Admitted, Order
 from vendor_service.billing.standing import Standing
 from vendor_service.embed.answers import Answer, Content
-from vendor_service.embed.capacity import Place
+from vendor_service.embed.capacity import Reservation
 from vendor_service.embed.queries import Queries
 from vendor_service.embed.unpaid import Unpaid
 from vendor_service.encoder.encoder import Encoder
@@ -72,7 +72,7 @@ class EmbedService:
         self,
         call: Call,
         queries: Queries,
-        place: Place,
+        reservation: Reservation,
         render: Render,
         gone: Callable[[], Awaitable[None]],
     ) -> tuple[Answer, Content]:
@@ -84,11 +84,11 @@ class EmbedService:
         self._check(queries, call)
         await self._look(call, queries)
         images = sum(isinstance(each, ImageQuery) for each in queries.items)
-        place.take_inputs(len(queries.items))
-        place.take_bytes(images * self._encoder.facts.image_bytes)
+        reservation.take_inputs(len(queries.items))
+        reservation.take_bytes(images * self._encoder.facts.image_bytes)
         work = Unpaid(len(queries.items), len(queries.items))
         try:
-            answer, content = await self._answer(call, queries, place, render, gone, work)
+            answer, content = await self._answer(call, queries, reservation, render, gone, work)
         except APIError as error:
             work.ended(error)
             await self._count(call.caller, work)
@@ -103,15 +103,15 @@ class EmbedService:
         self,
         call: Call,
         queries: Queries,
-        place: Place,
+        reservation: Reservation,
         render: Render,
         gone: Callable[[], Awaitable[None]],
         work: Unpaid,
     ) -> tuple[Answer, Content]:
         timing = call.timing
         with timing.timed("decode"):
-            preparing = self._encoder.prepare(place.account, queries.items)
-            prepared = await self._while_awaited(preparing, place, gone)
+            preparing = self._encoder.prepare(reservation.account, queries.items)
+            prepared = await self._while_awaited(preparing, reservation, gone)
         refused = self._refused(queries, prepared)
         accepted = [each for each in prepared if not isinstance(each, APIError)]
         model = self._encoder.facts
@@ -125,8 +125,8 @@ class EmbedService:
         work.admitted(order.queries)
         began = time.time_ns()
         try:
-            encoding = self._encoder.encode(place.account, accepted)
-            encoded = await self._while_awaited(encoding, place, gone)
+            encoding = self._encoder.encode(reservation.account, accepted)
+            encoded = await self._while_awaited(encoding, reservation, gone)
             timing.encoded(began, waited=encoded.waited, ran=encoded.ran)
             answer = Answer(admitted.request_id, model, queries, refused, encoded.rows, admitted, timing)
             # Rendered before it is settled: whatever is charged is ready to be sent.
@@ -223,21 +223,21 @@ class EmbedService:
         )
 
     async def _while_awaited(
-        self, work: Coroutine[Any, Any, T], place: Place, gone: Callable[[], Awaitable[None]]
+        self, work: Coroutine[Any, Any, T], reservation: Reservation, gone: Callable[[], Awaitable[None]]
     ) -> T:
         """Do something until it is done, its time is up, or nobody waits for it any more."""
         working = asyncio.ensure_future(work)
         leaving = asyncio.ensure_future(gone())
         try:
             await asyncio.wait(
-                {working, leaving}, timeout=place.seconds_left, return_when=asyncio.FIRST_COMPLETED
+                {working, leaving}, timeout=reservation.seconds_left, return_when=asyncio.FIRST_COMPLETED
             )
             if working.done():
                 return working.result()
         finally:
             working.cancel()
             leaving.cancel()
-        raise place.late
+        raise reservation.timed_out
 
 
 async def _rendered(render: Render, answer: Answer) -> Content:
