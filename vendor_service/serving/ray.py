@@ -29,7 +29,7 @@ from vendor_service.observability.metrics import SECONDS, SIZES, Metrics
 from vendor_service.serving import memory
 from vendor_service.serving.app import create_app
 from vendor_service.serving.factory import find_tokenizer, load_engine, prepare_with
-from vendor_service.serving.serve import open_books
+from vendor_service.serving.serve import prepare_database
 from vendor_service.settings import Settings
 
 # Requests that one replica has at a time: more are sent to others, or make Ray start another.
@@ -125,7 +125,7 @@ class Front:
         configure_logging(as_json=self._settings.log_format == "json")
         if self._settings.billing_log is not None:
             self._open.enter_context(open_billing_log(self._settings.billing_log))
-        open_books(self._settings)
+        prepare_database(self._settings)
         return create_app(self._settings, make_encoder=self._encoder)
 
     def __del__(self) -> None:

@@ -1,4 +1,4 @@
-"""Upkeep: what the server does for its books now and then, beside the requests."""
+"""The sweeper: renews and sweeps holds, and notes the use of keys, beside the requests."""
 
 import asyncio
 import logging
@@ -12,7 +12,7 @@ from vendor_service.observability.metrics import Metrics
 _log = logging.getLogger(__name__)
 
 
-class Upkeep:
+class Sweeper:
     """Renews this process's holds, sweeps those of processes that are gone, notes when keys were used.
 
     While the clock is wrong it leaves holds alone: it would release those of others, or keep its own.
@@ -50,9 +50,9 @@ class Upkeep:
             swept = self._admission.sweep()
             self._authentication.record_use()
         except APIError as error:
-            _log.warning("the upkeep of the books was put off: %s", error)
+            _log.warning("sweeping holds was put off: %s", error)
         except Exception:
-            _log.exception("the upkeep of the books failed; it will be tried again")
+            _log.exception("sweeping holds failed; it will be tried again")
         else:
             self._metrics.decided("expired", swept)
             if swept:

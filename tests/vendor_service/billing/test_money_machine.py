@@ -184,7 +184,7 @@ class MoneyMachine(RuleBasedStateMachine):
 
     @rule(which=PROCESS)
     def sweep(self, which: int) -> None:
-        if self.watches[which].fault is None:  # as upkeep has it
+        if self.watches[which].fault is None:  # as the sweeper has it
             self.processes[which].sweep()
 
     @rule(which=PROCESS)
