@@ -12,8 +12,8 @@ from vendor_service.api.authentication import Dependency
 from vendor_service.api.body import until_sent
 from vendor_service.api.calls import calling, disconnected, respond
 from vendor_service.api.reading import BodyReader
-from vendor_service.embed.answers import as_json, as_rows, largest_bytes
 from vendor_service.embed.capacity import Capacity
+from vendor_service.embed.results import as_json, as_rows, largest_bytes
 from vendor_service.embed.service import Call, EmbedService
 from vendor_service.encoder.encoder import ModelFacts
 
@@ -38,11 +38,11 @@ def embed_router(
         queries, encoding = await reader.read_queries(request, reservation)
         reservation.take_bytes(largest_bytes(len(queries.items), model.dimensions))
         render = partial(as_json, encoding=encoding) if form == "json" else partial(as_rows, dtype=form)
-        answer, content = await service.embed(
+        result, content = await service.embed(
             call, queries, reservation, render, lambda: disconnected(request)
         )
         reservation.keep_bytes(len(content.body))
-        return respond(answer, content)
+        return respond(result, content)
 
     return router
 

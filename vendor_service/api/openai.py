@@ -15,9 +15,9 @@ from vendor_service.api.calls import calling, disconnected, respond
 from vendor_service.api.json_body import LongStrings, ReadJson
 from vendor_service.api.parsing import parse
 from vendor_service.api.reading import BodyReader
-from vendor_service.embed.answers import Answer, Content, as_values, largest_bytes
 from vendor_service.embed.capacity import Capacity
 from vendor_service.embed.queries import Queries
+from vendor_service.embed.results import Content, EmbedResult, as_values, largest_bytes
 from vendor_service.embed.service import Call, EmbedService
 from vendor_service.encoder.encoder import ModelFacts
 from vendor_service.encoder.queries import ImageQuery, Query, TextQuery
@@ -128,11 +128,11 @@ def openai_router(
         queries, encoding = await reader.read_json(request, reservation, OpenAIRequest, "input", make)
         reservation.take_bytes(largest_bytes(len(queries.items), model.dimensions))
         render = partial(_render, encoding=encoding)
-        answer, content = await service.embed(
+        result, content = await service.embed(
             call, queries, reservation, render, lambda: disconnected(request)
         )
         reservation.keep_bytes(len(content.body))
-        return respond(answer, content)
+        return respond(result, content)
 
     return router
 
@@ -146,24 +146,24 @@ def _make_queries(read: ReadJson, dimensions: int) -> tuple[Queries, Encoding]:
     return queries, asked.encoding_format
 
 
-def _render(answer: Answer, encoding: Encoding) -> Content:
-    usage = answer.usage
+def _render(result: EmbedResult, encoding: Encoding) -> Content:
+    usage = result.usage
     # Constructed, not validated: these are our own numbers, and there are many of them.
     response = OpenAIResponse.model_construct(
         data=[
             OpenAIEmbedding.model_construct(index=index, embedding=value)
-            for index, value in enumerate(as_values(answer.rows, encoding))
+            for index, value in enumerate(as_values(result.rows, encoding))
         ],
-        model=answer.model.id,
+        model=result.model.id,
         usage=OpenAIUsage(
             prompt_tokens=usage.billed_queries,
             total_tokens=usage.billed_queries,
             billed_queries=usage.billed_queries,
             cost_micros=usage.cost_micros,
         ),
-        id=answer.id,
-        model_fingerprint=answer.model.fingerprint,
-        replayed=answer.replayed,
+        id=result.id,
+        model_fingerprint=result.model.fingerprint,
+        replayed=result.replayed,
     )
     return Content(to_json(response), "application/json")
 

@@ -18,9 +18,9 @@ from vendor_service.billing.admission import Admission
 from vendor_service.billing.allowance import Allowance
 from vendor_service.billing.orders import Admitted, Order
 from vendor_service.billing.standing import Standing
-from vendor_service.embed.answers import Answer, Content
 from vendor_service.embed.capacity import Reservation
 from vendor_service.embed.queries import Queries
+from vendor_service.embed.results import Content, EmbedResult
 from vendor_service.embed.unpaid import Unpaid
 from vendor_service.encoder.encoder import Encoder
 from vendor_service.encoder.prepared import Prepared, PreparedText
@@ -44,7 +44,7 @@ class Call:
 
 _FEW_NUMBERS = 2048  # in an answer; as JSON they take about a millisecond
 
-Render = Callable[[Answer], Content]
+Render = Callable[[EmbedResult], Content]
 T = TypeVar("T")
 
 
@@ -75,7 +75,7 @@ class EmbedService:
         reservation: Reservation,
         render: Render,
         gone: Callable[[], Awaitable[None]],
-    ) -> tuple[Answer, Content]:
+    ) -> tuple[EmbedResult, Content]:
         """Answer one request, in the form that `render` gives; `gone` returns when its caller has hung up.
 
         Raises:
@@ -88,7 +88,7 @@ class EmbedService:
         reservation.take_bytes(images * self._encoder.facts.image_bytes)
         work = Unpaid(len(queries.items), len(queries.items))
         try:
-            answer, content = await self._answer(call, queries, reservation, render, gone, work)
+            result, content = await self._answer(call, queries, reservation, render, gone, work)
         except APIError as error:
             work.ended(error)
             await self._count(call.caller, work)
@@ -97,7 +97,7 @@ class EmbedService:
             self._allowance.take(call.caller.account_id, work.unpaid)
             raise
         await self._count(call.caller, work)
-        return answer, content
+        return result, content
 
     async def _answer(
         self,
@@ -107,7 +107,7 @@ class EmbedService:
         render: Render,
         gone: Callable[[], Awaitable[None]],
         work: Unpaid,
-    ) -> tuple[Answer, Content]:
+    ) -> tuple[EmbedResult, Content]:
         timing = call.timing
         with timing.timed("decode"):
             preparing = self._encoder.prepare(reservation.account, queries.items)
@@ -117,8 +117,8 @@ class EmbedService:
         model = self._encoder.facts
         if not accepted:
             nothing = np.empty((0, model.dimensions), dtype=np.float32)
-            answer = Answer(call.request_id, model, queries, refused, nothing, None, timing)
-            return answer, await _rendered(render, answer)
+            result = EmbedResult(call.request_id, model, queries, refused, nothing, None, timing)
+            return result, await _rendered(render, result)
         texts = sum(isinstance(each, PreparedText) for each in accepted)
         order = self._order(call, queries.body_hash, images=len(accepted) - texts, texts=texts)
         admitted = await self._admit(order, timing)
@@ -128,9 +128,9 @@ class EmbedService:
             encoding = self._encoder.encode(reservation.account, accepted)
             encoded = await self._while_awaited(encoding, reservation, gone)
             timing.encoded(began, waited=encoded.waited, ran=encoded.ran)
-            answer = Answer(admitted.request_id, model, queries, refused, encoded.rows, admitted, timing)
+            result = EmbedResult(admitted.request_id, model, queries, refused, encoded.rows, admitted, timing)
             # Rendered before it is settled: whatever is charged is ready to be sent.
-            content = await _rendered(render, answer)
+            content = await _rendered(render, result)
             if not admitted.replayed:
                 with timing.timed("books"):
                     await asyncio.wrap_future(self._admission.settle(order.account_id, admitted.request_id))
@@ -141,8 +141,8 @@ class EmbedService:
                 self._metrics.decided("voided")
             raise
         work.answered(order.queries)
-        self._metrics.sold(answer.usage, replayed=admitted.replayed)
-        return answer, content
+        self._metrics.sold(result.usage, replayed=admitted.replayed)
+        return result, content
 
     async def _look(self, call: Call, queries: Queries) -> None:
         """Refuse, before anything is decoded, what admission would refuse now."""
@@ -240,8 +240,8 @@ class EmbedService:
         raise reservation.timed_out
 
 
-async def _rendered(render: Render, answer: Answer) -> Content:
+async def _rendered(render: Render, result: EmbedResult) -> Content:
     """The content of an answer, made beside the event loop unless that takes longer to ask for than to do."""
-    if answer.rows.size <= _FEW_NUMBERS:
-        return render(answer)
-    return await asyncio.to_thread(render, answer)
+    if result.rows.size <= _FEW_NUMBERS:
+        return render(result)
+    return await asyncio.to_thread(render, result)

@@ -15,7 +15,7 @@ from shared.embeddings import Kind
 from shared.errors import ErrorCode
 from vendor_service.encoder.observer import Observer
 from vendor_service.encoder.queues import Batch, Buckets, Encoded, FairQueue
-from vendor_service.encoder.worker import Device, Worker
+from vendor_service.encoder.worker import Device, DeviceWorker
 from vendor_service.errors import APIError
 
 _PAUSE_SECONDS = 1.0
@@ -46,7 +46,7 @@ class Batcher:
         self.free = 0  # workers that wait for a batch
         self._closed = False
         self._workers = [
-            Worker(str(number), device, self, observer, pause_seconds)
+            DeviceWorker(str(number), device, self, observer, pause_seconds)
             for number, device in enumerate(devices)
         ]
 

@@ -26,7 +26,7 @@ _CANARY = ""  # no account has this name
 
 
 @dataclass(frozen=True)
-class Parcel:
+class PreparedBatch:
     """Prepared inputs on their way to a replica, as arrays.
 
     Pixels have the shape (images, height, width, 3), tokens (texts, context_length).
@@ -108,9 +108,9 @@ class RemoteEncoder:
         Raises:
             APIError: the replica is gone (`not_ready`), or refuses for a reason of its own.
         """
-        parcel = Parcel.pack(prepared)
-        self._sent.update(parcel.kinds)
-        answering = self._model.encode.remote(account, parcel)
+        batch = PreparedBatch.pack(prepared)
+        self._sent.update(batch.kinds)
+        answering = self._model.encode.remote(account, batch)
         try:
             encoded: Encoded = await answering
         except asyncio.CancelledError:
@@ -125,7 +125,7 @@ class RemoteEncoder:
                 raise error.cause from error
             raise
         finally:
-            self._sent.subtract(parcel.kinds)
+            self._sent.subtract(batch.kinds)
         return encoded
 
     async def check(self) -> None:

@@ -60,7 +60,7 @@ class _Prepared:
     error: Exception | None = None
 
 
-class Worker:
+class DeviceWorker:
     """One thread that runs batches on a device, and one that stages them.
 
     A batch that fails is run again caller by caller, so that a bad one harms no neighbour. Whatever else

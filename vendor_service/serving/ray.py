@@ -23,7 +23,7 @@ from vendor_service.billing.billing_log import open_billing_log
 from vendor_service.encoder.encoder import Encoder, ModelFacts
 from vendor_service.encoder.preprocessing import Preprocessing
 from vendor_service.encoder.queues import Encoded
-from vendor_service.encoder.remote import Parcel, RemoteEncoder, ask_facts
+from vendor_service.encoder.remote import PreparedBatch, RemoteEncoder, ask_facts
 from vendor_service.observability.logging import configure_logging
 from vendor_service.observability.metrics import SECONDS, SIZES, Metrics
 from vendor_service.serving import memory
@@ -102,9 +102,9 @@ class ModelReplica:
         """Which model it is."""
         return self._engine.facts
 
-    async def encode(self, account: str, parcel: Parcel) -> Encoded:
+    async def encode(self, account: str, batch: PreparedBatch) -> Encoded:
         """Unit vectors of the inputs, in their order."""
-        return await self._engine.encode(account, parcel.unpack())
+        return await self._engine.encode(account, batch.unpack())
 
     async def check_health(self) -> None:
         """Raise if the model cannot encode: Ray replaces a replica that says so three times."""

@@ -260,7 +260,7 @@ def test_a_start_changes_no_price_and_says_where_another_was_asked_for(books: Bo
     with books.database.write() as session:
         prices.set_price(session, "standard", "icon-clip", "image", 5, now)
         assert prices.publish(session, "icon-clip", 100, None, now + 1) == [
-            prices.Difference("image", 100, 5)
+            prices.PriceDifference("image", 100, 5)
         ]
         assert prices.publish(session, "icon-clip", 5, 20, now + 1) == []
         assert prices.current(session, "standard", "icon-clip", now + 1).image_micros == 5
