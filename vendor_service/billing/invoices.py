@@ -14,7 +14,7 @@ from vendor_service.billing.clock_watch import ClockWatch
 from vendor_service.clock import HOUR, from_datetime, next_month_start
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, FinalInvoice, LedgerEntry, LedgerTotal
-from vendor_service.errors import APIError, UsageError
+from vendor_service.errors import APIError, OperatorError, UsageError
 
 
 def month_bounds(month: str) -> tuple[int, int]:
@@ -64,7 +64,11 @@ def issue(
 
 
 def summed(session: Session, account: Account, month: str, *, final: bool) -> Invoice:
-    """Sum up a month by the running totals of the ledger."""
+    """Sum up a month by the running totals of the ledger.
+
+    Raises:
+        OperatorError: the lines and the charges differ; the totals are wrong.
+    """
     begin, end = month_bounds(month)
     rows = _rows(session, account, begin, end)
     amounts: dict[str, int] = {}
@@ -96,7 +100,11 @@ def summed(session: Session, account: Account, month: str, *, final: bool) -> In
         last_hash=None if last is None else last.entry_hash,
     )
     # The lines are summed by price, the amounts by entry: they must come to the same.
-    assert sum(line.amount_micros for line in invoice.lines) == -amounts.get("charge", 0)
+    if sum(line.amount_micros for line in invoice.lines) != -amounts.get("charge", 0):
+        raise OperatorError(
+            f"the lines of {account.name}'s invoice of {month} do not add up to its charges; nothing was "
+            f"issued. See: vendor ledger verify {account.name}"
+        )
     return invoice
 
 
