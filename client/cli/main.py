@@ -143,7 +143,7 @@ def distill(
     approve = asking(yes=yes, max_spend_micros=max_spend)
     with ExitStack() as stack:
         processes, place = stack.enter_context(launched(chosen_device(device)))
-        if not processes.first:
+        if not processes.is_main:
             Distillation(
                 config, WatchedRun(path), None, Display.of_nobody(),
                 device=place, pixels=connection.pixels, processes=processes,

@@ -14,7 +14,7 @@ from torch.nn import functional
 from client.learning.augmentation import Chance, random_views
 from client.learning.averaging import SELECTIONS, Kept, Score, Together
 from client.learning.methods import Loss, Method
-from client.learning.processes import ALONE, Processes
+from client.learning.processes import SINGLE_PROCESS, Processes
 from client.learning.recipe import Recipe
 from client.learning.student import Student
 from client.learning.training import (
@@ -179,7 +179,7 @@ def distill(
     resume: Checkpoint | None = None,
     save: Callable[[Checkpoint], None] = lambda _: None,
     on_step: Callable[[Progress], None] = lambda _: None,
-    processes: Processes = ALONE,
+    processes: Processes = SINGLE_PROCESS,
 ) -> dict[str, Kept]:
     """Train what `method` trains on augmented pixels (paper, section 4.2, "Distill"), in place.
 
@@ -189,7 +189,7 @@ def distill(
     began_with = {name: tensor.clone() for name, tensor in student.state_dict().items()}
 
     def evaluate() -> Score:
-        scores = processes.spread(data.holdout, lambda part: class_scores(student, data.images, part))
+        scores = processes.map_sharded(data.holdout, lambda part: class_scores(student, data.images, part))
         return score(scores, data.labels[data.holdout])
 
     schedule = Schedule(recipe.steps, recipe.learning_rate, recipe.evaluations, recipe.cosine, recipe.warmup)
@@ -247,11 +247,11 @@ def plain_features(
 
 
 def batches_of(
-    student: Student, data: TrainingSet, recipe: Recipe, *, seed: int, processes: Processes = ALONE
+    student: Student, data: TrainingSet, recipe: Recipe, *, seed: int, processes: Processes = SINGLE_PROCESS
 ) -> Callable[[int], Batch]:
     """The distill stage's batch of each step, counted from 0: augmented pixels and targets.
 
-    Of several processes, each is given its share of the batch, with the views that it would have in one.
+    Of several processes, each is given its shard of the batch, with the views that it would have in one.
     """
     device = _device(student)
     draw = DomainBatches(data.domains[data.train], per_domain=recipe.images_per_domain, seed=seed)
@@ -259,9 +259,9 @@ def batches_of(
 
     def batch_at(step: int) -> Batch:
         rows = positions[draw(step)]
-        share = processes.share(len(rows))
-        pixels = _augmented(student, data, rows.tolist(), recipe, seed=(seed + 3, step), share=share)
-        rows = rows[share]
+        shard = processes.shard(len(rows))
+        pixels = _augmented(student, data, rows.tolist(), recipe, seed=(seed + 3, step), shard=shard)
+        rows = rows[shard]
         targets = data.targets[rows].to(device)
         if data.teacher is not None:
             targets = targets + recipe.image_weight * _answers(data.teacher, pixels)
@@ -290,17 +290,17 @@ def _augmented(
     recipe: Recipe,
     *,
     seed: tuple[int, ...],
-    share: slice = slice(None),
+    shard: slice = slice(None),
 ) -> Tensor:
-    """A random view of each image of a share, shape (n, 3, size, size), where the student is.
+    """A random view of each image of a shard, shape (n, 3, size, size), where the student is.
 
     What is drawn for an image is fixed by the seed and its place among the positions.
     """
     size = student.preprocessing.image_size
-    pixels, aspects = data.images.load(positions[share], round(size * _CROPPED_FROM))
+    pixels, aspects = data.images.load(positions[shard], round(size * _CROPPED_FROM))
     generator = torch.Generator().manual_seed(reduce(step_seed, seed))
-    chance = Chance.draw(len(positions), generator).of(share)
-    chance = chance.keeping_styles(data.restyled[positions[share]])
+    chance = Chance.draw(len(positions), generator).of(shard)
+    chance = chance.keeping_styles(data.restyled[positions[shard]])
     return random_views(
         torch.from_numpy(pixels).to(_device(student)),
         torch.from_numpy(aspects),

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from client.learning.averaging import Score, Selection
 from client.learning.methods import Loss
-from client.learning.processes import ALONE, Processes
+from client.learning.processes import SINGLE_PROCESS, Processes
 from client.learning.student import Student
 
 Batch = tuple[Tensor, Tensor]
@@ -94,7 +94,7 @@ def train(
     resume: Checkpoint | None = None,
     save: Callable[[Checkpoint], None] = lambda _: None,
     on_step: Callable[[Progress], None] = lambda _: None,
-    processes: Processes = ALONE,
+    processes: Processes = SINGLE_PROCESS,
 ) -> None:
     """Train `parameters` of `module` in place.
 
@@ -123,14 +123,14 @@ def train(
         if selection is not None:
             selection.restore(resume["selection"])
 
-    network = processes.joined(module)
+    network = processes.wrap(module)
     batches = _ahead if _processor_to_spare(trained[0].device) else _in_turn
     network.train()
     for step, (inputs, targets) in batches(batch_at, start + 1, schedule.steps):
         for group in optimiser.param_groups:
             group["lr"] = schedule.rate(step)
         torch.manual_seed(step_seed(seed, step))
-        loss = loss_of(processes.whole(network(inputs)), processes.whole(targets))
+        loss = loss_of(processes.all_gather(network(inputs)), processes.all_gather(targets))
         optimiser.zero_grad(set_to_none=True)
         processes.backward(loss)
         optimiser.step()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from client.errors import ClientError, unwritable
 from client.learning.averaging import Kept
 from client.learning.methods import Method, parse_method
-from client.learning.processes import ALONE, Processes
+from client.learning.processes import SINGLE_PROCESS, Processes
 from client.learning.stages import TrainingSet, align, align_features, class_scores, distill, keep
 from client.learning.student import (
     Student,
@@ -70,7 +70,7 @@ class Trainer:
         device: str,
         shared: SharedWork,
         also: Sequence[str] = (),
-        processes: Processes = ALONE,
+        processes: Processes = SINGLE_PROCESS,
     ) -> None:
         """Take up a run.
 
@@ -123,7 +123,7 @@ class Trainer:
             "method": config.method,
             "classes": json.dumps(sources.folder.classes),
         }
-        if self._processes.first:
+        if self._processes.is_main:
             scores = class_scores(student, data.images, data.holdout)
             student.temperature.fill_(fitted_temperature(scores, data.labels[data.holdout]))
             save_student(student, config.student, run.student, metadata)
@@ -151,7 +151,7 @@ class Trainer:
 
     def _align(self, student: Student, sources: Sources, data: TrainingSet, stamp: str) -> tuple[int, int]:
         """It takes seconds on features, so the first process does it and tells the others."""
-        aligned = self._processes.once(lambda: self._aligned(student, sources, data, stamp))
+        aligned = self._processes.broadcast(lambda: self._aligned(student, sources, data, stamp))
         student.projector.load_state_dict(aligned.state)
         return aligned.first, aligned.last
 
@@ -248,7 +248,7 @@ class Trainer:
 
     def _load_checkpoint(self, stamp: str) -> Checkpoint | None:
         file = self._run.checkpoint
-        content = self._processes.once(lambda: file.read_bytes() if file.exists() else None)
+        content = self._processes.broadcast(lambda: file.read_bytes() if file.exists() else None)
         if content is None:
             return None
         saved = torch.load(BytesIO(content), map_location=self._device, weights_only=True)
@@ -259,7 +259,7 @@ class Trainer:
         return checkpoint
 
     def _save_checkpoint(self, checkpoint: Checkpoint, stamp: str) -> None:
-        if self._processes.first:
+        if self._processes.is_main:
             part = self._run.checkpoint.with_suffix(".part")
             try:
                 with part.open("wb") as file:  # of a file of Python's, the system's own error comes through
