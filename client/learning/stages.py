@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from client.learning.augmentation import Chance, random_views
-from client.learning.averaging import SELECTIONS, Kept, Score, Together
+from client.learning.averaging import WEIGHT_SELECTIONS, Score, SelectedWeights, SelectionGroup
 from client.learning.methods import Loss, Method
 from client.learning.processes import SINGLE_PROCESS, Processes
 from client.learning.recipe import Recipe
@@ -125,7 +125,7 @@ def align(
     *,
     seed: int,
     on_step: Callable[[Progress], None] = lambda _: None,
-) -> Kept:
+) -> SelectedWeights:
     """Fit the projector on frozen features (paper, section 4.2, "Align"), in place.
 
     Its last state is kept if the backbone trains afterwards; where this is the only stage, the hold-outs
@@ -154,7 +154,7 @@ def align(
     schedule = Schedule(
         recipe.align_steps, recipe.align_learning_rate, recipe.evaluations, recipe.cosine, recipe.warmup
     )
-    selection = SELECTIONS[recipe.selection]() if held_out is not None else None
+    selection = WEIGHT_SELECTIONS[recipe.selection]() if held_out is not None else None
     train(
         student.projector,
         list(student.projector.parameters()),
@@ -165,7 +165,7 @@ def align(
         selection=selection,
         on_step=on_step,
     )
-    return selection.kept() if selection else Kept({}, recipe.align_steps, recipe.align_steps)
+    return selection.selected() if selection else SelectedWeights({}, recipe.align_steps, recipe.align_steps)
 
 
 def distill(
@@ -180,7 +180,7 @@ def distill(
     save: Callable[[Checkpoint], None] = lambda _: None,
     on_step: Callable[[Progress], None] = lambda _: None,
     processes: Processes = SINGLE_PROCESS,
-) -> dict[str, Kept]:
+) -> dict[str, SelectedWeights]:
     """Train what `method` trains on augmented pixels (paper, section 4.2, "Distill"), in place.
 
     The student ends with what the recipe's selection kept, by the hold-outs. Selections only watch, so the
@@ -193,7 +193,7 @@ def distill(
         return score(scores, data.labels[data.holdout])
 
     schedule = Schedule(recipe.steps, recipe.learning_rate, recipe.evaluations, recipe.cosine, recipe.warmup)
-    selection = Together([recipe.selection, *(name for name in also if name != recipe.selection)])
+    selection = SelectionGroup([recipe.selection, *(name for name in also if name != recipe.selection)])
     train(
         student,
         student.trainable(method.trains, frozen=recipe.frozen),
@@ -209,11 +209,11 @@ def distill(
         processes=processes,
     )
     student.load_state_dict(began_with)
-    keep(student, selection.kept(), recipe.interpolation)
-    return selection.kept_by_each()
+    keep(student, selection.selected(), recipe.interpolation)
+    return selection.selected_by_name()
 
 
-def keep(student: Student, kept: Kept, share: float) -> None:
+def keep(student: Student, kept: SelectedWeights, share: float) -> None:
     """Lead a student's weights from what they were before `distill` to what was kept, so much of the way."""
     for name, tensor in student.state_dict().items():
         if name in kept.state:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from client.learning.averaging import Score, Selection
+from client.learning.averaging import Score, WeightSelection
 from client.learning.methods import Loss
 from client.learning.processes import SINGLE_PROCESS, Processes
 from client.learning.student import Student
@@ -90,7 +90,7 @@ def train(
     *,
     seed: int = 0,
     evaluate: Callable[[], Score] | None = None,
-    selection: Selection | None = None,
+    selection: WeightSelection | None = None,
     resume: Checkpoint | None = None,
     save: Callable[[Checkpoint], None] = lambda _: None,
     on_step: Callable[[Progress], None] = lambda _: None,
@@ -121,7 +121,7 @@ def train(
         module.load_state_dict(resume["module"])
         optimiser.load_state_dict(resume["optimiser"])
         if selection is not None:
-            selection.restore(resume["selection"])
+            selection.load_state_dict(resume["selection"])
 
     network = processes.wrap(module)
     batches = _ahead if _processor_to_spare(trained[0].device) else _in_turn
@@ -137,25 +137,25 @@ def train(
 
         score = None
         if selection is not None:
-            selection.stepped(changing, step)
+            selection.on_step(changing, step)
         if evaluate is not None and schedule.evaluates_after(step):
             score = evaluate()
             network.train()
             if selection is not None:
-                selection.evaluated(changing, step, score)
+                selection.on_evaluation(changing, step, score)
             if step < schedule.steps:
                 save(
                     {
                         "step": step,
                         "module": module.state_dict(),
                         "optimiser": optimiser.state_dict(),
-                        "selection": None if selection is None else selection.checkpoint(),
+                        "selection": None if selection is None else selection.state_dict(),
                     }
                 )
         on_step(Progress(step, loss.detach(), score))
 
     if selection is not None:
-        module.load_state_dict(selection.kept().state, strict=False)
+        module.load_state_dict(selection.selected().state, strict=False)
     module.eval()
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from client.errors import ClientError, unwritable
-from client.learning.averaging import Kept
+from client.learning.averaging import SelectedWeights
 from client.learning.methods import Method, parse_method
 from client.learning.processes import SINGLE_PROCESS, Processes
 from client.learning.stages import TrainingSet, align, align_features, class_scores, distill, keep
@@ -43,7 +43,7 @@ class Trained:
     """Steps on pixels: the run that took them, what each selection kept of them, and the rows it logged."""
 
     run: Path
-    kept: dict[str, Kept]
+    kept: dict[str, SelectedWeights]
     rows: list[dict[str, Any]]
 
 
@@ -205,7 +205,7 @@ class Trainer:
         state = {name: tensor.clone() for name, tensor in student.projector.state_dict().items()}
         return Aligned(state, kept.first, kept.last, self._run.rows("align"))
 
-    def _distill(self, student: Student, sources: Sources, data: TrainingSet, stamp: str) -> Kept:
+    def _distill(self, student: Student, sources: Sources, data: TrainingSet, stamp: str) -> SelectedWeights:
         """Take the steps on pixels, or keep another selection of those that an earlier run took."""
         recipe, run = self._config.recipe, self._run
         key = self._distill_key(sources, data)
