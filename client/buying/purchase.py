@@ -45,7 +45,7 @@ _OTHERS_TAKE = 0.1
 
 
 @dataclass(frozen=True)
-class Progress:
+class PurchaseProgress:
     """How far a purchase is: queries bought, refused, all that are wanted, and millionths of a unit paid."""
 
     bought: int
@@ -95,7 +95,7 @@ class Buying:
         model: ModelCard,
         run_id: str,
         budget: Budget,
-        on_progress: Callable[[Progress], None],
+        on_progress: Callable[[PurchaseProgress], None],
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._vendor = vendor
@@ -409,7 +409,7 @@ class Buying:
             purchase.cost_micros += answer.usage.cost_micros
             purchase.refused.update(answer.refused)
             self._on_progress(
-                Progress(purchase.bought, len(purchase.refused), self._total, purchase.cost_micros)
+                PurchaseProgress(purchase.bought, len(purchase.refused), self._total, purchase.cost_micros)
             )
 
 

@@ -51,7 +51,7 @@ from client.progress import Display
 from shared.billing import GroupBy
 
 if TYPE_CHECKING:  # torch takes seconds to import, and most commands do not need it
-    from client.buying.selection import Selection
+    from client.buying.selection import SelectionStrategy
     from client.runs.connection import Connection
     from client.runs.folder import RunConfig
 
@@ -380,7 +380,7 @@ def _config(
     recipe: RecipeName,
     steps: int | None,
     seed: int,
-    select: "Selection",
+    select: "SelectionStrategy",
     views: int,
     group_by_name: bool,
 ) -> "RunConfig":

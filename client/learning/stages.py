@@ -21,8 +21,8 @@ from client.learning.training import (
     Batch,
     Checkpoint,
     DomainBatches,
-    Progress,
     Schedule,
+    TrainingStep,
     predict,
     score,
     step_seed,
@@ -124,7 +124,7 @@ def align(
     recipe: Recipe,
     *,
     seed: int,
-    on_step: Callable[[Progress], None] = lambda _: None,
+    on_step: Callable[[TrainingStep], None] = lambda _: None,
 ) -> SelectedWeights:
     """Fit the projector on frozen features (paper, section 4.2, "Align"), in place.
 
@@ -178,7 +178,7 @@ def distill(
     also: Sequence[str] = (),
     resume: Checkpoint | None = None,
     save: Callable[[Checkpoint], None] = lambda _: None,
-    on_step: Callable[[Progress], None] = lambda _: None,
+    on_step: Callable[[TrainingStep], None] = lambda _: None,
     processes: Processes = SINGLE_PROCESS,
 ) -> dict[str, SelectedWeights]:
     """Train what `method` trains on augmented pixels (paper, section 4.2, "Distill"), in place.

@@ -48,7 +48,7 @@ class Schedule:
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrainingStep:
     """One step: counted from 1, its training loss, and the score if the model was evaluated after it.
 
     The loss is where the model is: taking its value waits for the device.
@@ -93,7 +93,7 @@ def train(
     selection: WeightSelection | None = None,
     resume: Checkpoint | None = None,
     save: Callable[[Checkpoint], None] = lambda _: None,
-    on_step: Callable[[Progress], None] = lambda _: None,
+    on_step: Callable[[TrainingStep], None] = lambda _: None,
     processes: Processes = SINGLE_PROCESS,
 ) -> None:
     """Train `parameters` of `module` in place.
@@ -152,7 +152,7 @@ def train(
                         "selection": None if selection is None else selection.state_dict(),
                     }
                 )
-        on_step(Progress(step, loss.detach(), score))
+        on_step(TrainingStep(step, loss.detach(), score))
 
     if selection is not None:
         module.load_state_dict(selection.selected().state, strict=False)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from client.buying.lock import claim
-from client.buying.selection import Selection
+from client.buying.selection import SelectionStrategy
 from client.errors import ClientError, UsageError, unwritable
 from client.learning.recipe import Recipe
 
@@ -42,7 +42,7 @@ class RunConfig:
     student: str
     image_size: int
     seed: int
-    select: Selection
+    select: SelectionStrategy
     recipe: Recipe
     student_weights: str | None = None
     use_at_most: int | None = None

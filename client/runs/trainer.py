@@ -28,7 +28,7 @@ from client.learning.student import (
     save_tensors,
 )
 from client.learning.temperature import fitted_temperature
-from client.learning.training import Checkpoint, Progress
+from client.learning.training import Checkpoint, TrainingStep
 from client.progress import Display
 from client.runs.folder import RunConfig, RunFolder
 from client.runs.memo import SharedWork
@@ -269,10 +269,10 @@ class Trainer:
                 part.unlink(missing_ok=True)
                 raise unwritable(self._run.checkpoint, error) from error
 
-    def _logger(self, stage: str, advance: Callable[[int, str], None]) -> Callable[[Progress], None]:
+    def _logger(self, stage: str, advance: Callable[[int, str], None]) -> Callable[[TrainingStep], None]:
         best, words = 0.0, ""
 
-        def on_step(progress: Progress) -> None:
+        def on_step(progress: TrainingStep) -> None:
             nonlocal best, words
             if progress.score is not None:
                 best = max(best, progress.score.accuracy)

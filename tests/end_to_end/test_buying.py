@@ -16,7 +16,7 @@ from PIL import Image
 
 from client.buying.cache import EmbeddingCache
 from client.buying.protocols import Answer
-from client.buying.purchase import Progress
+from client.buying.purchase import PurchaseProgress
 from client.buying.queries import Query
 from client.buying.teacher import Teacher
 from client.buying.vendor_api import VendorClient
@@ -152,7 +152,7 @@ def test_a_key_that_is_revoked_in_the_middle_loses_nothing_and_another_goes_on(
     customer = Customer(vendor_process.url, api_key, tmp_path / "cache.db", stack)
     successors: list[str] = []
 
-    def revoke(_: Progress) -> None:
+    def revoke(_: PurchaseProgress) -> None:
         if not successors:
             successors.append(vendor_process.replace_key(api_key))
 

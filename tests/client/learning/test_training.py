@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from client.learning.averaging import SWAD, BestWeights, Score, SelectionGroup, WeightSelection
 from client.learning.losses import cosine_loss
-from client.learning.training import Checkpoint, DomainBatches, Progress, Schedule, step_seed, train
+from client.learning.training import Checkpoint, DomainBatches, Schedule, TrainingStep, step_seed, train
 
 SCHEDULE = Schedule(steps=20, learning_rate=0.05, evaluations=4, cosine=True, warmup=0.1)
 
@@ -65,7 +65,7 @@ def test_a_resumed_run_ends_in_the_same_weights(select: Callable[[], WeightSelec
     saved: list[Checkpoint] = []
     broken = _module()
 
-    def interrupt(progress: Progress) -> None:
+    def interrupt(progress: TrainingStep) -> None:
         if progress.step == 12:
             raise KeyboardInterrupt
 

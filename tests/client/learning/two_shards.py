@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from client.learning.losses import squared_loss
 from client.learning.processes import launched
-from client.learning.training import Progress, Schedule, step_seed, train
+from client.learning.training import Schedule, TrainingStep, step_seed, train
 
 ROWS, STEPS = 8, 5
 
@@ -28,7 +28,7 @@ def main() -> None:
             shard = processes.shard(ROWS)
             return inputs[shard], targets[shard]
 
-        def on_step(progress: Progress) -> None:
+        def on_step(progress: TrainingStep) -> None:
             losses.append(progress.loss.item())
 
         schedule = Schedule(STEPS, 1e-2, evaluations=1, cosine=False)
