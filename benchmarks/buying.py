@@ -58,8 +58,8 @@ def _load(url: str, api_key: str, queries: list[Query], connections: int) -> flo
     """Images a second of bare requests, their bodies made beforehand and their answers thrown away."""
     with VendorClient(url, api_key) as client:
         model: ModelCard = client.model()
-    packs = [queries[start : start + PACK] for start in range(0, len(queries), PACK)]
-    forms = [embed_form([(query, query.content()) for query in pack], model.id) for pack in packs]
+    batches = [queries[start : start + PACK] for start in range(0, len(queries), PACK)]
+    forms = [embed_form([(query, query.content()) for query in batch], model.id) for batch in batches]
     turns = count()
     headers = {"authorization": f"Bearer {api_key}", "accept": ACCEPT}
 

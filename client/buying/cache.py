@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from client.buying.cache_file import CacheFile
 from client.buying.embeddings import CHUNK, Found, Stored, by_kind, held, insert, model_id, select
-from client.buying.notes import Note, Notes, Pack, drop_note
+from client.buying.notes import Note, Notes, RequestBatch, drop_note
 from client.buying.origins import UNKNOWN, Origins, difference, join_pools, origin_id
 from client.buying.queries import Query, Spending
 from client.buying.rates import Sale
@@ -47,8 +47,8 @@ class Holding:
 class EmbeddingCache:
     """One SQLite file, shared by runs, threads and processes; every change is durable when a call returns.
 
-    A pack is noted as pending before it is sent, and its answer is stored, with the receipt, in the
-    transaction that clears the note. So after a crash at any moment the same pack can be sent again under
+    A batch is noted as pending before it is sent, and its answer is stored, with the receipt, in the
+    transaction that clears the note. So after a crash at any moment the same batch can be sent again under
     the same key, and a vendor that had charged it answers without charging.
     """
 
@@ -132,17 +132,17 @@ class EmbeddingCache:
 
     def begin(
         self,
-        pack: Pack,
+        batch: RequestBatch,
         *,
         payer: Payer = _NOBODY,
         agreed_micros: int | None = None,
         again: bool = False,
         alive: Callable[[str], bool] = lambda _: False,
     ) -> set[Query]:
-        """Note, before it is sent, that a pack is being bought.
+        """Note, before it is sent, that a batch is being bought.
 
         Args:
-            pack: the pack.
+            batch: the batch.
             payer: who is asked, and with which key.
             agreed_micros: the most that it may cost.
             again: whether it is bought although it is in the cache, to be compared with that.
@@ -151,12 +151,12 @@ class EmbeddingCache:
         Returns:
             Those of its queries that another run has bought, or is buying right now: then nothing is noted.
         """
-        note = Note(pack, time.time(), payer.vendor, payer.key_id, agreed_micros)
+        note = Note(batch, time.time(), payer.vendor, payer.key_id, agreed_micros)
         return self.notes.take(note, known=_bought, alive=alive, again=again)
 
     def commit(
         self,
-        pack: Pack,
+        batch: RequestBatch,
         vectors: dict[Query, Vector],
         usage: Usage,
         request_id: str,
@@ -171,7 +171,7 @@ class EmbeddingCache:
         agree are from now on.
 
         Args:
-            pack: what was asked.
+            batch: what was asked.
             vectors: the answers, of shape (dimensions,).
             usage: what was billed.
             request_id: the vendor's name for the request.
@@ -182,9 +182,9 @@ class EmbeddingCache:
         Raises:
             Disagreement: it differs from what is in the cache; nothing is stored.
         """
-        bill, payer = Bill(request_id, pack.fingerprint, usage), Payer(origin or None, key_id)
+        bill, payer = Bill(request_id, batch.fingerprint, usage), Payer(origin or None, key_id)
         with self._file.transaction() as connection:
-            model = model_id(connection, pack.fingerprint)
+            model = model_id(connection, batch.fingerprint)
             known = held(connection, model, vectors)
             self._compare(known, vectors, tolerance)
             mine = origin_id(connection, model, origin)
@@ -197,30 +197,30 @@ class EmbeddingCache:
             if known:
                 unknown = origin_id(connection, model, UNKNOWN)
                 join_pools(connection, model, [mine, *(row.origin or unknown for row in known.values())])
-            add_receipt(connection, pack, bill, payer)
-            drop_note(connection, pack)
+            add_receipt(connection, batch, bill, payer)
+            drop_note(connection, batch)
 
-    def reject(self, pack: Pack, bill: Bill, fault: str, payer: Payer = _NOBODY) -> None:
+    def reject(self, batch: RequestBatch, bill: Bill, fault: str, payer: Payer = _NOBODY) -> None:
         """Store the receipt of an answer that cannot be taken. The note stays: another answer may be had."""
         with self._file.transaction() as connection:
-            add_receipt(connection, pack, bill, payer, fault=fault)
+            add_receipt(connection, batch, bill, payer, fault=fault)
 
-    def abandon(self, pack: Pack, request_id: str | None = None, key_id: str | None = None) -> None:
-        """Clear the note of a pack that the vendor refused, and so did not charge."""
+    def abandon(self, batch: RequestBatch, request_id: str | None = None, key_id: str | None = None) -> None:
+        """Clear the note of a batch that the vendor refused, and so did not charge."""
         with self._file.transaction() as connection:
             if request_id is not None:
-                add_refusal(connection, pack, request_id, key_id)
-            drop_note(connection, pack)
+                add_refusal(connection, batch, request_id, key_id)
+            drop_note(connection, batch)
 
-    def write_off(self, pack: Pack, paid: Spending, payer: Payer = _NOBODY) -> None:
-        """Turn the note of a pack whose answer is lost for good into a receipt: it may have been paid for."""
+    def write_off(self, batch: RequestBatch, paid: Spending, payer: Payer = _NOBODY) -> None:
+        """Turn the note of a batch whose answer is lost for good into a receipt: it may be paid for."""
         with self._file.transaction() as connection:
-            add_lost_receipt(connection, pack, paid, payer)
-            drop_note(connection, pack)
+            add_lost_receipt(connection, batch, paid, payer)
+            drop_note(connection, batch)
 
-    def pending(self, run_id: str) -> list[Pack]:
-        """The packs of a run that were sent, or about to be, and whose answer was never stored."""
-        return [note.pack for note in self.notes.of_run(run_id)]
+    def pending(self, run_id: str) -> list[RequestBatch]:
+        """The batches of a run that were sent, or about to be, and whose answer was never stored."""
+        return [note.batch for note in self.notes.of_run(run_id)]
 
     def spending(self, run_id: str) -> Spending:
         """What a run has paid, by its receipts."""
@@ -390,6 +390,6 @@ class EmbeddingCache:
             last = rows[-1][0]
 
 
-def _bought(connection: sqlite3.Connection, pack: Pack) -> set[Query]:
-    """The queries of a pack that are in the cache."""
-    return set(held(connection, model_id(connection, pack.fingerprint), pack.queries))
+def _bought(connection: sqlite3.Connection, batch: RequestBatch) -> set[Query]:
+    """The queries of a batch that are in the cache."""
+    return set(held(connection, model_id(connection, batch.fingerprint), batch.queries))

@@ -1,4 +1,4 @@
-"""One process at a time for a run: two would pay twice for what they send in other packs."""
+"""One process at a time for a run: two would pay twice for what they send in other batches."""
 
 import fcntl
 import hashlib

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from client.buying import transport, wire
 from client.buying.cache import EmbeddingCache
-from client.buying.notes import Pack
+from client.buying.notes import RequestBatch
 from client.buying.origins import origin_of
 from client.buying.protocols import Answer
 from client.buying.queries import Query
@@ -135,9 +135,9 @@ class OpenAIVendor:
         content = b"".join(vector.tobytes() for vector in vectors.values())
         fingerprint = known or f"{self._dialect}:{name}:{hashlib.sha256(content).hexdigest()[:16]}"
         receipt = secrets.token_hex(8)
-        pack = Pack(f"{_CANARY_RUN}:{receipt}", _CANARY_RUN, fingerprint, canaries)
+        batch = RequestBatch(f"{_CANARY_RUN}:{receipt}", _CANARY_RUN, fingerprint, canaries)
         cache.commit(
-            pack,
+            batch,
             {} if known else vectors,
             _usage(canaries),
             f"{self._dialect}-{receipt}",

@@ -159,8 +159,8 @@ def _find_lost(charges: dict[str, Entry], receipts: Sequence[Receipt], found: Re
 
 def _find_owed(charges: dict[str, Entry], owed: Sequence[Note], found: Reconciliation) -> None:
     for note in owed:
-        size = (note.images, len(note.pack.queries) - note.images)
-        charge = _charge_of(charges, size, note.pack.fingerprint, note.key_id)
+        size = (note.images, len(note.batch.queries) - note.images)
+        charge = _charge_of(charges, size, note.batch.fingerprint, note.key_id)
         if charge is not None:
             problem = (
                 f"entry {charge.seq} charges {-charge.amount_micros} micros, and there is no receipt here: "

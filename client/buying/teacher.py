@@ -170,7 +170,7 @@ class Teacher:
     ) -> Purchase:
         """Buy the queries that the cache lacks, in order, until they, the budget or the quota end.
 
-        The answers of packs that an earlier, interrupted run had paid for are fetched first, free of charge.
+        Answers that an earlier, interrupted run had paid for are fetched first, free of charge.
 
         Raises:
             QuotaExhausted: the vendor's limit was reached; all that was paid for is stored.

@@ -112,7 +112,7 @@ def test_bad_images_are_named_and_not_charged(
 def test_requests_that_are_too_large_are_split(
     vendor_process: VendorProcess, tmp_path: Path, stack: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("client.buying.purchase.PACK_BYTES", 10**9)
+    monkeypatch.setattr("client.buying.purchase.BATCH_BYTES", 10**9)
     api_key = vendor_process.create_key()
     queries = []
     rng = np.random.default_rng(0)
@@ -126,7 +126,7 @@ def test_requests_that_are_too_large_are_split(
         sum(path.stat().st_size for path in tmp_path.glob("*.png")) * 4 / 3 > model.limits.max_request_bytes
     )
     assert customer.teacher().buy(queries).bought == 6
-    # A vendor whose limit is lower than it said: the pack is refused as a whole and halved.
+    # A vendor whose limit is lower than it said: the batch is refused as a whole and halved.
     boast = model.limits.model_copy(update={"max_request_bytes": 10**9})
     boastful = model.model_copy(update={"limits": boast})
     other = stack.enter_context(EmbeddingCache(tmp_path / "other.db"))
@@ -239,7 +239,7 @@ def test_an_answer_that_was_paid_and_lost_is_fetched_free_of_charge(
 
     again = Customer(vendor_process.url, api_key, tmp_path / "cache.db", stack)
     teacher = again.teacher(40)
-    # Other queries come first now, so nothing but the note in the cache can name the lost packs.
+    # Other queries come first now, so nothing but the note in the cache can name the lost batches.
     purchase = teacher.buy([*_texts(10, start=1000), *_texts(40)])
     assert purchase.out_of_budget
     assert vendor_process.charges(api_key).queries == 40

@@ -44,7 +44,7 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport, "PATIENCE", 0.0)
     monkeypatch.setattr(transport, "TRIES", 2)
     monkeypatch.setattr(purchase, "LARGEST", 1)
-    monkeypatch.setattr(purchase, "PACK_SIZE", 2)
+    monkeypatch.setattr(purchase, "BATCH_SIZE", 2)
     monkeypatch.setattr("client.buying.notes._FRESH_SECONDS", 0.0)
 
 

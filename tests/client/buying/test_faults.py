@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from client.buying import transport
-from client.buying.notes import pack_of
+from client.buying.notes import make_batch
 from client.buying.teacher import Teacher
 from client.errors import (
     AnswerRejected,
@@ -172,7 +172,7 @@ def test_a_run_does_not_wait_for_one_that_was_killed_with_a_wrong_clock(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr("client.buying.notes.time.time", lambda: 1.8e9 + skew)
-        shop.cache.begin(pack_of("killed", "fp_1", tuple(_texts(3))))
+        shop.cache.begin(make_batch("killed", "fp_1", tuple(_texts(3))))
     monkeypatch.setattr("client.buying.notes.time.time", lambda: 1.8e9)
     assert shop.teacher().buy(_texts(3)).bought == 3
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from client.buying.notes import Note, Pack
+from client.buying.notes import Note, RequestBatch
 from client.buying.queries import Query
 from client.buying.receipts import Receipt
 from client.buying.reconciliation import Elsewhere, reconcile
@@ -41,8 +41,8 @@ def problems(entries: list[Entry], receipts: list[Receipt], **known: Any) -> lis
 
 
 def note(*words: str, key_id: str | None = "mine") -> Note:
-    pack = Pack("key", "run", "fp_1", tuple(Query.text(word) for word in words))
-    return Note(pack, 1.8e9, "http://vendor:80", key_id, 20 * len(words))
+    batch = RequestBatch("key", "run", "fp_1", tuple(Query.text(word) for word in words))
+    return Note(batch, 1.8e9, "http://vendor:80", key_id, 20 * len(words))
 
 
 def test_what_agrees_is_counted() -> None:
