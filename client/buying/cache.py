@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from client.buying.cache_file import CacheFile
 from client.buying.embeddings import CHUNK, Found, Stored, by_kind, held, insert, model_id, select
-from client.buying.notes import Note, Notes, RequestBatch, drop_note
 from client.buying.origins import UNKNOWN, Origins, difference, join_pools, origin_id
+from client.buying.pending import PendingBatch, PendingBatches, RequestBatch, delete_pending
 from client.buying.queries import Query, Spending
 from client.buying.rates import Sale
 from client.buying.receipts import (
@@ -67,7 +67,7 @@ class EmbeddingCache:
         """
         self.path = path
         self._file = CacheFile(path, dtype="<f2" if half else "<f4")
-        self.notes = Notes(self._file)
+        self.pending_batches = PendingBatches(self._file)
         self.billed = Receipts(self._file)
         self._origins = Origins(self._file)
         self.dtype = np.dtype(self._file.dtype)
@@ -139,7 +139,7 @@ class EmbeddingCache:
         again: bool = False,
         alive: Callable[[str], bool] = lambda _: False,
     ) -> set[Query]:
-        """Note, before it is sent, that a batch is being bought.
+        """PendingBatch, before it is sent, that a batch is being bought.
 
         Args:
             batch: the batch.
@@ -151,8 +151,8 @@ class EmbeddingCache:
         Returns:
             Those of its queries that another run has bought, or is buying right now: then nothing is noted.
         """
-        note = Note(batch, time.time(), payer.vendor, payer.key_id, agreed_micros)
-        return self.notes.take(note, known=_bought, alive=alive, again=again)
+        note = PendingBatch(batch, time.time(), payer.vendor, payer.key_id, agreed_micros)
+        return self.pending_batches.take(note, known=_bought, alive=alive, again=again)
 
     def commit(
         self,
@@ -198,7 +198,7 @@ class EmbeddingCache:
                 unknown = origin_id(connection, model, UNKNOWN)
                 join_pools(connection, model, [mine, *(row.origin or unknown for row in known.values())])
             add_receipt(connection, batch, bill, payer)
-            drop_note(connection, batch)
+            delete_pending(connection, batch)
 
     def reject(self, batch: RequestBatch, bill: Bill, fault: str, payer: Payer = _NOBODY) -> None:
         """Store the receipt of an answer that cannot be taken. The note stays: another answer may be had."""
@@ -210,17 +210,17 @@ class EmbeddingCache:
         with self._file.transaction() as connection:
             if request_id is not None:
                 add_refusal(connection, batch, request_id, key_id)
-            drop_note(connection, batch)
+            delete_pending(connection, batch)
 
     def write_off(self, batch: RequestBatch, paid: Spending, payer: Payer = _NOBODY) -> None:
         """Turn the note of a batch whose answer is lost for good into a receipt: it may be paid for."""
         with self._file.transaction() as connection:
             add_lost_receipt(connection, batch, paid, payer)
-            drop_note(connection, batch)
+            delete_pending(connection, batch)
 
     def pending(self, run_id: str) -> list[RequestBatch]:
         """The batches of a run that were sent, or about to be, and whose answer was never stored."""
-        return [note.batch for note in self.notes.of_run(run_id)]
+        return [note.batch for note in self.pending_batches.of_run(run_id)]
 
     def spending(self, run_id: str) -> Spending:
         """What a run has paid, by its receipts."""
@@ -252,7 +252,7 @@ class EmbeddingCache:
 
     def owed(self) -> int:
         """How many requests of all runs were sent, or about to be, and their answer was never stored."""
-        return self.notes.count()
+        return self.pending_batches.count()
 
     def stored(self, fingerprint: str) -> Iterator[Stored]:
         """Every intact embedding of a model, in the order in which they were bought."""

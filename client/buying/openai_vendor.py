@@ -19,8 +19,8 @@ from pydantic import BaseModel
 
 from client.buying import transport, wire
 from client.buying.cache import EmbeddingCache
-from client.buying.notes import RequestBatch
 from client.buying.origins import origin_of
+from client.buying.pending import RequestBatch
 from client.buying.protocols import Answer
 from client.buying.queries import Query
 from client.buying.transport import Sender, parse

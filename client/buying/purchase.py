@@ -11,14 +11,14 @@ from itertools import islice
 from client.buying import trust
 from client.buying.budget import NOTHING, Budget, price
 from client.buying.cache import EmbeddingCache
+from client.buying.checkout import Request, Till
 from client.buying.concurrency import LARGEST, Pace
-from client.buying.debts import Debts
 from client.buying.lock import claim, is_claimed
-from client.buying.notes import RequestBatch, make_batch
+from client.buying.pending import RequestBatch, make_batch
 from client.buying.protocols import Answer, Vendor
 from client.buying.queries import Query, Spending
 from client.buying.recovery import fetch_for_dead_runs
-from client.buying.till import Request, Till
+from client.buying.settlement import Settlement
 from client.errors import (
     ClientError,
     IdempotencyKeySpent,
@@ -109,7 +109,7 @@ class Buying:
         self._pace = Pace()
         self._lock = threading.Lock()
         self._ended = threading.Event()
-        self._debts = Debts(
+        self._settlement = Settlement(
             self._till,
             cache,
             model,
@@ -128,7 +128,7 @@ class Buying:
     def run(self, queries: Sequence[Query]) -> Purchase:
         """Buy until something ends it; see `Teacher.buy`."""
         missing = dict.fromkeys(queries).keys() - self._cache.known(self._model.fingerprint, queries)
-        self._debts.undecided |= fetch_for_dead_runs(
+        self._settlement.undecided |= fetch_for_dead_runs(
             self._vendor, self._cache, self._model, self._run_id, queries, missing=missing
         )
         with claim(self._cache.path, self._run_id):
@@ -139,8 +139,8 @@ class Buying:
                 self._buy_all()
         if self._errors:
             raise self._errors[0]
-        if self._debts.undecided:
-            raise self._debts.not_told()
+        if self._settlement.undecided:
+            raise self._settlement.not_told()
         self._purchase.out_of_budget = bool(self._waiting or self._ready)
         return self._purchase
 
@@ -164,13 +164,13 @@ class Buying:
         """Settle what is owed from before, then list what the cache lacks."""
         at_hand = {query: query for query in queries}
         if not self._vendor.repeats_are_free:
-            for note in self._cache.notes.of_run(self._run_id):
+            for note in self._cache.pending_batches.of_run(self._run_id):
                 self._write_off(note.batch, reserved=NOTHING)
-        uncharged = self._debts.settle(self._run_id, at_hand)
+        uncharged = self._settlement.settle(self._run_id, at_hand)
         missing = self._missing(at_hand)
         for request, note in uncharged:  # now that all that was paid counts in the budget
             if not self._send_again(request, missing):
-                self._debts.forget(request, note, missing)
+                self._settlement.forget(request, note, missing)
         owed = {query for request in self._ready for query in request.batch.queries}
         wanted = self._missing(at_hand) - owed
         self._waiting.extend(query for query in at_hand if query in wanted)
@@ -179,7 +179,7 @@ class Buying:
     def _missing(self, at_hand: Mapping[Query, Query]) -> set[Query]:
         """What the cache lacks, and may be bought without being paid for twice."""
         known = self._cache.known(self._model.fingerprint, at_hand)
-        return at_hand.keys() - known - self._debts.undecided.keys()
+        return at_hand.keys() - known - self._settlement.undecided.keys()
 
     def _send_again(self, request: Request, missing: set[Query]) -> bool:
         """Line up a noted batch under its old key, if all of it is still wanted and the budget allows it.
@@ -321,7 +321,7 @@ class Buying:
         except (VendorError, SpendingStopped) as error:
             if error.unsure or request.doubtful:
                 if self._vendor.repeats_are_free:
-                    self._cache.notes.refresh(batch)
+                    self._cache.pending_batches.refresh(batch)
                 raise
             self._cache.abandon(batch, error.request_id, self._vendor.key_id)
             if not isinstance(error, RequestRefused | SpendingStopped):
@@ -342,9 +342,9 @@ class Buying:
             self._ended.wait(_OTHERS_TAKE)
 
     def _unsure(self, request: Request) -> None:
-        """Note that what may have been paid for is sent again: where that is not free, it counts."""
+        """PendingBatch that what may have been paid for is sent again: where that is not free, it counts."""
         if self._vendor.repeats_are_free:
-            self._cache.notes.refresh(request.batch)
+            self._cache.pending_batches.refresh(request.batch)
             return
         if not self._budget.reserve(request.price):
             raise VendorUnreachable(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from client.buying.cache_file import CacheFile
-from client.buying.notes import RequestBatch
+from client.buying.pending import RequestBatch
 from client.buying.queries import Spending
 from client.buying.rates import Sale
 from client.errors import Bill

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from client.buying.notes import Note
+from client.buying.pending import PendingBatch
 from client.buying.receipts import LOST, Receipt
 from shared.billing import Entry
 
@@ -55,7 +55,7 @@ def reconcile(
     receipts: Sequence[Receipt],
     key_id: str | None,
     *,
-    owed: Sequence[Note] = (),
+    owed: Sequence[PendingBatch] = (),
     refused: Collection[str] = (),
 ) -> Reconciliation:
     """Compare an account's whole ledger, oldest entry first, with what a cache knows of its own requests.
@@ -157,7 +157,7 @@ def _find_lost(charges: dict[str, Entry], receipts: Sequence[Receipt], found: Re
                 found.lost += 1
 
 
-def _find_owed(charges: dict[str, Entry], owed: Sequence[Note], found: Reconciliation) -> None:
+def _find_owed(charges: dict[str, Entry], owed: Sequence[PendingBatch], found: Reconciliation) -> None:
     for note in owed:
         size = (note.images, len(note.batch.queries) - note.images)
         charge = _charge_of(charges, size, note.batch.fingerprint, note.key_id)

@@ -6,11 +6,11 @@ from contextlib import suppress
 
 from client.buying.budget import price
 from client.buying.cache import EmbeddingCache
+from client.buying.checkout import Request, Till
 from client.buying.lock import claim
-from client.buying.notes import Note, RequestBatch
+from client.buying.pending import PendingBatch, RequestBatch
 from client.buying.protocols import Vendor
 from client.buying.queries import Query, Spending
-from client.buying.till import Request, Till
 from client.errors import (
     ClientError,
     IdempotencyKeySpent,
@@ -30,7 +30,7 @@ Undecided = dict[Query, ClientError]
 """Queries that may have been paid for, and why the vendor does not tell: to buy them might pay twice."""
 
 
-def recall(note: Note, at_hand: Mapping[Query, Query]) -> Request | None:
+def recall(note: PendingBatch, at_hand: Mapping[Query, Query]) -> Request | None:
     """A noted batch as it was sent, with nothing set aside; `None` where a file is no longer what it was.
 
     The files are those `at_hand`, for the folder may have moved since the batch was noted.
@@ -44,7 +44,7 @@ def recall(note: Note, at_hand: Mapping[Query, Query]) -> Request | None:
     return Request(batch, contents, Spending(0, 0), note.agreed_micros, doubtful=note.seconds_left > 0)
 
 
-def is_past(note: Note) -> bool:
+def is_past(note: PendingBatch) -> bool:
     """Whether a batch was sent so long ago that its answer is no longer to be had."""
     return time.time() - note.noted_at > _REPLAY_SECONDS
 
@@ -82,11 +82,11 @@ def fetch_for_dead_runs(
     lacking = set(at_hand if missing is None else missing)
     undecided: Undecided = {}
     till = Till(vendor, cache, model)
-    for other in cache.notes.runs(model.fingerprint) if vendor.repeats_are_free and lacking else ():
+    for other in cache.pending_batches.runs(model.fingerprint) if vendor.repeats_are_free and lacking else ():
         if other == run_id:
             continue
         with suppress(RunBusy), claim(cache.path, other):  # a run that is busy is not dead
-            for note in cache.notes.of_run(other):
+            for note in cache.pending_batches.of_run(other):
                 if note.batch.fingerprint != model.fingerprint or lacking.isdisjoint(note.batch.queries):
                     continue
                 request = recall(note, at_hand)

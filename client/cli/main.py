@@ -359,7 +359,7 @@ def _reconcile(connection: "Connection", *, as_json: bool) -> None:
             client.ledger(),
             cache.receipts(),
             client.key_id,
-            owed=cache.notes.of_run(),
+            owed=cache.pending_batches.of_run(),
             refused=cache.billed.refused(),
         )
     if as_json:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from client.buying.cache import EmbeddingCache
-from client.buying.notes import RequestBatch
+from client.buying.pending import RequestBatch
 from client.buying.queries import Query, Spending
 from client.errors import CacheError, ClientError
 from shared.embeddings import Usage

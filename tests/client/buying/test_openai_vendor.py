@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from client.buying import transport
 from client.buying.cache import EmbeddingCache
-from client.buying.notes import make_batch
 from client.buying.openai_vendor import Dialect, OpenAIVendor
+from client.buying.pending import make_batch
 from client.buying.queries import Query, Spending
 from client.buying.teacher import Teacher
 from client.errors import (

@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from client.buying.notes import Note, RequestBatch
+from client.buying.pending import PendingBatch, RequestBatch
 from client.buying.queries import Query
 from client.buying.receipts import Receipt
 from client.buying.reconciliation import Elsewhere, reconcile
@@ -40,9 +40,9 @@ def problems(entries: list[Entry], receipts: list[Receipt], **known: Any) -> lis
     return [f"{each.request_id}: {each.problem}" for each in found.differences]
 
 
-def note(*words: str, key_id: str | None = "mine") -> Note:
+def note(*words: str, key_id: str | None = "mine") -> PendingBatch:
     batch = RequestBatch("key", "run", "fp_1", tuple(Query.text(word) for word in words))
-    return Note(batch, 1.8e9, "http://vendor:80", key_id, 20 * len(words))
+    return PendingBatch(batch, 1.8e9, "http://vendor:80", key_id, 20 * len(words))
 
 
 def test_what_agrees_is_counted() -> None:

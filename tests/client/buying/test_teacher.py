@@ -21,7 +21,7 @@ from client.buying import recovery, transport
 from client.buying.cache import EmbeddingCache
 from client.buying.concurrency import START
 from client.buying.lock import claim
-from client.buying.notes import make_batch
+from client.buying.pending import make_batch
 from client.buying.purchase import BATCH_SIZE
 from client.buying.queries import Query
 from client.buying.teacher import Teacher
@@ -121,7 +121,7 @@ def shop(tmp_path: Path) -> Iterator[Shop]:
 @pytest.fixture
 def long_ago(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is noted counts as sent so long ago that no vendor can be answering it any more."""
-    monkeypatch.setattr("client.buying.notes._FRESH_SECONDS", 0.0)
+    monkeypatch.setattr("client.buying.pending._FRESH_SECONDS", 0.0)
 
 
 def _texts(count: int, word: str = "good") -> list[Query]:
@@ -346,7 +346,7 @@ def test_what_a_killed_run_was_buying_is_bought_in_the_end(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop.cache.begin(make_batch("killed", "fp_1", tuple(_texts(3))))
-    monkeypatch.setattr("client.buying.notes._FRESH_SECONDS", 0.5)
+    monkeypatch.setattr("client.buying.pending._FRESH_SECONDS", 0.5)
     assert shop.teacher().buy(_texts(100)).bought == 100
 
 

@@ -215,7 +215,7 @@ def test_a_cache_of_the_version_before_opens_and_is_adopted_by_who_agrees_with_i
         with EmbeddingCache(path) as cache:
             assert cache.known("fp_1", OLD) == set(OLD)
             assert cache.spending("run").queries == 20
-            assert [note.batch.queries for note in cache.notes.of_run("other")] == [(NEW[0],)]
+            assert [note.batch.queries for note in cache.pending_batches.of_run("other")] == [(NEW[0],)]
             assert cache.verify() == 0
     with EmbeddingCache(path) as cache:
         seller = Seller("true")

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 from client.buying.budget import NOTHING, Budget, price
 from client.buying.cache import EmbeddingCache
-from client.buying.notes import Note, RequestBatch
+from client.buying.checkout import Request, Till
+from client.buying.pending import PendingBatch, RequestBatch
 from client.buying.protocols import Answer
 from client.buying.queries import Query
 from client.buying.recovery import Undecided, is_past, recall
-from client.buying.till import Request, Till
 from client.errors import (
     ClientError,
     IdempotencyKeySpent,
@@ -22,7 +22,7 @@ from client.errors import (
 from shared.embeddings import ModelCard
 
 
-class Debts:
+class Settlement:
     """The notes of a run, settled before it buys.
 
     Attributes:
@@ -63,10 +63,10 @@ class Debts:
         self._say = say
         self.undecided: Undecided = {}
 
-    def settle(self, run_id: str, at_hand: Mapping[Query, Query]) -> list[tuple[Request, Note]]:
+    def settle(self, run_id: str, at_hand: Mapping[Query, Query]) -> list[tuple[Request, PendingBatch]]:
         """Fetch what was charged; returns what was not. What nobody can tell of counts as paid."""
-        uncharged: list[tuple[Request, Note]] = []
-        for note in self._cache.notes.of_run(run_id):
+        uncharged: list[tuple[Request, PendingBatch]] = []
+        for note in self._cache.pending_batches.of_run(run_id):
             request = recall(note, at_hand)
             if request is None:
                 self._count_as_paid(note.batch)
@@ -74,7 +74,7 @@ class Debts:
                 uncharged.append((request, note))
         return uncharged
 
-    def forget(self, request: Request, note: Note, missing: set[Query]) -> None:
+    def forget(self, request: Request, note: PendingBatch, missing: set[Query]) -> None:
         """Drop the note of a batch that was not charged, once the vendor cannot be answering it any more.
 
         Where some of it is missing, and so about to be bought, that is waited for.
@@ -106,7 +106,7 @@ class Debts:
         told.__cause__ = error
         return told
 
-    def _is_uncharged(self, request: Request, note: Note) -> bool:
+    def _is_uncharged(self, request: Request, note: PendingBatch) -> bool:
         """Fetch the answer of a noted batch, unless it was not charged; True if it was not."""
         batch = request.batch
         try:

@@ -1,4 +1,4 @@
-"""Notes of batches that were sent, or were about to be, and whose answers were never stored."""
+"""PendingBatches of batches that were sent, or were about to be, and whose answers were never stored."""
 
 import hashlib
 import json
@@ -39,7 +39,7 @@ def make_batch(
 
 
 @dataclass(frozen=True)
-class Note:
+class PendingBatch:
     """A batch whose answer is owed.
 
     Attributes:
@@ -68,7 +68,7 @@ class Note:
         return sum(query.kind == "image" for query in self.batch.queries)
 
 
-class Notes:
+class PendingBatches:
     """The notes in one cache. Thread-safe."""
 
     def __init__(self, file: CacheFile) -> None:
@@ -76,13 +76,13 @@ class Notes:
 
     def take(
         self,
-        note: Note,
+        note: PendingBatch,
         *,
         known: Callable[[sqlite3.Connection, RequestBatch], set[Query]],
         alive: Callable[[str], bool],
         again: bool,
     ) -> set[Query]:
-        """Note that a batch is being bought, before it is sent.
+        """PendingBatch that a batch is being bought, before it is sent.
 
         Args:
             note: the note.
@@ -116,14 +116,14 @@ class Notes:
         return taken
 
     def refresh(self, batch: RequestBatch) -> None:
-        """Note that a batch was sent once more just now."""
+        """PendingBatch that a batch was sent once more just now."""
         with self._file.transaction() as connection:
             connection.execute(
                 "UPDATE pending SET noted_at = ? WHERE idempotency_key = ?",
                 (time.time(), batch.idempotency_key),
             )
 
-    def of_run(self, run_id: str | None = None) -> list[Note]:
+    def of_run(self, run_id: str | None = None) -> list[PendingBatch]:
         """The notes of a run, or with `None` of all."""
         rows = self._file.read(
             "SELECT idempotency_key, run_id, fingerprint, queries, noted_at, vendor, key_id, agreed_micros "
@@ -131,7 +131,7 @@ class Notes:
             (run_id, run_id),
         )
         return [
-            Note(RequestBatch(key, run, fingerprint, tuple(_queries(text))), *rest)
+            PendingBatch(RequestBatch(key, run, fingerprint, tuple(_queries(text))), *rest)
             for key, run, fingerprint, text, *rest in rows
         ]
 
@@ -146,7 +146,7 @@ class Notes:
         return int(number)
 
 
-def drop_note(connection: sqlite3.Connection, batch: RequestBatch) -> None:
+def delete_pending(connection: sqlite3.Connection, batch: RequestBatch) -> None:
     """Remove the note of a batch, if there is one."""
     connection.execute("DELETE FROM pending WHERE idempotency_key = ?", (batch.idempotency_key,))
 

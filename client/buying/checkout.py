@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from client.buying.cache import EmbeddingCache
-from client.buying.notes import RequestBatch
 from client.buying.origins import origin_of
+from client.buying.pending import RequestBatch
 from client.buying.protocols import Answer, Vendor
 from client.buying.queries import Query, Spending
 from client.buying.receipts import Payer
