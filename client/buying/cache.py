@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.buying.cache_file import CacheFile
-from client.buying.embeddings import CHUNK, Found, Stored, by_kind, held, insert, model_id, select
+from client.buying.embeddings import CHUNK, CacheRow, StoredEmbedding, by_kind, held, insert, model_id, select
 from client.buying.origins import UNKNOWN, Origins, difference, join_pools, origin_id
 from client.buying.pending import PendingBatch, PendingBatches, RequestBatch, delete_pending
 from client.buying.queries import Query, Spending
-from client.buying.rates import Sale
+from client.buying.rates import PaidRequest
 from client.buying.receipts import (
     Payer,
     Receipt,
@@ -35,7 +35,7 @@ _NOBODY = Payer()
 
 
 @dataclass(frozen=True)
-class Holding:
+class CacheContents:
     """What the cache holds of one model and kind; `vector_bytes` are those of the vectors alone."""
 
     fingerprint: str
@@ -139,7 +139,7 @@ class EmbeddingCache:
         again: bool = False,
         alive: Callable[[str], bool] = lambda _: False,
     ) -> set[Query]:
-        """PendingBatch, before it is sent, that a batch is being bought.
+        """Note, before it is sent, that a batch is being bought.
 
         Args:
             batch: the batch.
@@ -189,7 +189,7 @@ class EmbeddingCache:
             self._compare(known, vectors, tolerance)
             mine = origin_id(connection, model, origin)
             rows = (
-                Stored(query.kind, bytes.fromhex(query.digest), vector.astype(self.dtype).tobytes())
+                StoredEmbedding(query.kind, bytes.fromhex(query.digest), vector.astype(self.dtype).tobytes())
                 for query, vector in vectors.items()
                 if query not in known
             )
@@ -226,7 +226,7 @@ class EmbeddingCache:
         """What a run has paid, by its receipts."""
         return self.billed.spending(run_id)
 
-    def sales(self, fingerprint: str) -> list[Sale]:
+    def sales(self, fingerprint: str) -> list[PaidRequest]:
         """What was bought of a model, by its latest receipts."""
         return self.billed.sales(fingerprint)
 
@@ -234,13 +234,13 @@ class EmbeddingCache:
         """The models that it knows."""
         return [name for (name,) in self._file.read("SELECT fingerprint FROM models ORDER BY id")]
 
-    def holdings(self) -> list[Holding]:
+    def holdings(self) -> list[CacheContents]:
         """What there is, by model and kind."""
         rows = self._file.read(
             "SELECT fingerprint, kind, count(*), sum(length(vector)) FROM embeddings "
             "JOIN models ON models.id = model GROUP BY fingerprint, kind ORDER BY fingerprint, kind"
         )
-        return [Holding(*row) for row in rows]
+        return [CacheContents(*row) for row in rows]
 
     def paid(self) -> Spending:
         """What was ever paid for, by the receipts of all runs."""
@@ -254,13 +254,13 @@ class EmbeddingCache:
         """How many requests of all runs were sent, or about to be, and their answer was never stored."""
         return self.pending_batches.count()
 
-    def stored(self, fingerprint: str) -> Iterator[Stored]:
+    def stored(self, fingerprint: str) -> Iterator[StoredEmbedding]:
         """Every intact embedding of a model, in the order in which they were bought."""
         for _, entry, intact in self._entries("WHERE fingerprint = ?", fingerprint):
             if intact:
                 yield entry
 
-    def add(self, fingerprint: str, entries: Iterable[Stored], *, origin: str = UNKNOWN) -> int:
+    def add(self, fingerprint: str, entries: Iterable[StoredEmbedding], *, origin: str = UNKNOWN) -> int:
         """Store embeddings that were bought elsewhere, all or none; returns how many of them were new.
 
         What is there already stays: it was paid for here.
@@ -278,14 +278,14 @@ class EmbeddingCache:
             return connection.total_changes - before
 
     def _add_some(
-        self, connection: sqlite3.Connection, model: int, origin: int, piece: Sequence[Stored]
+        self, connection: sqlite3.Connection, model: int, origin: int, piece: Sequence[StoredEmbedding]
     ) -> None:
         """Store those of some embeddings that are not there."""
         first = connection.execute(
             "SELECT length(vector) FROM embeddings WHERE model = ? LIMIT 1", (model,)
         ).fetchone()
         length = len(piece[0].vector) if first is None else first[0]
-        new: dict[Query, Stored] = {}
+        new: dict[Query, StoredEmbedding] = {}
         twice: dict[Query, Vector] = {}
         for entry in piece:
             if len(entry.vector) != length:
@@ -296,13 +296,13 @@ class EmbeddingCache:
             if new.setdefault(query, entry) is not entry:
                 twice[query] = self._vector(entry)
         vectors = {query: self._vector(entry) for query, entry in new.items()}
-        self._compare({query: Found(new[query], None, intact=True) for query in twice}, twice, 1.0)
+        self._compare({query: CacheRow(new[query], None, intact=True) for query in twice}, twice, 1.0)
         known = held(connection, model, new)
         self._compare(known, vectors, 1.0)
         insert(connection, model, (entry for query, entry in new.items() if query not in known), origin)
 
     def _compare(
-        self, known: Mapping[Query, Found], vectors: Mapping[Query, Vector], tolerance: float
+        self, known: Mapping[Query, CacheRow], vectors: Mapping[Query, Vector], tolerance: float
     ) -> None:
         """Compare embeddings with what is known of the same queries.
 
@@ -314,7 +314,7 @@ class EmbeddingCache:
         if found is not None:
             raise Disagreement(found)
 
-    def _vector(self, entry: Stored) -> Vector:
+    def _vector(self, entry: StoredEmbedding) -> Vector:
         return np.frombuffer(entry.vector, dtype=self.dtype).astype(np.float32)
 
     def verify(self, on_checked: Callable[[int], None] = lambda _: None) -> int:
@@ -372,7 +372,7 @@ class EmbeddingCache:
             self._damaged |= new
             self._on_damage(f"Damaged entries in the cache {self.path}, counted as missing: {len(new)}.")
 
-    def _entries(self, where: str, *parameters: str) -> Iterator[tuple[int, Stored, bool]]:
+    def _entries(self, where: str, *parameters: str) -> Iterator[tuple[int, StoredEmbedding, bool]]:
         """Every entry, or those of one model: its id, what it holds, and whether its checksum matches."""
         last = 0
         condition = f"{where or 'WHERE true'} AND embeddings.id > ?"
@@ -385,7 +385,7 @@ class EmbeddingCache:
             if not rows:
                 return
             for id_, kind, digest, vector, checksum in rows:
-                entry = Stored(kind, digest, vector)
+                entry = StoredEmbedding(kind, digest, vector)
                 yield id_, entry, entry.checksum == checksum
             last = rows[-1][0]
 

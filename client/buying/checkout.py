@@ -38,7 +38,7 @@ class Request:
         return list(zip(self.batch.queries, self.contents, strict=True))
 
 
-class Till:
+class Checkout:
     """Where requests for one model are paid. Thread-safe.
 
     Attributes:
@@ -71,7 +71,7 @@ class Till:
         self._check(request, answer, agreed)
         return answer
 
-    def ask_after(self, request: Request, *, on_push_back: Callable[[], None] = lambda: None) -> Answer:
+    def fetch_charged(self, request: Request, *, on_push_back: Callable[[], None] = lambda: None) -> Answer:
         """Fetch the answer of a request that may have been charged; nothing is stored of it yet.
 
         It is asked for at a cost of nothing: had the vendor charged it, the answer is free; had it not, the

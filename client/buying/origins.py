@@ -64,7 +64,7 @@ def origin_id(connection: sqlite3.Connection, model: int, name: str) -> int:
 
 
 def join_pools(connection: sqlite3.Connection, model: int, origins: Iterable[int]) -> None:
-    """PendingBatch that these origins agree, and so do all that agree with one of them."""
+    """Note that these origins agree, and so do all that agree with one of them."""
     numbers = sorted(set(origins))
     marks = ",".join("?" * len(numbers))
     pools = [

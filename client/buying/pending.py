@@ -1,4 +1,4 @@
-"""PendingBatches of batches that were sent, or were about to be, and whose answers were never stored."""
+"""Batches that were sent, or were about to be, and whose answers were never stored: noted in the cache."""
 
 import hashlib
 import json
@@ -82,7 +82,7 @@ class PendingBatches:
         alive: Callable[[str], bool],
         again: bool,
     ) -> set[Query]:
-        """PendingBatch that a batch is being bought, before it is sent.
+        """Note that a batch is being bought, before it is sent.
 
         Args:
             note: the note.
@@ -116,7 +116,7 @@ class PendingBatches:
         return taken
 
     def refresh(self, batch: RequestBatch) -> None:
-        """PendingBatch that a batch was sent once more just now."""
+        """Note that a batch was sent once more just now."""
         with self._file.transaction() as connection:
             connection.execute(
                 "UPDATE pending SET noted_at = ? WHERE idempotency_key = ?",

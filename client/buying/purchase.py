@@ -11,13 +11,13 @@ from itertools import islice
 from client.buying import trust
 from client.buying.budget import NOTHING, Budget, price
 from client.buying.cache import EmbeddingCache
-from client.buying.checkout import Request, Till
-from client.buying.concurrency import LARGEST, Pace
+from client.buying.checkout import Checkout, Request
+from client.buying.concurrency import LARGEST, ConcurrencyLimiter
 from client.buying.lock import claim, is_claimed
 from client.buying.pending import RequestBatch, make_batch
 from client.buying.protocols import Answer, Vendor
 from client.buying.queries import Query, Spending
-from client.buying.recovery import fetch_for_dead_runs
+from client.buying.recovery import recover_dead_runs
 from client.buying.settlement import Settlement
 from client.errors import (
     ClientError,
@@ -85,7 +85,7 @@ class Purchase:
     out_of_budget: bool = False
 
 
-class Buying:
+class Purchaser:
     """A purchase in progress: what is left to buy, shared by the threads that buy it."""
 
     def __init__(
@@ -105,12 +105,12 @@ class Buying:
         self._budget = budget
         self._on_progress = on_progress
         self._say = say
-        self._till = Till(vendor, cache, model)
-        self._pace = Pace()
+        self._checkout = Checkout(vendor, cache, model)
+        self._limiter = ConcurrencyLimiter()
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._settlement = Settlement(
-            self._till,
+            self._checkout,
             cache,
             model,
             budget,
@@ -128,14 +128,14 @@ class Buying:
     def run(self, queries: Sequence[Query]) -> Purchase:
         """Buy until something ends it; see `Teacher.buy`."""
         missing = dict.fromkeys(queries).keys() - self._cache.known(self._model.fingerprint, queries)
-        self._settlement.undecided |= fetch_for_dead_runs(
+        self._settlement.undecided |= recover_dead_runs(
             self._vendor, self._cache, self._model, self._run_id, queries, missing=missing
         )
         with claim(self._cache.path, self._run_id):
             self._line_up(queries)
             buys = bool(self._waiting or self._ready)
-            who = trust.Newcomer(self._cache, self._model, self._vendor.url)
-            if who.may_be_believed(queries, buys=buys, compare=self._compare, say=self._say):
+            check = trust.VendorCheck(self._cache, self._model, self._vendor.url)
+            if check.passes(queries, buys=buys, compare=self._compare, say=self._say):
                 self._buy_all()
         if self._errors:
             raise self._errors[0]
@@ -211,7 +211,7 @@ class Buying:
 
     def _work(self) -> None:
         try:
-            while self._pace.enter():
+            while self._limiter.acquire():
                 answered = 0
                 try:
                     request = None if self._ended.is_set() else self._next_request()
@@ -219,14 +219,14 @@ class Buying:
                         return
                     answered = self._buy(request)
                 finally:
-                    self._pace.leave(answered)
+                    self._limiter.release(answered)
         except BaseException as error:
             self._errors.append(error)
             self._end()
 
     def _end(self) -> None:
         self._ended.set()
-        self._pace.stop()
+        self._limiter.stop()
 
     def _next_request(self) -> Request | None:
         """The next queries to send, set aside in the budget; `None` when there are none.
@@ -299,7 +299,7 @@ class Buying:
         batch = request.batch
         taken = self._cache.begin(
             batch,
-            payer=self._till.payer,
+            payer=self._checkout.payer,
             agreed_micros=max(request.price.cost_micros, request.agreed_micros or 0),
             again=again,
             alive=partial(is_claimed, self._cache.path),
@@ -308,9 +308,9 @@ class Buying:
             self._defer(request, taken)
             return 0
         try:
-            answer = self._till.buy(
+            answer = self._checkout.buy(
                 request,
-                on_push_back=self._pace.push_back,
+                on_push_back=self._limiter.push_back,
                 on_unsure=lambda: self._unsure(request),
             )
         except IdempotencyKeySpent:
@@ -342,7 +342,7 @@ class Buying:
             self._ended.wait(_OTHERS_TAKE)
 
     def _unsure(self, request: Request) -> None:
-        """PendingBatch that what may have been paid for is sent again: where that is not free, it counts."""
+        """Note that what may have been paid for is sent again: where that is not free, it counts."""
         if self._vendor.repeats_are_free:
             self._cache.pending_batches.refresh(request.batch)
             return
@@ -352,7 +352,7 @@ class Buying:
                 "reach to ask again. What was bought is kept; the same command goes on."
             )
         self._write_off(request.batch, reserved=request.price)
-        self._cache.begin(request.batch, payer=self._till.payer, again=True)
+        self._cache.begin(request.batch, payer=self._checkout.payer, again=True)
 
     def _give_up(self, batch: RequestBatch, *, reserved: Spending) -> None:
         """Count a batch as paid whose answer is no longer to be had; it is bought anew under another key."""
@@ -365,7 +365,7 @@ class Buying:
 
     def _write_off(self, batch: RequestBatch, *, reserved: Spending) -> None:
         cost = self._price(*batch.queries)
-        self._cache.write_off(batch, cost, self._till.payer)
+        self._cache.write_off(batch, cost, self._checkout.payer)
         self._budget.settle(reserved, paid=cost)
         with self._lock:
             self._purchase.lost += cost.queries
@@ -376,7 +376,7 @@ class Buying:
 
     def _store(self, request: Request, answer: Answer, *, again: bool = False) -> None:
         usage = answer.usage
-        self._till.store(request.batch, answer)
+        self._checkout.store(request.batch, answer)
         self._budget.settle(request.price, paid=Spending(usage.billed_queries, usage.cost_micros))
         self._count(answer, again=again)
 

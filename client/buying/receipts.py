@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from client.buying.cache_file import CacheFile
 from client.buying.pending import RequestBatch
 from client.buying.queries import Spending
-from client.buying.rates import Sale
+from client.buying.rates import PaidRequest
 from client.errors import Bill
 from shared.embeddings import Usage
 
@@ -78,14 +78,14 @@ class Receipts:
         )
         return int(number)
 
-    def sales(self, fingerprint: str) -> list[Sale]:
+    def sales(self, fingerprint: str) -> list[PaidRequest]:
         """What was bought of a model, by its latest receipts of answers that could be taken."""
         rows = self._file.read(
             "SELECT julianday(received_at) * 86400, run_id, images, texts FROM receipts "
             "WHERE fingerprint = ? AND fault IS NULL ORDER BY received_at DESC LIMIT ?",
             (fingerprint, _RECENT),
         )
-        return [Sale(*row) for row in rows]
+        return [PaidRequest(*row) for row in rows]
 
 
 def add_receipt(

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from client.buying.budget import price
 from client.buying.cache import EmbeddingCache
-from client.buying.checkout import Request, Till
+from client.buying.checkout import Checkout, Request
 from client.buying.lock import claim
 from client.buying.pending import PendingBatch, RequestBatch
 from client.buying.protocols import Vendor
@@ -30,7 +30,7 @@ Undecided = dict[Query, ClientError]
 """Queries that may have been paid for, and why the vendor does not tell: to buy them might pay twice."""
 
 
-def recall(note: PendingBatch, at_hand: Mapping[Query, Query]) -> Request | None:
+def restore(note: PendingBatch, at_hand: Mapping[Query, Query]) -> Request | None:
     """A noted batch as it was sent, with nothing set aside; `None` where a file is no longer what it was.
 
     The files are those `at_hand`, for the folder may have moved since the batch was noted.
@@ -44,12 +44,12 @@ def recall(note: PendingBatch, at_hand: Mapping[Query, Query]) -> Request | None
     return Request(batch, contents, Spending(0, 0), note.agreed_micros, doubtful=note.seconds_left > 0)
 
 
-def is_past(note: PendingBatch) -> bool:
+def is_expired(note: PendingBatch) -> bool:
     """Whether a batch was sent so long ago that its answer is no longer to be had."""
     return time.time() - note.noted_at > _REPLAY_SECONDS
 
 
-def fetch_for_dead_runs(
+def recover_dead_runs(
     vendor: Vendor,
     cache: EmbeddingCache,
     model: ModelCard,
@@ -81,7 +81,7 @@ def fetch_for_dead_runs(
     at_hand = {query: query for query in wanted}
     lacking = set(at_hand if missing is None else missing)
     undecided: Undecided = {}
-    till = Till(vendor, cache, model)
+    checkout = Checkout(vendor, cache, model)
     for other in cache.pending_batches.runs(model.fingerprint) if vendor.repeats_are_free and lacking else ():
         if other == run_id:
             continue
@@ -89,19 +89,19 @@ def fetch_for_dead_runs(
             for note in cache.pending_batches.of_run(other):
                 if note.batch.fingerprint != model.fingerprint or lacking.isdisjoint(note.batch.queries):
                     continue
-                request = recall(note, at_hand)
-                error = None if request is None else _fetch(till, cache, model, request, is_past(note))
+                request = restore(note, at_hand)
+                error = None if request is None else _fetch(checkout, cache, model, request, is_expired(note))
                 if error is not None:
                     undecided |= dict.fromkeys(note.batch.queries, error)
     return undecided
 
 
 def _fetch(
-    till: Till, cache: EmbeddingCache, model: ModelCard, request: Request, past: bool
+    checkout: Checkout, cache: EmbeddingCache, model: ModelCard, request: Request, past: bool
 ) -> ClientError | None:
     """Store the answer to a batch if the vendor had charged it; an error if it does not tell."""
     try:
-        answer = till.ask_after(request)
+        answer = checkout.fetch_charged(request)
     except PriceRaised:
         return None
     except KeyRefused:
@@ -109,7 +109,7 @@ def _fetch(
     except (RequestRefused, SpendingStopped) as error:
         if not past and not isinstance(error, IdempotencyKeySpent):
             return error
-        cache.write_off(request.batch, price(request.batch.queries, model.prices), till.payer)
+        cache.write_off(request.batch, price(request.batch.queries, model.prices), checkout.payer)
         return None
-    till.store(request.batch, answer)
+    checkout.store(request.batch, answer)
     return None

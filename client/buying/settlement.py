@@ -5,11 +5,11 @@ from dataclasses import replace
 
 from client.buying.budget import NOTHING, Budget, price
 from client.buying.cache import EmbeddingCache
-from client.buying.checkout import Request, Till
+from client.buying.checkout import Checkout, Request
 from client.buying.pending import PendingBatch, RequestBatch
 from client.buying.protocols import Answer
 from client.buying.queries import Query
-from client.buying.recovery import Undecided, is_past, recall
+from client.buying.recovery import Undecided, is_expired, restore
 from client.errors import (
     ClientError,
     IdempotencyKeySpent,
@@ -31,7 +31,7 @@ class Settlement:
 
     def __init__(
         self,
-        till: Till,
+        checkout: Checkout,
         cache: EmbeddingCache,
         model: ModelCard,
         budget: Budget,
@@ -44,7 +44,7 @@ class Settlement:
         """Ask nothing yet.
 
         Args:
-            till: where to ask.
+            checkout: where to ask.
             cache: where batches are noted.
             model: what answers.
             budget: where what may have been paid counts.
@@ -53,7 +53,7 @@ class Settlement:
             wait: waits for so many seconds.
             say: told why.
         """
-        self._till = till
+        self._checkout = checkout
         self._cache = cache
         self._model = model
         self._budget = budget
@@ -67,7 +67,7 @@ class Settlement:
         """Fetch what was charged; returns what was not. What nobody can tell of counts as paid."""
         uncharged: list[tuple[Request, PendingBatch]] = []
         for note in self._cache.pending_batches.of_run(run_id):
-            request = recall(note, at_hand)
+            request = restore(note, at_hand)
             if request is None:
                 self._count_as_paid(note.batch)
             elif self._is_uncharged(request, note):
@@ -110,7 +110,7 @@ class Settlement:
         """Fetch the answer of a noted batch, unless it was not charged; True if it was not."""
         batch = request.batch
         try:
-            answer = self._till.ask_after(request)
+            answer = self._checkout.fetch_charged(request)
         except PriceRaised:
             return True
         except IdempotencyKeySpent:
@@ -120,7 +120,7 @@ class Settlement:
             raise
         except (RequestRefused, SpendingStopped) as error:
             mine = batch.fingerprint == self._model.fingerprint
-            if mine and is_past(note):
+            if mine and is_expired(note):
                 self._give_up(batch)
                 return False
             self._count_as_paid(batch)

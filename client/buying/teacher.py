@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from client.buying.budget import Budget, Plan, affordable, plan_purchase, price
 from client.buying.cache import EmbeddingCache
 from client.buying.protocols import Vendor
-from client.buying.purchase import Buying, Purchase, PurchaseProgress
+from client.buying.purchase import Purchase, PurchaseProgress, Purchaser
 from client.buying.queries import Query, Spending
 from client.buying.rates import recent_rate
 from client.buying.selection import SelectionStrategy, Stratum
@@ -176,10 +176,10 @@ class Teacher:
             QuotaExhausted: the vendor's limit was reached; all that was paid for is stored.
             ClientError: something else ended it; all that was answered is stored, the rest noted as pending.
         """
-        buying = Buying(
+        purchaser = Purchaser(
             self._vendor, self._cache, self.model, self._run_id, self.budget, on_progress, self._say
         )
         with self._traced(len(queries)):
-            purchase = buying.run(queries)
+            purchase = purchaser.run(queries)
         self.refused.update(purchase.refused)
         return purchase

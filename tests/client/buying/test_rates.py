@@ -2,13 +2,13 @@
 
 import pytest
 
-from client.buying.rates import Sale, recent_rate
+from client.buying.rates import PaidRequest, recent_rate
 
 
 def _run(
     run: str, start: float, *, batches: int, every: float, images: int = 32, texts: int = 0
-) -> list[Sale]:
-    return [Sale(start + every * number, run, images, texts) for number in range(batches)]
+) -> list[PaidRequest]:
+    return [PaidRequest(start + every * number, run, images, texts) for number in range(batches)]
 
 
 def test_the_rate_is_that_of_the_last_unbroken_purchase() -> None:

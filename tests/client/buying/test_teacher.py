@@ -371,9 +371,9 @@ def test_what_a_killed_run_had_paid_for_is_not_paid_for_again_by_another(shop: S
         shop.cache.begin(batch)
     shop.vendor.paid |= {paid.idempotency_key: 32, unwanted.idempotency_key: 9}
     with claim(shop.cache.path, "killed"):  # as long as it lives, it is left alone
-        recovery.fetch_for_dead_runs(shop.client, shop.cache, MODEL, "run", texts)
+        recovery.recover_dead_runs(shop.client, shop.cache, MODEL, "run", texts)
     assert not shop.vendor.sizes
-    recovery.fetch_for_dead_runs(shop.client, shop.cache, MODEL, "run", texts)
+    recovery.recover_dead_runs(shop.client, shop.cache, MODEL, "run", texts)
     assert shop.cache.known("fp_1", texts) == set(texts[:32])
     assert (shop.cache.spending("killed").queries, shop.cache.spending("run").queries) == (32, 0)
     assert {batch.idempotency_key for batch in shop.cache.pending("killed")} == {
