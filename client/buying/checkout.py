@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from client.buying.cache import EmbeddingCache
 from client.buying.origins import origin_of
 from client.buying.pending import RequestBatch
-from client.buying.protocols import Answer, Vendor
+from client.buying.protocols import EmbedResult, Vendor
 from client.buying.queries import Query, Spending
 from client.buying.receipts import Payer
 from client.buying.wire import rejected
@@ -55,7 +55,7 @@ class Checkout:
 
     def buy(
         self, request: Request, *, on_push_back: Callable[[], None], on_unsure: Callable[[], None]
-    ) -> Answer:
+    ) -> EmbedResult:
         """Send a request at the price that is set aside for it; nothing is stored of the answer yet.
 
         Raises:
@@ -71,7 +71,9 @@ class Checkout:
         self._check(request, answer, agreed)
         return answer
 
-    def fetch_charged(self, request: Request, *, on_push_back: Callable[[], None] = lambda: None) -> Answer:
+    def fetch_charged(
+        self, request: Request, *, on_push_back: Callable[[], None] = lambda: None
+    ) -> EmbedResult:
         """Fetch the answer of a request that may have been charged; nothing is stored of it yet.
 
         It is asked for at a cost of nothing: had the vendor charged it, the answer is free; had it not, the
@@ -87,7 +89,7 @@ class Checkout:
             self._check(request, answer, request.agreed_micros)
         return answer
 
-    def store(self, batch: RequestBatch, answer: Answer) -> None:
+    def store(self, batch: RequestBatch, answer: EmbedResult) -> None:
         """Store an answer and its receipt, and clear the note.
 
         Raises:
@@ -118,7 +120,7 @@ class Checkout:
         max_cost_micros: int,
         on_push_back: Callable[[], None],
         on_unsure: Callable[[], None],
-    ) -> Answer:
+    ) -> EmbedResult:
         try:
             return self._vendor.embed(
                 request.asked,
@@ -133,13 +135,13 @@ class Checkout:
                 self._cache.reject(request.batch, error.bill, error.fault or str(error), self.payer)
             raise
 
-    def _check(self, request: Request, answer: Answer, agreed_micros: int) -> None:
+    def _check(self, request: Request, answer: EmbedResult, agreed_micros: int) -> None:
         cost = answer.usage.cost_micros
         if cost > agreed_micros:
             fault = f"billed {cost} micros, where at most {agreed_micros} were agreed"
             raise self._rejected(request.batch, answer, fault)
 
-    def _rejected(self, batch: RequestBatch, answer: Answer, fault: str) -> VendorError:
+    def _rejected(self, batch: RequestBatch, answer: EmbedResult, fault: str) -> VendorError:
         bill = Bill(answer.request_id, self._model.fingerprint, answer.usage)
         error = rejected(bill, fault)
         self._cache.reject(batch, bill, fault, self.payer)

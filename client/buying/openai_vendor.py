@@ -21,7 +21,7 @@ from client.buying import transport, wire
 from client.buying.cache import EmbeddingCache
 from client.buying.origins import origin_of
 from client.buying.pending import RequestBatch
-from client.buying.protocols import Answer
+from client.buying.protocols import EmbedResult
 from client.buying.queries import Query
 from client.buying.transport import HttpTransport, parse
 from client.errors import (
@@ -165,7 +165,7 @@ class OpenAIVendor:
         max_cost_micros: int | None = None,  # noqa: ARG002 (nobody here would keep to it)
         on_push_back: Callable[[], None] = lambda: None,
         on_unsure: Callable[[], None] = lambda: None,
-    ) -> Answer:
+    ) -> EmbedResult:
         """Buy the embeddings of some queries, all of one kind, in one request; see `Vendor.embed`.
 
         Raises:
@@ -189,7 +189,7 @@ class OpenAIVendor:
                 "is another model now. What was bought is kept, but the two do not mix: start a new run."
             )
         answered = dict(zip(asked, vectors, strict=True))
-        return Answer(answered, {}, _usage(asked), f"{self._dialect}-{secrets.token_hex(8)}")
+        return EmbedResult(answered, {}, _usage(asked), f"{self._dialect}-{secrets.token_hex(8)}")
 
     def estimate(self, *, images: int = 0, texts: int = 0) -> Quote:  # noqa: ARG002 (as `Vendor` has it)
         """Nothing.

@@ -15,7 +15,7 @@ from client.buying.checkout import Checkout, Request
 from client.buying.concurrency import LARGEST, ConcurrencyLimiter
 from client.buying.lock import claim, is_claimed
 from client.buying.pending import RequestBatch, make_batch
-from client.buying.protocols import Answer, Vendor
+from client.buying.protocols import EmbedResult, Vendor
 from client.buying.queries import Query, Spending
 from client.buying.recovery import recover_dead_runs
 from client.buying.settlement import Settlement
@@ -370,11 +370,11 @@ class Purchaser:
         with self._lock:
             self._purchase.lost += cost.queries
 
-    def _store_owed(self, request: Request, answer: Answer) -> None:
+    def _store_owed(self, request: Request, answer: EmbedResult) -> None:
         self._total += len(request.batch.queries)
         self._store(request, answer)
 
-    def _store(self, request: Request, answer: Answer, *, again: bool = False) -> None:
+    def _store(self, request: Request, answer: EmbedResult, *, again: bool = False) -> None:
         usage = answer.usage
         self._checkout.store(request.batch, answer)
         self._budget.settle(request.price, paid=Spending(usage.billed_queries, usage.cost_micros))
@@ -399,7 +399,7 @@ class Purchaser:
             for part in (slice(None, middle), slice(middle, None))
         ]
 
-    def _count(self, answer: Answer, *, again: bool) -> None:
+    def _count(self, answer: EmbedResult, *, again: bool) -> None:
         with self._lock:
             purchase = self._purchase
             if again:

@@ -7,7 +7,7 @@ from client.buying.budget import NOTHING, Budget, price
 from client.buying.cache import EmbeddingCache
 from client.buying.checkout import Checkout, Request
 from client.buying.pending import PendingBatch, RequestBatch
-from client.buying.protocols import Answer
+from client.buying.protocols import EmbedResult
 from client.buying.queries import Query
 from client.buying.recovery import Undecided, is_expired, restore
 from client.errors import (
@@ -36,7 +36,7 @@ class Settlement:
         model: ModelCard,
         budget: Budget,
         *,
-        store: Callable[[Request, Answer], None],
+        store: Callable[[Request, EmbedResult], None],
         give_up: Callable[[RequestBatch], None],
         wait: Callable[[float], object],
         say: Callable[[str], None],

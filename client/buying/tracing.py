@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from client.buying.cache import EmbeddingCache
-from client.buying.protocols import Answer, Vendor
+from client.buying.protocols import EmbedResult, Vendor
 from client.buying.queries import Query
 from client.errors import UsageError
 from shared.billing import Quote
@@ -92,7 +92,7 @@ class TracedVendor:
         max_cost_micros: int | None,
         on_push_back: Callable[[], None],
         on_unsure: Callable[[], None],
-    ) -> Answer:
+    ) -> EmbedResult:
         """Buy the embeddings of some queries."""
         with self._traces.batch(len(queries)):
             return self._vendor.embed(

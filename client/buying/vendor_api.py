@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from client.buying import transport
 from client.buying.cache import EmbeddingCache
-from client.buying.protocols import Answer
+from client.buying.protocols import EmbedResult
 from client.buying.queries import Query
 from client.buying.transport import AnswerTooLong, HttpTransport, parse
 from client.buying.wire import ACCEPT, check_card, embed_form, most_bytes, read_answer, too_long
@@ -177,7 +177,7 @@ class VendorClient:
         max_cost_micros: int | None = None,
         on_push_back: Callable[[], None] = lambda: None,
         on_unsure: Callable[[], None] = lambda: None,
-    ) -> Answer:
+    ) -> EmbedResult:
         """Buy the embeddings of some queries, in one request that is charged once however often it is sent.
 
         Args:

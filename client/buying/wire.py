@@ -10,7 +10,7 @@ from typing import get_args
 import httpx
 import numpy as np
 
-from client.buying.protocols import Answer
+from client.buying.protocols import EmbedResult
 from client.buying.queries import Query
 from client.buying.transport import AnswerTooLong, parse
 from client.errors import AnswerRejected, Bill, FingerprintChanged, VendorError
@@ -79,7 +79,7 @@ def check_card(card: ModelCard, url: str) -> None:
 
 def read_answer(
     response: httpx.Response, queries: Sequence[Query], model: ModelCard, max_cost_micros: int | None = None
-) -> Answer:
+) -> EmbedResult:
     """What a successful answer brings, checked against what was asked.
 
     Args:
@@ -112,7 +112,7 @@ def read_answer(
         raise rejected(bill, fault)
     vectors = {queries[place]: vector for place, vector in reply.vectors.items()}
     refused = {queries[place]: reason for place, reason in reply.refused.items()}
-    return Answer(vectors, refused, reply.usage, reply.id)
+    return EmbedResult(vectors, refused, reply.usage, reply.id)
 
 
 def rejected(bill: Bill, fault: str) -> AnswerRejected:

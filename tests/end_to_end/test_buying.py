@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from client.buying.cache import EmbeddingCache
-from client.buying.protocols import Answer
+from client.buying.protocols import EmbedResult
 from client.buying.purchase import PurchaseProgress
 from client.buying.queries import Query
 from client.buying.teacher import Teacher
@@ -225,7 +225,7 @@ def test_an_answer_that_was_paid_and_lost_is_fetched_free_of_charge(
 
     def lose(
         self: VendorClient, queries: list[tuple[Query, bytes]], *, model: ModelCard, **options: Any
-    ) -> Answer:
+    ) -> EmbedResult:
         buy(self, queries, model=model, **options)
         raise KeyboardInterrupt
 

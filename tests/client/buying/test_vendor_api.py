@@ -10,7 +10,7 @@ import pytest
 
 from client import errors
 from client.buying import transport
-from client.buying.protocols import Answer
+from client.buying.protocols import EmbedResult
 from client.buying.queries import Query
 from client.buying.vendor_api import VendorClient
 from client.buying.wire import embed_form
@@ -70,7 +70,7 @@ def _error(status: int, code: str, **headers: str) -> httpx.Response:
     return httpx.Response(status, json={"error": detail}, headers=headers)
 
 
-def _embed(script: Script) -> Answer:
+def _embed(script: Script) -> EmbedResult:
     with VendorClient("http://vendor", "tk_1", transport=script) as client:
         return client.embed(QUERIES, model=MODEL, idempotency_key="key")
 
