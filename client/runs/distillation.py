@@ -23,11 +23,11 @@ from client.learning.processes import SINGLE_PROCESS, Processes
 from client.learning.stages import TrainingSet
 from client.learning.student import Student, load_metadata, load_student
 from client.progress import Display
-from client.results.answers import answers_as_csv
 from client.results.calibration import calibration
 from client.results.evaluation import Evaluation
 from client.results.onnx_classifier import require_onnx
 from client.results.onnx_export import export_onnx
+from client.results.predictions import predictions_as_csv
 from client.runs.evaluation import answers_about, read_for_evaluation, speeds
 from client.runs.features import training_features
 from client.runs.folder import RunConfig, RunFolder
@@ -242,7 +242,7 @@ class Distillation:
                 *answers_about(student, folder.classes, folder, held_out, seen=True, decoded=pixels),
                 *answers_about(student, folder.classes, folder, target),
             ]
-            run.write_text(run.answers, answers_as_csv(answers))
+            run.write_text(run.answers, predictions_as_csv(answers))
             teacher = self._teacher
             known = {} if teacher is None else known_zero_shot(sources, target, teacher)
             rate = None if teacher is None else teacher.recent_rate
