@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from client.learning.augmentation import Chance, random_views
+from client.learning.augmentation import AugmentationDraws, random_views
 from client.learning.averaging import WEIGHT_SELECTIONS, Score, SelectedWeights, SelectionGroup
 from client.learning.methods import Loss, Method
 from client.learning.processes import SINGLE_PROCESS, Processes
@@ -299,12 +299,12 @@ def _augmented(
     size = student.preprocessing.image_size
     pixels, aspects = data.images.load(positions[shard], round(size * _CROPPED_FROM))
     generator = torch.Generator().manual_seed(reduce(step_seed, seed))
-    chance = Chance.draw(len(positions), generator).of(shard)
-    chance = chance.keeping_styles(data.restyled[positions[shard]])
+    draws = AugmentationDraws.draw(len(positions), generator).of(shard)
+    draws = draws.keeping_styles(data.restyled[positions[shard]])
     return random_views(
         torch.from_numpy(pixels).to(_device(student)),
         torch.from_numpy(aspects),
-        chance,
+        draws,
         size=size,
         augmentation=recipe.augmentation,
     )
