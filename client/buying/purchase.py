@@ -13,7 +13,7 @@ from client.buying.budget import NOTHING, Budget, price
 from client.buying.cache import EmbeddingCache
 from client.buying.checkout import Checkout, Request
 from client.buying.concurrency import LARGEST, ConcurrencyLimiter
-from client.buying.lock import claim, is_claimed
+from client.buying.lock import is_locked, run_lock
 from client.buying.pending import RequestBatch, make_batch
 from client.buying.protocols import EmbedResult, Vendor
 from client.buying.queries import Query, Spending
@@ -131,7 +131,7 @@ class Purchaser:
         self._settlement.undecided |= recover_dead_runs(
             self._vendor, self._cache, self._model, self._run_id, queries, missing=missing
         )
-        with claim(self._cache.path, self._run_id):
+        with run_lock(self._cache.path, self._run_id):
             self._line_up(queries)
             buys = bool(self._waiting or self._ready)
             check = trust.VendorCheck(self._cache, self._model, self._vendor.url)
@@ -302,7 +302,7 @@ class Purchaser:
             payer=self._checkout.payer,
             agreed_micros=max(request.price.cost_micros, request.agreed_micros or 0),
             again=again,
-            alive=partial(is_claimed, self._cache.path),
+            alive=partial(is_locked, self._cache.path),
         )
         if taken:
             self._defer(request, taken)

@@ -7,7 +7,7 @@ from contextlib import suppress
 from client.buying.budget import price
 from client.buying.cache import EmbeddingCache
 from client.buying.checkout import Checkout, Request
-from client.buying.lock import claim
+from client.buying.lock import run_lock
 from client.buying.pending import PendingBatch, RequestBatch
 from client.buying.protocols import Vendor
 from client.buying.queries import Query, Spending
@@ -85,7 +85,7 @@ def recover_dead_runs(
     for other in cache.pending_batches.runs(model.fingerprint) if vendor.repeats_are_free and lacking else ():
         if other == run_id:
             continue
-        with suppress(RunBusy), claim(cache.path, other):  # a run that is busy is not dead
+        with suppress(RunBusy), run_lock(cache.path, other):  # a run that is busy is not dead
             for note in cache.pending_batches.of_run(other):
                 if note.batch.fingerprint != model.fingerprint or lacking.isdisjoint(note.batch.queries):
                     continue

@@ -12,7 +12,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
 
-from client.buying.lock import claim
+from client.buying.lock import run_lock
 from client.buying.selection import SelectionStrategy
 from client.errors import ClientError, UsageError, unwritable
 from client.learning.recipe import Recipe
@@ -200,7 +200,7 @@ class RunFolder:
         Raises:
             RunBusy: another works on it.
         """
-        return claim(self.config, "run")
+        return run_lock(self.config)
 
     def read(self, file: Path) -> dict[str, Any]:
         """A JSON file of the run.

@@ -20,7 +20,7 @@ from client.buying import purchase as purchase_module
 from client.buying import recovery, transport
 from client.buying.cache import EmbeddingCache
 from client.buying.concurrency import START
-from client.buying.lock import claim
+from client.buying.lock import run_lock
 from client.buying.pending import make_batch
 from client.buying.purchase import BATCH_SIZE
 from client.buying.queries import Query
@@ -370,7 +370,7 @@ def test_what_a_killed_run_had_paid_for_is_not_paid_for_again_by_another(shop: S
     for batch in (paid, unpaid, unwanted):
         shop.cache.begin(batch)
     shop.vendor.paid |= {paid.idempotency_key: 32, unwanted.idempotency_key: 9}
-    with claim(shop.cache.path, "killed"):  # as long as it lives, it is left alone
+    with run_lock(shop.cache.path, "killed"):  # as long as it lives, it is left alone
         recovery.recover_dead_runs(shop.client, shop.cache, MODEL, "run", texts)
     assert not shop.vendor.sizes
     recovery.recover_dead_runs(shop.client, shop.cache, MODEL, "run", texts)
@@ -386,10 +386,10 @@ def test_what_a_killed_run_had_paid_for_is_not_paid_for_again_by_another(shop: S
 
 def test_threads_do_not_buy_for_one_run_at_once_and_one_that_ends_frees_nobody_else(tmp_path: Path) -> None:
     cache = tmp_path / "cache.db"
-    with claim(cache, "run"):
-        with claim(cache, "other"):
+    with run_lock(cache, "run"):
+        with run_lock(cache, "other"):
             pass
-        with pytest.raises(RunBusy), claim(cache, "run"):
+        with pytest.raises(RunBusy), run_lock(cache, "run"):
             raise AssertionError
         context = get_context("spawn")
         outcome: Queue[str] = context.Queue()
@@ -403,7 +403,7 @@ def test_two_processes_do_not_buy_for_one_run_at_once(shop: Shop, tmp_path: Path
     context = get_context("spawn")
     outcome: Queue[str] = context.Queue()
     for claimed in (True, False):
-        with claim(shop.cache.path, "run") if claimed else nullcontext():
+        with run_lock(shop.cache.path, "run") if claimed else nullcontext():
             process = context.Process(target=_buy_in_a_process, args=(tmp_path, outcome))
             process.start()
             assert ("Another process" in outcome.get(timeout=30)) is claimed
