@@ -273,5 +273,5 @@ def _admitted(account: Account, key: ApiKey, hold: Hold, now: int, *, replayed: 
         cost_micros=hold.cost_micros,
         replayed=replayed,
         quota_left=min(lefts, default=None),
-        rate=rate.standing(account, now),
+        rate=rate.status(account, now),
     )

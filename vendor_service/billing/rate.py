@@ -3,7 +3,7 @@
 from shared.billing import RateLimit
 from shared.errors import ErrorCode
 from vendor_service.billing.clock_watch import MOST_SKEW
-from vendor_service.billing.orders import RateStanding
+from vendor_service.billing.orders import RateLimitStatus
 from vendor_service.clock import SECOND
 from vendor_service.database.tables import Account
 from vendor_service.errors import APIError
@@ -29,7 +29,7 @@ def tokens_left(account: Account, now: int) -> int:
     return min(limit.burst * _TOKEN, account.rate_tokens + gained)
 
 
-def standing(account: Account, now: int) -> RateStanding | None:
+def status(account: Account, now: int) -> RateLimitStatus | None:
     """What the account is told of its bucket, or `None` if it has no limit."""
     limit = limit_of(account)
     if limit is None:
@@ -37,7 +37,7 @@ def standing(account: Account, now: int) -> RateStanding | None:
     left = tokens_left(account, now)
     missing = limit.burst * _TOKEN - left
     reset = -(-missing // (limit.queries_per_second * SECOND))
-    return RateStanding(limit.burst, max(0, left // _TOKEN), reset)
+    return RateLimitStatus(limit.burst, max(0, left // _TOKEN), reset)
 
 
 def check(account: Account, queries: int, now: int) -> None:
@@ -55,7 +55,7 @@ def check(account: Account, queries: int, now: int) -> None:
     tokens = tokens_left(account, now)
     needed = min(queries, limit.burst) * _TOKEN
     if tokens < needed:
-        told = standing(account, now)
+        told = status(account, now)
         wait = -(-(needed - tokens) // (limit.queries_per_second * SECOND))
         raise APIError(
             ErrorCode.RATE_LIMITED,

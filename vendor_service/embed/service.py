@@ -17,7 +17,7 @@ from vendor_service.accounts.authentication import Caller
 from vendor_service.billing.admission import Admission
 from vendor_service.billing.allowance import Allowance
 from vendor_service.billing.orders import Admitted, Order
-from vendor_service.billing.standing import Standing
+from vendor_service.billing.precheck import Precheck
 from vendor_service.embed.capacity import Reservation
 from vendor_service.embed.queries import Queries
 from vendor_service.embed.results import Content, EmbedResult
@@ -55,7 +55,7 @@ class EmbedService:
         self,
         encoder: Encoder,
         admission: Admission,
-        standing: Standing,
+        precheck: Precheck,
         allowance: Allowance,
         metrics: Metrics,
         *,
@@ -63,7 +63,7 @@ class EmbedService:
     ) -> None:
         self._encoder = encoder
         self._admission = admission
-        self._standing = standing
+        self._precheck = precheck
         self._allowance = allowance
         self._metrics = metrics
         self._max_inputs = max_inputs
@@ -150,9 +150,9 @@ class EmbedService:
         try:
             self._allowance.check(caller.account_id)
             orders = self._least(call, queries)
-            if not self._standing.passes(orders, caller.account, caller.key):
+            if not self._precheck.passes(orders, caller.account, caller.key):
                 with call.timing.timed("books"):
-                    await asyncio.to_thread(self._standing.check, orders)
+                    await asyncio.to_thread(self._precheck.check, orders)
         except APIError:
             self._metrics.decided("refused")
             raise

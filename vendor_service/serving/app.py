@@ -31,9 +31,9 @@ from vendor_service.billing.account_metrics import AccountMetrics
 from vendor_service.billing.admission import Admission
 from vendor_service.billing.allowance import Allowance
 from vendor_service.billing.clock_watch import ClockWatch, Witnesses
+from vendor_service.billing.precheck import Precheck
 from vendor_service.billing.price_watch import PriceWatch
 from vendor_service.billing.replays import ReplayTerms
-from vendor_service.billing.standing import Standing
 from vendor_service.clock import Clock, steady_clock, system_clock
 from vendor_service.database import schema
 from vendor_service.database.presence import Presence
@@ -116,7 +116,7 @@ def create_app(
     witnesses.ask()
     replays = ReplayTerms(settings.replay_hours * 3600, settings.max_replays)
     admission = Admission(database, clock, _HOLD_SECONDS, replays, clock_watch)
-    standing = Standing(database, clock, replays)
+    precheck = Precheck(database, clock, replays)
     authentication = Authentication(database, clock)
     # Twice the time that a request may take: a hold never expires under a request that is still served.
     sweeper = Sweeper(
@@ -145,7 +145,7 @@ def create_app(
     app.add_middleware(RequestScope, on_crash=internal_error, metrics=metrics, traces=traces)
     add_error_handlers(app)
     service = EmbedService(
-        encoder, admission, standing, Allowance(clock), metrics, max_inputs=settings.max_inputs
+        encoder, admission, precheck, Allowance(clock), metrics, max_inputs=settings.max_inputs
     )
     _add_routes(app, settings, encoder, capacity, service, authentication, database, clock, clock_watch)
     token = settings.metrics_token

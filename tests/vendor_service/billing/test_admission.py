@@ -350,9 +350,9 @@ def test_the_rate_limit_refills_and_never_overflows(books: Books) -> None:
 
 def test_a_request_larger_than_the_burst_is_served_and_paid_off(books: Books) -> None:
     order = books.open(queries_per_second=1)
-    standing = books.buy(order, images=30).rate
-    assert standing is not None
-    assert (standing.limit, standing.remaining, standing.reset_seconds) == (10, 0, 30)
+    status = books.buy(order, images=30).rate
+    assert status is not None
+    assert (status.limit, status.remaining, status.reset_seconds) == (10, 0, 30)
     books.clock.advance(20)
     assert refusal(books, order) == "rate_limited"
     books.clock.advance(1)

@@ -1,4 +1,4 @@
-"""Standing: whether an order would be refused, found out before anything is done for it."""
+"""A check before admission: whether an order would be refused, found out before any work is done for it."""
 
 import math
 import time
@@ -21,7 +21,7 @@ _PRICES_LAST_SECONDS = 1.0
 _NO_PRICE = Prices(image_micros=0, text_micros=0)
 
 
-class Standing:
+class Precheck:
     """Looks at the books, and refuses what admission would refuse now. It changes and locks nothing.
 
     It decides nothing in anybody's favour: what passes is decided by `Admission`, later. Thread-safe.
