@@ -209,12 +209,12 @@ def distill(
         processes=processes,
     )
     student.load_state_dict(began_with)
-    keep(student, selection.selected(), recipe.interpolation)
+    interpolate_weights(student, selection.selected(), recipe.interpolation)
     return selection.selected_by_name()
 
 
-def keep(student: Student, kept: SelectedWeights, share: float) -> None:
-    """Lead a student's weights from what they were before `distill` to what was kept, so much of the way."""
+def interpolate_weights(student: Student, kept: SelectedWeights, share: float) -> None:
+    """Move a student's weights towards the selected ones: by `share` of the way, from 0 to 1."""
     for name, tensor in student.state_dict().items():
         if name in kept.state:
             tensor.copy_(kept.state[name] if share == 1 else tensor.lerp(kept.state[name], share))

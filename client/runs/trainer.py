@@ -17,7 +17,14 @@ from client.errors import ClientError, unwritable
 from client.learning.averaging import SelectedWeights
 from client.learning.methods import Method, parse_method
 from client.learning.processes import SINGLE_PROCESS, Processes
-from client.learning.stages import TrainingSet, align, align_features, class_scores, distill, keep
+from client.learning.stages import (
+    TrainingSet,
+    align,
+    align_features,
+    class_scores,
+    distill,
+    interpolate_weights,
+)
 from client.learning.student import (
     Student,
     build_student,
@@ -215,7 +222,7 @@ class Trainer:
             run.forget("distill", after_step=0)
             for row in trained.rows:
                 run.log(**row)
-            keep(student, kept, recipe.interpolation)
+            interpolate_weights(student, kept, recipe.interpolation)
         return kept
 
     def _distill_key(self, sources: Sources, data: TrainingSet) -> str:

@@ -35,7 +35,7 @@ class EmbedResult:
 
     @property
     def answered(self) -> list[int]:
-        """The places, among the queries, of those that are answered."""
+        """The indices, among the queries, of those that are answered."""
         return [index for index in range(len(self.queries.items)) if index not in self.refused]
 
     @property
@@ -116,7 +116,7 @@ def as_values(rows: Vectors, encoding: Encoding) -> list[list[float]] | list[str
 
 def _skipped(refused: dict[int, APIError]) -> str:
     # Grouped by code, so that hundreds of them still fit where proxies expect headers to fit.
-    places: dict[str, list[str]] = {}
+    by_code: dict[str, list[str]] = {}
     for index, error in refused.items():
-        places.setdefault(error.code, []).append(str(index))
-    return "; ".join(f"{code}={','.join(indices)}" for code, indices in places.items())
+        by_code.setdefault(error.code, []).append(str(index))
+    return "; ".join(f"{code}={','.join(indices)}" for code, indices in by_code.items())

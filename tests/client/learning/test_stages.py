@@ -190,5 +190,5 @@ def test_selections_that_watch_the_same_steps_keep_what_each_would_keep_alone(
     distill(averaged, data, METHODS["erm"], averaging, seed=0)
     assert _moved(_state(student), averaged)
     given = _toy(folder, "erm")[0]
-    stages.keep(given, kept["swad"], share)
+    stages.interpolate_weights(given, kept["swad"], share)
     assert not _moved(_state(given), averaged)
