@@ -24,7 +24,7 @@ _MOST_PARAMETERS = 64
 _PIECE_BYTES = 65_536
 
 
-class Intake:
+class BodyReceiver:
     """The body of one request as it comes in: a bound on its bytes, on its time, and on how slowly it comes.
 
     A stranger gets the smallest bounds. Only who knows its caller may `allow` more.
@@ -83,8 +83,9 @@ class Intake:
 class BodyGate:
     """A layer of the application in front of all its routes, those that do not exist included.
 
-    It bounds what comes in by an `Intake`, refuses endless URLs, and lets answers out in pieces, so that of
-    one that nobody reads little is kept outside the application's own books. `refuse` renders an error.
+    It bounds what comes in by a `BodyReceiver`, refuses endless URLs, and sends answers in pieces, so that
+    little of an answer that nobody reads is kept outside the application's own count. `refuse` renders an
+    error.
     """
 
     def __init__(self, app: ASGIApp, refuse: Callable[[Request, APIError], Response]) -> None:
@@ -96,28 +97,28 @@ class BodyGate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        intake = Intake(scope, receive)
+        receiver = BodyReceiver(scope, receive)
 
         async def send_in_pieces(message: Message) -> None:
-            if intake.late and message["type"] == "http.response.start":
+            if receiver.late and message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], (b"connection", b"close")]
             for piece in _pieces(message):
                 await send(piece)
 
         with ExitStack() as until_sent:
             state = scope.setdefault("state", {})
-            state["intake"], state["until_sent"] = intake, until_sent
+            state["receiver"], state["until_sent"] = receiver, until_sent
             app: ASGIApp = self._app
             error = _error_of_url(scope)
             if error is not None:
                 app = self._refuse(Request(scope), error)
-            await app(scope, intake.receive, send_in_pieces)
+            await app(scope, receiver.receive, send_in_pieces)
 
 
-def intake_of(request: Request) -> Intake:
-    """The intake of a request."""
-    intake: Intake = request.state.intake
-    return intake
+def receiver_of(request: Request) -> BodyReceiver:
+    """The receiver of a request."""
+    receiver: BodyReceiver = request.state.receiver
+    return receiver
 
 
 def until_sent(request: Request) -> ExitStack:

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
 from shared.errors import ErrorCode
-from vendor_service.api.body import intake_of
+from vendor_service.api.body import receiver_of
 from vendor_service.errors import APIError
 
 JSON = "application/json"
@@ -24,7 +24,7 @@ async def read_model(request: Request, model: type[Body]) -> Body:
         APIError: `unsupported_media_type`, `request_too_large`, `deadline_exceeded` or `invalid_request`.
     """
     media_type(request, JSON)
-    intake_of(request).allow(_SMALL_BYTES, _SMALL_SECONDS)
+    receiver_of(request).allow(_SMALL_BYTES, _SMALL_SECONDS)
     return parse(model, await request.body())
 
 

@@ -9,7 +9,7 @@ from starlette.requests import Request
 
 from shared.embeddings import EmbedOptions, EmbedRequest, Encoding, Input, Limits
 from vendor_service.api import multipart
-from vendor_service.api.body import intake_of
+from vendor_service.api.body import receiver_of
 from vendor_service.api.fair_lock import FairLock
 from vendor_service.api.json_body import JsonBody, LongStrings, ReadJson
 from vendor_service.api.json_shape import Shape
@@ -84,7 +84,7 @@ class BodyReader:
     async def _read(
         self, request: Request, reservation: Reservation, parser: Parser[Read], make: Callable[[Read], Made]
     ) -> Made:
-        intake_of(request).allow(self.limits.max_request_bytes, reservation.seconds_left)
+        receiver_of(request).allow(self.limits.max_request_bytes, reservation.seconds_left)
         size = 0
         async with reservation.within_deadline():
             async for block in _blocks(request, reservation):

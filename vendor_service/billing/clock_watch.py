@@ -75,8 +75,8 @@ class ClockWatch:
         return None
 
 
-class Witnesses:
-    """What else knows the time: the database's server, where there is one, and the dates in the books.
+class ClockReferences:
+    """Other sources of the time: the database's server, where there is one, and the dates in the books.
 
     The books are asked at the start, and again for as long as they have it that the clock is wrong; not at
     all where the operator trusts the clock. A server that agrees with the clock knows better than they do
@@ -90,7 +90,7 @@ class Witnesses:
         self._ask_books = not trust_clock
 
     def ask(self) -> None:
-        """Have the watch hear what they say now.
+        """Compare the clock with them now, and tell the watch.
 
         Raises:
             APIError: the database does not answer.

@@ -30,7 +30,7 @@ from vendor_service.billing import prices
 from vendor_service.billing.account_metrics import AccountMetrics
 from vendor_service.billing.admission import Admission
 from vendor_service.billing.allowance import Allowance
-from vendor_service.billing.clock_watch import ClockWatch, Witnesses
+from vendor_service.billing.clock_watch import ClockReferences, ClockWatch
 from vendor_service.billing.precheck import Precheck
 from vendor_service.billing.price_watch import PriceWatch
 from vendor_service.billing.replays import ReplayTerms
@@ -112,8 +112,8 @@ def create_app(
         max_seconds=settings.request_timeout_seconds,
     )
     clock_watch = ClockWatch(clock, steady)
-    witnesses = Witnesses(database, clock, clock_watch, trust_clock=settings.trust_clock)
-    witnesses.ask()
+    references = ClockReferences(database, clock, clock_watch, trust_clock=settings.trust_clock)
+    references.ask()
     replays = ReplayTerms(settings.replay_hours * 3600, settings.max_replays)
     admission = Admission(database, clock, _HOLD_SECONDS, replays, clock_watch)
     precheck = Precheck(database, clock, replays)
@@ -125,7 +125,7 @@ def create_app(
         metrics,
         longest_hold_seconds=2 * settings.request_timeout_seconds,
         watch=clock_watch,
-        witnesses=witnesses,
+        references=references,
     )
     app = FastAPI(
         title="Tuition vendor",

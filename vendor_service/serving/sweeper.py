@@ -5,7 +5,7 @@ import logging
 
 from vendor_service.accounts.authentication import Authentication
 from vendor_service.billing.admission import Admission
-from vendor_service.billing.clock_watch import ClockWatch, Witnesses
+from vendor_service.billing.clock_watch import ClockReferences, ClockWatch
 from vendor_service.errors import APIError
 from vendor_service.observability.metrics import Metrics
 
@@ -25,10 +25,10 @@ class Sweeper:
         metrics: Metrics,
         longest_hold_seconds: int,
         watch: ClockWatch,
-        witnesses: Witnesses,
+        references: ClockReferences,
     ) -> None:
         self._watch = watch
-        self._witnesses = witnesses
+        self._references = references
         self._admission = admission
         self._metrics = metrics
         self._authentication = authentication
@@ -43,7 +43,7 @@ class Sweeper:
     def once(self) -> None:
         """Do it now; a failure is logged, for the next time may succeed."""
         try:
-            self._witnesses.ask()
+            self._references.ask()
             if self._watch.fault is not None:
                 return
             self._admission.renew(self._longest_hold_seconds)

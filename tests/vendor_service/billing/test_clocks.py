@@ -14,7 +14,7 @@ from tests.vendor_service.clocks import FakeClock
 from tests.vendor_service.local_vendor import LocalVendor, error_code
 from vendor_service.billing import ledger
 from vendor_service.billing.admission import Admission
-from vendor_service.billing.clock_watch import ClockWatch, Witnesses
+from vendor_service.billing.clock_watch import ClockReferences, ClockWatch
 from vendor_service.billing.invoice_formats import as_text
 from vendor_service.clock import DAY, SECOND, from_datetime, system_clock
 from vendor_service.errors import APIError, OperatorError
@@ -215,7 +215,7 @@ def test_processes_with_clocks_of_their_own_share_a_months_end(books: Books) -> 
 
 def heard(books: Books, *, trust_clock: bool = False) -> str | None:
     watch = ClockWatch(books.clock, books.clock.steady)
-    Witnesses(books.database, books.clock, watch, trust_clock=trust_clock).ask()
+    ClockReferences(books.database, books.clock, watch, trust_clock=trust_clock).ask()
     return watch.fault
 
 
@@ -243,14 +243,14 @@ def test_what_the_books_have_against_a_clock_ends_with_its_cause(books: Books) -
     order = books.open()
     books.misdate(order, YEARS_LATER)
     watch = ClockWatch(books.clock, books.clock.steady)
-    witnesses = Witnesses(books.database, books.clock, watch, trust_clock=False)
-    witnesses.ask()
+    references = ClockReferences(books.database, books.clock, watch, trust_clock=False)
+    references.ask()
     assert watch.fault is not None
     books.repair(order)
-    witnesses.ask()
+    references.ask()
     assert watch.fault is None
     books.buy(order)
     # Later on, one account that was dated wrongly is that account's trouble.
     books.misdate(order, YEARS_LATER)
-    witnesses.ask()
+    references.ask()
     assert watch.fault is None
