@@ -1,4 +1,4 @@
-"""What to buy, in which order, and when to stop."""
+"""The plan of a purchase: which queries to buy, in which order, and when to stop."""
 
 import threading
 from collections import Counter

@@ -1,4 +1,4 @@
-"""How many requests to keep in flight: as many as make buying faster, fewer when the vendor pushes back."""
+"""The number of requests in flight: more while that buys faster, fewer when the vendor pushes back."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""What the rest of the client asks of a vendor, whatever it speaks."""
+"""The interface of a vendor, whatever protocol it speaks."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""How fast a model was bought from, by the receipts of purchases that compare."""
+"""The rate of recent purchases of a model, measured from their receipts."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""What a run sent before and was never answered: fetched, given up, or left until the vendor tells."""
+"""The settlement of batches that a run sent before and that were never answered."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What an image folder holds, and what is wrong with it for leaving one domain out."""
+"""The inspection of an image folder: its contents, and the faults that would spoil an evaluation."""
 
 import hashlib
 from collections import Counter, defaultdict

@@ -1,4 +1,4 @@
-"""What distinguishes one training method from another: its targets, its loss, and what trains when."""
+"""Training methods as data: the targets, the loss and the trained parts of each."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace

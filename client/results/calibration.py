@@ -1,4 +1,4 @@
-"""Whether a student is right as often as it says: reliability by confidence, and the expected error."""
+"""Calibration: accuracy by confidence, and the expected calibration error."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Who is asking: an API key turned into a caller."""
+"""Authentication: an API key becomes a caller."""
 
 import threading
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What the caller accepts: the form in which the embeddings are sent."""
+"""The Accept header: in which form embeddings are sent."""
 
 from typing import Literal, get_args
 

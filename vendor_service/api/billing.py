@@ -1,4 +1,4 @@
-"""What a customer may know about its own money: account, usage, ledger, invoices, and quotes."""
+"""The routes by which customers see their money: account, usage, ledger, invoices and quotes."""
 
 import asyncio
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""What every route that sells embeddings has in common: the headers of its calls and of their answers."""
+"""The headers of all routes that sell embeddings: those of requests and of responses."""
 
 from collections.abc import Awaitable, Callable
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""What each account used and spent, read from the books whenever Prometheus asks."""
+"""Metrics of each account's use and spending, read from the database whenever Prometheus asks."""
 
 import logging
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""How much may be in hand at once: requests, inputs and bytes, until the last byte of an answer is sent."""
+"""The capacity of the vendor: requests, inputs and bytes in hand, until a response is fully sent."""
 
 import asyncio
 from collections import Counter

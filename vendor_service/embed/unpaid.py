@@ -1,4 +1,4 @@
-"""What was prepared for a request and is paid by nobody."""
+"""Work that was done for a request and that nobody pays for."""
 
 from dataclasses import dataclass
 

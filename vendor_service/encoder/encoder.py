@@ -1,4 +1,4 @@
-"""What the vendor asks of a model, wherever it runs: in this process, or on machines of a cluster."""
+"""The interface of a model, wherever it runs: in this process, or on machines of a cluster."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

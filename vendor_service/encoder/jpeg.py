@@ -1,4 +1,4 @@
-"""What a JPEG file asks of its decoder, as its markers tell."""
+"""The scans of a JPEG file, counted by its markers: they decide how much work decoding is."""
 
 import re
 

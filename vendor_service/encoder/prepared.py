@@ -1,4 +1,4 @@
-"""What the model is given."""
+"""The inputs of the model: images and texts after preparation."""
 
 from dataclasses import dataclass
 

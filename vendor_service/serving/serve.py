@@ -1,4 +1,4 @@
-"""What `vendor serve` does: the books made ready, then one process that serves, or several."""
+"""`vendor serve`: prepares the database, then serves in one process or in several."""
 
 import os
 import socket
