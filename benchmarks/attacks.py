@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from benchmarks import load
-from benchmarks.barrage import Deed, Enemy
+from benchmarks.barrage import Attacker, Deed
 from benchmarks.customers import icons
 from tests.vendor_service.hostile_bodies import BODIES, half_sent
 from tests.vendor_service.hostile_images import (
@@ -68,209 +68,209 @@ def honest(connections: int) -> Attack:
     return Attack("honest", what, connections, partial(_ask_honestly, connections))
 
 
-def _ask_honestly(connections: int, enemy: Enemy) -> None:
+def _ask_honestly(connections: int, attacker: Attacker) -> None:
     files = icons(256)
     requests = []
     for start in range(0, len(files), 32):
-        requests.append(load.embed(enemy.keys.good, *load.form(files[start : start + 32])))
+        requests.append(load.embed(attacker.keys.good, *load.form(files[start : start + 32])))
         texts = [{"text": f"a drawing of number {start + number}"} for number in range(32)]
-        requests.append(load.embed(enemy.keys.good, json.dumps({"inputs": texts}).encode(), _JSON))
-    enemy.repeat(requests, connections)
+        requests.append(load.embed(attacker.keys.good, json.dumps({"inputs": texts}).encode(), _JSON))
+    attacker.repeat(requests, connections)
 
 
 @_attack(8)
-def giant_bodies(enemy: Enemy) -> None:
+def giant_bodies(attacker: Attacker) -> None:
     """Bodies of 4 GB without a key, on paths that are and that are not; 100 MB a second."""
     rest = "HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: 4000000000\r\n\r\n"
     paths = ("/v1/estimate", "/nowhere", "/embed", "/v1/account")
     heads = [f"POST {path} {rest}".encode() for path in paths]
-    enemy.pour(heads, 8, bytes_per_second=100e6)
+    attacker.pour(heads, 8, bytes_per_second=100e6)
 
 
 @_attack(3000)
-def half_bodies(enemy: Enemy) -> None:
+def half_bodies(attacker: Attacker) -> None:
     """3,000 bodies without a key that stop half-way."""
     paths = ("/v1/estimate", "/nowhere", "/embed", "/v1/embeddings")
-    enemy.besiege([half_sent(path) for path in paths], 10_000, 3000)
+    attacker.besiege([half_sent(path) for path in paths], 10_000, 3000)
 
 
 @_attack(200)
-def slow_bodies(enemy: Enemy) -> None:
+def slow_bodies(attacker: Attacker) -> None:
     """200 bodies with a key, a byte every half second."""
     body = json.dumps({"inputs": [{"text": "a cat " * 1000}]}).encode()
     paths = ("/embed", "/v1/embeddings", "/v1/estimate")
-    requests = [load.embed(enemy.keys.good, body, _JSON, path) for path in paths]
-    enemy.besiege(requests, 300, 200, drip=1)
+    requests = [load.embed(attacker.keys.good, body, _JSON, path) for path in paths]
+    attacker.besiege(requests, 300, 200, drip=1)
 
 
 @_attack(64)
-def slow_readers(enemy: Enemy) -> None:
+def slow_readers(attacker: Attacker) -> None:
     """64 answers of 256 embeddings as text, of which a kilobyte is read every half second."""
     body = json.dumps({"inputs": [{"text": f"number {number}"} for number in range(256)]}).encode()
-    asked = load.request("/embed", body, authorization=f"Bearer {enemy.keys.good}", content_type=_JSON)
-    enemy.besiege([asked], len(asked), 64, sip=1024)
+    asked = load.request("/embed", body, authorization=f"Bearer {attacker.keys.good}", content_type=_JSON)
+    attacker.besiege([asked], len(asked), 64, sip=1024)
 
 
 @_attack(4)
-def many_scans(enemy: Enemy) -> None:
+def many_scans(attacker: Attacker) -> None:
     """Progressive JPEGs of 1,000 scans."""
-    _send_images(enemy, 4, jpeg_of_scans(1000, side=4000))
+    _send_images(attacker, 4, jpeg_of_scans(1000, side=4000))
 
 
 @_attack(4)
-def large_jpegs(enemy: Enemy) -> None:
+def large_jpegs(attacker: Attacker) -> None:
     """Progressive JPEGs of 49 megapixels, of 60 scans and of four colours."""
-    _send_images(enemy, 4, jpeg_of_scans(60, side=7000), large_progressive_jpeg(mode="CMYK"))
+    _send_images(attacker, 4, jpeg_of_scans(60, side=7000), large_progressive_jpeg(mode="CMYK"))
 
 
 @_attack(4)
-def flat_pngs(enemy: Enemy) -> None:
+def flat_pngs(attacker: Attacker) -> None:
     """PNGs of 49 megapixels of one colour, 16 a request."""
-    _send_images(enemy, 16, png_of_zeros(7000, 7000, colour=6))
+    _send_images(attacker, 16, png_of_zeros(7000, 7000, colour=6))
 
 
 @_attack(4)
-def interlaced_pngs(enemy: Enemy) -> None:
+def interlaced_pngs(attacker: Attacker) -> None:
     """Interlaced PNGs of 49 megapixels and 16 bits, 16 a request."""
-    _send_images(enemy, 16, png_of_zeros(7000, 7000, bits=16, interlaced=True))
+    _send_images(attacker, 16, png_of_zeros(7000, 7000, bits=16, interlaced=True))
 
 
 @_attack(4)
-def flat_webps(enemy: Enemy) -> None:
+def flat_webps(attacker: Attacker) -> None:
     """WebPs of 49 megapixels in a few bytes, 256 a request."""
-    _send_images(enemy, 256, large_webp(lossless=True))
+    _send_images(attacker, 256, large_webp(lossless=True))
 
 
 @_attack(4)
-def animated_webps(enemy: Enemy) -> None:
+def animated_webps(attacker: Attacker) -> None:
     """WebPs of 100 frames, 64 a request."""
-    _send_images(enemy, 64, animated_webp())
+    _send_images(attacker, 64, animated_webp())
 
 
 @_attack(4)
-def heavy_chunks(enemy: Enemy) -> None:
+def heavy_chunks(attacker: Attacker) -> None:
     """PNGs of a pixel whose comment or profile unpacks to 80 MB, 256 a request."""
-    _send_images(enemy, 256, png_with_text_bomb(), png_with_profile_bomb())
+    _send_images(attacker, 256, png_with_text_bomb(), png_with_profile_bomb())
 
 
 @_attack(4)
-def many_chunks(enemy: Enemy) -> None:
+def many_chunks(attacker: Attacker) -> None:
     """PNGs of a pixel with 500,000 comments, and WebPs with profiles of 10 MB."""
-    _send_images(enemy, 2, png_of_texts(), webp_with_profile())
+    _send_images(attacker, 2, png_of_texts(), webp_with_profile())
 
 
 @_attack(4)
-def endless_words(enemy: Enemy) -> None:
+def endless_words(attacker: Attacker) -> None:
     """Texts of 10,000 letters without a space, hung up on after 0.3 s."""
-    enemy.hang_up([_texts(enemy, _endless_word(number)) for number in range(64)], 4, [0.3])
+    attacker.hang_up([_texts(attacker, _endless_word(number)) for number in range(64)], 4, [0.3])
 
 
 @_attack(4)
-def packed_words(enemy: Enemy) -> None:
+def packed_words(attacker: Attacker) -> None:
     """256 texts of 10,000 letters without a space in a request."""
     words = [_endless_word(number) for number in range(512)]
-    enemy.repeat([_texts(enemy, *words[:256]), _texts(enemy, *words[256:])], 4)
+    attacker.repeat([_texts(attacker, *words[:256]), _texts(attacker, *words[256:])], 4)
 
 
 @_attack(8)
-def unknown_keys(enemy: Enemy) -> None:
+def unknown_keys(attacker: Attacker) -> None:
     """32 MiB of JSON keys that no request has; 4 requests a second."""
-    _send_bodies(enemy, "unknown keys", "unknown keys of an input", "the same key")
+    _send_bodies(attacker, "unknown keys", "unknown keys of an input", "the same key")
 
 
 @_attack(8)
-def empty_texts(enemy: Enemy) -> None:
+def empty_texts(attacker: Attacker) -> None:
     """Eleven million empty texts, objects and numbers in 32 MiB of JSON; 4 requests a second."""
-    _send_bodies(enemy, "empty texts", "empty objects", "token ids")
+    _send_bodies(attacker, "empty texts", "empty objects", "token ids")
 
 
 @_attack(8)
-def nested_lists(enemy: Enemy) -> None:
+def nested_lists(attacker: Attacker) -> None:
     """32 MiB of JSON in JSON, of digits and of escaped letters; 4 requests a second."""
-    _send_bodies(enemy, "nesting", "nested objects", "digits", "surrogates", "one wide letter")
+    _send_bodies(attacker, "nesting", "nested objects", "digits", "surrogates", "one wide letter")
 
 
 @_attack(8)
-def tiny_parts(enemy: Enemy) -> None:
+def tiny_parts(attacker: Attacker) -> None:
     """Forms of half a million empty fields in 32 MiB; 4 requests a second."""
-    _send_bodies(enemy, "empty parts", "fields", "headers of a part")
+    _send_bodies(attacker, "empty parts", "fields", "headers of a part")
 
 
 @_attack(8)
-def boundary_noise(enemy: Enemy) -> None:
+def boundary_noise(attacker: Attacker) -> None:
     """Forms of 32 MiB of what is nearly their boundary; 4 requests a second."""
-    _send_bodies(enemy, "beginnings of boundaries", "boundaries that are none", "padding")
+    _send_bodies(attacker, "beginnings of boundaries", "boundaries that are none", "padding")
 
 
 @_attack(8)
-def without_quota(enemy: Enemy) -> None:
+def without_quota(attacker: Attacker) -> None:
     """Bombs of 32 MiB by an account whose quota is 0; 2 requests a second."""
-    enemy.repeat([_full_body(enemy.keys.poor)], 8, per_second=2)
+    attacker.repeat([_full_body(attacker.keys.poor)], 8, per_second=2)
 
 
 @_attack(8)
-def without_key(enemy: Enemy) -> None:
+def without_key(attacker: Attacker) -> None:
     """Bombs of 32 MiB with a key that does not exist; 2 requests a second."""
-    enemy.repeat([_full_body("tk_0123456789abcdef_" + "0" * 48)], 8, per_second=2)
+    attacker.repeat([_full_body("tk_0123456789abcdef_" + "0" * 48)], 8, per_second=2)
 
 
 @_attack(8)
-def suspended(enemy: Enemy) -> None:
+def suspended(attacker: Attacker) -> None:
     """Bombs of 32 MiB by a suspended account; 2 requests a second."""
-    enemy.repeat([_full_body(enemy.keys.suspended)], 8, per_second=2)
+    attacker.repeat([_full_body(attacker.keys.suspended)], 8, per_second=2)
 
 
 @_attack(8, entries=400_000)
-def long_history(enemy: Enemy) -> None:
+def long_history(attacker: Attacker) -> None:
     """Invoices, usage and ledger pages of 400,000 entries, 8 at once."""
     month = time.strftime("%Y-%m", time.gmtime())
     paths = (f"/v1/invoices/{month}", "/v1/usage?group_by=day", "/v1/ledger?limit=1000&after=200000")
-    enemy.repeat([_get(path, enemy.keys.good) for path in paths], 8)
+    attacker.repeat([_get(path, attacker.keys.good) for path in paths], 8)
 
 
 @_attack(8)
-def replays(enemy: Enemy) -> None:
+def replays(attacker: Attacker) -> None:
     """One paid request of 256 images, again and again under its idempotency key."""
     key = secrets.token_hex(16)
-    enemy.repeat([load.embed(enemy.keys.good, *load.form(icons(256)), idempotency_key=key)], 8)
+    attacker.repeat([load.embed(attacker.keys.good, *load.form(icons(256)), idempotency_key=key)], 8)
 
 
 @_attack(16)
-def big_batches(enemy: Enemy) -> None:
+def big_batches(attacker: Attacker) -> None:
     """Requests of 256 images on 16 connections."""
-    enemy.repeat([load.embed(enemy.keys.good, *load.form(icons(256)))], 16)
+    attacker.repeat([load.embed(attacker.keys.good, *load.form(icons(256)))], 16)
 
 
 @_attack(8)
-def hang_ups(enemy: Enemy) -> None:
+def hang_ups(attacker: Attacker) -> None:
     """Requests of 256 images, hung up on after 0.05 to 0.8 s, while they are decoded or encoded."""
-    asked = load.embed(enemy.keys.good, *load.form(icons(256)))
-    enemy.hang_up([asked], 8, [0.05, 0.1, 0.2, 0.4, 0.8])
+    asked = load.embed(attacker.keys.good, *load.form(icons(256)))
+    attacker.hang_up([asked], 8, [0.05, 0.1, 0.2, 0.4, 0.8])
 
 
 @_attack(16)
-def churn(enemy: Enemy) -> None:
+def churn(attacker: Attacker) -> None:
     """100 new connections a second, each for one small question."""
-    enemy.knock([_get("/v1/account", enemy.keys.good, connection="close")], 16, per_second=100)
+    attacker.knock([_get("/v1/account", attacker.keys.good, connection="close")], 16, per_second=100)
 
 
 @_attack(8)
-def key_conflicts(enemy: Enemy) -> None:
+def key_conflicts(attacker: Attacker) -> None:
     """Different requests of 32 images under one idempotency key, on 8 connections."""
     files, key = icons(256), secrets.token_hex(16)
     bodies = [load.form(files[start : start + 32]) for start in range(0, 256, 32)]
-    enemy.repeat([load.embed(enemy.keys.good, *body, idempotency_key=key) for body in bodies], 8)
+    attacker.repeat([load.embed(attacker.keys.good, *body, idempotency_key=key) for body in bodies], 8)
 
 
-def _send_images(enemy: Enemy, count: int, *files: bytes) -> None:
-    enemy.repeat([load.embed(enemy.keys.good, *load.form([file] * count)) for file in files], 4)
+def _send_images(attacker: Attacker, count: int, *files: bytes) -> None:
+    attacker.repeat([load.embed(attacker.keys.good, *load.form([file] * count)) for file in files], 4)
 
 
-def _send_bodies(enemy: Enemy, *names: str) -> None:
+def _send_bodies(attacker: Attacker, *names: str) -> None:
     requests = []
     for path, content_type, make in (BODIES[name] for name in names):
-        requests.append(load.embed(enemy.keys.good, make(_LARGEST), content_type, path))
-    enemy.repeat(requests, 8, per_second=4)
+        requests.append(load.embed(attacker.keys.good, make(_LARGEST), content_type, path))
+    attacker.repeat(requests, 8, per_second=4)
 
 
 def _full_body(key: str) -> bytes:
@@ -285,9 +285,9 @@ def _endless_word(number: int) -> str:
     return (word * (10_000 // len(word) + 1))[:10_000]
 
 
-def _texts(enemy: Enemy, *texts: str) -> bytes:
+def _texts(attacker: Attacker, *texts: str) -> bytes:
     body = json.dumps({"inputs": [{"text": text} for text in texts]}).encode()
-    return load.embed(enemy.keys.good, body, _JSON)
+    return load.embed(attacker.keys.good, body, _JSON)
 
 
 def _get(path: str, key: str, **headers: str) -> bytes:

@@ -1,7 +1,7 @@
-"""An enemy: a process of its own that sends a vendor what was built beforehand, until it is told to stop.
+"""An attacker: a process of its own that sends a vendor what was built beforehand, until it is told to stop.
 
 What it sends is ready before it begins, and its connections wait in system calls, so that it takes next to
-nothing of the processors that it shares with the vendor; `Spoils.cores` tells how much it took.
+nothing of the processors that it shares with the vendor; `AttackResult.cores` tells how much it took.
 """
 
 import multiprocessing
@@ -26,12 +26,12 @@ _CHUNK = 65_536
 _READY_SECONDS = 120.0
 _AGAIN = 100  # new connections a second, at most, in the place of those that were answered or cut off
 
-Deed = Callable[["Enemy"], None]
+Deed = Callable[["Attacker"], None]
 
 
 @dataclass(frozen=True)
 class Keys:
-    """What an enemy may have: a key without limits, one without quota, one of a suspended account."""
+    """What an attacker may have: a key without limits, one without quota, one of a suspended account."""
 
     good: str
     poor: str
@@ -39,10 +39,10 @@ class Keys:
 
 
 @dataclass
-class Spoils:
-    """What came of it: answers by status, others by name, and the cores that the enemy took itself.
+class AttackResult:
+    """What came of it: answers by status, others by name, and the cores that the attacker took itself.
 
-    `cut` is a connection that ended without an answer, `left` one on which the enemy hung up, `none` an
+    `cut` is a connection that ended without an answer, `left` one on which the attacker hung up, `none` an
     answer that did not come in time; `megabytes` is what endless bodies got rid of.
     """
 
@@ -70,12 +70,12 @@ class Pace:
             over.wait(turn - time.monotonic())
 
 
-class Enemy:
+class Attacker:
     """Who attacks the vendor on `port`: a deed prepares what it sends, then calls one of the methods once."""
 
     def __init__(self, port: int, keys: Keys, ready: Callable[[], None], over: threading.Event) -> None:
         self.keys = keys
-        self.spoils = Spoils()
+        self.result = AttackResult()
         self._address = ("127.0.0.1", port)
         self._ready = ready
         self._over = over
@@ -241,17 +241,17 @@ class Enemy:
         self._ready()
         self._cpu, self._began = time.process_time(), time.monotonic()
 
-    def end(self) -> Spoils:
+    def end(self) -> AttackResult:
         """What came of it, once the deed is done."""
-        self.spoils.cores = (time.process_time() - self._cpu) / (time.monotonic() - self._began)
-        poured = self.spoils.answers.pop("bytes", 0)
+        self.result.cores = (time.process_time() - self._cpu) / (time.monotonic() - self._began)
+        poured = self.result.answers.pop("bytes", 0)
         if poured:
-            self.spoils.answers["megabytes"] = poured // 10**6
-        return self.spoils
+            self.result.answers["megabytes"] = poured // 10**6
+        return self.result
 
     def _count(self, what: str, times: int = 1) -> None:
         with self._lock:
-            self.spoils.answers[what] += times
+            self.result.answers[what] += times
 
 
 @dataclass
@@ -303,7 +303,7 @@ def _status(start: bytes) -> str:
     return start[9:12].decode(errors="replace") or "cut"
 
 
-class Fight:
+class AttackProcess:
     """A deed in a process of its own: it is prepared at once, and done while this is a context."""
 
     def __init__(self, deed: Deed, port: int, keys: Keys) -> None:
@@ -315,11 +315,11 @@ class Fight:
         )
         self._process.start()
         tell.close()
-        self.spoils = Spoils()
+        self.result = AttackResult()
 
-    def __enter__(self) -> "Fight":
+    def __enter__(self) -> "AttackProcess":
         if not self._told.poll(_READY_SECONDS):
-            raise RuntimeError("the enemy did not get ready")
+            raise RuntimeError("the attacker did not get ready")
         self._told.recv()
         self._go.set()
         return self
@@ -328,7 +328,7 @@ class Fight:
         self._over.set()
         try:
             if self._told.poll(_READY_SECONDS):
-                self.spoils = self._told.recv()
+                self.result = self._told.recv()
         finally:
             self._process.join(10)
             self._process.kill()
@@ -346,6 +346,6 @@ def _fight(deed: Deed, port: int, keys: Keys, go: Event, over: Event, tell: Conn
         stop.set()
 
     threading.Thread(target=listen, daemon=True).start()
-    enemy = Enemy(port, keys, ready, stop)
-    deed(enemy)
-    tell.send(enemy.end())
+    attacker = Attacker(port, keys, ready, stop)
+    deed(attacker)
+    tell.send(attacker.end())

@@ -17,7 +17,7 @@ from statistics import fmean
 from markupsafe import Markup
 
 from benchmarks.accuracy import IMAGE_SIZE, STEPS, icons, measured
-from client.buying.selection import Selection
+from client.buying.selection import SelectionStrategy
 from client.data.domains import list_folder, split
 from client.learning.recipe import Recipe
 from client.results.charts import Frame, nice_ticks, svg, text
@@ -38,7 +38,7 @@ class Way:
 
     name: str
     per_image: float
-    select: Selection = "stratified"
+    select: SelectionStrategy = "stratified"
     method: str = "vl2v-adip"
 
 

@@ -21,7 +21,7 @@ from shared.embeddings import ModelCard
 from tests.support.vendor_process import VendorProcess
 
 PACK = 32
-LANES = (4, 8, 16)
+CONNECTIONS = (4, 8, 16)
 
 
 def main() -> None:
@@ -36,7 +36,7 @@ def main() -> None:
         loads: list[float] = []
         clients: list[float] = []
         for turn in range(options.rounds):
-            loads.append(max(_load(vendor.url, api_key, queries, lanes) for lanes in LANES))
+            loads.append(max(_load(vendor.url, api_key, queries, connections) for connections in CONNECTIONS))
             clients.append(_client(vendor.url, api_key, queries, Path(folder) / f"cache-{turn}.db"))
             print(f"round {turn}: load {loads[-1]:.0f}, client {clients[-1]:.0f} images a second", flush=True)
     ratio = sorted(clients)[len(clients) // 2] / sorted(loads)[len(loads) // 2]
@@ -54,12 +54,12 @@ def _images(folder: Path, images: int) -> list[Query]:
     return queries
 
 
-def _load(url: str, api_key: str, queries: list[Query], lanes: int) -> float:
+def _load(url: str, api_key: str, queries: list[Query], connections: int) -> float:
     """Images a second of bare requests, their bodies made beforehand and their answers thrown away."""
     with VendorClient(url, api_key) as client:
         model: ModelCard = client.model()
-    packs = [queries[start : start + PACK] for start in range(0, len(queries), PACK)]
-    forms = [embed_form([(query, query.content()) for query in pack], model.id) for pack in packs]
+    batches = [queries[start : start + PACK] for start in range(0, len(queries), PACK)]
+    forms = [embed_form([(query, query.content()) for query in batch], model.id) for batch in batches]
     turns = count()
     headers = {"authorization": f"Bearer {api_key}", "accept": ACCEPT}
 
@@ -69,7 +69,7 @@ def _load(url: str, api_key: str, queries: list[Query], lanes: int) -> float:
                 content_type = {"content-type": forms[turn].content_type}
                 http.post("/embed", content=forms[turn].body, headers=content_type).raise_for_status()
 
-    threads = [threading.Thread(target=send) for _ in range(lanes)]
+    threads = [threading.Thread(target=send) for _ in range(connections)]
     started = time.perf_counter()
     for thread in threads:
         thread.start()

@@ -2,18 +2,16 @@
 
 import json
 import socket
-import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 
 from benchmarks import load
+from benchmarks.background import Background
 from benchmarks.barrage import read_answer
 from benchmarks.customers import icons
 
@@ -91,36 +89,24 @@ class GoodCustomer:
         self._connection = None
 
 
-class LivezWatch:
+class LivezWatch(Background):
     """Asks `/livez` on new connections, five times a second, while it is a context; `worst` in seconds."""
 
     def __init__(self, port: int) -> None:
+        super().__init__(every=0.2)
         self.worst = 0.0
         self._port = port
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run)
 
-    def _run(self) -> None:
+    def tick(self) -> None:
+        """Ask once."""
         asked = b"GET /livez HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n"
-        while not self._over.wait(0.2):
-            began = time.perf_counter()
-            try:
-                address = ("127.0.0.1", self._port)
-                with socket.create_connection(address, PATIENCE_SECONDS) as connection:
-                    connection.sendall(asked)
-                    with connection.makefile("rb") as answers:
-                        read_answer(answers)
-                seconds = time.perf_counter() - began
-            except OSError:
-                seconds = PATIENCE_SECONDS  # no answer at all
-            self.worst = max(self.worst, seconds)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._over.set()
-        self._thread.join()
+        began = time.perf_counter()
+        try:
+            with socket.create_connection(("127.0.0.1", self._port), PATIENCE_SECONDS) as connection:
+                connection.sendall(asked)
+                with connection.makefile("rb") as answers:
+                    read_answer(answers)
+            seconds = time.perf_counter() - began
+        except OSError:
+            seconds = PATIENCE_SECONDS  # no answer at all
+        self.worst = max(self.worst, seconds)

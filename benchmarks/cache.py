@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from client.buying.cache import EmbeddingCache
-from client.buying.embeddings import Stored
+from client.buying.embeddings import StoredEmbedding
 from client.buying.queries import Query
 
 FINGERPRINT = "fp_benchmark"
@@ -56,10 +56,10 @@ def _measure(path: Path, entries: int, dimensions: int) -> None:
     print(f"file: {size / 1e6:.0f} MB, {size / (4 * entries * dimensions):.3f} times the vectors")
 
 
-def _stored(queries: list[Query], dimensions: int) -> Iterator[Stored]:
+def _stored(queries: list[Query], dimensions: int) -> Iterator[StoredEmbedding]:
     rows = np.random.default_rng(len(queries)).normal(size=(len(queries), dimensions)).astype("<f4")
     for query, row in zip(queries, rows, strict=True):
-        yield Stored(query.kind, bytes.fromhex(query.digest), row.tobytes())
+        yield StoredEmbedding(query.kind, bytes.fromhex(query.digest), row.tobytes())
 
 
 def _say(what: str, entries: int, started: float) -> None:

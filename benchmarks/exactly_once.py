@@ -23,7 +23,7 @@ from tests.support.forking import CONTEXT
 from tests.support.vendor_process import VendorProcess, wait_until
 
 RUN = "run"
-# A pack of these images is some 30 kB, and its answer 33 kB: most connections live for a few packs.
+# A batch of these images is some 30 kB, and its answer 33 kB: most connections live for a few batches.
 UP = (20_000, 100_000, 300_000, 1_000_000)
 DOWN = (10_000, 50_000, 200_000, 400_000)
 

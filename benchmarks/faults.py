@@ -25,9 +25,9 @@ from tempfile import TemporaryDirectory
 
 import httpx
 
-from benchmarks.crowd import Crowd
 from benchmarks.customers import Customer, Receipt, judge
 from benchmarks.exactly_once import write_images
+from benchmarks.load_generator import LoadGenerator
 from benchmarks.watching import Watch
 from client.buying.cache import EmbeddingCache
 from tests.end_to_end.command import Command
@@ -60,8 +60,8 @@ def suffer(scene: Scene, folder: Path, images: int) -> None:
     with ExitStack() as stack:
         customers = [stack.enter_context(Customer(scene.url, books.create_key())) for _ in range(2)]
         watches = [stack.enter_context(Watch(partial(getattr, each, "pid"), 0.1)) for each in scene.vendors]
-        crowd = Crowd(customers)
-        with crowd.asking():
+        load = LoadGenerator(customers)
+        with load.asking():
             times = _repeat_while_buying(scene, client)
         buyer = stack.enter_context(Customer(scene.url, client.api_key))
         with EmbeddingCache(folder / "cache.db") as cache:
@@ -74,7 +74,7 @@ def suffer(scene: Scene, folder: Path, images: int) -> None:
     answered = answers.pop("served", 0) + answers.pop("replayed", 0)
     refused = ", ".join(f"{count} {code}" for code, count in answers.most_common()) or "-"
     peak = max(sample.resident for watch in watches for sample in watch.samples) / 1e6
-    row = (scene.name, times, answered, refused, crowd.cut, f"{crowd.longest:.1f}", f"{peak:.0f}", bought)
+    row = (scene.name, times, answered, refused, load.cut, f"{load.longest:.1f}", f"{peak:.0f}", bought)
     print(f"| {' | '.join(map(str, row))} | {verdict} |", flush=True)
     assert verdict.exact
     assert bought == images

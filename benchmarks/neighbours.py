@@ -22,7 +22,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.attacks import ATTACKS, Attack, honest
-from benchmarks.barrage import Fight, Keys, Spoils
+from benchmarks.barrage import AttackProcess, AttackResult, Keys
 from benchmarks.bystander import GoodCustomer, LivezWatch, Waits, percentiles
 from benchmarks.history import write_history
 from benchmarks.watching import Watch, session_bytes
@@ -55,7 +55,7 @@ class Outcome:
     waits: Waits
     livez: float
     grown: int
-    spoils: Spoils
+    result: AttackResult
     charged: Charges
 
     def ratio(self, yardstick: "Outcome") -> float:
@@ -83,12 +83,12 @@ def measure(attack: Attack, seconds: float, postgres: Postgres | None) -> Outcom
             write_history(vendor.database_url, keys.good.split("_")[1], attack.entries)
         before = vendor.charges(keys.good)
         port = int(vendor.url.rpartition(":")[2])
-        fight = Fight(attack.deed, port, keys)
+        attacking = AttackProcess(attack.deed, port, keys)
         good = stack.enter_context(closing(GoodCustomer(port, vendor.create_key())))
         good.ask(min(seconds, 3.0))
         began = session_bytes(vendor.pid)
         with (
-            fight,
+            attacking,
             LivezWatch(port) as livez,
             Watch(lambda: vendor.pid, 0.25, session_bytes) as memory,
         ):
@@ -99,7 +99,7 @@ def measure(attack: Attack, seconds: float, postgres: Postgres | None) -> Outcom
             *(getattr(after, name) - getattr(before, name) for name in Charges.__dataclass_fields__)
         )
         most = max((sample.resident for sample in memory.samples), default=began)
-    return Outcome(attack, waits, livez.worst, most - began, fight.spoils, charged)
+    return Outcome(attack, waits, livez.worst, most - began, attacking.result, charged)
 
 
 def _suspended(vendor: VendorProcess) -> str:
@@ -129,8 +129,8 @@ def row(outcome: Outcome, yardstick: Outcome | None) -> str:
         ratio,
         f"{outcome.livez:.2f}",
         f"{outcome.grown / 1e6:.0f}",
-        f"{outcome.spoils.cores:.2f}",
-        outcome.spoils,
+        f"{outcome.result.cores:.2f}",
+        outcome.result,
         f"{outcome.charged.queries} queries",
         verdict,
     )

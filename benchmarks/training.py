@@ -34,7 +34,7 @@ from client.learning.methods import METHODS
 from client.learning.recipe import PAPER, Recipe
 from client.learning.stages import TrainingSet, align, align_features, batches_of, distill
 from client.learning.student import Student, build_student
-from client.learning.training import Progress
+from client.learning.training import TrainingStep
 
 T = TypeVar("T")
 METHOD = METHODS["vl2v-adip"]
@@ -124,7 +124,7 @@ def seconds_of_distill(data: TrainingSet, recipe: Recipe) -> float:
     clock: list[float] = []
     learner = student(data)
 
-    def tick(progress: Progress) -> None:
+    def tick(progress: TrainingStep) -> None:
         if progress.score is None:
             clock.append(time.perf_counter())
 

@@ -81,7 +81,7 @@ def main() -> None:
 
 def embed_requests(key: str, files: Sequence[bytes]) -> list[bytes]:
     """Requests of `IMAGES` files each, answered as raw rows."""
-    packs = [load.form(files[start : start + IMAGES]) for start in range(0, len(files), IMAGES)]
+    batches = [load.form(files[start : start + IMAGES]) for start in range(0, len(files), IMAGES)]
     return [
         load.request(
             "/embed",
@@ -90,7 +90,7 @@ def embed_requests(key: str, files: Sequence[bytes]) -> list[bytes]:
             content_type=content_type,
             accept="application/octet-stream",
         )
-        for body, content_type in packs
+        for body, content_type in batches
     ]
 
 

@@ -1,14 +1,13 @@
 """A process watched from outside: its resident memory and its open descriptors, over time."""
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
+from benchmarks.background import Background
 from tests.support.vendor_process import resident_bytes
 
 
@@ -21,7 +20,7 @@ class Sample:
     descriptors: int
 
 
-class Watch:
+class Watch(Background):
     """Looks at a process every so many seconds while it is a context; one that has ended is not seen.
 
     `pid` tells which it is, of one that is started again too, and `resident` what it has in memory. It reads
@@ -34,30 +33,22 @@ class Watch:
         every: float = 1.0,
         resident: Callable[[int], int] = resident_bytes,
     ) -> None:
+        super().__init__(every)
         self.samples: list[Sample] = []
         self._pid = pid
-        self._every = every
         self._resident = resident
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def _run(self) -> None:
-        began = time.monotonic()
-        while not self._over.wait(self._every):
-            pid = self._pid()
-            with suppress(OSError, IndexError):
-                descriptors = sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
-                self.samples.append(Sample(time.monotonic() - began, self._resident(pid), descriptors))
+        self._began = 0.0
 
     def __enter__(self) -> Self:
-        self._thread.start()
-        return self
+        self._began = time.monotonic()
+        return super().__enter__()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._over.set()
-        self._thread.join()
+    def tick(self) -> None:
+        """Take a sample."""
+        pid = self._pid()
+        with suppress(OSError, IndexError):
+            descriptors = sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
+            self.samples.append(Sample(time.monotonic() - self._began, self._resident(pid), descriptors))
 
 
 def session_bytes(pid: int) -> int:

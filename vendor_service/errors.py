@@ -3,8 +3,8 @@
 VendorError
 ├── OperatorError        exit 1   a command or a start of the server failed
 │   └── UsageError       exit 2   an option names something that does not exist or cannot be
-└── Refusal                       a customer's request is refused; rendered as the HTTP error body
-    └── CommitInDoubt             the books were sent a change and did not say whether they took it
+└── APIError                      a customer's request is refused; rendered as the HTTP error body
+    └── CommitInDoubt             the database was sent a COMMIT and did not say whether it took it
 """
 
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ class UsageError(OperatorError):
     exit_code = 2
 
 
-class Refusal(VendorError):
+class APIError(VendorError):
     """A customer's request is refused. `code` decides the HTTP status and whether a retry can help.
 
     `param` names the part of the request that is at fault, `retry_after` is in seconds,
@@ -46,9 +46,7 @@ class Refusal(VendorError):
         resets_at: datetime | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(
-            code, message
-        )  # both, for an exception that goes to another process is made of these
+        super().__init__(code, message)  # pickle makes the exception of these in another process
         self.code = code
         self.message = message
         self.param = param
@@ -60,5 +58,5 @@ class Refusal(VendorError):
         return self.message
 
 
-class CommitInDoubt(Refusal):
+class CommitInDoubt(APIError):
     """The connection ended between a COMMIT and its answer: it may have gone through, or not."""

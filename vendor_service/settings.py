@@ -1,4 +1,4 @@
-"""What an operator may set: by an option, by `VENDOR_*` in the environment, or by the same in `.env`.
+"""The settings of the vendor: by an option, by `VENDOR_*` in the environment, or by the same in `.env`.
 
 `VENDOR_*_FILE`, in the environment or in `.env`, names a file that holds the value, as secrets are mounted.
 """

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from client.buying.cache import EmbeddingCache
-from client.buying.embeddings import Stored
+from client.buying.embeddings import StoredEmbedding
 from client.buying.parquet import Piece, check_parquet, read_metadata, read_parquet, write_parquet
 from client.errors import CacheError, Disagreement, UsageError
 from shared.embeddings import Kind
@@ -105,7 +105,8 @@ def _pieces(
         vectors = np.frombuffer(b"".join(entry.vector for entry in piece), dtype=cache.dtype)
         rows = vectors.reshape(len(piece), dimensions).astype(dtype)
         stored = [
-            Stored(entry.kind, entry.digest, row.tobytes()) for entry, row in zip(piece, rows, strict=True)
+            StoredEmbedding(entry.kind, entry.digest, row.tobytes())
+            for entry, row in zip(piece, rows, strict=True)
         ]
         columns: dict[str, list[Any]] = {
             "kind": [entry.kind for entry in stored],
@@ -166,7 +167,7 @@ def import_embeddings(cache: EmbeddingCache, file: Path) -> tuple[int, int]:
         raise UsageError(f"{file} cannot be read: {error}.") from error
 
 
-def _checked(pieces: "_Counted", dtype: np.dtype[Any], file: Path) -> Iterator[Stored]:
+def _checked(pieces: "_Counted", dtype: np.dtype[Any], file: Path) -> Iterator[StoredEmbedding]:
     """The embeddings as a cache of this type stores them; what raises here undoes the whole import."""
     for columns, vectors in pieces:
         if vectors.dtype.itemsize < dtype.itemsize:
@@ -179,9 +180,9 @@ def _checked(pieces: "_Counted", dtype: np.dtype[Any], file: Path) -> Iterator[S
         for kind, digest, checksum, vector in stored:
             if kind not in _KINDS or not isinstance(digest, bytes) or len(digest) != _DIGEST_BYTES:
                 raise UsageError(f"{file} holds what is no text and no image. Nothing was imported.")
-            if Stored(kind, digest, vector.tobytes()).checksum != checksum:
+            if StoredEmbedding(kind, digest, vector.tobytes()).checksum != checksum:
                 raise UsageError(f"{file} is damaged: checksums do not match. Nothing was imported.")
-            yield Stored(kind, digest, vector.astype(dtype).tobytes())
+            yield StoredEmbedding(kind, digest, vector.astype(dtype).tobytes())
 
 
 _Opened = tuple[Mapping[str, str], Iterator[Piece]]

@@ -1,4 +1,4 @@
-"""What to buy, in which order, and when to stop."""
+"""The plan of a purchase: which queries to buy, in which order, and when to stop."""
 
 import threading
 from collections import Counter
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.buying.queries import Query, Spending
-from client.buying.selection import Selection, Stratum, image_order
+from client.buying.selection import SelectionStrategy, Stratum, image_order
 from shared.embeddings import Prices
 
 NOTHING = Spending(0, 0)
@@ -124,7 +124,7 @@ def plan_purchase(
     budget: Budget,
     prices: Prices,
     seed: int,
-    select: Selection = "stratified",
+    select: SelectionStrategy = "stratified",
     features: NDArray[np.float32] | None = None,
     views: Sequence[Sequence[Query]] = (),
 ) -> Plan:
@@ -176,7 +176,7 @@ def purchase_order(
     strata: Sequence[Stratum],
     *,
     seed: int,
-    select: Selection,
+    select: SelectionStrategy,
     features: NDArray[np.float32] | None = None,
     views: Sequence[Sequence[Query]] = (),
 ) -> list[Query]:

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.buying.cache_file import CacheFile
-from client.buying.embeddings import CHUNK, Found, Stored, by_kind, held, insert, model_id, select
-from client.buying.notes import Note, Notes, Pack, drop_note
+from client.buying.embeddings import CHUNK, CacheRow, StoredEmbedding, by_kind, held, insert, model_id, select
 from client.buying.origins import UNKNOWN, Origins, difference, join_pools, origin_id
+from client.buying.pending import PendingBatch, PendingBatches, RequestBatch, delete_pending
 from client.buying.queries import Query, Spending
-from client.buying.rates import Sale
+from client.buying.rates import PaidRequest
 from client.buying.receipts import (
     Payer,
     Receipt,
@@ -35,7 +35,7 @@ _NOBODY = Payer()
 
 
 @dataclass(frozen=True)
-class Holding:
+class CacheContents:
     """What the cache holds of one model and kind; `vector_bytes` are those of the vectors alone."""
 
     fingerprint: str
@@ -47,8 +47,8 @@ class Holding:
 class EmbeddingCache:
     """One SQLite file, shared by runs, threads and processes; every change is durable when a call returns.
 
-    A pack is noted as pending before it is sent, and its answer is stored, with the receipt, in the
-    transaction that clears the note. So after a crash at any moment the same pack can be sent again under
+    A batch is noted as pending before it is sent, and its answer is stored, with the receipt, in the
+    transaction that clears the note. So after a crash at any moment the same batch can be sent again under
     the same key, and a vendor that had charged it answers without charging.
     """
 
@@ -67,7 +67,7 @@ class EmbeddingCache:
         """
         self.path = path
         self._file = CacheFile(path, dtype="<f2" if half else "<f4")
-        self.notes = Notes(self._file)
+        self.pending_batches = PendingBatches(self._file)
         self.billed = Receipts(self._file)
         self._origins = Origins(self._file)
         self.dtype = np.dtype(self._file.dtype)
@@ -132,17 +132,17 @@ class EmbeddingCache:
 
     def begin(
         self,
-        pack: Pack,
+        batch: RequestBatch,
         *,
         payer: Payer = _NOBODY,
         agreed_micros: int | None = None,
         again: bool = False,
         alive: Callable[[str], bool] = lambda _: False,
     ) -> set[Query]:
-        """Note, before it is sent, that a pack is being bought.
+        """Note, before it is sent, that a batch is being bought.
 
         Args:
-            pack: the pack.
+            batch: the batch.
             payer: who is asked, and with which key.
             agreed_micros: the most that it may cost.
             again: whether it is bought although it is in the cache, to be compared with that.
@@ -151,12 +151,12 @@ class EmbeddingCache:
         Returns:
             Those of its queries that another run has bought, or is buying right now: then nothing is noted.
         """
-        note = Note(pack, time.time(), payer.vendor, payer.key_id, agreed_micros)
-        return self.notes.take(note, known=_bought, alive=alive, again=again)
+        note = PendingBatch(batch, time.time(), payer.vendor, payer.key_id, agreed_micros)
+        return self.pending_batches.take(note, known=_bought, alive=alive, again=again)
 
     def commit(
         self,
-        pack: Pack,
+        batch: RequestBatch,
         vectors: dict[Query, Vector],
         usage: Usage,
         request_id: str,
@@ -171,7 +171,7 @@ class EmbeddingCache:
         agree are from now on.
 
         Args:
-            pack: what was asked.
+            batch: what was asked.
             vectors: the answers, of shape (dimensions,).
             usage: what was billed.
             request_id: the vendor's name for the request.
@@ -182,14 +182,14 @@ class EmbeddingCache:
         Raises:
             Disagreement: it differs from what is in the cache; nothing is stored.
         """
-        bill, payer = Bill(request_id, pack.fingerprint, usage), Payer(origin or None, key_id)
+        bill, payer = Bill(request_id, batch.fingerprint, usage), Payer(origin or None, key_id)
         with self._file.transaction() as connection:
-            model = model_id(connection, pack.fingerprint)
+            model = model_id(connection, batch.fingerprint)
             known = held(connection, model, vectors)
             self._compare(known, vectors, tolerance)
             mine = origin_id(connection, model, origin)
             rows = (
-                Stored(query.kind, bytes.fromhex(query.digest), vector.astype(self.dtype).tobytes())
+                StoredEmbedding(query.kind, bytes.fromhex(query.digest), vector.astype(self.dtype).tobytes())
                 for query, vector in vectors.items()
                 if query not in known
             )
@@ -197,36 +197,36 @@ class EmbeddingCache:
             if known:
                 unknown = origin_id(connection, model, UNKNOWN)
                 join_pools(connection, model, [mine, *(row.origin or unknown for row in known.values())])
-            add_receipt(connection, pack, bill, payer)
-            drop_note(connection, pack)
+            add_receipt(connection, batch, bill, payer)
+            delete_pending(connection, batch)
 
-    def reject(self, pack: Pack, bill: Bill, fault: str, payer: Payer = _NOBODY) -> None:
+    def reject(self, batch: RequestBatch, bill: Bill, fault: str, payer: Payer = _NOBODY) -> None:
         """Store the receipt of an answer that cannot be taken. The note stays: another answer may be had."""
         with self._file.transaction() as connection:
-            add_receipt(connection, pack, bill, payer, fault=fault)
+            add_receipt(connection, batch, bill, payer, fault=fault)
 
-    def abandon(self, pack: Pack, request_id: str | None = None, key_id: str | None = None) -> None:
-        """Clear the note of a pack that the vendor refused, and so did not charge."""
+    def abandon(self, batch: RequestBatch, request_id: str | None = None, key_id: str | None = None) -> None:
+        """Clear the note of a batch that the vendor refused, and so did not charge."""
         with self._file.transaction() as connection:
             if request_id is not None:
-                add_refusal(connection, pack, request_id, key_id)
-            drop_note(connection, pack)
+                add_refusal(connection, batch, request_id, key_id)
+            delete_pending(connection, batch)
 
-    def write_off(self, pack: Pack, paid: Spending, payer: Payer = _NOBODY) -> None:
-        """Turn the note of a pack whose answer is lost for good into a receipt: it may have been paid for."""
+    def write_off(self, batch: RequestBatch, paid: Spending, payer: Payer = _NOBODY) -> None:
+        """Turn the note of a batch whose answer is lost for good into a receipt: it may be paid for."""
         with self._file.transaction() as connection:
-            add_lost_receipt(connection, pack, paid, payer)
-            drop_note(connection, pack)
+            add_lost_receipt(connection, batch, paid, payer)
+            delete_pending(connection, batch)
 
-    def pending(self, run_id: str) -> list[Pack]:
-        """The packs of a run that were sent, or about to be, and whose answer was never stored."""
-        return [note.pack for note in self.notes.of_run(run_id)]
+    def pending(self, run_id: str) -> list[RequestBatch]:
+        """The batches of a run that were sent, or about to be, and whose answer was never stored."""
+        return [note.batch for note in self.pending_batches.of_run(run_id)]
 
     def spending(self, run_id: str) -> Spending:
         """What a run has paid, by its receipts."""
         return self.billed.spending(run_id)
 
-    def sales(self, fingerprint: str) -> list[Sale]:
+    def sales(self, fingerprint: str) -> list[PaidRequest]:
         """What was bought of a model, by its latest receipts."""
         return self.billed.sales(fingerprint)
 
@@ -234,13 +234,13 @@ class EmbeddingCache:
         """The models that it knows."""
         return [name for (name,) in self._file.read("SELECT fingerprint FROM models ORDER BY id")]
 
-    def holdings(self) -> list[Holding]:
+    def holdings(self) -> list[CacheContents]:
         """What there is, by model and kind."""
         rows = self._file.read(
             "SELECT fingerprint, kind, count(*), sum(length(vector)) FROM embeddings "
             "JOIN models ON models.id = model GROUP BY fingerprint, kind ORDER BY fingerprint, kind"
         )
-        return [Holding(*row) for row in rows]
+        return [CacheContents(*row) for row in rows]
 
     def paid(self) -> Spending:
         """What was ever paid for, by the receipts of all runs."""
@@ -252,15 +252,15 @@ class EmbeddingCache:
 
     def owed(self) -> int:
         """How many requests of all runs were sent, or about to be, and their answer was never stored."""
-        return self.notes.count()
+        return self.pending_batches.count()
 
-    def stored(self, fingerprint: str) -> Iterator[Stored]:
+    def stored(self, fingerprint: str) -> Iterator[StoredEmbedding]:
         """Every intact embedding of a model, in the order in which they were bought."""
         for _, entry, intact in self._entries("WHERE fingerprint = ?", fingerprint):
             if intact:
                 yield entry
 
-    def add(self, fingerprint: str, entries: Iterable[Stored], *, origin: str = UNKNOWN) -> int:
+    def add(self, fingerprint: str, entries: Iterable[StoredEmbedding], *, origin: str = UNKNOWN) -> int:
         """Store embeddings that were bought elsewhere, all or none; returns how many of them were new.
 
         What is there already stays: it was paid for here.
@@ -278,14 +278,14 @@ class EmbeddingCache:
             return connection.total_changes - before
 
     def _add_some(
-        self, connection: sqlite3.Connection, model: int, origin: int, piece: Sequence[Stored]
+        self, connection: sqlite3.Connection, model: int, origin: int, piece: Sequence[StoredEmbedding]
     ) -> None:
         """Store those of some embeddings that are not there."""
         first = connection.execute(
             "SELECT length(vector) FROM embeddings WHERE model = ? LIMIT 1", (model,)
         ).fetchone()
         length = len(piece[0].vector) if first is None else first[0]
-        new: dict[Query, Stored] = {}
+        new: dict[Query, StoredEmbedding] = {}
         twice: dict[Query, Vector] = {}
         for entry in piece:
             if len(entry.vector) != length:
@@ -296,13 +296,13 @@ class EmbeddingCache:
             if new.setdefault(query, entry) is not entry:
                 twice[query] = self._vector(entry)
         vectors = {query: self._vector(entry) for query, entry in new.items()}
-        self._compare({query: Found(new[query], None, intact=True) for query in twice}, twice, 1.0)
+        self._compare({query: CacheRow(new[query], None, intact=True) for query in twice}, twice, 1.0)
         known = held(connection, model, new)
         self._compare(known, vectors, 1.0)
         insert(connection, model, (entry for query, entry in new.items() if query not in known), origin)
 
     def _compare(
-        self, known: Mapping[Query, Found], vectors: Mapping[Query, Vector], tolerance: float
+        self, known: Mapping[Query, CacheRow], vectors: Mapping[Query, Vector], tolerance: float
     ) -> None:
         """Compare embeddings with what is known of the same queries.
 
@@ -314,7 +314,7 @@ class EmbeddingCache:
         if found is not None:
             raise Disagreement(found)
 
-    def _vector(self, entry: Stored) -> Vector:
+    def _vector(self, entry: StoredEmbedding) -> Vector:
         return np.frombuffer(entry.vector, dtype=self.dtype).astype(np.float32)
 
     def verify(self, on_checked: Callable[[int], None] = lambda _: None) -> int:
@@ -372,7 +372,7 @@ class EmbeddingCache:
             self._damaged |= new
             self._on_damage(f"Damaged entries in the cache {self.path}, counted as missing: {len(new)}.")
 
-    def _entries(self, where: str, *parameters: str) -> Iterator[tuple[int, Stored, bool]]:
+    def _entries(self, where: str, *parameters: str) -> Iterator[tuple[int, StoredEmbedding, bool]]:
         """Every entry, or those of one model: its id, what it holds, and whether its checksum matches."""
         last = 0
         condition = f"{where or 'WHERE true'} AND embeddings.id > ?"
@@ -385,11 +385,11 @@ class EmbeddingCache:
             if not rows:
                 return
             for id_, kind, digest, vector, checksum in rows:
-                entry = Stored(kind, digest, vector)
+                entry = StoredEmbedding(kind, digest, vector)
                 yield id_, entry, entry.checksum == checksum
             last = rows[-1][0]
 
 
-def _bought(connection: sqlite3.Connection, pack: Pack) -> set[Query]:
-    """The queries of a pack that are in the cache."""
-    return set(held(connection, model_id(connection, pack.fingerprint), pack.queries))
+def _bought(connection: sqlite3.Connection, batch: RequestBatch) -> set[Query]:
+    """The queries of a batch that are in the cache."""
+    return set(held(connection, model_id(connection, batch.fingerprint), batch.queries))

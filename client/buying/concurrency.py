@@ -1,4 +1,4 @@
-"""How many requests to keep in flight: as many as make buying faster, fewer when the vendor pushes back."""
+"""The number of requests in flight: more while that buys faster, fewer when the vendor pushes back."""
 
 import threading
 import time
@@ -14,7 +14,7 @@ _PATIENCE = 8
 _ONE_SIGN_SECONDS = 1.0
 
 
-class Pace:
+class ConcurrencyLimiter:
     """The number of requests in flight, shared by the threads that send them.
 
     It is half as many again for a while; if more queries a second were answered, so it stays, and otherwise
@@ -35,14 +35,14 @@ class Pace:
         self._pushed_back_at = -_ONE_SIGN_SECONDS
         self._begin_window()
 
-    def enter(self) -> bool:
+    def acquire(self) -> bool:
         """Wait for leave to send a request; False once there is nothing to wait for any more."""
         with self._changed:
             self._changed.wait_for(lambda: self._stopped or self._active < self.limit)
             self._active += not self._stopped
             return not self._stopped
 
-    def leave(self, queries: int) -> None:
+    def release(self, queries: int) -> None:
         """A request has ended; so many queries were answered."""
         with self._changed:
             self._active -= 1

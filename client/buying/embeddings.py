@@ -13,7 +13,7 @@ CHUNK = 500
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredEmbedding:
     """One embedding as it is stored: `digest` is raw bytes, and so is `vector`, of the cache's type."""
 
     kind: Kind
@@ -27,10 +27,10 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class Found:
+class CacheRow:
     """A row of the table: what it holds, the number of its origin, if noted, and whether it is intact."""
 
-    entry: Stored
+    entry: StoredEmbedding
     origin: int | None
     intact: bool
 
@@ -42,7 +42,9 @@ def model_id(connection: sqlite3.Connection, fingerprint: str) -> int:
     return int(model)
 
 
-def insert(connection: sqlite3.Connection, model: int, entries: Iterable[Stored], origin: int) -> None:
+def insert(
+    connection: sqlite3.Connection, model: int, entries: Iterable[StoredEmbedding], origin: int
+) -> None:
     """Store embeddings in place of what there is under the same kind and digest."""
     connection.executemany(
         "INSERT OR REPLACE INTO embeddings (model, kind, digest, vector, checksum, origin) "
@@ -51,7 +53,9 @@ def insert(connection: sqlite3.Connection, model: int, entries: Iterable[Stored]
     )
 
 
-def select(connection: sqlite3.Connection, model: int, kind: Kind, digests: Collection[bytes]) -> list[Found]:
+def select(
+    connection: sqlite3.Connection, model: int, kind: Kind, digests: Collection[bytes]
+) -> list[CacheRow]:
     """The rows of at most `CHUNK` digests."""
     marks = ",".join("?" * len(digests))
     rows = connection.execute(
@@ -60,7 +64,7 @@ def select(connection: sqlite3.Connection, model: int, kind: Kind, digests: Coll
         (model, kind, *digests),
     ).fetchall()
     return [
-        Found(entry := Stored(kind, digest, vector), origin, entry.checksum == checksum)
+        CacheRow(entry := StoredEmbedding(kind, digest, vector), origin, entry.checksum == checksum)
         for digest, vector, checksum, origin in rows
     ]
 
@@ -76,7 +80,7 @@ def by_kind(queries: Iterable[Query]) -> Iterator[tuple[Kind, dict[bytes, Query]
             yield kind, {digest: wanted[digest] for digest in digests[start : start + CHUNK]}
 
 
-def held(connection: sqlite3.Connection, model: int, queries: Iterable[Query]) -> dict[Query, Found]:
+def held(connection: sqlite3.Connection, model: int, queries: Iterable[Query]) -> dict[Query, CacheRow]:
     """What there is of some queries, intact."""
     return {
         wanted[row.entry.digest]: row

@@ -1,78 +1,60 @@
-"""One process at a time for a run: two would pay twice for what they send in other packs."""
+"""One process at a time for a run: two would pay twice for what they send in other batches."""
 
-import fcntl
 import hashlib
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+
+from filelock import FileLock, Timeout
 
 from client.errors import ClientError, RunBusy
 
-# The system's locks are a process's, and end when any file that it has open on the path is closed. So a
-# process opens a path once, and knows itself which places it has claimed there.
-_open: dict[Path, tuple[BinaryIO, set[int]]] = {}
-_changing = threading.Lock()
-
 
 @contextmanager
-def claim(shared: Path, run: str) -> Iterator[None]:
-    """Claim a run among the threads and processes that share a file. The death of a process ends its claims.
+def run_lock(shared: Path, run: str | None = None) -> Iterator[None]:
+    """Hold a run's lock against all threads and processes that share a file; nobody waits for it.
+
+    It is the operating system's lock on an empty file, by filelock: `flock` on Unix, `msvcrt` on Windows. So
+    it ends with the process that holds it, however that ends, and the empty file stays. Over NFS, Linux turns
+    `flock` into a lock at the server, which other machines respect; a mount with `nolock` or
+    `local_lock=flock` keeps it to its own machine. A file system without locks is refused.
 
     Args:
-        shared: the file; claims are made in one beside it.
-        run: names the run among those that use the file.
+        shared: the file; the lock is beside it, in `NAME.lock`.
+        run: names the run among those that use the file, each of which has a lock in `NAME.locks`.
 
     Raises:
-        RunBusy: it is claimed already.
-        ClientError: the file in which claims are made cannot be written.
+        RunBusy: somebody holds it.
+        ClientError: the lock's file cannot be written or locked.
     """
-    place = int.from_bytes(hashlib.sha256(run.encode()).digest()[:7], "big")
-    path = shared.with_name(f"{shared.name}.lock").resolve()
-    with _changing:
-        _take(path, place)
+    path = _lock_file(shared.resolve(), run)
+    lock = FileLock(path, blocking=False, thread_local=False, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise RunBusy(
+            "Another process is at work on this very run. Wait for it, or interrupt it: what it has bought "
+            "and trained is kept, and this command goes on from there."
+        ) from error
+    except OSError as error:
+        raise ClientError(f"{path} cannot be written: {error.strerror}.") from error
     try:
         yield
     finally:
-        with _changing:
-            _release(path, place)
+        lock.release()
 
 
-def is_claimed(shared: Path, run: str) -> bool:
-    """Whether a thread or process has claimed a run right now."""
+def is_locked(shared: Path, run: str) -> bool:
+    """Whether a thread or process holds a run's lock right now."""
     try:
-        with claim(shared, run):
+        with run_lock(shared, run):
             return False
     except RunBusy:
         return True
 
 
-def _take(path: Path, place: int) -> None:
-    try:
-        file, places = _open.get(path) or (path.open("ab"), set())
-    except OSError as error:
-        raise ClientError(f"{path} cannot be written: {error.strerror}.") from error
-    try:
-        if place in places:
-            raise BlockingIOError
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
-    except OSError as error:
-        if not places:
-            file.close()
-        raise RunBusy(
-            "Another process is at work on this very run. Wait for it, or interrupt it: what it has bought "
-            "and trained is kept, and this command goes on from there."
-        ) from error
-    places.add(place)
-    _open[path] = (file, places)
-
-
-def _release(path: Path, place: int) -> None:
-    file, places = _open[path]
-    places.remove(place)
-    if places:
-        fcntl.lockf(file, fcntl.LOCK_UN, 1, place)
-    else:
-        del _open[path]
-        file.close()
+def _lock_file(shared: Path, run: str | None) -> Path:
+    if run is None:
+        return shared.with_name(f"{shared.name}.lock")
+    digest = hashlib.sha256(run.encode()).hexdigest()
+    return shared.with_name(f"{shared.name}.locks") / f"{digest[:32]}.lock"

@@ -19,11 +19,11 @@ from pydantic import BaseModel
 
 from client.buying import transport, wire
 from client.buying.cache import EmbeddingCache
-from client.buying.notes import Pack
 from client.buying.origins import origin_of
-from client.buying.protocols import Answer
+from client.buying.pending import RequestBatch
+from client.buying.protocols import EmbedResult
 from client.buying.queries import Query
-from client.buying.transport import Sender, parse
+from client.buying.transport import HttpTransport, parse
 from client.errors import (
     ClientError,
     FingerprintChanged,
@@ -97,7 +97,7 @@ class OpenAIVendor:
         Raises:
             UsageError: this is no URL, or no key.
         """
-        self._sender = Sender(
+        self._http = HttpTransport(
             url,
             api_key,
             as_error=_as_error,
@@ -106,7 +106,7 @@ class OpenAIVendor:
             on_wait=on_wait,
             doubt_lasts=False,
         )
-        self.url = self._sender.url
+        self.url = self._http.url
         self.key_id: str | None = None
         self._dialect = dialect
 
@@ -114,11 +114,11 @@ class OpenAIVendor:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._sender.close()
+        self._http.close()
 
     def stop(self) -> None:
         """Make requests that wait to be tried again give up now."""
-        self._sender.stop()
+        self._http.stop()
 
     def identify(self, cache: EmbeddingCache, name: str | None = None) -> ModelCard:
         """The model of a name, or the only one for sale, under the fingerprint by which the cache knows it.
@@ -135,9 +135,9 @@ class OpenAIVendor:
         content = b"".join(vector.tobytes() for vector in vectors.values())
         fingerprint = known or f"{self._dialect}:{name}:{hashlib.sha256(content).hexdigest()[:16]}"
         receipt = secrets.token_hex(8)
-        pack = Pack(f"{_CANARY_RUN}:{receipt}", _CANARY_RUN, fingerprint, canaries)
+        batch = RequestBatch(f"{_CANARY_RUN}:{receipt}", _CANARY_RUN, fingerprint, canaries)
         cache.commit(
-            pack,
+            batch,
             {} if known else vectors,
             _usage(canaries),
             f"{self._dialect}-{receipt}",
@@ -165,7 +165,7 @@ class OpenAIVendor:
         max_cost_micros: int | None = None,  # noqa: ARG002 (nobody here would keep to it)
         on_push_back: Callable[[], None] = lambda: None,
         on_unsure: Callable[[], None] = lambda: None,
-    ) -> Answer:
+    ) -> EmbedResult:
         """Buy the embeddings of some queries, all of one kind, in one request; see `Vendor.embed`.
 
         Raises:
@@ -189,7 +189,7 @@ class OpenAIVendor:
                 "is another model now. What was bought is kept, but the two do not mix: start a new run."
             )
         answered = dict(zip(asked, vectors, strict=True))
-        return Answer(answered, {}, _usage(asked), f"{self._dialect}-{secrets.token_hex(8)}")
+        return EmbedResult(answered, {}, _usage(asked), f"{self._dialect}-{secrets.token_hex(8)}")
 
     def estimate(self, *, images: int = 0, texts: int = 0) -> Quote:  # noqa: ARG002 (as `Vendor` has it)
         """Nothing.
@@ -200,7 +200,7 @@ class OpenAIVendor:
         raise VendorError(f"{self.url} states no prices.")
 
     def _only_model(self) -> str:
-        names = [model.id for model in parse(_Models, self._sender.send("GET", "/models")).data]
+        names = [model.id for model in parse(_Models, self._http.send("GET", "/models")).data]
         if len(names) == 1:
             return names[0]
         raise VendorError(f"{self.url} sells {', '.join(names)}; name one of them with --model.")
@@ -211,13 +211,13 @@ class OpenAIVendor:
         model: str,
         *,
         dimensions: int = _MOST_DIMENSIONS,
-        **options: Any,  # noqa: ANN401 (those of Sender.send)
+        **options: Any,  # noqa: ANN401 (those of HttpTransport.send)
     ) -> list[Vector]:
         """The unit vectors of some queries of one kind, in order."""
         (kind,) = {query.kind for query, _ in queries}
         body = _body(self._dialect, kind, [content for _, content in queries], model)
         limit = wire.most_bytes(len(queries), dimensions)
-        answer = self._sender.send("POST", "/embeddings", json=body, most_bytes=limit, **options)
+        answer = self._http.send("POST", "/embeddings", json=body, most_bytes=limit, **options)
         response = parse(_Embeddings, answer)
         if response.model not in (None, model):
             raise _served(f"{self.url} answered by {str(response.model)[:64]!r}, not by {model}.")

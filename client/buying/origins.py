@@ -1,4 +1,4 @@
-"""Where embeddings come from, and which of these vendors and files were found to agree on a model."""
+"""The origins of embeddings: vendors and files, and which of them were found to agree on a model."""
 
 import sqlite3
 from collections.abc import Iterable, Mapping

@@ -1,4 +1,4 @@
-"""What the rest of the client asks of a vendor, whatever it speaks."""
+"""The interface of a vendor, whatever protocol it speaks."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ ProtocolName = Literal["tuition", "infinity", "jina"]
 
 
 @dataclass(frozen=True)
-class Answer:
+class EmbedResult:
     """What one embed request brought.
 
     Attributes:
@@ -58,7 +58,7 @@ class Vendor(Protocol):
         max_cost_micros: int | None,
         on_push_back: Callable[[], None],
         on_unsure: Callable[[], None],
-    ) -> Answer:
+    ) -> EmbedResult:
         """Buy the embeddings of some queries, all of one kind, in one request; see `VendorClient.embed`.
 
         `on_unsure` is called before a request that may have been charged without an answer is sent again,

@@ -1,4 +1,4 @@
-"""One purchase: packs noted before they are sent, stored before they are counted, several in flight."""
+"""One purchase: batches noted before they are sent, stored before they are counted, several in flight."""
 
 import threading
 import time
@@ -11,14 +11,14 @@ from itertools import islice
 from client.buying import trust
 from client.buying.budget import NOTHING, Budget, price
 from client.buying.cache import EmbeddingCache
-from client.buying.concurrency import LARGEST, Pace
-from client.buying.debts import Debts
-from client.buying.lock import claim, is_claimed
-from client.buying.notes import Pack, pack_of
-from client.buying.protocols import Answer, Vendor
+from client.buying.checkout import Checkout, Request
+from client.buying.concurrency import LARGEST, ConcurrencyLimiter
+from client.buying.lock import is_locked, run_lock
+from client.buying.pending import RequestBatch, make_batch
+from client.buying.protocols import EmbedResult, Vendor
 from client.buying.queries import Query, Spending
-from client.buying.recovery import fetch_for_dead_runs
-from client.buying.till import Request, Till
+from client.buying.recovery import recover_dead_runs
+from client.buying.settlement import Settlement
 from client.errors import (
     ClientError,
     IdempotencyKeySpent,
@@ -33,9 +33,9 @@ from client.errors import (
 from shared.embeddings import ModelCard
 
 # Small enough that progress is seen and little is in flight; large enough that HTTP hardly counts.
-PACK_SIZE = 32
+BATCH_SIZE = 32
 # With this and the requests in flight, memory is bounded whatever the images; one larger image goes alone.
-PACK_BYTES = 4 * 2**20
+BATCH_BYTES = 4 * 2**20
 # What surrounds a query in a request, generously.
 _OVERHEAD = 160
 # After Ctrl-C, requests in flight have this many seconds to be answered; what is not stays noted as pending.
@@ -45,7 +45,7 @@ _OTHERS_TAKE = 0.1
 
 
 @dataclass(frozen=True)
-class Progress:
+class PurchaseProgress:
     """How far a purchase is: queries bought, refused, all that are wanted, and millionths of a unit paid."""
 
     bought: int
@@ -85,7 +85,7 @@ class Purchase:
     out_of_budget: bool = False
 
 
-class Buying:
+class Purchaser:
     """A purchase in progress: what is left to buy, shared by the threads that buy it."""
 
     def __init__(
@@ -95,7 +95,7 @@ class Buying:
         model: ModelCard,
         run_id: str,
         budget: Budget,
-        on_progress: Callable[[Progress], None],
+        on_progress: Callable[[PurchaseProgress], None],
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._vendor = vendor
@@ -105,12 +105,12 @@ class Buying:
         self._budget = budget
         self._on_progress = on_progress
         self._say = say
-        self._till = Till(vendor, cache, model)
-        self._pace = Pace()
+        self._checkout = Checkout(vendor, cache, model)
+        self._limiter = ConcurrencyLimiter()
         self._lock = threading.Lock()
         self._ended = threading.Event()
-        self._debts = Debts(
-            self._till,
+        self._settlement = Settlement(
+            self._checkout,
             cache,
             model,
             budget,
@@ -128,19 +128,19 @@ class Buying:
     def run(self, queries: Sequence[Query]) -> Purchase:
         """Buy until something ends it; see `Teacher.buy`."""
         missing = dict.fromkeys(queries).keys() - self._cache.known(self._model.fingerprint, queries)
-        self._debts.undecided |= fetch_for_dead_runs(
+        self._settlement.undecided |= recover_dead_runs(
             self._vendor, self._cache, self._model, self._run_id, queries, missing=missing
         )
-        with claim(self._cache.path, self._run_id):
+        with run_lock(self._cache.path, self._run_id):
             self._line_up(queries)
             buys = bool(self._waiting or self._ready)
-            who = trust.Newcomer(self._cache, self._model, self._vendor.url)
-            if who.may_be_believed(queries, buys=buys, compare=self._compare, say=self._say):
+            check = trust.VendorCheck(self._cache, self._model, self._vendor.url)
+            if check.passes(queries, buys=buys, compare=self._compare, say=self._say):
                 self._buy_all()
         if self._errors:
             raise self._errors[0]
-        if self._debts.undecided:
-            raise self._debts.not_told()
+        if self._settlement.undecided:
+            raise self._settlement.not_told()
         self._purchase.out_of_budget = bool(self._waiting or self._ready)
         return self._purchase
 
@@ -164,14 +164,14 @@ class Buying:
         """Settle what is owed from before, then list what the cache lacks."""
         at_hand = {query: query for query in queries}
         if not self._vendor.repeats_are_free:
-            for note in self._cache.notes.of_run(self._run_id):
-                self._write_off(note.pack, reserved=NOTHING)
-        uncharged = self._debts.settle(self._run_id, at_hand)
+            for note in self._cache.pending_batches.of_run(self._run_id):
+                self._write_off(note.batch, reserved=NOTHING)
+        uncharged = self._settlement.settle(self._run_id, at_hand)
         missing = self._missing(at_hand)
         for request, note in uncharged:  # now that all that was paid counts in the budget
             if not self._send_again(request, missing):
-                self._debts.forget(request, note, missing)
-        owed = {query for request in self._ready for query in request.pack.queries}
+                self._settlement.forget(request, note, missing)
+        owed = {query for request in self._ready for query in request.batch.queries}
         wanted = self._missing(at_hand) - owed
         self._waiting.extend(query for query in at_hand if query in wanted)
         self._total += len(self._waiting) + len(owed)
@@ -179,15 +179,15 @@ class Buying:
     def _missing(self, at_hand: Mapping[Query, Query]) -> set[Query]:
         """What the cache lacks, and may be bought without being paid for twice."""
         known = self._cache.known(self._model.fingerprint, at_hand)
-        return at_hand.keys() - known - self._debts.undecided.keys()
+        return at_hand.keys() - known - self._settlement.undecided.keys()
 
     def _send_again(self, request: Request, missing: set[Query]) -> bool:
-        """Line up a noted pack under its old key, if all of it is still wanted and the budget allows it.
+        """Line up a noted batch under its old key, if all of it is still wanted and the budget allows it.
 
         Under that key it is paid for once, even if the vendor is only now answering the first request.
         """
-        pack, cost = request.pack, self._price(*request.pack.queries)
-        wanted = pack.fingerprint == self._model.fingerprint and missing.issuperset(pack.queries)
+        batch, cost = request.batch, self._price(*request.batch.queries)
+        wanted = batch.fingerprint == self._model.fingerprint and missing.issuperset(batch.queries)
         if not wanted or not self._budget.reserve(cost):
             return False
         self._ready.append(replace(request, price=cost))
@@ -211,7 +211,7 @@ class Buying:
 
     def _work(self) -> None:
         try:
-            while self._pace.enter():
+            while self._limiter.acquire():
                 answered = 0
                 try:
                     request = None if self._ended.is_set() else self._next_request()
@@ -219,14 +219,14 @@ class Buying:
                         return
                     answered = self._buy(request)
                 finally:
-                    self._pace.leave(answered)
+                    self._limiter.release(answered)
         except BaseException as error:
             self._errors.append(error)
             self._end()
 
     def _end(self) -> None:
         self._ended.set()
-        self._pace.stop()
+        self._limiter.stop()
 
     def _next_request(self) -> Request | None:
         """The next queries to send, set aside in the budget; `None` when there are none.
@@ -239,8 +239,8 @@ class Buying:
             self._pass_over_bought()
             queries: list[Query] = []
             contents: list[bytes] = []
-            room = min(self._model.limits.max_request_bytes, PACK_BYTES) - _OVERHEAD
-            while self._waiting and len(queries) < min(PACK_SIZE, self._model.limits.max_inputs):
+            room = min(self._model.limits.max_request_bytes, BATCH_BYTES) - _OVERHEAD
+            while self._waiting and len(queries) < min(BATCH_SIZE, self._model.limits.max_inputs):
                 query = self._waiting[0]
                 if queries and query.kind != queries[0].kind:
                     break
@@ -263,16 +263,16 @@ class Buying:
             self._total -= len(bought)
 
     def _upcoming(self) -> list[Query]:
-        return list(islice(self._waiting, PACK_SIZE))
+        return list(islice(self._waiting, BATCH_SIZE))
 
     def _request(self, queries: Sequence[Query], contents: Sequence[bytes]) -> Request:
-        pack = pack_of(self._run_id, self._model.fingerprint, tuple(queries))
+        batch = make_batch(self._run_id, self._model.fingerprint, tuple(queries))
         generation = 0
-        while self._cache.billed.lost(pack.idempotency_key):  # the vendor answers to that key no more
+        while self._cache.billed.lost(batch.idempotency_key):  # the vendor answers to that key no more
             generation += 1
-            pack = pack_of(self._run_id, self._model.fingerprint, tuple(queries), generation)
+            batch = make_batch(self._run_id, self._model.fingerprint, tuple(queries), generation)
         cost = self._price(*queries)
-        return Request(pack, contents, cost, cost.cost_micros)
+        return Request(batch, contents, cost, cost.cost_micros)
 
     def _price(self, *queries: Query) -> Spending:
         return price(queries, self._model.prices)
@@ -296,34 +296,34 @@ class Buying:
         The note is dropped where no try of it can have been served. Otherwise it stays, and what it may cost
         stays set aside: a later run asks after it.
         """
-        pack = request.pack
+        batch = request.batch
         taken = self._cache.begin(
-            pack,
-            payer=self._till.payer,
+            batch,
+            payer=self._checkout.payer,
             agreed_micros=max(request.price.cost_micros, request.agreed_micros or 0),
             again=again,
-            alive=partial(is_claimed, self._cache.path),
+            alive=partial(is_locked, self._cache.path),
         )
         if taken:
             self._defer(request, taken)
             return 0
         try:
-            answer = self._till.buy(
+            answer = self._checkout.buy(
                 request,
-                on_push_back=self._pace.push_back,
+                on_push_back=self._limiter.push_back,
                 on_unsure=lambda: self._unsure(request),
             )
         except IdempotencyKeySpent:
-            self._give_up(pack, reserved=request.price)
+            self._give_up(batch, reserved=request.price)
             with self._lock:
-                self._waiting.extendleft(() if again else reversed(pack.queries))
+                self._waiting.extendleft(() if again else reversed(batch.queries))
             return 0
         except (VendorError, SpendingStopped) as error:
             if error.unsure or request.doubtful:
                 if self._vendor.repeats_are_free:
-                    self._cache.notes.refresh(pack)
+                    self._cache.pending_batches.refresh(batch)
                 raise
-            self._cache.abandon(pack, error.request_id, self._vendor.key_id)
+            self._cache.abandon(batch, error.request_id, self._vendor.key_id)
             if not isinstance(error, RequestRefused | SpendingStopped):
                 raise
             self._refused(request, error)
@@ -335,7 +335,7 @@ class Buying:
         """Put off what another run is buying right now: it will be in the cache, or else be bought last."""
         self._budget.settle(request.price, paid=NOTHING)
         with self._lock:
-            free = [query for query in request.pack.queries if query not in taken]
+            free = [query for query in request.batch.queries if query not in taken]
             self._waiting.extendleft(reversed(free))
             self._waiting.extend(taken)
         if not free:
@@ -344,39 +344,39 @@ class Buying:
     def _unsure(self, request: Request) -> None:
         """Note that what may have been paid for is sent again: where that is not free, it counts."""
         if self._vendor.repeats_are_free:
-            self._cache.notes.refresh(request.pack)
+            self._cache.pending_batches.refresh(request.batch)
             return
         if not self._budget.reserve(request.price):
             raise VendorUnreachable(
                 f"{self._vendor.url} does not answer, may have charged all the same, and the budget does not "
                 "reach to ask again. What was bought is kept; the same command goes on."
             )
-        self._write_off(request.pack, reserved=request.price)
-        self._cache.begin(request.pack, payer=self._till.payer, again=True)
+        self._write_off(request.batch, reserved=request.price)
+        self._cache.begin(request.batch, payer=self._checkout.payer, again=True)
 
-    def _give_up(self, pack: Pack, *, reserved: Spending) -> None:
-        """Count a pack as paid whose answer is no longer to be had; it is bought anew under another key."""
-        self._write_off(pack, reserved=reserved)
+    def _give_up(self, batch: RequestBatch, *, reserved: Spending) -> None:
+        """Count a batch as paid whose answer is no longer to be had; it is bought anew under another key."""
+        self._write_off(batch, reserved=reserved)
         self._say(
-            f"{len(pack.queries)} queries may have been paid for before, and the vendor no longer answers "
+            f"{len(batch.queries)} queries may have been paid for before, and the vendor no longer answers "
             "them under the key of that time. They count as paid, and are bought again as far as the "
             "budget reaches."
         )
 
-    def _write_off(self, pack: Pack, *, reserved: Spending) -> None:
-        cost = self._price(*pack.queries)
-        self._cache.write_off(pack, cost, self._till.payer)
+    def _write_off(self, batch: RequestBatch, *, reserved: Spending) -> None:
+        cost = self._price(*batch.queries)
+        self._cache.write_off(batch, cost, self._checkout.payer)
         self._budget.settle(reserved, paid=cost)
         with self._lock:
             self._purchase.lost += cost.queries
 
-    def _store_owed(self, request: Request, answer: Answer) -> None:
-        self._total += len(request.pack.queries)
+    def _store_owed(self, request: Request, answer: EmbedResult) -> None:
+        self._total += len(request.batch.queries)
         self._store(request, answer)
 
-    def _store(self, request: Request, answer: Answer, *, again: bool = False) -> None:
+    def _store(self, request: Request, answer: EmbedResult, *, again: bool = False) -> None:
         usage = answer.usage
-        self._till.store(request.pack, answer)
+        self._checkout.store(request.batch, answer)
         self._budget.settle(request.price, paid=Spending(usage.billed_queries, usage.cost_micros))
         self._count(answer, again=again)
 
@@ -390,16 +390,16 @@ class Buying:
         if not isinstance(error, RequestTooLarge | InputRefused):
             raise error
         with self._lock:
-            self._purchase.refused[request.pack.queries[0]] = str(error)
+            self._purchase.refused[request.batch.queries[0]] = str(error)
 
     def _halves(self, request: Request) -> list[Request]:
         middle = len(request.contents) // 2
         return [
-            self._request(request.pack.queries[part], request.contents[part])
+            self._request(request.batch.queries[part], request.contents[part])
             for part in (slice(None, middle), slice(middle, None))
         ]
 
-    def _count(self, answer: Answer, *, again: bool) -> None:
+    def _count(self, answer: EmbedResult, *, again: bool) -> None:
         with self._lock:
             purchase = self._purchase
             if again:
@@ -409,7 +409,7 @@ class Buying:
             purchase.cost_micros += answer.usage.cost_micros
             purchase.refused.update(answer.refused)
             self._on_progress(
-                Progress(purchase.bought, len(purchase.refused), self._total, purchase.cost_micros)
+                PurchaseProgress(purchase.bought, len(purchase.refused), self._total, purchase.cost_micros)
             )
 
 

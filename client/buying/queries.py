@@ -1,4 +1,4 @@
-"""What is bought: one text or one image file, named by the digest of its exact bytes."""
+"""Queries: one text or one image file, named by the digest of its exact bytes."""
 
 import hashlib
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""How fast a model was bought from, by the receipts of purchases that compare."""
+"""The rate of recent purchases of a model, measured from their receipts."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +15,7 @@ _COMPARABLE_SHARE = 0.1
 
 
 @dataclass(frozen=True)
-class Sale:
+class PaidRequest:
     """A receipt: when it came, in seconds, for which run, and of how many images and texts."""
 
     at: float
@@ -24,7 +24,7 @@ class Sale:
     texts: int
 
 
-def recent_rate(sales: Iterable[Sale], *, images: int = 0, texts: int = 0) -> float | None:
+def recent_rate(sales: Iterable[PaidRequest], *, images: int = 0, texts: int = 0) -> float | None:
     """Queries a second in the latest purchase that compares with one of so many images and texts.
 
     A purchase is what one run bought without a pause. It compares if it is a tenth as large at least, and
@@ -43,16 +43,16 @@ def recent_rate(sales: Iterable[Sale], *, images: int = 0, texts: int = 0) -> fl
     return None
 
 
-def _latest_first(sales: Iterable[Sale]) -> list[Sequence[Sale]]:
+def _latest_first(sales: Iterable[PaidRequest]) -> list[Sequence[PaidRequest]]:
     """What each run bought without a pause, in the order of time; what ended last comes first."""
-    by_run: dict[str, list[Sale]] = defaultdict(list)
+    by_run: dict[str, list[PaidRequest]] = defaultdict(list)
     for sale in sorted(sales, key=lambda sale: sale.at):
         by_run[sale.run_id].append(sale)
     purchases = [purchase for run in by_run.values() for purchase in _unbroken(run)]
     return sorted(purchases, key=lambda purchase: -purchase[-1].at)
 
 
-def _unbroken(sales: Sequence[Sale]) -> Iterator[Sequence[Sale]]:
+def _unbroken(sales: Sequence[PaidRequest]) -> Iterator[Sequence[PaidRequest]]:
     pauses = [i for i, (a, b) in enumerate(pairwise(sales), start=1) if b.at - a.at > _PAUSE_SECONDS]
     for start, end in pairwise([0, *pauses, len(sales)]):
         yield sales[start:end]

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from client.buying.cache_file import CacheFile
-from client.buying.notes import Pack
+from client.buying.pending import RequestBatch
 from client.buying.queries import Spending
-from client.buying.rates import Sale
+from client.buying.rates import PaidRequest
 from client.errors import Bill
 from shared.embeddings import Usage
 
@@ -78,24 +78,24 @@ class Receipts:
         )
         return int(number)
 
-    def sales(self, fingerprint: str) -> list[Sale]:
+    def sales(self, fingerprint: str) -> list[PaidRequest]:
         """What was bought of a model, by its latest receipts of answers that could be taken."""
         rows = self._file.read(
             "SELECT julianday(received_at) * 86400, run_id, images, texts FROM receipts "
             "WHERE fingerprint = ? AND fault IS NULL ORDER BY received_at DESC LIMIT ?",
             (fingerprint, _RECENT),
         )
-        return [Sale(*row) for row in rows]
+        return [PaidRequest(*row) for row in rows]
 
 
 def add_receipt(
-    connection: sqlite3.Connection, pack: Pack, bill: Bill, payer: Payer, *, fault: str | None = None
+    connection: sqlite3.Connection, batch: RequestBatch, bill: Bill, payer: Payer, *, fault: str | None = None
 ) -> None:
     """Store what a request was billed, once; an answer that can be taken replaces one that could not.
 
     A key may have been charged by two vendors, which know nothing of each other: then both receipts stay.
     """
-    key = pack.idempotency_key
+    key = batch.idempotency_key
     row = connection.execute("SELECT request_id FROM receipts WHERE idempotency_key = ?", (key,)).fetchone()
     if row is not None and row[0] != bill.request_id:
         key = f"{key}:{bill.request_id}"
@@ -106,30 +106,34 @@ def add_receipt(
         "images = excluded.images, texts = excluded.texts, cost_micros = excluded.cost_micros, "
         "fault = excluded.fault WHERE receipts.fault IS NOT NULL",
         (
-            *(key, bill.request_id, pack.run_id, bill.fingerprint, *_numbers(bill.usage), _now()),
+            *(key, bill.request_id, batch.run_id, bill.fingerprint, *_numbers(bill.usage), _now()),
             *(payer.key_id, payer.vendor, fault),
         ),
     )
 
 
-def add_lost_receipt(connection: sqlite3.Connection, pack: Pack, paid: Spending, payer: Payer) -> None:
-    """Store that a pack whose answer is lost for good may have been paid for."""
-    texts = sum(query.kind == "text" for query in pack.queries)
+def add_lost_receipt(
+    connection: sqlite3.Connection, batch: RequestBatch, paid: Spending, payer: Payer
+) -> None:
+    """Store that a batch whose answer is lost for good may have been paid for."""
+    texts = sum(query.kind == "text" for query in batch.queries)
     connection.execute(
         "INSERT INTO receipts (idempotency_key, request_id, run_id, fingerprint, images, texts, cost_micros, "
         "received_at, key_id, vendor) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
-            *(f"{pack.idempotency_key}:{LOST}:{time.time_ns()}", LOST, pack.run_id, pack.fingerprint),
+            *(f"{batch.idempotency_key}:{LOST}:{time.time_ns()}", LOST, batch.run_id, batch.fingerprint),
             *(paid.queries - texts, texts, paid.cost_micros, _now(), payer.key_id, payer.vendor),
         ),
     )
 
 
-def add_refusal(connection: sqlite3.Connection, pack: Pack, request_id: str, key_id: str | None) -> None:
+def add_refusal(
+    connection: sqlite3.Connection, batch: RequestBatch, request_id: str, key_id: str | None
+) -> None:
     """Store that a request was refused."""
     connection.execute(
         "INSERT OR IGNORE INTO refusals (request_id, run_id, key_id) VALUES (?, ?, ?)",
-        (request_id, pack.run_id, key_id),
+        (request_id, batch.run_id, key_id),
     )
 
 

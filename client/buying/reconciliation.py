@@ -3,13 +3,13 @@
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from client.buying.notes import Note
+from client.buying.pending import PendingBatch
 from client.buying.receipts import LOST, Receipt
 from shared.billing import Entry
 
 
 @dataclass(frozen=True)
-class Difference:
+class Discrepancy:
     """One request, or one entry, on which the two sides do not agree."""
 
     request_id: str
@@ -17,7 +17,7 @@ class Difference:
 
 
 @dataclass
-class Elsewhere:
+class UnknownCharges:
     """Charges that this cache never asked for: by curl, an SDK or another computer, on the same account.
 
     `cost_micros` is their sum, and `of_other_keys` how many of them another key than the asking one made.
@@ -44,8 +44,8 @@ class Reconciliation:
     matched: int = 0
     queries: int = 0
     cost_micros: int = 0
-    differences: list[Difference] = field(default_factory=list)
-    elsewhere: Elsewhere = field(default_factory=Elsewhere)
+    differences: list[Discrepancy] = field(default_factory=list)
+    elsewhere: UnknownCharges = field(default_factory=UnknownCharges)
     lost: int = 0
     of_other_accounts: int = 0
 
@@ -55,7 +55,7 @@ def reconcile(
     receipts: Sequence[Receipt],
     key_id: str | None,
     *,
-    owed: Sequence[Note] = (),
+    owed: Sequence[PendingBatch] = (),
     refused: Collection[str] = (),
 ) -> Reconciliation:
     """Compare an account's whole ledger, oldest entry first, with what a cache knows of its own requests.
@@ -85,7 +85,7 @@ def reconcile(
             continue  # every input was refused, and nothing was to be charged
         elif receipt.key_id is not None and receipt.key_id in keys:
             problem = f"the receipt of {receipt.cost_micros} micros is not in the ledger"
-            found.differences.append(Difference(receipt.request_id, problem))
+            found.differences.append(Discrepancy(receipt.request_id, problem))
         else:
             found.of_other_accounts += 1
     _find_refused(charges, refused, found)
@@ -108,11 +108,11 @@ def _charges(entries: Iterable[Entry], found: Reconciliation) -> tuple[dict[str,
         seq, previous = (0, entry.previous_hash) if before is None else (before.seq, before.entry_hash)
         if (entry.seq, entry.previous_hash) != (seq + 1, previous):
             problem = f"entry {entry.seq} does not follow from the one before it"
-            found.differences.append(Difference(entry.request_id or "", problem))
+            found.differences.append(Discrepancy(entry.request_id or "", problem))
         if entry.kind == "charge":
             request_id = entry.request_id or ""
             if request_id in charges:
-                found.differences.append(Difference(request_id, f"entry {entry.seq} charges it again"))
+                found.differences.append(Discrepancy(request_id, f"entry {entry.seq} charges it again"))
             charges[request_id] = entry
         if entry.corrects_seq is not None:
             corrected.add(entry.corrects_seq)
@@ -130,11 +130,11 @@ def _compare(receipt: Receipt, charge: Entry, found: Reconciliation, *, is_corre
         if mine != theirs
     ]
     if differing:
-        found.differences.append(Difference(receipt.request_id, "; ".join(differing)))
+        found.differences.append(Discrepancy(receipt.request_id, "; ".join(differing)))
         return
     if receipt.fault is not None and not is_corrected:
         problem = f"entry {charge.seq} charges {receipt.cost_micros} micros for an answer that was not taken"
-        found.differences.append(Difference(receipt.request_id, f"{problem}: {receipt.fault}"))
+        found.differences.append(Discrepancy(receipt.request_id, f"{problem}: {receipt.fault}"))
         return
     found.matched += 1
     found.queries += receipt.images + receipt.texts
@@ -145,7 +145,7 @@ def _find_refused(charges: dict[str, Entry], refused: Collection[str], found: Re
     for request_id in charges.keys() & set(refused):
         charge = charges.pop(request_id)
         problem = f"entry {charge.seq} charges {-charge.amount_micros} micros for what the vendor had refused"
-        found.differences.append(Difference(request_id, problem))
+        found.differences.append(Discrepancy(request_id, problem))
 
 
 def _find_lost(charges: dict[str, Entry], receipts: Sequence[Receipt], found: Reconciliation) -> None:
@@ -157,16 +157,16 @@ def _find_lost(charges: dict[str, Entry], receipts: Sequence[Receipt], found: Re
                 found.lost += 1
 
 
-def _find_owed(charges: dict[str, Entry], owed: Sequence[Note], found: Reconciliation) -> None:
+def _find_owed(charges: dict[str, Entry], owed: Sequence[PendingBatch], found: Reconciliation) -> None:
     for note in owed:
-        size = (note.images, len(note.pack.queries) - note.images)
-        charge = _charge_of(charges, size, note.pack.fingerprint, note.key_id)
+        size = (note.images, len(note.batch.queries) - note.images)
+        charge = _charge_of(charges, size, note.batch.fingerprint, note.key_id)
         if charge is not None:
             problem = (
                 f"entry {charge.seq} charges {-charge.amount_micros} micros, and there is no receipt here: "
                 "its answer never came. Repeat the command that was interrupted: it is fetched free of charge"
             )
-            found.differences.append(Difference(charge.request_id or "", problem))
+            found.differences.append(Discrepancy(charge.request_id or "", problem))
 
 
 def _charge_of(

@@ -1,4 +1,4 @@
-"""Packs that were sent and whose answers were never stored: asked after once more, free of charge."""
+"""Batches that were sent and whose answers were never stored: asked after once more, free of charge."""
 
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -6,11 +6,11 @@ from contextlib import suppress
 
 from client.buying.budget import price
 from client.buying.cache import EmbeddingCache
-from client.buying.lock import claim
-from client.buying.notes import Note, Pack
+from client.buying.checkout import Checkout, Request
+from client.buying.lock import run_lock
+from client.buying.pending import PendingBatch, RequestBatch
 from client.buying.protocols import Vendor
 from client.buying.queries import Query, Spending
-from client.buying.till import Request, Till
 from client.errors import (
     ClientError,
     IdempotencyKeySpent,
@@ -30,26 +30,26 @@ Undecided = dict[Query, ClientError]
 """Queries that may have been paid for, and why the vendor does not tell: to buy them might pay twice."""
 
 
-def recall(note: Note, at_hand: Mapping[Query, Query]) -> Request | None:
-    """A noted pack as it was sent, with nothing set aside; `None` where a file is no longer what it was.
+def restore(note: PendingBatch, at_hand: Mapping[Query, Query]) -> Request | None:
+    """A noted batch as it was sent, with nothing set aside; `None` where a file is no longer what it was.
 
-    The files are those `at_hand`, for the folder may have moved since the pack was noted.
+    The files are those `at_hand`, for the folder may have moved since the batch was noted.
     """
-    queries = tuple(at_hand.get(query, query) for query in note.pack.queries)
+    queries = tuple(at_hand.get(query, query) for query in note.batch.queries)
     try:
         contents = [query.content() for query in queries]
     except (OSError, ValueError):
         return None
-    pack = Pack(note.pack.idempotency_key, note.pack.run_id, note.pack.fingerprint, queries)
-    return Request(pack, contents, Spending(0, 0), note.agreed_micros, doubtful=note.seconds_left > 0)
+    batch = RequestBatch(note.batch.idempotency_key, note.batch.run_id, note.batch.fingerprint, queries)
+    return Request(batch, contents, Spending(0, 0), note.agreed_micros, doubtful=note.seconds_left > 0)
 
 
-def is_past(note: Note) -> bool:
-    """Whether a pack was sent so long ago that its answer is no longer to be had."""
+def is_expired(note: PendingBatch) -> bool:
+    """Whether a batch was sent so long ago that its answer is no longer to be had."""
     return time.time() - note.noted_at > _REPLAY_SECONDS
 
 
-def fetch_for_dead_runs(
+def recover_dead_runs(
     vendor: Vendor,
     cache: EmbeddingCache,
     model: ModelCard,
@@ -65,9 +65,9 @@ def fetch_for_dead_runs(
 
     Args:
         vendor: the vendor; one where to send again is not free is asked nothing.
-        cache: where packs are noted.
+        cache: where batches are noted.
         model: what they were meant for, and what answers.
-        run_id: this run, which settles its own packs itself.
+        run_id: this run, which settles its own batches itself.
         wanted: what this run is about to buy, with what the cache has of it.
         missing: what of it the cache lacks; all of it, if it is left out.
 
@@ -81,27 +81,27 @@ def fetch_for_dead_runs(
     at_hand = {query: query for query in wanted}
     lacking = set(at_hand if missing is None else missing)
     undecided: Undecided = {}
-    till = Till(vendor, cache, model)
-    for other in cache.notes.runs(model.fingerprint) if vendor.repeats_are_free and lacking else ():
+    checkout = Checkout(vendor, cache, model)
+    for other in cache.pending_batches.runs(model.fingerprint) if vendor.repeats_are_free and lacking else ():
         if other == run_id:
             continue
-        with suppress(RunBusy), claim(cache.path, other):  # a run that is busy is not dead
-            for note in cache.notes.of_run(other):
-                if note.pack.fingerprint != model.fingerprint or lacking.isdisjoint(note.pack.queries):
+        with suppress(RunBusy), run_lock(cache.path, other):  # a run that is busy is not dead
+            for note in cache.pending_batches.of_run(other):
+                if note.batch.fingerprint != model.fingerprint or lacking.isdisjoint(note.batch.queries):
                     continue
-                request = recall(note, at_hand)
-                error = None if request is None else _fetch(till, cache, model, request, is_past(note))
+                request = restore(note, at_hand)
+                error = None if request is None else _fetch(checkout, cache, model, request, is_expired(note))
                 if error is not None:
-                    undecided |= dict.fromkeys(note.pack.queries, error)
+                    undecided |= dict.fromkeys(note.batch.queries, error)
     return undecided
 
 
 def _fetch(
-    till: Till, cache: EmbeddingCache, model: ModelCard, request: Request, past: bool
+    checkout: Checkout, cache: EmbeddingCache, model: ModelCard, request: Request, past: bool
 ) -> ClientError | None:
-    """Store the answer to a pack if the vendor had charged it; an error if it does not tell."""
+    """Store the answer to a batch if the vendor had charged it; an error if it does not tell."""
     try:
-        answer = till.ask_after(request)
+        answer = checkout.fetch_charged(request)
     except PriceRaised:
         return None
     except KeyRefused:
@@ -109,7 +109,7 @@ def _fetch(
     except (RequestRefused, SpendingStopped) as error:
         if not past and not isinstance(error, IdempotencyKeySpent):
             return error
-        cache.write_off(request.pack, price(request.pack.queries, model.prices), till.payer)
+        cache.write_off(request.batch, price(request.batch.queries, model.prices), checkout.payer)
         return None
-    till.store(request.pack, answer)
+    checkout.store(request.batch, answer)
     return None

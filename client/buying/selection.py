@@ -8,11 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 Stratum = tuple[str, str]
-Selection = Literal["stratified", "random", "coverage"]
+SelectionStrategy = Literal["stratified", "random", "coverage"]
 
 
 def image_order(
-    select: Selection, strata: Sequence[Stratum], seed: int, features: NDArray[np.float32] | None = None
+    select: SelectionStrategy,
+    strata: Sequence[Stratum],
+    seed: int,
+    features: NDArray[np.float32] | None = None,
 ) -> list[int]:
     """Positions of the images in the order of purchase; it follows from the arguments alone.
 

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from client.buying.budget import Budget, Plan, affordable, plan_purchase, price
 from client.buying.cache import EmbeddingCache
 from client.buying.protocols import Vendor
-from client.buying.purchase import Buying, Progress, Purchase
+from client.buying.purchase import Purchase, PurchaseProgress, Purchaser
 from client.buying.queries import Query, Spending
 from client.buying.rates import recent_rate
-from client.buying.selection import Selection, Stratum
+from client.buying.selection import SelectionStrategy, Stratum
 from client.errors import VendorError
 from shared.billing import Quote
 from shared.embeddings import ModelCard
@@ -119,7 +119,7 @@ class Teacher:
         strata: Sequence[Stratum],
         *,
         seed: int,
-        select: Selection = "stratified",
+        select: SelectionStrategy = "stratified",
         features: NDArray[np.float32] | None = None,
         views: Sequence[Sequence[Query]] = (),
     ) -> Plan:
@@ -166,20 +166,20 @@ class Teacher:
         return self._cache.rows(self.model.fingerprint, queries, self.model.dimensions)
 
     def buy(
-        self, queries: Sequence[Query], on_progress: Callable[[Progress], None] = lambda _: None
+        self, queries: Sequence[Query], on_progress: Callable[[PurchaseProgress], None] = lambda _: None
     ) -> Purchase:
         """Buy the queries that the cache lacks, in order, until they, the budget or the quota end.
 
-        The answers of packs that an earlier, interrupted run had paid for are fetched first, free of charge.
+        Answers that an earlier, interrupted run had paid for are fetched first, free of charge.
 
         Raises:
             QuotaExhausted: the vendor's limit was reached; all that was paid for is stored.
             ClientError: something else ended it; all that was answered is stored, the rest noted as pending.
         """
-        buying = Buying(
+        purchaser = Purchaser(
             self._vendor, self._cache, self.model, self._run_id, self.budget, on_progress, self._say
         )
         with self._traced(len(queries)):
-            purchase = buying.run(queries)
+            purchase = purchaser.run(queries)
         self.refused.update(purchase.refused)
         return purchase

@@ -1,4 +1,4 @@
-"""OpenTelemetry traces: a span for each purchase and for each of its packs, where an endpoint is named."""
+"""OpenTelemetry traces: a span for each purchase and for each of its batches, where an endpoint is named."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from client.buying.cache import EmbeddingCache
-from client.buying.protocols import Answer, Vendor
+from client.buying.protocols import EmbedResult, Vendor
 from client.buying.queries import Query
 from client.errors import UsageError
 from shared.billing import Quote
@@ -40,27 +40,27 @@ class Traces:
 
         self._provider = provider
         self._tracer = provider.get_tracer("tuition.client")
-        self._purchase = Context()  # packs are sent from threads that know nothing of it
+        self._purchase = Context()  # batches are sent from threads that know nothing of it
         self._within, self._client = trace.set_span_in_context, trace.SpanKind.CLIENT
         self._inject = TraceContextTextMapPropagator().inject
 
     @contextmanager
     def buying(self, queries: int) -> Iterator[None]:
-        """A purchase of so many queries, known ones included; packs that are sent meanwhile belong to it."""
+        """A purchase of so many queries, known ones included; the batches sent meanwhile belong to it."""
         with self._tracer.start_as_current_span("buy", attributes={"tuition.queries": queries}) as span:
             self._purchase = self._within(span)
             yield
 
     @contextmanager
-    def pack(self, queries: int) -> Iterator[None]:
-        """One pack, its retries included."""
+    def batch(self, queries: int) -> Iterator[None]:
+        """One batch, its retries included."""
         with self._tracer.start_as_current_span(
             "pack", self._purchase, self._client, attributes={"tuition.queries": queries}
         ):
             yield
 
     def headers(self) -> dict[str, str]:
-        """The `traceparent` of what this thread is doing; nothing outside of a pack."""
+        """The `traceparent` of what this thread is doing; nothing outside of a batch."""
         carrier: dict[str, str] = {}
         self._inject(carrier)
         return carrier
@@ -71,7 +71,7 @@ class Traces:
 
 
 class TracedVendor:
-    """A vendor whose packs are spans; it is a `Vendor`."""
+    """A vendor whose batches are spans; it is a `Vendor`."""
 
     def __init__(self, vendor: Vendor, traces: Traces) -> None:
         self.url, self.key_id = vendor.url, vendor.key_id
@@ -92,9 +92,9 @@ class TracedVendor:
         max_cost_micros: int | None,
         on_push_back: Callable[[], None],
         on_unsure: Callable[[], None],
-    ) -> Answer:
+    ) -> EmbedResult:
         """Buy the embeddings of some queries."""
-        with self._traces.pack(len(queries)):
+        with self._traces.batch(len(queries)):
             return self._vendor.embed(
                 queries,
                 model=model,

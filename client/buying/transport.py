@@ -42,7 +42,7 @@ _PIECE = 2**16
 Model = TypeVar("Model", bound=BaseModel)
 
 
-class Sender:
+class HttpTransport:
     """One address and one key. Thread-safe.
 
     Connection errors and the statuses 408, 409, 429, 500, 502, 503 and 504 are tried again, with exponential

@@ -21,7 +21,7 @@ Strangers = dict[int, list[Query]]
 """By pool: the queries that a run uses, and whose answers are of nobody whom the vendor was compared with."""
 
 
-class Newcomer:
+class VendorCheck:
     """A vendor that may be new to a cache."""
 
     def __init__(self, cache: EmbeddingCache, model: ModelCard, url: str) -> None:
@@ -36,7 +36,7 @@ class Newcomer:
         self._model = model
         self._url = url
 
-    def may_be_believed(
+    def passes(
         self,
         queries: Collection[Query],
         *,

@@ -9,9 +9,9 @@ from pydantic import ValidationError
 
 from client.buying import transport
 from client.buying.cache import EmbeddingCache
-from client.buying.protocols import Answer
+from client.buying.protocols import EmbedResult
 from client.buying.queries import Query
-from client.buying.transport import AnswerTooLong, Sender, parse
+from client.buying.transport import AnswerTooLong, HttpTransport, parse
 from client.buying.wire import ACCEPT, check_card, embed_form, most_bytes, read_answer, too_long
 from client.errors import (
     ClientError,
@@ -73,7 +73,7 @@ class VendorClient:
         Raises:
             UsageError: this is no URL, or no key.
         """
-        self._sender = Sender(
+        self._http = HttpTransport(
             url,
             api_key,
             as_error=_as_error,
@@ -82,22 +82,22 @@ class VendorClient:
             on_wait=on_wait,
             trace_headers=trace_headers,
         )
-        self.url = self._sender.url
+        self.url = self._http.url
         self.key_id = _key_id(api_key)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._sender.close()
+        self._http.close()
 
     def stop(self) -> None:
         """Make requests that wait to be tried again give up now."""
-        self._sender.stop()
+        self._http.stop()
 
     def models(self) -> list[ModelCard]:
         """The models for sale, at the prices of the key's account; without a key, at the standard ones."""
-        cards = parse(ModelList, self._sender.send("GET", "/v1/models")).data
+        cards = parse(ModelList, self._http.send("GET", "/v1/models")).data
         for card in cards:
             check_card(card, self.url)
         return cards
@@ -120,12 +120,12 @@ class VendorClient:
 
     def account(self) -> AccountStatus:
         """Quota, limits and spending of the key's account."""
-        return parse(AccountStatus, self._sender.send("GET", "/v1/account"))
+        return parse(AccountStatus, self._http.send("GET", "/v1/account"))
 
     def estimate(self, *, images: int = 0, texts: int = 0) -> Quote:
         """What so many queries would cost the key's account now, and whether its limits allow them; free."""
         asked = EstimateRequest(images=images, texts=texts)
-        return parse(Quote, self._sender.send("POST", "/v1/estimate", json=asked.model_dump()))
+        return parse(Quote, self._http.send("POST", "/v1/estimate", json=asked.model_dump()))
 
     def usage(
         self, group_by: GroupBy = "day", *, since: datetime | None = None, until: datetime | None = None
@@ -133,14 +133,14 @@ class VendorClient:
         """What the account used and was billed, from `since` on and before `until` (both may be left out)."""
         limits = {name: moment.isoformat() for name, moment in (("from", since), ("to", until)) if moment}
         return parse(
-            UsageReport, self._sender.send("GET", "/v1/usage", params={"group_by": group_by, **limits})
+            UsageReport, self._http.send("GET", "/v1/usage", params={"group_by": group_by, **limits})
         )
 
     def ledger(self, after: int = 0) -> Iterator[Entry]:
         """The entries of the account's ledger behind a `seq`, oldest first; without it, all."""
         while True:
             params = {"after": after, "limit": 1000}
-            page = parse(EntryPage, self._sender.send("GET", "/v1/ledger", params=params))
+            page = parse(EntryPage, self._http.send("GET", "/v1/ledger", params=params))
             if not page.data:
                 return
             if page.next_after <= after:
@@ -150,11 +150,11 @@ class VendorClient:
 
     def invoice(self, month: str) -> Invoice:
         """The invoice of a month, "YYYY-MM" (UTC); it is `final` once the month is over."""
-        return parse(Invoice, self._sender.send("GET", f"/v1/invoices/{month}"))
+        return parse(Invoice, self._http.send("GET", f"/v1/invoices/{month}"))
 
     def keys(self) -> list[KeyInfo]:
         """The account's keys, for a key that administers them."""
-        return parse(KeyList, self._sender.send("GET", "/v1/keys")).data
+        return parse(KeyList, self._http.send("GET", "/v1/keys")).data
 
     def rotate_key(self, key_id: str, *, grace_seconds: int = 0) -> NewSecret:
         """Give a key another secret; the present one is good for `grace_seconds` more.
@@ -162,13 +162,11 @@ class VendorClient:
         Asked once and not again: a second rotation would end the secret that the first one gave.
         """
         params = {"grace_seconds": grace_seconds}
-        return parse(
-            NewSecret, self._sender.send("POST", f"/v1/keys/{key_id}/rotate", params=params, tries=1)
-        )
+        return parse(NewSecret, self._http.send("POST", f"/v1/keys/{key_id}/rotate", params=params, tries=1))
 
     def revoke_key(self, key_id: str) -> KeyInfo:
         """End a key at once."""
-        return parse(KeyInfo, self._sender.send("POST", f"/v1/keys/{key_id}/revoke"))
+        return parse(KeyInfo, self._http.send("POST", f"/v1/keys/{key_id}/revoke"))
 
     def embed(
         self,
@@ -179,7 +177,7 @@ class VendorClient:
         max_cost_micros: int | None = None,
         on_push_back: Callable[[], None] = lambda: None,
         on_unsure: Callable[[], None] = lambda: None,
-    ) -> Answer:
+    ) -> EmbedResult:
         """Buy the embeddings of some queries, in one request that is charged once however often it is sent.
 
         Args:
@@ -204,7 +202,7 @@ class VendorClient:
         if max_cost_micros is not None:
             headers["x-max-cost-micros"] = str(max_cost_micros)
         try:
-            response = self._sender.send(
+            response = self._http.send(
                 "POST",
                 "/embed",
                 content=form.body,

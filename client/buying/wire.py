@@ -10,7 +10,7 @@ from typing import get_args
 import httpx
 import numpy as np
 
-from client.buying.protocols import Answer
+from client.buying.protocols import EmbedResult
 from client.buying.queries import Query
 from client.buying.transport import AnswerTooLong, parse
 from client.errors import AnswerRejected, Bill, FingerprintChanged, VendorError
@@ -79,7 +79,7 @@ def check_card(card: ModelCard, url: str) -> None:
 
 def read_answer(
     response: httpx.Response, queries: Sequence[Query], model: ModelCard, max_cost_micros: int | None = None
-) -> Answer:
+) -> EmbedResult:
     """What a successful answer brings, checked against what was asked.
 
     Args:
@@ -110,9 +110,9 @@ def read_answer(
     fault = _fault(reply, queries, model) or _overcharge(reply, queries, max_cost_micros)
     if fault is not None:
         raise rejected(bill, fault)
-    vectors = {queries[place]: vector for place, vector in reply.vectors.items()}
-    refused = {queries[place]: reason for place, reason in reply.refused.items()}
-    return Answer(vectors, refused, reply.usage, reply.id)
+    vectors = {queries[index]: vector for index, vector in reply.vectors.items()}
+    refused = {queries[index]: reason for index, reason in reply.refused.items()}
+    return EmbedResult(vectors, refused, reply.usage, reply.id)
 
 
 def rejected(bill: Bill, fault: str) -> AnswerRejected:
@@ -137,7 +137,7 @@ def too_long(error: AnswerTooLong) -> VendorError:
 
 @dataclass(frozen=True)
 class _Reply:
-    """An answer as it came, by the places of the queries in the request.
+    """An answer as it came, by the indices of the queries in the request.
 
     `vectors` is empty, and `fault` says why, where they cannot be read.
     """
@@ -168,7 +168,7 @@ def _fault(reply: _Reply, queries: Sequence[Query], model: ModelCard) -> str | N
 def _overcharge(reply: _Reply, queries: Sequence[Query], max_cost_micros: int | None) -> str | None:
     """What is wrong with the bill, if anything is."""
     usage = reply.usage
-    images = sum(queries[place].kind == "image" for place in reply.vectors)
+    images = sum(queries[index].kind == "image" for index in reply.vectors)
     answered = (images, len(reply.vectors) - images)
     if (usage.images, usage.texts) != answered or usage.billed_queries != len(reply.vectors):
         return (
@@ -184,9 +184,9 @@ def _overcharge(reply: _Reply, queries: Sequence[Query], max_cost_micros: int | 
 
 def _from_json(response: httpx.Response) -> _Reply:
     answer = parse(EmbedResponse, response)
-    places = [each.index for each in answer.data] + [each.index for each in answer.errors]
+    indices = [each.index for each in answer.data] + [each.index for each in answer.errors]
     vectors: dict[int, Vector] = {}
-    fault = None if len(places) == len(set(places)) else "it answers a query twice"
+    fault = None if len(indices) == len(set(indices)) else "it answers a query twice"
     try:
         vectors = {each.index: from_wire(each.embedding, answer.dimensions) for each in answer.data}
     except ValueError as error:
@@ -209,7 +209,7 @@ def _from_rows(response: httpx.Response, asked: int) -> _Reply:
         (dtype,) = (each for each in get_args(RowDtype) if each == headers["x-embedding-dtype"])
         rows = from_rows(response.content, (count, dimensions), dtype)
         refused = _skipped(headers.get("x-skipped-inputs", ""))
-        answered = [place for place in range(asked) if place not in refused]
+        answered = [index for index in range(asked) if index not in refused]
         vectors = dict(zip(answered, rows, strict=True))
     except (KeyError, ValueError) as error:
         fault = _clean(str(error))
@@ -251,9 +251,9 @@ def _skipped(header: str) -> dict[int, str]:
     """Places and reasons of what was passed over: `invalid_image=0,3; image_too_large=5`."""
     skipped: dict[int, str] = {}
     for group in filter(None, header.split("; ")):
-        code, _, places = group.partition("=")
-        for place in map(_count, places.split(",")):
-            if place in skipped:
-                raise ValueError(f"input {place} is skipped twice")
-            skipped[place] = f"the vendor says: {code[:64].replace('_', ' ')}"
+        code, _, indices = group.partition("=")
+        for index in map(_count, indices.split(",")):
+            if index in skipped:
+                raise ValueError(f"input {index} is skipped twice")
+            skipped[index] = f"the vendor says: {code[:64].replace('_', ' ')}"
     return skipped

@@ -104,13 +104,13 @@ def compare(
     """
     from client.data.domains import composed
     from client.learning.backbones import native_image_size
-    from client.learning.processes import several
+    from client.learning.processes import is_distributed
     from client.results.comparison_table import as_json as to_json
     from client.results.comparison_table import as_text
     from client.runs.comparison import Comparison, ComparisonConfig
     from client.runs.connection import Connection
 
-    if several():
+    if is_distributed():
         raise UsageError(
             "A comparison is one process. For several GPUs, start one on each, with other domains, seeds or "
             "methods and another --out; they may share the cache."

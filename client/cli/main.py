@@ -51,7 +51,7 @@ from client.progress import Display
 from shared.billing import GroupBy
 
 if TYPE_CHECKING:  # torch takes seconds to import, and most commands do not need it
-    from client.buying.selection import Selection
+    from client.buying.selection import SelectionStrategy
     from client.runs.connection import Connection
     from client.runs.folder import RunConfig
 
@@ -143,7 +143,7 @@ def distill(
     approve = asking(yes=yes, max_spend_micros=max_spend)
     with ExitStack() as stack:
         processes, place = stack.enter_context(launched(chosen_device(device)))
-        if not processes.first:
+        if not processes.is_main:
             Distillation(
                 config, WatchedRun(path), None, Display.of_nobody(),
                 device=place, pixels=connection.pixels, processes=processes,
@@ -359,7 +359,7 @@ def _reconcile(connection: "Connection", *, as_json: bool) -> None:
             client.ledger(),
             cache.receipts(),
             client.key_id,
-            owed=cache.notes.of_run(),
+            owed=cache.pending_batches.of_run(),
             refused=cache.billed.refused(),
         )
     if as_json:
@@ -380,7 +380,7 @@ def _config(
     recipe: RecipeName,
     steps: int | None,
     seed: int,
-    select: "Selection",
+    select: "SelectionStrategy",
     views: int,
     group_by_name: bool,
 ) -> "RunConfig":

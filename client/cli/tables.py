@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from client.buying.cache import Holding
+from client.buying.cache import CacheContents
 from client.buying.queries import Spending
 from client.buying.reconciliation import Reconciliation
 from client.data.finder import described
@@ -119,7 +119,7 @@ def _print_outlook(outlook: Mapping[str, Any], *, buys: bool) -> None:
         print("How long it takes is unknown: no purchase of this size was made from this model yet.")
 
 
-def print_holdings(path: Path, size: int, holdings: Iterable[Holding], paid: Spending) -> None:
+def print_holdings(path: Path, size: int, holdings: Iterable[CacheContents], paid: Spending) -> None:
     """What a cache holds, and what was paid for it."""
     print_table(
         ("model", "kind", "embeddings", "MB"),

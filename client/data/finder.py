@@ -51,7 +51,7 @@ class Skipped:
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundFiles:
     """What a search found: pictures in the order of their paths, what is left out, and the folders seen."""
 
     images: tuple[Path, ...]
@@ -59,7 +59,7 @@ class Found:
     folders: tuple[Path, ...] = ()
 
 
-def search(folder: Path) -> Found:
+def search(folder: Path) -> FoundFiles:
     """All files below a folder that are named as pictures.
 
     Hidden names are left out. Links are followed, once: what is there itself goes before links to it, and
@@ -73,7 +73,7 @@ def search(folder: Path) -> Found:
     return found.finished()
 
 
-def find_images(word: str) -> Found:
+def find_images(word: str) -> FoundFiles:
     """The pictures that a path or a pattern such as `shots/**/*` means; folders are searched as by `search`.
 
     A file that is named itself is taken whatever its name.
@@ -86,7 +86,7 @@ def find_images(word: str) -> Found:
     if path.is_dir():
         return search(path)
     if path.exists():
-        return Found((path,), ())
+        return FoundFiles((path,), ())
     found = _below(path) if "**" in path.parts else _matches(word)
     if not found.images and not found.left_out:
         raise UsageError(f"{path} does not exist.")
@@ -152,7 +152,7 @@ class _Search:
         else:
             self._left_out.append(left_out)
 
-    def finished(self) -> Found:
+    def finished(self) -> FoundFiles:
         """Follow the links, those that are found on the way among them, and tell all."""
         while self._links:
             link = self._links.popleft()
@@ -162,7 +162,7 @@ class _Search:
                 self.enter(link, real)
             else:
                 self.take(link, real)
-        return Found(
+        return FoundFiles(
             tuple(map(Path, sorted(self._images, key=_parts))),
             tuple(sorted(self._left_out, key=lambda file: file.path)),
             tuple(map(Path, self._folders)),
@@ -209,7 +209,7 @@ def _why_left_out(name: str, is_file: bool) -> Skipped | None:
     return Skipped(path, kind if suffix in _OTHER_PICTURES else UNNAMED)
 
 
-def _matches(pattern: str) -> Found:
+def _matches(pattern: str) -> FoundFiles:
     """The files that a pattern without `**` matches; folders that it matches are not searched."""
     found = _Search()
     files = [path for path in map(Path, sorted(glob(pattern))) if not path.is_dir()]  # noqa: PTH207 (absolute)
@@ -218,19 +218,19 @@ def _matches(pattern: str) -> Found:
     return found.finished()
 
 
-def _below(pattern: Path) -> Found:
+def _below(pattern: Path) -> FoundFiles:
     """The files that a pattern with `**` matches: the folder before its first wildcard is searched."""
     parts = pattern.parts
     fixed = next(position for position, part in enumerate(parts) if has_magic(part))
     base = Path(*parts[:fixed])
     if not base.is_dir():
-        return Found((), ())
+        return FoundFiles((), ())
     found = search(base)
 
     def is_meant(path: Path) -> bool:
         return _is_match(path.relative_to(base).parts, parts[fixed:])
 
-    return Found(
+    return FoundFiles(
         tuple(filter(is_meant, found.images)),
         tuple(file for file in found.left_out if is_meant(file.path)),
     )

@@ -1,4 +1,4 @@
-"""What an image folder holds, and what is wrong with it for leaving one domain out."""
+"""The inspection of an image folder: its contents, and the faults that would spoil an evaluation."""
 
 import hashlib
 from collections import Counter, defaultdict
@@ -15,7 +15,7 @@ from client.data.manifests import Manifest, recognise
 
 
 @dataclass(frozen=True)
-class Picture:
+class InspectedImage:
     """A readable file, and the SHA-256 (hex) of its pixels: files that are encoded otherwise share it."""
 
     path: Path
@@ -81,7 +81,7 @@ class Inspection:
 def inspect(folder: ImageFolder, on_read: Callable[[int], None] = lambda _: None) -> Inspection:
     """Open and decode every image of a folder; `on_read` is called with the number of files done."""
     files = [(path, *pair) for pair, paths in sorted(folder.files.items()) for path in paths]
-    pictures: list[Picture] = []
+    pictures: list[InspectedImage] = []
     unreadable: list[Skipped] = []
     with ThreadPoolExecutor() as pool:
         for done, outcome in enumerate(pool.map(lambda file: _look_at(*file), files), start=1):
@@ -106,13 +106,13 @@ def inspect(folder: ImageFolder, on_read: Callable[[int], None] = lambda _: None
     )
 
 
-def _look_at(path: Path, domain: str, label: str) -> Picture | Skipped:
+def _look_at(path: Path, domain: str, label: str) -> InspectedImage | Skipped:
     try:
         pixels = decode(read_image(path))
     except UnreadableImage as error:
         return Skipped(path, str(error), error.kind, domain)
     digest = hashlib.sha256(f"{pixels.shape}".encode() + pixels.tobytes()).hexdigest()
-    return Picture(path, domain, label, digest)
+    return InspectedImage(path, domain, label, digest)
 
 
 def _alike_by_name(folder: ImageFolder) -> int:
@@ -125,9 +125,9 @@ def _alike_by_name(folder: ImageFolder) -> int:
     return sum(count for drawing, count in drawings.items() if drawing and count > 1)
 
 
-def _copies(pictures: Iterable[Picture]) -> list[list[Picture]]:
+def _copies(pictures: Iterable[InspectedImage]) -> list[list[InspectedImage]]:
     """Pictures that there are more than one of."""
-    groups: dict[str, list[Picture]] = defaultdict(list)
+    groups: dict[str, list[InspectedImage]] = defaultdict(list)
     for picture in pictures:
         groups[picture.digest].append(picture)
     return [group for group in groups.values() if len(group) > 1]
@@ -137,5 +137,5 @@ def _pairs(folder: ImageFolder) -> list[tuple[str, str]]:
     return [(domain, name) for domain in folder.domains for name in folder.classes]
 
 
-def _paths(group: Iterable[Picture]) -> list[Path]:
+def _paths(group: Iterable[InspectedImage]) -> list[Path]:
     return [picture.path for picture in group]

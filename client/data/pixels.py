@@ -23,7 +23,7 @@ MAX_BYTES = 20 * 2**30
 _SUFFIX = ".pixels"
 
 
-class Pictures(NamedTuple):
+class PixelBatch(NamedTuple):
     """Images squeezed into squares, RGB of shape (n, side, side, 3); width / height of each, shape (n,)."""
 
     pixels: Pixels
@@ -54,21 +54,21 @@ class PixelStore:
         self._place = np.zeros((len(examples), 2), dtype=np.int64)
         for number, members in enumerate(self._domains):
             self._place[members] = [(number, slot) for slot in range(len(members))]
-        self._packs: dict[int, list[_Pack]] = {}
+        self._files: dict[int, list[_PixelFile]] = {}
 
-    def load(self, positions: Sequence[int], side: int) -> Pictures:
+    def load(self, positions: Sequence[int], side: int) -> PixelBatch:
         """The images at these positions, in order, decoding in parallel what has not been decoded.
 
         Raises:
             DataError: a file has changed since it was checked, and is no longer an image.
         """
-        packs = self._packs.get(side) or self._open(side)
+        files = self._files.get(side) or self._open(side)
         wanted = np.asarray(positions, dtype=np.int64)
-        pictures = Pictures(
+        pictures = PixelBatch(
             np.empty((len(wanted), side, side, 3), np.uint8), np.empty(len(wanted), np.float32)
         )
         missing: list[int] = []
-        for number, pack in enumerate(packs):
+        for number, pack in enumerate(files):
             rows = np.flatnonzero(self._place[wanted, 0] == number)
             slots = self._place[wanted[rows], 1]
             ready = pack.ready(slots)
@@ -91,22 +91,22 @@ class PixelStore:
                 f"{example.path} has changed since it was read: {error}. Put it back, or start a new run."
             ) from error
         number, slot = self._place[position]
-        self._packs[side][number].write(int(slot), pixels, aspect)
+        self._files[side][number].write(int(slot), pixels, aspect)
         return pixels, aspect
 
-    def _open(self, side: int) -> "list[_Pack]":
+    def _open(self, side: int) -> "list[_PixelFile]":
         folder = self._folder or Path()
         paths = [folder / self._name(members, side) for members in self._domains]
-        share = 0.0 if self._folder is None else self._share(folder, paths, side)
-        self._packs[side] = [
-            _Pack(path, len(members), int(share * len(members)), side)
+        share = 0.0 if self._folder is None else self._fraction_kept(folder, paths, side)
+        self._files[side] = [
+            _PixelFile(path, len(members), int(share * len(members)), side)
             for path, members in zip(paths, self._domains, strict=True)
         ]
-        return self._packs[side]
+        return self._files[side]
 
-    def _share(self, folder: Path, paths: list[Path], side: int) -> float:
+    def _fraction_kept(self, folder: Path, paths: list[Path], side: int) -> float:
         """Which share of the images may be kept, once other files have made room."""
-        needed = sum(_Pack.size(len(members), side) for members in self._domains)
+        needed = sum(_PixelFile.size(len(members), side) for members in self._domains)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             allowed = min(self._max_bytes, (shutil.disk_usage(folder).free + _total(_stats(paths))) // 2)
@@ -121,7 +121,7 @@ class PixelStore:
         return f"{digest.hexdigest()[:32]}-{side}{_SUFFIX}"
 
 
-class _Pack:
+class _PixelFile:
     """The squares of one domain in one file: a checksum and an aspect an image, then the pixels.
 
     A slot is filled when its checksum is right. Several processes may fill one file at once, for they write
@@ -162,9 +162,9 @@ class _Pack:
             self._ready[slot] = checksum and checksum == _checksum(self._pixels[slot], self._aspects[slot])
         return self._ready[slots]
 
-    def read(self, slots: NDArray[np.int64]) -> Pictures:
+    def read(self, slots: NDArray[np.int64]) -> PixelBatch:
         """Copies of the images in slots that are ready."""
-        return Pictures(self._pixels[slots], self._aspects[slots])
+        return PixelBatch(self._pixels[slots], self._aspects[slots])
 
     def write(self, slot: int, pixels: Pixels, aspect: float) -> None:
         """Keep an image, if there is room."""

@@ -26,7 +26,7 @@ _PIECE = 2**20
 
 
 @dataclass(frozen=True)
-class Chance:
+class AugmentationDraws:
     """What is drawn for a batch: it follows from the generator alone, not from images, device or shards.
 
     Attributes:
@@ -46,40 +46,40 @@ class Chance:
         order = tuple(torch.randperm(len(_COLOUR_STEPS), generator=generator).tolist())
         return cls(rows, order, torch.rand(n, STYLE_DRAWS, generator=generator))
 
-    def of(self, rows: slice) -> "Chance":
+    def of(self, rows: slice) -> "AugmentationDraws":
         """What was drawn for some of the images."""
-        return Chance(self.rows[rows], self.order, self.styles[rows])
+        return AugmentationDraws(self.rows[rows], self.order, self.styles[rows])
 
-    def keeping_styles(self, which: Tensor) -> "Chance":
+    def keeping_styles(self, which: Tensor) -> "AugmentationDraws":
         """The same without changes of style for the images that are true in `which`, shape (n,)."""
         return replace(self, styles=self.styles.masked_fill(which[:, None], 1.0))
 
 
 def random_views(
-    pixels: Tensor, aspects: Tensor, chance: Chance, *, size: int, augmentation: Augmentation
+    pixels: Tensor, aspects: Tensor, draws: AugmentationDraws, *, size: int, augmentation: Augmentation
 ) -> Tensor:
     """One random view of each image.
 
     Args:
         pixels: images, each squeezed into a square, uint8 of shape (n, side, side, 3).
         aspects: width / height of each image before that, shape (n,).
-        chance: what was drawn for these n images.
+        draws: what was drawn for these n images.
         size: side of the views in pixels.
         augmentation: how far views may go.
 
     Returns:
         float32 of shape (n, 3, size, size), values from 0 to 255.
     """
-    boxes = _crop_boxes(chance.rows, aspects, augmentation.crop_scale).to(pixels.device)
-    factors = _colour_factors(chance.rows, augmentation.jitter).to(pixels.device)
-    grey = chance.rows[:, -1] < augmentation.grayscale
+    boxes = _crop_boxes(draws.rows, aspects, augmentation.crop_scale).to(pixels.device)
+    factors = _colour_factors(draws.rows, augmentation.jitter).to(pixels.device)
+    grey = draws.rows[:, -1] < augmentation.grayscale
     views = torch.empty(len(pixels), 3, size, size, device=pixels.device)
     piece = max(1, _PIECE // (3 * size * size)) if pixels.device.type == "cpu" else len(pixels)
     for start in range(0, len(pixels), piece):
         rows = slice(start, start + piece)
         view = _resample(pixels[rows], boxes[rows], size)
-        view = changed_styles(view, chance.styles[rows], chance=augmentation.style)
-        for step in chance.order:
+        view = changed_styles(view, draws.styles[rows], chance=augmentation.style)
+        for step in draws.order:
             view = _COLOUR_STEPS[step](view, factors[step, rows])
         colourless = torch.nonzero(grey[rows]).flatten().to(pixels.device)
         view[colourless] = _grey(view.index_select(0, colourless)).expand(-1, 3, -1, -1)

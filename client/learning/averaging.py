@@ -19,7 +19,7 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Kept:
+class SelectedWeights:
     """The weights that a run ends with: the mean over steps `first` to `last`, counted from 1."""
 
     state: State
@@ -27,55 +27,55 @@ class Kept:
     last: int
 
 
-class Selection(Protocol):
+class WeightSelection(Protocol):
     """Watches a run and says in the end which weights to keep. It sees hold-outs of source domains only."""
 
-    def stepped(self, state: State, step: int) -> None:
+    def on_step(self, state: State, step: int) -> None:
         """An optimiser step was taken; `state` may change after the call."""
 
-    def evaluated(self, state: State, step: int, score: Score) -> None:
+    def on_evaluation(self, state: State, step: int, score: Score) -> None:
         """The state after `step` was scored."""
 
-    def kept(self) -> Kept:
+    def selected(self) -> SelectedWeights:
         """The weights to keep."""
 
-    def checkpoint(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Everything seen so far, as tensors and plain values."""
 
-    def restore(self, checkpoint: dict[str, Any]) -> None:
-        """Go on from a `checkpoint`."""
+    def load_state_dict(self, checkpoint: dict[str, Any]) -> None:
+        """Go on from a `state_dict`."""
 
 
-class BestState:
+class BestWeights:
     """Keeps the state with the highest hold-out accuracy; among equals the lowest loss, then the latest."""
 
     def __init__(self) -> None:
         self._best: Score | None = None
-        self._kept = Kept({}, 0, 0)
+        self._kept = SelectedWeights({}, 0, 0)
 
-    def stepped(self, state: State, step: int) -> None:
+    def on_step(self, state: State, step: int) -> None:
         """Nothing to do: only scored states can be kept."""
 
-    def evaluated(self, state: State, step: int, score: Score) -> None:
+    def on_evaluation(self, state: State, step: int, score: Score) -> None:
         """Keep a copy if no earlier state is better."""
         best = self._best
         if best is None or (score.accuracy, -score.loss) >= (best.accuracy, -best.loss):
             self._best = score
-            self._kept = Kept(_copy(state), step, step)
+            self._kept = SelectedWeights(_copy(state), step, step)
 
-    def kept(self) -> Kept:
+    def selected(self) -> SelectedWeights:
         """The best state; there is none before the first evaluation."""
         return self._kept
 
-    def checkpoint(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """The best score and state."""
         best = None if self._best is None else (self._best.accuracy, self._best.loss)
         return {"best": best, "kept": _as_dict(self._kept)}
 
-    def restore(self, checkpoint: dict[str, Any]) -> None:
-        """Go on from a `checkpoint`."""
+    def load_state_dict(self, checkpoint: dict[str, Any]) -> None:
+        """Go on from a `state_dict`."""
         self._best = None if checkpoint["best"] is None else Score(*checkpoint["best"])
-        self._kept = Kept(**checkpoint["kept"])
+        self._kept = SelectedWeights(**checkpoint["kept"])
 
 
 @dataclass
@@ -98,7 +98,7 @@ class Segment:
                 self.mean[name].lerp_(tensor.detach(), weight / self.count)
 
 
-class LossValley:
+class SWAD:
     """SWAD's choice of where to start and to stop averaging (Cha et al., algorithm 1 and appendix B.3).
 
     Weights are averaged over every step of whole segments, a segment being the steps between evaluations.
@@ -119,13 +119,13 @@ class LossValley:
         self._threshold = 0.0
         self._left = False  # the valley, for good
 
-    def stepped(self, state: State, step: int) -> None:
+    def on_step(self, state: State, step: int) -> None:
         """Average the step into its segment."""
         if self._open.count == 0:
             self._open.first = step
         self._open.add(state)
 
-    def evaluated(self, state: State, step: int, score: Score) -> None:  # noqa: ARG002 - it has been stepped
+    def on_evaluation(self, state: State, step: int, score: Score) -> None:  # noqa: ARG002 - it has been averaged
         """Close the segment, and decide what can be decided."""
         self._open.last, self._open.loss = step, score.loss
         if not self._left:
@@ -136,14 +136,14 @@ class LossValley:
                 self._fold(until=self._patience - 1)
         self._open = Segment(first=step + 1)
 
-    def kept(self) -> Kept:
+    def selected(self) -> SelectedWeights:
         """The average over the valley; the last segment alone where the loss has not converged."""
         if self._total is not None:
             self._fold(until=0)
         chosen = self._total or self._undecided[-1]
-        return Kept(chosen.mean, chosen.first, chosen.last)
+        return SelectedWeights(chosen.mean, chosen.first, chosen.last)
 
-    def checkpoint(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """All but the open segment, which is empty where checkpoints are made: right after an evaluation."""
         return {
             "undecided": [dict(vars(segment)) for segment in self._undecided],
@@ -152,8 +152,8 @@ class LossValley:
             "left": self._left,
         }
 
-    def restore(self, checkpoint: dict[str, Any]) -> None:
-        """Go on from a `checkpoint`."""
+    def load_state_dict(self, checkpoint: dict[str, Any]) -> None:
+        """Go on from a `state_dict`."""
         self._undecided = [Segment(**segment) for segment in checkpoint["undecided"]]
         self._total = None if checkpoint["total"] is None else Segment(**checkpoint["total"])
         self._threshold = checkpoint["threshold"]
@@ -178,46 +178,46 @@ class LossValley:
                 self._total.last = segment.last
 
 
-SELECTIONS: dict[str, Callable[[], Selection]] = {"best": BestState, "swad": LossValley}
+WEIGHT_SELECTIONS: dict[str, Callable[[], WeightSelection]] = {"best": BestWeights, "swad": SWAD}
 
 
-class Together:
+class SelectionGroup:
     """Several selections, by name, that watch one run; the first of them decides what it ends with."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        self._selections = {name: SELECTIONS[name]() for name in names}
+        self._selections = {name: WEIGHT_SELECTIONS[name]() for name in names}
 
-    def stepped(self, state: State, step: int) -> None:
+    def on_step(self, state: State, step: int) -> None:
         """Tell all of them."""
         for selection in self._selections.values():
-            selection.stepped(state, step)
+            selection.on_step(state, step)
 
-    def evaluated(self, state: State, step: int, score: Score) -> None:
+    def on_evaluation(self, state: State, step: int, score: Score) -> None:
         """Tell all of them."""
         for selection in self._selections.values():
-            selection.evaluated(state, step, score)
+            selection.on_evaluation(state, step, score)
 
-    def kept(self) -> Kept:
+    def selected(self) -> SelectedWeights:
         """What the first of them keeps."""
-        return next(iter(self._selections.values())).kept()
+        return next(iter(self._selections.values())).selected()
 
-    def kept_by_each(self) -> dict[str, Kept]:
+    def selected_by_name(self) -> dict[str, SelectedWeights]:
         """What each of them would keep."""
-        return {name: selection.kept() for name, selection in self._selections.items()}
+        return {name: selection.selected() for name, selection in self._selections.items()}
 
-    def checkpoint(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Those of all of them."""
-        return {name: selection.checkpoint() for name, selection in self._selections.items()}
+        return {name: selection.state_dict() for name, selection in self._selections.items()}
 
-    def restore(self, checkpoint: dict[str, Any]) -> None:
-        """Go on from a `checkpoint` of the same selections."""
+    def load_state_dict(self, checkpoint: dict[str, Any]) -> None:
+        """Go on from a `state_dict` of the same selections."""
         for name, selection in self._selections.items():
-            selection.restore(checkpoint[name])
+            selection.load_state_dict(checkpoint[name])
 
 
 def _copy(state: State) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in state.items()}
 
 
-def _as_dict(kept: Kept) -> dict[str, Any]:
+def _as_dict(kept: SelectedWeights) -> dict[str, Any]:
     return {"state": dict(kept.state), "first": kept.first, "last": kept.last}

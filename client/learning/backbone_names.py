@@ -1,4 +1,4 @@
-"""How backbones are named: by timm's names, or as an open_clip model or folder behind a prefix."""
+"""The names of backbones: timm's, or an open_clip model or folder behind a prefix."""
 
 DEFAULT_BACKBONE = "efficientnet_lite0"
 OPEN_CLIP = "open_clip:"

@@ -1,4 +1,4 @@
-"""What a student is built on: a timm backbone without its head, or an open_clip model's image encoder."""
+"""Backbones of students: a timm model without its head, or an open_clip model's image encoder."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence

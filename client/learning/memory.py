@@ -1,4 +1,4 @@
-"""How the process treats memory while it trains: every step asks for what the step before gave back."""
+"""Memory during training: the process keeps what a step frees, because the next step needs it."""
 
 import ctypes
 

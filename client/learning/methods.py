@@ -1,4 +1,4 @@
-"""What distinguishes one training method from another: its targets, its loss, and what trains when."""
+"""Training methods as data: the targets, the loss and the trained parts of each."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Knowledge:
+class Supervision:
     """What is known of the images of the source domains, for a method to make its targets of.
 
     Attributes:
@@ -54,7 +54,7 @@ class Knowledge:
         )
 
 
-Targets = Callable[[Knowledge], Tensor]
+Targets = Callable[[Supervision], Tensor]
 
 
 @dataclass(frozen=True)
@@ -101,32 +101,32 @@ TEXTS = frozenset({"texts"})
 PROJECTOR_TOO = frozenset({"backbone", "projector"})
 
 
-def _labels(known: Knowledge) -> Tensor:
+def _labels(known: Supervision) -> Tensor:
     return known.labels
 
 
-def _image_and_text(known: Knowledge) -> Tensor:
+def _image_and_text(known: Supervision) -> Tensor:
     return teacher_targets(known.images, known.bought, known.texts, image_weight=known.image_weight)
 
 
-def _image(known: Knowledge) -> Tensor:
+def _image(known: Supervision) -> Tensor:
     return image_targets(known.images, known.bought)
 
 
-def _text(known: Knowledge) -> Tensor:
+def _text(known: Supervision) -> Tensor:
     return known.texts
 
 
-def _text_share(known: Knowledge) -> Tensor:
+def _text_share(known: Supervision) -> Tensor:
     """What a local teacher's embedding of each view is added to."""
     return (1 - known.image_weight) * known.texts
 
 
-def _soft_labels(known: Knowledge) -> Tensor:
+def _soft_labels(known: Supervision) -> Tensor:
     return known.soft_labels
 
 
-def _language(known: Knowledge) -> Tensor:
+def _language(known: Supervision) -> Tensor:
     one_hot = functional.one_hot(known.labels, len(known.text_head))
     return torch.cat(
         [one_hot, known.soft_labels, text_relations(known.text_head, known.labels)], dim=1

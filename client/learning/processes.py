@@ -1,4 +1,4 @@
-"""One run in several processes, each with its share of every batch, by Hugging Face Accelerate.
+"""One run in several processes, each with its shard of every batch, by Hugging Face Accelerate.
 
 A launcher starts them: `torchrun --nproc-per-node 2 -m client distill ...`, or `accelerate launch`.
 The batch of a step is the same however many there are, and so are loss and gradient, up to rounding: the loss
@@ -26,50 +26,50 @@ class Processes(Protocol):
     """The processes that train one student together; a process on its own is a special case."""
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is the process that buys, evaluates and writes."""
 
-    def share(self, rows: int) -> slice:
+    def shard(self, rows: int) -> slice:
         """Which of a batch's rows are this process's.
 
         Raises:
-            UsageError: the rows cannot be shared evenly.
+            UsageError: the rows cannot be divided evenly.
         """
 
-    def once(self, work: Callable[[], T]) -> T:
-        """The result of this work, done by the first process and told to the others."""
+    def broadcast(self, work: Callable[[], T]) -> T:
+        """The result of this work, done by the main process and sent to the others."""
 
-    def joined(self, module: nn.Module) -> nn.Module:
+    def wrap(self, module: nn.Module) -> nn.Module:
         """The module, with gradients that are summed over all processes before `backward` returns."""
 
-    def whole(self, rows: Tensor) -> Tensor:
+    def all_gather(self, rows: Tensor) -> Tensor:
         """The whole batch, put together from every process's rows; gradients reach this one's alone."""
 
     def backward(self, loss: Tensor) -> None:
         """Compute the gradients of the loss of a whole batch."""
 
-    def spread(self, items: Sequence[int], compute: Callable[[Sequence[int]], Tensor]) -> Tensor:
-        """`compute(items)`, a row for each, on the CPU, with each process computing its share."""
+    def map_sharded(self, items: Sequence[int], compute: Callable[[Sequence[int]], Tensor]) -> Tensor:
+        """`compute(items)`, a row for each, on the CPU, each process computing its shard."""
 
 
-class Alone:
+class SingleProcess:
     """The only process."""
 
-    first = True
+    is_main = True
 
-    def share(self, rows: int) -> slice:
+    def shard(self, rows: int) -> slice:
         """All of them."""
         return slice(0, rows)
 
-    def once(self, work: Callable[[], T]) -> T:
+    def broadcast(self, work: Callable[[], T]) -> T:
         """Do it."""
         return work()
 
-    def joined(self, module: nn.Module) -> nn.Module:
+    def wrap(self, module: nn.Module) -> nn.Module:
         """The module as it is."""
         return module
 
-    def whole(self, rows: Tensor) -> Tensor:
+    def all_gather(self, rows: Tensor) -> Tensor:
         """The rows as they are."""
         return rows
 
@@ -77,15 +77,15 @@ class Alone:
         """Compute the gradients."""
         loss.backward()  # type: ignore[no-untyped-call]
 
-    def spread(self, items: Sequence[int], compute: Callable[[Sequence[int]], Tensor]) -> Tensor:
+    def map_sharded(self, items: Sequence[int], compute: Callable[[Sequence[int]], Tensor]) -> Tensor:
         """Compute all of it."""
         return compute(items)
 
 
-ALONE = Alone()
+SINGLE_PROCESS = SingleProcess()
 
 
-class Together:
+class DistributedProcesses:
     """One of several processes that a launcher has started."""
 
     def __init__(self, *, cpu: bool) -> None:
@@ -106,28 +106,28 @@ class Together:
             ],
         )
         self._count, self._rank = self._accelerator.num_processes, self._accelerator.process_index
-        self.first = self._rank == 0
+        self.is_main = self._rank == 0
         self.device = str(self._accelerator.device)
 
-    def share(self, rows: int) -> slice:
+    def shard(self, rows: int) -> slice:
         """An even part."""
-        return even_share(rows, self._rank, self._count)
+        return even_shard(rows, self._rank, self._count)
 
-    def once(self, work: Callable[[], T]) -> T:
+    def broadcast(self, work: Callable[[], T]) -> T:
         """Do it, or wait for it. If it fails, the launcher ends all processes."""
         from accelerate.utils import broadcast_object_list
 
-        result: list[Any] = [work() if self.first else None]
+        result: list[Any] = [work() if self.is_main else None]
         broadcast_object_list(result)
         return cast(T, result[0])
 
-    def joined(self, module: nn.Module) -> nn.Module:
+    def wrap(self, module: nn.Module) -> nn.Module:
         """The module in PyTorch's DistributedDataParallel."""
         return cast(nn.Module, self._accelerator.prepare_model(module, device_placement=False))
 
-    def whole(self, rows: Tensor) -> Tensor:
+    def all_gather(self, rows: Tensor) -> Tensor:
         """Gather the rows, and put this process's own in their place."""
-        parts = list(self._gathered(rows.detach()).chunk(self._count))
+        parts = list(self._gather(rows.detach()).chunk(self._count))
         parts[self._rank] = rows
         return torch.cat(parts)
 
@@ -135,13 +135,13 @@ class Together:
         """Compute the gradients; the factor undoes that they are averaged and not summed."""
         (loss * self._count).backward()
 
-    def spread(self, items: Sequence[int], compute: Callable[[Sequence[int]], Tensor]) -> Tensor:
+    def map_sharded(self, items: Sequence[int], compute: Callable[[Sequence[int]], Tensor]) -> Tensor:
         """Compute a part, and gather; the last part is filled up with the first item."""
         filled = [*items, *list(items[:1]) * (-len(items) % self._count)]
-        mine = compute(filled[self.share(len(filled))])
-        return self._gathered(mine.to(self.device)).cpu()[: len(items)]
+        mine = compute(filled[self.shard(len(filled))])
+        return self._gather(mine.to(self.device)).cpu()[: len(items)]
 
-    def _gathered(self, rows: Tensor) -> Tensor:
+    def _gather(self, rows: Tensor) -> Tensor:
         return cast(Tensor, self._accelerator.gather(rows.contiguous()))
 
     def close(self) -> None:
@@ -149,11 +149,11 @@ class Together:
         self._accelerator.end_training()
 
 
-def even_share(rows: int, rank: int, count: int) -> slice:
+def even_shard(rows: int, rank: int, count: int) -> slice:
     """Which of so many rows are those of one of `count` processes.
 
     Raises:
-        UsageError: the rows cannot be shared evenly.
+        UsageError: the rows cannot be divided evenly.
     """
     size, left = divmod(rows, count)
     if left:
@@ -164,7 +164,7 @@ def even_share(rows: int, rank: int, count: int) -> slice:
     return slice(rank * size, (rank + 1) * size)
 
 
-def several() -> bool:
+def is_distributed() -> bool:
     """Whether a launcher has started more processes than this one."""
     return "RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"
 
@@ -176,11 +176,11 @@ def launched(device: str) -> Iterator[tuple[Processes, str]]:
     Args:
         device: where to train: "cpu", or a GPU, in whose place each process takes one of its own.
     """
-    if not several():
-        yield ALONE, device
+    if not is_distributed():
+        yield SINGLE_PROCESS, device
         return
-    together = Together(cpu=device == "cpu")
+    processes = DistributedProcesses(cpu=device == "cpu")
     try:
-        yield together, together.device
+        yield processes, processes.device
     finally:
-        together.close()
+        processes.close()

@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from client.learning.augmentation import Chance, random_views
-from client.learning.averaging import SELECTIONS, Kept, Score, Together
+from client.learning.augmentation import AugmentationDraws, random_views
+from client.learning.averaging import WEIGHT_SELECTIONS, Score, SelectedWeights, SelectionGroup
 from client.learning.methods import Loss, Method
-from client.learning.processes import ALONE, Processes
+from client.learning.processes import SINGLE_PROCESS, Processes
 from client.learning.recipe import Recipe
 from client.learning.student import Student
 from client.learning.training import (
     Batch,
     Checkpoint,
     DomainBatches,
-    Progress,
     Schedule,
+    TrainingStep,
     predict,
     score,
     step_seed,
@@ -124,8 +124,8 @@ def align(
     recipe: Recipe,
     *,
     seed: int,
-    on_step: Callable[[Progress], None] = lambda _: None,
-) -> Kept:
+    on_step: Callable[[TrainingStep], None] = lambda _: None,
+) -> SelectedWeights:
     """Fit the projector on frozen features (paper, section 4.2, "Align"), in place.
 
     Its last state is kept if the backbone trains afterwards; where this is the only stage, the hold-outs
@@ -154,7 +154,7 @@ def align(
     schedule = Schedule(
         recipe.align_steps, recipe.align_learning_rate, recipe.evaluations, recipe.cosine, recipe.warmup
     )
-    selection = SELECTIONS[recipe.selection]() if held_out is not None else None
+    selection = WEIGHT_SELECTIONS[recipe.selection]() if held_out is not None else None
     train(
         student.projector,
         list(student.projector.parameters()),
@@ -165,7 +165,7 @@ def align(
         selection=selection,
         on_step=on_step,
     )
-    return selection.kept() if selection else Kept({}, recipe.align_steps, recipe.align_steps)
+    return selection.selected() if selection else SelectedWeights({}, recipe.align_steps, recipe.align_steps)
 
 
 def distill(
@@ -178,9 +178,9 @@ def distill(
     also: Sequence[str] = (),
     resume: Checkpoint | None = None,
     save: Callable[[Checkpoint], None] = lambda _: None,
-    on_step: Callable[[Progress], None] = lambda _: None,
-    processes: Processes = ALONE,
-) -> dict[str, Kept]:
+    on_step: Callable[[TrainingStep], None] = lambda _: None,
+    processes: Processes = SINGLE_PROCESS,
+) -> dict[str, SelectedWeights]:
     """Train what `method` trains on augmented pixels (paper, section 4.2, "Distill"), in place.
 
     The student ends with what the recipe's selection kept, by the hold-outs. Selections only watch, so the
@@ -189,11 +189,11 @@ def distill(
     began_with = {name: tensor.clone() for name, tensor in student.state_dict().items()}
 
     def evaluate() -> Score:
-        scores = processes.spread(data.holdout, lambda part: class_scores(student, data.images, part))
+        scores = processes.map_sharded(data.holdout, lambda part: class_scores(student, data.images, part))
         return score(scores, data.labels[data.holdout])
 
     schedule = Schedule(recipe.steps, recipe.learning_rate, recipe.evaluations, recipe.cosine, recipe.warmup)
-    selection = Together([recipe.selection, *(name for name in also if name != recipe.selection)])
+    selection = SelectionGroup([recipe.selection, *(name for name in also if name != recipe.selection)])
     train(
         student,
         student.trainable(method.trains, frozen=recipe.frozen),
@@ -209,12 +209,12 @@ def distill(
         processes=processes,
     )
     student.load_state_dict(began_with)
-    keep(student, selection.kept(), recipe.interpolation)
-    return selection.kept_by_each()
+    interpolate_weights(student, selection.selected(), recipe.interpolation)
+    return selection.selected_by_name()
 
 
-def keep(student: Student, kept: Kept, share: float) -> None:
-    """Lead a student's weights from what they were before `distill` to what was kept, so much of the way."""
+def interpolate_weights(student: Student, kept: SelectedWeights, share: float) -> None:
+    """Move a student's weights towards the selected ones: by `share` of the way, from 0 to 1."""
     for name, tensor in student.state_dict().items():
         if name in kept.state:
             tensor.copy_(kept.state[name] if share == 1 else tensor.lerp(kept.state[name], share))
@@ -247,11 +247,11 @@ def plain_features(
 
 
 def batches_of(
-    student: Student, data: TrainingSet, recipe: Recipe, *, seed: int, processes: Processes = ALONE
+    student: Student, data: TrainingSet, recipe: Recipe, *, seed: int, processes: Processes = SINGLE_PROCESS
 ) -> Callable[[int], Batch]:
     """The distill stage's batch of each step, counted from 0: augmented pixels and targets.
 
-    Of several processes, each is given its share of the batch, with the views that it would have in one.
+    Of several processes, each is given its shard of the batch, with the views that it would have in one.
     """
     device = _device(student)
     draw = DomainBatches(data.domains[data.train], per_domain=recipe.images_per_domain, seed=seed)
@@ -259,9 +259,9 @@ def batches_of(
 
     def batch_at(step: int) -> Batch:
         rows = positions[draw(step)]
-        share = processes.share(len(rows))
-        pixels = _augmented(student, data, rows.tolist(), recipe, seed=(seed + 3, step), share=share)
-        rows = rows[share]
+        shard = processes.shard(len(rows))
+        pixels = _augmented(student, data, rows.tolist(), recipe, seed=(seed + 3, step), shard=shard)
+        rows = rows[shard]
         targets = data.targets[rows].to(device)
         if data.teacher is not None:
             targets = targets + recipe.image_weight * _answers(data.teacher, pixels)
@@ -290,21 +290,21 @@ def _augmented(
     recipe: Recipe,
     *,
     seed: tuple[int, ...],
-    share: slice = slice(None),
+    shard: slice = slice(None),
 ) -> Tensor:
-    """A random view of each image of a share, shape (n, 3, size, size), where the student is.
+    """A random view of each image of a shard, shape (n, 3, size, size), where the student is.
 
     What is drawn for an image is fixed by the seed and its place among the positions.
     """
     size = student.preprocessing.image_size
-    pixels, aspects = data.images.load(positions[share], round(size * _CROPPED_FROM))
+    pixels, aspects = data.images.load(positions[shard], round(size * _CROPPED_FROM))
     generator = torch.Generator().manual_seed(reduce(step_seed, seed))
-    chance = Chance.draw(len(positions), generator).of(share)
-    chance = chance.keeping_styles(data.restyled[positions[share]])
+    draws = AugmentationDraws.draw(len(positions), generator).of(shard)
+    draws = draws.keeping_styles(data.restyled[positions[shard]])
     return random_views(
         torch.from_numpy(pixels).to(_device(student)),
         torch.from_numpy(aspects),
-        chance,
+        draws,
         size=size,
         augmentation=recipe.augmentation,
     )

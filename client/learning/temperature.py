@@ -1,4 +1,4 @@
-"""How sure a trained student may be: one number that its class scores are divided by before the softmax."""
+"""Temperature scaling: one number divides the class scores, so that confidence fits accuracy."""
 
 import torch
 from torch import Tensor

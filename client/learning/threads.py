@@ -1,4 +1,4 @@
-"""How threads that share a computation wait for each other, on a machine that has other work too."""
+"""The waiting of threads that share a computation, on a machine that has other work too."""
 
 import os
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from client.learning.averaging import Score, Selection
+from client.learning.averaging import Score, WeightSelection
 from client.learning.methods import Loss
-from client.learning.processes import ALONE, Processes
+from client.learning.processes import SINGLE_PROCESS, Processes
 from client.learning.student import Student
 
 Batch = tuple[Tensor, Tensor]
@@ -48,7 +48,7 @@ class Schedule:
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrainingStep:
     """One step: counted from 1, its training loss, and the score if the model was evaluated after it.
 
     The loss is where the model is: taking its value waits for the device.
@@ -90,11 +90,11 @@ def train(
     *,
     seed: int = 0,
     evaluate: Callable[[], Score] | None = None,
-    selection: Selection | None = None,
+    selection: WeightSelection | None = None,
     resume: Checkpoint | None = None,
     save: Callable[[Checkpoint], None] = lambda _: None,
-    on_step: Callable[[Progress], None] = lambda _: None,
-    processes: Processes = ALONE,
+    on_step: Callable[[TrainingStep], None] = lambda _: None,
+    processes: Processes = SINGLE_PROCESS,
 ) -> None:
     """Train `parameters` of `module` in place.
 
@@ -121,41 +121,41 @@ def train(
         module.load_state_dict(resume["module"])
         optimiser.load_state_dict(resume["optimiser"])
         if selection is not None:
-            selection.restore(resume["selection"])
+            selection.load_state_dict(resume["selection"])
 
-    network = processes.joined(module)
+    network = processes.wrap(module)
     batches = _ahead if _processor_to_spare(trained[0].device) else _in_turn
     network.train()
     for step, (inputs, targets) in batches(batch_at, start + 1, schedule.steps):
         for group in optimiser.param_groups:
             group["lr"] = schedule.rate(step)
         torch.manual_seed(step_seed(seed, step))
-        loss = loss_of(processes.whole(network(inputs)), processes.whole(targets))
+        loss = loss_of(processes.all_gather(network(inputs)), processes.all_gather(targets))
         optimiser.zero_grad(set_to_none=True)
         processes.backward(loss)
         optimiser.step()
 
         score = None
         if selection is not None:
-            selection.stepped(changing, step)
+            selection.on_step(changing, step)
         if evaluate is not None and schedule.evaluates_after(step):
             score = evaluate()
             network.train()
             if selection is not None:
-                selection.evaluated(changing, step, score)
+                selection.on_evaluation(changing, step, score)
             if step < schedule.steps:
                 save(
                     {
                         "step": step,
                         "module": module.state_dict(),
                         "optimiser": optimiser.state_dict(),
-                        "selection": None if selection is None else selection.checkpoint(),
+                        "selection": None if selection is None else selection.state_dict(),
                     }
                 )
-        on_step(Progress(step, loss.detach(), score))
+        on_step(TrainingStep(step, loss.detach(), score))
 
     if selection is not None:
-        module.load_state_dict(selection.kept().state, strict=False)
+        module.load_state_dict(selection.selected().state, strict=False)
     module.eval()
 
 

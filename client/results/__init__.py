@@ -1,1 +1,1 @@
-"""What a run achieved: accuracy by domain, and the pages that tell it."""
+"""The results of a run: accuracy by domain, and the pages that show it."""

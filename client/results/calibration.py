@@ -1,18 +1,18 @@
-"""Whether a student is right as often as it says: reliability by confidence, and the expected error."""
+"""Calibration: accuracy by confidence, and the expected calibration error."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import ceil
 from statistics import fmean
 
-from client.results.answers import Answer
+from client.results.predictions import LabelledPrediction
 
 BINS = 15
 
 
 @dataclass(frozen=True)
 class Bin:
-    """The answers whose confidence is above `low` and at most `high`: shares from 0 to 1."""
+    """The predictions whose confidence is above `low` and at most `high`: shares from 0 to 1."""
 
     low: float
     high: float
@@ -23,31 +23,31 @@ class Bin:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Reliability by bins of confidence, those without answers left out.
+    """Reliability by bins of confidence, those without predictions left out.
 
     Attributes:
         bins: from the lowest confidence to the highest.
         error: the expected calibration error (Guo et al., ICML 2017, eq. 3): the distance between confidence
-            and accuracy, averaged over the answers.
+            and accuracy, averaged over the predictions.
     """
 
     bins: list[Bin]
     error: float
 
 
-def calibration(answers: Iterable[Answer], *, bins: int = BINS) -> Calibration:
-    """The calibration of these answers, over bins of equal width; 0 where there is none."""
-    members: dict[int, list[Answer]] = {}
-    for answer in answers:
-        number = min(bins - 1, max(0, ceil(answer.confidence * bins) - 1))
-        members.setdefault(number, []).append(answer)
+def calibration(predictions: Iterable[LabelledPrediction], *, bins: int = BINS) -> Calibration:
+    """The calibration of these predictions, over bins of equal width; 0 where there is none."""
+    members: dict[int, list[LabelledPrediction]] = {}
+    for prediction in predictions:
+        number = min(bins - 1, max(0, ceil(prediction.confidence * bins) - 1))
+        members.setdefault(number, []).append(prediction)
     filled = [
         Bin(
             number / bins,
             (number + 1) / bins,
             len(inside),
-            fmean(answer.confidence for answer in inside),
-            fmean(answer.right for answer in inside),
+            fmean(prediction.confidence for prediction in inside),
+            fmean(prediction.right for prediction in inside),
         )
         for number, inside in sorted(members.items())
     ]

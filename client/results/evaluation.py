@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Self
 
-from client.results.answers import Answer
+from client.results.predictions import LabelledPrediction
 
 
 @dataclass(frozen=True)
 class DomainAccuracy:
-    """A domain's share of right answers, from 0 to 1, and of how many images."""
+    """A domain's share of right predictions, from 0 to 1, and of how many images."""
 
     accuracy: float
     images: int
@@ -28,11 +28,11 @@ class Evaluation:
     targets: Mapping[str, DomainAccuracy]
 
     @classmethod
-    def of(cls, answers: Sequence[Answer]) -> Self:
-        """The accuracy of these answers."""
+    def of(cls, predictions: Sequence[LabelledPrediction]) -> Self:
+        """The accuracy of these predictions."""
 
         def accuracy(*, seen: bool) -> dict[str, DomainAccuracy]:
-            chosen = [answer for answer in answers if answer.seen == seen]
+            chosen = [prediction for prediction in predictions if prediction.seen == seen]
             return accuracy_by_domain([a.right for a in chosen], [a.domain for a in chosen])
 
         return cls(sources=accuracy(seen=True), targets=accuracy(seen=False))
@@ -70,6 +70,6 @@ class Evaluation:
 
 
 def accuracy_by_domain(right: Sequence[bool], domains: Sequence[str]) -> dict[str, DomainAccuracy]:
-    """The share of right answers of each domain, given each image's answer and domain."""
+    """The share of right predictions of each domain, given each image's prediction and domain."""
     images, hits = Counter(domains), Counter(d for d, hit in zip(domains, right, strict=True) if hit)
     return {name: DomainAccuracy(hits[name] / images[name], images[name]) for name in sorted(images)}

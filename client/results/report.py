@@ -8,10 +8,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from client.results.answers import Answer, confusion, mix_ups
 from client.results.calibration import calibration
 from client.results.charts import confusion_matrix, curve, reliability
 from client.results.escaping import in_code, in_markdown
+from client.results.predictions import LabelledPrediction, confusion, mix_ups
 
 Row = Mapping[str, Any]
 
@@ -24,9 +24,9 @@ _PUBLISHED_QUERIES_A_DOMAIN = 2 * 5001 * 32
 
 @dataclass(frozen=True)
 class Mistake:
-    """A wrong answer, and the image as a data URI; `None` if it is no longer there."""
+    """A wrong prediction, and the image as a data URI; `None` if it is no longer there."""
 
-    answer: Answer
+    prediction: LabelledPrediction
     picture: str | None
 
 
@@ -39,7 +39,7 @@ class Run:
         plan: `plan.json`.
         config: `config.json`.
         metrics: the rows of `metrics.jsonl`.
-        answers: of `answers.csv`.
+        predictions: of `answers.csv`.
         mistakes: of the unseen domain, the most confident first.
     """
 
@@ -47,18 +47,18 @@ class Run:
     plan: Row
     config: Row
     metrics: Sequence[Row]
-    answers: Sequence[Answer]
+    predictions: Sequence[LabelledPrediction]
     mistakes: Sequence[Mistake]
 
     @property
-    def unseen(self) -> list[Answer]:
-        """The answers about the target domain."""
-        return [answer for answer in self.answers if not answer.seen]
+    def unseen(self) -> list[LabelledPrediction]:
+        """The predictions about the target domain."""
+        return [prediction for prediction in self.predictions if not prediction.seen]
 
     @property
-    def seen(self) -> list[Answer]:
-        """The answers about the hold-outs of the source domains."""
-        return [answer for answer in self.answers if answer.seen]
+    def seen(self) -> list[LabelledPrediction]:
+        """The predictions about the hold-outs of the source domains."""
+        return [prediction for prediction in self.predictions if prediction.seen]
 
 
 def render_report(run: Run) -> str:
@@ -135,13 +135,13 @@ def _curves(run: Run) -> list[tuple[str, Markup]]:
     return curves
 
 
-def _calibrated(answers: Sequence[Answer], *, seen: bool) -> Row:
-    found = calibration(answers)
+def _calibrated(predictions: Sequence[LabelledPrediction], *, seen: bool) -> Row:
+    found = calibration(predictions)
     return {
         "seen": seen,
         "error": found.error,
-        "confidence": fmean(answer.confidence for answer in answers),
-        "accuracy": fmean(answer.right for answer in answers),
+        "confidence": fmean(prediction.confidence for prediction in predictions),
+        "accuracy": fmean(prediction.right for prediction in predictions),
         "drawing": reliability("Share of right answers by confidence", found, "seen" if seen else "unseen"),
     }
 

@@ -1,4 +1,4 @@
-"""How long a student takes, measured where it is."""
+"""The speed of a student, measured on the machine that it runs on."""
 
 import time
 from collections.abc import Callable

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from client.buying.queries import Query
-from client.buying.selection import Selection
+from client.buying.selection import SelectionStrategy
 from client.buying.teacher import Offer, Teacher
 from client.data.domains import list_folder
 from client.errors import BudgetExhausted, ClientError, FingerprintChanged, UsageError
@@ -92,7 +92,7 @@ class ComparisonConfig:
     student: str
     image_size: int
     student_weights: Path | None = None
-    select: Selection = "stratified"
+    select: SelectionStrategy = "stratified"
     queries: int | None = None
     group_by_name: bool = False
 

@@ -19,15 +19,15 @@ from client.errors import ClientError
 from client.learning.backbones import load_backbone
 from client.learning.memory import keep_freed
 from client.learning.methods import parse_method
-from client.learning.processes import ALONE, Processes
+from client.learning.processes import SINGLE_PROCESS, Processes
 from client.learning.stages import TrainingSet
 from client.learning.student import Student, load_metadata, load_student
 from client.progress import Display
-from client.results.answers import answers_as_csv
 from client.results.calibration import calibration
 from client.results.evaluation import Evaluation
 from client.results.onnx_classifier import require_onnx
 from client.results.onnx_export import export_onnx
+from client.results.predictions import predictions_as_csv
 from client.runs.evaluation import answers_about, read_for_evaluation, speeds
 from client.runs.features import training_features
 from client.runs.folder import RunConfig, RunFolder
@@ -57,7 +57,7 @@ class Distillation:
         shared: SharedWork | None = None,
         also: Sequence[str] = (),
         onnx: bool = True,
-        processes: Processes = ALONE,
+        processes: Processes = SINGLE_PROCESS,
     ) -> None:
         """Take up a run.
 
@@ -98,24 +98,24 @@ class Distillation:
         """
         config, standing, together = self._config, self._run, self._processes
         keep_freed()
-        if together.first:
+        if together.is_main:
             standing.finish_replacement()
-        sources = together.once(self._read)
+        sources = together.broadcast(self._read)
         if self._method.trains:
-            together.share(config.recipe.images_per_domain * len(sources.domains))  # or refuses, unpaid
+            together.shard(config.recipe.images_per_domain * len(sources.domains))  # or refuses, unpaid
         # Before anything is bought, so that weights that cannot be had cost nothing.
         weights = None if config.student_weights is None else Path(config.student_weights)
         backbone = load_backbone(config.student, image_size=config.image_size, weights=weights)
         if self._teacher is not None:
             require_student(self._method, config.student, backbone, self._teacher.model)
-        lesson = together.once(lambda: self._lesson(sources, weights))
+        lesson = together.broadcast(lambda: self._lesson(sources, weights))
         data = self._training_set(sources, lesson)
         stamp = self._stamp(sources, lesson, weights)
-        if together.once(lambda: stamp_of(self._run.student) == stamp):
+        if together.broadcast(lambda: stamp_of(self._run.student) == stamp):
             self._display.note(f"The student is trained already: {self._run.student}")
         else:
             self._train(backbone, sources, lesson, data, stamp)
-        if not together.first:
+        if not together.is_main:
             return {}
         student = load_student(self._run.student)[0].to(self._device)
         if self._onnx:
@@ -139,9 +139,9 @@ class Distillation:
             also=self._also,
             processes=together,
         )
-        if together.first:
+        if together.is_main:
             run.onnx.unlink(missing_ok=True)
-        with mirrored(run) if together.first else nullcontext():
+        with mirrored(run) if together.is_main else nullcontext():
             trainer.train(backbone, sources, lesson, data, stamp)
 
     def _read(self) -> Sources:
@@ -242,7 +242,7 @@ class Distillation:
                 *answers_about(student, folder.classes, folder, held_out, seen=True, decoded=pixels),
                 *answers_about(student, folder.classes, folder, target),
             ]
-            run.write_text(run.answers, answers_as_csv(answers))
+            run.write_text(run.answers, predictions_as_csv(answers))
             teacher = self._teacher
             known = {} if teacher is None else known_zero_shot(sources, target, teacher)
             rate = None if teacher is None else teacher.recent_rate

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.buying.parquet import Piece, require_pyarrow, write_parquet
-from client.buying.purchase import Progress, Purchase
+from client.buying.purchase import Purchase, PurchaseProgress
 from client.buying.queries import Query
 from client.buying.teacher import Teacher
 from client.data.domains import shown
@@ -147,7 +147,7 @@ def embed_to_file(
     teacher: Teacher,
     rows: Sequence[Query | Unreadable],
     out: Path,
-    on_progress: Callable[[Progress], None],
+    on_progress: Callable[[PurchaseProgress], None],
 ) -> tuple[Purchase, int, int]:
     """Buy what the cache lacks, and write all to `out`.
 

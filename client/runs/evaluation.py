@@ -16,9 +16,9 @@ from client.learning.classifier import StudentClassifier
 from client.learning.stages import Images, class_scores
 from client.learning.student import Student
 from client.progress import Display
-from client.results.answers import Answer
 from client.results.onnx_classifier import OnnxClassifier
 from client.results.onnx_export import made_up_pictures
+from client.results.predictions import LabelledPrediction
 from client.results.speed import speed_of
 from client.runs.sources import unread_in
 
@@ -52,7 +52,7 @@ def answers_about(
     *,
     seen: bool = False,
     decoded: tuple[Images, Sequence[int]] | None = None,
-) -> list[Answer]:
+) -> list[LabelledPrediction]:
     """What a student of these classes says of images of a folder.
 
     Args:
@@ -74,7 +74,7 @@ def answers_about(
 
 def answers_of_file(
     classifier: OnnxClassifier, folder: ImageFolder, examples: Sequence[Example]
-) -> list[Answer]:
+) -> list[LabelledPrediction]:
     """The same of a student in an ONNX file.
 
     Raises:
@@ -103,10 +103,10 @@ def _answers(
     examples: Sequence[Example],
     *,
     seen: bool,
-) -> list[Answer]:
+) -> list[LabelledPrediction]:
     """The most probable class of each image, by probabilities of shape (images, classes)."""
     return [
-        Answer(
+        LabelledPrediction(
             relative(example.path, folder.root),
             example.domain,
             seen,

@@ -12,8 +12,8 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
 
-from client.buying.lock import claim
-from client.buying.selection import Selection
+from client.buying.lock import run_lock
+from client.buying.selection import SelectionStrategy
 from client.errors import ClientError, UsageError, unwritable
 from client.learning.recipe import Recipe
 
@@ -42,7 +42,7 @@ class RunConfig:
     student: str
     image_size: int
     seed: int
-    select: Selection
+    select: SelectionStrategy
     recipe: Recipe
     student_weights: str | None = None
     use_at_most: int | None = None
@@ -200,7 +200,7 @@ class RunFolder:
         Raises:
             RunBusy: another works on it.
         """
-        return claim(self.config, "run")
+        return run_lock(self.config)
 
     def read(self, file: Path) -> dict[str, Any]:
         """A JSON file of the run.

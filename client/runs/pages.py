@@ -8,7 +8,7 @@ from typing import Any
 from PIL import Image
 
 from client.data.images import UnreadableImage, decode_square, read_image
-from client.results.answers import Answer, read_answers, worst_mistakes
+from client.results.predictions import LabelledPrediction, read_predictions, worst_mistakes
 from client.results.report import Mistake, Run, render_model_card, render_report
 from client.runs.folder import RunFolder
 
@@ -22,7 +22,7 @@ def write_pages(run: RunFolder, summary: dict[str, Any]) -> None:
     Raises:
         ClientError: a file that they are made of is missing, or they cannot be written.
     """
-    config, answers = run.read(run.config), read_answers(run.answers)
+    config, answers = run.read(run.config), read_predictions(run.answers)
     unseen = [answer for answer in answers if not answer.seen]
     folder = Path(config["data"])
     mistakes = [Mistake(a, _thumbnail(folder, a)) for a in worst_mistakes(unseen, _MISTAKES)]
@@ -31,7 +31,7 @@ def write_pages(run: RunFolder, summary: dict[str, Any]) -> None:
     run.write_text(run.model_card, render_model_card(found))
 
 
-def _thumbnail(folder: Path, answer: Answer) -> str | None:
+def _thumbnail(folder: Path, answer: LabelledPrediction) -> str | None:
     """The image as a data URI, squeezed as the student sees it; `None` if it is no longer there."""
     try:
         pixels, _ = decode_square(read_image(folder / answer.image), _THUMBNAIL)

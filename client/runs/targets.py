@@ -16,7 +16,7 @@ from client.data.domains import class_prompts
 from client.data.finder import Skipped
 from client.errors import BudgetExhausted, ClientError, DataError, FingerprintChanged, UsageError
 from client.learning.backbone_names import BUNDLED_TEACHER, OPEN_CLIP
-from client.learning.methods import Knowledge, Method
+from client.learning.methods import Method, Supervision
 from client.learning.student import build_student
 from client.progress import Display
 from client.runs.folder import RunConfig, RunFolder
@@ -146,7 +146,7 @@ class Preparation:
         known, _ = self._known(sources, asked)
         return None if known is None else self._lesson_of(sources, known)
 
-    def _lesson_of(self, sources: Sources, known: Knowledge) -> Lesson:
+    def _lesson_of(self, sources: Sources, known: Supervision) -> Lesson:
         classes = len(sources.folder.classes)
         by_texts = self._method.head == "texts"
         return Lesson(
@@ -156,13 +156,13 @@ class Preparation:
             outputs=known.text_head.shape[1] if by_texts else classes,
         )
 
-    def _unbought(self, sources: Sources) -> Knowledge:
+    def _unbought(self, sources: Sources) -> Supervision:
         texts = _local_texts(self._method, self._config.student, class_prompts(sources.folder.classes))
         return self._nothing_bought(sources, texts)
 
-    def _nothing_bought(self, sources: Sources, text_head: Tensor) -> Knowledge:
+    def _nothing_bought(self, sources: Sources, text_head: Tensor) -> Supervision:
         count = len(sources.examples)
-        return Knowledge(
+        return Supervision(
             labels=torch.tensor(sources.labels),
             text_head=text_head,
             images=torch.zeros(count, text_head.shape[1]),
@@ -170,7 +170,7 @@ class Preparation:
             image_weight=self._config.recipe.image_weight,
         )
 
-    def _known(self, sources: Sources, asked: Questions) -> tuple[Knowledge | None, list[Query]]:
+    def _known(self, sources: Sources, asked: Questions) -> tuple[Supervision | None, list[Query]]:
         """What the cache has of what is asked, and the queries that it lacks.
 
         Without all class prompts there is no knowledge, and the queries are the prompts that are missing.
@@ -197,7 +197,7 @@ class Preparation:
                 f"{len(further)} of {len(views)} further views were not bought ({self._why(further)})."
             )
 
-    def _look_up(self, known: Knowledge, queries: Sequence[Query], positions: Sequence[int]) -> list[Query]:
+    def _look_up(self, known: Supervision, queries: Sequence[Query], positions: Sequence[int]) -> list[Query]:
         """Add what the teacher says of some examples; returns those of which it says nothing."""
         assert self._teacher is not None
         vectors, have = self._teacher.lookup(queries)

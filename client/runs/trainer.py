@@ -14,10 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from client.errors import ClientError, unwritable
-from client.learning.averaging import Kept
+from client.learning.averaging import SelectedWeights
 from client.learning.methods import Method, parse_method
-from client.learning.processes import ALONE, Processes
-from client.learning.stages import TrainingSet, align, align_features, class_scores, distill, keep
+from client.learning.processes import SINGLE_PROCESS, Processes
+from client.learning.stages import (
+    TrainingSet,
+    align,
+    align_features,
+    class_scores,
+    distill,
+    interpolate_weights,
+)
 from client.learning.student import (
     Student,
     build_student,
@@ -28,7 +35,7 @@ from client.learning.student import (
     save_tensors,
 )
 from client.learning.temperature import fitted_temperature
-from client.learning.training import Checkpoint, Progress
+from client.learning.training import Checkpoint, TrainingStep
 from client.progress import Display
 from client.runs.folder import RunConfig, RunFolder
 from client.runs.memo import SharedWork
@@ -43,7 +50,7 @@ class Trained:
     """Steps on pixels: the run that took them, what each selection kept of them, and the rows it logged."""
 
     run: Path
-    kept: dict[str, Kept]
+    kept: dict[str, SelectedWeights]
     rows: list[dict[str, Any]]
 
 
@@ -70,7 +77,7 @@ class Trainer:
         device: str,
         shared: SharedWork,
         also: Sequence[str] = (),
-        processes: Processes = ALONE,
+        processes: Processes = SINGLE_PROCESS,
     ) -> None:
         """Take up a run.
 
@@ -123,7 +130,7 @@ class Trainer:
             "method": config.method,
             "classes": json.dumps(sources.folder.classes),
         }
-        if self._processes.first:
+        if self._processes.is_main:
             scores = class_scores(student, data.images, data.holdout)
             student.temperature.fill_(fitted_temperature(scores, data.labels[data.holdout]))
             save_student(student, config.student, run.student, metadata)
@@ -151,7 +158,7 @@ class Trainer:
 
     def _align(self, student: Student, sources: Sources, data: TrainingSet, stamp: str) -> tuple[int, int]:
         """It takes seconds on features, so the first process does it and tells the others."""
-        aligned = self._processes.once(lambda: self._aligned(student, sources, data, stamp))
+        aligned = self._processes.broadcast(lambda: self._aligned(student, sources, data, stamp))
         student.projector.load_state_dict(aligned.state)
         return aligned.first, aligned.last
 
@@ -205,7 +212,7 @@ class Trainer:
         state = {name: tensor.clone() for name, tensor in student.projector.state_dict().items()}
         return Aligned(state, kept.first, kept.last, self._run.rows("align"))
 
-    def _distill(self, student: Student, sources: Sources, data: TrainingSet, stamp: str) -> Kept:
+    def _distill(self, student: Student, sources: Sources, data: TrainingSet, stamp: str) -> SelectedWeights:
         """Take the steps on pixels, or keep another selection of those that an earlier run took."""
         recipe, run = self._config.recipe, self._run
         key = self._distill_key(sources, data)
@@ -215,7 +222,7 @@ class Trainer:
             run.forget("distill", after_step=0)
             for row in trained.rows:
                 run.log(**row)
-            keep(student, kept, recipe.interpolation)
+            interpolate_weights(student, kept, recipe.interpolation)
         return kept
 
     def _distill_key(self, sources: Sources, data: TrainingSet) -> str:
@@ -248,7 +255,7 @@ class Trainer:
 
     def _load_checkpoint(self, stamp: str) -> Checkpoint | None:
         file = self._run.checkpoint
-        content = self._processes.once(lambda: file.read_bytes() if file.exists() else None)
+        content = self._processes.broadcast(lambda: file.read_bytes() if file.exists() else None)
         if content is None:
             return None
         saved = torch.load(BytesIO(content), map_location=self._device, weights_only=True)
@@ -259,7 +266,7 @@ class Trainer:
         return checkpoint
 
     def _save_checkpoint(self, checkpoint: Checkpoint, stamp: str) -> None:
-        if self._processes.first:
+        if self._processes.is_main:
             part = self._run.checkpoint.with_suffix(".part")
             try:
                 with part.open("wb") as file:  # of a file of Python's, the system's own error comes through
@@ -269,10 +276,10 @@ class Trainer:
                 part.unlink(missing_ok=True)
                 raise unwritable(self._run.checkpoint, error) from error
 
-    def _logger(self, stage: str, advance: Callable[[int, str], None]) -> Callable[[Progress], None]:
+    def _logger(self, stage: str, advance: Callable[[int, str], None]) -> Callable[[TrainingStep], None]:
         best, words = 0.0, ""
 
-        def on_step(progress: Progress) -> None:
+        def on_step(progress: TrainingStep) -> None:
             nonlocal best, words
             if progress.score is not None:
                 best = max(best, progress.score.accuracy)

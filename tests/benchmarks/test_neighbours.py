@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import neighbours
 from benchmarks.attacks import ATTACKS, Attack
-from benchmarks.barrage import Enemy, Keys, Spoils
+from benchmarks.barrage import Attacker, AttackResult, Keys
 from benchmarks.bystander import Waits
 from benchmarks.history import write_history
 from benchmarks.neighbours import Outcome
@@ -24,7 +24,7 @@ NOTHING = Charges(0, 0, 0, 0)
 def _outcome(texts: list[float], images: list[float], *refused: str) -> Outcome:
     waits = Waits(texts, images)
     waits.refused.update(refused)
-    return Outcome(ATTACKS["replays"], waits, 0.1, 0, Spoils(), NOTHING)
+    return Outcome(ATTACKS["replays"], waits, 0.1, 0, AttackResult(), NOTHING)
 
 
 def test_one_attack_is_measured_and_judged(
@@ -118,9 +118,9 @@ def vendor() -> Iterator[Vendor]:
 )
 def test_an_enemy_counts_what_it_is_answered(vendor: Vendor, way: str, arguments: dict[str, Any]) -> None:
     over = threading.Event()
-    enemy = Enemy(vendor.port, Keys("", "", ""), lambda: None, over)
+    attacker = Attacker(vendor.port, Keys("", "", ""), lambda: None, over)
     threading.Timer(1.6, over.set).start()
-    getattr(enemy, way)([b"GET / HTTP/1.1\r\n\r\n"], **arguments)
-    answers = enemy.end().answers
+    getattr(attacker, way)([b"GET / HTTP/1.1\r\n\r\n"], **arguments)
+    answers = attacker.end().answers
     assert answers["413"] >= 2
     assert answers["413"] >= answers["cut"]

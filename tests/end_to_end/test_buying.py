@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from client.buying.cache import EmbeddingCache
-from client.buying.protocols import Answer
-from client.buying.purchase import Progress
+from client.buying.protocols import EmbedResult
+from client.buying.purchase import PurchaseProgress
 from client.buying.queries import Query
 from client.buying.teacher import Teacher
 from client.buying.vendor_api import VendorClient
@@ -112,7 +112,7 @@ def test_bad_images_are_named_and_not_charged(
 def test_requests_that_are_too_large_are_split(
     vendor_process: VendorProcess, tmp_path: Path, stack: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("client.buying.purchase.PACK_BYTES", 10**9)
+    monkeypatch.setattr("client.buying.purchase.BATCH_BYTES", 10**9)
     api_key = vendor_process.create_key()
     queries = []
     rng = np.random.default_rng(0)
@@ -126,7 +126,7 @@ def test_requests_that_are_too_large_are_split(
         sum(path.stat().st_size for path in tmp_path.glob("*.png")) * 4 / 3 > model.limits.max_request_bytes
     )
     assert customer.teacher().buy(queries).bought == 6
-    # A vendor whose limit is lower than it said: the pack is refused as a whole and halved.
+    # A vendor whose limit is lower than it said: the batch is refused as a whole and halved.
     boast = model.limits.model_copy(update={"max_request_bytes": 10**9})
     boastful = model.model_copy(update={"limits": boast})
     other = stack.enter_context(EmbeddingCache(tmp_path / "other.db"))
@@ -152,7 +152,7 @@ def test_a_key_that_is_revoked_in_the_middle_loses_nothing_and_another_goes_on(
     customer = Customer(vendor_process.url, api_key, tmp_path / "cache.db", stack)
     successors: list[str] = []
 
-    def revoke(_: Progress) -> None:
+    def revoke(_: PurchaseProgress) -> None:
         if not successors:
             successors.append(vendor_process.replace_key(api_key))
 
@@ -225,7 +225,7 @@ def test_an_answer_that_was_paid_and_lost_is_fetched_free_of_charge(
 
     def lose(
         self: VendorClient, queries: list[tuple[Query, bytes]], *, model: ModelCard, **options: Any
-    ) -> Answer:
+    ) -> EmbedResult:
         buy(self, queries, model=model, **options)
         raise KeyboardInterrupt
 
@@ -239,7 +239,7 @@ def test_an_answer_that_was_paid_and_lost_is_fetched_free_of_charge(
 
     again = Customer(vendor_process.url, api_key, tmp_path / "cache.db", stack)
     teacher = again.teacher(40)
-    # Other queries come first now, so nothing but the note in the cache can name the lost packs.
+    # Other queries come first now, so nothing but the note in the cache can name the lost batches.
     purchase = teacher.buy([*_texts(10, start=1000), *_texts(40)])
     assert purchase.out_of_budget
     assert vendor_process.charges(api_key).queries == 40
@@ -305,7 +305,7 @@ def test_what_a_killed_client_had_paid_for_is_free_for_any_other_run(
     ]
     assert subprocess.run(command, check=False).returncode == -9
     wait_until(lambda: vendor_process.open_holds() == 0)
-    monkeypatch.setattr("client.buying.notes._FRESH_SECONDS", 0.0)  # not to wait for what was never charged
+    monkeypatch.setattr("client.buying.pending._FRESH_SECONDS", 0.0)  # not to wait for what was never charged
     customer = Customer(vendor_process.url, api_key, tmp_path / "cache.db", stack)
     customer.teacher(run_id="other").buy(_texts(320))
     assert customer.teacher().lookup(_texts(320))[1].all()

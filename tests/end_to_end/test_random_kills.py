@@ -24,7 +24,7 @@ def _texts() -> list[Query]:
 
 
 def _buy(url: str, api_key: str, cache: Path, budget: int, seed: int) -> None:
-    """Buy the texts in an order of its own, so that nothing but the cache knows which packs were sent."""
+    """Buy the texts in an order of its own, so that nothing but the cache knows which batches were sent."""
     with VendorClient(url, api_key) as client, EmbeddingCache(cache) as store:
         queries = random.Random(seed).sample(_texts(), WANTED)
         Teacher(client, store, model=client.model(), run_id=RUN, budget=budget).buy(queries)

@@ -37,11 +37,11 @@ def test_a_purchase_is_one_trace_from_the_client_to_the_books(
         with here.teacher(run_id="run", budget=None) as teacher:
             assert teacher.buy(queries).bought == 40
     (buy,) = collector.named("buy")
-    packs, requests = collector.named("pack"), collector.named("POST /embed")
+    batches, requests = collector.named("pack"), collector.named("POST /embed")
     assert (buy.service, buy.attributes["tuition.queries"]) == ("tuition-client", "40")
-    assert sorted(int(pack.attributes["tuition.queries"]) for pack in packs) == [8, 32]
-    assert {pack.parent for pack in packs} == {buy.id}
-    assert {request.parent for request in requests} == {pack.id for pack in packs}
+    assert sorted(int(batch.attributes["tuition.queries"]) for batch in batches) == [8, 32]
+    assert {batch.parent for batch in batches} == {buy.id}
+    assert {request.parent for request in requests} == {batch.id for batch in batches}
     looks = []
     for request in requests:
         assert request.service == "tuition-vendor"
@@ -55,7 +55,7 @@ def test_a_purchase_is_one_trace_from_the_client_to_the_books(
     # The first one looks for the price, which is believed for a second: the other may come later than that.
     assert ["books"] in looks
     assert all(look in ([], ["books"]) for look in looks)
-    assert len({span.trace for span in (buy, *packs, *requests)}) == 1
+    assert len({span.trace for span in (buy, *batches, *requests)}) == 1
 
 
 def test_a_refused_request_says_why_and_nothing_of_what_was_asked(

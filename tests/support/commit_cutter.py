@@ -5,15 +5,16 @@ import socket
 import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 from urllib.parse import parse_qs, urlsplit
+
+from tests.support.tcp_proxy import TcpProxy, hang_up
 
 Cut = Literal["before the commit", "before its answer"]
 _BLOCK = 65_536
 
 
-class CommitCutter:
+class CommitCutter(TcpProxy):
     """Stands before the PostgreSQL of `url`, which listens on a socket in a folder; `url` is its own.
 
     `cut_next` cuts at the next COMMIT. A `share` of all others is cut, too; `cuts` counts.
@@ -21,12 +22,11 @@ class CommitCutter:
     """
 
     def __init__(self, url: str, share: float = 0.0, *, deafen: bool = False) -> None:
+        super().__init__()
         parsed = urlsplit(url)
         self._socket = f"{parse_qs(parsed.query)['host'][0]}/.s.PGSQL.{parsed.port or 5432}"
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        port = self._listener.getsockname()[1]
         # No encryption is asked for: the proxy reads what is said.
-        self.url = f"postgresql://{parsed.username}@127.0.0.1:{port}{parsed.path}?sslmode=disable"
+        self.url = f"postgresql://{parsed.username}@127.0.0.1:{self.port}{parsed.path}?sslmode=disable"
         self.share = share
         self._deafen = deafen
         self._random = random.Random(0)
@@ -40,30 +40,8 @@ class CommitCutter:
         with self._lock:
             self._next += cuts
 
-    def __enter__(self) -> Self:
-        self._thread = threading.Thread(target=self._accept, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._thread.join()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                caller, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._forward, args=(caller,), daemon=True).start()
-
-    def _forward(self, caller: socket.socket) -> None:
+    def forward(self, caller: socket.socket) -> None:
+        """Forward one connection, and cut it where that is drawn."""
         with caller, socket.socket(socket.AF_UNIX) as server:
             if self.deaf:
                 return
@@ -107,6 +85,4 @@ class _Link:
     doomed: threading.Event = field(default_factory=threading.Event)
 
     def close(self) -> None:
-        for each in (self.caller, self.server):
-            with suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
+        hang_up(self.caller, self.server)

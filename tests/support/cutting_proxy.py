@@ -5,15 +5,15 @@ import socket
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
-from types import TracebackType
-from typing import Self
+
+from tests.support.tcp_proxy import TcpProxy, hang_up
 
 UP = (0, 100, 10**9, 10**9, 10**9)
 DOWN = (0, 1, 500, 3000, 20_000, 10**9)
 _BLOCK = 1024
 
 
-class CuttingProxy:
+class CuttingProxy(TcpProxy):
     """Forwards to `port` and cuts most connections somewhere; `cuts` counts where.
 
     So many bytes of what was asked, and then of what is answered, come through before a cut: one of `up` and
@@ -21,39 +21,21 @@ class CuttingProxy:
     """
 
     def __init__(self, port: int, seed: int, up: Sequence[int] = UP, down: Sequence[int] = DOWN) -> None:
-        self._port = port
+        super().__init__()
+        self._target = port
         self._random = random.Random(seed)
         self._lives = (up, down)
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.url = f"http://127.0.0.1:{self.port}"
         self.cuts = {"before the request": 0, "before the answer": 0, "in the answer": 0}
 
-    def __enter__(self) -> Self:
-        self._thread = threading.Thread(target=self._accept, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._thread.join()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                caller, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._forward, args=(caller,), daemon=True).start()
-
-    def _forward(self, caller: socket.socket) -> None:
+    def forward(self, caller: socket.socket) -> None:
+        """Forward one connection, and cut it where that is drawn."""
         up, down = map(self._random.choice, self._lives)
-        with suppress(ConnectionError), caller, socket.create_connection(("127.0.0.1", self._port)) as vendor:
+        with (
+            suppress(ConnectionError),
+            caller,
+            socket.create_connection(("127.0.0.1", self._target)) as vendor,
+        ):
             request = threading.Thread(target=self._pump, args=(caller, vendor, up, "before the request"))
             request.start()
             self._pump(vendor, caller, down, "in the answer" if down else "before the answer")
@@ -67,6 +49,4 @@ class CuttingProxy:
             if most == 0:
                 source.recv(1)  # cut only where something would have come
                 self.cuts[cut] += 1
-        for each in (source, sink):
-            with suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
+        hang_up(source, sink)

@@ -26,7 +26,7 @@ from vendor_service.clock import Clock
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey
 from vendor_service.encoder.clip import ClipModel
-from vendor_service.encoder.lanes import Vectors
+from vendor_service.encoder.queues import Vectors
 from vendor_service.encoder.replica import Replica, Staged
 from vendor_service.encoder.sources import ModelSource
 from vendor_service.serving import factory

@@ -2,13 +2,12 @@
 
 import os
 import time
-from collections.abc import Callable
 from contextlib import suppress
 
 from shared.embeddings import Kind
 from shared.errors import ErrorCode
-from vendor_service.encoder.processes.forked import NeedsMore
-from vendor_service.errors import Refusal
+from vendor_service.encoder.processes.forked import Allow, NeedsMore
+from vendor_service.errors import APIError
 
 
 class ScriptedTask:
@@ -18,7 +17,13 @@ class ScriptedTask:
     memory_bytes = 64 << 20
 
     def do(
-        self, content: bytes, place: memoryview, allow: Callable[[float], None], *, encoded: bool, free: bool
+        self,
+        content: bytes,
+        output: memoryview,
+        allow: Allow,
+        *,
+        encoded: bool,
+        free: bool,
     ) -> None:
         word, _, rest = content.partition(b":")
         if word == b"spin":
@@ -42,10 +47,14 @@ class ScriptedTask:
             try:
                 bytearray(int(rest))
             except MemoryError as error:
-                raise Refusal(ErrorCode.IMAGE_TOO_LARGE, "too much memory") from error
-        if word in (b"large", b"long") and not free:
-            raise NeedsMore(word.decode())
-        place[:] = content.ljust(len(place), b"\0")
+                raise APIError(ErrorCode.IMAGE_TOO_LARGE, "too much memory") from error
+        if word == b"large" and not free:
+            raise NeedsMore("large")
+        if word == b"long":
+            if not free:
+                raise NeedsMore("long")
+            time.sleep(float(rest))
+        output[:] = content.ljust(len(output), b"\0")
 
 
 class Notes:

@@ -1,4 +1,4 @@
-"""Who is asking: an API key turned into a caller."""
+"""Authentication: an API key becomes a caller."""
 
 import threading
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from vendor_service.accounts.keys import Scope, verify_key
 from vendor_service.clock import Clock
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 
 
 @dataclass(frozen=True)
@@ -45,24 +45,26 @@ class Authentication:
         key as soon as it is found to be genuine, also where the caller is refused in the end.
 
         Raises:
-            Refusal: `invalid_api_key`, `key_revoked`, `account_suspended` or `insufficient_scope`.
+            APIError: `invalid_api_key`, `key_revoked`, `account_suspended` or `insufficient_scope`.
         """
         now = self._clock()
         with self._database.read() as session:
             key = verify_key(session, api_key, now)
             if key is None:
                 message = "this API key is not known here; check that it is complete"
-                raise Refusal(ErrorCode.INVALID_API_KEY, message)
+                raise APIError(ErrorCode.INVALID_API_KEY, message)
             on_known(key)
             if key.revoked_at is not None:
-                raise Refusal(ErrorCode.KEY_REVOKED, "this API key was revoked; ask the vendor for a new one")
+                raise APIError(
+                    ErrorCode.KEY_REVOKED, "this API key was revoked; ask the vendor for a new one"
+                )
             account = session.get_one(Account, key.account_id)
             # A suspended account may read what it was charged, and nothing else.
             if account.status != "active" and scope not in (None, Scope.READ_USAGE):
-                raise Refusal(ErrorCode.ACCOUNT_SUSPENDED, "this account is suspended; ask the vendor why")
+                raise APIError(ErrorCode.ACCOUNT_SUSPENDED, "this account is suspended; ask the vendor why")
         if scope is not None and not {scope, Scope.ADMIN} & set(key.scopes.split()):
             message = f"this API key may not do this; it takes one with the scope {scope}"
-            raise Refusal(ErrorCode.INSUFFICIENT_SCOPE, message)
+            raise APIError(ErrorCode.INSUFFICIENT_SCOPE, message)
         with self._lock:
             self._last_used[key.id] = now
         return Caller(key.account_id, key.id, account, key)

@@ -1,4 +1,4 @@
-"""The first start of a vendor: a first account and its key, or word of how to make them."""
+"""The first start of a vendor: opens a first account with a key, or logs how to do so."""
 
 import logging
 import os
@@ -18,7 +18,7 @@ _NAME = "first"
 _log = logging.getLogger(__name__)
 
 
-def welcome(database: Database, key_to: Path | None, clock: Clock) -> None:
+def bootstrap(database: Database, key_to: Path | None, clock: Clock) -> None:
     """Where nobody has an account yet: open one and write a key of it to a file, or log how to do it.
 
     The file is a new one, for its owner alone; the key stands nowhere else.

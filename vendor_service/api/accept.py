@@ -1,4 +1,4 @@
-"""What the caller accepts: the form in which the embeddings are sent."""
+"""The Accept header: in which form embeddings are sent."""
 
 from typing import Literal, get_args
 
@@ -6,7 +6,7 @@ from python_multipart.multipart import parse_options_header
 
 from shared.encoding import ROWS_MEDIA_TYPE, RowDtype
 from shared.errors import ErrorCode
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 
 AnswerForm = Literal["json"] | RowDtype
 
@@ -17,7 +17,7 @@ def answer_form(accept: str) -> AnswerForm:
     """The form that an `Accept` header prefers among those that can be served.
 
     Raises:
-        Refusal: `not_acceptable`.
+        APIError: `not_acceptable`.
     """
     best: tuple[float, AnswerForm] | None = None
     for choice in accept.split(","):
@@ -28,7 +28,7 @@ def answer_form(accept: str) -> AnswerForm:
             best = weight, form
     if best is None:
         message = f"the answer is application/json or {ROWS_MEDIA_TYPE}, with dtype=float32 or dtype=float16"
-        raise Refusal(ErrorCode.NOT_ACCEPTABLE, message, param="accept")
+        raise APIError(ErrorCode.NOT_ACCEPTABLE, message, param="accept")
     return best[1]
 
 

@@ -11,7 +11,7 @@ from shared.errors import ErrorCode
 from vendor_service.accounts.authentication import Authentication, Caller
 from vendor_service.accounts.keys import Scope
 from vendor_service.database.tables import ApiKey
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 
 Dependency = Callable[..., Awaitable[Caller]]
 _Credentials = HTTPAuthorizationCredentials | None
@@ -28,7 +28,7 @@ def requiring(authentication: Authentication, scope: Scope | None = None) -> Dep
         request: Request, credentials: Annotated[_Credentials, Security(bearer)]
     ) -> Caller:
         if credentials is None:
-            raise Refusal(ErrorCode.INVALID_API_KEY, "send your API key as: Authorization: Bearer tk_...")
+            raise APIError(ErrorCode.INVALID_API_KEY, "send your API key as: Authorization: Bearer tk_...")
         return await _identify(authentication, request, credentials, scope)
 
     return authenticate

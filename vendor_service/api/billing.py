@@ -1,4 +1,4 @@
-"""What a customer may know about its own money: account, usage, ledger, invoices, and quotes."""
+"""The routes by which customers see their money: account, usage, ledger, invoices and quotes."""
 
 import asyncio
 from datetime import datetime
@@ -27,7 +27,7 @@ from vendor_service.billing.estimates import estimate
 from vendor_service.billing.usage import account_status, usage_report
 from vendor_service.clock import Clock, from_datetime
 from vendor_service.database.session import Database
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 
 _LARGEST_PAGE = 1000
 
@@ -88,7 +88,7 @@ def _add_history(
         begin = from_datetime(since) if since else 0
         end = from_datetime(until) if until else clock() + 1
         if begin > end:
-            raise Refusal(ErrorCode.INVALID_REQUEST, "`from` is later than `to`", param="from")
+            raise APIError(ErrorCode.INVALID_REQUEST, "`from` is later than `to`", param="from")
 
         def read() -> UsageReport:
             with database.read() as session:

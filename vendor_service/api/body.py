@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.errors import ErrorCode
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 
 # What a route gets that did not ask for more: enough for a few numbers, and for whatever is refused anyway.
 _UNASKED_BYTES = 65_536
@@ -24,7 +24,7 @@ _MOST_PARAMETERS = 64
 _PIECE_BYTES = 65_536
 
 
-class Intake:
+class BodyReceiver:
     """The body of one request as it comes in: a bound on its bytes, on its time, and on how slowly it comes.
 
     A stranger gets the smallest bounds. Only who knows its caller may `allow` more.
@@ -50,7 +50,7 @@ class Intake:
         """The next piece of the body, as ASGI has it.
 
         Raises:
-            Refusal: `request_too_large` or `deadline_exceeded`.
+            APIError: `request_too_large` or `deadline_exceeded`.
         """
         if self._whole:
             return await self._receive()
@@ -61,7 +61,7 @@ class Intake:
         except TimeoutError as error:
             self.late = True
             what = "the request's body did not come in time; send it at once"
-            raise Refusal(ErrorCode.DEADLINE_EXCEEDED, what, retry_after=1) from error
+            raise APIError(ErrorCode.DEADLINE_EXCEEDED, what, retry_after=1) from error
         if message["type"] == "http.request":
             self._take(len(message.get("body", b"")))
             self._whole = not message.get("more_body", False)
@@ -77,17 +77,18 @@ class Intake:
     def _check_size(self, size: int) -> None:
         if size > self._most_bytes:
             message = f"the body of this request may have {self._most_bytes} bytes"
-            raise Refusal(ErrorCode.REQUEST_TOO_LARGE, message)
+            raise APIError(ErrorCode.REQUEST_TOO_LARGE, message)
 
 
 class BodyGate:
     """A layer of the application in front of all its routes, those that do not exist included.
 
-    It bounds what comes in by an `Intake`, refuses endless URLs, and lets answers out in pieces, so that of
-    one that nobody reads little is kept outside the application's own books. `refuse` renders a refusal.
+    It bounds what comes in by a `BodyReceiver`, refuses endless URLs, and sends answers in pieces, so that
+    little of an answer that nobody reads is kept outside the application's own count. `refuse` renders an
+    error.
     """
 
-    def __init__(self, app: ASGIApp, refuse: Callable[[Request, Refusal], Response]) -> None:
+    def __init__(self, app: ASGIApp, refuse: Callable[[Request, APIError], Response]) -> None:
         self._app = app
         self._refuse = refuse
 
@@ -96,28 +97,28 @@ class BodyGate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        intake = Intake(scope, receive)
+        receiver = BodyReceiver(scope, receive)
 
         async def send_in_pieces(message: Message) -> None:
-            if intake.late and message["type"] == "http.response.start":
+            if receiver.late and message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], (b"connection", b"close")]
             for piece in _pieces(message):
                 await send(piece)
 
         with ExitStack() as until_sent:
             state = scope.setdefault("state", {})
-            state["intake"], state["until_sent"] = intake, until_sent
+            state["receiver"], state["until_sent"] = receiver, until_sent
             app: ASGIApp = self._app
-            refusal = _refusal_of_url(scope)
-            if refusal is not None:
-                app = self._refuse(Request(scope), refusal)
-            await app(scope, intake.receive, send_in_pieces)
+            error = _error_of_url(scope)
+            if error is not None:
+                app = self._refuse(Request(scope), error)
+            await app(scope, receiver.receive, send_in_pieces)
 
 
-def intake_of(request: Request) -> Intake:
-    """The intake of a request."""
-    intake: Intake = request.state.intake
-    return intake
+def receiver_of(request: Request) -> BodyReceiver:
+    """The receiver of a request."""
+    receiver: BodyReceiver = request.state.receiver
+    return receiver
 
 
 def until_sent(request: Request) -> ExitStack:
@@ -133,7 +134,7 @@ def _declared_bytes(scope: Scope) -> int:
     return 0
 
 
-def _refusal_of_url(scope: Scope) -> Refusal | None:
+def _error_of_url(scope: Scope) -> APIError | None:
     query = scope["query_string"]
     if len(scope.get("raw_path") or scope["path"].encode()) + len(query) > _LONGEST_URL:
         message = f"the path and the query string may have {_LONGEST_URL} bytes"
@@ -141,7 +142,7 @@ def _refusal_of_url(scope: Scope) -> Refusal | None:
         message = f"the query string may have {_MOST_PARAMETERS} parameters"
     else:
         return None
-    return Refusal(ErrorCode.INVALID_REQUEST, message, param="url")
+    return APIError(ErrorCode.INVALID_REQUEST, message, param="url")
 
 
 def _pieces(message: Message) -> Iterator[Message]:

@@ -1,4 +1,4 @@
-"""What every route that sells embeddings has in common: the headers of its calls and of their answers."""
+"""The headers of all routes that sell embeddings: those of requests and of responses."""
 
 from collections.abc import Awaitable, Callable
 from typing import Annotated
@@ -7,7 +7,7 @@ from fastapi import Depends, Header, Request, Response
 
 from vendor_service.accounts.authentication import Caller
 from vendor_service.api.authentication import Dependency
-from vendor_service.embed.answers import Answer, Content
+from vendor_service.embed.results import Content, EmbedResult
 from vendor_service.embed.service import Call
 from vendor_service.observability.timing import Timing
 
@@ -41,15 +41,15 @@ async def disconnected(request: Request) -> None:
         pass
 
 
-def respond(answer: Answer, content: Content) -> Response:
+def respond(result: EmbedResult, content: Content) -> Response:
     """The response, with what its headers tell of the model, of money and of time."""
-    headers = {"x-model-fingerprint": answer.model.fingerprint, "server-timing": str(answer.timing)}
-    headers |= _money_headers(answer) | content.headers
+    headers = {"x-model-fingerprint": result.model.fingerprint, "server-timing": str(result.timing)}
+    headers |= _money_headers(result) | content.headers
     return Response(content.body, media_type=content.media_type, headers=headers)
 
 
-def _money_headers(answer: Answer) -> dict[str, str]:
-    admitted = answer.admitted
+def _money_headers(result: EmbedResult) -> dict[str, str]:
+    admitted = result.admitted
     if admitted is None:
         return {"x-cost-micros": "0"}
     headers = {"x-cost-micros": str(admitted.cost_micros)}

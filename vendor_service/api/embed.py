@@ -12,8 +12,8 @@ from vendor_service.api.authentication import Dependency
 from vendor_service.api.body import until_sent
 from vendor_service.api.calls import calling, disconnected, respond
 from vendor_service.api.reading import BodyReader
-from vendor_service.embed.answers import as_json, as_rows, largest_bytes
 from vendor_service.embed.capacity import Capacity
+from vendor_service.embed.results import as_json, as_rows, largest_bytes
 from vendor_service.embed.service import Call, EmbedService
 from vendor_service.encoder.encoder import ModelFacts
 
@@ -34,13 +34,15 @@ def embed_router(
     async def embed(request: Request, call: Annotated[Call, Depends(calling(authenticate))]) -> Response:
         """Embed texts and images, mixed. Each one answered is a query and is charged, exactly once."""
         form = answer_form(request.headers.get("accept", "*/*"))
-        place = until_sent(request).enter_context(capacity.place(call.caller.account_id))
-        queries, encoding = await reader.read_queries(request, place)
-        place.take_bytes(largest_bytes(len(queries.items), model.dimensions))
+        reservation = until_sent(request).enter_context(capacity.reserve(call.caller.account_id))
+        queries, encoding = await reader.read_queries(request, reservation)
+        reservation.take_bytes(largest_bytes(len(queries.items), model.dimensions))
         render = partial(as_json, encoding=encoding) if form == "json" else partial(as_rows, dtype=form)
-        answer, content = await service.embed(call, queries, place, render, lambda: disconnected(request))
-        place.keep_bytes(len(content.body))
-        return respond(answer, content)
+        result, content = await service.embed(
+            call, queries, reservation, render, lambda: disconnected(request)
+        )
+        reservation.keep_bytes(len(content.body))
+        return respond(result, content)
 
     return router
 

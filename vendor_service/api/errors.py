@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from shared.errors import ErrorBody, ErrorCode, ErrorDetail
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 
 # What the framework itself refuses before a route is reached.
 _FRAMEWORK_CODES = {
@@ -21,7 +21,7 @@ _LONGEST_NAME = 100  # characters of what a caller named, where it is told what 
 
 def add_error_handlers(app: FastAPI) -> None:
     """Render refusals, invalid requests and the framework's own errors; `internal_error` is the rest's."""
-    app.add_exception_handler(Refusal, _on_refusal)
+    app.add_exception_handler(APIError, _on_api_error)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
     app.add_exception_handler(HTTPException, _on_framework_error)
 
@@ -29,16 +29,16 @@ def add_error_handlers(app: FastAPI) -> None:
 def internal_error(request: Request) -> JSONResponse:
     """The answer to an exception that nobody expected: it tells nothing but the id to ask about."""
     message = "something went wrong here; nothing was charged, and the request may be sent again"
-    return _render(Refusal(ErrorCode.INTERNAL_ERROR, message), request)
+    return _render(APIError(ErrorCode.INTERNAL_ERROR, message), request)
 
 
-def refused(request: Request, refusal: Refusal) -> JSONResponse:
+def refused(request: Request, error: APIError) -> JSONResponse:
     """The answer to a request that is refused before any route is looked for."""
-    return _render(refusal, request)
+    return _render(error, request)
 
 
-async def _on_refusal(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, Refusal)
+async def _on_api_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, APIError)
     return _render(error, request)
 
 
@@ -46,34 +46,34 @@ async def _on_invalid_request(request: Request, error: Exception) -> JSONRespons
     assert isinstance(error, RequestValidationError)
     problem = error.errors()[0]
     param = ".".join(str(part)[:_LONGEST_NAME] for part in problem["loc"][1:])
-    refusal = Refusal(ErrorCode.INVALID_REQUEST, f"{param}: {problem['msg']}", param=param)
-    return _render(refusal, request)
+    invalid = APIError(ErrorCode.INVALID_REQUEST, f"{param}: {problem['msg']}", param=param)
+    return _render(invalid, request)
 
 
 async def _on_framework_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    if isinstance(error.__cause__, Refusal):  # of a body that the framework was reading for a route
+    if isinstance(error.__cause__, APIError):  # of a body that the framework was reading for a route
         return _render(error.__cause__, request)
     code, message = _FRAMEWORK_CODES.get(error.status_code, (ErrorCode.INVALID_REQUEST, error.detail))
-    return _render(Refusal(code, message), request, error.headers)
+    return _render(APIError(code, message), request, error.headers)
 
 
-def _render(refusal: Refusal, request: Request, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    request.state.error_code = refusal.code.value  # for the log and the metrics
-    kind = refusal.code.kind
-    resets_at = refusal.resets_at
+def _render(error: APIError, request: Request, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    request.state.error_code = error.code.value  # for the log and the metrics
+    kind = error.code.kind
+    resets_at = error.resets_at
     detail = ErrorDetail(
-        code=refusal.code,
+        code=error.code,
         type=kind.type,
-        message=refusal.message,
-        param=refusal.param,
+        message=error.message,
+        param=error.param,
         request_id=request.state.request_id,
         retryable=kind.retryable,
         resets_at=None if resets_at is None else resets_at.isoformat().replace("+00:00", "Z"),
     )
-    headers = refusal.headers | dict(headers or {})
-    if refusal.retry_after is not None:
-        headers["retry-after"] = str(refusal.retry_after)
+    headers = error.headers | dict(headers or {})
+    if error.retry_after is not None:
+        headers["retry-after"] = str(error.retry_after)
     if kind.status == 401:
         headers["www-authenticate"] = "Bearer"
     return JSONResponse(ErrorBody(error=detail).model_dump(mode="json"), kind.status, headers)

@@ -11,7 +11,7 @@ from vendor_service.billing.clock_watch import ClockWatch
 from vendor_service.database.session import Database
 from vendor_service.embed.capacity import Capacity
 from vendor_service.encoder.encoder import Encoder
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ def health_router(readiness: "Readiness") -> APIRouter:
 
 
 class Readiness:
-    """Asks the model, through its real lanes, and the database, which must take a change; both must be soon.
+    """Asks the model, through its real queues, and the database, which must take a change; both must be soon.
 
     Nothing is believed of before a worker died, and while one is dead the answer is no. Both are asked once
     at a time, however many want to know.
@@ -61,10 +61,10 @@ class Readiness:
         """Return if a request could be answered, and charged, now.
 
         Raises:
-            Refusal: `not_ready` or `shutting_down`.
+            APIError: `not_ready` or `shutting_down`.
         """
         if self._capacity.closed:
-            raise Refusal(ErrorCode.SHUTTING_DOWN, "the vendor is stopping", retry_after=5)
+            raise APIError(ErrorCode.SHUTTING_DOWN, "the vendor is stopping", retry_after=5)
         self._watch.check()
         if self._asking is None or self._asking.done():
             self._asking = asyncio.create_task(self._ask())
@@ -75,7 +75,7 @@ class Readiness:
         except Exception as error:
             self._tell(repr(error))
             message = "the model or the database does not answer; the vendor's log says which"
-            raise Refusal(ErrorCode.NOT_READY, message, retry_after=5) from error
+            raise APIError(ErrorCode.NOT_READY, message, retry_after=5) from error
         self._tell(None)
 
     def _tell(self, trouble: str | None) -> None:

@@ -11,7 +11,7 @@ from fastapi import Depends
 from shared.errors import ErrorCode
 from vendor_service.accounts.authentication import Caller
 from vendor_service.api.authentication import Dependency
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 
 QUESTIONS_A_SECOND = 5.0
 BURST = 40.0
@@ -43,14 +43,14 @@ class HistoryRate:
         """Count one question of an account.
 
         Raises:
-            Refusal: `rate_limited`, with the seconds after which it would not be.
+            APIError: `rate_limited`, with the seconds after which it would not be.
         """
         with self._lock:
             now = self._steady()
             full_at = max(now, self._full_at.get(account_id, now)) + 1 / QUESTIONS_A_SECOND
             late = full_at - now - BURST / QUESTIONS_A_SECOND
             if late > 1e-9:
-                raise Refusal(
+                raise APIError(
                     ErrorCode.RATE_LIMITED,
                     f"usage, ledger and invoices may be asked for {QUESTIONS_A_SECOND:g} times a second",
                     retry_after=math.ceil(late),

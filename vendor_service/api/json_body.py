@@ -43,7 +43,7 @@ class LongStrings:
         Of a text that is too long in any case no more than one character too many is kept.
 
         Raises:
-            Refusal: `invalid_request`, if it is not JSON.
+            APIError: `invalid_request`, if it is not JSON.
         """
         token, _, number = value.partition(".")
         if token != self._token:
@@ -88,7 +88,7 @@ class JsonBody:
         """Take the next bytes.
 
         Raises:
-            Refusal: `invalid_request` or `too_many_inputs`.
+            APIError: `invalid_request` or `too_many_inputs`.
         """
         self._hash.update(block)
         raw = self._escape + block

@@ -7,7 +7,7 @@ from pydantic_core import from_json
 from shared.embeddings import Input
 from shared.errors import ErrorCode
 from vendor_service.api.parsing import invalid
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 
 _OPENING, _CLOSING, _COLON, _COMMA = b"[{", b"]}", b":"[0], b","[0]
 _DEEPEST = 4  # a list of token ids, which is refused in words of its own, in the list of inputs of a request
@@ -45,7 +45,7 @@ class ShapeCheck:
         """A string ended; `None` is one that is too long for anything but an input.
 
         Raises:
-            Refusal: `invalid_request`, where it cannot be one.
+            APIError: `invalid_request`, where it cannot be one.
         """
         if content is None:
             level = self._levels[-1] if len(self._levels) == 1 else None
@@ -57,7 +57,7 @@ class ShapeCheck:
         """One of `[]{},:` outside of strings.
 
         Raises:
-            Refusal: `invalid_request` or `too_many_inputs`.
+            APIError: `invalid_request` or `too_many_inputs`.
         """
         if mark in _OPENING:
             if len(self._levels) == _DEEPEST:
@@ -77,7 +77,7 @@ class ShapeCheck:
         level.commas += 1
         if level.is_list and len(self._levels) == 2 and level.commas == self._shape.max_inputs:
             message = f"a request may have {self._shape.max_inputs} inputs"
-            raise Refusal(ErrorCode.TOO_MANY_INPUTS, message, param=self._shape.items)
+            raise APIError(ErrorCode.TOO_MANY_INPUTS, message, param=self._shape.items)
 
     def _name(self) -> None:
         level, name = self._levels[-1], _text(self._last)

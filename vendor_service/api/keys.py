@@ -14,7 +14,7 @@ from vendor_service.api.authentication import requiring
 from vendor_service.clock import Clock
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 
 
 def keys_router(database: Database, clock: Clock, authentication: Authentication) -> APIRouter:
@@ -68,9 +68,9 @@ def keys_router(database: Database, clock: Clock, authentication: Authentication
 def _own_key(session: Session, caller: Caller, key_id: str) -> None:
     if (whole := keys.id_of(key_id)) is not None:
         message = f"that is a whole key with its secret, which belongs in no URL; name its id, {whole}"
-        raise Refusal(ErrorCode.NOT_FOUND, message, param="key_id")
+        raise APIError(ErrorCode.NOT_FOUND, message, param="key_id")
     key = session.get(ApiKey, key_id)
     if key is None or key.account_id != caller.account_id:
-        raise Refusal(ErrorCode.NOT_FOUND, f"this account has no key {key_id!r}", param="key_id")
+        raise APIError(ErrorCode.NOT_FOUND, f"this account has no key {key_id!r}", param="key_id")
     if key.revoked_at is not None:
-        raise Refusal(ErrorCode.KEY_REVOKED, f"the key {key_id} was revoked already", param="key_id")
+        raise APIError(ErrorCode.KEY_REVOKED, f"the key {key_id} was revoked already", param="key_id")

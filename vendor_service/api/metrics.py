@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from shared.errors import ErrorCode
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 
 
 def metrics_router(render: Callable[[], bytes], token: str | None) -> APIRouter:
@@ -20,7 +20,7 @@ def metrics_router(render: Callable[[], bytes], token: str | None) -> APIRouter:
         sent = request.headers.get("authorization", "").removeprefix("Bearer ")
         if token is not None and not hmac.compare_digest(sent.encode(), token.encode()):
             message = "send the token of this vendor's metrics as: Authorization: Bearer ..."
-            raise Refusal(ErrorCode.INVALID_API_KEY, message)
+            raise APIError(ErrorCode.INVALID_API_KEY, message)
         return Response(render(), media_type=CONTENT_TYPE_LATEST)
 
     return router

@@ -14,7 +14,7 @@ from vendor_service.clock import Clock
 from vendor_service.database.session import Database
 from vendor_service.database.tables import STANDARD_PLAN, Account
 from vendor_service.encoder.encoder import ModelFacts
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 
 _KEY_OPTIONAL: dict[str, Any] = {"security": [{}]}  # beside the key, which FastAPI tells of
 
@@ -52,7 +52,7 @@ def catalogue_router(
         """One model by its id."""
         if model_id != model.id:
             message = f"there is no model {model_id!r} here; this vendor serves {model.id!r}"
-            raise Refusal(ErrorCode.MODEL_NOT_FOUND, message, param="model_id")
+            raise APIError(ErrorCode.MODEL_NOT_FOUND, message, param="model_id")
         return await asyncio.to_thread(card, caller)
 
     return router

@@ -13,7 +13,7 @@ from shared.embeddings import EmbedOptions
 from shared.errors import ErrorCode
 from vendor_service.api.parsing import invalid
 from vendor_service.encoder.queries import ImageQuery, Query, TextQuery
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 
 MEDIA_TYPE = "multipart/form-data"
 _Where = Literal["before", "line", "head", "content", "after"]
@@ -57,7 +57,7 @@ class FormBody:
         """Take the next bytes.
 
         Raises:
-            Refusal: `invalid_request` or `too_many_inputs`.
+            APIError: `invalid_request` or `too_many_inputs`.
         """
         self._buffer += block
         while self._step():
@@ -67,7 +67,7 @@ class FormBody:
         """What was read.
 
         Raises:
-            Refusal: `invalid_request`, if it is cut off.
+            APIError: `invalid_request`, if it is cut off.
         """
         if self._where != "after":
             raise _unreadable("it is cut off: its last boundary is missing")
@@ -172,7 +172,7 @@ class _Parts:
         if self.name == "text" or (self.name == "image" and b"filename" in options):
             if len(self.items) == self.max_inputs:
                 message = f"a request may have {self.max_inputs} inputs"
-                raise Refusal(ErrorCode.TOO_MANY_INPUTS, message, param="inputs")
+                raise APIError(ErrorCode.TOO_MANY_INPUTS, message, param="inputs")
         elif self.name not in _FIELDS or self.name in self.fields:
             message = "send each image as a file named image, texts as text, and any other field once"
             raise invalid(message, self.name)
@@ -233,5 +233,5 @@ def _decoded(content: bytes, name: str) -> str:
         raise invalid(f"{name} is not UTF-8", name) from error
 
 
-def _unreadable(why: str) -> Refusal:
+def _unreadable(why: str) -> APIError:
     return invalid(f"the form cannot be read: {why}")

@@ -15,13 +15,13 @@ from vendor_service.api.calls import calling, disconnected, respond
 from vendor_service.api.json_body import LongStrings, ReadJson
 from vendor_service.api.parsing import parse
 from vendor_service.api.reading import BodyReader
-from vendor_service.embed.answers import Answer, Content, as_values, largest_bytes
 from vendor_service.embed.capacity import Capacity
 from vendor_service.embed.queries import Queries
+from vendor_service.embed.results import Content, EmbedResult, as_values, largest_bytes
 from vendor_service.embed.service import Call, EmbedService
 from vendor_service.encoder.encoder import ModelFacts
 from vendor_service.encoder.queries import ImageQuery, Query, TextQuery
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 
 
 class BareString(Input):
@@ -75,7 +75,7 @@ class OpenAIRequest(BaseModel):
             return TextQuery(image)
         if image.startswith(("http:", "https:")):
             message = "images by URL are not fetched; send the file as a data-URI"
-            raise Refusal(ErrorCode.INVALID_REQUEST, message, param=f"input.{index}")
+            raise APIError(ErrorCode.INVALID_REQUEST, message, param=f"input.{index}")
         head, is_data_uri, base64 = image.partition(";base64,")
         return ImageQuery(base64 if is_data_uri and head.startswith("data:") else image)
 
@@ -124,13 +124,15 @@ def openai_router(
     )
     async def embeddings(request: Request, call: Annotated[Call, Depends(calling(authenticate))]) -> Response:
         """Embed texts or images as OpenAI's API would. Each one answered is a query and is charged, once."""
-        place = until_sent(request).enter_context(capacity.place(call.caller.account_id))
-        queries, encoding = await reader.read_json(request, place, OpenAIRequest, "input", make)
-        place.take_bytes(largest_bytes(len(queries.items), model.dimensions))
+        reservation = until_sent(request).enter_context(capacity.reserve(call.caller.account_id))
+        queries, encoding = await reader.read_json(request, reservation, OpenAIRequest, "input", make)
+        reservation.take_bytes(largest_bytes(len(queries.items), model.dimensions))
         render = partial(_render, encoding=encoding)
-        answer, content = await service.embed(call, queries, place, render, lambda: disconnected(request))
-        place.keep_bytes(len(content.body))
-        return respond(answer, content)
+        result, content = await service.embed(
+            call, queries, reservation, render, lambda: disconnected(request)
+        )
+        reservation.keep_bytes(len(content.body))
+        return respond(result, content)
 
     return router
 
@@ -139,29 +141,29 @@ def _make_queries(read: ReadJson, dimensions: int) -> tuple[Queries, Encoding]:
     asked = parse(OpenAIRequest, read.rest)
     if asked.dimensions not in (None, dimensions):
         message = f"this model has {dimensions} dimensions; leave them out, or reduce them yourself"
-        raise Refusal(ErrorCode.INVALID_REQUEST, message, param="dimensions")
+        raise APIError(ErrorCode.INVALID_REQUEST, message, param="dimensions")
     queries = Queries(asked.queries(read.long), read.body_hash, asked.model, param="input")
     return queries, asked.encoding_format
 
 
-def _render(answer: Answer, encoding: Encoding) -> Content:
-    usage = answer.usage
+def _render(result: EmbedResult, encoding: Encoding) -> Content:
+    usage = result.usage
     # Constructed, not validated: these are our own numbers, and there are many of them.
     response = OpenAIResponse.model_construct(
         data=[
             OpenAIEmbedding.model_construct(index=index, embedding=value)
-            for index, value in enumerate(as_values(answer.rows, encoding))
+            for index, value in enumerate(as_values(result.rows, encoding))
         ],
-        model=answer.model.id,
+        model=result.model.id,
         usage=OpenAIUsage(
             prompt_tokens=usage.billed_queries,
             total_tokens=usage.billed_queries,
             billed_queries=usage.billed_queries,
             cost_micros=usage.cost_micros,
         ),
-        id=answer.id,
-        model_fingerprint=answer.model.fingerprint,
-        replayed=answer.replayed,
+        id=result.id,
+        model_fingerprint=result.model.fingerprint,
+        replayed=result.replayed,
     )
     return Content(to_json(response), "application/json")
 

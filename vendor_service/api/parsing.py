@@ -6,8 +6,8 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
 from shared.errors import ErrorCode
-from vendor_service.api.body import intake_of
-from vendor_service.errors import Refusal
+from vendor_service.api.body import receiver_of
+from vendor_service.errors import APIError
 
 JSON = "application/json"
 _SMALL_BYTES = 4096
@@ -21,10 +21,10 @@ async def read_model(request: Request, model: type[Body]) -> Body:
     """Read a JSON body of a few numbers, after its caller is known.
 
     Raises:
-        Refusal: `unsupported_media_type`, `request_too_large`, `deadline_exceeded` or `invalid_request`.
+        APIError: `unsupported_media_type`, `request_too_large`, `deadline_exceeded` or `invalid_request`.
     """
     media_type(request, JSON)
-    intake_of(request).allow(_SMALL_BYTES, _SMALL_SECONDS)
+    receiver_of(request).allow(_SMALL_BYTES, _SMALL_SECONDS)
     return parse(model, await request.body())
 
 
@@ -32,12 +32,12 @@ def media_type(request: Request, *allowed: str) -> str:
     """Which of these a body says to be; JSON if it says nothing.
 
     Raises:
-        Refusal: `unsupported_media_type`.
+        APIError: `unsupported_media_type`.
     """
     sent = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
     if sent not in allowed:
         message = f"send {' or '.join(allowed)}, not {sent[:_LONGEST_NAME]}"
-        raise Refusal(ErrorCode.UNSUPPORTED_MEDIA_TYPE, message, param="content-type")
+        raise APIError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, message, param="content-type")
     return sent
 
 
@@ -45,7 +45,7 @@ def parse(model: type[Body], content: bytes | bytearray | dict[str, Any]) -> Bod
     """Validate JSON, or the fields of a form.
 
     Raises:
-        Refusal: `invalid_request`, with the first thing that is wrong.
+        APIError: `invalid_request`, with the first thing that is wrong.
     """
     try:
         return (
@@ -56,9 +56,9 @@ def parse(model: type[Body], content: bytes | bytearray | dict[str, Any]) -> Bod
         raise invalid(problem["msg"], *problem["loc"]) from error
 
 
-def invalid(message: str, *place: str | int) -> Refusal:
-    """The refusal of what is wrong at a place, which is named no longer than it helps."""
-    return Refusal(
+def invalid(message: str, *place: str | int) -> APIError:
+    """The error for a part of a request; a long name of that part is cut short."""
+    return APIError(
         ErrorCode.INVALID_REQUEST,
         message,
         param=".".join(str(each)[:_LONGEST_NAME] for each in place) or None,

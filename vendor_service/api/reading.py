@@ -9,13 +9,13 @@ from starlette.requests import Request
 
 from shared.embeddings import EmbedOptions, EmbedRequest, Encoding, Input, Limits
 from vendor_service.api import multipart
-from vendor_service.api.body import intake_of
+from vendor_service.api.body import receiver_of
+from vendor_service.api.fair_lock import FairLock
 from vendor_service.api.json_body import JsonBody, LongStrings, ReadJson
 from vendor_service.api.json_shape import Shape
 from vendor_service.api.multipart import Form, FormBody
 from vendor_service.api.parsing import JSON, media_type, parse
-from vendor_service.api.turns import Turns
-from vendor_service.embed.capacity import Place
+from vendor_service.embed.capacity import Reservation
 from vendor_service.embed.queries import Queries
 from vendor_service.encoder.queries import ImageQuery, Query, TextQuery
 
@@ -32,10 +32,10 @@ class Parser(Protocol[Read_co]):
     """Takes a body block by block."""
 
     def feed(self, block: bytes) -> None:
-        """Take the next bytes, or raise a `Refusal`."""
+        """Take the next bytes, or raise a `APIError`."""
 
     def finish(self) -> Read_co:
-        """What was read, unless that is a `Refusal`."""
+        """What was read, unless that is a `APIError`."""
 
 
 class BodyReader:
@@ -48,24 +48,24 @@ class BodyReader:
     def __init__(self, limits: Limits, max_text_characters: int) -> None:
         self.limits = limits
         self._longest_text = max_text_characters
-        self._turns = Turns()
+        self._reading = FairLock()
 
-    async def read_queries(self, request: Request, place: Place) -> tuple[Queries, Encoding]:
+    async def read_queries(self, request: Request, reservation: Reservation) -> tuple[Queries, Encoding]:
         """Read `POST /embed`, and in which encoding a JSON answer is to be.
 
         Raises:
-            Refusal: the body is too large, too slow, of another media type, or is not what the contract says.
+            APIError: the body is too large, too slow, of another media type, or breaks the contract.
         """
         if media_type(request, JSON, multipart.MEDIA_TYPE) == JSON:
-            return await self.read_json(request, place, EmbedRequest, "inputs", _of_json)
+            return await self.read_json(request, reservation, EmbedRequest, "inputs", _of_json)
         content_type = request.headers["content-type"]
         form = FormBody(content_type, self.limits.max_inputs, self._longest_text)
-        return await self._read(request, place, form, _of_form)
+        return await self._read(request, reservation, form, _of_form)
 
     async def read_json(
         self,
         request: Request,
-        place: Place,
+        reservation: Reservation,
         model: type[BaseModel],
         items: str,
         make: Callable[[ReadJson], Made],
@@ -75,27 +75,27 @@ class BodyReader:
         What `make` makes of it is made where the body is parsed.
 
         Raises:
-            Refusal: as of `read_queries`, and by `make`.
+            APIError: as of `read_queries`, and by `make`.
         """
         media_type(request, JSON)
         shape = Shape(frozenset(model.model_fields), items, self.limits.max_inputs)
-        return await self._read(request, place, JsonBody(shape, self._longest_text), make)
+        return await self._read(request, reservation, JsonBody(shape, self._longest_text), make)
 
     async def _read(
-        self, request: Request, place: Place, parser: Parser[Read], make: Callable[[Read], Made]
+        self, request: Request, reservation: Reservation, parser: Parser[Read], make: Callable[[Read], Made]
     ) -> Made:
-        intake_of(request).allow(self.limits.max_request_bytes, place.seconds_left)
+        receiver_of(request).allow(self.limits.max_request_bytes, reservation.seconds_left)
         size = 0
-        async with place.in_time():
-            async for block in _blocks(request, place):
+        async with reservation.within_deadline():
+            async for block in _blocks(request, reservation):
                 size += len(block)
-                await self._do(place.account, size, parser.feed, block)
-            return await self._do(place.account, size, lambda: make(parser.finish()))
+                await self._do(reservation.account, size, parser.feed, block)
+            return await self._do(reservation.account, size, lambda: make(parser.finish()))
 
     async def _do(self, account: str, size: int, work: Callable[..., Made], *given: bytes) -> Made:
         if size <= _SMALL_BYTES:
             return work(*given)
-        async with self._turns.turn(account):
+        async with self._reading.acquired(account):
             return await asyncio.to_thread(work, *given)
 
 
@@ -122,12 +122,12 @@ def _queries(items: list[Query], options: EmbedOptions, body_hash: str) -> Queri
     return Queries(items, body_hash, options.model, skip_bad=options.on_error == "skip")
 
 
-async def _blocks(request: Request, place: Place) -> AsyncIterator[bytes]:
+async def _blocks(request: Request, reservation: Reservation) -> AsyncIterator[bytes]:
     """The body in blocks, each counted before it is kept."""
     chunks: list[bytes] = []
     size = 0
     async for chunk in request.stream():
-        place.take_bytes(len(chunk))
+        reservation.take_bytes(len(chunk))
         chunks.append(chunk)
         size += len(chunk)
         if size >= _BLOCK_BYTES:

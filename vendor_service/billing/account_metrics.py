@@ -1,4 +1,4 @@
-"""What each account used and spent, read from the books whenever Prometheus asks."""
+"""Metrics of each account's use and spending, read from the database whenever Prometheus asks."""
 
 import logging
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from vendor_service.billing import periods
 from vendor_service.clock import Clock
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 
 # Those that spend most: a series for each of a million accounts would help nobody.
 _MOST_ACCOUNTS = 200
@@ -48,6 +48,6 @@ class AccountMetrics(Collector):
         try:
             with self._database.read() as session:
                 return list(session.scalars(most))
-        except (Refusal, SQLAlchemyError) as error:
+        except (APIError, SQLAlchemyError) as error:
             _log.warning("the accounts' metrics cannot be read: %s", error)
             return []

@@ -25,7 +25,7 @@ from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey, Hold
 from vendor_service.database.working_set import Touched, WorkingSet
 from vendor_service.database.writer import Writer
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 
 # How long a sweep waits for what it voids; the process must soon renew its own holds again.
 _SWEEP_SECONDS = 2.0
@@ -67,7 +67,7 @@ class Admission:
     def admit(self, order: Order) -> "Future[Admitted]":
         """Check every limit and hold the price, in one transaction (the first of the two).
 
-        The future raises `Refusal` where a limit is reached, or the idempotency key is in flight, was used
+        The future raises `APIError` where a limit is reached, or the idempotency key is in flight, was used
         for another body or is replayed no more; nothing is held then.
         """
         began = time.perf_counter()
@@ -83,8 +83,8 @@ class Admission:
     def settle(self, account_id: str, request_id: str) -> "Future[None]":
         """Turn the hold into a ledger entry (the second transaction); only then may the answer go out.
 
-        The future raises `Refusal` (`deadline_exceeded`) if the hold was voided meanwhile; nothing is charged
-        then. Settling again changes nothing.
+        The future raises `APIError` (`deadline_exceeded`) if the hold was voided meanwhile; then nothing is
+        charged. Settling again changes nothing.
         """
         return self._writer.submit(Touched(account_id, request_id), partial(self._settle, request_id))
 
@@ -119,7 +119,7 @@ class Admission:
         expired = self._void_all(expired_at=self._clock())
         # Those of an account that something has locked are voided whenever it can be; others are not kept.
         done, _ = wait(expired, timeout=_SWEEP_SECONDS)
-        return sum(each.result() for each in done if not isinstance(each.exception(), Refusal))
+        return sum(each.result() for each in done if not isinstance(each.exception(), APIError))
 
     def void_abandoned(self) -> int:
         """Void every open hold: those of a process that is gone, at the start of its only successor."""
@@ -127,7 +127,7 @@ class Admission:
 
     def _note_failure(self, touched: Touched, done: "Future[Any]") -> None:
         failure = CancelledError() if done.cancelled() else done.exception()
-        if isinstance(failure, Refusal) and failure.code != ErrorCode.OVERLOADED:
+        if isinstance(failure, APIError) and failure.code != ErrorCode.OVERLOADED:
             return  # the outcome of the work itself
         if failure is not None:
             self._unwanted.append(touched)
@@ -147,7 +147,7 @@ class Admission:
         """Make sure that what is charged to the account now would be dated rightly.
 
         Raises:
-            Refusal: `not_ready`; this clock is wrong, or one was that wrote the account's books.
+            APIError: `not_ready`; this clock is wrong, or one was that wrote the account's books.
         """
         if self._watch is not None:
             self._watch.check()
@@ -163,7 +163,7 @@ class Admission:
                 account.name,
             )
         message = "this account's books have a date in the future, so nothing can be charged; ask the vendor"
-        raise Refusal(ErrorCode.NOT_READY, message, retry_after=30)
+        raise APIError(ErrorCode.NOT_READY, message, retry_after=30)
 
     def _admit(self, order: Order, rows: WorkingSet) -> Admitted:
         now = self._clock()
@@ -188,7 +188,7 @@ class Admission:
         if hold is not None and hold.state == "settled":
             return
         if hold is None or hold.state != "open":
-            raise Refusal(
+            raise APIError(
                 ErrorCode.DEADLINE_EXCEEDED,
                 "the answer took too long and its hold was released; nothing was charged, try again",
                 retry_after=1,
@@ -273,5 +273,5 @@ def _admitted(account: Account, key: ApiKey, hold: Hold, now: int, *, replayed: 
         cost_micros=hold.cost_micros,
         replayed=replayed,
         quota_left=min(lefts, default=None),
-        rate=rate.standing(account, now),
+        rate=rate.status(account, now),
     )

@@ -2,7 +2,7 @@
 
 from shared.errors import ErrorCode
 from vendor_service.clock import SECOND, Clock
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 
 UNPAID_PER_SECOND = 16
 UNPAID_BURST = 1024
@@ -26,13 +26,13 @@ class Allowance:
         """Make sure that something is left.
 
         Raises:
-            Refusal: `rate_limited`, with the seconds after which something is.
+            APIError: `rate_limited`, with the seconds after which something is.
         """
         missing = self._missing(account_id, self._clock()) - (UNPAID_BURST - 1) * _TOKEN
         if missing > 0:
             wait = -(-missing // (UNPAID_PER_SECOND * SECOND))
             message = f"too much was asked for this account that could not be answered; try again in {wait} s"
-            raise Refusal(ErrorCode.RATE_LIMITED, message, retry_after=wait)
+            raise APIError(ErrorCode.RATE_LIMITED, message, retry_after=wait)
 
     def take(self, account_id: str, queries: int) -> None:
         """Count queries that were worked on and not paid; the debt is at most as large as the bucket."""

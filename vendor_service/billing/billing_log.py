@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from shared.errors import ErrorCode
 from vendor_service.billing.orders import Admitted, Order
 from vendor_service.database.tables import Hold
-from vendor_service.errors import OperatorError, Refusal
+from vendor_service.errors import APIError, OperatorError
 from vendor_service.observability.logging import JsonFormatter
 
 LOGGER = "tuition.billing"
@@ -34,14 +34,14 @@ def decided(order: Order, decision: "Future[Admitted]", seconds: float) -> None:
         admitted = decision.result()
         _order("replayed" if admitted.replayed else "held", order, admitted.cost_micros, seconds)
     else:
-        code = error.code if isinstance(error, Refusal) else ErrorCode.INTERNAL_ERROR
+        code = error.code if isinstance(error, APIError) else ErrorCode.INTERNAL_ERROR
         _order("refused", order, 0, seconds, code=code)
 
 
-def refused(order: Order, refusal: Refusal, seconds: float) -> None:
+def refused(order: Order, error: APIError, seconds: float) -> None:
     """A request was turned away, free, by a look at the books before anything was done for it."""
     if _log.isEnabledFor(logging.INFO):
-        _order("refused", order, 0, seconds, code=refusal.code)
+        _order("refused", order, 0, seconds, code=error.code)
 
 
 def finished(session: Session, hold: Hold, now: int) -> None:

@@ -10,7 +10,7 @@ from shared.errors import ErrorCode
 from vendor_service.clock import DAY, SECOND, Clock, steady_clock, to_datetime
 from vendor_service.database.session import Database, server_time
 from vendor_service.database.tables import Account, ApiKey
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 
 # How far clocks may be apart: those of processes that share books, and one clock from itself.
 MOST_SKEW = 300 * SECOND
@@ -54,11 +54,11 @@ class ClockWatch:
         """Make sure that what is charged now would be dated rightly.
 
         Raises:
-            Refusal: `not_ready`; the clock cannot be right.
+            APIError: `not_ready`; the clock cannot be right.
         """
         if self.fault is not None:
             message = "the vendor's clock is wrong, so nothing can be charged now; try again later"
-            raise Refusal(ErrorCode.NOT_READY, message, retry_after=30)
+            raise APIError(ErrorCode.NOT_READY, message, retry_after=30)
 
     def _step(self) -> str | None:
         steady = self._steady()
@@ -75,8 +75,8 @@ class ClockWatch:
         return None
 
 
-class Witnesses:
-    """What else knows the time: the database's server, where there is one, and the dates in the books.
+class ClockReferences:
+    """Other sources of the time: the database's server, where there is one, and the dates in the books.
 
     The books are asked at the start, and again for as long as they have it that the clock is wrong; not at
     all where the operator trusts the clock. A server that agrees with the clock knows better than they do
@@ -90,10 +90,10 @@ class Witnesses:
         self._ask_books = not trust_clock
 
     def ask(self) -> None:
-        """Have the watch hear what they say now.
+        """Compare the clock with them now, and tell the watch.
 
         Raises:
-            Refusal: the database does not answer.
+            APIError: the database does not answer.
         """
         with self._database.read() as session:
             now, server = self._clock(), server_time(session)

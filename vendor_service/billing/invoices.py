@@ -14,7 +14,7 @@ from vendor_service.billing.clock_watch import ClockWatch
 from vendor_service.clock import HOUR, from_datetime, next_month_start
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, FinalInvoice, LedgerEntry, LedgerTotal
-from vendor_service.errors import Refusal, UsageError
+from vendor_service.errors import APIError, OperatorError, UsageError
 
 
 def month_bounds(month: str) -> tuple[int, int]:
@@ -42,7 +42,7 @@ def issue(
 
     Raises:
         UsageError: `month` is not written as YYYY-MM.
-        Refusal: `not_ready`; the clock is wrong, or one was that wrote the account's books.
+        APIError: `not_ready`; the clock is wrong, or one was that wrote the account's books.
     """
     _, end = month_bounds(month)
     with database.read() as session:
@@ -64,7 +64,11 @@ def issue(
 
 
 def summed(session: Session, account: Account, month: str, *, final: bool) -> Invoice:
-    """Sum up a month by the running totals of the ledger."""
+    """Sum up a month by the running totals of the ledger.
+
+    Raises:
+        OperatorError: the lines and the charges differ; the totals are wrong.
+    """
     begin, end = month_bounds(month)
     rows = _rows(session, account, begin, end)
     amounts: dict[str, int] = {}
@@ -96,7 +100,11 @@ def summed(session: Session, account: Account, month: str, *, final: bool) -> In
         last_hash=None if last is None else last.entry_hash,
     )
     # The lines are summed by price, the amounts by entry: they must come to the same.
-    assert sum(line.amount_micros for line in invoice.lines) == -amounts.get("charge", 0)
+    if sum(line.amount_micros for line in invoice.lines) != -amounts.get("charge", 0):
+        raise OperatorError(
+            f"the lines of {account.name}'s invoice of {month} do not add up to its charges; nothing was "
+            f"issued. See: vendor ledger verify {account.name}"
+        )
     return invoice
 
 
@@ -131,7 +139,7 @@ def _close(database: Database, account_id: str, end: int, now: int) -> None:
             message = (
                 "the vendor's clock is wrong, or was when these books were written; no month is closed now"
             )
-            raise Refusal(ErrorCode.NOT_READY, message, retry_after=30)
+            raise APIError(ErrorCode.NOT_READY, message, retry_after=30)
         account.ledger_at = max(account.ledger_at, end)
 
 

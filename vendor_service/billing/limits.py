@@ -6,47 +6,47 @@ from shared.errors import ErrorCode
 from vendor_service.billing import periods
 from vendor_service.billing.orders import Order
 from vendor_service.database.tables import Account, ApiKey, Limited
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 
 
 def check_status(account: Account, key: ApiKey) -> None:
     """Make sure that this account may ask anything at all, by this key.
 
     Raises:
-        Refusal: `account_suspended` or `key_revoked`.
+        APIError: `account_suspended` or `key_revoked`.
     """
     if account.status != "active":
-        raise Refusal(ErrorCode.ACCOUNT_SUSPENDED, "this account is suspended; ask the vendor why")
+        raise APIError(ErrorCode.ACCOUNT_SUSPENDED, "this account is suspended; ask the vendor why")
     if key.revoked_at is not None:
-        raise Refusal(ErrorCode.KEY_REVOKED, "this API key was revoked; ask the vendor for a new one")
+        raise APIError(ErrorCode.KEY_REVOKED, "this API key was revoked; ask the vendor for a new one")
 
 
 def check(account: Account, key: ApiKey, order: Order, cost_micros: int, now: int) -> None:
     """Make sure that an order fits what is left of every limit; both counters are those of this period.
 
     Raises:
-        Refusal: `max_cost_exceeded`, `quota_exhausted`, `spend_limit_reached` or `insufficient_credit`.
+        APIError: `max_cost_exceeded`, `quota_exhausted`, `spend_limit_reached` or `insufficient_credit`.
     """
     max_cost = order.max_cost_micros
     if max_cost is not None and cost_micros > max_cost:
         message = f"this request costs {cost_micros} micro-units; x-max-cost-micros is {max_cost}"
-        raise Refusal(ErrorCode.MAX_COST_EXCEEDED, message)
+        raise APIError(ErrorCode.MAX_COST_EXCEEDED, message)
     resets_at = periods.resets_at(account, now)
     _check(account, "this account", order.queries, cost_micros, resets_at)
     _check(key, "this key", order.queries, cost_micros, resets_at)
     if account.credit_micros is not None and account.held_micros + cost_micros > account.credit_micros:
         left = max(0, account.credit_micros - account.held_micros)
         message = f"this request costs {cost_micros} micro-units; {left} of credit are left: pay in more"
-        raise Refusal(ErrorCode.INSUFFICIENT_CREDIT, message)
+        raise APIError(ErrorCode.INSUFFICIENT_CREDIT, message)
 
 
 def _check(limited: Limited, whose: str, queries: int, cost: int, resets_at: datetime | None) -> None:
     left = limited.quota_left
     if left is not None and queries > left:
         message = f"this request asks {queries} queries; {whose} has {left} left of its quota"
-        raise Refusal(ErrorCode.QUOTA_EXHAUSTED, f"{message} of {limited.quota}", resets_at=resets_at)
+        raise APIError(ErrorCode.QUOTA_EXHAUSTED, f"{message} of {limited.quota}", resets_at=resets_at)
     left = limited.spend_limit_left
     if left is not None and cost > left:
         message = f"this request costs {cost} micro-units; {whose} has {left} left of its spend limit"
         limit = limited.spend_limit_micros
-        raise Refusal(ErrorCode.SPEND_LIMIT_REACHED, f"{message} of {limit}", resets_at=resets_at)
+        raise APIError(ErrorCode.SPEND_LIMIT_REACHED, f"{message} of {limit}", resets_at=resets_at)

@@ -25,7 +25,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class RateStanding:
+class RateLimitStatus:
     """The account's bucket after this request, in queries; `reset_seconds` until it is full again."""
 
     limit: int
@@ -55,4 +55,4 @@ class Admitted:
     cost_micros: int
     replayed: bool
     quota_left: int | None
-    rate: RateStanding | None
+    rate: RateLimitStatus | None

@@ -8,7 +8,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from vendor_service.billing import prices
 from vendor_service.clock import Clock
 from vendor_service.database.session import Database
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class PriceWatch:
         """Look now; where the database does not answer, the next time tells."""
         try:
             found = self._read()
-        except (Refusal, SQLAlchemyError):
+        except (APIError, SQLAlchemyError):
             return
         for name in sorted({*found, *self._seen}):
             before, after = self._seen.get(name), found.get(name)

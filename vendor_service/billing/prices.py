@@ -26,7 +26,7 @@ PriceState = Literal["past", "in force", "to come"]
 
 
 @dataclass(frozen=True)
-class Difference:
+class PriceDifference:
     """A price that was asked for at a start, and the other one that holds."""
 
     kind: Kind
@@ -48,7 +48,7 @@ class PriceFact:
 
 def publish(
     session: Session, model: str, image_micros: int | None, text_micros: int | None, now: int
-) -> list[Difference]:
+) -> list[PriceDifference]:
     """Give a model standard prices where it has none: these, or the defaults for `None`.
 
     Prices that hold are left as they are, so that a start changes none; where others are asked for, it says
@@ -65,7 +65,7 @@ def publish(
             default = DEFAULT[kind] if asked is None else asked
             set_price(session, STANDARD_PLAN, model, kind, default if first is None else first, 0)
         if None not in (holding, asked) and holding != asked:
-            differences.append(Difference(kind, int(asked or 0), int(holding or 0)))
+            differences.append(PriceDifference(kind, int(asked or 0), int(holding or 0)))
     return differences
 
 

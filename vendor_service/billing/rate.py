@@ -3,10 +3,10 @@
 from shared.billing import RateLimit
 from shared.errors import ErrorCode
 from vendor_service.billing.clock_watch import MOST_SKEW
-from vendor_service.billing.orders import RateStanding
+from vendor_service.billing.orders import RateLimitStatus
 from vendor_service.clock import SECOND
 from vendor_service.database.tables import Account
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 
 _BURST_SECONDS = 10
 _TOKEN = 1_000_000  # one query, in millionths: a rate a second is then as many tokens a microsecond
@@ -29,7 +29,7 @@ def tokens_left(account: Account, now: int) -> int:
     return min(limit.burst * _TOKEN, account.rate_tokens + gained)
 
 
-def standing(account: Account, now: int) -> RateStanding | None:
+def status(account: Account, now: int) -> RateLimitStatus | None:
     """What the account is told of its bucket, or `None` if it has no limit."""
     limit = limit_of(account)
     if limit is None:
@@ -37,7 +37,7 @@ def standing(account: Account, now: int) -> RateStanding | None:
     left = tokens_left(account, now)
     missing = limit.burst * _TOKEN - left
     reset = -(-missing // (limit.queries_per_second * SECOND))
-    return RateStanding(limit.burst, max(0, left // _TOKEN), reset)
+    return RateLimitStatus(limit.burst, max(0, left // _TOKEN), reset)
 
 
 def check(account: Account, queries: int, now: int) -> None:
@@ -47,7 +47,7 @@ def check(account: Account, queries: int, now: int) -> None:
     it could never be served.
 
     Raises:
-        Refusal: `rate_limited`, with the seconds after which it would not be, and where the bucket stands.
+        APIError: `rate_limited`, with the seconds after which it would not be, and where the bucket stands.
     """
     limit = limit_of(account)
     if limit is None:
@@ -55,9 +55,9 @@ def check(account: Account, queries: int, now: int) -> None:
     tokens = tokens_left(account, now)
     needed = min(queries, limit.burst) * _TOKEN
     if tokens < needed:
-        told = standing(account, now)
+        told = status(account, now)
         wait = -(-(needed - tokens) // (limit.queries_per_second * SECOND))
-        raise Refusal(
+        raise APIError(
             ErrorCode.RATE_LIMITED,
             f"this account may ask {limit.queries_per_second} queries a second; try again in {wait} s",
             retry_after=wait,

@@ -26,6 +26,11 @@ class Repair:
     void_invoices: list[str]
     fields: list[str]
 
+    @property
+    def changed(self) -> bool:
+        """Whether there was anything to repair."""
+        return bool(self.redated or self.void_invoices or self.fields)
+
 
 def repair(session: Session, account: Account, now: int) -> Repair:
     """Date what is dated ahead of `now` to now, and count the present period anew from the ledger.

@@ -6,7 +6,7 @@ from shared.errors import ErrorCode
 from vendor_service.billing.orders import Order
 from vendor_service.clock import SECOND
 from vendor_service.database.tables import Hold
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 
 
 @dataclass(frozen=True)
@@ -22,18 +22,18 @@ class ReplayTerms:
         It does not where the hold has expired and waits to be swept: the order may be a new one then.
 
         Raises:
-            Refusal: the first request is still being answered (`idempotency_in_flight`), was another one
+            APIError: the first request is still being answered (`idempotency_in_flight`), was another one
                 (`idempotency_key_reused`) or another model's (`fingerprint_mismatch`); or it was paid for
                 and is answered no more (`charge_refunded`, `idempotency_key_expired`, `replays_exhausted`).
         """
         if hold.body_hash != order.body_hash:
             message = "this Idempotency-Key was used for another request; use a new key for a new request"
-            raise Refusal(ErrorCode.IDEMPOTENCY_KEY_REUSED, message)
+            raise APIError(ErrorCode.IDEMPOTENCY_KEY_REUSED, message)
         if hold.state == "open":
             if hold.expires_at <= now:
                 return False
             message = "the first request with this Idempotency-Key is still being answered"
-            raise Refusal(ErrorCode.IDEMPOTENCY_IN_FLIGHT, message, retry_after=1)
+            raise APIError(ErrorCode.IDEMPOTENCY_IN_FLIGHT, message, retry_after=1)
         self._check_paid(hold, order, now)
         return True
 
@@ -41,17 +41,17 @@ class ReplayTerms:
         anew = "nothing was charged now; to buy it anew, use a new key"
         if hold.refunded_at is not None:
             message = f"what this Idempotency-Key paid for was refunded; {anew}"
-            raise Refusal(ErrorCode.CHARGE_REFUNDED, message)
+            raise APIError(ErrorCode.CHARGE_REFUNDED, message)
         if now >= hold.created_at + self.window_seconds * SECOND:
             hours = self.window_seconds // 3600
             message = f"this Idempotency-Key was paid for more than {hours} hours ago; {anew}"
-            raise Refusal(ErrorCode.IDEMPOTENCY_KEY_EXPIRED, message)
+            raise APIError(ErrorCode.IDEMPOTENCY_KEY_EXPIRED, message)
         if hold.model_fingerprint != order.model_fingerprint:
             message = "the model that this Idempotency-Key was paid for is no longer served; use a new key"
-            raise Refusal(ErrorCode.FINGERPRINT_MISMATCH, message)
+            raise APIError(ErrorCode.FINGERPRINT_MISMATCH, message)
         if hold.replays >= self.most:
             message = f"what this Idempotency-Key paid for was answered again {self.most} times; {anew}"
-            raise Refusal(ErrorCode.REPLAYS_EXHAUSTED, message)
+            raise APIError(ErrorCode.REPLAYS_EXHAUSTED, message)
 
 
 STANDARD = ReplayTerms()

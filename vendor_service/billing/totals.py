@@ -19,8 +19,8 @@ _TABLE = LedgerTotal.__table__
 _KEPT = "ledger totals"  # in a session's `info`
 
 
-class Group(NamedTuple):
-    """What the entries of one total have in common, beside their account; the table's key."""
+class TotalKey(NamedTuple):
+    """The key of a total in its table, beside the account: what its entries have in common."""
 
     hour: int
     kind: str
@@ -56,9 +56,9 @@ class Sums:
         self.amount_micros += entry.amount_micros
 
 
-def group_of(entry: Any, at: int) -> Group:  # noqa: ANN401 - an entry, or a row of its columns
+def key_of(entry: Any, at: int) -> TotalKey:  # noqa: ANN401 - an entry, or a row of its columns
     """The group of an entry that belongs to the instant `at`."""
-    return Group(
+    return TotalKey(
         hour=at // HOUR,
         kind=entry.kind,
         key_id=entry.key_id or "",
@@ -76,12 +76,12 @@ def keep(session: Session) -> None:
         event.listen(session, "after_flush", _count)
 
 
-def in_hour(session: Session, account_id: str, hour: int) -> dict[Group, Sums]:
+def in_hour(session: Session, account_id: str, hour: int) -> dict[TotalKey, Sums]:
     """The totals of one hour, as they are written."""
     found = session.execute(select(*_TABLE.columns).where(*_of(account_id), LedgerTotal.hour == hour))
     totals = {}
     for row in found.mappings():
-        group = Group(**{name: row[name] for name in Group._fields})
+        group = TotalKey(**{name: row[name] for name in TotalKey._fields})
         totals[group] = Sums(**{name: row[name] for name in Sums.__dataclass_fields__})
     return totals
 
@@ -142,7 +142,7 @@ def _summed(session: Session, account_id: str, first: int) -> Select[*tuple[Any,
         .where(LedgerEntry.account_id == account_id, LedgerEntry.seq >= first)
         .subquery()
     )
-    group = [entries.c[name] for name in ("account_id", *Group._fields)]
+    group = [entries.c[name] for name in ("account_id", *TotalKey._fields)]
     sums = [
         func.count(),
         func.count().filter(entries.c.images > 0),
@@ -155,9 +155,9 @@ def _summed(session: Session, account_id: str, first: int) -> Select[*tuple[Any,
 
 
 def _count(session: Session, _flushing: object) -> None:
-    totals: dict[tuple[str, Group], Sums] = {}
+    totals: dict[tuple[str, TotalKey], Sums] = {}
     for entry in _appended(session.new):
-        totals.setdefault((entry.account_id, group_of(entry, entry.created_at)), Sums()).add(entry)
+        totals.setdefault((entry.account_id, key_of(entry, entry.created_at)), Sums()).add(entry)
     if totals:
         connection = session.connection()
         rows = [

@@ -1,4 +1,4 @@
-"""What an account used and where it stands, read from its ledger, its totals and its counters."""
+"""The usage and the limits of an account, read from its ledger, its totals and its counters."""
 
 from typing import Any
 

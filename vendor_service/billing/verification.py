@@ -96,14 +96,14 @@ class _Hours:
         self._session = session
         self._account = account
         self._hour: int | None = None
-        self._summed: dict[totals.Group, totals.Sums] = {}
+        self._summed: dict[totals.TotalKey, totals.Sums] = {}
         self._right = 0
 
     def add(self, entry: Row[Any], at: int) -> str | None:
         """One more entry; what is wrong with the totals of the hour that is over with it."""
         fault = self._end_hour() if at // HOUR != self._hour else None
         self._hour = at // HOUR
-        self._summed.setdefault(totals.group_of(entry, at), totals.Sums()).add(entry)
+        self._summed.setdefault(totals.key_of(entry, at), totals.Sums()).add(entry)
         return fault
 
     def end(self) -> str | None:

@@ -189,7 +189,10 @@ def repair_dates(
         )
     with writing(database_url) as session:
         done = repair(session, accounts.find_account(session, name, lock=True), now)
-    print_rows([asdict(done)], as_json=as_json, one=True)
+    if done.changed or as_json:
+        print_rows([asdict(done)], as_json=as_json, one=True)
+    else:
+        print(f"There is nothing to repair: nothing of {done.account} is dated later than now.")
 
 
 def _print(session: Session, account: Account, *, as_json: bool) -> None:

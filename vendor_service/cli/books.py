@@ -1,4 +1,4 @@
-"""What the commands on the books share: opening the books, and printing what was found in them."""
+"""Helpers of the commands that work on the books: open the database, print what was found."""
 
 import json
 import sys

@@ -22,7 +22,7 @@ from vendor_service.cli.books import AsJson, DatabaseUrl, prepared, print_rows, 
 from vendor_service.clock import system_clock
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, LedgerEntry
-from vendor_service.errors import OperatorError, Refusal, UsageError
+from vendor_service.errors import APIError, OperatorError, UsageError
 from vendor_service.settings import Settings
 
 # As `GET /v1/invoices/{month}` takes it.
@@ -159,9 +159,9 @@ def invoice(
             owner = accounts.find_account(session, account)
         try:
             issued = invoices.issue(database, owner.id, month, system_clock())
-        except Refusal as refusal:
+        except APIError as error:
             hint = f"if this clock is right, run: vendor accounts repair {account}"
-            raise OperatorError(f"{refusal}; {hint}") from refusal
+            raise OperatorError(f"{error}; {hint}") from error
     if form is InvoiceFormat.JSON:
         print(issued.model_dump_json(indent=2))
     elif form is InvoiceFormat.CSV:

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
 from vendor_service.database.tables import Base
-from vendor_service.errors import CommitInDoubt, OperatorError, Refusal, UsageError
+from vendor_service.errors import APIError, CommitInDoubt, OperatorError, UsageError
 from vendor_service.observability.redaction import masked, masked_url
 
 # How long a write waits for another process (a command line beside the server) before it gives up.
@@ -91,7 +91,7 @@ class Database:
         which it always waits 30.
 
         Raises:
-            Refusal: another process kept the database locked, the disk is full, or a server does not answer
+            APIError: another process kept the database locked, the disk is full, or a server does not answer
                 (`overloaded`).
             CommitInDoubt: a server went away before it said whether it has committed.
         """
@@ -106,7 +106,7 @@ class Database:
         """One transaction that only reads, from one moment's state; it never waits for a writer.
 
         Raises:
-            Refusal: the database does not answer (`overloaded`).
+            APIError: the database does not answer (`overloaded`).
         """
         with self._transaction(self._reading, self._unread, writes=False) as session:
             yield session
@@ -173,7 +173,7 @@ class Database:
                 )
                 raise CommitInDoubt(ErrorCode.OVERLOADED, message, retry_after=1) from error
             message = "the vendor's database is busy, restarting or out of room; try again"
-            raise Refusal(ErrorCode.OVERLOADED, message, retry_after=1) from error
+            raise APIError(ErrorCode.OVERLOADED, message, retry_after=1) from error
 
 
 def _create_engine(url: URL) -> Engine:

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 from vendor_service.database.session import Database
 from vendor_service.database.working_set import Touched, WorkingSet
-from vendor_service.errors import CommitInDoubt, Refusal
+from vendor_service.errors import APIError, CommitInDoubt
 
 Result = TypeVar("Result")
 Outcome = tuple[Any, Exception | None]
@@ -27,7 +27,7 @@ _MOST_APART = 8
 
 
 @dataclass(frozen=True)
-class _Piece(Generic[Result]):
+class _WorkItem(Generic[Result]):
     touched: Touched
     work: Callable[[WorkingSet], Result]
     future: "Future[Result]"
@@ -44,7 +44,7 @@ class _Piece(Generic[Result]):
 class Writer:
     """Works through what is submitted, all that waits in one transaction. Thread-safe.
 
-    No outcome is told before it is committed. A piece of work may raise `Refusal`, which is its own outcome
+    No outcome is told before it is committed. A piece of work may raise `APIError`, which is its own outcome
     alone, so it must not have changed anything by then. Any other error undoes the whole transaction, and
     what shared it is done again, each piece in its own. Where a database went away, the work is done again
     once it is back: a commit may have gone through although nobody said so, and work must allow for that.
@@ -55,18 +55,18 @@ class Writer:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._waiting: deque[_Piece[Any]] = deque()
+        self._waiting: deque[_WorkItem[Any]] = deque()
         self._changed = threading.Condition()
         self._closed = False
         self._apart = ThreadPoolExecutor(_MOST_APART, "books-apart")
         # By account, what waits for its lock; who works it off takes it away when nothing is left.
-        self._locked: dict[str, list[_Piece[Any]]] = {}
+        self._locked: dict[str, list[_WorkItem[Any]]] = {}
         self._thread = threading.Thread(target=self._run, name="books", daemon=True)
         self._thread.start()
 
     def submit(self, touched: Touched, work: Callable[[WorkingSet], Result]) -> "Future[Result]":
         """Have `work` done on the rows touched; cancelling the future before it has begun takes it back."""
-        piece = _Piece(touched, work, Future())
+        piece = _WorkItem(touched, work, Future())
         with self._changed:
             self._waiting.append(piece)
             self._changed.notify()
@@ -86,7 +86,7 @@ class Writer:
             if begun:
                 self._finish(begun, wait=False)
 
-    def _finish(self, begun: Sequence[_Piece[Any]], *, wait: bool) -> None:
+    def _finish(self, begun: Sequence[_WorkItem[Any]], *, wait: bool) -> None:
         """Do the work and tell its outcome; what would have to `wait` for a lock, and may not, goes apart."""
         try:
             outcomes = self._commit_patiently(begun, _PATIENCE_SECONDS, wait=wait)
@@ -97,7 +97,7 @@ class Writer:
                 self._apart.submit(self._ask_after, begun, doubt)
             return
         except Exception as error:
-            if len(begun) > 1 and not isinstance(error, Refusal):
+            if len(begun) > 1 and not isinstance(error, APIError):
                 for alone in begun:  # one of them is at fault, and the others need not suffer
                     self._finish([alone], wait=wait)
                 return
@@ -108,7 +108,7 @@ class Writer:
             else:
                 piece.tell(outcome)
 
-    def _put_apart(self, piece: _Piece[Any]) -> None:
+    def _put_apart(self, piece: _WorkItem[Any]) -> None:
         account_id = piece.touched.account_id
         with self._changed:
             is_new = account_id not in self._locked
@@ -127,7 +127,7 @@ class Writer:
                     return
             self._finish(batch, wait=True)
 
-    def _ask_after(self, pieces: Sequence[_Piece[Any]], doubt: CommitInDoubt) -> None:
+    def _ask_after(self, pieces: Sequence[_WorkItem[Any]], doubt: CommitInDoubt) -> None:
         """Do again, for long, what may have been committed: the work finds that it was done, or does it."""
         try:
             outcomes = self._commit_patiently(pieces, _DOUBT_SECONDS, wait=True, doubt=doubt)
@@ -139,7 +139,7 @@ class Writer:
 
     def _commit_patiently(
         self,
-        begun: Sequence[_Piece[Any]],
+        begun: Sequence[_WorkItem[Any]],
         seconds: float,
         *,
         wait: bool,
@@ -151,13 +151,15 @@ class Writer:
             left = began + (min(seconds, _PATIENCE_SECONDS) if self._closed else seconds) - time.monotonic()
             try:
                 return self._commit(begun, left, wait=wait)
-            except Refusal as refusal:  # it is not there, or locked; SQLite has waited for its lock already
-                doubt = refusal if isinstance(refusal, CommitInDoubt) else doubt
+            except APIError as error:  # it is not there, or locked; SQLite has waited for its lock already
+                doubt = error if isinstance(error, CommitInDoubt) else doubt
                 if self._database.embedded or left <= 0:
-                    raise doubt or refusal from refusal.__cause__
+                    raise doubt or error from error.__cause__
                 time.sleep(_RETRY_SECONDS)
 
-    def _commit(self, begun: Sequence[_Piece[Any]], seconds: float, *, wait: bool) -> "list[Outcome | None]":
+    def _commit(
+        self, begun: Sequence[_WorkItem[Any]], seconds: float, *, wait: bool
+    ) -> "list[Outcome | None]":
         """The outcomes; `None` for work on an account that is locked, if it may not `wait` for that."""
         with self._database.write(lock_seconds=seconds) as session:
             rows = WorkingSet(session, [piece.touched for piece in begun], wait=wait)
@@ -165,15 +167,15 @@ class Writer:
                 None if piece.touched.account_id in rows.busy else _outcome(piece, rows) for piece in begun
             ]
 
-    def _next_batch(self) -> list[_Piece[Any]]:
+    def _next_batch(self) -> list[_WorkItem[Any]]:
         with self._changed:
             while not self._waiting and not self._closed:
                 self._changed.wait()
             return [self._waiting.popleft() for _ in range(min(_LARGEST_BATCH, len(self._waiting)))]
 
 
-def _outcome(piece: _Piece[Result], rows: WorkingSet) -> Outcome:
+def _outcome(piece: _WorkItem[Result], rows: WorkingSet) -> Outcome:
     try:
         return piece.work(rows), None
-    except Refusal as refusal:
-        return None, refusal
+    except APIError as error:
+        return None, error

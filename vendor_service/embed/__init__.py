@@ -1,1 +1,1 @@
-"""What is sold: embeddings, and the list of models that make them."""
+"""The product: embeddings, and the list of models that make them."""

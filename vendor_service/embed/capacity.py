@@ -1,4 +1,4 @@
-"""How much may be in hand at once: requests, inputs and bytes, until the last byte of an answer is sent."""
+"""The capacity of the vendor: requests, inputs and bytes in hand, until a response is fully sent."""
 
 import asyncio
 from collections import Counter
@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from shared.errors import ErrorCode
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 
 MOST_REQUESTS = 2048
 
@@ -49,55 +49,55 @@ class Capacity:
         self.closed = True
 
     @contextmanager
-    def place(self, account: str) -> "Iterator[Place]":
-        """A place for one request, to be filled as it becomes known how large it is.
+    def reserve(self, account: str) -> "Iterator[Reservation]":
+        """Reserve room for one request; the reservation grows as it becomes known how large the request is.
 
         Raises:
-            Refusal: `shutting_down` or `overloaded`.
+            APIError: `shutting_down` or `overloaded`.
         """
         if self.closed:
-            raise Refusal(ErrorCode.SHUTTING_DOWN, "the vendor is stopping; try again", retry_after=1)
-        place = Place(self, account, self._max_seconds)
-        self.take(place, "requests", 1)
+            raise APIError(ErrorCode.SHUTTING_DOWN, "the vendor is stopping; try again", retry_after=1)
+        reservation = Reservation(self, account, self._max_seconds)
+        self.take(reservation, "requests", 1)
         self._requests += 1
         try:
-            yield place
+            yield reservation
         finally:
             self._requests -= 1
-            self._release(place)
+            self._release(reservation)
 
-    def take(self, place: "Place", what: str, amount: int) -> None:
-        """Count more of `what` towards a place.
+    def take(self, reservation: "Reservation", what: str, amount: int) -> None:
+        """Add to a reservation.
 
         Raises:
-            Refusal: `overloaded`.
+            APIError: `overloaded`.
         """
         free = self._most[what] - self._held[what]
-        mine = self._held_by.setdefault(place.account, Counter())
-        others = mine[what] - place.held[what]  # of this account, but in other requests
-        if amount > free or (others and others + place.held[what] + amount > free):
-            raise Refusal(ErrorCode.OVERLOADED, "the vendor is overloaded; try again", retry_after=1)
-        for each in (self._held, mine, place.held):
+        mine = self._held_by.setdefault(reservation.account, Counter())
+        others = mine[what] - reservation.held[what]  # of this account, but in other requests
+        if amount > free or (others and others + reservation.held[what] + amount > free):
+            raise APIError(ErrorCode.OVERLOADED, "the vendor is overloaded; try again", retry_after=1)
+        for each in (self._held, mine, reservation.held):
             each[what] += amount
 
-    def keep(self, place: "Place", kept: Counter[str]) -> None:
-        """Count no more than this towards a place from now on."""
-        self._release(place)
-        place.held = kept
+    def keep(self, reservation: "Reservation", kept: Counter[str]) -> None:
+        """Shrink a reservation to this."""
+        self._release(reservation)
+        reservation.held = kept
         self._held += kept
-        self._held_by[place.account] = self._held_by.get(place.account, Counter()) + kept
+        self._held_by[reservation.account] = self._held_by.get(reservation.account, Counter()) + kept
 
-    def _release(self, place: "Place") -> None:
-        self._held -= place.held
-        mine = self._held_by.get(place.account, Counter()) - place.held
+    def _release(self, reservation: "Reservation") -> None:
+        self._held -= reservation.held
+        mine = self._held_by.get(reservation.account, Counter()) - reservation.held
         if mine:
-            self._held_by[place.account] = mine
+            self._held_by[reservation.account] = mine
         else:
-            self._held_by.pop(place.account, None)
+            self._held_by.pop(reservation.account, None)
 
 
-class Place:
-    """What one request keeps in memory, and how long it may take."""
+class Reservation:
+    """The room that one request has in memory, and how long it may take."""
 
     def __init__(self, capacity: Capacity, account: str, max_seconds: float) -> None:
         self.account = account
@@ -110,7 +110,7 @@ class Place:
         """Count bytes that are kept from now on.
 
         Raises:
-            Refusal: `overloaded`.
+            APIError: `overloaded`.
         """
         self._capacity.take(self, "bytes", count)
 
@@ -118,7 +118,7 @@ class Place:
         """Count inputs that are decoded and encoded from now on.
 
         Raises:
-            Refusal: `overloaded`.
+            APIError: `overloaded`.
         """
         self._capacity.take(self, "inputs", count)
 
@@ -132,20 +132,20 @@ class Place:
         return max(0.0, self._deadline - asyncio.get_running_loop().time())
 
     @property
-    def late(self) -> Refusal:
-        """What a request is answered that took too long."""
+    def timed_out(self) -> APIError:
+        """The error of a request that took too long."""
         message = f"there was no answer within {self._max_seconds} s, or nobody waited for it any more"
-        return Refusal(ErrorCode.DEADLINE_EXCEEDED, message, retry_after=1)
+        return APIError(ErrorCode.DEADLINE_EXCEEDED, message, retry_after=1)
 
     @asynccontextmanager
-    async def in_time(self) -> AsyncIterator[None]:
+    async def within_deadline(self) -> AsyncIterator[None]:
         """Do something that may be broken off when the time is up.
 
         Raises:
-            Refusal: `deadline_exceeded`.
+            APIError: `deadline_exceeded`.
         """
         try:
             async with asyncio.timeout_at(self._deadline):
                 yield
         except TimeoutError as error:
-            raise self.late from error
+            raise self.timed_out from error

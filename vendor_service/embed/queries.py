@@ -1,4 +1,4 @@
-"""What a request asks for, whichever route and whichever form it came in."""
+"""The queries of one request, from whichever route and in whichever form they came."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -17,15 +17,15 @@ from vendor_service.accounts.authentication import Caller
 from vendor_service.billing.admission import Admission
 from vendor_service.billing.allowance import Allowance
 from vendor_service.billing.orders import Admitted, Order
-from vendor_service.billing.standing import Standing
-from vendor_service.embed.answers import Answer, Content
-from vendor_service.embed.capacity import Place
+from vendor_service.billing.precheck import Precheck
+from vendor_service.embed.capacity import Reservation
 from vendor_service.embed.queries import Queries
+from vendor_service.embed.results import Content, EmbedResult
 from vendor_service.embed.unpaid import Unpaid
 from vendor_service.encoder.encoder import Encoder
 from vendor_service.encoder.prepared import Prepared, PreparedText
 from vendor_service.encoder.queries import ImageQuery
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 from vendor_service.observability.metrics import Metrics
 from vendor_service.observability.timing import Timing
 
@@ -44,7 +44,7 @@ class Call:
 
 _FEW_NUMBERS = 2048  # in an answer; as JSON they take about a millisecond
 
-Render = Callable[[Answer], Content]
+Render = Callable[[EmbedResult], Content]
 T = TypeVar("T")
 
 
@@ -55,7 +55,7 @@ class EmbedService:
         self,
         encoder: Encoder,
         admission: Admission,
-        standing: Standing,
+        precheck: Precheck,
         allowance: Allowance,
         metrics: Metrics,
         *,
@@ -63,7 +63,7 @@ class EmbedService:
     ) -> None:
         self._encoder = encoder
         self._admission = admission
-        self._standing = standing
+        self._precheck = precheck
         self._allowance = allowance
         self._metrics = metrics
         self._max_inputs = max_inputs
@@ -72,65 +72,65 @@ class EmbedService:
         self,
         call: Call,
         queries: Queries,
-        place: Place,
+        reservation: Reservation,
         render: Render,
         gone: Callable[[], Awaitable[None]],
-    ) -> tuple[Answer, Content]:
+    ) -> tuple[EmbedResult, Content]:
         """Answer one request, in the form that `render` gives; `gone` returns when its caller has hung up.
 
         Raises:
-            Refusal: for any reason of the contract; nothing is charged then.
+            APIError: for any reason of the contract; nothing is charged then.
         """
         self._check(queries, call)
         await self._look(call, queries)
         images = sum(isinstance(each, ImageQuery) for each in queries.items)
-        place.take_inputs(len(queries.items))
-        place.take_bytes(images * self._encoder.facts.image_bytes)
+        reservation.take_inputs(len(queries.items))
+        reservation.take_bytes(images * self._encoder.facts.image_bytes)
         work = Unpaid(len(queries.items), len(queries.items))
         try:
-            answer, content = await self._answer(call, queries, place, render, gone, work)
-        except Refusal as refusal:
-            work.ended(refusal)
+            result, content = await self._answer(call, queries, reservation, render, gone, work)
+        except APIError as error:
+            work.ended(error)
             await self._count(call.caller, work)
             raise
         except asyncio.CancelledError:
             self._allowance.take(call.caller.account_id, work.unpaid)
             raise
         await self._count(call.caller, work)
-        return answer, content
+        return result, content
 
     async def _answer(
         self,
         call: Call,
         queries: Queries,
-        place: Place,
+        reservation: Reservation,
         render: Render,
         gone: Callable[[], Awaitable[None]],
         work: Unpaid,
-    ) -> tuple[Answer, Content]:
+    ) -> tuple[EmbedResult, Content]:
         timing = call.timing
         with timing.timed("decode"):
-            preparing = self._encoder.prepare(place.account, queries.items)
-            prepared = await self._while_awaited(preparing, place, gone)
+            preparing = self._encoder.prepare(reservation.account, queries.items)
+            prepared = await self._while_awaited(preparing, reservation, gone)
         refused = self._refused(queries, prepared)
-        accepted = [each for each in prepared if not isinstance(each, Refusal)]
+        accepted = [each for each in prepared if not isinstance(each, APIError)]
         model = self._encoder.facts
         if not accepted:
             nothing = np.empty((0, model.dimensions), dtype=np.float32)
-            answer = Answer(call.request_id, model, queries, refused, nothing, None, timing)
-            return answer, await _rendered(render, answer)
+            result = EmbedResult(call.request_id, model, queries, refused, nothing, None, timing)
+            return result, await _rendered(render, result)
         texts = sum(isinstance(each, PreparedText) for each in accepted)
         order = self._order(call, queries.body_hash, images=len(accepted) - texts, texts=texts)
         admitted = await self._admit(order, timing)
         work.admitted(order.queries)
         began = time.time_ns()
         try:
-            encoding = self._encoder.encode(place.account, accepted)
-            encoded = await self._while_awaited(encoding, place, gone)
+            encoding = self._encoder.encode(reservation.account, accepted)
+            encoded = await self._while_awaited(encoding, reservation, gone)
             timing.encoded(began, waited=encoded.waited, ran=encoded.ran)
-            answer = Answer(admitted.request_id, model, queries, refused, encoded.rows, admitted, timing)
+            result = EmbedResult(admitted.request_id, model, queries, refused, encoded.rows, admitted, timing)
             # Rendered before it is settled: whatever is charged is ready to be sent.
-            content = await _rendered(render, answer)
+            content = await _rendered(render, result)
             if not admitted.replayed:
                 with timing.timed("books"):
                     await asyncio.wrap_future(self._admission.settle(order.account_id, admitted.request_id))
@@ -141,8 +141,8 @@ class EmbedService:
                 self._metrics.decided("voided")
             raise
         work.answered(order.queries)
-        self._metrics.sold(answer.usage, replayed=admitted.replayed)
-        return answer, content
+        self._metrics.sold(result.usage, replayed=admitted.replayed)
+        return result, content
 
     async def _look(self, call: Call, queries: Queries) -> None:
         """Refuse, before anything is decoded, what admission would refuse now."""
@@ -150,10 +150,10 @@ class EmbedService:
         try:
             self._allowance.check(caller.account_id)
             orders = self._least(call, queries)
-            if not self._standing.passes(orders, caller.account, caller.key):
+            if not self._precheck.passes(orders, caller.account, caller.key):
                 with call.timing.timed("books"):
-                    await asyncio.to_thread(self._standing.check, orders)
-        except Refusal:
+                    await asyncio.to_thread(self._precheck.check, orders)
+        except APIError:
             self._metrics.decided("refused")
             raise
 
@@ -171,24 +171,24 @@ class EmbedService:
         if work.unpaid:
             self._allowance.take(caller.account_id, work.unpaid)
         if work.unrated and caller.account.queries_per_second is not None:
-            with suppress(Refusal):  # the books are away, and what is to be answered stands
+            with suppress(APIError):  # the books are away, and what is to be answered stands
                 await asyncio.wrap_future(self._admission.take_tokens(caller.account_id, work.unrated))
 
-    def _refused(self, queries: Queries, prepared: Sequence[Prepared | Refusal]) -> dict[int, Refusal]:
-        refused = {index: each for index, each in enumerate(prepared) if isinstance(each, Refusal)}
+    def _refused(self, queries: Queries, prepared: Sequence[Prepared | APIError]) -> dict[int, APIError]:
+        refused = {index: each for index, each in enumerate(prepared) if isinstance(each, APIError)}
         for each in refused.values():
             self._metrics.refused_input(each.code)
         if refused and not queries.skip_bad:
-            index, refusal = next(iter(refused.items()))
-            refusal.param = f"{queries.param}.{index}.{queries.items[index].kind}"
-            raise refusal
+            index, error = next(iter(refused.items()))
+            error.param = f"{queries.param}.{index}.{queries.items[index].kind}"
+            raise error
         return refused
 
     async def _admit(self, order: Order, timing: Timing) -> Admitted:
         try:
             with timing.timed("books"):
                 admitted = await asyncio.wrap_future(self._admission.admit(order))
-        except Refusal:
+        except APIError:
             self._metrics.decided("refused")
             raise
         self._metrics.decided("replayed" if admitted.replayed else "held")
@@ -198,15 +198,15 @@ class EmbedService:
         model = self._encoder.facts
         if queries.model not in (None, model.id):
             message = f"there is no model {queries.model!r} here; this vendor serves {model.id!r}"
-            raise Refusal(ErrorCode.MODEL_NOT_FOUND, message, param="model")
+            raise APIError(ErrorCode.MODEL_NOT_FOUND, message, param="model")
         if call.expect_fingerprint not in (None, model.fingerprint):
             message = f"the model's fingerprint is {model.fingerprint}, not {call.expect_fingerprint}"
-            raise Refusal(ErrorCode.FINGERPRINT_MISMATCH, message, param="x-expect-fingerprint")
+            raise APIError(ErrorCode.FINGERPRINT_MISMATCH, message, param="x-expect-fingerprint")
         if not queries.items:
-            raise Refusal(ErrorCode.EMPTY_INPUT, "there are no inputs", param=queries.param)
+            raise APIError(ErrorCode.EMPTY_INPUT, "there are no inputs", param=queries.param)
         if len(queries.items) > self._max_inputs:
             message = f"a request may have {self._max_inputs} inputs, not {len(queries.items)}"
-            raise Refusal(ErrorCode.TOO_MANY_INPUTS, message, param=queries.param)
+            raise APIError(ErrorCode.TOO_MANY_INPUTS, message, param=queries.param)
 
     def _order(self, call: Call, body_hash: str, *, images: int, texts: int) -> Order:
         return Order(
@@ -223,25 +223,25 @@ class EmbedService:
         )
 
     async def _while_awaited(
-        self, work: Coroutine[Any, Any, T], place: Place, gone: Callable[[], Awaitable[None]]
+        self, work: Coroutine[Any, Any, T], reservation: Reservation, gone: Callable[[], Awaitable[None]]
     ) -> T:
         """Do something until it is done, its time is up, or nobody waits for it any more."""
         working = asyncio.ensure_future(work)
         leaving = asyncio.ensure_future(gone())
         try:
             await asyncio.wait(
-                {working, leaving}, timeout=place.seconds_left, return_when=asyncio.FIRST_COMPLETED
+                {working, leaving}, timeout=reservation.seconds_left, return_when=asyncio.FIRST_COMPLETED
             )
             if working.done():
                 return working.result()
         finally:
             working.cancel()
             leaving.cancel()
-        raise place.late
+        raise reservation.timed_out
 
 
-async def _rendered(render: Render, answer: Answer) -> Content:
+async def _rendered(render: Render, result: EmbedResult) -> Content:
     """The content of an answer, made beside the event loop unless that takes longer to ask for than to do."""
-    if answer.rows.size <= _FEW_NUMBERS:
-        return render(answer)
-    return await asyncio.to_thread(render, answer)
+    if result.rows.size <= _FEW_NUMBERS:
+        return render(result)
+    return await asyncio.to_thread(render, result)

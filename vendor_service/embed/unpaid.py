@@ -1,9 +1,9 @@
-"""What was prepared for a request and is paid by nobody."""
+"""Work that was done for a request and that nobody pays for."""
 
 from dataclasses import dataclass
 
 from shared.errors import ErrorCode
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 
 # Where the vendor itself cannot, the customer is not held to it.
 _VENDORS_OWN = {
@@ -29,9 +29,9 @@ class Unpaid:
         """So many were answered, and are paid for."""
         self.unpaid -= queries
 
-    def ended(self, refusal: Refusal) -> None:
+    def ended(self, error: APIError) -> None:
         """The request ended in an error."""
-        if refusal.code in _VENDORS_OWN:
+        if error.code in _VENDORS_OWN:
             self.unpaid = self.unrated = 0
-        elif refusal.code == ErrorCode.RATE_LIMITED:
+        elif error.code == ErrorCode.RATE_LIMITED:
             self.unrated = 0  # a caller whose requests overtake each other is to have the whole of its rate

@@ -1,6 +1,6 @@
 """From requests to batches: a device asks for the next batch when it is free, whoever the queries are from.
 
-Two lanes, images and texts, wait for the workers of all devices. Nothing is timed: a query never waits for a
+Two queues, images and texts, wait for the workers of all devices. Nothing is timed: a query never waits for a
 batch to fill, and while the devices work the next batch fills by itself. Only a batch that is full already is
 taken, and prepared, before its device is free.
 """
@@ -13,16 +13,16 @@ from typing import Any
 
 from shared.embeddings import Kind
 from shared.errors import ErrorCode
-from vendor_service.encoder.lanes import Batch, Buckets, Encoded, Lane
 from vendor_service.encoder.observer import Observer
-from vendor_service.encoder.worker import Device, Worker
-from vendor_service.errors import Refusal
+from vendor_service.encoder.queues import Batch, Buckets, Encoded, FairQueue
+from vendor_service.encoder.worker import Device, DeviceWorker
+from vendor_service.errors import APIError
 
 _PAUSE_SECONDS = 1.0
 
 
 class Batcher:
-    """The lanes, and a worker for each device.
+    """The queues, and a worker for each device.
 
     Args:
         devices: what runs the model, each a copy of it.
@@ -40,13 +40,13 @@ class Batcher:
     ) -> None:
         self.deaths = 0
         self._observer = observer
-        self._lanes = {kind: Lane(kind, buckets, observer) for kind in _KINDS}
-        self._turns = deque(self._lanes.values())
+        self._queues = {kind: FairQueue(kind, buckets, observer) for kind in _KINDS}
+        self._round_robin = deque(self._queues.values())
         self._changed = threading.Condition()
         self.free = 0  # workers that wait for a batch
         self._closed = False
         self._workers = [
-            Worker(str(number), device, self, observer, pause_seconds)
+            DeviceWorker(str(number), device, self, observer, pause_seconds)
             for number, device in enumerate(devices)
         ]
 
@@ -75,20 +75,20 @@ class Batcher:
 
     def waiting(self, kind: Kind) -> int:
         """How many queries of this kind no batch has taken yet."""
-        return self._lanes[kind].waiting
+        return self._queues[kind].waiting
 
     def submit(self, account: str, kind: Kind, items: Sequence[Any]) -> "Future[Encoded]":
         """Queue one caller's queries, as `Device.stage` takes them; cancelling the future takes them back.
 
         Raises:
-            Refusal: the vendor stops (`shutting_down`), or no worker lives (`not_ready`).
+            APIError: the vendor stops (`shutting_down`), or no worker lives (`not_ready`).
         """
         with self._changed:
             if self._closed:
-                raise Refusal(ErrorCode.SHUTTING_DOWN, "the vendor is stopping; try again", retry_after=1)
+                raise APIError(ErrorCode.SHUTTING_DOWN, "the vendor is stopping; try again", retry_after=1)
             if not self.living:
-                raise Refusal(ErrorCode.NOT_READY, "the model is starting again; try again", retry_after=1)
-            future = self._lanes[kind].put(account, items)
+                raise APIError(ErrorCode.NOT_READY, "the model is starting again; try again", retry_after=1)
+            future = self._queues[kind].put(account, items)
             self._changed.notify_all()
         return future
 
@@ -113,31 +113,31 @@ class Batcher:
                 self._changed.wait()
         return None
 
-    def nudge(self) -> None:
+    def notify(self) -> None:
         """Have whoever waits look whether it is over."""
         with self._changed:
             self._changed.notify_all()
 
-    def bury(self) -> None:
+    def mark_dead(self) -> None:
         """Count a death; where no worker is left, nobody waits in vain."""
         with self._changed:
             self.deaths += 1
             self._observer.died()
             if not self.living:
                 message = "the model failed and starts again; nothing was charged"
-                for lane in self._turns:
-                    lane.fail(Refusal(ErrorCode.NOT_READY, message, retry_after=1))
+                for queue in self._round_robin:
+                    queue.fail(APIError(ErrorCode.NOT_READY, message, retry_after=1))
 
     def _take(self, *, full: bool) -> Batch | None:
-        for lane in tuple(self._turns):
-            if not lane.waiting:
+        for queue in tuple(self._round_robin):
+            if not queue.waiting:
                 continue
-            if full and not lane.full:
-                return None  # it is this lane's turn, full or not: it must not be passed over for ever
-            batch = lane.take(1 if full else 1 + self.free)
+            if full and not queue.full:
+                return None  # it is this queue's turn, full or not: it must not be passed over for ever
+            batch = queue.take(1 if full else 1 + self.free)
             if batch is not None:
-                self._turns.remove(lane)
-                self._turns.append(lane)
+                self._round_robin.remove(queue)
+                self._round_robin.append(queue)
                 return batch
         return None
 

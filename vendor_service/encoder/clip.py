@@ -17,10 +17,10 @@ from vendor_service.encoder.encoder import ModelFacts
 from vendor_service.encoder.fingerprint import describe, fingerprint
 from vendor_service.encoder.graph import Forward, traced
 from vendor_service.encoder.known_fingerprints import KnownFingerprints, Look
-from vendor_service.encoder.lanes import Vectors
 from vendor_service.encoder.precision import Dtype
 from vendor_service.encoder.prepared import PreparedText
 from vendor_service.encoder.preprocessing import Preprocessing
+from vendor_service.encoder.queues import Vectors
 from vendor_service.encoder.replica import Replica
 from vendor_service.encoder.sources import ModelSource
 from vendor_service.encoder.tokenizing import load_tokenizer, tokenize

@@ -1,15 +1,15 @@
-"""What the vendor asks of a model, wherever it runs: in this process, or on machines of a cluster."""
+"""The interface of a model, wherever it runs: in this process, or on machines of a cluster."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from shared.embeddings import Kind
-from vendor_service.encoder.lanes import Encoded
 from vendor_service.encoder.precision import Dtype
 from vendor_service.encoder.prepared import Prepared
 from vendor_service.encoder.queries import Query
-from vendor_service.errors import Refusal
+from vendor_service.encoder.queues import Encoded
+from vendor_service.errors import APIError
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Encoder(Protocol):
     def waiting(self, kind: Kind) -> int:
         """How many queries of this kind wait for the model."""
 
-    async def prepare(self, account: str, queries: Sequence[Query]) -> list[Prepared | Refusal]:
+    async def prepare(self, account: str, queries: Sequence[Query]) -> list[Prepared | APIError]:
         """Check and decode every query; where one cannot be served, why not stands in its place.
 
         Accounts take turns. What waits is dropped when this is cancelled.
@@ -61,7 +61,7 @@ class Encoder(Protocol):
         """Unit vectors of the inputs, in their order: float32 of shape (inputs, dimensions).
 
         Raises:
-            Refusal: nothing that could encode lives (`not_ready`), or it stops (`shutting_down`).
+            APIError: nothing that could encode lives (`not_ready`), or it stops (`shutting_down`).
         """
 
     async def check(self) -> None:

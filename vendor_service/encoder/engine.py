@@ -11,13 +11,13 @@ import torch
 from shared.embeddings import Kind
 from vendor_service.encoder.batcher import Batcher
 from vendor_service.encoder.clip import ClipModel
-from vendor_service.encoder.lanes import Encoded, Vectors
 from vendor_service.encoder.observer import Observer
 from vendor_service.encoder.preparation import Preparation
 from vendor_service.encoder.prepared import Prepared, PreparedText
 from vendor_service.encoder.queries import Query
+from vendor_service.encoder.queues import Encoded, Vectors
 from vendor_service.encoder.text_cache import TextCache
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 
 _CANARY = ""  # the engine's own account, which takes its turn like any other
 
@@ -64,7 +64,7 @@ class Engine:
         """How many queries of this kind no batch has taken yet."""
         return self.batcher.waiting(kind)
 
-    async def prepare(self, account: str, queries: Sequence[Query]) -> list[Prepared | Refusal]:
+    async def prepare(self, account: str, queries: Sequence[Query]) -> list[Prepared | APIError]:
         """Check and decode every query; where one cannot be served, why not stands in its place.
 
         Accounts take turns. What waits is dropped when this is cancelled. A known text is not tokenized.
@@ -76,13 +76,13 @@ class Engine:
         """Unit vectors of the inputs, in their order: float32 of shape (inputs, dimensions).
 
         Raises:
-            Refusal: no worker lives (`not_ready`), or the vendor stops (`shutting_down`).
+            APIError: no worker lives (`not_ready`), or the vendor stops (`shutting_down`).
         """
         images = [item for item in prepared if isinstance(item, torch.Tensor)]
         texts = [item for item in prepared if isinstance(item, PreparedText)]
         known, unknown = self._look_up(account, texts)
-        lanes: list[tuple[Kind, Sequence[Prepared]]] = [("image", images), ("text", unknown)]
-        answers = await self._answers(account, {kind: items for kind, items in lanes if items})
+        by_kind: list[tuple[Kind, Sequence[Prepared]]] = [("image", images), ("text", unknown)]
+        answers = await self._answers(account, {kind: items for kind, items in by_kind if items})
         if "text" in answers:
             for each, row in zip(unknown, answers["text"].rows, strict=True):
                 known[each.text] = row
@@ -94,18 +94,18 @@ class Engine:
         return Encoded(np.stack(rows), waited, ran)
 
     async def check(self) -> None:
-        """Send a small image and a text through the real lanes; raises whatever is wrong with them."""
+        """Send a small image and a text through the real queues; raises whatever is wrong with them."""
         if self.batcher.dead:
             raise RuntimeError(f"{self.batcher.dead} workers are dead")
         canaries = self.model.canaries() if self.preparation is None else await self.preparation.check()
         await self._answers(_CANARY, dict(zip(("image", "text"), ([each] for each in canaries), strict=True)))
 
-    async def _answers(self, account: str, lanes: Mapping[Kind, Sequence[Prepared]]) -> dict[Kind, Encoded]:
+    async def _answers(self, account: str, by_kind: Mapping[Kind, Sequence[Prepared]]) -> dict[Kind, Encoded]:
         futures: list[Future[Encoded]] = []
         try:
-            for kind, items in lanes.items():
+            for kind, items in by_kind.items():
                 futures.append(self.batcher.submit(account, kind, items))
-            return dict(zip(lanes, await asyncio.gather(*map(asyncio.wrap_future, futures)), strict=True))
+            return dict(zip(by_kind, await asyncio.gather(*map(asyncio.wrap_future, futures)), strict=True))
         finally:
             for each in futures:
                 each.cancel()  # of use where another one failed, or the caller has gone

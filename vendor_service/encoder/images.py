@@ -16,8 +16,8 @@ from PIL import Image, UnidentifiedImageError
 
 from shared.errors import ErrorCode
 from vendor_service.encoder.parts import count_parts, count_scans
-from vendor_service.encoder.processes.forked import NeedsMore
-from vendor_service.errors import Refusal
+from vendor_service.encoder.processes.forked import Allow, NeedsMore
+from vendor_service.errors import APIError
 
 _FORMATS = ("PNG", "JPEG", "WEBP")
 # What decoding takes, measured: decoded, converted and handed on, four bytes each; WebP's own library keeps
@@ -32,8 +32,8 @@ _MOST_SCANS = 64
 _MOST_SCANS_OF_LARGEST = 24
 # Encoders write PNG chunks of 8 kB and more, and a JPEG has a dozen segments. Decoders look at each of them.
 _MOST_PARTS = 10_000
-# Decoding so many pixels, as a JPEG of one scan, takes a third of a second. Four scans of a part of the detail
-# each are a pass over all of it, and PNG and WebP take twice the time of JPEG.
+# A JPEG of one scan and of so many pixels takes a third of a second. Four scans, each of a part of the detail,
+# are a pass over all of it; PNG and WebP take twice the time of JPEG.
 _LONG_PIXELS = 25_000_000
 _SCANS_OF_A_PASS = 4
 _PASSES_OF_OTHERS = 2.0
@@ -54,40 +54,40 @@ class ImageLimits:
         """Look at the size of a file, or of the base64 of one.
 
         Raises:
-            Refusal: `empty_input`, `image_too_large`, or `invalid_image` for what is no base64.
+            APIError: `empty_input`, `image_too_large`, or `invalid_image` for what is no base64.
         """
         if not file:
-            raise Refusal(ErrorCode.EMPTY_INPUT, "the image file is empty")
+            raise APIError(ErrorCode.EMPTY_INPUT, "the image file is empty")
         # Four characters of base64 hold three bytes: the size is known before anything is decoded.
         size = len(file) if isinstance(file, bytes) else len(file) // 4 * 3 - file[-2:].count("=")
         if size > self.max_bytes:
             message = f"the image file is larger than {self.max_bytes} bytes"
-            raise Refusal(ErrorCode.IMAGE_TOO_LARGE, message)
+            raise APIError(ErrorCode.IMAGE_TOO_LARGE, message)
         if isinstance(file, str) and not file.isascii():
-            raise Refusal(ErrorCode.INVALID_IMAGE, "the image is not valid base64")
+            raise APIError(ErrorCode.INVALID_IMAGE, "the image is not valid base64")
 
     def check_work(self, pixels: int, scans: int) -> None:
         """Look at what decoding would take, before any of it is done.
 
         Raises:
-            Refusal: `image_too_large`.
+            APIError: `image_too_large`.
         """
         if pixels > self.max_pixels:
-            raise Refusal(ErrorCode.IMAGE_TOO_LARGE, f"the image has more than {self.max_pixels} pixels")
+            raise APIError(ErrorCode.IMAGE_TOO_LARGE, f"the image has more than {self.max_pixels} pixels")
         most = min(_MOST_SCANS, max(1, _MOST_SCANS_OF_LARGEST * self.max_pixels // max(1, pixels)))
         if scans > most:
             message = f"the JPEG has more scans than the {most} that one of its size may have; save it again"
-            raise Refusal(ErrorCode.IMAGE_TOO_LARGE, message)
+            raise APIError(ErrorCode.IMAGE_TOO_LARGE, message)
 
 
-class Eye(Protocol):
-    """What sees the pixels, and how many of them it needs."""
+class Preprocessor(Protocol):
+    """Makes of an image the pixels that the model is given, and says how many of them it needs."""
 
-    def enough(self, width: int, height: int) -> tuple[int, int]:
+    def draft_size(self, width: int, height: int) -> tuple[int, int]:
         """The width and height at which a file of that size may be decoded, if its decoder can choose."""
 
     def resize(self, image: Image.Image) -> torch.Tensor:
-        """What is seen of an RGB image."""
+        """The pixels that the model is given of an RGB image."""
 
 
 class ImageDecoder:
@@ -98,8 +98,8 @@ class ImageDecoder:
     as the limits may take.
     """
 
-    def __init__(self, eye: Eye, limits: ImageLimits, memory_bytes: int) -> None:
-        self._eye = eye
+    def __init__(self, preprocessor: Preprocessor, limits: ImageLimits, memory_bytes: int) -> None:
+        self._preprocessor = preprocessor
         self._limits = limits
         self._share_bytes = memory_bytes
 
@@ -115,65 +115,71 @@ class ImageDecoder:
         return pixels + _COPIES_OF_FILE * self._limits.max_bytes + _SPARE_BYTES
 
     def do(
-        self, content: bytes, place: memoryview, allow: Callable[[float], None], *, encoded: bool, free: bool
+        self,
+        content: bytes,
+        output: memoryview,
+        allow: Callable[[float], None],
+        *,
+        encoded: bool,
+        free: bool,
     ) -> None:
-        """Write what the eye sees of a file, or of the base64 of one, to its place.
+        """Write the preprocessed pixels of a file, or of the base64 of one, to `output`.
 
         Raises:
-            Refusal: as `decode` does.
+            APIError: as `decode` does.
             NeedsMore: it needs more than its share of memory or time, and is not `free`.
         """
-        pixels = self._see(_from_base64(content) if encoded else content, allow, free=free)
-        place[:] = pixels.contiguous().numpy().data.cast("B")
+        pixels = self._preprocessed(_from_base64(content) if encoded else content, allow, free=free)
+        output[:] = pixels.contiguous().numpy().data.cast("B")
 
     def decode(self, file: bytes | str) -> torch.Tensor:
-        """What the eye sees of a PNG, JPEG or WebP file, or of the base64 of one: bytes, (height, width, 3).
+        """The preprocessed pixels of a PNG, JPEG or WebP file, or of its base64: bytes, (height, width, 3).
 
         As in open_clip's own pipeline, an image is converted to RGB first, where transparency is dropped
         rather than blended, EXIF orientation is not applied, and of an animation the first frame is taken.
 
         Raises:
-            Refusal: `empty_input`, `invalid_image`, `image_too_large` or `unsupported_image_format`.
+            APIError: `empty_input`, `invalid_image`, `image_too_large` or `unsupported_image_format`.
         """
         self._limits.check(file)
         data = file if isinstance(file, bytes) else _from_base64(file.encode())
-        return self._see(data, lambda _: None, free=True)
+        return self._preprocessed(data, lambda _: None, free=True)
 
-    def _see(self, data: bytes, allow: Callable[[float], None], *, free: bool) -> torch.Tensor:
+    def _preprocessed(self, data: bytes, allow: Allow, *, free: bool) -> torch.Tensor:
         if not data:
-            raise Refusal(ErrorCode.EMPTY_INPUT, "the image file is empty")
+            raise APIError(ErrorCode.EMPTY_INPUT, "the image file is empty")
         try:
             if count_parts(data, _MOST_PARTS) > _MOST_PARTS:
                 message = f"the image file has more than {_MOST_PARTS} chunks or segments; save it again"
-                raise Refusal(ErrorCode.IMAGE_TOO_LARGE, message)
+                raise APIError(ErrorCode.IMAGE_TOO_LARGE, message)
             # The header alone is read here, so a small file that declares a huge image costs nothing.
             with Image.open(BytesIO(data), formats=_FORMATS) as image:
                 pixels = image.width * image.height
                 scans = count_scans(data, _MOST_SCANS)
                 self._limits.check_work(pixels, scans)
-                image.draft(None, self._eye.enough(*image.size))  # JPEG can leave out fine detail unread
+                image.draft(None, self._preprocessor.draft_size(*image.size))  # JPEG can skip fine detail
                 if _memory(image, pixels, scans) > self._share_bytes and not free:
                     raise NeedsMore("large")
                 if _passes(image, scans) * pixels > _LONG_PIXELS and not free:
                     raise NeedsMore("long")
                 allow(_SECONDS + _SECONDS_A_PIXEL * pixels)
-                return self._eye.resize(_loaded_rgb(image))
-        except (Refusal, NeedsMore):
+                return self._preprocessor.resize(_loaded_rgb(image))
+        except (APIError, NeedsMore):
             raise
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             message = f"the image has more than {self._limits.max_pixels} pixels"
-            raise Refusal(ErrorCode.IMAGE_TOO_LARGE, message) from error
+            raise APIError(ErrorCode.IMAGE_TOO_LARGE, message) from error
         except UnidentifiedImageError as error:
             if data.startswith(_SIGNATURES):
-                raise Refusal(ErrorCode.INVALID_IMAGE, "the image file is damaged") from error
+                raise APIError(ErrorCode.INVALID_IMAGE, "the image file is damaged") from error
             message = "the file is not a PNG, JPEG or WebP image"
-            raise Refusal(ErrorCode.UNSUPPORTED_IMAGE_FORMAT, message) from error
+            raise APIError(ErrorCode.UNSUPPORTED_IMAGE_FORMAT, message) from error
         except MemoryError as error:
             message = "decoding takes more memory than an image may take"
-            raise Refusal(ErrorCode.IMAGE_TOO_LARGE, message) from error
+            raise APIError(ErrorCode.IMAGE_TOO_LARGE, message) from error
         except Exception as error:
             # Decoders answer damaged files with almost any exception; each of them means the same here.
-            raise Refusal(ErrorCode.INVALID_IMAGE, "the image file is damaged or cut off") from error
+            raise APIError(ErrorCode.INVALID_IMAGE, "the image file is damaged or cut off") from error
 
 
 def _memory(image: Image.Image, pixels: int, scans: int) -> int:
@@ -194,7 +200,7 @@ def _from_base64(encoded: bytes) -> bytes:
             raise ValueError("padding is missing")
         return base64.b64decode(encoded, validate=True)
     except ValueError as error:
-        raise Refusal(ErrorCode.INVALID_IMAGE, "the image is not valid base64") from error
+        raise APIError(ErrorCode.INVALID_IMAGE, "the image is not valid base64") from error
 
 
 def _loaded_rgb(image: Image.Image) -> Image.Image:

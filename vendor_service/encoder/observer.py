@@ -1,4 +1,4 @@
-"""Who is told what the engine does: the encoder measures, and leaves it to others to publish."""
+"""The observer of the engine: the encoder measures, and leaves it to others to publish."""
 
 from typing import Protocol
 

@@ -1,4 +1,4 @@
-"""What a PNG or JPEG file asks of its decoder, as the heads of its parts tell."""
+"""The parts of a PNG or JPEG file, counted by their heads: they decide how much work decoding is."""
 
 import re
 from collections.abc import Callable

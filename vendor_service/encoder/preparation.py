@@ -10,21 +10,21 @@ import torch
 from shared.embeddings import Kind
 from shared.errors import ErrorCode
 from vendor_service.encoder.images import ImageDecoder, ImageLimits
-from vendor_service.encoder.lanes import Vectors
 from vendor_service.encoder.observer import Observer
 from vendor_service.encoder.prepared import Prepared, PreparedText
 from vendor_service.encoder.preprocessing import Preprocessing
-from vendor_service.encoder.processes.forked import Sizes
-from vendor_service.encoder.processes.processes import Processes, Staff
-from vendor_service.encoder.processes.turns import Job, Outcome
+from vendor_service.encoder.processes.forked import ArenaLayout
+from vendor_service.encoder.processes.inputs import InputJob, Outcome
+from vendor_service.encoder.processes.pools import PoolSpec, ProcessPools
 from vendor_service.encoder.queries import ImageQuery, Query, TextQuery
+from vendor_service.encoder.queues import Vectors
 from vendor_service.encoder.tokenizing import TextTask, Tokenizer
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 
 # What images may take while they are decoded beside each other; one that is larger than its share of it, as
 # one of 50 megapixels that takes 600 MB, has no other large one beside it.
 _MEMORY_BYTES = 1 << 30
-_PLACES = 32  # inputs that one process has in its hands
+_SLOTS = 32  # inputs that one process has in its hands
 _TEXT_BYTES = 1 << 18
 _TOKEN_BYTES = 8
 _CANARY = ""  # no account has this name
@@ -52,11 +52,13 @@ class Preparation:
         self._max_characters = max_characters
         self._observer = observer
         decoder = ImageDecoder(preprocessing, limits, _MEMORY_BYTES // decoders)
-        tokens = Sizes(_PLACES, _TOKEN_BYTES * tokenizer.context_length, _TEXT_BYTES + 4 * max_characters)
+        tokens = ArenaLayout(
+            _SLOTS, _TOKEN_BYTES * tokenizer.context_length, _TEXT_BYTES + 4 * max_characters
+        )
         # As base64, a file may come with a third more.
-        pixels = Sizes(_PLACES, preprocessing.image_bytes, (1 << 20) + limits.max_bytes // 3 * 4 + 8)
-        self.processes = Processes(
-            {"text": Staff(1, TextTask(tokenizer), tokens), "image": Staff(decoders, decoder, pixels)},
+        pixels = ArenaLayout(_SLOTS, preprocessing.image_bytes, (1 << 20) + limits.max_bytes // 3 * 4 + 8)
+        self.processes = ProcessPools(
+            {"text": PoolSpec(1, TextTask(tokenizer), tokens), "image": PoolSpec(decoders, decoder, pixels)},
             observer,
         )
 
@@ -74,13 +76,13 @@ class Preparation:
 
     async def prepare(
         self, account: str, queries: Sequence[Query], known: Known = lambda _: None
-    ) -> list[Prepared | Refusal]:
+    ) -> list[Prepared | APIError]:
         """Check and decode every query; where one cannot be served, why not stands in its place.
 
         A text whose row is `known` is not tokenized.
         """
-        prepared: dict[int, Prepared | Refusal] = {}
-        jobs: list[tuple[Kind, list[int], Job]] = []
+        prepared: dict[int, Prepared | APIError] = {}
+        jobs: list[tuple[Kind, list[int], InputJob]] = []
         try:
             for kind in _KINDS:
                 inputs = self._inputs(kind, queries, known, prepared)
@@ -104,12 +106,12 @@ class Preparation:
         if not all(map(self.processes.living, _KINDS)):
             raise RuntimeError("the processes that prepare inputs are dead")
         (text,) = await self.prepare(_CANARY, [TextQuery("a photo")])
-        if isinstance(text, Refusal):
+        if isinstance(text, APIError):
             raise text
         return [torch.full(self._shape, 255, dtype=torch.uint8), text]
 
     def _inputs(
-        self, kind: Kind, queries: Sequence[Query], known: Known, prepared: dict[int, Prepared | Refusal]
+        self, kind: Kind, queries: Sequence[Query], known: Known, prepared: dict[int, Prepared | APIError]
     ) -> dict[int, tuple[bytes | str, bool]]:
         """The inputs of one kind that are to be worked on; what is known of others already is `prepared`."""
         inputs: dict[int, tuple[bytes | str, bool]] = {}
@@ -127,13 +129,13 @@ class Preparation:
                     inputs[index] = (query.text.encode("utf-8", "surrogatepass"), False)
                     continue
                 prepared[index] = PreparedText(query.text, row=row)
-            except Refusal as refusal:
-                prepared[index] = refusal
+            except APIError as error:
+                prepared[index] = error
             self._observer.decoded(kind, time.perf_counter() - began)
         return inputs
 
-    def _prepared(self, query: Query, outcome: Outcome) -> Prepared | Refusal:
-        if isinstance(outcome, Refusal):
+    def _prepared(self, query: Query, outcome: Outcome) -> Prepared | APIError:
+        if isinstance(outcome, APIError):
             return outcome
         if isinstance(query, TextQuery):
             return PreparedText(query.text, torch.from_numpy(outcome.view(np.int64)))
@@ -141,12 +143,12 @@ class Preparation:
 
     def _checked(self, text: str) -> str:
         if not text.strip():
-            raise Refusal(ErrorCode.EMPTY_INPUT, "the text is empty")
+            raise APIError(ErrorCode.EMPTY_INPUT, "the text is empty")
         if len(text) > self._max_characters:
             message = f"the text is longer than {self._max_characters} characters"
-            raise Refusal(ErrorCode.INVALID_REQUEST, message)
+            raise APIError(ErrorCode.INVALID_REQUEST, message)
         if "\0" in text:
-            raise Refusal(ErrorCode.INVALID_REQUEST, "the text holds a NUL character")
+            raise APIError(ErrorCode.INVALID_REQUEST, "the text holds a NUL character")
         return text
 
 

@@ -1,10 +1,10 @@
-"""What the model is given."""
+"""The inputs of the model: images and texts after preparation."""
 
 from dataclasses import dataclass
 
 import torch
 
-from vendor_service.encoder.lanes import Vectors
+from vendor_service.encoder.queues import Vectors
 
 
 @dataclass(frozen=True)

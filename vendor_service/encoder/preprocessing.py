@@ -43,7 +43,7 @@ class Preprocessing:
         self.image_bytes: int = 3 * self._height * self._width
         self.shape = (self._height, self._width, 3)
 
-    def enough(self, width: int, height: int) -> tuple[int, int]:
+    def draft_size(self, width: int, height: int) -> tuple[int, int]:
         """The width and height at which a file of that size may be decoded, if its decoder can choose."""
         resized_width, resized_height = self._resized(width, height)
         return _OVERSAMPLING * resized_width, _OVERSAMPLING * resized_height

@@ -16,17 +16,17 @@ from ray.serve.handle import DeploymentHandle
 from shared.embeddings import Kind
 from shared.errors import ErrorCode
 from vendor_service.encoder.encoder import ModelFacts
-from vendor_service.encoder.lanes import Encoded
 from vendor_service.encoder.preparation import Preparation
 from vendor_service.encoder.prepared import Prepared, PreparedText
 from vendor_service.encoder.queries import Query
-from vendor_service.errors import Refusal, VendorError
+from vendor_service.encoder.queues import Encoded
+from vendor_service.errors import APIError, VendorError
 
 _CANARY = ""  # no account has this name
 
 
 @dataclass(frozen=True)
-class Parcel:
+class PreparedBatch:
     """Prepared inputs on their way to a replica, as arrays.
 
     Pixels have the shape (images, height, width, 3), tokens (texts, context_length).
@@ -95,7 +95,7 @@ class RemoteEncoder:
         """How many queries of this kind the replicas have not answered to this process yet."""
         return self._sent[kind]
 
-    async def prepare(self, account: str, queries: Sequence[Query]) -> list[Prepared | Refusal]:
+    async def prepare(self, account: str, queries: Sequence[Query]) -> list[Prepared | APIError]:
         """Check and decode every query; where one cannot be served, why not stands in its place.
 
         Accounts take turns. What waits is dropped when this is cancelled.
@@ -106,11 +106,11 @@ class RemoteEncoder:
         """Unit vectors of the inputs, in their order: float32 of shape (inputs, dimensions).
 
         Raises:
-            Refusal: the replica is gone (`not_ready`), or refuses for a reason of its own.
+            APIError: the replica is gone (`not_ready`), or refuses for a reason of its own.
         """
-        parcel = Parcel.pack(prepared)
-        self._sent.update(parcel.kinds)
-        answering = self._model.encode.remote(account, parcel)
+        batch = PreparedBatch.pack(prepared)
+        self._sent.update(batch.kinds)
+        answering = self._model.encode.remote(account, batch)
         try:
             encoded: Encoded = await answering
         except asyncio.CancelledError:
@@ -119,13 +119,13 @@ class RemoteEncoder:
         except RayActorError as error:
             self.deaths += 1
             message = "the model failed and starts again; nothing was charged"
-            raise Refusal(ErrorCode.NOT_READY, message, retry_after=1) from error
+            raise APIError(ErrorCode.NOT_READY, message, retry_after=1) from error
         except RayTaskError as error:
             if isinstance(error.cause, VendorError):
                 raise error.cause from error
             raise
         finally:
-            self._sent.subtract(parcel.kinds)
+            self._sent.subtract(batch.kinds)
         return encoded
 
     async def check(self) -> None:

@@ -9,9 +9,9 @@ import torch
 
 from shared.embeddings import Kind
 from vendor_service.encoder.graph import Forward
-from vendor_service.encoder.lanes import Buckets, Vectors
 from vendor_service.encoder.prepared import PreparedText
 from vendor_service.encoder.preprocessing import Preprocessing
+from vendor_service.encoder.queues import Buckets, Vectors
 from vendor_service.encoder.worker import DeviceLost
 
 # What CUDA raises once its context is broken; later batches fail as well. Older torch has no name for it.

@@ -14,7 +14,7 @@ import regex
 from numpy.typing import NDArray
 
 from shared.errors import ErrorCode
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 
 Tokens = NDArray[np.int64]
 
@@ -48,26 +48,26 @@ class TextTask:
     def do(
         self,
         content: bytes,
-        place: memoryview,
+        output: memoryview,
         _allow: Callable[[float], None],
         *,
         encoded: bool,
         free: bool,
     ) -> None:
-        """Write the tokens of a text to its place.
+        """Write the tokens of a text to `output`.
 
         Raises:
-            Refusal: it cannot be tokenized.
+            APIError: it cannot be tokenized.
         """
         del encoded, free
         try:
             tokens = self._tokenizer(content.decode("utf-8", "surrogatepass"))
         except MemoryError as error:
             message = "tokenizing takes more memory than a text may take; send a shorter text"
-            raise Refusal(ErrorCode.INVALID_REQUEST, message) from error
+            raise APIError(ErrorCode.INVALID_REQUEST, message) from error
         except Exception as error:
-            raise Refusal(ErrorCode.INVALID_REQUEST, "the text cannot be tokenized") from error
-        place[:] = np.ascontiguousarray(tokens).data.cast("B")
+            raise APIError(ErrorCode.INVALID_REQUEST, "the text cannot be tokenized") from error
+        output[:] = np.ascontiguousarray(tokens).data.cast("B")
 
 
 class Merges:

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 
 from shared.embeddings import Kind
 from shared.errors import ErrorCode
-from vendor_service.encoder.lanes import Batch, Vectors
 from vendor_service.encoder.observer import Observer
-from vendor_service.errors import Refusal
+from vendor_service.encoder.queues import Batch, Vectors
+from vendor_service.errors import APIError
 
 _log = logging.getLogger(__name__)
 
@@ -44,10 +44,10 @@ class Source(Protocol):
     def full_batch(self, over: threading.Event) -> Batch | None:
         """Wait for a batch to fill, for which no other device is free; `None` once it is `over`."""
 
-    def nudge(self) -> None:
+    def notify(self) -> None:
         """Have whoever waits look whether it is over."""
 
-    def bury(self) -> None:
+    def mark_dead(self) -> None:
         """A worker died; it is back after a pause."""
 
 
@@ -60,7 +60,7 @@ class _Prepared:
     error: Exception | None = None
 
 
-class Worker:
+class DeviceWorker:
     """One thread that runs batches on a device, and one that stages them.
 
     A batch that fails is run again caller by caller, so that a bad one harms no neighbour. Whatever else
@@ -104,9 +104,9 @@ class Worker:
         self.alive = False
         message = "the model failed and starts again; nothing was charged"
         for batch in self._held:
-            batch.fail(Refusal(ErrorCode.NOT_READY, message, retry_after=1))
+            batch.fail(APIError(ErrorCode.NOT_READY, message, retry_after=1))
         self._held = []
-        self._source.bury()
+        self._source.mark_dead()
         self._closed.wait(self._pause_seconds)
         self.alive = True
 
@@ -125,7 +125,7 @@ class Worker:
                 self._held.remove(prepared.batch)
             finally:
                 over.set()
-                self._source.nudge()
+                self._source.notify()
                 prepared = ahead.result()
 
     def _look_ahead(self, over: threading.Event) -> _Prepared | None:
@@ -147,7 +147,7 @@ class Worker:
             left = batch.without_gone()
             if left is batch:
                 self._encode(batch, prepared.staged)
-            elif left.shares:
+            elif left.parts:
                 self._encode(left, self._device.stage(left.kind, left.items))
         except DeviceLost:
             raise
@@ -155,11 +155,11 @@ class Worker:
             self._run_apart(batch.without_gone(), error)
 
     def _run_apart(self, batch: Batch, error: Exception) -> None:
-        if len(batch.shares) > 1:
-            _log.warning("a batch of %d callers failed, and is run again one by one", len(batch.shares))
+        if len(batch.parts) > 1:
+            _log.warning("a batch of %d callers failed, and is run again one by one", len(batch.parts))
         for alone in batch.by_caller():
             try:
-                if len(batch.shares) == 1:
+                if len(batch.parts) == 1:
                     raise error
                 self._encode(alone, self._device.stage(alone.kind, alone.items))
             except DeviceLost:

@@ -1,1 +1,1 @@
-"""What is told of the vendor: its log, its metrics, its traces."""
+"""Logs, metrics and traces of the vendor."""

@@ -1,4 +1,4 @@
-"""What Prometheus is told: counters, gauges and histograms of one application, in a registry of its own."""
+"""Prometheus metrics: counters, gauges and histograms of one application, in its own registry."""
 
 from collections.abc import Callable, Iterable
 from functools import partial

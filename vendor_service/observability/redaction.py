@@ -1,4 +1,4 @@
-"""What may be written down: text without control characters, and without the secrets that it might hold."""
+"""Redaction: text for logs, without control characters and without the secrets it might hold."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""When a request was at which of its steps."""
+"""The timing of a request: when each of its steps began and ended."""
 
 import time
 from collections.abc import Iterator

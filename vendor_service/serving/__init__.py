@@ -1,1 +1,1 @@
-"""How the vendor runs: its processes, connections and chores, on one machine or on Ray."""
+"""The running of the vendor: processes, connections and background tasks, on one machine or on Ray."""

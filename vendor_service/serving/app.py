@@ -30,10 +30,10 @@ from vendor_service.billing import prices
 from vendor_service.billing.account_metrics import AccountMetrics
 from vendor_service.billing.admission import Admission
 from vendor_service.billing.allowance import Allowance
-from vendor_service.billing.clock_watch import ClockWatch, Witnesses
+from vendor_service.billing.clock_watch import ClockReferences, ClockWatch
+from vendor_service.billing.precheck import Precheck
 from vendor_service.billing.price_watch import PriceWatch
 from vendor_service.billing.replays import ReplayTerms
-from vendor_service.billing.standing import Standing
 from vendor_service.clock import Clock, steady_clock, system_clock
 from vendor_service.database import schema
 from vendor_service.database.presence import Presence
@@ -48,12 +48,12 @@ from vendor_service.observability.worker_metrics import Worker, WorkerMetrics
 from vendor_service.serving import memory
 from vendor_service.serving.audit import Audit
 from vendor_service.serving.factory import load_engine
-from vendor_service.serving.sweeper import Upkeep
+from vendor_service.serving.sweeper import Sweeper
 from vendor_service.settings import Settings
 
 # A process that was killed leaves holds; they are released this long after it last told that it lives.
 _HOLD_SECONDS = 20
-_UPKEEP_SECONDS = 5
+_SWEEP_SECONDS = 5
 
 _log = logging.getLogger(__name__)
 
@@ -112,20 +112,20 @@ def create_app(
         max_seconds=settings.request_timeout_seconds,
     )
     clock_watch = ClockWatch(clock, steady)
-    witnesses = Witnesses(database, clock, clock_watch, trust_clock=settings.trust_clock)
-    witnesses.ask()
+    references = ClockReferences(database, clock, clock_watch, trust_clock=settings.trust_clock)
+    references.ask()
     replays = ReplayTerms(settings.replay_hours * 3600, settings.max_replays)
     admission = Admission(database, clock, _HOLD_SECONDS, replays, clock_watch)
-    standing = Standing(database, clock, replays)
+    precheck = Precheck(database, clock, replays)
     authentication = Authentication(database, clock)
-    # Twice the time that a request may take: a hold never expires under a request that is still welcome.
-    upkeep = Upkeep(
+    # Twice the time that a request may take: a hold never expires under a request that is still served.
+    sweeper = Sweeper(
         admission,
         authentication,
         metrics,
         longest_hold_seconds=2 * settings.request_timeout_seconds,
         watch=clock_watch,
-        witnesses=witnesses,
+        references=references,
     )
     app = FastAPI(
         title="Tuition vendor",
@@ -136,7 +136,7 @@ def create_app(
         # The vendor has its own traces and metrics; FastAPI would ask for providers of them at every request.
         telemetry={"tracing": False, "metrics": False, "logs": False},
         lifespan=partial(
-            _lifespan, encoder, admission, upkeep, database, shared_metrics, audit, watch, traces
+            _lifespan, encoder, admission, sweeper, database, shared_metrics, audit, watch, traces
         ),
         responses={"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}},
     )
@@ -145,7 +145,7 @@ def create_app(
     app.add_middleware(RequestScope, on_crash=internal_error, metrics=metrics, traces=traces)
     add_error_handlers(app)
     service = EmbedService(
-        encoder, admission, standing, Allowance(clock), metrics, max_inputs=settings.max_inputs
+        encoder, admission, precheck, Allowance(clock), metrics, max_inputs=settings.max_inputs
     )
     _add_routes(app, settings, encoder, capacity, service, authentication, database, clock, clock_watch)
     token = settings.metrics_token
@@ -215,7 +215,7 @@ def _show(encoder: Encoder, capacity: Capacity, metrics: Metrics) -> None:
 async def _lifespan(
     encoder: Encoder,
     admission: Admission,
-    upkeep: Upkeep,
+    sweeper: Sweeper,
     database: Database,
     shared_metrics: WorkerMetrics | None,
     audit: Audit | None,
@@ -231,18 +231,18 @@ async def _lifespan(
     encoder.start()
     if shared_metrics is not None:
         shared_metrics.start()
-    chores = (upkeep.repeat(_UPKEEP_SECONDS), memory.keep_small(), presence.keep(_UPKEEP_SECONDS))
+    chores = (sweeper.repeat(_SWEEP_SECONDS), memory.keep_small(), presence.keep(_SWEEP_SECONDS))
     beside = [asyncio.create_task(each) for each in chores]
     if audit is not None:
         beside.append(asyncio.create_task(audit.repeat()))
     if watch is not None:
-        beside.append(asyncio.create_task(watch.repeat(_UPKEEP_SECONDS)))
+        beside.append(asyncio.create_task(watch.repeat(_SWEEP_SECONDS)))
     yield
     for each in beside:
         each.cancel()
     await asyncio.gather(*beside, return_exceptions=True)
     await asyncio.to_thread(encoder.close)
-    await asyncio.to_thread(upkeep.once)
+    await asyncio.to_thread(sweeper.once)
     await asyncio.to_thread(admission.close)
     if shared_metrics is not None:
         shared_metrics.close()

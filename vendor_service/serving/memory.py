@@ -1,4 +1,4 @@
-"""How the process gives memory back: images of every size come and go on many threads.
+"""Memory that the process gives back: images of every size come and go on many threads.
 
 glibc keeps what was freed for the thread that freed it, and only the end of it is ever given back. One heap
 for all threads, whose free pages are given back now and then, keeps a vendor as small as what it has in hand.

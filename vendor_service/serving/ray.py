@@ -21,15 +21,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from shared.embeddings import Kind
 from vendor_service.billing.billing_log import open_billing_log
 from vendor_service.encoder.encoder import Encoder, ModelFacts
-from vendor_service.encoder.lanes import Encoded
 from vendor_service.encoder.preprocessing import Preprocessing
-from vendor_service.encoder.remote import Parcel, RemoteEncoder, ask_facts
+from vendor_service.encoder.queues import Encoded
+from vendor_service.encoder.remote import PreparedBatch, RemoteEncoder, ask_facts
 from vendor_service.observability.logging import configure_logging
 from vendor_service.observability.metrics import SECONDS, SIZES, Metrics
 from vendor_service.serving import memory
 from vendor_service.serving.app import create_app
 from vendor_service.serving.factory import find_tokenizer, load_engine, prepare_with
-from vendor_service.serving.serve import open_books
+from vendor_service.serving.serve import prepare_database
 from vendor_service.settings import Settings
 
 # Requests that one replica has at a time: more are sent to others, or make Ray start another.
@@ -102,9 +102,9 @@ class ModelReplica:
         """Which model it is."""
         return self._engine.facts
 
-    async def encode(self, account: str, parcel: Parcel) -> Encoded:
+    async def encode(self, account: str, batch: PreparedBatch) -> Encoded:
         """Unit vectors of the inputs, in their order."""
-        return await self._engine.encode(account, parcel.unpack())
+        return await self._engine.encode(account, batch.unpack())
 
     async def check_health(self) -> None:
         """Raise if the model cannot encode: Ray replaces a replica that says so three times."""
@@ -125,7 +125,7 @@ class Front:
         configure_logging(as_json=self._settings.log_format == "json")
         if self._settings.billing_log is not None:
             self._open.enter_context(open_billing_log(self._settings.billing_log))
-        open_books(self._settings)
+        prepare_database(self._settings)
         return create_app(self._settings, make_encoder=self._encoder)
 
     def __del__(self) -> None:

@@ -1,4 +1,4 @@
-"""What `vendor serve` does: the books made ready, then one process that serves, or several."""
+"""`vendor serve`: prepares the database, then serves in one process or in several."""
 
 import os
 import socket
@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from fastapi import FastAPI
 
-from vendor_service.accounts.first_key import welcome
+from vendor_service.accounts.first_key import bootstrap
 from vendor_service.billing.billing_log import open_billing_log
 from vendor_service.clock import system_clock
 from vendor_service.database import schema
@@ -31,16 +31,16 @@ def start(settings: Settings, announce: Callable[[str, str], None]) -> bool:
     memory.share_heap()
     if settings.workers == 1:
         application = create_app(settings)
-        open_books(settings)
+        prepare_database(settings)
         with server.bind(settings.host, settings.port) as bound:
             return _serve(application, settings, bound, partial(announce, server.url_of(bound)))
-    open_books(settings)
+    prepare_database(settings)
     with server.bind(settings.host, settings.port) as bound:
         workers = Workers(partial(_serve_as_worker, settings), settings.workers, bound)
         return workers.run(partial(announce, server.url_of(bound)))
 
 
-def open_books(settings: Settings) -> None:
+def prepare_database(settings: Settings) -> None:
     """Bring the tables to this version, and open the first account or say how to.
 
     Raises:
@@ -48,7 +48,7 @@ def open_books(settings: Settings) -> None:
     """
     with closing(Database(settings.database_url)) as database:
         schema.prepare(database, migrate=settings.migrate)
-        welcome(database, settings.first_key_to, system_clock)
+        bootstrap(database, settings.first_key_to, system_clock)
 
 
 def _serve_as_worker(

@@ -1,18 +1,18 @@
-"""Upkeep: what the server does for its books now and then, beside the requests."""
+"""The sweeper: renews and sweeps holds, and notes the use of keys, beside the requests."""
 
 import asyncio
 import logging
 
 from vendor_service.accounts.authentication import Authentication
 from vendor_service.billing.admission import Admission
-from vendor_service.billing.clock_watch import ClockWatch, Witnesses
-from vendor_service.errors import Refusal
+from vendor_service.billing.clock_watch import ClockReferences, ClockWatch
+from vendor_service.errors import APIError
 from vendor_service.observability.metrics import Metrics
 
 _log = logging.getLogger(__name__)
 
 
-class Upkeep:
+class Sweeper:
     """Renews this process's holds, sweeps those of processes that are gone, notes when keys were used.
 
     While the clock is wrong it leaves holds alone: it would release those of others, or keep its own.
@@ -25,10 +25,10 @@ class Upkeep:
         metrics: Metrics,
         longest_hold_seconds: int,
         watch: ClockWatch,
-        witnesses: Witnesses,
+        references: ClockReferences,
     ) -> None:
         self._watch = watch
-        self._witnesses = witnesses
+        self._references = references
         self._admission = admission
         self._metrics = metrics
         self._authentication = authentication
@@ -43,16 +43,16 @@ class Upkeep:
     def once(self) -> None:
         """Do it now; a failure is logged, for the next time may succeed."""
         try:
-            self._witnesses.ask()
+            self._references.ask()
             if self._watch.fault is not None:
                 return
             self._admission.renew(self._longest_hold_seconds)
             swept = self._admission.sweep()
             self._authentication.record_use()
-        except Refusal as refusal:
-            _log.warning("the upkeep of the books was put off: %s", refusal)
+        except APIError as error:
+            _log.warning("sweeping holds was put off: %s", error)
         except Exception:
-            _log.exception("the upkeep of the books failed; it will be tried again")
+            _log.exception("sweeping holds failed; it will be tried again")
         else:
             self._metrics.decided("expired", swept)
             if swept:

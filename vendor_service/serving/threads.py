@@ -1,4 +1,4 @@
-"""How threads that share a computation wait for each other, beside processes that have work of their own."""
+"""The waiting of threads that share a computation, beside processes that have work of their own."""
 
 import os
 

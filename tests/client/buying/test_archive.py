@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from client.buying.archive import SUFFIXES, export_embeddings, import_embeddings
 from client.buying.cache import EmbeddingCache
-from client.buying.embeddings import Stored
+from client.buying.embeddings import StoredEmbedding
 from client.buying.queries import Query
 from client.errors import CacheError, UsageError
 from shared.encoding import Vector
@@ -37,7 +37,7 @@ def _fill(cache: EmbeddingCache, fingerprint: str = "fp_1") -> dict[Query, Vecto
     rows = np.random.default_rng(0).normal(size=(len(QUERIES), 8)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     entries = [
-        Stored(query.kind, bytes.fromhex(query.digest), row.tobytes())
+        StoredEmbedding(query.kind, bytes.fromhex(query.digest), row.tobytes())
         for query, row in zip(QUERIES, rows, strict=True)
     ]
     assert cache.add(fingerprint, entries) == len(QUERIES)
@@ -161,7 +161,7 @@ def _forged(folder: Path, suffix: str, **changes: Any) -> Path:
     } | changes
     vectors = columns["embeddings"]
     checksums = [
-        Stored("text", digest, vector.tobytes()).checksum
+        StoredEmbedding("text", digest, vector.tobytes()).checksum
         for digest, vector in zip(columns["digests"], vectors, strict=True)
     ]
     metadata = {"format": "tuition-embeddings-1", "fingerprint": "fp_1"}

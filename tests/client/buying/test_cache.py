@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from client.buying.cache import EmbeddingCache
-from client.buying.notes import Pack
+from client.buying.pending import RequestBatch
 from client.buying.queries import Query, Spending
 from client.errors import CacheError, ClientError
 from shared.embeddings import Usage
@@ -20,23 +20,23 @@ from shared.encoding import Vector
 DIMENSIONS = 8
 
 
-def _pack(*names: str, key: str = "key", run: str = "run") -> Pack:
-    return Pack(key, run, "fp_1", tuple(Query.text(name) for name in names))
+def _batch(*names: str, key: str = "key", run: str = "run") -> RequestBatch:
+    return RequestBatch(key, run, "fp_1", tuple(Query.text(name) for name in names))
 
 
-def _vectors(pack: Pack, seed: int = 0) -> dict[Query, Vector]:
-    rows = np.random.default_rng(seed).normal(size=(len(pack.queries), DIMENSIONS)).astype(np.float32)
-    return dict(zip(pack.queries, rows, strict=True))
+def _vectors(batch: RequestBatch, seed: int = 0) -> dict[Query, Vector]:
+    rows = np.random.default_rng(seed).normal(size=(len(batch.queries), DIMENSIONS)).astype(np.float32)
+    return dict(zip(batch.queries, rows, strict=True))
 
 
 def _usage(texts: int) -> Usage:
     return Usage(images=0, texts=texts, billed_queries=texts, cost_micros=20 * texts)
 
 
-def _store(cache: EmbeddingCache, pack: Pack) -> dict[Query, Vector]:
-    vectors = _vectors(pack)
-    cache.begin(pack)
-    cache.commit(pack, vectors, _usage(len(pack.queries)), "req_1")
+def _store(cache: EmbeddingCache, batch: RequestBatch) -> dict[Query, Vector]:
+    vectors = _vectors(batch)
+    cache.begin(batch)
+    cache.commit(batch, vectors, _usage(len(batch.queries)), "req_1")
     return vectors
 
 
@@ -47,30 +47,30 @@ def cache(tmp_path: Path) -> Iterator[EmbeddingCache]:
 
 
 def test_embeddings_come_back_bit_for_bit_and_survive_reopening(cache: EmbeddingCache) -> None:
-    pack = _pack("cat", "dog")
-    vectors = _store(cache, pack)
+    batch = _batch("cat", "dog")
+    vectors = _store(cache, batch)
     with EmbeddingCache(cache.path) as reopened:
-        found = reopened.lookup("fp_1", pack.queries)
+        found = reopened.lookup("fp_1", batch.queries)
     assert {query: vector.tobytes() for query, vector in found.items()} == {
         query: vector.tobytes() for query, vector in vectors.items()
     }
 
 
 def test_another_fingerprint_or_kind_is_another_embedding(cache: EmbeddingCache) -> None:
-    pack = _pack("cat")
-    _store(cache, pack)
-    image = Query("image", pack.queries[0].digest, "cat", lambda: b"cat")
-    assert not cache.lookup("fp_2", pack.queries)
+    batch = _batch("cat")
+    _store(cache, batch)
+    image = Query("image", batch.queries[0].digest, "cat", lambda: b"cat")
+    assert not cache.lookup("fp_2", batch.queries)
     assert not cache.lookup("fp_1", [image])
 
 
 def test_a_matrix_marks_what_is_missing(cache: EmbeddingCache) -> None:
-    pack = _pack("cat")
-    vectors = _store(cache, pack)
-    matrix, have = cache.rows("fp_1", [Query.text("dog"), pack.queries[0]], DIMENSIONS)
+    batch = _batch("cat")
+    vectors = _store(cache, batch)
+    matrix, have = cache.rows("fp_1", [Query.text("dog"), batch.queries[0]], DIMENSIONS)
     assert have.tolist() == [False, True]
     assert np.isnan(matrix[0]).all()
-    assert (matrix[1] == vectors[pack.queries[0]]).all()
+    assert (matrix[1] == vectors[batch.queries[0]]).all()
 
 
 def _damage(cache: EmbeddingCache, query: Query, column: str) -> None:
@@ -85,37 +85,37 @@ def _damage(cache: EmbeddingCache, query: Query, column: str) -> None:
 
 
 def test_a_flipped_bit_is_never_returned(cache: EmbeddingCache) -> None:
-    pack = _pack("cat", "dog")
-    _store(cache, pack)
-    _damage(cache, pack.queries[0], "vector")
+    batch = _batch("cat", "dog")
+    _store(cache, batch)
+    _damage(cache, batch.queries[0], "vector")
     said: list[str] = []
     with EmbeddingCache(cache.path, on_damage=said.append) as reopened:
         for _ in range(2):
-            assert set(reopened.lookup("fp_1", pack.queries)) == {pack.queries[1]}
-        assert reopened.rows("fp_1", pack.queries, DIMENSIONS)[1].tolist() == [False, True]
-        assert reopened.known("fp_1", pack.queries) == {pack.queries[1]}
+            assert set(reopened.lookup("fp_1", batch.queries)) == {batch.queries[1]}
+        assert reopened.rows("fp_1", batch.queries, DIMENSIONS)[1].tolist() == [False, True]
+        assert reopened.known("fp_1", batch.queries) == {batch.queries[1]}
     assert len(said) == 1
     assert "missing: 1" in said[0]
 
 
 @pytest.mark.parametrize("column", ["vector", "digest"])
 def test_damage_is_found_pruned_and_bought_again(cache: EmbeddingCache, column: str) -> None:
-    pack = _pack("cat", "dog")
-    _store(cache, pack)
+    batch = _batch("cat", "dog")
+    _store(cache, batch)
     assert cache.verify() == 0
-    _damage(cache, pack.queries[0], column)
+    _damage(cache, batch.queries[0], column)
     assert cache.verify() == 1
     assert len(list(cache.stored("fp_1"))) == 1
     assert cache.prune(None) == 1
     assert cache.verify() == 0
-    again = _pack("cat", key="again")
+    again = _batch("cat", key="again")
     vectors = _store(cache, again)
     assert (cache.lookup("fp_1", again.queries)[again.queries[0]] == vectors[again.queries[0]]).all()
 
 
 def test_a_model_is_pruned_alone_and_its_receipts_stay(cache: EmbeddingCache) -> None:
-    _store(cache, _pack(*(str(i) for i in range(1200)), key="1"))
-    _store(cache, Pack("2", "run", "fp_2", (Query.text("a"),)))
+    _store(cache, _batch(*(str(i) for i in range(1200)), key="1"))
+    _store(cache, RequestBatch("2", "run", "fp_2", (Query.text("a"),)))
     cache._file.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     size = cache.path.stat().st_size
     assert cache.prune("fp_1") == 1200
@@ -125,22 +125,22 @@ def test_a_model_is_pruned_alone_and_its_receipts_stay(cache: EmbeddingCache) ->
 
 
 def test_more_queries_than_one_statement_takes(cache: EmbeddingCache) -> None:
-    pack = _pack(*(str(i) for i in range(2100)))
-    _store(cache, pack)
-    assert len(cache.lookup("fp_1", pack.queries)) == 2100
+    batch = _batch(*(str(i) for i in range(2100)))
+    _store(cache, batch)
+    assert len(cache.lookup("fp_1", batch.queries)) == 2100
 
 
 def test_spending_is_counted_by_run(cache: EmbeddingCache) -> None:
-    _store(cache, _pack("a", "b", key="1"))
-    _store(cache, _pack("c", key="2"))
-    _store(cache, _pack("d", key="3", run="other"))
+    _store(cache, _batch("a", "b", key="1"))
+    _store(cache, _batch("c", key="2"))
+    _store(cache, _batch("d", key="3", run="other"))
     assert cache.spending("run") == Spending(3, 60)
     assert cache.spending("nobody") == Spending(0, 0)
 
 
 def test_a_receipt_counts_once_however_often_it_comes(cache: EmbeddingCache) -> None:
     for _ in range(2):
-        _store(cache, _pack("a"))
+        _store(cache, _batch("a"))
     assert cache.spending("run") == Spending(1, 20)
 
 
@@ -149,20 +149,20 @@ def test_what_was_sent_and_not_answered_is_remembered_with_its_content(
 ) -> None:
     image = tmp_path / "cat.png"
     image.write_bytes(b"pixels")
-    pack = Pack("key", "run", "fp_1", (Query.text("a cat"), Query.image_file(image)))
-    cache.begin(pack)
+    batch = RequestBatch("key", "run", "fp_1", (Query.text("a cat"), Query.image_file(image)))
+    cache.begin(batch)
     with EmbeddingCache(cache.path) as reopened:
         (owed,) = reopened.pending("run")
-    assert owed == pack
+    assert owed == batch
     assert [query.content() for query in owed.queries] == [b"a cat", b"pixels"]
     assert not cache.pending("other")
     cache.commit(owed, _vectors(owed), _usage(2), "req")
     assert not cache.pending("run")
 
 
-def test_a_refused_pack_is_owed_nothing(cache: EmbeddingCache) -> None:
-    cache.begin(_pack("a"))
-    cache.abandon(_pack("a"))
+def test_a_refused_batch_is_owed_nothing(cache: EmbeddingCache) -> None:
+    cache.begin(_batch("a"))
+    cache.abandon(_batch("a"))
     assert not cache.pending("run")
 
 
@@ -181,7 +181,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_sales_are_those_of_the_model(cache: EmbeddingCache) -> None:
-    _store(cache, _pack("a", "b", key="k"))
+    _store(cache, _batch("a", "b", key="k"))
     (sale,) = cache.sales("fp_1")
     assert (sale.run_id, sale.images, sale.texts) == ("run", 0, 2)
     assert cache.sales("fp_2") == []
@@ -189,14 +189,14 @@ def test_sales_are_those_of_the_model(cache: EmbeddingCache) -> None:
 
 def test_threads_share_one_cache(cache: EmbeddingCache) -> None:
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda i: _store(cache, _pack(f"text {i}", key=str(i))), range(60)))
+        list(pool.map(lambda i: _store(cache, _batch(f"text {i}", key=str(i))), range(60)))
     assert cache.spending("run").queries == 60
 
 
 def _write_some(path: Path, process: int) -> None:
     with EmbeddingCache(path) as cache:
         for i in range(25):
-            _store(cache, _pack(f"{process}/{i}", key=f"{process}/{i}"))
+            _store(cache, _batch(f"{process}/{i}", key=f"{process}/{i}"))
 
 
 def test_processes_share_one_cache_from_its_first_moment(tmp_path: Path) -> None:
@@ -213,10 +213,10 @@ def test_processes_share_one_cache_from_its_first_moment(tmp_path: Path) -> None
 
 
 def test_a_full_disk_loses_nothing_and_is_said(cache: EmbeddingCache) -> None:
-    _store(cache, _pack("before"))
+    _store(cache, _batch("before"))
     (pages,) = cache._file.connection.execute("PRAGMA page_count").fetchone()
     cache._file.connection.execute(f"PRAGMA max_page_count = {pages}")
-    large = _pack(*(str(i) for i in range(2000)), key="large")
+    large = _batch(*(str(i) for i in range(2000)), key="large")
     with pytest.raises(CacheError, match="room on the disk"):
         cache.commit(large, _vectors(large), _usage(2000), "req_2")
     cache._file.connection.execute("PRAGMA max_page_count = 1000000")
@@ -244,8 +244,8 @@ def test_a_cache_that_cannot_be_used_is_said_to_be_one(tmp_path: Path, trouble: 
 
 
 def test_receipts_say_which_key_paid_and_notes_what_is_owed(cache: EmbeddingCache) -> None:
-    _store(cache, _pack("cat"))
-    other = _pack("dog", key="other")
+    _store(cache, _batch("cat"))
+    other = _batch("dog", key="other")
     cache.begin(other)
     assert cache.owed() == 1
     cache.commit(other, _vectors(other), _usage(1), "req_2", "0123")
@@ -266,9 +266,9 @@ def test_a_cache_of_float16_is_half_as_large_and_stays_so(tmp_path: Path) -> Non
     for half in (False, True):
         path = tmp_path / f"{half}.db"
         with EmbeddingCache(path, half=half) as cache:
-            pack = Pack("key", "run", "fp_1", tuple(vectors))
+            batch = RequestBatch("key", "run", "fp_1", tuple(vectors))
             usage = Usage(images=0, texts=2000, billed_queries=2000, cost_micros=0)
-            cache.commit(pack, vectors, usage, "req")
+            cache.commit(batch, vectors, usage, "req")
         with EmbeddingCache(path, half=not half) as cache:  # it stays what it was made as
             assert cache.verify() == 0
             found = cache.lookup("fp_1", list(vectors))

@@ -5,37 +5,37 @@ import threading
 
 import pytest
 
-from client.buying.concurrency import LARGEST, START, Pace
+from client.buying.concurrency import LARGEST, START, ConcurrencyLimiter
 
 PACK = 32
 
 
 class Simulation:
-    """A vendor that takes `latency` seconds for a request and serves `lanes` of them at once."""
+    """A vendor that takes `latency` seconds for a request and serves `slots` of them at once."""
 
-    def __init__(self, latency: float, lanes: int) -> None:
+    def __init__(self, latency: float, slots: int) -> None:
         self.now = 0.0
-        self.pace = Pace(clock=lambda: self.now)
+        self.limiter = ConcurrencyLimiter(clock=lambda: self.now)
         self._latency = latency
-        self._free = [0.0] * lanes
+        self._free = [0.0] * slots
         self._in_flight: list[float] = []
         self.limits: list[int] = []
 
     def run(self, answers: int) -> None:
         for _ in range(answers):
-            while len(self._in_flight) < self.pace.limit:
-                assert self.pace.enter()
+            while len(self._in_flight) < self.limiter.limit:
+                assert self.limiter.acquire()
                 begins = max(self.now, heapq.heappop(self._free))
                 heapq.heappush(self._free, begins + self._latency)
                 heapq.heappush(self._in_flight, begins + self._latency)
             self.now = heapq.heappop(self._in_flight)
-            self.pace.leave(PACK)
-            self.limits.append(self.pace.limit)
+            self.limiter.release(PACK)
+            self.limits.append(self.limiter.limit)
 
 
-@pytest.mark.parametrize(("lanes", "least", "most"), [(1, 1, 6), (6, 6, 9), (12, 12, 16), (64, 16, 16)])
-def test_it_settles_where_more_would_not_help(lanes: int, least: int, most: int) -> None:
-    simulation = Simulation(0.1, lanes)
+@pytest.mark.parametrize(("slots", "least", "most"), [(1, 1, 6), (6, 6, 9), (12, 12, 16), (64, 16, 16)])
+def test_it_settles_where_more_would_not_help(slots: int, least: int, most: int) -> None:
+    simulation = Simulation(0.1, slots)
     simulation.run(3000)
     settled = simulation.limits[1000:]
     assert least <= sorted(settled)[len(settled) // 2] <= most
@@ -46,32 +46,32 @@ def test_it_halves_once_for_refusals_that_come_together() -> None:
     simulation = Simulation(0.1, 64)
     simulation.run(1000)
     for _ in range(5):
-        simulation.pace.push_back()
-    assert simulation.pace.limit == LARGEST // 2
+        simulation.limiter.push_back()
+    assert simulation.limiter.limit == LARGEST // 2
     for _ in range(9):
         simulation.now += 2
-        simulation.pace.push_back()
-    assert simulation.pace.limit == 1
+        simulation.limiter.push_back()
+    assert simulation.limiter.limit == 1
     simulation._in_flight.clear()
-    simulation.pace._active = 0
+    simulation.limiter._active = 0
     simulation.run(1000)
-    assert simulation.pace.limit == LARGEST
+    assert simulation.limiter.limit == LARGEST
 
 
 def test_no_more_are_in_flight_than_the_limit_and_nobody_waits_after_the_end() -> None:
-    pace = Pace()
+    limiter = ConcurrencyLimiter()
     for _ in range(START):
-        assert pace.enter()
+        assert limiter.acquire()
     entered: list[bool] = []
-    waiting = threading.Thread(target=lambda: entered.append(pace.enter()))
+    waiting = threading.Thread(target=lambda: entered.append(limiter.acquire()))
     waiting.start()
     waiting.join(0.05)
     assert not entered
-    pace.leave(PACK)
+    limiter.release(PACK)
     waiting.join(5)
     assert entered == [True]
-    late = threading.Thread(target=lambda: entered.append(pace.enter()))
+    late = threading.Thread(target=lambda: entered.append(limiter.acquire()))
     late.start()
-    pace.stop()
+    limiter.stop()
     late.join(5)
     assert entered == [True, False]

@@ -44,8 +44,8 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport, "PATIENCE", 0.0)
     monkeypatch.setattr(transport, "TRIES", 2)
     monkeypatch.setattr(purchase, "LARGEST", 1)
-    monkeypatch.setattr(purchase, "PACK_SIZE", 2)
-    monkeypatch.setattr("client.buying.notes._FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(purchase, "BATCH_SIZE", 2)
+    monkeypatch.setattr("client.buying.pending._FRESH_SECONDS", 0.0)
 
 
 @dataclass
@@ -70,7 +70,7 @@ class Customer:
         """Every charge is a receipt, and every query was charged once, but for those that are lost."""
         with VendorClient(self.url, self.api_key, transport=self.edge) as client:
             ledger = list(client.ledger())
-            notes, refused = self.cache.notes.of_run(), self.cache.billed.refused()
+            notes, refused = self.cache.pending_batches.of_run(), self.cache.billed.refused()
             found = reconcile(ledger, self.cache.receipts(), client.key_id, owed=notes, refused=refused)
         assert found.differences == []
         assert found.elsewhere.charges == found.of_other_accounts == 0

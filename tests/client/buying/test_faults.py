@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from client.buying import transport
-from client.buying.notes import pack_of
+from client.buying.pending import make_batch
 from client.buying.teacher import Teacher
 from client.errors import (
     AnswerRejected,
@@ -171,9 +171,9 @@ def test_a_run_does_not_wait_for_one_that_was_killed_with_a_wrong_clock(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, skew: float
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("client.buying.notes.time.time", lambda: 1.8e9 + skew)
-        shop.cache.begin(pack_of("killed", "fp_1", tuple(_texts(3))))
-    monkeypatch.setattr("client.buying.notes.time.time", lambda: 1.8e9)
+        patch.setattr("client.buying.pending.time.time", lambda: 1.8e9 + skew)
+        shop.cache.begin(make_batch("killed", "fp_1", tuple(_texts(3))))
+    monkeypatch.setattr("client.buying.pending.time.time", lambda: 1.8e9)
     assert shop.teacher().buy(_texts(3)).bought == 3
 
 
@@ -282,7 +282,7 @@ def test_a_damaged_entry_is_bought_again_without_being_pruned(shop: Shop) -> Non
 def test_what_a_living_run_has_sent_is_left_alone_however_long_it_takes(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("client.buying.notes._FRESH_SECONDS", 0.0)
+    monkeypatch.setattr("client.buying.pending._FRESH_SECONDS", 0.0)
     texts = _texts(3)
     slow = threading.Event()
     go = threading.Event()

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from client.buying import transport
 from client.buying.cache import EmbeddingCache
-from client.buying.notes import pack_of
 from client.buying.openai_vendor import Dialect, OpenAIVendor
+from client.buying.pending import make_batch
 from client.buying.queries import Query, Spending
 from client.buying.teacher import Teacher
 from client.errors import (
@@ -116,7 +116,9 @@ def _image(folder: Path, content: bytes) -> Query:
 
 
 @pytest.mark.parametrize("dialect", ["infinity", "jina"])
-def test_each_dialect_asks_in_its_own_way_and_packs_are_of_one_kind(tmp_path: Path, dialect: Dialect) -> None:
+def test_each_dialect_asks_in_its_own_way_and_batches_are_of_one_kind(
+    tmp_path: Path, dialect: Dialect
+) -> None:
     shop = Shop(tmp_path, dialect)
     image = _image(tmp_path, b"\x89PNG pixels")
     teacher = shop.teacher()
@@ -218,7 +220,7 @@ def test_what_was_certainly_not_served_costs_nothing(shop: Shop) -> None:
 
 def test_what_a_killed_run_had_sent_is_written_off(shop: Shop) -> None:
     teacher = shop.teacher(50)
-    shop.cache.begin(pack_of("run", teacher.model.fingerprint, tuple(_texts(32))))
+    shop.cache.begin(make_batch("run", teacher.model.fingerprint, tuple(_texts(32))))
     purchase = teacher.buy(_texts(50))
     assert (purchase.bought, purchase.lost, purchase.out_of_budget) == (18, 32, True)
     assert not shop.cache.pending("run")

@@ -2,40 +2,42 @@
 
 import pytest
 
-from client.buying.rates import Sale, recent_rate
+from client.buying.rates import PaidRequest, recent_rate
 
 
-def _run(run: str, start: float, *, packs: int, every: float, images: int = 32, texts: int = 0) -> list[Sale]:
-    return [Sale(start + every * number, run, images, texts) for number in range(packs)]
+def _run(
+    run: str, start: float, *, batches: int, every: float, images: int = 32, texts: int = 0
+) -> list[PaidRequest]:
+    return [PaidRequest(start + every * number, run, images, texts) for number in range(batches)]
 
 
 def test_the_rate_is_that_of_the_last_unbroken_purchase() -> None:
     assert recent_rate([]) is None
-    sales = [*_run("run", 0, packs=1, every=0), *_run("run", 100, packs=3, every=5)]
+    sales = [*_run("run", 0, batches=1, every=0), *_run("run", 100, batches=3, every=5)]
     assert recent_rate(sales) == pytest.approx(64 / 10)
 
 
 def test_many_small_purchases_say_nothing_of_a_large_one() -> None:
-    large = _run("large", 0, packs=50, every=0.5)
+    large = _run("large", 0, batches=50, every=0.5)
     small = [
-        sale for n in range(40) for sale in _run(f"small {n}", 1000 + 20 * n, packs=1, every=0, images=1)
+        sale for n in range(40) for sale in _run(f"small {n}", 1000 + 20 * n, batches=1, every=0, images=1)
     ]
-    slow = _run("slow", 5000, packs=2, every=20, images=1)
+    slow = _run("slow", 5000, batches=2, every=20, images=1)
     assert recent_rate([*small, *slow], images=1500) is None
     assert recent_rate([*large, *small, *slow], images=1500) == pytest.approx(64)
     assert recent_rate([*large, *small, *slow], images=5) == pytest.approx(1 / 20)
 
 
 def test_texts_say_nothing_of_images() -> None:
-    texts = _run("texts", 0, packs=20, every=0.1, images=0, texts=32)
+    texts = _run("texts", 0, batches=20, every=0.1, images=0, texts=32)
     assert recent_rate(texts, images=100) is None
     assert recent_rate(texts, texts=100) == pytest.approx(320)
 
 
 def test_runs_side_by_side_are_told_apart() -> None:
-    sales = [*_run("a", 0, packs=11, every=1), *_run("b", 0.5, packs=11, every=2)]
+    sales = [*_run("a", 0, batches=11, every=1), *_run("b", 0.5, batches=11, every=2)]
     assert recent_rate(sales, images=100) == pytest.approx(16)
 
 
 def test_what_was_too_short_to_measure_is_not() -> None:
-    assert recent_rate(_run("run", 0, packs=3, every=0.1)) is None
+    assert recent_rate(_run("run", 0, batches=3, every=0.1)) is None

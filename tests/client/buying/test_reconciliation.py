@@ -4,10 +4,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from client.buying.notes import Note, Pack
+from client.buying.pending import PendingBatch, RequestBatch
 from client.buying.queries import Query
 from client.buying.receipts import Receipt
-from client.buying.reconciliation import Elsewhere, reconcile
+from client.buying.reconciliation import UnknownCharges, reconcile
 from shared.billing import Entry
 
 RECEIPT = Receipt("req_1", "fp_1", images=2, texts=1, cost_micros=220, key_id="mine")
@@ -40,9 +40,9 @@ def problems(entries: list[Entry], receipts: list[Receipt], **known: Any) -> lis
     return [f"{each.request_id}: {each.problem}" for each in found.differences]
 
 
-def note(*words: str, key_id: str | None = "mine") -> Note:
-    pack = Pack("key", "run", "fp_1", tuple(Query.text(word) for word in words))
-    return Note(pack, 1.8e9, "http://vendor:80", key_id, 20 * len(words))
+def note(*words: str, key_id: str | None = "mine") -> PendingBatch:
+    batch = RequestBatch("key", "run", "fp_1", tuple(Query.text(word) for word in words))
+    return PendingBatch(batch, 1.8e9, "http://vendor:80", key_id, 20 * len(words))
 
 
 def test_what_agrees_is_counted() -> None:
@@ -87,7 +87,7 @@ def test_what_curl_or_an_sdk_bought_was_made_elsewhere_and_is_summed_up() -> Non
     by_curl = [entry(2, request_id="req_c"), entry(3, request_id="req_o", key_id="other")]
     found = reconcile([entry(1), *by_curl], [RECEIPT], "mine")
     assert not found.differences
-    assert found.elsewhere == Elsewhere(charges=2, queries=6, cost_micros=440, of_other_keys=1)
+    assert found.elsewhere == UnknownCharges(charges=2, queries=6, cost_micros=440, of_other_keys=1)
 
 
 def test_a_request_in_which_every_input_was_refused_needs_no_charge() -> None:

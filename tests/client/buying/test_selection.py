@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from client.buying.selection import Selection, image_order
+from client.buying.selection import SelectionStrategy, image_order
 
 
 def _features(count: int, seed: int = 0) -> NDArray[np.float32]:
@@ -28,7 +28,7 @@ def _worst(features: NDArray[np.float32], taken: list[int]) -> float:
     st.integers(0, 3),
 )
 def test_every_image_comes_once_and_the_order_repeats_itself(
-    strata: list[tuple[str, str]], select: Selection, seed: int
+    strata: list[tuple[str, str]], select: SelectionStrategy, seed: int
 ) -> None:
     features = _features(len(strata))
     order = image_order(select, strata, seed, features)

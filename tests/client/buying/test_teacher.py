@@ -20,9 +20,9 @@ from client.buying import purchase as purchase_module
 from client.buying import recovery, transport
 from client.buying.cache import EmbeddingCache
 from client.buying.concurrency import START
-from client.buying.lock import claim
-from client.buying.notes import pack_of
-from client.buying.purchase import PACK_SIZE
+from client.buying.lock import run_lock
+from client.buying.pending import make_batch
+from client.buying.purchase import BATCH_SIZE
 from client.buying.queries import Query
 from client.buying.teacher import Teacher
 from client.buying.vendor_api import VendorClient
@@ -121,7 +121,7 @@ def shop(tmp_path: Path) -> Iterator[Shop]:
 @pytest.fixture
 def long_ago(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is noted counts as sent so long ago that no vendor can be answering it any more."""
-    monkeypatch.setattr("client.buying.notes._FRESH_SECONDS", 0.0)
+    monkeypatch.setattr("client.buying.pending._FRESH_SECONDS", 0.0)
 
 
 def _texts(count: int, word: str = "good") -> list[Query]:
@@ -167,14 +167,14 @@ def test_whatever_is_refused_neither_budget_nor_quota_is_exceeded_or_left_unused
     shop.close()
 
 
-def test_packs_keep_to_the_limits_of_count_and_bytes(shop: Shop, tmp_path: Path) -> None:
+def test_batches_keep_to_the_limits_of_count_and_bytes(shop: Shop, tmp_path: Path) -> None:
     queries = [*_texts(70), *_images(tmp_path / "images", [3000] * 9), Query.text('"' * 900)]
     assert shop.teacher().buy(queries).bought == len(queries)
-    assert max(shop.vendor.sizes) == PACK_SIZE
+    assert max(shop.vendor.sizes) == BATCH_SIZE
     assert max(shop.vendor.bytes) <= LIMITS.max_request_bytes
     assert (
         len(shop.vendor.sizes) == 9
-    )  # three of texts, five of images, and one of a text again: a pack is of one kind
+    )  # three of texts, five of images, and one of a text again: a batch is of one kind
 
 
 def test_an_image_that_the_vendor_would_not_take_is_not_sent(shop: Shop, tmp_path: Path) -> None:
@@ -194,11 +194,11 @@ def test_what_is_too_large_alone_costs_no_budget(shop: Shop, tmp_path: Path) -> 
 
 
 def test_what_is_in_flight_when_the_quota_ends_is_kept(shop: Shop) -> None:
-    shop.vendor.quota = 3 * PACK_SIZE
+    shop.vendor.quota = 3 * BATCH_SIZE
     shop.vendor.after = lambda: time.sleep(0.05)
     with pytest.raises(QuotaExhausted):
         shop.teacher().buy(_texts(300))
-    assert shop.cache.spending("run").queries == shop.vendor.charged == 3 * PACK_SIZE
+    assert shop.cache.spending("run").queries == shop.vendor.charged == 3 * BATCH_SIZE
 
 
 def test_answers_that_were_lost_are_owed_and_count_against_the_budget(
@@ -219,45 +219,45 @@ def test_answers_that_were_lost_are_owed_and_count_against_the_budget(
 
 
 @pytest.mark.usefixtures("long_ago")
-def test_a_pack_that_was_noted_and_never_charged_costs_nothing_and_binds_no_budget(shop: Shop) -> None:
-    shop.cache.begin(pack_of("run", "fp_1", tuple(_texts(32, "good unwanted"))))
+def test_a_batch_that_was_noted_and_never_charged_costs_nothing_and_binds_no_budget(shop: Shop) -> None:
+    shop.cache.begin(make_batch("run", "fp_1", tuple(_texts(32, "good unwanted"))))
     assert shop.teacher(10).buy(_texts(32)).out_of_budget
     assert shop.vendor.charged == 10
     assert not shop.cache.pending("run")
     assert shop.teacher(32).buy(_texts(32)).bought == 22
 
 
-def test_an_owed_pack_that_is_still_wanted_keeps_its_key(shop: Shop) -> None:
+def test_an_owed_batch_that_is_still_wanted_keeps_its_key(shop: Shop) -> None:
     """The vendor may be answering the first request only now; under another key it would charge both."""
-    pack = pack_of("run", "fp_1", tuple(_texts(20)))
-    shop.cache.begin(pack)
+    batch = make_batch("run", "fp_1", tuple(_texts(20)))
+    shop.cache.begin(batch)
     assert shop.teacher().buy([*reversed(_texts(90))]).bought == 90
-    assert shop.vendor.paid[pack.idempotency_key] == 20
+    assert shop.vendor.paid[batch.idempotency_key] == 20
     assert shop.vendor.charged == 90
 
 
 @pytest.mark.usefixtures("long_ago")
-def test_packs_that_were_charged_come_before_those_that_were_not(shop: Shop) -> None:
-    packs = [pack_of("run", "fp_1", tuple(_texts(10, f"good {n}"))) for n in range(6)]
-    for n, pack in enumerate(packs):
-        shop.cache.begin(pack)
+def test_batches_that_were_charged_come_before_those_that_were_not(shop: Shop) -> None:
+    batches = [make_batch("run", "fp_1", tuple(_texts(10, f"good {n}"))) for n in range(6)]
+    for n, batch in enumerate(batches):
+        shop.cache.begin(batch)
         if n % 2:
-            shop.vendor.paid[pack.idempotency_key] = 10
-    wanted = [query for pack in packs for query in pack.queries]
+            shop.vendor.paid[batch.idempotency_key] = 10
+    wanted = [query for batch in batches for query in batch.queries]
     assert shop.teacher(35).buy(wanted).out_of_budget
     assert shop.vendor.charged == shop.cache.spending("run").queries == 35
     assert not shop.cache.pending("run")
 
 
-def test_an_owed_pack_whose_queries_are_bought_by_now_is_only_asked_after(shop: Shop) -> None:
+def test_an_owed_batch_whose_queries_are_bought_by_now_is_only_asked_after(shop: Shop) -> None:
     Teacher(shop.client, shop.cache, model=MODEL, run_id="other", budget=None).buy(_texts(20))
-    shop.cache.begin(pack_of("run", "fp_1", tuple(_texts(10))))
+    shop.cache.begin(make_batch("run", "fp_1", tuple(_texts(10))))
     assert shop.teacher(20).buy(_texts(20)).bought == 0
     assert shop.vendor.charged == 20
     assert not shop.cache.pending("run")
 
 
-def test_an_owed_pack_that_was_charged_is_had_for_nothing_whatever_the_budget(
+def test_an_owed_batch_that_was_charged_is_had_for_nothing_whatever_the_budget(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transport, "PATIENCE", 0.0)
@@ -270,23 +270,23 @@ def test_an_owed_pack_that_was_charged_is_had_for_nothing_whatever_the_budget(
     assert shop.cache.spending("run").queries == shop.vendor.charged == 32
 
 
-def test_an_owed_pack_is_found_again_where_the_folder_has_moved(shop: Shop, tmp_path: Path) -> None:
+def test_an_owed_batch_is_found_again_where_the_folder_has_moved(shop: Shop, tmp_path: Path) -> None:
     before = _images(tmp_path / "before", [400] * 3)
-    pack = pack_of("run", "fp_1", tuple(before))
-    shop.cache.begin(pack)
-    shop.vendor.paid[pack.idempotency_key] = 3
+    batch = make_batch("run", "fp_1", tuple(before))
+    shop.cache.begin(batch)
+    shop.vendor.paid[batch.idempotency_key] = 3
     (tmp_path / "before").rename(tmp_path / "after")
     after = [Query.image_file(tmp_path / "after" / Path(query.name).name) for query in before]
     assert shop.teacher().buy(after).bought == 3
-    assert list(shop.vendor.paid) == [pack.idempotency_key]
+    assert list(shop.vendor.paid) == [batch.idempotency_key]
     assert not shop.cache.pending("run")
 
 
-def test_an_owed_pack_whose_file_has_changed_stays_owed_and_the_others_are_bought(
+def test_an_owed_batch_whose_file_has_changed_stays_owed_and_the_others_are_bought(
     shop: Shop, tmp_path: Path
 ) -> None:
     queries = _images(tmp_path / "images", [400] * 3)
-    shop.cache.begin(pack_of("run", "fp_1", tuple(queries)))
+    shop.cache.begin(make_batch("run", "fp_1", tuple(queries)))
     Path(queries[0].name).write_bytes(b"something else")
     purchase = shop.teacher(5).buy(queries)
     assert (purchase.bought, list(purchase.refused)) == (2, [queries[0]])
@@ -294,10 +294,12 @@ def test_an_owed_pack_whose_file_has_changed_stays_owed_and_the_others_are_bough
 
 
 @pytest.mark.usefixtures("long_ago")
-def test_a_pack_of_a_former_model_counts_only_if_it_was_charged(shop: Shop) -> None:
-    charged, noted = (pack_of("run", "fp_0", tuple(_texts(3, word))) for word in ("good old", "good older"))
-    for pack in (charged, noted):
-        shop.cache.begin(pack)
+def test_a_batch_of_a_former_model_counts_only_if_it_was_charged(shop: Shop) -> None:
+    charged, noted = (
+        make_batch("run", "fp_0", tuple(_texts(3, word))) for word in ("good old", "good older")
+    )
+    for batch in (charged, noted):
+        shop.cache.begin(batch)
     shop.vendor.paid[charged.idempotency_key] = 3
     shop.vendor.former.add(charged.idempotency_key)
     assert shop.teacher(8).buy(_texts(9)).bought == 5
@@ -309,23 +311,23 @@ def test_what_another_run_buys_meanwhile_is_not_bought_again(
 ) -> None:
     monkeypatch.setattr(purchase_module, "LARGEST", 1)  # so that nothing else is in flight
     other = Teacher(shop.client, shop.cache, model=MODEL, run_id="other", budget=None)
-    texts = _texts(40 * PACK_SIZE)
+    texts = _texts(40 * BATCH_SIZE)
     first = threading.Event()
 
     def let_the_other_run_pass() -> None:
         if not first.is_set():
             first.set()
-            other.buy(texts[20 * PACK_SIZE :])
+            other.buy(texts[20 * BATCH_SIZE :])
 
     shop.vendor.before = let_the_other_run_pass
     purchase = shop.teacher().buy(texts)
     assert shop.vendor.charged == len(texts)
-    assert purchase.bought == 20 * PACK_SIZE
+    assert purchase.bought == 20 * BATCH_SIZE
 
 
 def test_runs_that_buy_the_same_at_the_same_time_pay_once_between_them(shop: Shop, tmp_path: Path) -> None:
     shop.vendor.after = lambda: time.sleep(0.02)
-    texts = _texts(20 * PACK_SIZE)
+    texts = _texts(20 * BATCH_SIZE)
 
     def buy(run: str) -> int:
         with EmbeddingCache(tmp_path / "cache.db") as cache:
@@ -343,8 +345,8 @@ def test_runs_that_buy_the_same_at_the_same_time_pay_once_between_them(shop: Sho
 def test_what_a_killed_run_was_buying_is_bought_in_the_end(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shop.cache.begin(pack_of("killed", "fp_1", tuple(_texts(3))))
-    monkeypatch.setattr("client.buying.notes._FRESH_SECONDS", 0.5)
+    shop.cache.begin(make_batch("killed", "fp_1", tuple(_texts(3))))
+    monkeypatch.setattr("client.buying.pending._FRESH_SECONDS", 0.5)
     assert shop.teacher().buy(_texts(100)).bought == 100
 
 
@@ -362,19 +364,19 @@ def _buy_in_a_process(folder: Path, outcome: "Queue[str]") -> None:
 def test_what_a_killed_run_had_paid_for_is_not_paid_for_again_by_another(shop: Shop) -> None:
     texts = _texts(100)
     paid, unpaid, unwanted = (
-        pack_of("killed", "fp_1", tuple(queries))
+        make_batch("killed", "fp_1", tuple(queries))
         for queries in (texts[:32], texts[32:40], _texts(9, "good old"))
     )
-    for pack in (paid, unpaid, unwanted):
-        shop.cache.begin(pack)
+    for batch in (paid, unpaid, unwanted):
+        shop.cache.begin(batch)
     shop.vendor.paid |= {paid.idempotency_key: 32, unwanted.idempotency_key: 9}
-    with claim(shop.cache.path, "killed"):  # as long as it lives, it is left alone
-        recovery.fetch_for_dead_runs(shop.client, shop.cache, MODEL, "run", texts)
+    with run_lock(shop.cache.path, "killed"):  # as long as it lives, it is left alone
+        recovery.recover_dead_runs(shop.client, shop.cache, MODEL, "run", texts)
     assert not shop.vendor.sizes
-    recovery.fetch_for_dead_runs(shop.client, shop.cache, MODEL, "run", texts)
+    recovery.recover_dead_runs(shop.client, shop.cache, MODEL, "run", texts)
     assert shop.cache.known("fp_1", texts) == set(texts[:32])
     assert (shop.cache.spending("killed").queries, shop.cache.spending("run").queries) == (32, 0)
-    assert {pack.idempotency_key for pack in shop.cache.pending("killed")} == {
+    assert {batch.idempotency_key for batch in shop.cache.pending("killed")} == {
         unpaid.idempotency_key,
         unwanted.idempotency_key,
     }
@@ -384,10 +386,10 @@ def test_what_a_killed_run_had_paid_for_is_not_paid_for_again_by_another(shop: S
 
 def test_threads_do_not_buy_for_one_run_at_once_and_one_that_ends_frees_nobody_else(tmp_path: Path) -> None:
     cache = tmp_path / "cache.db"
-    with claim(cache, "run"):
-        with claim(cache, "other"):
+    with run_lock(cache, "run"):
+        with run_lock(cache, "other"):
             pass
-        with pytest.raises(RunBusy), claim(cache, "run"):
+        with pytest.raises(RunBusy), run_lock(cache, "run"):
             raise AssertionError
         context = get_context("spawn")
         outcome: Queue[str] = context.Queue()
@@ -401,7 +403,7 @@ def test_two_processes_do_not_buy_for_one_run_at_once(shop: Shop, tmp_path: Path
     context = get_context("spawn")
     outcome: Queue[str] = context.Queue()
     for claimed in (True, False):
-        with claim(shop.cache.path, "run") if claimed else nullcontext():
+        with run_lock(shop.cache.path, "run") if claimed else nullcontext():
             process = context.Process(target=_buy_in_a_process, args=(tmp_path, outcome))
             process.start()
             assert ("Another process" in outcome.get(timeout=30)) is claimed
@@ -447,14 +449,14 @@ def test_a_vendor_that_pushes_back_has_fewer_requests_in_flight(
         return response
 
     monkeypatch.setattr(shop.vendor, "handle_request", answer_one_at_a_time)
-    assert shop.teacher().buy(_texts(60 * PACK_SIZE)).bought == 60 * PACK_SIZE
+    assert shop.teacher().buy(_texts(60 * BATCH_SIZE)).bought == 60 * BATCH_SIZE
     assert most[0] <= START
 
 
-def test_memory_holds_a_few_packs_however_large_the_images(
+def test_memory_holds_a_few_batches_however_large_the_images(
     shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(purchase_module, "PACK_BYTES", 4000)
+    monkeypatch.setattr(purchase_module, "BATCH_BYTES", 4000)
     assert shop.teacher().buy(_images(tmp_path / "images", [1200] * 12)).bought == 12
     assert set(shop.vendor.sizes) == {2}
 

@@ -13,7 +13,7 @@ import pytest
 from client.buying import transport
 from client.buying.archive import export_embeddings, import_embeddings
 from client.buying.cache import EmbeddingCache
-from client.buying.embeddings import Stored
+from client.buying.embeddings import StoredEmbedding
 from client.buying.origins import origin_of
 from client.buying.queries import Query
 from client.buying.teacher import Teacher
@@ -192,7 +192,9 @@ def test_what_is_not_used_together_is_not_compared_until_it_is(cache: EmbeddingC
 
 def _old_cache(path: Path, model: str) -> None:
     """A cache as the version before made it: what a vendor sold, and a request that was not answered."""
-    entries = [Stored("text", bytes.fromhex(q.digest), _vector(q.content(), model).tobytes()) for q in OLD]
+    entries = [
+        StoredEmbedding("text", bytes.fromhex(q.digest), _vector(q.content(), model).tobytes()) for q in OLD
+    ]
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.executescript(_VERSION_1)
         connection.execute("INSERT INTO storage VALUES (1, '<f4')")
@@ -215,7 +217,7 @@ def test_a_cache_of_the_version_before_opens_and_is_adopted_by_who_agrees_with_i
         with EmbeddingCache(path) as cache:
             assert cache.known("fp_1", OLD) == set(OLD)
             assert cache.spending("run").queries == 20
-            assert [note.pack.queries for note in cache.notes.of_run("other")] == [(NEW[0],)]
+            assert [note.batch.queries for note in cache.pending_batches.of_run("other")] == [(NEW[0],)]
             assert cache.verify() == 0
     with EmbeddingCache(path) as cache:
         seller = Seller("true")

@@ -10,7 +10,7 @@ import pytest
 
 from client import errors
 from client.buying import transport
-from client.buying.protocols import Answer
+from client.buying.protocols import EmbedResult
 from client.buying.queries import Query
 from client.buying.vendor_api import VendorClient
 from client.buying.wire import embed_form
@@ -70,7 +70,7 @@ def _error(status: int, code: str, **headers: str) -> httpx.Response:
     return httpx.Response(status, json={"error": detail}, headers=headers)
 
 
-def _embed(script: Script) -> Answer:
+def _embed(script: Script) -> EmbedResult:
     with VendorClient("http://vendor", "tk_1", transport=script) as client:
         return client.embed(QUERIES, model=MODEL, idempotency_key="key")
 
@@ -141,7 +141,7 @@ def test_retry_after_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
     script = Script(_error(503, "overloaded", **{"retry-after": "7"}), _answer())
     waited: list[float] = []
     with VendorClient("http://vendor", None, transport=script) as client:
-        monkeypatch.setattr(client._sender._stopping, "wait", lambda seconds: waited.append(seconds))
+        monkeypatch.setattr(client._http._stopping, "wait", lambda seconds: waited.append(seconds))
         client.embed(QUERIES, model=MODEL, idempotency_key="key")
     assert waited
     assert 7 <= waited[0] <= 7.01
@@ -222,7 +222,7 @@ def test_a_person_is_told_once_that_several_requests_wait(monkeypatch: pytest.Mo
     script = Script(_error(503, "overloaded", **{"retry-after": "7"}))
     said: list[str] = []
     with VendorClient("http://vendor", None, transport=script, on_wait=said.append) as client:
-        monkeypatch.setattr(client._sender._stopping, "wait", lambda _: False)
+        monkeypatch.setattr(client._http._stopping, "wait", lambda _: False)
         for _ in range(2):
             with pytest.raises(errors.VendorError):
                 client.models()
@@ -373,7 +373,7 @@ def test_whatever_retry_after_says_the_wait_is_bounded(
     script = Script(refusal, _answer())
     waited: list[float] = []
     with VendorClient("http://vendor", None, transport=script) as client:
-        monkeypatch.setattr(client._sender._stopping, "wait", lambda delay: waited.append(delay))
+        monkeypatch.setattr(client._http._stopping, "wait", lambda delay: waited.append(delay))
         client.embed(QUERIES, model=MODEL, idempotency_key="key")
     assert seconds <= waited[0] <= seconds + 0.01
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.buying.protocols import Answer
+from client.buying.protocols import EmbedResult
 from client.buying.queries import Query
 from client.buying.wire import check_card, embed_form, read_answer
 from client.errors import AnswerRejected, FingerprintChanged, VendorError
@@ -40,7 +40,7 @@ def _rows(content: bytes | None = None, dtype: RowDtype = "float32", **changes: 
     return httpx.Response(200, headers=headers, content=content, request=request)
 
 
-def _read(response: httpx.Response) -> Answer:
+def _read(response: httpx.Response) -> EmbedResult:
     return read_answer(response, QUERIES, MODEL)
 
 

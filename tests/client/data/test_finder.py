@@ -8,7 +8,7 @@ from PIL import Image
 
 from client.data import finder, images
 from client.data.domains import list_folder
-from client.data.finder import Found, counted, find_images, search
+from client.data.finder import FoundFiles, counted, find_images, search
 from client.errors import DataError, UsageError
 from tests.client.toy import make_folder
 
@@ -19,11 +19,11 @@ def _draw(path: Path) -> Path:
     return path
 
 
-def _names(found: Found, root: Path) -> list[str]:
+def _names(found: FoundFiles, root: Path) -> list[str]:
     return [path.relative_to(root).as_posix() for path in found.images]
 
 
-def _reasons(found: Found, root: Path) -> dict[str, str]:
+def _reasons(found: FoundFiles, root: Path) -> dict[str, str]:
     return {file.path.relative_to(root).as_posix(): file.reason for file in found.left_out}
 
 

@@ -10,7 +10,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as one_image
 
 from client.learning import augmentation
-from client.learning.augmentation import Chance, random_views
+from client.learning.augmentation import AugmentationDraws, random_views
 from client.learning.recipe import Augmentation
 
 NOTHING = Augmentation(crop_scale=(1.0, 1.0), jitter=0.0, grayscale=0.0, style=0.0)
@@ -50,8 +50,8 @@ def test_a_step_of_colour_is_torchvisions(
 def test_crops_are_distributed_as_torchvisions(aspect: float) -> None:
     n, height = 4000, 1000
     width = round(height * aspect)
-    chance = Chance.draw(n, _generator())
-    boxes = augmentation._crop_boxes(chance.rows, torch.full((n,), aspect), (0.7, 1.0))
+    draws = AugmentationDraws.draw(n, _generator())
+    boxes = augmentation._crop_boxes(draws.rows, torch.full((n,), aspect), (0.7, 1.0))
     sides = boxes[:, [0, 1], [0, 1]].abs()
     left = (boxes[:, 0, 2] + 1 - sides[:, 0]) / 2
     assert (boxes[:, 0, 0] < 0).float().mean().item() == pytest.approx(0.5, abs=0.03)
@@ -77,10 +77,10 @@ def _drawn_by_torchvision(image: Tensor, n: int) -> list[tuple[int, int, int, in
 
 def test_a_crop_shows_what_torchvisions_shows() -> None:
     pixels = _pictures(64, side=73)
-    chance = Chance.draw(64, _generator())
+    draws = AugmentationDraws.draw(64, _generator())
     only_crop = Augmentation(jitter=0.0, grayscale=0.0, style=0.0)
-    views = random_views(pixels, torch.ones(64), chance, size=64, augmentation=only_crop)
-    boxes = augmentation._crop_boxes(chance.rows, torch.ones(64), only_crop.crop_scale)
+    views = random_views(pixels, torch.ones(64), draws, size=64, augmentation=only_crop)
+    boxes = augmentation._crop_boxes(draws.rows, torch.ones(64), only_crop.crop_scale)
     for picture, view, box in zip(pixels, views, boxes, strict=True):
         side = (73 * box[[0, 1], [0, 1]].abs()).round().int().tolist()
         left, top = ((73 * (box[:, 2] + 1) - torch.tensor(side)) / 2).round().int().tolist()
@@ -93,7 +93,9 @@ def test_a_crop_shows_what_torchvisions_shows() -> None:
 
 def test_no_augmentation_is_the_image_or_its_mirror() -> None:
     pixels = _pictures(32)
-    views = random_views(pixels, torch.ones(32), Chance.draw(32, _generator()), size=20, augmentation=NOTHING)
+    views = random_views(
+        pixels, torch.ones(32), AugmentationDraws.draw(32, _generator()), size=20, augmentation=NOTHING
+    )
     images = pixels.permute(0, 3, 1, 2).float()
     same = torch.isclose(views, images, atol=0.01).flatten(1).all(dim=1)
     mirrored = torch.isclose(views, images.flip(3), atol=0.01).flatten(1).all(dim=1)
@@ -103,7 +105,7 @@ def test_no_augmentation_is_the_image_or_its_mirror() -> None:
 
 def test_the_share_of_grey_views_is_as_asked() -> None:
     views = random_views(
-        _pictures(600, side=8), torch.ones(600), Chance.draw(600, _generator()), size=8,
+        _pictures(600, side=8), torch.ones(600), AugmentationDraws.draw(600, _generator()), size=8,
         augmentation=Augmentation(grayscale=0.1, style=0.0),
     )  # fmt: skip
     grey = ((views.amax(1) - views.amin(1)).flatten(1).amax(1) < 0.01).float().mean().item()
@@ -115,7 +117,7 @@ def test_the_whole_augmentation_moves_colours_as_far_as_torchvisions() -> None:
     picture = _pictures(1, side=24)
     n = 1500
     ours = random_views(
-        picture.expand(n, -1, -1, -1), torch.ones(n), Chance.draw(n, _generator()), size=16,
+        picture.expand(n, -1, -1, -1), torch.ones(n), AugmentationDraws.draw(n, _generator()), size=16,
         augmentation=Augmentation(style=0.0),
     ).mean((2, 3))  # fmt: skip
     compose = v2.Compose(
@@ -130,15 +132,13 @@ def test_the_whole_augmentation_moves_colours_as_far_as_torchvisions() -> None:
 
 def test_views_follow_from_the_seed_and_not_from_pieces_or_shards() -> None:
     pixels, aspects = _pictures(50), torch.linspace(0.5, 2.0, 50)
-    chance = Chance.draw(50, _generator(3))
+    draws = AugmentationDraws.draw(50, _generator(3))
 
     def views(rows: slice) -> Tensor:
-        return random_views(
-            pixels[rows], aspects[rows], chance.of(rows), size=16, augmentation=Augmentation()
-        )
+        return random_views(pixels[rows], aspects[rows], draws.of(rows), size=16, augmentation=Augmentation())
 
     whole = views(slice(None))
     assert torch.equal(whole, views(slice(None)))
     assert torch.allclose(whole, torch.cat([views(slice(0, 7)), views(slice(7, 50))]), atol=1e-3)
-    other = Chance.draw(50, _generator(4))
-    assert fmean(map(float, (other.rows - chance.rows).abs().mean(1))) > 0.2
+    other = AugmentationDraws.draw(50, _generator(4))
+    assert fmean(map(float, (other.rows - draws.rows).abs().mean(1))) > 0.2

@@ -7,19 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from client.learning.averaging import BestState, LossValley, Score, Segment, Selection
+from client.learning.averaging import SWAD, BestWeights, Score, Segment, WeightSelection
 
 
 def _state(value: float) -> dict[str, Tensor]:
     return {"weight": torch.tensor([float(value), 2.0 * value]), "count": torch.tensor(int(value))}
 
 
-def _watch(selection: Selection, losses: list[float], *, every: int = 2, start: int = 0) -> None:
+def _watch(selection: WeightSelection, losses: list[float], *, every: int = 2, start: int = 0) -> None:
     """Steps whose state is their number, scored after each `every`."""
     for segment, loss in enumerate(losses, start=start):
         for step in range(segment * every + 1, (segment + 1) * every + 1):
-            selection.stepped(_state(step), step)
-        selection.evaluated(_state((segment + 1) * every), (segment + 1) * every, Score(0.5, loss))
+            selection.on_step(_state(step), step)
+        selection.on_evaluation(_state((segment + 1) * every), (segment + 1) * every, Score(0.5, loss))
 
 
 def _published(
@@ -53,11 +53,11 @@ def _published(
 
 @given(st.lists(st.sampled_from([0.5, 1.0, 1.2, 1.29, 1.31, 2.0, 3.0]), min_size=1, max_size=24))
 def test_swad_averages_the_published_segments(losses: list[float]) -> None:
-    selection = LossValley()
+    selection = SWAD()
     _watch(selection, losses)
     segments = _published(losses)
     steps = [step for segment in segments for step in (2 * segment + 1, 2 * segment + 2)]
-    kept = selection.kept()
+    kept = selection.selected()
     assert (kept.first, kept.last) == (steps[0], steps[-1])
     mean = sum(steps) / len(steps)
     assert torch.allclose(kept.state["weight"], torch.tensor([mean, 2 * mean]))
@@ -66,34 +66,37 @@ def test_swad_averages_the_published_segments(losses: list[float]) -> None:
 def test_a_valley_worked_out_by_hand() -> None:
     # 3 falls, 1.0 is the lowest of three (threshold 1.3 x 1.1), then six in a row above: 4th and 5th are in.
     losses = [3.0, 2.0, 1.0, 1.1, 1.2, *[2.0] * 6, 1.0]
-    selection = LossValley()
+    selection = SWAD()
     _watch(selection, losses, every=1)
-    assert (selection.kept().first, selection.kept().last) == (3, 5)
-    assert selection.kept().state["weight"][0] == 4.0
+    assert (selection.selected().first, selection.selected().last) == (3, 5)
+    assert selection.selected().state["weight"][0] == 4.0
 
 
 def test_a_loss_that_still_falls_gives_the_last_segment() -> None:
-    selection = LossValley()
+    selection = SWAD()
     _watch(selection, [5.0, 4.0, 3.0, 2.0], every=2)
-    assert (selection.kept().first, selection.kept().last) == (7, 8)
+    assert (selection.selected().first, selection.selected().last) == (7, 8)
 
 
 @given(st.lists(st.floats(0.5, 3.0), min_size=2, max_size=20), st.data())
 def test_swad_resumes_where_it_was(losses: list[float], data: st.DataObject) -> None:
     cut = data.draw(st.integers(1, len(losses) - 1))
-    whole, first, second = LossValley(), LossValley(), LossValley()
+    whole, first, second = SWAD(), SWAD(), SWAD()
     _watch(whole, losses)
     _watch(first, losses[:cut])
-    second.restore(first.checkpoint())
+    second.load_state_dict(first.state_dict())
     _watch(second, losses[cut:], start=cut)
-    assert (whole.kept().first, whole.kept().last) == (second.kept().first, second.kept().last)
-    assert torch.equal(whole.kept().state["weight"], second.kept().state["weight"])
+    assert (whole.selected().first, whole.selected().last) == (
+        second.selected().first,
+        second.selected().last,
+    )
+    assert torch.equal(whole.selected().state["weight"], second.selected().state["weight"])
 
 
 def test_memory_is_bounded() -> None:
-    selection = LossValley()
+    selection = SWAD()
     _watch(selection, [1.0] * 50)
-    assert len(selection.checkpoint()["undecided"]) < 6
+    assert len(selection.state_dict()["undecided"]) < 6
 
 
 def test_a_mean_of_means_is_weighted() -> None:
@@ -107,15 +110,15 @@ def test_a_mean_of_means_is_weighted() -> None:
 
 
 def test_the_best_state_is_copied_and_resumed() -> None:
-    selection = BestState()
+    selection = BestWeights()
     live = _state(1)
-    selection.evaluated(live, 1, Score(0.9, 1.0))
+    selection.on_evaluation(live, 1, Score(0.9, 1.0))
     live["weight"].zero_()
-    selection.evaluated(live, 2, Score(0.8, 0.1))
-    other = BestState()
-    other.restore(selection.checkpoint())
-    other.evaluated(_state(3), 3, Score(0.9, 1.1))
-    assert other.kept().last == 1
-    assert other.kept().state["weight"].tolist() == [1.0, 2.0]
-    other.evaluated(_state(4), 4, Score(0.9, 1.0))
-    assert other.kept().last == 4
+    selection.on_evaluation(live, 2, Score(0.8, 0.1))
+    other = BestWeights()
+    other.load_state_dict(selection.state_dict())
+    other.on_evaluation(_state(3), 3, Score(0.9, 1.1))
+    assert other.selected().last == 1
+    assert other.selected().state["weight"].tolist() == [1.0, 2.0]
+    other.on_evaluation(_state(4), 4, Score(0.9, 1.0))
+    assert other.selected().last == 4

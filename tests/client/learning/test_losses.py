@@ -17,7 +17,7 @@ from client.learning.losses import (
     squared_loss,
     teacher_targets,
 )
-from client.learning.methods import METHODS, Knowledge
+from client.learning.methods import METHODS, Supervision
 
 
 def _unit(rng: np.random.Generator, n: int, d: int) -> NDArray[np.float64]:
@@ -116,7 +116,7 @@ def test_the_language_loss_is_its_three_terms(seed: int) -> None:
         expected -= sum(q * s for q, s in zip(soft, log_shares, strict=True)) / n
         expected += (1 - cosines[label]) / n
         expected += 10 * sum((a - b) ** 2 for a, b in zip(near, should, strict=True)) / (n * classes)
-    known = Knowledge(
+    known = Supervision(
         torch.tensor(labels), torch.tensor(heads), torch.tensor(images), torch.tensor(bought), 0.5
     )
     targets = METHODS["rise"].targets(known).double()
@@ -126,7 +126,7 @@ def test_the_language_loss_is_its_three_terms(seed: int) -> None:
 
 def test_a_twin_and_a_vendor_with_the_same_answers_give_the_same_targets() -> None:
     images, texts = torch.eye(2), torch.eye(2).flip(0)
-    known = Knowledge(torch.tensor([0, 1]), texts, images, torch.tensor([True, True]), image_weight=0.3)
+    known = Supervision(torch.tensor([0, 1]), texts, images, torch.tensor([True, True]), image_weight=0.3)
     left_for_the_twin = METHODS["vl2v-sd"].targets(known)
     assert torch.allclose(left_for_the_twin + 0.3 * images, METHODS["vl2v-sd-bought"].targets(known))
 
@@ -136,7 +136,7 @@ def test_each_end_of_the_image_weight_is_a_method() -> None:
     bought = torch.tensor([True, True, True])
 
     def targets(name: str, weight: float) -> torch.Tensor:
-        return METHODS[name].targets(Knowledge(torch.arange(3), texts, images, bought, weight))
+        return METHODS[name].targets(Supervision(torch.arange(3), texts, images, bought, weight))
 
     assert torch.equal(targets("image-only", 0.5), targets("vl2v-adip", 1.0))
     assert torch.equal(targets("text-only", 0.5), targets("vl2v-adip", 0.0))

@@ -9,28 +9,28 @@ import pytest
 import torch
 
 from client.errors import UsageError
-from client.learning.processes import ALONE, even_share
+from client.learning.processes import SINGLE_PROCESS, even_shard
 from tests.support.two_processes import two_processes
 
 
 def test_every_row_is_some_process_s_and_no_row_is_two() -> None:
-    shares = [list(range(12))[even_share(12, rank, 3)] for rank in range(3)]
-    assert shares == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+    shards = [list(range(12))[even_shard(12, rank, 3)] for rank in range(3)]
+    assert shards == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
     with pytest.raises(UsageError, match="divides 13"):
-        even_share(13, 0, 3)
+        even_shard(13, 0, 3)
 
 
 def test_a_process_alone_does_everything() -> None:
     rows = torch.arange(5.0, requires_grad=True)
-    assert ALONE.whole(rows) is rows
-    assert list(range(5))[ALONE.share(5)] == [0, 1, 2, 3, 4]
-    assert ALONE.once(lambda: 7) == 7
-    assert ALONE.spread([3, 1], lambda items: torch.tensor(items) * 2).tolist() == [6, 2]
+    assert SINGLE_PROCESS.all_gather(rows) is rows
+    assert list(range(5))[SINGLE_PROCESS.shard(5)] == [0, 1, 2, 3, 4]
+    assert SINGLE_PROCESS.broadcast(lambda: 7) == 7
+    assert SINGLE_PROCESS.map_sharded([3, 1], lambda items: torch.tensor(items) * 2).tolist() == [6, 2]
 
 
 def test_two_processes_take_the_steps_of_one() -> None:
     """The loss counts only rows that were bought, so it is not the mean of what each share would give."""
-    script = "tests.client.learning.two_shares"
+    script = "tests.client.learning.two_shards"
     alone = _output(sys.executable, "-m", script)
     together = _output(*two_processes(script))
     assert together["losses"] == pytest.approx(alone["losses"], rel=1e-12)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from client.learning import stages
-from client.learning.averaging import Kept
+from client.learning.averaging import SelectedWeights
 from client.learning.methods import METHODS
 from client.learning.recipe import Recipe
 from client.learning.stages import TrainingSet, align, align_features, batches_of, class_scores, distill
@@ -37,9 +37,9 @@ def _toy(folder: Path, name: str) -> tuple[Student, TrainingSet]:
     return student, data
 
 
-def _run(student: Student, data: TrainingSet, name: str, recipe: Recipe = RECIPE) -> Kept:
+def _run(student: Student, data: TrainingSet, name: str, recipe: Recipe = RECIPE) -> SelectedWeights:
     method = METHODS[name]
-    kept = Kept({}, 0, 0)
+    kept = SelectedWeights({}, 0, 0)
     if method.aligns:
         views = align_features(student, data, recipe, seed=0)
         kept = align(student, data, views, method, recipe, seed=0)
@@ -190,5 +190,5 @@ def test_selections_that_watch_the_same_steps_keep_what_each_would_keep_alone(
     distill(averaged, data, METHODS["erm"], averaging, seed=0)
     assert _moved(_state(student), averaged)
     given = _toy(folder, "erm")[0]
-    stages.keep(given, kept["swad"], share)
+    stages.interpolate_weights(given, kept["swad"], share)
     assert not _moved(_state(given), averaged)

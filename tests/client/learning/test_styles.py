@@ -8,7 +8,7 @@ from torch import Tensor
 
 from client.data.views import View
 from client.learning import styles
-from client.learning.augmentation import Chance, random_views
+from client.learning.augmentation import AugmentationDraws, random_views
 from client.learning.recipe import Augmentation
 from client.learning.styles import STYLE_DRAWS, changed_styles
 
@@ -133,7 +133,7 @@ def test_a_change_does_not_depend_on_the_other_images_of_a_batch() -> None:
 
 def test_views_change_their_style_as_often_as_asked() -> None:
     pixels = _pictures(64, 20).permute(0, 2, 3, 1).to(torch.uint8)
-    chance = Chance.draw(64, torch.Generator().manual_seed(0))
+    chance = AugmentationDraws.draw(64, torch.Generator().manual_seed(0))
 
     def views(style: float) -> Tensor:
         augmentation = Augmentation(jitter=0.0, grayscale=0.0, style=style)

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from client.learning.averaging import BestState, LossValley, Score, Selection, Together
+from client.learning.averaging import SWAD, BestWeights, Score, SelectionGroup, WeightSelection
 from client.learning.losses import cosine_loss
-from client.learning.training import Checkpoint, DomainBatches, Progress, Schedule, step_seed, train
+from client.learning.training import Checkpoint, DomainBatches, Schedule, TrainingStep, step_seed, train
 
 SCHEDULE = Schedule(steps=20, learning_rate=0.05, evaluations=4, cosine=True, warmup=0.1)
 
@@ -54,8 +54,8 @@ def test_evaluations_are_spread_and_end_with_the_last_step(steps: int, evaluatio
     assert all(abs(later - earlier - steps / len(after)) < 1 for earlier, later in pairwise([0, *after]))
 
 
-@pytest.mark.parametrize("select", [BestState, LossValley, lambda: Together(["swad", "best"])])
-def test_a_resumed_run_ends_in_the_same_weights(select: Callable[[], Selection]) -> None:
+@pytest.mark.parametrize("select", [BestWeights, SWAD, lambda: SelectionGroup(["swad", "best"])])
+def test_a_resumed_run_ends_in_the_same_weights(select: Callable[[], WeightSelection]) -> None:
     unbroken = _module()
     train(
         unbroken, list(unbroken.parameters()), _batch_at, cosine_loss, SCHEDULE,
@@ -65,7 +65,7 @@ def test_a_resumed_run_ends_in_the_same_weights(select: Callable[[], Selection])
     saved: list[Checkpoint] = []
     broken = _module()
 
-    def interrupt(progress: Progress) -> None:
+    def interrupt(progress: TrainingStep) -> None:
         if progress.step == 12:
             raise KeyboardInterrupt
 
@@ -142,7 +142,7 @@ def test_the_best_state_is_kept() -> None:
         cosine_loss,
         SCHEDULE,
         evaluate=evaluate,
-        selection=BestState(),
+        selection=BestWeights(),
     )
     assert all(torch.equal(tensor, states[1][name]) for name, tensor in module.named_parameters())
     assert not module.training

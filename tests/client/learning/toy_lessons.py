@@ -10,7 +10,7 @@ from torch.nn import functional
 from client.data.domains import list_folder, split
 from client.data.pixels import PixelStore
 from client.learning.backbones import load_backbone
-from client.learning.methods import METHODS, Knowledge
+from client.learning.methods import METHODS, Supervision
 from client.learning.recipe import Augmentation, Recipe
 from client.learning.stages import TrainingSet
 from client.learning.student import Student, build_student, bundled_teacher
@@ -54,7 +54,7 @@ def toy_lesson(
     text_head = unit(3, 1, dimensions)
     images = functional.normalize(text_head[labels] + 0.3 * unit(len(labels), 2, dimensions), dim=1)
     bought = torch.arange(len(labels)) % 5 > 0
-    known = Knowledge(labels, text_head, images, bought, RECIPE.image_weight)
+    known = Supervision(labels, text_head, images, bought, RECIPE.image_weight)
     torch.manual_seed(0)
     by_texts = method.head == "texts"
     built = build_student(

@@ -2,12 +2,15 @@
 
 import pytest
 
-from client.results.answers import Answer
 from client.results.calibration import calibration
+from client.results.predictions import LabelledPrediction
 
 
-def _answers(*pairs: tuple[float, bool]) -> list[Answer]:
-    return [Answer("", "", True, "a", "a" if right else "b", confidence) for confidence, right in pairs]
+def _answers(*pairs: tuple[float, bool]) -> list[LabelledPrediction]:
+    return [
+        LabelledPrediction("", "", True, "a", "a" if right else "b", confidence)
+        for confidence, right in pairs
+    ]
 
 
 def test_the_error_is_the_mean_distance_between_confidence_and_accuracy() -> None:

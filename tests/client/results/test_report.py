@@ -8,7 +8,14 @@ from typing import Any
 
 import pytest
 
-from client.results.answers import Answer, answers_as_csv, confusion, mix_ups, read_answers, worst_mistakes
+from client.results.predictions import (
+    LabelledPrediction,
+    confusion,
+    mix_ups,
+    predictions_as_csv,
+    read_predictions,
+    worst_mistakes,
+)
 from client.results.report import Mistake, Run, render_model_card, render_report
 
 HOSTILE = "<script>alert(1)</script>"
@@ -16,9 +23,9 @@ TARGET = '"><b>pixel</b>'
 CLASSES = ["cat", HOSTILE]
 
 
-def _answer(name: str, right: bool, confidence: float, *, domain: str = TARGET) -> Answer:
+def _answer(name: str, right: bool, confidence: float, *, domain: str = TARGET) -> LabelledPrediction:
     predicted = "cat" if right else HOSTILE
-    return Answer(f"{name}.png", domain, domain != TARGET, "cat", predicted, confidence)
+    return LabelledPrediction(f"{name}.png", domain, domain != TARGET, "cat", predicted, confidence)
 
 
 ANSWERS = [
@@ -196,22 +203,22 @@ def test_names_stay_names_in_the_model_card() -> None:
 
 @pytest.mark.parametrize("name", ["=1+1", "+1+1", "-1+1", "@sum", "\tx", "\rx", "'=1", "''=1", "\uff1d1"])
 def test_a_name_that_a_spreadsheet_would_run_is_quoted_and_read_back(tmp_path: Path, name: str) -> None:
-    answers = [Answer(name, name, True, name, name, 0.5)]
-    (row,) = list(csv.reader(StringIO(answers_as_csv(answers), newline="")))[1:]
+    answers = [LabelledPrediction(name, name, True, name, name, 0.5)]
+    (row,) = list(csv.reader(StringIO(predictions_as_csv(answers), newline="")))[1:]
     assert row == [f"'{name}", f"'{name}", "1", f"'{name}", f"'{name}", "0.5"]
-    (tmp_path / "answers.csv").write_text(answers_as_csv(answers), encoding="utf-8", newline="")
-    assert read_answers(tmp_path / "answers.csv") == answers
+    (tmp_path / "answers.csv").write_text(predictions_as_csv(answers), encoding="utf-8", newline="")
+    assert read_predictions(tmp_path / "answers.csv") == answers
 
 
 def test_answers_survive_their_file(tmp_path: Path) -> None:
     odd = [
         *ANSWERS,
-        Answer('a,"b"\nc.png', "line", True, "é", "cat", 0.123456),
-        Answer("'a'.png", "-0.5", True, "a=b", "'", 1e-6),
+        LabelledPrediction('a,"b"\nc.png', "line", True, "é", "cat", 0.123456),
+        LabelledPrediction("'a'.png", "-0.5", True, "a=b", "'", 1e-6),
     ]
-    (tmp_path / "answers.csv").write_text(answers_as_csv(odd), encoding="utf-8")
-    assert "-0.5," in answers_as_csv(odd)
-    assert read_answers(tmp_path / "answers.csv") == odd
+    (tmp_path / "answers.csv").write_text(predictions_as_csv(odd), encoding="utf-8")
+    assert "-0.5," in predictions_as_csv(odd)
+    assert read_predictions(tmp_path / "answers.csv") == odd
 
 
 def test_mistakes_are_ordered_and_counted() -> None:

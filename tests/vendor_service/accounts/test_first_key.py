@@ -8,7 +8,7 @@ import pytest
 
 from tests.vendor_service.clocks import FakeClock
 from vendor_service.accounts.accounts import Terms, list_accounts, open_account
-from vendor_service.accounts.first_key import welcome
+from vendor_service.accounts.first_key import bootstrap
 from vendor_service.accounts.keys import verify_key
 from vendor_service.database import schema
 from vendor_service.database.session import Database
@@ -27,10 +27,10 @@ def test_the_first_start_writes_a_key_once_for_its_owner_alone(
 ) -> None:
     file, clock = tmp_path / "first.key", FakeClock()
     with closing(database), caplog.at_level(logging.INFO):
-        welcome(database, file, clock)
+        bootstrap(database, file, clock)
         key = file.read_text().strip()
         file.write_text("used")
-        welcome(database, file, clock)
+        bootstrap(database, file, clock)
         with database.read() as session:
             assert verify_key(session, key, clock()) is not None
             assert len(list_accounts(session)) == 1
@@ -45,7 +45,7 @@ def test_a_key_that_cannot_be_written_opens_no_account(database: Database, tmp_p
     with closing(database):
         for path in (tmp_path / "no" / "folder", tmp_path / "link", tmp_path / "there"):
             with pytest.raises(OperatorError, match="VENDOR_FIRST_KEY_TO"):
-                welcome(database, path, FakeClock())
+                bootstrap(database, path, FakeClock())
         with database.read() as session:
             assert list_accounts(session) == []
     assert not (tmp_path / "elsewhere").exists()
@@ -57,10 +57,10 @@ def test_without_a_file_the_log_says_how_to_make_a_key(
 ) -> None:
     clock = FakeClock()
     with closing(database):
-        welcome(database, None, clock)
+        bootstrap(database, None, clock)
         assert "vendor keys create" in caplog.text
         caplog.clear()
         with database.write() as session:
             open_account(session, "acme", Terms(), clock)
-        welcome(database, None, clock)
+        bootstrap(database, None, clock)
     assert caplog.text == ""

@@ -26,7 +26,7 @@ from vendor_service.api.json_body import JsonBody
 from vendor_service.api.json_shape import Shape
 from vendor_service.api.multipart import FormBody
 from vendor_service.api.openai import OpenAIRequest
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 
 PATIENCE = 1.0
 # By routes that take no body, or none from a stranger.
@@ -269,7 +269,7 @@ def take_apart(hostile: Hostile, body: bytes, block: int = 256 * 1024) -> tuple[
         began = time.thread_time()
         try:
             parser.feed(body[taken : taken + block])
-        except Refusal:
+        except APIError:
             return taken, longest
         finally:
             longest = max(longest, time.thread_time() - began)

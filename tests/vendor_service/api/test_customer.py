@@ -17,7 +17,7 @@ from vendor_service.api import history_rate
 from vendor_service.api.history_rate import BURST, QUESTIONS_A_SECOND, HistoryRate
 from vendor_service.billing.billing_log import open_billing_log
 from vendor_service.database.tables import ApiKey
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 
 CAT = {"text": "a photo of a cat"}
 
@@ -90,18 +90,18 @@ def test_the_rate_of_history_is_a_bucket() -> None:
     rate = HistoryRate(lambda: now)
     for _ in range(int(BURST)):
         rate.take("a")
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(APIError) as refused:
         rate.take("a")
     assert refused.value.retry_after == 1
     now += 1
     for _ in range(int(QUESTIONS_A_SECOND)):
         rate.take("a")
-    with pytest.raises(Refusal):
+    with pytest.raises(APIError):
         rate.take("a")
     now += 3600
     for _ in range(int(BURST)):
         rate.take("a")
-    with pytest.raises(Refusal):
+    with pytest.raises(APIError):
         rate.take("a")
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import text
 from tests.vendor_service.books import Books
 from vendor_service.accounts.accounts import Terms, find_account, open_account
 from vendor_service.accounts.keys import IssuedKey, KeyTerms, issue_key, revoke_key, rotate_key, verify_key
-from vendor_service.errors import OperatorError, Refusal, UsageError
+from vendor_service.errors import APIError, OperatorError, UsageError
 
 
 def test_only_the_hash_of_a_key_is_stored(books: Books) -> None:
@@ -72,7 +72,7 @@ def test_a_rotated_key_keeps_its_limits_and_the_former_secret_for_its_grace(book
     assert (known(second), known(third)) == (True, True)
     books.clock.advance(60)
     assert (known(second), known(third)) == (False, True)
-    with pytest.raises(Refusal, match="1 left of its quota"):
+    with pytest.raises(APIError, match="1 left of its quota"):
         books.buy(order, images=2)
     with books.database.write() as session:
         rotate_key(session, order.key_id, 0, books.clock)

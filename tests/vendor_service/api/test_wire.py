@@ -9,7 +9,7 @@ import pytest
 from shared.encoding import ROWS_MEDIA_TYPE, RowDtype, from_rows, from_wire
 from tests.vendor_service.local_vendor import Vendor, error_code, image_file, image_input
 from vendor_service.api.accept import answer_form
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 
 CAT = {"text": "a photo of a cat"}
 CAT_PART = ("text", (None, b"a photo of a cat"))
@@ -96,7 +96,7 @@ def test_the_form_is_the_callers_best_that_can_be_served(accept: str, form: str)
     "accept", ["image/png", "application/octet-stream;dtype=int8", "application/json;q=0", "*/*;q=high", ""]
 )
 def test_what_cannot_be_served_is_not_acceptable(accept: str) -> None:
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(APIError) as refused:
         answer_form(accept)
     assert refused.value.code == "not_acceptable"
 

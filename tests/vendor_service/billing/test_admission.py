@@ -22,12 +22,12 @@ from vendor_service.billing.replays import ReplayTerms
 from vendor_service.clock import DAY, SECOND, next_month_start
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 
 
 def refusal(books: Books, order: Order, **changes: object) -> str:
     """The code with which an order is refused."""
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(APIError) as refused:
         books.admit(order, **changes)
     return refused.value.code.value
 
@@ -64,7 +64,7 @@ def test_a_voided_hold_costs_nothing_and_can_be_voided_once(books: Books) -> Non
     admitted = books.admit(order)
     assert books.admission.void(order.account_id, admitted.request_id).result()
     assert not books.admission.void(order.account_id, admitted.request_id).result()
-    with pytest.raises(Refusal, match="released"):
+    with pytest.raises(APIError, match="released"):
         books.admission.settle(order.account_id, admitted.request_id).result()
     assert books.entries(order) == []
     books.buy(order)
@@ -239,7 +239,7 @@ def test_an_expired_hold_gives_its_idempotency_key_free(books: Books) -> None:
     lost = books.admit(order, idempotency_key="k")
     books.clock.advance(HOLD_SECONDS)
     assert not books.buy(order, idempotency_key="k").replayed
-    with pytest.raises(Refusal):
+    with pytest.raises(APIError):
         books.admission.settle(order.account_id, lost.request_id).result()
     assert len(books.entries(order)) == 1
     books.check(order)
@@ -253,7 +253,7 @@ def test_the_sweeper_voids_the_expired_and_a_start_voids_all(books: Books) -> No
     assert books.admission.sweep() == 0
     books.clock.advance(1)
     assert books.admission.sweep() == 1
-    with pytest.raises(Refusal):
+    with pytest.raises(APIError):
         books.admission.settle(order.account_id, old.request_id).result()
     books.admission.settle(order.account_id, young.request_id).result()
     books.admit(order)
@@ -277,7 +277,7 @@ def test_the_holds_of_a_process_last_while_it_lives(books: Books) -> None:
     books.admission.renew(longest_seconds=100)
     books.clock.advance(1)
     assert books.admission.sweep() == 1
-    with pytest.raises(Refusal, match="released"):
+    with pytest.raises(APIError, match="released"):
         books.admission.settle(order.account_id, held.request_id).result()
     books.check(order)
 
@@ -294,7 +294,7 @@ def test_a_hold_that_could_not_be_voided_is_voided_once_it_can_be(tmp_path: Path
         voiding = books.admission.void(order.account_id, held.request_id)
         assert isinstance(voiding.exception(), OperationalError)
         read_only(books, "OFF")
-        with pytest.raises(Refusal, match="still being answered"):
+        with pytest.raises(APIError, match="still being answered"):
             books.admit(order, idempotency_key="again")
         wait_until(lambda: held_after_a_sweep(books, order) == 0)
         assert not books.buy(order, idempotency_key="again").replayed
@@ -350,9 +350,9 @@ def test_the_rate_limit_refills_and_never_overflows(books: Books) -> None:
 
 def test_a_request_larger_than_the_burst_is_served_and_paid_off(books: Books) -> None:
     order = books.open(queries_per_second=1)
-    standing = books.buy(order, images=30).rate
-    assert standing is not None
-    assert (standing.limit, standing.remaining, standing.reset_seconds) == (10, 0, 30)
+    status = books.buy(order, images=30).rate
+    assert status is not None
+    assert (status.limit, status.remaining, status.reset_seconds) == (10, 0, 30)
     books.clock.advance(20)
     assert refusal(books, order) == "rate_limited"
     books.clock.advance(1)
@@ -393,7 +393,7 @@ def test_a_race_for_a_quota_serves_exactly_the_quota(books: Books, quota: int) -
         admission = (books.admission, twin)[number % 2]
         try:
             admission.admit(replace(order, request_id=f"race_{number}")).result()
-        except Refusal as refused:
+        except APIError as refused:
             return refused.code
         admission.settle(order.account_id, f"race_{number}").result()
         return "served"
@@ -414,7 +414,7 @@ def test_a_race_of_one_idempotency_key_is_paid_once(books: Books) -> None:
     def attempt(_: int) -> str:
         try:
             return "replayed" if books.buy(order, idempotency_key="k").replayed else "paid"
-        except Refusal as refused:
+        except APIError as refused:
             return refused.code
 
     with ThreadPoolExecutor(8) as pool:

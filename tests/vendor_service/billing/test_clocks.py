@@ -14,17 +14,17 @@ from tests.vendor_service.clocks import FakeClock
 from tests.vendor_service.local_vendor import LocalVendor, error_code
 from vendor_service.billing import ledger
 from vendor_service.billing.admission import Admission
-from vendor_service.billing.clock_watch import ClockWatch, Witnesses
+from vendor_service.billing.clock_watch import ClockReferences, ClockWatch
 from vendor_service.billing.invoice_formats import as_text
 from vendor_service.clock import DAY, SECOND, from_datetime, system_clock
-from vendor_service.errors import OperatorError, Refusal
+from vendor_service.errors import APIError, OperatorError
 
 CAT = {"text": "a photo of a cat"}
 DECEMBER = from_datetime(datetime(2026, 12, 1))
 YEARS_LATER = from_datetime(datetime(2038, 1, 19, 3, 14, 7))
 
 
-def not_ready(refused: pytest.ExceptionInfo[Refusal]) -> bool:
+def not_ready(refused: pytest.ExceptionInfo[APIError]) -> bool:
     return refused.value.code == ErrorCode.NOT_READY and refused.value.retry_after is not None
 
 
@@ -37,10 +37,10 @@ def test_a_step_of_the_clock_stops_charging_until_it_is_set_right(
     held = books.admit(order)
     books.clock.step(seconds)
     for _ in range(3):
-        with pytest.raises(Refusal) as refused:
+        with pytest.raises(APIError) as refused:
             books.admit(order)
         assert not_ready(refused)
-        with pytest.raises(Refusal) as refused:
+        with pytest.raises(APIError) as refused:
             books.admission.settle(order.account_id, held.request_id).result()
         assert not_ready(refused)
     assert [record.levelname for record in caplog.records].count("ERROR") == 1
@@ -92,7 +92,7 @@ def test_one_request_at_a_wrong_clock_is_put_right_and_billed_in_its_month(
         books.buy(order)
     for images in (1, 2):
         books.misdate(order, YEARS_LATER, images=images)
-    with caplog.at_level(logging.ERROR), pytest.raises(Refusal) as refused:
+    with caplog.at_level(logging.ERROR), pytest.raises(APIError) as refused:
         books.buy(order)
     assert not_ready(refused)
     assert f"vendor accounts repair {books.account(order).name}" in caplog.text
@@ -145,7 +145,7 @@ def test_an_invoice_of_a_month_that_a_wrong_clock_ended_is_void_after_the_repair
     early = books.invoice(order)
     assert early.final
     books.clock.now = now
-    with pytest.raises(Refusal):
+    with pytest.raises(APIError):
         books.buy(order)
     assert books.repair(order).void_invoices == ["2026-11"]
     books.buy(order)
@@ -163,7 +163,7 @@ def test_a_rate_that_was_filled_in_the_future_goes_on_now(books: Books) -> None:
     with books.locked(order) as (_, account):
         account.rate_refilled_at, account.rate_tokens = YEARS_LATER, 1_000_000
     books.buy(order)
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(APIError) as refused:
         books.buy(order)
     assert (refused.value.code, refused.value.retry_after) == ("rate_limited", 1)
     books.clock.advance(1)
@@ -179,11 +179,11 @@ def test_at_a_months_end_an_entry_its_counters_and_its_period_have_one_instant(b
     books.clock.now = ahead - SECOND // 2
     books.buy(order)
     books.check(order)
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(APIError) as refused:
         books.buy(order)
     assert refused.value.code == "quota_exhausted"
     books.clock.now = ahead
-    with pytest.raises(Refusal) as refused:  # it was charged to December, and December has it no second time
+    with pytest.raises(APIError) as refused:  # it was charged to December, and December has it no second time
         books.buy(order)
     assert refused.value.code == "quota_exhausted"
     assert books.account(order).queries_used == 1
@@ -215,7 +215,7 @@ def test_processes_with_clocks_of_their_own_share_a_months_end(books: Books) -> 
 
 def heard(books: Books, *, trust_clock: bool = False) -> str | None:
     watch = ClockWatch(books.clock, books.clock.steady)
-    Witnesses(books.database, books.clock, watch, trust_clock=trust_clock).ask()
+    ClockReferences(books.database, books.clock, watch, trust_clock=trust_clock).ask()
     return watch.fault
 
 
@@ -243,14 +243,14 @@ def test_what_the_books_have_against_a_clock_ends_with_its_cause(books: Books) -
     order = books.open()
     books.misdate(order, YEARS_LATER)
     watch = ClockWatch(books.clock, books.clock.steady)
-    witnesses = Witnesses(books.database, books.clock, watch, trust_clock=False)
-    witnesses.ask()
+    references = ClockReferences(books.database, books.clock, watch, trust_clock=False)
+    references.ask()
     assert watch.fault is not None
     books.repair(order)
-    witnesses.ask()
+    references.ask()
     assert watch.fault is None
     books.buy(order)
     # Later on, one account that was dated wrongly is that account's trouble.
     books.misdate(order, YEARS_LATER)
-    witnesses.ask()
+    references.ask()
     assert watch.fault is None

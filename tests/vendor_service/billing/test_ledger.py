@@ -15,7 +15,7 @@ from vendor_service.billing.invoice_formats import as_html, as_text
 from vendor_service.billing.orders import Order
 from vendor_service.clock import DAY, SECOND, from_datetime
 from vendor_service.database.tables import Account
-from vendor_service.errors import OperatorError, Refusal, UsageError
+from vendor_service.errors import APIError, OperatorError, UsageError
 
 NOVEMBER_END = from_datetime(datetime(2026, 12, 1))
 
@@ -260,7 +260,7 @@ def test_a_start_changes_no_price_and_says_where_another_was_asked_for(books: Bo
     with books.database.write() as session:
         prices.set_price(session, "standard", "icon-clip", "image", 5, now)
         assert prices.publish(session, "icon-clip", 100, None, now + 1) == [
-            prices.Difference("image", 100, 5)
+            prices.PriceDifference("image", 100, 5)
         ]
         assert prices.publish(session, "icon-clip", 5, 20, now + 1) == []
         assert prices.current(session, "standard", "icon-clip", now + 1).image_micros == 5
@@ -315,7 +315,7 @@ def test_a_price_of_a_model_that_was_never_served_is_dropped(books: Books) -> No
 def test_a_key_has_limits_of_its_own(books: Books, terms: dict[str, int], code: str) -> None:
     order = books.open(KeyTerms(**terms), quota=100)  # type: ignore[arg-type]
     assert books.admit(order, images=2).quota_left == (1 if "quota" in terms else 98)
-    with pytest.raises(Refusal, match="this key") as refused:
+    with pytest.raises(APIError, match="this key") as refused:
         books.admit(order, images=2)
     assert refused.value.code == code
     books.buy(order, images=1)
@@ -329,7 +329,7 @@ def test_a_suspended_account_is_refused_at_admission_and_what_is_in_flight_is_ch
     held = books.admit(order)
     with books.database.write() as session:
         suspend(session.get_one(Account, order.account_id))
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(APIError) as refused:
         books.admit(order)
     assert refused.value.code == "account_suspended"
     books.admission.settle(order.account_id, held.request_id).result()

@@ -30,7 +30,7 @@ from vendor_service.billing.periods import is_ahead
 from vendor_service.billing.replays import ReplayTerms
 from vendor_service.clock import SECOND, Clock, next_month_start
 from vendor_service.database.tables import Account
-from vendor_service.errors import OperatorError, Refusal
+from vendor_service.errors import APIError, OperatorError
 
 MOST_REPLAYS = 2
 YEARS = 12 * 365 * 86_400
@@ -99,8 +99,8 @@ class MoneyMachine(RuleBasedStateMachine):
         asked = replace(self.order, images=images, texts=texts, idempotency_key=key, body_hash=body)
         try:
             admitted = self.books.admit_by(self.processes[which], asked)
-        except Refusal as refusal:
-            assert refusal.code == "not_ready" or self.is_right(which)  # noqa: PT017 - others are admitted
+        except APIError as error:
+            assert error.code == "not_ready" or self.is_right(which)  # noqa: PT017 - others are admitted
             return
         assert self.is_right(which)
         if admitted.replayed:
@@ -122,7 +122,7 @@ class MoneyMachine(RuleBasedStateMachine):
             return
         try:
             self.processes[by].settle(self.order.account_id, hold).result()
-        except Refusal:
+        except APIError:
             # Swept, or by a wrong clock: the balance shows that it was not charged, and it never is.
             self.processes[by].void(self.order.account_id, hold).result()
             return
@@ -167,7 +167,7 @@ class MoneyMachine(RuleBasedStateMachine):
     def buy_by_a_wrong_clock_that_nobody_watches(self, seconds: int) -> None:
         try:
             self.books.misdate(self.order, self.books.clock.steady() + seconds * SECOND)
-        except Refusal:
+        except APIError:
             return
         self.balance -= 100
         self.answered += 1
@@ -184,7 +184,7 @@ class MoneyMachine(RuleBasedStateMachine):
 
     @rule(which=PROCESS)
     def sweep(self, which: int) -> None:
-        if self.watches[which].fault is None:  # as upkeep has it
+        if self.watches[which].fault is None:  # as the sweeper has it
             self.processes[which].sweep()
 
     @rule(which=PROCESS)
@@ -244,8 +244,8 @@ class MoneyMachine(RuleBasedStateMachine):
         now, watch = self.clocks[which](), self.watches[which]
         try:
             issued = invoices.issue(self.books.database, self.order.account_id, month, now, watch)
-        except Refusal as refusal:
-            assert refusal.code == "not_ready"  # noqa: PT017 - most of them are issued
+        except APIError as error:
+            assert error.code == "not_ready"  # noqa: PT017 - most of them are issued
             return
         before = self.final.get(month)
         if before is not None:

@@ -172,6 +172,19 @@ def test_a_month_is_summed_up_while_others_and_its_own_account_go_on(
     books.check(order)
 
 
+def test_an_invoice_whose_lines_do_not_add_up_is_not_issued(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = books.open()
+    books.buy(order)
+    books.clock.now = DECEMBER
+    monkeypatch.setattr(invoices, "_lines", lambda *_: [])
+    with pytest.raises(OperatorError, match="ledger verify"):
+        books.invoice(order)
+    monkeypatch.undo()
+    assert books.invoice(order).total_micros == 100
+
+
 def test_a_final_invoice_is_stored_once_and_given_out_as_stored(books: Books) -> None:
     order = books.open()
     books.buy(order)

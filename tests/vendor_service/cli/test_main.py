@@ -175,6 +175,8 @@ def test_an_account_that_a_wrong_clock_dated_is_repaired(
     assert (code, "is this clock right?" in err) == (1, True)
     done = vendor.json("accounts", "repair", "acme", "--yes")
     assert (done["redated"], done["first_seq"], done["by_seq"]) == (1, 1, 2)
+    assert "nothing to repair" in vendor("accounts", "repair", "acme", "--yes")[1]
+    assert vendor.json("accounts", "repair", "acme", "--yes")["redated"] == 0
     vendor.json("adjust", "acme", "5", "--reason", "at the right one")
     (verified,) = vendor.json("ledger", "verify")
     assert (verified["entries"], verified["problem"]) == (3, None)

@@ -18,7 +18,7 @@ from vendor_service.billing import ledger, prices
 from vendor_service.database import schema
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, Base
-from vendor_service.errors import OperatorError, Refusal, UsageError
+from vendor_service.errors import APIError, OperatorError, UsageError
 
 
 def test_the_migrations_make_exactly_the_tables_in_code(books: Books) -> None:
@@ -66,7 +66,7 @@ def test_refunds_of_before_count_as_those_of_after(books: Books) -> None:
         schema.upgrade(books.database)
         books.check(order)
         assert (books.account(order).spent_micros, books.key(order).spent_micros) == (100, 100)
-    with pytest.raises(Refusal, match="was refunded"):
+    with pytest.raises(APIError, match="was refunded"):
         books.admit(order, images=2, idempotency_key="k")
     assert refunded.cost_micros == 200
 
@@ -170,7 +170,7 @@ def test_a_full_disk_undoes_the_transaction_and_passes_once_there_is_room(tmp_pa
         with database.write() as session:
             session.execute(text("CREATE TABLE filler (bytes BLOB)"))
             session.execute(text("PRAGMA max_page_count = 100"))  # of the one connection that the pool has
-        with pytest.raises(Refusal) as refused:
+        with pytest.raises(APIError) as refused:
             fill()
         assert refused.value.code == ErrorCode.OVERLOADED
         with database.read() as session:

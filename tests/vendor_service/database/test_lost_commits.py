@@ -15,7 +15,7 @@ from vendor_service.billing import ledger
 from vendor_service.database import schema
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account
-from vendor_service.errors import OperatorError, Refusal
+from vendor_service.errors import APIError, OperatorError
 
 CUTS: list[Cut] = ["before the commit", "before its answer"]
 
@@ -51,7 +51,7 @@ def test_what_is_told_is_what_is_in_the_books(
     lost = books.admit(order)
     cutter.cut_next(*cuts)
     books.admission.void(order.account_id, lost.request_id).result()
-    with pytest.raises(Refusal, match="released"):
+    with pytest.raises(APIError, match="released"):
         books.admission.settle(order.account_id, lost.request_id).result()
     account = books.account(order)
     assert (account.queries_used, account.queries_held, account.ledger_seq) == (1, 0, 1)
@@ -71,7 +71,7 @@ def test_a_database_that_stays_away_after_the_commit_is_asked_until_it_says(
         settling = books.admission.settle(order.account_id, held.request_id)
         time.sleep(1)
         assert not settling.done()
-        with pytest.raises(Refusal, match="busy"):
+        with pytest.raises(APIError, match="busy"):
             books.admission.settle(order.account_id, other.request_id).result(10)
         cutter.deaf = False
         settling.result(20)
@@ -89,7 +89,7 @@ def test_what_nobody_can_find_out_is_said_to_be_so(
         held = books.admit(order, idempotency_key="k")
         cutter.cut_next("before its answer")
         settling = books.admission.settle(order.account_id, held.request_id)
-        with pytest.raises(Refusal, match="same Idempotency-Key") as refused:
+        with pytest.raises(APIError, match="same Idempotency-Key") as refused:
             settling.result(20)
         assert refused.value.code == "overloaded"
         cutter.deaf = False
@@ -109,8 +109,8 @@ def test_many_at_once_are_each_told_what_became_of_them(postgres: Postgres) -> N
             for _ in range(10):
                 try:
                     books.buy(orders[number % 4])
-                except Refusal as refusal:
-                    codes.add(refusal.code)
+                except APIError as error:
+                    codes.add(error.code)
                 else:
                     with lock:
                         told[number % 4] += 1

@@ -19,7 +19,7 @@ from tests.support.vendor_process import wait_until
 from tests.vendor_service.books import HOLD_SECONDS, Books, opened_books
 from vendor_service.database.working_set import Touched, WorkingSet
 from vendor_service.database.writer import Writer
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_what_waits_shares_a_transaction_and_fails_alone(books: Books, writer: W
         futures.append(writer.submit(touched, work))
 
     def refuse(_: WorkingSet) -> str:
-        raise Refusal(ErrorCode.QUOTA_EXHAUSTED, "no")
+        raise APIError(ErrorCode.QUOTA_EXHAUSTED, "no")
 
     futures: list[Future[str]] = []
     first = writer.submit(Touched("a"), hold_up)
@@ -61,7 +61,7 @@ def test_what_waits_shares_a_transaction_and_fails_alone(books: Books, writer: W
     go.set()
     first.result(10)
     assert [future.result(10) for future in futures] == ["one", "two"]
-    assert isinstance(refused.exception(10), Refusal)
+    assert isinstance(refused.exception(10), APIError)
     assert books.account(order).status == "two"
     assert len(commits) - before <= 4  # the one that was held up, the three together, and the readings above
 
@@ -109,7 +109,7 @@ def test_a_commit_that_nobody_heard_of_counts_once(
         for number in range(3):
             assert not books.buy(order, idempotency_key=str(number)).replayed
         assert books.buy(order, idempotency_key="0").replayed
-        with pytest.raises(Refusal, match="quota"):
+        with pytest.raises(APIError, match="quota"):
             books.buy(order)
         assert next(numbers) > 2 * 3 * 2  # every hold and every charge was committed, and then tried again
         assert len(books.entries(order)) == 3
@@ -180,10 +180,10 @@ def test_a_lock_is_not_waited_for_for_ever(postgres: Postgres, monkeypatch: pyte
         order = books.open()
         held = books.admit(order)
         with locked(url, ACCOUNT, order.account_id):
-            with pytest.raises(Refusal, match="busy") as refused:
+            with pytest.raises(APIError, match="busy") as refused:
                 books.admit(order)
             assert refused.value.code == ErrorCode.OVERLOADED
-            with pytest.raises(Refusal, match="busy"):
+            with pytest.raises(APIError, match="busy"):
                 books.admission.settle(order.account_id, held.request_id).result()
             assert books.admission.sweep() == 0  # without waiting for what it cannot have
         assert books.entries(order) == []

@@ -7,7 +7,7 @@ from contextlib import ExitStack, suppress
 import pytest
 
 from vendor_service.embed.capacity import Capacity
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 
 
 def run(test: Callable[[Capacity], Awaitable[None]]) -> None:
@@ -21,17 +21,17 @@ def run(test: Callable[[Capacity], Awaitable[None]]) -> None:
 
 def test_what_does_not_fit_is_refused_and_what_ends_makes_room() -> None:
     async def test(capacity: Capacity) -> None:
-        with capacity.place("a") as first, capacity.place("b") as second:
+        with capacity.reserve("a") as first, capacity.reserve("b") as second:
             first.take_inputs(6)
             second.take_inputs(4)
-            for place in (first, second):
-                with pytest.raises(Refusal, match="overloaded"):
-                    place.take_inputs(1)
+            for reservation in (first, second):
+                with pytest.raises(APIError, match="overloaded"):
+                    reservation.take_inputs(1)
             first.take_bytes(999)
-            with pytest.raises(Refusal, match="overloaded"):
+            with pytest.raises(APIError, match="overloaded"):
                 second.take_bytes(2)
             assert capacity.bytes == 999
-        with capacity.place("c") as third:
+        with capacity.reserve("c") as third:
             third.take_inputs(10)
             third.take_bytes(1000)
         assert (capacity.bytes, capacity.idle) == (0, True)
@@ -42,16 +42,16 @@ def test_what_does_not_fit_is_refused_and_what_ends_makes_room() -> None:
 def test_an_account_leaves_as_much_to_others_as_it_has() -> None:
     async def test(capacity: Capacity) -> None:
         with ExitStack() as stack:
-            hungry = [stack.enter_context(capacity.place("hungry")) for _ in range(10)]
+            hungry = [stack.enter_context(capacity.reserve("hungry")) for _ in range(10)]
             taken = 0
-            for place in hungry:
+            for reservation in hungry:
                 try:
-                    place.take_inputs(1)
+                    reservation.take_inputs(1)
                     taken += 1
-                except Refusal:
+                except APIError:
                     break
             assert taken == 5
-            stack.enter_context(capacity.place("modest")).take_inputs(5)
+            stack.enter_context(capacity.reserve("modest")).take_inputs(5)
 
     run(test)
 
@@ -62,15 +62,15 @@ def test_requests_whose_bodies_do_not_come_leave_room_to_other_accounts() -> Non
         with ExitStack() as stack:
             taken = 0
             for _ in range(10):
-                with suppress(Refusal):
-                    stack.enter_context(capacity.place("stalling"))
+                with suppress(APIError):
+                    stack.enter_context(capacity.reserve("stalling"))
                     taken += 1
             assert taken == 5
             for _ in range(2):
-                stack.enter_context(capacity.place("modest")).take_bytes(10)
+                stack.enter_context(capacity.reserve("modest")).take_bytes(10)
         with ExitStack() as stack:
             for _ in range(5):
-                stack.enter_context(capacity.place("again"))
+                stack.enter_context(capacity.reserve("again"))
         assert capacity.idle
 
     run(test)
@@ -78,10 +78,10 @@ def test_requests_whose_bodies_do_not_come_leave_room_to_other_accounts() -> Non
 
 def test_what_is_left_of_a_request_is_its_answer_until_it_is_sent() -> None:
     async def test(capacity: Capacity) -> None:
-        with capacity.place("a") as place, capacity.place("b") as other:
-            place.take_inputs(10)
-            place.take_bytes(1000)
-            place.keep_bytes(300)
+        with capacity.reserve("a") as reservation, capacity.reserve("b") as other:
+            reservation.take_inputs(10)
+            reservation.take_bytes(1000)
+            reservation.keep_bytes(300)
             assert capacity.bytes == 300
             other.take_inputs(10)
             other.take_bytes(700)
@@ -92,10 +92,10 @@ def test_what_is_left_of_a_request_is_its_answer_until_it_is_sent() -> None:
 
 def test_a_closed_capacity_lets_the_rest_finish() -> None:
     async def test(capacity: Capacity) -> None:
-        with capacity.place("a") as place:
+        with capacity.reserve("a") as reservation:
             capacity.close()
-            place.take_inputs(1)
-            with pytest.raises(Refusal) as refused, capacity.place("a"):
+            reservation.take_inputs(1)
+            with pytest.raises(APIError) as refused, capacity.reserve("a"):
                 pass
             assert refused.value.code == "shutting_down"
             assert not capacity.idle
@@ -106,11 +106,11 @@ def test_a_closed_capacity_lets_the_rest_finish() -> None:
 
 def test_what_takes_too_long_is_broken_off() -> None:
     async def test(capacity: Capacity) -> None:
-        with capacity.place("a") as place:
-            with pytest.raises(Refusal) as refused:
-                async with place.in_time():
+        with capacity.reserve("a") as reservation:
+            with pytest.raises(APIError) as refused:
+                async with reservation.within_deadline():
                     await asyncio.sleep(10)
             assert refused.value.code == "deadline_exceeded"
-            assert place.seconds_left == 0
+            assert reservation.seconds_left == 0
 
     run(test)

@@ -11,8 +11,8 @@ import pytest
 from shared.embeddings import Kind
 from tests.support.vendor_process import wait_until
 from vendor_service.encoder.batcher import Batcher
-from vendor_service.encoder.lanes import Buckets, Vectors
-from vendor_service.errors import Refusal
+from vendor_service.encoder.queues import Buckets, Vectors
+from vendor_service.errors import APIError
 from vendor_service.observability.metrics import Metrics
 
 BUCKETS = Buckets([1, 2, 3, 4], pads=False)
@@ -203,11 +203,11 @@ def test_a_dead_worker_is_told_of_and_comes_back(batcher: Batcher, model: Number
     behind = [batcher.submit("b", "image", [1.0] * 9), batcher.submit("b", "text", ["1"])]
     model.go.set()
     for each in (fatal, *behind):
-        with pytest.raises(Refusal) as refused:
+        with pytest.raises(APIError) as refused:
             each.result(10)
         assert refused.value.code == "not_ready"
     assert (batcher.deaths, batcher.dead, batcher.living) == (1, 1, 0)
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(APIError) as refused:
         batcher.submit("a", "image", [1.0])
     assert refused.value.code == "not_ready"
     wait_until(lambda: batcher.dead == 0)
@@ -223,7 +223,7 @@ def test_one_of_two_workers_may_die_and_the_other_serves_what_waits(model: Numbe
     # Less than a full batch: that could be prepared ahead by the worker that dies, and would fail with it.
     others = batcher.submit("a", "image", [1.0] * 3)
     model.go.set()
-    with pytest.raises(Refusal):
+    with pytest.raises(APIError):
         fatal.result(10)
     assert len(others.result(10).rows) == 3
     assert (batcher.dead, batcher.living) == (1, 1)
@@ -236,6 +236,6 @@ def test_closing_answers_what_waits_and_takes_no_more(model: Numbers) -> None:
     futures = [batcher.submit("a", "image", [1.0] * 9), batcher.submit("a", "text", ["2"])]
     batcher.close()
     assert [len(rows.result(0).rows) for rows in futures] == [9, 1]
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(APIError) as refused:
         batcher.submit("a", "image", [1.0])
     assert refused.value.code == "shutting_down"

@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 
 import vendor_service
 from vendor_service.encoder.clip import ClipModel, choose_devices
-from vendor_service.encoder.lanes import Vectors
 from vendor_service.encoder.precision import Dtype
+from vendor_service.encoder.queues import Vectors
 from vendor_service.encoder.sources import find_model
 from vendor_service.errors import OperatorError, UsageError
 

@@ -14,13 +14,13 @@ from PIL import Image
 
 from tests.vendor_service.local_vendor import image_file
 from vendor_service.encoder.images import ImageDecoder, ImageLimits
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 
 
 class WholeImage:
-    """An eye that sees every pixel."""
+    """A preprocessor that keeps every pixel."""
 
-    def enough(self, width: int, height: int) -> tuple[int, int]:
+    def draft_size(self, width: int, height: int) -> tuple[int, int]:
         return width, height
 
     def resize(self, image: Image.Image) -> torch.Tensor:
@@ -28,12 +28,14 @@ class WholeImage:
         return torch.from_numpy(np.array(image))
 
 
-EYE = WholeImage()
-DECODER = ImageDecoder(EYE, ImageLimits(max_bytes=200_000, max_pixels=250_000), memory_bytes=10_000_000)
+PREPROCESSOR = WholeImage()
+DECODER = ImageDecoder(
+    PREPROCESSOR, ImageLimits(max_bytes=200_000, max_pixels=250_000), memory_bytes=10_000_000
+)
 
 
 def decode(content: bytes) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """What an eye sees of a file: bytes of shape (height, width, 3)."""
+    """The pixels of a file, preprocessed: bytes of shape (height, width, 3)."""
     pixels: np.ndarray[Any, np.dtype[np.uint8]] = DECODER.decode(base64.b64encode(content).decode()).numpy()
     return pixels
 
@@ -127,7 +129,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_files_are_refused_by_name(name: str) -> None:
     make, code = HOSTILE[name]
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(APIError) as refused:
         decode(make())
     assert refused.value.code == code
 
@@ -136,7 +138,7 @@ def test_hostile_files_are_refused_by_name(name: str) -> None:
     "encoded", ["a", "AAAA=", "AA=A", "####", "é" * 4, "data:image/png;base64,AAAA", "AAA\n"]
 )
 def test_only_strict_base64_is_read(encoded: str) -> None:
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(APIError) as refused:
         DECODER.decode(encoded)
     assert refused.value.code == "invalid_image"
 
@@ -144,5 +146,7 @@ def test_only_strict_base64_is_read(encoded: str) -> None:
 def test_the_limits_themselves_are_allowed() -> None:
     assert decode(image_file(size=(500, 500))).shape == (500, 500, 3)
     content = image_file()
-    exact = ImageDecoder(EYE, ImageLimits(max_bytes=len(content), max_pixels=40 * 30), memory_bytes=1)
+    exact = ImageDecoder(
+        PREPROCESSOR, ImageLimits(max_bytes=len(content), max_pixels=40 * 30), memory_bytes=1
+    )
     assert exact.decode(base64.b64encode(content).decode()).shape == (30, 40, 3)

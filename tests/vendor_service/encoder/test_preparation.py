@@ -19,7 +19,7 @@ from tests.vendor_service.observability.test_metrics import Scrape
 from vendor_service.encoder.images import ImageDecoder, ImageLimits
 from vendor_service.encoder.parts import count_parts, count_scans
 from vendor_service.encoder.preprocessing import Preprocessing
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 
 CAT = {"text": "a photo of a cat"}
 PREPROCESSING = Preprocessing({"size": 64, "mean": (0.0,) * 3, "std": (1.0,) * 3})
@@ -45,7 +45,7 @@ def test_scans_are_counted_by_markers_and_not_among_metadata() -> None:
 
 @pytest.mark.parametrize(("scans", "side"), [(1000, 100), (65, 100), (30, 7000)])
 def test_a_jpeg_of_too_many_scans_is_refused_before_it_is_decoded(scans: int, side: int) -> None:
-    with pytest.raises(Refusal, match="scans") as refused:
+    with pytest.raises(APIError, match="scans") as refused:
         DECODER.decode(hostile_images.jpeg_of_scans(scans, side))
     assert refused.value.code == "image_too_large"
 
@@ -54,7 +54,7 @@ def test_a_jpeg_of_too_many_scans_is_refused_before_it_is_decoded(scans: int, si
     "file", [hostile_images.png_of_texts(10_001), hostile_images.jpeg_of_comments(10_001)]
 )
 def test_a_file_of_too_many_parts_is_refused_before_it_is_decoded(file: bytes) -> None:
-    with pytest.raises(Refusal, match="chunks or segments") as refused:
+    with pytest.raises(APIError, match="chunks or segments") as refused:
         DECODER.decode(file)
     assert refused.value.code == "image_too_large"
     assert count_parts(file, 20_000) in range(10_001, 10_020)

@@ -13,12 +13,12 @@ import pytest
 
 from tests.support.vendor_process import alive, below, wait_until
 from tests.vendor_service.scripted_tasks import Notes, ScriptedTask
-from vendor_service.encoder.processes.forked import Sizes
-from vendor_service.encoder.processes.processes import Processes, Staff
-from vendor_service.encoder.processes.turns import Outcome
-from vendor_service.errors import Refusal
+from vendor_service.encoder.processes.forked import ArenaLayout
+from vendor_service.encoder.processes.inputs import Outcome
+from vendor_service.encoder.processes.pools import PoolSpec, ProcessPools
+from vendor_service.errors import APIError
 
-SIZES = Sizes(places=4, place_bytes=16, input_bytes=1 << 20)
+LAYOUT = ArenaLayout(slots=4, slot_bytes=16, input_bytes=1 << 20)
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="it looks into /proc")
 
@@ -29,36 +29,36 @@ def notes() -> Notes:
 
 
 @pytest.fixture
-def processes(notes: Notes) -> Iterator[Processes]:
+def processes(notes: Notes) -> Iterator[ProcessPools]:
     """One process, started."""
     made = started(notes, 1)
     yield made
     made.close()
 
 
-def started(notes: Notes, count: int) -> Processes:
-    made = Processes({"image": Staff(count, ScriptedTask(), SIZES)}, notes)
+def started(notes: Notes, count: int) -> ProcessPools:
+    made = ProcessPools({"image": PoolSpec(count, ScriptedTask(), LAYOUT)}, notes)
     made.start()
     return made
 
 
-async def done(processes: Processes, *inputs: bytes, account: str = "a") -> list[str]:
+async def done(processes: ProcessPools, *inputs: bytes, account: str = "a") -> list[str]:
     """What became of inputs: their echo, or the code that they were refused with."""
     return list(map(shown, await processes.submit("image", account, [(each, False) for each in inputs]).done))
 
 
 def shown(outcome: Outcome) -> str:
-    return outcome.code if isinstance(outcome, Refusal) else bytes(outcome).rstrip(b"\0").decode()
+    return outcome.code if isinstance(outcome, APIError) else bytes(outcome).rstrip(b"\0").decode()
 
 
-def server(processes: Processes) -> int:
+def server(processes: ProcessPools) -> int:
     """Which process forks them. A vendor that other tests share may have another, which is none of ours."""
     process = processes._server._process
     assert process is not None
     return process.pid
 
 
-def worker(processes: Processes) -> int | None:
+def worker(processes: ProcessPools) -> int | None:
     """The one process that works on inputs, if it is there."""
     return next(iter(below(server(processes))), None)
 
@@ -72,7 +72,7 @@ def run(work: Callable[[], Awaitable[None]]) -> None:
 
 
 def test_what_costs_too_much_is_refused_and_its_neighbours_are_answered(
-    processes: Processes, notes: Notes
+    processes: ProcessPools, notes: Notes
 ) -> None:
     async def work() -> None:
         assert await done(processes, b"one", b"spin", b"two", b"spin", b"three", b"crash", b"four") == [
@@ -84,7 +84,7 @@ def test_what_costs_too_much_is_refused_and_its_neighbours_are_answered(
     assert notes.restarts == [("image", "time"), ("image", "time"), ("image", "crash")]
 
 
-def test_a_task_may_allow_an_input_more_or_less_time(processes: Processes) -> None:
+def test_a_task_may_allow_an_input_more_or_less_time(processes: ProcessPools) -> None:
     async def work() -> None:
         assert await done(processes, b"allowed:5", b"allowed:0.1") == ["allowed:5", "image_too_large"]
 
@@ -92,7 +92,7 @@ def test_a_task_may_allow_an_input_more_or_less_time(processes: Processes) -> No
 
 
 def test_what_takes_no_processor_time_and_never_ends_is_killed_too(
-    processes: Processes, notes: Notes, monkeypatch: pytest.MonkeyPatch
+    processes: ProcessPools, notes: Notes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vendor_service.encoder.processes.pool._WALL_SECONDS", 1.0)
 
@@ -106,7 +106,7 @@ def test_what_takes_no_processor_time_and_never_ends_is_killed_too(
 @pytest.mark.parametrize(
     "lie", ["[]", "{}", "nonsense", '[{"seconds": "x"}]', '[{"seconds": 1, "code": "no"}]']
 )
-def test_a_process_that_lies_is_killed(processes: Processes, notes: Notes, lie: str) -> None:
+def test_a_process_that_lies_is_killed(processes: ProcessPools, notes: Notes, lie: str) -> None:
     async def work() -> None:
         assert await done(processes, b"lie:" + lie.encode(), b"two") == ["invalid_image", "two"]
 
@@ -115,7 +115,7 @@ def test_a_process_that_lies_is_killed(processes: Processes, notes: Notes, lie: 
 
 
 @linux
-def test_memory_is_capped(processes: Processes, notes: Notes) -> None:
+def test_memory_is_capped(processes: ProcessPools, notes: Notes) -> None:
     async def work() -> None:
         within, beyond = b"eat:%d" % (16 << 20), b"eat:%d" % (200 << 20)
         assert await done(processes, within, beyond, b"on") == [within.decode(), "image_too_large", "on"]
@@ -125,7 +125,7 @@ def test_memory_is_capped(processes: Processes, notes: Notes) -> None:
 
 
 @linux
-def test_an_input_whose_process_was_killed_is_tried_once_more(processes: Processes, notes: Notes) -> None:
+def test_an_input_whose_process_was_killed_is_tried_once_more(processes: ProcessPools, notes: Notes) -> None:
     async def work() -> None:
         killed = 0
         for kills, expected in ((1, "sleep:5"), (2, "invalid_image")):
@@ -143,7 +143,7 @@ def test_an_input_whose_process_was_killed_is_tried_once_more(processes: Process
 
 
 @linux
-def test_the_server_that_forks_may_die_too(processes: Processes) -> None:
+def test_the_server_that_forks_may_die_too(processes: ProcessPools) -> None:
     async def work() -> None:
         assert await done(processes, b"one") == ["one"]
         asked = asyncio.ensure_future(done(processes, b"two", b"sleep:2", b"three"))
@@ -157,7 +157,7 @@ def test_the_server_that_forks_may_die_too(processes: Processes) -> None:
     run(work)
 
 
-def test_accounts_take_turns(processes: Processes) -> None:
+def test_accounts_take_turns(processes: ProcessPools) -> None:
     async def work() -> None:
         many = processes.submit("image", "many", [(b"sleep:0.02", False)] * 100)
         assert processes.waiting("image") == 99  # of those in the process's hands, it works on one
@@ -165,14 +165,14 @@ def test_accounts_take_turns(processes: Processes) -> None:
         for _ in range(3):
             before = many.left
             assert await done(processes, b"one", account="few") == ["one"]
-            assert before - many.left <= 2 * SIZES.places
+            assert before - many.left <= 2 * LAYOUT.slots
         assert many.left > 60
         processes.drop("image", many)
 
     run(work)
 
 
-def test_who_has_gone_is_dropped_from_the_queue(processes: Processes) -> None:
+def test_who_has_gone_is_dropped_from_the_queue(processes: ProcessPools) -> None:
     async def work() -> None:
         asked = asyncio.ensure_future(waiting())
         await asyncio.sleep(0.1)
@@ -206,6 +206,24 @@ def test_large_inputs_come_one_at_a_time_and_keep_small_ones_from_nothing(notes:
         two.close()
 
 
+def test_long_inputs_leave_a_process_to_the_others(notes: Notes) -> None:
+    two = started(notes, 2)
+
+    async def work() -> None:
+        long = [asyncio.ensure_future(done(two, b"long:0.5", account=name)) for name in "abcd"]
+        await asyncio.sleep(0.2)
+        began = time.perf_counter()
+        assert await done(two, b"small", account="e") == ["small"]
+        assert time.perf_counter() - began < 0.4  # each of the others takes half a second
+        assert not any(each.done() for each in long[1:])
+        assert await asyncio.gather(*long) == [["long:0.5"]] * 4
+
+    try:
+        run(work)
+    finally:
+        two.close()
+
+
 def test_what_is_not_done_when_they_end_is_refused(notes: Notes) -> None:
     made = started(notes, 1)
 
@@ -214,7 +232,7 @@ def test_what_is_not_done_when_they_end_is_refused(notes: Notes) -> None:
         await asyncio.sleep(0.1)
         await asyncio.to_thread(made.close)
         assert await asked == ["shutting_down"] * 2
-        with pytest.raises(Refusal, match="stopping"):
+        with pytest.raises(APIError, match="stopping"):
             await done(made, b"late")
 
     run(work)

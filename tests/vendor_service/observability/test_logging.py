@@ -16,7 +16,7 @@ from tests.support.vendor_process import wait_until
 from tests.vendor_service.local_vendor import LocalVendor, ScriptedTexts, Vendor, error_code
 from vendor_service.database import schema
 from vendor_service.database.session import Database
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 from vendor_service.observability.logging import JsonFormatter, TextFormatter
 
 
@@ -86,7 +86,7 @@ def test_why_a_database_is_away_is_told_once_and_so_is_its_return(
             postgres.stop()
             try:
                 for _ in range(3):
-                    with pytest.raises(Refusal):
+                    with pytest.raises(APIError):
                         database.check()
             finally:
                 postgres.start()

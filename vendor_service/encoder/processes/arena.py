@@ -13,25 +13,25 @@ _GIVEN_BACK = 1 << 20  # inputs beyond so many bytes do not stay in memory
 class Arena:
     """What goes to one process and comes back from it.
 
-    `output` has room for `places` results of `place_bytes` each, `input` for `input_bytes`.
+    `output` has room for `slots` results of `slot_bytes` each, `input` for `input_bytes`.
     """
 
-    def __init__(self, file: int, places: int, place_bytes: int, input_bytes: int) -> None:
-        self._memory = mmap.mmap(file, _input_at(places, place_bytes) + input_bytes)
-        self.places = places
-        self.place_bytes = place_bytes
+    def __init__(self, file: int, slots: int, slot_bytes: int, input_bytes: int) -> None:
+        self._memory = mmap.mmap(file, _input_at(slots, slot_bytes) + input_bytes)
+        self.slots = slots
+        self.slot_bytes = slot_bytes
         self.input_bytes = input_bytes
-        self._input_at = _input_at(places, place_bytes)
+        self._input_at = _input_at(slots, slot_bytes)
 
     @staticmethod
-    def make(places: int, place_bytes: int, input_bytes: int) -> int:
+    def make(slots: int, slot_bytes: int, input_bytes: int) -> int:
         """A file in memory, as large as an arena needs; no page of it is taken before it is written to."""
         if hasattr(os, "memfd_create"):
             file = os.memfd_create("tuition-arena")
         else:
             with tempfile.TemporaryFile() as unnamed:
                 file = os.dup(unnamed.fileno())
-        os.ftruncate(file, _input_at(places, place_bytes) + input_bytes)
+        os.ftruncate(file, _input_at(slots, slot_bytes) + input_bytes)
         return file
 
     @property
@@ -54,9 +54,9 @@ class Arena:
         start = self._input_at + at
         return self._memory[start : start + size]
 
-    def output(self, places: int) -> memoryview:
+    def output(self, slots: int) -> memoryview:
         """The first results; a view of what the other process may write to again."""
-        return memoryview(self._memory)[_HEAD : _HEAD + places * self.place_bytes]
+        return memoryview(self._memory)[_HEAD : _HEAD + slots * self.slot_bytes]
 
     def shrink(self, used: int) -> None:
         """Give back the memory of inputs of `used` bytes in all, if that is much."""
@@ -68,5 +68,5 @@ class Arena:
         self._memory.close()
 
 
-def _input_at(places: int, place_bytes: int) -> int:
-    return -(-(_HEAD + places * place_bytes) // mmap.PAGESIZE) * mmap.PAGESIZE
+def _input_at(slots: int, slot_bytes: int) -> int:
+    return -(-(_HEAD + slots * slot_bytes) // mmap.PAGESIZE) * mmap.PAGESIZE

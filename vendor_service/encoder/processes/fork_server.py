@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from vendor_service.encoder.processes.arena import Arena
-from vendor_service.encoder.processes.forked import Sizes, Task, Trade
+from vendor_service.encoder.processes.forked import ArenaLayout, Task, TaskSpec
 from vendor_service.errors import OperatorError
 
 _START_SECONDS = 120.0
@@ -22,17 +22,17 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass
-class Link:
-    """What joins the vendor with one process: a socket for messages, and the memory that both see."""
+class ProcessHandle:
+    """One process as the vendor has it: a socket for messages, and the memory that both see."""
 
     number: int
-    line: socket.socket
+    socket: socket.socket
     arena: Arena
     pid: int | None = None  # once it runs
 
     def close(self) -> None:
         """Let go of both; the process ends when it is next asked for something."""
-        self.line.close()
+        self.socket.close()
         self.arena.close()
 
 
@@ -51,26 +51,26 @@ class ForkServer:
         tasks: the task and the arena of each kind of process.
     """
 
-    def __init__(self, tasks: Mapping[str, tuple[Task, Sizes]]) -> None:
-        self._sizes = {kind: sizes for kind, (_, sizes) in tasks.items()}
-        self._trades = pickle.dumps(
-            {kind: Trade(pickle.dumps(task), sizes) for kind, (task, sizes) in tasks.items()}
+    def __init__(self, tasks: Mapping[str, tuple[Task, ArenaLayout]]) -> None:
+        self._layouts = {kind: layout for kind, (_, layout) in tasks.items()}
+        self._specs = pickle.dumps(
+            {kind: TaskSpec(pickle.dumps(task), layout) for kind, (task, layout) in tasks.items()}
         )
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._unread = b""
-        self._links: dict[int, Link] = {}
+        self._handles: dict[int, ProcessHandle] = {}
         self._forked = 0
 
     @property
     def control(self) -> socket.socket:
-        """Where it tells what happened: readable when there is something to `hear`."""
+        """Where it tells what happened: readable when there is something to `poll`."""
         assert self._control is not None
         return self._control
 
     @property
     def alive(self) -> bool:
-        """Whether it runs, as far as was heard."""
+        """Whether it runs, as far as is known."""
         return self._process is not None
 
     def start(self) -> None:
@@ -90,54 +90,54 @@ class ForkServer:
                 env=_environment(),
             )
         self._control, self._unread = ours, b""
-        with suppress(OSError):  # it is gone already, which is heard next
-            ours.sendall(len(self._trades).to_bytes(8, "big") + self._trades)
+        with suppress(OSError):  # it is gone already, which is seen next
+            ours.sendall(len(self._specs).to_bytes(8, "big") + self._specs)
 
-    def fork(self, kind: str) -> Link:
-        """Have a process forked; it answers on its line as soon as it runs."""
+    def fork(self, kind: str) -> ProcessHandle:
+        """Have a process forked; it answers on its socket as soon as it runs."""
         self._forked += 1
-        sizes = self._sizes[kind]
+        layout = self._layouts[kind]
         ours, theirs = socket.socketpair()
         with theirs:
-            memory = Arena.make(sizes.places, sizes.place_bytes, sizes.input_bytes)
+            memory = Arena.make(layout.slots, layout.slot_bytes, layout.input_bytes)
             try:
-                arena = Arena(memory, sizes.places, sizes.place_bytes, sizes.input_bytes)
+                arena = Arena(memory, layout.slots, layout.slot_bytes, layout.input_bytes)
                 message = json.dumps({"fork": self._forked, "kind": kind}).encode() + b"\n"
                 with suppress(OSError):
                     socket.send_fds(self.control, [message], [theirs.fileno(), memory])
             finally:
                 os.close(memory)
-        link = Link(self._forked, ours, arena)
-        self._links[link.number] = link
-        return link
+        handle = ProcessHandle(self._forked, ours, arena)
+        self._handles[handle.number] = handle
+        return handle
 
-    def kill(self, link: Link) -> None:
-        """Have a process killed; its death is heard as any other."""
+    def kill(self, handle: ProcessHandle) -> None:
+        """Have a process killed; its death is reported as any other."""
         with suppress(OSError):
-            self.control.sendall(json.dumps({"kill": link.number}).encode() + b"\n")
+            self.control.sendall(json.dumps({"kill": handle.number}).encode() + b"\n")
 
-    def hear(self) -> list[Death]:
+    def poll(self) -> list[Death]:
         """What happened since, of which only deaths matter to others. Where it died itself, so have all."""
         try:
-            heard = self.control.recv(1 << 16)
+            received = self.control.recv(1 << 16)
         except BlockingIOError:
             return []
         except TimeoutError:  # which is an OSError too
             raise
         except OSError:
-            heard = b""
-        if not heard:
+            received = b""
+        if not received:
             return [Death(number, None) for number in self._forget()]
-        *lines, self._unread = (self._unread + heard).split(b"\n")
+        *lines, self._unread = (self._unread + received).split(b"\n")
         deaths = []
         for told in map(json.loads, lines):
             if "started" in told:
-                self._links[told["started"]].pid = told["pid"]
-            elif self._links.pop(told["died"], None) is not None:
+                self._handles[told["started"]].pid = told["pid"]
+            elif self._handles.pop(told["died"], None) is not None:
                 deaths.append(Death(told["died"], told["status"]))
         return deaths
 
-    def wait_for(self, link: Link) -> None:
+    def wait_for(self, handle: ProcessHandle) -> None:
         """Return when a process runs.
 
         Raises:
@@ -145,15 +145,15 @@ class ForkServer:
         """
         self.control.settimeout(_START_SECONDS)
         try:
-            while link.pid is None:
-                if self.hear() or not self.alive:
+            while handle.pid is None:
+                if self.poll() or not self.alive:
                     raise OperatorError("the processes that check inputs do not start; the log says why")
         except TimeoutError as error:
             message = f"the processes that check inputs do not start within {_START_SECONDS:.0f} s"
             raise OperatorError(message) from error
         finally:
             self.control.setblocking(False)
-        link.line.setblocking(False)
+        handle.socket.setblocking(False)
 
     def close(self) -> None:
         """End it, and with it all processes."""
@@ -166,7 +166,7 @@ class ForkServer:
                 self._process.kill()
                 self._process.wait()
         self._process = self._control = None
-        self._links.clear()
+        self._handles.clear()
 
     def _forget(self) -> list[int]:
         assert self._process is not None
@@ -174,8 +174,8 @@ class ForkServer:
         self._process.kill()
         self._process.wait()
         self._process = None
-        numbers = list(self._links)
-        self._links.clear()
+        numbers = list(self._handles)
+        self._handles.clear()
         return numbers
 
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Literal, NoReturn, Protocol
 
 from vendor_service.encoder.processes.arena import Arena
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 
 # A process that has worked for so long on what it was given hands the rest back: others may be next.
 _SLICE_SECONDS = 0.05
@@ -54,33 +54,33 @@ class Task(Protocol):
     def memory_bytes(self) -> int:
         """The memory that it may take beyond what it starts with."""
 
-    def do(self, content: bytes, place: memoryview, allow: Allow, *, encoded: bool, free: bool) -> None:
-        """Work on one input, and write what comes of it to its place.
+    def do(self, content: bytes, output: memoryview, allow: Allow, *, encoded: bool, free: bool) -> None:
+        """Work on one input, and write the result to `output`.
 
-        `encoded` says that it is base64, `free` that it may have all memory and time of the task; `allow` gives
-        it so many seconds of processor time from now on, beyond which the process is killed.
+        `encoded` says that it is base64, `free` that it may have all memory and time of the task. `allow`
+        gives it so many seconds of processor time from now on, beyond which the process is killed.
 
         Raises:
-            Refusal: it cannot be served.
+            APIError: it cannot be served.
             NeedsMore: it can only be done when it is `free`.
         """
 
 
 @dataclass(frozen=True)
-class Sizes:
+class ArenaLayout:
     """How an arena is laid out, in the order of the arguments of `Arena`."""
 
-    places: int
-    place_bytes: int
+    slots: int
+    slot_bytes: int
     input_bytes: int
 
 
 @dataclass(frozen=True)
-class Trade:
+class TaskSpec:
     """What processes of one kind do: a task (pickled, so that it is imported when first needed)."""
 
     task: bytes
-    sizes: Sizes
+    layout: ArenaLayout
 
 
 def main(control: int) -> NoReturn:
@@ -100,14 +100,14 @@ class _Server:
 
     def __init__(self, vendor: socket.socket) -> None:
         self._vendor = vendor
-        self._trades: dict[str, Trade] = {}
+        self._specs: dict[str, TaskSpec] = {}
         self._tasks: dict[str, Task] = {}
         self._living: dict[int, int] = {}  # the process of each number
 
     def serve(self) -> None:
         """Do what it is told, one message a line, until the vendor is gone; then end all processes."""
         size = int.from_bytes(_exactly(self._vendor, 8), "big")
-        self._trades = pickle.loads(_exactly(self._vendor, size))  # noqa: S301 - the vendor's own words
+        self._specs = pickle.loads(_exactly(self._vendor, size))  # noqa: S301 - the vendor's own words
         died, self._woken = os.pipe()
         os.set_blocking(self._woken, False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -119,12 +119,12 @@ class _Server:
                 for key, _ in selector.select():
                     if key.fileobj == died:
                         os.read(died, 4096)
-                    elif not self._obey():
+                    elif not self._handle_messages():
                         self._end()
                         return
                 self._reap()
 
-    def _obey(self) -> bool:
+    def _handle_messages(self) -> bool:
         # Reading stops after the one message that files come with, so they belong to the last one.
         try:
             messages, files, _, _ = socket.recv_fds(self._vendor, _LONGEST_MESSAGE, 2)
@@ -139,9 +139,9 @@ class _Server:
         return bool(messages)
 
     def _fork(self, number: int, kind: str, line: int, memory: int) -> None:
-        trade = self._trades[kind]
+        spec = self._specs[kind]
         if kind not in self._tasks:
-            self._tasks[kind] = pickle.loads(trade.task)  # noqa: S301 - the vendor's own words
+            self._tasks[kind] = pickle.loads(spec.task)  # noqa: S301 - the vendor's own words
             gc.collect()
             gc.freeze()  # pages that the forked processes share are not to be written to
         server = os.getpid()
@@ -153,9 +153,7 @@ class _Server:
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 _end_with(server)
                 with socket.socket(fileno=line) as vendor:
-                    arena = Arena(
-                        memory, trade.sizes.places, trade.sizes.place_bytes, trade.sizes.input_bytes
-                    )
+                    arena = Arena(memory, spec.layout.slots, spec.layout.slot_bytes, spec.layout.input_bytes)
                     _Worker(self._tasks[kind], vendor, arena).work()
             except ConnectionError:  # the vendor has gone
                 pass
@@ -166,7 +164,7 @@ class _Server:
         os.close(line)
         os.close(memory)
         self._living[number] = pid
-        self._tell(started=number, pid=pid)
+        self._report(started=number, pid=pid)
 
     def _reap(self) -> None:
         numbers = {pid: number for number, pid in self._living.items()}
@@ -175,9 +173,9 @@ class _Server:
             if pid == 0:
                 return
             del self._living[numbers[pid]]
-            self._tell(died=numbers[pid], status=os.waitstatus_to_exitcode(status))
+            self._report(died=numbers[pid], status=os.waitstatus_to_exitcode(status))
 
-    def _tell(self, **facts: int) -> None:
+    def _report(self, **facts: int) -> None:
         with suppress(OSError):  # it has gone, which is seen next
             self._vendor.sendall(json.dumps(facts).encode() + b"\n")
 
@@ -220,16 +218,16 @@ class _Worker:
         _allow(0)
         return outcomes
 
-    def _outcome(self, content: bytes, place: int, *, encoded: bool, free: bool) -> dict[str, str | float]:
+    def _outcome(self, content: bytes, slot: int, *, encoded: bool, free: bool) -> dict[str, str | float]:
         _allow(self._task.seconds)
-        size = self._arena.place_bytes
-        view = self._arena.output(place + 1)[place * size :]
+        size = self._arena.slot_bytes
+        view = self._arena.output(slot + 1)[slot * size :]
         try:
             self._task.do(content, view, _allow, encoded=encoded, free=free)
         except NeedsMore as needs:
             return {"code": needs.grade}
-        except Refusal as refusal:
-            return {"code": refusal.code, "message": refusal.message}
+        except APIError as error:
+            return {"code": error.code, "message": error.message}
         return {}
 
 

@@ -14,9 +14,9 @@ import numpy as np
 from shared.embeddings import Kind
 from shared.errors import ErrorCode
 from vendor_service.encoder.observer import Observer
-from vendor_service.encoder.processes.fork_server import Death, ForkServer, Link
-from vendor_service.encoder.processes.turns import Grade, Item, Job, Turns
-from vendor_service.errors import Refusal
+from vendor_service.encoder.processes.fork_server import Death, ForkServer, ProcessHandle
+from vendor_service.encoder.processes.inputs import Grade, Input, InputJob, InputQueue
+from vendor_service.errors import APIError
 
 # What a process is given at once: enough that messages cost little, so little that others are soon next.
 _CHUNK_BYTES = 1 << 19
@@ -27,17 +27,17 @@ _PAUSE_SECONDS = 1.0
 _TRIES = 2
 _LONGEST_ANSWER = 1 << 16
 
-_SLOW: dict[Kind, Refusal] = {
-    "image": Refusal(
+_SLOW: dict[Kind, APIError] = {
+    "image": APIError(
         ErrorCode.IMAGE_TOO_LARGE, "decoding takes more processor time than an image of that size may take"
     ),
-    "text": Refusal(
+    "text": APIError(
         ErrorCode.INVALID_REQUEST, "tokenizing takes more processor time than a text may; send a shorter text"
     ),
 }
-_FATAL: dict[Kind, Refusal] = {
-    "image": Refusal(ErrorCode.INVALID_IMAGE, "the image file ended the process that decoded it"),
-    "text": Refusal(ErrorCode.INVALID_REQUEST, "the text ended the process that tokenized it"),
+_FATAL: dict[Kind, APIError] = {
+    "image": APIError(ErrorCode.INVALID_IMAGE, "the image file ended the process that decoded it"),
+    "text": APIError(ErrorCode.INVALID_REQUEST, "the text ended the process that tokenized it"),
 }
 
 
@@ -45,35 +45,35 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Told:
+class _Result:
     """What a process says of one input."""
 
     seconds: float
     grade: Grade
-    refusal: Refusal | None
+    error: APIError | None
 
 
-def _read(line: bytes, most: int) -> list[_Told]:
+def _read(line: bytes, most: int) -> list[_Result]:
     """What a process says of its inputs, of which there are `most`; raises whatever is wrong with that."""
     outcomes = json.loads(line)
     if not 0 < len(outcomes) <= most:
         raise ValueError("it speaks of other inputs than it was given")
-    told = []
+    results = []
     for each in outcomes:
         code = each.get("code")
         grade: Grade = code if code in ("long", "large") else "small"
         refused = code is not None and grade == "small"
-        refusal = Refusal(ErrorCode(code), str(each["message"])) if refused else None
-        told.append(_Told(float(each["seconds"]), grade, refusal))
-    return told
+        error = APIError(ErrorCode(code), str(each["message"])) if refused else None
+        results.append(_Result(float(each["seconds"]), grade, error))
+    return results
 
 
 @dataclass(eq=False)
 class _Worker:
     """One process, and the inputs that are in its hands."""
 
-    link: Link
-    chunk: list[Item] = field(default_factory=list)
+    handle: ProcessHandle
+    chunk: list[Input] = field(default_factory=list)
     unread: bytes = b""
     answered: bool = False  # ever
     killed_for: str | None = None
@@ -91,8 +91,12 @@ class Pool:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._workers: dict[int, _Worker] = {}
         self._idle: deque[_Worker] = deque()
-        self._queues: dict[Grade, Turns] = {"small": Turns(), "long": Turns(), "large": Turns()}
-        self._order = deque(self._queues)  # of the grades' turns
+        self._queues: dict[Grade, InputQueue] = {
+            "small": InputQueue(),
+            "long": InputQueue(),
+            "large": InputQueue(),
+        }
+        self._round_robin = deque(self._queues)
 
     @property
     def living(self) -> int:
@@ -108,11 +112,11 @@ class Pool:
             in_hand += max(0, left - 1)
         return sum(queue.waiting for queue in self._queues.values()) + in_hand
 
-    def start(self) -> Link:
+    def start(self) -> ProcessHandle:
         """Have the processes forked; one of them."""
         for _ in range(self._processes):
-            link = self._fork()
-        return link
+            handle = self._fork()
+        return handle
 
     def watch(self, loop: asyncio.AbstractEventLoop) -> None:
         """Listen to the processes from now on."""
@@ -120,30 +124,30 @@ class Pool:
         for worker in self._workers.values():
             self._listen(worker)
 
-    def submit(self, account: str, inputs: Sequence[tuple[bytes | str, bool]]) -> Job:
+    def submit(self, account: str, inputs: Sequence[tuple[bytes | str, bool]]) -> InputJob:
         """Queue one caller's inputs, each with whether it is base64."""
         assert self._loop is not None
-        job = Job(account, self._loop.create_future(), [None] * len(inputs))
-        self._queues["small"].put([Item(job, index, *each) for index, each in enumerate(inputs)])
+        job = InputJob(account, self._loop.create_future(), [None] * len(inputs))
+        self._queues["small"].put([Input(job, index, *each) for index, each in enumerate(inputs)])
         self._dispatch()
         return job
 
-    def drop(self, job: Job) -> None:
+    def drop(self, job: InputJob) -> None:
         """Forget what waits of a job whose caller has gone."""
         if not job.done.done() or job.done.cancelled():
             job.done.cancel()
             for queue in self._queues.values():
                 queue.drop(job)
 
-    def bury(self, death: Death) -> None:
+    def mark_dead(self, death: Death) -> None:
         """Say what became of the inputs that a process died of, and have another one forked."""
         worker = self._workers.pop(death.number, None)
         if worker is None:
             return
-        self._hear(worker)  # it may have answered before
+        self._on_readable(worker)  # it may have answered before
         self._let_go(worker)
         reason = self._reason(worker, death)
-        at = worker.link.arena.progress
+        at = worker.handle.arena.progress
         at = at if at in range(len(worker.chunk)) else 0  # a process may write there what it likes
         fields = {"kind": self._kind, "reason": reason}
         if worker.chunk:
@@ -151,7 +155,7 @@ class Pool:
         _log.warning("a process that checks inputs died", extra={"fields": fields})
         self._observer.restarted(self._kind, reason)
         self._put_back(worker.chunk, blame=reason, at=at)
-        worker.link.arena.close()
+        worker.handle.arena.close()
         if not self._server.alive:
             return
         if worker.answered or worker.chunk:
@@ -161,7 +165,7 @@ class Pool:
             self._loop.call_later(_PAUSE_SECONDS, self.refill)
         self._dispatch()
 
-    def close(self, error: Refusal) -> None:
+    def close(self, error: APIError) -> None:
         """Let go of the processes, and tell who waits why there is no answer."""
         for item in [item for queue in self._queues.values() for item in queue.clear()]:
             item.put(error)
@@ -169,7 +173,7 @@ class Pool:
             for item in worker.chunk:
                 item.put(error)
             self._let_go(worker)
-            worker.link.arena.close()
+            worker.handle.arena.close()
         self._workers.clear()
 
     def refill(self) -> None:
@@ -179,27 +183,27 @@ class Pool:
                 self._fork()
             self._dispatch()
 
-    def _fork(self) -> Link:
-        link = self._server.fork(self._kind)
-        link.line.setblocking(False)
-        worker = self._workers[link.number] = _Worker(link)
+    def _fork(self) -> ProcessHandle:
+        handle = self._server.fork(self._kind)
+        handle.socket.setblocking(False)
+        worker = self._workers[handle.number] = _Worker(handle)
         self._idle.append(worker)
         if self._loop is not None:
             self._listen(worker)
-        return link
+        return handle
 
     def _listen(self, worker: _Worker) -> None:
         assert self._loop is not None
-        self._loop.add_reader(worker.link.line, self._hear, worker)
+        self._loop.add_reader(worker.handle.socket, self._on_readable, worker)
 
     def _let_go(self, worker: _Worker) -> None:
         if self._loop is not None:
-            self._loop.remove_reader(worker.link.line)
+            self._loop.remove_reader(worker.handle.socket)
         if worker.deadline is not None:
             worker.deadline.cancel()
         with suppress(ValueError):
             self._idle.remove(worker)
-        worker.link.line.close()
+        worker.handle.socket.close()
 
     def _dispatch(self) -> None:
         while self._idle:
@@ -208,19 +212,19 @@ class Pool:
                 return
             self._give(self._idle.popleft(), chunk)
 
-    def _next(self) -> list[Item]:
-        """What is next: the grades take turns; of large and long inputs, a process has one at a time."""
-        for grade in tuple(self._order):
+    def _next(self) -> list[Input]:
+        """The next inputs: the grades take turns; of large and long ones a process has one at a time."""
+        for grade in tuple(self._round_robin):
             queue = self._queues[grade]
             if not self._has_room(grade):
                 continue
-            arena = self._idle[0].link.arena
+            arena = self._idle[0].handle.arena
             most = -(-queue.waiting // len(self._idle))  # all that are idle have something to do
-            most = min(most, arena.places) if grade == "small" else 1
+            most = min(most, arena.slots) if grade == "small" else 1
             chunk = queue.take(most, min(_CHUNK_BYTES, arena.input_bytes))
             if chunk:
-                self._order.remove(grade)
-                self._order.append(grade)
+                self._round_robin.remove(grade)
+                self._round_robin.append(grade)
                 return chunk
         return []
 
@@ -233,32 +237,32 @@ class Pool:
             return False
         return len(busy) - busy.count("small") < max(1, self._processes - 1)
 
-    def _give(self, worker: _Worker, chunk: list[Item]) -> None:
+    def _give(self, worker: _Worker, chunk: list[Input]) -> None:
         assert self._loop is not None
         at, message = 0, []
         for item in chunk:
             content = item.content.encode() if isinstance(item.content, str) else item.content
-            worker.link.arena.write(at, content)
+            worker.handle.arena.write(at, content)
             at += len(content)
             message.append((len(content), item.encoded, item.grade != "small"))
         worker.chunk = chunk
-        worker.link.arena.progress = 0
+        worker.handle.arena.progress = 0
         worker.deadline = self._loop.call_later(_WALL_SECONDS, self._kill, worker, "time")
-        with suppress(OSError):  # it has died, which is heard next
-            worker.link.line.send(json.dumps(message).encode() + b"\n")
+        with suppress(OSError):  # it has died, which is seen next
+            worker.handle.socket.send(json.dumps(message).encode() + b"\n")
 
     def _kill(self, worker: _Worker, reason: str) -> None:
         worker.killed_for = reason
-        self._server.kill(worker.link)
+        self._server.kill(worker.handle)
 
-    def _hear(self, worker: _Worker) -> None:
+    def _on_readable(self, worker: _Worker) -> None:
         try:
-            heard = worker.link.line.recv(_LONGEST_ANSWER)
+            received = worker.handle.socket.recv(_LONGEST_ANSWER)
         except BlockingIOError:
             return
         except OSError:
-            heard = b""
-        worker.unread += heard
+            received = b""
+        worker.unread += received
         if worker.unread.endswith(b"\n"):
             line, worker.unread = worker.unread, b""
             try:
@@ -274,26 +278,26 @@ class Pool:
                 self._answered(worker, outcomes)
         elif len(worker.unread) > _LONGEST_ANSWER:
             self._kill(worker, "crash")
-        elif not heard and self._loop is not None:
-            self._loop.remove_reader(worker.link.line)  # it has died; the server says of what
+        elif not received and self._loop is not None:
+            self._loop.remove_reader(worker.handle.socket)  # it has died; the server says of what
 
-    def _answered(self, worker: _Worker, outcomes: Sequence[_Told]) -> None:
+    def _answered(self, worker: _Worker, outcomes: Sequence[_Result]) -> None:
         chunk, worker.chunk = worker.chunk, []
         worker.answered = True
         if worker.deadline is not None:
             worker.deadline.cancel()
-        arena = worker.link.arena
+        arena = worker.handle.arena
         rows = np.frombuffer(arena.output(len(chunk)), np.uint8).reshape(len(chunk), -1).copy()
-        for item, row, told in zip(chunk, rows, outcomes, strict=False):
-            self._observer.decoded(self._kind, told.seconds)
-            if told.grade != "small" and item.grade == "small":
-                item.grade = told.grade
+        for item, row, result in zip(chunk, rows, outcomes, strict=False):
+            self._observer.decoded(self._kind, result.seconds)
+            if result.grade != "small" and item.grade == "small":
+                item.grade = result.grade
                 self._queues[item.grade].put([item])
             else:
-                item.put(row if told.refusal is None else told.refusal)
+                item.put(row if result.error is None else result.error)
         self._put_back(chunk[len(outcomes) :])
         arena.shrink(sum(len(item.content) for item in chunk))
-        if worker.link.number in self._workers:
+        if worker.handle.number in self._workers:
             self._idle.append(worker)
             self._dispatch()
 
@@ -304,13 +308,13 @@ class Pool:
             return "time"
         return "killed" if death.status in (None, -signal.SIGKILL) else "crash"
 
-    def _put_back(self, items: Sequence[Item], *, blame: str = "", at: int = 0) -> None:
+    def _put_back(self, items: Sequence[Input], *, blame: str = "", at: int = 0) -> None:
         """Queue again what was taken but not done, but for the one that a process died of."""
         left = list(items)
         if blame and at < len(left):
             left[at].deaths += blame == "killed"
             if blame != "killed" or left[at].deaths >= _TRIES:
-                told = (_SLOW if blame == "time" else _FATAL)[self._kind]
-                left.pop(at).put(Refusal(told.code, told.message))
+                error = (_SLOW if blame == "time" else _FATAL)[self._kind]
+                left.pop(at).put(APIError(error.code, error.message))
         for grade, queue in self._queues.items():
             queue.put_back([item for item in left if item.grade == grade])

@@ -1,15 +1,15 @@
-"""What a run sent before and was never answered: fetched, given up, or left until the vendor tells."""
+"""The settlement of batches that a run sent before and that were never answered."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from client.buying.budget import NOTHING, Budget, price
 from client.buying.cache import EmbeddingCache
-from client.buying.notes import Note, Pack
-from client.buying.protocols import Answer
+from client.buying.checkout import Checkout, Request
+from client.buying.pending import PendingBatch, RequestBatch
+from client.buying.protocols import EmbedResult
 from client.buying.queries import Query
-from client.buying.recovery import Undecided, is_past, recall
-from client.buying.till import Request, Till
+from client.buying.recovery import Undecided, is_expired, restore
 from client.errors import (
     ClientError,
     IdempotencyKeySpent,
@@ -22,7 +22,7 @@ from client.errors import (
 from shared.embeddings import ModelCard
 
 
-class Debts:
+class Settlement:
     """The notes of a run, settled before it buys.
 
     Attributes:
@@ -31,29 +31,29 @@ class Debts:
 
     def __init__(
         self,
-        till: Till,
+        checkout: Checkout,
         cache: EmbeddingCache,
         model: ModelCard,
         budget: Budget,
         *,
-        store: Callable[[Request, Answer], None],
-        give_up: Callable[[Pack], None],
+        store: Callable[[Request, EmbedResult], None],
+        give_up: Callable[[RequestBatch], None],
         wait: Callable[[float], object],
         say: Callable[[str], None],
     ) -> None:
         """Ask nothing yet.
 
         Args:
-            till: where to ask.
-            cache: where packs are noted.
+            checkout: where to ask.
+            cache: where batches are noted.
             model: what answers.
             budget: where what may have been paid counts.
             store: stores an answer and counts it.
-            give_up: counts a pack as paid whose answer is no longer to be had.
+            give_up: counts a batch as paid whose answer is no longer to be had.
             wait: waits for so many seconds.
             say: told why.
         """
-        self._till = till
+        self._checkout = checkout
         self._cache = cache
         self._model = model
         self._budget = budget
@@ -63,24 +63,24 @@ class Debts:
         self._say = say
         self.undecided: Undecided = {}
 
-    def settle(self, run_id: str, at_hand: Mapping[Query, Query]) -> list[tuple[Request, Note]]:
+    def settle(self, run_id: str, at_hand: Mapping[Query, Query]) -> list[tuple[Request, PendingBatch]]:
         """Fetch what was charged; returns what was not. What nobody can tell of counts as paid."""
-        uncharged: list[tuple[Request, Note]] = []
-        for note in self._cache.notes.of_run(run_id):
-            request = recall(note, at_hand)
+        uncharged: list[tuple[Request, PendingBatch]] = []
+        for note in self._cache.pending_batches.of_run(run_id):
+            request = restore(note, at_hand)
             if request is None:
-                self._count_as_paid(note.pack)
+                self._count_as_paid(note.batch)
             elif self._is_uncharged(request, note):
                 uncharged.append((request, note))
         return uncharged
 
-    def forget(self, request: Request, note: Note, missing: set[Query]) -> None:
-        """Drop the note of a pack that was not charged, once the vendor cannot be answering it any more.
+    def forget(self, request: Request, note: PendingBatch, missing: set[Query]) -> None:
+        """Drop the note of a batch that was not charged, once the vendor cannot be answering it any more.
 
         Where some of it is missing, and so about to be bought, that is waited for.
         """
         seconds = note.seconds_left
-        if seconds and not missing.isdisjoint(request.pack.queries):
+        if seconds and not missing.isdisjoint(request.batch.queries):
             self._say(
                 f"Waiting {seconds:.0f} s: some of what is wanted was sent in another request a moment ago, "
                 "and if the vendor answers that only now, it must not be bought again."
@@ -90,7 +90,7 @@ class Debts:
                 return
             seconds = note.seconds_left
         if not seconds:
-            self._cache.abandon(request.pack)
+            self._cache.abandon(request.batch)
 
     def not_told(self) -> ClientError:
         """Why some queries were left out."""
@@ -106,30 +106,30 @@ class Debts:
         told.__cause__ = error
         return told
 
-    def _is_uncharged(self, request: Request, note: Note) -> bool:
-        """Fetch the answer of a noted pack, unless it was not charged; True if it was not."""
-        pack = request.pack
+    def _is_uncharged(self, request: Request, note: PendingBatch) -> bool:
+        """Fetch the answer of a noted batch, unless it was not charged; True if it was not."""
+        batch = request.batch
         try:
-            answer = self._till.ask_after(request)
+            answer = self._checkout.fetch_charged(request)
         except PriceRaised:
             return True
         except IdempotencyKeySpent:
-            self._give_up(pack)
+            self._give_up(batch)
             return False
         except KeyRefused:
             raise
         except (RequestRefused, SpendingStopped) as error:
-            mine = pack.fingerprint == self._model.fingerprint
-            if mine and is_past(note):
-                self._give_up(pack)
+            mine = batch.fingerprint == self._model.fingerprint
+            if mine and is_expired(note):
+                self._give_up(batch)
                 return False
-            self._count_as_paid(pack)
-            self.undecided |= dict.fromkeys(pack.queries if mine else (), error)
+            self._count_as_paid(batch)
+            self.undecided |= dict.fromkeys(batch.queries if mine else (), error)
             return False
-        # What is answered is the present model's, whichever the pack was meant for.
-        self._store(replace(request, pack=replace(pack, fingerprint=self._model.fingerprint)), answer)
+        # What is answered is the present model's, whichever the batch was meant for.
+        self._store(replace(request, batch=replace(batch, fingerprint=self._model.fingerprint)), answer)
         return False
 
-    def _count_as_paid(self, pack: Pack) -> None:
+    def _count_as_paid(self, batch: RequestBatch) -> None:
         """It may have been paid for, so it counts, for as long as nobody knows."""
-        self._budget.settle(NOTHING, paid=price(pack.queries, self._model.prices))
+        self._budget.settle(NOTHING, paid=price(batch.queries, self._model.prices))

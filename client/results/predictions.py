@@ -1,4 +1,4 @@
-"""What a student said of each image that it was tested on: what every figure of a report is made of."""
+"""The predictions of a student for the images that it was tested on, of which a report is made."""
 
 import csv
 from collections import Counter
@@ -13,8 +13,8 @@ _COLUMNS = ("image", "domain", "seen", "label", "predicted", "confidence")
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A student's answer about one image that it was not trained on.
+class LabelledPrediction:
+    """A student's prediction about one image that it was not trained on.
 
     Attributes:
         image: its path, relative to the data folder.
@@ -38,14 +38,14 @@ class Answer:
         return self.predicted == self.label
 
 
-def answers_as_csv(answers: Iterable[Answer]) -> str:
-    """A table with a row for each answer, under its attributes' names; see `csv_line`."""
-    rows = ({**asdict(answer), "seen": int(answer.seen)} for answer in answers)
+def predictions_as_csv(predictions: Iterable[LabelledPrediction]) -> str:
+    """A table with a row for each prediction, under its attributes' names; see `csv_line`."""
+    rows = ({**asdict(prediction), "seen": int(prediction.seen)} for prediction in predictions)
     return csv_line(_COLUMNS) + "".join(csv_line(row[name] for name in _COLUMNS) for row in rows)
 
 
-def read_answers(path: Path) -> list[Answer]:
-    """The answers of an `answers_as_csv` file.
+def read_predictions(path: Path) -> list[LabelledPrediction]:
+    """The predictions of a `predictions_as_csv` file.
 
     Raises:
         ClientError: it is missing or is not one.
@@ -53,7 +53,7 @@ def read_answers(path: Path) -> list[Answer]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             return [
-                Answer(
+                LabelledPrediction(
                     from_csv(row["image"]),
                     from_csv(row["domain"]),
                     row["seen"] == "1",
@@ -67,22 +67,22 @@ def read_answers(path: Path) -> list[Answer]:
         raise ClientError(f"{path} cannot be read: {error!r}. Is its folder a finished run?") from error
 
 
-def worst_mistakes(answers: Iterable[Answer], count: int) -> list[Answer]:
-    """The wrong answers that the student was most confident of, at most so many."""
-    wrong = [answer for answer in answers if not answer.right]
-    return sorted(wrong, key=lambda answer: -answer.confidence)[:count]
+def worst_mistakes(predictions: Iterable[LabelledPrediction], count: int) -> list[LabelledPrediction]:
+    """The wrong predictions that the student was most confident of, at most so many."""
+    wrong = [prediction for prediction in predictions if not prediction.right]
+    return sorted(wrong, key=lambda prediction: -prediction.confidence)[:count]
 
 
-def mix_ups(answers: Iterable[Answer]) -> list[tuple[str, str, int]]:
+def mix_ups(predictions: Iterable[LabelledPrediction]) -> list[tuple[str, str, int]]:
     """(class, what it was taken for, how often), the most frequent first."""
-    pairs = Counter((a.label, a.predicted) for a in answers if not a.right)
+    pairs = Counter((a.label, a.predicted) for a in predictions if not a.right)
     return [(*pair, count) for pair, count in pairs.most_common()]
 
 
-def confusion(answers: Iterable[Answer], classes: Sequence[str]) -> list[list[int]]:
+def confusion(predictions: Iterable[LabelledPrediction], classes: Sequence[str]) -> list[list[int]]:
     """How often an image of one class (row) was taken for another (column)."""
     place = {name: position for position, name in enumerate(classes)}
     counts = [[0] * len(classes) for _ in classes]
-    for answer in answers:
-        counts[place[answer.label]][place[answer.predicted]] += 1
+    for prediction in predictions:
+        counts[place[prediction.label]][place[prediction.predicted]] += 1
     return counts

@@ -1,4 +1,4 @@
-"""Who is next: inputs of many callers, accounts in turns."""
+"""The queue of inputs that wait to be decoded or tokenized: accounts take turns."""
 
 import asyncio
 from collections import deque
@@ -9,17 +9,17 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 
-# Work on a `large` input needs more memory than every process may have at the same time, and on a `long` one so
-# much time that some process is to be left to others. A process finds out, and hands them back.
+# A `large` input needs more memory than every process may have at the same time, a `long` one so much time that
+# a process is to be left to others. The process that is given one finds out, and hands it back.
 Grade = Literal["small", "long", "large"]
 # What a process made of an input: bytes of its place, or why there are none.
-Outcome = NDArray[np.uint8] | Refusal
+Outcome = NDArray[np.uint8] | APIError
 
 
 @dataclass(eq=False)
-class Job:
+class InputJob:
     """One caller's inputs, and what became of them so far."""
 
     account: str
@@ -40,10 +40,10 @@ class Job:
 
 
 @dataclass(eq=False)
-class Item:
+class Input:
     """One input: its bytes, or text of which the bytes are base64."""
 
-    job: Job
+    job: InputJob
     index: int
     content: bytes | str
     encoded: bool = False
@@ -60,30 +60,30 @@ class Item:
         self.job.put(self.index, outcome)
 
 
-class Turns:
+class InputQueue:
     """Inputs that wait. Accounts take turns; within an account it is first come, first served."""
 
     def __init__(self) -> None:
-        self._queues: dict[str, deque[Item]] = {}  # by account, in the order of their turns
+        self._queues: dict[str, deque[Input]] = {}  # by account, in the order of their turns
 
     @property
     def waiting(self) -> int:
         """How many inputs wait."""
         return sum(map(len, self._queues.values()))
 
-    def put(self, items: Sequence[Item]) -> None:
+    def put(self, items: Sequence[Input]) -> None:
         """Queue inputs of one account behind its others."""
         if items:
             self._queues.setdefault(items[0].job.account, deque()).extend(items)
 
-    def put_back(self, items: Sequence[Item]) -> None:
+    def put_back(self, items: Sequence[Input]) -> None:
         """Queue inputs of one account before its others: they were taken, but not done."""
         if items:
             self._queues.setdefault(items[0].job.account, deque()).extendleft(reversed(items))
 
-    def take(self, most: int, most_bytes: int) -> list[Item]:
+    def take(self, most: int, most_bytes: int) -> list[Input]:
         """Inputs of the account whose turn it is: the first one, and as many more as fit beside it."""
-        taken: list[Item] = []
+        taken: list[Input] = []
         size = 0
         while self._queues and not taken:
             account = next(iter(self._queues))
@@ -100,7 +100,7 @@ class Turns:
                 self._queues[account] = queue  # behind all others
         return taken
 
-    def drop(self, job: Job) -> None:
+    def drop(self, job: InputJob) -> None:
         """Forget the inputs of a caller who has gone."""
         queue = self._queues.get(job.account)
         if queue is not None:
@@ -110,7 +110,7 @@ class Turns:
             else:
                 del self._queues[job.account]
 
-    def clear(self) -> list[Item]:
+    def clear(self) -> list[Input]:
         """Forget everything; what it was."""
         items = [item for queue in self._queues.values() for item in queue]
         self._queues.clear()

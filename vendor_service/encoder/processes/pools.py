@@ -1,4 +1,4 @@
-"""All processes that inputs are worked on in: started together, watched by one event loop, ended together."""
+"""The process pools, one for each kind of input: started, watched and ended together."""
 
 import asyncio
 import threading
@@ -10,33 +10,33 @@ from shared.embeddings import Kind
 from shared.errors import ErrorCode
 from vendor_service.encoder.observer import Observer
 from vendor_service.encoder.processes.fork_server import ForkServer
-from vendor_service.encoder.processes.forked import Sizes, Task
+from vendor_service.encoder.processes.forked import ArenaLayout, Task
+from vendor_service.encoder.processes.inputs import InputJob
 from vendor_service.encoder.processes.pool import Pool
-from vendor_service.encoder.processes.turns import Job
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 
 _PAUSE_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class Staff:
+class PoolSpec:
     """How many processes do a task, and how large what goes to and fro may be."""
 
     processes: int
     task: Task
-    sizes: Sizes
+    layout: ArenaLayout
 
 
-class Processes:
+class ProcessPools:
     """A pool for each kind of input. What is submitted is worked on on behalf of its account, in turns.
 
     It may be started and closed on any thread; all else is for the event loop that asks first.
     """
 
-    def __init__(self, staffs: Mapping[Kind, Staff], observer: Observer) -> None:
-        self._server = ForkServer({kind: (staff.task, staff.sizes) for kind, staff in staffs.items()})
+    def __init__(self, specs: Mapping[Kind, PoolSpec], observer: Observer) -> None:
+        self._server = ForkServer({kind: (spec.task, spec.layout) for kind, spec in specs.items()})
         self._pools = {
-            kind: Pool(kind, staff.processes, self._server, observer) for kind, staff in staffs.items()
+            kind: Pool(kind, spec.processes, self._server, observer) for kind, spec in specs.items()
         }
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0
@@ -71,11 +71,11 @@ class Processes:
         """How many inputs of this kind nobody works on yet."""
         return self._pools[kind].waiting
 
-    def submit(self, kind: Kind, account: str, inputs: Sequence[tuple[bytes | str, bool]]) -> Job:
+    def submit(self, kind: Kind, account: str, inputs: Sequence[tuple[bytes | str, bool]]) -> InputJob:
         """Queue one caller's inputs, each with whether it is base64.
 
         Raises:
-            Refusal: `shutting_down`.
+            APIError: `shutting_down`.
         """
         if self._closed:
             raise _stopping()
@@ -83,26 +83,26 @@ class Processes:
             self._watch(asyncio.get_running_loop())
         return self._pools[kind].submit(account, inputs)
 
-    def drop(self, kind: Kind, job: Job) -> None:
+    def drop(self, kind: Kind, job: InputJob) -> None:
         """Forget what waits of a job whose caller has gone; of one that is done, nothing."""
         self._pools[kind].drop(job)
 
     def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop, self._thread = loop, threading.get_ident()
-        loop.add_reader(self._server.control, self._hear)
+        loop.add_reader(self._server.control, self._on_readable)
         for pool in self._pools.values():
             pool.watch(loop)
 
-    def _hear(self) -> None:
+    def _on_readable(self) -> None:
         assert self._loop is not None
         control = self._server.control
-        deaths = self._server.hear()
+        deaths = self._server.poll()
         if not self._server.alive:
             self._loop.remove_reader(control)
             self._loop.call_later(_PAUSE_SECONDS, self._start_anew)
         for death in deaths:
             for pool in self._pools.values():
-                pool.bury(death)
+                pool.mark_dead(death)
 
     def _start_anew(self) -> None:
         if self._closed:
@@ -110,7 +110,7 @@ class Processes:
         assert self._loop is not None
         self._server.start()
         self._server.control.setblocking(False)
-        self._loop.add_reader(self._server.control, self._hear)
+        self._loop.add_reader(self._server.control, self._on_readable)
         for pool in self._pools.values():
             pool.refill()
 
@@ -124,5 +124,5 @@ class Processes:
             ended.set_result(None)
 
 
-def _stopping() -> Refusal:
-    return Refusal(ErrorCode.SHUTTING_DOWN, "the vendor is stopping; try again", retry_after=1)
+def _stopping() -> APIError:
+    return APIError(ErrorCode.SHUTTING_DOWN, "the vendor is stopping; try again", retry_after=1)

@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from client.buying.cache import EmbeddingCache
-from client.buying.notes import Pack
 from client.buying.origins import origin_of
-from client.buying.protocols import Answer, Vendor
+from client.buying.pending import RequestBatch
+from client.buying.protocols import EmbedResult, Vendor
 from client.buying.queries import Query, Spending
 from client.buying.receipts import Payer
 from client.buying.wire import rejected
@@ -16,17 +16,17 @@ from shared.embeddings import ModelCard
 
 @dataclass(frozen=True)
 class Request:
-    """A pack with the bytes of its queries.
+    """A batch with the bytes of its queries.
 
     Attributes:
-        pack: the pack.
+        batch: the batch.
         contents: the bytes, in order.
         price: what is set aside for it in the budget.
         agreed_micros: the most that it may cost, whenever it is charged; `None` where that was not noted.
         doubtful: whether it was sent before, and the vendor may be answering that only now.
     """
 
-    pack: Pack
+    batch: RequestBatch
     contents: Sequence[bytes]
     price: Spending
     agreed_micros: int | None
@@ -35,10 +35,10 @@ class Request:
     @property
     def asked(self) -> list[tuple[Query, bytes]]:
         """The queries with their bytes, as a vendor takes them."""
-        return list(zip(self.pack.queries, self.contents, strict=True))
+        return list(zip(self.batch.queries, self.contents, strict=True))
 
 
-class Till:
+class Checkout:
     """Where requests for one model are paid. Thread-safe.
 
     Attributes:
@@ -55,7 +55,7 @@ class Till:
 
     def buy(
         self, request: Request, *, on_push_back: Callable[[], None], on_unsure: Callable[[], None]
-    ) -> Answer:
+    ) -> EmbedResult:
         """Send a request at the price that is set aside for it; nothing is stored of the answer yet.
 
         Raises:
@@ -71,7 +71,9 @@ class Till:
         self._check(request, answer, agreed)
         return answer
 
-    def ask_after(self, request: Request, *, on_push_back: Callable[[], None] = lambda: None) -> Answer:
+    def fetch_charged(
+        self, request: Request, *, on_push_back: Callable[[], None] = lambda: None
+    ) -> EmbedResult:
         """Fetch the answer of a request that may have been charged; nothing is stored of it yet.
 
         It is asked for at a cost of nothing: had the vendor charged it, the answer is free; had it not, the
@@ -87,7 +89,7 @@ class Till:
             self._check(request, answer, request.agreed_micros)
         return answer
 
-    def store(self, pack: Pack, answer: Answer) -> None:
+    def store(self, batch: RequestBatch, answer: EmbedResult) -> None:
         """Store an answer and its receipt, and clear the note.
 
         Raises:
@@ -95,7 +97,7 @@ class Till:
         """
         try:
             self._cache.commit(
-                pack,
+                batch,
                 answer.vectors,
                 answer.usage,
                 answer.request_id,
@@ -105,12 +107,12 @@ class Till:
             )
         except Disagreement as error:
             fault = (
-                f"at {self._vendor.url} says that it sells {pack.fingerprint}, of which the cache "
+                f"at {self._vendor.url} says that it sells {batch.fingerprint}, of which the cache "
                 f"{self._cache.path} has other embeddings: they differ {error}. One of the vendors does not "
                 "sell what it says, and they are never mixed. Name another --cache for this one, or delete "
                 "what is there with `client cache prune` if that is what is wrong"
             )
-            raise self._rejected(pack, answer, fault) from error
+            raise self._rejected(batch, answer, fault) from error
 
     def _embed(
         self,
@@ -118,29 +120,29 @@ class Till:
         max_cost_micros: int,
         on_push_back: Callable[[], None],
         on_unsure: Callable[[], None],
-    ) -> Answer:
+    ) -> EmbedResult:
         try:
             return self._vendor.embed(
                 request.asked,
                 model=self._model,
-                idempotency_key=request.pack.idempotency_key,
+                idempotency_key=request.batch.idempotency_key,
                 max_cost_micros=max_cost_micros,
                 on_push_back=on_push_back,
                 on_unsure=on_unsure,
             )
         except VendorError as error:
             if error.bill is not None:
-                self._cache.reject(request.pack, error.bill, error.fault or str(error), self.payer)
+                self._cache.reject(request.batch, error.bill, error.fault or str(error), self.payer)
             raise
 
-    def _check(self, request: Request, answer: Answer, agreed_micros: int) -> None:
+    def _check(self, request: Request, answer: EmbedResult, agreed_micros: int) -> None:
         cost = answer.usage.cost_micros
         if cost > agreed_micros:
             fault = f"billed {cost} micros, where at most {agreed_micros} were agreed"
-            raise self._rejected(request.pack, answer, fault)
+            raise self._rejected(request.batch, answer, fault)
 
-    def _rejected(self, pack: Pack, answer: Answer, fault: str) -> VendorError:
+    def _rejected(self, batch: RequestBatch, answer: EmbedResult, fault: str) -> VendorError:
         bill = Bill(answer.request_id, self._model.fingerprint, answer.usage)
         error = rejected(bill, fault)
-        self._cache.reject(pack, bill, fault, self.payer)
+        self._cache.reject(batch, bill, fault, self.payer)
         return error

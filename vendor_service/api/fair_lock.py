@@ -1,4 +1,4 @@
-"""Turns: what must not happen twice at a time happens for one account after the other."""
+"""A lock that accounts take in turns: work that must not run twice at a time is fair among accounts."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,17 +6,17 @@ from contextlib import asynccontextmanager
 from weakref import WeakValueDictionary
 
 
-class Turns:
-    """One turn at a time. Whoever has many waiting is served once, then all others before it is again."""
+class FairLock:
+    """A lock for all accounts. One with many waiting gets it once, then all others before it again."""
 
     def __init__(self) -> None:
         self._one = asyncio.Lock()
         self._of_account: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @asynccontextmanager
-    async def turn(self, account: str) -> AsyncIterator[None]:
-        """Wait for a turn of this account, and take it."""
-        # Of one account one waits among the others, who are served in the order in which they came.
+    async def acquired(self, account: str) -> AsyncIterator[None]:
+        """Hold the lock for this account, once it is free."""
+        # Only one of an account waits among the others, who are served in the order in which they came.
         mine = self._of_account.get(account) or asyncio.Lock()
         self._of_account[account] = mine
         async with mine, self._one:

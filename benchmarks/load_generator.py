@@ -17,7 +17,7 @@ _PAUSE_SECONDS = 0.5  # before something is asked again
 _ASKED_AGAIN = frozenset({409, 429, 502, 503, 504})
 
 
-class Crowd:
+class LoadGenerator:
     """Callers that ask for texts and images for some customers, under idempotency keys.
 
     `cut` counts connections that ended without an answer, `longest` is the most seconds from asking for

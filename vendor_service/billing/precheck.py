@@ -1,4 +1,4 @@
-"""Standing: whether an order would be refused, found out before anything is done for it."""
+"""A check before admission: whether an order would be refused, found out before any work is done for it."""
 
 import math
 import time
@@ -14,14 +14,14 @@ from vendor_service.billing.replays import STANDARD, ReplayTerms
 from vendor_service.clock import Clock
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey, Hold
-from vendor_service.errors import Refusal
+from vendor_service.errors import APIError
 
 # How long prices are believed without a look at the books.
 _PRICES_LAST_SECONDS = 1.0
 _NO_PRICE = Prices(image_micros=0, text_micros=0)
 
 
-class Standing:
+class Precheck:
     """Looks at the books, and refuses what admission would refuse now. It changes and locks nothing.
 
     It decides nothing in anybody's favour: what passes is decided by `Admission`, later. Thread-safe.
@@ -42,7 +42,9 @@ class Standing:
         if price is None:
             return False
         now = self._clock()
-        return any(_refusal(account, key, order, price, None, now, self._replays) is None for order in orders)
+        return any(
+            _error_of(account, key, order, price, None, now, self._replays) is None for order in orders
+        )
 
     def _known_price(self, order: Order, account: Account, key: ApiKey) -> Prices | None:
         limited = (account.spend_limit_micros, key.spend_limit_micros, account.credit_micros)
@@ -57,7 +59,7 @@ class Standing:
         They are one request's: the whole of it, or the least that may be left of it.
 
         Raises:
-            Refusal: what `Admission.admit` would raise for the last of them.
+            APIError: what `Admission.admit` would raise for the last of them.
         """
         now, first, began = self._clock(), orders[0], time.perf_counter()
         with self._database.read() as session:
@@ -65,14 +67,14 @@ class Standing:
             price = prices.current(session, account.plan, first.model, now)
             earlier = _earlier(session, first)
         self._prices[account.plan, first.model] = (time.monotonic(), price)
-        refusal = None
+        error = None
         for order in orders:
-            refusal = _refusal(account, key, order, price, earlier, now, self._replays)
-            if refusal is None:
+            error = _error_of(account, key, order, price, earlier, now, self._replays)
+            if error is None:
                 return
-        assert refusal is not None
-        billing_log.refused(orders[-1], refusal, time.perf_counter() - began)
-        raise refusal
+        assert error is not None
+        billing_log.refused(orders[-1], error, time.perf_counter() - began)
+        raise error
 
 
 def _earlier(session: Session, order: Order) -> Hold | None:
@@ -82,7 +84,7 @@ def _earlier(session: Session, order: Order) -> Hold | None:
     return session.scalar(select(Hold).where(Hold.idempotency_key == order.idempotency_key, *live))
 
 
-def _refusal(
+def _error_of(
     account: Account,
     key: ApiKey,
     order: Order,
@@ -90,7 +92,7 @@ def _refusal(
     earlier: Hold | None,
     now: int,
     replays: ReplayTerms,
-) -> Refusal | None:
+) -> APIError | None:
     """In the order in which admission asks; the rows are no session's, so the new period stays in memory."""
     try:
         limits.check_status(account, key)
@@ -98,6 +100,6 @@ def _refusal(
         rate.check(account, order.queries, now)
         if earlier is None or not replays.check(earlier, order, now):
             limits.check(account, key, order, price.cost_micros(order.images, order.texts), now)
-    except Refusal as refusal:
-        return refusal
+    except APIError as error:
+        return error
     return None

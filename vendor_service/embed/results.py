@@ -1,4 +1,4 @@
-"""What a request is answered, and the forms of it on the wire."""
+"""The result of an embed request, and its forms on the wire."""
 
 from dataclasses import dataclass, field
 
@@ -9,8 +9,8 @@ from shared.encoding import ROWS_MEDIA_TYPE, RowDtype, to_base64, to_rows
 from vendor_service.billing.orders import Admitted
 from vendor_service.embed.queries import Queries
 from vendor_service.encoder.encoder import ModelFacts
-from vendor_service.encoder.lanes import Vectors
-from vendor_service.errors import Refusal
+from vendor_service.encoder.queues import Vectors
+from vendor_service.errors import APIError
 from vendor_service.observability.timing import Timing
 
 _BYTES_A_NUMBER = 24  # a float32 in JSON, as in -1.1754943508222875e-38 and a comma
@@ -18,24 +18,24 @@ _BYTES_A_ROW = 256  # index, kind, names; or a reason why there is no vector
 
 
 @dataclass(frozen=True)
-class Answer:
+class EmbedResult:
     """The rows of the queries that were not `refused`, in order, as float32 of shape (rows, dimensions).
 
     `id` is the request that pays for them; nothing was `admitted` where nothing was left to charge.
-    `timing` is complete once the answer is.
+    `timing` is complete once the result is.
     """
 
     id: str
     model: ModelFacts
     queries: Queries
-    refused: dict[int, Refusal]
+    refused: dict[int, APIError]
     rows: Vectors
     admitted: Admitted | None
     timing: Timing
 
     @property
     def answered(self) -> list[int]:
-        """The places, among the queries, of those that are answered."""
+        """The indices, among the queries, of those that are answered."""
         return [index for index in range(len(self.queries.items)) if index not in self.refused]
 
     @property
@@ -56,7 +56,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Content:
-    """An answer as it is sent; `headers` are what its form needs beside those that every answer has."""
+    """A response body; `headers` are those of its form, beside those that every response has."""
 
     body: bytes
     media_type: str
@@ -64,46 +64,46 @@ class Content:
 
 
 def largest_bytes(rows: int, dimensions: int) -> int:
-    """How many bytes an answer of so many rows may have, in any form."""
+    """How many bytes a response of so many rows may have, in any form."""
     return rows * (dimensions * _BYTES_A_NUMBER + _BYTES_A_ROW)
 
 
-def as_json(answer: Answer, encoding: Encoding) -> Content:
+def as_json(result: EmbedResult, encoding: Encoding) -> Content:
     """An `EmbedResponse`."""
     # Constructed, not validated: these are our own numbers, and there are many of them.
     response = EmbedResponse.model_construct(
-        id=answer.id,
-        model=answer.model.id,
-        model_fingerprint=answer.model.fingerprint,
-        dimensions=answer.model.dimensions,
+        id=result.id,
+        model=result.model.id,
+        model_fingerprint=result.model.fingerprint,
+        dimensions=result.model.dimensions,
         data=[
-            Embedding.model_construct(index=index, kind=answer.queries.items[index].kind, embedding=value)
-            for index, value in zip(answer.answered, as_values(answer.rows, encoding), strict=True)
+            Embedding.model_construct(index=index, kind=result.queries.items[index].kind, embedding=value)
+            for index, value in zip(result.answered, as_values(result.rows, encoding), strict=True)
         ],
         errors=[
             InputError(index=index, code=each.code, message=each.message)
-            for index, each in answer.refused.items()
+            for index, each in result.refused.items()
         ],
-        usage=answer.usage,
-        replayed=answer.replayed,
+        usage=result.usage,
+        replayed=result.replayed,
     )
     return Content(to_json(response), "application/json")
 
 
-def as_rows(answer: Answer, dtype: RowDtype) -> Content:
+def as_rows(result: EmbedResult, dtype: RowDtype) -> Content:
     """The rows alone; what else the JSON says is in headers."""
-    usage = answer.usage
+    usage = result.usage
     headers = {
-        "x-embedding-id": answer.id,
-        "x-embedding-shape": f"{len(answer.rows)},{answer.model.dimensions}",
+        "x-embedding-id": result.id,
+        "x-embedding-shape": f"{len(result.rows)},{result.model.dimensions}",
         "x-embedding-dtype": dtype,
         "x-billed-queries": str(usage.billed_queries),
         "x-billed-images": str(usage.images),
         "x-billed-texts": str(usage.texts),
     }
-    if answer.refused:
-        headers["x-skipped-inputs"] = _skipped(answer.refused)
-    return Content(to_rows(answer.rows, dtype), ROWS_MEDIA_TYPE, headers)
+    if result.refused:
+        headers["x-skipped-inputs"] = _skipped(result.refused)
+    return Content(to_rows(result.rows, dtype), ROWS_MEDIA_TYPE, headers)
 
 
 def as_values(rows: Vectors, encoding: Encoding) -> list[list[float]] | list[str]:
@@ -114,9 +114,9 @@ def as_values(rows: Vectors, encoding: Encoding) -> list[list[float]] | list[str
     return values
 
 
-def _skipped(refused: dict[int, Refusal]) -> str:
+def _skipped(refused: dict[int, APIError]) -> str:
     # Grouped by code, so that hundreds of them still fit where proxies expect headers to fit.
-    places: dict[str, list[str]] = {}
-    for index, refusal in refused.items():
-        places.setdefault(refusal.code, []).append(str(index))
-    return "; ".join(f"{code}={','.join(indices)}" for code, indices in places.items())
+    by_code: dict[str, list[str]] = {}
+    for index, error in refused.items():
+        by_code.setdefault(error.code, []).append(str(index))
+    return "; ".join(f"{code}={','.join(indices)}" for code, indices in by_code.items())

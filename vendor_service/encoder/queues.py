@@ -1,4 +1,4 @@
-"""Queries that wait for the model: a lane for each kind, fair among accounts."""
+"""Queues of queries that wait for the model, one for each kind, fair among accounts."""
 
 import threading
 import time
@@ -56,7 +56,7 @@ class Buckets:
 
 
 @dataclass(eq=False)
-class Job:
+class EncodeJob:
     """One caller's queries of one kind, and what is answered of them so far; several devices may do so."""
 
     account: str
@@ -74,14 +74,14 @@ class Job:
         """Whether nobody waits for it any more: it was cancelled, or it failed."""
         return self.done.done()
 
-    def take(self, most: int, kind: Kind, observer: Observer) -> "Share":
+    def take(self, most: int, kind: Kind, observer: Observer) -> "BatchPart":
         """The next queries, up to so many."""
         if not self.taken:
             self._waited = time.perf_counter() - self._queued_at
             observer.waited(kind, self._waited)
-        share = Share(self, self.taken, min(self.taken + most, len(self.items)))
-        self.taken = share.stop
-        return share
+        part = BatchPart(self, self.taken, min(self.taken + most, len(self.items)))
+        self.taken = part.stop
+        return part
 
     def answer(self, start: int, rows: Vectors, seconds: float) -> None:
         """Take the rows of the queries from `start` on."""
@@ -101,10 +101,10 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Share:
+class BatchPart:
     """Queries of one job that are in one batch."""
 
-    job: Job
+    job: EncodeJob
     start: int
     stop: int
 
@@ -119,37 +119,37 @@ class Batch:
     """Queries of one kind, of one or more callers, for one forward pass."""
 
     kind: Kind
-    shares: Sequence[Share]
+    parts: Sequence[BatchPart]
 
     @property
     def items(self) -> list[Any]:
         """The queries, in the order of the rows that answer them."""
-        return [item for share in self.shares for item in share.items]
+        return [item for part in self.parts for item in part.items]
 
     def without_gone(self) -> "Batch":
         """Itself, or what is left of it once some callers have gone."""
-        left = [share for share in self.shares if not share.job.gone]
-        return self if len(left) == len(self.shares) else Batch(self.kind, left)
+        left = [part for part in self.parts if not part.job.gone]
+        return self if len(left) == len(self.parts) else Batch(self.kind, left)
 
     def by_caller(self) -> "list[Batch]":
         """A batch for each caller."""
-        return [Batch(self.kind, [share]) for share in self.shares]
+        return [Batch(self.kind, [part]) for part in self.parts]
 
     def answer(self, rows: Vectors, seconds: float) -> None:
         """Give each caller its rows."""
         first = 0
-        for share in self.shares:
-            count = share.stop - share.start
-            share.job.answer(share.start, rows[first : first + count], seconds)
+        for part in self.parts:
+            count = part.stop - part.start
+            part.job.answer(part.start, rows[first : first + count], seconds)
             first += count
 
     def fail(self, error: Exception) -> None:
         """Tell each caller why there is no answer."""
-        for share in self.shares:
-            share.job.fail(error)
+        for part in self.parts:
+            part.job.fail(error)
 
 
-class Lane:
+class FairQueue:
     """Queries of one kind. Its methods are called by one thread at a time.
 
     Accounts take turns, each with an even part of the batch, so that who has thousands of queries waiting
@@ -161,7 +161,7 @@ class Lane:
         self.waiting = 0  # queries that no batch has taken yet
         self._buckets = buckets
         self._observer = observer
-        self._queues: dict[str, deque[Job]] = {}  # by account, in the order of their turns
+        self._queues: dict[str, deque[EncodeJob]] = {}  # by account, in the order of their turns
 
     @property
     def full(self) -> bool:
@@ -170,7 +170,7 @@ class Lane:
 
     def put(self, account: str, items: Sequence[Any]) -> "Future[Encoded]":
         """Queue one caller's queries."""
-        job = Job(account, items)
+        job = EncodeJob(account, items)
         self._queues.setdefault(account, deque()).append(job)
         self.waiting += len(items)
         return job.done
@@ -180,21 +180,21 @@ class Lane:
         self._drop_gone()
         if not self.waiting:
             return None
-        shares = []
+        parts = []
         room = self._buckets.fit(self.waiting, free)
         self.waiting -= room
         while room:
             account = next(iter(self._queues))
             queue = self._queues.pop(account)
-            part = -(-room // (len(self._queues) + 1))
-            share = queue[0].take(part, self.kind, self._observer)
-            shares.append(share)
-            room -= share.stop - share.start
-            if share.stop == len(share.job.items):
+            even = -(-room // (len(self._queues) + 1))
+            part = queue[0].take(even, self.kind, self._observer)
+            parts.append(part)
+            room -= part.stop - part.start
+            if part.stop == len(part.job.items):
                 queue.popleft()
             if queue:
                 self._queues[account] = queue  # behind all others
-        return Batch(self.kind, shares)
+        return Batch(self.kind, parts)
 
     def fail(self, error: Exception) -> None:
         """Tell everybody who waits why there will be no answer."""

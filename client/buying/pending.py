@@ -1,4 +1,4 @@
-"""Notes of packs that were sent, or were about to be, and whose answers were never stored."""
+"""Batches that were sent, or were about to be, and whose answers were never stored: noted in the cache."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ _FRESH_SECONDS = 130
 
 
 @dataclass(frozen=True)
-class Pack:
+class RequestBatch:
     """The queries of one request, and the key under which the vendor charges it once at most."""
 
     idempotency_key: str
@@ -26,29 +26,31 @@ class Pack:
     queries: tuple[Query, ...]
 
 
-def pack_of(run_id: str, fingerprint: str, queries: tuple[Query, ...], generation: int = 0) -> Pack:
-    """A pack under the key that the run and the content give it, the same after any restart.
+def make_batch(
+    run_id: str, fingerprint: str, queries: tuple[Query, ...], generation: int = 0
+) -> RequestBatch:
+    """A batch under the key that the run and the content give it, the same after any restart.
 
     Where what was sent under that key is lost for good, a higher generation gives another one.
     """
     again = [f"again {generation}"] if generation else []
     content = "\0".join([run_id, fingerprint, *(f"{query.kind}:{query.digest}" for query in queries), *again])
-    return Pack(hashlib.sha256(content.encode()).hexdigest(), run_id, fingerprint, queries)
+    return RequestBatch(hashlib.sha256(content.encode()).hexdigest(), run_id, fingerprint, queries)
 
 
 @dataclass(frozen=True)
-class Note:
-    """A pack whose answer is owed.
+class PendingBatch:
+    """A batch whose answer is owed.
 
     Attributes:
-        pack: the pack.
+        batch: the batch.
         noted_at: when it was last sent, in seconds since 1970.
         vendor: where it was sent to; `None` where that was not noted.
         key_id: the public half of the API key that it was sent with; `None` where that was not noted.
         agreed_micros: the most that it may cost; `None` where that was not noted.
     """
 
-    pack: Pack
+    batch: RequestBatch
     noted_at: float
     vendor: str | None = None
     key_id: str | None = None
@@ -63,10 +65,10 @@ class Note:
     @property
     def images(self) -> int:
         """How many of its queries are images."""
-        return sum(query.kind == "image" for query in self.pack.queries)
+        return sum(query.kind == "image" for query in self.batch.queries)
 
 
-class Notes:
+class PendingBatches:
     """The notes in one cache. Thread-safe."""
 
     def __init__(self, file: CacheFile) -> None:
@@ -74,32 +76,32 @@ class Notes:
 
     def take(
         self,
-        note: Note,
+        note: PendingBatch,
         *,
-        known: Callable[[sqlite3.Connection, Pack], set[Query]],
+        known: Callable[[sqlite3.Connection, RequestBatch], set[Query]],
         alive: Callable[[str], bool],
         again: bool,
     ) -> set[Query]:
-        """Note that a pack is being bought, before it is sent.
+        """Note that a batch is being bought, before it is sent.
 
         Args:
             note: the note.
-            known: tells which queries of the pack need not be bought any more.
+            known: tells which queries of the batch need not be bought any more.
             alive: whether a run is being worked on right now.
             again: whether it is bought whoever has bought it, or is buying it.
 
         Returns:
             Those of its queries that another run has bought, or is buying right now: then nothing is noted.
         """
-        pack = note.pack
-        queries = json.dumps([[query.kind, query.digest, query.name] for query in pack.queries])
-        wanted = set(pack.queries)
+        batch = note.batch
+        queries = json.dumps([[query.kind, query.digest, query.name] for query in batch.queries])
+        wanted = set(batch.queries)
         with self._file.transaction() as connection:
             others = connection.execute(
                 "SELECT run_id, queries, noted_at FROM pending WHERE run_id != ? AND fingerprint = ?",
-                (pack.run_id, pack.fingerprint),
+                (batch.run_id, batch.fingerprint),
             ).fetchall()
-            taken = set() if again else known(connection, pack)
+            taken = set() if again else known(connection, batch)
             for run_id, text, noted_at in () if again else others:
                 theirs = wanted.intersection(_queries(text))
                 if theirs and (abs(note.noted_at - noted_at) < _FRESH_SECONDS or alive(run_id)):
@@ -109,19 +111,19 @@ class Notes:
                 connection.execute(
                     "INSERT OR REPLACE INTO pending (idempotency_key, run_id, fingerprint, queries, "
                     "noted_at, vendor, key_id, agreed_micros) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                    (pack.idempotency_key, pack.run_id, pack.fingerprint, queries, *row),
+                    (batch.idempotency_key, batch.run_id, batch.fingerprint, queries, *row),
                 )
         return taken
 
-    def refresh(self, pack: Pack) -> None:
-        """Note that a pack was sent once more just now."""
+    def refresh(self, batch: RequestBatch) -> None:
+        """Note that a batch was sent once more just now."""
         with self._file.transaction() as connection:
             connection.execute(
                 "UPDATE pending SET noted_at = ? WHERE idempotency_key = ?",
-                (time.time(), pack.idempotency_key),
+                (time.time(), batch.idempotency_key),
             )
 
-    def of_run(self, run_id: str | None = None) -> list[Note]:
+    def of_run(self, run_id: str | None = None) -> list[PendingBatch]:
         """The notes of a run, or with `None` of all."""
         rows = self._file.read(
             "SELECT idempotency_key, run_id, fingerprint, queries, noted_at, vendor, key_id, agreed_micros "
@@ -129,12 +131,12 @@ class Notes:
             (run_id, run_id),
         )
         return [
-            Note(Pack(key, run, fingerprint, tuple(_queries(text))), *rest)
+            PendingBatch(RequestBatch(key, run, fingerprint, tuple(_queries(text))), *rest)
             for key, run, fingerprint, text, *rest in rows
         ]
 
     def runs(self, fingerprint: str) -> list[str]:
-        """The runs that have noted packs for a model."""
+        """The runs that have noted batches for a model."""
         rows = self._file.read("SELECT DISTINCT run_id FROM pending WHERE fingerprint = ?", (fingerprint,))
         return [run_id for (run_id,) in rows]
 
@@ -144,9 +146,9 @@ class Notes:
         return int(number)
 
 
-def drop_note(connection: sqlite3.Connection, pack: Pack) -> None:
-    """Remove the note of a pack, if there is one."""
-    connection.execute("DELETE FROM pending WHERE idempotency_key = ?", (pack.idempotency_key,))
+def delete_pending(connection: sqlite3.Connection, batch: RequestBatch) -> None:
+    """Remove the note of a batch, if there is one."""
+    connection.execute("DELETE FROM pending WHERE idempotency_key = ?", (batch.idempotency_key,))
 
 
 def _queries(text: str) -> Iterator[Query]:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from client.learning.losses import squared_loss
 from client.learning.processes import launched
-from client.learning.training import Progress, Schedule, step_seed, train
+from client.learning.training import Schedule, TrainingStep, step_seed, train
 
 ROWS, STEPS = 8, 5
 
@@ -25,10 +25,10 @@ def main() -> None:
             inputs = torch.randn(ROWS, 3, 6, 6, generator=generator, dtype=torch.float64)
             targets = torch.randn(ROWS, 5, generator=generator, dtype=torch.float64)
             targets[: ROWS // 2 - 1] = 0  # mostly those of the first process: shares are not alike
-            share = processes.share(ROWS)
-            return inputs[share], targets[share]
+            shard = processes.shard(ROWS)
+            return inputs[shard], targets[shard]
 
-        def on_step(progress: Progress) -> None:
+        def on_step(progress: TrainingStep) -> None:
             losses.append(progress.loss.item())
 
         schedule = Schedule(STEPS, 1e-2, evaluations=1, cosine=False)
@@ -37,7 +37,7 @@ def main() -> None:
             on_step=on_step, processes=processes,
         )  # fmt: skip
         weights = [value for tensor in module.state_dict().values() for value in tensor.flatten().tolist()]
-        if processes.first:
+        if processes.is_main:
             json.dump({"losses": losses, "weights": weights}, sys.stdout)
 
 
