@@ -32,8 +32,8 @@ _MOST_SCANS = 64
 _MOST_SCANS_OF_LARGEST = 24
 # Encoders write PNG chunks of 8 kB and more, and a JPEG has a dozen segments. Decoders look at each of them.
 _MOST_PARTS = 10_000
-# A JPEG of one scan and of so many pixels takes a third of a second. Four scans, each of a part of the detail,
-# are a pass over all of it; PNG and WebP take twice the time of JPEG.
+# A JPEG of one scan and of so many pixels takes a third of a second. Four scans, each of a part of the
+# detail, are a pass over all of it; PNG and WebP take twice the time of JPEG.
 _LONG_PIXELS = 25_000_000
 _SCANS_OF_A_PASS = 4
 _PASSES_OF_OTHERS = 2.0

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from vendor_service.errors import APIError
 
-# A `large` input needs more memory than every process may have at the same time, a `long` one so much time that
-# a process is to be left to others. The process that is given one finds out, and hands it back.
+# A `large` input needs more memory than every process may have at the same time, a `long` one so much time
+# that a process is to be left to others. The process that is given one finds out, and hands it back.
 Grade = Literal["small", "long", "large"]
 # What a process made of an input: bytes of its place, or why there are none.
 Outcome = NDArray[np.uint8] | APIError
