@@ -74,6 +74,8 @@ class Recipe:
         return self.align_views * images + self.steps * self.images_per_domain * domains
 
 
+RecipeName = Literal["default", "paper", "paper-domainnet"]
+
 # What the paper and its released code train with (DomainBed's protocol, with SWAD).
 PAPER = Recipe(
     image_weight=0.5,
