@@ -45,7 +45,8 @@ from client.learning.threads import share_processors
 from client.progress import Display
 from shared.billing import GroupBy
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # torch and httpx are not imported before a command needs them
+    from client.api.options import VendorOptions
     from client.results.records import Plan
 
 app = typer.Typer(
@@ -279,16 +280,23 @@ def usage(
     """
     from client.api import account
     from client.api.options import VendorOptions
-    from client.cli.tables import print_reconciliation, print_usage
+    from client.cli.tables import print_usage
 
     options = VendorOptions(vendor=vendor, api_key_file=api_key_file, cache=cache)
-    if not reconcile:
-        used = account.usage(options, group_by, progress=Display())
-        if as_json:
-            print_json(used.to_json())
-        else:
-            print_usage(used)
+    if reconcile:
+        _reconcile(options, as_json=as_json)
         return
+    used = account.usage(options, group_by, progress=Display())
+    if as_json:
+        print_json(used.to_json())
+    else:
+        print_usage(used)
+
+
+def _reconcile(options: "VendorOptions", *, as_json: bool) -> None:
+    from client.api import account
+    from client.cli.tables import print_reconciliation
+
     found = account.reconcile(options, progress=Display())
     if as_json:
         print_json(asdict(found))
