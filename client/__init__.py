@@ -5,6 +5,7 @@ What a program needs is importable from here, and docs/python.md shows it at wor
 - `distill`, `plan`, `compare`, `plan_comparison`, `embed`, with their options `DistillOptions`,
   `CompareOptions`, `EmbedOptions` and their results `Run`, `Plan`, `Summary`, `Purchase`, `Comparison`,
   `ComparisonPlan`, `Embeddings`;
+- `Recipe`, a training protocol, and `Variant`, a row of a comparison with a recipe of its own;
 - `load_run`, `load_student`, `evaluate`, `export`: what is done with a finished `Student`;
 - `check_folder`: what is wrong with a folder of images;
 - `models`, `usage`, `reconcile`, with `VendorOptions`: what a vendor sells and has billed;
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from client.buying.teacher import Teacher
     from client.buying.vendor_api import VendorClient
     from client.errors import ClientError
-    from client.learning.recipe import Recipe
+    from client.learning.recipe import Recipe, Variant
     from client.progress import Display, ProgressListener
     from client.results.records import Plan, Purchase, Summary
 
@@ -67,6 +68,7 @@ _HOMES = {
     "Student": "client.api.students",
     "Summary": "client.results.records",
     "Teacher": "client.buying.teacher",
+    "Variant": "client.learning.recipe",
     "VendorClient": "client.buying.vendor_api",
     "VendorOptions": "client.api.options",
     "check_folder": "client.api.folders",
@@ -108,6 +110,7 @@ __all__ = [
     "Student",
     "Summary",
     "Teacher",
+    "Variant",
     "VendorClient",
     "VendorOptions",
     "check_folder",

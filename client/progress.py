@@ -39,7 +39,7 @@ class ProgressListener(Protocol):
         """Hear of work in `total` steps, which begins when the context is entered and ends with it.
 
         What is entered gives a function, which is called with the number of steps done so far and a few
-        words beside it.
+        words beside it, by one thread at a time and not always the same one.
         """
 
 

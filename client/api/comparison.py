@@ -13,6 +13,7 @@ from client.data.domains import composed
 from client.errors import UsageError
 from client.learning.methods import with_steps
 from client.learning.processes import several
+from client.learning.recipe import Variant
 from client.progress import ProgressListener
 from client.results.comparison_table import ComparisonTable, as_text
 from client.results.records import Record
@@ -103,7 +104,8 @@ def _comparison(
         data=options.data,
         image_size=student_image_size(options),
         variants=[
-            runs.Variant(name, name, with_steps(recipe, name, options.steps)) for name in options.methods
+            row if isinstance(row, Variant) else Variant(row, row, with_steps(recipe, row, options.steps))
+            for row in options.methods
         ],
         targets=[composed(name) for name in options.target_domains],
         seeds=range(options.seeds),

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from client.api.defaults import DEFAULT_STUDENT, DEFAULT_VENDOR
 from client.buying.protocols import ProtocolName
 from client.buying.selection import Selection
-from client.learning.recipe import Recipe, RecipeName
+from client.learning.recipe import Recipe, RecipeName, Variant
 
 Queries = Annotated[int, Field(ge=0, le=10**12)]
 Micros = Annotated[int, Field(ge=0, le=10**15)]
@@ -125,14 +125,15 @@ class CompareOptions(TrainingOptions):
     Attributes:
         out: the folder of the comparison.
         methods: the rows, as `client methods` lists them, each with or without +swad and +wise; and
-            "zero-shot", the teacher itself, for which target images are sent to the vendor.
+            "zero-shot", the teacher itself, for which target images are sent to the vendor. A `Variant` is
+            a row with a name and a recipe of its own, on which `recipe`, `steps` and `views` have no effect.
         target_domains: the domains to hold out, one after the other; empty for all.
         seeds: how many seeds, counted from 0.
         budget: embeddings that each run may use, prompts included, whoever paid; `None` for all it asks.
     """
 
     out: Path
-    methods: Annotated[tuple[str, ...], Field(min_length=1)] = ("erm", "vl2v-adip")
+    methods: Annotated[tuple[str | Variant, ...], Field(min_length=1)] = ("erm", "vl2v-adip")
     target_domains: tuple[str, ...] = ()
     seeds: Annotated[int, Field(ge=1, le=1000)] = 3
     budget: Annotated[int, Field(ge=1, le=10**12)] | None = None

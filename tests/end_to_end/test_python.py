@@ -198,7 +198,7 @@ def test_the_examples_in_the_documentation_work(
     Path("photos/red").rename("photos/winter")
     Image.new("RGB", (32, 32), "orange").save("some.jpg")
     examples = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
-    assert len(examples) == 7
+    assert len(examples) == 8
     assert len([line for line in examples[0].splitlines() if line and not line.startswith("import")]) == 5
     names: dict[str, Any] = {}
     for example in examples:  # a few steps on small images show that it works
@@ -210,5 +210,6 @@ def test_the_examples_in_the_documentation_work(
     assert names["run"].summary.target_domain == "winter"
     assert names["embeddings"].vectors.shape == (2, 256)
     assert Path("table/table.tex").exists()
+    assert [row.method for row in names["rates"].table.rows] == ["rate 0.0003", "rate 0.001"]
     assert Path("winter.onnx").exists()
     assert any(line.startswith("Reading light: 18 of 18") for line in said)
