@@ -101,6 +101,8 @@ class TrainingOptions(PurchaseOptions):
 class DistillOptions(TrainingOptions):
     """One run: `client.distill`, and `client.plan`.
 
+    It has the attributes of `TrainingOptions`, `PurchaseOptions` and `VendorOptions`, and its own.
+
     Attributes:
         target_domain: the domain to hold out and be tested on.
         budget: queries that may be newly paid for, over all resumptions. `client.distill` needs it, unless
@@ -122,6 +124,8 @@ class DistillOptions(TrainingOptions):
 class CompareOptions(TrainingOptions):
     """Many runs over one purchase: `client.compare`, and `client.plan_comparison`.
 
+    It has the attributes of `TrainingOptions`, `PurchaseOptions` and `VendorOptions`, and its own.
+
     Attributes:
         out: the folder of the comparison.
         methods: the rows, as `client methods` lists them, each with or without +swad and +wise; and
@@ -141,6 +145,8 @@ class CompareOptions(TrainingOptions):
 
 class EmbedOptions(PurchaseOptions):
     """Embeddings of texts and images: `client.embed`.
+
+    It has the attributes of `PurchaseOptions` and `VendorOptions`, and its own.
 
     Attributes:
         texts: the texts.
