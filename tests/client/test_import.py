@@ -13,10 +13,10 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 
 @pytest.mark.parametrize(
-    "more", ["", "client.DistillOptions, client.CompareOptions, client.EmbedOptions, client.Plan"]
+    "named", ["client", "client.DistillOptions, client.CompareOptions, client.EmbedOptions, client.Plan"]
 )
-def test_importing_the_client_loads_neither_torch_nor_http(more: str) -> None:
-    code = f"import sys, client; {more}; sys.exit(not {{'torch', 'httpx', 'PIL'}}.isdisjoint(sys.modules))"
+def test_importing_the_client_loads_neither_torch_nor_http(named: str) -> None:
+    code = f"import sys, client; {named}; sys.exit(not {{'torch', 'httpx', 'PIL'}}.isdisjoint(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
