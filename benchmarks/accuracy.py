@@ -16,10 +16,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.records import ICONS, ROOT, Record, made_with, record, recorded
-from client.learning.recipe import Recipe
+from client.learning.recipe import Recipe, Variant
 from client.progress import Display
 from client.results.comparison_table import as_markdown
-from client.runs.comparison import Cell, Comparison, ComparisonConfig, Variant
+from client.runs.comparison import Cell, Comparison, ComparisonConfig
 from client.runs.connection import Connection
 from tests.support.vendor_process import VendorProcess
 

@@ -9,8 +9,8 @@ import argparse
 from dataclasses import replace
 
 from benchmarks.accuracy import IMAGE_SIZE, STEPS, compared, icons
-from client.learning.recipe import PAPER, Recipe
-from client.runs.comparison import ComparisonConfig, Variant
+from client.learning.recipe import PAPER, Recipe, Variant
+from client.runs.comparison import ComparisonConfig
 
 
 def recipes(steps: int) -> dict[str, Recipe]:

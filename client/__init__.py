@@ -1,31 +1,132 @@
 """The client: buy a teacher's embeddings once, and distil a small student from them.
 
-What a program needs is importable from here: `VendorClient` (a vendor over HTTP), `EmbeddingCache` (what was
-paid for), `Query` (what is bought), `Budget` (how much may be spent), `Teacher` (the cache, then the budget,
-then the vendor) and the root of the error tree, `ClientError` (the tree itself is drawn in client/errors.py).
+What a program needs is importable from here, and docs/python.md shows it at work:
+
+- `distill`, `plan`, `compare`, `plan_comparison`, `embed`, with their options `DistillOptions`,
+  `CompareOptions`, `EmbedOptions` and their results `Run`, `Plan`, `Summary`, `Purchase`, `Comparison`,
+  `ComparisonPlan`, `Embeddings`;
+- `Recipe`, a training protocol, and `Variant`, a row of a comparison with a recipe of its own;
+- `load_run`, `load_student`, `evaluate`, `export`: what is done with a finished `Student`;
+- `check_folder`: what is wrong with a folder of images;
+- `models`, `usage`, `reconcile`, with `VendorOptions`: what a vendor sells and has billed;
+- `Display` shows progress in a terminal or a notebook, `ProgressListener` is what a program shows it with;
+- `VendorClient` (a vendor over HTTP), `EmbeddingCache` (what was paid for), `Query` (what is bought),
+  `Budget` (how much may be spent), `Teacher` (the cache, then the budget, then the vendor): buying by hand;
+- `ClientError`, the root of the error tree that is drawn in client/errors.py.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from client.api.account import AccountUsage, models, reconcile, usage
+    from client.api.comparison import Comparison, ComparisonPlan, compare, plan_comparison
+    from client.api.distillation import Run, distill, load_run, plan
+    from client.api.embedding import Embeddings, embed
+    from client.api.folders import check_folder
+    from client.api.options import CompareOptions, DistillOptions, EmbedOptions, VendorOptions
+    from client.api.students import (
+        DomainAccuracy,
+        Exported,
+        Predictions,
+        Student,
+        evaluate,
+        export,
+        load_student,
+    )
     from client.buying.budget import Budget
     from client.buying.cache import EmbeddingCache
     from client.buying.queries import Query
     from client.buying.teacher import Teacher
     from client.buying.vendor_api import VendorClient
     from client.errors import ClientError
-
-__all__ = ["Budget", "ClientError", "EmbeddingCache", "Query", "Teacher", "VendorClient"]
+    from client.learning.recipe import Recipe, Variant
+    from client.progress import Display, ProgressListener
+    from client.results.records import Plan, Purchase, Summary
 
 _HOMES = {
+    "AccountUsage": "client.api.account",
     "Budget": "client.buying.budget",
     "ClientError": "client.errors",
+    "CompareOptions": "client.api.options",
+    "Comparison": "client.api.comparison",
+    "ComparisonPlan": "client.api.comparison",
+    "Display": "client.progress",
+    "DistillOptions": "client.api.options",
+    "DomainAccuracy": "client.api.students",
+    "EmbedOptions": "client.api.options",
     "EmbeddingCache": "client.buying.cache",
+    "Embeddings": "client.api.embedding",
+    "Exported": "client.api.students",
+    "Plan": "client.results.records",
+    "Predictions": "client.api.students",
+    "ProgressListener": "client.progress",
+    "Purchase": "client.results.records",
     "Query": "client.buying.queries",
+    "Recipe": "client.learning.recipe",
+    "Run": "client.api.distillation",
+    "Student": "client.api.students",
+    "Summary": "client.results.records",
     "Teacher": "client.buying.teacher",
+    "Variant": "client.learning.recipe",
     "VendorClient": "client.buying.vendor_api",
+    "VendorOptions": "client.api.options",
+    "check_folder": "client.api.folders",
+    "compare": "client.api.comparison",
+    "distill": "client.api.distillation",
+    "embed": "client.api.embedding",
+    "evaluate": "client.api.students",
+    "export": "client.api.students",
+    "load_run": "client.api.distillation",
+    "load_student": "client.api.students",
+    "models": "client.api.account",
+    "plan": "client.api.distillation",
+    "plan_comparison": "client.api.comparison",
+    "reconcile": "client.api.account",
+    "usage": "client.api.account",
 }
+
+__all__ = [
+    "AccountUsage",
+    "Budget",
+    "ClientError",
+    "CompareOptions",
+    "Comparison",
+    "ComparisonPlan",
+    "Display",
+    "DistillOptions",
+    "DomainAccuracy",
+    "EmbedOptions",
+    "EmbeddingCache",
+    "Embeddings",
+    "Exported",
+    "Plan",
+    "Predictions",
+    "ProgressListener",
+    "Purchase",
+    "Query",
+    "Recipe",
+    "Run",
+    "Student",
+    "Summary",
+    "Teacher",
+    "Variant",
+    "VendorClient",
+    "VendorOptions",
+    "check_folder",
+    "compare",
+    "distill",
+    "embed",
+    "evaluate",
+    "export",
+    "load_run",
+    "load_student",
+    "models",
+    "plan",
+    "plan_comparison",
+    "reconcile",
+    "usage",
+]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 (whatever it is that is asked for)

@@ -2,8 +2,8 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Self
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol, Self
 
 from rich.console import Console
 from rich.markup import escape
@@ -29,8 +29,22 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
+class ProgressListener(Protocol):
+    """Whoever is told how work goes on; `Display` is one, and a program may pass one of its own."""
+
+    def note(self, text: str) -> None:
+        """Hear one thing that a person should know."""
+
+    def track(self, title: str, total: int) -> AbstractContextManager[Callable[[int, str], None]]:
+        """Hear of work in `total` steps, which begins when the context is entered and ends with it.
+
+        What is entered gives a function, which is called with the number of steps done so far and a few
+        words beside it, by one thread at a time and not always the same one.
+        """
+
+
 class Display:
-    """Notes and progress."""
+    """Notes and progress, shown in a terminal."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True, highlight=False)
@@ -39,6 +53,13 @@ class Display:
     def of_nobody(cls) -> Self:
         """One that shows nothing."""
         return cls(Console(quiet=True))
+
+    @classmethod
+    def of(cls, listener: ProgressListener | None) -> "Display":
+        """The display that tells a listener everything; for `None`, one that shows nothing."""
+        if listener is None:
+            return cls.of_nobody()
+        return listener if isinstance(listener, Display) else _Relay(listener)
 
     def note(self, text: str) -> None:
         """Say one thing; text from outside cannot style or move anything."""
@@ -95,6 +116,27 @@ class Display:
         finally:  # also where it stops early: what was done, and paid, is said last
             seconds = time.monotonic() - started
             self.note(f"{_line(title, last[0], total, last[1], 0)} in {seconds:.1f} s")
+
+
+class _Relay(Display):
+    """Tells a listener, and shows nothing itself."""
+
+    def __init__(self, listener: ProgressListener) -> None:
+        super().__init__(Console(quiet=True))
+        self._listener = listener
+
+    def note(self, text: str) -> None:
+        """Pass it on."""
+        self._listener.note(text)
+
+    @contextmanager
+    def track(self, title: str, total: int) -> Iterator[Callable[[int, str], None]]:
+        """Pass it on; work in no steps is not mentioned."""
+        if total == 0:
+            yield lambda _done, _words: None
+            return
+        with self._listener.track(title, total) as advance:
+            yield advance
 
 
 class _RateColumn(ProgressColumn):

@@ -1,12 +1,11 @@
 """`client compare`: parse, call, print."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from client.cli.confirm import asking
+from client.cli.confirm import on_terminal
 from client.cli.options import (
     DEFAULT_STUDENT,
     DEFAULT_VENDOR,
@@ -19,7 +18,6 @@ from client.cli.options import (
     MaxSpendOption,
     ModelOption,
     ProtocolOption,
-    RecipeName,
     RecipeOption,
     SelectOption,
     SizeOption,
@@ -29,16 +27,13 @@ from client.cli.options import (
     VendorOption,
     ViewsOption,
     YesOption,
-    chosen_device,
     print_json,
-    require_file,
-    require_outside,
 )
 from client.errors import UsageError
 from client.progress import Display
 
 if TYPE_CHECKING:  # torch takes seconds to import
-    from client.runs.comparison import Variant
+    from client.api.comparison import ComparisonPlan
 
 OutOption = Annotated[
     Path, typer.Option("--out", help="The comparison's folder: runs and tables.", show_default=False)
@@ -102,72 +97,39 @@ def compare(
 
     Example: client compare --data icons --methods erm,vl2v-adip,vl2v-adip+swad --out table
     """
-    from client.data.domains import composed
-    from client.learning.backbones import native_image_size
-    from client.learning.processes import is_distributed
-    from client.results.comparison_table import as_json as to_json
-    from client.results.comparison_table import as_text
-    from client.runs.comparison import Comparison, ComparisonConfig
-    from client.runs.connection import Connection
+    from client.api import comparison
+    from client.api.options import CompareOptions
 
-    if is_distributed():
-        raise UsageError(
-            "A comparison is one process. For several GPUs, start one on each, with other domains, seeds or "
-            "methods and another --out; they may share the cache."
-        )
-    require_outside(out, data)
-    require_file("--student-weights", student_weights)
-    native = native_image_size(student)  # asked in any case: it refuses a name that nobody knows
-    config = ComparisonConfig(
-        data=data,
-        variants=_variants(methods, recipe, steps, views),
-        targets=() if target_domain == "all" else _names("--target-domain", composed(target_domain)),
-        seeds=range(seeds),
-        student=student,
-        image_size=image_size or native,
-        student_weights=student_weights,
-        select=select,
-        queries=budget,
-        group_by_name=group_by_name,
-    )
-    comparison = Comparison(
-        config,
-        out,
-        Connection(vendor, api_key_file, cache, Display(), protocol, model),
-        device=chosen_device(device),
-        max_spend_micros=max_spend,
-        approve=asking(yes=yes, max_spend_micros=max_spend),
-    )
+    options = CompareOptions(
+        data=data, out=out, methods=_names("--methods", methods), seeds=seeds, budget=budget,
+        target_domains=() if target_domain == "all" else _names("--target-domain", target_domain),
+        max_spend_micros=max_spend, select=select, views=views, group_by_name=group_by_name, student=student,
+        student_weights=student_weights, image_size=image_size, recipe=recipe, steps=steps, yes=yes,
+        device=device, vendor=vendor, protocol=protocol, model=model, api_key_file=api_key_file, cache=cache,
+    )  # fmt: skip
     if dry_run:
-        quote = {"runs": len(comparison.cells), **comparison.quote()._asdict()}
-        if as_json:
-            print_json(quote)
-        else:
-            print(
-                f"{quote['runs']} runs would buy {quote['to_buy']} queries for {quote['cost_micros']} micros "
-                f"in all; {quote['cached']} are in the cache."
-            )
+        _show_plan(comparison.plan_comparison(options, progress=Display()), as_json=as_json)
         return
-    results = comparison.execute()
+    found = comparison.compare(options, confirm=on_terminal(), progress=Display())
     if as_json:
-        print_json(to_json(results, comparison.setting))
+        print_json(found.table.to_json())
     else:
-        print(as_text(results, comparison.setting), end="")
+        print(found.text, end="")
         print(f"The same as CSV, Markdown, LaTeX and JSON: {out}/table.*")
 
 
-def _variants(methods: str, recipe: RecipeName, steps: int | None, views: int) -> "list[Variant]":
-    from client.learning.methods import with_steps
-    from client.learning.recipe import RECIPES
-    from client.runs.comparison import Variant
+def _show_plan(found: "ComparisonPlan", *, as_json: bool) -> None:
+    if as_json:
+        print_json(found.to_json())
+    else:
+        print(
+            f"{found.runs} runs would buy {found.to_buy} queries for {found.cost_micros} micros "
+            f"in all; {found.cached} are in the cache."
+        )
 
-    chosen = replace(RECIPES[recipe], views=views)
-    names = _names("--methods", methods)
-    return [Variant(name, name, with_steps(chosen, name, steps)) for name in names]
 
-
-def _names(option: str, words: str) -> list[str]:
-    names = [name.strip() for name in words.split(",") if name.strip()]
+def _names(option: str, words: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in words.split(",") if name.strip())
     if not names or len(set(names)) < len(names):
         raise UsageError(f"{option} takes different names, comma-separated, not {words!r}.")
     return names

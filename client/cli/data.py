@@ -43,12 +43,9 @@ def check(
 
     Example: client data check icons
     """
-    from client.data.domains import list_folder
-    from client.data.inspection import inspect
+    from client.api import folders
 
-    listed = list_folder(folder)
-    with Display().track("Reading", sum(map(listed.count, listed.domains))) as advance:
-        found = inspect(listed, lambda done: advance(done, ""))
+    found = folders.check_folder(folder, progress=Display())
     if as_json:
         print_json(_described(found))
     else:

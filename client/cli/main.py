@@ -1,8 +1,7 @@
 """`client`: plan, distill, embed, models, methods, usage, and what other modules add to them."""
 
 import sys
-from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +9,7 @@ import typer
 
 from client.cli.cache import cache_app
 from client.cli.compare import compare
-from client.cli.confirm import asking, replacing
+from client.cli.confirm import on_terminal
 from client.cli.data import data_app
 from client.cli.options import (
     DEFAULT_STUDENT,
@@ -26,7 +25,6 @@ from client.cli.options import (
     MethodOption,
     ModelOption,
     ProtocolOption,
-    RecipeName,
     RecipeOption,
     SeedOption,
     SelectOption,
@@ -39,21 +37,17 @@ from client.cli.options import (
     VersionOption,
     ViewsOption,
     YesOption,
-    chosen_device,
     print_json,
-    require_file,
-    require_outside,
 )
 from client.cli.students import evaluate, export, predict, report
-from client.errors import ClientError, UsageError
+from client.errors import ClientError
 from client.learning.threads import share_processors
 from client.progress import Display
 from shared.billing import GroupBy
 
-if TYPE_CHECKING:  # torch takes seconds to import, and most commands do not need it
-    from client.buying.selection import SelectionStrategy
-    from client.runs.connection import Connection
-    from client.runs.folder import RunConfig
+if TYPE_CHECKING:  # torch and httpx are not imported before a command needs them
+    from client.api.options import VendorOptions
+    from client.results.records import Plan
 
 app = typer.Typer(
     name="client",
@@ -118,54 +112,27 @@ def distill(
 
     Example: client distill --data icons --target-domain pixel --budget 2000
     """
+    from client.api import distillation
+    from client.api.options import DistillOptions
     from client.cli.tables import print_summary
-    from client.learning.processes import launched
-    from client.runs.connection import Connection
-    from client.runs.distillation import Distillation
-    from client.runs.folder import RunFolder, WatchedRun, default_run_path
 
-    config = _config(
-        data, target_domain, method, student, student_weights, image_size, recipe, steps, seed, select, views,
-        group_by_name,
+    options = DistillOptions(
+        data=data, target_domain=target_domain, budget=budget, max_spend_micros=max_spend, select=select,
+        views=views, group_by_name=group_by_name, method=method, student=student,
+        student_weights=student_weights, image_size=image_size, recipe=recipe, steps=steps, seed=seed,
+        vendor=vendor, protocol=protocol, model=model, api_key_file=api_key_file, cache=cache,
+        out=out, replace=replace_, yes=yes, device=device,
     )  # fmt: skip
-    buys = _buys(config)
-    if budget is None and buys and not dry_run:
-        raise UsageError(
-            "Say how many queries may be paid for: --budget N. `client plan` shows how many it takes."
-        )
-    display = Display()
-    connection = Connection(vendor, api_key_file, cache, display, protocol, model)
     if dry_run:
-        _show_plan(config, connection, budget, max_spend, as_json=as_json)
+        _show_plan(distillation.plan(options, progress=Display()), as_json=as_json)
         return
-    path = out or default_run_path(config)
-    require_outside(path, data)
-    approve = asking(yes=yes, max_spend_micros=max_spend)
-    with ExitStack() as stack:
-        processes, place = stack.enter_context(launched(chosen_device(device)))
-        if not processes.is_main:
-            Distillation(
-                config, WatchedRun(path), None, Display.of_nobody(),
-                device=place, pixels=connection.pixels, processes=processes,
-            ).execute()  # fmt: skip
-            return
-        run = RunFolder(path)
-        run_id = run.begin(config)
-        stack.enter_context(run.claimed())
-        teacher = None
-        if buys:
-            teacher = stack.enter_context(
-                connection.teacher(run_id=run_id, budget=budget, max_spend_micros=max_spend, run=run)
-            )
-        summary = Distillation(
-            config, run, teacher, display,
-            device=place, pixels=connection.pixels, approve=approve, agree=replacing(replace=replace_),
-            processes=processes,
-        ).execute()  # fmt: skip
+    run = distillation.distill(options, confirm=on_terminal(), progress=Display())
+    if not run.is_first:
+        return
     if as_json:
-        print_json(summary)
+        print_json(run.summary.to_json())
     else:
-        print_summary(summary, run)
+        print_summary(run)
 
 
 @app.command()
@@ -195,14 +162,16 @@ def plan(
 
     Example: client plan --data icons --target-domain pixel --budget 2000
     """
-    from client.runs.connection import Connection
+    from client.api import distillation
+    from client.api.options import DistillOptions
 
-    config = _config(
-        data, target_domain, method, student, student_weights, image_size, recipe, steps, seed, select, views,
-        group_by_name,
+    options = DistillOptions(
+        data=data, target_domain=target_domain, budget=budget, max_spend_micros=max_spend, select=select,
+        views=views, group_by_name=group_by_name, method=method, student=student,
+        student_weights=student_weights, image_size=image_size, recipe=recipe, steps=steps, seed=seed,
+        vendor=vendor, protocol=protocol, model=model, api_key_file=api_key_file, cache=cache,
     )  # fmt: skip
-    connection = Connection(vendor, api_key_file, cache, Display(), protocol, model)
-    _show_plan(config, connection, budget, max_spend, as_json=as_json)
+    _show_plan(distillation.plan(options, progress=Display()), as_json=as_json)
 
 
 @app.command()
@@ -237,46 +206,20 @@ def embed(
 
     Example: client embed --text "a photo of a cat" --images photos --out embeddings.npy
     """
-    from client.data.finder import counted, described
-    from client.runs.connection import Connection
-    from client.runs.embedding import check_output, collect_inputs, embed_to_file, from_lines, run_id_of
+    from client.api import embedding
+    from client.api.options import EmbedOptions
+    from client.runs.embedding import check_output, from_lines
 
-    check_output(out)
-    display = Display()
-    inputs = collect_inputs(*from_lines(text or [], images or [], sys.stdin), display)
-    queries = inputs.queries
-    connection = Connection(vendor, api_key_file, cache, display, protocol, model)
-    approve = asking(yes=yes, max_spend_micros=max_spend)
-    with connection.teacher(run_id=run_id_of(queries), budget=budget, max_spend_micros=max_spend) as teacher:
-        offer = teacher.quote(queries)
-        approve(offer.cost_micros)
-        with display.track("Buying", offer.to_buy) as advance:
-            purchase, rows, embedded = embed_to_file(
-                teacher,
-                inputs.rows,
-                out,
-                lambda progress: advance(progress.done, progress.described(cached=offer.cached)),
-            )
-    skipped = inputs.unreadable | {query.name: reason for query, reason in purchase.refused.items()}
-    display.note_skipped(skipped, listed_in="--json")
-    if purchase.lost:
-        display.note(
-            f"{purchase.lost} queries may have been charged without an answer, and were asked again; they "
-            "count in the budget."
-        )
-    left_out = counted(inputs.left_out)
-    if left_out:
-        display.note(f"Left out: {described(left_out)}.")
-    display.note(
-        f"{embedded} of {len(inputs.rows)} embeddings in {out}: {purchase.bought} bought "
-        f"for {purchase.cost_micros} micros, the others from the cache."
-    )
+    check_output(out)  # before standard input is read
+    texts, paths = from_lines(text or [], images or [], sys.stdin)
+    options = EmbedOptions(
+        texts=tuple(texts), images=tuple(paths), out=out, budget=budget, max_spend_micros=max_spend, yes=yes,
+        vendor=vendor, protocol=protocol, model=model, api_key_file=api_key_file, cache=cache,
+    )  # fmt: skip
+    embeddings = embedding.embed(options, confirm=on_terminal(), progress=Display())
     if as_json:
-        bought = {"queries_bought": purchase.bought, "cost_micros": purchase.cost_micros}
-        told = {"out": str(out), "rows": rows, "embedded": embedded, **bought}
-        files = {str(file.path): file.reason for file in inputs.passed_over}
-        print_json({**told, "skipped": skipped, "left_out": left_out, "passed_over": files})
-    if skipped:
+        print_json(embeddings.to_json())
+    if embeddings.skipped:
         raise typer.Exit(1)
 
 
@@ -288,11 +231,11 @@ def models(
 
     Example: client models --vendor http://127.0.0.1:8000
     """
+    from client.api import account
+    from client.api.options import VendorOptions
     from client.cli.tables import print_models
-    from client.runs.connection import Connection
 
-    with Connection(vendor, api_key_file, None, Display()).vendor() as client:
-        cards = client.models()
+    cards = account.models(VendorOptions(vendor=vendor, api_key_file=api_key_file), progress=Display())
     if as_json:
         print_json([card.model_dump(mode="json") for card in cards])
     else:
@@ -335,33 +278,26 @@ def usage(
 
     Example: client usage --group-by kind
     """
+    from client.api import account
+    from client.api.options import VendorOptions
     from client.cli.tables import print_usage
-    from client.runs.connection import Connection
 
-    connection = Connection(vendor, api_key_file, cache, Display())
+    options = VendorOptions(vendor=vendor, api_key_file=api_key_file, cache=cache)
     if reconcile:
-        _reconcile(connection, as_json=as_json)
+        _reconcile(options, as_json=as_json)
         return
-    with connection.vendor() as client:
-        account, used = client.account(), client.usage(group_by)
+    used = account.usage(options, group_by, progress=Display())
     if as_json:
-        print_json({"account": account.model_dump(mode="json"), "usage": used.model_dump(mode="json")})
+        print_json(used.to_json())
     else:
-        print_usage(account, used)
+        print_usage(used)
 
 
-def _reconcile(connection: "Connection", *, as_json: bool) -> None:
-    from client.buying.reconciliation import reconcile
+def _reconcile(options: "VendorOptions", *, as_json: bool) -> None:
+    from client.api import account
     from client.cli.tables import print_reconciliation
 
-    with connection.vendor() as client, connection.cache() as cache:
-        found = reconcile(
-            client.ledger(),
-            cache.receipts(),
-            client.key_id,
-            owed=cache.pending_batches.of_run(),
-            refused=cache.billed.refused(),
-        )
+    found = account.reconcile(options, progress=Display())
     if as_json:
         print_json(asdict(found))
     else:
@@ -370,76 +306,13 @@ def _reconcile(connection: "Connection", *, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _config(
-    data: Path,
-    target_domain: str,
-    method: str,
-    student: str,
-    student_weights: Path | None,
-    image_size: int | None,
-    recipe: RecipeName,
-    steps: int | None,
-    seed: int,
-    select: "SelectionStrategy",
-    views: int,
-    group_by_name: bool,
-) -> "RunConfig":
-    from client.data.domains import composed
-    from client.learning.backbones import native_image_size
-    from client.learning.methods import parse_method, with_steps
-    from client.learning.recipe import RECIPES
-    from client.runs.folder import RunConfig
-
-    require_file("--student-weights", student_weights)
-    native = native_image_size(student)  # asked in any case: it refuses a name that nobody knows
-    _, chosen = parse_method(method, with_steps(replace(RECIPES[recipe], views=views), method, steps))
-    return RunConfig(
-        data=str(data.resolve()),
-        target_domain=composed(target_domain),
-        method=method,
-        student=student,
-        image_size=image_size or native,
-        seed=seed,
-        select=select,
-        recipe=chosen,
-        student_weights=None if student_weights is None else str(student_weights.resolve()),
-        group_by_name=group_by_name,
-    )
-
-
-def _buys(config: "RunConfig") -> bool:
-    from client.learning.methods import parse_method
-
-    return parse_method(config.method, config.recipe)[0].buys
-
-
-def _show_plan(
-    config: "RunConfig",
-    connection: "Connection",
-    budget: int | None,
-    max_spend: int | None,
-    *,
-    as_json: bool,
-) -> None:
+def _show_plan(found: "Plan", *, as_json: bool) -> None:
     from client.cli.tables import print_plan
-    from client.runs.features import training_features
-    from client.runs.sources import describe_outlook, describe_plan, mention, read_sources
-    from client.runs.teacher_queries import plan_of, questions
 
-    sources = read_sources(config, connection.display)
-    described = describe_plan(config, sources, None, None)
-    if _buys(config):
-        place, pixels = chosen_device("auto"), connection.pixels
-        features = training_features(config, sources, connection.display, device=place, pixels=pixels)
-        with connection.teacher(run_id="plan", budget=budget, max_spend_micros=max_spend) as teacher:
-            purchase = plan_of(config, questions(config, sources, features), teacher)
-            described = describe_plan(config, sources, teacher.model, purchase)
-            described["outlook"] = describe_outlook(teacher.outlook(purchase.to_buy))
-    mention(sources.skipped, sources.folder.root, connection.display, listed_in="--json")
     if as_json:
-        print_json(described)
+        print_json(found.to_json())
     else:
-        print_plan(described)
+        print_plan(found)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -7,9 +7,10 @@ from typing import Annotated, Literal
 
 import typer
 
-from client.errors import UsageError
+from client.api.defaults import DEFAULT_STUDENT, DEFAULT_VENDOR
+from client.learning.recipe import RecipeName
 
-RecipeName = Literal["default", "paper", "paper-domainnet"]
+__all__ = ["DEFAULT_STUDENT", "DEFAULT_VENDOR"]
 
 DataOption = Annotated[
     Path, typer.Option("--data", help="Folder of images: ROOT/<domain>/<class>/<image>.", show_default=False)
@@ -130,9 +131,6 @@ DeviceOption = Annotated[
 ]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory.", show_default=False)]
 
-DEFAULT_STUDENT = "efficientnet_lite0"
-DEFAULT_VENDOR = "http://127.0.0.1:8000"
-
 
 def _show_version(wanted: bool) -> None:
     if wanted:
@@ -148,45 +146,3 @@ VersionOption = Annotated[
 def print_json(data: object) -> None:
     """Print data for scripts."""
     print(json.dumps(data, indent=2))
-
-
-def require_outside(out: Path, data: Path) -> None:
-    """Refuse to write into the image folder.
-
-    Raises:
-        UsageError: `out` lies there.
-    """
-    if out.resolve().is_relative_to(data.resolve()):
-        raise UsageError(
-            f"{out} lies inside --data {data}, where folders are domains: the next command would take it for "
-            "one. Choose an --out elsewhere."
-        )
-
-
-def require_file(option: str, file: Path | None) -> None:
-    """Refuse, before anything is written or bought, a file that is not there.
-
-    Raises:
-        UsageError: it is given, and is no file.
-    """
-    if file is not None and not file.is_file():
-        raise UsageError(f"{option} {file} is not a file.")
-
-
-def chosen_device(name: str) -> str:
-    """The device that --device names; for "auto" a GPU if there is one.
-
-    Raises:
-        UsageError: there is none of this name here.
-    """
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UsageError(
-            f"--device {name!r} cannot be used on this machine; auto takes what there is."
-        ) from error
-    return name

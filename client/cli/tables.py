@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -13,9 +13,12 @@ from client.buying.queries import Spending
 from client.buying.reconciliation import Reconciliation
 from client.data.finder import described
 from client.progress import printable
-from client.runs.folder import RunFolder
-from shared.billing import AccountStatus, UsageReport
+from client.results.records import Outlook, Plan
 from shared.embeddings import ModelCard
+
+if TYPE_CHECKING:  # torch takes seconds to import
+    from client.api.account import AccountUsage
+    from client.api.distillation import Run
 
 # Classes of which a plan shows each.
 _CLASSES_SHOWN = 30
@@ -36,51 +39,54 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f}"
 
 
-def print_summary(summary: Mapping[str, Any], run: RunFolder) -> None:
+def print_summary(run: "Run") -> None:
     """A finished run: accuracy by domain, what was bought, where the report and the student are."""
-    accuracy = summary["accuracy"]
+    summary = run.summary
+    accuracy = summary.accuracy
     rows: list[tuple[str, str, object]] = [
         (
-            f"{name} (unseen)" if name == summary["target_domain"] else name,
+            f"{name} (unseen)" if name == summary.target_domain else name,
             percent(share),
-            accuracy["images_by_domain"][name],
+            accuracy.images_by_domain[name],
         )
-        for name, share in accuracy["by_domain"].items()
+        for name, share in accuracy.by_domain.items()
     ]
     rows += [
-        (title, percent(accuracy[title.replace("-", "_")]), "") for title in ("in-domain", "out-of-domain")
+        ("in-domain", percent(accuracy.in_domain), ""),
+        ("out-of-domain", percent(accuracy.out_of_domain), ""),
     ]
     print_table(("domain", "accuracy (%)", "images"), rows)
     print(
-        f"Bought {summary['queries_bought']} queries for {summary['cost_micros']} micros; "
-        f"{summary['queries_cached']} came from the cache."
+        f"Bought {summary.queries_bought} queries for {summary.cost_micros} micros; "
+        f"{summary.queries_cached} came from the cache."
     )
-    if summary["left_out"]:
-        print(f"Left out: {printable(described(summary['left_out']))}; summary.json and plan.json have all.")
-    print(f"Report:  {run.report}\nStudent: {run.student}")
+    if summary.left_out:
+        print(f"Left out: {printable(described(summary.left_out))}; summary.json and plan.json have all.")
+    print(f"Report:  {run.report}\nStudent: {run.weights}")
 
 
-def print_plan(plan: Mapping[str, Any]) -> None:
+def print_plan(plan: Plan) -> None:
     """What a run would use, buy and cost."""
-    print_table(("domain", "images"), plan["images_by_domain"].items())
-    print(f"{plan['train_images']} training images, {plan['holdout_images']} held out for selection.")
-    purchase = plan["purchase"]
+    print_table(("domain", "images"), plan.images_by_domain.items())
+    print(f"{plan.train_images} training images, {plan.holdout_images} held out for selection.")
+    purchase = plan.purchase
     if purchase is None:
-        print(f"The method {plan['method']} buys nothing.")
+        print(f"The method {plan.method} buys nothing.")
         return
-    needed = purchase["prompts"] + purchase["images"] + purchase["views"] - purchase["duplicates"]
-    views = f"{purchase['views']} further views, " if purchase["views"] else ""
+    needed = purchase.prompts + purchase.images + purchase.views - purchase.duplicates
+    views = f"{purchase.views} further views, " if purchase.views else ""
     print(
-        f"Needs {needed} queries ({purchase['prompts']} class prompts, {purchase['images']} images, "
-        f"{views}{purchase['duplicates']} duplicates bought once): {purchase['cached']} are in the cache, "
-        f"{purchase['to_buy']} would be bought for {purchase['cost_micros']} micros."
+        f"Needs {needed} queries ({purchase.prompts} class prompts, {purchase.images} images, "
+        f"{views}{purchase.duplicates} duplicates bought once): {purchase.cached} are in the cache, "
+        f"{purchase.to_buy} would be bought for {purchase.cost_micros} micros."
     )
-    if purchase["unaffordable"]:
-        print(f"{purchase['unaffordable']} are beyond the budget and would go without.")
-    elif purchase["budget_left"] and purchase["images"]:
-        print(f"{purchase['budget_left']} queries of the budget would stay unspent (--views can use them).")
-    _print_strata(purchase["to_buy_by_domain_and_class"], plan["classes"])
-    _print_outlook(plan["outlook"], buys=purchase["to_buy"] > 0)
+    if purchase.unaffordable:
+        print(f"{purchase.unaffordable} are beyond the budget and would go without.")
+    elif purchase.budget_left and purchase.images:
+        print(f"{purchase.budget_left} queries of the budget would stay unspent (--views can use them).")
+    _print_strata(purchase.to_buy_by_domain_and_class, plan.classes)
+    if plan.outlook is not None:
+        _print_outlook(plan.outlook, buys=purchase.to_buy > 0)
 
 
 def _print_strata(by_domain: Mapping[str, Mapping[str, int]], classes: Sequence[str]) -> None:
@@ -100,21 +106,21 @@ def _print_strata(by_domain: Mapping[str, Mapping[str, int]], classes: Sequence[
     print("--json shows the number of each class.")
 
 
-def _print_outlook(outlook: Mapping[str, Any], *, buys: bool) -> None:
-    quote = outlook["quote"]
-    if not outlook["prices_known"]:
+def _print_outlook(outlook: Outlook, *, buys: bool) -> None:
+    quote = outlook.quote
+    if not outlook.prices_known:
         print("This vendor states no prices, so what it will charge is not known here.")
     elif quote is None:
         print("Without a key, that is the vendor's standard price.")
-    elif not quote["fits_money"]:
+    elif not quote.fits_money:
         print("The account's spend limit or credit does not suffice: buying will stop there.")
-    if quote is not None and quote["quota_left"] is None:
+    if quote is not None and quote.quota_left is None:
         print("The vendor sets this account no quota.")
     elif quote is not None:
-        verdict = "enough" if quote["fits_quota"] else "not enough: buying will stop there"
-        print(f"The vendor's quota leaves {quote['quota_left']} queries: {verdict}.")
-    if outlook["seconds"] is not None:
-        print(f"At the rate of the last comparable purchase it takes {outlook['seconds']:.0f} s.")
+        verdict = "enough" if quote.fits_quota else "not enough: buying will stop there"
+        print(f"The vendor's quota leaves {quote.quota_left} queries: {verdict}.")
+    if outlook.seconds is not None:
+        print(f"At the rate of the last comparable purchase it takes {outlook.seconds:.0f} s.")
     elif buys:
         print("How long it takes is unknown: no purchase of this size was made from this model yet.")
 
@@ -149,8 +155,9 @@ def print_models(cards: Iterable[ModelCard]) -> None:
     )
 
 
-def print_usage(account: AccountStatus, used: UsageReport) -> None:
+def print_usage(found: "AccountUsage") -> None:
     """What an account used, was billed, and has left."""
+    account, used = found.account, found.usage
     columns = (used.group_by, "requests", "images", "texts", "billed queries", "cost (micros)")
     print_table(
         columns,

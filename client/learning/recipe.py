@@ -74,6 +74,23 @@ class Recipe:
         return self.align_views * images + self.steps * self.images_per_domain * domains
 
 
+@dataclass(frozen=True)
+class Variant:
+    """A row of a comparison: a method by a recipe, under a name.
+
+    Attributes:
+        name: of the row, and of its runs' folders.
+        method: as `parse_method` takes it, "erm+swad"; or "zero-shot", the teacher itself.
+        recipe: the training protocol, before the method's variants.
+    """
+
+    name: str
+    method: str
+    recipe: Recipe
+
+
+RecipeName = Literal["default", "paper", "paper-domainnet"]
+
 # What the paper and its released code train with (DomainBed's protocol, with SWAD).
 PAPER = Recipe(
     image_weight=0.5,

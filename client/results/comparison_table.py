@@ -1,10 +1,12 @@
 """Many runs as one table: a row a method, means and deviations over seeds, fit for a paper."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import fmean, stdev
 from textwrap import wrap
 from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict
 
 from client.results.escaping import csv_line, in_markdown
 
@@ -142,6 +144,31 @@ class Row:
     is_teacher: bool
 
 
+class ComparisonTable(BaseModel):
+    """A comparison as one table: `table.json`.
+
+    Attributes:
+        setting: what all runs have in common.
+        rows: a row a method; accuracies in %.
+        runs: every run that has finished; accuracies from 0 to 1.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    setting: Setting
+    rows: list[Row]
+    runs: list[RunResult]
+
+    @classmethod
+    def of(cls, results: Sequence[RunResult], setting: Setting) -> "ComparisonTable":
+        """The table of some runs, a row for each method in the order of the runs."""
+        return cls(setting=setting, rows=rows_of(results), runs=list(results))
+
+    def to_json(self) -> dict[str, Any]:
+        """What `json.dumps` takes."""
+        return self.model_dump()
+
+
 def rows_of(results: Sequence[RunResult]) -> list[Row]:
     """A row for each method, in the order of the results."""
     return [_row([r for r in results if r.method == name]) for name in _unique(r.method for r in results)]
@@ -172,8 +199,7 @@ def _row(results: Sequence[RunResult]) -> Row:
 
 def as_json(results: Sequence[RunResult], setting: Setting) -> dict[str, Any]:
     """The setting, the rows, and every run; of runs shares from 0 to 1, of rows %."""
-    rows = [asdict(row) for row in rows_of(results)]
-    return {"setting": asdict(setting), "rows": rows, "runs": [asdict(result) for result in results]}
+    return ComparisonTable.of(results, setting).to_json()
 
 
 def as_csv(results: Sequence[RunResult], _setting: Setting) -> str:

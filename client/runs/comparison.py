@@ -18,7 +18,7 @@ from client.data.domains import list_folder
 from client.errors import BudgetExhausted, ClientError, FingerprintChanged, UsageError
 from client.learning.backbones import load_backbone
 from client.learning.methods import parse_method
-from client.learning.recipe import Recipe
+from client.learning.recipe import Recipe, Variant
 from client.results.comparison_table import (
     RunResult,
     Setting,
@@ -50,21 +50,6 @@ _KEPT = {
     "features": 1,
     "aligned": 16,
 }
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A row of the table: a method by a recipe, under a name.
-
-    Attributes:
-        name: of the row, and of its runs' folders.
-        method: as `parse_method` takes it, "erm+swad"; or "zero-shot", the teacher itself.
-        recipe: the training protocol, before the method's variants.
-    """
-
-    name: str
-    method: str
-    recipe: Recipe
 
 
 @dataclass(frozen=True)

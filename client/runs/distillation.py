@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from client.buying.teacher import Teacher
-from client.data.finder import counted
+from client.data.domains import Example
+from client.data.finder import Skipped, counted
 from client.data.pixels import PixelStore
 from client.data.views import ORIGINAL
 from client.errors import ClientError
@@ -27,7 +27,16 @@ from client.results.calibration import calibration
 from client.results.evaluation import Evaluation
 from client.results.onnx_classifier import require_onnx
 from client.results.onnx_export import export_onnx
-from client.results.predictions import predictions_as_csv
+from client.results.predictions import LabelledPrediction, predictions_as_csv
+from client.results.records import (
+    Accuracy,
+    CalibrationError,
+    ModelSize,
+    Purchase,
+    StudentSpeed,
+    Summary,
+    ZeroShotAccuracy,
+)
 from client.runs.evaluation import answers_about, read_for_evaluation, speeds
 from client.runs.features import training_features
 from client.runs.folder import RunConfig, RunFolder
@@ -90,7 +99,7 @@ class Distillation:
         self._agree = agree
         self._also = also
 
-    def execute(self) -> dict[str, Any]:
+    def execute(self) -> Summary | None:
         """Run every stage that has not been run, and return the summary; in further processes, nothing.
 
         Raises:
@@ -116,7 +125,7 @@ class Distillation:
         else:
             self._train(backbone, sources, lesson, data, stamp)
         if not together.is_main:
-            return {}
+            return None
         student = load_student(self._run.student)[0].to(self._device)
         if self._onnx:
             self._export(student, data)
@@ -182,7 +191,7 @@ class Distillation:
         """Why a finished student is not the one that is asked for."""
         run = self._run
         before = run.read(run.plan) if run.plan.exists() else {}
-        now = describe_plan(self._config, sources, None, None)
+        now = describe_plan(self._config, sources, None, None).to_json()
         differ = [
             words
             for name, words in (("classes", "classes"), ("images_by_domain", "numbers of images"))
@@ -230,7 +239,7 @@ class Distillation:
         self._run.log("export", images=parity.images, max_difference=parity.max_difference)
         self._display.note(f"{parity.described}.")
 
-    def _evaluate(self, student: Student, sources: Sources, data: TrainingSet) -> dict[str, Any]:
+    def _evaluate(self, student: Student, sources: Sources, data: TrainingSet) -> Summary:
         """Answers about the hold-outs and, read for the first time now, the target domain."""
         run, folder = self._run, sources.folder
         run.forget("evaluate", after_step=0)
@@ -243,27 +252,10 @@ class Distillation:
                 *answers_about(student, folder.classes, folder, target),
             ]
             run.write_text(run.answers, predictions_as_csv(answers))
-            teacher = self._teacher
-            known = {} if teacher is None else known_zero_shot(sources, target, teacher)
-            rate = None if teacher is None else teacher.recent_rate
-            measured = {
-                "accuracy": Evaluation.of(answers).to_json(),
-                "calibration_error": {
-                    name: calibration(a for a in answers if a.seen == seen).error
-                    for name, seen in (("in_domain", True), ("out_of_domain", False))
-                },
-                "teacher_zero_shot": known,
-                "size": asdict(student.size),
-                "speed": speeds(student, run.onnx),
-                "teacher_queries_per_second": rate,
-            }
-        summary = {
-            **self._summarise(sources, further_views=len(data.train) - len(sources.train)),
-            "left_out": counted([*sources.skipped, *unread]),
-            **measured,
-        }
-        write_pages(run, summary)
-        run.write(run.summary, summary)
+            summary = self._summarise(student, sources, data, answers, target, unread)
+        summary = summary.model_copy(update={"seconds": run.seconds()})
+        write_pages(run, summary.to_json())
+        run.write(run.summary, summary.to_json())
         return summary
 
     @property
@@ -272,25 +264,45 @@ class Distillation:
         recipe = self._config.recipe
         return recipe.steps if self._method.trains else recipe.align_steps
 
-    def _summarise(self, sources: Sources, *, further_views: int) -> dict[str, Any]:
-        """What was asked, spent and trained."""
-        run = self._run
-        purchase = run.read(run.purchase) if self._method.buys else {}
-        return {
-            "method": self._config.method,
-            "student": self._config.student,
-            "image_size": self._config.image_size,
-            "target_domain": sources.target,
-            "seed": self._config.seed,
-            "steps": self._steps,
-            "steps_kept": json.loads(load_metadata(run.student)["steps_kept"]),
-            "queries_bought": purchase.get("queries_bought", 0),
-            "queries_cached": purchase.get("queries_cached", 0),
-            "cost_micros": purchase.get("cost_micros", 0),
-            "teacher": run.read(run.plan)["model"],
-            "train_images": len(sources.train),
-            "further_views": further_views,
-            "holdout_images": len(sources.holdout),
-            "skipped_images": len(sources.skipped),
-            "seconds": run.seconds(),
-        }
+    def _summarise(
+        self,
+        student: Student,
+        sources: Sources,
+        data: TrainingSet,
+        answers: Sequence[LabelledPrediction],
+        target: Sequence[Example],
+        unread: Sequence[Skipped],
+    ) -> Summary:
+        """What was asked, spent, trained and measured; the seconds of the evaluation are not among it yet."""
+        run, config, teacher = self._run, self._config, self._teacher
+        purchase = Purchase.model_validate(run.read(run.purchase)) if self._method.buys else None
+        known = {} if teacher is None else known_zero_shot(sources, target, teacher)
+        first, last = json.loads(load_metadata(run.student)["steps_kept"])
+        return Summary(
+            method=config.method,
+            student=config.student,
+            image_size=config.image_size,
+            target_domain=sources.target,
+            seed=config.seed,
+            steps=self._steps,
+            steps_kept=(first, last),
+            queries_bought=purchase.queries_bought if purchase else 0,
+            queries_cached=purchase.queries_cached if purchase else 0,
+            cost_micros=purchase.cost_micros if purchase else 0,
+            teacher=run.read(run.plan)["model"],
+            train_images=len(sources.train),
+            further_views=len(data.train) - len(sources.train),
+            holdout_images=len(sources.holdout),
+            skipped_images=len(sources.skipped),
+            seconds=run.seconds(),
+            left_out=counted([*sources.skipped, *unread]),
+            accuracy=Accuracy.model_validate(Evaluation.of(answers).to_json()),
+            calibration_error=CalibrationError(
+                in_domain=calibration(a for a in answers if a.seen).error,
+                out_of_domain=calibration(a for a in answers if not a.seen).error,
+            ),
+            teacher_zero_shot={name: ZeroShotAccuracy(**found) for name, found in known.items()},
+            size=ModelSize(**asdict(student.size)),
+            speed=StudentSpeed(**speeds(student, run.onnx)),
+            teacher_queries_per_second=None if teacher is None else teacher.recent_rate,
+        )

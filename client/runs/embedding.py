@@ -1,4 +1,4 @@
-"""`client embed`: files and texts to queries, and their embeddings to a file, a row an input."""
+"""Files and texts to queries, and their embeddings to a file or an array, a row an input."""
 
 import hashlib
 import json
@@ -161,12 +161,7 @@ def embed_to_file(
         BudgetExhausted: the budget ended first; nothing is written.
         ClientError: buying failed, or the file cannot be written. What was bought is in the cache.
     """
-    purchase = teacher.buy([row for row in rows if isinstance(row, Query)], on_progress)
-    if purchase.out_of_budget:
-        raise BudgetExhausted(
-            f"The budget of {teacher.budget.described} does not suffice; {out} is not written. "
-            "What was bought is kept: the same command with a larger --budget goes on from here."
-        )
+    purchase = _buy_all(teacher, rows, on_progress, otherwise=f"{out} is not written")
     answers = _Answers(teacher, rows)
     _write_whole(out, lambda file: _WRITERS[out.suffix](file, answers))
     if out.suffix != ".npy":
@@ -174,6 +169,39 @@ def embed_to_file(
     refused = {query.digest: reason for query, reason in purchase.refused.items()}
     _write_whole(index_of(out), lambda file: _write_index(file, rows, refused))
     return purchase, len(rows), answers.found
+
+
+def embed_to_array(
+    teacher: Teacher, rows: Sequence[Query | Unreadable], on_progress: Callable[[PurchaseProgress], None]
+) -> tuple[Purchase, NDArray[np.float32]]:
+    """Buy what the cache lacks.
+
+    Returns:
+        What the purchase came to, and the embeddings, shape (rows, dimensions), NaN where there is none.
+
+    Raises:
+        BudgetExhausted: the budget ended first.
+        ClientError: buying failed. What was bought is in the cache.
+    """
+    purchase = _buy_all(teacher, rows, on_progress, otherwise="nothing is returned")
+    answers = _Answers(teacher, rows)
+    return purchase, np.concatenate(list(answers.pieces()))
+
+
+def _buy_all(
+    teacher: Teacher,
+    rows: Sequence[Query | Unreadable],
+    on_progress: Callable[[PurchaseProgress], None],
+    *,
+    otherwise: str,
+) -> Purchase:
+    purchase = teacher.buy([row for row in rows if isinstance(row, Query)], on_progress)
+    if purchase.out_of_budget:
+        raise BudgetExhausted(
+            f"The budget of {teacher.budget.described} does not suffice; {otherwise}. "
+            "What was bought is kept: the same command with a larger --budget goes on from here."
+        )
+    return purchase
 
 
 def index_of(out: Path) -> Path:

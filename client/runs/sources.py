@@ -9,8 +9,7 @@ from pathlib import Path
 from statistics import median_low
 from typing import Any
 
-from client.buying.budget import Plan
-from client.buying.teacher import Outlook
+from client.buying import budget, teacher
 from client.data.domains import (
     LOOSE_IN_DOMAIN,
     LOOSE_IN_ROOT,
@@ -28,6 +27,7 @@ from client.data.views import ORIGINAL, View
 from client.errors import DataError
 from client.learning.methods import METHODS
 from client.progress import Display
+from client.results.records import Outlook, Plan, PlannedPurchase, SkippedFile
 from client.runs.folder import RunConfig
 from client.runs.memo import SharedWork
 from shared.embeddings import ModelCard
@@ -182,26 +182,30 @@ def read_domain(
 
 
 def describe_plan(
-    config: RunConfig, sources: Sources, model: ModelCard | None, plan: Plan | None
-) -> dict[str, Any]:
+    config: RunConfig,
+    sources: Sources,
+    model: ModelCard | None,
+    plan: budget.Plan | None,
+    outlook: Outlook | None = None,
+) -> Plan:
     """What a run would use and buy, as `plan.json` holds it and `client plan --json` prints it."""
-    return {
-        "method": config.method,
-        "target_domain": sources.target,
-        "source_domains": list(sources.domains),
-        "classes": list(sources.folder.classes),
-        "train_images": len(sources.train),
-        "holdout_images": len(sources.holdout),
-        "images_by_domain": dict(
+    root = sources.folder.root
+    return Plan(
+        method=config.method,
+        target_domain=sources.target,
+        source_domains=list(sources.domains),
+        classes=list(sources.folder.classes),
+        train_images=len(sources.train),
+        holdout_images=len(sources.holdout),
+        images_by_domain=dict(
             Counter(example.domain for example in sources.examples if example.view == ORIGINAL)
         ),
-        "left_out": counted(sources.skipped),
-        "skipped": [
-            {"path": relative(s.path, sources.folder.root), "reason": s.reason} for s in sources.skipped
-        ],
-        "model": None if model is None else model.model_dump(mode="json"),
-        "purchase": None if plan is None else plan.to_json(),
-    }
+        left_out=counted(sources.skipped),
+        skipped=[SkippedFile(path=relative(s.path, root), reason=s.reason) for s in sources.skipped],
+        model=model,
+        purchase=None if plan is None else PlannedPurchase.model_validate(plan.to_json()),
+        outlook=outlook,
+    )
 
 
 def describe_views(sources: Sources) -> list[dict[str, Any]]:
@@ -213,10 +217,9 @@ def describe_views(sources: Sources) -> list[dict[str, Any]]:
     ]
 
 
-def describe_outlook(outlook: Outlook) -> dict[str, Any]:
+def describe_outlook(outlook: teacher.Outlook) -> Outlook:
     """What a plan says of the vendor: its own price, what quota and money allow, and the time it takes."""
-    quote = None if outlook.quote is None else outlook.quote.model_dump(mode="json")
-    return {"quote": quote, "prices_known": outlook.prices_known, "seconds": outlook.seconds}
+    return Outlook(quote=outlook.quote, prices_known=outlook.prices_known, seconds=outlook.seconds)
 
 
 def unread_in(

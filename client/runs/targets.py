@@ -19,6 +19,7 @@ from client.learning.backbone_names import BUNDLED_TEACHER, OPEN_CLIP
 from client.learning.methods import Method, Supervision
 from client.learning.student import build_student
 from client.progress import Display
+from client.results.records import Purchase, RefusedQuery
 from client.runs.folder import RunConfig, RunFolder
 from client.runs.sources import Sources, describe_plan, describe_views, mention
 from client.runs.teacher_queries import Questions, plan_of, questions
@@ -119,7 +120,7 @@ class Preparation:
             ClientError: something else ended the purchase; what was bought is kept.
         """
         if not self._method.buys:
-            self._run.write(self._run.plan, describe_plan(self._config, sources, None, None))
+            self._run.write(self._run.plan, describe_plan(self._config, sources, None, None).to_json())
             return self._lesson_of(sources, self._unbought(sources))
         asked = questions(self._config, sources, features)
         self._buy(sources, asked)
@@ -244,7 +245,7 @@ class Preparation:
                 f"A new run, with another --out, would buy {len(plan.to_buy)} queries for "
                 f"{plan.cost_micros} micros."
             )
-        run.write(run.plan, describe_plan(self._config, sources, teacher.model, plan))
+        run.write(run.plan, describe_plan(self._config, sources, teacher.model, plan).to_json())
         if any(sources.views):
             run.write_text(run.views, "".join(f"{json.dumps(view)}\n" for view in describe_views(sources)))
         self._approve(plan.cost_micros)
@@ -259,17 +260,15 @@ class Preparation:
         refused = [Skipped(Path(query.name), reason) for query, reason in purchase.refused.items()]
         mention(refused, sources.folder.root, self._display, listed_in=run.purchase)
         spending, wanted = teacher.spending, dict.fromkeys(asked.all)
-        run.write(
-            run.purchase,
-            {
-                "queries_bought": spending.queries,
-                # What the run has and did not pay for, another run that bought it meanwhile included.
-                "queries_cached": max(0, teacher.quote(list(wanted)).cached - spending.queries),
-                "cost_micros": spending.cost_micros,
-                "refused": [
-                    {"name": query.name, "reason": teacher.refused[query]}
-                    for query in wanted
-                    if query in teacher.refused
-                ],
-            },
+        bought = Purchase(
+            queries_bought=spending.queries,
+            # What the run has and did not pay for, another run that bought it meanwhile included.
+            queries_cached=max(0, teacher.quote(list(wanted)).cached - spending.queries),
+            cost_micros=spending.cost_micros,
+            refused=[
+                RefusedQuery(name=query.name, reason=teacher.refused[query])
+                for query in wanted
+                if query in teacher.refused
+            ],
         )
+        run.write(run.purchase, bought.to_json())

@@ -11,10 +11,10 @@ import pytest
 from benchmarks import accuracy, records
 from benchmarks.accuracy import measured
 from benchmarks.records import ICONS, Record, made_with, record, recorded
-from client.learning.recipe import Recipe
+from client.learning.recipe import Recipe, Variant
 from client.progress import Display
 from client.results.comparison_table import RunResult
-from client.runs.comparison import Cell, Comparison, ComparisonConfig, Variant
+from client.runs.comparison import Cell, Comparison, ComparisonConfig
 from client.runs.connection import Connection
 from tests.client.toy import make_folder
 

@@ -1,5 +1,7 @@
 """What a person sees: rates and time left, on a terminal and off it, and nothing that a name could style."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import StringIO
 
 import pytest
@@ -60,3 +62,39 @@ def test_names_cannot_style_what_is_shown() -> None:
     out = StringIO()
     Display(Console(file=out, force_terminal=False)).note("[red]name[/red]\x1b[2J")
     assert out.getvalue() == "[red]name[/red]?[2J\n"
+
+
+class _Listener:
+    def __init__(self) -> None:
+        self.heard: list[object] = []
+
+    def note(self, text: str) -> None:
+        self.heard.append(text)
+
+    @contextmanager
+    def track(self, title: str, total: int) -> Iterator[Callable[[int, str], None]]:
+        yield lambda done, words: self.heard.append((title, total, done, words))
+        self.heard.append("end")
+
+
+def test_a_listener_hears_all_of_it_and_nothing_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    listener = _Listener()
+    display = Display.of(listener)
+    display.note("Buying begins.")
+    with display.track("Buying", 2) as advance:
+        advance(1, "20 micros")
+    with display.track("Reading", 0) as advance:
+        advance(0, "")
+    display.note_skipped({"a.png": "empty file"}, listed_in="plan.json")
+    assert listener.heard == [
+        "Buying begins.",
+        ("Buying", 2, 1, "20 micros"),
+        "end",
+        "Skipped a.png: empty file",
+    ]
+    with Display.of(None).track("Buying", 2) as advance:
+        advance(1, "20 micros")
+    Display.of(None).note("Nobody hears this.")
+    assert capsys.readouterr() == ("", "")
+    terminal = Display()
+    assert Display.of(terminal) is terminal

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from client.errors import UsageError
-from client.learning.recipe import Recipe
+from client.learning.recipe import Recipe, Variant
 from client.learning.student import load_tensors
 from client.progress import Display
-from client.runs.comparison import Comparison, ComparisonConfig, Variant
+from client.runs.comparison import Comparison, ComparisonConfig
 from client.runs.connection import Connection
 from tests.client.toy import CLASSES, DOMAINS, make_folder
 from tests.end_to_end.command import Command

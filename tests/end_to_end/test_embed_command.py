@@ -179,7 +179,7 @@ def test_money_can_be_capped_and_what_is_dear_is_asked_about(
     command = ["embed", *_texts(10), "--out", "out.npy"]
     assert "budget of 100 micros" in client(*command, "--max-spend", "100", code=3).stderr
     assert vendor_process.charges(client.api_key).cost_micros == 100
-    monkeypatch.setattr("client.cli.confirm.ASK_ABOVE_MICROS", 99)
+    monkeypatch.setattr("client.api.confirm.ASK_ABOVE_MICROS", 99)
     monkeypatch.setattr("sys.stdin", StringIO(""))
     assert "100 micros" in client(*command, code=2).stderr
     assert vendor_process.charges(client.api_key).cost_micros == 100

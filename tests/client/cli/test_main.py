@@ -1,7 +1,10 @@
 """The frame of the command line: what it imports, what it says of itself, and how it ends."""
 
+import ast
+import inspect
 import subprocess
 import sys
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,6 +38,14 @@ def test_every_command_has_help_with_an_example_of_itself(name: str) -> None:
         assert getattr(parameter, "help", None) or parameter.name in ("out", "file"), (
             f"{name} {parameter.name} is not explained"
         )
+
+
+@pytest.mark.parametrize("name", sorted(_commands()))
+def test_a_command_parses_makes_a_call_and_prints(name: str) -> None:
+    source = textwrap.dedent(inspect.getsource(inspect.unwrap(_commands()[name].callback)))
+    (function,) = ast.parse(source).body
+    statements = [each for each in ast.walk(function) if isinstance(each, ast.stmt)]
+    assert len(statements) - 2 <= 15, "what a command does belongs into client/api"  # def and docstring aside
 
 
 def test_the_frame_imports_neither_torch_nor_http() -> None:

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from client.cli import students
+from client.api import students
 from client.cli.main import main
 from client.data.images import Pixels
 
@@ -26,7 +26,8 @@ class _Sure:
 
 @pytest.fixture(autouse=True)
 def sure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(students, "_classifier", lambda *_: _Sure())
+    student = students.Student(_Sure())
+    monkeypatch.setattr(students, "load_student", lambda *_, **__: student)
     monkeypatch.chdir(tmp_path)
 
 

@@ -76,8 +76,8 @@ def test_a_file_whose_name_is_not_utf_8_is_left_out_with_the_reason(tmp_path: Pa
     shutil.copy(file, file.parent / os.fsdecode(b"caf\xe9.png"))
     sources, _ = _read(root)
     assert len(sources.examples) == 18
-    (skipped,) = describe_plan(_config(root), sources, None, None)["skipped"]
-    assert skipped == {"path": "dark/circle/caf\\udce9.png", "reason": "its name is not UTF-8"}
+    (skipped,) = describe_plan(_config(root), sources, None, None).skipped
+    assert skipped.to_json() == {"path": "dark/circle/caf\\udce9.png", "reason": "its name is not UTF-8"}
     said = StringIO()
     mention(sources.skipped, root, Display(Console(file=said)), listed_in="nothing")
     assert said.getvalue().startswith("Skipped dark/circle/caf")

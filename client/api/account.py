@@ -1,0 +1,71 @@
+"""What a vendor sells, and what it says that an account used and was billed."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from client.api.connection import connect
+from client.api.options import VendorOptions
+from client.buying.reconciliation import Reconciliation
+from client.buying.reconciliation import reconcile as compare_books
+from client.progress import ProgressListener
+from shared.billing import AccountStatus, GroupBy, UsageReport
+from shared.embeddings import ModelCard
+
+
+class AccountUsage(BaseModel):
+    """What an account used, was billed, and has left.
+
+    Attributes:
+        account: its limits, and what is left of them.
+        usage: what it used, by day, key or kind.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    account: AccountStatus
+    usage: UsageReport
+
+    def to_json(self) -> dict[str, Any]:
+        """What `json.dumps` takes."""
+        return self.model_dump(mode="json")
+
+
+def models(options: VendorOptions, *, progress: ProgressListener | None = None) -> list[ModelCard]:
+    """The models that the vendor sells, with fingerprints and with the prices that this account pays.
+
+    Raises:
+        VendorError: the vendor does not answer, or refuses.
+    """
+    with connect(options, progress).vendor() as vendor:
+        return vendor.models()
+
+
+def usage(
+    options: VendorOptions, group_by: GroupBy = "day", *, progress: ProgressListener | None = None
+) -> AccountUsage:
+    """What the vendor says that this account used, was billed, and has left.
+
+    Raises:
+        VendorError: the vendor does not answer, or refuses.
+    """
+    with connect(options, progress).vendor() as vendor:
+        return AccountUsage(account=vendor.account(), usage=vendor.usage(group_by))
+
+
+def reconcile(options: VendorOptions, *, progress: ProgressListener | None = None) -> Reconciliation:
+    """Compare the vendor's ledger with the receipts in the cache, entry by entry.
+
+    Raises:
+        VendorError: the vendor does not answer, or refuses.
+        CacheError: the cache cannot be read.
+    """
+    connection = connect(options, progress)
+    with connection.vendor() as vendor, connection.cache() as cache:
+        return compare_books(
+            vendor.ledger(),
+            cache.receipts(),
+            vendor.key_id,
+            owed=cache.pending_batches.of_run(),
+            refused=cache.billed.refused(),
+        )

@@ -1,0 +1,47 @@
+"""What is refused before anything is written or bought."""
+
+from pathlib import Path
+
+from client.errors import UsageError
+
+
+def require_outside(out: Path, data: Path) -> None:
+    """Refuse to write into the image folder.
+
+    Raises:
+        UsageError: `out` lies there.
+    """
+    if out.resolve().is_relative_to(data.resolve()):
+        raise UsageError(
+            f"{out} lies inside --data {data}, where folders are domains: the next command would take it for "
+            "one. Choose an --out elsewhere."
+        )
+
+
+def require_file(option: str, file: Path | None) -> None:
+    """Refuse a file that is not there.
+
+    Raises:
+        UsageError: it is given, and is no file.
+    """
+    if file is not None and not file.is_file():
+        raise UsageError(f"{option} {file} is not a file.")
+
+
+def chosen_device(name: str) -> str:
+    """The device of this name; for "auto" a GPU if there is one.
+
+    Raises:
+        UsageError: there is none of this name here.
+    """
+    import torch  # takes seconds to import
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UsageError(
+            f"--device {name!r} cannot be used on this machine; auto takes what there is."
+        ) from error
+    return name

@@ -1,0 +1,125 @@
+"""Many runs over one purchase, and their table."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from client.api.checks import chosen_device, require_outside
+from client.api.confirm import Confirm, purchases
+from client.api.connection import connect
+from client.api.distillation import recipe_of, student_image_size
+from client.api.options import CompareOptions
+from client.data.domains import composed
+from client.errors import UsageError
+from client.learning.methods import with_steps
+from client.learning.processes import is_distributed
+from client.learning.recipe import Variant
+from client.progress import ProgressListener
+from client.results.comparison_table import ComparisonTable, as_text
+from client.results.records import Record
+from client.runs import comparison as runs
+
+
+class ComparisonPlan(Record):
+    """What all runs of a comparison would buy together.
+
+    Attributes:
+        runs: how many there are, finished ones among them.
+        cached: distinct queries that the cache answers.
+        to_buy: queries that would be bought.
+        cost_micros: their price, in millionths of the vendor's currency unit.
+    """
+
+    runs: int
+    cached: int
+    to_buy: int
+    cost_micros: int
+
+
+class Comparison(BaseModel):
+    """A finished comparison.
+
+    Attributes:
+        path: its folder, with a folder for each run and the table as text, CSV, Markdown, LaTeX and JSON.
+        table: what the runs came to.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    path: Path
+    table: ComparisonTable
+
+    @property
+    def text(self) -> str:
+        """The table for a terminal."""
+        return as_text(self.table.runs, self.table.setting)
+
+
+def plan_comparison(options: CompareOptions, *, progress: ProgressListener | None = None) -> ComparisonPlan:
+    """What all runs together would buy; spends nothing and writes nothing.
+
+    Raises:
+        UsageError: an option or the image folder is not what the runs need.
+        VendorError: the vendor does not answer, or refuses.
+    """
+    comparison = _comparison(options, None, progress)
+    return ComparisonPlan(runs=len(comparison.cells), **comparison.quote()._asdict())
+
+
+def compare(
+    options: CompareOptions, *, confirm: Confirm | None = None, progress: ProgressListener | None = None
+) -> Comparison:
+    """Hold each domain out in turn, by every method and seed, and make one table.
+
+    Each image is paid for once over all runs. The same options resume an interrupted comparison; with more
+    methods or seeds they add to a finished one.
+
+    Args:
+        options: what is compared.
+        confirm: is asked whether a purchase of more than five units may begin, unless the options say so.
+            Without it such a purchase is refused.
+        progress: is told how the work goes on.
+
+    Raises:
+        UsageError: an option or the image folder is not what the runs need, or nobody agreed.
+        SpendingStopped: a limit was reached before all that the runs ask was bought.
+        ClientError: see client/errors.py; what was bought and trained so far is kept.
+    """
+    comparison = _comparison(options, confirm, progress)
+    results = comparison.execute()
+    return Comparison(path=options.out, table=ComparisonTable.of(results, comparison.setting))
+
+
+def _comparison(
+    options: CompareOptions, confirm: Confirm | None, progress: ProgressListener | None
+) -> runs.Comparison:
+    if is_distributed():
+        raise UsageError(
+            "A comparison is one process. For several GPUs, start one on each, with other domains, seeds or "
+            "methods and another --out; they may share the cache."
+        )
+    require_outside(options.out, options.data)
+    recipe = recipe_of(options)
+    config = runs.ComparisonConfig(
+        data=options.data,
+        image_size=student_image_size(options),
+        variants=[
+            row if isinstance(row, Variant) else Variant(row, row, with_steps(recipe, row, options.steps))
+            for row in options.methods
+        ],
+        targets=[composed(name) for name in options.target_domains],
+        seeds=range(options.seeds),
+        student=options.student,
+        student_weights=options.student_weights,
+        select=options.select,
+        queries=options.budget,
+        group_by_name=options.group_by_name,
+    )
+    return runs.Comparison(
+        config,
+        options.out,
+        connect(options, progress),
+        device=chosen_device(options.device),
+        max_spend_micros=options.max_spend_micros,
+        approve=purchases(yes=options.yes, max_spend_micros=options.max_spend_micros, confirm=confirm),
+    )

@@ -1,0 +1,56 @@
+"""What needs somebody's consent: a large purchase, and the end of a finished student."""
+
+from collections.abc import Callable
+
+from client.errors import UsageError
+
+# Answers a question by yes or no.
+Confirm = Callable[[str], bool]
+
+# Five units of the vendor's currency.
+ASK_ABOVE_MICROS = 5_000_000
+
+
+def purchases(*, yes: bool, max_spend_micros: int | None, confirm: Confirm | None) -> Callable[[int], None]:
+    """A function that is called with the price of a purchase before it begins, in millionths of a unit.
+
+    It returns where the purchase may go on: the price is small, or was agreed to beforehand by `yes` or
+    `max_spend_micros`, or `confirm` agrees to it.
+
+    Raises:
+        UsageError: nobody agreed; of the function that is returned.
+    """
+
+    def check(cost_micros: int) -> None:
+        if cost_micros <= ASK_ABOVE_MICROS or yes or max_spend_micros is not None:
+            return
+        price = f"This buys for {cost_micros:,} micros ({cost_micros / 1e6:.2f} units)."
+        if confirm is None:
+            raise UsageError(f"{price} Add --yes to agree, or a cap with --max-spend. Nothing was bought.")
+        if not confirm(f"{price} Go on?"):
+            raise UsageError("Nothing was bought.")
+
+    return check
+
+
+def replacements(*, replace: bool, confirm: Confirm | None) -> Callable[[str], None]:
+    """A function that is called with the reason before a finished student is replaced.
+
+    It returns where the student may be replaced: `replace` or `confirm` says so.
+
+    Raises:
+        UsageError: neither does; of the function that is returned.
+    """
+
+    def check(reason: str) -> None:
+        if replace:
+            return
+        if confirm is None:
+            raise UsageError(
+                f"{reason} Choose another --out for a new student, or add --replace. It was left as it is, "
+                "and nothing was bought."
+            )
+        if not confirm(f"{reason} Replace it?"):
+            raise UsageError("The student was left as it is, and nothing was bought.")
+
+    return check

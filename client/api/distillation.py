@@ -1,0 +1,265 @@
+"""One run: what it would cost, and the student that it ends in."""
+
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from client.api.checks import chosen_device, require_file, require_outside
+from client.api.confirm import Confirm, purchases, replacements
+from client.api.connection import connect
+from client.api.options import DistillOptions, TrainingOptions
+from client.api.students import Student, load_student
+from client.data.domains import composed
+from client.errors import ClientError, UsageError
+from client.learning.backbones import native_image_size
+from client.learning.methods import Method, parse_method, with_steps
+from client.learning.processes import Processes, launched
+from client.learning.recipe import RECIPES, Recipe
+from client.progress import Display, ProgressListener
+from client.results.records import Plan, Purchase, Record, Summary
+from client.runs.connection import Connection
+from client.runs.distillation import Distillation
+from client.runs.features import training_features
+from client.runs.folder import RunConfig, RunFolder, WatchedRun, default_run_path
+from client.runs.pages import write_pages
+from client.runs.sources import describe_outlook, describe_plan, mention, read_sources
+from client.runs.teacher_queries import plan_of, questions
+
+R = TypeVar("R", bound=Record)
+
+
+class Run(BaseModel):
+    """A run in its folder.
+
+    Attributes:
+        path: the folder.
+        is_first: whether this process wrote it. Under a launcher of several processes (torchrun), the
+            others help to train and return before the run is evaluated.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    path: Path
+    is_first: bool = True
+
+    @property
+    def summary(self) -> Summary:
+        """What it came to: `summary.json`.
+
+        Raises:
+            ClientError: it has not finished.
+        """
+        return self._record(Summary, self._folder.summary)
+
+    @property
+    def plan(self) -> Plan:
+        """What it used and bought: `plan.json`.
+
+        Raises:
+            ClientError: it has not planned yet.
+        """
+        return self._record(Plan, self._folder.plan)
+
+    @property
+    def purchase(self) -> Purchase | None:
+        """What it paid: `purchase.json`; `None` where nothing was bought.
+
+        Raises:
+            ClientError: the file is damaged.
+        """
+        file = self._folder.purchase
+        return self._record(Purchase, file) if file.exists() else None
+
+    @property
+    def report(self) -> Path:
+        """The report for people, an HTML page."""
+        return self._folder.report
+
+    @property
+    def weights(self) -> Path:
+        """The student's file, `student.safetensors`."""
+        return self._folder.student
+
+    def student(self, device: str = "auto") -> Student:
+        """The student.
+
+        Raises:
+            ClientError: there is none yet.
+            UsageError: there is no such device.
+        """
+        return load_student(self.path, device=device)
+
+    def write_report(self) -> Path:
+        """Write the report and the model card again, and return where the report is.
+
+        Raises:
+            ClientError: the run has not finished, or the folder cannot be written.
+        """
+        write_pages(self._folder, self._folder.read(self._folder.summary))
+        return self.report
+
+    @property
+    def _folder(self) -> RunFolder:
+        return RunFolder(self.path)
+
+    def _record(self, kind: type[R], file: Path) -> R:
+        try:
+            return kind.model_validate(self._folder.read(file))
+        except ValidationError as error:
+            raise ClientError(f"{file} is not what this version of Tuition writes: {error}") from error
+
+
+def plan(options: DistillOptions, *, progress: ProgressListener | None = None) -> Plan:
+    """What a run would use, buy and cost; spends nothing and writes nothing.
+
+    Args:
+        options: the run. A `budget` of `None` is no limit here.
+        progress: is told how the work goes on.
+
+    Raises:
+        UsageError: an option or the image folder is not what a run needs.
+        VendorError: the vendor does not answer, or refuses.
+    """
+    config, connection = config_of(options), connect(options, progress)
+    display = connection.display
+    sources = read_sources(config, display)
+    planned = describe_plan(config, sources, None, None)
+    if _method(config).buys:
+        device = chosen_device("auto")
+        features = training_features(config, sources, display, device=device, pixels=connection.pixels)
+        budget, max_spend_micros = options.budget, options.max_spend_micros
+        with connection.teacher(run_id="plan", budget=budget, max_spend_micros=max_spend_micros) as teacher:
+            purchase = plan_of(config, questions(config, sources, features), teacher)
+            outlook = describe_outlook(teacher.outlook(purchase.to_buy))
+            planned = describe_plan(config, sources, teacher.model, purchase, outlook)
+    mention(sources.skipped, sources.folder.root, display, listed_in="--json")
+    return planned
+
+
+def distill(
+    options: DistillOptions, *, confirm: Confirm | None = None, progress: ProgressListener | None = None
+) -> Run:
+    """Train a student on all domains but one, taught by the vendor's model, and test it on that one.
+
+    The same options resume an interrupted run, and never pay twice.
+
+    Args:
+        options: the run. A method that buys takes a `budget`.
+        confirm: is asked whether a purchase of more than five units may begin, and whether a finished
+            student may be replaced, unless the options say so. Without it both are refused.
+        progress: is told how the work goes on.
+
+    Raises:
+        UsageError: an option or the image folder is not what the run needs, or nobody agreed.
+        SpendingStopped: a limit was reached; the same options with a larger one go on from there.
+        ClientError: see client/errors.py; what was bought and trained so far is kept.
+    """
+    config = config_of(options)
+    if options.budget is None and _method(config).buys:
+        raise UsageError(
+            "Say how many queries may be paid for: --budget N. `client plan` shows how many it takes."
+        )
+    path = options.out or default_run_path(config)
+    require_outside(path, options.data)
+    with launched(chosen_device(options.device)) as (processes, device):
+        connection = connect(options, progress)
+        if processes.is_main:
+            _lead(options, config, path, connection, confirm, processes, device)
+        else:
+            Distillation(
+                config, WatchedRun(path), None, Display.of_nobody(),
+                device=device, pixels=connection.pixels, processes=processes,
+            ).execute()  # fmt: skip
+    return Run(path=path, is_first=processes.is_main)
+
+
+def load_run(path: Path | str) -> Run:
+    """A run that was made before.
+
+    Raises:
+        ClientError: there is no run in this folder.
+    """
+    folder = RunFolder(Path(path))
+    folder.read(folder.config)
+    return Run(path=folder.path)
+
+
+def _lead(
+    options: DistillOptions,
+    config: RunConfig,
+    path: Path,
+    connection: Connection,
+    confirm: Confirm | None,
+    processes: Processes,
+    device: str,
+) -> None:
+    """Take a run to its end, as the first of the processes."""
+    run = RunFolder(path)
+    run_id = run.begin(config)
+    budget, max_spend_micros = options.budget, options.max_spend_micros
+    with ExitStack() as stack:
+        stack.enter_context(run.claimed())
+        teacher = None
+        if _method(config).buys:
+            teacher = stack.enter_context(
+                connection.teacher(run_id=run_id, budget=budget, max_spend_micros=max_spend_micros, run=run)
+            )
+        Distillation(
+            config,
+            run,
+            teacher,
+            connection.display,
+            device=device,
+            pixels=connection.pixels,
+            approve=purchases(yes=options.yes, max_spend_micros=max_spend_micros, confirm=confirm),
+            agree=replacements(replace=options.replace, confirm=confirm),
+            processes=processes,
+        ).execute()
+
+
+def config_of(options: DistillOptions) -> RunConfig:
+    """What makes a run this run and no other.
+
+    Raises:
+        UsageError: a file, a student or a method is not there.
+    """
+    image_size = student_image_size(options)
+    recipe = with_steps(recipe_of(options), options.method, options.steps)
+    _, recipe = parse_method(options.method, recipe)
+    weights = options.student_weights
+    return RunConfig(
+        data=str(options.data.resolve()),
+        target_domain=composed(options.target_domain),
+        method=options.method,
+        student=options.student,
+        image_size=image_size,
+        seed=options.seed,
+        select=options.select,
+        recipe=recipe,
+        student_weights=None if weights is None else str(weights.resolve()),
+        group_by_name=options.group_by_name,
+    )
+
+
+def student_image_size(options: TrainingOptions) -> int:
+    """Side of the student's input in pixels.
+
+    Raises:
+        UsageError: the student's weights are not a file, or nobody knows its name.
+    """
+    require_file("--student-weights", options.student_weights)
+    native = native_image_size(options.student)  # asked in any case: it refuses a name that nobody knows
+    return options.image_size or native
+
+
+def recipe_of(options: TrainingOptions) -> Recipe:
+    """The recipe that is meant, without the method's variants."""
+    recipe = options.recipe if isinstance(options.recipe, Recipe) else RECIPES[options.recipe]
+    return recipe if options.views is None else replace(recipe, views=options.views)
+
+
+def _method(config: RunConfig) -> Method:
+    return parse_method(config.method, config.recipe)[0]

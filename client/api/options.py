@@ -1,0 +1,161 @@
+"""The options of each function, with the names, the meaning and the defaults of the command line's.
+
+A value that an option does not take is refused by pydantic's `ValidationError`, before anything is done.
+"""
+
+import os
+from pathlib import Path
+from typing import Annotated, cast
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from client.api.defaults import DEFAULT_STUDENT, DEFAULT_VENDOR
+from client.buying.protocols import ProtocolName
+from client.buying.selection import SelectionStrategy
+from client.learning.recipe import Recipe, RecipeName, Variant
+
+Queries = Annotated[int, Field(ge=0, le=10**12)]
+Micros = Annotated[int, Field(ge=0, le=10**15)]
+ImageSize = Annotated[int, Field(ge=16, le=1024)]
+Steps = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+def _vendor() -> str:
+    return os.environ.get("TUITION_VENDOR_URL", DEFAULT_VENDOR)
+
+
+def _protocol() -> ProtocolName:
+    return cast(ProtocolName, os.environ.get("TUITION_PROTOCOL", "tuition"))  # pydantic checks that it is one
+
+
+def _cache() -> Path | None:
+    named = os.environ.get("TUITION_CACHE")
+    return Path(named) if named else None
+
+
+class VendorOptions(BaseModel):
+    """Where to buy, and where to keep what was bought.
+
+    The API key is read from `api_key_file`, or else from the environment variable TUITION_API_KEY.
+
+    Attributes:
+        vendor: the vendor's URL; by default TUITION_VENDOR_URL, or else the vendor of this machine.
+        protocol: what the vendor speaks; by default TUITION_PROTOCOL, or else "tuition".
+        model: which of its models to ask; `None` for its only one.
+        api_key_file: a file with the API key.
+        cache: the file of bought embeddings; by default TUITION_CACHE, or else one in your cache folder.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    vendor: str = Field(default_factory=_vendor)
+    protocol: ProtocolName = Field(default_factory=_protocol)
+    model: str | None = None
+    api_key_file: Path | None = None
+    cache: Path | None = Field(default_factory=_cache)
+
+
+class PurchaseOptions(VendorOptions):
+    """What may be spent.
+
+    Attributes:
+        max_spend_micros: money that may be paid, over all resumptions, in millionths of the vendor's
+            currency unit; `None` for no limit.
+        yes: agrees beforehand to a purchase of more than five units. A `max_spend_micros` agrees too.
+    """
+
+    max_spend_micros: Micros | None = None
+    yes: bool = False
+
+
+class TrainingOptions(PurchaseOptions):
+    """Which images a student learns from, and how.
+
+    Attributes:
+        data: folder of images: ROOT/<domain>/<class>/<image>.
+        student: a timm backbone, or open_clip:MODEL/PRETRAINED, open_clip:FOLDER, open_clip:icon-clip.
+        student_weights: a file of the backbone's weights; `None` for those of its name.
+        image_size: side of the student's input in pixels; `None` for the backbone's own.
+        recipe: the training protocol, by name, or one of your own.
+        steps: training steps; `None` for the recipe's.
+        views: in how many other styles to ask about each image as well, once all are bought; `None` for
+            the recipe's number, which is 0 unless it is one of your own.
+        select: which images to buy when the budget does not reach all.
+        group_by_name: whether files named <set>__<name> may be variants of one drawing, which are kept on
+            one side of the split.
+        device: "cpu", "cuda", "cuda:1" ...; "auto" takes a GPU if there is one.
+    """
+
+    data: Path
+    student: str = DEFAULT_STUDENT
+    student_weights: Path | None = None
+    image_size: ImageSize | None = None
+    recipe: RecipeName | Recipe = "default"
+    steps: Steps | None = None
+    views: Annotated[int, Field(ge=0, le=1000)] | None = None
+    select: SelectionStrategy = "stratified"
+    group_by_name: bool = False
+    device: str = "auto"
+
+
+class DistillOptions(TrainingOptions):
+    """One run: `client.distill`, and `client.plan`.
+
+    It has the attributes of `TrainingOptions`, `PurchaseOptions` and `VendorOptions`, and its own.
+
+    Attributes:
+        target_domain: the domain to hold out and be tested on.
+        budget: queries that may be newly paid for, over all resumptions. `client.distill` needs it, unless
+            the method buys nothing; `None` is no limit for `client.plan`.
+        method: how to train (`client methods` lists all); NAME+swad averages weights, NAME+wise mixes.
+        seed: of splits, batches and views.
+        out: the run's folder; `None` for runs/<data>-<target domain>-<method>-seed<seed>.
+        replace: whether a finished student may be replaced, whose images have changed, say.
+    """
+
+    target_domain: str
+    budget: Queries | None = None
+    method: str = "vl2v-adip"
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+    out: Path | None = None
+    replace: bool = False
+
+
+class CompareOptions(TrainingOptions):
+    """Many runs over one purchase: `client.compare`, and `client.plan_comparison`.
+
+    It has the attributes of `TrainingOptions`, `PurchaseOptions` and `VendorOptions`, and its own.
+
+    Attributes:
+        out: the folder of the comparison.
+        methods: the rows, as `client methods` lists them, each with or without +swad and +wise; and
+            "zero-shot", the teacher itself, for which target images are sent to the vendor. A `Variant` is
+            a row with a name and a recipe of its own, on which `recipe`, `steps` and `views` have no effect.
+        target_domains: the domains to hold out, one after the other; empty for all.
+        seeds: how many seeds, counted from 0.
+        budget: embeddings that each run may use, prompts included, whoever paid; `None` for all it asks.
+    """
+
+    out: Path
+    methods: Annotated[tuple[str | Variant, ...], Field(min_length=1)] = ("erm", "vl2v-adip")
+    target_domains: tuple[str, ...] = ()
+    seeds: Annotated[int, Field(ge=1, le=1000)] = 3
+    budget: Annotated[int, Field(ge=1, le=10**12)] | None = None
+
+
+class EmbedOptions(PurchaseOptions):
+    """Embeddings of texts and images: `client.embed`.
+
+    It has the attributes of `PurchaseOptions` and `VendorOptions`, and its own.
+
+    Attributes:
+        texts: the texts.
+        images: image files, folders (searched below) and patterns ("shots/**/*.png").
+        out: a file to write, FILE.npy, FILE.parquet or FILE.jsonl; `None` to get an array instead.
+        budget: queries that may be newly paid for, over all resumptions; `None` for no limit.
+    """
+
+    texts: tuple[str, ...] = ()
+    images: tuple[str | Path, ...] = ()
+    out: Path | None = None
+    budget: Queries | None = None

@@ -1,0 +1,301 @@
+"""A trained student: what it says of images, how often it is right, and one file of it."""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.api.checks import chosen_device
+from client.data.domains import Example, ImageFolder, composed, list_folder
+from client.data.finder import counted, described, find_images
+from client.data.images import Pixels
+from client.errors import UsageError
+from client.learning.prediction import Classifier, classify
+from client.progress import Display, ProgressListener
+from client.results.evaluation import accuracy_by_domain
+from client.results.onnx_classifier import OnnxClassifier, require_onnx
+from client.results.predictions import LabelledPrediction
+from client.results.records import Name, Record
+from client.runs.folder import RunFolder
+
+if TYPE_CHECKING:  # torch takes seconds to import, and a student in an ONNX file needs none
+    from client.learning.student import Student as Network
+
+Format = Literal["onnx", "safetensors"]
+
+
+class Predictions(Record):
+    """What a student says of images.
+
+    Attributes:
+        classes: of each image that was read, its most probable classes with their probabilities (0 to 1),
+            the best first; by the image's path, in the order given.
+        skipped: pictures that cannot be read, with the reason.
+        passed_over: files of folders and patterns that were left out on purpose, with the reason.
+    """
+
+    classes: dict[Name, dict[str, float]]
+    skipped: dict[Name, Name]
+    passed_over: dict[Name, Name]
+
+    def rows(self) -> list[dict[str, object]]:
+        """A row an image, as `client predict --json` prints them."""
+        ranked: list[dict[str, object]] = [
+            {"image": image, "classes": classes} for image, classes in self.classes.items()
+        ]
+        left_out = {**self.skipped, **self.passed_over}
+        return ranked + [{"image": name, "classes": {}, "skipped": why} for name, why in left_out.items()]
+
+
+class DomainAccuracy(Record):
+    """A student's accuracy in a domain.
+
+    Attributes:
+        accuracy: the share of right answers, from 0 to 1.
+        images: on how many images.
+        left_out: how many files of the domain were left out, by reason.
+    """
+
+    accuracy: float
+    images: int
+    left_out: dict[Name, int]
+
+
+class Exported(Record):
+    """A student that was written as one file.
+
+    Attributes:
+        out: the file.
+        format: "onnx" or "safetensors".
+        images: on how many images an ONNX file was compared with PyTorch; `None` for safetensors.
+        max_difference: the largest difference of a probability.
+        labels_differ: of how many images the two name different classes, ties aside.
+    """
+
+    out: Name
+    format: Format
+    images: int | None = None
+    max_difference: float | None = None
+    labels_differ: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Without the comparison where there was none."""
+        return self.model_dump(exclude_none=True)
+
+
+class Student:
+    """A trained student, ready to predict.
+
+    Attributes:
+        classes: the names of its classes, in the order of its probabilities.
+        image_size: side of its input in pixels.
+    """
+
+    def __init__(self, classifier: Classifier, network: "Network | None" = None) -> None:
+        """Use `load_student` instead.
+
+        Args:
+            classifier: gives probabilities.
+            network: the PyTorch module behind it; `None` for a student in an ONNX file.
+        """
+        self.classes = tuple(classifier.classes)
+        self.image_size = classifier.side
+        self._classifier = classifier
+        self._network = network
+
+    def probabilities(self, pixels: Pixels) -> NDArray[np.float32]:
+        """How likely each class is.
+
+        Args:
+            pixels: RGB, uint8 of shape (n, image_size, image_size, 3).
+
+        Returns:
+            float32 of shape (n, classes).
+        """
+        return self._classifier.probabilities(pixels)
+
+    def predict(
+        self,
+        images: str | Path | Iterable[str | Path],
+        *,
+        top: int = 5,
+        progress: ProgressListener | None = None,
+    ) -> Predictions:
+        """Name the most probable classes of images; spends nothing.
+
+        Args:
+            images: image files, folders (searched below) and patterns ("shots/**/*.png"); one or several.
+            top: how many classes to name.
+            progress: is told which pictures cannot be read, and how many files are left out.
+
+        Raises:
+            UsageError: a path does not exist.
+        """
+        words = [images] if isinstance(images, str | Path) else images
+        found = [find_images(str(word)) for word in words]
+        left_out = [file for each in found for file in each.left_out]
+        predictions = list(
+            classify(self._classifier, (path for each in found for path in each.images), top=top)
+        )
+        skipped = {str(p.path): p.unreadable for p in predictions if p.unreadable}
+        skipped |= {str(file.path): file.reason for file in left_out if file.is_loss}
+        display = Display.of(progress)
+        display.note_skipped(skipped, listed_in="--json")
+        if by_reason := counted(file for file in left_out if not file.is_loss):
+            display.note(f"Left out: {described(by_reason)}.")
+        return Predictions(
+            classes={str(p.path): p.classes for p in predictions if not p.unreadable},
+            skipped=skipped,
+            passed_over={str(file.path): file.reason for file in left_out if not file.is_loss},
+        )
+
+    def answers(self, folder: ImageFolder, examples: Sequence[Example]) -> list[LabelledPrediction]:
+        """Its most probable class of each example of a folder.
+
+        Raises:
+            DataError: it does not know a class of the folder.
+        """
+        from client.runs.evaluation import answers_about, answers_of_file
+
+        if self._network is not None:
+            return answers_about(self._network, self.classes, folder, examples)
+        assert isinstance(self._classifier, OnnxClassifier)
+        return answers_of_file(self._classifier, folder, examples)
+
+
+def load_student(path: Path | str, *, device: str = "auto") -> Student:
+    """The student of a run's folder, or of a .safetensors or .onnx file.
+
+    A .onnx file is run by onnxruntime, and PyTorch need not be installed.
+
+    Args:
+        path: the folder or file.
+        device: "cpu", "cuda", "cuda:1" ...; "auto" takes a GPU if there is one.
+
+    Raises:
+        ClientError: there is no student.
+        UsageError: there is no such device, or onnxruntime is not installed.
+    """
+    path = Path(path)
+    if path.suffix == ".onnx":
+        return Student(OnnxClassifier(path, gpu=device != "cpu"))
+    from client.learning.classifier import StudentClassifier
+
+    network, metadata = _load(path, device)
+    return Student(StudentClassifier(network, json.loads(metadata["classes"])), network)
+
+
+def evaluate(
+    student: Student | Path | str,
+    data: Path | str,
+    *,
+    domains: Iterable[str] | None = None,
+    device: str = "auto",
+    progress: ProgressListener | None = None,
+) -> dict[str, DomainAccuracy]:
+    """Measure a student on every image of a folder, by domain; spends nothing.
+
+    Images that it was trained on count too: `Run.summary` has its accuracy on hold-outs.
+
+    Args:
+        student: the student, or where it is.
+        data: folder of images: ROOT/<domain>/<class>/<image>.
+        domains: only these; `None` for all.
+        device: where a student that is loaded here works.
+        progress: is told how the work goes on.
+
+    Raises:
+        ClientError: there is no student.
+        DataError: the folder has no such domain, or the student does not know a class of it.
+    """
+    from client.runs.evaluation import read_for_evaluation
+
+    folder = list_folder(Path(data))
+    chosen = [composed(name) for name in domains or folder.domains]
+    loaded = student if isinstance(student, Student) else load_student(student, device=device)
+    examples, left_out = read_for_evaluation(folder, chosen, Display.of(progress))
+    answers = loaded.answers(folder, examples)
+    accuracy = accuracy_by_domain([a.right for a in answers], [a.domain for a in answers])
+    return {
+        name: DomainAccuracy(
+            accuracy=each.accuracy,
+            images=each.images,
+            left_out=counted(file for file in left_out if file.domain == name),
+        )
+        for name, each in accuracy.items()
+    }
+
+
+def export(
+    student: Path | str,
+    out: Path | str,
+    *,
+    kind: Format | None = None,
+    progress: ProgressListener | None = None,
+) -> Exported:
+    """Write a student as one file: ONNX, checked against PyTorch, or safetensors; spends nothing.
+
+    Args:
+        student: a run's folder, or a .safetensors file from one.
+        out: the file to write.
+        kind: its format; `None` for what its name ends with.
+        progress: is told how the ONNX file compares with PyTorch.
+
+    Raises:
+        UsageError: `out` cannot be written, or `onnx` is not installed.
+        ClientError: there is no student, or the ONNX file is not what PyTorch computes.
+    """
+    student, out = Path(student), Path(out)
+    kind = kind or _format_of(out)
+    if student.suffix == ".onnx":
+        raise UsageError(
+            f"{student} is ONNX already, and no other format can be made of it. Copy it, or name the run's "
+            "directory or its student.safetensors."
+        )
+    if kind == "onnx":
+        require_onnx()  # before PyTorch is loaded, which takes seconds
+    if not out.parent.is_dir():
+        raise UsageError(f"--out {out}: there is no folder {out.parent}.")
+    write: dict[Format, Callable[[Path, Path, Display], Exported]] = {
+        "onnx": _as_onnx,
+        "safetensors": _as_safetensors,
+    }
+    return write[kind](student, out, Display.of(progress))
+
+
+def _as_onnx(student: Path, out: Path, display: Display) -> Exported:
+    from client.results.onnx_export import export_onnx
+
+    parity = export_onnx(*_load(student, "cpu"), out)
+    display.note(f"{parity.described}.")
+    return Exported(out=str(out), format="onnx", **asdict(parity))
+
+
+def _as_safetensors(student: Path, out: Path, _: Display) -> Exported:
+    from client.learning.student import save_student
+
+    network, metadata = _load(student, "cpu")
+    save_student(network, metadata["student"], out, metadata)
+    return Exported(out=str(out), format="safetensors")
+
+
+def _format_of(out: Path) -> Format:
+    if out.suffix == ".onnx":
+        return "onnx"
+    if out.suffix == ".safetensors":
+        return "safetensors"
+    raise UsageError(
+        f"--out takes a file that ends in .onnx or .safetensors, not {out.name!r}; or say --format onnx or "
+        "--format safetensors."
+    )
+
+
+def _load(where: Path, device: str) -> "tuple[Network, dict[str, str]]":
+    from client.learning.student import load_student as load
+
+    network, metadata = load(where if where.is_file() else RunFolder(where).student)
+    return network.to(chosen_device(device)), metadata

@@ -1,0 +1,245 @@
+"""The JSON files of a run as models: `plan.json`, `purchase.json` and `summary.json`, field by field.
+
+Fields are declared in the order in which the files have them.
+"""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, SkipValidation
+
+from shared.billing import Quote
+from shared.embeddings import ModelCard
+
+# The name of a file, which need not be Unicode.
+Name = Annotated[str, SkipValidation]
+
+
+class Record(BaseModel):
+    """One JSON file, or a part of one; it cannot be changed."""
+
+    model_config = ConfigDict(frozen=True)
+
+    def to_json(self) -> dict[str, Any]:
+        """What `json.dumps` takes, in the order of the fields."""
+        return self.model_dump()
+
+
+class SkippedFile(Record):
+    """A file that a run leaves out: its path below the image folder, and why."""
+
+    path: Name
+    reason: Name
+
+
+class PlannedPurchase(Record):
+    """What a run needs of its teacher, has, and would buy.
+
+    Attributes:
+        prompts: class prompts needed.
+        images: image queries needed, one a training image.
+        views: further image queries needed, of views of these images.
+        duplicates: queries that are alike, and bought once.
+        cached: distinct queries that the cache answers.
+        to_buy: queries that would be bought, as far as the budget reaches.
+        unaffordable: queries that the budget does not reach.
+        cost_micros: the price of `to_buy`, in millionths of the vendor's currency unit.
+        budget_left: queries that the budget would still allow afterwards; `None` for no limit.
+        to_buy_by_domain_and_class: how many images of each domain and class are in `to_buy`.
+    """
+
+    prompts: int
+    images: int
+    views: int
+    duplicates: int
+    cached: int
+    to_buy: int
+    unaffordable: int
+    cost_micros: int
+    budget_left: int | None
+    to_buy_by_domain_and_class: dict[str, dict[str, int]]
+
+
+class Outlook(Record):
+    """What stands in the way of a purchase, and how long it will take.
+
+    Attributes:
+        quote: the vendor's own estimate; `None` where it gives none to this key, or does not answer.
+        prices_known: whether the vendor states prices; where it does not, every cost is shown as 0.
+        seconds: how long buying takes, at the rate of the last comparable purchase; `None` if not known.
+    """
+
+    quote: Quote | None
+    prices_known: bool
+    seconds: int | float | None
+
+
+class Plan(Record):
+    """What a run uses, buys and costs: `plan.json`, and `client plan --json`.
+
+    Attributes:
+        method: a method and its variants ("vl2v-adip+swad").
+        target_domain: the domain that is held out.
+        source_domains: the others.
+        classes: the names of the classes, in the order of a student's scores.
+        train_images: how many images are trained on.
+        holdout_images: how many images of the source domains are held out for selection.
+        images_by_domain: how many readable images each source domain has.
+        left_out: how many files are left out, by reason.
+        skipped: these files.
+        model: the vendor's model; `None` for a method that buys nothing.
+        purchase: what would be bought; `None` for a method that buys nothing.
+        outlook: what the vendor says of the purchase. `client.plan` asks for it; `plan.json` is without.
+    """
+
+    method: str
+    target_domain: str
+    source_domains: list[str]
+    classes: list[str]
+    train_images: int
+    holdout_images: int
+    images_by_domain: dict[str, int]
+    left_out: dict[str, int]
+    skipped: list[SkippedFile]
+    model: ModelCard | None
+    purchase: PlannedPurchase | None
+    outlook: Outlook | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As the file has it; without an outlook if there is none."""
+        return self.model_dump(exclude=None if self.outlook else {"outlook"})
+
+
+class RefusedQuery(Record):
+    """A text, or the path of an image, that the vendor would not embed, and why."""
+
+    name: Name
+    reason: str
+
+
+class Purchase(Record):
+    """What a run bought: `purchase.json`.
+
+    Attributes:
+        queries_bought: queries that the run paid for, over all its resumptions.
+        queries_cached: queries that it has and did not pay for.
+        cost_micros: what it paid, in millionths of the vendor's currency unit.
+        refused: queries that the vendor would not embed; they were not charged.
+    """
+
+    queries_bought: int = 0
+    queries_cached: int = 0
+    cost_micros: int = 0
+    refused: list[RefusedQuery] = []
+
+
+class Accuracy(Record):
+    """Shares of right answers, from 0 to 1.
+
+    Attributes:
+        in_domain: the mean over the hold-outs of the source domains.
+        out_of_domain: the mean over the domains that were never trained on.
+        by_domain: of each domain, source domains on their hold-outs.
+        images_by_domain: on how many images each was measured.
+        worst_domain: the domain with the lowest.
+    """
+
+    in_domain: float
+    out_of_domain: float
+    by_domain: dict[str, float]
+    images_by_domain: dict[str, int]
+    worst_domain: str
+
+
+class CalibrationError(Record):
+    """The expected calibration error, from 0 to 1, on hold-outs and on the target domain."""
+
+    in_domain: float
+    out_of_domain: float
+
+
+class ZeroShotAccuracy(Record):
+    """The teacher's own accuracy (0 to 1) in a domain, and on how many images.
+
+    `exam` is whether these are the images that the student is tested on, or else those that were bought.
+    """
+
+    accuracy: float
+    images: int
+    exam: bool
+
+
+class ModelSize(Record):
+    """Parameters of a student, and the memory of their float32 weights in MiB."""
+
+    parameters: int
+    weights_mib: float
+
+
+class OnnxSpeed(Record):
+    """Milliseconds for one image on its own, and images a second in batches of 32: medians."""
+
+    milliseconds: float
+    images_per_second: float
+
+
+class StudentSpeed(Record):
+    """The same of a student where it was measured, and of its ONNX file on the CPU if there is one."""
+
+    device: str
+    milliseconds: float
+    images_per_second: float
+    onnx: OnnxSpeed | None
+
+
+class Summary(Record):
+    """What a finished run came to: `summary.json`.
+
+    Attributes:
+        method: a method and its variants.
+        student: the backbone's name.
+        image_size: side of the student's input in pixels.
+        target_domain: the domain that was held out.
+        seed: of the run.
+        steps: training steps of the last stage.
+        steps_kept: the first and the last of the steps whose weights are the student's (their mean).
+        queries_bought: queries that the run paid for, over all its resumptions.
+        queries_cached: queries that it used and did not pay for.
+        cost_micros: what it paid, in millionths of the vendor's currency unit.
+        teacher: the vendor's model; `None` for a method that buys nothing.
+        train_images: how many images were trained on.
+        further_views: how many further views of these were bought, and trained on.
+        holdout_images: how many images were held out for selection.
+        skipped_images: how many files of the source domains were left out.
+        seconds: wall-clock seconds of each stage.
+        left_out: how many files were left out, the target domain's among them, by reason.
+        accuracy: of the student.
+        calibration_error: of its probabilities.
+        teacher_zero_shot: the teacher's own accuracy in those domains where it is known.
+        size: of the student.
+        speed: of the student.
+        teacher_queries_per_second: the rate at which its embeddings were last bought, if that is known.
+    """
+
+    method: str
+    student: str
+    image_size: int
+    target_domain: str
+    seed: int
+    steps: int
+    steps_kept: tuple[int, int]
+    queries_bought: int
+    queries_cached: int
+    cost_micros: int
+    teacher: ModelCard | None
+    train_images: int
+    further_views: int
+    holdout_images: int
+    skipped_images: int
+    seconds: dict[str, float]
+    left_out: dict[str, int]
+    accuracy: Accuracy
+    calibration_error: CalibrationError
+    teacher_zero_shot: dict[str, ZeroShotAccuracy]
+    size: ModelSize
+    speed: StudentSpeed
+    teacher_queries_per_second: float | None

@@ -1,0 +1,43 @@
+"""Who is asked, and what is refused where nobody can be."""
+
+import pytest
+
+from client.api.confirm import ASK_ABOVE_MICROS, purchases, replacements
+from client.errors import UsageError
+
+DEAR = ASK_ABOVE_MICROS + 1
+
+
+def _never(question: str) -> bool:
+    raise AssertionError(question)
+
+
+def test_a_small_purchase_and_one_that_was_agreed_to_are_not_asked_about() -> None:
+    purchases(yes=False, max_spend_micros=None, confirm=_never)(ASK_ABOVE_MICROS)
+    purchases(yes=True, max_spend_micros=None, confirm=_never)(DEAR)
+    purchases(yes=False, max_spend_micros=10 * DEAR, confirm=_never)(DEAR)
+
+
+def test_a_large_purchase_takes_an_answer() -> None:
+    asked: list[str] = []
+
+    def agree(question: str) -> bool:
+        asked.append(question)
+        return len(asked) == 1
+
+    check = purchases(yes=False, max_spend_micros=None, confirm=agree)
+    check(DEAR)
+    with pytest.raises(UsageError, match=r"^Nothing was bought\.$"):
+        check(DEAR)
+    assert asked[0] == "This buys for 5,000,001 micros (5.00 units). Go on?"
+    with pytest.raises(UsageError, match=r"5,000,001 micros .* Add --yes"):
+        purchases(yes=False, max_spend_micros=None, confirm=None)(DEAR)
+
+
+def test_a_finished_student_is_replaced_only_where_somebody_says_so() -> None:
+    replacements(replace=True, confirm=_never)("It is old.")
+    replacements(replace=False, confirm=lambda question: question == "It is old. Replace it?")("It is old.")
+    with pytest.raises(UsageError, match="left as it is"):
+        replacements(replace=False, confirm=lambda _: False)("It is old.")
+    with pytest.raises(UsageError, match="or add --replace"):
+        replacements(replace=False, confirm=None)("It is old.")

@@ -1,0 +1,132 @@
+"""The JSON files of a run as models: what the files hold is what comes out again, byte for byte."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from client.results.comparison_table import ComparisonTable, RunResult, Setting, as_json
+from client.results.records import Plan, Purchase, Record, Summary
+from client.runs.folder import RunFolder
+from tests.client.buying.cards import MODEL
+
+# The fields in the order that the files have had since there are any.
+PLAN: dict[str, Any] = {
+    "method": "vl2v-adip",
+    "target_domain": "red",
+    "source_domains": ["dark", "light"],
+    "classes": ["circle", "tall bar"],
+    "train_images": 28,
+    "holdout_images": 8,
+    "images_by_domain": {"light": 18, "dark": 18},
+    "left_out": {"hidden": 2, "empty file": 1},
+    "skipped": [{"path": "dark/caf\\udce9.png", "reason": "empty file"}],
+    "model": MODEL.model_dump(mode="json"),
+    "purchase": {
+        "prompts": 2,
+        "images": 28,
+        "views": 0,
+        "duplicates": 1,
+        "cached": 4,
+        "to_buy": 25,
+        "unaffordable": 0,
+        "cost_micros": 2340,
+        "budget_left": None,
+        "to_buy_by_domain_and_class": {"dark": {"circle": 12}, "light": {"circle": 11}},
+    },
+}
+OUTLOOK = {
+    "quote": {
+        "cost_micros": 2340,
+        "quota_left": None,
+        "fits_quota": True,
+        "fits_money": True,
+        "seconds_at_rate_limit": 3,
+    },
+    "prices_known": True,
+    "seconds": 3,  # the whole number stays one
+}
+PURCHASE = {
+    "queries_bought": 25,
+    "queries_cached": 4,
+    "cost_micros": 2340,
+    "refused": [{"name": "/data/caf\udce9/a.png", "reason": "too large"}],  # a path that is not Unicode
+}
+SUMMARY: dict[str, Any] = {
+    "method": "vl2v-adip",
+    "student": "efficientnet_lite0",
+    "image_size": 32,
+    "target_domain": "red",
+    "seed": 0,
+    "steps": 6,
+    "steps_kept": [3, 6],
+    "queries_bought": 25,
+    "queries_cached": 4,
+    "cost_micros": 2340,
+    "teacher": MODEL.model_dump(mode="json"),
+    "train_images": 28,
+    "further_views": 0,
+    "holdout_images": 8,
+    "skipped_images": 1,
+    "seconds": {"buy": 0.1, "align": 2.0},
+    "left_out": {"hidden": 2, "empty file": 1},
+    "accuracy": {
+        "in_domain": 1.0,
+        "out_of_domain": 0.1 + 0.2,
+        "by_domain": {"dark": 1.0, "light": 1.0, "red": 0.1 + 0.2},
+        "images_by_domain": {"dark": 4, "light": 4, "red": 18},
+        "worst_domain": "red",
+    },
+    "calibration_error": {"in_domain": 0.25, "out_of_domain": 0.5},
+    "teacher_zero_shot": {"dark": {"accuracy": 0.75, "images": 14, "exam": False}},
+    "size": {"parameters": 3_700_000, "weights_mib": 14.1},
+    "speed": {
+        "device": "cpu",
+        "milliseconds": 6.25,
+        "images_per_second": 310.0,
+        "onnx": {"milliseconds": 5.0, "images_per_second": 400.0},
+    },
+    "teacher_queries_per_second": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [
+        (Plan, PLAN),
+        (Plan, {**PLAN, "outlook": OUTLOOK}),
+        (Plan, {**PLAN, "model": None, "purchase": None}),
+        (Purchase, PURCHASE),
+        (Summary, SUMMARY),
+        (Summary, {**SUMMARY, "teacher": None, "speed": {**SUMMARY["speed"], "onnx": None}}),
+    ],
+)
+def test_a_file_is_written_as_it_was_read(
+    kind: type[Record], content: dict[str, Any], tmp_path: Path
+) -> None:
+    run, file = RunFolder(tmp_path), tmp_path / "file.json"
+    run.write(file, content)
+    before = file.read_bytes()
+    run.write(file, kind.model_validate(run.read(file)).to_json())
+    assert file.read_bytes() == before
+
+
+def test_a_table_is_one_of_dataclasses_as_before() -> None:
+    setting = Setting("toy", {"dark": 9}, 3, "efficientnet_lite0", 32, None, None, "2 CPU cores", 2)
+    runs = [RunResult("erm", "dark", seed, 1.0, 0.5 + seed / 4, 0, 0, 1.5) for seed in (0, 1)]
+    written = as_json(runs, setting)
+    assert list(written) == ["setting", "rows", "runs"]
+    assert written["runs"][1] == {
+        "method": "erm", "target": "dark", "seed": 1, "in_domain": 1.0, "out_of_domain": 0.75, "queries": 0,
+        "cost_micros": 0, "seconds": 1.5, "is_teacher": False,
+    }  # fmt: skip
+    (row,) = written["rows"]
+    assert list(row) == [
+        "method", "by_target", "mean", "worst", "in_domain", "queries", "cost_micros", "seconds", "runs",
+        "is_teacher",
+    ]  # fmt: skip
+    assert row["by_target"]["dark"] == row["mean"]
+    assert row["mean"]["mean"] == 62.5
+    read = ComparisonTable.model_validate(json.loads(json.dumps(written)))
+    assert read.to_json() == written
