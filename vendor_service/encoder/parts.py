@@ -1,7 +1,8 @@
 """The parts of a PNG or JPEG file, counted by their heads: they decide how much work decoding is."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Iterator
+from itertools import islice, takewhile
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _HEAD_AND_CHECK = 12  # bytes of a PNG chunk beside its content
@@ -20,39 +21,42 @@ def count_scans(file: bytes, most: int) -> int:
     """
     if not file.startswith(_START):
         return 0
-    scans, at = 0, len(_START)
-    while scans <= most and (marker := _MARKER.search(file, at)):
-        kind = file[marker.end() - 1]
-        if kind == _END_OF_IMAGE:
-            break
+    scans = 0
+    for kind, _ in _segments(file):
         scans += kind == _START_OF_SCAN
-        at = _after_segment(file, at)
+        if scans > most:
+            break
     return scans
 
 
 def count_parts(file: bytes, most: int) -> int:
     """How many chunks a PNG or segments a JPEG has, counted up to one more than `most`; 0 for others."""
     if file.startswith(_PNG):
-        return _count(file, len(_PNG), most, _after_chunk)
-    return _count(file, len(_START), most, _after_segment) if file.startswith(_START) else 0
+        ends = _chunk_ends(file)
+    elif file.startswith(_START):
+        ends = (end for _, end in _segments(file))
+    else:
+        return 0
+    whole = takewhile(lambda end: end <= len(file), ends)
+    return sum(1 for _ in islice(whole, most + 1))
 
 
-def _count(file: bytes, at: int, most: int, after: Callable[[bytes, int], int]) -> int:
-    parts = 0
-    while parts <= most and 0 <= (at := after(file, at)) <= len(file):
-        parts += 1
-    return parts
+def _chunk_ends(file: bytes) -> Iterator[int]:
+    """Where each PNG chunk ends; beyond the file, where it is cut off."""
+    at = len(_PNG)
+    while True:
+        at += _HEAD_AND_CHECK + int.from_bytes(file[at : at + 4], "big")
+        yield at
 
 
-def _after_chunk(file: bytes, at: int) -> int:
-    """Where the PNG chunk ends that begins there; beyond the file, where it is cut off."""
-    return at + _HEAD_AND_CHECK + int.from_bytes(file[at : at + 4], "big")
-
-
-def _after_segment(file: bytes, at: int) -> int:
-    """Where the JPEG segment ends that begins there or later; -1 where there is none."""
-    marker = _MARKER.search(file, at)
-    if marker is None or file[marker.end() - 1] == _END_OF_IMAGE:
-        return -1
-    at = marker.end()
-    return at if file[at - 1] in _ALONE else at + max(2, int.from_bytes(file[at : at + 2], "big"))
+def _segments(file: bytes) -> Iterator[tuple[int, int]]:
+    """The marker of each JPEG segment before the end of the image, and where the segment ends."""
+    at = len(_START)
+    while marker := _MARKER.search(file, at):
+        at = marker.end()
+        kind = file[at - 1]
+        if kind == _END_OF_IMAGE:
+            return
+        if kind not in _ALONE:
+            at += max(2, int.from_bytes(file[at : at + 2], "big"))
+        yield kind, at
