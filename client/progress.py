@@ -48,6 +48,7 @@ class Display:
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True, highlight=False)
+        self._said: set[str] = set()
 
     @classmethod
     def of_nobody(cls) -> Self:
@@ -65,12 +66,20 @@ class Display:
         """Say one thing; text from outside cannot style or move anything."""
         self._console.print(escape(printable(text)), soft_wrap=True)
 
+    def note_once(self, text: str, *, about: str = "") -> None:
+        """Say one thing, unless it or something `about` the same was said before, as of another run."""
+        key = about or text
+        if key not in self._said:
+            self._said.add(key)
+            self.note(text)
+
     def note_skipped(self, reasons: Mapping[str, str], *, listed_in: str) -> None:
         """Say of the first five files why they are skipped, and how many more `listed_in` lists."""
         for name, reason in list(reasons.items())[:_NAMED]:
-            self.note(f"Skipped {name}: {reason}")
+            self.note_once(f"Skipped {name}: {reason}")
         if len(reasons) > _NAMED:
-            self.note(f"... and {len(reasons) - _NAMED} more; {listed_in} lists them.")
+            more = f"... and {len(reasons) - _NAMED} more"
+            self.note_once(f"{more}; {listed_in} lists them.", about=f"{more} than {next(iter(reasons))}")
 
     @contextmanager
     def track(self, title: str, total: int) -> Iterator[Callable[[int, str], None]]:

@@ -21,12 +21,12 @@ from client.learning.recipe import RECIPES, Recipe
 from client.progress import Display, ProgressListener
 from client.results.records import Plan, Purchase, Record, Summary
 from client.runs.connection import Connection
+from client.runs.dataset import describe_outlook, describe_plan, mention, read_dataset
 from client.runs.distillation import Distillation
 from client.runs.features import training_features
 from client.runs.folder import RunConfig, RunFolder, WatchedRun, default_run_path
 from client.runs.pages import write_pages
-from client.runs.sources import describe_outlook, describe_plan, mention, read_sources
-from client.runs.teacher_queries import plan_of, questions
+from client.runs.teacher_queries import teacher_queries
 
 R = TypeVar("R", bound=Record)
 
@@ -98,7 +98,7 @@ class Run(BaseModel):
         Raises:
             ClientError: the run has not finished, or the folder cannot be written.
         """
-        write_pages(self._folder, self._folder.read(self._folder.summary))
+        write_pages(self._folder, self.summary)
         return self.report
 
     @property
@@ -125,17 +125,17 @@ def plan(options: DistillOptions, *, progress: ProgressListener | None = None) -
     """
     config, connection = config_of(options), connect(options, progress)
     display = connection.display
-    sources = read_sources(config, display)
-    planned = describe_plan(config, sources, None, None)
+    dataset = read_dataset(config, display)
+    planned = describe_plan(config, dataset, None, None)
     if _method(config).buys:
         device = chosen_device("auto")
-        features = training_features(config, sources, display, device=device, pixels=connection.pixels)
+        features = training_features(config, dataset, display, device=device, pixels=connection.pixels)
         budget, max_spend_micros = options.budget, options.max_spend_micros
         with connection.teacher(run_id="plan", budget=budget, max_spend_micros=max_spend_micros) as teacher:
-            purchase = plan_of(config, questions(config, sources, features), teacher)
+            purchase = teacher.plan(teacher_queries(config, dataset, features).tranches(dataset))
             outlook = describe_outlook(teacher.outlook(purchase.to_buy))
-            planned = describe_plan(config, sources, teacher.model, purchase, outlook)
-    mention(sources.skipped, sources.folder.root, display, listed_in="--json")
+            planned = describe_plan(config, dataset, teacher.model, purchase, outlook)
+    mention(dataset.skipped, dataset.folder.root, display, listed_in="--json")
     return planned
 
 

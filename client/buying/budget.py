@@ -3,18 +3,18 @@
 import threading
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
-from itertools import zip_longest
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from dataclasses import asdict, dataclass
+from itertools import chain
+from typing import Any, Literal
 
 from client.buying.queries import Query, Spending
-from client.buying.selection import SelectionStrategy, Stratum, image_order
+from client.buying.selection import Stratum
 from shared.embeddings import Prices
 
 NOTHING = Spending(0, 0)
+
+# Class prompts, labelled images, images without labels, and further views of labelled images.
+TrancheName = Literal["texts", "labelled", "unlabelled", "views"]
 
 
 def price(queries: Iterable[Query], prices: Prices) -> Spending:
@@ -69,32 +69,78 @@ class Budget:
 
 
 @dataclass(frozen=True)
+class Tranche:
+    """One kind of spending.
+
+    Attributes:
+        name: what it buys.
+        queries: in the order of purchase; some may be alike.
+        strata: the (domain, class) of each query; empty where queries have none.
+    """
+
+    name: TrancheName
+    queries: Sequence[Query]
+    strata: Sequence[Stratum] = ()
+
+
+@dataclass(frozen=True)
+class PlannedTranche:
+    """What a plan does with one tranche. A query that an earlier tranche asks too is counted there.
+
+    Attributes:
+        name: what it buys.
+        queries: queries needed; those that are alike, or counted earlier, are among them.
+        cached: distinct queries that the cache answers.
+        to_buy: distinct queries that would be bought.
+        unaffordable: distinct queries that the budget does not reach.
+        cost_micros: the price of `to_buy`.
+    """
+
+    name: TrancheName
+    queries: int
+    cached: int
+    to_buy: int
+    unaffordable: int
+    cost_micros: int
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a run needs, has and would buy.
 
     Attributes:
-        prompts: class prompts needed.
-        images: image queries needed, one a training image.
-        views: further image queries needed, of views of these images.
-        duplicates: images whose bytes another one already has: bought once.
-        cached: distinct queries that the cache answers.
-        to_buy: the rest in the order of purchase, as far as the budget reaches.
-        unaffordable: queries that the budget does not reach.
+        tranches: the same by kind, in the order of purchase.
+        to_buy: distinct queries that the cache lacks, in the order of purchase, as far as the budget reaches.
         cost_micros: the price of `to_buy`, in millionths of the vendor's currency unit.
         budget_left: queries that the budget would still allow afterwards; `None` for no limit.
         by_stratum: how many image queries of each (domain, class) are in `to_buy`.
     """
 
-    prompts: int
-    images: int
-    views: int
-    duplicates: int
-    cached: int
+    tranches: tuple[PlannedTranche, ...]
     to_buy: tuple[Query, ...]
-    unaffordable: int
     cost_micros: int
     budget_left: int | None
     by_stratum: dict[Stratum, int]
+
+    def needed(self, name: TrancheName) -> int:
+        """How many queries a tranche needs; none where there is no such tranche."""
+        return sum(tranche.queries for tranche in self.tranches if tranche.name == name)
+
+    @property
+    def cached(self) -> int:
+        """Distinct queries that the cache answers."""
+        return sum(tranche.cached for tranche in self.tranches)
+
+    @property
+    def unaffordable(self) -> int:
+        """Distinct queries that the budget does not reach."""
+        return sum(tranche.unaffordable for tranche in self.tranches)
+
+    @property
+    def duplicates(self) -> int:
+        """Queries that another one is alike: bought once."""
+        needed = sum(tranche.queries for tranche in self.tranches)
+        return needed - self.cached - self.unaffordable - len(self.to_buy)
 
     def to_json(self) -> dict[str, Any]:
         """The counts and the price; of what would be bought, how many by domain and class."""
@@ -102,9 +148,9 @@ class Plan:
         for (domain, name), count in sorted(self.by_stratum.items()):
             by_domain.setdefault(domain, {})[name] = count
         return {
-            "prompts": self.prompts,
-            "images": self.images,
-            "views": self.views,
+            "prompts": self.needed("texts"),
+            "images": self.needed("labelled"),
+            "views": self.needed("views"),
             "duplicates": self.duplicates,
             "cached": self.cached,
             "to_buy": len(self.to_buy),
@@ -112,82 +158,60 @@ class Plan:
             "cost_micros": self.cost_micros,
             "budget_left": self.budget_left,
             "to_buy_by_domain_and_class": by_domain,
+            "tranches": [asdict(tranche) for tranche in self.tranches],
         }
 
 
 def plan_purchase(
-    prompts: Sequence[Query],
-    images: Sequence[Query],
-    strata: Sequence[Stratum],
-    *,
-    cached: Collection[Query],
-    budget: Budget,
-    prices: Prices,
-    seed: int,
-    select: SelectionStrategy = "stratified",
-    features: NDArray[np.float32] | None = None,
-    views: Sequence[Sequence[Query]] = (),
+    tranches: Sequence[Tranche], *, cached: Collection[Query], budget: Budget, prices: Prices
 ) -> Plan:
-    """Class prompts first; then one query an image; then further views of each, in rounds.
+    """What to buy of some tranches, one after the other, until the budget ends.
 
-    Images come in the order of `image_order`. Views follow the same order, the second of each image before
-    any third. The order follows the seed and not the cache: a resumed run goes on where it stopped.
+    The order follows the tranches and not the cache: a resumed run goes on where it stopped.
 
     Args:
-        prompts: one query a class.
-        images: one query a training image.
-        strata: (domain, class) of each image.
+        tranches: in the order of purchase.
         cached: queries that need not be bought.
         budget: what may be spent; nothing is set aside in it.
         prices: of one query of each kind.
-        seed: of the order within and among strata.
-        select: how images are chosen where the budget does not reach all.
-        features: of each image, shape (n, f), where the selection is by "coverage".
-        views: further views of each image, as many as there are of it; may be left out.
     """
-    order = purchase_order(prompts, images, strata, seed=seed, select=select, features=features, views=views)
+    order = purchase_order(tranches)
     wanted = [query for query in order if query not in cached]
     to_buy = affordable(wanted, budget, prices)
-    further = list(views) or [()] * len(images)
-    stratum_of = {
-        query: stratum
-        for image, others, stratum in zip(images, further, strata, strict=True)
-        for query in (image, *others)
-    }
+    bought = set(to_buy)
+    planned, seen = [], set[Query]()
+    for tranche in tranches:
+        new = set(tranche.queries) - seen
+        buying = new & bought
+        have = sum(query in cached for query in new)
+        planned.append(
+            PlannedTranche(
+                name=tranche.name,
+                queries=len(tranche.queries),
+                cached=have,
+                to_buy=len(buying),
+                unaffordable=len(new) - have - len(buying),
+                cost_micros=price(buying, prices).cost_micros,
+            )
+        )
+        seen |= new
+    strata = dict(
+        pair for tranche in tranches if tranche.strata
+        for pair in zip(tranche.queries, tranche.strata, strict=True)
+    )  # fmt: skip
     left = None if budget.queries is None else max(0, budget.queries - budget.spent.queries - len(to_buy))
-    number_of_views = sum(map(len, views))
     return Plan(
-        prompts=len(prompts),
-        images=len(images),
-        views=number_of_views,
-        duplicates=len(prompts) + len(images) + number_of_views - len(order),
-        cached=len(order) - len(wanted),
+        tranches=tuple(planned),
         to_buy=tuple(to_buy),
-        unaffordable=len(wanted) - len(to_buy),
         cost_micros=price(to_buy, prices).cost_micros,
         budget_left=left,
-        by_stratum=dict(Counter(stratum_of[query] for query in to_buy if query.kind == "image")),
+        by_stratum=dict(Counter(strata[query] for query in to_buy if query in strata)),
     )
 
 
-def purchase_order(
-    prompts: Sequence[Query],
-    images: Sequence[Query],
-    strata: Sequence[Stratum],
-    *,
-    seed: int,
-    select: SelectionStrategy,
-    features: NDArray[np.float32] | None = None,
-    views: Sequence[Sequence[Query]] = (),
-) -> list[Query]:
-    """Every distinct query in the order of purchase: prompts, images, then rounds of one view an image each.
-
-    The arguments are those of `plan_purchase`.
-    """
-    turns = image_order(select, strata, seed, features)
-    rounds = zip_longest(*(views[turn] for turn in turns)) if views else ()
-    further = (view for each in rounds for view in each if view is not None)
-    return list(dict.fromkeys([*prompts, *(images[turn] for turn in turns), *further]))
+def purchase_order(tranches: Sequence[Tranche]) -> list[Query]:
+    """Every distinct query in the order of purchase."""
+    return list(dict.fromkeys(chain.from_iterable(tranche.queries for tranche in tranches)))
 
 
 def affordable(wanted: Sequence[Query], budget: Budget, prices: Prices) -> Sequence[Query]:

@@ -4,19 +4,17 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
-from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from client.buying.budget import Budget, Plan, affordable, plan_purchase, price
+from client.buying.budget import Budget, Plan, Tranche, affordable, plan_purchase, price, purchase_order
 from client.buying.cache import EmbeddingCache
 from client.buying.protocols import Vendor
 from client.buying.purchase import Purchase, PurchaseProgress, Purchaser
 from client.buying.queries import Query, Spending
 from client.buying.rates import recent_rate
-from client.buying.selection import SelectionStrategy, Stratum
 from client.errors import VendorError
 from shared.billing import Quote
 from shared.embeddings import ModelCard
@@ -112,30 +110,10 @@ class Teacher:
         """What the run has paid so far, over all its resumptions."""
         return self._cache.spending(self._run_id)
 
-    def plan(
-        self,
-        prompts: Sequence[Query],
-        images: Sequence[Query],
-        strata: Sequence[Stratum],
-        *,
-        seed: int,
-        select: SelectionStrategy = "stratified",
-        features: NDArray[np.float32] | None = None,
-        views: Sequence[Sequence[Query]] = (),
-    ) -> Plan:
+    def plan(self, tranches: Sequence[Tranche]) -> Plan:
         """What to buy of these, given what the cache has and the budget allows; see `plan_purchase`."""
-        return plan_purchase(
-            prompts,
-            images,
-            strata,
-            cached=self._cache.known(self.model.fingerprint, [*prompts, *images, *chain(*views)]),
-            budget=self.budget,
-            prices=self.model.prices,
-            seed=seed,
-            select=select,
-            features=features,
-            views=views,
-        )
+        cached = self._cache.known(self.model.fingerprint, purchase_order(tranches))
+        return plan_purchase(tranches, cached=cached, budget=self.budget, prices=self.model.prices)
 
     def quote(self, queries: Sequence[Query]) -> Offer:
         """What the cache has of these, and what of the others the budget reaches."""

@@ -1,6 +1,7 @@
 """The JSON files of a run as models: `plan.json`, `purchase.json` and `summary.json`, field by field.
 
-Fields are declared in the order in which the files have them.
+Fields are declared in the order in which the files have them. A field that earlier versions did not write has
+a default.
 """
 
 from typing import Annotated, Any
@@ -31,6 +32,27 @@ class SkippedFile(Record):
     reason: Name
 
 
+class PlannedTranche(Record):
+    """What a plan does with one kind of spending. A query that an earlier kind asks too is counted there.
+
+    Attributes:
+        name: "texts" (class prompts), "labelled" (images), "unlabelled" (images), or "views" (further views
+            of labelled images).
+        queries: queries needed; those that are alike, or counted earlier, are among them.
+        cached: distinct queries that the cache answers.
+        to_buy: distinct queries that would be bought.
+        unaffordable: distinct queries that the budget does not reach.
+        cost_micros: the price of `to_buy`, in millionths of the vendor's currency unit.
+    """
+
+    name: str
+    queries: int
+    cached: int
+    to_buy: int
+    unaffordable: int
+    cost_micros: int
+
+
 class PlannedPurchase(Record):
     """What a run needs of its teacher, has, and would buy.
 
@@ -45,6 +67,7 @@ class PlannedPurchase(Record):
         cost_micros: the price of `to_buy`, in millionths of the vendor's currency unit.
         budget_left: queries that the budget would still allow afterwards; `None` for no limit.
         to_buy_by_domain_and_class: how many images of each domain and class are in `to_buy`.
+        tranches: the same by kind of spending, in the order of purchase.
     """
 
     prompts: int
@@ -57,6 +80,7 @@ class PlannedPurchase(Record):
     cost_micros: int
     budget_left: int | None
     to_buy_by_domain_and_class: dict[str, dict[str, int]]
+    tranches: list[PlannedTranche] = []
 
 
 class Outlook(Record):
@@ -98,7 +122,7 @@ class Plan(Record):
     train_images: int
     holdout_images: int
     images_by_domain: dict[str, int]
-    left_out: dict[str, int]
+    left_out: dict[str, int] = {}
     skipped: list[SkippedFile]
     model: ModelCard | None
     purchase: PlannedPurchase | None
@@ -236,7 +260,7 @@ class Summary(Record):
     holdout_images: int
     skipped_images: int
     seconds: dict[str, float]
-    left_out: dict[str, int]
+    left_out: dict[str, int] = {}
     accuracy: Accuracy
     calibration_error: CalibrationError
     teacher_zero_shot: dict[str, ZeroShotAccuracy]

@@ -29,26 +29,25 @@ from client.results.comparison_table import (
     as_text,
 )
 from client.runs.connection import Connection
+from client.runs.dataset import DomainInputs, ViewInputs, read_dataset
+from client.runs.digest import StageInputs
 from client.runs.distillation import Distillation
-from client.runs.features import training_features
+from client.runs.features import CoverageInputs, training_features
 from client.runs.folder import RunConfig, RunFolder
-from client.runs.memo import SharedWork
-from client.runs.sources import read_sources
+from client.runs.memo import Memo
 from client.runs.targets import require_student
-from client.runs.teacher_queries import questions
-from client.runs.trainer import same_steps
-from client.runs.zero_shot import ZERO_SHOT, Exam, grade, zero_shot_exam
+from client.runs.teacher_queries import teacher_queries
+from client.runs.trainer import AlignInputs, FeatureInputs, same_steps
+from client.runs.zero_shot import ZERO_SHOT, TestSet, grade, zero_shot_test_set
 from shared.embeddings import Prices
 
 # A comparison reads every domain once, has one set of features in memory, and a few projectors of it.
-_KEPT = {
-    "images": 1000,
-    "views": 1000,
-    "looks": 1000,
-    "unexamined": 1000,
-    "left out": 1000,
-    "features": 1,
-    "aligned": 16,
+_KEPT: dict[type[StageInputs], int] = {
+    DomainInputs: 1000,
+    ViewInputs: 1000,
+    CoverageInputs: 1000,
+    FeatureInputs: 1,
+    AlignInputs: 16,
 }
 
 
@@ -139,7 +138,7 @@ class Comparison:
         self._device = device
         self._max_spend_micros = max_spend_micros
         self._approve = approve
-        self._shared = SharedWork(_KEPT)
+        self._memo = Memo(_KEPT)
         self._images = folder = list_folder(config.data)
         folder.require_domains(config.targets)
         self._targets = tuple(config.targets) or folder.domains
@@ -335,22 +334,21 @@ class Comparison:
 
     def _asked(self, cell: Cell) -> list[Query]:
         if not cell.trains:
-            return self._exam(cell).queries
-        sources = read_sources(cell.config, self._display, self._shared)
+            return self._test_set(cell).queries
+        dataset = read_dataset(cell.config, self._display, self._memo)
         features = training_features(
             cell.config,
-            sources,
+            dataset,
             self._display,
             device=self._device,
             pixels=self._connection.pixels,
-            shared=self._shared,
+            memo=self._memo,
         )
-        asked = questions(cell.config, sources, features)
-        return asked.all
+        return teacher_queries(cell.config, dataset, features).all
 
-    def _exam(self, cell: Cell) -> Exam:
-        sources = read_sources(cell.config, self._display, self._shared)
-        return zero_shot_exam(sources, self._display, self._shared)
+    def _test_set(self, cell: Cell) -> TestSet:
+        dataset = read_dataset(cell.config, self._display, self._memo)
+        return zero_shot_test_set(dataset, self._display, self._memo)
 
     # -- running
 
@@ -366,23 +364,23 @@ class Comparison:
                 self._display,
                 device=self._device,
                 pixels=self._connection.pixels,
-                shared=self._shared,
+                memo=self._memo,
                 also=[each.config.recipe.selection for each in to_come if each.steps == cell.steps],
                 onnx=False,
             ).execute()
             return
         assert own is not None
-        exam = self._exam(cell)
+        test_set = self._test_set(cell)
         with cell.run.timed("evaluate"):
-            accuracy = grade(exam, own)
+            accuracy = grade(test_set, own)
         cell.run.write(
             cell.run.plan,
             {
                 "model": own.model.model_dump(mode="json"),
-                "purchase": {"prompts": len(exam.prompts), "images": len(exam.images)},
+                "purchase": {"prompts": len(test_set.prompts), "images": len(test_set.images)},
             },
         )
-        used = {"queries_bought": 0, "queries_cached": len(set(exam.queries))}
+        used = {"queries_bought": 0, "queries_cached": len(set(test_set.queries))}
         cell.run.write(
             cell.run.summary,
             {"method": ZERO_SHOT, "accuracy": accuracy, **used, "seconds": cell.run.seconds()},

@@ -1,13 +1,15 @@
 """The run: plan, buy, align, distill, evaluate. A stage whose artefact exists is skipped."""
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from client.buying.teacher import Teacher
@@ -37,16 +39,29 @@ from client.results.records import (
     Summary,
     ZeroShotAccuracy,
 )
+from client.runs.dataset import Dataset, describe_plan, mention, read_dataset
+from client.runs.digest import FileContent, StageInputs, digest_of
 from client.runs.evaluation import answers_about, read_for_evaluation, speeds
 from client.runs.features import training_features
 from client.runs.folder import RunConfig, RunFolder
-from client.runs.memo import SharedWork
+from client.runs.memo import Memo
 from client.runs.pages import write_pages
-from client.runs.sources import Sources, describe_plan, mention, read_sources
-from client.runs.targets import Lesson, Preparation, require_student
+from client.runs.targets import TargetBuilder, Targets, require_student
 from client.runs.tensorboard import mirrored
-from client.runs.trainer import Trainer, stamp_of
+from client.runs.trainer import STAMP_VERSION, Trainer, stamp_of
 from client.runs.zero_shot import known_zero_shot
+
+
+@dataclass(frozen=True)
+class StudentInputs(StageInputs):
+    """What a student depends on."""
+
+    config: dict[str, Any]
+    classes: tuple[str, ...]
+    images: str
+    targets: NDArray[np.generic]
+    trained: tuple[int, ...]
+    weights: FileContent | None
 
 
 class Distillation:
@@ -63,7 +78,7 @@ class Distillation:
         pixels: Path,
         approve: Callable[[int], None] = lambda _: None,
         agree: Callable[[str], None] = lambda _: None,
-        shared: SharedWork | None = None,
+        memo: Memo | None = None,
         also: Sequence[str] = (),
         onnx: bool = True,
         processes: Processes = SINGLE_PROCESS,
@@ -80,7 +95,7 @@ class Distillation:
             approve: called with the price before anything is bought; it raises to stop.
             agree: called with the reason before a finished student is replaced, or anything is bought for
                 its successor; it raises to stop.
-            shared: what it has in common with other runs; `None` for nothing.
+            memo: what it has in common with other runs; `None` for nothing.
             also: selections that runs to come make of the same steps (see `same_steps`).
             onnx: whether the student is written as ONNX as well.
             processes: those that train it together; the first of them does everything else alone.
@@ -89,7 +104,7 @@ class Distillation:
         self._run = run
         self._display = display
         self._device = torch.device(device)
-        self._shared = shared or SharedWork()
+        self._memo = memo or Memo()
         self._pixels = pixels
         self._onnx = onnx
         self._teacher = teacher
@@ -109,33 +124,33 @@ class Distillation:
         keep_freed()
         if together.is_main:
             standing.finish_replacement()
-        sources = together.broadcast(self._read)
+        dataset = together.broadcast(self._read)
         if self._method.trains:
-            together.shard(config.recipe.images_per_domain * len(sources.domains))  # or refuses, unpaid
+            together.shard(config.recipe.images_per_domain * len(dataset.domains))  # or refuses, unpaid
         # Before anything is bought, so that weights that cannot be had cost nothing.
         weights = None if config.student_weights is None else Path(config.student_weights)
         backbone = load_backbone(config.student, image_size=config.image_size, weights=weights)
         if self._teacher is not None:
             require_student(self._method, config.student, backbone, self._teacher.model)
-        lesson = together.broadcast(lambda: self._lesson(sources, weights))
-        data = self._training_set(sources, lesson)
-        stamp = self._stamp(sources, lesson, weights)
-        if together.broadcast(lambda: stamp_of(self._run.student) == stamp):
+        targets = together.broadcast(lambda: self._targets(dataset))
+        data = self._training_set(dataset, targets)
+        stamp = self._stamp(dataset, targets)
+        if together.broadcast(lambda: self._is_trained(dataset, stamp)):
             self._display.note(f"The student is trained already: {self._run.student}")
         else:
-            self._train(backbone, sources, lesson, data, stamp)
+            self._train(backbone, dataset, targets, data, stamp)
         if not together.is_main:
             return None
         student = load_student(self._run.student)[0].to(self._device)
         if self._onnx:
             self._export(student, data)
-        summary = self._evaluate(student, sources, data)
+        summary = self._evaluate(student, dataset, data)
         if self._run is not standing:
             standing.finish_replacement(whole=True)
         return summary
 
     def _train(
-        self, backbone: nn.Module, sources: Sources, lesson: Lesson, data: TrainingSet, stamp: str
+        self, backbone: nn.Module, dataset: Dataset, targets: Targets, data: TrainingSet, stamp: str
     ) -> None:
         run, together = self._run, self._processes
         trainer = Trainer(
@@ -144,82 +159,98 @@ class Distillation:
             run,
             self._display,
             device=str(self._device),
-            shared=self._shared,
+            memo=self._memo,
             also=self._also,
             processes=together,
         )
         if together.is_main:
             run.onnx.unlink(missing_ok=True)
         with mirrored(run) if together.is_main else nullcontext():
-            trainer.train(backbone, sources, lesson, data, stamp)
+            trainer.train(backbone, dataset, targets, data, stamp)
 
-    def _read(self) -> Sources:
-        sources = read_sources(self._config, self._display, self._shared)
-        root, listed_in = sources.folder.root, self._run.plan
-        self._shared.once(
-            "left out",
-            f"{root}:{sources.target}",
-            lambda: mention(sources.skipped, root, self._display, listed_in=listed_in),
-        )
-        return sources
+    def _read(self) -> Dataset:
+        dataset = read_dataset(self._config, self._display, self._memo)
+        mention(dataset.skipped, dataset.folder.root, self._display, listed_in=self._run.plan)
+        return dataset
 
-    def _lesson(self, sources: Sources, weights: Path | None) -> Lesson:
+    def _targets(self, dataset: Dataset) -> Targets:
         features = training_features(
             self._config,
-            sources,
+            dataset,
             self._display,
             device=str(self._device),
             pixels=self._pixels,
-            shared=self._shared,
+            memo=self._memo,
         )
         if self._run.student.exists():
-            recalled = self._preparation.recalled(sources, features)
-            known = recalled and self._stamp(sources, recalled, weights)
-            if recalled is not None and stamp_of(self._run.student) == known:
+            recalled = self._target_builder.recall(dataset, features)
+            if recalled is not None and self._is_trained(dataset, self._stamp(dataset, recalled)):
                 return recalled
-            self._agree(self._outdated(sources, may_buy=recalled is None))
+            self._agree(self._outdated(dataset, may_buy=recalled is None))
             self._run = self._run.begin_replacement()
-        return self._preparation.lesson(sources, features)
+        return self._target_builder.build(dataset, features)
 
     @property
-    def _preparation(self) -> Preparation:
-        return Preparation(
+    def _target_builder(self) -> TargetBuilder:
+        return TargetBuilder(
             self._config, self._method, self._run, self._teacher, self._display, approve=self._approve
         )
 
-    def _outdated(self, sources: Sources, *, may_buy: bool) -> str:
-        """Why a finished student is not the one that is asked for."""
+    def _is_trained(self, dataset: Dataset, stamp: str) -> bool:
+        """Whether the student is what this stamp names. One whose stamp an earlier version of Tuition wrote
+        cannot be told by it: it stands as long as its run is finished and has as many images as before.
+        """
         run = self._run
-        before = run.read(run.plan) if run.plan.exists() else {}
-        now = describe_plan(self._config, sources, None, None).to_json()
-        differ = [
+        if not run.student.exists() or stamp_of(run.student) == stamp:
+            return run.student.exists()
+        earlier = STAMP_VERSION not in load_metadata(run.student) and run.summary.exists()
+        if not earlier or self._differences(dataset):
+            return False
+        self._display.note_once(
+            f"{run.path} was finished by an earlier version of Tuition. Its student stays as it is; another "
+            "--out trains a new one."
+        )
+        return True
+
+    def _differences(self, dataset: Dataset) -> list[str]:
+        """In what the images are others than those of which the run has a plan."""
+        before = self._run.read(self._run.plan) if self._run.plan.exists() else {}
+        now = describe_plan(self._config, dataset, None, None).to_json()
+        return [
             words
             for name, words in (("classes", "classes"), ("images_by_domain", "numbers of images"))
             if before.get(name) != now[name]
         ]
+
+    def _outdated(self, dataset: Dataset, *, may_buy: bool) -> str:
+        """Why a finished student is not the one that is asked for."""
+        run, differ = self._run, self._differences(dataset)
         changed = " and ".join(differ) or ("answers to buy" if may_buy else "images, answers or weights")
         return f"{run.path} holds a finished student of other {changed}, which training anew would replace."
 
-    def _training_set(self, sources: Sources, lesson: Lesson) -> TrainingSet:
+    def _training_set(self, dataset: Dataset, targets: Targets) -> TrainingSet:
         return TrainingSet(
-            images=PixelStore(sources.examples, self._pixels),
-            labels=torch.tensor(sources.labels),
-            domains=torch.tensor([sources.domains.index(example.domain) for example in sources.examples]),
-            targets=lesson.targets,
-            restyled=torch.tensor([example.view != ORIGINAL for example in sources.examples]),
-            train=lesson.train,
-            holdout=sources.holdout,
+            images=PixelStore(dataset.examples, self._pixels),
+            labels=torch.tensor(dataset.labels),
+            domains=torch.tensor([dataset.domains.index(example.domain) for example in dataset.examples]),
+            targets=targets.rows,
+            restyled=torch.tensor([example.view != ORIGINAL for example in dataset.examples]),
+            train=targets.train,
+            holdout=dataset.holdout,
         )
 
-    def _stamp(self, sources: Sources, lesson: Lesson, weights: Path | None) -> str:
-        """A digest of everything that training depends on: an artefact with another stamp is made anew."""
-        digest = hashlib.sha256(json.dumps(self._config.decisive(), sort_keys=True).encode())
-        digest.update(json.dumps(sources.folder.classes).encode())
-        digest.update("".join(example.digest for example in sources.examples).encode())
-        digest.update(lesson.targets.numpy().tobytes())
-        if weights is not None:
-            digest.update(hashlib.sha256(weights.read_bytes()).digest())
-        return digest.hexdigest()
+    def _stamp(self, dataset: Dataset, targets: Targets) -> str:
+        """The digest of everything that training depends on: an artefact of another one is made anew."""
+        weights = self._config.student_weights
+        inputs = StudentInputs(
+            config=self._config.decisive(),
+            classes=dataset.classes,
+            images=dataset.content,
+            targets=targets.rows.numpy(),
+            trained=tuple(targets.train),
+            weights=None if weights is None else FileContent(Path(weights)),
+        )
+        return digest_of(inputs)
 
     # -- export and evaluate
 
@@ -239,22 +270,22 @@ class Distillation:
         self._run.log("export", images=parity.images, max_difference=parity.max_difference)
         self._display.note(f"{parity.described}.")
 
-    def _evaluate(self, student: Student, sources: Sources, data: TrainingSet) -> Summary:
+    def _evaluate(self, student: Student, dataset: Dataset, data: TrainingSet) -> Summary:
         """Answers about the hold-outs and, read for the first time now, the target domain."""
-        run, folder = self._run, sources.folder
+        run, folder = self._run, dataset.folder
         run.forget("evaluate", after_step=0)
         with run.timed("evaluate"):
-            held_out = [sources.examples[position] for position in data.holdout]
-            target, unread = read_for_evaluation(folder, [sources.target], self._display)
+            held_out = [dataset.examples[position] for position in data.holdout]
+            target, unread = read_for_evaluation(folder, [dataset.target], self._display)
             pixels = (data.images, data.holdout)
             answers = [
-                *answers_about(student, folder.classes, folder, held_out, seen=True, decoded=pixels),
-                *answers_about(student, folder.classes, folder, target),
+                *answers_about(student, dataset.classes, folder, held_out, seen=True, decoded=pixels),
+                *answers_about(student, dataset.classes, folder, target),
             ]
             run.write_text(run.answers, predictions_as_csv(answers))
-            summary = self._summarise(student, sources, data, answers, target, unread)
+            summary = self._summarise(student, dataset, data, answers, target, unread)
         summary = summary.model_copy(update={"seconds": run.seconds()})
-        write_pages(run, summary.to_json())
+        write_pages(run, summary)
         run.write(run.summary, summary.to_json())
         return summary
 
@@ -267,7 +298,7 @@ class Distillation:
     def _summarise(
         self,
         student: Student,
-        sources: Sources,
+        dataset: Dataset,
         data: TrainingSet,
         answers: Sequence[LabelledPrediction],
         target: Sequence[Example],
@@ -276,13 +307,13 @@ class Distillation:
         """What was asked, spent, trained and measured; the seconds of the evaluation are not among it yet."""
         run, config, teacher = self._run, self._config, self._teacher
         purchase = Purchase.model_validate(run.read(run.purchase)) if self._method.buys else None
-        known = {} if teacher is None else known_zero_shot(sources, target, teacher)
+        known = {} if teacher is None else known_zero_shot(dataset, target, teacher)
         first, last = json.loads(load_metadata(run.student)["steps_kept"])
         return Summary(
             method=config.method,
             student=config.student,
             image_size=config.image_size,
-            target_domain=sources.target,
+            target_domain=dataset.target,
             seed=config.seed,
             steps=self._steps,
             steps_kept=(first, last),
@@ -290,12 +321,12 @@ class Distillation:
             queries_cached=purchase.queries_cached if purchase else 0,
             cost_micros=purchase.cost_micros if purchase else 0,
             teacher=run.read(run.plan)["model"],
-            train_images=len(sources.train),
-            further_views=len(data.train) - len(sources.train),
-            holdout_images=len(sources.holdout),
-            skipped_images=len(sources.skipped),
+            train_images=len(dataset.train),
+            further_views=len(data.train) - len(dataset.train),
+            holdout_images=len(dataset.holdout),
+            skipped_images=len(dataset.skipped),
             seconds=run.seconds(),
-            left_out=counted([*sources.skipped, *unread]),
+            left_out=counted([*dataset.skipped, *unread]),
             accuracy=Accuracy.model_validate(Evaluation.of(answers).to_json()),
             calibration_error=CalibrationError(
                 in_domain=calibration(a for a in answers if a.seen).error,

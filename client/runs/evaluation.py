@@ -1,4 +1,4 @@
-"""A finished student's examination: hold-outs, and the target domain, opened here for the first time."""
+"""The evaluation of a finished student: hold-outs, and the target domain, opened here for the first time."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -20,7 +20,7 @@ from client.results.onnx_classifier import OnnxClassifier
 from client.results.onnx_export import made_up_pictures
 from client.results.predictions import LabelledPrediction
 from client.results.speed import speed_of
-from client.runs.sources import unread_in
+from client.runs.dataset import unread_in
 
 # Images whose pixels are in memory at once.
 _BATCH = 64

@@ -6,29 +6,31 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from client.runs.digest import StageInputs, digest_of
+
 T = TypeVar("T")
 
 
 @dataclass
-class SharedWork:
+class Memo:
     """Results by what they depend on: images read, features computed, projectors aligned.
 
     Attributes:
-        kept: how many results of each kind are kept, the least recently used going first; one of the kinds
-            that are not named. A run on its own shares with nobody and needs no more than one of each.
+        kept: how many results of each kind of inputs are kept, the least recently used going first; one of
+            the kinds that are not named. A run on its own shares with nobody and needs no more.
     """
 
-    kept: dict[str, int] = field(default_factory=dict)
-    _done: dict[str, OrderedDict[str, tuple[Any, float]]] = field(default_factory=dict)
+    kept: dict[type[StageInputs], int] = field(default_factory=dict)
+    _done: dict[type[StageInputs], OrderedDict[str, tuple[Any, float]]] = field(default_factory=dict)
 
-    def once(self, kind: str, key: str, work: Callable[[], T]) -> tuple[T, float]:
+    def once(self, inputs: StageInputs, work: Callable[[], T]) -> tuple[T, float]:
         """The result of this work, and the seconds that it took, whoever did it.
 
         Args:
-            kind: what it is ("features").
-            key: names everything that the result depends on.
+            inputs: everything that the result depends on.
             work: does it; called unless the result is there.
         """
+        kind, key = type(inputs), digest_of(inputs)
         done = self._done.setdefault(kind, OrderedDict())
         if key not in done:
             started = time.monotonic()

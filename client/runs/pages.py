@@ -3,12 +3,12 @@
 from base64 import b64encode
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
 from client.data.images import UnreadableImage, decode_square, read_image
 from client.results.predictions import LabelledPrediction, read_predictions, worst_mistakes
+from client.results.records import Plan, Summary
 from client.results.report import Mistake, Run, render_model_card, render_report
 from client.runs.folder import RunFolder
 
@@ -16,7 +16,7 @@ _MISTAKES = 12
 _THUMBNAIL = 96
 
 
-def write_pages(run: RunFolder, summary: dict[str, Any]) -> None:
+def write_pages(run: RunFolder, summary: Summary) -> None:
     """Write the report and the model card of a run.
 
     Raises:
@@ -26,7 +26,8 @@ def write_pages(run: RunFolder, summary: dict[str, Any]) -> None:
     unseen = [answer for answer in answers if not answer.seen]
     folder = Path(config["data"])
     mistakes = [Mistake(a, _thumbnail(folder, a)) for a in worst_mistakes(unseen, _MISTAKES)]
-    found = Run(summary, run.read(run.plan), config, run.rows(), answers, mistakes)
+    plan = Plan.model_validate(run.read(run.plan)).to_json()
+    found = Run(summary.to_json(), plan, config, run.rows(), answers, mistakes)
     run.write_text(run.report, render_report(found))
     run.write_text(run.model_card, render_model_card(found))
 

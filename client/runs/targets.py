@@ -1,4 +1,4 @@
-"""What a run's student learns from: what its teacher says of the images, bought first where it is sold."""
+"""The targets of a run: what its teacher says of the images, bought first where it is sold."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from client.buying.budget import TrancheName
 from client.buying.queries import Query
 from client.buying.teacher import Teacher
 from client.data.domains import class_prompts
@@ -20,25 +21,31 @@ from client.learning.methods import Method, Supervision
 from client.learning.student import build_student
 from client.progress import Display
 from client.results.records import Purchase, RefusedQuery
+from client.runs.dataset import Dataset, describe_plan, describe_views, mention
 from client.runs.folder import RunConfig, RunFolder
-from client.runs.sources import Sources, describe_plan, describe_views, mention
-from client.runs.teacher_queries import Questions, plan_of, questions
+from client.runs.teacher_queries import ImageQueries, TeacherQueries, teacher_queries
 from shared.embeddings import ModelCard
+
+# What is said of images that the teacher was to be asked about, and was not, by tranche.
+_WITHOUT_ANSWER: dict[TrancheName, str] = {
+    "labelled": "training images have no teacher embedding ({why}); they are taught without.",
+    "views": "further views were not bought ({why}).",
+}
 
 
 @dataclass(frozen=True)
-class Lesson:
+class Targets:
     """What the student learns from.
 
     Attributes:
-        targets: what the method's loss compares with, a row for each of `Sources.examples`.
+        rows: what the method's loss compares with, a row for each of `Dataset.examples`.
         train: positions to train on: the training images, and those further views that were bought.
         text_head: unit class texts that the student predicts by, shape (classes, outputs); `None` where it
             has a classifier of its own.
         outputs: how wide the student's outputs are.
     """
 
-    targets: Tensor
+    rows: Tensor
     train: list[int]
     text_head: Tensor | None
     outputs: int
@@ -77,8 +84,8 @@ def _local_texts(method: Method, student: str, prompts: Sequence[str]) -> Tensor
     return class_texts(model, prompts)
 
 
-class Preparation:
-    """Gets a run's lesson ready: plans, buys, and looks up."""
+class TargetBuilder:
+    """Makes a run's targets: plans, buys, and looks up."""
 
     def __init__(
         self,
@@ -107,11 +114,11 @@ class Preparation:
         self._display = display
         self._approve = approve
 
-    def lesson(self, sources: Sources, features: NDArray[np.float32] | None = None) -> Lesson:
-        """What the method makes of these images and of what the teacher says of them.
+    def build(self, dataset: Dataset, features: NDArray[np.float32] | None = None) -> Targets:
+        """What the method makes of these images and of what the teacher says of them; buys what is missing.
 
         Args:
-            sources: the images.
+            dataset: the images.
             features: of each training image, shape (n, f), where they are chosen by coverage.
 
         Raises:
@@ -120,58 +127,57 @@ class Preparation:
             ClientError: something else ended the purchase; what was bought is kept.
         """
         if not self._method.buys:
-            self._run.write(self._run.plan, describe_plan(self._config, sources, None, None).to_json())
-            return self._lesson_of(sources, self._unbought(sources))
-        asked = questions(self._config, sources, features)
-        self._buy(sources, asked)
-        known, missing = self._known(sources, asked)
+            self._run.write(self._run.plan, describe_plan(self._config, dataset, None, None).to_json())
+            return self._targets_of(dataset, self._unbought(dataset))
+        asked = teacher_queries(self._config, dataset, features)
+        self._buy(dataset, asked)
+        known, missing = self._known(dataset, asked)
         if known is None:
             raise self._nameless(missing, of=len(asked.prompts))
         self._mention_unanswered(asked, missing)
-        return self._lesson_of(sources, known)
+        return self._targets_of(dataset, known)
 
-    def recalled(self, sources: Sources, features: NDArray[np.float32] | None = None) -> Lesson | None:
-        """The lesson that `lesson` would give if there is nothing to buy for it; writes nothing, and spends
-        nothing.
+    def recall(self, dataset: Dataset, features: NDArray[np.float32] | None = None) -> Targets | None:
+        """What `build` would give if there is nothing to buy for it; writes nothing, and spends nothing.
 
         `None` where something would be bought, other than what the run was refused before.
         """
         if not self._method.buys:
-            return self._lesson_of(sources, self._unbought(sources))
+            return self._targets_of(dataset, self._unbought(dataset))
         assert self._teacher is not None
-        asked = questions(self._config, sources, features)
+        asked = teacher_queries(self._config, dataset, features)
         purchase = self._run.read(self._run.purchase) if self._run.purchase.exists() else {}
         refused = {each["name"] for each in purchase.get("refused", [])}
-        if any(query.name not in refused for query in plan_of(self._config, asked, self._teacher).to_buy):
+        if any(query.name not in refused for query in self._teacher.plan(asked.tranches(dataset)).to_buy):
             return None
-        known, _ = self._known(sources, asked)
-        return None if known is None else self._lesson_of(sources, known)
+        known, _ = self._known(dataset, asked)
+        return None if known is None else self._targets_of(dataset, known)
 
-    def _lesson_of(self, sources: Sources, known: Supervision) -> Lesson:
-        classes = len(sources.folder.classes)
+    def _targets_of(self, dataset: Dataset, known: Supervision) -> Targets:
+        classes = len(dataset.classes)
         by_texts = self._method.head == "texts"
-        return Lesson(
+        return Targets(
             self._method.targets(known),
-            [*sources.train, *(view for views in sources.views for view in views if known.bought[view])],
+            [*dataset.train, *(view for view in dataset.views if known.bought[view])],
             known.text_head if by_texts else None,
             outputs=known.text_head.shape[1] if by_texts else classes,
         )
 
-    def _unbought(self, sources: Sources) -> Supervision:
-        texts = _local_texts(self._method, self._config.student, class_prompts(sources.folder.classes))
-        return self._nothing_bought(sources, texts)
+    def _unbought(self, dataset: Dataset) -> Supervision:
+        texts = _local_texts(self._method, self._config.student, class_prompts(dataset.classes))
+        return self._nothing_bought(dataset, texts)
 
-    def _nothing_bought(self, sources: Sources, text_head: Tensor) -> Supervision:
-        count = len(sources.examples)
+    def _nothing_bought(self, dataset: Dataset, text_head: Tensor) -> Supervision:
+        count = len(dataset.examples)
         return Supervision(
-            labels=torch.tensor(sources.labels),
+            labels=torch.tensor(dataset.labels),
             text_head=text_head,
             images=torch.zeros(count, text_head.shape[1]),
             bought=torch.zeros(count, dtype=torch.bool),
             image_weight=self._config.recipe.image_weight,
         )
 
-    def _known(self, sources: Sources, asked: Questions) -> tuple[Supervision | None, list[Query]]:
+    def _known(self, dataset: Dataset, asked: TeacherQueries) -> tuple[Supervision | None, list[Query]]:
         """What the cache has of what is asked, and the queries that it lacks.
 
         Without all class prompts there is no knowledge, and the queries are the prompts that are missing.
@@ -180,31 +186,24 @@ class Preparation:
         texts, have_texts = self._teacher.lookup(asked.prompts)
         if not have_texts.all():
             return None, [query for query, ok in zip(asked.prompts, have_texts, strict=True) if not ok]
-        known = self._nothing_bought(sources, torch.from_numpy(texts))
-        missing = self._look_up(known, asked.images, asked.positions)
-        return known, missing + self._look_up(known, *asked.further)
+        known = self._nothing_bought(dataset, torch.from_numpy(texts))
+        return known, [query for tranche in asked.images for query in self._look_up(known, tranche)]
 
-    def _mention_unanswered(self, asked: Questions, missing: Sequence[Query]) -> None:
-        """Say which of the images and of the further views are taught without an answer, and why."""
+    def _mention_unanswered(self, asked: TeacherQueries, missing: Sequence[Query]) -> None:
+        """Say which of the images are taught without an answer, and why."""
         unknown = set(missing)
-        if images := [query for query in asked.images if query in unknown]:
-            self._display.note(
-                f"{len(images)} of {len(asked.images)} training images have no teacher embedding "
-                f"({self._why(images)}); they are taught without."
-            )
-        views, _ = asked.further
-        if further := [query for query in views if query in unknown]:
-            self._display.note(
-                f"{len(further)} of {len(views)} further views were not bought ({self._why(further)})."
-            )
+        for tranche in asked.images:
+            if without := [query for query in tranche.queries if query in unknown]:
+                words = _WITHOUT_ANSWER[tranche.name].format(why=self._why(without))
+                self._display.note(f"{len(without)} of {len(tranche.queries)} {words}")
 
-    def _look_up(self, known: Supervision, queries: Sequence[Query], positions: Sequence[int]) -> list[Query]:
+    def _look_up(self, known: Supervision, asked: ImageQueries) -> list[Query]:
         """Add what the teacher says of some examples; returns those of which it says nothing."""
         assert self._teacher is not None
-        vectors, have = self._teacher.lookup(queries)
-        known.images[positions] = torch.from_numpy(vectors)
-        known.bought[positions] = torch.from_numpy(have)
-        return [query for query, ok in zip(queries, have, strict=True) if not ok]
+        vectors, have = self._teacher.lookup(asked.queries)
+        known.images[asked.positions] = torch.from_numpy(vectors)
+        known.bought[asked.positions] = torch.from_numpy(have)
+        return [query for query, ok in zip(asked.queries, have, strict=True) if not ok]
 
     def _why(self, unknown: Sequence[Query]) -> str:
         """Why there is no answer to some queries."""
@@ -230,11 +229,11 @@ class Preparation:
             "kept."
         )
 
-    def _buy(self, sources: Sources, asked: Questions) -> None:
+    def _buy(self, dataset: Dataset, asked: TeacherQueries) -> None:
         """Buy what the plan names; `purchase.json` says what came of it, also when buying stopped early."""
         run, teacher = self._run, self._teacher
         assert teacher is not None
-        plan = plan_of(self._config, asked, teacher)
+        plan = teacher.plan(asked.tranches(dataset))
         began_with = teacher.model.fingerprint
         if run.plan.exists():
             began_with = run.read(run.plan)["model"]["fingerprint"]
@@ -245,20 +244,20 @@ class Preparation:
                 f"A new run, with another --out, would buy {len(plan.to_buy)} queries for "
                 f"{plan.cost_micros} micros."
             )
-        run.write(run.plan, describe_plan(self._config, sources, teacher.model, plan).to_json())
-        if any(sources.views):
-            run.write_text(run.views, "".join(f"{json.dumps(view)}\n" for view in describe_views(sources)))
+        run.write(run.plan, describe_plan(self._config, dataset, teacher.model, plan).to_json())
+        if dataset.views:
+            run.write_text(run.views, "".join(f"{json.dumps(view)}\n" for view in describe_views(dataset)))
         self._approve(plan.cost_micros)
         with run.timed("buy"), self._display.track("Buying", len(plan.to_buy)) as advance:
             purchase = teacher.buy(
                 plan.to_buy, lambda progress: advance(progress.done, progress.described(cached=plan.cached))
             )
-        if plan.budget_left and plan.images and not plan.unaffordable:
+        if plan.budget_left and plan.needed("labelled") and not plan.unaffordable:
             self._display.note(
                 f"{plan.budget_left} queries of the budget stay unspent (--views can use them)."
             )
         refused = [Skipped(Path(query.name), reason) for query, reason in purchase.refused.items()]
-        mention(refused, sources.folder.root, self._display, listed_in=run.purchase)
+        mention(refused, dataset.folder.root, self._display, listed_in=run.purchase)
         spending, wanted = teacher.spending, dict.fromkeys(asked.all)
         bought = Purchase(
             queries_bought=spending.queries,

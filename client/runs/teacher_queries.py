@@ -1,90 +1,89 @@
-"""What a run asks its teacher: class prompts, training images, and further views of these."""
+"""What a run asks its teacher, in the order in which it is bought."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, zip_longest
 
 import numpy as np
 from numpy.typing import NDArray
 
-from client.buying.budget import Plan, purchase_order
+from client.buying.budget import Tranche, TrancheName, purchase_order
 from client.buying.queries import Query
-from client.buying.selection import Stratum
-from client.buying.teacher import Teacher
+from client.buying.selection import image_order
 from client.data.domains import Example, class_prompts
+from client.runs.dataset import Dataset, asks
 from client.runs.folder import RunConfig
-from client.runs.sources import Sources, asks
 
 
 @dataclass(frozen=True)
-class Questions:
+class ImageQueries:
+    """One tranche of images in the order of purchase: the position of each in the data set, and its query."""
+
+    name: TrancheName
+    positions: list[int]
+    queries: list[Query]
+
+
+@dataclass(frozen=True)
+class TeacherQueries:
     """What a run asks the teacher.
 
     Attributes:
         prompts: one query a class.
-        images: one query a training image. Hold-outs need none.
-        positions: which of `Sources.examples` each of `images` is.
-        strata: the domain and class name of each of `images`.
-        views: the further views of each of `images`.
-        view_positions: which of `Sources.examples` each of `views` is.
-        features: what each of `images` looks like, shape (n, f), where they are chosen by coverage.
+        images: the tranches of images, in the order of purchase. Hold-outs need no query.
     """
 
     prompts: list[Query]
-    images: list[Query]
-    positions: list[int]
-    strata: list[Stratum]
-    views: list[list[Query]]
-    view_positions: list[list[int]]
-    features: NDArray[np.float32] | None = None
+    images: tuple[ImageQueries, ...]
 
     @property
     def all(self) -> list[Query]:
-        """Every query, some of them perhaps alike."""
-        return [*self.prompts, *self.images, *chain(*self.views)]
+        """Every query in the order of purchase, some of them perhaps alike."""
+        return [*self.prompts, *chain.from_iterable(tranche.queries for tranche in self.images)]
 
-    @property
-    def further(self) -> tuple[list[Query], list[int]]:
-        """The further views one after the other, and which example each is."""
-        return list(chain(*self.views)), list(chain(*self.view_positions))
+    def of(self, name: TrancheName) -> ImageQueries:
+        """A tranche of images; an empty one where nothing of the kind is asked."""
+        return next((each for each in self.images if each.name == name), ImageQueries(name, [], []))
+
+    def tranches(self, dataset: Dataset) -> list[Tranche]:
+        """The same as a purchase is planned by."""
+        return [
+            Tranche("texts", self.prompts),
+            *(
+                Tranche(each.name, each.queries, [dataset.stratum(position) for position in each.positions])
+                for each in self.images
+            ),
+        ]
 
 
-def questions(config: RunConfig, sources: Sources, features: NDArray[np.float32] | None = None) -> Questions:
-    """What the run's method asks about, up to the first `use_at_most` queries in the order of purchase.
+def teacher_queries(
+    config: RunConfig, dataset: Dataset, features: NDArray[np.float32] | None = None
+) -> TeacherQueries:
+    """What the run's method asks: class prompts; one query an image; then further views of each, in rounds.
+
+    Images come in the order of `image_order`, and views in the same, the second of each image before any
+    third. It stops after the first `use_at_most` distinct queries.
 
     Args:
         config: the run.
-        sources: its images.
+        dataset: its images.
         features: of each training image, shape (n, f), where they are chosen by coverage.
     """
-    asked = _questions(config, sources, features)
+    asked_for = asks(config)
+    prompts = (
+        [Query.text(prompt) for prompt in class_prompts(dataset.classes)] if "texts" in asked_for else []
+    )
+    images = _image_positions(config, dataset, features) if "images" in asked_for else {}
+    asked = TeacherQueries(
+        prompts,
+        tuple(
+            ImageQueries(name, positions, [query_of(dataset.examples[position]) for position in positions])
+            for name, positions in images.items()
+        ),
+    )
     if config.use_at_most is None:
         return asked
-    order = purchase_order(
-        asked.prompts,
-        asked.images,
-        asked.strata,
-        seed=config.seed,
-        select=config.select,
-        features=asked.features,
-        views=asked.views,
-    )
-    return _only(asked, set(order[: config.use_at_most]))
-
-
-def _questions(config: RunConfig, sources: Sources, features: NDArray[np.float32] | None) -> Questions:
-    classes, examples = sources.folder.classes, sources.examples
-    asked_for = asks(config)
-    positions, views = (sources.train, sources.views) if "images" in asked_for else ([], [])
-    return Questions(
-        prompts=[Query.text(prompt) for prompt in class_prompts(classes)] if "texts" in asked_for else [],
-        images=[query_of(examples[position]) for position in positions],
-        positions=positions,
-        strata=[(examples[position].domain, classes[examples[position].label]) for position in positions],
-        views=[[query_of(examples[position]) for position in further] for further in views],
-        view_positions=views,
-        features=features if positions else None,
-    )
+    return _only(asked, set(purchase_order(asked.tranches(dataset))[: config.use_at_most]))
 
 
 def query_of(example: Example) -> Query:
@@ -93,34 +92,34 @@ def query_of(example: Example) -> Query:
     return Query("image", example.digest, f"{example.path}{view}", example.content)
 
 
-def _only(asked: Questions, chosen: set[Query]) -> Questions:
+def _image_positions(
+    config: RunConfig, dataset: Dataset, features: NDArray[np.float32] | None
+) -> dict[TrancheName, list[int]]:
+    """Which images are asked about, by tranche, each in the order of purchase."""
+    strata = [dataset.stratum(position) for position in dataset.train]
+    turns = image_order(config.select, strata, config.seed, features)
+    labelled = [dataset.train[turn] for turn in turns]
+    rounds = zip_longest(*(dataset.views_of(position) for position in labelled))
+    return {
+        "labelled": labelled,
+        "views": [view for views in rounds for view in views if view is not None],
+    }
+
+
+def _only(asked: TeacherQueries, chosen: set[Query]) -> TeacherQueries:
     """The same without the image queries that were not chosen."""
-    kept = [row for row, query in enumerate(asked.images) if query in chosen]
 
-    def views_of(row: int) -> Iterator[tuple[Query, int]]:
-        for query, position in zip(asked.views[row], asked.view_positions[row], strict=True):
-            if query in chosen:
-                yield query, position
+    def kept(tranche: ImageQueries) -> ImageQueries:
+        pairs = zip(tranche.positions, tranche.queries, strict=True)
+        rows = [(position, query) for position, query in pairs if query in chosen]
+        return ImageQueries(tranche.name, [row[0] for row in rows], [row[1] for row in rows])
 
-    return Questions(
-        prompts=asked.prompts,
-        images=[asked.images[row] for row in kept],
-        positions=[asked.positions[row] for row in kept],
-        strata=[asked.strata[row] for row in kept],
-        views=[[query for query, _ in views_of(row)] for row in kept],
-        view_positions=[[position for _, position in views_of(row)] for row in kept],
-        features=None if asked.features is None else asked.features[kept],
-    )
+    return TeacherQueries(asked.prompts, tuple(map(kept, asked.images)))
 
 
-def plan_of(config: RunConfig, asked: Questions, teacher: Teacher) -> Plan:
-    """What the run would buy."""
-    return teacher.plan(
-        asked.prompts,
-        asked.images,
-        asked.strata,
-        seed=config.seed,
-        select=config.select,
-        features=asked.features,
-        views=asked.views,
+def positions_and_queries(tranches: Sequence[ImageQueries]) -> tuple[list[int], list[Query]]:
+    """All of some tranches, one after the other."""
+    return (
+        list(chain.from_iterable(tranche.positions for tranche in tranches)),
+        list(chain.from_iterable(tranche.queries for tranche in tranches)),
     )

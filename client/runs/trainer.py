@@ -1,7 +1,6 @@
 """The training of a run's student: align, then distill. A stage whose artefact exists is skipped."""
 
 import copy
-import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -10,13 +9,16 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from client.errors import ClientError, unwritable
 from client.learning.averaging import SelectedWeights
 from client.learning.methods import Method, parse_method
 from client.learning.processes import SINGLE_PROCESS, Processes
+from client.learning.recipe import Augmentation, Recipe
 from client.learning.stages import (
     TrainingSet,
     align,
@@ -37,12 +39,15 @@ from client.learning.student import (
 from client.learning.temperature import fitted_temperature
 from client.learning.training import Checkpoint, TrainingStep
 from client.progress import Display
+from client.runs.dataset import Dataset
+from client.runs.digest import FileContent, StageInputs
 from client.runs.folder import RunConfig, RunFolder
-from client.runs.memo import SharedWork
-from client.runs.sources import Sources
-from client.runs.targets import Lesson
+from client.runs.memo import Memo
+from client.runs.targets import Targets
 
 _LOG_EVERY = 20
+# The key under which a student says how its stamp was made; students of version 1 do not have it.
+STAMP_VERSION = "stamp_version"
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,39 @@ class Aligned:
     rows: list[dict[str, Any]]
 
 
+@dataclass(frozen=True)
+class FeatureInputs(StageInputs):
+    """What the features of the align stage depend on."""
+
+    student: str
+    weights: FileContent | None
+    image_size: int
+    seed: int
+    views: int
+    augmentation: Augmentation
+    images: str
+
+
+@dataclass(frozen=True)
+class AlignInputs(StageInputs):
+    """What a fitted projector depends on."""
+
+    features: FeatureInputs
+    recipe: Recipe
+    method: Method
+    targets: NDArray[np.generic]
+    holdout: str
+
+
+@dataclass(frozen=True)
+class DistillInputs(StageInputs):
+    """What the steps on pixels depend on, and not what is kept of them."""
+
+    config: RunConfig
+    images: str
+    targets: NDArray[np.generic]
+
+
 class Trainer:
     """Trains the student of one run, from wherever the run stands."""
 
@@ -75,7 +113,7 @@ class Trainer:
         display: Display,
         *,
         device: str,
-        shared: SharedWork,
+        memo: Memo,
         also: Sequence[str] = (),
         processes: Processes = SINGLE_PROCESS,
     ) -> None:
@@ -87,7 +125,7 @@ class Trainer:
             run: its directory.
             display: what a person sees meanwhile.
             device: where to train.
-            shared: what it has in common with other runs.
+            memo: what it has in common with other runs.
             also: selections that runs to come make of the same steps.
             processes: those that train it together. The first of them writes.
         """
@@ -96,19 +134,19 @@ class Trainer:
         self._run = run
         self._display = display
         self._device = torch.device(device)
-        self._shared = shared
+        self._memo = memo
         self._also = also
         self._processes = processes
 
     def train(
-        self, backbone: nn.Module, sources: Sources, lesson: Lesson, data: TrainingSet, stamp: str
+        self, backbone: nn.Module, dataset: Dataset, targets: Targets, data: TrainingSet, stamp: str
     ) -> None:
         """Train, and leave the student in its file.
 
         Args:
             backbone: pre-trained; it becomes a part of the student.
-            sources: the images.
-            lesson: what is taught about them.
+            dataset: the images.
+            targets: what is learnt about them.
             data: both, as the stages take them.
             stamp: names everything that training depends on; artefacts of another are made anew.
         """
@@ -116,19 +154,20 @@ class Trainer:
         torch.manual_seed(config.seed)
         student = build_student(
             backbone,
-            outputs=lesson.outputs,
-            text_head=lesson.text_head,
+            outputs=targets.outputs,
+            text_head=targets.text_head,
             image_size=config.image_size,
             own_projector=self._method.projector == "own",
         ).to(self._device)
         self._display.note(f"Student: {config.student} at {config.image_size} px, {student.size.described}.")
         data = replace(data, teacher=self._local_teacher(student))
-        first, last = self._run_stages(student, sources, data, stamp)
+        first, last = self._run_stages(student, dataset, data, stamp)
         metadata = {
             "stamp": stamp,
+            STAMP_VERSION: "2",
             "steps_kept": json.dumps([first, last]),
             "method": config.method,
-            "classes": json.dumps(sources.folder.classes),
+            "classes": json.dumps(dataset.classes),
         }
         if self._processes.is_main:
             scores = class_scores(student, data.images, data.holdout)
@@ -145,35 +184,33 @@ class Trainer:
         return None
 
     def _run_stages(
-        self, student: Student, sources: Sources, data: TrainingSet, stamp: str
+        self, student: Student, dataset: Dataset, data: TrainingSet, stamp: str
     ) -> tuple[int, int]:
         """Train in place; returns the first and the last of the steps whose states were kept."""
         kept = (0, 0)
         if self._method.aligns:
-            kept = self._align(student, sources, data, stamp)
+            kept = self._align(student, dataset, data, stamp)
         if self._method.trains:
-            chosen = self._distill(student, sources, data, stamp)
+            chosen = self._distill(student, dataset, data, stamp)
             kept = chosen.first, chosen.last
         return kept
 
-    def _align(self, student: Student, sources: Sources, data: TrainingSet, stamp: str) -> tuple[int, int]:
+    def _align(self, student: Student, dataset: Dataset, data: TrainingSet, stamp: str) -> tuple[int, int]:
         """It takes seconds on features, so the first process does it and tells the others."""
-        aligned = self._processes.broadcast(lambda: self._aligned(student, sources, data, stamp))
+        aligned = self._processes.broadcast(lambda: self._aligned(student, dataset, data, stamp))
         student.projector.load_state_dict(aligned.state)
         return aligned.first, aligned.last
 
-    def _aligned(self, student: Student, sources: Sources, data: TrainingSet, stamp: str) -> Aligned:
+    def _aligned(self, student: Student, dataset: Dataset, data: TrainingSet, stamp: str) -> Aligned:
         run = self._run
         if stamp_of(run.aligned) == stamp:
             state, metadata = load_tensors(run.aligned)
             first, last = json.loads(metadata["steps_kept"])
             return Aligned(state, first, last, [])
         run.forget("align", after_step=0)
-        of_features, of_projector = self._align_keys(sources, data)
-        views, feature_seconds = self._shared.once(
-            "features", of_features, lambda: self._align_features(student, data)
-        )
-        aligned, seconds = self._shared.once("aligned", of_projector, lambda: self._fit(student, data, views))
+        inputs = self._align_inputs(dataset, data)
+        views, feature_seconds = self._memo.once(inputs.features, lambda: self._align_features(student, data))
+        aligned, seconds = self._memo.once(inputs, lambda: self._fit(student, data, views))
         if not run.rows("align"):  # another run fitted it
             for row in aligned.rows:
                 run.log(**row)
@@ -182,18 +219,27 @@ class Trainer:
         save_tensors(aligned.state, run.aligned, {"stamp": stamp, "steps_kept": steps_kept})
         return aligned
 
-    def _align_keys(self, sources: Sources, data: TrainingSet) -> tuple[str, str]:
-        """Digests of what the features of the align stage depend on, and of what the projector does."""
-        config, method = self._config, self._method
-        recipe = config.recipe
-        views = (config.student, config.student_weights, config.image_size, config.seed, recipe.align_views)
-        content = "".join(sources.examples[position].digest for position in data.train)
-        features = hashlib.sha256(repr((views, recipe.augmentation, content)).encode())
-        projector = features.copy()
-        fit = replace(recipe, steps=0, images_per_domain=0, learning_rate=0.0, frozen=0.0, interpolation=1.0)
-        projector.update(repr((fit, method.loss, method.compares, bool(method.trains))).encode())
-        projector.update(data.targets.numpy().tobytes())
-        return features.hexdigest(), projector.hexdigest()
+    def _align_inputs(self, dataset: Dataset, data: TrainingSet) -> "AlignInputs":
+        config, method, recipe = self._config, self._method, self._config.recipe
+        weights = config.student_weights
+        return AlignInputs(
+            features=FeatureInputs(
+                student=config.student,
+                weights=None if weights is None else FileContent(Path(weights)),
+                image_size=config.image_size,
+                seed=config.seed,
+                views=recipe.align_views,
+                augmentation=recipe.augmentation,
+                images=dataset.content_of(data.train),
+            ),
+            # What only the steps on pixels take from a recipe.
+            recipe=replace(
+                recipe, steps=0, images_per_domain=0, learning_rate=0.0, frozen=0.0, interpolation=1.0
+            ),
+            method=replace(method, name="", summary="", asks=frozenset()),
+            targets=data.targets.numpy(),
+            holdout=dataset.content_of(data.holdout),
+        )
 
     def _align_features(self, student: Student, data: TrainingSet) -> Tensor:
         recipe = self._config.recipe
@@ -212,11 +258,11 @@ class Trainer:
         state = {name: tensor.clone() for name, tensor in student.projector.state_dict().items()}
         return Aligned(state, kept.first, kept.last, self._run.rows("align"))
 
-    def _distill(self, student: Student, sources: Sources, data: TrainingSet, stamp: str) -> SelectedWeights:
+    def _distill(self, student: Student, dataset: Dataset, data: TrainingSet, stamp: str) -> SelectedWeights:
         """Take the steps on pixels, or keep another selection of those that an earlier run took."""
         recipe, run = self._config.recipe, self._run
-        key = self._distill_key(sources, data)
-        trained, _ = self._shared.once("trained", key, lambda: self._take_steps(student, data, stamp))
+        inputs = DistillInputs(same_steps(self._config), dataset.content, data.targets.numpy())
+        trained, _ = self._memo.once(inputs, lambda: self._take_steps(student, data, stamp))
         kept = trained.kept[recipe.selection]
         if trained.run != run.path:
             run.forget("distill", after_step=0)
@@ -224,13 +270,6 @@ class Trainer:
                 run.log(**row)
             interpolate_weights(student, kept, recipe.interpolation)
         return kept
-
-    def _distill_key(self, sources: Sources, data: TrainingSet) -> str:
-        """A digest of what the steps on pixels depend on, and not on what is kept of them."""
-        content = "".join(example.digest for example in sources.examples)
-        digest = hashlib.sha256(repr((same_steps(self._config), content)).encode())
-        digest.update(data.targets.numpy().tobytes())
-        return digest.hexdigest()
 
     def _take_steps(self, student: Student, data: TrainingSet, stamp: str) -> Trained:
         recipe, run = self._config.recipe, self._run

@@ -19,8 +19,8 @@ from client.data.domains import Example, class_prompts
 from client.errors import DataError
 from client.progress import Display
 from client.results.evaluation import Evaluation, accuracy_by_domain
-from client.runs.memo import SharedWork
-from client.runs.sources import Sources, read_domain, unread_in
+from client.runs.dataset import Dataset, read_domain, unread_in
+from client.runs.memo import Memo
 from client.runs.teacher_queries import query_of
 
 ZERO_SHOT = "zero-shot"
@@ -30,13 +30,13 @@ _CHUNK = 4096
 
 
 @dataclass(frozen=True)
-class Exam:
+class TestSet:
     """What the teacher is asked: the class prompts, and the images that students are tested on."""
 
     prompts: list[Query]
     images: list[Query]
     examples: list[Example]
-    sources: Sources
+    dataset: Dataset
 
     @property
     def queries(self) -> list[Query]:
@@ -44,30 +44,29 @@ class Exam:
         return [*self.prompts, *self.images]
 
 
-def zero_shot_exam(sources: Sources, display: Display, shared: SharedWork) -> Exam:
-    """The exam of these sources: their hold-outs, and all of the target domain.
+def zero_shot_test_set(dataset: Dataset, display: Display, memo: Memo) -> TestSet:
+    """The test set of these images: their hold-outs, and all of the target domain.
 
-    Files of the target domain that are no images are named, once for all runs that share their work.
+    Files of the target domain that are no images are named, once.
 
     Raises:
         DataError: the target domain has no readable image.
     """
-    folder, domain = sources.folder, sources.target
-    target, skipped = read_domain(folder, domain, display, shared)
-    named = f"{folder.root}/{domain}"
-    shared.once("unexamined", named, lambda: unread_in(folder, [domain], skipped, display))
+    folder, domain = dataset.folder, dataset.target
+    target, skipped = read_domain(folder, domain, display, memo)
+    unread_in(folder, [domain], skipped, display)
     if not target:
         raise DataError(f"{folder.root} has no readable image in the domain {domain!r}.")
-    examples = [*(sources.examples[position] for position in sources.holdout), *target]
-    return Exam(
-        [Query.text(prompt) for prompt in class_prompts(sources.folder.classes)],
+    examples = [*(dataset.examples[position] for position in dataset.holdout), *target]
+    return TestSet(
+        [Query.text(prompt) for prompt in class_prompts(dataset.classes)],
         [query_of(example) for example in examples],
         examples,
-        sources,
+        dataset,
     )
 
 
-def grade(exam: Exam, teacher: Teacher) -> dict[str, Any]:
+def grade(test_set: TestSet, teacher: Teacher) -> dict[str, Any]:
     """The accuracy of the teacher's most similar class text, as `summary.json` has it.
 
     Images that the vendor refused count as wrong.
@@ -75,15 +74,15 @@ def grade(exam: Exam, teacher: Teacher) -> dict[str, Any]:
     Raises:
         DataError: class prompts were refused, so there is nothing to compare with.
     """
-    texts, have_texts = teacher.lookup(exam.prompts)
+    texts, have_texts = teacher.lookup(test_set.prompts)
     if not have_texts.all():
         raise DataError("The vendor did not embed all class prompts, so the teacher cannot be graded.")
-    images, have = teacher.lookup(exam.images)
+    images, have = teacher.lookup(test_set.images)
     predicted = (torch.from_numpy(images).nan_to_num() @ torch.from_numpy(texts).T).argmax(dim=1)
     predicted[~torch.from_numpy(have)] = -1
-    right = [p == example.label for p, example in zip(predicted.tolist(), exam.examples, strict=True)]
-    graded = accuracy_by_domain(right, [example.domain for example in exam.examples])
-    target = exam.sources.target
+    right = [p == example.label for p, example in zip(predicted.tolist(), test_set.examples, strict=True)]
+    graded = accuracy_by_domain(right, [example.domain for example in test_set.examples])
+    target = test_set.dataset.target
     return Evaluation(
         sources={name: accuracy for name, accuracy in graded.items() if name != target},
         targets={target: graded[target]},
@@ -91,7 +90,7 @@ def grade(exam: Exam, teacher: Teacher) -> dict[str, Any]:
 
 
 def known_zero_shot(
-    sources: Sources, target: Sequence[Example], teacher: Teacher
+    dataset: Dataset, target: Sequence[Example], teacher: Teacher
 ) -> dict[str, dict[str, Any]]:
     """The teacher's own accuracy by domain, as far as what has been bought tells it; asks nothing.
 
@@ -102,18 +101,18 @@ def known_zero_shot(
     Returns, for each domain that is known: "accuracy" (0 to 1), how many "images", and whether they are
     images of the "exam".
     """
-    prompts = [Query.text(prompt) for prompt in class_prompts(sources.folder.classes)]
+    prompts = [Query.text(prompt) for prompt in class_prompts(dataset.classes)]
     texts, have = teacher.lookup(prompts)
     if not have.all():
         return {}
     known = {}
-    for domain in (*sources.domains, sources.target):
+    for domain in (*dataset.domains, dataset.target):
         held_out, train = (
-            [sources.examples[i] for i in positions if sources.examples[i].domain == domain]
-            for positions in (sources.holdout, sources.train)
+            [dataset.examples[i] for i in positions if dataset.examples[i].domain == domain]
+            for positions in (dataset.holdout, dataset.train)
         )
-        exam = held_out if domain != sources.target else target
-        for examples, tested in ((exam, True), (train, False)):
+        tested_on = held_out if domain != dataset.target else target
+        for examples, tested in ((tested_on, True), (train, False)):
             right = _graded(examples, texts, teacher)
             if right and (len(right) == len(examples) or not tested):
                 known[domain] = {"accuracy": fmean(right), "images": len(right), "exam": tested}

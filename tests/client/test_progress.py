@@ -77,6 +77,22 @@ class _Listener:
         self.heard.append("end")
 
 
+def test_what_runs_have_in_common_is_said_once() -> None:
+    said = StringIO()
+    display = Display(Console(file=said))
+    for run in ("first", "second"):
+        display.note("Run.")
+        display.note_once("The folder is small.")
+        display.note_once(f"2 files left out; {run} lists them.", about="2 files left out")
+        display.note_skipped({f"{n}.png": "empty file" for n in range(7)}, listed_in=run)
+    lines = said.getvalue().splitlines()
+    assert (lines.count("Run."), lines.count("The folder is small.")) == (2, 1)
+    assert [line for line in lines if "lists them" in line] == [
+        "2 files left out; first lists them.", "... and 2 more; first lists them.",
+    ]  # fmt: skip
+    assert lines.count("Skipped 0.png: empty file") == 1
+
+
 def test_a_listener_hears_all_of_it_and_nothing_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     listener = _Listener()
     display = Display.of(listener)

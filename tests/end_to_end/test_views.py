@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,10 @@ from client.buying.cache import EmbeddingCache
 from client.data.views import View
 from client.learning.recipe import Recipe
 from client.progress import Display
+from client.runs.dataset import read_dataset
 from client.runs.features import training_features
 from client.runs.folder import RunConfig
-from client.runs.sources import read_sources
-from client.runs.teacher_queries import questions
+from client.runs.teacher_queries import teacher_queries
 from tests.client.toy import CLASSES, make_folder
 from tests.end_to_end.command import Command
 from tests.support.vendor_process import VendorProcess
@@ -47,15 +46,15 @@ def _config(client: Command, **options: Any) -> RunConfig:
 def test_views_are_bought_once_every_image_is_and_learnt_from_as_they_were_sent(
     client: Command, vendor_process: VendorProcess
 ) -> None:
-    sources = read_sources(_config(client, recipe=Recipe(views=2)), Display())
-    images = len(sources.train)
-    asked = questions(_config(client, recipe=Recipe(views=2)), sources)
-    wanted, further = len(set(asked.all)), len(set(chain(*asked.views)))
+    dataset = read_dataset(_config(client, recipe=Recipe(views=2)), Display())
+    images = len(dataset.train)
+    asked = teacher_queries(_config(client, recipe=Recipe(views=2)), dataset)
+    wanted, further = len(set(asked.all)), len(set(asked.of("views").queries))
     plan = json.loads(
         client("plan", "--data", "toy", "--target-domain", "red", "--views", "2", "--json").stdout
     )
     assert (plan["purchase"]["views"], plan["purchase"]["to_buy"]) == (2 * images, wanted)
-    assert sum(plan["images_by_domain"].values()) == len(sources.train) + len(sources.holdout)
+    assert sum(plan["images_by_domain"].values()) == len(dataset.train) + len(dataset.holdout)
 
     few = wanted - further + 5
     shown = client(*_command("--views", "2", "--budget", str(few)))
@@ -68,13 +67,13 @@ def test_views_are_bought_once_every_image_is_and_learnt_from_as_they_were_sent(
     summary = _json(client, "summary.json")
     assert (summary["further_views"], summary["train_images"]) == (2 * images, images)
     noted = [json.loads(line) for line in (client.folder / "run" / "views.jsonl").read_text().splitlines()]
-    assert [each["digest"] for each in noted] == [e.digest for e in sources.examples if e.view.index]
+    assert [each["digest"] for each in noted] == [e.digest for e in dataset.examples if e.view.index]
     image = (client.folder / "toy" / noted[0].pop("image")).read_bytes()
     digest = noted[0].pop("digest")
     assert hashlib.sha256(View(**noted[0]).encode(image)).hexdigest() == digest
     with EmbeddingCache(client.folder / "cache.db") as cache:
         assert cache.known(summary["teacher"]["fingerprint"], asked.all) == set(asked.all)
-        rows, _ = cache.rows(summary["teacher"]["fingerprint"], list(chain(*asked.views)), 256)
+        rows, _ = cache.rows(summary["teacher"]["fingerprint"], asked.of("views").queries, 256)
     assert len(np.unique(rows.round(5), axis=0)) > images  # views of an image are not taken for one another
 
 
@@ -85,11 +84,11 @@ def test_images_are_chosen_by_what_the_untrained_student_sees(
     client(*_command("--select", "coverage", "--budget", str(budget)))
     assert vendor_process.charges(client.api_key).queries == budget
     config = _config(client, select="coverage")
-    sources = read_sources(config, Display())
-    features = training_features(config, sources, Display(), device="cpu", pixels=tmp_path / "pixels")
+    dataset = read_dataset(config, Display())
+    features = training_features(config, dataset, Display(), device="cpu", pixels=tmp_path / "pixels")
     assert features is not None
-    assert features.shape == (len(sources.train), 1280)
-    chosen = questions(_config(client, select="coverage", use_at_most=budget), sources, features).all
+    assert features.shape == (len(dataset.train), 1280)
+    chosen = teacher_queries(_config(client, select="coverage", use_at_most=budget), dataset, features).all
     with EmbeddingCache(client.folder / "cache.db") as cache:
         assert cache.known(cache.fingerprints()[0], chosen) == set(chosen)
     plan = ["plan", "--data", "toy", "--target-domain", "red", "--image-size", "32", "--json"]

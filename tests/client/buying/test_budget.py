@@ -2,14 +2,15 @@
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.buying.budget import NOTHING, Budget, Plan, plan_purchase
+from client.buying.budget import NOTHING, Budget, Plan, Tranche, plan_purchase
 from client.buying.queries import Query, Spending
+from client.buying.selection import SelectionStrategy, image_order
 from shared.embeddings import Prices
 
 PRICES = Prices(image_micros=100, text_micros=20)
@@ -23,13 +24,13 @@ def _image(name: str) -> Query:
 def _plan(
     images: list[Query],
     strata: list[tuple[str, str]],
-    budget: int | None,
+    budget: Budget,
     cached: set[Query],
-    **options: Any,
+    select: SelectionStrategy = "stratified",
 ) -> Plan:
-    return plan_purchase(
-        PROMPTS, images, strata, cached=cached, budget=Budget(budget), prices=PRICES, seed=3, **options
-    )
+    turns = image_order(select, strata, seed=3)
+    labelled = Tranche("labelled", [images[turn] for turn in turns], [strata[turn] for turn in turns])
+    return plan_purchase([Tranche("texts", PROMPTS), labelled], cached=cached, budget=budget, prices=PRICES)
 
 
 @settings(deadline=None)
@@ -96,7 +97,7 @@ def test_a_plan_accounts_for_every_query(
     strata: list[tuple[str, str]], budget: int, cached: set[int]
 ) -> None:
     images = [_image(str(i)) for i in range(len(strata))]
-    plan = _plan(images, strata, budget, {images[i] for i in cached if i < len(images)})
+    plan = _plan(images, strata, Budget(budget), {images[i] for i in cached if i < len(images)})
     assert plan.cached + len(plan.to_buy) + plan.unaffordable == len(PROMPTS) + len(images)
     assert len(plan.to_buy) <= budget
     texts = sum(query.kind == "text" for query in plan.to_buy)
@@ -111,7 +112,7 @@ def test_a_plan_accounts_for_every_query(
 )
 def test_any_prefix_is_balanced(strata: list[tuple[str, str]], prefix: int) -> None:
     images = [_image(str(i)) for i in range(len(strata))]
-    plan = _plan(images, strata, len(PROMPTS) + prefix, set())
+    plan = _plan(images, strata, Budget(len(PROMPTS) + prefix), set())
     sizes = Counter(strata)
     rounds = max(plan.by_stratum.values(), default=0)
     for stratum, size in sizes.items():
@@ -120,38 +121,41 @@ def test_any_prefix_is_balanced(strata: list[tuple[str, str]], prefix: int) -> N
 
 def test_money_may_end_a_plan_before_queries_do() -> None:
     images = [_image(str(i)) for i in range(9)]
-    plan = plan_purchase(
-        PROMPTS, images, [("a", "x")] * 9, cached=set(), budget=Budget(9, 399), prices=PRICES, seed=3
-    )
+    plan = _plan(images, [("a", "x")] * 9, Budget(9, 399), set())
     assert (len(plan.to_buy), plan.cost_micros, plan.unaffordable) == (5, 340, 6)
 
 
 def test_a_random_selection_is_drawn_from_all_images_alike() -> None:
     strata = [("many", "x")] * 90 + [("few", "x")] * 10
     images = [_image(str(i)) for i in range(100)]
-    drawn = _plan(images, strata, len(PROMPTS) + 20, set(), select="random")
+    drawn = _plan(images, strata, Budget(len(PROMPTS) + 20), set(), select="random")
     assert drawn.by_stratum["many", "x"] > 14
-    assert drawn == _plan(images, strata, len(PROMPTS) + 20, set(), select="random")
-    balanced = _plan(images, strata, len(PROMPTS) + 20, set())
+    assert drawn == _plan(images, strata, Budget(len(PROMPTS) + 20), set(), select="random")
+    balanced = _plan(images, strata, Budget(len(PROMPTS) + 20), set())
     assert balanced.by_stratum == {("many", "x"): 10, ("few", "x"): 10}
 
 
-def test_further_views_come_after_every_image_and_round_by_round() -> None:
-    images = [_image(str(i)) for i in range(6)]
-    views = [[_image(f"{i} view {v}") for v in (1, 2)] for i in range(6)]
-    plan = _plan(images, [("a", "x"), ("a", "y")] * 3, None, set(), views=views)
-    first, second, third = (
-        [query.name.split()[0] for query in plan.to_buy[2 + 6 * turn : 8 + 6 * turn]] for turn in range(3)
-    )
-    assert first == second == third
-    assert [query.name[1:] for query in plan.to_buy[8:]] == [" view 1"] * 6 + [" view 2"] * 6
-    assert plan.by_stratum == {("a", "x"): 9, ("a", "y"): 9}
-    assert (plan.images, plan.views, plan.cost_micros) == (6, 12, 2 * 20 + 18 * 100)
+def test_a_tranche_is_bought_once_the_one_before_it_is() -> None:
+    images, pool = [_image(str(i)) for i in range(4)], [_image(f"pool {i}") for i in range(3)]
+    tranches = [
+        Tranche("texts", PROMPTS),
+        Tranche("labelled", images, [("a", "x")] * 4),
+        Tranche("unlabelled", [*pool, images[0]]),
+    ]
+    plan = plan_purchase(tranches, cached={images[1]}, budget=Budget(6), prices=PRICES)
+    assert list(plan.to_buy) == [*PROMPTS, images[0], images[2], images[3], pool[0]]
+    assert [asdict(tranche) for tranche in plan.tranches] == [
+        {"name": "texts", "queries": 2, "cached": 0, "to_buy": 2, "unaffordable": 0, "cost_micros": 40},
+        {"name": "labelled", "queries": 4, "cached": 1, "to_buy": 3, "unaffordable": 0, "cost_micros": 300},
+        {"name": "unlabelled", "queries": 4, "cached": 0, "to_buy": 1, "unaffordable": 2, "cost_micros": 100},
+    ]
+    assert (plan.duplicates, plan.cost_micros, plan.budget_left) == (1, 440, 0)
+    assert plan.by_stratum == {("a", "x"): 3}
 
 
 def test_duplicates_are_bought_once() -> None:
     images = [_image("same"), _image("other"), _image("same")]
-    plan = _plan(images, [("a", "x")] * 3, None, set())
+    plan = _plan(images, [("a", "x")] * 3, Budget(None), set())
     assert plan.duplicates == 1
     assert Counter(query.name for query in plan.to_buy if query.kind == "image") == {"same": 1, "other": 1}
 
@@ -159,10 +163,10 @@ def test_duplicates_are_bought_once() -> None:
 def test_the_order_does_not_depend_on_what_is_cached() -> None:
     strata = [(d, c) for d in "ab" for c in "xyz" for _ in range(5)]
     images = [_image(str(i)) for i in range(len(strata))]
-    whole = _plan(images, strata, None, set()).to_buy
-    assert _plan(images, strata, None, set(whole[:9])).to_buy == whole[9:]
+    whole = _plan(images, strata, Budget(None), set()).to_buy
+    assert _plan(images, strata, Budget(None), set(whole[:9])).to_buy == whole[9:]
 
 
 def test_the_plan_says_what_it_buys_by_domain_and_class() -> None:
-    plan = _plan([_image("1"), _image("2")], [("line", "cat"), ("solid", "cat")], None, set())
+    plan = _plan([_image("1"), _image("2")], [("line", "cat"), ("solid", "cat")], Budget(None), set())
     assert plan.to_json()["to_buy_by_domain_and_class"] == {"line": {"cat": 1}, "solid": {"cat": 1}}

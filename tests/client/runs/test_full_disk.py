@@ -14,7 +14,7 @@ from client.learning.recipe import Recipe
 from client.learning.student import load_tensors, save_tensors
 from client.progress import Display
 from client.runs.folder import RunConfig, RunFolder
-from client.runs.memo import SharedWork
+from client.runs.memo import Memo
 from client.runs.trainer import Trainer
 
 LARGE = torch.zeros(1000, 1000)
@@ -48,7 +48,7 @@ def test_tensors(small_disk: Path) -> None:
 def test_checkpoints(small_disk: Path) -> None:
     config = RunConfig("toy", "red", "erm", "none", 32, 0, "stratified", Recipe())
     run, display = RunFolder(small_disk), Display.of_nobody()
-    trainer = Trainer(config, METHODS["erm"], run, display, device="cpu", shared=SharedWork())
+    trainer = Trainer(config, METHODS["erm"], run, display, device="cpu", memo=Memo())
     with pytest.raises(ClientError, match=r"checkpoint\.pt cannot be written: the disk is full"):
         trainer._save_checkpoint(cast(Any, {"model": LARGE}), "stamp")
     assert not list(small_disk.iterdir())

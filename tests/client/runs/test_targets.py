@@ -1,4 +1,4 @@
-"""What a run's lesson takes from a real vendor with small limits, and what is said of what is missing."""
+"""What a run's targets take from a real vendor with small limits, and what is said of what is missing."""
 
 import json
 from collections.abc import Iterator
@@ -18,9 +18,9 @@ from client.errors import DataError, FingerprintChanged
 from client.learning.methods import METHODS
 from client.learning.recipe import Recipe
 from client.progress import Display
+from client.runs.dataset import read_dataset
 from client.runs.folder import RunConfig, RunFolder
-from client.runs.sources import read_sources
-from client.runs.targets import Lesson, Preparation
+from client.runs.targets import TargetBuilder, Targets
 from tests.client.toy import make_folder
 from tests.vendor_service.local_vendor import LocalVendor
 
@@ -35,7 +35,7 @@ def vendor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalVendor]:
 
 @dataclass
 class Pupil:
-    """Prepares lessons of the toy pictures in its folder, one run after the other from one cache."""
+    """Makes targets of the toy pictures in its folder, one run after the other from one cache."""
 
     folder: Path
     client: VendorClient
@@ -46,15 +46,15 @@ class Pupil:
         self.config = RunConfig(str(self.data), "red", "vl2v-adip", "none", 32, 0, "stratified", Recipe())
         self.shown = StringIO()
 
-    def learn(self, run: str, *, budget: int) -> Lesson:
+    def learn(self, run: str, *, budget: int) -> Targets:
         """What the run learns; it may be a run that has learnt before."""
         config, method = self.config, METHODS["vl2v-adip"]
         folder = RunFolder(self.folder / run)
         run_id, model = folder.begin(config), self.client.model()
         teacher = Teacher(self.client, self.cache, model=model, run_id=run_id, budget=budget)
         display = Display(Console(file=self.shown))
-        preparation = Preparation(config, method, folder, teacher, display, approve=lambda _: None)
-        return preparation.lesson(read_sources(config, display))
+        builder = TargetBuilder(config, method, folder, teacher, display, approve=lambda _: None)
+        return builder.build(read_dataset(config, display))
 
     def read(self, file: str) -> Any:
         """A JSON file of a run."""
@@ -74,8 +74,8 @@ def pupil(vendor: LocalVendor, tmp_path: Path) -> Iterator[Pupil]:
 
 
 def test_what_was_refused_is_told_from_what_could_not_be_paid_for(pupil: Pupil) -> None:
-    sources = read_sources(pupil.config, Display.of_nobody())
-    large = sources.examples[sources.train[0]].path
+    dataset = read_dataset(pupil.config, Display.of_nobody())
+    large = dataset.examples[dataset.train[0]].path
     large.write_bytes(large.read_bytes() + bytes(10_000))
     said = " of 24 training images have no teacher embedding "
     pupil.learn("run", budget=3)

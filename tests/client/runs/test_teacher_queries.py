@@ -11,10 +11,10 @@ from client.data.domains import list_folder
 from client.data.images import decode_square
 from client.learning.recipe import Recipe
 from client.progress import Display
+from client.runs.dataset import read_dataset
 from client.runs.embedding import collect_inputs
 from client.runs.folder import RunConfig
-from client.runs.sources import read_sources
-from client.runs.teacher_queries import query_of, questions
+from client.runs.teacher_queries import query_of, teacher_queries
 from tests.client.toy import CLASSES, make_folder
 
 
@@ -26,18 +26,18 @@ def config(tmp_path: Path) -> RunConfig:
 
 
 def test_views_are_examples_of_their_own_behind_the_images(config: RunConfig) -> None:
-    sources = read_sources(config, Display())
-    images = len(sources.train)
-    plain = read_sources(replace(config, recipe=Recipe(views=0)), Display())
-    assert sources.examples[: len(plain.examples)] == plain.examples
-    assert (sources.train, sources.holdout) == (plain.train, plain.holdout)
-    assert len(sources.examples) == len(plain.examples) + 2 * images
-    for position, views in zip(sources.train, sources.views, strict=True):
-        seen = [sources.examples[view] for view in views]
+    dataset = read_dataset(config, Display())
+    images = len(dataset.train)
+    plain = read_dataset(replace(config, recipe=Recipe(views=0)), Display())
+    assert dataset.examples[: len(plain.examples)] == plain.examples
+    assert (dataset.train, dataset.holdout) == (plain.train, plain.holdout)
+    assert len(dataset.examples) == len(plain.examples) + 2 * images
+    for position in dataset.train:
+        seen = [dataset.examples[view] for view in dataset.views_of(position)]
         assert [view.view.index for view in seen] == [1, 2]
-        assert {view.path for view in seen} == {sources.examples[position].path}
-        assert {view.label for view in seen} == {sources.examples[position].label}
-    asked = questions(config, sources)
+        assert {view.path for view in seen} == {dataset.examples[position].path}
+        assert {view.label for view in seen} == {dataset.examples[position].label}
+    asked = teacher_queries(config, dataset)
     assert len(asked.all) == len(CLASSES) + 3 * images
     assert all(query.content() for query in asked.all)  # which checks every digest
 
@@ -64,21 +64,33 @@ def test_whoever_asks_about_a_file_asks_about_the_same_bytes(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("rounds", [0.5, 1, 1.5, 2.5, 3, 9])
 def test_no_more_is_asked_than_may_be_used(config: RunConfig, rounds: float) -> None:
-    sources = read_sources(config, Display())
-    images = len(sources.train)
+    dataset = read_dataset(config, Display())
+    images = len(dataset.train)
     limit = len(CLASSES) + int(rounds * images)
-    asked = questions(replace(config, use_at_most=limit), sources)
-    everything = questions(config, sources)
+    asked = teacher_queries(replace(config, use_at_most=limit), dataset)
+    everything = teacher_queries(config, dataset)
     assert len(set(asked.all)) == min(limit, len(set(everything.all)))
-    assert len(set(asked.images)) == min(len(set(everything.images)), int(rounds * images))
-    queries, positions = asked.further
-    changed = set(queries) - set(everything.images)  # a change of colours leaves a grey image as it is
-    assert not changed or set(asked.images) == set(everything.images)
-    assert [query.digest for query in queries] == [sources.examples[i].digest for i in positions]
+    labelled, views = set(asked.of("labelled").queries), asked.of("views")
+    all_labelled = set(everything.of("labelled").queries)
+    assert len(labelled) == min(len(all_labelled), int(rounds * images))
+    changed = set(views.queries) - all_labelled  # a change of colours leaves a grey image as it is
+    assert not changed or labelled == all_labelled
+    assert [query.digest for query in views.queries] == [dataset.examples[i].digest for i in views.positions]
 
 
 def test_a_method_that_asks_about_no_image_makes_no_view(config: RunConfig) -> None:
-    sources = read_sources(replace(config, method="text-only"), Display())
-    assert not any(sources.views)
-    asked = questions(replace(config, method="text-only"), sources)
+    dataset = read_dataset(replace(config, method="text-only"), Display())
+    assert not dataset.views
+    asked = teacher_queries(replace(config, method="text-only"), dataset)
     assert [query.kind for query in asked.all] == ["text"] * len(CLASSES)
+
+
+def test_views_follow_the_order_of_the_images_and_come_round_by_round(config: RunConfig) -> None:
+    dataset = read_dataset(config, Display())
+    asked = teacher_queries(config, dataset)
+    images = [dataset.examples[position].path for position in asked.of("labelled").positions]
+    views = [dataset.examples[position] for position in asked.of("views").positions]
+    assert sorted(images) == sorted(dataset.examples[position].path for position in dataset.train)
+    assert [view.path for view in views] == images * 2
+    assert [view.view.index for view in views] == [1] * len(images) + [2] * len(images)
+    assert asked.all == [*asked.prompts, *asked.of("labelled").queries, *asked.of("views").queries]

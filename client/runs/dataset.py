@@ -1,15 +1,17 @@
-"""What a run works with: the images of the source domains, and further views of them."""
+"""The data set of a run: the images of the source domains, further views of them, and what each is for."""
 
 import hashlib
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from statistics import median_low
-from typing import Any
+from typing import Any, Literal
 
 from client.buying import budget, teacher
+from client.buying.selection import Stratum
 from client.data.domains import (
     LOOSE_IN_DOMAIN,
     LOOSE_IN_ROOT,
@@ -17,7 +19,6 @@ from client.data.domains import (
     ImageFolder,
     list_folder,
     relative,
-    shown,
     split,
 )
 from client.data.finder import Skipped, counted, described
@@ -28,39 +29,112 @@ from client.errors import DataError
 from client.learning.methods import METHODS
 from client.progress import Display
 from client.results.records import Outlook, Plan, PlannedPurchase, SkippedFile
+from client.runs.digest import StageInputs
 from client.runs.folder import RunConfig
-from client.runs.memo import SharedWork
+from client.runs.memo import Memo
 from shared.embeddings import ModelCard
+
+Split = Literal["train", "holdout"]
 
 
 @dataclass(frozen=True)
-class Sources:
-    """The images of the source domains: read, hashed, and split into training images and hold-outs.
+class Dataset:
+    """The images of a run by position, and what each is for. What the teacher says of them lies beside it.
 
     Attributes:
-        folder: where they are.
+        folder: the labelled images.
         target: the domain that is held out.
-        domains: the others.
+        domains: the source domains.
         examples: every image of these and, behind them, the further views of training images.
+        splits: what each of `examples` is for.
         skipped: files that are left out, those of the target domain aside.
-        train: which of `examples` are training images.
-        holdout: which of them are held out for selection.
-        views: of each of `train`, which of `examples` are its further views.
     """
 
     folder: ImageFolder
     target: str
     domains: tuple[str, ...]
-    examples: list[Example]
-    skipped: list[Skipped]
-    train: list[int]
-    holdout: list[int]
-    views: list[list[int]]
+    examples: tuple[Example, ...]
+    splits: tuple[Split, ...]
+    skipped: tuple[Skipped, ...]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes."""
+        return self.folder.classes
+
+    @cached_property
+    def train(self) -> list[int]:
+        """Positions of the images to train on, further views aside."""
+        return self._originals("train")
+
+    @cached_property
+    def holdout(self) -> list[int]:
+        """Positions of the images that are held out for selection."""
+        return self._originals("holdout")
+
+    @cached_property
+    def views(self) -> list[int]:
+        """Positions of the further views."""
+        return [i for i, example in enumerate(self.examples) if example.view != ORIGINAL]
+
+    def views_of(self, position: int) -> list[int]:
+        """Positions of the further views of an image, the second first."""
+        return self._views_of.get(self.examples[position].path, [])
+
+    def stratum(self, position: int) -> Stratum:
+        """The domain and the class of an image."""
+        example = self.examples[position]
+        return example.domain, self.classes[example.label]
 
     @property
     def labels(self) -> list[int]:
-        """The class of each of `examples`, as a position among the folder's classes."""
+        """The class of each of `examples`, as a position among `classes`."""
         return [example.label for example in self.examples]
+
+    @cached_property
+    def content(self) -> str:
+        """A SHA-256 (hex) of the content of all images and of what each is for."""
+        return self.content_of(range(len(self.examples)))
+
+    def content_of(self, positions: Iterable[int]) -> str:
+        """The same of some images."""
+        digest = hashlib.sha256()
+        for position in positions:
+            example = self.examples[position]
+            told = (example.digest, example.domain, example.label, example.view.index, self.splits[position])
+            digest.update(repr(told).encode("utf-8", "backslashreplace"))
+        return digest.hexdigest()
+
+    def _originals(self, split: Split) -> list[int]:
+        return [
+            position
+            for position, (example, of) in enumerate(zip(self.examples, self.splits, strict=True))
+            if of == split and example.view == ORIGINAL
+        ]
+
+    @cached_property
+    def _views_of(self) -> dict[Path, list[int]]:
+        views: dict[Path, list[int]] = defaultdict(list)
+        for position in self.views:
+            views[self.examples[position].path].append(position)
+        return views
+
+
+@dataclass(frozen=True)
+class DomainInputs(StageInputs):
+    """What the images of a domain depend on, as far as one command goes: it reads each file once."""
+
+    root: Path
+    domain: str
+    group_by_name: bool
+
+
+@dataclass(frozen=True)
+class ViewInputs(StageInputs):
+    """What the further views of some images depend on."""
+
+    content: str
+    rounds: int
 
 
 def asks(config: RunConfig) -> frozenset[str]:
@@ -69,24 +143,24 @@ def asks(config: RunConfig) -> frozenset[str]:
     return METHODS[name].asks if name in METHODS else frozenset()
 
 
-def read_sources(config: RunConfig, display: Display, shared: SharedWork | None = None) -> Sources:
+def read_dataset(config: RunConfig, display: Display, memo: Memo | None = None) -> Dataset:
     """Read every domain but the target, of which only file names are seen.
 
-    With `shared`, what was read for another run is not read again. Where the folder seems to be
+    With a `memo`, what was read for another run is not read again. Where the folder seems to be
     a known data set and differs from it, its images are far smaller than what the student sees, or all of a
     class are held out, a note says so.
 
     Raises:
         DataError: the folder, its domains or its classes are not what a run needs.
     """
-    shared = shared or SharedWork()
+    memo = memo or Memo()
     folder = list_folder(Path(config.data), group_by_name=config.group_by_name)
-    shared.once("manifest", str(folder.root), lambda: _mention_differences(folder, display))
+    _mention_differences(folder, display)
     domains = folder.source_domains(config.target_domain)
     examples: list[Example] = []
     skipped: list[Skipped] = []
     for domain in domains:
-        read, unread = read_domain(folder, domain, display, shared)
+        read, unread = read_domain(folder, domain, display, memo)
         if not read:
             raise DataError(
                 f"{folder.root} has no readable image in the domain {domain!r} to train on; the first: "
@@ -94,21 +168,24 @@ def read_sources(config: RunConfig, display: Display, shared: SharedWork | None 
             )
         examples += read
         skipped += unread
-    skipped = [*folder.ignored_outside(config.target_domain), *skipped]
-    shared.once("sizes", str(folder.root), lambda: _mention_size(examples, config.image_size, display))
-    train, holdout = split(examples, holdout=config.recipe.holdout, seed=config.seed)
-    split_by = f"{folder.root}:{domains}:{config.recipe.holdout}:{config.seed}"
-    shared.once("untaught", split_by, lambda: _mention_untaught(folder, examples, train, display))
-    rounds = config.recipe.views if "images" in asks(config) else 0
-    seen = _further_views([examples[i] for i in train], rounds, display, shared)
-    views = [list(range(len(examples) + i, len(examples) + len(seen), len(train))) for i in range(len(train))]
-    return Sources(folder, config.target_domain, domains, [*examples, *seen], skipped, train, holdout, views)
+    _mention_size(examples, config.image_size, display)
+    train, _ = split(examples, holdout=config.recipe.holdout, seed=config.seed)
+    _mention_untaught(folder, examples, train, display)
+    trained = set(train)
+    splits: list[Split] = ["train" if i in trained else "holdout" for i in range(len(examples))]
+    dataset = Dataset(
+        folder=folder,
+        target=config.target_domain,
+        domains=domains,
+        examples=tuple(examples),
+        splits=tuple(splits),
+        skipped=(*folder.ignored_outside(config.target_domain), *skipped),
+    )
+    return _with_views(dataset, config.recipe.views if "images" in asks(config) else 0, display, memo)
 
 
-def _further_views(
-    images: Sequence[Example], rounds: int, display: Display, shared: SharedWork
-) -> list[Example]:
-    """The further views of some images: the first of each image, then the second of each, and so on.
+def _with_views(dataset: Dataset, rounds: int, display: Display, memo: Memo) -> Dataset:
+    """The data set with further views of its training images: the first of each, then the second, and so on.
 
     Each is made once here, for its digest, and made again whenever its pixels are needed.
     """
@@ -120,17 +197,19 @@ def _further_views(
         except UnreadableImage as error:
             raise DataError(f"{image.path} has changed while it was read: {error}.") from error
 
-    def see_all() -> list[Example]:
+    def see_all() -> tuple[Example, ...]:
+        images = [dataset.examples[position] for position in dataset.train]
         wanted = [(image, index) for index in range(1, rounds + 1) for image in images]
         seen: list[Example] = []
         with display.track("Making views", len(wanted)) as advance, ThreadPoolExecutor() as pool:
             for view in pool.map(see, wanted):
                 seen.append(view)
                 advance(len(seen), "")
-        return seen
+        return tuple(seen)
 
-    content = hashlib.sha256("".join(f"{shown(image.path)}{image.digest}" for image in images).encode())
-    return shared.once("views", f"{content.hexdigest()}:{rounds}", see_all)[0]
+    views, _ = memo.once(ViewInputs(dataset.content_of(dataset.train), rounds), see_all)
+    splits: list[Split] = ["train" for _ in views]
+    return replace(dataset, examples=dataset.examples + views, splits=(*dataset.splits, *splits))
 
 
 def _mention_differences(folder: ImageFolder, display: Display) -> None:
@@ -138,7 +217,7 @@ def _mention_differences(folder: ImageFolder, display: Display) -> None:
     known = recognise(folder)
     differences = known.differences(folder) if known else []
     if known and differences:
-        display.note(
+        display.note_once(
             f"{folder.root} looks like {known.name} and is not all of it: {differences[0]} "
             f"`client data check` lists all {len(differences)} differences and what else is wrong."
         )
@@ -149,7 +228,7 @@ def _mention_size(examples: Sequence[Example], image_size: int, display: Display
     side = median_low(example.side for example in examples)
     slightly_larger = 32 * (side // 32 + 1)
     if image_size > max(2 * side, slightly_larger):
-        display.note(
+        display.note_once(
             f"Half of the images are {side} px or less on their shorter side, and the student sees them at "
             f"{image_size} px: --image-size {slightly_larger} is faster, and can be more accurate."
         )
@@ -163,57 +242,56 @@ def _mention_untaught(
     if without:
         names = ", ".join(folder.classes[label] for label in sorted(without))
         variants = ", or variants of one drawing (files named <set>__<name>)" if folder.grouped else ""
-        display.note(
+        display.note_once(
             f"All images of {names} are held out, and none is trained on: they are few{variants}. Add "
             "images, or take another --seed."
         )
 
 
 def read_domain(
-    folder: ImageFolder, domain: str, display: Display, shared: SharedWork
+    folder: ImageFolder, domain: str, display: Display, memo: Memo
 ) -> tuple[list[Example], list[Skipped]]:
-    """The images of a domain, and the files that are none; read once for all runs that share their work."""
+    """The images of a domain, and the files that are none; read once for all runs that share a memo."""
 
     def read() -> tuple[list[Example], list[Skipped]]:
         with display.track(f"Reading {domain}", folder.count(domain)) as advance:
             return folder.read([domain], lambda done: advance(done, ""))
 
-    return shared.once("images", f"{folder.root}/{domain}", read)[0]
+    return memo.once(DomainInputs(folder.root, domain, bool(folder.drawn)), read)[0]
 
 
 def describe_plan(
     config: RunConfig,
-    sources: Sources,
+    dataset: Dataset,
     model: ModelCard | None,
     plan: budget.Plan | None,
     outlook: Outlook | None = None,
 ) -> Plan:
     """What a run would use and buy, as `plan.json` holds it and `client plan --json` prints it."""
-    root = sources.folder.root
+    root = dataset.folder.root
     return Plan(
         method=config.method,
-        target_domain=sources.target,
-        source_domains=list(sources.domains),
-        classes=list(sources.folder.classes),
-        train_images=len(sources.train),
-        holdout_images=len(sources.holdout),
+        target_domain=dataset.target,
+        source_domains=list(dataset.domains),
+        classes=list(dataset.classes),
+        train_images=len(dataset.train),
+        holdout_images=len(dataset.holdout),
         images_by_domain=dict(
-            Counter(example.domain for example in sources.examples if example.view == ORIGINAL)
+            Counter(example.domain for example in dataset.examples if example.view == ORIGINAL)
         ),
-        left_out=counted(sources.skipped),
-        skipped=[SkippedFile(path=relative(s.path, root), reason=s.reason) for s in sources.skipped],
+        left_out=counted(dataset.skipped),
+        skipped=[SkippedFile(path=relative(s.path, root), reason=s.reason) for s in dataset.skipped],
         model=model,
         purchase=None if plan is None else PlannedPurchase.model_validate(plan.to_json()),
         outlook=outlook,
     )
 
 
-def describe_views(sources: Sources) -> list[dict[str, Any]]:
+def describe_views(dataset: Dataset) -> list[dict[str, Any]]:
     """The further views with their parameters and digests, as `views.jsonl` holds them, a line each."""
     return [
-        {"image": relative(view.path, sources.folder.root), "digest": view.digest, **view.view.to_json()}
-        for view in sources.examples
-        if view.view != ORIGINAL
+        {"image": relative(view.path, dataset.folder.root), "digest": view.digest, **view.view.to_json()}
+        for view in map(dataset.examples.__getitem__, dataset.views)
     ]
 
 
@@ -249,6 +327,7 @@ def mention(skipped: Sequence[Skipped], root: Path, display: Display, *, listed_
     )
     by_reason = counted(skipped)
     if by_reason.keys() & {LOOSE_IN_ROOT, LOOSE_IN_DOMAIN}:
-        display.note(f"Loose pictures are in no class: put them into {root}/<domain>/<class>/.")
+        display.note_once(f"Loose pictures are in no class: put them into {root}/<domain>/<class>/.")
     if len(by_reason) > 1 or len(skipped) > len(missed):
-        display.note(f"Left out: {described(by_reason)}; {listed_in} lists them.")
+        left_out = f"Left out: {described(by_reason)}"
+        display.note_once(f"{left_out}; {listed_in} lists them.", about=f"{left_out} of {root}")

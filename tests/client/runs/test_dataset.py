@@ -12,8 +12,8 @@ from rich.console import Console
 from client.errors import DataError
 from client.learning.recipe import Recipe
 from client.progress import Display
+from client.runs.dataset import Dataset, describe_plan, mention, read_dataset
 from client.runs.folder import RunConfig, RunFolder
-from client.runs.sources import Sources, describe_plan, mention, read_sources
 from tests.client.toy import make_folder
 
 
@@ -23,12 +23,12 @@ def _config(root: Path, views: int = 0, *, group_by_name: bool = False) -> RunCo
     return replace(config, group_by_name=group_by_name)
 
 
-def _read(root: Path, views: int = 0, *, group_by_name: bool = False) -> tuple[Sources, str]:
-    """The sources of a run over this folder, and the notes on them."""
+def _read(root: Path, views: int = 0, *, group_by_name: bool = False) -> tuple[Dataset, str]:
+    """The data set of a run over this folder, and the notes on them."""
     said = StringIO()
     config = _config(root, views, group_by_name=group_by_name)
-    sources = read_sources(config, Display(Console(file=said)))
-    return sources, " ".join(said.getvalue().split())
+    dataset = read_dataset(config, Display(Console(file=said)))
+    return dataset, " ".join(said.getvalue().split())
 
 
 @pytest.mark.parametrize(
@@ -44,9 +44,9 @@ def test_a_class_that_is_all_held_out_is_named(tmp_path: Path, numbers: str, ask
             file.rename(file.with_stem(f"photo__hen-{numbers.format(number)}"))
         else:
             file.unlink()
-    sources, notes = _read(root, group_by_name=asked)
-    taught = {sources.labels[position] for position in sources.train}
-    assert (sources.folder.classes.index("circle") not in taught) == said
+    dataset, notes = _read(root, group_by_name=asked)
+    taught = {dataset.labels[position] for position in dataset.train}
+    assert (dataset.folder.classes.index("circle") not in taught) == said
     assert ("All images of circle are held out" in notes) == said
 
 
@@ -74,12 +74,12 @@ def test_a_file_whose_name_is_not_utf_8_is_left_out_with_the_reason(tmp_path: Pa
     root = make_folder(tmp_path / "toy", images=3)
     file = root / "dark" / "circle" / "00.png"
     shutil.copy(file, file.parent / os.fsdecode(b"caf\xe9.png"))
-    sources, _ = _read(root)
-    assert len(sources.examples) == 18
-    (skipped,) = describe_plan(_config(root), sources, None, None).skipped
+    dataset, _ = _read(root)
+    assert len(dataset.examples) == 18
+    (skipped,) = describe_plan(_config(root), dataset, None, None).skipped
     assert skipped.to_json() == {"path": "dark/circle/caf\\udce9.png", "reason": "its name is not UTF-8"}
     said = StringIO()
-    mention(sources.skipped, root, Display(Console(file=said)), listed_in="nothing")
+    mention(dataset.skipped, root, Display(Console(file=said)), listed_in="nothing")
     assert said.getvalue().startswith("Skipped dark/circle/caf")
     said.getvalue().encode()
 
@@ -94,7 +94,7 @@ def test_a_folder_whose_name_is_not_utf_8_is_refused(tmp_path: Path, place: str)
 
 def test_the_data_folder_may_lie_below_any_name(tmp_path: Path) -> None:
     root = make_folder(tmp_path / os.fsdecode(b"caf\xe9") / "toy", images=3)
-    assert _read(root, views=1)[0].views[0]
+    assert _read(root, views=1)[0].views
     run = RunFolder(tmp_path / "run")
     run.begin(_config(root))
     run.write_text(run.report, str(root))

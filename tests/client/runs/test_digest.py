@@ -1,0 +1,117 @@
+"""A digest of a stage's inputs changes with each of them, and knows no input that it leaves out."""
+
+from dataclasses import dataclass, fields, replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from client.learning.methods import METHODS
+from client.learning.recipe import Augmentation, Recipe
+from client.runs.dataset import DomainInputs, ViewInputs
+from client.runs.digest import FileContent, StageInputs, digest_of
+from client.runs.distillation import StudentInputs
+from client.runs.features import CoverageInputs
+from client.runs.folder import RunConfig
+from client.runs.trainer import AlignInputs, DistillInputs, FeatureInputs
+
+CONFIG = RunConfig("data", "red", "vl2v-adip", "none", 32, 0, "stratified", Recipe())
+FEATURES = FeatureInputs("student", None, 32, 0, 6, Augmentation(), "images")
+INPUTS: list[StageInputs] = [
+    DomainInputs(Path("root"), "dark", group_by_name=False),
+    ViewInputs("content", 2),
+    CoverageInputs("student", None, 32, "images"),
+    FEATURES,
+    AlignInputs(FEATURES, Recipe(), METHODS["vl2v-adip"], np.zeros((2, 3)), "holdout"),
+    DistillInputs(CONFIG, "images", np.zeros((2, 3))),
+    StudentInputs(CONFIG.decisive(), ("cat",), "images", np.zeros((2, 3)), (0, 1), None),
+]
+
+
+def _other(value: Any) -> Any:
+    """Another value of the same kind."""
+    match value:
+        case bool():
+            return not value
+        case int() | float():
+            return value + 1
+        case str():
+            return value + "x"
+        case Path():
+            return value / "x"
+        case None:
+            return FileContent(Path(__file__))
+        case tuple():
+            return (*value, value[0])
+        case dict():
+            return value | {"seed": 1}
+        case np.ndarray():
+            return value + 1
+        case Recipe():
+            return replace(value, views=value.views + 1)
+        case RunConfig() | FeatureInputs():
+            return replace(value, seed=value.seed + 1)
+        case Augmentation():
+            return replace(value, jitter=0.9)
+        case _:
+            return METHODS["erm"]
+
+
+def test_every_kind_of_inputs_is_tried() -> None:
+    ours = {each for each in StageInputs.__subclasses__() if each.__module__.startswith("client.")}
+    assert ours == {type(inputs) for inputs in INPUTS}
+
+
+@pytest.mark.parametrize("inputs", INPUTS, ids=lambda inputs: type(inputs).__name__)
+def test_every_field_counts(inputs: StageInputs) -> None:
+    others = [replace(inputs, **{f.name: _other(getattr(inputs, f.name))}) for f in fields(inputs)]
+    digests = [digest_of(each) for each in (inputs, *others)]
+    assert len(set(digests)) == 1 + len(fields(inputs))
+    assert digest_of(inputs) == digests[0]
+
+
+def test_every_number_of_a_recipe_counts() -> None:
+    others = []
+    for field in fields(Recipe):
+        change: dict[str, Any] = {
+            field.name: Augmentation(style=0.9) if field.name == "augmentation" else 0.123
+        }
+        others.append(replace(Recipe(), **change))
+    digests = {digest_of(DistillInputs(replace(CONFIG, recipe=each), "", np.zeros(1))) for each in others}
+    assert len(digests) == len(others)
+
+
+def test_a_file_counts_by_what_is_in_it(tmp_path: Path) -> None:
+    first, copy, other = (tmp_path / name for name in ("first", "copy", "other"))
+    for file, content in ((first, b"weights"), (copy, b"weights"), (other, b"others")):
+        file.write_bytes(content)
+    digests = [digest_of(CoverageInputs("s", FileContent(file), 32, "")) for file in (first, copy, other)]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_no_two_values_share_a_digest() -> None:
+    values: list[Any] = [
+        "",
+        "1",
+        1,
+        1.0,
+        True,
+        None,
+        b"1",
+        ("1",),
+        ("1", "1"),
+        ("11",),
+        ((), ("1",)),
+        {"1": 1},
+    ]
+
+    @dataclass(frozen=True)
+    class Anything(StageInputs):
+        value: Any
+
+    digests = [digest_of(Anything(value)) for value in values]
+    assert all(first != second for first, second in combinations(digests, 2))
+    with pytest.raises(TypeError, match="object counts"):
+        digest_of(Anything(object()))
