@@ -1,9 +1,11 @@
 """One run: what it would cost, and the student that it ends in."""
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -12,7 +14,8 @@ from client.api.confirm import Confirm, purchases, replacements
 from client.api.connection import connect
 from client.api.options import DistillOptions, TrainingOptions
 from client.api.students import Student, load_student
-from client.data.domains import composed
+from client.buying.teacher import Teacher
+from client.data.domains import composed, list_folder
 from client.errors import ClientError, UsageError
 from client.learning.backbones import native_image_size
 from client.learning.methods import Method, parse_method, with_steps
@@ -21,10 +24,11 @@ from client.learning.recipe import RECIPES, Recipe
 from client.progress import Display, ProgressListener
 from client.results.records import Plan, Purchase, Record, Summary
 from client.runs.connection import Connection
-from client.runs.dataset import describe_outlook, describe_plan, mention, read_dataset
+from client.runs.dataset import DomainInputs, describe_outlook, describe_plan, mention, read_dataset
 from client.runs.distillation import Distillation
 from client.runs.features import training_features
 from client.runs.folder import RunConfig, RunFolder, WatchedRun, default_run_path
+from client.runs.memo import Memo
 from client.runs.pages import write_pages
 from client.runs.teacher_queries import teacher_queries
 
@@ -142,7 +146,7 @@ def plan(options: DistillOptions, *, progress: ProgressListener | None = None) -
 def distill(
     options: DistillOptions, *, confirm: Confirm | None = None, progress: ProgressListener | None = None
 ) -> Run:
-    """Train a student on all domains but one, taught by the vendor's model, and test it on that one.
+    """Train a student, taught by the vendor's model, and test it on the domain that is held out, if one is.
 
     The same options resume an interrupted run, and never pay twice.
 
@@ -164,15 +168,17 @@ def distill(
         )
     path = options.out or default_run_path(config)
     require_outside(path, options.data)
+    without = _left_out_in_turn(config, path) if options.leave_one_out else {}
     with launched(chosen_device(options.device)) as (processes, device):
         connection = connect(options, progress)
         if processes.is_main:
-            _lead(options, config, path, connection, confirm, processes, device)
+            _lead(options, config, path, without, connection, confirm, processes, device)
         else:
-            Distillation(
-                config, WatchedRun(path), None, Display.of_nobody(),
-                device=device, pixels=connection.pixels, processes=processes,
-            ).execute()  # fmt: skip
+            for each, folder in (*without.values(), (config, path)):
+                Distillation(
+                    each, WatchedRun(folder), None, Display.of_nobody(),
+                    device=device, pixels=connection.pixels, processes=processes,
+                ).execute()  # fmt: skip
     return Run(path=path, is_first=processes.is_main)
 
 
@@ -191,15 +197,21 @@ def _lead(
     options: DistillOptions,
     config: RunConfig,
     path: Path,
+    without: Mapping[str, tuple[RunConfig, Path]],
     connection: Connection,
     confirm: Confirm | None,
     processes: Processes,
     device: str,
 ) -> None:
-    """Take a run to its end, as the first of the processes."""
+    """Take a run to its end, as the first of the processes, and before it those that leave a domain out.
+
+    These learn from what the run itself buys, and buy nothing.
+    """
     run = RunFolder(path)
     run_id = run.begin(config)
     budget, max_spend_micros = options.budget, options.max_spend_micros
+    agree = replacements(replace=options.replace, confirm=confirm)
+    memo = Memo({DomainInputs: 1000})
     with ExitStack() as stack:
         stack.enter_context(run.claimed())
         teacher = None
@@ -207,17 +219,45 @@ def _lead(
             teacher = stack.enter_context(
                 connection.teacher(run_id=run_id, budget=budget, max_spend_micros=max_spend_micros, run=run)
             )
-        Distillation(
-            config,
-            run,
-            teacher,
-            connection.display,
-            device=device,
-            pixels=connection.pixels,
-            approve=purchases(yes=options.yes, max_spend_micros=max_spend_micros, confirm=confirm),
-            agree=replacements(replace=options.replace, confirm=confirm),
-            processes=processes,
-        ).execute()
+
+        def distillation(config: RunConfig, run: RunFolder, teacher: Teacher | None) -> Distillation:
+            return Distillation(
+                config, run, teacher, connection.display, device=device, pixels=connection.pixels,
+                approve=purchases(yes=options.yes, max_spend_micros=max_spend_micros, confirm=confirm),
+                agree=agree, memo=memo, processes=processes,
+            )  # fmt: skip
+
+        whole = distillation(config, run, teacher)
+        if without:
+            whole.prepare()
+        accuracies = {}
+        for domain, (each, folder) in without.items():
+            connection.display.note(f"Leaving out {domain} ...")
+            other = RunFolder(folder)
+            other_id = other.begin(each)
+            own = None if teacher is None else teacher.for_run(other_id, budget=0)
+            summary = distillation(each, other, own).execute()
+            assert summary is not None
+            accuracies[domain] = summary.accuracy.by_domain[domain]
+        whole.execute(leave_one_out=accuracies)
+
+
+def _left_out_in_turn(config: RunConfig, path: Path) -> dict[str, tuple[RunConfig, Path]]:
+    """For each domain, the run that leaves it out, and its folder inside the run's own.
+
+    Raises:
+        UsageError: a domain is held out already, or there is only one.
+    """
+    domains = list_folder(Path(config.data)).domains
+    if config.target_domain is not None or len(domains) < 2:
+        raise UsageError(
+            "--leave-one-out leaves every domain out in turn: it takes at least two domains, and no "
+            "--target-domain."
+        )
+    return {
+        domain: (replace(config, target_domain=domain), path / "leave-one-out" / quote(domain, safe=""))
+        for domain in domains
+    }
 
 
 def config_of(options: DistillOptions) -> RunConfig:
@@ -232,7 +272,7 @@ def config_of(options: DistillOptions) -> RunConfig:
     weights = options.student_weights
     return RunConfig(
         data=str(options.data.resolve()),
-        target_domain=composed(options.target_domain),
+        target_domain=None if options.target_domain is None else composed(options.target_domain),
         method=options.method,
         student=options.student,
         image_size=image_size,

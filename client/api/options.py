@@ -104,16 +104,19 @@ class DistillOptions(TrainingOptions):
     It has the attributes of `TrainingOptions`, `PurchaseOptions` and `VendorOptions`, and its own.
 
     Attributes:
-        target_domain: the domain to hold out and be tested on.
+        target_domain: a domain to hold out and be tested on; `None`, and every domain trains.
+        leave_one_out: whether, before the student is trained on all domains, each is left out in turn, to
+            measure what a new domain would get. It takes a training a domain, and hardly a query more.
         budget: queries that may be newly paid for, over all resumptions. `client.distill` needs it, unless
             the method buys nothing; `None` is no limit for `client.plan`.
         method: how to train (`client methods` lists all); NAME+swad averages weights, NAME+wise mixes.
         seed: of splits, batches and views.
-        out: the run's folder; `None` for runs/<data>-<target domain>-<method>-seed<seed>.
+        out: the run's folder; `None` for runs/<data>-<target domain, or "all">-<method>-seed<seed>.
         replace: whether a finished student may be replaced, whose images have changed, say.
     """
 
-    target_domain: str
+    target_domain: str | None = None
+    leave_one_out: bool = False
     budget: Queries | None = None
     method: str = "vl2v-adip"
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0

@@ -74,7 +74,7 @@ INTERRUPTED = 130
 @app.command()
 def distill(
     data: DataOption,
-    target_domain: TargetOption,
+    target_domain: TargetOption = None,
     budget: BudgetOption = None,
     max_spend: MaxSpendOption = None,
     select: SelectOption = "stratified",
@@ -93,6 +93,13 @@ def distill(
     recipe: RecipeOption = "default",
     steps: StepsOption = None,
     seed: SeedOption = 0,
+    leave_one_out: Annotated[
+        bool,
+        typer.Option(
+            "--leave-one-out",
+            help="First leave each domain out in turn, to measure what a new domain would get.",
+        ),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the plan and stop; spends nothing.")
     ] = False,
@@ -105,12 +112,12 @@ def distill(
     cache: CacheOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a student on all domains but one, taught by the vendor's model, and test it on that one.
+    """Train a student, taught by the vendor's model; with --target-domain, test it on a domain held out.
 
     The same command resumes an interrupted run and never pays twice. A finished student is replaced only
     with --replace, and stands until its successor is whole.
 
-    Example: client distill --data icons --target-domain pixel --budget 2000
+    Example: client distill --data icons --budget 50000
     """
     from client.api import distillation
     from client.api.options import DistillOptions
@@ -121,7 +128,7 @@ def distill(
         views=views, group_by_name=group_by_name, method=method, student=student,
         student_weights=student_weights, image_size=image_size, recipe=recipe, steps=steps, seed=seed,
         vendor=vendor, protocol=protocol, model=model, api_key_file=api_key_file, cache=cache,
-        out=out, replace=replace_, yes=yes, device=device,
+        out=out, replace=replace_, yes=yes, device=device, leave_one_out=leave_one_out,
     )  # fmt: skip
     if dry_run:
         _show_plan(distillation.plan(options, progress=Display()), as_json=as_json)
@@ -138,7 +145,7 @@ def distill(
 @app.command()
 def plan(
     data: DataOption,
-    target_domain: TargetOption,
+    target_domain: TargetOption = None,
     budget: BudgetOption = None,
     max_spend: MaxSpendOption = None,
     select: SelectOption = "stratified",

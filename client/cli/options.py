@@ -16,7 +16,12 @@ DataOption = Annotated[
     Path, typer.Option("--data", help="Folder of images: ROOT/<domain>/<class>/<image>.", show_default=False)
 ]
 TargetOption = Annotated[
-    str, typer.Option("--target-domain", help="The domain to hold out and be tested on.", show_default=False)
+    str | None,
+    typer.Option(
+        "--target-domain",
+        help="A domain to hold out and be tested on (default: none; every domain trains).",
+        show_default=False,
+    ),
 ]
 VendorOption = Annotated[
     str, typer.Option("--vendor", envvar="TUITION_VENDOR_URL", help="Where the vendor is.")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -51,11 +52,12 @@ def print_summary(run: "Run") -> None:
         )
         for name, share in accuracy.by_domain.items()
     ]
-    rows += [
-        ("in-domain", percent(accuracy.in_domain), ""),
-        ("out-of-domain", percent(accuracy.out_of_domain), ""),
-    ]
+    rows.append(("in-domain", percent(accuracy.in_domain), ""))
+    if accuracy.out_of_domain is not None:
+        rows.append(("out-of-domain", percent(accuracy.out_of_domain), ""))
     print_table(("domain", "accuracy (%)", "images"), rows)
+    if summary.target_domain is None:
+        print(_meaning_without_target(summary.leave_one_out))
     print(
         f"Bought {summary.queries_bought} queries for {summary.cost_micros} micros; "
         f"{summary.queries_cached} came from the cache."
@@ -63,6 +65,20 @@ def print_summary(run: "Run") -> None:
     if summary.left_out:
         print(f"Left out: {printable(described(summary.left_out))}; summary.json and plan.json have all.")
     print(f"Report:  {run.report}\nStudent: {run.weights}")
+
+
+def _meaning_without_target(leave_one_out: Mapping[str, float]) -> str:
+    """What the accuracy of a student stands for that was trained on every domain."""
+    if not leave_one_out:
+        return (
+            "No domain was held out: this is the accuracy on images like those it learnt from. What to "
+            "expect of a new style, camera or season is not measured; --leave-one-out measures it."
+        )
+    by_domain = ", ".join(f"{name} {percent(share)}" for name, share in leave_one_out.items())
+    return (
+        f"To expect of a new domain: {percent(fmean(leave_one_out.values()))}%, the mean over students that "
+        f"were trained without one ({by_domain})."
+    )
 
 
 def print_plan(plan: Plan) -> None:

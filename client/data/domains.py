@@ -107,9 +107,9 @@ class ImageFolder:
         """The files in these domains that their names or places rule out."""
         return [file for file in self.ignored if file.domain in domains]
 
-    def ignored_outside(self, target: str) -> list[Skipped]:
-        """The same everywhere but in the domain that is held out."""
-        return [file for file in self.ignored if file.domain != target]
+    def ignored_outside(self, target: str | None) -> list[Skipped]:
+        """The same everywhere but in the domain that is held out, if one is."""
+        return [file for file in self.ignored if target is None or file.domain != target]
 
     @property
     def deeper(self) -> int:
@@ -139,18 +139,20 @@ class ImageFolder:
                     f"{self.root} has no domain named {name!r}. It has: {', '.join(self.domains)}."
                 )
 
-    def source_domains(self, target: str) -> tuple[str, ...]:
-        """The domains to train on when `target` is held out.
+    def source_domains(self, target: str | None) -> tuple[str, ...]:
+        """The domains to train on when `target` is held out; all where nothing is.
 
         Raises:
             DataError: the target does not exist, a domain has no image by name, nothing is left to train on,
                 or a class lacks a folder.
         """
-        self.require_domains([target])
-        if len(self.domains) < 2:
+        if target is not None:
+            self.require_domains([target])
+        if target is not None and len(self.domains) < 2:
             raise DataError(
-                f"{self.root} has one domain only ({target}). Holding one out needs at least one more: "
-                f"put the images in {self.root}/<domain>/<class>/, a domain for each style, camera or season."
+                f"{self.root} has one domain only ({target}). Holding it out leaves nothing to learn from: "
+                f"leave out --target-domain, or put the images in {self.root}/<domain>/<class>/, a domain "
+                "for each style, camera or season."
             )
         self._require_complete()
         if empty := [name for name in self.domains if not self.count(name)]:

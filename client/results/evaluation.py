@@ -19,7 +19,7 @@ class DomainAccuracy:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Accuracy of a student on the hold-outs of the source domains and on the whole target domain.
+    """Accuracy of a student on the hold-outs of the source domains and on the whole target domain, if any.
 
     In-domain and out-of-domain accuracy are means over domains, as DomainBed averages them.
     """
@@ -43,9 +43,9 @@ class Evaluation:
         return fmean(domain.accuracy for domain in self.sources.values())
 
     @property
-    def out_of_domain(self) -> float:
-        """Mean accuracy over the domains that were never trained on, from 0 to 1."""
-        return fmean(domain.accuracy for domain in self.targets.values())
+    def out_of_domain(self) -> float | None:
+        """Mean accuracy over the domains that were never trained on, from 0 to 1; `None` if there is none."""
+        return fmean(domain.accuracy for domain in self.targets.values()) if self.targets else None
 
     @property
     def by_domain(self) -> dict[str, DomainAccuracy]:

@@ -102,7 +102,7 @@ class Plan(Record):
 
     Attributes:
         method: a method and its variants ("vl2v-adip+swad").
-        target_domain: the domain that is held out.
+        target_domain: the domain that is held out; `None` where every domain trains.
         source_domains: the others.
         classes: the names of the classes, in the order of a student's scores.
         train_images: how many images are trained on.
@@ -116,7 +116,7 @@ class Plan(Record):
     """
 
     method: str
-    target_domain: str
+    target_domain: str | None
     source_domains: list[str]
     classes: list[str]
     train_images: int
@@ -161,24 +161,24 @@ class Accuracy(Record):
 
     Attributes:
         in_domain: the mean over the hold-outs of the source domains.
-        out_of_domain: the mean over the domains that were never trained on.
+        out_of_domain: the mean over the domains that were never trained on; `None` where there is none.
         by_domain: of each domain, source domains on their hold-outs.
         images_by_domain: on how many images each was measured.
         worst_domain: the domain with the lowest.
     """
 
     in_domain: float
-    out_of_domain: float
+    out_of_domain: float | None
     by_domain: dict[str, float]
     images_by_domain: dict[str, int]
     worst_domain: str
 
 
 class CalibrationError(Record):
-    """The expected calibration error, from 0 to 1, on hold-outs and on the target domain."""
+    """The expected calibration error, from 0 to 1, on hold-outs and on the target domain, if there is one."""
 
     in_domain: float
-    out_of_domain: float
+    out_of_domain: float | None
 
 
 class ZeroShotAccuracy(Record):
@@ -222,7 +222,7 @@ class Summary(Record):
         method: a method and its variants.
         student: the backbone's name.
         image_size: side of the student's input in pixels.
-        target_domain: the domain that was held out.
+        target_domain: the domain that was held out; `None` where every domain trained.
         seed: of the run.
         steps: training steps of the last stage.
         steps_kept: the first and the last of the steps whose weights are the student's (their mean).
@@ -242,12 +242,14 @@ class Summary(Record):
         size: of the student.
         speed: of the student.
         teacher_queries_per_second: the rate at which its embeddings were last bought, if that is known.
+        leave_one_out: what students that were trained without a domain got right in it, for each domain, by
+            the same method and with the same seed: what to expect of a new domain. Empty unless asked for.
     """
 
     method: str
     student: str
     image_size: int
-    target_domain: str
+    target_domain: str | None
     seed: int
     steps: int
     steps_kept: tuple[int, int]
@@ -267,3 +269,4 @@ class Summary(Record):
     size: ModelSize
     speed: StudentSpeed
     teacher_queries_per_second: float | None
+    leave_one_out: dict[str, float] = {}

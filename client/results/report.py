@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import fmean
 from typing import Any
 
@@ -40,7 +41,7 @@ class Run:
         config: `config.json`.
         metrics: the rows of `metrics.jsonl`.
         predictions: of `answers.csv`.
-        mistakes: of the unseen domain, the most confident first.
+        mistakes: of `tested`, the most confident first.
     """
 
     summary: Row
@@ -51,11 +52,16 @@ class Run:
     mistakes: Sequence[Mistake]
 
     @property
+    def tested(self) -> list[LabelledPrediction]:
+        """The predictions that mistakes are looked for in: about the target domain, or else the hold-outs."""
+        return self.unseen or self.seen
+
+    @cached_property
     def unseen(self) -> list[LabelledPrediction]:
         """The predictions about the target domain."""
         return [prediction for prediction in self.predictions if not prediction.seen]
 
-    @property
+    @cached_property
     def seen(self) -> list[LabelledPrediction]:
         """The predictions about the hold-outs of the source domains."""
         return [prediction for prediction in self.predictions if prediction.seen]
@@ -67,8 +73,10 @@ def render_report(run: Run) -> str:
     return page.render(
         **_shared(run),
         metrics=_curves(run),
-        calibrated=[_calibrated(run.seen, seen=True), _calibrated(run.unseen, seen=False)],
-        mix_ups=mix_ups(run.unseen)[:_MIX_UPS],
+        calibrated=[
+            _calibrated(answers, seen=answers is run.seen) for answers in (run.seen, run.unseen) if answers
+        ],
+        mix_ups=mix_ups(run.tested)[:_MIX_UPS],
         matrix=_matrix(run),
         mistakes=run.mistakes,
     )
@@ -86,7 +94,8 @@ def _shared(run: Run) -> dict[str, Any]:
     kept = f"the weights after step {last}, which did best on the source hold-outs, are the student"
     if first < last:
         kept = f"the mean of the weights after steps {first} to {last} is the student (SWAD)"
-    images = summary["accuracy"]["images_by_domain"][summary["target_domain"]]
+    target = summary["target_domain"]
+    unseen = summary["leave_one_out"]
     prices = (summary["teacher"] or {}).get("prices", {})
     return {
         "summary": summary,
@@ -94,15 +103,17 @@ def _shared(run: Run) -> dict[str, Any]:
         "config": run.config,
         "domains": _domains(run),
         "kept": kept,
-        "target": summary["target_domain"],
-        "target_images": images,
+        "target": target,
+        "target_images": summary["accuracy"]["images_by_domain"][target] if target else 0,
+        "expected": fmean(unseen.values()) if unseen else None,
+        "worst_left_out": min(unseen, key=unseen.get) if unseen else None,
         "image_micros": prices.get("image_micros", 0),
         "published_queries": _PUBLISHED_QUERIES_A_DOMAIN * len(plan["source_domains"]),
     }
 
 
 def _domains(run: Run) -> list[Row]:
-    """The domains in the order in which they are shown: sources first, the target last."""
+    """The domains in the order in which they are shown: sources first, the target, if there is one, last."""
     accuracy, known = run.summary["accuracy"], run.summary["teacher_zero_shot"]
     target = run.summary["target_domain"]
     return [
@@ -112,8 +123,9 @@ def _domains(run: Run) -> list[Row]:
             "accuracy": accuracy["by_domain"][name],
             "images": accuracy["images_by_domain"][name],
             "teacher": known.get(name),
+            "left_out": run.summary["leave_one_out"].get(name),
         }
-        for name in (*run.plan["source_domains"], target)
+        for name in (*run.plan["source_domains"], *([target] if target else []))
     ]
 
 
@@ -150,7 +162,7 @@ def _matrix(run: Run) -> Markup | None:
     classes = run.plan["classes"]
     if len(classes) > _MOST_CLASSES_DRAWN:
         return None
-    return confusion_matrix("Which class was taken for which", confusion(run.unseen, classes), classes)
+    return confusion_matrix("Which class was taken for which", confusion(run.tested, classes), classes)
 
 
 def _environment() -> Environment:

@@ -90,6 +90,12 @@ class Cell:
     run: RunFolder
 
     @property
+    def target(self) -> str:
+        """The domain that is held out: every run of a comparison has one."""
+        assert self.config.target_domain is not None
+        return self.config.target_domain
+
+    @property
     def trains(self) -> bool:
         """Whether there is a student in it."""
         return self.variant.method != ZERO_SHOT
@@ -201,7 +207,7 @@ class Comparison:
                 self._buy(teacher, buying)
             for number, cell in enumerate(pending, start=1):
                 self._display.note(
-                    f"Run {number} of {len(pending)}: {cell.variant.name}, {cell.config.target_domain} held "
+                    f"Run {number} of {len(pending)}: {cell.variant.name}, {cell.target} held "
                     f"out, seed {cell.config.seed}."
                 )
                 self._run(cell, teacher, pending[number:])
@@ -423,7 +429,7 @@ def _result(cell: Cell) -> RunResult:
         cost = prices.cost_micros(images=queries - texts, texts=texts)
     return RunResult(
         method=cell.variant.name,
-        target=cell.config.target_domain,
+        target=cell.target,
         seed=cell.config.seed,
         in_domain=accuracy["in_domain"],
         out_of_domain=accuracy["out_of_domain"],

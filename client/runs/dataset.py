@@ -43,7 +43,7 @@ class Dataset:
 
     Attributes:
         folder: the labelled images.
-        target: the domain that is held out.
+        target: the domain that is held out; `None` where every domain trains.
         domains: the source domains.
         examples: every image of these and, behind them, the further views of training images.
         splits: what each of `examples` is for.
@@ -51,7 +51,7 @@ class Dataset:
     """
 
     folder: ImageFolder
-    target: str
+    target: str | None
     domains: tuple[str, ...]
     examples: tuple[Example, ...]
     splits: tuple[Split, ...]
@@ -144,7 +144,7 @@ def asks(config: RunConfig) -> frozenset[str]:
 
 
 def read_dataset(config: RunConfig, display: Display, memo: Memo | None = None) -> Dataset:
-    """Read every domain but the target, of which only file names are seen.
+    """Read every domain but the target, if there is one, of which only file names are seen.
 
     With a `memo`, what was read for another run is not read again. Where the folder seems to be
     a known data set and differs from it, its images are far smaller than what the student sees, or all of a

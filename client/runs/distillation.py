@@ -1,7 +1,7 @@
 """The run: plan, buy, align, distill, evaluate. A stage whose artefact exists is skipped."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -101,6 +101,7 @@ class Distillation:
             processes: those that train it together; the first of them does everything else alone.
         """
         self._config = config
+        self._standing = run
         self._run = run
         self._display = display
         self._device = torch.device(device)
@@ -114,24 +115,34 @@ class Distillation:
         self._agree = agree
         self._also = also
 
-    def execute(self) -> Summary | None:
+    def prepare(self) -> Dataset:
+        """Read the images and buy what the run asks, and no more; returns the images.
+
+        Raises:
+            ClientError: as `execute`.
+        """
+        self._standing.finish_replacement()
+        dataset = self._read()
+        self._require_trainable(dataset)
+        self._targets(dataset)
+        return dataset
+
+    def execute(self, *, leave_one_out: Mapping[str, float] | None = None) -> Summary | None:
         """Run every stage that has not been run, and return the summary; in further processes, nothing.
+
+        Args:
+            leave_one_out: what students that were trained without a domain got right in it, for the summary.
 
         Raises:
             ClientError: see client/errors.py; what was bought and trained so far is kept.
         """
-        config, standing, together = self._config, self._run, self._processes
+        self._run = standing = self._standing
+        together = self._processes
         keep_freed()
         if together.is_main:
             standing.finish_replacement()
         dataset = together.broadcast(self._read)
-        if self._method.trains:
-            together.shard(config.recipe.images_per_domain * len(dataset.domains))  # or refuses, unpaid
-        # Before anything is bought, so that weights that cannot be had cost nothing.
-        weights = None if config.student_weights is None else Path(config.student_weights)
-        backbone = load_backbone(config.student, image_size=config.image_size, weights=weights)
-        if self._teacher is not None:
-            require_student(self._method, config.student, backbone, self._teacher.model)
+        backbone = self._require_trainable(dataset)
         targets = together.broadcast(lambda: self._targets(dataset))
         data = self._training_set(dataset, targets)
         stamp = self._stamp(dataset, targets)
@@ -144,10 +155,21 @@ class Distillation:
         student = load_student(self._run.student)[0].to(self._device)
         if self._onnx:
             self._export(student, data)
-        summary = self._evaluate(student, dataset, data)
+        summary = self._evaluate(student, dataset, data, leave_one_out or {})
         if self._run is not standing:
             standing.finish_replacement(whole=True)
         return summary
+
+    def _require_trainable(self, dataset: Dataset) -> nn.Module:
+        """The pre-trained backbone; whatever cannot be trained is refused here, before anything is bought."""
+        config = self._config
+        if self._method.trains:
+            self._processes.shard(config.recipe.images_per_domain * len(dataset.domains))
+        weights = None if config.student_weights is None else Path(config.student_weights)
+        backbone = load_backbone(config.student, image_size=config.image_size, weights=weights)
+        if self._teacher is not None:
+            require_student(self._method, config.student, backbone, self._teacher.model)
+        return backbone
 
     def _train(
         self, backbone: nn.Module, dataset: Dataset, targets: Targets, data: TrainingSet, stamp: str
@@ -270,21 +292,24 @@ class Distillation:
         self._run.log("export", images=parity.images, max_difference=parity.max_difference)
         self._display.note(f"{parity.described}.")
 
-    def _evaluate(self, student: Student, dataset: Dataset, data: TrainingSet) -> Summary:
-        """Answers about the hold-outs and, read for the first time now, the target domain."""
+    def _evaluate(
+        self, student: Student, dataset: Dataset, data: TrainingSet, leave_one_out: Mapping[str, float]
+    ) -> Summary:
+        """Answers about the hold-outs and about the target domain, if any, which is read now for the first time."""
         run, folder = self._run, dataset.folder
         run.forget("evaluate", after_step=0)
         with run.timed("evaluate"):
             held_out = [dataset.examples[position] for position in data.holdout]
-            target, unread = read_for_evaluation(folder, [dataset.target], self._display)
             pixels = (data.images, data.holdout)
-            answers = [
-                *answers_about(student, dataset.classes, folder, held_out, seen=True, decoded=pixels),
-                *answers_about(student, dataset.classes, folder, target),
-            ]
+            answers = answers_about(student, dataset.classes, folder, held_out, seen=True, decoded=pixels)
+            target: list[Example] = []
+            unread: list[Skipped] = []
+            if dataset.target is not None:
+                target, unread = read_for_evaluation(folder, [dataset.target], self._display)
+                answers += answers_about(student, dataset.classes, folder, target)
             run.write_text(run.answers, predictions_as_csv(answers))
             summary = self._summarise(student, dataset, data, answers, target, unread)
-        summary = summary.model_copy(update={"seconds": run.seconds()})
+        summary = summary.model_copy(update={"seconds": run.seconds(), "leave_one_out": dict(leave_one_out)})
         write_pages(run, summary)
         run.write(run.summary, summary.to_json())
         return summary
@@ -304,7 +329,7 @@ class Distillation:
         target: Sequence[Example],
         unread: Sequence[Skipped],
     ) -> Summary:
-        """What was asked, spent, trained and measured; the seconds of the evaluation are not among it yet."""
+        """What was asked, spent, trained and measured; what is known after the evaluation is not among it."""
         run, config, teacher = self._run, self._config, self._teacher
         purchase = Purchase.model_validate(run.read(run.purchase)) if self._method.buys else None
         known = {} if teacher is None else known_zero_shot(dataset, target, teacher)
@@ -330,7 +355,7 @@ class Distillation:
             accuracy=Accuracy.model_validate(Evaluation.of(answers).to_json()),
             calibration_error=CalibrationError(
                 in_domain=calibration(a for a in answers if a.seen).error,
-                out_of_domain=calibration(a for a in answers if not a.seen).error,
+                out_of_domain=calibration(a for a in answers if not a.seen).error if target else None,
             ),
             teacher_zero_shot={name: ZeroShotAccuracy(**found) for name, found in known.items()},
             size=ModelSize(**asdict(student.size)),

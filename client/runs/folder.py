@@ -24,7 +24,7 @@ class RunConfig:
 
     Attributes:
         data: the image folder.
-        target_domain: the domain that is held out.
+        target_domain: the domain that is held out; `None` where every domain trains.
         method: a method and its variants, as `parse_method` takes them.
         student: the backbone's name.
         image_size: side of the student's input in pixels.
@@ -37,7 +37,7 @@ class RunConfig:
     """
 
     data: str
-    target_domain: str
+    target_domain: str | None
     method: str
     student: str
     image_size: int
@@ -322,6 +322,5 @@ def _delete(path: Path) -> None:
 def default_run_path(config: RunConfig) -> Path:
     """Where a run goes when --out is not given: a name that says what it is."""
     data = Path(config.data).name or "images"
-    return Path("runs") / f"{data}-{config.target_domain}-{config.method}-seed{config.seed}".replace(
-        os.sep, "-"
-    )
+    name = f"{data}-{config.target_domain or 'all'}-{config.method}-seed{config.seed}"
+    return Path("runs") / name.replace(os.sep, "-")

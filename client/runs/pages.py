@@ -23,9 +23,9 @@ def write_pages(run: RunFolder, summary: Summary) -> None:
         ClientError: a file that they are made of is missing, or they cannot be written.
     """
     config, answers = run.read(run.config), read_predictions(run.answers)
-    unseen = [answer for answer in answers if not answer.seen]
+    tested = [answer for answer in answers if not answer.seen] or answers
     folder = Path(config["data"])
-    mistakes = [Mistake(a, _thumbnail(folder, a)) for a in worst_mistakes(unseen, _MISTAKES)]
+    mistakes = [Mistake(a, _thumbnail(folder, a)) for a in worst_mistakes(tested, _MISTAKES)]
     plan = Plan.model_validate(run.read(run.plan)).to_json()
     found = Run(summary.to_json(), plan, config, run.rows(), answers, mistakes)
     run.write_text(run.report, render_report(found))

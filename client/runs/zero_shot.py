@@ -45,7 +45,7 @@ class TestSet:
 
 
 def zero_shot_test_set(dataset: Dataset, display: Display, memo: Memo) -> TestSet:
-    """The test set of these images: their hold-outs, and all of the target domain.
+    """The test set of these images: their hold-outs, and all of the target domain, of which there is one.
 
     Files of the target domain that are no images are named, once.
 
@@ -53,6 +53,7 @@ def zero_shot_test_set(dataset: Dataset, display: Display, memo: Memo) -> TestSe
         DataError: the target domain has no readable image.
     """
     folder, domain = dataset.folder, dataset.target
+    assert domain is not None
     target, skipped = read_domain(folder, domain, display, memo)
     unread_in(folder, [domain], skipped, display)
     if not target:
@@ -82,7 +83,7 @@ def grade(test_set: TestSet, teacher: Teacher) -> dict[str, Any]:
     predicted[~torch.from_numpy(have)] = -1
     right = [p == example.label for p, example in zip(predicted.tolist(), test_set.examples, strict=True)]
     graded = accuracy_by_domain(right, [example.domain for example in test_set.examples])
-    target = test_set.dataset.target
+    target = str(test_set.dataset.target)
     return Evaluation(
         sources={name: accuracy for name, accuracy in graded.items() if name != target},
         targets={target: graded[target]},
@@ -106,7 +107,7 @@ def known_zero_shot(
     if not have.all():
         return {}
     known = {}
-    for domain in (*dataset.domains, dataset.target):
+    for domain in (*dataset.domains, *([dataset.target] if dataset.target else [])):
         held_out, train = (
             [dataset.examples[i] for i in positions if dataset.examples[i].domain == domain]
             for positions in (dataset.holdout, dataset.train)

@@ -1,0 +1,82 @@
+"""No domain held out: every domain trains, and what a new one would get is measured where it is asked for."""
+
+import json
+import shutil
+from typing import Any
+
+import pytest
+
+from client.data.domains import list_folder
+from tests.client.toy import CLASSES, DOMAINS, make_folder
+from tests.end_to_end.command import Command
+from tests.support.vendor_process import VendorProcess
+
+_SMALL = ("--data", "toy", "--budget", "200", "--image-size", "32", "--steps", "4", "--out", "run")
+
+
+@pytest.fixture
+def client(vendor_process: VendorProcess, tmp_path: Any) -> Command:
+    make_folder(tmp_path / "toy", images=5)
+    return Command(tmp_path, vendor_process.url, vendor_process.create_key(quota=1000))
+
+
+def _json(client: Command, name: str) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads((client.folder / "run" / name).read_text())
+    return value
+
+
+def _pages(client: Command) -> str:
+    return " ".join(
+        " ".join((client.folder / "run" / name).read_text().split()) for name in ("report.html", "README.md")
+    )
+
+
+def test_every_domain_trains_and_the_accuracy_is_said_to_be_of_known_domains(client: Command) -> None:
+    shown = client("distill", *_SMALL)
+    plan, summary = _json(client, "plan.json"), _json(client, "summary.json")
+    assert (plan["target_domain"], plan["source_domains"]) == (None, sorted(DOMAINS))
+    assert plan["images_by_domain"] == dict.fromkeys(sorted(DOMAINS), 15)
+    assert summary["queries_bought"] == len(CLASSES) + summary["train_images"]
+    assert set(summary["accuracy"]["by_domain"]) == set(DOMAINS)
+    assert summary["accuracy"]["out_of_domain"] is None
+    assert summary["leave_one_out"] == {}
+    assert "No domain was held out" in shown.stdout
+    assert "--leave-one-out measures it" in shown.stdout
+    pages = _pages(client)
+    assert "No domain was held out: its accuracy is that on held-out images <b>like those" in pages
+    assert "What to expect of a new domain was not measured" in pages
+    assert "None" not in pages
+
+
+def test_leaving_each_domain_out_costs_no_query_more(client: Command, vendor_process: VendorProcess) -> None:
+    shown = client("distill", *_SMALL, "--leave-one-out")
+    summary = _json(client, "summary.json")
+    assert vendor_process.charges(client.api_key).queries == summary["queries_bought"]
+    assert summary["queries_bought"] == len(CLASSES) + summary["train_images"]
+    assert set(summary["leave_one_out"]) == set(DOMAINS)
+    for domain, accuracy in summary["leave_one_out"].items():
+        other = _json(client, f"leave-one-out/{domain}/summary.json")
+        assert (other["target_domain"], other["accuracy"]["by_domain"][domain]) == (domain, accuracy)
+        assert domain not in _json(client, f"leave-one-out/{domain}/plan.json")["source_domains"]
+    assert summary["accuracy"]["out_of_domain"] is None
+    assert "To expect of a new domain" in shown.stdout
+    assert "when left out" in _pages(client)
+    assert "To expect of a new domain" in _pages(client)
+    again = client("distill", *_SMALL, "--leave-one-out")
+    assert "Distilling" not in again.stderr
+
+
+def test_one_domain_alone_is_enough(client: Command) -> None:
+    for domain in ("light", "red"):
+        shutil.rmtree(client.folder / "toy" / domain)
+    client("distill", *_SMALL)
+    assert _json(client, "summary.json")["accuracy"]["by_domain"].keys() == {"dark"}
+    refused = client("distill", *_SMALL[:-1], "other", "--leave-one-out", code=2)
+    assert "takes at least two domains" in refused.stderr
+    assert list_folder(client.folder / "toy").source_domains(None) == ("dark",)
+
+
+def test_a_target_cannot_be_left_out_again(client: Command) -> None:
+    refused = client("distill", *_SMALL, "--leave-one-out", "--target-domain", "red", code=2)
+    assert "and no --target-domain" in refused.stderr
+    assert not (client.folder / "run").exists()
