@@ -295,7 +295,7 @@ class Distillation:
     def _evaluate(
         self, student: Student, dataset: Dataset, data: TrainingSet, leave_one_out: Mapping[str, float]
     ) -> Summary:
-        """Answers about the hold-outs and about the target domain, if any, which is read now for the first time."""
+        """Answers about the hold-outs and about the target domain, if any, which is read here and not before."""
         run, folder = self._run, dataset.folder
         run.forget("evaluate", after_step=0)
         with run.timed("evaluate"):
