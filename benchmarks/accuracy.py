@@ -110,7 +110,7 @@ def _comparison(config: ComparisonConfig, name: str, connection: Connection | No
 
 
 def _target_and_seed(cell: Cell) -> tuple[str, int]:
-    return cell.config.target_domain, cell.config.seed
+    return cell.target, cell.config.seed
 
 
 @contextmanager

@@ -18,7 +18,8 @@ from markupsafe import Markup
 
 from benchmarks.accuracy import IMAGE_SIZE, STEPS, icons, measured
 from client.buying.selection import SelectionStrategy
-from client.data.domains import list_folder, split
+from client.data.domains import list_folder
+from client.data.splits import split
 from client.learning.recipe import Recipe, Variant
 from client.results.charts import Frame, nice_ticks, svg, text
 from client.results.comparison_table import RunResult, Spread

@@ -24,8 +24,9 @@ from torch.nn import functional
 
 from benchmarks.accuracy import IMAGE_SIZE
 from benchmarks.records import ICONS
-from client.data.domains import list_folder, split
+from client.data.domains import list_folder
 from client.data.pixels import PixelStore
+from client.data.splits import split
 from client.learning.backbones import load_backbone
 from client.learning.depthwise import DepthwiseConv2d
 from client.learning.losses import cosine_loss, teacher_targets

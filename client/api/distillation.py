@@ -1,6 +1,6 @@
 """One run: what it would cost, and the student that it ends in."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from client.buying.teacher import Teacher
 from client.data.domains import composed, list_folder
 from client.errors import ClientError, UsageError
 from client.learning.backbones import native_image_size
-from client.learning.methods import Method, parse_method, with_steps
+from client.learning.methods import METHODS, Method, parse_method, with_steps
 from client.learning.processes import Processes, launched
 from client.learning.recipe import RECIPES, Recipe
 from client.progress import Display, ProgressListener
@@ -129,7 +129,7 @@ def plan(options: DistillOptions, *, progress: ProgressListener | None = None) -
     """
     config, connection = config_of(options), connect(options, progress)
     display = connection.display
-    dataset = read_dataset(config, display)
+    dataset = read_dataset(config, display, Memo(files=connection.files))
     planned = describe_plan(config, dataset, None, None)
     if _method(config).buys:
         device = chosen_device("auto")
@@ -211,7 +211,7 @@ def _lead(
     run_id = run.begin(config)
     budget, max_spend_micros = options.budget, options.max_spend_micros
     agree = replacements(replace=options.replace, confirm=confirm)
-    memo = Memo({DomainInputs: 1000})
+    memo = Memo({DomainInputs: 1000}, connection.files)
     with ExitStack() as stack:
         stack.enter_context(run.claimed())
         teacher = None
@@ -268,7 +268,13 @@ def config_of(options: DistillOptions) -> RunConfig:
     """
     image_size = student_image_size(options)
     recipe = with_steps(recipe_of(options), options.method, options.steps)
-    _, recipe = parse_method(options.method, recipe)
+    method, recipe = parse_method(options.method, recipe)
+    if (options.unlabelled or options.adapt) and not method.learns_unlabelled:
+        able = ", ".join(each.name for each in METHODS.values() if each.learns_unlabelled)
+        raise UsageError(
+            f"The method {method.name} learns from labelled images alone: leave out --unlabelled and "
+            f"--adapt, or take one of {able}."
+        )
     weights = options.student_weights
     return RunConfig(
         data=str(options.data.resolve()),
@@ -281,7 +287,14 @@ def config_of(options: DistillOptions) -> RunConfig:
         recipe=recipe,
         student_weights=None if weights is None else str(weights.resolve()),
         group_by_name=options.group_by_name,
+        unlabelled=pool_words(options.unlabelled),
+        adapt=pool_words(options.adapt),
     )
+
+
+def pool_words(words: Sequence[str | Path]) -> tuple[str, ...]:
+    """Where unlabelled images are, wherever the command is run from."""
+    return tuple(str(Path(word).absolute()) for word in words)
 
 
 def student_image_size(options: TrainingOptions) -> int:

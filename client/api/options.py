@@ -81,6 +81,9 @@ class TrainingOptions(PurchaseOptions):
         views: in how many other styles to ask about each image as well, once all are bought; `None` for
             the recipe's number, which is 0 unless it is one of your own.
         select: which images to buy when the budget does not reach all.
+        unlabelled: images without labels, of any thing in any style, that are learnt from by what the teacher
+            says of them, once all labelled ones are bought: folders, image files and patterns. Copies of
+            labelled images, and of any that the student is tested on, are left out.
         group_by_name: whether files named <set>__<name> may be variants of one drawing, which are kept on
             one side of the split.
         device: "cpu", "cuda", "cuda:1" ...; "auto" takes a GPU if there is one.
@@ -94,6 +97,7 @@ class TrainingOptions(PurchaseOptions):
     steps: Steps | None = None
     views: Annotated[int, Field(ge=0, le=1000)] | None = None
     select: SelectionStrategy = "stratified"
+    unlabelled: tuple[str | Path, ...] = ()
     group_by_name: bool = False
     device: str = "auto"
 
@@ -107,6 +111,8 @@ class DistillOptions(TrainingOptions):
         target_domain: a domain to hold out and be tested on; `None`, and every domain trains.
         leave_one_out: whether, before the student is trained on all domains, each is left out in turn, to
             measure what a new domain would get. It takes a training a domain, and hardly a query more.
+        adapt: the same as `unlabelled`, of images that show the very domain where the student will work. Its
+            accuracy there is then reported as that of adaptation, never as generalisation.
         budget: queries that may be newly paid for, over all resumptions. `client.distill` needs it, unless
             the method buys nothing; `None` is no limit for `client.plan`.
         method: how to train (`client methods` lists all); NAME+swad averages weights, NAME+wise mixes.
@@ -117,6 +123,7 @@ class DistillOptions(TrainingOptions):
 
     target_domain: str | None = None
     leave_one_out: bool = False
+    adapt: tuple[str | Path, ...] = ()
     budget: Queries | None = None
     method: str = "vl2v-adip"
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0

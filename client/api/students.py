@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.api.checks import chosen_device
-from client.data.domains import Example, ImageFolder, composed, list_folder
+from client.data.domains import ImageFolder, composed, list_folder
+from client.data.example import Example
 from client.data.finder import counted, described, find_images
 from client.data.images import Pixels
 from client.errors import UsageError

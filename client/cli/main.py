@@ -14,6 +14,7 @@ from client.cli.data import data_app
 from client.cli.options import (
     DEFAULT_STUDENT,
     DEFAULT_VENDOR,
+    AdaptOption,
     BudgetOption,
     CacheOption,
     DataOption,
@@ -33,6 +34,7 @@ from client.cli.options import (
     StudentOption,
     StudentWeightsOption,
     TargetOption,
+    UnlabelledOption,
     VendorOption,
     VersionOption,
     ViewsOption,
@@ -78,6 +80,8 @@ def distill(
     budget: BudgetOption = None,
     max_spend: MaxSpendOption = None,
     select: SelectOption = "stratified",
+    unlabelled: UnlabelledOption = None,
+    adapt: AdaptOption = None,
     views: ViewsOption = 0,
     group_by_name: GroupByNameOption = False,
     out: Annotated[
@@ -125,7 +129,8 @@ def distill(
 
     options = DistillOptions(
         data=data, target_domain=target_domain, budget=budget, max_spend_micros=max_spend, select=select,
-        views=views, group_by_name=group_by_name, method=method, student=student,
+        unlabelled=tuple(unlabelled or ()), adapt=tuple(adapt or ()), views=views,
+        group_by_name=group_by_name, method=method, student=student,
         student_weights=student_weights, image_size=image_size, recipe=recipe, steps=steps, seed=seed,
         vendor=vendor, protocol=protocol, model=model, api_key_file=api_key_file, cache=cache,
         out=out, replace=replace_, yes=yes, device=device, leave_one_out=leave_one_out,
@@ -149,6 +154,8 @@ def plan(
     budget: BudgetOption = None,
     max_spend: MaxSpendOption = None,
     select: SelectOption = "stratified",
+    unlabelled: UnlabelledOption = None,
+    adapt: AdaptOption = None,
     views: ViewsOption = 0,
     group_by_name: GroupByNameOption = False,
     method: MethodOption = "vl2v-adip",
@@ -174,7 +181,8 @@ def plan(
 
     options = DistillOptions(
         data=data, target_domain=target_domain, budget=budget, max_spend_micros=max_spend, select=select,
-        views=views, group_by_name=group_by_name, method=method, student=student,
+        unlabelled=tuple(unlabelled or ()), adapt=tuple(adapt or ()), views=views,
+        group_by_name=group_by_name, method=method, student=student,
         student_weights=student_weights, image_size=image_size, recipe=recipe, steps=steps, seed=seed,
         vendor=vendor, protocol=protocol, model=model, api_key_file=api_key_file, cache=cache,
     )  # fmt: skip

@@ -114,6 +114,22 @@ SelectOption = Annotated[
         "drawn, or spread by what the untrained student sees (coverage); or drawn from all alike (random).",
     ),
 ]
+UnlabelledOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--unlabelled",
+        help="Images without labels, of any thing in any style, to learn from once all labelled ones are "
+        "bought: a folder, a file or a pattern. Give it again for more.",
+    ),
+]
+AdaptOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--adapt",
+        help="The same, of images that show the very domain where the student will work; its accuracy there "
+        "is then reported as adaptation.",
+    ),
+]
 ViewsOption = Annotated[
     int,
     typer.Option(

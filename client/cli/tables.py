@@ -14,13 +14,20 @@ from client.buying.queries import Spending
 from client.buying.reconciliation import Reconciliation
 from client.data.finder import described
 from client.progress import printable
-from client.results.records import Outlook, Plan
+from client.results.records import Outlook, Plan, PlannedPurchase
 from shared.embeddings import ModelCard
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from client.api.account import AccountUsage
     from client.api.distillation import Run
 
+# The kinds of spending, in words.
+_TRANCHES = {
+    "texts": "class texts",
+    "labelled": "labelled images",
+    "unlabelled": "unlabelled images",
+    "views": "further views of labelled images",
+}
 # Classes of which a plan shows each.
 _CLASSES_SHOWN = 30
 
@@ -62,6 +69,8 @@ def print_summary(run: "Run") -> None:
         f"Bought {summary.queries_bought} queries for {summary.cost_micros} micros; "
         f"{summary.queries_cached} came from the cache."
     )
+    if summary.unlabelled_images:
+        print(f"Learnt from {summary.unlabelled_images} images without labels as well.")
     if summary.left_out:
         print(f"Left out: {printable(described(summary.left_out))}; summary.json and plan.json have all.")
     print(f"Report:  {run.report}\nStudent: {run.weights}")
@@ -84,25 +93,39 @@ def _meaning_without_target(leave_one_out: Mapping[str, float]) -> str:
 def print_plan(plan: Plan) -> None:
     """What a run would use, buy and cost."""
     print_table(("domain", "images"), plan.images_by_domain.items())
-    print(f"{plan.train_images} training images, {plan.holdout_images} held out for selection.")
+    pool = f", {plan.unlabelled_images} without labels" if plan.unlabelled_images else ""
+    print(f"{plan.train_images} training images{pool}, {plan.holdout_images} held out for selection.")
+    if plan.left_out:
+        print(f"Left out: {printable(described(plan.left_out))}; --json lists them.")
     purchase = plan.purchase
     if purchase is None:
         print(f"The method {plan.method} buys nothing.")
         return
-    needed = purchase.prompts + purchase.images + purchase.views - purchase.duplicates
-    views = f"{purchase.views} further views, " if purchase.views else ""
-    print(
-        f"Needs {needed} queries ({purchase.prompts} class prompts, {purchase.images} images, "
-        f"{views}{purchase.duplicates} duplicates bought once): {purchase.cached} are in the cache, "
-        f"{purchase.to_buy} would be bought for {purchase.cost_micros} micros."
-    )
+    _print_tranches(purchase)
+    if purchase.duplicates:
+        print(f"{purchase.duplicates} queries are alike, and bought once.")
     if purchase.unaffordable:
-        print(f"{purchase.unaffordable} are beyond the budget and would go without.")
+        print(f"{purchase.unaffordable} queries are beyond the budget and would go without.")
     elif purchase.budget_left and purchase.images:
-        print(f"{purchase.budget_left} queries of the budget would stay unspent (--views can use them).")
+        print(
+            f"{purchase.budget_left} queries of the budget would stay unspent: more images would use them "
+            "(--unlabelled), or further views (--views)."
+        )
     _print_strata(purchase.to_buy_by_domain_and_class, plan.classes)
     if plan.outlook is not None:
         _print_outlook(plan.outlook, buys=purchase.to_buy > 0)
+
+
+def _print_tranches(purchase: PlannedPurchase) -> None:
+    """What would be bought, by kind, in the order of purchase."""
+    columns = ("to buy, in this order", "needed", "in the cache", "to buy", "beyond the budget", "micros")
+    rows: list[tuple[str | int, ...]] = [
+        (_TRANCHES[t.name], t.queries, t.cached, t.to_buy, t.unaffordable, t.cost_micros)
+        for t in purchase.tranches
+        if t.queries
+    ]
+    total = ("all", sum(t.queries for t in purchase.tranches), purchase.cached, purchase.to_buy)
+    print_table(columns, [*rows, (*total, purchase.unaffordable, purchase.cost_micros)])
 
 
 def _print_strata(by_domain: Mapping[str, Mapping[str, int]], classes: Sequence[str]) -> None:

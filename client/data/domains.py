@@ -3,70 +3,23 @@
 import hashlib
 import os
 import unicodedata
-from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from client.data.drawings import bundled_icons, drawing_of
+from client.data.example import Example, read_files
+from client.data.file_memory import FileMemory
 from client.data.finder import UNNAMED, Skipped, counted, described, search
 from client.data.images import (
-    Pixels,
-    UnreadableImage,
-    decode_and_compare,
-    decode_square,
-    read_image,
     suffixes,
 )
-from client.data.views import ORIGINAL, View, encoded
 from client.errors import DataError
 
 LOOSE_IN_ROOT = "loose in the root"
 LOOSE_IN_DOMAIN = "loose in a domain"
 _NOT_UTF8 = "its name is not UTF-8"
-
-
-@dataclass(frozen=True)
-class Example:
-    """One labelled image that was read whole and decodes, or a further view of one.
-
-    `digest` is the SHA-256 (hex) of `content()`; `drawing` names what it shares with variants of itself, and
-    is the file's SHA-256 where nothing does, so that no split hangs on how Pillow encodes; `side` is the
-    shorter side of the file's image in pixels.
-    """
-
-    path: Path
-    domain: str
-    label: int
-    digest: str
-    drawing: str
-    side: int
-    view: View = ORIGINAL
-
-    def content(self) -> bytes:
-        """What is sent: the bytes of the file, or what else the view makes of it (see `View.encode`).
-
-        Raises:
-            UnreadableImage: the file has changed since it was read, and is no longer an image.
-        """
-        file = read_image(self.path)
-        return file if hashlib.sha256(file).hexdigest() == self.digest else self.view.encode(file)
-
-    def square(self, side: int) -> tuple[Pixels, float]:
-        """What the student sees of it, as `decode_square` gives it.
-
-        Raises:
-            UnreadableImage: as `content`.
-        """
-        file = read_image(self.path)
-        return decode_square(self.view.encode(file) if self.view.index else file, side)
-
-    def seen_as(self, view: View) -> "Example":
-        """A further view of this image, with a digest of its own."""
-        digest = hashlib.sha256(view.encode(read_image(self.path))).hexdigest()
-        return replace(self, digest=digest, view=view)
 
 
 @dataclass(frozen=True)
@@ -177,28 +130,37 @@ class ImageFolder:
             )
 
     def read(
-        self, domains: Iterable[str], on_read: Callable[[int], None] = lambda _: None
+        self,
+        domains: Iterable[str],
+        on_read: Callable[[int], None] = lambda _: None,
+        memory: FileMemory = FileMemory(None),  # noqa: B008 (it holds nothing)
     ) -> tuple[list[Example], list[Skipped]]:
         """Read, hash and decode every image of these domains, in a fixed order.
 
-        `on_read` is called with the number of files done. Files that are not whole images are returned as
-        skipped; they are never fatal.
+        Files that are not whole images are returned as skipped; they are never fatal.
+
+        Args:
+            domains: their names.
+            on_read: is called with the number of files done.
+            memory: what is known of files already.
         """
+        labels = {name: label for label, name in enumerate(self.classes)}
         files = [
-            (path, domain, self.classes.index(name), path in self.grouped)
+            (path, domain, labels[name])
             for (domain, name), paths in sorted(self.files.items())
             if domain in set(domains)
             for path in paths
         ]
         examples: list[Example] = []
         skipped: list[Skipped] = []
-        with ThreadPoolExecutor() as pool:
-            for done, outcome in enumerate(pool.map(lambda file: _read_example(*file), files), start=1):
-                if isinstance(outcome, Skipped):
-                    skipped.append(outcome)
-                else:
-                    examples.append(outcome)
-                on_read(done)
+        read = read_files([path for path, _, _ in files], memory, on_read)
+        for (path, domain, label), facts in zip(files, read, strict=True):
+            if facts.reason:
+                skipped.append(Skipped(path, facts.reason, facts.kind, domain))
+            else:
+                drawing = drawing_of(path.stem) if path in self.grouped else None
+                drawn = drawing or facts.file
+                examples.append(Example(path, domain, label, facts.digest, drawn, facts.side))
         return examples, skipped
 
 
@@ -314,65 +276,6 @@ def _size(file: Path) -> int | None:
         return file.stat().st_size
     except OSError:
         return None
-
-
-def _read_example(path: Path, domain: str, label: int, grouped: bool) -> Example | Skipped:
-    try:
-        content = read_image(path)
-        pixels, alike = decode_and_compare(content)
-    except UnreadableImage as error:
-        return Skipped(path, str(error), error.kind, domain)
-    file = hashlib.sha256(content).hexdigest()
-    digest = file if alike else hashlib.sha256(encoded(pixels)).hexdigest()
-    drawing = drawing_of(path.stem) if grouped else None
-    return Example(path, domain, label, digest, drawing or file, min(pixels.shape[:2]))
-
-
-def split(examples: Sequence[Example], *, holdout: float, seed: int) -> tuple[list[int], list[int]]:
-    """Positions to train on and positions held out for selection: a share `holdout` of each domain.
-
-    Variants of one drawing, and files with the same bytes, stay on one side, in whatever domain they are,
-    or in-domain accuracy would be flattered. The same seed gives the same split, and a domain is split alike
-    whichever others stand beside it (but for drawings that they share): over all targets, an image that no
-    run trains on need not be bought.
-
-    Raises:
-        DataError: a domain has too few images to hold any out.
-    """
-    groups = _groups(examples)
-    order = sorted(groups, key=lambda group: hashlib.sha256(f"split:{seed}:{group}".encode()).digest())
-    wanted = {name: holdout * n for name, n in Counter(e.domain for e in examples).items()}
-    held: list[int] = []
-    for group in order:
-        inside = Counter(examples[i].domain for i in groups[group])
-        if all(wanted[name] >= n / 2 for name, n in inside.items()):
-            held += groups[group]
-            wanted = {name: left - inside[name] for name, left in wanted.items()}
-    train = sorted(set(range(len(examples))) - set(held))
-    for name in wanted:
-        sides = [any(examples[i].domain == name for i in side) for side in (train, held)]
-        if not all(sides):
-            raise DataError(f"The domain {name!r} has too few images to train on some and hold some out.")
-    return train, sorted(held)
-
-
-def _groups(examples: Sequence[Example]) -> dict[str, list[int]]:
-    """Positions by drawing, drawings that share a file's bytes merged (union-find over drawing names)."""
-    parent: dict[str, str] = {}
-
-    def find(name: str) -> str:
-        while parent.setdefault(name, name) != name:
-            name = parent[name]
-        return name
-
-    by_digest: dict[str, str] = {}
-    for example in examples:
-        first = by_digest.setdefault(example.digest, example.drawing)
-        parent[find(example.drawing)] = find(first)
-    groups: dict[str, list[int]] = defaultdict(list)
-    for position, example in enumerate(examples):
-        groups[find(example.drawing)].append(position)
-    return groups
 
 
 def class_prompts(classes: Iterable[str]) -> list[str]:

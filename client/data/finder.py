@@ -16,6 +16,8 @@ HIDDEN = "hidden"
 LINKED = "a link to what is taken already"
 UNNAMED = "not an image by name"
 NO_FILE = "not a file"
+# What begins, or goes on, the reason of a file that is left out for another one.
+COPY = "a copy of "
 # Left out on purpose: nobody loses a picture by it.
 _NO_LOSS = frozenset({HIDDEN, LINKED, UNNAMED})
 # What programs leave beside pictures: a Mac's archives, a Synology's thumbnails.
@@ -47,7 +49,7 @@ class Skipped:
     @property
     def is_loss(self) -> bool:
         """Whether somebody may miss it: it is named as a picture, and neither hidden nor taken elsewhere."""
-        return self.reason not in _NO_LOSS
+        return self.reason not in _NO_LOSS and COPY not in self.reason
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,14 @@ from torch.nn import functional
 LOGIT_SCALE = 100.0
 
 
-def teacher_targets(images: Tensor, bought: Tensor, texts: Tensor, *, image_weight: float) -> Tensor:
+def teacher_targets(images: Tensor, bought: Tensor, texts: Tensor, *, image_weight: float | Tensor) -> Tensor:
     """The teacher as one vector an example: `w I + (1 - w) T_y`, and `T_y` where `I` was not bought.
 
     Args:
         images: image embeddings I(x), shape (n, d), unit length; rows that were not bought are ignored.
         bought: which rows of `images` were bought, shape (n,), bool.
         texts: the class prompt's embedding T_y of each example, shape (n, d), unit length.
-        image_weight: w, the paper's lambda.
+        image_weight: w, the paper's lambda; or one for each example, shape (n,).
 
     Returns:
         shape (n, d), not normalised: its length is how far image and text agree.
@@ -30,17 +30,19 @@ def image_targets(images: Tensor, bought: Tensor) -> Tensor:
 
 
 def soft_labels(
-    images: Tensor, bought: Tensor, text_head: Tensor, labels: Tensor, *, image_weight: float
+    images: Tensor, bought: Tensor, text_head: Tensor, labels: Tensor, *, image_weight: float | Tensor
 ) -> Tensor:
     """Class probabilities to imitate, shape (n, classes): `w` the teacher's, `1 - w` the label's.
 
     The teacher's are its zero-shot answer, the softmax of 100 x cosine. The cross-entropy with this mixture
     is knowledge distillation at temperature 1 (Hinton et al., 2015). Where `I` was not bought, the label
-    stands alone.
+    stands alone. `image_weight` may be one for each example, shape (n,); a negative label takes part in no
+    class.
     """
     weight = (image_weight * bought.to(images.dtype)).unsqueeze(1)
     teacher = (LOGIT_SCALE * images.nan_to_num() @ text_head.T).softmax(dim=1)
-    return weight * teacher + (1 - weight) * functional.one_hot(labels, len(text_head))
+    one_hot = functional.one_hot(labels.clamp(min=0), len(text_head)) * (labels >= 0).unsqueeze(1)
+    return weight * teacher + (1 - weight) * one_hot
 
 
 def text_relations(text_head: Tensor, labels: Tensor) -> Tensor:

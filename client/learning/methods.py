@@ -25,10 +25,10 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Supervision:
-    """What is known of the images of the source domains, for a method to make its targets of.
+    """What is known of the images of a run, for a method to make its targets of.
 
     Attributes:
-        labels: class of each image, shape (n,), int64.
+        labels: class of each image, shape (n,), int64; negative of an unlabelled image.
         text_head: the teacher's unit class texts, shape (classes, d); empty for a method that asks for none.
         images: the teacher's unit image embeddings, shape (n, d); rows that were not bought mean nothing.
         bought: which rows of `images` were bought, shape (n,), bool.
@@ -42,16 +42,29 @@ class Supervision:
     image_weight: float
 
     @property
+    def labelled(self) -> Tensor:
+        """Which images have a label, shape (n,), bool."""
+        return self.labels >= 0
+
+    @property
     def texts(self) -> Tensor:
-        """The class text of each image, shape (n, d)."""
-        return self.text_head[self.labels]
+        """The class text of each image, shape (n, d); zeros for an unlabelled one."""
+        return self.text_head[self.labels] * self.labelled.unsqueeze(1)
 
     @property
     def soft_labels(self) -> Tensor:
-        """Labels mixed with the teacher's zero-shot answers, shape (n, classes)."""
+        """Labels mixed with the teacher's zero-shot answers, shape (n, classes); these alone where there is
+        no label.
+        """
         return soft_labels(
-            self.images, self.bought, self.text_head, self.labels, image_weight=self.image_weight
+            self.images, self.bought, self.text_head, self.labels, image_weight=self.image_weights
         )
+
+    @property
+    def image_weights(self) -> Tensor:
+        """How much the embedding of each image counts, shape (n,): alone where there is no label."""
+        weights = torch.full(self.labels.shape, self.image_weight, dtype=self.images.dtype)
+        return weights.masked_fill(~self.labelled, 1.0)
 
 
 Targets = Callable[[Supervision], Tensor]
@@ -74,6 +87,7 @@ class Method:
             ("linear"), which is then its projector.
         compares: whether the loss is of the student's "outputs" or of its class "scores".
         projector: a new "linear" layer, or the student's "own" projection (an open_clip student's).
+        learns_unlabelled: whether its targets can be made of an image's embedding alone, without a label.
         teacher: the "vendor"; or a model here that is asked about every view: the student's "twin" (a frozen
             copy of it), or the one that comes "bundled" with Tuition.
     """
@@ -88,6 +102,7 @@ class Method:
     head: Literal["texts", "linear"] = "texts"
     compares: Literal["outputs", "scores"] = "outputs"
     projector: Literal["linear", "own"] = "linear"
+    learns_unlabelled: bool = False
     teacher: Literal["vendor", "twin", "bundled"] = "vendor"
 
     @property
@@ -106,7 +121,7 @@ def _labels(known: Supervision) -> Tensor:
 
 
 def _image_and_text(known: Supervision) -> Tensor:
-    return teacher_targets(known.images, known.bought, known.texts, image_weight=known.image_weight)
+    return teacher_targets(known.images, known.bought, known.texts, image_weight=known.image_weights)
 
 
 def _image(known: Supervision) -> Tensor:
@@ -142,6 +157,7 @@ METHODS = {
             _image_and_text,
             cosine_loss,
             aligns=True,
+            learns_unlabelled=True,
         ),
         Method(
             "vl2v-sd",
@@ -158,6 +174,7 @@ METHODS = {
             _image_and_text,
             cosine_loss,
             projector="own",
+            learns_unlabelled=True,
         ),
         Method(
             "unlimited",
@@ -174,6 +191,7 @@ METHODS = {
             _image_and_text,
             cosine_loss,
             trains=PROJECTOR_TOO,
+            learns_unlabelled=True,
         ),
         Method(
             "image-only",
@@ -181,6 +199,7 @@ METHODS = {
             _image,
             cosine_loss,
             aligns=True,
+            learns_unlabelled=True,
         ),
         Method(
             "text-only",
@@ -197,6 +216,7 @@ METHODS = {
             squared_loss,
             aligns=True,
             trains=PROJECTOR_TOO,
+            learns_unlabelled=True,
         ),
         Method(
             "rise",
@@ -213,6 +233,7 @@ METHODS = {
             functional.cross_entropy,
             trains=PROJECTOR_TOO,
             head="linear",
+            learns_unlabelled=True,
         ),
         Method(
             "erm",

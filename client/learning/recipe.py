@@ -30,6 +30,7 @@ class Recipe:
 
     Attributes:
         image_weight: the paper's lambda: how much the image's embedding counts beside the class text's.
+        unlabelled_share: the share of a batch that is images without labels, where there are any.
         views: how many further views of each training image, in other styles, the teacher is asked about.
         holdout: the share of each source domain that is held out for selection.
         augmentation: the student's random view.
@@ -46,6 +47,7 @@ class Recipe:
     """
 
     image_weight: float = 0.5
+    unlabelled_share: float = 1 / 3
     views: int = 0
     holdout: float = 0.2
     augmentation: Augmentation = Augmentation()
@@ -68,6 +70,10 @@ class Recipe:
         if steps is None:
             return self
         return replace(self, steps=steps, align_steps=min(self.align_steps, 4 * steps))
+
+    def unlabelled_in_batch(self, labelled: int) -> int:
+        """How many unlabelled images stand beside so many labelled ones."""
+        return max(1, round(labelled * self.unlabelled_share / (1 - self.unlabelled_share)))
 
     def views_seen(self, images: int, domains: int) -> int:
         """How many augmented views both stages look at: so many queries, were each asked about."""

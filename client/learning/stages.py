@@ -30,6 +30,8 @@ from client.learning.training import (
 )
 
 _EVALUATION_BATCH = 128
+# The projector is aligned on so many unlabelled images, or on twice as many as there are labelled ones.
+_UNLABELLED_ALIGNED = 2048
 # Images are drawn from this much larger than the student's side, so that a random crop is hardly enlarged.
 _CROPPED_FROM = 256 / 224
 
@@ -43,12 +45,12 @@ class Images(Protocol):
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """The images of the source domains, and what each is compared with.
+    """The images of the source domains and those without labels, and what each is compared with.
 
     Attributes:
         images: all of them, by position.
-        labels: class of each, shape (n,), int64.
-        domains: source domain of each, shape (n,), int64.
+        labels: class of each, shape (n,), int64; negative where there is no label.
+        domains: source domain of each, shape (n,), int64; -1 where there is no label.
         targets: what the method's loss compares with, a row for each (methods.py).
         restyled: which of them are further views, in styles of their own that they keep, shape (n,), bool.
         train: positions to train on.
@@ -65,6 +67,18 @@ class TrainingSet:
     holdout: list[int]
     teacher: Student | None = None
 
+    def aligned_on(self, seed: int) -> list[int]:
+        """Positions that the projector is aligned on: those to train on, but of unlabelled images only some,
+        drawn by the seed, for the projector needs few and their features take long.
+        """
+        labelled = [position for position in self.train if self.labels[position] >= 0]
+        unlabelled = [position for position in self.train if self.labels[position] < 0]
+        most = max(_UNLABELLED_ALIGNED, 2 * len(labelled))
+        if len(unlabelled) > most:
+            order = torch.randperm(len(unlabelled), generator=torch.Generator().manual_seed(seed))
+            unlabelled = [unlabelled[turn] for turn in sorted(order[:most].tolist())]
+        return labelled + unlabelled
+
 
 def align_features(
     student: Student,
@@ -74,7 +88,7 @@ def align_features(
     seed: int,
     on_image: Callable[[int], None] = lambda _: None,
 ) -> Tensor:
-    """Features of `align_views` random views of each training image, shape (views, images, features).
+    """Features of `align_views` random views of each image of `aligned_on`, shape (views, images, features).
 
     The backbone is frozen while the projector is aligned, so it gives a view the same features at every step:
     they are computed once. `on_image` is called with the number of views done.
@@ -85,27 +99,29 @@ def align_features(
         for pixels in _align_views(student, data, recipe, seed=seed):
             parts.append(student.features(pixels).cpu())
             on_image(sum(map(len, parts)))
-    return torch.cat(parts).reshape(recipe.align_views, len(data.train), -1)
+    return torch.cat(parts).reshape(recipe.align_views, len(data.aligned_on(seed)), -1)
 
 
 def _view_targets(student: Student, data: TrainingSet, recipe: Recipe, *, seed: int) -> Tensor:
     """What the views of `align_features` are compared with, shape (views, images, d); one for all views
     where no teacher is asked about each."""
-    fixed = data.targets[data.train].unsqueeze(0)
+    positions = data.aligned_on(seed)
+    fixed = data.targets[positions].unsqueeze(0)
     if data.teacher is None:
         return fixed
     answers = [
         _answers(data.teacher, pixels).cpu() for pixels in _align_views(student, data, recipe, seed=seed)
     ]
-    return fixed + recipe.image_weight * torch.cat(answers).reshape(recipe.align_views, len(data.train), -1)
+    return fixed + recipe.image_weight * torch.cat(answers).reshape(recipe.align_views, len(positions), -1)
 
 
 def _align_views(student: Student, data: TrainingSet, recipe: Recipe, *, seed: int) -> Iterator[Tensor]:
     """Batches of the random views that the projector is aligned on: all images, then all again, and so on."""
+    positions = data.aligned_on(seed)
     for view in range(recipe.align_views):
-        for start in range(0, len(data.train), _EVALUATION_BATCH):
-            positions = data.train[start : start + _EVALUATION_BATCH]
-            yield _augmented(student, data, positions, recipe, seed=(seed + 2, view, start))
+        for start in range(0, len(positions), _EVALUATION_BATCH):
+            chunk = positions[start : start + _EVALUATION_BATCH]
+            yield _augmented(student, data, chunk, recipe, seed=(seed + 2, view, start))
 
 
 def _answers(teacher: Student, pixels: Tensor) -> Tensor:
@@ -135,7 +151,12 @@ def align(
         views: what `align_features` made of the training images, shape (views, images, features).
     """
     device = _device(student)
-    draw = DomainBatches(data.domains[data.train], per_domain=recipe.align_images_per_domain, seed=seed)
+    draw = DomainBatches(
+        data.domains[data.aligned_on(seed)],
+        per_domain=recipe.align_images_per_domain,
+        seed=seed,
+        unlabelled=recipe.unlabelled_in_batch,
+    )
     targets = _view_targets(student, data, recipe, seed=seed)
 
     def batch_at(step: int) -> Batch:
@@ -254,7 +275,12 @@ def batches_of(
     Of several processes, each is given its shard of the batch, with the views that it would have in one.
     """
     device = _device(student)
-    draw = DomainBatches(data.domains[data.train], per_domain=recipe.images_per_domain, seed=seed)
+    draw = DomainBatches(
+        data.domains[data.train],
+        per_domain=recipe.images_per_domain,
+        seed=seed,
+        unlabelled=recipe.unlabelled_in_batch,
+    )
     positions = torch.tensor(data.train)
 
     def batch_at(step: int) -> Batch:

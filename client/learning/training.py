@@ -60,19 +60,26 @@ class TrainingStep:
 
 
 class DomainBatches:
-    """The examples of a step: `per_domain` from each domain, with replacement; fixed by seed and step."""
+    """The examples of a step, drawn with replacement; fixed by seed and step.
 
-    def __init__(self, domains: Tensor, *, per_domain: int, seed: int) -> None:
-        self._members = [
-            torch.nonzero(domains == domain).flatten() for domain in sorted(set(domains.tolist()))
-        ]
-        self._per_domain = per_domain
+    From each domain come `per_domain`; from the images of no domain (-1), which have no label, as many as
+    `unlabelled` says of the others' number.
+    """
+
+    def __init__(
+        self, domains: Tensor, *, per_domain: int, seed: int, unlabelled: Callable[[int], int]
+    ) -> None:
+        names = sorted(set(domains.tolist()), key=lambda domain: (domain < 0, domain))
+        self._members = [torch.nonzero(domains == domain).flatten() for domain in names]
+        labelled = sum(domain >= 0 for domain in names) * per_domain
+        self._sizes = [per_domain if domain >= 0 else unlabelled(labelled or per_domain) for domain in names]
         self._seed = seed
 
     def __call__(self, step: int) -> Tensor:
-        """Positions, shape (domains x per_domain,)."""
+        """Positions, shape (domains x per_domain + unlabelled,)."""
         generator = torch.Generator().manual_seed(step_seed(self._seed, step))
-        draws = [torch.randint(len(m), (self._per_domain,), generator=generator) for m in self._members]
+        sizes = zip(self._members, self._sizes, strict=True)
+        draws = [torch.randint(len(members), (size,), generator=generator) for members, size in sizes]
         return torch.cat([members[draw] for members, draw in zip(self._members, draws, strict=True)])
 
 

@@ -108,6 +108,7 @@ class Plan(Record):
         train_images: how many images are trained on.
         holdout_images: how many images of the source domains are held out for selection.
         images_by_domain: how many readable images each source domain has.
+        unlabelled_images: how many images without labels there are.
         left_out: how many files are left out, by reason.
         skipped: these files.
         model: the vendor's model; `None` for a method that buys nothing.
@@ -122,6 +123,7 @@ class Plan(Record):
     train_images: int
     holdout_images: int
     images_by_domain: dict[str, int]
+    unlabelled_images: int = 0
     left_out: dict[str, int] = {}
     skipped: list[SkippedFile]
     model: ModelCard | None
@@ -232,6 +234,9 @@ class Summary(Record):
         teacher: the vendor's model; `None` for a method that buys nothing.
         train_images: how many images were trained on.
         further_views: how many further views of these were bought, and trained on.
+        unlabelled_images: how many images without labels were bought, and trained on.
+        adapted: whether some of these show the very domain where the student will work. Then its accuracy
+            there is that of adaptation, and not of generalisation.
         holdout_images: how many images were held out for selection.
         skipped_images: how many files of the source domains were left out.
         seconds: wall-clock seconds of each stage.
@@ -259,6 +264,8 @@ class Summary(Record):
     teacher: ModelCard | None
     train_images: int
     further_views: int
+    unlabelled_images: int = 0
+    adapted: bool = False
     holdout_images: int
     skipped_images: int
     seconds: dict[str, float]

@@ -144,7 +144,7 @@ class Comparison:
         self._device = device
         self._max_spend_micros = max_spend_micros
         self._approve = approve
-        self._memo = Memo(_KEPT)
+        self._memo = Memo(_KEPT, connection.files)
         self._images = folder = list_folder(config.data)
         folder.require_domains(config.targets)
         self._targets = tuple(config.targets) or folder.domains

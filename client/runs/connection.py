@@ -16,6 +16,7 @@ from client.buying.protocols import ProtocolName
 from client.buying.teacher import Teacher
 from client.buying.tracing import TracedVendor, Traces, find_traces
 from client.buying.vendor_api import VendorClient
+from client.data.file_memory import FileMemory
 from client.errors import KeyRefused, UsageError, VendorUnreachable
 from client.progress import Display
 from client.runs.folder import RunFolder
@@ -57,6 +58,11 @@ class Connection:
     def pixels(self) -> Path:
         """The folder of decoded images: beside the cache."""
         return self._cache_file.parent / "pixels"
+
+    @property
+    def files(self) -> FileMemory:
+        """What is known of image files: beside the cache."""
+        return FileMemory(self._cache_file.parent / "files.db")
 
     @property
     def _cache_file(self) -> Path:

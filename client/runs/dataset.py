@@ -15,15 +15,16 @@ from client.buying.selection import Stratum
 from client.data.domains import (
     LOOSE_IN_DOMAIN,
     LOOSE_IN_ROOT,
-    Example,
     ImageFolder,
     list_folder,
     relative,
-    split,
 )
+from client.data.example import UNLABELLED, Example, read_files
 from client.data.finder import Skipped, counted, described
 from client.data.images import UnreadableImage
 from client.data.manifests import recognise
+from client.data.pool import Pool, read_pool
+from client.data.splits import split
 from client.data.views import ORIGINAL, View
 from client.errors import DataError
 from client.learning.methods import METHODS
@@ -34,7 +35,9 @@ from client.runs.folder import RunConfig
 from client.runs.memo import Memo
 from shared.embeddings import ModelCard
 
-Split = Literal["train", "holdout"]
+# What a copy of a labelled image is left out as.
+_LABELLED = "a labelled image"
+Split = Literal["train", "holdout", "unlabelled"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,8 @@ class Dataset:
         folder: the labelled images.
         target: the domain that is held out; `None` where every domain trains.
         domains: the source domains.
-        examples: every image of these and, behind them, the further views of training images.
+        examples: every image of these and, behind them, unlabelled images and further views of training
+            images.
         splits: what each of `examples` is for.
         skipped: files that are left out, those of the target domain aside.
     """
@@ -64,13 +68,18 @@ class Dataset:
 
     @cached_property
     def train(self) -> list[int]:
-        """Positions of the images to train on, further views aside."""
+        """Positions of the labelled images to train on, further views aside."""
         return self._originals("train")
 
     @cached_property
     def holdout(self) -> list[int]:
         """Positions of the images that are held out for selection."""
         return self._originals("holdout")
+
+    @cached_property
+    def unlabelled(self) -> list[int]:
+        """Positions of the images without labels."""
+        return self._originals("unlabelled")
 
     @cached_property
     def views(self) -> list[int]:
@@ -82,13 +91,13 @@ class Dataset:
         return self._views_of.get(self.examples[position].path, [])
 
     def stratum(self, position: int) -> Stratum:
-        """The domain and the class of an image."""
+        """The domain and the class of an image; of an unlabelled one, its pool and nothing."""
         example = self.examples[position]
-        return example.domain, self.classes[example.label]
+        return example.domain, "" if example.label == UNLABELLED else self.classes[example.label]
 
     @property
     def labels(self) -> list[int]:
-        """The class of each of `examples`, as a position among `classes`."""
+        """The class of each of `examples`, as a position among `classes`, or UNLABELLED."""
         return [example.label for example in self.examples]
 
     @cached_property
@@ -127,6 +136,15 @@ class DomainInputs(StageInputs):
     root: Path
     domain: str
     group_by_name: bool
+
+
+@dataclass(frozen=True)
+class PoolInputs(StageInputs):
+    """What the unlabelled images depend on, as far as one command goes."""
+
+    words: tuple[str, ...]
+    root: Path
+    target: str | None
 
 
 @dataclass(frozen=True)
@@ -181,7 +199,38 @@ def read_dataset(config: RunConfig, display: Display, memo: Memo | None = None) 
         splits=tuple(splits),
         skipped=(*folder.ignored_outside(config.target_domain), *skipped),
     )
+    if config.pools:
+        dataset = _with_pools(dataset, config.pools, display, memo)
     return _with_views(dataset, config.recipe.views if "images" in asks(config) else 0, display, memo)
+
+
+def _with_pools(dataset: Dataset, words: tuple[str, ...], display: Display, memo: Memo) -> Dataset:
+    """The data set with unlabelled images, none of them a copy of a labelled image or of one to be tested on.
+
+    For that the target domain is read, and nothing else is done with it.
+    """
+    folder, files = dataset.folder, sorted(dataset.folder.files.items())
+
+    def read() -> Pool:
+        known = {
+            _LABELLED: [path for (name, _), paths in files if name != dataset.target for path in paths],
+            f"an image of {dataset.target}, which is tested on": [
+                path for (name, _), paths in files if name == dataset.target for path in paths
+            ],
+        }
+        facts = {what: read_files(paths, memo.files) for what, paths in known.items()}
+        readable = {what: [each for each in of if not each.reason] for what, of in facts.items()}
+        return read_pool(words, readable, memo.files, display)
+
+    pool, _ = memo.once(PoolInputs(words, folder.root, dataset.target), read)
+    mention(pool.left_out, Path(), display, listed_in="plan.json")
+    splits: list[Split] = ["unlabelled" for _ in pool.examples]
+    return replace(
+        dataset,
+        examples=dataset.examples + pool.examples,
+        splits=(*dataset.splits, *splits),
+        skipped=(*dataset.skipped, *pool.left_out),
+    )
 
 
 def _with_views(dataset: Dataset, rounds: int, display: Display, memo: Memo) -> Dataset:
@@ -255,7 +304,7 @@ def read_domain(
 
     def read() -> tuple[list[Example], list[Skipped]]:
         with display.track(f"Reading {domain}", folder.count(domain)) as advance:
-            return folder.read([domain], lambda done: advance(done, ""))
+            return folder.read([domain], lambda done: advance(done, ""), memo.files)
 
     return memo.once(DomainInputs(folder.root, domain, bool(folder.drawn)), read)[0]
 
@@ -277,8 +326,9 @@ def describe_plan(
         train_images=len(dataset.train),
         holdout_images=len(dataset.holdout),
         images_by_domain=dict(
-            Counter(example.domain for example in dataset.examples if example.view == ORIGINAL)
+            Counter(dataset.examples[position].domain for position in (*dataset.train, *dataset.holdout))
         ),
+        unlabelled_images=len(dataset.unlabelled),
         left_out=counted(dataset.skipped),
         skipped=[SkippedFile(path=relative(s.path, root), reason=s.reason) for s in dataset.skipped],
         model=model,

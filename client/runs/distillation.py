@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from client.buying.teacher import Teacher
-from client.data.domains import Example
+from client.data.example import Example
 from client.data.finder import Skipped, counted
 from client.data.pixels import PixelStore
 from client.data.views import ORIGINAL
@@ -56,7 +55,7 @@ from client.runs.zero_shot import known_zero_shot
 class StudentInputs(StageInputs):
     """What a student depends on."""
 
-    config: dict[str, Any]
+    config: RunConfig
     classes: tuple[str, ...]
     images: str
     targets: NDArray[np.generic]
@@ -164,7 +163,9 @@ class Distillation:
         """The pre-trained backbone; whatever cannot be trained is refused here, before anything is bought."""
         config = self._config
         if self._method.trains:
-            self._processes.shard(config.recipe.images_per_domain * len(dataset.domains))
+            labelled = config.recipe.images_per_domain * len(dataset.domains)
+            pool = config.recipe.unlabelled_in_batch(labelled) if dataset.unlabelled else 0
+            self._processes.shard(labelled + pool)
         weights = None if config.student_weights is None else Path(config.student_weights)
         backbone = load_backbone(config.student, image_size=config.image_size, weights=weights)
         if self._teacher is not None:
@@ -251,10 +252,11 @@ class Distillation:
         return f"{run.path} holds a finished student of other {changed}, which training anew would replace."
 
     def _training_set(self, dataset: Dataset, targets: Targets) -> TrainingSet:
+        numbers = {domain: number for number, domain in enumerate(dataset.domains)}
         return TrainingSet(
             images=PixelStore(dataset.examples, self._pixels),
             labels=torch.tensor(dataset.labels),
-            domains=torch.tensor([dataset.domains.index(example.domain) for example in dataset.examples]),
+            domains=torch.tensor([numbers.get(example.domain, -1) for example in dataset.examples]),
             targets=targets.rows,
             restyled=torch.tensor([example.view != ORIGINAL for example in dataset.examples]),
             train=targets.train,
@@ -265,7 +267,7 @@ class Distillation:
         """The digest of everything that training depends on: an artefact of another one is made anew."""
         weights = self._config.student_weights
         inputs = StudentInputs(
-            config=self._config.decisive(),
+            config=self._config,
             classes=dataset.classes,
             images=dataset.content,
             targets=targets.rows.numpy(),
@@ -295,7 +297,7 @@ class Distillation:
     def _evaluate(
         self, student: Student, dataset: Dataset, data: TrainingSet, leave_one_out: Mapping[str, float]
     ) -> Summary:
-        """Answers about the hold-outs and about the target domain, if any, which is read here and not before."""
+        """Answers about the hold-outs and about the target domain, if any, which is read only here."""
         run, folder = self._run, dataset.folder
         run.forget("evaluate", after_step=0)
         with run.timed("evaluate"):
@@ -347,7 +349,9 @@ class Distillation:
             cost_micros=purchase.cost_micros if purchase else 0,
             teacher=run.read(run.plan)["model"],
             train_images=len(dataset.train),
-            further_views=len(data.train) - len(dataset.train),
+            further_views=len(set(data.train) & set(dataset.views)),
+            unlabelled_images=len(set(data.train) & set(dataset.unlabelled)),
+            adapted=bool(config.adapt),
             holdout_images=len(dataset.holdout),
             skipped_images=len(dataset.skipped),
             seconds=run.seconds(),

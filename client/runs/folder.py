@@ -8,7 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,6 +34,8 @@ class RunConfig:
         student_weights: a file of weights to start from; `None` for those of the name.
         use_at_most: how many embeddings the run may use, whoever bought them; `None` for no limit.
         group_by_name: whether files named `<set>__<name>` may be variants of one drawing (`list_folder`).
+        unlabelled: where images without labels are (`find_images`).
+        adapt: where images without labels are that show the domain where the student will work.
     """
 
     data: str
@@ -47,11 +49,13 @@ class RunConfig:
     student_weights: str | None = None
     use_at_most: int | None = None
     group_by_name: bool = False
+    unlabelled: tuple[str, ...] = ()
+    adapt: tuple[str, ...] = ()
 
-    def decisive(self) -> dict[str, Any]:
-        """As JSON, without what is left at its default: an option that is new changes no run of before."""
-        told = _as_json(self)
-        return {name: value for name, value in told.items() if name != "group_by_name" or value}
+    @property
+    def pools(self) -> tuple[str, ...]:
+        """Where images without labels are."""
+        return (*self.unlabelled, *self.adapt)
 
 
 class Mirror(Protocol):
@@ -118,7 +122,8 @@ class RunFolder:
         run_id = found.pop("run_id", None)
         if not isinstance(run_id, str):
             raise UsageError(f"{self.config} is not the configuration of a run. Choose another --out.")
-        found = {**_DEFAULTS, **found}
+        recipe = found.get("recipe")
+        found = {**_DEFAULTS, **found, "recipe": {**_RECIPE_DEFAULTS, **recipe} if recipe else recipe}
         changed = [
             f"{name}: {found.get(name)} -> {wanted[name]}"
             for name in wanted
@@ -308,8 +313,15 @@ def _as_json(config: RunConfig) -> dict[str, Any]:
     return value
 
 
-# What an option was in runs that were begun before there was one.
-_DEFAULTS = {each.name: each.default for each in fields(RunConfig) if each.default is not MISSING}
+def _defaults(of: type[RunConfig] | type[Recipe]) -> dict[str, Any]:
+    """As JSON, what an option was in runs that were begun before there was one."""
+    simple = {each.name: each.default for each in fields(of) if isinstance(each.default, _SIMPLE)}
+    value: dict[str, Any] = json.loads(json.dumps(simple))
+    return value
+
+
+_SIMPLE = (str, int, float, bool, tuple, type(None))
+_DEFAULTS, _RECIPE_DEFAULTS = _defaults(RunConfig), _defaults(Recipe)
 
 
 def _delete(path: Path) -> None:

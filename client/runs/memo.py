@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from client.data.file_memory import FileMemory
 from client.runs.digest import StageInputs, digest_of
 
 T = TypeVar("T")
@@ -18,9 +19,11 @@ class Memo:
     Attributes:
         kept: how many results of each kind of inputs are kept, the least recently used going first; one of
             the kinds that are not named. A run on its own shares with nobody and needs no more.
+        files: what is known of image files, over all commands.
     """
 
     kept: dict[type[StageInputs], int] = field(default_factory=dict)
+    files: FileMemory = field(default_factory=lambda: FileMemory(None))
     _done: dict[type[StageInputs], OrderedDict[str, tuple[Any, float]]] = field(default_factory=dict)
 
     def once(self, inputs: StageInputs, work: Callable[[], T]) -> tuple[T, float]:

@@ -29,6 +29,7 @@ from shared.embeddings import ModelCard
 # What is said of images that the teacher was to be asked about, and was not, by tranche.
 _WITHOUT_ANSWER: dict[TrancheName, str] = {
     "labelled": "training images have no teacher embedding ({why}); they are taught without.",
+    "unlabelled": "unlabelled images were not bought ({why}).",
     "views": "further views were not bought ({why}).",
 }
 
@@ -39,7 +40,8 @@ class Targets:
 
     Attributes:
         rows: what the method's loss compares with, a row for each of `Dataset.examples`.
-        train: positions to train on: the training images, and those further views that were bought.
+        train: positions to train on: the labelled training images, and of further views and unlabelled
+            images those that were bought.
         text_head: unit class texts that the student predicts by, shape (classes, outputs); `None` where it
             has a classifier of its own.
         outputs: how wide the student's outputs are.
@@ -158,7 +160,7 @@ class TargetBuilder:
         by_texts = self._method.head == "texts"
         return Targets(
             self._method.targets(known),
-            [*dataset.train, *(view for view in dataset.views if known.bought[view])],
+            [*dataset.train, *(i for i in (*dataset.views, *dataset.unlabelled) if known.bought[i])],
             known.text_head if by_texts else None,
             outputs=known.text_head.shape[1] if by_texts else classes,
         )
@@ -254,7 +256,8 @@ class TargetBuilder:
             )
         if plan.budget_left and plan.needed("labelled") and not plan.unaffordable:
             self._display.note(
-                f"{plan.budget_left} queries of the budget stay unspent (--views can use them)."
+                f"{plan.budget_left} queries of the budget stay unspent: everything is bought. "
+                "More images would use them: --unlabelled, or --views."
             )
         refused = [Skipped(Path(query.name), reason) for query, reason in purchase.refused.items()]
         mention(refused, dataset.folder.root, self._display, listed_in=run.purchase)

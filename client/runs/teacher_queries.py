@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from client.buying.budget import Tranche, TrancheName, purchase_order
 from client.buying.queries import Query
 from client.buying.selection import image_order
-from client.data.domains import Example, class_prompts
+from client.data.domains import class_prompts
+from client.data.example import Example
 from client.runs.dataset import Dataset, asks
 from client.runs.folder import RunConfig
 
@@ -51,6 +52,8 @@ class TeacherQueries:
             Tranche("texts", self.prompts),
             *(
                 Tranche(each.name, each.queries, [dataset.stratum(position) for position in each.positions])
+                if each.name != "unlabelled"
+                else Tranche(each.name, each.queries)
                 for each in self.images
             ),
         ]
@@ -59,10 +62,12 @@ class TeacherQueries:
 def teacher_queries(
     config: RunConfig, dataset: Dataset, features: NDArray[np.float32] | None = None
 ) -> TeacherQueries:
-    """What the run's method asks: class prompts; one query an image; then further views of each, in rounds.
+    """What the run's method asks: class prompts; one query a labelled image; one an unlabelled image; then
+    further views of labelled images, in rounds.
 
-    Images come in the order of `image_order`, and views in the same, the second of each image before any
-    third. It stops after the first `use_at_most` distinct queries.
+    Labelled images come in the order of `image_order`, and views in the same, the second of each image before
+    any third. Unlabelled images are drawn from each pool in turn. It stops after the first `use_at_most`
+    distinct queries.
 
     Args:
         config: the run.
@@ -99,9 +104,11 @@ def _image_positions(
     strata = [dataset.stratum(position) for position in dataset.train]
     turns = image_order(config.select, strata, config.seed, features)
     labelled = [dataset.train[turn] for turn in turns]
+    pools = [dataset.stratum(position) for position in dataset.unlabelled]
     rounds = zip_longest(*(dataset.views_of(position) for position in labelled))
     return {
         "labelled": labelled,
+        "unlabelled": [dataset.unlabelled[turn] for turn in image_order("stratified", pools, config.seed)],
         "views": [view for views in rounds for view in views if view is not None],
     }
 

@@ -230,7 +230,7 @@ class Trainer:
                 seed=config.seed,
                 views=recipe.align_views,
                 augmentation=recipe.augmentation,
-                images=dataset.content_of(data.train),
+                images=dataset.content_of(data.aligned_on(config.seed)),
             ),
             # What only the steps on pixels take from a recipe.
             recipe=replace(
@@ -243,7 +243,9 @@ class Trainer:
 
     def _align_features(self, student: Student, data: TrainingSet) -> Tensor:
         recipe = self._config.recipe
-        with self._display.track("Features", recipe.align_views * len(data.train)) as advance:
+        with self._display.track(
+            "Features", recipe.align_views * len(data.aligned_on(self._config.seed))
+        ) as advance:
             return align_features(
                 student, data, recipe, seed=self._config.seed, on_image=lambda done: advance(done, "")
             )

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.data.domains import Example, class_prompts, list_folder, split
+from client.data.domains import class_prompts, list_folder
 from client.data.drawings import drawing_of
+from client.data.example import Example
+from client.data.splits import split
 from client.errors import DataError
 from tests.client.toy import CLASSES, make_folder
 

@@ -7,7 +7,9 @@ from zipfile import ZipFile
 
 import pytest
 
-from client.data.domains import Example, list_folder, split
+from client.data.domains import list_folder
+from client.data.example import Example
+from client.data.splits import split
 from tests.client.toy import draw
 
 # Of the names of the hold-outs without emoji, seed 0, as at the runs of benchmarks/runs.csv.

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -140,3 +141,14 @@ def test_each_end_of_the_image_weight_is_a_method() -> None:
 
     assert torch.equal(targets("image-only", 0.5), targets("vl2v-adip", 1.0))
     assert torch.equal(targets("text-only", 0.5), targets("vl2v-adip", 0.0))
+
+
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.learns_unlabelled])
+def test_an_unlabelled_image_is_taught_by_its_embedding_alone(name: str) -> None:
+    images, texts = torch.eye(4)[:3], torch.eye(4)[1:4]
+    labels, bought = torch.tensor([0, 1, -1]), torch.tensor([True, True, True])
+    targets = METHODS[name].targets(Supervision(labels, texts, images, bought, image_weight=0.3))
+    labelled = METHODS[name].targets(Supervision(labels[:2], texts, images[:2], bought[:2], 0.3))
+    assert torch.equal(targets[:2], labelled)
+    alone = (100 * images[2] @ texts.T).softmax(0) if name == "kd" else images[2]
+    assert torch.allclose(targets[2], alone)

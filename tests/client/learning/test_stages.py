@@ -128,7 +128,12 @@ def test_a_view_in_a_style_of_its_own_keeps_it(folder: Path) -> None:
     pixels, _ = batches_of(
         student, replace(data, restyled=restyled), replace(RECIPE, augmentation=only_styles), seed=0
     )(0)
-    draw = DomainBatches(data.domains[data.train], per_domain=RECIPE.images_per_domain, seed=0)
+    draw = DomainBatches(
+        data.domains[data.train],
+        per_domain=RECIPE.images_per_domain,
+        seed=0,
+        unlabelled=RECIPE.unlabelled_in_batch,
+    )
     kept = restyled[torch.tensor(data.train)[draw(0)]]
     assert 0 < kept.sum() < len(kept)
     assert torch.equal(pixels[kept], at_rest[kept])
@@ -192,3 +197,33 @@ def test_selections_that_watch_the_same_steps_keep_what_each_would_keep_alone(
     given = _toy(folder, "erm")[0]
     stages.interpolate_weights(given, kept["swad"], share)
     assert not _moved(_state(given), averaged)
+
+
+def test_an_unlabelled_image_moves_the_student_towards_its_embedding_alone(folder: Path) -> None:
+    student, data = _toy(folder, "vl2v-adip")
+    known = functional.normalize(torch.randn(len(data.labels), data.targets.shape[1]), dim=1)
+    pool = data.train[::2]
+    labels, domains, targets = data.labels.clone(), data.domains.clone(), data.targets.clone()
+    labels[pool], domains[pool], targets[pool] = -1, -1, known[pool]
+    mixed = replace(data, labels=labels, domains=domains, targets=targets)
+    assert mixed.aligned_on(0) == [i for i in data.train if i not in pool] + pool
+    views = align_features(student, mixed, RECIPE, seed=0)
+    assert views.shape[:2] == (RECIPE.align_views, len(data.train))
+    align(student, mixed, views, METHODS["vl2v-adip"], RECIPE, seed=0)
+    with torch.no_grad():
+        outputs = functional.normalize(student.projector(views.mean(0)), dim=1)
+    own = (outputs[-len(pool) :] * known[pool]).sum(1)
+    others = (outputs[-len(pool) :] @ known[pool].T).mean(1)
+    assert (own > others + 0.1).float().mean() > 0.9
+
+
+def test_few_of_many_unlabelled_images_are_aligned_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "_UNLABELLED_ALIGNED", 3)
+    _, data = _toy(folder, "vl2v-adip")
+    labels = data.labels.clone()
+    labels[data.train[2:]] = -1
+    mixed = replace(data, labels=labels)
+    chosen = mixed.aligned_on(0)
+    assert chosen[:2] == data.train[:2]
+    assert len(chosen) == 2 + max(3, 2 * 2)
+    assert chosen == mixed.aligned_on(0) != mixed.aligned_on(1)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from client.learning.averaging import SWAD, BestWeights, Score, SelectionGroup, WeightSelection
 from client.learning.losses import cosine_loss
+from client.learning.recipe import Recipe
 from client.learning.training import Checkpoint, DomainBatches, Schedule, TrainingStep, step_seed, train
 
 SCHEDULE = Schedule(steps=20, learning_rate=0.05, evaluations=4, cosine=True, warmup=0.1)
@@ -150,8 +151,22 @@ def test_the_best_state_is_kept() -> None:
 
 def test_every_domain_gives_its_share_of_a_batch() -> None:
     domains = torch.tensor([0] * 50 + [1] * 3 + [2] * 10)
-    draw = DomainBatches(domains, per_domain=8, seed=1)
+    draw = DomainBatches(domains, per_domain=8, seed=1, unlabelled=Recipe().unlabelled_in_batch)
     for step in range(5):
         assert domains[draw(step)].bincount().tolist() == [8, 8, 8]
     assert torch.equal(draw(3), draw(3))
     assert not torch.equal(draw(3), draw(4))
+
+
+def test_unlabelled_images_are_a_third_of_a_batch_however_many_they_are() -> None:
+    share = Recipe().unlabelled_in_batch
+    labelled = torch.tensor([0] * 50 + [1] * 3)
+    for number in (1, 500):
+        domains = torch.cat([labelled, torch.full((number,), -1)])
+        draw = DomainBatches(domains, per_domain=8, seed=1, unlabelled=share)
+        drawn = domains[draw(2)]
+        assert [(drawn == domain).sum().item() for domain in (0, 1, -1)] == [8, 8, 8]
+        alone = DomainBatches(labelled, per_domain=8, seed=1, unlabelled=share)
+        assert torch.equal(draw(2)[:16], alone(2))  # the labelled images are those of a run without
+    only = DomainBatches(torch.full((30,), -1), per_domain=8, seed=1, unlabelled=share)
+    assert len(only(0)) == 4

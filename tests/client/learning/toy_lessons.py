@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from client.data.domains import list_folder, split
+from client.data.domains import list_folder
 from client.data.pixels import PixelStore
+from client.data.splits import split
 from client.learning.backbones import load_backbone
 from client.learning.methods import METHODS, Supervision
 from client.learning.recipe import Augmentation, Recipe

@@ -10,7 +10,7 @@ import pytest
 
 from client.learning.methods import METHODS
 from client.learning.recipe import Augmentation, Recipe
-from client.runs.dataset import DomainInputs, ViewInputs
+from client.runs.dataset import DomainInputs, PoolInputs, ViewInputs
 from client.runs.digest import FileContent, StageInputs, digest_of
 from client.runs.distillation import StudentInputs
 from client.runs.features import CoverageInputs
@@ -21,12 +21,13 @@ CONFIG = RunConfig("data", "red", "vl2v-adip", "none", 32, 0, "stratified", Reci
 FEATURES = FeatureInputs("student", None, 32, 0, 6, Augmentation(), "images")
 INPUTS: list[StageInputs] = [
     DomainInputs(Path("root"), "dark", group_by_name=False),
+    PoolInputs(("pool",), Path("root"), "red"),
     ViewInputs("content", 2),
     CoverageInputs("student", None, 32, "images"),
     FEATURES,
     AlignInputs(FEATURES, Recipe(), METHODS["vl2v-adip"], np.zeros((2, 3)), "holdout"),
     DistillInputs(CONFIG, "images", np.zeros((2, 3))),
-    StudentInputs(CONFIG.decisive(), ("cat",), "images", np.zeros((2, 3)), (0, 1), None),
+    StudentInputs(CONFIG, ("cat",), "images", np.zeros((2, 3)), (0, 1), None),
 ]
 
 

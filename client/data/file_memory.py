@@ -1,0 +1,138 @@
+"""What is known of image files: remembered by path, size and time, so that a file is read and hashed once."""
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+# Pixels of a side of the small image that is kept of each file, to tell near copies by.
+THUMBNAIL = 12
+# A file that has just been written may be written again within one tick of the disk's clock.
+_SETTLED_AFTER_NS = 2 * 10**9
+_AT_ONCE = 500
+_VERSION = 1
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS files (
+    path BLOB PRIMARY KEY,
+    size INTEGER NOT NULL,
+    time INTEGER NOT NULL,       -- when it was last changed, in nanoseconds since 1970
+    digest TEXT NOT NULL,
+    file TEXT NOT NULL,
+    side INTEGER NOT NULL,
+    thumbnail BLOB NOT NULL,
+    reason TEXT NOT NULL,
+    kind TEXT NOT NULL
+) WITHOUT ROWID
+"""
+_FACTS = "digest, file, side, thumbnail, reason, kind"
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """What reading a file told.
+
+    Attributes:
+        digest: the SHA-256 (hex) of what is sent of it (see `Example.content`).
+        file: the SHA-256 (hex) of its bytes.
+        side: the shorter side of its image in pixels.
+        thumbnail: the image at THUMBNAIL x THUMBNAIL pixels, RGB.
+        reason: why it is not an image that can be read, and then the rest is empty; otherwise empty.
+        kind: what `reason` is counted under, where that tells more; otherwise empty.
+    """
+
+    digest: str = ""
+    file: str = ""
+    side: int = 0
+    thumbnail: bytes = b""
+    reason: str = ""
+    kind: str = ""
+
+
+class FileMemory:
+    """What is known of files, in a SQLite file: if it is deleted or damaged, nothing is lost but time."""
+
+    def __init__(self, path: Path | None) -> None:
+        """Take up the memory, which is made when something is first remembered; `None` remembers nothing."""
+        self._path = path
+
+    def recall(self, files: Sequence[Path]) -> list[FileFacts | None]:
+        """What is known of each file; `None` of those that are not known, or have changed since."""
+        if self._path is None or not self._path.exists():
+            return [None] * len(files)
+        try:
+            with self._opened() as memory:
+                return [
+                    facts
+                    for start in range(0, len(files), _AT_ONCE)
+                    for facts in self._recall(memory, files[start : start + _AT_ONCE])
+                ]
+        except sqlite3.Error:
+            return [None] * len(files)
+
+    def remember(self, facts: Mapping[Path, FileFacts]) -> None:
+        """Keep what was just read of some files. What the disk has no room for is not kept."""
+        if self._path is None or not facts:
+            return
+        now = time.time_ns()
+        rows = []
+        for path, each in facts.items():
+            stamp = _stamp(path)
+            if stamp is not None and stamp[1] < now - _SETTLED_AFTER_NS and each.kind != "HEIC":
+                told = (each.digest, each.file, each.side, each.thumbnail, each.reason, each.kind)
+                rows.append((_key(path), *stamp, *told))
+        with suppress(sqlite3.Error, OSError), self._opened() as memory:
+            memory.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+
+    @staticmethod
+    def _recall(memory: sqlite3.Connection, files: Sequence[Path]) -> list[FileFacts | None]:
+        keys = [_key(path) for path in files]
+        marks = ", ".join("?" * len(keys))
+        query = f"SELECT path, size, time, {_FACTS} FROM files WHERE path IN ({marks})"  # noqa: S608
+        known = {bytes(row[0]): row[1:] for row in memory.execute(query, keys)}
+        found: list[FileFacts | None] = []
+        for path, key in zip(files, keys, strict=True):
+            row = known.get(key)
+            found.append(FileFacts(*row[2:]) if row is not None and row[:2] == _stamp(path) else None)
+        return found
+
+    @contextmanager
+    def _opened(self) -> Iterator[sqlite3.Connection]:
+        """The file, made anew where it is damaged or of another version; what is done in it is one step."""
+        assert self._path is not None
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            connection = _connected(self._path)
+        except sqlite3.DatabaseError:
+            self._path.unlink(missing_ok=True)
+            connection = _connected(self._path)
+        with closing(connection), connection:
+            yield connection
+
+
+def _connected(path: Path) -> sqlite3.Connection:
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    connection = sqlite3.connect(path, timeout=60)
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version not in (0, _VERSION):
+        connection.close()
+        raise sqlite3.DatabaseError("of another version")
+    connection.execute("PRAGMA synchronous = OFF")
+    connection.execute(_SCHEMA)
+    connection.execute(f"PRAGMA user_version = {_VERSION}")
+    return connection
+
+
+def _key(path: Path) -> bytes:
+    return os.fsencode(path.absolute())
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Size and time of change; `None` of a file that is not there."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns

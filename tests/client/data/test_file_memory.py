@@ -1,0 +1,81 @@
+"""A file is read once; one that has changed is read again, and a damaged memory costs time alone."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from client.data import example
+from client.data.example import read_files
+from client.data.file_memory import FileMemory
+
+
+def _picture(path: Path, colour: str, age: float = 60) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (20, 10), colour).save(path)
+    then = time.time() - age
+    os.utime(path, (then, then))
+    return path
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The files that were opened."""
+    opened: list[Path] = []
+    read_image = example.read_image
+
+    def noted(path: Path) -> bytes:
+        opened.append(path)
+        return read_image(path)
+
+    monkeypatch.setattr(example, "read_image", noted)
+    return opened
+
+
+def test_a_file_is_read_once_and_again_when_it_has_changed(tmp_path: Path, read: list[Path]) -> None:
+    files = [_picture(tmp_path / f"{colour}.png", colour) for colour in ("red", "blue")]
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    os.utime(broken, (1, 1))
+    first = read_files([*files, broken], FileMemory(tmp_path / "files.db"))
+    assert [facts.side for facts in first] == [10, 10, 0]
+    assert first[2].reason == "not a readable picture"
+    read.clear()
+    assert read_files([*files, broken], FileMemory(tmp_path / "files.db")) == first
+    assert read == []
+    _picture(files[0], "green", age=50)
+    again = read_files(files, FileMemory(tmp_path / "files.db"))
+    assert read == [files[0]]
+    assert again[0].digest != first[0].digest
+    assert again[1] == first[1]
+
+
+def test_a_file_that_was_just_written_is_not_trusted(tmp_path: Path, read: list[Path]) -> None:
+    file = _picture(tmp_path / "new.png", "red", age=0)
+    for _ in range(2):
+        read_files([file], FileMemory(tmp_path / "files.db"))
+    assert read == [file, file]
+
+
+@pytest.mark.parametrize("damage", [b"no database at all, and longer than a page header" * 9, b""])
+def test_a_damaged_memory_is_made_anew(tmp_path: Path, read: list[Path], damage: bytes) -> None:
+    file = _picture(tmp_path / "red.png", "red")
+    memory = tmp_path / "files.db"
+    facts = read_files([file], FileMemory(memory))
+    memory.write_bytes(damage)
+    for _ in range(2):
+        assert read_files([file], FileMemory(memory)) == facts
+    assert read == [file, file]
+
+
+def test_a_memory_that_cannot_be_written_costs_nothing_but_time(tmp_path: Path) -> None:
+    (tmp_path / "no_folder").write_text("a file")
+    file = _picture(tmp_path / "red.png", "red")
+    assert read_files([file], FileMemory(tmp_path / "no_folder" / "files.db"))[0].side == 10
+
+
+def test_nobody_else_may_read_the_names(tmp_path: Path) -> None:
+    read_files([_picture(tmp_path / "red.png", "red")], FileMemory(tmp_path / "files.db"))
+    assert (tmp_path / "files.db").stat().st_mode & 0o077 == 0

@@ -1,0 +1,108 @@
+"""A pool has no copy of an image that is learnt or tested on: exact, encoded otherwise, smaller or paler."""
+
+from collections import Counter
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance
+
+from client.data.example import read_files
+from client.data.file_memory import FileMemory
+from client.data.pool import REPEATED, Pool, read_pool
+from client.errors import DataError, UsageError
+from client.progress import Display
+
+NOTHING = FileMemory(None)
+
+
+def _photo(seed: int, side: int = 96) -> Image.Image:
+    """A picture with large and small shapes."""
+    rng = np.random.default_rng(seed)
+    noise = [rng.integers(0, 256, (n, n), dtype=np.uint8) for n in (4, 7, 25)]
+    layers = [Image.fromarray(each).resize((side, side), Image.Resampling.BICUBIC) for each in noise]
+    return Image.merge("RGB", layers)
+
+
+def _variants(picture: Image.Image) -> dict[str, Image.Image]:
+    low = BytesIO()
+    picture.save(low, "JPEG", quality=30)
+    return {
+        "jpeg": Image.open(low),
+        "half": picture.resize((48, 48)),
+        "double": picture.resize((192, 192)),
+        "pale": ImageEnhance.Brightness(picture).enhance(0.8),
+    }
+
+
+def _read(words: list[str], known: dict[str, list[Path]]) -> Pool:
+    facts = {what: read_files(paths, NOTHING) for what, paths in known.items()}
+    return read_pool(words, facts, NOTHING, Display.of_nobody())
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Path:
+    folder = tmp_path / "pool"
+    folder.mkdir()
+    for seed in range(10):
+        _photo(seed).save(folder / f"{seed}.png")
+    return folder
+
+
+def test_copies_are_left_out_and_counted_by_what_they_copy(pool: Path, tmp_path: Path) -> None:
+    known = {}
+    for what, seed in (("a labelled image", 100), ("an image of red, which is tested on", 200)):
+        known[what] = [tmp_path / f"{seed}.png"]
+        _photo(seed).save(known[what][0])
+        for name, variant in _variants(_photo(seed)).items():
+            variant.save(pool / f"{seed}-{name}.png")
+        (pool / f"{seed}-same.png").write_bytes(known[what][0].read_bytes())
+    (pool / "again.png").write_bytes((pool / "0.png").read_bytes())
+    found = _read([str(pool)], known)
+    assert sorted(example.path.name for example in found.examples) == [f"{seed}.png" for seed in range(10)]
+    assert Counter(file.reason for file in found.left_out) == {
+        "a copy of a labelled image": 1,
+        "nearly a copy of a labelled image": 4,
+        "a copy of an image of red, which is tested on": 1,
+        "nearly a copy of an image of red, which is tested on": 4,
+        REPEATED: 1,
+    }
+    assert not any(file.is_loss for file in found.left_out)
+
+
+def test_one_plain_colour_is_like_no_other(pool: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (50, 50), "red").save(tmp_path / "red.png")
+    Image.new("RGB", (50, 50), "blue").save(pool / "blue.png")
+    found = _read([str(pool)], {"a labelled image": [tmp_path / "red.png"]})
+    assert len(found.examples) == 11
+
+
+def test_a_pool_may_have_several_parts_and_takes_a_file_once(pool: Path) -> None:
+    found = _read([str(pool), str(pool / "[0-4].png")], {})
+    assert len(found.examples) == 10
+    assert {example.domain for example in found.examples} == {str(pool)}
+
+
+@pytest.mark.parametrize("case", ["empty", "copies", "unreadable"])
+def test_a_pool_of_which_nothing_is_left_is_refused_with_the_reasons(tmp_path: Path, case: str) -> None:
+    folder = tmp_path / "pool"
+    folder.mkdir()
+    labelled = tmp_path / "labelled.png"
+    _photo(0).save(labelled)
+    if case == "copies":
+        (folder / "copy.png").write_bytes(labelled.read_bytes())
+    if case == "unreadable":
+        (folder / "broken.png").write_bytes(b"no picture")
+    reasons = {
+        "empty": "no image left to learn from.$",
+        "copies": "Left out: 1 a copy of a labelled image",
+        "unreadable": "Left out: 1 not a readable picture",
+    }
+    with pytest.raises(DataError, match=reasons[case]):
+        _read([str(folder)], {"a labelled image": [labelled]})
+
+
+def test_a_pool_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="does not exist"):
+        _read([str(tmp_path / "nowhere")], {})

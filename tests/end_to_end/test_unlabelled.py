@@ -1,0 +1,129 @@
+"""Images without labels are bought after the labelled ones and learnt from; copies of tested ones are not."""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from client.buying.cache import EmbeddingCache
+from client.data import example
+from client.data.domains import list_folder
+from tests.client.toy import CLASSES, make_folder
+from tests.end_to_end.command import Command
+from tests.support.vendor_process import VendorProcess
+
+_SMALL = ("--data", "toy", "--target-domain", "red", "--image-size", "32")
+_POOL = 12
+
+
+@pytest.fixture
+def client(vendor_process: VendorProcess, tmp_path: Path) -> Command:
+    toy = make_folder(tmp_path / "toy", images=5)
+    pool = tmp_path / "pool"
+    (pool / "deeper").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for n in range(_POOL):
+        noise = Image.fromarray(rng.integers(0, 256, (5, 5, 3), dtype=np.uint8)).resize((40, 40))
+        noise.save(pool / "deeper" / f"{n}.png")
+    (pool / "labelled.png").write_bytes((toy / "dark" / "circle" / "00.png").read_bytes())
+    Image.open(toy / "red" / "circle" / "00.png").resize((80, 80)).save(pool / "target-by-another-name.png")
+    (pool / "broken.png").write_bytes(b"no picture")
+    return Command(tmp_path, vendor_process.url, vendor_process.create_key(quota=1000))
+
+
+def _json(client: Command, name: str, run: str = "run") -> dict[str, Any]:
+    value: dict[str, Any] = json.loads((client.folder / run / name).read_text())
+    return value
+
+
+def _distill(*more: str) -> tuple[str, ...]:
+    return ("distill", *_SMALL, "--steps", "4", "--out", "run", "--unlabelled", "pool", *more)
+
+
+def test_a_pool_is_planned_bought_and_learnt_from(client: Command, vendor_process: VendorProcess) -> None:
+    plan = json.loads(client("plan", *_SMALL, "--unlabelled", "pool", "--json").stdout)
+    by_name = {tranche["name"]: tranche for tranche in plan["purchase"]["tranches"]}
+    assert list(by_name) == ["texts", "labelled", "unlabelled", "views"]
+    assert by_name["unlabelled"]["to_buy"] == _POOL == plan["unlabelled_images"]
+    assert plan["left_out"] == {
+        "a copy of a labelled image": 1,
+        "nearly a copy of an image of red, which is tested on": 1,
+        "not a readable picture": 1,
+    }
+    assert sum(plan["images_by_domain"].values()) == plan["train_images"] + plan["holdout_images"]
+
+    client(*_distill("--budget", "1000"))
+    summary = _json(client, "summary.json")
+    wanted = len(CLASSES) + summary["train_images"] + _POOL
+    assert vendor_process.charges(client.api_key).queries == wanted == summary["queries_bought"]
+    assert (summary["unlabelled_images"], summary["adapted"]) == (_POOL, False)
+    report = " ".join((client.folder / "run" / "report.html").read_text().split())
+    assert f"{_POOL} images without labels" in report
+    assert "It never saw <b>red</b>" in report
+
+    again = client(*_distill("--budget", "1000"))
+    assert "The student is trained already" in again.stderr
+    assert vendor_process.charges(client.api_key).queries == wanted
+
+
+def test_labelled_images_come_first_and_a_budget_may_end_in_the_pool(client: Command) -> None:
+    plan = json.loads(client("plan", *_SMALL, "--unlabelled", "pool", "--json").stdout)
+    first = len(CLASSES) + plan["train_images"]
+    shown = client(*_distill("--budget", str(first + 5)))
+    assert f"{_POOL - 5} of {_POOL} unlabelled images were not bought (the budget ended)" in shown.stderr
+    summary = _json(client, "summary.json")
+    assert (summary["queries_bought"], summary["unlabelled_images"]) == (first + 5, 5)
+    with EmbeddingCache(client.folder / "cache.db") as cache:
+        assert len(cache.fingerprints()) == 1
+    shown = client(*_distill("--budget", str(first + 8), "--replace"))
+    assert _json(client, "summary.json")["unlabelled_images"] == 8
+
+
+def test_the_plan_shows_each_kind_of_spending(client: Command) -> None:
+    shown = client("plan", *_SMALL, "--unlabelled", "pool", "--budget", "30", "--views", "1").stdout
+    rows = [re.findall(r"[a-z][a-z ]+[a-z]|\d+", line) for line in shown.splitlines() if "images" in line]
+    kinds = {row[0]: row[1:] for row in rows if len(row) == 6 and "images" in row[0]}
+    assert set(kinds) == {"labelled images", "unlabelled images", "further views of labelled images"}
+    needed, cached, to_buy, beyond, micros = map(int, kinds["unlabelled images"])
+    assert (needed, cached, to_buy + beyond, micros) == (_POOL, 0, _POOL, to_buy * 100)
+
+
+def test_what_it_was_adapted_to_is_not_called_unseen(client: Command) -> None:
+    for n, file in enumerate(sorted((client.folder / "toy" / "red" / "square").iterdir())[:3]):
+        picture = Image.open(file).transpose(Image.Transpose.ROTATE_90).crop((2, 0, 38, 34))
+        (client.folder / "own").mkdir(exist_ok=True)
+        picture.save(client.folder / "own" / f"{n}.png")
+    client("distill", *_SMALL, "--steps", "4", "--out", "run", "--adapt", "own", "--budget", "1000")
+    summary = _json(client, "summary.json")
+    assert summary["adapted"] is True
+    assert summary["unlabelled_images"] > 0
+    pages = "".join((client.folder / "run" / name).read_text() for name in ("report.html", "README.md"))
+    assert "<b>adapted</b> to red" in " ".join(pages.split())
+    assert "never saw" not in pages
+    assert "unseen (" not in pages
+
+
+@pytest.mark.parametrize("method", ["erm", "text-only", "rise"])
+def test_a_method_that_learns_from_labels_alone_refuses_a_pool(client: Command, method: str) -> None:
+    refused = client(*_distill("--budget", "1000", "--method", method), code=2).stderr
+    assert f"The method {method} learns from labelled images alone" in refused
+    assert not (client.folder / "run").exists()
+
+
+def test_a_second_plan_opens_no_file(client: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    for file in client.folder.glob("**/*.png"):
+        os.utime(file, (1, 1))
+    plan = ("plan", *_SMALL, "--unlabelled", "pool", "--json")
+    first = json.loads(client(*plan).stdout)
+
+    def opened(path: Path) -> bytes:
+        raise AssertionError(f"{path} was opened")
+
+    monkeypatch.setattr(example, "read_image", opened)
+    assert json.loads(client(*plan).stdout)["purchase"] == first["purchase"]
+    assert len(list_folder(client.folder / "toy").domains) == 3
