@@ -72,7 +72,10 @@ class TrainingOptions(PurchaseOptions):
     """Which images a student learns from, and how.
 
     Attributes:
-        data: folder of images: ROOT/<domain>/<class>/<image>.
+        data: the labelled images: a folder, ROOT/<domain>/<class>/<image> or ROOT/<class>/<image>; or a table
+            (.csv, .jsonl, .parquet) with the columns `path` and `label`, and perhaps `domain` and `split`
+            ("train", "holdout"). Or a .txt file that names the classes, a line each, where no image has a
+            label and all come from `unlabelled`.
         student: a timm backbone, or open_clip:MODEL/PRETRAINED, open_clip:FOLDER, open_clip:icon-clip.
         student_weights: a file of the backbone's weights; `None` for those of its name.
         image_size: side of the student's input in pixels; `None` for the backbone's own.

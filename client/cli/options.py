@@ -13,7 +13,14 @@ from client.learning.recipe import RecipeName
 __all__ = ["DEFAULT_STUDENT", "DEFAULT_VENDOR"]
 
 DataOption = Annotated[
-    Path, typer.Option("--data", help="Folder of images: ROOT/<domain>/<class>/<image>.", show_default=False)
+    Path,
+    typer.Option(
+        "--data",
+        help="Labelled images: a folder, ROOT/<domain>/<class>/<image> or ROOT/<class>/<image>; or a table "
+        "(.csv, .jsonl, .parquet) with the columns path, label, perhaps domain and split; or a .txt file of "
+        "class names, where no image has a label.",
+        show_default=False,
+    ),
 ]
 TargetOption = Annotated[
     str | None,

@@ -59,11 +59,15 @@ def print_summary(run: "Run") -> None:
         )
         for name, share in accuracy.by_domain.items()
     ]
-    rows.append(("in-domain", percent(accuracy.in_domain), ""))
+    if accuracy.in_domain is not None:
+        rows.append(("in-domain", percent(accuracy.in_domain), ""))
     if accuracy.out_of_domain is not None:
         rows.append(("out-of-domain", percent(accuracy.out_of_domain), ""))
-    print_table(("domain", "accuracy (%)", "images"), rows)
-    if summary.target_domain is None:
+    if rows:
+        print_table(("domain", "accuracy (%)", "images"), rows)
+    else:
+        print("No image with a label was held out: how often the student is right was not measured.")
+    if rows and summary.target_domain is None:
         print(_meaning_without_target(summary.leave_one_out))
     print(
         f"Bought {summary.queries_bought} queries for {summary.cost_micros} micros; "

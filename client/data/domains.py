@@ -1,22 +1,28 @@
-"""A folder of labelled images: ROOT/<domain>/<class>/<image>, as DomainBed lays it out."""
+"""Labelled images: ROOT/<domain>/<class>/<image> as DomainBed has them, ROOT/<class>/<image>, or a table."""
 
 import hashlib
 import os
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 from client.data.drawings import bundled_icons, drawing_of
 from client.data.example import Example, read_files
 from client.data.file_memory import FileMemory
-from client.data.finder import UNNAMED, Skipped, counted, described, search
+from client.data.finder import NO_FILE, UNNAMED, Skipped, counted, described, search
 from client.data.images import (
     suffixes,
 )
+from client.data.splits import Split
+from client.data.tables import TABLES, is_table, read_table
 from client.errors import DataError
 
+# A file with this ending names classes.
+CLASSES_SUFFIX = ".txt"
+_MAX_NAMES_BYTES = 2**20
 LOOSE_IN_ROOT = "loose in the root"
 LOOSE_IN_DOMAIN = "loose in a domain"
 _NOT_UTF8 = "its name is not UTF-8"
@@ -24,19 +30,22 @@ _NOT_UTF8 = "its name is not UTF-8"
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """The names of an image folder: its domains and classes, sorted, and the files of each pair.
+    """The names of a labelled set: its domains and classes, sorted, and the files of each pair.
 
     Listing reads names only; `read` opens the files of the domains that it is asked for and no others,
     which is how the target domain stays unread until evaluation.
 
     Attributes:
-        root: the folder.
+        root: the folder; of a table, that which it lies in.
         domains: names, composed (NFC) as those of classes are, however the disk spells them.
         classes: names.
         files: of each pair of a domain and a class, in folders below the class's as well.
         ignored: files that their names or places rule out.
         respelled: folders whose names the disk spells in another way.
         drawn: files whose names tell variants of one drawing, which `split` keeps together.
+        depth: how many folders below the root a domain and a class take: 2; 1 where there is one domain,
+            which has the root's name; 0 where a table tells.
+        splits: the side of the split of those files of which a table tells it.
     """
 
     root: Path
@@ -46,6 +55,8 @@ class ImageFolder:
     ignored: tuple[Skipped, ...]
     respelled: tuple[Path, ...] = ()
     drawn: tuple[Path, ...] = ()
+    depth: int = 2
+    splits: Mapping[Path, Split] = field(default_factory=dict)
 
     @cached_property
     def grouped(self) -> frozenset[Path]:
@@ -67,7 +78,9 @@ class ImageFolder:
     @property
     def deeper(self) -> int:
         """How many image files lie in a folder below their class's."""
-        return sum(len(self._parts(path)) > 3 for paths in self.files.values() for path in paths)
+        if not self.depth:
+            return 0
+        return sum(len(self._parts(path)) > self.depth + 1 for paths in self.files.values() for path in paths)
 
     def _parts(self, path: Path) -> tuple[str, ...]:
         return _parts_below(self.root, path)
@@ -76,9 +89,14 @@ class ImageFolder:
         """A SHA-256 (hex) of the names and sizes of all image files, none of which is opened."""
         digest = hashlib.sha256()
         for (domain, name), paths in sorted(self.files.items()):
-            files = [(os.fsencode("/".join(self._parts(path)[2:])), _size(path)) for path in paths]
+            files = [(self._name_in_class(path), _size(path)) for path in paths]
             digest.update(repr((domain, name, files)).encode())
         return digest.hexdigest()
+
+    def _name_in_class(self, path: Path) -> bytes:
+        if not self.depth:
+            return os.fsencode(os.path.relpath(path, self.root))
+        return os.fsencode("/".join(self._parts(path)[self.depth :]))
 
     def require_domains(self, names: Iterable[str]) -> None:
         """Check that these domains exist.
@@ -107,7 +125,8 @@ class ImageFolder:
                 f"leave out --target-domain, or put the images in {self.root}/<domain>/<class>/, a domain "
                 "for each style, camera or season."
             )
-        self._require_complete()
+        if self.depth == 2:
+            self._require_complete()
         if empty := [name for name in self.domains if not self.count(name)]:
             raise DataError(
                 f"{self.root} has no image in the domain {empty[0]!r} (accepted: {_accepted()}). "
@@ -165,39 +184,51 @@ class ImageFolder:
 
 
 def list_folder(root: Path, *, group_by_name: bool = False) -> ImageFolder:
-    """List the domains, classes and image files below `root`, without opening an image.
+    """List the domains, classes and image files of a labelled set, without opening an image.
+
+    A folder whose images lie in ROOT/<class>/, and none deeper, has one domain, named as the folder. A file
+    is a table (`read_table`); without a domain in it, its domain is named as the table. A text file names classes
+    alone, a line each: there are no labelled images.
 
     Files that are not images by name, hidden, outside every class, or whose name is not UTF-8, are listed as
     ignored. See `search` for how files are found.
 
     Args:
-        root: the folder.
+        root: the folder, the table, or the names.
         group_by_name: whether files named `<set>__<name>` may be variants of one drawing; those of the
             bundled icons are, in any case.
 
     Raises:
-        DataError: the folder is missing, cannot be read, is not laid out as ROOT/<domain>/<class>/<image>,
-            or has a folder whose name is not UTF-8.
+        DataError: the folder or table is missing, cannot be read, is not laid out so, or has a folder whose
+            name is not UTF-8.
     """
+    if root.is_file() and root.suffix.lower() == CLASSES_SUFFIX:
+        return _of_class_names(root)
+    if root.is_file() and is_table(root):
+        return _listed_in_table(root, group_by_name=group_by_name)
     if not root.is_dir():
-        what = "is not a folder" if root.exists() else "does not exist"
-        raise DataError(f"{root} {what}. --data takes a folder laid out as ROOT/<domain>/<class>/<image>.")
+        what = "is neither a folder nor a table" if root.exists() else "does not exist"
+        raise DataError(
+            f"{root} {what}. --data takes a folder, laid out as ROOT/<domain>/<class>/<image> or "
+            f"ROOT/<class>/<image>, or a table ({', '.join(TABLES)}) with the columns `path` and `label`."
+        )
     found = search(root)
+    depth = 1 if max((len(_parts_below(root, path)) for path in found.images), default=0) == 2 else 2
     files: dict[tuple[str, str], list[Path]] = {}
     respelled = []
     for folder in found.folders:
         parts = _parts_below(root, folder)
-        if 1 <= len(parts) <= 2:
+        if 1 <= len(parts) <= depth:
             respelled += [folder] if _name_of(folder) != folder.name else []
-        if len(parts) == 2:
-            files.setdefault((composed(parts[0]), composed(parts[1])), [])
-    ignored = list(_placed(root, found.left_out))
+        if len(parts) == depth:
+            files.setdefault(_domain_and_class(root, parts, depth), [])
+    ignored = list(_placed(root, found.left_out, depth))
     for path in found.images:
         parts = _parts_below(root, path)
-        if reason := _why_ignored(parts):
-            ignored.append(_in_domain(root, Skipped(path, reason)))
+        if reason := _why_ignored(parts, depth):
+            ignored.append(_in_domain(root, Skipped(path, reason), depth))
         else:
-            files[composed(parts[0]), composed(parts[1])].append(path)
+            files[_domain_and_class(root, parts, depth)].append(path)
     if not any(files.values()):
         raise DataError(_no_images(root, ignored))
     return ImageFolder(
@@ -208,7 +239,74 @@ def list_folder(root: Path, *, group_by_name: bool = False) -> ImageFolder:
         ignored=tuple(ignored),
         respelled=tuple(respelled),
         drawn=found.images if group_by_name else _icons(root, found.images),
+        depth=depth,
     )
+
+
+def _listed_in_table(table: Path, *, group_by_name: bool) -> ImageFolder:
+    """The labelled set that a table tells; files that are not there, or no images by name, are ignored.
+
+    Raises:
+        DataError: the table is not one, or none of its files is there.
+    """
+    files: dict[tuple[str, str], list[Path]] = {}
+    splits: dict[Path, Split] = {}
+    ignored = []
+    for row in read_table(table, labelled=True):
+        domain = composed(row.domain or table.stem)
+        if not row.path.is_file():
+            ignored.append(Skipped(row.path, NO_FILE, domain=domain))
+        elif row.path.suffix.lower() not in suffixes():
+            ignored.append(Skipped(row.path, UNNAMED, domain=domain))
+        else:
+            files.setdefault((domain, composed(row.label)), []).append(row.path)
+            if row.split:
+                splits[row.path] = row.split
+    if not files:
+        raise DataError(
+            f"{table}: none of its files is an image. Left out: {described(counted(ignored))}, the first "
+            f"{ignored[0].path}. Paths in it are relative to its folder."
+        )
+    images = [path for paths in files.values() for path in paths]
+    return ImageFolder(
+        root=table.parent,
+        domains=tuple(sorted({domain for domain, _ in files})),
+        classes=tuple(sorted({name for _, name in files})),
+        files={pair: tuple(paths) for pair, paths in sorted(files.items())},
+        ignored=tuple(ignored),
+        drawn=tuple(images) if group_by_name else (),
+        depth=0,
+        splits=splits,
+    )
+
+
+def _of_class_names(file: Path) -> ImageFolder:
+    """Classes without an image, by a file with a name a line.
+
+    Raises:
+        DataError: it cannot be read as UTF-8, or names no class, or one twice.
+    """
+    try:
+        if file.stat().st_size > _MAX_NAMES_BYTES:
+            raise DataError(
+                f"{file} is larger than {_MAX_NAMES_BYTES // 2**20} MiB: it is no list of classes."
+            )
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file} cannot be read as a list of classes: {error}.") from error
+    names = [composed(line.strip()) for line in lines if line.strip()]
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice or len(names) < 2:
+        wrong = f"names {twice[0]!r} twice" if twice else "names fewer than two classes"
+        raise DataError(f"{file} {wrong}. It takes one class a line.")
+    return ImageFolder(file, (), tuple(sorted(names)), {}, (), depth=0)
+
+
+def _domain_and_class(root: Path, parts: Sequence[str], depth: int) -> tuple[str, str]:
+    """By the names that lead from the root to a class's folder, or to what is in it."""
+    if depth == 1:
+        return composed(shown(root.resolve().name)) or "images", composed(parts[0])
+    return composed(parts[0]), composed(parts[1])
 
 
 def composed(name: str) -> str:
@@ -233,22 +331,24 @@ def _icons(root: Path, images: Sequence[Path]) -> tuple[Path, ...]:
     return tuple(path for path in images if "/".join(_parts_below(root, path)) in names) if names else ()
 
 
-def _why_ignored(parts: Sequence[str]) -> str | None:
+def _why_ignored(parts: Sequence[str], depth: int) -> str | None:
     """Why a file below the root is no image of a class, by the parts of its path."""
     if not _is_unicode("/".join(parts)):
         return _NOT_UTF8
-    return {1: LOOSE_IN_ROOT, 2: LOOSE_IN_DOMAIN}.get(len(parts))
+    return {1: LOOSE_IN_ROOT, 2: LOOSE_IN_DOMAIN}.get(len(parts)) if len(parts) <= depth else None
 
 
-def _placed(root: Path, left_out: Iterable[Skipped]) -> Iterator[Skipped]:
+def _placed(root: Path, left_out: Iterable[Skipped], depth: int) -> Iterator[Skipped]:
     """With their domains; what is not named as an image and lies in no class, as a read-me does, goes."""
     for file in left_out:
-        if file.reason != UNNAMED or len(_parts_below(root, file.path)) > 2:
-            yield _in_domain(root, file)
+        if file.reason != UNNAMED or len(_parts_below(root, file.path)) > depth:
+            yield _in_domain(root, file, depth)
 
 
-def _in_domain(root: Path, file: Skipped) -> Skipped:
+def _in_domain(root: Path, file: Skipped, depth: int) -> Skipped:
     parts = _parts_below(root, file.path)
+    if depth == 1:
+        return replace(file, domain=_domain_and_class(root, parts, depth)[0])
     return replace(file, domain=composed(parts[0])) if len(parts) > 1 else file
 
 
@@ -256,7 +356,7 @@ def _no_images(root: Path, ignored: Sequence[Skipped]) -> str:
     """What to say of a folder without an image in a class."""
     left_out = described(counted(ignored))
     return (
-        f"{root} holds no images in ROOT/<domain>/<class>/ (accepted: {_accepted()}). "
+        f"{root} holds no images in ROOT/<domain>/<class>/ or ROOT/<class>/ (accepted: {_accepted()}). "
         f"{left_out and f'Left out: {left_out}. '}Is it the right folder, or one level too high or too low?"
     )
 

@@ -2,38 +2,56 @@
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
 
 from client.data.example import Example
-from client.errors import DataError
+
+Split = Literal["train", "holdout", "unlabelled"]
 
 
-def split(examples: Sequence[Example], *, holdout: float, seed: int) -> tuple[list[int], list[int]]:
+def split(
+    examples: Sequence[Example],
+    *,
+    holdout: float,
+    seed: int,
+    told: Mapping[Path, Split] = MappingProxyType({}),
+) -> tuple[list[int], list[int]]:
     """Positions to train on and positions held out for selection: a share `holdout` of each domain.
 
     Variants of one drawing, and files with the same bytes, stay on one side, in whatever domain they are,
-    or in-domain accuracy would be flattered. The same seed gives the same split, and a domain is split alike
-    whichever others stand beside it (but for drawings that they share): over all targets, an image that no
-    run trains on need not be bought.
+    or in-domain accuracy would be flattered. The last images of a class are not held out: a class that is
+    not trained on is never right. So a class of one image, or a domain of one, has no hold-out. The same
+    seed gives the same split, and a domain is split alike whichever others stand beside it (but for
+    drawings and rare classes that they share): over all targets, an image that no run trains on need not be
+    bought.
 
-    Raises:
-        DataError: a domain has too few images to hold any out.
+    Args:
+        examples: the images.
+        holdout: the share.
+        seed: of the draw.
+        told: the side of files of which it is told; what shares a drawing with one of them goes with it.
     """
     groups = _groups(examples)
     order = sorted(groups, key=lambda group: hashlib.sha256(f"split:{seed}:{group}".encode()).digest())
     wanted = {name: holdout * n for name, n in Counter(e.domain for e in examples).items()}
-    held: list[int] = []
+    left = Counter(example.label for example in examples)
+    held: set[int] = set()
     for group in order:
         inside = Counter(examples[i].domain for i in groups[group])
-        if all(wanted[name] >= n / 2 for name, n in inside.items()):
-            held += groups[group]
-            wanted = {name: left - inside[name] for name, left in wanted.items()}
-    train = sorted(set(range(len(examples))) - set(held))
-    for name in wanted:
-        sides = [any(examples[i].domain == name for i in side) for side in (train, held)]
-        if not all(sides):
-            raise DataError(f"The domain {name!r} has too few images to train on some and hold some out.")
-    return train, sorted(held)
+        labels = Counter(examples[i].label for i in groups[group])
+        sides = {told[examples[i].path] for i in groups[group] if examples[i].path in told}
+        if sides:
+            held |= {i for i in groups[group] if told.get(examples[i].path, min(sides)) == "holdout"}
+        elif all(wanted[name] >= n / 2 for name, n in inside.items()) and all(
+            n < left[label] for label, n in labels.items()
+        ):
+            held |= set(groups[group])
+            wanted = {name: share - inside[name] for name, share in wanted.items()}
+            left -= labels
+    return sorted(set(range(len(examples))) - held), sorted(held)
 
 
 def _groups(examples: Sequence[Example]) -> dict[str, list[int]]:

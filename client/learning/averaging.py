@@ -78,6 +78,31 @@ class BestWeights:
         self._kept = SelectedWeights(**checkpoint["kept"])
 
 
+class LastWeights:
+    """Keeps the last state: where no image is held out, nothing tells which is best."""
+
+    def __init__(self) -> None:
+        self._kept = SelectedWeights({}, 0, 0)
+
+    def on_step(self, state: State, step: int) -> None:
+        """Hold on to the state, which goes on changing."""
+        self._kept = SelectedWeights(state, step, step)
+
+    def on_evaluation(self, state: State, step: int, score: Score) -> None:
+        """Nothing to do: there are no scores."""
+
+    def selected(self) -> SelectedWeights:
+        """A copy of the last state."""
+        return SelectedWeights(_copy(self._kept.state), self._kept.first, self._kept.last)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing is remembered."""
+        return {}
+
+    def load_state_dict(self, checkpoint: dict[str, Any]) -> None:
+        """Go on from a `state_dict`."""
+
+
 @dataclass
 class Segment:
     """The steps between two evaluations: the mean of their states, and the loss at their end."""
@@ -182,10 +207,15 @@ WEIGHT_SELECTIONS: dict[str, Callable[[], WeightSelection]] = {"best": BestWeigh
 
 
 class SelectionGroup:
-    """Several selections, by name, that watch one run; the first of them decides what it ends with."""
+    """Several selections, by name, that watch one run; the first of them decides what it ends with.
 
-    def __init__(self, names: Sequence[str]) -> None:
-        self._selections = {name: WEIGHT_SELECTIONS[name]() for name in names}
+    Without hold-outs each of them keeps the last state.
+    """
+
+    def __init__(self, names: Sequence[str], *, has_holdouts: bool = True) -> None:
+        self._selections: dict[str, WeightSelection] = {
+            name: WEIGHT_SELECTIONS[name]() if has_holdouts else LastWeights() for name in names
+        }
 
     def on_step(self, state: State, step: int) -> None:
         """Tell all of them."""

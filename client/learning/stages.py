@@ -171,7 +171,8 @@ def align(
             logits = student.logits(student.projector(held_out))
         return score(logits.cpu(), data.labels[data.holdout])
 
-    held_out = None if method.trains else plain_features(student, data.images, data.holdout)
+    decides = not method.trains and bool(data.holdout)
+    held_out = plain_features(student, data.images, data.holdout) if decides else None
     schedule = Schedule(
         recipe.align_steps, recipe.align_learning_rate, recipe.evaluations, recipe.cosine, recipe.warmup
     )
@@ -204,8 +205,9 @@ def distill(
 ) -> dict[str, SelectedWeights]:
     """Train what `method` trains on augmented pixels (paper, section 4.2, "Distill"), in place.
 
-    The student ends with what the recipe's selection kept, by the hold-outs. Selections only watch, so the
-    same steps also serve those that `also` names; returned is what each of them kept.
+    The student ends with what the recipe's selection kept, by the hold-outs; without any, with its last
+    state. Selections only watch, so the same steps also serve those that `also` names; returned is what each
+    of them kept.
     """
     began_with = {name: tensor.clone() for name, tensor in student.state_dict().items()}
 
@@ -214,7 +216,8 @@ def distill(
         return score(scores, data.labels[data.holdout])
 
     schedule = Schedule(recipe.steps, recipe.learning_rate, recipe.evaluations, recipe.cosine, recipe.warmup)
-    selection = SelectionGroup([recipe.selection, *(name for name in also if name != recipe.selection)])
+    names = [recipe.selection, *(name for name in also if name != recipe.selection)]
+    selection = SelectionGroup(names, has_holdouts=bool(data.holdout))
     train(
         student,
         student.trainable(method.trains, frozen=recipe.frozen),
@@ -222,7 +225,7 @@ def distill(
         _loss(student, method),
         schedule,
         seed=seed,
-        evaluate=evaluate,
+        evaluate=evaluate if data.holdout else None,
         selection=selection,
         resume=resume,
         save=save,

@@ -114,7 +114,7 @@ def train(
         selection: decides by the scores which weights the module has in the end; without it, the last. It
             is shown what trains, for the rest never changes.
         resume: what `save` was given by an earlier, interrupted call with the same arguments.
-        save: called after every evaluation but the last.
+        save: called after every evaluation but the last, and as often where nothing is evaluated.
         on_step: called after every step.
         processes: those that train it together; a batch is then this process's share of it.
     """
@@ -145,10 +145,11 @@ def train(
         score = None
         if selection is not None:
             selection.on_step(changing, step)
-        if evaluate is not None and schedule.evaluates_after(step):
-            score = evaluate()
-            network.train()
-            if selection is not None:
+        if schedule.evaluates_after(step):
+            if evaluate is not None:
+                score = evaluate()
+                network.train()
+            if selection is not None and score is not None:
                 selection.on_evaluation(changing, step, score)
             if step < schedule.steps:
                 save(

@@ -38,9 +38,9 @@ class Evaluation:
         return cls(sources=accuracy(seen=True), targets=accuracy(seen=False))
 
     @property
-    def in_domain(self) -> float:
-        """Mean accuracy over the hold-outs of the source domains, from 0 to 1."""
-        return fmean(domain.accuracy for domain in self.sources.values())
+    def in_domain(self) -> float | None:
+        """Mean accuracy over the hold-outs of the source domains, from 0 to 1; `None` if there are none."""
+        return fmean(domain.accuracy for domain in self.sources.values()) if self.sources else None
 
     @property
     def out_of_domain(self) -> float | None:
@@ -53,10 +53,10 @@ class Evaluation:
         return {**self.sources, **self.targets}
 
     @property
-    def worst_domain(self) -> str:
-        """The domain with the lowest accuracy."""
+    def worst_domain(self) -> str | None:
+        """The domain with the lowest accuracy; `None` where nothing is measured."""
         domains = self.by_domain
-        return min(domains, key=lambda name: domains[name].accuracy)
+        return min(domains, key=lambda name: domains[name].accuracy, default=None)
 
     def to_json(self) -> dict[str, object]:
         """As `summary.json` holds it: shares from 0 to 1, unrounded."""

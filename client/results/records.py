@@ -162,24 +162,24 @@ class Accuracy(Record):
     """Shares of right answers, from 0 to 1.
 
     Attributes:
-        in_domain: the mean over the hold-outs of the source domains.
+        in_domain: the mean over the hold-outs of the source domains; `None` where there is none.
         out_of_domain: the mean over the domains that were never trained on; `None` where there is none.
         by_domain: of each domain, source domains on their hold-outs.
         images_by_domain: on how many images each was measured.
-        worst_domain: the domain with the lowest.
+        worst_domain: the domain with the lowest; `None` where nothing is measured.
     """
 
-    in_domain: float
+    in_domain: float | None
     out_of_domain: float | None
     by_domain: dict[str, float]
     images_by_domain: dict[str, int]
-    worst_domain: str
+    worst_domain: str | None
 
 
 class CalibrationError(Record):
-    """The expected calibration error, from 0 to 1, on hold-outs and on the target domain, if there is one."""
+    """The expected calibration error, from 0 to 1, on hold-outs and on the target domain, if there is any."""
 
-    in_domain: float
+    in_domain: float | None
     out_of_domain: float | None
 
 

@@ -92,7 +92,9 @@ def _shared(run: Run) -> dict[str, Any]:
     summary, plan = run.summary, run.plan
     first, last = summary["steps_kept"]
     kept = f"the weights after step {last}, which did best on the source hold-outs, are the student"
-    if first < last:
+    if not summary["holdout_images"]:
+        kept = f"the weights after the last step, {last}, are the student"
+    elif first < last:
         kept = f"the mean of the weights after steps {first} to {last} is the student (SWAD)"
     target = summary["target_domain"]
     unseen = summary["leave_one_out"]
@@ -126,6 +128,7 @@ def _domains(run: Run) -> list[Row]:
             "left_out": run.summary["leave_one_out"].get(name),
         }
         for name in (*run.plan["source_domains"], *([target] if target else []))
+        if name in accuracy["by_domain"]
     ]
 
 

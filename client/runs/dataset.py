@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import median_low
-from typing import Any, Literal
+from typing import Any
 
 from client.buying import budget, teacher
 from client.buying.selection import Stratum
@@ -24,7 +24,7 @@ from client.data.finder import Skipped, counted, described
 from client.data.images import UnreadableImage
 from client.data.manifests import recognise
 from client.data.pool import Pool, read_pool
-from client.data.splits import split
+from client.data.splits import Split, split
 from client.data.views import ORIGINAL, View
 from client.errors import DataError
 from client.learning.methods import METHODS
@@ -37,7 +37,6 @@ from shared.embeddings import ModelCard
 
 # What a copy of a labelled image is left out as.
 _LABELLED = "a labelled image"
-Split = Literal["train", "holdout", "unlabelled"]
 
 
 @dataclass(frozen=True)
@@ -186,9 +185,12 @@ def read_dataset(config: RunConfig, display: Display, memo: Memo | None = None) 
             )
         examples += read
         skipped += unread
-    _mention_size(examples, config.image_size, display)
-    train, _ = split(examples, holdout=config.recipe.holdout, seed=config.seed)
-    _mention_untaught(folder, examples, train, display)
+    if not domains and not config.pools:
+        raise DataError(
+            f"{folder.root} names classes and no image: give images without labels with --unlabelled."
+        )
+    train, held = split(examples, holdout=config.recipe.holdout, seed=config.seed, told=folder.splits)
+    _mention_one_sided(folder, examples, train, held, display)
     trained = set(train)
     splits: list[Split] = ["train" if i in trained else "holdout" for i in range(len(examples))]
     dataset = Dataset(
@@ -201,6 +203,7 @@ def read_dataset(config: RunConfig, display: Display, memo: Memo | None = None) 
     )
     if config.pools:
         dataset = _with_pools(dataset, config.pools, display, memo)
+    _mention_size(dataset.examples, config.image_size, display)
     return _with_views(dataset, config.recipe.views if "images" in asks(config) else 0, display, memo)
 
 
@@ -283,18 +286,42 @@ def _mention_size(examples: Sequence[Example], image_size: int, display: Display
         )
 
 
-def _mention_untaught(
-    folder: ImageFolder, examples: Sequence[Example], train: Sequence[int], display: Display
+def _mention_one_sided(
+    folder: ImageFolder,
+    examples: Sequence[Example],
+    train: Sequence[int],
+    held: Sequence[int],
+    display: Display,
 ) -> None:
-    """Say which classes have images, and all of them held out."""
-    without = {example.label for example in examples} - {examples[position].label for position in train}
-    if without:
-        names = ", ".join(folder.classes[label] for label in sorted(without))
-        variants = ", or variants of one drawing (files named <set>__<name>)" if folder.grouped else ""
+    """Say which classes have images on one side of the split alone, and which domains have no hold-out."""
+    taught, tested = ({examples[position].label for position in side} for side in (train, held))
+    if untaught := sorted(tested - taught):
+        names = _named([folder.classes[label] for label in untaught])
+        display.note_once(f"All images of {names} are held out, as the table says: none is trained on.")
+    if untested := sorted(taught - tested):
+        names = _named([folder.classes[label] for label in untested])
         display.note_once(
-            f"All images of {names} are held out, and none is trained on: they are few{variants}. Add "
-            "images, or take another --seed."
+            f"No image of {names} is held out, for there are too few: the accuracy does not tell about them."
         )
+    gaps = [
+        f"{domain}/{name}"
+        for domain in {example.domain for example in examples}
+        for name in folder.classes
+        if not folder.files.get((domain, name))
+    ]
+    if gaps:
+        display.note_once(f"There is no image of {_named(sorted(gaps))}.")
+    domains = {examples[i].domain for i in train} - {examples[i].domain for i in held}
+    if domains:
+        display.note_once(
+            f"No image of the domain {_named(sorted(domains))} is held out: it is not measured."
+        )
+
+
+def _named(names: Sequence[str]) -> str:
+    """The first five of some names, and how many there are."""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"{', '.join(names[:5])}{more}"
 
 
 def read_domain(

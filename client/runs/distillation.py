@@ -163,8 +163,9 @@ class Distillation:
         """The pre-trained backbone; whatever cannot be trained is refused here, before anything is bought."""
         config = self._config
         if self._method.trains:
-            labelled = config.recipe.images_per_domain * len(dataset.domains)
-            pool = config.recipe.unlabelled_in_batch(labelled) if dataset.unlabelled else 0
+            per_domain = config.recipe.images_per_domain
+            labelled = per_domain * len(dataset.domains)
+            pool = config.recipe.unlabelled_in_batch(labelled or per_domain) if dataset.unlabelled else 0
             self._processes.shard(labelled + pool)
         weights = None if config.student_weights is None else Path(config.student_weights)
         backbone = load_backbone(config.student, image_size=config.image_size, weights=weights)
@@ -279,10 +280,14 @@ class Distillation:
     # -- export and evaluate
 
     def _export(self, student: Student, data: TrainingSet) -> None:
-        """Write the student as ONNX, compared with it on the hold-outs; if that fails, go on without."""
+        """Write the student as ONNX and compare the two on hold-outs, or else on training images.
+
+        If that fails, the run goes on without.
+        """
         self._run.forget("export", after_step=0)
         side, batch = student.preprocessing.image_size, 128
-        chunks = (data.holdout[start : start + batch] for start in range(0, len(data.holdout), batch))
+        shown = data.holdout or data.train[:batch]
+        chunks = (shown[start : start + batch] for start in range(0, len(shown), batch))
         pictures = (data.images.load(chunk, side)[0] for chunk in chunks)
         try:
             require_onnx()
@@ -302,8 +307,10 @@ class Distillation:
         run.forget("evaluate", after_step=0)
         with run.timed("evaluate"):
             held_out = [dataset.examples[position] for position in data.holdout]
-            pixels = (data.images, data.holdout)
-            answers = answers_about(student, dataset.classes, folder, held_out, seen=True, decoded=pixels)
+            answers: list[LabelledPrediction] = []
+            if held_out:
+                pixels = (data.images, data.holdout)
+                answers = answers_about(student, dataset.classes, folder, held_out, seen=True, decoded=pixels)
             target: list[Example] = []
             unread: list[Skipped] = []
             if dataset.target is not None:
@@ -358,7 +365,9 @@ class Distillation:
             left_out=counted([*dataset.skipped, *unread]),
             accuracy=Accuracy.model_validate(Evaluation.of(answers).to_json()),
             calibration_error=CalibrationError(
-                in_domain=calibration(a for a in answers if a.seen).error,
+                in_domain=calibration(a for a in answers if a.seen).error
+                if any(a.seen for a in answers)
+                else None,
                 out_of_domain=calibration(a for a in answers if not a.seen).error if target else None,
             ),
             teacher_zero_shot={name: ZeroShotAccuracy(**found) for name, found in known.items()},

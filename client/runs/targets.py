@@ -4,13 +4,15 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from client.buying.budget import TrancheName
+from client.buying.budget import Plan, TrancheName
+from client.buying.purchase import Purchase as PurchaseOutcome
 from client.buying.queries import Query
 from client.buying.teacher import Teacher
 from client.data.domains import class_prompts
@@ -215,6 +217,15 @@ class TargetBuilder:
             return f"the vendor refused {refused}, and the budget ended before the others"
         return "the vendor refused them" if refused else "the budget ended"
 
+    def _buy_lot(self, kinds: Literal["texts", "images"], plan: Plan) -> PurchaseOutcome:
+        assert self._teacher is not None
+        lot = [query for query in plan.to_buy if (query.kind == "text") == (kinds == "texts")]
+        cached = plan.cached if kinds == "images" else 0
+        with self._display.track(f"Buying {kinds}", len(lot)) as advance:
+            return self._teacher.buy(
+                lot, lambda progress: advance(progress.done, progress.described(cached=cached))
+            )
+
     def _nameless(self, missing: Sequence[Query], *, of: int) -> ClientError:
         """What to say where there are not all the class prompts, of so many."""
         assert self._teacher is not None
@@ -250,10 +261,10 @@ class TargetBuilder:
         if dataset.views:
             run.write_text(run.views, "".join(f"{json.dumps(view)}\n" for view in describe_views(dataset)))
         self._approve(plan.cost_micros)
-        with run.timed("buy"), self._display.track("Buying", len(plan.to_buy)) as advance:
-            purchase = teacher.buy(
-                plan.to_buy, lambda progress: advance(progress.done, progress.described(cached=plan.cached))
-            )
+        with run.timed("buy"):
+            purchase = self._buy_lot("texts", plan)
+            if not purchase.refused:  # or nothing can be learnt from images
+                purchase = self._buy_lot("images", plan)
         if plan.budget_left and plan.needed("labelled") and not plan.unaffordable:
             self._display.note(
                 f"{plan.budget_left} queries of the budget stay unspent: everything is bought. "

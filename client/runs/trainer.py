@@ -170,8 +170,9 @@ class Trainer:
             "classes": json.dumps(dataset.classes),
         }
         if self._processes.is_main:
-            scores = class_scores(student, data.images, data.holdout)
-            student.temperature.fill_(fitted_temperature(scores, data.labels[data.holdout]))
+            if data.holdout:
+                scores = class_scores(student, data.images, data.holdout)
+                student.temperature.fill_(fitted_temperature(scores, data.labels[data.holdout]))
             save_student(student, config.student, run.student, metadata)
             run.checkpoint.unlink(missing_ok=True)
 

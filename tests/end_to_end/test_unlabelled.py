@@ -127,3 +127,46 @@ def test_a_second_plan_opens_no_file(client: Command, monkeypatch: pytest.Monkey
     monkeypatch.setattr(example, "read_image", opened)
     assert json.loads(client(*plan).stdout)["purchase"] == first["purchase"]
     assert len(list_folder(client.folder / "toy").domains) == 3
+
+
+def test_class_names_and_images_without_labels_make_a_student(
+    client: Command, vendor_process: VendorProcess
+) -> None:
+    (client.folder / "names.txt").write_text("\n".join(CLASSES))
+    run = (
+        "distill",
+        "--data",
+        "names.txt",
+        "--unlabelled",
+        "toy/dark",
+        "--unlabelled",
+        "pool",
+        "--image-size",
+        "32",
+    )
+    shown = client(*run, "--steps", "4", "--out", "run", "--budget", "1000")
+    assert "No image with a label was held out" in shown.stdout
+    summary, plan = _json(client, "summary.json"), _json(client, "plan.json")
+    assert (summary["train_images"], summary["holdout_images"], plan["source_domains"]) == (0, 0, [])
+    assert summary["queries_bought"] == len(CLASSES) + summary["unlabelled_images"]
+    assert summary["accuracy"] == {
+        "in_domain": None,
+        "out_of_domain": None,
+        "by_domain": {},
+        "images_by_domain": {},
+        "worst_domain": None,
+    }
+    assert summary["steps_kept"] == [4, 4]
+    pages = "".join((client.folder / "run" / name).read_text() for name in ("report.html", "README.md"))
+    assert "how often it is right could not be measured" in pages
+    assert "None" not in pages
+    picture = str(client.folder / "toy" / "red" / "circle" / "00.png")
+    predicted = json.loads(client("predict", "run", picture, "--json").stdout)
+    assert set(predicted[0]["classes"]) <= set(CLASSES)
+    assert vendor_process.charges(client.api_key).queries == summary["queries_bought"]
+
+
+def test_class_names_alone_are_refused_before_anything_is_asked(client: Command) -> None:
+    (client.folder / "names.txt").write_text("\n".join(CLASSES))
+    refused = client("distill", "--data", "names.txt", "--out", "run", "--budget", "1000", code=2).stderr
+    assert "names classes and no image: give images without labels with --unlabelled" in refused

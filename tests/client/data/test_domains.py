@@ -2,10 +2,11 @@
 
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client.data.domains import class_prompts, list_folder
@@ -32,15 +33,15 @@ def test_the_target_domain_is_listed_but_not_read(tmp_path: Path) -> None:
     assert not skipped
 
 
-@pytest.mark.parametrize("make", ["missing", "file", "empty", "one level short"])
+@pytest.mark.parametrize("make", ["missing", "file", "empty", "all loose"])
 def test_a_folder_that_is_no_data_set_is_refused(tmp_path: Path, make: str) -> None:
     root = tmp_path / "data"
     if make == "file":
         root.write_text("not a folder")
     elif make == "empty":
         root.mkdir()
-    elif make == "one level short":
-        root = make_folder(root, images=1) / "dark"
+    elif make == "all loose":
+        root = make_folder(root, images=1) / "dark" / "circle"
     with pytest.raises(DataError, match=str(root)):
         list_folder(root)
 
@@ -155,9 +156,21 @@ def test_a_domain_is_split_alike_whatever_stands_beside_it() -> None:
     assert held_of_fewer == {example.path for example in fewer} & held_of_all
 
 
-def test_too_few_images_to_split_are_an_error() -> None:
-    with pytest.raises(DataError, match="too few images"):
-        split(_examples([(0, 0, 0), (0, 0, 1), (1, 1, 2), (1, 2, 3)]), holdout=0.2, seed=0)
+def test_too_few_images_to_split_all_train() -> None:
+    few = _examples([(0, 0, 0), (0, 0, 1), (1, 1, 2), (1, 2, 3)])
+    assert split(few, holdout=0.2, seed=0) == ([0, 1, 2, 3], [])
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=30), st.integers(0, 9))
+def test_every_class_keeps_an_image_to_train_on(labels: list[int], seed: int) -> None:
+    examples = [
+        replace(e, label=c)
+        for e, c in zip(_examples([(0, i, i) for i in range(len(labels))]), labels, strict=True)
+    ]
+    train, held = split(examples, holdout=0.5, seed=seed)
+    assert sorted(train + held) == list(range(len(labels)))
+    assert {labels[position] for position in train} == set(labels)
 
 
 def test_class_prompts_are_the_papers() -> None:

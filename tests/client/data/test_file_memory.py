@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from client.data import example
+from client.data import example, images
 from client.data.example import read_files
 from client.data.file_memory import FileMemory
 
@@ -24,7 +24,7 @@ def _picture(path: Path, colour: str, age: float = 60) -> Path:
 def read(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The files that were opened."""
     opened: list[Path] = []
-    read_image = example.read_image
+    read_image = images.read_image
 
     def noted(path: Path) -> bytes:
         opened.append(path)

@@ -145,6 +145,6 @@ def test_names_of_composed_and_decomposed_unicode_are_one(tmp_path: Path) -> Non
 
 
 def test_a_folder_without_an_image_in_a_class_says_what_it_has_instead(tmp_path: Path) -> None:
-    _draw(tmp_path / "circle" / "a.png")
-    with pytest.raises(DataError, match=r"Left out: 1 loose in a domain\. .*one level too high or too low"):
+    _draw(tmp_path / "a.png")
+    with pytest.raises(DataError, match=r"Left out: 1 loose in the root\. .*one level too high or too low"):
         list_folder(tmp_path)

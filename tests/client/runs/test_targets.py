@@ -91,6 +91,7 @@ def test_a_class_prompt_that_was_refused_is_not_a_matter_of_the_budget(pupil: Pu
     pupil.rename("circle", "circle_of_a_long_name")
     with pytest.raises(DataError, match=r"'a photo of a circle of a long name' .*rename the class's folder"):
         pupil.learn("run", budget=100)
+    assert pupil.read("run/purchase.json")["queries_bought"] == 2  # the other prompts, and no image
 
 
 def test_what_came_from_the_cache_is_what_the_run_did_not_pay_for(pupil: Pupil) -> None:

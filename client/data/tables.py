@@ -1,0 +1,132 @@
+"""Tables of images: CSV, JSON lines or Parquet, a row an image."""
+
+import csv
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from client.data.splits import Split
+from client.errors import DataError
+
+TABLES = (".csv", ".jsonl", ".parquet")
+MAX_BYTES = 2**30
+MAX_ROWS = 20_000_000
+# The words for each side of a split.
+_SPLITS: dict[str, Split] = {
+    "train": "train",
+    "holdout": "holdout",
+    "val": "holdout",
+    "validation": "holdout",
+}
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """An image of a table.
+
+    Attributes:
+        path: its file; a relative path is below the table's folder.
+        label: its class; empty where the table has none.
+        domain: empty where the table has none.
+        split: "train" or "holdout"; empty where the table does not say.
+    """
+
+    path: Path
+    label: str = ""
+    domain: str = ""
+    split: Split | Literal[""] = ""
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file is a table by its name."""
+    return path.suffix.lower() in TABLES
+
+
+def read_table(table: Path, *, labelled: bool) -> list[TableRow]:
+    """The rows of a table, by the columns `path`, `label`, `domain` and `split`; others are passed over.
+
+    Args:
+        table: the file.
+        labelled: whether every row must have a label.
+
+    Raises:
+        DataError: it cannot be read, has not the columns, a row without a path or a label, or a path twice.
+    """
+    rows: dict[Path, TableRow] = {}
+    for number, cells in enumerate(_cells(table), start=1):
+        row = _row(table, number, cells)
+        if labelled and not row.label:
+            raise DataError(f"{table}, row {number}: there is no `label`.")
+        if row.path in rows:
+            raise DataError(f"{table}, row {number}: {row.path} is there already. An image has one row.")
+        rows[row.path] = row
+        if number > MAX_ROWS:
+            raise DataError(f"{table} has more than {MAX_ROWS} rows.")
+    if not rows:
+        raise DataError(f"{table} has no rows.")
+    return list(rows.values())
+
+
+def _row(table: Path, number: int, cells: Mapping[str, str]) -> TableRow:
+    path, split = cells.get("path", ""), cells.get("split", "").lower()
+    if not path or "\0" in path:
+        raise DataError(f"{table}, row {number}: there is no `path`. The columns are: {', '.join(cells)}.")
+    if split and split not in _SPLITS:
+        raise DataError(
+            f"{table}, row {number}: `split` is {split!r}. It takes {', '.join(_SPLITS)}, or nothing."
+        )
+    return TableRow(
+        table.parent / path, cells.get("label", ""), cells.get("domain", ""), _SPLITS.get(split, "")
+    )
+
+
+def _cells(table: Path) -> Iterator[dict[str, str]]:
+    """The cells of each row by the names of their columns, which may be written in capitals."""
+    readers = {".csv": _from_csv, ".jsonl": _from_json_lines, ".parquet": _from_parquet}
+    try:
+        if table.stat().st_size > MAX_BYTES:
+            raise DataError(f"{table} is larger than {MAX_BYTES // 2**20} MiB.")
+        for row in readers[table.suffix.lower()](table):
+            yield {str(name).strip().lower(): _text(cell) for name, cell in row.items() if name is not None}
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(f"{table} cannot be read: {error}.") from error
+
+
+def _text(cell: object) -> str:
+    return "" if cell is None else str(cell).strip()
+
+
+def _from_csv(table: Path) -> Iterator[dict[str, Any]]:
+    with table.open(encoding="utf-8-sig", newline="") as file:
+        yield from csv.DictReader(file)
+
+
+def _from_json_lines(table: Path) -> Iterator[dict[str, Any]]:
+    with table.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                row = json.loads(line)
+                if not isinstance(row, dict):
+                    raise DataError(f"{table}, line {number} is not a JSON object.")
+                yield row
+
+
+def _from_parquet(table: Path) -> Iterator[dict[str, Any]]:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise DataError(
+            f"{table}: Parquet takes pyarrow (pip install '.[parquet]' in Tuition's folder). CSV does not."
+        ) from error
+    try:
+        with parquet.ParquetFile(table) as file:
+            wanted = [
+                name for name in file.schema_arrow.names if name.lower() in TableRow.__dataclass_fields__
+            ]
+            for batch in file.iter_batches(columns=wanted):
+                yield from batch.to_pylist()
+    except pyarrow.ArrowException as error:
+        raise DataError(f"{table} cannot be read: {error}.") from error

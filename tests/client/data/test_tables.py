@@ -1,0 +1,187 @@
+"""Labelled sets that are tables or folders of one domain, and what is wrong with a table."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from client.data import tables
+from client.data.domains import ImageFolder, list_folder
+from client.data.splits import split
+from client.data.tables import read_table
+from client.errors import DataError
+from tests.client.toy import CLASSES, make_folder
+
+Row = dict[str, Any]
+
+
+def _csv(file: Path, rows: list[Row]) -> None:
+    lines = [",".join(rows[0]), *(",".join(str(cell) for cell in row.values()) for row in rows)]
+    file.write_text("\ufeff" + "\r\n".join(lines), encoding="utf-8")
+
+
+def _jsonl(file: Path, rows: list[Row]) -> None:
+    file.write_text("\n".join(json.dumps(row) for row in rows) + "\n\n")
+
+
+def _parquet(file: Path, rows: list[Row]) -> None:
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), file)
+
+
+WRITERS: dict[str, Callable[[Path, list[Row]], None]] = {"csv": _csv, "jsonl": _jsonl, "parquet": _parquet}
+
+
+def _rows(root: Path) -> list[Row]:
+    """The toy pictures, by names that are no part of their folders."""
+    return [
+        {
+            "path": file.relative_to(root.parent).as_posix(),
+            "label": f"a {file.parts[-2]}",
+            "domain": file.parts[-3],
+        }
+        for file in sorted(root.glob("*/*/*.png"))
+    ]
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Path:
+    return make_folder(tmp_path / "toy", images=3)
+
+
+def _read(folder: ImageFolder) -> list[tuple[str, str, str]]:
+    examples, skipped = folder.read(folder.domains)
+    assert not skipped
+    return [(example.path.name, example.domain, folder.classes[example.label]) for example in examples]
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_table_is_a_labelled_set(toy: Path, kind: str) -> None:
+    table = toy.parent / f"mine.{kind}"
+    rows = [{**row, "Taken": 2026} for row in _rows(toy)]
+    WRITERS[kind](table, rows)
+    found = list_folder(table)
+    assert (found.domains, found.classes) == (
+        ("dark", "light", "red"),
+        tuple(f"a {name}" for name in CLASSES),
+    )
+    expected = [(file, domain, f"a {name}") for file, domain, name in _read(list_folder(toy))]
+    assert _read(found) == expected
+    assert found.source_domains("red") == ("dark", "light")
+    assert len(found.digest()) == 64
+    assert found.deeper == 0
+
+
+def test_without_a_domain_there_is_one_with_the_tables_name(toy: Path) -> None:
+    table = toy.parent / "mine.csv"
+    _csv(table, [{"path": row["path"], "label": row["label"]} for row in _rows(toy)])
+    assert list_folder(table).source_domains(None) == ("mine",)
+
+
+def test_a_table_may_tell_the_split(toy: Path) -> None:
+    sides = ["train", "holdout", "val", ""]
+    rows = [{**row, "split": sides[n % 4]} for n, row in enumerate(_rows(toy))]
+    table = toy.parent / "mine.jsonl"
+    _jsonl(table, rows)
+    folder = list_folder(table)
+    examples, _ = folder.read(folder.domains)
+    train, held = split(examples, holdout=0.2, seed=0, told=folder.splits)
+    side = {examples[i].path.relative_to(toy.parent).as_posix(): "train" for i in train}
+    side |= {examples[i].path.relative_to(toy.parent).as_posix(): "holdout" for i in held}
+    for row in rows:
+        assert row["split"] == "" or side[row["path"]] == row["split"].replace("val", "holdout")
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([{"file": "a.png", "label": "x"}], "row 1: there is no `path`. The columns are: file, label"),
+        ([{"path": "a.png"}], "row 1: there is no `label`"),
+        ([{"path": "a.png", "label": "x"}, {"path": "./a.png", "label": "y"}], "row 2: .* is there already"),
+        ([{"path": "a.png", "label": "x", "split": "tets"}], "`split` is 'tets'. It takes train, holdout"),
+        ([{"path": "gone.png", "label": "x"}], "none of its files is an image. Left out: 1 not a file"),
+        ([{"path": "mine.jsonl", "label": "x"}], "Left out: 1 not an image by name"),
+    ],
+)
+def test_a_table_that_is_wrong_is_refused_with_the_row(tmp_path: Path, rows: list[Row], said: str) -> None:
+    table = tmp_path / "mine.jsonl"
+    _jsonl(table, rows)
+    with pytest.raises(DataError, match=said):
+        list_folder(table)
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"[1]", b"{"])
+def test_what_is_no_table_is_refused(tmp_path: Path, kind: str, content: bytes) -> None:
+    table = tmp_path / f"mine.{kind}"
+    table.write_bytes(content)
+    with pytest.raises(
+        DataError, match=r"cannot be read|has no rows|there is no `path`|is not a JSON object"
+    ):
+        list_folder(table)
+
+
+def test_a_table_has_a_largest_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = tmp_path / "mine.csv"
+    _csv(table, [{"path": f"{n}.png", "label": "x"} for n in range(9)])
+    monkeypatch.setattr(tables, "MAX_ROWS", 8)
+    with pytest.raises(DataError, match="more than 8 rows"):
+        read_table(table, labelled=True)
+    monkeypatch.setattr(tables, "MAX_BYTES", 10)
+    with pytest.raises(DataError, match="is larger than"):
+        read_table(table, labelled=True)
+
+
+def test_files_that_are_gone_are_left_out_and_told(toy: Path) -> None:
+    table = toy.parent / "mine.csv"
+    rows = _rows(toy)
+    _csv(table, rows)
+    (toy.parent / rows[0]["path"]).unlink()
+    found = list_folder(table)
+    assert [(file.reason, file.domain) for file in found.ignored] == [("not a file", "dark")]
+
+
+def test_a_folder_of_classes_is_one_domain(toy: Path) -> None:
+    photos = toy.parent / "photos"
+    shutil.copytree(toy / "dark", photos)
+    (photos / "loose.png").write_bytes((photos / "circle" / "00.png").read_bytes())
+    (photos / "read-me.txt").write_text("mine")
+    (photos / "circle" / "note.txt").write_text("mine")
+    found = list_folder(photos)
+    assert (found.domains, found.classes, found.source_domains(None)) == (("photos",), CLASSES, ("photos",))
+    assert _read(found) == [(f, "photos", name) for f, d, name in _read(list_folder(toy)) if d == "dark"]
+    assert {(file.path.name, file.reason) for file in found.ignored} == {
+        ("loose.png", "loose in the root"),
+        ("note.txt", "not an image by name"),
+    }
+
+
+def test_one_image_in_a_domain_makes_it_a_folder_of_domains(toy: Path) -> None:
+    photos = toy.parent / "photos"
+    shutil.copytree(toy / "dark", photos / "dark")
+    shutil.copytree(toy / "dark" / "circle", photos / "circle")
+    found = list_folder(photos)
+    assert found.domains == ("dark",)
+    assert {file.reason for file in found.ignored} == {"loose in a domain"}
+
+
+def test_class_names_alone_are_a_set_without_images(tmp_path: Path) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text("\ufeffdog\n\n  tall bar \ncafe\u0301\n", encoding="utf-8")
+    found = list_folder(names)
+    assert (found.domains, found.classes, found.files) == ((), ("caf\u00e9", "dog", "tall bar"), {})
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"dog\ncat\ndog", "names 'dog' twice"), (b"dog", "fewer than two"), (b"\xff\xff", "cannot be read")],
+)
+def test_class_names_that_are_wrong_are_refused(tmp_path: Path, content: bytes, said: str) -> None:
+    names = tmp_path / "names.txt"
+    names.write_bytes(content)
+    with pytest.raises(DataError, match=said):
+        list_folder(names)
