@@ -187,8 +187,8 @@ def list_folder(root: Path, *, group_by_name: bool = False) -> ImageFolder:
     """List the domains, classes and image files of a labelled set, without opening an image.
 
     A folder whose images lie in ROOT/<class>/, and none deeper, has one domain, named as the folder. A file
-    is a table (`read_table`); without a domain in it, its domain is named as the table. A text file names classes
-    alone, a line each: there are no labelled images.
+    is a table (`read_table`); without a domain in it, its domain is named as the table. A text file names
+    classes alone, a line each: there are no labelled images.
 
     Files that are not images by name, hidden, outside every class, or whose name is not UTF-8, are listed as
     ignored. See `search` for how files are found.
