@@ -1,8 +1,6 @@
 """The `client` command as a person or a script would run it."""
 
 import os
-import subprocess
-import sys
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
@@ -10,6 +8,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 from client.cli.main import main
+from tests.support.forking import ForkedCommand
 
 
 @dataclass(frozen=True)
@@ -41,16 +40,11 @@ class Command:
         }
         return outer | own
 
-    def start(self, *arguments: str) -> "subprocess.Popen[str]":
+    def start(self, *arguments: str) -> ForkedCommand:
         """Start it as a process and do not wait."""
-        return subprocess.Popen(
-            [sys.executable, "-c", "from client.cli.main import main; main()", *arguments],
-            cwd=self.folder,
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        log = self.folder / "stderr.log"
+        log.write_text("")
+        return ForkedCommand("client.cli.main", arguments, self.folder, self.environment, log)
 
     def process(self, *arguments: str) -> Outcome:
         """Run it as a process to its good end."""

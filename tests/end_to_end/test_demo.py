@@ -24,13 +24,13 @@ def home(tmp_path: Path) -> Path:
     return home
 
 
-def _start(home: Path, steps: int) -> "subprocess.Popen[str]":
+def _start(home: Path, steps: int, methods: tuple[str, ...] = demo.METHODS) -> "subprocess.Popen[str]":
     script = f"""
         import sys
         from pathlib import Path
         from examples import demo
         demo.HOME, demo.TARGET = Path({str(home)!r}), "red"
-        demo.STEPS = {steps}
+        demo.STEPS, demo.METHODS = {steps}, {methods!r}
         sys.exit(demo.main())
     """
     return subprocess.Popen(
@@ -57,11 +57,11 @@ def _vendor_pids(home: Path) -> list[str]:
 
 
 def test_the_demo_buys_once_and_shows_its_table(home: Path) -> None:
-    for number, expected in (
-        (1, "Bought 31 queries"),
-        (2, "Bought nothing: every embedding came from the cache."),
+    for number, methods, expected in (
+        (1, demo.METHODS, "Bought 31 queries"),
+        (2, demo.METHODS[1:], "Bought nothing: every embedding came from the cache."),
     ):
-        process = _start(home, steps=4)
+        process = _start(home, 4, methods)
         out, _ = process.communicate()
         assert process.returncode == 0, out
         assert expected in out

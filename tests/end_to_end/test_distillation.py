@@ -17,7 +17,7 @@ from tests.client.toy import CLASSES, make_folder
 from tests.end_to_end.command import Command
 from tests.support.vendor_process import VendorProcess
 
-SMALL = ("--image-size", "32", "--steps", "6")
+SMALL = ("--image-size", "32", "--steps", "3")
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_another_run_buys_nothing_from_a_full_cache_even_with_no_budget(
 
 
 def test_an_interrupted_run_ends_in_the_same_student(client: Command, vendor_process: VendorProcess) -> None:
-    longer = ("--steps", "40")
+    longer = ("--steps", "20")
     client.process(*_distill(*longer))
     whole = load_file(client.folder / "run" / "student.safetensors")
     charges = vendor_process.charges(client.api_key)
@@ -121,7 +121,7 @@ def test_an_interrupted_run_ends_in_the_same_student(client: Command, vendor_pro
 
     process = client.start(*_distill(*longer))
     metrics = client.folder / "run" / "metrics.jsonl"
-    while not (metrics.exists() and '"stage": "distill", "step": 12' in metrics.read_text()):
+    while not (metrics.exists() and '"stage": "distill", "step": 6' in metrics.read_text()):
         assert process.poll() is None
     process.send_signal(signal.SIGSTOP)
     assert "Another process is at work on this very run" in client(*_distill(*longer), code=1).stderr
@@ -208,7 +208,7 @@ def test_erm_buys_nothing_and_needs_no_vendor(client: Command, vendor_process: V
 
 def test_steps_are_those_of_the_only_stage(client: Command) -> None:
     client(*_distill("--method", "linear-probe"))
-    assert _summary(client)["steps"] == 6
+    assert _summary(client)["steps"] == 3
 
 
 def test_a_student_that_cannot_be_exported_is_evaluated_all_the_same(
@@ -246,7 +246,7 @@ def test_the_papers_recipe_averages_weights(client: Command) -> None:
     config = json.loads((client.folder / "run" / "config.json").read_text())
     assert (config["recipe"]["learning_rate"], config["recipe"]["frozen"]) == (5e-5, 0.0)
     first, last = _summary(client)["steps_kept"]
-    assert 1 <= first <= last <= 6
+    assert 1 <= first <= last <= 3
 
 
 def test_bad_images_are_skipped_and_listed(client: Command) -> None:

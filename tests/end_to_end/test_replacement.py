@@ -23,7 +23,7 @@ def client(vendor_process: VendorProcess, tmp_path: Path) -> Command:
     return Command(tmp_path, vendor_process.url, vendor_process.create_key(quota=1000))
 
 
-def _erm(*more: str, steps: int = 6) -> list[str]:
+def _erm(*more: str, steps: int = 3) -> list[str]:
     return [*RUN, "--method", "erm", "--steps", str(steps), *more]
 
 
@@ -42,7 +42,7 @@ def _add_image(client: Command, name: str = "added.png") -> None:
 def test_a_finished_student_is_replaced_only_by_an_explicit_yes(
     client: Command, vendor_process: VendorProcess
 ) -> None:
-    command = [*RUN, "--steps", "6", "--budget", "500"]
+    command = [*RUN, "--steps", "3", "--budget", "500"]
     client(*command)
     run = client.folder / "run"
     before, charges = _files(run), vendor_process.charges(client.api_key)
@@ -69,13 +69,13 @@ def test_a_finished_student_is_replaced_only_by_an_explicit_yes(
 
 
 def test_ctrl_c_in_the_middle_keeps_the_old_one_and_the_same_command_goes_on(client: Command) -> None:
-    client(*_erm(steps=40))
+    client(*_erm(steps=20))
     run = client.folder / "run"
     before = _files(run)
     _add_image(client)
-    process = client.start(*_erm("--replace", steps=40))
+    process = client.start(*_erm("--replace", steps=20))
     metrics = run / "replacement" / "metrics.jsonl"
-    while not (metrics.exists() and '"step": 12' in metrics.read_text()):
+    while not (metrics.exists() and '"step": 6' in metrics.read_text()):
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
@@ -85,7 +85,7 @@ def test_ctrl_c_in_the_middle_keeps_the_old_one_and_the_same_command_goes_on(cli
     assert left == before
     image = "toy/red/circle/00.png"
     assert client("predict", "run", image).stdout
-    assert "Going on after step" in client(*_erm("--replace", steps=40)).stderr
+    assert "Going on after step" in client(*_erm("--replace", steps=20)).stderr
     assert _files(run)["student.safetensors"] != before["student.safetensors"]
 
 

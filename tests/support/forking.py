@@ -2,39 +2,43 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from vendor_service.encoder.processes import fork_server, forked
+
 # One server of forks for a whole process of tests: what is preloaded is for all who use it.
 CONTEXT = get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["client.buying.teacher", "vendor_service.cli.main", "vendor_service.serving.serve"]
+    [
+        "client.api.comparison",
+        "client.cli.main",
+        "vendor_service.cli.main",
+        "vendor_service.serving.serve",
+        "tests.support.frozen",
+    ]
 )
 
 
-class ForkedCommand:
-    """The `main` of a module in a process and session of its own, with what `subprocess.Popen` has.
+class Forked:
+    """A process that runs `target`, with what `subprocess.Popen` has."""
 
-    Standard error is appended to the file `log`.
-    """
-
-    def __init__(
-        self, module: str, arguments: Sequence[str], folder: Path, environment: Mapping[str, str], log: Path
-    ) -> None:
-        reads, writes = CONTEXT.Pipe(duplex=False)
-        given = (module, list(arguments), folder, dict(environment), log, writes)
-        self._process = CONTEXT.Process(target=_run, args=given)
+    def __init__(self, target: Callable[..., None], *arguments: object) -> None:
+        self._process = CONTEXT.Process(target=target, args=arguments)
         self._process.start()
-        writes.close()
-        self.stdout = os.fdopen(os.dup(reads.fileno()))
-        reads.close()
         assert self._process.pid is not None
         self.pid = self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """Its exit code, once it has ended."""
+        return self._process.exitcode
 
     def poll(self) -> int | None:
         """Its exit code, once it has ended."""
@@ -47,9 +51,46 @@ class ForkedCommand:
             raise subprocess.TimeoutExpired(str(self.pid), timeout or 0.0)
         return self._process.exitcode
 
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        os.kill(self.pid, number)
+
     def kill(self) -> None:
         """End it at once."""
         self._process.kill()
+
+
+class ForkedCommand(Forked):
+    """The `main` of a module in a process and session of its own.
+
+    Standard error is appended to the file `log`.
+    """
+
+    def __init__(
+        self, module: str, arguments: Sequence[str], folder: Path, environment: Mapping[str, str], log: Path
+    ) -> None:
+        reads, writes = CONTEXT.Pipe(duplex=False)
+        super().__init__(_run, module, list(arguments), folder, dict(environment), log, writes)
+        writes.close()
+        self.stdout = os.fdopen(os.dup(reads.fileno()))
+        reads.close()
+        self._log = log
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """Wait for its end; what it printed, and what is in its log."""
+        with self.stdout as stdout:
+            printed = stdout.read()
+        self.wait(timeout)
+        return printed, self._log.read_text()
+
+
+def launch_decoding(control: socket.socket) -> Forked:
+    """What `fork_server.launch` does, without the two seconds that it imports for."""
+    return Forked(_serve_decoding, control)
+
+
+def _serve_decoding(control: socket.socket) -> None:
+    forked.main(control.detach())
 
 
 def _run(
@@ -67,5 +108,6 @@ def _run(
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
+    fork_server.launch = launch_decoding
     sys.argv = [module, *arguments]
     import_module(module).main()

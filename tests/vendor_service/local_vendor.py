@@ -19,6 +19,7 @@ from pydantic_settings import SettingsConfigDict
 
 from shared.embeddings import Kind
 from shared.errors import ErrorBody, ErrorCode
+from tests.support.forking import launch_decoding
 from tests.vendor_service.clocks import FakeClock
 from vendor_service.accounts.accounts import Terms, open_account
 from vendor_service.accounts.keys import KeyTerms, Scope, issue_key
@@ -26,6 +27,7 @@ from vendor_service.clock import Clock
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey
 from vendor_service.encoder.clip import ClipModel
+from vendor_service.encoder.processes import fork_server
 from vendor_service.encoder.queues import Vectors
 from vendor_service.encoder.replica import Replica, Staged
 from vendor_service.encoder.sources import ModelSource
@@ -120,10 +122,11 @@ class LocalVendor(Vendor):
         self._thread = threading.Thread(target=self._server.run)
 
     def __enter__(self) -> Self:
-        self._thread.start()
-        while not self._server.started:
-            assert self._thread.is_alive()
-            time.sleep(0.01)
+        with patch.object(fork_server, "launch", launch_decoding):
+            self._thread.start()
+            while not self._server.started:
+                assert self._thread.is_alive()
+                time.sleep(0.01)
         self.connect(self._server.servers[0].sockets[0].getsockname()[1])
         return self
 

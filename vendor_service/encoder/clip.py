@@ -165,7 +165,7 @@ class ClipModel:
         except Exception as error:
             # open_clip raises RuntimeError, OSError, ValueError and its hub's own for the same few reasons.
             raise OperatorError(f"the model {source.id} cannot be loaded: {error}") from error
-        return model.eval(), looked
+        return model.eval().requires_grad_(False), looked
 
     def _warm_up(self) -> None:
         for replica in self.replicas:

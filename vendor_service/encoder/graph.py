@@ -28,17 +28,19 @@ _log = logging.getLogger(__name__)
 
 
 class _Method(nn.Module):
-    """One method of a model, as a module of its own: only those can be traced and frozen."""
+    """One method of a model, as a module of its own: only those can be traced and frozen.
+
+    The model is no part of it, so its weights, which need no gradients, become constants of the graph as they
+    are met. Traced so, icon-clip takes 0.6 s and not 1.5: none of its hundreds of modules is traced apart.
+    """
 
     def __init__(self, model: nn.Module, name: str) -> None:
         super().__init__()
-        self.model = model
-        self._name = name
+        self._method: Forward = getattr(model, name)
 
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
         """Features of shape (rows, dimensions)."""
-        features: torch.Tensor = getattr(self.model, self._name)(batch)
-        return features
+        return self._method(batch)
 
 
 @torch.inference_mode()

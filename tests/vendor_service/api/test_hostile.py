@@ -22,7 +22,7 @@ from tests.vendor_service.hostile_bodies import (
 )
 
 CAT = {"inputs": [{"text": "a photo of a cat"}]}
-HALF_SENT = 3000
+HALF_SENT = 2000
 AT_ONCE = 8
 SIZE = 32 * MEBIBYTE
 # As `docs/operations.md` has it: a body, as much again while it is taken apart, and what allocators keep.

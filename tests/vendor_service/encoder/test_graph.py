@@ -50,7 +50,7 @@ def slow_models(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("slow_models")
 def test_a_graph_answers_as_its_model_does() -> None:
-    model = Linear().eval()
+    model = Linear().eval().requires_grad_(False)
     graph = traced(model, "encode_text", EXAMPLES, TOLERANCE)
     assert isinstance(graph, torch.jit.ScriptModule)
     batch = torch.rand(7, 3)
@@ -60,19 +60,19 @@ def test_a_graph_answers_as_its_model_does() -> None:
 @pytest.mark.usefixtures("slow_models")
 @pytest.mark.parametrize("kind", [OfItsBatch, OfPython])
 def test_a_model_that_is_more_than_a_graph_runs_as_it_is(kind: type[Linear]) -> None:
-    model = kind().eval()
+    model = kind().eval().requires_grad_(False)
     assert traced(model, "encode_text", EXAMPLES, TOLERANCE) == model.encode_text
 
 
 def test_a_large_model_runs_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vendor_service.encoder.graph._LARGE_SECONDS", 0.0)
-    model = Linear().eval()
+    model = Linear().eval().requires_grad_(False)
     assert traced(model, "encode_text", EXAMPLES, TOLERANCE) == model.encode_text
 
 
 @pytest.mark.parametrize("graph_is_faster", [True, False])
 def test_the_faster_of_both_runs(graph_is_faster: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = Linear().eval()
+    model = Linear().eval().requires_grad_(False)
 
     def seconds(forward: Forward, _batch: torch.Tensor) -> float:
         return 1e-3 if isinstance(forward, torch.jit.ScriptModule) == graph_is_faster else 2e-3

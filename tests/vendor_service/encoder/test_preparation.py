@@ -143,7 +143,14 @@ def test_what_a_caller_leaves_is_not_decoded(vendor: LocalVendor) -> None:
     assert vendor.embed(key, image_input()).is_success
 
 
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have vendors start as they do for an operator, and so the processes below them."""
+    monkeypatch.setattr(VendorProcess, "forked", False)
+
+
 @linux
+@pytest.mark.usefixtures("launched")
 def test_its_processes_end_with_a_vendor_that_is_killed(tmp_path: Path) -> None:
     vendor = VendorProcess(tmp_path).start()
     pids = below(vendor.pid)
@@ -153,6 +160,7 @@ def test_its_processes_end_with_a_vendor_that_is_killed(tmp_path: Path) -> None:
 
 
 @linux
+@pytest.mark.usefixtures("launched")
 def test_a_vendor_that_is_interrupted_leaves_no_process_and_says_nothing_of_them(tmp_path: Path) -> None:
     vendor = VendorProcess(tmp_path).start()
     pids = below(vendor.pid)

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Protocol
 
 from vendor_service.encoder.processes.arena import Arena
 from vendor_service.encoder.processes.forked import ArenaLayout, Task, TaskSpec
@@ -44,6 +45,20 @@ class Death:
     status: int | None
 
 
+class Launched(Protocol):
+    """The process of the server; what `subprocess.Popen` has, as far as it is needed."""
+
+    def kill(self) -> None:
+        """End it at once."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end.
+
+        Raises:
+            subprocess.TimeoutExpired: it goes on.
+        """
+
+
 class ForkServer:
     """Has processes forked, each for the task of its kind. Not thread-safe.
 
@@ -56,7 +71,7 @@ class ForkServer:
         self._specs = pickle.dumps(
             {kind: TaskSpec(pickle.dumps(task), layout) for kind, (task, layout) in tasks.items()}
         )
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Launched | None = None
         self._control: socket.socket | None = None
         self._unread = b""
         self._handles: dict[int, ProcessHandle] = {}
@@ -79,16 +94,7 @@ class ForkServer:
             self._control.close()
         ours, theirs = socket.socketpair()
         with theirs:
-            # It is given the paths of this process, as it is to import the same code from wherever it runs.
-            code = f"import sys; sys.path[:] = {sys.path!r}; "
-            code += f"from vendor_service.encoder.processes.forked import main; main({theirs.fileno()})"
-            self._process = subprocess.Popen(  # noqa: S603 - this interpreter, and code from above
-                [sys.executable, "-c", code],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                env=_environment(),
-            )
+            self._process = launch(theirs)
         self._control, self._unread = ours, b""
         with suppress(OSError):  # it is gone already, which is seen next
             ours.sendall(len(self._specs).to_bytes(8, "big") + self._specs)
@@ -177,6 +183,20 @@ class ForkServer:
         numbers = list(self._handles)
         self._handles.clear()
         return numbers
+
+
+def launch(control: socket.socket) -> Launched:
+    """Start the server in a process of its own, with its end of the socket between it and the vendor."""
+    # It is given the paths of this process, as it is to import the same code from wherever it runs.
+    code = f"import sys; sys.path[:] = {sys.path!r}; "
+    code += f"from vendor_service.encoder.processes.forked import main; main({control.fileno()})"
+    return subprocess.Popen(  # noqa: S603 - this interpreter, and code from above
+        [sys.executable, "-c", code],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        pass_fds=[control.fileno()],
+        env=_environment(),
+    )
 
 
 def _environment() -> dict[str, str]:
