@@ -108,9 +108,13 @@ bench-vendor: $(READY)  ## the vendor beside its bare model (about ten minutes)
 bench-training: $(READY)  ## speed of align and distill (about five minutes)
 	@GOMP_SPINCOUNT=20000 $(BIN)/python -m benchmarks.training  # as client/learning/threads.py has it
 
+build: $(READY)  ## the source distribution and the wheel, into dist/
+	@rm -rf dist
+	@$(BIN)/python -m build --no-isolation
+
 format: $(READY)  ## rewrite the code in the house format
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-clean:  ## remove the virtual environment and what the demo made
-	@rm -rf $(VENV) $(INFINITY) .demo
+clean:  ## remove the virtual environments, what was built and what the demo made
+	@rm -rf $(VENV) $(INFINITY) .demo build dist tuition.egg-info
