@@ -54,7 +54,7 @@ check: $(READY)  ## format, lint, types, import rules, links, Dockerfiles, and k
 	@$(BIN)/hadolint docker/vendor.Dockerfile docker/client.Dockerfile
 	@$(BIN)/python -m tests.vulnerabilities --if-reachable --remember $(VENV)/.audited $(AUDIT_OPTIONS)
 
-reference: $(READY)  ## write docs/cli.md, the reference of the two command lines, from their help texts
+reference: $(READY)  ## write the pages that are made from the code: docs/cli.md, docs/files.md, docs/python-api.md
 	@$(BIN)/python -m tests.documents.reference
 
 bench-accuracy: $(READY)  ## the first table of docs/results.md (a night on two cores; what is on record is not run again)
