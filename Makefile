@@ -45,12 +45,13 @@ test-scale: $(READY)  ## the HTTP contract and replicas that die, against the ve
 audit: $(READY)  ## known vulnerabilities of what is installed (asks PyPI; fails where that cannot be asked)
 	@$(BIN)/python -m tests.vulnerabilities $(AUDIT_OPTIONS)
 
-check: $(READY)  ## format, lint, types, import rules, links, Dockerfiles, and known vulnerabilities where PyPI can be asked
+check: $(READY)  ## format, lint, types, import rules, links, the site, Dockerfiles, and known vulnerabilities where PyPI can be asked
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m tests.documents.links
+	@env NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir $(VENV)/.site
 	@$(BIN)/hadolint docker/vendor.Dockerfile docker/client.Dockerfile
 	@$(BIN)/python -m tests.vulnerabilities --if-reachable --remember $(VENV)/.audited $(AUDIT_OPTIONS)
 
@@ -108,6 +109,10 @@ bench-vendor: $(READY)  ## the vendor beside its bare model (about ten minutes)
 bench-training: $(READY)  ## speed of align and distill (about five minutes)
 	@GOMP_SPINCOUNT=20000 $(BIN)/python -m benchmarks.training  # as client/learning/threads.py has it
 
+docs: $(READY)  ## the documents as a site, in site/, which needs no network and no server
+	@env NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "Open site/index.html."
+
 build: $(READY)  ## the source distribution and the wheel, into dist/
 	@rm -rf dist
 	@$(BIN)/python -m build --no-isolation
@@ -117,4 +122,4 @@ format: $(READY)  ## rewrite the code in the house format
 	@$(BIN)/ruff check --fix .
 
 clean:  ## remove the virtual environments, what was built and what the demo made
-	@rm -rf $(VENV) $(INFINITY) .demo build dist tuition.egg-info
+	@rm -rf $(VENV) $(INFINITY) .demo build dist site tuition.egg-info
