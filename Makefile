@@ -117,6 +117,9 @@ build: $(READY)  ## the source distribution and the wheel, into dist/
 	@rm -rf dist
 	@$(BIN)/python -m build --no-isolation
 
+release-notes: $(READY)  ## what CHANGELOG.md says of VERSION=..., or of the version in pyproject.toml
+	@$(BIN)/python -m tests.documents.changelog $(VERSION)
+
 format: $(READY)  ## rewrite the code in the house format
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
