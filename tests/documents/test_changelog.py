@@ -36,7 +36,7 @@ def test_notes_are_the_section_of_a_version() -> None:
     "text", ["## Unreleased\n", "## [1.0.0] - soon\n", "## [1.0.0] - Unreleased\n\n## [1.0.0] - 2026-12-01\n"]
 )
 def test_a_heading_that_is_no_version_and_date_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="changelog|date"):
+    with pytest.raises(ValueError, match=r"changelog|date"):
         versions(text)
 
 
