@@ -45,16 +45,17 @@ test-scale: $(READY)  ## the HTTP contract and replicas that die, against the ve
 audit: $(READY)  ## known vulnerabilities of what is installed (asks PyPI; fails where that cannot be asked)
 	@$(BIN)/python -m tests.vulnerabilities $(AUDIT_OPTIONS)
 
-check: $(READY)  ## format, lint, types, import rules, links, Dockerfiles, and known vulnerabilities where PyPI can be asked
+check: $(READY)  ## format, lint, types, import rules, links, the site, Dockerfiles, and known vulnerabilities where PyPI can be asked
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m tests.documents.links
+	@env NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir $(VENV)/.site
 	@$(BIN)/hadolint docker/vendor.Dockerfile docker/client.Dockerfile
 	@$(BIN)/python -m tests.vulnerabilities --if-reachable --remember $(VENV)/.audited $(AUDIT_OPTIONS)
 
-reference: $(READY)  ## write docs/cli.md, the reference of the two command lines, from their help texts
+reference: $(READY)  ## write the pages that are made from the code: docs/cli.md, docs/files.md, docs/python-api.md
 	@$(BIN)/python -m tests.documents.reference
 
 bench-accuracy: $(READY)  ## the first table of docs/results.md (a night on two cores; what is on record is not run again)
@@ -108,9 +109,20 @@ bench-vendor: $(READY)  ## the vendor beside its bare model (about ten minutes)
 bench-training: $(READY)  ## speed of align and distill (about five minutes)
 	@GOMP_SPINCOUNT=20000 $(BIN)/python -m benchmarks.training  # as client/learning/threads.py has it
 
+docs: $(READY)  ## the documents as a site, in site/, which needs no network and no server
+	@env NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "Open site/index.html."
+
+build: $(READY)  ## the source distribution and the wheel, into dist/
+	@rm -rf dist
+	@$(BIN)/python -m build --no-isolation
+
+release-notes: $(READY)  ## what CHANGELOG.md says of VERSION=..., or of the version in pyproject.toml
+	@$(BIN)/python -m tests.documents.changelog $(VERSION)
+
 format: $(READY)  ## rewrite the code in the house format
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-clean:  ## remove the virtual environment and what the demo made
-	@rm -rf $(VENV) $(INFINITY) .demo
+clean:  ## remove the virtual environments, what was built and what the demo made
+	@rm -rf $(VENV) $(INFINITY) .demo build dist site tuition.egg-info

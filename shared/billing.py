@@ -149,14 +149,12 @@ class EstimateRequest(BaseModel):
 
 
 class Quote(BaseModel):
-    """The answer of `POST /v1/estimate`: the price, and whether it could be bought now.
+    """The answer of `POST /v1/estimate`: the price, and whether it could be bought now."""
 
-    `quota_left` (`None`: no quota) is the smaller of the account's and the key's. `fits_money` is whether
-    spend limit and credit allow it; `seconds_at_rate_limit` is how long the rate limit makes it take.
-    """
-
-    cost_micros: int
-    quota_left: int | None
-    fits_quota: bool
-    fits_money: bool
-    seconds_at_rate_limit: int
+    cost_micros: int = Field(description="the price, in millionths of the vendor's currency unit")
+    quota_left: int | None = Field(
+        description="queries left of the account's quota or the key's, whichever has fewer; null: no quota"
+    )
+    fits_quota: bool = Field(description="whether both have as many left")
+    fits_money: bool = Field(description="whether spend limit and credit allow it")
+    seconds_at_rate_limit: int = Field(description="how long the rate limit makes it take")

@@ -88,8 +88,8 @@ class EmbedResponse(BaseModel):
 class Prices(BaseModel):
     """The price of one query of each kind, in millionths of the vendor's currency unit."""
 
-    image_micros: Annotated[int, Field(ge=0)]
-    text_micros: Annotated[int, Field(ge=0)]
+    image_micros: Annotated[int, Field(ge=0, description="of an image")]
+    text_micros: Annotated[int, Field(ge=0, description="of a text")]
 
     def cost_micros(self, images: int, texts: int) -> int:
         """The price of so many queries; integers throughout, so it is exact."""
@@ -102,12 +102,14 @@ class Limits(BaseModel):
     `None` is what a vendor does not say.
     """
 
-    max_inputs: int
-    max_request_bytes: int
-    max_image_bytes: int
-    max_image_pixels: int
-    replay_window_seconds: int | None = None
-    max_replays: int | None = None
+    max_inputs: int = Field(description="queries in one request")
+    max_request_bytes: int = Field(description="bytes of a request's body")
+    max_image_bytes: int = Field(description="bytes of one image")
+    max_image_pixels: int = Field(description="width times height of one image")
+    replay_window_seconds: int | None = Field(
+        default=None, description="how long a paid request is answered again under its idempotency key"
+    )
+    max_replays: int | None = Field(default=None, description="how often it is answered again")
 
 
 class ModelCard(BaseModel):
@@ -117,17 +119,17 @@ class ModelCard(BaseModel):
     within `tolerance` (largest difference of one component), whatever else was in the batch.
     """
 
-    id: str
-    object: Literal["model"] = "model"
-    created: int = 0
-    owned_by: str
-    dimensions: int
-    fingerprint: str
-    tolerance: float
-    dtype: str
-    image_size: int
-    prices: Prices
-    limits: Limits
+    id: str = Field(description="the name to ask for")
+    object: Literal["model"] = Field(default="model", description="as OpenAI's list has it")
+    created: int = Field(default=0, description="as OpenAI's list has it")
+    owned_by: str = Field(description="who sells it")
+    dimensions: int = Field(description="length of an embedding")
+    fingerprint: str = Field(description="a digest of weights and preprocessing")
+    tolerance: float = Field(description="the largest difference of one component between two answers")
+    dtype: str = Field(description="the numbers that it computes with")
+    image_size: int = Field(description="side of its input in pixels")
+    prices: Prices = Field(description="what a query costs")
+    limits: Limits = Field(description="how large a request may be")
 
 
 class ModelList(BaseModel):

@@ -35,8 +35,12 @@ class Recipe:
         holdout: the share of each source domain that is held out for selection.
         augmentation: the student's random view.
         align_views: random views of each image on whose features the projector is aligned.
-        align_steps, align_images_per_domain, align_learning_rate: of the align stage.
-        steps, images_per_domain, learning_rate: of the distill stage (of fine-tuning, for ERM).
+        align_steps: optimiser steps of the align stage.
+        align_images_per_domain: images of each source domain in a batch of it.
+        align_learning_rate: its learning rate.
+        steps: optimiser steps of the distill stage (of fine-tuning, for ERM).
+        images_per_domain: images of each source domain in a batch of it.
+        learning_rate: its learning rate.
         frozen: the share of the backbone's first layer groups that is left as it is.
         cosine: whether rates are warmed up over `warmup` of the steps and then led to zero, or constant.
         warmup: see `cosine`.

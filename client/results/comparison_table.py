@@ -100,7 +100,12 @@ class Setting:
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean and sample deviation over seeds, in %; no deviation of one."""
+    """Mean and deviation over seeds.
+
+    Attributes:
+        mean: in %.
+        deviation: the sample deviation, in %; `None` of one seed.
+    """
 
     mean: float
     deviation: float | None
@@ -127,7 +132,9 @@ class Row:
         mean: the mean over these domains (the average of DomainBed), seed by seed.
         worst: the lowest of them, seed by seed.
         in_domain: accuracy on source hold-outs, averaged over the runs of a seed.
-        queries, cost_micros, seconds: means over runs, as in `RunResult`.
+        queries: as in `RunResult`; the mean over the runs.
+        cost_micros: as in `RunResult`; the mean over the runs.
+        seconds: as in `RunResult`; the mean over the runs.
         runs: how many there are.
         is_teacher: as in `RunResult`.
     """

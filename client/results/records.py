@@ -1,10 +1,11 @@
-"""The JSON files of a run as models: `plan.json`, `purchase.json` and `summary.json`, field by field.
+"""The JSON files of a run as models, field by field; docs/files.md is made from them.
 
-Fields are declared in the order in which the files have them. A field that earlier versions did not write has
-a default.
+`plan.json`, `purchase.json` and `summary.json` are one record each. In `metrics.jsonl` and `views.jsonl`
+every line is one. Fields are declared in the order in which the files have them. A field that earlier versions
+did not write has a default.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, SkipValidation
 
@@ -18,7 +19,7 @@ Name = Annotated[str, SkipValidation]
 class Record(BaseModel):
     """One JSON file, or a part of one; it cannot be changed."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, json_schema_serialization_defaults_required=True)
 
     def to_json(self) -> dict[str, Any]:
         """What `json.dumps` takes, in the order of the fields."""
@@ -26,7 +27,12 @@ class Record(BaseModel):
 
 
 class SkippedFile(Record):
-    """A file that a run leaves out: its path below the image folder, and why."""
+    """A file that a run leaves out.
+
+    Attributes:
+        path: the file, below the image folder.
+        reason: why it is left out.
+    """
 
     path: Name
     reason: Name
@@ -136,7 +142,12 @@ class Plan(Record):
 
 
 class RefusedQuery(Record):
-    """A text, or the path of an image, that the vendor would not embed, and why."""
+    """A query that the vendor would not embed.
+
+    Attributes:
+        name: the text, or the path of the image.
+        reason: why, in the vendor's words.
+    """
 
     name: Name
     reason: str
@@ -158,6 +169,59 @@ class Purchase(Record):
     refused: list[RefusedQuery] = []
 
 
+class ViewRow(Record):
+    """A further view of an image, about which the teacher was asked as well: a line of `views.jsonl`.
+
+    The parameters make the view from the image (client/data/views.py).
+
+    Attributes:
+        image: the image, below the image folder.
+        digest: SHA-256 of the bytes that were sent for the view.
+        index: which view of the image it is, from 1.
+        strokes: whether what is dark grows thicker or thinner.
+        ink: whether light and dark change places, or only black outlines on white are left.
+        tone: the exponent of middle tones, and what black and white become (shares of white, 0 to 1).
+        mixture: how much of red, green and blue each channel becomes, one after the other, in 1/1024.
+        squares: how many squares there are on the shorter side of a coarser view; 0 for a view as fine as
+            the image.
+        smooth: whether these squares run into each other.
+    """
+
+    image: Name
+    digest: str
+    index: int
+    strokes: Literal["as they are", "thicker", "thinner"]
+    ink: Literal["as it is", "negative", "outlines"]
+    tone: tuple[float, float, float]
+    mixture: tuple[int, int, int, int, int, int, int, int, int]
+    squares: int
+    smooth: bool
+
+
+class MetricsRow(Record):
+    """Something that a stage logged: a line of `metrics.jsonl`, with those fields that it has a value for.
+
+    Attributes:
+        stage: the stage of the run.
+        step: the training step, from 1.
+        loss: of the training batch at this step.
+        holdout_accuracy: on the hold-outs of the source domains, from 0 to 1, after this step.
+        holdout_loss: on the same.
+        images: on how many images `student.onnx` was compared with PyTorch.
+        max_difference: the largest difference of a probability between the two.
+        seconds: wall-clock seconds of the stage; it has a line each time it was taken up.
+    """
+
+    stage: Literal["buy", "align", "distill", "export", "evaluate"]
+    step: int | None = None
+    loss: float | None = None
+    holdout_accuracy: float | None = None
+    holdout_loss: float | None = None
+    images: int | None = None
+    max_difference: float | None = None
+    seconds: float | None = None
+
+
 class Accuracy(Record):
     """Shares of right answers, from 0 to 1.
 
@@ -177,16 +241,24 @@ class Accuracy(Record):
 
 
 class CalibrationError(Record):
-    """The expected calibration error, from 0 to 1, on hold-outs and on the target domain, if there is any."""
+    """The expected calibration error, from 0 to 1.
+
+    Attributes:
+        in_domain: on the hold-outs of the source domains; `None` where there is none.
+        out_of_domain: on the target domain; `None` where there is none.
+    """
 
     in_domain: float | None
     out_of_domain: float | None
 
 
 class ZeroShotAccuracy(Record):
-    """The teacher's own accuracy (0 to 1) in a domain, and on how many images.
+    """The teacher's own accuracy in a domain.
 
-    `exam` is whether these are the images that the student is tested on, or else those that were bought.
+    Attributes:
+        accuracy: from 0 to 1.
+        images: on how many images.
+        exam: whether these are the images that the student is tested on, or else those that were bought.
     """
 
     accuracy: float
@@ -195,21 +267,38 @@ class ZeroShotAccuracy(Record):
 
 
 class ModelSize(Record):
-    """Parameters of a student, and the memory of their float32 weights in MiB."""
+    """How large a student is.
+
+    Attributes:
+        parameters: how many it has.
+        weights_mib: memory of its float32 weights, in MiB.
+    """
 
     parameters: int
     weights_mib: float
 
 
 class OnnxSpeed(Record):
-    """Milliseconds for one image on its own, and images a second in batches of 32: medians."""
+    """How fast `student.onnx` is on the CPU: medians.
+
+    Attributes:
+        milliseconds: for one image on its own.
+        images_per_second: in batches of 32.
+    """
 
     milliseconds: float
     images_per_second: float
 
 
 class StudentSpeed(Record):
-    """The same of a student where it was measured, and of its ONNX file on the CPU if there is one."""
+    """How fast a student is: medians.
+
+    Attributes:
+        device: where it was measured.
+        milliseconds: for one image on its own.
+        images_per_second: in batches of 32.
+        onnx: the speed of `student.onnx`; `None` if there is none.
+    """
 
     device: str
     milliseconds: float

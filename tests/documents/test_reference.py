@@ -1,15 +1,62 @@
-"""docs/cli.md says of the command lines what they are."""
+"""The pages that are made from the code say what the code is."""
 
-from tests.documents.reference import REFERENCE, reference
+from pathlib import Path
+
+import pytest
+
+from tests.documents.reference import DOCS, pages
+from tests.documents.run_files import faults
 
 
-def test_the_reference_of_the_command_lines_is_current() -> None:
-    assert REFERENCE.read_text(encoding="utf-8") == reference(), "docs/cli.md is out of date: make reference"
+@pytest.fixture(scope="module")
+def made() -> dict[Path, str]:
+    return pages()
 
 
-def test_it_has_commands_in_groups_and_their_options() -> None:
-    page = reference()
+def test_every_page_that_is_made_from_the_code_is_current(made: dict[Path, str]) -> None:
+    old = [
+        str(path.relative_to(DOCS))
+        for path, text in made.items()
+        if not path.exists() or path.read_text(encoding="utf-8") != text
+    ]
+    assert not old, "out of date: make reference"
+    assert {*(DOCS / "schemas").iterdir()} <= {*made}, "a schema of a file that there is no more"
+
+
+def test_a_command_in_a_group_and_its_options_are_in_the_page(made: dict[Path, str]) -> None:
+    page = made[DOCS / "cli.md"]
     assert "### vendor keys create\n" in page
     assert "| `--select stratified\\|random\\|coverage` |" in page
     assert "| `--seed INTEGER` | Of splits, batches and views. (default: `0`) |" in page
     assert "| `--target-domain TEXT` | The domain to hold out and be tested on. (required) |" in page
+
+
+def test_functions_options_methods_and_errors_are_in_the_page_of_the_python_api(
+    made: dict[Path, str],
+) -> None:
+    page = made[DOCS / "python-api.md"]
+    assert (
+        "client.plan(options: DistillOptions, *, progress: ProgressListener | None = None) -> Plan\n" in page
+    )
+    assert "| `budget` | `int \\| None` | `None` | queries that may be newly paid for" in page
+    assert "| `vendor` | `str` |  | the vendor's URL" in page  # of a base class
+    assert "#### Student.predict\n" in page
+    assert "- `SpendingStopped`: a limit was reached" in page
+    assert "├── UsageError " in page
+
+
+def test_a_record_and_its_parts_are_in_the_page_of_files(made: dict[Path, str]) -> None:
+    page = made[DOCS / "files.md"]
+    assert "| `accuracy` | [Accuracy](#accuracy) | of the student |\n" in page
+    assert "| `worst_domain` | text | the domain with the lowest |\n" in page
+    assert "`null` for a method that buys nothing" in page
+
+
+def test_a_field_that_no_schema_has_and_a_value_of_another_type_are_found(tmp_path: Path) -> None:
+    (tmp_path / "purchase.json").write_text('{"queries_bought": "3", "queries_cached": 0, "refused": [{}]}')
+    (tmp_path / "metrics.jsonl").write_text('{"stage": "align", "step": 1}\n{"stage": "buy", "price": 2}\n')
+    found = "\n".join(faults(tmp_path))
+    assert "purchase.json: $.queries_bought: '3' is not of type 'integer'" in found
+    assert "purchase.json: $: 'cost_micros' is a required property" in found
+    assert "purchase.json: $.refused[0]: 'name' is a required property" in found
+    assert "metrics.jsonl: $: Additional properties are not allowed ('price' was unexpected)" in found

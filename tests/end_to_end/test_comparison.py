@@ -17,6 +17,7 @@ from client.progress import Display
 from client.runs.comparison import Comparison, ComparisonConfig
 from client.runs.connection import Connection
 from tests.client.toy import CLASSES, DOMAINS, make_folder
+from tests.documents.run_files import TABLE, faults
 from tests.end_to_end.command import Command
 from tests.support.vendor_process import VendorProcess
 
@@ -56,6 +57,9 @@ def test_a_comparison_from_quote_to_table(client: Command, vendor_process: Vendo
     charges = vendor_process.charges(client.api_key)
     assert charges.queries == EVERYTHING
 
+    students = [each for each in (client.folder / "table" / "runs").iterdir() if "zero" not in each.name]
+    assert [fault for each in students for fault in faults(each)] == []
+    assert TABLE.faults(client.folder / "table") == []
     table = _table(client)
     assert table["runs"][:6] == first["runs"]  # finished runs are not run again
     assert [row["method"] for row in table["rows"]] == [

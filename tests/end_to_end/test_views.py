@@ -17,6 +17,7 @@ from client.runs.features import training_features
 from client.runs.folder import RunConfig
 from client.runs.teacher_queries import teacher_queries
 from tests.client.toy import CLASSES, make_folder
+from tests.documents.run_files import faults
 from tests.end_to_end.command import Command
 from tests.support.vendor_process import VendorProcess
 
@@ -66,6 +67,7 @@ def test_views_are_bought_once_every_image_is_and_learnt_from_as_they_were_sent(
     assert vendor_process.charges(client.api_key).queries == wanted
     summary = _json(client, "summary.json")
     assert (summary["further_views"], summary["train_images"]) == (2 * images, images)
+    assert faults(client.folder / "run") == []
     noted = [json.loads(line) for line in (client.folder / "run" / "views.jsonl").read_text().splitlines()]
     assert [each["digest"] for each in noted] == [e.digest for e in dataset.examples if e.view.index]
     image = (client.folder / "toy" / noted[0].pop("image")).read_bytes()

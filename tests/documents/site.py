@@ -1,0 +1,92 @@
+"""What the site of the documents has beyond the folder docs/, for MkDocs: hooks, which mkdocs.yml names.
+
+The pages outside docs/ (the README is the home page) become pages of the site. Files of the project that a
+page links to are copied, so that the link leads somewhere. A link that leads nowhere ends the build, unless
+that is quiet (`--quiet`): then MkDocs does not count its warnings.
+"""
+
+import os
+import re
+from pathlib import Path
+from urllib.parse import unquote
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+# Pages of the site that lie outside docs/.
+PAGES = {
+    "index.md": "README.md",
+    "contributing.md": "CONTRIBUTING.md",
+    "reporting.md": "SECURITY.md",
+    "changelog.md": "CHANGELOG.md",
+    "icon-clip.md": "vendor_service/models/icon_clip/README.md",
+}
+_HOMES = {ROOT / source: page for page, source in PAGES.items()}
+_CODE = re.compile(r"^(?:```|~~~).*?^(?:```|~~~)|`[^`\n]+`", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"(?<=\]\()([^)\s]+)(?=\))")
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages outside docs/, and the files outside it that any page links to."""
+    for page, source in PAGES.items():
+        files.append(File.generated(config, page, abs_src_path=str(ROOT / source)))
+    for file in [each for each in files if each.is_documentation_page()]:
+        text = _source(file.src_uri).read_text(encoding="utf-8")
+        for target in _LINK.findall(_CODE.sub("", text)):
+            _add(files, config, _target(file.src_uri, target))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Have links lead to where the site has what they lead to in the project."""
+    here = page.file.src_uri
+    pieces = re.split(f"({_CODE.pattern})", markdown, flags=_CODE.flags)
+    return "".join(
+        piece if _CODE.fullmatch(piece) else _LINK.sub(lambda link: _in_site(here, link[1]), piece)
+        for piece in pieces
+    )
+
+
+def _source(page: str) -> Path:
+    """The file that a page is made of."""
+    return ROOT / PAGES[page] if page in PAGES else DOCS / page
+
+
+def _target(page: str, link: str) -> Path | None:
+    """The file that a link of a page leads to; `None` for the page itself and for what is elsewhere."""
+    path = unquote(link.partition("#")[0])
+    if not path or re.match(r"[a-z][a-z0-9+.-]*:", link):
+        return None
+    return Path(os.path.normpath(_source(page).parent / path))
+
+
+def _add(files: Files, config: MkDocsConfig, target: Path | None) -> None:
+    """Copy a file of the project into the site, unless it is a page or lies in docs/."""
+    if target is None or target in _HOMES or target.is_relative_to(DOCS) or not target.is_file():
+        return
+    name = _copied(target)
+    if name not in files.src_uris:
+        files.append(File.generated(config, name, abs_src_path=str(target)))
+
+
+def _copied(target: Path) -> str:
+    """Where the site has a file of the project; no name begins with a dot, which servers hide."""
+    name = target.relative_to(ROOT).as_posix().lstrip(".")
+    return f"source/{name}"
+
+
+def _in_site(page: str, link: str) -> str:
+    target = _target(page, link)
+    if target is None:
+        return link
+    _, hash_sign, anchor = link.partition("#")
+    if target in _HOMES:
+        path = _HOMES[target]
+    elif target.is_relative_to(DOCS):
+        path = target.relative_to(DOCS).as_posix()
+    else:
+        path = _copied(target)
+    return f"{path}{hash_sign}{anchor}"
