@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer.core import TyperGroup
 
 from client.cli.cache import cache_app
 from client.cli.compare import compare
 from client.cli.confirm import on_terminal
 from client.cli.data import data_app
+from client.cli.init import init
 from client.cli.options import (
+    DEFAULT_DATA,
     DEFAULT_STUDENT,
     DEFAULT_VENDOR,
     BudgetOption,
@@ -39,6 +42,7 @@ from client.cli.options import (
     YesOption,
     print_json,
 )
+from client.cli.settings import read_settings
 from client.cli.students import evaluate, export, predict, report
 from client.errors import ClientError
 from client.learning.threads import share_processors
@@ -59,13 +63,15 @@ app = typer.Typer(
 
 app.add_typer(cache_app)
 app.add_typer(data_app)
-for command in (evaluate, predict, report, export, compare):
+for command in (evaluate, predict, report, export, compare, init):
     app.command()(command)
 
 
 @app.callback()
-def _options(_version: VersionOption = False) -> None:
-    pass
+def _options(context: typer.Context, _version: VersionOption = False) -> None:
+    program = context.command
+    if isinstance(program, TyperGroup) and context.invoked_subcommand != "init":
+        context.default_map = read_settings(program)
 
 
 INTERRUPTED = 130
@@ -73,8 +79,8 @@ INTERRUPTED = 130
 
 @app.command()
 def distill(
-    data: DataOption,
     target_domain: TargetOption,
+    data: DataOption = DEFAULT_DATA,
     budget: BudgetOption = None,
     max_spend: MaxSpendOption = None,
     select: SelectOption = "stratified",
@@ -137,8 +143,8 @@ def distill(
 
 @app.command()
 def plan(
-    data: DataOption,
     target_domain: TargetOption,
+    data: DataOption = DEFAULT_DATA,
     budget: BudgetOption = None,
     max_spend: MaxSpendOption = None,
     select: SelectOption = "stratified",
