@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,10 +15,9 @@ import httpx
 
 from benchmarks import load
 from client.buying.vendor_api import VendorClient
+from client.data.example import ICONS
 from shared.encoding import ROWS_MEDIA_TYPE
 from tests.support.vendor_process import VendorProcess, wait_until
-
-_ICONS = Path(__file__).resolve().parent.parent / "examples" / "icons.zip"
 
 
 @dataclass(frozen=True)
@@ -102,7 +100,7 @@ def image(content: bytes) -> dict[str, str]:
 
 def icons(count: int) -> list[bytes]:
     """The first files of the bundled images."""
-    with zipfile.ZipFile(_ICONS) as archive:
+    with zipfile.ZipFile(ICONS) as archive:
         names = [name for name in archive.namelist() if name.endswith(".png")][:count]
         return [archive.read(name) for name in names]
 

@@ -27,6 +27,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from client.data.example import ICONS
 from shared.embeddings import Kind
 from tests.support.postgres import started_postgres
 from tests.vendor_service.books import opened_books
@@ -41,8 +42,6 @@ from vendor_service.database.session import Database
 DIMENSIONS = 256  # of the bundled model
 CHARGES = 20_000  # of which the size is told
 Value = TypeVar("Value")
-
-ICONS = Path(__file__).resolve().parent.parent / "examples" / "icons.zip"
 
 
 class NoAdmission(Admission):

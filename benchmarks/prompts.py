@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from benchmarks.accuracy import icons
 from client.data.domains import list_folder
-from client.data.example import Example
+from client.data.examples import Example
 from client.data.pixels import PixelStore
 from client.learning.backbone_names import BUNDLED_TEACHER
 from client.learning.clip_backbones import class_texts

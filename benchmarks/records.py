@@ -14,12 +14,12 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from client.data.example import ICONS
 from client.results.comparison_table import RunResult
 from client.runs.comparison import Cell
 from client.runs.folder import RunConfig
 
 ROOT = Path(__file__).resolve().parent.parent
-ICONS = ROOT / "examples" / "icons.zip"
 _TEACHER = ROOT / "vendor_service" / "models" / "icon_clip" / "open_clip_model.safetensors"
 RECORD = ROOT / "benchmarks" / "runs.csv"
 

@@ -7,7 +7,7 @@ What a program needs is importable from here, and docs/python.md shows it at wor
   `ComparisonPlan`, `Embeddings`;
 - `Recipe`, a training protocol, and `Variant`, a row of a comparison with a recipe of its own;
 - `load_run`, `load_student`, `evaluate`, `export`: what is done with a finished `Student`;
-- `check_folder`: what is wrong with a folder of images;
+- `check_folder`: what is wrong with a folder of images; `unpack_example`: a folder to try;
 - `models`, `usage`, `reconcile`, with `VendorOptions`: what a vendor sells and has billed;
 - `Display` shows progress in a terminal or a notebook, `ProgressListener` is what a program shows it with;
 - `VendorClient` (a vendor over HTTP), `EmbeddingCache` (what was paid for), `Query` (what is bought),
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from client.api.comparison import Comparison, ComparisonPlan, compare, plan_comparison
     from client.api.distillation import Run, distill, load_run, plan
     from client.api.embedding import Embeddings, embed
-    from client.api.folders import check_folder
+    from client.api.folders import check_folder, unpack_example
     from client.api.options import CompareOptions, DistillOptions, EmbedOptions, VendorOptions
     from client.api.students import (
         DomainAccuracy,
@@ -83,6 +83,7 @@ _HOMES = {
     "plan": "client.api.distillation",
     "plan_comparison": "client.api.comparison",
     "reconcile": "client.api.account",
+    "unpack_example": "client.api.folders",
     "usage": "client.api.account",
 }
 
@@ -125,6 +126,7 @@ __all__ = [
     "plan",
     "plan_comparison",
     "reconcile",
+    "unpack_example",
     "usage",
 ]
 

@@ -1,4 +1,4 @@
-# The client: `docker compose run --rm client distill --data data ...`.
+# The client: `docker compose run --rm client distill ...`.
 ARG PYTHON_VERSION=3.11
 
 FROM python:${PYTHON_VERSION}-slim AS packages

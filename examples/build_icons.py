@@ -1,6 +1,6 @@
 """Build icons.zip, the demo's images: five drawing styles are domains, things are classes.
 
-    python -m examples.build_icons --out icons.zip --sheets sheets
+    python -m examples.build_icons --out client/data/bundled/icons.zip --sheets sheets
 
 The icons come from the npm package `@iconify/json`, fetched with npm unless `--package` names its folder.
 examples/icons.toml says which sets serve which domain, and which names make a class. The same package gives

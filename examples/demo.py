@@ -142,7 +142,7 @@ def distill(method: str, steps: int, environment: dict[str, str]) -> Path:
     step(f"Training by {method}, {TARGET} held out, {steps} steps")
     data = HOME / "icons"
     if not data.exists():
-        with zipfile.ZipFile(ROOT / "examples" / "icons.zip") as archive:
+        with zipfile.ZipFile(ROOT / "client" / "data" / "bundled" / "icons.zip") as archive:
             archive.extractall(HOME)
     number = 1
     while (HOME / f"{method}-{number}" / "summary.json").exists():

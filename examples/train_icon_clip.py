@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from client.data.domains import class_prompts
+from client.data.example import ICONS
 from client.learning.backbone_names import DEFAULT_BACKBONE
 from client.learning.backbones import load_backbone
 from examples.build_icons import SIDE, fetch
@@ -39,7 +40,6 @@ from examples.icon_corpus import Corpus, build_corpus, read_sets, words_of_no_th
 from examples.icon_kinds import Kinds
 from examples.icon_styles import Drawings, restyle
 
-DATA = Path(__file__).with_name("icons.zip")
 SIZE = 64
 CONTEXT = 16  # tokens of a text
 CONFIG: dict[str, Any] = {
@@ -112,7 +112,7 @@ def _corpus(kept: Path | None, package: Path | None) -> Corpus:
     if kept is not None and kept.exists():
         return Corpus.load(kept)
     with TemporaryDirectory() as scratch:
-        corpus = build_corpus(package or fetch(Path(scratch)), read_sets(), DATA)
+        corpus = build_corpus(package or fetch(Path(scratch)), read_sets(), ICONS)
     if kept is not None:
         corpus.save(kept)
     return corpus
@@ -419,7 +419,7 @@ def examine(folder: Path) -> dict[str, float]:
     tokenize = open_clip.get_tokenizer(f"local-dir:{folder}")
     model.eval()
     right: dict[str, list[bool]] = defaultdict(list)
-    with zipfile.ZipFile(DATA) as archive, torch.inference_mode():
+    with zipfile.ZipFile(ICONS) as archive, torch.inference_mode():
         files = [name for name in archive.namelist() if name.endswith(".png")]
         classes = sorted({name.split("/")[2] for name in files})
         texts = functional.normalize(model.encode_text(tokenize(class_prompts(classes))), dim=1)

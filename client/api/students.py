@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from client.api.checks import chosen_device
 from client.data.domains import ImageFolder, composed, list_folder
-from client.data.example import Example
+from client.data.examples import Example
 from client.data.finder import counted, described, find_images
 from client.data.images import Pixels
 from client.errors import UsageError

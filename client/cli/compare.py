@@ -7,6 +7,7 @@ import typer
 
 from client.cli.confirm import on_terminal
 from client.cli.options import (
+    DEFAULT_DATA,
     DEFAULT_STUDENT,
     DEFAULT_VENDOR,
     CacheOption,
@@ -63,8 +64,8 @@ RunBudgetOption = Annotated[
 
 
 def compare(
-    data: DataOption,
     out: OutOption,
+    data: DataOption = DEFAULT_DATA,
     methods: MethodsOption = "erm,vl2v-adip",
     target_domain: TargetsOption = "all",
     seeds: SeedsOption = 3,

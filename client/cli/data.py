@@ -1,4 +1,4 @@
-"""`client data`: what an image folder holds. Nothing here spends, or writes."""
+"""`client data`: what an image folder holds, and a folder to try. Nothing here spends."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from client.cli.options import JsonOption, print_json
+from client.cli.options import DEFAULT_DATA, DataArgument, JsonOption, print_json
 from client.progress import Display, printable
 
 if TYPE_CHECKING:  # numpy and Pillow are not imported before a command needs them
@@ -22,16 +22,9 @@ data_app = typer.Typer(
 _SHOWN = 10
 
 
-@data_app.callback()
-def _group() -> None:
-    """Keep `check` a word of its own while it is the only command."""
-
-
 @data_app.command()
 def check(
-    folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Laid out as ROOT/<domain>/<class>/.", show_default=False)
-    ],
+    data: DataArgument = DEFAULT_DATA,
     as_json: JsonOption = False,
 ) -> None:
     """Count domains and classes, and look for what distorts a result; ends with 1 if there is any.
@@ -45,13 +38,29 @@ def check(
     """
     from client.api import folders
 
-    found = folders.check_folder(folder, progress=Display())
+    found = folders.check_folder(data, progress=Display())
     if as_json:
         print_json(_described(found))
     else:
         _print(found)
     if not found.is_sound:
         raise typer.Exit(1)
+
+
+@data_app.command()
+def example(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A new folder, such as icons.", show_default=False)
+    ],
+) -> None:
+    """Unpack the bundled icons, to try things with: 54 classes in five drawing styles, which are domains.
+
+    Example: client data example icons
+    """
+    from client.api import folders
+
+    folders.unpack_example(folder)
+    print(f"{folder} has the bundled icons, laid out as {folder}/<domain>/<class>/<image>.")
 
 
 def _described(found: "Inspection") -> dict[str, Any]:

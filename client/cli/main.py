@@ -6,17 +6,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer.core import TyperGroup
 
 from client.cli.cache import cache_app
 from client.cli.compare import compare
 from client.cli.confirm import on_terminal
 from client.cli.data import data_app
+from client.cli.init import init
 from client.cli.options import (
+    DEFAULT_DATA,
     DEFAULT_STUDENT,
     DEFAULT_VENDOR,
     AdaptOption,
     BudgetOption,
     CacheOption,
+    ClassesOption,
     DataOption,
     DeviceOption,
     GroupByNameOption,
@@ -41,6 +45,7 @@ from client.cli.options import (
     YesOption,
     print_json,
 )
+from client.cli.settings import read_settings
 from client.cli.students import evaluate, export, predict, report
 from client.errors import ClientError
 from client.learning.threads import share_processors
@@ -61,13 +66,15 @@ app = typer.Typer(
 
 app.add_typer(cache_app)
 app.add_typer(data_app)
-for command in (evaluate, predict, report, export, compare):
+for command in (evaluate, predict, report, export, compare, init):
     app.command()(command)
 
 
 @app.callback()
-def _options(_version: VersionOption = False) -> None:
-    pass
+def _options(context: typer.Context, _version: VersionOption = False) -> None:
+    program = context.command
+    if isinstance(program, TyperGroup) and context.invoked_subcommand != "init":
+        context.default_map = read_settings(program)
 
 
 INTERRUPTED = 130
@@ -75,7 +82,8 @@ INTERRUPTED = 130
 
 @app.command()
 def distill(
-    data: DataOption,
+    data: DataOption = DEFAULT_DATA,
+    classes: ClassesOption = None,
     target_domain: TargetOption = None,
     budget: BudgetOption = None,
     max_spend: MaxSpendOption = None,
@@ -128,8 +136,8 @@ def distill(
     from client.cli.tables import print_summary
 
     options = DistillOptions(
-        data=data, target_domain=target_domain, budget=budget, max_spend_micros=max_spend, select=select,
-        unlabelled=tuple(unlabelled or ()), adapt=tuple(adapt or ()), views=views,
+        data=classes or data, target_domain=target_domain, budget=budget, max_spend_micros=max_spend,
+        select=select, unlabelled=tuple(unlabelled or ()), adapt=tuple(adapt or ()), views=views,
         group_by_name=group_by_name, method=method, student=student,
         student_weights=student_weights, image_size=image_size, recipe=recipe, steps=steps, seed=seed,
         vendor=vendor, protocol=protocol, model=model, api_key_file=api_key_file, cache=cache,
@@ -149,7 +157,8 @@ def distill(
 
 @app.command()
 def plan(
-    data: DataOption,
+    data: DataOption = DEFAULT_DATA,
+    classes: ClassesOption = None,
     target_domain: TargetOption = None,
     budget: BudgetOption = None,
     max_spend: MaxSpendOption = None,
@@ -180,8 +189,8 @@ def plan(
     from client.api.options import DistillOptions
 
     options = DistillOptions(
-        data=data, target_domain=target_domain, budget=budget, max_spend_micros=max_spend, select=select,
-        unlabelled=tuple(unlabelled or ()), adapt=tuple(adapt or ()), views=views,
+        data=classes or data, target_domain=target_domain, budget=budget, max_spend_micros=max_spend,
+        select=select, unlabelled=tuple(unlabelled or ()), adapt=tuple(adapt or ()), views=views,
         group_by_name=group_by_name, method=method, student=student,
         student_weights=student_weights, image_size=image_size, recipe=recipe, steps=steps, seed=seed,
         vendor=vendor, protocol=protocol, model=model, api_key_file=api_key_file, cache=cache,

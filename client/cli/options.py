@@ -1,6 +1,7 @@
 """The options that several commands share, and how they print data."""
 
 import json
+import os
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Literal
@@ -8,18 +9,62 @@ from typing import Annotated, Literal
 import typer
 
 from client.api.defaults import DEFAULT_STUDENT, DEFAULT_VENDOR
+from client.cli.settings import SETTINGS_FILE
+from client.errors import UsageError
 from client.learning.recipe import RecipeName
 
-__all__ = ["DEFAULT_STUDENT", "DEFAULT_VENDOR"]
+__all__ = ["DEFAULT_DATA", "DEFAULT_STUDENT", "DEFAULT_VENDOR"]
+
+DEFAULT_DATA = Path("data")
+
+
+def _labelled_set(context: typer.Context, parameter: typer.CallbackParam, data: Path) -> Path:
+    """The folder that was named, or the default one where that has anything in it."""
+    source = context.get_parameter_source("data")
+    if source is None or source.name != "DEFAULT" or context.params.get("classes"):
+        return data
+    try:
+        if any(data.iterdir()):
+            return data
+        what = "is empty"
+    except FileNotFoundError:
+        what = "does not exist"
+    except OSError:
+        return data  # whoever reads it says what is wrong
+    how = "as DIR" if parameter.param_type_name == "argument" else "with --data"
+    raise UsageError(
+        f"No labelled images were named, and the folder ./{data} {what}. Name yours {how}, with "
+        f"TUITION_DATA, or as `data` in {SETTINGS_FILE} (`client init` writes one), or put them into "
+        f"./{data}. `client data example icons` unpacks bundled icons to try."
+    )
+
 
 DataOption = Annotated[
     Path,
     typer.Option(
         "--data",
+        envvar="TUITION_DATA",
         help="Labelled images: a folder, ROOT/<domain>/<class>/<image> or ROOT/<class>/<image>; or a table "
-        "(.csv, .jsonl, .parquet) with the columns path, label, perhaps domain and split; or a .txt file of "
-        "class names, where no image has a label.",
-        show_default=False,
+        "(.csv, .jsonl, .parquet) with the columns path, label, perhaps domain and split.",
+        callback=_labelled_set,
+    ),
+]
+ClassesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--classes",
+        help="Instead of --data, where no image has a label: a .txt file of class names, a line each; images "
+        "come from --unlabelled.",
+        is_eager=True,
+    ),
+]
+DataArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="DIR",
+        envvar="TUITION_DATA",
+        help="The labelled images: a folder or a table.",
+        callback=_labelled_set,
     ),
 ]
 TargetOption = Annotated[
@@ -44,9 +89,22 @@ ProtocolOption = Annotated[
 ModelOption = Annotated[
     str | None, typer.Option("--model", help="Which of the vendor's models to ask (default: its only one).")
 ]
+
+
+def _key_file(context: typer.Context, file: Path | None) -> Path | None:
+    """The file that was named; a key of the environment comes before a file that tuition.toml names."""
+    source = context.get_parameter_source("api_key_file")
+    filed = source is not None and source.name == "DEFAULT_MAP"
+    return None if filed and os.environ.get("TUITION_API_KEY") else file
+
+
 KeyFileOption = Annotated[
     Path | None,
-    typer.Option("--api-key-file", help="File with the API key; otherwise TUITION_API_KEY is used."),
+    typer.Option(
+        "--api-key-file",
+        help="File with the API key; otherwise TUITION_API_KEY is used.",
+        callback=_key_file,
+    ),
 ]
 CacheOption = Annotated[
     Path | None,

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from client.cli.options import DataOption, DeviceOption, JsonOption, RunArgument, print_json
+from client.cli.options import DEFAULT_DATA, DataOption, DeviceOption, JsonOption, RunArgument, print_json
 from client.errors import UsageError
 from client.progress import Display
 
@@ -20,7 +20,7 @@ StudentArgument = Annotated[
 
 def evaluate(
     run: StudentArgument,
-    data: DataOption,
+    data: DataOption = DEFAULT_DATA,
     domain: Annotated[list[str] | None, typer.Option("--domain", help="Only these (default: all).")] = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,

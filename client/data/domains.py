@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from client.data.drawings import bundled_icons, drawing_of
-from client.data.example import Example, read_files
+from client.data.examples import Example, read_files
 from client.data.file_memory import FileMemory
 from client.data.finder import NO_FILE, UNNAMED, Skipped, counted, described, search
 from client.data.images import (

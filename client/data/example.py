@@ -1,116 +1,41 @@
-"""One image that was read whole, and how its file is read: once, and then remembered."""
+"""The images that come with the client: icons of 54 classes in five drawing styles, which are the domains."""
 
-import hashlib
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+import zipfile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
+from client.errors import UsageError, unwritable
 
-from client.data.file_memory import THUMBNAIL, FileFacts, FileMemory
-from client.data.images import Pixels, UnreadableImage, decode_and_compare, decode_square, read_image
-from client.data.views import ORIGINAL, View, encoded
-
-UNLABELLED = -1
-# So many files are read before what is known of them is stored: an interruption loses no more.
-_STORED_AT_ONCE = 1000
+BUNDLED = Path(__file__).with_name("bundled")
+ICONS = BUNDLED / "icons.zip"
 
 
-@dataclass(frozen=True)
-class Example:
-    """One image that was read whole and decodes, or a further view of one.
+def unpack_example(folder: Path) -> int:
+    """Write the bundled icons into a new folder, as FOLDER/<domain>/<class>/<image>, whole or not at all.
 
-    Attributes:
-        path: its file.
-        domain: that it belongs to; of an unlabelled image, the name of its pool.
-        label: its class, as a position among the classes; UNLABELLED of an unlabelled image.
-        digest: the SHA-256 (hex) of `content()`.
-        drawing: names what it shares with variants of itself, and is the file's SHA-256 where nothing does,
-            so that no split hangs on how Pillow encodes.
-        side: the shorter side of the file's image in pixels.
-        view: which view of the file it is.
+    ATTRIBUTION.txt in it says whose drawings they are.
+
+    Args:
+        folder: may exist if it is empty.
+
+    Returns:
+        The number of images.
+
+    Raises:
+        UsageError: the folder has something in it.
+        ClientError: it cannot be written.
     """
-
-    path: Path
-    domain: str
-    label: int
-    digest: str
-    drawing: str
-    side: int
-    view: View = ORIGINAL
-
-    def content(self) -> bytes:
-        """What is sent: the bytes of the file, or what else the view makes of it (see `View.encode`).
-
-        Raises:
-            UnreadableImage: the file has changed since it was read, and is no longer an image.
-        """
-        file = read_image(self.path)
-        return file if hashlib.sha256(file).hexdigest() == self.digest else self.view.encode(file)
-
-    def square(self, side: int) -> tuple[Pixels, float]:
-        """What the student sees of it, as `decode_square` gives it.
-
-        Raises:
-            UnreadableImage: as `content`.
-        """
-        file = read_image(self.path)
-        return decode_square(self.view.encode(file) if self.view.index else file, side)
-
-    def seen_as(self, view: View) -> "Example":
-        """A further view of this image, with a digest of its own."""
-        digest = hashlib.sha256(view.encode(read_image(self.path))).hexdigest()
-        return replace(self, digest=digest, view=view)
-
-
-def read_files(
-    paths: Sequence[Path], memory: FileMemory, on_read: Callable[[int], None] = lambda _: None
-) -> list[FileFacts]:
-    """Read, hash and decode files, in order; those that the memory knows unchanged are not opened.
-
-    `on_read` is called with the number of files done.
-    """
-    known = memory.recall(paths)
-    missing = [path for path, facts in zip(paths, known, strict=True) if facts is None]
-    done = len(paths) - len(missing)
-    on_read(done)
-    read: dict[Path, FileFacts] = {}
-    with ThreadPoolExecutor() as pool:
-        for start in range(0, len(missing), _STORED_AT_ONCE):
-            chunk = missing[start : start + _STORED_AT_ONCE]
-            for path, facts in zip(chunk, pool.map(_read_file, chunk), strict=True):
-                read[path] = facts
-                on_read(done + len(read))
-            memory.remember({path: read[path] for path in chunk})
-    return [facts or read[path] for path, facts in zip(paths, known, strict=True)]
-
-
-def _read_file(path: Path) -> FileFacts:
     try:
-        content = read_image(path)
-        pixels, alike = decode_and_compare(content)
-    except UnreadableImage as error:
-        return FileFacts(reason=str(error), kind=error.kind)
-    file = hashlib.sha256(content).hexdigest()
-    return FileFacts(
-        digest=file if alike else hashlib.sha256(encoded(pixels)).hexdigest(),
-        file=file,
-        side=min(pixels.shape[:2]),
-        thumbnail=_thumbnail(pixels),
-    )
-
-
-def _thumbnail(pixels: Pixels) -> bytes:
-    """The image at `THUMBNAIL` x `THUMBNAIL` pixels, RGB, each the mean of what it covers."""
-    size = (THUMBNAIL, THUMBNAIL)
-    small = Image.fromarray(pixels).resize(size, Image.Resampling.BOX, reducing_gap=2.0)
-    return small.tobytes()
-
-
-def thumbnails(facts: Sequence[FileFacts]) -> NDArray[np.uint8]:
-    """The thumbnails of readable files, shape (n, THUMBNAIL, THUMBNAIL, 3)."""
-    joined = np.frombuffer(b"".join(each.thumbnail for each in facts), np.uint8)
-    return joined.reshape(len(facts), THUMBNAIL, THUMBNAIL, 3)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UsageError(f"{folder} exists already. Name a new folder.")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+            with zipfile.ZipFile(ICONS) as archive:
+                archive.extractall(scratch)
+                images = sum(name.endswith(".png") for name in archive.namelist())
+            if folder.exists():
+                folder.rmdir()
+            Path(scratch, "icons").rename(folder)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    return images

@@ -14,7 +14,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from client.data.example import Example
+from client.data.examples import Example
 from client.data.images import Pixels, UnreadableImage
 from client.errors import DataError
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from client.data.example import UNLABELLED, Example, read_files, thumbnails
+from client.data.examples import UNLABELLED, Example, read_files, thumbnails
 from client.data.file_memory import FileFacts, FileMemory
 from client.data.finder import COPY, Skipped, counted, described, find_images
 from client.errors import DataError

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-from client.data.example import Example
+from client.data.examples import Example
 
 Split = Literal["train", "holdout", "unlabelled"]
 

@@ -1,8 +1,8 @@
 """The JSON files of a run as models, field by field; docs/files.md is made from them.
 
 `plan.json`, `purchase.json` and `summary.json` are one record each. In `metrics.jsonl` and `views.jsonl`
-every line is one. Fields are declared in the order in which the files have them. A field that earlier versions
-did not write has a default.
+every line is one. Fields are declared in the order in which the files have them. A field that earlier
+versions did not write has a default.
 """
 
 from typing import Annotated, Any, Literal

@@ -19,7 +19,7 @@ from client.data.domains import (
     list_folder,
     relative,
 )
-from client.data.example import UNLABELLED, Example, read_files
+from client.data.examples import UNLABELLED, Example, read_files
 from client.data.finder import Skipped, counted, described
 from client.data.images import UnreadableImage
 from client.data.manifests import recognise

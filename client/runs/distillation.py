@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from client.buying.teacher import Teacher
-from client.data.example import Example
+from client.data.examples import Example
 from client.data.finder import Skipped, counted
 from client.data.pixels import PixelStore
 from client.data.views import ORIGINAL

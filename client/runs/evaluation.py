@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.data.domains import ImageFolder, composed, relative
-from client.data.example import Example
+from client.data.examples import Example
 from client.data.finder import Skipped
 from client.data.pixels import PixelStore
 from client.errors import DataError

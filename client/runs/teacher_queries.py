@@ -11,7 +11,7 @@ from client.buying.budget import Tranche, TrancheName, purchase_order
 from client.buying.queries import Query
 from client.buying.selection import image_order
 from client.data.domains import class_prompts
-from client.data.example import Example
+from client.data.examples import Example
 from client.runs.dataset import Dataset, asks
 from client.runs.folder import RunConfig
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from client.buying.queries import Query
 from client.buying.teacher import Teacher
 from client.data.domains import class_prompts
-from client.data.example import Example
+from client.data.examples import Example
 from client.errors import DataError
 from client.progress import Display
 from client.results.evaluation import Evaluation, accuracy_by_domain

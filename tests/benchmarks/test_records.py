@@ -11,7 +11,8 @@ import pytest
 
 from benchmarks import accuracy, records
 from benchmarks.accuracy import measured
-from benchmarks.records import ICONS, Record, made_with, record, recorded
+from benchmarks.records import Record, made_with, record, recorded
+from client.data.example import ICONS
 from client.learning.recipe import Recipe, Variant
 from client.progress import Display
 from client.results.comparison_table import RunResult

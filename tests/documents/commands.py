@@ -100,7 +100,7 @@ def _row(spelling: str, parameter: Any, types: Mapping[str, Any]) -> str:
     text = escaped(" ".join((parameter.help or "").split()))
     if parameter.param_type_name == "option" and parameter.multiple and "be repeated" not in text:
         remarks.append("may be repeated")
-    if not isinstance(parameter.default, bool) and isinstance(parameter.default, str | int | float):
+    if not isinstance(parameter.default, bool) and isinstance(parameter.default, str | int | float | Path):
         remarks.append(f"default: `{parameter.default}`")
     if parameter.envvar:
         remarks.append(f"environment: `{parameter.envvar}`")

@@ -41,7 +41,7 @@ _SECTIONS = {
     "Comparisons": ("compare", "plan_comparison", "CompareOptions", "Comparison", "ComparisonPlan"),
     "Recipes": ("Recipe", "Variant"),
     "Embeddings": ("embed", "EmbedOptions", "Embeddings"),
-    "Images": ("check_folder",),
+    "Images": ("check_folder", "unpack_example",),
     "The account": ("models", "usage", "reconcile", "VendorOptions", "AccountUsage"),
     "Progress": ("Display", "ProgressListener"),
     "Buying by hand": ("Teacher", "VendorClient", "EmbeddingCache", "Query", "Budget"),

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from client.buying.cache import EmbeddingCache
-from client.data import example
+from client.data import examples
 from client.data.domains import list_folder
 from tests.client.toy import CLASSES, make_folder
 from tests.end_to_end.command import Command
@@ -124,7 +124,7 @@ def test_a_second_plan_opens_no_file(client: Command, monkeypatch: pytest.Monkey
     def opened(path: Path) -> bytes:
         raise AssertionError(f"{path} was opened")
 
-    monkeypatch.setattr(example, "read_image", opened)
+    monkeypatch.setattr(examples, "read_image", opened)
     assert json.loads(client(*plan).stdout)["purchase"] == first["purchase"]
     assert len(list_folder(client.folder / "toy").domains) == 3
 

@@ -7,6 +7,7 @@ from zipfile import ZipFile
 
 import pytest
 
+from client.data.example import ICONS
 from tests.client.toy import make_folder
 from tests.support.vendor_process import VendorProcess
 
@@ -53,5 +54,5 @@ def test_every_cell_runs(
 def test_the_icons_that_it_unpacks_have_its_target() -> None:
     names: dict[str, Any] = {}
     exec("".join(_cells()[0]["source"]), names)
-    files = ZipFile(NOTEBOOK.parent / "icons.zip").namelist()
-    assert any(file.startswith(f"{names['DATA']}/{names['TARGET']}/") for file in files)
+    files = ZipFile(ICONS).namelist()
+    assert any(file.startswith(f"icons/{names['TARGET']}/") for file in files)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from client.data.domains import class_prompts, list_folder
 from client.data.drawings import drawing_of
-from client.data.example import Example
+from client.data.examples import Example
 from client.data.splits import split
 from client.errors import DataError
 from tests.client.toy import CLASSES, make_folder

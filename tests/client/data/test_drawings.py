@@ -8,13 +8,13 @@ from zipfile import ZipFile
 import pytest
 
 from client.data.domains import list_folder
-from client.data.example import Example
+from client.data.example import ICONS
+from client.data.examples import Example
 from client.data.splits import split
 from tests.client.toy import draw
 
 # Of the names of the hold-outs without emoji, seed 0, as at the runs of benchmarks/runs.csv.
 HELD_OUT = "5326a3e83651567166aa1f04bc94d4dcb1959aa4898ae5e5e457308b72355fbf"
-ICONS = Path(__file__).parents[3] / "examples" / "icons.zip"
 
 
 @pytest.fixture

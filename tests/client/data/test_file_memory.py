@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from client.data import example, images
-from client.data.example import read_files
+from client.data import examples, images
+from client.data.examples import read_files
 from client.data.file_memory import FileMemory
 
 
@@ -30,7 +30,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         opened.append(path)
         return read_image(path)
 
-    monkeypatch.setattr(example, "read_image", noted)
+    monkeypatch.setattr(examples, "read_image", noted)
     return opened
 
 

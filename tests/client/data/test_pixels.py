@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from client.data.example import Example
+from client.data.examples import Example
 from client.data.images import decode_square
 from client.data.pixels import PixelStore
 from client.data.views import View

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from client.data.example import read_files
+from client.data.examples import read_files
 from client.data.file_memory import FileMemory
 from client.data.pool import REPEATED, Pool, read_pool
 from client.errors import DataError, UsageError

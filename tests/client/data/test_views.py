@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from client.data.example import Example
+from client.data.examples import Example
 from client.data.images import UnreadableImage, decode
 from client.data.views import View
 

@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import vendor_service
+from client.data.example import ICONS
 from vendor_service.encoder.clip import ClipModel, choose_devices
 from vendor_service.encoder.precision import Dtype
 from vendor_service.encoder.queues import Vectors
@@ -25,7 +26,6 @@ from vendor_service.errors import OperatorError, UsageError
 Item = TypeVar("Item")
 CPU = [torch.device("cpu")]
 BUNDLED = Path(vendor_service.__file__).with_name("models") / "icon_clip"
-ICONS = Path(__file__).parents[3] / "examples" / "icons.zip"
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,92 @@
+"""`client init`: a tuition.toml whose comments are the options, their meaning and their defaults."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from textwrap import wrap
+from typing import Annotated
+
+import typer
+from typer.core import TyperGroup
+
+from client.cli.settings import SETTINGS_FILE, Setting, commands_of, settings_of, shareable, table_of
+from client.errors import UsageError, unwritable
+
+_WIDTH = 100
+_BEGINNING = """\
+# Options of `client` for this folder. The command line and the environment come before this file.
+# Take the # away before an option to set it. A key at the top counts for every command that has the
+# option, a key in a table for that command alone. `client COMMAND --help` shows what holds.
+# Your API key does not belong here: name a file that has it (api_key_file), or set TUITION_API_KEY.
+"""
+
+
+def init(
+    context: typer.Context,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file that is there.")] = False,
+) -> None:
+    """Write tuition.toml into this folder: every option in a comment, with its meaning and its default.
+
+    Example: client init
+    """
+    program = context.find_root().command
+    assert isinstance(program, TyperGroup)
+    write_settings(SETTINGS_FILE, commented_settings(program), replace=force)
+    print(f"{SETTINGS_FILE} is written. Take the # away before an option to set it.")
+
+
+def write_settings(path: Path, text: str, *, replace: bool) -> None:
+    """Write the file.
+
+    Raises:
+        UsageError: it exists, and `replace` is not set.
+        ClientError: it cannot be written.
+    """
+    try:
+        with path.open("w" if replace else "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise UsageError(f"{path} exists already. --force replaces it.") from error
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def commented_settings(program: TyperGroup) -> str:
+    """The text of a file that sets nothing, and shows everything that it could set."""
+    commands = {words: settings_of(command) for words, command in commands_of(program)}
+    having: dict[Setting, list[str]] = defaultdict(list)
+    for words, settings in commands.items():
+        for setting in settings.values():
+            having[setting].append(words)
+    shared = {setting: words for setting, words in having.items() if len(words) > 1 and shareable(setting)}
+    lines = [_BEGINNING]
+    for setting, takers in shared.items():
+        lines += [*_described(setting, f"Of {', '.join(takers)}."), ""]
+    for words, settings in commands.items():
+        own = [setting for setting in settings.values() if setting not in shared]
+        lines += _tabled(words, own)
+    return "\n".join(lines)
+
+
+def _tabled(words: str, settings: list[Setting]) -> Iterator[str]:
+    if settings:
+        yield from (table_of(words), "")
+    for setting in settings:
+        yield from (*_described(setting), "")
+
+
+def _described(setting: Setting, whose: str = "") -> Iterator[str]:
+    told = " ".join(filter(None, [setting.help, f"Takes {setting.accepted}.", whose]))
+    yield from (
+        f"# {line}" for line in wrap(told, _WIDTH - 2, break_long_words=False, break_on_hyphens=False)
+    )
+    yield f"#{setting.key} = {_written(setting.default)}".rstrip()
+
+
+def _written(default: object) -> str:
+    """A default as TOML; nothing where there is none."""
+    if default is None:
+        return ""
+    if isinstance(default, bool):
+        return str(default).lower()
+    return str(default) if isinstance(default, int) else f'"{default}"'
