@@ -28,7 +28,7 @@ def test_a_command_in_a_group_and_its_options_are_in_the_page(made: dict[Path, s
     assert "### vendor keys create\n" in page
     assert "| `--select stratified\\|random\\|coverage` |" in page
     assert "| `--seed INTEGER` | Of splits, batches and views. (default: `0`) |" in page
-    assert "| `--target-domain TEXT` | The domain to hold out and be tested on. (required) |" in page
+    assert "| `--out PATH` | FILE.npy, FILE.parquet or FILE.jsonl. (required) |" in page
 
 
 def test_functions_options_methods_and_errors_are_in_the_page_of_the_python_api(
@@ -48,7 +48,7 @@ def test_functions_options_methods_and_errors_are_in_the_page_of_the_python_api(
 def test_a_record_and_its_parts_are_in_the_page_of_files(made: dict[Path, str]) -> None:
     page = made[DOCS / "files.md"]
     assert "| `accuracy` | [Accuracy](#accuracy) | of the student |\n" in page
-    assert "| `worst_domain` | text | the domain with the lowest |\n" in page
+    assert "| `worst_domain` | text or null | the domain with the lowest; `null` where" in page
     assert "`null` for a method that buys nothing" in page
 
 
