@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 from client.api.checks import chosen_device, require_outside
 from client.api.confirm import Confirm, purchases
 from client.api.connection import connect
-from client.api.distillation import recipe_of, student_image_size
+from client.api.distillation import pool_words, recipe_of, student_image_size
 from client.api.options import CompareOptions
 from client.data.domains import composed
 from client.errors import UsageError
@@ -114,6 +114,7 @@ def _comparison(
         select=options.select,
         queries=options.budget,
         group_by_name=options.group_by_name,
+        unlabelled=pool_words(options.unlabelled),
     )
     return runs.Comparison(
         config,

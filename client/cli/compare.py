@@ -25,6 +25,7 @@ from client.cli.options import (
     StepsOption,
     StudentOption,
     StudentWeightsOption,
+    UnlabelledOption,
     VendorOption,
     ViewsOption,
     YesOption,
@@ -72,6 +73,7 @@ def compare(
     budget: RunBudgetOption = None,
     max_spend: MaxSpendOption = None,
     select: SelectOption = "stratified",
+    unlabelled: UnlabelledOption = None,
     views: ViewsOption = 0,
     group_by_name: GroupByNameOption = False,
     student: StudentOption = DEFAULT_STUDENT,
@@ -104,8 +106,9 @@ def compare(
     options = CompareOptions(
         data=data, out=out, methods=_names("--methods", methods), seeds=seeds, budget=budget,
         target_domains=() if target_domain == "all" else _names("--target-domain", target_domain),
-        max_spend_micros=max_spend, select=select, views=views, group_by_name=group_by_name, student=student,
-        student_weights=student_weights, image_size=image_size, recipe=recipe, steps=steps, yes=yes,
+        max_spend_micros=max_spend, select=select, unlabelled=tuple(unlabelled or ()), views=views,
+        group_by_name=group_by_name, student=student, student_weights=student_weights,
+        image_size=image_size, recipe=recipe, steps=steps, yes=yes,
         device=device, vendor=vendor, protocol=protocol, model=model, api_key_file=api_key_file, cache=cache,
     )  # fmt: skip
     if dry_run:

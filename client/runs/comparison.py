@@ -1,5 +1,6 @@
 """Many runs to one table: leave one domain out, over domains, seeds and methods, buying each image once."""
 
+import hashlib
 import os
 import platform
 import secrets
@@ -15,6 +16,7 @@ from client.buying.queries import Query
 from client.buying.selection import SelectionStrategy
 from client.buying.teacher import Offer, Teacher
 from client.data.domains import list_folder
+from client.data.finder import find_images
 from client.errors import BudgetExhausted, ClientError, FingerprintChanged, UsageError
 from client.learning.backbones import load_backbone
 from client.learning.methods import parse_method
@@ -29,7 +31,7 @@ from client.results.comparison_table import (
     as_text,
 )
 from client.runs.connection import Connection
-from client.runs.dataset import DomainInputs, ViewInputs, read_dataset
+from client.runs.dataset import DomainInputs, PoolInputs, ViewInputs, read_dataset
 from client.runs.digest import StageInputs
 from client.runs.distillation import Distillation
 from client.runs.features import CoverageInputs, training_features
@@ -44,6 +46,7 @@ from shared.embeddings import Prices
 # A comparison reads every domain once, has one set of features in memory, and a few projectors of it.
 _KEPT: dict[type[StageInputs], int] = {
     DomainInputs: 1000,
+    PoolInputs: 1000,
     ViewInputs: 1000,
     CoverageInputs: 1000,
     FeatureInputs: 1,
@@ -67,6 +70,7 @@ class ComparisonConfig:
         queries: how many embeddings each run may use, prompts included, whoever paid for them; `None` for
             all that it asks. So no run profits from what another one bought.
         group_by_name: whether files named `<set>__<name>` may be variants of one drawing.
+        unlabelled: where images without labels are, for the methods that learn from such.
     """
 
     data: Path
@@ -79,6 +83,7 @@ class ComparisonConfig:
     select: SelectionStrategy = "stratified"
     queries: int | None = None
     group_by_name: bool = False
+    unlabelled: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -216,9 +221,10 @@ class Comparison:
 
     def _cell(self, variant: Variant, target: str, seed: int) -> Cell:
         config = self._config
-        recipe = variant.recipe
+        recipe, learns_unlabelled = variant.recipe, False
         if variant.method != ZERO_SHOT:
-            _, recipe = parse_method(variant.method, recipe)
+            method, recipe = parse_method(variant.method, recipe)
+            learns_unlabelled = method.learns_unlabelled
         run = RunConfig(
             data=str(config.data.resolve()),
             target_domain=target,
@@ -231,6 +237,7 @@ class Comparison:
             student_weights=None if config.student_weights is None else str(config.student_weights.resolve()),
             use_at_most=config.queries,
             group_by_name=config.group_by_name,
+            unlabelled=config.unlabelled if learns_unlabelled else (),
         )
         name = f"{variant.name}-{target}-{seed}"
         return Cell(variant, run, RunFolder(self._folder.path / "runs" / name))
@@ -247,19 +254,29 @@ class Comparison:
         self._require_same_images()
         if "images" not in self._known:
             named = {"run_id": secrets.token_hex(8), **self._known}
-            folder.write(self._identity, {**named, "images": self._images.digest()})
+            folder.write(self._identity, {**named, "images": self._digest()})
         for cell in self.cells:
             cell.run.begin(cell.config)
 
     def _require_same_images(self) -> None:
         """Refuse to put runs over other images beside those that have finished."""
         begun_with = self._known.get("images")
-        if begun_with is not None and begun_with != self._images.digest():
+        if begun_with is not None and begun_with != self._digest():
             raise UsageError(
                 f"The images in {self._images.root} have changed since {self._folder.path} was begun, and "
                 "runs over other images do not compare: choose another --out, or delete that folder. What "
                 "was bought is in the cache."
             )
+
+    def _digest(self) -> str:
+        """A SHA-256 (hex) of the names and sizes of all images, those without labels among them."""
+        labelled = self._images.digest()
+        if not self._config.unlabelled:
+            return labelled
+        files = [
+            (str(p), p.stat().st_size) for word in self._config.unlabelled for p in find_images(word).images
+        ]
+        return hashlib.sha256(repr((labelled, files)).encode("utf-8", "backslashreplace")).hexdigest()
 
     @property
     def _known(self) -> dict[str, Any]:

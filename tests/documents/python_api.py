@@ -41,7 +41,10 @@ _SECTIONS = {
     "Comparisons": ("compare", "plan_comparison", "CompareOptions", "Comparison", "ComparisonPlan"),
     "Recipes": ("Recipe", "Variant"),
     "Embeddings": ("embed", "EmbedOptions", "Embeddings"),
-    "Images": ("check_folder", "unpack_example",),
+    "Images": (
+        "check_folder",
+        "unpack_example",
+    ),
     "The account": ("models", "usage", "reconcile", "VendorOptions", "AccountUsage"),
     "Progress": ("Display", "ProgressListener"),
     "Buying by hand": ("Teacher", "VendorClient", "EmbeddingCache", "Query", "Budget"),

@@ -170,3 +170,16 @@ def test_class_names_alone_are_refused_before_anything_is_asked(client: Command)
     (client.folder / "names.txt").write_text("\n".join(CLASSES))
     refused = client("distill", "--data", "names.txt", "--out", "run", "--budget", "1000", code=2).stderr
     assert "names classes and no image: give images without labels with --unlabelled" in refused
+
+
+def test_a_comparison_gives_the_pool_to_the_methods_that_can_learn_from_it(client: Command) -> None:
+    out = ("--out", "table", "--seeds", "1", "--steps", "2")
+    shown = client("compare", *_SMALL, *out, "--methods", "erm,vl2v-adip", "--unlabelled", "pool", "--yes")
+    rows = {line.split()[0]: line.split() for line in shown.stdout.splitlines()[2:4]}
+    summaries = {name: _json(client, f"runs/{name}-red-0/summary.json", "table") for name in rows}
+    assert summaries["erm"]["unlabelled_images"] == 0
+    assert summaries["vl2v-adip"]["unlabelled_images"] == _POOL
+    assert int(rows["vl2v-adip"][5]) == len(CLASSES) + summaries["vl2v-adip"]["train_images"] + _POOL
+    (client.folder / "pool" / "more.png").write_bytes((client.folder / "toy/red/circle/01.png").read_bytes())
+    grown = ("--methods", "erm,vl2v-adip,image-only", "--unlabelled", "pool", "--yes")
+    assert "have changed since" in client("compare", *_SMALL, *out, *grown, code=2).stderr
