@@ -1,5 +1,6 @@
 """One run: what it would cost, and the student that it ends in."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -22,9 +23,10 @@ from client.learning.methods import METHODS, Method, parse_method, with_steps
 from client.learning.processes import Processes, launched
 from client.learning.recipe import RECIPES, Recipe
 from client.progress import Display, ProgressListener
-from client.results.records import Plan, Purchase, Record, Summary
+from client.results.records import Plan, Purchase, Record, Summary, TeacherCheck
+from client.runs import forecast
 from client.runs.connection import Connection
-from client.runs.dataset import DomainInputs, describe_outlook, describe_plan, mention, read_dataset
+from client.runs.dataset import Dataset, DomainInputs, describe_outlook, describe_plan, mention, read_dataset
 from client.runs.distillation import Distillation
 from client.runs.features import training_features
 from client.runs.folder import RunConfig, RunFolder, WatchedRun, default_run_path
@@ -116,11 +118,20 @@ class Run(BaseModel):
             raise ClientError(f"{file} is not what this version of Tuition writes: {error}") from error
 
 
-def plan(options: DistillOptions, *, progress: ProgressListener | None = None) -> Plan:
-    """What a run would use, buy and cost; spends nothing and writes nothing.
+def plan(
+    options: DistillOptions,
+    *,
+    probe: int = 0,
+    confirm: Confirm | None = None,
+    progress: ProgressListener | None = None,
+) -> Plan:
+    """What a run would use, buy and cost; writes nothing, and spends nothing without a `probe`.
 
     Args:
         options: the run. A `budget` of `None` is no limit here.
+        probe: how many of the run's first queries to buy now, for `Plan.teacher_check`. The run finds them in
+            the cache.
+        confirm: is asked whether a probe of more than five units may be bought, unless the options say so.
         progress: is told how the work goes on.
 
     Raises:
@@ -135,12 +146,30 @@ def plan(options: DistillOptions, *, progress: ProgressListener | None = None) -
         device = chosen_device("auto")
         features = training_features(config, dataset, display, device=device, pixels=connection.pixels)
         budget, max_spend_micros = options.budget, options.max_spend_micros
+        checked = _probed(options, config, dataset, connection, probe, confirm) if probe else None
         with connection.teacher(run_id="plan", budget=budget, max_spend_micros=max_spend_micros) as teacher:
             purchase = teacher.plan(teacher_queries(config, dataset, features).tranches(dataset))
             outlook = describe_outlook(teacher.outlook(purchase.to_buy))
             planned = describe_plan(config, dataset, teacher.model, purchase, outlook)
+        planned = planned.model_copy(update={"teacher_check": checked})
     mention(dataset.skipped, dataset.folder.root, display, listed_in="--json")
     return planned
+
+
+def _probed(
+    options: DistillOptions,
+    config: RunConfig,
+    dataset: Dataset,
+    connection: Connection,
+    queries: int,
+    confirm: Confirm | None,
+) -> TeacherCheck | None:
+    """Buy the first queries of a run; what was bought for the same run before counts among them."""
+    most = options.max_spend_micros
+    approve = purchases(yes=options.yes, max_spend_micros=most, confirm=confirm)
+    run_id = f"probe-{hashlib.sha256(dataset.content.encode()).hexdigest()[:16]}"
+    with connection.teacher(run_id=run_id, budget=queries, max_spend_micros=most) as teacher:
+        return forecast.probe(config, dataset, teacher, queries, approve)
 
 
 def distill(

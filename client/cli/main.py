@@ -174,6 +174,16 @@ def plan(
     recipe: RecipeOption = "default",
     steps: StepsOption = None,
     seed: SeedOption = 0,
+    probe: Annotated[
+        int,
+        typer.Option(
+            "--probe",
+            min=0,
+            max=100_000,
+            help="Buy so many of the run's first queries now, and tell how good the teacher is by your labels.",
+        ),
+    ] = 0,
+    yes: YesOption = False,
     vendor: VendorOption = DEFAULT_VENDOR,
     protocol: ProtocolOption = "tuition",
     model: ModelOption = None,
@@ -181,7 +191,7 @@ def plan(
     cache: CacheOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what a run would use, buy and cost; spends nothing and writes nothing.
+    """Show what a run would use, buy and cost; writes nothing, and spends nothing without --probe.
 
     Example: client plan --data icons --target-domain pixel --budget 2000
     """
@@ -194,8 +204,10 @@ def plan(
         group_by_name=group_by_name, method=method, student=student,
         student_weights=student_weights, image_size=image_size, recipe=recipe, steps=steps, seed=seed,
         vendor=vendor, protocol=protocol, model=model, api_key_file=api_key_file, cache=cache,
+        yes=yes,
     )  # fmt: skip
-    _show_plan(distillation.plan(options, progress=Display()), as_json=as_json)
+    planned = distillation.plan(options, probe=probe, confirm=on_terminal(), progress=Display())
+    _show_plan(planned, as_json=as_json)
 
 
 @app.command()

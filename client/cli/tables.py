@@ -14,7 +14,7 @@ from client.buying.queries import Spending
 from client.buying.reconciliation import Reconciliation
 from client.data.finder import described
 from client.progress import printable
-from client.results.records import Outlook, Plan, PlannedPurchase
+from client.results.records import Outlook, Plan, PlannedPurchase, TeacherCheck, described_check
 from shared.embeddings import ModelCard
 
 if TYPE_CHECKING:  # torch takes seconds to import
@@ -116,6 +116,8 @@ def print_plan(plan: Plan) -> None:
             "(--unlabelled), or further views (--views)."
         )
     _print_strata(purchase.to_buy_by_domain_and_class, plan.classes)
+    if plan.teacher_check is not None:
+        print_check(plan.teacher_check)
     if plan.outlook is not None:
         _print_outlook(plan.outlook, buys=purchase.to_buy > 0)
 
@@ -130,6 +132,16 @@ def _print_tranches(purchase: PlannedPurchase) -> None:
     ]
     total = ("all", sum(t.queries for t in purchase.tranches), purchase.cached, purchase.to_buy)
     print_table(columns, [*rows, (*total, purchase.unaffordable, purchase.cost_micros)])
+
+
+def print_check(check: TeacherCheck) -> None:
+    """How right the teacher is about labelled images, and what that means."""
+    rows = [(name, percent(each.accuracy), each.images) for name, each in check.by_domain.items()]
+    print_table(("the teacher, by your labels", "right (%)", "images"), rows)
+    print(
+        f"{described_check(check)} An image is {check.gap:.2f} nearer (cosine) to its class text than to "
+        "the others."
+    )
 
 
 def _print_strata(by_domain: Mapping[str, Mapping[str, int]], classes: Sequence[str]) -> None:

@@ -30,6 +30,8 @@ class Recipe:
 
     Attributes:
         image_weight: the paper's lambda: how much the image's embedding counts beside the class text's.
+        weigh_teacher: whether of a weak teacher only those answers count that the labels do not speak against
+            (trust.py).
         unlabelled_share: the share of a batch that is images without labels, where there are any.
         views: how many further views of each training image, in other styles, the teacher is asked about.
         holdout: the share of each source domain that is held out for selection.
@@ -51,6 +53,7 @@ class Recipe:
     """
 
     image_weight: float = 0.5
+    weigh_teacher: bool = True
     unlabelled_share: float = 1 / 3
     views: int = 0
     holdout: float = 0.2
@@ -104,6 +107,7 @@ RecipeName = Literal["default", "paper", "paper-domainnet"]
 # What the paper and its released code train with (DomainBed's protocol, with SWAD).
 PAPER = Recipe(
     image_weight=0.5,
+    weigh_teacher=False,
     views=0,
     holdout=0.2,
     augmentation=Augmentation(crop_scale=(0.7, 1.0), jitter=0.3, grayscale=0.1, style=0.0),

@@ -103,6 +103,51 @@ class Outlook(Record):
     seconds: int | float | None
 
 
+class ZeroShotAccuracy(Record):
+    """The teacher's own accuracy in a domain.
+
+    Attributes:
+        accuracy: from 0 to 1.
+        images: on how many images.
+        exam: whether these are the images that the student is tested on, or else those that were bought.
+    """
+
+    accuracy: float
+    images: int
+    exam: bool
+
+
+class TeacherCheck(Record):
+    """What the labels of the images that were bought say of the teacher.
+
+    Attributes:
+        accuracy: how often the nearest class text is the right one, from 0 to 1: the mean over domains.
+        by_domain: the same by domain.
+        gap: how much nearer (cosine) an image is to the text of its class than to the others, on average.
+        trusted: whether the teacher is learnt from as it is. Otherwise only those of its answers count that
+            the labels do not speak against.
+    """
+
+    accuracy: float
+    by_domain: dict[str, ZeroShotAccuracy]
+    gap: float
+    trusted: bool
+
+
+def described_check(check: TeacherCheck) -> str:
+    """What a check means for a run, in a sentence or two."""
+    share = f"The teacher names the class of {100 * check.accuracy:.0f}% of your labelled images right"
+    if check.trusted:
+        return f"{share}: distilling from it is likely to help."
+    return (
+        f"{share}, which is little. Only those of its answers are learnt from that the labels do not speak "
+        "against. Compare with fine-tuning, which buys nothing (--method erm), before you spend more."
+    )
+
+
+_OF_PLAN_ALONE = ("outlook", "teacher_check")
+
+
 class Plan(Record):
     """What a run uses, buys and costs: `plan.json`, and `client plan --json`.
 
@@ -120,6 +165,7 @@ class Plan(Record):
         model: the vendor's model; `None` for a method that buys nothing.
         purchase: what would be bought; `None` for a method that buys nothing.
         outlook: what the vendor says of the purchase. `client.plan` asks for it; `plan.json` is without.
+        teacher_check: what the labels say of the teacher, where `client.plan` was to buy a few images for it.
     """
 
     method: str
@@ -135,10 +181,11 @@ class Plan(Record):
     model: ModelCard | None
     purchase: PlannedPurchase | None
     outlook: Outlook | None = None
+    teacher_check: TeacherCheck | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """As the file has it; without an outlook if there is none."""
-        return self.model_dump(exclude=None if self.outlook else {"outlook"})
+        """As the file has it; without what only `client.plan` finds out, if it has not."""
+        return self.model_dump(exclude={name for name in _OF_PLAN_ALONE if getattr(self, name) is None})
 
 
 class RefusedQuery(Record):
@@ -252,20 +299,6 @@ class CalibrationError(Record):
     out_of_domain: float | None
 
 
-class ZeroShotAccuracy(Record):
-    """The teacher's own accuracy in a domain.
-
-    Attributes:
-        accuracy: from 0 to 1.
-        images: on how many images.
-        exam: whether these are the images that the student is tested on, or else those that were bought.
-    """
-
-    accuracy: float
-    images: int
-    exam: bool
-
-
 class ModelSize(Record):
     """How large a student is.
 
@@ -333,6 +366,7 @@ class Summary(Record):
         accuracy: of the student.
         calibration_error: of its probabilities.
         teacher_zero_shot: the teacher's own accuracy in those domains where it is known.
+        teacher_check: what the labels say of the teacher; `None` where too few labelled images were bought.
         size: of the student.
         speed: of the student.
         teacher_queries_per_second: the rate at which its embeddings were last bought, if that is known.
@@ -366,3 +400,4 @@ class Summary(Record):
     speed: StudentSpeed
     teacher_queries_per_second: float | None
     leave_one_out: dict[str, float] = {}
+    teacher_check: TeacherCheck | None = None

@@ -36,6 +36,7 @@ from client.results.records import (
     Purchase,
     StudentSpeed,
     Summary,
+    TeacherCheck,
     ZeroShotAccuracy,
 )
 from client.runs.dataset import Dataset, describe_plan, mention, read_dataset
@@ -113,6 +114,7 @@ class Distillation:
         self._approve = approve
         self._agree = agree
         self._also = also
+        self._teacher_check: TeacherCheck | None = None
 
     def prepare(self) -> Dataset:
         """Read the images and buy what the run asks, and no more; returns the images.
@@ -206,18 +208,22 @@ class Distillation:
             pixels=self._pixels,
             memo=self._memo,
         )
+        builder = self._target_builder(self._run)
         if self._run.student.exists():
-            recalled = self._target_builder.recall(dataset, features)
+            recalled = builder.recall(dataset, features)
             if recalled is not None and self._is_trained(dataset, self._stamp(dataset, recalled)):
+                self._teacher_check = builder.check
                 return recalled
             self._agree(self._outdated(dataset, may_buy=recalled is None))
             self._run = self._run.begin_replacement()
-        return self._target_builder.build(dataset, features)
+            builder = self._target_builder(self._run)
+        targets = builder.build(dataset, features)
+        self._teacher_check = builder.check
+        return targets
 
-    @property
-    def _target_builder(self) -> TargetBuilder:
+    def _target_builder(self, run: RunFolder) -> TargetBuilder:
         return TargetBuilder(
-            self._config, self._method, self._run, self._teacher, self._display, approve=self._approve
+            self._config, self._method, run, self._teacher, self._display, approve=self._approve
         )
 
     def _is_trained(self, dataset: Dataset, stamp: str) -> bool:
@@ -371,6 +377,7 @@ class Distillation:
                 out_of_domain=calibration(a for a in answers if not a.seen).error if target else None,
             ),
             teacher_zero_shot={name: ZeroShotAccuracy(**found) for name, found in known.items()},
+            teacher_check=self._teacher_check,
             size=ModelSize(**asdict(student.size)),
             speed=StudentSpeed(**speeds(student, run.onnx)),
             teacher_queries_per_second=None if teacher is None else teacher.recent_rate,

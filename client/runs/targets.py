@@ -21,11 +21,14 @@ from client.errors import BudgetExhausted, ClientError, DataError, FingerprintCh
 from client.learning.backbone_names import BUNDLED_TEACHER, OPEN_CLIP
 from client.learning.methods import Method, Supervision
 from client.learning.student import build_student
+from client.learning.trust import only_where_right
 from client.progress import Display
-from client.results.records import Purchase, RefusedQuery
+from client.results.records import Purchase, RefusedQuery, TeacherCheck, described_check
 from client.runs.dataset import Dataset, describe_plan, describe_views, mention
 from client.runs.folder import RunConfig, RunFolder
-from client.runs.teacher_queries import ImageQueries, TeacherQueries, teacher_queries
+from client.runs.forecast import check_teacher
+from client.runs.supervision import known_of, nothing_bought
+from client.runs.teacher_queries import TeacherQueries, teacher_queries
 from shared.embeddings import ModelCard
 
 # What is said of images that the teacher was to be asked about, and was not, by tranche.
@@ -89,7 +92,11 @@ def _local_texts(method: Method, student: str, prompts: Sequence[str]) -> Tensor
 
 
 class TargetBuilder:
-    """Makes a run's targets: plans, buys, and looks up."""
+    """Makes a run's targets: plans, buys, and looks up.
+
+    Attributes:
+        check: what the labels say of the teacher, once targets are made.
+    """
 
     def __init__(
         self,
@@ -117,6 +124,7 @@ class TargetBuilder:
         self._teacher = teacher
         self._display = display
         self._approve = approve
+        self.check: TeacherCheck | None = None
 
     def build(self, dataset: Dataset, features: NDArray[np.float32] | None = None) -> Targets:
         """What the method makes of these images and of what the teacher says of them; buys what is missing.
@@ -139,6 +147,8 @@ class TargetBuilder:
         if known is None:
             raise self._nameless(missing, of=len(asked.prompts))
         self._mention_unanswered(asked, missing)
+        if self._is_weak and self.check is not None:
+            self._display.note(described_check(self.check))
         return self._targets_of(dataset, known)
 
     def recall(self, dataset: Dataset, features: NDArray[np.float32] | None = None) -> Targets | None:
@@ -169,17 +179,7 @@ class TargetBuilder:
 
     def _unbought(self, dataset: Dataset) -> Supervision:
         texts = _local_texts(self._method, self._config.student, class_prompts(dataset.classes))
-        return self._nothing_bought(dataset, texts)
-
-    def _nothing_bought(self, dataset: Dataset, text_head: Tensor) -> Supervision:
-        count = len(dataset.examples)
-        return Supervision(
-            labels=torch.tensor(dataset.labels),
-            text_head=text_head,
-            images=torch.zeros(count, text_head.shape[1]),
-            bought=torch.zeros(count, dtype=torch.bool),
-            image_weight=self._config.recipe.image_weight,
-        )
+        return nothing_bought(self._config, dataset, texts)
 
     def _known(self, dataset: Dataset, asked: TeacherQueries) -> tuple[Supervision | None, list[Query]]:
         """What the cache has of what is asked, and the queries that it lacks.
@@ -187,11 +187,18 @@ class TargetBuilder:
         Without all class prompts there is no knowledge, and the queries are the prompts that are missing.
         """
         assert self._teacher is not None
-        texts, have_texts = self._teacher.lookup(asked.prompts)
-        if not have_texts.all():
-            return None, [query for query, ok in zip(asked.prompts, have_texts, strict=True) if not ok]
-        known = self._nothing_bought(dataset, torch.from_numpy(texts))
-        return known, [query for tranche in asked.images for query in self._look_up(known, tranche)]
+        known, missing = known_of(self._config, dataset, asked, self._teacher)
+        if known is None:
+            return None, missing
+        self.check = check_teacher(dataset, known)
+        if self._is_weak:
+            known = only_where_right(known)
+        return known, missing
+
+    @property
+    def _is_weak(self) -> bool:
+        """Whether not all that the teacher says is learnt from."""
+        return self.check is not None and not self.check.trusted and self._config.recipe.weigh_teacher
 
     def _mention_unanswered(self, asked: TeacherQueries, missing: Sequence[Query]) -> None:
         """Say which of the images are taught without an answer, and why."""
@@ -200,14 +207,6 @@ class TargetBuilder:
             if without := [query for query in tranche.queries if query in unknown]:
                 words = _WITHOUT_ANSWER[tranche.name].format(why=self._why(without))
                 self._display.note(f"{len(without)} of {len(tranche.queries)} {words}")
-
-    def _look_up(self, known: Supervision, asked: ImageQueries) -> list[Query]:
-        """Add what the teacher says of some examples; returns those of which it says nothing."""
-        assert self._teacher is not None
-        vectors, have = self._teacher.lookup(asked.queries)
-        known.images[asked.positions] = torch.from_numpy(vectors)
-        known.bought[asked.positions] = torch.from_numpy(have)
-        return [query for query, ok in zip(asked.queries, have, strict=True) if not ok]
 
     def _why(self, unknown: Sequence[Query]) -> str:
         """Why there is no answer to some queries."""

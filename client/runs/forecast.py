@@ -1,0 +1,70 @@
+"""What to expect of a teacher, by the labels of the images that were bought of it."""
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import replace
+from statistics import fmean
+
+from client.buying.teacher import Teacher
+from client.errors import DataError, UsageError
+from client.learning.methods import Supervision
+from client.learning.trust import TRUSTED, agreement
+from client.results.records import TeacherCheck, ZeroShotAccuracy
+from client.runs.dataset import Dataset
+from client.runs.folder import RunConfig
+from client.runs.supervision import known_of
+from client.runs.teacher_queries import teacher_queries
+
+# With fewer images of a domain, its share of right answers tells too little.
+_FEWEST = 20
+
+
+def check_teacher(dataset: Dataset, known: Supervision) -> TeacherCheck | None:
+    """How right the teacher is on the labelled images that were bought; `None` where these are too few."""
+    agreed = agreement(known)
+    right: dict[str, list[bool]] = defaultdict(list)
+    for position, is_right in zip(agreed.positions.tolist(), agreed.right.tolist(), strict=True):
+        right[dataset.examples[position].domain].append(is_right)
+    if len(agreed.positions) < _FEWEST:
+        return None
+    by_domain = {
+        name: ZeroShotAccuracy(accuracy=fmean(answers), images=len(answers), exam=False)
+        for name, answers in sorted(right.items())
+    }
+    accuracy = fmean(each.accuracy for each in by_domain.values())
+    return TeacherCheck(
+        accuracy=accuracy,
+        by_domain=by_domain,
+        gap=float(agreed.gaps.mean()),
+        trusted=accuracy >= TRUSTED,
+    )
+
+
+def probe(
+    config: RunConfig, dataset: Dataset, teacher: Teacher, queries: int, approve: Callable[[int], None]
+) -> TeacherCheck | None:
+    """Buy the first queries of a run, and check the teacher by them; the run finds them in the cache.
+
+    Args:
+        config: the run.
+        dataset: its images.
+        teacher: whose budget is so many queries.
+        queries: how many the run would begin with.
+        approve: called with the price before anything is bought; it raises to stop.
+
+    Raises:
+        UsageError: so many do not reach beyond the class texts.
+        DataError: the vendor refused a class text.
+    """
+    asked = teacher_queries(replace(config, use_at_most=queries, select="stratified"), dataset)
+    if queries < len(asked.prompts) + _FEWEST:
+        raise UsageError(
+            f"{queries} queries do not reach {_FEWEST} images beyond the {len(asked.prompts)} class texts: "
+            f"probe with {len(asked.prompts) + 100}, say."
+        )
+    approve(teacher.quote(asked.all).cost_micros)
+    teacher.buy(asked.all)
+    known, missing = known_of(config, dataset, asked, teacher)
+    if known is None:
+        raise DataError(f"The vendor did not embed the class prompt {missing[0].name!r}.")
+    return check_teacher(dataset, known)

@@ -1,0 +1,76 @@
+"""What a teacher is worth, told by labels: by a probe before a run, and by a run with what it has bought."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from client.buying.teacher import Teacher
+from tests.client.toy import CLASSES, make_folder
+from tests.end_to_end.command import Command
+from tests.support.vendor_process import VendorProcess
+
+_SMALL = ("--data", "toy", "--image-size", "32")
+
+
+@pytest.fixture
+def client(vendor_process: VendorProcess, tmp_path: Path) -> Command:
+    make_folder(tmp_path / "toy", images=6)
+    return Command(tmp_path, vendor_process.url, vendor_process.create_key(quota=1000))
+
+
+def _plan(client: Command, *more: str) -> Any:
+    return json.loads(client("plan", *_SMALL, "--json", *more).stdout)
+
+
+def test_a_probe_buys_what_the_run_would_begin_with(client: Command, vendor_process: VendorProcess) -> None:
+    assert "teacher_check" not in _plan(client)
+    assert vendor_process.charges(client.api_key).queries == 0
+    probe = len(CLASSES) + 24
+    planned = _plan(client, "--probe", str(probe))
+    assert vendor_process.charges(client.api_key).queries == probe
+    check = planned["teacher_check"]
+    assert set(check["by_domain"]) == {"dark", "light", "red"}
+    assert sum(each["images"] for each in check["by_domain"].values()) == 24
+    assert check["trusted"] == (check["accuracy"] >= 0.8)
+    assert planned["purchase"]["cached"] == probe
+
+    assert _plan(client, "--probe", str(probe))["teacher_check"] == check
+    assert vendor_process.charges(client.api_key).queries == probe
+    client("distill", *_SMALL, "--steps", "2", "--out", "run", "--budget", "1000")
+    wanted = len(CLASSES) + planned["train_images"]
+    assert vendor_process.charges(client.api_key).queries == wanted
+    shown = client("plan", *_SMALL, "--probe", str(probe)).stdout
+    assert "the teacher, by your labels" in shown
+    assert f"{100 * check['accuracy']:.0f}% of your labelled images right" in shown
+
+
+def test_a_probe_of_too_few_is_refused_before_anything_is_bought(
+    client: Command, vendor_process: VendorProcess
+) -> None:
+    refused = client("plan", *_SMALL, "--probe", "10", code=2).stderr
+    assert "10 queries do not reach 20 images beyond the 3 class texts" in refused
+    assert vendor_process.charges(client.api_key).queries == 0
+
+
+def test_of_a_weak_teacher_only_what_the_labels_bear_out_is_learnt(
+    client: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The texts of two classes are exchanged, so the teacher is wrong about most of their images."""
+    lookup = Teacher.lookup
+
+    def confused(teacher: Teacher, queries: Any) -> Any:
+        if [query.kind for query in queries] == ["text"] * len(CLASSES):
+            queries = [queries[1], queries[0], queries[2]]
+        return lookup(teacher, queries)
+
+    monkeypatch.setattr(Teacher, "lookup", confused)
+    shown = client("distill", *_SMALL, "--steps", "2", "--out", "run", "--budget", "1000")
+    summary = json.loads((client.folder / "run" / "summary.json").read_text())
+    assert not summary["teacher_check"]["trusted"]
+    assert "which is little. Only those of its answers are learnt from" in shown.stderr
+    paper = client(
+        "distill", *_SMALL, "--steps", "2", "--out", "paper", "--budget", "1000", "--recipe", "paper"
+    )
+    assert "which is little" not in paper.stderr
