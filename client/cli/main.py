@@ -180,7 +180,7 @@ def plan(
             "--probe",
             min=0,
             max=100_000,
-            help="Buy so many of the run's first queries now, and tell how good the teacher is by your labels.",
+            help="Buy so many of the run's first queries now, to tell how good the teacher is by your labels.",
         ),
     ] = 0,
     yes: YesOption = False,
