@@ -48,6 +48,8 @@ class Death:
 class Launched(Protocol):
     """The process of the server; what `subprocess.Popen` has, as far as it is needed."""
 
+    pid: int
+
     def kill(self) -> None:
         """End it at once."""
 
