@@ -30,7 +30,7 @@ def _start(home: Path, steps: int, methods: tuple[str, ...] = demo.METHODS) -> "
         from pathlib import Path
         from examples import demo
         demo.HOME, demo.TARGET = Path({str(home)!r}), "red"
-        demo.STEPS, demo.METHODS = {steps}, {methods!r}
+        demo.IMAGE_SIZE, demo.STEPS, demo.METHODS = 32, {steps}, {methods!r}
         sys.exit(demo.main())
     """
     return subprocess.Popen(
@@ -78,7 +78,7 @@ def test_an_interrupted_demo_leaves_nothing_running_and_says_that_it_goes_on(
     home: Path, stop: Callable[[int, int], None], how: int
 ) -> None:
     process = _start(home, steps=4000)
-    wait_until(lambda: (home / "erm-1" / "metrics.jsonl").exists(), seconds=60)
+    wait_until(lambda: (home / "erm-1" / "metrics.jsonl").exists(), seconds=180)
     assert _vendor_pids(home)
     stop(process.pid, how)
     out, _ = process.communicate()
