@@ -180,7 +180,8 @@ def plan(
             "--probe",
             min=0,
             max=100_000,
-            help="Buy so many of the run's first queries now, to tell how good the teacher is by your labels.",
+            help="Buy so many of the run's first queries now, to tell by your labels how good the "
+            "teacher is.",
         ),
     ] = 0,
     yes: YesOption = False,
