@@ -16,6 +16,7 @@ from client.buying.selection import SelectionStrategy
 from client.buying.teacher import Offer, Teacher
 from client.data.domains import list_folder
 from client.errors import BudgetExhausted, ClientError, FingerprintChanged, UsageError
+from client.learning.averaging import HOLDOUTS_AVERAGED_OVER
 from client.learning.backbones import load_backbone
 from client.learning.methods import parse_method
 from client.learning.recipe import Recipe, Variant
@@ -36,7 +37,7 @@ from client.runs.memo import SharedWork
 from client.runs.sources import read_sources
 from client.runs.targets import require_student
 from client.runs.teacher_queries import questions
-from client.runs.trainer import same_steps
+from client.runs.trainer import averages_over_domains, same_steps
 from client.runs.zero_shot import ZERO_SHOT, Exam, grade, zero_shot_exam
 from shared.embeddings import Prices
 
@@ -179,6 +180,7 @@ class Comparison:
     def quote(self) -> Offer:
         """What the cache has for all runs together, and what they would buy; spends nothing."""
         self._require_same_images()
+        self._require_same_selection()
         pending = [cell for cell in self.cells if cell.buys and not cell.run.summary.exists()]
         if not pending:
             return Offer(0, 0, 0)
@@ -240,6 +242,7 @@ class Comparison:
         except OSError as error:
             raise ClientError(f"{folder.path} cannot be written: {error.strerror}.") from error
         self._require_same_images()
+        self._require_same_selection()
         if "images" not in self._known:
             named = {"run_id": secrets.token_hex(8), **self._known}
             folder.write(self._identity, {**named, "images": self._images.digest()})
@@ -254,6 +257,21 @@ class Comparison:
                 f"The images in {self._images.root} have changed since {self._folder.path} was begun, and "
                 "runs over other images do not compare: choose another --out, or delete that folder. What "
                 "was bought is in the cache."
+            )
+
+    def _require_same_selection(self) -> None:
+        """Refuse to put runs beside those whose weights were chosen by another mean over the hold-outs."""
+        trained = [cell for cell in self.cells if cell.trains]
+        others = [
+            cell.run.path
+            for cell in trained
+            if cell.run.summary.exists() and not averages_over_domains(cell.run.student)
+        ]
+        if others and not all(cell.run.summary.exists() for cell in trained):
+            raise UsageError(
+                f"{len(others)} runs of this comparison (e.g. {others[0]}) chose their weights by the mean "
+                f"over all images that are held out; now it is the mean over {HOLDOUTS_AVERAGED_OVER}. The "
+                "two do not compare: choose another --out, or delete these folders. What was bought is kept."
             )
 
     @property

@@ -16,6 +16,7 @@ from client.data.finder import Skipped, counted
 from client.data.pixels import PixelStore
 from client.data.views import ORIGINAL
 from client.errors import ClientError
+from client.learning.averaging import HOLDOUTS_AVERAGED_OVER
 from client.learning.backbones import load_backbone
 from client.learning.memory import keep_freed
 from client.learning.methods import parse_method
@@ -45,7 +46,7 @@ from client.runs.pages import write_pages
 from client.runs.sources import Sources, describe_plan, mention, read_sources
 from client.runs.targets import Lesson, Preparation, require_student
 from client.runs.tensorboard import mirrored
-from client.runs.trainer import Trainer, stamp_of
+from client.runs.trainer import Trainer, averages_over_domains, stamp_of
 from client.runs.zero_shot import known_zero_shot
 
 
@@ -190,6 +191,12 @@ class Distillation:
     def _outdated(self, sources: Sources, *, may_buy: bool) -> str:
         """Why a finished student is not the one that is asked for."""
         run = self._run
+        if not averages_over_domains(run.student):
+            return (
+                f"{run.path} holds a finished student whose weights were chosen by the mean over all images "
+                f"that are held out; now it is the mean over {HOLDOUTS_AVERAGED_OVER}. Training anew would "
+                "replace it."
+            )
         before = run.read(run.plan) if run.plan.exists() else {}
         now = describe_plan(self._config, sources, None, None).to_json()
         differ = [
@@ -209,14 +216,18 @@ class Distillation:
             restyled=torch.tensor([example.view != ORIGINAL for example in sources.examples]),
             train=lesson.train,
             holdout=sources.holdout,
+            texts=lesson.texts,
         )
 
     def _stamp(self, sources: Sources, lesson: Lesson, weights: Path | None) -> str:
         """A digest of everything that training depends on: an artefact with another stamp is made anew."""
         digest = hashlib.sha256(json.dumps(self._config.decisive(), sort_keys=True).encode())
         digest.update(json.dumps(sources.folder.classes).encode())
+        digest.update(HOLDOUTS_AVERAGED_OVER.encode())
         digest.update("".join(example.digest for example in sources.examples).encode())
         digest.update(lesson.targets.numpy().tobytes())
+        if lesson.texts is not None:
+            digest.update(lesson.texts.numpy().tobytes())
         if weights is not None:
             digest.update(hashlib.sha256(weights.read_bytes()).digest())
         return digest.hexdigest()

@@ -26,6 +26,7 @@ from client.data.manifests import recognise
 from client.data.views import ORIGINAL, View
 from client.errors import DataError
 from client.learning.methods import METHODS
+from client.learning.recipe import PAPER, RECIPES, Recipe
 from client.progress import Display
 from client.results.records import Outlook, Plan, PlannedPurchase, SkippedFile
 from client.runs.folder import RunConfig
@@ -82,6 +83,8 @@ def read_sources(config: RunConfig, display: Display, shared: SharedWork | None 
     shared = shared or SharedWork()
     folder = list_folder(Path(config.data), group_by_name=config.group_by_name)
     shared.once("manifest", str(folder.root), lambda: _mention_differences(folder, display))
+    taken = f"{folder.root}:{config.recipe}"
+    shared.once("recipe", taken, lambda: _mention_recipe(folder, config.recipe, display))
     domains = folder.source_domains(config.target_domain)
     examples: list[Example] = []
     skipped: list[Skipped] = []
@@ -144,8 +147,19 @@ def _mention_differences(folder: ImageFolder, display: Display) -> None:
         )
 
 
+def _mention_recipe(folder: ImageFolder, recipe: Recipe, display: Display) -> None:
+    """Say where the paper has another recipe for a data set than the one that is taken."""
+    known = recognise(folder)
+    if known and known.recipe != "paper" and recipe.is_protocol_of(PAPER):
+        steps = RECIPES[known.recipe].steps
+        display.note(
+            f"{folder.root} looks like {known.name}, for which the paper takes {steps:,} steps a stage and "
+            f"not {recipe.steps:,}: take --recipe {known.recipe}."
+        )
+
+
 def _mention_size(examples: Sequence[Example], image_size: int, display: Display) -> None:
-    """Say where most of what the student sees would be enlargement (docs/method.md has what that costs)."""
+    """Say where most of what the student sees would be enlargement (docs/experiments.md: what it costs)."""
     side = median_low(example.side for example in examples)
     slightly_larger = 32 * (side // 32 + 1)
     if image_size > max(2 * side, slightly_larger):

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,15 +33,17 @@ class Lesson:
     Attributes:
         targets: what the method's loss compares with, a row for each of `Sources.examples`.
         train: positions to train on: the training images, and those further views that were bought.
-        text_head: unit class texts that the student predicts by, shape (classes, outputs); `None` where it
-            has a classifier of its own.
-        outputs: how wide the student's outputs are.
+        text_head: unit class texts that the student predicts by, or starts from, shape (classes, outputs);
+            `None` where it has a classifier of its own.
+        outputs: how wide the student's outputs are, a tuned classifier's scores aside.
+        texts: what the method's loss is given of the texts; `None` where it takes none (`Method`).
     """
 
     targets: Tensor
     train: list[int]
     text_head: Tensor | None
     outputs: int
+    texts: Tensor | None = None
 
 
 def require_student(method: Method, student: str, backbone: nn.Module, model: ModelCard | None) -> None:
@@ -149,12 +151,13 @@ class Preparation:
 
     def _lesson_of(self, sources: Sources, known: Supervision) -> Lesson:
         classes = len(sources.folder.classes)
-        by_texts = self._method.head == "texts"
+        by_texts = self._method.head != "linear"
         return Lesson(
             self._method.targets(known),
             [*sources.train, *(view for views in sources.views for view in views if known.bought[view])],
             known.text_head if by_texts else None,
             outputs=known.text_head.shape[1] if by_texts else classes,
+            texts=self._method.texts_of_loss(known),
         )
 
     def _unbought(self, sources: Sources) -> Supervision:
@@ -180,7 +183,9 @@ class Preparation:
         texts, have_texts = self._teacher.lookup(asked.prompts)
         if not have_texts.all():
             return None, [query for query, ok in zip(asked.prompts, have_texts, strict=True) if not ok]
-        known = self._nothing_bought(sources, torch.from_numpy(texts))
+        classes = len(sources.folder.classes)
+        text_head, styled = self._method.prompts.class_texts(torch.from_numpy(texts), classes)
+        known = replace(self._nothing_bought(sources, text_head), styled_texts=styled)
         missing = self._look_up(known, asked.images, asked.positions)
         return known, missing + self._look_up(known, *asked.further)
 

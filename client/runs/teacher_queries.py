@@ -11,7 +11,10 @@ from client.buying.budget import Plan, purchase_order
 from client.buying.queries import Query
 from client.buying.selection import Stratum
 from client.buying.teacher import Teacher
-from client.data.domains import Example, class_prompts
+from client.data.domains import Example
+from client.data.manifests import styles_of
+from client.errors import UsageError
+from client.learning.methods import parse_method
 from client.runs.folder import RunConfig
 from client.runs.sources import Sources, asks
 
@@ -21,7 +24,7 @@ class Questions:
     """What a run asks the teacher.
 
     Attributes:
-        prompts: one query a class.
+        prompts: the sentences about each class, class by class; one each, unless the method asks more.
         images: one query a training image. Hold-outs need none.
         positions: which of `Sources.examples` each of `images` is.
         strata: the domain and class name of each of `images`.
@@ -56,10 +59,18 @@ def questions(config: RunConfig, sources: Sources, features: NDArray[np.float32]
         config: the run.
         sources: its images.
         features: of each training image, shape (n, f), where they are chosen by coverage.
+
+    Raises:
+        UsageError: the run may use fewer than the class prompts.
     """
     asked = _questions(config, sources, features)
     if config.use_at_most is None:
         return asked
+    if config.use_at_most < len(asked.prompts):
+        raise UsageError(
+            f"{config.use_at_most} queries a run do not reach the {len(asked.prompts)} class prompts of "
+            f"{config.method}, without which no student can name its classes. Raise --budget."
+        )
     order = purchase_order(
         asked.prompts,
         asked.images,
@@ -77,7 +88,7 @@ def _questions(config: RunConfig, sources: Sources, features: NDArray[np.float32
     asked_for = asks(config)
     positions, views = (sources.train, sources.views) if "images" in asked_for else ([], [])
     return Questions(
-        prompts=[Query.text(prompt) for prompt in class_prompts(classes)] if "texts" in asked_for else [],
+        prompts=_prompts(config, sources) if "texts" in asked_for else [],
         images=[query_of(examples[position]) for position in positions],
         positions=positions,
         strata=[(examples[position].domain, classes[examples[position].label]) for position in positions],
@@ -85,6 +96,12 @@ def _questions(config: RunConfig, sources: Sources, features: NDArray[np.float32
         view_positions=views,
         features=features if positions else None,
     )
+
+
+def _prompts(config: RunConfig, sources: Sources) -> list[Query]:
+    method, _ = parse_method(config.method, config.recipe)
+    styles = styles_of(sources.folder, sources.domains)
+    return [Query.text(each) for each in method.prompts.sentences(sources.folder.classes, styles)]
 
 
 def query_of(example: Example) -> Query:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from client.errors import ClientError, unwritable
-from client.learning.averaging import SelectedWeights
+from client.learning.averaging import HOLDOUTS_AVERAGED_OVER, SelectedWeights
 from client.learning.methods import Method, parse_method
 from client.learning.processes import SINGLE_PROCESS, Processes
 from client.learning.stages import (
@@ -120,6 +120,7 @@ class Trainer:
             text_head=lesson.text_head,
             image_size=config.image_size,
             own_projector=self._method.projector == "own",
+            trains_texts=self._method.head == "tuned",
         ).to(self._device)
         self._display.note(f"Student: {config.student} at {config.image_size} px, {student.size.described}.")
         data = replace(data, teacher=self._local_teacher(student))
@@ -129,6 +130,7 @@ class Trainer:
             "steps_kept": json.dumps([first, last]),
             "method": config.method,
             "classes": json.dumps(sources.folder.classes),
+            "holdouts_averaged_over": HOLDOUTS_AVERAGED_OVER,
         }
         if self._processes.is_main:
             scores = class_scores(student, data.images, data.holdout)
@@ -191,7 +193,7 @@ class Trainer:
         features = hashlib.sha256(repr((views, recipe.augmentation, content)).encode())
         projector = features.copy()
         fit = replace(recipe, steps=0, images_per_domain=0, learning_rate=0.0, frozen=0.0, interpolation=1.0)
-        projector.update(repr((fit, method.loss, method.compares, bool(method.trains))).encode())
+        projector.update(repr((fit, method.loss, bool(method.trains))).encode())
         projector.update(data.targets.numpy().tobytes())
         return features.hexdigest(), projector.hexdigest()
 
@@ -237,7 +239,7 @@ class Trainer:
         stamp = f"{stamp} {'+'.join(sorted({recipe.selection, *self._also}))}"
         resume = self._load_checkpoint(stamp)
         run.forget("distill", after_step=resume["step"] if resume else 0)
-        title = "Distilling" if self._method.head == "texts" else "Fine-tuning"
+        title = "Distilling" if self._method.head != "linear" else "Fine-tuning"
         with run.timed("distill"), self._display.track(title, recipe.steps) as advance:
             kept = distill(
                 student,
@@ -294,8 +296,8 @@ class Trainer:
                     stage,
                     step=progress.step,
                     loss=round(loss, 6),
-                    holdout_accuracy=None if score is None else score.accuracy,
-                    holdout_loss=None if score is None else score.loss,
+                    holdout_domain_mean_accuracy=None if score is None else score.accuracy,
+                    holdout_domain_mean_loss=None if score is None else score.loss,
                 )
                 words = f"loss {loss:.3f}" + (f", best hold-out {100 * best:.1f}%" if best else "")
             advance(progress.step, words)
@@ -308,6 +310,14 @@ def same_steps(config: RunConfig) -> RunConfig:
     method, _ = parse_method(config.method, config.recipe)
     recipe = replace(config.recipe, selection="best", interpolation=1.0)
     return replace(config, method=method.name, recipe=recipe)
+
+
+def averages_over_domains(student: Path) -> bool:
+    """Whether the weights of a finished student were chosen as they would be now; `score` says how."""
+    try:
+        return load_metadata(student).get("holdouts_averaged_over") == HOLDOUTS_AVERAGED_OVER
+    except ClientError:
+        return False
 
 
 def stamp_of(path: Path) -> str | None:

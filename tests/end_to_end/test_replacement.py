@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from client.learning.student import load_metadata
+from client.runs import distillation, trainer
 from client.runs.folder import RunFolder
 from tests.client.toy import draw, make_folder
 from tests.end_to_end.command import Command
@@ -66,6 +68,24 @@ def test_a_finished_student_is_replaced_only_by_an_explicit_yes(
     again = client(*command)
     assert "trained already" in again.stderr
     assert _files(run)["student.safetensors"] == after["student.safetensors"]
+
+
+def test_a_student_chosen_by_the_mean_over_images_still_opens_and_is_not_taken_for_todays(
+    client: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        for module in (distillation, trainer):
+            patch.setattr(module, "HOLDOUTS_AVERAGED_OVER", "images")
+        client(*_erm())
+    file = client.folder / "run" / "student.safetensors"
+    before = _files(client.folder / "run")
+    assert client("predict", "run", "toy/red/circle/00.png").stdout
+    assert client("report", "run").stdout
+    refused = client(*_erm(), code=2)
+    assert "by the mean over all images that are held out" in " ".join(refused.stderr.split())
+    assert _files(client.folder / "run")["student.safetensors"] == before["student.safetensors"]
+    client(*_erm("--replace"))
+    assert load_metadata(file)["holdouts_averaged_over"] == "source domains"
 
 
 def test_ctrl_c_in_the_middle_keeps_the_old_one_and_the_same_command_goes_on(client: Command) -> None:

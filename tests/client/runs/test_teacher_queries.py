@@ -7,14 +7,17 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from client.buying.budget import purchase_order
+from client.buying.queries import Query
 from client.data.domains import list_folder
 from client.data.images import decode_square
+from client.errors import UsageError
 from client.learning.recipe import Recipe
 from client.progress import Display
 from client.runs.embedding import collect_inputs
 from client.runs.folder import RunConfig
 from client.runs.sources import read_sources
-from client.runs.teacher_queries import query_of, questions
+from client.runs.teacher_queries import Questions, query_of, questions
 from tests.client.toy import CLASSES, make_folder
 
 
@@ -82,3 +85,27 @@ def test_a_method_that_asks_about_no_image_makes_no_view(config: RunConfig) -> N
     assert not any(sources.views)
     asked = questions(replace(config, method="text-only"), sources)
     assert [query.kind for query in asked.all] == ["text"] * len(CLASSES)
+
+
+def test_the_sentences_of_rise_are_queries_like_others(config: RunConfig) -> None:
+    config = replace(config, method="rise", recipe=Recipe())
+    sources = read_sources(config, Display())
+    asked = questions(config, sources)
+    texts = len(CLASSES) * (7 + len(sources.domains))
+    assert len(asked.prompts) == texts
+    assert "a dark of a tall bar" in {query.name for query in asked.prompts}
+    assert not any("red" in query.name for query in asked.prompts)
+    assert questions(replace(config, use_at_most=texts + 2), sources).all == [
+        *asked.prompts,
+        *_first(asked, 2),
+    ]
+    with pytest.raises(
+        UsageError, match=rf"{texts - 1} queries a run do not reach the {texts} class prompts"
+    ):
+        questions(replace(config, use_at_most=texts - 1), sources)
+
+
+def _first(asked: Questions, count: int) -> list[Query]:
+    """The images that are bought first, in the order of the questions."""
+    order = purchase_order([], asked.images, asked.strata, seed=0, select="stratified")
+    return [query for query in asked.images if query in order[:count]]
