@@ -23,6 +23,7 @@ from client.errors import DataError
 # A file with this ending names classes.
 CLASSES_SUFFIX = ".txt"
 _MAX_NAMES_BYTES = 2**20
+CLASS_TEMPLATE = "a photo of a {}"
 LOOSE_IN_ROOT = "loose in the root"
 LOOSE_IN_DOMAIN = "loose in a domain"
 _NOT_UTF8 = "its name is not UTF-8"
@@ -380,7 +381,12 @@ def _size(file: Path) -> int | None:
 
 def class_prompts(classes: Iterable[str]) -> list[str]:
     """ "a photo of a {class}" with underscores as spaces: the paper's only prompt (section 4)."""
-    return [f"a photo of a {name.replace('_', ' ')}" for name in classes]
+    return [CLASS_TEMPLATE.format(readable(name)) for name in classes]
+
+
+def readable(name: str) -> str:
+    """The name of a class or a domain as a sentence has it: with underscores as spaces."""
+    return name.replace("_", " ")
 
 
 def relative(path: Path, root: Path) -> str:

@@ -1,7 +1,7 @@
 """The data sets of the domain generalisation literature: what a whole copy of each holds."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from client.data.domains import ImageFolder
@@ -13,6 +13,8 @@ _OFFICE_HOME_CLASSES = (
     "Oven Pan Paper_Clip Pen Pencil Postit_Notes Printer Push_Pin Radio Refrigerator Ruler Scissors "
     "Screwdriver Shelf Sink Sneakers Soda Speaker Spoon TV Table Telephone ToothBrush Toys Trash_Can Webcam"
 )
+# What RISE's released code says of pictures where the names of domains say nothing.
+PHOTO_STYLES = ("bright photo", "corrupted photo", "dark photo", "good photo")
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,8 @@ class Manifest:
         images: how many each domain has.
         classes: how many there are.
         class_names: their names, where they are few enough to be written down here; otherwise empty.
+        says_styles: whether the names of its domains say what its pictures look like.
+        recipe: which of the paper's recipes is for it.
     """
 
     name: str
@@ -32,6 +36,8 @@ class Manifest:
     images: dict[str, int]
     classes: int
     class_names: tuple[str, ...] = ()
+    says_styles: bool = True
+    recipe: str = "paper"
 
     def differences(self, folder: ImageFolder) -> list[str]:
         """In what a folder is not a whole copy of this data set; a line each. Reads no file."""
@@ -76,6 +82,7 @@ MANIFESTS = (
         {"Caltech101": 1415, "LabelMe": 2656, "SUN09": 3282, "VOC2007": 3376},
         5,
         ("bird", "car", "chair", "dog", "person"),
+        says_styles=False,
     ),
     Manifest(
         "Office-Home",
@@ -90,6 +97,7 @@ MANIFESTS = (
         {"location_100": 4741, "location_38": 9736, "location_43": 3970, "location_46": 5883},
         10,
         ("bird", "bobcat", "cat", "coyote", "dog", "empty", "opossum", "rabbit", "raccoon", "squirrel"),
+        says_styles=False,
     ),
     Manifest(
         "DomainNet",
@@ -103,6 +111,7 @@ MANIFESTS = (
             "sketch": 69_128,
         },
         345,
+        recipe="paper-domainnet",
     ),
 )
 
@@ -118,6 +127,18 @@ def recognise(folder: ImageFolder) -> Manifest | None:
         if named or domains == {_plain(domain) for domain in manifest.images}:
             return manifest
     return None
+
+
+def styles_of(folder: ImageFolder, domains: Sequence[str]) -> tuple[str, ...]:
+    """Names of styles for sentences about the pictures of some domains of a folder: the domains' own.
+
+    Those of VLCS and TerraIncognita say nothing of a picture; they, and a domain alone, get the four styles
+    that RISE's released code has for these two.
+    """
+    known = recognise(folder)
+    if len(domains) < 2 or (known is not None and not known.says_styles):
+        return PHOTO_STYLES
+    return tuple(domains)
 
 
 def _plain(name: str) -> str:

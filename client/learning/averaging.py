@@ -9,10 +9,13 @@ from torch import Tensor
 
 State = Mapping[str, Tensor]
 
+# What a score on the hold-outs averages over; noted in a student's file, for another mean may choose others.
+HOLDOUTS_AVERAGED_OVER = "source domains"
+
 
 @dataclass(frozen=True)
 class Score:
-    """How a model does on held-out images: accuracy (share of 1) and cross-entropy."""
+    """Accuracy (share of 1) and cross-entropy on the hold-outs, each the mean over source domains."""
 
     accuracy: float
     loss: float

@@ -7,6 +7,11 @@ from torch.nn import functional
 # Cosines are multiplied by this before a softmax: CLIP's own temperature, as method.md's predict uses it.
 LOGIT_SCALE = 100.0
 
+# RISE's temperature and the weight of its distances: what its released code takes throughout, and the middle
+# of the three that it tries.
+RISE_TEMPERATURE = 3.0
+RISE_DISTANCE_WEIGHT = 1.0
+
 
 def teacher_targets(images: Tensor, bought: Tensor, texts: Tensor, *, image_weight: float | Tensor) -> Tensor:
     """The teacher as one vector an example: `w I + (1 - w) T_y`, and `T_y` where `I` was not bought.
@@ -45,9 +50,17 @@ def soft_labels(
     return weight * teacher + (1 - weight) * one_hot
 
 
-def text_relations(text_head: Tensor, labels: Tensor) -> Tensor:
-    """How near an example's class text is to every class text: softmax of cosines, shape (n, classes)."""
-    return (text_head @ text_head.T).softmax(dim=1)[labels]
+def rise_targets(
+    images: Tensor, bought: Tensor, text_head: Tensor, labels: Tensor, *, image_weight: float
+) -> Tensor:
+    """What `rise_loss` compares with, shape (n, 2 + classes).
+
+    A row holds the label, the weight of the teacher's answer (0 where `I` was not bought), and that answer:
+    the softmax of 100 x cosine / `RISE_TEMPERATURE`.
+    """
+    answers = (LOGIT_SCALE * images.nan_to_num() @ text_head.T / RISE_TEMPERATURE).softmax(dim=1)
+    weights = image_weight * bought.to(images.dtype)
+    return torch.cat([labels.to(images.dtype).unsqueeze(1), weights.unsqueeze(1), answers], dim=1)
 
 
 def cosine_loss(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -75,22 +88,33 @@ def squared_loss(outputs: Tensor, targets: Tensor) -> Tensor:
     return (distances * bought).sum() / bought.sum().clamp(min=1)
 
 
-def language_loss(scores: Tensor, targets: Tensor) -> Tensor:
-    """RISE's loss (Huang et al., ICCV 2023): soft labels, and absolute and relative distances to the texts.
+def rise_loss(outputs: Tensor, targets: Tensor, texts: Tensor) -> Tensor:
+    """RISE's loss (Huang et al., ICCV 2023, section 3), averaged over the batch as its released code does.
 
-    The cross-entropy with the soft labels, plus `1 - cos(p, T_y)`, plus ten times the squared error of
-    softmax(cos(p, T_k)) over the classes k against softmax(cos(T_y, T_k)).
+    With e the student's embedding, s its class scores, y the label, t_y the class text, t_yk the text of the
+    class in style k, q the teacher's answer and T the temperature, it is
+
+        w T^2 KL(q || softmax(s / T)) + (1 - w) CE(s, y)
+        + v [1 - cos(e, t_y)] + 10 v mean_k [softmax_k cos(e, t_yk) - softmax_k cos(t_y, t_yk)]^2
+
+    for distillation, classification, absolute distance and relative distance.
 
     Args:
-        scores: 100 cos(p, T_k), shape (n, classes).
-        targets: labels as one-hot rows, `soft_labels` and `text_relations` side by side,
-            shape (n, 3 x classes).
+        outputs: e and s side by side, shape (n, d + classes).
+        targets: of `rise_targets`, shape (n, 2 + classes): y, w and q.
+        texts: t_y and then each t_yk, shape (classes, 1 + styles, d), unit length.
     """
-    labels, soft, relations = targets.chunk(3, dim=1)
-    cosines = scores / LOGIT_SCALE
-    absolute = 1 - (cosines * labels).sum(dim=1).mean()
-    relative = functional.mse_loss(cosines.softmax(dim=1), relations)
-    return functional.cross_entropy(scores, soft) + absolute + 10 * relative
+    labels, weights, answers = targets[:, 0].long(), targets[:, 1], targets[:, 2:]
+    embeddings, scores = outputs[:, : texts.shape[2]], outputs[:, texts.shape[2] :]
+    log_shares = (scores / RISE_TEMPERATURE).log_softmax(dim=1)
+    distilled = RISE_TEMPERATURE**2 * functional.kl_div(log_shares, answers, reduction="none").sum(dim=1)
+    classified = functional.cross_entropy(scores, labels, reduction="none")
+    own = functional.cosine_similarity(embeddings.unsqueeze(1), texts[labels], dim=2)
+    between = functional.cosine_similarity(texts[:, :1], texts[:, 1:], dim=2)
+    absolute = (1 - own[:, 0]).mean()
+    relative = functional.mse_loss(own[:, 1:].softmax(dim=1), between.softmax(dim=1)[labels])
+    taught = (weights * distilled + (1 - weights) * classified).mean()
+    return taught + RISE_DISTANCE_WEIGHT * (absolute + 10 * relative)
 
 
 def cosine_logits(outputs: Tensor, text_head: Tensor) -> Tensor:

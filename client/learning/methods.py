@@ -12,15 +12,18 @@ from client.errors import UsageError
 from client.learning.losses import (
     cosine_loss,
     image_targets,
-    language_loss,
+    rise_loss,
+    rise_targets,
     soft_labels,
     squared_loss,
     teacher_targets,
-    text_relations,
 )
+from client.learning.prompts import ONE_PROMPT, ClassPrompts
 from client.learning.recipe import VARIANTS, Recipe
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+# Of outputs, targets, and the texts about each class.
+TextLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class Supervision:
         images: the teacher's unit image embeddings, shape (n, d); rows that were not bought mean nothing.
         bought: which rows of `images` were bought, shape (n,), bool.
         image_weight: how much an image's embedding counts beside its text's (the recipe's).
+        styled_texts: the teacher's unit embeddings of each class in each style, shape (classes, styles, d);
+            `None` for a method that asks for none.
     """
 
     labels: Tensor
@@ -40,6 +45,7 @@ class Supervision:
     images: Tensor
     bought: Tensor
     image_weight: float
+    styled_texts: Tensor | None = None
 
     @property
     def labelled(self) -> Tensor:
@@ -78,14 +84,16 @@ class Method:
         name: as on the command line.
         summary: one line for people.
         targets: what the loss compares with, a row for each image.
-        loss: of (outputs, targets), averaged over a batch.
-        asks: what it takes from the vendor: "texts" (one query a class), "images" (one a training image,
-            and one for each further view of it).
+        loss: of (outputs, targets), averaged over a batch; of a method that asks about classes in styles, of
+            (outputs, targets, texts), with the class's text and then those of its styles.
+        asks: what it takes from the vendor: "texts" (one query a sentence of `prompts`), "images" (one a
+            training image, and one for each further view of it).
+        prompts: the sentences about each class.
         aligns: whether the projector is first fitted alone, on features of the frozen backbone.
         trains: the parts that train on pixels afterwards; none, and the run ends with the first stage.
-        head: what the student predicts by: the teacher's class "texts", or a classifier of its own
-            ("linear"), which is then its projector.
-        compares: whether the loss is of the student's "outputs" or of its class "scores".
+        head: what the student predicts by: the teacher's class "texts"; a classifier of its own ("linear"),
+            which is then its projector; or a classifier behind the projector that starts as the texts and is
+            "tuned", and then its outputs are its embedding and its class scores side by side.
         projector: a new "linear" layer, or the student's "own" projection (an open_clip student's).
         learns_unlabelled: whether its targets can be made of an image's embedding alone, without a label.
         teacher: the "vendor"; or a model here that is asked about every view: the student's "twin" (a frozen
@@ -95,15 +103,22 @@ class Method:
     name: str
     summary: str
     targets: Targets
-    loss: Loss
+    loss: Loss | TextLoss
     asks: frozenset[str] = frozenset({"texts", "images"})
+    prompts: ClassPrompts = ONE_PROMPT
     aligns: bool = False
     trains: frozenset[str] = frozenset({"backbone"})
-    head: Literal["texts", "linear"] = "texts"
-    compares: Literal["outputs", "scores"] = "outputs"
+    head: Literal["texts", "linear", "tuned"] = "texts"
     projector: Literal["linear", "own"] = "linear"
     learns_unlabelled: bool = False
     teacher: Literal["vendor", "twin", "bundled"] = "vendor"
+
+    def texts_of_loss(self, known: Supervision) -> Tensor | None:
+        """What its loss is given of the texts, shape (classes, 1 + styles, d); `None` where it takes none."""
+        if self.prompts.styled is None:
+            return None
+        assert known.styled_texts is not None
+        return torch.cat([known.text_head.unsqueeze(1), known.styled_texts], dim=1)
 
     @property
     def buys(self) -> bool:
@@ -141,12 +156,25 @@ def _soft_labels(known: Supervision) -> Tensor:
     return known.soft_labels
 
 
-def _language(known: Supervision) -> Tensor:
-    one_hot = functional.one_hot(known.labels, len(known.text_head))
-    return torch.cat(
-        [one_hot, known.soft_labels, text_relations(known.text_head, known.labels)], dim=1
-    ).float()
+def _rise(known: Supervision) -> Tensor:
+    return rise_targets(
+        known.images, known.bought, known.text_head, known.labels, image_weight=known.image_weight
+    )
 
+
+# The ensemble of RISE's released code, and its sentence about a class in a domain.
+_RISE_PROMPTS = ClassPrompts(
+    templates=(
+        "itap of a {}.",
+        "a bad photo of the {}.",
+        "a origami {}.",
+        "a photo of the large {}.",
+        "a {} in a video game.",
+        "art of the {}.",
+        "a photo of the small {}.",
+    ),
+    styled="a {} of a {}",
+)
 
 METHODS = {
     method.name: method
@@ -220,11 +248,12 @@ METHODS = {
         ),
         Method(
             "rise",
-            "soft labels, and absolute and relative distances to the class texts (ICCV 2023)",
-            _language,
-            language_loss,
+            "KD, and absolute and relative distances to texts about the class in each domain (ICCV 2023)",
+            _rise,
+            rise_loss,
+            prompts=_RISE_PROMPTS,
             trains=PROJECTOR_TOO,
-            compares="scores",
+            head="tuned",
         ),
         Method(
             "kd",

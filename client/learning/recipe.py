@@ -24,7 +24,7 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A training protocol; the defaults are Tuition's own (docs/method.md says how they were found).
+    """A training protocol; the defaults are Tuition's own (docs/experiments.md says how they were found).
 
     Steps are optimiser steps; each takes `images_per_domain` images from every source domain.
 
@@ -81,6 +81,11 @@ class Recipe:
     def unlabelled_in_batch(self, labelled: int) -> int:
         """How many unlabelled images stand beside so many labelled ones."""
         return max(1, round(labelled * self.unlabelled_share / (1 - self.unlabelled_share)))
+
+    def is_protocol_of(self, other: "Recipe") -> bool:
+        """Whether it trains as another does, whatever is asked of the teacher and kept of the states."""
+        kept = replace(self, views=other.views, selection=other.selection, interpolation=other.interpolation)
+        return kept == other
 
     def views_seen(self, images: int, domains: int) -> int:
         """How many augmented views both stages look at: so many queries, were each asked about."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from client.learning.augmentation import AugmentationDraws, random_views
 from client.learning.averaging import WEIGHT_SELECTIONS, Score, SelectedWeights, SelectionGroup
-from client.learning.methods import Loss, Method
+from client.learning.methods import Loss, Method, TextLoss
 from client.learning.processes import SINGLE_PROCESS, Processes
 from client.learning.recipe import Recipe
 from client.learning.student import Student
@@ -56,6 +56,7 @@ class TrainingSet:
         train: positions to train on.
         holdout: positions held out for selection.
         teacher: for a method that asks a model here about every view: that model. `targets` lack its part.
+        texts: for a method whose loss takes texts: those of each class, shape (classes, 1 + styles, d).
     """
 
     images: Images
@@ -66,6 +67,11 @@ class TrainingSet:
     train: list[int]
     holdout: list[int]
     teacher: Student | None = None
+    texts: Tensor | None = None
+
+    def score_holdouts(self, logits: Tensor) -> Score:
+        """The score of class scores of the hold-outs, shape (holdouts, classes), as selections see it."""
+        return score(logits, self.labels[self.holdout], self.domains[self.holdout])
 
     def aligned_on(self, seed: int) -> list[int]:
         """Positions that the projector is aligned on: those to train on, but of unlabelled images only some,
@@ -169,7 +175,7 @@ def align(
         assert held_out is not None
         with torch.no_grad():
             logits = student.logits(student.projector(held_out))
-        return score(logits.cpu(), data.labels[data.holdout])
+        return data.score_holdouts(logits.cpu())
 
     decides = not method.trains and bool(data.holdout)
     held_out = plain_features(student, data.images, data.holdout) if decides else None
@@ -181,7 +187,7 @@ def align(
         student.projector,
         list(student.projector.parameters()),
         batch_at,
-        _loss(student, method),
+        _loss(student, data, method),
         schedule,
         evaluate=evaluate if selection else None,
         selection=selection,
@@ -213,7 +219,7 @@ def distill(
 
     def evaluate() -> Score:
         scores = processes.map_sharded(data.holdout, lambda part: class_scores(student, data.images, part))
-        return score(scores, data.labels[data.holdout])
+        return data.score_holdouts(scores)
 
     schedule = Schedule(recipe.steps, recipe.learning_rate, recipe.evaluations, recipe.cosine, recipe.warmup)
     names = [recipe.selection, *(name for name in also if name != recipe.selection)]
@@ -222,7 +228,7 @@ def distill(
         student,
         student.trainable(method.trains, frozen=recipe.frozen),
         batches_of(student, data, recipe, seed=seed, processes=processes),
-        _loss(student, method),
+        _loss(student, data, method),
         schedule,
         seed=seed,
         evaluate=evaluate if data.holdout else None,
@@ -244,11 +250,12 @@ def interpolate_weights(student: Student, kept: SelectedWeights, share: float) -
             tensor.copy_(kept.state[name] if share == 1 else tensor.lerp(kept.state[name], share))
 
 
-def _loss(student: Student, method: Method) -> Loss:
+def _loss(student: Student, data: TrainingSet, method: Method) -> Loss:
     """The method's loss as the loop calls it: of the student's outputs and the targets."""
-    if method.compares == "outputs":
-        return method.loss
-    return lambda outputs, targets: method.loss(student.logits(outputs), targets)
+    if data.texts is None:
+        return cast(Loss, method.loss)
+    texts, loss = data.texts.to(_device(student)), cast(TextLoss, method.loss)
+    return lambda outputs, targets: loss(outputs, targets, texts)
 
 
 def plain_features(

@@ -46,14 +46,36 @@ class Size:
         )
 
 
+class ClassifyingProjector(nn.Module):
+    """A projector into the teacher's space, and behind it a classifier that starts as the class texts.
+
+    Its outputs, shape (n, d + classes), are the embedding and its class scores side by side: RISE's loss
+    compares both (Huang et al., ICCV 2023).
+    """
+
+    def __init__(self, features: int, texts: Tensor) -> None:
+        super().__init__()
+        classes, self.width = texts.shape
+        self.space = nn.Linear(features, self.width)
+        self.classifier = nn.Linear(self.width, classes)
+        with torch.no_grad():
+            self.classifier.weight.copy_(texts)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Embeddings and class scores, shape (n, d + classes), of f(x), shape (n, features)."""
+        embeddings = self.space(features)
+        return torch.cat([embeddings, self.classifier(embeddings)], dim=1)
+
+
 class Student(nn.Module):
     """`P f(x)`: images to the teacher's space, and from there to classes.
 
     With a text head (classes, d) the class scores are 100 x cosine to the class texts (the paper's
-    "predict"); without one, the projector is an ordinary classifier and its outputs are the scores. Its
-    probabilities are the softmax of the scores divided by its temperature, a number.
-    The projector is a linear layer, or the identity where the backbone's own outputs are in the teacher's
-    space. BatchNorm statistics are frozen, always; its affine parameters train with the backbone.
+    "predict"). Without one, the projector is an ordinary classifier, whose outputs are the scores, or a
+    `ClassifyingProjector`. The probabilities are the softmax of the scores divided by the temperature, a
+    number. Otherwise the projector is a linear layer, or the identity where the backbone's own outputs are
+    in the teacher's space. BatchNorm statistics are frozen, always; its affine parameters train with the
+    backbone.
     """
 
     text_head: Tensor | None
@@ -99,6 +121,8 @@ class Student(nn.Module):
 
     def logits(self, outputs: Tensor) -> Tensor:
         """Class scores, shape (n, classes), of the outputs of `forward`."""
+        if isinstance(self.projector, ClassifyingProjector):
+            return outputs[:, self.projector.width :]
         return outputs if self.text_head is None else cosine_logits(outputs, self.text_head)
 
     def probabilities(self, scores: Tensor) -> Tensor:
@@ -142,6 +166,7 @@ def build_student(
     image_size: int | None = None,
     preprocessing: Preprocessing | None = None,
     own_projector: bool = False,
+    trains_texts: bool = False,
 ) -> Student:
     """A student on a backbone of `load_backbone`; its projector is initialised from torch's global seed.
 
@@ -152,6 +177,8 @@ def build_student(
         image_size: side in pixels; the backbone's own where it is `None`.
         preprocessing: what its images are prepared by; what the backbone was trained with where it is `None`.
         own_projector: the backbone ends with a projection into the teacher's space, and is given no other.
+        trains_texts: the class texts are where a classifier behind the projector starts (see
+            `ClassifyingProjector`), and no head.
 
     Raises:
         UsageError: the backbone's own outputs are not as wide as the teacher's.
@@ -169,7 +196,14 @@ def build_student(
             f"The student's own embeddings have {features} dimensions and the teacher's {outputs}, so it is "
             "not the same model: --method vl2v-adip gives the student a projector into the teacher's space."
         )
-    projector = nn.Identity() if own_projector else nn.Linear(features, outputs)
+    projector: nn.Module
+    if own_projector:
+        projector = nn.Identity()
+    elif trains_texts:
+        assert text_head is not None
+        projector, text_head = ClassifyingProjector(features, text_head), None
+    else:
+        projector = nn.Linear(features, outputs)
     student = Student(backbone, projector, text_head, preprocessing)
     return cast(Callable[..., Student], student.to)(memory_format=torch.channels_last)
 
@@ -273,13 +307,15 @@ def load_student(path: Path) -> tuple[Student, dict[str, str]]:
         backbone = empty_backbone(
             metadata["student"], image_size=seen.image_size, architecture=metadata.get("architecture")
         )
-        projector, text_head = tensors.get("projector.weight"), tensors.get("text_head")
+        classifier = tensors.get("projector.classifier.weight")
+        projector = tensors.get("projector.weight" if classifier is None else "projector.space.weight")
         student = build_student(
             backbone,
             outputs=width_of(backbone) if projector is None else len(projector),
-            text_head=text_head,
+            text_head=tensors.get("text_head", classifier),
             preprocessing=seen,
             own_projector=projector is None,
+            trains_texts=classifier is not None,
         )
         student.load_state_dict(tensors)
     except (KeyError, ValueError, RuntimeError) as error:

@@ -11,7 +11,8 @@ _CANDIDATES: list[float] = torch.logspace(-1, 2, 351).tolist()
 def fitted_temperature(scores: Tensor, labels: Tensor) -> float:
     """The temperature T for which softmax(scores / T) fits labels best (Guo et al., ICML 2017, section 4.2).
 
-    It has the least cross-entropy of all candidates, and no class overtakes another by it.
+    It has the least cross-entropy of all candidates, and no class overtakes another by it. Every image counts
+    alike, whatever its domain: no weights are chosen by it.
 
     Args:
         scores: of images that were not trained on, shape (n, classes).

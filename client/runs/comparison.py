@@ -18,6 +18,7 @@ from client.buying.teacher import Offer, Teacher
 from client.data.domains import list_folder
 from client.data.finder import find_images
 from client.errors import BudgetExhausted, ClientError, FingerprintChanged, UsageError
+from client.learning.averaging import HOLDOUTS_AVERAGED_OVER
 from client.learning.backbones import load_backbone
 from client.learning.methods import parse_method
 from client.learning.recipe import Recipe, Variant
@@ -39,7 +40,7 @@ from client.runs.folder import RunConfig, RunFolder
 from client.runs.memo import Memo
 from client.runs.targets import require_student
 from client.runs.teacher_queries import teacher_queries
-from client.runs.trainer import AlignInputs, FeatureInputs, same_steps
+from client.runs.trainer import AlignInputs, FeatureInputs, averages_over_domains, same_steps
 from client.runs.zero_shot import ZERO_SHOT, TestSet, grade, zero_shot_test_set
 from shared.embeddings import Prices
 
@@ -189,6 +190,7 @@ class Comparison:
     def quote(self) -> Offer:
         """What the cache has for all runs together, and what they would buy; spends nothing."""
         self._require_same_images()
+        self._require_same_selection()
         pending = [cell for cell in self.cells if cell.buys and not cell.run.summary.exists()]
         if not pending:
             return Offer(0, 0, 0)
@@ -252,6 +254,7 @@ class Comparison:
         except OSError as error:
             raise ClientError(f"{folder.path} cannot be written: {error.strerror}.") from error
         self._require_same_images()
+        self._require_same_selection()
         if "images" not in self._known:
             named = {"run_id": secrets.token_hex(8), **self._known}
             folder.write(self._identity, {**named, "images": self._digest()})
@@ -277,6 +280,21 @@ class Comparison:
             (str(p), p.stat().st_size) for word in self._config.unlabelled for p in find_images(word).images
         ]
         return hashlib.sha256(repr((labelled, files)).encode("utf-8", "backslashreplace")).hexdigest()
+
+    def _require_same_selection(self) -> None:
+        """Refuse to put runs beside those whose weights were chosen by another mean over the hold-outs."""
+        trained = [cell for cell in self.cells if cell.trains]
+        others = [
+            cell.run.path
+            for cell in trained
+            if cell.run.summary.exists() and not averages_over_domains(cell.run.student)
+        ]
+        if others and not all(cell.run.summary.exists() for cell in trained):
+            raise UsageError(
+                f"{len(others)} runs of this comparison (e.g. {others[0]}) chose their weights by the mean "
+                f"over all images that are held out; now it is the mean over {HOLDOUTS_AVERAGED_OVER}. The "
+                "two do not compare: choose another --out, or delete these folders. What was bought is kept."
+            )
 
     @property
     def _known(self) -> dict[str, Any]:

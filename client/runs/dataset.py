@@ -28,6 +28,7 @@ from client.data.splits import Split, split
 from client.data.views import ORIGINAL, View
 from client.errors import DataError
 from client.learning.methods import METHODS
+from client.learning.recipe import PAPER, RECIPES, Recipe
 from client.progress import Display
 from client.results.records import Outlook, Plan, PlannedPurchase, SkippedFile
 from client.runs.digest import StageInputs
@@ -173,6 +174,7 @@ def read_dataset(config: RunConfig, display: Display, memo: Memo | None = None) 
     memo = memo or Memo()
     folder = list_folder(Path(config.data), group_by_name=config.group_by_name)
     _mention_differences(folder, display)
+    _mention_recipe(folder, config.recipe, display)
     domains = folder.source_domains(config.target_domain)
     examples: list[Example] = []
     skipped: list[Skipped] = []
@@ -275,8 +277,19 @@ def _mention_differences(folder: ImageFolder, display: Display) -> None:
         )
 
 
+def _mention_recipe(folder: ImageFolder, recipe: Recipe, display: Display) -> None:
+    """Say where the paper has another recipe for a data set than the one that is taken."""
+    known = recognise(folder)
+    if known and known.recipe != "paper" and recipe.is_protocol_of(PAPER):
+        steps = RECIPES[known.recipe].steps
+        display.note_once(
+            f"{folder.root} looks like {known.name}, for which the paper takes {steps:,} steps a stage and "
+            f"not {recipe.steps:,}: take --recipe {known.recipe}."
+        )
+
+
 def _mention_size(examples: Sequence[Example], image_size: int, display: Display) -> None:
-    """Say where most of what the student sees would be enlargement (docs/method.md has what that costs)."""
+    """Say where most of what the student sees would be enlargement (docs/experiments.md: what it costs)."""
     side = median_low(example.side for example in examples)
     slightly_larger = 32 * (side // 32 + 1)
     if image_size > max(2 * side, slightly_larger):

@@ -17,6 +17,7 @@ from client.data.finder import Skipped, counted
 from client.data.pixels import PixelStore
 from client.data.views import ORIGINAL
 from client.errors import ClientError
+from client.learning.averaging import HOLDOUTS_AVERAGED_OVER
 from client.learning.backbones import load_backbone
 from client.learning.memory import keep_freed
 from client.learning.methods import parse_method
@@ -60,6 +61,8 @@ class StudentInputs(StageInputs):
     classes: tuple[str, ...]
     images: str
     targets: NDArray[np.generic]
+    texts: NDArray[np.generic] | None
+    holdouts_averaged_over: str
     trained: tuple[int, ...]
     weights: FileContent | None
 
@@ -268,6 +271,7 @@ class Distillation:
             restyled=torch.tensor([example.view != ORIGINAL for example in dataset.examples]),
             train=targets.train,
             holdout=dataset.holdout,
+            texts=targets.texts,
         )
 
     def _stamp(self, dataset: Dataset, targets: Targets) -> str:
@@ -278,6 +282,8 @@ class Distillation:
             classes=dataset.classes,
             images=dataset.content,
             targets=targets.rows.numpy(),
+            texts=None if targets.texts is None else targets.texts.numpy(),
+            holdouts_averaged_over=HOLDOUTS_AVERAGED_OVER,
             trained=tuple(targets.train),
             weights=None if weights is None else FileContent(Path(weights)),
         )

@@ -1,13 +1,14 @@
 """What a run knows of its images: labels, and what the cache has of the teacher."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from client.buying.queries import Query
 from client.buying.teacher import Teacher
-from client.learning.methods import Supervision
+from client.learning.methods import Supervision, parse_method
 from client.runs.dataset import Dataset
 from client.runs.folder import RunConfig
 from client.runs.teacher_queries import ImageQueries, TeacherQueries
@@ -35,7 +36,9 @@ def known_of(
     texts, have_texts = teacher.lookup(asked.prompts)
     if not have_texts.all():
         return None, [query for query, ok in zip(asked.prompts, have_texts, strict=True) if not ok]
-    known = nothing_bought(config, dataset, torch.from_numpy(texts))
+    method, _ = parse_method(config.method, config.recipe)
+    text_head, styled = method.prompts.class_texts(torch.from_numpy(texts), len(dataset.classes))
+    known = replace(nothing_bought(config, dataset, text_head), styled_texts=styled)
     return known, [query for tranche in asked.images for query in _look_up(known, tranche, teacher)]
 
 

@@ -47,15 +47,17 @@ class Targets:
         rows: what the method's loss compares with, a row for each of `Dataset.examples`.
         train: positions to train on: the labelled training images, and of further views and unlabelled
             images those that were bought.
-        text_head: unit class texts that the student predicts by, shape (classes, outputs); `None` where it
-            has a classifier of its own.
-        outputs: how wide the student's outputs are.
+        text_head: unit class texts that the student predicts by, or starts from, shape (classes, outputs);
+            `None` where it has a classifier of its own.
+        outputs: how wide the student's outputs are, a tuned classifier's scores aside.
+        texts: what the method's loss is given of the texts; `None` where it takes none (`Method`).
     """
 
     rows: Tensor
     train: list[int]
     text_head: Tensor | None
     outputs: int
+    texts: Tensor | None = None
 
 
 def require_student(method: Method, student: str, backbone: nn.Module, model: ModelCard | None) -> None:
@@ -169,12 +171,13 @@ class TargetBuilder:
 
     def _targets_of(self, dataset: Dataset, known: Supervision) -> Targets:
         classes = len(dataset.classes)
-        by_texts = self._method.head == "texts"
+        by_texts = self._method.head != "linear"
         return Targets(
             self._method.targets(known),
             [*dataset.train, *(i for i in (*dataset.views, *dataset.unlabelled) if known.bought[i])],
             known.text_head if by_texts else None,
             outputs=known.text_head.shape[1] if by_texts else classes,
+            texts=self._method.texts_of_loss(known),
         )
 
     def _unbought(self, dataset: Dataset) -> Supervision:

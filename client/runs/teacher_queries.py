@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from client.buying.budget import Tranche, TrancheName, purchase_order
 from client.buying.queries import Query
 from client.buying.selection import image_order
-from client.data.domains import class_prompts
 from client.data.examples import Example
+from client.data.manifests import styles_of
+from client.errors import UsageError
+from client.learning.methods import parse_method
 from client.runs.dataset import Dataset, asks
 from client.runs.folder import RunConfig
 
@@ -30,7 +32,7 @@ class TeacherQueries:
     """What a run asks the teacher.
 
     Attributes:
-        prompts: one query a class.
+        prompts: the sentences about each class, class by class; one each, unless the method asks more.
         images: the tranches of images, in the order of purchase. Hold-outs need no query.
     """
 
@@ -73,11 +75,12 @@ def teacher_queries(
         config: the run.
         dataset: its images.
         features: of each training image, shape (n, f), where they are chosen by coverage.
+
+    Raises:
+        UsageError: the run may use fewer than the class prompts.
     """
     asked_for = asks(config)
-    prompts = (
-        [Query.text(prompt) for prompt in class_prompts(dataset.classes)] if "texts" in asked_for else []
-    )
+    prompts = _prompts(config, dataset) if "texts" in asked_for else []
     images = _image_positions(config, dataset, features) if "images" in asked_for else {}
     asked = TeacherQueries(
         prompts,
@@ -88,7 +91,18 @@ def teacher_queries(
     )
     if config.use_at_most is None:
         return asked
+    if config.use_at_most < len(asked.prompts):
+        raise UsageError(
+            f"{config.use_at_most} queries a run do not reach the {len(asked.prompts)} class prompts of "
+            f"{config.method}, without which no student can name its classes. Raise --budget."
+        )
     return _only(asked, set(purchase_order(asked.tranches(dataset))[: config.use_at_most]))
+
+
+def _prompts(config: RunConfig, dataset: Dataset) -> list[Query]:
+    method, _ = parse_method(config.method, config.recipe)
+    styles = styles_of(dataset.folder, dataset.domains)
+    return [Query.text(each) for each in method.prompts.sentences(dataset.classes, styles)]
 
 
 def query_of(example: Example) -> Query:

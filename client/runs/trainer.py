@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from client.errors import ClientError, unwritable
-from client.learning.averaging import SelectedWeights
+from client.learning.averaging import HOLDOUTS_AVERAGED_OVER, SelectedWeights
 from client.learning.methods import Method, parse_method
 from client.learning.processes import SINGLE_PROCESS, Processes
 from client.learning.recipe import Augmentation, Recipe
@@ -90,6 +90,7 @@ class AlignInputs(StageInputs):
     recipe: Recipe
     method: Method
     targets: NDArray[np.generic]
+    texts: NDArray[np.generic] | None
     holdout: str
 
 
@@ -100,6 +101,7 @@ class DistillInputs(StageInputs):
     config: RunConfig
     images: str
     targets: NDArray[np.generic]
+    texts: NDArray[np.generic] | None
 
 
 class Trainer:
@@ -158,6 +160,7 @@ class Trainer:
             text_head=targets.text_head,
             image_size=config.image_size,
             own_projector=self._method.projector == "own",
+            trains_texts=self._method.head == "tuned",
         ).to(self._device)
         self._display.note(f"Student: {config.student} at {config.image_size} px, {student.size.described}.")
         data = replace(data, teacher=self._local_teacher(student))
@@ -168,6 +171,7 @@ class Trainer:
             "steps_kept": json.dumps([first, last]),
             "method": config.method,
             "classes": json.dumps(dataset.classes),
+            "holdouts_averaged_over": HOLDOUTS_AVERAGED_OVER,
         }
         if self._processes.is_main:
             if data.holdout:
@@ -239,6 +243,7 @@ class Trainer:
             ),
             method=replace(method, name="", summary="", asks=frozenset()),
             targets=data.targets.numpy(),
+            texts=None if data.texts is None else data.texts.numpy(),
             holdout=dataset.content_of(data.holdout),
         )
 
@@ -264,7 +269,8 @@ class Trainer:
     def _distill(self, student: Student, dataset: Dataset, data: TrainingSet, stamp: str) -> SelectedWeights:
         """Take the steps on pixels, or keep another selection of those that an earlier run took."""
         recipe, run = self._config.recipe, self._run
-        inputs = DistillInputs(same_steps(self._config), dataset.content, data.targets.numpy())
+        texts = None if data.texts is None else data.texts.numpy()
+        inputs = DistillInputs(same_steps(self._config), dataset.content, data.targets.numpy(), texts)
         trained, _ = self._memo.once(inputs, lambda: self._take_steps(student, data, stamp))
         kept = trained.kept[recipe.selection]
         if trained.run != run.path:
@@ -279,7 +285,7 @@ class Trainer:
         stamp = f"{stamp} {'+'.join(sorted({recipe.selection, *self._also}))}"
         resume = self._load_checkpoint(stamp)
         run.forget("distill", after_step=resume["step"] if resume else 0)
-        title = "Distilling" if self._method.head == "texts" else "Fine-tuning"
+        title = "Distilling" if self._method.head != "linear" else "Fine-tuning"
         with run.timed("distill"), self._display.track(title, recipe.steps) as advance:
             kept = distill(
                 student,
@@ -336,8 +342,8 @@ class Trainer:
                     stage,
                     step=progress.step,
                     loss=round(loss, 6),
-                    holdout_accuracy=None if score is None else score.accuracy,
-                    holdout_loss=None if score is None else score.loss,
+                    holdout_domain_mean_accuracy=None if score is None else score.accuracy,
+                    holdout_domain_mean_loss=None if score is None else score.loss,
                 )
                 words = f"loss {loss:.3f}" + (f", best hold-out {100 * best:.1f}%" if best else "")
             advance(progress.step, words)
@@ -350,6 +356,14 @@ def same_steps(config: RunConfig) -> RunConfig:
     method, _ = parse_method(config.method, config.recipe)
     recipe = replace(config.recipe, selection="best", interpolation=1.0)
     return replace(config, method=method.name, recipe=recipe)
+
+
+def averages_over_domains(student: Path) -> bool:
+    """Whether the weights of a finished student were chosen as they would be now; `score` says how."""
+    try:
+        return load_metadata(student).get("holdouts_averaged_over") == HOLDOUTS_AVERAGED_OVER
+    except ClientError:
+        return False
 
 
 def stamp_of(path: Path) -> str | None:

@@ -12,7 +12,7 @@ import torch
 
 from client.errors import UsageError
 from client.learning.recipe import Recipe, Variant
-from client.learning.student import load_tensors
+from client.learning.student import load_tensors, save_tensors
 from client.progress import Display
 from client.runs.comparison import Comparison, ComparisonConfig
 from client.runs.connection import Connection
@@ -256,3 +256,18 @@ def test_a_folder_with_something_else_is_left_alone(client: Command) -> None:
     (client.folder / "table").mkdir()
     (client.folder / "table" / "thesis.tex").write_text("")
     assert "is no comparison" in client("compare", *SMALL, "--methods", "erm", code=2).stderr
+
+
+def test_no_run_is_put_beside_those_that_chose_by_the_mean_over_images(client: Command) -> None:
+    arguments = ("compare", *SMALL, "--seeds", "1", "--target-domain", "red", "--methods")
+    client(*arguments, "linear-probe")
+    file = client.folder / "table/runs/linear-probe-red-0/student.safetensors"
+    tensors, metadata = load_tensors(file)
+    del metadata["holdouts_averaged_over"]
+    save_tensors(tensors, file, metadata)
+    table = _table(client)
+    client(*arguments, "linear-probe")
+    assert _table(client) == table
+    refused = client(*arguments, "linear-probe,erm", code=2)
+    assert "by the mean over all images that are held out" in " ".join(refused.stderr.split())
+    assert not (client.folder / "table/runs/erm-red-0").exists()

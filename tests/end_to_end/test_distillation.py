@@ -196,6 +196,26 @@ def test_a_quota_that_ends_stops_the_run_and_what_was_bought_is_kept(
     assert vendor_process.charges(client.api_key).queries == summary["queries_bought"] - 12
 
 
+def test_rise_pays_for_its_texts_and_its_student_is_read_back(
+    client: Command, vendor_process: VendorProcess
+) -> None:
+    texts = len(CLASSES) * (7 + 2)
+    rise = ("--method", "rise")
+    said = client(*_distill(*rise, budget=texts - 1), code=3).stderr
+    assert f"start again with a --budget of at least {texts}" in " ".join(said.split())
+    client(*_distill(*rise, budget=texts + 10))
+    charges = vendor_process.charges(client.api_key)
+    assert (charges.images, charges.texts) == (10, texts)
+    assert _summary(client)["cost_micros"] == charges.cost_micros == 20 * texts + 100 * 10
+    student, metadata = load_student(client.folder / "run" / "student.safetensors")
+    assert student.text_head is None
+    assert student.get_submodule("projector.classifier").get_parameter("weight").shape[0] == len(CLASSES)
+    assert metadata["holdouts_averaged_over"] == "source domains"
+    shown = json.loads(client("evaluate", "run", "--data", "toy", "--domain", "red", "--json").stdout)
+    assert shown["red"]["accuracy"] == pytest.approx(_summary(client)["accuracy"]["out_of_domain"])
+    assert "trained already" in client(*_distill(*rise, budget=texts + 10)).stderr
+
+
 def test_erm_buys_nothing_and_needs_no_vendor(client: Command, vendor_process: VendorProcess) -> None:
     client.url = "http://127.0.0.1:9"
     shown = client(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from client.data.domains import ImageFolder, list_folder
-from client.data.manifests import MANIFESTS, Manifest, recognise
+from client.data.manifests import MANIFESTS, Manifest, recognise, styles_of
 from tests.client.toy import make_folder
 
 PACS = MANIFESTS[0]
@@ -96,3 +96,14 @@ def test_what_is_missing_and_what_does_not_belong_is_named() -> None:
 
 def test_another_folder_is_no_known_data_set(tmp_path: Path) -> None:
     assert recognise(list_folder(make_folder(tmp_path / "toy", images=1))) is None
+
+
+def test_styles_are_the_domains_unless_their_names_say_nothing_of_a_picture(tmp_path: Path) -> None:
+    four = ("bright photo", "corrupted photo", "dark photo", "good photo")
+    for manifest in MANIFESTS:
+        domains = tuple(manifest.images)[1:]
+        expected = four if manifest.name in ("VLCS", "TerraIncognita") else domains
+        assert styles_of(_whole(manifest), domains) == expected
+    toy = list_folder(make_folder(tmp_path / "toy", images=1))
+    assert styles_of(toy, ("dark", "light")) == ("dark", "light")
+    assert styles_of(toy, ("dark",)) == four

@@ -72,6 +72,14 @@ def test_a_valley_worked_out_by_hand() -> None:
     assert selection.selected().state["weight"][0] == 4.0
 
 
+def test_the_valley_starts_where_the_loss_is_lowest_and_not_before() -> None:
+    # The second and third segment lie below the threshold of 1.3 x 1.05 too; the released code takes them in.
+    selection = SWAD()
+    _watch(selection, [3.0, 1.2, 1.1, 1.0, 1.05, 1.1], every=1)
+    assert (selection.selected().first, selection.selected().last) == (4, 6)
+    assert selection.selected().state["weight"][0] == 5.0
+
+
 def test_a_loss_that_still_falls_gives_the_last_segment() -> None:
     selection = SWAD()
     _watch(selection, [5.0, 4.0, 3.0, 2.0], every=2)

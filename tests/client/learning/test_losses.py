@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -13,7 +13,7 @@ from client.learning.losses import (
     cosine_logits,
     cosine_loss,
     image_targets,
-    language_loss,
+    rise_loss,
     soft_labels,
     squared_loss,
     teacher_targets,
@@ -100,29 +100,46 @@ def test_an_image_that_was_not_bought_moves_nothing_where_only_images_teach() ->
         assert not gradient.any()
 
 
-@given(st.integers(0, 10_000))
-def test_the_language_loss_is_its_three_terms(seed: int) -> None:
+def _shares(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Softmax of each row."""
+    powers = np.exp(values - values.max(axis=-1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+
+
+@settings(deadline=None)
+@given(st.integers(0, 10_000), st.floats(0, 1))
+def test_rises_loss_is_its_four_terms(seed: int, weight: float) -> None:
     rng = np.random.default_rng(seed)
-    n, classes = 5, 3
-    images, heads, outputs = _unit(rng, n, 4), _unit(rng, classes, 4), rng.normal(size=(n, 4))
+    n, classes, styles, d = 5, 3, 4, 6
+    images, heads, styled = _unit(rng, n, d), _unit(rng, classes, d), _unit(rng, classes * styles, d)
+    styled = styled.reshape(classes, styles, d)
+    embeddings, scores = rng.normal(size=(n, d)), 4 * rng.normal(size=(n, classes))
     labels, bought = rng.integers(0, classes, n), rng.random(n) < 0.7
-    expected = 0.0
-    for p, image, have, label in zip(outputs, images, bought, labels, strict=True):
-        cosines = [_cosine(p, head) for head in heads]
-        own = [float(k == label) for k in range(classes)]
-        answer = _softmax([100 * _cosine(image, head) for head in heads])
-        soft = [(a + o) / 2 for a, o in zip(answer, own, strict=True)] if have else own
-        log_shares = [math.log(max(share, 1e-300)) for share in _softmax([100 * c for c in cosines])]
-        near, should = _softmax(cosines), _softmax([_cosine(heads[label], head) for head in heads])
-        expected -= sum(q * s for q, s in zip(soft, log_shares, strict=True)) / n
-        expected += (1 - cosines[label]) / n
-        expected += 10 * sum((a - b) ** 2 for a, b in zip(near, should, strict=True)) / (n * classes)
+    distilled = classified = absolute = relative = 0.0
+    for e, s, image, have, y in zip(embeddings, scores, images, bought, labels, strict=True):
+        q, p = _shares(100 * heads @ image / 3), _shares(s / 3)
+        own_weight = weight if have else 0.0
+        distilled += float(own_weight * 9 * np.sum(q * (np.log(q + 1e-300) - np.log(p))))
+        classified -= (1 - own_weight) * np.log(_shares(s)[y])
+        absolute += 1 - _cosine(e, heads[y])
+        student = _shares(np.array([_cosine(e, each) for each in styled[y]]))
+        teacher = _shares(np.array([_cosine(heads[y], each) for each in styled[y]]))
+        relative += float(np.mean((student - teacher) ** 2))
+    images[~bought] = np.nan
     known = Supervision(
-        torch.tensor(labels), torch.tensor(heads), torch.tensor(images), torch.tensor(bought), 0.5
+        torch.tensor(labels),
+        torch.tensor(heads),
+        torch.tensor(images),
+        torch.tensor(bought),
+        weight,
+        styled_texts=torch.tensor(styled),
     )
-    targets = METHODS["rise"].targets(known).double()
-    scores = cosine_logits(torch.tensor(outputs), torch.tensor(heads))
-    assert math.isclose(language_loss(scores, targets).item(), expected, rel_tol=1e-4, abs_tol=1e-4)
+    rise = METHODS["rise"]
+    texts = rise.texts_of_loss(known)
+    assert texts is not None
+    outputs = torch.cat([torch.tensor(embeddings), torch.tensor(scores)], dim=1)
+    found = rise_loss(outputs, rise.targets(known), texts).item()
+    assert math.isclose(found, (distilled + classified + absolute + 10 * relative) / n, rel_tol=1e-9)
 
 
 def test_a_twin_and_a_vendor_with_the_same_answers_give_the_same_targets() -> None:

@@ -1,8 +1,10 @@
 """Every method on a toy problem: it learns, repeats itself, and trains only what it should."""
 
 import copy
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -15,7 +17,7 @@ from client.learning.methods import METHODS
 from client.learning.recipe import Recipe
 from client.learning.stages import TrainingSet, align, align_features, batches_of, class_scores, distill
 from client.learning.student import Student, bundled_teacher
-from client.learning.training import DomainBatches, score
+from client.learning.training import DomainBatches
 from tests.client.learning.toy_lessons import RECIPE, toy_lesson
 from tests.client.toy import make_folder
 
@@ -62,7 +64,7 @@ def test_every_method_learns_the_toy_and_leaves_frozen_what_it_should(folder: Pa
     before = _state(student)
     taught_by = _state(data.teacher) if data.teacher else {}
     _run(student, data, name, RECIPES.get(name, RECIPE))
-    accuracy = score(class_scores(student, data.images, data.holdout), data.labels[data.holdout]).accuracy
+    accuracy = data.score_holdouts(class_scores(student, data.images, data.holdout)).accuracy
     assert accuracy >= 0.8, accuracy
 
     method = METHODS[name]
@@ -162,6 +164,47 @@ def test_any_method_can_average_its_weights(folder: Path, name: str) -> None:
     student, data = _toy(folder, name)
     kept = _run(student, data, name, replace(RECIPE, selection="swad", align_steps=8, steps=8, evaluations=4))
     assert kept.first < kept.last <= 8
+
+
+# How many of the 20 hold-outs of the one domain and of the 4 of the other are right at each evaluation. By
+# the mean over all 24, the first state is the best, and SWAD takes the first three. By the mean over the two
+# domains, the second is the best, and SWAD takes the last three.
+_RIGHT = ((18, 1), (14, 4), (13, 4), (12, 4))
+
+
+def _uneven(data: TrainingSet) -> TrainingSet:
+    rows = [torch.nonzero(data.domains == domain).flatten().tolist() for domain in (0, 1)]
+    return replace(data, holdout=rows[0][:20] + rows[1][:4])
+
+
+def _scripted(data: TrainingSet) -> Iterator[Tensor]:
+    """Class scores of the hold-outs at each evaluation."""
+    labels = data.labels[data.holdout]
+    for first, second in _RIGHT:
+        right = (torch.arange(24) < first) | ((torch.arange(24) >= 20) & (torch.arange(24) < 20 + second))
+        yield 10.0 * functional.one_hot(torch.where(right, labels, (labels + 1) % 3), 3)
+
+
+@pytest.mark.parametrize("name", ["linear-probe", "erm", "vl2v-adip"])
+@pytest.mark.parametrize(("selection", "kept"), [("best", (2, 2)), ("swad", (2, 4))])
+def test_every_source_domain_counts_alike_in_the_choice_of_weights(
+    folder: Path,
+    name: str,
+    selection: Literal["best", "swad"],
+    kept: tuple[int, int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    student, data = _toy(folder, name)
+    data = _uneven(data)
+    answers = _scripted(data)
+    if name == "linear-probe":
+        monkeypatch.setattr(student, "logits", lambda _: next(answers))
+    else:
+        monkeypatch.setattr(stages, "class_scores", lambda *_: next(answers))
+    recipe = replace(RECIPE, selection=selection, align_steps=4, steps=4, evaluations=4)
+    chosen = _run(student, data, name, recipe)
+    assert (chosen.first, chosen.last) == kept
+    assert next(answers, None) is None
 
 
 def test_interpolated_weights_lie_between_the_first_and_the_last(folder: Path) -> None:

@@ -94,3 +94,25 @@ def test_a_damaged_file_is_said_to_be_one(tmp_path: Path, damage: Callable[[byte
 def test_an_unknown_backbone_names_close_ones() -> None:
     with pytest.raises(UsageError, match="efficientnet_lite0"):
         build_student(load_backbone("efficientnet_lite00"), outputs=3, text_head=None)
+
+
+def test_a_tuned_classifier_starts_as_the_texts_and_survives_its_file(
+    tmp_path: Path, text_head: torch.Tensor
+) -> None:
+    student = build_student(
+        load_backbone("efficientnet_lite0"), outputs=16, text_head=text_head, image_size=48, trains_texts=True
+    ).eval()
+    classifier = student.get_submodule("projector.classifier")
+    assert isinstance(classifier, torch.nn.Linear)
+    assert torch.equal(classifier.weight, text_head)
+    assert {id(each) for each in classifier.parameters()} <= {
+        id(each) for each in student.trainable(frozenset({"projector"}), frozen=0.0)
+    }
+    pixels = torch.randint(0, 256, (2, 3, 48, 48), dtype=torch.uint8)
+    outputs = student(pixels)
+    embeddings = student.get_submodule("projector.space")(student.features(pixels))
+    assert torch.equal(outputs[:, :16], embeddings)
+    torch.testing.assert_close(student.logits(outputs), embeddings @ text_head.T + classifier.bias)
+    save_student(student, "efficientnet_lite0", tmp_path / "student.safetensors", {})
+    again, _ = load_student(tmp_path / "student.safetensors")
+    assert torch.equal(again.logits(again(pixels)), student.logits(outputs))

@@ -5,14 +5,25 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from client.learning.averaging import SWAD, BestWeights, Score, SelectionGroup, WeightSelection
 from client.learning.losses import cosine_loss
 from client.learning.recipe import Recipe
-from client.learning.training import Checkpoint, DomainBatches, Schedule, TrainingStep, step_seed, train
+from client.learning.training import (
+    Checkpoint,
+    DomainBatches,
+    Schedule,
+    TrainingStep,
+    score,
+    step_seed,
+    train,
+)
 
 SCHEDULE = Schedule(steps=20, learning_rate=0.05, evaluations=4, cosine=True, warmup=0.1)
 
@@ -147,6 +158,23 @@ def test_the_best_state_is_kept() -> None:
     )
     assert all(torch.equal(tensor, states[1][name]) for name, tensor in module.named_parameters())
     assert not module.training
+
+
+@given(st.integers(0, 10_000))
+def test_a_score_is_the_mean_over_domains(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    domains = np.repeat([0, 1, 3], rng.integers(1, 9, 3))
+    logits, labels = rng.normal(size=(len(domains), 4)), rng.integers(0, 4, len(domains))
+    accuracies, losses = [], []
+    for domain in (0, 1, 3):
+        rows = np.flatnonzero(domains == domain)
+        exponentials = np.exp(logits[rows])
+        shares = exponentials / exponentials.sum(axis=1, keepdims=True)
+        accuracies.append(np.mean(logits[rows].argmax(axis=1) == labels[rows]))
+        losses.append(np.mean(-np.log(shares[np.arange(len(rows)), labels[rows]])))
+    found = score(torch.tensor(logits), torch.tensor(labels), torch.tensor(domains))
+    assert found.accuracy == pytest.approx(np.mean(accuracies))
+    assert found.loss == pytest.approx(np.mean(losses))
 
 
 def test_every_domain_gives_its_share_of_a_batch() -> None:

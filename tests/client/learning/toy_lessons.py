@@ -55,15 +55,18 @@ def toy_lesson(
     text_head = unit(3, 1, dimensions)
     images = functional.normalize(text_head[labels] + 0.3 * unit(len(labels), 2, dimensions), dim=1)
     bought = torch.arange(len(labels)) % 5 > 0
-    known = Supervision(labels, text_head, images, bought, RECIPE.image_weight)
+    styled = unit(3 * 2, 3, dimensions).reshape(3, 2, dimensions)
+    styled = functional.normalize(text_head.unsqueeze(1) + 0.5 * styled, dim=2)
+    known = Supervision(labels, text_head, images, bought, RECIPE.image_weight, styled)
     torch.manual_seed(0)
-    by_texts = method.head == "texts"
+    by_texts = method.head != "linear"
     built = build_student(
         backbone,
         outputs=dimensions if by_texts else 3,
         text_head=text_head if by_texts else None,
         image_size=SIDE,
         own_projector=own,
+        trains_texts=method.head == "tuned",
     )
     return built, TrainingSet(
         images=PixelStore(examples, folder.parent / "pixels"),
@@ -74,4 +77,5 @@ def toy_lesson(
         train=train,
         holdout=holdout,
         teacher=asked,
+        texts=method.texts_of_loss(known),
     )

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -22,30 +23,39 @@ SIDE = 32
 METADATA = {"classes": json.dumps(CLASSES), "method": "vl2v-adip"}
 
 
-def _student(name: str = "efficientnet_lite0", *, classifier: bool = False, seed: int = 0) -> Student:
+def _student(
+    name: str = "efficientnet_lite0",
+    *,
+    head: Literal["texts", "linear", "tuned"] = "texts",
+    seed: int = 0,
+) -> Student:
     torch.manual_seed(seed)
     untrained = name.startswith("vit")
     backbone = (empty_backbone if untrained else load_backbone)(name, image_size=SIDE)
-    head = functional.normalize(torch.randn(3, 16), dim=1)
+    texts = functional.normalize(torch.randn(3, 16), dim=1)
     return build_student(
         backbone,
-        outputs=3 if classifier else 16,
-        text_head=None if classifier else head,
+        outputs=3 if head == "linear" else 16,
+        text_head=None if head == "linear" else texts,
         image_size=SIDE,
+        trains_texts=head == "tuned",
     ).eval()
 
 
 @pytest.mark.parametrize(
-    ("name", "classifier"),
+    ("name", "head"),
     [
-        ("efficientnet_lite0", False),
-        ("efficientnet_lite0", True),
-        ("vit_tiny_patch16_224", False),
-        ("open_clip:icon-clip", False),
+        ("efficientnet_lite0", "texts"),
+        ("efficientnet_lite0", "linear"),
+        ("efficientnet_lite0", "tuned"),
+        ("vit_tiny_patch16_224", "texts"),
+        ("open_clip:icon-clip", "texts"),
     ],
 )
-def test_the_file_answers_as_the_student_does(tmp_path: Path, name: str, classifier: bool) -> None:
-    student, path = _student(name, classifier=classifier), tmp_path / "s.onnx"
+def test_the_file_answers_as_the_student_does(
+    tmp_path: Path, name: str, head: Literal["texts", "linear", "tuned"]
+) -> None:
+    student, path = _student(name, head=head), tmp_path / "s.onnx"
     student.temperature.fill_(7)
     parity = export_onnx(student, METADATA, path)
     assert parity.max_difference < 1e-4

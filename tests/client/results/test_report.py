@@ -1,6 +1,7 @@
 """The report and the model card say what the run left, and nothing that a name smuggles in."""
 
 import csv
+from dataclasses import replace
 from html.parser import HTMLParser
 from io import StringIO
 from pathlib import Path
@@ -82,8 +83,8 @@ METRICS = [
         "stage": "distill",
         "step": step,
         "loss": -0.8,
-        "holdout_accuracy": step / 250,
-        "holdout_loss": 200 / step,
+        "holdout_domain_mean_accuracy": step / 250,
+        "holdout_domain_mean_loss": 200 / step,
     }
     for step in (50, 100, 150, 200)
 ]
@@ -234,3 +235,16 @@ def test_a_matrix_is_drawn_unless_there_are_too_many_classes(classes: int) -> No
     page = render_report(Run(run.summary, {**PLAN, "classes": names}, CONFIG, METRICS, ANSWERS, []))
     assert ('class="outline"' in page) == (classes == 2)
     assert "confident mistakes" not in page
+
+
+def test_a_report_says_over_what_the_hold_outs_were_averaged() -> None:
+    now = _run()
+    former = [{name.replace("_domain_mean", ""): value for name, value in row.items()} for row in METRICS]
+    before = replace(now, metrics=former)
+    for run, mean, other in ((now, "source domains", "images"), (before, "images", "source domains")):
+        page = render_report(run)
+        assert page.count('class="curve"') == 3
+        assert f"accuracy on the hold-outs, mean over {mean}" in page
+        assert f"cross-entropy on the hold-outs, mean over {mean}" in page
+        assert f"mean over {other}" not in page
+        assert f"best on the hold-outs by the mean over {mean}, are the student" in render_model_card(run)

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from client.errors import DataError
-from client.learning.recipe import Recipe
+from client.learning.recipe import PAPER, RECIPES, Recipe
 from client.progress import Display
 from client.runs.dataset import Dataset, describe_plan, mention, read_dataset
 from client.runs.folder import RunConfig, RunFolder
@@ -114,3 +114,24 @@ def test_the_data_folder_may_lie_below_any_name(tmp_path: Path) -> None:
     run.begin(_config(root))
     run.write_text(run.report, str(root))
     assert "caf\\udce9" in run.report.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "recipe", "said"),
+    [
+        ("domain_net", PAPER, True),
+        ("domain_net", replace(PAPER, views=2, selection="best"), True),
+        ("domain_net", RECIPES["paper-domainnet"], False),
+        ("domain_net", replace(PAPER, steps=7), False),
+        ("domain_net", Recipe(), False),
+        ("PACS", PAPER, False),
+    ],
+)
+def test_the_papers_recipe_over_domainnet_names_the_one_for_it(
+    tmp_path: Path, name: str, recipe: Recipe, said: bool
+) -> None:
+    root = make_folder(tmp_path / name, images=2)
+    notes = StringIO()
+    read_dataset(replace(_config(root), recipe=recipe), Display(Console(file=notes)))
+    shown = " ".join(notes.getvalue().split())
+    assert ("15,000 steps a stage and not 5,000: take --recipe paper-domainnet." in shown) == said

@@ -25,9 +25,9 @@ INPUTS: list[StageInputs] = [
     ViewInputs("content", 2),
     CoverageInputs("student", None, 32, "images"),
     FEATURES,
-    AlignInputs(FEATURES, Recipe(), METHODS["vl2v-adip"], np.zeros((2, 3)), "holdout"),
-    DistillInputs(CONFIG, "images", np.zeros((2, 3))),
-    StudentInputs(CONFIG, ("cat",), "images", np.zeros((2, 3)), (0, 1), None),
+    AlignInputs(FEATURES, Recipe(), METHODS["vl2v-adip"], np.zeros((2, 3)), np.zeros(3), "holdout"),
+    DistillInputs(CONFIG, "images", np.zeros((2, 3)), np.zeros(3)),
+    StudentInputs(CONFIG, ("cat",), "images", np.zeros((2, 3)), np.zeros(3), "domains", (0, 1), None),
 ]
 
 
@@ -80,7 +80,9 @@ def test_every_number_of_a_recipe_counts() -> None:
             field.name: Augmentation(style=0.9) if field.name == "augmentation" else 0.123
         }
         others.append(replace(Recipe(), **change))
-    digests = {digest_of(DistillInputs(replace(CONFIG, recipe=each), "", np.zeros(1))) for each in others}
+    digests = {
+        digest_of(DistillInputs(replace(CONFIG, recipe=each), "", np.zeros(1), None)) for each in others
+    }
     assert len(digests) == len(others)
 
 

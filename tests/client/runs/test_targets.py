@@ -3,18 +3,21 @@
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from rich.console import Console
 
 from client.buying.cache import EmbeddingCache
+from client.buying.queries import Query
 from client.buying.teacher import Teacher
 from client.buying.vendor_api import VendorClient
-from client.errors import DataError, FingerprintChanged
+from client.errors import BudgetExhausted, DataError, FingerprintChanged
 from client.learning.methods import METHODS
 from client.learning.recipe import Recipe
 from client.progress import Display
@@ -28,7 +31,7 @@ from tests.vendor_service.local_vendor import LocalVendor
 @pytest.fixture(scope="module")
 def vendor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalVendor]:
     with LocalVendor(
-        tmp_path_factory.mktemp("vendor"), max_image_bytes=10_000, max_text_characters=25
+        tmp_path_factory.mktemp("vendor"), max_image_bytes=10_000, max_text_characters=33
     ) as local:
         yield local
 
@@ -46,9 +49,9 @@ class Pupil:
         self.config = RunConfig(str(self.data), "red", "vl2v-adip", "none", 32, 0, "stratified", Recipe())
         self.shown = StringIO()
 
-    def learn(self, run: str, *, budget: int) -> Targets:
+    def learn(self, run: str, *, budget: int, method_name: str = "vl2v-adip") -> Targets:
         """What the run learns; it may be a run that has learnt before."""
-        config, method = self.config, METHODS["vl2v-adip"]
+        config, method = replace(self.config, method=method_name), METHODS[method_name]
         folder = RunFolder(self.folder / run)
         run_id, model = folder.begin(config), self.client.model()
         teacher = Teacher(self.client, self.cache, model=model, run_id=run_id, budget=budget)
@@ -146,3 +149,31 @@ def test_a_run_goes_on_with_the_model_that_it_began_with(pupil: Pupil) -> None:
     for _ in range(2):
         with pytest.raises(FingerprintChanged, match="began with the model fp_former"):
             pupil.learn("run", budget=100)
+
+
+def test_rise_buys_its_sentences_and_learns_from_what_they_say(pupil: Pupil) -> None:
+    with pytest.raises(BudgetExhausted, match=r"26 of the 27 class prompts .* a --budget of at least 27"):
+        pupil.learn("poor", budget=1, method_name="rise")
+    lesson = pupil.learn("run", budget=50, method_name="rise")
+    assert pupil.read("run/plan.json")["purchase"]["prompts"] == 3 * (7 + 2)
+    assert pupil.read("run/purchase.json")["queries_bought"] == 50
+    teacher = Teacher(pupil.client, pupil.cache, model=pupil.client.model(), run_id="look", budget=0)
+
+    def vector(sentence: str) -> NDArray[np.float32]:
+        vectors, have = teacher.lookup([Query.text(sentence)])
+        assert have.all()
+        return vectors.reshape(-1)
+
+    assert lesson.texts is not None
+    assert lesson.text_head is not None
+    for row, name in enumerate(("circle", "square", "tall bar")):
+        ensemble = [
+            f"itap of a {name}.", f"a bad photo of the {name}.", f"a origami {name}.",
+            f"a photo of the large {name}.", f"a {name} in a video game.", f"art of the {name}.",
+            f"a photo of the small {name}.",
+        ]  # fmt: skip
+        mean = np.mean([vector(sentence) for sentence in ensemble], axis=0)
+        class_text = mean / np.linalg.norm(mean)
+        styled = [vector(f"a {domain} of a {name}") for domain in ("dark", "light")]
+        np.testing.assert_allclose(lesson.texts[row], [class_text, *styled], atol=1e-6)
+        np.testing.assert_allclose(lesson.text_head[row], class_text, atol=1e-6)

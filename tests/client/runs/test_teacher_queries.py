@@ -9,6 +9,7 @@ from PIL import Image
 
 from client.data.domains import list_folder
 from client.data.images import decode_square
+from client.errors import UsageError
 from client.learning.recipe import Recipe
 from client.progress import Display
 from client.runs.dataset import read_dataset
@@ -94,3 +95,19 @@ def test_views_follow_the_order_of_the_images_and_come_round_by_round(config: Ru
     assert [view.path for view in views] == images * 2
     assert [view.view.index for view in views] == [1] * len(images) + [2] * len(images)
     assert asked.all == [*asked.prompts, *asked.of("labelled").queries, *asked.of("views").queries]
+
+
+def test_the_sentences_of_rise_are_queries_like_others(config: RunConfig) -> None:
+    config = replace(config, method="rise", recipe=Recipe())
+    dataset = read_dataset(config, Display())
+    asked = teacher_queries(config, dataset)
+    texts = len(CLASSES) * (7 + len(dataset.domains))
+    assert len(asked.prompts) == texts
+    assert "a dark of a tall bar" in {query.name for query in asked.prompts}
+    assert not any("red" in query.name for query in asked.prompts)
+    few = teacher_queries(replace(config, use_at_most=texts + 2), dataset)
+    assert few.all == [*asked.prompts, *asked.of("labelled").queries[:2]]
+    with pytest.raises(
+        UsageError, match=rf"{texts - 1} queries a run do not reach the {texts} class prompts"
+    ):
+        teacher_queries(replace(config, use_at_most=texts - 1), dataset)

@@ -18,7 +18,7 @@ def _steps(folder: Path, name: str) -> list[tuple[int, float]]:
 
 def test_steps_that_are_taken_again_are_shown_once(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
-    run.log("distill", step=1, loss=0.5, holdout_accuracy=0.25)
+    run.log("distill", step=1, loss=0.5, holdout_domain_mean_accuracy=0.25)
     run.log("distill", step=2, loss=0.4)
     with mirrored(run):
         run.forget("distill", after_step=1)
@@ -26,7 +26,7 @@ def test_steps_that_are_taken_again_are_shown_once(tmp_path: Path) -> None:
         run.log("distill", seconds=1.5)
     run.log("distill", step=3, loss=0.2)
     assert _steps(run.tensorboard, "distill/loss") == [(1, 0.5), (2, 0.3)]
-    assert _steps(run.tensorboard, "distill/holdout_accuracy") == [(1, 0.25)]
+    assert _steps(run.tensorboard, "distill/holdout_domain_mean_accuracy") == [(1, 0.25)]
 
 
 def test_without_it_a_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
