@@ -35,9 +35,7 @@ def test_functions_options_methods_and_errors_are_in_the_page_of_the_python_api(
     made: dict[Path, str],
 ) -> None:
     page = made[DOCS / "python-api.md"]
-    assert (
-        "client.plan(options: DistillOptions, *, progress: ProgressListener | None = None) -> Plan\n" in page
-    )
+    assert "client.load_run(path: Path | str) -> Run\n" in page
     assert "| `budget` | `int \\| None` | `None` | queries that may be newly paid for" in page
     assert "| `vendor` | `str` |  | the vendor's URL" in page  # of a base class
     assert "#### Student.predict\n" in page
