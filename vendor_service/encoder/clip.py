@@ -3,7 +3,8 @@
 import copy
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
@@ -86,6 +87,7 @@ class ClipModel:
     ) -> None:
         self.id = source.id
         self.devices = list(devices)
+        self._threads = _threads(self.devices)
         model, looked = self._load(source, known)
         self.preprocessing = Preprocessing(model.visual.preprocess_cfg)
         model, self.dtype = self._in_dtype(model, dtype)
@@ -204,21 +206,22 @@ class ClipModel:
         if device.type != "cpu":
             return methods
         replica = self._replica(methods, device, self.dtype)
-        return {
-            kind: traced(
-                model,
-                f"encode_{kind}",
-                [
-                    replica.inputs(kind, replica.stage(kind, items[:size]).batch)
-                    for size in (2, 1, len(items))
-                ],
-                self.tolerance,
-            )
-            for kind, items in self._canaries().items()
-        }
+        with _using(self._threads):
+            return {
+                kind: traced(
+                    model,
+                    f"encode_{kind}",
+                    [
+                        replica.inputs(kind, replica.stage(kind, items[:size]).batch)
+                        for size in (2, 1, len(items))
+                    ],
+                    self.tolerance,
+                )
+                for kind, items in self._canaries().items()
+            }
 
     def _replica(self, passes: Mapping[Kind, Forward], device: torch.device, dtype: Dtype) -> Replica:
-        threads = _threads(device, self.devices)
+        threads = self._threads if device.type == "cpu" else None
         return Replica(passes, device, getattr(torch, dtype), self.preprocessing, threads=threads)
 
 
@@ -226,7 +229,18 @@ def _methods(model: Any) -> dict[Kind, Forward]:  # noqa: ANN401 - open_clip has
     return {"image": model.encode_image, "text": model.encode_text}
 
 
-def _threads(device: torch.device, devices: Sequence[torch.device]) -> int | None:
+def _threads(devices: Sequence[torch.device]) -> int | None:
     """How many threads one of several replicas on the CPU may take; one alone takes all that torch does."""
     sharing = Counter(each.type for each in devices)["cpu"]
-    return max(1, torch.get_num_threads() // sharing) if device.type == "cpu" and sharing > 1 else None
+    return max(1, torch.get_num_threads() // sharing) if sharing > 1 else None
+
+
+@contextmanager
+def _using(threads: int | None) -> Iterator[None]:
+    """Have this thread compute with as many others as a replica does."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
