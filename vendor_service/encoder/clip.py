@@ -16,7 +16,7 @@ from shared.embeddings import Kind
 from vendor_service.encoder import precision
 from vendor_service.encoder.encoder import ModelFacts
 from vendor_service.encoder.fingerprint import describe, fingerprint
-from vendor_service.encoder.graph import Forward, traced
+from vendor_service.encoder.graph import Forward, traced, worthwhile_rows
 from vendor_service.encoder.known_fingerprints import KnownFingerprints, Look
 from vendor_service.encoder.precision import Dtype
 from vendor_service.encoder.prepared import PreparedText
@@ -102,7 +102,8 @@ class ClipModel:
         first, *others = dict.fromkeys(self.devices)
         copies = {first: model.to(first)} | {each: copy.deepcopy(model).to(each) for each in others}
         passes = {device: self._passes(each, device, compiled=compiled) for device, each in copies.items()}
-        self.replicas = [self._replica(passes[device], device, self.dtype) for device in self.devices]
+        least = self._worthwhile_rows(passes[first]["image"], first)
+        self.replicas = [self._replica(passes[device], device, self.dtype, least) for device in self.devices]
         if compiled:
             self._warm_up()
         self.dimensions = self.encode_texts(["a photo"]).shape[1]
@@ -220,9 +221,21 @@ class ClipModel:
                 for kind, items in self._canaries().items()
             }
 
-    def _replica(self, passes: Mapping[Kind, Forward], device: torch.device, dtype: Dtype) -> Replica:
+    def _worthwhile_rows(self, forward: Forward, device: torch.device) -> int:
+        """Of images, where several replicas share a CPU."""
+        if self._threads is None or device.type != "cpu":
+            return 1
+        replica = self._replica({"image": forward}, device, self.dtype)
+        with _using(self._threads):
+            batch = replica.inputs("image", replica.stage("image", self._canaries()["image"]).batch)
+            return worthwhile_rows(forward, batch)
+
+    def _replica(
+        self, passes: Mapping[Kind, Forward], device: torch.device, dtype: Dtype, least: int = 1
+    ) -> Replica:
         threads = self._threads if device.type == "cpu" else None
-        return Replica(passes, device, getattr(torch, dtype), self.preprocessing, threads=threads)
+        kind = getattr(torch, dtype)
+        return Replica(passes, device, kind, self.preprocessing, threads=threads, least=least)
 
 
 def _methods(model: Any) -> dict[Kind, Forward]:  # noqa: ANN401 - open_clip has no types

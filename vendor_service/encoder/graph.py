@@ -23,6 +23,7 @@ _SHARE_OF_TOLERANCE = 0.1
 # A pass of two rows that takes longer is a large model's.
 _LARGE_SECONDS = 0.05
 _ROUNDS = 3
+_MOST_WORTHWHILE = 8
 
 _log = logging.getLogger(__name__)
 
@@ -70,6 +71,19 @@ def traced(model: Any, name: str, examples: Sequence[torch.Tensor], tolerance: f
     if not alike:
         _log.info("%s runs as it is: as a graph, its vectors differ by %.1e", name, min(differences))
     return min([*alike, method], key=lambda forward: _seconds(forward, examples[-1]))
+
+
+@torch.inference_mode()
+def worthwhile_rows(forward: Forward, batch: torch.Tensor) -> int:
+    """With how many rows a pass spends two thirds of its time on them; from 1 to `_MOST_WORTHWHILE`.
+
+    The rest is what it does once, whatever its rows, as reading its weights: most of it in a small model.
+    """
+    alone = _seconds(forward, batch[:1])
+    if alone > _LARGE_SECONDS:
+        return 1
+    row = max(1e-9, (_seconds(forward, batch) - alone) / (len(batch) - 1))
+    return max(1, min(_MOST_WORTHWHILE, round(2 * (alone - row) / row)))
 
 
 def _graphs(model: Any, name: str, example: torch.Tensor) -> list[Forward]:  # noqa: ANN401

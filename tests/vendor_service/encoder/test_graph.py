@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from vendor_service.encoder.clip import ClipModel, choose_devices
-from vendor_service.encoder.graph import Forward, traced
+from vendor_service.encoder.graph import Forward, traced, worthwhile_rows
 from vendor_service.encoder.sources import find_model
 
 TOLERANCE = 1e-3
@@ -98,6 +98,15 @@ def test_the_faster_of_both_runs(graph_is_faster: bool, monkeypatch: pytest.Monk
     monkeypatch.setattr("vendor_service.encoder.graph._seconds", seconds)
     chosen = traced(model, "encode_text", EXAMPLES, TOLERANCE)
     assert isinstance(chosen, torch.jit.ScriptModule) == graph_is_faster
+
+
+@pytest.mark.parametrize(("once", "worthwhile"), [(0.0, 1), (1e-3, 2), (3e-3, 6), (1.0, 1), (3e-2, 8)])
+def test_a_pass_is_worth_a_second_device_where_most_of_it_is_of_its_rows(
+    once: float, worthwhile: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = lambda _, batch: once + 1e-3 * len(batch)  # noqa: E731
+    monkeypatch.setattr("vendor_service.encoder.graph._seconds", seconds)
+    assert worthwhile_rows(Linear(), torch.zeros(12, 3)) == worthwhile
 
 
 def test_images_are_seen_by_a_graph() -> None:
