@@ -45,7 +45,8 @@ class Authentication:
     def recall(self, api_key: str) -> Caller | None:
         """The caller behind a key that was good for buying a moment ago; asks no database.
 
-        It may be revoked, replaced or suspended since. So this is for what `Admission` checks once more.
+        It may be revoked, replaced or suspended since. So this is for what `Admission` checks once more. Only
+        those are remembered who have no limit: by old rows, what is over a limit would be decoded first.
         """
         until, caller = self._buyers.get(_hash(api_key), (0.0, None))
         if caller is None or until < time.monotonic():
@@ -89,7 +90,7 @@ class Authentication:
         caller = Caller(key.account_id, key.id, account, key, secret_hash(api_key))
         with self._lock:
             self._last_used[key.id] = now
-            if scope == Scope.EMBED:
+            if scope == Scope.EMBED and not _changes_with_use(account, key):
                 self._remember(api_key, caller)
         return caller
 
@@ -108,6 +109,12 @@ class Authentication:
             with self._database.write() as session:
                 for key_id, moment in sorted(used.items()):
                     session.execute(update(ApiKey).where(ApiKey.id == key_id).values(last_used_at=moment))
+
+
+def _changes_with_use(account: Account, key: ApiKey) -> bool:
+    """Whether what they may buy depends on what they bought."""
+    limits = (account.queries_per_second, account.credit_micros, account.quota, account.spend_limit_micros)
+    return any(each is not None for each in (*limits, key.quota, key.spend_limit_micros))
 
 
 def _hash(api_key: str) -> bytes:

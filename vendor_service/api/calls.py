@@ -28,7 +28,7 @@ class Terms(BaseModel):
 
 
 _HEADERS: tuple[str, ...] = tuple(str(each.alias) for each in Terms.model_fields.values())
-_NO_TERMS = Terms()
+_NO_TERMS = Terms.model_validate({})
 
 
 def call_description() -> dict[str, Any]:
