@@ -1,27 +1,34 @@
 """Authentication: an API key becomes a caller."""
 
+import hashlib
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from sqlalchemy import update
 
 from shared.errors import ErrorCode
-from vendor_service.accounts.keys import Scope, verify_key
+from vendor_service.accounts.keys import Scope, secret_hash, verify_key
 from vendor_service.clock import Clock
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey
 from vendor_service.errors import APIError
 
+# How long a buyer is known without a look at the books, and how many of them are.
+_REMEMBERED_SECONDS = 1.0
+_MOST_REMEMBERED = 4096
+
 
 @dataclass(frozen=True)
 class Caller:
-    """The account that asks, and the key with which it does; both rows as they were when it came."""
+    """The account that asks, and the key with which it does; both rows as they were a moment ago."""
 
     account_id: str
     key_id: str
     account: Account = field(repr=False, compare=False)
     key: ApiKey = field(repr=False, compare=False)
+    secret_hash: str = field(default="", repr=False, compare=False)
 
 
 class Authentication:
@@ -32,6 +39,21 @@ class Authentication:
         self._clock = clock
         self._lock = threading.Lock()
         self._last_used: dict[str, int] = {}
+        # By the hash of the whole key, with the time until when.
+        self._buyers: dict[bytes, tuple[float, Caller]] = {}
+
+    def recall(self, api_key: str) -> Caller | None:
+        """The caller behind a key that was good for buying a moment ago; asks no database.
+
+        It may be revoked, replaced or suspended since. So this is for what `Admission` checks once more. Only
+        those are remembered who have no limit: by old rows, what is over a limit would be decoded first.
+        """
+        until, caller = self._buyers.get(_hash(api_key), (0.0, None))
+        if caller is None or until < time.monotonic():
+            return None
+        with self._lock:
+            self._last_used[caller.key_id] = self._clock()
+        return caller
 
     def identify(
         self,
@@ -65,9 +87,19 @@ class Authentication:
         if scope is not None and not {scope, Scope.ADMIN} & set(key.scopes.split()):
             message = f"this API key may not do this; it takes one with the scope {scope}"
             raise APIError(ErrorCode.INSUFFICIENT_SCOPE, message)
+        caller = Caller(key.account_id, key.id, account, key, secret_hash(api_key))
         with self._lock:
             self._last_used[key.id] = now
-        return Caller(key.account_id, key.id, account, key)
+            if scope == Scope.EMBED and not _changes_with_use(account, key):
+                self._remember(api_key, caller)
+        return caller
+
+    def _remember(self, api_key: str, caller: Caller) -> None:
+        now = time.monotonic()
+        if len(self._buyers) >= _MOST_REMEMBERED:
+            left = {hashed: each for hashed, each in self._buyers.items() if each[0] >= now}
+            self._buyers = left if len(left) < _MOST_REMEMBERED else {}
+        self._buyers[_hash(api_key)] = (now + _REMEMBERED_SECONDS, caller)
 
     def record_use(self) -> None:
         """Write down when keys were last used: one transaction now and then, none for each request."""
@@ -77,3 +109,13 @@ class Authentication:
             with self._database.write() as session:
                 for key_id, moment in sorted(used.items()):
                     session.execute(update(ApiKey).where(ApiKey.id == key_id).values(last_used_at=moment))
+
+
+def _changes_with_use(account: Account, key: ApiKey) -> bool:
+    """Whether what they may buy depends on what they bought."""
+    limits = (account.queries_per_second, account.credit_micros, account.quota, account.spend_limit_micros)
+    return any(each is not None for each in (*limits, key.quota, key.spend_limit_micros))
+
+
+def _hash(api_key: str) -> bytes:
+    return hashlib.sha256(api_key.encode()).digest()

@@ -1,7 +1,6 @@
 """API keys, `tk_<id>_<secret>`: issued once in clear, kept only as a hash."""
 
 import hashlib
-import hmac
 import re
 import secrets
 from dataclasses import dataclass
@@ -90,10 +89,12 @@ def verify_key(session: Session, api_key: str, now: int) -> ApiKey | None:
     row = session.get(ApiKey, key_id)
     if row is None:
         return None
-    hashed = _hash(secret)
-    good = hmac.compare_digest(row.secret_hash, hashed)
-    former = hmac.compare_digest(row.former_hash or "", hashed) and now < (row.former_until or 0)
-    return row if good or former else None
+    return row if row.is_secret(_hash(secret), now) else None
+
+
+def secret_hash(api_key: str) -> str:
+    """The hash of the secret half of a whole key."""
+    return _hash(api_key.rpartition("_")[2])
 
 
 def id_of(api_key: str) -> str | None:

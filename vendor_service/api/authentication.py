@@ -15,6 +15,7 @@ from vendor_service.errors import APIError
 
 Dependency = Callable[..., Awaitable[Caller]]
 _Credentials = HTTPAuthorizationCredentials | None
+_UNSENT = "send your API key as: Authorization: Bearer tk_..."
 
 
 def requiring(authentication: Authentication, scope: Scope | None = None) -> Dependency:
@@ -28,8 +29,8 @@ def requiring(authentication: Authentication, scope: Scope | None = None) -> Dep
         request: Request, credentials: Annotated[_Credentials, Security(bearer)]
     ) -> Caller:
         if credentials is None:
-            raise APIError(ErrorCode.INVALID_API_KEY, "send your API key as: Authorization: Bearer tk_...")
-        return await _identify(authentication, request, credentials, scope)
+            raise APIError(ErrorCode.INVALID_API_KEY, _UNSENT)
+        return await _identify(authentication, request, credentials.credentials, scope)
 
     return authenticate
 
@@ -44,18 +45,33 @@ def welcoming(authentication: Authentication) -> Callable[..., Awaitable[Caller 
     async def recognise(
         request: Request, credentials: Annotated[_Credentials, Security(bearer)]
     ) -> Caller | None:
-        return None if credentials is None else await _identify(authentication, request, credentials, None)
+        if credentials is None:
+            return None
+        return await _identify(authentication, request, credentials.credentials, None)
 
     return recognise
 
 
+async def buyer_of(request: Request, authentication: Authentication) -> Caller:
+    """Who asks to buy. A key that was good a moment ago is looked at once more when the price is held.
+
+    Raises:
+        APIError: as of `Authentication.identify`.
+    """
+    scheme, _, api_key = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not api_key:
+        raise APIError(ErrorCode.INVALID_API_KEY, _UNSENT)
+    caller = authentication.recall(api_key)
+    if caller is None:
+        return await _identify(authentication, request, api_key, Scope.EMBED)
+    request.state.account_id, request.state.key_id = caller.account_id, caller.key_id
+    return caller
+
+
 async def _identify(
-    authentication: Authentication,
-    request: Request,
-    credentials: HTTPAuthorizationCredentials,
-    scope: Scope | None,
+    authentication: Authentication, request: Request, api_key: str, scope: Scope | None
 ) -> Caller:
     def name(key: ApiKey) -> None:  # for the log, which names them in refusals as well
         request.state.account_id, request.state.key_id = key.account_id, key.id
 
-    return await asyncio.to_thread(authentication.identify, credentials.credentials, scope, name)
+    return await asyncio.to_thread(authentication.identify, api_key, scope, name)

@@ -1,38 +1,79 @@
 """The headers of all routes that sell embeddings: those of requests and of responses."""
 
-from collections.abc import Awaitable, Callable
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import Depends, Header, Request, Response
+from fastapi import Request, Response
+from pydantic import BaseModel, Field, ValidationError
 
-from vendor_service.accounts.authentication import Caller
-from vendor_service.api.authentication import Dependency
+from vendor_service.accounts.authentication import Authentication
+from vendor_service.api.authentication import buyer_of
+from vendor_service.api.parsing import invalid
 from vendor_service.embed.results import Content, EmbedResult
 from vendor_service.embed.service import Call
 from vendor_service.observability.timing import Timing
 
 
-def calling(authenticate: Dependency) -> Callable[..., Awaitable[Call]]:
-    """Make the dependency that reads who calls and on which terms; `authenticate` names the caller."""
+class Terms(BaseModel):
+    """The headers in which a request says on which terms it is to be answered."""
 
-    async def call(
-        request: Request,
-        caller: Annotated[Caller, Depends(authenticate)],
-        idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255)] = None,
-        x_max_cost_micros: Annotated[int | None, Header(ge=0)] = None,
-        x_expect_fingerprint: Annotated[str | None, Header(max_length=255)] = None,
-    ) -> Call:
-        request.state.timing = Timing()
-        return Call(
-            request_id=request.state.request_id,
-            caller=caller,
-            timing=request.state.timing,
-            idempotency_key=idempotency_key,
-            max_cost_micros=x_max_cost_micros,
-            expect_fingerprint=x_expect_fingerprint,
-        )
+    idempotency_key: Annotated[str, Field(min_length=1, max_length=255)] | None = Field(
+        None, alias="idempotency-key", title="Idempotency-Key"
+    )
+    max_cost_micros: Annotated[int, Field(ge=0)] | None = Field(
+        None, alias="x-max-cost-micros", title="X-Max-Cost-Micros"
+    )
+    expect_fingerprint: Annotated[str, Field(max_length=255)] | None = Field(
+        None, alias="x-expect-fingerprint", title="X-Expect-Fingerprint"
+    )
 
-    return call
+
+_HEADERS: tuple[str, ...] = tuple(str(each.alias) for each in Terms.model_fields.values())
+_NO_TERMS = Terms.model_validate({})
+
+
+def call_description() -> dict[str, Any]:
+    """What the OpenAPI document says of who may call, and on which terms."""
+    properties = Terms.model_json_schema()["properties"]
+    schemas = {
+        name: {key: value for key, value in schema.items() if key != "default"}
+        for name, schema in properties.items()
+    }
+    parameters = [
+        {"name": name, "in": "header", "required": False, "schema": schema}
+        for name, schema in schemas.items()
+    ]
+    return {"security": [{"HTTPBearer": []}], "parameters": parameters}
+
+
+async def call_of(request: Request, authentication: Authentication) -> Call:
+    """Who calls and on which terms.
+
+    Raises:
+        APIError: `invalid_request`, or as of `buyer_of`.
+    """
+    caller = await buyer_of(request, authentication)
+    terms = _terms_of(request)
+    request.state.timing = Timing()
+    return Call(
+        request_id=request.state.request_id,
+        caller=caller,
+        timing=request.state.timing,
+        idempotency_key=terms.idempotency_key,
+        max_cost_micros=terms.max_cost_micros,
+        expect_fingerprint=terms.expect_fingerprint,
+    )
+
+
+def _terms_of(request: Request) -> Terms:
+    given = {name: value for name in _HEADERS if (value := request.headers.get(name)) is not None}
+    if not given:
+        return _NO_TERMS
+    try:
+        return Terms.model_validate(given)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        name = str(problem["loc"][0])
+        raise invalid(f"{name}: {problem['msg']}", name) from error
 
 
 async def disconnected(request: Request) -> None:

@@ -1,27 +1,31 @@
 """`POST /embed`: HTTP on one side, `EmbedService` on the other."""
 
 from functools import partial
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from shared.embeddings import EmbedOptions, EmbedRequest, EmbedResponse
 from shared.encoding import ROWS_MEDIA_TYPE
+from vendor_service.accounts.authentication import Authentication
 from vendor_service.api.accept import answer_form
-from vendor_service.api.authentication import Dependency
 from vendor_service.api.body import until_sent
-from vendor_service.api.calls import calling, disconnected, respond
+from vendor_service.api.calls import call_description, call_of, disconnected, respond
 from vendor_service.api.reading import BodyReader
 from vendor_service.embed.capacity import Capacity
 from vendor_service.embed.results import as_json, as_rows, largest_bytes
-from vendor_service.embed.service import Call, EmbedService
+from vendor_service.embed.service import EmbedService
 from vendor_service.encoder.encoder import ModelFacts
 
 
 def embed_router(
-    service: EmbedService, capacity: Capacity, model: ModelFacts, reader: BodyReader, authenticate: Dependency
+    service: EmbedService,
+    capacity: Capacity,
+    model: ModelFacts,
+    reader: BodyReader,
+    authentication: Authentication,
 ) -> APIRouter:
-    """The route; `model` is the one that is served, `authenticate` the dependency that names the caller."""
+    """The route; `model` is the one that is served."""
     router = APIRouter(tags=["embeddings"])
     rows = {"schema": {"type": "string", "format": "binary"}}
 
@@ -29,10 +33,11 @@ def embed_router(
         "/embed",
         responses={200: {"model": EmbedResponse, "content": {ROWS_MEDIA_TYPE: rows}}},
         response_class=Response,
-        openapi_extra=_request_body(model.id, reader.limits.max_inputs),
+        openapi_extra=call_description() | _request_body(model.id, reader.limits.max_inputs),
     )
-    async def embed(request: Request, call: Annotated[Call, Depends(calling(authenticate))]) -> Response:
+    async def embed(request: Request) -> Response:
         """Embed texts and images, mixed. Each one answered is a query and is charged, exactly once."""
+        call = await call_of(request, authentication)
         form = answer_form(request.headers.get("accept", "*/*"))
         reservation = until_sent(request).enter_context(capacity.reserve(call.caller.account_id))
         queries, encoding = await reader.read_queries(request, reservation)

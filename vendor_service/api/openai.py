@@ -3,22 +3,22 @@
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast
 from pydantic_core import to_json
 
 from shared.embeddings import Encoding, Input, Kind
 from shared.errors import ErrorCode
-from vendor_service.api.authentication import Dependency
+from vendor_service.accounts.authentication import Authentication
 from vendor_service.api.body import until_sent
-from vendor_service.api.calls import calling, disconnected, respond
+from vendor_service.api.calls import call_description, call_of, disconnected, respond
 from vendor_service.api.json_body import LongStrings, ReadJson
 from vendor_service.api.parsing import parse
 from vendor_service.api.reading import BodyReader
 from vendor_service.embed.capacity import Capacity
 from vendor_service.embed.queries import Queries
 from vendor_service.embed.results import Content, EmbedResult, as_values, largest_bytes
-from vendor_service.embed.service import Call, EmbedService
+from vendor_service.embed.service import EmbedService
 from vendor_service.encoder.encoder import ModelFacts
 from vendor_service.encoder.queries import ImageQuery, Query, TextQuery
 from vendor_service.errors import APIError
@@ -110,9 +110,13 @@ class OpenAIResponse(BaseModel):
 
 
 def openai_router(
-    service: EmbedService, capacity: Capacity, model: ModelFacts, reader: BodyReader, authenticate: Dependency
+    service: EmbedService,
+    capacity: Capacity,
+    model: ModelFacts,
+    reader: BodyReader,
+    authentication: Authentication,
 ) -> APIRouter:
-    """The route; `model` is the one that is served, `authenticate` the dependency that names the caller."""
+    """The route; `model` is the one that is served."""
     router = APIRouter(prefix="/v1", tags=["embeddings"])
     make = partial(_make_queries, dimensions=model.dimensions)
 
@@ -120,10 +124,11 @@ def openai_router(
         "/embeddings",
         responses={200: {"model": OpenAIResponse}},
         response_class=Response,
-        openapi_extra=_request_body(model, reader.limits.max_inputs),
+        openapi_extra=call_description() | _request_body(model, reader.limits.max_inputs),
     )
-    async def embeddings(request: Request, call: Annotated[Call, Depends(calling(authenticate))]) -> Response:
+    async def embeddings(request: Request) -> Response:
         """Embed texts or images as OpenAI's API would. Each one answered is a query and is charged, once."""
+        call = await call_of(request, authentication)
         reservation = until_sent(request).enter_context(capacity.reserve(call.caller.account_id))
         queries, encoding = await reader.read_json(request, reservation, OpenAIRequest, "input", make)
         reservation.take_bytes(largest_bytes(len(queries.items), model.dimensions))

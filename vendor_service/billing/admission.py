@@ -172,7 +172,7 @@ class Admission:
         if placed is not None:  # by a commit of which nobody said that it had gone through
             return _admitted(account, key, placed, now, replayed=False)
         self._check_dates(account, now)
-        limits.check_status(account, key)
+        limits.check_status(account, key, order, now)
         periods.roll(account, key, now)
         rate.check(account, order.queries, now)
         earlier = self._earlier(rows, order, now)

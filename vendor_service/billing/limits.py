@@ -9,16 +9,18 @@ from vendor_service.database.tables import Account, ApiKey, Limited
 from vendor_service.errors import APIError
 
 
-def check_status(account: Account, key: ApiKey) -> None:
-    """Make sure that this account may ask anything at all, by this key.
+def check_status(account: Account, key: ApiKey, order: Order, now: int) -> None:
+    """Make sure that this account may ask anything at all, by this key and its secret.
 
     Raises:
-        APIError: `account_suspended` or `key_revoked`.
+        APIError: `account_suspended`, `key_revoked` or `invalid_api_key`.
     """
     if account.status != "active":
         raise APIError(ErrorCode.ACCOUNT_SUSPENDED, "this account is suspended; ask the vendor why")
     if key.revoked_at is not None:
         raise APIError(ErrorCode.KEY_REVOKED, "this API key was revoked; ask the vendor for a new one")
+    if order.secret_hash is not None and not key.is_secret(order.secret_hash, now):
+        raise APIError(ErrorCode.INVALID_API_KEY, "this API key was replaced by a new one; use that")
 
 
 def check(account: Account, key: ApiKey, order: Order, cost_micros: int, now: int) -> None:

@@ -5,7 +5,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Order:
-    """What a request asks for; by `body_hash` (SHA-256, hex) a retry is told from another request."""
+    """What a request asks for; by `body_hash` (SHA-256, hex) a retry is told from another request.
+
+    `secret_hash` is that of the secret by which the caller was known, if it is to be checked once more.
+    """
 
     request_id: str
     account_id: str
@@ -17,6 +20,7 @@ class Order:
     body_hash: str
     idempotency_key: str | None = None
     max_cost_micros: int | None = None
+    secret_hash: str | None = None
 
     @property
     def queries(self) -> int:

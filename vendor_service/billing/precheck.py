@@ -95,7 +95,7 @@ def _error_of(
 ) -> APIError | None:
     """In the order in which admission asks; the rows are no session's, so the new period stays in memory."""
     try:
-        limits.check_status(account, key)
+        limits.check_status(account, key, order, now)
         periods.roll(account, key, now)
         rate.check(account, order.queries, now)
         if earlier is None or not replays.check(earlier, order, now):

@@ -1,5 +1,7 @@
 """All tables. Times are microseconds since the epoch in UTC, money is millionths of the currency unit."""
 
+import hmac
+
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
@@ -107,6 +109,13 @@ class ApiKey(Limited, Base):
     created_at: Mapped[int]
     revoked_at: Mapped[int | None]
     last_used_at: Mapped[int | None]
+
+    def is_secret(self, hashed: str, now: int) -> bool:
+        """Whether this is the hash of its secret, or of the former one while that is good."""
+        good = hmac.compare_digest(self.secret_hash, hashed)
+        return good or (
+            hmac.compare_digest(self.former_hash or "", hashed) and now < (self.former_until or 0)
+        )
 
 
 class Hold(Base):

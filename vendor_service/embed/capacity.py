@@ -138,14 +138,14 @@ class Reservation:
         return APIError(ErrorCode.DEADLINE_EXCEEDED, message, retry_after=1)
 
     @asynccontextmanager
-    async def within_deadline(self) -> AsyncIterator[None]:
-        """Do something that may be broken off when the time is up.
+    async def within_deadline(self) -> AsyncIterator[asyncio.Timeout]:
+        """Do something that may be broken off when the time is up, or earlier if the deadline is moved.
 
         Raises:
             APIError: `deadline_exceeded`.
         """
         try:
-            async with asyncio.timeout_at(self._deadline):
-                yield
+            async with asyncio.timeout_at(self._deadline) as deadline:
+                yield deadline
         except TimeoutError as error:
             raise self.timed_out from error

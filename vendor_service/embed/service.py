@@ -5,10 +5,10 @@ What fails is not charged.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -87,8 +87,9 @@ class EmbedService:
         reservation.take_inputs(len(queries.items))
         reservation.take_bytes(images * self._encoder.facts.image_bytes)
         work = Unpaid(len(queries.items), len(queries.items))
+        leaving = asyncio.ensure_future(gone())
         try:
-            result, content = await self._answer(call, queries, reservation, render, gone, work)
+            result, content = await self._answer(call, queries, reservation, render, leaving, work)
         except APIError as error:
             work.ended(error)
             await self._count(call.caller, work)
@@ -96,6 +97,8 @@ class EmbedService:
         except asyncio.CancelledError:
             self._allowance.take(call.caller.account_id, work.unpaid)
             raise
+        finally:
+            leaving.cancel()
         await self._count(call.caller, work)
         return result, content
 
@@ -105,17 +108,19 @@ class EmbedService:
         queries: Queries,
         reservation: Reservation,
         render: Render,
-        gone: Callable[[], Awaitable[None]],
+        leaving: "asyncio.Future[None]",
         work: Unpaid,
     ) -> tuple[EmbedResult, Content]:
         timing = call.timing
         with timing.timed("decode"):
             preparing = self._encoder.prepare(reservation.account, queries.items)
-            prepared = await self._while_awaited(preparing, reservation, gone)
+            prepared = await _while_awaited(preparing, reservation, leaving)
         refused = self._refused(queries, prepared)
         accepted = [each for each in prepared if not isinstance(each, APIError)]
         model = self._encoder.facts
         if not accepted:
+            # No hold will look at the key and the account once more.
+            await self._ask_books(call, self._least(call, queries))
             nothing = np.empty((0, model.dimensions), dtype=np.float32)
             result = EmbedResult(call.request_id, model, queries, refused, nothing, None, timing)
             return result, await _rendered(render, result)
@@ -126,7 +131,7 @@ class EmbedService:
         began = time.time_ns()
         try:
             encoding = self._encoder.encode(reservation.account, accepted)
-            encoded = await self._while_awaited(encoding, reservation, gone)
+            encoded = await _while_awaited(encoding, reservation, leaving)
             timing.encoded(began, waited=encoded.waited, ran=encoded.ran)
             result = EmbedResult(admitted.request_id, model, queries, refused, encoded.rows, admitted, timing)
             # Rendered before it is settled: whatever is charged is ready to be sent.
@@ -149,10 +154,17 @@ class EmbedService:
         caller = call.caller
         try:
             self._allowance.check(caller.account_id)
-            orders = self._least(call, queries)
-            if not self._precheck.passes(orders, caller.account, caller.key):
-                with call.timing.timed("books"):
-                    await asyncio.to_thread(self._precheck.check, orders)
+        except APIError:
+            self._metrics.decided("refused")
+            raise
+        orders = self._least(call, queries)
+        if not self._precheck.passes(orders, caller.account, caller.key):
+            await self._ask_books(call, orders)
+
+    async def _ask_books(self, call: Call, orders: Sequence[Order]) -> None:
+        try:
+            with call.timing.timed("books"):
+                await asyncio.to_thread(self._precheck.check, orders)
         except APIError:
             self._metrics.decided("refused")
             raise
@@ -220,24 +232,23 @@ class EmbedService:
             body_hash=body_hash,
             idempotency_key=call.idempotency_key,
             max_cost_micros=call.max_cost_micros,
+            secret_hash=call.caller.secret_hash,
         )
 
-    async def _while_awaited(
-        self, work: Coroutine[Any, Any, T], reservation: Reservation, gone: Callable[[], Awaitable[None]]
-    ) -> T:
-        """Do something until it is done, its time is up, or nobody waits for it any more."""
-        working = asyncio.ensure_future(work)
-        leaving = asyncio.ensure_future(gone())
+
+async def _while_awaited(work: Awaitable[T], reservation: Reservation, leaving: "asyncio.Future[None]") -> T:
+    """Do something until it is done, its time is up, or nobody waits for it any more."""
+    async with reservation.within_deadline() as deadline:
+
+        def end(_: object) -> None:
+            if not deadline.expired():
+                deadline.reschedule(asyncio.get_running_loop().time())
+
+        leaving.add_done_callback(end)
         try:
-            await asyncio.wait(
-                {working, leaving}, timeout=reservation.seconds_left, return_when=asyncio.FIRST_COMPLETED
-            )
-            if working.done():
-                return working.result()
+            return await work
         finally:
-            working.cancel()
-            leaving.cancel()
-        raise reservation.timed_out
+            leaving.remove_done_callback(end)
 
 
 async def _rendered(render: Render, result: EmbedResult) -> Content:

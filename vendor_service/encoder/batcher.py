@@ -2,7 +2,8 @@
 
 Two queues, images and texts, wait for the workers of all devices. Nothing is timed: a query never waits for a
 batch to fill, and while the devices work the next batch fills by itself. Only a batch that is full already is
-taken, and prepared, before its device is free.
+taken, and prepared, before its device is free. What is too little for a pass of its own is left to a device
+that works already, which takes it next.
 """
 
 import threading
@@ -40,6 +41,7 @@ class Batcher:
     ) -> None:
         self.deaths = 0
         self._observer = observer
+        self._buckets = buckets
         self._queues = {kind: FairQueue(kind, buckets, observer) for kind in _KINDS}
         self._round_robin = deque(self._queues.values())
         self._changed = threading.Condition()
@@ -96,7 +98,7 @@ class Batcher:
         """Wait for a batch; `None` once the batcher is closed and nothing waits."""
         with self._changed:
             while True:
-                batch = self._take(full=False)
+                batch = self._take(full=False, least=self._least)
                 if batch is not None or self._closed:
                     return batch
                 self.free += 1
@@ -123,14 +125,21 @@ class Batcher:
         with self._changed:
             self.deaths += 1
             self._observer.died()
+            self._changed.notify_all()  # who left something to this worker takes it now
             if not self.living:
                 message = "the model failed and starts again; nothing was charged"
                 for queue in self._round_robin:
                     queue.fail(APIError(ErrorCode.NOT_READY, message, retry_after=1))
 
-    def _take(self, *, full: bool) -> Batch | None:
+    @property
+    def _least(self) -> int:
+        """How many queries must wait for the worker that asks: any, unless another one works."""
+        alone = self._closed or self.living - self.free <= 1
+        return 1 if alone else self._buckets.least
+
+    def _take(self, *, full: bool, least: int = 1) -> Batch | None:
         for queue in tuple(self._round_robin):
-            if not queue.waiting:
+            if queue.waiting < least:
                 continue
             if full and not queue.full:
                 return None  # it is this queue's turn, full or not: it must not be passed over for ever

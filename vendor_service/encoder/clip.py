@@ -3,7 +3,8 @@
 import copy
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +16,7 @@ from shared.embeddings import Kind
 from vendor_service.encoder import precision
 from vendor_service.encoder.encoder import ModelFacts
 from vendor_service.encoder.fingerprint import describe, fingerprint
-from vendor_service.encoder.graph import Forward, traced
+from vendor_service.encoder.graph import Forward, traced, worthwhile_rows
 from vendor_service.encoder.known_fingerprints import KnownFingerprints, Look
 from vendor_service.encoder.precision import Dtype
 from vendor_service.encoder.prepared import PreparedText
@@ -86,6 +87,7 @@ class ClipModel:
     ) -> None:
         self.id = source.id
         self.devices = list(devices)
+        self._threads = _threads(self.devices)
         model, looked = self._load(source, known)
         self.preprocessing = Preprocessing(model.visual.preprocess_cfg)
         model, self.dtype = self._in_dtype(model, dtype)
@@ -100,7 +102,8 @@ class ClipModel:
         first, *others = dict.fromkeys(self.devices)
         copies = {first: model.to(first)} | {each: copy.deepcopy(model).to(each) for each in others}
         passes = {device: self._passes(each, device, compiled=compiled) for device, each in copies.items()}
-        self.replicas = [self._replica(passes[device], device, self.dtype) for device in self.devices]
+        least = self._worthwhile_rows(passes[first]["image"], first)
+        self.replicas = [self._replica(passes[device], device, self.dtype, least) for device in self.devices]
         if compiled:
             self._warm_up()
         self.dimensions = self.encode_texts(["a photo"]).shape[1]
@@ -204,29 +207,53 @@ class ClipModel:
         if device.type != "cpu":
             return methods
         replica = self._replica(methods, device, self.dtype)
-        return {
-            kind: traced(
-                model,
-                f"encode_{kind}",
-                [
-                    replica.inputs(kind, replica.stage(kind, items[:size]).batch)
-                    for size in (2, 1, len(items))
-                ],
-                self.tolerance,
-            )
-            for kind, items in self._canaries().items()
-        }
+        with _using(self._threads):
+            return {
+                kind: traced(
+                    model,
+                    f"encode_{kind}",
+                    [
+                        replica.inputs(kind, replica.stage(kind, items[:size]).batch)
+                        for size in (2, 1, len(items))
+                    ],
+                    self.tolerance,
+                )
+                for kind, items in self._canaries().items()
+            }
 
-    def _replica(self, passes: Mapping[Kind, Forward], device: torch.device, dtype: Dtype) -> Replica:
-        threads = _threads(device, self.devices)
-        return Replica(passes, device, getattr(torch, dtype), self.preprocessing, threads=threads)
+    def _worthwhile_rows(self, forward: Forward, device: torch.device) -> int:
+        """Of images, where several replicas share a CPU."""
+        if self._threads is None or device.type != "cpu":
+            return 1
+        replica = self._replica({"image": forward}, device, self.dtype)
+        with _using(self._threads):
+            batch = replica.inputs("image", replica.stage("image", self._canaries()["image"]).batch)
+            return worthwhile_rows(forward, batch)
+
+    def _replica(
+        self, passes: Mapping[Kind, Forward], device: torch.device, dtype: Dtype, least: int = 1
+    ) -> Replica:
+        threads = self._threads if device.type == "cpu" else None
+        kind = getattr(torch, dtype)
+        return Replica(passes, device, kind, self.preprocessing, threads=threads, least=least)
 
 
 def _methods(model: Any) -> dict[Kind, Forward]:  # noqa: ANN401 - open_clip has no types
     return {"image": model.encode_image, "text": model.encode_text}
 
 
-def _threads(device: torch.device, devices: Sequence[torch.device]) -> int | None:
+def _threads(devices: Sequence[torch.device]) -> int | None:
     """How many threads one of several replicas on the CPU may take; one alone takes all that torch does."""
     sharing = Counter(each.type for each in devices)["cpu"]
-    return max(1, torch.get_num_threads() // sharing) if device.type == "cpu" and sharing > 1 else None
+    return max(1, torch.get_num_threads() // sharing) if sharing > 1 else None
+
+
+@contextmanager
+def _using(threads: int | None) -> Iterator[None]:
+    """Have this thread compute with as many others as a replica does."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -34,10 +34,12 @@ class Buckets:
     Where a device `pads`, a batch is filled up with rows that nobody asked for: on a GPU a forward pass of
     few costs as much as one of some more. Otherwise a batch is as many of those that wait as make one of the
     sizes, and the rest follows in the next: on a CPU every row costs its share, asked for or not.
+    A second device is given no fewer than `least` at a time: a pass of fewer would cost more than it hastens.
     """
 
-    def __init__(self, sizes: Iterable[int], *, pads: bool) -> None:
+    def __init__(self, sizes: Iterable[int], *, pads: bool, least: int = 1) -> None:
         self.sizes = sorted(sizes)
+        self.least = least
         self._pads = pads
 
     @property
@@ -47,7 +49,8 @@ class Buckets:
 
     def fit(self, waiting: int, free: int = 1) -> int:
         """How many of the `waiting` (at least one) make the next batch, where so many devices are `free`."""
-        most = min(waiting if self._pads else -(-waiting // free), self.largest)
+        part = waiting if self._pads else max(-(-waiting // free), min(waiting, self.least))
+        most = min(part, self.largest)
         return most if self._pads else self.sizes[max(0, bisect_right(self.sizes, most) - 1)]
 
     def padded(self, queries: int) -> int:

@@ -22,11 +22,11 @@ _CPU_SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 24, 32)
 _CUDA_SIZES = (8, 16, 32, 64, 128, 192, 256)
 
 
-def buckets_for(device: torch.device) -> Buckets:
-    """The sizes of batches that suit a device."""
+def buckets_for(device: torch.device, least: int) -> Buckets:
+    """The sizes of batches that suit a device; `least` is of the smallest that suits a second one."""
     if device.type == "cuda":
         return Buckets(_CUDA_SIZES, pads=True)
-    return Buckets(_CPU_SIZES, pads=False)
+    return Buckets(_CPU_SIZES, pads=False, least=least)
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class Replica:
     Args:
         passes: the forward pass of each kind, on `device` and in `dtype`; replicas may share them.
         threads: how many threads a forward pass on the CPU takes; torch's own choice if `None`.
+        least: how many rows are worth a pass on a second CPU while another computes.
     """
 
     def __init__(
@@ -54,10 +55,11 @@ class Replica:
         preprocessing: Preprocessing,
         *,
         threads: int | None = None,
+        least: int = 1,
     ) -> None:
         self.device = device
         self.passes = passes
-        self.buckets = buckets_for(device)
+        self.buckets = buckets_for(device, least)
         self._dtype = dtype
         self._preprocessing = preprocessing
         self._threads = threads

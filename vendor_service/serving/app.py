@@ -8,14 +8,14 @@ from functools import partial
 from importlib.metadata import version
 
 from fastapi import FastAPI
+from starlette.routing import BaseRoute
 
 from shared.embeddings import Limits
 from shared.errors import ErrorBody
 from vendor_service.accounts.authentication import Authentication
-from vendor_service.accounts.keys import Scope
-from vendor_service.api.authentication import requiring
 from vendor_service.api.billing import billing_router
 from vendor_service.api.body import BodyGate
+from vendor_service.api.direct import DirectRoutes
 from vendor_service.api.docs import docs_router
 from vendor_service.api.embed import embed_router
 from vendor_service.api.errors import add_error_handlers, internal_error, refused
@@ -141,13 +141,16 @@ def create_app(
         responses={"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}},
     )
     app.state.model, app.state.capacity, app.state.encoder = model, capacity, encoder
-    app.add_middleware(BodyGate, refuse=refused)
-    app.add_middleware(RequestScope, on_crash=internal_error, metrics=metrics, traces=traces)
     add_error_handlers(app)
     service = EmbedService(
         encoder, admission, precheck, Allowance(clock), metrics, max_inputs=settings.max_inputs
     )
-    _add_routes(app, settings, encoder, capacity, service, authentication, database, clock, clock_watch)
+    direct = _add_routes(
+        app, settings, encoder, capacity, service, authentication, database, clock, clock_watch
+    )
+    app.add_middleware(DirectRoutes, routes=direct, refuse=refused)
+    app.add_middleware(BodyGate, refuse=refused)
+    app.add_middleware(RequestScope, on_crash=internal_error, metrics=metrics, traces=traces)
     token = settings.metrics_token
     render = metrics.render if shared_metrics is None else shared_metrics.render
     app.include_router(metrics_router(render, None if token is None else token.get_secret_value()))
@@ -183,7 +186,8 @@ def _add_routes(
     database: Database,
     clock: Clock,
     watch: ClockWatch,
-) -> None:
+) -> list[BaseRoute]:
+    """Add all routes but one; those that are answered directly."""
     limits = Limits(
         max_inputs=settings.max_inputs,
         max_request_bytes=settings.max_request_bytes,
@@ -192,15 +196,19 @@ def _add_routes(
         replay_window_seconds=settings.replay_hours * 3600,
         max_replays=settings.max_replays,
     )
-    buyer = requiring(authentication, Scope.EMBED)
     reader = BodyReader(limits, settings.max_text_characters)
-    app.include_router(embed_router(service, capacity, encoder.facts, reader, buyer))
-    app.include_router(openai_router(service, capacity, encoder.facts, reader, buyer))
+    selling = (
+        embed_router(service, capacity, encoder.facts, reader, authentication),
+        openai_router(service, capacity, encoder.facts, reader, authentication),
+    )
+    for each in selling:
+        app.include_router(each)
     app.include_router(catalogue_router(encoder.facts, limits, database, clock, authentication))
     app.include_router(billing_router(database, clock, authentication, encoder.facts.id, watch))
     app.include_router(keys_router(database, clock, authentication))
     app.include_router(docs_router(app.title))
     app.include_router(health_router(Readiness(encoder, database, capacity, watch)))
+    return [route for each in selling for route in each.routes]
 
 
 def _show(encoder: Encoder, capacity: Capacity, metrics: Metrics) -> None:

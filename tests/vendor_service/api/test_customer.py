@@ -1,6 +1,7 @@
 """What a customer can do and see beside embedding: ledger, invoices, estimates, its own keys, scopes."""
 
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -172,6 +173,42 @@ def test_when_a_key_was_used_is_written_down_now_and_then(vendor: LocalVendor) -
     assert last_used() is None
     authentication.record_use()
     assert last_used() == vendor.clock()
+
+
+def test_a_buyer_is_known_again_without_a_look_at_the_books_but_for_moments_only(
+    vendor: LocalVendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = vendor.key()
+    authentication = Authentication(vendor.books, vendor.clock)
+    assert authentication.recall(key) is None
+    reader = authentication.identify(key, Scope.READ_USAGE)
+    assert authentication.recall(key) is None  # what it may read is not admitted once more
+    buyer = authentication.identify(key, Scope.EMBED)
+    assert authentication.recall(key) is buyer
+    assert buyer == reader
+    assert authentication.recall(key[:-1] + ("0" if key[-1] != "0" else "1")) is None
+    for terms in ({"quota": 9}, {"queries_per_second": 9}, {"credit_micros": 9}, {"spend_limit_micros": 9}):
+        limited = vendor.key(**terms)
+        authentication.identify(limited, Scope.EMBED)
+        assert authentication.recall(limited) is None
+    later = time.monotonic() + 1.1
+    monkeypatch.setattr("vendor_service.accounts.authentication.time.monotonic", lambda: later)
+    assert authentication.recall(key) is None
+
+
+def test_a_secret_that_is_replaced_buys_nothing_from_that_moment_on(vendor: LocalVendor) -> None:
+    owner, bad = vendor.key(), {"image": "AAAA"}
+    admin = vendor.another_key(owner, Scope.ADMIN)
+    assert vendor.embed(owner, CAT).status_code == 200
+    path = f"/v1/keys/{owner.split('_')[1]}"
+    renewed = post(vendor, f"{path}/rotate?grace_seconds=0", admin).json()["api_key"]
+    assert error_code(vendor.embed(owner, CAT)) == "invalid_api_key"
+    assert vendor.embed(renewed, CAT).status_code == 200
+    assert vendor.embed(renewed, bad, on_error="skip").status_code == 200
+    assert post(vendor, f"{path}/revoke", admin).json()["revoked_at"]
+    # Where nothing is left to admit, too.
+    assert error_code(vendor.embed(renewed, bad, on_error="skip")) == "key_revoked"
+    assert vendor.account(owner).queries_used == 2
 
 
 def test_a_key_that_is_revoked_in_flight_is_answered_and_charged_once(

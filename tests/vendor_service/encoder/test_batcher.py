@@ -149,6 +149,49 @@ def test_who_is_alone_has_all_the_devices_that_are_free(model: Numbers) -> None:
     assert Buckets([8, 4], pads=True).fit(8, free=2) == 8  # where few cost as much as many
 
 
+def test_what_is_not_worth_a_second_device_is_left_to_the_one_that_works(model: Numbers) -> None:
+    second = Numbers()
+    buckets = Buckets([1, 2, 3, 4], pads=False, least=3)
+    batcher = Batcher([model, second], buckets, Metrics())
+    batcher.start()
+    wait_until(lambda: batcher.free == 2)
+    for each in (model, second):
+        each.hold()
+    assert buckets.fit(4, free=2) == 3
+    few = [batcher.submit("a", "image", [1.0, 2.0])]  # one device takes both
+    wait_until(lambda: model.started.is_set() or second.started.is_set())
+    working, resting = (model, second) if model.started.is_set() else (second, model)
+    few.append(batcher.submit("a", "image", [3.0, 4.0]))
+    assert batcher.waiting("image") == 2
+    few.append(batcher.submit("a", "image", [5.0]))
+    wait_until(lambda: batcher.waiting("image") == 0)
+    few.append(batcher.submit("a", "image", [6.0]))
+    working.go.set()
+    few[0].result(10)
+    wait_until(lambda: batcher.free == 1)
+    assert batcher.waiting("image") == 1  # it is the other one now that works
+    resting.go.set()
+    assert [len(each.result(10).rows) for each in few] == [2, 2, 1, 1]
+    batcher.close()
+    assert sorted(map(len, model.batches + second.batches)) == [1, 2, 3]
+
+
+def test_what_was_left_to_a_device_that_dies_is_done_by_another(model: Numbers) -> None:
+    batcher = Batcher([model, model], Buckets([1, 2], pads=False, least=2), Metrics(), pause_seconds=60.0)
+    batcher.start()
+    wait_until(lambda: batcher.free == 2)
+    model.hold()
+    dying = batcher.submit("a", "image", [-2.0])
+    assert model.started.wait(10)
+    left = batcher.submit("a", "image", [1.0])
+    assert batcher.waiting("image") == 1
+    model.go.set()
+    with pytest.raises(APIError):
+        dying.result(10)
+    assert left.result(10).rows.tolist() == [[1.0]]
+    batcher.close()
+
+
 def test_a_failed_batch_fails_the_caller_at_fault_and_no_neighbour(batcher: Batcher, model: Numbers) -> None:
     model.hold()
     first = batcher.submit("a", "image", [1.0])

@@ -1,11 +1,13 @@
 """A model as a graph: the same features for every size of batch, or the model as it is."""
 
+import time
+
 import pytest
 import torch
 from torch import nn
 
 from vendor_service.encoder.clip import ClipModel, choose_devices
-from vendor_service.encoder.graph import Forward, traced
+from vendor_service.encoder.graph import Forward, traced, worthwhile_rows
 from vendor_service.encoder.sources import find_model
 
 TOLERANCE = 1e-3
@@ -70,6 +72,22 @@ def test_a_large_model_runs_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     assert traced(model, "encode_text", EXAMPLES, TOLERANCE) == model.encode_text
 
 
+class Waiting(Linear):
+    """One whose thread waits, as every thread does on a busy machine."""
+
+    def encode_text(self, batch: torch.Tensor) -> torch.Tensor:
+        time.sleep(0.06)
+        return super().encode_text(batch)
+
+
+def test_a_model_that_waits_for_a_processor_is_not_a_large_one() -> None:
+    model = Waiting().eval()
+    graph = traced(model, "encode_text", EXAMPLES, TOLERANCE)
+    began = time.perf_counter()
+    graph(EXAMPLES[0])
+    assert time.perf_counter() - began < 0.06
+
+
 @pytest.mark.parametrize("graph_is_faster", [True, False])
 def test_the_faster_of_both_runs(graph_is_faster: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     model = Linear().eval().requires_grad_(False)
@@ -80,6 +98,15 @@ def test_the_faster_of_both_runs(graph_is_faster: bool, monkeypatch: pytest.Monk
     monkeypatch.setattr("vendor_service.encoder.graph._seconds", seconds)
     chosen = traced(model, "encode_text", EXAMPLES, TOLERANCE)
     assert isinstance(chosen, torch.jit.ScriptModule) == graph_is_faster
+
+
+@pytest.mark.parametrize(("once", "worthwhile"), [(0.0, 1), (1e-3, 2), (3e-3, 6), (1.0, 1), (3e-2, 8)])
+def test_a_pass_is_worth_a_second_device_where_most_of_it_is_of_its_rows(
+    once: float, worthwhile: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = lambda _, batch: once + 1e-3 * len(batch)  # noqa: E731
+    monkeypatch.setattr("vendor_service.encoder.graph._seconds", seconds)
+    assert worthwhile_rows(Linear(), torch.zeros(12, 3)) == worthwhile
 
 
 def test_images_are_seen_by_a_graph() -> None:
@@ -96,6 +123,21 @@ def test_a_cpu_of_several_cores_runs_two_batches_at_once(
     assert choose_devices("auto") == [torch.device("cpu")] * replicas
 
 
-def test_replicas_on_one_device_share_the_weights() -> None:
-    first, second = ClipModel(find_model("icon-clip", None), [torch.device("cpu")] * 2).replicas
+def test_replicas_on_one_device_share_the_weights_and_the_choice_made_on_threads_of_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    measured_on = set()
+
+    def seconds(forward: Forward, _batch: torch.Tensor) -> float:
+        measured_on.add(torch.get_num_threads())
+        return 0.0
+
+    monkeypatch.setattr("vendor_service.encoder.graph._seconds", seconds)
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        first, second = ClipModel(find_model("icon-clip", None), [torch.device("cpu")] * 2).replicas
+    finally:
+        torch.set_num_threads(before)
     assert first.passes is second.passes
+    assert measured_on == {2}
