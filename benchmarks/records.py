@@ -75,9 +75,16 @@ def made_with(cell: Cell) -> str:
 
 
 def _said(config: RunConfig) -> dict[str, Any]:
-    """Without what is left out or off: a setting that did not exist when a run was made changes nothing."""
+    """Without what is left out or off: a setting that did not exist when a run was made changes nothing.
+
+    Nor does the share of unlabelled images where there are none, or how a weak teacher is weighed: this one
+    is not weak.
+    """
     told = {**asdict(config), **{f"recipe.{key}": each for key, each in asdict(config.recipe).items()}}
-    return {key: each for key, each in told.items() if key != "recipe" and each not in (None, False, 0, "")}
+    without = {"recipe", "recipe.weigh_teacher", *([] if config.pools else ["recipe.unlabelled_share"])}
+    return {
+        key: each for key, each in told.items() if key not in without and each not in (None, False, 0, "", ())
+    }
 
 
 @cache
