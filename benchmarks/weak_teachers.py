@@ -2,8 +2,9 @@
 
     python -m benchmarks.weak_teachers
 
-A share of the classes is called by each other's texts, so that the teacher is right about the others alone. Of
-each such teacher one student learns as of a good one, and one as `weigh_teacher` says (client/learning/trust.py).
+A share of the classes is called by each other's texts, so that the teacher is right about the others alone.
+Of each such teacher one student learns as of a good one, and one as `weigh_teacher` says
+(client/learning/trust.py).
 """
 
 import argparse
