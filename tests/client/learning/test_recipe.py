@@ -14,6 +14,8 @@ def test_the_papers_recipe_has_every_published_value() -> None:
     """Of Addepalli et al., CVPR 2024, and of DomainBed with SWAD, which it trains by (docs/method.md)."""
     assert asdict(PAPER) == {
         "image_weight": 0.5,
+        "weigh_teacher": False,  # the published code takes all that the teacher says
+        "unlabelled_share": 1 / 3,  # of no consequence without unlabelled images, which the paper has not
         "views": 0,  # ours as well: that code asks anew at every step
         "holdout": 0.2,
         "augmentation": {"crop_scale": (0.7, 1.0), "jitter": 0.3, "grayscale": 0.1, "style": 0.0},

@@ -244,7 +244,10 @@ def test_selections_that_watch_the_same_steps_keep_what_each_would_keep_alone(
 
 def test_an_unlabelled_image_moves_the_student_towards_its_embedding_alone(folder: Path) -> None:
     student, data = _toy(folder, "vl2v-adip")
-    known = functional.normalize(torch.randn(len(data.labels), data.targets.shape[1]), dim=1)
+    generator = torch.Generator().manual_seed(0)
+    known = functional.normalize(
+        torch.randn(len(data.labels), data.targets.shape[1], generator=generator), dim=1
+    )
     pool = data.train[::2]
     labels, domains, targets = data.labels.clone(), data.domains.clone(), data.targets.clone()
     labels[pool], domains[pool], targets[pool] = -1, -1, known[pool]
@@ -257,7 +260,8 @@ def test_an_unlabelled_image_moves_the_student_towards_its_embedding_alone(folde
         outputs = functional.normalize(student.projector(views.mean(0)), dim=1)
     own = (outputs[-len(pool) :] * known[pool]).sum(1)
     others = (outputs[-len(pool) :] @ known[pool].T).mean(1)
-    assert (own > others + 0.1).float().mean() > 0.9
+    assert (own > others + 0.1).float().mean() > 0.75
+    assert own.mean() > others.mean() + 0.3
 
 
 def test_few_of_many_unlabelled_images_are_aligned_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ PLAN: dict[str, Any] = {
     "train_images": 28,
     "holdout_images": 8,
     "images_by_domain": {"light": 18, "dark": 18},
+    "unlabelled_images": 9,
     "left_out": {"hidden": 2, "empty file": 1},
     "skipped": [{"path": "dark/caf\\udce9.png", "reason": "empty file"}],
     "model": MODEL.model_dump(mode="json"),
@@ -34,6 +35,16 @@ PLAN: dict[str, Any] = {
         "cost_micros": 2340,
         "budget_left": None,
         "to_buy_by_domain_and_class": {"dark": {"circle": 12}, "light": {"circle": 11}},
+        "tranches": [
+            {
+                "name": "labelled",
+                "queries": 28,
+                "cached": 3,
+                "to_buy": 24,
+                "unaffordable": 0,
+                "cost_micros": 2300,
+            }
+        ],
     },
 }
 OUTLOOK = {
@@ -46,6 +57,12 @@ OUTLOOK = {
     },
     "prices_known": True,
     "seconds": 3,  # the whole number stays one
+}
+CHECK = {
+    "accuracy": 0.75,
+    "by_domain": {"dark": {"accuracy": 0.75, "images": 14, "exam": False}},
+    "gap": 0.21,
+    "trusted": False,
 }
 PURCHASE = {
     "queries_bought": 25,
@@ -67,6 +84,8 @@ SUMMARY: dict[str, Any] = {
     "teacher": MODEL.model_dump(mode="json"),
     "train_images": 28,
     "further_views": 0,
+    "unlabelled_images": 9,
+    "adapted": False,
     "holdout_images": 8,
     "skipped_images": 1,
     "seconds": {"buy": 0.1, "align": 2.0},
@@ -88,6 +107,8 @@ SUMMARY: dict[str, Any] = {
         "onnx": {"milliseconds": 5.0, "images_per_second": 400.0},
     },
     "teacher_queries_per_second": None,
+    "leave_one_out": {"dark": 0.5, "light": 0.75},
+    "teacher_check": None,
 }
 
 
@@ -96,9 +117,11 @@ SUMMARY: dict[str, Any] = {
     [
         (Plan, PLAN),
         (Plan, {**PLAN, "outlook": OUTLOOK}),
+        (Plan, {**PLAN, "outlook": OUTLOOK, "teacher_check": CHECK}),
         (Plan, {**PLAN, "model": None, "purchase": None}),
         (Purchase, PURCHASE),
         (Summary, SUMMARY),
+        (Summary, {**SUMMARY, "target_domain": None, "teacher_check": CHECK}),
         (Summary, {**SUMMARY, "teacher": None, "speed": {**SUMMARY["speed"], "onnx": None}}),
     ],
 )
