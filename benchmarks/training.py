@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from benchmarks.accuracy import IMAGE_SIZE
 from client.data.domains import list_folder
-from client.data.example import ICONS
+from client.data.example_set import ICONS
 from client.data.pixels import PixelStore
 from client.data.splits import split
 from client.learning.backbones import load_backbone

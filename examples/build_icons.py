@@ -205,8 +205,8 @@ def draw_set(package: Path, wanted: IconSet, classes: Sequence[ClassRule]) -> It
             yield Icon(wanted.name, name, wanted.domain, label, encode(pixels), ink)
 
 
-def draw(document: dict[str, Any], name: str) -> Image.Image:
-    """An icon of a set, black where it has no colour of its own: RGBA of SIDE x SIDE."""
+def draw(document: dict[str, Any], name: str, size: int = SIDE) -> Image.Image:
+    """An icon of a set, black where it has no colour of its own: RGBA of size x size."""
     icon = document["icons"][name]
     width, height = (icon.get(key, document.get(key, 16)) for key in ("width", "height"))
     left, top = (icon.get(key, document.get(key, 0)) for key in ("left", "top"))
@@ -214,7 +214,7 @@ def draw(document: dict[str, Any], name: str) -> Image.Image:
     view = f"{left - (side - width) / 2} {top - (side - height) / 2} {side} {side}"
     svg = (
         '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-        f'viewBox="{view}" width="{SIDE}" height="{SIDE}" color="#000">{icon["body"]}</svg>'
+        f'viewBox="{view}" width="{size}" height="{size}" color="#000">{icon["body"]}</svg>'
     )
     return Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg)))).convert("RGBA")
 
@@ -304,11 +304,15 @@ def attribution(package: Path, icons: Sequence[Icon]) -> str:
 
 def write_archive(path: Path, icons: Sequence[Icon], attributed: str) -> None:
     """Write the zip; the same icons give the same bytes."""
-    files = [("icons/ATTRIBUTION.txt", attributed.encode()), *((icon.path, icon.png) for icon in icons)]
+    archived(path, [("icons/ATTRIBUTION.txt", attributed.encode()), *((i.path, i.png) for i in icons)])
+
+
+def archived(path: Path, files: Iterable[tuple[str, bytes]]) -> None:
+    """Write files, each with its name, into a zip that has no dates; pictures are not compressed again."""
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in files:
             info = zipfile.ZipInfo(name, _EPOCH)
-            info.compress_type = zipfile.ZIP_STORED if name.endswith(".png") else zipfile.ZIP_DEFLATED
+            info.compress_type = zipfile.ZIP_DEFLATED if name.endswith(".txt") else zipfile.ZIP_STORED
             info.external_attr = 0o644 << 16
             archive.writestr(info, content)
 

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from client.data.domains import class_prompts
-from client.data.example import ICONS
+from client.data.example_set import ICONS
 from client.learning.backbone_names import DEFAULT_BACKBONE
 from client.learning.backbones import load_backbone
 from examples.build_icons import SIDE, fetch

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from client.data import example
+from client.data import example_set
 from client.data.domains import list_folder
 from client.data.inspection import Inspection, inspect
 from client.progress import Display, ProgressListener
@@ -24,15 +24,19 @@ def check_folder(data: Path | str, *, progress: ProgressListener | None = None) 
 
 
 def unpack_example(folder: Path | str) -> Path:
-    """Write the bundled icons into a new folder: 2,289 images of 54 classes in five domains; spends nothing.
+    """Write the bundled images into two new folders; spends nothing.
+
+    `folder` gets 2,289 icons of 54 classes in five domains, as ROOT/<domain>/<class>/<image>. The other, of
+    the same name and `-unlabelled`, gets illustrations and icons without labels, as ROOT/<style>/<image>; a
+    style that is held out must stay out of what is learnt from. ATTRIBUTION.txt in each says whose drawings
+    they are.
 
     Returns:
-        The folder, laid out as ROOT/<domain>/<class>/<image>; ATTRIBUTION.txt in it says whose drawings they
-        are.
+        The folder of the labelled icons.
 
     Raises:
-        UsageError: the folder has something in it.
-        ClientError: it cannot be written.
+        UsageError: one of the folders has something in it.
+        ClientError: they cannot be written.
     """
-    example.unpack_example(Path(folder))
+    example_set.unpack_example(Path(folder))
     return Path(folder)

@@ -53,14 +53,19 @@ def example(
         Path, typer.Argument(metavar="DIR", help="A new folder, such as icons.", show_default=False)
     ],
 ) -> None:
-    """Unpack the bundled icons, to try things with: 54 classes in five drawing styles, which are domains.
+    """Unpack bundled icons, to try things with: 54 classes in five drawing styles, which are domains.
+
+    Beside them, in DIR-unlabelled, it unpacks illustrations and icons without labels, in a folder for each
+    style.
 
     Example: client data example icons
     """
     from client.api import folders
+    from client.data.example_set import pool_beside
 
     folders.unpack_example(folder)
-    print(f"{folder} has the bundled icons, laid out as {folder}/<domain>/<class>/<image>.")
+    print(f"{folder} has labelled icons, laid out as {folder}/<domain>/<class>/<image>.")
+    print(f"{pool_beside(folder)} has images without labels, laid out by style.")
 
 
 def _described(found: "Inspection") -> dict[str, Any]:

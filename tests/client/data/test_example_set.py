@@ -8,7 +8,8 @@ import pytest
 import client
 from client.cli.main import main
 from client.data.domains import list_folder
-from client.data.example import ICONS
+from client.data.example_set import ICONS, UNLABELLED
+from client.data.finder import search
 from client.errors import ClientError, UsageError
 
 
@@ -16,12 +17,16 @@ def test_they_are_unpacked_as_a_labelled_set(tmp_path: Path, capsys: pytest.Capt
     with pytest.raises(SystemExit) as end:
         main(["data", "example", str(tmp_path / "new" / "icons")])
     assert not end.value.code
-    assert "has the bundled icons" in " ".join(capsys.readouterr().out.split())
+    said = " ".join(capsys.readouterr().out.split())
+    assert "icons has labelled icons" in said
+    assert "icons-unlabelled has images without labels" in said
     folder = list_folder(tmp_path / "new" / "icons")
     assert folder.domains == ("colour", "emoji", "line", "pixel", "solid")
     assert len(folder.classes) == 54
     assert sum(map(folder.count, folder.domains)) == len(folder.drawn) == 2289
-    assert len(list((tmp_path / "new").iterdir())) == 1
+    pool = search(tmp_path / "new" / "icons-unlabelled")
+    assert {path.parent.name for path in pool.images} == {"colour", "emoji", "illustration", "line", "solid"}
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["icons", "icons-unlabelled"]
 
 
 def test_nothing_is_unpacked_among_other_files(tmp_path: Path) -> None:
@@ -30,13 +35,22 @@ def test_nothing_is_unpacked_among_other_files(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="exists already"):
         client.unpack_example(tmp_path / "empty")
     (tmp_path / "file").touch()
-    for place in ("file", "file/below"):
+    (tmp_path / "new-unlabelled").mkdir()
+    (tmp_path / "new-unlabelled" / "mine.png").touch()
+    for place in ("file", "file/below", "new"):
         with pytest.raises(ClientError):
             client.unpack_example(tmp_path / place)
+    assert not (tmp_path / "new").exists()
 
 
 def test_they_come_with_the_names_of_those_who_drew_them() -> None:
-    with ZipFile(ICONS) as archive:
-        names = {name.removeprefix("icons/") for name in archive.namelist() if name.endswith(".png")}
-        told = archive.read("icons/ATTRIBUTION.txt").decode()
-    assert names <= {line.strip() for line in told.splitlines()}
+    for bundle in (ICONS, UNLABELLED):
+        with ZipFile(bundle) as archive:
+            files = [name.partition("/")[2] for name in archive.namelist()]
+            told = archive.read(f"{bundle.stem}/ATTRIBUTION.txt").decode()
+        listed = {line.strip().partition(" (")[0] for line in told.splitlines() if line.startswith("  ")}
+        assert listed == set(files) - {"ATTRIBUTION.txt"}
+
+
+def test_what_is_bundled_is_small() -> None:
+    assert ICONS.stat().st_size + UNLABELLED.stat().st_size < 14_000_000
