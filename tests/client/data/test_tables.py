@@ -12,6 +12,7 @@ import pytest
 
 from client.data import tables
 from client.data.domains import ImageFolder, list_folder
+from client.data.inspection import inspect
 from client.data.splits import split
 from client.data.tables import read_table
 from client.errors import DataError
@@ -143,6 +144,16 @@ def test_files_that_are_gone_are_left_out_and_told(toy: Path) -> None:
     (toy.parent / rows[0]["path"]).unlink()
     found = list_folder(table)
     assert [(file.reason, file.domain) for file in found.ignored] == [("not a file", "dark")]
+
+
+def test_a_table_is_inspected_as_a_folder_is(toy: Path) -> None:
+    table = toy.parent / "mine.csv"
+    rows = [row for row in _rows(toy) if (row["domain"], row["label"]) != ("dark", "a circle")]
+    _csv(table, rows)
+    found = inspect(list_folder(table))
+    assert found.is_sound
+    assert found.counts["dark", "a circle"] == 0
+    assert sum(found.counts.values()) == len(rows)
 
 
 def test_a_folder_of_classes_is_one_domain(toy: Path) -> None:
