@@ -252,8 +252,10 @@ class MetricsRow(Record):
         stage: the stage of the run.
         step: the training step, from 1.
         loss: of the training batch at this step.
-        holdout_accuracy: on the hold-outs of the source domains, from 0 to 1, after this step.
-        holdout_loss: on the same.
+        holdout_domain_mean_accuracy: on the hold-outs, from 0 to 1, after this step: the mean over domains.
+        holdout_domain_mean_loss: the cross-entropy on the same.
+        holdout_accuracy: in runs of earlier versions, on the hold-outs: the mean over images.
+        holdout_loss: the cross-entropy on the same.
         images: on how many images `student.onnx` was compared with PyTorch.
         max_difference: the largest difference of a probability between the two.
         seconds: wall-clock seconds of the stage; it has a line each time it was taken up.
@@ -262,6 +264,8 @@ class MetricsRow(Record):
     stage: Literal["buy", "align", "distill", "export", "evaluate"]
     step: int | None = None
     loss: float | None = None
+    holdout_domain_mean_accuracy: float | None = None
+    holdout_domain_mean_loss: float | None = None
     holdout_accuracy: float | None = None
     holdout_loss: float | None = None
     images: int | None = None

@@ -137,7 +137,7 @@ def test_a_purchase_takes_a_budget_and_where_it_is_large_an_answer(
     heard = Heard()
     client.distill(_options(budget=10), confirm=lambda _: True, progress=heard)
     assert vendor_process.charges(command.api_key).queries == 10
-    assert heard.done["Buying"] == (10, 10)
+    assert (heard.done["Buying texts"], heard.done["Buying images"]) == ((3, 3), (7, 7))
     with pytest.raises(UsageError, match="left as it is"):
         client.distill(_options(budget=12), confirm=lambda question: "Replace" not in question)
     assert vendor_process.charges(command.api_key).queries == 10

@@ -1,9 +1,9 @@
 """From requests to batches: a device asks for the next batch when it is free, whoever the queries are from.
 
-Two queues, images and texts, wait for the workers of all devices. Nothing is timed: a query never waits for a
-batch to fill, and while the devices work the next batch fills by itself. Only a batch that is full already is
-taken, and prepared, before its device is free. What is too little for a pass of its own is left to a device
-that works already, which takes it next.
+Two queues, images and texts, wait for the workers of all devices. A query never waits for a batch to fill,
+and while the devices work the next batch fills by itself. Only a batch that is full already is taken, and
+prepared, before its device is free. What is too little for a pass of its own is left to a device that works
+already, which takes it next; but not for long, for that device may be at something that takes long.
 """
 
 import threading
@@ -20,6 +20,8 @@ from vendor_service.encoder.worker import Device, DeviceWorker
 from vendor_service.errors import APIError
 
 _PAUSE_SECONDS = 1.0
+# So long is left to a device that works what is too little for another one.
+_LEFT_SECONDS = 0.02
 
 
 class Batcher:
@@ -96,13 +98,16 @@ class Batcher:
 
     def next_batch(self) -> Batch | None:
         """Wait for a batch; `None` once the batcher is closed and nothing waits."""
+        left = False
         with self._changed:
             while True:
-                batch = self._take(full=False, least=self._least)
+                least = 1 if left else self._least
+                batch = self._take(full=False, least=least)
                 if batch is not None or self._closed:
                     return batch
+                waiting = any(queue.waiting for queue in self._round_robin)
                 self.free += 1
-                self._changed.wait()
+                left = not self._changed.wait(_LEFT_SECONDS if waiting else None)
                 self.free -= 1
 
     def full_batch(self, over: threading.Event) -> Batch | None:
