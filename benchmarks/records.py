@@ -14,7 +14,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from client.data.example_set import ICONS
+from client.data.example_set import ICONS, UNLABELLED
 from client.results.comparison_table import RunResult
 from client.runs.comparison import Cell
 from client.runs.folder import RunConfig
@@ -71,6 +71,9 @@ def record(records: Iterable[Record], path: Path | None = None) -> None:
 def made_with(cell: Cell) -> str:
     """What decides what a run comes to, in twelve digits; where the files lie is no part of it."""
     config = {**_said(cell.config), "data": _sha256(ICONS), "teacher": _sha256(_TEACHER)}
+    if cell.config.unlabelled:
+        folders = sorted(Path(folder).name for folder in cell.config.unlabelled)
+        config["unlabelled"] = [_sha256(UNLABELLED), *folders]
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
 
 

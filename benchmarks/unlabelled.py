@@ -1,0 +1,81 @@
+"""Students that learn from images without labels as well, beside those that do not.
+
+    python -m benchmarks.unlabelled
+
+Each style of the bundled icons is held out in turn. The images without labels are the bundled pool, without
+the folders that must stay out where that style is held out (examples/unlabelled.toml). Runs are those of
+benchmarks/runs.csv, as of `benchmarks.accuracy`.
+"""
+
+import argparse
+import tomllib
+import zipfile
+from collections.abc import Sequence
+from statistics import fmean, stdev
+
+from benchmarks.accuracy import IMAGE_SIZE, RUNS, STEPS, icons, measured, variant
+from benchmarks.records import ROOT, Record
+from client.data.example_set import UNLABELLED
+from client.learning.recipe import Recipe
+from client.runs.comparison import ComparisonConfig
+
+
+def main() -> None:
+    """Run what has not been run, then print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--targets", nargs="+", default=["colour", "emoji", "line", "pixel", "solid"])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--methods", nargs="+", default=["vl2v-adip"], metavar="METHOD")
+    parser.add_argument("--image-size", type=int, default=IMAGE_SIZE)
+    parser.add_argument("--steps", type=int, default=STEPS)
+    arguments = parser.parse_args()
+    recipe = Recipe().with_steps(arguments.steps)
+    print("| held out | method | labelled images alone | in-domain | with the pool | in-domain | queries |")
+    print("|---" * 7 + "|")
+    for target in arguments.targets:
+        for row in arguments.methods:
+            alone, pooled = (
+                measured(
+                    [
+                        ComparisonConfig(
+                            data=icons(),
+                            variants=[variant(row, recipe)],
+                            targets=[target],
+                            seeds=arguments.seeds,
+                            student="efficientnet_lite0",
+                            image_size=arguments.image_size,
+                            unlabelled=unlabelled,
+                        )
+                    ],
+                    f"unlabelled-{target}-{arguments.image_size}px-{arguments.steps}-{len(unlabelled)}",
+                )
+                for unlabelled in ((), pool(target))
+            )
+            queries = round(fmean(each.result.queries for each in pooled))
+            print(f"| {target} | {row} | {_cells(alone)} | {_cells(pooled)} | {queries} |", flush=True)
+
+
+def pool(target: str) -> tuple[str, ...]:
+    """The folders of the bundled pool that may be learnt from where a style is held out."""
+    folder = RUNS / "unlabelled"
+    if not folder.exists():
+        with zipfile.ZipFile(UNLABELLED) as archive:
+            archive.extractall(RUNS)
+    excluded = tomllib.loads((ROOT / "examples" / "unlabelled.toml").read_text())["exclude"][target]
+    return tuple(
+        str(each) for each in sorted(folder.iterdir()) if each.is_dir() and each.name not in excluded
+    )
+
+
+def _cells(records: Sequence[Record]) -> str:
+    """Accuracy out of domain and in it, mean and deviation over seeds."""
+    results = [each.result for each in records]
+    numbers = ([r.out_of_domain for r in results], [r.in_domain for r in results])
+    return " | ".join(
+        f"{100 * fmean(each):.1f}" + (f" ± {100 * stdev(each):.1f}" if len(each) > 1 else "")
+        for each in numbers
+    )
+
+
+if __name__ == "__main__":
+    main()
