@@ -43,7 +43,7 @@ def read_pool(
     """Find and read unlabelled images, and leave out copies of each other and of other images.
 
     Args:
-        words: folders, patterns and tables (`find_images` says what each means), as a person names them.
+        words: folders, files and patterns (`find_images` says what each means), as a person names them.
         known: images that may not be in the pool, by what they are ("a labelled image").
         memory: what is known of files already.
         display: is told how far reading is.

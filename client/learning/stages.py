@@ -77,8 +77,10 @@ class TrainingSet:
         """Positions that the projector is aligned on: those to train on, but of unlabelled images only some,
         drawn by the seed, for the projector needs few and their features take long.
         """
-        labelled = [position for position in self.train if self.labels[position] >= 0]
-        unlabelled = [position for position in self.train if self.labels[position] < 0]
+        train = torch.tensor(self.train, dtype=torch.long)
+        has_label = self.labels[train] >= 0
+        labelled: list[int] = train[has_label].tolist()
+        unlabelled: list[int] = train[~has_label].tolist()
         most = max(_UNLABELLED_ALIGNED, 2 * len(labelled))
         if len(unlabelled) > most:
             order = torch.randperm(len(unlabelled), generator=torch.Generator().manual_seed(seed))

@@ -22,7 +22,7 @@ from client.data.domains import (
 from client.data.examples import UNLABELLED, Example, read_files
 from client.data.finder import Skipped, counted, described
 from client.data.images import UnreadableImage
-from client.data.manifests import recognise
+from client.data.manifests import Manifest, recognise
 from client.data.pool import Pool, read_pool
 from client.data.splits import Split, split
 from client.data.views import ORIGINAL, View
@@ -173,8 +173,9 @@ def read_dataset(config: RunConfig, display: Display, memo: Memo | None = None) 
     """
     memo = memo or Memo()
     folder = list_folder(Path(config.data), group_by_name=config.group_by_name)
-    _mention_differences(folder, display)
-    _mention_recipe(folder, config.recipe, display)
+    if known := recognise(folder):
+        _mention_differences(known, folder, display)
+        _mention_recipe(known, folder, config.recipe, display)
     domains = folder.source_domains(config.target_domain)
     examples: list[Example] = []
     skipped: list[Skipped] = []
@@ -266,21 +267,19 @@ def _with_views(dataset: Dataset, rounds: int, display: Display, memo: Memo) -> 
     return replace(dataset, examples=dataset.examples + views, splits=(*dataset.splits, *splits))
 
 
-def _mention_differences(folder: ImageFolder, display: Display) -> None:
+def _mention_differences(known: Manifest, folder: ImageFolder, display: Display) -> None:
     """Say where a folder is not the data set whose name or domains it has: figures would not compare."""
-    known = recognise(folder)
-    differences = known.differences(folder) if known else []
-    if known and differences:
+    differences = known.differences(folder)
+    if differences:
         display.note_once(
             f"{folder.root} looks like {known.name} and is not all of it: {differences[0]} "
             f"`client data check` lists all {len(differences)} differences and what else is wrong."
         )
 
 
-def _mention_recipe(folder: ImageFolder, recipe: Recipe, display: Display) -> None:
+def _mention_recipe(known: Manifest, folder: ImageFolder, recipe: Recipe, display: Display) -> None:
     """Say where the paper has another recipe for a data set than the one that is taken."""
-    known = recognise(folder)
-    if known and known.recipe != "paper" and recipe.is_protocol_of(PAPER):
+    if known.recipe != "paper" and recipe.is_protocol_of(PAPER):
         steps = RECIPES[known.recipe].steps
         display.note_once(
             f"{folder.root} looks like {known.name}, for which the paper takes {steps:,} steps a stage and "

@@ -1,6 +1,5 @@
 """What a run asks its teacher, in the order in which it is bought."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 
@@ -136,11 +135,3 @@ def _only(asked: TeacherQueries, chosen: set[Query]) -> TeacherQueries:
         return ImageQueries(tranche.name, [row[0] for row in rows], [row[1] for row in rows])
 
     return TeacherQueries(asked.prompts, tuple(map(kept, asked.images)))
-
-
-def positions_and_queries(tranches: Sequence[ImageQueries]) -> tuple[list[int], list[Query]]:
-    """All of some tranches, one after the other."""
-    return (
-        list(chain.from_iterable(tranche.positions for tranche in tranches)),
-        list(chain.from_iterable(tranche.queries for tranche in tranches)),
-    )
