@@ -3,10 +3,26 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from vendor_service.database.tables import Account, ApiKey, Hold
+
+_IDS = bindparam("ids", expanding=True)
+_NAMES = bindparam("names", expanding=True)
+# Built once: to build a statement anew takes longer than to run it.
+_ACCOUNTS = select(Account).where(Account.id.in_(_IDS)).order_by(Account.id)
+_ACCOUNT_IDS = select(Account.id).where(Account.id.in_(_IDS))
+_HOLDS = select(Hold).where(Hold.id.in_(_IDS))
+_LIVE_HOLDS = select(Hold).where(
+    Hold.account_id.in_(_IDS), Hold.idempotency_key.in_(_NAMES), Hold.state != "voided"
+)
+# Keys change without their account's lock, when they are rotated or their use is noted.
+_KEYS = select(ApiKey).where(ApiKey.id.in_(_IDS)).order_by(ApiKey.id)
+_KEY_OWNERS = select(ApiKey.account_id).where(ApiKey.id.in_(_IDS))
+# By whether a transaction waits for rows that another has locked.
+_LOCKED_ACCOUNTS = {wait: _ACCOUNTS.with_for_update(skip_locked=not wait) for wait in (True, False)}
+_LOCKED_KEYS = {wait: _KEYS.with_for_update(key_share=True, skip_locked=not wait) for wait in (True, False)}
 
 
 @dataclass(frozen=True)
@@ -34,9 +50,8 @@ class WorkingSet:
     def __init__(self, session: Session, touched: Sequence[Touched], *, wait: bool = True) -> None:
         self.session = session
         account_ids = {each.account_id for each in touched}
-        locked = select(Account).where(Account.id.in_(account_ids)).order_by(Account.id)
-        locked = locked.with_for_update(skip_locked=not wait)
-        self._accounts = {account.id: account for account in session.scalars(locked)}
+        locked = session.scalars(_LOCKED_ACCOUNTS[wait], {"ids": account_ids})
+        self._accounts = {account.id: account for account in locked}
         self.busy = set() if wait else self._passed_over(account_ids)
         self._holds = self._read_holds({each.hold_id for each in touched if each.hold_id})
         self._live = self._read_live(account_ids, touched)
@@ -72,28 +87,22 @@ class WorkingSet:
         missing = account_ids - self._accounts.keys()
         if not missing:
             return set()
-        return set(self.session.scalars(select(Account.id).where(Account.id.in_(missing))))
+        return set(self.session.scalars(_ACCOUNT_IDS, {"ids": missing}))
 
     def _read_holds(self, hold_ids: set[str]) -> dict[str, Hold]:
         if not hold_ids:
             return {}
-        return {hold.id: hold for hold in self.session.scalars(select(Hold).where(Hold.id.in_(hold_ids)))}
+        return {hold.id: hold for hold in self.session.scalars(_HOLDS, {"ids": hold_ids})}
 
     def _read_keys(self, key_ids: set[str], *, wait: bool) -> dict[str, ApiKey]:
-        # Keys change without their account's lock, when they are rotated or their use is noted.
-        named = select(ApiKey).where(ApiKey.id.in_(key_ids)).order_by(ApiKey.id)
-        locked = named.with_for_update(key_share=True, skip_locked=not wait)
-        keys = {key.id: key for key in self.session.scalars(locked)}
+        keys = {key.id: key for key in self.session.scalars(_LOCKED_KEYS[wait], {"ids": key_ids})}
         if missing := key_ids - keys.keys():
-            owners = select(ApiKey.account_id).where(ApiKey.id.in_(missing))
-            self.busy |= set(self.session.scalars(owners))
+            self.busy |= set(self.session.scalars(_KEY_OWNERS, {"ids": missing}))
         return keys
 
     def _read_live(self, account_ids: set[str], touched: Sequence[Touched]) -> dict[tuple[str, str], Hold]:
         names = {each.idempotency_key for each in touched if each.idempotency_key is not None}
         if not names:
             return {}
-        live = select(Hold).where(
-            Hold.account_id.in_(account_ids), Hold.idempotency_key.in_(names), Hold.state != "voided"
-        )
-        return {(hold.account_id, str(hold.idempotency_key)): hold for hold in self.session.scalars(live)}
+        live = self.session.scalars(_LIVE_HOLDS, {"ids": account_ids, "names": names})
+        return {(hold.account_id, str(hold.idempotency_key)): hold for hold in live}

@@ -17,6 +17,9 @@ Outcome = tuple[Any, Exception | None]
 
 # Beyond this a transaction would hold its locks for long.
 _LARGEST_BATCH = 256
+# Where work comes in from several at once, a transaction waits so long for more of it: most of what one costs
+# does not depend on how much it does.
+_GATHER_SECONDS = 0.004
 # How long work waits for a PostgreSQL that restarts or an account that is locked, and how often it looks.
 _PATIENCE_SECONDS = 10.0
 _RETRY_SECONDS = 0.2
@@ -58,6 +61,7 @@ class Writer:
         self._waiting: deque[_WorkItem[Any]] = deque()
         self._changed = threading.Condition()
         self._closed = False
+        self._shared = False  # whether the last transaction did the work of several
         self._apart = ThreadPoolExecutor(_MOST_APART, "books-apart")
         # By account, what waits for its lock; who works it off takes it away when nothing is left.
         self._locked: dict[str, list[_WorkItem[Any]]] = {}
@@ -171,7 +175,13 @@ class Writer:
         with self._changed:
             while not self._waiting and not self._closed:
                 self._changed.wait()
-            return [self._waiting.popleft() for _ in range(min(_LARGEST_BATCH, len(self._waiting)))]
+            more_to_come = self._shared and len(self._waiting) < _LARGEST_BATCH and not self._closed
+        if more_to_come:
+            time.sleep(_GATHER_SECONDS)
+        with self._changed:
+            batch = [self._waiting.popleft() for _ in range(min(_LARGEST_BATCH, len(self._waiting)))]
+        self._shared = len(batch) > 1
+        return batch
 
 
 def _outcome(piece: _WorkItem[Result], rows: WorkingSet) -> Outcome:
