@@ -1,15 +1,18 @@
 """Processes that start in milliseconds: forked from one that has imported the client and the vendor."""
 
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import NoReturn
 
 from vendor_service.encoder.processes import fork_server, forked
 
@@ -89,6 +92,64 @@ def launch_decoding(control: socket.socket) -> Forked:
     return Forked(_serve_decoding, control)
 
 
+class Nursery:
+    """A process that does the same for a process that was itself forked: the server of forks knows no such.
+
+    Make it while there is one thread. It ends with whoever made it.
+    """
+
+    def __init__(self) -> None:
+        self._mine, its = socket.socketpair()
+        if os.fork() == 0:
+            self._mine.close()
+            _nurse(its)
+        its.close()
+
+    def launch_decoding(self, control: socket.socket) -> "Nursed":
+        """What `fork_server.launch` does."""
+        socket.send_fds(self._mine, [b"."], [control.fileno()])
+        return Nursed(int(self._mine.recv(32)))
+
+
+def _nurse(asked: socket.socket) -> NoReturn:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # which has the system reap
+    while True:
+        _, files, _, _ = socket.recv_fds(asked, 1, 1)
+        if not files:
+            os._exit(0)
+        pid = os.fork()
+        if pid == 0:
+            asked.close()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            forked.main(files[0])
+        os.close(files[0])
+        asked.sendall(str(pid).encode())
+
+
+class Nursed:
+    """Another process's child, with what `fork_server.Launched` asks for."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        try:
+            self._file = os.pidfd_open(pid)
+        except ProcessLookupError:  # it is gone already
+            self._file = os.open(os.devnull, os.O_RDONLY)
+
+    def kill(self) -> None:
+        """End it at once."""
+        with suppress(OSError):
+            signal.pidfd_send_signal(self._file, signal.SIGKILL)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end."""
+        if not select.select([self._file], [], [], timeout)[0]:
+            raise subprocess.TimeoutExpired(str(self.pid), timeout or 0.0)
+        return 0
+
+
 def _serve_decoding(control: socket.socket) -> None:
     forked.main(control.detach())
 
@@ -102,12 +163,13 @@ def _run(
     stdout: "Connection[bytes, bytes]",
 ) -> None:
     os.setsid()
+    nursery = Nursery()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.dup2(stdout.fileno(), 1)
     os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    fork_server.launch = launch_decoding
+    fork_server.launch = nursery.launch_decoding
     sys.argv = [module, *arguments]
     import_module(module).main()
