@@ -10,6 +10,7 @@ import pytest
 
 from shared.embeddings import Kind
 from tests.support.vendor_process import wait_until
+from vendor_service.encoder import batcher as batcher_module
 from vendor_service.encoder.batcher import Batcher
 from vendor_service.encoder.queues import Buckets, Vectors
 from vendor_service.errors import APIError
@@ -149,7 +150,10 @@ def test_who_is_alone_has_all_the_devices_that_are_free(model: Numbers) -> None:
     assert Buckets([8, 4], pads=True).fit(8, free=2) == 8  # where few cost as much as many
 
 
-def test_what_is_not_worth_a_second_device_is_left_to_the_one_that_works(model: Numbers) -> None:
+def test_what_is_not_worth_a_second_device_is_left_to_the_one_that_works(
+    model: Numbers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batcher_module, "_LEFT_SECONDS", 60.0)
     second = Numbers()
     buckets = Buckets([1, 2, 3, 4], pads=False, least=3)
     batcher = Batcher([model, second], buckets, Metrics())
