@@ -56,6 +56,7 @@ def _vendor_pids(home: Path) -> list[str]:
     return found
 
 
+@pytest.mark.long
 def test_the_demo_buys_once_and_shows_its_table(home: Path) -> None:
     for number, methods, expected in (
         (1, demo.METHODS, "Bought 31 queries"),

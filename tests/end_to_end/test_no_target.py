@@ -48,6 +48,7 @@ def test_every_domain_trains_and_the_accuracy_is_said_to_be_of_known_domains(cli
     assert "None" not in pages
 
 
+@pytest.mark.long
 def test_leaving_each_domain_out_costs_no_query_more(client: Command, vendor_process: VendorProcess) -> None:
     shown = client("distill", *_SMALL, "--leave-one-out")
     summary = _json(client, "summary.json")

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.client.toy import make_folder
 
 ROOT = Path(__file__).parents[2]
@@ -29,6 +31,7 @@ def _free_port() -> int:
     return port
 
 
+@pytest.mark.long
 def test_every_command_does_what_it_says(tmp_path: Path) -> None:
     install, serve, *rest = _blocks()
     assert install.split("\n")[0] == "make demo"  # the demo has a test of its own

@@ -49,6 +49,7 @@ def ask_all(vendor: VendorProcess, api_key: str) -> None:
     assert answer.status_code == 200, answer.text
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("descriptors", [500, None], ids=["few descriptors", "many descriptors"])
 def test_thousands_of_half_sent_bodies_keep_nobody_out(
     tmp_path: Path, sockets: ExitStack, descriptors: int | None
