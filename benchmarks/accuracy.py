@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.records import ROOT, Record, made_with, record, recorded
-from client.data.example_set import ICONS
+from client.data.bundled_set import ICONS
 from client.learning.recipe import Recipe, Variant
 from client.progress import Display
 from client.results.comparison_table import as_markdown

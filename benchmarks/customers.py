@@ -15,7 +15,7 @@ import httpx
 
 from benchmarks import load
 from client.buying.vendor_api import VendorClient
-from client.data.example_set import ICONS
+from client.data.bundled_set import ICONS
 from shared.encoding import ROWS_MEDIA_TYPE
 from tests.support.vendor_process import VendorProcess, wait_until
 

@@ -27,7 +27,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from client.data.example_set import ICONS
+from client.data.bundled_set import ICONS
 from shared.embeddings import Kind
 from tests.support.postgres import started_postgres
 from tests.vendor_service.books import opened_books

@@ -14,7 +14,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from client.data.example_set import ICONS, UNLABELLED
+from client.data.bundled_set import ICONS, UNLABELLED
 from client.results.comparison_table import RunResult
 from client.runs.comparison import Cell
 from client.runs.folder import RunConfig

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.accuracy import IMAGE_SIZE
+from client.data.bundled_set import ICONS
 from client.data.domains import list_folder
-from client.data.example_set import ICONS
 from client.data.pixels import PixelStore
 from client.data.splits import split
 from client.learning.backbones import load_backbone

@@ -15,7 +15,7 @@ from statistics import fmean, stdev
 
 from benchmarks.accuracy import IMAGE_SIZE, RUNS, STEPS, icons, measured, variant
 from benchmarks.records import ROOT, Record
-from client.data.example_set import UNLABELLED
+from client.data.bundled_set import UNLABELLED
 from client.learning.recipe import Recipe
 from client.runs.comparison import ComparisonConfig
 

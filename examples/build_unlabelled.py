@@ -33,7 +33,7 @@ import resvg_py
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from client.data.example_set import ICONS
+from client.data.bundled_set import ICONS
 from examples.build_icons import (
     LICENCES,
     MARGIN,

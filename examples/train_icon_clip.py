@@ -31,8 +31,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from client.data.bundled_set import ICONS
 from client.data.domains import class_prompts
-from client.data.example_set import ICONS
 from client.learning.backbone_names import DEFAULT_BACKBONE
 from client.learning.backbones import load_backbone
 from examples.build_icons import SIDE, fetch

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from client.data import example_set
+from client.data import bundled_set
 from client.data.domains import list_folder
 from client.data.inspection import Inspection, inspect
 from client.progress import Display, ProgressListener
@@ -38,5 +38,5 @@ def unpack_example(folder: Path | str) -> Path:
         UsageError: one of the folders has something in it.
         ClientError: they cannot be written.
     """
-    example_set.unpack_example(Path(folder))
+    bundled_set.unpack_example(Path(folder))
     return Path(folder)

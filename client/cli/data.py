@@ -61,7 +61,7 @@ def example(
     Example: client data example icons
     """
     from client.api import folders
-    from client.data.example_set import pool_beside
+    from client.data.bundled_set import pool_beside
 
     folders.unpack_example(folder)
     print(f"{folder} has labelled icons, laid out as {folder}/<domain>/<class>/<image>.")

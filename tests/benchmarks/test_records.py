@@ -12,7 +12,7 @@ import pytest
 from benchmarks import accuracy, records
 from benchmarks.accuracy import measured
 from benchmarks.records import Record, made_with, record, recorded
-from client.data.example_set import ICONS
+from client.data.bundled_set import ICONS
 from client.learning.recipe import Recipe, Variant
 from client.progress import Display
 from client.results.comparison_table import RunResult

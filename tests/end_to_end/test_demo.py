@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from examples import demo
-from tests.client.toy import make_folder
+from tests.client.toy import draw, make_folder
 from tests.support.vendor_process import wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc for what is left running")
@@ -21,6 +21,11 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /pro
 def home(tmp_path: Path) -> Path:
     home = tmp_path / ".demo"
     make_folder(home / "icons", images=6)
+    for style in ("blue", "red"):  # the style that is held out has to stay out
+        folder = home / "unlabelled" / style
+        folder.mkdir(parents=True)
+        for number in range(4):
+            draw("circle", "white", style, seed=9000 + number).save(folder / f"{number}.png")
     return home
 
 
@@ -59,7 +64,7 @@ def _vendor_pids(home: Path) -> list[str]:
 @pytest.mark.long
 def test_the_demo_buys_once_and_shows_its_table(home: Path) -> None:
     for number, methods, expected in (
-        (1, demo.METHODS, "Bought 31 queries"),
+        (1, demo.METHODS, "Bought 35 queries"),
         (2, demo.METHODS[1:], "Bought nothing: every embedding came from the cache."),
     ):
         process = _start(home, 4, methods)
@@ -73,7 +78,11 @@ def test_the_demo_buys_once_and_shows_its_table(home: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("stop", "how"), [(os.killpg, signal.SIGINT), (os.kill, signal.SIGTERM)], ids=["Ctrl-C", "SIGTERM"]
+    ("stop", "how"),
+    [
+        pytest.param(os.killpg, signal.SIGINT, id="Ctrl-C"),
+        pytest.param(os.kill, signal.SIGTERM, id="SIGTERM", marks=pytest.mark.slow),
+    ],
 )
 def test_an_interrupted_demo_leaves_nothing_running_and_says_that_it_goes_on(
     home: Path, stop: Callable[[int, int], None], how: int

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageOps
 
-from client.data.example_set import ICONS, UNLABELLED
+from client.data.bundled_set import ICONS, UNLABELLED
 from examples import build_icons, build_unlabelled
 from examples.build_unlabelled import (
     NEAR_DUPLICATE,

@@ -7,7 +7,7 @@ from zipfile import ZipFile
 
 import pytest
 
-from client.data.example_set import ICONS
+from client.data.bundled_set import ICONS
 from tests.client.toy import make_folder
 from tests.support.vendor_process import VendorProcess
 

@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import vendor_service
-from client.data.example_set import ICONS
+from client.data.bundled_set import ICONS
 from vendor_service.encoder.clip import ClipModel, choose_devices
 from vendor_service.encoder.precision import Dtype
 from vendor_service.encoder.queues import Vectors

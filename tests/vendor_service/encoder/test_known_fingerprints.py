@@ -20,6 +20,12 @@ WEIGHTS = "open_clip_model.safetensors"
 REMEMBERED = "fp_remembered"
 
 
+@pytest.fixture(autouse=True)
+def without_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is embedded here, and a graph takes longer than all else that a start does."""
+    monkeypatch.setattr("vendor_service.encoder.clip.traced", lambda model, name, *_: getattr(model, name))
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A model whose fingerprint is remembered, wrongly, so that it shows who remembers it."""

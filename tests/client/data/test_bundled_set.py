@@ -7,8 +7,8 @@ import pytest
 
 import client
 from client.cli.main import main
+from client.data.bundled_set import ICONS, UNLABELLED
 from client.data.domains import list_folder
-from client.data.example_set import ICONS, UNLABELLED
 from client.data.finder import search
 from client.errors import ClientError, UsageError
 
