@@ -6,8 +6,9 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from tests.documents.screenshots import draw_terminal, ending, run_in_terminal
+from tests.documents.screenshots import IMAGES, REPORT_SIZE, draw_terminal, ending, run_in_terminal
 
 
 def test_a_program_sees_a_terminal_of_that_width() -> None:
@@ -32,3 +33,13 @@ def test_the_end_of_a_terminal_is_drawn_with_its_colours(tmp_path: Path) -> None
     assert {"──", "the end", "red", "<b>", "make demo"} <= texts
     styled = [each.get("class") for each in root.iter() if (each.text or "").startswith(("red", "──"))]
     assert len({*styled}) == 2
+
+
+def test_the_pictures_are_there_and_small() -> None:
+    with Image.open(IMAGES / "report.png") as report:
+        assert report.size == REPORT_SIZE
+    assert (IMAGES / "report.png").stat().st_size < 300_000
+    terminal = (IMAGES / "demo.svg").read_text(encoding="utf-8")
+    assert len(terminal) < 100_000
+    assert "http" not in terminal.replace("http://www.w3.org/2000/svg", "")  # it fetches no font
+    assert all(words in terminal for words in ("vl2v-adip", "unseen", "report.html"))

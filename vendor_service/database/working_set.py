@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import BindParameter, bindparam, select
 from sqlalchemy.orm import Session
 
 from vendor_service.database.tables import Account, ApiKey, Hold
 
-_IDS = bindparam("ids", expanding=True)
-_NAMES = bindparam("names", expanding=True)
+_IDS: BindParameter[str] = bindparam("ids", expanding=True)
+_NAMES: BindParameter[str] = bindparam("names", expanding=True)
 # Built once: to build a statement anew takes longer than to run it.
 _ACCOUNTS = select(Account).where(Account.id.in_(_IDS)).order_by(Account.id)
 _ACCOUNT_IDS = select(Account.id).where(Account.id.in_(_IDS))
