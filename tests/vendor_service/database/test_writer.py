@@ -66,6 +66,37 @@ def test_what_waits_shares_a_transaction_and_fails_alone(books: Books, writer: W
     assert len(commits) - before <= 4  # the one that was held up, the three together, and the readings above
 
 
+def test_where_several_come_at_once_a_transaction_waits_for_more(
+    books: Books, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vendor_service.database.writer._GATHER_SECONDS", 60.0)
+    touched = Touched(books.open().account_id)
+    begun, go = threading.Event(), threading.Event()
+
+    def hold_up(_: WorkingSet) -> None:
+        begun.set()
+        assert go.wait(10)
+
+    def transaction(rows: WorkingSet) -> WorkingSet:
+        return rows
+
+    def submitted() -> Future[WorkingSet]:
+        return writer.submit(touched, transaction)
+
+    assert submitted().result(10) is not submitted().result(10)  # who comes alone waits for nobody
+    monkeypatch.setattr("vendor_service.database.writer._GATHER_SECONDS", 0.5)
+    first = writer.submit(touched, hold_up)
+    assert begun.wait(10)
+    together = [submitted(), submitted()]
+    go.set()
+    first.result(10)
+    assert together[0].result(10) is together[1].result(10)
+    early = submitted()
+    time.sleep(0.1)
+    late = submitted()
+    assert early.result(10) is late.result(10)
+
+
 def test_one_that_breaks_the_transaction_breaks_no_other(books: Books, writer: Writer) -> None:
     order = books.open()
     touched = Touched(order.account_id)
