@@ -34,7 +34,7 @@ def test_fronts_tell_what_became_of_commits_that_nobody_heard_of(postgres: Postg
         cutter.share = 0.0
         assert set(statuses) <= {200, 503}
         assert statuses[200] > 40
-        assert set(replays) == {200, 410, 503}
+        assert {200, 410} <= set(replays) <= {200, 410, 503}  # 503 by chance: few transactions are cut
         assert replays[200] <= 32
         assert min(cutter.cuts.values()) >= 3
         wait_until(lambda: vendor.account(key).queries_held == 0, seconds=40)
