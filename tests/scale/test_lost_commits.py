@@ -28,13 +28,14 @@ def test_fronts_tell_what_became_of_commits_that_nobody_heard_of(postgres: Postg
         statuses = Counter(
             pool.map(lambda n: vendor.embed(key, {"text": f"number {n}"}).status_code, range(80))
         )
+        cutter.share = 0.3  # replays share few transactions, and some of them are to be cut
         replays = Counter(
             pool.map(lambda _: vendor.embed(key, {"text": "a cat"}, headers=again).status_code, range(80))
         )
         cutter.share = 0.0
         assert set(statuses) <= {200, 503}
         assert statuses[200] > 40
-        assert {200, 410} <= set(replays) <= {200, 410, 503}  # 503 by chance: few transactions are cut
+        assert set(replays) == {200, 410, 503}
         assert replays[200] <= 32
         assert min(cutter.cuts.values()) >= 3
         wait_until(lambda: vendor.account(key).queries_held == 0, seconds=40)
