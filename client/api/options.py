@@ -85,8 +85,8 @@ class TrainingOptions(PurchaseOptions):
             the recipe's number, which is 0 unless it is one of your own.
         select: which images to buy when the budget does not reach all.
         unlabelled: images without labels, of any thing in any style, that are learnt from by what the teacher
-            says of them, once all labelled ones are bought: folders, image files and patterns. Copies of
-            labelled images, and of any that the student is tested on, are left out.
+            says of them, once all labelled ones are bought: folders, image files, patterns, and tables with a
+            column `path`. Copies of labelled images, and of any that the student is tested on, are left out.
         group_by_name: whether files named <set>__<name> may be variants of one drawing, which are kept on
             one side of the split.
         device: "cpu", "cuda", "cuda:1" ...; "auto" takes a GPU if there is one.

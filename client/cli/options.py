@@ -184,7 +184,8 @@ UnlabelledOption = Annotated[
     typer.Option(
         "--unlabelled",
         help="Images without labels, of any thing in any style, to learn from once all labelled ones are "
-        "bought: a folder, a file or a pattern. Give it again for more.",
+        "bought: a folder, a file, a pattern, or a table (CSV, JSON lines, Parquet) with a column `path`. "
+        "Give it again for more.",
     ),
 ]
 AdaptOption = Annotated[

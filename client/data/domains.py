@@ -12,12 +12,12 @@ from pathlib import Path
 from client.data.drawings import bundled_icons, drawing_of
 from client.data.examples import Example, read_files
 from client.data.file_memory import FileMemory
-from client.data.finder import NO_FILE, UNNAMED, Skipped, counted, described, search
+from client.data.finder import UNNAMED, Skipped, counted, described, search
 from client.data.images import (
     suffixes,
 )
 from client.data.splits import Split
-from client.data.tables import TABLES, is_table, read_table
+from client.data.tables import TABLES, images_in_table, is_table
 from client.errors import DataError
 
 # A file with this ending names classes.
@@ -252,29 +252,18 @@ def _listed_in_table(table: Path, *, group_by_name: bool) -> ImageFolder:
     """
     files: dict[tuple[str, str], list[Path]] = {}
     splits: dict[Path, Split] = {}
-    ignored = []
-    for row in read_table(table, labelled=True):
-        domain = composed(row.domain or table.stem)
-        if not row.path.is_file():
-            ignored.append(Skipped(row.path, NO_FILE, domain=domain))
-        elif row.path.suffix.lower() not in suffixes():
-            ignored.append(Skipped(row.path, UNNAMED, domain=domain))
-        else:
-            files.setdefault((domain, composed(row.label)), []).append(row.path)
-            if row.split:
-                splits[row.path] = row.split
-    if not files:
-        raise DataError(
-            f"{table}: none of its files is an image. Left out: {described(counted(ignored))}, the first "
-            f"{ignored[0].path}. Paths in it are relative to its folder."
-        )
+    rows, left_out = images_in_table(table, labelled=True)
+    for row in rows:
+        files.setdefault((composed(row.domain or table.stem), composed(row.label)), []).append(row.path)
+        if row.split:
+            splits[row.path] = row.split
     images = [path for paths in files.values() for path in paths]
     return ImageFolder(
         root=table.parent,
         domains=tuple(sorted({domain for domain, _ in files})),
         classes=tuple(sorted({name for _, name in files})),
         files={pair: tuple(paths) for pair, paths in sorted(files.items())},
-        ignored=tuple(ignored),
+        ignored=tuple(replace(each, domain=composed(each.domain or table.stem)) for each in left_out),
         drawn=tuple(images) if group_by_name else (),
         depth=0,
         splits=splits,

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from client.data.examples import UNLABELLED, Example, read_files, thumbnails
 from client.data.file_memory import FileFacts, FileMemory
-from client.data.finder import COPY, Skipped, counted, described, find_images
+from client.data.finder import COPY, FoundFiles, Skipped, counted, described, find_images
+from client.data.tables import images_in_table, is_table
 from client.errors import DataError
 from client.progress import Display
 
@@ -43,7 +44,7 @@ def read_pool(
     """Find and read unlabelled images, and leave out copies of each other and of other images.
 
     Args:
-        words: folders, files and patterns (`find_images` says what each means), as a person names them.
+        words: folders, files, patterns and tables (`find_pool`), as a person names them.
         known: images that may not be in the pool, by what they are ("a labelled image").
         memory: what is known of files already.
         display: is told how far reading is.
@@ -55,7 +56,7 @@ def read_pool(
     files: dict[Path, str] = {}
     left_out: list[Skipped] = []
     for word in words:
-        found = find_images(word)
+        found = find_pool(word)
         left_out += found.left_out
         for path in found.images:
             files.setdefault(path.absolute(), word)
@@ -75,6 +76,19 @@ def read_pool(
     if not examples:
         raise DataError(_nothing_left(words, left_out))
     return Pool(examples, tuple(left_out))
+
+
+def find_pool(word: str) -> FoundFiles:
+    """The files that may be unlabelled images: those of a table's column `path`, or as by `find_images`.
+
+    Raises:
+        DataError: a table cannot be read, or a folder.
+        UsageError: there is nothing of such a name.
+    """
+    if not (is_table(Path(word)) and Path(word).is_file()):
+        return find_images(word)
+    rows, left_out = images_in_table(Path(word), labelled=False)
+    return FoundFiles(tuple(row.path for row in rows), tuple(left_out))
 
 
 def _nothing_left(words: Sequence[str], left_out: Sequence[Skipped]) -> str:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from client.data.finder import NO_FILE, UNNAMED, Skipped, counted, described
+from client.data.images import suffixes
 from client.data.splits import Split
 from client.errors import DataError
 
@@ -67,6 +69,29 @@ def read_table(table: Path, *, labelled: bool) -> list[TableRow]:
     if not rows:
         raise DataError(f"{table} has no rows.")
     return list(rows.values())
+
+
+def images_in_table(table: Path, *, labelled: bool) -> tuple[list[TableRow], list[Skipped]]:
+    """The rows of a table whose files are there and images by name, and the files of the others.
+
+    Raises:
+        DataError: as by `read_table`; or none of its files is an image.
+    """
+    images: list[TableRow] = []
+    left_out: list[Skipped] = []
+    for row in read_table(table, labelled=labelled):
+        if not row.path.is_file():
+            left_out.append(Skipped(row.path, NO_FILE, domain=row.domain or None))
+        elif row.path.suffix.lower() not in suffixes():
+            left_out.append(Skipped(row.path, UNNAMED, domain=row.domain or None))
+        else:
+            images.append(row)
+    if not images:
+        raise DataError(
+            f"{table}: none of its files is an image. Left out: {described(counted(left_out))}, the first "
+            f"{left_out[0].path}. Paths in it are relative to its folder."
+        )
+    return images, left_out
 
 
 def _row(table: Path, number: int, cells: Mapping[str, str]) -> TableRow:

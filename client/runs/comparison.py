@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from client.buying.queries import Query
 from client.buying.selection import SelectionStrategy
 from client.buying.teacher import Offer, Teacher
 from client.data.domains import list_folder
-from client.data.finder import find_images
+from client.data.pool import find_pool
 from client.errors import BudgetExhausted, ClientError, FingerprintChanged, UsageError
 from client.learning.averaging import HOLDOUTS_AVERAGED_OVER
 from client.learning.backbones import load_backbone
@@ -257,27 +258,31 @@ class Comparison:
         self._require_same_selection()
         if "images" not in self._known:
             named = {"run_id": secrets.token_hex(8), **self._known}
-            folder.write(self._identity, {**named, "images": self._digest()})
+            folder.write(self._identity, {**named, "images": self._digest})
         for cell in self.cells:
             cell.run.begin(cell.config)
 
     def _require_same_images(self) -> None:
         """Refuse to put runs over other images beside those that have finished."""
         begun_with = self._known.get("images")
-        if begun_with is not None and begun_with != self._digest():
+        if begun_with is not None and begun_with != self._digest:
             raise UsageError(
                 f"The images in {self._images.root} have changed since {self._folder.path} was begun, and "
                 "runs over other images do not compare: choose another --out, or delete that folder. What "
                 "was bought is in the cache."
             )
 
+    @cached_property
     def _digest(self) -> str:
-        """A SHA-256 (hex) of the names and sizes of all images, those without labels among them."""
+        """A SHA-256 (hex) of the names and sizes of all images, those without labels among them.
+
+        They are listed once: what changes while a comparison runs is found when it is read.
+        """
         labelled = self._images.digest()
         if not self._config.unlabelled:
             return labelled
         files = [
-            (str(p), p.stat().st_size) for word in self._config.unlabelled for p in find_images(word).images
+            (str(p), p.stat().st_size) for word in self._config.unlabelled for p in find_pool(word).images
         ]
         return hashlib.sha256(repr((labelled, files)).encode("utf-8", "backslashreplace")).hexdigest()
 

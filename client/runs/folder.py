@@ -34,7 +34,7 @@ class RunConfig:
         student_weights: a file of weights to start from; `None` for those of the name.
         use_at_most: how many embeddings the run may use, whoever bought them; `None` for no limit.
         group_by_name: whether files named `<set>__<name>` may be variants of one drawing (`list_folder`).
-        unlabelled: where images without labels are (`find_images`).
+        unlabelled: where images without labels are (`find_pool`).
         adapt: where images without labels are that show the domain where the student will work.
     """
 

@@ -84,6 +84,24 @@ def test_a_pool_may_have_several_parts_and_takes_a_file_once(pool: Path) -> None
     assert {example.domain for example in found.examples} == {str(pool)}
 
 
+def test_a_table_names_the_images_of_a_pool_and_those_that_are_gone_are_counted(pool: Path) -> None:
+    table = pool.parent / "shots.csv"
+    table.write_text("Path,taken\npool/1.png,may\npool/7.png,june\npool/gone.png,june\npool/notes.txt,\n")
+    (pool / "notes.txt").write_text("not a picture")
+    found = _read([str(table)], {})
+    assert [example.path.name for example in found.examples] == ["1.png", "7.png"]
+    assert [(file.path.name, file.reason) for file in found.left_out] == [
+        ("gone.png", "not a file"),
+        ("notes.txt", "not an image by name"),
+    ]
+    table.write_text("path\npool/gone.png\n")
+    with pytest.raises(DataError, match="none of its files is an image"):
+        _read([str(table)], {})
+    table.write_text("file\npool/1.png\n")
+    with pytest.raises(DataError, match="there is no `path`"):
+        _read([str(table)], {})
+
+
 @pytest.mark.parametrize("case", ["empty", "copies", "unreadable"])
 def test_a_pool_of_which_nothing_is_left_is_refused_with_the_reasons(tmp_path: Path, case: str) -> None:
     folder = tmp_path / "pool"
