@@ -3,6 +3,7 @@
 import csv
 import json
 import signal
+import time
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,7 @@ def test_a_comparison_that_was_killed_goes_on(client: Command, vendor_process: V
     finished = client.folder / "table" / "runs" / "lp-ft-red-0" / "summary.json"
     while not finished.exists():
         assert process.poll() is None
+        time.sleep(0.01)
     process.send_signal(signal.SIGSTOP)
     assert "Another process is at work" in client(*arguments, code=1).stderr
     process.send_signal(signal.SIGKILL)

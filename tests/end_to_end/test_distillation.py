@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,7 @@ def test_an_interrupted_run_ends_in_the_same_student(client: Command, vendor_pro
     metrics = client.folder / "run" / "metrics.jsonl"
     while not (metrics.exists() and '"stage": "distill", "step": 6' in metrics.read_text()):
         assert process.poll() is None
+        time.sleep(0.01)
     process.send_signal(signal.SIGSTOP)
     assert "Another process is at work on this very run" in client(*_distill(*longer), code=1).stderr
     process.send_signal(signal.SIGINT)
