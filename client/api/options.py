@@ -5,9 +5,9 @@ A value that an option does not take is refused by pydantic's `ValidationError`,
 
 import os
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, Literal, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from client.api.defaults import DEFAULT_STUDENT, DEFAULT_VENDOR
 from client.buying.protocols import ProtocolName
@@ -172,3 +172,32 @@ class EmbedOptions(PurchaseOptions):
     images: tuple[str | Path, ...] = ()
     out: Path | None = None
     budget: Queries | None = None
+
+
+class AskOptions(VendorOptions):
+    """About which images a student's vendor is asked, and what that may cost: `Student.predict`.
+
+    It has the attributes of `VendorOptions`, and its own. One of `share`, `below` and `accuracy` is given.
+
+    Attributes:
+        share: the share of the images to ask about, the least sure first, from 0 to 1.
+        below: ask about images of which the student is less sure than this, from 0 to 1.
+        accuracy: ask about as large a share as gave this accuracy on the hold-outs, from 0 to 1.
+        budget: queries that may be paid for in a period, by whatever asks through this cache; `None` for no
+            limit.
+        period: "day" and "month" (in UTC), or "total" for a budget that is never filled up again.
+        yes: agrees beforehand to a purchase of more than five units.
+    """
+
+    share: Annotated[float, Field(ge=0, le=1)] | None = None
+    below: Annotated[float, Field(ge=0, le=1)] | None = None
+    accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
+    budget: Queries | None = None
+    period: Literal["day", "month", "total"] = "month"
+    yes: bool = False
+
+    @model_validator(mode="after")
+    def _one_of_three(self) -> Self:
+        if [self.share, self.below, self.accuracy].count(None) != 2:
+            raise ValueError("Say about how many images to ask: one of `share`, `below` and `accuracy`.")
+        return self

@@ -1,21 +1,27 @@
 """A trained student: what it says of images, how often it is right, and one file of it."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from client.api.checks import chosen_device
+from client.api.confirm import Confirm, purchases
+from client.api.options import AskOptions
 from client.data.domains import ImageFolder, composed, list_folder
 from client.data.examples import Example
 from client.data.finder import counted, described, find_images
 from client.data.images import Pixels
+from client.deferral.asking import AnsweredBy, Asker, image_queries
+from client.deferral.deferral import Answers, ask_about, students_alone
+from client.deferral.selection import least_sure, share_for
 from client.errors import UsageError
-from client.learning.prediction import Classifier, classify
+from client.learning.prediction import Classifier, Prediction, classify, ranked
 from client.progress import Display, ProgressListener
 from client.results.evaluation import accuracy_by_domain
 from client.results.onnx_classifier import OnnxClassifier, require_onnx
@@ -28,6 +34,9 @@ if TYPE_CHECKING:  # torch takes seconds to import, and a student in an ONNX fil
 
 Format = Literal["onnx", "safetensors"]
 
+# Seconds to wait for another process that asks through the same cache.
+_PATIENCE = 600.0
+
 
 class Predictions(Record):
     """What a student says of images.
@@ -37,19 +46,28 @@ class Predictions(Record):
             the best first; by the image's path, in the order given.
         skipped: pictures that cannot be read, with the reason.
         passed_over: files of folders and patterns that were left out on purpose, with the reason.
+        answered_by: who answered about each image: "student"; or "vendor" (asked now) or "cache" (asked
+            before), together with the student. Empty where no vendor was to be asked.
+        queries_bought: queries that were paid for.
+        cost_micros: what they cost, in millionths of the vendor's currency unit.
     """
 
     classes: dict[Name, dict[str, float]]
     skipped: dict[Name, Name]
     passed_over: dict[Name, Name]
+    answered_by: dict[Name, AnsweredBy] = Field(default_factory=dict)
+    queries_bought: int = 0
+    cost_micros: int = 0
 
     def rows(self) -> list[dict[str, object]]:
         """A row an image, as `client predict --json` prints them."""
-        ranked: list[dict[str, object]] = [
-            {"image": image, "classes": classes} for image, classes in self.classes.items()
-        ]
+        rows: list[dict[str, object]] = []
+        for image, classes in self.classes.items():
+            rows.append({"image": image, "classes": classes})
+            if self.answered_by:
+                rows[-1]["answered_by"] = self.answered_by[image]
         left_out = {**self.skipped, **self.passed_over}
-        return ranked + [{"image": name, "classes": {}, "skipped": why} for name, why in left_out.items()]
+        return rows + [{"image": name, "classes": {}, "skipped": why} for name, why in left_out.items()]
 
 
 class DomainAccuracy(Record):
@@ -94,17 +112,22 @@ class Student:
     Attributes:
         classes: the names of its classes, in the order of its probabilities.
         image_size: side of its input in pixels.
+        metadata: what its file says of it.
     """
 
-    def __init__(self, classifier: Classifier, network: "Network | None" = None) -> None:
+    def __init__(
+        self, classifier: Classifier, metadata: Mapping[str, str], network: "Network | None" = None
+    ) -> None:
         """Use `load_student` instead.
 
         Args:
             classifier: gives probabilities.
+            metadata: of its file.
             network: the PyTorch module behind it; `None` for a student in an ONNX file.
         """
         self.classes = tuple(classifier.classes)
         self.image_size = classifier.side
+        self.metadata = dict(metadata)
         self._classifier = classifier
         self._network = network
 
@@ -124,35 +147,90 @@ class Student:
         images: str | Path | Iterable[str | Path],
         *,
         top: int = 5,
+        ask: AskOptions | None = None,
+        confirm: Confirm | None = None,
         progress: ProgressListener | None = None,
     ) -> Predictions:
-        """Name the most probable classes of images; spends nothing.
+        """Name the most probable classes of images.
+
+        It spends nothing, unless a vendor is to be asked about those of which the student is least sure.
 
         Args:
             images: image files, folders (searched below) and patterns ("shots/**/*.png"); one or several.
             top: how many classes to name.
+            ask: about which images to ask which vendor; `None` for none.
+            confirm: is asked whether a purchase of more than five units may begin, unless the options say so.
+                Without it such a purchase is refused.
             progress: is told which pictures cannot be read, and how many files are left out.
 
         Raises:
-            UsageError: a path does not exist.
+            UsageError: a path does not exist, or nobody agreed to the purchase.
+            FingerprintChanged: the vendor sells another model than the one that the student learnt from.
+            ClientError: the vendor cannot be asked at all.
         """
         words = [images] if isinstance(images, str | Path) else images
         found = [find_images(str(word)) for word in words]
         left_out = [file for each in found for file in each.left_out]
-        predictions = list(
-            classify(self._classifier, (path for each in found for path in each.images), top=top)
-        )
+        display = Display.of(progress)
+        predictions = list(classify(self._classifier, (path for each in found for path in each.images)))
+        read = [each for each in predictions if not each.unreadable]
+        answers = self._answers_about(read, ask, confirm, display)
         skipped = {str(p.path): p.unreadable for p in predictions if p.unreadable}
         skipped |= {str(file.path): file.reason for file in left_out if file.is_loss}
-        display = Display.of(progress)
         display.note_skipped(skipped, listed_in="--json")
         if by_reason := counted(file for file in left_out if not file.is_loss):
             display.note(f"Left out: {described(by_reason)}.")
+        names = [str(each.path) for each in read]
         return Predictions(
-            classes={str(p.path): p.classes for p in predictions if not p.unreadable},
+            classes={
+                name: ranked(row, self.classes, top)
+                for name, row in zip(names, answers.probabilities, strict=True)
+            },
             skipped=skipped,
             passed_over={str(file.path): file.reason for file in left_out if not file.is_loss},
+            answered_by=dict(zip(names, answers.answered_by, strict=True)) if ask else {},
+            queries_bought=answers.queries,
+            cost_micros=answers.cost_micros,
         )
+
+    def _answers_about(
+        self, read: Sequence[Prediction], ask: AskOptions | None, confirm: Confirm | None, display: Display
+    ) -> Answers:
+        """The student's answers about images that were read; with the vendor's, where it is to be asked."""
+        probabilities = np.array([each.probabilities for each in read], np.float32)
+        probabilities = probabilities.reshape(len(read), len(self.classes))
+        confidence = probabilities.max(axis=1, initial=0)
+        if ask is None:
+            return students_alone(probabilities)
+        asked = self._to_ask_about(confidence, ask)
+        unsure = sorted(np.nonzero(asked)[0].tolist(), key=lambda position: confidence[position])
+        if not unsure:
+            return students_alone(probabilities)
+        from client.api.connection import connect  # what speaks HTTP takes a moment to import
+
+        connection = connect(ask, display)
+        queries = image_queries([read[position].path for position in unsure], connection.files)
+        with connection.teacher(run_id="asked", budget=None) as teacher:
+            asker = Asker(
+                teacher, self.classes, taught_by=self.metadata.get("taught_by", ""),
+                temperature=float(self.metadata.get("teacher_temperature", 1.0)),
+                budget=ask.budget, period=ask.period, patience=_PATIENCE,
+            )  # fmt: skip
+            purchases(yes=ask.yes, max_spend_micros=None, confirm=confirm)(asker.price(queries))
+            answers = ask_about(probabilities, unsure, queries, asker)
+        if answers.stopped:
+            alone = sum(answers.answered_by[position] == "student" for position in unsure)
+            display.note(
+                f"The student alone answered about {alone} of {len(unsure)} images: {answers.stopped}."
+            )
+        return answers
+
+    def _to_ask_about(self, confidence: NDArray[np.float32], ask: AskOptions) -> NDArray[np.bool_]:
+        """Which of some images to ask about, by how sure the student is of each; both of shape (n,)."""
+        if ask.below is not None:
+            return confidence < ask.below
+        share = share_for(self.metadata, ask.accuracy) if ask.accuracy is not None else ask.share
+        return least_sure(confidence, share or 0.0)
 
     def answers(self, folder: ImageFolder, examples: Sequence[Example]) -> list[LabelledPrediction]:
         """Its most probable class of each example of a folder.
@@ -183,11 +261,12 @@ def load_student(path: Path | str, *, device: str = "auto") -> Student:
     """
     path = Path(path)
     if path.suffix == ".onnx":
-        return Student(OnnxClassifier(path, gpu=device != "cpu"))
+        classifier = OnnxClassifier(path, gpu=device != "cpu")
+        return Student(classifier, classifier.metadata)
     from client.learning.classifier import StudentClassifier
 
     network, metadata = _load(path, device)
-    return Student(StudentClassifier(network, json.loads(metadata["classes"])), network)
+    return Student(StudentClassifier(network, json.loads(metadata["classes"])), metadata, network)
 
 
 def evaluate(

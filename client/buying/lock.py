@@ -11,8 +11,8 @@ from client.errors import ClientError, RunBusy
 
 
 @contextmanager
-def run_lock(shared: Path, run: str | None = None) -> Iterator[None]:
-    """Hold a run's lock against all threads and processes that share a file; nobody waits for it.
+def run_lock(shared: Path, run: str | None = None, *, patience: float = 0.0) -> Iterator[None]:
+    """Hold a run's lock against all threads and processes that share a file.
 
     It is the operating system's lock on an empty file, by filelock: `flock` on Unix, `msvcrt` on Windows. So
     it ends with the process that holds it, however that ends, and the empty file stays. Over NFS, Linux turns
@@ -22,15 +22,16 @@ def run_lock(shared: Path, run: str | None = None) -> Iterator[None]:
     Args:
         shared: the file; the lock is beside it, in `NAME.lock`.
         run: names the run among those that use the file, each of which has a lock in `NAME.locks`.
+        patience: how many seconds to wait for whoever holds it.
 
     Raises:
         RunBusy: somebody holds it.
         ClientError: the lock's file cannot be written or locked.
     """
     path = _lock_file(shared.resolve(), run)
-    lock = FileLock(path, blocking=False, thread_local=False, fallback_to_soft=False)
+    lock = FileLock(path, thread_local=False, fallback_to_soft=False)
     try:
-        lock.acquire()
+        lock.acquire(timeout=patience, poll_interval=0.02)
     except Timeout as error:
         raise RunBusy(
             "Another process is at work on this very run. Wait for it, or interrupt it: what it has bought "

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from client.buying.budget import Budget, Plan, Tranche, affordable, plan_purchase, price, purchase_order
 from client.buying.cache import EmbeddingCache
+from client.buying.lock import run_lock
 from client.buying.protocols import Vendor
 from client.buying.purchase import Purchase, PurchaseProgress, Purchaser
 from client.buying.queries import Query, Spending
@@ -144,20 +145,34 @@ class Teacher:
         return self._cache.rows(self.model.fingerprint, queries, self.model.dimensions)
 
     def buy(
-        self, queries: Sequence[Query], on_progress: Callable[[PurchaseProgress], None] = lambda _: None
+        self,
+        queries: Sequence[Query],
+        on_progress: Callable[[PurchaseProgress], None] = lambda _: None,
+        *,
+        patience: float | None = None,
     ) -> Purchase:
         """Buy the queries that the cache lacks, in order, until they, the budget or the quota end.
 
         Answers that an earlier, interrupted run had paid for are fetched first, free of charge.
 
+        Args:
+            queries: what is wanted.
+            on_progress: called as it goes on.
+            patience: for a budget that several processes spend: how many seconds to wait for another one's
+                purchase, before what is left is read. `None` where a run is one process at a time.
+
         Raises:
+            RunBusy: another process is buying for this run.
             QuotaExhausted: the vendor's limit was reached; all that was paid for is stored.
             ClientError: something else ended it; all that was answered is stored, the rest noted as pending.
         """
-        purchaser = Purchaser(
-            self._vendor, self._cache, self.model, self._run_id, self.budget, on_progress, self._say
-        )
-        with self._traced(len(queries)):
-            purchase = purchaser.run(queries)
+        turn = nullcontext() if patience is None else self._turn(patience)
+        with turn, self._traced(len(queries)):
+            purchase = Purchaser(
+                self._vendor, self._cache, self.model, self._run_id, self.budget, on_progress, self._say
+            ).run(queries)
         self.refused.update(purchase.refused)
         return purchase
+
+    def _turn(self, patience: float) -> AbstractContextManager[None]:
+        return run_lock(self._cache.path, f"a turn in {self._run_id}", patience=patience)

@@ -112,6 +112,53 @@ CacheOption = Annotated[
         "--cache", envvar="TUITION_CACHE", help="Cache of bought embeddings (default: in your cache folder)."
     ),
 ]
+AskVendorOption = Annotated[
+    str | None,
+    typer.Option(
+        "--ask-vendor",
+        metavar="URL",
+        help="Ask this vendor about the images of which the student is least sure (default: ask nobody).",
+        show_default=False,
+    ),
+]
+AskShareOption = Annotated[
+    float | None,
+    typer.Option("--ask-share", min=0, max=1, help="Ask about this share of the images.", show_default="0.2"),
+]
+AskBelowOption = Annotated[
+    float | None,
+    typer.Option(
+        "--ask-below",
+        min=0,
+        max=1,
+        help="Instead of a share: ask about images of which the student is less sure than this.",
+        show_default=False,
+    ),
+]
+AskAccuracyOption = Annotated[
+    float | None,
+    typer.Option(
+        "--ask-accuracy",
+        min=0,
+        max=1,
+        help="Instead of a share: ask about as many images as gave this accuracy on the hold-outs.",
+        show_default=False,
+    ),
+]
+AskBudgetOption = Annotated[
+    int | None,
+    typer.Option(
+        "--ask-budget",
+        min=0,
+        help="Pay for at most so many queries in a period, whatever asks through this cache "
+        "(default: no limit).",
+        show_default=False,
+    ),
+]
+AskPeriodOption = Annotated[
+    Literal["day", "month", "total"],
+    typer.Option("--ask-period", help="When the budget is filled up again: days and months are UTC's."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 MethodOption = Annotated[
     str,
@@ -228,6 +275,22 @@ def _show_version(wanted: bool) -> None:
 VersionOption = Annotated[
     bool, typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True)
 ]
+
+
+def amount_to_ask(
+    vendor: str | None, share: float | None, below: float | None, accuracy: float | None, budget: int | None
+) -> dict[str, float | None]:
+    """About how many images to ask, as `AskOptions` takes it: a fifth where nothing is said.
+
+    Raises:
+        UsageError: more than one thing is said, or nobody is to be asked.
+    """
+    said = {"share": share, "below": below, "accuracy": accuracy}
+    if vendor is None and not (share is below is accuracy is budget is None):
+        raise UsageError("Name whom to ask: --ask-vendor URL.")
+    if sum(each is not None for each in said.values()) > 1:
+        raise UsageError("Give one of --ask-share, --ask-below and --ask-accuracy.")
+    return said if any(each is not None for each in said.values()) else {"share": 0.2}
 
 
 def print_json(data: object) -> None:

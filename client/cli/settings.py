@@ -25,7 +25,7 @@ _MOST_BYTES = 64 * 1024
 _TYPED = frozenset({"damaged", "dry_run", "force", "help", "reconcile", "replace", "version", "yes"})
 # Each command writes something else there.
 _OF_ONE_COMMAND = frozenset({"out"})
-_WORDS = {bool: "true or false", int: "a whole number", Path: "a path", str: "a text"}
+_WORDS = {bool: "true or false", int: "a whole number", float: "a number", Path: "a path", str: "a text"}
 
 
 @dataclass(frozen=True)
@@ -77,11 +77,11 @@ class Setting:
             return value in self.choices
         if self.kind is bool or isinstance(value, bool):
             return self.kind is bool and isinstance(value, bool)
-        if self.kind is int:
-            return isinstance(value, int) and self._reaches(value)
+        if self.kind in (int, float):
+            return isinstance(value, (int, self.kind)) and self._reaches(value)
         return isinstance(value, str) and bool(value) and "\0" not in value
 
-    def _reaches(self, value: int) -> bool:
+    def _reaches(self, value: float) -> bool:
         return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
 
 

@@ -6,7 +6,27 @@ from typing import Annotated, Literal
 
 import typer
 
-from client.cli.options import DEFAULT_DATA, DataOption, DeviceOption, JsonOption, RunArgument, print_json
+from client.cli.confirm import on_terminal
+from client.cli.options import (
+    DEFAULT_DATA,
+    AskAccuracyOption,
+    AskBelowOption,
+    AskBudgetOption,
+    AskPeriodOption,
+    AskShareOption,
+    AskVendorOption,
+    CacheOption,
+    DataOption,
+    DeviceOption,
+    JsonOption,
+    KeyFileOption,
+    ModelOption,
+    ProtocolOption,
+    RunArgument,
+    YesOption,
+    amount_to_ask,
+    print_json,
+)
 from client.errors import UsageError
 from client.progress import Display
 
@@ -54,29 +74,45 @@ def predict(
     ],
     top: Annotated[int, typer.Option("--top", "--top-k", min=1, help="How many classes to name.")] = 5,
     device: DeviceOption = "auto",
+    ask_vendor: AskVendorOption = None,
+    ask_share: AskShareOption = None,
+    ask_below: AskBelowOption = None,
+    ask_accuracy: AskAccuracyOption = None,
+    ask_budget: AskBudgetOption = None,
+    ask_period: AskPeriodOption = "month",
+    yes: YesOption = False,
+    protocol: ProtocolOption = "tuition",
+    model: ModelOption = None,
+    api_key_file: KeyFileOption = None,
+    cache: CacheOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Name the most probable classes of images, by a run's student or by a file of it; spends nothing.
+    """Name the most probable classes of images, by a run's student or by a file of it.
 
-    A .onnx file is run by onnxruntime, and PyTorch need not be installed. Folders are searched below; hidden
-    files are left out. Ends with 1 if a picture cannot be read.
+    It spends nothing, unless --ask-vendor names a vendor to ask about those of which the student is least
+    sure. A .onnx file is run by onnxruntime, and PyTorch need not be installed. Folders are searched below;
+    hidden files are left out. Ends with 1 if a picture cannot be read.
 
     Example: client predict runs/icons-pixel-vl2v-adip-seed0 cat.png dog.png --top 3
     """
     from client.api import students
+    from client.api.options import AskOptions
     from client.cli.tables import print_predictions
 
+    amount = amount_to_ask(ask_vendor, ask_share, ask_below, ask_accuracy, ask_budget)
+    ask = None
+    if ask_vendor is not None:
+        ask = AskOptions(
+            **amount, vendor=ask_vendor, budget=ask_budget, period=ask_period, yes=yes, protocol=protocol,
+            model=model, api_key_file=api_key_file, cache=cache,
+        )  # fmt: skip
     words = [line.strip() for line in sys.stdin if line.strip()] if images == ["-"] else images
     student = students.load_student(run, device=device)
-    found = student.predict(words, top=top, progress=Display())
-    if as_json:
-        print_json(found.rows())
-    elif found.classes:
-        print_predictions(found.classes)
+    found = student.predict(words, top=top, ask=ask, confirm=on_terminal(), progress=Display())
     if not found.classes and not found.skipped:
         raise UsageError(f"There is no picture in {', '.join(words)} (hidden files are left out).")
-    if found.skipped:
-        raise typer.Exit(1)
+    print_json(found.rows()) if as_json else print_predictions(found)
+    raise typer.Exit(1 if found.skipped else 0)
 
 
 def report(run: RunArgument) -> None:

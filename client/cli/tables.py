@@ -1,5 +1,6 @@
 """What commands print for people, on standard output."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -20,6 +21,7 @@ from shared.embeddings import ModelCard
 if TYPE_CHECKING:  # torch takes seconds to import
     from client.api.account import AccountUsage
     from client.api.distillation import Run
+    from client.api.students import Predictions
 
 # The kinds of spending, in words.
 _TRANCHES = {
@@ -189,16 +191,24 @@ def print_holdings(path: Path, size: int, holdings: Iterable[CacheContents], pai
     print(f"{path}: {size / 1e6:.1f} MB. Paid: {paid.queries} queries for {paid.cost_micros} micros.")
 
 
-def print_predictions(predictions: Mapping[str, Mapping[str, float]]) -> None:
-    """The most probable classes of each image."""
-    print_table(
-        ("image", "class", "probability (%)"),
-        [
-            ("" if position else image, name, percent(probability))
-            for image, ranked in predictions.items()
-            for position, (name, probability) in enumerate(ranked.items())
-        ],
-    )
+def print_predictions(predictions: "Predictions") -> None:
+    """The most probable classes of each image, who answered, and what asking cost."""
+    who = predictions.answered_by
+    rows = [
+        ("" if position else image, name, percent(probability), *([] if position else [who.get(image, "")]))
+        for image, ranked in predictions.classes.items()
+        for position, (name, probability) in enumerate(ranked.items())
+    ]
+    columns = ("image", "class", "probability (%)", "answered by")
+    width = len(columns) if who else len(columns) - 1
+    if rows:
+        print_table(columns[:width], [(*row, "")[:width] for row in rows])
+    if who:
+        counts = Counter(who.values())
+        asked = ", ".join(f"{counts[name]} by {name}" for name in ("student", "cache", "vendor"))
+        print(
+            f"Answered {asked}; {predictions.queries_bought} queries paid, {predictions.cost_micros} micros."
+        )
 
 
 def print_models(cards: Iterable[ModelCard]) -> None:

@@ -30,14 +30,14 @@ class Classifier(Protocol):
 
 
 class Prediction(NamedTuple):
-    """The most probable classes of an image, best first; or why it cannot be read, and then none."""
+    """The probabilities of an image's classes, shape (classes,); or why it cannot be read, and then none."""
 
     path: Path
-    classes: dict[str, float]
+    probabilities: NDArray[np.float32]
     unreadable: str | None = None
 
 
-def classify(classifier: Classifier, paths: Iterable[Path], *, top: int) -> Iterator[Prediction]:
+def classify(classifier: Classifier, paths: Iterable[Path]) -> Iterator[Prediction]:
     """Predictions in the order of the paths, batch by batch, so any number of images can be asked about."""
     remaining = iter(paths)
     with ThreadPoolExecutor() as pool:
@@ -47,9 +47,9 @@ def classify(classifier: Classifier, paths: Iterable[Path], *, top: int) -> Iter
             rows = iter(classifier.probabilities(np.stack(pixels)) if pixels else ())
             for path, square in zip(chunk, squares, strict=True):
                 if isinstance(square, str):
-                    yield Prediction(path, {}, unreadable=square)
+                    yield Prediction(path, np.zeros(0, np.float32), unreadable=square)
                 else:
-                    yield Prediction(path, _ranked(next(rows), classifier.classes, top))
+                    yield Prediction(path, next(rows))
 
 
 def _square(path: Path, side: int) -> Pixels | str:
@@ -59,6 +59,7 @@ def _square(path: Path, side: int) -> Pixels | str:
         return str(error)
 
 
-def _ranked(probabilities: NDArray[np.float32], classes: Sequence[str], top: int) -> dict[str, float]:
+def ranked(probabilities: NDArray[np.floating], classes: Sequence[str], top: int) -> dict[str, float]:
+    """The most probable classes with their probabilities, best first."""
     best = np.argsort(-probabilities, kind="stable")[:top]
     return {classes[i]: float(probabilities[i]) for i in best}

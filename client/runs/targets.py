@@ -19,8 +19,10 @@ from client.data.domains import class_prompts
 from client.data.finder import Skipped
 from client.errors import BudgetExhausted, ClientError, DataError, FingerprintChanged, UsageError
 from client.learning.backbone_names import BUNDLED_TEACHER, OPEN_CLIP
+from client.learning.losses import cosine_logits
 from client.learning.methods import Method, Supervision
 from client.learning.student import build_student
+from client.learning.temperature import fitted_temperature
 from client.learning.trust import only_where_right
 from client.progress import Display
 from client.results.records import Purchase, RefusedQuery, TeacherCheck, described_check
@@ -40,6 +42,30 @@ _WITHOUT_ANSWER: dict[TrancheName, str] = {
 
 
 @dataclass(frozen=True)
+class TaughtBy:
+    """The vendor's model that a student learns from, as the student's file tells it to whoever asks it again.
+
+    Attributes:
+        fingerprint: of the model.
+        temperature: divides its scores of the labelled images that were bought, so that they fit the labels
+            (`fitted_temperature`).
+        accuracy: the share of these that it names right; `None` where there are too few.
+    """
+
+    fingerprint: str
+    temperature: float
+    accuracy: float | None
+
+    @property
+    def described(self) -> dict[str, str]:
+        """As metadata of a file."""
+        known = {} if self.accuracy is None else {"teacher_accuracy": f"{self.accuracy:.4f}"}
+        return {
+            "taught_by": self.fingerprint, "teacher_temperature": f"{self.temperature:.4f}", **known
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
 class Targets:
     """What the student learns from.
 
@@ -51,6 +77,7 @@ class Targets:
             `None` where it has a classifier of its own.
         outputs: how wide the student's outputs are, a tuned classifier's scores aside.
         texts: what the method's loss is given of the texts; `None` where it takes none (`Method`).
+        teacher: whose answers they are; `None` where nothing is bought.
     """
 
     rows: Tensor
@@ -58,6 +85,15 @@ class Targets:
     text_head: Tensor | None
     outputs: int
     texts: Tensor | None = None
+    teacher: TaughtBy | None = None
+
+
+def _temperature_of(known: Supervision) -> float:
+    """Fits the teacher's answers about the labelled images that were bought to the labels."""
+    rows = known.bought & known.labelled
+    if not rows.any():
+        return 1.0
+    return fitted_temperature(cosine_logits(known.images[rows], known.text_head), known.labels[rows])
 
 
 def require_student(method: Method, student: str, backbone: nn.Module, model: ModelCard | None) -> None:
@@ -127,6 +163,7 @@ class TargetBuilder:
         self._display = display
         self._approve = approve
         self.check: TeacherCheck | None = None
+        self._taught_by: TaughtBy | None = None
 
     def build(self, dataset: Dataset, features: NDArray[np.float32] | None = None) -> Targets:
         """What the method makes of these images and of what the teacher says of them; buys what is missing.
@@ -178,6 +215,7 @@ class TargetBuilder:
             known.text_head if by_texts else None,
             outputs=known.text_head.shape[1] if by_texts else classes,
             texts=self._method.texts_of_loss(known),
+            teacher=self._taught_by,
         )
 
     def _unbought(self, dataset: Dataset) -> Supervision:
@@ -194,6 +232,11 @@ class TargetBuilder:
         if known is None:
             return None, missing
         self.check = check_teacher(dataset, known)
+        self._taught_by = TaughtBy(
+            self._teacher.model.fingerprint,
+            _temperature_of(known),
+            self.check.accuracy if self.check else None,
+        )
         if self._is_weak:
             known = only_where_right(known)
         return known, missing

@@ -19,6 +19,7 @@ from client.learning.averaging import HOLDOUTS_AVERAGED_OVER, SelectedWeights
 from client.learning.methods import Method, parse_method
 from client.learning.processes import SINGLE_PROCESS, Processes
 from client.learning.recipe import Augmentation, Recipe
+from client.learning.reliability import Reliability
 from client.learning.stages import (
     TrainingSet,
     align,
@@ -172,11 +173,11 @@ class Trainer:
             "method": config.method,
             "classes": json.dumps(dataset.classes),
             "holdouts_averaged_over": HOLDOUTS_AVERAGED_OVER,
+            **(targets.teacher.described if targets.teacher else {}),
         }
         if self._processes.is_main:
             if data.holdout:
-                scores = class_scores(student, data.images, data.holdout)
-                student.temperature.fill_(fitted_temperature(scores, data.labels[data.holdout]))
+                metadata["reliability"] = _calibrate(student, data).to_json()
             save_student(student, config.student, run.student, metadata)
             run.checkpoint.unlink(missing_ok=True)
 
@@ -349,6 +350,14 @@ class Trainer:
             advance(progress.step, words)
 
         return on_step
+
+
+def _calibrate(student: Student, data: TrainingSet) -> Reliability:
+    """Fit the student's temperature on the hold-outs; returns how sure it is of them, and how often right."""
+    scores, labels = class_scores(student, data.images, data.holdout), data.labels[data.holdout]
+    student.temperature.fill_(fitted_temperature(scores, labels))
+    confidence, predicted = student.probabilities(scores).max(dim=1)
+    return Reliability.of(confidence.numpy(), (predicted == labels).numpy())
 
 
 def same_steps(config: RunConfig) -> RunConfig:

@@ -26,7 +26,7 @@ class _Sure:
 
 @pytest.fixture(autouse=True)
 def sure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    student = students.Student(_Sure())
+    student = students.Student(_Sure(), {})
     monkeypatch.setattr(students, "load_student", lambda *_, **__: student)
     monkeypatch.chdir(tmp_path)
 

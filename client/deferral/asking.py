@@ -1,0 +1,161 @@
+"""Asking the vendor about single images, within a budget a period that all processes share."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.buying.queries import Query
+from client.buying.teacher import Teacher
+from client.data.domains import class_prompts
+from client.data.examples import UNLABELLED, Example, read_files
+from client.data.file_memory import FileMemory
+from client.deferral.combination import teacher_probabilities
+from client.errors import ClientError, FingerprintChanged
+
+Period = Literal["day", "month", "total"]
+AnsweredBy = Literal["student", "cache", "vendor"]
+
+_DATES: dict[Period, str] = {"day": "%Y-%m-%d", "month": "%Y-%m", "total": "total"}
+
+
+@dataclass(frozen=True)
+class VendorAnswers:
+    """What the vendor says of some images.
+
+    Attributes:
+        probabilities: the classes of each, shape (n, classes); a row that was not answered has no meaning.
+        answered_by: "cache" of what was bought before, "vendor" of what was bought now, and "student" of what
+            was not answered.
+        queries: how many queries were paid for.
+        cost_micros: what they cost, in millionths of the vendor's currency unit.
+        stopped: why some were not answered; empty where all were.
+    """
+
+    probabilities: NDArray[np.float64]
+    answered_by: list[AnsweredBy]
+    queries: int
+    cost_micros: int
+    stopped: str = ""
+
+
+def image_queries(paths: Sequence[Path], memory: FileMemory) -> list[Query]:
+    """The queries about image files that can be read, as training asks them, so that the cache knows them."""
+    facts = read_files(paths, memory)
+    examples = [
+        Example(path, "", UNLABELLED, each.digest, each.file, each.side)
+        for path, each in zip(paths, facts, strict=True)
+    ]
+    return [Query("image", each.digest, str(each.path), each.content) for each in examples]
+
+
+class Asker:
+    """A vendor that is asked about images, of one student's classes. Thread-safe, and so among processes.
+
+    Whatever processes ask through one cache in one period pay from one budget. No image is paid for twice.
+    """
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        classes: Sequence[str],
+        *,
+        taught_by: str,
+        temperature: float,
+        budget: int | None,
+        period: Period,
+        patience: float,
+    ) -> None:
+        """Take a vendor.
+
+        Args:
+            teacher: of any run.
+            classes: of the student, in the order of its probabilities.
+            taught_by: the fingerprint of the model that the student learnt from; empty where none is known.
+            temperature: of the teacher's answers.
+            budget: queries that may be paid for in a period; `None` for no limit.
+            period: a day or a month in UTC; "total" never ends.
+            patience: how many seconds to wait for another process that is asking.
+
+        Raises:
+            FingerprintChanged: the vendor sells another model.
+        """
+        model = teacher.model
+        if taught_by and taught_by != model.fingerprint:
+            raise FingerprintChanged(
+                f"The student learnt from the model {taught_by}, and the vendor sells {model.fingerprint}: "
+                "its answers do not go with the student's. Name the vendor that taught it, or distil again."
+            )
+        self._teacher = teacher
+        self._prompts = [Query.text(prompt) for prompt in class_prompts(classes)]
+        self._temperature = temperature
+        self._budget = budget
+        self._period = period
+        self._patience = patience
+
+    def price(self, images: Sequence[Query]) -> int:
+        """What asking about some images would cost now, in millionths of the vendor's currency unit."""
+        return self._of_this_period().quote([*self._prompts, *images]).cost_micros
+
+    def ask(self, images: Sequence[Query]) -> VendorAnswers:
+        """What the vendor says of images, bought where the cache lacks it, in this order.
+
+        Where the vendor is away, refuses, or the budget ends, the rest is not answered, and it is said why.
+        """
+        teacher = self._of_this_period()
+        _, known = teacher.lookup(images)
+        queries = cost_micros = 0
+        stopped = ""
+        try:
+            purchase = teacher.buy([*self._prompts, *images], patience=self._patience)
+            queries, cost_micros = purchase.bought, purchase.cost_micros
+            if purchase.out_of_budget:
+                stopped = f"the budget of {self._budget} queries {_NAMES[self._period]} is spent"
+            elif purchase.refused:
+                stopped = f"the vendor refused it ({next(iter(purchase.refused.values()))})"
+        except ClientError as error:
+            stopped = str(error)
+        return self._answers(teacher, images, known, queries, cost_micros, stopped)
+
+    def _answers(
+        self,
+        teacher: Teacher,
+        images: Sequence[Query],
+        known: NDArray[np.bool_],
+        queries: int,
+        cost_micros: int,
+        stopped: str,
+    ) -> VendorAnswers:
+        texts, have_texts = teacher.lookup(self._prompts)
+        vectors, have = teacher.lookup(images)
+        have &= have_texts.all()
+        probabilities = np.full((len(images), len(self._prompts)), np.nan)
+        if have.any():
+            probabilities[have] = teacher_probabilities(vectors[have], texts, self._temperature)
+        answered_by: list[AnsweredBy] = [
+            ("cache" if before else "vendor") if now else "student"
+            for before, now in zip(known, have, strict=True)
+        ]
+        return VendorAnswers(
+            probabilities, answered_by, queries, cost_micros, stopped if not have.all() else ""
+        )
+
+    def _of_this_period(self) -> Teacher:
+        """The teacher under the run id that all who ask in this period share."""
+        return self._teacher.for_run(
+            f"asked-{datetime.now(UTC).strftime(_DATES[self._period])}", budget=self._budget
+        )
+
+    @property
+    def left(self) -> int | None:
+        """How many queries of the budget are left in this period; `None` for no limit."""
+        if self._budget is None:
+            return None
+        return max(0, self._budget - self._of_this_period().spending.queries)
+
+
+_NAMES: dict[Period, str] = {"day": "a day", "month": "a month", "total": "in all"}

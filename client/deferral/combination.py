@@ -1,0 +1,48 @@
+"""What student and teacher together say of an image, each of them calibrated."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+# CLIP multiplies cosines by this before its softmax.
+_LOGIT_SCALE = 100.0
+# How much the teacher counts beside the student, from 0 to 1 (docs/experiments.md).
+TEACHER_WEIGHT = 0.7
+
+
+def teacher_probabilities(
+    images: NDArray[np.float32], texts: NDArray[np.float32], temperature: float
+) -> NDArray[np.float64]:
+    """The teacher's zero-shot answer: softmax(100 cos / temperature).
+
+    Args:
+        images: unit embeddings of images, shape (n, d).
+        texts: unit embeddings of the class prompts, shape (classes, d).
+        temperature: fitted on images whose labels are known (`fitted_temperature`).
+
+    Returns:
+        shape (n, classes).
+    """
+    return _softmax(_LOGIT_SCALE / temperature * (images.astype(np.float64) @ texts.T.astype(np.float64)))
+
+
+def combined(student: NDArray[np.floating], teacher: NDArray[np.floating]) -> NDArray[np.float64]:
+    """What both say together, a logarithmic opinion pool: student^(1 - w) x teacher^w, normalised.
+
+    Each class is as probable as the weighted geometric mean of both says. The teacher counts more (w is
+    `TEACHER_WEIGHT`), for the student is surer than it should be of images unlike those that it learnt from.
+
+    Args:
+        student: probabilities, shape (n, classes).
+        teacher: probabilities, shape (n, classes).
+
+    Returns:
+        shape (n, classes).
+    """
+    logs = [np.log(np.maximum(each.astype(np.float64), 1e-12)) for each in (student, teacher)]
+    return _softmax((1 - TEACHER_WEIGHT) * logs[0] + TEACHER_WEIGHT * logs[1])
+
+
+def _softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+    shares: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
+    return shares

@@ -1,0 +1,108 @@
+"""Which images the vendor is asked about: those of which the student is least sure."""
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.errors import UsageError
+from client.learning.reliability import Reliability
+
+# The threshold follows so many of the latest images.
+WINDOW = 1000
+# So many more than its share of the images seen may be asked about at any moment.
+BURST = 20
+
+
+class Selection(Protocol):
+    """Says of image after image whether the vendor is asked about it."""
+
+    def choose(self, confidence: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Of some images, in the order in which they came; both of shape (n,)."""
+
+
+class Below:
+    """Asks about every image of which the student is less sure than a bound; the rate follows the images."""
+
+    def __init__(self, bound: float) -> None:
+        """Take a bound.
+
+        Args:
+            bound: confidence, from 0 to 1.
+        """
+        self.bound = bound
+
+    def choose(self, confidence: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Those below the bound, shape (n,)."""
+        return confidence < self.bound
+
+
+class ShareOfTraffic:
+    """Asks about a share of a stream of images, the least sure of those that came lately.
+
+    The threshold is the quantile of the latest `WINDOW` confidences, so it follows images that become harder
+    or easier. Before any have come, it is that of the hold-outs. Whatever comes, after n images at most
+    `share` x n + `BURST` were asked about.
+    """
+
+    def __init__(self, share: float, expected: Iterable[float] = ()) -> None:
+        """Start a stream.
+
+        Args:
+            share: of the images, from 0 to 1.
+            expected: confidences to begin with: those of hold-outs.
+        """
+        self._share = share
+        self._latest = deque(expected, maxlen=WINDOW)
+        self._allowance = float(BURST)
+
+    @property
+    def threshold(self) -> float:
+        """The confidence below which an image is asked about now."""
+        return float(np.quantile(self._latest, self._share)) if self._latest else 0.0
+
+    def choose(self, confidence: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """The unsure ones among some images, shape (n,), as far as the share allows."""
+        self._latest.extend(float(each) for each in confidence)
+        unsure = confidence < self.threshold
+        asked = np.zeros(len(confidence), np.bool_)
+        for position, is_unsure in enumerate(unsure):
+            self._allowance = min(BURST, self._allowance + self._share)
+            if is_unsure and self._allowance >= 1:
+                self._allowance -= 1
+                asked[position] = True
+        return asked
+
+
+def least_sure(confidence: NDArray[np.float32], share: float) -> NDArray[np.bool_]:
+    """The least sure share of images that are all known, shape (n,); of equals, the first."""
+    asked = np.zeros(len(confidence), np.bool_)
+    asked[np.argsort(confidence, kind="stable")[: int(share * len(confidence))]] = True
+    return asked
+
+
+def share_for(student: Mapping[str, str], accuracy: float) -> float:
+    """The share to ask about that gave an accuracy on the hold-outs.
+
+    Args:
+        student: the metadata of its file.
+        accuracy: that is wanted, from 0 to 1.
+
+    Raises:
+        UsageError: the file does not tell, or no share reaches it.
+    """
+    if "reliability" not in student or "teacher_accuracy" not in student:
+        raise UsageError(
+            "The student's file does not tell how right student and teacher were on hold-outs (an earlier "
+            "version of Tuition wrote it, or there were too few): say a share, or a bound."
+        )
+    teacher = float(student["teacher_accuracy"])
+    share = Reliability.from_json(student["reliability"]).share_for(accuracy, teacher)
+    if share is None:
+        raise UsageError(
+            f"No share reaches an accuracy of {100 * accuracy:.1f}%: on images with labels, the teacher was "
+            f"right about {100 * teacher:.1f}%."
+        )
+    return share

@@ -1,0 +1,72 @@
+"""The share of a stream that is asked about is held, whatever comes; the least sure are asked about."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from client.deferral.selection import BURST, WINDOW, Below, ShareOfTraffic, least_sure, share_for
+from client.errors import UsageError
+from client.learning.reliability import Reliability
+
+
+@given(
+    share=st.floats(0, 1),
+    expected=st.lists(st.floats(0, 1), max_size=50),
+    batches=st.lists(st.lists(st.floats(0, 1, width=32), max_size=64), max_size=40),
+)
+def test_no_stream_is_asked_about_beyond_its_share_and_a_burst(
+    share: float, expected: list[float], batches: list[list[float]]
+) -> None:
+    stream = ShareOfTraffic(share, expected)
+    seen = asked = 0
+    for batch in batches:
+        asked += int(stream.choose(np.array(batch, np.float32)).sum())
+        seen += len(batch)
+        assert asked <= share * seen + BURST + 1e-6
+
+
+def _asked(stream: ShareOfTraffic, confidence: np.ndarray) -> np.ndarray:
+    return np.concatenate([stream.choose(chunk) for chunk in np.array_split(confidence, 200)])
+
+
+def test_images_that_become_harder_do_not_raise_the_rate_and_easier_ones_do_not_end_it() -> None:
+    rng = np.random.default_rng(0)
+    hold_outs = rng.beta(8, 2, 500)
+    stream = ShareOfTraffic(0.2, hold_outs)
+    for alpha, beta in ((8, 2), (2, 2), (20, 1)):
+        confidence = rng.beta(alpha, beta, 4 * WINDOW).astype(np.float32)
+        asked = _asked(stream, confidence)[WINDOW:]  # by then the threshold has followed
+        assert 0.17 < asked.mean() < 0.23
+        assert confidence[WINDOW:][asked].max() < np.quantile(confidence, 0.3)
+
+
+def test_before_anything_has_come_the_threshold_is_that_of_the_hold_outs() -> None:
+    stream = ShareOfTraffic(0.5, [0.2, 0.4, 0.6, 0.8])
+    assert stream.threshold == pytest.approx(0.5)
+    assert stream.choose(np.array([0.9, 0.1], np.float32)).tolist() == [False, True]
+
+
+def test_a_bound_is_a_bound() -> None:
+    assert Below(0.7).choose(np.array([0.69, 0.7, 0.0], np.float32)).tolist() == [True, False, True]
+
+
+def test_of_images_that_are_all_known_exactly_the_share_is_asked_about() -> None:
+    confidence = np.array([0.5, 0.1, 0.5, 0.9, 0.3], np.float32)
+    assert np.nonzero(least_sure(confidence, 0.6))[0].tolist() == [0, 1, 4]
+    assert not least_sure(confidence, 0.19).any()
+    assert least_sure(confidence, 1.0).all()
+    assert least_sure(np.zeros(0, np.float32), 0.5).shape == (0,)
+
+
+def test_the_share_for_an_accuracy_is_the_smallest_that_reached_it_on_the_hold_outs() -> None:
+    confidence = np.linspace(0, 1, 1000)
+    right = confidence > 0.5  # the less sure half is all wrong
+    student = {"reliability": Reliability.of(confidence, right).to_json(), "teacher_accuracy": "0.9000"}
+    assert share_for(student, 0.5) == 0
+    assert share_for(student, 0.86) == pytest.approx(0.40)  # 0.5 + 0.9 x 0.4
+    assert share_for(student, 0.95) == pytest.approx(0.5)
+    with pytest.raises(UsageError, match="No share reaches an accuracy of 99"):
+        share_for(student, 0.99)
+    with pytest.raises(UsageError, match="does not tell"):
+        share_for({}, 0.9)

@@ -1,0 +1,34 @@
+"""Confidence and accuracy by groups, and what is expected of asking about the least sure."""
+
+import numpy as np
+import pytest
+
+from client.learning.reliability import Reliability
+
+
+def test_groups_go_from_the_least_sure_to_the_surest() -> None:
+    confidence = np.array([0.9, 0.1, 0.5, 0.3])
+    found = Reliability.of(confidence, np.array([True, False, True, False]))
+    assert found == Reliability((0.1, 0.3, 0.5, 0.9), (0.0, 0.0, 1.0, 1.0))
+    assert Reliability.from_json(found.to_json()) == found
+    assert found.accuracy_with(0.25, 0.8) == pytest.approx((0.8 + 0 + 1 + 1) / 4)
+    assert found.accuracy_with(0.375, 0.8) == pytest.approx((0.8 + 0.4 + 1 + 1) / 4)
+    assert found.accuracy_with(1.0, 0.8) == pytest.approx(0.8)
+
+
+def test_many_hold_outs_are_told_in_few_numbers() -> None:
+    rng = np.random.default_rng(0)
+    confidence = rng.random(100_000)
+    found = Reliability.of(confidence, rng.random(100_000) < confidence)
+    assert len(found.confidence) == 50
+    assert np.abs(np.array(found.confidence) - np.array(found.accuracy)).max() < 0.05
+    assert len(found.to_json()) < 2000
+
+
+@pytest.mark.parametrize("text", ["{}", "[1]", '[["a", 1]]', "nonsense", "null"])
+def test_what_is_no_reliability_is_refused(text: str) -> None:
+    if text == "{}":
+        assert Reliability.from_json(text) == Reliability((), ())
+        return
+    with pytest.raises(ValueError, match="list of pairs"):
+        Reliability.from_json(text)

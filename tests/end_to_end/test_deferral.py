@@ -1,0 +1,134 @@
+"""`client predict --ask-vendor`: unsure images are asked about once, within a budget that processes share."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from client.learning.student import load_tensors, save_tensors
+from tests.client.toy import CLASSES, make_folder
+from tests.end_to_end.command import Command
+from tests.support.vendor_process import VendorProcess
+
+_TEXTS = len(CLASSES)
+_IMAGES = 20
+
+
+@pytest.fixture(scope="module")
+def trained(vendor_process: VendorProcess, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run over toy pictures, which this module's tests copy nothing of and change nothing in."""
+    folder = tmp_path_factory.mktemp("deferral")
+    make_folder(folder / "toy", images=5)
+    client = Command(folder, vendor_process.url, vendor_process.create_key(quota=1000))
+    client(
+        "distill", "--data", "toy", "--image-size", "32", "--steps", "4", "--out", "run", "--budget", "100"
+    )
+    return folder / "run"
+
+
+@pytest.fixture
+def client(vendor_process: VendorProcess, tmp_path: Path) -> Command:
+    """A customer with another cache and key than whoever trained the student, and with new images."""
+    (tmp_path / "new").mkdir()
+    rng = np.random.default_rng(1)
+    for n in range(_IMAGES):
+        noise = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)).resize((40, 40))
+        noise.save(tmp_path / "new" / f"{n:02}.png")
+    return Command(tmp_path, vendor_process.url, vendor_process.create_key(quota=1000))
+
+
+def _rows(client: Command, student: Path, *more: str) -> tuple[list[dict[str, Any]], str]:
+    said = client("predict", str(student), "new", "--json", *more)
+    rows: list[dict[str, Any]] = json.loads(said.stdout)
+    return rows, said.stderr
+
+
+def _ask(client: Command, *more: str) -> tuple[str, ...]:
+    return ("--ask-vendor", client.url, *more)
+
+
+@pytest.mark.parametrize("file", ["", "student.onnx"])
+def test_the_least_sure_share_is_asked_about_and_never_twice(
+    client: Command, trained: Path, vendor_process: VendorProcess, file: str
+) -> None:
+    alone, _ = _rows(client, trained / file)
+    assert "answered_by" not in alone[0]
+    confidence = {row["image"]: max(row["classes"].values()) for row in alone}
+    unsure = set(sorted(confidence, key=lambda name: confidence[name])[:5])
+
+    rows, _ = _rows(client, trained / file, *_ask(client, "--ask-share", "0.25"))
+    assert {row["image"] for row in rows if row["answered_by"] == "vendor"} == unsure
+    assert vendor_process.charges(client.api_key).queries == _TEXTS + 5
+    for row, before in zip(rows, alone, strict=True):
+        assert (row["classes"] == before["classes"]) == (row["image"] not in unsure)
+        assert sum(row["classes"].values()) == pytest.approx(1, abs=1e-3)
+
+    again, _ = _rows(client, trained / file, *_ask(client, "--ask-share", "0.25"))
+    assert {row["image"] for row in again if row["answered_by"] == "cache"} == unsure
+    assert [row["classes"] for row in again] == [row["classes"] for row in rows]
+    assert vendor_process.charges(client.api_key).queries == _TEXTS + 5
+
+
+def test_a_budget_ends_and_the_student_answers_the_rest(
+    client: Command, trained: Path, vendor_process: VendorProcess
+) -> None:
+    budget = ("--ask-below", "1", "--ask-budget", str(_TEXTS + 3))
+    rows, said = _rows(client, trained, *_ask(client, *budget))
+    assert [row["answered_by"] for row in rows].count("vendor") == 3
+    assert (
+        f"alone answered about {_IMAGES - 3} of {_IMAGES} images: the budget of {_TEXTS + 3} queries" in said
+    )
+    rows, _ = _rows(client, trained, *_ask(client, *budget))  # a restart does not fill it up
+    assert [row["answered_by"] for row in rows].count("cache") == 3
+    assert vendor_process.charges(client.api_key).queries == _TEXTS + 3
+    _rows(client, trained, *_ask(client, *budget, "--ask-period", "day"))  # another period has its own
+    assert vendor_process.charges(client.api_key).queries == 2 * (_TEXTS + 3)
+
+
+def test_processes_at_once_pay_from_one_budget(
+    client: Command, trained: Path, vendor_process: VendorProcess
+) -> None:
+    command = ("predict", str(trained / "student.onnx"), "--json", "--ask-vendor", client.url)
+    halves = [[f"new/{n:02}.png" for n in range(start, _IMAGES, 3)] for start in range(3)]
+    processes = [
+        client.start(*command, *half, "--ask-below", "1", "--ask-budget", str(_TEXTS + 10)) for half in halves
+    ]
+    rows: list[dict[str, Any]] = []
+    for process in processes:
+        out, err = process.communicate()
+        assert process.returncode == 0, err
+        rows += json.loads(out)
+    assert [row["answered_by"] for row in rows].count("vendor") == 10
+    assert vendor_process.charges(client.api_key).queries == _TEXTS + 10
+
+
+def test_a_vendor_that_is_away_leaves_the_student_to_answer_and_another_model_is_refused(
+    client: Command, trained: Path, vendor_process: VendorProcess
+) -> None:
+    said = client("predict", str(trained), "new", "--ask-vendor", "http://127.0.0.1:9", code=1).stderr
+    assert "127.0.0.1:9" in said
+    tensors, metadata = load_tensors(trained / "student.safetensors")
+    other = client.folder / "other.safetensors"
+    save_tensors(tensors, other, metadata | {"taught_by": "fp_other"})
+    said = client("predict", str(other), "new", *_ask(client), code=1).stderr
+    assert "The student learnt from the model fp_other" in said
+    assert vendor_process.charges(client.api_key).queries == 0
+
+
+def test_bad_options_are_refused_before_anything_is_asked(client: Command, trained: Path) -> None:
+    predict = ("predict", str(trained), "new")
+    assert "--ask-vendor URL" in client(*predict, "--ask-share", "0.1", code=2).stderr
+    both = client(*predict, *_ask(client), "--ask-share", "0.1", "--ask-below", "0.5", code=2).stderr
+    assert "one of --ask-share" in both
+    unreached = client(*predict, *_ask(client), "--ask-accuracy", "0.999", code=2).stderr
+    assert "No share reaches" in unreached or "does not tell" in unreached
+    assert "less than or equal to 1" in client(*predict, *_ask(client), "--ask-share", "1.5", code=2).stderr
+
+
+def test_a_person_sees_who_answered_and_what_it_cost(client: Command, trained: Path) -> None:
+    said = client("predict", str(trained), "new", "--top", "1", *_ask(client, "--ask-share", "0.1")).stdout
+    assert "answered by" in said
+    assert f"Answered {_IMAGES - 2} by student, 0 by cache, 2 by vendor; {_TEXTS + 2} queries paid" in said
