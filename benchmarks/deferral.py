@@ -3,8 +3,8 @@
     python -m benchmarks.deferral
 
 Each style of the bundled icons is held out in turn. The student learns with the bundled pool; then a share of
-the unseen style is asked about, the least sure first, and answered in each of several ways. Students are kept
-in benchmarks/.runs, and trained once.
+the unseen style is asked about, the least sure first, and answered in each of several ways. Students are those
+of `benchmarks.unlabelled`, kept in benchmarks/.runs.
 """
 
 import argparse
@@ -14,16 +14,16 @@ from statistics import fmean
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.accuracy import IMAGE_SIZE, RUNS, STEPS, customer, icons
-from benchmarks.unlabelled import pool
+from benchmarks.accuracy import IMAGE_SIZE, RUNS, STEPS, customer, icons, variant
+from benchmarks.unlabelled import config_of, name_of, pool
 from client.api.students import load_student
 from client.buying.queries import Query
 from client.data.domains import class_prompts, list_folder
 from client.data.pixels import PixelStore
 from client.deferral.combination import combined, teacher_probabilities
 from client.deferral.selection import least_sure
-from client.learning.recipe import Recipe, Variant
-from client.runs.comparison import Comparison, ComparisonConfig
+from client.learning.recipe import Recipe
+from client.runs.comparison import Comparison
 from client.runs.connection import Connection
 from client.runs.teacher_queries import query_of
 
@@ -63,14 +63,10 @@ def _curves(
     connection: Connection, target: str, seed: int, image_size: int, steps: int
 ) -> NDArray[np.float64]:
     """Accuracy in % for each share and way, shape (shares, ways)."""
-    variant = Variant("vl2v-adip", "vl2v-adip", Recipe().with_steps(steps))
-    config = ComparisonConfig(
-        data=icons(), variants=[variant], targets=[target], seeds=[seed], student="efficientnet_lite0",
-        image_size=image_size, unlabelled=pool(target),
-    )  # fmt: skip
-    comparison = Comparison(
-        config, RUNS / f"deferral-{target}-{image_size}px-{steps}", connection, device="cpu"
+    config = config_of(
+        target, [seed], variant("vl2v-adip", Recipe().with_steps(steps)), image_size, pool(target)
     )
+    comparison = Comparison(config, RUNS / name_of(config), connection, device="cpu")
     comparison.execute()
     student = load_student(comparison.cells[0].run.path, device="cpu")
     examples, _ = list_folder(icons()).read([target])

@@ -16,7 +16,7 @@ from statistics import fmean, stdev
 from benchmarks.accuracy import IMAGE_SIZE, RUNS, STEPS, icons, measured, variant
 from benchmarks.records import ROOT, Record
 from client.data.bundled_set import UNLABELLED
-from client.learning.recipe import Recipe
+from client.learning.recipe import Recipe, Variant
 from client.runs.comparison import ComparisonConfig
 
 
@@ -35,24 +35,35 @@ def main() -> None:
     for target in arguments.targets:
         for row in arguments.methods:
             alone, pooled = (
-                measured(
-                    [
-                        ComparisonConfig(
-                            data=icons(),
-                            variants=[variant(row, recipe)],
-                            targets=[target],
-                            seeds=arguments.seeds,
-                            student="efficientnet_lite0",
-                            image_size=arguments.image_size,
-                            unlabelled=unlabelled,
-                        )
-                    ],
-                    f"unlabelled-{target}-{arguments.image_size}px-{arguments.steps}-{len(unlabelled)}",
+                measured([config], name_of(config))
+                for config in (
+                    config_of(target, arguments.seeds, variant(row, recipe), arguments.image_size, unlabelled)
+                    for unlabelled in ((), pool(target))
                 )
-                for unlabelled in ((), pool(target))
             )
             queries = round(fmean(each.result.queries for each in pooled))
             print(f"| {target} | {row} | {_cells(alone)} | {_cells(pooled)} | {queries} |", flush=True)
+
+
+def config_of(
+    target: str, seeds: Sequence[int], row: Variant, image_size: int, unlabelled: tuple[str, ...]
+) -> ComparisonConfig:
+    """One row of one style, over some seeds."""
+    return ComparisonConfig(
+        data=icons(),
+        variants=[row],
+        targets=[target],
+        seeds=seeds,
+        student="efficientnet_lite0",
+        image_size=image_size,
+        unlabelled=unlabelled,
+    )
+
+
+def name_of(config: ComparisonConfig) -> str:
+    """The folder of its runs, below benchmarks/.runs."""
+    (target,), (row,) = config.targets, config.variants
+    return f"unlabelled-{target}-{config.image_size}px-{row.recipe.steps}-{len(config.unlabelled)}"
 
 
 def pool(target: str) -> tuple[str, ...]:
