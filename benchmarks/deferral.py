@@ -3,8 +3,8 @@
     python -m benchmarks.deferral
 
 Each style of the bundled icons is held out in turn. The student learns with the bundled pool; then a share of
-the unseen style is asked about, the least sure first, and answered in each of several ways. Students are those
-of `benchmarks.unlabelled`, kept in benchmarks/.runs.
+unseen style is asked about, the least sure first, and answered in each of several ways. The students are
+those of `benchmarks.unlabelled`, kept in benchmarks/.runs.
 """
 
 import argparse
