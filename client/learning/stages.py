@@ -32,6 +32,8 @@ from client.learning.training import (
 _EVALUATION_BATCH = 128
 # The projector is aligned on so many unlabelled images, or on twice as many as there are labelled ones.
 _UNLABELLED_ALIGNED = 2048
+# So many views of each of them do, beside labelled ones (docs/experiments.md).
+_UNLABELLED_VIEWS = 2
 # Images are drawn from this much larger than the student's side, so that a random crop is hardly enlarged.
 _CROPPED_FROM = 256 / 224
 
@@ -87,6 +89,15 @@ class TrainingSet:
             unlabelled = [unlabelled[turn] for turn in sorted(order[:most].tolist())]
         return labelled + unlabelled
 
+    def views_aligned_on(self, views: int, seed: int) -> list[list[int]]:
+        """The positions of `aligned_on` that are seen in each of so many views: the first has all of them.
+
+        Unlabelled images beside labelled ones are seen in fewer views, and come last.
+        """
+        positions = self.aligned_on(seed)
+        labelled = [position for position in positions if self.labels[position] >= 0]
+        return [positions if view < _UNLABELLED_VIEWS or not labelled else labelled for view in range(views)]
+
 
 def align_features(
     student: Student,
@@ -99,7 +110,8 @@ def align_features(
     """Features of `align_views` random views of each image of `aligned_on`, shape (views, images, features).
 
     The backbone is frozen while the projector is aligned, so it gives a view the same features at every step:
-    they are computed once. `on_image` is called with the number of views done.
+    they are computed once. Of unlabelled images the views repeat. `on_image` is called with the number of
+    views done.
     """
     student.eval()
     parts: list[Tensor] = []
@@ -107,7 +119,28 @@ def align_features(
         for pixels in _align_views(student, data, recipe, seed=seed):
             parts.append(student.features(pixels).cpu())
             on_image(sum(map(len, parts)))
-    return torch.cat(parts).reshape(recipe.align_views, len(data.aligned_on(seed)), -1)
+    return _by_view(torch.cat(parts), data.views_aligned_on(recipe.align_views, seed))
+
+
+def _by_view(rows: Tensor, positions: Sequence[Sequence[int]]) -> Tensor:
+    """Rows of view after view, as the first dimension, shape (views, images, d).
+
+    A view that leaves out the last images, which have no label, has those of an earlier one there.
+    """
+    views: list[Tensor] = []
+    for view, of_view in enumerate(positions):
+        start = sum(map(len, positions[:view]))
+        seen = rows[start : start + len(of_view)]
+        again = (
+            views[view % _UNLABELLED_VIEWS][len(of_view) :] if len(of_view) < len(positions[0]) else seen[:0]
+        )
+        views.append(torch.cat([seen, again]))
+    return torch.stack(views)
+
+
+def views_to_align(recipe: Recipe, data: TrainingSet, seed: int) -> int:
+    """How many views `align_features` computes."""
+    return sum(map(len, data.views_aligned_on(recipe.align_views, seed)))
 
 
 def _view_targets(student: Student, data: TrainingSet, recipe: Recipe, *, seed: int) -> Tensor:
@@ -120,13 +153,13 @@ def _view_targets(student: Student, data: TrainingSet, recipe: Recipe, *, seed: 
     answers = [
         _answers(data.teacher, pixels).cpu() for pixels in _align_views(student, data, recipe, seed=seed)
     ]
-    return fixed + recipe.image_weight * torch.cat(answers).reshape(recipe.align_views, len(positions), -1)
+    answered = _by_view(torch.cat(answers), data.views_aligned_on(recipe.align_views, seed))
+    return fixed + recipe.image_weight * answered
 
 
 def _align_views(student: Student, data: TrainingSet, recipe: Recipe, *, seed: int) -> Iterator[Tensor]:
     """Batches of the random views that the projector is aligned on: all images, then all again, and so on."""
-    positions = data.aligned_on(seed)
-    for view in range(recipe.align_views):
+    for view, positions in enumerate(data.views_aligned_on(recipe.align_views, seed)):
         for start in range(0, len(positions), _EVALUATION_BATCH):
             chunk = positions[start : start + _EVALUATION_BATCH]
             yield _augmented(student, data, chunk, recipe, seed=(seed + 2, view, start))

@@ -27,6 +27,7 @@ from client.learning.stages import (
     class_scores,
     distill,
     interpolate_weights,
+    views_to_align,
 )
 from client.learning.student import (
     Student,
@@ -250,9 +251,7 @@ class Trainer:
 
     def _align_features(self, student: Student, data: TrainingSet) -> Tensor:
         recipe = self._config.recipe
-        with self._display.track(
-            "Features", recipe.align_views * len(data.aligned_on(self._config.seed))
-        ) as advance:
+        with self._display.track("Features", views_to_align(recipe, data, self._config.seed)) as advance:
             return align_features(
                 student, data, recipe, seed=self._config.seed, on_image=lambda done: advance(done, "")
             )

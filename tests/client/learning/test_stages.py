@@ -15,7 +15,15 @@ from client.learning import stages
 from client.learning.averaging import SelectedWeights
 from client.learning.methods import METHODS
 from client.learning.recipe import Recipe
-from client.learning.stages import TrainingSet, align, align_features, batches_of, class_scores, distill
+from client.learning.stages import (
+    TrainingSet,
+    align,
+    align_features,
+    batches_of,
+    class_scores,
+    distill,
+    views_to_align,
+)
 from client.learning.student import Student, bundled_teacher
 from client.learning.training import DomainBatches
 from tests.client.learning.toy_lessons import RECIPE, toy_lesson
@@ -157,6 +165,26 @@ def test_aligning_lowers_the_loss(folder: Path) -> None:
         on_step=lambda progress: losses.append(progress.loss.item()),
     )
     assert losses[-1] < losses[0] - 0.3
+
+
+def test_unlabelled_images_are_aligned_on_in_fewer_views_than_labelled_ones(folder: Path) -> None:
+    student, data = _toy(folder, "vl2v-adip")
+    labels = data.labels.clone()
+    labels[data.train[::3]] = -1
+    mixed, count = replace(data, labels=labels), len(data.train)
+    labelled = [position for position in data.train if labels[position] >= 0]
+    recipe = replace(RECIPE, align_views=4)
+    views = align_features(student, mixed, recipe, seed=0)
+    assert views_to_align(recipe, mixed, 0) == 2 * count + 2 * len(labelled)
+    assert mixed.aligned_on(0)[: len(labelled)] == labelled
+    pairs = [torch.equal(views[a], views[b]) for a, b in ((0, 1), (0, 2), (1, 3))]
+    assert not any(pairs)
+    without = len(labelled)
+    assert torch.equal(views[0, without:], views[2, without:])
+    assert torch.equal(views[1, without:], views[3, without:])
+    assert not torch.equal(views[0, without:], views[1, without:])
+    nameless = replace(data, labels=torch.full_like(data.labels, -1))
+    assert views_to_align(recipe, nameless, 0) == 4 * count
 
 
 @pytest.mark.parametrize("name", ["linear-probe", "erm"])
