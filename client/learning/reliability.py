@@ -7,30 +7,33 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-# So many groups of hold-outs, from the least sure to the surest, each as large as the next.
+# So many groups of hold-outs at most, from the least sure to the surest.
 _GROUPS = 50
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """Confidence and accuracy on the hold-outs, by groups of equal size, the least sure group first.
+    """Confidence and accuracy on the hold-outs, by groups, the least sure group first.
 
     Attributes:
         confidence: the mean confidence of each group, from 0 to 1, rising.
         accuracy: the share of right answers in each group.
+        counts: how many hold-outs each group has.
     """
 
     confidence: tuple[float, ...]
     accuracy: tuple[float, ...]
+    counts: tuple[int, ...]
 
     @classmethod
-    def of(cls, confidence: NDArray[np.floating], right: NDArray[np.bool_]) -> Self:
+    def of(cls, confidence: NDArray[np.floating], right: NDArray[np.bool_], *, groups: int = _GROUPS) -> Self:
         """That of some answers, both of shape (n,); n is at least 1."""
         order = np.argsort(confidence, kind="stable")
-        groups = np.array_split(order, min(_GROUPS, len(order)))
+        members = np.array_split(order, min(groups, len(order)))
         return cls(
-            tuple(round(float(confidence[rows].mean()), 6) for rows in groups),
-            tuple(round(float(right[rows].mean()), 6) for rows in groups),
+            tuple(round(float(confidence[rows].mean()), 6) for rows in members),
+            tuple(round(float(right[rows].mean()), 6) for rows in members),
+            tuple(map(len, members)),
         )
 
     @classmethod
@@ -41,25 +44,23 @@ class Reliability:
             ValueError: it is something else.
         """
         try:
-            read = json.loads(text)
-            pairs = [(float(confidence), float(accuracy)) for confidence, accuracy in read]
+            rows = [(float(sure), float(right), int(count)) for sure, right, count in json.loads(text)]
         except (TypeError, ValueError) as error:
-            raise ValueError("the reliability of a student is a list of pairs") from error
-        return cls(tuple(pair[0] for pair in pairs), tuple(pair[1] for pair in pairs))
+            raise ValueError("the reliability of a student is a list of groups") from error
+        return cls(tuple(r[0] for r in rows), tuple(r[1] for r in rows), tuple(r[2] for r in rows))
 
     def to_json(self) -> str:
         """As the metadata of a student's file hold it."""
-        return json.dumps(list(zip(self.confidence, self.accuracy, strict=True)))
-
-    def threshold(self, share: float) -> float:
-        """The confidence below which this share of the hold-outs lies."""
-        return float(np.quantile(self.confidence, share)) if self.confidence else 0.0
+        return json.dumps(list(zip(self.confidence, self.accuracy, self.counts, strict=True)))
 
     def accuracy_with(self, share: float, asked_accuracy: float) -> float:
         """The accuracy to expect if this share, the least sure, is answered by somebody so often right."""
-        groups = len(self.accuracy)
-        asked = np.clip(share * groups - np.arange(groups), 0, 1)
-        return float((asked * asked_accuracy + (1 - asked) * np.array(self.accuracy)).mean())
+        sizes = np.array(self.counts, np.float64)
+        before = np.cumsum(sizes) - sizes
+        asked = np.clip((share * sizes.sum() - before) / sizes, 0, 1)
+        return float(
+            np.average(asked * asked_accuracy + (1 - asked) * np.array(self.accuracy), weights=sizes)
+        )
 
     def share_for(self, wanted: float, asked_accuracy: float) -> float | None:
         """The smallest share, in hundredths, to ask about for an accuracy; `None` where none reaches it."""

@@ -102,6 +102,19 @@ def reliability(label: str, found: Calibration, kind: str) -> Markup:
     return svg(300, 210, label, drawn)
 
 
+def shares(label: str, points: Sequence[tuple[float, float]], level: float, kind: str) -> Markup:
+    """A value in % by a share in %, with the level that it comes to as a dashed line."""
+    values = [level, *(value for _, value in points)]
+    ticks = nice_ticks(min(values), max(values))
+    frame = Frame(38, 8, 242, 150, (0, 100), (ticks[0], ticks[-1]))
+    drawn = frame.horizontals(ticks, "%")
+    drawn += frame.line([(0, level), (100, level)], "diagonal") + frame.line(points, f"curve {kind}")
+    for tick in (0, 25, 50, 75, 100):
+        drawn += text(frame.at(tick, 0)[0], 172, f"{tick}%", "middle")
+    drawn += text(159, 186, "of the images asked about, the least sure first", "middle")
+    return svg(300, 190, label, drawn)
+
+
 def confusion_matrix(label: str, counts: Sequence[Sequence[int]], classes: Sequence[str]) -> Markup:
     """A square a pair of classes, darker for a larger share of its row; rows are the true classes."""
     side, margin = 11.0, 92.0

@@ -9,6 +9,9 @@ from pathlib import Path
 from client.errors import ClientError
 from client.results.escaping import csv_line, from_csv
 
+# So many mistakes are worth a look.
+MISTAKES_SHOWN = 12
+
 _COLUMNS = ("image", "domain", "seen", "label", "predicted", "confidence")
 
 
@@ -65,6 +68,11 @@ def read_predictions(path: Path) -> list[LabelledPrediction]:
             ]
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise ClientError(f"{path} cannot be read: {error!r}. Is its folder a finished run?") from error
+
+
+def tested_on(predictions: Sequence[LabelledPrediction]) -> list[LabelledPrediction]:
+    """Those that mistakes are looked for in: about domains never trained on, or else about the hold-outs."""
+    return [prediction for prediction in predictions if not prediction.seen] or list(predictions)
 
 
 def worst_mistakes(predictions: Iterable[LabelledPrediction], count: int) -> list[LabelledPrediction]:

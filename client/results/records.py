@@ -273,6 +273,54 @@ class MetricsRow(Record):
     seconds: float | None = None
 
 
+class Disagreement(Record):
+    """A training image that the teacher takes for another class than its label says.
+
+    Attributes:
+        image: its path, relative to the data folder.
+        domain: of the image.
+        label: its class.
+        teacher: the class whose text is the nearest to its embedding.
+        lead: how much nearer (cosine) than the text of its label.
+    """
+
+    image: Name
+    domain: Name
+    label: Name
+    teacher: Name
+    lead: float
+
+
+class Neighbour(Record):
+    """The training image that the student finds most like one that it was wrong about.
+
+    Attributes:
+        image: its path, relative to the data folder.
+        label: its class.
+        cosine: of the backbone's features of the two.
+    """
+
+    image: Name
+    label: Name
+    cosine: float
+
+
+class Review(Record):
+    """What is worth looking at in the images of a run: `review.json`.
+
+    Attributes:
+        compared: how many training images were bought, so that the teacher's answer is known.
+        disagree: of how many it names another class than the label.
+        disagreements: those with the largest lead, at most 24, the largest first.
+        neighbours: of each image among the most confident mistakes, by its path: what it resembles.
+    """
+
+    compared: int
+    disagree: int
+    disagreements: list[Disagreement]
+    neighbours: dict[Name, Neighbour]
+
+
 class Accuracy(Record):
     """Shares of right answers, from 0 to 1.
 

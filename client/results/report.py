@@ -6,13 +6,16 @@ from functools import cached_property
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
+from client.learning.reliability import Reliability
 from client.results.calibration import calibration
-from client.results.charts import confusion_matrix, curve, reliability
+from client.results.charts import confusion_matrix, curve, reliability, shares
 from client.results.escaping import in_code, in_markdown
-from client.results.predictions import LabelledPrediction, confusion, mix_ups
+from client.results.predictions import LabelledPrediction, confusion, mix_ups, tested_on
+from client.results.records import Disagreement, Neighbour, Review
 
 Row = Mapping[str, Any]
 
@@ -33,11 +36,23 @@ _PUBLISHED_QUERIES_A_DOMAIN = 2 * 5001 * 32
 
 
 @dataclass(frozen=True)
+class Pictured:
+    """An image that was found worth a look, as a data URI; `None` if it is no longer there."""
+
+    found: Disagreement | Neighbour
+    picture: str | None
+
+
+@dataclass(frozen=True)
 class Mistake:
-    """A wrong prediction, and the image as a data URI; `None` if it is no longer there."""
+    """A wrong prediction, the image as a data URI, and the training image that it resembles.
+
+    Each is `None` if it is no longer there, or not known.
+    """
 
     prediction: LabelledPrediction
     picture: str | None
+    like: Pictured | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +66,8 @@ class Run:
         metrics: the rows of `metrics.jsonl`.
         predictions: of `answers.csv`.
         mistakes: of `tested`, the most confident first.
+        review: `review.json`; `None` where an earlier version wrote none.
+        doubted: its disagreements with their pictures.
     """
 
     summary: Row
@@ -59,11 +76,13 @@ class Run:
     metrics: Sequence[Row]
     predictions: Sequence[LabelledPrediction]
     mistakes: Sequence[Mistake]
+    review: Review | None = None
+    doubted: Sequence[Pictured] = ()
 
     @property
     def tested(self) -> list[LabelledPrediction]:
-        """The predictions that mistakes are looked for in: about the target domain, or else the hold-outs."""
-        return self.unseen or self.seen
+        """The predictions that mistakes are looked for in."""
+        return tested_on(self.predictions)
 
     @cached_property
     def unseen(self) -> list[LabelledPrediction]:
@@ -88,6 +107,9 @@ def render_report(run: Run) -> str:
         mix_ups=mix_ups(run.tested)[:_MIX_UPS],
         matrix=_matrix(run),
         mistakes=run.mistakes,
+        asking=_asking(run),
+        review=run.review,
+        doubted=run.doubted,
     )
 
 
@@ -165,6 +187,30 @@ def _calibrated(predictions: Sequence[LabelledPrediction], *, seen: bool) -> Row
         "accuracy": fmean(prediction.right for prediction in predictions),
         "drawing": reliability("Share of right answers by confidence", found, "seen" if seen else "unseen"),
     }
+
+
+def _asking(run: Run) -> list[Row]:
+    """What is to be expected of asking the teacher about the least sure images: a row a kind of images."""
+    known, check = run.summary["teacher_zero_shot"], run.summary["teacher_check"]
+    target = run.summary["target_domain"]
+    rows: list[Row] = []
+    for predictions, teacher, seen in (
+        (run.seen, check and check["accuracy"], True),
+        (run.unseen, known[target]["accuracy"] if target in known else check and check["accuracy"], False),
+    ):
+        if predictions and teacher:
+            found = Reliability.of(
+                np.array([each.confidence for each in predictions]),
+                np.array([each.right for each in predictions]),
+                groups=len(predictions),
+            )
+            points = [(step, 100 * found.accuracy_with(step / 100, teacher)) for step in range(0, 101, 2)]
+            label = "Accuracy by the share that the teacher is asked about"
+            rows.append({
+                "seen": seen, "teacher": teacher, "points": dict(points),
+                "drawing": shares(label, points, 100 * teacher, "seen" if seen else "unseen"),
+            })  # fmt: skip
+    return rows
 
 
 def _matrix(run: Run) -> Markup | None:

@@ -29,7 +29,13 @@ from client.results.calibration import calibration
 from client.results.evaluation import Evaluation
 from client.results.onnx_classifier import require_onnx
 from client.results.onnx_export import export_onnx
-from client.results.predictions import LabelledPrediction, predictions_as_csv
+from client.results.predictions import (
+    MISTAKES_SHOWN,
+    LabelledPrediction,
+    predictions_as_csv,
+    tested_on,
+    worst_mistakes,
+)
 from client.results.records import (
     Accuracy,
     CalibrationError,
@@ -47,6 +53,7 @@ from client.runs.features import training_features
 from client.runs.folder import RunConfig, RunFolder
 from client.runs.memo import Memo
 from client.runs.pages import write_pages
+from client.runs.review import review
 from client.runs.targets import TargetBuilder, Targets, require_student
 from client.runs.tensorboard import mirrored
 from client.runs.trainer import STAMP_VERSION, Trainer, stamp_of
@@ -329,6 +336,9 @@ class Distillation:
                 target, unread = read_for_evaluation(folder, [dataset.target], self._display)
                 answers += answers_about(student, dataset.classes, folder, target)
             run.write_text(run.answers, predictions_as_csv(answers))
+            mistakes = worst_mistakes(tested_on(answers), MISTAKES_SHOWN)
+            found = review(student, dataset, data.images, mistakes, self._teacher)
+            run.write(run.review, found.to_json())
             summary = self._summarise(student, dataset, data, answers, target, unread)
         summary = summary.model_copy(update={"seconds": run.seconds(), "leave_one_out": dict(leave_one_out)})
         write_pages(run, summary)

@@ -90,6 +90,7 @@ class RunFolder:
         self.student = path / "student.safetensors"
         self.onnx = path / "student.onnx"
         self.answers = path / "answers.csv"
+        self.review = path / "review.json"
         self.summary = path / "summary.json"
         self.report = path / "report.html"
         self.model_card = path / "README.md"
@@ -195,8 +196,9 @@ class RunFolder:
     def _artefacts(self) -> tuple[Path, ...]:
         """What a run makes, its configuration aside; the student first."""
         return (
-            self.student, self.onnx, self.summary, self.answers, self.report, self.model_card, self.plan,
-            self.purchase, self.views, self.metrics, self.tensorboard, self.aligned, self.checkpoint,
+            self.student, self.onnx, self.summary, self.answers, self.review, self.report, self.model_card,
+            self.plan, self.purchase, self.views, self.metrics, self.tensorboard, self.aligned,
+            self.checkpoint,
         )  # fmt: skip
 
     def claimed(self) -> AbstractContextManager[None]:

@@ -7,12 +7,11 @@ from pathlib import Path
 from PIL import Image
 
 from client.data.images import UnreadableImage, decode_square, read_image
-from client.results.predictions import LabelledPrediction, read_predictions, worst_mistakes
-from client.results.records import Plan, Summary
-from client.results.report import Mistake, Run, render_model_card, render_report
+from client.results.predictions import MISTAKES_SHOWN, read_predictions, tested_on, worst_mistakes
+from client.results.records import Disagreement, Neighbour, Plan, Review, Summary
+from client.results.report import Mistake, Pictured, Run, render_model_card, render_report
 from client.runs.folder import RunFolder
 
-_MISTAKES = 12
 _THUMBNAIL = 96
 
 
@@ -23,19 +22,33 @@ def write_pages(run: RunFolder, summary: Summary) -> None:
         ClientError: a file that they are made of is missing, or they cannot be written.
     """
     config, answers = run.read(run.config), read_predictions(run.answers)
-    tested = [answer for answer in answers if not answer.seen] or answers
-    folder = Path(config["data"])
-    mistakes = [Mistake(a, _thumbnail(folder, a)) for a in worst_mistakes(tested, _MISTAKES)]
+    data = Path(config["data"])
+    folder = data.parent if data.is_file() else data
+    review = Review.model_validate(run.read(run.review)) if run.review.exists() else None
+    likes = review.neighbours if review else {}
+    mistakes = [
+        Mistake(
+            each,
+            _thumbnail(folder, each.image),
+            _pictured(folder, likes[each.image]) if each.image in likes else None,
+        )
+        for each in worst_mistakes(tested_on(answers), MISTAKES_SHOWN)
+    ]
+    doubts = [_pictured(folder, each) for each in review.disagreements] if review else []
     plan = Plan.model_validate(run.read(run.plan)).to_json()
-    found = Run(summary.to_json(), plan, config, run.rows(), answers, mistakes)
+    found = Run(summary.to_json(), plan, config, run.rows(), answers, mistakes, review, doubts)
     run.write_text(run.report, render_report(found))
     run.write_text(run.model_card, render_model_card(found))
 
 
-def _thumbnail(folder: Path, answer: LabelledPrediction) -> str | None:
+def _pictured(folder: Path, found: Disagreement | Neighbour) -> Pictured:
+    return Pictured(found, _thumbnail(folder, found.image))
+
+
+def _thumbnail(folder: Path, image: str) -> str | None:
     """The image as a data URI, squeezed as the student sees it; `None` if it is no longer there."""
     try:
-        pixels, _ = decode_square(read_image(folder / answer.image), _THUMBNAIL)
+        pixels, _ = decode_square(read_image(folder / image), _THUMBNAIL)
     except UnreadableImage:
         return None
     file = BytesIO()

@@ -10,7 +10,7 @@ from jsonschema import Draft202012Validator
 from pydantic import BaseModel
 
 from client.results.comparison_table import ComparisonTable
-from client.results.records import MetricsRow, Plan, Purchase, Summary, ViewRow
+from client.results.records import MetricsRow, Plan, Purchase, Review, Summary, ViewRow
 from tests.documents.docstrings import describe, escaped, table
 
 _BEGINNING = """\
@@ -31,6 +31,7 @@ the same records as `run.plan`, `run.purchase` and `run.summary` ([python.md](py
 | `student.safetensors` | the student, with its classes and the way images are prepared in the metadata |
 | `student.onnx` | the student as one graph from pixels to probabilities, if the extra `onnx` is installed |
 | `answers.csv` | the student's answer about every image that it was tested on |
+| `review.json` | [labels that the teacher doubts, and what mistakes resemble](#reviewjson) |
 | `summary.json` | [what it came to](#summaryjson) |
 | `report.html`, `README.md` | the report for people, and the model card |
 | `tensorboard/` | the metrics for TensorBoard, if that is installed |
@@ -100,6 +101,7 @@ TABLE = File("table.json", ComparisonTable)
 FILES = (
     File("plan.json", Plan, is_sparse=True),
     File("purchase.json", Purchase),
+    File("review.json", Review),
     File("views.jsonl", ViewRow),
     File("metrics.jsonl", MetricsRow, is_sparse=True),
     File("summary.json", Summary),

@@ -1,5 +1,6 @@
 """`client distill` against the real vendor: the run, its resumption, and what is said of bad input."""
 
+import csv
 import json
 import shutil
 import signal
@@ -71,10 +72,21 @@ def test_a_run_from_plan_to_prediction(client: Command, vendor_process: VendorPr
     assert names == {
         "config.json", "config.json.lock", "plan.json", "purchase.json", "metrics.jsonl", "summary.json",
         "aligned.safetensors", "student.safetensors", "student.onnx", "answers.csv",
-        "report.html", "README.md", "tensorboard",
+        "review.json", "report.html", "README.md", "tensorboard",
     }  # fmt: skip
 
     assert load_file(client.folder / "run" / "student.safetensors")["temperature"] != 1  # fitted to hold-outs
+
+    review = json.loads((client.folder / "run" / "review.json").read_text())
+    assert review["compared"] == plan["train_images"]
+    right = sum(each["accuracy"] * each["images"] for each in summary["teacher_zero_shot"].values())
+    assert review["disagree"] == pytest.approx(plan["train_images"] - right)
+    leads = [each["lead"] for each in review["disagreements"]]
+    assert leads == sorted(leads, reverse=True)
+    with (client.folder / "run" / "answers.csv").open() as file:
+        wrong = {row["image"] for row in csv.DictReader(file) if row["label"] != row["predicted"]}
+    assert review["neighbours"].keys() <= wrong
+    assert all(each["image"].startswith(("dark/", "light/")) for each in review["neighbours"].values())
 
     evaluated = json.loads(client("evaluate", "run", "--data", "toy", "--domain", "red", "--json").stdout)
     assert evaluated["red"]["accuracy"] == pytest.approx(summary["accuracy"]["out_of_domain"])

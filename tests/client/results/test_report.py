@@ -17,7 +17,8 @@ from client.results.predictions import (
     read_predictions,
     worst_mistakes,
 )
-from client.results.report import Mistake, Run, render_model_card, render_report
+from client.results.records import Disagreement, Neighbour, Review
+from client.results.report import Mistake, Pictured, Run, render_model_card, render_report
 
 HOSTILE = "<script>alert(1)</script>"
 TARGET = '"><b>pixel</b>'
@@ -60,6 +61,7 @@ def _summary(**changes: Any) -> dict[str, Any]:
         "size": {"parameters": 3_700_000, "weights_mib": 14.1},
         "speed": {"device": "cpu", "milliseconds": 6.25, "images_per_second": 310.0, "onnx": None},
         "teacher_queries_per_second": 250.0,
+        "teacher_check": {"accuracy": 0.9},
         "leave_one_out": {},
         "unlabelled_images": 0,
         "adapted": False,
@@ -169,6 +171,41 @@ def test_the_teachers_answers_about_the_target_are_shown_where_they_were_bought(
     assert "teacher 69.7%" in words
     assert "were bought by a comparison" in words
     assert "further queries" not in words
+
+
+def test_what_asking_would_bring_is_drawn_for_known_and_unknown_images() -> None:
+    page = render_report(_run())
+    assert page.count('class="curve seen"') == page.count('class="curve unseen"') == 1
+    words = " ".join(_Page(page).words.split())
+    assert "held-out images: 100.0% alone" in words
+    # Of three answers about the target, one of them right, a fifth is asked about: three fifths of the least
+    # sure one, which is wrong. The teacher is right about 90%.
+    assert (
+        f"{TARGET}, unseen: 33.3% alone, {100 * (0.6 * 0.9 + 1) / 3:.1f}% if it asks about a fifth" in words
+    )
+    assert "asked when it is unsure" not in render_report(_run(teacher_check=None, teacher_zero_shot={}))
+
+
+def test_images_that_the_teacher_doubts_and_what_a_mistake_resembles_are_shown() -> None:
+    other = PICTURE.replace("AAAA", "BBBB")
+    doubted = Disagreement(image=f"{HOSTILE}.png", domain="line", label="cat", teacher=HOSTILE, lead=0.2)
+    like = Neighbour(image="n.png", label=HOSTILE, cosine=0.9)
+    review = Review(compared=1300, disagree=26, disagreements=[doubted], neighbours={"c.png": like})
+    run = replace(
+        _run(),
+        review=review,
+        doubted=[Pictured(doubted, None)],
+        mistakes=[Mistake(ANSWERS[2], PICTURE, Pictured(like, other))],
+    )
+    page = render_report(run)
+    words = " ".join(_Page(page).words.split())
+    assert "Of 1,300 training images that were bought, the teacher takes 26 for another class" in words
+    assert "these are the 1 clearest" in words
+    assert f"teacher: {HOSTILE}" in words
+    assert f"like this {HOSTILE}" in words
+    assert _Page(page).links == [PICTURE, other]
+    assert HOSTILE not in page
+    assert "disagree" not in render_report(_run())
 
 
 def test_a_method_without_a_teacher_has_none_in_its_pages() -> None:
