@@ -26,7 +26,7 @@ from client.progress import Display, ProgressListener
 from client.results.evaluation import accuracy_by_domain
 from client.results.onnx_classifier import OnnxClassifier, require_onnx
 from client.results.predictions import LabelledPrediction
-from client.results.records import Name, Record
+from client.results.records import ExportedFile, Name, Record, Summary
 from client.runs.folder import RunFolder
 
 if TYPE_CHECKING:  # torch takes seconds to import, and a student in an ONNX file needs none
@@ -93,6 +93,7 @@ class Exported(Record):
         images: on how many images an ONNX file was compared with PyTorch; `None` for safetensors.
         max_difference: the largest difference of a probability.
         labels_differ: of how many images the two name different classes, ties aside.
+        files: of a file in eight bits: what it costs beside the one in 32.
     """
 
     out: Name
@@ -100,6 +101,7 @@ class Exported(Record):
     images: int | None = None
     max_difference: float | None = None
     labels_differ: int | None = None
+    files: list[ExportedFile] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Without the comparison where there was none."""
@@ -315,6 +317,8 @@ def export(
     out: Path | str,
     *,
     kind: Format | None = None,
+    int8: bool = False,
+    allow_loss: float = 1.0,
     progress: ProgressListener | None = None,
 ) -> Exported:
     """Write a student as one file: ONNX, checked against PyTorch, or safetensors; spends nothing.
@@ -323,10 +327,14 @@ def export(
         student: a run's folder, or a .safetensors file from one.
         out: the file to write.
         kind: its format; `None` for what its name ends with.
+        int8: whether to write ONNX in eight bits: a quarter of the size. It takes a run's folder, with the
+            images that it learnt from; the report is written again, with what the file costs.
+        allow_loss: how many points of accuracy may be lost by it.
         progress: is told how the ONNX file compares with PyTorch.
 
     Raises:
-        UsageError: `out` cannot be written, or `onnx` is not installed.
+        UsageError: `out` cannot be written, more accuracy is lost, or `onnx` is not installed.
+        DataError: the images are gone.
         ClientError: there is no student, or the ONNX file is not what PyTorch computes.
     """
     student, out = Path(student), Path(out)
@@ -340,6 +348,8 @@ def export(
         require_onnx()  # before PyTorch is loaded, which takes seconds
     if not out.parent.is_dir():
         raise UsageError(f"--out {out}: there is no folder {out.parent}.")
+    if int8:
+        return _as_int8(student, out, kind, allow_loss, Display.of(progress))
     write: dict[Format, Callable[[Path, Path, Display], Exported]] = {
         "onnx": _as_onnx,
         "safetensors": _as_safetensors,
@@ -353,6 +363,23 @@ def _as_onnx(student: Path, out: Path, display: Display) -> Exported:
     parity = export_onnx(*_load(student, "cpu"), out)
     display.note(f"{parity.described}.")
     return Exported(out=str(out), format="onnx", **asdict(parity))
+
+
+def _as_int8(student: Path, out: Path, kind: Format, allow_loss: float, display: Display) -> Exported:
+    from client.runs.exports import export_int8
+    from client.runs.memo import Memo
+
+    if kind != "onnx" or not student.is_dir():
+        raise UsageError(
+            "--int8 takes the directory of a run, whose images tell the ranges, and an --out of .onnx."
+        )
+    run = RunFolder(student)
+    exports = export_int8(run, out, allow_loss=allow_loss, memo=Memo(), display=display)
+    if run.summary.exists():
+        from client.runs.pages import write_pages
+
+        write_pages(run, Summary.model_validate(run.read(run.summary)))
+    return Exported(out=str(out), format="onnx", files=exports.files)
 
 
 def _as_safetensors(student: Path, out: Path, _: Display) -> Exported:

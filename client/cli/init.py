@@ -89,4 +89,4 @@ def _written(default: object) -> str:
         return ""
     if isinstance(default, bool):
         return str(default).lower()
-    return str(default) if isinstance(default, int) else f'"{default}"'
+    return str(default) if isinstance(default, int | float) else f'"{default}"'

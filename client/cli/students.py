@@ -142,18 +142,36 @@ def export(
         Literal["onnx", "safetensors"] | None,
         typer.Option("--format", help="By default what the name of the file ends with."),
     ] = None,
+    int8: Annotated[
+        bool,
+        typer.Option(
+            "--int8",
+            help="Write ONNX in eight bits, a quarter of the size; takes a run's directory, and its images.",
+        ),
+    ] = False,
+    allow_loss: Annotated[
+        float,
+        typer.Option(
+            "--allow-loss",
+            min=0,
+            max=100,
+            help="Points of accuracy that --int8 may lose before it is refused.",
+        ),
+    ] = 1.0,
     as_json: JsonOption = False,
 ) -> None:
     """Write a student as one file: ONNX, checked against PyTorch, or safetensors; spends nothing.
 
-    Both files say how images are prepared for them, and `client predict` takes either.
+    All files say how images are prepared for them, and `client predict` takes any.
 
     Example: client export runs/icons-pixel-vl2v-adip-seed0 --out student.onnx
     """
     from client.api import students
+    from client.cli.tables import print_exports
 
-    written = students.export(run, out, kind=kind, progress=Display())
+    written = students.export(run, out, kind=kind, int8=int8, allow_loss=allow_loss, progress=Display())
     if as_json:
         print_json(written.to_json())
     else:
+        print_exports(written.files or [])
         print(out)

@@ -15,7 +15,7 @@ from client.buying.queries import Spending
 from client.buying.reconciliation import Reconciliation
 from client.data.finder import described
 from client.progress import printable
-from client.results.records import Outlook, Plan, PlannedPurchase, TeacherCheck, described_check
+from client.results.records import ExportedFile, Outlook, Plan, PlannedPurchase, TeacherCheck, described_check
 from shared.embeddings import ModelCard
 
 if TYPE_CHECKING:  # torch takes seconds to import
@@ -209,6 +209,23 @@ def print_predictions(predictions: "Predictions") -> None:
         print(
             f"Answered {asked}; {predictions.queries_bought} queries paid, {predictions.cost_micros} micros."
         )
+
+
+def print_exports(files: Sequence[ExportedFile]) -> None:
+    """What a student costs in 32 bits and in eight."""
+    columns = ("", "MiB", "ms an image", "images/s", "in-domain (%)", "target domain (%)")
+    rows = [
+        (
+            each.kind,
+            f"{each.size_bytes / 2**20:.1f}",
+            f"{each.milliseconds:.1f}",
+            f"{each.images_per_second:.0f}",
+            *("" if share is None else percent(share) for share in (each.in_domain, each.out_of_domain)),
+        )
+        for each in files
+    ]
+    if rows:
+        print_table(columns, rows)
 
 
 def print_models(cards: Iterable[ModelCard]) -> None:

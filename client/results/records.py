@@ -321,6 +321,36 @@ class Review(Record):
     neighbours: dict[Name, Neighbour]
 
 
+class ExportedFile(Record):
+    """A student as one ONNX file: what it costs.
+
+    Attributes:
+        kind: "float32" or "int8".
+        size_bytes: of the file.
+        milliseconds: for one image on its own, on the CPU: a median.
+        images_per_second: in batches of 32: a median.
+        in_domain: accuracy on the hold-outs, the mean over domains; `None` where there are none.
+        out_of_domain: accuracy on the target domain; `None` where there is none.
+    """
+
+    kind: str
+    size_bytes: int
+    milliseconds: float
+    images_per_second: float
+    in_domain: float | None
+    out_of_domain: float | None
+
+
+class Exports(Record):
+    """A student's files beside each other, measured on one machine one after the other: `exports.json`.
+
+    Attributes:
+        files: the file in float32 first.
+    """
+
+    files: list[ExportedFile]
+
+
 class Accuracy(Record):
     """Shares of right answers, from 0 to 1.
 

@@ -15,7 +15,7 @@ from client.results.calibration import calibration
 from client.results.charts import confusion_matrix, curve, reliability, shares
 from client.results.escaping import in_code, in_markdown
 from client.results.predictions import LabelledPrediction, confusion, mix_ups, tested_on
-from client.results.records import Disagreement, Neighbour, Review
+from client.results.records import Disagreement, Exports, Neighbour, Review
 
 Row = Mapping[str, Any]
 
@@ -68,6 +68,7 @@ class Run:
         mistakes: of `tested`, the most confident first.
         review: `review.json`; `None` where an earlier version wrote none.
         doubted: its disagreements with their pictures.
+        exports: `exports.json`; `None` where the student was not written in eight bits.
     """
 
     summary: Row
@@ -78,6 +79,7 @@ class Run:
     mistakes: Sequence[Mistake]
     review: Review | None = None
     doubted: Sequence[Pictured] = ()
+    exports: Exports | None = None
 
     @property
     def tested(self) -> list[LabelledPrediction]:
@@ -110,6 +112,7 @@ def render_report(run: Run) -> str:
         asking=_asking(run),
         review=run.review,
         doubted=run.doubted,
+        exports=run.exports.files if run.exports else (),
     )
 
 

@@ -74,7 +74,7 @@ def answers_about(
 
 
 def answers_of_file(
-    classifier: OnnxClassifier, folder: ImageFolder, examples: Sequence[Example]
+    classifier: OnnxClassifier, folder: ImageFolder, examples: Sequence[Example], *, seen: bool = False
 ) -> list[LabelledPrediction]:
     """The same of a student in an ONNX file.
 
@@ -88,7 +88,7 @@ def answers_of_file(
         for side in [classifier.side]
         for start in range(0, len(examples), _BATCH)
     ]
-    return _answers(np.concatenate(batches), classifier.classes, folder, examples, seen=False)
+    return _answers(np.concatenate(batches), classifier.classes, folder, examples, seen=seen)
 
 
 def _require_known(folder: ImageFolder, classes: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from client.buying.lock import run_lock
 from client.buying.selection import SelectionStrategy
 from client.errors import ClientError, UsageError, unwritable
-from client.learning.recipe import Recipe
+from client.learning.recipe import Augmentation, Recipe
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,7 @@ class RunFolder:
         self.checkpoint = path / "checkpoint.pt"
         self.student = path / "student.safetensors"
         self.onnx = path / "student.onnx"
+        self.exports = path / "exports.json"
         self.answers = path / "answers.csv"
         self.review = path / "review.json"
         self.summary = path / "summary.json"
@@ -117,6 +118,23 @@ class RunFolder:
         run_id = secrets.token_hex(8)
         self.write(self.config, {**wanted, "run_id": run_id})
         return run_id
+
+    def read_config(self) -> RunConfig:
+        """What makes it this run.
+
+        Raises:
+            ClientError: there is no run, or its configuration is not what this version of Tuition writes.
+        """
+        found: dict[str, Any] = {**_DEFAULTS, **self.read(self.config)}
+        try:
+            recipe = {**_RECIPE_DEFAULTS, **found.pop("recipe")}
+            seen = recipe.pop("augmentation")
+            augmentation = Augmentation(**{**seen, "crop_scale": tuple(seen["crop_scale"])})
+            del found["run_id"]
+            found |= {name: tuple(found[name]) for name in ("unlabelled", "adapt")}
+            return RunConfig(**found, recipe=Recipe(**recipe, augmentation=augmentation))
+        except (KeyError, TypeError) as error:
+            raise ClientError(f"{self.config} is not the configuration of a run: {error}.") from error
 
     def _taken_up(self, wanted: dict[str, Any]) -> str:
         found = self.read(self.config)
@@ -196,9 +214,9 @@ class RunFolder:
     def _artefacts(self) -> tuple[Path, ...]:
         """What a run makes, its configuration aside; the student first."""
         return (
-            self.student, self.onnx, self.summary, self.answers, self.review, self.report, self.model_card,
-            self.plan, self.purchase, self.views, self.metrics, self.tensorboard, self.aligned,
-            self.checkpoint,
+            self.student, self.onnx, self.exports, self.summary, self.answers, self.review, self.report,
+            self.model_card, self.plan, self.purchase, self.views, self.metrics, self.tensorboard,
+            self.aligned, self.checkpoint,
         )  # fmt: skip
 
     def claimed(self) -> AbstractContextManager[None]:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from client.data.images import UnreadableImage, decode_square, read_image
 from client.results.predictions import MISTAKES_SHOWN, read_predictions, tested_on, worst_mistakes
-from client.results.records import Disagreement, Neighbour, Plan, Review, Summary
+from client.results.records import Disagreement, Exports, Neighbour, Plan, Review, Summary
 from client.results.report import Mistake, Pictured, Run, render_model_card, render_report
 from client.runs.folder import RunFolder
 
@@ -35,8 +35,9 @@ def write_pages(run: RunFolder, summary: Summary) -> None:
         for each in worst_mistakes(tested_on(answers), MISTAKES_SHOWN)
     ]
     doubts = [_pictured(folder, each) for each in review.disagreements] if review else []
+    exports = Exports.model_validate(run.read(run.exports)) if run.exports.exists() else None
     plan = Plan.model_validate(run.read(run.plan)).to_json()
-    found = Run(summary.to_json(), plan, config, run.rows(), answers, mistakes, review, doubts)
+    found = Run(summary.to_json(), plan, config, run.rows(), answers, mistakes, review, doubts, exports)
     run.write_text(run.report, render_report(found))
     run.write_text(run.model_card, render_model_card(found))
 

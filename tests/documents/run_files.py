@@ -10,7 +10,7 @@ from jsonschema import Draft202012Validator
 from pydantic import BaseModel
 
 from client.results.comparison_table import ComparisonTable
-from client.results.records import MetricsRow, Plan, Purchase, Review, Summary, ViewRow
+from client.results.records import Exports, MetricsRow, Plan, Purchase, Review, Summary, ViewRow
 from tests.documents.docstrings import describe, escaped, table
 
 _BEGINNING = """\
@@ -30,6 +30,7 @@ the same records as `run.plan`, `run.purchase` and `run.summary` ([python.md](py
 | `aligned.safetensors` | the projector after the align stage |
 | `student.safetensors` | the student, with its classes and the way images are prepared in the metadata |
 | `student.onnx` | the student as one graph from pixels to probabilities, if the extra `onnx` is installed |
+| `exports.json` | [what the student costs in eight bits](#exportsjson), if it was written so |
 | `answers.csv` | the student's answer about every image that it was tested on |
 | `review.json` | [labels that the teacher doubts, and what mistakes resemble](#reviewjson) |
 | `summary.json` | [what it came to](#summaryjson) |
@@ -101,6 +102,7 @@ TABLE = File("table.json", ComparisonTable)
 FILES = (
     File("plan.json", Plan, is_sparse=True),
     File("purchase.json", Purchase),
+    File("exports.json", Exports),
     File("review.json", Review),
     File("views.jsonl", ViewRow),
     File("metrics.jsonl", MetricsRow, is_sparse=True),

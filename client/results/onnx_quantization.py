@@ -1,0 +1,81 @@
+"""Writes a student's ONNX file again in eight bits: a quarter of the size, and faster on most processors."""
+
+import logging
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from client.data.images import Pixels
+from client.errors import ClientError
+from client.results.onnx_classifier import INPUT, require_onnx
+
+
+def write_int8(source: Path, out: Path, pictures: Iterable[Pixels]) -> None:
+    """Quantise a file that `export_onnx` wrote, with ranges of activations that these pictures give.
+
+    Weights are quantised a channel each, to seven bits of the eight: processors without VNNI add products of
+    two bytes in sixteen bits, which whole bytes would overflow.
+
+    Args:
+        source: the student in float32.
+        out: replaced whole, or not at all.
+        pictures: batches of RGB (n, side, side, 3), of images like those that the student will see.
+
+    Raises:
+        UsageError: onnx or onnxruntime is not installed.
+        ClientError: the file cannot be quantised or written.
+    """
+    require_onnx()
+    import onnx
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Pictures(CalibrationDataReader):  # type: ignore[misc]  # the package has no types
+        def __init__(self) -> None:
+            self._batches: Iterator[Pixels] = iter(pictures)
+
+        def get_next(self) -> dict[str, Any] | None:
+            batch = next(self._batches, None)
+            return None if batch is None else {INPUT: batch}
+
+    part = out.with_name(f"{out.name}.part")
+    try:
+        with TemporaryDirectory() as folder, _quiet():
+            prepared = Path(folder, "prepared.onnx")
+            quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+            quantize_static(
+                str(prepared),
+                str(part),
+                Pictures(),
+                quant_format=QuantFormat.QDQ,
+                per_channel=True,
+                reduce_range=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+            )
+        quantised = onnx.load(part)
+        del quantised.metadata_props[:]
+        for told in onnx.load(source).metadata_props:
+            quantised.metadata_props.add(key=told.key, value=told.value)
+        onnx.save(quantised, part)
+        part.replace(out)
+    except OSError as error:
+        raise ClientError(f"{out} cannot be written: {error.strerror}.") from error
+    except Exception as error:  # what a quantiser raises of what it does not know
+        raise ClientError(
+            f"{out} was not written: onnxruntime cannot quantise this student ({type(error).__name__})."
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+class _quiet:  # noqa: N801 (a context manager)
+    """Keeps the quantiser's advice to its own developers off the screen."""
+
+    def __enter__(self) -> None:
+        self._before = logging.root.manager.disable
+        logging.disable(logging.WARNING)
+
+    def __exit__(self, *_: object) -> None:
+        logging.disable(self._before)

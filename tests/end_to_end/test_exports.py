@@ -1,0 +1,63 @@
+"""`client export --int8`: a file of a quarter of the size, measured beside the other, or none at all."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.client.toy import make_folder
+from tests.end_to_end.command import Command
+from tests.support.vendor_process import VendorProcess
+
+
+@pytest.fixture(scope="module")
+def client(vendor_process: VendorProcess, tmp_path_factory: pytest.TempPathFactory) -> Command:
+    folder = tmp_path_factory.mktemp("exports")
+    make_folder(folder / "toy", images=8)
+    client = Command(folder, vendor_process.url, vendor_process.create_key(quota=1000))
+    client(
+        "distill", "--data", "toy", "--target-domain", "red", "--image-size", "32", "--steps", "20",
+        "--out", "run", "--budget", "100",
+    )  # fmt: skip
+    return client
+
+
+def test_eight_bits_are_a_quarter_and_say_nearly_the_same(client: Command) -> None:
+    said = client("export", "run", "--out", "small.onnx", "--int8", "--allow-loss", "100", "--json").stdout
+    whole, small = json.loads(said)["files"]
+    assert (whole["kind"], small["kind"]) == ("float32", "int8")
+    file = client.folder / "small.onnx"
+    assert file.stat().st_size == small["size_bytes"] < whole["size_bytes"] / 3
+    summary = json.loads((client.folder / "run" / "summary.json").read_text())
+    assert whole["out_of_domain"] == pytest.approx(summary["accuracy"]["out_of_domain"])
+    assert whole["in_domain"] == pytest.approx(summary["accuracy"]["in_domain"])
+    measured = json.loads(
+        client("evaluate", "small.onnx", "--data", "toy", "--domain", "red", "--json").stdout
+    )
+    assert measured["red"]["accuracy"] == pytest.approx(small["out_of_domain"])
+    assert json.loads((client.folder / "run" / "exports.json").read_text())["files"] == [whole, small]
+    report = (client.folder / "run" / "report.html").read_text()
+    assert "eight bits (int8)" in report
+    assert f"{small['size_bytes'] / 2**20:.1f} MiB" in report
+
+
+def test_a_file_that_loses_too_much_is_not_written(client: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("client.runs.exports._loss", lambda *_: 2.41)
+    said = client("export", "run", "--out", "lossy.onnx", "--int8", code=2).stderr
+    assert "loses 2.4 points of accuracy" in said
+    assert "--allow-loss 2.5" in said
+    assert not (client.folder / "lossy.onnx").exists()
+    client("export", "run", "--out", "lossy.onnx", "--int8", "--allow-loss", "2.5")
+    assert (client.folder / "lossy.onnx").exists()
+
+
+def test_it_takes_a_run_with_its_images(client: Command, tmp_path: Path) -> None:
+    said = client("export", "run/student.safetensors", "--out", "x.onnx", "--int8", code=2).stderr
+    assert "--int8 takes the directory of a run" in said
+    assert "--int8 takes" in client("export", "run", "--out", "x.safetensors", "--int8", code=2).stderr
+    (client.folder / "toy").rename(tmp_path / "elsewhere")
+    try:
+        assert "does not exist" in client("export", "run", "--out", "x.onnx", "--int8", code=2).stderr
+    finally:
+        (tmp_path / "elsewhere").rename(client.folder / "toy")
+    assert not (client.folder / "x.onnx").exists()
