@@ -5,6 +5,7 @@ What a program needs is importable from here, and docs/python.md shows it at wor
 - `distill`, `plan`, `compare`, `plan_comparison`, `embed`, with their options `DistillOptions`,
   `CompareOptions`, `EmbedOptions` and their results `Run`, `Plan`, `Summary`, `Purchase`, `Comparison`,
   `ComparisonPlan`, `Embeddings`;
+- `next_options`: those of a run's next generation;
 - `Recipe`, a training protocol, and `Variant`, a row of a comparison with a recipe of its own;
 - `load_run`, `load_student`, `evaluate`, `export`: what is done with a finished `Student`;
 - `check_folder`: what is wrong with a folder of images; `unpack_example`: a folder to try;
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from client.api.account import AccountUsage, models, reconcile, usage
     from client.api.comparison import Comparison, ComparisonPlan, compare, plan_comparison
-    from client.api.distillation import Run, distill, load_run, plan
+    from client.api.distillation import Run, distill, load_run, next_options, plan
     from client.api.embedding import Embeddings, embed
     from client.api.folders import check_folder, unpack_example
     from client.api.options import CompareOptions, DistillOptions, EmbedOptions, VendorOptions
@@ -80,6 +81,7 @@ _HOMES = {
     "load_run": "client.api.distillation",
     "load_student": "client.api.students",
     "models": "client.api.account",
+    "next_options": "client.api.distillation",
     "plan": "client.api.distillation",
     "plan_comparison": "client.api.comparison",
     "reconcile": "client.api.account",
@@ -123,6 +125,7 @@ __all__ = [
     "load_run",
     "load_student",
     "models",
+    "next_options",
     "plan",
     "plan_comparison",
     "reconcile",

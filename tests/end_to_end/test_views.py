@@ -21,11 +21,7 @@ from tests.documents.run_files import faults
 from tests.end_to_end.command import Command
 from tests.support.vendor_process import VendorProcess
 
-
-@pytest.fixture(autouse=True)
-def trusted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The teacher knows little about toy pictures; here all that it says is learnt from."""
-    monkeypatch.setattr("client.runs.forecast.TRUSTED", 0.0)
+pytestmark = pytest.mark.usefixtures("trusted")
 
 
 @pytest.fixture
