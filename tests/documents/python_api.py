@@ -28,7 +28,17 @@ question (`str`) and answers it (`bool`). Every result has `to_json()`, which gi
 """
 # What belongs together, in the order in which a reader needs it.
 _SECTIONS = {
-    "Runs": ("distill", "plan", "load_run", "DistillOptions", "Run", "Plan", "Purchase", "Summary"),
+    "Runs": (
+        "distill",
+        "plan",
+        "load_run",
+        "next_options",
+        "DistillOptions",
+        "Run",
+        "Plan",
+        "Purchase",
+        "Summary",
+    ),
     "Students": (
         "load_student",
         "evaluate",
