@@ -187,6 +187,9 @@ class AskOptions(VendorOptions):
             limit.
         period: "day" and "month" (in UTC), or "total" for a budget that is never filled up again.
         yes: agrees beforehand to a purchase of more than five units.
+        keep: a folder to keep the images in that the vendor answered about, for the next student to learn
+            from (`unlabelled`); `None` keeps none.
+        keep_at_most: how many stay there; the oldest give way.
     """
 
     share: Annotated[float, Field(ge=0, le=1)] | None = None
@@ -195,6 +198,8 @@ class AskOptions(VendorOptions):
     budget: Queries | None = None
     period: Literal["day", "month", "total"] = "month"
     yes: bool = False
+    keep: Path | None = None
+    keep_at_most: Annotated[int, Field(ge=1, le=10**7)] = 10_000
 
     @model_validator(mode="after")
     def _one_of_three(self) -> Self:

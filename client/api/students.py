@@ -13,12 +13,14 @@ from pydantic import Field
 from client.api.checks import chosen_device
 from client.api.confirm import Confirm, purchases
 from client.api.options import AskOptions
+from client.buying.queries import Query
 from client.data.domains import ImageFolder, composed, list_folder
 from client.data.examples import Example
 from client.data.finder import counted, described, find_images
 from client.data.images import Pixels
 from client.deferral.asking import AnsweredBy, Asker, image_queries
 from client.deferral.deferral import Answers, ask_about, students_alone
+from client.deferral.keeping import KeptImages
 from client.deferral.selection import least_sure, share_for
 from client.errors import UsageError
 from client.learning.prediction import Classifier, Prediction, classify, ranked
@@ -220,12 +222,31 @@ class Student:
             )  # fmt: skip
             purchases(yes=ask.yes, max_spend_micros=None, confirm=confirm)(asker.price(queries))
             answers = ask_about(probabilities, unsure, queries, asker)
+        if ask.keep is not None:
+            self._keep(KeptImages(ask.keep, at_most=ask.keep_at_most), unsure, queries, answers, display)
         if answers.stopped:
             alone = sum(answers.answered_by[position] == "student" for position in unsure)
             display.note(
                 f"The student alone answered about {alone} of {len(unsure)} images: {answers.stopped}."
             )
         return answers
+
+    def _keep(
+        self,
+        kept: KeptImages,
+        unsure: Sequence[int],
+        queries: Sequence[Query],
+        answers: Answers,
+        display: Display,
+    ) -> None:
+        """Keep the images that the vendor answered about, now or before."""
+        answered = [
+            query
+            for position, query in zip(unsure, queries, strict=True)
+            if answers.answered_by[position] != "student"
+        ]
+        if problem := kept.keep([query.content() for query in answered]):
+            display.note(f"Not all images that were asked about are kept: {problem}.")
 
     def _to_ask_about(self, confidence: NDArray[np.float32], ask: AskOptions) -> NDArray[np.bool_]:
         """Which of some images to ask about, by how sure the student is of each; both of shape (n,)."""

@@ -356,6 +356,22 @@ class EmbeddingCache:
         self._file.read("PRAGMA wal_checkpoint(TRUNCATE)")
         return len(doomed)
 
+    def forget(self, images: Collection[str]) -> int:
+        """Delete the embeddings of images, of all models, by the SHA-256 (hex) of their bytes; receipts stay.
+
+        What is asked about again is then paid again.
+
+        Returns:
+            How many embeddings were deleted.
+        """
+        with self._file.transaction() as connection:
+            before = connection.total_changes
+            connection.executemany(
+                "DELETE FROM embeddings WHERE kind = 'image' AND digest = ?",
+                ((bytes.fromhex(digest),) for digest in images),
+            )
+            return connection.total_changes - before
+
     def _intact(
         self, fingerprint: str, queries: Collection[Query]
     ) -> Iterator[tuple[Query, bytes, int | None]]:

@@ -108,6 +108,38 @@ def import_(
 
 
 @cache_app.command()
+def forget(
+    kept: Annotated[
+        Path,
+        typer.Argument(metavar="DIR", help="The folder of --keep.", show_default=False),
+    ],
+    older_than: Annotated[
+        float, typer.Option("--older-than", min=0, help="Only what was kept so many days ago, or before.")
+    ] = 0.0,
+    cache: CacheOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete images that were kept because the vendor was asked about them, and their embeddings.
+
+    Of the folder, only files that --keep wrote are deleted. Receipts stay; who asks again pays again.
+
+    Example: client cache forget kept --older-than 30
+    """
+    from client.deferral import keeping
+
+    with _connection(cache).cache() as store:
+        try:
+            gone = keeping.forget(kept, older_than_days=older_than)
+        except OSError as error:
+            raise UsageError(f"{kept}: {error.strerror}.") from error
+        embeddings = store.forget([each.digest for each in gone])
+    if as_json:
+        print_json({"images": len(gone), "embeddings": embeddings})
+    else:
+        print(f"Deleted {len(gone)} images and {embeddings} embeddings.")
+
+
+@cache_app.command()
 def create(
     cache: CacheOption = None,
     half: Annotated[

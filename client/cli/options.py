@@ -164,6 +164,19 @@ AskPeriodOption = Annotated[
     Literal["day", "month", "total"],
     typer.Option("--ask-period", help="When the budget is filled up again: days and months are UTC's."),
 ]
+KeepOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--keep",
+        metavar="DIR",
+        help="Keep the images that the vendor answered about, for the next student (`client distill --from "
+        "RUN --unlabelled DIR`); `client cache forget DIR` deletes them.",
+        show_default=False,
+    ),
+]
+KeepAtMostOption = Annotated[
+    int, typer.Option("--keep-at-most", min=1, help="So many stay; the oldest give way.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 MethodOption = Annotated[
     str,

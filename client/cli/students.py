@@ -19,6 +19,8 @@ from client.cli.options import (
     DataOption,
     DeviceOption,
     JsonOption,
+    KeepAtMostOption,
+    KeepOption,
     KeyFileOption,
     ModelOption,
     ProtocolOption,
@@ -80,6 +82,8 @@ def predict(
     ask_accuracy: AskAccuracyOption = None,
     ask_budget: AskBudgetOption = None,
     ask_period: AskPeriodOption = "month",
+    keep: KeepOption = None,
+    keep_at_most: KeepAtMostOption = 10_000,
     yes: YesOption = False,
     protocol: ProtocolOption = "tuition",
     model: ModelOption = None,
@@ -104,7 +108,7 @@ def predict(
     if ask_vendor is not None:
         ask = AskOptions(
             **amount, vendor=ask_vendor, budget=ask_budget, period=ask_period, yes=yes, protocol=protocol,
-            model=model, api_key_file=api_key_file, cache=cache,
+            model=model, api_key_file=api_key_file, cache=cache, keep=keep, keep_at_most=keep_at_most,
         )  # fmt: skip
     words = [line.strip() for line in sys.stdin if line.strip()] if images == ["-"] else images
     student = students.load_student(run, device=device)

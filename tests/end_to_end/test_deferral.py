@@ -132,3 +132,25 @@ def test_a_person_sees_who_answered_and_what_it_cost(client: Command, trained: P
     said = client("predict", str(trained), "new", "--top", "1", *_ask(client, "--ask-share", "0.1")).stdout
     assert "answered by" in said
     assert f"Answered {_IMAGES - 2} by student, 0 by cache, 2 by vendor; {_TEXTS + 2} queries paid" in said
+
+
+def test_what_was_asked_is_kept_for_the_next_student_and_can_be_forgotten(
+    client: Command, trained: Path, vendor_process: VendorProcess
+) -> None:
+    _rows(client, trained, *_ask(client, "--ask-share", "0.25", "--keep", "kept", "--keep-at-most", "4"))
+    kept = list((client.folder / "kept").iterdir())
+    assert len(kept) == 4
+    paid = vendor_process.charges(client.api_key).queries
+    distill = ("distill", "--from", str(trained), "--out", "next", "--unlabelled", "kept")
+    plan = json.loads(client(*distill, "--dry-run", "--json").stdout)
+    (pool,) = (each for each in plan["purchase"]["tranches"] if each["name"] == "unlabelled")
+    assert (pool["queries"], pool["cached"], pool["to_buy"]) == (4, 4, 0)  # it was paid when it was asked
+
+    assert json.loads(client("cache", "forget", "kept", "--older-than", "1", "--json").stdout) == {
+        "images": 0, "embeddings": 0,
+    }  # fmt: skip
+    assert "Deleted 4 images and 4 embeddings." in client("cache", "forget", "kept").stdout
+    assert not list((client.folder / "kept").iterdir())
+    _rows(client, trained, *_ask(client, "--ask-share", "0.25"))
+    assert vendor_process.charges(client.api_key).queries == paid + 4
+    assert "No such file" in client("cache", "forget", "nowhere", code=2).stderr

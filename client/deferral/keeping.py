@@ -1,0 +1,101 @@
+"""Images that the vendor was asked about, kept in a folder for the next student to learn from."""
+
+import hashlib
+import os
+import re
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image
+
+from client.data.images import suffixes
+
+# How a kept file is named: after its content, so that it is kept once. Nothing else is ever deleted.
+_NAMED = re.compile(r"([0-9a-f]{64})\.[a-z]{3,4}")
+_DAY = 86_400.0
+
+
+@dataclass(frozen=True)
+class KeptFile:
+    """A kept image: its file, the SHA-256 (hex) of its bytes, and when it was kept (seconds of the epoch)."""
+
+    path: Path
+    digest: str
+    kept_at: float
+
+
+class KeptImages:
+    """A folder of at most so many images; the oldest give way. Several processes may share it."""
+
+    def __init__(self, folder: Path, *, at_most: int) -> None:
+        """Take a folder, which need not exist.
+
+        Args:
+            folder: where the images are, as `--unlabelled` takes it.
+            at_most: how many stay.
+        """
+        self._folder = folder
+        self._at_most = at_most
+
+    def keep(self, contents: Sequence[bytes]) -> str:
+        """Keep image files, each once; returns why not all were kept, or nothing."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            for content in contents:
+                self._write(content)
+            for old in list(kept_in(self._folder))[self._at_most :]:
+                old.path.unlink(missing_ok=True)
+        except OSError as error:
+            return f"{self._folder} cannot be written: {error.strerror}"
+        return ""
+
+    def _write(self, content: bytes) -> None:
+        path = self._folder / f"{hashlib.sha256(content).hexdigest()}{_suffix_of(content)}"
+        if path.exists():
+            return
+        part = path.with_suffix(f".{os.getpid()}.part")
+        try:
+            part.write_bytes(content)
+            part.replace(path)
+        finally:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+
+
+def kept_in(folder: Path) -> Iterator[KeptFile]:
+    """The kept images of a folder, the latest first; other files are passed over.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    found: list[KeptFile] = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            named = _NAMED.fullmatch(entry.name)
+            if named and entry.is_file(follow_symlinks=False):
+                found.append(KeptFile(Path(entry.path), named[1], entry.stat().st_mtime))
+    yield from sorted(found, key=lambda each: (-each.kept_at, each.digest))
+
+
+def forget(folder: Path, *, older_than_days: float = 0.0) -> list[KeptFile]:
+    """Delete the kept images of a folder, or those that were kept so many days ago; returns what is gone.
+
+    Raises:
+        OSError: the folder cannot be read, or a file cannot be deleted.
+    """
+    before = time.time() - _DAY * older_than_days
+    doomed = [each for each in kept_in(folder) if each.kept_at <= before]
+    for each in doomed:
+        each.path.unlink(missing_ok=True)
+    return doomed
+
+
+def _suffix_of(content: bytes) -> str:
+    """The ending of a file with this content, so that it is taken for an image by its name."""
+    with Image.open(BytesIO(content)) as image:
+        suffix = f".{(image.format or 'png').lower()}"
+    return suffix if suffix in suffixes() else ".png"
