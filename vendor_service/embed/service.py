@@ -13,12 +13,12 @@ from typing import TypeVar
 import numpy as np
 
 from shared.errors import ErrorCode
+from shared.serving.capacity import Reservation
 from vendor_service.accounts.authentication import Caller
 from vendor_service.billing.admission import Admission
 from vendor_service.billing.allowance import Allowance
 from vendor_service.billing.orders import Admitted, Order
 from vendor_service.billing.precheck import Precheck
-from vendor_service.embed.capacity import Reservation
 from vendor_service.embed.queries import Queries
 from vendor_service.embed.results import Content, EmbedResult
 from vendor_service.embed.unpaid import Unpaid

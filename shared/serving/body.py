@@ -8,8 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shared.errors import ErrorCode
-from vendor_service.errors import APIError
+from shared.errors import APIError, ErrorCode
 
 # What a route gets that did not ask for more: enough for a few numbers, and for whatever is refused anyway.
 _UNASKED_BYTES = 65_536
