@@ -45,6 +45,7 @@ from client.cli.options import (
     YesOption,
     print_json,
 )
+from client.cli.serve import serve
 from client.cli.settings import read_settings
 from client.cli.students import evaluate, export, predict, report
 from client.errors import ClientError
@@ -66,7 +67,7 @@ app = typer.Typer(
 
 app.add_typer(cache_app)
 app.add_typer(data_app)
-for command in (evaluate, predict, report, export, compare, init):
+for command in (evaluate, predict, report, export, serve, compare, init):
     app.command()(command)
 
 

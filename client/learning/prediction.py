@@ -49,7 +49,7 @@ def classify(classifier: Classifier, paths: Iterable[Path], *, top: int) -> Iter
                 if isinstance(square, str):
                     yield Prediction(path, {}, unreadable=square)
                 else:
-                    yield Prediction(path, _ranked(next(rows), classifier.classes, top))
+                    yield Prediction(path, ranked(next(rows), classifier.classes, top))
 
 
 def _square(path: Path, side: int) -> Pixels | str:
@@ -59,6 +59,7 @@ def _square(path: Path, side: int) -> Pixels | str:
         return str(error)
 
 
-def _ranked(probabilities: NDArray[np.float32], classes: Sequence[str], top: int) -> dict[str, float]:
+def ranked(probabilities: NDArray[np.float32], classes: Sequence[str], top: int) -> dict[str, float]:
+    """The most probable classes, best first; of probabilities of shape (classes,)."""
     best = np.argsort(-probabilities, kind="stable")[:top]
     return {classes[i]: float(probabilities[i]) for i in best}

@@ -34,12 +34,13 @@ class OnnxClassifier:
         side: of the squares that it takes, in pixels.
     """
 
-    def __init__(self, path: Path, *, gpu: bool = False) -> None:
+    def __init__(self, path: Path, *, gpu: bool = False, threads: int | None = None) -> None:
         """Open the file.
 
         Args:
             path: of the .onnx file.
             gpu: whether to run on a GPU where onnxruntime can.
+            threads: how many compute together; `None` for one a processor.
 
         Raises:
             UsageError: onnxruntime is not installed.
@@ -53,9 +54,11 @@ class OnnxClassifier:
             raise ClientError(f"{path} does not exist.")
         providers = ["CUDAExecutionProvider"] if gpu else []
         available = onnxruntime.get_available_providers()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or 0
         try:
             self._session = onnxruntime.InferenceSession(
-                path, providers=[p for p in [*providers, "CPUExecutionProvider"] if p in available]
+                path, options, providers=[p for p in [*providers, "CPUExecutionProvider"] if p in available]
             )
             self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
             self.classes: list[str] = json.loads(self.metadata["classes"])

@@ -126,6 +126,12 @@ def until_sent(request: Request) -> ExitStack:
     return stack
 
 
+async def disconnected(request: Request) -> None:
+    """Return when the caller has hung up; the body must have been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
 def _declared_bytes(scope: Scope) -> int:
     for name, value in scope["headers"]:
         if name == b"content-length":

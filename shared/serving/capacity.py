@@ -2,12 +2,15 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import TypeVar
 
 from shared.errors import APIError, ErrorCode
 
 MOST_REQUESTS = 2048
+
+T = TypeVar("T")
 
 
 class Capacity:
@@ -148,3 +151,22 @@ class Reservation:
                 yield deadline
         except TimeoutError as error:
             raise self.timed_out from error
+
+
+async def while_awaited(work: Awaitable[T], reservation: Reservation, leaving: "asyncio.Future[None]") -> T:
+    """Do something until it is done, its time is up, or nobody waits for it any more.
+
+    Raises:
+        APIError: `deadline_exceeded`.
+    """
+    async with reservation.within_deadline() as deadline:
+
+        def end(_: object) -> None:
+            if not deadline.expired():
+                deadline.reschedule(asyncio.get_running_loop().time())
+
+        leaving.add_done_callback(end)
+        try:
+            return await work
+        finally:
+            leaving.remove_done_callback(end)

@@ -76,12 +76,6 @@ def _terms_of(request: Request) -> Terms:
         raise invalid(f"{name}: {problem['msg']}", name) from error
 
 
-async def disconnected(request: Request) -> None:
-    """Return when the caller has hung up; the body must have been read."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
 def respond(result: EmbedResult, content: Content) -> Response:
     """The response, with what its headers tell of the model, of money and of time."""
     headers = {"x-model-fingerprint": result.model.fingerprint, "server-timing": str(result.timing)}
