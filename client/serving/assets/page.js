@@ -130,8 +130,16 @@ function newCard(file) {
   const picture = card.querySelector("img");
   picture.src = URL.createObjectURL(file);
   picture.addEventListener("load", () => URL.revokeObjectURL(picture.src), { once: true });
+  picture.addEventListener("error", () => picture.replaceWith(emptyPicture()), { once: true });
   card.querySelector(".name").textContent = file.name;
   return card;
+}
+
+// In the place of a picture that this browser cannot show.
+function emptyPicture() {
+  const empty = document.createElement("span");
+  empty.className = "picture";
+  return empty;
 }
 
 function tell(text, isProblem = false) {
