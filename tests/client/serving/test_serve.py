@@ -15,7 +15,9 @@ from typing import Any
 
 import httpx
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper
 from PIL import Image
 
 import client
@@ -279,9 +281,42 @@ def test_what_cannot_be_served_is_said_with_its_exit_code(run: Path, tmp_path: P
         ):
             ended, said = _refused(*arguments, folder=tmp_path)
             assert (ended, words in said) == (code, True), (arguments, ended, said)
-    code = "sys.modules['uvicorn'] = None"
-    ended, said = _refused(str(run), folder=tmp_path, code=code)
+
+    ended, said = _refused(str(run), folder=tmp_path, code="sys.modules['uvicorn'] = None")
     assert (ended, "pip install '.[serve]'" in said) == (2, True), said
+
+
+def _other_model(path: Path, output: str) -> None:
+    """A file with the metadata of a student that answers each picture with its brightness, under a name."""
+    pixels = helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["batch", 8, 8, 3])
+    answer = helper.make_tensor_value_info(output, TensorProto.FLOAT, ["batch", 1, 1, 1])
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["numbers"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["numbers"], [output], axes=[1, 2, 3]),
+    ]
+    graph = helper.make_graph(nodes, "other", [pixels], [answer])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    for key, value in (("classes", '["cat", "dog"]'), ("image_size", "8")):
+        model.metadata_props.add(key=key, value=value)
+    onnx.save(model, path)
+
+
+@pytest.mark.parametrize("output", ["probabilities", "scores"])
+def test_a_student_of_another_version_is_said_to_be_one(tmp_path: Path, output: str) -> None:
+    _other_model(tmp_path / "student.onnx", output)
+    ended, said = _refused("student.onnx", folder=tmp_path)
+    assert (ended, "is not a student of this version" in said) == (1, True), said
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"method": "erm"}'])
+def test_a_summary_that_is_none_of_this_version_is_said_to_be_one(
+    run: Path, tmp_path: Path, content: str
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "student.onnx").write_bytes((run / "student.onnx").read_bytes())
+    (tmp_path / "run" / "summary.json").write_text(content)
+    ended, said = _refused("run", folder=tmp_path)
+    assert (ended, "summary.json" in said) == (1, True), said
 
 
 def test_of_a_folder_of_runs_the_newest_student_is_served(run: Path, tmp_path: Path) -> None:
