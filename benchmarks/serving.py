@@ -58,21 +58,24 @@ def main() -> None:
                 each = load.run(server.port, requests, CONNECTIONS, options.seconds)
                 cores = (spent(Path(f"/proc/{server.pid}/stat")) - ticks) / TICKS / options.seconds
                 served.append((each, cores))
-    best = [max(rates.values()) for rates in bare]
+    best = [max(rate for rate, _ in rates.values()) for rates in bare]
+    print("| bare session, batches of | images/s | processor time an image, ms |\n|---|---|---|")
     for batch in BATCHES:
+        rate, cost = (median(values) for values in zip(*(rates[batch] for rates in bare), strict=True))
+        print(f"| {batch} | {rate:.0f} | {1000 * cost:.2f} |")
+    print(
+        "\n| served, images/s | of the bare session's best | p50 ms | p99 ms | processor time an image, ms "
+        "| of the load, ms |\n|---|---|---|---|---|---|"
+    )
+    shares = []
+    for (each, cores), bare_rate in zip(served, best, strict=True):
+        rate = each.answers_a_second
+        shares.append(rate / bare_rate)
         print(
-            f"bare session, batches of {batch}: {median(rates[batch] for rates in bare):.0f} images a second"
+            f"| {rate:.0f} | {shares[-1]:.2f} | {1000 * each.p50:.0f} | {1000 * each.p99:.0f} "
+            f"| {1000 * cores / rate:.2f} | {1000 * each.cores / rate:.2f} |"
         )
-    print("| images/s | of the bare session | p50 ms | p99 ms | the server's cores | the load's |")
-    print("|---|---|---|---|---|---|")
-    for (each, cores), rate in zip(served, best, strict=True):
-        share = each.answers_a_second / rate
-        print(
-            f"| {each.answers_a_second:.0f} | {share:.2f} | {1000 * each.p50:.0f} | {1000 * each.p99:.0f} "
-            f"| {cores:.2f} | {each.cores:.2f} |"
-        )
-    shares = [each.answers_a_second / rate for (each, _), rate in zip(served, best, strict=True)]
-    print(f"median of the bare session: {median(shares):.2f}")
+    print(f"\nThe median share: {median(shares):.2f}")
 
 
 def write_student(path: Path) -> None:
@@ -90,18 +93,20 @@ def write_student(path: Path) -> None:
     export_onnx(student.eval(), {"classes": json.dumps(names), "method": "vl2v-adip"}, path)
 
 
-def bare_rates(student: Path, pixels: Pixels, seconds: float) -> dict[int, float]:
-    """Images a second of the session alone, with all threads, by the size of batches."""
+def bare_rates(student: Path, pixels: Pixels, seconds: float) -> dict[int, tuple[float, float]]:
+    """Of the session alone, with all threads, by the size of batches: images a second, and seconds of
+    processors for an image.
+    """
     session = OnnxClassifier(student)
     return {batch: _rate(session, pixels[:batch], seconds / len(BATCHES)) for batch in BATCHES}
 
 
-def _rate(session: OnnxClassifier, batch: Pixels, seconds: float) -> float:
+def _rate(session: OnnxClassifier, batch: Pixels, seconds: float) -> tuple[float, float]:
     session.probabilities(batch)
-    began, done = time.perf_counter(), 0
+    began, cpu, done = time.perf_counter(), time.process_time(), 0
     while time.perf_counter() - began < seconds:
         done += len(session.probabilities(batch))
-    return done / (time.perf_counter() - began)
+    return done / (time.perf_counter() - began), (time.process_time() - cpu) / done
 
 
 def _form(file: bytes) -> tuple[bytes, str]:

@@ -48,7 +48,7 @@ from client.cli.options import (
 from client.cli.serve import serve
 from client.cli.settings import read_settings
 from client.cli.students import evaluate, export, predict, report
-from client.errors import ClientError
+from client.errors import ClientError, UsageError
 from client.learning.threads import share_processors
 from client.progress import Display
 from shared.billing import GroupBy
@@ -79,6 +79,10 @@ def _options(context: typer.Context, _version: VersionOption = False) -> None:
 
 
 INTERRUPTED = 130
+# What an installation that only serves is without.
+_FOR_TRAINING = frozenset(
+    {"accelerate", "httpx", "platformdirs", "safetensors", "timm", "torch", "torchvision"}
+)
 
 
 @app.command()
@@ -361,6 +365,14 @@ def main(arguments: list[str] | None = None) -> None:
     except ClientError as error:
         Display().note(f"Error: {error}")
         sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        if error.name not in _FOR_TRAINING:
+            raise
+        Display().note(
+            f"Error: {error.name} is missing, which this command takes: pip install '.[client]' in Tuition's "
+            "folder."
+        )
+        sys.exit(UsageError.exit_code)
     except SystemExit as end:
         if end.code == INTERRUPTED:  # what Typer makes of Ctrl-C
             Display().note(
