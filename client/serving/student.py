@@ -20,10 +20,12 @@ class ExpectedAccuracy(Accuracy):
 
     Attributes:
         target_domain: the domain that was held out, whose accuracy is `out_of_domain`; `None` for none.
+        adapted: whether it learnt from images of that domain, without their labels.
         leave_one_out: what students that were trained without a domain got right in it, by domain.
     """
 
     target_domain: str | None
+    adapted: bool
     leave_one_out: dict[str, float]
 
 
@@ -152,5 +154,6 @@ def _expected(run: RunFolder) -> ExpectedAccuracy | None:
     return ExpectedAccuracy(
         **summary.accuracy.model_dump(),
         target_domain=summary.target_domain,
+        adapted=summary.adapted,
         leave_one_out=summary.leave_one_out,
     )

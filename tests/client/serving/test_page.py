@@ -2,14 +2,17 @@
 
 import base64
 import hashlib
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from tests.client.results.test_records import SUMMARY
 from tests.client.serving.test_serve import ask, picture
 from tests.client.toy import CLASSES
 from tests.support.browser import chromium
@@ -102,6 +105,40 @@ def test_the_page_tells_of_the_student(page: Page) -> None:
     expect(page.locator(".facts")).to_contain_text("which it has not seen")
     page.locator("summary").click()
     expect(page.locator(".classes span")).to_have_text(list(CLASSES))
+
+
+_UNKNOWN = {
+    "in_domain": None,
+    "out_of_domain": None,
+    "by_domain": {},
+    "images_by_domain": {},
+    "worst_domain": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"adapted": True}, ["30.0%", "right on red, to which it was adapted"]),
+        (
+            {"target_domain": None, "accuracy": {**SUMMARY["accuracy"], "out_of_domain": None}},
+            ["62.5%", "to expect of a new domain", "100.0%"],
+        ),
+        ({"target_domain": None, "accuracy": _UNKNOWN, "leave_one_out": {}}, ["no image had a label"]),
+    ],
+)
+def test_the_page_tells_what_was_measured_and_no_more(
+    run: Path, tmp_path: Path, changes: dict[str, Any], words: list[str]
+) -> None:
+    copy = tmp_path / "run"
+    copy.mkdir()
+    (copy / "student.onnx").write_bytes((run / "student.onnx").read_bytes())
+    (copy / "summary.json").write_text(json.dumps({**SUMMARY, **changes}))
+    with StudentProcess(copy, tmp_path) as served:
+        html = httpx.get(served.url).text
+    for each in words:
+        assert each in html
+    assert ("which it has not seen" in html) == ("which it has not seen" in words)
 
 
 def test_what_may_be_loaded_is_strict_and_everything_is_there(http: httpx.Client) -> None:

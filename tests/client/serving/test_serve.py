@@ -109,6 +109,7 @@ def test_it_says_which_student_it_is(http: httpx.Client, run: Path, served: Stud
     assert card["expected_accuracy"] == {
         **SUMMARY["accuracy"],
         "target_domain": SUMMARY["target_domain"],
+        "adapted": False,
         "leave_one_out": SUMMARY["leave_one_out"],
     }
     assert card["limits"]["max_inputs"] == 256
