@@ -42,6 +42,7 @@ class Readiness:
             return
         if self._asking is None or self._asking.done():
             self._asking = asyncio.create_task(self._ask())
+            self._asking.add_done_callback(lambda asked: asked.cancelled() or asked.exception())
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
                 await asyncio.shield(self._asking)

@@ -107,7 +107,7 @@ def test_the_page_tells_of_the_student(page: Page) -> None:
     expect(page.locator(".classes span")).to_have_text(list(CLASSES))
 
 
-_UNKNOWN = {
+_UNKNOWN: dict[str, Any] = {
     "in_domain": None,
     "out_of_domain": None,
     "by_domain": {},
