@@ -77,7 +77,7 @@ check: $(READY)  ## format, lint, types, import rules, links, the site, Dockerfi
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m tests.documents.links
 	@env NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir $(VENV)/.site
-	@$(BIN)/hadolint docker/vendor.Dockerfile docker/client.Dockerfile
+	@$(BIN)/hadolint docker/vendor.Dockerfile docker/client.Dockerfile docker/student.Dockerfile
 	@$(BIN)/python -m tests.vulnerabilities --if-reachable --remember $(VENV)/.audited $(AUDIT_OPTIONS)
 
 reference: $(READY)  ## write the pages that are made from the code: docs/cli.md, docs/files.md, docs/python-api.md
@@ -109,6 +109,9 @@ bench-paper-costs: $(READY)  ## what the paper's experiments take in queries and
 
 bench-money: $(READY)  ## what charging costs, the table of docs/results.md (five minutes)
 	@$(BIN)/python -m benchmarks.money
+
+bench-serving: $(READY)  ## a served student beside its bare ONNX session (two minutes)
+	@$(BIN)/python -m benchmarks.serving
 
 bench-soak: $(READY)  ## mixed load on one vendor: memory and descriptors flat, books exact (20 minutes)
 	@$(BIN)/python -m benchmarks.soak

@@ -21,8 +21,9 @@ from PIL import Image
 from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms import Compose
 
+from shared.serving.image_limits import ImageLimits
 from tests.vendor_service.encoder.test_preprocessing import photograph
-from vendor_service.encoder.images import ImageDecoder, ImageLimits
+from vendor_service.encoder.images import ImageDecoder
 from vendor_service.encoder.preprocessing import Preprocessing
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]

@@ -183,9 +183,9 @@ def _serve(database_url: str, port: int, billing: bool) -> None:
     import torch
 
     import vendor_service.serving.app
+    from shared.serving import server
     from vendor_service.encoder.queues import Vectors
     from vendor_service.encoder.replica import Replica, Staged
-    from vendor_service.serving import server
     from vendor_service.settings import Settings
 
     encode = Replica.encode

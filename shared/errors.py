@@ -1,5 +1,7 @@
-"""The error codes of the HTTP contract and the one body that every error has."""
+"""The error codes of the HTTP contract, the exception that has one, and the one body that every error has."""
 
+from collections.abc import Mapping
+from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -101,6 +103,35 @@ _KINDS = {
     ErrorCode.SHUTTING_DOWN: ErrorKind(503, ErrorType.SERVER, retryable=True),
     ErrorCode.DEADLINE_EXCEEDED: ErrorKind(504, ErrorType.SERVER, retryable=True),
 }
+
+
+class APIError(Exception):
+    """A request is refused. `code` decides the HTTP status and whether a retry can help.
+
+    `param` names the part of the request that is at fault, `retry_after` is in seconds,
+    `resets_at` says when a limit that was reached starts anew, and `headers` go with the answer.
+    """
+
+    def __init__(
+        self,
+        code: ErrorCode,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after: int | None = None,
+        resets_at: datetime | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(code, message)  # pickle makes the exception of these in another process
+        self.code = code
+        self.message = message
+        self.param = param
+        self.retry_after = retry_after
+        self.resets_at = resets_at
+        self.headers = dict(headers or {})
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class ErrorDetail(BaseModel):

@@ -46,9 +46,10 @@ from client.cli.options import (
     print_json,
     said_of_next,
 )
+from client.cli.serve import serve
 from client.cli.settings import read_settings
 from client.cli.students import evaluate, export, predict, report
-from client.errors import ClientError
+from client.errors import ClientError, UsageError
 from client.learning.threads import share_processors
 from client.progress import Display
 from shared.billing import GroupBy
@@ -67,7 +68,7 @@ app = typer.Typer(
 
 app.add_typer(cache_app)
 app.add_typer(data_app)
-for command in (evaluate, predict, report, export, compare, init):
+for command in (evaluate, predict, report, export, serve, compare, init):
     app.command()(command)
 
 
@@ -79,6 +80,10 @@ def _options(context: typer.Context, _version: VersionOption = False) -> None:
 
 
 INTERRUPTED = 130
+# What an installation that only serves is without.
+_FOR_TRAINING = frozenset(
+    {"accelerate", "httpx", "platformdirs", "safetensors", "timm", "torch", "torchvision"}
+)
 
 
 @app.command()
@@ -375,6 +380,14 @@ def main(arguments: list[str] | None = None) -> None:
     except ClientError as error:
         Display().note(f"Error: {error}")
         sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        if error.name not in _FOR_TRAINING:
+            raise
+        Display().note(
+            f"Error: {error.name} is missing, which this command takes: pip install '.[client]' in Tuition's "
+            "folder."
+        )
+        sys.exit(UsageError.exit_code)
     except SystemExit as end:
         if end.code == INTERRUPTED:  # what Typer makes of Ctrl-C
             Display().note(

@@ -1,6 +1,6 @@
 """Image files to RGB pixels, with limits on what is accepted."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from io import BytesIO
@@ -131,15 +131,25 @@ def seen_otherwise(content: bytes) -> Pixels | None:
         return None if known and np.array_equal(_converted(image), pixels) else pixels
 
 
-def decode_square(content: bytes, side: int) -> tuple[Pixels, float]:
+def decode_square(
+    content: bytes, side: int, check: Callable[[int], None] | None = None
+) -> tuple[Pixels, float]:
     """Decode as `decode` does, and squeeze or stretch into a square of shape (side, side, 3).
 
-    Returns the pixels and the image's aspect, which is its width / height.
+    Args:
+        content: the file.
+        side: of the square, in pixels.
+        check: is told how many pixels the file has before any is decoded, and may raise.
+
+    Returns:
+        the pixels, and the image's aspect, which is its width / height.
 
     Raises:
-        UnreadableImage: as `decode`.
+        UnreadableImage: as `decode`; and for whatever `check` raises.
     """
     with _opened(content) as image:
+        if check is not None:
+            check(image.width * image.height)
         image.draft("RGB", (2 * side, 2 * side))  # a much larger JPEG is decoded at a fraction of its size
         seen = _seen(image)
     square = seen.resize((side, side), Image.Resampling.BILINEAR, reducing_gap=3.0)
@@ -157,6 +167,8 @@ def _opened(content: bytes) -> Iterator[Image.Image]:
             yield image
     except UnreadableImage:
         raise
+    except Image.DecompressionBombError as error:
+        raise UnreadableImage("its pixels are too many", "too many pixels") from error
     except Exception as error:
         # Decoders answer damaged files with almost any exception; each of them means the same here.
         if _is_heic(content) and "HEIF" not in _formats():

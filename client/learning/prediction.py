@@ -60,6 +60,6 @@ def _square(path: Path, side: int) -> Pixels | str:
 
 
 def ranked(probabilities: NDArray[np.floating], classes: Sequence[str], top: int) -> dict[str, float]:
-    """The most probable classes with their probabilities, best first."""
+    """The most probable classes, best first; of probabilities of shape (classes,)."""
     best = np.argsort(-probabilities, kind="stable")[:top]
     return {classes[i]: float(probabilities[i]) for i in best}

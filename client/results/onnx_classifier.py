@@ -1,7 +1,9 @@
 """A student in a file that needs no PyTorch: ONNX, run by onnxruntime."""
 
 import json
+import os
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,21 @@ INPUT, PROBABILITIES, SCORES = "pixels", "probabilities", "scores"
 _INSTALL = "pip install '.[onnx]' in Tuition's folder"
 
 
+def import_onnxruntime() -> ModuleType:
+    """Import onnxruntime, which otherwise tells its makers over the network that it runs.
+
+    It asks the environment when it is imported. What a user has set stays.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+
+    module: ModuleType = onnxruntime
+    return module
+
+
 def require_onnx() -> None:
     """Check that what reads and writes ONNX is installed.
 
@@ -21,7 +38,8 @@ def require_onnx() -> None:
     """
     try:
         import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
+
+        import_onnxruntime()
     except ImportError as error:
         raise UsageError(f"{error.name} is missing, which ONNX files take: {_INSTALL}.") from error
 
@@ -34,28 +52,31 @@ class OnnxClassifier:
         side: of the squares that it takes, in pixels.
     """
 
-    def __init__(self, path: Path, *, gpu: bool = False) -> None:
+    def __init__(self, path: Path, *, gpu: bool = False, threads: int | None = None) -> None:
         """Open the file.
 
         Args:
             path: of the .onnx file.
             gpu: whether to run on a GPU where onnxruntime can.
+            threads: how many compute together; `None` for one a processor.
 
         Raises:
             UsageError: onnxruntime is not installed.
             ClientError: the file is missing or is not a student.
         """
         try:
-            import onnxruntime
+            onnxruntime = import_onnxruntime()
         except ImportError as error:
             raise UsageError(f"Running {path} takes onnxruntime: {_INSTALL}.") from error
         if not path.is_file():
             raise ClientError(f"{path} does not exist.")
         providers = ["CUDAExecutionProvider"] if gpu else []
         available = onnxruntime.get_available_providers()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or 0
         try:
             self._session = onnxruntime.InferenceSession(
-                path, providers=[p for p in [*providers, "CPUExecutionProvider"] if p in available]
+                path, options, providers=[p for p in [*providers, "CPUExecutionProvider"] if p in available]
             )
             self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
             self.classes: list[str] = json.loads(self.metadata["classes"])

@@ -19,6 +19,7 @@ from pydantic_settings import SettingsConfigDict
 
 from shared.embeddings import Kind
 from shared.errors import ErrorBody, ErrorCode
+from shared.serving.connections import Config
 from tests.support.forking import launch_decoding
 from tests.vendor_service.clocks import FakeClock
 from vendor_service.accounts.accounts import Terms, open_account
@@ -33,7 +34,6 @@ from vendor_service.encoder.replica import Replica, Staged
 from vendor_service.encoder.sources import ModelSource
 from vendor_service.serving import factory
 from vendor_service.serving.app import create_app
-from vendor_service.serving.connections import Config
 from vendor_service.settings import Settings
 
 

@@ -16,11 +16,11 @@ from shared.billing import (
     UsageReport,
 )
 from shared.errors import ErrorCode
+from shared.serving.parsing import read_model
 from vendor_service.accounts.authentication import Authentication, Caller
 from vendor_service.accounts.keys import Scope
 from vendor_service.api.authentication import requiring
 from vendor_service.api.history_rate import HistoryRate
-from vendor_service.api.parsing import read_model
 from vendor_service.billing import invoices, ledger
 from vendor_service.billing.clock_watch import ClockWatch
 from vendor_service.billing.estimates import estimate

@@ -5,9 +5,9 @@ from typing import Annotated, Any
 from fastapi import Request, Response
 from pydantic import BaseModel, Field, ValidationError
 
+from shared.serving.parsing import invalid
 from vendor_service.accounts.authentication import Authentication
 from vendor_service.api.authentication import buyer_of
-from vendor_service.api.parsing import invalid
 from vendor_service.embed.results import Content, EmbedResult
 from vendor_service.embed.service import Call
 from vendor_service.observability.timing import Timing
@@ -74,12 +74,6 @@ def _terms_of(request: Request) -> Terms:
         problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
         name = str(problem["loc"][0])
         raise invalid(f"{name}: {problem['msg']}", name) from error
-
-
-async def disconnected(request: Request) -> None:
-    """Return when the caller has hung up; the body must have been read."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def respond(result: EmbedResult, content: Content) -> Response:

@@ -7,12 +7,12 @@ from fastapi import APIRouter, Request, Response
 
 from shared.embeddings import EmbedOptions, EmbedRequest, EmbedResponse
 from shared.encoding import ROWS_MEDIA_TYPE
+from shared.serving.body import disconnected, until_sent
+from shared.serving.capacity import Capacity
 from vendor_service.accounts.authentication import Authentication
 from vendor_service.api.accept import answer_form
-from vendor_service.api.body import until_sent
-from vendor_service.api.calls import call_description, call_of, disconnected, respond
-from vendor_service.api.reading import BodyReader
-from vendor_service.embed.capacity import Capacity
+from vendor_service.api.calls import call_description, call_of, respond
+from vendor_service.api.reading import QueryReader
 from vendor_service.embed.results import as_json, as_rows, largest_bytes
 from vendor_service.embed.service import EmbedService
 from vendor_service.encoder.encoder import ModelFacts
@@ -22,7 +22,7 @@ def embed_router(
     service: EmbedService,
     capacity: Capacity,
     model: ModelFacts,
-    reader: BodyReader,
+    reader: QueryReader,
     authentication: Authentication,
 ) -> APIRouter:
     """The route; `model` is the one that is served."""

@@ -7,9 +7,9 @@ import time
 from fastapi import APIRouter
 
 from shared.errors import ErrorCode
+from shared.serving.capacity import Capacity
 from vendor_service.billing.clock_watch import ClockWatch
 from vendor_service.database.session import Database
-from vendor_service.embed.capacity import Capacity
 from vendor_service.encoder.encoder import Encoder
 from vendor_service.errors import APIError
 

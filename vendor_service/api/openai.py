@@ -9,13 +9,13 @@ from pydantic_core import to_json
 
 from shared.embeddings import Encoding, Input, Kind
 from shared.errors import ErrorCode
+from shared.serving.body import disconnected, until_sent
+from shared.serving.capacity import Capacity
+from shared.serving.json_body import LongStrings, ReadJson
+from shared.serving.parsing import parse
 from vendor_service.accounts.authentication import Authentication
-from vendor_service.api.body import until_sent
-from vendor_service.api.calls import call_description, call_of, disconnected, respond
-from vendor_service.api.json_body import LongStrings, ReadJson
-from vendor_service.api.parsing import parse
-from vendor_service.api.reading import BodyReader
-from vendor_service.embed.capacity import Capacity
+from vendor_service.api.calls import call_description, call_of, respond
+from vendor_service.api.reading import QueryReader
 from vendor_service.embed.queries import Queries
 from vendor_service.embed.results import Content, EmbedResult, as_values, largest_bytes
 from vendor_service.embed.service import EmbedService
@@ -113,7 +113,7 @@ def openai_router(
     service: EmbedService,
     capacity: Capacity,
     model: ModelFacts,
-    reader: BodyReader,
+    reader: QueryReader,
     authentication: Authentication,
 ) -> APIRouter:
     """The route; `model` is the one that is served."""

@@ -15,10 +15,10 @@ from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
+from shared.serving.logging import JsonFormatter
 from vendor_service.billing.orders import Admitted, Order
 from vendor_service.database.tables import Hold
 from vendor_service.errors import APIError, OperatorError
-from vendor_service.observability.logging import JsonFormatter
 
 LOGGER = "tuition.billing"
 

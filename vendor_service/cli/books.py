@@ -10,10 +10,10 @@ from typing import Annotated, Any
 import typer
 from sqlalchemy.orm import Session
 
+from shared.serving.redaction import escaped
 from vendor_service.database import schema
 from vendor_service.database.session import Database
 from vendor_service.errors import OperatorError
-from vendor_service.observability.redaction import escaped
 from vendor_service.settings import Settings
 
 DatabaseUrl = Annotated[

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
+from shared.serving.redaction import escaped
 from vendor_service.errors import UsageError
-from vendor_service.observability.redaction import escaped
 
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask; for scripts.")]
 

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
+from shared.serving.redaction import escaped, masked
 from vendor_service.cli import accounts, database, keys, money, prices
 from vendor_service.cli.books import AsJson, DatabaseUrl, print_json
 from vendor_service.errors import OperatorError
-from vendor_service.observability.redaction import escaped, masked
 from vendor_service.serving.threads import share_processors
 from vendor_service.settings import DtypeChoice, LogFormat, Settings
 
@@ -116,13 +116,13 @@ def serve(
     )
     # The model's libraries take seconds to import, which no other command should wait for.
     share_processors()
-    from vendor_service.observability.logging import configure_logging
+    from shared.serving.logging import configure_logging
     from vendor_service.serving.serve import start
 
     def announce(url: str, facts: str) -> None:
         print(f"Tuition vendor ready on {url} ({facts})", flush=True)
 
-    configure_logging(as_json=settings.log_format == "json")
+    configure_logging("vendor_service", as_json=settings.log_format == "json")
     _tell(settings)
     interrupted = start(settings, announce)
     raise typer.Exit(130 if interrupted else 0)

@@ -13,9 +13,9 @@ from typing import Protocol
 from sqlalchemy import ColumnElement, Connection, NullPool, create_engine, func, select
 from sqlalchemy.exc import DBAPIError
 
+from shared.serving.redaction import masked
 from vendor_service.database.session import Database
 from vendor_service.errors import OperatorError
-from vendor_service.observability.redaction import masked
 
 _log = logging.getLogger(__name__)
 

@@ -12,10 +12,10 @@ from alembic.util import CommandError
 from sqlalchemy import func, inspect, select, table
 from sqlalchemy.exc import DatabaseError
 
+from shared.serving.redaction import masked
 from vendor_service.database.session import Database, take_turns
 from vendor_service.database.tables import Base
 from vendor_service.errors import OperatorError
-from vendor_service.observability.redaction import masked
 
 _log = logging.getLogger(__name__)
 

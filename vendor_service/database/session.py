@@ -14,9 +14,10 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
 from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
+from shared.serving.redaction import masked
 from vendor_service.database.tables import Base
 from vendor_service.errors import APIError, CommitInDoubt, OperatorError, UsageError
-from vendor_service.observability.redaction import masked, masked_url
+from vendor_service.observability.redaction import masked_url
 
 # How long a write waits for another process (a command line beside the server) before it gives up.
 _BUSY_SECONDS = 30.0

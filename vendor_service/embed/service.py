@@ -8,17 +8,16 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 
 from shared.errors import ErrorCode
+from shared.serving.capacity import Reservation, while_awaited
 from vendor_service.accounts.authentication import Caller
 from vendor_service.billing.admission import Admission
 from vendor_service.billing.allowance import Allowance
 from vendor_service.billing.orders import Admitted, Order
 from vendor_service.billing.precheck import Precheck
-from vendor_service.embed.capacity import Reservation
 from vendor_service.embed.queries import Queries
 from vendor_service.embed.results import Content, EmbedResult
 from vendor_service.embed.unpaid import Unpaid
@@ -45,7 +44,6 @@ class Call:
 _FEW_NUMBERS = 2048  # in an answer; as JSON they take about a millisecond
 
 Render = Callable[[EmbedResult], Content]
-T = TypeVar("T")
 
 
 class EmbedService:
@@ -114,7 +112,7 @@ class EmbedService:
         timing = call.timing
         with timing.timed("decode"):
             preparing = self._encoder.prepare(reservation.account, queries.items)
-            prepared = await _while_awaited(preparing, reservation, leaving)
+            prepared = await while_awaited(preparing, reservation, leaving)
         refused = self._refused(queries, prepared)
         accepted = [each for each in prepared if not isinstance(each, APIError)]
         model = self._encoder.facts
@@ -131,7 +129,7 @@ class EmbedService:
         began = time.time_ns()
         try:
             encoding = self._encoder.encode(reservation.account, accepted)
-            encoded = await _while_awaited(encoding, reservation, leaving)
+            encoded = await while_awaited(encoding, reservation, leaving)
             timing.encoded(began, waited=encoded.waited, ran=encoded.ran)
             result = EmbedResult(admitted.request_id, model, queries, refused, encoded.rows, admitted, timing)
             # Rendered before it is settled: whatever is charged is ready to be sent.
@@ -234,21 +232,6 @@ class EmbedService:
             max_cost_micros=call.max_cost_micros,
             secret_hash=call.caller.secret_hash,
         )
-
-
-async def _while_awaited(work: Awaitable[T], reservation: Reservation, leaving: "asyncio.Future[None]") -> T:
-    """Do something until it is done, its time is up, or nobody waits for it any more."""
-    async with reservation.within_deadline() as deadline:
-
-        def end(_: object) -> None:
-            if not deadline.expired():
-                deadline.reschedule(asyncio.get_running_loop().time())
-
-        leaving.add_done_callback(end)
-        try:
-            return await work
-        finally:
-            leaving.remove_done_callback(end)
 
 
 async def _rendered(render: Render, result: EmbedResult) -> Content:

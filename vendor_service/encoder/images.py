@@ -5,9 +5,7 @@ benchmarks/decoding.py shows; but what it makes of a damaged file is not what Pi
 of it, and a second decoder is a second thing for strangers to break.
 """
 
-import base64
 from collections.abc import Callable
-from dataclasses import dataclass
 from io import BytesIO
 from typing import Protocol
 
@@ -15,7 +13,8 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from shared.errors import ErrorCode
-from vendor_service.encoder.parts import count_parts, count_scans
+from shared.serving.image_limits import MOST_SCANS, ImageLimits, check_parts, from_base64
+from shared.serving.parts import count_scans
 from vendor_service.encoder.processes.forked import Allow, NeedsMore
 from vendor_service.errors import APIError
 
@@ -27,11 +26,6 @@ _BYTES_A_PIXEL_OF_WEBP = 16
 _BYTES_A_COEFFICIENT = 2
 _COPIES_OF_FILE = 4
 _SPARE_BYTES = 64 << 20
-# Encoders make about ten scans. Each of them goes over the whole image.
-_MOST_SCANS = 64
-_MOST_SCANS_OF_LARGEST = 24
-# Encoders write PNG chunks of 8 kB and more, and a JPEG has a dozen segments. Decoders look at each of them.
-_MOST_PARTS = 10_000
 # A JPEG of one scan and of so many pixels takes a third of a second. Four scans, each of a part of the
 # detail, are a pass over all of it; PNG and WebP take twice the time of JPEG.
 _LONG_PIXELS = 25_000_000
@@ -41,43 +35,6 @@ _PASSES_OF_OTHERS = 2.0
 _SECONDS = 0.5
 _SECONDS_A_PIXEL = 0.25e-6
 _SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF")
-
-
-@dataclass(frozen=True)
-class ImageLimits:
-    """The largest image that is decoded: bytes of its file, and pixels (width x height)."""
-
-    max_bytes: int
-    max_pixels: int
-
-    def check(self, file: bytes | str) -> None:
-        """Look at the size of a file, or of the base64 of one.
-
-        Raises:
-            APIError: `empty_input`, `image_too_large`, or `invalid_image` for what is no base64.
-        """
-        if not file:
-            raise APIError(ErrorCode.EMPTY_INPUT, "the image file is empty")
-        # Four characters of base64 hold three bytes: the size is known before anything is decoded.
-        size = len(file) if isinstance(file, bytes) else len(file) // 4 * 3 - file[-2:].count("=")
-        if size > self.max_bytes:
-            message = f"the image file is larger than {self.max_bytes} bytes"
-            raise APIError(ErrorCode.IMAGE_TOO_LARGE, message)
-        if isinstance(file, str) and not file.isascii():
-            raise APIError(ErrorCode.INVALID_IMAGE, "the image is not valid base64")
-
-    def check_work(self, pixels: int, scans: int) -> None:
-        """Look at what decoding would take, before any of it is done.
-
-        Raises:
-            APIError: `image_too_large`.
-        """
-        if pixels > self.max_pixels:
-            raise APIError(ErrorCode.IMAGE_TOO_LARGE, f"the image has more than {self.max_pixels} pixels")
-        most = min(_MOST_SCANS, max(1, _MOST_SCANS_OF_LARGEST * self.max_pixels // max(1, pixels)))
-        if scans > most:
-            message = f"the JPEG has more scans than the {most} that one of its size may have; save it again"
-            raise APIError(ErrorCode.IMAGE_TOO_LARGE, message)
 
 
 class Preprocessor(Protocol):
@@ -129,7 +86,7 @@ class ImageDecoder:
             APIError: as `decode` does.
             NeedsMore: it needs more than its share of memory or time, and is not `free`.
         """
-        pixels = self._preprocessed(_from_base64(content) if encoded else content, allow, free=free)
+        pixels = self._preprocessed(from_base64(content) if encoded else content, allow, free=free)
         output[:] = pixels.contiguous().numpy().data.cast("B")
 
     def decode(self, file: bytes | str) -> torch.Tensor:
@@ -142,20 +99,18 @@ class ImageDecoder:
             APIError: `empty_input`, `invalid_image`, `image_too_large` or `unsupported_image_format`.
         """
         self._limits.check(file)
-        data = file if isinstance(file, bytes) else _from_base64(file.encode())
+        data = file if isinstance(file, bytes) else from_base64(file.encode())
         return self._preprocessed(data, lambda _: None, free=True)
 
     def _preprocessed(self, data: bytes, allow: Allow, *, free: bool) -> torch.Tensor:
         if not data:
             raise APIError(ErrorCode.EMPTY_INPUT, "the image file is empty")
         try:
-            if count_parts(data, _MOST_PARTS) > _MOST_PARTS:
-                message = f"the image file has more than {_MOST_PARTS} chunks or segments; save it again"
-                raise APIError(ErrorCode.IMAGE_TOO_LARGE, message)
+            check_parts(data)
             # The header alone is read here, so a small file that declares a huge image costs nothing.
             with Image.open(BytesIO(data), formats=_FORMATS) as image:
                 pixels = image.width * image.height
-                scans = count_scans(data, _MOST_SCANS)
+                scans = count_scans(data, MOST_SCANS)
                 self._limits.check_work(pixels, scans)
                 image.draft(None, self._preprocessor.draft_size(*image.size))  # JPEG can skip fine detail
                 if _memory(image, pixels, scans) > self._share_bytes and not free:
@@ -192,15 +147,6 @@ def _memory(image: Image.Image, pixels: int, scans: int) -> int:
 def _passes(image: Image.Image, scans: int) -> float:
     """How many times the work of a JPEG of one scan decoding is, roughly."""
     return max(1.0, scans / _SCANS_OF_A_PASS) if image.format == "JPEG" else _PASSES_OF_OTHERS
-
-
-def _from_base64(encoded: bytes) -> bytes:
-    try:
-        if len(encoded) % 4:
-            raise ValueError("padding is missing")
-        return base64.b64decode(encoded, validate=True)
-    except ValueError as error:
-        raise APIError(ErrorCode.INVALID_IMAGE, "the image is not valid base64") from error
 
 
 def _loaded_rgb(image: Image.Image) -> Image.Image:

@@ -9,7 +9,8 @@ import torch
 
 from shared.embeddings import Kind
 from shared.errors import ErrorCode
-from vendor_service.encoder.images import ImageDecoder, ImageLimits
+from shared.serving.image_limits import ImageLimits
+from vendor_service.encoder.images import ImageDecoder
 from vendor_service.encoder.observer import Observer
 from vendor_service.encoder.prepared import Prepared, PreparedText
 from vendor_service.encoder.preprocessing import Preprocessing

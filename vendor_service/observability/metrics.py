@@ -1,46 +1,23 @@
-"""Prometheus metrics: counters, gauges and histograms of one application, in its own registry."""
+"""The vendor's own Prometheus metrics, beside those of every server."""
 
 from collections.abc import Callable, Iterable
 from functools import partial
 
 import torch
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    GCCollector,
-    Histogram,
-    PlatformCollector,
-    ProcessCollector,
-    generate_latest,
-)
 
 from shared.embeddings import Kind, Usage
-from shared.errors import ErrorCode
+from shared.serving.metrics import SECONDS, SIZES, RequestMetrics
 
-SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0)
-SIZES = (1.0, 2.0, 4, 8, 16, 32, 64, 128, 256)
 _KINDS: tuple[Kind, ...] = ("image", "text")
 _RESTARTS = ("time", "killed", "crash")
 _OUTCOMES = ("held", "replayed", "refused", "settled", "voided", "expired")
 
 
-class Metrics:
+class Metrics(RequestMetrics):
     """The series of docs/operations.md. Every method may be called from any thread."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        for collector in (ProcessCollector, PlatformCollector, GCCollector):
-            collector(registry=self.registry)
-        self._requests = self._counter("requests", "Requests answered.", "method", "route", "status")
-        self._request_seconds = self._histogram(
-            "request_seconds", "From the head of a request to the end of its answer.", SECONDS, "route"
-        )
-        self.in_flight = self.gauge("requests_in_flight", "Requests that are being answered.")
-        self._refusals = self._counter("refusals", "Requests refused, by error code.", "code")
-        self._refused_inputs = self._counter(
-            "refused_inputs", "Inputs that could not be served, by error code.", "code"
-        )
+        super().__init__()
         self._queries = self._counter("queries", "Queries answered, paid before or now.", "kind")
         self._billing = self._counter("billing", "Decisions about money, by outcome.", "outcome")
         self._billed = self._counter("billed_micros", "Sum of all charges, in micro-units of currency.")
@@ -63,28 +40,11 @@ class Metrics:
             "model_seconds", "One forward pass of one batch.", SECONDS, "kind"
         )
         # To Prometheus a counter that first appears as 1 has not risen, and no alert would see it.
-        for code in ErrorCode:
-            self._refusals.labels(code)
         for outcome in _OUTCOMES:
             self._billing.labels(outcome)
         for kind in _KINDS:
             for reason in _RESTARTS:
                 self._restarts.labels(kind, reason)
-
-    def render(self) -> bytes:
-        """All series, in Prometheus's text format."""
-        return generate_latest(self.registry)
-
-    def answered(self, method: str, route: str, status: int, seconds: float, code: str | None) -> None:
-        """A request is over; `code` is the error's, if it was refused."""
-        self._requests.labels(method, route, str(status)).inc()
-        self._request_seconds.labels(route).observe(seconds)
-        if code is not None:
-            self._refusals.labels(code).inc()
-
-    def refused_input(self, code: str) -> None:
-        """An input of a request cannot be served."""
-        self._refused_inputs.labels(code).inc()
 
     def decided(self, outcome: str, times: int = 1) -> None:
         """The books came to a decision: `held`, `replayed`, `refused`, `settled`, `voided` or `expired`."""
@@ -127,15 +87,6 @@ class Metrics:
         """Tell which model is served, as labels of a series that is always 1."""
         self.gauge("model_info", "Which model is served.", *facts).labels(**facts).set(1)
 
-    def show(self, name: str, text: str, read: Callable[[], float], **labels: str) -> None:
-        """Add a gauge that is read whenever it is asked for."""
-        gauge = self.gauge(name, text, *labels)
-        (gauge.labels(**labels) if labels else gauge).set_function(read)
-
-    def gauge(self, name: str, text: str, *labels: str) -> Gauge:
-        """Add a gauge, for who has something of his own to tell."""
-        return Gauge(f"tuition_{name}", text, labels, registry=self.registry)
-
     def show_queue(self, read: Callable[[Kind], int]) -> None:
         """Tell how many queries of each kind wait for the model."""
         gauge = self.gauge("queue_inputs", "Queries that wait for the model.", "kind")
@@ -160,9 +111,3 @@ class Metrics:
             gauge.labels(str(device), "allocated").set_function(partial(torch.cuda.memory_allocated, device))
             gauge.labels(str(device), "reserved").set_function(partial(torch.cuda.memory_reserved, device))
             gauge.labels(str(device), "total").set(total)
-
-    def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(f"tuition_{name}", text, labels, registry=self.registry)
-
-    def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-        return Histogram(f"tuition_{name}", text, labels, buckets=buckets, registry=self.registry)

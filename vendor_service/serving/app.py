@@ -12,20 +12,24 @@ from starlette.routing import BaseRoute
 
 from shared.embeddings import Limits
 from shared.errors import ErrorBody
+from shared.serving import memory
+from shared.serving.body import BodyGate
+from shared.serving.capacity import Capacity
+from shared.serving.errors import refused
+from shared.serving.middleware import RequestScope
 from vendor_service.accounts.authentication import Authentication
 from vendor_service.api.billing import billing_router
-from vendor_service.api.body import BodyGate
 from vendor_service.api.direct import DirectRoutes
 from vendor_service.api.docs import docs_router
 from vendor_service.api.embed import embed_router
-from vendor_service.api.errors import add_error_handlers, internal_error, refused
+from vendor_service.api.errors import add_error_handlers, internal_error
 from vendor_service.api.health import Readiness, health_router
 from vendor_service.api.keys import keys_router
 from vendor_service.api.metrics import metrics_router
-from vendor_service.api.middleware import RequestScope
 from vendor_service.api.models import catalogue_router
 from vendor_service.api.openai import openai_router
-from vendor_service.api.reading import BodyReader
+from vendor_service.api.reading import QueryReader
+from vendor_service.api.spans import spans_to
 from vendor_service.billing import prices
 from vendor_service.billing.account_metrics import AccountMetrics
 from vendor_service.billing.admission import Admission
@@ -38,14 +42,12 @@ from vendor_service.clock import Clock, steady_clock, system_clock
 from vendor_service.database import schema
 from vendor_service.database.presence import Presence
 from vendor_service.database.session import Database
-from vendor_service.embed.capacity import Capacity
 from vendor_service.embed.service import EmbedService
 from vendor_service.encoder.encoder import Encoder
 from vendor_service.encoder.engine import Engine
 from vendor_service.observability.metrics import Metrics
 from vendor_service.observability.tracing import Traces, find_traces
 from vendor_service.observability.worker_metrics import Worker, WorkerMetrics
-from vendor_service.serving import memory
 from vendor_service.serving.audit import Audit
 from vendor_service.serving.factory import load_engine
 from vendor_service.serving.sweeper import Sweeper
@@ -150,7 +152,8 @@ def create_app(
     )
     app.add_middleware(DirectRoutes, routes=direct, refuse=refused)
     app.add_middleware(BodyGate, refuse=refused)
-    app.add_middleware(RequestScope, on_crash=internal_error, metrics=metrics, traces=traces)
+    trace = None if traces is None else spans_to(traces)
+    app.add_middleware(RequestScope, on_crash=internal_error, metrics=metrics, trace=trace)
     token = settings.metrics_token
     render = metrics.render if shared_metrics is None else shared_metrics.render
     app.include_router(metrics_router(render, None if token is None else token.get_secret_value()))
@@ -196,7 +199,7 @@ def _add_routes(
         replay_window_seconds=settings.replay_hours * 3600,
         max_replays=settings.max_replays,
     )
-    reader = BodyReader(limits, settings.max_text_characters)
+    reader = QueryReader(limits, settings.max_text_characters)
     selling = (
         embed_router(service, capacity, encoder.facts, reader, authentication),
         openai_router(service, capacity, encoder.facts, reader, authentication),

@@ -2,9 +2,9 @@
 
 from platformdirs import user_cache_path
 
+from shared.serving.image_limits import ImageLimits
 from vendor_service.encoder.clip import ClipModel, choose_devices
 from vendor_service.encoder.engine import Engine
-from vendor_service.encoder.images import ImageLimits
 from vendor_service.encoder.known_fingerprints import KnownFingerprints
 from vendor_service.encoder.observer import Observer
 from vendor_service.encoder.preparation import Preparation, count_decoders

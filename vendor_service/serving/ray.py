@@ -19,14 +19,15 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.embeddings import Kind
+from shared.serving import memory
+from shared.serving.logging import configure_logging
+from shared.serving.metrics import SECONDS, SIZES
 from vendor_service.billing.billing_log import open_billing_log
 from vendor_service.encoder.encoder import Encoder, ModelFacts
 from vendor_service.encoder.preprocessing import Preprocessing
 from vendor_service.encoder.queues import Encoded
 from vendor_service.encoder.remote import PreparedBatch, RemoteEncoder, ask_facts
-from vendor_service.observability.logging import configure_logging
-from vendor_service.observability.metrics import SECONDS, SIZES, Metrics
-from vendor_service.serving import memory
+from vendor_service.observability.metrics import Metrics
 from vendor_service.serving.app import create_app
 from vendor_service.serving.factory import find_tokenizer, load_engine, prepare_with
 from vendor_service.serving.serve import prepare_database
@@ -91,7 +92,7 @@ class ModelReplica:
     """The model on the devices of one replica."""
 
     def __init__(self, settings: Settings) -> None:
-        configure_logging(as_json=settings.log_format == "json")
+        configure_logging("vendor_service", as_json=settings.log_format == "json")
         self._engine = load_engine(settings, RayObserver(), prepares=False)
         self._engine.start()
 
@@ -122,7 +123,7 @@ class Front:
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Make the application; Ray asks for it once, at the start."""
         memory.share_heap()
-        configure_logging(as_json=self._settings.log_format == "json")
+        configure_logging("vendor_service", as_json=self._settings.log_format == "json")
         if self._settings.billing_log is not None:
             self._open.enter_context(open_billing_log(self._settings.billing_log))
         prepare_database(self._settings)

@@ -9,14 +9,15 @@ from functools import partial
 import torch
 from fastapi import FastAPI
 
+from shared.serving import memory, server
+from shared.serving.logging import configure_logging
 from vendor_service.accounts.first_key import bootstrap
 from vendor_service.billing.billing_log import open_billing_log
 from vendor_service.clock import system_clock
 from vendor_service.database import schema
 from vendor_service.database.session import Database
-from vendor_service.observability.logging import configure_logging
+from vendor_service.errors import OperatorError
 from vendor_service.observability.worker_metrics import Worker
-from vendor_service.serving import memory, server
 from vendor_service.serving.app import create_app
 from vendor_service.serving.workers import Workers
 from vendor_service.settings import Settings
@@ -32,10 +33,10 @@ def start(settings: Settings, announce: Callable[[str, str], None]) -> bool:
     if settings.workers == 1:
         application = create_app(settings)
         prepare_database(settings)
-        with server.bind(settings.host, settings.port) as bound:
+        with _bind(settings) as bound:
             return _serve(application, settings, bound, partial(announce, server.url_of(bound)))
     prepare_database(settings)
-    with server.bind(settings.host, settings.port) as bound:
+    with _bind(settings) as bound:
         workers = Workers(partial(_serve_as_worker, settings), settings.workers, bound)
         return workers.run(partial(announce, server.url_of(bound)))
 
@@ -51,11 +52,18 @@ def prepare_database(settings: Settings) -> None:
         bootstrap(database, settings.first_key_to, system_clock)
 
 
+def _bind(settings: Settings) -> socket.socket:
+    try:
+        return server.bind(settings.host, settings.port)
+    except server.CannotServe as error:
+        raise OperatorError(str(error)) from error
+
+
 def _serve_as_worker(
     settings: Settings, worker: Worker, bound: socket.socket, on_ready: Callable[[str], None]
 ) -> None:
     memory.share_heap()
-    configure_logging(as_json=settings.log_format == "json")
+    configure_logging("vendor_service", as_json=settings.log_format == "json")
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // worker.workers))
     _serve(create_app(settings, worker=worker), settings, bound, on_ready)
@@ -68,7 +76,10 @@ def _serve(
     devices = ",".join(model.devices)
     facts = f"model {model.id}, device {devices}, dtype {model.dtype}"
     with _billing_log(settings):
-        return server.serve(application, bound, lambda: on_ready(facts))
+        try:
+            return server.serve(application, bound, lambda: on_ready(facts))
+        except server.CannotServe as error:
+            raise OperatorError(str(error)) from error
 
 
 def _billing_log(settings: Settings) -> AbstractContextManager[None]:

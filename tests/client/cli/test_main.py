@@ -99,3 +99,14 @@ def test_nothing_is_written_among_the_images(
     assert end.value.code == 2
     assert "Choose an --out elsewhere" in " ".join(capsys.readouterr().err.split())
     assert sorted(root.rglob("*")) == before
+
+
+@pytest.mark.parametrize(("command", "missing"), [("methods", "torch"), ("models", "platformdirs")])
+def test_an_installation_that_only_serves_says_what_training_takes(command: str, missing: str) -> None:
+    code = f"import sys; sys.modules[{missing!r}] = None; from client.cli.main import main; main()"
+    done = subprocess.run([sys.executable, "-c", code, command], capture_output=True, text=True)
+    assert done.returncode == 2
+    said = " ".join(done.stderr.split())
+    assert said == (
+        f"Error: {missing} is missing, which this command takes: pip install '.[client]' in Tuition's folder."
+    )

@@ -1,6 +1,7 @@
 """A student as ONNX: the same answers for any batch, without PyTorch, and no file that is not the student."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -95,14 +96,29 @@ def test_a_damaged_file_is_said_to_be_one(tmp_path: Path, content: bytes) -> Non
         OnnxClassifier(tmp_path / "missing.onnx")
 
 
-def _client(*arguments: str, without: str) -> "subprocess.CompletedProcess[str]":
+def _client(*arguments: str, without: str, **variables: str) -> "subprocess.CompletedProcess[str]":
     """The command line where a package cannot be imported."""
     code = (
         f"import sys; sys.modules[{without!r}] = None; from client.cli.main import main; main(sys.argv[1:])"
     )
+    outer = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
     return subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=outer | variables,
     )
+
+
+def test_onnxruntime_keeps_nothing_to_tell_its_makers(tmp_path: Path) -> None:
+    export_onnx(_student(), METADATA, tmp_path / "s.onnx")
+    draw("circle", "white", "black", seed=1).save(tmp_path / "one.png")
+    (tmp_path / "home").mkdir()
+    words = ("predict", str(tmp_path / "s.onnx"), str(tmp_path / "one.png"))
+    shown = _client(*words, without="torch", HOME=str(tmp_path / "home"), XDG_CACHE_HOME="")
+    assert shown.returncode == 0, shown.stderr
+    assert not list((tmp_path / "home").rglob("*onnxruntime*"))
 
 
 def test_predicting_from_the_file_needs_no_pytorch(tmp_path: Path) -> None:

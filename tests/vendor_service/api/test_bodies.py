@@ -10,8 +10,12 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from starlette.routing import BaseRoute
 
-from shared.embeddings import EmbedRequest
+from shared.embeddings import EmbedOptions, EmbedRequest, Input
 from shared.errors import ErrorBody
+from shared.serving import body
+from shared.serving.json_body import JsonBody
+from shared.serving.json_shape import Shape
+from shared.serving.multipart import FormBody, FormShape
 from tests.vendor_service.hostile_bodies import (
     BODIES,
     MEBIBYTE,
@@ -21,10 +25,6 @@ from tests.vendor_service.hostile_bodies import (
     head,
 )
 from tests.vendor_service.local_vendor import LocalVendor, Vendor, error_code
-from vendor_service.api import body
-from vendor_service.api.json_body import JsonBody
-from vendor_service.api.json_shape import Shape
-from vendor_service.api.multipart import FormBody
 from vendor_service.api.openai import OpenAIRequest
 from vendor_service.errors import APIError
 
@@ -46,7 +46,7 @@ def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalVendor]:
     patch = pytest.MonkeyPatch()
     patch.setattr(body, "_UNASKED_SECONDS", PATIENCE)
     patch.setattr(body, "_STEP_SECONDS", PATIENCE)
-    patch.setattr("vendor_service.api.parsing._SMALL_SECONDS", PATIENCE)
+    patch.setattr("shared.serving.parsing._SMALL_SECONDS", PATIENCE)
     with LocalVendor(tmp_path_factory.mktemp("bodies")) as vendor:
 
         @vendor.app.post(TO_COME)
@@ -241,7 +241,7 @@ def test_long_strings_are_what_they_say(vendor: Vendor, size: int, escape: str) 
 
 def test_long_texts_are_the_same_texts(vendor: Vendor) -> None:
     """Around the length at which strings are put aside, and split anywhere between two blocks."""
-    shape = Shape(frozenset(EmbedRequest.model_fields), "inputs", 8)
+    shape = Shape(frozenset(EmbedRequest.model_fields), frozenset(Input.model_fields), "inputs", 8)
     for text in ("é" * 511, "é" * 512, "é" * 513, '\\"' * 600, "\\\\" * 513, "\\ud83d\\ude00" * 200):
         body = b'{"inputs": [{"text": "%s"}, {"text": "b"}]}' % text.encode()
         expected = EmbedRequest.model_validate_json(body).inputs[0].text
@@ -259,11 +259,13 @@ def take_apart(hostile: Hostile, body: bytes, block: int = 256 * 1024) -> tuple[
     """Feed a parser until it refuses or is through: how much it took, and the longest step, CPU seconds."""
     parser: FormBody | JsonBody
     if "form" in hostile.content_type:
-        parser = FormBody(hostile.content_type, 256, 10_000)
+        parser = FormBody(hostile.content_type, FormShape(frozenset(EmbedOptions.model_fields), 256, 10_000))
     else:
         model = EmbedRequest if hostile.path == "/embed" else OpenAIRequest
         items = "inputs" if hostile.path == "/embed" else "input"
-        parser = JsonBody(Shape(frozenset(model.model_fields), items, 256), 10_000)
+        parser = JsonBody(
+            Shape(frozenset(model.model_fields), frozenset(Input.model_fields), items, 256), 10_000
+        )
     taken, longest = 0, 0.0
     while taken < len(body):
         began = time.thread_time()

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from shared.serving.logging import TextFormatter
 from tests.vendor_service.local_vendor import LocalVendor
 from vendor_service.billing import prices
 from vendor_service.billing.price_watch import PriceWatch
 from vendor_service.clock import DAY, SECOND
-from vendor_service.observability.logging import TextFormatter
 
 
 def test_a_price_that_changes_is_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

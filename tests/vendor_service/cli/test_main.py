@@ -19,11 +19,11 @@ from typing import Any
 import pytest
 import typer
 
+from shared.serving import logging
 from vendor_service.cli import main as cli
 from vendor_service.cli import money
 from vendor_service.clock import DAY, system_clock
 from vendor_service.database import schema
-from vendor_service.observability import logging
 
 
 class Command:
@@ -51,7 +51,9 @@ class Command:
 def vendor(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("VENDOR_DATABASE_URL", "sqlite:///books.db")
-    monkeypatch.setattr(logging, "configure_logging", lambda **_: None)  # it belongs to the test runner here
+    monkeypatch.setattr(
+        logging, "configure_logging", lambda *_, **__: None
+    )  # it belongs to the test runner here
     return Command(capsys, monkeypatch)
 
 

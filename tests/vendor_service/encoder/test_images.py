@@ -12,8 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
+from shared.serving.image_limits import ImageLimits
 from tests.vendor_service.local_vendor import image_file
-from vendor_service.encoder.images import ImageDecoder, ImageLimits
+from vendor_service.encoder.images import ImageDecoder
 from vendor_service.errors import APIError
 
 

@@ -13,7 +13,8 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
 import vendor_service
-from vendor_service.encoder.images import ImageDecoder, ImageLimits
+from shared.serving.image_limits import ImageLimits
+from vendor_service.encoder.images import ImageDecoder
 from vendor_service.encoder.preprocessing import Preprocessing
 
 LIMITS = ImageLimits(max_bytes=2**24, max_pixels=5 * 10**7)

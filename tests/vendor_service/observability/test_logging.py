@@ -11,20 +11,20 @@ from pathlib import Path
 import pytest
 from sqlalchemy import make_url
 
+from shared.serving.logging import JsonFormatter, TextFormatter
 from tests.support.postgres import Postgres
 from tests.support.vendor_process import wait_until
 from tests.vendor_service.local_vendor import LocalVendor, ScriptedTexts, Vendor, error_code
 from vendor_service.database import schema
 from vendor_service.database.session import Database
 from vendor_service.errors import APIError
-from vendor_service.observability.logging import JsonFormatter, TextFormatter
 
 
 def test_every_request_is_logged_without_its_key_and_its_payload(
     vendor: Vendor, caplog: pytest.LogCaptureFixture
 ) -> None:
     key = vendor.key()
-    with caplog.at_level(logging.INFO, "vendor_service"):
+    with caplog.at_level(logging.INFO, "shared"):
         answer = vendor.embed(
             key, {"text": "a very private text"}, headers={"idempotency-key": "private too"}
         )
@@ -53,7 +53,7 @@ def test_a_caller_that_hangs_up_while_sending_is_no_error(
     vendor: Vendor, caplog: pytest.LogCaptureFixture
 ) -> None:
     request = f"POST /embed HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {vendor.key()}\r\n"
-    with caplog.at_level(logging.INFO, "vendor_service"):
+    with caplog.at_level(logging.INFO, "shared"):
         with socket.create_connection(("127.0.0.1", vendor.port)) as caller:
             caller.sendall(f"{request}content-length: 1000\r\n\r\nhalf".encode())
             time.sleep(0.1)
@@ -65,7 +65,7 @@ def test_a_stranger_forges_no_line_and_reaches_no_terminal(
     vendor: Vendor, caplog: pytest.LogCaptureFixture
 ) -> None:
     forged = "/x%0A2026-11-27%2006:00:00,000%20INFO%20forged%1B%5B2J%C2%85%E2%80%AE%20status=200"
-    with caplog.at_level(logging.INFO, "vendor_service"):
+    with caplog.at_level(logging.INFO, "shared"):
         vendor.http.get(forged)
         vendor.http.get(f"/v1/keys/tk_0f3c7a91d2b45e68_{'a' * 48}", headers={"x-request-id": "a\tb"})
         wait_until(lambda: caplog.messages.count("request") == 2)

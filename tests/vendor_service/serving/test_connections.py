@@ -10,8 +10,8 @@ import pytest
 import uvicorn
 from fastapi import FastAPI, Request, Response
 
+from shared.serving.connections import BoundedHttp, Config
 from tests.support.vendor_process import wait_until
-from vendor_service.serving.connections import BoundedHttp, Config
 
 MOST = 8
 PATIENCE = 0.5

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from shared.serving import memory
 from tests.support.vendor_process import VendorProcess, resident_bytes
 from tests.vendor_service.api.test_fuzz import Fuzzer
-from vendor_service.serving import memory
 
 PIECES = 1000
 PIECE_BYTES = 100_000  # less than glibc takes from the system for one piece alone

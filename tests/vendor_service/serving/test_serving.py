@@ -10,9 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from shared.serving.server import CannotServe, bind
 from tests.support.vendor_process import VendorProcess, wait_until
-from vendor_service.errors import OperatorError
-from vendor_service.serving.server import bind
 
 
 def run_vendor(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -80,9 +79,7 @@ def test_a_port_that_is_taken_is_told_in_one_line(vendor_process: VendorProcess,
 
 @pytest.mark.parametrize("host", ["no host", "192.0.2.1"])
 def test_a_host_that_is_none_is_told_apart_from_a_port(host: str) -> None:
-    with pytest.raises(
-        OperatorError, match=rf"cannot listen on {host}:0: .*choose another --host"
-    ) as refused:
+    with pytest.raises(CannotServe, match=rf"cannot listen on {host}:0: .*choose another --host") as refused:
         bind(host, 0)
     assert "--port" not in str(refused.value)
 

@@ -9,29 +9,32 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from vendor_service.observability.metrics import Metrics
-from vendor_service.observability.timing import Step, Timing
-from vendor_service.observability.tracing import Traces
+from shared.serving.metrics import RequestMetrics
 
 _log = logging.getLogger(__name__)
 
-_PROBES = ("/livez", "/readyz", "/metrics")
-_SERVERS_FAULT = 500
+Trace = Callable[[Scope, int, int], None]
+
 _CALLER_GONE = 499  # nobody is sent this: it is what nginx logs for a caller that hung up
-_LONGEST_PATH = 512  # characters of a path that are logged; no path of this vendor is as long
+_LONGEST_PATH = 512  # characters of a path that are logged; no path of these servers is as long
 
 
 class RequestScope:
     """The outermost layer of the application: names the request, logs and counts it, survives what it raises.
 
-    `on_crash` makes the answer to an unexpected exception; `traces` is where spans go, if anywhere.
+    `on_crash` makes the answer to an unexpected exception; `trace`, if there is one, is told the scope, the
+    status and the beginning (in nanoseconds) of a request that is over.
     """
 
     def __init__(
-        self, app: ASGIApp, on_crash: Callable[[Request], Response], metrics: Metrics, traces: Traces | None
+        self,
+        app: ASGIApp,
+        on_crash: Callable[[Request], Response],
+        metrics: RequestMetrics,
+        trace: Trace | None = None,
     ) -> None:
         self._app = app
-        self._traces = traces
+        self._trace = trace
         self._on_crash = on_crash
         self._metrics = metrics
 
@@ -63,8 +66,8 @@ class RequestScope:
         finally:
             self._metrics.in_flight.dec()
             self._conclude(scope, status, time.perf_counter() - started)
-            if self._traces is not None:
-                self._trace(self._traces, scope, status, began)
+            if self._trace is not None:
+                self._trace(scope, status, began)
 
     def _conclude(self, scope: Scope, status: int, seconds: float) -> None:
         state = scope["state"]
@@ -82,20 +85,3 @@ class RequestScope:
         known = {"code": code, "account_id": state.get("account_id"), "key_id": state.get("key_id")}
         known = {name: value for name, value in known.items() if value is not None}
         _log.info("request", extra={"fields": fields | known})
-
-    def _trace(self, traces: Traces, scope: Scope, status: int, began: int) -> None:
-        route, method, state = getattr(scope.get("route"), "path", None), scope["method"], scope["state"]
-        if route is None or route in _PROBES:
-            return
-        attributes: dict[str, str | int] = {
-            "http.request.method": method,
-            "http.route": route,
-            "http.response.status_code": status,
-            "tuition.request_id": state["request_id"],
-        }
-        if "error_code" in state:
-            attributes["error.type"] = str(state["error_code"])
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        timing: Timing = state.get("timing") or Timing()
-        request = Step(f"{method} {route}", began, time.time_ns())
-        traces.add(request, headers, attributes, timing.steps, failed=status >= _SERVERS_FAULT)

@@ -5,9 +5,8 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
-from shared.errors import ErrorCode
-from vendor_service.api.body import receiver_of
-from vendor_service.errors import APIError
+from shared.errors import APIError, ErrorCode
+from shared.serving.body import receiver_of
 
 JSON = "application/json"
 _SMALL_BYTES = 4096

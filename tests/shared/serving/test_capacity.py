@@ -6,8 +6,8 @@ from contextlib import ExitStack, suppress
 
 import pytest
 
-from vendor_service.embed.capacity import Capacity
-from vendor_service.errors import APIError
+from shared.errors import APIError
+from shared.serving.capacity import Capacity
 
 
 def run(test: Callable[[Capacity], Awaitable[None]]) -> None:

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
@@ -28,7 +28,7 @@ class Config(uvicorn.Config):
     side sends often takes the answer with it.
     """
 
-    def __init__(self, app: FastAPI, most: int, patience: float = _PATIENCE_SECONDS, **rest: Any) -> None:  # noqa: ANN401 - uvicorn's own
+    def __init__(self, app: ASGIApp, most: int, patience: float = _PATIENCE_SECONDS, **rest: Any) -> None:  # noqa: ANN401 - uvicorn's own
         super().__init__(app, http=BoundedHttp, ws="none", **rest)
         self.most = most
         self.patience = patience

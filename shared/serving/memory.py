@@ -1,7 +1,7 @@
 """Memory that the process gives back: images of every size come and go on many threads.
 
 glibc keeps what was freed for the thread that freed it, and only the end of it is ever given back. One heap
-for all threads, whose free pages are given back now and then, keeps a vendor as small as what it has in hand.
+for all threads, whose free pages are given back now and then, keeps a server as small as what it has in hand.
 Elsewhere than on glibc nothing is done.
 """
 

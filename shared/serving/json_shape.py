@@ -4,21 +4,19 @@ from dataclasses import dataclass, field
 
 from pydantic_core import from_json
 
-from shared.embeddings import Input
-from shared.errors import ErrorCode
-from vendor_service.api.parsing import invalid
-from vendor_service.errors import APIError
+from shared.errors import APIError, ErrorCode
+from shared.serving.parsing import invalid
 
 _OPENING, _CLOSING, _COLON, _COMMA = b"[{", b"]}", b":"[0], b","[0]
 _DEEPEST = 4  # a list of token ids, which is refused in words of its own, in the list of inputs of a request
-_INPUT_FIELDS = frozenset(Input.model_fields)
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The fields of a request; the field `items` may have up to `max_inputs` of them in a list."""
+    """The fields of a request and of an input; the field `items` may have up to `max_inputs` in a list."""
 
     fields: frozenset[str]
+    item_fields: frozenset[str]
     items: str
     max_inputs: int
 
@@ -81,7 +79,7 @@ class ShapeCheck:
 
     def _name(self) -> None:
         level, name = self._levels[-1], _text(self._last)
-        known = self._shape.fields if len(self._levels) == 1 else _INPUT_FIELDS
+        known = self._shape.fields if len(self._levels) == 1 else self._shape.item_fields
         if name not in known:
             raise invalid("Extra inputs are not permitted", *self._place(), name)
         if name in level.keys:

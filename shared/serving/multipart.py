@@ -5,15 +5,13 @@ Only delimiters are looked for in what comes, by searches in C: no content makes
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from python_multipart.multipart import parse_options_header
 
-from shared.embeddings import EmbedOptions
-from shared.errors import ErrorCode
-from vendor_service.api.parsing import invalid
-from vendor_service.encoder.queries import ImageQuery, Query, TextQuery
-from vendor_service.errors import APIError
+from shared.embeddings import Kind
+from shared.errors import APIError, ErrorCode
+from shared.serving.parsing import invalid
 
 MEDIA_TYPE = "multipart/form-data"
 _Where = Literal["before", "line", "head", "content", "after"]
@@ -27,27 +25,47 @@ _MOST_PARAMETERS = 8  # of one header
 _LONGEST_FIELD = 1024  # bytes of a field that is no text
 _MOST_AROUND = 1024  # bytes before the first part, and after the last
 _LARGEST_CHARACTER = 4  # bytes
-_FIELDS = frozenset(EmbedOptions.model_fields)
+_LONGEST_NAME = 255  # characters of a file's name
+
+
+@dataclass(frozen=True)
+class FormShape:
+    """What a form may hold: up to `max_inputs` images or texts, and each of `fields` once.
+
+    A text may have `longest_text` characters; `None` is for a form that takes images alone.
+    """
+
+    fields: frozenset[str]
+    max_inputs: int
+    longest_text: int | None = None
+
+
+class Part(NamedTuple):
+    """An input of a form: the bytes of an image file, under the file's name, or a text."""
+
+    kind: Kind
+    content: bytes | str
+    name: str = ""
 
 
 @dataclass(frozen=True)
 class Form:
-    """A form that was read: the queries of its parts, in order, and its other fields, unchecked.
+    """A form that was read: its inputs, in order, and its other fields, unchecked.
 
     The hash is of its parts, since a retry of the same parts has another boundary.
     """
 
-    items: list[Query]
+    items: list[Part]
     fields: dict[str, str]
     body_hash: str
 
 
 class FormBody:
-    """Takes a form block by block. It may have `max_inputs`; a text of it, `longest_text` characters."""
+    """Takes a form of this shape block by block."""
 
-    def __init__(self, content_type: str, max_inputs: int, longest_text: int) -> None:
+    def __init__(self, content_type: str, shape: FormShape) -> None:
         self._delimiter = b"\r\n--" + _boundary(content_type)
-        self._parts = _Parts(max_inputs, longest_text)
+        self._parts = _Parts(shape)
         # The first delimiter need not have a line before it; with one, all of them are alike.
         self._buffer = bytearray(b"\r\n")
         self._searched = 0
@@ -151,38 +169,42 @@ class FormBody:
 
 @dataclass
 class _Parts:
-    """Makes queries and fields of parts."""
+    """Makes inputs and fields of parts."""
 
-    max_inputs: int
-    longest_text: int
-    items: list[Query] = field(default_factory=list)
+    shape: FormShape
+    items: list[Part] = field(default_factory=list)
     fields: dict[str, str] = field(default_factory=dict)
     hash: "hashlib._Hash" = field(default_factory=hashlib.sha256)
     name: str = ""
+    file: str = ""
 
     @property
     def longest_content(self) -> float:
         """How long the content of the part that has begun may be."""
-        return _LONGEST_FIELD if self.name in _FIELDS else float("inf")
+        return _LONGEST_FIELD if self.name in self.shape.fields else float("inf")
 
     def begin(self, head: bytes) -> None:
         """A part begins: refuse now what it could not end as."""
         options = _disposition(head)
         self.name = options.get(b"name", b"").decode("latin-1")
-        if self.name == "text" or (self.name == "image" and b"filename" in options):
-            if len(self.items) == self.max_inputs:
-                message = f"a request may have {self.max_inputs} inputs"
+        self.file = options.get(b"filename", b"").decode(errors="replace")[:_LONGEST_NAME]
+        is_text = self.name == "text" and self.shape.longest_text is not None
+        if is_text or (self.name == "image" and b"filename" in options):
+            if len(self.items) == self.shape.max_inputs:
+                message = f"a request may have {self.shape.max_inputs} inputs"
                 raise APIError(ErrorCode.TOO_MANY_INPUTS, message, param="inputs")
-        elif self.name not in _FIELDS or self.name in self.fields:
-            message = "send each image as a file named image, texts as text, and any other field once"
-            raise invalid(message, self.name)
+        elif self.name not in self.shape.fields or self.name in self.fields:
+            texts = "" if self.shape.longest_text is None else ", texts as text"
+            raise invalid(
+                f"send each image as a file named image{texts}, and any other field once", self.name
+            )
 
     def end(self, content: bytes) -> None:
         """A part ends."""
         if self.name == "image":
-            self.items.append(ImageQuery(content))
-        elif self.name == "text":
-            self.items.append(TextQuery(self._text(content)))
+            self.items.append(Part("image", content, self.file))
+        elif self.name == "text" and self.shape.longest_text is not None:
+            self.items.append(Part("text", self._text(content, self.shape.longest_text)))
         elif len(content) > _LONGEST_FIELD:
             raise invalid("this is too long", self.name)
         else:
@@ -190,9 +212,9 @@ class _Parts:
         self.hash.update(f"{len(self.name)} {self.name} {len(content)} ".encode())
         self.hash.update(content)
 
-    def _text(self, content: bytes) -> str:
+    def _text(self, content: bytes, longest: int) -> str:
         # Of one that is too long in any case no more than one character too many is kept.
-        most = self.longest_text + 1
+        most = longest + 1
         if len(content) > _LARGEST_CHARACTER * most:
             return content[: _LARGEST_CHARACTER * most].decode(errors="ignore")[:most]
         return _decoded(content, self.name)[:most]

@@ -8,8 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shared.errors import ErrorCode
-from vendor_service.errors import APIError
+from shared.errors import APIError, ErrorCode
 
 # What a route gets that did not ask for more: enough for a few numbers, and for whatever is refused anyway.
 _UNASKED_BYTES = 65_536
@@ -125,6 +124,12 @@ def until_sent(request: Request) -> ExitStack:
     """What is entered here is left when the answer has been sent, or nobody is there any more to take it."""
     stack: ExitStack = request.state.until_sent
     return stack
+
+
+async def disconnected(request: Request) -> None:
+    """Return when the caller has hung up; the body must have been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _declared_bytes(scope: Scope) -> int:

@@ -13,19 +13,18 @@ from contextlib import contextmanager
 from types import FrameType
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.applications import Starlette
 
-from vendor_service.embed.capacity import Capacity
-from vendor_service.errors import OperatorError
-from vendor_service.serving import connections
+from shared.serving import connections
+from shared.serving.capacity import Capacity
 
 _DRAIN_SECONDS = 28
 _END_SECONDS = 2  # for what is in hand after that, which is then broken off and not charged
-# Each connection takes a descriptor and some kilobytes; what the vendor opens for itself comes on top.
+# Each connection takes a descriptor and some kilobytes; what the server opens for itself comes on top.
 _MOST_DESCRIPTORS = 16_384
 _OWN_DESCRIPTORS = 200
-# The thread of the books gives the interpreter away at each statement; at Python's own 5 ms it would wait
-# ten times as long for it as it works.
+# A thread beside the event loop that gives the interpreter away often, as that of the vendor's books does at
+# each statement, would at Python's own 5 ms wait ten times as long for it as it works.
 _SWITCH_SECONDS = 0.0005
 
 
@@ -33,6 +32,10 @@ _SWITCH_SECONDS = 0.0005
 _PORT_TAKEN = {errno.EADDRINUSE: "choose another --port", errno.EACCES: "choose a --port from 1024 on"}
 
 _log = logging.getLogger(__name__)
+
+
+class CannotServe(Exception):
+    """The server does not start; the message says what to do."""
 
 
 class _Server(uvicorn.Server):
@@ -79,7 +82,7 @@ def bind(host: str, port: int) -> socket.socket:
     """Take an address, a free port for 0. Connections are refused until `serve` listens.
 
     Raises:
-        OperatorError: the address cannot be used.
+        CannotServe: the address cannot be used.
     """
     bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
@@ -90,7 +93,7 @@ def bind(host: str, port: int) -> socket.socket:
         advice = _PORT_TAKEN.get(
             error.errno or 0, "choose another --host: an address of this machine, or 0.0.0.0"
         )
-        raise OperatorError(f"cannot listen on {host}:{port}: {error.strerror}; {advice}") from error
+        raise CannotServe(f"cannot listen on {host}:{port}: {error.strerror}; {advice}") from error
     return bound
 
 
@@ -100,13 +103,13 @@ def url_of(bound: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def serve(app: FastAPI, bound: socket.socket, on_ready: Callable[[], None]) -> bool:
+def serve(app: Starlette, bound: socket.socket, on_ready: Callable[[], None]) -> bool:
     """Serve until SIGTERM or SIGINT, then finish what is in flight; whether it was SIGINT.
 
-    `on_ready` is called once connections are accepted.
+    `app.state.capacity` is its `Capacity`. `on_ready` is called once connections are accepted.
 
     Raises:
-        OperatorError: the application does not start.
+        CannotServe: the application does not start.
     """
     sys.setswitchinterval(_SWITCH_SECONDS)
     most = _raise_descriptors() - _OWN_DESCRIPTORS
@@ -124,7 +127,7 @@ def serve(app: FastAPI, bound: socket.socket, on_ready: Callable[[], None]) -> b
         try:
             _Server(config, capacity, on_ready).run([bound])
         except SystemExit as error:
-            raise OperatorError("the server did not start; its log says why") from error
+            raise CannotServe("the server did not start; its log says why") from error
     _log.info("stopped")
     return signal.SIGINT in received
 

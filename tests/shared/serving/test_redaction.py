@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vendor_service.observability.logging import JsonFormatter, TextFormatter
-from vendor_service.observability.redaction import escaped, masked
+from shared.serving.logging import JsonFormatter, TextFormatter
+from shared.serving.redaction import escaped, masked
 
 # What a terminal or a reader of lines takes for more than text.
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from pydantic_core import from_json
 
-from vendor_service.api.json_shape import Shape, ShapeCheck
-from vendor_service.api.parsing import invalid
+from shared.serving.json_shape import Shape, ShapeCheck
+from shared.serving.parsing import invalid
 
 _MARKS = re.compile(rb"[][{},:]")
 _LONG_STRING = 1024  # bytes; a longer one is put aside

@@ -10,7 +10,7 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
-from vendor_service.observability.redaction import escaped, masked
+from shared.serving.redaction import escaped, masked
 
 _log = logging.getLogger(__name__)
 
@@ -76,12 +76,13 @@ def _without_secrets(value: Any) -> Any:  # noqa: ANN401 - whatever is logged
     return value if value is None or isinstance(value, bool | int | float) else masked(str(value))
 
 
-def configure_logging(*, as_json: bool) -> None:
-    """Log this process to standard error: ours from INFO, everybody else's from WARNING."""
+def configure_logging(ours: str, *, as_json: bool) -> None:
+    """Log this process to standard error: the package `ours` and this one from INFO, others from WARNING."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if as_json else TextFormatter())
     root = logging.getLogger()
     root.handlers = [handler]
     logging.captureWarnings(True)
     root.setLevel(logging.WARNING)
-    logging.getLogger("vendor_service").setLevel(logging.INFO)
+    for name in (ours, "shared"):
+        logging.getLogger(name).setLevel(logging.INFO)

@@ -1,14 +1,16 @@
-"""The capacity of the vendor: requests, inputs and bytes in hand, until a response is fully sent."""
+"""The capacity of a server: requests, inputs and bytes in hand, until a response is fully sent."""
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import TypeVar
 
-from shared.errors import ErrorCode
-from vendor_service.errors import APIError
+from shared.errors import APIError, ErrorCode
 
 MOST_REQUESTS = 2048
+
+T = TypeVar("T")
 
 
 class Capacity:
@@ -16,7 +18,7 @@ class Capacity:
 
     Beyond `max_inputs`, `max_bytes` or `max_requests` requests are refused while those in hand go on. An
     account that has requests in hand gets no more than what is left free for everybody else, so that no one
-    fills the vendor alone, be it with requests whose bodies do not come. A request may take `max_seconds`.
+    fills the server alone, be it with requests whose bodies do not come. A request may take `max_seconds`.
     Not thread-safe: it belongs to the event loop.
     """
 
@@ -56,7 +58,7 @@ class Capacity:
             APIError: `shutting_down` or `overloaded`.
         """
         if self.closed:
-            raise APIError(ErrorCode.SHUTTING_DOWN, "the vendor is stopping; try again", retry_after=1)
+            raise APIError(ErrorCode.SHUTTING_DOWN, "the server is stopping; try again", retry_after=1)
         reservation = Reservation(self, account, self._max_seconds)
         self.take(reservation, "requests", 1)
         self._requests += 1
@@ -76,7 +78,7 @@ class Capacity:
         mine = self._held_by.setdefault(reservation.account, Counter())
         others = mine[what] - reservation.held[what]  # of this account, but in other requests
         if amount > free or (others and others + reservation.held[what] + amount > free):
-            raise APIError(ErrorCode.OVERLOADED, "the vendor is overloaded; try again", retry_after=1)
+            raise APIError(ErrorCode.OVERLOADED, "the server is overloaded; try again", retry_after=1)
         for each in (self._held, mine, reservation.held):
             each[what] += amount
 
@@ -149,3 +151,22 @@ class Reservation:
                 yield deadline
         except TimeoutError as error:
             raise self.timed_out from error
+
+
+async def while_awaited(work: Awaitable[T], reservation: Reservation, leaving: "asyncio.Future[None]") -> T:
+    """Do something until it is done, its time is up, or nobody waits for it any more.
+
+    Raises:
+        APIError: `deadline_exceeded`.
+    """
+    async with reservation.within_deadline() as deadline:
+
+        def end(_: object) -> None:
+            if not deadline.expired():
+                deadline.reschedule(asyncio.get_running_loop().time())
+
+        leaving.add_done_callback(end)
+        try:
+            return await work
+        finally:
+            leaving.remove_done_callback(end)

@@ -1,0 +1,1 @@
+"""A deployed student: `client serve`, on ONNX Runtime alone."""

@@ -1,0 +1,165 @@
+"""The application of a deployed student: its routes, put together with everything that they need."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TypeVar
+
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from client.data.images import MAX_PIXELS
+from client.serving.answers import Answerer, StudentAnswerer, render
+from client.serving.batcher import Batcher
+from client.serving.decoding import ImageDecoder
+from client.serving.health import Readiness
+from client.serving.keys import Keys
+from client.serving.metrics import Metrics
+from client.serving.page import page_routes
+from client.serving.reading import ImageReader
+from client.serving.student import ServedStudent
+from shared.embeddings import Limits
+from shared.errors import APIError, ErrorCode
+from shared.serving import memory
+from shared.serving.body import BodyGate, disconnected, until_sent
+from shared.serving.capacity import Capacity, Reservation, while_awaited
+from shared.serving.errors import error_handlers, refused
+from shared.serving.middleware import RequestScope
+
+# As large as the vendor's, by default.
+LIMITS = Limits(
+    max_inputs=256,
+    max_request_bytes=32 * 2**20,
+    max_image_bytes=20 * 2**20,
+    max_image_pixels=MAX_PIXELS,
+)
+_MOST_IMAGES, _MOST_BYTES = 4096, 2**30  # in hand at a time
+_SECONDS = 60  # that a request may take
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+T = TypeVar("T")
+
+
+def create_app(student: ServedStudent, keys: Keys, threads: int) -> Starlette:
+    """An application that serves the student while its lifespan runs; `keys` says who may ask.
+
+    So many `threads` decode, and so many run the student.
+    """
+    metrics = Metrics()
+    card = student.card
+    decoder = ImageDecoder(card.image_size, card.limits.max_image_bytes)
+    batcher = Batcher(student.classifier, decoder, metrics, threads)
+    capacity = Capacity(max_inputs=_MOST_IMAGES, max_bytes=_MOST_BYTES, max_seconds=_SECONDS)
+    metrics.show("queue_images", "Images that wait for the student.", lambda: batcher.waiting)
+    metrics.show("in_hand_bytes", "Bytes of requests in memory.", lambda: capacity.bytes)
+    routes = [
+        Route(
+            "/classify",
+            classify_route(student, StudentAnswerer(batcher), capacity, keys, metrics),
+            methods=["POST"],
+        ),
+        Route("/v1/student", student_route(student, keys)),
+        *health_routes(Readiness(batcher, capacity)),
+        Route("/metrics", metrics_route(metrics)),
+        *page_routes(card, keys),
+    ]
+    app = Starlette(routes=routes, exception_handlers=error_handlers("/"), lifespan=_lifespan(batcher))
+    app.add_middleware(BodyGate, refuse=refused)
+    app.add_middleware(RequestScope, on_crash=_internal_error, metrics=metrics)
+    app.state.capacity = capacity
+    return app
+
+
+def classify_route(
+    student: ServedStudent, answerer: Answerer, capacity: Capacity, keys: Keys, metrics: Metrics
+) -> Endpoint:
+    """`POST /classify`: HTTP on one side, an `Answerer` on the other."""
+    card = student.card
+    reader = ImageReader(card.limits)
+    pixel_bytes = 3 * card.image_size**2
+
+    async def classify(request: Request) -> Response:
+        account = keys.account_of(request)
+        reservation = until_sent(request).enter_context(capacity.reserve(account))
+        images, options = await reader.read(request, reservation)
+        reservation.take_inputs(len(images))
+        reservation.take_bytes(len(images) * pixel_bytes)
+        answers = await _while_here(request, answerer.answer(account, images), reservation)
+        for index, answer in enumerate(answers):
+            if not isinstance(answer, APIError):
+                metrics.answered_image(answer.answered_by)
+            elif options.on_error == "fail":
+                raise _at(answer, index)
+        content = render(images, answers, card.classes, options)
+        reservation.keep_bytes(len(content))
+        return Response(content, media_type="application/json")
+
+    return classify
+
+
+def student_route(student: ServedStudent, keys: Keys) -> Endpoint:
+    """`GET /v1/student`: which student answers."""
+    unasked = {"limits": {"replay_window_seconds", "max_replays"}}  # of a vendor
+    content = student.card.model_dump(mode="json", exclude=unasked)
+
+    async def tell(request: Request) -> Response:
+        keys.account_of(request)
+        return JSONResponse(content)
+
+    return tell
+
+
+def health_routes(readiness: Readiness) -> list[Route]:
+    """`GET /livez` and `GET /readyz`; they need no key."""
+
+    async def livez(_: Request) -> Response:
+        return JSONResponse({"status": "alive"})
+
+    async def readyz(_: Request) -> Response:
+        await readiness.check()
+        return JSONResponse({"status": "ready"})
+
+    return [Route("/livez", livez), Route("/readyz", readyz)]
+
+
+def metrics_route(metrics: Metrics) -> Endpoint:
+    """`GET /metrics`: what Prometheus asks for; it needs no key."""
+
+    async def read(_: Request) -> Response:
+        return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)
+
+    return read
+
+
+async def _while_here(request: Request, work: Awaitable[T], reservation: Reservation) -> T:
+    leaving = asyncio.ensure_future(disconnected(request))
+    try:
+        return await while_awaited(work, reservation, leaving)
+    finally:
+        leaving.cancel()
+
+
+def _at(error: APIError, index: int) -> APIError:
+    """The refusal of an image, with its place in the request."""
+    return APIError(error.code, error.message, param=f"inputs.{index}.image")
+
+
+def _internal_error(request: Request) -> Response:
+    message = "something went wrong here; the request may be sent again"
+    return refused(request, APIError(ErrorCode.INTERNAL_ERROR, message))
+
+
+def _lifespan(batcher: Batcher) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def run(_: Starlette) -> AsyncIterator[None]:
+        batcher.start()
+        tidying = asyncio.create_task(memory.keep_small())
+        yield
+        tidying.cancel()
+        await asyncio.gather(tidying, return_exceptions=True)
+        await asyncio.to_thread(batcher.close)
+
+    return run

@@ -1,0 +1,29 @@
+"""The metrics of a deployed student, beside those of every server."""
+
+from shared.serving.metrics import SECONDS, SIZES, RequestMetrics
+
+
+class Metrics(RequestMetrics):
+    """The series of docs/serving.md. Every method may be called from any thread."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._images = self._counter("images", "Images answered, by who answered.", "answered_by")
+        self._decode_seconds = self._histogram("decode_seconds", "To decode one image.", SECONDS)
+        self._batch_size = self._histogram("batch_size", "Images in one batch.", SIZES)
+        self._student_seconds = self._histogram(
+            "student_seconds", "For the student to answer one batch.", SECONDS
+        )
+
+    def answered_image(self, answered_by: str) -> None:
+        """An image was answered."""
+        self._images.labels(answered_by).inc()
+
+    def decoded(self, seconds: float) -> None:
+        """An image was decoded."""
+        self._decode_seconds.observe(seconds)
+
+    def ran(self, size: int, seconds: float) -> None:
+        """The student answered a batch."""
+        self._batch_size.observe(size)
+        self._student_seconds.observe(seconds)

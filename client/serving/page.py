@@ -1,0 +1,52 @@
+"""`GET /`: a page where people drop images and see answers. It asks nobody but this server."""
+
+from functools import cache
+from importlib import resources
+
+from jinja2 import Environment, StrictUndefined
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
+
+from client.serving.keys import Keys
+from client.serving.student import StudentCard
+
+_ASSETS = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
+# What the page may load: its own files, and pictures that are on it already.
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+def page_routes(card: StudentCard, keys: Keys) -> list[Route]:
+    """The page about this student, and its files; they need no key."""
+    html = _render(card, key_needed=keys.needed)
+
+    async def page(_: Request) -> Response:
+        headers = {"content-security-policy": _POLICY, "referrer-policy": "no-referrer"}
+        return HTMLResponse(html, headers=headers | {"x-content-type-options": "nosniff"})
+
+    async def asset(request: Request) -> Response:
+        name = request.path_params["name"]
+        if name not in _ASSETS:
+            raise HTTPException(404)
+        headers = {"cache-control": "no-cache", "x-content-type-options": "nosniff"}
+        return Response(_read(name), media_type=_ASSETS[name], headers=headers)
+
+    return [Route("/", page), Route("/assets/{name}", asset)]
+
+
+def _render(card: StudentCard, *, key_needed: bool) -> str:
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["percent"] = lambda share: f"{100 * share:.1f}%"
+    template = environment.from_string(_read("page.html").decode())
+    return template.render(student=card, expected=card.expected_accuracy, key_needed=key_needed)
+
+
+@cache
+def _read(name: str) -> bytes:
+    return resources.files("client.serving").joinpath("assets", name).read_bytes()

@@ -1,0 +1,159 @@
+"""The student that is served: its file, checked before the first request, and what is told of it."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ValidationError
+
+from client.errors import ClientError, UsageError
+from client.results.onnx_classifier import OnnxClassifier
+from client.results.records import Accuracy, Summary
+from client.runs.folder import RunFolder
+from shared.embeddings import Limits
+
+
+class ExpectedAccuracy(Accuracy):
+    """How often the student is right, from 0 to 1, as its run measured it.
+
+    Attributes:
+        target_domain: the domain that was held out, whose accuracy is `out_of_domain`; `None` for none.
+        adapted: whether it learnt from images of that domain, without their labels.
+        leave_one_out: what students that were trained without a domain got right in it, by domain.
+    """
+
+    target_domain: str | None
+    adapted: bool
+    leave_one_out: dict[str, float]
+
+
+class StudentCard(BaseModel):
+    """The answer of `GET /v1/student`.
+
+    Attributes:
+        name: of the run, or of the file.
+        fingerprint: the SHA-256 of the .onnx file.
+        classes: in the order of its probabilities.
+        image_size: side of its input in pixels.
+        method: how it was trained; `None` if the file does not say.
+        backbone: what it was made of; likewise.
+        expected_accuracy: `None` for a file without its run.
+        limits: how large a request may be.
+    """
+
+    name: str
+    fingerprint: str
+    classes: list[str]
+    image_size: int
+    method: str | None
+    backbone: str | None
+    expected_accuracy: ExpectedAccuracy | None
+    limits: Limits
+
+
+@dataclass(frozen=True)
+class ServedStudent:
+    """The student and what is told of it."""
+
+    classifier: OnnxClassifier
+    card: StudentCard
+
+
+def load(path: Path, limits: Limits) -> ServedStudent:
+    """The student of a run, of a .onnx file, or of the run below a folder that has the newest.
+
+    Args:
+        path: the run, file or folder.
+        limits: how large a request may be.
+
+    Raises:
+        UsageError: there is no student there, or onnxruntime is not installed.
+        ClientError: the file is damaged, or is no student of this version.
+    """
+    file, run = _find(path)
+    classifier = OnnxClassifier(file, threads=1)
+    _try_out(classifier, file)
+    card = StudentCard(
+        name=file.name if run is None else run.path.resolve().name,
+        fingerprint=_fingerprint(file),
+        classes=list(classifier.classes),
+        image_size=classifier.side,
+        method=classifier.metadata.get("method"),
+        backbone=classifier.metadata.get("student"),
+        expected_accuracy=None if run is None else _expected(run),
+        limits=limits,
+    )
+    return ServedStudent(classifier, card)
+
+
+def _find(path: Path) -> tuple[Path, RunFolder | None]:
+    if path.is_file():
+        if path.suffix != ".onnx":
+            raise UsageError(
+                f"{path} is not a .onnx file. `client export {path} --out student.onnx` makes one of a "
+                ".safetensors file."
+            )
+        return path, None
+    run = RunFolder(path)
+    if run.onnx.is_file():
+        return run.onnx, run
+    if run.config.exists() or run.student.exists():
+        raise UsageError(
+            f"{path} has no {run.onnx.name}. `client export {path} --out {run.onnx}` makes it of a "
+            "finished run."
+        )
+    if not path.is_dir():
+        raise UsageError(f"{path} does not exist.")
+    below = [RunFolder(each) for each in path.iterdir() if RunFolder(each).onnx.is_file()]
+    if not below:
+        raise UsageError(
+            f"{path} is no run, and no run below it has a student.onnx. `client distill` makes one."
+        )
+    newest = max(below, key=lambda each: each.onnx.stat().st_mtime)
+    return newest.onnx, newest
+
+
+def _try_out(classifier: OnnxClassifier, file: Path) -> None:
+    """Ask the student about a blank picture: a file that answers anything else is not of this version."""
+    blank = np.full((2, classifier.side, classifier.side, 3), 255, np.uint8)
+    try:
+        rows = classifier.probabilities(blank)
+        good = rows.shape == (2, len(classifier.classes)) and bool(
+            np.allclose(rows.sum(axis=1), 1, atol=1e-3)
+        )
+    except Exception as error:  # onnxruntime raises a class of its own for each way to differ
+        raise _other_version(file) from error
+    if not good:
+        raise _other_version(file)
+
+
+def _other_version(file: Path) -> ClientError:
+    return ClientError(
+        f"{file} is not a student of this version of Tuition: it does not answer pixels with probabilities. "
+        "Export it again from its run with `client export`."
+    )
+
+
+def _fingerprint(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _expected(run: RunFolder) -> ExpectedAccuracy | None:
+    if not run.summary.exists():
+        return None
+    found: dict[str, Any] = run.read(run.summary)
+    try:
+        summary = Summary.model_validate(found)
+    except ValidationError as error:
+        raise ClientError(
+            f"{run.summary} is not a summary of this version: {error.errors()[0]['msg']}."
+        ) from error
+    return ExpectedAccuracy(
+        **summary.accuracy.model_dump(),
+        target_domain=summary.target_domain,
+        adapted=summary.adapted,
+        leave_one_out=summary.leave_one_out,
+    )

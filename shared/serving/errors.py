@@ -1,0 +1,57 @@
+"""The one place where errors become HTTP: whatever went wrong, the caller gets the contract's error body."""
+
+from collections.abc import Awaitable, Callable, Mapping
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from shared.errors import APIError, ErrorBody, ErrorCode, ErrorDetail
+
+Handler = Callable[[Request, Exception], Awaitable[Response]]
+
+# What the framework itself refuses before a route is reached.
+_FRAMEWORK_CODES = {
+    404: (ErrorCode.NOT_FOUND, "there is nothing at this path; see {see}"),
+    405: (ErrorCode.METHOD_NOT_ALLOWED, "this path has no such method; see {see}"),
+}
+
+
+def error_handlers(see: str) -> dict[type[Exception], Handler]:
+    """What renders refusals and the framework's own errors; `see` is where a caller reads on."""
+
+    async def on_framework_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        if isinstance(error.__cause__, APIError):  # of a body that the framework was reading for a route
+            return refused(request, error.__cause__)
+        code, message = _FRAMEWORK_CODES.get(error.status_code, (ErrorCode.INVALID_REQUEST, error.detail))
+        return refused(request, APIError(code, message.replace("{see}", see)), error.headers)
+
+    return {APIError: _on_api_error, HTTPException: on_framework_error}
+
+
+async def _on_api_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, APIError)
+    return refused(request, error)
+
+
+def refused(request: Request, error: APIError, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """The answer to a request that is refused."""
+    request.state.error_code = error.code.value  # for the log and the metrics
+    kind = error.code.kind
+    resets_at = error.resets_at
+    detail = ErrorDetail(
+        code=error.code,
+        type=kind.type,
+        message=error.message,
+        param=error.param,
+        request_id=request.state.request_id,
+        retryable=kind.retryable,
+        resets_at=None if resets_at is None else resets_at.isoformat().replace("+00:00", "Z"),
+    )
+    headers = error.headers | dict(headers or {})
+    if error.retry_after is not None:
+        headers["retry-after"] = str(error.retry_after)
+    if kind.status == 401:
+        headers["www-authenticate"] = "Bearer"
+    return JSONResponse(ErrorBody(error=detail).model_dump(mode="json"), kind.status, headers)

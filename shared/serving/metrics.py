@@ -1,0 +1,70 @@
+"""Prometheus metrics of requests: counters, gauges and histograms of one application, in its own registry."""
+
+from collections.abc import Callable
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+
+from shared.errors import ErrorCode
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0)
+SIZES = (1.0, 2.0, 4, 8, 16, 32, 64, 128, 256)
+
+
+class RequestMetrics:
+    """The series that every server has. Every method may be called from any thread."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=self.registry)
+        self._requests = self._counter("requests", "Requests answered.", "method", "route", "status")
+        self._request_seconds = self._histogram(
+            "request_seconds", "From the head of a request to the end of its answer.", SECONDS, "route"
+        )
+        self.in_flight = self.gauge("requests_in_flight", "Requests that are being answered.")
+        self._refusals = self._counter("refusals", "Requests refused, by error code.", "code")
+        self._refused_inputs = self._counter(
+            "refused_inputs", "Inputs that could not be served, by error code.", "code"
+        )
+        # To Prometheus a counter that first appears as 1 has not risen, and no alert would see it.
+        for code in ErrorCode:
+            self._refusals.labels(code)
+
+    def render(self) -> bytes:
+        """All series, in Prometheus's text format."""
+        return generate_latest(self.registry)
+
+    def answered(self, method: str, route: str, status: int, seconds: float, code: str | None) -> None:
+        """A request is over; `code` is the error's, if it was refused."""
+        self._requests.labels(method, route, str(status)).inc()
+        self._request_seconds.labels(route).observe(seconds)
+        if code is not None:
+            self._refusals.labels(code).inc()
+
+    def refused_input(self, code: str) -> None:
+        """An input of a request cannot be served."""
+        self._refused_inputs.labels(code).inc()
+
+    def show(self, name: str, text: str, read: Callable[[], float], **labels: str) -> None:
+        """Add a gauge that is read whenever it is asked for."""
+        gauge = self.gauge(name, text, *labels)
+        (gauge.labels(**labels) if labels else gauge).set_function(read)
+
+    def gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        """Add a gauge, for who has something of his own to tell."""
+        return Gauge(f"tuition_{name}", text, labels, registry=self.registry)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"tuition_{name}", text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        return Histogram(f"tuition_{name}", text, labels, buckets=buckets, registry=self.registry)

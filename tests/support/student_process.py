@@ -1,0 +1,77 @@
+"""A real `client serve` as a real process, for tests that need one to talk to."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+_READY = re.compile(r"Tuition student ready on (http://\S+:(\d+)) \((.*)\)")
+_STOP_SECONDS = 40.0
+
+
+class StudentProcess:
+    """`client serve` in a process group of its own, with its log in `folder`.
+
+    Use it as a context manager. `options` are those of `client serve`, and `code` is run before the command.
+    """
+
+    def __init__(self, student: Path, folder: Path, *options: str, code: str = "") -> None:
+        self.log = folder / "student.log"
+        self._command = [
+            sys.executable,
+            "-c",
+            f"import sys; {code or 'pass'}; from client.cli.main import main; main()",
+            *("serve", str(student), "--port", "0", *options),
+        ]
+        self._folder = folder
+
+    def __enter__(self) -> Self:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("TUITION_")}
+        with self.log.open("a") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                cwd=self._folder,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                start_new_session=True,
+            )
+        assert self._process.stdout is not None
+        ready = _READY.search(self._process.stdout.readline())
+        if ready is None:
+            self.stop()
+            raise AssertionError(f"the student was not served:\n{self.log.read_text()}")
+        self.url, port, self.facts = ready.groups()
+        self.port = int(port)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def pid(self) -> int:
+        """Which process it is."""
+        return self._process.pid
+
+    def send(self, sent: signal.Signals) -> None:
+        """Send it a signal."""
+        os.killpg(self._process.pid, sent)
+
+    def stop(self, sent: signal.Signals = signal.SIGTERM) -> int:
+        """Ask it to stop and wait until it has; its exit code."""
+        if self._process.poll() is None:
+            self.send(sent)
+        code = self._process.wait(_STOP_SECONDS)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        return code
