@@ -215,11 +215,9 @@ class Student:
         connection = connect(ask, display)
         queries = image_queries([read[position].path for position in unsure], connection.files)
         with connection.teacher(run_id="asked", budget=None) as teacher:
-            asker = Asker(
-                teacher, self.classes, taught_by=self.metadata.get("taught_by", ""),
-                temperature=float(self.metadata.get("teacher_temperature", 1.0)),
-                budget=ask.budget, period=ask.period, patience=_PATIENCE,
-            )  # fmt: skip
+            asker = Asker.of_student(
+                teacher, self.classes, self.metadata, budget=ask.budget, period=ask.period, patience=_PATIENCE
+            )
             purchases(yes=ask.yes, max_spend_micros=None, confirm=confirm)(asker.price(queries))
             answers = ask_about(probabilities, unsure, queries, asker)
         if ask.keep is not None:

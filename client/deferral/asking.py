@@ -1,21 +1,25 @@
 """Asking the vendor about single images, within a budget a period that all processes share."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from client.buying.queries import Query
-from client.buying.teacher import Teacher
 from client.data.domains import class_prompts
 from client.data.examples import UNLABELLED, Example, read_files
 from client.data.file_memory import FileMemory
+from client.data.views import ORIGINAL
 from client.deferral.combination import teacher_probabilities
 from client.errors import ClientError, FingerprintChanged
+
+if TYPE_CHECKING:  # what speaks HTTP is not imported before somebody is asked
+    from client.buying.teacher import Teacher
 
 Period = Literal["day", "month", "total"]
 AnsweredBy = Literal["student", "cache", "vendor"]
@@ -38,13 +42,32 @@ class VendorAnswers:
 
     probabilities: NDArray[np.float64]
     answered_by: list[AnsweredBy]
-    queries: int
-    cost_micros: int
+    queries: int = 0
+    cost_micros: int = 0
     stopped: str = ""
+
+    @property
+    def costs(self) -> list[int]:
+        """The cost, shared out among the images that the vendor answered about now; it adds up to the whole.
+
+        Class texts that were bought with them are part of it.
+        """
+        bought = [who == "vendor" for who in self.answered_by]
+        each, rest = divmod(self.cost_micros, max(1, sum(bought)))
+        costs = [each if is_bought else 0 for is_bought in bought]
+        if any(bought):
+            costs[bought.index(True)] += rest
+        return costs
+
+
+def image_query(content: bytes, name: str) -> Query:
+    """The query about an image file that can be read, as training asks it, so that the cache knows it."""
+    sent = ORIGINAL.encode(content)
+    return Query("image", hashlib.sha256(sent).hexdigest(), name, lambda: sent)
 
 
 def image_queries(paths: Sequence[Path], memory: FileMemory) -> list[Query]:
-    """The queries about image files that can be read, as training asks them, so that the cache knows them."""
+    """The same about files on a disk, which are read again when they are sent."""
     facts = read_files(paths, memory)
     examples = [
         Example(path, "", UNLABELLED, each.digest, each.file, each.side)
@@ -61,7 +84,7 @@ class Asker:
 
     def __init__(
         self,
-        teacher: Teacher,
+        teacher: "Teacher",
         classes: Sequence[str],
         *,
         taught_by: str,
@@ -97,6 +120,38 @@ class Asker:
         self._period = period
         self._patience = patience
 
+    @classmethod
+    def of_student(
+        cls,
+        teacher: "Teacher",
+        classes: Sequence[str],
+        metadata: Mapping[str, str],
+        *,
+        budget: int | None,
+        period: Period,
+        patience: float,
+    ) -> Self:
+        """The same of a student with this metadata in its file.
+
+        Raises:
+            FingerprintChanged: the vendor sells another model than the one that taught it.
+        """
+        return cls(
+            teacher,
+            classes,
+            taught_by=metadata.get("taught_by", ""),
+            temperature=float(metadata.get("teacher_temperature", 1.0)),
+            budget=budget,
+            period=period,
+            patience=patience,
+        )
+
+    def recall(self, images: Sequence[Query]) -> VendorAnswers:
+        """What was said of some images before; asks nobody."""
+        teacher = self._of_this_period()
+        known = teacher.lookup(images)[1]
+        return self._answers(teacher, images, known, 0, 0, "")
+
     def price(self, images: Sequence[Query]) -> int:
         """What asking about some images would cost now, in millionths of the vendor's currency unit."""
         return self._of_this_period().quote([*self._prompts, *images]).cost_micros
@@ -123,7 +178,7 @@ class Asker:
 
     def _answers(
         self,
-        teacher: Teacher,
+        teacher: "Teacher",
         images: Sequence[Query],
         known: NDArray[np.bool_],
         queries: int,
@@ -144,7 +199,7 @@ class Asker:
             probabilities, answered_by, queries, cost_micros, stopped if not have.all() else ""
         )
 
-    def _of_this_period(self) -> Teacher:
+    def _of_this_period(self) -> "Teacher":
         """The teacher under the run id that all who ask in this period share."""
         return self._teacher.for_run(
             f"asked-{datetime.now(UTC).strftime(_DATES[self._period])}", budget=self._budget

@@ -83,6 +83,27 @@ def least_sure(confidence: NDArray[np.float32], share: float) -> NDArray[np.bool
     return asked
 
 
+def for_stream(
+    student: Mapping[str, str], *, share: float | None, below: float | None, accuracy: float | None
+) -> Selection:
+    """The selection for images that come one after the other.
+
+    Args:
+        student: the metadata of its file.
+        share: of the images; one of the three is given.
+        below: confidence, from 0 to 1.
+        accuracy: that is wanted on images like the hold-outs.
+
+    Raises:
+        UsageError: as by `share_for`.
+    """
+    if below is not None:
+        return Below(below)
+    found = share_for(student, accuracy) if accuracy is not None else share or 0.0
+    hold_outs = Reliability.from_json(student.get("reliability", "[]"))
+    return ShareOfTraffic(found, hold_outs.confidence)  # few, so that what comes soon counts for more
+
+
 def share_for(student: Mapping[str, str], accuracy: float) -> float:
     """The share to ask about that gave an accuracy on the hold-outs.
 

@@ -9,11 +9,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, FailFast, Field
 from pydantic_core import to_json
 
+from client.deferral.asking import AnsweredBy
 from client.learning.prediction import ranked
 from client.serving.batcher import Batcher
 from shared.errors import APIError
-
-AnsweredBy = Literal["student"]
 
 
 class ClassifyInput(BaseModel):

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from typing import TypeVar
 
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -12,15 +13,19 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from client.data.images import MAX_PIXELS
+from client.deferral.asking import Period
+from client.deferral.selection import Selection
 from client.serving.answers import Answerer, StudentAnswerer, render
 from client.serving.batcher import Batcher
 from client.serving.decoding import ImageDecoder
+from client.serving.deferring import DeferringAnswerer
 from client.serving.health import Readiness
 from client.serving.keys import Keys
 from client.serving.metrics import Metrics
 from client.serving.page import page_routes
 from client.serving.reading import ImageReader
 from client.serving.student import ServedStudent
+from client.serving.vendor_line import VendorLine
 from shared.embeddings import Limits
 from shared.errors import APIError, ErrorCode
 from shared.serving import memory
@@ -43,30 +48,65 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 T = TypeVar("T")
 
 
-def create_app(student: ServedStudent, keys: Keys, threads: int) -> Starlette:
-    """An application that serves the student while its lifespan runs; `keys` says who may ask.
+@dataclass(frozen=True)
+class Deferral:
+    """Whom a student asks where it is not sure.
 
-    So many `threads` decode, and so many run the student.
+    Attributes:
+        selection: about which images.
+        line: to the vendor.
+        seconds: how long a caller waits for it.
+        budget: queries that may be paid for in a period.
+        period: "day", "month" or "total".
+    """
+
+    selection: Selection
+    line: VendorLine
+    seconds: float
+    budget: int | None
+    period: Period
+
+
+def create_app(
+    student: ServedStudent, keys: Keys, threads: int, deferral: Deferral | None = None
+) -> Starlette:
+    """An application that serves the student while its lifespan runs.
+
+    Args:
+        student: who answers.
+        keys: who may ask.
+        threads: so many decode, and so many run the student.
+        deferral: whom the student asks; `None` for nobody.
     """
     metrics = Metrics()
     card = student.card
     decoder = ImageDecoder(card.image_size, card.limits.max_image_bytes)
     batcher = Batcher(student.classifier, decoder, metrics, threads)
+    answerer: Answerer = StudentAnswerer(batcher)
+    if deferral is not None:
+        line = deferral.line
+        answerer = DeferringAnswerer(answerer, deferral.selection, line, seconds=deferral.seconds)
+        metrics.show(
+            "paid_micros", "Paid to the vendor, in millionths of its unit.", lambda: line.cost_micros
+        )
     capacity = Capacity(max_inputs=_MOST_IMAGES, max_bytes=_MOST_BYTES, max_seconds=_SECONDS)
     metrics.show("queue_images", "Images that wait for the student.", lambda: batcher.waiting)
     metrics.show("in_hand_bytes", "Bytes of requests in memory.", lambda: capacity.bytes)
     routes = [
         Route(
             "/classify",
-            classify_route(student, StudentAnswerer(batcher), capacity, keys, metrics),
+            classify_route(student, answerer, capacity, keys, metrics),
             methods=["POST"],
         ),
         Route("/v1/student", student_route(student, keys)),
+        Route("/v1/deferral", deferral_route(deferral, metrics, keys)),
         *health_routes(Readiness(batcher, capacity)),
         Route("/metrics", metrics_route(metrics)),
-        *page_routes(card, keys),
+        *page_routes(student, keys, asks=deferral is not None),
     ]
-    app = Starlette(routes=routes, exception_handlers=error_handlers("/"), lifespan=_lifespan(batcher))
+    app = Starlette(
+        routes=routes, exception_handlers=error_handlers("/"), lifespan=_lifespan(batcher, deferral)
+    )
     app.add_middleware(BodyGate, refuse=refused)
     app.add_middleware(RequestScope, on_crash=_internal_error, metrics=metrics)
     app.state.capacity = capacity
@@ -112,6 +152,25 @@ def student_route(student: ServedStudent, keys: Keys) -> Endpoint:
     return tell
 
 
+def deferral_route(deferral: Deferral | None, metrics: Metrics, keys: Keys) -> Endpoint:
+    """`GET /v1/deferral`: who has answered how many images, and what is left of the budget."""
+
+    async def tell(request: Request) -> Response:
+        keys.account_of(request)
+        left = None if deferral is None else await asyncio.to_thread(lambda: deferral.line.budget_left)
+        told = {
+            "asks": deferral is not None,
+            "answered_by": metrics.answered_by,
+            "cost_micros": 0 if deferral is None else deferral.line.cost_micros,
+            "budget": None if deferral is None else deferral.budget,
+            "budget_left": left,
+            "period": None if deferral is None else deferral.period,
+        }
+        return JSONResponse(told)
+
+    return tell
+
+
 def health_routes(readiness: Readiness) -> list[Route]:
     """`GET /livez` and `GET /readyz`; they need no key."""
 
@@ -152,14 +211,20 @@ def _internal_error(request: Request) -> Response:
     return refused(request, APIError(ErrorCode.INTERNAL_ERROR, message))
 
 
-def _lifespan(batcher: Batcher) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
+def _lifespan(
+    batcher: Batcher, deferral: Deferral | None
+) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def run(_: Starlette) -> AsyncIterator[None]:
         batcher.start()
+        if deferral is not None:
+            deferral.line.start()
         tidying = asyncio.create_task(memory.keep_small())
         yield
         tidying.cancel()
         await asyncio.gather(tidying, return_exceptions=True)
         await asyncio.to_thread(batcher.close)
+        if deferral is not None:
+            await asyncio.to_thread(deferral.line.close)
 
     return run

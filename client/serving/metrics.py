@@ -1,23 +1,30 @@
 """The metrics of a deployed student, beside those of every server."""
 
+from client.deferral.asking import AnsweredBy
 from shared.serving.metrics import SECONDS, SIZES, RequestMetrics
 
 
 class Metrics(RequestMetrics):
-    """The series of docs/serving.md. Every method may be called from any thread."""
+    """The series of docs/serving.md. Every method may be called from any thread.
+
+    Attributes:
+        answered_by: how many images each has answered.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._images = self._counter("images", "Images answered, by who answered.", "answered_by")
+        self.answered_by: dict[AnsweredBy, int] = {"student": 0, "cache": 0, "vendor": 0}
         self._decode_seconds = self._histogram("decode_seconds", "To decode one image.", SECONDS)
         self._batch_size = self._histogram("batch_size", "Images in one batch.", SIZES)
         self._student_seconds = self._histogram(
             "student_seconds", "For the student to answer one batch.", SECONDS
         )
 
-    def answered_image(self, answered_by: str) -> None:
-        """An image was answered."""
+    def answered_image(self, answered_by: AnsweredBy) -> None:
+        """An image was answered; only the event loop tells that."""
         self._images.labels(answered_by).inc()
+        self.answered_by[answered_by] += 1
 
     def decoded(self, seconds: float) -> None:
         """An image was decoded."""

@@ -1,16 +1,20 @@
 """`GET /`: a page where people drop images and see answers. It asks nobody but this server."""
 
+from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 
 from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
+from client.learning.reliability import Reliability
+from client.results.charts import shares
 from client.serving.keys import Keys
-from client.serving.student import StudentCard
+from client.serving.student import ServedStudent
 
 _ASSETS = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
 # What the page may load: its own files, and pictures that are on it already.
@@ -20,9 +24,9 @@ _POLICY = (
 )
 
 
-def page_routes(card: StudentCard, keys: Keys) -> list[Route]:
-    """The page about this student, and its files; they need no key."""
-    html = _render(card, key_needed=keys.needed)
+def page_routes(student: ServedStudent, keys: Keys, *, asks: bool) -> list[Route]:
+    """The page about this student, which perhaps asks a vendor, and its files; they need no key."""
+    html = _render(student, key_needed=keys.needed, asks=asks)
 
     async def page(_: Request) -> Response:
         headers = {"content-security-policy": _POLICY, "referrer-policy": "no-referrer"}
@@ -38,13 +42,28 @@ def page_routes(card: StudentCard, keys: Keys) -> list[Route]:
     return [Route("/", page), Route("/assets/{name}", asset)]
 
 
-def _render(card: StudentCard, *, key_needed: bool) -> str:
+def _render(student: ServedStudent, *, key_needed: bool, asks: bool) -> str:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["percent"] = lambda share: f"{100 * share:.1f}%"
     template = environment.from_string(_read("page.html").decode())
-    return template.render(student=card, expected=card.expected_accuracy, key_needed=key_needed)
+    return template.render(
+        student=student.card,
+        expected=student.card.expected_accuracy,
+        key_needed=key_needed,
+        asks=asks,
+        curve=_curve(student.classifier.metadata),
+    )
+
+
+def _curve(metadata: Mapping[str, str]) -> Markup | None:
+    """What asking about the least sure images brings, on hold-outs; `None` where the file does not tell."""
+    if "reliability" not in metadata or "teacher_accuracy" not in metadata:
+        return None
+    hold_outs, teacher = Reliability.from_json(metadata["reliability"]), float(metadata["teacher_accuracy"])
+    points = [(step, 100 * hold_outs.accuracy_with(step / 100, teacher)) for step in range(0, 101, 2)]
+    return shares("Accuracy by the share that the vendor is asked about", points, 100 * teacher, "seen")
 
 
 @cache

@@ -12,8 +12,12 @@ const key = document.getElementById("key");
 const status = document.getElementById("status");
 const answers = document.getElementById("answers");
 const template = document.getElementById("answer");
+const deferral = document.getElementById("deferral");
+const answered = document.getElementById("answered");
 
 let asking = Promise.resolve();
+
+tellWhoAnswered();
 
 drop.addEventListener("dragover", (event) => {
   event.preventDefault();
@@ -52,6 +56,29 @@ async function askAbout(files) {
     milliseconds += performance.now() - began;
   }
   tell(`${counted(files.length)} in ${Math.round(milliseconds)} ms.`);
+  await tellWhoAnswered();
+}
+
+// Of a student that asks a vendor: how many images each has answered, and what is left of the budget.
+async function tellWhoAnswered() {
+  if (deferral.hidden || (key !== null && key.value.trim() === "")) {
+    return;
+  }
+  const response = await fetch("v1/deferral", { headers: headers() }).catch(() => null);
+  if (response === null || !response.ok) {
+    return;
+  }
+  const told = await response.json();
+  const by = told.answered_by;
+  const period = { day: "today", month: "this month", total: "in all" }[told.period];
+  const left = told.budget_left === null ? "" : ` ${told.budget_left} of ${told.budget} queries are left ${period}.`;
+  answered.textContent =
+    `Since the start: ${by.student} by the student, ${by.vendor} with the vendor, ` +
+    `${by.cache} with what the vendor said before.${left}`;
+}
+
+function headers() {
+  return key === null ? {} : { authorization: `Bearer ${key.value.trim()}` };
 }
 
 function* portions(files) {
@@ -76,10 +103,9 @@ async function classify(files) {
   for (const file of files) {
     form.append("image", file, file.name);
   }
-  const headers = key === null ? {} : { authorization: `Bearer ${key.value.trim()}` };
   let response;
   try {
-    response = await fetch("classify", { method: "POST", body: form, headers });
+    response = await fetch("classify", { method: "POST", body: form, headers: headers() });
   } catch {
     throw new Error("The server does not answer. Is it still running?");
   }
@@ -107,8 +133,9 @@ function answerCard(file, result, milliseconds, count) {
   card.querySelector(".class").textContent = `${result.class}, ${sure}`;
   card.querySelector(".bar i").style.width = sure;
   const together = count > 1 ? ` for ${counted(count)} together` : "";
+  const who = { student: "the student", vendor: "student and vendor", cache: "student and vendor (asked before)" };
   card.querySelector(".who").textContent =
-    `answered by the ${result.answered_by} in ${Math.round(milliseconds)} ms${together}`;
+    `answered by ${who[result.answered_by]} in ${Math.round(milliseconds)} ms${together}`;
   for (const other of result.top.slice(1)) {
     const item = document.createElement("li");
     item.textContent = `${other.class} ${percent(other.confidence)}`;

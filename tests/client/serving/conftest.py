@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 import torch
+from playwright.sync_api import Browser
 from torch.nn import functional
 
 from client.learning.backbones import load_backbone
@@ -14,6 +15,7 @@ from client.learning.student import build_student
 from client.results.onnx_export import export_onnx
 from tests.client.results.test_records import SUMMARY
 from tests.client.toy import CLASSES
+from tests.support.browser import chromium
 from tests.support.student_process import StudentProcess
 
 SIDE = 32
@@ -54,3 +56,13 @@ def http(served: StudentProcess) -> Iterator[httpx.Client]:
     """A connection to it."""
     with httpx.Client(base_url=served.url, timeout=60) as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A Chromium; while one is open, its thread runs no other event loop."""
+    try:
+        with chromium() as browser:
+            yield browser
+    except FileNotFoundError as error:
+        pytest.skip(str(error))

@@ -15,7 +15,6 @@ from playwright.sync_api import Browser, Page, expect
 from tests.client.results.test_records import SUMMARY
 from tests.client.serving.test_serve import ask, picture
 from tests.client.toy import CLASSES
-from tests.support.browser import chromium
 from tests.support.student_process import StudentProcess
 
 WIDTHS = (1280, 400)
@@ -29,15 +28,6 @@ _DROP = """async (urls) => {
   document.getElementById("drop").dispatchEvent(
     new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true }));
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    try:
-        with chromium() as browser:
-            yield browser
-    except FileNotFoundError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture

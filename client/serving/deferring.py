@@ -1,0 +1,66 @@
+"""A student that asks the vendor where it is not sure."""
+
+import asyncio
+from collections.abc import Sequence
+
+import numpy as np
+
+from client.buying.queries import Query
+from client.data.images import UnreadableImage
+from client.deferral.asking import image_query
+from client.deferral.combination import combined
+from client.deferral.selection import Selection
+from client.serving.answers import Answer, Answerer, ImageFile
+from client.serving.vendor_line import VendorLine
+from shared.errors import APIError
+from shared.serving.image_limits import from_base64
+
+
+class DeferringAnswerer:
+    """The student, with the vendor where the selection says so and the vendor answers in time.
+
+    Args:
+        student: answers about all images.
+        selection: says which of them to ask about.
+        line: to the vendor.
+        seconds: how long a caller waits for the vendor.
+    """
+
+    def __init__(self, student: Answerer, selection: Selection, line: VendorLine, *, seconds: float) -> None:
+        self._student = student
+        self._selection = selection
+        self._line = line
+        self._seconds = seconds
+
+    async def answer(self, account: str, images: Sequence[ImageFile]) -> Sequence[Answer | APIError]:
+        """An answer or a refusal of each image, in order.
+
+        Raises:
+            APIError: nothing can be answered.
+        """
+        answers = list(await self._student.answer(account, images))
+        read = [(place, each) for place, each in enumerate(answers) if isinstance(each, Answer)]
+        confidence = np.array([each.probabilities.max() for _, each in read], np.float32)
+        chosen = self._selection.choose(confidence)
+        unsure = [pair for pair, is_chosen in zip(read, chosen, strict=True) if is_chosen]
+        if not unsure:
+            return answers
+        queries = await asyncio.to_thread(lambda: [_query(images[place]) for place, _ in unsure])
+        asked = [(*pair, query) for pair, query in zip(unsure, queries, strict=True) if query is not None]
+        if not asked:
+            return answers
+        said = await self._line.ask([query for _, _, query in asked], seconds=self._seconds)
+        for (place, own, _), vendor in zip(asked, said, strict=True):
+            if vendor is not None:
+                together = combined(own.probabilities[None], vendor.probabilities[None])[0]
+                answers[place] = Answer(together.astype(np.float32), vendor.answered_by, vendor.cost_micros)
+        return answers
+
+
+def _query(image: ImageFile) -> Query | None:
+    """The query about an image as it was sent; `None` if it cannot be read again."""
+    file = image.file if isinstance(image.file, bytes) else from_base64(image.file.encode())
+    try:
+        return image_query(file, image.name or "an image")
+    except UnreadableImage:
+        return None

@@ -1,0 +1,194 @@
+"""The line to the vendor of a deployed student: images of several requests are asked about together.
+
+It never keeps a caller waiting for longer than agreed: what the vendor has not answered by then, the student
+answers alone. What was asked is paid and kept all the same, for the next time.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.buying.queries import Query
+from client.deferral.asking import AnsweredBy, Asker
+from client.deferral.keeping import KeptImages
+from client.errors import ClientError, FingerprintChanged
+
+_LARGEST_BATCH = 64
+# More images than these do not wait: the student answers them.
+_MOST_WAITING = 1024
+# After a failure, the vendor is left alone for so many seconds.
+_SILENCE = 30.0
+# At the end, it may finish what it asked for so many seconds.
+_PARTING = 10.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class VendorAnswer:
+    """What the vendor says of an image: how likely each class is, shape (classes,), who says it, its cost."""
+
+    probabilities: NDArray[np.float64]
+    answered_by: AnsweredBy
+    cost_micros: int
+
+
+@dataclass(eq=False)
+class _Item:
+    """An image that waits; its future belongs to the event loop."""
+
+    query: Query
+    answered: "asyncio.Future[VendorAnswer | None]"
+
+
+class VendorLine:
+    """A thread that asks one vendor.
+
+    Args:
+        open_asker: connects to the vendor.
+        kept: where images are kept that it answered about; `None` keeps none.
+
+    Attributes:
+        cost_micros: what was paid here, in millionths of the vendor's currency unit.
+    """
+
+    def __init__(
+        self, open_asker: Callable[[], AbstractContextManager[Asker]], kept: KeptImages | None
+    ) -> None:
+        self._open = open_asker
+        self._kept = kept
+        self.cost_micros = 0
+        self._asker: Asker | None = None
+        self._stack = ExitStack()
+        self._waiting: deque[_Item] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._silent_until = 0.0
+        self._thread = threading.Thread(target=self._work, name="vendor", daemon=True)
+
+    def connect(self) -> None:
+        """Connect now, if the vendor is there; otherwise that is tried again when there is something to ask.
+
+        Raises:
+            FingerprintChanged: it sells another model than the one that taught the student.
+        """
+        try:
+            self._asker = self._stack.enter_context(self._open())
+        except FingerprintChanged:
+            raise
+        except ClientError as error:
+            self._fall_silent(str(error))
+
+    def start(self) -> None:
+        """Start the thread; it is called where the event loop runs."""
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread when it has what it asked for. Whoever still waits is answered by the student."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join(_PARTING)
+        if not self._thread.is_alive():  # what it still waits for is noted, and fetched by whoever asks next
+            self._stack.close()
+
+    @property
+    def budget_left(self) -> int | None:
+        """How many queries may still be paid for in this period; `None` for no limit, or if not known."""
+        return None if self._asker is None else self._asker.left
+
+    async def ask(self, queries: Sequence[Query], *, seconds: float) -> list[VendorAnswer | None]:
+        """What the vendor says of some images within so many seconds; `None` where it does not."""
+        items = [_Item(query, self._loop.create_future()) for query in queries]
+        with self._changed:
+            room = max(0, _MOST_WAITING - len(self._waiting))
+            self._waiting.extend(items[:room])
+            self._changed.notify()
+        for item in items[room:]:
+            item.answered.set_result(None)
+        await asyncio.wait([item.answered for item in items], timeout=seconds)
+        return [item.answered.result() if item.answered.done() else None for item in items]
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                while not self._closed and not self._waiting:
+                    self._changed.wait()
+                if self._closed:
+                    batch, self._waiting = list(self._waiting), deque()
+                else:
+                    batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), _LARGEST_BATCH))]
+            if self._closed:
+                self._tell([(item, None) for item in batch])
+                return
+            try:
+                self._ask(batch)
+            except Exception:  # the student answers, whatever it is
+                _log.exception("the vendor could not be asked")
+                self._tell([(item, None) for item in batch])
+
+    def _ask(self, batch: list[_Item]) -> None:
+        """Answer a batch: what the cache has at once, the rest when the vendor has answered."""
+        asker = self._connected()
+        if asker is None:
+            self._tell([(item, None) for item in batch])
+            return
+        known = asker.recall([item.query for item in batch])
+        rest = [item for item, who in zip(batch, known.answered_by, strict=True) if who == "student"]
+        self._tell([
+            (item, VendorAnswer(row, who, 0))
+            for item, row, who in zip(batch, known.probabilities, known.answered_by, strict=True)
+            if who != "student"
+        ])  # fmt: skip
+        if not rest:
+            return
+        if time.monotonic() < self._silent_until:
+            self._tell([(item, None) for item in rest])
+            return
+        said = asker.ask([item.query for item in rest])
+        self.cost_micros += said.cost_micros
+        answers = zip(said.probabilities, said.answered_by, said.costs, strict=True)
+        told = [
+            (item, None if who == "student" else VendorAnswer(row, who, cost))
+            for item, (row, who, cost) in zip(rest, answers, strict=True)
+        ]
+        self._tell(told)
+        if said.stopped and "vendor" not in said.answered_by:
+            self._fall_silent(said.stopped)
+        self._keep([item.query for item, answer in told if answer is not None])
+
+    def _connected(self) -> Asker | None:
+        if self._asker is None and time.monotonic() >= self._silent_until:
+            try:
+                self.connect()
+            except FingerprintChanged as error:
+                self._fall_silent(str(error))
+        return self._asker
+
+    def _fall_silent(self, why: str) -> None:
+        self._silent_until = time.monotonic() + _SILENCE
+        _log.warning("the student answers alone for %.0f s: %s", _SILENCE, why)
+
+    def _keep(self, queries: Sequence[Query]) -> None:
+        if self._kept is not None and queries:
+            problem = self._kept.keep([query.content() for query in queries])
+            if problem:
+                _log.warning("not all images that were asked about are kept: %s", problem)
+
+    def _tell(self, answers: list[tuple[_Item, VendorAnswer | None]]) -> None:
+        self._loop.call_soon_threadsafe(_note, answers)
+
+
+def _note(answers: list[tuple[_Item, VendorAnswer | None]]) -> None:
+    for item, answer in answers:
+        if not item.answered.done():
+            item.answered.set_result(answer)

@@ -1,0 +1,246 @@
+"""A served student asks a real vendor where it is not sure: once, within its budget, and in time."""
+
+import json
+import re
+import socket
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import httpx
+import numpy as np
+import onnx
+import pytest
+from playwright.sync_api import Browser, FilePayload, expect
+
+from client import models
+from client.api.options import AskOptions, VendorOptions
+from client.api.students import load_student
+from client.learning.reliability import Reliability
+from tests.client.serving.test_serve import ask, picture
+from tests.client.toy import CLASSES
+from tests.support.student_process import StudentProcess
+from tests.support.tcp_proxy import TcpProxy
+from tests.support.vendor_process import VendorProcess
+
+_TEXTS = len(CLASSES)
+Serve = Callable[..., AbstractContextManager[httpx.Client]]
+
+
+@pytest.fixture(scope="module")
+def taught(run: Path, vendor_process: VendorProcess, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The student with what its file says when a vendor has taught it."""
+    confidence = np.linspace(0.4, 1, 200)
+    (model,) = models(VendorOptions(vendor=vendor_process.url))
+    told = {
+        "taught_by": model.fingerprint,
+        "teacher_temperature": "4.0",
+        "teacher_accuracy": "0.95",
+        "reliability": Reliability.of(confidence, np.arange(200) % 200 < 200 * confidence).to_json(),
+    }
+    file = onnx.load(run / "student.onnx")
+    for key, value in told.items():
+        file.metadata_props.add(key=key, value=value)
+    path = tmp_path_factory.mktemp("taught") / "student.onnx"
+    onnx.save(file, path)
+    return path
+
+
+@pytest.fixture
+def key(vendor_process: VendorProcess, tmp_path: Path) -> str:
+    key = vendor_process.create_key(quota=1000)
+    (tmp_path / "key").write_text(key)
+    return key
+
+
+@pytest.fixture
+def serve(taught: Path, tmp_path: Path, key: str, vendor_process: VendorProcess) -> Serve:
+    """Serves the student with a vendor, a key and a cache; more options may be given."""
+    assert key
+
+    @contextmanager
+    def served(*more: str, url: str = vendor_process.url) -> Iterator[httpx.Client]:
+        options = ("--ask-vendor", url, "--api-key-file", str(tmp_path / "key"))
+        cache = ("--cache", str(tmp_path / "cache.db"))
+        with (
+            StudentProcess(taught, tmp_path, *options, *cache, *more) as process,
+            httpx.Client(base_url=process.url, timeout=60) as http,
+        ):
+            yield http
+
+    return served
+
+
+def _said(answer: httpx.Response) -> list[str]:
+    return [each["answered_by"] for each in answer.json()["results"]]
+
+
+def test_unsure_images_are_asked_about_once_and_answered_as_a_folder_is(
+    serve: Serve, taught: Path, tmp_path: Path, key: str, vendor_process: VendorProcess
+) -> None:
+    files = [picture(seed) for seed in range(4)]
+    with serve("--ask-below", "1", "--ask-budget", "100", "--ask-seconds", "60", "--keep", "kept") as http:
+        first = ask(http, *files)
+        assert _said(first) == ["vendor"] * 4
+        charges = vendor_process.charges(key)
+        assert (charges.queries, charges.cost_micros) == (_TEXTS + 4, first.json()["cost_micros"])
+        again = ask(http, *files, picture(9))
+        assert _said(again) == ["cache"] * 4 + ["vendor"]
+        assert vendor_process.charges(key).cost_micros - charges.cost_micros == again.json()["cost_micros"]
+        told = http.get("/v1/deferral").json()
+        assert told["answered_by"] == {"student": 0, "cache": 4, "vendor": 5}
+        assert (told["budget_left"], told["cost_micros"]) == (
+            100 - _TEXTS - 5, vendor_process.charges(key).cost_micros,
+        )  # fmt: skip
+        metrics = http.get("/metrics").text
+        assert 'tuition_images_total{answered_by="vendor"} 5' in metrics
+        assert f"tuition_paid_micros {float(told['cost_micros'])}" in metrics
+    assert len(list((tmp_path / "kept").iterdir())) == 5
+    for number, file in enumerate(files):
+        (tmp_path / f"{number}.png").write_bytes(file)
+    options = AskOptions(
+        vendor=vendor_process.url, below=1.0, api_key_file=tmp_path / "key", cache=tmp_path / "cache.db"
+    )
+    paths = [tmp_path / f"{number}.png" for number in range(4)]
+    found = load_student(taught).predict(paths, ask=options)
+    assert set(found.answered_by.values()) == {"cache"}
+    for path, result in zip(paths, first.json()["results"], strict=True):
+        served = {each["class"]: each["confidence"] for each in result["top"]}
+        assert served == pytest.approx(found.classes[str(path)], abs=1e-5)
+
+
+def test_a_budget_outlives_the_server_and_many_callers_at_once_do_not_exceed_it(
+    serve: Serve, key: str, vendor_process: VendorProcess
+) -> None:
+    limited = ("--ask-below", "1", "--ask-budget", str(_TEXTS + 10), "--ask-seconds", "60")
+    with serve(*limited) as http, ThreadPoolExecutor(8) as callers:
+        said = list(callers.map(lambda seed: _said(ask(http, picture(seed % 15)))[0], range(30)))
+    assert vendor_process.charges(key).queries == _TEXTS + 10
+    assert said.count("vendor") <= 10
+    assert said.count("student") >= 5
+    with serve(*limited) as http:
+        assert http.get("/v1/deferral").json()["budget_left"] == 0
+        assert _said(ask(http, picture(100))) == ["student"]
+    assert vendor_process.charges(key).queries == _TEXTS + 10
+
+
+def test_a_share_is_held(serve: Serve, key: str, vendor_process: VendorProcess) -> None:
+    with serve("--ask-share", "0.1", "--ask-budget", "1000", "--ask-seconds", "60") as http:
+        said = [
+            who
+            for seed in range(8)
+            for who in _said(ask(http, *map(picture, range(seed * 25, seed * 25 + 25))))
+        ]
+    assert 0 < sum(who != "student" for who in said) <= 0.1 * 200 + 20
+    assert vendor_process.charges(key).images == said.count("vendor")
+
+
+def test_a_vendor_that_is_away_keeps_nobody_waiting(serve: Serve, tmp_path: Path) -> None:
+    limited = ("--ask-below", "1", "--ask-budget", "10", "--ask-seconds", "0.5")
+    with serve(*limited, url="http://127.0.0.1:9") as http:
+        began = time.monotonic()
+        assert _said(ask(http, picture(), picture(1))) == ["student"] * 2
+        assert time.monotonic() - began < 10  # and not the minutes that a purchase would try for
+        assert http.get("/readyz").status_code == 200
+    assert "the student answers alone" in (tmp_path / "student.log").read_text()
+
+
+def test_a_vendor_that_falls_silent_is_not_waited_for(
+    serve: Serve, key: str, vendor_process: VendorProcess, tmp_path: Path
+) -> None:
+    with _Relay(vendor_process.url) as relay:
+        limited = ("--ask-below", "1", "--ask-budget", "50", "--ask-seconds", "1")
+        with serve(*limited, url=f"http://127.0.0.1:{relay.port}") as http:
+            relay.silent = True
+            assert _said(ask(http, picture(50))) == ["student"]
+            relay.silent = False
+    assert vendor_process.charges(key).queries <= _TEXTS + 1
+
+
+class _Relay(TcpProxy):
+    """Passes connections on to a vendor; while it is silent, what comes in stays here."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self.silent = False
+        self._to = int(url.rsplit(":", 1)[1])
+
+    def forward(self, caller: socket.socket) -> None:
+        vendor = socket.create_connection(("127.0.0.1", self._to))
+        with caller, vendor, ThreadPoolExecutor(2) as ways:
+            ways.submit(self._pass, caller, vendor)
+            ways.submit(self._pass, vendor, caller)
+
+    def _pass(self, source: socket.socket, sink: socket.socket) -> None:
+        try:
+            while content := source.recv(65_536):
+                while self.silent:
+                    time.sleep(0.05)
+                sink.sendall(content)
+            sink.shutdown(socket.SHUT_WR)
+        except OSError:
+            return
+
+
+def test_another_model_than_the_teacher_is_refused(
+    taught: Path, tmp_path: Path, key: str, vendor_process: VendorProcess
+) -> None:
+    file = onnx.load(taught)
+    for each in file.metadata_props:
+        each.value = "fp_other" if each.key == "taught_by" else each.value
+    onnx.save(file, tmp_path / "other.onnx")
+    options = (
+        "--ask-vendor",
+        vendor_process.url,
+        "--ask-budget",
+        "5",
+        "--api-key-file",
+        str(tmp_path / "key"),
+    )
+    with (
+        pytest.raises(AssertionError, match="learnt from the model fp_other"),
+        StudentProcess(tmp_path / "other.onnx", tmp_path, *options),
+    ):
+        pass
+    assert vendor_process.charges(key).queries == 0
+
+
+def test_a_server_that_asks_has_a_budget(taught: Path, tmp_path: Path) -> None:
+    with (
+        pytest.raises(AssertionError, match="--ask-budget"),
+        StudentProcess(taught, tmp_path, "--ask-vendor", "http://127.0.0.1:9"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_the_page_shows_who_answered_and_what_is_left(
+    serve: Serve,
+    browser: Browser,
+    width: int,
+    tmp_path: Path,
+) -> None:
+    with serve("--ask-below", "1", "--ask-budget", "50", "--ask-seconds", "60") as http:
+        page = browser.new_page(viewport={"width": width, "height": 900})
+        page.goto(str(http.base_url))
+        expect(page.locator(".lead")).to_contain_text("may be sent on to the vendor that taught it")
+        expect(page.locator("#answered")).to_contain_text("50 of 50 queries are left this month")
+        files: list[FilePayload] = [
+            {"name": f"{n}.png", "mimeType": "image/png", "buffer": picture(n)} for n in range(2)
+        ]
+        page.locator("#files").set_input_files(files)
+        expect(page.locator("#answers > li")).to_have_count(2)
+        expect(page.locator(".who").first).to_have_text(re.compile("^answered by student and vendor in"))
+        expect(page.locator("#answered")).to_contain_text(f"{50 - _TEXTS - 2} of 50 queries are left")
+        expect(page.locator("figure svg")).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.screenshot(path=tmp_path / f"deferral-{width}.png", full_page=True)
+        page.close()
+
+
+def test_without_a_vendor_nothing_is_said_of_one(http: httpx.Client) -> None:
+    told = http.get("/v1/deferral").json()
+    assert (told["asks"], told["budget"]) == (False, None)
+    assert json.loads(ask(http, picture()).text)["cost_micros"] == 0
