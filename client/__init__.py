@@ -7,7 +7,8 @@ What a program needs is importable from here, and docs/python.md shows it at wor
   `ComparisonPlan`, `Embeddings`;
 - `next_options`: those of a run's next generation;
 - `Recipe`, a training protocol, and `Variant`, a row of a comparison with a recipe of its own;
-- `load_run`, `load_student`, `evaluate`, `export`: what is done with a finished `Student`;
+- `load_run`, `load_student`, `evaluate`, `export`: what is done with a finished `Student`; `AskOptions` say
+  about which images it asks the vendor;
 - `check_folder`: what is wrong with a folder of images; `unpack_example`: a folder to try;
 - `models`, `usage`, `reconcile`, with `VendorOptions`: what a vendor sells and has billed;
 - `Display` shows progress in a terminal or a notebook, `ProgressListener` is what a program shows it with;
@@ -25,7 +26,13 @@ if TYPE_CHECKING:
     from client.api.distillation import Run, distill, load_run, next_options, plan
     from client.api.embedding import Embeddings, embed
     from client.api.folders import check_folder, unpack_example
-    from client.api.options import CompareOptions, DistillOptions, EmbedOptions, VendorOptions
+    from client.api.options import (
+        AskOptions,
+        CompareOptions,
+        DistillOptions,
+        EmbedOptions,
+        VendorOptions,
+    )
     from client.api.students import (
         DomainAccuracy,
         Exported,
@@ -47,6 +54,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "AccountUsage": "client.api.account",
+    "AskOptions": "client.api.options",
     "Budget": "client.buying.budget",
     "ClientError": "client.errors",
     "CompareOptions": "client.api.options",
@@ -91,6 +99,7 @@ _HOMES = {
 
 __all__ = [
     "AccountUsage",
+    "AskOptions",
     "Budget",
     "ClientError",
     "CompareOptions",

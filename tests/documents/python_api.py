@@ -41,6 +41,7 @@ _SECTIONS = {
     ),
     "Students": (
         "load_student",
+        "AskOptions",
         "evaluate",
         "export",
         "Student",
