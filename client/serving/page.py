@@ -1,18 +1,20 @@
 """`GET /`: a page where people drop images and see answers. It asks nobody but this server."""
 
-from functools import cache
-from importlib import resources
-
-from jinja2 import Environment, StrictUndefined
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from client.serving.keys import Keys
+from client.serving.rendering import read_asset, render
 from client.serving.student import StudentCard
 
-_ASSETS = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
+_ASSETS = {
+    "page.css": "text/css",
+    "page.js": "text/javascript",
+    "server.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
+}
 # What the page may load: its own files, and pictures that are on it already.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
@@ -22,7 +24,13 @@ _POLICY = (
 
 def page_routes(card: StudentCard, keys: Keys) -> list[Route]:
     """The page about this student, and its files; they need no key."""
-    html = _render(card, key_needed=keys.needed)
+    html = render(
+        "page.html",
+        student=card,
+        expected=card.expected_accuracy,
+        key_needed=keys.needed,
+        script="server.js",
+    )
 
     async def page(_: Request) -> Response:
         headers = {"content-security-policy": _POLICY, "referrer-policy": "no-referrer"}
@@ -33,20 +41,6 @@ def page_routes(card: StudentCard, keys: Keys) -> list[Route]:
         if name not in _ASSETS:
             raise HTTPException(404)
         headers = {"cache-control": "no-cache", "x-content-type-options": "nosniff"}
-        return Response(_read(name), media_type=_ASSETS[name], headers=headers)
+        return Response(read_asset(name), media_type=_ASSETS[name], headers=headers)
 
     return [Route("/", page), Route("/assets/{name}", asset)]
-
-
-def _render(card: StudentCard, *, key_needed: bool) -> str:
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["percent"] = lambda share: f"{100 * share:.1f}%"
-    template = environment.from_string(_read("page.html").decode())
-    return template.render(student=card, expected=card.expected_accuracy, key_needed=key_needed)
-
-
-@cache
-def _read(name: str) -> bytes:
-    return resources.files("client.serving").joinpath("assets", name).read_bytes()

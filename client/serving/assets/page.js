@@ -1,47 +1,50 @@
-"use strict";
+// Takes the images that are dropped, asks about some at a time, and shows what is answered about each.
 
-// Sends the images that are dropped, some at a time, and shows what is answered about each.
-
-const MOST_FILES = Math.min(16, Number(document.body.dataset.maxInputs));
-const MOST_BYTES = Number(document.body.dataset.maxBytes) * 0.9; // what forms add to files fits into the rest
-const TOP = 3;
+export const TOP = 3; // so many classes are shown
 
 const drop = document.getElementById("drop");
-const chooser = document.getElementById("files");
-const key = document.getElementById("key");
 const status = document.getElementById("status");
 const answers = document.getElementById("answers");
 const template = document.getElementById("answer");
 
 let asking = Promise.resolve();
 
-drop.addEventListener("dragover", (event) => {
-  event.preventDefault();
-  drop.classList.add("over");
-});
-drop.addEventListener("dragleave", () => drop.classList.remove("over"));
-drop.addEventListener("drop", (event) => {
-  event.preventDefault();
-  drop.classList.remove("over");
-  take([...event.dataTransfer.files]);
-});
-chooser.addEventListener("change", () => {
-  take([...chooser.files]);
-  chooser.value = "";
-});
-document.getElementById("ask").addEventListener("submit", (event) => event.preventDefault());
-
-function take(files) {
-  asking = asking.then(() => askAbout(files));
+/**
+ * Begin to take images.
+ *
+ * `classify(files)` gives what `POST /classify` answers, or throws what there is to say. It is given `most.files`
+ * files and `most.bytes` bytes at a time, or one file.
+ */
+export function start(classify, most) {
+  const take = (files) => {
+    asking = asking.then(() => askAbout(files, classify, most));
+  };
+  drop.addEventListener("dragover", (event) => {
+    event.preventDefault();
+    drop.classList.add("over");
+  });
+  drop.addEventListener("dragleave", () => drop.classList.remove("over"));
+  drop.addEventListener("drop", (event) => {
+    event.preventDefault();
+    drop.classList.remove("over");
+    take([...event.dataTransfer.files]);
+  });
+  for (const chooser of document.querySelectorAll("input[type=file]")) {
+    chooser.addEventListener("change", () => {
+      take([...chooser.files]);
+      chooser.value = "";
+    });
+  }
+  document.getElementById("ask").addEventListener("submit", (event) => event.preventDefault());
 }
 
-async function askAbout(files) {
+async function askAbout(files, classify, most) {
   if (files.length === 0) {
     return;
   }
   tell(`Asking about ${counted(files.length)} ...`);
   let milliseconds = 0;
-  for (const some of portions(files)) {
+  for (const some of portions(files, most)) {
     const began = performance.now();
     try {
       show(some, await classify(some), performance.now() - began);
@@ -54,11 +57,11 @@ async function askAbout(files) {
   tell(`${counted(files.length)} in ${Math.round(milliseconds)} ms.`);
 }
 
-function* portions(files) {
+function* portions(files, most) {
   let some = [];
   let bytes = 0;
   for (const file of files) {
-    if (some.length > 0 && (some.length === MOST_FILES || bytes + file.size > MOST_BYTES)) {
+    if (some.length > 0 && (some.length === most.files || bytes + file.size > most.bytes)) {
       yield some;
       some = [];
       bytes = 0;
@@ -67,27 +70,6 @@ function* portions(files) {
     bytes += file.size;
   }
   yield some;
-}
-
-async function classify(files) {
-  const form = new FormData();
-  form.append("top", String(TOP));
-  form.append("on_error", "skip");
-  for (const file of files) {
-    form.append("image", file, file.name);
-  }
-  const headers = key === null ? {} : { authorization: `Bearer ${key.value.trim()}` };
-  let response;
-  try {
-    response = await fetch("classify", { method: "POST", body: form, headers });
-  } catch {
-    throw new Error("The server does not answer. Is it still running?");
-  }
-  const content = await response.json();
-  if (!response.ok) {
-    throw new Error(`${content.error.message} (${content.error.code})`);
-  }
-  return content;
 }
 
 function show(files, content, milliseconds) {
@@ -142,7 +124,7 @@ function emptyPicture() {
   return empty;
 }
 
-function tell(text, isProblem = false) {
+export function tell(text, isProblem = false) {
   status.textContent = text;
   status.classList.toggle("problem", isProblem);
 }

@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 import torch
+from playwright.sync_api import Browser
 from torch.nn import functional
 
 from client.learning.backbones import load_backbone
@@ -14,6 +15,7 @@ from client.learning.student import build_student
 from client.results.onnx_export import export_onnx
 from tests.client.results.test_records import SUMMARY
 from tests.client.toy import CLASSES
+from tests.support.browser import chromium
 from tests.support.student_process import StudentProcess
 
 SIDE = 32
@@ -47,6 +49,16 @@ def served(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stud
     code = f"sys.modules.update(dict.fromkeys({ABSENT!r}))"
     with StudentProcess(run, tmp_path_factory.mktemp("served"), code=code) as process:
         yield process
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """The real Chromium."""
+    try:
+        with chromium() as browser:
+            yield browser
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")
