@@ -2,9 +2,9 @@
 
     python -m examples.bundle_onnxruntime_web --out client/serving/assets/onnxruntime-web.zip
 
-The files come from the npm package `onnxruntime-web`, fetched with npm unless `--package` names its archive, and
-checked against `ARCHIVE_SHA256`; their licence and the notices of what they contain, which the package lacks,
-from the Python package `onnxruntime`. The same packages give the same bytes.
+The files come from the npm package `onnxruntime-web`, fetched with npm unless `--package` names its archive.
+They are checked against `ARCHIVE_SHA256` and `FILES_SHA256`. Their licence, and the notices of what they
+contain, come from the Python package `onnxruntime`, which has them. The same packages give the same bytes.
 """
 
 import argparse
@@ -24,6 +24,10 @@ FROM_NPM = {
     "ort.js": "package/dist/ort.wasm.bundle.min.mjs",
     "ort.wasm": "package/dist/ort-wasm-simd-threaded.wasm",
 }
+FILES_SHA256 = {
+    "ort.js": "11e64bd8ffe11bd1a2a2f0d6275fdfbbba7262f0b76b99b53d228a8a22ef3d90",
+    "ort.wasm": "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2",
+}
 FROM_PYTHON = {"LICENSE.txt": "LICENSE", "ThirdPartyNotices.txt": "ThirdPartyNotices.txt"}
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date that a zip can hold
 
@@ -42,6 +46,8 @@ def read_package(archive: Path) -> dict[str, bytes]:
             file = package.extractfile(path)
             assert file is not None
             contents[name] = file.read()
+            if sha256(contents[name]).hexdigest() != FILES_SHA256[name]:
+                raise SystemExit(f"{path} of {archive} is not what FILES_SHA256 says.")
     for name, path in FROM_PYTHON.items():
         contents[name] = files("onnxruntime").joinpath(path).read_bytes()
     return contents

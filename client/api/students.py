@@ -423,7 +423,8 @@ def _as_int8(student: Path, out: Path, display: Display, *, kind: Format, allow_
 
     if kind == "safetensors" or not student.is_dir():
         raise UsageError(
-            "--int8 takes the directory of a run, whose images tell the ranges, and an --out of .onnx or --web."
+            "--int8 takes the directory of a run, whose images tell the ranges, and --web DIR or "
+            "--out FILE.onnx."
         )
     run = RunFolder(student)
     exports = export_int8(run, out, allow_loss=allow_loss, memo=Memo(), display=display)

@@ -177,8 +177,8 @@ def export(
 ) -> None:
     """Write a student as one file: ONNX, checked against PyTorch, or safetensors; spends nothing.
 
-    All files say how images are prepared for them, and `client predict` takes any. --web DIR writes a folder of
-    static files for any web server: its page needs no other server, and takes a .onnx file as well as a run.
+    All files say how images are prepared for them, and `client predict` takes any. --web DIR writes a folder
+    for any server of static files, with a page on which the student answers in the browser.
 
     Example: client export runs/icons-pixel-vl2v-adip-seed0 --out student.onnx
     """

@@ -1,4 +1,4 @@
-"""The pages for people, from what is in `assets/`: that of a served student, and that of one in the browser."""
+"""The pages for people, from `assets/`: that of a served student, and that of one in the browser."""
 
 from functools import cache
 from importlib import resources

@@ -71,9 +71,7 @@ def replacing(out: Path) -> Iterator[Path]:
         raise unwritable(out, error) from error
 
 
-def fill(
-    folder: Path, name: str, run: RunFolder | None = None, measured: ExportedFile | None = None
-) -> None:
+def fill(folder: Path, name: str, run: RunFolder | None = None, measured: ExportedFile | None = None) -> None:
     """Put the page beside the student that lies in the folder as `STUDENT`.
 
     Args:
@@ -113,9 +111,7 @@ def _check(out: Path) -> None:
     if out.is_symlink() or not out.is_dir():
         raise UsageError(f"{out} is not a folder. Choose another one.")
     if foreign := _foreign(out):
-        raise UsageError(
-            f"{out} holds what no student's page has ({foreign}), and is left as it is. Choose another folder."
-        )
+        raise UsageError(f"{out} holds what no student's page has ({foreign}). Choose another folder.")
 
 
 def _foreign(out: Path) -> str | None:

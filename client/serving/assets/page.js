@@ -90,7 +90,7 @@ function answerCard(file, result, milliseconds, count) {
   card.querySelector(".bar i").style.width = sure;
   const together = count > 1 ? ` for ${counted(count)} together` : "";
   card.querySelector(".who").textContent =
-    `answered by the ${result.answered_by} in ${Math.round(milliseconds)} ms${together}`;
+    `answered by the ${result.answered_by} in ${Math.round(milliseconds)}\u00a0ms${together}`;
   for (const other of result.top.slice(1)) {
     const item = document.createElement("li");
     item.textContent = `${other.class} ${percent(other.confidence)}`;

@@ -32,9 +32,9 @@ _DROP = """async (urls) => {
 
 
 @contextmanager
-def watched(browser: Browser, url: str) -> Iterator[Page]:
+def watched(browser: Browser, url: str, *, touched: bool = False) -> Iterator[Page]:
     """A page that complains of nothing, and asks for nothing that does not begin with its own address."""
-    context = browser.new_context(viewport={"width": WIDTHS[0], "height": 900})
+    context = browser.new_context(viewport={"width": WIDTHS[0], "height": 900}, has_touch=touched)
     page = context.new_page()
     asked: list[str] = []
     problems: list[str] = []
