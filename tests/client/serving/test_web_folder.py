@@ -114,6 +114,7 @@ EXACT: dict[str, Callable[[], bytes]] = {
     "reduced": lambda: _saved(_drawing(230, 331)),
     "reduced by a power of two": lambda: _saved(_drawing(400, 200)),
     "in several bands": lambda: _saved(_drawing(300, 2500)),
+    "reduced to a part of a pixel": lambda: _saved(_drawing(496, SIDE)),
     "one pixel": lambda: _saved(_drawing(1, 1)),
     "upright": lambda: _saved(_drawing(60, 90)),
     "a line": lambda: _saved(_drawing(1000, 1)),
