@@ -3,7 +3,9 @@
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from shutil import copyfile
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -22,7 +24,7 @@ from client.deferral.asking import AnsweredBy, Asker, image_queries
 from client.deferral.deferral import Answers, ask_about, students_alone
 from client.deferral.keeping import KeptImages
 from client.deferral.selection import least_sure, share_for
-from client.errors import UsageError
+from client.errors import ClientError, UsageError
 from client.learning.prediction import Classifier, Prediction, classify, ranked
 from client.progress import Display, ProgressListener
 from client.results.evaluation import accuracy_by_domain
@@ -34,7 +36,7 @@ from client.runs.folder import RunFolder
 if TYPE_CHECKING:  # torch takes seconds to import, and a student in an ONNX file needs none
     from client.learning.student import Student as Network
 
-Format = Literal["onnx", "safetensors"]
+Format = Literal["onnx", "safetensors", "web"]
 
 # Seconds to wait for another process that asks through the same cache.
 _PATIENCE = 600.0
@@ -87,12 +89,12 @@ class DomainAccuracy(Record):
 
 
 class Exported(Record):
-    """A student that was written as one file.
+    """A student that was written as one file, or as a page.
 
     Attributes:
-        out: the file.
-        format: "onnx" or "safetensors".
-        images: on how many images an ONNX file was compared with PyTorch; `None` for safetensors.
+        out: the file, or the page's folder.
+        format: "onnx", "safetensors" or "web".
+        images: on how many images an ONNX file was compared with PyTorch; `None` where none was.
         max_difference: the largest difference of a probability.
         labels_differ: of how many images the two name different classes, ties aside.
         files: of a file in eight bits: what it costs beside the one in 32.
@@ -342,10 +344,12 @@ def export(
 ) -> Exported:
     """Write a student as one file: ONNX, checked against PyTorch, or safetensors; spends nothing.
 
+    Or as a folder of static files, with a page on which it answers in the browser.
+
     Args:
-        student: a run's folder, or a .safetensors file from one.
-        out: the file to write.
-        kind: its format; `None` for what its name ends with.
+        student: a run's folder, or a .safetensors file from one; for a page also a .onnx file.
+        out: the file to write; or the folder, which is new, empty, or such a page that is to be replaced.
+        kind: its format; `None` for what its name ends with, "web" for a page.
         int8: whether to write ONNX in eight bits: a quarter of the size. It takes a run's folder, with the
             images that it learnt from; the report is written again, with what the file costs.
         allow_loss: how many points of accuracy may be lost by it.
@@ -358,22 +362,49 @@ def export(
     """
     student, out = Path(student), Path(out)
     kind = kind or _format_of(out)
-    if student.suffix == ".onnx":
+    if student.suffix == ".onnx" and kind != "web":
         raise UsageError(
             f"{student} is ONNX already, and no other format can be made of it. Copy it, or name the run's "
             "directory or its student.safetensors."
         )
-    if kind == "onnx":
+    if kind != "safetensors" and student.suffix != ".onnx":
         require_onnx()  # before PyTorch is loaded, which takes seconds
     if not out.parent.is_dir():
         raise UsageError(f"--out {out}: there is no folder {out.parent}.")
+    write: Callable[[Path, Path, Display], Exported]
+    write = _as_safetensors if kind == "safetensors" else _as_onnx
     if int8:
-        return _as_int8(student, out, kind, allow_loss, Display.of(progress))
-    write: dict[Format, Callable[[Path, Path, Display], Exported]] = {
-        "onnx": _as_onnx,
-        "safetensors": _as_safetensors,
-    }
-    return write[kind](student, out, Display.of(progress))
+        write = partial(_as_int8, kind=kind, allow_loss=allow_loss)
+    elif student.suffix == ".onnx":
+        write = _as_it_is
+    if kind == "web":
+        return _as_page(student, out, write, Display.of(progress))
+    return write(student, out, Display.of(progress))
+
+
+def _as_page(
+    student: Path, out: Path, write: Callable[[Path, Path, Display], Exported], display: Display
+) -> Exported:
+    from client.serving.web_folder import STUDENT, fill, replacing
+
+    run = RunFolder(student) if student.is_dir() else None
+    with replacing(out) as folder:
+        written = write(student, folder / STUDENT, display)
+        small = written.files[-1] if written.files else None
+        fill(folder, student.stem if run is None else student.resolve().name, run, small)
+    if run is not None and run.web.resolve() == out.resolve():
+        _write_pages(run)
+    return written.model_copy(update={"out": str(out), "format": "web"})
+
+
+def _as_it_is(student: Path, out: Path, _: Display) -> Exported:
+    try:
+        copyfile(student, out)
+    except OSError as error:
+        if not student.is_file():
+            raise ClientError(f"{student} does not exist.") from error
+        raise
+    return Exported(out=str(out), format="onnx")
 
 
 def _as_onnx(student: Path, out: Path, display: Display) -> Exported:
@@ -384,21 +415,27 @@ def _as_onnx(student: Path, out: Path, display: Display) -> Exported:
     return Exported(out=str(out), format="onnx", **asdict(parity))
 
 
-def _as_int8(student: Path, out: Path, kind: Format, allow_loss: float, display: Display) -> Exported:
+def _as_int8(student: Path, out: Path, display: Display, *, kind: Format, allow_loss: float) -> Exported:
     from client.runs.exports import export_int8
     from client.runs.memo import Memo
 
-    if kind != "onnx" or not student.is_dir():
+    if kind == "safetensors" or not student.is_dir():
         raise UsageError(
-            "--int8 takes the directory of a run, whose images tell the ranges, and an --out of .onnx."
+            "--int8 takes the directory of a run, whose images tell the ranges, and --web DIR or "
+            "--out FILE.onnx."
         )
     run = RunFolder(student)
     exports = export_int8(run, out, allow_loss=allow_loss, memo=Memo(), display=display)
+    _write_pages(run)
+    return Exported(out=str(out), format="onnx", files=exports.files)
+
+
+def _write_pages(run: RunFolder) -> None:
+    """Write the pages of a run again, if it is finished."""
     if run.summary.exists():
         from client.runs.pages import write_pages
 
         write_pages(run, Summary.model_validate(run.read(run.summary)))
-    return Exported(out=str(out), format="onnx", files=exports.files)
 
 
 def _as_safetensors(student: Path, out: Path, _: Display) -> Exported:

@@ -133,15 +133,26 @@ def export(
     run: Annotated[
         Path,
         typer.Argument(
-            metavar="RUN", help="A run's directory, or a .safetensors file from one.", show_default=False
+            metavar="RUN",
+            help="A run's directory, or a .safetensors file from one; for --web also a .onnx file.",
+            show_default=False,
         ),
     ],
     out: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             "--out", help="The file to write, which ends in .onnx or .safetensors.", show_default=False
         ),
-    ],
+    ] = None,
+    web: Annotated[
+        Path | None,
+        typer.Option(
+            "--web",
+            metavar="DIR",
+            help="Instead of a file, write a page on which the student answers in the browser.",
+            show_default=False,
+        ),
+    ] = None,
     kind: Annotated[
         Literal["onnx", "safetensors"] | None,
         typer.Option("--format", help="By default what the name of the file ends with."),
@@ -166,16 +177,22 @@ def export(
 ) -> None:
     """Write a student as one file: ONNX, checked against PyTorch, or safetensors; spends nothing.
 
-    All files say how images are prepared for them, and `client predict` takes any.
+    All files say how images are prepared for them, and `client predict` takes any. --web DIR writes a folder
+    for any server of static files, with a page on which the student answers in the browser.
 
     Example: client export runs/icons-pixel-vl2v-adip-seed0 --out student.onnx
     """
     from client.api import students
     from client.cli.tables import print_exports
 
-    written = students.export(run, out, kind=kind, int8=int8, allow_loss=allow_loss, progress=Display())
+    if (out is None) == (web is None) or (web is not None and kind is not None):
+        raise UsageError("Say either --out FILE, with --format or without, or --web DIR.")
+    written = students.export(
+        run, web or out or Path(), kind="web" if web else kind, int8=int8, allow_loss=allow_loss,
+        progress=Display(),
+    )  # fmt: skip
     if as_json:
         print_json(written.to_json())
     else:
         print_exports(written.files or [])
-        print(out)
+        print(written.out)

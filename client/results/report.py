@@ -69,6 +69,8 @@ class Run:
         review: `review.json`; `None` where an earlier version wrote none.
         doubted: its disagreements with their pictures.
         exports: `exports.json`; `None` where the student was not written in eight bits.
+        folder: where the run is.
+        in_browser: whether `web/` in it has a page on which the student answers.
     """
 
     summary: Row
@@ -80,6 +82,8 @@ class Run:
     review: Review | None = None
     doubted: Sequence[Pictured] = ()
     exports: Exports | None = None
+    folder: str = "RUN"
+    in_browser: bool = False
 
     @property
     def tested(self) -> list[LabelledPrediction]:
@@ -113,6 +117,8 @@ def render_report(run: Run) -> str:
         review=run.review,
         doubted=run.doubted,
         exports=run.exports.files if run.exports else (),
+        folder=run.folder,
+        in_browser=run.in_browser,
     )
 
 

@@ -63,7 +63,7 @@ def export_int8(run: RunFolder, out: Path, *, allow_loss: float, memo: Memo, dis
         lost = _loss(*files)
         if lost > allow_loss:
             raise UsageError(
-                f"{out} was not written: in eight bits the student loses {lost:.1f} points of accuracy. "
+                f"Nothing was written: in eight bits the student loses {lost:.1f} points of accuracy. "
                 f"--allow-loss {ceil(10 * lost) / 10:g} takes it all the same."
             )
         try:

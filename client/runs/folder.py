@@ -95,6 +95,7 @@ class RunFolder:
         self.summary = path / "summary.json"
         self.report = path / "report.html"
         self.model_card = path / "README.md"
+        self.web = path / "web"
 
     def begin(self, config: RunConfig) -> str:
         """Create the directory, or take up the run that it holds; returns the run's id.

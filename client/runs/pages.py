@@ -7,6 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from client.data.images import UnreadableImage, decode_square, read_image
+from client.learning.student import load_metadata
 from client.results.predictions import MISTAKES_SHOWN, read_predictions, tested_on, worst_mistakes
 from client.results.records import Disagreement, Exports, Neighbour, Plan, Review, Summary
 from client.results.report import Mistake, Pictured, Run, render_model_card, render_report
@@ -37,9 +38,21 @@ def write_pages(run: RunFolder, summary: Summary) -> None:
     doubts = [_pictured(folder, each) for each in review.disagreements] if review else []
     exports = Exports.model_validate(run.read(run.exports)) if run.exports.exists() else None
     plan = Plan.model_validate(run.read(run.plan)).to_json()
-    found = Run(summary.to_json(), plan, config, run.rows(), answers, mistakes, review, doubts, exports)
+    found = Run(
+        summary.to_json(), plan, config, run.rows(), answers, mistakes, review, doubts, exports,
+        folder=str(run.path), in_browser=_is_in_browser(run),
+    )  # fmt: skip
     run.write_text(run.report, render_report(found))
     run.write_text(run.model_card, render_model_card(found))
+
+
+def _is_in_browser(run: RunFolder) -> bool:
+    """Whether the folder has a page on which this student answers, and not one of an earlier student."""
+    facts = run.web / "student.json"
+    if not facts.exists():
+        return False
+    stamp = run.read(facts).get("stamp")
+    return stamp is not None and stamp == load_metadata(run.student).get("stamp")
 
 
 def _pictured(folder: Path, found: Disagreement | Neighbour) -> Pictured:

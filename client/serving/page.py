@@ -1,10 +1,7 @@
 """`GET /`: a page where people drop images and see answers. It asks nobody but this server."""
 
 from collections.abc import Mapping
-from functools import cache
-from importlib import resources
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -14,9 +11,15 @@ from starlette.routing import Route
 from client.learning.reliability import Reliability
 from client.results.charts import shares
 from client.serving.keys import Keys
+from client.serving.rendering import read_asset, render
 from client.serving.student import ServedStudent
 
-_ASSETS = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
+_ASSETS = {
+    "page.css": "text/css",
+    "page.js": "text/javascript",
+    "server.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
+}
 # What the page may load: its own files, and pictures that are on it already.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
@@ -26,7 +29,15 @@ _POLICY = (
 
 def page_routes(student: ServedStudent, keys: Keys, *, asks: bool) -> list[Route]:
     """The page about this student, which perhaps asks a vendor, and its files; they need no key."""
-    html = _render(student, key_needed=keys.needed, asks=asks)
+    html = render(
+        "page.html",
+        student=student.card,
+        expected=student.card.expected_accuracy,
+        key_needed=keys.needed,
+        script="server.js",
+        asks=asks,
+        curve=_curve(student.classifier.metadata),
+    )
 
     async def page(_: Request) -> Response:
         headers = {"content-security-policy": _POLICY, "referrer-policy": "no-referrer"}
@@ -37,24 +48,9 @@ def page_routes(student: ServedStudent, keys: Keys, *, asks: bool) -> list[Route
         if name not in _ASSETS:
             raise HTTPException(404)
         headers = {"cache-control": "no-cache", "x-content-type-options": "nosniff"}
-        return Response(_read(name), media_type=_ASSETS[name], headers=headers)
+        return Response(read_asset(name), media_type=_ASSETS[name], headers=headers)
 
     return [Route("/", page), Route("/assets/{name}", asset)]
-
-
-def _render(student: ServedStudent, *, key_needed: bool, asks: bool) -> str:
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["percent"] = lambda share: f"{100 * share:.1f}%"
-    template = environment.from_string(_read("page.html").decode())
-    return template.render(
-        student=student.card,
-        expected=student.card.expected_accuracy,
-        key_needed=key_needed,
-        asks=asks,
-        curve=_curve(student.classifier.metadata),
-    )
 
 
 def _curve(metadata: Mapping[str, str]) -> Markup | None:
@@ -64,8 +60,3 @@ def _curve(metadata: Mapping[str, str]) -> Markup | None:
     hold_outs, teacher = Reliability.from_json(metadata["reliability"]), float(metadata["teacher_accuracy"])
     points = [(step, 100 * hold_outs.accuracy_with(step / 100, teacher)) for step in range(0, 101, 2)]
     return shares("Accuracy by the share that the vendor is asked about", points, 100 * teacher, "seen")
-
-
-@cache
-def _read(name: str) -> bytes:
-    return resources.files("client.serving").joinpath("assets", name).read_bytes()

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from client.errors import ClientError, UsageError
 from client.results.onnx_classifier import OnnxClassifier
-from client.results.records import Accuracy, Summary
+from client.results.records import Accuracy, ExportedFile, Summary
 from client.runs.folder import RunFolder
 from shared.embeddings import Limits
 
@@ -28,9 +28,21 @@ class ExpectedAccuracy(Accuracy):
     adapted: bool
     leave_one_out: dict[str, float]
 
+    def measured_again(self, file: ExportedFile) -> "ExpectedAccuracy":
+        """Of the same student in another file, which was measured as a whole and not by domain."""
+        return ExpectedAccuracy(
+            **file.model_dump(include={"in_domain", "out_of_domain"}),
+            by_domain={},
+            images_by_domain=self.images_by_domain,
+            worst_domain=None,
+            target_domain=self.target_domain,
+            adapted=self.adapted,
+            leave_one_out=self.leave_one_out,
+        )
 
-class StudentCard(BaseModel):
-    """The answer of `GET /v1/student`.
+
+class StudentFacts(BaseModel):
+    """What is told of a student, wherever it answers.
 
     Attributes:
         name: of the run, or of the file.
@@ -40,7 +52,6 @@ class StudentCard(BaseModel):
         method: how it was trained; `None` if the file does not say.
         backbone: what it was made of; likewise.
         expected_accuracy: `None` for a file without its run.
-        limits: how large a request may be.
     """
 
     name: str
@@ -50,6 +61,15 @@ class StudentCard(BaseModel):
     method: str | None
     backbone: str | None
     expected_accuracy: ExpectedAccuracy | None
+
+
+class StudentCard(StudentFacts):
+    """The answer of `GET /v1/student`.
+
+    Attributes:
+        limits: how large a request may be.
+    """
+
     limits: Limits
 
 
@@ -73,19 +93,35 @@ def load(path: Path, limits: Limits) -> ServedStudent:
         ClientError: the file is damaged, or is no student of this version.
     """
     file, run = _find(path)
+    name = file.name if run is None else run.path.resolve().name
+    classifier, facts = open_student(file, name, run)
+    return ServedStudent(classifier, StudentCard(**facts.model_dump(), limits=limits))
+
+
+def open_student(file: Path, name: str, run: RunFolder | None) -> tuple[OnnxClassifier, StudentFacts]:
+    """A student's file, checked; and what is told of it.
+
+    Args:
+        file: the .onnx file.
+        name: what to call it.
+        run: the run that it comes from; `None` if that is not known.
+
+    Raises:
+        UsageError: onnxruntime is not installed.
+        ClientError: the file is damaged, or is no student of this version.
+    """
     classifier = OnnxClassifier(file, threads=1)
     _try_out(classifier, file)
-    card = StudentCard(
-        name=file.name if run is None else run.path.resolve().name,
+    facts = StudentFacts(
+        name=name,
         fingerprint=_fingerprint(file),
         classes=list(classifier.classes),
         image_size=classifier.side,
         method=classifier.metadata.get("method"),
         backbone=classifier.metadata.get("student"),
         expected_accuracy=None if run is None else _expected(run),
-        limits=limits,
     )
-    return ServedStudent(classifier, card)
+    return classifier, facts
 
 
 def _find(path: Path) -> tuple[Path, RunFolder | None]:

@@ -35,6 +35,7 @@ the same records as `run.plan`, `run.purchase` and `run.summary` ([python.md](py
 | `review.json` | [labels that the teacher doubts, and what mistakes resemble](#reviewjson) |
 | `summary.json` | [what it came to](#summaryjson) |
 | `report.html`, `README.md` | the report for people, and the model card |
+| `web/` | [a page where the student answers](serving.md#in-the-browser) in the browser, if exported there |
 | `tensorboard/` | the metrics for TensorBoard, if that is installed |
 
 `client compare` writes [`table.json`](#tablejson) beside the same table as text, CSV, Markdown and LaTeX.

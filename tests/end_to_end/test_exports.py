@@ -28,6 +28,9 @@ def test_eight_bits_are_a_quarter_and_say_nearly_the_same(client: Command) -> No
     assert (whole["kind"], small["kind"]) == ("float32", "int8")
     file = client.folder / "small.onnx"
     assert file.stat().st_size == small["size_bytes"] < whole["size_bytes"] / 3
+    image = next((client.folder / "toy" / "red").glob("*/*.png"))
+    (row,) = json.loads(client("predict", "small.onnx", str(image), "--json").stdout)
+    assert sum(row["classes"].values()) == pytest.approx(1)
     summary = json.loads((client.folder / "run" / "summary.json").read_text())
     assert whole["out_of_domain"] == pytest.approx(summary["accuracy"]["out_of_domain"])
     assert whole["in_domain"] == pytest.approx(summary["accuracy"]["in_domain"])
@@ -61,3 +64,40 @@ def test_it_takes_a_run_with_its_images(client: Command, tmp_path: Path) -> None
     finally:
         (tmp_path / "elsewhere").rename(client.folder / "toy")
     assert not (client.folder / "x.onnx").exists()
+
+
+def test_a_page_in_the_runs_folder_is_linked_from_its_report(client: Command) -> None:
+    report, web = client.folder / "run" / "report.html", client.folder / "run" / "web"
+    assert "client export run --web run/web" in report.read_text()
+    (client.folder / "nothing").mkdir()
+    said = client("export", "run", "--web", "nothing", "--json").stdout
+    assert json.loads(said)["labels_differ"] == 0
+    client("report", "run")
+    assert 'href="web/index.html"' not in report.read_text()
+    client("export", "run", "--web", "run/web", "--int8", "--allow-loss", "100")
+    small = json.loads((client.folder / "run" / "exports.json").read_text())["files"][1]
+    assert (web / "student.onnx").stat().st_size == small["size_bytes"]
+    facts = json.loads((web / "student.json").read_text())
+    assert facts["name"] == "run"
+    assert facts["expected_accuracy"]["in_domain"] == small["in_domain"]
+    assert facts["expected_accuracy"]["out_of_domain"] == small["out_of_domain"]
+    assert 'href="web/index.html"' in report.read_text()
+    assert "client export run --web" not in report.read_text()
+
+
+def test_the_page_of_an_earlier_student_is_not_linked(client: Command) -> None:
+    client("export", "run", "--web", "run/web")
+    facts = client.folder / "run" / "web" / "student.json"
+    facts.write_text(json.dumps({**json.loads(facts.read_text()), "stamp": "of another"}))
+    client("report", "run")
+    assert 'href="web/index.html"' not in (client.folder / "run" / "report.html").read_text()
+
+
+def test_a_page_that_cannot_be_made_leaves_no_folder(
+    client: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("client.runs.exports._loss", lambda *_: 2.41)
+    before = {path.name for path in client.folder.iterdir()}
+    assert "loses 2.4 points" in client("export", "run", "--web", "page", "--int8", code=2).stderr
+    assert "--int8 takes" in client("export", "small.onnx", "--web", "page", "--int8", code=2).stderr
+    assert {path.name for path in client.folder.iterdir()} == before

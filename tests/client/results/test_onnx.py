@@ -134,12 +134,12 @@ def test_predicting_from_the_file_needs_no_pytorch(tmp_path: Path) -> None:
     assert "pip install '.[onnx]'" in missing.stderr
 
 
-def test_exporting_without_the_packages_says_how_to_get_them(tmp_path: Path) -> None:
-    words = ("export", str(tmp_path), "--out", str(tmp_path / "s.onnx"))
-    missing = _client(*words, without="onnx")
+@pytest.mark.parametrize("option", ["--out", "--web"])
+def test_exporting_without_the_packages_says_how_to_get_them(tmp_path: Path, option: str) -> None:
+    missing = _client("export", str(tmp_path), option, str(tmp_path / "s.onnx"), without="onnx")
     assert missing.returncode == 2
     assert "pip install '.[onnx]'" in missing.stderr
-    assert not (tmp_path / "s.onnx").exists()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_student_that_cannot_be_exported_leaves_no_file(

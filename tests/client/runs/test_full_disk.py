@@ -1,7 +1,5 @@
 """A disk that fills up is said to be full, whoever writes, and what was there stays."""
 
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,22 +16,6 @@ from client.runs.memo import Memo
 from client.runs.trainer import Trainer
 
 LARGE = torch.zeros(1000, 1000)
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 1 MB, where the tests may mount one."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("no disk may be mounted here")
-    try:
-        yield disk
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_tensors(small_disk: Path) -> None:

@@ -51,18 +51,18 @@ def served(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stud
         yield process
 
 
-@pytest.fixture(scope="session")
-def http(served: StudentProcess) -> Iterator[httpx.Client]:
-    """A connection to it."""
-    with httpx.Client(base_url=served.url, timeout=60) as client:
-        yield client
-
-
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """A Chromium; while one is open, its thread runs no other event loop."""
+    """A real Chromium; while one is open, its thread runs no other event loop."""
     try:
         with chromium() as browser:
             yield browser
     except FileNotFoundError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def http(served: StudentProcess) -> Iterator[httpx.Client]:
+    """A connection to it."""
+    with httpx.Client(base_url=served.url, timeout=60) as client:
+        yield client

@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,26 +31,38 @@ _DROP = """async (urls) => {
 }"""
 
 
-@pytest.fixture
-def page(browser: Browser, served: StudentProcess) -> Iterator[Page]:
-    """The page, of which every request and every complaint is noted."""
-    context = browser.new_context(viewport={"width": WIDTHS[0], "height": 900})
+@contextmanager
+def watched(browser: Browser, url: str, *, touched: bool = False) -> Iterator[Page]:
+    """A page that complains of nothing, and asks for nothing that does not begin with its own address."""
+    context = browser.new_context(viewport={"width": WIDTHS[0], "height": 900}, has_touch=touched)
     page = context.new_page()
     asked: list[str] = []
     problems: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: problems.append(str(error)))
-    page.goto(served.url)
+    page.goto(url)
     yield page
     assert not problems
-    assert {url for url in asked if not url.startswith((served.url, "blob:"))} == set()
+    assert {url for url in asked if not url.startswith((url, "blob:"))} == set()
     context.close()
 
 
-def _choose(page: Page, *files: tuple[str, bytes]) -> None:
+@pytest.fixture
+def page(browser: Browser, served: StudentProcess) -> Iterator[Page]:
+    with watched(browser, served.url) as page:
+        yield page
+
+
+def choose(page: Page, *files: tuple[str, bytes]) -> None:
+    """Choose files, by their names and contents."""
     payloads = [{"name": name, "mimeType": "image/png", "buffer": content} for name, content in files]
     page.locator("#files").set_input_files(payloads)  # type: ignore[arg-type]
+
+
+def drop(page: Page, content: bytes, name: str) -> None:
+    """Drop a file onto the page."""
+    page.evaluate(_DROP, [[name, base64.b64encode(content).decode()]])
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -58,7 +71,7 @@ def test_chosen_images_are_answered_as_programs_are(
 ) -> None:
     page.set_viewport_size({"width": width, "height": 900})
     files = [(f"{name}.png", picture(number)) for number, name in enumerate(CLASSES)]
-    _choose(page, *files, ("broken.png", b"no picture"))
+    choose(page, *files, ("broken.png", b"no picture"))
     expect(page.locator("#answers > li")).to_have_count(4)
     expect(page.locator("#status")).to_have_text(re.compile(r"^4 images in \d+ ms\.$"))
     for card, (name, content) in zip(page.locator("#answers > li").all(), files, strict=False):
@@ -76,8 +89,7 @@ def test_chosen_images_are_answered_as_programs_are(
 
 def test_dropped_images_are_answered_before_those_of_before(page: Page) -> None:
     for seed in (1, 2):
-        dropped = [[f"{seed}.png", base64.b64encode(picture(seed)).decode()]]
-        page.evaluate(_DROP, dropped)
+        drop(page, picture(seed), f"{seed}.png")
         expect(page.locator("#answers > li")).to_have_count(seed)
     expect(page.locator(".name").first).to_have_text("2.png")
 
@@ -85,7 +97,7 @@ def test_dropped_images_are_answered_before_those_of_before(page: Page) -> None:
 def test_many_images_are_sent_in_portions(page: Page) -> None:
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.method))
-    _choose(page, *[(f"{number}.png", picture(number)) for number in range(40)])
+    choose(page, *[(f"{number}.png", picture(number)) for number in range(40)])
     expect(page.locator("#answers > li")).to_have_count(40)
     assert asked.count("POST") == 3
 
@@ -150,18 +162,18 @@ def test_a_page_that_needs_a_key_asks_for_it(browser: Browser, run: Path, tmp_pa
     with StudentProcess(run, tmp_path, "--api-keys", str(keys)) as served:
         page = browser.new_page()
         page.goto(served.url)
-        _choose(page, ("a.png", picture()))
+        choose(page, ("a.png", picture()))
         expect(page.locator("#status.problem")).to_contain_text("send one of this student's keys")
         page.locator("#key").fill("open sesame")
-        _choose(page, ("a.png", picture()))
+        choose(page, ("a.png", picture()))
         expect(page.locator("#answers > li")).to_have_count(1)
         served.stop()
-        _choose(page, ("a.png", picture()))
+        choose(page, ("a.png", picture()))
         expect(page.locator("#status.problem")).to_contain_text("The server does not answer")
         page.close()
 
 
 def test_names_are_shown_as_they_are(run: Path, page: Page) -> None:
-    _choose(page, ("<img src=x onerror=alert(1)>.png", picture()))
+    choose(page, ("<img src=x onerror=alert(1)>.png", picture()))
     expect(page.locator(".name")).to_have_text("<img src=x onerror=alert(1)>.png")
     assert page.locator("#answers img").count() == 1

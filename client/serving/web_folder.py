@@ -1,0 +1,123 @@
+"""A student as a folder of static files: its page answers in the browser, and asks nobody."""
+
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from client.errors import UsageError, unwritable
+from client.results.records import ExportedFile
+from client.runs.folder import RunFolder
+from client.serving.rendering import read_asset, render
+from client.serving.student import StudentFacts, open_student
+
+STUDENT = "student.onnx"
+_PAGE, _FACTS = "index.html", "student.json"
+_SCRIPT = "browser.js"
+_ASSETS = ("icon.svg", "page.css", "page.js", "pixels.js", _SCRIPT)
+_RUNTIME = "onnxruntime-web.zip"
+_RUNTIME_FILES = ("LICENSE.txt", "ThirdPartyNotices.txt", "ort.js", "ort.wasm")
+# What the page may load: its own files, and pictures that are on it already. It may run WebAssembly.
+_POLICY = (
+    "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self' blob:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'"
+)
+_NAMES = frozenset(
+    {_PAGE, _FACTS, STUDENT}
+    | {f"assets/{name}" for name in _ASSETS}
+    | {f"onnxruntime/{name}" for name in _RUNTIME_FILES}
+)
+
+
+class WebStudent(StudentFacts):
+    """`student.json` of such a folder.
+
+    Attributes:
+        stamp: a digest of all that the student learnt from; `None` if its file does not say.
+    """
+
+    stamp: str | None
+
+
+@contextmanager
+def replacing(out: Path) -> Iterator[Path]:
+    """An empty folder, which takes the place of `out` if all goes well and is gone otherwise.
+
+    Args:
+        out: nothing, an empty folder, or a folder that was written here; what it holds is replaced.
+
+    Raises:
+        UsageError: it is or holds something else, or its parent is missing.
+        ClientError: it cannot be written.
+    """
+    out = out.absolute()
+    _check(out)
+    try:
+        with TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
+            made, before = Path(scratch, "made"), Path(scratch, "before")
+            made.mkdir()
+            yield made
+            if out.exists():
+                out.rename(before)
+            try:
+                made.rename(out)
+            except OSError:
+                if before.exists():
+                    before.rename(out)
+                raise
+    except OSError as error:
+        raise unwritable(out, error) from error
+
+
+def fill(folder: Path, name: str, run: RunFolder | None = None, measured: ExportedFile | None = None) -> None:
+    """Put the page beside the student that lies in the folder as `STUDENT`.
+
+    Args:
+        folder: of `replacing`.
+        name: of the student, for its page.
+        run: where it comes from, whose summary says how often it is right; `None` if that is not known.
+        measured: how often this file of it is right, where that was measured again.
+
+    Raises:
+        ClientError: the file is damaged, or is no student of this version.
+    """
+    classifier, facts = open_student(folder / STUDENT, name, run)
+    if measured is not None and facts.expected_accuracy is not None:
+        facts.expected_accuracy = facts.expected_accuracy.measured_again(measured)
+    student = WebStudent(**facts.model_dump(), stamp=classifier.metadata.get("stamp"))
+    html = render(
+        "browser.html", student=student, expected=facts.expected_accuracy, script=_SCRIPT, policy=_POLICY
+    )
+    (folder / _PAGE).write_text(html, encoding="utf-8")
+    (folder / _FACTS).write_text(student.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    _write(folder / "assets", {asset: read_asset(asset) for asset in _ASSETS})
+    with zipfile.ZipFile(BytesIO(read_asset(_RUNTIME))) as runtime:
+        _write(folder / "onnxruntime", {each: runtime.read(each) for each in _RUNTIME_FILES})
+
+
+def _write(folder: Path, contents: Mapping[str, bytes]) -> None:
+    folder.mkdir()
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+
+
+def _check(out: Path) -> None:
+    if not out.parent.is_dir():
+        raise UsageError(f"{out}: there is no folder {out.parent}.")
+    if not out.exists() and not out.is_symlink():
+        return
+    if out.is_symlink() or not out.is_dir():
+        raise UsageError(f"{out} is not a folder. Choose another one.")
+    if foreign := _foreign(out):
+        raise UsageError(f"{out} holds what no student's page has ({foreign}). Choose another folder.")
+
+
+def _foreign(out: Path) -> str | None:
+    """A file of a folder that was not written here, if there is one."""
+    files = [path for path in out.rglob("*") if path.is_symlink() or not path.is_dir()]
+    names = {path.relative_to(out).as_posix() for path in files}
+    if names and _FACTS not in names:
+        return min(names)
+    return min(names - _NAMES, default=None)
