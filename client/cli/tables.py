@@ -126,14 +126,23 @@ def print_plan(plan: Plan) -> None:
 
 def _print_tranches(purchase: PlannedPurchase) -> None:
     """What would be bought, by kind, in the order of purchase."""
+    shown = [tranche for tranche in purchase.tranches if tranche.queries]
+    gains = ["" if t.gained is None else f"{t.gained:+.1f}" for t in shown]
     columns = ("to buy, in this order", "needed", "in the cache", "to buy", "beyond the budget", "micros")
     rows: list[tuple[str | int, ...]] = [
-        (_TRANCHES[t.name], t.queries, t.cached, t.to_buy, t.unaffordable, t.cost_micros)
-        for t in purchase.tranches
-        if t.queries
+        (_TRANCHES[t.name], t.queries, t.cached, t.to_buy, t.unaffordable, t.cost_micros) for t in shown
     ]
     total = ("all", sum(t.queries for t in purchase.tranches), purchase.cached, purchase.to_buy)
-    print_table(columns, [*rows, (*total, purchase.unaffordable, purchase.cost_micros)])
+    rows.append((*total, purchase.unaffordable, purchase.cost_micros))
+    if not any(gains):
+        print_table(columns, rows)
+        return
+    marked = [(*row, gain) for row, gain in zip(rows, [*gains, ""], strict=True)]
+    print_table((*columns, "points gained on icons"), marked)
+    print(
+        "The last column is what each kind of spending gained on styles of the bundled icons that were not "
+        "trained on, on top of those above it (docs/results.md). Your images will differ."
+    )
 
 
 def print_check(check: TeacherCheck) -> None:

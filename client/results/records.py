@@ -49,6 +49,8 @@ class PlannedTranche(Record):
         to_buy: distinct queries that would be bought.
         unaffordable: distinct queries that the budget does not reach.
         cost_micros: the price of `to_buy`, in millionths of the vendor's currency unit.
+        gained: points of accuracy on unseen styles that this kind gained on the bundled icons, on top of the
+            kinds before it; `None` where it was not measured.
     """
 
     name: str
@@ -57,6 +59,7 @@ class PlannedTranche(Record):
     to_buy: int
     unaffordable: int
     cost_micros: int
+    gained: float | None = None
 
 
 class PlannedPurchase(Record):

@@ -1,0 +1,50 @@
+"""What a plan says that each kind of spending gained is what the documents measured."""
+
+import re
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from client.results.expectations import GAINED, with_expectations
+from client.results.records import PlannedPurchase, PlannedTranche
+
+_DOCS = Path(__file__).parents[3] / "docs"
+
+
+def _means() -> dict[str, float]:
+    """The mean over styles of each method, from the table of docs/results.md."""
+    rows = re.findall(r"^\| ([a-z0-9:+-]+) \|(.*)\|$", (_DOCS / "results.md").read_text(), re.MULTILINE)
+    return {
+        name: float(cells.split("|")[5].strip(" *").split(" ")[0])
+        for name, cells in reversed(rows)  # of several tables, the first
+        if cells.count("|") == 10 and "±" in cells
+    }
+
+
+def test_gains_are_those_of_the_table() -> None:
+    means = _means()
+    order = ("erm", "text-only", "vl2v-adip", "vl2v-adip:2")
+    gains = [means[after] - means[before] for before, after in pairwise(order)]
+    assert [GAINED["texts"], GAINED["labelled"], GAINED["views"]] == pytest.approx(gains, abs=0.051)
+
+
+def test_the_gain_of_unlabelled_images_is_that_of_the_experiment() -> None:
+    text = (_DOCS / "experiments.md").read_text()
+    rows = re.findall(
+        r"^\| (?:emoji|pixel) \| vl2v-adip \| ([\d.]+) ±.*?\|.*?\| ([\d.]+) ±", text, re.MULTILINE
+    )
+    assert len(rows) == 2
+    gain = sum(float(pooled) - float(alone) for alone, pooled in rows) / 2
+    assert GAINED["unlabelled"] == pytest.approx(gain, abs=0.051)
+
+
+@pytest.mark.parametrize(("method", "known"), [("vl2v-adip", True), ("vl2v-adip+swad", True), ("kd", False)])
+def test_only_the_method_that_was_measured_has_expectations(method: str, known: bool) -> None:
+    tranche = PlannedTranche(name="labelled", queries=1, cached=0, to_buy=1, unaffordable=0, cost_micros=1)
+    purchase = PlannedPurchase(
+        prompts=0, images=1, views=0, duplicates=0, cached=0, to_buy=1, unaffordable=0, cost_micros=1,
+        budget_left=None, to_buy_by_domain_and_class={}, tranches=[tranche],
+    )  # fmt: skip
+    (found,) = with_expectations(purchase, method).tranches
+    assert found.gained == (GAINED["labelled"] if known else None)
