@@ -107,7 +107,7 @@ def print_plan(plan: Plan) -> None:
     if purchase is None:
         print(f"The method {plan.method} buys nothing.")
         return
-    _print_tranches(purchase)
+    _print_tranches(purchase, plan.gains or {})
     if purchase.duplicates:
         print(f"{purchase.duplicates} queries are alike, and bought once.")
     if purchase.unaffordable:
@@ -124,17 +124,17 @@ def print_plan(plan: Plan) -> None:
         _print_outlook(plan.outlook, buys=purchase.to_buy > 0)
 
 
-def _print_tranches(purchase: PlannedPurchase) -> None:
-    """What would be bought, by kind, in the order of purchase."""
+def _print_tranches(purchase: PlannedPurchase, gained: Mapping[str, float]) -> None:
+    """What would be bought, by kind, in the order of purchase, and what each kind gained elsewhere."""
     shown = [tranche for tranche in purchase.tranches if tranche.queries]
-    gains = ["" if t.gained is None else f"{t.gained:+.1f}" for t in shown]
+    gains = [f"{gained[t.name]:+.1f}" for t in shown if t.name in gained]
     columns = ("to buy, in this order", "needed", "in the cache", "to buy", "beyond the budget", "micros")
     rows: list[tuple[str | int, ...]] = [
         (_TRANCHES[t.name], t.queries, t.cached, t.to_buy, t.unaffordable, t.cost_micros) for t in shown
     ]
     total = ("all", sum(t.queries for t in purchase.tranches), purchase.cached, purchase.to_buy)
     rows.append((*total, purchase.unaffordable, purchase.cost_micros))
-    if not any(gains):
+    if not gains:
         print_table(columns, rows)
         return
     marked = [(*row, gain) for row, gain in zip(rows, [*gains, ""], strict=True)]

@@ -49,8 +49,6 @@ class PlannedTranche(Record):
         to_buy: distinct queries that would be bought.
         unaffordable: distinct queries that the budget does not reach.
         cost_micros: the price of `to_buy`, in millionths of the vendor's currency unit.
-        gained: points of accuracy on unseen styles that this kind gained on the bundled icons, on top of the
-            kinds before it; `None` where it was not measured.
     """
 
     name: str
@@ -59,7 +57,6 @@ class PlannedTranche(Record):
     to_buy: int
     unaffordable: int
     cost_micros: int
-    gained: float | None = None
 
 
 class PlannedPurchase(Record):
@@ -148,7 +145,7 @@ def described_check(check: TeacherCheck) -> str:
     )
 
 
-_OF_PLAN_ALONE = ("outlook", "teacher_check")
+_OF_PLAN_ALONE = ("outlook", "teacher_check", "gains")
 
 
 class Plan(Record):
@@ -169,6 +166,9 @@ class Plan(Record):
         purchase: what would be bought; `None` for a method that buys nothing.
         outlook: what the vendor says of the purchase. `client.plan` asks for it; `plan.json` is without.
         teacher_check: what the labels say of the teacher, where `client.plan` was to buy a few images for it.
+        gains: points of accuracy on unseen styles that each kind of spending gained on the bundled icons, on
+            top of the kinds before it. `client.plan` tells of the method that was measured; `plan.json` is
+            without.
     """
 
     method: str
@@ -185,6 +185,7 @@ class Plan(Record):
     purchase: PlannedPurchase | None
     outlook: Outlook | None = None
     teacher_check: TeacherCheck | None = None
+    gains: dict[str, float] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As the file has it; without what only `client.plan` finds out, if it has not."""

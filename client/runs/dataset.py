@@ -30,7 +30,7 @@ from client.errors import DataError
 from client.learning.methods import METHODS
 from client.learning.recipe import PAPER, RECIPES, Recipe
 from client.progress import Display
-from client.results.expectations import with_expectations
+from client.results.expectations import gains_of
 from client.results.records import Outlook, Plan, PlannedPurchase, SkippedFile
 from client.runs.digest import StageInputs
 from client.runs.folder import RunConfig
@@ -372,10 +372,9 @@ def describe_plan(
         left_out=counted(dataset.skipped),
         skipped=[SkippedFile(path=relative(s.path, root), reason=s.reason) for s in dataset.skipped],
         model=model,
-        purchase=None
-        if plan is None
-        else with_expectations(PlannedPurchase.model_validate(plan.to_json()), config.method),
+        purchase=None if plan is None else PlannedPurchase.model_validate(plan.to_json()),
         outlook=outlook,
+        gains=None if outlook is None else gains_of(config.method),
     )
 
 

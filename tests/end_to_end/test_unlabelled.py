@@ -13,6 +13,7 @@ from PIL import Image
 from client.buying.cache import EmbeddingCache
 from client.data import examples
 from client.data.domains import list_folder
+from client.results.expectations import GAINED
 from tests.client.toy import CLASSES, make_folder
 from tests.end_to_end.command import Command
 from tests.support.vendor_process import VendorProcess
@@ -89,10 +90,12 @@ def test_labelled_images_come_first_and_a_budget_may_end_in_the_pool(client: Com
 
 def test_the_plan_shows_each_kind_of_spending(client: Command) -> None:
     shown = client("plan", *_SMALL, "--unlabelled", "pool", "--budget", "30", "--views", "1").stdout
-    rows = [re.findall(r"[a-z][a-z ]+[a-z]|\d+", line) for line in shown.splitlines() if "images" in line]
-    kinds = {row[0]: row[1:] for row in rows if len(row) == 6 and "images" in row[0]}
+    rows = [re.findall(r"[a-z][a-z ]+[a-z]|\+?[\d.]+", line) for line in shown.splitlines() if "│" in line]
+    kinds = {row[0]: row[1:] for row in rows if len(row) == 7 and "images" in row[0]}
     assert set(kinds) == {"labelled images", "unlabelled images", "further views of labelled images"}
-    needed, cached, to_buy, beyond, micros = map(int, kinds["unlabelled images"])
+    *counts, gained = kinds["unlabelled images"]
+    assert gained == f"+{GAINED['unlabelled']}"
+    needed, cached, to_buy, beyond, micros = map(int, counts)
     assert (needed, cached, to_buy + beyond, micros) == (_POOL, 0, _POOL, to_buy * 100)
 
 
