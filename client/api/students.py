@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from shutil import copyfile
@@ -24,7 +24,7 @@ from client.deferral.asking import AnsweredBy, Asker, image_queries
 from client.deferral.deferral import Answers, ask_about, students_alone
 from client.deferral.keeping import KeptImages
 from client.deferral.selection import least_sure, share_for
-from client.errors import ClientError, UsageError
+from client.errors import ClientError, UsageError, VendorUnreachable
 from client.learning.prediction import Classifier, Prediction, classify, ranked
 from client.progress import Display, ProgressListener
 from client.results.evaluation import accuracy_by_domain
@@ -172,7 +172,7 @@ class Student:
         Raises:
             UsageError: a path does not exist, or nobody agreed to the purchase.
             FingerprintChanged: the vendor sells another model than the one that the student learnt from.
-            ClientError: the vendor cannot be asked at all.
+            ClientError: the vendor refuses the key, say. Of one that is away, a note says so.
         """
         words = [images] if isinstance(images, str | Path) else images
         found = [find_images(str(word)) for word in words]
@@ -216,12 +216,16 @@ class Student:
 
         connection = connect(ask, display)
         queries = image_queries([read[position].path for position in unsure], connection.files)
-        with connection.teacher(run_id="asked", budget=None) as teacher:
-            asker = Asker.of_student(
-                teacher, self.classes, self.metadata, budget=ask.budget, period=ask.period, patience=_PATIENCE
-            )
-            purchases(yes=ask.yes, max_spend_micros=None, confirm=confirm)(asker.price(queries))
-            answers = ask_about(probabilities, unsure, queries, asker)
+        try:
+            with connection.teacher(run_id="asked", budget=None) as teacher:
+                asker = Asker.of_student(
+                    teacher, self.classes, self.metadata,
+                    budget=ask.budget, period=ask.period, patience=_PATIENCE,
+                )  # fmt: skip
+                purchases(yes=ask.yes, max_spend_micros=None, confirm=confirm)(asker.price(queries))
+                answers = ask_about(probabilities, unsure, queries, asker)
+        except VendorUnreachable as error:
+            answers = replace(students_alone(probabilities), stopped=str(error).rstrip("."))
         if ask.keep is not None:
             self._keep(KeptImages(ask.keep, at_most=ask.keep_at_most), unsure, queries, answers, display)
         if answers.stopped:
@@ -245,7 +249,7 @@ class Student:
             for position, query in zip(unsure, queries, strict=True)
             if answers.answered_by[position] != "student"
         ]
-        if problem := kept.keep([query.content() for query in answered]):
+        if problem := kept.keep(query.content() for query in answered):
             display.note(f"Not all images that were asked about are kept: {problem}.")
 
     def _to_ask_about(self, confidence: NDArray[np.float32], ask: AskOptions) -> NDArray[np.bool_]:

@@ -4,7 +4,7 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
@@ -41,8 +41,12 @@ class KeptImages:
         self._folder = folder
         self._at_most = at_most
 
-    def keep(self, contents: Sequence[bytes]) -> str:
-        """Keep image files, each once; returns why not all were kept, or nothing."""
+    def keep(self, contents: Iterable[bytes]) -> str:
+        """Keep image files, each once; returns why not all were kept, or nothing.
+
+        Args:
+            contents: read one after the other; a file that has changed since it was asked about ends it.
+        """
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             for content in contents:
@@ -50,7 +54,9 @@ class KeptImages:
             for old in list(kept_in(self._folder))[self._at_most :]:
                 old.path.unlink(missing_ok=True)
         except OSError as error:
-            return f"{self._folder} cannot be written: {error.strerror}"
+            return f"{error.filename or self._folder}: {error.strerror}"
+        except ValueError as error:
+            return str(error)
         return ""
 
     def _write(self, content: bytes) -> None:

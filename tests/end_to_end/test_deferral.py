@@ -108,7 +108,11 @@ def test_processes_at_once_pay_from_one_budget(
 def test_a_vendor_that_is_away_leaves_the_student_to_answer_and_another_model_is_refused(
     client: Command, trained: Path, vendor_process: VendorProcess
 ) -> None:
-    said = client("predict", str(trained), "new", "--ask-vendor", "http://127.0.0.1:9", code=1).stderr
+    alone, _ = _rows(client, trained)
+    rows, said = _rows(client, trained, "--ask-vendor", "http://127.0.0.1:9")
+    assert {row["answered_by"] for row in rows} == {"student"}
+    assert [row["classes"] for row in rows] == [row["classes"] for row in alone]
+    assert "alone answered about 4 of 4 images" in said
     assert "127.0.0.1:9" in said
     tensors, metadata = load_tensors(trained / "student.safetensors")
     other = client.folder / "other.safetensors"

@@ -1,6 +1,7 @@
 """Kept images: each once, at most so many, taken by a pool; only what was kept is ever deleted."""
 
 import os
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -60,4 +61,13 @@ def test_forgetting_deletes_what_is_old_enough_and_nothing_else(tmp_path: Path) 
 
 def test_a_folder_that_cannot_be_written_is_told_and_ends_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    assert "cannot be written" in KeptImages(tmp_path / "file" / "kept", at_most=3).keep([_image(0)])
+    assert "Not a directory" in KeptImages(tmp_path / "file" / "kept", at_most=3).keep([_image(0)])
+
+
+def test_a_file_that_has_changed_is_told_of_and_those_before_it_are_kept(tmp_path: Path) -> None:
+    def contents() -> Iterator[bytes]:
+        yield _image(0)
+        raise ValueError("the file has changed since it was planned")
+
+    assert "has changed" in KeptImages(tmp_path, at_most=3).keep(contents())
+    assert len(list(kept_in(tmp_path))) == 1
