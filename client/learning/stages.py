@@ -128,13 +128,9 @@ def _by_view(rows: Tensor, positions: Sequence[Sequence[int]]) -> Tensor:
     A view that leaves out the last images, which have no label, has those of an earlier one there.
     """
     views: list[Tensor] = []
-    for view, of_view in enumerate(positions):
-        start = sum(map(len, positions[:view]))
-        seen = rows[start : start + len(of_view)]
-        again = (
-            views[view % _UNLABELLED_VIEWS][len(of_view) :] if len(of_view) < len(positions[0]) else seen[:0]
-        )
-        views.append(torch.cat([seen, again]))
+    for view, seen in enumerate(torch.split(rows, [len(of_view) for of_view in positions])):
+        earlier = views[view % _UNLABELLED_VIEWS] if view >= _UNLABELLED_VIEWS else seen
+        views.append(torch.cat([seen, earlier[len(seen) :]]))
     return torch.stack(views)
 
 
