@@ -1,5 +1,6 @@
 """A run's student in smaller files, measured beside the one that it has: size, speed and accuracy."""
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from math import ceil
@@ -66,9 +67,12 @@ def export_int8(run: RunFolder, out: Path, *, allow_loss: float, memo: Memo, dis
                 f"Nothing was written: in eight bits the student loses {lost:.1f} points of accuracy. "
                 f"--allow-loss {ceil(10 * lost) / 10:g} takes it all the same."
             )
+        part = out.with_name(f"{out.name}.part")
         try:
-            out.write_bytes(small.read_bytes())
+            shutil.copyfile(small, part)
+            part.replace(out)
         except OSError as error:
+            part.unlink(missing_ok=True)
             raise ClientError(f"{out} cannot be written: {error.strerror}.") from error
     exports = Exports(files=files)
     run.write(run.exports, exports.to_json())
