@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from benchmarks.accuracy import IMAGE_SIZE, RUNS, STEPS, customer, icons, variant
 from benchmarks.unlabelled import config_of, name_of, pool
-from client.api.students import load_student
+from client.api.students import Student, load_student
 from client.buying.queries import Query
 from client.data.domains import class_prompts, list_folder
+from client.data.examples import Example
 from client.data.pixels import PixelStore
 from client.deferral.combination import combined, teacher_probabilities
 from client.deferral.selection import least_sure
@@ -73,25 +74,26 @@ def _curves(
     labels = np.array([example.label for example in examples])
     pixels, _ = PixelStore(examples, None).load(range(len(examples)), student.image_size)
     own = student.probabilities(pixels)
-    asked = _asked(connection, [query_of(example) for example in examples], student.classes, student.metadata)
+    asked = asked_vendor(connection, examples, student)
     rows = [
-        [_accuracy(np.where(chosen[:, None], answer(own, asked), own), labels) for answer in WAYS.values()]
+        [accuracy(np.where(chosen[:, None], answer(own, asked), own), labels) for answer in WAYS.values()]
         for chosen in (least_sure(own.max(axis=1), share) for share in SHARES)
     ]
     return np.array(rows)
 
 
-def _asked(
-    connection: Connection, images: Sequence[Query], classes: Sequence[str], metadata: Mapping[str, str]
-) -> Probabilities:
-    prompts = [Query.text(prompt) for prompt in class_prompts(classes)]
+def asked_vendor(connection: Connection, examples: Sequence[Example], student: Student) -> Probabilities:
+    """What the vendor's model says of images, calibrated as it was for a student, shape (n, classes)."""
+    prompts = [Query.text(prompt) for prompt in class_prompts(student.classes)]
+    images = [query_of(example) for example in examples]
     with connection.teacher(run_id="deferral", budget=None) as teacher:
         teacher.buy([*prompts, *images])
         texts, vectors = teacher.lookup(prompts)[0], teacher.lookup(images)[0]
-    return teacher_probabilities(vectors, texts, float(metadata["teacher_temperature"]))
+    return teacher_probabilities(vectors, texts, float(student.metadata["teacher_temperature"]))
 
 
-def _accuracy(probabilities: Probabilities, labels: NDArray[np.int_]) -> float:
+def accuracy(probabilities: Probabilities, labels: NDArray[np.int_]) -> float:
+    """How often the most probable class is right, in %."""
     return 100 * fmean((probabilities.argmax(axis=1) == labels).tolist())
 
 

@@ -1,0 +1,166 @@
+"""Students that ask about what they are unsure of, and the next ones, which learn from what was asked.
+
+    python -m benchmarks.generations
+
+A style of the bundled icons is held out. Three tenths of its images come first: the student asks about a
+quarter of them, the least sure, and these are kept. The next student learns from them as well, and meets the
+next three tenths; the one after that learns from both. All are tested on the last four tenths, about which
+nobody learns anything. Runs are kept in benchmarks/.runs, and a finished one is not trained again.
+"""
+
+import argparse
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+
+import numpy as np
+from numpy.typing import NDArray
+
+import client
+from benchmarks.accuracy import IMAGE_SIZE, RUNS, STEPS, customer, icons
+from benchmarks.deferral import Probabilities, accuracy, asked_vendor
+from benchmarks.unlabelled import pool
+from client import DistillOptions
+from client.data.domains import list_folder
+from client.data.examples import Example
+from client.data.pixels import PixelStore
+from client.deferral.combination import combined
+from client.deferral.keeping import KeptImages
+from client.deferral.selection import least_sure
+from client.runs.connection import Connection
+
+ASKED = 0.25
+GENERATIONS = 3
+# Where the images of the style end that the first student meets, and those that the second one meets.
+_MET = (0.3, 0.6)
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What one student came to, on images that nobody learnt from.
+
+    Attributes:
+        alone: accuracy of the student, in %.
+        deferring: the same, where the vendor answers with it about a quarter of the images.
+        teacher: accuracy of the vendor's model about all of them.
+        queries: what was paid for until then: to train, and to ask about images that came.
+    """
+
+    alone: float
+    deferring: float
+    teacher: float
+    queries: int
+
+
+def main() -> None:
+    """Train what has not been trained, then print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--targets", nargs="+", default=["emoji", "pixel"])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--image-size", type=int, default=IMAGE_SIZE)
+    parser.add_argument("--steps", type=int, default=STEPS)
+    arguments = parser.parse_args()
+    print("| held out | generation | alone | with a quarter asked | teacher | queries in all |")
+    print("|---" * 6 + "|")
+    with customer() as connection:
+        for target in arguments.targets:
+            runs = [
+                list(_generations(connection, target, seed, arguments.image_size, arguments.steps))
+                for seed in arguments.seeds
+            ]
+            for number, each in enumerate(zip(*runs, strict=True)):
+                cells = (_over_seeds([getattr(one, name) for one in each]) for name in ("alone", "deferring"))
+                queries = round(fmean(one.queries for one in each))
+                print(
+                    f"| {target} | {number} | {' | '.join(cells)} | {each[0].teacher:.1f} | {queries} |",
+                    flush=True,
+                )
+
+
+def _generations(
+    connection: Connection, target: str, seed: int, image_size: int, steps: int
+) -> Iterator[Generation]:
+    """Each generation of one student."""
+    name = f"generations-{target}-{image_size}px-{steps}-seed{seed}"
+    parts, rest = _parts(target)
+    bought = {
+        "vendor": connection.vendor_url,
+        "api_key_file": connection.api_key_file,
+        "cache": connection.cache_file,
+    }
+    options = DistillOptions(
+        data=_table(target, rest), target_domain=target, unlabelled=pool(target), group_by_name=True,
+        student="efficientnet_lite0", image_size=image_size, steps=steps, seed=seed,
+        out=RUNS / name, budget=10**6, yes=True, device="cpu", **bought,
+    )  # fmt: skip
+    queries = 0
+    for number in range(GENERATIONS):
+        run = client.distill(options)
+        queries = queries or run.summary.queries_bought + run.summary.queries_cached
+        tests = _Images(connection, run, parts[-1])
+        yield Generation(
+            accuracy(tests.own, tests.labels),
+            accuracy(tests.together(least_sure(tests.own.max(axis=1), ASKED)), tests.labels),
+            accuracy(tests.teacher, tests.labels),
+            queries,
+        )
+        if number + 1 < GENERATIONS:
+            met = _Images(connection, run, parts[number])
+            asked = np.flatnonzero(least_sure(met.own.max(axis=1), ASKED))
+            kept = RUNS / f"{name}-kept-{number}"
+            stopped = KeptImages(kept, at_most=10**6).keep(
+                parts[number][row].path.read_bytes() for row in asked.tolist()
+            )
+            assert not stopped, stopped
+            queries += len(asked)
+            options = client.next_options(
+                run.path, unlabelled=(kept,), out=RUNS / f"{name}-{number + 1}",
+                budget=10**6, yes=True, device="cpu", **bought,
+            )  # fmt: skip
+
+
+class _Images:
+    """Images that a student meets, and what student and teacher say of them."""
+
+    def __init__(self, connection: Connection, run: client.Run, examples: Sequence[Example]) -> None:
+        student = run.student("cpu")
+        pixels, _ = PixelStore(examples, None).load(range(len(examples)), student.image_size)
+        self.labels = np.array([each.label for each in examples])
+        self.own: Probabilities = student.probabilities(pixels)
+        self.teacher = asked_vendor(connection, examples, student)
+
+    def together(self, asked: NDArray[np.bool_]) -> Probabilities:
+        """The answers, where the vendor answers with the student about some."""
+        return np.where(asked[:, None], combined(self.own, self.teacher), self.own)
+
+
+def _parts(target: str) -> tuple[list[list[Example]], list[Example]]:
+    """The images of a style in the three parts; and those of every other style and of the last part."""
+    folder = list_folder(icons())
+    examples, _ = folder.read(folder.domains)
+    of_style = [each for each in examples if each.domain == target]
+    order = np.random.default_rng(0).permutation(len(of_style))
+    ends = [int(share * len(of_style)) for share in _MET]
+    parts = [[of_style[row] for row in rows] for rows in np.split(order, ends)]
+    return parts, [each for each in examples if each.domain != target] + parts[-1]
+
+
+def _table(target: str, examples: Sequence[Example]) -> Path:
+    """A labelled set of some of the icons."""
+    path = RUNS / f"generations-{target}.csv"
+    classes = list_folder(icons()).classes
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("path", "label", "domain"))
+        writer.writerows((each.path, classes[each.label], each.domain) for each in examples)
+    return path
+
+
+def _over_seeds(values: Sequence[float]) -> str:
+    return f"{fmean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
+
+
+if __name__ == "__main__":
+    main()
