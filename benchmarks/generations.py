@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,7 +86,7 @@ def _generations(
     """Each generation of one student."""
     name = f"generations-{target}-{image_size}px-{steps}-seed{seed}"
     parts, rest = _parts(target)
-    bought = {
+    bought: dict[str, Any] = {
         "vendor": connection.vendor_url,
         "api_key_file": connection.api_key_file,
         "cache": connection.cache_file,
