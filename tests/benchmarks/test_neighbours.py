@@ -27,6 +27,7 @@ def _outcome(texts: list[float], images: list[float], *refused: str) -> Outcome:
     return Outcome(ATTACKS["replays"], waits, 0.1, 0, AttackResult(), NOTHING)
 
 
+@pytest.mark.slow
 def test_one_attack_is_measured_and_judged(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -53,7 +53,7 @@ def entries(database_url: str) -> Entries:
         return {seq: entry_hash for seq, entry_hash in found}  # noqa: C416
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def books(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, str, Copy]:
     """The URLs of the books and of the place for a copy of them, and what copies them."""
     if request.param == "sqlite":

@@ -156,7 +156,7 @@ def test_a_comparison_that_was_killed_goes_on(client: Command, vendor_process: V
     assert vendor_process.charges(client.api_key) == charges
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_shared_work_gives_the_students_that_separate_runs_give(client: Command) -> None:
     methods = ("vl2v-adip", "erm", "vl2v-adip+swad", "vl2v-adip+swad+wise")
     client("compare", *SMALL, "--seeds", "1", "--target-domain", "red", "--methods", ",".join(methods))

@@ -81,9 +81,10 @@ def test_the_demo_buys_once_and_shows_its_table(home: Path) -> None:
     ("stop", "how"),
     [
         pytest.param(os.killpg, signal.SIGINT, id="Ctrl-C"),
-        pytest.param(os.kill, signal.SIGTERM, id="SIGTERM", marks=pytest.mark.slow),
+        pytest.param(os.kill, signal.SIGTERM, id="SIGTERM"),
     ],
 )
+@pytest.mark.slow
 def test_an_interrupted_demo_leaves_nothing_running_and_says_that_it_goes_on(
     home: Path, stop: Callable[[int, int], None], how: int
 ) -> None:

@@ -47,7 +47,7 @@ def _rows(client: Command, run: str) -> list[dict[str, Any]]:
     return [row for row in map(json.loads, lines) if "step" in row]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_two_processes_take_the_steps_of_one_and_buy_once(
     client: Command, vendor_process: VendorProcess
 ) -> None:

@@ -51,7 +51,7 @@ def tent(size: int, colour: str) -> Image.Image:
     return pixels
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_no_drawing_of_the_pool_is_like_a_labelled_icon() -> None:
     known = labelled_shapes(ICONS)
     known = np.concatenate([known, mirrored(known)])

@@ -25,6 +25,7 @@ class CutShort(Exception):
     """The end of the first attempt."""
 
 
+@pytest.mark.slow
 def test_training_that_was_cut_short_ends_in_the_same_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,11 @@ import pytest
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere it is another OpenMP")
 @pytest.mark.parametrize(
     ("said", "turns"),
-    [({}, 20_000), ({"GOMP_SPINCOUNT": "7"}, 7), ({"OMP_WAIT_POLICY": "passive"}, 0)],
+    [
+        ({}, 20_000),
+        pytest.param({"GOMP_SPINCOUNT": "7"}, 7, marks=pytest.mark.slow),
+        pytest.param({"OMP_WAIT_POLICY": "passive"}, 0, marks=pytest.mark.slow),
+    ],
 )
 def test_what_openmp_makes_of_it(said: dict[str, str], turns: int, tmp_path: Path) -> None:
     (tmp_path / "one" / "cat").mkdir(parents=True)

@@ -79,7 +79,7 @@ def test_the_worst_bodies_stop_nobody_and_take_no_more_memory_than_is_said(tmp_p
         before = most = resident_bytes(vendor.pid)
         took: list[float] = []
         with sent_beside(vendor.url, keys, list(BODIES), SIZE):
-            for _ in range(20):
+            for _ in range(10):
                 took += livez_seconds(vendor.url, 0.5)
                 most = max(most, resident_bytes(vendor.pid))
         # The strict figure, 0.3 s for the slowest, is for a machine that does nothing else.

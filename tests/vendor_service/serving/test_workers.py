@@ -105,7 +105,7 @@ def test_a_killed_worker_is_replaced_and_takes_nothing_of_its_sibling_along(vend
     assert vendor.problem(key) is None
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_workers_tell_what_became_of_commits_that_nobody_heard_of(postgres: Postgres, tmp_path: Path) -> None:
     """Every tenth commit on PostgreSQL is cut, on either side: who got no answer was not charged."""
     with (
