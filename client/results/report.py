@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from statistics import fmean
 from typing import Any
 
@@ -229,6 +229,7 @@ def _matrix(run: Run) -> Markup | None:
     return confusion_matrix("Which class was taken for which", confusion(run.tested, classes), classes)
 
 
+@cache  # compiling the templates takes a fifth of a second
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("client.results"),

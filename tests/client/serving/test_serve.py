@@ -26,6 +26,7 @@ from shared.errors import ErrorBody, ErrorCode
 from tests.client.results.test_records import SUMMARY
 from tests.client.serving.conftest import ABSENT
 from tests.client.toy import CLASSES, draw
+from tests.support.forking import ForkedCommand
 from tests.support.student_process import StudentProcess
 from tests.support.vendor_process import wait_until
 
@@ -239,23 +240,14 @@ def test_it_finishes_what_it_has_when_it_is_told_to_stop(run: Path, tmp_path: Pa
     assert 0 < log.index("INFO stopping: ") < log.index("INFO stopped")
 
 
-def _refused(*arguments: str, folder: Path, code: str = "pass") -> tuple[int, str]:
+def _refused(*arguments: str, folder: Path) -> tuple[int, str]:
     """How `client serve` ends that does not start, and what it says."""
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            f"import sys; {code}; from client.cli.main import main; main()",
-            "serve",
-            *arguments,
-        ],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert "Traceback" not in done.stderr
-    return done.returncode, " ".join(done.stderr.split())
+    log = folder / "refused.log"
+    log.write_text("")
+    process = ForkedCommand("client.cli.main", ["serve", *arguments], folder, os.environ, log)
+    _, said = process.communicate(timeout=60)
+    assert "Traceback" not in said
+    return process.wait(), " ".join(said.split())
 
 
 def test_what_cannot_be_served_is_said_with_its_exit_code(run: Path, tmp_path: Path) -> None:
@@ -283,8 +275,12 @@ def test_what_cannot_be_served_is_said_with_its_exit_code(run: Path, tmp_path: P
             ended, said = _refused(*arguments, folder=tmp_path)
             assert (ended, words in said) == (code, True), (arguments, ended, said)
 
-    ended, said = _refused(str(run), folder=tmp_path, code="sys.modules['uvicorn'] = None")
-    assert (ended, "pip install '.[serve]'" in said) == (2, True), said
+
+def test_what_serving_takes_is_named_where_it_is_missing(run: Path) -> None:
+    serve = f"from client.cli.main import main; main(['serve', {str(run)!r}])"
+    code = f"import sys; sys.modules['uvicorn'] = None; {serve}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, "pip install '.[serve]'" in done.stderr) == (2, True), done.stderr
 
 
 def _other_model(path: Path, output: str) -> None:
