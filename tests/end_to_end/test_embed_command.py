@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from client.data.images import suffixes
 from tests.client.toy import make_folder
 from tests.end_to_end.command import Command
 from tests.support.vendor_process import VendorProcess, wait_until
@@ -72,14 +73,17 @@ def test_hidden_files_are_not_bought(client: Command, vendor_process: VendorProc
 
 def test_further_formats_are_sent_as_png(client: Command, vendor_process: VendorProcess) -> None:
     (client.folder / "shots").mkdir()
-    for n, (kind, suffix) in enumerate((("TIFF", "tif"), ("GIF", "gif"), ("AVIF", "avif"), ("HEIF", "heic"))):
+    kinds = [("TIFF", "tif"), ("GIF", "gif"), ("HEIF", "heic")]
+    if ".avif" in suffixes():  # Pillow 11.0 has it not
+        kinds.append(("AVIF", "avif"))
+    for n, (kind, suffix) in enumerate(kinds):
         Image.new("RGB", (32, 32), (50 * n, 9, 9)).save(client.folder / "shots" / f"{n}.{suffix}", kind)
     (client.folder / "shots" / "raw.cr2").write_bytes(b"raw")
     said = json.loads(client("embed", "--images", "shots", "--out", "out.npy", "--json", code=1).stdout)
-    assert (said["embedded"], said["queries_bought"]) == (4, 4)
+    assert (said["embedded"], said["queries_bought"]) == (len(kinds), len(kinds))
     assert said["skipped"] == {"shots/raw.cr2": "unsupported format (.cr2)"}
-    assert vendor_process.charges(client.api_key).queries == 4
-    for n in range(4):
+    assert vendor_process.charges(client.api_key).queries == len(kinds)
+    for n in range(len(kinds)):
         Image.new("RGB", (32, 32), (50 * n, 9, 9)).save(client.folder / f"{n}.png")
     same = np.load(client.folder / "out.npy")
     client("embed", "--images", "*.png", "--out", "png.npy", "--budget", "4")

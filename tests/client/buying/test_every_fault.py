@@ -28,7 +28,7 @@ REPEATED = 6  # a person who starts it again, as the message says
 
 
 def _cases() -> list[ParameterSet]:
-    """Every pair, repeated in each way; half of the pairs, in one way each, are not left to `make test-slow`."""
+    """Every pair, repeated in each way; five of six are for `make test-slow`."""
     return [
         pytest.param(first, second, way, marks=[pytest.mark.slow] if (i + 3 * j + 2 * k) % 6 else [])
         for i, first in enumerate(FIRST)
