@@ -1,8 +1,7 @@
 """From image files to probabilities: decoded on threads, and answered in batches across requests.
 
-Each thread that runs the student takes the next batch when it is free, whoever the images are from. What
-waits to be decoded goes along, if that is soon done, for a batch costs less an image than images one by one.
-While the student works, the next batch fills by itself.
+Each thread that runs the student takes the next batch when it is free, whoever the images are from. An image
+never waits for a batch to fill, and while the student works the next batch fills by itself.
 """
 
 import asyncio
@@ -25,8 +24,6 @@ from client.serving.queue import FairQueue
 from shared.errors import APIError, ErrorCode
 
 _LARGEST_BATCH = 32
-# An image waits at most so many seconds for others to be decoded.
-_GATHERING = 0.004
 
 _log = logging.getLogger(__name__)
 
@@ -82,8 +79,6 @@ class Batcher:
         self._undecoded: FairQueue[_Item] = FairQueue()
         self._large: FairQueue[_Item] = FairQueue()
         self._ready: deque[tuple[_Item, Pixels]] = deque()
-        self._decoding = 0
-        self._gathering_ends = 0.0
         lock = threading.Lock()
         self._to_decode, self._to_decode_large, self._to_classify = (threading.Condition(lock) for _ in "123")
         # More than these are left undecoded, so that accounts take turns.
@@ -143,12 +138,8 @@ class Batcher:
                 if self._closed:
                     return
                 account, item = queue.take()
-                self._decoding += not large
             if item.wanted:
                 self._decode(account, item, large=large)
-            with self._to_classify:
-                self._decoding -= not large
-                self._to_classify.notify()
 
     def _decode(self, account: str, item: _Item, *, large: bool) -> None:
         began = time.perf_counter()
@@ -169,15 +160,14 @@ class Batcher:
             return
         self._metrics.decoded(time.perf_counter() - began)
         with self._to_classify:
-            if not self._ready:
-                self._gathering_ends = time.monotonic() + _GATHERING
             self._ready.append((item, pixels))
+            self._to_classify.notify()
 
     def _classify_all(self) -> None:
         while True:
             with self._to_classify:
-                while not self._closed and (wait := self._until_due()) != 0:
-                    self._to_classify.wait(wait)
+                while not self._closed and not self._ready:
+                    self._to_classify.wait()
                 if self._closed:
                     return
                 count = min(len(self._ready), _LARGEST_BATCH)
@@ -187,14 +177,6 @@ class Batcher:
             batch = [(item, pixels) for item, pixels in batch if item.wanted]
             if batch:
                 self._classify(batch)
-
-    def _until_due(self) -> float | None:
-        """Seconds until the next batch may be taken; `None` as long as there is nothing for it."""
-        if not self._ready:
-            return None
-        if len(self._ready) >= _LARGEST_BATCH or not (self._decoding or len(self._undecoded)):
-            return 0
-        return max(0, self._gathering_ends - time.monotonic())
 
     def _classify(self, batch: list[tuple[_Item, Pixels]]) -> None:
         began = time.perf_counter()
