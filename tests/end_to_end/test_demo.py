@@ -12,6 +12,7 @@ import pytest
 
 from examples import demo
 from tests.client.toy import draw, make_folder
+from tests.support.forking import forked_programs
 from tests.support.vendor_process import wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc for what is left running")
@@ -29,12 +30,15 @@ def home(tmp_path: Path) -> Path:
     return home
 
 
-def _start(home: Path, steps: int, methods: tuple[str, ...] = demo.METHODS) -> "subprocess.Popen[str]":
+def _start(
+    home: Path, steps: int, methods: tuple[str, ...] = demo.METHODS, programs: Path = demo.PROGRAMS
+) -> "subprocess.Popen[str]":
     script = f"""
         import sys
         from pathlib import Path
         from examples import demo
         demo.HOME, demo.TARGET = Path({str(home)!r}), "red"
+        demo.PROGRAMS = Path({str(programs)!r})
         demo.IMAGE_SIZE, demo.STEPS, demo.METHODS = 32, {steps}, {methods!r}
         sys.exit(demo.main())
     """
@@ -62,13 +66,14 @@ def _vendor_pids(home: Path) -> list[str]:
 
 
 @pytest.mark.long
-def test_the_demo_buys_once_and_shows_its_table(home: Path) -> None:
+def test_the_demo_buys_once_and_shows_its_table(home: Path, tmp_path: Path) -> None:
     for number, methods, expected in (
         (1, demo.METHODS, "Bought 35 queries"),
         (2, demo.METHODS[1:], "Bought nothing: every embedding came from the cache."),
     ):
-        process = _start(home, 4, methods)
-        out, _ = process.communicate()
+        with forked_programs(tmp_path / str(number)) as programs:
+            process = _start(home, 4, methods, programs)
+            out, _ = process.communicate()
         assert process.returncode == 0, out
         assert expected in out
         assert "red (unseen)" in out

@@ -5,13 +5,13 @@ import re
 import shlex
 import socket
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.client.toy import make_folder
+from tests.support.forking import forked_programs
 
 ROOT = Path(__file__).parents[2]
 TUTORIAL = ROOT / "docs" / "tutorial.md"
@@ -45,13 +45,16 @@ def test_every_command_does_what_it_says(tmp_path: Path) -> None:
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("VENDOR_", "TUITION_"))
     } | {
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "OMP_NUM_THREADS": "1",
         "TUITION_CACHE": str(tmp_path / "cache.db"),
     }
     here: dict[str, Any] = {"cwd": tmp_path, "env": environment, "text": True}
     command = shlex.split(serve.replace(HUB, f" --port {port}"))
-    with subprocess.Popen(command, stdout=subprocess.PIPE, **here) as vendor:
+    with (
+        forked_programs(tmp_path) as programs,
+        subprocess.Popen([programs / command[0], *command[1:]], stdout=subprocess.PIPE, **here) as vendor,
+    ):
+        environment["PATH"] = f"{programs}:{os.environ['PATH']}"
         try:
             assert vendor.stdout is not None
             assert f"ready on http://127.0.0.1:{port}" in vendor.stdout.readline()

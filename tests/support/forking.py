@@ -1,13 +1,16 @@
 """Processes that start in milliseconds: forked from one that has imported the client and the vendor."""
 
+import json
 import os
 import select
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -87,6 +90,69 @@ class ForkedCommand(Forked):
         return printed, self._log.read_text()
 
 
+# What a script runs in a program's place: it hands its arguments and streams to the tests, and waits.
+_STAND_IN = """#!{python} -IS
+import json, os, signal, socket, sys
+tests = socket.socket(socket.AF_UNIX)
+tests.connect({address!r})
+asked = json.dumps([{module!r}, sys.argv[1:], os.getcwd(), dict(os.environ)]).encode()
+socket.send_fds(tests, [len(asked).to_bytes(4, "big")], [0, 1, 2])
+tests.sendall(asked)
+pid = int(tests.recv(16))
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda number, _: os.kill(pid, number))
+sys.exit(int(tests.recv(16)))
+"""
+
+
+@contextmanager
+def forked_programs(folder: Path) -> Iterator[Path]:
+    """A folder with `client` and `vendor`, for scripts that run them by name; each is forked from here."""
+    programs = folder / "programs"
+    programs.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as tests:
+        tests.bind(address := str(programs / "tests"))
+        tests.listen()
+        for name, module in (("client", "client.cli.main"), ("vendor", "vendor_service.cli.main")):
+            stand_in = programs / name
+            stand_in.write_text(_STAND_IN.format(python=sys.executable, address=address, module=module))
+            stand_in.chmod(0o755)
+        serving = threading.Thread(target=_serve_programs, args=(tests,))
+        serving.start()
+        try:
+            yield programs
+        finally:
+            tests.shutdown(socket.SHUT_RDWR)
+            serving.join()
+
+
+def _serve_programs(tests: socket.socket) -> None:
+    with ThreadPoolExecutor() as pool:
+        while True:
+            try:
+                asked, _ = tests.accept()
+            except OSError:
+                return
+            pool.submit(_run_program, asked)
+
+
+def _run_program(asked: socket.socket) -> None:
+    """Run one program to its end for whoever asked."""
+    with asked:
+        size, files, _, _ = socket.recv_fds(asked, 4, 3)
+        left, parts = int.from_bytes(size, "big"), list[bytes]()
+        while left:
+            parts.append(asked.recv(left))
+            left -= len(parts[-1])
+        streams = [Connection(file) for file in files]
+        process = Forked(_run_on, *json.loads(b"".join(parts)), streams)
+        for each in streams:
+            each.close()
+        asked.sendall(str(process.pid).encode())
+        code = process.wait()
+        asked.sendall(str(code if code >= 0 else 128 - code).encode())
+
+
 def launch_decoding(control: socket.socket) -> Forked:
     """What `fork_server.launch` does, without the two seconds that it imports for."""
     return Forked(_serve_decoding, control)
@@ -162,11 +228,27 @@ def _run(
     log: Path,
     stdout: "Connection[bytes, bytes]",
 ) -> None:
+    os.dup2(stdout.fileno(), 1)
+    os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
+    _run_main(module, arguments, folder, environment)
+
+
+def _run_on(
+    module: str,
+    arguments: Sequence[str],
+    folder: str,
+    environment: Mapping[str, str],
+    streams: "Sequence[Connection[bytes, bytes]]",
+) -> None:
+    for number, stream in enumerate(streams):
+        os.dup2(stream.fileno(), number)
+    _run_main(module, arguments, Path(folder), environment)
+
+
+def _run_main(module: str, arguments: Sequence[str], folder: Path, environment: Mapping[str, str]) -> None:
     os.setsid()
     nursery = Nursery()
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    os.dup2(stdout.fileno(), 1)
-    os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
