@@ -4,12 +4,15 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import redirect_stdout
+from io import StringIO
 
 import pytest
 import torch
 
 from client.errors import UsageError
 from client.learning.processes import SINGLE_PROCESS, even_shard
+from tests.client.learning import two_shards
 from tests.support.two_processes import two_processes
 
 
@@ -30,15 +33,17 @@ def test_a_process_alone_does_everything() -> None:
 
 def test_two_processes_take_the_steps_of_one() -> None:
     """The loss counts only rows that were bought, so it is not the mean of what each share would give."""
-    script = "tests.client.learning.two_shards"
-    alone = _output(sys.executable, "-m", script)
-    together = _output(*two_processes(script))
+    with redirect_stdout(StringIO()) as printed:
+        two_shards.main()
+    alone = json.loads(printed.getvalue())
+    done = subprocess.run(
+        two_processes(two_shards.__name__),
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    together = json.loads(done.stdout)
     assert together["losses"] == pytest.approx(alone["losses"], rel=1e-12)
     assert together["weights"] == pytest.approx(alone["weights"], abs=1e-12)
-
-
-def _output(*command: str) -> dict[str, list[float]]:
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return dict(json.loads(done.stdout))
