@@ -1,18 +1,20 @@
 """Backup and restore as docs/operations.md says, of a vendor that is selling meanwhile."""
 
 import json
+import os
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import httpx
 import pytest
 from sqlalchemy import select
 
+from tests.support.forking import ForkedCommand
 from tests.support.postgres import PROGRAMS, Postgres
 from tests.support.vendor_process import VendorProcess, wait_until
 from vendor_service.database.session import Database
@@ -24,14 +26,22 @@ Entries = dict[int, str]
 Copy = Callable[[str, str], None]  # from the URL of the books to that of a copy
 
 
+def run_vendor(*arguments: str | Path, database_url: str) -> tuple[int, str, str]:
+    """Run a `vendor` command as an operator would beside a server: its exit code, and both its streams."""
+    words = [*map(str, arguments), "--database-url", database_url]
+    with TemporaryDirectory() as folder:
+        log = Path(folder, "stderr")
+        log.touch()
+        process = ForkedCommand("vendor_service.cli.main", words, Path(folder), os.environ, log)
+        printed, said = process.communicate()
+        return process.wait(), printed, said
+
+
 def vendor_command(*arguments: str, database_url: str) -> str:
-    """What a `vendor` command prints, run as an operator would beside a server."""
-    command = [sys.executable, "-c", "from vendor_service.cli.main import main; main()", *arguments]
-    ran = subprocess.run(
-        [*command, "--database-url", database_url], capture_output=True, text=True, check=False
-    )
-    assert ran.returncode == 0, ran.stderr
-    return ran.stdout
+    """What a `vendor` command prints that comes to its good end."""
+    code, printed, said = run_vendor(*arguments, database_url=database_url)
+    assert code == 0, said
+    return printed
 
 
 def copy_sqlite(source: str, target: str) -> None:
@@ -106,7 +116,6 @@ def test_a_copy_of_books_in_use_is_whole_and_can_be_sold_from(
 
 def test_a_backup_takes_the_place_of_no_file_and_of_no_other_tool(postgres: Postgres, tmp_path: Path) -> None:
     (tmp_path / "there").write_text("something")
-    command = [sys.executable, "-c", "from vendor_service.cli.main import main; main()", "db", "backup"]
     embedded, served = f"sqlite:///{tmp_path / 'books.db'}", postgres.create_database()
     for url in (embedded, served):
         vendor_command("db", "upgrade", database_url=url)
@@ -115,9 +124,7 @@ def test_a_backup_takes_the_place_of_no_file_and_of_no_other_tool(postgres: Post
         (tmp_path / "new", served, "pg_dump"),
         (tmp_path / "no folder" / "new", embedded, "cannot be written"),
     ):
-        ran = subprocess.run(
-            [*command, file, "--database-url", url], capture_output=True, text=True, check=False
-        )
-        assert ran.returncode in (1, 2)
-        assert says in ran.stderr
+        code, _, said = run_vendor("db", "backup", file, database_url=url)
+        assert code in (1, 2)
+        assert says in said
     assert (tmp_path / "there").read_text() == "something"
