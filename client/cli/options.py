@@ -331,6 +331,12 @@ def said_of_next(context: typer.Context, options: "DistillOptions") -> dict[str,
     return said | ({"data": options.data} if context.params.get("classes") else {})
 
 
+def is_typed(context: typer.Context, name: str) -> bool:
+    """Whether an option was typed, and does not come from tuition.toml or the environment."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
 def amount_to_ask(
     vendor: str | None, share: float | None, below: float | None, accuracy: float | None, budget: int | None
 ) -> dict[str, float | None]:

@@ -28,6 +28,7 @@ from client.cli.options import (
     RunArgument,
     YesOption,
     amount_to_ask,
+    is_typed,
     print_json,
 )
 from client.errors import UsageError
@@ -132,6 +133,7 @@ def report(run: RunArgument) -> None:
 
 
 def export(
+    context: typer.Context,
     run: Annotated[
         Path,
         typer.Argument(
@@ -190,7 +192,7 @@ def export(
 
     if (out is None) == (web is None) or (web is not None and kind is not None):
         raise UsageError("Say either --out FILE, with --format or without, or --web DIR.")
-    if reject is not None and web is None:
+    if web is None and is_typed(context, "reject"):
         raise UsageError("--reject is for --web: of a file, whoever answers by it says at which rate.")
     written = students.export(
         run, web or out or Path(), kind="web" if web else kind, int8=int8, allow_loss=allow_loss,

@@ -36,7 +36,8 @@ def sureness(probabilities: NDArray[np.floating]) -> NDArray[np.floating]:
     Args:
         probabilities: shape (n, classes).
     """
-    return probabilities.max(axis=1, initial=0)
+    highest: NDArray[np.floating] = probabilities.max(axis=1, initial=0)
+    return highest
 
 
 @dataclass(frozen=True)
