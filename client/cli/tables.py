@@ -30,7 +30,7 @@ _TRANCHES = {
     "unlabelled": "unlabelled images",
     "views": "further views of labelled images",
 }
-# The answer about an image that shows none of the classes; no class can be called so, for names are folders'.
+# The answer about an image that shows none of the classes, which stands where its class would.
 NONE_OF_THESE = "(none of these)"
 # Classes of which a plan shows each.
 _CLASSES_SHOWN = 30

@@ -36,10 +36,10 @@ class VendorAnswers:
         probabilities: the classes of each, shape (n, classes); a row that was not answered has no meaning.
         answered_by: "cache" of what was bought before, "vendor" of what was bought now, and "student" of what
             was not answered.
+        rejected: which show none of the classes, shape (n,); false of those that were not answered.
         queries: how many queries were paid for.
         cost_micros: what they cost, in millionths of the vendor's currency unit.
         stopped: why some were not answered; empty where all were.
-        rejected: which show none of the classes by what the vendor says, shape (n,); of an answer only.
     """
 
     probabilities: NDArray[np.float64]
