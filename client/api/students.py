@@ -23,9 +23,10 @@ from client.data.images import Pixels
 from client.deferral.asking import AnsweredBy, Asker, image_queries
 from client.deferral.deferral import Answers, ask_about, students_alone
 from client.deferral.keeping import KeptImages
-from client.deferral.selection import least_sure, share_for
+from client.deferral.selection import least_sure, share_for, sure_of
 from client.errors import ClientError, UsageError, VendorUnreachable
 from client.learning.prediction import Classifier, Prediction, classify, ranked
+from client.learning.rejection import Thresholds
 from client.progress import Display, ProgressListener
 from client.results.evaluation import accuracy_by_domain
 from client.results.onnx_classifier import OnnxClassifier, require_onnx
@@ -52,6 +53,8 @@ class Predictions(Record):
         passed_over: files of folders and patterns that were left out on purpose, with the reason.
         answered_by: who answered about each image: "student"; or "vendor" (asked now) or "cache" (asked
             before), together with the student. Empty where no vendor was to be asked.
+        named: the class of each image, or `None` where it shows none of them. Empty where nothing was to be
+            rejected.
         queries_bought: queries that were paid for.
         cost_micros: what they cost, in millionths of the vendor's currency unit.
     """
@@ -60,6 +63,7 @@ class Predictions(Record):
     skipped: dict[Name, Name]
     passed_over: dict[Name, Name]
     answered_by: dict[Name, AnsweredBy] = Field(default_factory=dict)
+    named: dict[Name, str | None] = Field(default_factory=dict)
     queries_bought: int = 0
     cost_micros: int = 0
 
@@ -68,6 +72,8 @@ class Predictions(Record):
         rows: list[dict[str, object]] = []
         for image, classes in self.classes.items():
             rows.append({"image": image, "classes": classes})
+            if self.named:
+                rows[-1]["class"] = self.named[image]
             if self.answered_by:
                 rows[-1]["answered_by"] = self.answered_by[image]
         left_out = {**self.skipped, **self.passed_over}
@@ -153,6 +159,7 @@ class Student:
         images: str | Path | Iterable[str | Path],
         *,
         top: int = 5,
+        reject: float | None = None,
         ask: AskOptions | None = None,
         confirm: Confirm | None = None,
         progress: ProgressListener | None = None,
@@ -164,29 +171,38 @@ class Student:
         Args:
             images: image files, folders (searched below) and patterns ("shots/**/*.png"); one or several.
             top: how many classes to name.
+            reject: the rate of false rejects on the hold-outs, from 0.01 to 0.5, at which images are taken to
+                show none of the classes (`Predictions.named`); `None` for never.
             ask: about which images to ask which vendor; `None` for none.
             confirm: is asked whether a purchase of more than five units may begin, unless the options say so.
                 Without it such a purchase is refused.
             progress: is told which pictures cannot be read, and how many files are left out.
 
         Raises:
-            UsageError: a path does not exist, or nobody agreed to the purchase.
+            UsageError: a path does not exist, nobody agreed to the purchase, or the student's file has no
+                threshold for the rate of false rejects.
             FingerprintChanged: the vendor sells another model than the one that the student learnt from.
             ClientError: the vendor refuses the key, say. Of one that is away, a note says so.
         """
+        below = Thresholds.of_student(self.metadata, reject, asks=ask is not None)
         words = [images] if isinstance(images, str | Path) else images
         found = [find_images(str(word)) for word in words]
         left_out = [file for each in found for file in each.left_out]
         display = Display.of(progress)
         predictions = list(classify(self._classifier, (path for each in found for path in each.images)))
         read = [each for each in predictions if not each.unreadable]
-        answers = self._answers_about(read, ask, confirm, display)
+        own = students_alone(self._probabilities_of(read), below.student)
+        answers = own
+        if ask is not None:
+            answers = self._answers_with_vendor(own, read, ask, below.teacher, confirm, display)
         skipped = {str(p.path): p.unreadable for p in predictions if p.unreadable}
         skipped |= {str(file.path): file.reason for file in left_out if file.is_loss}
         display.note_skipped(skipped, listed_in="--json")
         if by_reason := counted(file for file in left_out if not file.is_loss):
             display.note(f"Left out: {described(by_reason)}.")
         names = [str(each.path) for each in read]
+        best = [self.classes[row.argmax()] for row in answers.probabilities]
+        named = [None if none else name for name, none in zip(best, answers.rejected, strict=True)]
         return Predictions(
             classes={
                 name: ranked(row, self.classes, top)
@@ -195,23 +211,31 @@ class Student:
             skipped=skipped,
             passed_over={str(file.path): file.reason for file in left_out if not file.is_loss},
             answered_by=dict(zip(names, answers.answered_by, strict=True)) if ask else {},
+            named={} if reject is None else dict(zip(names, named, strict=True)),
             queries_bought=answers.queries,
             cost_micros=answers.cost_micros,
         )
 
-    def _answers_about(
-        self, read: Sequence[Prediction], ask: AskOptions | None, confirm: Confirm | None, display: Display
+    def _probabilities_of(self, read: Sequence[Prediction]) -> NDArray[np.float32]:
+        """Of images that were read, shape (n, classes)."""
+        rows = np.array([each.probabilities for each in read], np.float32)
+        return rows.reshape(len(read), len(self.classes))
+
+    def _answers_with_vendor(
+        self,
+        own: Answers,
+        read: Sequence[Prediction],
+        ask: AskOptions,
+        reject_below: float,
+        confirm: Confirm | None,
+        display: Display,
     ) -> Answers:
-        """The student's answers about images that were read; with the vendor's, where it is to be asked."""
-        probabilities = np.array([each.probabilities for each in read], np.float32)
-        probabilities = probabilities.reshape(len(read), len(self.classes))
-        confidence = probabilities.max(axis=1, initial=0)
-        if ask is None:
-            return students_alone(probabilities)
-        asked = self._to_ask_about(confidence, ask)
-        unsure = sorted(np.nonzero(asked)[0].tolist(), key=lambda position: confidence[position])
+        """The student's answers about images that were read, with the vendor's where it is to be asked."""
+        sure = sure_of(own.probabilities.max(axis=1, initial=0), own.rejected)
+        asked = self._to_ask_about(sure, ask)
+        unsure = sorted(np.nonzero(asked)[0].tolist(), key=lambda position: sure[position])
         if not unsure:
-            return students_alone(probabilities)
+            return own
         from client.api.connection import connect  # what speaks HTTP takes a moment to import
 
         connection = connect(ask, display)
@@ -220,12 +244,12 @@ class Student:
             with connection.teacher(run_id="asked", budget=None) as teacher:
                 asker = Asker.of_student(
                     teacher, self.classes, self.metadata,
-                    budget=ask.budget, period=ask.period, patience=_PATIENCE,
+                    budget=ask.budget, period=ask.period, patience=_PATIENCE, reject_below=reject_below,
                 )  # fmt: skip
                 purchases(yes=ask.yes, max_spend_micros=None, confirm=confirm)(asker.price(queries))
-                answers = ask_about(probabilities, unsure, queries, asker)
+                answers = ask_about(own, unsure, queries, asker)
         except VendorUnreachable as error:
-            answers = replace(students_alone(probabilities), stopped=str(error).rstrip("."))
+            answers = replace(own, stopped=str(error).rstrip("."))
         if ask.keep is not None:
             self._keep(KeptImages(ask.keep, at_most=ask.keep_at_most), unsure, queries, answers, display)
         if answers.stopped:
@@ -252,12 +276,12 @@ class Student:
         if problem := kept.keep(query.content() for query in answered):
             display.note(f"Not all images that were asked about are kept: {problem}.")
 
-    def _to_ask_about(self, confidence: NDArray[np.float32], ask: AskOptions) -> NDArray[np.bool_]:
+    def _to_ask_about(self, sure: NDArray[np.float32], ask: AskOptions) -> NDArray[np.bool_]:
         """Which of some images to ask about, by how sure the student is of each; both of shape (n,)."""
         if ask.below is not None:
-            return confidence < ask.below
+            return sure < ask.below
         share = share_for(self.metadata, ask.accuracy) if ask.accuracy is not None else ask.share
-        return least_sure(confidence, share or 0.0)
+        return least_sure(sure, share or 0.0)
 
     def answers(self, folder: ImageFolder, examples: Sequence[Example]) -> list[LabelledPrediction]:
         """Its most probable class of each example of a folder.
@@ -344,6 +368,7 @@ def export(
     kind: Format | None = None,
     int8: bool = False,
     allow_loss: float = 1.0,
+    reject: float | None = None,
     progress: ProgressListener | None = None,
 ) -> Exported:
     """Write a student as one file: ONNX, checked against PyTorch, or safetensors; spends nothing.
@@ -357,10 +382,13 @@ def export(
         int8: whether to write ONNX in eight bits: a quarter of the size. It takes a run's folder, with the
             images that it learnt from; the report is written again, with what the file costs.
         allow_loss: how many points of accuracy may be lost by it.
+        reject: of a page: the rate of false rejects on the hold-outs, from 0.01 to 0.5, at which it takes
+            images to show none of the classes; `None` for never.
         progress: is told how the ONNX file compares with PyTorch.
 
     Raises:
-        UsageError: `out` cannot be written, more accuracy is lost, or `onnx` is not installed.
+        UsageError: `out` cannot be written, more accuracy is lost, `onnx` is not installed, or the student's
+            file has no threshold for the rate of false rejects.
         DataError: the images are gone.
         ClientError: there is no student, or the ONNX file is not what PyTorch computes.
     """
@@ -382,12 +410,16 @@ def export(
     elif student.suffix == ".onnx":
         write = _as_it_is
     if kind == "web":
-        return _as_page(student, out, write, Display.of(progress))
+        return _as_page(student, out, write, reject, Display.of(progress))
     return write(student, out, Display.of(progress))
 
 
 def _as_page(
-    student: Path, out: Path, write: Callable[[Path, Path, Display], Exported], display: Display
+    student: Path,
+    out: Path,
+    write: Callable[[Path, Path, Display], Exported],
+    reject: float | None,
+    display: Display,
 ) -> Exported:
     from client.serving.web_folder import STUDENT, fill, replacing
 
@@ -395,7 +427,8 @@ def _as_page(
     with replacing(out) as folder:
         written = write(student, folder / STUDENT, display)
         small = written.files[-1] if written.files else None
-        fill(folder, student.stem if run is None else student.resolve().name, run, small)
+        name = student.stem if run is None else student.resolve().name
+        fill(folder, name, run, small, reject)
     if run is not None and run.web.resolve() == out.resolve():
         _write_pages(run)
     return written.model_copy(update={"out": str(out), "format": "web"})

@@ -177,6 +177,17 @@ KeepOption = Annotated[
 KeepAtMostOption = Annotated[
     int, typer.Option("--keep-at-most", min=1, help="So many stay; the oldest give way.")
 ]
+RejectOption = Annotated[
+    float | None,
+    typer.Option(
+        "--reject",
+        min=0.01,
+        max=0.5,
+        help="Answer 'none of these' about images that seem to show no class, at this rate of false rejects "
+        "on the hold-outs; 0.05, say (default: always name a class).",
+        show_default=False,
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 MethodOption = Annotated[
     str,
@@ -318,6 +329,12 @@ def said_of_next(context: typer.Context, options: "DistillOptions") -> dict[str,
 
     said = {name: value for name, value in options if is_said(name)}
     return said | ({"data": options.data} if context.params.get("classes") else {})
+
+
+def is_typed(context: typer.Context, name: str) -> bool:
+    """Whether an option was typed, and does not come from tuition.toml or the environment."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def amount_to_ask(

@@ -19,6 +19,7 @@ from client.cli.options import (
     KeyFileOption,
     ModelOption,
     ProtocolOption,
+    RejectOption,
     amount_to_ask,
 )
 from client.errors import UsageError
@@ -60,6 +61,7 @@ def serve(
     log_format: Annotated[
         Literal["text", "json"], typer.Option("--log-format", help="How to log to standard error.")
     ] = "text",
+    reject: RejectOption = None,
     ask_vendor: AskVendorOption = None,
     ask_share: AskShareOption = None,
     ask_below: AskBelowOption = None,
@@ -104,7 +106,7 @@ def serve(
             ask_vendor, _limited(ask_budget), ask_period, **amount, seconds=ask_seconds, protocol=protocol,
             model=model, api_key_file=api_key_file, cache=cache, keep=keep, keep_at_most=keep_at_most,
         )  # fmt: skip
-    options = ServeOptions(host, port, api_keys, threads, log_format, ask)
+    options = ServeOptions(host, port, api_keys, threads, log_format, reject, ask)
     interrupted = start(student, options, announce)
     raise typer.Exit(130 if interrupted else 0)
 

@@ -24,9 +24,11 @@ from client.cli.options import (
     KeyFileOption,
     ModelOption,
     ProtocolOption,
+    RejectOption,
     RunArgument,
     YesOption,
     amount_to_ask,
+    is_typed,
     print_json,
 )
 from client.errors import UsageError
@@ -75,6 +77,7 @@ def predict(
         ),
     ],
     top: Annotated[int, typer.Option("--top", "--top-k", min=1, help="How many classes to name.")] = 5,
+    reject: RejectOption = None,
     device: DeviceOption = "auto",
     ask_vendor: AskVendorOption = None,
     ask_share: AskShareOption = None,
@@ -112,7 +115,7 @@ def predict(
         )  # fmt: skip
     words = [line.strip() for line in sys.stdin if line.strip()] if images == ["-"] else images
     student = students.load_student(run, device=device)
-    found = student.predict(words, top=top, ask=ask, confirm=on_terminal(), progress=Display())
+    found = student.predict(words, top=top, reject=reject, ask=ask, confirm=on_terminal(), progress=Display())
     if not found.classes and not found.skipped:
         raise UsageError(f"There is no picture in {', '.join(words)} (hidden files are left out).")
     print_json(found.rows()) if as_json else print_predictions(found)
@@ -130,6 +133,7 @@ def report(run: RunArgument) -> None:
 
 
 def export(
+    context: typer.Context,
     run: Annotated[
         Path,
         typer.Argument(
@@ -173,6 +177,7 @@ def export(
             help="Points of accuracy that --int8 may lose before it is refused.",
         ),
     ] = 1.0,
+    reject: RejectOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write a student as one file: ONNX, checked against PyTorch, or safetensors; spends nothing.
@@ -187,9 +192,11 @@ def export(
 
     if (out is None) == (web is None) or (web is not None and kind is not None):
         raise UsageError("Say either --out FILE, with --format or without, or --web DIR.")
+    if web is None and is_typed(context, "reject"):
+        raise UsageError("--reject is for --web: of a file, whoever answers by it says at which rate.")
     written = students.export(
         run, web or out or Path(), kind="web" if web else kind, int8=int8, allow_loss=allow_loss,
-        progress=Display(),
+        reject=reject, progress=Display(),
     )  # fmt: skip
     if as_json:
         print_json(written.to_json())

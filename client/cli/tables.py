@@ -30,6 +30,8 @@ _TRANCHES = {
     "unlabelled": "unlabelled images",
     "views": "further views of labelled images",
 }
+# The answer about an image that shows none of the classes, which stands where its class would.
+NONE_OF_THESE = "(none of these)"
 # Classes of which a plan shows each.
 _CLASSES_SHOWN = 30
 
@@ -201,17 +203,24 @@ def print_holdings(path: Path, size: int, holdings: Iterable[CacheContents], pai
 
 
 def print_predictions(predictions: "Predictions") -> None:
-    """The most probable classes of each image, who answered, and what asking cost."""
+    """The most probable classes of each image, who answered, and what asking cost.
+
+    Above the classes of an image that shows none of them, a row says so.
+    """
     who = predictions.answered_by
-    rows = [
-        ("" if position else image, name, percent(probability), *([] if position else [who.get(image, "")]))
-        for image, ranked in predictions.classes.items()
-        for position, (name, probability) in enumerate(ranked.items())
-    ]
+    rows: list[tuple[str, ...]] = []
+    for image, ranked in predictions.classes.items():
+        said = [(name, percent(probability)) for name, probability in ranked.items()]
+        if predictions.named.get(image, "") is None:
+            said = [(NONE_OF_THESE, ""), *said]
+        rows += [
+            ("", *each, "") if position else (image, *each, who.get(image, ""))
+            for position, each in enumerate(said)
+        ]
     columns = ("image", "class", "probability (%)", "answered by")
     width = len(columns) if who else len(columns) - 1
     if rows:
-        print_table(columns[:width], [(*row, "")[:width] for row in rows])
+        print_table(columns[:width], [row[:width] for row in rows])
     if who:
         counts = Counter(who.values())
         asked = ", ".join(f"{counts[name]} by {name}" for name in ("student", "cache", "vendor"))

@@ -17,6 +17,7 @@ from client.data.file_memory import FileMemory
 from client.data.views import ORIGINAL
 from client.deferral.combination import teacher_probabilities
 from client.errors import ClientError, FingerprintChanged
+from client.learning.rejection import NEVER
 
 if TYPE_CHECKING:  # what speaks HTTP is not imported before somebody is asked
     from client.buying.teacher import Teacher
@@ -35,6 +36,7 @@ class VendorAnswers:
         probabilities: the classes of each, shape (n, classes); a row that was not answered has no meaning.
         answered_by: "cache" of what was bought before, "vendor" of what was bought now, and "student" of what
             was not answered.
+        rejected: which show none of the classes, shape (n,); false of those that were not answered.
         queries: how many queries were paid for.
         cost_micros: what they cost, in millionths of the vendor's currency unit.
         stopped: why some were not answered; empty where all were.
@@ -42,6 +44,7 @@ class VendorAnswers:
 
     probabilities: NDArray[np.float64]
     answered_by: list[AnsweredBy]
+    rejected: NDArray[np.bool_]
     queries: int = 0
     cost_micros: int = 0
     stopped: str = ""
@@ -92,6 +95,7 @@ class Asker:
         budget: int | None,
         period: Period,
         patience: float,
+        reject_below: float = NEVER,
     ) -> None:
         """Take a vendor.
 
@@ -103,6 +107,7 @@ class Asker:
             budget: queries that may be paid for in a period; `None` for no limit.
             period: a day or a month in UTC; "total" never ends.
             patience: how many seconds to wait for another process that is asking.
+            reject_below: an image whose cosine to the nearest class text is lower shows none of the classes.
 
         Raises:
             FingerprintChanged: the vendor sells another model.
@@ -119,6 +124,7 @@ class Asker:
         self._budget = budget
         self._period = period
         self._patience = patience
+        self._reject_below = reject_below
 
     @classmethod
     def of_student(
@@ -130,6 +136,7 @@ class Asker:
         budget: int | None,
         period: Period,
         patience: float,
+        reject_below: float = NEVER,
     ) -> Self:
         """The same of a student with this metadata in its file.
 
@@ -144,6 +151,7 @@ class Asker:
             budget=budget,
             period=period,
             patience=patience,
+            reject_below=reject_below,
         )
 
     def recall(self, images: Sequence[Query]) -> VendorAnswers:
@@ -189,14 +197,16 @@ class Asker:
         vectors, have = teacher.lookup(images)
         have &= have_texts.all()
         probabilities = np.full((len(images), len(self._prompts)), np.nan)
+        rejected = np.zeros(len(images), np.bool_)
         if have.any():
             probabilities[have] = teacher_probabilities(vectors[have], texts, self._temperature)
+            rejected[have] = (vectors[have] @ texts.T).max(axis=1) < self._reject_below
         answered_by: list[AnsweredBy] = [
             ("cache" if before else "vendor") if now else "student"
             for before, now in zip(known, have, strict=True)
         ]
         return VendorAnswers(
-            probabilities, answered_by, queries, cost_micros, stopped if not have.all() else ""
+            probabilities, answered_by, rejected, queries, cost_micros, stopped if not have.all() else ""
         )
 
     def _of_this_period(self) -> "Teacher":

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from client.buying.queries import Query
 from client.deferral.asking import AnsweredBy, Asker
 from client.deferral.combination import combined
+from client.learning.rejection import NEVER, shows_none
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class Answers:
     Attributes:
         probabilities: the classes of each, shape (n, classes).
         answered_by: "student", or who answered with it: "cache" or "vendor".
+        rejected: which show none of the classes, shape (n,).
         queries: how many queries were paid for.
         cost_micros: what they cost, in millionths of the vendor's currency unit.
         stopped: why the student alone answered about some that were to be asked about; empty otherwise.
@@ -25,35 +27,38 @@ class Answers:
 
     probabilities: NDArray[np.floating]
     answered_by: list[AnsweredBy]
+    rejected: NDArray[np.bool_]
     queries: int = 0
     cost_micros: int = 0
     stopped: str = ""
 
 
-def students_alone(probabilities: NDArray[np.floating]) -> Answers:
-    """The student's own answers, of probabilities of shape (n, classes)."""
-    return Answers(probabilities, ["student"] * len(probabilities))
+def students_alone(probabilities: NDArray[np.floating], reject_below: float = NEVER) -> Answers:
+    """The student's own answers, of probabilities of shape (n, classes); `shows_none` rejects some."""
+    return Answers(probabilities, ["student"] * len(probabilities), shows_none(probabilities, reject_below))
 
 
-def ask_about(
-    probabilities: NDArray[np.floating], positions: Sequence[int], queries: Sequence[Query], asker: Asker
-) -> Answers:
+def ask_about(own: Answers, positions: Sequence[int], queries: Sequence[Query], asker: Asker) -> Answers:
     """The student's answers, with the vendor's where it was asked and answered.
 
+    There the vendor decides whether an image shows none of the classes, for it tells that much better
+    (docs/experiments.md).
+
     Args:
-        probabilities: the student's, shape (n, classes).
+        own: the student's.
         positions: of the images to ask about, those that matter most first.
         queries: their queries, in the same order.
         asker: the vendor.
     """
     if not positions:
-        return students_alone(probabilities)
+        return own
     said = asker.ask(queries)
-    together = probabilities.astype(np.float64)
-    answered_by: list[AnsweredBy] = ["student"] * len(probabilities)
+    together, rejected = own.probabilities.astype(np.float64), own.rejected.copy()
+    answered_by = list(own.answered_by)
     for turn, position in enumerate(positions):
         answered_by[position] = said.answered_by[turn]
     answered = [turn for turn, who in enumerate(said.answered_by) if who != "student"]
     rows = [positions[turn] for turn in answered]
     together[rows] = combined(together[rows], said.probabilities[answered])
-    return Answers(together, answered_by, said.queries, said.cost_micros, said.stopped)
+    rejected[rows] = said.rejected[answered]
+    return Answers(together, answered_by, rejected, said.queries, said.cost_micros, said.stopped)

@@ -16,6 +16,16 @@ WINDOW = 1000
 BURST = 20
 
 
+def sure_of(confidence: NDArray[np.float32], rejected: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """What images are chosen by, shape (n,): those that seem to show no class come before all others.
+
+    Args:
+        confidence: how sure the student is of each, shape (n,), from 0 to 1.
+        rejected: which seem to show none of its classes, shape (n,).
+    """
+    return confidence - rejected.astype(np.float32)
+
+
 class Selection(Protocol):
     """Says of image after image whether the vendor is asked about it."""
 

@@ -21,6 +21,8 @@ from client.errors import BudgetExhausted, ClientError, DataError, FingerprintCh
 from client.learning.backbone_names import BUNDLED_TEACHER, OPEN_CLIP
 from client.learning.losses import cosine_logits
 from client.learning.methods import Method, Supervision
+from client.learning.prompts import ONE_PROMPT
+from client.learning.rejection import TEACHERS, Rejection
 from client.learning.student import build_student
 from client.learning.temperature import fitted_temperature
 from client.learning.trust import only_where_right
@@ -50,19 +52,24 @@ class TaughtBy:
         temperature: divides its scores of the labelled images that were bought, so that they fit the labels
             (`fitted_temperature`).
         accuracy: the share of these that it names right; `None` where there are too few.
+        rejection: by how near (cosine) these are to the nearest class text; `None` where there are none, or
+            the class texts are not those that are asked about a single image.
     """
 
     fingerprint: str
     temperature: float
     accuracy: float | None
+    rejection: Rejection | None = None
 
     @property
     def described(self) -> dict[str, str]:
         """As metadata of a file."""
-        known = {} if self.accuracy is None else {"teacher_accuracy": f"{self.accuracy:.4f}"}
-        return {
-            "taught_by": self.fingerprint, "teacher_temperature": f"{self.temperature:.4f}", **known
-        }  # fmt: skip
+        told = {"taught_by": self.fingerprint, "teacher_temperature": f"{self.temperature:.4f}"}
+        if self.accuracy is not None:
+            told["teacher_accuracy"] = f"{self.accuracy:.4f}"
+        if self.rejection is not None:
+            told[TEACHERS] = self.rejection.to_json()
+        return told
 
 
 @dataclass(frozen=True)
@@ -94,6 +101,14 @@ def _temperature_of(known: Supervision) -> float:
     if not rows.any():
         return 1.0
     return fitted_temperature(cosine_logits(known.images[rows], known.text_head), known.labels[rows])
+
+
+def _rejection_of(known: Supervision, dataset: Dataset, method: Method) -> Rejection | None:
+    """How near the labelled images that were bought, as they are, come to a class text."""
+    rows = [position for position in dataset.train if known.bought[position]]
+    if method.prompts != ONE_PROMPT or not rows:
+        return None
+    return Rejection.of((known.images[rows] @ known.text_head.T).amax(dim=1).numpy())
 
 
 def require_student(method: Method, student: str, backbone: nn.Module, model: ModelCard | None) -> None:
@@ -236,6 +251,7 @@ class TargetBuilder:
             self._teacher.model.fingerprint,
             _temperature_of(known),
             self.check.accuracy if self.check else None,
+            _rejection_of(known, dataset, self._method),
         )
         if self._is_weak:
             known = only_where_right(known)

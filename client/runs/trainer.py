@@ -19,6 +19,7 @@ from client.learning.averaging import HOLDOUTS_AVERAGED_OVER, SelectedWeights
 from client.learning.methods import Method, parse_method
 from client.learning.processes import SINGLE_PROCESS, Processes
 from client.learning.recipe import Augmentation, Recipe
+from client.learning.rejection import STUDENTS, Rejection, sureness
 from client.learning.reliability import Reliability
 from client.learning.stages import (
     TrainingSet,
@@ -178,7 +179,7 @@ class Trainer:
         }
         if self._processes.is_main:
             if data.holdout:
-                metadata["reliability"] = _calibrate(student, data).to_json()
+                metadata |= _calibrate(student, data)
             save_student(student, config.student, run.student, metadata)
             run.checkpoint.unlink(missing_ok=True)
 
@@ -351,12 +352,18 @@ class Trainer:
         return on_step
 
 
-def _calibrate(student: Student, data: TrainingSet) -> Reliability:
-    """Fit the student's temperature on the hold-outs; returns how sure it is of them, and how often right."""
+def _calibrate(student: Student, data: TrainingSet) -> dict[str, str]:
+    """Fit the student's temperature on the hold-outs.
+
+    Returns, as metadata of its file, how sure it is of them, how often right, and when to turn images away.
+    """
     scores, labels = class_scores(student, data.images, data.holdout), data.labels[data.holdout]
     student.temperature.fill_(fitted_temperature(scores, labels))
-    confidence, predicted = student.probabilities(scores).max(dim=1)
-    return Reliability.of(confidence.numpy(), (predicted == labels).numpy())
+    probabilities = student.probabilities(scores)
+    confidence, predicted = probabilities.max(dim=1)
+    reliability = Reliability.of(confidence.numpy(), (predicted == labels).numpy())
+    rejection = Rejection.of(sureness(probabilities.numpy()))
+    return {"reliability": reliability.to_json(), STUDENTS: rejection.to_json()}
 
 
 def same_steps(config: RunConfig) -> RunConfig:

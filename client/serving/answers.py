@@ -11,6 +11,7 @@ from pydantic_core import to_json
 
 from client.deferral.asking import AnsweredBy
 from client.learning.prediction import ranked
+from client.learning.rejection import NEVER, shows_none
 from client.serving.batcher import Batcher
 from shared.errors import APIError
 
@@ -55,11 +56,13 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class Answer:
-    """What is said of an image: how likely each class is, of shape (classes,), who says so, what it cost."""
+    """What is said of an image: how likely each class is, of shape (classes,), who says so, what it cost;
+    and whether it is rejected, for it shows none of them."""
 
     probabilities: NDArray[np.float32]
     answered_by: AnsweredBy
     cost_micros: int = 0
+    rejected: bool = False
 
 
 class Answerer(Protocol):
@@ -74,15 +77,24 @@ class Answerer(Protocol):
 
 
 class StudentAnswerer:
-    """The student alone."""
+    """The student alone.
 
-    def __init__(self, batcher: Batcher) -> None:
+    Args:
+        batcher: asks it.
+        reject_below: the threshold of `shows_none`.
+    """
+
+    def __init__(self, batcher: Batcher, reject_below: float = NEVER) -> None:
         self._batcher = batcher
+        self._reject_below = reject_below
 
     async def answer(self, account: str, images: Sequence[ImageFile]) -> list[Answer | APIError]:
         """What the student says of each image; or why it cannot be read."""
         rows = await self._batcher.probabilities(account, [each.file for each in images])
-        return [row if isinstance(row, APIError) else Answer(row, "student") for row in rows]
+        return [row if isinstance(row, APIError) else self._answer(row) for row in rows]
+
+    def _answer(self, row: NDArray[np.float32]) -> Answer:
+        return Answer(row, "student", rejected=bool(shows_none(row[None], self._reject_below)[0]))
 
 
 def render(
@@ -109,4 +121,5 @@ def _described(answer: Answer, classes: Sequence[str], top: int) -> dict[str, ob
         {"class": name, "confidence": confidence}
         for name, confidence in ranked(answer.probabilities, classes, top).items()
     ]
-    return {**best[0], "answered_by": answer.answered_by, "top": best}
+    told = {**best[0], "class": None} if answer.rejected else best[0]
+    return {**told, "answered_by": answer.answered_by, "top": best}

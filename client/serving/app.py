@@ -15,6 +15,7 @@ from starlette.routing import Route
 from client.data.images import MAX_PIXELS
 from client.deferral.asking import Period
 from client.deferral.selection import Selection
+from client.learning.rejection import NEVER
 from client.serving.answers import Answerer, StudentAnswerer, render
 from client.serving.batcher import Batcher
 from client.serving.decoding import ImageDecoder
@@ -82,7 +83,8 @@ def create_app(
     card = student.card
     decoder = ImageDecoder(card.image_size, card.limits.max_image_bytes)
     batcher = Batcher(student.classifier, decoder, metrics, threads)
-    answerer: Answerer = StudentAnswerer(batcher)
+    reject_below = NEVER if card.reject is None else card.reject.below
+    answerer: Answerer = StudentAnswerer(batcher, reject_below)
     if deferral is not None:
         line = deferral.line
         answerer = DeferringAnswerer(answerer, deferral.selection, line, seconds=deferral.seconds)
@@ -130,7 +132,7 @@ def classify_route(
         answers = await _while_here(request, answerer.answer(account, images), reservation)
         for index, answer in enumerate(answers):
             if not isinstance(answer, APIError):
-                metrics.answered_image(answer.answered_by)
+                metrics.answered_image(answer.answered_by, rejected=answer.rejected)
             elif options.on_error == "fail":
                 raise _at(answer, index)
         content = render(images, answers, card.classes, options)

@@ -9,7 +9,7 @@ from client.buying.queries import Query
 from client.data.images import UnreadableImage
 from client.deferral.asking import image_query
 from client.deferral.combination import combined
-from client.deferral.selection import Selection
+from client.deferral.selection import Selection, sure_of
 from client.serving.answers import Answer, Answerer, ImageFile
 from client.serving.vendor_line import VendorLine
 from shared.errors import APIError
@@ -41,7 +41,8 @@ class DeferringAnswerer:
         answers = list(await self._student.answer(account, images))
         read = [(place, each) for place, each in enumerate(answers) if isinstance(each, Answer)]
         confidence = np.array([each.probabilities.max() for _, each in read], np.float32)
-        chosen = self._selection.choose(confidence)
+        rejected = np.array([each.rejected for _, each in read], np.bool_)
+        chosen = self._selection.choose(sure_of(confidence, rejected))
         unsure = [pair for pair, is_chosen in zip(read, chosen, strict=True) if is_chosen]
         if not unsure:
             return answers
@@ -53,7 +54,9 @@ class DeferringAnswerer:
         for (place, own, _), vendor in zip(asked, said, strict=True):
             if vendor is not None:
                 together = combined(own.probabilities[None], vendor.probabilities[None])[0]
-                answers[place] = Answer(together.astype(np.float32), vendor.answered_by, vendor.cost_micros)
+                answers[place] = Answer(
+                    together.astype(np.float32), vendor.answered_by, vendor.cost_micros, vendor.rejected
+                )
         return answers
 
 

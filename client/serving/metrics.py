@@ -15,16 +15,19 @@ class Metrics(RequestMetrics):
         super().__init__()
         self._images = self._counter("images", "Images answered, by who answered.", "answered_by")
         self.answered_by: dict[AnsweredBy, int] = {"student": 0, "cache": 0, "vendor": 0}
+        self._rejected = self._counter("rejected_images", "Images answered with none of the classes.")
         self._decode_seconds = self._histogram("decode_seconds", "To decode one image.", SECONDS)
         self._batch_size = self._histogram("batch_size", "Images in one batch.", SIZES)
         self._student_seconds = self._histogram(
             "student_seconds", "For the student to answer one batch.", SECONDS
         )
 
-    def answered_image(self, answered_by: AnsweredBy) -> None:
-        """An image was answered; only the event loop tells that."""
+    def answered_image(self, answered_by: AnsweredBy, *, rejected: bool) -> None:
+        """An image was answered, perhaps with none of the classes; only the event loop tells that."""
         self._images.labels(answered_by).inc()
         self.answered_by[answered_by] += 1
+        if rejected:
+            self._rejected.inc()
 
     def decoded(self, seconds: float) -> None:
         """An image was decoded."""

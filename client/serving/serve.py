@@ -12,6 +12,7 @@ from client.deferral.asking import Asker, Period
 from client.deferral.keeping import KeptImages
 from client.deferral.selection import for_stream
 from client.errors import ClientError
+from client.learning.rejection import Thresholds
 from client.progress import Display
 from client.serving.app import LIMITS, Deferral, create_app
 from client.serving.keys import Keys
@@ -60,6 +61,8 @@ class ServeOptions:
         api_keys: a file of those who may ask (`Keys`); `None` for everybody.
         threads: how many batches are computed at a time; `None` for one a processor.
         log_format: of the log on standard error.
+        reject: the rate of false rejects at which images are taken to show none of the classes; `None` for
+            never.
         ask: whom to ask where the student is not sure; `None` for nobody.
     """
 
@@ -68,6 +71,7 @@ class ServeOptions:
     api_keys: Path | None = None
     threads: int | None = None
     log_format: LogFormat = "text"
+    reject: float | None = None
     ask: AskOptions | None = None
 
 
@@ -80,15 +84,16 @@ def serve(student: Path, options: ServeOptions, announce: Callable[[str, str], N
         announce: is given the URL and the student's facts once it is ready.
 
     Raises:
-        UsageError: an option names something that does not exist or cannot be.
+        UsageError: an option names something that does not exist or cannot be, or the student's file has no
+            threshold for the rate of false rejects.
         FingerprintChanged: the vendor that is to be asked sells another model than taught the student.
         ClientError: the student is damaged, or the server does not start.
     """
     memory.share_heap()
     configure_logging("client", as_json=options.log_format == "json")
     keys = Keys(options.api_keys)
-    served = load(student, LIMITS)
-    deferral = None if options.ask is None else _deferral(served, options.ask)
+    served = load(student, LIMITS, options.reject)
+    deferral = None if options.ask is None else _deferral(served, options.ask, options.reject)
     app = create_app(served, keys, options.threads or os.cpu_count() or 1, deferral)
     card = served.card
     facts = f"student {card.name}, {len(card.classes)} classes, {card.image_size} px"
@@ -100,11 +105,12 @@ def serve(student: Path, options: ServeOptions, announce: Callable[[str, str], N
         raise ClientError(f"{error}.") from error
 
 
-def _deferral(served: ServedStudent, ask: AskOptions) -> Deferral:
+def _deferral(served: ServedStudent, ask: AskOptions, reject: float | None) -> Deferral:
     """Whom the student asks, connected to, if the vendor is there."""
     from client.runs.connection import Connection  # what speaks HTTP is needed by nobody else here
 
     metadata, classes = served.classifier.metadata, served.card.classes
+    below = Thresholds.of_student(metadata, reject, asks=True)
     connection = Connection(
         ask.vendor, ask.api_key_file, ask.cache, Display.of_nobody(), ask.protocol, ask.model
     )
@@ -113,8 +119,9 @@ def _deferral(served: ServedStudent, ask: AskOptions) -> Deferral:
     def open_asker() -> Iterator[Asker]:
         with connection.teacher(run_id="asked", budget=None) as teacher:
             yield Asker.of_student(
-                teacher, classes, metadata, budget=ask.budget, period=ask.period, patience=_PATIENCE
-            )
+                teacher, classes, metadata,
+                budget=ask.budget, period=ask.period, patience=_PATIENCE, reject_below=below.teacher,
+            )  # fmt: skip
 
     kept = None if ask.keep is None else KeptImages(ask.keep, at_most=ask.keep_at_most)
     line = VendorLine(open_asker, kept)

@@ -1,6 +1,7 @@
 """The student that is served: its file, checked before the first request, and what is told of it."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from client.errors import ClientError, UsageError
+from client.learning.rejection import Thresholds
 from client.results.onnx_classifier import OnnxClassifier
 from client.results.records import Accuracy, ExportedFile, Summary
 from client.runs.folder import RunFolder
@@ -41,6 +43,18 @@ class ExpectedAccuracy(Accuracy):
         )
 
 
+class RejectOption(BaseModel):
+    """When an image is answered with none of the classes.
+
+    Attributes:
+        rate: of false rejects on the hold-outs, from 0 to 1.
+        below: where the highest probability is lower.
+    """
+
+    rate: float
+    below: float
+
+
 class StudentFacts(BaseModel):
     """What is told of a student, wherever it answers.
 
@@ -52,6 +66,7 @@ class StudentFacts(BaseModel):
         method: how it was trained; `None` if the file does not say.
         backbone: what it was made of; likewise.
         expected_accuracy: `None` for a file without its run.
+        reject: `None` where a class is named of every image.
     """
 
     name: str
@@ -61,6 +76,7 @@ class StudentFacts(BaseModel):
     method: str | None
     backbone: str | None
     expected_accuracy: ExpectedAccuracy | None
+    reject: RejectOption | None = None
 
 
 class StudentCard(StudentFacts):
@@ -81,33 +97,39 @@ class ServedStudent:
     card: StudentCard
 
 
-def load(path: Path, limits: Limits) -> ServedStudent:
+def load(path: Path, limits: Limits, reject: float | None = None) -> ServedStudent:
     """The student of a run, of a .onnx file, or of the run below a folder that has the newest.
 
     Args:
         path: the run, file or folder.
         limits: how large a request may be.
+        reject: the rate of false rejects at which images are taken to show none of the classes; `None` for
+            never.
 
     Raises:
-        UsageError: there is no student there, or onnxruntime is not installed.
+        UsageError: there is no student there, its file has no threshold for the rate, or onnxruntime is not
+            installed.
         ClientError: the file is damaged, or is no student of this version.
     """
     file, run = _find(path)
     name = file.name if run is None else run.path.resolve().name
-    classifier, facts = open_student(file, name, run)
+    classifier, facts = open_student(file, name, run, reject)
     return ServedStudent(classifier, StudentCard(**facts.model_dump(), limits=limits))
 
 
-def open_student(file: Path, name: str, run: RunFolder | None) -> tuple[OnnxClassifier, StudentFacts]:
+def open_student(
+    file: Path, name: str, run: RunFolder | None, reject: float | None = None
+) -> tuple[OnnxClassifier, StudentFacts]:
     """A student's file, checked; and what is told of it.
 
     Args:
         file: the .onnx file.
         name: what to call it.
         run: the run that it comes from; `None` if that is not known.
+        reject: as by `load`.
 
     Raises:
-        UsageError: onnxruntime is not installed.
+        UsageError: onnxruntime is not installed, or the file has no threshold for the rate.
         ClientError: the file is damaged, or is no student of this version.
     """
     classifier = OnnxClassifier(file, threads=1)
@@ -120,8 +142,13 @@ def open_student(file: Path, name: str, run: RunFolder | None) -> tuple[OnnxClas
         method=classifier.metadata.get("method"),
         backbone=classifier.metadata.get("student"),
         expected_accuracy=None if run is None else _expected(run),
+        reject=None if reject is None else _reject_option(classifier.metadata, reject),
     )
     return classifier, facts
+
+
+def _reject_option(metadata: Mapping[str, str], rate: float) -> RejectOption:
+    return RejectOption(rate=rate, below=Thresholds.of_student(metadata, rate, asks=False).student)
 
 
 def _find(path: Path) -> tuple[Path, RunFolder | None]:

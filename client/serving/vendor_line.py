@@ -34,11 +34,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class VendorAnswer:
-    """What the vendor says of an image: how likely each class is, shape (classes,), who says it, its cost."""
+    """What the vendor says of an image: how likely each class is, shape (classes,), who says it, its cost;
+    and whether it is rejected, for it shows none of them."""
 
     probabilities: NDArray[np.float64]
     answered_by: AnsweredBy
     cost_micros: int
+    rejected: bool
 
 
 @dataclass(eq=False)
@@ -145,8 +147,10 @@ class VendorLine:
         known = asker.recall([item.query for item in batch])
         rest = [item for item, who in zip(batch, known.answered_by, strict=True) if who == "student"]
         self._tell([
-            (item, VendorAnswer(row, who, 0))
-            for item, row, who in zip(batch, known.probabilities, known.answered_by, strict=True)
+            (item, VendorAnswer(row, who, 0, bool(none)))
+            for item, row, who, none in zip(
+                batch, known.probabilities, known.answered_by, known.rejected, strict=True
+            )
             if who != "student"
         ])  # fmt: skip
         if not rest:
@@ -156,10 +160,10 @@ class VendorLine:
             return
         said = asker.ask([item.query for item in rest])
         self.cost_micros += said.cost_micros
-        answers = zip(said.probabilities, said.answered_by, said.costs, strict=True)
+        answers = zip(said.probabilities, said.answered_by, said.costs, said.rejected, strict=True)
         told = [
-            (item, None if who == "student" else VendorAnswer(row, who, cost))
-            for item, (row, who, cost) in zip(rest, answers, strict=True)
+            (item, None if who == "student" else VendorAnswer(row, who, cost, bool(none)))
+            for item, (row, who, cost, none) in zip(rest, answers, strict=True)
         ]
         self._tell(told)
         if said.stopped and "vendor" not in said.answered_by:

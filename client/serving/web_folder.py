@@ -71,7 +71,13 @@ def replacing(out: Path) -> Iterator[Path]:
         raise unwritable(out, error) from error
 
 
-def fill(folder: Path, name: str, run: RunFolder | None = None, measured: ExportedFile | None = None) -> None:
+def fill(
+    folder: Path,
+    name: str,
+    run: RunFolder | None = None,
+    measured: ExportedFile | None = None,
+    reject: float | None = None,
+) -> None:
     """Put the page beside the student that lies in the folder as `STUDENT`.
 
     Args:
@@ -79,11 +85,14 @@ def fill(folder: Path, name: str, run: RunFolder | None = None, measured: Export
         name: of the student, for its page.
         run: where it comes from, whose summary says how often it is right; `None` if that is not known.
         measured: how often this file of it is right, where that was measured again.
+        reject: the rate of false rejects at which images are taken to show none of the classes; `None` for
+            never.
 
     Raises:
+        UsageError: the file has no threshold for the rate.
         ClientError: the file is damaged, or is no student of this version.
     """
-    classifier, facts = open_student(folder / STUDENT, name, run)
+    classifier, facts = open_student(folder / STUDENT, name, run, reject)
     if measured is not None and facts.expected_accuracy is not None:
         facts.expected_accuracy = facts.expected_accuracy.measured_again(measured)
     student = WebStudent(**facts.model_dump(), stamp=classifier.metadata.get("stamp"))

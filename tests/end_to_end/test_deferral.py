@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from client.api.students import load_student
+from client.learning.rejection import Rejection
 from client.learning.student import load_tensors, save_tensors
+from client.results.predictions import read_predictions
 from tests.client.toy import CLASSES, make_folder
 from tests.end_to_end.command import Command
 from tests.support.vendor_process import VendorProcess
@@ -120,6 +123,30 @@ def test_a_vendor_that_is_away_leaves_the_student_to_answer_and_another_model_is
     said = client("predict", str(other), "new", *_ask(client), code=1).stderr
     assert "The student learnt from the model fp_other" in said
     assert vendor_process.charges(client.api_key).queries == 0
+
+
+@pytest.mark.parametrize("file", ["student.safetensors", "student.onnx"])
+def test_a_run_fits_its_thresholds_on_its_hold_outs(client: Command, trained: Path, file: str) -> None:
+    held_out = sorted(each.confidence for each in read_predictions(trained / "answers.csv"))
+    told = load_student(trained / file, device="cpu").metadata
+    threshold = Rejection.from_json(told["rejection"]).threshold(0.3)
+    assert threshold == pytest.approx(held_out[int(0.3 * (len(held_out) + 1)) - 1], abs=2e-6)
+    rows, _ = _rows(client, trained / file, "--reject", "0.3")
+    for row in rows:
+        best, confidence = next(iter(row["classes"].items()))
+        assert row["class"] == (None if confidence < threshold else best)
+    few = client("predict", str(trained / file), "new", "--reject", "0.01", code=2).stderr
+    assert "The hold-outs were too few for a rate of false rejects below" in few
+
+
+def test_the_vendor_decides_about_what_it_is_asked(client: Command, trained: Path) -> None:
+    asked = ("--reject", "0.3", *_ask(client, "--ask-below", "0"))
+    alone, _ = _rows(client, trained, "--reject", "0.3")
+    rows, _ = _rows(client, trained, *asked)
+    for row, before in zip(rows, alone, strict=True):
+        assert (row["answered_by"] == "vendor") == (before["class"] is None)
+    # Noise is not as near to a class text as most of the images that the teacher was asked about.
+    assert {row["class"] for row in rows if row["answered_by"] == "vendor"} == {None}
 
 
 def test_bad_options_are_refused_before_anything_is_asked(client: Command, trained: Path) -> None:

@@ -37,9 +37,9 @@ export async function classify(files) {
 
 async function load() {
   const [facts, file] = await Promise.all([fetched("student.json"), fetched("student.onnx")]);
-  const { classes, image_size: side } = await facts.json();
+  const { classes, image_size: side, reject } = await facts.json();
   const session = await ort.InferenceSession.create(await file.arrayBuffer(), { executionProviders: ["wasm"] });
-  const loaded = { classes, side, session };
+  const loaded = { classes, side, session, rejectBelow: reject?.below ?? -Infinity };
   await probabilities(loaded, new Uint8Array(side * side * 3)); // the first answer takes longer
   return loaded;
 }
@@ -61,7 +61,8 @@ async function answer(file) {
     .map((name, index) => ({ class: name, confidence: row[index] }))
     .sort((one, other) => other.confidence - one.confidence)
     .slice(0, TOP);
-  return { name: file.name, ...top[0], answered_by: "student", top };
+  const none = top[0].confidence < student.rejectBelow;
+  return { name: file.name, ...top[0], ...(none && { class: null }), answered_by: "student", top };
 }
 
 async function probabilities({ session, side }, pixels) {

@@ -88,12 +88,14 @@ function show(files, content, milliseconds) {
 function answerCard(file, result, milliseconds, count) {
   const card = newCard(file);
   const sure = percent(result.confidence);
-  card.querySelector(".class").textContent = `${result.class}, ${sure}`;
-  card.querySelector(".bar i").style.width = sure;
+  const none = result.class === null;
+  card.classList.toggle("none", none);
+  card.querySelector(".class").textContent = none ? "none of these" : `${result.class}, ${sure}`;
+  card.querySelector(".bar i").style.width = none ? "0" : sure;
   const together = count > 1 ? ` for ${counted(count)} together` : "";
   card.querySelector(".who").textContent =
     `answered by ${WHO[result.answered_by]} in ${Math.round(milliseconds)}\u00a0ms${together}`;
-  for (const other of result.top.slice(1)) {
+  for (const other of none ? result.top : result.top.slice(1)) {
     const item = document.createElement("li");
     item.textContent = `${other.class} ${percent(other.confidence)}`;
     card.querySelector(".top").append(item);

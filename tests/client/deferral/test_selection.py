@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.deferral.selection import BURST, WINDOW, Below, ShareOfTraffic, least_sure, share_for
+from client.deferral.selection import BURST, WINDOW, Below, ShareOfTraffic, least_sure, share_for, sure_of
 from client.errors import UsageError
 from client.learning.reliability import Reliability
 
@@ -49,6 +49,15 @@ def test_before_anything_has_come_the_threshold_is_that_of_the_hold_outs() -> No
 
 def test_a_bound_is_a_bound() -> None:
     assert Below(0.7).choose(np.array([0.69, 0.7, 0.0], np.float32)).tolist() == [True, False, True]
+
+
+def test_images_that_seem_to_show_no_class_are_asked_about_before_all_others() -> None:
+    confidence = np.array([0.5, 0.9, 0.3, 0.8, 0.4], np.float32)
+    sure = sure_of(confidence, np.array([False, True, False, True, False]))
+    assert np.argsort(sure).tolist() == [3, 1, 2, 4, 0]
+    assert np.nonzero(least_sure(sure, 0.6))[0].tolist() == [1, 2, 3]
+    assert Below(0.35).choose(sure).tolist() == [False, True, True, True, False]
+    assert ShareOfTraffic(0.2, confidence).choose(sure).tolist() == [False, True, False, True, False]
 
 
 def test_of_images_that_are_all_known_exactly_the_share_is_asked_about() -> None:

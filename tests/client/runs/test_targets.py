@@ -17,13 +17,16 @@ from client.buying.cache import EmbeddingCache
 from client.buying.queries import Query
 from client.buying.teacher import Teacher
 from client.buying.vendor_api import VendorClient
+from client.data.domains import class_prompts
 from client.errors import BudgetExhausted, DataError, FingerprintChanged
 from client.learning.methods import METHODS
 from client.learning.recipe import Recipe
+from client.learning.rejection import Rejection
 from client.progress import Display
 from client.runs.dataset import read_dataset
 from client.runs.folder import RunConfig, RunFolder
 from client.runs.targets import TargetBuilder, Targets
+from client.runs.teacher_queries import query_of
 from tests.client.toy import make_folder
 from tests.vendor_service.local_vendor import LocalVendor
 
@@ -88,6 +91,24 @@ def test_what_was_refused_is_told_from_what_could_not_be_paid_for(pupil: Pupil) 
     pupil.learn("run", budget=100)
     assert f"1{said}(the vendor refused them)" in pupil.shown.getvalue()
     assert [each["name"] for each in pupil.read("run/purchase.json")["refused"]] == [str(large)]
+
+
+def test_the_teachers_thresholds_are_its_cosines_of_the_labelled_images(pupil: Pupil) -> None:
+    taught_by = pupil.learn("run", budget=100).teacher
+    dataset = read_dataset(pupil.config, Display.of_nobody())
+    teacher = Teacher(pupil.client, pupil.cache, model=pupil.client.model(), run_id="again", budget=0)
+    texts, _ = teacher.lookup([Query.text(prompt) for prompt in class_prompts(dataset.classes)])
+    images, have = teacher.lookup([query_of(dataset.examples[position]) for position in dataset.train])
+    assert have.sum() == 24
+    assert taught_by is not None
+    assert taught_by.rejection == Rejection.of((images @ texts.T).max(axis=1))
+    assert Rejection.from_json(taught_by.described["teacher_rejection"]) == taught_by.rejection
+
+
+def test_of_other_class_texts_than_are_asked_later_there_are_no_thresholds(pupil: Pupil) -> None:
+    taught_by = pupil.learn("run", budget=200, method_name="rise").teacher
+    assert taught_by is not None
+    assert "teacher_rejection" not in taught_by.described
 
 
 def test_a_class_prompt_that_was_refused_is_not_a_matter_of_the_budget(pupil: Pupil) -> None:

@@ -5,22 +5,33 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 import torch
 from playwright.sync_api import Browser
 from torch.nn import functional
 
+from client.data.images import Pixels
 from client.learning.backbones import load_backbone
+from client.learning.classifier import StudentClassifier
+from client.learning.rejection import STUDENTS, Rejection, sureness
 from client.learning.student import build_student
 from client.results.onnx_export import export_onnx
 from tests.client.results.test_records import SUMMARY
-from tests.client.toy import CLASSES
+from tests.client.toy import CLASSES, draw
 from tests.support.browser import chromium
 from tests.support.student_process import StudentProcess
 
 SIDE = 32
 # What a deployed student does without: an import of any of these fails.
 ABSENT = ("torch", "torchvision", "timm", "open_clip", "accelerate", "safetensors", "httpx", "onnx")
+
+
+def _shapes() -> Pixels:
+    """Pictures like those that it is asked about in these tests."""
+    drawn = [draw(CLASSES[n % 3], "white", "red", seed=n).resize((SIDE, SIDE)) for n in range(60)]
+    noise = np.random.default_rng(0).integers(0, 60, (len(drawn), SIDE, SIDE, 3), dtype=np.uint8)
+    return np.stack([np.asarray(each) for each in drawn]) // 2 + noise
 
 
 @pytest.fixture(scope="session")
@@ -38,6 +49,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ).eval()
     student.temperature.fill_(30)  # so that it is not sure
     metadata = {"classes": json.dumps(CLASSES), "method": "vl2v-adip", "student": "efficientnet_lite0"}
+    metadata[STUDENTS] = Rejection.of(
+        sureness(StudentClassifier(student, CLASSES).probabilities(_shapes()))
+    ).to_json()
     export_onnx(student, metadata, folder / "student.onnx")
     (folder / "summary.json").write_text(json.dumps(SUMMARY))
     return folder

@@ -18,6 +18,7 @@ from playwright.sync_api import Browser, FilePayload, expect
 from client import models
 from client.api.options import AskOptions, VendorOptions
 from client.api.students import load_student
+from client.learning.rejection import STUDENTS, TEACHERS, Rejection
 from client.learning.reliability import Reliability
 from tests.client.serving.test_serve import ask, picture
 from tests.client.toy import CLASSES
@@ -39,8 +40,14 @@ def taught(run: Path, vendor_process: VendorProcess, tmp_path_factory: pytest.Te
         "teacher_temperature": "4.0",
         "teacher_accuracy": "0.95",
         "reliability": Reliability.of(confidence, np.arange(200) % 200 < 200 * confidence).to_json(),
+        # The student rejects everything from a rate of 0.1 on, its teacher from 0.2 on.
+        STUDENTS: Rejection((0.0,) * 9 + (2.0,) * 41).to_json(),
+        TEACHERS: Rejection((-1.0,) * 19 + (1.0,) * 31).to_json(),
     }
     file = onnx.load(run / "student.onnx")
+    kept = [each for each in file.metadata_props if each.key not in told]
+    del file.metadata_props[:]
+    file.metadata_props.extend(kept)
     for key, value in told.items():
         file.metadata_props.add(key=key, value=value)
     path = tmp_path_factory.mktemp("taught") / "student.onnx"
@@ -109,6 +116,47 @@ def test_unsure_images_are_asked_about_once_and_answered_as_a_folder_is(
     for path, result in zip(paths, first.json()["results"], strict=True):
         served = {each["class"]: each["confidence"] for each in result["top"]}
         assert served == pytest.approx(found.classes[str(path)], abs=1e-5)
+
+
+@pytest.mark.parametrize(("rate", "vendor_rejects"), [("0.1", False), ("0.2", True)])
+def test_what_the_student_rejects_is_asked_about_and_the_vendor_decides(
+    serve: Serve,
+    taught: Path,
+    tmp_path: Path,
+    vendor_process: VendorProcess,
+    rate: str,
+    vendor_rejects: bool,
+) -> None:
+    files = [picture(seed) for seed in range(3)]
+    limited = ("--ask-below", "0.01", "--ask-budget", str(_TEXTS + 3), "--ask-seconds", "60")
+    with serve(*limited) as http:
+        assert _said(ask(http, *files)) == ["student"] * 3
+    with serve(*limited, "--reject", rate) as http:
+        bought, again = ask(http, *files), ask(http, *files)
+        for answer, who in ((bought, "vendor"), (again, "cache")):
+            assert _said(answer) == [who] * 3
+            for result in answer.json()["results"]:
+                assert result["class"] == (None if vendor_rejects else result["top"][0]["class"])
+        (alone,) = ask(http, picture(9)).json()["results"]  # the budget is spent
+        assert (alone["answered_by"], alone["class"]) == ("student", None)
+    (tmp_path / "0.png").write_bytes(files[0])
+    options = AskOptions(
+        vendor=vendor_process.url, below=0.01, api_key_file=tmp_path / "key", cache=tmp_path / "cache.db"
+    )
+    found = load_student(taught).predict(tmp_path / "0.png", reject=float(rate), ask=options)
+    assert list(found.answered_by.values()) == ["cache"]
+    assert list(found.named.values()) == [bought.json()["results"][0]["class"]]
+
+
+def test_a_teacher_without_thresholds_is_not_asked_with_reject(
+    run: Path, tmp_path: Path, vendor_process: VendorProcess
+) -> None:
+    options = ("--ask-vendor", vendor_process.url, "--ask-budget", "5", "--reject", "0.1")
+    with (
+        pytest.raises(AssertionError, match="when its teacher sees none of the classes"),
+        StudentProcess(run, tmp_path, *options),
+    ):
+        pass
 
 
 def test_a_budget_outlives_the_server_and_many_callers_at_once_do_not_exceed_it(

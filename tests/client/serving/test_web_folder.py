@@ -40,7 +40,8 @@ _PIXELS = f"""async ([content, side]) => {{
   const {{ decodeSquare }} = await import(new URL("assets/pixels.js", document.baseURI).href);
   return [...await decodeSquare(file, side)];
 }}"""
-_ANSWER = f"""async (content) => {{
+# What the page says of the base64 of a file.
+ANSWER = f"""async (content) => {{
   {_FILE}
   const {{ classify }} = await import(new URL("assets/browser.js", document.baseURI).href);
   return await classify([file]);
@@ -137,7 +138,7 @@ NEAR: dict[str, tuple[Callable[[], bytes], float]] = {
 
 
 def _answer(page: Page, content: bytes) -> dict[str, Any]:
-    answer: dict[str, Any] = page.evaluate(_ANSWER, base64.b64encode(content).decode())
+    answer: dict[str, Any] = page.evaluate(ANSWER, base64.b64encode(content).decode())
     return answer
 
 

@@ -1,0 +1,162 @@
+"""When an image shows none of the classes: thresholds that turn away a chosen share of the hold-outs."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import floor
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.errors import ClientError, UsageError
+
+# Rates are told in hundredths, up to a half.
+LOWEST_RATE, HIGHEST_RATE = 0.01, 0.5
+_RATES = 50
+# The keys under which a student's file has thresholds: of its own scores, and of its teacher's.
+STUDENTS, TEACHERS = "rejection", "teacher_rejection"
+# A threshold that turns nothing away.
+NEVER = -np.inf
+
+
+def shows_none(probabilities: NDArray[np.floating], below: float) -> NDArray[np.bool_]:
+    """Which images are taken to show none of the classes, shape (n,).
+
+    Args:
+        probabilities: shape (n, classes).
+        below: the threshold of `sureness`.
+    """
+    return sureness(probabilities) < below
+
+
+def sureness(probabilities: NDArray[np.floating]) -> NDArray[np.floating]:
+    """How sure it is that images show a thing of some class, shape (n,): the highest probability.
+
+    Args:
+        probabilities: shape (n, classes).
+    """
+    highest: NDArray[np.floating] = probabilities.max(axis=1, initial=0)
+    return highest
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """Thresholds of a score by the share of known things that fall below them: the false rejects.
+
+    Of images like those that the thresholds were fitted on, no larger share is expected to fall below them:
+    with n images, the threshold is the k-th lowest score, k = floor(rate (n + 1)), as split conformal
+    prediction has it (Vovk et al., 2005; Angelopoulos and Bates, 2021, section 1).
+
+    Attributes:
+        thresholds: of the rates 0.01, 0.02 ... `HIGHEST_RATE`; `None` where n is too small for a rate.
+    """
+
+    thresholds: tuple[float | None, ...]
+
+    @classmethod
+    def of(cls, scores: NDArray[np.floating]) -> Self:
+        """Of the scores of known things, shape (n,): the surer, the higher."""
+        ordered = np.sort(scores)
+        ranks = [step * (len(ordered) + 1) // 100 for step in range(1, _RATES + 1)]
+        return cls(tuple(_rounded_down(ordered[rank - 1]) if rank else None for rank in ranks))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """What `to_json` gives.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        try:
+            found = tuple(None if each is None else float(each) for each in json.loads(text))
+        except (TypeError, ValueError) as error:
+            raise ValueError("the thresholds of a student are a list of numbers") from error
+        if len(found) != _RATES:
+            raise ValueError("the thresholds of a student are a list of numbers")
+        return cls(found)
+
+    def to_json(self) -> str:
+        """As the metadata of a student's file hold it."""
+        return json.dumps(self.thresholds)
+
+    @property
+    def lowest_rate(self) -> float | None:
+        """The lowest rate that has a threshold; `None` where none has."""
+        return next((step / 100 for step, each in enumerate(self.thresholds, 1) if each is not None), None)
+
+    def threshold(self, rate: float) -> float | None:
+        """Below it an image is turned away; `None` where there were too few images for the rate.
+
+        Args:
+            rate: of false rejects, from `LOWEST_RATE` to `HIGHEST_RATE`; rounded down to hundredths.
+        """
+        return self.thresholds[floor(round(100 * rate, 6)) - 1]
+
+
+def _rounded_down(score: np.floating) -> float:
+    return floor(float(score) * 1e6) / 1e6
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Below which scores an image is taken to show none of the classes.
+
+    Attributes:
+        student: of the student's `sureness`.
+        teacher: of the cosine of the teacher's embedding of it to the nearest class text.
+    """
+
+    student: float = NEVER
+    teacher: float = NEVER
+
+    @classmethod
+    def of_student(cls, metadata: Mapping[str, str], rate: float | None, *, asks: bool) -> Self:
+        """Those that a student's file has for a rate of false rejects.
+
+        Args:
+            metadata: of the file.
+            rate: from `LOWEST_RATE` to `HIGHEST_RATE`; `None` to turn nothing away.
+            asks: whether its teacher is asked as well.
+
+        Raises:
+            UsageError: the rate is out of range, or the file has no threshold for it.
+            ClientError: the file is damaged.
+        """
+        if rate is None:
+            return cls()
+        if not LOWEST_RATE <= rate <= HIGHEST_RATE:
+            raise UsageError(
+                f"The rate of false rejects (--reject) is {rate:g}; it must lie between {LOWEST_RATE} and "
+                f"{HIGHEST_RATE}."
+            )
+        student = _threshold_of(metadata, STUDENTS, rate)
+        return cls(student, _threshold_of(metadata, TEACHERS, rate) if asks else NEVER)
+
+
+def _threshold_of(metadata: Mapping[str, str], key: str, rate: float) -> float:
+    if key not in metadata:
+        raise UsageError(_UNKNOWN[key])
+    try:
+        found = Rejection.from_json(metadata[key])
+    except ValueError as error:
+        raise ClientError(f"The student's file is damaged: {error}.") from error
+    threshold = found.threshold(rate)
+    if threshold is None:
+        lowest = found.lowest_rate
+        possible = "any rate" if lowest is None else f"a rate of false rejects below {lowest:g}"
+        raise UsageError(f"{_FITTED_ON[key]} were too few for {possible}.")
+    return threshold
+
+
+_UNKNOWN = {
+    STUDENTS: "The student's file does not tell when an image shows none of its classes: an earlier version "
+    "of Tuition wrote it, or no image was held out. Distil again, or leave out --reject.",
+    TEACHERS: "The student's file does not tell when its teacher sees none of the classes in an image: an "
+    "earlier version of Tuition wrote it, or the teacher was asked about no labelled image. Distil again, or "
+    "leave out --reject or --ask-vendor.",
+}
+_FITTED_ON = {
+    STUDENTS: "The hold-outs",
+    TEACHERS: "The labelled images that the teacher was asked about",
+}

@@ -1,0 +1,77 @@
+"""Thresholds that turn away no more than a chosen share of known things, and what there is none for."""
+
+import numpy as np
+import pytest
+
+from client.errors import ClientError, UsageError
+from client.learning.rejection import STUDENTS, TEACHERS, Rejection, Thresholds, shows_none
+
+
+def _told(**scores: np.ndarray) -> dict[str, str]:
+    return {key: Rejection.of(each).to_json() for key, each in scores.items()}
+
+
+def test_a_threshold_is_a_score_that_so_many_lie_below() -> None:
+    found = Rejection.of(np.arange(99.0)[::-1])
+    assert found.threshold(0.05) == 4  # the fifth lowest: four of 99 lie below it, and of 100 five would
+    assert found.threshold(0.059) == 4
+    assert found.threshold(0.29) == 28
+    assert found.threshold(0.5) == 49
+    assert Rejection.from_json(found.to_json()) == found
+
+
+@pytest.mark.parametrize("count", [39, 120, 1000])
+def test_of_new_images_like_those_of_before_no_larger_share_is_turned_away(count: int) -> None:
+    rng = np.random.default_rng(count)
+    shares = []
+    for _ in range(1000):
+        threshold = Rejection.of(rng.normal(size=count)).threshold(0.05)
+        assert threshold is not None
+        shares.append((rng.normal(size=200) < threshold).mean())
+    expected = (count + 1) // 20 / (count + 1)
+    assert expected <= 0.05
+    assert np.mean(shares) == pytest.approx(expected, abs=0.004)
+
+
+def test_equal_scores_are_all_kept_whatever_their_last_digits() -> None:
+    sure = np.full(200, np.float32(0.9999997))
+    threshold = Rejection.of(sure).threshold(0.5)
+    assert threshold is not None
+    assert not (sure < threshold).any()
+
+
+def test_images_below_the_threshold_of_the_highest_probability_show_none() -> None:
+    probabilities = np.array([[0.5, 0.5], [0.1, 0.9], [0.3, 0.7]])
+    assert shows_none(probabilities, 0.7).tolist() == [True, False, False]
+    assert not shows_none(probabilities, Thresholds().student).any()
+    assert shows_none(np.zeros((0, 2)), 0.7).shape == (0,)
+
+
+def test_a_file_tells_the_thresholds_of_student_and_teacher() -> None:
+    told = _told(**{STUDENTS: np.arange(99.0), TEACHERS: np.arange(99.0) - 50})
+    assert Thresholds.of_student(told, 0.1, asks=True) == Thresholds(9.0, -41.0)
+    assert Thresholds.of_student(told, 0.1, asks=False) == Thresholds(9.0, -np.inf)
+    assert Thresholds.of_student({}, None, asks=True) == Thresholds()
+
+
+@pytest.mark.parametrize(
+    ("told", "rate", "words"),
+    [
+        ({}, 0.05, "earlier version of Tuition wrote it, or no image was held out"),
+        (_told(**{STUDENTS: np.arange(99.0)}), 0.05, "the teacher was asked about no labelled image"),
+        (_told(**{STUDENTS: np.arange(9.0)}), 0.05, "hold-outs were too few for .* below 0.1"),
+        (_told(**{STUDENTS: np.arange(99.0), TEACHERS: np.zeros(0)}), 0.05, "asked about were too few for"),
+        ({}, 0.0, "must lie between 0.01 and 0.5"),
+        ({}, 0.51, "must lie between 0.01 and 0.5"),
+        ({}, float("nan"), "must lie between 0.01 and 0.5"),
+    ],
+)
+def test_what_there_is_no_threshold_for_is_said(told: dict[str, str], rate: float, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        Thresholds.of_student(told, rate, asks=True)
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", '["a"]', "nonsense", "null", "7"])
+def test_a_damaged_file_is_said_to_be(text: str) -> None:
+    with pytest.raises(ClientError, match="damaged: the thresholds of a student are a list of numbers"):
+        Thresholds.of_student({STUDENTS: text}, 0.05, asks=False)
