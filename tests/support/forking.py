@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -69,14 +70,22 @@ class Forked:
 class ForkedCommand(Forked):
     """The `main` of a module in a process and session of its own.
 
-    Standard error is appended to the file `log`.
+    Standard error is appended to the file `log`. It may have so many `descriptors`, if not as many as the
+    tests.
     """
 
     def __init__(
-        self, module: str, arguments: Sequence[str], folder: Path, environment: Mapping[str, str], log: Path
+        self,
+        module: str,
+        arguments: Sequence[str],
+        folder: Path,
+        environment: Mapping[str, str],
+        log: Path,
+        *,
+        descriptors: int | None = None,
     ) -> None:
         reads, writes = CONTEXT.Pipe(duplex=False)
-        super().__init__(_run, module, list(arguments), folder, dict(environment), log, writes)
+        super().__init__(_run, module, list(arguments), folder, dict(environment), log, descriptors, writes)
         writes.close()
         self.stdout = os.fdopen(os.dup(reads.fileno()))
         reads.close()
@@ -226,8 +235,11 @@ def _run(
     folder: Path,
     environment: Mapping[str, str],
     log: Path,
+    descriptors: int | None,
     stdout: "Connection[bytes, bytes]",
 ) -> None:
+    if descriptors is not None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
     os.dup2(stdout.fileno(), 1)
     os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
     _run_main(module, arguments, folder, environment)
