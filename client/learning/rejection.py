@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import floor
+from math import floor, log
 from typing import Self
 
 import numpy as np
@@ -30,14 +30,17 @@ def shows_none(probabilities: NDArray[np.floating], below: float) -> NDArray[np.
     return sureness(probabilities) < below
 
 
-def sureness(probabilities: NDArray[np.floating]) -> NDArray[np.floating]:
-    """How sure it is that images show a thing of some class, shape (n,): the highest probability.
+def sureness(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
+    """How sure it is that images show a thing of some class, shape (n,), from 0 to 1.
+
+    It is what the entropy of the probabilities lacks to the highest that there can be, as a share of that.
 
     Args:
         probabilities: shape (n, classes).
     """
-    highest: NDArray[np.floating] = probabilities.max(axis=1, initial=0)
-    return highest
+    exact = probabilities.astype(np.float64)
+    entropy: NDArray[np.float64] = -(exact * np.log(np.maximum(exact, 1e-12))).sum(axis=1)
+    return 1 - entropy / log(max(2, exact.shape[1]))
 
 
 @dataclass(frozen=True)

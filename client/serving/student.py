@@ -48,7 +48,7 @@ class RejectOption(BaseModel):
 
     Attributes:
         rate: of false rejects on the hold-outs, from 0 to 1.
-        below: where the highest probability is lower.
+        below: where the student's sureness is lower: 1 - entropy of the probabilities / log(classes).
     """
 
     rate: float

@@ -61,8 +61,14 @@ async function answer(file) {
     .map((name, index) => ({ class: name, confidence: row[index] }))
     .sort((one, other) => other.confidence - one.confidence)
     .slice(0, TOP);
-  const none = top[0].confidence < student.rejectBelow;
+  const none = sureness(row) < student.rejectBelow;
   return { name: file.name, ...top[0], ...(none && { class: null }), answered_by: "student", top };
+}
+
+// As client/learning/rejection.py has it.
+function sureness(row) {
+  const entropy = -row.reduce((sum, share) => sum + share * Math.log(Math.max(share, 1e-12)), 0);
+  return 1 - entropy / Math.log(Math.max(2, row.length));
 }
 
 async function probabilities({ session, side }, pixels) {

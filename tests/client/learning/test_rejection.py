@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from client.errors import ClientError, UsageError
-from client.learning.rejection import STUDENTS, TEACHERS, Rejection, Thresholds, shows_none
+from client.learning.rejection import STUDENTS, TEACHERS, Rejection, Thresholds, shows_none, sureness
 
 
 def _told(**scores: np.ndarray) -> dict[str, str]:
@@ -40,9 +40,14 @@ def test_equal_scores_are_all_kept_whatever_their_last_digits() -> None:
     assert not (sure < threshold).any()
 
 
-def test_images_below_the_threshold_of_the_highest_probability_show_none() -> None:
-    probabilities = np.array([[0.5, 0.5], [0.1, 0.9], [0.3, 0.7]])
-    assert shows_none(probabilities, 0.7).tolist() == [True, False, False]
+def test_images_of_high_entropy_show_none() -> None:
+    probabilities = np.array([[0.5, 0.5], [0.1, 0.9], [0.0, 1.0]], np.float32)
+    bits = 0.1 * np.log2(10) + 0.9 * np.log2(1 / 0.9)  # of one that there can be
+    assert sureness(probabilities) == pytest.approx([0, 1 - bits, 1], abs=1e-6)
+    assert sureness(np.array([[0.5, 0.5, 0.0]])) == pytest.approx([1 - np.log(2) / np.log(3)])
+    assert sureness(np.ones((1, 1))).tolist() == [1]
+    own = sureness(probabilities)
+    assert shows_none(probabilities, own[1]).tolist() == [True, False, False]
     assert not shows_none(probabilities, Thresholds().student).any()
     assert shows_none(np.zeros((0, 2)), 0.7).shape == (0,)
 

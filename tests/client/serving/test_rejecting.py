@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import numpy as np
 import onnx
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -13,7 +14,7 @@ from playwright.sync_api import Browser, Page, expect
 import client
 from client.cli.main import main
 from client.errors import UsageError
-from client.learning.rejection import STUDENTS, Thresholds
+from client.learning.rejection import STUDENTS, Thresholds, sureness
 from tests.client.serving.test_page import choose, watched
 from tests.client.serving.test_serve import ask, picture
 from tests.client.serving.test_web_folder import ANSWER
@@ -46,8 +47,8 @@ def test_a_folder_is_answered_by_the_threshold_in_the_file(predicted: client.Pre
     facts = client.load_student(run / "student.onnx")
     below = Thresholds.of_student(facts.metadata, _RATE, asks=False).student
     for image, classes in predicted.classes.items():
-        best, confidence = next(iter(classes.items()))
-        assert predicted.named[image] == (None if confidence < below else best)
+        (sure,) = sureness(np.array([[*classes.values()]]))
+        assert predicted.named[image] == (None if sure < below else next(iter(classes)))
         assert len(classes) == len(CLASSES)
     rows = {row["image"]: row for row in predicted.rows()}
     assert {image: row["class"] for image, row in rows.items()} == predicted.named
@@ -67,7 +68,8 @@ def test_callers_get_the_answers_of_a_folder(
         assert f"tuition_rejected_images_total {float(rejected)}" in http.get("/metrics").text
         told = http.get("/v1/student").json()["reject"]
         assert told["rate"] == _RATE
-        assert (results[0]["confidence"] < told["below"]) == (results[0]["class"] is None)
+        (sure,) = sureness(np.array([[each["confidence"] for each in results[0]["top"]]]))
+        assert (sure < told["below"]) == (results[0]["class"] is None)
 
 
 def test_without_the_option_a_class_is_named_of_every_image(http: httpx.Client) -> None:
