@@ -11,6 +11,7 @@ What a program needs is importable from here, and docs/python.md shows it at wor
   about which images it asks the vendor;
 - `check_folder`: what is wrong with a folder of images; `unpack_example`: a folder to try;
 - `models`, `usage`, `reconcile`, with `VendorOptions`: what a vendor sells and has billed;
+- `verify_receipts`, `export_receipts`, `verify_receipts_file`: what it has signed, as `Evidence` for others;
 - `Display` shows progress in a terminal or a notebook, `ProgressListener` is what a program shows it with;
 - `VendorClient` (a vendor over HTTP), `EmbeddingCache` (what was paid for), `Query` (what is bought),
   `Budget` (how much may be spent), `Teacher` (the cache, then the budget, then the vendor): buying by hand;
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
         EmbedOptions,
         VendorOptions,
     )
+    from client.api.receipts import export_receipts, verify_receipts, verify_receipts_file
     from client.api.students import (
         DomainAccuracy,
         Exported,
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     )
     from client.buying.budget import Budget
     from client.buying.cache import EmbeddingCache
+    from client.buying.evidence import Evidence
     from client.buying.queries import Query
     from client.buying.teacher import Teacher
     from client.buying.vendor_api import VendorClient
@@ -66,6 +69,7 @@ _HOMES = {
     "EmbedOptions": "client.api.options",
     "EmbeddingCache": "client.buying.cache",
     "Embeddings": "client.api.embedding",
+    "Evidence": "client.buying.evidence",
     "Exported": "client.api.students",
     "Plan": "client.results.records",
     "Predictions": "client.api.students",
@@ -86,6 +90,7 @@ _HOMES = {
     "embed": "client.api.embedding",
     "evaluate": "client.api.students",
     "export": "client.api.students",
+    "export_receipts": "client.api.receipts",
     "load_run": "client.api.distillation",
     "load_student": "client.api.students",
     "models": "client.api.account",
@@ -95,6 +100,8 @@ _HOMES = {
     "reconcile": "client.api.account",
     "unpack_example": "client.api.folders",
     "usage": "client.api.account",
+    "verify_receipts": "client.api.receipts",
+    "verify_receipts_file": "client.api.receipts",
 }
 
 __all__ = [
@@ -111,6 +118,7 @@ __all__ = [
     "EmbedOptions",
     "EmbeddingCache",
     "Embeddings",
+    "Evidence",
     "Exported",
     "Plan",
     "Predictions",
@@ -131,6 +139,7 @@ __all__ = [
     "embed",
     "evaluate",
     "export",
+    "export_receipts",
     "load_run",
     "load_student",
     "models",
@@ -140,6 +149,8 @@ __all__ = [
     "reconcile",
     "unpack_example",
     "usage",
+    "verify_receipts",
+    "verify_receipts_file",
 ]
 
 

@@ -16,6 +16,7 @@ from client.buying.cache_file import CacheFile
 from client.buying.embeddings import CHUNK, CacheRow, StoredEmbedding, by_kind, held, insert, model_id, select
 from client.buying.origins import UNKNOWN, Origins, difference, join_pools, origin_id
 from client.buying.pending import PendingBatch, PendingBatches, RequestBatch, delete_pending
+from client.buying.proofs import Proof
 from client.buying.queries import Query, Spending
 from client.buying.rates import PaidRequest
 from client.buying.receipts import (
@@ -164,6 +165,7 @@ class EmbeddingCache:
         *,
         origin: str = UNKNOWN,
         tolerance: float = 0.0,
+        proof: Proof | None = None,
     ) -> None:
         """Store a paid answer and its receipt, and clear the note, in one transaction.
 
@@ -178,6 +180,7 @@ class EmbeddingCache:
             key_id: the public half of the API key.
             origin: who answered, as `origin_of` names it.
             tolerance: the largest difference of one component between two answers of this model.
+            proof: the vendor's signed receipt, where there is one.
 
         Raises:
             Disagreement: it differs from what is in the cache; nothing is stored.
@@ -197,7 +200,7 @@ class EmbeddingCache:
             if known:
                 unknown = origin_id(connection, model, UNKNOWN)
                 join_pools(connection, model, [mine, *(row.origin or unknown for row in known.values())])
-            add_receipt(connection, batch, bill, payer)
+            add_receipt(connection, batch, bill, payer, proof=proof)
             delete_pending(connection, batch)
 
     def reject(self, batch: RequestBatch, bill: Bill, fault: str, payer: Payer = _NOBODY) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from client.buying.cache import EmbeddingCache
+from client.buying.proofs import Proof
 from client.buying.queries import Query
 from shared.billing import Quote
 from shared.embeddings import ModelCard, Usage
@@ -22,12 +23,14 @@ class EmbedResult:
         refused: the queries that the vendor would not embed, with its reason; they were not charged.
         usage: what was charged.
         request_id: the vendor's name for the request.
+        proof: its signed receipt, where the vendor signs.
     """
 
     vectors: dict[Query, Vector]
     refused: dict[Query, str]
     usage: Usage
     request_id: str
+    proof: Proof | None = None
 
 
 class Vendor(Protocol):

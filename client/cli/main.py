@@ -46,6 +46,7 @@ from client.cli.options import (
     print_json,
     said_of_next,
 )
+from client.cli.receipts import receipts_app
 from client.cli.serve import serve
 from client.cli.settings import read_settings
 from client.cli.students import evaluate, export, predict, report
@@ -68,6 +69,7 @@ app = typer.Typer(
 
 app.add_typer(cache_app)
 app.add_typer(data_app)
+app.add_typer(receipts_app)
 for command in (evaluate, predict, report, export, serve, compare, init):
     app.command()(command)
 

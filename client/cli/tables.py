@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ if TYPE_CHECKING:  # torch takes seconds to import
     from client.api.account import AccountUsage
     from client.api.distillation import Run
     from client.api.students import Predictions
+    from client.buying.evidence import Evidence
 
 # The kinds of spending, in words.
 _TRANCHES = {
@@ -283,4 +285,29 @@ def print_reconciliation(found: Reconciliation) -> None:
     if found.of_other_accounts:
         print(
             f"{found.of_other_accounts} receipts here are of other accounts, or older than this comparison."
+        )
+
+
+def print_evidence(found: "Evidence", *, trusted: bool) -> None:
+    """What signed receipts prove; `trusted` is whether their keys are known to be the vendor's."""
+    if found.problems:
+        print_table(("request", "problem"), [(each.request_id, each.problem) for each in found.problems])
+    print(
+        f"{found.receipts} signed receipts are right ({found.queries} queries, {found.cost_micros} micros); "
+        f"problems: {len(found.problems)}."
+    )
+    if found.first is not None and found.last is not None:
+        days = [f"{datetime.fromtimestamp(each, UTC):%Y-%m-%d}" for each in (found.first, found.last)]
+        where = ", ".join(map(printable, found.vendors)) or "nobody knows where"
+        print(f"Bought from {where}, from {days[0]} to {days[1]} (UTC).")
+        print(f"Signed by {', '.join(found.keys)}.")
+    if found.proven or found.unproven:
+        print(
+            f"{found.proven} embeddings are what a receipt says was sold; of {found.unproven} there is none."
+        )
+    if found.unsigned:
+        print(f"{found.unsigned} receipts are not signed.")
+    if not trusted and found.receipts:
+        print(
+            "The keys are those in the file: compare them with the vendor's own, or name those with --keys."
         )
