@@ -12,6 +12,7 @@ What a program needs is importable from here, and docs/python.md shows it at wor
 - `check_folder`: what is wrong with a folder of images; `unpack_example`: a folder to try;
 - `models`, `usage`, `reconcile`, with `VendorOptions`: what a vendor sells and has billed;
 - `verify_receipts`, `export_receipts`, `verify_receipts_file`: what it has signed, as `Evidence` for others;
+- `canary`, with `CanaryOptions`: whether it still sells the model that it sold;
 - `Display` shows progress in a terminal or a notebook, `ProgressListener` is what a program shows it with;
 - `VendorClient` (a vendor over HTTP), `EmbeddingCache` (what was paid for), `Query` (what is bought),
   `Budget` (how much may be spent), `Teacher` (the cache, then the budget, then the vendor): buying by hand;
@@ -23,12 +24,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from client.api.account import AccountUsage, models, reconcile, usage
+    from client.api.canary import canary
     from client.api.comparison import Comparison, ComparisonPlan, compare, plan_comparison
     from client.api.distillation import Run, distill, load_run, next_options, plan
     from client.api.embedding import Embeddings, embed
     from client.api.folders import check_folder, unpack_example
     from client.api.options import (
         AskOptions,
+        CanaryOptions,
         CompareOptions,
         DistillOptions,
         EmbedOptions,
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
     )
     from client.buying.budget import Budget
     from client.buying.cache import EmbeddingCache
+    from client.buying.canary import CanaryResult
     from client.buying.evidence import Evidence
     from client.buying.queries import Query
     from client.buying.teacher import Teacher
@@ -59,6 +63,8 @@ _HOMES = {
     "AccountUsage": "client.api.account",
     "AskOptions": "client.api.options",
     "Budget": "client.buying.budget",
+    "CanaryOptions": "client.api.options",
+    "CanaryResult": "client.buying.canary",
     "ClientError": "client.errors",
     "CompareOptions": "client.api.options",
     "Comparison": "client.api.comparison",
@@ -84,6 +90,7 @@ _HOMES = {
     "Variant": "client.learning.recipe",
     "VendorClient": "client.buying.vendor_api",
     "VendorOptions": "client.api.options",
+    "canary": "client.api.canary",
     "check_folder": "client.api.folders",
     "compare": "client.api.comparison",
     "distill": "client.api.distillation",
@@ -108,6 +115,8 @@ __all__ = [
     "AccountUsage",
     "AskOptions",
     "Budget",
+    "CanaryOptions",
+    "CanaryResult",
     "ClientError",
     "CompareOptions",
     "Comparison",
@@ -133,6 +142,7 @@ __all__ = [
     "Variant",
     "VendorClient",
     "VendorOptions",
+    "canary",
     "check_folder",
     "compare",
     "distill",

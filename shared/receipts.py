@@ -8,6 +8,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -18,6 +19,8 @@ from shared.encoding import WIRE_DTYPE, Vector
 
 RECEIPT_HEADER = "x-tuition-receipt"
 RECEIPT_TYPE = "tuition-receipt+jws"
+HEAD_TYPE = "tuition-head+jws"
+CARD_TYPE = "tuition-card+jws"
 KEYS_PATH = "/.well-known/jwks.json"
 ALGORITHM = "EdDSA"
 
@@ -29,7 +32,7 @@ class Sold(NamedTuple):
     little-endian float32, as it was sent (float16 is widened, which is exact).
     """
 
-    index: int
+    place: int
     kind: Kind
     asked: str
     answered: str
@@ -42,13 +45,13 @@ def vector_digest(vector: Vector) -> str:
 
 def request_hash(sold: Iterable[Sold]) -> str:
     """SHA-256 (hex) of a line `INDEX KIND DIGEST` for each answered query, in the order of their places."""
-    lines = (f"{each.index} {each.kind} {each.asked}\n" for each in sold)
+    lines = (f"{each.place} {each.kind} {each.asked}\n" for each in sold)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def answer_hash(sold: Iterable[Sold]) -> str:
     """SHA-256 (hex) of a line `INDEX DIGEST` for each vector, in the order of their places."""
-    lines = (f"{each.index} {each.answered}\n" for each in sold)
+    lines = (f"{each.place} {each.answered}\n" for each in sold)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
@@ -80,6 +83,58 @@ class ReceiptClaims(BaseModel):
     key_id: str = Field(description="the public half of the API key that paid")
     ledger_seq: int
     entry_hash: str
+
+
+class HeadClaims(BaseModel):
+    """What a signed head says: at that moment this was the last entry of the account's ledger."""
+
+    model_config = ConfigDict(frozen=True)
+
+    iat: int = Field(description="when it was signed, in seconds since 1970")
+    account_id: str
+    ledger_seq: int = Field(description="0 where there is no entry yet")
+    entry_hash: str
+
+
+class LedgerHead(BaseModel):
+    """The answer of `GET /v1/ledger/head`: the last entry, and the same as a signed statement."""
+
+    account_id: str
+    seq: int = Field(description="0 where there is no entry yet")
+    entry_hash: str
+    created_at: datetime | None
+    signed: str = Field(description="a compact JWS of `HeadClaims`")
+
+
+class CanaryVector(BaseModel):
+    """An input that anybody may ask about, and what the model answers."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: Kind
+    content: str = Field(description="the text, or the base64 of an image file")
+    embedding: str = Field(description="base64 of little-endian float32")
+
+
+class CardClaims(BaseModel):
+    """What a signed card says: under this fingerprint a model is sold that answers like this."""
+
+    model_config = ConfigDict(frozen=True)
+
+    iat: int = Field(description="when it was signed, in seconds since 1970")
+    model: str
+    model_fingerprint: str
+    dimensions: int
+    tolerance: float
+    dtype: str
+    image_size: int
+    canaries: list[CanaryVector]
+
+
+class SignedCard(BaseModel):
+    """The answer of `GET /v1/models/{id}/signed-card`."""
+
+    signed: str = Field(description="a compact JWS of `CardClaims`")
 
 
 class PublicKey(BaseModel):

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from client.buying.cache_file import CacheFile
 from client.buying.embeddings import CHUNK, CacheRow, StoredEmbedding, by_kind, held, insert, model_id, select
+from client.buying.heads import Heads
+from client.buying.model_cards import Cards
 from client.buying.origins import UNKNOWN, Origins, difference, join_pools, origin_id
 from client.buying.pending import PendingBatch, PendingBatches, RequestBatch, delete_pending
 from client.buying.proofs import Proof
@@ -70,6 +72,8 @@ class EmbeddingCache:
         self._file = CacheFile(path, dtype="<f2" if half else "<f4")
         self.pending_batches = PendingBatches(self._file)
         self.billed = Receipts(self._file)
+        self.heads = Heads(self._file)
+        self.cards = Cards(self._file)
         self._origins = Origins(self._file)
         self.dtype = np.dtype(self._file.dtype)
         self._on_damage = on_damage
@@ -203,10 +207,24 @@ class EmbeddingCache:
             add_receipt(connection, batch, bill, payer, proof=proof)
             delete_pending(connection, batch)
 
-    def reject(self, batch: RequestBatch, bill: Bill, fault: str, payer: Payer = _NOBODY) -> None:
-        """Store the receipt of an answer that cannot be taken. The note stays: another answer may be had."""
+    def reject(
+        self,
+        batch: RequestBatch,
+        bill: Bill,
+        fault: str,
+        payer: Payer = _NOBODY,
+        *,
+        proof: Proof | None = None,
+        for_good: bool = False,
+    ) -> None:
+        """Store the receipt of an answer that cannot be taken.
+
+        The note stays, for another answer may be had, unless it is rejected `for_good`.
+        """
         with self._file.transaction() as connection:
-            add_receipt(connection, batch, bill, payer, fault=fault)
+            add_receipt(connection, batch, bill, payer, fault=fault, proof=proof)
+            if for_good:
+                delete_pending(connection, batch)
 
     def abandon(self, batch: RequestBatch, request_id: str | None = None, key_id: str | None = None) -> None:
         """Clear the note of a batch that the vendor refused, and so did not charge."""

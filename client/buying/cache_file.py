@@ -62,6 +62,19 @@ CREATE TABLE IF NOT EXISTS signing_keys (
     x TEXT NOT NULL             -- the public key, as its JWK has it
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS receipts_by_run ON receipts (run_id);
+CREATE TABLE IF NOT EXISTS heads (
+    account_id TEXT NOT NULL,
+    seq INTEGER NOT NULL,       -- of the ledger's last entry, when it was signed
+    entry_hash TEXT NOT NULL,
+    signed TEXT NOT NULL,       -- the vendor's statement, a compact JWS
+    kid TEXT NOT NULL REFERENCES signing_keys (kid),
+    PRIMARY KEY (account_id, seq, entry_hash)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS cards (
+    signed TEXT PRIMARY KEY,    -- what the vendor promised of a model, a compact JWS
+    fingerprint TEXT NOT NULL,
+    kid TEXT NOT NULL REFERENCES signing_keys (kid)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS pending (
     idempotency_key TEXT PRIMARY KEY,
     run_id TEXT NOT NULL,

@@ -3,9 +3,9 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ValidationError
@@ -28,12 +28,15 @@ class Evidence:
 
     Attributes:
         receipts: those whose signature and hashes are right.
-        queries: how many queries they are of; `cost_micros` is what these cost.
-        first: when the first of them was charged, in seconds since 1970; `last` the last.
+        queries: how many queries they are of.
+        cost_micros: what these cost, in millionths of the vendor's currency unit.
+        first: when the first of them was charged, in seconds since 1970.
+        last: when the last of them was.
         vendors: where they were bought, by the addresses that the buyer noted.
         keys: the ids of the keys that signed them.
         unsigned: receipts in the cache that the vendor did not sign.
-        proven: embeddings in the cache that are what a receipt says was sold; `unproven` are the others.
+        proven: embeddings in the cache that are what a receipt says was sold.
+        unproven: those of which no receipt says anything.
         problems: receipts that are not right, and embeddings that differ from what was sold.
     """
 
@@ -48,6 +51,10 @@ class Evidence:
     proven: int = 0
     unproven: int = 0
     problems: list[Discrepancy] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """What `json.dumps` takes."""
+        return asdict(self)
 
     def add(self, claims: ReceiptClaims, key: PublicKey, vendor: str | None) -> None:
         """Count a receipt that is right."""
@@ -127,7 +134,7 @@ def export_receipts(cache: EmbeddingCache, file: Path) -> int:
     exported = ExportedReceipts(
         keys=list({proof.key.kid: proof.key for _, proof in proofs}.values()),
         receipts=[
-            ExportedReceipt(vendor=vendor, receipt=proof.token, sold=[tuple(one) for one in proof.sold])
+            ExportedReceipt(vendor=vendor, receipt=proof.token, sold=list(proof.sold))
             for vendor, proof in proofs
         ],
     )

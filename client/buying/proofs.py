@@ -89,7 +89,7 @@ def pack(sold: Iterable[Sold]) -> bytes:
     """What was sold, as the cache keeps it: 69 bytes a query."""
     return b"".join(
         _RECORD.pack(
-            each.index, _KINDS.index(each.kind), bytes.fromhex(each.asked), bytes.fromhex(each.answered)
+            each.place, _KINDS.index(each.kind), bytes.fromhex(each.asked), bytes.fromhex(each.answered)
         )
         for each in sold
     )

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from client.buying.cache import EmbeddingCache
+from client.buying.heads import SignedHead
+from client.buying.model_cards import PinnedCard
 from client.buying.proofs import Proof
 from client.buying.queries import Query
 from shared.billing import Quote
@@ -70,6 +72,12 @@ class Vendor(Protocol):
 
     def estimate(self, *, images: int = 0, texts: int = 0) -> Quote:
         """What so many queries would cost, and whether limits allow them; see `VendorClient.estimate`."""
+
+    def head(self) -> SignedHead | None:
+        """The end of the account's ledger, signed; `None` of a vendor that signs none."""
+
+    def signed_card(self, name: str) -> PinnedCard | None:
+        """What is sold under a name, signed; `None` of a vendor that signs none."""
 
     def stop(self) -> None:
         """Make requests that wait to be tried again give up now."""

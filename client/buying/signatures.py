@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from shared.receipts import ALGORITHM, KeySet, PublicKey, thumbprint
 
-_MOST_BYTES = 2**16
+_MOST_BYTES = 2**20
 Statement = TypeVar("Statement", bound=BaseModel)
 
 

@@ -3,12 +3,15 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Self
+from urllib.parse import quote
 
 import httpx
 from pydantic import ValidationError
 
 from client.buying import transport
 from client.buying.cache import EmbeddingCache
+from client.buying.heads import SignedHead, read_head
+from client.buying.model_cards import PinnedCard, read_card
 from client.buying.protocols import EmbedResult
 from client.buying.queries import Query
 from client.buying.signatures import KeyRing
@@ -39,7 +42,7 @@ from shared.billing import (
 from shared.embeddings import ModelCard, ModelList
 from shared.errors import ErrorBody, ErrorCode, ErrorDetail
 from shared.keys import KeyInfo, KeyList, NewSecret
-from shared.receipts import KEYS_PATH, KeySet
+from shared.receipts import KEYS_PATH, KeySet, LedgerHead, SignedCard
 
 
 class VendorClient:
@@ -120,6 +123,17 @@ class VendorClient:
             raise VendorError(f"{self.url} sells {', '.join(card.id for card in cards)}; name one of them.")
         return chosen[0]
 
+    def signed_card(self, name: str) -> PinnedCard | None:
+        """What the vendor has signed that it sells under a name; `None` of one that does not sign.
+
+        Raises:
+            VendorError: its signature is not right.
+        """
+        if not self.signing_keys.signs:
+            return None
+        answer = parse(SignedCard, self._http.send("GET", f"/v1/models/{quote(name)}/signed-card"))
+        return read_card(answer.signed, self.signing_keys, self.url)
+
     def identify(self, cache: EmbeddingCache, name: str | None = None) -> ModelCard:  # noqa: ARG002
         """The model that will answer, as `Vendor` has it; a Tuition vendor states its fingerprint."""
         return self.model(name)
@@ -153,6 +167,19 @@ class VendorClient:
                 raise VendorError(f"{self.url} gives the same page of its ledger again and again.")
             yield from page.data
             after = page.next_after
+
+    def head(self) -> SignedHead | None:
+        """The end of the account's ledger, as the vendor has signed it; `None` of one that does not sign.
+
+        Asked once and not again: it is a precaution, and nothing waits for it.
+
+        Raises:
+            VendorError: its signature is not right.
+        """
+        if not self.signing_keys.signs:
+            return None
+        answer = parse(LedgerHead, self._http.send("GET", "/v1/ledger/head", tries=1))
+        return read_head(answer, self.signing_keys, self.url)
 
     def invoice(self, month: str) -> Invoice:
         """The invoice of a month, "YYYY-MM" (UTC); it is `final` once the month is over."""

@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from client.cli.cache import cache_app
+from client.cli.canary import canary
 from client.cli.compare import compare
 from client.cli.confirm import on_terminal
 from client.cli.data import data_app
@@ -70,7 +71,7 @@ app = typer.Typer(
 app.add_typer(cache_app)
 app.add_typer(data_app)
 app.add_typer(receipts_app)
-for command in (evaluate, predict, report, export, serve, compare, init):
+for command in (evaluate, predict, report, export, serve, compare, init, canary):
     app.command()(command)
 
 

@@ -1,6 +1,5 @@
 """`client receipts`: what the vendor has signed, checked and handed to others. Nothing here asks a vendor."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -48,7 +47,7 @@ def verify(
     else:
         found = receipts.verify_receipts(VendorOptions(cache=cache))
     if as_json:
-        print_json(asdict(found))
+        print_json(found.to_json())
     else:
         print_evidence(found, trusted=file is None or keys is not None)
     if found.problems:

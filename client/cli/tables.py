@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # torch takes seconds to import
     from client.api.account import AccountUsage
     from client.api.distillation import Run
     from client.api.students import Predictions
+    from client.buying.canary import CanaryResult
     from client.buying.evidence import Evidence
 
 # The kinds of spending, in words.
@@ -311,3 +312,28 @@ def print_evidence(found: "Evidence", *, trusted: bool) -> None:
         print(
             "The keys are those in the file: compare them with the vendor's own, or name those with --keys."
         )
+
+
+def print_canary(found: "CanaryResult") -> None:
+    """Whether the vendor still sells the model that it sold, and what it means if not."""
+    if found.differences:
+        rows = [
+            (each.name, f"{each.difference:.3g}", "yes" if each.proven else "no")
+            for each in found.differences
+        ]
+        print_table(("input", "largest difference", "both signed"), rows)
+    print(
+        f"{found.asked} inputs were asked again for {found.cost_micros} micros, {found.own} of them bought "
+        f"before; answered otherwise: {len(found.differences)}."
+    )
+    if found.contradiction is not None:
+        print(f"The vendor's signed cards contradict each other: {printable(found.contradiction)}.")
+    if not found.swapped:
+        print(f"Nothing speaks against {printable(found.fingerprint)} being the model that it was.")
+        return
+    print(
+        f"Another model is sold under {printable(found.fingerprint)} than before. The cache has "
+        f"{found.bought} embeddings under this name; those bought before and after the change do not mix, "
+        "and a student that learnt from both had two teachers. Buy no more of it, keep the receipts, and "
+        "ask the vendor."
+    )

@@ -12,6 +12,7 @@ import os
 import secrets
 import stat
 from pathlib import Path
+from typing import Protocol
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -35,6 +36,13 @@ from vendor_service.errors import APIError, OperatorError
 
 _log = logging.getLogger(__name__)
 _JWS = jwt.PyJWS(algorithms=[ALGORITHM])
+
+
+class Signs(Protocol):
+    """Whatever can sign a statement."""
+
+    def sign(self, kind: str, content: BaseModel) -> str:
+        """The content as a compact JWS whose header says what `kind` of statement it is."""
 
 
 class SigningKey:

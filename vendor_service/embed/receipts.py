@@ -3,23 +3,14 @@
 import binascii
 import hashlib
 from collections.abc import Sequence
-from typing import Protocol
-
-from pydantic import BaseModel
 
 from shared.encoding import RowDtype, Vector, from_rows, to_rows
 from shared.receipts import RECEIPT_TYPE, ReceiptClaims, Sold, answer_hash, request_hash, vector_digest
 from vendor_service.billing.orders import Charged
+from vendor_service.billing.signing import Signs
 from vendor_service.clock import SECOND
 from vendor_service.embed.results import EmbedResult
 from vendor_service.encoder.queries import ImageQuery, Query
-
-
-class Signs(Protocol):
-    """Whatever can sign a statement."""
-
-    def sign(self, kind: str, content: BaseModel) -> str:
-        """The content as a compact JWS."""
 
 
 def what_was_sold(result: EmbedResult, dtype: RowDtype) -> list[Sold]:

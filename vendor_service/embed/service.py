@@ -19,8 +19,9 @@ from vendor_service.billing.admission import Admission
 from vendor_service.billing.allowance import Allowance
 from vendor_service.billing.orders import Admitted, Order
 from vendor_service.billing.precheck import Precheck
+from vendor_service.billing.signing import Signs
 from vendor_service.embed.queries import Queries
-from vendor_service.embed.receipts import Signs, receipt, what_was_sold
+from vendor_service.embed.receipts import receipt, what_was_sold
 from vendor_service.embed.results import Content, EmbedResult
 from vendor_service.embed.unpaid import Unpaid
 from vendor_service.encoder.encoder import Encoder

@@ -45,6 +45,7 @@ from vendor_service.database import schema
 from vendor_service.database.presence import Presence
 from vendor_service.database.session import Database
 from vendor_service.embed.service import EmbedService
+from vendor_service.embed.signed_card import ModelPromise
 from vendor_service.encoder.encoder import Encoder
 from vendor_service.encoder.engine import Engine
 from vendor_service.observability.metrics import Metrics
@@ -152,7 +153,7 @@ def create_app(
         encoder, admission, precheck, Allowance(clock), metrics, signer, max_inputs=settings.max_inputs
     )
     direct = _add_routes(
-        app, settings, encoder, capacity, service, authentication, database, clock, clock_watch
+        app, settings, encoder, capacity, service, authentication, database, clock, clock_watch, signer
     )
     app.add_middleware(DirectRoutes, routes=direct, refuse=refused)
     app.add_middleware(BodyGate, refuse=refused)
@@ -193,6 +194,7 @@ def _add_routes(
     database: Database,
     clock: Clock,
     watch: ClockWatch,
+    signer: Signer,
 ) -> list[BaseRoute]:
     """Add all routes but one; those that are answered directly."""
     limits = Limits(
@@ -210,8 +212,9 @@ def _add_routes(
     )
     for each in selling:
         app.include_router(each)
-    app.include_router(catalogue_router(encoder.facts, limits, database, clock, authentication))
-    app.include_router(billing_router(database, clock, authentication, encoder.facts.id, watch))
+    promise = ModelPromise(encoder, signer, clock)
+    app.include_router(catalogue_router(encoder.facts, limits, database, clock, authentication, promise))
+    app.include_router(billing_router(database, clock, authentication, encoder.facts.id, watch, signer))
     app.include_router(keys_router(database, clock, authentication))
     app.include_router(signing_router(database))
     app.include_router(docs_router(app.title))
