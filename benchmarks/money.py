@@ -223,7 +223,7 @@ def _serve(database_url: str, port: int, books: BooksKept) -> None:
 
 
 def _wait(port: int) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while time.monotonic() < deadline:
         try:
             socket.create_connection(("127.0.0.1", port)).close()

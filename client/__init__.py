@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from client.buying.canary import CanaryResult
     from client.buying.evidence import Evidence
     from client.buying.queries import Query
+    from client.buying.swap import SwapCheck
     from client.buying.teacher import Teacher
     from client.buying.vendor_api import VendorClient
     from client.errors import ClientError
@@ -85,6 +86,7 @@ _HOMES = {
     "Recipe": "client.learning.recipe",
     "Run": "client.api.distillation",
     "Student": "client.api.students",
+    "SwapCheck": "client.buying.swap",
     "Summary": "client.results.records",
     "Teacher": "client.buying.teacher",
     "Variant": "client.learning.recipe",
@@ -138,6 +140,7 @@ __all__ = [
     "Run",
     "Student",
     "Summary",
+    "SwapCheck",
     "Teacher",
     "Variant",
     "VendorClient",

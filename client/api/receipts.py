@@ -6,6 +6,7 @@ from client.api.connection import connect
 from client.api.options import VendorOptions
 from client.buying import evidence
 from client.buying.evidence import Evidence
+from client.buying.swap import SwapCheck
 from client.progress import ProgressListener
 
 
@@ -32,8 +33,8 @@ def export_receipts(options: VendorOptions, file: Path, *, progress: ProgressLis
         return evidence.export_receipts(cache, file)
 
 
-def verify_receipts_file(file: Path, keys: Path | None = None) -> Evidence:
-    """Check what `export_receipts` wrote.
+def verify_receipts_file(file: Path, keys: Path | None = None) -> Evidence | SwapCheck:
+    """Check what `export_receipts` wrote, or the evidence of a canary.
 
     Args:
         file: the exported file.

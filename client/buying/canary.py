@@ -20,11 +20,12 @@ from client.buying.pending import make_batch
 from client.buying.proofs import Proof
 from client.buying.protocols import EmbedResult
 from client.buying.queries import Query
+from client.buying.swap import Contradiction, SignedAnswer, SwapEvidence
 from client.buying.vendor_api import VendorClient
 from client.errors import Bill
 from shared.embeddings import ModelCard
-from shared.encoding import Vector, to_base64
-from shared.receipts import PublicKey, Sold, vector_digest
+from shared.encoding import Vector
+from shared.receipts import PublicKey, vector_digest
 
 _dice = random.SystemRandom()
 
@@ -66,7 +67,7 @@ class CanaryResult:
     differences: list[Difference] = field(default_factory=list)
     contradiction: str | None = None
     bought: int = 0
-    evidence: dict[str, Any] | None = None
+    evidence: SwapEvidence | None = None
 
     @property
     def swapped(self) -> bool:
@@ -75,7 +76,11 @@ class CanaryResult:
 
     def to_json(self) -> dict[str, Any]:
         """What `json.dumps` takes."""
-        return asdict(self)
+        found = {name: value for name, value in vars(self).items() if name != "evidence"}
+        return found | {
+            "differences": [asdict(each) for each in self.differences],
+            "evidence": None if self.evidence is None else self.evidence.model_dump(mode="json"),
+        }
 
 
 class Canary:
@@ -92,7 +97,7 @@ class Canary:
         if self._card is not None:
             self._result.contradiction = self._contradiction(self._card)
         self._cards = cache.cards.of(model.fingerprint)
-        self._pairs: list[dict[str, Any]] = []
+        self._pairs: list[Contradiction] = []
         self._keys: dict[str, PublicKey] = {}
 
     @property
@@ -193,32 +198,19 @@ class Canary:
             promised = query in self._promised()
             proven = answer.proof is not None and (receipt is not None or promised)
             self._keys |= {proof.key.kid: proof.key for proof in (receipt, answer.proof) if proof}
+            answers = SignedAnswer.of(former, receipt), SignedAnswer.of(vector, answer.proof)
             self._pairs.append(
-                {
-                    "kind": query.kind,
-                    "asked": query.digest,
-                    "before": _statement(former, receipt),
-                    "after": _statement(vector, answer.proof),
-                }
+                Contradiction(kind=query.kind, asked=query.digest, before=answers[0], after=answers[1])
             )
             yield Difference(query.name, difference, proven)
 
-    def _evidence(self) -> dict[str, Any]:
+    def _evidence(self) -> SwapEvidence:
         cards = [*self._cards, *([] if self._card is None else [self._card])]
         self._keys |= {card.key.kid: card.key for card in cards}
-        return {
-            "format": "tuition-swap/1",
-            "model_fingerprint": self._model.fingerprint,
-            "tolerance": self._model.tolerance,
-            "keys": [key.model_dump() for key in self._keys.values()],
-            "cards": list(dict.fromkeys(card.token for card in cards)),
-            "pairs": self._pairs,
-        }
-
-
-def _statement(vector: Vector, proof: Proof | None) -> dict[str, Any]:
-    """An answer, and the receipt that names it; without one, it is the answer of a card."""
-    if proof is None:
-        return {"embedding": to_base64(vector), "receipt": None, "sold": []}
-    sold: list[Sold] = list(proof.sold)
-    return {"embedding": to_base64(vector), "receipt": proof.token, "sold": [list(each) for each in sold]}
+        return SwapEvidence(
+            model_fingerprint=self._model.fingerprint,
+            tolerance=self._model.tolerance,
+            keys=list(self._keys.values()),
+            cards=list(dict.fromkeys(card.token for card in cards)),
+            pairs=self._pairs,
+        )

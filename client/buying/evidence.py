@@ -5,15 +5,16 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, RootModel, ValidationError
 
 from client.buying.cache import EmbeddingCache
 from client.buying.proofs import Proof
 from client.buying.reconciliation import Discrepancy
 from client.buying.signatures import BadSignature, by_id, signer_of
+from client.buying.swap import SwapCheck, SwapEvidence, check_swap
 from client.errors import UsageError, unwritable
 from shared.embeddings import Kind
 from shared.encoding import WIRE_DTYPE
@@ -99,6 +100,12 @@ class ExportedReceipts(BaseModel):
     receipts: list[ExportedReceipt]
 
 
+class ExportedFile(RootModel[ExportedReceipts | SwapEvidence]):
+    """What there is to check: receipts, or the evidence of a swap."""
+
+    root: Annotated[ExportedReceipts | SwapEvidence, Field(discriminator="format")]
+
+
 def check_cache(cache: EmbeddingCache) -> Evidence:
     """Check every signed receipt of a cache, and every embedding against what its receipts say was sold."""
     found = Evidence(unsigned=cache.billed.unsigned())
@@ -145,13 +152,15 @@ def export_receipts(cache: EmbeddingCache, file: Path) -> int:
     return len(proofs)
 
 
-def check_file(file: Path, keys: KeySet | None = None) -> Evidence:
-    """Check an exported file; by the keys in it, unless others are given, as their vendor publishes them.
+def check_file(file: Path, keys: KeySet | None = None) -> Evidence | SwapCheck:
+    """Check exported receipts, or the evidence of a swap, by the keys in the file unless others are given.
 
     Raises:
         UsageError: it cannot be read, or is something else.
     """
-    exported = _read(file, ExportedReceipts)
+    exported = _read(file, ExportedFile).root
+    if isinstance(exported, SwapEvidence):
+        return check_swap(exported, keys)
     known = by_id(exported.keys if keys is None else keys.keys)
     found = Evidence()
     seen: set[str] = set()
@@ -216,5 +225,5 @@ def _read(file: Path, model: type[Content]) -> Content:
     except OSError as error:
         raise UsageError(f"{file} cannot be read: {error.strerror}.") from error
     except ValidationError as error:
-        what = "exported receipts" if model is ExportedReceipts else "keys (a JWK Set)"
+        what = "exported receipts, nor evidence of a canary" if model is ExportedFile else "keys (a JWK Set)"
         raise UsageError(f"{file} has no {what} ({error.error_count()} faults).") from error

@@ -1,6 +1,5 @@
 """`client canary`: whether the vendor still sells the model that it sold."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -58,7 +57,7 @@ def canary(
     found = api.canary(options, confirm=on_terminal(), progress=Display())
     if evidence is not None and found.evidence is not None:
         try:
-            evidence.write_text(json.dumps(found.evidence, indent=1) + "\n", encoding="utf-8")
+            evidence.write_text(found.evidence.model_dump_json(indent=1) + "\n", encoding="utf-8")
         except OSError as error:
             raise unwritable(evidence, error) from error
     if as_json:

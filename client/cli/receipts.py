@@ -1,12 +1,15 @@
 """`client receipts`: what the vendor has signed, checked and handed to others. Nothing here asks a vendor."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from client.cli.options import CacheOption, JsonOption, print_json
 from client.errors import UsageError
+
+if TYPE_CHECKING:  # numpy and what checks signatures are not imported before a command needs them
+    from client.buying.evidence import Evidence
 
 receipts_app = typer.Typer(
     name="receipts",
@@ -20,7 +23,8 @@ def verify(
     file: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[FILE]", help="What `client receipts export` wrote; without it, the cache is checked."
+            metavar="[FILE]",
+            help="What `client receipts export` or `client canary` wrote; without it, the cache.",
         ),
     ] = None,
     keys: Annotated[
@@ -34,12 +38,16 @@ def verify(
 ) -> None:
     """Check every signed receipt, and every embedding against its receipt; ends with 1 if one is wrong.
 
+    Of a canary's evidence it says whether the vendor has signed two answers to one input.
+
     Example: client receipts verify bought.json --keys jwks.json
     """
     from client.api import receipts
     from client.api.options import VendorOptions
+    from client.buying.swap import SwapCheck
     from client.cli.tables import print_evidence
 
+    found: Evidence | SwapCheck
     if file is not None:
         found = receipts.verify_receipts_file(file, keys)
     elif keys is not None:
@@ -50,7 +58,8 @@ def verify(
         print_json(found.to_json())
     else:
         print_evidence(found, trusted=file is None or keys is not None)
-    if found.problems:
+    nothing = isinstance(found, SwapCheck) and not found.proven
+    if found.problems or nothing:
         raise typer.Exit(1)
 
 

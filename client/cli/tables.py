@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # torch takes seconds to import
     from client.api.students import Predictions
     from client.buying.canary import CanaryResult
     from client.buying.evidence import Evidence
+    from client.buying.swap import SwapCheck
 
 # The kinds of spending, in words.
 _TRANCHES = {
@@ -289,10 +290,33 @@ def print_reconciliation(found: Reconciliation) -> None:
         )
 
 
-def print_evidence(found: "Evidence", *, trusted: bool) -> None:
-    """What signed receipts prove; `trusted` is whether their keys are known to be the vendor's."""
+def print_evidence(found: "Evidence | SwapCheck", *, trusted: bool) -> None:
+    """What signatures prove; `trusted` is whether their keys are known to be the vendor's."""
+    from client.buying.swap import SwapCheck
+
     if found.problems:
-        print_table(("request", "problem"), [(each.request_id, each.problem) for each in found.problems])
+        print_table(("about", "problem"), [(each.request_id, each.problem) for each in found.problems])
+    if isinstance(found, SwapCheck):
+        _print_swap(found)
+    else:
+        _print_receipts(found)
+    if not trusted and found.keys:
+        print(
+            "The keys are those in the file: compare them with the vendor's own, or name those with --keys."
+        )
+
+
+def _print_swap(found: "SwapCheck") -> None:
+    print(
+        f"Of {found.pairs} inputs the vendor signed two answers that differ, under "
+        f"{printable(found.model_fingerprint)}; problems: {len(found.problems)}."
+    )
+    if found.cards is not None:
+        print(f"Its signed cards contradict each other: {printable(found.cards)}.")
+    print(f"Signed by {', '.join(found.keys)}." if found.proven else "Nothing is proved against the vendor.")
+
+
+def _print_receipts(found: "Evidence") -> None:
     print(
         f"{found.receipts} signed receipts are right ({found.queries} queries, {found.cost_micros} micros); "
         f"problems: {len(found.problems)}."
@@ -308,10 +332,6 @@ def print_evidence(found: "Evidence", *, trusted: bool) -> None:
         )
     if found.unsigned:
         print(f"{found.unsigned} receipts are not signed.")
-    if not trusted and found.receipts:
-        print(
-            "The keys are those in the file: compare them with the vendor's own, or name those with --keys."
-        )
 
 
 def print_canary(found: "CanaryResult") -> None:

@@ -65,6 +65,7 @@ _SECTIONS = {
         "CanaryOptions",
         "Evidence",
         "CanaryResult",
+        "SwapCheck",
     ),
     "Progress": ("Display", "ProgressListener"),
     "Buying by hand": ("Teacher", "VendorClient", "EmbeddingCache", "Query", "Budget"),

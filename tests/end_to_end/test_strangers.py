@@ -3,6 +3,7 @@
 One real vendor in this process serves both tests, and the real client buys from it over HTTP.
 """
 
+import base64
 import json
 import os
 from collections.abc import Iterator
@@ -121,11 +122,34 @@ def test_a_silent_swap_is_found_and_proved(
     for pair in proof["pairs"]:
         before, after = (_answer(pair, when, proof["keys"], cards) for when in ("before", "after"))
         assert np.abs(before - after).max() > proof["tolerance"]
+    # Others find the same by the client, and no more than is there.
+    keys = tmp_path / "jwks.json"
+    keys.write_bytes(vendor.http.get("/.well-known/jwks.json").content)
+    checked = client.verify_receipts_file(evidence, keys)
+    assert isinstance(checked, client.SwapCheck)
+    assert (checked.pairs, checked.proven, checked.problems) == (4, True, [])
+    for forged in _forgeries(proof):
+        evidence.write_text(json.dumps(forged))
+        checked = client.verify_receipts_file(evidence, keys)
+        assert isinstance(checked, client.SwapCheck)
+        assert (checked.proven, len(checked.problems)) == (False, 1)
     # What was answered otherwise is billed and noted, and nothing of it is used.
     again = client.embed(client.EmbedOptions(images=(image,), **options))
     assert again.queries_bought == 0
     kept = client.verify_receipts(client.VendorOptions(**options))
     assert not kept.problems
+
+
+def _forgeries(proof: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Accusations that the vendor's signatures do not bear out."""
+    pair = next(each for each in proof["pairs"] if each["before"]["receipt"] is not None)
+    before, after = pair["before"], pair["after"]
+    other = base64.b64encode(base64.b64decode(after["embedding"])[::-1]).decode()
+    yield proof | {"pairs": [pair | {"after": before}]}
+    yield proof | {"pairs": [pair | {"asked": "0" * 64}]}
+    yield proof | {"pairs": [pair | {"before": before | {"embedding": other}}]}
+    yield proof | {"pairs": [pair | {"before": before | {"receipt": None, "sold": []}}]}
+    yield proof | {"pairs": [pair], "model_fingerprint": "fp_other"}
 
 
 def _answer(

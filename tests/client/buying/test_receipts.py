@@ -59,6 +59,8 @@ class Signing(httpx.BaseTransport):
             if self.published is None:
                 return _refusal(404, "not_found")
             return httpx.Response(200, json=KeySet(keys=self.published).model_dump())
+        if request.method == "GET":
+            return _refusal(403, "insufficient_scope")  # the key may only buy
         _, inputs = read_form(request)
         assert len(inputs) == 3
         sold = [
@@ -271,6 +273,7 @@ def test_an_exported_file_needs_neither_cache_nor_vendor(cache: EmbeddingCache, 
     assert evidence.export_receipts(cache, file) == 1
     keys.write_text(KeySet(keys=[vendor.key.public]).model_dump_json())
     for found in (evidence.check_file(file), evidence.check_file(file, evidence.read_keys(keys))):
+        assert isinstance(found, evidence.Evidence)
         assert (found.receipts, found.queries, found.cost_micros) == (1, 3, 60)
         assert not found.problems
     exported = json.loads(file.read_text())
