@@ -110,6 +110,9 @@ bench-paper-costs: $(READY)  ## what the paper's experiments take in queries and
 bench-money: $(READY)  ## what charging costs, the table of docs/results.md (five minutes)
 	@$(BIN)/python -m benchmarks.money
 
+bench-receipts: $(READY)  ## what a signed receipt costs the vendor (three minutes)
+	@$(BIN)/python -m benchmarks.receipts
+
 bench-serving: $(READY)  ## a served student beside its bare ONNX session (two minutes)
 	@$(BIN)/python -m benchmarks.serving
 

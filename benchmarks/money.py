@@ -3,8 +3,8 @@
     make bench-money
 
 Three vendors stand side by side and are asked in turn, over loopback, so that what else the machine does
-hits all of them alike. Billing off means that nothing is admitted, held, settled or voided; keys are still
-checked. Texts meet an encoder that answers at once, images the bundled model.
+hits all of them alike. Billing off means that nothing is admitted, held, settled, voided or signed; keys are
+still checked. Texts meet an encoder that answers at once, images the bundled model.
 """
 
 import argparse
@@ -19,11 +19,11 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -34,7 +34,7 @@ from tests.vendor_service.books import opened_books
 from vendor_service.accounts.accounts import Terms, open_account
 from vendor_service.accounts.keys import KeyTerms, issue_key
 from vendor_service.billing.admission import Admission
-from vendor_service.billing.orders import Admitted, Order
+from vendor_service.billing.orders import Admitted, Charged, Order
 from vendor_service.clock import system_clock
 from vendor_service.database import schema
 from vendor_service.database.session import Database
@@ -42,6 +42,7 @@ from vendor_service.database.session import Database
 DIMENSIONS = 256  # of the bundled model
 CHARGES = 20_000  # of which the size is told
 Value = TypeVar("Value")
+BooksKept = Literal["off", "unsigned", "signed"]
 
 
 class NoAdmission(Admission):
@@ -51,9 +52,9 @@ class NoAdmission(Admission):
         """Admit at no cost."""
         return _done(Admitted(order.request_id, order.images, order.texts, 0, False, None, None))
 
-    def settle(self, account_id: str, request_id: str) -> "Future[None]":
+    def settle(self, account_id: str, request_id: str) -> "Future[Charged]":
         """Charge nothing."""
-        return _done(None)
+        return _done(Charged(0, "", 0, ""))
 
     def void(self, account_id: str, request_id: str) -> "Future[bool]":
         """Release nothing."""
@@ -76,22 +77,22 @@ def main() -> None:
         folder = Path(stack.enter_context(TemporaryDirectory()))
         postgres = stack.enter_context(started_postgres())
         vendors = {
-            "off": stack.enter_context(vendor(f"sqlite:///{folder / 'off.db'}", billing=False)),
-            "SQLite": stack.enter_context(vendor(f"sqlite:///{folder / 'on.db'}", billing=True)),
-            "PostgreSQL": stack.enter_context(vendor(postgres.create_database(), billing=True)),
+            "off": stack.enter_context(served(f"sqlite:///{folder / 'off.db'}", "off")),
+            "SQLite": stack.enter_context(served(f"sqlite:///{folder / 'on.db'}")),
+            "PostgreSQL": stack.enter_context(served(postgres.create_database())),
         }
         print("| request | at a time | billing | requests a second | of those without billing |")
         print("|---|---|---|---|---|")
         # Images are answered seventy times more slowly: a count as good takes longer.
         requests = (
-            ("1 text", _text(), 16, arguments.seconds),
-            ("32 images", _images(32), 4, 3 * arguments.seconds),
+            ("1 text", text(), 16, arguments.seconds),
+            ("32 images", images(32), 4, 3 * arguments.seconds),
         )
         for name, inputs, callers, seconds in requests:
             rates: dict[str, list[float]] = {billing: [] for billing in vendors}
             for _ in range(arguments.rounds):
-                for billing, (port, key) in vendors.items():
-                    rates[billing].append(throughput(port, key, inputs, callers, seconds))
+                for billing, vendor in vendors.items():
+                    rates[billing].append(throughput(vendor, inputs, callers, seconds))
             for billing, measured in rates.items():
                 ratio = median(on / off for on, off in zip(measured, rates["off"], strict=True))
                 print(
@@ -121,9 +122,18 @@ def bytes_a_charge(file: Path, charges: int) -> float:
     return file.stat().st_size / charges
 
 
+@dataclass(frozen=True)
+class Served:
+    """A vendor in a process of its own, and a key of an account with every kind of limit."""
+
+    port: int
+    key: str
+    pid: int
+
+
 @contextmanager
-def vendor(database_url: str, *, billing: bool) -> Iterator[tuple[int, str]]:
-    """A vendor in a process of its own; its port, and a key of an account with every kind of limit."""
+def served(database_url: str, books: BooksKept = "signed") -> Iterator[Served]:
+    """A vendor whose answers are charged and signed, only charged, or neither."""
     with closing(Database(database_url)) as database:
         schema.upgrade(database)
         with database.write() as session:
@@ -134,21 +144,23 @@ def vendor(database_url: str, *, billing: bool) -> Iterator[tuple[int, str]]:
             )
     with socket.create_server(("127.0.0.1", 0)) as free:
         port: int = free.getsockname()[1]
-    process = multiprocessing.get_context("spawn").Process(target=_serve, args=(database_url, port, billing))
+    process = multiprocessing.get_context("spawn").Process(target=_serve, args=(database_url, port, books))
     process.start()
     try:
         _wait(port)
-        yield port, key.api_key
+        assert process.pid is not None
+        yield Served(port, key.api_key, process.pid)
     finally:
         process.terminate()
         process.join()
 
 
-def throughput(port: int, key: str, inputs: Sequence[dict[str, str]], callers: int, seconds: float) -> float:
+def throughput(vendor: Served, inputs: Sequence[dict[str, str]], callers: int, seconds: float) -> float:
     """Requests a second of callers that each keep one connection and one request open."""
     body = json.dumps({"inputs": inputs, "encoding": "base64"}).encode()
     head = (
-        f"POST /embed HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {key}\r\ncontent-length: {len(body)}"
+        f"POST /embed HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {vendor.key}\r\n"
+        f"content-length: {len(body)}"
     )
     request = f"{head}\r\ncontent-type: application/json\r\n\r\n".encode() + body
     over = threading.Event()
@@ -156,7 +168,7 @@ def throughput(port: int, key: str, inputs: Sequence[dict[str, str]], callers: i
     def call(_: int) -> int:
         answered = 0
         with (
-            socket.create_connection(("127.0.0.1", port)) as connection,
+            socket.create_connection(("127.0.0.1", vendor.port)) as connection,
             connection.makefile("rb") as answers,
         ):
             while not over.is_set():
@@ -179,9 +191,10 @@ def throughput(port: int, key: str, inputs: Sequence[dict[str, str]], callers: i
         return sum(counts) / (time.perf_counter() - began)
 
 
-def _serve(database_url: str, port: int, billing: bool) -> None:
+def _serve(database_url: str, port: int, books: BooksKept) -> None:
     import torch
 
+    import vendor_service.embed.service
     import vendor_service.serving.app
     from shared.serving import server
     from vendor_service.encoder.queues import Vectors
@@ -197,8 +210,11 @@ def _serve(database_url: str, port: int, billing: bool) -> None:
 
     torch.set_num_threads(1)
     patches: list[tuple[object, str, object]] = [(Replica, "encode", encode_texts_at_once)]
-    if not billing:
+    if books == "off":
         patches.append((vendor_service.serving.app, "Admission", NoAdmission))
+    if books != "signed":
+        patches.append((vendor_service.embed.service, "what_was_sold", lambda *_: []))
+        patches.append((vendor_service.embed.service, "receipt", lambda *_: "none"))
     for target, name, replacement in patches:
         setattr(target, name, replacement)
     settings = Settings(database_url=database_url, port=port, text_cache_bytes=0)
@@ -207,7 +223,7 @@ def _serve(database_url: str, port: int, billing: bool) -> None:
 
 
 def _wait(port: int) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while time.monotonic() < deadline:
         try:
             socket.create_connection(("127.0.0.1", port)).close()
@@ -218,11 +234,13 @@ def _wait(port: int) -> None:
     raise TimeoutError("a vendor did not start")
 
 
-def _text() -> list[dict[str, str]]:
+def text() -> list[dict[str, str]]:
+    """The inputs of a request for one text."""
     return [{"text": "a photo of a cat"}]
 
 
-def _images(count: int) -> list[dict[str, str]]:
+def images(count: int) -> list[dict[str, str]]:
+    """The inputs of a request for so many bundled icons."""
     with zipfile.ZipFile(ICONS) as archive:
         names = [name for name in archive.namelist() if name.endswith(".png")][:count]
         return [{"image": base64.b64encode(archive.read(name)).decode()} for name in names]

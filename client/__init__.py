@@ -11,6 +11,8 @@ What a program needs is importable from here, and docs/python.md shows it at wor
   about which images it asks the vendor;
 - `check_folder`: what is wrong with a folder of images; `unpack_example`: a folder to try;
 - `models`, `usage`, `reconcile`, with `VendorOptions`: what a vendor sells and has billed;
+- `verify_receipts`, `export_receipts`, `verify_receipts_file`: what it has signed, as `Evidence` for others;
+- `canary`, with `CanaryOptions`: whether it still sells the model that it sold;
 - `Display` shows progress in a terminal or a notebook, `ProgressListener` is what a program shows it with;
 - `VendorClient` (a vendor over HTTP), `EmbeddingCache` (what was paid for), `Query` (what is bought),
   `Budget` (how much may be spent), `Teacher` (the cache, then the budget, then the vendor): buying by hand;
@@ -22,17 +24,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from client.api.account import AccountUsage, models, reconcile, usage
+    from client.api.canary import canary
     from client.api.comparison import Comparison, ComparisonPlan, compare, plan_comparison
     from client.api.distillation import Run, distill, load_run, next_options, plan
     from client.api.embedding import Embeddings, embed
     from client.api.folders import check_folder, unpack_example
     from client.api.options import (
         AskOptions,
+        CanaryOptions,
         CompareOptions,
         DistillOptions,
         EmbedOptions,
         VendorOptions,
     )
+    from client.api.receipts import export_receipts, verify_receipts, verify_receipts_file
     from client.api.students import (
         DomainAccuracy,
         Exported,
@@ -44,7 +49,10 @@ if TYPE_CHECKING:
     )
     from client.buying.budget import Budget
     from client.buying.cache import EmbeddingCache
+    from client.buying.canary import CanaryResult
+    from client.buying.evidence import Evidence
     from client.buying.queries import Query
+    from client.buying.swap import SwapCheck
     from client.buying.teacher import Teacher
     from client.buying.vendor_api import VendorClient
     from client.errors import ClientError
@@ -56,6 +64,8 @@ _HOMES = {
     "AccountUsage": "client.api.account",
     "AskOptions": "client.api.options",
     "Budget": "client.buying.budget",
+    "CanaryOptions": "client.api.options",
+    "CanaryResult": "client.buying.canary",
     "ClientError": "client.errors",
     "CompareOptions": "client.api.options",
     "Comparison": "client.api.comparison",
@@ -66,6 +76,7 @@ _HOMES = {
     "EmbedOptions": "client.api.options",
     "EmbeddingCache": "client.buying.cache",
     "Embeddings": "client.api.embedding",
+    "Evidence": "client.buying.evidence",
     "Exported": "client.api.students",
     "Plan": "client.results.records",
     "Predictions": "client.api.students",
@@ -75,17 +86,20 @@ _HOMES = {
     "Recipe": "client.learning.recipe",
     "Run": "client.api.distillation",
     "Student": "client.api.students",
+    "SwapCheck": "client.buying.swap",
     "Summary": "client.results.records",
     "Teacher": "client.buying.teacher",
     "Variant": "client.learning.recipe",
     "VendorClient": "client.buying.vendor_api",
     "VendorOptions": "client.api.options",
+    "canary": "client.api.canary",
     "check_folder": "client.api.folders",
     "compare": "client.api.comparison",
     "distill": "client.api.distillation",
     "embed": "client.api.embedding",
     "evaluate": "client.api.students",
     "export": "client.api.students",
+    "export_receipts": "client.api.receipts",
     "load_run": "client.api.distillation",
     "load_student": "client.api.students",
     "models": "client.api.account",
@@ -95,12 +109,16 @@ _HOMES = {
     "reconcile": "client.api.account",
     "unpack_example": "client.api.folders",
     "usage": "client.api.account",
+    "verify_receipts": "client.api.receipts",
+    "verify_receipts_file": "client.api.receipts",
 }
 
 __all__ = [
     "AccountUsage",
     "AskOptions",
     "Budget",
+    "CanaryOptions",
+    "CanaryResult",
     "ClientError",
     "CompareOptions",
     "Comparison",
@@ -111,6 +129,7 @@ __all__ = [
     "EmbedOptions",
     "EmbeddingCache",
     "Embeddings",
+    "Evidence",
     "Exported",
     "Plan",
     "Predictions",
@@ -121,16 +140,19 @@ __all__ = [
     "Run",
     "Student",
     "Summary",
+    "SwapCheck",
     "Teacher",
     "Variant",
     "VendorClient",
     "VendorOptions",
+    "canary",
     "check_folder",
     "compare",
     "distill",
     "embed",
     "evaluate",
     "export",
+    "export_receipts",
     "load_run",
     "load_student",
     "models",
@@ -140,6 +162,8 @@ __all__ = [
     "reconcile",
     "unpack_example",
     "usage",
+    "verify_receipts",
+    "verify_receipts_file",
 ]
 
 

@@ -1,6 +1,8 @@
 """What a customer is told about money and quota: account, usage, ledger, invoices, quotes."""
 
-from datetime import datetime
+import hashlib
+import json
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -71,9 +73,13 @@ class Entry(BaseModel):
     `image_micros` and `text_micros` are the prices that applied; `request_id` is the request that was
     charged, `corrects_seq` the charge that a refund gives back, `reason` that of an adjustment, `reference`
     that of a top-up or payment. Where `redates_seq` is set, the entries from that one up to this one were
-    dated by a wrong clock and belong to this one's date. A newer vendor may know further kinds.
+    dated by a wrong clock and belong to this one's date. A newer vendor may know further kinds, and further
+    fields, which its hashes cover.
     """
 
+    model_config = ConfigDict(extra="allow")
+
+    account_id: str | None = None
     seq: int
     kind: EntryKind | str
     amount_micros: int
@@ -92,6 +98,20 @@ class Entry(BaseModel):
     created_at: datetime
     previous_hash: str
     entry_hash: str
+
+
+def entry_hash(entry: Entry) -> str:
+    """The hash that an entry has to carry: SHA-256 (hex) of all else that it says, as canonical JSON.
+
+    That is JSON with sorted names and without spaces, of what is not null, with the time in microseconds
+    since 1970 and with the request's id as `hold_id`.
+    """
+    content = {name: value for name, value in dict(entry).items() if value is not None}
+    del content["entry_hash"]
+    content["created_at"] = (entry.created_at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    if "request_id" in content:
+        content["hold_id"] = content.pop("request_id")
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 class EntryPage(BaseModel):

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 from client.api.connection import connect
 from client.api.options import VendorOptions
+from client.buying.heads import receipt_pins
 from client.buying.reconciliation import Reconciliation
 from client.buying.reconciliation import reconcile as compare_books
 from client.progress import ProgressListener
@@ -54,18 +55,23 @@ def usage(
 
 
 def reconcile(options: VendorOptions, *, progress: ProgressListener | None = None) -> Reconciliation:
-    """Compare the vendor's ledger with the receipts in the cache, entry by entry.
+    """Compare the vendor's ledger with the receipts in the cache, and with what the vendor signed of it.
 
     Raises:
-        VendorError: the vendor does not answer, or refuses.
+        VendorError: the vendor does not answer, refuses, or has signed what is not right.
         CacheError: the cache cannot be read.
     """
     connection = connect(options, progress)
     with connection.vendor() as vendor, connection.cache() as cache:
+        head = vendor.head()
+        if head is not None:
+            cache.heads.pin(head)
         return compare_books(
             vendor.ledger(),
             cache.receipts(),
             vendor.key_id,
             owed=cache.pending_batches.of_run(),
             refused=cache.billed.refused(),
+            pins=[*cache.heads.all(), *receipt_pins(cache.billed.signed())],
+            head=head,
         )

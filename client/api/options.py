@@ -174,6 +174,24 @@ class EmbedOptions(PurchaseOptions):
     budget: Queries | None = None
 
 
+class CanaryOptions(VendorOptions):
+    """Known inputs to ask a vendor about once more: `client.canary`.
+
+    It has the attributes of `VendorOptions`, and its own.
+
+    Attributes:
+        texts: texts of which some may be asked again, where the cache has them.
+        images: image files, folders (searched below) and patterns, likewise.
+        count: how many inputs are asked again at most; each is paid for as any other query.
+        yes: agrees beforehand to a purchase of more than five units.
+    """
+
+    texts: tuple[str, ...] = ()
+    images: tuple[str | Path, ...] = ()
+    count: Annotated[int, Field(ge=1, le=1000)] = 8
+    yes: bool = False
+
+
 class AskOptions(VendorOptions):
     """About which images a student's vendor is asked, and what that may cost: `Student.predict`.
 

@@ -14,8 +14,11 @@ from numpy.typing import NDArray
 
 from client.buying.cache_file import CacheFile
 from client.buying.embeddings import CHUNK, CacheRow, StoredEmbedding, by_kind, held, insert, model_id, select
+from client.buying.heads import Heads
+from client.buying.model_cards import Cards
 from client.buying.origins import UNKNOWN, Origins, difference, join_pools, origin_id
 from client.buying.pending import PendingBatch, PendingBatches, RequestBatch, delete_pending
+from client.buying.proofs import Proof
 from client.buying.queries import Query, Spending
 from client.buying.rates import PaidRequest
 from client.buying.receipts import (
@@ -69,6 +72,8 @@ class EmbeddingCache:
         self._file = CacheFile(path, dtype="<f2" if half else "<f4")
         self.pending_batches = PendingBatches(self._file)
         self.billed = Receipts(self._file)
+        self.heads = Heads(self._file)
+        self.cards = Cards(self._file)
         self._origins = Origins(self._file)
         self.dtype = np.dtype(self._file.dtype)
         self._on_damage = on_damage
@@ -164,6 +169,7 @@ class EmbeddingCache:
         *,
         origin: str = UNKNOWN,
         tolerance: float = 0.0,
+        proof: Proof | None = None,
     ) -> None:
         """Store a paid answer and its receipt, and clear the note, in one transaction.
 
@@ -178,6 +184,7 @@ class EmbeddingCache:
             key_id: the public half of the API key.
             origin: who answered, as `origin_of` names it.
             tolerance: the largest difference of one component between two answers of this model.
+            proof: the vendor's signed receipt, where there is one.
 
         Raises:
             Disagreement: it differs from what is in the cache; nothing is stored.
@@ -197,13 +204,27 @@ class EmbeddingCache:
             if known:
                 unknown = origin_id(connection, model, UNKNOWN)
                 join_pools(connection, model, [mine, *(row.origin or unknown for row in known.values())])
-            add_receipt(connection, batch, bill, payer)
+            add_receipt(connection, batch, bill, payer, proof=proof)
             delete_pending(connection, batch)
 
-    def reject(self, batch: RequestBatch, bill: Bill, fault: str, payer: Payer = _NOBODY) -> None:
-        """Store the receipt of an answer that cannot be taken. The note stays: another answer may be had."""
+    def reject(
+        self,
+        batch: RequestBatch,
+        bill: Bill,
+        fault: str,
+        payer: Payer = _NOBODY,
+        *,
+        proof: Proof | None = None,
+        for_good: bool = False,
+    ) -> None:
+        """Store the receipt of an answer that cannot be taken.
+
+        The note stays, for another answer may be had, unless it is rejected `for_good`.
+        """
         with self._file.transaction() as connection:
-            add_receipt(connection, batch, bill, payer, fault=fault)
+            add_receipt(connection, batch, bill, payer, fault=fault, proof=proof)
+            if for_good:
+                delete_pending(connection, batch)
 
     def abandon(self, batch: RequestBatch, request_id: str | None = None, key_id: str | None = None) -> None:
         """Clear the note of a batch that the vendor refused, and so did not charge."""

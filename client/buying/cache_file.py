@@ -11,7 +11,7 @@ from client.errors import CacheError
 
 T = TypeVar("T")
 
-_VERSION = 2
+_VERSION = 3
 # Large pages, so that a vector of any usual size shares its page with others and little is left empty.
 _PAGE_BYTES = 32_768
 # Reads go through the page cache of the system, which saves a copy (1.5 times as many entries a second).
@@ -53,9 +53,28 @@ CREATE TABLE IF NOT EXISTS receipts (
     received_at TEXT NOT NULL,
     key_id TEXT,                -- the public half of the API key
     vendor TEXT,                -- the address of who billed it
-    fault TEXT                  -- why the answer was not taken; NULL where it was
+    fault TEXT,                 -- why the answer was not taken; NULL where it was
+    signed TEXT,                -- the vendor's receipt, a compact JWS; NULL where it signed none
+    sold BLOB                   -- what that is a receipt of, see `proofs.pack`
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS signing_keys (
+    kid TEXT PRIMARY KEY,
+    x TEXT NOT NULL             -- the public key, as its JWK has it
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS receipts_by_run ON receipts (run_id);
+CREATE TABLE IF NOT EXISTS heads (
+    account_id TEXT NOT NULL,
+    seq INTEGER NOT NULL,       -- of the ledger's last entry, when it was signed
+    entry_hash TEXT NOT NULL,
+    signed TEXT NOT NULL,       -- the vendor's statement, a compact JWS
+    kid TEXT NOT NULL REFERENCES signing_keys (kid),
+    PRIMARY KEY (account_id, seq, entry_hash)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS cards (
+    signed TEXT PRIMARY KEY,    -- what the vendor promised of a model, a compact JWS
+    fingerprint TEXT NOT NULL,
+    kid TEXT NOT NULL REFERENCES signing_keys (kid)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS pending (
     idempotency_key TEXT PRIMARY KEY,
     run_id TEXT NOT NULL,
@@ -80,6 +99,11 @@ _FROM_VERSION_1 = (
     "ALTER TABLE pending ADD COLUMN vendor TEXT",
     "ALTER TABLE pending ADD COLUMN key_id TEXT",
     "ALTER TABLE pending ADD COLUMN agreed_micros INTEGER",
+)
+# What versions 1 and 2 lack.
+_FROM_VERSION_2 = (
+    "ALTER TABLE receipts ADD COLUMN signed TEXT",
+    "ALTER TABLE receipts ADD COLUMN sold BLOB",
 )
 
 
@@ -167,7 +191,8 @@ class CacheFile:
             raise CacheError(
                 f"The cache {self._path} was written by a newer Tuition. Upgrade, or name another --cache."
             )
-        for statement in _FROM_VERSION_1 if version == 1 else ():
+        missing = {1: _FROM_VERSION_1 + _FROM_VERSION_2, 2: _FROM_VERSION_2}
+        for statement in missing.get(version, ()):
             self.connection.execute(statement)
         for statement in _SCHEMA.split(";\n"):
             self.connection.execute(statement)

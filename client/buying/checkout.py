@@ -104,6 +104,7 @@ class Checkout:
                 self._vendor.key_id,
                 origin=self.origin,
                 tolerance=self._model.tolerance,
+                proof=answer.proof,
             )
         except Disagreement as error:
             fault = (

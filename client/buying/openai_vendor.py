@@ -19,6 +19,8 @@ from pydantic import BaseModel
 
 from client.buying import transport, wire
 from client.buying.cache import EmbeddingCache
+from client.buying.heads import SignedHead
+from client.buying.model_cards import PinnedCard
 from client.buying.origins import origin_of
 from client.buying.pending import RequestBatch
 from client.buying.protocols import EmbedResult
@@ -115,6 +117,14 @@ class OpenAIVendor:
 
     def __exit__(self, *_: object) -> None:
         self._http.close()
+
+    def head(self) -> SignedHead | None:
+        """Nothing: such a vendor keeps no ledger that it shows."""
+        return None
+
+    def signed_card(self, name: str) -> PinnedCard | None:  # noqa: ARG002
+        """Nothing: such a vendor promises no fingerprint."""
+        return None
 
     def stop(self) -> None:
         """Make requests that wait to be tried again give up now."""

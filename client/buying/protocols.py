@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from client.buying.cache import EmbeddingCache
+from client.buying.heads import SignedHead
+from client.buying.model_cards import PinnedCard
+from client.buying.proofs import Proof
 from client.buying.queries import Query
 from shared.billing import Quote
 from shared.embeddings import ModelCard, Usage
@@ -22,12 +25,14 @@ class EmbedResult:
         refused: the queries that the vendor would not embed, with its reason; they were not charged.
         usage: what was charged.
         request_id: the vendor's name for the request.
+        proof: its signed receipt, where the vendor signs.
     """
 
     vectors: dict[Query, Vector]
     refused: dict[Query, str]
     usage: Usage
     request_id: str
+    proof: Proof | None = None
 
 
 class Vendor(Protocol):
@@ -67,6 +72,12 @@ class Vendor(Protocol):
 
     def estimate(self, *, images: int = 0, texts: int = 0) -> Quote:
         """What so many queries would cost, and whether limits allow them; see `VendorClient.estimate`."""
+
+    def head(self) -> SignedHead | None:
+        """The end of the account's ledger, signed; `None` of a vendor that signs none."""
+
+    def signed_card(self, name: str) -> PinnedCard | None:
+        """What is sold under a name, signed; `None` of a vendor that signs none."""
 
     def stop(self) -> None:
         """Make requests that wait to be tried again give up now."""

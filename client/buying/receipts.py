@@ -2,15 +2,19 @@
 
 import sqlite3
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from client.buying.cache_file import CacheFile
 from client.buying.pending import RequestBatch
+from client.buying.proofs import Proof, pack, unpack
 from client.buying.queries import Spending
 from client.buying.rates import PaidRequest
+from client.buying.signatures import signer_of
 from client.errors import Bill
 from shared.embeddings import Usage
+from shared.receipts import RECEIPT_TYPE, PublicKey
 
 LOST = "lost"
 _RECENT = 10_000
@@ -43,6 +47,16 @@ class Receipt:
     fault: str | None = None
 
 
+@dataclass(frozen=True)
+class SignedReceipt:
+    """A receipt with what its vendor signed; `proof` is `None` where what is stored cannot be read."""
+
+    receipt: Receipt
+    vendor: str | None
+    token: str
+    proof: Proof | None
+
+
 class Receipts:
     """The receipts in one cache. Thread-safe."""
 
@@ -55,6 +69,27 @@ class Receipts:
             "SELECT request_id, fingerprint, images, texts, cost_micros, key_id, fault FROM receipts"
         )
         return [Receipt(*row) for row in rows]
+
+    def signed(self) -> Iterator[SignedReceipt]:
+        """Those that are signed, in the order in which they came."""
+        keys = {kid: PublicKey(kid=kid, x=x) for kid, x in self._file.read("SELECT kid, x FROM signing_keys")}
+        names = self._file.read(
+            "SELECT idempotency_key FROM receipts WHERE signed IS NOT NULL ORDER BY received_at"
+        )
+        for (name,) in names:
+            ((*fields, vendor, token, sold),) = self._file.read(
+                "SELECT request_id, fingerprint, images, texts, cost_micros, key_id, fault, vendor, signed, "
+                "sold FROM receipts WHERE idempotency_key = ?",
+                (name,),
+            )
+            yield SignedReceipt(Receipt(*fields), vendor, token, _proof(token, keys, sold))
+
+    def unsigned(self) -> int:
+        """How many receipts, of something that was bought, no vendor has signed."""
+        ((number,),) = self._file.read(
+            "SELECT count(*) FROM receipts WHERE signed IS NULL AND images + texts > 0"
+        )
+        return int(number)
 
     def refused(self) -> set[str]:
         """The ids of requests that a vendor refused, and so never was to charge."""
@@ -89,7 +124,13 @@ class Receipts:
 
 
 def add_receipt(
-    connection: sqlite3.Connection, batch: RequestBatch, bill: Bill, payer: Payer, *, fault: str | None = None
+    connection: sqlite3.Connection,
+    batch: RequestBatch,
+    bill: Bill,
+    payer: Payer,
+    *,
+    fault: str | None = None,
+    proof: Proof | None = None,
 ) -> None:
     """Store what a request was billed, once; an answer that can be taken replaces one that could not.
 
@@ -101,15 +142,19 @@ def add_receipt(
         key = f"{key}:{bill.request_id}"
     connection.execute(
         "INSERT INTO receipts (idempotency_key, request_id, run_id, fingerprint, images, texts, cost_micros, "
-        "received_at, key_id, vendor, fault) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+        "received_at, key_id, vendor, fault, signed, sold) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
         "ON CONFLICT (idempotency_key) DO UPDATE SET fingerprint = excluded.fingerprint, "
         "images = excluded.images, texts = excluded.texts, cost_micros = excluded.cost_micros, "
-        "fault = excluded.fault WHERE receipts.fault IS NOT NULL",
+        "fault = excluded.fault, signed = excluded.signed, sold = excluded.sold "
+        "WHERE receipts.fault IS NOT NULL",
         (
             *(key, bill.request_id, batch.run_id, bill.fingerprint, *_numbers(bill.usage), _now()),
             *(payer.key_id, payer.vendor, fault),
+            *((None, None) if proof is None else (proof.token, pack(proof.sold))),
         ),
     )
+    if proof is not None:
+        connection.execute("INSERT OR IGNORE INTO signing_keys VALUES (?, ?)", (proof.key.kid, proof.key.x))
 
 
 def add_lost_receipt(
@@ -135,6 +180,13 @@ def add_refusal(
         "INSERT OR IGNORE INTO refusals (request_id, run_id, key_id) VALUES (?, ?, ?)",
         (request_id, batch.run_id, key_id),
     )
+
+
+def _proof(token: str, keys: dict[str, PublicKey], sold: bytes) -> Proof | None:
+    try:
+        return Proof(token, keys[signer_of(token, RECEIPT_TYPE)], unpack(sold))
+    except (KeyError, ValueError):
+        return None
 
 
 def _numbers(usage: Usage) -> tuple[int, int, int]:

@@ -2,10 +2,14 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
+from client.buying.heads import Pin, SignedHead
 from client.buying.pending import PendingBatch
 from client.buying.receipts import LOST, Receipt
-from shared.billing import Entry
+from shared.billing import Entry, entry_hash
+
+_GENESIS = "0" * 64
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,25 @@ class UnknownCharges:
 
 
 @dataclass
+class Rewritten:
+    """One place of the ledger of which the vendor signed something else than what it shows now.
+
+    Attributes:
+        seq: the entry.
+        signed_hash: the hash that the vendor has signed.
+        shown_hash: the one that it shows; `None` where its ledger ends before.
+        signed_at: when it signed, in seconds since 1970.
+        statement: what it signed, a compact JWS: a head of the ledger or a receipt.
+    """
+
+    seq: int
+    signed_hash: str
+    shown_hash: str | None
+    signed_at: int
+    statement: str
+
+
+@dataclass
 class Reconciliation:
     """What was found.
 
@@ -39,6 +62,10 @@ class Reconciliation:
         elsewhere: charges that nothing here asked for.
         lost: charges of requests whose answers were given up here, and counted as paid.
         of_other_accounts: receipts that no key of this account explains.
+        pinned: places of the ledger that are as the vendor had signed them.
+        rewritten: those that are not.
+        head: the vendor's signed statement of the ledger's present end, which whoever is shown `rewritten`
+            needs as well; `None` of a vendor that does not sign.
     """
 
     matched: int = 0
@@ -48,6 +75,9 @@ class Reconciliation:
     elsewhere: UnknownCharges = field(default_factory=UnknownCharges)
     lost: int = 0
     of_other_accounts: int = 0
+    pinned: int = 0
+    rewritten: list[Rewritten] = field(default_factory=list)
+    head: str | None = None
 
 
 def reconcile(
@@ -57,6 +87,8 @@ def reconcile(
     *,
     owed: Sequence[PendingBatch] = (),
     refused: Collection[str] = (),
+    pins: Sequence[Pin] = (),
+    head: SignedHead | None = None,
 ) -> Reconciliation:
     """Compare an account's whole ledger, oldest entry first, with what a cache knows of its own requests.
 
@@ -71,10 +103,15 @@ def reconcile(
         key_id: the key that asks.
         owed: requests whose answers were never stored.
         refused: the ids of requests that the vendor refused.
+        pins: what the vendor has signed of its ledger, of whatever account.
+        head: the ledger's end, as it was signed just before the entries were asked for.
     """
-    found = Reconciliation()
-    charges, corrected = _charges(entries, found)
+    found = Reconciliation(head=None if head is None else head.token)
+    charges, corrected, hashes = _charges(entries, found)
     keys = {charge.key_id for charge in charges.values()} | {key_id}
+    account = None if head is None else head.claims.account_id
+    mine = [pin for pin in pins if pin.key_id in keys or (account and pin.account_id == account)]
+    _compare_pins(mine, hashes, found)
     for receipt in receipts:
         if receipt.request_id == LOST:
             continue
@@ -99,8 +136,11 @@ def reconcile(
     return found
 
 
-def _charges(entries: Iterable[Entry], found: Reconciliation) -> tuple[dict[str, Entry], set[int]]:
-    """The charges by request, and which were corrected; entries that do not follow are differences."""
+def _charges(
+    entries: Iterable[Entry], found: Reconciliation
+) -> tuple[dict[str, Entry], set[int], dict[int, str]]:
+    """The charges by request, which were corrected, and all hashes; what does not follow is a difference."""
+    hashes = {0: _GENESIS}
     charges: dict[str, Entry] = {}
     corrected: set[int] = set()
     before: Entry | None = None
@@ -109,6 +149,10 @@ def _charges(entries: Iterable[Entry], found: Reconciliation) -> tuple[dict[str,
         if (entry.seq, entry.previous_hash) != (seq + 1, previous):
             problem = f"entry {entry.seq} does not follow from the one before it"
             found.differences.append(Discrepancy(entry.request_id or "", problem))
+        if entry.account_id is not None and entry.entry_hash != entry_hash(entry):
+            problem = f"entry {entry.seq} says something else than what its hash is of"
+            found.differences.append(Discrepancy(entry.request_id or "", problem))
+        hashes[entry.seq] = entry.entry_hash
         if entry.kind == "charge":
             request_id = entry.request_id or ""
             if request_id in charges:
@@ -117,7 +161,24 @@ def _charges(entries: Iterable[Entry], found: Reconciliation) -> tuple[dict[str,
         if entry.corrects_seq is not None:
             corrected.add(entry.corrects_seq)
         before = entry
-    return charges, corrected
+    return charges, corrected, hashes
+
+
+def _compare_pins(pins: Sequence[Pin], hashes: dict[int, str], found: Reconciliation) -> None:
+    """Hold what the vendor has signed of its ledger against what it shows."""
+    for pin in pins:
+        shown = hashes.get(pin.seq)
+        if shown == pin.entry_hash:
+            found.pinned += 1
+            continue
+        found.rewritten.append(Rewritten(pin.seq, pin.entry_hash, shown, pin.signed_at, pin.token))
+        day = datetime.fromtimestamp(pin.signed_at, UTC)
+        now = "its ledger ends before that" if shown is None else f"it has {shown[:16]} there now"
+        problem = (
+            f"the vendor signed on {day:%Y-%m-%d %H:%M} UTC that entry {pin.seq} is {pin.entry_hash[:16]}, "
+            f"and {now}: the ledger was rewritten since"
+        )
+        found.differences.append(Discrepancy(pin.request_id, problem))
 
 
 def _compare(receipt: Receipt, charge: Entry, found: Reconciliation, *, is_corrected: bool) -> None:

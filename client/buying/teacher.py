@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from client.buying.budget import Budget, Plan, Tranche, affordable, plan_purchase, price, purchase_order
 from client.buying.cache import EmbeddingCache
 from client.buying.lock import run_lock
+from client.buying.pinning import Pinning
 from client.buying.protocols import Vendor
 from client.buying.purchase import Purchase, PurchaseProgress, Purchaser
 from client.buying.queries import Query, Spending
@@ -85,6 +86,7 @@ class Teacher:
         self._limits = (budget, max_spend_micros)
         self._traced = traced
         self._say = say
+        self._pinning = Pinning(cache, model, say)
         self.refused: dict[Query, str] = {}
 
     def for_run(self, run_id: str, *, budget: int | None) -> "Teacher":
@@ -98,7 +100,7 @@ class Teacher:
             traced=self._traced,
             say=self._say,
         )
-        other.refused = self.refused
+        other.refused, other._pinning = self.refused, self._pinning
         return other
 
     @property
@@ -171,6 +173,8 @@ class Teacher:
             purchase = Purchaser(
                 self._vendor, self._cache, self.model, self._run_id, self.budget, on_progress, self._say
             ).run(queries)
+        if purchase.cost_micros:
+            self._pinning.pin(self._vendor)
         self.refused.update(purchase.refused)
         return purchase
 

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from client.buying.cache import EmbeddingCache
+from client.buying.heads import SignedHead
+from client.buying.model_cards import PinnedCard
 from client.buying.protocols import EmbedResult, Vendor
 from client.buying.queries import Query
 from client.errors import UsageError
@@ -107,6 +109,14 @@ class TracedVendor:
     def estimate(self, *, images: int = 0, texts: int = 0) -> Quote:
         """What so many queries would cost."""
         return self._vendor.estimate(images=images, texts=texts)
+
+    def head(self) -> SignedHead | None:
+        """The end of the account's ledger."""
+        return self._vendor.head()
+
+    def signed_card(self, name: str) -> PinnedCard | None:
+        """What is sold under a name."""
+        return self._vendor.signed_card(name)
 
     def stop(self) -> None:
         """Make requests that wait to be tried again give up now."""

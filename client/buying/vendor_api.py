@@ -3,14 +3,18 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Self
+from urllib.parse import quote
 
 import httpx
 from pydantic import ValidationError
 
 from client.buying import transport
 from client.buying.cache import EmbeddingCache
+from client.buying.heads import SignedHead, read_head
+from client.buying.model_cards import PinnedCard, read_card
 from client.buying.protocols import EmbedResult
 from client.buying.queries import Query
+from client.buying.signatures import KeyRing
 from client.buying.transport import AnswerTooLong, HttpTransport, parse
 from client.buying.wire import ACCEPT, check_card, embed_form, most_bytes, read_answer, too_long
 from client.errors import (
@@ -23,6 +27,7 @@ from client.errors import (
     RequestRefused,
     RequestTooLarge,
     VendorError,
+    VendorUnreachable,
 )
 from shared.billing import (
     AccountStatus,
@@ -37,6 +42,7 @@ from shared.billing import (
 from shared.embeddings import ModelCard, ModelList
 from shared.errors import ErrorBody, ErrorCode, ErrorDetail
 from shared.keys import KeyInfo, KeyList, NewSecret
+from shared.receipts import KEYS_PATH, KeySet, LedgerHead, SignedCard
 
 
 class VendorClient:
@@ -67,7 +73,7 @@ class VendorClient:
             api_key: the key, `tk_...`; `None` for what needs none.
             transport: replaces the network.
             timeout: seconds to wait for an answer.
-            on_wait: told why, now and then, while requests are tried again.
+            on_wait: told why, now and then, while requests are tried again; and if the vendor does not sign.
             trace_headers: asked for each request what to send along, such as a `traceparent`.
 
         Raises:
@@ -83,6 +89,9 @@ class VendorClient:
             trace_headers=trace_headers,
         )
         self.url = self._http.url
+        self.signing_keys = KeyRing(self._fetch_keys)
+        self._say = on_wait
+        self._told_unsigned = False
         self.key_id = _key_id(api_key)
 
     def __enter__(self) -> Self:
@@ -113,6 +122,17 @@ class VendorClient:
         if len(chosen) != 1:
             raise VendorError(f"{self.url} sells {', '.join(card.id for card in cards)}; name one of them.")
         return chosen[0]
+
+    def signed_card(self, name: str) -> PinnedCard | None:
+        """What the vendor has signed that it sells under a name; `None` of one that does not sign.
+
+        Raises:
+            VendorError: its signature is not right.
+        """
+        if not self.signing_keys.signs:
+            return None
+        answer = parse(SignedCard, self._http.send("GET", f"/v1/models/{quote(name)}/signed-card"))
+        return read_card(answer.signed, self.signing_keys, self.url)
 
     def identify(self, cache: EmbeddingCache, name: str | None = None) -> ModelCard:  # noqa: ARG002
         """The model that will answer, as `Vendor` has it; a Tuition vendor states its fingerprint."""
@@ -147,6 +167,19 @@ class VendorClient:
                 raise VendorError(f"{self.url} gives the same page of its ledger again and again.")
             yield from page.data
             after = page.next_after
+
+    def head(self) -> SignedHead | None:
+        """The end of the account's ledger, as the vendor has signed it; `None` of one that does not sign.
+
+        Asked once and not again: it is a precaution, and nothing waits for it.
+
+        Raises:
+            VendorError: its signature is not right.
+        """
+        if not self.signing_keys.signs:
+            return None
+        answer = parse(LedgerHead, self._http.send("GET", "/v1/ledger/head", tries=1))
+        return read_head(answer, self.signing_keys, self.url)
 
     def invoice(self, month: str) -> Invoice:
         """The invoice of a month, "YYYY-MM" (UTC); it is `final` once the month is over."""
@@ -192,6 +225,7 @@ class VendorClient:
             AnswerRejected, FingerprintChanged, IdempotencyKeySpent, KeyRefused, PriceRaised, QuotaExhausted,
             RequestTooLarge, VendorUnreachable, VendorError.
         """
+        self._look_for_keys()
         form = embed_form(queries, model.id)
         headers = {
             "accept": ACCEPT,
@@ -214,7 +248,30 @@ class VendorClient:
             )
         except AnswerTooLong as error:
             raise too_long(error) from error
-        return read_answer(response, [query for query, _ in queries], model, max_cost_micros)
+        asked = [query for query, _ in queries]
+        try:
+            return read_answer(response, asked, model, max_cost_micros, self.signing_keys)
+        except ClientError as error:
+            error.unsure = True  # whatever is wrong with it, it was answered
+            raise
+
+    def _look_for_keys(self) -> None:
+        """Ask for the keys of receipts before anything is paid, and say once if there are none."""
+        if not self.signing_keys.signs and not self._told_unsigned:
+            self._told_unsigned = True
+            self._say(
+                f"{self.url} does not sign its receipts: what is bought there cannot be proved to others."
+            )
+
+    def _fetch_keys(self) -> KeySet | None:
+        try:
+            return parse(KeySet, self._http.send("GET", KEYS_PATH, patience=transport.PATIENCE))
+        except RequestRefused:  # it knows no such path
+            return None
+        except VendorUnreachable:
+            raise
+        except ClientError as error:
+            raise VendorError(f"{self.url} does not tell the keys of its receipts: {error}") from error
 
 
 def _key_id(api_key: str | None) -> str | None:

@@ -10,12 +10,15 @@ from typing import get_args
 import httpx
 import numpy as np
 
+from client.buying.proofs import prove, what_was_sold
 from client.buying.protocols import EmbedResult
 from client.buying.queries import Query
+from client.buying.signatures import BadSignature, KeyRing
 from client.buying.transport import AnswerTooLong, parse
 from client.errors import AnswerRejected, Bill, FingerprintChanged, VendorError
 from shared.embeddings import EmbedResponse, ModelCard, Usage
 from shared.encoding import ROWS_MEDIA_TYPE, RowDtype, Vector, from_rows, from_wire
+from shared.receipts import RECEIPT_HEADER
 
 # Raw rows are the smallest; a vendor, or a proxy, that knows only JSON may answer that.
 ACCEPT = f"{ROWS_MEDIA_TYPE}, application/json;q=0.5"
@@ -78,7 +81,11 @@ def check_card(card: ModelCard, url: str) -> None:
 
 
 def read_answer(
-    response: httpx.Response, queries: Sequence[Query], model: ModelCard, max_cost_micros: int | None = None
+    response: httpx.Response,
+    queries: Sequence[Query],
+    model: ModelCard,
+    max_cost_micros: int | None = None,
+    keys: KeyRing | None = None,
 ) -> EmbedResult:
     """What a successful answer brings, checked against what was asked.
 
@@ -88,10 +95,12 @@ def read_answer(
         model: what was to answer.
         max_cost_micros: the most that was to be charged; nothing or 0 where what was paid for before may
             come back, and is known elsewhere.
+        keys: those of the vendor's receipts; nothing where receipts are not looked at.
 
     Raises:
         FingerprintChanged: another model has answered.
-        AnswerRejected: it bills what it should not, or its vectors cannot be used.
+        AnswerRejected: it bills what it should not, its vectors cannot be used, or its receipt is not one of
+            this answer.
         VendorError: it makes no sense.
     """
     if response.headers.get("content-type", "").startswith(ROWS_MEDIA_TYPE):
@@ -110,9 +119,14 @@ def read_answer(
     fault = _fault(reply, queries, model) or _overcharge(reply, queries, max_cost_micros)
     if fault is not None:
         raise rejected(bill, fault)
+    try:
+        token, sold = response.headers.get(RECEIPT_HEADER), what_was_sold(queries, reply.vectors)
+        proof = None if keys is None else prove(token, keys, sold, bill)
+    except BadSignature as error:
+        raise rejected(bill, str(error)) from error
     vectors = {queries[index]: vector for index, vector in reply.vectors.items()}
     refused = {queries[index]: reason for index, reason in reply.refused.items()}
-    return EmbedResult(vectors, refused, reply.usage, reply.id)
+    return EmbedResult(vectors, refused, reply.usage, reply.id, proof)
 
 
 def rejected(bill: Bill, fault: str) -> AnswerRejected:

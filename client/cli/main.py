@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from client.cli.cache import cache_app
+from client.cli.canary import canary
 from client.cli.compare import compare
 from client.cli.confirm import on_terminal
 from client.cli.data import data_app
@@ -46,6 +47,7 @@ from client.cli.options import (
     print_json,
     said_of_next,
 )
+from client.cli.receipts import receipts_app
 from client.cli.serve import serve
 from client.cli.settings import read_settings
 from client.cli.students import evaluate, export, predict, report
@@ -68,7 +70,8 @@ app = typer.Typer(
 
 app.add_typer(cache_app)
 app.add_typer(data_app)
-for command in (evaluate, predict, report, export, serve, compare, init):
+app.add_typer(receipts_app)
+for command in (evaluate, predict, report, export, serve, compare, init, canary):
     app.command()(command)
 
 

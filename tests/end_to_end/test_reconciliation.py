@@ -35,6 +35,17 @@ def test_receipts_and_ledger_agree_until_somebody_changes_one(
     found = json.loads(out)
     assert (code, found["matched"], found["queries"], found["cost_micros"]) == (0, 2, 40, 800)
     assert found["differences"] == []
+    # What was bought is proved to others, who ask nobody.
+    found = json.loads(run("receipts", "verify", "--json")[1])
+    assert (found["receipts"], found["queries"], found["proven"], found["problems"]) == (2, 40, 40, [])
+    exported, keys = tmp_path / "bought.json", tmp_path / "jwks.json"
+    assert run("receipts", "export", str(exported))[:2] == (0, f"2 signed receipts in {exported}.\n")
+    keys.write_bytes(httpx.get(f"{vendor_process.url}/.well-known/jwks.json").content)
+    code, out, _ = run("receipts", "verify", str(exported), "--keys", str(keys))
+    assert (code, "40 queries, 800 micros" in out) == (0, True)
+    assert "compare them" in run("receipts", "verify", str(exported))[1]
+    exported.write_text(exported.read_text().replace('"text","', '"image","'))
+    assert run("receipts", "verify", str(exported))[0] == 1
     # Files that are no images are refused and cost nothing, and what curl buys needs no receipt.
     (tmp_path / "bad.png").write_text("no image")
     run("embed", "--out", str(tmp_path / "bad.npy"), "--images", str(tmp_path / "bad.png"))

@@ -4,7 +4,7 @@ import asyncio
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi import APIRouter, Depends, Path, Query, Request, params
 
 from shared.billing import (
     AccountStatus,
@@ -16,6 +16,7 @@ from shared.billing import (
     UsageReport,
 )
 from shared.errors import ErrorCode
+from shared.receipts import HEAD_TYPE, HeadClaims, LedgerHead
 from shared.serving.parsing import read_model
 from vendor_service.accounts.authentication import Authentication, Caller
 from vendor_service.accounts.keys import Scope
@@ -24,8 +25,9 @@ from vendor_service.api.history_rate import HistoryRate
 from vendor_service.billing import invoices, ledger
 from vendor_service.billing.clock_watch import ClockWatch
 from vendor_service.billing.estimates import estimate
+from vendor_service.billing.signing import Signs
 from vendor_service.billing.usage import account_status, usage_report
-from vendor_service.clock import Clock, from_datetime
+from vendor_service.clock import SECOND, Clock, from_datetime, to_datetime
 from vendor_service.database.session import Database
 from vendor_service.errors import APIError
 
@@ -33,12 +35,19 @@ _LARGEST_PAGE = 1000
 
 
 def billing_router(
-    database: Database, clock: Clock, authentication: Authentication, model_id: str, watch: ClockWatch
+    database: Database,
+    clock: Clock,
+    authentication: Authentication,
+    model_id: str,
+    watch: ClockWatch,
+    signer: Signs,
 ) -> APIRouter:
     """The routes; quotes are for the model of that id. What was bought takes a key that may read usage."""
     router = APIRouter(prefix="/v1", tags=["billing"])
     _add_standing(router, database, clock, authentication, model_id)
-    _add_history(router, database, clock, authentication, watch)
+    reader = Depends(HistoryRate().limiting(requiring(authentication, Scope.READ_USAGE)))
+    _add_history(router, database, clock, reader, watch)
+    _add_head(router, database, clock, reader, signer)
     return router
 
 
@@ -73,10 +82,8 @@ def _add_standing(
 
 
 def _add_history(
-    router: APIRouter, database: Database, clock: Clock, authentication: Authentication, watch: ClockWatch
+    router: APIRouter, database: Database, clock: Clock, reader: params.Depends, watch: ClockWatch
 ) -> None:
-    reader = Depends(HistoryRate().limiting(requiring(authentication, Scope.READ_USAGE)))
-
     @router.get("/usage")
     async def usage(
         caller: Annotated[Caller, reader],
@@ -120,3 +127,28 @@ def _add_history(
         """The invoice of a month: a draft while the month lasts, and always the same once it is over."""
 
         return await asyncio.to_thread(invoices.issue, database, caller.account_id, month, clock(), watch)
+
+
+def _add_head(
+    router: APIRouter, database: Database, clock: Clock, reader: params.Depends, signer: Signs
+) -> None:
+    @router.get("/ledger/head", tags=["receipts"])
+    async def head(caller: Annotated[Caller, reader]) -> LedgerHead:
+        """The account's last entry, signed: who keeps it can tell later whether the ledger was rewritten."""
+
+        def read() -> LedgerHead:
+            with database.read() as session:
+                last = ledger.head(session, caller.account_id)
+            seq, entry_hash = (0, ledger.GENESIS_HASH) if last is None else (last.seq, last.entry_hash)
+            claims = HeadClaims(
+                iat=clock() // SECOND, account_id=caller.account_id, ledger_seq=seq, entry_hash=entry_hash
+            )
+            return LedgerHead(
+                account_id=caller.account_id,
+                seq=seq,
+                entry_hash=entry_hash,
+                created_at=None if last is None else to_datetime(last.created_at),
+                signed=signer.sign(HEAD_TYPE, claims),
+            )
+
+        return await asyncio.to_thread(read)

@@ -7,12 +7,14 @@ from fastapi import APIRouter, Depends
 
 from shared.embeddings import Limits, ModelCard, ModelList
 from shared.errors import ErrorCode
+from shared.receipts import SignedCard
 from vendor_service.accounts.authentication import Authentication, Caller
 from vendor_service.api.authentication import welcoming
 from vendor_service.billing import prices
 from vendor_service.clock import Clock
 from vendor_service.database.session import Database
 from vendor_service.database.tables import STANDARD_PLAN, Account
+from vendor_service.embed.signed_card import ModelPromise
 from vendor_service.encoder.encoder import ModelFacts
 from vendor_service.errors import APIError
 
@@ -20,7 +22,12 @@ _KEY_OPTIONAL: dict[str, Any] = {"security": [{}]}  # beside the key, which Fast
 
 
 def catalogue_router(
-    model: ModelFacts, limits: Limits, database: Database, clock: Clock, authentication: Authentication
+    model: ModelFacts,
+    limits: Limits,
+    database: Database,
+    clock: Clock,
+    authentication: Authentication,
+    promise: ModelPromise,
 ) -> APIRouter:
     """The routes. Limits and the standard prices are public; who sends a key is told its account's prices."""
     router = APIRouter(prefix="/v1/models", tags=["models"])
@@ -47,12 +54,21 @@ def catalogue_router(
         """The models that this vendor serves, at the caller's own prices if it sends a key."""
         return ModelList(data=[await asyncio.to_thread(card, caller)])
 
-    @router.get("/{model_id:path}", openapi_extra=_KEY_OPTIONAL)
-    async def one_model(model_id: str, caller: Annotated[Caller | None, anybody]) -> ModelCard:
-        """One model by its id."""
+    def check(model_id: str) -> None:
         if model_id != model.id:
             message = f"there is no model {model_id!r} here; this vendor serves {model.id!r}"
             raise APIError(ErrorCode.MODEL_NOT_FOUND, message, param="model_id")
+
+    @router.get("/{model_id:path}/signed-card", tags=["receipts"])
+    async def signed_card(model_id: str) -> SignedCard:
+        """The facts of one model and its answers to a few inputs, signed; needs no key."""
+        check(model_id)
+        return SignedCard(signed=await promise.signed())
+
+    @router.get("/{model_id:path}", openapi_extra=_KEY_OPTIONAL)
+    async def one_model(model_id: str, caller: Annotated[Caller | None, anybody]) -> ModelCard:
+        """One model by its id."""
+        check(model_id)
         return await asyncio.to_thread(card, caller)
 
     return router

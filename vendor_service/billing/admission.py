@@ -14,15 +14,16 @@ from functools import partial
 from typing import Any
 
 from sqlalchemy import select, update
+from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
 from vendor_service.billing import billing_log, ledger, limits, periods, prices, rate
 from vendor_service.billing.clock_watch import ClockWatch
-from vendor_service.billing.orders import Admitted, Order
+from vendor_service.billing.orders import Admitted, Charged, Order
 from vendor_service.billing.replays import STANDARD, ReplayTerms
 from vendor_service.clock import SECOND, Clock
 from vendor_service.database.session import Database
-from vendor_service.database.tables import Account, ApiKey, Hold
+from vendor_service.database.tables import Account, ApiKey, Hold, LedgerEntry
 from vendor_service.database.working_set import Touched, WorkingSet
 from vendor_service.database.writer import Writer
 from vendor_service.errors import APIError
@@ -80,7 +81,7 @@ class Admission:
         admitting.add_done_callback(partial(self._note_failure, Touched(order.account_id, order.request_id)))
         return admitting
 
-    def settle(self, account_id: str, request_id: str) -> "Future[None]":
+    def settle(self, account_id: str, request_id: str) -> "Future[Charged]":
         """Turn the hold into a ledger entry (the second transaction); only then may the answer go out.
 
         The future raises `APIError` (`deadline_exceeded`) if the hold was voided meanwhile; then nothing is
@@ -170,7 +171,7 @@ class Admission:
         account, key = rows.account(order.account_id), rows.key(order.key_id)
         placed = rows.hold(order.request_id)
         if placed is not None:  # by a commit of which nobody said that it had gone through
-            return _admitted(account, key, placed, now, replayed=False)
+            return _admitted(account, key, placed, now)
         self._check_dates(account, now)
         limits.check_status(account, key, order, now)
         periods.roll(account, key, now)
@@ -178,15 +179,16 @@ class Admission:
         earlier = self._earlier(rows, order, now)
         hold = earlier or self._hold(rows, account, key, order, now)
         rate.take(account, order.queries, now)
-        return _admitted(account, key, hold, now, replayed=earlier is not None)
+        charged = None if earlier is None else _charged(rows.session, earlier)
+        return _admitted(account, key, hold, now, charged)
 
     def _take_tokens(self, account_id: str, queries: int, rows: WorkingSet) -> None:
         rate.take(rows.account(account_id), queries, self._clock())
 
-    def _settle(self, request_id: str, rows: WorkingSet) -> None:
+    def _settle(self, request_id: str, rows: WorkingSet) -> Charged:
         hold = rows.hold(request_id)
         if hold is not None and hold.state == "settled":
-            return
+            return _charged(rows.session, hold)
         if hold is None or hold.state != "open":
             raise APIError(
                 ErrorCode.DEADLINE_EXCEEDED,
@@ -197,12 +199,13 @@ class Admission:
         account, key = rows.account(hold.account_id), rows.key(hold.key_id)
         self._check_dates(account, now)
         periods.roll(account, key, now)
-        ledger.charge(rows.session, account, hold, now)
+        entry = ledger.charge(rows.session, account, hold, now)
         _release(rows, hold, "settled")
         for each in (account, key):
             each.queries_used += hold.images + hold.texts
             each.spent_micros += hold.cost_micros
         billing_log.finished(rows.session, hold, now)
+        return Charged(entry.seq, entry.entry_hash, entry.created_at, hold.key_id)
 
     def _void(self, hold_id: str, expired_at: int | None, rows: WorkingSet) -> bool:
         hold = rows.hold(hold_id)
@@ -264,14 +267,23 @@ def _release(rows: WorkingSet, hold: Hold, state: str) -> None:
         each.held_micros -= hold.cost_micros
 
 
-def _admitted(account: Account, key: ApiKey, hold: Hold, now: int, *, replayed: bool) -> Admitted:
+def _charged(session: Session, hold: Hold) -> Charged:
+    """The entry of a settled hold."""
+    entry = session.scalars(select(LedgerEntry).where(LedgerEntry.hold_id == hold.id)).one()
+    return Charged(entry.seq, entry.entry_hash, entry.created_at, hold.key_id)
+
+
+def _admitted(
+    account: Account, key: ApiKey, hold: Hold, now: int, charged: Charged | None = None
+) -> Admitted:
     lefts = [left for each in (account, key) if (left := each.quota_left) is not None]
     return Admitted(
         request_id=hold.id,
         images=hold.images,
         texts=hold.texts,
         cost_micros=hold.cost_micros,
-        replayed=replayed,
+        replayed=charged is not None,
         quota_left=min(lefts, default=None),
         rate=rate.status(account, now),
+        charged=charged,
     )

@@ -180,9 +180,15 @@ def rows(session: Session, account_id: str) -> Iterator[Row[Any]]:
         after = found[-1].seq
 
 
+def head(session: Session, account_id: str) -> LedgerEntry | None:
+    """An account's last entry; `None` where there is none yet."""
+    return session.get(LedgerEntry, (account_id, session.get_one(Account, account_id).ledger_seq))
+
+
 def public(entry: LedgerEntry) -> Entry:
     """An entry as its customer and its operator may see it."""
     return Entry(
+        account_id=entry.account_id,
         seq=entry.seq,
         kind=entry.kind,
         amount_micros=entry.amount_micros,

@@ -47,10 +47,21 @@ class RateLimitStatus:
 
 
 @dataclass(frozen=True)
+class Charged:
+    """Where in the ledger an order was charged, at which moment, and to which key."""
+
+    seq: int
+    entry_hash: str
+    created_at: int
+    key_id: str
+
+
+@dataclass(frozen=True)
 class Admitted:
     """An order that may be encoded: held, or paid already and `replayed`, with the bill of the first time.
 
     `quota_left` counts this order as used; it and `rate` are `None` where the account has no such limit.
+    `charged` is the entry of the first time, and `None` where nothing is charged yet.
     """
 
     request_id: str
@@ -60,3 +71,4 @@ class Admitted:
     replayed: bool
     quota_left: int | None
     rate: RateLimitStatus | None
+    charged: Charged | None = None

@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from shared.serving.redaction import escaped, masked
-from vendor_service.cli import accounts, database, keys, money, prices
+from vendor_service.cli import accounts, database, keys, money, prices, receipts_key
 from vendor_service.cli.books import AsJson, DatabaseUrl, print_json
+from vendor_service.cli.receipts_key import SigningKeyFile
 from vendor_service.errors import OperatorError
 from vendor_service.serving.threads import share_processors
 from vendor_service.settings import DtypeChoice, LogFormat, Settings
@@ -25,6 +26,7 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(prices.app, name="prices")
 app.add_typer(money.ledger_app, name="ledger")
 app.add_typer(database.app, name="db")
+app.add_typer(receipts_key.app, name="receipts-key")
 app.command("top-up")(money.top_up)
 app.command("payment")(money.payment)
 app.command("refund")(money.refund)
@@ -91,6 +93,7 @@ def serve(
             help="At the first start, open an account and write its key to this file. (default: none)"
         ),
     ] = None,
+    signing_key_in: SigningKeyFile = None,
     log_format: Annotated[
         LogFormat | None, typer.Option(help="How to log to standard error. (default: text)")
     ] = None,
@@ -112,6 +115,7 @@ def serve(
         migrate=migrate,
         billing_log=billing_log,
         first_key_to=first_key_to,
+        signing_key_in=signing_key_in,
         log_format=log_format,
     )
     # The model's libraries take seconds to import, which no other command should wait for.

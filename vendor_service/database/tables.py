@@ -263,3 +263,17 @@ class Price(Base):
     kind: Mapped[str] = mapped_column(String(8), primary_key=True)
     effective_at: Mapped[int] = mapped_column(primary_key=True)
     micros: Mapped[int]
+
+
+class SigningKeyRow(Base):
+    """The public half of a key that signs receipts, `x` as its JWK has it; the private half is a file.
+
+    One that was withdrawn is published no more. Rows are never deleted.
+    """
+
+    __tablename__ = "signing_keys"
+
+    kid: Mapped[str] = mapped_column(String(43), primary_key=True)
+    x: Mapped[str] = mapped_column(String(43))
+    created_at: Mapped[int]
+    withdrawn_at: Mapped[int | None]

@@ -56,11 +56,15 @@ class EmbedResult:
 
 @dataclass(frozen=True)
 class Content:
-    """A response body; `headers` are those of its form, beside those that every response has."""
+    """A response body; `headers` are those of its form, beside those that every response has.
+
+    `dtype` is that of the numbers in it.
+    """
 
     body: bytes
     media_type: str
     headers: dict[str, str] = field(default_factory=dict)
+    dtype: RowDtype = "float32"
 
 
 def largest_bytes(rows: int, dimensions: int) -> int:
@@ -103,7 +107,7 @@ def as_rows(result: EmbedResult, dtype: RowDtype) -> Content:
     }
     if result.refused:
         headers["x-skipped-inputs"] = _skipped(result.refused)
-    return Content(to_rows(result.rows, dtype), ROWS_MEDIA_TYPE, headers)
+    return Content(to_rows(result.rows, dtype), ROWS_MEDIA_TYPE, headers, dtype)
 
 
 def as_values(rows: Vectors, encoding: Encoding) -> list[list[float]] | list[str]:

@@ -7,23 +7,26 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from shared.errors import ErrorCode
+from shared.receipts import RECEIPT_HEADER, Sold
 from shared.serving.capacity import Reservation, while_awaited
 from vendor_service.accounts.authentication import Caller
 from vendor_service.billing.admission import Admission
 from vendor_service.billing.allowance import Allowance
 from vendor_service.billing.orders import Admitted, Order
 from vendor_service.billing.precheck import Precheck
+from vendor_service.billing.signing import Signs
 from vendor_service.embed.queries import Queries
+from vendor_service.embed.receipts import receipt, what_was_sold
 from vendor_service.embed.results import Content, EmbedResult
 from vendor_service.embed.unpaid import Unpaid
 from vendor_service.encoder.encoder import Encoder
 from vendor_service.encoder.prepared import Prepared, PreparedText
-from vendor_service.encoder.queries import ImageQuery
+from vendor_service.encoder.queries import ImageQuery, Query
 from vendor_service.errors import APIError
 from vendor_service.observability.metrics import Metrics
 from vendor_service.observability.timing import Timing
@@ -42,6 +45,7 @@ class Call:
 
 
 _FEW_NUMBERS = 2048  # in an answer; as JSON they take about a millisecond
+_FEW_BYTES = 1 << 19  # of queries; to hash them takes about a millisecond
 
 Render = Callable[[EmbedResult], Content]
 
@@ -56,6 +60,7 @@ class EmbedService:
         precheck: Precheck,
         allowance: Allowance,
         metrics: Metrics,
+        signer: Signs,
         *,
         max_inputs: int,
     ) -> None:
@@ -64,6 +69,7 @@ class EmbedService:
         self._precheck = precheck
         self._allowance = allowance
         self._metrics = metrics
+        self._signer = signer
         self._max_inputs = max_inputs
 
     async def embed(
@@ -121,7 +127,8 @@ class EmbedService:
             await self._ask_books(call, self._least(call, queries))
             nothing = np.empty((0, model.dimensions), dtype=np.float32)
             result = EmbedResult(call.request_id, model, queries, refused, nothing, None, timing)
-            return result, await _rendered(render, result)
+            content, _ = await _rendered(render, result)
+            return result, content
         texts = sum(isinstance(each, PreparedText) for each in accepted)
         order = self._order(call, queries.body_hash, images=len(accepted) - texts, texts=texts)
         admitted = await self._admit(order, timing)
@@ -133,10 +140,13 @@ class EmbedService:
             timing.encoded(began, waited=encoded.waited, ran=encoded.ran)
             result = EmbedResult(admitted.request_id, model, queries, refused, encoded.rows, admitted, timing)
             # Rendered before it is settled: whatever is charged is ready to be sent.
-            content = await _rendered(render, result)
-            if not admitted.replayed:
+            content, sold = await _rendered(render, result)
+            charged = admitted.charged
+            if charged is None:
                 with timing.timed("books"):
-                    await asyncio.wrap_future(self._admission.settle(order.account_id, admitted.request_id))
+                    charged = await asyncio.wrap_future(
+                        self._admission.settle(order.account_id, admitted.request_id)
+                    )
                 self._metrics.decided("settled")
         except BaseException:
             # Whatever the reason, a cancelled task included.
@@ -145,7 +155,8 @@ class EmbedService:
             raise
         work.answered(order.queries)
         self._metrics.sold(result.usage, replayed=admitted.replayed)
-        return result, content
+        signed = receipt(self._signer, result, sold, charged)
+        return result, replace(content, headers=content.headers | {RECEIPT_HEADER: signed})
 
     async def _look(self, call: Call, queries: Queries) -> None:
         """Refuse, before anything is decoded, what admission would refuse now."""
@@ -234,8 +245,20 @@ class EmbedService:
         )
 
 
-async def _rendered(render: Render, result: EmbedResult) -> Content:
-    """The content of an answer, made beside the event loop unless that takes longer to ask for than to do."""
-    if result.rows.size <= _FEW_NUMBERS:
-        return render(result)
-    return await asyncio.to_thread(render, result)
+async def _rendered(render: Render, result: EmbedResult) -> tuple[Content, list[Sold]]:
+    """The content of an answer and what its receipt is to say of it.
+
+    Made beside the event loop unless that takes longer to ask for than to do.
+    """
+
+    def work() -> tuple[Content, list[Sold]]:
+        content = render(result)
+        return content, what_was_sold(result, content.dtype)
+
+    if result.rows.size <= _FEW_NUMBERS and _size(result.queries.items) <= _FEW_BYTES:
+        return work()
+    return await asyncio.to_thread(work)
+
+
+def _size(queries: Sequence[Query]) -> int:
+    return sum(len(each.file if isinstance(each, ImageQuery) else each.text) for each in queries)

@@ -29,6 +29,7 @@ from vendor_service.api.metrics import metrics_router
 from vendor_service.api.models import catalogue_router
 from vendor_service.api.openai import openai_router
 from vendor_service.api.reading import QueryReader
+from vendor_service.api.signing import signing_router
 from vendor_service.api.spans import spans_to
 from vendor_service.billing import prices
 from vendor_service.billing.account_metrics import AccountMetrics
@@ -38,11 +39,13 @@ from vendor_service.billing.clock_watch import ClockReferences, ClockWatch
 from vendor_service.billing.precheck import Precheck
 from vendor_service.billing.price_watch import PriceWatch
 from vendor_service.billing.replays import ReplayTerms
+from vendor_service.billing.signing import Signer
 from vendor_service.clock import Clock, steady_clock, system_clock
 from vendor_service.database import schema
 from vendor_service.database.presence import Presence
 from vendor_service.database.session import Database
 from vendor_service.embed.service import EmbedService
+from vendor_service.embed.signed_card import ModelPromise
 from vendor_service.encoder.encoder import Encoder
 from vendor_service.encoder.engine import Engine
 from vendor_service.observability.metrics import Metrics
@@ -129,6 +132,7 @@ def create_app(
         watch=clock_watch,
         references=references,
     )
+    signer = Signer(database, settings.signing_key_in, clock)
     app = FastAPI(
         title="Tuition vendor",
         description="CLIP embeddings by the query.",
@@ -138,17 +142,18 @@ def create_app(
         # The vendor has its own traces and metrics; FastAPI would ask for providers of them at every request.
         telemetry={"tracing": False, "metrics": False, "logs": False},
         lifespan=partial(
-            _lifespan, encoder, admission, sweeper, database, shared_metrics, audit, watch, traces
+            _lifespan, encoder, admission, sweeper, signer, database, shared_metrics, audit, watch, traces
         ),
         responses={"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}},
     )
     app.state.model, app.state.capacity, app.state.encoder = model, capacity, encoder
+    app.state.signer = signer
     add_error_handlers(app)
     service = EmbedService(
-        encoder, admission, precheck, Allowance(clock), metrics, max_inputs=settings.max_inputs
+        encoder, admission, precheck, Allowance(clock), metrics, signer, max_inputs=settings.max_inputs
     )
     direct = _add_routes(
-        app, settings, encoder, capacity, service, authentication, database, clock, clock_watch
+        app, settings, encoder, capacity, service, authentication, database, clock, clock_watch, signer
     )
     app.add_middleware(DirectRoutes, routes=direct, refuse=refused)
     app.add_middleware(BodyGate, refuse=refused)
@@ -189,6 +194,7 @@ def _add_routes(
     database: Database,
     clock: Clock,
     watch: ClockWatch,
+    signer: Signer,
 ) -> list[BaseRoute]:
     """Add all routes but one; those that are answered directly."""
     limits = Limits(
@@ -206,9 +212,11 @@ def _add_routes(
     )
     for each in selling:
         app.include_router(each)
-    app.include_router(catalogue_router(encoder.facts, limits, database, clock, authentication))
-    app.include_router(billing_router(database, clock, authentication, encoder.facts.id, watch))
+    promise = ModelPromise(encoder, signer, clock)
+    app.include_router(catalogue_router(encoder.facts, limits, database, clock, authentication, promise))
+    app.include_router(billing_router(database, clock, authentication, encoder.facts.id, watch, signer))
     app.include_router(keys_router(database, clock, authentication))
+    app.include_router(signing_router(database))
     app.include_router(docs_router(app.title))
     app.include_router(health_router(Readiness(encoder, database, capacity, watch)))
     return [route for each in selling for route in each.routes]
@@ -227,6 +235,7 @@ async def _lifespan(
     encoder: Encoder,
     admission: Admission,
     sweeper: Sweeper,
+    signer: Signer,
     database: Database,
     shared_metrics: WorkerMetrics | None,
     audit: Audit | None,
@@ -242,7 +251,12 @@ async def _lifespan(
     encoder.start()
     if shared_metrics is not None:
         shared_metrics.start()
-    chores = (sweeper.repeat(_SWEEP_SECONDS), memory.keep_small(), presence.keep(_SWEEP_SECONDS))
+    chores = (
+        sweeper.repeat(_SWEEP_SECONDS),
+        signer.repeat(_SWEEP_SECONDS),
+        memory.keep_small(),
+        presence.keep(_SWEEP_SECONDS),
+    )
     beside = [asyncio.create_task(each) for each in chores]
     if audit is not None:
         beside.append(asyncio.create_task(audit.repeat()))

@@ -4,11 +4,13 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from client.buying.heads import Pin, SignedHead
 from client.buying.pending import PendingBatch, RequestBatch
 from client.buying.queries import Query
 from client.buying.receipts import Receipt
 from client.buying.reconciliation import UnknownCharges, reconcile
-from shared.billing import Entry
+from shared.billing import Entry, entry_hash
+from shared.receipts import HeadClaims, PublicKey
 
 RECEIPT = Receipt("req_1", "fp_1", images=2, texts=1, cost_micros=220, key_id="mine")
 RECEIPTS = [RECEIPT, replace(RECEIPT, request_id="req_2")]
@@ -123,3 +125,46 @@ def test_what_was_billed_for_an_answer_that_was_not_taken_is_named_until_it_is_g
     assert "entry 1 charges 220 micros for an answer that was not taken: billed 10**12 micros" in problem
     refund = entry(2, kind="refund", amount_micros=220, request_id=None, corrects_seq=1)
     assert problems([entry(1), refund], [rejected]) == []
+
+
+def _pin(seq: int, entry_hash: str, **whose: str) -> Pin:
+    return Pin(seq, entry_hash, 1_800_000_000, f"signed {seq}", **whose)
+
+
+def _head() -> SignedHead:
+    claims = HeadClaims(iat=1_800_000_001, account_id="me", ledger_seq=2, entry_hash="hash 2")
+    return SignedHead(claims, "signed now", PublicKey(x="A" * 43, kid="k"))
+
+
+def test_what_the_vendor_signed_of_its_ledger_must_still_be_there() -> None:
+    ledger = [entry(1), entry(2)]
+    right = [
+        _pin(1, "hash 1", key_id="mine"),
+        _pin(2, "hash 2", account_id="me"),
+        _pin(0, "0" * 64, account_id="me"),
+    ]
+    found = reconcile(ledger, RECEIPTS, "mine", pins=right, head=_head())
+    assert (found.pinned, found.rewritten, found.differences, found.head) == (3, [], [], "signed now")
+    wrong = [_pin(1, "other", key_id="mine", request_id="req_1"), _pin(3, "hash 3", account_id="me")]
+    found = reconcile(ledger, RECEIPTS, "mine", pins=wrong, head=_head())
+    assert [(each.seq, each.signed_hash, each.shown_hash, each.statement) for each in found.rewritten] == [
+        (1, "other", "hash 1", "signed 1"),
+        (3, "hash 3", None, "signed 3"),
+    ]
+    first, second = (each.problem for each in found.differences)
+    assert "rewritten" in first
+    assert "ends before" in second
+
+
+def test_what_was_signed_for_others_is_not_held_against_this_account() -> None:
+    others = [_pin(1, "other", key_id="theirs"), _pin(1, "other", account_id="they")]
+    found = reconcile([entry(1), entry(2)], RECEIPTS, "mine", pins=others, head=_head())
+    assert (found.pinned, found.rewritten) == (0, [])
+
+
+def test_an_entry_must_say_what_its_hash_is_of() -> None:
+    said = entry(1, account_id="me", previous_hash="0" * 64)
+    right = said.model_copy(update={"entry_hash": entry_hash(said)})
+    assert not problems([right], [])
+    (problem,) = problems([right.model_copy(update={"amount_micros": -1})], [])
+    assert "something else than what its hash is of" in problem

@@ -29,6 +29,7 @@ from client.buying.vendor_api import VendorClient
 from client.errors import ClientError, PriceRaised, QuotaExhausted, RunBusy, VendorError
 from shared.embeddings import ModelCard, Prices
 from shared.encoding import to_base64
+from shared.receipts import KEYS_PATH
 from tests.client.buying.cards import MODEL
 from tests.client.buying.forms import read_form
 
@@ -54,6 +55,8 @@ class Vendor(httpx.BaseTransport):
         return sum(self.paid.values())
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path == KEYS_PATH:
+            return _refusal(404, "not_found")  # it does not sign
         self.before()
         if len(request.content) > LIMITS.max_request_bytes:
             return _refusal(413, "request_too_large")

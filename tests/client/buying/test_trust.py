@@ -21,6 +21,7 @@ from client.buying.trust import CANARIES
 from client.buying.vendor_api import VendorClient
 from client.errors import AnswerRejected, CacheError
 from shared.encoding import to_rows
+from shared.receipts import KEYS_PATH
 from tests.client.buying.cards import MODEL
 from tests.client.buying.forms import read_form
 from tests.client.buying.test_teacher import _refusal
@@ -78,6 +79,8 @@ class Seller(httpx.BaseTransport):
         self._paid: dict[str, str] = {}
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path == KEYS_PATH:
+            return _refusal(404, "not_found")  # it does not sign
         _, inputs = read_form(request)
         key = request.headers["idempotency-key"]
         if key not in self._paid and request.headers["x-max-cost-micros"] == "0":

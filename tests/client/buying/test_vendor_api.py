@@ -15,6 +15,7 @@ from client.buying.queries import Query
 from client.buying.vendor_api import VendorClient
 from client.buying.wire import embed_form
 from shared.encoding import to_base64
+from shared.receipts import KEYS_PATH
 from tests.client.buying.cards import MODEL
 from tests.client.buying.forms import read_form
 
@@ -31,6 +32,8 @@ class Script(httpx.BaseTransport):
         self.requests: list[httpx.Request] = []
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path == KEYS_PATH:
+            return _error(404, "not_found")  # it does not sign
         self.requests.append(request)
         step = self._steps.pop(0) if len(self._steps) > 1 else self._steps[0]
         if isinstance(step, Exception):
@@ -294,6 +297,8 @@ class _Endlessly(httpx.BaseTransport):
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         assert request.headers["accept-encoding"] == "identity"
+        if request.url.path == KEYS_PATH:
+            return _error(404, "not_found")  # it does not sign
         return httpx.Response(self._status, headers=self._headers, stream=self.stream)
 
 

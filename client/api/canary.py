@@ -1,0 +1,42 @@
+"""Whether a vendor still sells the model that it sold."""
+
+from client.api.confirm import Confirm, purchases
+from client.api.connection import connect
+from client.api.options import CanaryOptions
+from client.buying.budget import price
+from client.buying.canary import Canary, CanaryResult
+from client.errors import UsageError
+from client.progress import ProgressListener
+from client.runs.embedding import collect_inputs
+
+
+def canary(
+    options: CanaryOptions, *, confirm: Confirm | None = None, progress: ProgressListener | None = None
+) -> CanaryResult:
+    """Ask some known inputs again, and compare the answers with what was sold and promised before.
+
+    Args:
+        options: the inputs, and how many are asked again.
+        confirm: is asked whether a purchase of more than five units may begin, unless the options say so.
+            Without it such a purchase is refused.
+        progress: is told how the work goes on.
+
+    Raises:
+        UsageError: there is nothing to compare, or nobody agreed.
+        ClientError: see client/errors.py.
+    """
+    connection = connect(options, progress)
+    words = [str(word) for word in options.images]
+    given = collect_inputs(options.texts, words, connection.display).queries if words or options.texts else []
+    approve = purchases(yes=options.yes, max_spend_micros=None, confirm=confirm)
+    with connection.vendor() as vendor, connection.cache() as cache:
+        model = vendor.model(options.model)
+        asking = Canary(vendor, cache, model)
+        chosen = asking.choose(given, options.count)
+        if not chosen and not asking.is_contradicted:
+            raise UsageError(
+                "There is nothing to compare: the vendor signs no card of its model, and the cache has none "
+                "of these inputs. Name images or texts that were bought, with --images or --text."
+            )
+        approve(price(chosen, model.prices).cost_micros)
+        return asking.ask(chosen)

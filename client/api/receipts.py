@@ -1,0 +1,47 @@
+"""What a vendor has signed: checked without it, and written for others."""
+
+from pathlib import Path
+
+from client.api.connection import connect
+from client.api.options import VendorOptions
+from client.buying import evidence
+from client.buying.evidence import Evidence
+from client.buying.swap import SwapCheck
+from client.progress import ProgressListener
+
+
+def verify_receipts(options: VendorOptions, *, progress: ProgressListener | None = None) -> Evidence:
+    """Check every signed receipt in the cache, and every embedding against what its receipts say was sold.
+
+    Raises:
+        UsageError: there is no cache.
+        CacheError: the cache cannot be read.
+    """
+    with connect(options, progress).cache(must_exist=True) as cache:
+        return evidence.check_cache(cache)
+
+
+def export_receipts(options: VendorOptions, file: Path, *, progress: ProgressListener | None = None) -> int:
+    """Write every signed receipt in the cache to a file that anybody can check; returns how many.
+
+    Raises:
+        UsageError: there is no cache.
+        CacheError: the cache cannot be read.
+        ClientError: the file cannot be written.
+    """
+    with connect(options, progress).cache(must_exist=True) as cache:
+        return evidence.export_receipts(cache, file)
+
+
+def verify_receipts_file(file: Path, keys: Path | None = None) -> Evidence | SwapCheck:
+    """Check what `export_receipts` wrote, or the evidence of a canary.
+
+    Args:
+        file: the exported file.
+        keys: the vendor's keys, as its `/.well-known/jwks.json` has them; without it, those in the file
+            are believed to be the vendor's.
+
+    Raises:
+        UsageError: a file cannot be read, or is something else.
+    """
+    return evidence.check_file(file, None if keys is None else evidence.read_keys(keys))

@@ -1,0 +1,216 @@
+"""The canary: known inputs, asked again, show whether a fingerprint still stands for the model that it did.
+
+A vendor that sells another model under the same fingerprint contradicts itself: its signed receipts of the
+same input, or its signed cards, name different answers. Whoever is shown both can see that.
+"""
+
+import random
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from client.buying.budget import price
+from client.buying.cache import EmbeddingCache
+from client.buying.checkout import Checkout, Request
+from client.buying.model_cards import PinnedCard
+from client.buying.pending import make_batch
+from client.buying.proofs import Proof
+from client.buying.protocols import EmbedResult
+from client.buying.queries import Query
+from client.buying.swap import Contradiction, SignedAnswer, SwapEvidence
+from client.buying.vendor_api import VendorClient
+from client.errors import Bill
+from shared.embeddings import ModelCard
+from shared.encoding import Vector
+from shared.receipts import PublicKey, vector_digest
+
+_dice = random.SystemRandom()
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A known input to which the vendor answered something else this time.
+
+    Attributes:
+        name: the text, or the image's path; or a canary of the vendor's own card.
+        difference: the largest of one component.
+        proven: whether the vendor has signed both answers.
+    """
+
+    name: str
+    difference: float
+    proven: bool
+
+
+@dataclass
+class CanaryResult:
+    """What the canary found.
+
+    Attributes:
+        fingerprint: the model that the vendor says it sells.
+        asked: inputs that were asked again, and paid for.
+        own: those of them that were bought before; the others are of the vendor's card.
+        cost_micros: what they cost.
+        differences: those that were answered otherwise than before.
+        contradiction: how the vendor's signed cards of this fingerprint differ, if they do.
+        bought: embeddings in the cache that were sold under the fingerprint.
+        evidence: for others to check: both signed statements and both answers; `None` where nothing differs.
+    """
+
+    fingerprint: str
+    asked: int = 0
+    own: int = 0
+    cost_micros: int = 0
+    differences: list[Difference] = field(default_factory=list)
+    contradiction: str | None = None
+    bought: int = 0
+    evidence: SwapEvidence | None = None
+
+    @property
+    def swapped(self) -> bool:
+        """Whether another model is sold under the fingerprint than before."""
+        return bool(self.differences) or self.contradiction is not None
+
+    def to_json(self) -> dict[str, Any]:
+        """What `json.dumps` takes."""
+        found = {name: value for name, value in vars(self).items() if name != "evidence"}
+        return found | {
+            "differences": [asdict(each) for each in self.differences],
+            "evidence": None if self.evidence is None else self.evidence.model_dump(mode="json"),
+        }
+
+
+class Canary:
+    """Known inputs, of one model of one vendor."""
+
+    def __init__(self, vendor: VendorClient, cache: EmbeddingCache, model: ModelCard) -> None:
+        """Ask the vendor for its signed card, which is free, and nothing else yet."""
+        self._vendor = vendor
+        self._cache = cache
+        self._model = model
+        self._checkout = Checkout(vendor, cache, model)
+        self._card = vendor.signed_card(model.id)
+        self._result = CanaryResult(model.fingerprint)
+        if self._card is not None:
+            self._result.contradiction = self._contradiction(self._card)
+        self._cards = cache.cards.of(model.fingerprint)
+        self._pairs: list[Contradiction] = []
+        self._keys: dict[str, PublicKey] = {}
+
+    @property
+    def is_contradicted(self) -> bool:
+        """Whether the vendor's signed cards contradict each other: then nothing need be asked."""
+        return self._result.contradiction is not None
+
+    def choose(self, inputs: Sequence[Query], most: int) -> list[Query]:
+        """At most so many inputs to ask again: those that were bought before, then those of the card."""
+        known = sorted(self._cache.known(self._model.fingerprint, inputs), key=lambda query: query.digest)
+        chosen = _dice.sample(known, min(most, len(known)))
+        promised = [query for query in self._promised() if query not in known]
+        return [*chosen, *_dice.sample(promised, min(most - len(chosen), len(promised)))]
+
+    def ask(self, chosen: Sequence[Query]) -> CanaryResult:
+        """Buy these once more, and compare the answers.
+
+        Raises:
+            ClientError: what buying raises.
+        """
+        before = self._promised() | self._cache.lookup(self._model.fingerprint, chosen)
+        receipts = self._receipts_of(chosen)
+        bought = self._cache.known(self._model.fingerprint, chosen)
+        self._result.own = len(bought)
+        for kind in ("text", "image"):
+            of_kind = [query for query in chosen if query.kind == kind]
+            for start in range(0, len(of_kind), 32):
+                self._ask_some(of_kind[start : start + 32], before, receipts)
+        contents = self._cache.holdings()
+        self._result.bought = sum(
+            each.embeddings for each in contents if each.fingerprint == self._model.fingerprint
+        )
+        if self._result.swapped:
+            self._result.evidence = self._evidence()
+        return self._result
+
+    def _promised(self) -> dict[Query, Vector]:
+        """The inputs of the oldest card that was pinned, with what it promises."""
+        return self._cards[0].canaries() if self._cards else {}
+
+    def _contradiction(self, card: PinnedCard) -> str | None:
+        claims, model = card.claims, self._model
+        for name, signed, said in (
+            ("fingerprint", claims.model_fingerprint, model.fingerprint),
+            ("dimensions", claims.dimensions, model.dimensions),
+            ("tolerance", claims.tolerance, model.tolerance),
+        ):
+            if signed != said:
+                return f"{name} {signed!r} in the signed card and {said!r} in /v1/models"
+        return self._cache.cards.pin(card)
+
+    def _receipts_of(self, queries: Sequence[Query]) -> dict[tuple[str, str], Proof]:
+        """Signed receipts of these queries, by what was asked and what was answered."""
+        wanted = {query.digest for query in queries}
+        found: dict[tuple[str, str], Proof] = {}
+        for each in self._cache.billed.signed():
+            proof = each.proof
+            if proof is not None and each.receipt.fingerprint == self._model.fingerprint:
+                found |= {(sold.asked, sold.answered): proof for sold in proof.sold if sold.asked in wanted}
+        return found
+
+    def _ask_some(
+        self,
+        queries: Sequence[Query],
+        before: Mapping[Query, Vector],
+        receipts: Mapping[tuple[str, str], Proof],
+    ) -> None:
+        # A run of its own each time: an answer that was paid for before might only be repeated.
+        batch = make_batch(f"canary-{secrets.token_hex(8)}", self._model.fingerprint, tuple(queries))
+        cost = price(queries, self._model.prices)
+        request = Request(batch, [query.content() for query in queries], cost, cost.cost_micros)
+        self._cache.begin(batch, payer=self._checkout.payer, agreed_micros=cost.cost_micros, again=True)
+        answer = self._checkout.buy(request, on_push_back=lambda: None, on_unsure=lambda: None)
+        self._result.asked += answer.usage.billed_queries
+        self._result.cost_micros += answer.usage.cost_micros
+        differing = list(self._differing(answer, before, receipts))
+        if not differing:
+            self._checkout.store(batch, answer)
+            return
+        self._result.differences += differing
+        bill = Bill(answer.request_id, self._model.fingerprint, answer.usage)
+        fault = f"answered otherwise than before about {len(differing)} of {len(queries)} known inputs"
+        self._cache.reject(batch, bill, fault, self._checkout.payer, proof=answer.proof, for_good=True)
+
+    def _differing(
+        self, answer: EmbedResult, before: Mapping[Query, Vector], receipts: Mapping[tuple[str, str], Proof]
+    ) -> Iterator[Difference]:
+        # A cache of float16 holds what was rounded by at most half of its last place.
+        rounded = 0.0 if self._cache.dtype.itemsize == 4 else 2.0**-11
+        for query, vector in answer.vectors.items():
+            former = before.get(query)
+            if former is None:
+                continue
+            difference = float(np.abs(vector - former).max())
+            if difference <= self._model.tolerance + rounded:
+                continue
+            receipt = receipts.get((query.digest, vector_digest(former)))
+            promised = query in self._promised()
+            proven = answer.proof is not None and (receipt is not None or promised)
+            self._keys |= {proof.key.kid: proof.key for proof in (receipt, answer.proof) if proof}
+            answers = SignedAnswer.of(former, receipt), SignedAnswer.of(vector, answer.proof)
+            self._pairs.append(
+                Contradiction(kind=query.kind, asked=query.digest, before=answers[0], after=answers[1])
+            )
+            yield Difference(query.name, difference, proven)
+
+    def _evidence(self) -> SwapEvidence:
+        cards = [*self._cards, *([] if self._card is None else [self._card])]
+        self._keys |= {card.key.kid: card.key for card in cards}
+        return SwapEvidence(
+            model_fingerprint=self._model.fingerprint,
+            tolerance=self._model.tolerance,
+            keys=list(self._keys.values()),
+            cards=list(dict.fromkeys(card.token for card in cards)),
+            pairs=self._pairs,
+        )

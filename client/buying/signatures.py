@@ -1,0 +1,96 @@
+"""Signatures: whether a vendor's own key has signed a statement, told without asking the vendor.
+
+What checks them takes a tenth of a second to import, so it is imported where something is checked.
+"""
+
+import threading
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from shared.receipts import ALGORITHM, KeySet, PublicKey, thumbprint
+
+_MOST_BYTES = 2**20
+Statement = TypeVar("Statement", bound=BaseModel)
+
+
+class BadSignature(ValueError):
+    """A statement is not what it should be: the message, which follows "the vendor", says why."""
+
+
+class KeyRing:
+    """The keys that one vendor publishes: asked for when first needed, and when an unknown one has signed.
+
+    Thread-safe. A vendor that publishes none does not sign.
+    """
+
+    def __init__(self, fetch: Callable[[], KeySet | None]) -> None:
+        """Ask nothing yet.
+
+        Args:
+            fetch: the keys, or `None` of a vendor that has none.
+        """
+        self._fetch = fetch
+        self._lock = threading.Lock()
+        self._keys: dict[str, PublicKey] | None = None
+
+    @property
+    def signs(self) -> bool:
+        """Whether the vendor publishes keys; raises what asking it raises."""
+        with self._lock:
+            return bool(self._known())
+
+    def find(self, kid: str) -> PublicKey | None:
+        """The key of that id, if the vendor publishes it; raises what asking it raises."""
+        with self._lock:
+            if kid not in self._known():
+                self._keys = None  # it may have been made since
+            return self._known().get(kid)
+
+    def _known(self) -> dict[str, PublicKey]:
+        if self._keys is None:
+            found = self._fetch()
+            self._keys = by_id(found.keys if found else ())
+        return self._keys
+
+
+def by_id(keys: Iterable[PublicKey]) -> dict[str, PublicKey]:
+    """Keys by their ids, without those whose id is another key's."""
+    return {key.kid: key for key in keys if key.kid == thumbprint(key.x)}
+
+
+def signer_of(token: str, kind: str) -> str:
+    """The id of the key that is said to have signed a statement of this kind.
+
+    Raises:
+        BadSignature: it is no such statement.
+    """
+    import jwt
+
+    if len(token) > _MOST_BYTES:
+        raise BadSignature("signed what is too long to be a statement")
+    try:
+        header = jwt.get_unverified_header(token)
+    except jwt.PyJWTError as error:
+        raise BadSignature("signed what is no compact JWS") from error
+    if header.get("typ") != kind or not isinstance(header.get("kid"), str):
+        raise BadSignature(f"signed another kind of statement than {kind}")
+    return str(header["kid"])
+
+
+def opened(token: str, key: PublicKey, model: type[Statement]) -> Statement:
+    """What a statement says, once its signature is found to be by this key.
+
+    Raises:
+        BadSignature: it is not, or says what makes no sense.
+    """
+    import jwt
+
+    try:
+        content = jwt.PyJWS().decode(token, jwt.PyJWK(key.model_dump()).key, algorithms=[ALGORITHM])
+        return model.model_validate_json(content)
+    except jwt.PyJWTError as error:
+        raise BadSignature(f"signed a statement whose signature is not by its key {key.kid}") from error
+    except ValidationError as error:
+        raise BadSignature("signed a statement that lacks what it should say") from error

@@ -1,0 +1,94 @@
+"""The keys that sign: in files for their owner alone, one whoever makes it, published before they sign."""
+
+import logging
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import jwt
+import pytest
+
+from shared.receipts import PublicKey, thumbprint
+from tests.vendor_service.books import Books
+from vendor_service.billing import signing
+from vendor_service.errors import OperatorError
+
+
+def _published(books: Books) -> list[str]:
+    with books.database.read() as session:
+        return [each.kid for each in signing.published(session)]
+
+
+def test_many_that_start_at_once_make_one_key(tmp_path: Path) -> None:
+    file = tmp_path / "keys" / "signing.pem"
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: signing.read_or_make_key(file), range(32)))
+    assert len({key.public.kid for key in made}) == 1
+    assert [each.name for each in file.parent.iterdir()] == ["signing.pem"]
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_servers_with_keys_of_their_own_publish_each_others(books: Books, tmp_path: Path) -> None:
+    first, second = (
+        signing.Signer(books.database, tmp_path / f"{name}.pem", books.clock) for name in ("a", "b")
+    )
+    signed = [
+        jwt.get_unverified_header(each.sign("t", PublicKey(x="A" * 43, kid="k")))["kid"]
+        for each in (first, second)
+    ]
+    assert sorted(signed) == sorted(_published(books))
+    assert len(set(signed)) == 2
+
+
+def test_a_key_that_cannot_be_kept_signs_until_the_process_ends(
+    books: Books, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    signer = signing.Signer(books.database, tmp_path / "file" / "key.pem", books.clock)
+    assert jwt.get_unverified_header(signer.sign("t", PublicKey(x="A" * 43, kid="k")))["kid"] in _published(
+        books
+    )
+    assert "cannot be kept" in caplog.text
+
+
+def test_a_key_of_openssl_is_taken_and_others_reading_it_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "key.pem"
+    subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", file], check=True)
+    file.chmod(0o644)
+    with caplog.at_level(logging.WARNING):
+        assert signing.read_key(file).public.kid == signing.read_or_make_key(file).public.kid
+    assert "chmod 600" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"nonsense", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"]
+)
+def test_a_file_of_something_else_is_refused(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "key.pem"
+    file.write_bytes(content)
+    with pytest.raises(OperatorError, match="no private key"):
+        signing.read_or_make_key(file)
+
+
+def test_the_key_id_is_its_thumbprint() -> None:
+    # The example of RFC 8037, appendices A.1 to A.3.
+    assert thumbprint("11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo") == (
+        "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"
+    )
+
+
+def test_a_withdrawn_key_is_told_of_and_published_no_more(
+    books: Books, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "key.pem"
+    signing.Signer(books.database, file, books.clock)
+    (kid,) = _published(books)
+    with books.database.write() as session:
+        signing.withdraw(session, kid, books.clock())
+    signing.Signer(books.database, file, books.clock)
+    assert _published(books) == []
+    assert "was withdrawn" in caplog.text
+    with books.database.write() as session, pytest.raises(OperatorError, match="receipts-key list"):
+        signing.withdraw(session, "nobody", books.clock())

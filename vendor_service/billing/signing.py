@@ -1,0 +1,246 @@
+"""Signatures: Ed25519 keys in files of their own, whose public halves are in the books for everybody.
+
+The private half is a file, and not in the database, because of what signatures are for: whoever can read or
+rewrite the books (an operator's script, a thief of a backup) cannot sign what they make of them. The public
+half is in the database, so all processes and machines of a vendor publish the keys of each other, and a key
+whose file is lost is replaced by a new one while its receipts stay good.
+"""
+
+import asyncio
+import logging
+import os
+import secrets
+import stat
+from pathlib import Path
+from typing import Protocol
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+from platformdirs import user_data_path
+from pydantic import BaseModel
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from shared.receipts import ALGORITHM, PublicKey, base64url, thumbprint
+from vendor_service.clock import Clock
+from vendor_service.database.session import Database, take_turns
+from vendor_service.database.tables import SigningKeyRow
+from vendor_service.errors import APIError, OperatorError
+
+_log = logging.getLogger(__name__)
+_JWS = jwt.PyJWS(algorithms=[ALGORITHM])
+
+
+class Signs(Protocol):
+    """Whatever can sign a statement."""
+
+    def sign(self, kind: str, content: BaseModel) -> str:
+        """The content as a compact JWS whose header says what `kind` of statement it is."""
+
+
+class SigningKey:
+    """A key that can sign; `public` is what others need to check that."""
+
+    def __init__(self, private: Ed25519PrivateKey) -> None:
+        self._private = private
+        raw = private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+        x = base64url(raw)
+        self.public = PublicKey(x=x, kid=thumbprint(x))
+
+    def sign(self, kind: str, content: BaseModel) -> str:
+        """The content as a compact JWS whose header says what `kind` of statement it is."""
+        payload = content.model_dump_json(exclude_none=True).encode()
+        return _JWS.encode(
+            payload, self._private, algorithm=ALGORITHM, headers={"typ": kind, "kid": self.public.kid}
+        )
+
+    def pem(self) -> bytes:
+        """The private half, as its file has it (PKCS 8)."""
+        return self._private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+class Signer:
+    """Signs with the key in a file, which is made if need be, and taken up anew when it is replaced.
+
+    Where the file can be neither read nor made, it signs with a key that ends with this process.
+    """
+
+    def __init__(self, database: Database, file: Path | None, clock: Clock) -> None:
+        """Read or make the key, and publish it.
+
+        Raises:
+            OperatorError: the file holds something else.
+        """
+        self._database = database
+        self._file = file or default_file(database)
+        self._clock = clock
+        self._seen = _version(self._file)
+        self._key = self._open()
+        self._publish(self._key)
+
+    def sign(self, kind: str, content: BaseModel) -> str:
+        """The content as a compact JWS by the present key."""
+        return self._key.sign(kind, content)
+
+    def refresh(self) -> None:
+        """Take up the key of the file, if that is another one by now; it is published before it signs."""
+        version = _version(self._file)
+        if version is None or version == self._seen:
+            return
+        key = read_key(self._file)
+        self._publish(key)
+        self._key, self._seen = key, version
+        _log.info("receipts are signed by %s from now on", key.public.kid)
+
+    async def repeat(self, every_seconds: float) -> None:
+        """Look at the file again and again, until cancelled; the former key signs while that fails."""
+        while True:
+            await asyncio.sleep(every_seconds)
+            try:
+                await asyncio.to_thread(self.refresh)
+            except (APIError, OperatorError, OSError) as error:
+                _log.error("the new signing key cannot be taken up, the former one goes on: %s", error)
+
+    def _open(self) -> SigningKey:
+        try:
+            return read_or_make_key(self._file)
+        except OSError as error:
+            _log.warning(
+                "the signing key cannot be kept in %s (%s); receipts are signed by one that ends with this "
+                "process. Name a file that can be written with --signing-key-in",
+                self._file,
+                error.strerror,
+            )
+            return SigningKey(Ed25519PrivateKey.generate())
+
+    def _publish(self, key: SigningKey) -> None:
+        with self._database.write() as session:
+            if not publish(session, key, self._clock()):
+                _log.error(
+                    "the signing key %s was withdrawn, and nobody believes what it signs; make another with: "
+                    "vendor receipts-key rotate",
+                    key.public.kid,
+                )
+
+
+def default_file(database: Database) -> Path:
+    """Where the key is unless another file is named: beside an SQLite database, else with the user's data."""
+    if database.file is not None:
+        return database.file.with_suffix(".signing-key.pem")
+    return user_data_path("tuition") / "signing-key.pem"
+
+
+def read_or_make_key(file: Path) -> SigningKey:
+    """The key in a file; a new one where there is no file yet, whoever else makes one at the same moment.
+
+    Raises:
+        OSError: the file cannot be read or made.
+        OperatorError: it holds something else.
+    """
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        written = _write(SigningKey(Ed25519PrivateKey.generate()), file.parent)
+        try:
+            os.link(written, file)  # unlike a renaming, it replaces nothing
+        except FileExistsError:
+            pass
+        finally:
+            written.unlink()
+    return read_key(file)
+
+
+def read_key(file: Path) -> SigningKey:
+    """The key in a file.
+
+    Raises:
+        OSError: it cannot be read.
+        OperatorError: it holds something else.
+    """
+    content = file.read_bytes()
+    if stat.S_IMODE(file.stat().st_mode) & 0o077:
+        _log.warning("%s is a private key that others can read; run: chmod 600 %s", file, file)
+    try:
+        private = load_pem_private_key(content, password=None)
+    except (ValueError, TypeError) as error:
+        raise OperatorError(f"{file} is no private key in PEM without a password: {error}") from error
+    if not isinstance(private, Ed25519PrivateKey):
+        raise OperatorError(f"{file} is no Ed25519 key; make one with: openssl genpkey -algorithm ed25519")
+    return SigningKey(private)
+
+
+def rotate(database: Database, file: Path, clock: Clock) -> SigningKey:
+    """Replace the key in a file by a new one, published before any process can sign with it.
+
+    What the former key signed stays good; nobody can sign with it once the processes that have it have
+    looked at the file again.
+
+    Raises:
+        OperatorError: the file cannot be written.
+    """
+    key = SigningKey(Ed25519PrivateKey.generate())
+    with database.write() as session:
+        publish(session, key, clock())
+    try:
+        _write(key, file.parent).replace(file)
+    except OSError as error:
+        raise OperatorError(f"the signing key cannot be written to {file}: {error.strerror}") from error
+    return key
+
+
+def publish(session: Session, key: SigningKey, now: int) -> bool:
+    """Have the public half among those that everybody is told; False if it was withdrawn."""
+    take_turns(session.connection(), "signing keys")
+    found = session.get(SigningKeyRow, key.public.kid)
+    if found is None:
+        session.add(SigningKeyRow(kid=key.public.kid, x=key.public.x, created_at=now))
+        return True
+    return found.withdrawn_at is None
+
+
+def published(session: Session) -> list[PublicKey]:
+    """The public halves of all keys that signed and were not withdrawn, the newest first."""
+    rows = session.scalars(
+        select(SigningKeyRow)
+        .where(SigningKeyRow.withdrawn_at.is_(None))
+        .order_by(SigningKeyRow.created_at.desc(), SigningKeyRow.kid)
+    )
+    return [PublicKey(kid=row.kid, x=row.x) for row in rows]
+
+
+def withdraw(session: Session, kid: str, now: int) -> None:
+    """Publish a key no more, as one that others have got hold of: what it signed proves nothing from then on.
+
+    Raises:
+        OperatorError: there is no such key.
+    """
+    row = session.get(SigningKeyRow, kid)
+    if row is None:
+        raise OperatorError(f"there is no signing key {kid!r}; see: vendor receipts-key list")
+    row.withdrawn_at = row.withdrawn_at or now
+
+
+def _write(key: SigningKey, folder: Path) -> Path:
+    """A new file of the key, for its owner alone."""
+    file = folder / f".signing-key-{secrets.token_hex(8)}"
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(descriptor, "wb") as opened:  # noqa: PTH123 - a descriptor, not a path
+        opened.write(key.pem())
+        opened.flush()
+        os.fsync(descriptor)
+    return file
+
+
+def _version(file: Path) -> tuple[int, int] | None:
+    """What changes when a file is replaced; `None` where there is none."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
