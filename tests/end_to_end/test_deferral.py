@@ -136,6 +136,7 @@ def test_a_run_fits_its_thresholds_on_its_hold_outs(client: Command, trained: Pa
     paths = [trained.parent / "toy" / each.image for each in read_predictions(trained / "answers.csv")]
     held_out = sorted(_sureness(classes) for classes in student.predict(paths).classes.values())
     threshold = Rejection.from_json(student.metadata["rejection"]).threshold(0.3)
+    assert threshold is not None
     assert threshold == pytest.approx(held_out[int(0.3 * (len(held_out) + 1)) - 1], abs=1e-4)
     rows, _ = _rows(client, trained / file, "--reject", "0.3")
     for row in rows:
