@@ -22,7 +22,7 @@ from client.buying.protocols import EmbedResult
 from client.buying.queries import Query
 from client.buying.swap import Contradiction, SignedAnswer, SwapEvidence
 from client.buying.vendor_api import VendorClient
-from client.errors import Bill
+from client.errors import Bill, SpendingStopped, VendorError
 from shared.embeddings import ModelCard
 from shared.encoding import Vector
 from shared.receipts import PublicKey, vector_digest
@@ -118,8 +118,11 @@ class Canary:
         Raises:
             ClientError: what buying raises.
         """
-        before = self._promised() | self._cache.lookup(self._model.fingerprint, chosen)
         receipts = self._receipts_of(chosen)
+        before = self._cache.lookup(self._model.fingerprint, chosen)
+        for query, vector in self._promised().items():
+            if query not in before or (query.digest, vector_digest(before[query])) not in receipts:
+                before[query] = vector  # rather what the vendor has signed
         bought = self._cache.known(self._model.fingerprint, chosen)
         self._result.own = len(bought)
         for kind in ("text", "image"):
@@ -170,7 +173,12 @@ class Canary:
         cost = price(queries, self._model.prices)
         request = Request(batch, [query.content() for query in queries], cost, cost.cost_micros)
         self._cache.begin(batch, payer=self._checkout.payer, agreed_micros=cost.cost_micros, again=True)
-        answer = self._checkout.buy(request, on_push_back=lambda: None, on_unsure=lambda: None)
+        try:
+            answer = self._checkout.buy(request, on_push_back=lambda: None, on_unsure=lambda: None)
+        except (VendorError, SpendingStopped) as error:
+            if not error.unsure:  # nothing of it was served
+                self._cache.abandon(batch, error.request_id, self._vendor.key_id)
+            raise
         self._result.asked += answer.usage.billed_queries
         self._result.cost_micros += answer.usage.cost_micros
         differing = list(self._differing(answer, before, receipts))
@@ -195,14 +203,14 @@ class Canary:
             if difference <= self._model.tolerance + rounded:
                 continue
             receipt = receipts.get((query.digest, vector_digest(former)))
-            promised = query in self._promised()
-            proven = answer.proof is not None and (receipt is not None or promised)
-            self._keys |= {proof.key.kid: proof.key for proof in (receipt, answer.proof) if proof}
-            answers = SignedAnswer.of(former, receipt), SignedAnswer.of(vector, answer.proof)
-            self._pairs.append(
-                Contradiction(kind=query.kind, asked=query.digest, before=answers[0], after=answers[1])
-            )
+            proven = answer.proof is not None and (receipt is not None or query in self._promised())
+            if proven:
+                self._add_pair(query, SignedAnswer.of(former, receipt), SignedAnswer.of(vector, answer.proof))
+                self._keys |= {proof.key.kid: proof.key for proof in (receipt, answer.proof) if proof}
             yield Difference(query.name, difference, proven)
+
+    def _add_pair(self, query: Query, before: SignedAnswer, after: SignedAnswer) -> None:
+        self._pairs.append(Contradiction(kind=query.kind, asked=query.digest, before=before, after=after))
 
     def _evidence(self) -> SwapEvidence:
         cards = [*self._cards, *([] if self._card is None else [self._card])]

@@ -124,14 +124,17 @@ class VendorClient:
         return chosen[0]
 
     def signed_card(self, name: str) -> PinnedCard | None:
-        """What the vendor has signed that it sells under a name; `None` of one that does not sign.
+        """What the vendor has signed that it sells under a name; `None` of one that signs no cards.
 
         Raises:
             VendorError: its signature is not right.
         """
         if not self.signing_keys.signs:
             return None
-        answer = parse(SignedCard, self._http.send("GET", f"/v1/models/{quote(name)}/signed-card"))
+        try:
+            answer = parse(SignedCard, self._http.send("GET", f"/v1/models/{quote(name)}/signed-card"))
+        except RequestRefused:
+            return None
         return read_card(answer.signed, self.signing_keys, self.url)
 
     def identify(self, cache: EmbeddingCache, name: str | None = None) -> ModelCard:  # noqa: ARG002

@@ -14,12 +14,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from client.buying import evidence, transport
 from client.buying.cache import EmbeddingCache
+from client.buying.canary import Canary, CanaryResult
 from client.buying.embeddings import StoredEmbedding
 from client.buying.proofs import pack, unpack
 from client.buying.queries import Query
+from client.buying.swap import check_swap
 from client.buying.teacher import Teacher
 from client.buying.vendor_api import VendorClient
-from client.errors import AnswerRejected, UsageError
+from client.errors import AnswerRejected, QuotaExhausted, UsageError
 from shared.encoding import to_rows
 from shared.receipts import (
     KEYS_PATH,
@@ -52,6 +54,8 @@ class Signing(httpx.BaseTransport):
         self.claims: dict[str, Any] = {}
         self.headers: dict[str, str | None] = {}
         self.asked_for_keys = 0
+        self.rows = ROWS
+        self.refusal: httpx.Response | None = None
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         if request.url.path == KEYS_PATH:
@@ -61,11 +65,14 @@ class Signing(httpx.BaseTransport):
             return httpx.Response(200, json=KeySet(keys=self.published).model_dump())
         if request.method == "GET":
             return _refusal(403, "insufficient_scope")  # the key may only buy
-        _, inputs = read_form(request)
-        assert len(inputs) == 3
+        if self.refusal is not None:
+            return self.refusal
+        asked = [Query.text(content.decode()) for _, content in read_form(request)[1]]
+        assert set(asked) == set(QUERIES)
+        rows = self.rows[[QUERIES.index(query) for query in asked]]
         sold = [
-            Sold(index, "text", query.digest, vector_digest(row))
-            for index, (query, row) in enumerate(zip(QUERIES, ROWS, strict=True))
+            Sold(place, "text", query.digest, vector_digest(row))
+            for place, (query, row) in enumerate(zip(asked, rows, strict=True))
         ]
         claims = ReceiptClaims(
             iat=1_800_000_000,
@@ -94,7 +101,7 @@ class Signing(httpx.BaseTransport):
             RECEIPT_HEADER: self.key.sign(self.kind, claims.model_copy(update=self.claims)),
         } | self.headers
         sent = {name: value for name, value in headers.items() if value is not None}
-        return httpx.Response(200, headers=sent, content=to_rows(ROWS, "float32"))
+        return httpx.Response(200, headers=sent, content=to_rows(rows, "float32"))
 
 
 @pytest.fixture(autouse=True)
@@ -333,3 +340,48 @@ def test_a_cache_of_the_former_version_gets_what_receipts_need(tmp_path: Path) -
         _buy(cache, Signing(), run="next")
         found = evidence.check_cache(cache)
         assert (found.receipts, found.unsigned, found.proven) == (1, 1, 3)
+
+
+def _ask_again(cache: EmbeddingCache, vendor: Signing) -> CanaryResult:
+    with VendorClient("http://vendor", "tk_1_s", transport=vendor) as client:
+        canary = Canary(client, cache, MODEL)
+        return canary.ask(canary.choose([*QUERIES, Query.text("never bought")], 8))
+
+
+def test_a_canary_asks_what_was_bought_and_finds_a_swap(cache: EmbeddingCache) -> None:
+    vendor = Signing()
+    _buy(cache, vendor)
+    found = _ask_again(cache, vendor)
+    assert (found.asked, found.own, found.cost_micros, found.swapped) == (3, 3, 60, False)
+    assert found.evidence is None
+    vendor.rows = ROWS[::-1].copy()  # the middle one stays as it was
+    found = _ask_again(cache, vendor)
+    assert sorted(each.name for each in found.differences) == ["text 0", "text 2"]
+    assert all(each.proven for each in found.differences)
+    assert found.evidence is not None
+    checked = check_swap(found.evidence, KeySet(keys=[vendor.key.public]))
+    assert (checked.pairs, checked.problems) == (2, [])
+    assert not check_swap(found.evidence, KeySet(keys=[])).proven
+    # Nothing of the other model is stored, and nothing is owed.
+    assert np.array_equal(cache.lookup("fp_1", QUERIES)[QUERIES[0]], ROWS[0])
+    assert cache.owed() == 0
+
+
+def test_a_swap_of_a_vendor_that_does_not_sign_is_found_and_not_proved(cache: EmbeddingCache) -> None:
+    vendor = Signing()
+    vendor.published, vendor.headers = None, {RECEIPT_HEADER: None}
+    _buy(cache, vendor)
+    vendor.rows = ROWS[::-1].copy()
+    found = _ask_again(cache, vendor)
+    assert [each.proven for each in found.differences] == [False, False]
+    assert found.evidence is not None
+    assert not check_swap(found.evidence).proven
+
+
+def test_a_canary_that_is_refused_owes_nothing(cache: EmbeddingCache) -> None:
+    vendor = Signing()
+    _buy(cache, vendor)
+    vendor.refusal = _refusal(402, "quota_exhausted")
+    with pytest.raises(QuotaExhausted):
+        _ask_again(cache, vendor)
+    assert cache.owed() == 0
