@@ -57,6 +57,11 @@ class Evidence:
         """What `json.dumps` takes."""
         return asdict(self)
 
+    @property
+    def holds(self) -> bool:
+        """Whether everything is right."""
+        return not self.problems
+
     def add(self, claims: ReceiptClaims, key: PublicKey, vendor: str | None) -> None:
         """Count a receipt that is right."""
         self.receipts += 1

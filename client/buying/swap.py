@@ -91,6 +91,11 @@ class SwapCheck:
         """Whether the vendor contradicts itself."""
         return bool(self.pairs) or self.cards is not None
 
+    @property
+    def holds(self) -> bool:
+        """Whether that is proven, and by everything in the evidence."""
+        return self.proven and not self.problems
+
 
 def check_swap(evidence: SwapEvidence, keys: KeySet | None = None) -> SwapCheck:
     """Check evidence by the keys in it, unless others are given, as their vendor publishes them."""

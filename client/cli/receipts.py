@@ -10,6 +10,7 @@ from client.errors import UsageError
 
 if TYPE_CHECKING:  # numpy and what checks signatures are not imported before a command needs them
     from client.buying.evidence import Evidence
+    from client.buying.swap import SwapCheck
 
 receipts_app = typer.Typer(
     name="receipts",
@@ -44,7 +45,6 @@ def verify(
     """
     from client.api import receipts
     from client.api.options import VendorOptions
-    from client.buying.swap import SwapCheck
     from client.cli.tables import print_evidence
 
     found: Evidence | SwapCheck
@@ -58,8 +58,7 @@ def verify(
         print_json(found.to_json())
     else:
         print_evidence(found, trusted=file is None or keys is not None)
-    nothing = isinstance(found, SwapCheck) and not found.proven
-    if found.problems or nothing:
+    if not found.holds:
         raise typer.Exit(1)
 
 
