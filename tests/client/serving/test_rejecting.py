@@ -16,7 +16,7 @@ from client.cli.main import main
 from client.errors import UsageError
 from client.learning.rejection import STUDENTS, Thresholds, sureness
 from tests.client.serving.test_page import choose, watched
-from tests.client.serving.test_serve import ask, picture
+from tests.client.serving.test_serve import ask, picture, refused_start
 from tests.client.serving.test_web_folder import ANSWER
 from tests.client.toy import CLASSES
 from tests.support.static_server import static_server
@@ -138,7 +138,7 @@ def test_a_file_without_thresholds_answers_as_before_and_rejects_nothing(
     image, web = str(tmp_path / "0.png"), tmp_path / "web"
     assert client.load_student(earlier).predict(image).classes
     assert words in _refused(capsys, "predict", str(earlier), image, "--reject", "0.05")
-    assert words in _refused(capsys, "serve", str(earlier), "--reject", "0.05")
+    assert words in refused_start(str(earlier), "--reject", "0.05", folder=tmp_path)[1]
     assert words in _refused(capsys, "export", str(earlier), "--web", str(web), "--reject", "0.05")
     assert not web.exists()
 

@@ -240,7 +240,7 @@ def test_it_finishes_what_it_has_when_it_is_told_to_stop(run: Path, tmp_path: Pa
     assert 0 < log.index("INFO stopping: ") < log.index("INFO stopped")
 
 
-def _refused(*arguments: str, folder: Path) -> tuple[int, str]:
+def refused_start(*arguments: str, folder: Path) -> tuple[int, str]:
     """How `client serve` ends that does not start, and what it says."""
     log = folder / "refused.log"
     log.write_text("")
@@ -272,7 +272,7 @@ def test_what_cannot_be_served_is_said_with_its_exit_code(run: Path, tmp_path: P
             ([str(run), "--port", port], 1, "choose another --port"),
             ([str(run), "--host", "192.0.2.1"], 1, "choose another --host"),
         ):
-            ended, said = _refused(*arguments, folder=tmp_path)
+            ended, said = refused_start(*arguments, folder=tmp_path)
             assert (ended, words in said) == (code, True), (arguments, ended, said)
 
 
@@ -301,7 +301,7 @@ def _other_model(path: Path, output: str) -> None:
 @pytest.mark.parametrize("output", ["probabilities", "scores"])
 def test_a_student_of_another_version_is_said_to_be_one(tmp_path: Path, output: str) -> None:
     _other_model(tmp_path / "student.onnx", output)
-    ended, said = _refused("student.onnx", folder=tmp_path)
+    ended, said = refused_start("student.onnx", folder=tmp_path)
     assert (ended, "is not a student of this version" in said) == (1, True), said
 
 
@@ -312,7 +312,7 @@ def test_a_summary_that_is_none_of_this_version_is_said_to_be_one(
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "student.onnx").write_bytes((run / "student.onnx").read_bytes())
     (tmp_path / "run" / "summary.json").write_text(content)
-    ended, said = _refused("run", folder=tmp_path)
+    ended, said = refused_start("run", folder=tmp_path)
     assert (ended, "summary.json" in said) == (1, True), said
 
 
