@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from client.errors import ClientError
 from client.results import speed
 
 
@@ -13,6 +14,16 @@ def brief() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(speed, "_SECONDS", 0.01)
         yield
+
+
+@pytest.fixture
+def without_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have runs write no ONNX file, as where the package is missing: it is a third of a short run."""
+
+    def refuse() -> None:
+        raise ClientError("the tests ask for none.")
+
+    monkeypatch.setattr("client.runs.distillation.require_onnx", refuse)
 
 
 @pytest.fixture

@@ -22,6 +22,8 @@ from tests.documents.run_files import TABLE, faults
 from tests.end_to_end.command import Command
 from tests.support.vendor_process import VendorProcess
 
+pytestmark = pytest.mark.usefixtures("without_onnx")
+
 IMAGES = 5
 EVERYTHING = IMAGES * len(CLASSES) * len(DOMAINS) + len(CLASSES)
 SMALL = ("--image-size", "32", "--steps", "4", "--data", "toy", "--out", "table")

@@ -22,7 +22,7 @@ _SMALL = ("--data", "toy", "--target-domain", "red", "--image-size", "32")
 _POOL = 12
 
 
-pytestmark = pytest.mark.usefixtures("trusted")
+pytestmark = pytest.mark.usefixtures("trusted", "without_onnx")
 
 
 @pytest.fixture

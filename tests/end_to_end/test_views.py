@@ -21,7 +21,7 @@ from tests.documents.run_files import faults
 from tests.end_to_end.command import Command
 from tests.support.vendor_process import VendorProcess
 
-pytestmark = pytest.mark.usefixtures("trusted")
+pytestmark = pytest.mark.usefixtures("trusted", "without_onnx")
 
 
 @pytest.fixture

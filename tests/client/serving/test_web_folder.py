@@ -345,6 +345,7 @@ def test_the_command_takes_a_file_or_a_page(
     assert json.loads(capsys.readouterr().out) == {"out": out, "format": "web"}
 
 
+@pytest.mark.slow
 def test_the_bundle_is_what_the_program_makes_of_the_package() -> None:
     with zipfile.ZipFile(BytesIO(read_asset("onnxruntime-web.zip"))) as bundle:
         assert set(bundle.namelist()) == {*FROM_NPM, *FROM_PYTHON}
