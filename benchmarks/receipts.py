@@ -18,7 +18,7 @@ from tests.support.vendor_process import below
 
 
 def main() -> None:
-    """Measure, and print the table of docs/results.md."""
+    """Measure, and print the table of docs/trust.md."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=6.0, help="of each measurement")
