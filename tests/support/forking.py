@@ -16,6 +16,7 @@ from importlib import import_module
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NoReturn
 
 from vendor_service.encoder.processes import fork_server, forked
@@ -119,8 +120,8 @@ def forked_programs(folder: Path) -> Iterator[Path]:
     """A folder with `client` and `vendor`, for scripts that run them by name; each is forked from here."""
     programs = folder / "programs"
     programs.mkdir(parents=True)
-    with socket.socket(socket.AF_UNIX) as tests:
-        tests.bind(address := str(programs / "tests"))
+    with TemporaryDirectory() as short, socket.socket(socket.AF_UNIX) as tests:
+        tests.bind(address := f"{short}/tests")  # a path of at most a hundred letters
         tests.listen()
         for name, module in (("client", "client.cli.main"), ("vendor", "vendor_service.cli.main")):
             stand_in = programs / name
