@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from client.buying.cache_file import CacheFile
 from client.buying.receipts import SignedReceipt
-from client.buying.signatures import BadSignature, KeyRing, opened, signer_of
+from client.buying.signatures import BadSignature, KeyRing, keep_key, opened, read_signed
 from client.errors import VendorError
 from shared.receipts import HEAD_TYPE, HeadClaims, LedgerHead, PublicKey
 
@@ -56,7 +56,7 @@ class Heads:
         """Keep a head for good."""
         claims = head.claims
         with self._file.transaction() as connection:
-            connection.execute("INSERT OR IGNORE INTO signing_keys VALUES (?, ?)", (head.key.kid, head.key.x))
+            keep_key(connection, head.key)
             connection.execute(
                 "INSERT OR IGNORE INTO heads VALUES (?, ?, ?, ?, ?)",
                 (claims.account_id, claims.ledger_seq, claims.entry_hash, head.token, head.key.kid),
@@ -82,10 +82,7 @@ def read_head(answer: LedgerHead, keys: KeyRing, url: str) -> SignedHead:
         VendorError: it is not.
     """
     try:
-        key = keys.find(signer_of(answer.signed, HEAD_TYPE))
-        if key is None:
-            raise BadSignature("signed its ledger's head by a key that it does not publish")
-        claims = opened(answer.signed, key, HeadClaims)
+        claims, key = read_signed(answer.signed, keys, HEAD_TYPE, HeadClaims, "its ledger's head")
     except BadSignature as error:
         raise VendorError(f"{url} {error}.") from error
     if (claims.account_id, claims.ledger_seq, claims.entry_hash) != (

@@ -10,7 +10,7 @@ import numpy as np
 
 from client.buying.cache_file import CacheFile
 from client.buying.queries import Query
-from client.buying.signatures import BadSignature, KeyRing, opened, signer_of
+from client.buying.signatures import BadSignature, KeyRing, keep_key, opened, read_signed
 from client.errors import VendorError
 from shared.encoding import Vector, from_wire
 from shared.receipts import CARD_TYPE, CardClaims, PublicKey
@@ -60,9 +60,7 @@ class Cards:
         contradictions = [each.contradicted_by(card) for each in known]
         if None not in contradictions:
             with self._file.transaction() as connection:
-                connection.execute(
-                    "INSERT OR IGNORE INTO signing_keys VALUES (?, ?)", (card.key.kid, card.key.x)
-                )
+                keep_key(connection, card.key)
                 connection.execute(
                     "INSERT OR IGNORE INTO cards VALUES (?, ?, ?)",
                     (card.token, card.claims.model_fingerprint, card.key.kid),
@@ -90,10 +88,8 @@ def read_card(token: str, keys: KeyRing, url: str) -> PinnedCard:
         VendorError: it is not.
     """
     try:
-        key = keys.find(signer_of(token, CARD_TYPE))
-        if key is None:
-            raise BadSignature("signed a model's card by a key that it does not publish")
-        return PinnedCard(opened(token, key, CardClaims), token, key)
+        claims, key = read_signed(token, keys, CARD_TYPE, CardClaims, "a model's card")
+        return PinnedCard(claims, token, key)
     except BadSignature as error:
         raise VendorError(f"{url} {error}.") from error
 

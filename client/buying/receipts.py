@@ -11,7 +11,7 @@ from client.buying.pending import RequestBatch
 from client.buying.proofs import Proof, pack, unpack
 from client.buying.queries import Spending
 from client.buying.rates import PaidRequest
-from client.buying.signatures import signer_of
+from client.buying.signatures import keep_key, signer_of
 from client.errors import Bill
 from shared.embeddings import Usage
 from shared.receipts import RECEIPT_TYPE, PublicKey
@@ -154,7 +154,7 @@ def add_receipt(
         ),
     )
     if proof is not None:
-        connection.execute("INSERT OR IGNORE INTO signing_keys VALUES (?, ?)", (proof.key.kid, proof.key.x))
+        keep_key(connection, proof.key)
 
 
 def add_lost_receipt(

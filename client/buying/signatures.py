@@ -3,6 +3,7 @@
 What checks them takes a tenth of a second to import, so it is imported where something is checked.
 """
 
+import sqlite3
 import threading
 from collections.abc import Callable, Iterable
 from typing import TypeVar
@@ -94,3 +95,22 @@ def opened(token: str, key: PublicKey, model: type[Statement]) -> Statement:
         raise BadSignature(f"signed a statement whose signature is not by its key {key.kid}") from error
     except ValidationError as error:
         raise BadSignature("signed a statement that lacks what it should say") from error
+
+
+def read_signed(
+    token: str, keys: KeyRing, kind: str, model: type[Statement], what: str
+) -> tuple[Statement, PublicKey]:
+    """What a vendor's statement of a kind says, and by which of its keys, once the signature is right.
+
+    Raises:
+        BadSignature: it is not; `what` names the statement.
+    """
+    key = keys.find(signer_of(token, kind))
+    if key is None:
+        raise BadSignature(f"signed {what} by a key that it does not publish")
+    return opened(token, key, model), key
+
+
+def keep_key(connection: sqlite3.Connection, key: PublicKey) -> None:
+    """Keep a public key in the cache, in the transaction that keeps what it signed."""
+    connection.execute("INSERT OR IGNORE INTO signing_keys VALUES (?, ?)", (key.kid, key.x))
