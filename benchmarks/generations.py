@@ -13,7 +13,7 @@ import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 import client
 from benchmarks.accuracy import IMAGE_SIZE, RUNS, STEPS, customer, icons
 from benchmarks.deferral import Probabilities, accuracy, asked_vendor
-from benchmarks.unlabelled import pool
+from benchmarks.unlabelled import over_seeds, pool
 from client import DistillOptions
 from client.data.domains import list_folder
 from client.data.examples import Example
@@ -72,7 +72,7 @@ def main() -> None:
                 for seed in arguments.seeds
             ]
             for number, each in enumerate(zip(*runs, strict=True)):
-                cells = (_over_seeds([getattr(one, name) for one in each]) for name in ("alone", "deferring"))
+                cells = (over_seeds([getattr(one, name) for one in each]) for name in ("alone", "deferring"))
                 queries = round(fmean(one.queries for one in each))
                 print(
                     f"| {target} | {number} | {' | '.join(cells)} | {each[0].teacher:.1f} | {queries} |",
@@ -157,10 +157,6 @@ def _table(target: str, examples: Sequence[Example]) -> Path:
         writer.writerow(("path", "label", "domain"))
         writer.writerows((each.path, classes[each.label], each.domain) for each in examples)
     return path
-
-
-def _over_seeds(values: Sequence[float]) -> str:
-    return f"{fmean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
 
 
 if __name__ == "__main__":

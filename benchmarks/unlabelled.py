@@ -82,10 +82,12 @@ def _cells(records: Sequence[Record]) -> str:
     """Accuracy out of domain and in it, mean and deviation over seeds."""
     results = [each.result for each in records]
     numbers = ([r.out_of_domain for r in results], [r.in_domain for r in results])
-    return " | ".join(
-        f"{100 * fmean(each):.1f}" + (f" ± {100 * stdev(each):.1f}" if len(each) > 1 else "")
-        for each in numbers
-    )
+    return " | ".join(over_seeds([100 * value for value in each]) for each in numbers)
+
+
+def over_seeds(values: Sequence[float]) -> str:
+    """Mean and sample deviation, as tables have them."""
+    return f"{fmean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
 
 
 if __name__ == "__main__":
