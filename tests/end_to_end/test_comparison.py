@@ -19,14 +19,15 @@ from client.runs.comparison import Comparison, ComparisonConfig
 from client.runs.connection import Connection
 from tests.client.toy import CLASSES, DOMAINS, make_folder
 from tests.documents.run_files import TABLE, faults
-from tests.end_to_end.command import Command
+from tests.end_to_end.command import TINY, Command
 from tests.support.vendor_process import VendorProcess
 
 pytestmark = pytest.mark.usefixtures("without_onnx")
 
 IMAGES = 5
 EVERYTHING = IMAGES * len(CLASSES) * len(DOMAINS) + len(CLASSES)
-SMALL = ("--image-size", "32", "--steps", "4", "--data", "toy", "--out", "table")
+_OF_LITE0 = ("--image-size", "32", "--steps", "4", "--data", "toy", "--out", "table")
+SMALL = (*TINY, *_OF_LITE0)
 
 
 @pytest.fixture
@@ -240,7 +241,7 @@ def test_steps_are_taken_again_where_their_states_are_gone(client: Command) -> N
 def test_bad_comparisons_are_refused_and_nothing_is_charged(
     client: Command, vendor_process: VendorProcess, options: tuple[str, ...], message: str
 ) -> None:
-    assert message in client("compare", *SMALL, *options, code=2).stderr
+    assert message in client("compare", *_OF_LITE0, *options, code=2).stderr
     assert vendor_process.charges(client.api_key).entries == 0
 
 

@@ -14,7 +14,7 @@ from client.learning.rejection import Thresholds, sureness
 from client.learning.student import load_tensors, save_tensors
 from client.results.predictions import read_predictions
 from tests.client.toy import CLASSES, make_folder
-from tests.end_to_end.command import Command
+from tests.end_to_end.command import TINY, Command
 from tests.support.vendor_process import VendorProcess
 
 _TEXTS = len(CLASSES)
@@ -28,7 +28,18 @@ def trained(vendor_process: VendorProcess, tmp_path_factory: pytest.TempPathFact
     make_folder(folder / "toy", images=5)
     client = Command(folder, vendor_process.url, vendor_process.create_key(quota=1000))
     client(
-        "distill", "--data", "toy", "--image-size", "32", "--steps", "4", "--out", "run", "--budget", "100"
+        "distill",
+        "--data",
+        "toy",
+        *TINY,
+        "--image-size",
+        "32",
+        "--steps",
+        "4",
+        "--out",
+        "run",
+        "--budget",
+        "100",
     )
     return folder / "run"
 

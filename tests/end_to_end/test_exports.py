@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.client.toy import make_folder
-from tests.end_to_end.command import Command
+from tests.end_to_end.command import TINY, Command
 from tests.support.vendor_process import VendorProcess
 
 
@@ -15,15 +15,18 @@ def client(vendor_process: VendorProcess, tmp_path_factory: pytest.TempPathFacto
     folder = tmp_path_factory.mktemp("exports")
     make_folder(folder / "toy", images=8)
     client = Command(folder, vendor_process.url, vendor_process.create_key(quota=1000))
-    client(
-        "distill", "--data", "toy", "--target-domain", "red", "--image-size", "32", "--steps", "20",
-        "--out", "run", "--budget", "100",
-    )  # fmt: skip
+    _distill(client, "run", *TINY)
     return client
 
 
+def _distill(client: Command, out: str, *student: str) -> None:
+    data = ("--data", "toy", "--target-domain", "red", "--budget", "100")
+    client("distill", *data, *student, "--image-size", "32", "--steps", "20", "--out", out)
+
+
 def test_eight_bits_are_a_quarter_and_say_nearly_the_same(client: Command) -> None:
-    said = client("export", "run", "--out", "small.onnx", "--int8", "--allow-loss", "100", "--json").stdout
+    _distill(client, "lite0")
+    said = client("export", "lite0", "--out", "small.onnx", "--int8", "--allow-loss", "100", "--json").stdout
     whole, small = json.loads(said)["files"]
     assert (whole["kind"], small["kind"]) == ("float32", "int8")
     file = client.folder / "small.onnx"
@@ -31,15 +34,15 @@ def test_eight_bits_are_a_quarter_and_say_nearly_the_same(client: Command) -> No
     image = next((client.folder / "toy" / "red").glob("*/*.png"))
     (row,) = json.loads(client("predict", "small.onnx", str(image), "--json").stdout)
     assert sum(row["classes"].values()) == pytest.approx(1)
-    summary = json.loads((client.folder / "run" / "summary.json").read_text())
+    summary = json.loads((client.folder / "lite0" / "summary.json").read_text())
     assert whole["out_of_domain"] == pytest.approx(summary["accuracy"]["out_of_domain"])
     assert whole["in_domain"] == pytest.approx(summary["accuracy"]["in_domain"])
     measured = json.loads(
         client("evaluate", "small.onnx", "--data", "toy", "--domain", "red", "--json").stdout
     )
     assert measured["red"]["accuracy"] == pytest.approx(small["out_of_domain"])
-    assert json.loads((client.folder / "run" / "exports.json").read_text())["files"] == [whole, small]
-    report = (client.folder / "run" / "report.html").read_text()
+    assert json.loads((client.folder / "lite0" / "exports.json").read_text())["files"] == [whole, small]
+    report = (client.folder / "lite0" / "report.html").read_text()
     assert "eight bits (int8)" in report
     assert f"{small['size_bytes'] / 2**20:.1f} MiB" in report
 

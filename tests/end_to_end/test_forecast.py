@@ -8,7 +8,7 @@ import pytest
 
 from client.buying.teacher import Teacher
 from tests.client.toy import CLASSES, make_folder
-from tests.end_to_end.command import Command
+from tests.end_to_end.command import TINY, Command
 from tests.support.vendor_process import VendorProcess
 
 pytestmark = pytest.mark.usefixtures("without_onnx")
@@ -40,7 +40,7 @@ def test_a_probe_buys_what_the_run_would_begin_with(client: Command, vendor_proc
 
     assert _plan(client, "--probe", str(probe))["teacher_check"] == check
     assert vendor_process.charges(client.api_key).queries == probe
-    client("distill", *_SMALL, "--steps", "2", "--out", "run", "--budget", "1000")
+    client("distill", *TINY, *_SMALL, "--steps", "2", "--out", "run", "--budget", "1000")
     wanted = len(CLASSES) + planned["train_images"]
     assert vendor_process.charges(client.api_key).queries == wanted
     shown = client("plan", *_SMALL, "--probe", str(probe)).stdout
@@ -68,11 +68,11 @@ def test_of_a_weak_teacher_only_what_the_labels_bear_out_is_learnt(
         return lookup(teacher, queries)
 
     monkeypatch.setattr(Teacher, "lookup", confused)
-    shown = client("distill", *_SMALL, "--steps", "2", "--out", "run", "--budget", "1000")
+    shown = client("distill", *TINY, *_SMALL, "--steps", "2", "--out", "run", "--budget", "1000")
     summary = json.loads((client.folder / "run" / "summary.json").read_text())
     assert not summary["teacher_check"]["trusted"]
     assert "which is little. Only those of its answers are learnt from" in shown.stderr
     paper = client(
-        "distill", *_SMALL, "--steps", "2", "--out", "paper", "--budget", "1000", "--recipe", "paper"
+        "distill", *TINY, *_SMALL, "--steps", "2", "--out", "paper", "--budget", "1000", "--recipe", "paper"
     )
     assert "which is little" not in paper.stderr

@@ -13,7 +13,7 @@ from client import next_options
 from client.learning.student import load_tensors
 from client.runs.folder import RunFolder
 from tests.client.toy import make_folder
-from tests.end_to_end.command import Command
+from tests.end_to_end.command import TINY, Command
 from tests.support.vendor_process import VendorProcess
 
 
@@ -33,8 +33,9 @@ def client(vendor_process: VendorProcess, tmp_path_factory: pytest.TempPathFacto
     _noise(folder / "kept", 4, 1)
     client = Command(folder, vendor_process.url, vendor_process.create_key(quota=1000))
     client(
-        "distill", "--data", "toy", "--target-domain", "red", "--image-size", "32", "--steps", "4", "--seed",
-        "3", "--unlabelled", "pool", "--method", "vl2v-adip+swad", "--out", "first", "--budget", "1000",
+        "distill", "--data", "toy", "--target-domain", "red", *TINY, "--image-size", "32", "--steps", "4",
+        "--seed", "3", "--unlabelled", "pool", "--method", "vl2v-adip+swad", "--out", "first", "--budget",
+        "1000",
     )  # fmt: skip
     return client
 

@@ -8,12 +8,12 @@ import pytest
 
 from client.data.domains import list_folder
 from tests.client.toy import CLASSES, DOMAINS, make_folder
-from tests.end_to_end.command import Command
+from tests.end_to_end.command import TINY, Command
 from tests.support.vendor_process import VendorProcess
 
 pytestmark = pytest.mark.usefixtures("without_onnx")
 
-_SMALL = ("--data", "toy", "--budget", "200", "--image-size", "32", "--steps", "4", "--out", "run")
+_SMALL = (*TINY, "--data", "toy", "--budget", "200", "--image-size", "32", "--steps", "4", "--out", "run")
 
 
 @pytest.fixture

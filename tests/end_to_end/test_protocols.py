@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from tests.client.toy import make_folder
-from tests.end_to_end.command import Command
+from tests.end_to_end.command import TINY, Command
 from tests.support.vendor_process import VendorProcess
 
 CANARIES = 2
@@ -46,7 +46,7 @@ def test_a_student_learns_from_a_vendor_that_states_no_price(
     what = ["--data", "toy", "--target-domain", "red", "--protocol", "infinity"]
     assert "states no prices" in client("plan", *what).stdout
     assert "--budget" in client("plan", *what, "--max-spend", "5", code=2).stderr
-    small = ["--image-size", "32", "--steps", "6", "--budget", "500", "--out", "run"]
+    small = [*TINY, "--image-size", "32", "--steps", "6", "--budget", "500", "--out", "run"]
     client("distill", *what, *small)
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["queries_bought"] == summary["train_images"] + 3

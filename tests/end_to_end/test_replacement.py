@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 
 from client.runs.folder import RunFolder
 from tests.client.toy import draw, make_folder
-from tests.end_to_end.command import Command
+from tests.end_to_end.command import TINY, Command
 from tests.support.vendor_process import VendorProcess
 
-RUN = ("distill", "--data", "toy", "--target-domain", "red", "--out", "run", "--image-size", "32")
+RUN = ("distill", "--data", "toy", "--target-domain", "red", "--out", "run", *TINY, "--image-size", "32")
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from client.data import examples
 from client.data.domains import list_folder
 from client.results.expectations import GAINED
 from tests.client.toy import CLASSES, make_folder
-from tests.end_to_end.command import Command
+from tests.end_to_end.command import TINY, Command
 from tests.support.vendor_process import VendorProcess
 
 _SMALL = ("--data", "toy", "--target-domain", "red", "--image-size", "32")
@@ -46,7 +46,7 @@ def _json(client: Command, name: str, run: str = "run") -> dict[str, Any]:
 
 
 def _distill(*more: str) -> tuple[str, ...]:
-    return ("distill", *_SMALL, "--steps", "4", "--out", "run", "--unlabelled", "pool", *more)
+    return ("distill", *TINY, *_SMALL, "--steps", "4", "--out", "run", "--unlabelled", "pool", *more)
 
 
 def test_a_pool_is_planned_bought_and_learnt_from(client: Command, vendor_process: VendorProcess) -> None:
@@ -104,7 +104,7 @@ def test_what_it_was_adapted_to_is_not_called_unseen(client: Command) -> None:
         picture = Image.open(file).transpose(Image.Transpose.ROTATE_90).crop((2, 0, 38, 34))
         (client.folder / "own").mkdir(exist_ok=True)
         picture.save(client.folder / "own" / f"{n}.png")
-    client("distill", *_SMALL, "--steps", "4", "--out", "run", "--adapt", "own", "--budget", "1000")
+    client("distill", *TINY, *_SMALL, "--steps", "4", "--out", "run", "--adapt", "own", "--budget", "1000")
     summary = _json(client, "summary.json")
     assert summary["adapted"] is True
     assert summary["unlabelled_images"] > 0
@@ -180,7 +180,9 @@ def test_class_names_alone_are_refused_before_anything_is_asked(client: Command)
 
 def test_a_comparison_gives_the_pool_to_the_methods_that_can_learn_from_it(client: Command) -> None:
     out = ("--out", "table", "--seeds", "1", "--steps", "2")
-    shown = client("compare", *_SMALL, *out, "--methods", "erm,vl2v-adip", "--unlabelled", "pool", "--yes")
+    shown = client(
+        "compare", *TINY, *_SMALL, *out, "--methods", "erm,vl2v-adip", "--unlabelled", "pool", "--yes"
+    )
     rows = {line.split()[0]: line.split() for line in shown.stdout.splitlines()[2:4]}
     summaries = {name: _json(client, f"runs/{name}-red-0/summary.json", "table") for name in rows}
     assert summaries["erm"]["unlabelled_images"] == 0
@@ -188,4 +190,4 @@ def test_a_comparison_gives_the_pool_to_the_methods_that_can_learn_from_it(clien
     assert int(rows["vl2v-adip"][5]) == len(CLASSES) + summaries["vl2v-adip"]["train_images"] + _POOL
     (client.folder / "pool" / "more.png").write_bytes((client.folder / "toy/red/circle/01.png").read_bytes())
     grown = ("--methods", "erm,vl2v-adip,image-only", "--unlabelled", "pool", "--yes")
-    assert "have changed since" in client("compare", *_SMALL, *out, *grown, code=2).stderr
+    assert "have changed since" in client("compare", *TINY, *_SMALL, *out, *grown, code=2).stderr
