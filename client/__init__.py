@@ -9,6 +9,7 @@ What a program needs is importable from here, and docs/python.md shows it at wor
 - `Recipe`, a training protocol, and `Variant`, a row of a comparison with a recipe of its own;
 - `load_run`, `load_student`, `evaluate`, `export`: what is done with a finished `Student`; `AskOptions` say
   about which images it asks the vendor;
+- `serve`, with `ServeOptions`: a finished student as a service;
 - `check_folder`: what is wrong with a folder of images; `unpack_example`: a folder to try;
 - `models`, `usage`, `reconcile`, with `VendorOptions`: what a vendor sells and has billed;
 - `verify_receipts`, `export_receipts`, `verify_receipts_file`: what it has signed, as `Evidence` for others;
@@ -35,9 +36,11 @@ if TYPE_CHECKING:
         CompareOptions,
         DistillOptions,
         EmbedOptions,
+        ServeOptions,
         VendorOptions,
     )
     from client.api.receipts import export_receipts, verify_receipts, verify_receipts_file
+    from client.api.serving import serve
     from client.api.students import (
         DomainAccuracy,
         Exported,
@@ -85,6 +88,7 @@ _HOMES = {
     "Query": "client.buying.queries",
     "Recipe": "client.learning.recipe",
     "Run": "client.api.distillation",
+    "ServeOptions": "client.api.options",
     "Student": "client.api.students",
     "SwapCheck": "client.buying.swap",
     "Summary": "client.results.records",
@@ -107,6 +111,7 @@ _HOMES = {
     "plan": "client.api.distillation",
     "plan_comparison": "client.api.comparison",
     "reconcile": "client.api.account",
+    "serve": "client.api.serving",
     "unpack_example": "client.api.folders",
     "usage": "client.api.account",
     "verify_receipts": "client.api.receipts",
@@ -138,6 +143,7 @@ __all__ = [
     "Query",
     "Recipe",
     "Run",
+    "ServeOptions",
     "Student",
     "Summary",
     "SwapCheck",
@@ -160,6 +166,7 @@ __all__ = [
     "plan",
     "plan_comparison",
     "reconcile",
+    "serve",
     "unpack_example",
     "usage",
     "verify_receipts",

@@ -1,6 +1,10 @@
 """From options to a connection."""
 
-from client.api.options import VendorOptions
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from client.api.options import AskOptions, VendorOptions
+from client.deferral.asking import Asker
 from client.progress import Display, ProgressListener
 from client.runs.connection import Connection
 
@@ -15,3 +19,28 @@ def connect(options: VendorOptions, progress: ProgressListener | None) -> Connec
         options.protocol,
         options.model,
     )
+
+
+@contextmanager
+def open_asker(
+    connection: Connection,
+    ask: AskOptions,
+    classes: Sequence[str],
+    metadata: Mapping[str, str],
+    reject_below: float,
+    *,
+    patience: float,
+) -> Iterator[Asker]:
+    """What asks the vendor about images of which a student is not sure.
+
+    Args:
+        classes: the student's.
+        metadata: of the student's file.
+        reject_below: an image whose cosine to every class text is lower shows none of the classes.
+        patience: seconds to wait for another process that asks through the same cache.
+    """
+    with connection.teacher(run_id="asked", budget=None) as teacher:
+        yield Asker.of_student(
+            teacher, classes, metadata,
+            budget=ask.budget, period=ask.period, patience=patience, reject_below=reject_below,
+        )  # fmt: skip

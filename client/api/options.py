@@ -224,3 +224,36 @@ class AskOptions(VendorOptions):
         if [self.share, self.below, self.accuracy].count(None) != 2:
             raise ValueError("Say about how many images to ask: one of `share`, `below` and `accuracy`.")
         return self
+
+
+class ServeOptions(BaseModel):
+    """How a student is served: `serve`.
+
+    Attributes:
+        host: the address to listen on.
+        port: the port; 0 for a free one.
+        api_keys: a file of those who may ask, a name and a key a line; `None` for everybody.
+        threads: how many batches are computed at a time; `None` for one a processor.
+        log_format: of the log on standard error.
+        reject: the rate of false rejects at which images are taken to show none of the classes, from 0 to 1;
+            `None` for never.
+        ask: whom to ask where the student is not sure, within a budget; `None` for nobody.
+        ask_seconds: how long a caller waits for the vendor; then the student answers.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    api_keys: Path | None = None
+    threads: Annotated[int, Field(ge=1)] | None = None
+    log_format: Literal["text", "json"] = "text"
+    reject: Annotated[float, Field(ge=0, le=1)] | None = None
+    ask: AskOptions | None = None
+    ask_seconds: Annotated[float, Field(ge=0.01, le=60)] = 2.0
+
+    @model_validator(mode="after")
+    def _limited(self) -> Self:
+        if self.ask is not None and self.ask.budget is None:
+            raise ValueError("A server asks for as long as it runs: give `ask` a `budget`.")
+        return self

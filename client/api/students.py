@@ -20,7 +20,7 @@ from client.data.domains import ImageFolder, composed, list_folder
 from client.data.examples import Example
 from client.data.finder import counted, described, find_images
 from client.data.images import Pixels
-from client.deferral.asking import AnsweredBy, Asker, image_queries
+from client.deferral.asking import AnsweredBy, image_queries
 from client.deferral.deferral import Answers, ask_about, students_alone
 from client.deferral.keeping import KeptImages
 from client.deferral.selection import least_sure, share_for, sure_of
@@ -236,16 +236,14 @@ class Student:
         unsure = sorted(np.nonzero(asked)[0].tolist(), key=lambda position: sure[position])
         if not unsure:
             return own
-        from client.api.connection import connect  # what speaks HTTP takes a moment to import
+        from client.api.connection import connect, open_asker  # what speaks HTTP takes a moment to import
 
         connection = connect(ask, display)
         queries = image_queries([read[position].path for position in unsure], connection.files)
         try:
-            with connection.teacher(run_id="asked", budget=None) as teacher:
-                asker = Asker.of_student(
-                    teacher, self.classes, self.metadata,
-                    budget=ask.budget, period=ask.period, patience=_PATIENCE, reject_below=reject_below,
-                )  # fmt: skip
+            with open_asker(
+                connection, ask, self.classes, self.metadata, reject_below, patience=_PATIENCE
+            ) as asker:
                 purchases(yes=ask.yes, max_spend_micros=None, confirm=confirm)(asker.price(queries))
                 answers = ask_about(own, unsure, queries, asker)
         except VendorUnreachable as error:

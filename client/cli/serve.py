@@ -1,6 +1,5 @@
 """`client serve`: a finished student as a service."""
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -23,8 +22,6 @@ from client.cli.options import (
     amount_to_ask,
 )
 from client.errors import UsageError
-
-_SERVER = ("starlette", "uvicorn", "httptools", "python_multipart", "prometheus_client", "jinja2")
 
 
 def serve(
@@ -92,10 +89,9 @@ def serve(
 
     Example: client serve runs/icons-pixel-vl2v-adip-seed0 --port 8080
     """
-    _require_server()
     amount = amount_to_ask(ask_vendor, ask_share, ask_below, ask_accuracy, ask_budget)
-    from client.serving.serve import AskOptions, ServeOptions
-    from client.serving.serve import serve as start
+    from client.api.options import AskOptions, ServeOptions
+    from client.api.serving import serve as start
 
     def announce(url: str, facts: str) -> None:
         print(f"Tuition student ready on {url} ({facts})", flush=True)
@@ -103,20 +99,15 @@ def serve(
     ask = None
     if ask_vendor is not None:
         ask = AskOptions(
-            ask_vendor, _limited(ask_budget), ask_period, **amount, seconds=ask_seconds, protocol=protocol,
-            model=model, api_key_file=api_key_file, cache=cache, keep=keep, keep_at_most=keep_at_most,
+            **amount, vendor=ask_vendor, budget=_limited(ask_budget), period=ask_period, yes=True,
+            protocol=protocol, model=model, api_key_file=api_key_file, cache=cache, keep=keep,
+            keep_at_most=keep_at_most,
         )  # fmt: skip
-    options = ServeOptions(host, port, api_keys, threads, log_format, reject, ask)
-    interrupted = start(student, options, announce)
-    raise typer.Exit(130 if interrupted else 0)
-
-
-def _require_server() -> None:
-    missing = [name for name in _SERVER if find_spec(name) is None]
-    if missing:
-        raise UsageError(
-            f"{missing[0]} is missing, which serving takes: pip install '.[serve]' in Tuition's folder."
-        )
+    options = ServeOptions(
+        host=host, port=port, api_keys=api_keys, threads=threads, log_format=log_format, reject=reject,
+        ask=ask, ask_seconds=ask_seconds,
+    )  # fmt: skip
+    raise typer.Exit(130 if start(student, options, announce=announce) else 0)
 
 
 def _limited(budget: int | None) -> int:

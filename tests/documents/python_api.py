@@ -44,6 +44,8 @@ _SECTIONS = {
         "AskOptions",
         "evaluate",
         "export",
+        "serve",
+        "ServeOptions",
         "Student",
         "Predictions",
         "DomainAccuracy",

@@ -14,9 +14,10 @@ import numpy as np
 import onnx
 import pytest
 from playwright.sync_api import Browser, FilePayload, expect
+from pydantic import ValidationError
 
 from client import models
-from client.api.options import AskOptions, VendorOptions
+from client.api.options import AskOptions, ServeOptions, VendorOptions
 from client.api.students import load_student
 from client.learning.rejection import STUDENTS, TEACHERS, Rejection
 from client.learning.reliability import Reliability
@@ -261,6 +262,8 @@ def test_a_server_that_asks_has_a_budget(taught: Path, tmp_path: Path) -> None:
         StudentProcess(taught, tmp_path, "--ask-vendor", "http://127.0.0.1:9"),
     ):
         pass
+    with pytest.raises(ValidationError, match="give `ask` a `budget`"):
+        ServeOptions(ask=AskOptions(share=0.1))
 
 
 @pytest.mark.parametrize("width", [1280, 400])
