@@ -66,7 +66,17 @@ def serve(
         int | None, typer.Option(help="Processes that serve, each with the model. (default: 1)")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="icon-clip, an open_clip name, or local-dir:PATH. (default: icon-clip)")
+        list[str] | None,
+        typer.Option(
+            help="icon-clip, an open_clip name, or local-dir:PATH; several times for several models, the "
+            "first of which is the default. (default: icon-clip)"
+        ),
+    ] = None,
+    models_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--models", help="File of several models, which is read again at SIGHUP. (default: none)"
+        ),
     ] = None,
     pretrained: Annotated[
         str | None, typer.Option(help="Which weights of an open_clip name: tag or file.")
@@ -106,7 +116,8 @@ def serve(
         host=host,
         port=port,
         workers=workers,
-        model=model,
+        model=(model[0] if len(model) == 1 else tuple(model)) if model else None,
+        models=models_file,
         pretrained=pretrained,
         device=device,
         dtype=dtype,

@@ -46,6 +46,8 @@ class ModelSource:
 def find_model(model: str, pretrained: str | None) -> ModelSource:
     """Find a model: the bundled one, `local-dir:PATH`, or an open_clip name with its pretrained tag or file.
 
+    Where these are not given, they may follow the name: `ViT-B-16/openai`.
+
     Raises:
         UsageError: there is none; the message names what comes close.
     """
@@ -55,6 +57,8 @@ def find_model(model: str, pretrained: str | None) -> ModelSource:
         folder = Path(model.removeprefix(_LOCAL)).expanduser()
         return _in_folder(folder.resolve().name, folder)
     names = [BUNDLED_MODEL, *open_clip.list_models()]
+    if pretrained is None and model not in names and "/" in model:
+        model, _, pretrained = model.partition("/")
     config = open_clip.get_model_config(model) if model in names else None
     if config is None:
         close = difflib.get_close_matches(model, names, n=5, cutoff=0.4)
