@@ -241,7 +241,9 @@ class Student:
         connection = connect(ask, display)
         queries = image_queries([read[position].path for position in unsure], connection.files)
         try:
-            with connection.teacher(run_id="asked", budget=None) as teacher:
+            with connection.teacher(
+                run_id="asked", budget=None, fingerprint=self.metadata.get("taught_by")
+            ) as teacher:
                 asker = Asker.of_student(
                     teacher, self.classes, self.metadata,
                     budget=ask.budget, period=ask.period, patience=_PATIENCE, reject_below=reject_below,

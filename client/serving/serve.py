@@ -117,7 +117,9 @@ def _deferral(served: ServedStudent, ask: AskOptions, reject: float | None) -> D
 
     @contextmanager
     def open_asker() -> Iterator[Asker]:
-        with connection.teacher(run_id="asked", budget=None) as teacher:
+        with connection.teacher(
+            run_id="asked", budget=None, fingerprint=metadata.get("taught_by")
+        ) as teacher:
             yield Asker.of_student(
                 teacher, classes, metadata,
                 budget=ask.budget, period=ask.period, patience=_PATIENCE, reject_below=below.teacher,
