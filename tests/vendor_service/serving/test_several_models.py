@@ -243,7 +243,7 @@ def test_what_was_admitted_for_a_model_is_answered_by_it_after_the_swap(
             LocalVendor(tmp_path, hangups=Hangups(), models=Path("models.toml")) as vendor,
             ThreadPoolExecutor(1) as pool,
         ):
-            key = vendor.key()
+            key, processes = vendor.key(), vendor.app.state.models.default.encoder.preparation.processes
             former = vendor.http.get("/v1/models/other").json()["fingerprint"]
             asked = pool.submit(vendor.embed, key, {"text": "wait"})
             assert scripted.waiting.wait(20)
@@ -255,8 +255,10 @@ def test_what_was_admitted_for_a_model_is_answered_by_it_after_the_swap(
             later = vendor.embed(key, CAT)
             assert later.json()["model_fingerprint"] != former
             assert not asked.done()
+            assert processes.living("text")  # whoever is in hand may still need them
             scripted.go.set()
             assert asked.result().json()["model_fingerprint"] == former
+            wait_until(lambda: not processes.living("text"))
             charged = vendor.get("/v1/ledger", key)["data"]
             assert [each["model_fingerprint"] == former for each in charged] == [False, True]
             assert (
