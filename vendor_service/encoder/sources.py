@@ -25,6 +25,11 @@ class ModelSource:
     config: dict[str, Any]
 
     @property
+    def label(self) -> str:
+        """What names it, as one word."""
+        return self.name if self.pretrained is None else f"{self.name}/{self.pretrained}"
+
+    @property
     def quick_gelu(self) -> bool:
         """Whether its weights were trained with the fast GELU, which open_clip leaves to its caller."""
         tag = open_clip.get_pretrained_cfg(self.name, self.pretrained) if self.pretrained else {}

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -131,6 +131,17 @@ def create_app(
     reread = Reread(settings, loader, publish, metrics)
     if hangups is not None:
         chores.append(partial(reread.repeat, hangups))
+    app = _new_app(partial(_lifespan, parts, chores, shared_metrics, traces))
+    app.state.models, app.state.capacity, app.state.signer = loader.models, parts.capacity, parts.signer
+    _add_layers(app, _add_routes(app, parts), metrics, traces)
+    token = settings.metrics_token
+    render = metrics.render if shared_metrics is None else shared_metrics.render
+    app.include_router(metrics_router(render, None if token is None else token.get_secret_value()))
+    metrics.show("in_hand_bytes", "Bytes of requests and images in memory.", lambda: parts.capacity.bytes)
+    return app
+
+
+def _new_app(lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]) -> FastAPI:
     app = FastAPI(
         title="Tuition vendor",
         description="CLIP embeddings by the query.",
@@ -139,21 +150,19 @@ def create_app(
         redoc_url=None,
         # The vendor has its own traces and metrics; FastAPI would ask for providers of them at every request.
         telemetry={"tracing": False, "metrics": False, "logs": False},
-        lifespan=partial(_lifespan, parts, chores, shared_metrics, traces),
+        lifespan=lifespan,
         responses={"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}},
     )
-    app.state.models, app.state.capacity, app.state.signer = loader.models, parts.capacity, parts.signer
     add_error_handlers(app)
-    direct = _add_routes(app, parts)
+    return app
+
+
+def _add_layers(app: FastAPI, direct: Sequence[BaseRoute], metrics: Metrics, traces: Traces | None) -> None:
+    """Add what a request passes before it comes to a route; `direct` are those that it comes to at once."""
     app.add_middleware(DirectRoutes, routes=direct, refuse=refused)
     app.add_middleware(BodyGate, refuse=refused)
     trace = None if traces is None else spans_to(traces)
     app.add_middleware(RequestScope, on_crash=internal_error, metrics=metrics, trace=trace)
-    token = settings.metrics_token
-    render = metrics.render if shared_metrics is None else shared_metrics.render
-    app.include_router(metrics_router(render, None if token is None else token.get_secret_value()))
-    metrics.show("in_hand_bytes", "Bytes of requests and images in memory.", lambda: parts.capacity.bytes)
-    return app
 
 
 def _make_parts(

@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import openai
 import pytest
 
 from tests.support.model_shop import DEPRECATED, ICONS, OTHER, SUNSET, TINY, Shop
@@ -103,6 +104,18 @@ def test_an_unknown_model_is_not_found_and_nothing_is_charged(shop: Shop) -> Non
         assert answer.json()["error"]["param"] == "model"
     assert httpx.get(f"{shop.url}/v1/models/gpt").status_code == 404
     assert shop.charges(key).entries == 0
+
+
+def test_openais_own_sdk_chooses_among_them(shop: Shop) -> None:
+    with openai.OpenAI(base_url=f"{shop.url}/v1", api_key=shop.create_key(), max_retries=0) as client:
+        assert [each.id for each in client.models.list()] == ["icon-clip", "tiny/1"]
+        answer = client.embeddings.create(model="tiny/1", input=["a cat"], dimensions=TINY_DIMENSIONS)
+        assert (answer.model, len(answer.data[0].embedding)) == ("tiny/1", TINY_DIMENSIONS)
+        with pytest.raises(openai.NotFoundError) as unknown:
+            client.embeddings.create(model="gpt", input=["a cat"])
+        assert (unknown.value.code, unknown.value.param) == ("model_not_found", "model")
+        with pytest.raises(openai.UnprocessableEntityError, match="24 dimensions"):
+            client.embeddings.create(model="tiny/1", input=["a cat"], dimensions=256)
 
 
 def test_a_fingerprint_is_expected_of_the_model_that_is_named(shop: Shop) -> None:
@@ -296,3 +309,21 @@ def test_several_models_may_be_named_on_the_command_line(tmp_path: Path) -> None
         key = vendor.key()
         assert vendor.embed(key, CAT).json()["model"] == "icon-clip"
         assert vendor.embed(key, CAT, model="tiny").json()["dimensions"] == TINY_DIMENSIONS
+
+
+@pytest.mark.slow
+def test_every_worker_takes_the_file_up(tmp_path: Path) -> None:
+    write_tiny_clip(tmp_path / "tiny", seed=1)
+    write_tiny_clip(tmp_path / "other", seed=2)
+    workers = Shop(tmp_path, "--workers", "2")
+    workers.offer(ICONS, TINY)
+    with workers:
+        workers.offer(ICONS, OTHER)
+        wait_until(lambda: len(workers.told()) == 2, seconds=60)
+        key = workers.create_key()
+        for _ in range(20):  # each on a connection of its own: any worker may take it
+            assert workers.ask(key, inputs=[CAT], model="other").is_success
+            assert error_code(workers.ask(key, inputs=[CAT], model="tiny/1")) == "model_not_found"
+        metrics = httpx.get(f"{workers.url}/metrics").text
+        for worker in ("0", "1"):
+            assert f'tuition_devices_alive{{model="other",worker="{worker}"}} 1.0' in metrics
