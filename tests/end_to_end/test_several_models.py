@@ -9,8 +9,12 @@ import numpy as np
 import pytest
 from sqlalchemy import select
 
+from client.buying.checkout import Checkout
+from client.buying.pending import make_batch
+from client.buying.queries import Query
 from client.progress import Display
 from client.runs.connection import Connection
+from client.runs.embedding import run_id_of
 from client.runs.folder import RunFolder
 from tests.client.toy import make_folder
 from tests.end_to_end.command import Command
@@ -70,6 +74,26 @@ def test_each_model_is_bought_from_and_kept_apart(client: Command, shop: Shop) -
         "name one of them with --model"
         in client("embed", "--text", "a cat", "--out", "cat.npy", "--model", "gpt", code=1).stderr
     )
+
+
+def test_what_was_paid_of_one_model_is_not_lost_to_who_asks_another_next(client: Command, shop: Shop) -> None:
+    """A command for one model is killed before it stores the answer; the next one is for the other model."""
+    query = Query.text("a cat")
+    key_file = client.folder / "key"
+    key_file.write_text(client.api_key)
+    connection = Connection(shop.url, key_file, client.folder / "cache.db", Display.of_nobody())
+    with connection.vendor() as vendor, connection.cache() as cache:
+        model = vendor.model("icon-clip")
+        batch = make_batch(run_id_of([query]), model.fingerprint, (query,))
+        cache.begin(batch, payer=Checkout(vendor, cache, model).payer, agreed_micros=20)
+        asked = [(query, query.content())]
+        vendor.embed(asked, model=model, idempotency_key=batch.idempotency_key)
+    for name in ("tiny/1", "icon-clip"):
+        client("embed", "--text", "a cat", "--out", "cat.npy", "--model", name, "--budget", "2")
+    assert charged(shop, client) == {"icon-clip": 1, "tiny/1": 1}
+    with connection.cache() as cache:
+        assert cache.spending(batch.run_id).queries == 2
+        assert not cache.pending(batch.run_id)
 
 
 def test_a_plan_is_at_the_prices_of_the_model(client: Command) -> None:
