@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from functools import partial
 from typing import Self
 
@@ -149,8 +148,9 @@ class Metrics(RequestMetrics):
     def withdraw(self) -> None:
         """Show nothing more of a model that is no longer served; what was counted of it stays."""
         for gauge, labels in self._shown:
-            with suppress(KeyError):
-                gauge.remove(*labels.values())
+            # A gauge refers to itself, and would keep what it reads in memory until the collector comes.
+            gauge.labels(**labels).set_function(float)
+            gauge.remove(*labels.values())
         self._shown.clear()
 
     def _gauge_of(self, name: str, text: str, **labels: str) -> Gauge:

@@ -1,10 +1,12 @@
 """One real vendor that serves several models: chosen by name, priced apart, exchanged while it serves."""
 
 import base64
+import gc
 import json
 import os
 import signal
 import threading
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -256,7 +258,10 @@ def test_what_was_admitted_for_a_model_is_answered_by_it_after_the_swap(
             LocalVendor(tmp_path, hangups=Hangups(), models=Path("models.toml")) as vendor,
             ThreadPoolExecutor(1) as pool,
         ):
-            key, processes = vendor.key(), vendor.app.state.models.default.encoder.preparation.processes
+            key, encoder = vendor.key(), vendor.app.state.models.default.encoder
+            processes, kept = encoder.preparation.processes, weakref.ref(encoder)
+            del encoder
+            gc.disable()  # a server's collector leaves alone what it began with
             former = vendor.http.get("/v1/models/other").json()["fingerprint"]
             asked = pool.submit(vendor.embed, key, {"text": "wait"})
             assert scripted.waiting.wait(20)
@@ -272,6 +277,7 @@ def test_what_was_admitted_for_a_model_is_answered_by_it_after_the_swap(
             scripted.go.set()
             assert asked.result().json()["model_fingerprint"] == former
             wait_until(lambda: not processes.living("text"))
+            wait_until(lambda: kept() is None)
             charged = vendor.get("/v1/ledger", key)["data"]
             assert [each["model_fingerprint"] == former for each in charged] == [False, True]
             assert (
@@ -279,6 +285,7 @@ def test_what_was_admitted_for_a_model_is_answered_by_it_after_the_swap(
                 == 0
             )
     finally:
+        gc.enable()
         signal.signal(signal.SIGHUP, before)
 
 
