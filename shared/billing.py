@@ -166,6 +166,7 @@ class EstimateRequest(BaseModel):
 
     images: Annotated[int, Field(ge=0, le=10**9, strict=True)] = 0
     texts: Annotated[int, Field(ge=0, le=10**9, strict=True)] = 0
+    model: str | None = None
 
 
 class Quote(BaseModel):

@@ -1,11 +1,16 @@
 """`POST /embed` and `GET /v1/models`: what is asked, what is answered, what is for sale."""
 
+from datetime import datetime
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
+from pydantic import BaseModel, ConfigDict, FailFast, Field, PlainSerializer, model_validator
 
 Kind = Literal["text", "image"]
 Encoding = Literal["float", "base64"]
+
+
+# Written as a string wherever a card is, be it JSON or what JSON is made from.
+_Moment = Annotated[datetime, PlainSerializer(datetime.isoformat, return_type=str)]
 
 
 class Input(BaseModel):
@@ -130,6 +135,11 @@ class ModelCard(BaseModel):
     image_size: int = Field(description="side of its input in pixels")
     prices: Prices = Field(description="what a query costs")
     limits: Limits = Field(description="how large a request may be")
+    default: bool = Field(default=False, description="whether it answers those who name no model")
+    deprecated_at: _Moment | None = Field(
+        default=None, description="since when, or from when on, it should not be bought any more"
+    )
+    sunset_at: _Moment | None = Field(default=None, description="when it will no longer be sold")
 
 
 class ModelList(BaseModel):

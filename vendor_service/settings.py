@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
@@ -42,7 +43,9 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 8000
     workers: Annotated[int, Field(ge=1, le=256)] = 1
-    model: str = "icon-clip"
+    # Several only where the option is given several times; elsewhere the file `models` names them.
+    model: Annotated[str | tuple[str, ...], NoDecode] = "icon-clip"
+    models: Path | None = None
     pretrained: str | None = None
     device: str = "auto"
     dtype: DtypeChoice = "auto"
@@ -88,6 +91,20 @@ class Settings(BaseSettings):
                     f"{_variable(most)} is more than {_variable(whole)}: it could never be served"
                 )
         return self
+
+    @model_validator(mode="after")
+    def _the_file_names_all_models(self) -> Self:
+        if self.models is not None and not {"model", "pretrained"}.isdisjoint(self.model_fields_set):
+            raise ValueError(
+                f"{_variable('models')} names a file with all models; leave {_variable('model')} and "
+                f"{_variable('pretrained')} out"
+            )
+        return self
+
+    @property
+    def tells_models_apart(self) -> bool:
+        """Whether it may serve several models, now or later."""
+        return self.models is not None or not isinstance(self.model, str)
 
     @classmethod
     def read(cls, **options: Any) -> Self:  # noqa: ANN401 - each setting has a type of its own

@@ -39,7 +39,8 @@ def open_asker(
         reject_below: an image whose cosine to every class text is lower shows none of the classes.
         patience: seconds to wait for another process that asks through the same cache.
     """
-    with connection.teacher(run_id="asked", budget=None) as teacher:
+    taught_by = metadata.get("taught_by")
+    with connection.teacher(run_id="asked", budget=None, fingerprint=taught_by) as teacher:
         yield Asker.of_student(
             teacher, classes, metadata,
             budget=ask.budget, period=ask.period, patience=patience, reject_below=reject_below,

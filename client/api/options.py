@@ -41,7 +41,7 @@ class VendorOptions(BaseModel):
     Attributes:
         vendor: the vendor's URL; by default TUITION_VENDOR_URL, or else the vendor of this machine.
         protocol: what the vendor speaks; by default TUITION_PROTOCOL, or else "tuition".
-        model: which of its models to ask; `None` for its only one.
+        model: which of its models to ask; `None` for its default.
         api_key_file: a file with the API key.
         cache: the file of bought embeddings; by default TUITION_CACHE, or else one in your cache folder.
     """

@@ -53,6 +53,11 @@ class Checkout:
         self.origin = origin_of(vendor.url)
         self.payer = Payer(self.origin, vendor.key_id)
 
+    def of_model(self, fingerprint: str) -> "Checkout | None":
+        """The same for another model of the vendor's; `None` of one that it does not sell."""
+        model = self._vendor.identify(self._cache, fingerprint=fingerprint)
+        return Checkout(self._vendor, self._cache, model) if model.fingerprint == fingerprint else None
+
     def buy(
         self, request: Request, *, on_push_back: Callable[[], None], on_unsure: Callable[[], None]
     ) -> EmbedResult:

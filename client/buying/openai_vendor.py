@@ -130,10 +130,17 @@ class OpenAIVendor:
         """Make requests that wait to be tried again give up now."""
         self._http.stop()
 
-    def identify(self, cache: EmbeddingCache, name: str | None = None) -> ModelCard:
+    def identify(
+        self,
+        cache: EmbeddingCache,
+        name: str | None = None,
+        *,
+        fingerprint: str | None = None,
+    ) -> ModelCard:
         """The model of a name, or the only one for sale, under the fingerprint by which the cache knows it.
 
-        It takes two queries, whose receipts are stored; they are of no run and count in no budget.
+        Such a vendor states no `fingerprint` by which one could be chosen. It takes two queries, whose
+        receipts are stored; they are of no run and count in no budget.
 
         Raises:
             VendorError: there are several models and no name, or it does not embed a text and an image.
@@ -201,7 +208,13 @@ class OpenAIVendor:
         answered = dict(zip(asked, vectors, strict=True))
         return EmbedResult(answered, {}, _usage(asked), f"{self._dialect}-{secrets.token_hex(8)}")
 
-    def estimate(self, *, images: int = 0, texts: int = 0) -> Quote:  # noqa: ARG002 (as `Vendor` has it)
+    def estimate(
+        self,
+        *,
+        images: int = 0,  # noqa: ARG002 (as `Vendor` has it)
+        texts: int = 0,  # noqa: ARG002
+        model: ModelCard | None = None,  # noqa: ARG002
+    ) -> Quote:
         """Nothing.
 
         Raises:

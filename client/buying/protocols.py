@@ -51,8 +51,13 @@ class Vendor(Protocol):
     repeats_are_free: bool
     states_prices: bool
 
-    def identify(self, cache: EmbeddingCache, name: str | None = None) -> ModelCard:
-        """The model that will answer; its fingerprint may have to be found by what the cache holds."""
+    def identify(
+        self, cache: EmbeddingCache, name: str | None = None, *, fingerprint: str | None = None
+    ) -> ModelCard:
+        """The model that will answer; its fingerprint may have to be found by what the cache holds.
+
+        Without a name it is the one of the `fingerprint`, if that is sold, or the vendor's choice.
+        """
 
     def embed(
         self,
@@ -70,8 +75,11 @@ class Vendor(Protocol):
         where that is not free; it raises to stop.
         """
 
-    def estimate(self, *, images: int = 0, texts: int = 0) -> Quote:
-        """What so many queries would cost, and whether limits allow them; see `VendorClient.estimate`."""
+    def estimate(self, *, images: int = 0, texts: int = 0, model: ModelCard | None = None) -> Quote:
+        """What so many queries of a model would cost, and whether limits allow them.
+
+        See `VendorClient.estimate`.
+        """
 
     def head(self) -> SignedHead | None:
         """The end of the account's ledger, signed; `None` of a vendor that signs none."""

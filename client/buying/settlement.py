@@ -8,7 +8,7 @@ from client.buying.cache import EmbeddingCache
 from client.buying.checkout import Checkout, Request
 from client.buying.pending import PendingBatch, RequestBatch
 from client.buying.protocols import EmbedResult
-from client.buying.queries import Query
+from client.buying.queries import Query, Spending
 from client.buying.recovery import Undecided, is_expired, restore
 from client.errors import (
     ClientError,
@@ -61,15 +61,21 @@ class Settlement:
         self._give_up = give_up
         self._wait = wait
         self._say = say
+        self._others: dict[str, Checkout | None] = {}  # by fingerprint
         self.undecided: Undecided = {}
 
     def settle(self, run_id: str, at_hand: Mapping[Query, Query]) -> list[tuple[Request, PendingBatch]]:
-        """Fetch what was charged; returns what was not. What nobody can tell of counts as paid."""
+        """Fetch what was charged; returns what was not. What nobody can tell of counts as paid.
+
+        What was sent to another model that the vendor sells as well stays noted, if that has not charged it.
+        """
         uncharged: list[tuple[Request, PendingBatch]] = []
         for note in self._cache.pending_batches.of_run(run_id):
             request = restore(note, at_hand)
             if request is None:
                 self._count_as_paid(note.batch)
+            elif (other := self._other_model(note.batch.fingerprint)) is not None:
+                self._settle_with(other, request)
             elif self._is_uncharged(request, note):
                 uncharged.append((request, note))
         return uncharged
@@ -105,6 +111,29 @@ class Settlement:
         )
         told.__cause__ = error
         return told
+
+    def _other_model(self, fingerprint: str) -> Checkout | None:
+        """Where to ask for what another model than the present one was sent, if it is sold as well."""
+        if fingerprint == self._model.fingerprint:
+            return None
+        if fingerprint not in self._others:
+            self._others[fingerprint] = self._checkout.of_model(fingerprint)
+        return self._others[fingerprint]
+
+    def _settle_with(self, checkout: Checkout, request: Request) -> None:
+        """Store the answer of another model's batch, if it was charged; it was paid for by this run."""
+        try:
+            answer = checkout.fetch_charged(request)
+        except PriceRaised:
+            return
+        except KeyRefused:
+            raise
+        except (RequestRefused, SpendingStopped):
+            self._count_as_paid(request.batch)
+            return
+        checkout.store(request.batch, answer)
+        usage = answer.usage
+        self._budget.settle(NOTHING, paid=Spending(usage.billed_queries, usage.cost_micros))
 
     def _is_uncharged(self, request: Request, note: PendingBatch) -> bool:
         """Fetch the answer of a noted batch, unless it was not charged; True if it was not."""

@@ -130,7 +130,7 @@ class Teacher:
         kinds = Counter(query.kind for query in queries)
         quote: Quote | None = None
         with suppress(VendorError):  # no key yet, or nobody there: a plan can be made all the same
-            quote = self._vendor.estimate(images=kinds["image"], texts=kinds["text"])
+            quote = self._vendor.estimate(images=kinds["image"], texts=kinds["text"], model=self.model)
         sales = self._cache.sales(self.model.fingerprint)
         rate = recent_rate(sales, images=kinds["image"], texts=kinds["text"])
         slowest = quote.seconds_at_rate_limit if quote else 0

@@ -81,9 +81,11 @@ class TracedVendor:
         self._vendor = vendor
         self._traces = traces
 
-    def identify(self, cache: EmbeddingCache, name: str | None = None) -> ModelCard:
+    def identify(
+        self, cache: EmbeddingCache, name: str | None = None, *, fingerprint: str | None = None
+    ) -> ModelCard:
         """The model that will answer."""
-        return self._vendor.identify(cache, name)
+        return self._vendor.identify(cache, name, fingerprint=fingerprint)
 
     def embed(
         self,
@@ -106,9 +108,9 @@ class TracedVendor:
                 on_unsure=on_unsure,
             )
 
-    def estimate(self, *, images: int = 0, texts: int = 0) -> Quote:
-        """What so many queries would cost."""
-        return self._vendor.estimate(images=images, texts=texts)
+    def estimate(self, *, images: int = 0, texts: int = 0, model: ModelCard | None = None) -> Quote:
+        """What so many queries of a model would cost."""
+        return self._vendor.estimate(images=images, texts=texts, model=model)
 
     def head(self) -> SignedHead | None:
         """The end of the account's ledger."""

@@ -29,6 +29,7 @@ from client.errors import (
     VendorError,
     VendorUnreachable,
 )
+from client.progress import printable
 from shared.billing import (
     AccountStatus,
     Entry,
@@ -111,17 +112,32 @@ class VendorClient:
             check_card(card, self.url)
         return cards
 
-    def model(self, name: str | None = None) -> ModelCard:
-        """One model, by name or, where only one is for sale, without.
+    def model(self, name: str | None = None, *, fingerprint: str | None = None) -> ModelCard:
+        """One model: of that name; without one of that fingerprint, if it is sold; otherwise the default.
+
+        A vendor that names no default has to sell a single one.
 
         Raises:
-            VendorError: there is none of that name, or several and no name.
+            VendorError: there is none of that name, or several without a default and no name.
         """
         cards = self.models()
         chosen = [card for card in cards if name in (None, card.id)]
+        if name is None:
+            known = [card for card in cards if card.fingerprint == fingerprint]
+            chosen = known[:1] or (chosen if len(chosen) == 1 else [card for card in chosen if card.default])
         if len(chosen) != 1:
-            raise VendorError(f"{self.url} sells {', '.join(card.id for card in cards)}; name one of them.")
+            sold = ", ".join(printable(card.id) for card in cards)
+            raise VendorError(f"{self.url} sells {sold}; name one of them with --model.")
+        self._tell_of_deprecation(chosen[0])
         return chosen[0]
+
+    def _tell_of_deprecation(self, card: ModelCard) -> None:
+        if card.deprecated_at is not None:
+            until = "" if card.sunset_at is None else f", and sold until {card.sunset_at:%Y-%m-%d}"
+            self._say(
+                f"The vendor's model {printable(card.id)} is deprecated as of {card.deprecated_at:%Y-%m-%d}"
+                f"{until}. See what else it sells with: client models"
+            )
 
     def signed_card(self, name: str) -> PinnedCard | None:
         """What the vendor has signed that it sells under a name; `None` of one that signs no cards.
@@ -137,18 +153,29 @@ class VendorClient:
             return None
         return read_card(answer.signed, self.signing_keys, self.url)
 
-    def identify(self, cache: EmbeddingCache, name: str | None = None) -> ModelCard:  # noqa: ARG002
+    def identify(
+        self,
+        cache: EmbeddingCache,  # noqa: ARG002 (as `Vendor` has it)
+        name: str | None = None,
+        *,
+        fingerprint: str | None = None,
+    ) -> ModelCard:
         """The model that will answer, as `Vendor` has it; a Tuition vendor states its fingerprint."""
-        return self.model(name)
+        return self.model(name, fingerprint=fingerprint)
 
     def account(self) -> AccountStatus:
         """Quota, limits and spending of the key's account."""
         return parse(AccountStatus, self._http.send("GET", "/v1/account"))
 
-    def estimate(self, *, images: int = 0, texts: int = 0) -> Quote:
-        """What so many queries would cost the key's account now, and whether its limits allow them; free."""
-        asked = EstimateRequest(images=images, texts=texts)
-        return parse(Quote, self._http.send("POST", "/v1/estimate", json=asked.model_dump()))
+    def estimate(self, *, images: int = 0, texts: int = 0, model: ModelCard | None = None) -> Quote:
+        """What so many queries would cost the key's account now, and whether its limits allow them; free.
+
+        They are of a `model`, or of the vendor's default one.
+        """
+        # A vendor that has never heard of several models has no default one, and prices its only one.
+        name = model.id if model is not None and "default" in model.model_fields_set else None
+        asked = EstimateRequest(images=images, texts=texts, model=name).model_dump(exclude_none=True)
+        return parse(Quote, self._http.send("POST", "/v1/estimate", json=asked))
 
     def usage(
         self, group_by: GroupBy = "day", *, since: datetime | None = None, until: datetime | None = None

@@ -92,7 +92,8 @@ ProtocolOption = Annotated[
     ),
 ]
 ModelOption = Annotated[
-    str | None, typer.Option("--model", help="Which of the vendor's models to ask (default: its only one).")
+    str | None,
+    typer.Option("--model", help="Which of the vendor's models to ask (default: the vendor's own default)."),
 ]
 
 

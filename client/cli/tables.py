@@ -251,12 +251,26 @@ def print_exports(files: Sequence[ExportedFile]) -> None:
 
 
 def print_models(cards: Iterable[ModelCard]) -> None:
-    """The models for sale."""
-    columns = ("model", "dimensions", "micros an image", "micros a text", "fingerprint")
-    print_table(
-        columns,
-        [(c.id, c.dimensions, c.prices.image_micros, c.prices.text_micros, c.fingerprint) for c in cards],
-    )
+    """The models for sale, side by side; whether one is deprecated is told where any is."""
+    cards = list(cards)
+    columns = ["model", "dimensions", "micros an image", "micros a text", "fingerprint"]
+    rows: list[list[object]] = [
+        [_named(c, cards), c.dimensions, c.prices.image_micros, c.prices.text_micros, c.fingerprint]
+        for c in cards
+    ]
+    if any(card.deprecated_at for card in cards):
+        columns += ["deprecated", "sold until"]
+        for row, card in zip(rows, cards, strict=True):
+            row += [_date(card.deprecated_at), _date(card.sunset_at)]
+    print_table(columns, rows)
+
+
+def _named(card: ModelCard, among: Sequence[ModelCard]) -> str:
+    return f"{card.id} (default)" if card.default and len(among) > 1 else card.id
+
+
+def _date(moment: datetime | None) -> str:
+    return "" if moment is None else f"{moment:%Y-%m-%d}"
 
 
 def print_usage(found: "AccountUsage") -> None:

@@ -33,7 +33,7 @@ class Connection:
         cache_file: --cache; `None` for the usual one.
         display: what a person sees meanwhile.
         protocol: what the vendor speaks.
-        model: which of its models is asked; `None` for its only one.
+        model: which of its models is asked; `None` for its default.
     """
 
     vendor_url: str
@@ -90,11 +90,13 @@ class Connection:
         budget: int | None,
         max_spend_micros: int | None = None,
         run: RunFolder | None = None,
+        fingerprint: str | None = None,
     ) -> Iterator[Teacher]:
         """The teacher of a run.
 
-        A `run` that has bought goes on without a vendor that is away, or that no longer knows its key, if the
-        cache has what it needs.
+        Where no model is named, it is the one of the `fingerprint`, or that with which the `run` began, if
+        it is still sold; otherwise the vendor's default. A `run` that has bought goes on without a vendor
+        that is away, or that no longer knows its key, if the cache has what it needs.
         """
         with _open_traces() as traces, self._any_vendor(traces) as client, self.cache() as cache:
             if max_spend_micros is not None and not client.states_prices:
@@ -103,7 +105,7 @@ class Connection:
                     "cap the queries with --budget."
                 )
             try:
-                model = client.identify(cache, self.model)
+                model = client.identify(cache, self.model, fingerprint=fingerprint or _begun_with(run))
             except (VendorUnreachable, KeyRefused) as error:
                 if run is None or not run.purchase.exists():
                     raise
@@ -148,6 +150,14 @@ class Connection:
             return self.api_key_file.read_text(encoding="ascii").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"The API key cannot be read from {self.api_key_file}: {error}.") from error
+
+
+def _begun_with(run: RunFolder | None) -> str | None:
+    """The fingerprint of the model from which a run has begun to buy."""
+    if run is None or not run.plan.exists():
+        return None
+    fingerprint: str = run.read(run.plan)["model"]["fingerprint"]
+    return fingerprint
 
 
 def _is_readable_on_the_way(url: str) -> bool:

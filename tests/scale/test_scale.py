@@ -7,12 +7,15 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 from sqlalchemy import func, select
 
 from tests.scale.ray_vendor import RayVendor
+from tests.support.model_shop import ICONS, TINY
+from tests.support.tiny_clip import write_tiny_clip
 from tests.support.vendor_process import wait_until
 from tests.vendor_service.local_vendor import image_input
 from vendor_service.billing.verification import verify
@@ -111,3 +114,21 @@ def test_load_brings_another_replica(vendor: RayVendor) -> None:
             over.set()
         bought = sum(each.result() for each in buying)
     assert charged(vendor, key) == bought
+
+
+def test_several_models_are_deployments_of_their_own(tmp_path: Path) -> None:
+    tiny = write_tiny_clip(tmp_path / "tiny", seed=1)
+    file = tmp_path / "models.toml"
+    file.write_text(ICONS + TINY.replace("local-dir:tiny", tiny))
+    with RayVendor(tmp_path, scale={"num_cpus": 0.5}, models=file) as vendor:
+        key, models = vendor.key(), vendor.http.get("/v1/models").json()["data"]
+        assert [each["id"] for each in models] == ["icon-clip", "tiny/1"]
+        for each, cost in zip(models, (120, 10), strict=True):
+            answer = vendor.embed(key, {"text": "a cat"}, image_input(), model=each["id"]).json()
+            assert answer["model_fingerprint"] == each["fingerprint"]
+            assert (len(answer["data"][1]["embedding"]), answer["usage"]["cost_micros"]) == (
+                each["dimensions"],
+                cost,
+            )
+        assert len(replicas("model-tiny-1")) == len(replicas("model-icon-clip")) == 1
+        assert charged(vendor, key) == 4

@@ -159,6 +159,12 @@ class VendorProcess:
                 session, session.get_one(Account, row.account_id), KeyTerms(), system_clock
             ).api_key
 
+    def set_plan(self, api_key: str, plan: str) -> None:
+        """Have the account of this key buy at the prices of a plan."""
+        with closing(Database(self.database_url)) as database, database.write() as session:
+            key = session.get_one(ApiKey, api_key.split("_")[1])
+            session.get_one(Account, key.account_id).plan = plan
+
     def charges(self, api_key: str) -> Charges:
         """What the account of this key was charged, read from the database itself."""
         sums = (LedgerEntry.images, LedgerEntry.texts, -LedgerEntry.amount_micros)

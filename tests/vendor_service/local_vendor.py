@@ -34,6 +34,7 @@ from vendor_service.encoder.replica import Replica, Staged
 from vendor_service.encoder.sources import ModelSource
 from vendor_service.serving import factory
 from vendor_service.serving.app import create_app
+from vendor_service.serving.reread import Hangups
 from vendor_service.settings import Settings
 
 
@@ -98,7 +99,7 @@ def _loaded_once(
     source: ModelSource, devices: Sequence[torch.device], *args: Any, **options: Any
 ) -> ClipModel:
     """A model that was loaded for an earlier vendor, which is as good as new: it has no state."""
-    known = (source.name, source.pretrained, *map(str, devices), *args, options["compiled"])
+    known = (source.id, source.name, source.pretrained, *map(str, devices), *args, options["compiled"])
     if known not in _MODELS:
         _MODELS[known] = ClipModel(source, devices, *args, **options)
     return _MODELS[known]
@@ -109,7 +110,7 @@ class LocalVendor(Vendor):
 
     clock: FakeClock
 
-    def __init__(self, folder: Path, **settings: Any) -> None:
+    def __init__(self, folder: Path, *, hangups: Hangups | None = None, **settings: Any) -> None:
         super().__init__(f"sqlite:///{folder / 'local.db'}")
         self.clock = FakeClock()
         with patch.object(factory, "ClipModel", _loaded_once):
@@ -117,6 +118,7 @@ class LocalVendor(Vendor):
                 GivenSettings(database_url=self.database_url, **settings),
                 self.clock,
                 steady=self.clock.steady,
+                hangups=hangups,
             )
         self._server = uvicorn.Server(Config(self.app, most=1000, port=0, log_config=None))
         self._thread = threading.Thread(target=self._server.run)

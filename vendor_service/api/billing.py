@@ -29,6 +29,7 @@ from vendor_service.billing.signing import Signs
 from vendor_service.billing.usage import account_status, usage_report
 from vendor_service.clock import SECOND, Clock, from_datetime, to_datetime
 from vendor_service.database.session import Database
+from vendor_service.embed.models import Models
 from vendor_service.errors import APIError
 
 _LARGEST_PAGE = 1000
@@ -38,13 +39,13 @@ def billing_router(
     database: Database,
     clock: Clock,
     authentication: Authentication,
-    model_id: str,
+    models: Models,
     watch: ClockWatch,
     signer: Signs,
 ) -> APIRouter:
-    """The routes; quotes are for the model of that id. What was bought takes a key that may read usage."""
+    """The routes; quotes are for the `models`. What was bought takes a key that may read usage."""
     router = APIRouter(prefix="/v1", tags=["billing"])
-    _add_standing(router, database, clock, authentication, model_id)
+    _add_standing(router, database, clock, authentication, models)
     reader = Depends(HistoryRate().limiting(requiring(authentication, Scope.READ_USAGE)))
     _add_history(router, database, clock, reader, watch)
     _add_head(router, database, clock, reader, signer)
@@ -52,7 +53,7 @@ def billing_router(
 
 
 def _add_standing(
-    router: APIRouter, database: Database, clock: Clock, authentication: Authentication, model_id: str
+    router: APIRouter, database: Database, clock: Clock, authentication: Authentication, models: Models
 ) -> None:
     any_key = Depends(requiring(authentication))
 
@@ -73,6 +74,7 @@ def _add_standing(
     async def quote(request: Request, caller: Annotated[Caller, any_key]) -> Quote:
         """What so many queries would cost this account now, and whether its limits allow them; free."""
         asked = await read_model(request, EstimateRequest)
+        model_id = models.find(asked.model).facts.id
 
         def read() -> Quote:
             with database.read() as session:

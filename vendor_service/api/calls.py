@@ -10,6 +10,7 @@ from vendor_service.accounts.authentication import Authentication
 from vendor_service.api.authentication import buyer_of
 from vendor_service.embed.results import Content, EmbedResult
 from vendor_service.embed.service import Call
+from vendor_service.encoder.encoder import ModelFacts
 from vendor_service.observability.timing import Timing
 
 
@@ -43,6 +44,13 @@ def call_description() -> dict[str, Any]:
         for name, schema in schemas.items()
     ]
     return {"security": [{"HTTPBearer": []}], "parameters": parameters}
+
+
+def model_schema(only_model: ModelFacts | None) -> dict[str, Any]:
+    """What the OpenAPI document says of a field `model`; `only_model` is all that it can be."""
+    if only_model is None:
+        return {"type": "string", "description": "as listed by /v1/models"}
+    return {"const": only_model.id}
 
 
 async def call_of(request: Request, authentication: Authentication) -> Call:

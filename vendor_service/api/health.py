@@ -3,13 +3,18 @@
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from typing import Annotated
+from weakref import WeakKeyDictionary
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 
 from shared.errors import ErrorCode
 from shared.serving.capacity import Capacity
 from vendor_service.billing.clock_watch import ClockWatch
 from vendor_service.database.session import Database
+from vendor_service.embed.models import Models, ServedModel
 from vendor_service.encoder.encoder import Encoder
 from vendor_service.errors import APIError
 
@@ -30,70 +35,111 @@ def health_router(readiness: "Readiness") -> APIRouter:
         return {"status": "alive"}
 
     @router.get("/readyz")
-    async def readyz() -> dict[str, str]:
-        """The model recently encoded something, the database answers and recently took a change, and the
+    async def readyz(
+        model: Annotated[str | None, Query(description="one model, instead of all")] = None,
+    ) -> dict[str, str]:
+        """Every model recently encoded something, the database answers and recently took a change, and the
         clock is not known to be wrong.
         """
-        await readiness.check()
+        await readiness.check(model)
         return {"status": "ready"}
 
     return router
 
 
 class Readiness:
-    """Asks the model, through its real queues, and the database, which must take a change; both must be soon.
+    """Asks the models, through their real queues, and the database, which must take a change; all must be
+    soon.
 
-    Nothing is believed of before a worker died, and while one is dead the answer is no. Both are asked once
-    at a time, however many want to know.
+    Nothing is believed of a model from before a worker of it died, and while one is dead the answer is no.
+    Each is asked once at a time, however many want to know.
     """
 
-    def __init__(self, encoder: Encoder, database: Database, capacity: Capacity, watch: ClockWatch) -> None:
+    def __init__(self, models: Models, database: Database, capacity: Capacity, watch: ClockWatch) -> None:
         self._watch = watch
-        self._encoder = encoder
+        self._models = models
         self._database = database
         self._capacity = capacity
-        self._encoded_at = self._written_at = -_BELIEVED_SECONDS
-        self._deaths = 0
-        self._asking: asyncio.Task[None] | None = None
-        self._trouble: str | None = None
+        self._written_at = -_BELIEVED_SECONDS
+        self._books = _OneAtATime(self._ask_books)
+        self._canaries: WeakKeyDictionary[ServedModel, _OneAtATime] = WeakKeyDictionary()
+        self._troubles: dict[str | None, str] = {}
 
-    async def check(self) -> None:
-        """Return if a request could be answered, and charged, now.
+    async def check(self, name: str | None = None) -> None:
+        """Return if a request could be answered, and charged, now: by the model of that name, or by all.
 
         Raises:
-            APIError: `not_ready` or `shutting_down`.
+            APIError: `not_ready`, `shutting_down` or `model_not_found`.
         """
         if self._capacity.closed:
             raise APIError(ErrorCode.SHUTTING_DOWN, "the vendor is stopping", retry_after=5)
         self._watch.check()
-        if self._asking is None or self._asking.done():
-            self._asking = asyncio.create_task(self._ask())
-            self._asking.add_done_callback(lambda asked: asked.cancelled() or asked.exception())
+        models = list(self._models) if name is None else [self._models.find(name)]
+        asked = [self._books, *map(self._canary, models)]
         try:
-            async with asyncio.timeout(_PATIENCE_SECONDS):
-                await asyncio.shield(self._asking)
+            with ExitStack() as using:
+                for model in models:
+                    using.enter_context(model.in_hand())
+                async with asyncio.timeout(_PATIENCE_SECONDS):
+                    await asyncio.gather(*(each.ask() for each in asked))
         except Exception as error:
-            self._tell(repr(error))
+            self._tell(name, repr(error))
             message = "the model or the database does not answer; the vendor's log says which"
             raise APIError(ErrorCode.NOT_READY, message, retry_after=5) from error
-        self._tell(None)
+        self._tell(name, None)
 
-    def _tell(self, trouble: str | None) -> None:
+    def _canary(self, model: ServedModel) -> "_OneAtATime":
+        if model not in self._canaries:
+            self._canaries[model] = _OneAtATime(_Canary(model.encoder).ask)
+        return self._canaries[model]
+
+    def _tell(self, name: str | None, trouble: str | None) -> None:
         """Log a change: whoever asks every second need not be told every second."""
-        if trouble == self._trouble:
+        if trouble == self._troubles.get(name):
             return
-        self._trouble = trouble
         if trouble is None:
+            del self._troubles[name]
             _log.info("ready again")
         else:
+            self._troubles[name] = trouble
             _log.warning("not ready: %s", trouble)
 
-    async def _ask(self) -> None:
-        deaths = self._encoder.deaths
-        if deaths != self._deaths or time.monotonic() - self._encoded_at > _BELIEVED_SECONDS:
-            await self._encoder.check()
-            self._encoded_at, self._deaths = time.monotonic(), deaths
+    async def _ask_books(self) -> None:
         await asyncio.to_thread(self._database.check)
         if time.monotonic() - self._written_at > _BELIEVED_SECONDS:
             await asyncio.to_thread(self._database.check_writing)
             self._written_at = time.monotonic()
+
+
+class _Canary:
+    """Asks one model, whose success is believed for a while."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+        self._encoded_at = -_BELIEVED_SECONDS
+        self._deaths = 0
+
+    async def ask(self) -> None:
+        """Return if it encodes; raises whatever is wrong with it."""
+        deaths = self._encoder.deaths
+        if deaths != self._deaths or time.monotonic() - self._encoded_at > _BELIEVED_SECONDS:
+            try:
+                await self._encoder.check()
+            except Exception as error:
+                raise RuntimeError(f"the model {self._encoder.facts.id!r}: {error!r}") from error
+            self._encoded_at, self._deaths = time.monotonic(), deaths
+
+
+class _OneAtATime:
+    """A question that is asked once at a time: who asks meanwhile waits for the same answer."""
+
+    def __init__(self, ask: Callable[[], Awaitable[None]]) -> None:
+        self._ask = ask
+        self._asking: asyncio.Future[None] | None = None
+
+    async def ask(self) -> None:
+        """Wait for the answer; who no longer waits ends it for nobody else."""
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.ensure_future(self._ask())
+            self._asking.add_done_callback(lambda asked: asked.cancelled() or asked.exception())
+        await asyncio.shield(self._asking)

@@ -14,10 +14,10 @@ from shared.serving.capacity import Capacity
 from shared.serving.json_body import LongStrings, ReadJson
 from shared.serving.parsing import parse
 from vendor_service.accounts.authentication import Authentication
-from vendor_service.api.calls import call_description, call_of, respond
+from vendor_service.api.calls import call_description, call_of, model_schema, respond
 from vendor_service.api.reading import QueryReader
 from vendor_service.embed.queries import Queries
-from vendor_service.embed.results import Content, EmbedResult, as_values, largest_bytes
+from vendor_service.embed.results import Content, EmbedResult, as_values
 from vendor_service.embed.service import EmbedService
 from vendor_service.encoder.encoder import ModelFacts
 from vendor_service.encoder.queries import ImageQuery, Query, TextQuery
@@ -112,26 +112,26 @@ class OpenAIResponse(BaseModel):
 def openai_router(
     service: EmbedService,
     capacity: Capacity,
-    model: ModelFacts,
+    only_model: ModelFacts | None,
     reader: QueryReader,
     authentication: Authentication,
 ) -> APIRouter:
-    """The route; `model` is the one that is served."""
+    """The route; `only_model` is the one that is served, if there is never another."""
     router = APIRouter(prefix="/v1", tags=["embeddings"])
-    make = partial(_make_queries, dimensions=model.dimensions)
 
     @router.post(
         "/embeddings",
         responses={200: {"model": OpenAIResponse}},
         response_class=Response,
-        openapi_extra=call_description() | _request_body(model, reader.limits.max_inputs),
+        openapi_extra=call_description() | _request_body(only_model, reader.max_inputs),
     )
     async def embeddings(request: Request) -> Response:
         """Embed texts or images as OpenAI's API would. Each one answered is a query and is charged, once."""
         call = await call_of(request, authentication)
         reservation = until_sent(request).enter_context(capacity.reserve(call.caller.account_id))
-        queries, encoding = await reader.read_json(request, reservation, OpenAIRequest, "input", make)
-        reservation.take_bytes(largest_bytes(len(queries.items), model.dimensions))
+        queries, encoding = await reader.read_json(
+            request, reservation, OpenAIRequest, "input", _make_queries
+        )
         render = partial(_render, encoding=encoding)
         result, content = await service.embed(
             call, queries, reservation, render, lambda: disconnected(request)
@@ -142,12 +142,10 @@ def openai_router(
     return router
 
 
-def _make_queries(read: ReadJson, dimensions: int) -> tuple[Queries, Encoding]:
+def _make_queries(read: ReadJson) -> tuple[Queries, Encoding]:
     asked = parse(OpenAIRequest, read.rest)
-    if asked.dimensions not in (None, dimensions):
-        message = f"this model has {dimensions} dimensions; leave them out, or reduce them yourself"
-        raise APIError(ErrorCode.INVALID_REQUEST, message, param="dimensions")
-    queries = Queries(asked.queries(read.long), read.body_hash, asked.model, param="input")
+    items = asked.queries(read.long)
+    queries = Queries(items, read.body_hash, asked.model, param="input", dimensions=asked.dimensions)
     return queries, asked.encoding_format
 
 
@@ -173,7 +171,7 @@ def _render(result: EmbedResult, encoding: Encoding) -> Content:
     return Content(to_json(response), "application/json")
 
 
-def _request_body(model: ModelFacts, max_inputs: int) -> dict[str, Any]:
+def _request_body(only_model: ModelFacts | None, max_inputs: int) -> dict[str, Any]:
     # The route reads the body itself, to stop at the limit; this tells the OpenAPI document what it reads.
     schema = OpenAIRequest.model_json_schema(mode="validation")
     definition = schema.pop("$defs")["Input"]
@@ -181,8 +179,10 @@ def _request_body(model: ModelFacts, max_inputs: int) -> dict[str, Any]:
     many = {"type": "array", "items": one, "minItems": 1, "maxItems": max_inputs}
     schema["properties"] |= {
         "input": {"anyOf": [*one["anyOf"], many]},
-        "model": {"const": model.id},
-        "dimensions": {"const": model.dimensions},
+        "model": model_schema(only_model),
     }
-    content = {"schema": schema, "example": {"model": model.id, "input": ["a photo of a cat"]}}
+    if only_model is not None:
+        schema["properties"]["dimensions"] = {"const": only_model.dimensions}
+    example = {"model": "icon-clip" if only_model is None else only_model.id, "input": ["a photo of a cat"]}
+    content = {"schema": schema, "example": example}
     return {"requestBody": {"required": True, "content": {"application/json": content}}}

@@ -6,7 +6,7 @@ from typing import TypeVar
 from pydantic import BaseModel
 from starlette.requests import Request
 
-from shared.embeddings import EmbedOptions, EmbedRequest, Encoding, Input, Limits
+from shared.embeddings import EmbedOptions, EmbedRequest, Encoding, Input
 from shared.serving import multipart
 from shared.serving.capacity import Reservation
 from shared.serving.json_body import JsonBody, LongStrings, ReadJson
@@ -21,13 +21,13 @@ Made = TypeVar("Made")
 
 
 class QueryReader:
-    """Reads the bodies of all requests for embeddings, each within `limits`."""
+    """Reads the bodies of all requests for embeddings, within what the vendor takes for any model."""
 
-    def __init__(self, limits: Limits, max_text_characters: int) -> None:
-        self.limits = limits
+    def __init__(self, max_inputs: int, max_request_bytes: int, max_text_characters: int) -> None:
+        self.max_inputs = max_inputs
         self._longest_text = max_text_characters
-        self._form = FormShape(frozenset(EmbedOptions.model_fields), limits.max_inputs, max_text_characters)
-        self._bodies = BodyReader(limits.max_request_bytes)
+        self._form = FormShape(frozenset(EmbedOptions.model_fields), max_inputs, max_text_characters)
+        self._bodies = BodyReader(max_request_bytes)
 
     async def read_queries(self, request: Request, reservation: Reservation) -> tuple[Queries, Encoding]:
         """Read `POST /embed`, and in which encoding a JSON answer is to be.
@@ -57,7 +57,7 @@ class QueryReader:
         """
         media_type(request, JSON)
         fields = frozenset(model.model_fields)
-        shape = Shape(fields, frozenset(Input.model_fields), items, self.limits.max_inputs)
+        shape = Shape(fields, frozenset(Input.model_fields), items, self.max_inputs)
         return await self._bodies.read(request, reservation, JsonBody(shape, self._longest_text), make)
 
 

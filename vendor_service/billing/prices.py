@@ -1,6 +1,6 @@
 """Prices: by plan, model and kind, each from a moment on; a change never touches what was charged before."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -27,11 +27,12 @@ PriceState = Literal["past", "in force", "to come"]
 
 @dataclass(frozen=True)
 class PriceDifference:
-    """A price that was asked for at a start, and the other one that holds."""
+    """A price that was asked for at a start, and the other one that holds; `None` where it was withdrawn."""
 
     kind: Kind
     asked_micros: int
-    holding_micros: int
+    holding_micros: int | None
+    plan: str = STANDARD_PLAN
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,21 @@ def publish(
             set_price(session, STANDARD_PLAN, model, kind, default if first is None else first, 0)
         if None not in (holding, asked) and holding != asked:
             differences.append(PriceDifference(kind, int(asked or 0), int(holding or 0)))
+    return differences
+
+
+def publish_plan(
+    session: Session, plan: str, model: str, wanted: Mapping[Kind, int], now: int
+) -> list[PriceDifference]:
+    """Give a model these prices on a plan from now on, where it never named any; else as `publish` does."""
+    take_turns(session.connection(), "publish prices")
+    differences = []
+    for kind, asked in wanted.items():
+        holding = _current(session, plan, model, kind, now)
+        if session.scalar(_of(plan, model, kind).limit(1)) is None:
+            set_price(session, plan, model, kind, asked, now)
+        elif holding is not None and holding != asked:
+            differences.append(PriceDifference(kind, asked, None if holding == _NONE else holding, plan))
     return differences
 
 

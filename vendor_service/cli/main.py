@@ -10,7 +10,7 @@ import typer
 
 from shared.serving.redaction import escaped, masked
 from vendor_service.cli import accounts, database, keys, money, prices, receipts_key
-from vendor_service.cli.books import AsJson, DatabaseUrl, print_json
+from vendor_service.cli.books import AsJson, DatabaseUrl, print_json, print_rows
 from vendor_service.cli.receipts_key import SigningKeyFile
 from vendor_service.errors import OperatorError
 from vendor_service.serving.threads import share_processors
@@ -66,7 +66,17 @@ def serve(
         int | None, typer.Option(help="Processes that serve, each with the model. (default: 1)")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="icon-clip, an open_clip name, or local-dir:PATH. (default: icon-clip)")
+        list[str] | None,
+        typer.Option(
+            help="icon-clip, an open_clip name, or local-dir:PATH; several times for several models, the "
+            "first of which is the default. (default: icon-clip)"
+        ),
+    ] = None,
+    models_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--models", help="File of several models, which is read again at SIGHUP. (default: none)"
+        ),
     ] = None,
     pretrained: Annotated[
         str | None, typer.Option(help="Which weights of an open_clip name: tag or file.")
@@ -106,7 +116,8 @@ def serve(
         host=host,
         port=port,
         workers=workers,
-        model=model,
+        model=(model[0] if len(model) == 1 else tuple(model)) if model else None,
+        models=models_file,
         pretrained=pretrained,
         device=device,
         dtype=dtype,
@@ -140,11 +151,20 @@ def _tell(settings: Settings) -> None:
 
 
 @app.command()
-def models(as_json: AsJson = False) -> None:
+def models(
+    check: Annotated[
+        Path | None,
+        typer.Option(help="Look whether a file of models is right, and list those instead; loads none."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """List what can be served: the bundled model, and open_clip's names with their pretrained tags.
 
     Example: vendor models | grep ViT-B-16
     """
+    if check is not None:
+        _show_specs(check, as_json=as_json)
+        return
     from vendor_service.encoder.sources import list_models
 
     found = [{"model": name, "pretrained": tag} for name, tag in list_models()]
@@ -155,3 +175,22 @@ def models(as_json: AsJson = False) -> None:
         print(
             f"--model {each['model']}" + (f" --pretrained {each['pretrained']}" if each["pretrained"] else "")
         )
+
+
+def _show_specs(file: Path, *, as_json: bool) -> None:
+    from vendor_service.serving.model_specs import find_specs
+
+    found = find_specs(Settings.read().model_copy(update={"models": file}))
+    rows = [
+        {
+            "model": each.id,
+            "default": each.default,
+            "source": each.source.label,
+            "device": each.device,
+            "dtype": each.dtype,
+            "deprecated_at": None if each.deprecated_at is None else each.deprecated_at.isoformat(),
+            "sunset_at": None if each.sunset_at is None else each.sunset_at.isoformat(),
+        }
+        for each in found
+    ]
+    print_rows(rows, as_json=as_json)

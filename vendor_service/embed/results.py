@@ -1,6 +1,8 @@
 """The result of an embed request, and its forms on the wire."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 from pydantic_core import to_json
 
@@ -65,6 +67,10 @@ class Content:
     media_type: str
     headers: dict[str, str] = field(default_factory=dict)
     dtype: RowDtype = "float32"
+
+    def with_headers(self, headers: Mapping[str, str]) -> Self:
+        """The same with these headers as well."""
+        return replace(self, headers=self.headers | dict(headers))
 
 
 def largest_bytes(rows: int, dimensions: int) -> int:

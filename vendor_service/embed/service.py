@@ -7,7 +7,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,11 +20,12 @@ from vendor_service.billing.allowance import Allowance
 from vendor_service.billing.orders import Admitted, Order
 from vendor_service.billing.precheck import Precheck
 from vendor_service.billing.signing import Signs
+from vendor_service.embed.models import Models, ServedModel
 from vendor_service.embed.queries import Queries
 from vendor_service.embed.receipts import receipt, what_was_sold
-from vendor_service.embed.results import Content, EmbedResult
+from vendor_service.embed.results import Content, EmbedResult, largest_bytes
 from vendor_service.embed.unpaid import Unpaid
-from vendor_service.encoder.encoder import Encoder
+from vendor_service.encoder.encoder import ModelFacts
 from vendor_service.encoder.prepared import Prepared, PreparedText
 from vendor_service.encoder.queries import ImageQuery, Query
 from vendor_service.errors import APIError
@@ -51,26 +52,23 @@ Render = Callable[[EmbedResult], Content]
 
 
 class EmbedService:
-    """Answers requests for embeddings of up to `max_inputs` inputs each."""
+    """Answers requests for embeddings, each by the one model that it found when it came."""
 
     def __init__(
         self,
-        encoder: Encoder,
+        models: Models,
         admission: Admission,
         precheck: Precheck,
         allowance: Allowance,
         metrics: Metrics,
         signer: Signs,
-        *,
-        max_inputs: int,
     ) -> None:
-        self._encoder = encoder
+        self._models = models
         self._admission = admission
         self._precheck = precheck
         self._allowance = allowance
         self._metrics = metrics
         self._signer = signer
-        self._max_inputs = max_inputs
 
     async def embed(
         self,
@@ -85,15 +83,30 @@ class EmbedService:
         Raises:
             APIError: for any reason of the contract; nothing is charged then.
         """
-        self._check(queries, call)
-        await self._look(call, queries)
+        model = self._models.find(queries.model)
+        _check(model, queries, call)
+        rows = len(queries.items)
+        reservation.take_bytes(largest_bytes(rows, model.facts.dimensions))
+        with model.in_hand(rows):
+            return await self._embed(model, call, queries, reservation, render, gone)
+
+    async def _embed(
+        self,
+        model: ServedModel,
+        call: Call,
+        queries: Queries,
+        reservation: Reservation,
+        render: Render,
+        gone: Callable[[], Awaitable[None]],
+    ) -> tuple[EmbedResult, Content]:
+        await self._look(model, call, queries)
         images = sum(isinstance(each, ImageQuery) for each in queries.items)
         reservation.take_inputs(len(queries.items))
-        reservation.take_bytes(images * self._encoder.facts.image_bytes)
+        reservation.take_bytes(images * model.facts.image_bytes)
         work = Unpaid(len(queries.items), len(queries.items))
         leaving = asyncio.ensure_future(gone())
         try:
-            result, content = await self._answer(call, queries, reservation, render, leaving, work)
+            result, content = await self._answer(model, call, queries, reservation, render, leaving, work)
         except APIError as error:
             work.ended(error)
             await self._count(call.caller, work)
@@ -108,6 +121,7 @@ class EmbedService:
 
     async def _answer(
         self,
+        model: ServedModel,
         call: Call,
         queries: Queries,
         reservation: Reservation,
@@ -117,28 +131,28 @@ class EmbedService:
     ) -> tuple[EmbedResult, Content]:
         timing = call.timing
         with timing.timed("decode"):
-            preparing = self._encoder.prepare(reservation.account, queries.items)
+            preparing = model.encoder.prepare(reservation.account, queries.items)
             prepared = await while_awaited(preparing, reservation, leaving)
         refused = self._refused(queries, prepared)
         accepted = [each for each in prepared if not isinstance(each, APIError)]
-        model = self._encoder.facts
+        facts = model.facts
         if not accepted:
             # No hold will look at the key and the account once more.
-            await self._ask_books(call, self._least(call, queries))
-            nothing = np.empty((0, model.dimensions), dtype=np.float32)
-            result = EmbedResult(call.request_id, model, queries, refused, nothing, None, timing)
+            await self._ask_books(call, self._least(facts, call, queries))
+            nothing = np.empty((0, facts.dimensions), dtype=np.float32)
+            result = EmbedResult(call.request_id, facts, queries, refused, nothing, None, timing)
             content, _ = await _rendered(render, result)
-            return result, content
+            return result, content.with_headers(model.terms.headers)
         texts = sum(isinstance(each, PreparedText) for each in accepted)
-        order = self._order(call, queries.body_hash, images=len(accepted) - texts, texts=texts)
+        order = _order(facts, call, queries.body_hash, images=len(accepted) - texts, texts=texts)
         admitted = await self._admit(order, timing)
         work.admitted(order.queries)
         began = time.time_ns()
         try:
-            encoding = self._encoder.encode(reservation.account, accepted)
+            encoding = model.encoder.encode(reservation.account, accepted)
             encoded = await while_awaited(encoding, reservation, leaving)
             timing.encoded(began, waited=encoded.waited, ran=encoded.ran)
-            result = EmbedResult(admitted.request_id, model, queries, refused, encoded.rows, admitted, timing)
+            result = EmbedResult(admitted.request_id, facts, queries, refused, encoded.rows, admitted, timing)
             # Rendered before it is settled: whatever is charged is ready to be sent.
             content, sold = await _rendered(render, result)
             charged = admitted.charged
@@ -154,11 +168,11 @@ class EmbedService:
                 self._metrics.decided("voided")
             raise
         work.answered(order.queries)
-        self._metrics.sold(result.usage, replayed=admitted.replayed)
+        model.metrics.sold(result.usage, replayed=admitted.replayed)
         signed = receipt(self._signer, result, sold, charged)
-        return result, replace(content, headers=content.headers | {RECEIPT_HEADER: signed})
+        return result, content.with_headers({RECEIPT_HEADER: signed} | model.terms.headers)
 
-    async def _look(self, call: Call, queries: Queries) -> None:
+    async def _look(self, model: ServedModel, call: Call, queries: Queries) -> None:
         """Refuse, before anything is decoded, what admission would refuse now."""
         caller = call.caller
         try:
@@ -166,7 +180,7 @@ class EmbedService:
         except APIError:
             self._metrics.decided("refused")
             raise
-        orders = self._least(call, queries)
+        orders = self._least(model.facts, call, queries)
         if not self._precheck.passes(orders, caller.account, caller.key):
             await self._ask_books(call, orders)
 
@@ -178,14 +192,14 @@ class EmbedService:
             self._metrics.decided("refused")
             raise
 
-    def _least(self, call: Call, queries: Queries) -> list[Order]:
+    def _least(self, model: ModelFacts, call: Call, queries: Queries) -> list[Order]:
         """The request as an order; where bad inputs are passed over, the smallest that may be left of it."""
         images = sum(isinstance(each, ImageQuery) for each in queries.items)
         texts = len(queries.items) - images
         if not queries.skip_bad:
-            return [self._order(call, queries.body_hash, images=images, texts=texts)]
+            return [_order(model, call, queries.body_hash, images=images, texts=texts)]
         kinds = ((1, 0), (0, 1)) if images and texts else ((min(images, 1), min(texts, 1)),)
-        return [self._order(call, queries.body_hash, images=i, texts=t) for i, t in kinds]
+        return [_order(model, call, queries.body_hash, images=i, texts=t) for i, t in kinds]
 
     async def _count(self, caller: Caller, work: Unpaid) -> None:
         """Count against the account what was prepared and is not paid for."""
@@ -215,34 +229,36 @@ class EmbedService:
         self._metrics.decided("replayed" if admitted.replayed else "held")
         return admitted
 
-    def _check(self, queries: Queries, call: Call) -> None:
-        model = self._encoder.facts
-        if queries.model not in (None, model.id):
-            message = f"there is no model {queries.model!r} here; this vendor serves {model.id!r}"
-            raise APIError(ErrorCode.MODEL_NOT_FOUND, message, param="model")
-        if call.expect_fingerprint not in (None, model.fingerprint):
-            message = f"the model's fingerprint is {model.fingerprint}, not {call.expect_fingerprint}"
-            raise APIError(ErrorCode.FINGERPRINT_MISMATCH, message, param="x-expect-fingerprint")
-        if not queries.items:
-            raise APIError(ErrorCode.EMPTY_INPUT, "there are no inputs", param=queries.param)
-        if len(queries.items) > self._max_inputs:
-            message = f"a request may have {self._max_inputs} inputs, not {len(queries.items)}"
-            raise APIError(ErrorCode.TOO_MANY_INPUTS, message, param=queries.param)
 
-    def _order(self, call: Call, body_hash: str, *, images: int, texts: int) -> Order:
-        return Order(
-            request_id=call.request_id,
-            account_id=call.caller.account_id,
-            key_id=call.caller.key_id,
-            model=self._encoder.facts.id,
-            model_fingerprint=self._encoder.facts.fingerprint,
-            images=images,
-            texts=texts,
-            body_hash=body_hash,
-            idempotency_key=call.idempotency_key,
-            max_cost_micros=call.max_cost_micros,
-            secret_hash=call.caller.secret_hash,
-        )
+def _check(model: ServedModel, queries: Queries, call: Call) -> None:
+    facts, most = model.facts, model.terms.limits.max_inputs
+    if call.expect_fingerprint not in (None, facts.fingerprint):
+        message = f"the model's fingerprint is {facts.fingerprint}, not {call.expect_fingerprint}"
+        raise APIError(ErrorCode.FINGERPRINT_MISMATCH, message, param="x-expect-fingerprint")
+    if queries.dimensions not in (None, facts.dimensions):
+        message = f"this model has {facts.dimensions} dimensions; leave them out, or reduce them yourself"
+        raise APIError(ErrorCode.INVALID_REQUEST, message, param="dimensions")
+    if not queries.items:
+        raise APIError(ErrorCode.EMPTY_INPUT, "there are no inputs", param=queries.param)
+    if len(queries.items) > most:
+        message = f"a request may have {most} inputs, not {len(queries.items)}"
+        raise APIError(ErrorCode.TOO_MANY_INPUTS, message, param=queries.param)
+
+
+def _order(model: ModelFacts, call: Call, body_hash: str, *, images: int, texts: int) -> Order:
+    return Order(
+        request_id=call.request_id,
+        account_id=call.caller.account_id,
+        key_id=call.caller.key_id,
+        model=model.id,
+        model_fingerprint=model.fingerprint,
+        images=images,
+        texts=texts,
+        body_hash=body_hash,
+        idempotency_key=call.idempotency_key,
+        max_cost_micros=call.max_cost_micros,
+        secret_hash=call.caller.secret_hash,
+    )
 
 
 async def _rendered(render: Render, result: EmbedResult) -> tuple[Content, list[Sold]]:

@@ -8,8 +8,7 @@ import numpy as np
 from PIL import Image
 
 from shared.encoding import to_base64
-from shared.receipts import CARD_TYPE, CanaryVector, CardClaims
-from vendor_service.billing.signing import Signs
+from shared.receipts import CanaryVector, CardClaims
 from vendor_service.clock import SECOND, Clock
 from vendor_service.encoder.encoder import Encoder
 from vendor_service.encoder.queries import ImageQuery, Query, TextQuery
@@ -23,15 +22,14 @@ _SIDE = 64  # pixels
 class ModelPromise:
     """The card of one model, made when it is first asked for."""
 
-    def __init__(self, encoder: Encoder, signer: Signs, clock: Clock) -> None:
+    def __init__(self, encoder: Encoder, clock: Clock) -> None:
         self._encoder = encoder
-        self._signer = signer
         self._clock = clock
         self._lock = asyncio.Lock()
         self._claims: CardClaims | None = None
 
-    async def signed(self) -> str:
-        """The card as a compact JWS, by the present key.
+    async def claims(self) -> CardClaims:
+        """What the card says.
 
         Raises:
             APIError: the model does not answer.
@@ -39,7 +37,7 @@ class ModelPromise:
         async with self._lock:
             if self._claims is None:
                 self._claims = await self._make()
-        return self._signer.sign(CARD_TYPE, self._claims)
+        return self._claims
 
     async def _make(self) -> CardClaims:
         canaries = _canaries()

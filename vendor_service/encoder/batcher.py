@@ -76,6 +76,9 @@ class Batcher:
             self._changed.notify_all()
         for worker in self._workers:
             worker.join()
+        # They know the batcher as it knows them, and would keep the model in memory until the garbage
+        # collector comes, which leaves alone what a server began with.
+        self._workers.clear()
 
     def waiting(self, kind: Kind) -> int:
         """How many queries of this kind no batch has taken yet."""

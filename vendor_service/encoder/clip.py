@@ -17,7 +17,7 @@ from vendor_service.encoder import precision
 from vendor_service.encoder.encoder import ModelFacts
 from vendor_service.encoder.fingerprint import describe, fingerprint
 from vendor_service.encoder.graph import Forward, traced, worthwhile_rows
-from vendor_service.encoder.known_fingerprints import KnownFingerprints, Look
+from vendor_service.encoder.known_fingerprints import KnownFingerprints, Look, look_at
 from vendor_service.encoder.precision import Dtype
 from vendor_service.encoder.prepared import PreparedText
 from vendor_service.encoder.preprocessing import Preprocessing
@@ -156,7 +156,7 @@ class ClipModel:
     def _load(self, source: ModelSource, known: KnownFingerprints | None) -> tuple[Any, list[Look]]:
         """The model, and what its files looked like before they were read."""
         try:
-            looked = [] if known is None else known.look(source.files())
+            looked = [] if known is None else look_at(source.files())
             model = open_clip.create_model(
                 source.name,
                 source.pretrained,

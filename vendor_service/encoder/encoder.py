@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from shared.embeddings import Kind
 from vendor_service.encoder.precision import Dtype
+from vendor_service.encoder.preparation import Preparation
 from vendor_service.encoder.prepared import Prepared
 from vendor_service.encoder.queries import Query
 from vendor_service.encoder.queues import Encoded
@@ -37,6 +38,10 @@ class Encoder(Protocol):
     @property
     def facts(self) -> ModelFacts:
         """Which model it is."""
+
+    @property
+    def preparation(self) -> Preparation | None:
+        """What prepares inputs in this process."""
 
     @property
     def deaths(self) -> int:

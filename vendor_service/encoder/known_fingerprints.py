@@ -17,6 +17,12 @@ _MOST = 64
 Look = tuple[str, int, int, int, int]
 
 
+def look_at(files: Sequence[Path]) -> list[Look]:
+    """What files look like: to be asked before they are read, so that a later change is not missed."""
+    found = [(str(path.resolve()), path.stat()) for path in files]
+    return [(path, each.st_ino, each.st_size, each.st_mtime_ns, each.st_ctime_ns) for path, each in found]
+
+
 class KnownFingerprints:
     """A small file that holds fingerprints by what the files of the weights look like from outside.
 
@@ -28,11 +34,6 @@ class KnownFingerprints:
     def __init__(self, path: Path, large: int = _LARGE) -> None:
         self._path = path
         self._large = large
-
-    def look(self, files: Sequence[Path]) -> list[Look]:
-        """What files look like: to be asked before they are read, so that a later change is not missed."""
-        found = [(str(path.resolve()), path.stat()) for path in files]
-        return [(path, each.st_ino, each.st_size, each.st_mtime_ns, each.st_ctime_ns) for path, each in found]
 
     def find(self, looked: Sequence[Look], description: bytes, work_out: Callable[[], str]) -> str:
         """The fingerprint of files that `looked` so; `description` is all else that decides it."""

@@ -76,7 +76,7 @@ class RemoteEncoder:
         self.facts = facts
         self.deaths = 0
         self._model = model
-        self._preparation = preparation
+        self.preparation = preparation
         self._sent: Counter[Kind] = Counter()
 
     def start(self) -> None:
@@ -85,11 +85,11 @@ class RemoteEncoder:
         Raises:
             OperatorError: the processes do not start.
         """
-        self._preparation.start()
+        self.preparation.start()
 
     def close(self) -> None:
         """End the processes that prepare."""
-        self._preparation.close()
+        self.preparation.close()
 
     def waiting(self, kind: Kind) -> int:
         """How many queries of this kind the replicas have not answered to this process yet."""
@@ -100,7 +100,7 @@ class RemoteEncoder:
 
         Accounts take turns. What waits is dropped when this is cancelled.
         """
-        return await self._preparation.prepare(account, queries)
+        return await self.preparation.prepare(account, queries)
 
     async def encode(self, account: str, prepared: Sequence[Prepared]) -> Encoded:
         """Unit vectors of the inputs, in their order: float32 of shape (inputs, dimensions).
@@ -130,4 +130,4 @@ class RemoteEncoder:
 
     async def check(self) -> None:
         """Prepare a small image and a text and have a replica encode them; raises what is wrong with that."""
-        await self.encode(_CANARY, await self._preparation.check())
+        await self.encode(_CANARY, await self.preparation.check())

@@ -25,6 +25,11 @@ class ModelSource:
     config: dict[str, Any]
 
     @property
+    def label(self) -> str:
+        """What names it, as one word."""
+        return self.name if self.pretrained is None else f"{self.name}/{self.pretrained}"
+
+    @property
     def quick_gelu(self) -> bool:
         """Whether its weights were trained with the fast GELU, which open_clip leaves to its caller."""
         tag = open_clip.get_pretrained_cfg(self.name, self.pretrained) if self.pretrained else {}
@@ -46,6 +51,8 @@ class ModelSource:
 def find_model(model: str, pretrained: str | None) -> ModelSource:
     """Find a model: the bundled one, `local-dir:PATH`, or an open_clip name with its pretrained tag or file.
 
+    Where these are not given, they may follow the name: `ViT-B-16/openai`.
+
     Raises:
         UsageError: there is none; the message names what comes close.
     """
@@ -55,6 +62,8 @@ def find_model(model: str, pretrained: str | None) -> ModelSource:
         folder = Path(model.removeprefix(_LOCAL)).expanduser()
         return _in_folder(folder.resolve().name, folder)
     names = [BUNDLED_MODEL, *open_clip.list_models()]
+    if pretrained is None and model not in names and "/" in model:
+        model, _, pretrained = model.partition("/")
     config = open_clip.get_model_config(model) if model in names else None
     if config is None:
         close = difflib.get_close_matches(model, names, n=5, cutoff=0.4)

@@ -2,15 +2,17 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.routing import BaseRoute
 
-from shared.embeddings import Limits
+from shared.embeddings import Kind
 from shared.errors import ErrorBody
 from shared.serving import memory
 from shared.serving.body import BodyGate
@@ -44,15 +46,18 @@ from vendor_service.clock import Clock, steady_clock, system_clock
 from vendor_service.database import schema
 from vendor_service.database.presence import Presence
 from vendor_service.database.session import Database
+from vendor_service.database.tables import STANDARD_PLAN
 from vendor_service.embed.service import EmbedService
-from vendor_service.embed.signed_card import ModelPromise
-from vendor_service.encoder.encoder import Encoder
 from vendor_service.encoder.engine import Engine
+from vendor_service.encoder.preparation import count_decoders
 from vendor_service.observability.metrics import Metrics
 from vendor_service.observability.tracing import Traces, find_traces
 from vendor_service.observability.worker_metrics import Worker, WorkerMetrics
 from vendor_service.serving.audit import Audit
 from vendor_service.serving.factory import load_engine
+from vendor_service.serving.model_loader import MakeEncoder, ModelLoader
+from vendor_service.serving.model_specs import ModelSpec, find_specs
+from vendor_service.serving.reread import Hangups, Reread
 from vendor_service.serving.sweeper import Sweeper
 from vendor_service.settings import Settings
 
@@ -62,23 +67,34 @@ _SWEEP_SECONDS = 5
 
 _log = logging.getLogger(__name__)
 
-MakeEncoder = Callable[[Settings, Metrics], Encoder]
+Chore = Callable[[], Coroutine[Any, Any, None]]
 
 
-def local_encoder(settings: Settings, metrics: Metrics) -> Engine:
-    """Load the model into this process.
+def local_encoder(spec: ModelSpec, settings: Settings, metrics: Metrics) -> Engine:
+    """Load a model into this process.
 
     Raises:
         OperatorError: it cannot be loaded.
     """
-    engine = load_engine(settings, metrics)
-    assert engine.preparation is not None
-    metrics.show_preparation(engine.preparation.processes.waiting, engine.preparation.processes.living)
-    metrics.show("devices_alive", "Devices whose worker is alive.", lambda: engine.batcher.living)
-    on_cuda = {device for device in engine.model.devices if device.type == "cuda"}
-    if on_cuda:
-        metrics.show_gpu_memory(on_cuda)
-    return engine
+    return load_engine(spec, count_decoders(settings.workers), metrics)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What the application is made of: the models, the books, and what keeps them in order."""
+
+    settings: Settings
+    clock: Clock
+    metrics: Metrics
+    loader: ModelLoader
+    database: Database
+    watch: ClockWatch
+    replays: ReplayTerms
+    admission: Admission
+    authentication: Authentication
+    sweeper: Sweeper
+    signer: Signer
+    capacity: Capacity
 
 
 def create_app(
@@ -87,52 +103,45 @@ def create_app(
     *,
     steady: Clock = steady_clock,
     worker: Worker | None = None,
+    specs: Sequence[ModelSpec] | None = None,
     make_encoder: MakeEncoder = local_encoder,
+    hangups: Hangups | None = None,
 ) -> FastAPI:
-    """Load the model, open the books, and make an application that serves both while its lifespan runs.
+    """Load the models, open the books, and make an application that serves both while its lifespan runs.
 
     `steady` is what the `clock` is watched by. `worker` says which one of several processes on one address
-    it serves in, if there are several; `make_encoder` finds the model, where it is not to run in this
-    process.
+    it serves in, if there are several. `make_encoder` finds a model, where it is not to run in this process,
+    and `specs` are the models, where they are not to be found by the settings. At each of the `hangups` it
+    takes up what its file of models has become.
 
     Raises:
-        OperatorError: the model cannot be loaded or the database cannot be used.
+        OperatorError: a model cannot be loaded or the database cannot be used.
     """
-    metrics, traces = Metrics(), find_traces()
-    encoder = make_encoder(settings, metrics)
-    model = encoder.facts
+    metrics, traces = Metrics(by_model=settings.tells_models_apart), find_traces()
+    specs = find_specs(settings) if specs is None else specs
+    loader = ModelLoader(specs, settings, metrics, make_encoder, clock, exchanges=hangups is not None)
     database = Database(settings.database_url)
     schema.prepare(database, migrate=settings.migrate)
     is_first = worker is None or worker.is_first
-    _publish_prices(database, settings, model.id, clock, tell=is_first)
+    publish = partial(_publish_prices, database, settings, clock, tell=is_first)
+    publish(specs)
     shared_metrics = None if worker is None else WorkerMetrics(worker, metrics.registry)
-    audit = watch = None
-    if is_first:  # what all workers would tell and do alike
-        metrics.registry.register(AccountMetrics(database, clock))
-        audit = Audit(database, metrics, settings.verify_every_hours)
-        watch = PriceWatch(database, clock)
-    capacity = Capacity(
-        max_inputs=settings.max_queued_inputs,
-        max_bytes=settings.max_queued_bytes,
-        max_seconds=settings.request_timeout_seconds,
-    )
-    clock_watch = ClockWatch(clock, steady)
-    references = ClockReferences(database, clock, clock_watch, trust_clock=settings.trust_clock)
-    references.ask()
-    replays = ReplayTerms(settings.replay_hours * 3600, settings.max_replays)
-    admission = Admission(database, clock, _HOLD_SECONDS, replays, clock_watch)
-    precheck = Precheck(database, clock, replays)
-    authentication = Authentication(database, clock)
-    # Twice the time that a request may take: a hold never expires under a request that is still served.
-    sweeper = Sweeper(
-        admission,
-        authentication,
-        metrics,
-        longest_hold_seconds=2 * settings.request_timeout_seconds,
-        watch=clock_watch,
-        references=references,
-    )
-    signer = Signer(database, settings.signing_key_in, clock)
+    parts = _make_parts(settings, clock, steady, metrics, loader, database)
+    chores = _chores(parts, is_first=is_first)
+    reread = Reread(settings, loader, publish, metrics)
+    if hangups is not None:
+        chores.append(partial(reread.repeat, hangups))
+    app = _new_app(partial(_lifespan, parts, chores, shared_metrics, traces))
+    app.state.models, app.state.capacity, app.state.signer = loader.models, parts.capacity, parts.signer
+    _add_layers(app, _add_routes(app, parts), metrics, traces)
+    token = settings.metrics_token
+    render = metrics.render if shared_metrics is None else shared_metrics.render
+    app.include_router(metrics_router(render, None if token is None else token.get_secret_value()))
+    metrics.show("in_hand_bytes", "Bytes of requests and images in memory.", lambda: parts.capacity.bytes)
+    return app
+
+
+def _new_app(lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]) -> FastAPI:
     app = FastAPI(
         title="Tuition vendor",
         description="CLIP embeddings by the query.",
@@ -141,134 +150,159 @@ def create_app(
         redoc_url=None,
         # The vendor has its own traces and metrics; FastAPI would ask for providers of them at every request.
         telemetry={"tracing": False, "metrics": False, "logs": False},
-        lifespan=partial(
-            _lifespan, encoder, admission, sweeper, signer, database, shared_metrics, audit, watch, traces
-        ),
+        lifespan=lifespan,
         responses={"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}},
     )
-    app.state.model, app.state.capacity, app.state.encoder = model, capacity, encoder
-    app.state.signer = signer
     add_error_handlers(app)
-    service = EmbedService(
-        encoder, admission, precheck, Allowance(clock), metrics, signer, max_inputs=settings.max_inputs
-    )
-    direct = _add_routes(
-        app, settings, encoder, capacity, service, authentication, database, clock, clock_watch, signer
-    )
+    return app
+
+
+def _add_layers(app: FastAPI, direct: Sequence[BaseRoute], metrics: Metrics, traces: Traces | None) -> None:
+    """Add what a request passes before it comes to a route; `direct` are those that it comes to at once."""
     app.add_middleware(DirectRoutes, routes=direct, refuse=refused)
     app.add_middleware(BodyGate, refuse=refused)
     trace = None if traces is None else spans_to(traces)
     app.add_middleware(RequestScope, on_crash=internal_error, metrics=metrics, trace=trace)
-    token = settings.metrics_token
-    render = metrics.render if shared_metrics is None else shared_metrics.render
-    app.include_router(metrics_router(render, None if token is None else token.get_secret_value()))
-    _show(encoder, capacity, metrics)
-    return app
 
 
-def _publish_prices(database: Database, settings: Settings, model: str, clock: Clock, *, tell: bool) -> None:
-    with database.write() as session:
-        differences = prices.publish(
-            session, model, settings.image_price_micros, settings.text_price_micros, clock()
-        )
-    for each in differences if tell else []:
-        _log.warning(
-            "VENDOR_%s_PRICE_MICROS is %d, but the price in the books is %d, which holds; to change it: "
-            "vendor prices set %s %s %d",
-            each.kind.upper(),
-            each.asked_micros,
-            each.holding_micros,
-            model,
-            each.kind,
-            each.asked_micros,
-        )
-
-
-def _add_routes(
-    app: FastAPI,
-    settings: Settings,
-    encoder: Encoder,
-    capacity: Capacity,
-    service: EmbedService,
-    authentication: Authentication,
-    database: Database,
-    clock: Clock,
-    watch: ClockWatch,
-    signer: Signer,
-) -> list[BaseRoute]:
-    """Add all routes but one; those that are answered directly."""
-    limits = Limits(
-        max_inputs=settings.max_inputs,
-        max_request_bytes=settings.max_request_bytes,
-        max_image_bytes=settings.max_image_bytes,
-        max_image_pixels=settings.max_image_pixels,
-        replay_window_seconds=settings.replay_hours * 3600,
-        max_replays=settings.max_replays,
+def _make_parts(
+    settings: Settings, clock: Clock, steady: Clock, metrics: Metrics, loader: ModelLoader, database: Database
+) -> _Parts:
+    watch = ClockWatch(clock, steady)
+    references = ClockReferences(database, clock, watch, trust_clock=settings.trust_clock)
+    references.ask()
+    replays = ReplayTerms(settings.replay_hours * 3600, settings.max_replays)
+    admission = Admission(database, clock, _HOLD_SECONDS, replays, watch)
+    authentication = Authentication(database, clock)
+    # Twice the time that a request may take: a hold never expires under a request that is still served.
+    sweeper = Sweeper(
+        admission,
+        authentication,
+        metrics,
+        longest_hold_seconds=2 * settings.request_timeout_seconds,
+        watch=watch,
+        references=references,
     )
-    reader = QueryReader(limits, settings.max_text_characters)
+    capacity = Capacity(
+        max_inputs=settings.max_queued_inputs,
+        max_bytes=settings.max_queued_bytes,
+        max_seconds=settings.request_timeout_seconds,
+    )
+    signer = Signer(database, settings.signing_key_in, clock)
+    return _Parts(
+        settings, clock, metrics, loader, database, watch, replays, admission, authentication, sweeper,
+        signer, capacity,
+    )  # fmt: skip
+
+
+def _chores(parts: _Parts, *, is_first: bool) -> list[Chore]:
+    """What is done again and again beside the requests; the first of several workers has more of it."""
+    chores: list[Chore] = [
+        partial(parts.sweeper.repeat, _SWEEP_SECONDS),
+        partial(parts.signer.repeat, _SWEEP_SECONDS),
+        memory.keep_small,
+    ]
+    if is_first:  # what all workers would tell and do alike
+        parts.metrics.registry.register(AccountMetrics(parts.database, parts.clock))
+        chores.append(Audit(parts.database, parts.metrics, parts.settings.verify_every_hours).repeat)
+        chores.append(partial(PriceWatch(parts.database, parts.clock).repeat, _SWEEP_SECONDS))
+    return chores
+
+
+def _publish_prices(
+    database: Database, settings: Settings, clock: Clock, specs: Sequence[ModelSpec], *, tell: bool
+) -> None:
+    """Give the models their first prices, and `tell` of those in the books that are others by now."""
+    differences = []
+    with database.write() as session:
+        for spec in specs:
+            first: dict[Kind, int | None] = {
+                "image": settings.image_price_micros,
+                "text": settings.text_price_micros,
+            }
+            first |= spec.prices.get(STANDARD_PLAN, {})
+            found = prices.publish(session, spec.id, first["image"], first["text"], clock())
+            for plan, wanted in spec.prices.items():
+                if plan != STANDARD_PLAN:
+                    found += prices.publish_plan(session, plan, spec.id, wanted, clock())
+            differences += [(spec, each) for each in found]
+    for spec, difference in differences if tell else []:
+        _tell_of(spec, difference)
+
+
+def _tell_of(spec: ModelSpec, difference: prices.PriceDifference) -> None:
+    plan, kind, asked = difference.plan, difference.kind, difference.asked_micros
+    where = f"VENDOR_{kind.upper()}_PRICE_MICROS"
+    if kind in spec.prices.get(plan, {}):
+        where = f"{spec.id}: prices.{plan}.{kind}_micros"
+    holding = difference.holding_micros
+    _log.warning(
+        "%s is %d, but the price in the books is %s, which holds; to change it: vendor prices set %s %s %d%s",
+        where,
+        asked,
+        "withdrawn" if holding is None else holding,
+        spec.id,
+        kind,
+        asked,
+        "" if plan == STANDARD_PLAN else f" --plan {plan}",
+    )
+
+
+def _add_routes(app: FastAPI, parts: _Parts) -> list[BaseRoute]:
+    """Add all routes but one; those that are answered directly."""
+    settings, models, capacity = parts.settings, parts.loader.models, parts.capacity
+    database, clock, authentication = parts.database, parts.clock, parts.authentication
+    only_model = None if settings.tells_models_apart else models.default.facts
+    service = EmbedService(
+        models,
+        parts.admission,
+        Precheck(database, clock, parts.replays),
+        Allowance(clock),
+        parts.metrics,
+        parts.signer,
+    )
+    reader = QueryReader(settings.max_inputs, settings.max_request_bytes, settings.max_text_characters)
     selling = (
-        embed_router(service, capacity, encoder.facts, reader, authentication),
-        openai_router(service, capacity, encoder.facts, reader, authentication),
+        embed_router(service, capacity, only_model, reader, authentication),
+        openai_router(service, capacity, only_model, reader, authentication),
     )
     for each in selling:
         app.include_router(each)
-    promise = ModelPromise(encoder, signer, clock)
-    app.include_router(catalogue_router(encoder.facts, limits, database, clock, authentication, promise))
-    app.include_router(billing_router(database, clock, authentication, encoder.facts.id, watch, signer))
+    app.include_router(catalogue_router(models, database, clock, authentication, parts.signer))
+    app.include_router(billing_router(database, clock, authentication, models, parts.watch, parts.signer))
     app.include_router(keys_router(database, clock, authentication))
     app.include_router(signing_router(database))
     app.include_router(docs_router(app.title))
-    app.include_router(health_router(Readiness(encoder, database, capacity, watch)))
+    app.include_router(health_router(Readiness(models, database, capacity, parts.watch)))
     return [route for each in selling for route in each.routes]
-
-
-def _show(encoder: Encoder, capacity: Capacity, metrics: Metrics) -> None:
-    model = encoder.facts
-    devices = ",".join(model.devices)
-    metrics.show_model(model=model.id, fingerprint=model.fingerprint, dtype=model.dtype, device=devices)
-    metrics.show_queue(encoder.waiting)
-    metrics.show("in_hand_bytes", "Bytes of requests and images in memory.", lambda: capacity.bytes)
 
 
 @asynccontextmanager
 async def _lifespan(
-    encoder: Encoder,
-    admission: Admission,
-    sweeper: Sweeper,
-    signer: Signer,
-    database: Database,
+    parts: _Parts,
+    chores: Sequence[Chore],
     shared_metrics: WorkerMetrics | None,
-    audit: Audit | None,
-    watch: PriceWatch | None,
     traces: Traces | None,
     _app: FastAPI,
 ) -> AsyncIterator[None]:
+    database = parts.database
     presence = Presence(database)
     # Where no other server lives on an embedded database, whatever is held belongs to one that is gone.
-    await asyncio.to_thread(presence.enter, admission.void_abandoned)
-    # The tables may have been taken back while the model was loaded.
+    await asyncio.to_thread(presence.enter, parts.admission.void_abandoned)
+    # The tables may have been taken back while the models were loaded.
     await asyncio.to_thread(schema.check, database)
-    encoder.start()
+    parts.loader.start()
     if shared_metrics is not None:
         shared_metrics.start()
-    chores = (
-        sweeper.repeat(_SWEEP_SECONDS),
-        signer.repeat(_SWEEP_SECONDS),
-        memory.keep_small(),
-        presence.keep(_SWEEP_SECONDS),
-    )
-    beside = [asyncio.create_task(each) for each in chores]
-    if audit is not None:
-        beside.append(asyncio.create_task(audit.repeat()))
-    if watch is not None:
-        beside.append(asyncio.create_task(watch.repeat(_SWEEP_SECONDS)))
+    all_chores: list[Chore] = [*chores, partial(presence.keep, _SWEEP_SECONDS)]
+    beside = [asyncio.create_task(chore()) for chore in all_chores]
     yield
     for each in beside:
         each.cancel()
     await asyncio.gather(*beside, return_exceptions=True)
-    await asyncio.to_thread(encoder.close)
-    await asyncio.to_thread(sweeper.once)
-    await asyncio.to_thread(admission.close)
+    await parts.loader.close()
+    await asyncio.to_thread(parts.sweeper.once)
+    await asyncio.to_thread(parts.admission.close)
     if shared_metrics is not None:
         shared_metrics.close()
     if traces is not None:

@@ -1,4 +1,4 @@
-"""The engine that the settings ask for."""
+"""The engine that a model's spec asks for."""
 
 from platformdirs import user_cache_path
 
@@ -7,53 +7,50 @@ from vendor_service.encoder.clip import ClipModel, choose_devices
 from vendor_service.encoder.engine import Engine
 from vendor_service.encoder.known_fingerprints import KnownFingerprints
 from vendor_service.encoder.observer import Observer
-from vendor_service.encoder.preparation import Preparation, count_decoders
+from vendor_service.encoder.preparation import Preparation
 from vendor_service.encoder.preprocessing import Preprocessing
-from vendor_service.encoder.sources import find_model
 from vendor_service.encoder.tokenizing import Tokenizer, load_tokenizer
 from vendor_service.errors import OperatorError
-from vendor_service.settings import Settings
+from vendor_service.serving.model_specs import ModelSpec
 
 
-def load_engine(settings: Settings, observer: Observer, *, prepares: bool = True) -> Engine:
-    """Load the model on its devices; `prepares` says whether inputs come as their callers sent them.
+def load_engine(spec: ModelSpec, decoders: int, observer: Observer) -> Engine:
+    """Load a model on its devices, with so many processes that decode its images; none, where others do.
 
     Raises:
         OperatorError: it cannot be loaded.
     """
+    known = KnownFingerprints(user_cache_path("tuition") / "fingerprints.json")
     model = ClipModel(
-        find_model(settings.model, settings.pretrained),
-        choose_devices(settings.device),
-        settings.dtype,
-        compiled=settings.compile,
-        known=KnownFingerprints(user_cache_path("tuition") / "fingerprints.json"),
+        spec.source, choose_devices(spec.device), spec.dtype, compiled=spec.compiled, known=known
     )
-    preparation = prepare_with(settings, model.preprocessing, model.tokenizer, observer) if prepares else None
-    return Engine(model, preparation, settings.text_cache_bytes, observer)
+    preparation = None
+    if decoders:
+        preparation = prepare_with(spec, decoders, model.preprocessing, model.tokenizer, observer)
+    return Engine(model, preparation, spec.text_cache_bytes, observer)
 
 
 def prepare_with(
-    settings: Settings, preprocessing: Preprocessing, tokenizer: Tokenizer, observer: Observer
+    spec: ModelSpec, decoders: int, preprocessing: Preprocessing, tokenizer: Tokenizer, observer: Observer
 ) -> Preparation:
-    """What checks, decodes and tokenizes inputs, within the limits that are set."""
+    """What checks, decodes and tokenizes inputs, within the limits of the model."""
     return Preparation(
         preprocessing,
         tokenizer,
-        ImageLimits(settings.max_image_bytes, settings.max_image_pixels),
-        settings.max_text_characters,
-        count_decoders(settings.workers),
+        ImageLimits(spec.max_image_bytes, spec.max_image_pixels),
+        spec.max_text_characters,
+        decoders,
         observer,
     )
 
 
-def find_tokenizer(settings: Settings) -> Tokenizer:
-    """The tokenizer of the model, without the model.
+def find_tokenizer(spec: ModelSpec) -> Tokenizer:
+    """The tokenizer of a model, without the model.
 
     Raises:
         OperatorError: it cannot be loaded.
     """
-    source = find_model(settings.model, settings.pretrained)
     try:
-        return load_tokenizer(source.name)
+        return load_tokenizer(spec.source.name)
     except Exception as error:  # whatever open_clip and its hub raise
-        raise OperatorError(f"the tokenizer of {source.id} cannot be loaded: {error}") from error
+        raise OperatorError(f"the tokenizer of {spec.id} cannot be loaded: {error}") from error

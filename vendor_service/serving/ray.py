@@ -5,6 +5,8 @@ runs, keys, decoding and books included; each replica of the model batches with 
 has, across all callers that it is sent. Ray starts, watches, adds and removes replicas.
 """
 
+import re
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Annotated, Any
 
@@ -24,12 +26,14 @@ from shared.serving.logging import configure_logging
 from shared.serving.metrics import SECONDS, SIZES
 from vendor_service.billing.billing_log import open_billing_log
 from vendor_service.encoder.encoder import Encoder, ModelFacts
+from vendor_service.encoder.preparation import count_decoders
 from vendor_service.encoder.preprocessing import Preprocessing
 from vendor_service.encoder.queues import Encoded
 from vendor_service.encoder.remote import PreparedBatch, RemoteEncoder, ask_facts
 from vendor_service.observability.metrics import Metrics
 from vendor_service.serving.app import create_app
 from vendor_service.serving.factory import find_tokenizer, load_engine, prepare_with
+from vendor_service.serving.model_specs import ModelSpec, find_specs
 from vendor_service.serving.serve import prepare_database
 from vendor_service.settings import Settings
 
@@ -66,8 +70,27 @@ def app(scale: Scale) -> serve.Application:
         UsageError: a setting is not valid.
     """
     settings = Settings.read()
-    model = serve.deployment(
-        name="model",
+    specs = find_specs(settings)
+    names = ["model"] if not settings.tells_models_apart else [_deployment(each.id) for each in specs]
+    models = [_model(name, scale).bind(settings, spec) for name, spec in zip(names, specs, strict=True)]
+    front = serve.deployment(
+        name="front",
+        num_replicas=scale.fronts,
+        max_ongoing_requests=_MOST_FRONT_REQUESTS,
+        health_check_period_s=_HEALTH_SECONDS,
+        graceful_shutdown_timeout_s=_STOP_SECONDS,
+    )(serve.ingress()(Front))
+    return front.bind(settings, specs, *models)
+
+
+def _deployment(model_id: str) -> str:
+    """The name of a model's deployment, which has no room for what Ray's own names are separated by."""
+    return "model-" + re.sub("[^A-Za-z0-9._-]", "-", model_id)
+
+
+def _model(name: str, scale: Scale) -> serve.Deployment:
+    return serve.deployment(
+        name=name,
         ray_actor_options={"num_cpus": scale.num_cpus, "num_gpus": scale.num_gpus},
         max_ongoing_requests=_MOST_REQUESTS,
         autoscaling_config=AutoscalingConfig(
@@ -78,22 +101,14 @@ def app(scale: Scale) -> serve.Application:
         health_check_period_s=_HEALTH_SECONDS,
         graceful_shutdown_timeout_s=_STOP_SECONDS,
     )(ModelReplica)
-    front = serve.deployment(
-        name="front",
-        num_replicas=scale.fronts,
-        max_ongoing_requests=_MOST_FRONT_REQUESTS,
-        health_check_period_s=_HEALTH_SECONDS,
-        graceful_shutdown_timeout_s=_STOP_SECONDS,
-    )(serve.ingress()(Front))
-    return front.bind(settings, model.bind(settings))
 
 
 class ModelReplica:
     """The model on the devices of one replica."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, spec: ModelSpec) -> None:
         configure_logging("vendor_service", as_json=settings.log_format == "json")
-        self._engine = load_engine(settings, RayObserver(), prepares=False)
+        self._engine = load_engine(spec, 0, RayObserver())
         self._engine.start()
 
     def __del__(self) -> None:
@@ -113,11 +128,14 @@ class ModelReplica:
 
 
 class Front:
-    """What `vendor serve` runs, except that the model is elsewhere."""
+    """What `vendor serve` runs, except that the models are elsewhere."""
 
-    def __init__(self, settings: Settings, model: DeploymentHandle[Any]) -> None:
+    def __init__(
+        self, settings: Settings, specs: Sequence[ModelSpec], *models: DeploymentHandle[Any]
+    ) -> None:
         self._settings = settings
-        self._model = model
+        self._specs = specs
+        self._models = {spec.id: model for spec, model in zip(specs, models, strict=True)}
         self._open = ExitStack()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -127,17 +145,17 @@ class Front:
         if self._settings.billing_log is not None:
             self._open.enter_context(open_billing_log(self._settings.billing_log))
         prepare_database(self._settings)
-        return create_app(self._settings, make_encoder=self._encoder)
+        return create_app(self._settings, specs=self._specs, make_encoder=self._encoder)
 
     def __del__(self) -> None:
         self._open.close()
 
-    def _encoder(self, settings: Settings, metrics: Metrics) -> Encoder:
-        facts = ask_facts(self._model)
-        preprocessing = Preprocessing(facts.preprocessing)
-        preparation = prepare_with(settings, preprocessing, find_tokenizer(settings), metrics)
-        metrics.show_preparation(preparation.processes.waiting, preparation.processes.living)
-        return RemoteEncoder(self._model, facts, preparation)
+    def _encoder(self, spec: ModelSpec, settings: Settings, metrics: Metrics) -> Encoder:
+        model = self._models[spec.id]
+        facts = ask_facts(model)
+        preprocessing, decoders = Preprocessing(facts.preprocessing), count_decoders(settings.workers)
+        preparation = prepare_with(spec, decoders, preprocessing, find_tokenizer(spec), metrics)
+        return RemoteEncoder(model, facts, preparation)
 
 
 def proxy_layers() -> list[Middleware]:

@@ -16,9 +16,11 @@ from vendor_service.billing.billing_log import open_billing_log
 from vendor_service.clock import system_clock
 from vendor_service.database import schema
 from vendor_service.database.session import Database
+from vendor_service.embed.models import ServedModel
 from vendor_service.errors import OperatorError
 from vendor_service.observability.worker_metrics import Worker
 from vendor_service.serving.app import create_app
+from vendor_service.serving.reread import Hangups
 from vendor_service.serving.workers import Workers
 from vendor_service.settings import Settings
 
@@ -31,14 +33,16 @@ def start(settings: Settings, announce: Callable[[str, str], None]) -> bool:
     """
     memory.share_heap()
     if settings.workers == 1:
-        application = create_app(settings)
+        application = create_app(settings, hangups=_hangups(settings))
         prepare_database(settings)
         with _bind(settings) as bound:
             return _serve(application, settings, bound, partial(announce, server.url_of(bound)))
     prepare_database(settings)
     with _bind(settings) as bound:
         workers = Workers(partial(_serve_as_worker, settings), settings.workers, bound)
-        return workers.run(partial(announce, server.url_of(bound)))
+        return workers.run(
+            partial(announce, server.url_of(bound)), passes_hangups=settings.models is not None
+        )
 
 
 def prepare_database(settings: Settings) -> None:
@@ -62,24 +66,32 @@ def _bind(settings: Settings) -> socket.socket:
 def _serve_as_worker(
     settings: Settings, worker: Worker, bound: socket.socket, on_ready: Callable[[str], None]
 ) -> None:
+    hangups = _hangups(settings)  # before the model is loaded, which takes a while
     memory.share_heap()
     configure_logging("vendor_service", as_json=settings.log_format == "json")
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // worker.workers))
-    _serve(create_app(settings, worker=worker), settings, bound, on_ready)
+    _serve(create_app(settings, worker=worker, hangups=hangups), settings, bound, on_ready)
 
 
 def _serve(
     application: FastAPI, settings: Settings, bound: socket.socket, on_ready: Callable[[str], None]
 ) -> bool:
-    model = application.state.model
-    devices = ",".join(model.devices)
-    facts = f"model {model.id}, device {devices}, dtype {model.dtype}"
+    facts = "; ".join(map(_facts, application.state.models))
     with _billing_log(settings):
         try:
             return server.serve(application, bound, lambda: on_ready(facts))
         except server.CannotServe as error:
             raise OperatorError(str(error)) from error
+
+
+def _facts(model: ServedModel) -> str:
+    facts = model.facts
+    return f"model {facts.id}, device {','.join(facts.devices)}, dtype {facts.dtype}"
+
+
+def _hangups(settings: Settings) -> Hangups | None:
+    return None if settings.models is None else Hangups()
 
 
 def _billing_log(settings: Settings) -> AbstractContextManager[None]:

@@ -35,6 +35,7 @@ class _Running:
     process: SpawnProcess
     lifeline: Connection
     ready: bool = False
+    hung_up: bool = False  # while it was not ready, which it is told of then
 
 
 class Workers:
@@ -48,14 +49,17 @@ class Workers:
         self._folder = Path()
         self._on_ready: Callable[[str], None] | None = None
 
-    def run(self, on_ready: Callable[[str], None]) -> bool:
+    def run(self, on_ready: Callable[[str], None], *, passes_hangups: bool = False) -> bool:
         """Serve until SIGTERM or SIGINT; whether it was SIGINT. `on_ready` is told once all are ready.
+
+        SIGHUP ends it too, unless it `passes_hangups` on to the workers.
 
         Raises:
             OperatorError: a worker does not start at all.
         """
         self._on_ready = on_ready
-        with TemporaryDirectory(prefix="vendor-") as folder, _Signals() as signals:
+        on_hangup = self._pass_hangup if passes_hangups else None
+        with TemporaryDirectory(prefix="vendor-") as folder, _Signals(on_hangup) as signals:
             self._folder = Path(folder)
             try:
                 for number in range(self._count):
@@ -100,9 +104,22 @@ class Workers:
             _log.error("worker %d does not start: %s", number, told)
             return
         running.ready = True
+        if running.hung_up:
+            self._hang_up(running)
         if self._on_ready is not None and all(each.ready for each in self._running.values()):
             self._on_ready(told)
             self._on_ready = None
+
+    def _pass_hangup(self) -> None:
+        for running in list(self._running.values()):
+            if running.ready:
+                self._hang_up(running)
+            else:
+                running.hung_up = True
+
+    def _hang_up(self, running: _Running) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(running.process.pid or 0, signal.SIGHUP)
 
     def _replace(self, number: int, signalled: int) -> None:
         dead = self._running[number]
@@ -135,15 +152,18 @@ class Workers:
 
 
 class _Signals:
-    """Notes the signal to stop, and wakes up who waits for `reader`."""
+    """Notes the signal to stop, and wakes up who waits for `reader`; `on_hangup` is called at SIGHUP."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_hangup: Callable[[], None] | None) -> None:
+        self._on_hangup = on_hangup
         self.received: int | None = None
         self.reader, self._writer = os.pipe()
 
     def __enter__(self) -> "_Signals":
         stops = (signal.SIGINT, signal.SIGTERM)
         self._before = {each: signal.signal(each, self._note) for each in stops}
+        if self._on_hangup is not None:
+            self._before[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._hang_up)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -151,6 +171,10 @@ class _Signals:
             signal.signal(each, handler)
         os.close(self.reader)
         os.close(self._writer)
+
+    def _hang_up(self, _number: int, _frame: object) -> None:
+        if self._on_hangup is not None:
+            self._on_hangup()
 
     def _note(self, number: int, _frame: object) -> None:
         self.received = self.received or number

@@ -57,6 +57,8 @@ class Vendor(httpx.BaseTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         if request.url.path == KEYS_PATH:
             return _refusal(404, "not_found")  # it does not sign
+        if request.url.path == "/v1/models":
+            return httpx.Response(200, json={"data": [MODEL.model_dump()]})
         self.before()
         if len(request.content) > LIMITS.max_request_bytes:
             return _refusal(413, "request_too_large")

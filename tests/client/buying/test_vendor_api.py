@@ -1,5 +1,6 @@
 """Retries, and the vendor's errors as the client's, against a scripted network edge."""
 
+import json
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,6 +15,7 @@ from client.buying.protocols import EmbedResult
 from client.buying.queries import Query
 from client.buying.vendor_api import VendorClient
 from client.buying.wire import embed_form
+from shared.embeddings import ModelCard
 from shared.encoding import to_base64
 from shared.receipts import KEYS_PATH
 from tests.client.buying.cards import MODEL
@@ -267,6 +269,41 @@ def test_one_of_several_models_is_named() -> None:
     for script, name in ((sells("a", "b"), None), (sells("a"), "z")):
         with pytest.raises(errors.VendorError, match="sells a"):
             choose(script, name)
+
+
+def test_without_a_name_it_is_the_model_that_was_had_before_or_else_the_default() -> None:
+    def choose(fingerprint: str | None, *cards: ModelCard) -> str:
+        content = {"object": "list", "data": [card.model_dump(mode="json") for card in cards]}
+        script = Script(httpx.Response(200, json=content))
+        with VendorClient("http://vendor", None, transport=script) as client:
+            return client.model(fingerprint=fingerprint).id
+
+    old = MODEL.model_copy(update={"id": "old", "fingerprint": "fp_old"})
+    new = MODEL.model_copy(update={"id": "new", "fingerprint": "fp_new", "default": True})
+    assert choose(None, old, new) == "new"
+    assert choose("fp_old", old, new) == "old"
+    assert choose("fp_gone", old, new) == "new"
+    assert choose("fp_gone", old) == "old"
+
+
+def test_a_purchase_of_a_deprecated_model_says_so() -> None:
+    said: list[str] = []
+    moments = {"deprecated_at": "2026-10-01T00:00:00Z", "sunset_at": "2027-01-31T00:00:00Z"}
+    script = Script(httpx.Response(200, json={"data": [MODEL.model_dump() | moments]}))
+    with VendorClient("http://vendor", None, transport=script, on_wait=said.append) as client:
+        client.model()
+    assert "deprecated as of 2026-10-01, and sold until 2027-01-31" in said[0]
+
+
+@pytest.mark.parametrize(("stated", "sent"), [({}, None), ({"default": False}, "toy")])
+def test_an_estimate_names_the_model_to_a_vendor_that_tells_models_apart(
+    stated: dict[str, bool], sent: str | None
+) -> None:
+    card = ModelCard.model_validate(MODEL.model_dump(exclude={"default"}) | {"id": "toy"} | stated)
+    script = Script(_error(401, "invalid_api_key"))
+    with VendorClient("http://vendor", None, transport=script) as client, pytest.raises(errors.KeyRefused):
+        client.estimate(texts=1, model=card)
+    assert json.loads(script.requests[0].content).get("model") == sent
 
 
 class _Endless(httpx.SyncByteStream):

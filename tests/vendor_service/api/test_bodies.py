@@ -188,7 +188,11 @@ def test_an_estimate_is_priced_only_for_who_has_a_key_and_asks_in_few_bytes(pati
     )
     document = patient.http.get("/openapi.json").json()
     body = document["paths"]["/v1/estimate"]["post"]["requestBody"]
-    assert set(body["content"]["application/json"]["schema"]["properties"]) == {"images", "texts"}
+    assert set(body["content"]["application/json"]["schema"]["properties"]) == {
+        "images",
+        "texts",
+        "model",
+    }
 
 
 @pytest.mark.parametrize("url", ["/v1/usage?" + "a" * 9000, "/v1/usage?" + "a=1&" * 100, "/" + "x" * 9000])

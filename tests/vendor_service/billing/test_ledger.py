@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy.exc import DatabaseError
 
 from shared.billing import EstimateRequest, Invoice
+from shared.embeddings import Kind, Prices
 from tests.vendor_service.books import Books
 from vendor_service.accounts.accounts import set_plan, suspend
 from vendor_service.accounts.keys import KeyTerms
@@ -267,6 +268,28 @@ def test_a_start_changes_no_price_and_says_where_another_was_asked_for(books: Bo
         assert prices.publish(session, "a-new-one", 7, None, now) == []
         bought = prices.current(session, "standard", "a-new-one", now)
         assert (bought.image_micros, bought.text_micros) == (7, 20)
+
+
+def test_a_start_prices_a_plan_that_never_named_a_price_and_leaves_others(books: Books) -> None:
+    now = books.clock()
+    wanted: dict[Kind, int] = {"image": 2}
+
+    def publish(asked: dict[Kind, int], at: int) -> list[prices.PriceDifference]:
+        with books.database.write() as session:
+            return prices.publish_plan(session, "research", "icon-clip", asked, at)
+
+    def holding(at: int) -> Prices:
+        with books.database.read() as session:
+            return prices.current(session, "research", "icon-clip", at)
+
+    assert publish(wanted, now) == publish(wanted, now + 1) == []
+    assert holding(now) == Prices(image_micros=2, text_micros=20)
+    assert holding(now - 1).image_micros == 100  # what was before stays as it was
+    assert publish({"image": 3}, now + 2) == [prices.PriceDifference("image", 3, 2, "research")]
+    with books.database.write() as session:
+        prices.unset_price(session, "research", "icon-clip", "image", now + 3)
+    assert publish(wanted, now + 4) == [prices.PriceDifference("image", 2, None, "research")]
+    assert holding(now + 4).image_micros == 100
 
 
 def test_a_price_that_was_set_before_the_first_start_holds_from_the_beginning(books: Books) -> None:

@@ -448,6 +448,18 @@ def test_the_models_are_listed_ready_to_be_pasted(vendor: Command) -> None:
     assert {"model": "ViT-B-16", "pretrained": "openai"} in vendor.json("models")
 
 
+def test_a_file_of_models_is_checked_and_none_is_loaded(vendor: Command, tmp_path: Path) -> None:
+    file = tmp_path / "models.toml"
+    table = '[[model]]\nid = "photos"\nsource = "ViT-B-16/openai"\ndefault = true\nsunset_at = 2027-01-31\n'
+    file.write_text(table + "deprecated_at = 2026-10-01")
+    (told,) = vendor.json("models", "--check", str(file))
+    assert (told["model"], told["source"], told["default"]) == ("photos", "ViT-B-16/openai", True)
+    assert (told["deprecated_at"][:10], told["sunset_at"][:10]) == ("2026-10-01", "2027-01-31")
+    file.write_text(table)
+    code, _, problem = vendor("models", "--check", str(file))
+    assert (code, "[[model]] 1 (photos), sunset_at" in problem) == (2, True)
+
+
 def test_help_tells_what_holds_when_nothing_is_said(vendor: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     _, out, _ = vendor("serve", "--help")

@@ -1,6 +1,8 @@
 """Batches across callers: whole answers, in order, fair, and nobody pays for a neighbour's failure."""
 
+import gc
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from typing import Any
@@ -60,6 +62,20 @@ def batcher(model: Numbers) -> Iterator[Batcher]:
     yield batcher
     model.go.set()
     batcher.close()
+
+
+def test_what_is_closed_keeps_no_model_in_memory() -> None:
+    model = Numbers()
+    batcher, kept = Batcher([model, model], BUCKETS, Metrics()), weakref.ref(model)
+    batcher.start()
+    batcher.submit("a", "text", [1]).result(10)
+    gc.disable()  # a server's collector leaves alone what it began with
+    try:
+        batcher.close()
+        del batcher, model
+        assert kept() is None
+    finally:
+        gc.enable()
 
 
 def test_every_caller_gets_its_own_rows(model: Numbers) -> None:

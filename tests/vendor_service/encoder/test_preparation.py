@@ -104,7 +104,7 @@ def test_a_known_text_is_not_tokenized_again(scripted: ScriptedTexts, tmp_path: 
     with LocalVendor(tmp_path) as vendor:
         key = vendor.key()
         first = vendor.embed(key, CAT).json()["data"]
-        preparation = vendor.app.state.encoder.preparation
+        preparation = vendor.app.state.models.default.encoder.preparation
         preparation.processes.close()
         assert vendor.embed(key, CAT).json()["data"] == first
         assert error_code(vendor.embed(key, {"text": "a dog"})) == "shutting_down"

@@ -93,6 +93,36 @@ def test_a_worker_that_is_killed_is_replaced(bound: socket.socket, tmp_path: Pat
     assert living(tmp_path) == [(1, killed)]
 
 
+def reread(folder: Path, worker: Worker, bound: socket.socket, on_ready: Callable[[str], None]) -> None:
+    """Note each SIGHUP; the second worker gets its first one before it is ready."""
+    signal.signal(signal.SIGHUP, lambda *_: (folder / f"{worker.number}-hangup").touch())
+    if worker.number == 1:
+        os.kill(os.getppid(), signal.SIGHUP)
+        time.sleep(0.2)
+        assert not (folder / "1-hangup").exists()
+    serve(folder / "living", worker, bound, on_ready)
+
+
+def test_a_hangup_is_passed_on_to_every_worker_as_soon_as_it_is_ready(
+    bound: socket.socket, tmp_path: Path
+) -> None:
+    (tmp_path / "living").mkdir()
+    told, looks = {"0-hangup", "1-hangup"}, iter(range(200))
+
+    def look(*_: object) -> None:
+        if {each.name for each in tmp_path.glob("*-hangup")} == told or next(looks, None) is None:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def on_ready(_facts: str) -> None:
+        signal.signal(signal.SIGALRM, look)
+        signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
+
+    assert not Workers(partial(reread, tmp_path), 2, bound).run(on_ready, passes_hangups=True)
+    assert {each.name for each in tmp_path.glob("*-hangup")} == told
+    assert living(tmp_path / "living") == []
+
+
 def test_why_a_worker_does_not_start_is_told_as_it_is(bound: socket.socket) -> None:
     with pytest.raises(UsageError, match=r"worker \d cannot"):
         Workers(refuse, 2, bound).run(lambda _: None)
