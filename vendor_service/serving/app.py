@@ -31,7 +31,7 @@ from vendor_service.api.openai import openai_router
 from vendor_service.api.reading import QueryReader
 from vendor_service.api.signing import signing_router
 from vendor_service.api.spans import spans_to
-from vendor_service.billing import prices
+from vendor_service.audit.actors import os_user
 from vendor_service.billing.account_metrics import AccountMetrics
 from vendor_service.billing.admission import Admission
 from vendor_service.billing.allowance import Allowance
@@ -51,6 +51,8 @@ from vendor_service.encoder.engine import Engine
 from vendor_service.observability.metrics import Metrics
 from vendor_service.observability.tracing import Traces, find_traces
 from vendor_service.observability.worker_metrics import Worker, WorkerMetrics
+from vendor_service.operators import prices
+from vendor_service.operators.act import Act
 from vendor_service.serving.audit import Audit
 from vendor_service.serving.factory import load_engine
 from vendor_service.serving.sweeper import Sweeper
@@ -169,7 +171,7 @@ def create_app(
 def _publish_prices(database: Database, settings: Settings, model: str, clock: Clock, *, tell: bool) -> None:
     with database.write() as session:
         differences = prices.publish(
-            session, model, settings.image_price_micros, settings.text_price_micros, clock()
+            Act(session, os_user(), clock), model, settings.image_price_micros, settings.text_price_micros
         )
     for each in differences if tell else []:
         _log.warning(

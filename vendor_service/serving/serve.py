@@ -11,13 +11,13 @@ from fastapi import FastAPI
 
 from shared.serving import memory, server
 from shared.serving.logging import configure_logging
-from vendor_service.accounts.first_key import bootstrap
 from vendor_service.billing.billing_log import open_billing_log
 from vendor_service.clock import system_clock
 from vendor_service.database import schema
 from vendor_service.database.session import Database
 from vendor_service.errors import OperatorError
 from vendor_service.observability.worker_metrics import Worker
+from vendor_service.operators.first_key import bootstrap
 from vendor_service.serving.app import create_app
 from vendor_service.serving.workers import Workers
 from vendor_service.settings import Settings
