@@ -46,6 +46,7 @@ class ErrorCode(StrEnum):
     MODEL_NOT_FOUND = "model_not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     NOT_ACCEPTABLE = "not_acceptable"
+    CONFLICT = "conflict"
     IDEMPOTENCY_IN_FLIGHT = "idempotency_in_flight"
     IDEMPOTENCY_KEY_EXPIRED = "idempotency_key_expired"
     REPLAYS_EXHAUSTED = "replays_exhausted"
@@ -86,6 +87,7 @@ _KINDS = {
     ErrorCode.MODEL_NOT_FOUND: ErrorKind(404, ErrorType.INVALID_REQUEST),
     ErrorCode.METHOD_NOT_ALLOWED: ErrorKind(405, ErrorType.INVALID_REQUEST),
     ErrorCode.NOT_ACCEPTABLE: ErrorKind(406, ErrorType.INVALID_REQUEST),
+    ErrorCode.CONFLICT: ErrorKind(409, ErrorType.INVALID_REQUEST),
     ErrorCode.IDEMPOTENCY_IN_FLIGHT: ErrorKind(409, ErrorType.INVALID_REQUEST, retryable=True),
     # Not 409, which SDKs repeat: what was paid for is answered no more, however often it is asked for.
     ErrorCode.IDEMPOTENCY_KEY_EXPIRED: ErrorKind(410, ErrorType.INVALID_REQUEST),

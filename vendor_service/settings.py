@@ -42,6 +42,8 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 8000
     workers: Annotated[int, Field(ge=1, le=256)] = 1
+    admin_host: str = "127.0.0.1"
+    admin_port: Annotated[int | None, Field(ge=0, le=65_535)] = None
     model: str = "icon-clip"
     pretrained: str | None = None
     device: str = "auto"

@@ -84,9 +84,10 @@ def find_account(session: Session, name: str, *, lock: bool = False) -> Account:
     return account
 
 
-def list_accounts(session: Session) -> list[Account]:
-    """All accounts, by name."""
-    return list(session.scalars(select(Account).order_by(Account.name)))
+def list_accounts(session: Session, after: str = "", limit: int | None = None) -> list[Account]:
+    """All accounts, or up to `limit` of those behind a name, by name."""
+    found = select(Account).where(Account.name > after).order_by(Account.name).limit(limit)
+    return list(session.scalars(found))
 
 
 def set_quota(account: Account, quota: int | None) -> None:

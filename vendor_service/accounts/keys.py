@@ -118,9 +118,7 @@ def rotate_key(session: Session, key_id: str, grace_seconds: int, clock: Clock) 
     if row.revoked_at is not None:
         raise OperatorError(f"the key {key_id!r} was revoked; issue another with: vendor keys create ACCOUNT")
     secret = secrets.token_hex(_SECRET_BYTES)
-    row.former_hash = row.secret_hash
-    row.former_until = clock() + grace_seconds * SECOND
-    row.secret_hash = _hash(secret)
+    row.replace_secret(_hash(secret), clock() + grace_seconds * SECOND)
     return IssuedKey(key_id, f"tk_{key_id}_{secret}")
 
 

@@ -9,7 +9,17 @@ from typing import Annotated
 import typer
 
 from shared.serving.redaction import escaped, masked
-from vendor_service.cli import accounts, audit, database, keys, money, prices, receipts_key
+from vendor_service.cli import (
+    accounts,
+    audit,
+    database,
+    keys,
+    money,
+    operators,
+    prices,
+    receipts_key,
+    usage,
+)
 from vendor_service.cli.books import AsJson, DatabaseUrl, print_json
 from vendor_service.cli.receipts_key import SigningKeyFile
 from vendor_service.errors import OperatorError
@@ -25,6 +35,7 @@ app.add_typer(accounts.app, name="accounts")
 app.add_typer(keys.app, name="keys")
 app.add_typer(prices.app, name="prices")
 app.add_typer(money.ledger_app, name="ledger")
+app.add_typer(operators.app, name="operators")
 app.add_typer(audit.app, name="audit")
 app.add_typer(database.app, name="db")
 app.add_typer(receipts_key.app, name="receipts-key")
@@ -33,6 +44,8 @@ app.command("payment")(money.payment)
 app.command("refund")(money.refund)
 app.command("adjust")(money.adjust)
 app.command("invoice")(money.invoice)
+app.command("usage")(usage.usage)
+app.command("holds")(usage.holds)
 
 
 def main() -> None:
@@ -65,6 +78,13 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one. (default: 8000)")] = None,
     workers: Annotated[
         int | None, typer.Option(help="Processes that serve, each with the model. (default: 1)")
+    ] = None,
+    admin_port: Annotated[
+        int | None,
+        typer.Option(help="Port of the operators' API, /admin; 0 takes a free one. (default: none)"),
+    ] = None,
+    admin_host: Annotated[
+        str | None, typer.Option(help="Address of the operators' API. (default: 127.0.0.1)")
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="icon-clip, an open_clip name, or local-dir:PATH. (default: icon-clip)")
@@ -107,6 +127,8 @@ def serve(
         host=host,
         port=port,
         workers=workers,
+        admin_port=admin_port,
+        admin_host=admin_host,
         model=model,
         pretrained=pretrained,
         device=device,

@@ -60,6 +60,26 @@ class Limited:
         return None if limit is None else max(0, limit - self.spent_micros - self.held_micros)
 
 
+class Secret:
+    """A secret of which only a hash is kept; after a rotation the former one is good until `former_until`."""
+
+    secret_hash: Mapped[str] = mapped_column(String(64))
+    former_hash: Mapped[str | None] = mapped_column(String(64))
+    former_until: Mapped[int | None]
+
+    def is_secret(self, hashed: str, now: int) -> bool:
+        """Whether this is the hash of the secret, or of the former one while that is good."""
+        good = hmac.compare_digest(self.secret_hash, hashed)
+        return good or (
+            hmac.compare_digest(self.former_hash or "", hashed) and now < (self.former_until or 0)
+        )
+
+    def replace_secret(self, hashed: str, former_until: int) -> None:
+        """Take another secret; an earlier former one is good no longer."""
+        self.former_hash, self.former_until = self.secret_hash, former_until
+        self.secret_hash = hashed
+
+
 class Account(Limited, Base):
     """A customer: what is agreed, and where it stands.
 
@@ -90,7 +110,7 @@ class Account(Limited, Base):
     ledger_at: Mapped[int] = mapped_column(default=0, server_default="0")
 
 
-class ApiKey(Limited, Base):
+class ApiKey(Limited, Secret, Base):
     """A key of an account: the public half names the row, of the secret half only a hash is kept.
 
     A rotated key keeps its row, and so its limits; the former secret is good until `former_until`.
@@ -101,21 +121,11 @@ class ApiKey(Limited, Base):
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
     account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id"), index=True)
-    secret_hash: Mapped[str] = mapped_column(String(64))
-    former_hash: Mapped[str | None] = mapped_column(String(64))
-    former_until: Mapped[int | None]
     label: Mapped[str]
     scopes: Mapped[str] = mapped_column(server_default="embed usage:read")
     created_at: Mapped[int]
     revoked_at: Mapped[int | None]
     last_used_at: Mapped[int | None]
-
-    def is_secret(self, hashed: str, now: int) -> bool:
-        """Whether this is the hash of its secret, or of the former one while that is good."""
-        good = hmac.compare_digest(self.secret_hash, hashed)
-        return good or (
-            hmac.compare_digest(self.former_hash or "", hashed) and now < (self.former_until or 0)
-        )
 
 
 class Hold(Base):
@@ -309,3 +319,29 @@ class AuditHead(Base):
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     seq: Mapped[int]
     entry_hash: Mapped[str] = mapped_column(String(64))
+
+
+class OperatorToken(Secret, Base):
+    """A token by which an operator asks `/admin`; `scopes` are separated by spaces."""
+
+    __tablename__ = "operator_tokens"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64))
+    scopes: Mapped[str]
+    created_at: Mapped[int]
+    revoked_at: Mapped[int | None]
+    last_used_at: Mapped[int | None]
+
+
+class OperatorRequest(Base):
+    """What an operator's request that moves money was answered, under its idempotency key; never deleted."""
+
+    __tablename__ = "operator_requests"
+
+    # No foreign key: to check it would lock the token's row after the end of the audit log.
+    token_id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    idempotency_key: Mapped[str] = mapped_column(primary_key=True)
+    request_hash: Mapped[str] = mapped_column(String(64))
+    content: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[int]
