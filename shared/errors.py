@@ -46,7 +46,6 @@ class ErrorCode(StrEnum):
     MODEL_NOT_FOUND = "model_not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     NOT_ACCEPTABLE = "not_acceptable"
-    CONFLICT = "conflict"
     IDEMPOTENCY_IN_FLIGHT = "idempotency_in_flight"
     IDEMPOTENCY_KEY_EXPIRED = "idempotency_key_expired"
     REPLAYS_EXHAUSTED = "replays_exhausted"
@@ -54,6 +53,7 @@ class ErrorCode(StrEnum):
     FINGERPRINT_MISMATCH = "fingerprint_mismatch"
     REQUEST_TOO_LARGE = "request_too_large"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
+    CONFLICT = "conflict"
     INVALID_REQUEST = "invalid_request"
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
     RATE_LIMITED = "rate_limited"
@@ -87,7 +87,6 @@ _KINDS = {
     ErrorCode.MODEL_NOT_FOUND: ErrorKind(404, ErrorType.INVALID_REQUEST),
     ErrorCode.METHOD_NOT_ALLOWED: ErrorKind(405, ErrorType.INVALID_REQUEST),
     ErrorCode.NOT_ACCEPTABLE: ErrorKind(406, ErrorType.INVALID_REQUEST),
-    ErrorCode.CONFLICT: ErrorKind(409, ErrorType.INVALID_REQUEST),
     ErrorCode.IDEMPOTENCY_IN_FLIGHT: ErrorKind(409, ErrorType.INVALID_REQUEST, retryable=True),
     # Not 409, which SDKs repeat: what was paid for is answered no more, however often it is asked for.
     ErrorCode.IDEMPOTENCY_KEY_EXPIRED: ErrorKind(410, ErrorType.INVALID_REQUEST),
@@ -96,6 +95,7 @@ _KINDS = {
     ErrorCode.FINGERPRINT_MISMATCH: ErrorKind(412, ErrorType.INVALID_REQUEST),
     ErrorCode.REQUEST_TOO_LARGE: ErrorKind(413, ErrorType.INVALID_REQUEST),
     ErrorCode.UNSUPPORTED_MEDIA_TYPE: ErrorKind(415, ErrorType.INVALID_REQUEST),
+    ErrorCode.CONFLICT: ErrorKind(422, ErrorType.INVALID_REQUEST),  # 409 is what SDKs repeat
     ErrorCode.INVALID_REQUEST: ErrorKind(422, ErrorType.INVALID_REQUEST),
     ErrorCode.IDEMPOTENCY_KEY_REUSED: ErrorKind(422, ErrorType.INVALID_REQUEST),
     ErrorCode.RATE_LIMITED: ErrorKind(429, ErrorType.RATE_LIMIT, retryable=True),
