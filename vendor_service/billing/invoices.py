@@ -16,6 +16,8 @@ from vendor_service.clock import HOUR, from_datetime, next_month_start
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, FinalInvoice, LedgerEntry, LedgerTotal
 from vendor_service.errors import APIError, OperatorError, UsageError
+from vendor_service.webhooks import events
+from vendor_service.webhooks.events import EventKind
 
 OnFinal = Callable[[Session, Invoice], None]
 
@@ -174,6 +176,8 @@ def _store(
                 content=invoice.model_dump_json(),
             )
         )
+        told = {"month": month, "total_micros": invoice.total_micros, "last_seq": invoice.last_seq}
+        events.emit(session, EventKind.INVOICE_FINALIZED, account, told, now)
         if on_final is not None:
             on_final(session, invoice)
     return invoice

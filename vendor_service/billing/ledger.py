@@ -253,4 +253,6 @@ def _append(session: Session, account: Account, entry: LedgerEntry, now: int) ->
     account.ledger_at = entry.created_at
     if account.credit_micros is not None:
         account.credit_micros += entry.amount_micros
+        if entry.kind == "top_up":
+            account.credit_base_micros = account.credit_micros
     return entry

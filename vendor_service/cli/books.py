@@ -48,7 +48,9 @@ def writing(database_url: str | None, *, new: bool = False) -> Iterator[Session]
 def acting(database_url: str | None, *, new: bool = False) -> Iterator[Act]:
     """The books, to be changed in one transaction by whoever types; see `writing`."""
     with writing(database_url, new=new) as session:
-        yield Act(session, os_user(), system_clock, trust_clock=Settings.read().trust_clock)
+        settings = Settings.read()
+        trusted, percents = settings.trust_clock, settings.thresholds
+        yield Act(session, os_user(), system_clock, trust_clock=trusted, percents=percents)
 
 
 @contextmanager

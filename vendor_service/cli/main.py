@@ -19,6 +19,7 @@ from vendor_service.cli import (
     prices,
     receipts_key,
     usage,
+    webhooks,
 )
 from vendor_service.cli.books import AsJson, DatabaseUrl, print_json
 from vendor_service.cli.receipts_key import SigningKeyFile
@@ -36,6 +37,7 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(prices.app, name="prices")
 app.add_typer(money.ledger_app, name="ledger")
 app.add_typer(operators.app, name="operators")
+app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(audit.app, name="audit")
 app.add_typer(database.app, name="db")
 app.add_typer(receipts_key.app, name="receipts-key")

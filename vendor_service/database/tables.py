@@ -83,7 +83,8 @@ class Secret:
 class Account(Limited, Base):
     """A customer: what is agreed, and where it stands.
 
-    `credit_micros` is what a prepaid account has left, `NULL` for one that is invoiced; `rate_tokens` is
+    `credit_micros` is what a prepaid account has left, `NULL` for one that is invoiced, and
+    `credit_base_micros` what it had just after its last top-up; `rate_tokens` is
     in millionths of a query; no ledger entry to come is dated before `ledger_at`.
     """
 
@@ -101,6 +102,7 @@ class Account(Limited, Base):
     plan: Mapped[str] = mapped_column(String(64), server_default=STANDARD_PLAN)
     quota_period: Mapped[str] = mapped_column(String(8))
     credit_micros: Mapped[int | None]
+    credit_base_micros: Mapped[int | None]
     queries_per_second: Mapped[int | None]
 
     rate_tokens: Mapped[int] = mapped_column(default=0)
@@ -345,3 +347,75 @@ class OperatorRequest(Base):
     request_hash: Mapped[str] = mapped_column(String(64))
     content: Mapped[str] = mapped_column(Text)
     created_at: Mapped[int]
+
+
+class WebhookEndpoint(Base):
+    """A receiver of events: of all accounts, or of one; of all kinds (`*`) or of those named.
+
+    It has its secrets in clear, for each delivery is signed by them; the former one is used as well until
+    `former_until`.
+    """
+
+    __tablename__ = "webhook_endpoints"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    url: Mapped[str] = mapped_column(String(2048))
+    account_id: Mapped[str | None] = mapped_column(String(32))
+    kinds: Mapped[str]
+    secret: Mapped[str] = mapped_column(String(64))
+    former_secret: Mapped[str | None] = mapped_column(String(64))
+    former_until: Mapped[int | None]
+    created_at: Mapped[int]
+    disabled_at: Mapped[int | None]
+
+
+class WebhookEvent(Base):
+    """Something that happened, with the body that every receiver is sent of it."""
+
+    __tablename__ = "webhook_events"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(64))
+    account_id: Mapped[str | None] = mapped_column(String(32))
+    content: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[int] = mapped_column(index=True)
+
+
+class WebhookDelivery(Base):
+    """An event that a receiver is to be sent: `pending` until it is `delivered` or has `failed` for good.
+
+    A process that sends it holds the `lease` until `leased_until`.
+    """
+
+    __tablename__ = "webhook_deliveries"
+    __table_args__ = (
+        Index(
+            "ix_webhook_deliveries_pending",
+            "next_at",
+            sqlite_where=text("state = 'pending'"),
+            postgresql_where=text("state = 'pending'"),
+        ),
+    )
+
+    event_id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    endpoint_id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    state: Mapped[str] = mapped_column(String(16))
+    attempts: Mapped[int]
+    tries_left: Mapped[int]
+    next_at: Mapped[int]
+    lease: Mapped[str | None] = mapped_column(String(32))
+    leased_until: Mapped[int]
+
+
+class WebhookAttempt(Base):
+    """One try to deliver an event: what the receiver answered, or why there was no answer."""
+
+    __tablename__ = "webhook_attempts"
+
+    event_id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    endpoint_id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[int]
+    milliseconds: Mapped[int]
+    status: Mapped[int | None]
+    error: Mapped[str | None]

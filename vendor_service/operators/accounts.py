@@ -7,6 +7,7 @@ from dataclasses import asdict
 from shared.billing import AccountStatus
 from vendor_service.accounts import accounts
 from vendor_service.accounts.accounts import Terms
+from vendor_service.billing import periods, thresholds
 from vendor_service.billing.repair import Repair, repair
 from vendor_service.billing.usage import account_status
 from vendor_service.database.tables import Account
@@ -77,9 +78,11 @@ def repair_dates(act: Act, name: str) -> Repair:
 def _changing(act: Act, name: str, action: str) -> Iterator[Account]:
     """The account, locked, to be changed; what the change was is recorded."""
     account = accounts.find_account(act.session, name, lock=True)
-    before = _agreed(account)
+    before, stood = _agreed(account), thresholds.levels(account)
     yield account
     after = _agreed(account)
+    if not periods.is_over(account, account, act.now):  # what was used of a former period is no news
+        thresholds.tell(act.session, account, stood, act.percents, act.now)
     changed = [field for field in _AGREED if before[field] != after[field]]
     act.record(
         action, name, {field: before[field] for field in changed}, {field: after[field] for field in changed}

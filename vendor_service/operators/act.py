@@ -6,6 +6,7 @@ from sqlalchemy.orm import Session
 
 from vendor_service.audit import log
 from vendor_service.audit.log import Facts
+from vendor_service.billing import thresholds
 from vendor_service.billing.clock_watch import against_books
 from vendor_service.clock import Clock
 from vendor_service.errors import OperatorError
@@ -13,12 +14,16 @@ from vendor_service.errors import OperatorError
 
 @dataclass(frozen=True)
 class Act:
-    """The transaction, who acts (see `audit.actors`), and the clock, which may be set to be trusted."""
+    """The transaction, who acts (see `audit.actors`), and the clock, which may be set to be trusted.
+
+    `percents` are the thresholds of which receivers of events are told.
+    """
 
     session: Session
     actor: str
     clock: Clock
     trust_clock: bool = False
+    percents: tuple[int, ...] = thresholds.STANDARD
 
     @property
     def now(self) -> int:

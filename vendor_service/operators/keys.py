@@ -5,6 +5,8 @@ from vendor_service.accounts import accounts, keys
 from vendor_service.accounts.keys import IssuedKey, KeyTerms
 from vendor_service.database.tables import Account, ApiKey
 from vendor_service.operators.act import Act
+from vendor_service.webhooks import events
+from vendor_service.webhooks.events import EventKind
 
 
 def issue(act: Act, account: str, terms: KeyTerms) -> IssuedKey:
@@ -26,6 +28,8 @@ def rotate(act: Act, key_id: str, grace_seconds: int) -> IssuedKey:
     key, owner = _of(act, key_id)
     before = _rotation(key)
     issued = keys.rotate_key(act.session, key_id, grace_seconds, act.clock)
+    told = {"key_id": key_id, "label": key.label, "former_until": key.former_until}
+    events.emit(act.session, EventKind.KEY_ROTATED, owner, told, act.now)
     act.record("key.rotate", owner.name, before, _rotation(key))
     return issued
 

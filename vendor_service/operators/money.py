@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from shared.billing import Entry, Invoice
 from vendor_service.accounts import accounts
 from vendor_service.audit import log
-from vendor_service.billing import invoices, ledger
+from vendor_service.billing import invoices, ledger, thresholds
 from vendor_service.clock import Clock
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, LedgerEntry
@@ -48,8 +48,10 @@ def adjust(act: Act, account: str, micros: int, reason: str) -> Entry:
     """Correct what an account owes, for a reason; raises what `ledger.adjust` does."""
     owner = accounts.find_account(act.session, account, lock=True)
     act.believe_clock()
-    before = owner.credit_micros
-    return _tell(act, owner, before, ledger.adjust(act.session, owner, micros, reason, act.now))
+    before, stood = owner.credit_micros, thresholds.levels(owner)
+    entry = ledger.adjust(act.session, owner, micros, reason, act.now)
+    thresholds.tell(act.session, owner, stood, act.percents, act.now)
+    return _tell(act, owner, before, entry)
 
 
 def issue_invoice(

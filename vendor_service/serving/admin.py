@@ -32,6 +32,7 @@ from vendor_service.api.admin.desk import Desk
 from vendor_service.api.admin.money import money_router
 from vendor_service.api.admin.prices import prices_router
 from vendor_service.api.admin.security import audit_router, operators_router, receipts_keys_router
+from vendor_service.api.admin.webhooks import webhooks_router
 from vendor_service.api.docs import docs_router
 from vendor_service.api.errors import add_error_handlers, internal_error
 from vendor_service.clock import Clock, system_clock
@@ -70,10 +71,11 @@ def create_admin_app(settings: Settings, clock: Clock = system_clock) -> FastAPI
     app.state.capacity = Capacity(max_inputs=1, max_bytes=1, max_seconds=60.0)
     add_error_handlers(app)
     app.add_exception_handler(OperatorError, _on_operator_error)
-    desk = Desk(database, clock, trust_clock=settings.trust_clock)
+    desk = Desk(database, clock, trust_clock=settings.trust_clock, percents=settings.thresholds)
     for router in (
         *(accounts_router(desk), keys_router(desk), money_router(desk), prices_router(desk)),
         *(operators_router(desk), receipts_keys_router(desk, settings.signing_key_in), audit_router(desk)),
+        webhooks_router(desk),
         docs_router(app.title),
     ):
         app.include_router(router)

@@ -57,10 +57,13 @@ from vendor_service.serving.audit import Audit
 from vendor_service.serving.factory import load_engine
 from vendor_service.serving.sweeper import Sweeper
 from vendor_service.settings import Settings
+from vendor_service.webhooks.dispatcher import Dispatcher
+from vendor_service.webhooks.sending import networks
 
 # A process that was killed leaves holds; they are released this long after it last told that it lives.
 _HOLD_SECONDS = 20
 _SWEEP_SECONDS = 5
+_DISPATCH_SECONDS = 2
 
 _log = logging.getLogger(__name__)
 
@@ -108,11 +111,12 @@ def create_app(
     is_first = worker is None or worker.is_first
     _publish_prices(database, settings, model.id, clock, tell=is_first)
     shared_metrics = None if worker is None else WorkerMetrics(worker, metrics.registry)
-    audit = watch = None
+    audit = watch = dispatcher = None
     if is_first:  # what all workers would tell and do alike
         metrics.registry.register(AccountMetrics(database, clock))
         audit = Audit(database, metrics, settings.verify_every_hours)
         watch = PriceWatch(database, clock)
+        dispatcher = Dispatcher(database, clock, networks(settings.webhook_private_networks))
     capacity = Capacity(
         max_inputs=settings.max_queued_inputs,
         max_bytes=settings.max_queued_bytes,
@@ -122,7 +126,7 @@ def create_app(
     references = ClockReferences(database, clock, clock_watch, trust_clock=settings.trust_clock)
     references.ask()
     replays = ReplayTerms(settings.replay_hours * 3600, settings.max_replays)
-    admission = Admission(database, clock, _HOLD_SECONDS, replays, clock_watch)
+    admission = Admission(database, clock, _HOLD_SECONDS, replays, clock_watch, settings.thresholds)
     precheck = Precheck(database, clock, replays)
     authentication = Authentication(database, clock)
     # Twice the time that a request may take: a hold never expires under a request that is still served.
@@ -144,7 +148,17 @@ def create_app(
         # The vendor has its own traces and metrics; FastAPI would ask for providers of them at every request.
         telemetry={"tracing": False, "metrics": False, "logs": False},
         lifespan=partial(
-            _lifespan, encoder, admission, sweeper, signer, database, shared_metrics, audit, watch, traces
+            _lifespan,
+            encoder,
+            admission,
+            sweeper,
+            signer,
+            database,
+            shared_metrics,
+            audit,
+            watch,
+            dispatcher,
+            traces,
         ),
         responses={"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}},
     )
@@ -242,6 +256,7 @@ async def _lifespan(
     shared_metrics: WorkerMetrics | None,
     audit: Audit | None,
     watch: PriceWatch | None,
+    dispatcher: Dispatcher | None,
     traces: Traces | None,
     _app: FastAPI,
 ) -> AsyncIterator[None]:
@@ -264,7 +279,11 @@ async def _lifespan(
         beside.append(asyncio.create_task(audit.repeat()))
     if watch is not None:
         beside.append(asyncio.create_task(watch.repeat(_SWEEP_SECONDS)))
+    if dispatcher is not None:
+        dispatcher.start(_DISPATCH_SECONDS)
     yield
+    if dispatcher is not None:
+        await asyncio.to_thread(dispatcher.stop)
     for each in beside:
         each.cancel()
     await asyncio.gather(*beside, return_exceptions=True)

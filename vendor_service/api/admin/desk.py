@@ -40,10 +40,13 @@ class Body(BaseModel):
 class Desk:
     """The books, the clock (see `Act`), and who may ask."""
 
-    def __init__(self, database: Database, clock: Clock, *, trust_clock: bool) -> None:
+    def __init__(
+        self, database: Database, clock: Clock, *, trust_clock: bool, percents: tuple[int, ...]
+    ) -> None:
         self.database = database
         self.clock = clock
         self.trust_clock = trust_clock
+        self._percents = percents
         self._authentication = OperatorAuthentication(database, clock)
 
     def requiring(self, scope: OperatorScope) -> Any:  # noqa: ANN401 - as FastAPI's own Depends
@@ -105,7 +108,7 @@ class Desk:
         return Response(answer.content, media_type="application/json", headers=headers)
 
     def _act(self, session: Session, operator: Operator) -> Act:
-        return Act(session, operator.actor, self.clock, trust_clock=self.trust_clock)
+        return Act(session, operator.actor, self.clock, trust_clock=self.trust_clock, percents=self._percents)
 
 
 def taking(model: type[BaseModel]) -> dict[str, Any]:
