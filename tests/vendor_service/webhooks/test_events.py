@@ -46,9 +46,9 @@ def test_each_threshold_of_each_limit_is_told_when_it_is_reached(books: Books) -
         (3, [50, 80], [50, 80, 100], [50, 80]),
     ):
         books.buy(order, images=used)
-        assert sorted(reached(books, "quota")) == quota
-        assert sorted(reached(books, "spend_limit")) == spent
-        assert sorted(reached(books, "credit")) == credit
+        assert sorted(reached(books, "quota").elements()) == quota
+        assert sorted(reached(books, "spend_limit").elements()) == spent
+        assert sorted(reached(books, "credit").elements()) == credit
     said = {"account": books.account(order).name, "percent": 80, "used_queries": 8, "limit_queries": 10}
     assert ("quota.threshold_reached", said) in told(books)
     books.check(order)
