@@ -53,6 +53,7 @@ class ErrorCode(StrEnum):
     FINGERPRINT_MISMATCH = "fingerprint_mismatch"
     REQUEST_TOO_LARGE = "request_too_large"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
+    CONFLICT = "conflict"
     INVALID_REQUEST = "invalid_request"
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
     RATE_LIMITED = "rate_limited"
@@ -94,6 +95,7 @@ _KINDS = {
     ErrorCode.FINGERPRINT_MISMATCH: ErrorKind(412, ErrorType.INVALID_REQUEST),
     ErrorCode.REQUEST_TOO_LARGE: ErrorKind(413, ErrorType.INVALID_REQUEST),
     ErrorCode.UNSUPPORTED_MEDIA_TYPE: ErrorKind(415, ErrorType.INVALID_REQUEST),
+    ErrorCode.CONFLICT: ErrorKind(422, ErrorType.INVALID_REQUEST),  # 409 is what SDKs repeat
     ErrorCode.INVALID_REQUEST: ErrorKind(422, ErrorType.INVALID_REQUEST),
     ErrorCode.IDEMPOTENCY_KEY_REUSED: ErrorKind(422, ErrorType.INVALID_REQUEST),
     ErrorCode.RATE_LIMITED: ErrorKind(429, ErrorType.RATE_LIMIT, retryable=True),

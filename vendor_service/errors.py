@@ -2,6 +2,7 @@
 
 VendorError
 └── OperatorError        exit 1   a command or a start of the server failed
+    ├── UnknownName      exit 1   there is no account, key, plan or the like of that name
     └── UsageError       exit 2   an option names something that does not exist or cannot be
 APIError (shared/errors.py)       a customer's request is refused; rendered as the HTTP error body
 └── CommitInDoubt                 the database was sent a COMMIT and did not say whether it took it
@@ -9,7 +10,7 @@ APIError (shared/errors.py)       a customer's request is refused; rendered as t
 
 from shared.errors import APIError
 
-__all__ = ["APIError", "CommitInDoubt", "OperatorError", "UsageError", "VendorError"]
+__all__ = ["APIError", "CommitInDoubt", "OperatorError", "UnknownName", "UsageError", "VendorError"]
 
 
 class VendorError(Exception):
@@ -20,6 +21,10 @@ class OperatorError(VendorError):
     """A command or a start of the server failed; the message says what to do."""
 
     exit_code = 1
+
+
+class UnknownName(OperatorError):
+    """There is nothing of the kind that goes by that name or id."""
 
 
 class UsageError(OperatorError):

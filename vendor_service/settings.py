@@ -43,6 +43,8 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 8000
     workers: Annotated[int, Field(ge=1, le=256)] = 1
+    admin_host: str = "127.0.0.1"
+    admin_port: Annotated[int | None, Field(ge=0, le=65_535)] = None
     # Several only where the option is given several times; elsewhere the file `models` names them.
     model: Annotated[str | tuple[str, ...], NoDecode] = "icon-clip"
     models: Path | None = None
@@ -73,6 +75,8 @@ class Settings(BaseSettings):
     replay_hours: Annotated[int, Field(ge=24, le=24 * 366)] = 72
     max_replays: Annotated[int, Field(ge=1)] = 32
     request_timeout_seconds: Annotated[int, Field(ge=1)] = 120
+    webhook_thresholds: str = "50,80,100"
+    webhook_private_networks: str = ""
     verify_every_hours: Annotated[int, Field(ge=0, le=24 * 366)] = 24
 
     @field_validator("metrics_token")
@@ -82,6 +86,18 @@ class Settings(BaseSettings):
         if token is not None and not token.get_secret_value().strip():
             raise ValueError("the token is empty; leave it out to let everybody read the metrics")
         return token
+
+    @field_validator("webhook_thresholds")
+    @classmethod
+    def _thresholds_are_percents(cls, listed: str) -> str:
+        if not all(each.strip().isdecimal() and 1 <= int(each) <= 100 for each in listed.split(",")):
+            raise ValueError("write percents between 1 and 100, as in 50,80,100")
+        return listed
+
+    @property
+    def thresholds(self) -> tuple[int, ...]:
+        """The shares of quota, spend limit and credit, in percent, of which receivers of events are told."""
+        return tuple(sorted({int(each) for each in self.webhook_thresholds.split(",")}))
 
     @model_validator(mode="after")
     def _a_request_fits(self) -> Self:

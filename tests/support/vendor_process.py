@@ -27,6 +27,7 @@ from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey, Hold, LedgerEntry
 
 _READY = re.compile(r"ready on (http://\S+:(\d+))")
+_OPERATORS = re.compile(r"operators on (http://[^)]+)")
 _STOP_SECONDS = 40.0
 
 
@@ -66,6 +67,7 @@ class VendorProcess:
     ) -> None:
         self.log = folder / "vendor.log"
         self.url = ""
+        self.admin_url = ""
         self.database_url = database_url or f"sqlite:///{folder / 'vendor.db'}"
         self._folder = folder
         self._options = options
@@ -89,11 +91,13 @@ class VendorProcess:
         else:
             self._process = self._spawned(arguments, environment)
         assert self._process.stdout is not None
-        ready = _READY.search(self._process.stdout.readline())
+        told = self._process.stdout.readline()
+        ready, operators = _READY.search(told), _OPERATORS.search(told)
         if ready is None:
             self.kill()
             raise AssertionError(f"the vendor did not start:\n{self.log.read_text()}")
         self.url, self._port = ready.groups()
+        self.admin_url = "" if operators is None else operators[1]
         return self
 
     def _spawned(self, arguments: list[str], environment: dict[str, str]) -> "subprocess.Popen[str]":

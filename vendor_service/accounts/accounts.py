@@ -11,7 +11,7 @@ from shared.billing import QuotaPeriod
 from vendor_service.billing import ledger, periods, prices
 from vendor_service.clock import Clock
 from vendor_service.database.tables import STANDARD_PLAN, Account
-from vendor_service.errors import OperatorError, UsageError
+from vendor_service.errors import OperatorError, UnknownName, UsageError
 
 _NAME = re.compile(r"[a-z][a-z0-9._-]{0,62}")
 
@@ -75,18 +75,19 @@ def find_account(session: Session, name: str, *, lock: bool = False) -> Account:
     """The account of that name; `lock` it to change anything that admission changes or checks.
 
     Raises:
-        OperatorError: there is none.
+        UnknownName: there is none.
     """
     named = select(Account).where(Account.name == name)
     account = session.scalar(named.with_for_update() if lock else named)
     if account is None:
-        raise OperatorError(f"there is no account {name!r}; list them with: vendor accounts list")
+        raise UnknownName(f"there is no account {name!r}; list them with: vendor accounts list")
     return account
 
 
-def list_accounts(session: Session) -> list[Account]:
-    """All accounts, by name."""
-    return list(session.scalars(select(Account).order_by(Account.name)))
+def list_accounts(session: Session, after: str = "", limit: int | None = None) -> list[Account]:
+    """All accounts, or up to `limit` of those behind a name, by name."""
+    found = select(Account).where(Account.name > after).order_by(Account.name).limit(limit)
+    return list(session.scalars(found))
 
 
 def set_quota(account: Account, quota: int | None) -> None:
@@ -123,7 +124,7 @@ def set_plan(session: Session, account: Account, plan: str, now: int) -> None:
     """Let another plan's prices hold for what is asked from now on.
 
     Raises:
-        OperatorError: there is no such plan.
+        UnknownName: there is no such plan.
     """
     _check_plan(session, plan, now)
     account.plan = plan
@@ -166,7 +167,7 @@ def _check_rate(queries_per_second: int | None) -> None:
 def _check_plan(session: Session, plan: str, now: int) -> None:
     known = prices.plans(session, now)
     if plan not in known:
-        raise OperatorError(
+        raise UnknownName(
             f"there is no plan {plan!r}, only {', '.join(sorted(known))}; "
             "make one with: vendor prices set ... --new"
         )

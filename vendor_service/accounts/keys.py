@@ -15,7 +15,7 @@ from vendor_service.accounts.accounts import check_numbers
 from vendor_service.billing import periods
 from vendor_service.clock import SECOND, Clock, to_datetime
 from vendor_service.database.tables import Account, ApiKey
-from vendor_service.errors import OperatorError, UsageError
+from vendor_service.errors import OperatorError, UnknownName, UsageError
 
 _ID_BYTES = 8
 _SECRET_BYTES = 24  # 192 bits: a plain hash at rest is as good as a slow one, since nothing can be guessed
@@ -118,9 +118,7 @@ def rotate_key(session: Session, key_id: str, grace_seconds: int, clock: Clock) 
     if row.revoked_at is not None:
         raise OperatorError(f"the key {key_id!r} was revoked; issue another with: vendor keys create ACCOUNT")
     secret = secrets.token_hex(_SECRET_BYTES)
-    row.former_hash = row.secret_hash
-    row.former_until = clock() + grace_seconds * SECOND
-    row.secret_hash = _hash(secret)
+    row.replace_secret(_hash(secret), clock() + grace_seconds * SECOND)
     return IssuedKey(key_id, f"tk_{key_id}_{secret}")
 
 
@@ -135,15 +133,15 @@ def revoke_key(session: Session, key_id: str, clock: Clock) -> ApiKey:
     return row
 
 
-def find_key(session: Session, key_id: str) -> ApiKey:
-    """The key of that id.
+def find_key(session: Session, key_id: str, *, lock: bool = False) -> ApiKey:
+    """The key of that id, locked if it is to be changed.
 
     Raises:
-        OperatorError: there is none.
+        UnknownName: there is none.
     """
-    row = session.get(ApiKey, key_id)
+    row = session.get(ApiKey, key_id, with_for_update=lock or None)
     if row is None:
-        raise OperatorError(f"there is no key {key_id!r}; list an account's with: vendor keys list ACCOUNT")
+        raise UnknownName(f"there is no key {key_id!r}; list an account's with: vendor keys list ACCOUNT")
     return row
 
 

@@ -11,10 +11,13 @@ from shared.keys import KeyInfo, KeyList, NewSecret
 from vendor_service.accounts import keys
 from vendor_service.accounts.authentication import Authentication, Caller
 from vendor_service.api.authentication import requiring
+from vendor_service.audit.actors import customer_key
 from vendor_service.clock import Clock
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey
 from vendor_service.errors import APIError
+from vendor_service.operators import keys as acts
+from vendor_service.operators.act import Act
 
 
 def keys_router(database: Database, clock: Clock, authentication: Authentication) -> APIRouter:
@@ -45,7 +48,7 @@ def keys_router(database: Database, clock: Clock, authentication: Authentication
         def rotate() -> NewSecret:
             with database.write() as session:
                 _own_key(session, caller, key_id)
-                issued = keys.rotate_key(session, key_id, grace_seconds, clock)
+                issued = acts.rotate(_act(session, caller, clock), key_id, grace_seconds)
                 return NewSecret(key_id=issued.key_id, api_key=issued.api_key)
 
         return await asyncio.to_thread(rotate)
@@ -57,12 +60,15 @@ def keys_router(database: Database, clock: Clock, authentication: Authentication
         def revoke() -> KeyInfo:
             with database.write() as session:
                 _own_key(session, caller, key_id)
-                account = session.get_one(Account, caller.account_id)
-                return keys.public(keys.revoke_key(session, key_id, clock), account, clock())
+                return acts.revoke(_act(session, caller, clock), key_id)
 
         return await asyncio.to_thread(revoke)
 
     return router
+
+
+def _act(session: Session, caller: Caller, clock: Clock) -> Act:
+    return Act(session, customer_key(caller.key_id), clock)
 
 
 def _own_key(session: Session, caller: Caller, key_id: str) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
-from vendor_service.billing import billing_log, ledger, limits, periods, prices, rate
+from vendor_service.billing import billing_log, ledger, limits, periods, prices, rate, thresholds
 from vendor_service.billing.clock_watch import ClockWatch
 from vendor_service.billing.orders import Admitted, Charged, Order
 from vendor_service.billing.replays import STANDARD, ReplayTerms
@@ -39,7 +39,8 @@ class Admission:
     A hold that is neither settled nor voided within `hold_seconds` is swept, unless `renew` moved that on:
     so the holds of a process that is gone are released soon, whichever process sweeps. What was paid for is
     answered again on the terms of `replays`. Nothing is charged while the `watch` finds the clock wrong;
-    without one the clock is believed.
+    without one the clock is believed. Webhooks are told when what an account has used reaches another of
+    the `percents` of a limit.
     """
 
     def __init__(
@@ -49,12 +50,14 @@ class Admission:
         hold_seconds: int,
         replays: ReplayTerms = STANDARD,
         watch: ClockWatch | None = None,
+        percents: tuple[int, ...] = thresholds.STANDARD,
     ) -> None:
         self._database = database
         self._replays = replays
         self._writer = Writer(database)
         self._clock = clock
         self._watch = watch
+        self._percents = percents
         self._told: set[str] = set()  # accounts whose dates were complained of
         self._hold_micros = hold_seconds * SECOND
         self._server = secrets.token_hex(16)
@@ -199,11 +202,13 @@ class Admission:
         account, key = rows.account(hold.account_id), rows.key(hold.key_id)
         self._check_dates(account, now)
         periods.roll(account, key, now)
+        before = thresholds.levels(account)
         entry = ledger.charge(rows.session, account, hold, now)
         _release(rows, hold, "settled")
         for each in (account, key):
             each.queries_used += hold.images + hold.texts
             each.spent_micros += hold.cost_micros
+        thresholds.tell(rows.session, account, before, self._percents, now)
         billing_log.finished(rows.session, hold, now)
         return Charged(entry.seq, entry.entry_hash, entry.created_at, hold.key_id)
 

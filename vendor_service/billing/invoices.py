@@ -1,5 +1,6 @@
 """Invoices: a month of the ledger, summed up; once the month is over, the same whenever it is asked for."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,6 +16,10 @@ from vendor_service.clock import HOUR, from_datetime, next_month_start
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, FinalInvoice, LedgerEntry, LedgerTotal
 from vendor_service.errors import APIError, OperatorError, UsageError
+from vendor_service.webhooks import events
+from vendor_service.webhooks.events import EventKind
+
+OnFinal = Callable[[Session, Invoice], None]
 
 
 def month_bounds(month: str) -> tuple[int, int]:
@@ -31,12 +36,19 @@ def month_bounds(month: str) -> tuple[int, int]:
 
 
 def issue(
-    database: Database, account_id: str, month: str, now: int, watch: ClockWatch | None = None
+    database: Database,
+    account_id: str,
+    month: str,
+    now: int,
+    watch: ClockWatch | None = None,
+    on_final: OnFinal | None = None,
 ) -> Invoice:
     """The invoice of a month. A month that is over is closed first: no later entry will be dated into it.
 
     Whatever is in the books, they are locked only to close the month and to store its invoice, each in
     constant time; what is summed up is read beside all that goes on.
+
+    `on_final` is told of an invoice in the transaction that stores it.
 
     No final invoice is made while the `watch` finds the clock wrong; without one the clock is believed.
 
@@ -60,7 +72,7 @@ def issue(
     with database.read() as session:
         account = session.get_one(Account, account_id)
         invoice = summed(session, account, month, final=True)
-    return _store(database, account, month, invoice, now)
+    return _store(database, account, month, invoice, now, on_final)
 
 
 def summed(session: Session, account: Account, month: str, *, final: bool) -> Invoice:
@@ -143,7 +155,14 @@ def _close(database: Database, account_id: str, end: int, now: int) -> None:
         account.ledger_at = max(account.ledger_at, end)
 
 
-def _store(database: Database, summed_from: Account, month: str, invoice: Invoice, now: int) -> Invoice:
+def _store(
+    database: Database,
+    summed_from: Account,
+    month: str,
+    invoice: Invoice,
+    now: int,
+    on_final: OnFinal | None,
+) -> Invoice:
     with database.write() as session:
         account = session.get_one(Account, summed_from.id, with_for_update=True)
         if (stored := _stored(session, account, month)) is not None:
@@ -157,6 +176,10 @@ def _store(database: Database, summed_from: Account, month: str, invoice: Invoic
                 content=invoice.model_dump_json(),
             )
         )
+        told = {"month": month, "total_micros": invoice.total_micros, "last_seq": invoice.last_seq}
+        events.emit(session, EventKind.INVOICE_FINALIZED, account, told, now)
+        if on_final is not None:
+            on_final(session, invoice)
     return invoice
 
 

@@ -1,7 +1,5 @@
 """The ledger: one chain of entries an account, appended to and never changed."""
 
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,10 +9,11 @@ from sqlalchemy.orm import Session
 from shared.billing import Entry
 from vendor_service.billing import periods, totals
 from vendor_service.clock import to_datetime
+from vendor_service.database import chain
 from vendor_service.database.tables import Account, ApiKey, Hold, LedgerEntry
 from vendor_service.errors import OperatorError, UsageError
 
-GENESIS_HASH = "0" * 64
+GENESIS_HASH = chain.GENESIS_HASH
 # Larger numbers than this cannot be told apart in JavaScript and other JSON readers.
 MAX_NUMBER = 2**53 - 1
 _PAGE = 500
@@ -211,12 +210,8 @@ def public(entry: LedgerEntry) -> Entry:
 
 
 def entry_hash(entry: LedgerEntry | Row[Any]) -> str:
-    """SHA-256 (hex) of every other column of the entry, `previous_hash` among them, as canonical JSON.
-
-    What is NULL is left out: a column that a later version adds leaves the hashes of old entries as they are.
-    """
-    content = {key: value for key in _HASHED if (value := getattr(entry, key)) is not None}
-    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    """The hash that an entry has to carry: of all its other columns, see `chain.row_hash`."""
+    return chain.row_hash(entry, _HASHED)
 
 
 def _check_dates(account: Account, now: int) -> None:
@@ -258,4 +253,6 @@ def _append(session: Session, account: Account, entry: LedgerEntry, now: int) ->
     account.ledger_at = entry.created_at
     if account.credit_micros is not None:
         account.credit_micros += entry.amount_micros
+        if entry.kind == "top_up":
+            account.credit_base_micros = account.credit_micros
     return entry

@@ -138,6 +138,12 @@ def _history(session: Session, plan: str, model: str) -> Sequence[tuple[str, str
     return known[plan, model]
 
 
+def named(session: Session, plan: str, model: str, kind: Kind, now: int) -> int | None:
+    """The price that the plan itself names now; `None` where it names none."""
+    micros = _current(session, plan, model, kind, now)
+    return None if micros == _NONE else micros
+
+
 def history(session: Session, now: int) -> list[PriceFact]:
     """All prices that hold, held or will hold, by plan, model and kind, in the order of time."""
     rows = list(session.scalars(select(Price).order_by(*Price.__table__.primary_key)))

@@ -11,6 +11,7 @@ import logging
 import os
 import secrets
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -32,7 +33,7 @@ from shared.receipts import ALGORITHM, PublicKey, base64url, thumbprint
 from vendor_service.clock import Clock
 from vendor_service.database.session import Database, take_turns
 from vendor_service.database.tables import SigningKeyRow
-from vendor_service.errors import APIError, OperatorError
+from vendor_service.errors import APIError, OperatorError, UnknownName
 
 _log = logging.getLogger(__name__)
 _JWS = jwt.PyJWS(algorithms=[ALGORITHM])
@@ -175,11 +176,13 @@ def read_key(file: Path) -> SigningKey:
     return SigningKey(private)
 
 
-def rotate(database: Database, file: Path, clock: Clock) -> SigningKey:
+def rotate(
+    database: Database, file: Path, clock: Clock, on_published: Callable[[Session, str], None] | None = None
+) -> SigningKey:
     """Replace the key in a file by a new one, published before any process can sign with it.
 
     What the former key signed stays good; nobody can sign with it once the processes that have it have
-    looked at the file again.
+    looked at the file again. `on_published` is told its id in the transaction that publishes it.
 
     Raises:
         OperatorError: the file cannot be written.
@@ -187,6 +190,8 @@ def rotate(database: Database, file: Path, clock: Clock) -> SigningKey:
     key = SigningKey(Ed25519PrivateKey.generate())
     with database.write() as session:
         publish(session, key, clock())
+        if on_published is not None:
+            on_published(session, key.public.kid)
     try:
         _write(key, file.parent).replace(file)
     except OSError as error:
@@ -218,11 +223,11 @@ def withdraw(session: Session, kid: str, now: int) -> None:
     """Publish a key no more, as one that others have got hold of: what it signed proves nothing from then on.
 
     Raises:
-        OperatorError: there is no such key.
+        UnknownName: there is no such key.
     """
     row = session.get(SigningKeyRow, kid)
     if row is None:
-        raise OperatorError(f"there is no signing key {kid!r}; see: vendor receipts-key list")
+        raise UnknownName(f"there is no signing key {kid!r}; see: vendor receipts-key list")
     row.withdrawn_at = row.withdrawn_at or now
 
 

@@ -4,15 +4,14 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from sqlalchemy.orm import Session
 
-from shared.billing import QuotaPeriod
-from vendor_service.accounts import accounts
-from vendor_service.billing.repair import repair
+from shared.billing import AccountStatus, QuotaPeriod
+from vendor_service.accounts.accounts import Terms, find_account, list_accounts
 from vendor_service.billing.usage import account_status
-from vendor_service.cli.books import AsJson, DatabaseUrl, print_rows, reading, writing
+from vendor_service.cli.books import AsJson, DatabaseUrl, acting, print_rows, reading
 from vendor_service.clock import system_clock, to_datetime
-from vendor_service.database.tables import STANDARD_PLAN, Account
+from vendor_service.database.tables import STANDARD_PLAN
+from vendor_service.operators import accounts
 
 app = typer.Typer(help="Customers and what is agreed with them.", no_args_is_help=True)
 
@@ -33,7 +32,7 @@ def create(
 
     Example: vendor accounts create acme --quota 50000 --period month
     """
-    terms = accounts.Terms(
+    terms = Terms(
         quota=quota,
         quota_period=period,
         spend_limit_micros=spend_limit,
@@ -41,8 +40,8 @@ def create(
         queries_per_second=rate_limit,
         plan=plan,
     )
-    with writing(database_url, new=True) as session:
-        _print(session, accounts.open_account(session, name, terms, system_clock), as_json=as_json)
+    with acting(database_url, new=True) as act:
+        _print(accounts.open_account(act, name, terms), as_json=as_json)
     if quota is None and spend_limit is None and credit is None:
         typer.echo(
             f"{name} may buy without a limit: it has no quota, no spend limit and no prepaid credit"
@@ -59,7 +58,7 @@ def list_all(database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
     Example: vendor accounts list --json
     """
     with reading(database_url) as session:
-        found = accounts.list_accounts(session)
+        found = list_accounts(session)
         statuses = [account_status(session, account.id, system_clock()) for account in found]
     print_rows([status.model_dump(mode="json") for status in statuses], as_json=as_json)
 
@@ -71,7 +70,8 @@ def show(name: str, database_url: DatabaseUrl = None, as_json: AsJson = False) -
     Example: vendor accounts show acme
     """
     with reading(database_url) as session:
-        _print(session, accounts.find_account(session, name), as_json=as_json)
+        account = find_account(session, name)
+        _print(account_status(session, account.id, system_clock()), as_json=as_json)
 
 
 @app.command("set-quota")
@@ -87,10 +87,8 @@ def set_quota(
 
     Example: vendor accounts set-quota acme 80000
     """
-    with writing(database_url) as session:
-        account = accounts.find_account(session, name, lock=True)
-        accounts.set_quota(account, quota)
-        _print(session, account, as_json=as_json)
+    with acting(database_url) as act:
+        _print(accounts.set_quota(act, name, quota), as_json=as_json)
 
 
 @app.command("set-spend-limit")
@@ -106,10 +104,8 @@ def set_spend_limit(
 
     Example: vendor accounts set-spend-limit acme 9000000
     """
-    with writing(database_url) as session:
-        account = accounts.find_account(session, name, lock=True)
-        accounts.set_spend_limit(account, micros)
-        _print(session, account, as_json=as_json)
+    with acting(database_url) as act:
+        _print(accounts.set_spend_limit(act, name, micros), as_json=as_json)
 
 
 @app.command("set-rate-limit")
@@ -125,10 +121,8 @@ def set_rate_limit(
 
     Example: vendor accounts set-rate-limit acme 200
     """
-    with writing(database_url) as session:
-        account = accounts.find_account(session, name, lock=True)
-        accounts.set_rate_limit(account, rate)
-        _print(session, account, as_json=as_json)
+    with acting(database_url) as act:
+        _print(accounts.set_rate_limit(act, name, rate), as_json=as_json)
 
 
 @app.command("set-plan")
@@ -137,10 +131,8 @@ def set_plan(name: str, plan: str, database_url: DatabaseUrl = None, as_json: As
 
     Example: vendor accounts set-plan acme research
     """
-    with writing(database_url) as session:
-        account = accounts.find_account(session, name, lock=True)
-        accounts.set_plan(session, account, plan, system_clock())
-        _print(session, account, as_json=as_json)
+    with acting(database_url) as act:
+        _print(accounts.set_plan(act, name, plan), as_json=as_json)
 
 
 @app.command("suspend")
@@ -149,10 +141,8 @@ def suspend(name: str, database_url: DatabaseUrl = None, as_json: AsJson = False
 
     Example: vendor accounts suspend acme
     """
-    with writing(database_url) as session:
-        account = accounts.find_account(session, name, lock=True)
-        accounts.suspend(account)
-        _print(session, account, as_json=as_json)
+    with acting(database_url) as act:
+        _print(accounts.suspend(act, name), as_json=as_json)
 
 
 @app.command("resume")
@@ -161,10 +151,8 @@ def resume(name: str, database_url: DatabaseUrl = None, as_json: AsJson = False)
 
     Example: vendor accounts resume acme
     """
-    with writing(database_url) as session:
-        account = accounts.find_account(session, name, lock=True)
-        accounts.resume(account)
-        _print(session, account, as_json=as_json)
+    with acting(database_url) as act:
+        _print(accounts.resume(act, name), as_json=as_json)
 
 
 @app.command("repair")
@@ -181,21 +169,18 @@ def repair_dates(
 
     Example: vendor accounts repair acme
     """
-    now = system_clock()
     if not yes:
-        moment = f"{to_datetime(now):%Y-%m-%d %H:%M:%S} UTC"
+        moment = f"{to_datetime(system_clock()):%Y-%m-%d %H:%M:%S} UTC"
         typer.confirm(
             f"What is dated later than {moment} is wrong: is this clock right?", abort=True, err=True
         )
-    with writing(database_url) as session:
-        done = repair(session, accounts.find_account(session, name, lock=True), now)
+    with acting(database_url) as act:
+        done = accounts.repair_dates(act, name)
     if done.changed or as_json:
         print_rows([asdict(done)], as_json=as_json, one=True)
     else:
         print(f"There is nothing to repair: nothing of {done.account} is dated later than now.")
 
 
-def _print(session: Session, account: Account, *, as_json: bool) -> None:
-    session.flush()
-    status = account_status(session, account.id, system_clock())
+def _print(status: AccountStatus, *, as_json: bool) -> None:
     print_rows([status.model_dump(mode="json")], as_json=as_json, one=True)

@@ -11,9 +11,12 @@ import typer
 from sqlalchemy.orm import Session
 
 from shared.serving.redaction import escaped
+from vendor_service.audit.actors import os_user
+from vendor_service.clock import system_clock
 from vendor_service.database import schema
 from vendor_service.database.session import Database
 from vendor_service.errors import OperatorError
+from vendor_service.operators.act import Act
 from vendor_service.settings import Settings
 
 DatabaseUrl = Annotated[
@@ -39,6 +42,15 @@ def writing(database_url: str | None, *, new: bool = False) -> Iterator[Session]
         schema.prepare(database)
         with database.write() as session:
             yield session
+
+
+@contextmanager
+def acting(database_url: str | None, *, new: bool = False) -> Iterator[Act]:
+    """The books, to be changed in one transaction by whoever types; see `writing`."""
+    with writing(database_url, new=new) as session:
+        settings = Settings.read()
+        trusted, percents = settings.trust_clock, settings.thresholds
+        yield Act(session, os_user(), system_clock, trust_clock=trusted, percents=percents)
 
 
 @contextmanager

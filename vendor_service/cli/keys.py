@@ -6,11 +6,12 @@ from typing import Annotated
 import typer
 
 from vendor_service.accounts import accounts, keys
-from vendor_service.cli.books import AsJson, DatabaseUrl, print_json, print_rows, reading, writing
+from vendor_service.cli.books import AsJson, DatabaseUrl, acting, print_json, print_rows, reading
 from vendor_service.cli.confirm import Yes, confirm
 from vendor_service.clock import system_clock
 from vendor_service.database.tables import Account
 from vendor_service.errors import UsageError
+from vendor_service.operators import keys as acts
 
 
 def _only_id(given: str) -> str:
@@ -50,8 +51,8 @@ def create(
     Example: vendor keys create acme --label laptop --quota 1000
     """
     terms = keys.KeyTerms(label, frozenset(scope or keys.DEFAULT_SCOPES), quota, spend_limit)
-    with writing(database_url) as session:
-        issued = keys.issue_key(session, accounts.find_account(session, account), terms, system_clock)
+    with acting(database_url) as act:
+        issued = acts.issue(act, account, terms)
     _print_secret(issued, as_json=as_json)
 
 
@@ -78,8 +79,8 @@ def rotate(
 
     Example: vendor keys rotate 0f3c7a91d2b45e68 --grace 86400
     """
-    with writing(database_url) as session:
-        issued = keys.rotate_key(session, key_id, grace, system_clock)
+    with acting(database_url) as act:
+        issued = acts.rotate(act, key_id, grace)
     _print_secret(issued, as_json=as_json)
 
 
@@ -98,10 +99,8 @@ def revoke(
         label = f" ({key.label})" if key.label else ""
         loss = f"Whoever asks with the key {key_id}{label} of {owner} is refused from now on, for good."
         confirm(loss, key_id, yes=yes)
-    with writing(database_url) as session:
-        revoked = keys.revoke_key(session, key_id, system_clock)
-        account = session.get_one(Account, revoked.account_id)
-        shown = keys.public(revoked, account, system_clock())
+    with acting(database_url) as act:
+        shown = acts.revoke(act, key_id)
     print_rows([shown.model_dump(mode="json")], as_json=as_json, one=True)
 
 

@@ -9,7 +9,18 @@ from typing import Annotated
 import typer
 
 from shared.serving.redaction import escaped, masked
-from vendor_service.cli import accounts, database, keys, money, prices, receipts_key
+from vendor_service.cli import (
+    accounts,
+    audit,
+    database,
+    keys,
+    money,
+    operators,
+    prices,
+    receipts_key,
+    usage,
+    webhooks,
+)
 from vendor_service.cli.books import AsJson, DatabaseUrl, print_json, print_rows
 from vendor_service.cli.receipts_key import SigningKeyFile
 from vendor_service.errors import OperatorError
@@ -25,6 +36,9 @@ app.add_typer(accounts.app, name="accounts")
 app.add_typer(keys.app, name="keys")
 app.add_typer(prices.app, name="prices")
 app.add_typer(money.ledger_app, name="ledger")
+app.add_typer(operators.app, name="operators")
+app.add_typer(webhooks.app, name="webhooks")
+app.add_typer(audit.app, name="audit")
 app.add_typer(database.app, name="db")
 app.add_typer(receipts_key.app, name="receipts-key")
 app.command("top-up")(money.top_up)
@@ -32,6 +46,8 @@ app.command("payment")(money.payment)
 app.command("refund")(money.refund)
 app.command("adjust")(money.adjust)
 app.command("invoice")(money.invoice)
+app.command("usage")(usage.usage)
+app.command("holds")(usage.holds)
 
 
 def main() -> None:
@@ -64,6 +80,13 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one. (default: 8000)")] = None,
     workers: Annotated[
         int | None, typer.Option(help="Processes that serve, each with the model. (default: 1)")
+    ] = None,
+    admin_port: Annotated[
+        int | None,
+        typer.Option(help="Port of the operators' API, /admin; 0 takes a free one. (default: none)"),
+    ] = None,
+    admin_host: Annotated[
+        str | None, typer.Option(help="Address of the operators' API. (default: 127.0.0.1)")
     ] = None,
     model: Annotated[
         list[str] | None,
@@ -116,6 +139,8 @@ def serve(
         host=host,
         port=port,
         workers=workers,
+        admin_port=admin_port,
+        admin_host=admin_host,
         model=(model[0] if len(model) == 1 else tuple(model)) if model else None,
         models=models_file,
         pretrained=pretrained,

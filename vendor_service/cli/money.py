@@ -9,20 +9,21 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn
-from sqlalchemy.orm import Session
 
 from shared.billing import Entry
 from vendor_service.accounts import accounts
-from vendor_service.billing import invoices, ledger
-from vendor_service.billing.clock_watch import against_books
+from vendor_service.audit.actors import os_user
+from vendor_service.billing import ledger
 from vendor_service.billing.invoice_formats import as_csv, as_html, as_text
 from vendor_service.billing.spreadsheets import csv_lines
 from vendor_service.billing.verification import Verification, verify
-from vendor_service.cli.books import AsJson, DatabaseUrl, prepared, print_rows, reading, writing
+from vendor_service.cli.books import AsJson, DatabaseUrl, acting, prepared, print_rows, reading
 from vendor_service.clock import system_clock
 from vendor_service.database.session import Database
-from vendor_service.database.tables import Account, LedgerEntry
-from vendor_service.errors import APIError, OperatorError, UsageError
+from vendor_service.database.tables import Account
+from vendor_service.errors import OperatorError, UsageError
+from vendor_service.operators import money as acts
+from vendor_service.operators.act import Act
 from vendor_service.settings import Settings
 
 # As `GET /v1/invoices/{month}` takes it.
@@ -63,7 +64,7 @@ def top_up(
 
     Example: vendor top-up acme 5000000 --reference "bank 2026-11-27/17"
     """
-    _pay("top_up", ledger.top_up, account, micros, reference, database_url, as_json=as_json)
+    _pay(acts.top_up, account, micros, reference, database_url, as_json=as_json)
 
 
 def payment(
@@ -80,12 +81,11 @@ def payment(
 
     Example: vendor payment acme 5000000 --reference "bank 2026-11-27/17"
     """
-    _pay("payment", ledger.payment, account, micros, reference, database_url, as_json=as_json)
+    _pay(acts.pay, account, micros, reference, database_url, as_json=as_json)
 
 
 def _pay(
-    kind: str,
-    append: Callable[[Session, Account, int, int, str], LedgerEntry],
+    pay: Callable[[Act, str, int, str], acts.Recorded],
     account: str,
     micros: int,
     reference: str,
@@ -93,15 +93,11 @@ def _pay(
     *,
     as_json: bool,
 ) -> None:
-    with writing(database_url) as session:
-        owner = accounts.find_account(session, account, lock=True)
-        entry = ledger.recorded(session, owner, kind, micros, reference)
-        if entry is None:
-            _believe_clock(session)
-            entry = append(session, owner, micros, system_clock(), reference)
-        else:
-            typer.echo(f"this was recorded already, as entry {entry.seq}; nothing was changed", err=True)
-    _print(entry, as_json=as_json)
+    with acting(database_url) as act:
+        recorded = pay(act, account, micros, reference)
+    if recorded.before:
+        typer.echo(f"this was recorded already, as entry {recorded.entry.seq}; nothing was changed", err=True)
+    _print(recorded.entry, as_json=as_json)
 
 
 def refund(
@@ -116,10 +112,8 @@ def refund(
 
     Example: vendor refund acme --entry 17
     """
-    with writing(database_url) as session:
-        owner = accounts.find_account(session, account, lock=True)
-        _believe_clock(session)
-        appended = ledger.refund(session, owner, entry, system_clock())
+    with acting(database_url) as act:
+        appended = acts.refund(act, account, entry)
     _print(appended, as_json=as_json)
 
 
@@ -134,10 +128,8 @@ def adjust(
 
     Example: vendor adjust acme 250000 --reason "outage of 14 November"
     """
-    with writing(database_url) as session:
-        owner = accounts.find_account(session, account, lock=True)
-        _believe_clock(session)
-        entry = ledger.adjust(session, owner, micros, reason, system_clock())
+    with acting(database_url) as act:
+        entry = acts.adjust(act, account, micros, reason)
     _print(entry, as_json=as_json)
 
 
@@ -153,15 +145,11 @@ def invoice(
     """
     if not _MONTH.fullmatch(month):
         raise UsageError(f"{month!r} is no month; write it as 2026-01")
+    trust_clock = Settings.read().trust_clock
     with prepared(database_url) as database:
-        with database.read() as session:
-            _believe_clock(session)
-            owner = accounts.find_account(session, account)
-        try:
-            issued = invoices.issue(database, owner.id, month, system_clock())
-        except APIError as error:
-            hint = f"if this clock is right, run: vendor accounts repair {account}"
-            raise OperatorError(f"{error}; {hint}") from error
+        issued = acts.issue_invoice(
+            database, os_user(), system_clock, account, month, trust_clock=trust_clock
+        )
     if form is InvoiceFormat.JSON:
         print(issued.model_dump_json(indent=2))
     elif form is InvoiceFormat.CSV:
@@ -227,17 +215,5 @@ def _verify_each(database: Database, account: str | None) -> list[Verification]:
     return found
 
 
-def _believe_clock(session: Session) -> None:
-    """Make sure that this machine's clock may be right, by the dates in the books.
-
-    Raises:
-        OperatorError: it cannot be.
-    """
-    # Another account that goes on ahead of it proves nothing; `ledger` looks at the one that is meant.
-    fault = against_books(session, system_clock(), may_be_behind=False)
-    if fault is not None and not Settings.read().trust_clock:
-        raise OperatorError(fault)
-
-
-def _print(entry: LedgerEntry, *, as_json: bool) -> None:
-    print_rows([ledger.public(entry).model_dump(mode="json")], as_json=as_json, one=True)
+def _print(entry: Entry, *, as_json: bool) -> None:
+    print_rows([entry.model_dump(mode="json")], as_json=as_json, one=True)

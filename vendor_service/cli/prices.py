@@ -6,12 +6,11 @@ from typing import Annotated
 import typer
 
 from shared.embeddings import Kind
-from vendor_service.billing import prices
-from vendor_service.cli.books import AsJson, DatabaseUrl, print_rows, reading, writing
+from vendor_service.cli.books import AsJson, DatabaseUrl, acting, print_rows, reading
 from vendor_service.cli.confirm import Yes, confirm
-from vendor_service.clock import from_datetime, system_clock, to_datetime
+from vendor_service.clock import from_datetime, system_clock
 from vendor_service.database.tables import STANDARD_PLAN
-from vendor_service.errors import OperatorError
+from vendor_service.operators import prices
 
 Plan = Annotated[str, typer.Option(help="The plan whose price it is.")]
 
@@ -39,15 +38,9 @@ def set_price(
 
     Example: vendor prices set icon-clip image 80 --plan research --new --from 2026-12-01
     """
-    now = system_clock()
-    moment = now if since is None else from_datetime(since.replace(tzinfo=UTC))
-    if moment < now:
-        raise typer.BadParameter("a price cannot begin in the past", param_hint="--from")
-    with writing(database_url) as session:
-        if not new:
-            _require("model", model, prices.served_models(session))
-            _require("plan", plan, prices.plans(session, now))
-        prices.set_price(session, plan, model, kind, micros, moment)
+    moment = None if since is None else from_datetime(since.replace(tzinfo=UTC))
+    with acting(database_url) as act:
+        prices.set_price(act, plan, model, kind, micros, moment, new=new)
     _print(database_url, as_json=as_json)
 
 
@@ -65,8 +58,8 @@ def unset_price(
     Example: vendor prices unset icon-clip image --plan research
     """
     confirm(f"The plan {plan} will name no price of {model} {kind} from now on.", plan, yes=yes)
-    with writing(database_url) as session:
-        prices.unset_price(session, plan, model, kind, system_clock())
+    with acting(database_url) as act:
+        prices.unset_price(act, plan, model, kind)
     _print(database_url, as_json=as_json)
 
 
@@ -83,25 +76,18 @@ def list_all(
     _print(database_url, as_json=as_json, past=past)
 
 
-def _require(what: str, name: str, known: set[str]) -> None:
-    if name not in known:
-        there = f"only {', '.join(sorted(known))}" if known else "nor any other yet"
-        raise OperatorError(f"there is no {what} {name!r} in these books, {there}; if it is meant, add --new")
-
-
 def _print(database_url: str | None, *, as_json: bool, past: bool = False) -> None:
     with reading(database_url) as session:
-        found = prices.history(session, system_clock())
+        found = prices.history(session, system_clock(), past=past)
     rows = [
         {
             "plan": each.plan,
             "model": each.model,
             "kind": each.kind,
-            "from": to_datetime(each.since).isoformat() if each.since else None,
+            "from": each.since.isoformat() if each.since else None,
             "micros": each.micros,
             "state": each.state,
         }
         for each in found
-        if past or (each.state != "past" and each.micros is not None)
     ]
     print_rows(rows, as_json=as_json)

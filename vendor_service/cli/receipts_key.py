@@ -4,12 +4,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from sqlalchemy import select
 
-from vendor_service.cli.books import AsJson, DatabaseUrl, prepared, print_rows, reading, writing
+from vendor_service.audit.actors import os_user
+from vendor_service.cli.books import AsJson, DatabaseUrl, acting, prepared, print_rows, reading
 from vendor_service.cli.confirm import Yes, confirm
-from vendor_service.clock import system_clock, to_datetime
-from vendor_service.database.tables import SigningKeyRow
+from vendor_service.clock import system_clock
 from vendor_service.settings import Settings
 
 SigningKeyFile = Annotated[
@@ -28,13 +27,15 @@ def list_all(database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
 
     Example: vendor receipts-key list
     """
+    from vendor_service.operators import receipts_keys
+
     with reading(database_url) as session:
-        found = session.scalars(select(SigningKeyRow).order_by(SigningKeyRow.created_at.desc())).all()
+        found = receipts_keys.list_keys(session)
     rows = [
         {
-            "key": each.kid,
-            "since": to_datetime(each.created_at).isoformat(),
-            "withdrawn": to_datetime(each.withdrawn_at).isoformat() if each.withdrawn_at else None,
+            "key": each.key,
+            "since": each.since.isoformat(),
+            "withdrawn": each.withdrawn.isoformat() if each.withdrawn else None,
         }
         for each in found
     ]
@@ -47,13 +48,12 @@ def rotate(signing_key_in: SigningKeyFile = None, database_url: DatabaseUrl = No
 
     Example: vendor receipts-key rotate
     """
-    from vendor_service.billing import signing
+    from vendor_service.operators import receipts_keys
 
     settings = Settings.read(database_url=database_url, signing_key_in=signing_key_in)
     with prepared(database_url) as database:
-        file = settings.signing_key_in or signing.default_file(database)
-        key = signing.rotate(database, file, system_clock)
-    print(f"{key.public.kid} in {file}")
+        key, file = receipts_keys.rotate(database, os_user(), system_clock, settings.signing_key_in)
+    print(f"{key} in {file}")
 
 
 @app.command("withdraw")
@@ -66,9 +66,9 @@ def withdraw(
 
     Example: vendor receipts-key withdraw 8vKzXxYw...
     """
-    from vendor_service.billing import signing
+    from vendor_service.operators import receipts_keys
 
     confirm(f"Customers will refuse every receipt that {key} signed.", key, yes=yes)
-    with writing(database_url) as session:
-        signing.withdraw(session, key, system_clock())
+    with acting(database_url) as act:
+        receipts_keys.withdraw(act, key)
     print(f"{key} is withdrawn")

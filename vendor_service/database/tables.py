@@ -60,10 +60,31 @@ class Limited:
         return None if limit is None else max(0, limit - self.spent_micros - self.held_micros)
 
 
+class Secret:
+    """A secret of which only a hash is kept; after a rotation the former one is good until `former_until`."""
+
+    secret_hash: Mapped[str] = mapped_column(String(64))
+    former_hash: Mapped[str | None] = mapped_column(String(64))
+    former_until: Mapped[int | None]
+
+    def is_secret(self, hashed: str, now: int) -> bool:
+        """Whether this is the hash of the secret, or of the former one while that is good."""
+        good = hmac.compare_digest(self.secret_hash, hashed)
+        return good or (
+            hmac.compare_digest(self.former_hash or "", hashed) and now < (self.former_until or 0)
+        )
+
+    def replace_secret(self, hashed: str, former_until: int) -> None:
+        """Take another secret; an earlier former one is good no longer."""
+        self.former_hash, self.former_until = self.secret_hash, former_until
+        self.secret_hash = hashed
+
+
 class Account(Limited, Base):
     """A customer: what is agreed, and where it stands.
 
-    `credit_micros` is what a prepaid account has left, `NULL` for one that is invoiced; `rate_tokens` is
+    `credit_micros` is what a prepaid account has left, `NULL` for one that is invoiced, and
+    `credit_base_micros` what it had just after its last top-up; `rate_tokens` is
     in millionths of a query; no ledger entry to come is dated before `ledger_at`.
     """
 
@@ -81,6 +102,7 @@ class Account(Limited, Base):
     plan: Mapped[str] = mapped_column(String(64), server_default=STANDARD_PLAN)
     quota_period: Mapped[str] = mapped_column(String(8))
     credit_micros: Mapped[int | None]
+    credit_base_micros: Mapped[int | None]
     queries_per_second: Mapped[int | None]
 
     rate_tokens: Mapped[int] = mapped_column(default=0)
@@ -90,7 +112,7 @@ class Account(Limited, Base):
     ledger_at: Mapped[int] = mapped_column(default=0, server_default="0")
 
 
-class ApiKey(Limited, Base):
+class ApiKey(Limited, Secret, Base):
     """A key of an account: the public half names the row, of the secret half only a hash is kept.
 
     A rotated key keeps its row, and so its limits; the former secret is good until `former_until`.
@@ -101,21 +123,11 @@ class ApiKey(Limited, Base):
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
     account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id"), index=True)
-    secret_hash: Mapped[str] = mapped_column(String(64))
-    former_hash: Mapped[str | None] = mapped_column(String(64))
-    former_until: Mapped[int | None]
     label: Mapped[str]
     scopes: Mapped[str] = mapped_column(server_default="embed usage:read")
     created_at: Mapped[int]
     revoked_at: Mapped[int | None]
     last_used_at: Mapped[int | None]
-
-    def is_secret(self, hashed: str, now: int) -> bool:
-        """Whether this is the hash of its secret, or of the former one while that is good."""
-        good = hmac.compare_digest(self.secret_hash, hashed)
-        return good or (
-            hmac.compare_digest(self.former_hash or "", hashed) and now < (self.former_until or 0)
-        )
 
 
 class Hold(Base):
@@ -277,3 +289,133 @@ class SigningKeyRow(Base):
     x: Mapped[str] = mapped_column(String(43))
     created_at: Mapped[int]
     withdrawn_at: Mapped[int | None]
+
+
+class AuditEntry(Base):
+    """One act that changed the books, never edited: triggers refuse what they refuse for the ledger.
+
+    `actor` is who did it (`os:NAME`, `operator:ID (NAME)` or `key:ID`), `subject` the name or the id of what
+    it was done to; `before` and `after` are JSON of what it changed, and have no secret. `entry_hash` covers
+    all the other columns.
+    """
+
+    __tablename__ = "audit_entries"
+    __table_args__ = (Index("ix_audit_entries_subject", "subject", "seq"),)
+
+    seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    created_at: Mapped[int]
+    actor: Mapped[str]
+    action: Mapped[str] = mapped_column(String(64))
+    subject: Mapped[str]
+    before: Mapped[str | None] = mapped_column(Text)
+    after: Mapped[str | None] = mapped_column(Text)
+    previous_hash: Mapped[str] = mapped_column(String(64))
+    entry_hash: Mapped[str] = mapped_column(String(64))
+
+
+class AuditHead(Base):
+    """The one row that says where the audit log ends; who appends to the log locks it."""
+
+    __tablename__ = "audit_head"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    seq: Mapped[int]
+    entry_hash: Mapped[str] = mapped_column(String(64))
+
+
+class OperatorToken(Secret, Base):
+    """A token by which an operator asks `/admin`; `scopes` are separated by spaces."""
+
+    __tablename__ = "operator_tokens"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64))
+    scopes: Mapped[str]
+    created_at: Mapped[int]
+    revoked_at: Mapped[int | None]
+    last_used_at: Mapped[int | None]
+
+
+class OperatorRequest(Base):
+    """What an operator's request that moves money was answered, under its idempotency key; never deleted."""
+
+    __tablename__ = "operator_requests"
+
+    # No foreign key: to check it would lock the token's row after the end of the audit log.
+    token_id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    idempotency_key: Mapped[str] = mapped_column(primary_key=True)
+    request_hash: Mapped[str] = mapped_column(String(64))
+    content: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[int]
+
+
+class WebhookEndpoint(Base):
+    """A receiver of events: of all accounts, or of one; of all kinds (`*`) or of those named.
+
+    It has its secrets in clear, for each delivery is signed by them; the former one is used as well until
+    `former_until`.
+    """
+
+    __tablename__ = "webhook_endpoints"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    url: Mapped[str] = mapped_column(String(2048))
+    account_id: Mapped[str | None] = mapped_column(String(32))
+    kinds: Mapped[str]
+    secret: Mapped[str] = mapped_column(String(64))
+    former_secret: Mapped[str | None] = mapped_column(String(64))
+    former_until: Mapped[int | None]
+    created_at: Mapped[int]
+    disabled_at: Mapped[int | None]
+
+
+class WebhookEvent(Base):
+    """Something that happened, with the body that every receiver is sent of it."""
+
+    __tablename__ = "webhook_events"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(64))
+    account_id: Mapped[str | None] = mapped_column(String(32))
+    content: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[int] = mapped_column(index=True)
+
+
+class WebhookDelivery(Base):
+    """An event that a receiver is to be sent: `pending` until it is `delivered` or has `failed` for good.
+
+    A process that sends it holds the `lease` until `leased_until`.
+    """
+
+    __tablename__ = "webhook_deliveries"
+    __table_args__ = (
+        Index(
+            "ix_webhook_deliveries_pending",
+            "next_at",
+            sqlite_where=text("state = 'pending'"),
+            postgresql_where=text("state = 'pending'"),
+        ),
+    )
+
+    event_id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    endpoint_id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    state: Mapped[str] = mapped_column(String(16))
+    attempts: Mapped[int]
+    tries_left: Mapped[int]
+    next_at: Mapped[int]
+    lease: Mapped[str | None] = mapped_column(String(32))
+    leased_until: Mapped[int]
+
+
+class WebhookAttempt(Base):
+    """One try to deliver an event: what the receiver answered, or why there was no answer."""
+
+    __tablename__ = "webhook_attempts"
+
+    event_id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    endpoint_id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[int]
+    milliseconds: Mapped[int]
+    status: Mapped[int | None]
+    error: Mapped[str | None]

@@ -33,13 +33,14 @@ from vendor_service.api.openai import openai_router
 from vendor_service.api.reading import QueryReader
 from vendor_service.api.signing import signing_router
 from vendor_service.api.spans import spans_to
-from vendor_service.billing import prices
+from vendor_service.audit.actors import os_user
 from vendor_service.billing.account_metrics import AccountMetrics
 from vendor_service.billing.admission import Admission
 from vendor_service.billing.allowance import Allowance
 from vendor_service.billing.clock_watch import ClockReferences, ClockWatch
 from vendor_service.billing.precheck import Precheck
 from vendor_service.billing.price_watch import PriceWatch
+from vendor_service.billing.prices import PriceDifference
 from vendor_service.billing.replays import ReplayTerms
 from vendor_service.billing.signing import Signer
 from vendor_service.clock import Clock, steady_clock, system_clock
@@ -53,6 +54,8 @@ from vendor_service.encoder.preparation import count_decoders
 from vendor_service.observability.metrics import Metrics
 from vendor_service.observability.tracing import Traces, find_traces
 from vendor_service.observability.worker_metrics import Worker, WorkerMetrics
+from vendor_service.operators import prices
+from vendor_service.operators.act import Act
 from vendor_service.serving.audit import Audit
 from vendor_service.serving.factory import load_engine
 from vendor_service.serving.model_loader import MakeEncoder, ModelLoader
@@ -60,10 +63,13 @@ from vendor_service.serving.model_specs import ModelSpec, find_specs
 from vendor_service.serving.reread import Hangups, Reread
 from vendor_service.serving.sweeper import Sweeper
 from vendor_service.settings import Settings
+from vendor_service.webhooks.dispatcher import Dispatcher
+from vendor_service.webhooks.sending import networks
 
 # A process that was killed leaves holds; they are released this long after it last told that it lives.
 _HOLD_SECONDS = 20
 _SWEEP_SECONDS = 5
+_DISPATCH_SECONDS = 2
 
 _log = logging.getLogger(__name__)
 
@@ -172,7 +178,7 @@ def _make_parts(
     references = ClockReferences(database, clock, watch, trust_clock=settings.trust_clock)
     references.ask()
     replays = ReplayTerms(settings.replay_hours * 3600, settings.max_replays)
-    admission = Admission(database, clock, _HOLD_SECONDS, replays, watch)
+    admission = Admission(database, clock, _HOLD_SECONDS, replays, watch, settings.thresholds)
     authentication = Authentication(database, clock)
     # Twice the time that a request may take: a hold never expires under a request that is still served.
     sweeper = Sweeper(
@@ -206,7 +212,17 @@ def _chores(parts: _Parts, *, is_first: bool) -> list[Chore]:
         parts.metrics.registry.register(AccountMetrics(parts.database, parts.clock))
         chores.append(Audit(parts.database, parts.metrics, parts.settings.verify_every_hours).repeat)
         chores.append(partial(PriceWatch(parts.database, parts.clock).repeat, _SWEEP_SECONDS))
+        allowed = networks(parts.settings.webhook_private_networks)
+        chores.append(partial(_deliver, Dispatcher(parts.database, parts.clock, allowed)))
     return chores
+
+
+async def _deliver(dispatcher: Dispatcher) -> None:
+    dispatcher.start(_DISPATCH_SECONDS)
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await asyncio.to_thread(dispatcher.stop)
 
 
 def _publish_prices(
@@ -215,22 +231,23 @@ def _publish_prices(
     """Give the models their first prices, and `tell` of those in the books that are others by now."""
     differences = []
     with database.write() as session:
+        act = Act(session, os_user(), clock)
         for spec in specs:
             first: dict[Kind, int | None] = {
                 "image": settings.image_price_micros,
                 "text": settings.text_price_micros,
             }
             first |= spec.prices.get(STANDARD_PLAN, {})
-            found = prices.publish(session, spec.id, first["image"], first["text"], clock())
+            found = prices.publish(act, spec.id, first["image"], first["text"])
             for plan, wanted in spec.prices.items():
                 if plan != STANDARD_PLAN:
-                    found += prices.publish_plan(session, plan, spec.id, wanted, clock())
+                    found += prices.publish_plan(act, plan, spec.id, wanted)
             differences += [(spec, each) for each in found]
     for spec, difference in differences if tell else []:
         _tell_of(spec, difference)
 
 
-def _tell_of(spec: ModelSpec, difference: prices.PriceDifference) -> None:
+def _tell_of(spec: ModelSpec, difference: PriceDifference) -> None:
     plan, kind, asked = difference.plan, difference.kind, difference.asked_micros
     where = f"VENDOR_{kind.upper()}_PRICE_MICROS"
     if kind in spec.prices.get(plan, {}):

@@ -1,4 +1,4 @@
-"""The audit: the ledger verified now and then, in a process of its own so that no request waits for it."""
+"""The audit: ledger and audit log verified now and then, in another process so that no request waits."""
 
 import asyncio
 import json
@@ -13,18 +13,21 @@ from vendor_service.observability.metrics import Metrics
 # The first is soon after the start: a vendor that is restarted every day is to be audited too.
 _FIRST_AFTER_SECONDS = 600.0
 _NICENESS = 10
-_VERIFY = ("-c", "from vendor_service.cli.main import main; main()", "ledger", "verify", "--json")
+_VENDOR = ("-c", "from vendor_service.cli.main import main; main()")
 
 _log = logging.getLogger(__name__)
 
 
 class Audit:
-    """Runs `vendor ledger verify` every so many hours (never for 0), and tells Prometheus and the log."""
+    """Verifies ledger and audit log every so many hours (never for 0), and tells Prometheus and the log."""
 
     def __init__(self, database: Database, metrics: Metrics, every_hours: int) -> None:
         self._every_seconds = 3600.0 * every_hours
         self._url = database.engine.url.render_as_string(hide_password=False)
         self._faulty = metrics.gauge("ledger_faulty_accounts", "Accounts whose books are not in order.")
+        self._log_faulty = metrics.gauge(
+            "audit_log_faulty", "Whether the audit log is not in order: 1 if so."
+        )
         # 0 until the first audit: nobody knows yet, and the alert waits for longer than that takes.
         self._verified = metrics.gauge(
             "ledger_verified_timestamp_seconds",
@@ -41,10 +44,14 @@ class Audit:
             await asyncio.sleep(self._every_seconds)
 
     async def once(self) -> None:
-        """Verify the whole ledger."""
+        """Verify the whole ledger, and the audit log."""
+        self._tell(*await self._verify("ledger"))
+        self._tell_of_log(*await self._verify("audit"))
+
+    async def _verify(self, what: str) -> tuple[bytes, bytes]:
         verifying = await asyncio.create_subprocess_exec(
             sys.executable,
-            *_VERIFY,
+            *(*_VENDOR, what, "verify", "--json"),
             # In the environment: other users can read a command line, and the URL may hold a password.
             env=os.environ | {"VENDOR_DATABASE_URL": self._url},
             stdin=asyncio.subprocess.DEVNULL,
@@ -54,12 +61,11 @@ class Audit:
         try:
             with suppress(OSError):
                 os.setpriority(os.PRIO_PROCESS, verifying.pid, _NICENESS)
-            out, err = await verifying.communicate()
+            return await verifying.communicate()
         finally:
             if verifying.returncode is None:
                 verifying.kill()
                 await verifying.wait()
-        self._tell(out, err)
 
     def _tell(self, out: bytes, err: bytes) -> None:
         try:
@@ -72,3 +78,13 @@ class Audit:
             _log.error("the books of %s are not in order: %s", each["account"], each["problem"])
         self._faulty.set(len(faulty))
         self._verified.set_to_current_time()
+
+    def _tell_of_log(self, out: bytes, err: bytes) -> None:
+        try:
+            problem = json.loads(out)["problem"]
+        except ValueError:
+            _log.error("the audit log could not be verified: %s", err.decode(errors="replace").strip()[-500:])
+            return
+        if problem:
+            _log.error("the audit log is not in order: %s", problem)
+        self._log_faulty.set(problem is not None)

@@ -11,7 +11,6 @@ from fastapi import FastAPI
 
 from shared.serving import memory, server
 from shared.serving.logging import configure_logging
-from vendor_service.accounts.first_key import bootstrap
 from vendor_service.billing.billing_log import open_billing_log
 from vendor_service.clock import system_clock
 from vendor_service.database import schema
@@ -19,6 +18,8 @@ from vendor_service.database.session import Database
 from vendor_service.embed.models import ServedModel
 from vendor_service.errors import OperatorError
 from vendor_service.observability.worker_metrics import Worker
+from vendor_service.operators.first_key import bootstrap
+from vendor_service.serving.admin import admin_beside
 from vendor_service.serving.app import create_app
 from vendor_service.serving.reread import Hangups
 from vendor_service.serving.workers import Workers
@@ -35,14 +36,19 @@ def start(settings: Settings, announce: Callable[[str, str], None]) -> bool:
     if settings.workers == 1:
         application = create_app(settings, hangups=_hangups(settings))
         prepare_database(settings)
-        with _bind(settings) as bound:
-            return _serve(application, settings, bound, partial(announce, server.url_of(bound)))
+        with _bind(settings) as bound, admin_beside(settings) as admin_url:
+            return _serve(application, settings, bound, partial(_announce, announce, bound, admin_url))
     prepare_database(settings)
-    with _bind(settings) as bound:
+    with _bind(settings) as bound, admin_beside(settings) as admin_url:
         workers = Workers(partial(_serve_as_worker, settings), settings.workers, bound)
-        return workers.run(
-            partial(announce, server.url_of(bound)), passes_hangups=settings.models is not None
-        )
+        announce_all = partial(_announce, announce, bound, admin_url)
+        return workers.run(announce_all, passes_hangups=settings.models is not None)
+
+
+def _announce(
+    announce: Callable[[str, str], None], bound: socket.socket, admin_url: str | None, facts: str
+) -> None:
+    announce(server.url_of(bound), facts if admin_url is None else f"{facts}, operators on {admin_url}")
 
 
 def prepare_database(settings: Settings) -> None:

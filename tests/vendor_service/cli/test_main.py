@@ -1,6 +1,7 @@
 """The `vendor` command: data on standard output, what went wrong in one line, documented exits."""
 
 import csv
+import getpass
 import io
 import json
 import os
@@ -20,8 +21,8 @@ import pytest
 import typer
 
 from shared.serving import logging
+from vendor_service.cli import books
 from vendor_service.cli import main as cli
-from vendor_service.cli import money
 from vendor_service.clock import DAY, system_clock
 from vendor_service.database import schema
 
@@ -168,7 +169,7 @@ def test_an_account_that_a_wrong_clock_dated_is_repaired(
 ) -> None:
     vendor.json("accounts", "create", "acme")
     with monkeypatch.context() as wrong:
-        wrong.setattr(money, "system_clock", lambda: system_clock() + 300 * DAY)
+        wrong.setattr(books, "system_clock", lambda: system_clock() + 300 * DAY)
         vendor.json("adjust", "acme", "5", "--reason", "at a wrong clock")
     code, _, err = vendor("adjust", "acme", "5", "--reason", "at the right one")
     assert (code, "vendor accounts repair acme" in err) == (1, True)
@@ -184,7 +185,7 @@ def test_an_account_that_a_wrong_clock_dated_is_repaired(
     assert (verified["entries"], verified["problem"]) == (3, None)
     # Years ahead of all that the books know, the clock is not believed.
     with monkeypatch.context() as wrong:
-        wrong.setattr(money, "system_clock", lambda: system_clock() + 4000 * DAY)
+        wrong.setattr(books, "system_clock", lambda: system_clock() + 4000 * DAY)
         code, _, err = vendor("adjust", "acme", "5", "--reason", "at a wrong clock")
         assert (code, "VENDOR_TRUST_CLOCK" in err) == (1, True)
         wrong.setenv("VENDOR_TRUST_CLOCK", "true")
@@ -435,6 +436,71 @@ def test_text_that_a_spreadsheet_would_run_is_quoted_in_csv(opened: Command) -> 
     _, out, _ = opened("invoice", "acme", "--month", rows[0]["created_at"][:7], "--format", "csv")
     sums = {row["item"]: row["amount_micros"] for row in csv.DictReader(out.splitlines())}
     assert sums == {"adjustments": "40", "total": "40"}
+
+
+def test_every_change_is_in_the_audit_log_and_no_secret_is(opened: Command, tmp_path: Path) -> None:
+    opened.json("accounts", "create", "acme", "--credit", "500")
+    opened.json("accounts", "create", "later")
+    key = opened.json("keys", "create", "acme", "--label", "laptop")
+    rotated = opened.json("keys", "rotate", key["key_id"])
+    signing = ("--signing-key-in", str(tmp_path / "signing.key"))
+    assert opened("receipts-key", "rotate", *signing)[0] == 0
+    (signs,) = opened.json("receipts-key", "list")
+    for command in (
+        ("keys", "revoke", key["key_id"], "--yes"),
+        ("accounts", "set-quota", "acme", "5"),
+        ("accounts", "set-spend-limit", "acme", "6"),
+        ("accounts", "set-rate-limit", "acme", "7"),
+        ("prices", "set", "icon-clip", "image", "80", "--plan", "research", "--new"),
+        ("accounts", "set-plan", "acme", "research"),
+        ("accounts", "suspend", "acme"),
+        ("accounts", "resume", "acme"),
+        ("prices", "unset", "icon-clip", "image", "--plan", "research", "--yes"),
+        ("top-up", "acme", "100", "--reference", "bank 1"),
+        ("top-up", "acme", "100", "--reference", "bank 1"),  # which changes nothing
+        ("payment", "later", "100", "--reference", "bank 2"),
+        ("adjust", "acme", "5", "--reason", "outage"),
+        ("accounts", "repair", "acme", "--yes"),  # which changes nothing
+        ("receipts-key", "withdraw", signs["key"], "--yes"),
+        ("refund", "acme", "--entry", "1"),  # which is refused
+    ):
+        assert opened(*command)[0] == (1 if command[0] == "refund" else 0), command
+    found = opened.json("audit", "list")
+    assert [each["action"] for each in found] == [
+        *("account.create", "account.create", "key.create", "key.rotate", "receipts_key.rotate"),
+        *("key.revoke", "account.set_quota", "account.set_spend_limit", "account.set_rate_limit"),
+        *("price.set", "account.set_plan", "account.suspend", "account.resume", "price.unset"),
+        *("money.top_up", "money.payment", "money.adjustment", "receipts_key.withdraw"),
+    ]
+    assert {each["actor"].partition(" ")[0] for each in found} == {f"os:{getpass.getuser()}"}
+    by_action = {each["action"]: (each["subject"], each["before"], each["after"]) for each in found}
+    assert by_action["account.set_spend_limit"] == (
+        *("acme", {"spend_limit_micros": None}, {"spend_limit_micros": 6}),
+    )
+    assert by_action["price.unset"] == ("research icon-clip image", {"micros": 80}, {"micros": None})
+    topped_up = {
+        "seq": 2,
+        "kind": "top_up",
+        "amount_micros": 100,
+        "reference": "bank 1",
+        "credit_micros": 600,
+    }
+    assert by_action["money.top_up"] == ("acme", {"credit_micros": 500}, topped_up)
+    with sqlite3.connect(tmp_path / "books.db") as connection:
+        stored = str(connection.execute("SELECT * FROM audit_entries").fetchall())
+        hashes = connection.execute("SELECT secret_hash, former_hash FROM api_keys").fetchone()
+    connection.close()
+    secrets = [*hashes, *(each["api_key"].split("_")[2] for each in (key, rotated))]
+    assert not any(secret in stored for secret in secrets)
+    code, out, _ = opened("audit", "list", "--subject", "later")
+    assert (code, len(out.splitlines())) == (0, 3)
+    assert opened.json("audit", "verify")["entries"] == len(found)
+    with sqlite3.connect(tmp_path / "books.db") as connection:
+        connection.execute("DROP TRIGGER audit_refuses_update")
+        connection.execute("UPDATE audit_entries SET actor = 'os:nobody' WHERE seq = 3")
+    connection.close()
+    code, _, err = opened("audit", "verify")
+    assert (code, "entry 3 was changed" in err) == (1, True)
 
 
 def test_the_version_is_told(vendor: Command) -> None:

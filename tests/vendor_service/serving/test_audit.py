@@ -10,7 +10,7 @@ from tests.vendor_service.books import Books
 from tests.vendor_service.local_vendor import LocalVendor
 from vendor_service.billing.account_metrics import AccountMetrics
 from vendor_service.clock import DAY
-from vendor_service.database.tables import Account
+from vendor_service.database.tables import Account, AuditHead
 from vendor_service.observability.metrics import Metrics
 from vendor_service.serving.audit import Audit
 
@@ -29,12 +29,16 @@ def test_an_audit_tells_of_books_that_are_not_in_order(
     anyio.run(audit.once)
     verified = told(metrics, "ledger_verified_timestamp_seconds")
     assert told(metrics, "ledger_faulty_accounts") == 0
+    assert told(metrics, "audit_log_faulty") == 0
     with books.database.write() as session:
         session.get_one(Account, order.account_id).queries_used += 1
+        session.get_one(AuditHead, 1).seq += 1
     with caplog.at_level(logging.ERROR):
         anyio.run(audit.once)
     assert told(metrics, "ledger_faulty_accounts") == 1
     assert "queries_used" in caplog.text
+    assert told(metrics, "audit_log_faulty") == 1
+    assert "the audit log is not in order" in caplog.text
     assert (told(metrics, "ledger_verified_timestamp_seconds") or 0) > (verified or 0)
 
 

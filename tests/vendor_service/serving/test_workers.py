@@ -26,7 +26,7 @@ SOLD = ("/embed", "200")
 def vendor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VendorProcess]:
     """Two workers on SQLite; tests/end_to_end/test_money.py has two processes on PostgreSQL."""
     with VendorProcess(
-        tmp_path_factory.mktemp("workers"), "--workers", "2", "--log-format", "json"
+        tmp_path_factory.mktemp("workers"), "--workers", "2", "--log-format", "json", "--admin-port", "0"
     ) as process:
         yield process
 
@@ -177,3 +177,9 @@ def test_whoever_comes_while_workers_stop_is_answered_or_refused_and_not_left_wa
     assert set(ended) <= {"refused"}
     assert vendor.charges(key).queries == 1
     assert vendor.log.read_text().count("the workers have stopped") == 1
+
+
+def test_operators_are_served_once_beside_several_workers(vendor: VendorProcess) -> None:
+    answers = [httpx.get(f"{vendor.admin_url}/{path}").status_code for path in ("livez", "admin/prices")]
+    assert answers == [200, 401]
+    assert httpx.get(f"{vendor.url}/admin/prices").status_code == 404

@@ -6,12 +6,16 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from vendor_service.accounts.accounts import Terms, open_account
-from vendor_service.accounts.keys import KeyTerms, issue_key
+from vendor_service.accounts.accounts import Terms
+from vendor_service.accounts.keys import KeyTerms
+from vendor_service.audit.actors import os_user
 from vendor_service.clock import Clock
 from vendor_service.database.session import Database, take_turns
 from vendor_service.database.tables import Account
 from vendor_service.errors import OperatorError
+from vendor_service.operators.accounts import open_account
+from vendor_service.operators.act import Act
+from vendor_service.operators.keys import issue
 
 _NAME = "first"
 
@@ -36,7 +40,9 @@ def bootstrap(database: Database, key_to: Path | None, clock: Clock) -> None:
                 "vendor accounts create NAME, then: vendor keys create NAME"
             )
             return
-        key = issue_key(session, open_account(session, _NAME, Terms(), clock), KeyTerms(), clock)
+        act = Act(session, os_user(), clock)
+        open_account(act, _NAME, Terms())
+        key = issue(act, _NAME, KeyTerms())
         # Before the commit: a key that nobody can read would be an account that nobody asked for.
         _write(key_to, key.api_key)
     _log.info("opened the account %r; its key is in %s", _NAME, key_to)

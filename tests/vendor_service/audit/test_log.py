@@ -1,0 +1,114 @@
+"""The audit log: one chain that nobody can rewrite unseen, and an entry for each act and for no other."""
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DatabaseError
+
+from tests.vendor_service.books import Books
+from vendor_service.accounts.accounts import Terms
+from vendor_service.accounts.keys import KeyTerms
+from vendor_service.audit import log
+from vendor_service.audit.log import AuditRecord, AuditVerification
+from vendor_service.database import schema
+from vendor_service.errors import UsageError
+from vendor_service.operators import accounts, keys
+from vendor_service.operators.act import Act
+
+
+def open_and_limit(books: Books, name: str = "acme") -> None:
+    """Two acts, in a transaction each."""
+    with books.database.write() as session:
+        accounts.open_account(Act(session, "os:anna", books.clock), name, Terms(quota=5))
+    with books.database.write() as session:
+        accounts.set_quota(Act(session, "os:ben", books.clock), name, 8)
+
+
+def entries(books: Books, **chosen: int | str) -> list[AuditRecord]:
+    with books.database.read() as session:
+        return log.entries(session, **chosen)  # type: ignore[arg-type]
+
+
+def verified(books: Books) -> AuditVerification:
+    with books.database.read() as session:
+        return log.verify(session)
+
+
+def test_an_act_is_recorded_with_it_or_not_at_all(books: Books) -> None:
+    open_and_limit(books)
+    with pytest.raises(UsageError), books.database.write() as session:
+        accounts.set_quota(Act(session, "os:ben", books.clock), "acme", -1)
+    with suppress(ZeroDivisionError), books.database.write() as session:
+        accounts.suspend(Act(session, "os:ben", books.clock), "acme")
+        raise ZeroDivisionError
+    opened, limited = entries(books)
+    assert (opened.actor, opened.action, opened.subject, opened.before) == (
+        *("os:anna", "account.create", "acme"),
+        None,
+    )
+    assert opened.after is not None
+    assert (opened.after["quota"], opened.after["status"]) == (5, "active")
+    assert (limited.actor, limited.action) == ("os:ben", "account.set_quota")
+    assert (limited.before, limited.after) == ({"quota": 5}, {"quota": 8})
+    assert verified(books) == AuditVerification(2, limited.entry_hash, None)
+
+
+def test_entries_are_listed_in_pages_and_by_subject(books: Books) -> None:
+    for name in ("acme", "beta"):
+        open_and_limit(books, name)
+    assert [each.seq for each in entries(books, limit=3)] == [2, 3, 4]
+    assert [each.seq for each in entries(books, after=1, limit=2)] == [2, 3]
+    assert [each.seq for each in entries(books, subject="beta")] == [3, 4]
+    assert entries(books, after=4) == []
+
+
+def test_the_log_refuses_every_change_and_outlives_a_step_back(books: Books) -> None:
+    open_and_limit(books)
+    changes = ["UPDATE audit_entries SET actor = 'os:nobody'", "DELETE FROM audit_entries WHERE seq = 2"]
+    if books.database.embedded:
+        changes.append(
+            "INSERT OR REPLACE INTO audit_entries SELECT seq, created_at, 'os:nobody', action, subject, "
+            "before, after, previous_hash, entry_hash FROM audit_entries WHERE seq = 1"
+        )
+    schema.downgrade(books.database, "0005")
+    schema.upgrade(books.database)
+    for change in changes:
+        with pytest.raises(DatabaseError, match="append-only"), books.database.write() as session:
+            session.execute(text(change))
+    assert (verified(books).entries, verified(books).problem) == (2, None)
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ("UPDATE audit_entries SET actor = 'os:nobody' WHERE seq = 1", "entry 1 was changed"),
+        ("UPDATE audit_entries SET before = NULL WHERE seq = 2", "entry 2 was changed"),
+        ("DELETE FROM audit_entries WHERE seq = 1", "entry 1 is missing"),
+        ("DELETE FROM audit_entries WHERE seq = 2", "entry 1 is not the last one: 2 were written"),
+        ("UPDATE audit_entries SET previous_hash = entry_hash WHERE seq = 2", "does not follow"),
+    ],
+)
+def test_a_log_that_was_tampered_with_is_found_out(books: Books, change: str, fault: str) -> None:
+    open_and_limit(books)
+    books.tamper(change)
+    assert fault in (verified(books).problem or "")
+
+
+def test_acts_at_the_same_moment_make_one_chain(books: Books) -> None:
+    for name in ("acme", "beta"):
+        open_and_limit(books, name)
+
+    def act(number: int) -> None:
+        with books.database.write() as session:
+            by = Act(session, f"os:{number}", books.clock)
+            if number % 3:
+                accounts.set_quota(by, ("acme", "beta")[number % 2], number)
+            else:
+                keys.issue(by, "acme", KeyTerms())
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(act, range(24)))
+    assert (verified(books).entries, verified(books).problem) == (28, None)
+    assert {each.actor for each in entries(books, after=4)} == {f"os:{number}" for number in range(24)}

@@ -1,0 +1,268 @@
+"""Deliveries: signed as Standard Webhooks has it, tried again, by one process at a time, never inside."""
+
+import json
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from standardwebhooks.webhooks import Webhook, WebhookVerificationError
+
+from tests.support.vendor_process import wait_until
+from tests.vendor_service.books import Books
+from tests.vendor_service.local_vendor import LocalVendor
+from tests.vendor_service.webhooks.receiver import Received, Receiver
+from vendor_service.audit import log
+from vendor_service.clock import HOUR, SECOND, system_clock
+from vendor_service.errors import OperatorError, UsageError
+from vendor_service.operators import webhooks
+from vendor_service.operators.act import Act
+from vendor_service.operators.webhooks import DeliveryInfo
+from vendor_service.webhooks import endpoints, events, sending
+from vendor_service.webhooks.dispatcher import Dispatcher
+from vendor_service.webhooks.endpoints import NewEndpoint
+from vendor_service.webhooks.events import EventKind
+from vendor_service.webhooks.sending import networks, send
+
+HERE = networks("127.0.0.0/8")
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as started:
+        yield started
+
+
+def add(books: Books, url: str, *kinds: EventKind, account: str | None = None) -> NewEndpoint:
+    with books.database.write() as session:
+        return webhooks.create(Act(session, "os:test", books.clock), url, kinds, account)
+
+
+def emit(books: Books, count: int = 1) -> None:
+    """Have something happen."""
+    for number in range(count):
+        with books.database.write() as session:
+            data = {"model": "icon-clip", "number": number}
+            events.emit(session, EventKind.MODEL_DEPRECATED, None, data, books.clock())
+
+
+def deliveries(books: Books) -> list[DeliveryInfo]:
+    with books.database.read() as session:
+        return webhooks.deliveries(session)
+
+
+def verified(received: Received, secret: str) -> Any:
+    """What a receiver reads that uses the library of Standard Webhooks."""
+    return Webhook(secret).verify(received.body, received.headers)
+
+
+def test_an_event_is_delivered_as_the_specification_has_it(books: Books, receiver: Receiver) -> None:
+    books.clock.now = system_clock()  # the library compares the time
+    made = add(books, f"{receiver.url}hooks?a=1")
+    dispatcher = Dispatcher(books.database, books.clock, HERE)
+    emit(books)
+    assert (dispatcher.once(), dispatcher.once()) == (1, 0)
+    (first,) = receiver.received
+    assert first.path == "/hooks?a=1"
+    read = verified(first, made.secret)
+    assert (read["type"], read["data"]) == ("model.deprecated", {"model": "icon-clip", "number": 0})
+    assert read["timestamp"].endswith("Z")
+    with pytest.raises(WebhookVerificationError):
+        verified(Received(first.path, first.headers, first.body + b" "), made.secret)
+    with books.database.write() as session:
+        newer = webhooks.rotate(Act(session, "os:test", books.clock), made.endpoint_id, 60)
+    for seconds, good, bad in ((0, [made.secret, newer.secret], []), (61, [newer.secret], [made.secret])):
+        books.clock.advance(seconds)
+        emit(books)
+        dispatcher.once()
+        for secret in good:
+            assert verified(receiver.received[-1], secret)
+        for secret in bad:
+            with pytest.raises(WebhookVerificationError):
+                verified(receiver.received[-1], secret)
+    with books.database.read() as session:
+        recorded = str([each.model_dump() for each in log.entries(session)])
+    assert made.secret not in recorded
+    assert newer.secret not in recorded
+    assert {each.state for each in deliveries(books)} == {"delivered"}
+
+
+def test_a_receiver_is_told_what_it_asked_for(books: Books, receiver: Receiver) -> None:
+    one, other = books.open(quota=1), books.open(quota=1)
+    add(books, f"{receiver.url}quota", EventKind.QUOTA, account=books.account(one).name)
+    add(books, f"{receiver.url}invoice", EventKind.INVOICE_FINALIZED)
+    for order in (one, other):
+        books.buy(order)
+    Dispatcher(books.database, books.clock, HERE).once()
+    assert [each.path for each in receiver.received] == ["/quota"] * 3
+    told = [json.loads(each.body)["data"] for each in receiver.received]
+    assert {each["account"] for each in told} == {books.account(one).name}
+    assert sorted(each["percent"] for each in told) == [50, 80, 100]
+
+
+def test_a_failure_is_tried_again_later_and_a_redirect_is_one(books: Books, receiver: Receiver) -> None:
+    made = add(books, receiver.url)
+    dispatcher = Dispatcher(books.database, books.clock, HERE)
+    emit(books)
+    receiver.statuses.extend([500, 302])
+    for seconds, status in ((0, 500), (5, 302)):
+        books.clock.advance(seconds)
+        assert dispatcher.once() == 1
+        (told,) = deliveries(books)
+        assert (told.state, told.last_status) == ("pending", status)
+        assert dispatcher.once() == 0
+    books.clock.advance(299)
+    assert dispatcher.once() == 0
+    books.clock.advance(1)
+    assert dispatcher.once() == 1
+    (told,) = deliveries(books)
+    assert (told.state, told.attempts, told.last_status, told.next_at) == ("delivered", 3, 204, None)
+    assert len(set(receiver.ids)) == 1
+    assert {each.path for each in receiver.received} == {"/"}  # and not where the redirect leads
+    receiver.statuses.extend([503] * 10)
+    emit(books)
+    while dispatcher.once() or deliveries(books)[0].state == "pending":
+        books.clock.now += HOUR
+    given_up = deliveries(books)[0]
+    assert (given_up.state, given_up.attempts, given_up.last_status) == ("failed", 10, 503)
+    with books.database.write() as session:
+        webhooks.replay(Act(session, "os:test", books.clock), given_up.event_id, made.endpoint_id)
+    assert dispatcher.once() == 1
+    assert deliveries(books)[0].state == "delivered"
+    assert receiver.ids.count(given_up.event_id) == 11
+
+
+def test_a_receiver_that_is_gone_or_disabled_is_told_no_more(books: Books, receiver: Receiver) -> None:
+    made = add(books, receiver.url)
+    dispatcher = Dispatcher(books.database, books.clock, HERE)
+    receiver.statuses.append(410)
+    emit(books, 2)
+    dispatcher.once()
+    books.clock.now += HOUR
+    emit(books)
+    dispatcher.once()
+    assert len(receiver.received) <= 2  # two were under way at once
+    event_id = deliveries(books)[0].event_id
+    with pytest.raises(OperatorError, match="is disabled"), books.database.write() as session:
+        webhooks.replay(Act(session, "os:test", books.clock), event_id, made.endpoint_id)
+
+
+def test_several_processes_deliver_each_event_once(books: Books, receiver: Receiver) -> None:
+    add(books, receiver.url)
+    emit(books, 24)
+    processes = [Dispatcher(books.database, books.clock, HERE) for _ in range(3)]
+
+    def work(dispatcher: Dispatcher) -> None:
+        while any(each.state == "pending" for each in deliveries(books)):
+            dispatcher.once()
+
+    with ThreadPoolExecutor(3) as threads:
+        list(threads.map(work, processes))
+    assert len(receiver.ids) == len(set(receiver.ids)) == 24
+
+
+def test_what_a_process_had_in_hand_that_died_is_sent_when_its_lease_is_over(
+    books: Books, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(books, receiver.url)
+    emit(books)
+    dies = Dispatcher(books.database, books.clock, HERE)
+    monkeypatch.setattr(dies, "_deliver", lambda _: None)
+    assert dies.once() == 1
+    lives = Dispatcher(books.database, books.clock, HERE)
+    assert lives.once() == 0
+    books.clock.now += 91 * SECOND
+    assert lives.once() == 1
+    assert (deliveries(books)[0].state, deliveries(books)[0].attempts) == ("delivered", 2)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("127.0.0.1", "10.1.2.3", "192.168.1.1", "169.254.169.254", "0.0.0.0", "100.64.0.1", "224.0.0.1"),
+        *("[::1]", "[fd00::1]", "[fe80::1]", "[::ffff:127.0.0.1]", "[64:ff9b::7f00:1]", "[2002:7f00:1::]"),
+        *("localhost", "2130706433", "0x7f.1"),
+    ],
+)
+def test_a_receiver_on_a_private_network_is_refused(host: str) -> None:
+    outcome = send(f"https://{host}:9/", b"{}", {}, [])
+    assert outcome.status is None
+    assert "not on the public network" in (outcome.error or "")
+
+
+def test_a_name_is_resolved_once_and_what_was_resolved_is_asked(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    resolve = socket.getaddrinfo
+
+    def rebinding(host: str, *rest: Any, **more: Any) -> Any:
+        asked.append(host)
+        if host == "rebinding.example":
+            host = "127.0.0.1" if asked.count(host) == 1 else "127.0.0.2"
+        return resolve(host, *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", rebinding)
+    port = int(receiver.url.rpartition(":")[2].strip("/"))
+    outcome = send(f"http://rebinding.example:{port}/", b"{}", {}, HERE)
+    assert (outcome.status, asked.count("rebinding.example")) == (204, 1)
+    assert receiver.received[0].headers["host"] == f"rebinding.example:{port}"
+    asked.clear()
+    assert "not on the public network" in (send(f"http://rebinding.example:{port}/", b"", {}, []).error or "")
+
+
+def test_plain_http_is_for_allowed_networks_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    public = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("93.184.215.14", 80))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: public)
+    assert "use https" in (send("http://example.com/", b"", {}, []).error or "")
+
+
+def test_a_receiver_that_answers_a_byte_now_and_then_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sending, "_MOST_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as slow, ThreadPoolExecutor(1) as threads:
+
+        def drip() -> None:
+            connection, _ = slow.accept()
+            with connection:
+                for _ in range(100):
+                    try:
+                        connection.sendall(b"H")
+                    except OSError:
+                        return
+                    connection.settimeout(0.1)
+                    try:
+                        if connection.recv(4096) == b"":
+                            return
+                    except TimeoutError:
+                        continue
+
+        dripping = threads.submit(drip)
+        outcome = send(f"http://127.0.0.1:{slow.getsockname()[1]}/", b"{}", {}, HERE)
+        dripping.result()
+    assert outcome.status is None
+    assert outcome.milliseconds < 5000
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["ftp://example.com", "https://", "https://user@example.com/", "https://example.com/#a", "https://a b/"],
+)
+def test_a_url_that_cannot_be_is_refused(books: Books, url: str) -> None:
+    with pytest.raises(UsageError, match="https://HOST/PATH"), books.database.write() as session:
+        endpoints.add(session, url, [], None, books.clock())
+
+
+def test_a_vendor_that_runs_tells_what_its_customers_use(tmp_path: Path, receiver: Receiver) -> None:
+    with LocalVendor(tmp_path, webhook_private_networks="127.0.0.0/8", webhook_thresholds="50") as vendor:
+        key = vendor.key(quota=4)
+        with vendor.books.write() as session:
+            webhooks.create(Act(session, "os:test", vendor.clock), receiver.url)
+        for _ in range(2):
+            assert vendor.embed(key, {"text": "a cat"}).status_code == 200
+        wait_until(lambda: bool(receiver.received), seconds=20)
+    (told,) = receiver.received
+    assert json.loads(told.body)["data"]["percent"] == 50

@@ -1,0 +1,160 @@
+"""Events: one for each crossing and each act, with it or not at all, whatever runs beside it or crashes."""
+
+import json
+import random
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from tests.support.forking import Forked
+from tests.support.vendor_process import wait_until
+from tests.vendor_service.books import HOLD_SECONDS, Books
+from vendor_service.accounts.keys import KeyTerms
+from vendor_service.billing import ledger
+from vendor_service.billing.admission import Admission
+from vendor_service.billing.orders import Order
+from vendor_service.clock import DAY, system_clock
+from vendor_service.database.session import Database
+from vendor_service.database.tables import WebhookEvent
+from vendor_service.errors import APIError
+from vendor_service.operators import accounts, keys, money
+from vendor_service.operators.act import Act
+
+
+def told(books: Books) -> list[tuple[str, dict[str, Any]]]:
+    """The events, oldest first, with what they say."""
+    with books.database.read() as session:
+        rows = session.scalars(select(WebhookEvent)).all()
+    return [(each.kind, json.loads(each.content)["data"]) for each in rows]
+
+
+def reached(books: Books, kind: str) -> Counter[int]:
+    """How often which threshold was told of."""
+    return Counter(data["percent"] for name, data in told(books) if name == f"{kind}.threshold_reached")
+
+
+def test_each_threshold_of_each_limit_is_told_when_it_is_reached(books: Books) -> None:
+    order = books.open(quota=10, spend_limit_micros=800, credit_micros=1000)
+    for used, quota, spent, credit in (
+        (4, [], [50], []),
+        (1, [50], [50], [50]),
+        (3, [50, 80], [50, 80, 100], [50, 80]),
+    ):
+        books.buy(order, images=used)
+        assert sorted(reached(books, "quota").elements()) == quota
+        assert sorted(reached(books, "spend_limit").elements()) == spent
+        assert sorted(reached(books, "credit").elements()) == credit
+    said = {"account": books.account(order).name, "percent": 80, "used_queries": 8, "limit_queries": 10}
+    assert ("quota.threshold_reached", said) in told(books)
+    books.check(order)
+
+
+def test_a_threshold_is_told_again_in_another_month_and_after_a_refund_or_another_limit(books: Books) -> None:
+    order = books.open(quota=10, spend_limit_micros=1000)
+    books.buy(order, images=5)
+    with books.locked(order) as (session, account):
+        ledger.refund(session, account, 1, books.clock())
+    books.buy(order, images=2)  # of the quota nothing came back
+    assert (reached(books, "quota")[50], reached(books, "spend_limit")[50]) == (1, 1)
+    books.buy(order, images=3)
+    assert (reached(books, "quota")[100], reached(books, "spend_limit")[50]) == (1, 2)
+    books.clock.now += 31 * DAY
+    books.buy(order, images=5)
+    assert reached(books, "quota")[50] == 2
+    with books.database.write() as session:
+        accounts.set_quota(Act(session, "os:test", books.clock), books.account(order).name, 6)
+    assert reached(books, "quota") == {50: 2, 80: 2, 100: 1}
+
+
+def test_credit_counts_from_the_last_top_up_and_corrections_use_it_too(books: Books) -> None:
+    order = books.open(credit_micros=100)
+    name = books.account(order).name
+    with books.database.write() as session:
+        act = Act(session, "os:test", books.clock)
+        money.top_up(act, name, 900, "bank 1")
+    books.buy(order, images=4)
+    assert reached(books, "credit") == {}
+    with books.database.write() as session:
+        money.adjust(Act(session, "os:test", books.clock, percents=(50, 90)), name, -500, "a mistake")
+    assert reached(books, "credit") == {50: 1, 90: 1}
+
+
+def test_a_month_that_is_closed_and_a_key_that_is_rotated_are_told_once(books: Books) -> None:
+    order = books.open()
+    books.buy(order)
+    for _ in range(2):
+        books.invoice(order)
+    books.clock.now += 40 * DAY
+    for _ in range(2):
+        books.invoice(order)
+    with books.database.write() as session:
+        act = Act(session, "os:test", books.clock)
+        keys.rotate(act, order.key_id, 60)
+    with suppress(ZeroDivisionError), books.database.write() as session:
+        keys.rotate(Act(session, "os:test", books.clock), order.key_id, 60)
+        raise ZeroDivisionError
+    assert [kind for kind, _ in told(books)] == ["invoice.finalized", "key.rotated"] or [
+        kind for kind, _ in told(books)
+    ] == ["key.rotated", "invoice.finalized"]
+    said = dict(told(books))
+    assert said["invoice.finalized"]["total_micros"] == 100
+    assert said["key.rotated"]["key_id"] == order.key_id
+
+
+def test_whoever_buys_at_once_reaches_a_threshold_once(books: Books) -> None:
+    order = books.open(quota=40)
+    with closing(Admission(books.database, books.clock, HOLD_SECONDS)) as other:
+        processes = (books.admission, other)
+
+        def buy(number: int) -> None:
+            process = processes[number % 2]
+            admitted = books.admit_by(process, order)
+            process.settle(order.account_id, admitted.request_id).result()
+
+        with ThreadPoolExecutor(8) as threads:
+            list(threads.map(buy, range(40)))
+    assert reached(books, "quota") == {50: 1, 80: 1, 100: 1}
+    books.check(order)
+
+
+def _buy_all(url: str, order: Order) -> None:
+    """Buy a text at a time until the quota is used, in a process that may be killed."""
+    database = Database(url)
+    admission = Admission(database, system_clock, HOLD_SECONDS)
+    number = time.monotonic_ns()
+    with suppress(APIError):
+        while True:
+            number += 1
+            bought = Order(f"req_{number}", order.account_id, order.key_id, "icon-clip", "fp_1", 0, 1, "b")
+            admission.admit(bought).result()
+            admission.settle(order.account_id, bought.request_id).result()
+
+
+def test_a_vendor_that_is_killed_again_and_again_tells_each_threshold_once(books: Books) -> None:
+    books.clock.now = system_clock()
+    order = books.open(KeyTerms(), quota=80)
+    url = books.database.engine.url.render_as_string(hide_password=False)
+    generator = random.Random(7)
+    while (used := books.account(order).queries_used) < 80:
+        process, until = Forked(_buy_all, url, order), min(80, used + generator.randint(25, 45))
+        wait_until(lambda until=until: books.account(order).queries_used >= until, seconds=60)  # type: ignore[misc]
+        process.kill()
+        process.wait()
+        books.admission.void_abandoned()
+    assert reached(books, "quota") == {50: 1, 80: 1, 100: 1}
+    books.check(order)
+
+
+@pytest.mark.parametrize("percents", [(), (100,)])
+def test_of_other_thresholds_nothing_is_told(books: Books, percents: tuple[int, ...]) -> None:
+    with closing(Admission(books.database, books.clock, HOLD_SECONDS, percents=percents)) as process:
+        order = books.open(quota=4)
+        for _ in range(4):
+            admitted = books.admit_by(process, order)
+            process.settle(order.account_id, admitted.request_id).result()
+    assert reached(books, "quota") == dict.fromkeys(percents, 1)

@@ -1,0 +1,192 @@
+"""`/admin/accounts` and `/admin/keys`: customers, what is agreed with them, and their keys."""
+
+from dataclasses import asdict
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, Field
+from sqlalchemy.orm import Session
+
+from shared.billing import AccountStatus, QuotaPeriod
+from shared.errors import ErrorCode
+from shared.keys import KeyInfo, KeyList, NewSecret
+from shared.serving.parsing import read_model
+from vendor_service.accounts import keys
+from vendor_service.accounts.accounts import Terms, find_account, list_accounts
+from vendor_service.accounts.keys import KeyTerms, Scope
+from vendor_service.api.admin.desk import Body, Desk, only_id, taking
+from vendor_service.billing.usage import account_status
+from vendor_service.database.tables import STANDARD_PLAN
+from vendor_service.errors import APIError
+from vendor_service.operators import accounts as acts
+from vendor_service.operators import keys as key_acts
+from vendor_service.operators.act import Act
+from vendor_service.operators.authentication import Operator
+from vendor_service.operators.tokens import OperatorScope
+
+Grace = Annotated[int, Query(ge=0, le=keys.LONGEST_GRACE_SECONDS, description="Seconds.")]
+
+
+class NewAccount(Body):
+    """An account to be opened; `null` is no limit, and for `credit_micros` an invoiced account."""
+
+    name: str
+    quota: int | None = None
+    quota_period: QuotaPeriod = "month"
+    spend_limit_micros: int | None = None
+    credit_micros: int | None = None
+    queries_per_second: int | None = None
+    plan: str = STANDARD_PLAN
+
+
+class AccountChange(Body):
+    """What is agreed from now on: the fields that are sent; `null` is no limit."""
+
+    quota: int | None = None
+    spend_limit_micros: int | None = None
+    queries_per_second: int | None = None
+    plan: str = STANDARD_PLAN
+    status: Literal["active", "suspended"] = "active"
+
+
+class AccountPage(BaseModel):
+    """Accounts by name; the name to ask behind for the next ones, `null` where there are no more."""
+
+    data: list[AccountStatus]
+    next_after: str | None
+
+
+class RepairReport(BaseModel):
+    """What a repair changed; see `vendor accounts repair`."""
+
+    account: str
+    redated: int
+    first_seq: int | None
+    last_seq: int | None
+    month: str | None
+    by_seq: int | None
+    void_invoices: list[str]
+    fields: list[str]
+
+
+class NewKey(Body):
+    """A key to be issued."""
+
+    label: Annotated[str, Field(max_length=255)] = ""
+    scopes: list[Literal["embed", "usage:read", "admin"]] = Field(default=["embed", "usage:read"])
+    quota: int | None = None
+    spend_limit_micros: int | None = None
+
+
+def accounts_router(desk: Desk) -> APIRouter:
+    """The routes of accounts; those that change something take the scope `accounts`."""
+    router = APIRouter(prefix="/admin/accounts", tags=["accounts"])
+    _add_reading(router, desk)
+    _add_changing(router, desk)
+    return router
+
+
+def _add_reading(router: APIRouter, desk: Desk) -> None:
+    may_read = desk.requiring(OperatorScope.READ)
+
+    @router.get("", dependencies=[may_read])
+    async def list_all(after: str = "", limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> AccountPage:
+        """Accounts with what they have used, by name."""
+
+        def read(session: Session) -> AccountPage:
+            found = list_accounts(session, after, limit)
+            data = [account_status(session, each.id, desk.clock()) for each in found]
+            return AccountPage(data=data, next_after=found[-1].name if len(found) == limit else None)
+
+        return await desk.read(read)
+
+    @router.get("/{name}", dependencies=[may_read])
+    async def show(name: str) -> AccountStatus:
+        """One account."""
+
+        def read(session: Session) -> AccountStatus:
+            return account_status(session, find_account(session, name).id, desk.clock())
+
+        return await desk.read(read)
+
+
+def _add_changing(router: APIRouter, desk: Desk) -> None:
+    may_change = desk.requiring(OperatorScope.ACCOUNTS)
+
+    @router.post("", status_code=201, openapi_extra=taking(NewAccount))
+    async def create(request: Request, operator: Annotated[Operator, may_change]) -> AccountStatus:
+        """Open an account. Credit that it starts with is money: it takes a token with the scope `money`."""
+        asked = await read_model(request, NewAccount)
+        if asked.credit_micros:
+            operator = await desk.identify(request, OperatorScope.MONEY)
+        terms = Terms(**asked.model_dump(exclude={"name"}))
+        return await desk.act(operator, lambda act: acts.open_account(act, asked.name, terms))
+
+    @router.patch("/{name}", openapi_extra=taking(AccountChange))
+    async def change(name: str, request: Request, operator: Annotated[Operator, may_change]) -> AccountStatus:
+        """Agree on something else from now on; of several changes all are made, or none."""
+        asked = await read_model(request, AccountChange)
+        if not asked.model_fields_set:
+            raise APIError(ErrorCode.INVALID_REQUEST, "name at least one field that is to change")
+        return await desk.act(operator, lambda act: _change(act, name, asked))
+
+    @router.post("/{name}/repair")
+    async def repair(name: str, operator: Annotated[Operator, may_change]) -> RepairReport:
+        """Put right what a wrong clock dated ahead of now. The clock must be right."""
+        done = await desk.act(operator, lambda act: acts.repair_dates(act, name))
+        return RepairReport(**asdict(done))
+
+
+def _change(act: Act, name: str, asked: AccountChange) -> AccountStatus:
+    changes = {
+        "quota": lambda: acts.set_quota(act, name, asked.quota),
+        "spend_limit_micros": lambda: acts.set_spend_limit(act, name, asked.spend_limit_micros),
+        "queries_per_second": lambda: acts.set_rate_limit(act, name, asked.queries_per_second),
+        "plan": lambda: acts.set_plan(act, name, asked.plan),
+        "status": lambda: (acts.suspend if asked.status == "suspended" else acts.resume)(act, name),
+    }
+    *_, status = [changes[field]() for field in sorted(asked.model_fields_set)]
+    return status
+
+
+def keys_router(desk: Desk) -> APIRouter:
+    """The routes of keys; those that change something take the scope `accounts`."""
+    router = APIRouter(prefix="/admin", tags=["keys"])
+    may_change = desk.requiring(OperatorScope.ACCOUNTS)
+
+    @router.get("/accounts/{name}/keys", dependencies=[desk.requiring(OperatorScope.READ)])
+    async def list_keys(name: str) -> KeyList:
+        """An account's keys, oldest first."""
+
+        def read(session: Session) -> KeyList:
+            owner = find_account(session, name)
+            found = keys.list_keys(session, owner)
+            return KeyList(data=[keys.public(key, owner, desk.clock()) for key in found])
+
+        return await desk.read(read)
+
+    @router.post("/accounts/{name}/keys", status_code=201, openapi_extra=taking(NewKey))
+    async def create_key(name: str, request: Request, operator: Annotated[Operator, may_change]) -> NewSecret:
+        """Issue a key; its secret is shown this once."""
+        asked = await read_model(request, NewKey)
+        scopes = frozenset(map(Scope, asked.scopes))
+        terms = KeyTerms(asked.label, scopes, asked.quota, asked.spend_limit_micros)
+        issued = await desk.act(operator, lambda act: key_acts.issue(act, name, terms))
+        return NewSecret(key_id=issued.key_id, api_key=issued.api_key)
+
+    @router.post("/keys/{key_id}/rotate")
+    async def rotate_key(
+        key_id: str, operator: Annotated[Operator, may_change], grace_seconds: Grace = 0
+    ) -> NewSecret:
+        """Give a key another secret, shown this once; the present one is good for `grace_seconds` more."""
+        only_id(key_id, keys.id_of, "key_id")
+        issued = await desk.act(operator, lambda act: key_acts.rotate(act, key_id, grace_seconds))
+        return NewSecret(key_id=issued.key_id, api_key=issued.api_key)
+
+    @router.post("/keys/{key_id}/revoke")
+    async def revoke_key(key_id: str, operator: Annotated[Operator, may_change]) -> KeyInfo:
+        """End a key at once and for good."""
+        only_id(key_id, keys.id_of, "key_id")
+        return await desk.act(operator, lambda act: key_acts.revoke(act, key_id))
+
+    return router

@@ -1,0 +1,70 @@
+"""`/admin/prices`: what a query costs, by plan, model and kind, and since when."""
+
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Request
+from pydantic import Field
+
+from shared.embeddings import Kind
+from shared.serving.parsing import read_model
+from vendor_service.api.admin.desk import Body, Desk, taking
+from vendor_service.clock import from_datetime
+from vendor_service.database.tables import STANDARD_PLAN
+from vendor_service.operators import prices
+from vendor_service.operators.act import Act
+from vendor_service.operators.authentication import Operator
+from vendor_service.operators.prices import PriceLine
+from vendor_service.operators.tokens import OperatorScope
+
+
+class PriceName(Body):
+    """Which price it is."""
+
+    model: str
+    kind: Kind
+    plan: str = STANDARD_PLAN
+
+
+class NewPrice(PriceName):
+    """A price to hold from `since` on (`null`: now); `new` allows a plan or a model that is not known yet."""
+
+    micros: int
+    since: Annotated[datetime | None, Field(strict=False)] = None
+    new: bool = False
+
+
+def prices_router(desk: Desk) -> APIRouter:
+    """The routes; those that change a price take the scope `money`."""
+    router = APIRouter(prefix="/admin/prices", tags=["prices"])
+    may_change = desk.requiring(OperatorScope.MONEY)
+
+    @router.get("", dependencies=[desk.requiring(OperatorScope.READ)])
+    async def list_all(past: bool = False) -> list[PriceLine]:
+        """All prices that hold or will hold, with those of the past if wanted."""
+        return await desk.read(lambda session: prices.history(session, desk.clock(), past=past))
+
+    @router.post("", openapi_extra=taking(NewPrice))
+    async def set_price(request: Request, operator: Annotated[Operator, may_change]) -> list[PriceLine]:
+        """Let a price hold from a moment on; what was charged before keeps its price."""
+        asked = await read_model(request, NewPrice)
+        since = None if asked.since is None else from_datetime(asked.since)
+
+        def change(act: Act) -> list[PriceLine]:
+            prices.set_price(act, asked.plan, asked.model, asked.kind, asked.micros, since, new=asked.new)
+            return prices.history(act.session, act.now)
+
+        return await desk.act(operator, change)
+
+    @router.post("/unset", openapi_extra=taking(PriceName))
+    async def unset_price(request: Request, operator: Annotated[Operator, may_change]) -> list[PriceLine]:
+        """Take a plan's price back, from now on: the plan has the standard one then."""
+        asked = await read_model(request, PriceName)
+
+        def change(act: Act) -> list[PriceLine]:
+            prices.unset_price(act, asked.plan, asked.model, asked.kind)
+            return prices.history(act.session, act.now)
+
+        return await desk.act(operator, change)
+
+    return router

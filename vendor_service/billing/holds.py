@@ -1,0 +1,46 @@
+"""Open holds, as operators see them."""
+
+from datetime import datetime
+
+from pydantic import BaseModel
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from vendor_service.clock import to_datetime
+from vendor_service.database.tables import Account, Hold
+
+
+class OpenHold(BaseModel):
+    """What a request in flight may come to cost, and until when it is held unless its process lives."""
+
+    request_id: str
+    account: str
+    key_id: str
+    model: str
+    images: int
+    texts: int
+    cost_micros: int
+    created_at: datetime
+    expires_at: datetime
+
+
+def open_holds(session: Session, account: str | None = None, limit: int = 1000) -> list[OpenHold]:
+    """Up to `limit` holds that are neither settled nor voided, of one account or of all, oldest first."""
+    found = select(Hold, Account.name).join(Account, Account.id == Hold.account_id)
+    found = found.where(Hold.state == "open")
+    if account is not None:
+        found = found.where(Account.name == account)
+    return [
+        OpenHold(
+            request_id=hold.id,
+            account=name,
+            key_id=hold.key_id,
+            model=hold.model,
+            images=hold.images,
+            texts=hold.texts,
+            cost_micros=hold.cost_micros,
+            created_at=to_datetime(hold.created_at),
+            expires_at=to_datetime(hold.expires_at),
+        )
+        for hold, name in session.execute(found.order_by(Hold.created_at).limit(limit))
+    ]

@@ -1,0 +1,97 @@
+"""Acts on accounts: opening one, changing what is agreed, putting right what a wrong clock dated."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+
+from shared.billing import AccountStatus
+from vendor_service.accounts import accounts
+from vendor_service.accounts.accounts import Terms
+from vendor_service.billing import periods, thresholds
+from vendor_service.billing.repair import Repair, repair
+from vendor_service.billing.usage import account_status
+from vendor_service.database.tables import Account
+from vendor_service.operators.act import Act
+
+_AGREED = ("status", "plan", "quota", "quota_period", "spend_limit_micros", "queries_per_second")
+
+
+def open_account(act: Act, name: str, terms: Terms) -> AccountStatus:
+    """Open an account; raises what `accounts.open_account` does."""
+    account = accounts.open_account(act.session, name, terms, act.clock)
+    act.record("account.create", name, None, _agreed(account) | {"credit_micros": account.credit_micros})
+    return _status(act, account)
+
+
+def set_quota(act: Act, name: str, quota: int | None) -> AccountStatus:
+    """Agree on another quota, from now on; raises what `accounts.set_quota` does."""
+    with _changing(act, name, "account.set_quota") as account:
+        accounts.set_quota(account, quota)
+    return _status(act, account)
+
+
+def set_spend_limit(act: Act, name: str, micros: int | None) -> AccountStatus:
+    """Agree on another spend limit, from now on; raises what `accounts.set_spend_limit` does."""
+    with _changing(act, name, "account.set_spend_limit") as account:
+        accounts.set_spend_limit(account, micros)
+    return _status(act, account)
+
+
+def set_rate_limit(act: Act, name: str, queries_per_second: int | None) -> AccountStatus:
+    """Agree on another rate, from now on; raises what `accounts.set_rate_limit` does."""
+    with _changing(act, name, "account.set_rate_limit") as account:
+        accounts.set_rate_limit(account, queries_per_second)
+    return _status(act, account)
+
+
+def set_plan(act: Act, name: str, plan: str) -> AccountStatus:
+    """Let another plan's prices hold from now on; raises what `accounts.set_plan` does."""
+    with _changing(act, name, "account.set_plan") as account:
+        accounts.set_plan(act.session, account, plan, act.now)
+    return _status(act, account)
+
+
+def suspend(act: Act, name: str) -> AccountStatus:
+    """Sell an account nothing from now on."""
+    with _changing(act, name, "account.suspend") as account:
+        accounts.suspend(account)
+    return _status(act, account)
+
+
+def resume(act: Act, name: str) -> AccountStatus:
+    """Serve a suspended account again."""
+    with _changing(act, name, "account.resume") as account:
+        accounts.resume(account)
+    return _status(act, account)
+
+
+def repair_dates(act: Act, name: str) -> Repair:
+    """Put right what a wrong clock dated ahead of now; see `billing.repair`."""
+    account = accounts.find_account(act.session, name, lock=True)
+    done = repair(act.session, account, act.now)
+    if done.changed:
+        act.record("account.repair", name, None, asdict(done))
+    return done
+
+
+@contextmanager
+def _changing(act: Act, name: str, action: str) -> Iterator[Account]:
+    """The account, locked, to be changed; what the change was is recorded."""
+    account = accounts.find_account(act.session, name, lock=True)
+    before, stood = _agreed(account), thresholds.levels(account)
+    yield account
+    after = _agreed(account)
+    if not periods.is_over(account, account, act.now):  # what was used of a former period is no news
+        thresholds.tell(act.session, account, stood, act.percents, act.now)
+    changed = [field for field in _AGREED if before[field] != after[field]]
+    act.record(
+        action, name, {field: before[field] for field in changed}, {field: after[field] for field in changed}
+    )
+
+
+def _agreed(account: Account) -> dict[str, str | int | None]:
+    return {field: getattr(account, field) for field in _AGREED}
+
+
+def _status(act: Act, account: Account) -> AccountStatus:
+    return account_status(act.session, account.id, act.now)

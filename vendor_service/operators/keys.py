@@ -1,0 +1,52 @@
+"""Acts on keys. The audit log names a key by its id, among what was done to its account."""
+
+from shared.keys import KeyInfo
+from vendor_service.accounts import accounts, keys
+from vendor_service.accounts.keys import IssuedKey, KeyTerms
+from vendor_service.database.tables import Account, ApiKey
+from vendor_service.operators.act import Act
+from vendor_service.webhooks import events
+from vendor_service.webhooks.events import EventKind
+
+
+def issue(act: Act, account: str, terms: KeyTerms) -> IssuedKey:
+    """Give an account one more key; raises what `keys.issue_key` does."""
+    issued = keys.issue_key(act.session, accounts.find_account(act.session, account), terms, act.clock)
+    after = {
+        "key_id": issued.key_id,
+        "label": terms.label,
+        "scopes": sorted(terms.scopes),
+        "quota": terms.quota,
+        "spend_limit_micros": terms.spend_limit_micros,
+    }
+    act.record("key.create", account, None, after)
+    return issued
+
+
+def rotate(act: Act, key_id: str, grace_seconds: int) -> IssuedKey:
+    """Give a key another secret; raises what `keys.rotate_key` does."""
+    key, owner = _of(act, key_id)
+    before = _rotation(key)
+    issued = keys.rotate_key(act.session, key_id, grace_seconds, act.clock)
+    told = {"key_id": key_id, "label": key.label, "former_until": key.former_until}
+    events.emit(act.session, EventKind.KEY_ROTATED, owner, told, act.now)
+    act.record("key.rotate", owner.name, before, _rotation(key))
+    return issued
+
+
+def revoke(act: Act, key_id: str) -> KeyInfo:
+    """End a key at once and for good; raises what `keys.revoke_key` does."""
+    key, owner = _of(act, key_id)
+    before = {"key_id": key_id, "revoked_at": key.revoked_at}
+    keys.revoke_key(act.session, key_id, act.clock)
+    act.record("key.revoke", owner.name, before, {"key_id": key_id, "revoked_at": key.revoked_at})
+    return keys.public(key, owner, act.now)
+
+
+def _of(act: Act, key_id: str) -> tuple[ApiKey, Account]:
+    key = keys.find_key(act.session, key_id, lock=True)
+    return key, act.session.get_one(Account, key.account_id)
+
+
+def _rotation(key: ApiKey) -> dict[str, str | int | None]:
+    return {"key_id": key.id, "former_until": key.former_until}

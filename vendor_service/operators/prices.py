@@ -1,0 +1,109 @@
+"""Acts on prices, and the history of prices as operators see it."""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from pydantic import BaseModel
+from sqlalchemy.orm import Session
+
+from shared.embeddings import Kind
+from vendor_service.billing import prices
+from vendor_service.billing.prices import PriceDifference, PriceState
+from vendor_service.clock import to_datetime
+from vendor_service.database.tables import STANDARD_PLAN
+from vendor_service.errors import UnknownName, UsageError
+from vendor_service.operators.act import Act
+
+MOST_MICROS = 10**12
+
+
+class PriceLine(BaseModel):
+    """A line of the history of prices: `since` is `None` for one that has always held, `micros` for none."""
+
+    plan: str
+    model: str
+    kind: str
+    since: datetime | None
+    micros: int | None
+    state: PriceState
+
+
+def history(session: Session, now: int, *, past: bool = False) -> list[PriceLine]:
+    """The prices that hold or will hold, with those of the `past` if wanted."""
+    return [
+        PriceLine(
+            plan=each.plan,
+            model=each.model,
+            kind=each.kind,
+            since=to_datetime(each.since) if each.since else None,
+            micros=each.micros,
+            state=each.state,
+        )
+        for each in prices.history(session, now)
+        if past or (each.state != "past" and each.micros is not None)
+    ]
+
+
+def set_price(
+    act: Act, plan: str, model: str, kind: Kind, micros: int, since: int | None = None, *, new: bool = False
+) -> None:
+    """Let a price hold from `since` on (`None`: now); `new` allows a plan or a model that is not known yet.
+
+    Raises:
+        UsageError: the price cannot be, or begins in the past.
+        UnknownName: there is no such plan or model.
+    """
+    now = act.now
+    if not 0 <= micros <= MOST_MICROS:
+        raise UsageError(f"a price is between 0 and {MOST_MICROS} micro-units, not {micros}")
+    if not 0 < len(plan) <= 64 or not 0 < len(model) <= 255:
+        raise UsageError("the name of a plan has up to 64 characters, that of a model up to 255")
+    if since is not None and since < now:
+        raise UsageError("a price cannot begin in the past")
+    if not new:
+        _require("model", model, prices.served_models(act.session))
+        _require("plan", plan, prices.plans(act.session, now))
+    moment = now if since is None else since
+    before = prices.named(act.session, plan, model, kind, moment)
+    prices.set_price(act.session, plan, model, kind, micros, moment)
+    after = {"micros": micros, "since": to_datetime(moment).isoformat()}
+    act.record("price.set", _subject(plan, model, kind), {"micros": before}, after)
+
+
+def unset_price(act: Act, plan: str, model: str, kind: Kind) -> None:
+    """Take a plan's price back, from now on; raises what `prices.unset_price` does."""
+    before = prices.named(act.session, plan, model, kind, act.now)
+    prices.unset_price(act.session, plan, model, kind, act.now)
+    act.record("price.unset", _subject(plan, model, kind), {"micros": before}, {"micros": None})
+
+
+def publish(act: Act, model: str, image_micros: int | None, text_micros: int | None) -> list[PriceDifference]:
+    """Give a model that is served standard prices where it has none; see `prices.publish`."""
+    known = model in prices.served_models(act.session)
+    differences = prices.publish(act.session, model, image_micros, text_micros, act.now)
+    if not known:
+        act.session.flush()
+        after = prices.current(act.session, STANDARD_PLAN, model, act.now).model_dump()
+        act.record("price.publish", model, None, after)
+    return differences
+
+
+def publish_plan(act: Act, plan: str, model: str, wanted: Mapping[Kind, int]) -> list[PriceDifference]:
+    """Give a model these prices on a plan, where it never named any; see `prices.publish_plan`."""
+    before = {kind: prices.named(act.session, plan, model, kind, act.now) for kind in wanted}
+    differences = prices.publish_plan(act.session, plan, model, wanted, act.now)
+    act.session.flush()
+    for kind, micros in wanted.items():
+        if before[kind] is None and prices.named(act.session, plan, model, kind, act.now) is not None:
+            act.record("price.publish", _subject(plan, model, kind), None, {"micros": micros})
+    return differences
+
+
+def _subject(plan: str, model: str, kind: Kind) -> str:
+    return f"{plan} {model} {kind}"
+
+
+def _require(what: str, name: str, known: set[str]) -> None:
+    if name not in known:
+        there = f"only {', '.join(sorted(known))}" if known else "nor any other yet"
+        raise UnknownName(f"there is no {what} {name!r} in these books, {there}; if it is meant, add --new")

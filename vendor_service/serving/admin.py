@@ -1,0 +1,210 @@
+"""`/admin` as it runs: an application of its own, in a process of its own beside the vendor's.
+
+So nothing that an operator asks, a verification of the whole ledger say, slows what is sold, and no crowd of
+customers keeps an operator out.
+"""
+
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
+from importlib.metadata import version
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+
+from fastapi import FastAPI, Request, Response
+
+from shared.errors import ErrorBody, ErrorCode
+from shared.serving import server
+from shared.serving.body import BodyGate
+from shared.serving.capacity import Capacity
+from shared.serving.errors import refused
+from shared.serving.logging import configure_logging
+from shared.serving.metrics import RequestMetrics
+from shared.serving.middleware import RequestScope
+from vendor_service.api.admin.accounts import accounts_router, keys_router
+from vendor_service.api.admin.desk import Desk
+from vendor_service.api.admin.money import money_router
+from vendor_service.api.admin.prices import prices_router
+from vendor_service.api.admin.security import audit_router, operators_router, receipts_keys_router
+from vendor_service.api.admin.webhooks import webhooks_router
+from vendor_service.api.docs import docs_router
+from vendor_service.api.errors import add_error_handlers, internal_error
+from vendor_service.clock import Clock, system_clock
+from vendor_service.database import schema
+from vendor_service.database.session import Database
+from vendor_service.errors import APIError, OperatorError, UnknownName, UsageError
+from vendor_service.settings import Settings
+
+# Between two starts of a process that dies.
+_PAUSE_SECONDS = 2.0
+_STOP_SECONDS = 10.0
+
+_log = logging.getLogger(__name__)
+_spawning = multiprocessing.get_context("spawn")
+
+
+def create_admin_app(settings: Settings, clock: Clock = system_clock) -> FastAPI:
+    """Open the books, and make an application that serves operators.
+
+    Raises:
+        OperatorError: the database cannot be used.
+    """
+    database = Database(settings.database_url)
+    schema.check(database)
+    app = FastAPI(
+        title="Tuition vendor: operators",
+        description="What the command line does, over HTTP.",
+        version=version("tuition"),
+        docs_url=None,
+        redoc_url=None,
+        telemetry={"tracing": False, "metrics": False, "logs": False},
+        lifespan=partial(_lifespan, database),
+        responses={"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}},
+    )
+    # What `serve` drains before it stops. No act is long, so there is nothing to count.
+    app.state.capacity = Capacity(max_inputs=1, max_bytes=1, max_seconds=60.0)
+    add_error_handlers(app)
+    app.add_exception_handler(OperatorError, _on_operator_error)
+    desk = Desk(database, clock, trust_clock=settings.trust_clock, percents=settings.thresholds)
+    for router in (
+        *(accounts_router(desk), keys_router(desk), money_router(desk), prices_router(desk)),
+        *(operators_router(desk), receipts_keys_router(desk, settings.signing_key_in), audit_router(desk)),
+        webhooks_router(desk),
+        docs_router(app.title),
+    ):
+        app.include_router(router)
+
+    @app.get("/livez", include_in_schema=False)
+    async def livez() -> dict[str, str]:
+        return {"status": "ok"}
+
+    app.add_middleware(BodyGate, refuse=refused)
+    app.add_middleware(RequestScope, on_crash=internal_error, metrics=RequestMetrics())
+    return app
+
+
+@contextmanager
+def admin_beside(settings: Settings) -> Iterator[str | None]:
+    """Serve operators meanwhile, if the settings say where; its URL.
+
+    Raises:
+        OperatorError: it does not start.
+    """
+    if settings.admin_port is None:
+        yield None
+        return
+    try:
+        bound = server.bind(settings.admin_host, settings.admin_port)
+    except server.CannotServe as error:
+        message = str(error).replace("--port", "--admin-port").replace("--host", "--admin-host")
+        raise OperatorError(message) from error
+    with bound:
+        keeper = _Keeper(settings, bound)
+        try:
+            keeper.start()
+            yield server.url_of(bound)
+        finally:
+            keeper.stop()
+
+
+class _Keeper:
+    """Keeps a process that serves operators: another one is started for one that dies."""
+
+    def __init__(self, settings: Settings, bound: socket.socket) -> None:
+        self._settings = settings
+        self._bound = bound
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()
+        self._process, self._lifeline = self._spawn()
+        self._thread = threading.Thread(target=self._watch, name="admin", daemon=True)
+
+    def start(self) -> None:
+        """Return once it serves.
+
+        Raises:
+            OperatorError: it does not.
+        """
+        wait([self._lifeline, self._process.sentinel])
+        told = self._lifeline.recv() if self._lifeline.poll() else None
+        if told is not True:
+            raise (
+                told
+                if isinstance(told, OperatorError)
+                else OperatorError("the process of /admin ended before it was ready; the log says why")
+            )
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the process: what it has in hand is given a moment."""
+        with self._lock:
+            self._stopping.set()
+            self._lifeline.close()
+            self._process.terminate()
+        self._process.join(_STOP_SECONDS)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _watch(self) -> None:
+        while True:
+            self._process.join()
+            # One that ended by itself was told to, by an interrupt that this process has got as well.
+            if self._process.exitcode == 0 or self._stopping.wait(_PAUSE_SECONDS):
+                return
+            with self._lock:
+                if self._stopping.is_set():
+                    return
+                fields = {"pid": self._process.pid, "exit_code": self._process.exitcode}
+                _log.error("the process of /admin died; starting another", extra={"fields": fields})
+                self._lifeline.close()
+                self._process, self._lifeline = self._spawn()
+
+    def _spawn(self) -> tuple[SpawnProcess, Connection]:
+        ours, theirs = _spawning.Pipe()
+        process = _spawning.Process(
+            target=_work, args=(self._settings, self._bound, theirs), name="admin", daemon=True
+        )
+        process.start()
+        theirs.close()
+        return process, ours
+
+
+def _work(settings: Settings, bound: socket.socket, lifeline: Connection) -> None:
+    threading.Thread(target=_end_with_parent, args=(lifeline,), name="lifeline", daemon=True).start()
+    configure_logging("vendor_service", as_json=settings.log_format == "json")
+    try:
+        server.serve(create_admin_app(settings), bound, partial(lifeline.send, True))
+    except (OperatorError, server.CannotServe) as error:
+        with suppress(OSError):
+            lifeline.send(OperatorError(str(error)))
+        raise SystemExit(1) from error
+
+
+def _end_with_parent(lifeline: Connection) -> None:
+    with suppress(EOFError, OSError):
+        lifeline.recv()  # nothing is ever sent this way: it returns when the parent is gone
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+async def _on_operator_error(request: Request, error: Exception) -> Response:
+    """What the command line would end with: not found, not valid, or not as the books are."""
+    code = ErrorCode.CONFLICT
+    if isinstance(error, UnknownName):
+        code = ErrorCode.NOT_FOUND
+    elif isinstance(error, UsageError):
+        code = ErrorCode.INVALID_REQUEST
+    return refused(request, APIError(code, str(error)))
+
+
+@asynccontextmanager
+async def _lifespan(database: Database, _app: FastAPI) -> AsyncIterator[None]:
+    yield
+    database.close()

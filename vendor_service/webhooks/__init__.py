@@ -1,0 +1,1 @@
+"""Webhooks: events written in the transaction that causes them, and their delivery to who wants to know."""

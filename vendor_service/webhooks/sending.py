@@ -1,0 +1,136 @@
+"""Sending: one POST to one receiver, at an address that was looked at before, with a bound on its time."""
+
+import ipaddress
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from urllib.parse import urlsplit
+
+from shared.serving.redaction import escaped
+from vendor_service.errors import UsageError
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_STEP_SECONDS = 10.0  # for each thing that is waited for
+_MOST_SECONDS = 15.0  # for all of it
+# IPv6 addresses that stand for IPv4 ones, public or not.
+_TRANSLATED = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a try: the receiver's `status`, or why there was none."""
+
+    status: int | None
+    error: str | None
+    milliseconds: int
+
+    @property
+    def delivered(self) -> bool:
+        """Whether the receiver has taken it."""
+        return self.status is not None and 200 <= self.status < 300
+
+
+class NotAllowed(Exception):
+    """A receiver is where none may be."""
+
+
+def networks(listed: str) -> list[Network]:
+    """Networks that are separated by commas, as settings have them.
+
+    Raises:
+        UsageError: one is none.
+    """
+    try:
+        return [ipaddress.ip_network(each.strip()) for each in listed.split(",") if each.strip()]
+    except ValueError as error:
+        raise UsageError(f"VENDOR_WEBHOOK_PRIVATE_NETWORKS: {error}; write 10.1.0.0/16,fd00::/8") from error
+
+
+def send(url: str, body: bytes, headers: Mapping[str, str], private: Sequence[Network]) -> Outcome:
+    """POST a body. A host on a network that is not public is refused unless `private` has it.
+
+    The host's name is resolved once, and what was resolved is connected to: a name that points elsewhere the
+    next moment gains nothing. No redirect is followed.
+    """
+    began = time.monotonic()
+    status, error = None, None
+    try:
+        status = _post(url, body, headers, private)
+    except NotAllowed as refused:
+        error = str(refused)
+    except (OSError, HTTPException, ValueError) as failure:
+        error = f"{type(failure).__name__}: {failure}"
+    return Outcome(
+        status, None if error is None else escaped(error)[:255], round(1000 * (time.monotonic() - began))
+    )
+
+
+def _post(url: str, body: bytes, headers: Mapping[str, str], private: Sequence[Network]) -> int:
+    parts = urlsplit(url)
+    host, secure = parts.hostname or "", parts.scheme == "https"
+    port = parts.port or (443 if secure else 80)
+    connected = _connect(_resolve(host, port, private, secure=secure), port)
+    # Whoever answers a byte now and then would be waited for without end.
+    deadline = threading.Timer(_MOST_SECONDS, _cut, [connected])
+    deadline.daemon = True
+    deadline.start()
+    connection = (HTTPSConnection if secure else HTTPConnection)(host, port, timeout=_STEP_SECONDS)
+    try:
+        connection.sock = (
+            ssl.create_default_context().wrap_socket(connected, server_hostname=host) if secure else connected
+        )
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        connection.request("POST", target, body, dict(headers))
+        return connection.getresponse().status
+    finally:
+        deadline.cancel()
+        connection.close()
+        connected.close()
+
+
+def _connect(addresses: Sequence[Address], port: int) -> socket.socket:
+    for address in addresses[:-1]:
+        with suppress(OSError):  # as of an IPv6 address where there is no IPv6
+            return socket.create_connection((str(address), port), _STEP_SECONDS)
+    return socket.create_connection((str(addresses[-1]), port), _STEP_SECONDS)
+
+
+def _cut(connected: socket.socket) -> None:
+    with suppress(OSError):
+        connected.shutdown(socket.SHUT_RDWR)
+
+
+def _resolve(host: str, port: int, private: Sequence[Network], *, secure: bool) -> list[Address]:
+    """The addresses to connect to, up to two of them.
+
+    Raises:
+        NotAllowed: one of the host's addresses is not public, and not allowed either.
+        OSError: the name is not known.
+    """
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    addresses = [ipaddress.ip_address(str(sockaddr[0]).partition("%")[0]) for *_, sockaddr in found]
+    for address in addresses:
+        allowed = any(address in network for network in private if network.version == address.version)
+        if not allowed and not _is_public(address):
+            raise NotAllowed(
+                f"{host} is {address}, which is not on the public network; allow it by "
+                "VENDOR_WEBHOOK_PRIVATE_NETWORKS if it is meant"
+            )
+        if not allowed and not secure:
+            raise NotAllowed("events go over plain http to allowed private networks alone; use https")
+    return list(dict.fromkeys(addresses))[:2]
+
+
+def _is_public(address: Address) -> bool:
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        return False
+    if any(address in network for network in _TRANSLATED if network.version == address.version):
+        return False
+    return address.is_global and not address.is_multicast
