@@ -16,7 +16,7 @@ import socket
 import threading
 import time
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
@@ -52,7 +52,7 @@ class NoAdmission(Admission):
         """Admit at no cost."""
         return _done(Admitted(order.request_id, order.images, order.texts, 0, False, None, None))
 
-    def settle(self, account_id: str, request_id: str) -> "Future[Charged]":
+    def settle(self, account_id: str, request_id: str, buckets: Collection[int] = ()) -> "Future[Charged]":
         """Charge nothing."""
         return _done(Charged(0, "", 0, ""))
 

@@ -17,7 +17,7 @@ from shared.serving.capacity import Reservation, while_awaited
 from vendor_service.accounts.authentication import Caller
 from vendor_service.billing.admission import Admission
 from vendor_service.billing.allowance import Allowance
-from vendor_service.billing.orders import Admitted, Order
+from vendor_service.billing.orders import Admitted, Charged, Order
 from vendor_service.billing.precheck import Precheck
 from vendor_service.billing.signing import Signs
 from vendor_service.embed.queries import Queries
@@ -28,6 +28,7 @@ from vendor_service.encoder.encoder import Encoder
 from vendor_service.encoder.prepared import Prepared, PreparedText
 from vendor_service.encoder.queries import ImageQuery, Query
 from vendor_service.errors import APIError
+from vendor_service.extraction.buckets import buckets_of
 from vendor_service.observability.metrics import Metrics
 from vendor_service.observability.timing import Timing
 
@@ -143,11 +144,7 @@ class EmbedService:
             content, sold = await _rendered(render, result)
             charged = admitted.charged
             if charged is None:
-                with timing.timed("books"):
-                    charged = await asyncio.wrap_future(
-                        self._admission.settle(order.account_id, admitted.request_id)
-                    )
-                self._metrics.decided("settled")
+                charged = await self._charge(order, result)
         except BaseException:
             # Whatever the reason, a cancelled task included.
             if await asyncio.wrap_future(self._admission.void(order.account_id, admitted.request_id)):
@@ -157,6 +154,15 @@ class EmbedService:
         self._metrics.sold(result.usage, replayed=admitted.replayed)
         signed = receipt(self._signer, result, sold, charged)
         return result, replace(content, headers=content.headers | {RECEIPT_HEADER: signed})
+
+    async def _charge(self, order: Order, result: EmbedResult) -> Charged:
+        """Settle, with the buckets that the answer lies in."""
+        buckets = buckets_of(result.rows, result.model.fingerprint)
+        with result.timing.timed("books"):
+            settling = self._admission.settle(order.account_id, result.id, buckets)
+            charged = await asyncio.wrap_future(settling)
+        self._metrics.decided("settled")
+        return charged
 
     async def _look(self, call: Call, queries: Queries) -> None:
         """Refuse, before anything is decoded, what admission would refuse now."""
