@@ -29,6 +29,7 @@ from vendor_service.encoder.prepared import Prepared, PreparedText
 from vendor_service.encoder.queries import ImageQuery, Query
 from vendor_service.errors import APIError
 from vendor_service.extraction.buckets import buckets_of
+from vendor_service.extraction.recorder import Answered, Recorder
 from vendor_service.observability.metrics import Metrics
 from vendor_service.observability.timing import Timing
 
@@ -62,6 +63,7 @@ class EmbedService:
         allowance: Allowance,
         metrics: Metrics,
         signer: Signs,
+        recorder: Recorder | None,
         *,
         max_inputs: int,
     ) -> None:
@@ -71,6 +73,7 @@ class EmbedService:
         self._allowance = allowance
         self._metrics = metrics
         self._signer = signer
+        self._recorder = recorder
         self._max_inputs = max_inputs
 
     async def embed(
@@ -144,7 +147,7 @@ class EmbedService:
             content, sold = await _rendered(render, result)
             charged = admitted.charged
             if charged is None:
-                charged = await self._charge(order, result)
+                charged = await self._charge(order, result, sold)
         except BaseException:
             # Whatever the reason, a cancelled task included.
             if await asyncio.wrap_future(self._admission.void(order.account_id, admitted.request_id)):
@@ -155,13 +158,17 @@ class EmbedService:
         signed = receipt(self._signer, result, sold, charged)
         return result, replace(content, headers=content.headers | {RECEIPT_HEADER: signed})
 
-    async def _charge(self, order: Order, result: EmbedResult) -> Charged:
-        """Settle, with the buckets that the answer lies in."""
+    async def _charge(self, order: Order, result: EmbedResult, sold: Sequence[Sold]) -> Charged:
+        """Settle, and take note of what was answered."""
         buckets = buckets_of(result.rows, result.model.fingerprint)
         with result.timing.timed("books"):
             settling = self._admission.settle(order.account_id, result.id, buckets)
             charged = await asyncio.wrap_future(settling)
         self._metrics.decided("settled")
+        if self._recorder is not None:
+            digests = [each.asked for each in sold]
+            answered = Answered(order.account_id, order.model_fingerprint, digests, result.rows, buckets)
+            self._recorder.note(answered)
         return charged
 
     async def _look(self, call: Call, queries: Queries) -> None:

@@ -48,6 +48,8 @@ from vendor_service.embed.service import EmbedService
 from vendor_service.embed.signed_card import ModelPromise
 from vendor_service.encoder.encoder import Encoder
 from vendor_service.encoder.engine import Engine
+from vendor_service.extraction.key import read_or_make_key
+from vendor_service.extraction.recorder import Recorder
 from vendor_service.observability.metrics import Metrics
 from vendor_service.observability.tracing import Traces, find_traces
 from vendor_service.observability.worker_metrics import Worker, WorkerMetrics
@@ -59,6 +61,7 @@ from vendor_service.settings import Settings
 # A process that was killed leaves holds; they are released this long after it last told that it lives.
 _HOLD_SECONDS = 20
 _SWEEP_SECONDS = 5
+_SKETCH_SECONDS = 5
 
 _log = logging.getLogger(__name__)
 
@@ -133,6 +136,9 @@ def create_app(
         references=references,
     )
     signer = Signer(database, settings.signing_key_in, clock)
+    recorder = None
+    if settings.sketches:
+        recorder = Recorder(database, clock, read_or_make_key(database, settings.sketch_key_in))
     app = FastAPI(
         title="Tuition vendor",
         description="CLIP embeddings by the query.",
@@ -142,7 +148,17 @@ def create_app(
         # The vendor has its own traces and metrics; FastAPI would ask for providers of them at every request.
         telemetry={"tracing": False, "metrics": False, "logs": False},
         lifespan=partial(
-            _lifespan, encoder, admission, sweeper, signer, database, shared_metrics, audit, watch, traces
+            _lifespan,
+            encoder,
+            admission,
+            sweeper,
+            signer,
+            recorder,
+            database,
+            shared_metrics,
+            audit,
+            watch,
+            traces,
         ),
         responses={"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}},
     )
@@ -150,7 +166,14 @@ def create_app(
     app.state.signer = signer
     add_error_handlers(app)
     service = EmbedService(
-        encoder, admission, precheck, Allowance(clock), metrics, signer, max_inputs=settings.max_inputs
+        encoder,
+        admission,
+        precheck,
+        Allowance(clock),
+        metrics,
+        signer,
+        recorder,
+        max_inputs=settings.max_inputs,
     )
     direct = _add_routes(
         app, settings, encoder, capacity, service, authentication, database, clock, clock_watch, signer
@@ -236,6 +259,7 @@ async def _lifespan(
     admission: Admission,
     sweeper: Sweeper,
     signer: Signer,
+    recorder: Recorder | None,
     database: Database,
     shared_metrics: WorkerMetrics | None,
     audit: Audit | None,
@@ -260,6 +284,8 @@ async def _lifespan(
     beside = [asyncio.create_task(each) for each in chores]
     if audit is not None:
         beside.append(asyncio.create_task(audit.repeat()))
+    if recorder is not None:
+        beside.append(asyncio.create_task(recorder.repeat(_SKETCH_SECONDS)))
     if watch is not None:
         beside.append(asyncio.create_task(watch.repeat(_SWEEP_SECONDS)))
     yield
@@ -269,6 +295,8 @@ async def _lifespan(
     await asyncio.to_thread(encoder.close)
     await asyncio.to_thread(sweeper.once)
     await asyncio.to_thread(admission.close)
+    if recorder is not None:
+        await asyncio.to_thread(recorder.finish)
     if shared_metrics is not None:
         shared_metrics.close()
     if traces is not None:
