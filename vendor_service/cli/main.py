@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from shared.serving.redaction import escaped, masked
-from vendor_service.cli import accounts, database, keys, money, prices, receipts_key
+from vendor_service.cli import accounts, database, extraction, keys, money, prices, receipts_key
 from vendor_service.cli.books import AsJson, DatabaseUrl, print_json
 from vendor_service.cli.receipts_key import SigningKeyFile
 from vendor_service.errors import OperatorError
@@ -27,6 +27,7 @@ app.add_typer(prices.app, name="prices")
 app.add_typer(money.ledger_app, name="ledger")
 app.add_typer(database.app, name="db")
 app.add_typer(receipts_key.app, name="receipts-key")
+app.add_typer(extraction.app, name="extraction")
 app.command("top-up")(money.top_up)
 app.command("payment")(money.payment)
 app.command("refund")(money.refund)
