@@ -28,7 +28,7 @@ def check(account: Account, key: ApiKey, order: Order, cost_micros: int, now: in
 
     Raises:
         APIError: `max_cost_exceeded`, `quota_exhausted`, `spend_limit_reached`, `insufficient_credit` or
-            `coverage_limit_reached`.
+            `coverage_limit_reached`; `rate_limited` where what is in flight may leave enough coverage.
     """
     max_cost = order.max_cost_micros
     if max_cost is not None and cost_micros > max_cost:
@@ -46,14 +46,17 @@ def check(account: Account, key: ApiKey, order: Order, cost_micros: int, now: in
 
 def _check_coverage(account: Account, queries: int) -> None:
     """Which bucket an answer lies in is known only once it is there: each query may open one."""
-    left = account.coverage_left
-    if left is not None and queries > left:
-        message = (
-            f"this request asks {queries} queries, each of which may open a bucket of the embedding space; "
-            f"this account has {left} left of its coverage limit of {account.coverage_limit}"
-        )
-        advice = "ask fewer at once" if left else "ask the vendor for a higher limit"
-        raise APIError(ErrorCode.COVERAGE_LIMIT_REACHED, f"{message}: {advice}")
+    limit = account.coverage_limit
+    if limit is None or queries <= (account.coverage_left or 0):
+        return
+    asked = f"this request asks {queries} queries, each of which may open a bucket of the embedding space"
+    left = max(0, limit - account.buckets_covered)
+    if queries <= left:
+        message = f"{asked}, and so may those in flight; ask again when they are answered"
+        raise APIError(ErrorCode.RATE_LIMITED, message, retry_after=1)
+    advice = "ask fewer at once" if left else "ask the vendor for a higher limit"
+    message = f"{asked}; this account has {left} left of its coverage limit of {limit}: {advice}"
+    raise APIError(ErrorCode.COVERAGE_LIMIT_REACHED, message)
 
 
 def _check(limited: Limited, whose: str, queries: int, cost: int, resets_at: datetime | None) -> None:

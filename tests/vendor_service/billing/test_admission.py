@@ -433,7 +433,7 @@ def test_a_race_for_coverage_never_passes_the_limit(books: Books, limit: int) ->
         ThreadPoolExecutor(8) as pool,
     ):
         outcomes = list(pool.map(attempt, range(48)))
-    assert set(outcomes) <= {"served", "coverage_limit_reached"}
+    assert set(outcomes) <= {"served", "coverage_limit_reached", "rate_limited"}
     served = [number for number in range(48) if outcomes[number] == "served"]
     opened = {bucket for number in served for bucket in buckets_of(number)}
     account = books.account(order)
@@ -451,7 +451,8 @@ def test_a_bucket_counts_once_and_what_is_held_as_if_each_query_opened_one(books
     books.buy(order, images=3, buckets=[7, 7, 7])
     assert books.account(order).buckets_covered == 1
     held = books.admit(order, images=2)
-    assert refusal(books, order, images=2) == "coverage_limit_reached"
+    assert refusal(books, order, images=2) == "rate_limited"  # it may pass in a moment
+    assert refusal(books, order, images=4) == "coverage_limit_reached"
     assert books.account(order).coverage_left == 1
     books.admission.settle(order.account_id, held.request_id, [7, 4095]).result()
     books.admission.settle(order.account_id, held.request_id, [7, 4095]).result()
