@@ -114,6 +114,12 @@ bench-money: $(READY)  ## what charging costs, the table of docs/results.md (fiv
 bench-receipts: $(READY)  ## what a signed receipt costs the vendor (three minutes)
 	@$(BIN)/python -m benchmarks.receipts
 
+bench-sketches: $(READY)  ## what it costs the vendor to keep sketches of its answers (three minutes)
+	@$(BIN)/python -m benchmarks.receipts --of sketches
+
+bench-extraction: $(READY)  ## copies of icon-clip by how much was asked: the curve of `vendor extraction report` (an hour on one core)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.extraction
+
 bench-serving: $(READY)  ## a served student beside its bare ONNX session (two minutes)
 	@$(BIN)/python -m benchmarks.serving
 

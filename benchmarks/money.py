@@ -16,7 +16,7 @@ import socket
 import threading
 import time
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
@@ -52,7 +52,7 @@ class NoAdmission(Admission):
         """Admit at no cost."""
         return _done(Admitted(order.request_id, order.images, order.texts, 0, False, None, None))
 
-    def settle(self, account_id: str, request_id: str) -> "Future[Charged]":
+    def settle(self, account_id: str, request_id: str, buckets: Collection[int] = ()) -> "Future[Charged]":
         """Charge nothing."""
         return _done(Charged(0, "", 0, ""))
 
@@ -132,8 +132,8 @@ class Served:
 
 
 @contextmanager
-def served(database_url: str, books: BooksKept = "signed") -> Iterator[Served]:
-    """A vendor whose answers are charged and signed, only charged, or neither."""
+def served(database_url: str, books: BooksKept = "signed", *, sketches: bool = True) -> Iterator[Served]:
+    """A vendor whose answers are charged and signed, only charged, or neither; with or without sketches."""
     with closing(Database(database_url)) as database:
         schema.upgrade(database)
         with database.write() as session:
@@ -144,7 +144,9 @@ def served(database_url: str, books: BooksKept = "signed") -> Iterator[Served]:
             )
     with socket.create_server(("127.0.0.1", 0)) as free:
         port: int = free.getsockname()[1]
-    process = multiprocessing.get_context("spawn").Process(target=_serve, args=(database_url, port, books))
+    process = multiprocessing.get_context("spawn").Process(
+        target=_serve, args=(database_url, port, books, sketches)
+    )
     process.start()
     try:
         _wait(port)
@@ -191,7 +193,7 @@ def throughput(vendor: Served, inputs: Sequence[dict[str, str]], callers: int, s
         return sum(counts) / (time.perf_counter() - began)
 
 
-def _serve(database_url: str, port: int, books: BooksKept) -> None:
+def _serve(database_url: str, port: int, books: BooksKept, sketches: bool) -> None:
     import torch
 
     import vendor_service.embed.service
@@ -217,7 +219,7 @@ def _serve(database_url: str, port: int, books: BooksKept) -> None:
         patches.append((vendor_service.embed.service, "receipt", lambda *_: "none"))
     for target, name, replacement in patches:
         setattr(target, name, replacement)
-    settings = Settings(database_url=database_url, port=port, text_cache_bytes=0)
+    settings = Settings(database_url=database_url, port=port, text_cache_bytes=0, sketches=sketches)
     application = vendor_service.serving.app.create_app(settings)
     server.serve(application, server.bind(settings.host, port), lambda: None)
 

@@ -2,6 +2,8 @@
 
     make bench-receipts
 
+With `--of sketches` (`make bench-sketches`) it is what the sketches cost that are kept of answers.
+
 Two vendors stand side by side and are asked in turn, over loopback, so that what else the machine does hits
 both alike. Both charge, in SQLite. Texts meet an encoder that answers at once, images the bundled model.
 """
@@ -22,14 +24,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=6.0, help="of each measurement")
+    parser.add_argument("--of", choices=("receipts", "sketches"), default="receipts")
     arguments = parser.parse_args()
+    receipts = arguments.of == "receipts"
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory()))
         vendors = {
-            "no": stack.enter_context(served(f"sqlite:///{folder / 'unsigned.db'}", "unsigned")),
-            "yes": stack.enter_context(served(f"sqlite:///{folder / 'signed.db'}", "signed")),
+            "no": stack.enter_context(
+                served(f"sqlite:///{folder / 'no.db'}", "unsigned" if receipts else "signed", sketches=False)
+            ),
+            "yes": stack.enter_context(served(f"sqlite:///{folder / 'yes.db'}", sketches=not receipts)),
         }
-        print("| request | receipt | requests a second | processor time a request | of that without |")
+        print(
+            f"| request | {arguments.of} | requests a second | processor time a request | of that without |"
+        )
         print("|---|---|---|---|---|")
         for name, inputs, callers in (("1 text", text(), 16), ("32 images", images(32), 4)):
             for vendor in vendors.values():

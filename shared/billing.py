@@ -25,7 +25,9 @@ class AccountStatus(BaseModel):
     """The answer of `GET /v1/account`; money in millionths of the vendor's currency unit.
 
     `queries_used` and `spent_micros` count the current quota period; `None` means no limit,
-    and for `credit_micros` that the account is invoiced rather than prepaid.
+    and for `credit_micros` that the account is invoiced rather than prepaid. `buckets_covered` are the
+    buckets of the embedding space that answers lie in, over all time, as far as they are counted by now; how
+    many there may be is the `coverage_limit`.
     """
 
     account: str
@@ -40,6 +42,8 @@ class AccountStatus(BaseModel):
     spent_micros: int
     credit_micros: int | None
     rate_limit: RateLimit | None
+    coverage_limit: int | None = None
+    buckets_covered: int = 0
 
     @property
     def quota_left(self) -> int | None:
@@ -59,12 +63,14 @@ class UsageRow(BaseModel):
 
 
 class UsageReport(BaseModel):
-    """The answer of `GET /v1/usage`: the rows of a period and their sum."""
+    """The answer of `GET /v1/usage`: the rows of a period and their sum; and coverage, over all time."""
 
     account: str
     group_by: GroupBy
     rows: list[UsageRow]
     total: UsageRow
+    coverage_limit: int | None = None
+    buckets_covered: int = 0
 
 
 class Entry(BaseModel):

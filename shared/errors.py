@@ -41,6 +41,7 @@ class ErrorCode(StrEnum):
     QUOTA_EXHAUSTED = "quota_exhausted"
     SPEND_LIMIT_REACHED = "spend_limit_reached"
     INSUFFICIENT_CREDIT = "insufficient_credit"
+    COVERAGE_LIMIT_REACHED = "coverage_limit_reached"
     MAX_COST_EXCEEDED = "max_cost_exceeded"
     NOT_FOUND = "not_found"
     MODEL_NOT_FOUND = "model_not_found"
@@ -82,6 +83,7 @@ _KINDS = {
     ErrorCode.QUOTA_EXHAUSTED: ErrorKind(402, ErrorType.BILLING),
     ErrorCode.SPEND_LIMIT_REACHED: ErrorKind(402, ErrorType.BILLING),
     ErrorCode.INSUFFICIENT_CREDIT: ErrorKind(402, ErrorType.BILLING),
+    ErrorCode.COVERAGE_LIMIT_REACHED: ErrorKind(402, ErrorType.BILLING),
     ErrorCode.MAX_COST_EXCEEDED: ErrorKind(402, ErrorType.BILLING),
     ErrorCode.NOT_FOUND: ErrorKind(404, ErrorType.INVALID_REQUEST),
     ErrorCode.MODEL_NOT_FOUND: ErrorKind(404, ErrorType.INVALID_REQUEST),

@@ -59,6 +59,8 @@ class Settings(BaseSettings):
     billing_log: Path | None = None
     first_key_to: Path | None = None
     signing_key_in: Path | None = None
+    sketches: bool = True
+    sketch_key_in: Path | None = None
     metrics_token: SecretStr | None = None
 
     image_price_micros: Annotated[int | None, Field(ge=0, le=10**12)] = None

@@ -347,6 +347,7 @@ _ERRORS: dict[str, tuple[type[ClientError], str]] = {
     ErrorCode.QUOTA_EXHAUSTED: (QuotaExhausted, _QUOTA),
     ErrorCode.SPEND_LIMIT_REACHED: (QuotaExhausted, _QUOTA),
     ErrorCode.INSUFFICIENT_CREDIT: (QuotaExhausted, _QUOTA),
+    ErrorCode.COVERAGE_LIMIT_REACHED: (QuotaExhausted, _QUOTA),
     ErrorCode.MAX_COST_EXCEEDED: (PriceRaised, _PRICE),
     ErrorCode.FINGERPRINT_MISMATCH: (FingerprintChanged, _MODEL),
     ErrorCode.REQUEST_TOO_LARGE: (RequestTooLarge, ""),

@@ -90,6 +90,21 @@ def test_a_quota_is_used_to_the_last_query_and_nothing_is_lost(
     assert not customer.cache.pending("run")
 
 
+def test_coverage_is_used_to_the_last_bucket_and_nothing_is_lost(
+    vendor_process: VendorProcess, tmp_path: Path, stack: ExitStack
+) -> None:
+    api_key = vendor_process.create_key(coverage_limit=5)
+    customer = Customer(vendor_process.url, api_key, tmp_path / "cache.db", stack)
+    queries = _texts(200)
+    with pytest.raises(QuotaExhausted, match="coverage limit of 5"):
+        customer.teacher().buy(queries)
+    assert customer.client.account().buckets_covered == 5
+    bought = vendor_process.charges(api_key).queries
+    assert 5 <= bought < 200
+    assert int(customer.teacher().lookup(queries)[1].sum()) == bought
+    assert not customer.cache.pending("run")
+
+
 def test_bad_images_are_named_and_not_charged(
     vendor_process: VendorProcess, tmp_path: Path, stack: ExitStack
 ) -> None:

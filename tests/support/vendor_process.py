@@ -147,10 +147,13 @@ class VendorProcess:
         spend_limit_micros: int | None = None,
         credit_micros: int | None = None,
         queries_per_second: int | None = None,
+        coverage_limit: int | None = None,
         scopes: frozenset[Scope] = DEFAULT_SCOPES,
     ) -> str:
         """Open one more account on these terms and issue a key to it."""
-        terms = Terms(quota, quota_period, spend_limit_micros, credit_micros, queries_per_second)
+        terms = Terms(
+            quota, quota_period, spend_limit_micros, credit_micros, queries_per_second, coverage_limit
+        )
         with closing(Database(self.database_url)) as database, database.write() as session:
             account = open_account(session, f"account-{secrets.token_hex(8)}", terms, system_clock)
             return issue_key(session, account, KeyTerms(scopes=scopes), system_clock).api_key

@@ -1,6 +1,6 @@
 """Real books in a temporary database, for tests of money that need no model."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from itertools import count
@@ -54,11 +54,11 @@ class Books:
         """Admit an order under a request id of its own, in one of several processes."""
         return process.admit(replace(order, request_id=f"req_{next(self._numbers)}")).result()
 
-    def buy(self, order: Order, **changes: Any) -> Admitted:
-        """Admit and settle."""
+    def buy(self, order: Order, *, buckets: Collection[int] = (), **changes: Any) -> Admitted:
+        """Admit and settle; `buckets` are those that the answers lie in."""
         admitted = self.admit(order, **changes)
         if not admitted.replayed:
-            self.admission.settle(order.account_id, admitted.request_id).result()
+            self.admission.settle(order.account_id, admitted.request_id, buckets).result()
         return admitted
 
     def account(self, order: Order) -> Account:
@@ -125,6 +125,8 @@ class Books:
             limit = each.spend_limit_micros
             assert limit is None or each.spent_micros + each.held_micros <= limit
         assert account.credit_micros is None or account.credit_micros >= account.held_micros
+        limit = account.coverage_limit
+        assert limit is None or account.buckets_covered + account.queries_held <= limit
 
 
 @contextmanager

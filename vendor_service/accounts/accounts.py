@@ -21,7 +21,8 @@ class Terms:
     """What is agreed with a customer; `None` means no limit, and for `credit_micros` an invoiced account.
 
     `quota` is in queries a `quota_period`, `spend_limit_micros` in millionths of the currency unit a
-    `quota_period`, `credit_micros` is what a prepaid account starts with.
+    `quota_period`, `credit_micros` is what a prepaid account starts with, `coverage_limit` is in buckets of
+    the embedding space, over all time.
     """
 
     quota: int | None = None
@@ -29,6 +30,7 @@ class Terms:
     spend_limit_micros: int | None = None
     credit_micros: int | None = None
     queries_per_second: int | None = None
+    coverage_limit: int | None = None
     plan: str = STANDARD_PLAN
 
 
@@ -41,7 +43,10 @@ def open_account(session: Session, name: str, terms: Terms, clock: Clock) -> Acc
     """
     _check_name(name)
     check_numbers(
-        quota=terms.quota, spend_limit_micros=terms.spend_limit_micros, credit_micros=terms.credit_micros
+        quota=terms.quota,
+        spend_limit_micros=terms.spend_limit_micros,
+        credit_micros=terms.credit_micros,
+        coverage_limit=terms.coverage_limit,
     )
     _check_rate(terms.queries_per_second)
     now = clock()
@@ -59,6 +64,7 @@ def open_account(session: Session, name: str, terms: Terms, clock: Clock) -> Acc
         spend_limit_micros=terms.spend_limit_micros,
         credit_micros=None if terms.credit_micros is None else 0,
         queries_per_second=terms.queries_per_second,
+        coverage_limit=terms.coverage_limit,
         period_started_at=periods.start(terms.quota_period, now),
         rate_refilled_at=0,
         ledger_at=now,  # nothing is dated before the account was opened
@@ -118,6 +124,16 @@ def set_rate_limit(account: Account, queries_per_second: int | None) -> None:
     """
     _check_rate(queries_per_second)
     account.queries_per_second = queries_per_second
+
+
+def set_coverage_limit(account: Account, buckets: int | None) -> None:
+    """Agree on another coverage limit, from now on; what was covered before counts.
+
+    Raises:
+        UsageError: the number cannot be.
+    """
+    check_numbers(coverage_limit=buckets)
+    account.coverage_limit = buckets
 
 
 def set_plan(session: Session, account: Account, plan: str, now: int) -> None:

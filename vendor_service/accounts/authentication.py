@@ -113,8 +113,9 @@ class Authentication:
 
 def _changes_with_use(account: Account, key: ApiKey) -> bool:
     """Whether what they may buy depends on what they bought."""
-    limits = (account.queries_per_second, account.credit_micros, account.quota, account.spend_limit_micros)
-    return any(each is not None for each in (*limits, key.quota, key.spend_limit_micros))
+    limits = (account.queries_per_second, account.credit_micros, account.coverage_limit)
+    limited = (each for one in (account, key) for each in (one.quota, one.spend_limit_micros))
+    return any(each is not None for each in (*limits, *limited))
 
 
 def _hash(api_key: str) -> bytes:

@@ -29,19 +29,23 @@ class AccountMetrics(Collector):
         self._clock = clock
 
     def collect(self) -> Iterator[Metric]:
-        """Queries, quota and spending by account; nothing while the database does not answer."""
+        """Queries, quota, spending and coverage by account; nothing while the database does not answer."""
         now = self._clock()
         names = ["account"]
         used = GaugeMetricFamily("tuition_account_queries_used", "Queries charged this period.", labels=names)
         quota = GaugeMetricFamily("tuition_account_quota", "Queries agreed for a period.", labels=names)
         spent = GaugeMetricFamily("tuition_account_spent_micros", "Charges of this period.", labels=names)
+        covered = GaugeMetricFamily(
+            "tuition_account_buckets_covered", "Buckets of the embedding space covered.", labels=names
+        )
         for account in self._accounts():
             over = periods.is_over(account, account, now)
             used.add_metric([account.name], 0 if over else account.queries_used)
             spent.add_metric([account.name], 0 if over else account.spent_micros)
+            covered.add_metric([account.name], account.buckets_covered)
             if account.quota is not None:
                 quota.add_metric([account.name], account.quota)
-        yield from (used, quota, spent)
+        yield from (used, quota, spent, covered)
 
     def _accounts(self) -> list[Account]:
         most = select(Account).order_by(Account.spent_micros.desc(), Account.name).limit(_MOST_ACCOUNTS)

@@ -9,6 +9,7 @@ import logging
 import secrets
 import time
 from collections import deque
+from collections.abc import Collection
 from concurrent.futures import CancelledError, Future, wait
 from functools import partial
 from typing import Any
@@ -17,7 +18,16 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
-from vendor_service.billing import billing_log, ledger, limits, periods, prices, rate, thresholds
+from vendor_service.billing import (
+    billing_log,
+    coverage,
+    ledger,
+    limits,
+    periods,
+    prices,
+    rate,
+    thresholds,
+)
 from vendor_service.billing.clock_watch import ClockWatch
 from vendor_service.billing.orders import Admitted, Charged, Order
 from vendor_service.billing.replays import STANDARD, ReplayTerms
@@ -84,13 +94,18 @@ class Admission:
         admitting.add_done_callback(partial(self._note_failure, Touched(order.account_id, order.request_id)))
         return admitting
 
-    def settle(self, account_id: str, request_id: str) -> "Future[Charged]":
+    def settle(self, account_id: str, request_id: str, buckets: Collection[int] = ()) -> "Future[Charged]":
         """Turn the hold into a ledger entry (the second transaction); only then may the answer go out.
+
+        `buckets` are those that the answer lies in. They are counted with the charge where the account has a
+        coverage limit.
 
         The future raises `APIError` (`deadline_exceeded`) if the hold was voided meanwhile; then nothing is
         charged. Settling again changes nothing.
         """
-        return self._writer.submit(Touched(account_id, request_id), partial(self._settle, request_id))
+        return self._writer.submit(
+            Touched(account_id, request_id), partial(self._settle, request_id, buckets)
+        )
 
     def void(self, account_id: str, request_id: str) -> "Future[bool]":
         """Release the hold of a request that is not answered; whether there was one to release.
@@ -188,7 +203,7 @@ class Admission:
     def _take_tokens(self, account_id: str, queries: int, rows: WorkingSet) -> None:
         rate.take(rows.account(account_id), queries, self._clock())
 
-    def _settle(self, request_id: str, rows: WorkingSet) -> Charged:
+    def _settle(self, request_id: str, buckets: Collection[int], rows: WorkingSet) -> Charged:
         hold = rows.hold(request_id)
         if hold is not None and hold.state == "settled":
             return _charged(rows.session, hold)
@@ -208,6 +223,8 @@ class Admission:
         for each in (account, key):
             each.queries_used += hold.images + hold.texts
             each.spent_micros += hold.cost_micros
+        if account.coverage_limit is not None:
+            coverage.add(rows.session, account, hold.model_fingerprint, coverage.bits(buckets))
         thresholds.tell(rows.session, account, before, self._percents, now)
         billing_log.finished(rows.session, hold, now)
         return Charged(entry.seq, entry.entry_hash, entry.created_at, hold.key_id)

@@ -27,7 +27,8 @@ def check(account: Account, key: ApiKey, order: Order, cost_micros: int, now: in
     """Make sure that an order fits what is left of every limit; both counters are those of this period.
 
     Raises:
-        APIError: `max_cost_exceeded`, `quota_exhausted`, `spend_limit_reached` or `insufficient_credit`.
+        APIError: `max_cost_exceeded`, `quota_exhausted`, `spend_limit_reached`, `insufficient_credit` or
+            `coverage_limit_reached`; `rate_limited` where what is in flight may leave enough coverage.
     """
     max_cost = order.max_cost_micros
     if max_cost is not None and cost_micros > max_cost:
@@ -40,6 +41,22 @@ def check(account: Account, key: ApiKey, order: Order, cost_micros: int, now: in
         left = max(0, account.credit_micros - account.held_micros)
         message = f"this request costs {cost_micros} micro-units; {left} of credit are left: pay in more"
         raise APIError(ErrorCode.INSUFFICIENT_CREDIT, message)
+    _check_coverage(account, order.queries)
+
+
+def _check_coverage(account: Account, queries: int) -> None:
+    """Which bucket an answer lies in is known only once it is there: each query may open one."""
+    limit = account.coverage_limit
+    if limit is None or queries <= (account.coverage_left or 0):
+        return
+    asked = f"this request asks {queries} queries, each of which may open a bucket of the embedding space"
+    left = max(0, limit - account.buckets_covered)
+    if queries <= left:
+        message = f"{asked}, and so may those in flight; ask again when they are answered"
+        raise APIError(ErrorCode.RATE_LIMITED, message, retry_after=1)
+    advice = "ask fewer at once" if left else "ask the vendor for a higher limit"
+    message = f"{asked}; this account has {left} left of its coverage limit of {limit}: {advice}"
+    raise APIError(ErrorCode.COVERAGE_LIMIT_REACHED, message)
 
 
 def _check(limited: Limited, whose: str, queries: int, cost: int, resets_at: datetime | None) -> None:

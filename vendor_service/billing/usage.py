@@ -29,6 +29,8 @@ def account_status(session: Session, account_id: str, now: int) -> AccountStatus
         spent_micros=0 if over else account.spent_micros,
         credit_micros=account.credit_micros,
         rate_limit=rate.limit_of(account),
+        coverage_limit=account.coverage_limit,
+        buckets_covered=account.buckets_covered,
     )
 
 
@@ -58,7 +60,14 @@ def usage_report(session: Session, account_id: str, group_by: GroupBy, since: in
         # By its name: to PostgreSQL the same expression with another parameter is another expression.
         grouped = select(group, *sums).group_by("grouping").order_by("grouping")
         rows = [_row(_label(group_by, key), *found) for key, *found in session.execute(grouped)]
-    return UsageReport(account=account.name, group_by=group_by, rows=rows, total=total)
+    return UsageReport(
+        account=account.name,
+        group_by=group_by,
+        rows=rows,
+        total=total,
+        coverage_limit=account.coverage_limit,
+        buckets_covered=account.buckets_covered,
+    )
 
 
 def _charges(session: Session, account: Account, since: int, until: int) -> Subquery:

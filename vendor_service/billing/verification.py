@@ -12,9 +12,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, func, select
 from sqlalchemy.orm import Session
 
-from vendor_service.billing import invoices, ledger, totals
+from vendor_service.billing import coverage, invoices, ledger, totals
 from vendor_service.clock import HOUR
-from vendor_service.database.tables import Account, ApiKey, Hold, LedgerEntry, LedgerTotal, Limited
+from vendor_service.database.tables import Account, ApiKey, Coverage, Hold, LedgerEntry, LedgerTotal, Limited
 
 Progress = Callable[[int], object]
 # How many entries are verified between two reports of progress.
@@ -223,6 +223,10 @@ def _fault_of_counters(session: Session, account: Account, keys: Sequence[ApiKey
         return f"there are {session.scalar(refunded)} refunded holds, but {sums.refunds} refunds"
     if fault := _fault(session, account, "the account", sums, Hold.account_id == account.id, None):
         return fault
+    covered = session.scalars(select(Coverage).where(Coverage.account_id == account.id))
+    buckets = sum(coverage.bits_of(each).bit_count() for each in covered)
+    if account.buckets_covered != buckets:
+        return f"the account covers {account.buckets_covered} buckets, but the books have {buckets}"
     for key in keys:
         if fault := _fault(session, key, f"the key {key.id}", sums, Hold.key_id == key.id, key.id):
             return fault

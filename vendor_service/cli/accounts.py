@@ -24,6 +24,9 @@ def create(
     spend_limit: Annotated[int | None, typer.Option(help="Micro-units a period. (default: no limit)")] = None,
     credit: Annotated[int | None, typer.Option(help="Prepaid micro-units. (default: invoiced)")] = None,
     rate_limit: Annotated[int | None, typer.Option(help="Queries a second. (default: no limit)")] = None,
+    coverage_limit: Annotated[
+        int | None, typer.Option(help="Buckets of the embedding space, over all time. (default: no limit)")
+    ] = None,
     plan: Annotated[str, typer.Option(help="Whose prices hold: see vendor prices.")] = STANDARD_PLAN,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
@@ -38,6 +41,7 @@ def create(
         spend_limit_micros=spend_limit,
         credit_micros=credit,
         queries_per_second=rate_limit,
+        coverage_limit=coverage_limit,
         plan=plan,
     )
     with acting(database_url, new=True) as act:
@@ -123,6 +127,24 @@ def set_rate_limit(
     """
     with acting(database_url) as act:
         _print(accounts.set_rate_limit(act, name, rate), as_json=as_json)
+
+
+@app.command("set-coverage-limit")
+def set_coverage_limit(
+    name: str,
+    buckets: Annotated[
+        int | None,
+        typer.Argument(help="Buckets of the embedding space, over all time; without it there is no limit."),
+    ] = None,
+    database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Agree on how much of a model an account's answers may cover, from now on. What it covers counts.
+
+    Example: vendor accounts set-coverage-limit acme 800
+    """
+    with acting(database_url) as act:
+        _print(accounts.set_coverage_limit(act, name, buckets), as_json=as_json)
 
 
 @app.command("set-plan")

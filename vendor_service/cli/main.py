@@ -13,6 +13,7 @@ from vendor_service.cli import (
     accounts,
     audit,
     database,
+    extraction,
     keys,
     money,
     operators,
@@ -41,6 +42,7 @@ app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(audit.app, name="audit")
 app.add_typer(database.app, name="db")
 app.add_typer(receipts_key.app, name="receipts-key")
+app.add_typer(extraction.app, name="extraction")
 app.command("top-up")(money.top_up)
 app.command("payment")(money.payment)
 app.command("refund")(money.refund)

@@ -7,6 +7,7 @@ from sqlalchemy import (
     CheckConstraint,
     ForeignKey,
     Index,
+    LargeBinary,
     MetaData,
     String,
     Text,
@@ -84,8 +85,9 @@ class Account(Limited, Base):
     """A customer: what is agreed, and where it stands.
 
     `credit_micros` is what a prepaid account has left, `NULL` for one that is invoiced, and
-    `credit_base_micros` what it had just after its last top-up; `rate_tokens` is
-    in millionths of a query; no ledger entry to come is dated before `ledger_at`.
+    `credit_base_micros` what it had just after its last top-up; `rate_tokens` is in millionths of a query; no
+    ledger entry to come is dated before `ledger_at`. `buckets_covered` is how many bits the rows of its
+    coverage have, and `coverage_limit` how many they may have, ever.
     """
 
     __tablename__ = "accounts"
@@ -104,12 +106,20 @@ class Account(Limited, Base):
     credit_micros: Mapped[int | None]
     credit_base_micros: Mapped[int | None]
     queries_per_second: Mapped[int | None]
+    coverage_limit: Mapped[int | None]
 
     rate_tokens: Mapped[int] = mapped_column(default=0)
     rate_refilled_at: Mapped[int]
     ledger_seq: Mapped[int] = mapped_column(default=0)
     ledger_hash: Mapped[str] = mapped_column(String(64))
     ledger_at: Mapped[int] = mapped_column(default=0, server_default="0")
+    buckets_covered: Mapped[int] = mapped_column(default=0, server_default="0")
+
+    @property
+    def coverage_left(self) -> int | None:
+        """Queries that may still be asked if each opens a bucket, or `None` where coverage has no limit."""
+        limit = self.coverage_limit
+        return None if limit is None else max(0, limit - self.buckets_covered - self.queries_held)
 
 
 class ApiKey(Limited, Secret, Base):
@@ -419,3 +429,35 @@ class WebhookAttempt(Base):
     milliseconds: Mapped[int]
     status: Mapped[int | None]
     error: Mapped[str | None]
+
+
+class Coverage(Base):
+    """The buckets of a model's embedding space that the answers to an account lie in.
+
+    `buckets` is a bitmap: bit `n % 8` of byte `n // 8` stands for bucket n. It ends with
+    the last byte that is not zero.
+    """
+
+    __tablename__ = "coverage"
+
+    account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id"), primary_key=True)
+    model_fingerprint: Mapped[str] = mapped_column(primary_key=True)
+    buckets: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class SketchRow(Base):
+    """What is known of all inputs of an account to a model together, of a fixed size.
+
+    `inputs` are the smallest keyed hashes of the inputs, `moment` is the second moment of a projection of the
+    answers (see `vendor_service/extraction/sketch.py`). Hashes by different keys cannot be compared; `key_id`
+    tells the keys apart, and is empty where there was none.
+    """
+
+    __tablename__ = "sketches"
+
+    account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id"), primary_key=True)
+    model_fingerprint: Mapped[str] = mapped_column(primary_key=True)
+    key_id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    inputs: Mapped[bytes] = mapped_column(LargeBinary)
+    moment: Mapped[bytes] = mapped_column(LargeBinary)
+    updated_at: Mapped[int]

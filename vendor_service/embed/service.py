@@ -17,7 +17,7 @@ from shared.serving.capacity import Reservation, while_awaited
 from vendor_service.accounts.authentication import Caller
 from vendor_service.billing.admission import Admission
 from vendor_service.billing.allowance import Allowance
-from vendor_service.billing.orders import Admitted, Order
+from vendor_service.billing.orders import Admitted, Charged, Order
 from vendor_service.billing.precheck import Precheck
 from vendor_service.billing.signing import Signs
 from vendor_service.embed.models import Models, ServedModel
@@ -29,6 +29,8 @@ from vendor_service.encoder.encoder import ModelFacts
 from vendor_service.encoder.prepared import Prepared, PreparedText
 from vendor_service.encoder.queries import ImageQuery, Query
 from vendor_service.errors import APIError
+from vendor_service.extraction.buckets import buckets_of
+from vendor_service.extraction.recorder import Answered, Recorder
 from vendor_service.observability.metrics import Metrics
 from vendor_service.observability.timing import Timing
 
@@ -62,6 +64,7 @@ class EmbedService:
         allowance: Allowance,
         metrics: Metrics,
         signer: Signs,
+        recorder: Recorder | None,
     ) -> None:
         self._models = models
         self._admission = admission
@@ -69,6 +72,7 @@ class EmbedService:
         self._allowance = allowance
         self._metrics = metrics
         self._signer = signer
+        self._recorder = recorder
 
     async def embed(
         self,
@@ -157,11 +161,7 @@ class EmbedService:
             content, sold = await _rendered(render, result)
             charged = admitted.charged
             if charged is None:
-                with timing.timed("books"):
-                    charged = await asyncio.wrap_future(
-                        self._admission.settle(order.account_id, admitted.request_id)
-                    )
-                self._metrics.decided("settled")
+                charged = await self._charge(order, result, sold)
         except BaseException:
             # Whatever the reason, a cancelled task included.
             if await asyncio.wrap_future(self._admission.void(order.account_id, admitted.request_id)):
@@ -171,6 +171,19 @@ class EmbedService:
         model.metrics.sold(result.usage, replayed=admitted.replayed)
         signed = receipt(self._signer, result, sold, charged)
         return result, content.with_headers({RECEIPT_HEADER: signed} | model.terms.headers)
+
+    async def _charge(self, order: Order, result: EmbedResult, sold: Sequence[Sold]) -> Charged:
+        """Settle, and take note of what was answered."""
+        buckets = buckets_of(result.rows, result.model.fingerprint)
+        with result.timing.timed("books"):
+            settling = self._admission.settle(order.account_id, result.id, buckets)
+            charged = await asyncio.wrap_future(settling)
+        self._metrics.decided("settled")
+        if self._recorder is not None:
+            digests = [each.asked for each in sold]
+            answered = Answered(order.account_id, order.model_fingerprint, digests, result.rows, buckets)
+            self._recorder.note(answered)
+        return charged
 
     async def _look(self, model: ServedModel, call: Call, queries: Queries) -> None:
         """Refuse, before anything is decoded, what admission would refuse now."""

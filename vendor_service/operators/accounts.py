@@ -11,9 +11,18 @@ from vendor_service.billing import periods, thresholds
 from vendor_service.billing.repair import Repair, repair
 from vendor_service.billing.usage import account_status
 from vendor_service.database.tables import Account
+from vendor_service.extraction.report import forget
 from vendor_service.operators.act import Act
 
-_AGREED = ("status", "plan", "quota", "quota_period", "spend_limit_micros", "queries_per_second")
+_AGREED = (
+    "status",
+    "plan",
+    "quota",
+    "quota_period",
+    "spend_limit_micros",
+    "queries_per_second",
+    "coverage_limit",
+)
 
 
 def open_account(act: Act, name: str, terms: Terms) -> AccountStatus:
@@ -41,6 +50,13 @@ def set_rate_limit(act: Act, name: str, queries_per_second: int | None) -> Accou
     """Agree on another rate, from now on; raises what `accounts.set_rate_limit` does."""
     with _changing(act, name, "account.set_rate_limit") as account:
         accounts.set_rate_limit(account, queries_per_second)
+    return _status(act, account)
+
+
+def set_coverage_limit(act: Act, name: str, buckets: int | None) -> AccountStatus:
+    """Agree on another coverage limit, from now on; raises what `accounts.set_coverage_limit` does."""
+    with _changing(act, name, "account.set_coverage_limit") as account:
+        accounts.set_coverage_limit(account, buckets)
     return _status(act, account)
 
 
@@ -72,6 +88,12 @@ def repair_dates(act: Act, name: str) -> Repair:
     if done.changed:
         act.record("account.repair", name, None, asdict(done))
     return done
+
+
+def forget_sketches(act: Act, name: str) -> None:
+    """Delete what is known of all that an account asked about; see `extraction.report.forget`."""
+    forget(act.session, accounts.find_account(act.session, name, lock=True))
+    act.record("account.forget_sketches", name, None, None)
 
 
 @contextmanager

@@ -51,6 +51,8 @@ from vendor_service.database.tables import STANDARD_PLAN
 from vendor_service.embed.service import EmbedService
 from vendor_service.encoder.engine import Engine
 from vendor_service.encoder.preparation import count_decoders
+from vendor_service.extraction.key import read_or_make_key
+from vendor_service.extraction.recorder import Recorder
 from vendor_service.observability.metrics import Metrics
 from vendor_service.observability.tracing import Traces, find_traces
 from vendor_service.observability.worker_metrics import Worker, WorkerMetrics
@@ -70,6 +72,7 @@ from vendor_service.webhooks.sending import networks
 _HOLD_SECONDS = 20
 _SWEEP_SECONDS = 5
 _DISPATCH_SECONDS = 2
+_SKETCH_SECONDS = 5
 
 _log = logging.getLogger(__name__)
 
@@ -100,6 +103,7 @@ class _Parts:
     authentication: Authentication
     sweeper: Sweeper
     signer: Signer
+    recorder: Recorder | None
     capacity: Capacity
 
 
@@ -195,9 +199,12 @@ def _make_parts(
         max_seconds=settings.request_timeout_seconds,
     )
     signer = Signer(database, settings.signing_key_in, clock)
+    recorder = None
+    if settings.sketches:
+        recorder = Recorder(database, clock, read_or_make_key(database, settings.sketch_key_in))
     return _Parts(
         settings, clock, metrics, loader, database, watch, replays, admission, authentication, sweeper,
-        signer, capacity,
+        signer, recorder, capacity,
     )  # fmt: skip
 
 
@@ -208,6 +215,8 @@ def _chores(parts: _Parts, *, is_first: bool) -> list[Chore]:
         partial(parts.signer.repeat, _SWEEP_SECONDS),
         memory.keep_small,
     ]
+    if parts.recorder is not None:
+        chores.append(partial(parts.recorder.repeat, _SKETCH_SECONDS))
     if is_first:  # what all workers would tell and do alike
         parts.metrics.registry.register(AccountMetrics(parts.database, parts.clock))
         chores.append(Audit(parts.database, parts.metrics, parts.settings.verify_every_hours).repeat)
@@ -277,6 +286,7 @@ def _add_routes(app: FastAPI, parts: _Parts) -> list[BaseRoute]:
         Allowance(clock),
         parts.metrics,
         parts.signer,
+        parts.recorder,
     )
     reader = QueryReader(settings.max_inputs, settings.max_request_bytes, settings.max_text_characters)
     selling = (
@@ -320,6 +330,8 @@ async def _lifespan(
     await parts.loader.close()
     await asyncio.to_thread(parts.sweeper.once)
     await asyncio.to_thread(parts.admission.close)
+    if parts.recorder is not None:
+        await asyncio.to_thread(parts.recorder.finish)
     if shared_metrics is not None:
         shared_metrics.close()
     if traces is not None:

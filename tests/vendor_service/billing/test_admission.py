@@ -1,7 +1,7 @@
 """Charged exactly once, for exactly what was answered, and never over a limit."""
 
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,12 @@ from sqlalchemy.exc import OperationalError
 from tests.support.postgres import Postgres
 from tests.support.vendor_process import wait_until
 from tests.vendor_service.books import HOLD_SECONDS, Books, opened_books
+from vendor_service.accounts.accounts import set_coverage_limit
 from vendor_service.accounts.keys import KeyTerms, revoke_key
 from vendor_service.billing import ledger, prices
 from vendor_service.billing.admission import Admission
 from vendor_service.billing.orders import Order
+from vendor_service.billing.precheck import Precheck
 from vendor_service.billing.replays import ReplayTerms
 from vendor_service.clock import DAY, SECOND, next_month_start
 from vendor_service.database.session import Database
@@ -405,6 +407,83 @@ def test_a_race_for_a_quota_serves_exactly_the_quota(books: Books, quota: int) -
     ):
         outcomes = sorted(pool.map(attempt, range(24)))
     assert outcomes == ["quota_exhausted"] * (24 - quota) + ["served"] * quota
+    books.check(order)
+
+
+@pytest.mark.parametrize("limit", [0, 1, 7, 30])
+def test_a_race_for_coverage_never_passes_the_limit(books: Books, limit: int) -> None:
+    """Two processes, as above; each request asks two queries, and two in three open two buckets."""
+    order = books.open(coverage_limit=limit)
+
+    def buckets_of(number: int) -> tuple[int, int]:
+        return (2 * number, 2 * number + 1) if number % 3 else (0, 1)
+
+    def attempt(number: int) -> str:
+        admission = (books.admission, twin)[number % 2]
+        try:
+            admission.admit(replace(order, request_id=f"race_{number}", images=2)).result()
+        except APIError as refused:
+            return refused.code
+        admission.settle(order.account_id, f"race_{number}", buckets_of(number)).result()
+        return "served"
+
+    with (
+        closing(Database(books.database.engine.url.render_as_string())) as second,
+        closing(Admission(second, books.clock, HOLD_SECONDS)) as twin,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        outcomes = list(pool.map(attempt, range(48)))
+    assert set(outcomes) <= {"served", "coverage_limit_reached", "rate_limited"}
+    served = [number for number in range(48) if outcomes[number] == "served"]
+    opened = {bucket for number in served for bucket in buckets_of(number)}
+    account = books.account(order)
+    assert account.buckets_covered == len(opened) <= limit
+    assert account.queries_held == 0
+    with suppress(APIError):  # one after the other, all may be had
+        for number in range(1000, 2000):
+            books.buy(order, buckets=[number])
+    assert books.account(order).buckets_covered == limit
+    books.check(order)
+
+
+def test_a_bucket_counts_once_and_what_is_held_as_if_each_query_opened_one(books: Books) -> None:
+    order = books.open(coverage_limit=4)
+    books.buy(order, images=3, buckets=[7, 7, 7])
+    assert books.account(order).buckets_covered == 1
+    held = books.admit(order, images=2)
+    assert refusal(books, order, images=2) == "rate_limited"  # it may pass in a moment
+    assert refusal(books, order, images=4) == "coverage_limit_reached"
+    assert books.account(order).coverage_left == 1
+    books.admission.settle(order.account_id, held.request_id, [7, 4095]).result()
+    books.admission.settle(order.account_id, held.request_id, [7, 4095]).result()
+    assert books.account(order).coverage_left == 2
+    books.admission.void(order.account_id, books.admit(order, images=2).request_id).result()
+    assert books.account(order).coverage_left == 2
+    books.buy(order, model_fingerprint="fp_2", buckets=[7])  # of another model
+    assert books.account(order).buckets_covered == 3
+    books.check(order)
+
+
+def test_the_end_of_coverage_is_told_before_anything_is_held_and_no_month_resets_it(books: Books) -> None:
+    order = books.open(coverage_limit=1)
+    paid = books.buy(order, idempotency_key="k", buckets=[1])
+    # What was paid for is answered once more.
+    assert books.admit(order, idempotency_key="k").request_id == paid.request_id
+    books.clock.advance(40 * 86_400)
+    with pytest.raises(APIError, match=r"may open a bucket .* 0 left .* limit of 1: ask the vendor"):
+        books.admit(order)
+    precheck = Precheck(books.database, books.clock)
+    with pytest.raises(APIError) as looked:
+        precheck.check([order])
+    assert looked.value.code == "coverage_limit_reached"
+    assert not precheck.passes([order], books.account(order), books.key(order))
+    with books.locked(order) as (_, account):
+        set_coverage_limit(account, 2)
+    books.buy(order, buckets=[2])
+    assert refusal(books, order) == "coverage_limit_reached"
+    with books.locked(order) as (_, account):
+        set_coverage_limit(account, None)
+    books.buy(order, images=100)
     books.check(order)
 
 

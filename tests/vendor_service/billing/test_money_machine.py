@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 
 from tests.vendor_service.books import HOLD_SECONDS, Books
 from tests.vendor_service.clocks import FakeClock, OtherClock
-from vendor_service.accounts.accounts import resume, set_quota, suspend
+from vendor_service.accounts.accounts import resume, set_coverage_limit, set_quota, suspend
 from vendor_service.accounts.keys import KeyTerms, rotate_key
 from vendor_service.billing import invoices, ledger
 from vendor_service.billing.admission import Admission
@@ -62,6 +62,7 @@ class MoneyMachine(RuleBasedStateMachine):
         credit=st.none() | st.integers(0, 900),
         period=st.sampled_from(["month", "total"]),
         key_quota=st.none() | st.integers(0, 8),
+        coverage_limit=st.none() | st.integers(0, 12),
     )
     def open_account(
         self,
@@ -70,6 +71,7 @@ class MoneyMachine(RuleBasedStateMachine):
         credit: int | None,
         period: str,
         key_quota: int | None,
+        coverage_limit: int | None,
     ) -> None:
         self.order = self.books.open(
             KeyTerms(quota=key_quota),
@@ -77,6 +79,7 @@ class MoneyMachine(RuleBasedStateMachine):
             spend_limit_micros=spend_limit,
             credit_micros=credit,
             quota_period=period,
+            coverage_limit=coverage_limit,
         )
         self.open_holds: dict[str, int] = {}
         self.balance = credit or 0
@@ -87,6 +90,8 @@ class MoneyMachine(RuleBasedStateMachine):
         self.refunded: set[int] = set()
         self.final: dict[str, Any] = {}
         self.limits_hold = True
+        self.queries_of: dict[str, int] = {}
+        self.covered: set[int] = set()
 
     @rule(
         images=st.integers(0, 4),
@@ -111,17 +116,24 @@ class MoneyMachine(RuleBasedStateMachine):
             return
         self.open_holds[admitted.request_id] = admitted.cost_micros
         self.paid[admitted.request_id] = body
+        self.queries_of[admitted.request_id] = images + texts
 
     @precondition(lambda self: self.open_holds)
-    @rule(settle=st.booleans(), which=st.integers(0), by=PROCESS)
-    def finish(self, settle: bool, which: int, by: int) -> None:
+    @rule(
+        settle=st.booleans(),
+        which=st.integers(0),
+        by=PROCESS,
+        buckets=st.lists(st.integers(0, 20), min_size=8, max_size=8),
+    )
+    def finish(self, settle: bool, which: int, by: int, buckets: list[int]) -> None:
         hold = sorted(self.open_holds)[which % len(self.open_holds)]
         cost = self.open_holds.pop(hold)
         if not settle:
             self.processes[by].void(self.order.account_id, hold).result()
             return
         try:
-            self.processes[by].settle(self.order.account_id, hold).result()
+            buckets = buckets[: self.queries_of[hold]]
+            self.processes[by].settle(self.order.account_id, hold, buckets).result()
         except APIError:
             # Swept, or by a wrong clock: the balance shows that it was not charged, and it never is.
             self.processes[by].void(self.order.account_id, hold).result()
@@ -129,6 +141,8 @@ class MoneyMachine(RuleBasedStateMachine):
         assert self.is_right(by)
         self.balance -= cost
         self.answered += 1
+        if self.books.account(self.order).coverage_limit is not None:
+            self.covered |= set(buckets)
         self.seq_of[hold] = self.books.account(self.order).ledger_seq
 
     def is_right(self, which: int) -> bool:
@@ -228,6 +242,13 @@ class MoneyMachine(RuleBasedStateMachine):
             if quota is None or quota >= account.queries_used + account.queries_held:
                 set_quota(account, quota)
 
+    @rule(limit=st.none() | st.integers(0, 20))
+    def raise_coverage_limit(self, limit: int | None) -> None:
+        with self.books.database.write() as session:
+            account = session.get_one(Account, self.order.account_id, with_for_update=True)
+            if limit is None or limit >= account.buckets_covered + account.queries_held:
+                set_coverage_limit(account, limit)
+
     @rule(suspended=st.booleans())
     def suspend_or_resume(self, suspended: bool) -> None:
         with self.books.database.write() as session:
@@ -259,6 +280,7 @@ class MoneyMachine(RuleBasedStateMachine):
         entries = self.books.entries(self.order)
         assert sum(entry.amount_micros for entry in entries) == self.balance
         assert sum(entry.kind == "charge" for entry in entries) == self.answered
+        assert self.books.account(self.order).buckets_covered == len(self.covered)
 
     def teardown(self) -> None:
         for each in self.processes:

@@ -233,6 +233,9 @@ def test_what_was_agreed_is_changed_by_commands(vendor: Command) -> None:
     limited = vendor.json("accounts", "set-rate-limit", "acme", "5")
     assert limited["rate_limit"] == {"queries_per_second": 5, "burst": 50}
     assert vendor.json("accounts", "set-rate-limit", "acme")["rate_limit"] is None
+    assert vendor.json("accounts", "set-coverage-limit", "acme", "800")["coverage_limit"] == 800
+    assert vendor.json("accounts", "set-coverage-limit", "acme")["coverage_limit"] is None
+    assert vendor("accounts", "set-coverage-limit", "acme", "-1")[0] == 2
     assert vendor.json("accounts", "suspend", "acme")["status"] == "suspended"
     assert vendor.json("accounts", "resume", "acme")["status"] == "active"
     assert vendor("accounts", "set-plan", "acme", "research")[0] == 1

@@ -36,6 +36,7 @@ def decoded(vendor: LocalVendor) -> float:
         ({"credit_micros": 199}, {}, "insufficient_credit"),
         ({}, {"x-max-cost-micros": "199"}, "max_cost_exceeded"),
         ({"quota": 1}, {"idempotency-key": "never seen"}, "quota_exhausted"),
+        ({"coverage_limit": 1}, {}, "coverage_limit_reached"),
     ],
 )
 def test_what_no_limit_allows_is_refused_before_it_is_decoded(
@@ -48,6 +49,14 @@ def test_what_no_limit_allows_is_refused_before_it_is_decoded(
     assert decoded(local) == 0
     assert local.embed(key, image_input(), BROKEN, on_error="skip", headers=headers).status_code == 200
     assert decoded(local) == 2
+
+
+def test_coverage_that_is_used_up_is_known_at_once(local: LocalVendor) -> None:
+    key = local.key(coverage_limit=1)
+    assert local.embed(key, image_input()).status_code == 200
+    before = decoded(local)
+    assert error_code(local.embed(key, image_input())) == "coverage_limit_reached"
+    assert decoded(local) == before
 
 
 @pytest.mark.parametrize("terms", [{"quota": 0}, {"spend_limit_micros": 19}, {"credit_micros": 0}])

@@ -57,13 +57,14 @@ def test_an_audit_that_cannot_be_made_is_no_clean_bill(
 def test_accounts_are_told_with_what_they_used_in_this_period(books: Books) -> None:
     metrics = Metrics()
     metrics.registry.register(AccountMetrics(books.database, books.clock))
-    monthly, forever = books.open(quota=5), books.open(quota_period="total")
+    monthly, forever = books.open(quota=5, coverage_limit=9), books.open(quota_period="total")
     for order in (monthly, forever):
-        books.buy(order)
+        books.buy(order, buckets=[3])
     names = [books.account(order).name for order in (monthly, forever)]
     assert [told(metrics, "account_queries_used", account=name) for name in names] == [1, 1]
     assert [told(metrics, "account_quota", account=name) for name in names] == [5, None]
     assert told(metrics, "account_spent_micros", account=names[0]) == 100
+    assert told(metrics, "account_buckets_covered", account=names[0]) == 1
     books.clock.now += 31 * DAY
     assert [told(metrics, "account_queries_used", account=name) for name in names] == [0, 1]
 

@@ -18,6 +18,7 @@ from vendor_service.api.admin.desk import Body, Desk, only_id, taking
 from vendor_service.billing.usage import account_status
 from vendor_service.database.tables import STANDARD_PLAN
 from vendor_service.errors import APIError
+from vendor_service.extraction.report import Extraction, extraction
 from vendor_service.operators import accounts as acts
 from vendor_service.operators import keys as key_acts
 from vendor_service.operators.act import Act
@@ -36,6 +37,7 @@ class NewAccount(Body):
     spend_limit_micros: int | None = None
     credit_micros: int | None = None
     queries_per_second: int | None = None
+    coverage_limit: int | None = None
     plan: str = STANDARD_PLAN
 
 
@@ -45,6 +47,7 @@ class AccountChange(Body):
     quota: int | None = None
     spend_limit_micros: int | None = None
     queries_per_second: int | None = None
+    coverage_limit: int | None = None
     plan: str = STANDARD_PLAN
     status: Literal["active", "suspended"] = "active"
 
@@ -54,6 +57,12 @@ class AccountPage(BaseModel):
 
     data: list[AccountStatus]
     next_after: str | None
+
+
+class ExtractionReport(BaseModel):
+    """A row for each model."""
+
+    data: list[Extraction]
 
 
 class RepairReport(BaseModel):
@@ -109,6 +118,12 @@ def _add_reading(router: APIRouter, desk: Desk) -> None:
 
         return await desk.read(read)
 
+    @router.get("/{name}/extraction", dependencies=[may_read])
+    async def extraction_of(name: str) -> ExtractionReport:
+        """How much of each model the answers to it have given away; see `docs/trust.md`."""
+        found = await desk.read(lambda session: extraction(session, find_account(session, name)))
+        return ExtractionReport(data=found)
+
 
 def _add_changing(router: APIRouter, desk: Desk) -> None:
     may_change = desk.requiring(OperatorScope.ACCOUNTS)
@@ -130,6 +145,11 @@ def _add_changing(router: APIRouter, desk: Desk) -> None:
             raise APIError(ErrorCode.INVALID_REQUEST, "name at least one field that is to change")
         return await desk.act(operator, lambda act: _change(act, name, asked))
 
+    @router.delete("/{name}/sketches", status_code=204)
+    async def forget(name: str, operator: Annotated[Operator, may_change]) -> None:
+        """Delete what is known of all that it asked about. Under a coverage limit its buckets stay."""
+        await desk.act(operator, lambda act: acts.forget_sketches(act, name))
+
     @router.post("/{name}/repair")
     async def repair(name: str, operator: Annotated[Operator, may_change]) -> RepairReport:
         """Put right what a wrong clock dated ahead of now. The clock must be right."""
@@ -142,6 +162,7 @@ def _change(act: Act, name: str, asked: AccountChange) -> AccountStatus:
         "quota": lambda: acts.set_quota(act, name, asked.quota),
         "spend_limit_micros": lambda: acts.set_spend_limit(act, name, asked.spend_limit_micros),
         "queries_per_second": lambda: acts.set_rate_limit(act, name, asked.queries_per_second),
+        "coverage_limit": lambda: acts.set_coverage_limit(act, name, asked.coverage_limit),
         "plan": lambda: acts.set_plan(act, name, asked.plan),
         "status": lambda: (acts.suspend if asked.status == "suspended" else acts.resume)(act, name),
     }

@@ -1,0 +1,67 @@
+"""The key by which inputs are hashed, in a file: who has the books alone cannot try out what was asked."""
+
+import hashlib
+import logging
+import os
+import secrets
+from pathlib import Path
+
+from platformdirs import user_data_path
+
+from vendor_service.database.session import Database
+from vendor_service.errors import OperatorError
+
+_BYTES = 32
+_log = logging.getLogger(__name__)
+
+
+def read_or_make_key(database: Database, file: Path | None) -> bytes | None:
+    """The key in a file, made if need be; `None` where the file can be neither read nor made.
+
+    Unless it is named, the file is beside an SQLite database, or else with the user's data.
+
+    Raises:
+        OperatorError: the file holds something else.
+    """
+    file = file or _default_file(database)
+    try:
+        if not file.exists():
+            _make(file)
+        key = file.read_bytes()
+    except OSError as error:
+        _log.warning(
+            "distinct inputs are not counted: their key cannot be kept in %s (%s); name a file that can be "
+            "written with VENDOR_SKETCH_KEY_IN",
+            file,
+            error.strerror,
+        )
+        return None
+    if len(key) != _BYTES:
+        raise OperatorError(f"{file} is no key of {_BYTES} bytes; remove it, and a new one is made")
+    return key
+
+
+def key_id(key: bytes | None) -> str:
+    """What tells keys apart and does not give them away; empty where there is none."""
+    return "" if key is None else hashlib.blake2b(key, digest_size=8, person=b"sketch key").hexdigest()
+
+
+def _default_file(database: Database) -> Path:
+    if database.file is not None:
+        return database.file.with_suffix(".sketch-key")
+    return user_data_path("tuition") / "sketch-key"
+
+
+def _make(file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    written = file.with_name(f".{file.name}-{secrets.token_hex(8)}")
+    with open(os.open(written, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as opened:  # noqa: PTH123
+        opened.write(secrets.token_bytes(_BYTES))
+        opened.flush()
+        os.fsync(opened.fileno())
+    try:
+        os.link(written, file)  # unlike a renaming, it replaces nothing
+    except FileExistsError:
+        pass  # another process was faster
+    finally:
+        written.unlink()

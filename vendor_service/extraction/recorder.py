@@ -1,0 +1,136 @@
+"""The recorder: takes note of what was answered, and writes sketches and coverage beside the requests."""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from shared.encoding import Vector
+from vendor_service.billing import coverage
+from vendor_service.clock import Clock
+from vendor_service.database.session import Database
+from vendor_service.database.tables import Account, SketchRow
+from vendor_service.errors import APIError
+from vendor_service.extraction.key import key_id
+from vendor_service.extraction.sketch import Sketch, hashes_of
+
+# Accounts of one transaction: it holds their locks, and SQLite's, no longer than an admission does.
+_AT_ONCE = 8
+# Rows that may wait for the next writing; more of them bring it forward.
+_MOST_ROWS = 8192
+_LOOK_SECONDS = 0.5
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """An answer that was paid for: digests (SHA-256, hex) of the inputs, and row by row their embeddings."""
+
+    account_id: str
+    fingerprint: str
+    digests: Sequence[str]
+    rows: Vector
+    buckets: Sequence[int]
+
+
+@dataclass
+class _Unwritten:
+    """What was learnt of an account and a model since the last writing."""
+
+    sketch: Sketch = field(default_factory=Sketch)
+    buckets: int = 0
+
+
+class Recorder:
+    """Keeps the sketches of all accounts, with what this process adds to them. Thread-safe.
+
+    To take note costs next to nothing. A process that is killed loses what it had not written.
+    """
+
+    def __init__(self, database: Database, clock: Clock, key: bytes | None) -> None:
+        self._database = database
+        self._clock = clock
+        self._key = key
+        self._key_id = key_id(key)
+        self._noted: list[Answered] = []
+        self._rows = 0
+        self._lock = threading.Lock()  # of what was noted
+        self._writing = threading.Lock()
+        self._unwritten: dict[tuple[str, str], _Unwritten] = {}
+
+    def note(self, answered: Answered) -> None:
+        """Remember an answer until the next writing."""
+        with self._lock:
+            self._noted.append(answered)
+            self._rows += len(answered.rows)
+
+    def write(self) -> None:
+        """Bring the books up to date. What cannot be written now is written the next time.
+
+        Raises:
+            APIError: the database does not answer.
+        """
+        with self._writing:
+            with self._lock:
+                noted, self._noted, self._rows = self._noted, [], 0
+            self._learn(noted)
+            waiting = sorted({account for account, _ in self._unwritten})
+            for start in range(0, len(waiting), _AT_ONCE):
+                accounts = waiting[start : start + _AT_ONCE]
+                mine = [each for each in self._unwritten if each[0] in accounts]
+                with self._database.write() as session:
+                    self._merge(session, accounts, mine)
+                for each in mine:
+                    del self._unwritten[each]
+
+    def finish(self) -> None:
+        """Write for the last time, if the database takes it."""
+        try:
+            self.write()
+        except APIError as error:
+            _log.warning("the last sketches were not written: %s", error)
+
+    async def repeat(self, every_seconds: float) -> None:
+        """Write again and again, until cancelled."""
+        written_at = time.monotonic()
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            if self._rows < _MOST_ROWS and time.monotonic() < written_at + every_seconds:
+                continue
+            written_at = time.monotonic()
+            try:
+                await asyncio.to_thread(self.write)
+            except APIError as error:
+                _log.warning("writing sketches was put off: %s", error)
+            except Exception:
+                _log.exception("writing sketches failed; it will be tried again")
+
+    def _learn(self, noted: Sequence[Answered]) -> None:
+        for each in noted:
+            to = self._unwritten.setdefault((each.account_id, each.fingerprint), _Unwritten())
+            to.buckets |= coverage.bits(each.buckets)
+            hashes = hashes_of([] if self._key is None else each.digests, self._key or b"")
+            to.sketch.add(hashes, each.rows, each.fingerprint)
+
+    def _merge(self, session: Session, accounts: Sequence[str], unwritten: Sequence[tuple[str, str]]) -> None:
+        locked = select(Account).where(Account.id.in_(accounts)).order_by(Account.id).with_for_update()
+        found = {account.id: account for account in session.scalars(locked)}
+        for account_id, fingerprint in unwritten:
+            new = self._unwritten[account_id, fingerprint]
+            coverage.add(session, found[account_id], fingerprint, new.buckets)
+            row = session.get(SketchRow, (account_id, fingerprint, self._key_id))
+            if row is None:
+                row = SketchRow(account_id=account_id, model_fingerprint=fingerprint, key_id=self._key_id)
+                session.add(row)
+                sketch = Sketch()
+            else:
+                sketch = Sketch.of_stored(row.inputs, row.moment)
+            sketch.merge(new.sketch)
+            row.inputs, row.moment = sketch.stored()
+            row.updated_at = self._clock()
