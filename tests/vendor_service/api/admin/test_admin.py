@@ -24,6 +24,7 @@ CHANGES: list[tuple[str, str, dict[str, Any] | None, OperatorScope]] = [
     ("POST", "accounts", {"name": "beta"}, ACCOUNTS),
     ("PATCH", "accounts/nobody", {"quota": 1}, ACCOUNTS),
     ("POST", "accounts/nobody/repair", None, ACCOUNTS),
+    ("DELETE", "accounts/nobody/sketches", None, ACCOUNTS),
     ("POST", "accounts/nobody/keys", {}, ACCOUNTS),
     ("POST", "keys/0123456789abcdef/rotate", None, ACCOUNTS),
     ("POST", "keys/0123456789abcdef/revoke", None, ACCOUNTS),
