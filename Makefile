@@ -117,7 +117,7 @@ bench-receipts: $(READY)  ## what a signed receipt costs the vendor (three minut
 bench-sketches: $(READY)  ## what it costs the vendor to keep sketches of its answers (three minutes)
 	@$(BIN)/python -m benchmarks.receipts --of sketches
 
-bench-extraction: $(READY)  ## copies of icon-clip by how much was asked: the curve of `vendor extraction report` (an hour on one core)
+bench-extraction: $(READY)  ## copies of icon-clip by how much was asked: the curve of `vendor extraction report` (twenty minutes of one core)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.extraction
 
 bench-serving: $(READY)  ## a served student beside its bare ONNX session (two minutes)
