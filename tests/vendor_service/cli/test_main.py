@@ -464,7 +464,7 @@ def test_every_change_is_in_the_audit_log_and_no_secret_is(opened: Command, tmp_
         ("payment", "later", "100", "--reference", "bank 2"),
         ("adjust", "acme", "5", "--reason", "outage"),
         ("accounts", "repair", "acme", "--yes"),  # which changes nothing
-        ("receipts-key", "withdraw", signs["key"], "--yes"),
+        ("receipts-key", "withdraw", "--yes", "--", signs["key"]),  # an id may begin with a dash
         ("refund", "acme", "--entry", "1"),  # which is refused
     ):
         assert opened(*command)[0] == (1 if command[0] == "refund" else 0), command
