@@ -4,7 +4,7 @@ import gc
 import os
 import signal
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import groupby, islice
 
 import pytest
 
@@ -42,12 +42,13 @@ def pytest_collection_finish() -> None:
 
 
 def _longest_first(items: Sequence[pytest.Item], workers: int) -> list[pytest.Item]:
-    """The same, with those marked as long at the beginning of each worker's part."""
+    """The same, with those marked as long at the beginning of each worker's part, a file's together."""
     long = [each for each in items if each.get_closest_marker("long")]
+    files = [list(group) for _, group in groupby(long, key=lambda each: each.path)]
     others = iter([each for each in items if not each.get_closest_marker("long")])
     ordered: list[pytest.Item] = []
     for worker in range(workers):
-        mine = long[worker::workers]
+        mine = [each for group in files[worker::workers] for each in group]
         size = (len(items) - len(ordered)) // (workers - worker)
         ordered += [*mine, *islice(others, size - len(mine))]
     return ordered

@@ -18,6 +18,8 @@ import pytest
 
 from tests.client.toy import make_folder
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("client", "shared", "vendor_service")
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]

@@ -21,6 +21,8 @@ from tests.support.cutting_proxy import CuttingProxy
 from tests.support.postgres import Postgres
 from tests.support.vendor_process import VendorProcess, wait_until
 
+pytestmark = pytest.mark.long
+
 REQUESTS = 200
 
 

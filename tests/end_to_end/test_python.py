@@ -34,7 +34,8 @@ def command(vendor_process: VendorProcess, tmp_path: Path, monkeypatch: pytest.M
 
 def _options(**given: Any) -> DistillOptions:
     few: dict[str, Any] = {"data": Path("toy"), "target_domain": "red", "steps": 3, "image_size": 32}
-    return DistillOptions(**{**few, "out": Path("run"), "budget": 500, **given})
+    student = {"student": "test_efficientnet", "student_weights": Path("backbone.safetensors")}
+    return DistillOptions(**{**student, **few, "out": Path("run"), "budget": 500, **given})
 
 
 class Heard:

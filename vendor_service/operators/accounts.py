@@ -90,10 +90,12 @@ def repair_dates(act: Act, name: str) -> Repair:
     return done
 
 
-def forget_sketches(act: Act, name: str) -> None:
+def forget_sketches(act: Act, name: str) -> AccountStatus:
     """Delete what is known of all that an account asked about; see `extraction.report.forget`."""
-    forget(act.session, accounts.find_account(act.session, name, lock=True))
+    account = accounts.find_account(act.session, name, lock=True)
+    forget(act.session, account)
     act.record("account.forget_sketches", name, None, None)
+    return _status(act, account)
 
 
 @contextmanager

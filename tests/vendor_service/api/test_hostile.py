@@ -50,7 +50,13 @@ def ask_all(vendor: VendorProcess, api_key: str) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("descriptors", [500, None], ids=["few descriptors", "many descriptors"])
+@pytest.mark.parametrize(
+    "descriptors",
+    [
+        pytest.param(500, id="few descriptors"),
+        pytest.param(None, id="many descriptors", marks=pytest.mark.slow),
+    ],
+)
 def test_thousands_of_half_sent_bodies_keep_nobody_out(
     tmp_path: Path, sockets: ExitStack, descriptors: int | None
 ) -> None:

@@ -26,6 +26,8 @@ from tests.vendor_service.local_vendor import LocalVendor, ScriptedTexts, error_
 from tests.vendor_service.observability.test_metrics import Scrape
 from vendor_service.serving.reread import Hangups
 
+pytestmark = pytest.mark.long
+
 CAT = {"text": "a photo of a cat"}
 
 

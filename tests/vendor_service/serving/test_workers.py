@@ -18,6 +18,8 @@ from tests.support.commit_cutter import CommitCutter
 from tests.support.postgres import Postgres
 from tests.support.vendor_process import VendorProcess, wait_until
 
+pytestmark = pytest.mark.long
+
 REQUESTS, QUOTA = 60, 35
 SOLD = ("/embed", "200")
 

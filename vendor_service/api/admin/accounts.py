@@ -145,10 +145,10 @@ def _add_changing(router: APIRouter, desk: Desk) -> None:
             raise APIError(ErrorCode.INVALID_REQUEST, "name at least one field that is to change")
         return await desk.act(operator, lambda act: _change(act, name, asked))
 
-    @router.delete("/{name}/sketches", status_code=204)
-    async def forget(name: str, operator: Annotated[Operator, may_change]) -> None:
+    @router.delete("/{name}/sketches")
+    async def forget(name: str, operator: Annotated[Operator, may_change]) -> AccountStatus:
         """Delete what is known of all that it asked about. Under a coverage limit its buckets stay."""
-        await desk.act(operator, lambda act: acts.forget_sketches(act, name))
+        return await desk.act(operator, lambda act: acts.forget_sketches(act, name))
 
     @router.post("/{name}/repair")
     async def repair(name: str, operator: Annotated[Operator, may_change]) -> RepairReport:
