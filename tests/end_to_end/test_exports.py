@@ -24,6 +24,7 @@ def _distill(client: Command, out: str, *student: str) -> None:
     client("distill", *data, *student, "--image-size", "32", "--steps", "20", "--out", out)
 
 
+@pytest.mark.slow
 def test_eight_bits_are_a_quarter_and_say_nearly_the_same(client: Command) -> None:
     _distill(client, "lite0")
     said = client("export", "lite0", "--out", "small.onnx", "--int8", "--allow-loss", "100", "--json").stdout

@@ -31,6 +31,9 @@ from tests.client.toy import make_folder
 
 STUDENTS = {name: "open_clip:icon-clip" for name, method in METHODS.items() if method.projector == "own"}
 
+# What differs from another method by a term of its loss, or by what it starts from.
+NEIGHBOURS = ("image-only", "text-only", "no-align", "vl2v-sd-bought", "lp-ft")
+
 # Raw squared distances have steeper gradients than cosines; labels teach more slowly than embeddings.
 RECIPES = {
     "simkd": replace(RECIPE, learning_rate=1e-4),
@@ -70,7 +73,10 @@ def _moved(before: dict[str, Tensor], student: Student) -> set[str]:
     return {name for name, tensor in student.state_dict().items() if not torch.equal(before[name], tensor)}
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if name in NEIGHBOURS else name for name in METHODS],
+)
 def test_every_method_learns_the_toy_and_leaves_frozen_what_it_should(folder: Path, name: str) -> None:
     student, data = _toy(folder, name)
     before = _state(student)
@@ -252,7 +258,7 @@ def test_interpolated_weights_lie_between_the_first_and_the_last(folder: Path) -
         assert torch.allclose(tensor, between, atol=1e-6), name
 
 
-@pytest.mark.parametrize("share", [1.0, 0.5])
+@pytest.mark.parametrize("share", [pytest.param(1.0, marks=pytest.mark.slow), 0.5])
 def test_selections_that_watch_the_same_steps_keep_what_each_would_keep_alone(
     folder: Path, share: float
 ) -> None:

@@ -161,6 +161,7 @@ def test_its_processes_end_with_a_vendor_that_is_killed(tmp_path: Path) -> None:
 
 
 @linux
+@pytest.mark.slow
 @pytest.mark.usefixtures("launched")
 def test_a_vendor_that_is_interrupted_leaves_no_process_and_says_nothing_of_them(tmp_path: Path) -> None:
     vendor = VendorProcess(tmp_path).start()
