@@ -50,8 +50,8 @@ def _longest_first(items: Sequence[pytest.Item], workers: int) -> list[pytest.It
     for worker in range(workers):
         mine = [each for group in files[worker::workers] for each in group]
         size = (len(items) - len(ordered)) // (workers - worker)
-        ordered += [*mine, *islice(others, size - len(mine))]
-    return ordered
+        ordered += [*mine, *islice(others, max(0, size - len(mine)))]
+    return [*ordered, *others]
 
 
 def _may_run_on_ray(test: pytest.Function) -> bool:

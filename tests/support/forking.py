@@ -29,6 +29,7 @@ CONTEXT.set_forkserver_preload(
         "client.cli.main",
         "vendor_service.cli.main",
         "vendor_service.serving.serve",
+        "tests.support.brief",
         "tests.support.frozen",
     ]
 )
