@@ -24,6 +24,11 @@ WORKDIR /opt/tuition/lib/python${PYTHON_VERSION}/site-packages
 RUN rm -r pip setuptools pkg_resources \
         onnxruntime/datasets onnxruntime/quantization onnxruntime/tools onnxruntime/transformers \
     && find . -type d -name tests -prune -exec rm -r {} +
+# These two come with 15 MB of symbols that only debuggers read.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends binutils \
+    && strip --strip-unneeded uvloop/loop.*.so cryptography/hazmat/bindings/_rust.abi3.so
 
 FROM packages AS program
 COPY README.md LICENSE ./

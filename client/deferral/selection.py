@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.errors import UsageError
-from client.learning.reliability import Reliability
+from client.learning.reliability import Reliability, of_student
 
 # The threshold follows so many of the latest images.
 WINDOW = 1000
@@ -123,14 +123,16 @@ def share_for(student: Mapping[str, str], accuracy: float) -> float:
 
     Raises:
         UsageError: the file does not tell, or no share reaches it.
+        ClientError: the file is damaged.
     """
-    if "reliability" not in student or "teacher_accuracy" not in student:
+    known = of_student(student)
+    if known is None:
         raise UsageError(
             "The student's file does not tell how right student and teacher were on hold-outs (an earlier "
             "version of Tuition wrote it, or there were too few): say a share, or a bound."
         )
-    teacher = float(student["teacher_accuracy"])
-    share = Reliability.from_json(student["reliability"]).share_for(accuracy, teacher)
+    hold_outs, teacher = known
+    share = hold_outs.share_for(accuracy, teacher)
     if share is None:
         raise UsageError(
             f"No share reaches an accuracy of {100 * accuracy:.1f}%: on images with labels, the teacher was "

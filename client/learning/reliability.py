@@ -1,11 +1,14 @@
 """How sure a student was of its hold-outs, and how often it was right: what a threshold is fitted on."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+from client.errors import ClientError
 
 # So many groups of hold-outs at most, from the least sure to the surest.
 _GROUPS = 50
@@ -41,12 +44,12 @@ class Reliability:
         """What `to_json` gives.
 
         Raises:
-            ValueError: it is something else.
+            ClientError: it is something else.
         """
         try:
             rows = [(float(sure), float(right), int(count)) for sure, right, count in json.loads(text)]
         except (TypeError, ValueError) as error:
-            raise ValueError("the reliability of a student is a list of groups") from error
+            raise _damaged("its reliability is a list of groups") from error
         return cls(tuple(r[0] for r in rows), tuple(r[1] for r in rows), tuple(r[2] for r in rows))
 
     def to_json(self) -> str:
@@ -66,3 +69,22 @@ class Reliability:
         """The smallest share, in hundredths, to ask about for an accuracy; `None` where none reaches it."""
         shares = (step / 100 for step in range(101))
         return next((s for s in shares if self.accuracy_with(s, asked_accuracy) >= wanted), None)
+
+
+def of_student(metadata: Mapping[str, str]) -> tuple[Reliability, float] | None:
+    """How right a student was on hold-outs, and its teacher (a share); `None` where its file does not tell.
+
+    Raises:
+        ClientError: the file is damaged.
+    """
+    if "reliability" not in metadata or "teacher_accuracy" not in metadata:
+        return None
+    try:
+        teacher = float(metadata["teacher_accuracy"])
+    except ValueError as error:
+        raise _damaged("its teacher's accuracy is a number") from error
+    return Reliability.from_json(metadata["reliability"]), teacher
+
+
+def _damaged(wanted: str) -> ClientError:
+    return ClientError(f"The student's file is damaged: {wanted}.")

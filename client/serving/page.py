@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from client.learning.reliability import Reliability
+from client.learning.reliability import of_student
 from client.results.charts import shares
 from client.serving.keys import Keys
 from client.serving.rendering import read_asset, render
@@ -55,8 +55,9 @@ def page_routes(student: ServedStudent, keys: Keys, *, asks: bool) -> list[Route
 
 def _curve(metadata: Mapping[str, str]) -> Markup | None:
     """What asking about the least sure images brings, on hold-outs; `None` where the file does not tell."""
-    if "reliability" not in metadata or "teacher_accuracy" not in metadata:
+    known = of_student(metadata)
+    if known is None:
         return None
-    hold_outs, teacher = Reliability.from_json(metadata["reliability"]), float(metadata["teacher_accuracy"])
+    hold_outs, teacher = known
     points = [(step, 100 * hold_outs.accuracy_with(step / 100, teacher)) for step in range(0, 101, 2)]
     return shares("Accuracy by the share that the vendor is asked about", points, 100 * teacher, "seen")

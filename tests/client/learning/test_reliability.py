@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from client.errors import ClientError
 from client.learning.reliability import Reliability
 
 
@@ -34,5 +35,5 @@ def test_many_hold_outs_are_told_in_few_numbers() -> None:
 
 @pytest.mark.parametrize("text", ["[1]", '[["a", 1, 1]]', "[[0.5, 0.5]]", "nonsense", "null"])
 def test_what_is_no_reliability_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="list of groups"):
+    with pytest.raises(ClientError, match="damaged: its reliability is a list of groups"):
         Reliability.from_json(text)

@@ -298,6 +298,21 @@ def _other_model(path: Path, output: str) -> None:
     onnx.save(model, path)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [("reliability", "0.9, 0.8"), ("reliability", "[[1]]"), ("teacher_accuracy", "high")]
+)
+def test_what_a_file_says_of_its_student_and_cannot_be_is_said(
+    run: Path, tmp_path: Path, key: str, value: str
+) -> None:
+    model = onnx.load(run / "student.onnx")
+    told = {each.key: each.value for each in model.metadata_props}
+    sure = {"reliability": "[[0.5, 0.5, 9]]", "teacher_accuracy": "0.9"}
+    helper.set_model_props(model, told | sure | {key: value})
+    onnx.save(model, tmp_path / "student.onnx")
+    ended, said = refused_start("student.onnx", folder=tmp_path)
+    assert (ended, "The student's file is damaged" in said) == (1, True), said
+
+
 @pytest.mark.parametrize("output", ["probabilities", "scores"])
 def test_a_student_of_another_version_is_said_to_be_one(tmp_path: Path, output: str) -> None:
     _other_model(tmp_path / "student.onnx", output)
