@@ -8,8 +8,6 @@ whose file is lost is replaced by a new one while its receipts stay good.
 
 import asyncio
 import logging
-import os
-import secrets
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -24,13 +22,13 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_pem_private_key,
 )
-from platformdirs import user_data_path
 from pydantic import BaseModel
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from shared.receipts import ALGORITHM, PublicKey, base64url, thumbprint
 from vendor_service.clock import Clock
+from vendor_service.database import key_files
 from vendor_service.database.session import Database, take_turns
 from vendor_service.database.tables import SigningKeyRow
 from vendor_service.errors import APIError, OperatorError, UnknownName
@@ -133,9 +131,7 @@ class Signer:
 
 def default_file(database: Database) -> Path:
     """Where the key is unless another file is named: beside an SQLite database, else with the user's data."""
-    if database.file is not None:
-        return database.file.with_suffix(".signing-key.pem")
-    return user_data_path("tuition") / "signing-key.pem"
+    return key_files.beside(database, "signing-key.pem")
 
 
 def read_or_make_key(file: Path) -> SigningKey:
@@ -146,14 +142,7 @@ def read_or_make_key(file: Path) -> SigningKey:
         OperatorError: it holds something else.
     """
     if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        written = _write(SigningKey(Ed25519PrivateKey.generate()), file.parent)
-        try:
-            os.link(written, file)  # unlike a renaming, it replaces nothing
-        except FileExistsError:
-            pass
-        finally:
-            written.unlink()
+        key_files.make(file, SigningKey(Ed25519PrivateKey.generate()).pem())
     return read_key(file)
 
 
@@ -193,7 +182,7 @@ def rotate(
         if on_published is not None:
             on_published(session, key.public.kid)
     try:
-        _write(key, file.parent).replace(file)
+        key_files.replace(file, key.pem())
     except OSError as error:
         raise OperatorError(f"the signing key cannot be written to {file}: {error.strerror}") from error
     return key
@@ -229,17 +218,6 @@ def withdraw(session: Session, kid: str, now: int) -> None:
     if row is None:
         raise UnknownName(f"there is no signing key {kid!r}; see: vendor receipts-key list")
     row.withdrawn_at = row.withdrawn_at or now
-
-
-def _write(key: SigningKey, folder: Path) -> Path:
-    """A new file of the key, for its owner alone."""
-    file = folder / f".signing-key-{secrets.token_hex(8)}"
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "wb") as opened:  # noqa: PTH123 - a descriptor, not a path
-        opened.write(key.pem())
-        opened.flush()
-        os.fsync(descriptor)
-    return file
 
 
 def _version(file: Path) -> tuple[int, int] | None:

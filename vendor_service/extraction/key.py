@@ -2,12 +2,10 @@
 
 import hashlib
 import logging
-import os
 import secrets
 from pathlib import Path
 
-from platformdirs import user_data_path
-
+from vendor_service.database import key_files
 from vendor_service.database.session import Database
 from vendor_service.errors import OperatorError
 
@@ -23,10 +21,10 @@ def read_or_make_key(database: Database, file: Path | None) -> bytes | None:
     Raises:
         OperatorError: the file holds something else.
     """
-    file = file or _default_file(database)
+    file = file or key_files.beside(database, "sketch-key")
     try:
         if not file.exists():
-            _make(file)
+            key_files.make(file, secrets.token_bytes(_BYTES))
         key = file.read_bytes()
     except OSError as error:
         _log.warning(
@@ -44,24 +42,3 @@ def read_or_make_key(database: Database, file: Path | None) -> bytes | None:
 def key_id(key: bytes | None) -> str:
     """What tells keys apart and does not give them away; empty where there is none."""
     return "" if key is None else hashlib.blake2b(key, digest_size=8, person=b"sketch key").hexdigest()
-
-
-def _default_file(database: Database) -> Path:
-    if database.file is not None:
-        return database.file.with_suffix(".sketch-key")
-    return user_data_path("tuition") / "sketch-key"
-
-
-def _make(file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    written = file.with_name(f".{file.name}-{secrets.token_hex(8)}")
-    with open(os.open(written, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as opened:  # noqa: PTH123
-        opened.write(secrets.token_bytes(_BYTES))
-        opened.flush()
-        os.fsync(opened.fileno())
-    try:
-        os.link(written, file)  # unlike a renaming, it replaces nothing
-    except FileExistsError:
-        pass  # another process was faster
-    finally:
-        written.unlink()

@@ -1,6 +1,5 @@
 """`/admin/accounts` and `/admin/keys`: customers, what is agreed with them, and their keys."""
 
-from dataclasses import asdict
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
@@ -15,6 +14,7 @@ from vendor_service.accounts import keys
 from vendor_service.accounts.accounts import Terms, find_account, list_accounts
 from vendor_service.accounts.keys import KeyTerms, Scope
 from vendor_service.api.admin.desk import Body, Desk, only_id, taking
+from vendor_service.billing.repair import Repair
 from vendor_service.billing.usage import account_status
 from vendor_service.database.tables import STANDARD_PLAN
 from vendor_service.errors import APIError
@@ -63,19 +63,6 @@ class ExtractionReport(BaseModel):
     """A row for each model."""
 
     data: list[Extraction]
-
-
-class RepairReport(BaseModel):
-    """What a repair changed; see `vendor accounts repair`."""
-
-    account: str
-    redated: int
-    first_seq: int | None
-    last_seq: int | None
-    month: str | None
-    by_seq: int | None
-    void_invoices: list[str]
-    fields: list[str]
 
 
 class NewKey(Body):
@@ -151,10 +138,9 @@ def _add_changing(router: APIRouter, desk: Desk) -> None:
         return await desk.act(operator, lambda act: acts.forget_sketches(act, name))
 
     @router.post("/{name}/repair")
-    async def repair(name: str, operator: Annotated[Operator, may_change]) -> RepairReport:
+    async def repair(name: str, operator: Annotated[Operator, may_change]) -> Repair:
         """Put right what a wrong clock dated ahead of now. The clock must be right."""
-        done = await desk.act(operator, lambda act: acts.repair_dates(act, name))
-        return RepairReport(**asdict(done))
+        return await desk.act(operator, lambda act: acts.repair_dates(act, name))
 
 
 def _change(act: Act, name: str, asked: AccountChange) -> AccountStatus:
