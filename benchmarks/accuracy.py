@@ -115,9 +115,10 @@ def _target_and_seed(cell: Cell) -> tuple[str, int]:
 
 
 @contextmanager
-def customer() -> Iterator[Connection]:
-    """A customer of a vendor that sells the bundled model; what was bought once is kept."""
-    with TemporaryDirectory() as books, VendorProcess(Path(books)) as vendor:
+def customer(*options: str) -> Iterator[Connection]:
+    """A customer of a vendor, which sells the bundled model unless the `options` of `vendor serve` say
+    otherwise; what was bought once is kept."""
+    with TemporaryDirectory() as books, VendorProcess(Path(books), *options) as vendor:
         key = Path(books) / "key"
         key.write_text(vendor.create_key())
         yield Connection(vendor.url, key, RUNS / "cache.db", Display())

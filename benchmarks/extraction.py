@@ -33,7 +33,7 @@ from client.data.bundled_set import ICONS, UNLABELLED
 from client.data.domains import class_prompts
 from client.learning.backbone_names import DEFAULT_BACKBONE
 from client.learning.backbones import load_backbone
-from client.learning.depthwise import with_depthwise
+from client.learning.convolutions import with_depthwise
 from vendor_service.encoder.clip import ClipModel
 from vendor_service.encoder.sources import find_model
 from vendor_service.extraction.buckets import buckets_of

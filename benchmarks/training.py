@@ -28,7 +28,7 @@ from client.data.domains import list_folder
 from client.data.pixels import PixelStore
 from client.data.splits import split
 from client.learning.backbones import load_backbone
-from client.learning.depthwise import DepthwiseConv2d
+from client.learning.convolutions import DepthwiseConv2d
 from client.learning.losses import cosine_loss, teacher_targets
 from client.learning.memory import keep_freed
 from client.learning.methods import METHODS

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from client.learning.augmentation import AugmentationDraws, random_views
 from client.learning.averaging import WEIGHT_SELECTIONS, Score, SelectedWeights, SelectionGroup
+from client.learning.folding import fold_norms
 from client.learning.methods import Loss, Method, TextLoss
 from client.learning.processes import SINGLE_PROCESS, Processes
 from client.learning.recipe import Recipe
@@ -255,6 +256,7 @@ def distill(
     schedule = Schedule(recipe.steps, recipe.learning_rate, recipe.evaluations, recipe.cosine, recipe.warmup)
     names = [recipe.selection, *(name for name in also if name != recipe.selection)]
     selection = SelectionGroup(names, has_holdouts=bool(data.holdout))
+    fold_norms(student.train().backbone, student.preprocessing.image_size)
     train(
         student,
         student.trainable(method.trains, frozen=recipe.frozen),

@@ -17,7 +17,7 @@ from torch.nn import functional
 from client.errors import ClientError, UsageError, unwritable
 from client.learning.backbone_names import BUNDLED_TEACHER
 from client.learning.backbones import architecture_of, empty_backbone, load_backbone
-from client.learning.depthwise import with_depthwise
+from client.learning.convolutions import with_depthwise
 from client.learning.losses import cosine_logits
 
 

@@ -1,4 +1,4 @@
-"""Depthwise convolutions whose weights can be trained in good time on a CPU."""
+"""Convolutions that train in good time on a CPU: depthwise ones, and those that BatchNorm follows."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,19 +24,32 @@ class DepthwiseConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (nn.Conv2d's name for it)
         """The convolution of maps of shape (n, channels, height, width)."""
-        small = input.shape[-2] < self.kernel_size[0] or input.shape[-1] < self.kernel_size[1]
-        slow = small or self.kernel_size[1] > _WIDEST
         trains = self.training and self.weight.requires_grad
-        if not (slow and trains and input.device.type == "cpu") or torch.is_autocast_enabled("cpu"):
+        if not (trains and is_plain(input) and _is_slow(input, self.weight)):
             return super().forward(input)
-        convolution = cast(Callable[..., Tensor], _Convolution.apply)
         return convolution(input, self.weight, self.bias, self.stride, self.padding)
 
 
-class _Convolution(Function):
-    """A depthwise convolution of maps (n, channels, height, width), as torch computes it, but for the
-    gradient of its weights."""
+def convolution(
+    maps: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    bounds: tuple[float, float] | None = None,
+) -> Tensor:
+    """What `functional.conv2d` makes of maps (n, channels, height, width), and where `bounds` are given,
+    clamped to these; with fast gradients on a CPU.
 
+    There are as many groups as the weights, (outputs, channels / groups, height, width), say. The gradients
+    of depthwise weights are worked out in strips where that is faster, those of the bias apart from those of
+    the weights, and what is clamped is kept once.
+    """
+    apply = cast(Callable[..., Tensor], _Convolution.apply)
+    return apply(maps, weight, bias, stride, padding, bounds)
+
+
+class _Convolution(Function):
     @staticmethod
     def forward(
         ctx: Any,  # noqa: ANN401 (a FunctionCtx, which declares none of what is used of it)
@@ -45,21 +58,39 @@ class _Convolution(Function):
         bias: Tensor | None,
         stride: tuple[int, int],
         padding: tuple[int, int],
+        bounds: tuple[float, float] | None,
     ) -> Tensor:
-        ctx.save_for_backward(maps, weight)
-        ctx.stride, ctx.padding = stride, padding
-        return functional.conv2d(maps, weight, bias, stride, padding, groups=len(weight))
+        outputs = functional.conv2d(maps, weight, bias, stride, padding, groups=_groups(maps, weight))
+        if bounds is not None:
+            outputs.clamp_(*bounds)
+        ctx.save_for_backward(maps, weight, None if bounds is None else outputs)
+        ctx.stride, ctx.padding, ctx.bounds = stride, padding, bounds
+        return outputs
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-        maps, weight = ctx.saved_tensors
-        of_maps, of_bias = ctx.needs_input_grad[0], ctx.needs_input_grad[2]
-        for_maps, _, for_bias = _gradients(
-            gradient, maps, weight, ctx.stride, ctx.padding, (of_maps, False, of_bias)
-        )
-        for_weight = _weight_gradient(gradient, maps, weight, ctx.stride, ctx.padding)
-        return for_maps, for_weight, for_bias, None, None
+        maps, weight, outputs = ctx.saved_tensors
+        if ctx.bounds is not None:
+            gradient = torch.ops.aten.hardtanh_backward(gradient, outputs, *ctx.bounds)
+        of_maps, of_weight, of_bias = ctx.needs_input_grad[:3]
+        in_strips = of_weight and _groups(maps, weight) == len(weight) and _is_slow(maps, weight)
+        wanted = (of_maps, of_weight and not in_strips, False)
+        for_maps, for_weight, _ = _gradients(gradient, maps, weight, ctx.stride, ctx.padding, wanted)
+        if in_strips:
+            for_weight = _weight_gradient(gradient, maps, weight, ctx.stride, ctx.padding)
+        for_bias = gradient.sum((0, 2, 3)) if of_bias else None
+        return for_maps, for_weight, for_bias, None, None, None
+
+
+def _groups(maps: Tensor, weight: Tensor) -> int:
+    return maps.shape[1] // weight.shape[1]
+
+
+def _is_slow(maps: Tensor, weight: Tensor) -> bool:
+    """Whether oneDNN has no fast code for the gradient of depthwise weights."""
+    small = maps.shape[-2] < weight.shape[-2] or maps.shape[-1] < weight.shape[-1]
+    return small or weight.shape[-1] > _WIDEST
 
 
 def _weight_gradient(
@@ -119,10 +150,15 @@ def _gradients(
     wanted: tuple[bool, bool, bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Of maps, weights and bias; what is not wanted is not worked out."""
-    channels = len(weight)
+    groups = _groups(maps, weight)
     return torch.ops.aten.convolution_backward(  # type: ignore[no-any-return]
-        gradient, maps, weight, [channels], stride, padding, (1, 1), False, (0, 0), channels, wanted
+        gradient, maps, weight, [len(weight)], stride, padding, (1, 1), False, (0, 0), groups, wanted
     )
+
+
+def is_plain(maps: Tensor) -> bool:
+    """Whether maps are on a CPU and are not cast on the way, which is what this module is made for."""
+    return maps.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
 
 
 def with_depthwise(module: nn.Module) -> nn.Module:

@@ -8,9 +8,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from client.learning import depthwise
+from client.learning import convolutions
 from client.learning.backbones import load_backbone
-from client.learning.depthwise import DepthwiseConv2d, with_depthwise
+from client.learning.convolutions import DepthwiseConv2d, with_depthwise
 from client.learning.student import build_student
 
 CHANNELS = 3
@@ -55,7 +55,7 @@ def test_values_and_gradients_are_those_of_torch(
 
 def test_only_what_is_slow_in_torch_is_worked_out_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
     strips = []
-    gradients = depthwise._gradients
+    gradients = convolutions._gradients
 
     def noted(*given: Any) -> tuple[Tensor, Tensor, Tensor]:
         _, maps, kernel, *_, (_, of_weight, _) = given
@@ -63,7 +63,7 @@ def test_only_what_is_slow_in_torch_is_worked_out_in_strips(monkeypatch: pytest.
             strips.append((tuple(maps.shape[-2:]), tuple(kernel.shape[-2:])))
         return gradients(*given)
 
-    monkeypatch.setattr(depthwise, "_gradients", noted)
+    monkeypatch.setattr(convolutions, "_gradients", noted)
     _, ours = _pair((5, 5), 1, (2, 2))
     _, narrow = _pair((3, 3), 1, (1, 1))
     maps = torch.randn(1, CHANNELS, 6, 6, dtype=torch.float64)
