@@ -82,8 +82,7 @@ class VendorProcess:
         # It reads no `.env` and no setting of whoever runs the tests.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("VENDOR_")}
         environment["OMP_NUM_THREADS"] = str(self._threads)
-        alike = self._threads == 1 and "--workers" not in self._options
-        if self.forked and alike:
+        if self.forked and self._threads == 1:
             self._process = ForkedCommand(
                 "vendor_service.cli.main", arguments, self._folder, environment, self.log,
                 descriptors=self._descriptors,

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -27,12 +27,15 @@ _PAUSE_SECONDS = 2.0
 Serve = Callable[[Worker, socket.socket, Callable[[str], None]], None]
 
 _log = logging.getLogger(__name__)
-_spawning = multiprocessing.get_context("spawn")
+# Workers are forked from a process that has imported what they need, and shares its memory with them: so they
+# are started, and started again, without the seconds that the imports take.
+_forking = multiprocessing.get_context("forkserver")
+_PRELOADED = ["vendor_service.serving.serve"]
 
 
 @dataclass
 class _Running:
-    process: SpawnProcess
+    process: ForkServerProcess
     lifeline: Connection
     ready: bool = False
     hung_up: bool = False  # while it was not ready, which it is told of then
@@ -61,6 +64,7 @@ class Workers:
         on_hangup = self._pass_hangup if passes_hangups else None
         with TemporaryDirectory(prefix="vendor-") as folder, _Signals(on_hangup) as signals:
             self._folder = Path(folder)
+            _forking.set_forkserver_preload(_PRELOADED)
             try:
                 for number in range(self._count):
                     self._start(number)
@@ -72,8 +76,8 @@ class Workers:
 
     def _start(self, number: int) -> None:
         worker = Worker(number, self._count, self._folder)
-        ours, theirs = _spawning.Pipe()
-        process = _spawning.Process(
+        ours, theirs = _forking.Pipe()
+        process = _forking.Process(
             target=_work, args=(self._serve, worker, self._listener, theirs), name=f"worker-{number}"
         )
         process.start()

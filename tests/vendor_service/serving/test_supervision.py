@@ -93,11 +93,13 @@ def test_a_worker_that_is_killed_is_replaced(bound: socket.socket, tmp_path: Pat
     assert living(tmp_path) == [(1, killed)]
 
 
-def reread(folder: Path, worker: Worker, bound: socket.socket, on_ready: Callable[[str], None]) -> None:
+def reread(
+    folder: Path, first: int, worker: Worker, bound: socket.socket, on_ready: Callable[[str], None]
+) -> None:
     """Note each SIGHUP; the second worker gets its first one before it is ready."""
     signal.signal(signal.SIGHUP, lambda *_: (folder / f"{worker.number}-hangup").touch())
     if worker.number == 1:
-        os.kill(os.getppid(), signal.SIGHUP)
+        os.kill(first, signal.SIGHUP)
         time.sleep(0.2)
         assert not (folder / "1-hangup").exists()
     serve(folder / "living", worker, bound, on_ready)
@@ -118,7 +120,7 @@ def test_a_hangup_is_passed_on_to_every_worker_as_soon_as_it_is_ready(
         signal.signal(signal.SIGALRM, look)
         signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
 
-    assert not Workers(partial(reread, tmp_path), 2, bound).run(on_ready, passes_hangups=True)
+    assert not Workers(partial(reread, tmp_path, os.getpid()), 2, bound).run(on_ready, passes_hangups=True)
     assert {each.name for each in tmp_path.glob("*-hangup")} == told
     assert living(tmp_path / "living") == []
 
