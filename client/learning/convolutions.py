@@ -27,7 +27,8 @@ class DepthwiseConv2d(nn.Conv2d):
         trains = self.training and self.weight.requires_grad
         if not (trains and is_plain(input) and _is_slow(input, self.weight)):
             return super().forward(input)
-        return convolution(input, self.weight, self.bias, self.stride, self.padding)
+        stride, padding = cast(tuple[int, int], self.stride), cast(tuple[int, int], self.padding)
+        return convolution(input, self.weight, self.bias, stride, padding)
 
 
 def convolution(

@@ -7,7 +7,7 @@ behind it one more each.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, cast
@@ -63,18 +63,20 @@ class _FoldedNorm(nn.BatchNorm2d):
             return super().forward(input)
         if _bounds(self) is not None or not hasattr(self, "act"):
             return input
-        return cast(Tensor, self.act(self.drop(input)))
+        return cast(Tensor, cast(Any, self).act(cast(Any, self).drop(input)))
 
 
 def _bounds(norm: nn.Module) -> tuple[float, float] | None:
     """Of the activation that is a part of timm's BatchNorm layers, if it clamps."""
     if not isinstance(getattr(norm, "drop", None), nn.Identity):
         return None
-    return _BOUNDS.get(type(norm.act))
+    return _BOUNDS.get(type(cast(nn.Module, norm.act)))
 
 
 @cache
-def _folded(kind: type[nn.BatchNorm2d]) -> type[_FoldedNorm]:
+def _folded(kind: Hashable) -> type[_FoldedNorm]:
+    """A kind of BatchNorm layer that is folded."""
+    assert isinstance(kind, type)
     return cast(type[_FoldedNorm], type(f"Folded{kind.__name__}", (_FoldedNorm, kind), {}))
 
 
@@ -97,7 +99,7 @@ def fold_norms(backbone: nn.Module, side: int) -> int:
     kinds = [(layer, type(layer)) for pair in pairs for layer in pair]
     for conv, norm in pairs:
         conv.__class__ = _FoldingDepthwiseConv2d if isinstance(conv, DepthwiseConv2d) else _FoldingConv2d
-        norm.__class__ = _folded(type(norm))
+        norm.__class__ = _folded(cast(Hashable, type(norm)))
         cast(_FoldingConv2d, conv).norm = (norm,)
         cast(_FoldedNorm, norm).convolution = (cast(_FoldingConv2d, conv),)
     after = _answer(backbone, image)

@@ -99,15 +99,16 @@ def test_maps_that_also_go_elsewhere_are_left_alone() -> None:
 
 
 def test_what_only_answers_or_still_takes_statistics_is_left_alone() -> None:
-    block = _learnt(Block(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), _through))
-    block.norm.train()
+    norm = nn.BatchNorm2d(8)
+    block = _learnt(Block(nn.Conv2d(3, 8, 1), norm, _through))
+    norm.train()
     assert fold_norms(block, SIDE) == 0
     plain = block.eval()(IMAGES)
     block.train()
-    block.norm.eval()
+    norm.eval()
     assert fold_norms(block, SIDE) == 1
     assert torch.equal(block.eval()(IMAGES), plain)
     block.train()
-    block.norm.eval()
+    norm.eval()
     with torch.autocast("cpu"):
         assert block.float()(IMAGES.float()).dtype == torch.bfloat16
