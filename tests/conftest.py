@@ -9,6 +9,7 @@ from itertools import groupby, islice
 import pytest
 
 from tests.support.postgres import Postgres, started_postgres
+from tests.support.student_process import StudentProcess
 from tests.support.vendor_process import VendorProcess
 
 
@@ -18,11 +19,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
-    """Have vendors start fast, and heed Ctrl-C, as is every process to do that a test starts.
+    """Have vendors and served students start fast.
 
-    A shell's background jobs do not.
+    And heed Ctrl-C, as is every process to do that a test starts: a shell's background jobs do not.
     """
-    VendorProcess.forked = True
+    VendorProcess.forked = StudentProcess.forked = True
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -34,7 +34,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("client.buying.purchase.BATCH_SIZE", 3)
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+# On SQLite, two workers of one vendor are in tests/vendor_service/serving/test_workers.py.
+@pytest.fixture(scope="module", params=[pytest.param("sqlite", marks=pytest.mark.slow), "postgresql"])
 def two_vendors(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[list[VendorProcess]]:

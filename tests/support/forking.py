@@ -27,6 +27,8 @@ CONTEXT.set_forkserver_preload(
     [
         "client.api.comparison",
         "client.cli.main",
+        "client.serving.app",
+        "client.serving.student",
         "vendor_service.cli.main",
         "vendor_service.serving.serve",
         "tests.support.brief",

@@ -39,7 +39,11 @@ def _small_tree(root: Path, manifest: Manifest) -> Path:
     return root
 
 
-@pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda manifest: manifest.name)
+@pytest.mark.parametrize(
+    "manifest",
+    [pytest.param(each, marks=pytest.mark.slow) if each.name == "DomainNet" else each for each in MANIFESTS],
+    ids=lambda manifest: manifest.name,
+)
 def test_a_whole_copy_differs_in_nothing(manifest: Manifest) -> None:
     assert recognise(_whole(manifest)) is manifest
     assert manifest.differences(_whole(manifest)) == []

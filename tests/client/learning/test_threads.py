@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 
+@pytest.mark.slow  # it imports what `client distill` does, to see one setting
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere it is another OpenMP")
 @pytest.mark.parametrize(
     ("said", "turns"),
     [
         ({}, 20_000),
-        pytest.param({"GOMP_SPINCOUNT": "7"}, 7, marks=pytest.mark.slow),
-        pytest.param({"OMP_WAIT_POLICY": "passive"}, 0, marks=pytest.mark.slow),
+        ({"GOMP_SPINCOUNT": "7"}, 7),
+        ({"OMP_WAIT_POLICY": "passive"}, 0),
     ],
 )
 def test_what_openmp_makes_of_it(said: dict[str, str], turns: int, tmp_path: Path) -> None:

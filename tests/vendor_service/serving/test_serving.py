@@ -1,9 +1,9 @@
 """The server as a process: ready line, answers, signals, exit codes."""
 
 import json
+import os
 import socket
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,17 +11,16 @@ import httpx
 import pytest
 
 from shared.serving.server import CannotServe, bind
+from tests.support.forking import ForkedCommand
 from tests.support.vendor_process import VendorProcess, wait_until
 
 
 def run_vendor(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", "from vendor_service.cli.main import main; main()", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    log = folder / "stderr"
+    log.write_text("")
+    process = ForkedCommand("vendor_service.cli.main", arguments, folder, os.environ, log)
+    printed, said = process.communicate(timeout=60)
+    return subprocess.CompletedProcess(arguments, process.wait(), printed, said)
 
 
 def ask(vendor: VendorProcess, api_key: str, text: str = "a photo of a cat") -> httpx.Response:
