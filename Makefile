@@ -108,6 +108,9 @@ bench-exactly-once: $(READY)  ## 50,000 images through cuts and kills, each paid
 bench-paper-costs: $(READY)  ## what the paper's experiments take in queries and money
 	@$(BIN)/python -m benchmarks.paper_costs
 
+bench-fleet: $(READY)  ## a simulated fleet, checked against two real vendors (ten minutes)
+	@$(BIN)/python -m benchmarks.fleet --plot docs/fleet.svg
+
 bench-money: $(READY)  ## what charging costs, the table of docs/results.md (five minutes)
 	@$(BIN)/python -m benchmarks.money
 

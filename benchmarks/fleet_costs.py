@@ -1,0 +1,227 @@
+"""What a vendor's steps cost, measured on a real one; and whether fleet.py foretells what two of them do.
+
+The vendors sell the bundled model, with books on a PostgreSQL that does not wait for the disk. They, the
+database and the callers share the cores of this machine. Texts are known ones, so that no model runs for
+them.
+"""
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import httpx
+import numpy as np
+import psycopg
+from prometheus_client.parser import text_string_to_metric_families
+
+from benchmarks import load
+from benchmarks.customers import icons
+from benchmarks.fleet import Costs, Fleet, Simulation
+from tests.support.postgres import Postgres, started_postgres
+from tests.support.vendor_process import VendorProcess
+
+_TICK = 1 / os.sysconf("SC_CLK_TCK")
+_KEYS = 16
+_IMAGES = 32
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one load took, a request; seconds are of processor time where nothing else is said.
+
+    Attributes:
+        rate: requests a second.
+        p50: seconds from a request to its answer.
+        vendor: of the vendor's own process.
+        decoding: of the processes that decode for it.
+        books: of the database.
+        caller: of the load itself.
+        transactions: how many the database committed.
+        passes: forward passes of the model.
+        model: seconds that they took.
+    """
+
+    rate: float
+    p50: float
+    vendor: float
+    decoding: float
+    books: float
+    caller: float
+    transactions: float
+    passes: float
+    model: float
+
+
+class Site:
+    """Real vendors on one database, and what their processes have used."""
+
+    def __init__(self, stack: ExitStack, vendors: int) -> None:
+        self._postgres: Postgres = stack.enter_context(started_postgres())
+        self._url = self._postgres.create_database()
+        self._folder = Path(stack.enter_context(TemporaryDirectory()))
+        self.vendors = [stack.enter_context(self._vendor(number)) for number in range(vendors)]
+        keys = [self.vendors[0].create_key(queries_per_second=10**6, quota=10**12) for _ in range(_KEYS)]
+        self.texts = [load.embed(key, *_json([{"text": "a photo of a cat"}])) for key in keys]
+        drawings = icons(_IMAGES)
+        self.image = [load.embed(key, *load.form(drawings[:1])) for key in keys]
+        self.images = [load.embed(key, *load.form(drawings)) for key in keys]
+
+    def _vendor(self, number: int) -> VendorProcess:
+        folder = self._folder / str(number)
+        folder.mkdir()
+        return VendorProcess(folder, "--migrate", "--device", "cpu", database_url=self._url)
+
+    def ask(self, requests: Sequence[bytes], connections: int, seconds: float) -> Measured:
+        """Ask all vendors at once, each over so many connections."""
+        before, began = self._used(), time.process_time()
+        with ThreadPoolExecutor() as pool:
+            loads = list(
+                pool.map(
+                    lambda vendor: load.run(
+                        int(vendor.url.rpartition(":")[2]), requests, connections, seconds
+                    ),
+                    self.vendors,
+                )
+            )
+        rate = sum(each.answers_a_second for each in loads)
+        after = self._used()
+        answered = after["requests"] - before["requests"]
+        used = {name: (after[name] - before[name]) / answered for name in after}
+        return Measured(
+            rate,
+            float(np.median([each.p50 for each in loads])),
+            used["vendor"],
+            used["decoding"],
+            used["books"],
+            (time.process_time() - began) / answered,
+            used["transactions"],
+            used["passes"],
+            used["model"],
+        )
+
+    def _used(self) -> dict[str, float]:
+        time.sleep(1.1)  # the database tells of its transactions once a second
+        with psycopg.connect(self._url) as connection:
+            found = connection.execute(
+                "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
+            ).fetchone()
+        assert found is not None
+        told = [self._told(vendor) for vendor in self.vendors]
+        return {
+            "transactions": float(found[0]),
+            "vendor": sum(_processor(vendor.pid) for vendor in self.vendors),
+            "decoding": sum(sum(map(_processor, _below(vendor.pid))) for vendor in self.vendors),
+            "books": _of_postgres(),
+            **{name: sum(each[name] for each in told) for name in told[0]},
+        }
+
+    def _told(self, vendor: VendorProcess) -> dict[str, float]:
+        sums = {"requests": 0.0, "passes": 0.0, "model": 0.0}
+        for family in text_string_to_metric_families(httpx.get(f"{vendor.url}/metrics").text):
+            for sample in family.samples:
+                if sample.name == "tuition_requests_total" and sample.labels["route"] == "/embed":
+                    sums["requests"] += sample.value
+                elif sample.name == "tuition_model_seconds_count":
+                    sums["passes"] += sample.value
+                elif sample.name == "tuition_model_seconds_sum":
+                    sums["model"] += sample.value
+        return sums
+
+
+def measure_and_check(seconds: float) -> Costs:
+    """The costs of one vendor, and a table of what two do and what the model says of them."""
+    with ExitStack() as stack:
+        costs, caller = measure(Site(stack, 1), seconds)
+    print(f"costs, in milliseconds: {costs}; of a caller: {1000 * caller:.2f}\n", flush=True)
+    cores = os.cpu_count() or 1
+    print("| asked of each of two vendors | measured, requests/s | simulated | ratio |\n|---|---|---|---|")
+    with ExitStack() as stack:
+        site = Site(stack, 2)
+        for name, requests, images, connections in (
+            ("1 text over 4 connections", site.texts, 0, 4),
+            ("1 text over 8", site.texts, 0, 8),
+            ("32 images over 2", site.images, _IMAGES, 2),
+            ("32 images over 8", site.images, _IMAGES, 8),
+        ):
+            found = site.ask(requests, connections, seconds)
+            fleet = Fleet(2, cores=cores, one_machine=True)
+            told = (
+                Simulation(costs, fleet)
+                .ask_in_turn(2 * connections, images, accounts=_KEYS, caller=caller)
+                .run(30)
+            )
+            rate = told.rate(5, 30)
+            print(f"| {name} | {found.rate:.1f} | {rate:.1f} | {rate / found.rate:.2f} |", flush=True)
+    return costs
+
+
+def measure(site: Site, seconds: float) -> tuple[Costs, float]:
+    """What the steps of one vendor cost; and a caller, a request."""
+    site.ask(site.texts, 4, seconds / 4)  # and now they are known
+    site.ask(site.images, 2, seconds / 4)
+    texts = [site.ask(site.texts, connections, seconds) for connections in (1, 4, 16)]
+    # One request at a time, so that nothing holds up a pass of the model.
+    one, many = (site.ask(requests, 1, seconds) for requests in (site.image, site.images))
+    shape = np.array([[1.0, each.transactions] for each in texts])
+    python, *_ = np.linalg.lstsq(shape, np.array([each.vendor for each in texts]), rcond=None)
+    books, *_ = np.linalg.lstsq(shape, np.array([each.books for each in texts]), rcond=None)
+    python, books = np.maximum(python, 0), np.maximum(books, 0)
+    alone = texts[0]
+    spent = alone.vendor + alone.decoding + alone.books + alone.caller
+    image = (many.vendor - many.model - python[0] - python[1] * many.transactions) / _IMAGES
+    model_image = (many.model / many.passes - one.model / one.passes) / (_IMAGES / many.passes - 1)
+    return (
+        Costs(
+            request=float(python[0]),
+            image=max(0.0, image),
+            decode=many.decoding / _IMAGES,
+            transaction=float(python[1]),
+            books=float(books[1]),
+            books_piece=float(books[0]) / 2,
+            commit=max(0.0, (alone.p50 - spent) / 2),
+            model=one.model / one.passes - model_image,
+            model_image=model_image,
+        ),
+        float(np.mean([each.caller for each in texts])),
+    )
+
+
+def _json(inputs: list[dict[str, str]]) -> tuple[bytes, str]:
+    return json.dumps({"inputs": inputs}).encode(), "application/json"
+
+
+def _processor(pid: int) -> float:
+    """Seconds that a process has used, with those of its children that have ended; 0 if there is none."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return sum(map(int, fields[11:15])) * _TICK
+
+
+def _below(pid: int) -> list[int]:
+    """The processes below one."""
+    try:
+        children = [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+    return [*children, *(deeper for child in children for deeper in _below(child))]
+
+
+def _of_postgres() -> float:
+    """Of all processes of the database; another that runs meanwhile would be counted as well."""
+    names = Path("/proc").glob("[0-9]*/comm")
+    return sum(_processor(int(each.parent.name)) for each in names if _name(each) == "postgres")
+
+
+def _name(comm: Path) -> str:
+    try:
+        return comm.read_text().strip()
+    except OSError:
+        return ""
