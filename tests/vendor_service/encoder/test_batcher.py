@@ -315,7 +315,7 @@ def test_the_background_is_taken_when_nobody_else_waits(model: Numbers, batcher:
     for each in (first, late, *soon):
         each.result(10)
     assert [set(batch) for batch in model.batches[-2:]] == [{1.0}, {2.0}]
-    assert sorted(sum(model.batches[:-2], [])) == [0.0, *[3.0] * 5, 4.0]
+    assert sorted(each for batch in model.batches[:-2] for each in batch) == [0.0, *[3.0] * 5, 4.0]
 
 
 def test_who_waits_comes_behind_one_short_batch_of_the_background(model: Numbers) -> None:
