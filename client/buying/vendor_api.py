@@ -9,6 +9,7 @@ import httpx
 from pydantic import ValidationError
 
 from client.buying import transport
+from client.buying.bulk_api import BulkApi
 from client.buying.cache import EmbeddingCache
 from client.buying.heads import SignedHead, read_head
 from client.buying.model_cards import PinnedCard, read_card
@@ -91,6 +92,7 @@ class VendorClient:
         )
         self.url = self._http.url
         self.signing_keys = KeyRing(self._fetch_keys)
+        self.bulk = BulkApi(self._http)
         self._say = on_wait
         self._told_unsigned = False
         self.key_id = _key_id(api_key)
