@@ -80,10 +80,10 @@ class BulkPurchaser:
             for note in self._noted(queries):
                 self._finish(note, queries, wait=self._wait)
             while missing := self._missing(queries):
-                note = self._begin(missing)
-                if note is None:
+                begun = self._begin(missing)
+                if begun is None:
                     break
-                self._finish(note, queries, wait=self._wait)
+                self._finish(begun, queries, wait=self._wait)
         self._purchase.out_of_budget = bool(self._missing(queries))
         return self._purchase
 

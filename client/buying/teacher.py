@@ -157,7 +157,11 @@ class Teacher:
         kinds = Counter(query.kind for query in queries)
         quote: Quote | None = None
         with suppress(VendorError):  # no key yet, or nobody there: a plan can be made all the same
-            quote = self._vendor.estimate(images=kinds["image"], texts=kinds["text"], model=self.model)
+            images, texts = kinds["image"], kinds["text"]
+            if self._bulk is not None and self._bulk.buys:
+                quote = self._bulk.vendor.estimate(images=images, texts=texts, model=self.model, batch=True)
+            else:
+                quote = self._vendor.estimate(images=images, texts=texts, model=self.model)
         sales = self._cache.sales(self.model.fingerprint)
         rate = recent_rate(sales, images=kinds["image"], texts=kinds["text"])
         slowest = quote.seconds_at_rate_limit if quote else 0

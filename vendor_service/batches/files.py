@@ -171,12 +171,15 @@ class Files:
     def expired(self) -> list[str]:
         """The files to be deleted: kept for long enough, begun to be deleted, or never finished."""
         now = self._clock()
+        old = select(StoredFile).where(
+            (StoredFile.expires_at <= now)
+            | (StoredFile.state == "leaving")
+            | ((StoredFile.state == "coming") & (StoredFile.created_at <= now - _LONGEST_COMING))
+        )
+        with self._database.read() as session:  # most of the time there is nothing, and nothing to lock
+            if session.scalars(old.limit(1)).first() is None:
+                return []
         with self._database.write() as session:
-            old = select(StoredFile).where(
-                (StoredFile.expires_at <= now)
-                | (StoredFile.state == "leaving")
-                | ((StoredFile.state == "coming") & (StoredFile.created_at <= now - _LONGEST_COMING))
-            )
             files = [each for each in session.scalars(old.limit(100)) if not _is_needed(session, each.id)]
             for each in files:
                 each.state = "leaving"

@@ -5,6 +5,7 @@ import logging
 
 from vendor_service.batches.files import Files
 from vendor_service.batches.jobs import Jobs
+from vendor_service.billing.clock_watch import ClockWatch
 from vendor_service.errors import APIError
 
 _log = logging.getLogger(__name__)
@@ -13,9 +14,10 @@ _log = logging.getLogger(__name__)
 class Upkeep:
     """Does what is due, now and then. Several processes may do it at once."""
 
-    def __init__(self, jobs: Jobs, files: Files) -> None:
+    def __init__(self, jobs: Jobs, files: Files, watch: ClockWatch) -> None:
         self._jobs = jobs
         self._files = files
+        self._watch = watch
 
     async def repeat(self, every_seconds: float) -> None:
         """Do it again and again, until cancelled."""
@@ -25,6 +27,8 @@ class Upkeep:
 
     def once(self) -> None:
         """Do it now; a failure is logged, for the next time may succeed."""
+        if self._watch.fault is not None:
+            return  # a wrong clock would end and delete what is to stay
         try:
             ended = self._jobs.end_overdue()
             if ended:

@@ -233,7 +233,8 @@ def _chores(parts: _Parts, *, is_first: bool) -> list[Chore]:
         chores.append(partial(parts.recorder.repeat, _SKETCH_SECONDS))
     if parts.desk is not None:
         chores.append(parts.desk.runner.repeat)
-        chores.append(partial(Upkeep(parts.desk.jobs, parts.desk.files).repeat, _SWEEP_SECONDS))
+        upkeep = Upkeep(parts.desk.jobs, parts.desk.files, parts.watch)
+        chores.append(partial(upkeep.repeat, _SWEEP_SECONDS))
     if is_first:  # what all workers would tell and do alike
         parts.metrics.registry.register(AccountMetrics(parts.database, parts.clock))
         chores.append(Audit(parts.database, parts.metrics, parts.settings.verify_every_hours).repeat)

@@ -23,6 +23,7 @@ from tests.vendor_service.local_vendor import LocalVendor, error_code, image_fil
 from vendor_service.accounts.keys import Scope, revoke_key
 from vendor_service.batches import runner
 from vendor_service.batches.upkeep import Upkeep
+from vendor_service.billing.clock_watch import ClockWatch
 from vendor_service.billing.verification import verify
 from vendor_service.database.tables import Account, StoredFile, WebhookEvent
 
@@ -256,6 +257,16 @@ def test_the_price_of_all_lines_is_held_against_every_limit(vendor: LocalVendor)
         )
 
 
+def test_what_a_job_would_cost_is_told_beforehand(vendor: LocalVendor, api_key: str) -> None:
+    asked = {"images": 3, "texts": 2, "batch": True}
+    headers = {"authorization": f"Bearer {api_key}"}
+    assert vendor.http.post("/v1/estimate", json=asked, headers=headers).json()["cost_micros"] == 170
+    (card,) = vendor.http.get("/v1/models").json()["data"]
+    assert card["batch_prices"] == {"image_micros": 50, "text_micros": 10}
+    paths = vendor.http.get("/openapi.json").json()["paths"]
+    assert {"/v1/files", "/v1/files/{file_id}/content", "/v1/batches/{batch_id}/cancel"} <= set(paths)
+
+
 def test_an_idempotency_key_begins_one_job(vendor: LocalVendor, client: openai.OpenAI, api_key: str) -> None:
     headers = {"Idempotency-Key": "mine", "x-max-cost-micros": "10"}
     first, again = (begin(client, line("a", CAT), extra_headers=headers) for _ in range(2))
@@ -316,8 +327,7 @@ def test_a_job_expires_and_what_is_kept_for_long_enough_is_deleted(
     assert client.files.retrieve(done.output_file_id).bytes > 0
     vendor.clock.advance(30 * 24 * 3600)
     wait_until(lambda: not desk.runner.busy)
-    for _ in range(5):
-        Upkeep(desk.jobs, desk.files).once()
+    Upkeep(desk.jobs, desk.files, ClockWatch(vendor.clock, vendor.clock.steady)).once()
     assert list(client.files.list()) == []
     assert client.batches.retrieve(done.id).status == "completed"
     assert [each for each in folder.rglob("*") if each.is_file()] == []
