@@ -2,9 +2,9 @@
 
     make bench-bulk
 
-An open_clip ViT-B-32 with random weights is served by `vendor serve`. Callers come at random moments, at a
-share of what the vendor can answer, each with a request of eight images; with and without a job of the same
-images beside them, in turns. Vendor and callers share the cores of this machine.
+`vendor serve` sells icon-clip, or an open_clip ViT-B-32 with random weights (`--model vit-b-32`). Callers
+come at random moments, at a share of what the vendor can answer, each with a request of eight images; with
+and without a job of the same images beside them, in turns. Vendor and callers share this machine's cores.
 """
 
 import argparse
@@ -34,6 +34,7 @@ _BUSY = re.compile(r'^tuition_model_seconds_sum\{kind="image"\} (\S+)$', re.MULT
 _JOB_LINES = 2000
 _LINE_IMAGES = 16
 _MOST_CALLERS = 64
+_CONNECTIONS = 4  # to find out how much it can do
 
 
 @dataclass(frozen=True)
@@ -52,20 +53,24 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=60.0, help="of each measurement")
     parser.add_argument("--shares", type=float, nargs="+", default=[0.0, 0.25, 0.5], help="of what it can do")
+    parser.add_argument("--model", choices=("icon-clip", "vit-b-32"), default="icon-clip")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
     options = parser.parse_args()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory()))
-        save_model(folder / "vit-b-32")
-        served = ["--model", f"local-dir:{folder / 'vit-b-32'}", "--device", options.device]
-        served += ["--dtype", options.dtype, "--batch-store", str(folder / "store")]
+        model = options.model
+        if model == "vit-b-32":
+            save_model(folder / model)
+            model = f"local-dir:{folder / model}"
+        served = ["--model", model, "--device", options.device, "--dtype", options.dtype]
+        served += ["--batch-store", str(folder / "store")]
         vendor = stack.enter_context(VendorProcess(folder, *served, threads=os.cpu_count() or 1))
         key, bulk_key = vendor.create_key(), vendor.create_key()
         files = photographs(224, 224, 80)
         requests = embed_requests(key, files)
         port = int(vendor.url.rpartition(":")[2])
-        most = load.run(port, requests, 16, options.seconds / 2).answers_a_second
+        most = load.run(port, requests, _CONNECTIONS, options.seconds / 2).answers_a_second
         print(f"{IMAGES * most:.1f} images/s at most\n")
         print("| share | p50 | p99 | busy | p50 with a job | p99 with a job | busy | p99 ratio |")
         print("|---|---|---|---|---|---|---|---|")
