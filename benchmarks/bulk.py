@@ -31,7 +31,6 @@ from benchmarks.vendor import IMAGES, embed_requests, photographs, save_model
 from tests.support.vendor_process import VendorProcess
 
 _BUSY = re.compile(r'^tuition_model_seconds_sum\{kind="image"\} (\S+)$', re.MULTILINE)
-_JOB_LINES = 2000
 _LINE_IMAGES = 16
 _MOST_CALLERS = 64
 _CONNECTIONS = 4  # to find out how much it can do
@@ -78,7 +77,7 @@ def main() -> None:
             pairs = []
             for number in range(options.rounds):
                 alone = call(vendor, requests, share * most, options.seconds, number)
-                job = begin(vendor, bulk_key, files)
+                job = begin(vendor, bulk_key, files, images=2 * IMAGES * most * options.seconds)
                 beside = call(vendor, requests, share * most, options.seconds, number)
                 cancel(vendor, bulk_key, job)
                 pairs.append((alone, beside))
@@ -125,13 +124,13 @@ def busy_seconds(vendor: VendorProcess) -> float:
     return float(found[1])
 
 
-def begin(vendor: VendorProcess, api_key: str, files: Sequence[bytes]) -> str:
-    """Begin a job that lasts longer than the measurement."""
-    images = [{"image": base64.b64encode(each).decode()} for each in files]
-    body = {"encoding": "base64", "inputs": images[:_LINE_IMAGES]}
+def begin(vendor: VendorProcess, api_key: str, files: Sequence[bytes], images: float) -> str:
+    """Begin a job of so many images, which lasts longer than the measurement."""
+    inputs = [{"image": base64.b64encode(each).decode()} for each in files[:_LINE_IMAGES]]
+    body = {"encoding": "base64", "inputs": inputs}
     lines = (
         json.dumps({"custom_id": str(number), "method": "POST", "url": "/embed", "body": body})
-        for number in range(_JOB_LINES)
+        for number in range(round(images / _LINE_IMAGES))
     )
     headers = {"authorization": f"Bearer {api_key}"}
     form = {"data": {"purpose": "batch"}, "files": {"file": ("in.jsonl", "\n".join(lines).encode())}}

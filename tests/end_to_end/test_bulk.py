@@ -10,7 +10,8 @@ from PIL import Image
 
 from client.buying.bulk_notes import BulkNotes
 from client.buying.checkout import Checkout
-from tests.end_to_end.command import Command
+from tests.client.toy import make_folder
+from tests.end_to_end.command import TINY, Command
 from tests.support.vendor_process import wait_until
 from tests.vendor_service.batches.held_model import HeldModel
 from tests.vendor_service.local_vendor import LocalVendor
@@ -127,3 +128,18 @@ def test_what_a_cancelled_job_had_not_done_is_bought_anew(
     assert "was cancelled" in client("embed", *MANY, *OUT, "--batch", code=1).stderr
     client("embed", *MANY, *OUT, "--batch")
     assert (len(jobs(client)), vendor.account(client.api_key).spent_micros) == (2, 1000)
+
+
+@pytest.mark.slow
+def test_a_student_is_distilled_from_what_jobs_bring(client: Command, vendor: LocalVendor) -> None:
+    make_folder(client.folder / "toys", images=4)
+    small = (*TINY, "--image-size", "32", "--steps", "3", "--out", "run")
+    command = ["distill", "--data", "toys", "--budget", "1000", *small, "--batch"]
+    said = client(*command, "--no-wait", code=3)  # its class prompts are the first job
+    assert "goes on at the vendor" in said.stderr
+    wait_until(lambda: jobs(client)[0]["status"] == "completed")
+    client(*command)
+    assert (client.folder / "run" / "student.onnx").exists()
+    charges = vendor.get("/v1/usage", client.api_key, group_by="kind")["rows"]
+    assert [each["cost_micros"] for each in charges] == [50 * charges[0]["images"], 10 * charges[1]["texts"]]
+    assert "differences: 0" in client("usage", "--reconcile").stdout
