@@ -114,6 +114,9 @@ bench-fleet: $(READY)  ## a simulated fleet, checked against two real vendors (t
 bench-money: $(READY)  ## what charging costs, the table of docs/results.md (five minutes)
 	@$(BIN)/python -m benchmarks.money
 
+bench-bulk: $(READY)  ## callers beside a bulk job: their p99, and how busy the device is (twenty minutes)
+	@$(BIN)/python -m benchmarks.bulk
+
 bench-receipts: $(READY)  ## what a signed receipt costs the vendor (three minutes)
 	@$(BIN)/python -m benchmarks.receipts
 

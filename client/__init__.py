@@ -11,7 +11,8 @@ What a program needs is importable from here, and docs/python.md shows it at wor
   about which images it asks the vendor;
 - `serve`, with `ServeOptions`: a finished student as a service;
 - `check_folder`: what is wrong with a folder of images; `unpack_example`: a folder to try;
-- `models`, `usage`, `reconcile`, with `VendorOptions`: what a vendor sells and has billed;
+- `models`, `usage`, `reconcile`, `batches`, `cancel_batch`, with `VendorOptions`: what a vendor sells, has
+  billed, and works on in no hurry;
 - `verify_receipts`, `export_receipts`, `verify_receipts_file`: what it has signed, as `Evidence` for others;
 - `canary`, with `CanaryOptions`: whether it still sells the model that it sold;
 - `Display` shows progress in a terminal or a notebook, `ProgressListener` is what a program shows it with;
@@ -24,7 +25,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from client.api.account import AccountUsage, models, reconcile, usage
+    from client.api.account import AccountUsage, batches, cancel_batch, models, reconcile, usage
     from client.api.canary import canary
     from client.api.comparison import Comparison, ComparisonPlan, compare, plan_comparison
     from client.api.distillation import Run, distill, load_run, next_options, plan
@@ -96,7 +97,9 @@ _HOMES = {
     "Variant": "client.learning.recipe",
     "VendorClient": "client.buying.vendor_api",
     "VendorOptions": "client.api.options",
+    "batches": "client.api.account",
     "canary": "client.api.canary",
+    "cancel_batch": "client.api.account",
     "check_folder": "client.api.folders",
     "compare": "client.api.comparison",
     "distill": "client.api.distillation",
@@ -151,7 +154,9 @@ __all__ = [
     "Variant",
     "VendorClient",
     "VendorOptions",
+    "batches",
     "canary",
+    "cancel_batch",
     "check_folder",
     "compare",
     "distill",

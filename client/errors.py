@@ -18,7 +18,8 @@ ClientError                  1  something failed
 └── SpendingStopped          3  a limit was reached; what was bought is kept, and the run can go on
     ├── BudgetExhausted      3  the run's own budget of queries or money
     ├── QuotaExhausted       3  the vendor's quota, spend limit or credit
-    └── PriceRaised          3  the vendor asks more than the price that it was asked to keep to
+    ├── PriceRaised          3  the vendor asks more than the price that it was asked to keep to
+    └── JobRunning           3  a bulk job goes on at the vendor, and was not waited for
 """
 
 import errno
@@ -133,6 +134,10 @@ class QuotaExhausted(SpendingStopped):
 
 class PriceRaised(SpendingStopped):
     """The vendor asks more than the price at which the purchase began; nothing was charged at the new one."""
+
+
+class JobRunning(SpendingStopped):
+    """A bulk job goes on at the vendor; the same command fetches later what it brings."""
 
 
 def unwritable(path: Path, error: BaseException) -> ClientError:

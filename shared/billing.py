@@ -166,13 +166,14 @@ class Invoice(BaseModel):
 
 
 class EstimateRequest(BaseModel):
-    """Counts of queries to be priced."""
+    """Counts of queries to be priced, as those of a `batch` if they are to be a bulk job's."""
 
     model_config = ConfigDict(extra="forbid")
 
     images: Annotated[int, Field(ge=0, le=10**9, strict=True)] = 0
     texts: Annotated[int, Field(ge=0, le=10**9, strict=True)] = 0
     model: str | None = None
+    batch: bool = False
 
 
 class Quote(BaseModel):

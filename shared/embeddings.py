@@ -134,6 +134,9 @@ class ModelCard(BaseModel):
     dtype: str = Field(description="the numbers that it computes with")
     image_size: int = Field(description="side of its input in pixels")
     prices: Prices = Field(description="what a query costs")
+    batch_prices: Prices | None = Field(
+        default=None, description="what a query of a bulk job costs; null where none are run"
+    )
     limits: Limits = Field(description="how large a request may be")
     default: bool = Field(default=False, description="whether it answers those who name no model")
     deprecated_at: _Moment | None = Field(

@@ -79,6 +79,12 @@ class Settings(BaseSettings):
     request_timeout_seconds: Annotated[int, Field(ge=1)] = 120
     webhook_thresholds: str = "50,80,100"
     webhook_private_networks: str = ""
+    batch_store: str | None = None
+    batch_max_file_bytes: Annotated[int, Field(ge=1)] = 4 * 1024**3
+    batch_max_lines: Annotated[int, Field(ge=1, le=10**6)] = 50_000
+    batch_account_bytes: Annotated[int, Field(ge=1)] = 16 * 1024**3
+    batch_account_jobs: Annotated[int, Field(ge=1)] = 100
+    batch_keep_days: Annotated[int, Field(ge=1, le=366)] = 30
     verify_every_hours: Annotated[int, Field(ge=0, le=24 * 366)] = 24
 
     @field_validator("metrics_token")

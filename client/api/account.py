@@ -10,6 +10,7 @@ from client.buying.heads import receipt_pins
 from client.buying.reconciliation import Reconciliation
 from client.buying.reconciliation import reconcile as compare_books
 from client.progress import ProgressListener
+from shared.batches import BatchObject
 from shared.billing import AccountStatus, GroupBy, UsageReport
 from shared.embeddings import ModelCard
 
@@ -40,6 +41,28 @@ def models(options: VendorOptions, *, progress: ProgressListener | None = None) 
     """
     with connect(options, progress).vendor() as vendor:
         return vendor.models()
+
+
+def batches(options: VendorOptions, *, progress: ProgressListener | None = None) -> list[BatchObject]:
+    """The bulk jobs of this account, the newest first.
+
+    Raises:
+        VendorError: the vendor does not answer, refuses, or runs no bulk jobs.
+    """
+    with connect(options, progress).vendor() as vendor:
+        return list(vendor.bulk.jobs())
+
+
+def cancel_batch(
+    options: VendorOptions, batch_id: str, *, progress: ProgressListener | None = None
+) -> BatchObject:
+    """End a bulk job now. What is answered is charged, and fetched by the command that began the job.
+
+    Raises:
+        VendorError: the vendor does not answer, refuses, or has no such job.
+    """
+    with connect(options, progress).vendor() as vendor:
+        return vendor.bulk.cancel(batch_id)
 
 
 def usage(

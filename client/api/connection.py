@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from client.api.options import AskOptions, VendorOptions
+from client.api.options import AskOptions, BulkOptions, VendorOptions
 from client.deferral.asking import Asker
 from client.progress import Display, ProgressListener
 from client.runs.connection import Connection
@@ -11,6 +11,7 @@ from client.runs.connection import Connection
 
 def connect(options: VendorOptions, progress: ProgressListener | None) -> Connection:
     """Which vendor, key and cache the options name; nothing is opened yet."""
+    batch, wait = (options.batch, options.wait) if isinstance(options, BulkOptions) else (False, True)
     return Connection(
         options.vendor,
         options.api_key_file,
@@ -18,6 +19,8 @@ def connect(options: VendorOptions, progress: ProgressListener | None) -> Connec
         Display.of(progress),
         options.protocol,
         options.model,
+        batch,
+        wait,
     )
 
 

@@ -68,6 +68,19 @@ class PurchaseOptions(VendorOptions):
     yes: bool = False
 
 
+class BulkOptions(PurchaseOptions):
+    """Whether to buy by the vendor's bulk jobs, which take their time and cost less.
+
+    Attributes:
+        batch: buys by bulk jobs, at their prices.
+        wait: waits for them. Without it a purchase ends as soon as its job is begun, with `JobRunning`; the
+            same purchase goes on from there later.
+    """
+
+    batch: bool = False
+    wait: bool = True
+
+
 class TrainingOptions(PurchaseOptions):
     """Which images a student learns from, and how.
 
@@ -105,10 +118,11 @@ class TrainingOptions(PurchaseOptions):
     device: str = "auto"
 
 
-class DistillOptions(TrainingOptions):
+class DistillOptions(TrainingOptions, BulkOptions):
     """One run: `client.distill`, and `client.plan`.
 
-    It has the attributes of `TrainingOptions`, `PurchaseOptions` and `VendorOptions`, and its own.
+    It has the attributes of `TrainingOptions`, `BulkOptions`, `PurchaseOptions` and `VendorOptions`, and its
+    own.
 
     Attributes:
         target_domain: a domain to hold out and be tested on; `None`, and every domain trains.
@@ -156,10 +170,10 @@ class CompareOptions(TrainingOptions):
     budget: Annotated[int, Field(ge=1, le=10**12)] | None = None
 
 
-class EmbedOptions(PurchaseOptions):
+class EmbedOptions(BulkOptions):
     """Embeddings of texts and images: `client.embed`.
 
-    It has the attributes of `PurchaseOptions` and `VendorOptions`, and its own.
+    It has the attributes of `BulkOptions`, `PurchaseOptions` and `VendorOptions`, and its own.
 
     Attributes:
         texts: the texts.

@@ -12,6 +12,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from client.buying.bulk_notes import BulkNotes
 from client.buying.cache_file import CacheFile
 from client.buying.embeddings import CHUNK, CacheRow, StoredEmbedding, by_kind, held, insert, model_id, select
 from client.buying.heads import Heads
@@ -71,6 +72,7 @@ class EmbeddingCache:
         self.path = path
         self._file = CacheFile(path, dtype="<f2" if half else "<f4")
         self.pending_batches = PendingBatches(self._file)
+        self.bulk_notes = BulkNotes(self._file)
         self.billed = Receipts(self._file)
         self.heads = Heads(self._file)
         self.cards = Cards(self._file)

@@ -85,6 +85,16 @@ CREATE TABLE IF NOT EXISTS pending (
     key_id TEXT,                -- the public half of the API key that it was last sent with
     agreed_micros INTEGER       -- the most that it may cost
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS bulk_jobs (
+    idempotency_key TEXT PRIMARY KEY,
+    run_id TEXT NOT NULL,
+    fingerprint TEXT NOT NULL,
+    vendor TEXT NOT NULL,       -- the address that it was sent to
+    key_id TEXT,                -- the public half of the API key
+    content TEXT NOT NULL,      -- JSON: the prices agreed, and the queries of each line
+    noted_at REAL NOT NULL,     -- in seconds since 1970
+    batch_id TEXT               -- the vendor's name for it, once that is known
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS refusals (
     request_id TEXT PRIMARY KEY,  -- of a request that was refused, and so is never to be charged
     run_id TEXT NOT NULL,

@@ -4,7 +4,7 @@ import hashlib
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from client.buying.queries import Query
 
 # A vendor gives up a request after 120 seconds unless it was set otherwise. A note that is farther from now
 # is not of a request that may still be in hand, but of a run that was killed, or of a clock that was wrong.
-_FRESH_SECONDS = 130
+FRESH_SECONDS = 130
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class PendingBatch:
     @property
     def seconds_left(self) -> float:
         """For how long the vendor may still be answering it; 0 once it certainly is not."""
-        left = _FRESH_SECONDS - abs(time.time() - self.noted_at)
+        left = FRESH_SECONDS - abs(time.time() - self.noted_at)
         return max(0.0, left)
 
     @property
@@ -94,7 +94,7 @@ class PendingBatches:
             Those of its queries that another run has bought, or is buying right now: then nothing is noted.
         """
         batch = note.batch
-        queries = json.dumps([[query.kind, query.digest, query.name] for query in batch.queries])
+        queries = queries_json(batch.queries)
         wanted = set(batch.queries)
         with self._file.transaction() as connection:
             others = connection.execute(
@@ -103,8 +103,8 @@ class PendingBatches:
             ).fetchall()
             taken = set() if again else known(connection, batch)
             for run_id, text, noted_at in () if again else others:
-                theirs = wanted.intersection(_queries(text))
-                if theirs and (abs(note.noted_at - noted_at) < _FRESH_SECONDS or alive(run_id)):
+                theirs = wanted.intersection(parse_queries(text))
+                if theirs and (abs(note.noted_at - noted_at) < FRESH_SECONDS or alive(run_id)):
                     taken |= theirs
             if not taken:
                 row = (note.noted_at, note.vendor, note.key_id, note.agreed_micros)
@@ -131,7 +131,7 @@ class PendingBatches:
             (run_id, run_id),
         )
         return [
-            PendingBatch(RequestBatch(key, run, fingerprint, tuple(_queries(text))), *rest)
+            PendingBatch(RequestBatch(key, run, fingerprint, tuple(parse_queries(text))), *rest)
             for key, run, fingerprint, text, *rest in rows
         ]
 
@@ -151,6 +151,12 @@ def delete_pending(connection: sqlite3.Connection, batch: RequestBatch) -> None:
     connection.execute("DELETE FROM pending WHERE idempotency_key = ?", (batch.idempotency_key,))
 
 
-def _queries(text: str) -> Iterator[Query]:
+def queries_json(queries: Sequence[Query]) -> str:
+    """Queries as they are noted."""
+    return json.dumps([[query.kind, query.digest, query.name] for query in queries])
+
+
+def parse_queries(text: str) -> Iterator[Query]:
+    """What `queries_json` made."""
     for kind, digest, name in json.loads(text):
         yield Query.text(name) if kind == "text" else Query.image_file(Path(name), digest)

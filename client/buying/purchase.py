@@ -20,6 +20,7 @@ from client.buying.queries import Query, Spending
 from client.buying.recovery import recover_dead_runs
 from client.buying.settlement import Settlement
 from client.errors import (
+    BudgetExhausted,
     ClientError,
     IdempotencyKeySpent,
     InputRefused,
@@ -143,6 +144,20 @@ class Purchaser:
             raise self._settlement.not_told()
         self._purchase.out_of_budget = bool(self._waiting or self._ready)
         return self._purchase
+
+    def compare_stranger(self, queries: Sequence[Query]) -> None:
+        """Compare the vendor with what is known of these, as before a purchase; buys nothing else.
+
+        Raises:
+            BudgetExhausted: the budget does not reach to that.
+            AnswerRejected: they do not agree.
+        """
+        check = trust.VendorCheck(self._cache, self._model, self._vendor.url)
+        if not check.passes(queries, buys=True, compare=self._compare, say=self._say):
+            raise BudgetExhausted(
+                f"The budget of {self._budget.described} does not suffice to compare the vendor with what is "
+                "known."
+            )
 
     def _buy_all(self) -> None:
         # Daemons, so that a vendor that hangs cannot keep an interrupted program from ending.

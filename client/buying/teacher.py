@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.buying.budget import Budget, Plan, Tranche, affordable, plan_purchase, price, purchase_order
+from client.buying.bulk import BulkPurchaser
 from client.buying.cache import EmbeddingCache
 from client.buying.lock import run_lock
 from client.buying.pinning import Pinning
@@ -17,7 +18,8 @@ from client.buying.protocols import Vendor
 from client.buying.purchase import Purchase, PurchaseProgress, Purchaser
 from client.buying.queries import Query, Spending
 from client.buying.rates import recent_rate
-from client.errors import VendorError
+from client.buying.vendor_api import VendorClient
+from client.errors import JobRunning, UsageError, VendorError
 from shared.billing import Quote
 from shared.embeddings import ModelCard
 
@@ -37,6 +39,21 @@ class Outlook:
     quote: Quote | None
     prices_known: bool
     seconds: float | None
+
+
+@dataclass(frozen=True)
+class Bulk:
+    """How a run uses the bulk jobs of a vendor.
+
+    Attributes:
+        vendor: the vendor.
+        buys: whether the run buys by them, at their prices.
+        wait: whether jobs are waited for.
+    """
+
+    vendor: VendorClient
+    buys: bool = False
+    wait: bool = True
 
 
 class Offer(NamedTuple):
@@ -66,6 +83,7 @@ class Teacher:
         max_spend_micros: int | None = None,
         traced: Callable[[int], AbstractContextManager[None]] = lambda _: nullcontext(),
         say: Callable[[str], None] = lambda _: None,
+        bulk: Bulk | None = None,
     ) -> None:
         """Connect a run to what it buys from and what it keeps.
 
@@ -78,8 +96,16 @@ class Teacher:
             max_spend_micros: what it may pay in all, in millionths of the vendor's currency unit.
             traced: entered around each purchase, with the number of its queries.
             say: told what a person should know of a purchase.
+            bulk: its bulk jobs, where it may have any.
+
+        Raises:
+            UsageError: it is to buy by bulk jobs, and the vendor runs none.
         """
         self._vendor = vendor
+        self._bulk = bulk
+        self._card = model
+        if bulk is not None and bulk.buys:
+            model = at_bulk_prices(model)
         self._cache = cache
         self.model = model
         self._run_id = run_id
@@ -94,11 +120,12 @@ class Teacher:
         other = Teacher(
             self._vendor,
             self._cache,
-            model=self.model,
+            model=self._card,
             run_id=run_id,
             budget=budget,
             traced=self._traced,
             say=self._say,
+            bulk=self._bulk,
         )
         other.refused, other._pinning = self.refused, self._pinning
         return other
@@ -130,7 +157,11 @@ class Teacher:
         kinds = Counter(query.kind for query in queries)
         quote: Quote | None = None
         with suppress(VendorError):  # no key yet, or nobody there: a plan can be made all the same
-            quote = self._vendor.estimate(images=kinds["image"], texts=kinds["text"], model=self.model)
+            images, texts = kinds["image"], kinds["text"]
+            if self._bulk is not None and self._bulk.buys:
+                quote = self._bulk.vendor.estimate(images=images, texts=texts, model=self.model, batch=True)
+            else:
+                quote = self._vendor.estimate(images=images, texts=texts, model=self.model)
         sales = self._cache.sales(self.model.fingerprint)
         rate = recent_rate(sales, images=kinds["image"], texts=kinds["text"])
         slowest = quote.seconds_at_rate_limit if quote else 0
@@ -170,13 +201,62 @@ class Teacher:
         """
         turn = nullcontext() if patience is None else self._turn(patience)
         with turn, self._traced(len(queries)):
-            purchase = Purchaser(
-                self._vendor, self._cache, self.model, self._run_id, self.budget, on_progress, self._say
-            ).run(queries)
+            if self._bulk is not None and self._bulk.buys:
+                purchase = self._buy_in_bulk(queries, self._bulk, on_progress)
+            else:
+                self._fetch_jobs(queries)
+                purchase = self._purchaser(self.model, on_progress).run(queries)
         if purchase.cost_micros:
             self._pinning.pin(self._vendor)
         self.refused.update(purchase.refused)
         return purchase
 
+    def _purchaser(self, model: ModelCard, on_progress: Callable[[PurchaseProgress], None]) -> Purchaser:
+        return Purchaser(self._vendor, self._cache, model, self._run_id, self.budget, on_progress, self._say)
+
+    def _buy_in_bulk(
+        self, queries: Sequence[Query], bulk: Bulk, on_progress: Callable[[PurchaseProgress], None]
+    ) -> Purchase:
+        # A vendor that is new to the cache is asked a few known queries first, at the price of others.
+        self._purchaser(self._card, on_progress).compare_stranger(queries)
+        return BulkPurchaser(
+            bulk.vendor, self._cache, self.model, self._run_id, self.budget, on_progress, self._say,
+            wait=bulk.wait,
+        ).run(queries)  # fmt: skip
+
+    def _fetch_jobs(self, queries: Sequence[Query]) -> None:
+        """Store what bulk jobs brought of these; what they still are to bring is not paid for twice."""
+        bulk = self._bulk
+        if bulk is None or not self._cache.bulk_notes.count():
+            return
+        running = BulkPurchaser(
+            bulk.vendor,
+            self._cache,
+            self.model,
+            self._run_id,
+            self.budget,
+            lambda _: None,
+            self._say,
+            wait=False,
+        ).fetch(queries)
+        if running:
+            ids = ", ".join(str(each.batch_id) for each in running)
+            raise JobRunning(
+                f"Some of these queries are being bought by the bulk job {ids}. Give the command with "
+                "--batch, which waits for it; or cancel it with `client batches --cancel ID`, and what it "
+                "has not done is bought now."
+            )
+
     def _turn(self, patience: float) -> AbstractContextManager[None]:
         return run_lock(self._cache.path, f"a turn in {self._run_id}", patience=patience)
+
+
+def at_bulk_prices(model: ModelCard) -> ModelCard:
+    """The model at the prices of bulk jobs.
+
+    Raises:
+        UsageError: the vendor runs none.
+    """
+    if model.batch_prices is None:
+        raise UsageError(f"The vendor runs no bulk jobs of {model.id}: leave --batch out.")
+    return model.model_copy(update={"prices": model.batch_prices})

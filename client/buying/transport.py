@@ -6,7 +6,9 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
 
 import httpx
 from pydantic import BaseModel, ValidationError
@@ -122,6 +124,7 @@ class HttpTransport:
         most_bytes: int = ANSWER_BYTES,
         on_push_back: Callable[[], None] = lambda: None,
         on_unsure: Callable[[], None] = lambda: None,
+        body: "FileBody | None" = None,
         **request: Any,  # noqa: ANN401 (httpx's own)
     ) -> httpx.Response:
         """Send until it is answered for good: so many tries, or for `patience` seconds if that is longer.
@@ -131,6 +134,7 @@ class HttpTransport:
             most_bytes: the longest answer that makes sense.
             on_push_back: called whenever the vendor says that it is asked too much (429, 503).
             on_unsure: called before what may have been served all the same is sent again; raises to stop.
+            body: what is sent, where that is a file.
 
         Raises:
             VendorUnreachable: nothing answered.
@@ -145,12 +149,12 @@ class HttpTransport:
             tried += 1
             last = tried >= most and time.monotonic() >= deadline
             sent = self._http.build_request(method, path, headers=headers, **request)
-            sent.stream = body = _Pieces(sent.content)
+            sent.stream = pieces = _Pieces(sent.content) if body is None else body
             try:
                 response = self._receive(sent, most_bytes)
             except httpx.RequestError as error:
                 # What did not leave this machine whole was not served.
-                unsure = not body.cut and not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+                unsure = not pieces.cut and not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
                 doubt |= unsure
                 if last:
                     raise _sure_or_not(self._unreachable(error), doubt) from error
@@ -172,6 +176,40 @@ class HttpTransport:
             if unsure:
                 on_unsure()
                 doubt = self._doubt_lasts
+
+    def download(self, path: str, to: BinaryIO, most_bytes: int) -> None:
+        """Write an answer of up to `most_bytes` to a file, and from its beginning where it is cut off.
+
+        Raises:
+            VendorUnreachable: nothing answered, or not to its end.
+            AnswerTooLong: it is longer.
+            ClientError: what `as_error` makes of an answer that is no success.
+        """
+        for tried in range(1, TRIES + 1):
+            to.seek(0)
+            to.truncate()
+            try:
+                refused = self._write(path, to, most_bytes)
+            except httpx.RequestError as error:
+                refused, why = self._unreachable(error), f"{self.url} does not answer"
+            else:
+                if refused is None:
+                    return
+                why = f"{self.url} does not give a file"
+            if tried == TRIES or isinstance(refused, RequestRefused | SpendingStopped):
+                raise refused
+            self._wait(tried, None, why, unsure=False)
+
+    def _write(self, path: str, to: BinaryIO, most_bytes: int) -> ClientError | None:
+        with self._http.stream("GET", path, headers=dict(self._trace_headers())) as answer:
+            if not answer.is_success:
+                content = b"".join(islice(answer.iter_raw(_PIECE), 1))
+                return self._as_error(httpx.Response(answer.status_code, content=content), self.url)
+            for piece in answer.iter_raw(_PIECE):
+                to.write(piece)
+                if to.tell() > most_bytes:
+                    raise AnswerTooLong(answer.headers, f"{self.url} answered with {_too_much(most_bytes)}.")
+        return None
 
     def _receive(self, request: httpx.Request, most_bytes: int) -> httpx.Response:
         """Send a request once and read the answer, as far as that makes sense.
@@ -241,6 +279,26 @@ class _Pieces(httpx.ByteStream):
         self.cut = True
         for start in range(0, len(self._content), _PIECE):
             yield self._content[start : start + _PIECE]
+        self.cut = False
+
+
+class FileBody(httpx.SyncByteStream):
+    """A request's body that is a file, with what stands before and after it; `cut` as of other bodies."""
+
+    def __init__(self, before: bytes, file: Path, after: bytes) -> None:
+        self._before = before
+        self._file = file
+        self._after = after
+        self.length = len(before) + file.stat().st_size + len(after)
+        self.cut = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        self.cut = True
+        yield self._before
+        with self._file.open("rb") as file:
+            while piece := file.read(_PIECE):
+                yield piece
+        yield self._after
         self.cut = False
 
 

@@ -9,6 +9,7 @@ import httpx
 from pydantic import ValidationError
 
 from client.buying import transport
+from client.buying.bulk_api import BulkApi
 from client.buying.cache import EmbeddingCache
 from client.buying.heads import SignedHead, read_head
 from client.buying.model_cards import PinnedCard, read_card
@@ -91,6 +92,7 @@ class VendorClient:
         )
         self.url = self._http.url
         self.signing_keys = KeyRing(self._fetch_keys)
+        self.bulk = BulkApi(self._http)
         self._say = on_wait
         self._told_unsigned = False
         self.key_id = _key_id(api_key)
@@ -167,15 +169,19 @@ class VendorClient:
         """Quota, limits and spending of the key's account."""
         return parse(AccountStatus, self._http.send("GET", "/v1/account"))
 
-    def estimate(self, *, images: int = 0, texts: int = 0, model: ModelCard | None = None) -> Quote:
+    def estimate(
+        self, *, images: int = 0, texts: int = 0, model: ModelCard | None = None, batch: bool = False
+    ) -> Quote:
         """What so many queries would cost the key's account now, and whether its limits allow them; free.
 
-        They are of a `model`, or of the vendor's default one.
+        They are of a `model`, or of the vendor's default one; and of a bulk job, if they are a `batch`.
         """
         # A vendor that has never heard of several models has no default one, and prices its only one.
         name = model.id if model is not None and "default" in model.model_fields_set else None
-        asked = EstimateRequest(images=images, texts=texts, model=name).model_dump(exclude_none=True)
-        return parse(Quote, self._http.send("POST", "/v1/estimate", json=asked))
+        asked = EstimateRequest(images=images, texts=texts, model=name, batch=batch)
+        # One that has never heard of bulk jobs is not to hear of them here.
+        content = asked.model_dump(exclude_none=True, exclude=set() if batch else {"batch"})
+        return parse(Quote, self._http.send("POST", "/v1/estimate", json=content))
 
     def usage(
         self, group_by: GroupBy = "day", *, since: datetime | None = None, until: datetime | None = None

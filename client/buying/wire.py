@@ -69,11 +69,13 @@ def check_card(card: ModelCard, url: str) -> None:
         VendorError: it cannot.
     """
     prices, limits = card.prices, card.limits
+    bulk = card.batch_prices or prices
     sane = (
         0 < card.dimensions <= _MOST_DIMENSIONS
         and 0 <= card.tolerance < math.inf
         and re.fullmatch("[!-~]{1,256}", card.fingerprint)
         and max(prices.image_micros, prices.text_micros) <= _MOST_MICROS
+        and max(bulk.image_micros, bulk.text_micros) <= _MOST_MICROS
         and min(limits.max_inputs, limits.max_request_bytes, limits.max_image_bytes) > 0
     )
     if not sane:
@@ -196,8 +198,24 @@ def _overcharge(reply: _Reply, queries: Sequence[Query], max_cost_micros: int | 
     return None
 
 
+def read_embeddings(answer: EmbedResponse, queries: Sequence[Query], model: ModelCard) -> EmbedResult:
+    """What one answer of a bulk job brings, without its receipt; raises as `read_answer` does."""
+    reply = _reply(answer)
+    fault = _fault(reply, queries, model)
+    if reply.fingerprint != model.fingerprint:
+        fault = f"answered by another model, {reply.fingerprint}"
+    if fault is not None:
+        raise rejected(Bill(reply.id, reply.fingerprint, reply.usage), fault)
+    vectors = {queries[index]: vector for index, vector in reply.vectors.items()}
+    refused = {queries[index]: reason for index, reason in reply.refused.items()}
+    return EmbedResult(vectors, refused, reply.usage, reply.id)
+
+
 def _from_json(response: httpx.Response) -> _Reply:
-    answer = parse(EmbedResponse, response)
+    return _reply(parse(EmbedResponse, response))
+
+
+def _reply(answer: EmbedResponse) -> _Reply:
     indices = [each.index for each in answer.data] + [each.index for each in answer.errors]
     vectors: dict[int, Vector] = {}
     fault = None if len(indices) == len(set(indices)) else "it answers a query twice"
@@ -205,7 +223,7 @@ def _from_json(response: httpx.Response) -> _Reply:
         vectors = {each.index: from_wire(each.embedding, answer.dimensions) for each in answer.data}
     except ValueError as error:
         fault = str(error)
-    refused = {error.index: _clean(error.message) for error in answer.errors}
+    refused = {error.index: clean(error.message) for error in answer.errors}
     return _Reply(_name(answer.id), _name(answer.model_fingerprint), vectors, refused, answer.usage, fault)
 
 
@@ -226,7 +244,7 @@ def _from_rows(response: httpx.Response, asked: int) -> _Reply:
         answered = [index for index in range(asked) if index not in refused]
         vectors = dict(zip(answered, rows, strict=True))
     except (KeyError, ValueError) as error:
-        fault = _clean(str(error))
+        fault = clean(str(error))
     return _Reply(bill.request_id, bill.fingerprint, vectors, refused, bill.usage, fault)
 
 
@@ -257,7 +275,8 @@ def _name(text: str) -> str:
     return "".join(c for c in text[:128] if c.isprintable())
 
 
-def _clean(message: str) -> str:
+def clean(message: str) -> str:
+    """A vendor's words without what a terminal would obey."""
     return "".join(c for c in message[:500] if c.isprintable())
 
 

@@ -19,6 +19,7 @@ from client.cli.options import (
     DEFAULT_STUDENT,
     DEFAULT_VENDOR,
     AdaptOption,
+    BatchOption,
     BudgetOption,
     CacheOption,
     ClassesOption,
@@ -30,6 +31,7 @@ from client.cli.options import (
     MaxSpendOption,
     MethodOption,
     ModelOption,
+    NoWaitOption,
     ProtocolOption,
     RecipeOption,
     SeedOption,
@@ -136,6 +138,8 @@ def distill(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the plan and stop; spends nothing.")
     ] = False,
+    batch: BatchOption = False,
+    no_wait: NoWaitOption = False,
     yes: YesOption = False,
     device: DeviceOption = "auto",
     vendor: VendorOption = DEFAULT_VENDOR,
@@ -163,6 +167,7 @@ def distill(
         student_weights=student_weights, image_size=image_size, recipe=recipe, steps=steps, seed=seed,
         vendor=vendor, protocol=protocol, model=model, api_key_file=api_key_file, cache=cache,
         out=out, replace=replace_, yes=yes, device=device, leave_one_out=leave_one_out,
+        batch=batch, wait=not no_wait,
     )  # fmt: skip
     if from_ is not None:
         options = distillation.next_options(from_, **said_of_next(context, options))
@@ -250,6 +255,8 @@ def embed(
     ] = None,
     budget: BudgetOption = None,
     max_spend: MaxSpendOption = None,
+    batch: BatchOption = False,
+    no_wait: NoWaitOption = False,
     yes: YesOption = False,
     vendor: VendorOption = DEFAULT_VENDOR,
     protocol: ProtocolOption = "tuition",
@@ -275,12 +282,41 @@ def embed(
     options = EmbedOptions(
         texts=tuple(texts), images=tuple(paths), out=out, budget=budget, max_spend_micros=max_spend, yes=yes,
         vendor=vendor, protocol=protocol, model=model, api_key_file=api_key_file, cache=cache,
+        batch=batch, wait=not no_wait,
     )  # fmt: skip
     embeddings = embedding.embed(options, confirm=on_terminal(), progress=Display())
     if as_json:
         print_json(embeddings.to_json())
     if embeddings.skipped:
         raise typer.Exit(1)
+
+
+@app.command()
+def batches(
+    cancel: Annotated[
+        str | None, typer.Option("--cancel", help="End this job now; what is done is paid for, and is yours.")
+    ] = None,
+    vendor: VendorOption = DEFAULT_VENDOR,
+    api_key_file: KeyFileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List this account's bulk jobs, which --batch begins; the command that began one fetches what it brings.
+
+    Example: client batches
+    """
+    from client.api import account
+    from client.api.options import VendorOptions
+    from client.cli.tables import print_batches
+
+    options = VendorOptions(vendor=vendor, api_key_file=api_key_file)
+    if cancel is not None:
+        jobs = [account.cancel_batch(options, cancel, progress=Display())]
+    else:
+        jobs = account.batches(options, progress=Display())
+    if as_json:
+        print_json([job.model_dump(mode="json") for job in jobs])
+    else:
+        print_batches(jobs)
 
 
 @app.command()

@@ -44,6 +44,12 @@ def _labelled_set(context: typer.Context, parameter: typer.CallbackParam, data: 
     )
 
 
+BatchOption = Annotated[
+    bool, typer.Option("--batch", help="Buy by bulk jobs: within a day, and cheaper (`client models`).")
+]
+NoWaitOption = Annotated[
+    bool, typer.Option("--no-wait", help="Do not wait for bulk jobs; the same command fetches them later.")
+]
 DataOption = Annotated[
     Path,
     typer.Option(

@@ -17,6 +17,7 @@ from client.buying.reconciliation import Reconciliation
 from client.data.finder import described
 from client.progress import printable
 from client.results.records import ExportedFile, Outlook, Plan, PlannedPurchase, TeacherCheck, described_check
+from shared.batches import BatchObject
 from shared.embeddings import ModelCard
 
 if TYPE_CHECKING:  # torch takes seconds to import
@@ -258,10 +259,31 @@ def print_models(cards: Iterable[ModelCard]) -> None:
         [_named(c, cards), c.dimensions, c.prices.image_micros, c.prices.text_micros, c.fingerprint]
         for c in cards
     ]
+    if any(card.batch_prices for card in cards):
+        columns += ["with --batch"]
+        for row, card in zip(rows, cards, strict=True):
+            bulk = card.batch_prices
+            row.append("" if bulk is None else f"{bulk.image_micros} and {bulk.text_micros}")
     if any(card.deprecated_at for card in cards):
         columns += ["deprecated", "sold until"]
         for row, card in zip(rows, cards, strict=True):
             row += [_date(card.deprecated_at), _date(card.sunset_at)]
+    print_table(columns, rows)
+
+
+def print_batches(jobs: Iterable[BatchObject]) -> None:
+    """Bulk jobs: how far they are, and what they cost."""
+    columns = ["job", "status", "requests", "done", "failed", "micros", "held", "begun"]
+    rows: list[list[object]] = []
+    for job in jobs:
+        counts = job.request_counts
+        begun = datetime.fromtimestamp(job.created_at, UTC)
+        rows.append(
+            [
+                *(job.id, job.status, counts.total, counts.completed, counts.failed),
+                *(job.cost_micros, job.held_micros, f"{begun:%Y-%m-%d %H:%M}"),
+            ]
+        )
     print_table(columns, rows)
 
 

@@ -13,7 +13,7 @@ from platformdirs import user_cache_path
 from client.buying.cache import EmbeddingCache
 from client.buying.openai_vendor import OpenAIVendor
 from client.buying.protocols import ProtocolName
-from client.buying.teacher import Teacher
+from client.buying.teacher import Bulk, Teacher
 from client.buying.tracing import TracedVendor, Traces, find_traces
 from client.buying.vendor_api import VendorClient
 from client.data.file_memory import FileMemory
@@ -34,6 +34,8 @@ class Connection:
         display: what a person sees meanwhile.
         protocol: what the vendor speaks.
         model: which of its models is asked; `None` for its default.
+        batch: whether to buy by bulk jobs, at their prices.
+        wait: whether to wait for bulk jobs.
     """
 
     vendor_url: str
@@ -42,6 +44,8 @@ class Connection:
     display: Display
     protocol: ProtocolName = "tuition"
     model: str | None = None
+    batch: bool = False
+    wait: bool = True
     _warned: set[str] = field(default_factory=set, compare=False, repr=False)
 
     @contextmanager
@@ -111,6 +115,9 @@ class Connection:
                     raise
                 self.display.note(f"{error} Going on with what was bought.")
                 model = ModelCard.model_validate(run.read(run.plan)["model"])
+            if self.batch and not isinstance(client, VendorClient):
+                raise UsageError(f"A vendor that speaks {self.protocol} has no bulk jobs: leave --batch out.")
+            bulk = Bulk(client, self.batch, self.wait) if isinstance(client, VendorClient) else None
             yield Teacher(
                 client if traces is None else TracedVendor(client, traces),
                 cache,
@@ -120,6 +127,7 @@ class Connection:
                 max_spend_micros=max_spend_micros,
                 traced=_untraced if traces is None else traces.buying,
                 say=self.display.note,
+                bulk=bulk,
             )
 
     @contextmanager

@@ -4,6 +4,7 @@ Only delimiters are looked for in what comes, by searches in C: no content makes
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -32,12 +33,14 @@ _LONGEST_NAME = 255  # characters of a file's name
 class FormShape:
     """What a form may hold: up to `max_inputs` images or texts, and each of `fields` once.
 
-    A text may have `longest_text` characters; `None` is for a form that takes images alone.
+    A text may have `longest_text` characters; `None` is for a form that takes images alone. A file named
+    `streamed`, of any length, is handed on as it comes; among the fields is then its name.
     """
 
     fields: frozenset[str]
     max_inputs: int
     longest_text: int | None = None
+    streamed: str | None = None
 
 
 class Part(NamedTuple):
@@ -61,9 +64,12 @@ class Form:
 
 
 class FormBody:
-    """Takes a form of this shape block by block."""
+    """Takes a form of this shape block by block; `sink` takes the content of the file that is streamed."""
 
-    def __init__(self, content_type: str, shape: FormShape) -> None:
+    def __init__(
+        self, content_type: str, shape: FormShape, sink: Callable[[bytes], object] = lambda _: None
+    ) -> None:
+        self._sink = sink
         self._delimiter = b"\r\n--" + _boundary(content_type)
         self._parts = _Parts(shape)
         # The first delimiter need not have a line before it; with one, all of them are alike.
@@ -107,8 +113,12 @@ class FormBody:
                 raise _unreadable("it does not begin with its boundary")
             if self._where == "content" and len(self._buffer) > self._parts.longest_content:
                 raise invalid("this is too long", self._parts.name)
+            if self._where == "content" and self._parts.is_streamed:
+                self._sink(self._cut(max(0, len(self._buffer) - len(self._delimiter) + 1)))
             return False
-        if self._where == "content":
+        if self._where == "content" and self._parts.is_streamed:
+            self._sink(self._cut(found))
+        elif self._where == "content":
             self._parts.end(self._cut(found))
         else:
             self._cut(found)
@@ -179,6 +189,11 @@ class _Parts:
     file: str = ""
 
     @property
+    def is_streamed(self) -> bool:
+        """Whether the part that has begun is handed on as it comes."""
+        return self.name == self.shape.streamed
+
+    @property
     def longest_content(self) -> float:
         """How long the content of the part that has begun may be."""
         return _LONGEST_FIELD if self.name in self.shape.fields else float("inf")
@@ -193,11 +208,14 @@ class _Parts:
             if len(self.items) == self.shape.max_inputs:
                 message = f"a request may have {self.shape.max_inputs} inputs"
                 raise APIError(ErrorCode.TOO_MANY_INPUTS, message, param="inputs")
+        elif self.is_streamed and self.name not in self.fields:
+            self.fields[self.name] = self.file
         elif self.name not in self.shape.fields or self.name in self.fields:
             texts = "" if self.shape.longest_text is None else ", texts as text"
-            raise invalid(
-                f"send each image as a file named image{texts}, and any other field once", self.name
-            )
+            wanted = f"each image as a file named image{texts}"
+            if self.shape.streamed is not None:
+                wanted = f"one file named {self.shape.streamed}"
+            raise invalid(f"send {wanted}, and any other field once", self.name)
 
     def end(self, content: bytes) -> None:
         """A part ends."""

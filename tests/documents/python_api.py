@@ -58,7 +58,15 @@ _SECTIONS = {
         "check_folder",
         "unpack_example",
     ),
-    "The account": ("models", "usage", "reconcile", "VendorOptions", "AccountUsage"),
+    "The account": (
+        "models",
+        "usage",
+        "reconcile",
+        "batches",
+        "cancel_batch",
+        "VendorOptions",
+        "AccountUsage",
+    ),
     "What is signed": (
         "verify_receipts",
         "export_receipts",

@@ -320,7 +320,7 @@ def test_what_a_killed_client_had_paid_for_is_free_for_any_other_run(
     ]
     assert subprocess.run(command, check=False).returncode == -9
     wait_until(lambda: vendor_process.open_holds() == 0)
-    monkeypatch.setattr("client.buying.pending._FRESH_SECONDS", 0.0)  # not to wait for what was never charged
+    monkeypatch.setattr("client.buying.pending.FRESH_SECONDS", 0.0)  # not to wait for what was never charged
     customer = Customer(vendor_process.url, api_key, tmp_path / "cache.db", stack)
     customer.teacher(run_id="other").buy(_texts(320))
     assert customer.teacher().lookup(_texts(320))[1].all()

@@ -60,7 +60,7 @@ async def call_of(request: Request, authentication: Authentication) -> Call:
         APIError: `invalid_request`, or as of `buyer_of`.
     """
     caller = await buyer_of(request, authentication)
-    terms = _terms_of(request)
+    terms = terms_of(request)
     request.state.timing = Timing()
     return Call(
         request_id=request.state.request_id,
@@ -72,7 +72,12 @@ async def call_of(request: Request, authentication: Authentication) -> Call:
     )
 
 
-def _terms_of(request: Request) -> Terms:
+def terms_of(request: Request) -> Terms:
+    """What the headers of a request say of its terms.
+
+    Raises:
+        APIError: `invalid_request`.
+    """
     given = {name: value for name in _HEADERS if (value := request.headers.get(name)) is not None}
     if not given:
         return _NO_TERMS

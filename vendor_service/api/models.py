@@ -20,9 +20,18 @@ _KEY_OPTIONAL: dict[str, Any] = {"security": [{}]}  # beside the key, which Fast
 
 
 def catalogue_router(
-    models: Models, database: Database, clock: Clock, authentication: Authentication, signer: Signs
+    models: Models,
+    database: Database,
+    clock: Clock,
+    authentication: Authentication,
+    signer: Signs,
+    *,
+    runs_jobs: bool,
 ) -> APIRouter:
-    """The routes. Limits and the standard prices are public; who sends a key is told its account's prices."""
+    """The routes. Limits and the standard prices are public; who sends a key is told its account's prices.
+
+    `runs_jobs` says whether there are bulk jobs, and so prices of them.
+    """
     router = APIRouter(prefix="/v1/models", tags=["models"])
     anybody = Depends(welcoming(authentication))
 
@@ -32,7 +41,10 @@ def catalogue_router(
             now = clock()
             return [
                 _card(
-                    each, prices.current(session, plan, each.facts.id, now), is_default=each is models.default
+                    each,
+                    prices.current(session, plan, each.facts.id, now),
+                    prices.batch(session, plan, each.facts.id, now) if runs_jobs else None,
+                    is_default=each is models.default,
                 )
                 for each in asked
             ]
@@ -63,7 +75,7 @@ def catalogue_router(
     return router
 
 
-def _card(model: ServedModel, price: Prices, *, is_default: bool) -> ModelCard:
+def _card(model: ServedModel, price: Prices, batch_price: Prices | None, *, is_default: bool) -> ModelCard:
     facts, terms = model.facts, model.terms
     return ModelCard(
         id=facts.id,
@@ -74,6 +86,7 @@ def _card(model: ServedModel, price: Prices, *, is_default: bool) -> ModelCard:
         dtype=facts.dtype,
         image_size=facts.image_size,
         prices=price,
+        batch_prices=batch_price,
         limits=terms.limits,
         default=is_default,
         deprecated_at=terms.deprecated_at,

@@ -130,9 +130,9 @@ def openai_router(
         call = await call_of(request, authentication)
         reservation = until_sent(request).enter_context(capacity.reserve(call.caller.account_id))
         queries, encoding = await reader.read_json(
-            request, reservation, OpenAIRequest, "input", _make_queries
+            request, reservation, OpenAIRequest, "input", make_openai_queries
         )
-        render = partial(_render, encoding=encoding)
+        render = partial(render_openai, encoding=encoding)
         result, content = await service.embed(
             call, queries, reservation, render, lambda: disconnected(request)
         )
@@ -142,14 +142,16 @@ def openai_router(
     return router
 
 
-def _make_queries(read: ReadJson) -> tuple[Queries, Encoding]:
+def make_openai_queries(read: ReadJson) -> tuple[Queries, Encoding]:
+    """The queries of a body, and in which encoding their answer is to be; raises what `parse` does."""
     asked = parse(OpenAIRequest, read.rest)
     items = asked.queries(read.long)
     queries = Queries(items, read.body_hash, asked.model, param="input", dimensions=asked.dimensions)
     return queries, asked.encoding_format
 
 
-def _render(result: EmbedResult, encoding: Encoding) -> Content:
+def render_openai(result: EmbedResult, encoding: Encoding) -> Content:
+    """An `OpenAIResponse`."""
     usage = result.usage
     # Constructed, not validated: these are our own numbers, and there are many of them.
     response = OpenAIResponse.model_construct(

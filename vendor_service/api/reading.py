@@ -36,7 +36,7 @@ class QueryReader:
             APIError: the body is too large, too slow, of another media type, or breaks the contract.
         """
         if media_type(request, JSON, multipart.MEDIA_TYPE) == JSON:
-            return await self.read_json(request, reservation, EmbedRequest, "inputs", _of_json)
+            return await self.read_json(request, reservation, EmbedRequest, "inputs", make_json_queries)
         form = FormBody(request.headers["content-type"], self._form)
         return await self._bodies.read(request, reservation, form, _of_form)
 
@@ -69,7 +69,8 @@ def of_input(given: Input, long: LongStrings) -> Query:
     return TextQuery(long.take(given.text))
 
 
-def _of_json(read: ReadJson) -> tuple[Queries, Encoding]:
+def make_json_queries(read: ReadJson) -> tuple[Queries, Encoding]:
+    """The queries of an `EmbedRequest`, and in which encoding their answer is to be."""
     request = parse(EmbedRequest, read.rest)
     items = [of_input(each, read.long) for each in request.inputs]
     return _queries(items, request, read.body_hash), request.encoding

@@ -9,12 +9,12 @@ import logging
 import secrets
 import time
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from concurrent.futures import CancelledError, Future, wait
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import select, update
+from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
@@ -29,7 +29,7 @@ from vendor_service.billing import (
     thresholds,
 )
 from vendor_service.billing.clock_watch import ClockWatch
-from vendor_service.billing.orders import Admitted, Charged, Order
+from vendor_service.billing.orders import Admitted, Charged, Order, Part
 from vendor_service.billing.replays import STANDARD, ReplayTerms
 from vendor_service.clock import SECOND, Clock
 from vendor_service.database.session import Database
@@ -40,7 +40,32 @@ from vendor_service.errors import APIError
 
 # How long a sweep waits for what it voids; the process must soon renew its own holds again.
 _SWEEP_SECONDS = 2.0
+# In the place of a process: the hold is a bulk job's, which any process may work on.
+_BULK = "bulk"
 _log = logging.getLogger(__name__)
+
+Job = TypeVar("Job")
+Job_co = TypeVar("Job_co", covariant=True)
+
+
+class JobRecord(Protocol[Job_co]):
+    """Writes a bulk job down in the transaction that holds its price."""
+
+    def found(self, session: Session) -> Job_co | None:
+        """The job, if it was written down before; raises `APIError` if it must not be."""
+
+    def write(self, session: Session, hold: Hold, now: int) -> Job_co:
+        """Write it down."""
+
+
+class PartRecord(Protocol):
+    """Writes down that a part of a bulk job is done, in the transaction that charges for it."""
+
+    def found(self, session: Session) -> bool:
+        """Whether it was written down before; raises `APIError` if it must not be any more."""
+
+    def write(self, session: Session, account: Account, charged: Charged | None, now: int) -> bool:
+        """Write it down, with its charge if anything was answered; whether the job has ended with it."""
 
 
 class Admission:
@@ -117,6 +142,31 @@ class Admission:
         voiding.add_done_callback(partial(self._note_failure, touched))
         return voiding
 
+    def hold_job(self, order: Order, record: JobRecord[Job]) -> "Future[Job]":
+        """Check every limit but the rate, hold the price of a bulk job and write it down, in one transaction.
+
+        The future raises as `admit` does.
+        """
+        touched = Touched(order.account_id, order.request_id, order.key_id)
+        return self._writer.submit(touched, partial(self._hold_job, order, record))
+
+    def settle_part(
+        self, account_id: str, hold_id: str, part: Part, record: PartRecord
+    ) -> "Future[Charged | None]":
+        """Charge for a part of a bulk job, release what was held for the rest of it, and write that down.
+
+        The future raises `APIError` where the hold was released meanwhile, or by the `record`; nothing is
+        charged then. What nothing was answered of has no charge.
+        """
+        touched = Touched(account_id, hold_id)
+        return self._writer.submit(touched, partial(self._settle_part, hold_id, part, record))
+
+    def end_job(
+        self, account_id: str, hold_id: str, ends: Callable[[Session, Account, int], bool]
+    ) -> "Future[bool]":
+        """Release what is still held for a bulk job if it `ends` in this transaction; whether it does."""
+        return self._writer.submit(Touched(account_id, hold_id), partial(self._end_job, hold_id, ends))
+
     def take_tokens(self, account_id: str, queries: int) -> "Future[None]":
         """Count queries against the account's rate that were prepared and then not admitted."""
         return self._writer.submit(Touched(account_id), partial(self._take_tokens, account_id, queries))
@@ -141,7 +191,7 @@ class Admission:
         return sum(each.result() for each in done if not isinstance(each.exception(), APIError))
 
     def void_abandoned(self) -> int:
-        """Void every open hold: those of a process that is gone, at the start of its only successor."""
+        """Void every open hold of a process that is gone, at the start of its only successor."""
         return sum(each.result() for each in self._void_all(expired_at=None))
 
     def _note_failure(self, touched: Touched, done: "Future[Any]") -> None:
@@ -155,6 +205,8 @@ class Admission:
         still_open = select(Hold.account_id, Hold.id).where(Hold.state == "open")
         if expired_at is not None:
             still_open = still_open.where(Hold.expires_at <= expired_at)
+        else:
+            still_open = still_open.where(or_(Hold.server.is_(None), Hold.server != _BULK))
         with self._database.read() as session:
             found = session.execute(still_open).all()
         return [
@@ -214,12 +266,16 @@ class Admission:
                 retry_after=1,
             )
         now = self._clock()
+        self._check_dates(rows.account(hold.account_id), now)
+        periods.roll(rows.account(hold.account_id), rows.key(hold.key_id), now)
+        _release(rows, hold, "settled")
+        return self._charge(rows, hold, buckets, now)
+
+    def _charge(self, rows: WorkingSet, hold: Hold, buckets: Collection[int], now: int) -> Charged:
+        """Write the ledger entry of a hold that was released for it, and count what it used."""
         account, key = rows.account(hold.account_id), rows.key(hold.key_id)
-        self._check_dates(account, now)
-        periods.roll(account, key, now)
         before = thresholds.levels(account)
         entry = ledger.charge(rows.session, account, hold, now)
-        _release(rows, hold, "settled")
         for each in (account, key):
             each.queries_used += hold.images + hold.texts
             each.spent_micros += hold.cost_micros
@@ -228,6 +284,54 @@ class Admission:
         thresholds.tell(rows.session, account, before, self._percents, now)
         billing_log.finished(rows.session, hold, now)
         return Charged(entry.seq, entry.entry_hash, entry.created_at, hold.key_id)
+
+    def _hold_job(self, order: Order, record: JobRecord[Job], rows: WorkingSet) -> Job:
+        found = record.found(rows.session)
+        if found is not None:
+            return found
+        now = self._clock()
+        account, key = rows.account(order.account_id), rows.key(order.key_id)
+        self._check_dates(account, now)
+        limits.check_status(account, key, order, now)
+        periods.roll(account, key, now)
+        hold = self._hold(rows, account, key, order, now)
+        rows.session.flush()  # the job refers to it
+        return record.write(rows.session, hold, now)
+
+    def _settle_part(self, hold_id: str, part: Part, record: PartRecord, rows: WorkingSet) -> Charged | None:
+        if record.found(rows.session):
+            done = rows.session.get(Hold, part.request_id)
+            return None if done is None else _charged(rows.session, done)
+        hold = rows.hold(hold_id)
+        if hold is None or hold.state != "open":
+            message = "the job has ended, and nothing more is charged for it"
+            raise APIError(ErrorCode.DEADLINE_EXCEEDED, message)
+        now = self._clock()
+        account, key = rows.account(hold.account_id), rows.key(hold.key_id)
+        self._check_dates(account, now)
+        periods.roll(account, key, now)
+        _shrink(rows, hold, part.held_images, part.held_texts)
+        charged = None
+        if part.images or part.texts:
+            done = _settled(hold, part, now)
+            rows.session.add(done)
+            rows.session.flush()  # its entry refers to it
+            charged = self._charge(rows, done, part.buckets, now)
+        if record.write(rows.session, account, charged, now):
+            self._release_job(rows, hold, now)
+        return charged
+
+    def _end_job(self, hold_id: str, ends: Callable[[Session, Account, int], bool], rows: WorkingSet) -> bool:
+        hold, now = rows.hold(hold_id), self._clock()
+        if hold is None or not ends(rows.session, rows.account(hold.account_id), now):
+            return False
+        self._release_job(rows, hold, now)
+        return True
+
+    def _release_job(self, rows: WorkingSet, hold: Hold, now: int) -> None:
+        if hold.state == "open":
+            _release(rows, hold, "voided")
+            billing_log.finished(rows.session, hold, now)
 
     def _void(self, hold_id: str, expired_at: int | None, rows: WorkingSet) -> bool:
         hold = rows.hold(hold_id)
@@ -255,12 +359,14 @@ class Admission:
         return None
 
     def _hold(self, rows: WorkingSet, account: Account, key: ApiKey, order: Order, now: int) -> Hold:
-        price = prices.current(rows.session, account.plan, order.model, now)
+        is_bulk = order.held_until is not None
+        find_price = prices.batch if is_bulk else prices.current
+        price = find_price(rows.session, account.plan, order.model, now)
         hold = Hold(
             id=order.request_id,
             account_id=account.id,
             key_id=key.id,
-            server=self._server,
+            server=_BULK if is_bulk else self._server,
             state="open",
             model=order.model,
             model_fingerprint=order.model_fingerprint,
@@ -272,7 +378,7 @@ class Admission:
             idempotency_key=order.idempotency_key,
             body_hash=order.body_hash,
             created_at=now,
-            expires_at=now + self._hold_micros,
+            expires_at=order.held_until or now + self._hold_micros,
         )
         limits.check(account, key, order, hold.cost_micros, now)
         rows.add(hold)
@@ -287,6 +393,40 @@ def _release(rows: WorkingSet, hold: Hold, state: str) -> None:
     for each in (rows.account(hold.account_id), rows.key(hold.key_id)):
         each.queries_held -= hold.images + hold.texts
         each.held_micros -= hold.cost_micros
+
+
+def _shrink(rows: WorkingSet, hold: Hold, images: int, texts: int) -> None:
+    """Hold so many queries less, and their price."""
+    assert images <= hold.images
+    assert texts <= hold.texts
+    cost = images * hold.image_micros + texts * hold.text_micros
+    hold.images -= images
+    hold.texts -= texts
+    hold.cost_micros -= cost
+    for each in (rows.account(hold.account_id), rows.key(hold.key_id)):
+        each.queries_held -= images + texts
+        each.held_micros -= cost
+
+
+def _settled(hold: Hold, part: Part, now: int) -> Hold:
+    """A hold of its own for what was answered of a part of another hold."""
+    return Hold(
+        id=part.request_id,
+        account_id=hold.account_id,
+        key_id=hold.key_id,
+        server=_BULK,
+        state="settled",
+        model=hold.model,
+        model_fingerprint=hold.model_fingerprint,
+        images=part.images,
+        texts=part.texts,
+        image_micros=hold.image_micros,
+        text_micros=hold.text_micros,
+        cost_micros=part.images * hold.image_micros + part.texts * hold.text_micros,
+        body_hash=hold.body_hash,
+        created_at=now,
+        expires_at=now,
+    )
 
 
 def _charged(session: Session, hold: Hold) -> Charged:

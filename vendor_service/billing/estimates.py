@@ -13,7 +13,8 @@ def estimate(
 ) -> Quote:
     """Price some queries by the plan of the account; holds and charges nothing."""
     account, key = session.get_one(Account, account_id), session.get_one(ApiKey, key_id)
-    cost = prices.current(session, account.plan, model, now).cost_micros(asked.images, asked.texts)
+    find_price = prices.batch if asked.batch else prices.current
+    cost = find_price(session, account.plan, model, now).cost_micros(asked.images, asked.texts)
     # They are rolled into the present period here, which is for the next admission to write down.
     session.expunge_all()
     periods.roll(account, key, now)
@@ -27,7 +28,7 @@ def estimate(
         quota_left=min(lefts, default=None),
         fits_quota=queries <= min(lefts, default=queries),
         fits_money=cost <= min(money, default=cost),
-        seconds_at_rate_limit=_seconds_at_rate(account, queries, now),
+        seconds_at_rate_limit=0 if asked.batch else _seconds_at_rate(account, queries, now),
     )
 
 

@@ -1,5 +1,6 @@
 """Orders: what a request asks for, and on which terms it was admitted."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 
@@ -8,6 +9,7 @@ class Order:
     """What a request asks for; by `body_hash` (SHA-256, hex) a retry is told from another request.
 
     `secret_hash` is that of the secret by which the caller was known, if it is to be checked once more.
+    A bulk job is held at its own price, outside of the rate, `held_until` some moment.
     """
 
     request_id: str
@@ -21,6 +23,7 @@ class Order:
     idempotency_key: str | None = None
     max_cost_micros: int | None = None
     secret_hash: str | None = None
+    held_until: int | None = None
 
     @property
     def queries(self) -> int:
@@ -44,6 +47,21 @@ class RateLimitStatus:
             "x-ratelimit-remaining-queries": str(self.remaining),
             "x-ratelimit-reset-queries": str(self.reset_seconds),
         }
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a bulk job that is done: what was held for it, and what of that was answered.
+
+    `request_id` is the part's own, and `buckets` are those that its answers lie in.
+    """
+
+    request_id: str
+    held_images: int
+    held_texts: int
+    images: int
+    texts: int
+    buckets: Collection[int] = ()
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,10 @@ from vendor_service.errors import OperatorError
 
 # What a query costs where nobody has said anything else.
 DEFAULT: dict[Kind, int] = {"image": 100, "text": 20}
+# Beside the prices of queries: what bulk jobs pay of them, in percent, and what that is by default.
+BATCH_PERCENT: Literal["batch-percent"] = "batch-percent"
+DEFAULT_BATCH_PERCENT = 50
+PriceKind = Literal["text", "image", "batch-percent"]
 # In the place of a price: from this moment on the plan names none, and the standard one holds.
 _OF_PLAN = (
     select(Price.plan, Price.kind, Price.effective_at, Price.micros)
@@ -85,12 +89,12 @@ def publish_plan(
     return differences
 
 
-def set_price(session: Session, plan: str, model: str, kind: Kind, micros: int, since: int) -> None:
-    """Let a price hold from `since` on, until a later one does."""
+def set_price(session: Session, plan: str, model: str, kind: PriceKind, micros: int, since: int) -> None:
+    """Let a price, or the percent of bulk jobs, hold from `since` on, until a later one does."""
     session.merge(Price(plan=plan, model=model, kind=kind, effective_at=since, micros=micros))
 
 
-def unset_price(session: Session, plan: str, model: str, kind: Kind, now: int) -> None:
+def unset_price(session: Session, plan: str, model: str, kind: PriceKind, now: int) -> None:
     """Let a plan name no price from now on, so that the standard one holds; what is to come is dropped.
 
     What was charged stays, and the history with it. A standard price is dropped altogether, which only one of
@@ -106,13 +110,14 @@ def unset_price(session: Session, plan: str, model: str, kind: Kind, now: int) -
     )
     if not to_come and (holding is None or holding.micros == _NONE):
         raise OperatorError(f"the plan {plan!r} has no price of {model} {kind}; see: vendor prices list")
-    if plan == STANDARD_PLAN and model in served_models(session):
+    is_only = plan == STANDARD_PLAN and kind != BATCH_PERCENT
+    if is_only and model in served_models(session):
         raise OperatorError(
             f"{model} is sold, and what is sold has a standard price; set another with: vendor prices set"
         )
-    for row in rows if plan == STANDARD_PLAN else to_come:
+    for row in rows if is_only else to_come:
         session.delete(row)
-    if plan != STANDARD_PLAN and holding is not None:
+    if not is_only and holding is not None:
         set_price(session, plan, model, kind, _NONE, now)
     session.info.pop("prices", None)
 
@@ -129,6 +134,26 @@ def current(session: Session, plan: str, model: str, now: int) -> Prices:
     return Prices(image_micros=image, text_micros=text)
 
 
+def batch(session: Session, plan: str, model: str, now: int) -> Prices:
+    """What a query of a bulk job costs: the plan's percent of its price, rounded up to a whole micro-unit."""
+    price = current(session, plan, model, now)
+    newest = {
+        of_plan: micros
+        for of_plan, kind, since, micros in _history(session, plan, model)
+        if since <= now and kind == BATCH_PERCENT
+    }
+    named = [newest[each] for each in (plan, STANDARD_PLAN) if newest.get(each, _NONE) != _NONE]
+    percent = named[0] if named else DEFAULT_BATCH_PERCENT
+    return Prices(
+        image_micros=part_of(price.image_micros, percent), text_micros=part_of(price.text_micros, percent)
+    )
+
+
+def part_of(micros: int, percent: int) -> int:
+    """So many percent of a price, rounded up."""
+    return -(-micros * percent // 100)
+
+
 def _history(session: Session, plan: str, model: str) -> Sequence[tuple[str, str, int, int]]:
     # All of it, oldest first, read once a transaction: every order in it has a moment of its own.
     known: dict[tuple[str, str], list[tuple[str, str, int, int]]] = session.info.setdefault("prices", {})
@@ -138,7 +163,7 @@ def _history(session: Session, plan: str, model: str) -> Sequence[tuple[str, str
     return known[plan, model]
 
 
-def named(session: Session, plan: str, model: str, kind: Kind, now: int) -> int | None:
+def named(session: Session, plan: str, model: str, kind: PriceKind, now: int) -> int | None:
     """The price that the plan itself names now; `None` where it names none."""
     micros = _current(session, plan, model, kind, now)
     return None if micros == _NONE else micros
@@ -179,7 +204,7 @@ def _state(row: Price, newest: dict[tuple[str, str, str], int], now: int) -> Pri
     return "in force" if row.effective_at == newest[row.plan, row.model, row.kind] else "past"
 
 
-def _of(plan: str, model: str, kind: Kind) -> Select[Any]:
+def _of(plan: str, model: str, kind: PriceKind) -> Select[Any]:
     return select(Price).where(Price.plan == plan, Price.model == model, Price.kind == kind)
 
 
@@ -189,7 +214,7 @@ def _first(session: Session, model: str, kind: Kind, now: int) -> int | None:
     return None if row is None else row.micros
 
 
-def _current(session: Session, plan: str, model: str, kind: Kind, now: int) -> int | None:
+def _current(session: Session, plan: str, model: str, kind: PriceKind, now: int) -> int | None:
     newest = _of(plan, model, kind).where(Price.effective_at <= now).order_by(Price.effective_at.desc())
     row = session.scalars(newest.limit(1)).first()
     return None if row is None else row.micros

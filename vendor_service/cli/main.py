@@ -129,6 +129,12 @@ def serve(
         ),
     ] = None,
     signing_key_in: SigningKeyFile = None,
+    batch_store: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder, or URL as fsspec has it, of the files of bulk jobs; none runs none. (default: none)"
+        ),
+    ] = None,
     log_format: Annotated[
         LogFormat | None, typer.Option(help="How to log to standard error. (default: text)")
     ] = None,
@@ -154,6 +160,7 @@ def serve(
         billing_log=billing_log,
         first_key_to=first_key_to,
         signing_key_in=signing_key_in,
+        batch_store=batch_store,
         log_format=log_format,
     )
     # The model's libraries take seconds to import, which no other command should wait for.

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from shared.embeddings import Kind
+from vendor_service.billing.prices import PriceKind
 from vendor_service.cli.books import AsJson, DatabaseUrl, acting, print_rows, reading
 from vendor_service.cli.confirm import Yes, confirm
 from vendor_service.clock import from_datetime, system_clock
@@ -20,8 +20,11 @@ app = typer.Typer(help="What a query costs: by plan, model and kind, and since w
 @app.command("set")
 def set_price(
     model: str,
-    kind: Kind,
-    micros: Annotated[int, typer.Argument(min=0, max=10**12, help="Micro-units a query.")],
+    kind: PriceKind,
+    micros: Annotated[
+        int,
+        typer.Argument(min=0, max=10**12, help="Micro-units a query; for batch-percent, percent of them."),
+    ],
     plan: Plan = STANDARD_PLAN,
     new: Annotated[
         bool, typer.Option("--new", help="Make a plan, or price a model that was not served here yet.")
@@ -34,7 +37,8 @@ def set_price(
 ) -> None:
     """Let a price hold from a moment on. What was charged before keeps its price.
 
-    A plan that names no price for a model and kind has the standard one.
+    A plan that names no price for a model and kind has the standard one. batch-percent is what bulk jobs pay
+    of the other two: 50 where nobody has said anything else.
 
     Example: vendor prices set icon-clip image 80 --plan research --new --from 2026-12-01
     """
@@ -47,7 +51,7 @@ def set_price(
 @app.command("unset")
 def unset_price(
     model: str,
-    kind: Kind,
+    kind: PriceKind,
     plan: Plan = STANDARD_PLAN,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,

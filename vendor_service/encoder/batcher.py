@@ -4,6 +4,9 @@ Two queues, images and texts, wait for the workers of all devices. A query never
 and while the devices work the next batch fills by itself. Only a batch that is full already is taken, and
 prepared, before its device is free. What is too little for a pass of its own is left to a device that works
 already, which takes it next; but not for long, for that device may be at something that takes long.
+
+Two more queues are of the background, which may wait. A short batch of them is taken when nobody else waits;
+one that is prepared ahead lets pass whatever has come meanwhile. So nobody waits for more than one of them.
 """
 
 import threading
@@ -46,6 +49,9 @@ class Batcher:
         self._buckets = buckets
         self._queues = {kind: FairQueue(kind, buckets, observer) for kind in _KINDS}
         self._round_robin = deque(self._queues.values())
+        small = buckets.background
+        self._background = {kind: FairQueue(kind, small, observer, background=True) for kind in _KINDS}
+        self._background_round_robin = deque(self._background.values())
         self._changed = threading.Condition()
         self.free = 0  # workers that wait for a batch
         self._closed = False
@@ -81,10 +87,12 @@ class Batcher:
         self._workers.clear()
 
     def waiting(self, kind: Kind) -> int:
-        """How many queries of this kind no batch has taken yet."""
+        """How many queries of this kind no batch has taken yet, without those of the background."""
         return self._queues[kind].waiting
 
-    def submit(self, account: str, kind: Kind, items: Sequence[Any]) -> "Future[Encoded]":
+    def submit(
+        self, account: str, kind: Kind, items: Sequence[Any], *, background: bool = False
+    ) -> "Future[Encoded]":
         """Queue one caller's queries, as `Device.stage` takes them; cancelling the future takes them back.
 
         Raises:
@@ -95,7 +103,7 @@ class Batcher:
                 raise APIError(ErrorCode.SHUTTING_DOWN, "the vendor is stopping; try again", retry_after=1)
             if not self.living:
                 raise APIError(ErrorCode.NOT_READY, "the model is starting again; try again", retry_after=1)
-            future = self._queues[kind].put(account, items)
+            future = (self._background if background else self._queues)[kind].put(account, items)
             self._changed.notify_all()
         return future
 
@@ -123,6 +131,11 @@ class Batcher:
                 self._changed.wait()
         return None
 
+    def urgent_batch(self) -> Batch | None:
+        """A batch that is not of the background, if somebody waits for one."""
+        with self._changed:
+            return self._take_turns(self._round_robin, full=False, least=1)
+
     def notify(self) -> None:
         """Have whoever waits look whether it is over."""
         with self._changed:
@@ -136,7 +149,7 @@ class Batcher:
             self._changed.notify_all()  # who left something to this worker takes it now
             if not self.living:
                 message = "the model failed and starts again; nothing was charged"
-                for queue in self._round_robin:
+                for queue in (*self._round_robin, *self._background_round_robin):
                     queue.fail(APIError(ErrorCode.NOT_READY, message, retry_after=1))
 
     @property
@@ -146,15 +159,21 @@ class Batcher:
         return 1 if alone else self._buckets.least
 
     def _take(self, *, full: bool, least: int = 1) -> Batch | None:
-        for queue in tuple(self._round_robin):
+        batch = self._take_turns(self._round_robin, full=full, least=least)
+        if batch is not None or any(queue.waiting for queue in self._round_robin):
+            return batch
+        return self._take_turns(self._background_round_robin, full=full, least=1)
+
+    def _take_turns(self, queues: deque[FairQueue], *, full: bool, least: int) -> Batch | None:
+        for queue in tuple(queues):
             if queue.waiting < least:
                 continue
             if full and not queue.full:
                 return None  # it is this queue's turn, full or not: it must not be passed over for ever
             batch = queue.take(1 if full else 1 + self.free)
             if batch is not None:
-                self._round_robin.remove(queue)
-                self._round_robin.append(queue)
+                queues.remove(queue)
+                queues.append(queue)
                 return batch
         return None
 

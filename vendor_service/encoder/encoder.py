@@ -56,14 +56,21 @@ class Encoder(Protocol):
     def waiting(self, kind: Kind) -> int:
         """How many queries of this kind wait for the model."""
 
-    async def prepare(self, account: str, queries: Sequence[Query]) -> list[Prepared | APIError]:
+    async def prepare(
+        self, account: str, queries: Sequence[Query], *, background: bool = False
+    ) -> list[Prepared | APIError]:
         """Check and decode every query; where one cannot be served, why not stands in its place.
 
-        Accounts take turns. What waits is dropped when this is cancelled.
+        Accounts take turns, and those of the `background` wait for all others. What waits is dropped when
+        this is cancelled.
         """
 
-    async def encode(self, account: str, prepared: Sequence[Prepared]) -> Encoded:
+    async def encode(
+        self, account: str, prepared: Sequence[Prepared], *, background: bool = False
+    ) -> Encoded:
         """Unit vectors of the inputs, in their order: float32 of shape (inputs, dimensions).
+
+        Those of the `background` are taken where no others wait for the model.
 
         Raises:
             APIError: nothing that could encode lives (`not_ready`), or it stops (`shutting_down`).

@@ -64,16 +64,24 @@ class Engine:
         """How many queries of this kind no batch has taken yet."""
         return self.batcher.waiting(kind)
 
-    async def prepare(self, account: str, queries: Sequence[Query]) -> list[Prepared | APIError]:
+    async def prepare(
+        self, account: str, queries: Sequence[Query], *, background: bool = False
+    ) -> list[Prepared | APIError]:
         """Check and decode every query; where one cannot be served, why not stands in its place.
 
-        Accounts take turns. What waits is dropped when this is cancelled. A known text is not tokenized.
+        Accounts take turns, and those of the `background` wait for all others. What waits is dropped when
+        this is cancelled. A known text is not tokenized.
         """
         assert self.preparation is not None
-        return await self.preparation.prepare(account, queries, partial(self._known.get, account))
+        known = partial(self._known.get, account)
+        return await self.preparation.prepare(account, queries, known, background=background)
 
-    async def encode(self, account: str, prepared: Sequence[Prepared]) -> Encoded:
+    async def encode(
+        self, account: str, prepared: Sequence[Prepared], *, background: bool = False
+    ) -> Encoded:
         """Unit vectors of the inputs, in their order: float32 of shape (inputs, dimensions).
+
+        Those of the `background` are taken where no others wait for a device.
 
         Raises:
             APIError: no worker lives (`not_ready`), or the vendor stops (`shutting_down`).
@@ -82,7 +90,8 @@ class Engine:
         texts = [item for item in prepared if isinstance(item, PreparedText)]
         known, unknown = self._look_up(account, texts)
         by_kind: list[tuple[Kind, Sequence[Prepared]]] = [("image", images), ("text", unknown)]
-        answers = await self._answers(account, {kind: items for kind, items in by_kind if items})
+        wanted = {kind: items for kind, items in by_kind if items}
+        answers = await self._answers(account, wanted, background=background)
         if "text" in answers:
             for each, row in zip(unknown, answers["text"].rows, strict=True):
                 known[each.text] = row
@@ -100,11 +109,13 @@ class Engine:
         canaries = self.model.canaries() if self.preparation is None else await self.preparation.check()
         await self._answers(_CANARY, dict(zip(("image", "text"), ([each] for each in canaries), strict=True)))
 
-    async def _answers(self, account: str, by_kind: Mapping[Kind, Sequence[Prepared]]) -> dict[Kind, Encoded]:
+    async def _answers(
+        self, account: str, by_kind: Mapping[Kind, Sequence[Prepared]], *, background: bool = False
+    ) -> dict[Kind, Encoded]:
         futures: list[Future[Encoded]] = []
         try:
             for kind, items in by_kind.items():
-                futures.append(self.batcher.submit(account, kind, items))
+                futures.append(self.batcher.submit(account, kind, items, background=background))
             return dict(zip(by_kind, await asyncio.gather(*map(asyncio.wrap_future, futures)), strict=True))
         finally:
             for each in futures:

@@ -76,11 +76,16 @@ class Preparation:
         self.processes.close()
 
     async def prepare(
-        self, account: str, queries: Sequence[Query], known: Known = lambda _: None
+        self,
+        account: str,
+        queries: Sequence[Query],
+        known: Known = lambda _: None,
+        *,
+        background: bool = False,
     ) -> list[Prepared | APIError]:
         """Check and decode every query; where one cannot be served, why not stands in its place.
 
-        A text whose row is `known` is not tokenized.
+        A text whose row is `known` is not tokenized. Those of the `background` wait for all others.
         """
         prepared: dict[int, Prepared | APIError] = {}
         jobs: list[tuple[Kind, list[int], InputJob]] = []
@@ -88,9 +93,8 @@ class Preparation:
             for kind in _KINDS:
                 inputs = self._inputs(kind, queries, known, prepared)
                 if inputs:
-                    jobs.append(
-                        (kind, list(inputs), self.processes.submit(kind, account, [*inputs.values()]))
-                    )
+                    job = self.processes.submit(kind, account, [*inputs.values()], background=background)
+                    jobs.append((kind, list(inputs), job))
             for _, indices, job in jobs:
                 for index, outcome in zip(indices, await job.done, strict=True):
                     prepared[index] = self._prepared(queries[index], outcome)

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,12 @@ class Buckets:
     def largest(self) -> int:
         """The most queries in one batch."""
         return self.sizes[-1]
+
+    @property
+    def background(self) -> "Buckets":
+        """Those of batches that nobody waits for: short, since whoever does wait comes behind one of them."""
+        most = max(self.sizes[0], self.largest // 4)
+        return Buckets([each for each in self.sizes if each <= most], pads=self._pads, least=self.least)
 
     def fit(self, waiting: int, free: int = 1) -> int:
         """How many of the `waiting` (at least one) make the next batch, where so many devices are `free`."""
@@ -119,10 +125,11 @@ class BatchPart:
 
 @dataclass(frozen=True)
 class Batch:
-    """Queries of one kind, of one or more callers, for one forward pass."""
+    """Queries of one kind, of one or more callers, for one forward pass; or of the `background`."""
 
     kind: Kind
     parts: Sequence[BatchPart]
+    background: bool = False
 
     @property
     def items(self) -> list[Any]:
@@ -132,11 +139,11 @@ class Batch:
     def without_gone(self) -> "Batch":
         """Itself, or what is left of it once some callers have gone."""
         left = [part for part in self.parts if not part.job.gone]
-        return self if len(left) == len(self.parts) else Batch(self.kind, left)
+        return self if len(left) == len(self.parts) else replace(self, parts=left)
 
     def by_caller(self) -> "list[Batch]":
         """A batch for each caller."""
-        return [Batch(self.kind, [part]) for part in self.parts]
+        return [replace(self, parts=[part]) for part in self.parts]
 
     def answer(self, rows: Vectors, seconds: float) -> None:
         """Give each caller its rows."""
@@ -159,8 +166,9 @@ class FairQueue:
     delays who has one by no more than a batch. Within an account it is first come, first served.
     """
 
-    def __init__(self, kind: Kind, buckets: Buckets, observer: Observer) -> None:
+    def __init__(self, kind: Kind, buckets: Buckets, observer: Observer, *, background: bool = False) -> None:
         self.kind = kind
+        self._background = background
         self.waiting = 0  # queries that no batch has taken yet
         self._buckets = buckets
         self._observer = observer
@@ -197,7 +205,7 @@ class FairQueue:
                 queue.popleft()
             if queue:
                 self._queues[account] = queue  # behind all others
-        return Batch(self.kind, parts)
+        return Batch(self.kind, parts, self._background)
 
     def fail(self, error: Exception) -> None:
         """Tell everybody who waits why there will be no answer."""

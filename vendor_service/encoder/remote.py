@@ -95,22 +95,29 @@ class RemoteEncoder:
         """How many queries of this kind the replicas have not answered to this process yet."""
         return self._sent[kind]
 
-    async def prepare(self, account: str, queries: Sequence[Query]) -> list[Prepared | APIError]:
+    async def prepare(
+        self, account: str, queries: Sequence[Query], *, background: bool = False
+    ) -> list[Prepared | APIError]:
         """Check and decode every query; where one cannot be served, why not stands in its place.
 
-        Accounts take turns. What waits is dropped when this is cancelled.
+        Accounts take turns, and those of the `background` wait for all others. What waits is dropped when
+        this is cancelled.
         """
-        return await self.preparation.prepare(account, queries)
+        return await self.preparation.prepare(account, queries, background=background)
 
-    async def encode(self, account: str, prepared: Sequence[Prepared]) -> Encoded:
+    async def encode(
+        self, account: str, prepared: Sequence[Prepared], *, background: bool = False
+    ) -> Encoded:
         """Unit vectors of the inputs, in their order: float32 of shape (inputs, dimensions).
+
+        Those of the `background` are taken where no others wait for a device of the replica.
 
         Raises:
             APIError: the replica is gone (`not_ready`), or refuses for a reason of its own.
         """
         batch = PreparedBatch.pack(prepared)
         self._sent.update(batch.kinds)
-        answering = self._model.encode.remote(account, batch)
+        answering = self._model.encode.remote(account, batch, background)
         try:
             encoded: Encoded = await answering
         except asyncio.CancelledError:

@@ -44,6 +44,9 @@ class Source(Protocol):
     def full_batch(self, over: threading.Event) -> Batch | None:
         """Wait for a batch to fill, for which no other device is free; `None` once it is `over`."""
 
+    def urgent_batch(self) -> Batch | None:
+        """A batch that is not of the background, if somebody waits for one."""
+
     def notify(self) -> None:
         """Have whoever waits look whether it is over."""
 
@@ -111,22 +114,29 @@ class DeviceWorker:
         self.alive = True
 
     def _work(self) -> None:
-        prepared: _Prepared | None = None
+        ahead: _Prepared | None = None
         while True:
+            prepared, ahead = self._choose(ahead)
             if prepared is None:
-                batch = self._source.next_batch()
-                if batch is None:
-                    return
-                prepared = self._prepare(batch)
+                return
             over = threading.Event()
-            ahead = self._stager.submit(self._look_ahead, over)
+            looking = self._stager.submit(self._look_ahead, over) if ahead is None else None
             try:
                 self._run(prepared)
                 self._held.remove(prepared.batch)
             finally:
                 over.set()
                 self._source.notify()
-                prepared = ahead.result()
+                if looking is not None:
+                    ahead = looking.result()
+
+    def _choose(self, ahead: _Prepared | None) -> tuple[_Prepared | None, _Prepared | None]:
+        """What to run now, and what stays prepared: one of the background, if somebody cannot wait for it."""
+        if ahead is None:
+            batch = self._source.next_batch()
+            return (None if batch is None else self._prepare(batch)), None
+        urgent = self._source.urgent_batch() if ahead.batch.background else None
+        return (ahead, None) if urgent is None else (self._prepare(urgent), ahead)
 
     def _look_ahead(self, over: threading.Event) -> _Prepared | None:
         batch = self._source.full_batch(over)

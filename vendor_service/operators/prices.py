@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from shared.embeddings import Kind
 from vendor_service.billing import prices
-from vendor_service.billing.prices import PriceDifference, PriceState
+from vendor_service.billing.prices import BATCH_PERCENT, PriceDifference, PriceKind, PriceState
 from vendor_service.clock import to_datetime
 from vendor_service.database.tables import STANDARD_PLAN
 from vendor_service.errors import UnknownName, UsageError
@@ -45,7 +45,14 @@ def history(session: Session, now: int, *, past: bool = False) -> list[PriceLine
 
 
 def set_price(
-    act: Act, plan: str, model: str, kind: Kind, micros: int, since: int | None = None, *, new: bool = False
+    act: Act,
+    plan: str,
+    model: str,
+    kind: PriceKind,
+    micros: int,
+    since: int | None = None,
+    *,
+    new: bool = False,
 ) -> None:
     """Let a price hold from `since` on (`None`: now); `new` allows a plan or a model that is not known yet.
 
@@ -56,6 +63,8 @@ def set_price(
     now = act.now
     if not 0 <= micros <= MOST_MICROS:
         raise UsageError(f"a price is between 0 and {MOST_MICROS} micro-units, not {micros}")
+    if kind == BATCH_PERCENT and micros > 100:
+        raise UsageError(f"bulk jobs pay up to 100 percent of a price, not {micros}")
     if not 0 < len(plan) <= 64 or not 0 < len(model) <= 255:
         raise UsageError("the name of a plan has up to 64 characters, that of a model up to 255")
     if since is not None and since < now:
@@ -70,7 +79,7 @@ def set_price(
     act.record("price.set", _subject(plan, model, kind), {"micros": before}, after)
 
 
-def unset_price(act: Act, plan: str, model: str, kind: Kind) -> None:
+def unset_price(act: Act, plan: str, model: str, kind: PriceKind) -> None:
     """Take a plan's price back, from now on; raises what `prices.unset_price` does."""
     before = prices.named(act.session, plan, model, kind, act.now)
     prices.unset_price(act.session, plan, model, kind, act.now)
@@ -99,7 +108,7 @@ def publish_plan(act: Act, plan: str, model: str, wanted: Mapping[Kind, int]) ->
     return differences
 
 
-def _subject(plan: str, model: str, kind: Kind) -> str:
+def _subject(plan: str, model: str, kind: PriceKind) -> str:
     return f"{plan} {model} {kind}"
 
 

@@ -20,11 +20,14 @@ from shared.serving.capacity import Capacity
 from shared.serving.errors import refused
 from shared.serving.middleware import RequestScope
 from vendor_service.accounts.authentication import Authentication
+from vendor_service.api.batches import batches_router
 from vendor_service.api.billing import billing_router
+from vendor_service.api.bulk import BulkDesk
 from vendor_service.api.direct import DirectRoutes
 from vendor_service.api.docs import docs_router
 from vendor_service.api.embed import embed_router
 from vendor_service.api.errors import add_error_handlers, internal_error
+from vendor_service.api.files import files_router
 from vendor_service.api.health import Readiness, health_router
 from vendor_service.api.keys import keys_router
 from vendor_service.api.metrics import metrics_router
@@ -34,6 +37,8 @@ from vendor_service.api.reading import QueryReader
 from vendor_service.api.signing import signing_router
 from vendor_service.api.spans import spans_to
 from vendor_service.audit.actors import os_user
+from vendor_service.batches.leases import Leases
+from vendor_service.batches.upkeep import Upkeep
 from vendor_service.billing.account_metrics import AccountMetrics
 from vendor_service.billing.admission import Admission
 from vendor_service.billing.allowance import Allowance
@@ -59,6 +64,7 @@ from vendor_service.observability.worker_metrics import Worker, WorkerMetrics
 from vendor_service.operators import prices
 from vendor_service.operators.act import Act
 from vendor_service.serving.audit import Audit
+from vendor_service.serving.bulk import open_desk
 from vendor_service.serving.factory import load_engine
 from vendor_service.serving.model_loader import MakeEncoder, ModelLoader
 from vendor_service.serving.model_specs import ModelSpec, find_specs
@@ -105,6 +111,7 @@ class _Parts:
     signer: Signer
     recorder: Recorder | None
     capacity: Capacity
+    desk: BulkDesk | None
 
 
 def create_app(
@@ -143,6 +150,7 @@ def create_app(
         chores.append(partial(reread.repeat, hangups))
     app = _new_app(partial(_lifespan, parts, chores, shared_metrics, traces))
     app.state.models, app.state.capacity, app.state.signer = loader.models, parts.capacity, parts.signer
+    app.state.desk = parts.desk
     _add_layers(app, _add_routes(app, parts), metrics, traces)
     token = settings.metrics_token
     render = metrics.render if shared_metrics is None else shared_metrics.render
@@ -202,9 +210,15 @@ def _make_parts(
     recorder = None
     if settings.sketches:
         recorder = Recorder(database, clock, read_or_make_key(database, settings.sketch_key_in))
+    desk = None
+    if settings.batch_store is not None:
+        desk = open_desk(
+            settings, settings.batch_store, clock, database, admission, authentication, loader.models,
+            recorder, metrics, signer,
+        )  # fmt: skip
     return _Parts(
         settings, clock, metrics, loader, database, watch, replays, admission, authentication, sweeper,
-        signer, recorder, capacity,
+        signer, recorder, capacity, desk,
     )  # fmt: skip
 
 
@@ -217,6 +231,10 @@ def _chores(parts: _Parts, *, is_first: bool) -> list[Chore]:
     ]
     if parts.recorder is not None:
         chores.append(partial(parts.recorder.repeat, _SKETCH_SECONDS))
+    if parts.desk is not None:
+        chores.append(parts.desk.runner.repeat)
+        upkeep = Upkeep(parts.desk.jobs, parts.desk.files, parts.watch)
+        chores.append(partial(upkeep.repeat, _SWEEP_SECONDS))
     if is_first:  # what all workers would tell and do alike
         parts.metrics.registry.register(AccountMetrics(parts.database, parts.clock))
         chores.append(Audit(parts.database, parts.metrics, parts.settings.verify_every_hours).repeat)
@@ -295,13 +313,24 @@ def _add_routes(app: FastAPI, parts: _Parts) -> list[BaseRoute]:
     )
     for each in selling:
         app.include_router(each)
-    app.include_router(catalogue_router(models, database, clock, authentication, parts.signer))
+    runs_jobs = parts.desk is not None
+    app.include_router(
+        catalogue_router(models, database, clock, authentication, parts.signer, runs_jobs=runs_jobs)
+    )
     app.include_router(billing_router(database, clock, authentication, models, parts.watch, parts.signer))
     app.include_router(keys_router(database, clock, authentication))
     app.include_router(signing_router(database))
+    if parts.desk is not None:
+        app.include_router(files_router(parts.desk, capacity))
+        app.include_router(batches_router(parts.desk))
     app.include_router(docs_router(app.title))
     app.include_router(health_router(Readiness(models, database, capacity, parts.watch)))
     return [route for each in selling for route in each.routes]
+
+
+def _release_abandoned(parts: _Parts) -> None:
+    parts.admission.void_abandoned()
+    Leases(parts.database, parts.clock).release_abandoned()
 
 
 @asynccontextmanager
@@ -315,7 +344,7 @@ async def _lifespan(
     database = parts.database
     presence = Presence(database)
     # Where no other server lives on an embedded database, whatever is held belongs to one that is gone.
-    await asyncio.to_thread(presence.enter, parts.admission.void_abandoned)
+    await asyncio.to_thread(presence.enter, partial(_release_abandoned, parts))
     # The tables may have been taken back while the models were loaded.
     await asyncio.to_thread(schema.check, database)
     parts.loader.start()

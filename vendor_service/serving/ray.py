@@ -118,9 +118,9 @@ class ModelReplica:
         """Which model it is."""
         return self._engine.facts
 
-    async def encode(self, account: str, batch: PreparedBatch) -> Encoded:
+    async def encode(self, account: str, batch: PreparedBatch, background: bool = False) -> Encoded:
         """Unit vectors of the inputs, in their order."""
-        return await self._engine.encode(account, batch.unpack())
+        return await self._engine.encode(account, batch.unpack(), background=background)
 
     async def check_health(self) -> None:
         """Raise if the model cannot encode: Ray replaces a replica that says so three times."""

@@ -45,7 +45,7 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport, "TRIES", 2)
     monkeypatch.setattr(purchase, "LARGEST", 1)
     monkeypatch.setattr(purchase, "BATCH_SIZE", 2)
-    monkeypatch.setattr("client.buying.pending._FRESH_SECONDS", 0.0)
+    monkeypatch.setattr("client.buying.pending.FRESH_SECONDS", 0.0)
 
 
 @dataclass

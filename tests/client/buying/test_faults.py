@@ -283,7 +283,7 @@ def test_a_damaged_entry_is_bought_again_without_being_pruned(shop: Shop) -> Non
 def test_what_a_living_run_has_sent_is_left_alone_however_long_it_takes(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("client.buying.pending._FRESH_SECONDS", 0.0)
+    monkeypatch.setattr("client.buying.pending.FRESH_SECONDS", 0.0)
     texts = _texts(3)
     slow = threading.Event()
     go = threading.Event()

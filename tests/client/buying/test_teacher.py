@@ -126,7 +126,7 @@ def shop(tmp_path: Path) -> Iterator[Shop]:
 @pytest.fixture
 def long_ago(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is noted counts as sent so long ago that no vendor can be answering it any more."""
-    monkeypatch.setattr("client.buying.pending._FRESH_SECONDS", 0.0)
+    monkeypatch.setattr("client.buying.pending.FRESH_SECONDS", 0.0)
 
 
 def _texts(count: int, word: str = "good") -> list[Query]:
@@ -351,7 +351,7 @@ def test_what_a_killed_run_was_buying_is_bought_in_the_end(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop.cache.begin(make_batch("killed", "fp_1", tuple(_texts(3))))
-    monkeypatch.setattr("client.buying.pending._FRESH_SECONDS", 0.5)
+    monkeypatch.setattr("client.buying.pending.FRESH_SECONDS", 0.5)
     assert shop.teacher().buy(_texts(100)).bought == 100
 
 

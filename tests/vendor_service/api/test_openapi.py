@@ -30,11 +30,24 @@ ALL = ("--phases", "examples,coverage,fuzzing", "--max-examples", "200")
 def test_every_answer_is_one_that_the_document_tells_of(
     vendor_process: VendorProcess, tmp_path: Path, thorough: tuple[str, ...]
 ) -> None:
-    key = vendor_process.create_key(scopes=frozenset({Scope.ADMIN}))
-    command = [sys.executable, "-m", "schemathesis.cli", "run", f"{vendor_process.url}/openapi.json"]
-    options = ["--header", f"Authorization: Bearer {key}", "--checks", ",".join(CHECKS), *thorough]
+    key = check(vendor_process, tmp_path, thorough)
+    assert vendor_process.charges(key).queries
+
+
+@pytest.mark.slow
+def test_so_is_every_answer_about_bulk_jobs(tmp_path: Path) -> None:
+    with VendorProcess(tmp_path, "--batch-store", str(tmp_path / "store")) as vendor:
+        check(vendor, tmp_path, (*ALL, "--include-path-regex", "^/v1/(files|batches)"))
+        assert "Traceback" not in vendor.log.read_text()
+
+
+def check(vendor: VendorProcess, folder: Path, options: tuple[str, ...]) -> str:
+    """Ask all that the document allows; the key that asked."""
+    key = vendor.create_key(scopes=frozenset({Scope.ADMIN}))
+    command = [sys.executable, "-m", "schemathesis.cli", "run", f"{vendor.url}/openapi.json"]
+    given = ["--header", f"Authorization: Bearer {key}", "--checks", ",".join(CHECKS), *options]
     asked = subprocess.run(
-        [*command, *options, "--continue-on-failure"], cwd=tmp_path, capture_output=True, text=True
+        [*command, *given, "--continue-on-failure"], cwd=folder, capture_output=True, text=True
     )
     assert asked.returncode == 0, asked.stdout[-20_000:] + asked.stderr
-    assert vendor_process.charges(key).queries
+    return key

@@ -34,6 +34,10 @@ def test_an_account_sees_its_limits_and_what_is_used(vendor: Vendor) -> None:
     assert status.resets_at.isoformat() == "2026-12-01T00:00:00+00:00"
 
 
+def test_a_vendor_that_was_given_no_store_runs_no_jobs(vendor: Vendor) -> None:
+    assert [error_code(vendor.http.get(f"/v1/{path}")) for path in ("files", "batches")] == ["not_found"] * 2
+
+
 def test_usage_is_grouped_by_day_key_and_kind(vendor: LocalVendor) -> None:
     key = vendor.key()
     vendor.embed(key, CAT, image_input(), image_input())

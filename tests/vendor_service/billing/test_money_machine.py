@@ -19,6 +19,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from tests.vendor_service.batches.bulk_books import BulkProcess
 from tests.vendor_service.books import HOLD_SECONDS, Books
 from tests.vendor_service.clocks import FakeClock, OtherClock
 from vendor_service.accounts.accounts import resume, set_coverage_limit, set_quota, suspend
@@ -55,6 +56,10 @@ class MoneyMachine(RuleBasedStateMachine):
             Admission(books.database, self.clocks[which], HOLD_SECONDS, terms, self.watches[which])
             for which in range(2)
         ]
+        self.bulk = [
+            BulkProcess(books.database, self.clocks[which], self.processes[which]) for which in range(2)
+        ]
+        self.jobs: dict[str, list[tuple[int, int]]] = {}  # the chunks that are not settled yet
 
     @initialize(
         quota=st.none() | st.integers(0, 12),
@@ -144,6 +149,61 @@ class MoneyMachine(RuleBasedStateMachine):
         if self.books.account(self.order).coverage_limit is not None:
             self.covered |= set(buckets)
         self.seq_of[hold] = self.books.account(self.order).ledger_seq
+
+    @rule(
+        chunks=st.lists(st.tuples(st.integers(0, 2), st.integers(1, 2)), min_size=1, max_size=3),
+        which=PROCESS,
+    )
+    def begin_job(self, chunks: list[tuple[int, int]], which: int) -> None:
+        before = self.books.account(self.order).held_micros
+        try:
+            job = self.bulk[which].begin(self.order, *chunks)
+        except APIError as error:
+            assert error.code == "not_ready" or self.is_right(which)  # noqa: PT017 - others are begun
+            return
+        assert self.is_right(which)
+        price = sum(50 * images + 10 * texts for images, texts in chunks)
+        assert (job.held_micros, self.books.account(self.order).held_micros) == (price, before + price)
+        self.jobs[job.id] = list(chunks)
+
+    @precondition(lambda self: self.jobs)
+    @rule(
+        answered=st.sampled_from(["all", "texts", "nothing"]),
+        dies=st.booleans(),
+        by=PROCESS,
+        buckets=st.lists(st.integers(0, 20), min_size=4, max_size=4),
+    )
+    def work_on_a_job(self, answered: str, dies: bool, by: int, buckets: list[int]) -> None:
+        claim = self.bulk[by].claim()
+        if claim is None or dies:
+            return
+        images = claim.piece.images if answered == "all" else 0
+        texts = 0 if answered == "nothing" else claim.piece.texts
+        try:
+            charged = self.bulk[by].settle(
+                claim, images=images, texts=texts, buckets=buckets[: images + texts]
+            )
+        except APIError:
+            return  # its hold was swept, or a clock is wrong; the balance shows that it was not charged
+        assert self.is_right(by)
+        self.jobs[claim.job.id].remove((claim.piece.images, claim.piece.texts))
+        assert (charged is None) == (images + texts == 0)
+        self.balance -= 50 * images + 10 * texts
+        self.answered += charged is not None
+        if self.books.account(self.order).coverage_limit is not None:
+            self.covered |= set(buckets[: images + texts])
+
+    @precondition(lambda self: self.jobs)
+    @rule(by=PROCESS, which=st.integers(0))
+    def cancel_a_job(self, by: int, which: int) -> None:
+        job = sorted(self.jobs)[which % len(self.jobs)]
+        assert self.bulk[by].jobs.cancel(self.order.account_id, job).held_micros == 0
+        del self.jobs[job]
+
+    @rule(which=PROCESS)
+    def give_up_what_is_overdue(self, which: int) -> None:
+        if self.watches[which].fault is None:
+            self.bulk[which].jobs.end_overdue()
 
     def is_right(self, which: int) -> bool:
         """Whether the clock of a process is right, or off by so little that it may be."""
@@ -283,6 +343,8 @@ class MoneyMachine(RuleBasedStateMachine):
         assert self.books.account(self.order).buckets_covered == len(self.covered)
 
     def teardown(self) -> None:
+        for job in self.jobs:
+            self.bulk[0].jobs.cancel(self.order.account_id, job)
         for each in self.processes:
             each.void_abandoned()
             each.close()

@@ -4,8 +4,12 @@ import logging
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from shared.embeddings import Prices
 from shared.serving.logging import TextFormatter
+from tests.vendor_service.books import Books
 from tests.vendor_service.local_vendor import LocalVendor
 from vendor_service.billing import prices
 from vendor_service.billing.price_watch import PriceWatch
@@ -42,3 +46,51 @@ def test_a_start_keeps_the_prices_of_the_books_and_names_both(
         assert again.http.get("/v1/models").json()["data"][0]["prices"]["image_micros"] == 70
     assert "VENDOR_IMAGE_PRICE_MICROS is 90, but the price in the books is 70" in caplog.text
     assert "vendor prices set icon-clip image 90" in caplog.text
+
+
+def test_bulk_jobs_pay_half_or_what_the_plan_says(books: Books) -> None:
+    order = books.open()
+    with books.database.write() as session:
+        now = books.clock()
+        assert prices.batch(session, "standard", "icon-clip", now).model_dump() == {
+            "image_micros": 50,
+            "text_micros": 10,
+        }
+        prices.set_price(session, "research", "icon-clip", "image", 99, now)
+        prices.set_price(session, "standard", "icon-clip", "batch-percent", 80, now + 1)
+        prices.set_price(session, "research", "icon-clip", "batch-percent", 33, now + 2)
+        session.flush()
+        session.info.clear()
+        for at, standard, research in (
+            (0, (50, 10), (50, 10)),
+            (1, (80, 16), (80, 16)),
+            (2, (80, 16), (33, 7)),
+        ):
+            for plan, expected in (("standard", standard), ("research", research)):
+                price = prices.batch(session, plan, "icon-clip", now + at)
+                assert (price.image_micros, price.text_micros) == expected
+    books.clock.advance(1)
+    with books.database.write() as session:
+        for plan in ("standard", "research"):
+            prices.unset_price(session, plan, "icon-clip", "batch-percent", books.clock())
+    books.clock.advance(1)
+    with books.database.read() as session:
+        for plan, expected in (("standard", (50, 10)), ("research", (50, 10))):
+            price = prices.batch(session, plan, "icon-clip", books.clock())
+            assert (price.image_micros, price.text_micros) == expected
+        assert prices.current(session, "research", "icon-clip", books.clock()).image_micros == 99
+    assert books.buy(order).cost_micros == 100
+
+
+@given(micros=st.integers(0, 10**12), percent=st.integers(0, 100), queries=st.integers(0, 10**5))
+def test_a_part_of_a_price_is_exact_and_rounded_up(micros: int, percent: int, queries: int) -> None:
+    part = prices.part_of(micros, percent)
+    assert 100 * part - micros * percent in range(100)
+    assert part <= micros
+    assert prices.part_of(micros, 100) == micros
+    # A job costs what its chunks cost, however it is cut.
+    whole = Prices(image_micros=part, text_micros=0).cost_micros(queries, 0)
+    assert whole == sum(
+        Prices(image_micros=part, text_micros=0).cost_micros(each, 0)
+        for each in (queries // 2, queries - queries // 2)
+    )

@@ -302,3 +302,45 @@ def test_closing_answers_what_waits_and_takes_no_more(model: Numbers) -> None:
     with pytest.raises(APIError) as refused:
         batcher.submit("a", "image", [1.0])
     assert refused.value.code == "shutting_down"
+
+
+def test_the_background_is_taken_when_nobody_else_waits(model: Numbers, batcher: Batcher) -> None:
+    model.hold()
+    first = batcher.submit("a", "image", [0.0])
+    assert model.started.wait(10)
+    late = batcher.submit("a", "image", [1.0, 2.0], background=True)
+    soon = [batcher.submit("a", "image", [3.0] * 5), batcher.submit("b", "text", [4.0])]
+    assert (batcher.waiting("image"), batcher.waiting("text")) == (5, 1)
+    model.go.set()
+    for each in (first, late, *soon):
+        each.result(10)
+    assert [set(batch) for batch in model.batches[-2:]] == [{1.0}, {2.0}]
+    assert sorted(each for batch in model.batches[:-2] for each in batch) == [0.0, *[3.0] * 5, 4.0]
+
+
+def test_who_waits_comes_behind_one_short_batch_of_the_background(model: Numbers) -> None:
+    batcher = Batcher([model], Buckets([1, 2, 4, 8], pads=False), Metrics())
+    batcher.start()
+    try:
+        model.hold()
+        late = batcher.submit("a", "image", [1.0] * 6, background=True)
+        assert model.started.wait(10)
+        wait_until(lambda: len(model.staged) == 2)  # the next one is prepared ahead
+        soon = batcher.submit("b", "image", [2.0] * 3)
+        model.go.set()
+        assert len(soon.result(10).rows) == 3
+        assert late.result(10).rows.tolist() == [[1.0]] * 6
+        assert model.batches == [[1.0] * 2, [2.0] * 2, [2.0], [1.0] * 2, [1.0] * 2]
+    finally:
+        batcher.close()
+
+
+def test_a_death_is_told_to_the_background_as_well(model: Numbers, batcher: Batcher) -> None:
+    model.hold()
+    dying = batcher.submit("a", "image", [-2.0])
+    assert model.started.wait(10)
+    late = batcher.submit("a", "image", [1.0] * 3, background=True)
+    model.go.set()
+    for each in (dying, late):
+        with pytest.raises(APIError):
+            each.result(10)

@@ -172,6 +172,21 @@ def test_accounts_take_turns(processes: ProcessPools) -> None:
     run(work)
 
 
+def test_the_background_waits_for_all_others(processes: ProcessPools) -> None:
+    async def work() -> None:
+        inputs = [(b"sleep:0.02", False)] * 40
+        late = processes.submit("image", "many", inputs, background=True)
+        await asyncio.sleep(0.01)
+        soon = [processes.submit("image", name, inputs) for name in ("many", "few")]
+        await asyncio.gather(*(each.done for each in soon))
+        assert late.left >= 38  # but for what a process had in hand
+        processes.drop("image", late)
+        assert processes.waiting("image") <= 2
+        assert await done(processes, b"next") == ["next"]
+
+    run(work)
+
+
 def test_who_has_gone_is_dropped_from_the_queue(processes: ProcessPools) -> None:
     async def work() -> None:
         asked = asyncio.ensure_future(waiting())

@@ -6,9 +6,9 @@ from typing import Annotated
 from fastapi import APIRouter, Request
 from pydantic import Field
 
-from shared.embeddings import Kind
 from shared.serving.parsing import read_model
 from vendor_service.api.admin.desk import Body, Desk, taking
+from vendor_service.billing.prices import PriceKind
 from vendor_service.clock import from_datetime
 from vendor_service.database.tables import STANDARD_PLAN
 from vendor_service.operators import prices
@@ -22,7 +22,7 @@ class PriceName(Body):
     """Which price it is."""
 
     model: str
-    kind: Kind
+    kind: PriceKind
     plan: str = STANDARD_PLAN
 
 

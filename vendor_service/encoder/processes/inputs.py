@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from vendor_service.errors import APIError
 
+# How many inputs that may wait are taken at a time: whoever may not wait comes behind no more than these.
+_BACKGROUND_AT_ONCE = 2
 # A `large` input needs more memory than every process may have at the same time, a `long` one so much time
 # that a process is to be left to others. The process that is given one finds out, and hands it back.
 Grade = Literal["small", "long", "large"]
@@ -20,11 +22,12 @@ Outcome = NDArray[np.uint8] | APIError
 
 @dataclass(eq=False)
 class InputJob:
-    """One caller's inputs, and what became of them so far."""
+    """One caller's inputs, and what became of them so far; those of the `background` wait for all others."""
 
     account: str
     done: "asyncio.Future[list[Outcome]]"
     outcomes: list[Outcome | None]
+    background: bool = False
     left: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -61,33 +64,42 @@ class Input:
 
 
 class InputQueue:
-    """Inputs that wait. Accounts take turns; within an account it is first come, first served."""
+    """Inputs that wait. Accounts take turns; within an account it is first come, first served.
+
+    Those of the background are taken when there are no others.
+    """
 
     def __init__(self) -> None:
-        self._queues: dict[str, deque[Input]] = {}  # by account, in the order of their turns
+        # By whether they are of the background, and by account, in the order of their turns.
+        self._queues: dict[bool, dict[str, deque[Input]]] = {False: {}, True: {}}
 
     @property
     def waiting(self) -> int:
-        """How many inputs wait."""
-        return sum(map(len, self._queues.values()))
+        """How many inputs wait, those of the background included."""
+        return sum(len(queue) for queues in self._queues.values() for queue in queues.values())
 
     def put(self, items: Sequence[Input]) -> None:
         """Queue inputs of one account behind its others."""
-        if items:
-            self._queues.setdefault(items[0].job.account, deque()).extend(items)
+        for item in items:
+            self._queue(item.job).append(item)
 
     def put_back(self, items: Sequence[Input]) -> None:
         """Queue inputs of one account before its others: they were taken, but not done."""
-        if items:
-            self._queues.setdefault(items[0].job.account, deque()).extendleft(reversed(items))
+        for item in reversed(items):
+            self._queue(item.job).appendleft(item)
 
     def take(self, most: int, most_bytes: int) -> list[Input]:
         """Inputs of the account whose turn it is: the first one, and as many more as fit beside it."""
+        return self._take(self._queues[False], most, most_bytes) or self._take(
+            self._queues[True], min(most, _BACKGROUND_AT_ONCE), most_bytes
+        )
+
+    def _take(self, queues: dict[str, deque[Input]], most: int, most_bytes: int) -> list[Input]:
         taken: list[Input] = []
         size = 0
-        while self._queues and not taken:
-            account = next(iter(self._queues))
-            queue = self._queues.pop(account)
+        while queues and not taken:
+            account = next(iter(queues))
+            queue = queues.pop(account)
             while queue:
                 more = len(queue[0].content)
                 if taken and not queue[0].gone and (len(taken) >= most or size + more > most_bytes):
@@ -97,21 +109,26 @@ class InputQueue:
                     taken.append(item)
                     size += more
             if queue:
-                self._queues[account] = queue  # behind all others
+                queues[account] = queue  # behind all others
         return taken
 
     def drop(self, job: InputJob) -> None:
         """Forget the inputs of a caller who has gone."""
-        queue = self._queues.get(job.account)
+        queues = self._queues[job.background]
+        queue = queues.get(job.account)
         if queue is not None:
             left = deque(item for item in queue if item.job is not job)
             if left:
-                self._queues[job.account] = left
+                queues[job.account] = left
             else:
-                del self._queues[job.account]
+                del queues[job.account]
 
     def clear(self) -> list[Input]:
         """Forget everything; what it was."""
-        items = [item for queue in self._queues.values() for item in queue]
-        self._queues.clear()
+        items = [item for queues in self._queues.values() for queue in queues.values() for item in queue]
+        for queues in self._queues.values():
+            queues.clear()
         return items
+
+    def _queue(self, job: InputJob) -> deque[Input]:
+        return self._queues[job.background].setdefault(job.account, deque())

@@ -124,10 +124,12 @@ class Pool:
         for worker in self._workers.values():
             self._listen(worker)
 
-    def submit(self, account: str, inputs: Sequence[tuple[bytes | str, bool]]) -> InputJob:
-        """Queue one caller's inputs, each with whether it is base64."""
+    def submit(
+        self, account: str, inputs: Sequence[tuple[bytes | str, bool]], *, background: bool = False
+    ) -> InputJob:
+        """Queue one caller's inputs, each with whether it is base64; those of the background wait."""
         assert self._loop is not None
-        job = InputJob(account, self._loop.create_future(), [None] * len(inputs))
+        job = InputJob(account, self._loop.create_future(), [None] * len(inputs), background)
         self._queues["small"].put([Input(job, index, *each) for index, each in enumerate(inputs)])
         self._dispatch()
         return job

@@ -71,8 +71,15 @@ class ProcessPools:
         """How many inputs of this kind nobody works on yet."""
         return self._pools[kind].waiting
 
-    def submit(self, kind: Kind, account: str, inputs: Sequence[tuple[bytes | str, bool]]) -> InputJob:
-        """Queue one caller's inputs, each with whether it is base64.
+    def submit(
+        self,
+        kind: Kind,
+        account: str,
+        inputs: Sequence[tuple[bytes | str, bool]],
+        *,
+        background: bool = False,
+    ) -> InputJob:
+        """Queue one caller's inputs, each with whether it is base64; those of the background wait.
 
         Raises:
             APIError: `shutting_down`.
@@ -81,7 +88,7 @@ class ProcessPools:
             raise _stopping()
         if self._loop is None:
             self._watch(asyncio.get_running_loop())
-        return self._pools[kind].submit(account, inputs)
+        return self._pools[kind].submit(account, inputs, background=background)
 
     def drop(self, kind: Kind, job: InputJob) -> None:
         """Forget what waits of a job whose caller has gone; of one that is done, nothing."""

@@ -1,0 +1,361 @@
+"""A purchase by bulk jobs: noted before they are begun, stored before they are forgotten, paid for once."""
+
+import hashlib
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+
+from client.buying.budget import NOTHING, Budget, price
+from client.buying.bulk_lines import (
+    AnsweredLine,
+    read_answers,
+    read_chunk,
+    read_refusals,
+    size_of,
+    write_line,
+)
+from client.buying.bulk_notes import BulkNote
+from client.buying.cache import EmbeddingCache
+from client.buying.checkout import Checkout
+from client.buying.lock import run_lock
+from client.buying.pending import RequestBatch
+from client.buying.purchase import Purchase, PurchaseProgress
+from client.buying.queries import Query, Spending
+from client.buying.vendor_api import VendorClient
+from client.buying.wire import most_bytes
+from client.errors import ClientError, JobRunning, VendorError
+from shared.batches import BatchObject
+from shared.embeddings import ModelCard
+
+# A line is one request, of so many queries and bytes; a job is of so many queries and bytes.
+_LINE_QUERIES, _LINE_BYTES = 16, 2 << 20
+_JOB_QUERIES, _JOB_BYTES = 20_000, 1 << 30
+_OVERHEAD = 1024  # bytes of a line beside its inputs, generously
+# A job is looked at after so many seconds, then less and less often.
+_FIRST_LOOK, _LAST_LOOK = 0.5, 15.0
+
+
+class BulkPurchaser:
+    """Buys from one vendor in no hurry, at the prices of its bulk jobs, which are those of `model`."""
+
+    def __init__(
+        self,
+        vendor: VendorClient,
+        cache: EmbeddingCache,
+        model: ModelCard,
+        run_id: str,
+        budget: Budget,
+        on_progress: Callable[[PurchaseProgress], None],
+        say: Callable[[str], None] = lambda _: None,
+        *,
+        wait: bool,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._vendor = vendor
+        self._jobs = vendor.bulk
+        self._cache = cache
+        self._model = model
+        self._run_id = run_id
+        self._budget = budget
+        self._on_progress = on_progress
+        self._say = say
+        self._wait = wait
+        self._sleep = sleep
+        self._checkout = Checkout(vendor, cache, model)
+        self._purchase = Purchase()
+        self._total = 0
+        self._reserved = NOTHING  # for the job that is being begun, or was begun here
+
+    def run(self, queries: Sequence[Query]) -> Purchase:
+        """Fetch what earlier jobs brought, then begin jobs for what is missing, as far as the budget reaches.
+
+        Raises:
+            JobRunning: a job goes on at the vendor, and is not waited for.
+            ClientError: something else ended it. A job that was begun stays noted, and goes on.
+        """
+        with run_lock(self._cache.path, self._run_id):
+            self._total = len(self._missing(queries))
+            for note in self._noted(queries):
+                self._finish(note, queries, wait=self._wait)
+            while missing := self._missing(queries):
+                begun = self._begin(missing)
+                if begun is None:
+                    break
+                self._finish(begun, queries, wait=self._wait)
+        self._purchase.out_of_budget = bool(self._missing(queries))
+        return self._purchase
+
+    def fetch(self, queries: Sequence[Query]) -> list[BulkNote]:
+        """Store what jobs that have ended brought of these; those that go on, and have some of them."""
+        running = []
+        for note in self._noted(queries):
+            try:
+                self._finish(note, queries, wait=False)
+            except JobRunning:
+                running.append(note)
+        return running
+
+    def _noted(self, queries: Sequence[Query]) -> list[BulkNote]:
+        wanted = set(queries)
+        notes = self._cache.bulk_notes.of_model(self._checkout.origin, self._model.fingerprint)
+        return [note for note in notes if not wanted.isdisjoint(note.queries)]
+
+    def _missing(self, queries: Sequence[Query]) -> list[Query]:
+        known = self._cache.known(self._model.fingerprint, queries)
+        refused = self._purchase.refused
+        return [query for query in dict.fromkeys(queries) if query not in known and query not in refused]
+
+    def _begin(self, missing: Sequence[Query]) -> BulkNote | None:
+        """Begin a job for as many of these as fit in one; `None` where the budget reaches to none of them."""
+        with tempfile.TemporaryDirectory(dir=self._cache.path.parent) as folder:
+            file = Path(folder) / "requests.jsonl"
+            lines = self._write(file, missing)
+            if not lines:
+                return None
+            key = _key(self._run_id, self._model.fingerprint, lines, self._cache.path)
+            note = BulkNote(
+                key, self._run_id, self._model.fingerprint, self._checkout.origin, self._vendor.key_id,
+                self._model.prices, lines, time.time(),
+            )  # fmt: skip
+            self._cache.bulk_notes.add(note)
+            return self._send(note, file)
+
+    def _send(self, note: BulkNote, file: Path) -> BulkNote:
+        """Have the vendor begin a noted job; where it refuses, the note goes."""
+        cost = price(note.queries, note.prices).cost_micros
+        try:
+            sent = self._jobs.send_file(file)
+            job = self._jobs.begin(
+                sent.id,
+                idempotency_key=note.idempotency_key,
+                max_cost_micros=cost,
+                fingerprint=note.fingerprint,
+            )
+        except ClientError as error:
+            if not error.unsure:
+                self._cache.bulk_notes.forget(note)
+            raise
+        self._say(
+            f"The vendor began the bulk job {job.id}: {len(note.queries)} queries, up to {cost} micros."
+        )
+        return self._cache.bulk_notes.name(note, job.id)
+
+    def _write(self, file: Path, missing: Sequence[Query]) -> tuple[tuple[Query, ...], ...]:
+        """Write the lines of a job; the queries of each."""
+        lines: list[tuple[Query, ...]] = []
+        line: list[tuple[Query, bytes]] = []
+        room, queries = self._room, 0
+        with file.open("wb") as to:
+
+            def end_line() -> None:
+                if line:
+                    write_line(to, len(lines), line, self._model.id)
+                    lines.append(tuple(query for query, _ in line))
+                    line.clear()
+
+            for query in missing:
+                content = self._read(query)
+                if content is None:
+                    continue
+                if queries == _JOB_QUERIES or to.tell() > _JOB_BYTES or not self._reserve(query):
+                    break
+                size = size_of(query, content)
+                if len(line) == min(_LINE_QUERIES, self._model.limits.max_inputs) or size > room:
+                    end_line()
+                    room = self._room
+                line.append((query, content))
+                room -= size
+                queries += 1
+            end_line()
+        return tuple(lines)
+
+    @property
+    def _room(self) -> int:
+        return min(self._model.limits.max_request_bytes, _LINE_BYTES) - _OVERHEAD
+
+    def _reserve(self, query: Query) -> bool:
+        cost = price([query], self._model.prices)
+        if not self._budget.reserve(cost):
+            return False
+        self._reserved += cost
+        return True
+
+    def _release(self) -> None:
+        self._budget.settle(self._reserved, paid=NOTHING)
+        self._reserved = NOTHING
+
+    def _read(self, query: Query) -> bytes | None:
+        """A query's bytes; `None`, and a reason in the purchase, where they cannot be sent."""
+        limits = self._model.limits
+        try:
+            content = query.content()
+        except (OSError, ValueError) as error:
+            self._purchase.refused[query] = str(error)
+            return None
+        if query.kind == "image" and len(content) > limits.max_image_bytes:
+            self._purchase.refused[query] = (
+                f"larger than the {limits.max_image_bytes} bytes that the vendor takes"
+            )
+            return None
+        if size_of(query, content) > limits.max_request_bytes - _OVERHEAD:
+            self._purchase.refused[query] = "larger than a request to the vendor may be"
+            return None
+        return content
+
+    def _finish(self, note: BulkNote, at_hand: Sequence[Query], *, wait: bool) -> None:
+        """Wait for a job, if it is to be waited for, and store what it brought.
+
+        Raises:
+            JobRunning: it goes on.
+            VendorError: it was cancelled or expired; what it brought is stored.
+        """
+        named = self._named(note, at_hand)
+        if named is None or named.batch_id is None:
+            return
+        job, pause = self._jobs.get(named.batch_id), _FIRST_LOOK
+        while job.status == "in_progress":
+            if not wait:
+                raise JobRunning(
+                    f"The bulk job {job.id} goes on at the vendor: {job.request_counts.completed} of "
+                    f"{job.request_counts.total} requests are done. The same command with --batch fetches "
+                    "what it brings, and pays for nothing twice; `client batches` shows it."
+                )
+            self._tell(named, job)
+            self._sleep(pause)
+            pause = min(_LAST_LOOK, 1.5 * pause)
+            job = self._jobs.get(job.id)
+        self._collect(named, job)
+        self._cache.bulk_notes.forget(named)
+        self._release()
+        if job.status != "completed":
+            raise VendorError(
+                f"The bulk job {job.id} was {job.status} before all was done. What was done is kept and "
+                "was paid for, the rest was not. The same command buys the rest."
+            )
+
+    def _named(self, note: BulkNote, at_hand: Sequence[Query]) -> BulkNote | None:
+        """The note with the vendor's name for the job; `None` of one that was never begun."""
+        if note.batch_id is not None:
+            return note
+        job = self._jobs.find(note.idempotency_key)
+        if job is not None:
+            return self._cache.bulk_notes.name(note, job.id)
+        # The vendor may be beginning it only now. Under its key it is begun once, however often it is sent.
+        contents = {query: query for query in at_hand}
+        with tempfile.TemporaryDirectory(dir=self._cache.path.parent) as folder:
+            file = Path(folder) / "requests.jsonl"
+            if self._write_again(file, note, contents):
+                return self._send(note, file)
+        if note.is_fresh:
+            raise VendorError(
+                "A bulk job may be beginning at the vendor, and its files have changed since. Give the same "
+                "command again in a few minutes."
+            )
+        self._cache.bulk_notes.forget(note)
+        return None
+
+    def _write_again(self, file: Path, note: BulkNote, at_hand: Mapping[Query, Query]) -> bool:
+        """Write the file of a noted job once more, if all that is in it is what it was."""
+        try:
+            with file.open("wb") as to:
+                for place, line in enumerate(note.lines):
+                    asked = [(query, at_hand.get(query, query).content()) for query in line]
+                    write_line(to, place, asked, self._model.id)
+        except (OSError, ValueError):
+            return False
+        return True
+
+    def _collect(self, note: BulkNote, job: BatchObject) -> None:
+        """Store what a job brought, chunk by chunk, each with its receipt; what is stored already stays."""
+        if job.error_file_id is not None:
+            with tempfile.TemporaryFile(dir=self._cache.path.parent) as file:
+                self._jobs.download(job.error_file_id, file, self._most(note))
+                file.seek(0)
+                for place, reason in read_refusals(file, len(note.lines)).items():
+                    self._refuse(dict.fromkeys(note.lines[place], reason))
+        if job.output_file_id is None:
+            return
+        with tempfile.TemporaryFile(dir=self._cache.path.parent) as file:
+            self._jobs.download(job.output_file_id, file, self._most(note))
+            file.seek(0)
+            answered = read_answers(file, len(note.lines))
+            ahead: AnsweredLine | None = None
+            for receipt in self._jobs.receipts(job.id):
+                end = receipt.first_line + receipt.lines
+                chunk: list[AnsweredLine] = []
+                while (each := ahead or next(answered, None)) is not None:
+                    ahead = None
+                    if each.place >= end:
+                        ahead = each
+                        break
+                    if each.place >= receipt.first_line:
+                        chunk.append(each)
+                    else:
+                        self._refuse_all_of(note, each)
+                self._store(note, chunk, receipt.first_line, receipt.lines, receipt.receipt)
+            rest: Iterator[AnsweredLine] = chain([] if ahead is None else [ahead], answered)
+            for each in rest:
+                self._refuse_all_of(note, each)
+
+    def _store(
+        self, note: BulkNote, chunk: Sequence[AnsweredLine], first: int, count: int, token: str
+    ) -> None:
+        lines = note.lines[first : first + count]
+        batch = RequestBatch(
+            f"{note.idempotency_key}:{first}",
+            note.run_id,
+            note.fingerprint,
+            tuple(chain.from_iterable(lines)),
+        )
+        keys = self._vendor.signing_keys
+        try:
+            answer = read_chunk(chunk, lines, first, token, self._model, note.prices, keys)
+        except VendorError as error:
+            if error.bill is not None:
+                self._cache.reject(batch, error.bill, error.fault or str(error), self._checkout.payer)
+            raise
+        self._checkout.store(batch, answer)
+        paid = Spending(answer.usage.billed_queries, answer.usage.cost_micros)
+        mine = note.run_id == self._run_id
+        self._budget.settle(NOTHING, paid=paid if mine else NOTHING)
+        self._purchase.bought += paid.queries
+        self._purchase.cost_micros += paid.cost_micros
+        self._refuse(answer.refused)
+
+    def _refuse_all_of(self, note: BulkNote, line: AnsweredLine) -> None:
+        """Take a line that nothing was charged for: every input of it was passed over."""
+        queries = note.lines[line.place]
+        if line.body.data:
+            raise VendorError(f"The vendor answered line {line.place} of a bulk job without a receipt.")
+        self._refuse(
+            {queries[each.index]: each.message for each in line.body.errors if each.index < len(queries)}
+        )
+
+    def _refuse(self, refused: Mapping[Query, str]) -> None:
+        self._purchase.refused.update(refused)
+
+    def _most(self, note: BulkNote) -> int:
+        return most_bytes(len(note.queries), self._model.dimensions) + 4096 * len(note.lines)
+
+    def _tell(self, note: BulkNote, job: BatchObject) -> None:
+        counts = job.request_counts
+        share = (counts.completed + counts.failed) / max(1, counts.total)
+        bought = self._purchase.bought + round(share * len(note.queries))
+        cost = self._purchase.cost_micros + job.cost_micros
+        self._on_progress(PurchaseProgress(bought, len(self._purchase.refused), self._total, cost))
+
+
+def _key(run_id: str, fingerprint: str, lines: Sequence[Sequence[Query]], cache: Path) -> str:
+    """A key for a job: another one for each, for what it brought is not asked for again."""
+    content = "\0".join(
+        [
+            run_id,
+            fingerprint,
+            str(cache),
+            str(time.time_ns()),
+            *(query.digest for line in lines for query in line),
+        ]
+    )
+    return f"bulk-{hashlib.sha256(content.encode()).hexdigest()}"

@@ -1,0 +1,115 @@
+"""Bulk jobs that were begun, or about to be, and whose answers are not all stored: noted in the cache."""
+
+import json
+import time
+from dataclasses import dataclass, replace
+
+from client.buying.cache_file import CacheFile
+from client.buying.pending import FRESH_SECONDS, parse_queries, queries_json
+from client.buying.queries import Query
+from shared.embeddings import Prices
+
+
+@dataclass(frozen=True)
+class BulkNote:
+    """A job.
+
+    Attributes:
+        idempotency_key: under which the vendor begins it once at most.
+        run_id: the run that pays for it.
+        fingerprint: the model's.
+        vendor: where, as the cache names it.
+        key_id: the public half of the API key.
+        prices: what a query may cost.
+        lines: the queries of each line of its file.
+        noted_at: in seconds since 1970.
+        batch_id: the vendor's name for it, once that is known.
+    """
+
+    idempotency_key: str
+    run_id: str
+    fingerprint: str
+    vendor: str
+    key_id: str | None
+    prices: Prices
+    lines: tuple[tuple[Query, ...], ...]
+    noted_at: float
+    batch_id: str | None = None
+
+    @property
+    def queries(self) -> list[Query]:
+        """All that is asked, in order."""
+        return [query for line in self.lines for query in line]
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the vendor may be beginning it only now."""
+        return abs(time.time() - self.noted_at) < FRESH_SECONDS
+
+
+class BulkNotes:
+    """The notes in one cache. Thread-safe."""
+
+    def __init__(self, file: CacheFile) -> None:
+        self._file = file
+
+    def add(self, note: BulkNote) -> None:
+        """Note a job before it is begun."""
+        content = {
+            "prices": note.prices.model_dump(),
+            "lines": [json.loads(queries_json(line)) for line in note.lines],
+        }
+        with self._file.transaction() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO bulk_jobs (idempotency_key, run_id, fingerprint, vendor, key_id, "
+                "content, noted_at, batch_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    *(note.idempotency_key, note.run_id, note.fingerprint, note.vendor, note.key_id),
+                    *(json.dumps(content), note.noted_at, note.batch_id),
+                ),
+            )
+
+    def name(self, note: BulkNote, batch_id: str) -> BulkNote:
+        """Note the vendor's name for a job."""
+        named = replace(note, batch_id=batch_id)
+        with self._file.transaction() as connection:
+            connection.execute(
+                "UPDATE bulk_jobs SET batch_id = ? WHERE idempotency_key = ?",
+                (batch_id, note.idempotency_key),
+            )
+        return named
+
+    def forget(self, note: BulkNote) -> None:
+        """Remove the note of a job: all that it brought is stored, or it was never begun."""
+        with self._file.transaction() as connection:
+            connection.execute("DELETE FROM bulk_jobs WHERE idempotency_key = ?", (note.idempotency_key,))
+
+    def count(self) -> int:
+        """How many notes there are."""
+        ((number,),) = self._file.read("SELECT count(*) FROM bulk_jobs")
+        return int(number)
+
+    def of_model(self, vendor: str, fingerprint: str) -> list[BulkNote]:
+        """The jobs at a vendor for a model, the oldest first."""
+        rows = self._file.read(
+            "SELECT idempotency_key, run_id, fingerprint, vendor, key_id, content, noted_at, batch_id "
+            "FROM bulk_jobs WHERE vendor = ? AND fingerprint = ? ORDER BY noted_at",
+            (vendor, fingerprint),
+        )
+        return [_note(*row) for row in rows]
+
+
+def _note(
+    idempotency_key: str,
+    run_id: str,
+    fingerprint: str,
+    vendor: str,
+    key_id: str | None,
+    content: str,
+    noted_at: float,
+    batch_id: str | None,
+) -> BulkNote:
+    given = json.loads(content)
+    lines = tuple(tuple(parse_queries(json.dumps(line))) for line in given["lines"])
+    prices = Prices.model_validate(given["prices"])
+    return BulkNote(idempotency_key, run_id, fingerprint, vendor, key_id, prices, lines, noted_at, batch_id)

@@ -1,0 +1,119 @@
+"""`/v1/files` and `/v1/batches`: bulk jobs, in the shapes of OpenAI's Files and Batch API."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Purpose = Literal["batch", "batch_output"]
+JobState = Literal["in_progress", "completed", "cancelled", "expired"]
+# In how much time a job is done or given up, as a request names it and in seconds.
+WINDOW: Literal["24h"] = "24h"
+WINDOW_SECONDS = 24 * 3600
+
+
+class FileObject(BaseModel):
+    """A file. Times are in seconds since 1970."""
+
+    id: str
+    object: Literal["file"] = "file"
+    bytes: int
+    created_at: int
+    expires_at: int
+    filename: str
+    purpose: Purpose
+    status: Literal["processed"] = "processed"
+
+
+class FileList(BaseModel):
+    """Some of an account's files, the newest first."""
+
+    object: Literal["list"] = "list"
+    data: list[FileObject]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class FileDeleted(BaseModel):
+    """A file is gone."""
+
+    id: str
+    object: Literal["file"] = "file"
+    deleted: Literal[True] = True
+
+
+_Label = Annotated[str, Field(max_length=512)]
+Labels = Annotated[dict[Annotated[str, Field(max_length=64)], _Label], Field(max_length=16)]
+
+
+class BatchRequest(BaseModel):
+    """A job to be done: the lines of a file, all of them for one endpoint and one model."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    input_file_id: str
+    endpoint: Literal["/v1/embeddings", "/embed"]
+    completion_window: Literal["24h"]
+    metadata: Labels | None = None
+
+
+class RequestCounts(BaseModel):
+    """The lines of a job, and what became of them so far."""
+
+    total: int
+    completed: int
+    failed: int
+
+
+class BatchObject(BaseModel):
+    """A job. Beyond OpenAI's fields it tells its cost: `cost_micros` so far, `held_micros` at most more."""
+
+    id: str
+    object: Literal["batch"] = "batch"
+    endpoint: str
+    model: str
+    model_fingerprint: str
+    errors: dict[str, Any] | None = None
+    input_file_id: str
+    completion_window: Literal["24h"] = "24h"
+    status: JobState
+    output_file_id: str | None
+    error_file_id: str | None
+    created_at: int
+    in_progress_at: int
+    expires_at: int
+    completed_at: int | None
+    cancelled_at: int | None
+    expired_at: int | None
+    request_counts: RequestCounts
+    metadata: dict[str, str] | None
+    cost_micros: int
+    held_micros: int
+
+
+class BatchList(BaseModel):
+    """Some of an account's jobs, the newest first."""
+
+    object: Literal["list"] = "list"
+    data: list[BatchObject]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class ChunkReceipt(BaseModel):
+    """The signed receipt of some lines of a job, `lines` of them from `first_line` on, counted from 0.
+
+    In its hashes INDEX counts the inputs of those lines that can be read, from 0.
+    """
+
+    first_line: int
+    lines: int
+    receipt: str
+
+
+class BatchReceipts(BaseModel):
+    """Receipts of what a job was charged so far, in the order of its lines; ask again after `next_after`."""
+
+    data: list[ChunkReceipt]
+    next_after: int | None

@@ -1,0 +1,145 @@
+"""`client embed --batch` and the real vendor: half the price, at whatever moment either side is stopped."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from client.buying.bulk_notes import BulkNotes
+from client.buying.checkout import Checkout
+from tests.client.toy import make_folder
+from tests.end_to_end.command import TINY, Command
+from tests.support.vendor_process import wait_until
+from tests.vendor_service.batches.held_model import HeldModel
+from tests.vendor_service.local_vendor import LocalVendor
+
+
+@pytest.fixture(scope="module")
+def vendor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalVendor]:
+    folder = tmp_path_factory.mktemp("vendor")
+    with LocalVendor(folder, batch_store=str(folder / "store")) as local:
+        yield local
+
+
+@pytest.fixture
+def client(vendor: LocalVendor, tmp_path: Path) -> Command:
+    return Command(tmp_path, f"http://127.0.0.1:{vendor.port}", vendor.key())
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> Iterator[HeldModel]:
+    held = HeldModel(monkeypatch)
+    yield held
+    held.go()
+
+
+def texts(*words: str) -> list[str]:
+    return [each for word in words for each in ("--text", word)]
+
+
+MANY = texts(*(f"number {place}" for place in range(100)))
+OUT = ("--out", "out.npy")
+
+
+def jobs(client: Command) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = json.loads(client("batches", "--json").stdout)
+    return found
+
+
+def test_a_job_brings_what_requests_would_for_half(client: Command, vendor: LocalVendor) -> None:
+    for name, colour in (("a", "red"), ("b", "green")):
+        Image.new("RGB", (32, 32), colour).save(client.folder / f"{name}.png")
+    (client.folder / "cut.png").write_bytes((client.folder / "a.png").read_bytes()[:60])
+    inputs = [*texts("a cat", "a dog", "  "), "--images", "*.png"]
+    said = client("embed", *inputs, *OUT, "--batch", "--json", code=1)
+    told = json.loads(said.stdout)
+    assert (told["embedded"], told["queries_bought"], told["cost_micros"]) == (4, 4, 120)
+    assert set(told["skipped"]) == {"cut.png", "  "}
+    assert vendor.account(client.api_key).spent_micros == 120
+    rows = np.load(client.folder / "out.npy")
+    other = Command(client.folder, client.url, vendor.key())
+    other("embed", *inputs, "--out", "others.npy", "--cache", "other.db", code=1)
+    assert np.allclose(rows, np.load(client.folder / "others.npy"), atol=1e-5, equal_nan=True)
+    assert "completed" in client("batches").stdout
+    assert "50 and 10" in client("models").stdout
+    assert "differences: 0" in client("usage", "--reconcile").stdout
+    client("receipts", "verify")
+
+
+def test_a_job_that_is_not_waited_for_is_fetched_later_and_paid_for_once(
+    client: Command, vendor: LocalVendor, model: HeldModel
+) -> None:
+    model.stop_at("number 7")
+    said = client("embed", *MANY, *OUT, "--batch", "--no-wait", code=3)
+    assert "goes on at the vendor" in said.stderr
+    assert "goes on at the vendor" in client("embed", *MANY, *OUT, "--batch", "--no-wait", code=3).stderr
+    assert "being bought by the bulk job" in client("embed", *MANY, *OUT, code=3).stderr
+    client("embed", *texts("something else"), *OUT)
+    model.go()
+    wait_until(lambda: jobs(client)[0]["status"] == "completed")
+    client("embed", *MANY, *OUT)  # without --batch, and with nothing left to buy
+    assert np.isfinite(np.load(client.folder / "out.npy")).all()
+    assert (len(jobs(client)), vendor.account(client.api_key).spent_micros) == (1, 100 * 10 + 20)
+    assert "differences: 0" in client("usage", "--reconcile").stdout
+
+
+@pytest.mark.parametrize("fails", ["name", "store"])
+def test_a_client_that_is_stopped_at_a_bad_moment_pays_once(
+    client: Command, vendor: LocalVendor, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    """It is stopped before it knows what its job is called, or with a part of the answers stored."""
+    calls = []
+
+    def stop(*given: object, **_: object) -> None:
+        calls.append(given)
+        if fails == "name" or len(calls) == 2:
+            raise KeyboardInterrupt
+        store(*given)  # type: ignore[arg-type]
+
+    store = Checkout.store
+    with monkeypatch.context() as patched:
+        patched.setattr(*((BulkNotes, "name", stop) if fails == "name" else (Checkout, "store", stop)))
+        client("embed", *MANY, *OUT, "--batch", code=130)
+    client("embed", *MANY, *OUT, "--batch")
+    assert np.isfinite(np.load(client.folder / "out.npy")).all()
+    assert (len(jobs(client)), vendor.account(client.api_key).spent_micros) == (1, 1000)
+    assert "differences: 0" in client("usage", "--reconcile").stdout
+
+
+def test_the_budget_bounds_a_job_and_the_rest_is_bought_later(client: Command, vendor: LocalVendor) -> None:
+    client("embed", *MANY, *OUT, "--batch", "--budget", "60", code=3)
+    assert vendor.account(client.api_key).queries_used == 60
+    client("embed", *MANY, *OUT, "--batch", "--max-spend", "1000")
+    assert vendor.account(client.api_key).spent_micros == 1000
+
+
+def test_what_a_cancelled_job_had_not_done_is_bought_anew(
+    client: Command, vendor: LocalVendor, model: HeldModel
+) -> None:
+    model.stop_at("number 99")
+    client("embed", *MANY, *OUT, "--batch", "--no-wait", code=3)
+    wait_until(lambda: vendor.account(client.api_key).spent_micros == 640)
+    (job,) = jobs(client)
+    client("batches", "--cancel", str(job["id"]))
+    model.go()
+    assert "was cancelled" in client("embed", *MANY, *OUT, "--batch", code=1).stderr
+    client("embed", *MANY, *OUT, "--batch")
+    assert (len(jobs(client)), vendor.account(client.api_key).spent_micros) == (2, 1000)
+
+
+@pytest.mark.slow
+def test_a_student_is_distilled_from_what_jobs_bring(client: Command, vendor: LocalVendor) -> None:
+    make_folder(client.folder / "toys", images=4)
+    small = (*TINY, "--image-size", "32", "--steps", "3", "--out", "run")
+    command = ["distill", "--data", "toys", "--budget", "1000", *small, "--batch"]
+    said = client(*command, "--no-wait", code=3)  # its class prompts are the first job
+    assert "goes on at the vendor" in said.stderr
+    wait_until(lambda: jobs(client)[0]["status"] == "completed")
+    client(*command)
+    assert (client.folder / "run" / "student.onnx").exists()
+    charges = vendor.get("/v1/usage", client.api_key, group_by="kind")["rows"]
+    assert [each["cost_micros"] for each in charges] == [50 * charges[0]["images"], 10 * charges[1]["texts"]]
+    assert "differences: 0" in client("usage", "--reconcile").stdout

@@ -1,0 +1,228 @@
+"""Jobs on the books of both databases: each chunk charged once, whoever works on it and whoever dies."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+
+import pytest
+from sqlalchemy import select
+
+from tests.support.commit_cutter import CommitCutter, Cut
+from tests.support.postgres import Postgres
+from tests.vendor_service.batches.bulk_books import BulkProcess
+from tests.vendor_service.books import HOLD_SECONDS, Books, opened_books
+from vendor_service.accounts.accounts import suspend
+from vendor_service.batches.leases import LEASE_SECONDS
+from vendor_service.billing import prices
+from vendor_service.billing.admission import Admission
+from vendor_service.database.tables import BatchJob, Hold, WebhookEvent
+from vendor_service.errors import APIError
+
+
+def process(books: Books) -> BulkProcess:
+    return BulkProcess(books.database, books.clock, books.admission)
+
+
+def hold_of(books: Books, batch_id: str) -> Hold:
+    with books.database.read() as session:
+        return session.get_one(Hold, session.get_one(BatchJob, batch_id).hold_id)
+
+
+def test_each_chunk_is_charged_as_it_is_done_and_what_fails_is_released(books: Books) -> None:
+    order, bulk = books.open(quota=20, credit_micros=1000), process(books)
+    job = bulk.begin(order, (3, 1), (0, 2), (2, 0))
+    assert (job.held_micros, books.account(order).queries_held) == (3 * 50 + 10 + 20 + 100, 8)
+    books.check(order)
+    for images, spent, held in ((None, 160, 120), (0, 180, 100), (1, 230, 0)):
+        claim = bulk.claim()
+        assert claim is not None
+        bulk.settle(claim, images=images)
+        account = books.account(order)
+        assert (account.spent_micros, account.held_micros) == (spent, held)
+        books.check(order)
+    done = bulk.jobs.get(order.account_id, job.id)
+    assert (done.status, done.cost_micros, done.held_micros, bulk.claim()) == ("completed", 230, 0, None)
+    assert [(entry.images, entry.texts, entry.image_micros) for entry in books.entries(order)[1:]] == [
+        (3, 1, 50),
+        (0, 2, 50),
+        (1, 0, 50),
+    ]
+    assert books.invoice(order).total_micros == 230
+
+
+def test_a_chunk_of_which_nothing_is_answered_has_no_entry(books: Books) -> None:
+    order, bulk = books.open(), process(books)
+    job = bulk.begin(order, (2, 0), (1, 0))
+    for _ in range(2):
+        claim = bulk.claim()
+        assert claim is not None
+        assert bulk.settle(claim, images=0) is None
+    assert (books.entries(order), books.account(order).queries_held) == ([], 0)
+    assert bulk.jobs.get(order.account_id, job.id).status == "completed"
+    books.check(order)
+
+
+def test_the_price_is_that_of_the_beginning(books: Books) -> None:
+    order, bulk = books.open(plan="standard"), process(books)
+    bulk.begin(order, (2, 0))
+    with books.database.write() as session:
+        prices.set_price(session, "standard", "icon-clip", "image", 1000, books.clock())
+        prices.set_price(session, "standard", "icon-clip", "batch-percent", 100, books.clock())
+    claim = bulk.claim()
+    assert claim is not None
+    bulk.settle(claim)
+    assert books.account(order).spent_micros == 100
+    assert bulk.begin(order, (1, 1)).held_micros == 1020
+    books.check(order)
+
+
+def test_who_is_believed_to_be_gone_charges_nothing_any_more(books: Books) -> None:
+    order, bulk = books.open(), process(books)
+    bulk.begin(order, (2, 0))
+    first = bulk.claim()
+    assert first is not None
+    assert bulk.claim() is None
+    books.clock.advance(LEASE_SECONDS - 1)
+    bulk.leases.renew([first])
+    books.clock.advance(LEASE_SECONDS - 1)
+    assert bulk.claim() is None
+    books.clock.advance(2)
+    second = bulk.claim()
+    assert second is not None
+    with pytest.raises(APIError, match="no longer this process's"):
+        bulk.settle(first)
+    assert not bulk.leases.give_back(first)
+    assert books.entries(order) == []
+    part, done = bulk.done(second)
+    for _ in range(2):  # as it is done again after a commit of which nobody heard
+        bulk.admission.settle_part(order.account_id, second.job.hold_id, part, done).result()
+    assert [entry.amount_micros for entry in books.entries(order)] == [-100]
+    books.check(order)
+
+
+def test_a_vendor_that_starts_alone_takes_up_at_once_what_was_left(books: Books) -> None:
+    order, bulk = books.open(), process(books)
+    job = bulk.begin(order, (1, 0))
+    books.admit(order)
+    assert bulk.claim() is not None
+    assert books.admission.void_abandoned() == 1
+    bulk.leases.release_abandoned()
+    assert hold_of(books, job.id).state == "open"
+    claim = bulk.claim()
+    assert claim is not None
+    bulk.settle(claim)
+    assert books.account(order).spent_micros == 50
+    books.check(order)
+
+
+def test_accounts_take_turns(books: Books) -> None:
+    many, few = books.open(), books.open()
+    bulk = process(books)
+    for order, chunks in ((many, 4), (many, 1), (few, 2)):
+        bulk.begin(order, *[(1, 0)] * chunks)
+        books.clock.advance(0.001)
+    claims = []
+    while (claim := bulk.claim()) is not None:
+        claims.append(claim.job.account_id)
+        books.clock.advance(0.001)
+    assert [each == few.account_id for each in claims] == [False, True, False, True, False, False, False]
+
+
+def test_who_is_suspended_is_passed_over(books: Books) -> None:
+    order, bulk = books.open(), process(books)
+    bulk.begin(order, (1, 0))
+    with books.locked(order) as (_, account):
+        suspend(account)
+    assert bulk.claim() is None
+
+
+def test_a_job_that_nobody_works_on_is_given_up_and_released(books: Books) -> None:
+    order, bulk = books.open(), process(books)
+    job = bulk.begin(order, (1, 0))
+    claim = bulk.claim()
+    assert claim is not None
+    books.clock.advance(24 * 3600)
+    assert bulk.jobs.end_overdue() == 1
+    with pytest.raises(APIError):
+        bulk.settle(claim)
+    assert (bulk.jobs.get(order.account_id, job.id).status, books.account(order).held_micros) == (
+        "expired",
+        0,
+    )
+    late = bulk.begin(order, (1, 0))
+    books.clock.advance(26 * 3600)
+    assert books.admission.sweep() == 1  # where no vendor runs jobs any more
+    assert hold_of(books, late.id).state == "voided"
+    assert bulk.jobs.end_overdue() == 1
+    books.check(order)
+
+
+def test_the_event_of_a_job_is_written_with_its_end(books: Books) -> None:
+    order, bulk = books.open(), process(books)
+    job = bulk.begin(order, (1, 0), (1, 0))
+    for told in ([], ["completed"]):
+        claim = bulk.claim()
+        assert claim is not None
+        bulk.settle(claim)
+        with books.database.read() as session:
+            events = session.scalars(select(WebhookEvent).where(WebhookEvent.kind == "batch.completed"))
+            data = [json.loads(each.content)["data"] for each in events]
+        assert [each["status"] for each in data if each["id"] == job.id] == told
+
+
+def test_processes_that_race_charge_each_chunk_once_and_pass_no_limit(books: Books) -> None:
+    """Beside jobs of the same account, requests that want what is left of its quota."""
+    order = books.open(quota=60)
+    other = Admission(books.database, books.clock, HOLD_SECONDS)
+    with closing(other), ThreadPoolExecutor(8) as pool:
+        both = [process(books), BulkProcess(books.database, books.clock, other)]
+
+        def begin(number: int) -> int:
+            try:
+                both[number % 2].begin(order, *[(1, 1)] * 4)
+            except APIError as error:
+                assert error.code == "quota_exhausted"  # noqa: PT017 - most of them are begun
+                return 0
+            return 4
+
+        def buy(number: int) -> int:
+            try:
+                admitted = books.admit_by(both[number % 2].admission, order)
+            except APIError:
+                return 0
+            both[number % 2].admission.settle(order.account_id, admitted.request_id).result()
+            return 1
+
+        def work(number: int) -> int:
+            done = 0
+            while (claim := both[number % 2].claim()) is not None:
+                both[number % 2].settle(claim)
+                done += 1
+            return done
+
+        begun = pool.map(begin, range(6))
+        bought = pool.map(buy, range(30))
+        chunks, requests = sum(begun), sum(bought)
+        assert sum(pool.map(work, range(4))) == chunks
+    account = books.account(order)
+    assert (account.queries_held, account.queries_used) == (0, 2 * chunks + requests)
+    assert account.spent_micros == 60 * chunks + 100 * requests
+    assert len(books.entries(order)) == chunks + requests
+    books.check(order)
+
+
+@pytest.mark.parametrize("cut", ["before the commit", "before its answer"])
+def test_a_commit_of_which_nobody_hears_counts_once(postgres: Postgres, cut: Cut) -> None:
+    with CommitCutter(postgres.create_database()) as cutter, opened_books(cutter.url) as books:
+        order, bulk = books.open(), process(books)
+        file = bulk.send(order, (1, 0), (1, 0))
+        cutter.cut_next(cut)
+        job = bulk.begin_with(order, file)
+        assert books.account(order).held_micros == 100
+        claim = bulk.claim()
+        assert claim is not None
+        cutter.cut_next(cut)
+        bulk.settle(claim)
+        assert [entry.amount_micros for entry in books.entries(order)] == [-50]
+        assert bulk.jobs.get(order.account_id, job.id).request_counts.completed == 1
+        books.check(order)

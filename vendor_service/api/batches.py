@@ -1,0 +1,113 @@
+"""`/v1/batches`: bulk jobs, in OpenAI's shapes."""
+
+import asyncio
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request
+
+from shared.batches import BatchList, BatchObject, BatchReceipts, BatchRequest, ChunkReceipt
+from shared.errors import ErrorCode
+from shared.receipts import RECEIPT_TYPE, ReceiptClaims
+from shared.serving.parsing import JSON, media_type, parse
+from vendor_service.accounts.authentication import Caller
+from vendor_service.accounts.keys import Scope
+from vendor_service.api.authentication import requiring
+from vendor_service.api.bulk import BulkDesk
+from vendor_service.api.calls import call_description, terms_of
+from vendor_service.batches.jobs import JobTerms, Sale
+from vendor_service.clock import SECOND
+from vendor_service.errors import APIError
+
+
+def batches_router(desk: BulkDesk) -> APIRouter:
+    """The routes."""
+    router = APIRouter(prefix="/v1/batches", tags=["bulk jobs"])
+    buyer = Depends(requiring(desk.authentication, Scope.EMBED))
+    schema = {"content": {JSON: {"schema": BatchRequest.model_json_schema()}}}
+    body = {"requestBody": {"required": True, **schema}}
+
+    @router.post("", openapi_extra=call_description() | body)
+    async def create_batch(request: Request, caller: Annotated[Caller, buyer]) -> BatchObject:
+        """Begin a job: the price of all lines of a file is held, and charged as they are answered."""
+        media_type(request, JSON)
+        asked = parse(BatchRequest, await request.body())
+        given = terms_of(request)
+        terms = JobTerms(
+            caller.account_id,
+            caller.key_id,
+            caller.secret_hash,
+            given.idempotency_key,
+            given.max_cost_micros,
+        )
+        file = await asyncio.to_thread(desk.files.get, caller.account_id, asked.input_file_id)
+        model = desk.models.find(file.model).facts
+        if given.expect_fingerprint not in (None, model.fingerprint):
+            message = f"the model's fingerprint is {model.fingerprint}, not {given.expect_fingerprint}"
+            raise APIError(ErrorCode.FINGERPRINT_MISMATCH, message, param="x-expect-fingerprint")
+        job = await asyncio.to_thread(desk.jobs.begin, terms, asked, file, model)
+        desk.runner.wake()
+        return job
+
+    @router.get("")
+    async def list_batches(
+        caller: Annotated[Caller, buyer],
+        after: str | None = None,
+        limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    ) -> BatchList:
+        """This account's jobs, the newest first."""
+        found, more = await asyncio.to_thread(desk.jobs.page, caller.account_id, after, limit)
+        ids: list[str | None] = [*(each.id for each in found)] or [None]
+        return BatchList(data=found, first_id=ids[0], last_id=ids[-1], has_more=more)
+
+    @router.get("/{batch_id}")
+    async def one_batch(batch_id: str, caller: Annotated[Caller, buyer]) -> BatchObject:
+        """A job by its id."""
+        return await asyncio.to_thread(desk.jobs.get, caller.account_id, batch_id)
+
+    @router.post("/{batch_id}/cancel")
+    async def cancel_batch(batch_id: str, caller: Annotated[Caller, buyer]) -> BatchObject:
+        """End a job now: what is answered is charged and kept, what is held for the rest is released."""
+        return await asyncio.to_thread(desk.jobs.cancel, caller.account_id, batch_id)
+
+    @router.get("/{batch_id}/receipts", tags=["receipts"])
+    async def batch_receipts(
+        batch_id: str,
+        caller: Annotated[Caller, buyer],
+        after: Annotated[int, Query(ge=-1)] = -1,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    ) -> BatchReceipts:
+        """The signed receipts of what a job was charged so far, one for some lines each."""
+        sales = await asyncio.to_thread(desk.jobs.sales, caller.account_id, batch_id, after, limit)
+
+        def sign() -> list[ChunkReceipt]:
+            return [
+                ChunkReceipt(
+                    first_line=each.first_line,
+                    lines=each.lines,
+                    receipt=desk.signer.sign(RECEIPT_TYPE, _claims(each)),
+                )
+                for each in sales
+            ]
+
+        data = await asyncio.to_thread(sign)
+        return BatchReceipts(data=data, next_after=sales[-1].number if len(sales) == limit else None)
+
+    return router
+
+
+def _claims(sale: Sale) -> ReceiptClaims:
+    entry = sale.entry
+    return ReceiptClaims(
+        iat=entry.created_at // SECOND,
+        request_id=str(entry.hold_id),
+        request_hash=sale.request_hash,
+        answer_hash=sale.answer_hash,
+        model=str(entry.model),
+        model_fingerprint=str(entry.model_fingerprint),
+        images=entry.images,
+        texts=entry.texts,
+        cost_micros=-entry.amount_micros,
+        key_id=str(entry.key_id),
+        ledger_seq=entry.seq,
+        entry_hash=entry.entry_hash,
+    )

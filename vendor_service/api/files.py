@@ -1,0 +1,189 @@
+"""`/v1/files`: the files of bulk jobs, in OpenAI's shapes; streamed in and out."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Query, Request
+from starlette.responses import StreamingResponse
+
+from shared.batches import FileDeleted, FileList, FileObject, Purpose
+from shared.serving import multipart
+from shared.serving.body import receiver_of, until_sent
+from shared.serving.capacity import Capacity, Reservation
+from shared.serving.fair_lock import FairLock
+from shared.serving.multipart import FormBody, FormShape
+from shared.serving.parsing import invalid, media_type
+from vendor_service.accounts.authentication import Caller
+from vendor_service.accounts.keys import Scope
+from vendor_service.api.authentication import requiring
+from vendor_service.api.bulk import BulkDesk
+from vendor_service.batches.files import input_name, public
+from vendor_service.batches.intake import Intake, Taken
+
+_SHAPE = FormShape(frozenset({"purpose"}), 0, streamed="file")
+# A file is checked and stored in blocks of this size.
+_BLOCK_BYTES = 512 * 1024
+_LONGEST_SECONDS = 3600.0
+_FORM_BYTES = 65_536  # of an upload beside its file
+_LONGEST_NAME = 255
+# What is kept of a file that is sent or fetched, beside the line that is being read.
+_KEPT_BYTES = 4 << 20
+
+
+def files_router(desk: BulkDesk, capacity: Capacity) -> APIRouter:
+    """The routes."""
+    router = APIRouter(prefix="/v1/files", tags=["bulk jobs"])
+    buyer = Depends(requiring(desk.authentication, Scope.EMBED))
+    reading = FairLock()
+
+    @router.post("", openapi_extra=_request_body())
+    async def upload(request: Request, caller: Annotated[Caller, buyer]) -> FileObject:
+        """Send a file of requests, a JSON object a line, with the purpose `batch`. Its lines are checked."""
+        media_type(request, multipart.MEDIA_TYPE)
+        reservation = until_sent(request).enter_context(capacity.reserve(caller.account_id))
+        reservation.take_bytes(_KEPT_BYTES)
+        receiver_of(request).allow(desk.limits.max_file_bytes + _FORM_BYTES, _LONGEST_SECONDS)
+        coming = _Upload(desk, request.headers["content-type"])
+        declared = request.headers.get("content-length", "")
+        size = max(0, int(declared[:18]) - _FORM_BYTES) if declared.isdecimal() else 0
+        file_id = await asyncio.to_thread(desk.files.begin, caller.account_id, size)
+        try:
+            name, taken = await _received(desk, request, reservation, reading, coming, file_id)
+            return await asyncio.to_thread(desk.files.finish, caller.account_id, file_id, name, taken)
+        except BaseException:
+            await asyncio.shield(asyncio.to_thread(desk.files.give_up, file_id))
+            raise
+
+    @router.get("")
+    async def list_files(
+        caller: Annotated[Caller, buyer],
+        purpose: Purpose | None = None,
+        after: str | None = None,
+        limit: Annotated[int, Query(ge=1, le=10_000)] = 100,
+        order: Literal["asc", "desc"] = "desc",
+    ) -> FileList:
+        """This account's files."""
+        newest_first = order == "desc"
+
+        def read() -> tuple[list[FileObject], bool]:
+            return desk.files.page(caller.account_id, purpose, after, limit, newest_first=newest_first)
+
+        found, more = await asyncio.to_thread(read)
+        ids: list[str | None] = [*(each.id for each in found)] or [None]
+        return FileList(data=found, first_id=ids[0], last_id=ids[-1], has_more=more)
+
+    @router.get("/{file_id}")
+    async def one_file(file_id: str, caller: Annotated[Caller, buyer]) -> FileObject:
+        """A file by its id."""
+        return public(await asyncio.to_thread(desk.files.get, caller.account_id, file_id))
+
+    @router.delete("/{file_id}")
+    async def delete_file(file_id: str, caller: Annotated[Caller, buyer]) -> FileDeleted:
+        """Delete a file, unless a job that is in progress reads it."""
+        await asyncio.to_thread(desk.files.delete, caller.account_id, file_id)
+        return FileDeleted(id=file_id)
+
+    @router.get("/{file_id}/content", response_class=StreamingResponse, responses={200: _LINES})
+    async def content(request: Request, file_id: str, caller: Annotated[Caller, buyer]) -> StreamingResponse:
+        """What is in a file."""
+        reservation = until_sent(request).enter_context(capacity.reserve(caller.account_id))
+        reservation.take_bytes(_KEPT_BYTES)
+        file = await asyncio.to_thread(desk.files.get, caller.account_id, file_id)
+        blocks = await asyncio.to_thread(desk.files.content, caller.account_id, file_id)
+        headers = {"content-length": str(file.bytes)}
+        return StreamingResponse(_beside(blocks), media_type=_MEDIA_TYPE, headers=headers)
+
+    return router
+
+
+_MEDIA_TYPE = "application/jsonl"
+_LINES: dict[str, Any] = {"content": {_MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}}}
+
+
+class _Upload:
+    """A form as it comes: its file is checked line by line, and waits to be stored."""
+
+    def __init__(self, desk: BulkDesk, content_type: str) -> None:
+        self._intake = Intake(desk.reader, desk.limits)
+        self._form = FormBody(content_type, _SHAPE, self._take)
+        self._unstored: list[bytes] = []
+
+    @property
+    def kept_bytes(self) -> int:
+        """How many bytes of a line are in memory."""
+        return self._intake.kept_bytes
+
+    def feed(self, block: bytes) -> bytes:
+        """Take the next bytes; those of the file that are to be stored."""
+        self._form.feed(block)
+        stored, self._unstored = b"".join(self._unstored), []
+        return stored
+
+    def finish(self) -> tuple[str, Taken]:
+        """The name of the file, and what it is."""
+        fields = self._form.finish().fields
+        if "file" not in fields:
+            raise invalid("send one file named file", "file")
+        if fields.get("purpose") != "batch":
+            raise invalid("the purpose of a file is batch", "purpose")
+        return fields["file"][:_LONGEST_NAME], self._intake.finish()
+
+    def _take(self, content: bytes) -> None:
+        if content:
+            self._intake.feed(content)
+            self._unstored.append(content)
+
+
+async def _received(
+    desk: BulkDesk,
+    request: Request,
+    reservation: Reservation,
+    reading: FairLock,
+    coming: _Upload,
+    file_id: str,
+) -> tuple[str, Taken]:
+    """Take a whole form, its file into the store; its name, and what it is."""
+    reserved = 0
+    writing = desk.files.store.writing(input_name(file_id))
+    stored = await asyncio.to_thread(writing.__enter__)
+    try:
+        async for block in _blocks(request):
+            async with reading.acquired(reservation.account):  # parsers hold the interpreter
+                content = await asyncio.to_thread(coming.feed, block)
+            if coming.kept_bytes > reserved:
+                reservation.take_bytes(coming.kept_bytes - reserved)
+                reserved = coming.kept_bytes
+            await asyncio.to_thread(stored.write, content)
+        async with reading.acquired(reservation.account):
+            done = await asyncio.to_thread(coming.finish)
+    except BaseException as error:
+        await asyncio.shield(asyncio.to_thread(writing.__exit__, type(error), error, error.__traceback__))
+        raise
+    await asyncio.to_thread(writing.__exit__, None, None, None)
+    return done
+
+
+async def _blocks(request: Request) -> AsyncIterator[bytes]:
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        chunks.append(chunk)
+        size += len(chunk)
+        if size >= _BLOCK_BYTES:
+            yield b"".join(chunks)
+            chunks, size = [], 0
+    yield b"".join(chunks)
+
+
+async def _beside(blocks: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """The blocks, each read beside the event loop."""
+    while (block := await asyncio.to_thread(next, blocks, None)) is not None:
+        yield block
+
+
+def _request_body() -> dict[str, Any]:
+    # The route reads the body itself, as it comes; this tells the OpenAPI document what it reads.
+    properties = {"purpose": {"const": "batch"}, "file": {"type": "string", "format": "binary"}}
+    schema = {"type": "object", "properties": properties, "required": ["purpose", "file"]}
+    return {"requestBody": {"required": True, "content": {multipart.MEDIA_TYPE: {"schema": schema}}}}

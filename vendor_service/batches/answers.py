@@ -1,0 +1,186 @@
+"""What becomes of the lines of a chunk: the lines of the output file, and those of the error file."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from pydantic_core import to_json
+
+from shared.embeddings import Prices
+from shared.encoding import Vector
+from shared.errors import APIError, ErrorBody, ErrorCode, ErrorDetail
+from shared.receipts import Sold
+from vendor_service.batches.intake import Fault
+from vendor_service.batches.leases import Claim
+from vendor_service.batches.lines import Line, LineReader, name_of
+from vendor_service.billing.orders import Admitted
+from vendor_service.embed.receipts import what_was_sold
+from vendor_service.embed.results import EmbedResult
+from vendor_service.encoder.encoder import ModelFacts
+from vendor_service.encoder.prepared import Prepared, PreparedText
+from vendor_service.observability.timing import Timing
+
+
+@dataclass
+class LineWork:
+    """A line on its way: what it asks, or why it is refused; and its queries, prepared and encoded.
+
+    `number` is its place in the file, `first` the place of its first query among those of the chunk.
+    """
+
+    number: int
+    custom_id: str | None
+    line: Line | None
+    first: int
+    error: APIError | None = None
+    refused: dict[int, APIError] = field(default_factory=dict)
+    accepted: list[Prepared] = field(default_factory=list)
+    rows: Vector | None = None
+
+    def take(self, prepared: Sequence[Prepared | APIError]) -> None:
+        """Take what became of the queries; where one is refused, so is the line, unless it passes over it."""
+        assert self.line is not None
+        queries = self.line.queries
+        self.refused = {place: each for place, each in enumerate(prepared) if isinstance(each, APIError)}
+        if self.refused and not queries.skip_bad:
+            place, error = next(iter(self.refused.items()))
+            param = f"{queries.param}.{place}.{queries.items[place].kind}"
+            self.error = APIError(error.code, error.message, param=param)
+            return
+        self.accepted = [each for each in prepared if not isinstance(each, APIError)]
+
+
+@dataclass
+class Answers:
+    """The lines of a chunk that are answered, and those that are refused, ready to be stored."""
+
+    output: bytes = b""
+    errors: bytes = b""
+    completed: int = 0
+    failed: int = 0
+    images: int = 0
+    texts: int = 0
+    sold: list[Sold] = field(default_factory=list)
+    rows: list[Vector] = field(default_factory=list)
+
+
+def read_lines(claim: Claim, content: bytes, reader: LineReader, facts: ModelFacts) -> list[LineWork]:
+    """The lines of a chunk; those that were found faulty when the file came in are not read again."""
+    faults = {} if claim.piece.faults is None else json.loads(claim.piece.faults)
+    works: list[LineWork] = []
+    first = 0
+    for text in content.split(b"\n"):
+        if not text.strip():
+            continue
+        number = claim.piece.first_line + len(works)
+        fault = faults.get(str(len(works)))
+        if fault is not None:
+            works.append(_faulty(number, first, Fault(**fault)))
+            continue
+        work = _read(number, first, text, reader, facts)
+        works.append(work)
+        first += 0 if work.line is None else len(work.line.queries.items)
+    return works
+
+
+def _faulty(number: int, first: int, fault: Fault) -> LineWork:
+    error = APIError(ErrorCode(fault.code), fault.message)
+    return LineWork(number, fault.custom_id, None, first, error)
+
+
+def _read(number: int, first: int, text: bytes, reader: LineReader, facts: ModelFacts) -> LineWork:
+    try:
+        line = reader.read(text)
+    except APIError as error:  # the vendor takes less by now than when the file came
+        return LineWork(number, name_of(text), None, first, error)
+    if line.queries.dimensions not in (None, facts.dimensions):
+        message = f"this model has {facts.dimensions} dimensions; leave them out, or reduce them yourself"
+        refusal = APIError(ErrorCode.INVALID_REQUEST, message, param="dimensions")
+        return LineWork(number, line.custom_id, line, first, refusal)
+    return LineWork(number, line.custom_id, line, first)
+
+
+def answers_of(
+    claim: Claim, works: Sequence[LineWork], reader: LineReader, facts: ModelFacts, request_id: str
+) -> Answers:
+    """What is stored of the lines, and what they are charged under the id `request_id`."""
+    answers = Answers()
+    price = Prices(image_micros=claim.job.image_micros, text_micros=claim.job.text_micros)
+    output, errors = bytearray(), bytearray()
+    for each in works:
+        line_id = f"{claim.job.id.replace('batch_', 'batch_req_')}-{each.number}"
+        if each.error is not None or each.line is None or each.rows is None:
+            errors += _refusal(line_id, each, request_id)
+            answers.failed += 1
+            continue
+        output += _answer(line_id, each, each.line, reader, facts, price, request_id, answers)
+        answers.completed += 1
+    answers.output, answers.errors = bytes(output), bytes(errors)
+    return answers
+
+
+def _answer(
+    line_id: str,
+    work: LineWork,
+    line: Line,
+    reader: LineReader,
+    facts: ModelFacts,
+    price: Prices,
+    request_id: str,
+    answers: Answers,
+) -> bytes:
+    assert work.rows is not None
+    texts = sum(isinstance(each, PreparedText) for each in work.accepted)
+    images = len(work.accepted) - texts
+    admitted = Admitted(
+        request_id,
+        images,
+        texts,
+        price.cost_micros(images, texts),
+        replayed=False,
+        quota_left=None,
+        rate=None,
+    )
+    result = EmbedResult(request_id, facts, line.queries, work.refused, work.rows, admitted, Timing())
+    body = reader.dialects[line.endpoint].render(result, line.encoding).body
+    answers.images += images
+    answers.texts += texts
+    answers.rows.append(work.rows)
+    answers.sold += [
+        each._replace(place=work.first + each.place) for each in what_was_sold(result, "float32")
+    ]
+    head = {"id": line_id, "custom_id": work.custom_id}
+    response = b'{"status_code":200,"request_id":%s,"body":%s}' % (to_json(request_id), body)
+    return b'%s,"response":%s,"error":null}\n' % (to_json(head)[:-1], response)
+
+
+def _refusal(line_id: str, work: LineWork, request_id: str) -> bytes:
+    error = work.error or APIError(ErrorCode.INTERNAL_ERROR, "this line could not be answered")
+    kind = error.code.kind
+    message = error.message if error.param is None else f"{error.param}: {error.message}"
+    detail = ErrorDetail(
+        code=error.code,
+        type=kind.type,
+        message=f"line {work.number + 1}: {message}",
+        param=error.param,
+        request_id=request_id,
+        retryable=kind.retryable,
+    )
+    response = {"status_code": kind.status, "request_id": request_id, "body": ErrorBody(error=detail)}
+    line = {"id": line_id, "custom_id": work.custom_id, "response": response, "error": None}
+    return to_json(line) + b"\n"
+
+
+def nothing(facts: ModelFacts) -> Vector:
+    """The rows of a line of which no query is left."""
+    return np.empty((0, facts.dimensions), dtype=np.float32)
+
+
+def queries_of(works: Sequence[LineWork]) -> Mapping[int, int]:
+    """How many queries each of the lines asks that are not refused already, by their place."""
+    return {
+        place: len(each.line.queries.items)
+        for place, each in enumerate(works)
+        if each.line is not None and each.error is None
+    }

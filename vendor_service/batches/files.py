@@ -1,0 +1,287 @@
+"""The files of customers: sent in, listed, read and deleted. What is in them lies in the store."""
+
+import json
+import secrets
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import NamedTuple
+
+from sqlalchemy import delete, func, select, tuple_
+from sqlalchemy.orm import Session
+
+from shared.batches import FileObject
+from shared.errors import ErrorCode
+from vendor_service.batches.intake import Taken
+from vendor_service.batches.limits import BatchLimits
+from vendor_service.batches.store import Store
+from vendor_service.clock import SECOND, Clock
+from vendor_service.database.session import Database
+from vendor_service.database.tables import Account, BatchChunk, BatchJob, FilePiece, StoredFile
+from vendor_service.errors import APIError
+
+_BLOCK_BYTES = 1 << 20
+_MOST_FILES = 1000
+# A file that comes for longer than this comes no more.
+_LONGEST_COMING = 2 * 3600 * SECOND
+
+
+class Part(NamedTuple):
+    """A piece of what is in a file: where in the store, and of how many bytes."""
+
+    name: str
+    bytes: int
+
+
+class Files:
+    """All files. Its methods block; they raise `APIError` where database or store is away. Thread-safe."""
+
+    def __init__(self, database: Database, store: Store, clock: Clock, limits: BatchLimits) -> None:
+        self._database = database
+        self._clock = clock
+        self._limits = limits
+        self.store = store
+
+    def begin(self, account_id: str, size: int) -> str:
+        """Note that a file is coming, of so many bytes at least; the id that it will have.
+
+        Raises:
+            APIError: the account has no room for it.
+        """
+        file_id, now = f"file-{secrets.token_hex(12)}", self._clock()
+        with self._database.write() as session:
+            session.get_one(Account, account_id, with_for_update=True)
+            self._check_room(session, account_id, size)
+            session.add(
+                StoredFile(
+                    id=file_id,
+                    account_id=account_id,
+                    purpose="batch",
+                    name="",
+                    state="coming",
+                    created_at=now,
+                    expires_at=now + self._limits.keep_micros,
+                    bytes=size,
+                )
+            )
+        return file_id
+
+    def finish(self, account_id: str, file_id: str, name: str, taken: Taken) -> FileObject:
+        """Note that all of a file is in the store.
+
+        Raises:
+            APIError: the account has no room for it; or it came for so long that it was given up.
+        """
+        with self._database.write() as session:
+            session.get_one(Account, account_id, with_for_update=True)
+            file = session.get(StoredFile, file_id)
+            if file is None or file.state != "coming":
+                raise APIError(ErrorCode.DEADLINE_EXCEEDED, "the file took too long to come", retry_after=1)
+            self._check_room(session, account_id, taken.bytes - file.bytes)
+            file.name, file.state, file.bytes = name, "ready", taken.bytes
+            file.digest, file.endpoint, file.model = taken.digest, taken.endpoint, taken.model
+            for number, each in enumerate(taken.pieces):
+                faults = {place: asdict(fault) for place, fault in each.faults.items()}
+                session.add(
+                    FilePiece(
+                        file_id=file_id,
+                        number=number,
+                        first_byte=each.first_byte,
+                        bytes=each.bytes,
+                        first_line=each.first_line,
+                        lines=each.lines,
+                        images=each.images,
+                        texts=each.texts,
+                        faults=json.dumps(faults) if faults else None,
+                    )
+                )
+                file.lines += each.lines
+                file.images += each.images
+                file.texts += each.texts
+            return public(file)
+
+    def get(self, account_id: str, file_id: str) -> StoredFile:
+        """A file of this account.
+
+        Raises:
+            APIError: `not_found`.
+        """
+        with self._database.read() as session:
+            return find(session, account_id, file_id)
+
+    def page(
+        self, account_id: str, purpose: str | None, after: str | None, limit: int, *, newest_first: bool
+    ) -> tuple[list[FileObject], bool]:
+        """Up to `limit` files of this account behind the file `after`, and whether there are more.
+
+        Raises:
+            APIError: `not_found`; there is no file `after`.
+        """
+        order = (StoredFile.created_at, StoredFile.id)
+        with self._database.read() as session:
+            found = select(StoredFile).where(StoredFile.account_id == account_id, StoredFile.state == "ready")
+            if purpose is not None:
+                found = found.where(StoredFile.purpose == purpose)
+            if after is not None:
+                last = find(session, account_id, after)
+                at = tuple_(StoredFile.created_at, StoredFile.id)
+                here = tuple_(last.created_at, last.id)
+                found = found.where(at < here if newest_first else at > here)
+            found = found.order_by(*((each.desc() for each in order) if newest_first else order))
+            files = session.scalars(found.limit(limit + 1)).all()
+        return [public(each) for each in files[:limit]], len(files) > limit
+
+    def content(self, account_id: str, file_id: str) -> Iterator[bytes]:
+        """What is in a file, block by block.
+
+        Raises:
+            APIError: `not_found`.
+        """
+        with self._database.read() as session:
+            parts = _parts(session, find(session, account_id, file_id))
+        return self._blocks(parts)
+
+    def _blocks(self, parts: list[Part]) -> Iterator[bytes]:
+        for part in parts:
+            for start in range(0, part.bytes, _BLOCK_BYTES):
+                yield self.store.read(part.name, start, min(_BLOCK_BYTES, part.bytes - start))
+
+    def delete(self, account_id: str, file_id: str) -> None:
+        """Delete a file.
+
+        Raises:
+            APIError: `not_found`; or a job that is in progress needs it (`conflict`).
+        """
+        with self._database.write() as session:
+            session.get_one(Account, account_id, with_for_update=True)
+            file = find(session, account_id, file_id)
+            if _is_needed(session, file_id):
+                message = "a job that is in progress reads this file; cancel it first"
+                raise APIError(ErrorCode.CONFLICT, message, param="file_id")
+            file.state = "leaving"
+        self.remove(file_id)
+
+    def give_up(self, file_id: str) -> None:
+        """Delete what has come of a file that does not come whole."""
+        with self._database.write() as session:
+            file = session.get(StoredFile, file_id)
+            if file is not None and file.state == "coming":
+                file.state = "leaving"
+        self.remove(file_id)
+
+    def expired(self) -> list[str]:
+        """The files to be deleted: kept for long enough, begun to be deleted, or never finished."""
+        now = self._clock()
+        old = select(StoredFile).where(
+            (StoredFile.expires_at <= now)
+            | (StoredFile.state == "leaving")
+            | ((StoredFile.state == "coming") & (StoredFile.created_at <= now - _LONGEST_COMING))
+        )
+        with self._database.read() as session:  # most of the time there is nothing, and nothing to lock
+            if session.scalars(old.limit(1)).first() is None:
+                return []
+        with self._database.write() as session:
+            files = [each for each in session.scalars(old.limit(100)) if not _is_needed(session, each.id)]
+            for each in files:
+                each.state = "leaving"
+            return [each.id for each in files]
+
+    def remove(self, file_id: str) -> None:
+        """Delete a file that is leaving: what is in it, then what is known of it."""
+        with self._database.read() as session:
+            file = session.get(StoredFile, file_id)
+            if file is None or file.state != "leaving":
+                return
+            others = select(StoredFile.id).where(
+                StoredFile.batch_id == file.batch_id, StoredFile.id != file_id
+            )
+            is_last = session.scalar(others.limit(1)) is None
+        if file.batch_id is None:
+            self.store.remove(input_name(file_id))
+        elif is_last:
+            self.store.remove_folder(job_folder(file.batch_id))
+        else:
+            for name in self.store.names(job_folder(file.batch_id)):
+                if name.endswith(_ENDINGS[_kind(file)]):
+                    self.store.remove(name)
+        with self._database.write() as session:
+            session.execute(delete(FilePiece).where(FilePiece.file_id == file_id))
+            session.execute(delete(StoredFile).where(StoredFile.id == file_id))
+
+    def _check_room(self, session: Session, account_id: str, more: int) -> None:
+        mine = (StoredFile.account_id == account_id, StoredFile.purpose == "batch")
+        files, size = session.execute(
+            select(func.count(), func.coalesce(func.sum(StoredFile.bytes), 0)).where(*mine)
+        ).one()
+        most = self._limits.account_bytes
+        if files > _MOST_FILES or int(size) + more > most:
+            message = (
+                f"this account has {files} files of {size} bytes, and may have {_MOST_FILES} of {most}; "
+                "delete some"
+            )
+            raise APIError(ErrorCode.REQUEST_TOO_LARGE, message, param="file")
+
+
+def find(session: Session, account_id: str, file_id: str) -> StoredFile:
+    """A file of an account that is there.
+
+    Raises:
+        APIError: `not_found`.
+    """
+    file = session.get(StoredFile, file_id)
+    if file is None or file.account_id != account_id or file.state != "ready":
+        raise APIError(ErrorCode.NOT_FOUND, f"this account has no file {file_id[:64]!r}", param="file_id")
+    return file
+
+
+def public(file: StoredFile) -> FileObject:
+    """A file as its owner sees it."""
+    return FileObject(
+        id=file.id,
+        bytes=file.bytes,
+        created_at=file.created_at // SECOND,
+        expires_at=file.expires_at // SECOND,
+        filename=file.name,
+        purpose="batch" if file.purpose == "batch" else "batch_output",
+    )
+
+
+def input_name(file_id: str) -> str:
+    """The name in the store of a file that was sent in."""
+    return f"inputs/{file_id}"
+
+
+def job_folder(batch_id: str) -> str:
+    """The folder in the store of what a job brings."""
+    return f"batches/{batch_id}"
+
+
+def output_name(part: str) -> str:
+    """The name in the store of the answers of a part."""
+    return part + _ENDINGS["output"]
+
+
+def errors_name(part: str) -> str:
+    """The name in the store of the refusals of a part."""
+    return part + _ENDINGS["errors"]
+
+
+_ENDINGS = {"output": ".output.jsonl", "errors": ".errors.jsonl"}
+
+
+def _kind(file: StoredFile) -> str:
+    return "errors" if file.name.endswith(_ENDINGS["errors"].removeprefix(".")) else "output"
+
+
+def _parts(session: Session, file: StoredFile) -> list[Part]:
+    if file.batch_id is None:
+        return [Part(input_name(file.id), file.bytes)]
+    size = BatchChunk.error_bytes if _kind(file) == "errors" else BatchChunk.output_bytes
+    name = errors_name if _kind(file) == "errors" else output_name
+    mine = (BatchChunk.batch_id == file.batch_id, size > 0)
+    found = session.execute(select(BatchChunk.part, size).where(*mine).order_by(BatchChunk.number))
+    return [Part(name(str(part)), count) for part, count in found]
+
+
+def _is_needed(session: Session, file_id: str) -> bool:
+    busy = (BatchJob.input_file_id == file_id, BatchJob.state == "in_progress")
+    return session.scalar(select(BatchJob.id).where(*busy).limit(1)) is not None

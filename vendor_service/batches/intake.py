@@ -1,0 +1,165 @@
+"""The intake of a file: its lines checked as they come, and put together in pieces to be worked on."""
+
+import hashlib
+from dataclasses import dataclass, field
+
+from shared.errors import APIError, ErrorCode
+from shared.serving.parsing import invalid
+from vendor_service.batches.limits import BatchLimits
+from vendor_service.batches.lines import Line, LineReader, name_of
+
+# A piece is of so many queries and bytes, or of one line: what one process works on at a time, and what is
+# lost of its work if it is killed.
+_PIECE_QUERIES = 64
+_PIECE_BYTES = 4 << 20
+_LONGEST_MESSAGE = 500  # characters
+
+
+@dataclass
+class Fault:
+    """Why a line cannot be asked."""
+
+    custom_id: str | None
+    code: str
+    message: str
+
+
+@dataclass
+class Piece:
+    """Some whole lines: which bytes and lines of the file, what they ask, and which cannot be asked."""
+
+    first_byte: int
+    first_line: int
+    bytes: int = 0
+    lines: int = 0
+    images: int = 0
+    texts: int = 0
+    faults: dict[int, Fault] = field(default_factory=dict)  # by their place in the piece
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A file that can be worked on: for which endpoint and model its lines are, and its pieces.
+
+    `digest` is the SHA-256 of the file, hex.
+    """
+
+    digest: str
+    bytes: int
+    endpoint: str
+    model: str | None
+    pieces: list[Piece]
+
+
+class Intake:
+    """Takes the bytes of a file block by block. What it keeps of it is one line and what pieces there are."""
+
+    def __init__(self, reader: LineReader, limits: BatchLimits) -> None:
+        self._reader = reader
+        self._limits = limits
+        self._digest = hashlib.sha256()
+        self._buffer = bytearray()
+        self._searched = 0
+        self._size = 0
+        self._line = 0
+        self._pieces = [Piece(0, 0)]
+        self._names: set[bytes] = set()
+        self._first: Line | None = None
+
+    @property
+    def kept_bytes(self) -> int:
+        """How many bytes of the file are in memory."""
+        return len(self._buffer)
+
+    def feed(self, block: bytes) -> None:
+        """Take the next bytes.
+
+        Raises:
+            APIError: the file or a line is too large, or there are too many lines.
+        """
+        self._digest.update(block)
+        self._size += len(block)
+        if self._size > self._limits.max_file_bytes:
+            message = f"a file may have {self._limits.max_file_bytes} bytes"
+            raise APIError(ErrorCode.REQUEST_TOO_LARGE, message, param="file")
+        self._buffer += block
+        start = 0
+        while (end := self._buffer.find(b"\n", max(start, self._searched))) >= 0:
+            self._take(bytes(self._buffer[start : end + 1]))
+            start = end + 1
+        del self._buffer[:start]
+        self._searched = len(self._buffer)
+        if len(self._buffer) > self._limits.max_line_bytes:
+            raise self._too_long()
+
+    def finish(self) -> Taken:
+        """The end of the file.
+
+        Raises:
+            APIError: the last line is too long, or there is no line that can be asked.
+        """
+        if self._buffer:
+            self._take(bytes(self._buffer))
+            self._buffer.clear()
+        if self._first is None:
+            raise self._worthless()
+        pieces = [each for each in self._pieces if each.lines]
+        endpoint, model = self._first.endpoint, self._first.queries.model
+        return Taken(self._digest.hexdigest(), self._size, endpoint, model, pieces)
+
+    def _take(self, line: bytes) -> None:
+        if len(line) > self._limits.max_line_bytes:
+            raise self._too_long()
+        if not line.strip():
+            self._pieces[-1].bytes += len(line)
+            return
+        if self._line == self._limits.max_lines:
+            message = f"a file may have {self._limits.max_lines} lines"
+            raise APIError(ErrorCode.REQUEST_TOO_LARGE, message, param="file")
+        try:
+            read: Line | Fault = self._checked(self._reader.read(line))
+        except APIError as error:
+            message = error.message if error.param is None else f"{error.param}: {error.message}"
+            read = Fault(name_of(line), error.code, message[:_LONGEST_MESSAGE])
+        self._add(line, read)
+        self._line += 1
+
+    def _checked(self, line: Line) -> Line:
+        name = hashlib.sha256(line.custom_id.encode(errors="surrogatepass")).digest()[:16]
+        if name in self._names:
+            raise invalid("another line of this file has this custom_id", "custom_id")
+        self._names.add(name)
+        first = self._first = self._first or line
+        if line.endpoint != first.endpoint:
+            raise invalid(
+                f"all lines of a file are for one endpoint; the first is for {first.endpoint}", "url"
+            )
+        if line.queries.model != first.queries.model:
+            message = f"all lines of a file are for one model; the first is for {first.queries.model}"
+            raise invalid(message, "body.model")
+        return line
+
+    def _add(self, line: bytes, read: Line | Fault) -> None:
+        piece = self._pieces[-1]
+        images, texts = (0, 0) if isinstance(read, Fault) else (read.images, read.texts)
+        queries = piece.images + piece.texts + images + texts
+        is_full = queries > _PIECE_QUERIES or piece.bytes + len(line) > _PIECE_BYTES
+        if piece.lines and (is_full or piece.lines == _PIECE_QUERIES):
+            piece = Piece(piece.first_byte + piece.bytes, self._line)
+            self._pieces.append(piece)
+        if isinstance(read, Fault):
+            piece.faults[piece.lines] = read
+        piece.bytes += len(line)
+        piece.lines += 1
+        piece.images += images
+        piece.texts += texts
+
+    def _too_long(self) -> APIError:
+        message = f"line {self._line + 1} is longer than {self._limits.max_line_bytes} bytes"
+        return APIError(ErrorCode.REQUEST_TOO_LARGE, message, param="file")
+
+    def _worthless(self) -> APIError:
+        faults = [fault for piece in self._pieces for fault in piece.faults.values()]
+        if not faults:
+            return APIError(ErrorCode.EMPTY_INPUT, "the file has no lines", param="file")
+        return invalid(f"no line of this file can be asked; the first one: {faults[0].message}", "file")

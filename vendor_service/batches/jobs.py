@@ -1,0 +1,327 @@
+"""Bulk jobs: begun, looked at, cancelled and ended."""
+
+import hashlib
+import json
+import secrets
+from dataclasses import dataclass
+
+from sqlalchemy import and_, func, insert, literal, select, tuple_
+from sqlalchemy.orm import Session
+
+from shared.batches import WINDOW_SECONDS, BatchObject, BatchRequest, RequestCounts
+from shared.errors import ErrorCode
+from vendor_service.batches import files
+from vendor_service.batches.limits import BatchLimits
+from vendor_service.billing.admission import Admission
+from vendor_service.billing.orders import Order
+from vendor_service.clock import HOUR, SECOND, Clock
+from vendor_service.database.session import Database
+from vendor_service.database.tables import (
+    Account,
+    ApiKey,
+    BatchChunk,
+    BatchJob,
+    FilePiece,
+    Hold,
+    LedgerEntry,
+    StoredFile,
+)
+from vendor_service.encoder.encoder import ModelFacts
+from vendor_service.errors import APIError
+from vendor_service.webhooks import events
+from vendor_service.webhooks.events import EventKind
+
+# What is held for a job is released by the sweep of all holds so long after its window, if nothing else did.
+_HELD_LONGER = HOUR
+
+
+@dataclass(frozen=True)
+class JobTerms:
+    """Who begins a job and on which terms, as of a request for embeddings."""
+
+    account_id: str
+    key_id: str
+    secret_hash: str | None = None
+    idempotency_key: str | None = None
+    max_cost_micros: int | None = None
+
+
+@dataclass(frozen=True)
+class Sale:
+    """What was charged of a job at once: the lines of the chunk `number`, and the hashes of a receipt."""
+
+    number: int
+    first_line: int
+    lines: int
+    entry: LedgerEntry
+    request_hash: str
+    answer_hash: str
+
+
+class Jobs:
+    """All bulk jobs. Its methods block; they raise `APIError` where the database is away. Thread-safe."""
+
+    def __init__(self, database: Database, admission: Admission, clock: Clock, limits: BatchLimits) -> None:
+        self._database = database
+        self._admission = admission
+        self._clock = clock
+        self._limits = limits
+
+    def begin(self, terms: JobTerms, asked: BatchRequest, file: StoredFile, model: ModelFacts) -> BatchObject:
+        """Begin a job: hold the price of all its lines; or find the one that this idempotency key has begun.
+
+        Raises:
+            APIError: the file is for another endpoint, a limit does not allow it, or the key began another.
+        """
+        if asked.endpoint != file.endpoint:
+            message = f"the lines of this file are for {file.endpoint}"
+            raise APIError(ErrorCode.INVALID_REQUEST, message, param="endpoint")
+        now = self._clock()
+        order = Order(
+            request_id=f"req_{secrets.token_hex(16)}",
+            account_id=terms.account_id,
+            key_id=terms.key_id,
+            model=model.id,
+            model_fingerprint=model.fingerprint,
+            images=file.images,
+            texts=file.texts,
+            body_hash=_hash_of(asked, file),
+            max_cost_micros=terms.max_cost_micros,
+            secret_hash=terms.secret_hash,
+            held_until=now + WINDOW_SECONDS * SECOND + _HELD_LONGER,
+        )
+        draft = _Draft(order, terms.idempotency_key, asked, file, self._limits)
+        return self._admission.hold_job(order, draft).result()
+
+    def get(self, account_id: str, batch_id: str) -> BatchObject:
+        """A job of this account.
+
+        Raises:
+            APIError: `not_found`.
+        """
+        with self._database.read() as session:
+            return public(session, _find(session, account_id, batch_id))
+
+    def page(self, account_id: str, after: str | None, limit: int) -> tuple[list[BatchObject], bool]:
+        """Up to `limit` jobs of this account behind `after`, the newest first; and whether there are more.
+
+        Raises:
+            APIError: `not_found`; there is no job `after`.
+        """
+        with self._database.read() as session:
+            found = select(BatchJob).where(BatchJob.account_id == account_id)
+            if after is not None:
+                last = _find(session, account_id, after)
+                found = found.where(
+                    tuple_(BatchJob.created_at, BatchJob.id) < tuple_(last.created_at, last.id)
+                )
+            found = found.order_by(BatchJob.created_at.desc(), BatchJob.id.desc())
+            jobs = session.scalars(found.limit(limit + 1)).all()
+            return [public(session, each) for each in jobs[:limit]], len(jobs) > limit
+
+    def cancel(self, account_id: str, batch_id: str) -> BatchObject:
+        """End a job now. What is done is charged and kept; one that has ended stays as it is.
+
+        Raises:
+            APIError: `not_found`.
+        """
+        with self._database.read() as session:
+            hold_id = _find(session, account_id, batch_id).hold_id
+        self._end(account_id, batch_id, hold_id, "cancelled")
+        return self.get(account_id, batch_id)
+
+    def end_overdue(self) -> int:
+        """End the jobs whose window is over, and those whose key was revoked; how many."""
+        now = self._clock()
+        with self._database.read() as session:
+            running = (
+                select(BatchJob, ApiKey.revoked_at)
+                .join(ApiKey, ApiKey.id == BatchJob.key_id)
+                .where(BatchJob.state == "in_progress")
+            )
+            found = [
+                (job.account_id, job.id, job.hold_id, "expired" if job.expires_at <= now else "cancelled")
+                for job, revoked in session.execute(running)
+                if job.expires_at <= now or revoked is not None
+            ]
+        return sum(self._end(*each) for each in found)
+
+    def sales(self, account_id: str, batch_id: str, after: int, limit: int) -> list["Sale"]:
+        """Up to `limit` of a job's charges behind the chunk `after`, in the order of its lines.
+
+        Raises:
+            APIError: `not_found`.
+        """
+        with self._database.read() as session:
+            job = _find(session, account_id, batch_id)
+            piece = (FilePiece.file_id == job.input_file_id, FilePiece.number == BatchChunk.number)
+            found = (
+                select(BatchChunk, FilePiece, LedgerEntry)
+                .join(LedgerEntry, LedgerEntry.hold_id == BatchChunk.hold_id)
+                .join(FilePiece, and_(*piece))
+                .where(BatchChunk.batch_id == batch_id, BatchChunk.number > after)
+                .order_by(BatchChunk.number)
+                .limit(limit)
+            )
+            return [
+                Sale(
+                    chunk.number,
+                    of.first_line,
+                    of.lines,
+                    entry,
+                    str(chunk.request_hash),
+                    str(chunk.answer_hash),
+                )
+                for chunk, of, entry in session.execute(found)
+            ]
+
+    def _end(self, account_id: str, batch_id: str, hold_id: str, state: str) -> bool:
+        def ends(session: Session, account: Account, now: int) -> bool:
+            job = session.get_one(BatchJob, batch_id, with_for_update=True)
+            if job.state != "in_progress":
+                return False
+            end(session, account, job, state, now, self._limits)
+            return True
+
+        return self._admission.end_job(account_id, hold_id, ends).result()
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """A job that is to be written down; a `JobRecord`."""
+
+    order: Order
+    idempotency_key: str | None
+    asked: BatchRequest
+    file: StoredFile
+    limits: BatchLimits
+
+    def found(self, session: Session) -> BatchObject | None:
+        """The job that this idempotency key has begun; see `JobRecord`."""
+        mine = BatchJob.account_id == self.order.account_id
+        if self.idempotency_key is not None:
+            same = BatchJob.idempotency_key == self.idempotency_key
+            begun = session.scalar(select(BatchJob).where(mine, same))
+            if begun is not None and begun.body_hash != self.order.body_hash:
+                message = "this Idempotency-Key was used for another request; use a new key for a new request"
+                raise APIError(ErrorCode.IDEMPOTENCY_KEY_REUSED, message)
+            if begun is not None:
+                return public(session, begun)
+        begun = session.scalar(select(BatchJob).where(BatchJob.hold_id == self.order.request_id))
+        if begun is not None:  # by a commit of which nobody said that it had gone through
+            return public(session, begun)
+        files.find(session, self.order.account_id, self.file.id)
+        running = select(func.count()).where(mine, BatchJob.state == "in_progress")
+        if (session.scalar(running) or 0) >= self.limits.account_jobs:
+            message = f"this account has {self.limits.account_jobs} jobs in progress, and may have no more"
+            raise APIError(ErrorCode.RATE_LIMITED, message, retry_after=60)
+        return None
+
+    def write(self, session: Session, hold: Hold, now: int) -> BatchObject:
+        """See `JobRecord`."""
+        pieces = session.scalar(select(func.count()).where(FilePiece.file_id == self.file.id)) or 0
+        labels = self.asked.metadata
+        job = BatchJob(
+            id=f"batch_{secrets.token_hex(12)}",
+            account_id=hold.account_id,
+            key_id=hold.key_id,
+            hold_id=hold.id,
+            input_file_id=self.file.id,
+            endpoint=self.asked.endpoint,
+            model=hold.model,
+            model_fingerprint=hold.model_fingerprint,
+            image_micros=hold.image_micros,
+            text_micros=hold.text_micros,
+            state="in_progress",
+            labels=None if labels is None else json.dumps(labels),
+            idempotency_key=self.idempotency_key,
+            body_hash=hold.body_hash,
+            created_at=now,
+            expires_at=now + WINDOW_SECONDS * SECOND,
+            lines=self.file.lines,
+            chunks_left=pieces,
+        )
+        session.add(job)
+        session.flush()  # its chunks refer to it
+        columns = ("batch_id", "number", "state", "leased_until", "failures", "output_bytes", "error_bytes")
+        chunks = select(
+            literal(job.id), FilePiece.number, literal("waiting"), *(literal(0) for _ in columns[3:])
+        ).where(FilePiece.file_id == self.file.id)
+        session.execute(insert(BatchChunk).from_select(list(columns), chunks))
+        return public(session, job)
+
+
+def end(session: Session, account: Account, job: BatchJob, state: str, now: int, limits: BatchLimits) -> None:
+    """Let a job end, with the files of what it brought; account and job are locked by this transaction."""
+    job.state, job.ended_at = state, now
+    session.flush()
+    sizes = select(func.sum(BatchChunk.output_bytes), func.sum(BatchChunk.error_bytes))
+    output, errors = session.execute(sizes.where(BatchChunk.batch_id == job.id)).one()
+    job.output_file_id = _add_file(session, job, "output", int(output or 0), now, limits)
+    job.error_file_id = _add_file(session, job, "errors", int(errors or 0), now, limits)
+    if state == "completed":
+        data = {"id": job.id, "status": state, "completed": job.completed, "failed": job.failed}
+        data |= {"cost_micros": job.cost_micros, "output_file_id": job.output_file_id}
+        data |= {"error_file_id": job.error_file_id}
+        events.emit(session, EventKind.BATCH_COMPLETED, account, data, now)
+
+
+def public(session: Session, job: BatchJob) -> BatchObject:
+    """A job as its owner sees it."""
+    ended = None if job.ended_at is None else job.ended_at // SECOND
+    hold = session.get_one(Hold, job.hold_id)
+    return BatchObject(
+        id=job.id,
+        endpoint=job.endpoint,
+        model=job.model,
+        model_fingerprint=job.model_fingerprint,
+        input_file_id=job.input_file_id,
+        status=job.state,  # type: ignore[arg-type]
+        output_file_id=job.output_file_id,
+        error_file_id=job.error_file_id,
+        created_at=job.created_at // SECOND,
+        in_progress_at=job.created_at // SECOND,
+        expires_at=job.expires_at // SECOND,
+        completed_at=ended if job.state == "completed" else None,
+        cancelled_at=ended if job.state == "cancelled" else None,
+        expired_at=ended if job.state == "expired" else None,
+        request_counts=RequestCounts(total=job.lines, completed=job.completed, failed=job.failed),
+        metadata=None if job.labels is None else json.loads(job.labels),
+        cost_micros=job.cost_micros,
+        held_micros=hold.cost_micros if hold.state == "open" else 0,
+    )
+
+
+def _find(session: Session, account_id: str, batch_id: str) -> BatchJob:
+    job = session.get(BatchJob, batch_id)
+    if job is None or job.account_id != account_id:
+        message = f"this account has no batch {batch_id[:64]!r}"
+        raise APIError(ErrorCode.NOT_FOUND, message, param="batch_id")
+    return job
+
+
+def _add_file(
+    session: Session, job: BatchJob, kind: str, size: int, now: int, limits: BatchLimits
+) -> str | None:
+    if not size:
+        return None
+    file_id = f"file-{secrets.token_hex(12)}"
+    session.add(
+        StoredFile(
+            id=file_id,
+            account_id=job.account_id,
+            purpose="batch_output",
+            name=f"{job.id}.{kind}.jsonl",
+            state="ready",
+            created_at=now,
+            expires_at=now + limits.keep_micros,
+            bytes=size,
+            batch_id=job.id,
+        )
+    )
+    return file_id
+
+
+def _hash_of(asked: BatchRequest, file: StoredFile) -> str:
+    terms = asked.model_dump(exclude={"input_file_id"}) | {"file": file.digest}
+    return hashlib.sha256(json.dumps(terms, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,190 @@
+"""Leases: which process works on which chunk, so that several share the jobs and none is done twice."""
+
+import secrets
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from sqlalchemy import ColumnElement, CursorResult, Select, func, select, tuple_, update
+from sqlalchemy.orm import Session
+
+from shared.errors import ErrorCode
+from shared.receipts import Sold, answer_hash, request_hash
+from vendor_service.batches import jobs
+from vendor_service.batches.files import job_folder
+from vendor_service.batches.limits import BatchLimits
+from vendor_service.billing.orders import Charged
+from vendor_service.clock import SECOND, Clock
+from vendor_service.database.session import Database
+from vendor_service.database.tables import Account, ApiKey, BatchChunk, BatchJob, FilePiece
+from vendor_service.errors import APIError
+
+# So long after it last told that it works on a chunk, a process is believed to be gone.
+LEASE_SECONDS = 20
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A chunk that this process works on, as it was when it was taken; `part` names what is written of it."""
+
+    job: BatchJob
+    piece: FilePiece
+    lease: str
+    part: str
+    failures: int
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """The key of the chunk's row."""
+        return (self.job.id, self.piece.number)
+
+
+class Leases:
+    """Takes chunks, keeps them and gives them back. Its methods block. Thread-safe."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    def claim(self, served: Collection[tuple[str, str]]) -> Claim | None:
+        """The next chunk for a model that is served (name and fingerprint); accounts take turns."""
+        wanted = self._waiting(served)
+        with self._database.read() as session:  # most of the time there is nothing, and nothing to lock
+            found = session.execute(wanted).all()
+        for batch_id, _ in found:
+            claim = self._claim(batch_id)
+            if claim is not None:
+                return claim
+        return None
+
+    def _waiting(self, served: Collection[tuple[str, str]]) -> Select[*tuple[Any, ...]]:
+        """Jobs with a free chunk: that account first of which a chunk was not taken for longest."""
+        turns = (
+            select(BatchJob.account_id, func.max(BatchJob.claimed_at).label("last"))
+            .where(BatchJob.state == "in_progress")
+            .group_by(BatchJob.account_id)
+            .subquery()
+        )
+        free = select(BatchChunk.number).where(BatchChunk.batch_id == BatchJob.id, *self._is_free())
+        return (
+            select(BatchJob.id, turns.c.last)
+            .join(turns, turns.c.account_id == BatchJob.account_id)
+            .join(Account, Account.id == BatchJob.account_id)
+            .join(ApiKey, ApiKey.id == BatchJob.key_id)
+            .where(
+                BatchJob.state == "in_progress",
+                BatchJob.expires_at > self._clock(),
+                tuple_(BatchJob.model, BatchJob.model_fingerprint).in_(list(served)),
+                Account.status == "active",
+                ApiKey.revoked_at.is_(None),
+                free.exists(),
+            )
+            .order_by(turns.c.last, BatchJob.created_at, BatchJob.id)
+            .limit(16)
+        )
+
+    def _is_free(self) -> tuple[ColumnElement[bool], ...]:
+        return (BatchChunk.state == "waiting", BatchChunk.leased_until <= self._clock())
+
+    def _claim(self, batch_id: str) -> Claim | None:
+        now = self._clock()
+        with self._database.write() as session:
+            job = session.get_one(BatchJob, batch_id, with_for_update=True)
+            if job.state != "in_progress":
+                return None
+            free = select(BatchChunk).where(BatchChunk.batch_id == batch_id, *self._is_free())
+            chunk = session.scalar(free.order_by(BatchChunk.number).limit(1))
+            if chunk is None:
+                return None
+            lease = secrets.token_hex(16)
+            chunk.lease, chunk.leased_until = lease, now + LEASE_SECONDS * SECOND
+            job.claimed_at = max(now, job.claimed_at + 1)
+            piece = session.get_one(FilePiece, (job.input_file_id, chunk.number))
+            return Claim(job, piece, lease, f"{job_folder(job.id)}/{chunk.number}-{lease}", chunk.failures)
+
+    def renew(self, claims: Sequence[Claim]) -> None:
+        """Tell that they are still worked on."""
+        self._set(claims, leased_until=self._clock() + LEASE_SECONDS * SECOND)
+
+    def give_back(self, claim: Claim, *, after_seconds: float = 0.0, failed: bool = False) -> bool:
+        """Let somebody else work on it, `after_seconds`; it may have `failed`.
+
+        Whether it was still this process's to do. If not, it may be done.
+        """
+        at = self._clock() + round(after_seconds * SECOND)
+        return self._set([claim], lease=None, leased_until=at, failures=claim.failures + failed) == 1
+
+    def _set(self, claims: Sequence[Claim], **values: object) -> int:
+        changed = 0
+        with self._database.write() as session:
+            for each in sorted(claims, key=lambda claim: claim.key):
+                batch_id, number = each.key
+                mine = (
+                    BatchChunk.batch_id == batch_id,
+                    BatchChunk.number == number,
+                    BatchChunk.state == "waiting",
+                    BatchChunk.lease == each.lease,
+                )
+                done = session.execute(update(BatchChunk).where(*mine).values(**values))
+                changed += cast(CursorResult[Any], done).rowcount
+        return changed
+
+    def release_abandoned(self) -> None:
+        """Free every chunk: those of a process that is gone, at the start of its only successor."""
+        with self._database.write() as session:
+            held = (BatchChunk.state == "waiting", BatchChunk.lease.is_not(None))
+            session.execute(update(BatchChunk).where(*held).values(lease=None, leased_until=0))
+
+
+@dataclass(frozen=True)
+class Done:
+    """What became of a chunk, to be written down with its charge; a `PartRecord`.
+
+    `sold` is what was answered; `completed` and `failed` count lines.
+    """
+
+    claim: Claim
+    completed: int
+    failed: int
+    output_bytes: int
+    error_bytes: int
+    sold: Sequence[Sold]
+    hold_id: str
+    limits: BatchLimits
+
+    def found(self, session: Session) -> bool:
+        """Whether it is written down.
+
+        Raises:
+            APIError: the job has ended, or another process has taken the chunk.
+        """
+        job, chunk = self._rows(session)
+        if chunk.state == "done" and chunk.part == self.claim.part:
+            return True
+        if job.state != "in_progress" or chunk.state != "waiting" or chunk.lease != self.claim.lease:
+            raise APIError(ErrorCode.CONFLICT, "this chunk is no longer this process's to do")
+        return False
+
+    def write(self, session: Session, account: Account, charged: Charged | None, now: int) -> bool:
+        """See `PartRecord`."""
+        job, chunk = self._rows(session)
+        chunk.state, chunk.part, chunk.lease = "done", self.claim.part, None
+        chunk.output_bytes, chunk.error_bytes = self.output_bytes, self.error_bytes
+        if charged is not None:
+            chunk.hold_id = self.hold_id
+            chunk.request_hash, chunk.answer_hash = request_hash(self.sold), answer_hash(self.sold)
+            images = sum(each.kind == "image" for each in self.sold)
+            job.cost_micros += images * job.image_micros + (len(self.sold) - images) * job.text_micros
+        job.completed += self.completed
+        job.failed += self.failed
+        job.chunks_left -= 1
+        if job.chunks_left:
+            return False
+        jobs.end(session, account, job, "completed", now, self.limits)
+        return True
+
+    def _rows(self, session: Session) -> tuple[BatchJob, BatchChunk]:
+        session.flush()  # of an earlier chunk in the same transaction
+        # The job before the chunk, as who takes a chunk locks them.
+        job = session.get_one(BatchJob, self.claim.job.id, with_for_update=True)
+        return job, session.get_one(BatchChunk, self.claim.key, with_for_update=True)

@@ -1,0 +1,22 @@
+"""The limits of bulk jobs."""
+
+from dataclasses import dataclass
+
+from vendor_service.clock import DAY
+
+
+@dataclass(frozen=True)
+class BatchLimits:
+    """What one file may be, what an account may have of them, and how long they are kept."""
+
+    max_file_bytes: int
+    max_line_bytes: int
+    max_lines: int
+    account_bytes: int
+    account_jobs: int
+    keep_days: int
+
+    @property
+    def keep_micros(self) -> int:
+        """For how many microseconds files are kept."""
+        return self.keep_days * DAY

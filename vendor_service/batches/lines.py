@@ -1,0 +1,115 @@
+"""The lines of a file: each is a request, with the caller's own name for it."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel
+from pydantic_core import from_json, to_json
+
+from shared.embeddings import Encoding, Input
+from shared.errors import APIError, ErrorCode
+from shared.serving.json_body import JsonBody, ReadJson
+from shared.serving.json_shape import Shape
+from shared.serving.parsing import invalid
+from vendor_service.embed.queries import Queries
+from vendor_service.embed.results import Content, EmbedResult
+from vendor_service.encoder.queries import ImageQuery
+
+_FIELDS = frozenset({"custom_id", "method", "url", "body"})
+_LONGEST_NAME = 255
+# Of a line that cannot be read: it is told apart by this, where that is to be found.
+_NAME = re.compile(rb'"custom_id"\s*:\s*"([^"\\]{1,255})"')
+_HEAD_BYTES = 4096
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How the requests of one endpoint are read and answered.
+
+    `items` is the field of `model` that has the inputs. `make` makes queries of a body of this shape, and
+    `render` the body of an answer.
+    """
+
+    model: type[BaseModel]
+    items: str
+    make: Callable[[ReadJson], tuple[Queries, Encoding]]
+    render: Callable[[EmbedResult, Encoding], Content]
+
+
+class Line(NamedTuple):
+    """A line that can be asked."""
+
+    custom_id: str
+    endpoint: str
+    queries: Queries
+    encoding: Encoding
+
+    @property
+    def images(self) -> int:
+        """How many of its queries are images."""
+        return sum(isinstance(each, ImageQuery) for each in self.queries.items)
+
+    @property
+    def texts(self) -> int:
+        """How many of its queries are texts."""
+        return len(self.queries.items) - self.images
+
+
+class LineReader:
+    """Reads lines, of up to `max_inputs` inputs and texts of up to `longest_text` characters each."""
+
+    def __init__(self, dialects: Mapping[str, Dialect], max_inputs: int, longest_text: int) -> None:
+        self.dialects = dialects
+        self._max_inputs = max_inputs
+        self._longest_text = longest_text
+        fields = {name for each in dialects.values() for name in each.model.model_fields}
+        self._shape = Shape(_FIELDS, frozenset(fields | set(Input.model_fields)), "body", max_inputs)
+
+    def read(self, line: bytes) -> Line:
+        """Take a line apart.
+
+        Raises:
+            APIError: why it cannot be asked.
+        """
+        taken = JsonBody(self._shape, self._longest_text)
+        taken.feed(line)
+        read = taken.finish()
+        try:
+            given = from_json(read.rest)
+        except ValueError as error:
+            raise invalid(f"Invalid JSON: {error}") from error
+        custom_id, url, body = _parts(given)
+        dialect = self.dialects.get(url)
+        if dialect is None:
+            raise invalid(f"the endpoints of bulk jobs are {' and '.join(self.dialects)}", "url")
+        # Serialized once more, for JSON is read more strictly than what was made of it; it is small.
+        queries, encoding = dialect.make(ReadJson(bytearray(to_json(body)), read.long, read.body_hash))
+        if not queries.items:
+            raise APIError(ErrorCode.EMPTY_INPUT, "there are no inputs", param=queries.param)
+        if len(queries.items) > self._max_inputs:
+            message = f"a request may have {self._max_inputs} inputs, not {len(queries.items)}"
+            raise APIError(ErrorCode.TOO_MANY_INPUTS, message, param=queries.param)
+        return Line(custom_id, url, queries, encoding)
+
+
+def name_of(line: bytes) -> str | None:
+    """What the caller calls a line that cannot be read, if that is to be found."""
+    found = _NAME.search(line[:_HEAD_BYTES])
+    return None if found is None else found[1].decode(errors="replace")
+
+
+def _parts(given: Any) -> tuple[str, str, dict[str, Any]]:  # noqa: ANN401 - whatever JSON there is
+    if not isinstance(given, dict):
+        raise invalid("a line is a JSON object")
+    custom_id, url, body = given.get("custom_id"), given.get("url"), given.get("body")
+    if not isinstance(custom_id, str) or not 1 <= len(custom_id) <= _LONGEST_NAME:
+        raise invalid(f"give each line a custom_id of up to {_LONGEST_NAME} characters", "custom_id")
+    if given.get("method") != "POST":
+        raise invalid("the method is POST", "method")
+    if not isinstance(url, str):
+        raise invalid("name the endpoint, as in /v1/embeddings", "url")
+    if not isinstance(body, dict):
+        raise invalid("the body is a JSON object", "body")
+    return custom_id, url, body

@@ -1,0 +1,243 @@
+"""The runner: works on chunks of jobs in this process, where nobody else asks the model."""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Sequence
+from contextlib import suppress
+
+import numpy as np
+
+from shared.embeddings import Usage
+from shared.errors import APIError, ErrorCode
+from vendor_service.batches.answers import Answers, LineWork, answers_of, nothing, queries_of, read_lines
+from vendor_service.batches.files import errors_name, input_name, output_name
+from vendor_service.batches.leases import LEASE_SECONDS, Claim, Done, Leases
+from vendor_service.batches.limits import BatchLimits
+from vendor_service.batches.lines import LineReader
+from vendor_service.batches.store import Store
+from vendor_service.billing.admission import Admission
+from vendor_service.billing.orders import Part
+from vendor_service.embed.models import Models, ServedModel
+from vendor_service.extraction.buckets import buckets_of
+from vendor_service.extraction.recorder import Answered, Recorder
+from vendor_service.observability.metrics import Metrics
+
+# While one chunk is encoded, the next ones are read and decoded.
+_AT_ONCE = 3
+_LOOK_SECONDS = 1.0
+_BUSY_SECONDS = 0.05
+# What fails for a reason that may pass is tried again so long later, as often as need be; what fails for no
+# such reason is tried twice more, the second time line by line.
+_LATER_SECONDS = 2.0
+_TRIES = 2
+
+_log = logging.getLogger(__name__)
+
+
+class Runner:
+    """Takes chunks, answers their lines and settles them. It belongs to the event loop."""
+
+    def __init__(
+        self,
+        models: Models,
+        leases: Leases,
+        store: Store,
+        admission: Admission,
+        reader: LineReader,
+        recorder: Recorder | None,
+        metrics: Metrics,
+        limits: BatchLimits,
+    ) -> None:
+        self._models = models
+        self._leases = leases
+        self._store = store
+        self._admission = admission
+        self._reader = reader
+        self._recorder = recorder
+        self._metrics = metrics
+        self._limits = limits
+        self._running: dict[asyncio.Task[None], Claim] = {}
+        self._woken = asyncio.Event()
+
+    @property
+    def busy(self) -> bool:
+        """Whether it works on a chunk."""
+        return bool(self._running)
+
+    def wake(self) -> None:
+        """Look for work now: there is some."""
+        self._woken.set()
+
+    async def repeat(self) -> None:
+        """Work until cancelled; then give back what is not done."""
+        renewing = asyncio.create_task(self._renew())
+        try:
+            while True:
+                await self._step()
+        finally:
+            renewing.cancel()
+            left = dict(self._running)
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, renewing, return_exceptions=True)
+
+    async def _step(self) -> None:
+        """Take one more chunk, or wait until there may be one."""
+        self._woken.clear()
+        served = [(each.facts.id, each.facts.fingerprint) for each in self._models if _is_idle(each)]
+        claim = None
+        if served and len(self._running) < _AT_ONCE:
+            claim = await self._claim(served)
+        if claim is not None:
+            task = asyncio.create_task(self._work(claim))
+            self._running[task] = claim
+            task.add_done_callback(self._ended)
+            return
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._woken.wait(), _LOOK_SECONDS if served else _BUSY_SECONDS)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        del self._running[task]
+        self._woken.set()
+
+    async def _claim(self, served: Sequence[tuple[str, str]]) -> Claim | None:
+        try:
+            return await asyncio.to_thread(self._leases.claim, served)
+        except APIError as error:
+            _log.warning("bulk jobs were put off: %s", error)
+        except Exception:
+            _log.exception("taking a chunk of a bulk job failed; it will be tried again")
+        await asyncio.sleep(_LOOK_SECONDS)
+        return None
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(LEASE_SECONDS / 4)
+            try:
+                await asyncio.to_thread(self._leases.renew, list(self._running.values()))
+            except Exception as error:
+                _log.warning("leases on bulk jobs could not be renewed: %s", error)
+
+    async def _work(self, claim: Claim) -> None:
+        """Do a chunk, or give it back."""
+        try:
+            await self._do(claim)
+        except asyncio.CancelledError:
+            await self._give_back(claim)
+            raise
+        except APIError as error:
+            if error.code not in (
+                ErrorCode.CONFLICT,
+                ErrorCode.DEADLINE_EXCEEDED,
+            ):  # it is another's, or over
+                _log.warning("chunk %d of %s was put off: %s", claim.piece.number, claim.job.id, error)
+            await self._give_back(claim, after_seconds=_LATER_SECONDS)
+        except Exception:
+            _log.exception("chunk %d of %s failed", claim.piece.number, claim.job.id)
+            await self._give_back(claim, after_seconds=_LATER_SECONDS, failed=True)
+
+    async def _give_back(self, claim: Claim, *, after_seconds: float = 0.0, failed: bool = False) -> None:
+        """Let go of a chunk, and of what was written of it unless that may have been settled."""
+
+        def give_back() -> None:
+            if self._leases.give_back(claim, after_seconds=after_seconds, failed=failed):
+                for name in (output_name(claim.part), errors_name(claim.part)):
+                    self._store.remove(name)
+
+        try:
+            await asyncio.to_thread(give_back)
+        except Exception as error:  # its lease runs out
+            _log.warning("chunk %d of %s was not given back: %s", claim.piece.number, claim.job.id, error)
+
+    async def _do(self, claim: Claim) -> None:
+        model = self._models.find(claim.job.model)
+        if model.facts.fingerprint != claim.job.model_fingerprint:
+            raise APIError(ErrorCode.NOT_READY, "the model of this job is not served here any more")
+        with model.in_hand():
+            works = await self._answered(claim, model)
+        request_id = f"req_{secrets.token_hex(16)}"
+        facts = model.facts
+        answers = await asyncio.to_thread(answers_of, claim, works, self._reader, facts, request_id)
+        await asyncio.to_thread(self._store_part, claim, answers)
+        await self._settle(claim, model, answers, request_id)
+
+    async def _answered(self, claim: Claim, model: ServedModel) -> list[LineWork]:
+        """The lines of a chunk, encoded as far as they can be."""
+        piece, account = claim.piece, claim.job.account_id
+        name = input_name(claim.job.input_file_id)
+        content = await asyncio.to_thread(self._store.read, name, piece.first_byte, piece.bytes)
+        works = await asyncio.to_thread(read_lines, claim, content, self._reader, model.facts)
+        counts = queries_of(works)
+        asked = [works[place] for place in counts]
+        queries = [each for work in asked if work.line is not None for each in work.line.queries.items]
+        prepared = await model.encoder.prepare(account, queries, background=True) if queries else []
+        first = 0
+        for work, count in zip(asked, counts.values(), strict=True):
+            work.take(prepared[first : first + count])
+            first += count
+        left = [each for each in asked if each.error is None]
+        if claim.failures < _TRIES:
+            await _encode(model, account, left)
+            return works
+        for each in left:
+            try:
+                await _encode(model, account, [each])
+            except APIError:
+                raise
+            except Exception:
+                _log.exception("line %d of %s fails", each.number + 1, claim.job.id)
+                message = "something went wrong here; nothing was charged"
+                each.error = APIError(ErrorCode.INTERNAL_ERROR, message)
+        return works
+
+    def _store_part(self, claim: Claim, answers: Answers) -> None:
+        if answers.output:
+            self._store.write(output_name(claim.part), answers.output)
+        if answers.errors:
+            self._store.write(errors_name(claim.part), answers.errors)
+
+    async def _settle(self, claim: Claim, model: ServedModel, answers: Answers, request_id: str) -> None:
+        """Charge for what was answered, and take note of it."""
+        fingerprint = model.facts.fingerprint
+        rows = np.concatenate([nothing(model.facts), *answers.rows])
+        buckets = buckets_of(rows, fingerprint) if len(rows) else []
+        piece, job = claim.piece, claim.job
+        part = Part(request_id, piece.images, piece.texts, answers.images, answers.texts, buckets)
+        done = Done(
+            claim,
+            answers.completed,
+            answers.failed,
+            len(answers.output),
+            len(answers.errors),
+            answers.sold,
+            request_id,
+            self._limits,
+        )
+        settling = self._admission.settle_part(job.account_id, job.hold_id, part, done)
+        charged = await asyncio.wrap_future(settling)
+        if charged is None:
+            return
+        self._metrics.decided("settled")
+        cost = answers.images * job.image_micros + answers.texts * job.text_micros
+        queries = answers.images + answers.texts
+        usage = Usage(images=answers.images, texts=answers.texts, billed_queries=queries, cost_micros=cost)
+        model.metrics.sold(usage, replayed=False)
+        if self._recorder is not None:
+            digests = [each.asked for each in answers.sold]
+            self._recorder.note(Answered(job.account_id, fingerprint, digests, rows, buckets))
+
+
+def _is_idle(model: ServedModel) -> bool:
+    return not any(model.encoder.waiting(kind) for kind in ("image", "text"))
+
+
+async def _encode(model: ServedModel, account: str, works: Sequence[LineWork]) -> None:
+    """Encode what is left of some lines, all at once."""
+    accepted = [each for work in works for each in work.accepted]
+    if accepted:
+        rows = (await model.encoder.encode(account, accepted, background=True)).rows
+    first = 0
+    for work in works:
+        work.rows = rows[first : first + len(work.accepted)] if work.accepted else nothing(model.facts)
+        first += len(work.accepted)

@@ -1,0 +1,114 @@
+"""The store: where files are kept, a local folder or anything else that fsspec can reach."""
+
+import logging
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import IO, Any
+
+import fsspec
+
+from shared.errors import ErrorCode
+from vendor_service.errors import APIError, OperatorError, UsageError
+
+# Of a store far away, this much is sent at a time.
+_BLOCK_BYTES = 8 << 20
+
+_log = logging.getLogger(__name__)
+
+
+class Store:
+    """Files by name, written once. Its methods block. Thread-safe.
+
+    Whatever goes wrong, a full disk say, is an `APIError` (`overloaded`): another time it may be better.
+
+    Raises:
+        UsageError: the URL is not one that fsspec knows.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            self._files, self.root = fsspec.core.url_to_fs(url)
+        except (ValueError, ImportError) as error:
+            raise UsageError(f"the store of files {url!r} cannot be used: {error}") from error
+
+    def check(self) -> None:
+        """Write a small file and delete it.
+
+        Raises:
+            OperatorError: that fails.
+        """
+        name = f"check-{secrets.token_hex(8)}"
+        try:
+            self.write(name, b"ok")
+            self.remove(name)
+        except APIError as error:
+            why = error.__cause__
+            raise OperatorError(f"the store of files {self.root} cannot be written: {why}") from error
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[IO[bytes]]:
+        """A file that is there, and safe from a power cut, after the block."""
+        path = self._path(name)
+        with _translated(), suppress(FileExistsError):
+            self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
+        with _translated(), self._files.open(path, "wb", block_size=_BLOCK_BYTES) as file:
+            yield file
+            inner: Any = getattr(file, "f", None)  # of a local one
+            if hasattr(inner, "fileno"):
+                file.flush()
+                os.fsync(inner.fileno())
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a whole file."""
+        with self.writing(name) as file:
+            file.write(content)
+
+    def read(self, name: str, start: int, size: int) -> bytes:
+        """So many bytes from `start` on."""
+        try:
+            with _translated():
+                content: bytes = self._files.cat_file(self._path(name), start=start, end=start + size)
+                return content
+        except FileNotFoundError as error:
+            _log.warning("the store of files has no %s", name)
+            raise _away() from error
+
+    def remove(self, name: str) -> None:
+        """Delete a file, if it is there."""
+        with _translated(), suppress(FileNotFoundError):
+            self._files.rm_file(self._path(name))
+
+    def names(self, folder: str) -> list[str]:
+        """The names of the files in a folder; none if there is no such folder."""
+        with _translated(), suppress(FileNotFoundError):
+            found = self._files.ls(self._path(folder), detail=False)
+            return [f"{folder}/{each.rstrip('/').rpartition('/')[2]}" for each in found]
+        return []
+
+    def remove_folder(self, folder: str) -> None:
+        """Delete a folder with all that is in it, if it is there."""
+        with _translated(), suppress(FileNotFoundError):
+            self._files.rm(self._path(folder), recursive=True)
+
+    def _path(self, name: str) -> str:
+        return f"{self.root.rstrip('/')}/{name}"
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except APIError:
+        raise
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # every kind of store has errors of its own
+        _log.warning("the store of files does not do what it is asked: %s", error)
+        raise _away() from error
+
+
+def _away() -> APIError:
+    message = "the vendor's store of files is full or away; try again"
+    return APIError(ErrorCode.OVERLOADED, message, retry_after=5)
