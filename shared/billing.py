@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from shared.embeddings import Kind
 
 QuotaPeriod = Literal["month", "total"]
-GroupBy = Literal["day", "key", "kind"]
+GroupBy = Literal["day", "key", "kind", "model", "project"]
 EntryKind = Literal["charge", "top_up", "payment", "refund", "adjustment"]
 
 
@@ -52,7 +52,7 @@ class AccountStatus(BaseModel):
 
 
 class UsageRow(BaseModel):
-    """What one group (a day, a key, a kind) used and was billed."""
+    """What one group (a day, a key, a kind, a model, a project) used and was billed."""
 
     group: str
     requests: int
@@ -77,10 +77,11 @@ class Entry(BaseModel):
     """One entry of the ledger; `amount_micros` is signed: a charge is negative.
 
     `image_micros` and `text_micros` are the prices that applied; `request_id` is the request that was
-    charged, `corrects_seq` the charge that a refund gives back, `reason` that of an adjustment, `reference`
-    that of a top-up or payment. Where `redates_seq` is set, the entries from that one up to this one were
-    dated by a wrong clock and belong to this one's date. A newer vendor may know further kinds, and further
-    fields, which its hashes cover.
+    charged, `project_id` the project that it belongs to (`None`: the default one), `corrects_seq` the charge
+    of which a refund gives back a part or all, `reason` that of an adjustment, `reference` that of a top-up,
+    a payment or a refund. Where `redates_seq` is set, the entries from that one up to this one were dated by
+    a wrong clock and belong to this one's date. A newer vendor may know further kinds, and further fields,
+    which its hashes cover.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -100,6 +101,7 @@ class Entry(BaseModel):
     corrects_seq: int | None
     reason: str | None
     reference: str | None = None
+    project_id: str | None = None
     redates_seq: int | None = None
     created_at: datetime
     previous_hash: str

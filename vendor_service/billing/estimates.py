@@ -5,7 +5,7 @@ from sqlalchemy.orm import Session
 from shared.billing import EstimateRequest, Quote
 from vendor_service.billing import periods, prices, rate
 from vendor_service.clock import SECOND
-from vendor_service.database.tables import Account, ApiKey
+from vendor_service.database.tables import Account, ApiKey, Rated, limited_by
 
 
 def estimate(
@@ -18,8 +18,9 @@ def estimate(
     session.expunge_all()
     periods.roll(account, key, now)
     queries = asked.images + asked.texts
-    lefts = [left for each in (account, key) if (left := each.quota_left) is not None]
-    money = [left for each in (account, key) if (left := each.spend_limit_left) is not None]
+    limited = limited_by(account, key)
+    lefts = [left for each in limited if (left := each.quota_left) is not None]
+    money = [left for each in limited if (left := each.spend_limit_left) is not None]
     if account.credit_micros is not None:
         money.append(account.credit_micros - account.held_micros)
     return Quote(
@@ -27,13 +28,13 @@ def estimate(
         quota_left=min(lefts, default=None),
         fits_quota=queries <= min(lefts, default=queries),
         fits_money=cost <= min(money, default=cost),
-        seconds_at_rate_limit=_seconds_at_rate(account, queries, now),
+        seconds_at_rate_limit=max(_seconds_at_rate(each, queries, now) for each in limited),
     )
 
 
-def _seconds_at_rate(account: Account, queries: int, now: int) -> int:
-    limit = rate.limit_of(account)
+def _seconds_at_rate(rated: Rated, queries: int, now: int) -> int:
+    limit = rate.limit_of(rated)
     if limit is None:
         return 0
-    missing = queries * SECOND - rate.tokens_left(account, now)
+    missing = queries * SECOND - rate.tokens_left(rated, now)
     return max(0, -(-missing // (limit.queries_per_second * SECOND)))

@@ -18,6 +18,7 @@ from vendor_service.cli import (
     money,
     operators,
     prices,
+    projects,
     receipts_key,
     usage,
     webhooks,
@@ -34,6 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(accounts.app, name="accounts")
+app.add_typer(projects.app, name="projects")
 app.add_typer(keys.app, name="keys")
 app.add_typer(prices.app, name="prices")
 app.add_typer(money.ledger_app, name="ledger")

@@ -37,9 +37,14 @@ class Paid(Body):
 
 
 class Refund(Body):
-    """The charge to be given back, by its `seq` in the ledger."""
+    """The charge to be given back, by its `seq`: `micros` of it, or with `null` all that is left.
+
+    A `reference` counts once an account, whatever idempotency key it comes with.
+    """
 
     entry: int
+    micros: int | None = None
+    reference: str | None = None
 
 
 class Adjustment(Body):
@@ -96,10 +101,11 @@ def _add_movements(router: APIRouter, desk: Desk) -> None:
     async def refund(
         name: str, request: Request, operator: Annotated[Operator, may_move], key: IdempotencyKey
     ) -> Response:
-        """Give a charge back, whole and once. Its queries stay used."""
+        """Give back a part of a charge, or all that is left of it. Its queries stay used."""
         asked = await read_model(request, Refund)
         return await desk.act_once(
-            *(operator, request, key, asked), lambda act: money.refund(act, name, asked.entry)
+            *(operator, request, key, asked),
+            lambda act: money.refund(act, name, asked.entry, asked.micros, asked.reference).entry,
         )
 
     @router.post("/accounts/{name}/adjustments", response_model=Entry, openapi_extra=taking(Adjustment))

@@ -26,6 +26,9 @@ CHANGES: list[tuple[str, str, dict[str, Any] | None, OperatorScope]] = [
     ("POST", "accounts/nobody/repair", None, ACCOUNTS),
     ("DELETE", "accounts/nobody/sketches", None, ACCOUNTS),
     ("POST", "accounts/nobody/keys", {}, ACCOUNTS),
+    ("POST", "accounts/nobody/projects", {"project": "search"}, ACCOUNTS),
+    ("PATCH", "accounts/nobody/projects/search", {"quota": 1}, ACCOUNTS),
+    ("POST", "accounts/nobody/projects/search/archive", None, ACCOUNTS),
     ("POST", "keys/0123456789abcdef/rotate", None, ACCOUNTS),
     ("POST", "keys/0123456789abcdef/revoke", None, ACCOUNTS),
     ("POST", "accounts/nobody/top-ups", {"micros": 1, "reference": "r"}, MONEY),
@@ -235,7 +238,8 @@ def _comparable(records: list[dict[str, Any]]) -> list[tuple[str, str, str, str]
             {
                 name: value
                 for name, value in (each[side] or {}).items()
-                if name not in ("key_id", "since", "former_until", "revoked_at", "file", "event_id")
+                if name
+                not in ("key_id", "since", "former_until", "revoked_at", "archived_at", "file", "event_id")
             }
             for side in ("before", "after")
         ]
@@ -258,6 +262,9 @@ def test_the_command_line_and_the_api_do_the_same(
         pass  # with the prices of a model, as those of the API
     vendor = Command(capsys, monkeypatch)
     key = {"label": "laptop", "scopes": ["embed"], "quota": 9}
+    search = "accounts/acme/projects/search"
+    of_search = {"project": "search", "queries_per_second": 5, "concurrency": 4,
+                 "expires_at": "2100-01-01T00:00:00Z"}  # fmt: skip
     research = {"model": "icon-clip", "kind": "image", "plan": "research"}
     walk: list[tuple[tuple[str, ...], str, str, object]] = [
         (("accounts", "create", "acme", "--quota", "5", "--credit", "500"), "POST", "accounts",
@@ -279,6 +286,14 @@ def test_the_command_line_and_the_api_do_the_same(
         (("extraction", "forget", "acme", "--yes"), "DELETE", "accounts/acme/sketches", None),
         (("keys", "create", "acme", "--label", "laptop", "--scope", "embed", "--quota", "9"), "POST",
          "accounts/acme/keys", key),
+        (("projects", "create", "acme", "search", "--quota", "9"), "POST", "accounts/acme/projects",
+         {"project": "search", "quota": 9}),
+        (("projects", "set-quota", "acme", "search", "8"), "PATCH", search, {"quota": 8}),
+        (("projects", "set-spend-limit", "acme", "search", "7"), "PATCH", search, {"spend_limit_micros": 7}),
+        (("projects", "set-rate-limit", "acme", "search", "6"), "PATCH", search, {"queries_per_second": 6}),
+        (("keys", "create", "acme", "--project", "search", "--rate", "5", "--concurrency", "4", "--expires",
+          "2100-01-01"), "POST", "accounts/acme/keys", of_search),
+        (("projects", "archive", "acme", "search", "--yes"), "POST", f"{search}/archive", None),
         (("webhooks", "create", "https://crm.example.com/", "--event", "key.rotated"), "POST", "webhooks",
          {"url": "https://crm.example.com/", "events": ["key.rotated"]}),
         (("keys", "rotate", "KEY", "--grace", "5"), "POST", "keys/KEY/rotate?grace_seconds=5", None),
