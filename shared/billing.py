@@ -22,7 +22,9 @@ class RateLimit(BaseModel):
 
 
 class AccountStatus(BaseModel):
-    """The answer of `GET /v1/account`; money in millionths of the vendor's currency unit.
+    """The answer of `GET /v1/account`; money in millionths of the `currency`.
+
+    `currency` is a code of ISO 4217, here as elsewhere; `None`: the vendor has not named it.
 
     `queries_used` and `spent_micros` count the current quota period; `None` means no limit,
     and for `credit_micros` that the account is invoiced rather than prepaid. `buckets_covered` are the
@@ -44,6 +46,7 @@ class AccountStatus(BaseModel):
     rate_limit: RateLimit | None
     coverage_limit: int | None = None
     buckets_covered: int = 0
+    currency: str | None = None
 
     @property
     def quota_left(self) -> int | None:
@@ -71,6 +74,7 @@ class UsageReport(BaseModel):
     total: UsageRow
     coverage_limit: int | None = None
     buckets_covered: int = 0
+    currency: str | None = None
 
 
 class Entry(BaseModel):
@@ -127,6 +131,7 @@ class EntryPage(BaseModel):
 
     data: list[Entry]
     next_after: int
+    currency: str | None = None
 
 
 class InvoiceLine(BaseModel):
@@ -140,8 +145,19 @@ class InvoiceLine(BaseModel):
     amount_micros: int
 
 
+class CreditNote(BaseModel):
+    """What was given back of the charges of an earlier month; `number` is that of its invoice, if any."""
+
+    month: str
+    number: int | None
+    amount_micros: int
+
+
 class Invoice(BaseModel):
     """A month's ledger as a bill: `total_micros` is the sum of the lines less refunds and adjustments.
+
+    Final invoices have a `number`, from 1 on without a gap over all accounts; those of earlier versions have
+    none. `credit_notes` say how much of `refunds_micros` is of charges that earlier months' invoices have.
 
     What was paid is told apart: by a prepaid account in `top_ups_micros`, by an invoiced one in
     `payments_micros`, with what it owes at the end of the month over all time in `balance_due_micros` (`None`
@@ -161,6 +177,9 @@ class Invoice(BaseModel):
     payments_micros: int = 0
     balance_due_micros: int | None = None
     notes: list[str] = []
+    number: int | None = None
+    currency: str | None = None
+    credit_notes: list[CreditNote] = []
     first_seq: int | None
     first_hash: str | None
     last_seq: int | None
@@ -187,3 +206,4 @@ class Quote(BaseModel):
     fits_quota: bool = Field(description="whether both have as many left")
     fits_money: bool = Field(description="whether spend limit and credit allow it")
     seconds_at_rate_limit: int = Field(description="how long the rate limit makes it take")
+    currency: str | None = Field(None, description="the currency, by its code in ISO 4217; null: not named")

@@ -134,6 +134,10 @@ class ModelCard(BaseModel):
     dtype: str = Field(description="the numbers that it computes with")
     image_size: int = Field(description="side of its input in pixels")
     prices: Prices = Field(description="what a query costs")
+    currency: str | None = Field(
+        default=None,
+        description="of what the prices are millionths, by its code in ISO 4217; null: not named",
+    )
     limits: Limits = Field(description="how large a request may be")
     default: bool = Field(default=False, description="whether it answers those who name no model")
     deprecated_at: _Moment | None = Field(

@@ -132,8 +132,11 @@ class Books:
     def check(self, order: Order, *, limits: bool = True) -> None:
         """Assert that counters are sums of ledger and holds, that the chain is whole, and no limit passed."""
         assert self.problem(order) is None
-        if not limits:
-            return
+        if limits:
+            self.check_limits(order)
+
+    def check_limits(self, order: Order) -> None:
+        """Assert that no limit is passed of the account, the key or its project."""
         account, key = self.account(order), self.key(order)
         assert key.concurrency is None or key.requests_held <= key.concurrency
         for each in limited_by(account, key):

@@ -24,7 +24,7 @@ from vendor_service.accounts.authentication import Authentication, Caller
 from vendor_service.accounts.keys import Scope
 from vendor_service.api.authentication import requiring
 from vendor_service.api.history_rate import HistoryRate
-from vendor_service.billing import invoices, ledger
+from vendor_service.billing import currency, invoices, ledger
 from vendor_service.billing.clock_watch import ClockWatch
 from vendor_service.billing.estimates import estimate
 from vendor_service.billing.signing import Signs
@@ -133,8 +133,9 @@ def _add_history(
         def read() -> EntryPage:
             with database.read() as session:
                 found = ledger.page(session, caller.account_id, after, limit)
+                unit = currency.current(session)
             data = [ledger.public(entry) for entry in found]
-            return EntryPage(data=data, next_after=data[-1].seq if data else after)
+            return EntryPage(data=data, next_after=data[-1].seq if data else after, currency=unit)
 
         return await asyncio.to_thread(read)
 

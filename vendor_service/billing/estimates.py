@@ -3,7 +3,7 @@
 from sqlalchemy.orm import Session
 
 from shared.billing import EstimateRequest, Quote
-from vendor_service.billing import periods, prices, rate
+from vendor_service.billing import currency, periods, prices, rate
 from vendor_service.clock import SECOND
 from vendor_service.database.tables import Account, ApiKey, Rated, limited_by
 
@@ -14,6 +14,7 @@ def estimate(
     """Price some queries by the plan of the account; holds and charges nothing."""
     account, key = session.get_one(Account, account_id), session.get_one(ApiKey, key_id)
     cost = prices.current(session, account.plan, model, now).cost_micros(asked.images, asked.texts)
+    unit = currency.current(session)
     # They are rolled into the present period here, which is for the next admission to write down.
     session.expunge_all()
     periods.roll(account, key, now)
@@ -29,6 +30,7 @@ def estimate(
         fits_quota=queries <= min(lefts, default=queries),
         fits_money=cost <= min(money, default=cost),
         seconds_at_rate_limit=max(_seconds_at_rate(each, queries, now) for each in limited),
+        currency=unit,
     )
 
 

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from shared.billing import AccountStatus, GroupBy, UsageReport, UsageRow
 from shared.projects import DEFAULT_PROJECT
-from vendor_service.billing import periods, rate, totals
+from vendor_service.billing import currency, periods, rate, totals
 from vendor_service.clock import DAY, HOUR, to_datetime
 from vendor_service.database.tables import Account, ApiKey, LedgerEntry, LedgerTotal, Project
 
@@ -32,6 +32,7 @@ def account_status(session: Session, account_id: str, now: int) -> AccountStatus
         rate_limit=rate.limit_of(account),
         coverage_limit=account.coverage_limit,
         buckets_covered=account.buckets_covered,
+        currency=currency.current(session),
     )
 
 
@@ -75,6 +76,7 @@ def usage_report(session: Session, account_id: str, group_by: GroupBy, since: in
         total=total,
         coverage_limit=account.coverage_limit,
         buckets_covered=account.buckets_covered,
+        currency=currency.current(session),
     )
 
 

@@ -17,7 +17,9 @@ from vendor_service.clock import HOUR
 from vendor_service.database.tables import (
     Account,
     ApiKey,
+    BooksHead,
     Coverage,
+    FinalInvoice,
     Hold,
     LedgerEntry,
     LedgerTotal,
@@ -241,10 +243,24 @@ def _fault_of_invoices(session: Session, account: Account) -> str | None:
     """The totals are right by now, and what they sum up to is what a final invoice must say."""
     for stored in invoices.valid(session, account.id):
         issued = json.loads(stored.content)
+        if issued.get("number") != stored.number:
+            return f"the final invoice of {stored.month} has another number than it was issued under"
         summed = invoices.summed(session, account, stored.month, final=True).model_dump(mode="json")
+        summed |= {"number": stored.number, "currency": issued.get("currency")}
+        for each in (*summed["credit_notes"], *issued.get("credit_notes", [])):
+            each["number"] = None  # an earlier month may be invoiced after a later one
         # What a later version tells besides is not in an old one.
         if issued != {name: value for name, value in summed.items() if name in issued}:
             return f"the final invoice of {stored.month} is not what the entries of the month add up to"
+    numbered = func.count(FinalInvoice.number), func.coalesce(func.max(FinalInvoice.number), 0)
+    found = (
+        *session.execute(select(*numbered)).one(),
+        session.scalars(select(BooksHead.invoices_issued)).one(),
+    )
+    if len(set(found)) > 1:
+        return (
+            f"there are {found[0]} numbered invoices, but the last has {found[1]} and {found[2]} were issued"
+        )
     return None
 
 

@@ -12,6 +12,7 @@ from shared.serving.redaction import escaped, masked
 from vendor_service.cli import (
     accounts,
     audit,
+    currency,
     database,
     extraction,
     keys,
@@ -51,6 +52,7 @@ app.command("refund")(money.refund)
 app.command("adjust")(money.adjust)
 app.command("invoice")(money.invoice)
 app.command("usage")(usage.usage)
+app.command("currency")(currency.currency)
 app.command("holds")(usage.holds)
 
 

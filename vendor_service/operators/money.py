@@ -78,7 +78,8 @@ def issue_invoice(
         owner = accounts.find_account(session, account)
 
     def record(session: Session, invoice: Invoice) -> None:
-        after = {"month": month, "total_micros": invoice.total_micros, "last_seq": invoice.last_seq}
+        told = ("month", "number", "total_micros", "currency", "last_seq")
+        after = {name: value for name in told if (value := getattr(invoice, name)) is not None}
         log.append(session, actor, "invoice.finalize", account, None, after, clock())
 
     try:

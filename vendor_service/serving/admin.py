@@ -30,7 +30,7 @@ from shared.serving.middleware import RequestScope
 from vendor_service.api.admin.accounts import accounts_router, keys_router
 from vendor_service.api.admin.desk import Desk
 from vendor_service.api.admin.money import money_router
-from vendor_service.api.admin.prices import prices_router
+from vendor_service.api.admin.prices import currency_router, prices_router
 from vendor_service.api.admin.projects import projects_router
 from vendor_service.api.admin.security import audit_router, operators_router, receipts_keys_router
 from vendor_service.api.admin.webhooks import webhooks_router
@@ -76,7 +76,7 @@ def create_admin_app(settings: Settings, clock: Clock = system_clock) -> FastAPI
     for router in (
         *(accounts_router(desk), keys_router(desk), money_router(desk), prices_router(desk)),
         *(operators_router(desk), receipts_keys_router(desk, settings.signing_key_in), audit_router(desk)),
-        projects_router(desk),
+        *(projects_router(desk), currency_router(desk)),
         webhooks_router(desk),
         docs_router(app.title),
     ):

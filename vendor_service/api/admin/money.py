@@ -15,7 +15,7 @@ from shared.errors import ErrorCode
 from shared.serving.parsing import read_model
 from vendor_service.accounts.accounts import find_account, list_accounts
 from vendor_service.api.admin.desk import Body, Desk, IdempotencyKey, taking
-from vendor_service.billing import ledger
+from vendor_service.billing import currency, ledger
 from vendor_service.billing.holds import OpenHold, open_holds
 from vendor_service.billing.usage import usage_report
 from vendor_service.billing.verification import verify
@@ -134,7 +134,8 @@ def _add_history(router: APIRouter, desk: Desk) -> None:
         def read(session: Session) -> EntryPage:
             found = ledger.page(session, find_account(session, name).id, after, limit)
             data = [ledger.public(entry) for entry in found]
-            return EntryPage(data=data, next_after=data[-1].seq if data else after)
+            unit = currency.current(session)
+            return EntryPage(data=data, next_after=data[-1].seq if data else after, currency=unit)
 
         return await desk.read(read)
 

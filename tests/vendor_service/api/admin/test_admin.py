@@ -37,6 +37,7 @@ CHANGES: list[tuple[str, str, dict[str, Any] | None, OperatorScope]] = [
     ("POST", "accounts/nobody/adjustments", {"micros": 1, "reason": "r"}, MONEY),
     ("POST", "prices", {"model": "nothing", "kind": "image", "micros": 1}, MONEY),
     ("POST", "prices/unset", {"model": "nothing", "kind": "image"}, MONEY),
+    ("POST", "currency", {"currency": "none"}, MONEY),
     ("POST", "operators", {"name": "deploy", "scopes": ["read"]}, ALL),
     ("POST", "operators/0123456789abcdef/rotate", None, ALL),
     ("POST", "operators/0123456789abcdef/revoke", None, ALL),
@@ -86,6 +87,7 @@ def test_a_token_does_what_its_scopes_say_and_no_more(sqlite: LocalAdmin) -> Non
     for path in (
         "accounts",
         "prices",
+        "currency",
         "holds",
         "ledger/verification",
         "operators",
@@ -284,6 +286,7 @@ def test_the_command_line_and_the_api_do_the_same(
         (("accounts", "resume", "acme"), "PATCH", "accounts/acme", {"status": "active"}),
         (("accounts", "repair", "acme", "--yes"), "POST", "accounts/acme/repair", None),
         (("extraction", "forget", "acme", "--yes"), "DELETE", "accounts/acme/sketches", None),
+        (("currency", "EUR"), "POST", "currency", {"currency": "EUR"}),
         (("keys", "create", "acme", "--label", "laptop", "--scope", "embed", "--quota", "9"), "POST",
          "accounts/acme/keys", key),
         (("projects", "create", "acme", "search", "--quota", "9"), "POST", "accounts/acme/projects",
