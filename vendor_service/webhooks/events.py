@@ -18,7 +18,7 @@ ALL_KINDS = "*"
 
 
 class EventKind(StrEnum):
-    """What receivers may be told of; the last two when there are bulk jobs and several models."""
+    """What receivers may be told of; of `BATCH_COMPLETED` when there are bulk jobs."""
 
     QUOTA = "quota.threshold_reached"
     SPEND_LIMIT = "spend_limit.threshold_reached"

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.vendor_service.api.admin.local_admin import LocalAdmin
+from tests.vendor_service.api.test_openapi import asked_by_schemathesis
 from tests.vendor_service.books import Books, opened_books
 from tests.vendor_service.cli.test_main import Command
 from tests.vendor_service.local_vendor import error_code
@@ -47,6 +48,7 @@ CHANGES: list[tuple[str, str, dict[str, Any] | None, OperatorScope]] = [
     ("POST", "webhooks/wh_none/rotate", None, ALL),
     ("POST", "webhooks/wh_none/disable", None, ALL),
     ("POST", "webhooks/wh_none/replay/evt_none", None, ALL),
+    ("POST", "models/reload", None, ALL),
 ]
 
 
@@ -189,6 +191,24 @@ def test_money_of_a_customer_is_seen_and_corrected(admin: LocalAdmin) -> None:
     assert admin.done("GET", "audit/verification")["problem"] is None
 
 
+def test_models_are_reloaded_where_there_is_a_file_of_them(sqlite: LocalAdmin) -> None:
+    assert error_code(sqlite.ask("POST", "models/reload")) == "conflict"
+    assert "models.reload" not in {each["action"] for each in sqlite.done("GET", "audit")}
+
+
+@pytest.mark.slow
+def test_every_answer_is_one_that_the_document_tells_of(sqlite: LocalAdmin, tmp_path: Path) -> None:
+    """Schemathesis asks all that the document of `/admin` allows, as it does of the customers' API."""
+    # Ten wrong tokens from one address, and there are no more tries for a while; nor is its own token ended.
+    options = ("--max-examples", "40", "--exclude-checks", "ignored_auth")
+    options += ("--exclude-path-regex", "operators/.*/")
+    asked = asked_by_schemathesis(
+        f"{sqlite.http.base_url}/openapi.json", sqlite.tokens[ALL], tmp_path, options
+    )
+    assert asked.returncode == 0, asked.stdout[-20_000:] + asked.stderr
+    assert sqlite.done("GET", "audit/verification")["problem"] is None
+
+
 def test_what_cannot_be_is_refused_in_the_contracts_form(sqlite: LocalAdmin) -> None:
     sqlite.done("POST", "accounts", {"name": "acme"})
     for method, path, body, code in (
@@ -210,6 +230,7 @@ def test_what_cannot_be_is_refused_in_the_contracts_form(sqlite: LocalAdmin) -> 
     assert sqlite.done("GET", "accounts/acme")["quota"] is None  # of two changes none was made
     unread = sqlite.http.post("/admin/accounts", content=iter([b"x" * 70_000] * 3))  # of a stranger
     assert unread.status_code == 401
+    assert sqlite.ask("DELETE", "accounts/acme/projects").headers["allow"] == "GET, POST"
 
 
 def test_the_page_of_the_api_loads_nothing_from_elsewhere(sqlite: LocalAdmin) -> None:
