@@ -200,10 +200,12 @@ def test_models_are_reloaded_where_there_is_a_file_of_them(sqlite: LocalAdmin) -
 def test_every_answer_is_one_that_the_document_tells_of(sqlite: LocalAdmin, tmp_path: Path) -> None:
     """Schemathesis asks all that the document of `/admin` allows, as it does of the customers' API."""
     # Ten wrong tokens from one address, and there are no more tries for a while; nor is its own token ended.
-    options = ("--max-examples", "40", "--exclude-checks", "ignored_auth")
-    options += ("--exclude-path-regex", "operators/.*/")
+    left_out = ("--exclude-checks", "ignored_auth", "--exclude-path-regex", "operators/.*/")
     asked = asked_by_schemathesis(
-        f"{sqlite.http.base_url}/openapi.json", sqlite.tokens[ALL], tmp_path, options
+        f"{sqlite.http.base_url}/openapi.json",
+        sqlite.tokens[ALL],
+        tmp_path,
+        ("--max-examples", "40", *left_out),
     )
     assert asked.returncode == 0, asked.stdout[-20_000:] + asked.stderr
     assert sqlite.done("GET", "audit/verification")["problem"] is None
