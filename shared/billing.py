@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from shared.embeddings import Kind
 
 QuotaPeriod = Literal["month", "total"]
-GroupBy = Literal["day", "key", "kind"]
+GroupBy = Literal["day", "key", "kind", "model", "project"]
 EntryKind = Literal["charge", "top_up", "payment", "refund", "adjustment"]
 
 
@@ -22,7 +22,9 @@ class RateLimit(BaseModel):
 
 
 class AccountStatus(BaseModel):
-    """The answer of `GET /v1/account`; money in millionths of the vendor's currency unit.
+    """The answer of `GET /v1/account`; money in millionths of the `currency`.
+
+    `currency` is a code of ISO 4217, here as elsewhere; `None`: the vendor has not named it.
 
     `queries_used` and `spent_micros` count the current quota period; `None` means no limit,
     and for `credit_micros` that the account is invoiced rather than prepaid. `buckets_covered` are the
@@ -44,6 +46,7 @@ class AccountStatus(BaseModel):
     rate_limit: RateLimit | None
     coverage_limit: int | None = None
     buckets_covered: int = 0
+    currency: str | None = None
 
     @property
     def quota_left(self) -> int | None:
@@ -52,7 +55,7 @@ class AccountStatus(BaseModel):
 
 
 class UsageRow(BaseModel):
-    """What one group (a day, a key, a kind) used and was billed."""
+    """What one group (a day, a key, a kind, a model, a project) used and was billed."""
 
     group: str
     requests: int
@@ -71,16 +74,18 @@ class UsageReport(BaseModel):
     total: UsageRow
     coverage_limit: int | None = None
     buckets_covered: int = 0
+    currency: str | None = None
 
 
 class Entry(BaseModel):
     """One entry of the ledger; `amount_micros` is signed: a charge is negative.
 
     `image_micros` and `text_micros` are the prices that applied; `request_id` is the request that was
-    charged, `corrects_seq` the charge that a refund gives back, `reason` that of an adjustment, `reference`
-    that of a top-up or payment. Where `redates_seq` is set, the entries from that one up to this one were
-    dated by a wrong clock and belong to this one's date. A newer vendor may know further kinds, and further
-    fields, which its hashes cover.
+    charged, `project_id` the project that it belongs to (`None`: the default one), `corrects_seq` the charge
+    of which a refund gives back a part or all, `reason` that of an adjustment, `reference` that of a top-up,
+    a payment or a refund. Where `redates_seq` is set, the entries from that one up to this one were dated by
+    a wrong clock and belong to this one's date. A newer vendor may know further kinds, and further fields,
+    which its hashes cover.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -100,6 +105,7 @@ class Entry(BaseModel):
     corrects_seq: int | None
     reason: str | None
     reference: str | None = None
+    project_id: str | None = None
     redates_seq: int | None = None
     created_at: datetime
     previous_hash: str
@@ -125,6 +131,7 @@ class EntryPage(BaseModel):
 
     data: list[Entry]
     next_after: int
+    currency: str | None = None
 
 
 class InvoiceLine(BaseModel):
@@ -138,8 +145,19 @@ class InvoiceLine(BaseModel):
     amount_micros: int
 
 
+class CreditNote(BaseModel):
+    """What was given back of the charges of an earlier month; `number` is that of its invoice, if any."""
+
+    month: str
+    number: int | None
+    amount_micros: int
+
+
 class Invoice(BaseModel):
     """A month's ledger as a bill: `total_micros` is the sum of the lines less refunds and adjustments.
+
+    Final invoices have a `number`, from 1 on without a gap over all accounts; those of earlier versions have
+    none. `credit_notes` say how much of `refunds_micros` is of charges that earlier months' invoices have.
 
     What was paid is told apart: by a prepaid account in `top_ups_micros`, by an invoiced one in
     `payments_micros`, with what it owes at the end of the month over all time in `balance_due_micros` (`None`
@@ -159,6 +177,9 @@ class Invoice(BaseModel):
     payments_micros: int = 0
     balance_due_micros: int | None = None
     notes: list[str] = []
+    number: int | None = None
+    currency: str | None = None
+    credit_notes: list[CreditNote] = []
     first_seq: int | None
     first_hash: str | None
     last_seq: int | None
@@ -186,3 +207,4 @@ class Quote(BaseModel):
     fits_quota: bool = Field(description="whether both have as many left")
     fits_money: bool = Field(description="whether spend limit and credit allow it")
     seconds_at_rate_limit: int = Field(description="how long the rate limit makes it take")
+    currency: str | None = Field(None, description="the currency, by its code in ISO 4217; null: not named")

@@ -137,6 +137,10 @@ class ModelCard(BaseModel):
     batch_prices: Prices | None = Field(
         default=None, description="what a query of a bulk job costs; null where none are run"
     )
+    currency: str | None = Field(
+        default=None,
+        description="of what the prices are millionths, by its code in ISO 4217; null: not named",
+    )
     limits: Limits = Field(description="how large a request may be")
     default: bool = Field(default=False, description="whether it answers those who name no model")
     deprecated_at: _Moment | None = Field(

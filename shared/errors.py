@@ -35,7 +35,9 @@ class ErrorCode(StrEnum):
     EMPTY_INPUT = "empty_input"
     TOO_MANY_INPUTS = "too_many_inputs"
     INVALID_API_KEY = "invalid_api_key"
+    KEY_EXPIRED = "key_expired"
     KEY_REVOKED = "key_revoked"
+    PROJECT_ARCHIVED = "project_archived"
     ACCOUNT_SUSPENDED = "account_suspended"
     INSUFFICIENT_SCOPE = "insufficient_scope"
     QUOTA_EXHAUSTED = "quota_exhausted"
@@ -77,7 +79,9 @@ _KINDS = {
     ErrorCode.EMPTY_INPUT: ErrorKind(400, ErrorType.INVALID_REQUEST),
     ErrorCode.TOO_MANY_INPUTS: ErrorKind(400, ErrorType.INVALID_REQUEST),
     ErrorCode.INVALID_API_KEY: ErrorKind(401, ErrorType.AUTHENTICATION),
+    ErrorCode.KEY_EXPIRED: ErrorKind(401, ErrorType.AUTHENTICATION),
     ErrorCode.KEY_REVOKED: ErrorKind(403, ErrorType.AUTHENTICATION),
+    ErrorCode.PROJECT_ARCHIVED: ErrorKind(403, ErrorType.AUTHENTICATION),
     ErrorCode.ACCOUNT_SUSPENDED: ErrorKind(403, ErrorType.AUTHENTICATION),
     ErrorCode.INSUFFICIENT_SCOPE: ErrorKind(403, ErrorType.AUTHENTICATION),
     ErrorCode.QUOTA_EXHAUSTED: ErrorKind(402, ErrorType.BILLING),

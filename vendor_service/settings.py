@@ -63,6 +63,7 @@ class Settings(BaseSettings):
     sketch_key_in: Path | None = None
     metrics_token: SecretStr | None = None
 
+    currency: Annotated[str | None, Field(pattern="^[A-Z]{3}$")] = None
     image_price_micros: Annotated[int | None, Field(ge=0, le=10**12)] = None
     text_price_micros: Annotated[int | None, Field(ge=0, le=10**12)] = None
 

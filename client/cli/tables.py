@@ -254,9 +254,12 @@ def print_exports(files: Sequence[ExportedFile]) -> None:
 def print_models(cards: Iterable[ModelCard]) -> None:
     """The models for sale, side by side; whether one is deprecated is told where any is."""
     cards = list(cards)
-    columns = ["model", "dimensions", "micros an image", "micros a text", "fingerprint"]
+    columns = ["model", "dimensions", "micros an image", "micros a text", "currency", "fingerprint"]
     rows: list[list[object]] = [
-        [_named(c, cards), c.dimensions, c.prices.image_micros, c.prices.text_micros, c.fingerprint]
+        [
+            *(_named(c, cards), c.dimensions, c.prices.image_micros, c.prices.text_micros),
+            *(c.currency or "", c.fingerprint),
+        ]
         for c in cards
     ]
     if any(card.batch_prices for card in cards):
@@ -298,7 +301,8 @@ def _date(moment: datetime | None) -> str:
 def print_usage(found: "AccountUsage") -> None:
     """What an account used, was billed, and has left."""
     account, used = found.account, found.usage
-    columns = (used.group_by, "requests", "images", "texts", "billed queries", "cost (micros)")
+    cost = "cost (micros)" if used.currency is None else f"cost (millionths of {used.currency})"
+    columns = (used.group_by, "requests", "images", "texts", "billed queries", cost)
     print_table(
         columns,
         [
@@ -309,7 +313,8 @@ def print_usage(found: "AccountUsage") -> None:
     left = (
         "no quota" if account.quota_left is None else f"{account.quota_left} of {account.quota} queries left"
     )
-    print(f"Account {account.account}: {left}, {account.spent_micros} micros spent.")
+    spent = f"{account.spent_micros / 1e6:.6f} {account.currency}" if account.currency else None
+    print(f"Account {account.account}: {left}, {spent or f'{account.spent_micros} micros'} spent.")
 
 
 def print_reconciliation(found: Reconciliation) -> None:

@@ -5,11 +5,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Match
 
 from shared.errors import APIError, ErrorBody, ErrorCode, ErrorDetail
 
 Handler = Callable[[Request, Exception], Awaitable[Response]]
 
+_METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 # What the framework itself refuses before a route is reached.
 _FRAMEWORK_CODES = {
     404: (ErrorCode.NOT_FOUND, "there is nothing at this path; see {see}"),
@@ -25,9 +27,22 @@ def error_handlers(see: str) -> dict[type[Exception], Handler]:
         if isinstance(error.__cause__, APIError):  # of a body that the framework was reading for a route
             return refused(request, error.__cause__)
         code, message = _FRAMEWORK_CODES.get(error.status_code, (ErrorCode.INVALID_REQUEST, error.detail))
-        return refused(request, APIError(code, message.replace("{see}", see)), error.headers)
+        headers = _allowing(request) if error.status_code == 405 else error.headers
+        return refused(request, APIError(code, message.replace("{see}", see)), headers)
 
     return {APIError: _on_api_error, HTTPException: on_framework_error}
+
+
+def _allowing(request: Request) -> dict[str, str]:
+    """The methods of all routes of a path; the framework tells those of the first one alone."""
+    scopes = {method: {**request.scope, "method": method} for method in _METHODS}
+    routes = request.app.routes
+    allowed = [
+        method
+        for method, scope in scopes.items()
+        if any(route.matches(scope)[0] is Match.FULL for route in routes)
+    ]
+    return {"allow": ", ".join(allowed)}
 
 
 async def _on_api_error(request: Request, error: Exception) -> Response:

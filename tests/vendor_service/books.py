@@ -13,6 +13,7 @@ from shared.billing import Invoice
 from tests.vendor_service.clocks import FakeClock
 from vendor_service.accounts.accounts import Terms, open_account
 from vendor_service.accounts.keys import KeyTerms, issue_key
+from vendor_service.accounts.projects import ProjectTerms, create_project
 from vendor_service.billing import invoices, prices
 from vendor_service.billing.admission import Admission
 from vendor_service.billing.clock_watch import ClockWatch
@@ -21,10 +22,11 @@ from vendor_service.billing.repair import Repair, repair
 from vendor_service.billing.verification import verify
 from vendor_service.database import schema
 from vendor_service.database.session import Database
-from vendor_service.database.tables import Account, ApiKey, LedgerEntry
+from vendor_service.database.tables import Account, ApiKey, LedgerEntry, limited_by
 
 HOLD_SECONDS = 60
 _ANY_KEY = KeyTerms()
+_NO_LIMITS = ProjectTerms()
 
 
 class Books:
@@ -45,6 +47,19 @@ class Books:
             account = open_account(session, f"account-{next(self._numbers)}", Terms(**terms), self.clock)
             issued = issue_key(session, account, key, self.clock)
         return Order("", account.id, issued.key_id, "icon-clip", "fp_1", images=1, texts=0, body_hash="b")
+
+    def open_project(
+        self, order: Order, terms: ProjectTerms = _NO_LIMITS, key: KeyTerms = _ANY_KEY, name: str = "search"
+    ) -> Order:
+        """Add a project to the account of an order, with a key; the same order by that key."""
+        with self.locked(order) as (session, account):
+            create_project(session, account, name, terms, self.clock)
+        return self.another_key(order, replace(key, project=name))
+
+    def another_key(self, order: Order, key: KeyTerms = _ANY_KEY) -> Order:
+        """Issue one more key to the account of an order; the same order by that key."""
+        with self.locked(order) as (session, account):
+            return replace(order, key_id=issue_key(session, account, key, self.clock).key_id)
 
     def admit(self, order: Order, **changes: Any) -> Admitted:
         """Admit a variation of an order under a request id of its own."""
@@ -117,10 +132,14 @@ class Books:
     def check(self, order: Order, *, limits: bool = True) -> None:
         """Assert that counters are sums of ledger and holds, that the chain is whole, and no limit passed."""
         assert self.problem(order) is None
-        if not limits:
-            return
-        account = self.account(order)
-        for each in (account, self.key(order)):
+        if limits:
+            self.check_limits(order)
+
+    def check_limits(self, order: Order) -> None:
+        """Assert that no limit is passed of the account, the key or its project."""
+        account, key = self.account(order), self.key(order)
+        assert key.concurrency is None or key.requests_held <= key.concurrency
+        for each in limited_by(account, key):
             assert each.quota is None or each.queries_used + each.queries_held <= each.quota
             limit = each.spend_limit_micros
             assert limit is None or each.spent_micros + each.held_micros <= limit

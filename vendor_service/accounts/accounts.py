@@ -41,14 +41,14 @@ def open_account(session: Session, name: str, terms: Terms, clock: Clock) -> Acc
         UsageError: the name or a number cannot be.
         OperatorError: the name is taken.
     """
-    _check_name(name)
+    check_name(name)
     check_numbers(
         quota=terms.quota,
         spend_limit_micros=terms.spend_limit_micros,
         credit_micros=terms.credit_micros,
         coverage_limit=terms.coverage_limit,
     )
-    _check_rate(terms.queries_per_second)
+    check_rate(terms.queries_per_second)
     now = clock()
     _check_plan(session, terms.plan, now)
     if session.scalar(select(Account).where(Account.name == name)):
@@ -122,7 +122,7 @@ def set_rate_limit(account: Account, queries_per_second: int | None) -> None:
     Raises:
         UsageError: the number cannot be.
     """
-    _check_rate(queries_per_second)
+    check_rate(queries_per_second)
     account.queries_per_second = queries_per_second
 
 
@@ -167,15 +167,25 @@ def check_numbers(**numbers: int | None) -> None:
             raise UsageError(f"{name} must be between 0 and {ledger.MAX_NUMBER}, not {number}")
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str, whose: str = "an account") -> None:
+    """Make sure that a name can be.
+
+    Raises:
+        UsageError: it cannot.
+    """
     if not _NAME.fullmatch(name):
         raise UsageError(
-            f"{name!r} cannot be an account's name: "
+            f"{name!r} cannot be {whose}'s name: "
             "use 1 to 63 lower-case letters, digits, dots, dashes and underscores, and begin with a letter"
         )
 
 
-def _check_rate(queries_per_second: int | None) -> None:
+def check_rate(queries_per_second: int | None) -> None:
+    """Make sure that a rate can be.
+
+    Raises:
+        UsageError: it cannot.
+    """
     if queries_per_second is not None and not 1 <= queries_per_second <= 10**6:
         raise UsageError(f"queries_per_second must be between 1 and 1000000, not {queries_per_second}")
 

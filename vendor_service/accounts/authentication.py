@@ -10,9 +10,10 @@ from sqlalchemy import update
 
 from shared.errors import ErrorCode
 from vendor_service.accounts.keys import Scope, secret_hash, verify_key
+from vendor_service.billing.limits import check_key
 from vendor_service.clock import Clock
 from vendor_service.database.session import Database
-from vendor_service.database.tables import Account, ApiKey
+from vendor_service.database.tables import Account, ApiKey, limited_by
 from vendor_service.errors import APIError
 
 # How long a buyer is known without a look at the books, and how many of them are.
@@ -67,7 +68,8 @@ class Authentication:
         key as soon as it is found to be genuine, also where the caller is refused in the end.
 
         Raises:
-            APIError: `invalid_api_key`, `key_revoked`, `account_suspended` or `insufficient_scope`.
+            APIError: `invalid_api_key`, `key_revoked`, `key_expired`, `project_archived`,
+                `account_suspended` or `insufficient_scope`.
         """
         now = self._clock()
         with self._database.read() as session:
@@ -76,10 +78,7 @@ class Authentication:
                 message = "this API key is not known here; check that it is complete"
                 raise APIError(ErrorCode.INVALID_API_KEY, message)
             on_known(key)
-            if key.revoked_at is not None:
-                raise APIError(
-                    ErrorCode.KEY_REVOKED, "this API key was revoked; ask the vendor for a new one"
-                )
+            check_key(key, now)
             account = session.get_one(Account, key.account_id)
             # A suspended account may read what it was charged, and nothing else.
             if account.status != "active" and scope not in (None, Scope.READ_USAGE):
@@ -113,9 +112,10 @@ class Authentication:
 
 def _changes_with_use(account: Account, key: ApiKey) -> bool:
     """Whether what they may buy depends on what they bought."""
-    limits = (account.queries_per_second, account.credit_micros, account.coverage_limit)
-    limited = (each for one in (account, key) for each in (one.quota, one.spend_limit_micros))
-    return any(each is not None for each in (*limits, *limited))
+    limits = [account.credit_micros, account.coverage_limit, key.concurrency]
+    for each in limited_by(account, key):
+        limits += (each.quota, each.spend_limit_micros, each.queries_per_second)
+    return any(each is not None for each in limits)
 
 
 def _hash(api_key: str) -> bytes:

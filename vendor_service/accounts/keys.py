@@ -11,7 +11,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from shared.keys import KeyInfo
-from vendor_service.accounts.accounts import check_numbers
+from shared.projects import DEFAULT_PROJECT
+from vendor_service.accounts.accounts import check_numbers, check_rate
+from vendor_service.accounts.projects import find_project
 from vendor_service.billing import periods
 from vendor_service.clock import SECOND, Clock, to_datetime
 from vendor_service.database.tables import Account, ApiKey
@@ -21,6 +23,7 @@ _ID_BYTES = 8
 _SECRET_BYTES = 24  # 192 bits: a plain hash at rest is as good as a slow one, since nothing can be guessed
 _KEY = re.compile(rf"tk_([0-9a-f]{{{2 * _ID_BYTES}}})_([0-9a-f]{{{2 * _SECRET_BYTES}}})")
 _WRITTEN = re.compile(rf"tk_([0-9a-f]{{{2 * _ID_BYTES}}})_.")  # a slip of the hand included
+_MOST_CONCURRENCY = 10**6
 LONGEST_GRACE_SECONDS = 366 * 86_400
 
 
@@ -32,6 +35,8 @@ class Scope(StrEnum):
     ADMIN = "admin"
 
 
+# What limits a key beside the limits of its account and its project.
+OWN_LIMITS = ("quota", "spend_limit_micros", "queries_per_second", "concurrency", "expires_at")
 DEFAULT_SCOPES = frozenset({Scope.EMBED, Scope.READ_USAGE})
 
 
@@ -45,21 +50,31 @@ class IssuedKey:
 
 @dataclass(frozen=True)
 class KeyTerms:
-    """What a key may do, and its own limits in the account's quota period (`None`: only the account's)."""
+    """What a key may do, the project that it belongs to, and its own limits (`None`: only the account's).
+
+    `quota` and `spend_limit_micros` are for the account's quota period; `concurrency` is how many requests
+    may be in flight. The key ends at `expires_at`, in microseconds since the epoch, or with `None` never.
+    """
 
     label: str = ""
     scopes: frozenset[Scope] = DEFAULT_SCOPES
     quota: int | None = None
     spend_limit_micros: int | None = None
+    queries_per_second: int | None = None
+    concurrency: int | None = None
+    expires_at: int | None = None
+    project: str = DEFAULT_PROJECT
 
 
 def issue_key(session: Session, account: Account, terms: KeyTerms, clock: Clock) -> IssuedKey:
     """Give an account one more key.
 
     Raises:
-        UsageError: a limit cannot be.
+        UsageError: a limit or the end cannot be.
+        OperatorError: there is no such project, or it was archived.
     """
-    check_numbers(quota=terms.quota, spend_limit_micros=terms.spend_limit_micros)
+    now = clock()
+    _check(terms, now)
     key_id, secret = secrets.token_hex(_ID_BYTES), secrets.token_hex(_SECRET_BYTES)
     session.add(
         ApiKey(
@@ -68,9 +83,13 @@ def issue_key(session: Session, account: Account, terms: KeyTerms, clock: Clock)
             secret_hash=_hash(secret),
             label=terms.label,
             scopes=" ".join(sorted(terms.scopes)),
-            created_at=clock(),
+            created_at=now,
+            expires_at=terms.expires_at,
+            project_id=_project_id(session, account, terms.project),
             quota=terms.quota,
             spend_limit_micros=terms.spend_limit_micros,
+            queries_per_second=terms.queries_per_second,
+            concurrency=terms.concurrency,
             period_started_at=account.period_started_at,
         )
     )
@@ -152,12 +171,16 @@ def public(key: ApiKey, account: Account, now: int) -> KeyInfo:
     return KeyInfo(
         key_id=key.id,
         label=key.label,
+        project=DEFAULT_PROJECT if key.project is None else key.project.name,
         scopes=key.scopes.split(),
         quota=key.quota,
         queries_used=0 if over else key.queries_used,
         spend_limit_micros=key.spend_limit_micros,
         spent_micros=0 if over else key.spent_micros,
+        queries_per_second=key.queries_per_second,
+        concurrency=key.concurrency,
         created_at=to_datetime(key.created_at),
+        expires_at=_moment(key.expires_at),
         last_used_at=_moment(key.last_used_at),
         former_until=_moment(key.former_until),
         revoked_at=_moment(key.revoked_at),
@@ -169,6 +192,24 @@ def list_keys(session: Session, account: Account) -> list[ApiKey]:
     return list(
         session.scalars(select(ApiKey).where(ApiKey.account_id == account.id).order_by(ApiKey.created_at))
     )
+
+
+def _check(terms: KeyTerms, now: int) -> None:
+    check_numbers(quota=terms.quota, spend_limit_micros=terms.spend_limit_micros)
+    check_rate(terms.queries_per_second)
+    if terms.concurrency is not None and not 1 <= terms.concurrency <= _MOST_CONCURRENCY:
+        raise UsageError(f"concurrency must be between 1 and {_MOST_CONCURRENCY}, not {terms.concurrency}")
+    if terms.expires_at is not None and terms.expires_at <= now:
+        raise UsageError("a key expires in the future, not in the past")
+
+
+def _project_id(session: Session, account: Account, name: str) -> str | None:
+    if name == DEFAULT_PROJECT:
+        return None
+    project = find_project(session, account, name)
+    if project.archived_at is not None:
+        raise OperatorError(f"the project {name!r} of {account.name} was archived")
+    return project.id
 
 
 def _moment(micros: int | None) -> datetime | None:

@@ -16,19 +16,22 @@ from shared.billing import (
     UsageReport,
 )
 from shared.errors import ErrorCode
+from shared.projects import ProjectList
 from shared.receipts import HEAD_TYPE, HeadClaims, LedgerHead
 from shared.serving.parsing import read_model
+from vendor_service.accounts import projects
 from vendor_service.accounts.authentication import Authentication, Caller
 from vendor_service.accounts.keys import Scope
 from vendor_service.api.authentication import requiring
 from vendor_service.api.history_rate import HistoryRate
-from vendor_service.billing import invoices, ledger
+from vendor_service.billing import currency, invoices, ledger
 from vendor_service.billing.clock_watch import ClockWatch
 from vendor_service.billing.estimates import estimate
 from vendor_service.billing.signing import Signs
 from vendor_service.billing.usage import account_status, usage_report
 from vendor_service.clock import SECOND, Clock, from_datetime, to_datetime
 from vendor_service.database.session import Database
+from vendor_service.database.tables import Account
 from vendor_service.embed.models import Models
 from vendor_service.errors import APIError
 
@@ -64,6 +67,20 @@ def _add_standing(
         def read() -> AccountStatus:
             with database.read() as session:
                 return account_status(session, caller.account_id, clock())
+
+        return await asyncio.to_thread(read)
+
+    @router.get("/projects")
+    async def list_projects(caller: Annotated[Caller, any_key]) -> ProjectList:
+        """Projects of this account, or that of the asking key, with their limits and what is used of them."""
+
+        def read() -> ProjectList:
+            with database.read() as session:
+                account = session.get_one(Account, caller.account_id)
+                found = projects.list_projects(session, account)
+                own = caller.key.project_id
+                data = [projects.public(each, account, clock()) for each in found if own in (None, each.id)]
+                return ProjectList(data=data)
 
         return await asyncio.to_thread(read)
 
@@ -116,8 +133,9 @@ def _add_history(
         def read() -> EntryPage:
             with database.read() as session:
                 found = ledger.page(session, caller.account_id, after, limit)
+                unit = currency.current(session)
             data = [ledger.public(entry) for entry in found]
-            return EntryPage(data=data, next_after=data[-1].seq if data else after)
+            return EntryPage(data=data, next_after=data[-1].seq if data else after, currency=unit)
 
         return await asyncio.to_thread(read)
 

@@ -1,23 +1,29 @@
-"""`/v1/keys`: a customer's own keys, for a key with the scope `admin`."""
+"""`/v1/keys`: a customer's own keys, for a key with the scope `admin`; of its project, if it has one."""
 
 import asyncio
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Request
 from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
-from shared.keys import KeyInfo, KeyList, NewSecret
+from shared.keys import KeyInfo, KeyList, NewKey, NewSecret
+from shared.projects import DEFAULT_PROJECT
+from shared.serving.parsing import read_model
 from vendor_service.accounts import keys
+from vendor_service.accounts.accounts import find_account
 from vendor_service.accounts.authentication import Authentication, Caller
 from vendor_service.api.authentication import requiring
 from vendor_service.audit.actors import customer_key
-from vendor_service.clock import Clock
+from vendor_service.clock import Clock, from_datetime
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey
-from vendor_service.errors import APIError
+from vendor_service.errors import APIError, OperatorError, UnknownName
 from vendor_service.operators import keys as acts
 from vendor_service.operators.act import Act
+
+# A customer's own requests make no more than this; operators may.
+_MOST_KEYS = 1000
 
 
 def keys_router(database: Database, clock: Clock, authentication: Authentication) -> APIRouter:
@@ -27,15 +33,29 @@ def keys_router(database: Database, clock: Clock, authentication: Authentication
 
     @router.get("")
     async def list_keys(caller: Annotated[Caller, admin]) -> KeyList:
-        """All keys of this account."""
+        """All keys of this account, or of the asking key's project."""
 
         def read() -> KeyList:
             with database.read() as session:
                 account = session.get_one(Account, caller.account_id)
-                found = keys.list_keys(session, account)
+                found = [key for key in keys.list_keys(session, account) if _may_manage(caller, key)]
                 return KeyList(data=[keys.public(key, account, clock()) for key in found])
 
         return await asyncio.to_thread(read)
+
+    # The route reads the body itself, once it knows the caller; this is for the OpenAPI document.
+    schema = {"content": {"application/json": {"schema": NewKey.model_json_schema()}}}
+
+    @router.post("", status_code=201, openapi_extra={"requestBody": {"required": True, **schema}})
+    async def create_key(request: Request, caller: Annotated[Caller, admin]) -> NewSecret:
+        """Issue a key, shown this once. A key that has limits or an end of its own issues none."""
+        asked = await read_model(request, NewKey)
+
+        def create() -> NewSecret:
+            with database.write() as session:
+                return _create(_act(session, caller, clock), caller, asked)
+
+        return await asyncio.to_thread(create)
 
     @router.post("/{key_id}/rotate")
     async def rotate_key(
@@ -67,6 +87,42 @@ def keys_router(database: Database, clock: Clock, authentication: Authentication
     return router
 
 
+def _create(act: Act, caller: Caller, asked: NewKey) -> NewSecret:
+    account = find_account(act.session, caller.account.name, lock=True)
+    if any(getattr(caller.key, name) is not None for name in keys.OWN_LIMITS):
+        message = "this key has limits or an end of its own, which another key would not have: it issues none"
+        raise APIError(ErrorCode.INSUFFICIENT_SCOPE, message)
+    its_own = DEFAULT_PROJECT if caller.key.project is None else caller.key.project.name
+    project = asked.project or its_own
+    if project != its_own and caller.key.project is not None:
+        message = f"this key belongs to the project {its_own}, and issues keys of that one alone"
+        raise APIError(ErrorCode.INSUFFICIENT_SCOPE, message, param="project")
+    if sum(key.revoked_at is None for key in keys.list_keys(act.session, account)) >= _MOST_KEYS:
+        message = f"this account has {_MOST_KEYS} keys; revoke one that is not used"
+        raise APIError(ErrorCode.CONFLICT, message)
+    given = asked.model_dump(exclude={"project", "scopes", "expires_at"})
+    terms = keys.KeyTerms(
+        scopes=frozenset(map(keys.Scope, asked.scopes)),
+        expires_at=None if asked.expires_at is None else from_datetime(asked.expires_at),
+        project=project,
+        **given,
+    )
+    try:
+        issued = acts.issue(act, account.name, terms)
+    except UnknownName as error:
+        message = f"this account has no project {project!r}"
+        raise APIError(ErrorCode.INVALID_REQUEST, message, param="project") from error
+    except OperatorError as error:
+        raise APIError(ErrorCode.INVALID_REQUEST, str(error)) from error
+    return NewSecret(key_id=issued.key_id, api_key=issued.api_key)
+
+
+def _may_manage(caller: Caller, key: ApiKey) -> bool:
+    """A key of the default project may manage all keys of its account, another one those of its project."""
+    own = caller.key.project_id
+    return key.account_id == caller.account_id and own in (None, key.project_id)
+
+
 def _act(session: Session, caller: Caller, clock: Clock) -> Act:
     return Act(session, customer_key(caller.key_id), clock)
 
@@ -76,7 +132,7 @@ def _own_key(session: Session, caller: Caller, key_id: str) -> None:
         message = f"that is a whole key with its secret, which belongs in no URL; name its id, {whole}"
         raise APIError(ErrorCode.NOT_FOUND, message, param="key_id")
     key = session.get(ApiKey, key_id)
-    if key is None or key.account_id != caller.account_id:
+    if key is None or not _may_manage(caller, key):
         raise APIError(ErrorCode.NOT_FOUND, f"this account has no key {key_id!r}", param="key_id")
     if key.revoked_at is not None:
         raise APIError(ErrorCode.KEY_REVOKED, f"the key {key_id} was revoked already", param="key_id")

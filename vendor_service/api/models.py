@@ -9,7 +9,7 @@ from shared.embeddings import ModelCard, ModelList, Prices
 from shared.receipts import CARD_TYPE, SignedCard
 from vendor_service.accounts.authentication import Authentication, Caller
 from vendor_service.api.authentication import welcoming
-from vendor_service.billing import prices
+from vendor_service.billing import currency, prices
 from vendor_service.billing.signing import Signs
 from vendor_service.clock import Clock
 from vendor_service.database.session import Database
@@ -38,12 +38,13 @@ def catalogue_router(
     def cards(caller: Caller | None, *asked: ServedModel) -> list[ModelCard]:
         with database.read() as session:
             plan = session.get_one(Account, caller.account_id).plan if caller else STANDARD_PLAN
-            now = clock()
+            now, unit = clock(), currency.current(session)
             return [
                 _card(
                     each,
                     prices.current(session, plan, each.facts.id, now),
                     prices.batch(session, plan, each.facts.id, now) if runs_jobs else None,
+                    unit,
                     is_default=each is models.default,
                 )
                 for each in asked
@@ -75,7 +76,9 @@ def catalogue_router(
     return router
 
 
-def _card(model: ServedModel, price: Prices, batch_price: Prices | None, *, is_default: bool) -> ModelCard:
+def _card(
+    model: ServedModel, price: Prices, batch_price: Prices | None, unit: str | None, *, is_default: bool
+) -> ModelCard:
     facts, terms = model.facts, model.terms
     return ModelCard(
         id=facts.id,
@@ -87,6 +90,7 @@ def _card(model: ServedModel, price: Prices, batch_price: Prices | None, *, is_d
         image_size=facts.image_size,
         prices=price,
         batch_prices=batch_price,
+        currency=unit,
         limits=terms.limits,
         default=is_default,
         deprecated_at=terms.deprecated_at,

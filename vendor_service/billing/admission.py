@@ -1,8 +1,8 @@
 """Admission: the two short transactions around the model that charge exactly once, or not at all.
 
-Every change of a hold and of the counters of an account and its keys happens under the lock of the
-account's row, so admitting, settling, voiding and sweeping one account never interleave, and of settling
-and voiding a hold exactly one wins.
+Every change of a hold and of the counters of an account, its projects and its keys happens under the lock
+of the account's row, so admitting, settling, voiding and sweeping one account never interleave, and of
+settling and voiding a hold exactly one wins.
 """
 
 import logging
@@ -33,7 +33,7 @@ from vendor_service.billing.orders import Admitted, Charged, Order, Part
 from vendor_service.billing.replays import STANDARD, ReplayTerms
 from vendor_service.clock import SECOND, Clock
 from vendor_service.database.session import Database
-from vendor_service.database.tables import Account, ApiKey, Hold, LedgerEntry
+from vendor_service.database.tables import Account, ApiKey, Hold, LedgerEntry, limited_by
 from vendor_service.database.working_set import Touched, WorkingSet
 from vendor_service.database.writer import Writer
 from vendor_service.errors import APIError
@@ -167,9 +167,10 @@ class Admission:
         """Release what is still held for a bulk job if it `ends` in this transaction; whether it does."""
         return self._writer.submit(Touched(account_id, hold_id), partial(self._end_job, hold_id, ends))
 
-    def take_tokens(self, account_id: str, queries: int) -> "Future[None]":
-        """Count queries against the account's rate that were prepared and then not admitted."""
-        return self._writer.submit(Touched(account_id), partial(self._take_tokens, account_id, queries))
+    def take_tokens(self, account_id: str, key_id: str, queries: int) -> "Future[None]":
+        """Count queries against the rates of an account and a key that were prepared and not admitted."""
+        touched = Touched(account_id, key_id=key_id)
+        return self._writer.submit(touched, partial(self._take_tokens, account_id, key_id, queries))
 
     def renew(self, longest_seconds: int) -> None:
         """Tell that this process lives: its holds last longer, unless they have lasted `longest_seconds`."""
@@ -245,15 +246,15 @@ class Admission:
         self._check_dates(account, now)
         limits.check_status(account, key, order, now)
         periods.roll(account, key, now)
-        rate.check(account, order.queries, now)
+        rate.check(account, key, order.queries, now)
         earlier = self._earlier(rows, order, now)
         hold = earlier or self._hold(rows, account, key, order, now)
-        rate.take(account, order.queries, now)
+        rate.take(account, key, order.queries, now)
         charged = None if earlier is None else _charged(rows.session, earlier)
         return _admitted(account, key, hold, now, charged)
 
-    def _take_tokens(self, account_id: str, queries: int, rows: WorkingSet) -> None:
-        rate.take(rows.account(account_id), queries, self._clock())
+    def _take_tokens(self, account_id: str, key_id: str, queries: int, rows: WorkingSet) -> None:
+        rate.take(rows.account(account_id), rows.key(key_id), queries, self._clock())
 
     def _settle(self, request_id: str, buckets: Collection[int], rows: WorkingSet) -> Charged:
         hold = rows.hold(request_id)
@@ -274,14 +275,16 @@ class Admission:
     def _charge(self, rows: WorkingSet, hold: Hold, buckets: Collection[int], now: int) -> Charged:
         """Write the ledger entry of a hold that was released for it, and count what it used."""
         account, key = rows.account(hold.account_id), rows.key(hold.key_id)
-        before = thresholds.levels(account)
+        limited = limited_by(account, key)
+        before = [thresholds.levels(each) for each in limited]
         entry = ledger.charge(rows.session, account, hold, now)
-        for each in (account, key):
+        for each in limited:
             each.queries_used += hold.images + hold.texts
             each.spent_micros += hold.cost_micros
         if account.coverage_limit is not None:
             coverage.add(rows.session, account, hold.model_fingerprint, coverage.bits(buckets))
-        thresholds.tell(rows.session, account, before, self._percents, now)
+        for each, stood in zip(limited, before, strict=True):
+            thresholds.tell(rows.session, account, stood, self._percents, now, of=each)
         billing_log.finished(rows.session, hold, now)
         return Charged(entry.seq, entry.entry_hash, entry.created_at, hold.key_id)
 
@@ -366,6 +369,7 @@ class Admission:
             id=order.request_id,
             account_id=account.id,
             key_id=key.id,
+            project_id=key.project_id,
             server=_BULK if is_bulk else self._server,
             state="open",
             model=order.model,
@@ -382,17 +386,22 @@ class Admission:
         )
         limits.check(account, key, order, hold.cost_micros, now)
         rows.add(hold)
-        for each in (account, key):
+        for each in limited_by(account, key):
             each.queries_held += order.queries
             each.held_micros += hold.cost_micros
+        if not is_bulk:
+            key.requests_held += 1
         return hold
 
 
 def _release(rows: WorkingSet, hold: Hold, state: str) -> None:
     hold.state = state
-    for each in (rows.account(hold.account_id), rows.key(hold.key_id)):
+    key = rows.key(hold.key_id)
+    for each in limited_by(rows.account(hold.account_id), key):
         each.queries_held -= hold.images + hold.texts
         each.held_micros -= hold.cost_micros
+    if hold.server != _BULK:
+        key.requests_held -= 1
 
 
 def _shrink(rows: WorkingSet, hold: Hold, images: int, texts: int) -> None:
@@ -403,7 +412,7 @@ def _shrink(rows: WorkingSet, hold: Hold, images: int, texts: int) -> None:
     hold.images -= images
     hold.texts -= texts
     hold.cost_micros -= cost
-    for each in (rows.account(hold.account_id), rows.key(hold.key_id)):
+    for each in limited_by(rows.account(hold.account_id), rows.key(hold.key_id)):
         each.queries_held -= images + texts
         each.held_micros -= cost
 
@@ -414,6 +423,7 @@ def _settled(hold: Hold, part: Part, now: int) -> Hold:
         id=part.request_id,
         account_id=hold.account_id,
         key_id=hold.key_id,
+        project_id=hold.project_id,
         server=_BULK,
         state="settled",
         model=hold.model,
@@ -438,7 +448,7 @@ def _charged(session: Session, hold: Hold) -> Charged:
 def _admitted(
     account: Account, key: ApiKey, hold: Hold, now: int, charged: Charged | None = None
 ) -> Admitted:
-    lefts = [left for each in (account, key) if (left := each.quota_left) is not None]
+    lefts = [left for each in limited_by(account, key) if (left := each.quota_left) is not None]
     return Admitted(
         request_id=hold.id,
         images=hold.images,
@@ -446,6 +456,6 @@ def _admitted(
         cost_micros=hold.cost_micros,
         replayed=charged is not None,
         quota_left=min(lefts, default=None),
-        rate=rate.status(account, now),
+        rate=rate.status(account, key, now),
         charged=charged,
     )

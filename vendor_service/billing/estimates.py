@@ -3,9 +3,9 @@
 from sqlalchemy.orm import Session
 
 from shared.billing import EstimateRequest, Quote
-from vendor_service.billing import periods, prices, rate
+from vendor_service.billing import currency, periods, prices, rate
 from vendor_service.clock import SECOND
-from vendor_service.database.tables import Account, ApiKey
+from vendor_service.database.tables import Account, ApiKey, Rated, limited_by
 
 
 def estimate(
@@ -15,12 +15,14 @@ def estimate(
     account, key = session.get_one(Account, account_id), session.get_one(ApiKey, key_id)
     find_price = prices.batch if asked.batch else prices.current
     cost = find_price(session, account.plan, model, now).cost_micros(asked.images, asked.texts)
+    unit = currency.current(session)
     # They are rolled into the present period here, which is for the next admission to write down.
     session.expunge_all()
     periods.roll(account, key, now)
     queries = asked.images + asked.texts
-    lefts = [left for each in (account, key) if (left := each.quota_left) is not None]
-    money = [left for each in (account, key) if (left := each.spend_limit_left) is not None]
+    limited = limited_by(account, key)
+    lefts = [left for each in limited if (left := each.quota_left) is not None]
+    money = [left for each in limited if (left := each.spend_limit_left) is not None]
     if account.credit_micros is not None:
         money.append(account.credit_micros - account.held_micros)
     return Quote(
@@ -28,13 +30,16 @@ def estimate(
         quota_left=min(lefts, default=None),
         fits_quota=queries <= min(lefts, default=queries),
         fits_money=cost <= min(money, default=cost),
-        seconds_at_rate_limit=0 if asked.batch else _seconds_at_rate(account, queries, now),
+        seconds_at_rate_limit=(
+            0 if asked.batch else max(_seconds_at_rate(each, queries, now) for each in limited)
+        ),
+        currency=unit,
     )
 
 
-def _seconds_at_rate(account: Account, queries: int, now: int) -> int:
-    limit = rate.limit_of(account)
+def _seconds_at_rate(rated: Rated, queries: int, now: int) -> int:
+    limit = rate.limit_of(rated)
     if limit is None:
         return 0
-    missing = queries * SECOND - rate.tokens_left(account, now)
+    missing = queries * SECOND - rate.tokens_left(rated, now)
     return max(0, -(-missing // (limit.queries_per_second * SECOND)))

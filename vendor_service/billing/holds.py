@@ -16,6 +16,7 @@ class OpenHold(BaseModel):
     request_id: str
     account: str
     key_id: str
+    project_id: str | None
     model: str
     images: int
     texts: int
@@ -35,6 +36,7 @@ def open_holds(session: Session, account: str | None = None, limit: int = 1000) 
             request_id=hold.id,
             account=name,
             key_id=hold.key_id,
+            project_id=hold.project_id,
             model=hold.model,
             images=hold.images,
             texts=hold.texts,

@@ -2,7 +2,7 @@
 
 from html import escape
 
-from shared.billing import Invoice, InvoiceLine
+from shared.billing import CreditNote, Invoice, InvoiceLine
 from vendor_service.billing.spreadsheets import csv_lines
 
 _UNIT = 1_000_000
@@ -10,7 +10,7 @@ _UNIT = 1_000_000
 
 def as_text(invoice: Invoice) -> str:
     """Aligned columns for a terminal."""
-    rows = [("", "queries", "micros each", "amount"), *_rows(invoice)]
+    rows = [("", "queries", "micros each", _amount(invoice)), *_rows(invoice)]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     lines = [
         "  ".join([row[0].ljust(widths[0]), *(row[i].rjust(widths[i]) for i in (1, 2, 3))]).rstrip()
@@ -25,22 +25,26 @@ def as_html(invoice: Invoice) -> str:
         "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in _rows(invoice)
     )
     notes = "".join(f"<p>{escape(note)}</p>" for note in _notes(invoice))
-    title = escape(_title(invoice))
+    title, amount = escape(_title(invoice)), escape(_amount(invoice))
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
         "<style>body{font-family:sans-serif;max-width:48rem;margin:2rem auto}table{border-collapse:collapse}"
         "td,th{padding:.2rem .8rem;text-align:right}td:first-child{text-align:left}</style>"
-        f"<h1>{title}</h1><table><tr><th></th><th>queries</th><th>micros each</th><th>amount</th></tr>"
+        f"<h1>{title}</h1><table><tr><th></th><th>queries</th><th>micros each</th><th>{amount}</th></tr>"
         f"{body}</table>{notes}</html>\n"
     )
 
 
 def as_csv(invoice: Invoice) -> str:
     """A record for each line, then for each of the sums that there is; amounts in micro-units."""
-    columns = ("account", "month", "item", "model", "kind", "queries", "unit_micros", "amount_micros")
-    common = dict.fromkeys(columns, None) | {"account": invoice.account, "month": invoice.month}
+    columns = (
+        *("account", "month", "number", "item", "model", "kind", "queries", "unit_micros", "amount_micros"),
+        "currency",
+    )
+    its_own = ("account", "month", "number", "currency")
+    common = dict.fromkeys(columns, None) | {name: getattr(invoice, name) for name in its_own}
     rows: list[dict[str, object]] = [
-        common | {"item": "charges"} | {name: getattr(line, name) for name in columns[3:]}
+        common | {"item": "charges"} | {name: getattr(line, name) for name in columns[4:-1]}
         for line in invoice.lines
     ]
     sums = {"refunds": -invoice.refunds_micros, "adjustments": -invoice.adjustments_micros}
@@ -50,7 +54,13 @@ def as_csv(invoice: Invoice) -> str:
 
 
 def _title(invoice: Invoice) -> str:
-    return f"Invoice of {invoice.account} for {invoice.month}" + ("" if invoice.final else " (not yet final)")
+    number = "" if invoice.number is None else f" {invoice.number}"
+    title = f"Invoice{number} of {invoice.account} for {invoice.month}"
+    return title + ("" if invoice.final else " (not yet final)")
+
+
+def _amount(invoice: Invoice) -> str:
+    return "amount" if invoice.currency is None else f"amount ({invoice.currency})"
 
 
 def _rows(invoice: Invoice) -> list[tuple[str, str, str, str]]:
@@ -73,7 +83,9 @@ def _what(invoice: Invoice, line: InvoiceLine) -> str:
 
 
 def _notes(invoice: Invoice) -> list[str]:
-    notes = [f"Paid in during the month: {_units(invoice.top_ups_micros)}"] if invoice.top_ups_micros else []
+    notes = [_credited(each) for each in invoice.credit_notes]
+    if invoice.top_ups_micros:
+        notes.append(f"Paid in during the month: {_units(invoice.top_ups_micros)}")
     if invoice.payments_micros:
         notes.append(f"Payments received during the month: {_units(invoice.payments_micros)}")
     if invoice.balance_due_micros is not None:
@@ -89,6 +101,11 @@ def _notes(invoice: Invoice) -> list[str]:
         )
     )
     return [*notes, f"Ledger entries {first} to {last}."]
+
+
+def _credited(note: CreditNote) -> str:
+    number = "" if note.number is None else f" {note.number}"
+    return f"Credit note: {_units(note.amount_micros)} of the refunds are of invoice{number} for {note.month}"
 
 
 def _units(micros: int) -> str:

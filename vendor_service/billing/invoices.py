@@ -1,5 +1,6 @@
 """Invoices: a month of the ledger, summed up; once the month is over, the same whenever it is asked for."""
 
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -7,14 +8,14 @@ from typing import Any
 from sqlalchemy import Row, func, select
 from sqlalchemy.orm import Session
 
-from shared.billing import Invoice, InvoiceLine
+from shared.billing import CreditNote, Invoice, InvoiceLine
 from shared.embeddings import Kind
 from shared.errors import ErrorCode
-from vendor_service.billing import periods, totals
+from vendor_service.billing import currency, periods, totals
 from vendor_service.billing.clock_watch import ClockWatch
-from vendor_service.clock import HOUR, from_datetime, next_month_start
+from vendor_service.clock import HOUR, from_datetime, next_month_start, to_datetime
 from vendor_service.database.session import Database
-from vendor_service.database.tables import Account, FinalInvoice, LedgerEntry, LedgerTotal
+from vendor_service.database.tables import Account, BooksHead, FinalInvoice, LedgerEntry, LedgerTotal
 from vendor_service.errors import APIError, OperatorError, UsageError
 from vendor_service.webhooks import events
 from vendor_service.webhooks.events import EventKind
@@ -106,6 +107,8 @@ def summed(session: Session, account: Account, month: str, *, final: bool) -> In
         payments_micros=payments,
         balance_due_micros=_balance_due(session, account, end),
         notes=_notes(session, account, begin, end),
+        currency=currency.current(session),
+        credit_notes=_credit_notes(session, account, begin, end) if amounts.get("refund") else [],
         first_seq=None if first is None else first.seq,
         first_hash=None if first is None else first.entry_hash,
         last_seq=None if last is None else last.seq,
@@ -167,16 +170,27 @@ def _store(
         account = session.get_one(Account, summed_from.id, with_for_update=True)
         if (stored := _stored(session, account, month)) is not None:
             return stored  # somebody else asked at the same moment
+        # Whoever issues one waits here for the one before: a number is never given back, nor given twice.
+        head = session.scalars(select(BooksHead).with_for_update()).one()
+        head.invoices_issued += 1
+        invoice = invoice.model_copy(update={"number": head.invoices_issued})
         session.add(
             FinalInvoice(
                 account_id=account.id,
                 month=month,
                 ledger_seq=summed_from.ledger_seq,
                 issued_at=now,
+                number=invoice.number,
                 content=invoice.model_dump_json(),
             )
         )
-        told = {"month": month, "total_micros": invoice.total_micros, "last_seq": invoice.last_seq}
+        told = {
+            "month": month,
+            "number": invoice.number,
+            "total_micros": invoice.total_micros,
+            "currency": invoice.currency,
+            "last_seq": invoice.last_seq,
+        }
         events.emit(session, EventKind.INVOICE_FINALIZED, account, told, now)
         if on_final is not None:
             on_final(session, invoice)
@@ -215,6 +229,25 @@ def _notes(session: Session, account: Account, begin: int, end: int) -> list[str
         str(entry.reason)
         for entry in totals.redatings(session, account.id)
         if begin <= entry.created_at < end
+    ]
+
+
+def _credit_notes(session: Session, account: Account, begin: int, end: int) -> list[CreditNote]:
+    """What the refunds of a month give back of the charges of earlier ones, by the month of these."""
+    at = totals.belongs_at(session, account.id)
+    mine = LedgerEntry.account_id == account.id
+    refunds = select(LedgerEntry.corrects_seq, func.sum(LedgerEntry.amount_micros)).where(
+        mine, LedgerEntry.corrects_seq > 0, at >= begin, at < end
+    )
+    given_back: Counter[str] = Counter()
+    for seq, micros in session.execute(refunds.group_by(LedgerEntry.corrects_seq)):
+        charged_at = session.scalars(select(at).where(mine, LedgerEntry.seq == seq)).one()
+        if charged_at < begin:
+            given_back[f"{to_datetime(charged_at):%Y-%m}"] += int(micros)
+    numbers = {each.month: each.number for each in valid(session, account.id)}
+    return [
+        CreditNote(month=month, number=numbers.get(month), amount_micros=micros)
+        for month, micros in sorted(given_back.items())
     ]
 
 

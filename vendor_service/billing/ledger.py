@@ -3,14 +3,14 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Row, select
+from sqlalchemy import Row, func, select
 from sqlalchemy.orm import Session
 
 from shared.billing import Entry
 from vendor_service.billing import periods, totals
 from vendor_service.clock import to_datetime
 from vendor_service.database import chain
-from vendor_service.database.tables import Account, ApiKey, Hold, LedgerEntry
+from vendor_service.database.tables import Account, ApiKey, Hold, LedgerEntry, limited_by
 from vendor_service.errors import OperatorError, UsageError
 
 GENESIS_HASH = chain.GENESIS_HASH
@@ -32,6 +32,7 @@ def charge(session: Session, account: Account, hold: Hold, now: int) -> LedgerEn
         model=hold.model,
         model_fingerprint=hold.model_fingerprint,
         key_id=hold.key_id,
+        project_id=hold.project_id,
         hold_id=hold.id,
     )
     return _append(session, account, entry, now)
@@ -74,50 +75,92 @@ def payment(
 
 
 def recorded(
-    session: Session, account: Account, kind: str, amount_micros: int, reference: str
+    session: Session,
+    account: Account,
+    kind: str,
+    amount_micros: int | None,
+    reference: str,
+    corrects_seq: int | None = None,
 ) -> LedgerEntry | None:
-    """The entry that this top-up or payment has already, if it was recorded before.
+    """The entry that this top-up, payment or refund has already, if it was recorded before.
+
+    A refund of all that is left has no amount.
 
     Raises:
         OperatorError: the reference stands for something else.
     """
     same = (LedgerEntry.account_id == account.id, LedgerEntry.reference == reference)
     found = session.scalar(select(LedgerEntry).where(*same))
-    if found is not None and (found.kind, found.amount_micros) != (kind, amount_micros):
+    if found is None:
+        return None
+    asked = (kind, found.amount_micros if amount_micros is None else amount_micros, corrects_seq)
+    if (found.kind, found.amount_micros, found.corrects_seq) != asked:
+        of = "" if found.corrects_seq is None else f" of charge {found.corrects_seq}"
         raise OperatorError(
-            f"the reference {reference!r} of {account.name} is that of entry {found.seq}, a {found.kind} of "
-            f"{found.amount_micros} micro-units; each top-up and payment has a reference of its own"
+            f"the reference {reference!r} of {account.name} is that of entry {found.seq}, a {found.kind}{of} "
+            f"of {found.amount_micros} micro-units; top-ups, payments and refunds each have one of their own"
         )
     return found
 
 
-def refund(session: Session, account: Account, seq: int, now: int) -> LedgerEntry:
-    """Append what gives a charge back, whole and once. Its queries stay used, and it is replayed no more.
+def refund(
+    session: Session,
+    account: Account,
+    seq: int,
+    now: int,
+    amount_micros: int | None = None,
+    reference: str | None = None,
+) -> LedgerEntry:
+    """Append what gives back a part of a charge, or without an amount all that is left of it.
 
-    What was spent of the present period's spend limits is given back with it, if it was charged in it.
+    In all no more is given back than was charged. The queries stay used; once nothing is left of the charge,
+    it is replayed no more. What was spent of the present period's spend limits is given back with it, if the
+    charge is of that period. A `reference` counts once, see `recorded`.
 
     Raises:
-        OperatorError: there is no such charge, it was given back already, or the account's books go on to
+        UsageError: the amount is not positive, or the reference cannot be.
+        OperatorError: there is no such charge, so much is not left of it, or the account's books go on to
             a date ahead of the clock's.
     """
     _check_dates(account, now)
+    _check_reference(reference)
     charged = session.get(LedgerEntry, (account.id, seq))
     if charged is None or charged.kind != "charge":
         raise OperatorError(f"{account.name} has no charge {seq}; see: vendor ledger export {account.name}")
-    same = (LedgerEntry.account_id == account.id, LedgerEntry.corrects_seq == seq)
-    before = session.scalar(select(LedgerEntry.seq).where(*same))
-    if before is not None:
-        raise OperatorError(f"charge {seq} of {account.name} was refunded already, by entry {before}")
-    entry = _without_queries("refund", -charged.amount_micros)
+    refunds, given_back = given_back_of(session, account.id, seq)
+    left = -charged.amount_micros - given_back
+    if refunds and not left:
+        raise OperatorError(f"charge {seq} of {account.name} was refunded already, and nothing of it is left")
+    amount = left if amount_micros is None else amount_micros
+    if amount <= 0 and charged.amount_micros:
+        raise UsageError("a refund is a positive number of micro-units")
+    if amount > left:
+        raise OperatorError(
+            f"{left} micro-units are left of charge {seq} of {account.name}; a refund gives back no more"
+        )
+    entry = _without_queries("refund", amount)
     entry.corrects_seq = seq
+    entry.reference = reference
     appended = _append(session, account, entry, now)
     this = (LedgerEntry.account_id == account.id, LedgerEntry.seq == seq)
     charged_at = session.scalars(select(totals.belongs_at(session, account.id)).where(*this)).one()
-    for each in (account, session.get_one(ApiKey, charged.key_id)):
+    for each in limited_by(account, session.get_one(ApiKey, charged.key_id)):
         if charged_at >= each.period_started_at:
-            each.spent_micros += charged.amount_micros
-    session.get_one(Hold, charged.hold_id).refunded_at = appended.created_at
+            each.spent_micros -= amount
+    if amount == left:
+        session.get_one(Hold, charged.hold_id).refunded_at = appended.created_at
     return appended
+
+
+def given_back_of(session: Session, account_id: str, seq: int, before: int | None = None) -> tuple[int, int]:
+    """How many refunds of a charge there are, and of how much in all; those `before` an entry, if named."""
+    same = select(func.count(), func.coalesce(func.sum(LedgerEntry.amount_micros), 0)).where(
+        LedgerEntry.account_id == account_id, LedgerEntry.corrects_seq == seq
+    )
+    if before is not None:
+        same = same.where(LedgerEntry.seq < before)
+    refunds, micros = session.execute(same).one()
+    return int(refunds), int(micros)
 
 
 def adjust(session: Session, account: Account, amount_micros: int, reason: str, now: int) -> LedgerEntry:
@@ -198,6 +241,7 @@ def public(entry: LedgerEntry) -> Entry:
         model=entry.model,
         model_fingerprint=entry.model_fingerprint,
         key_id=entry.key_id,
+        project_id=entry.project_id,
         request_id=entry.hold_id,
         corrects_seq=entry.corrects_seq,
         reason=entry.reason,
@@ -223,12 +267,16 @@ def _check_dates(account: Account, now: int) -> None:
         )
 
 
+def _check_reference(reference: str | None) -> None:
+    if reference is not None and (not reference.strip() or len(reference) > 255):
+        raise UsageError("give a reference in up to 255 characters")
+
+
 def _append_paid(
     session: Session, account: Account, kind: str, amount_micros: int, now: int, reference: str | None
 ) -> LedgerEntry:
     _check_dates(account, now)
-    if reference is not None and (not reference.strip() or len(reference) > 255):
-        raise UsageError("give the reference of a top-up or a payment in up to 255 characters")
+    _check_reference(reference)
     entry = _without_queries(kind, amount_micros)
     entry.reference = reference
     return _append(session, account, entry, now)

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from vendor_service.billing.clock_watch import MOST_SKEW
 from vendor_service.clock import month_start, next_month_start, to_datetime
-from vendor_service.database.tables import Account, ApiKey, Limited
+from vendor_service.database.tables import Account, ApiKey, Limited, limited_by
 
 
 def start(period: str, now: int) -> int:
@@ -37,7 +37,7 @@ def resets_at(account: Account, now: int) -> datetime | None:
 
 
 def is_over(limited: Limited, account: Account, now: int) -> bool:
-    """Whether the period that the counters of an account, or of a key of it, count has ended.
+    """Whether the period that the counters of an account, or of a project or key of it, count has ended.
 
     A clock that steps back ends none.
     """
@@ -45,9 +45,9 @@ def is_over(limited: Limited, account: Account, now: int) -> bool:
 
 
 def roll(account: Account, key: ApiKey, now: int) -> None:
-    """Start the counters of both anew if a new period has begun."""
+    """Start the counters of both, and of the key's project, anew if a new period has begun."""
     begun = _begun(account, now)
-    for each in (account, key):
+    for each in limited_by(account, key):
         if each.period_started_at < begun:
             each.period_started_at = begun
             each.queries_used = 0

@@ -13,7 +13,7 @@ from vendor_service.billing.orders import Order
 from vendor_service.billing.replays import STANDARD, ReplayTerms
 from vendor_service.clock import Clock
 from vendor_service.database.session import Database
-from vendor_service.database.tables import Account, ApiKey, Hold
+from vendor_service.database.tables import Account, ApiKey, Hold, limited_by
 from vendor_service.errors import APIError
 
 # How long prices are believed without a look at the books.
@@ -47,8 +47,8 @@ class Precheck:
         )
 
     def _known_price(self, order: Order, account: Account, key: ApiKey) -> Prices | None:
-        limited = (account.spend_limit_micros, key.spend_limit_micros, account.credit_micros)
-        if order.max_cost_micros is None and limited == (None, None, None):
+        limits_of_money = {each.spend_limit_micros for each in limited_by(account, key)}
+        if {order.max_cost_micros, account.credit_micros, *limits_of_money} == {None}:
             return _NO_PRICE  # no limit depends on it
         read_at, price = self._prices.get((account.plan, order.model), (-math.inf, None))
         return price if time.monotonic() - read_at < _PRICES_LAST_SECONDS else None
@@ -97,7 +97,7 @@ def _error_of(
     try:
         limits.check_status(account, key, order, now)
         periods.roll(account, key, now)
-        rate.check(account, order.queries, now)
+        rate.check(account, key, order.queries, now)
         if earlier is None or not replays.check(earlier, order, now):
             limits.check(account, key, order, price.cost_micros(order.images, order.texts), now)
     except APIError as error:

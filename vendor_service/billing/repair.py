@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session, aliased
 from vendor_service.billing import invoices, ledger, periods, totals
 from vendor_service.billing.clock_watch import MOST_SKEW
 from vendor_service.clock import HOUR, to_datetime
-from vendor_service.database.tables import Account, ApiKey, LedgerEntry, LedgerTotal, Limited
+from vendor_service.database.tables import Account, ApiKey, LedgerEntry, LedgerTotal, Limited, Project
 
 
 @dataclass(frozen=True)
@@ -39,16 +39,17 @@ def repair(session: Session, account: Account, now: int) -> Repair:
     nothing is ahead.
     """
     ahead = now + MOST_SKEW
-    fields = _put_back(account, now)
     keys = list(session.scalars(select(ApiKey).where(ApiKey.account_id == account.id)))
+    projects = list(session.scalars(select(Project).where(Project.account_id == account.id)))
+    owners: list[Account | Project | ApiKey] = [account, *projects, *keys]
+    fields = sorted({name for each in owners for name in _put_back(each, now)})
     void = [
         each.month
         for each in invoices.valid(session, account.id)
         if invoices.month_bounds(each.month)[1] > ahead
     ]
     first = _first_ahead(session, account.id, ahead)
-    limited: list[Limited] = [account, *keys]
-    wrong_period = any(each.period_started_at > ahead for each in limited)
+    wrong_period = any(each.period_started_at > ahead for each in owners)
     if first is None and not void and account.ledger_at <= ahead and not wrong_period:
         return Repair(account.name, 0, None, None, None, None, [], fields)
     last = account.ledger_seq
@@ -61,7 +62,7 @@ def repair(session: Session, account: Account, now: int) -> Repair:
         )
         session.flush()
         totals.rebuild(session, account.id, at // HOUR)
-    _count(session, account, keys, at)
+    _count(session, account, projects, keys, at)
     return Repair(
         account=account.name,
         redated=0 if first is None else last - first + 1,
@@ -74,10 +75,10 @@ def repair(session: Session, account: Account, now: int) -> Repair:
     )
 
 
-def _put_back(account: Account, now: int) -> list[str]:
-    fields = [name for name in ("created_at", "rate_refilled_at") if getattr(account, name) > now + MOST_SKEW]
+def _put_back(each: Account | Project | ApiKey, now: int) -> list[str]:
+    fields = [name for name in ("created_at", "rate_refilled_at") if getattr(each, name) > now + MOST_SKEW]
     for name in fields:
-        setattr(account, name, now)
+        setattr(each, name, now)
     return fields
 
 
@@ -115,24 +116,27 @@ def _reason(session: Session, account: Account, first: int | None, void: list[st
     return "; ".join(said)
 
 
-def _count(session: Session, account: Account, keys: list[ApiKey], at: int) -> None:
-    """Count what account and keys used in the period that holds `at`, as the ledger has it now."""
+def _count(session: Session, account: Account, projects: list[Project], keys: list[ApiKey], at: int) -> None:
+    """Count what account, projects and keys used in the period that holds `at`, as the ledger has it now."""
     begun = periods.start(account.quota_period, at)
     sums = (func.sum(LedgerTotal.images + LedgerTotal.texts), func.sum(-LedgerTotal.amount_micros))
     charges = (LedgerTotal.account_id == account.id, LedgerTotal.kind == "charge")
-    counted: list[tuple[Account | ApiKey, tuple[object, ...]]] = [(account, ())]
-    counted += [(key, (LedgerTotal.key_id == key.id,)) for key in keys]
-    for limited, its_own in counted:
-        this_period = select(*sums).where(*charges, LedgerTotal.hour >= begun // HOUR, *its_own)  # type: ignore[arg-type]
+    counted: list[tuple[Limited, list[str] | None]] = [(account, None)]
+    counted += [(key, [key.id]) for key in keys]
+    counted += [(each, [key.id for key in keys if key.project_id == each.id]) for each in projects]
+    for limited, by in counted:
+        this_period = select(*sums).where(*charges, LedgerTotal.hour >= begun // HOUR)
+        if by is not None:
+            this_period = this_period.where(LedgerTotal.key_id.in_(by))
         queries, micros = session.execute(this_period).one()
-        given_back = _given_back(session, account.id, begun, None if limited is account else limited.id)
+        given_back = _given_back(session, account.id, begun, by)
         limited.period_started_at = begun
         limited.queries_used = int(queries or 0)
         limited.spent_micros = int(micros or 0) - given_back
 
 
-def _given_back(session: Session, account_id: str, begun: int, key_id: str | None) -> int:
-    """The charges of the period, of one key if it is named, that were refunded."""
+def _given_back(session: Session, account_id: str, begun: int, key_ids: list[str] | None) -> int:
+    """What was given back of the charges of the period, of some keys if they are named."""
     refunds = aliased(LedgerEntry)
     same = (refunds.account_id == LedgerEntry.account_id, refunds.corrects_seq == LedgerEntry.seq)
     this_period = (
@@ -140,7 +144,8 @@ def _given_back(session: Session, account_id: str, begun: int, key_id: str | Non
         LedgerEntry.kind == "charge",
         totals.belongs_at(session, account_id) >= begun,
     )
-    summed = select(func.sum(-LedgerEntry.amount_micros)).join(refunds, and_(*same)).where(*this_period)
-    if key_id is not None:
-        summed = summed.where(LedgerEntry.key_id == key_id)
+    summed = select(func.sum(refunds.amount_micros)).join_from(LedgerEntry, refunds, and_(*same))
+    summed = summed.where(*this_period)
+    if key_ids is not None:
+        summed = summed.where(LedgerEntry.key_id.in_(key_ids))
     return int(session.scalar(summed) or 0)

@@ -6,9 +6,10 @@ from sqlalchemy import ColumnElement, Select, Subquery, case, func, literal, sel
 from sqlalchemy.orm import Session
 
 from shared.billing import AccountStatus, GroupBy, UsageReport, UsageRow
-from vendor_service.billing import periods, rate, totals
+from shared.projects import DEFAULT_PROJECT
+from vendor_service.billing import currency, periods, rate, totals
 from vendor_service.clock import DAY, HOUR, to_datetime
-from vendor_service.database.tables import Account, LedgerEntry, LedgerTotal
+from vendor_service.database.tables import Account, ApiKey, LedgerEntry, LedgerTotal, Project
 
 
 def account_status(session: Session, account_id: str, now: int) -> AccountStatus:
@@ -31,6 +32,7 @@ def account_status(session: Session, account_id: str, now: int) -> AccountStatus
         rate_limit=rate.limit_of(account),
         coverage_limit=account.coverage_limit,
         buckets_covered=account.buckets_covered,
+        currency=currency.current(session),
     )
 
 
@@ -54,11 +56,18 @@ def usage_report(session: Session, account_id: str, group_by: GroupBy, since: in
     if group_by == "kind":
         rows = _rows_by_kind(session, charges)
     else:
-        group: ColumnElement[Any] = (
-            columns.hour // (DAY // HOUR) if group_by == "day" else columns.key_id
-        ).label("grouping")
+        groups: dict[str, ColumnElement[Any]] = {
+            "day": columns.hour // (DAY // HOUR),
+            "key": columns.key_id,
+            "model": columns.model,
+            "project": func.coalesce(Project.name, DEFAULT_PROJECT),
+        }
         # By its name: to PostgreSQL the same expression with another parameter is another expression.
-        grouped = select(group, *sums).group_by("grouping").order_by("grouping")
+        grouped = select(groups[group_by].label("grouping"), *sums).select_from(charges)
+        if group_by == "project":  # that of its key, for good
+            grouped = grouped.join(ApiKey, ApiKey.id == columns.key_id)
+            grouped = grouped.outerjoin(Project, Project.id == ApiKey.project_id)
+        grouped = grouped.group_by("grouping").order_by("grouping")
         rows = [_row(_label(group_by, key), *found) for key, *found in session.execute(grouped)]
     return UsageReport(
         account=account.name,
@@ -67,6 +76,7 @@ def usage_report(session: Session, account_id: str, group_by: GroupBy, since: in
         total=total,
         coverage_limit=account.coverage_limit,
         buckets_covered=account.buckets_covered,
+        currency=currency.current(session),
     )
 
 
@@ -84,6 +94,7 @@ def _totals(account: Account, first: int, last: int) -> Select[*tuple[Any, ...]]
     return select(
         LedgerTotal.hour,
         LedgerTotal.key_id,
+        LedgerTotal.model,
         LedgerTotal.entries,
         LedgerTotal.image_requests,
         LedgerTotal.text_requests,
@@ -105,6 +116,7 @@ def _entries(session: Session, account: Account, since: int, until: int) -> Sele
     return select(
         (at // HOUR).label("hour"),
         LedgerEntry.key_id,
+        LedgerEntry.model,
         literal(1).label("entries"),
         case((LedgerEntry.images > 0, 1), else_=0).label("image_requests"),
         case((LedgerEntry.texts > 0, 1), else_=0).label("text_requests"),

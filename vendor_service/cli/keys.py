@@ -1,14 +1,16 @@
 """`vendor keys`: the keys with which customers ask."""
 
 from dataclasses import asdict
+from datetime import datetime
 from typing import Annotated
 
 import typer
 
+from shared.projects import DEFAULT_PROJECT
 from vendor_service.accounts import accounts, keys
 from vendor_service.cli.books import AsJson, DatabaseUrl, acting, print_json, print_rows, reading
 from vendor_service.cli.confirm import Yes, confirm
-from vendor_service.clock import system_clock
+from vendor_service.clock import from_datetime, system_clock
 from vendor_service.database.tables import Account
 from vendor_service.errors import UsageError
 from vendor_service.operators import keys as acts
@@ -43,14 +45,31 @@ def create(
     spend_limit: Annotated[
         int | None, typer.Option(help="Micro-units of its own a period. (default: only the account's limit)")
     ] = None,
+    rate: Annotated[
+        int | None, typer.Option(help="Queries of its own a second. (default: only the account's limit)")
+    ] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(help="Requests that may be in flight. (default: no limit)")
+    ] = None,
+    expires: Annotated[datetime | None, typer.Option(help="When it ends, UTC. (default: never)")] = None,
+    project: Annotated[str, typer.Option(help="The project that it belongs to.")] = DEFAULT_PROJECT,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
     """Issue a key to an account and print it, this once.
 
-    Example: vendor keys create acme --label laptop --quota 1000
+    Example: vendor keys create acme --label laptop --quota 1000 --expires 2027-06-30
     """
-    terms = keys.KeyTerms(label, frozenset(scope or keys.DEFAULT_SCOPES), quota, spend_limit)
+    terms = keys.KeyTerms(
+        label=label,
+        scopes=frozenset(scope or keys.DEFAULT_SCOPES),
+        quota=quota,
+        spend_limit_micros=spend_limit,
+        queries_per_second=rate,
+        concurrency=concurrency,
+        expires_at=None if expires is None else from_datetime(expires),
+        project=project,
+    )
     with acting(database_url) as act:
         issued = acts.issue(act, account, terms)
     _print_secret(issued, as_json=as_json)

@@ -12,12 +12,14 @@ from shared.serving.redaction import escaped, masked
 from vendor_service.cli import (
     accounts,
     audit,
+    currency,
     database,
     extraction,
     keys,
     money,
     operators,
     prices,
+    projects,
     receipts_key,
     usage,
     webhooks,
@@ -34,6 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(accounts.app, name="accounts")
+app.add_typer(projects.app, name="projects")
 app.add_typer(keys.app, name="keys")
 app.add_typer(prices.app, name="prices")
 app.add_typer(money.ledger_app, name="ledger")
@@ -49,6 +52,7 @@ app.command("refund")(money.refund)
 app.command("adjust")(money.adjust)
 app.command("invoice")(money.invoice)
 app.command("usage")(usage.usage)
+app.command("currency")(currency.currency)
 app.command("holds")(usage.holds)
 
 

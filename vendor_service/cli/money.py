@@ -95,6 +95,10 @@ def _pay(
 ) -> None:
     with acting(database_url) as act:
         recorded = pay(act, account, micros, reference)
+    _print_recorded(recorded, as_json=as_json)
+
+
+def _print_recorded(recorded: acts.Recorded, *, as_json: bool) -> None:
     if recorded.before:
         typer.echo(f"this was recorded already, as entry {recorded.entry.seq}; nothing was changed", err=True)
     _print(recorded.entry, as_json=as_json)
@@ -103,18 +107,28 @@ def _pay(
 def refund(
     account: str,
     entry: Annotated[int, typer.Option(help="The `seq` of the charge: see vendor ledger export.")],
+    amount: Annotated[
+        int | None, typer.Option(help="Micro-units. (default: all that is left of the charge)")
+    ] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="What names it in your files; it counts once an account.")
+    ] = None,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Give a charge back, whole and once. Its queries stay used: this returns money, not quota.
+    """Give a charge back, or a part of it. Its queries stay used: this returns money, not quota.
 
-    What it took of the present period's spend limit is free again. It is not answered again for free.
+    A charge may be given back in several parts, which need a reference each: said again with the same one, it
+    changes nothing. In all no more is given back than was charged. What it took of the present period's spend
+    limit is free again. Once nothing is left of the charge, it is not answered again for free.
 
-    Example: vendor refund acme --entry 17
+    Example: vendor refund acme --entry 17 --amount 2500 --reference "ticket 812"
     """
+    if amount is not None and reference is None:
+        raise UsageError("a part of a charge needs a --reference, so that it is given back once")
     with acting(database_url) as act:
-        appended = acts.refund(act, account, entry)
-    _print(appended, as_json=as_json)
+        recorded = acts.refund(act, account, entry, amount, reference)
+    _print_recorded(recorded, as_json=as_json)
 
 
 def adjust(

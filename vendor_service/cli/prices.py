@@ -90,6 +90,7 @@ def _print(database_url: str | None, *, as_json: bool, past: bool = False) -> No
             "kind": each.kind,
             "from": each.since.isoformat() if each.since else None,
             "micros": each.micros,
+            "currency": each.currency,
             "state": each.state,
         }
         for each in found

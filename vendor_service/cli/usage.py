@@ -35,7 +35,8 @@ def usage(
     if as_json:
         print_json(report.model_dump(mode="json"))
         return
-    print_rows([row.model_dump() for row in (*report.rows, report.total)], as_json=False)
+    unit = {"currency": report.currency}
+    print_rows([row.model_dump() | unit for row in (*report.rows, report.total)], as_json=False)
 
 
 def holds(

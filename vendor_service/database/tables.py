@@ -14,7 +14,7 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 STANDARD_PLAN = "standard"
 
@@ -37,8 +37,9 @@ class Base(DeclarativeBase):
 class Limited:
     """Limits, and counters that are always the sums of the ledger's charges and of the open holds.
 
-    `queries_used` and `spent_micros` count since `period_started_at`, the latter without the charges that
-    were given back; `NULL` is no limit. An account has its own, and each of its keys may have narrower ones.
+    `queries_used` and `spent_micros` count since `period_started_at`, the latter without what was given back
+    of the charges; `NULL` is no limit. An account has its own, and each of its projects and keys may have
+    narrower ones.
     """
 
     quota: Mapped[int | None]
@@ -61,6 +62,14 @@ class Limited:
         return None if limit is None else max(0, limit - self.spent_micros - self.held_micros)
 
 
+class Rated:
+    """A rate, `NULL` for none, and its token bucket, in millionths of a query."""
+
+    queries_per_second: Mapped[int | None]
+    rate_tokens: Mapped[int] = mapped_column(default=0)
+    rate_refilled_at: Mapped[int] = mapped_column(default=0)
+
+
 class Secret:
     """A secret of which only a hash is kept; after a rotation the former one is good until `former_until`."""
 
@@ -81,12 +90,12 @@ class Secret:
         self.secret_hash = hashed
 
 
-class Account(Limited, Base):
+class Account(Limited, Rated, Base):
     """A customer: what is agreed, and where it stands.
 
     `credit_micros` is what a prepaid account has left, `NULL` for one that is invoiced, and
-    `credit_base_micros` what it had just after its last top-up; `rate_tokens` is in millionths of a query; no
-    ledger entry to come is dated before `ledger_at`. `buckets_covered` is how many bits the rows of its
+    `credit_base_micros` what it had just after its last top-up; no ledger entry to come is dated before
+    `ledger_at`. `buckets_covered` is how many bits the rows of its
     coverage have, and `coverage_limit` how many they may have, ever.
     """
 
@@ -105,11 +114,8 @@ class Account(Limited, Base):
     quota_period: Mapped[str] = mapped_column(String(8))
     credit_micros: Mapped[int | None]
     credit_base_micros: Mapped[int | None]
-    queries_per_second: Mapped[int | None]
     coverage_limit: Mapped[int | None]
 
-    rate_tokens: Mapped[int] = mapped_column(default=0)
-    rate_refilled_at: Mapped[int]
     ledger_seq: Mapped[int] = mapped_column(default=0)
     ledger_hash: Mapped[str] = mapped_column(String(64))
     ledger_at: Mapped[int] = mapped_column(default=0, server_default="0")
@@ -122,11 +128,29 @@ class Account(Limited, Base):
         return None if limit is None else max(0, limit - self.buckets_covered - self.queries_held)
 
 
-class ApiKey(Limited, Secret, Base):
+class Project(Limited, Rated, Base):
+    """A part of an account, with limits of its own inside the account's.
+
+    All changes of it are made under the lock of its account. What belongs to no project belongs to the
+    account's default one, which has no row.
+    """
+
+    __tablename__ = "projects"
+    __table_args__ = (UniqueConstraint("account_id", "name"),)
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id"))
+    name: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[int]
+    archived_at: Mapped[int | None]
+
+
+class ApiKey(Limited, Rated, Secret, Base):
     """A key of an account: the public half names the row, of the secret half only a hash is kept.
 
     A rotated key keeps its row, and so its limits; the former secret is good until `former_until`.
-    `scopes` are separated by spaces.
+    `scopes` are separated by spaces. It belongs to its project, or to the default one, for good.
+    `requests_held` are its open holds, of which there may be as many as its `concurrency`.
     """
 
     __tablename__ = "api_keys"
@@ -136,17 +160,31 @@ class ApiKey(Limited, Secret, Base):
     label: Mapped[str]
     scopes: Mapped[str] = mapped_column(server_default="embed usage:read")
     created_at: Mapped[int]
+    expires_at: Mapped[int | None]
     revoked_at: Mapped[int | None]
     last_used_at: Mapped[int | None]
+    project_id: Mapped[str | None] = mapped_column(ForeignKey("projects.id"))
+    concurrency: Mapped[int | None]
+    requests_held: Mapped[int] = mapped_column(default=0, server_default="0")
+    rate_tokens: Mapped[int] = mapped_column(default=0, server_default="0")
+    rate_refilled_at: Mapped[int] = mapped_column(default=0, server_default="0")
+
+    # Read with the key: a statement more, and that only where a key has a project.
+    project: Mapped[Project | None] = relationship(lazy="selectin")
+
+
+def limited_by(account: Account, key: ApiKey) -> tuple[Account | Project | ApiKey, ...]:
+    """All that limits what a key may ask, the widest first."""
+    return (account, key) if key.project is None else (account, key.project, key)
 
 
 class Hold(Base):
     """What a request in flight may come to cost; settled into the ledger or voided, never both.
 
     Its id is the request's id. A settled hold is also the memory of its idempotency key: how many `replays`
-    it was good for, and whether its charge was given back. `server` is the process that answers the request
-    and, while it lives, moves `expires_at` on; `bulk` stands for a bulk job. The hold of one gets smaller as
-    parts of the job are done, each of which is a settled hold of its own.
+    it was good for, and whether its charge was wholly given back. `server` is the process that answers the
+    request and, while it lives, moves `expires_at` on; `bulk` stands for a bulk job. The hold of one gets
+    smaller as parts of the job are done, each of which is a settled hold of its own.
     """
 
     __tablename__ = "holds"
@@ -171,6 +209,7 @@ class Hold(Base):
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
     account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id"))
     key_id: Mapped[str] = mapped_column(ForeignKey("api_keys.id"))
+    project_id: Mapped[str | None] = mapped_column(String(32))
     server: Mapped[str | None] = mapped_column(String(32))
     state: Mapped[str] = mapped_column(String(8))
     model: Mapped[str]
@@ -198,17 +237,17 @@ class LedgerEntry(Base):
     """One movement of money, never edited: triggers refuse UPDATE and DELETE, and INSERT OR REPLACE.
 
     `amount_micros` is signed: a charge is negative, a top-up or a payment positive. `image_micros` and
-    `text_micros` are the prices that applied, so an old entry keeps them. `corrects_seq` is the charge that a
-    refund gives back. `reference` names what was paid, once an account. An entry with a `redates_seq` says
-    that the entries from that one up to itself belong to its own date. `entry_hash` covers all the other
-    columns.
+    `text_micros` are the prices that applied, so an old entry keeps them. `corrects_seq` is the charge of
+    which a refund gives back a part or all. `reference` names what was paid or given back, once an account.
+    An entry with a `redates_seq` says that the entries from that one up to itself belong to its own date.
+    `entry_hash` covers all the other columns.
     """
 
     __tablename__ = "ledger_entries"
     __table_args__ = (
         UniqueConstraint("hold_id"),
-        Index("uq_ledger_entries_corrects_seq", "account_id", "corrects_seq", unique=True),
         Index("ix_ledger_entries_created_at", "account_id", "created_at"),
+        _index_of_few("ix_ledger_entries_corrects_seq", "corrects_seq", unique=False),
         _index_of_few("uq_ledger_entries_reference", "reference", unique=True),
         _index_of_few("ix_ledger_entries_redates_seq", "redates_seq", unique=False),
     )
@@ -224,6 +263,7 @@ class LedgerEntry(Base):
     model: Mapped[str | None]
     model_fingerprint: Mapped[str | None]
     key_id: Mapped[str | None] = mapped_column(ForeignKey("api_keys.id"))
+    project_id: Mapped[str | None] = mapped_column(String(32))
     hold_id: Mapped[str | None] = mapped_column(ForeignKey("holds.id"))
     corrects_seq: Mapped[int | None]
     reason: Mapped[str | None]
@@ -264,16 +304,41 @@ class LedgerTotal(Base):
 class FinalInvoice(Base):
     """The invoice of a month that was over, as it was issued; never edited, as the ledger's entries.
 
-    `content` is the invoice as JSON, and `ledger_seq` the account's last entry when it was summed up.
+    `content` is the invoice as JSON, and `ledger_seq` the account's last entry when it was summed up. Over
+    all accounts the `number`s go from 1 on without a gap; invoices of earlier versions have none.
     """
 
     __tablename__ = "final_invoices"
+    __table_args__ = (
+        Index(
+            "uq_final_invoices_number",
+            "number",
+            unique=True,
+            sqlite_where=text("number IS NOT NULL"),
+            postgresql_where=text("number IS NOT NULL"),
+        ),
+    )
 
     account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id"), primary_key=True)
     month: Mapped[str] = mapped_column(String(7), primary_key=True)
     ledger_seq: Mapped[int] = mapped_column(primary_key=True)
     issued_at: Mapped[int]
+    number: Mapped[int | None]
     content: Mapped[str] = mapped_column(Text)
+
+
+class BooksHead(Base):
+    """The one row of what holds for all accounts; who changes it locks it, after any account.
+
+    `currency` is the unit of all money (ISO 4217), `NULL` where nobody has named it; `invoices_issued` is the
+    number of the last final invoice.
+    """
+
+    __tablename__ = "books_head"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    currency: Mapped[str | None] = mapped_column(String(3))
+    invoices_issued: Mapped[int]
 
 
 class Price(Base):
@@ -433,6 +498,16 @@ class WebhookAttempt(Base):
     milliseconds: Mapped[int]
     status: Mapped[int | None]
     error: Mapped[str | None]
+
+
+class ModelNotice(Base):
+    """What receivers of events were told of the end of a model: the dates as they stood then."""
+
+    __tablename__ = "model_notices"
+
+    model: Mapped[str] = mapped_column(primary_key=True)
+    deprecated_at: Mapped[int]
+    sunset_at: Mapped[int | None]
 
 
 class Coverage(Base):

@@ -20,6 +20,7 @@ from vendor_service.billing.allowance import Allowance
 from vendor_service.billing.orders import Admitted, Charged, Order
 from vendor_service.billing.precheck import Precheck
 from vendor_service.billing.signing import Signs
+from vendor_service.database.tables import limited_by
 from vendor_service.embed.models import Models, ServedModel
 from vendor_service.embed.queries import Queries
 from vendor_service.embed.receipts import receipt, what_was_sold
@@ -218,9 +219,11 @@ class EmbedService:
         """Count against the account what was prepared and is not paid for."""
         if work.unpaid:
             self._allowance.take(caller.account_id, work.unpaid)
-        if work.unrated and caller.account.queries_per_second is not None:
+        limited = limited_by(caller.account, caller.key)
+        if work.unrated and any(each.queries_per_second is not None for each in limited):
             with suppress(APIError):  # the books are away, and what is to be answered stands
-                await asyncio.wrap_future(self._admission.take_tokens(caller.account_id, work.unrated))
+                taking = self._admission.take_tokens(caller.account_id, caller.key_id, work.unrated)
+                await asyncio.wrap_future(taking)
 
     def _refused(self, queries: Queries, prepared: Sequence[Prepared | APIError]) -> dict[int, APIError]:
         refused = {index: each for index, each in enumerate(prepared) if isinstance(each, APIError)}

@@ -1,4 +1,4 @@
-"""The first start of a vendor: opens a first account with a key, or logs how to do so."""
+"""The first start of a vendor: names the currency, opens a first account with a key, or logs how to do so."""
 
 import logging
 import os
@@ -9,17 +9,35 @@ from sqlalchemy import select
 from vendor_service.accounts.accounts import Terms
 from vendor_service.accounts.keys import KeyTerms
 from vendor_service.audit.actors import os_user
+from vendor_service.billing import currency
 from vendor_service.clock import Clock
 from vendor_service.database.session import Database, take_turns
 from vendor_service.database.tables import Account
 from vendor_service.errors import OperatorError
 from vendor_service.operators.accounts import open_account
 from vendor_service.operators.act import Act
+from vendor_service.operators.currency import name_currency
 from vendor_service.operators.keys import issue
 
 _NAME = "first"
 
 _log = logging.getLogger(__name__)
+
+
+def adopt_currency(database: Database, code: str | None, clock: Clock) -> None:
+    """Name the currency of the books at a start, or make sure that it is the one that is set.
+
+    Raises:
+        UsageError: there is no such currency.
+        OperatorError: the books are in another one.
+    """
+    with database.write() as session:
+        if code is not None:
+            name_currency(Act(session, os_user(), clock), code)
+        elif currency.current(session) is None:
+            _log.warning(
+                "nobody has said of which currency all sums are millionths: vendor currency EUR, say"
+            )
 
 
 def bootstrap(database: Database, key_to: Path | None, clock: Clock) -> None:

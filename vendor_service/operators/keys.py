@@ -1,6 +1,9 @@
 """Acts on keys. The audit log names a key by its id, among what was done to its account."""
 
+from typing import Any
+
 from shared.keys import KeyInfo
+from shared.projects import DEFAULT_PROJECT
 from vendor_service.accounts import accounts, keys
 from vendor_service.accounts.keys import IssuedKey, KeyTerms
 from vendor_service.database.tables import Account, ApiKey
@@ -12,13 +15,17 @@ from vendor_service.webhooks.events import EventKind
 def issue(act: Act, account: str, terms: KeyTerms) -> IssuedKey:
     """Give an account one more key; raises what `keys.issue_key` does."""
     issued = keys.issue_key(act.session, accounts.find_account(act.session, account), terms, act.clock)
-    after = {
+    after: dict[str, Any] = {
         "key_id": issued.key_id,
         "label": terms.label,
         "scopes": sorted(terms.scopes),
         "quota": terms.quota,
         "spend_limit_micros": terms.spend_limit_micros,
     }
+    later = ("queries_per_second", "concurrency", "expires_at")
+    after |= {name: value for name in later if (value := getattr(terms, name)) is not None}
+    if terms.project != DEFAULT_PROJECT:
+        after["project"] = terms.project
     act.record("key.create", account, None, after)
     return issued
 

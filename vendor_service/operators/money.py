@@ -20,7 +20,7 @@ _TOLD = ("seq", "kind", "amount_micros", "corrects_seq", "reason", "reference")
 
 @dataclass(frozen=True)
 class Recorded:
-    """The entry of a top-up or a payment, and whether it was there already."""
+    """The entry of a top-up, a payment or a refund, and whether it was there already."""
 
     entry: Entry
     before: bool
@@ -36,12 +36,22 @@ def pay(act: Act, account: str, micros: int, reference: str) -> Recorded:
     return _pay(act, "payment", ledger.payment, account, micros, reference)
 
 
-def refund(act: Act, account: str, seq: int) -> Entry:
-    """Give the charge `seq` back, whole and once; raises what `ledger.refund` does."""
+def refund(
+    act: Act, account: str, seq: int, micros: int | None = None, reference: str | None = None
+) -> Recorded:
+    """Give the charge `seq` back, a part or all that is left; once for a reference, if there is one.
+
+    Raises what `ledger.refund` does.
+    """
     owner = accounts.find_account(act.session, account, lock=True)
+    if reference is not None:
+        entry = ledger.recorded(act.session, owner, "refund", micros, reference, seq)
+        if entry is not None:
+            return Recorded(ledger.public(entry), before=True)
     act.believe_clock()
     before = owner.credit_micros
-    return _tell(act, owner, before, ledger.refund(act.session, owner, seq, act.now))
+    appended = ledger.refund(act.session, owner, seq, act.now, micros, reference)
+    return Recorded(_tell(act, owner, before, appended), before=False)
 
 
 def adjust(act: Act, account: str, micros: int, reason: str) -> Entry:
@@ -68,7 +78,8 @@ def issue_invoice(
         owner = accounts.find_account(session, account)
 
     def record(session: Session, invoice: Invoice) -> None:
-        after = {"month": month, "total_micros": invoice.total_micros, "last_seq": invoice.last_seq}
+        told = ("month", "number", "total_micros", "currency", "last_seq")
+        after = {name: value for name in told if (value := getattr(invoice, name)) is not None}
         log.append(session, actor, "invoice.finalize", account, None, after, clock())
 
     try:

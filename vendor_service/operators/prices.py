@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from shared.embeddings import Kind
-from vendor_service.billing import prices
+from vendor_service.billing import currency, prices
 from vendor_service.billing.prices import BATCH_PERCENT, PriceDifference, PriceKind, PriceState
 from vendor_service.clock import to_datetime
 from vendor_service.database.tables import STANDARD_PLAN
@@ -18,18 +18,23 @@ MOST_MICROS = 10**12
 
 
 class PriceLine(BaseModel):
-    """A line of the history of prices: `since` is `None` for one that has always held, `micros` for none."""
+    """A line of the history of prices: `since` is `None` for one that has always held, `micros` for none.
+
+    `currency` is the code of what `micros` are millionths of; `None`: nobody has named it.
+    """
 
     plan: str
     model: str
     kind: str
     since: datetime | None
     micros: int | None
+    currency: str | None
     state: PriceState
 
 
 def history(session: Session, now: int, *, past: bool = False) -> list[PriceLine]:
     """The prices that hold or will hold, with those of the `past` if wanted."""
+    unit = currency.current(session)
     return [
         PriceLine(
             plan=each.plan,
@@ -37,6 +42,7 @@ def history(session: Session, now: int, *, past: bool = False) -> list[PriceLine
             kind=each.kind,
             since=to_datetime(each.since) if each.since else None,
             micros=each.micros,
+            currency=unit,
             state=each.state,
         )
         for each in prices.history(session, now)

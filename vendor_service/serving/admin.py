@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from importlib.metadata import version
@@ -29,8 +29,10 @@ from shared.serving.metrics import RequestMetrics
 from shared.serving.middleware import RequestScope
 from vendor_service.api.admin.accounts import accounts_router, keys_router
 from vendor_service.api.admin.desk import Desk
+from vendor_service.api.admin.models import models_router
 from vendor_service.api.admin.money import money_router
-from vendor_service.api.admin.prices import prices_router
+from vendor_service.api.admin.prices import currency_router, prices_router
+from vendor_service.api.admin.projects import projects_router
 from vendor_service.api.admin.security import audit_router, operators_router, receipts_keys_router
 from vendor_service.api.admin.webhooks import webhooks_router
 from vendor_service.api.docs import docs_router
@@ -49,8 +51,12 @@ _log = logging.getLogger(__name__)
 _spawning = multiprocessing.get_context("spawn")
 
 
-def create_admin_app(settings: Settings, clock: Clock = system_clock) -> FastAPI:
+def create_admin_app(
+    settings: Settings, clock: Clock = system_clock, reload_models: Callable[[], None] | None = None
+) -> FastAPI:
     """Open the books, and make an application that serves operators.
+
+    `reload_models` asks the vendor to read its file of models again; without it there is none.
 
     Raises:
         OperatorError: the database cannot be used.
@@ -75,7 +81,8 @@ def create_admin_app(settings: Settings, clock: Clock = system_clock) -> FastAPI
     for router in (
         *(accounts_router(desk), keys_router(desk), money_router(desk), prices_router(desk)),
         *(operators_router(desk), receipts_keys_router(desk, settings.signing_key_in), audit_router(desk)),
-        webhooks_router(desk),
+        *(projects_router(desk), currency_router(desk)),
+        *(webhooks_router(desk), models_router(desk, reload_models)),
         docs_router(app.title),
     ):
         app.include_router(router)
@@ -178,10 +185,14 @@ class _Keeper:
 
 
 def _work(settings: Settings, bound: socket.socket, lifeline: Connection) -> None:
+    vendor = os.getppid()
     threading.Thread(target=_end_with_parent, args=(lifeline,), name="lifeline", daemon=True).start()
     configure_logging("vendor_service", as_json=settings.log_format == "json")
     try:
-        server.serve(create_admin_app(settings), bound, partial(lifeline.send, True))
+        # Without a file of models the vendor would end at this signal.
+        reload_models = None if settings.models is None else partial(os.kill, vendor, signal.SIGHUP)
+        app = create_admin_app(settings, reload_models=reload_models)
+        server.serve(app, bound, partial(lifeline.send, True))
     except (OperatorError, server.CannotServe) as error:
         with suppress(OSError):
             lifeline.send(OperatorError(str(error)))

@@ -71,6 +71,7 @@ from vendor_service.serving.model_specs import ModelSpec, find_specs
 from vendor_service.serving.reread import Hangups, Reread
 from vendor_service.serving.sweeper import Sweeper
 from vendor_service.settings import Settings
+from vendor_service.webhooks import model_notices
 from vendor_service.webhooks.dispatcher import Dispatcher
 from vendor_service.webhooks.sending import networks
 
@@ -255,7 +256,10 @@ async def _deliver(dispatcher: Dispatcher) -> None:
 def _publish_prices(
     database: Database, settings: Settings, clock: Clock, specs: Sequence[ModelSpec], *, tell: bool
 ) -> None:
-    """Give the models their first prices, and `tell` of those in the books that are others by now."""
+    """Give the models their first prices, and `tell` of those in the books that are others by now.
+
+    Receivers of events are told of those that are deprecated.
+    """
     differences = []
     with database.write() as session:
         act = Act(session, os_user(), clock)
@@ -270,6 +274,7 @@ def _publish_prices(
                 if plan != STANDARD_PLAN:
                     found += prices.publish_plan(act, plan, spec.id, wanted)
             differences += [(spec, each) for each in found]
+            model_notices.tell(session, spec.id, spec.deprecated_at, spec.sunset_at, act.now)
     for spec, difference in differences if tell else []:
         _tell_of(spec, difference)
 

@@ -18,7 +18,7 @@ from vendor_service.database.session import Database
 from vendor_service.embed.models import ServedModel
 from vendor_service.errors import OperatorError
 from vendor_service.observability.worker_metrics import Worker
-from vendor_service.operators.first_key import bootstrap
+from vendor_service.operators.first_key import adopt_currency, bootstrap
 from vendor_service.serving.admin import admin_beside
 from vendor_service.serving.app import create_app
 from vendor_service.serving.reread import Hangups
@@ -59,6 +59,7 @@ def prepare_database(settings: Settings) -> None:
     """
     with closing(Database(settings.database_url)) as database:
         schema.prepare(database, migrate=settings.migrate)
+        adopt_currency(database, settings.currency, system_clock)
         bootstrap(database, settings.first_key_to, system_clock)
 
 

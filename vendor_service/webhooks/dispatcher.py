@@ -6,6 +6,7 @@ import hmac
 import logging
 import secrets
 import threading
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from vendor_service.clock import SECOND, Clock
 from vendor_service.database.session import Database
 from vendor_service.database.tables import WebhookAttempt, WebhookDelivery, WebhookEndpoint, WebhookEvent
 from vendor_service.errors import APIError
+from vendor_service.webhooks import retention
 from vendor_service.webhooks.events import BACKOFF_SECONDS
 from vendor_service.webhooks.sending import Network, Outcome, send
 
@@ -23,6 +25,8 @@ from vendor_service.webhooks.sending import Network, Outcome, send
 _LEASE = 90 * SECOND
 # How many are sent at once, and how many of them to one receiver, who may be slow.
 _AT_ONCE, _AT_ONE_RECEIVER = 16, 4
+# How often events of long ago are looked for.
+_FORGET_SECONDS = 3600.0
 _GONE = 410  # by which a receiver says that it wants no more
 
 _log = logging.getLogger(__name__)
@@ -75,9 +79,20 @@ class Dispatcher:
             each.join()
         return len(parcels)
 
+    def forget(self) -> None:
+        """Delete the events of long ago."""
+        forgotten = True
+        while forgotten and not self._stopping.is_set():
+            with self._database.write() as session:
+                forgotten = bool(retention.forget(session, self._clock()))
+
     def _run(self) -> None:
+        forget_at = 0.0
         while not self._stopping.is_set():
             try:
+                if time.monotonic() >= forget_at:
+                    forget_at = time.monotonic() + _FORGET_SECONDS
+                    self.forget()
                 sent = self.once()
             except APIError as error:
                 _log.warning("webhooks were put off: %s", error)

@@ -18,7 +18,7 @@ ALL_KINDS = "*"
 
 
 class EventKind(StrEnum):
-    """What receivers may be told of; the last one when models are deprecated this way."""
+    """What receivers may be told of."""
 
     QUOTA = "quota.threshold_reached"
     SPEND_LIMIT = "spend_limit.threshold_reached"

@@ -10,14 +10,16 @@ import httpx
 import pytest
 
 from shared.billing import EntryPage, Invoice, Quote
-from shared.keys import KeyList
+from shared.keys import KeyList, NewSecret
 from tests.vendor_service.local_vendor import LocalVendor, ScriptedTexts, Vendor, error_code
 from vendor_service.accounts.authentication import Authentication
 from vendor_service.accounts.keys import Scope, revoke_key
+from vendor_service.accounts.projects import ProjectTerms, create_project
 from vendor_service.api import history_rate
 from vendor_service.api.history_rate import BURST, QUESTIONS_A_SECOND, HistoryRate
 from vendor_service.billing.billing_log import open_billing_log
-from vendor_service.database.tables import ApiKey
+from vendor_service.clock import SECOND, to_datetime
+from vendor_service.database.tables import Account, ApiKey
 from vendor_service.errors import APIError
 
 CAT = {"text": "a photo of a cat"}
@@ -158,6 +160,45 @@ def test_a_customer_rotates_and_revokes_its_own_keys_and_no_others(vendor: Local
     }
     assert renewed.split("_")[2] not in json.dumps(vendor.get("/v1/keys", admin))
     vendor.clock.advance(-60)
+
+
+def test_a_customer_issues_keys_of_its_projects_within_what_the_asking_key_may(vendor: LocalVendor) -> None:
+    owner = vendor.another_key(vendor.key(quota=9), Scope.ADMIN)
+    with vendor.books.write() as session:
+        account = session.get_one(Account, vendor.account(owner).id)
+        create_project(session, account, "search", ProjectTerms(quota=3), vendor.clock)
+
+    def issue(key: str, **terms: Any) -> httpx.Response:
+        return post(vendor, "/v1/keys", key, json=terms)
+
+    at = to_datetime(vendor.clock() + 60 * SECOND).isoformat()
+    made = NewSecret.model_validate_json(
+        issue(owner, project="search", scopes=["admin"], label="ci").content
+    ).api_key
+    short = issue(owner, expires_at=at, concurrency=1, queries_per_second=50).json()["api_key"]
+    assert vendor.embed(made, CAT, CAT).headers["x-quota-remaining-queries"] == "1"
+    assert error_code(vendor.embed(made, CAT, CAT)) == "quota_exhausted"
+    assert vendor.embed(short, CAT).headers["x-ratelimit-limit-queries"] == "500"
+    vendor.clock.advance(60)
+    for asked in (vendor.embed(short, CAT), vendor.http.get("/v1/account", headers=_bearer(short))):
+        assert (asked.status_code, error_code(asked)) == (401, "key_expired")
+    # A key of a project has that one's keys alone, and one with limits or an end of its own issues none.
+    listed = KeyList.model_validate(vendor.get("/v1/keys", made)).data
+    assert [(each.label, each.project) for each in listed] == [("ci", "search")]
+    assert [each["name"] for each in vendor.get("/v1/projects", made)["data"]] == ["search"]
+    other = owner.split("_")[1]
+    assert error_code(post(vendor, f"/v1/keys/{other}/rotate", made)) == "not_found"
+    assert error_code(issue(made, project="default")) == "insufficient_scope"
+    assert issue(made).status_code == 201
+    limited = issue(owner, scopes=["admin"], quota=5).json()["api_key"]
+    assert error_code(issue(limited)) == "insufficient_scope"
+    for wrong in ({"quota": -1}, {"project": "none"}, {"expires_at": at}, {"scopes": ["root"]}, {"x": 1}):
+        assert error_code(issue(owner, **wrong)) == "invalid_request"
+    assert error_code(issue(vendor.another_key(owner, Scope.EMBED))) == "insufficient_scope"
+
+
+def _bearer(key: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"}
 
 
 def test_when_a_key_was_used_is_written_down_now_and_then(vendor: LocalVendor) -> None:

@@ -4,7 +4,9 @@ from shared.billing import EntryPage, Invoice, UsageReport
 from shared.keys import KeyList
 from tests.vendor_service.local_vendor import Vendor
 from vendor_service.accounts.keys import Scope
+from vendor_service.accounts.projects import ProjectTerms, create_project
 from vendor_service.clock import to_datetime
+from vendor_service.database.tables import Account
 
 CAT = {"text": "a photo of a cat"}
 
@@ -33,3 +35,7 @@ def test_history_and_keys_are_an_accounts_own(vendor: Vendor) -> None:
     shown = [KeyList.model_validate(vendor.get("/v1/keys", key)).data for key in (mine, theirs)]
     assert mine.split("_")[1] in {each.key_id for each in shown[0]}
     assert not {each.key_id for each in shown[0]} & {each.key_id for each in shown[1]}
+    with vendor.books.write() as session:
+        account = session.get_one(Account, vendor.account(mine).id)
+        create_project(session, account, "search", ProjectTerms(), vendor.clock)
+    assert [len(vendor.get("/v1/projects", key)["data"]) for key in (mine, theirs)] == [1, 0]

@@ -26,6 +26,17 @@ SOME = ("--phases", "examples,fuzzing", "--max-examples", "12", "--seed", "1")
 ALL = ("--phases", "examples,coverage,fuzzing", "--max-examples", "200")
 
 
+def asked_by_schemathesis(
+    document: str, secret: str, folder: Path, options: tuple[str, ...]
+) -> subprocess.CompletedProcess[str]:
+    """Have schemathesis ask what a document allows, with a key or a token."""
+    command = [sys.executable, "-m", "schemathesis.cli", "run", document]
+    checks = ["--header", f"Authorization: Bearer {secret}", "--checks", ",".join(CHECKS), *options]
+    return subprocess.run(
+        [*command, *checks, "--continue-on-failure"], cwd=folder, capture_output=True, text=True
+    )
+
+
 @pytest.mark.parametrize("thorough", [SOME, pytest.param(ALL, marks=pytest.mark.slow)], ids=["some", "all"])
 def test_every_answer_is_one_that_the_document_tells_of(
     vendor_process: VendorProcess, tmp_path: Path, thorough: tuple[str, ...]
@@ -44,10 +55,6 @@ def test_so_is_every_answer_about_bulk_jobs(tmp_path: Path) -> None:
 def check(vendor: VendorProcess, folder: Path, options: tuple[str, ...]) -> str:
     """Ask all that the document allows; the key that asked."""
     key = vendor.create_key(scopes=frozenset({Scope.ADMIN}))
-    command = [sys.executable, "-m", "schemathesis.cli", "run", f"{vendor.url}/openapi.json"]
-    given = ["--header", f"Authorization: Bearer {key}", "--checks", ",".join(CHECKS), *options]
-    asked = subprocess.run(
-        [*command, *given, "--continue-on-failure"], cwd=folder, capture_output=True, text=True
-    )
+    asked = asked_by_schemathesis(f"{vendor.url}/openapi.json", key, folder, options)
     assert asked.returncode == 0, asked.stdout[-20_000:] + asked.stderr
     return key

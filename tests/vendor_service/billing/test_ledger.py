@@ -1,5 +1,6 @@
 """Corrections, verification, invoices, plans and prices: what is written down stays, and adds up."""
 
+from dataclasses import replace
 from datetime import datetime
 
 import pytest
@@ -17,6 +18,9 @@ from vendor_service.billing.orders import Order
 from vendor_service.clock import DAY, SECOND, from_datetime
 from vendor_service.database.tables import Account
 from vendor_service.errors import APIError, OperatorError, UsageError
+from vendor_service.operators import money
+from vendor_service.operators.act import Act
+from vendor_service.operators.money import Recorded
 
 NOVEMBER_END = from_datetime(datetime(2026, 12, 1))
 
@@ -41,6 +45,42 @@ def top_up(books: Books, order: Order, amount: int) -> None:
     with books.database.write() as session:
         account = session.get_one(Account, order.account_id, with_for_update=True)
         ledger.top_up(session, account, amount, books.clock())
+
+
+def test_a_charge_is_given_back_in_parts_and_never_more_than_it_was(books: Books) -> None:
+    order = books.open(KeyTerms(spend_limit_micros=300), spend_limit_micros=300, credit_micros=500)
+    books.buy(order, images=3, idempotency_key="k")
+
+    def give_back(micros: int | None, reference: str | None = None) -> Recorded:
+        with books.database.write() as session:
+            act = Act(session, "os:test", books.clock)
+            return money.refund(act, books.account(order).name, 2, micros, reference)
+
+    first = give_back(120, "ticket 1")
+    assert give_back(120, "ticket 1") == replace(first, before=True)
+    assert give_back(None, "ticket 1").before
+    assert books.admit(order, images=3, idempotency_key="k").replayed  # a part of it is still paid for
+    for micros, reference, problem in (
+        (181, "ticket 2", "180 micro-units are left"),
+        (121, "ticket 1", "the reference"),
+        (0, "ticket 2", "positive"),
+        (-1, "ticket 2", "positive"),
+        (1, "", "reference"),
+    ):
+        with pytest.raises(OperatorError, match=problem):
+            give_back(micros, reference)
+        books.check(order)
+    assert (books.account(order).spent_micros, books.key(order).spent_micros) == (180, 180)
+    give_back(80, "ticket 2")
+    assert give_back(None).entry.amount_micros == 100
+    with pytest.raises(OperatorError, match="refunded already"):
+        give_back(None)
+    assert (books.account(order).credit_micros, books.key(order).spent_micros) == (500, 0)
+    with pytest.raises(APIError, match="was refunded"):
+        books.admit(order, images=3, idempotency_key="k")
+    books.check(order)
+    books.tamper("UPDATE ledger_entries SET amount_micros = 121 WHERE seq = 3")
+    assert books.problem(order) is not None
 
 
 def test_a_refund_gives_back_the_money_once_and_not_the_quota(books: Books) -> None:
@@ -192,7 +232,7 @@ def test_an_invoice_adds_up_by_model_kind_and_price_and_stays(books: Books) -> N
     assert (draft.first_seq, draft.last_seq) == (1, 4)
     books.clock.advance(20 * DAY / SECOND)
     final = invoice(books, order)
-    assert final == draft.model_copy(update={"final": True})
+    assert final == draft.model_copy(update={"final": True, "number": 1})
     books.buy(order)
     assert invoice(books, order) == final
     assert invoice(books, order, "2026-12").total_micros == 7

@@ -24,6 +24,7 @@ from tests.vendor_service.books import HOLD_SECONDS, Books
 from tests.vendor_service.clocks import FakeClock, OtherClock
 from vendor_service.accounts.accounts import resume, set_coverage_limit, set_quota, suspend
 from vendor_service.accounts.keys import KeyTerms, rotate_key
+from vendor_service.accounts.projects import ProjectTerms, change_terms, find_project
 from vendor_service.billing import invoices, ledger
 from vendor_service.billing.admission import Admission
 from vendor_service.billing.clock_watch import MOST_SKEW, ClockWatch
@@ -32,6 +33,8 @@ from vendor_service.billing.replays import ReplayTerms
 from vendor_service.clock import SECOND, Clock, next_month_start
 from vendor_service.database.tables import Account
 from vendor_service.errors import APIError, OperatorError
+from vendor_service.operators import money
+from vendor_service.operators.act import Act
 
 MOST_REPLAYS = 2
 YEARS = 12 * 365 * 86_400
@@ -68,6 +71,12 @@ class MoneyMachine(RuleBasedStateMachine):
         period=st.sampled_from(["month", "total"]),
         key_quota=st.none() | st.integers(0, 8),
         coverage_limit=st.none() | st.integers(0, 12),
+        project=st.builds(
+            ProjectTerms,
+            quota=st.none() | st.integers(0, 8),
+            spend_limit_micros=st.none() | st.integers(0, 700),
+        ),
+        concurrency=st.none() | st.integers(1, 3),
     )
     def open_account(
         self,
@@ -77,6 +86,8 @@ class MoneyMachine(RuleBasedStateMachine):
         period: str,
         key_quota: int | None,
         coverage_limit: int | None,
+        project: ProjectTerms,
+        concurrency: int | None,
     ) -> None:
         self.order = self.books.open(
             KeyTerms(quota=key_quota),
@@ -86,13 +97,16 @@ class MoneyMachine(RuleBasedStateMachine):
             quota_period=period,
             coverage_limit=coverage_limit,
         )
+        self.of_project = self.books.open_project(self.order, project, KeyTerms(concurrency=concurrency))
         self.open_holds: dict[str, int] = {}
         self.balance = credit or 0
         self.answered = 0
         self.paid: dict[str, str] = {}
         self.replays: Counter[str] = Counter()
         self.seq_of: dict[str, int] = {}
-        self.refunded: set[int] = set()
+        self.cost_of: dict[int, int] = {}
+        self.given_back: Counter[int] = Counter()
+        self.references: dict[str, int] = {}
         self.final: dict[str, Any] = {}
         self.limits_hold = True
         self.queries_of: dict[str, int] = {}
@@ -104,9 +118,13 @@ class MoneyMachine(RuleBasedStateMachine):
         key=st.none() | st.sampled_from("ab"),
         body=st.sampled_from("xy"),
         which=PROCESS,
+        by_project=st.booleans(),
     )
-    def admit(self, images: int, texts: int, key: str | None, body: str, which: int) -> None:
-        asked = replace(self.order, images=images, texts=texts, idempotency_key=key, body_hash=body)
+    def admit(
+        self, images: int, texts: int, key: str | None, body: str, which: int, by_project: bool
+    ) -> None:
+        order = self.of_project if by_project else self.order
+        asked = replace(order, images=images, texts=texts, idempotency_key=key, body_hash=body)
         try:
             admitted = self.books.admit_by(self.processes[which], asked)
         except APIError as error:
@@ -117,7 +135,8 @@ class MoneyMachine(RuleBasedStateMachine):
             assert self.paid[admitted.request_id] == body
             self.replays[admitted.request_id] += 1
             assert self.replays[admitted.request_id] <= MOST_REPLAYS
-            assert self.seq_of[admitted.request_id] not in self.refunded
+            seq = self.seq_of[admitted.request_id]
+            assert self.given_back[seq] < self.cost_of[seq]
             return
         self.open_holds[admitted.request_id] = admitted.cost_micros
         self.paid[admitted.request_id] = body
@@ -149,6 +168,7 @@ class MoneyMachine(RuleBasedStateMachine):
         if self.books.account(self.order).coverage_limit is not None:
             self.covered |= set(buckets)
         self.seq_of[hold] = self.books.account(self.order).ledger_seq
+        self.cost_of[self.seq_of[hold]] = cost
 
     @rule(
         chunks=st.lists(st.tuples(st.integers(0, 2), st.integers(1, 2)), min_size=1, max_size=3),
@@ -281,19 +301,38 @@ class MoneyMachine(RuleBasedStateMachine):
                 return
         self.balance += amount
 
-    @rule(seq=st.integers(1, 6))
-    def refund(self, seq: int) -> None:
+    @rule(
+        seq=st.integers(1, 6),
+        amount=st.none() | st.integers(-10, 250),
+        reference=st.none() | st.sampled_from("rs"),
+    )
+    def refund(self, seq: int, amount: int | None, reference: str | None) -> None:
         before = self.books.account(self.order).spent_micros
         with self.books.database.write() as session:
-            account = session.get_one(Account, self.order.account_id, with_for_update=True)
+            act = Act(session, "os:test", self.books.clock, trust_clock=True)
             try:
-                entry = ledger.refund(session, account, seq, self.books.clock())
+                recorded = money.refund(act, self.books.account(self.order).name, seq, amount, reference)
             except OperatorError:
                 return
-        assert seq not in self.refunded
-        self.refunded.add(seq)
-        assert before - self.books.account(self.order).spent_micros in (0, entry.amount_micros)
-        self.balance += entry.amount_micros
+        micros = recorded.entry.amount_micros
+        if recorded.before:
+            assert reference in self.references
+            assert self.references[reference] == recorded.entry.seq
+            return
+        if reference is not None:
+            assert reference not in self.references
+            self.references[reference] = recorded.entry.seq
+        self.given_back[seq] += micros
+        assert self.given_back[seq] <= self.cost_of.get(seq, 100)  # by a clock that nobody watched: one image
+        assert before - self.books.account(self.order).spent_micros in (0, micros)
+        self.balance += micros
+
+    @rule(terms=st.builds(ProjectTerms, quota=st.none() | st.integers(0, 20)))
+    def change_project(self, terms: ProjectTerms) -> None:
+        with self.books.locked(self.order) as (session, account):
+            project = find_project(session, account, "search")
+            if terms.quota is None or terms.quota >= project.queries_used + project.queries_held:
+                change_terms(project, terms)
 
     @rule(quota=st.none() | st.integers(0, 30))
     def raise_quota(self, quota: int | None) -> None:
@@ -337,6 +376,8 @@ class MoneyMachine(RuleBasedStateMachine):
     @invariant()
     def promises_hold(self) -> None:
         self.books.check(self.order, limits=self.limits_hold)
+        if self.limits_hold:
+            self.books.check_limits(self.of_project)
         entries = self.books.entries(self.order)
         assert sum(entry.amount_micros for entry in entries) == self.balance
         assert sum(entry.kind == "charge" for entry in entries) == self.answered

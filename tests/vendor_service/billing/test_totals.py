@@ -236,9 +236,9 @@ def test_final_invoices_refuse_every_change(books: Books) -> None:
 ENTRY = (
     "INSERT INTO ledger_entries (account_id, seq, kind, amount_micros, images, texts, image_micros, "
     "text_micros, model, model_fingerprint, key_id, hold_id, created_at, previous_hash, entry_hash, "
-    "corrects_seq, reason) "
+    "reference, reason) "
     "SELECT account_id, {seq}, kind, amount_micros, images, texts, image_micros, text_micros, model, "
-    "model_fingerprint, key_id, {hold}, created_at, previous_hash, 'forged', {corrects}, reason "
+    "model_fingerprint, key_id, {hold}, created_at, previous_hash, 'forged', {reference}, reason "
     "FROM ledger_entries WHERE seq = 1"
 )
 
@@ -248,11 +248,11 @@ def test_no_entry_is_replaced_for_any_of_its_unique_values(books: Books) -> None
     order = books.open()
     books.buy(order)
     with books.locked(order) as (session, account):
-        ledger.refund(session, account, 1, books.clock())
+        ledger.payment(session, account, 1, books.clock(), "bank 1")
     forgeries = [
-        ENTRY.format(seq=1, hold="NULL", corrects="NULL"),
-        ENTRY.format(seq=9, hold="hold_id", corrects="NULL"),
-        ENTRY.format(seq=9, hold="NULL", corrects="1"),
+        ENTRY.format(seq=1, hold="NULL", reference="NULL"),
+        ENTRY.format(seq=9, hold="hold_id", reference="NULL"),
+        ENTRY.format(seq=9, hold="NULL", reference="'bank 1'"),
     ]
     if books.database.embedded:
         forgeries.append(
@@ -269,7 +269,7 @@ def test_no_entry_is_replaced_for_any_of_its_unique_values(books: Books) -> None
                 (
                     "ON CONSTRAINT pk_ledger_entries",
                     "ON CONSTRAINT uq_ledger_entries_hold_id",
-                    "(account_id, corrects_seq)",
+                    "(account_id, reference) WHERE reference IS NOT NULL",
                 ),
                 strict=True,
             )

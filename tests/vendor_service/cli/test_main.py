@@ -125,6 +125,11 @@ def test_money_moves_by_commands_and_is_accounted_for(vendor: Command) -> None:
     assert (entry["seq"], entry["kind"], entry["amount_micros"]) == (3, "adjustment", -50)
     assert vendor.json("accounts", "show", "acme")["credit_micros"] == 550
     assert vendor("refund", "acme", "--entry", "1")[0] == 1
+    code, _, err = vendor("refund", "acme", "--entry", "1", "--amount", "5")
+    assert (code, "needs a --reference" in err) == (2, True)
+    assert vendor.json("currency")["currency"] is None
+    assert [vendor("currency", name)[0] for name in ("euro", "EUR", "USD")] == [2, 0, 1]
+    assert vendor.json("currency")["currency"] == "EUR"
     (verified,) = vendor.json("ledger", "verify")
     assert verified == {"account": "acme", "entries": 3, "balance_micros": 550, "problem": None}
     _, out, _ = vendor("ledger", "export", "acme")
@@ -250,6 +255,7 @@ def test_what_was_agreed_is_changed_by_commands(vendor: Command) -> None:
             "kind": "image",
             "from": "2100-01-01T00:00:00+00:00",
             "micros": 50,
+            "currency": None,
             "state": "to come",
         }
     ]

@@ -95,10 +95,11 @@ def test_a_ledger_with_corrections_does_not_go_back_to_where_its_hashes_break(bo
     books.check(order)
 
 
-@pytest.mark.parametrize("revision", ["base", "-10"])
-def test_a_ledger_is_never_erased(books: Books, revision: str) -> None:
+@pytest.mark.parametrize("counted", [False, True])
+def test_a_ledger_is_never_erased(books: Books, counted: bool) -> None:
     order = books.open()
     books.buy(order)
+    revision = f"-{len(schema.undone(books.database, 'base'))}" if counted else "base"
     with pytest.raises(OperatorError, match="ledger has 1 entries"):
         schema.downgrade(books.database, revision)
     assert schema.current(books.database) == schema.latest()

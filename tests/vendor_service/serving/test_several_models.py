@@ -9,6 +9,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -18,12 +19,19 @@ import httpx
 import numpy as np
 import openai
 import pytest
+from sqlalchemy import select
 
 from tests.support.model_shop import DEPRECATED, ICONS, OTHER, SUNSET, TINY, Shop
 from tests.support.tiny_clip import TINY_DIMENSIONS, write_tiny_clip
 from tests.support.vendor_process import wait_until
 from tests.vendor_service.local_vendor import LocalVendor, ScriptedTexts, error_code, image_input
 from tests.vendor_service.observability.test_metrics import Scrape
+from vendor_service.clock import system_clock
+from vendor_service.database.session import Database
+from vendor_service.database.tables import WebhookEvent
+from vendor_service.operators import tokens
+from vendor_service.operators.act import Act
+from vendor_service.operators.tokens import OperatorScope
 from vendor_service.serving.reread import Hangups
 
 pytestmark = pytest.mark.long
@@ -35,7 +43,7 @@ CAT = {"text": "a photo of a cat"}
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     folder = tmp_path_factory.mktemp("shop")
     write_tiny_clip(folder / "tiny", seed=1)
-    process = Shop(folder)
+    process = Shop(folder, "--admin-port", "0")
     process.offer(ICONS, TINY)
     with process:
         yield process
@@ -148,6 +156,9 @@ def test_a_deprecated_model_says_so_and_no_other(shop: Shop) -> None:
         assert answer.headers["deprecation"] == f"@{int(DEPRECATED.timestamp())}"
         assert parsedate_to_datetime(answer.headers["sunset"]) == SUNSET
     assert {"deprecation", "sunset"}.isdisjoint(shop.ask(key, inputs=[CAT]).headers)
+    with closing(Database(shop.database_url)) as database, database.read() as session:
+        (told,) = session.scalars(select(WebhookEvent).where(WebhookEvent.kind == "model.deprecated"))
+    assert json.loads(told.content)["data"]["model"] == "tiny/1"  # once, however often the file was read
     card = shop.models()["tiny/1"]
     assert datetime.fromisoformat(card["deprecated_at"]) == DEPRECATED
     assert datetime.fromisoformat(card["sunset_at"]) == SUNSET
@@ -166,6 +177,18 @@ def test_metrics_readiness_and_signed_cards_are_of_each_model(shop: Shop) -> Non
         assert payload["model_fingerprint"] == models[name]["fingerprint"]
     assert httpx.get(f"{shop.url}/readyz").is_success
     assert httpx.get(f"{shop.url}/readyz", params={"model": "gpt"}).status_code == 404
+
+
+def test_an_operator_has_the_file_of_models_read_again(shop: Shop) -> None:
+    with closing(Database(shop.database_url)) as database, database.write() as session:
+        token = tokens.issue(Act(session, "os:test", system_clock), "test", [OperatorScope.ALL]).token
+    shop.file.write_text(ICONS)
+    headers = {"authorization": f"Bearer {token}"}
+    asked = httpx.post(f"{shop.admin_url}/admin/models/reload", headers=headers)
+    assert asked.status_code == 202
+    wait_until(lambda: set(shop.models()) == {"icon-clip"}, seconds=60)
+    recorded = httpx.get(f"{shop.admin_url}/admin/audit", headers=headers).json()
+    assert recorded[-1]["action"] == "models.reload"
 
 
 def test_a_model_is_added_and_retired_while_the_others_serve(shop: Shop) -> None:

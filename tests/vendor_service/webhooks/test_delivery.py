@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from tests.support.vendor_process import wait_until
@@ -16,6 +17,7 @@ from tests.vendor_service.local_vendor import LocalVendor
 from tests.vendor_service.webhooks.receiver import Received, Receiver
 from vendor_service.audit import log
 from vendor_service.clock import HOUR, SECOND, system_clock
+from vendor_service.database.tables import WebhookAttempt, WebhookDelivery, WebhookEvent
 from vendor_service.errors import OperatorError, UsageError
 from vendor_service.operators import webhooks
 from vendor_service.operators.act import Act
@@ -87,6 +89,28 @@ def test_an_event_is_delivered_as_the_specification_has_it(books: Books, receive
     assert made.secret not in recorded
     assert newer.secret not in recorded
     assert {each.state for each in deliveries(books)} == {"delivered"}
+
+
+def test_events_of_long_ago_are_deleted_unless_they_are_still_to_be_delivered(
+    books: Books, receiver: Receiver
+) -> None:
+    add(books, receiver.url)
+    dispatcher = Dispatcher(books.database, books.clock, HERE)
+    emit(books)
+    dispatcher.once()
+    books.clock.advance(60 * 86_400)
+    emit(books, 2)
+    books.clock.advance(31 * 86_400)
+    dispatcher.forget()
+    assert len(deliveries(books)) == 2
+    books.clock.advance(60 * 86_400)
+    dispatcher.forget()  # those two were never sent
+    assert [each.state for each in deliveries(books)] == ["pending"] * 2
+    dispatcher.once()
+    dispatcher.forget()
+    with books.database.read() as session:
+        for table in (WebhookEvent, WebhookDelivery, WebhookAttempt):
+            assert session.scalars(select(table)).first() is None
 
 
 def test_a_receiver_is_told_what_it_asked_for(books: Books, receiver: Receiver) -> None:

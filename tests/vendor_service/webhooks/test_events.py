@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from tests.support.forking import Forked
 from tests.support.vendor_process import wait_until
 from tests.vendor_service.books import HOLD_SECONDS, Books
 from vendor_service.accounts.keys import KeyTerms
+from vendor_service.accounts.projects import ProjectTerms
 from vendor_service.billing import ledger
 from vendor_service.billing.admission import Admission
 from vendor_service.billing.orders import Order
@@ -22,8 +24,9 @@ from vendor_service.clock import DAY, system_clock
 from vendor_service.database.session import Database
 from vendor_service.database.tables import WebhookEvent
 from vendor_service.errors import APIError
-from vendor_service.operators import accounts, keys, money
+from vendor_service.operators import accounts, keys, money, projects
 from vendor_service.operators.act import Act
+from vendor_service.webhooks import model_notices
 
 
 def told(books: Books) -> list[tuple[str, dict[str, Any]]]:
@@ -120,6 +123,45 @@ def test_whoever_buys_at_once_reaches_a_threshold_once(books: Books) -> None:
             list(threads.map(buy, range(40)))
     assert reached(books, "quota") == {50: 1, 80: 1, 100: 1}
     books.check(order)
+
+
+def test_thresholds_of_projects_and_keys_are_told_as_those_of_accounts_are(books: Books) -> None:
+    order = books.open()
+    search = books.open_project(order, ProjectTerms(quota=4), KeyTerms(spend_limit_micros=200))
+    books.buy(search, images=2)
+    name = books.account(order).name
+    said = {"account": name, "project": "search", "percent": 50, "used_queries": 2, "limit_queries": 4}
+    spent = [data for kind, data in told(books) if kind == "spend_limit.threshold_reached"]
+    assert [data for kind, data in told(books) if kind == "quota.threshold_reached"] == [said]
+    assert {each["key_id"] for each in spent} == {search.key_id}
+    assert sorted(each["percent"] for each in spent) == [50, 80, 100]
+    with books.database.write() as session:
+        projects.set_quota(Act(session, "os:test", books.clock), name, "search", 2)
+    assert reached(books, "quota") == {50: 1, 80: 1, 100: 1}
+
+
+def test_each_change_of_a_models_dates_is_told_once_whoever_serves_it(books: Books) -> None:
+    first, second = (datetime(2026, month, 1, tzinfo=UTC) for month in (12, 11))
+
+    def tell(deprecated_at: datetime | None, *, crash: bool = False) -> None:
+        with suppress(ZeroDivisionError), books.database.write() as session:
+            model_notices.tell(session, "icon-clip", deprecated_at, None, books.clock())
+            if crash:
+                raise ZeroDivisionError
+
+    tell(None)
+    tell(first, crash=True)
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(tell, [first] * 8))
+    assert told(books) == [
+        (
+            "model.deprecated",
+            {"model": "icon-clip", "deprecated_at": "2026-12-01T00:00:00+00:00", "sunset_at": None},
+        )
+    ]
+    tell(second)
+    tell(second)
+    assert len(told(books)) == 2
 
 
 def _buy_all(url: str, order: Order) -> None:

@@ -1,5 +1,6 @@
 """`/admin/accounts` and `/admin/keys`: customers, what is agreed with them, and their keys."""
 
+from datetime import datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
@@ -9,6 +10,7 @@ from sqlalchemy.orm import Session
 from shared.billing import AccountStatus, QuotaPeriod
 from shared.errors import ErrorCode
 from shared.keys import KeyInfo, KeyList, NewSecret
+from shared.projects import DEFAULT_PROJECT
 from shared.serving.parsing import read_model
 from vendor_service.accounts import keys
 from vendor_service.accounts.accounts import Terms, find_account, list_accounts
@@ -16,6 +18,7 @@ from vendor_service.accounts.keys import KeyTerms, Scope
 from vendor_service.api.admin.desk import Body, Desk, only_id, taking
 from vendor_service.billing.repair import Repair
 from vendor_service.billing.usage import account_status
+from vendor_service.clock import from_datetime
 from vendor_service.database.tables import STANDARD_PLAN
 from vendor_service.errors import APIError
 from vendor_service.extraction.report import Extraction, extraction
@@ -72,6 +75,10 @@ class NewKey(Body):
     scopes: list[Literal["embed", "usage:read", "admin"]] = Field(default=["embed", "usage:read"])
     quota: int | None = None
     spend_limit_micros: int | None = None
+    queries_per_second: int | None = None
+    concurrency: int | None = None
+    expires_at: Annotated[datetime | None, Field(strict=False)] = None
+    project: str = DEFAULT_PROJECT
 
 
 def accounts_router(desk: Desk) -> APIRouter:
@@ -176,8 +183,9 @@ def keys_router(desk: Desk) -> APIRouter:
     async def create_key(name: str, request: Request, operator: Annotated[Operator, may_change]) -> NewSecret:
         """Issue a key; its secret is shown this once."""
         asked = await read_model(request, NewKey)
-        scopes = frozenset(map(Scope, asked.scopes))
-        terms = KeyTerms(asked.label, scopes, asked.quota, asked.spend_limit_micros)
+        expires_at = None if asked.expires_at is None else from_datetime(asked.expires_at)
+        given = asked.model_dump(exclude={"scopes", "expires_at"})
+        terms = KeyTerms(scopes=frozenset(map(Scope, asked.scopes)), expires_at=expires_at, **given)
         issued = await desk.act(operator, lambda act: key_acts.issue(act, name, terms))
         return NewSecret(key_id=issued.key_id, api_key=issued.api_key)
 

@@ -15,7 +15,7 @@ from shared.errors import ErrorCode
 from shared.serving.parsing import read_model
 from vendor_service.accounts.accounts import find_account, list_accounts
 from vendor_service.api.admin.desk import Body, Desk, IdempotencyKey, taking
-from vendor_service.billing import ledger
+from vendor_service.billing import currency, ledger
 from vendor_service.billing.holds import OpenHold, open_holds
 from vendor_service.billing.usage import usage_report
 from vendor_service.billing.verification import verify
@@ -37,9 +37,14 @@ class Paid(Body):
 
 
 class Refund(Body):
-    """The charge to be given back, by its `seq` in the ledger."""
+    """The charge to be given back, by its `seq`: `micros` of it, or with `null` all that is left.
+
+    A `reference` counts once an account, whatever idempotency key it comes with.
+    """
 
     entry: int
+    micros: int | None = None
+    reference: str | None = None
 
 
 class Adjustment(Body):
@@ -96,10 +101,11 @@ def _add_movements(router: APIRouter, desk: Desk) -> None:
     async def refund(
         name: str, request: Request, operator: Annotated[Operator, may_move], key: IdempotencyKey
     ) -> Response:
-        """Give a charge back, whole and once. Its queries stay used."""
+        """Give back a part of a charge, or all that is left of it. Its queries stay used."""
         asked = await read_model(request, Refund)
         return await desk.act_once(
-            *(operator, request, key, asked), lambda act: money.refund(act, name, asked.entry)
+            *(operator, request, key, asked),
+            lambda act: money.refund(act, name, asked.entry, asked.micros, asked.reference).entry,
         )
 
     @router.post("/accounts/{name}/adjustments", response_model=Entry, openapi_extra=taking(Adjustment))
@@ -128,7 +134,8 @@ def _add_history(router: APIRouter, desk: Desk) -> None:
         def read(session: Session) -> EntryPage:
             found = ledger.page(session, find_account(session, name).id, after, limit)
             data = [ledger.public(entry) for entry in found]
-            return EntryPage(data=data, next_after=data[-1].seq if data else after)
+            unit = currency.current(session)
+            return EntryPage(data=data, next_after=data[-1].seq if data else after, currency=unit)
 
         return await desk.read(read)
 

@@ -1,4 +1,4 @@
-"""`/admin/prices`: what a query costs, by plan, model and kind, and since when."""
+"""`/admin/prices`: what a query costs, by plan, model and kind, and since when; and in which currency."""
 
 from datetime import datetime
 from typing import Annotated
@@ -8,12 +8,14 @@ from pydantic import Field
 
 from shared.serving.parsing import read_model
 from vendor_service.api.admin.desk import Body, Desk, taking
+from vendor_service.billing import currency
 from vendor_service.billing.prices import PriceKind
 from vendor_service.clock import from_datetime
 from vendor_service.database.tables import STANDARD_PLAN
 from vendor_service.operators import prices
 from vendor_service.operators.act import Act
 from vendor_service.operators.authentication import Operator
+from vendor_service.operators.currency import CurrencyName, name_currency
 from vendor_service.operators.prices import PriceLine
 from vendor_service.operators.tokens import OperatorScope
 
@@ -66,5 +68,30 @@ def prices_router(desk: Desk) -> APIRouter:
             return prices.history(act.session, act.now)
 
         return await desk.act(operator, change)
+
+    return router
+
+
+class NewCurrency(Body):
+    """The currency of all money, by its code in ISO 4217."""
+
+    currency: str
+
+
+def currency_router(desk: Desk) -> APIRouter:
+    """The routes of `/admin/currency`; naming it takes the scope `money`."""
+    router = APIRouter(prefix="/admin/currency", tags=["prices"])
+    may_change = desk.requiring(OperatorScope.MONEY)
+
+    @router.get("", dependencies=[desk.requiring(OperatorScope.READ)])
+    async def show() -> CurrencyName:
+        """The currency of which all sums are millionths; `null` where nobody has named it."""
+        return await desk.read(lambda session: CurrencyName(currency=currency.current(session)))
+
+    @router.post("", openapi_extra=taking(NewCurrency))
+    async def name(request: Request, operator: Annotated[Operator, may_change]) -> CurrencyName:
+        """Name the currency. It stays the same once money has moved."""
+        asked = await read_model(request, NewCurrency)
+        return await desk.act(operator, lambda act: name_currency(act, asked.currency))
 
     return router

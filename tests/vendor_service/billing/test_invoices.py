@@ -1,0 +1,112 @@
+"""Invoices have numbers without a gap and tell what was given back of earlier ones; money has a currency."""
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from shared.billing import CreditNote, Invoice
+from tests.vendor_service.books import Books
+from vendor_service.billing import currency, invoices, ledger
+from vendor_service.billing.invoice_formats import as_csv, as_html, as_text
+from vendor_service.billing.usage import account_status
+from vendor_service.clock import DAY
+from vendor_service.database.session import Database
+from vendor_service.errors import OperatorError, UsageError
+
+
+def name_currency(books: Books, code: str) -> None:
+    with books.database.write() as session:
+        currency.name(session, code)
+
+
+def test_invoices_of_all_accounts_are_numbered_without_a_gap_whoever_issues_them(books: Books) -> None:
+    """Through two databases on one file, as two processes would have; each is asked for three times."""
+    orders = [books.open() for _ in range(4)]
+    for order in orders:
+        books.buy(order)
+    months = ("2026-11", "2026-12")
+    books.clock.now += 90 * DAY
+
+    def fail(_: Session, _invoice: Invoice) -> None:
+        raise ZeroDivisionError
+
+    with (
+        closing(Database(books.database.engine.url.render_as_string())) as twin,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        databases = (books.database, twin)
+
+        def issue(number: int) -> int | None:
+            order, month = orders[number % 4], months[number // 4 % 2]
+            arguments = (databases[number % 2], order.account_id, month, books.clock())
+            if number < 8:  # what fails before it is committed takes no number
+                with pytest.raises(ZeroDivisionError):
+                    invoices.issue(*arguments, on_final=fail)
+            return invoices.issue(*arguments).number
+
+        issued = list(pool.map(issue, range(24)))
+    assert sorted(issued[:8]) == list(range(1, 9))  # type: ignore[type-var]
+    assert issued[8:] == issued[:8] * 2
+    for order in orders:
+        books.check(order)
+    books.tamper("UPDATE books_head SET invoices_issued = 9")
+    assert "8 numbered invoices" in str(books.problem(orders[0]))
+
+
+def test_a_refund_of_an_earlier_month_is_a_credit_note_on_that_ones_invoice(books: Books) -> None:
+    name_currency(books, "EUR")
+    order = books.open()
+    books.buy(order, images=5)
+    books.buy(order, images=2)
+    books.clock.now += 31 * DAY
+    november = books.invoice(order)
+    books.buy(order, images=1)
+    with books.locked(order) as (session, account):
+        for seq, micros in ((1, 120), (1, 30), (2, None), (3, None)):
+            ledger.refund(session, account, seq, books.clock(), micros)
+    books.clock.now += 31 * DAY
+    december = books.invoice(order, "2026-12")
+    assert (november.number, december.number, december.currency) == (1, 2, "EUR")
+    assert december.credit_notes == [CreditNote(month="2026-11", number=1, amount_micros=350)]
+    assert (december.refunds_micros, december.total_micros) == (450, -350)
+    assert books.invoice(order) == november
+    said = as_text(december)
+    assert said.startswith("Invoice 2 of account-0 for 2026-12\n")
+    assert "amount (EUR)" in said
+    assert "Credit note: 0.000350 of the refunds are of invoice 1 for 2026-11" in said
+    assert "Invoice 2" in as_html(december)
+    assert as_csv(december).splitlines()[-1] == "account-0,2026-12,2,total,,,,,-350,EUR"
+    books.check(order)
+    books.tamper("UPDATE final_invoices SET number = 3 WHERE number = 2")
+    assert "another number" in str(books.problem(order))
+
+
+def test_a_currency_is_one_of_iso_4217_and_stays_once_money_has_moved(books: Books) -> None:
+    with books.database.read() as session:
+        assert currency.current(session) is None
+    for code in ("EURO", "eur", "XXX", ""):
+        with pytest.raises(UsageError, match="ISO 4217"):
+            name_currency(books, code)
+    name_currency(books, "USD")
+    order = books.open()
+    name_currency(books, "EUR")
+    books.buy(order)
+    name_currency(books, "EUR")
+    with pytest.raises(OperatorError, match="these books are in EUR"):
+        name_currency(books, "USD")
+    with books.database.read() as session:
+        assert account_status(session, order.account_id, books.clock()).currency == "EUR"
+        assert session.scalar(text("SELECT count(*) FROM books_head")) == 1
+
+
+def test_books_without_a_currency_may_name_it_later(books: Books) -> None:
+    order = books.open()
+    books.buy(order)
+    books.clock.now += 31 * DAY
+    assert books.invoice(order).currency is None
+    name_currency(books, "CHF")
+    assert books.invoice(order).currency is None
+    books.check(order)

@@ -1,0 +1,84 @@
+"""`/admin/accounts/{name}/projects`: parts of an account, each with limits of its own."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Request
+from sqlalchemy.orm import Session
+
+from shared.errors import ErrorCode
+from shared.projects import ProjectInfo, ProjectList
+from shared.serving.parsing import read_model
+from vendor_service.accounts import projects
+from vendor_service.accounts.accounts import find_account
+from vendor_service.accounts.projects import ProjectTerms
+from vendor_service.api.admin.desk import Body, Desk, taking
+from vendor_service.errors import APIError
+from vendor_service.operators import projects as acts
+from vendor_service.operators.act import Act
+from vendor_service.operators.authentication import Operator
+from vendor_service.operators.tokens import OperatorScope
+
+
+class ProjectChange(Body):
+    """The limits that hold from now on: the fields that are sent; `null` is only the account's limit."""
+
+    quota: int | None = None
+    spend_limit_micros: int | None = None
+    queries_per_second: int | None = None
+
+
+class NewProject(ProjectChange):
+    """A project to be added."""
+
+    project: str
+
+
+def projects_router(desk: Desk) -> APIRouter:
+    """The routes; those that change something take the scope `accounts`."""
+    router = APIRouter(prefix="/admin/accounts/{name}/projects", tags=["projects"])
+    may_change = desk.requiring(OperatorScope.ACCOUNTS)
+
+    @router.get("", dependencies=[desk.requiring(OperatorScope.READ)])
+    async def list_all(name: str) -> ProjectList:
+        """An account's projects with what they have used, by name, without the default one."""
+
+        def read(session: Session) -> ProjectList:
+            owner = find_account(session, name)
+            found = projects.list_projects(session, owner)
+            return ProjectList(data=[projects.public(each, owner, desk.clock()) for each in found])
+
+        return await desk.read(read)
+
+    @router.post("", status_code=201, openapi_extra=taking(NewProject))
+    async def create(name: str, request: Request, operator: Annotated[Operator, may_change]) -> ProjectInfo:
+        """Add a project; the account's own limits hold beside those of the project."""
+        asked = await read_model(request, NewProject)
+        terms = ProjectTerms(**asked.model_dump(exclude={"project"}))
+        return await desk.act(operator, lambda act: acts.create(act, name, asked.project, terms))
+
+    @router.patch("/{project}", openapi_extra=taking(ProjectChange))
+    async def change(
+        name: str, project: str, request: Request, operator: Annotated[Operator, may_change]
+    ) -> ProjectInfo:
+        """Let other limits hold from now on; of several changes all are made, or none."""
+        asked = await read_model(request, ProjectChange)
+        if not asked.model_fields_set:
+            raise APIError(ErrorCode.INVALID_REQUEST, "name at least one field that is to change")
+        return await desk.act(operator, lambda act: _change(act, name, project, asked))
+
+    @router.post("/{project}/archive")
+    async def archive(name: str, project: str, operator: Annotated[Operator, may_change]) -> ProjectInfo:
+        """End a project for good: its keys are refused."""
+        return await desk.act(operator, lambda act: acts.archive(act, name, project))
+
+    return router
+
+
+def _change(act: Act, name: str, project: str, asked: ProjectChange) -> ProjectInfo:
+    changes = {
+        "quota": lambda: acts.set_quota(act, name, project, asked.quota),
+        "spend_limit_micros": lambda: acts.set_spend_limit(act, name, project, asked.spend_limit_micros),
+        "queries_per_second": lambda: acts.set_rate_limit(act, name, project, asked.queries_per_second),
+    }
+    *_, shown = [changes[field]() for field in sorted(asked.model_fields_set)]
+    return shown
