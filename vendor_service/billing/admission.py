@@ -33,15 +33,13 @@ from vendor_service.billing.orders import Admitted, Charged, Order, Part
 from vendor_service.billing.replays import STANDARD, ReplayTerms
 from vendor_service.clock import SECOND, Clock
 from vendor_service.database.session import Database
-from vendor_service.database.tables import Account, ApiKey, Hold, LedgerEntry, limited_by
+from vendor_service.database.tables import BULK, Account, ApiKey, Hold, LedgerEntry, limited_by
 from vendor_service.database.working_set import Touched, WorkingSet
 from vendor_service.database.writer import Writer
 from vendor_service.errors import APIError
 
 # How long a sweep waits for what it voids; the process must soon renew its own holds again.
 _SWEEP_SECONDS = 2.0
-# In the place of a process: the hold is a bulk job's, which any process may work on.
-_BULK = "bulk"
 _log = logging.getLogger(__name__)
 
 Job = TypeVar("Job")
@@ -207,7 +205,7 @@ class Admission:
         if expired_at is not None:
             still_open = still_open.where(Hold.expires_at <= expired_at)
         else:
-            still_open = still_open.where(or_(Hold.server.is_(None), Hold.server != _BULK))
+            still_open = still_open.where(or_(Hold.server.is_(None), Hold.server != BULK))
         with self._database.read() as session:
             found = session.execute(still_open).all()
         return [
@@ -370,7 +368,7 @@ class Admission:
             account_id=account.id,
             key_id=key.id,
             project_id=key.project_id,
-            server=_BULK if is_bulk else self._server,
+            server=BULK if is_bulk else self._server,
             state="open",
             model=order.model,
             model_fingerprint=order.model_fingerprint,
@@ -400,7 +398,7 @@ def _release(rows: WorkingSet, hold: Hold, state: str) -> None:
     for each in limited_by(rows.account(hold.account_id), key):
         each.queries_held -= hold.images + hold.texts
         each.held_micros -= hold.cost_micros
-    if hold.server != _BULK:
+    if hold.server != BULK:
         key.requests_held -= 1
 
 
@@ -424,7 +422,7 @@ def _settled(hold: Hold, part: Part, now: int) -> Hold:
         account_id=hold.account_id,
         key_id=hold.key_id,
         project_id=hold.project_id,
-        server=_BULK,
+        server=BULK,
         state="settled",
         model=hold.model,
         model_fingerprint=hold.model_fingerprint,

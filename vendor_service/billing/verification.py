@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from vendor_service.billing import coverage, invoices, ledger, totals
 from vendor_service.clock import HOUR
 from vendor_service.database.tables import (
+    BULK,
     Account,
     ApiKey,
     BooksHead,
@@ -298,7 +299,8 @@ def _fault(
     its_holds: ColumnElement[bool],
     part: str | None,
 ) -> str | None:
-    held = select(func.sum(Hold.images + Hold.texts), func.sum(Hold.cost_micros), func.count())
+    requests = func.count().filter(Hold.server.is_distinct_from(BULK))
+    held = select(func.sum(Hold.images + Hold.texts), func.sum(Hold.cost_micros), requests)
     row = session.execute(held.where(Hold.state == "open", its_holds)).one()
     queries_held, held_micros, requests_held = (int(value or 0) for value in row)
     counters = {

@@ -150,7 +150,7 @@ class ApiKey(Limited, Rated, Secret, Base):
 
     A rotated key keeps its row, and so its limits; the former secret is good until `former_until`.
     `scopes` are separated by spaces. It belongs to its project, or to the default one, for good.
-    `requests_held` are its open holds, of which there may be as many as its `concurrency`.
+    `requests_held` are its open holds but for those of bulk jobs: as many as its `concurrency` there may be.
     """
 
     __tablename__ = "api_keys"
@@ -176,6 +176,10 @@ class ApiKey(Limited, Rated, Secret, Base):
 def limited_by(account: Account, key: ApiKey) -> tuple[Account | Project | ApiKey, ...]:
     """All that limits what a key may ask, the widest first."""
     return (account, key) if key.project is None else (account, key.project, key)
+
+
+# In the place of a process: the hold is a bulk job's, which any process may work on.
+BULK = "bulk"
 
 
 class Hold(Base):
