@@ -212,7 +212,9 @@ def test_processes_that_race_charge_each_chunk_once_and_pass_no_limit(books: Boo
     books.check(order)
 
 
-@pytest.mark.parametrize("cut", ["before the commit", "before its answer"])
+@pytest.mark.parametrize(
+    "cut", [pytest.param("before the commit", marks=pytest.mark.slow), "before its answer"]
+)
 def test_a_commit_of_which_nobody_hears_counts_once(postgres: Postgres, cut: Cut) -> None:
     with CommitCutter(postgres.create_database()) as cutter, opened_books(cutter.url) as books:
         order, bulk = books.open(), process(books)
