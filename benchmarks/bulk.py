@@ -48,7 +48,7 @@ class Calls:
 
 
 def main() -> None:
-    """Measure, and print the table of docs/results.md."""
+    """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=60.0, help="of each measurement")
