@@ -31,6 +31,7 @@ from benchmarks.vendor import IMAGES, embed_requests, photographs, save_model
 from tests.support.vendor_process import VendorProcess
 
 _BUSY = re.compile(r'^tuition_model_seconds_sum\{kind="image"\} (\S+)$', re.MULTILINE)
+_DEVICES = re.compile(r"^tuition_devices_alive (\S+)$", re.MULTILINE)
 _LINE_IMAGES = 16
 _MOST_CALLERS = 64
 _CONNECTIONS = 4  # to find out how much it can do
@@ -47,7 +48,7 @@ class Calls:
 
 
 def main() -> None:
-    """Measure, and print the table of docs/results.md."""
+    """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=60.0, help="of each measurement")
@@ -118,10 +119,12 @@ def call(vendor: VendorProcess, requests: Sequence[bytes], rate: float, seconds:
 
 
 def busy_seconds(vendor: VendorProcess) -> float:
-    """For how long the device worked so far, on images."""
-    found = _BUSY.search(httpx.get(f"{vendor.url}/metrics").text)
+    """For how long a device worked so far, on images; the mean of several."""
+    told = httpx.get(f"{vendor.url}/metrics").text
+    found, devices = _BUSY.search(told), _DEVICES.search(told)
     assert found is not None
-    return float(found[1])
+    assert devices is not None
+    return float(found[1]) / float(devices[1])
 
 
 def begin(vendor: VendorProcess, api_key: str, files: Sequence[bytes], images: float) -> str:

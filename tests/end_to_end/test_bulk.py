@@ -116,6 +116,7 @@ def test_the_budget_bounds_a_job_and_the_rest_is_bought_later(client: Command, v
     assert vendor.account(client.api_key).spent_micros == 1000
 
 
+@pytest.mark.slow
 def test_what_a_cancelled_job_had_not_done_is_bought_anew(
     client: Command, vendor: LocalVendor, model: HeldModel
 ) -> None:

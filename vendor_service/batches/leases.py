@@ -3,9 +3,9 @@
 import secrets
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
-from sqlalchemy import ColumnElement, CursorResult, Select, func, select, tuple_, update
+from sqlalchemy import ColumnElement, Select, func, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
@@ -109,13 +109,15 @@ class Leases:
     def give_back(self, claim: Claim, *, after_seconds: float = 0.0, failed: bool = False) -> bool:
         """Let somebody else work on it, `after_seconds`; it may have `failed`.
 
-        Whether it was still this process's to do. If not, it may be done.
+        Whether what was written under this claim is of no use: it is not what the job has of the chunk, and
+        without the lease it never will be.
         """
         at = self._clock() + round(after_seconds * SECOND)
-        return self._set([claim], lease=None, leased_until=at, failures=claim.failures + failed) == 1
+        self._set([claim], lease=None, leased_until=at, failures=claim.failures + failed)
+        with self._database.read() as session:
+            return session.get_one(BatchChunk, claim.key).part != claim.part
 
-    def _set(self, claims: Sequence[Claim], **values: object) -> int:
-        changed = 0
+    def _set(self, claims: Sequence[Claim], **values: object) -> None:
         with self._database.write() as session:
             for each in sorted(claims, key=lambda claim: claim.key):
                 batch_id, number = each.key
@@ -125,9 +127,7 @@ class Leases:
                     BatchChunk.state == "waiting",
                     BatchChunk.lease == each.lease,
                 )
-                done = session.execute(update(BatchChunk).where(*mine).values(**values))
-                changed += cast(CursorResult[Any], done).rowcount
-        return changed
+                session.execute(update(BatchChunk).where(*mine).values(**values))
 
     def release_abandoned(self) -> None:
         """Free every chunk: those of a process that is gone, at the start of its only successor."""

@@ -7,12 +7,14 @@ already, which takes it next; but not for long, for that device may be at someth
 
 Two more queues are of the background, which may wait. A short batch of them is taken when nobody else waits;
 one that is prepared ahead lets pass whatever has come meanwhile. So nobody waits for more than one of them.
+Where devices are the very processors that decode, none is begun while somebody's queries are being prepared.
 """
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Any
 
 from shared.embeddings import Kind
@@ -35,6 +37,7 @@ class Batcher:
         buckets: the sizes of batches.
         observer: is told of waiting times, batches and deaths.
         pause_seconds: after which a worker that died starts anew.
+        yields: whether the background waits for what is `expected`, too.
     """
 
     def __init__(
@@ -43,7 +46,11 @@ class Batcher:
         buckets: Buckets,
         observer: Observer,
         pause_seconds: float = _PAUSE_SECONDS,
+        *,
+        yields: bool = False,
     ) -> None:
+        self._yields = yields
+        self._expected = 0  # callers whose queries are being prepared
         self.deaths = 0
         self._observer = observer
         self._buckets = buckets
@@ -132,9 +139,29 @@ class Batcher:
         return None
 
     def urgent_batch(self) -> Batch | None:
-        """A batch that is not of the background, if somebody waits for one."""
+        """A batch that is not of the background, if somebody waits for one, or is to be waited for."""
         with self._changed:
-            return self._take_turns(self._round_robin, full=False, least=1)
+            while True:
+                batch = self._take_turns(self._round_robin, full=False, least=1)
+                if batch is not None or self._closed or not self._is_yielding:
+                    return batch
+                self._changed.wait()
+
+    @contextmanager
+    def expecting(self) -> Iterator[None]:
+        """Queries of a caller who waits are being prepared meanwhile."""
+        with self._changed:
+            self._expected += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._expected -= 1
+                self._changed.notify_all()
+
+    @property
+    def _is_yielding(self) -> bool:
+        return self._yields and self._expected > 0
 
     def notify(self) -> None:
         """Have whoever waits look whether it is over."""
@@ -160,7 +187,7 @@ class Batcher:
 
     def _take(self, *, full: bool, least: int = 1) -> Batch | None:
         batch = self._take_turns(self._round_robin, full=full, least=least)
-        if batch is not None or any(queue.waiting for queue in self._round_robin):
+        if batch is not None or self._is_yielding or any(queue.waiting for queue in self._round_robin):
             return batch
         return self._take_turns(self._background_round_robin, full=full, least=1)
 

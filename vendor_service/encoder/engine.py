@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import nullcontext
 from functools import partial
 
 import numpy as np
@@ -37,7 +38,8 @@ class Engine:
         self.preparation = preparation
         self._known = TextCache(text_cache_bytes)
         self._observer = observer
-        self.batcher = Batcher(model.replicas, model.replicas[0].buckets, observer)
+        on_processors = all(each.device.type == "cpu" for each in model.replicas)
+        self.batcher = Batcher(model.replicas, model.replicas[0].buckets, observer, yields=on_processors)
 
     @property
     def deaths(self) -> int:
@@ -74,7 +76,8 @@ class Engine:
         """
         assert self.preparation is not None
         known = partial(self._known.get, account)
-        return await self.preparation.prepare(account, queries, known, background=background)
+        with nullcontext() if background else self.batcher.expecting():
+            return await self.preparation.prepare(account, queries, known, background=background)
 
     async def encode(
         self, account: str, prepared: Sequence[Prepared], *, background: bool = False

@@ -37,6 +37,7 @@ from vendor_service.api.reading import QueryReader
 from vendor_service.api.signing import signing_router
 from vendor_service.api.spans import spans_to
 from vendor_service.audit.actors import os_user
+from vendor_service.batches.job_metrics import JobMetrics
 from vendor_service.batches.leases import Leases
 from vendor_service.batches.upkeep import Upkeep
 from vendor_service.billing.account_metrics import AccountMetrics
@@ -238,6 +239,8 @@ def _chores(parts: _Parts, *, is_first: bool) -> list[Chore]:
         chores.append(partial(upkeep.repeat, _SWEEP_SECONDS))
     if is_first:  # what all workers would tell and do alike
         parts.metrics.registry.register(AccountMetrics(parts.database, parts.clock))
+        if parts.desk is not None:
+            parts.metrics.registry.register(JobMetrics(parts.database, parts.clock))
         chores.append(Audit(parts.database, parts.metrics, parts.settings.verify_every_hours).repeat)
         chores.append(partial(PriceWatch(parts.database, parts.clock).repeat, _SWEEP_SECONDS))
         allowed = networks(parts.settings.webhook_private_networks)

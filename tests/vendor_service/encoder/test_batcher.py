@@ -335,6 +335,31 @@ def test_who_waits_comes_behind_one_short_batch_of_the_background(model: Numbers
         batcher.close()
 
 
+def test_where_devices_decode_the_background_waits_for_who_is_expected(model: Numbers) -> None:
+    batcher = Batcher([model], BUCKETS, Metrics(), yields=True)
+    batcher.start()
+    try:
+        with batcher.expecting():
+            late = batcher.submit("a", "image", [1.0] * 3, background=True)
+            assert batcher.submit("b", "text", [2.0]).result(10).rows.tolist() == [[2.0]]
+            assert not late.done()
+            assert model.batches == [[2.0]]
+        late.result(10)
+        model.hold()
+        late = batcher.submit("a", "image", [1.0] * 2, background=True)
+        assert model.started.wait(10)
+        wait_until(lambda: len(model.staged) == 6)  # one more is prepared ahead
+        with batcher.expecting():
+            model.go.set()
+            soon = batcher.submit("b", "image", [3.0])
+            soon.result(10)
+            assert not late.done()
+        late.result(10)
+        assert model.batches[-2:] == [[3.0], [1.0]]
+    finally:
+        batcher.close()
+
+
 def test_a_death_is_told_to_the_background_as_well(model: Numbers, batcher: Batcher) -> None:
     model.hold()
     dying = batcher.submit("a", "image", [-2.0])

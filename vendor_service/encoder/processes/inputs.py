@@ -88,11 +88,20 @@ class InputQueue:
         for item in reversed(items):
             self._queue(item.job).appendleft(item)
 
-    def take(self, most: int, most_bytes: int) -> list[Input]:
-        """Inputs of the account whose turn it is: the first one, and as many more as fit beside it."""
-        return self._take(self._queues[False], most, most_bytes) or self._take(
-            self._queues[True], min(most, _BACKGROUND_AT_ONCE), most_bytes
-        )
+    @property
+    def urgent(self) -> int:
+        """How many of them are not of the background."""
+        return sum(map(len, self._queues[False].values()))
+
+    def take(self, most: int, most_bytes: int, *, background: bool = True) -> list[Input]:
+        """Inputs of the account whose turn it is: the first one, and as many more as fit beside it.
+
+        They are of the `background` only if it is allowed, and there are no others.
+        """
+        taken = self._take(self._queues[False], most, most_bytes)
+        if taken or not background:
+            return taken
+        return self._take(self._queues[True], min(most, _BACKGROUND_AT_ONCE), most_bytes)
 
     def _take(self, queues: dict[str, deque[Input]], most: int, most_bytes: int) -> list[Input]:
         taken: list[Input] = []

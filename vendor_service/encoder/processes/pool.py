@@ -221,14 +221,23 @@ class Pool:
             if not self._has_room(grade):
                 continue
             arena = self._idle[0].handle.arena
-            most = -(-queue.waiting // len(self._idle))  # all that are idle have something to do
+            # All that are idle have something to do, and those that soon are: the background is short.
+            soon = sum(each.chunk[0].job.background for each in self._workers.values() if each.chunk)
+            most = -(-queue.urgent // (len(self._idle) + soon)) or arena.slots
             most = min(most, arena.slots) if grade == "small" else 1
-            chunk = queue.take(most, min(_CHUNK_BYTES, arena.input_bytes))
+            most_bytes = min(_CHUNK_BYTES, arena.input_bytes)
+            chunk = queue.take(most, most_bytes, background=self._may_wait)
             if chunk:
                 self._round_robin.remove(grade)
                 self._round_robin.append(grade)
                 return chunk
         return []
+
+    @property
+    def _may_wait(self) -> bool:
+        """Whether one of the background may be begun: nobody else is served, or most processes are idle."""
+        others = any(not item.job.background for each in self._workers.values() for item in each.chunk)
+        return not others or 2 * len(self._idle) > len(self._workers)
 
     def _has_room(self, grade: Grade) -> bool:
         """Whether a process may begin with such an input: one at least is left to the small ones."""
