@@ -114,7 +114,8 @@ def print_plan(plan: Plan) -> None:
     if purchase is None:
         print(f"The method {plan.method} buys nothing.")
         return
-    _print_tranches(purchase, plan.gains or {})
+    quote = None if plan.outlook is None else plan.outlook.quote
+    _print_tranches(purchase, plan.gains or {}, None if quote is None else quote.currency)
     if purchase.duplicates:
         print(f"{purchase.duplicates} queries are alike, and bought once.")
     if purchase.unaffordable:
@@ -131,11 +132,12 @@ def print_plan(plan: Plan) -> None:
         _print_outlook(plan.outlook, buys=purchase.to_buy > 0)
 
 
-def _print_tranches(purchase: PlannedPurchase, gained: Mapping[str, float]) -> None:
+def _print_tranches(purchase: PlannedPurchase, gained: Mapping[str, float], currency: str | None) -> None:
     """What would be bought, by kind, in the order of purchase, and what each kind gained elsewhere."""
     shown = [tranche for tranche in purchase.tranches if tranche.queries]
     gains = [f"{gained[t.name]:+.1f}" for t in shown if t.name in gained]
-    columns = ("to buy, in this order", "needed", "in the cache", "to buy", "beyond the budget", "micros")
+    cost = "micros" if currency is None else f"millionths of {currency}"
+    columns = ("to buy, in this order", "needed", "in the cache", "to buy", "beyond the budget", cost)
     rows: list[tuple[str | int, ...]] = [
         (_TRANCHES[t.name], t.queries, t.cached, t.to_buy, t.unaffordable, t.cost_micros) for t in shown
     ]
