@@ -20,6 +20,8 @@ from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, Base
 from vendor_service.errors import APIError, OperatorError, UsageError
 
+MIGRATIONS = len(list((Path(schema.__file__).parent / "migrations" / "versions").glob("0*.py")))
+
 
 def test_the_migrations_make_exactly_the_tables_in_code(books: Books) -> None:
     with books.database.engine.connect() as connection:
@@ -95,7 +97,7 @@ def test_a_ledger_with_corrections_does_not_go_back_to_where_its_hashes_break(bo
     books.check(order)
 
 
-@pytest.mark.parametrize("revision", ["base", "-9"])
+@pytest.mark.parametrize("revision", ["base", f"-{MIGRATIONS}"])
 def test_a_ledger_is_never_erased(books: Books, revision: str) -> None:
     order = books.open()
     books.buy(order)
