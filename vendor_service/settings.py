@@ -61,6 +61,8 @@ class Settings(BaseSettings):
     signing_key_in: Path | None = None
     sketches: bool = True
     sketch_key_in: Path | None = None
+    console: bool = True
+    console_key_in: Path | None = None
     metrics_token: SecretStr | None = None
 
     image_price_micros: Annotated[int | None, Field(ge=0, le=10**12)] = None
