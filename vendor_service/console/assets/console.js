@@ -245,6 +245,13 @@ function live(area) {
 }
 
 localTimes(document);
+if (location.search.includes("begun=1")) {
+  const kept = location.search.replace(/[?&]begun=1/, "").replace(/^&/, "?");
+  history.replaceState(null, "", `${location.pathname}${kept}`);
+}
+for (const area of document.querySelectorAll(".scroll, .card.wide")) {
+  if (area.scrollWidth > area.clientWidth) area.tabIndex = 0; // so that the keyboard can scroll it
+}
 document.querySelectorAll("[data-try]").forEach(tryIt);
 document.querySelectorAll("[data-stream]").forEach(live);
 document.querySelectorAll("[data-verify]").forEach((area) => area.querySelector("#verify-chain").addEventListener("click", () => verify(area)));

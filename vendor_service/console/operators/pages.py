@@ -24,6 +24,7 @@ from vendor_service.console.meters import meters_of
 from vendor_service.console.operators import alerts
 from vendor_service.console.operators.monitor import Monitor, figures_of, lines_of, refusals_of
 from vendor_service.console.operators.visitor import SignedInOperator
+from vendor_service.console.rendering import money
 from vendor_service.console.site import Asked, Page
 from vendor_service.console.spent import chart_of_days, shares_of, shown_days
 from vendor_service.database.tables import Account, ApiKey, AuditHead, FinalInvoice, LedgerEntry
@@ -157,6 +158,7 @@ class OperatorPages:
             "refused": refused_since(session, account.id, asked.now - _DAYS * DAY),
             "acts": log.entries(session, limit=10, subject=account.name)[::-1],
             "plans": sorted(prices.plans(session, asked.now)),
+            "describe": describe,
             "may_change": asked.who.may(OperatorScope.ACCOUNTS),
             "may_move_money": asked.who.may(OperatorScope.MONEY),
         }
@@ -220,8 +222,26 @@ def _told(record: log.AuditRecord) -> dict[str, Any]:
     """An entry of the log, with what it changed as pairs."""
     before, after = record.before or {}, record.after or {}
     names = [*before, *(name for name in after if name not in before)]
-    changes = [(name.replace("_", " "), before.get(name), after.get(name), name in before) for name in names]
+    changes = [
+        (
+            name.removesuffix("_micros").replace("_", " "),
+            _readable(name, before.get(name)),
+            _readable(name, after.get(name)),
+            name in before,
+        )
+        for name in names
+    ]
     return {"record": record, "changes": changes}
+
+
+def _readable(name: str, value: Any) -> str:  # noqa: ANN401 - whatever an act has recorded
+    if value is None:
+        return "none"
+    if isinstance(value, int) and (name.endswith("micros") or name == "micros"):
+        return money(value)
+    if isinstance(value, int) and name.endswith(("_at", "_until")):
+        return f"{to_datetime(value):%Y-%m-%d %H:%M} UTC"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def describe(entry: Entry) -> str:
