@@ -14,7 +14,7 @@ _KEPT = re.compile(
     r"|devices_alive|device_deaths_total|billed_micros_total|billing_total|text_cache_total"
     r"|ledger_faulty_accounts|audit_log_faulty|ledger_verified_timestamp_seconds|gpu_memory_bytes"
     r"|in_hand_bytes|model_info|account_(spent_micros|queries_used|quota))"
-    r"|process_resident_memory_bytes"
+    r"|process_(resident_memory_bytes|start_time_seconds)"
 )
 SELLING = frozenset({"/embed", "/v1/embeddings"})
 
