@@ -1,5 +1,6 @@
 """Spending by day and group, the search of a ledger, and refusals: on each database, beside the entries."""
 
+from collections.abc import Callable
 from datetime import date, timedelta
 
 import pytest
@@ -76,7 +77,7 @@ def test_a_search_finds_what_a_look_through_all_entries_finds(
     order, other = history
     entries = books.entries(order)
     first_day = to_datetime(entries[0].created_at).date()
-    for wanted, is_wanted in (
+    cases: list[tuple[EntryFilter, Callable[[LedgerEntry], bool]]] = [
         (EntryFilter(), lambda _: True),
         (EntryFilter(kind="charge"), lambda each: each.kind == "charge"),
         (EntryFilter(kind="payment"), lambda _: False),
@@ -85,7 +86,8 @@ def test_a_search_finds_what_a_look_through_all_entries_finds(
         (EntryFilter(last=first_day), lambda each: to_datetime(each.created_at).date() <= first_day),
         (EntryFilter(first=first_day + timedelta(days=1), key_id=order.key_id),
          lambda each: each.key_id == order.key_id and to_datetime(each.created_at).date() > first_day),
-    ):  # fmt: skip
+    ]  # fmt: skip
+    for wanted, is_wanted in cases:
         expected = [each.seq for each in reversed(entries) if is_wanted(each)]
         found: list[LedgerEntry] = []
         with books.database.read() as session:
