@@ -91,7 +91,8 @@ class Asked(Generic[Who]):
 class Page(Generic[Who]):
     """A page below the site's root: `build` gives what its template shows, or a whole response.
 
-    Pages with a `menu` are listed there, under that heading.
+    Pages with a `menu` are listed there, under that heading. One with a `cost` counts as so many pages where
+    a visitor may ask for so many a second.
     """
 
     path: str
@@ -99,6 +100,7 @@ class Page(Generic[Who]):
     template: str
     build: Callable[[Asked[Who], Session], Mapping[str, Any] | Response]
     menu: str | None = None
+    cost: int = 1
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ class SignedOut(Exception):
 class Site(Generic[Who]):
     """The pages of one kind of visitors. `identify` gives the visitor of a session, if it still holds.
 
-    `limit` raises an `APIError` where a visitor asks for pages too fast.
+    `limit` raises an `APIError` where a visitor asks for pages, or for so costly ones, too fast.
     """
 
     def __init__(
@@ -160,7 +162,7 @@ class Site(Generic[Who]):
         clock: Clock,
         seal: Seal,
         identify: Callable[[Session, ConsoleSession, str, int], Who | None],
-        limit: Callable[[Who], None] = lambda _: None,
+        limit: Callable[[Who, int], None] = lambda _, __: None,
     ) -> None:
         self._limit = limit
         self.kind = kind
@@ -390,7 +392,7 @@ class Site(Generic[Who]):
         try:
             with self.database.read() as session:
                 who = self.visitor(request, session)
-                self._limit(who)
+                self._limit(who, page.cost)
                 built = page.build(self.asked(request, who, Fields()), session)
             if not isinstance(built, Response):
                 built = self.shown(request, page.template, page.title, built, who)

@@ -485,5 +485,7 @@ def test_pages_may_not_be_asked_for_all_the_time(
     visit = signed_in(vendor, vendor.key())
     answers = [visit.get("/quick-start") for _ in range(45)]
     assert [each.status_code for each in answers].count(200) == 40
+    other = signed_in(vendor, vendor.key())
+    assert [other.get("/ledger.csv").status_code for _ in range(6)] == [200] * 4 + [429] * 2
     assert int(answers[-1].headers["retry-after"]) >= 1
     assert "Wait a moment" in answers[-1].text

@@ -47,6 +47,7 @@ GRACES = {0: "none: it ends at once", 3600: "an hour", 24 * 3600: "a day", 7 * 2
 _DAYS = 30
 _ENTRIES = 50
 _MOST_EXPORTED = 10_000
+_COST_OF_EXPORT = 10  # in pages: it takes the processor as long as they do
 _PORTION = 1000  # entries that the script which verifies the chain is given at once
 _EVENTS = 50
 # What a customer can do about a refusal, by its code.
@@ -83,7 +84,7 @@ class CustomerPages:
             Page("/usage.csv", "Usage", "", self.usage_csv),
             Page("/models", "Models", "customers/models.html", self.models_page, use),
             Page("/ledger", "Ledger", "customers/ledger.html", self.ledger_page, money),
-            Page("/ledger.csv", "Ledger", "", self.ledger_csv),
+            Page("/ledger.csv", "Ledger", "", self.ledger_csv, cost=_COST_OF_EXPORT),
             Page("/ledger/entries", "Ledger", "", self.entries),
             Page("/invoices", "Invoices", "customers/invoices.html", self.invoices_page, money),
             Page("/invoices/{month}", "Invoice", "customers/invoice.html", self.invoice),

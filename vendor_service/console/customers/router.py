@@ -64,10 +64,11 @@ def console_router(
     return router
 
 
-def _limit(rate: HistoryRate) -> Callable[[Customer], None]:
-    def take(who: Customer) -> None:
+def _limit(rate: HistoryRate) -> Callable[[Customer, int], None]:
+    def take(who: Customer, cost: int) -> None:
         try:
-            rate.take(who.account_id)
+            for _ in range(cost):
+                rate.take(who.account_id)
         except APIError as error:
             message = "pages of an account may be asked for five times a second"
             raise APIError(error.code, message, retry_after=error.retry_after) from error
