@@ -141,6 +141,9 @@ bench-neighbours: $(READY)  ## a good customer beside each of nearly thirty atta
 bench-decoding: $(READY)  ## decoders of JPEG, in speed and truth (half a minute)
 	@$(BIN)/python -m benchmarks.decoding
 
+bench-console: $(READY)  ## the console's pages with a million ledger entries (three minutes)
+	@$(BIN)/python -m benchmarks.console
+
 bench-ceiling: $(READY)  ## requests a second where the model costs next to nothing (a minute)
 	@$(BIN)/python -m benchmarks.ceiling
 
@@ -153,8 +156,9 @@ bench-vendor: $(READY)  ## the vendor beside its bare model (about ten minutes)
 bench-training: $(READY)  ## speed of align and distill (about five minutes)
 	@GOMP_SPINCOUNT=20000 $(BIN)/python -m benchmarks.training  # as client/learning/threads.py has it
 
-screenshots: $(READY)  ## the pictures of the README, from a demo that begins anew (five minutes; needs Chromium)
+screenshots: $(READY)  ## the pictures of the README, from a demo that begins anew, and of the console (seven minutes; needs Chromium)
 	@$(BIN)/python -m tests.documents.screenshots
+	@$(BIN)/python -m tests.documents.console_pictures $(VENV)/.console-pictures
 
 docs: $(READY)  ## the documents as a site, in site/, which needs no network and no server
 	@env NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

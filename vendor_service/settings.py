@@ -61,6 +61,8 @@ class Settings(BaseSettings):
     signing_key_in: Path | None = None
     sketches: bool = True
     sketch_key_in: Path | None = None
+    console: bool = True
+    console_key_in: Path | None = None
     metrics_token: SecretStr | None = None
 
     currency: Annotated[str | None, Field(pattern="^[A-Z]{3}$")] = None

@@ -22,3 +22,8 @@ def operator(token_id: str, name: str) -> str:
 def customer_key(key_id: str) -> str:
     """A customer's key, by which a customer changes keys of the same account."""
     return f"key:{key_id}"
+
+
+def invited(invitation_id: str) -> str:
+    """Somebody who signed in to a customer's console by an invitation."""
+    return f"invitation:{invitation_id}"

@@ -8,10 +8,10 @@ import typer
 from shared.billing import AccountStatus, QuotaPeriod
 from vendor_service.accounts.accounts import Terms, find_account, list_accounts
 from vendor_service.billing.usage import account_status
-from vendor_service.cli.books import AsJson, DatabaseUrl, acting, print_rows, reading
+from vendor_service.cli.books import AsJson, DatabaseUrl, acting, print_json, print_rows, reading
 from vendor_service.clock import system_clock, to_datetime
 from vendor_service.database.tables import STANDARD_PLAN
-from vendor_service.operators import accounts
+from vendor_service.operators import accounts, invitations
 
 app = typer.Typer(help="Customers and what is agreed with them.", no_args_is_help=True)
 
@@ -175,6 +175,31 @@ def resume(name: str, database_url: DatabaseUrl = None, as_json: AsJson = False)
     """
     with acting(database_url) as act:
         _print(accounts.resume(act, name), as_json=as_json)
+
+
+@app.command("invite")
+def invite(
+    name: str,
+    hours: Annotated[int, typer.Option(help="For how long the link is good.")] = 72,
+    address: Annotated[
+        str | None, typer.Option(help="Where customers reach the vendor, as in https://vendor.example.")
+    ] = None,
+    database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print a link that signs somebody in to an account's console, once, to see and change everything there.
+
+    Example: vendor accounts invite acme --address https://vendor.example
+    """
+    with acting(database_url) as act:
+        made = invitations.invite(act, name, hours)
+    link = f"{(address or '').rstrip('/')}{made.path}"
+    if as_json:
+        print_json({"link": link, "expires_at": made.expires_at.isoformat()})
+        return
+    print(link)
+    where = "" if address else "Put the vendor's own address in front of it. "
+    typer.echo(f"{where}It is good once, until {made.expires_at:%Y-%m-%d %H:%M} UTC.", err=True)
 
 
 @app.command("repair")

@@ -286,6 +286,7 @@ class LedgerTotal(Base):
     """
 
     __tablename__ = "ledger_totals"
+    __table_args__ = (Index("ix_ledger_totals_hour", "hour"),)
 
     account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id"), primary_key=True)
     hour: Mapped[int] = mapped_column(primary_key=True)
@@ -377,9 +378,9 @@ class SigningKeyRow(Base):
 class AuditEntry(Base):
     """One act that changed the books, never edited: triggers refuse what they refuse for the ledger.
 
-    `actor` is who did it (`os:NAME`, `operator:ID (NAME)` or `key:ID`), `subject` the name or the id of what
-    it was done to; `before` and `after` are JSON of what it changed, and have no secret. `entry_hash` covers
-    all the other columns.
+    `actor` is who did it (`os:NAME`, `operator:ID (NAME)`, `key:ID` or `invitation:ID`), `subject` the name
+    or the id of what it was done to; `before` and `after` are JSON of what it changed, and have no secret.
+    `entry_hash` covers all the other columns.
     """
 
     __tablename__ = "audit_entries"
@@ -456,6 +457,7 @@ class WebhookEvent(Base):
     """Something that happened, with the body that every receiver is sent of it."""
 
     __tablename__ = "webhook_events"
+    __table_args__ = (Index("ix_webhook_events_account_id", "account_id", "created_at"),)
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     kind: Mapped[str] = mapped_column(String(64))
@@ -670,3 +672,49 @@ class BatchChunk(Base):
     error_bytes: Mapped[int] = mapped_column(default=0)
     request_hash: Mapped[str | None] = mapped_column(String(64))
     answer_hash: Mapped[str | None] = mapped_column(String(64))
+
+
+class ConsoleSession(Base):
+    """Somebody who is signed in to the console, until `expires_at`; whoever signs out has no row any more.
+
+    The id is a hash of what is in the browser's cookie. `kind` is `customer` or `operator`. A customer's is
+    of an account, and was begun by a key or by an invitation, an operator's by a token; `secret_hash` is that
+    of the key's or the token's secret then, so a secret that is good no longer ends what was begun by it.
+    """
+
+    __tablename__ = "console_sessions"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    account_id: Mapped[str | None] = mapped_column(String(32), index=True)
+    key_id: Mapped[str | None] = mapped_column(String(32))
+    invitation_id: Mapped[str | None] = mapped_column(String(32))
+    token_id: Mapped[str | None] = mapped_column(String(32))
+    secret_hash: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[int]
+    last_used_at: Mapped[int]
+    expires_at: Mapped[int] = mapped_column(index=True)
+
+
+class Invitation(Base):
+    """A link by which somebody may sign in to the console of an account, once, until `expires_at`."""
+
+    __tablename__ = "invitations"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id"))
+    secret_hash: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[int]
+    expires_at: Mapped[int]
+    used_at: Mapped[int | None]
+
+
+class Refusals(Base):
+    """How many requests of an account were refused in an hour (counted since the epoch), by error code."""
+
+    __tablename__ = "refusals"
+
+    account_id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    hour: Mapped[int] = mapped_column(primary_key=True)
+    code: Mapped[str] = mapped_column(String(64), primary_key=True)
+    requests: Mapped[int]

@@ -39,10 +39,14 @@ class Operator:
 
 
 class WrongTries:
-    """Counts wrong tokens by who tried them. Thread-safe; it remembers the last few thousand."""
+    """Counts wrong tokens by who tried them. Thread-safe; it remembers the last few thousand.
 
-    def __init__(self, steady: Callable[[], float] = time.monotonic) -> None:
+    `what` is tried is for the log.
+    """
+
+    def __init__(self, steady: Callable[[], float] = time.monotonic, what: str = "operator's token") -> None:
         self._steady = steady
+        self._what = what
         self._lock = threading.Lock()
         # When the tries that were made would all be forgotten.
         self._until: dict[str, float] = {}
@@ -69,7 +73,7 @@ class WrongTries:
             if len(self._until) > _MOST_REMEMBERED:
                 del self._until[next(iter(self._until))]
         if before <= now:
-            _log.warning("a wrong operator's token was tried from %s", who)
+            _log.warning("a wrong %s was tried from %s", self._what, who)
 
 
 class OperatorAuthentication:
@@ -103,9 +107,7 @@ class OperatorAuthentication:
             )
         if row.revoked_at is not None:
             raise APIError(ErrorCode.KEY_REVOKED, "this token was revoked")
-        if scope is not OperatorScope.READ and not {scope, OperatorScope.ALL} & set(row.scopes.split()):
-            message = f"this token may not do this; it takes one with the scope {scope}"
-            raise APIError(ErrorCode.INSUFFICIENT_SCOPE, message)
+        check_scope(row, scope)
         if now - (row.last_used_at or 0) > _NOTED_EVERY:
             self._note_use(row.id, now)
         return Operator(row.id, row.name)
@@ -113,3 +115,14 @@ class OperatorAuthentication:
     def _note_use(self, token_id: str, now: int) -> None:
         with suppress(APIError), self._database.write(lock_seconds=1) as session:  # the next use is noted
             session.get_one(OperatorToken, token_id).last_used_at = now
+
+
+def check_scope(row: OperatorToken, scope: OperatorScope) -> None:
+    """Make sure that a token may do what takes the scope; every token may read.
+
+    Raises:
+        APIError: `insufficient_scope`.
+    """
+    if scope is not OperatorScope.READ and not {scope, OperatorScope.ALL} & set(row.scopes.split()):
+        message = f"this token may not do this; it takes one with the scope {scope}"
+        raise APIError(ErrorCode.INSUFFICIENT_SCOPE, message)

@@ -4,6 +4,7 @@ So nothing that an operator asks, a verification of the whole ledger say, slows 
 customers keeps an operator out.
 """
 
+import asyncio
 import logging
 import multiprocessing
 import os
@@ -38,6 +39,9 @@ from vendor_service.api.admin.webhooks import webhooks_router
 from vendor_service.api.docs import docs_router
 from vendor_service.api.errors import add_error_handlers, internal_error
 from vendor_service.clock import Clock, system_clock
+from vendor_service.console.operators.monitor import Monitor, VendorLine
+from vendor_service.console.operators.router import operator_router
+from vendor_service.console.seal import read_or_make_seal
 from vendor_service.database import schema
 from vendor_service.database.session import Database
 from vendor_service.errors import APIError, OperatorError, UnknownName, UsageError
@@ -52,9 +56,13 @@ _spawning = multiprocessing.get_context("spawn")
 
 
 def create_admin_app(
-    settings: Settings, clock: Clock = system_clock, reload_models: Callable[[], None] | None = None
+    settings: Settings,
+    clock: Clock = system_clock,
+    *,
+    vendor_url: str | None = None,
+    reload_models: Callable[[], None] | None = None,
 ) -> FastAPI:
-    """Open the books, and make an application that serves operators.
+    """Open the books, and make an application that serves operators; `vendor_url` is where the vendor is.
 
     `reload_models` asks the vendor to read its file of models again; without it there is none.
 
@@ -63,6 +71,13 @@ def create_admin_app(
     """
     database = Database(settings.database_url)
     schema.check(database)
+    token = settings.metrics_token
+    line = (
+        None
+        if vendor_url is None
+        else VendorLine(vendor_url, None if token is None else token.get_secret_value())
+    )
+    monitor = Monitor(line)
     app = FastAPI(
         title="Tuition vendor: operators",
         description="What the command line does, over HTTP.",
@@ -70,7 +85,7 @@ def create_admin_app(
         docs_url=None,
         redoc_url=None,
         telemetry={"tracing": False, "metrics": False, "logs": False},
-        lifespan=partial(_lifespan, database),
+        lifespan=partial(_lifespan, database, monitor),
         responses={"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}},
     )
     # What `serve` drains before it stops. No act is long, so there is nothing to count.
@@ -86,6 +101,18 @@ def create_admin_app(
         docs_router(app.title),
     ):
         app.include_router(router)
+    app.include_router(
+        operator_router(
+            database,
+            clock,
+            read_or_make_seal(database, settings.console_key_in),
+            desk.authentication,
+            monitor,
+            lambda: app.state.capacity.closed,
+            trust_clock=settings.trust_clock,
+            percents=settings.thresholds,
+        )
+    )
 
     @app.get("/livez", include_in_schema=False)
     async def livez() -> dict[str, str]:
@@ -97,8 +124,8 @@ def create_admin_app(
 
 
 @contextmanager
-def admin_beside(settings: Settings) -> Iterator[str | None]:
-    """Serve operators meanwhile, if the settings say where; its URL.
+def admin_beside(settings: Settings, vendor_url: str | None = None) -> Iterator[str | None]:
+    """Serve operators meanwhile, if the settings say where; its URL. The vendor is at `vendor_url`.
 
     Raises:
         OperatorError: it does not start.
@@ -112,7 +139,7 @@ def admin_beside(settings: Settings) -> Iterator[str | None]:
         message = str(error).replace("--port", "--admin-port").replace("--host", "--admin-host")
         raise OperatorError(message) from error
     with bound:
-        keeper = _Keeper(settings, bound)
+        keeper = _Keeper(settings, bound, vendor_url)
         try:
             keeper.start()
             yield server.url_of(bound)
@@ -123,8 +150,9 @@ def admin_beside(settings: Settings) -> Iterator[str | None]:
 class _Keeper:
     """Keeps a process that serves operators: another one is started for one that dies."""
 
-    def __init__(self, settings: Settings, bound: socket.socket) -> None:
+    def __init__(self, settings: Settings, bound: socket.socket, vendor_url: str | None) -> None:
         self._settings = settings
+        self._vendor_url = vendor_url
         self._bound = bound
         self._stopping = threading.Event()
         self._lock = threading.Lock()
@@ -177,21 +205,24 @@ class _Keeper:
     def _spawn(self) -> tuple[SpawnProcess, Connection]:
         ours, theirs = _spawning.Pipe()
         process = _spawning.Process(
-            target=_work, args=(self._settings, self._bound, theirs), name="admin", daemon=True
+            target=_work,
+            args=(self._settings, self._bound, theirs, self._vendor_url),
+            name="admin",
+            daemon=True,
         )
         process.start()
         theirs.close()
         return process, ours
 
 
-def _work(settings: Settings, bound: socket.socket, lifeline: Connection) -> None:
+def _work(settings: Settings, bound: socket.socket, lifeline: Connection, vendor_url: str | None) -> None:
     vendor = os.getppid()
     threading.Thread(target=_end_with_parent, args=(lifeline,), name="lifeline", daemon=True).start()
     configure_logging("vendor_service", as_json=settings.log_format == "json")
     try:
         # Without a file of models the vendor would end at this signal.
         reload_models = None if settings.models is None else partial(os.kill, vendor, signal.SIGHUP)
-        app = create_admin_app(settings, reload_models=reload_models)
+        app = create_admin_app(settings, vendor_url=vendor_url, reload_models=reload_models)
         server.serve(app, bound, partial(lifeline.send, True))
     except (OperatorError, server.CannotServe) as error:
         with suppress(OSError):
@@ -216,6 +247,9 @@ async def _on_operator_error(request: Request, error: Exception) -> Response:
 
 
 @asynccontextmanager
-async def _lifespan(database: Database, _app: FastAPI) -> AsyncIterator[None]:
+async def _lifespan(database: Database, monitor: Monitor, _app: FastAPI) -> AsyncIterator[None]:
+    watching = asyncio.create_task(monitor.repeat())
     yield
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
     database.close()

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -34,6 +34,7 @@ from vendor_service.api.metrics import metrics_router
 from vendor_service.api.models import catalogue_router
 from vendor_service.api.openai import openai_router
 from vendor_service.api.reading import QueryReader
+from vendor_service.api.refusals import RefusalNotes
 from vendor_service.api.signing import signing_router
 from vendor_service.api.spans import spans_to
 from vendor_service.audit.actors import os_user
@@ -47,9 +48,12 @@ from vendor_service.billing.clock_watch import ClockReferences, ClockWatch
 from vendor_service.billing.precheck import Precheck
 from vendor_service.billing.price_watch import PriceWatch
 from vendor_service.billing.prices import PriceDifference
+from vendor_service.billing.refusals import RefusalCounts
 from vendor_service.billing.replays import ReplayTerms
 from vendor_service.billing.signing import Signer
 from vendor_service.clock import Clock, steady_clock, system_clock
+from vendor_service.console.customers.router import Limits, console_router
+from vendor_service.console.seal import read_or_make_seal
 from vendor_service.database import schema
 from vendor_service.database.presence import Presence
 from vendor_service.database.session import Database
@@ -57,6 +61,7 @@ from vendor_service.database.tables import STANDARD_PLAN
 from vendor_service.embed.service import EmbedService
 from vendor_service.encoder.engine import Engine
 from vendor_service.encoder.preparation import count_decoders
+from vendor_service.errors import APIError
 from vendor_service.extraction.key import read_or_make_key
 from vendor_service.extraction.recorder import Recorder
 from vendor_service.observability.metrics import Metrics
@@ -114,6 +119,7 @@ class _Parts:
     recorder: Recorder | None
     capacity: Capacity
     desk: BulkDesk | None
+    refusals: RefusalCounts
 
 
 def create_app(
@@ -152,8 +158,8 @@ def create_app(
         chores.append(partial(reread.repeat, hangups))
     app = _new_app(partial(_lifespan, parts, chores, shared_metrics, traces))
     app.state.models, app.state.capacity, app.state.signer = loader.models, parts.capacity, parts.signer
-    app.state.desk = parts.desk
-    _add_layers(app, _add_routes(app, parts), metrics, traces)
+    app.state.desk, app.state.refusals = parts.desk, parts.refusals
+    _add_layers(app, _add_routes(app, parts), parts, traces)
     token = settings.metrics_token
     render = metrics.render if shared_metrics is None else shared_metrics.render
     app.include_router(metrics_router(render, None if token is None else token.get_secret_value()))
@@ -177,12 +183,13 @@ def _new_app(lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]) -
     return app
 
 
-def _add_layers(app: FastAPI, direct: Sequence[BaseRoute], metrics: Metrics, traces: Traces | None) -> None:
+def _add_layers(app: FastAPI, direct: Sequence[BaseRoute], parts: _Parts, traces: Traces | None) -> None:
     """Add what a request passes before it comes to a route; `direct` are those that it comes to at once."""
     app.add_middleware(DirectRoutes, routes=direct, refuse=refused)
     app.add_middleware(BodyGate, refuse=refused)
+    app.add_middleware(RefusalNotes, note=parts.refusals.note)
     trace = None if traces is None else spans_to(traces)
-    app.add_middleware(RequestScope, on_crash=internal_error, metrics=metrics, trace=trace)
+    app.add_middleware(RequestScope, on_crash=internal_error, metrics=parts.metrics, trace=trace)
 
 
 def _make_parts(
@@ -220,7 +227,7 @@ def _make_parts(
         )  # fmt: skip
     return _Parts(
         settings, clock, metrics, loader, database, watch, replays, admission, authentication, sweeper,
-        signer, recorder, capacity, desk,
+        signer, recorder, capacity, desk, RefusalCounts(database, clock),
     )  # fmt: skip
 
 
@@ -229,6 +236,7 @@ def _chores(parts: _Parts, *, is_first: bool) -> list[Chore]:
     chores: list[Chore] = [
         partial(parts.sweeper.repeat, _SWEEP_SECONDS),
         partial(parts.signer.repeat, _SWEEP_SECONDS),
+        partial(parts.refusals.repeat, _SWEEP_SECONDS),
         memory.keep_small,
     ]
     if parts.recorder is not None:
@@ -333,6 +341,11 @@ def _add_routes(app: FastAPI, parts: _Parts) -> list[BaseRoute]:
         app.include_router(batches_router(parts.desk))
     app.include_router(docs_router(app.title))
     app.include_router(health_router(Readiness(models, database, capacity, parts.watch)))
+    if settings.console:
+        seal = read_or_make_seal(database, settings.console_key_in)
+        limits = Limits(settings.max_request_bytes, settings.max_text_characters)
+        console = (database, clock, seal, authentication, models, parts.watch, service, capacity, limits)
+        app.include_router(console_router(*console))
     return [route for each in selling for route in each.routes]
 
 
@@ -367,6 +380,8 @@ async def _lifespan(
     await parts.loader.close()
     await asyncio.to_thread(parts.sweeper.once)
     await asyncio.to_thread(parts.admission.close)
+    with suppress(APIError):
+        await asyncio.to_thread(parts.refusals.write)
     if parts.recorder is not None:
         await asyncio.to_thread(parts.recorder.finish)
     if shared_metrics is not None:

@@ -36,10 +36,10 @@ def start(settings: Settings, announce: Callable[[str, str], None]) -> bool:
     if settings.workers == 1:
         application = create_app(settings, hangups=_hangups(settings))
         prepare_database(settings)
-        with _bind(settings) as bound, admin_beside(settings) as admin_url:
+        with _bind(settings) as bound, admin_beside(settings, server.url_of(bound)) as admin_url:
             return _serve(application, settings, bound, partial(_announce, announce, bound, admin_url))
     prepare_database(settings)
-    with _bind(settings) as bound, admin_beside(settings) as admin_url:
+    with _bind(settings) as bound, admin_beside(settings, server.url_of(bound)) as admin_url:
         workers = Workers(partial(_serve_as_worker, settings), settings.workers, bound)
         announce_all = partial(_announce, announce, bound, admin_url)
         return workers.run(announce_all, passes_hangups=settings.models is not None)

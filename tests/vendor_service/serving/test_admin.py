@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from tests.support.vendor_process import VendorProcess, wait_until
+from tests.vendor_service.console.visits import Visit
 from tests.vendor_service.local_vendor import GivenSettings
 from vendor_service.clock import system_clock
 from vendor_service.database.session import Database
@@ -36,6 +37,14 @@ def ask(vendor: VendorProcess, token: str, path: str = "accounts") -> int:
     return 0
 
 
+def operators_page(vendor: VendorProcess, token: str, path: str) -> str:
+    """A page of the operators' console, which watches the vendor."""
+    with httpx.Client(base_url=vendor.admin_url, timeout=30) as http:
+        visit = Visit(http, "/operator")
+        visit.sign_in(token=token)
+        return visit.page(path)
+
+
 def admin_process(vendor: VendorProcess) -> int | None:
     """The process that serves operators, by what Linux says of the vendor's children."""
     listed = Path(f"/proc/{vendor.pid}/task/{vendor.pid}/children").read_text().split()
@@ -50,6 +59,7 @@ def test_operators_are_served_apart_and_again_after_a_crash(tmp_path: Path) -> N
         assert httpx.get(f"{vendor.url}/admin/accounts").status_code == 404
         assert httpx.get(f"{vendor.admin_url}/v1/models").status_code == 404
         assert vendor.admin_url.startswith("http://127.0.0.1:")
+        assert ">ready<" in operators_page(vendor, token, "/health")
         process = admin_process(vendor)
         assert process is not None
         os.kill(process, signal.SIGKILL)

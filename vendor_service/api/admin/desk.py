@@ -47,7 +47,7 @@ class Desk:
         self.clock = clock
         self.trust_clock = trust_clock
         self._percents = percents
-        self._authentication = OperatorAuthentication(database, clock)
+        self.authentication = OperatorAuthentication(database, clock)
 
     def requiring(self, scope: OperatorScope) -> Any:  # noqa: ANN401 - as FastAPI's own Depends
         """Make the dependency that admits only a good token with the scope; see `OperatorAuthentication`."""
@@ -67,7 +67,7 @@ class Desk:
             message = "send your token as: Authorization: Bearer op_..."
             raise APIError(ErrorCode.INVALID_API_KEY, message)
         address = "nowhere" if request.client is None else request.client.host
-        operator = await asyncio.to_thread(self._authentication.identify, token, scope, address)
+        operator = await asyncio.to_thread(self.authentication.identify, token, scope, address)
         request.state.key_id = operator.token_id  # for the log
         return operator
 

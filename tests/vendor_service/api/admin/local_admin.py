@@ -17,12 +17,14 @@ from vendor_service.serving.admin import create_admin_app
 
 
 class LocalAdmin:
-    """`/admin` over books, with a token of each scope."""
+    """`/admin` and the console over books, with a token of each scope; see `create_admin_app`."""
 
-    def __init__(self, books: Books, **settings: Any) -> None:
+    def __init__(self, books: Books, *, vendor_url: str | None = None, **settings: Any) -> None:
         self.books = books
         url = books.database.engine.url.render_as_string(hide_password=False)
-        self.app = create_admin_app(GivenSettings(database_url=url, **settings), books.clock)
+        self.app = create_admin_app(
+            GivenSettings(database_url=url, **settings), books.clock, vendor_url=vendor_url
+        )
         self._server = uvicorn.Server(Config(self.app, most=100, port=0, log_config=None))
         self._thread = threading.Thread(target=self._server.run)
         self.tokens = {scope: self.token(scope) for scope in OperatorScope}

@@ -1,0 +1,135 @@
+"""Spending by day and group, the search of a ledger, and refusals: on each database, beside the entries."""
+
+from collections.abc import Callable
+from datetime import date, timedelta
+
+import pytest
+
+from tests.vendor_service.books import Books
+from vendor_service.accounts.keys import KeyTerms, issue_key
+from vendor_service.billing import entry_search, ledger, prices, spending
+from vendor_service.billing.entry_search import EntryFilter
+from vendor_service.billing.orders import Order
+from vendor_service.billing.refusals import RefusalCounts, refused_since
+from vendor_service.billing.spending import Spent
+from vendor_service.clock import DAY, HOUR, to_datetime
+from vendor_service.database.tables import LedgerEntry
+
+
+@pytest.fixture
+def history(books: Books) -> tuple[Order, str]:
+    """Charges of two keys over three days, with a top-up, a refund and an adjustment; and the second key."""
+    order = books.open(credit_micros=10**6)
+    with books.locked(order) as (session, account):
+        prices.publish(session, "another", 100, 20, books.clock())
+        other = issue_key(session, account, KeyTerms("other"), books.clock).key_id
+    for day in range(3):
+        for number in range(3):
+            books.buy(order, images=1 + number, texts=day)
+            books.clock.advance(2 * HOUR / 1e6)
+        books.buy(order, images=0, texts=1, key_id=other, model="another", model_fingerprint="fp_2")
+        books.clock.advance((DAY - 6 * HOUR) / 1e6)
+    with books.locked(order) as (session, account):
+        ledger.refund(session, account, 2, books.clock())
+        ledger.adjust(session, account, -7, "a mistake", books.clock())
+    books.buy(books.open())
+    return order, other
+
+
+def days(books: Books, before: int = 4) -> tuple[date, date]:
+    today = to_datetime(books.clock()).date()
+    return today - timedelta(days=before), today
+
+
+def test_spending_is_what_the_entries_add_up_to(books: Books, history: tuple[Order, str]) -> None:
+    order, other = history
+    entries = books.entries(order)
+    with books.database.read() as session:
+        by_day = spending.by_day(session, order.account_id, *days(books))
+        by_key = spending.by_group(session, order.account_id, "key", *days(books))
+        by_model = spending.by_group(session, order.account_id, "model", *days(books))
+        by_account = spending.by_group(session, None, "account", *days(books))
+        of_all = spending.by_day(session, None, *days(books))
+    charges = [each for each in entries if each.kind == "charge"]
+    assert [each.group for each in by_day] == [f"{days(books)[0] + timedelta(days=n)}" for n in range(5)]
+    for spent in by_day:
+        mine = [each for each in charges if f"{to_datetime(each.created_at):%Y-%m-%d}" == spent.group]
+        assert (spent.requests, spent.queries, spent.charged_micros) == (
+            len(mine),
+            sum(each.images + each.texts for each in mine),
+            -sum(each.amount_micros for each in mine),
+        )  # fmt: skip
+    assert (by_day[-1].refunded_micros, by_day[-1].adjusted_micros) == (-entries[1].amount_micros, -7)
+    top_up = entries[0].amount_micros
+    assert sum(each.net_micros for each in by_day) == top_up - sum(each.amount_micros for each in entries)
+    assert [each.group for each in by_key] == [order.key_id, other]
+    assert by_key[1] == Spent(other, 3, 3, 60)
+    assert [each.group for each in by_model] == ["icon-clip", "another"]
+    assert by_account[0].group == books.account(order).name
+    assert sum(each.charged_micros for each in of_all) == sum(each.charged_micros for each in by_account)
+    assert len(by_account) == 2
+
+
+@pytest.mark.parametrize("limit", [3, 100])
+def test_a_search_finds_what_a_look_through_all_entries_finds(
+    books: Books, history: tuple[Order, str], limit: int
+) -> None:
+    order, other = history
+    entries = books.entries(order)
+    first_day = to_datetime(entries[0].created_at).date()
+    cases: list[tuple[EntryFilter, Callable[[LedgerEntry], bool]]] = [
+        (EntryFilter(), lambda _: True),
+        (EntryFilter(kind="charge"), lambda each: each.kind == "charge"),
+        (EntryFilter(kind="payment"), lambda _: False),
+        (EntryFilter(key_id=other), lambda each: each.key_id == other),
+        (EntryFilter(kind="charge", model="icon-clip"), lambda each: each.model == "icon-clip"),
+        (EntryFilter(last=first_day), lambda each: to_datetime(each.created_at).date() <= first_day),
+        (EntryFilter(first=first_day + timedelta(days=1), key_id=order.key_id),
+         lambda each: each.key_id == order.key_id and to_datetime(each.created_at).date() > first_day),
+    ]  # fmt: skip
+    for wanted, is_wanted in cases:
+        expected = [each.seq for each in reversed(entries) if is_wanted(each)]
+        found: list[LedgerEntry] = []
+        with books.database.read() as session:
+            before = ledger.MAX_NUMBER
+            while page := entry_search.search(session, order.account_id, wanted, before, limit):
+                assert len(page) <= limit
+                found += page
+                before = page[-1].seq
+            counted = entry_search.count(session, order.account_id, wanted)
+        assert [each.seq for each in found] == expected
+        assert (counted.entries, counted.amount_micros) == (
+            len(expected), sum(each.amount_micros for each in found)
+        )  # fmt: skip
+
+
+def test_refusals_are_counted_over_processes_and_forgotten_after_a_while(books: Books) -> None:
+    counts = [RefusalCounts(books.database, books.clock) for _ in range(2)]
+    for each in counts:
+        each.note("acct_1", "rate_limited")
+        each.note("acct_1", "rate_limited")
+        each.note("acct_2", "invalid_image")
+        each.write()
+        each.write()
+    with books.database.read() as session:
+        (found,) = refused_since(session, "acct_1", books.clock())
+        assert (found.code, found.requests) == ("rate_limited", 4)
+        assert not refused_since(session, "acct_1", books.clock() + HOUR)
+    books.clock.advance(91 * DAY / 1e6)
+    counts[0].note("acct_1", "not_found")
+    counts[0].write()
+    with books.database.read() as session:
+        assert [each.code for each in refused_since(session, "acct_1", 0)] == ["not_found"]
+        assert [each.code for each in refused_since(session, "acct_2", 0)] == ["invalid_image"]
+
+
+def test_what_cannot_be_written_is_written_later(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = RefusalCounts(books.database, books.clock)
+    counts.note("acct_1", "overloaded")
+    with monkeypatch.context() as patch:
+        patch.setattr(books.database, "write", lambda: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            counts.write()
+    counts.write()
+    with books.database.read() as session:
+        assert [each.requests for each in refused_since(session, "acct_1", 0)] == [1]

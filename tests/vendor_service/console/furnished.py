@@ -1,0 +1,79 @@
+"""A vendor with some customers and a month of their history, to be looked at."""
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import cast
+
+from tests.vendor_service.api.admin.local_admin import LocalAdmin
+from tests.vendor_service.books import Books
+from tests.vendor_service.local_vendor import LocalVendor, image_input
+from vendor_service.accounts.accounts import Terms
+from vendor_service.accounts.keys import KeyTerms, Scope
+from vendor_service.operators import accounts, keys, money, prices, webhooks
+from vendor_service.operators.act import Act
+
+CAT = {"text": "a photo of a cat"}
+DAY = 86_400.0
+
+
+@dataclass(frozen=True)
+class Customer:
+    """An account and keys of it: one that buys, one that may do everything."""
+
+    name: str
+    key: str
+    admin: str
+
+
+def admin_of(vendor: LocalVendor) -> LocalAdmin:
+    """Operators' application over the books of a vendor, which it watches."""
+    books = cast(Books, SimpleNamespace(database=vendor.books, clock=vendor.clock))
+    return LocalAdmin(books, vendor_url=f"http://127.0.0.1:{vendor.port}")
+
+
+def open_customer(vendor: LocalVendor, name: str, terms: Terms, label: str = "production") -> Customer:
+    """Open an account with two keys."""
+    with vendor.books.write() as session:
+        act = Act(session, "os:operator", vendor.clock)
+        accounts.open_account(act, name, terms)
+        bought = keys.issue(act, name, KeyTerms(label))
+        admin = keys.issue(act, name, KeyTerms("administration", frozenset({Scope.ADMIN})))
+    return Customer(name, bought.api_key, admin.api_key)
+
+
+def furnish(vendor: LocalVendor) -> Customer:
+    """Some accounts that bought and were refused something for weeks; the one that is looked at."""
+    vendor.clock.advance(-31 * DAY)
+    with vendor.books.write() as session:
+        act = Act(session, "os:operator", vendor.clock)
+        prices.set_price(act, "research", "icon-clip", "image", 50, new=True)
+    acme = open_customer(
+        vendor,
+        "acme",
+        Terms(quota=700, spend_limit_micros=60_000, credit_micros=100_000, queries_per_second=50),
+    )
+    others = [
+        open_customer(vendor, "lumen-labs", Terms(spend_limit_micros=2_000_000, plan="research")),
+        open_customer(vendor, "northwind", Terms(quota=10_000)),
+    ]
+    with vendor.books.write() as session:
+        act = Act(session, "os:operator", vendor.clock)
+        webhooks.create(act, "https://acme.example/hooks/tuition", account="acme")
+        laptop = keys.issue(act, "acme", KeyTerms("laptop", quota=100, spend_limit_micros=5_000)).api_key
+    for day in range(31):
+        vendor.clock.advance(DAY)
+        for number in range(1 + (7 * day + 3) % 5):
+            vendor.embed(acme.key, *([image_input()] * (3 + number)), *([CAT] * (1 + day % 4)))
+        if day % 3 == 0:
+            vendor.embed(laptop, CAT, CAT)
+            vendor.embed(others[day % 2].key, *([image_input()] * (4 + day)))
+    for _ in range(3):
+        vendor.embed(laptop, *([CAT] * 90))
+    vendor.embed(acme.key, {"image": "AAAA"})
+    with vendor.books.write() as session:
+        act = Act(session, "os:operator", vendor.clock)
+        money.refund(act, "acme", 7)
+        money.adjust(act, "acme", 2_500, "thanks for finding a mistake")
+        accounts.suspend(act, "northwind")
+    vendor.app.state.refusals.write()
+    return acme

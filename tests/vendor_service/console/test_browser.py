@@ -1,0 +1,289 @@
+"""The console in a real browser: what people do there, and whether everybody can use it."""
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import urlsplit
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, BrowserContext, Page, expect
+
+from tests.support.browser import chromium
+from tests.vendor_service.api.admin.local_admin import LocalAdmin
+from tests.vendor_service.console.furnished import CAT, Customer, admin_of, open_customer
+from tests.vendor_service.console.test_customers import PAGES, key_id
+from tests.vendor_service.console.test_operators import PAGES as OPERATOR_PAGES
+from tests.vendor_service.local_vendor import LocalVendor, image_file, image_input
+from vendor_service.accounts.accounts import Terms
+from vendor_service.operators.tokens import OperatorScope
+
+SECRET = re.compile(r"^tk_[0-9a-f]{16}_[0-9a-f]{48}$")
+
+
+@dataclass(frozen=True)
+class Sites:
+    """A vendor, its operators' site, a customer who bought something, and where their pages are."""
+
+    vendor: LocalVendor
+    admin: LocalAdmin
+    customer: Customer
+
+    @property
+    def console(self) -> str:
+        return f"http://127.0.0.1:{self.vendor.port}/console"
+
+    @property
+    def operator(self) -> str:
+        return f"{str(self.admin.http.base_url).rstrip('/')}/operator"
+
+
+@pytest.fixture(scope="module")
+def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sites]:
+    with LocalVendor(tmp_path_factory.mktemp("vendor")) as vendor:
+        customer = open_customer(vendor, "acme", Terms(quota=20, credit_micros=100_000))
+        for inputs in ([CAT], [CAT, image_input()], [CAT] * 30):
+            vendor.embed(customer.key, *inputs)
+        with admin_of(vendor) as admin:
+            yield Sites(vendor, admin, customer)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A real Chromium; while one is open, its thread runs no other event loop."""
+    try:
+        with chromium() as browser:
+            yield browser
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+
+
+@contextmanager
+def watched(context: BrowserContext, own: tuple[str, ...]) -> Iterator[Page]:
+    """A page that complains of nothing, and asks for nothing from elsewhere."""
+    page = context.new_page()
+    asked: list[str] = []
+    problems: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    yield page
+    assert not [each for each in problems if "400 (Bad Request)" not in each]
+    assert not [url for url in asked if not url.startswith((*own, "blob:"))]
+    page.close()
+
+
+@pytest.fixture(scope="module")
+def context(browser: Browser, sites: Sites) -> Iterator[BrowserContext]:
+    """Somebody in Tokyo who is signed in to both sites."""
+    context = browser.new_context(locale="en-GB", timezone_id="Asia/Tokyo", accept_downloads=True)
+    page = context.new_page()
+    for root, secret in (
+        (sites.console, sites.customer.admin),
+        (sites.operator, sites.admin.tokens[OperatorScope.ALL]),
+    ):
+        page.goto(f"{root}/{'ledger' if root == sites.console else 'accounts'}")
+        page.locator("input[type=password]").fill(secret)
+        page.keyboard.press("Enter")
+        expect(page.locator("h1")).to_have_text(re.compile("Ledger|Accounts"))
+        assert "begun" not in page.url
+    page.close()
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(context: BrowserContext, sites: Sites) -> Iterator[Page]:
+    own = (f"http://127.0.0.1:{sites.vendor.port}/", str(sites.admin.http.base_url))
+    with watched(context, own) as page:
+        yield page
+
+
+def confirm(page: Page, button: str) -> None:
+    """Say yes to what is asked."""
+    expect(page.locator("main")).to_contain_text("This is what will happen")
+    page.get_by_role("button", name=button).click()
+
+
+def test_from_a_key_to_a_charge_to_a_refund(sites: Sites, page: Page) -> None:
+    """A customer makes a key and buys with it; an operator gives the charge back; the customer sees both."""
+    page.goto(f"{sites.console}/keys")
+    page.get_by_label("What it is for").fill("from the browser")
+    page.get_by_label("Quota, in queries").fill("5")
+    page.get_by_role("button", name="Make the key").click()
+    secret = page.locator("#secret").inner_text()
+    assert SECRET.match(secret)
+    bought = sites.vendor.embed(secret, CAT, image_input())
+    assert bought.status_code == 200
+    page.get_by_role("link", name="back to the keys").click()
+    row = page.locator("tr", has_text=key_id(secret))
+    expect(row).to_contain_text("2 of 5")
+
+    page.goto(f"{sites.console}/ledger?key={key_id(secret)}")
+    charge = page.locator("tbody tr")
+    expect(charge).to_have_count(1)
+    expect(charge).to_contain_text("\u22120.00012")
+    entry = charge.get_attribute("id")
+    assert entry is not None
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download as CSV").click()
+    sheet = download.value.path().read_text()
+    assert bought.headers["x-request-id"] in sheet
+
+    page.goto(f"{sites.operator}/accounts?q={key_id(secret)}")
+    page.get_by_role("link", name="acme").click()
+    page.get_by_role("button", name=f"Refund charge {entry.removeprefix('entry-')}", exact=True).click()
+    expect(page.locator("main")).to_contain_text("0.00012 for 1 image and 1 text to icon-clip")
+    confirm(page, "Give 0.00012 back")
+    expect(page.get_by_role("status")).to_contain_text("was given back")
+
+    page.goto(f"{sites.console}/ledger?kind=refund")
+    expect(page.locator("tbody tr")).to_contain_text("0.00012")
+    page.goto(f"{sites.operator}/audit?subject=acme")
+    expect(page.locator("tbody tr").first).to_contain_text("money.refund")
+    page.goto(f"{sites.console}/keys")
+    page.locator("tr", has_text=key_id(secret)).locator("summary").click()
+    page.get_by_role("button", name="Revoke from the browser").click()
+    confirm(page, "Revoke the key")
+    expect(page.get_by_role("status")).to_contain_text("was revoked")
+    assert sites.vendor.embed(secret, CAT).status_code == 403
+
+
+def test_the_chain_is_verified_by_the_browser_with_receipts(sites: Sites, page: Page) -> None:
+    receipt = sites.vendor.embed(sites.customer.key, CAT).headers["x-tuition-receipt"]
+    page.goto(f"{sites.console}/ledger")
+    verify, verdict = page.locator("#verify-chain"), page.locator("#verdict")
+    verify.click()
+    expect(verdict.locator(".told")).to_contain_text("entries are in order")
+    files = page.locator("#receipts")
+    files.set_input_files({"name": "a.txt", "mimeType": "text/plain", "buffer": f"<{receipt}>\n".encode()})
+    verify.click()
+    expect(verdict).to_contain_text("1 signed receipts agree")
+    head, claims, signature = receipt.split(".")
+    other = claims[:-4] + ("AAAA" if claims[-4:] != "AAAA" else "BBBB")
+    forged = {"name": "b.json", "mimeType": "text/plain"}
+    forged_content = json.dumps([f"{head}.{claims}.{'A' * len(signature)}", f"{head}.{other}.{signature}"])
+    files.set_input_files({**forged, "buffer": forged_content.encode()})  # type: ignore[arg-type]
+    verify.click()
+    expect(verdict.locator(".problem")).to_contain_text("not signed by a key of this vendor")
+    # A vendor that tells another amount is found out.
+    page.route("**/ledger/entries*", lambda route: _with_another_amount(route))
+    verify.click()
+    expect(verdict.locator(".problem")).to_contain_text("entry 2 was changed")
+
+
+def _with_another_amount(route: object) -> None:
+    answer = route.fetch()  # type: ignore[attr-defined]
+    told = answer.json()
+    for entry in told["data"][1:2]:
+        entry["amount_micros"] += 1
+    route.fulfill(response=answer, json=told)  # type: ignore[attr-defined]
+
+
+def test_a_model_is_tried_on_the_page(sites: Sites, page: Page) -> None:
+    page.goto(f"{sites.console}/models")
+    for field, colour in zip(page.locator("input[type=file]").all(), ("red", "red"), strict=True):
+        field.set_input_files(
+            {"name": f"{colour}.png", "mimeType": "image/png", "buffer": image_file(colour)}
+        )
+    expect(page.locator(".drop img")).to_have_count(2)
+    page.get_by_label("A text").fill("a red square")
+    page.get_by_role("button", name="Compare").click()
+    expect(page.locator("#result tbody tr")).to_have_count(3)
+    expect(page.locator("#result tbody tr").first).to_contain_text("1.000")
+    expect(page.locator("#result")).to_contain_text("It cost 0.00022 units")
+    expect(page.locator(".drop img")).to_have_count(2)
+    page.locator("input[type=file]").first.set_input_files(
+        {"name": "no.png", "mimeType": "image/png", "buffer": b"no picture"}
+    )
+    with page.expect_response("**/models/try*") as answer:
+        page.get_by_role("button", name="Compare").click()
+    assert answer.value.status == 400
+    expect(page.locator("#result .problem")).to_be_visible()
+
+
+def test_what_happens_now_is_live(sites: Sites, page: Page) -> None:
+    page.goto(sites.operator)
+    expect(page.locator("[data-state]")).to_have_text("live")
+    page.wait_for_timeout(1600)
+    for _ in range(5):
+        sites.vendor.embed(sites.customer.key, CAT)
+    expect(page.locator("[data-live=requests]")).not_to_have_text(
+        re.compile("^(\u2013|0.0)$"), timeout=10_000
+    )
+    expect(page.locator("[data-live=p99]")).to_have_text(re.compile("ms|s$"))
+    assert page.locator("[data-spark=queries] polyline").get_attribute("points")
+
+
+def test_times_are_in_the_readers_zone_with_utc_when_pointed_at(sites: Sites, page: Page) -> None:
+    page.goto(f"{sites.console}/ledger")
+    moment = page.locator("tbody time").first
+    expect(moment).to_have_text("15 Nov 2026, 21:00")
+    assert moment.get_attribute("title") == "2026-11-15 12:00 UTC"
+
+
+def addresses(sites: Sites) -> list[str]:
+    paths = [
+        each.replace("{month}", "2026-11") for each in PAGES if "." not in each and "entries" not in each
+    ]
+    console = [f"{sites.console}{path}" for path in ("/sign-in", *paths)]
+    return console + [f"{sites.operator}{each.replace('{name}', 'acme')}" for each in OPERATOR_PAGES]
+
+
+@pytest.mark.parametrize(
+    ("theme", "width", "some"),
+    [
+        *(
+            pytest.param(theme, width, "", marks=pytest.mark.slow)
+            for theme in ("light", "dark")
+            for width in (1280, 400)
+        ),
+        ("dark", 400, "/console|/console/keys|/console/ledger|/operator|/operator/accounts/acme"),
+    ],
+)
+def test_everybody_can_use_every_page(
+    sites: Sites, page: Page, theme: Literal["light", "dark"], width: int, some: str
+) -> None:
+    """axe finds nothing, in either theme; and nothing is wider than a telephone."""
+    axe, told = Axe(), []
+    page.emulate_media(color_scheme=theme)
+    page.set_viewport_size({"width": width, "height": 900})
+    for address in addresses(sites):
+        if some and urlsplit(address).path not in some.split("|"):
+            continue
+        page.goto(address)
+        for each in axe.run(page).response["violations"]:
+            told.append(f"{address}: {each['id']}: {each['nodes'][0]['html'][:200]}")
+        if page.evaluate("document.documentElement.scrollWidth") > width:
+            told.append(f"{address} is too wide")
+    assert not told, "\n".join(told)
+
+
+def test_the_keyboard_suffices(sites: Sites, page: Page) -> None:
+    page.goto(f"{sites.console}/keys")
+    page.keyboard.press("Tab")
+    expect(page.locator(".skip").first).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("main")).to_be_focused()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.closest('main') !== null")
+
+
+def test_pages_can_be_read_and_forms_sent_without_scripts(sites: Sites, browser: Browser) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(sites.console)
+    page.locator("input[type=password]").fill(sites.customer.key)
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.locator("h1")).to_have_text("Overview")
+    expect(page.locator("svg.chart")).to_be_visible()
+    page.goto(f"{sites.console}/ledger")
+    expect(page.locator(".no-script")).to_be_visible()
+    expect(page.locator("tbody time").first).to_have_text("2026-11-15 12:00 UTC")
+    expect(page.get_by_text("read only")).to_be_visible()
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_role("status")).to_have_text("You are signed out.")
+    context.close()

@@ -1,0 +1,491 @@
+"""`/console` without a browser: who gets in, what is theirs, what they may change, and nobody else."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.vendor_service.console.visits import Visit, problem_of
+from tests.vendor_service.local_vendor import LocalVendor, image_file, image_input
+from vendor_service.accounts.keys import KeyTerms, Scope
+from vendor_service.audit import log
+from vendor_service.console.customers.actions import CustomerActions
+from vendor_service.console.customers.pages import CustomerPages
+from vendor_service.database.tables import Invitation
+from vendor_service.operators import accounts as account_acts
+from vendor_service.operators import invitations, keys, money
+from vendor_service.operators.act import Act
+
+CAT = {"text": "a photo of a cat"}
+EVIL = "<script>alert('x')</script>\"'>"
+HOUR = 3600
+Files = list[tuple[str, tuple[str | None, bytes | str]]]
+# Every page, with the names that its path takes.
+PAGES = [page.path for page in CustomerPages.all(CustomerPages(None, None, None, None))]  # type: ignore[arg-type]
+ACTIONS = [action.path for action in CustomerActions.all(CustomerActions(None, None))]  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def vendor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalVendor]:
+    with LocalVendor(tmp_path_factory.mktemp("vendor")) as local:
+        yield local
+
+
+def signed_in(vendor: LocalVendor, key: str) -> Visit:
+    visit = Visit(vendor.http)
+    answer = visit.sign_in(key=key)
+    assert answer.status_code == 303, answer.text
+    return visit
+
+
+def admin_of(vendor: LocalVendor, key: str) -> Visit:
+    return signed_in(vendor, vendor.another_key(key, Scope.ADMIN))
+
+
+def invited(vendor: LocalVendor, key: str, hours: int = 72) -> str:
+    with vendor.books.write() as session:
+        act = Act(session, "os:test", vendor.clock)
+        return invitations.invite(act, vendor.account(key).name, hours).code
+
+
+def key_id(key: str) -> str:
+    return key.split("_")[1]
+
+
+def path_of(pattern: str, key: str, month: str = "2026-11") -> str:
+    return pattern.replace("{month}", month).replace("{key_id}", key_id(key))
+
+
+def test_a_key_that_may_read_signs_in_and_its_cookie_is_kept_from_everything_else(
+    vendor: LocalVendor,
+) -> None:
+    answer = Visit(vendor.http).sign_in(key=vendor.key())
+    assert answer.headers["location"] == "/console?begun=1"
+    cookie = answer.headers["set-cookie"]
+    assert cookie.startswith("__Host-tuition-console=")
+    for attribute in ("HttpOnly", "Secure", "SameSite=lax", "Path=/", "Max-Age=43200"):
+        assert attribute in cookie
+    assert "Domain" not in cookie
+
+
+def test_who_may_not_read_or_is_unknown_does_not_get_in(vendor: LocalVendor) -> None:
+    owner = vendor.key()
+    for key, status in ((vendor.another_key(owner, Scope.EMBED), 403), (owner[:-1] + "x", 401), ("", 401)):
+        answer = Visit(vendor.http).sign_in(key=key)
+        assert answer.status_code == status
+        assert problem_of(answer)
+        assert "set-cookie" not in answer.headers
+    signed_out = Visit(vendor.http).get("/ledger?kind=charge")
+    assert signed_out.headers["location"] == "/console/sign-in?next=%2Fledger%3Fkind%3Dcharge"
+
+
+def test_wrong_secrets_of_a_key_are_not_tried_for_ever_and_keep_no_other_key_out(vendor: LocalVendor) -> None:
+    owner = vendor.key()
+    wrong = owner[:-2] + ("00" if owner[-2:] != "00" else "11")
+    statuses = [Visit(vendor.http).sign_in(key=wrong).status_code for _ in range(12)]
+    assert statuses == [401] * 10 + [429] * 2
+    assert Visit(vendor.http).sign_in(key=owner).status_code == 429
+    assert Visit(vendor.http).sign_in(key=vendor.key()).status_code == 303
+
+
+def test_after_signing_in_one_is_where_one_wanted_to_be_but_never_elsewhere(vendor: LocalVendor) -> None:
+    key = vendor.key()
+    for wanted, location in (
+        ("/ledger?kind=refund", "/console/ledger?kind=refund&begun=1"),
+        ("//evil.example/", "/console?begun=1"),
+        ("https://evil.example/", "/console?begun=1"),
+        ("/\\evil.example", "/console?begun=1"),
+    ):
+        answer = vendor.http.post("/console/sign-in", params={"next": wanted}, data={"key": key})
+        assert answer.headers["location"] == location
+
+
+@pytest.mark.parametrize("pattern", PAGES)
+def test_every_page_can_be_read_with_a_strict_policy_and_needs_a_session(
+    vendor: LocalVendor, reader: Visit, pattern: str
+) -> None:
+    answer = reader.get(path_of(pattern, "tk_0_0"))
+    assert answer.status_code == 200
+    assert answer.headers["cache-control"] == "no-store"
+    if answer.headers["content-type"].startswith("text/html"):
+        policy = answer.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert not re.search(r"<script>|<style|\sstyle=|\son\w+=", answer.text)
+    stranger = vendor.http.get(f"/console{path_of(pattern, 'tk_0_0')}")
+    assert stranger.status_code == 303
+
+
+@pytest.fixture(scope="module")
+def reader(vendor: LocalVendor) -> Visit:
+    key = vendor.key(quota=100, spend_limit_micros=10**6, queries_per_second=100)
+    vendor.embed(key, CAT, image_input())
+    return signed_in(vendor, key)
+
+
+def test_what_pages_load_is_in_the_package_and_small(vendor: LocalVendor, reader: Visit) -> None:
+    page = reader.page()
+    files = set(re.findall(r'(?:src|href)="(/console/assets/[^"]*)"', page))
+    assert len(files) == 3
+    sizes = [len(vendor.http.get(each).content) for each in files]
+    assert sum(sizes) + len(page) < 100_000
+    assert not re.findall(r'(?:src|href|action)="(?:https?:)?//', page)
+    assert vendor.http.get("/console/assets/base.html").status_code == 404
+
+
+def test_a_session_ends_when_it_is_old_when_it_is_idle_and_when_one_signs_out(vendor: LocalVendor) -> None:
+    key = vendor.key()
+    visit, idle, other = (signed_in(vendor, key) for _ in range(3))
+    try:
+        for _ in range(7):
+            vendor.clock.advance(1.5 * HOUR)
+            assert visit.get().status_code == 200
+        assert idle.get().status_code == 303
+        vendor.clock.advance(1.5 * HOUR)
+        assert visit.get().status_code == 303
+        other = signed_in(vendor, key)
+        assert other.ask("/sign-out").headers["location"] == "/console/sign-in"
+        assert other.get().status_code == 303
+    finally:
+        vendor.clock.advance(-12 * HOUR)
+
+
+def test_signing_out_everywhere_ends_the_sessions_of_the_account_or_for_readers_of_their_key(
+    vendor: LocalVendor,
+) -> None:
+    key = vendor.key()
+    first, second, admin, stranger = (
+        signed_in(vendor, key), signed_in(vendor, key), admin_of(vendor, key), signed_in(vendor, vendor.key())
+    )  # fmt: skip
+    first.ask("/sign-out", everywhere="yes")
+    assert [each.get().status_code for each in (first, second, admin)] == [303, 303, 200]
+    again = signed_in(vendor, key)
+    admin.ask("/sign-out", everywhere="yes")
+    assert [each.get().status_code for each in (again, admin, stranger)] == [303, 303, 200]
+
+
+def test_a_session_ends_with_the_secret_that_began_it(vendor: LocalVendor) -> None:
+    key = vendor.key()
+    visit, admin = signed_in(vendor, key), admin_of(vendor, key)
+    assert "shown again" in admin.do(f"/keys/{key_id(key)}/rotate", grace="3600").text
+    assert visit.get().status_code == 200
+    vendor.clock.advance(HOUR)
+    assert visit.get().status_code == 303
+    vendor.clock.advance(-HOUR)
+    admin.do(f"/keys/{key_id(key)}/revoke")
+    assert visit.get().status_code == 303
+
+
+def test_a_cookie_that_was_changed_or_is_of_another_vendor_is_nobodys(vendor: LocalVendor) -> None:
+    visit = signed_in(vendor, vendor.key())
+    name, _, value = visit.cookie.partition("=")
+    written, _, tag = value.partition(".")
+    for forged in (
+        f"{written}.",
+        f"{written}.{tag[:-2]}AA",
+        f"{written[:-2]}AA.{tag}",
+        "",
+        ".",
+        "a.b.c",
+        "ü",
+    ):
+        answer = vendor.http.get("/console", headers={b"cookie": f"{name}={forged}".encode()})
+        assert answer.status_code == 303
+
+
+def test_an_invitation_signs_in_once_and_only_when_its_button_is_pressed(vendor: LocalVendor) -> None:
+    key = vendor.key()
+    code = invited(vendor, key)
+    for _ in range(2):  # as a mail program would, that looks where links lead
+        assert vendor.http.get("/console/invitation", params={"code": code}).status_code == 200
+    visit = Visit(vendor.http)
+    assert visit.sign_in("/invitation", code=code).status_code == 303
+    made = visit.ask("/keys/create", scope="admin", label="mine").text
+    assert re.search(r"tk_[0-9a-f]{16}_[0-9a-f]{48}", made)
+    again = Visit(vendor.http).sign_in("/invitation", code=code)
+    assert (again.status_code, "used already" in problem_of(again)) == (404, True)
+    with vendor.books.read() as session:
+        acts = log.entries(session, limit=3, subject=vendor.account(key).name)
+        (row,) = [session.get_one(Invitation, each.after["invitation_id"]) for each in acts[:1] if each.after]
+    assert row.used_at == vendor.clock()
+    assert [each.action for each in acts] == ["account.invite", "account.join", "key.create"]
+    assert {each.actor for each in acts[1:]} == {f"invitation:{code.split('_')[1]}"}
+    assert code.split("_")[2] not in row.secret_hash
+
+
+def test_an_invitation_that_is_old_or_made_up_signs_nobody_in(vendor: LocalVendor) -> None:
+    code = invited(vendor, vendor.key(), hours=1)
+    vendor.clock.advance(HOUR)
+    wrong = code[:-1] + ("0" if code[-1] != "0" else "1")
+    for each in (code, wrong, "", "in_1_2"):
+        assert Visit(vendor.http).sign_in("/invitation", code=each).status_code == 404
+    vendor.clock.advance(-HOUR)
+
+
+@pytest.mark.parametrize("pattern", [*ACTIONS, "/sign-out"])
+def test_no_form_is_taken_without_its_sessions_token_or_from_another_site(
+    vendor: LocalVendor, pattern: str
+) -> None:
+    key = vendor.key()
+    admin, other = admin_of(vendor, key), admin_of(vendor, key)
+    path, form = path_of(pattern, key), {"scope": "embed", "confirmed": "yes"}
+    for csrf in ("", other.csrf):
+        assert admin.send(path, form | {"csrf": csrf}).status_code == 403
+    good = form | {"csrf": admin.csrf}
+    for headers in (
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+        {"origin": "http://evil"},
+    ):
+        assert admin.send(path, good, **headers).status_code == 403
+    with vendor.books.read() as session:
+        acts = log.entries(session, limit=10, subject=vendor.account(key).name)
+    assert not acts
+    assert admin.send(path, good, **{"sec-fetch-site": "same-origin"}).status_code in (200, 303)
+
+
+@pytest.mark.parametrize("pattern", ACTIONS)
+def test_who_may_only_read_and_whose_account_is_suspended_changes_nothing(
+    vendor: LocalVendor, pattern: str
+) -> None:
+    key = vendor.key()
+    reader, admin = signed_in(vendor, key), admin_of(vendor, key)
+    assert reader.do(path_of(pattern, key), scope="embed").status_code == 403
+    with vendor.books.write() as session:
+        account_acts.suspend(Act(session, "os:test", vendor.clock), vendor.account(key).name)
+    assert "suspended" in problem_of(admin.do(path_of(pattern, key), scope="embed"))
+    assert "suspended" in admin.page()
+    with vendor.books.read() as session:
+        acts = [each.action for each in log.entries(session, subject=vendor.account(key).name)]
+    assert acts == ["account.suspend"]
+
+
+def test_nothing_of_another_account_is_reached_by_any_page_or_action(
+    vendor: LocalVendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vendor_service.api.history_rate.BURST", 1000.0)
+    theirs, mine = vendor.key(quota=777), vendor.key()
+    request = vendor.embed(theirs, CAT).headers["x-request-id"]
+    stranger = admin_of(vendor, mine)
+    with vendor.books.write() as session:
+        money.adjust(Act(session, "os:t", vendor.clock), vendor.account(theirs).name, -5, "a private reason")
+    secrets = (
+        key_id(theirs),
+        request,
+        vendor.account(theirs).name,
+        vendor.account(theirs).id,
+        "private reason",
+    )
+    account = vendor.account(theirs)
+    for pattern in PAGES:
+        path = path_of(pattern, theirs)
+        for query in ("", f"?key={key_id(theirs)}", f"?account={account.id}", f"?account={account.name}"):
+            answer = stranger.get(f"{path}{query}")
+            assert answer.status_code in (200, 400), path
+            page = re.sub(r'value="[^"]*"|href="[^"]*"', "", answer.text)
+            assert not [each for each in secrets if each in page], path
+    for pattern in [each for each in ACTIONS if "{key_id}" in each]:
+        answer = stranger.do(path_of(pattern, theirs))
+        assert (answer.status_code, problem_of(answer)) == (404, "This account has no such key.")
+    files: Files = [("image", ("a.png", image_file())), ("text", (None, "a"))]
+    form = {"csrf": stranger.csrf, "key": key_id(theirs)}
+    tried = vendor.http.post(
+        "/console/models/try", data=form, files=files, headers={"cookie": stranger.cookie}
+    )
+    assert tried.status_code == 403
+    assert vendor.account(theirs).ledger_seq == 2
+    assert vendor.embed(theirs, CAT).status_code == 200
+
+
+def test_what_people_wrote_is_shown_and_never_run(vendor: LocalVendor) -> None:
+    key = vendor.key(credit_micros=1000)
+    name = vendor.account(key).name
+    with vendor.books.write() as session:
+        act = Act(session, "os:test", vendor.clock)
+        keys.issue(act, name, KeyTerms(label=EVIL))
+        money.adjust(act, name, 7, EVIL)
+    admin = admin_of(vendor, key)
+    assert admin.ask("/keys/create", scope="embed", label=EVIL).status_code == 200
+    shown = 0
+    for pattern in PAGES:
+        answer = admin.get(f"{path_of(pattern, key)}?kind={EVIL}&key={EVIL}&from=&before=")
+        if answer.headers["content-type"].startswith("text/html"):
+            assert "<script>alert" not in answer.text
+            shown += answer.text.count("&lt;script&gt;")
+    assert shown >= 4
+    assert "&lt;script&gt;" in admin.ask(f"/keys/{key_id(key)}/rotate", extra=EVIL).text
+    sheet = admin.get("/ledger.csv").text
+    assert EVIL.replace('"', '""') in sheet
+
+
+def test_a_customer_makes_rotates_and_revokes_keys_as_itself(vendor: LocalVendor) -> None:
+    owner = vendor.key(quota=50)
+    admin_key = vendor.another_key(owner, Scope.ADMIN)
+    admin = signed_in(vendor, admin_key)
+    made = admin.ask(
+        "/keys/create", label="laptop", scope=["embed", "usage:read"], quota="3", spend_limit="0.00004"
+    )
+    (new,) = re.findall(r"tk_[0-9a-f]{16}_[0-9a-f]{48}", made.text)
+    assert [vendor.embed(new, CAT).status_code for _ in range(3)] == [200, 200, 402]
+    assert "0.00004" in admin.page("/keys")
+    asked = admin.ask(f"/keys/{key_id(new)}/rotate", grace="0")
+    assert "at once" in asked.text
+    assert vendor.embed(new, image_input()).status_code == 402  # nothing was done yet
+    (renewed,) = re.findall(
+        r"tk_[0-9a-f]{16}_[0-9a-f]{48}", admin.confirm(f"/keys/{key_id(new)}/rotate", asked).text
+    )
+    assert (renewed != new, vendor.get("/v1/account", renewed)["queries_used"]) == (True, 2)
+    assert admin.do(f"/keys/{key_id(new)}/revoke").headers["location"] == "/console/keys"
+    assert vendor.embed(renewed, CAT).json()["error"]["code"] == "key_revoked"
+    # The key with which one is signed in can be rotated without being signed out.
+    assert admin.do(f"/keys/{key_id(admin_key)}/rotate", grace="0").status_code == 200
+    assert admin.get("/keys").status_code == 200
+    with vendor.books.read() as session:
+        acts = log.entries(session, subject=vendor.account(owner).name)
+    assert [each.action for each in acts] == ["key.create", "key.rotate", "key.revoke", "key.rotate"]
+    assert {each.actor for each in acts} == {f"key:{key_id(admin_key)}"}
+
+
+@pytest.mark.parametrize(
+    ("form", "words"),
+    [
+        ({"quota": "many", "scope": "embed"}, "write a whole number"),
+        ({"spend_limit": "1.2345678", "scope": "embed"}, "to the millionth at most"),
+        ({"spend_limit": "NaN", "scope": "embed"}, "write an amount"),
+        ({"quota": "-1", "scope": "embed"}, "must be between 0"),
+        ({}, "tick at least one"),
+    ],
+)
+def test_a_field_that_makes_no_sense_is_told_with_what_to_do(
+    vendor: LocalVendor, admin: Visit, form: dict[str, str], words: str
+) -> None:
+    answer = admin.ask("/keys/create", **form)
+    assert answer.status_code == 400
+    assert words in problem_of(answer)
+    assert "Nothing was changed" in answer.text
+
+
+@pytest.fixture(scope="module")
+def admin(vendor: LocalVendor) -> Visit:
+    return admin_of(vendor, vendor.key())
+
+
+def test_pages_tell_what_the_api_tells(vendor: LocalVendor) -> None:
+    key = vendor.key(quota=100, credit_micros=5000)
+    vendor.embed(key, CAT, image_input(), image_input())
+    vendor.embed(key, CAT)
+    visit = signed_in(vendor, key)
+    usage = vendor.get("/v1/usage", key)["total"]
+    rows = visit.get("/usage.csv").text.split()
+    assert (
+        rows[-1] == f"total,{usage['requests']},{usage['images']},{usage['texts']},4,{usage['cost_micros']}"
+    )
+    assert "0.00024" in visit.page("/usage")
+    for entry in vendor.get("/v1/ledger", key)["data"]:
+        assert entry["entry_hash"] in visit.page("/ledger")
+    assert "0.00024" in visit.page("/invoices/2026-11")
+    assert "so far, not final" in visit.page("/invoices/2026-11")
+    assert visit.get("/invoices/2026-10").status_code == 404  # before the account was opened
+    overview = visit.page()
+    assert "of 100 a month" in overview
+    assert "At this pace" in overview
+    assert "Dec" in overview or "2026-12-01" in overview
+
+
+def test_the_ledger_is_filtered_and_read_page_by_page(vendor: LocalVendor) -> None:
+    key = vendor.key(credit_micros=10**6)
+    other = vendor.another_key(key, Scope.EMBED)
+    for _ in range(3):
+        vendor.embed(key, CAT)
+    vendor.clock.advance(2 * HOUR)
+    vendor.embed(other, CAT)
+    vendor.clock.advance(30 * HOUR)
+    vendor.embed(key, image_input())
+    visit = signed_in(vendor, key)
+
+    def numbers(query: str) -> list[int]:
+        return [int(each) for each in re.findall(r'<tr id="entry-(\d+)">', visit.page(f"/ledger{query}"))]
+
+    assert numbers("") == [6, 5, 4, 3, 2, 1]
+    assert numbers("?kind=charge") == [6, 5, 4, 3, 2]
+    assert numbers("?kind=top_up") == [1]
+    assert numbers(f"?key={key_id(other)}") == [5]
+    assert numbers(f"?key={key_id(key)}&before=6") == [4, 3, 2]
+    assert numbers("?from=2026-11-16") == [6]
+    assert numbers("?to=2026-11-15&kind=charge") == [5, 4, 3, 2]
+    assert numbers("?model=another") == []
+    vendor.clock.advance(-32 * HOUR)
+
+
+def test_what_was_refused_is_told_with_the_reason(vendor: LocalVendor) -> None:
+    key = vendor.key(quota=1)
+    vendor.embed(key, CAT, CAT)
+    bad = vendor.embed(key, {"image": "AAAA"}).json()["error"]["code"]
+    visit = signed_in(vendor, key)
+    visit.get("/nothing")  # a page that is not there is no refusal of the API
+    vendor.app.state.refusals.write()
+    overview = visit.page()
+    for code in ("quota_exhausted", bad):
+        assert re.search(rf"<code>{code}</code></th><td class=\"n\">1</td>", overview)
+    assert "not_found" not in overview
+    vendor.embed(key, CAT, CAT)
+    vendor.app.state.refusals.write()
+    assert re.search(r"<code>quota_exhausted</code></th><td class=\"n\">2</td>", visit.page())
+
+
+def try_it(vendor: LocalVendor, visit: Visit, key: str, **form: str) -> httpx.Response:
+    files: Files = [
+        ("image", ("red.png", image_file("red"))), ("image", ("also red.png", image_file("red"))),
+        ("text", (None, "<b>red</b>")),
+    ]  # fmt: skip
+    fields = {"csrf": visit.csrf, "key": key_id(key), "most": "220"} | form
+    headers = {"cookie": visit.cookie}
+    return vendor.http.post("/console/models/try", data=fields, files=files, headers=headers)
+
+
+def test_a_model_is_tried_and_charged_once_to_the_chosen_key(vendor: LocalVendor) -> None:
+    key = vendor.key()
+    visit, admin = signed_in(vendor, key), admin_of(vendor, key)
+    page = try_it(vendor, visit, key)
+    assert page.status_code == 200
+    assert re.findall(r"<b>(-?\d\.\d{3})</b>", page.text)[0] == "1.000"  # an image and itself
+    assert "cost 0.00022 units" in page.text
+    assert "<b>red</b>" not in page.text
+    assert vendor.account(key).spent_micros == 220
+    assert try_it(vendor, admin, key).status_code == 200
+    assert vendor.account(key).spent_micros == 440
+    assert try_it(vendor, visit, key, most="219").status_code == 402
+    assert try_it(vendor, visit, key, csrf="").status_code == 403
+    reader = signed_in(vendor, vendor.another_key(key, Scope.READ_USAGE))
+    assert try_it(vendor, reader, key).status_code == 403
+    assert "To try a model takes a key that may embed" in reader.page("/models")
+    assert vendor.account(key).spent_micros == 440
+
+
+def test_the_console_can_be_left_out(tmp_path: Path) -> None:
+    with LocalVendor(tmp_path, console=False) as vendor:
+        assert vendor.http.get("/console").status_code == 404
+        assert vendor.http.get("/v1/models").status_code == 200
+
+
+def test_a_new_account_finds_what_to_do(vendor: LocalVendor) -> None:
+    visit = signed_in(vendor, vendor.key())
+    assert "Send the first request" in visit.page()
+    assert "There are no entries yet" in visit.page("/ledger")
+    assert f"http://127.0.0.1:{vendor.port}/embed" in visit.page("/quick-start")
+    assert visit.get("/nowhere").status_code == 404
+
+
+def test_pages_may_not_be_asked_for_all_the_time(
+    vendor: LocalVendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vendor_service.api.history_rate.QUESTIONS_A_SECOND", 0.01)
+    visit = signed_in(vendor, vendor.key())
+    answers = [visit.get("/quick-start") for _ in range(45)]
+    assert [each.status_code for each in answers].count(200) == 40
+    other = signed_in(vendor, vendor.key())
+    assert [other.get("/ledger.csv").status_code for _ in range(6)] == [200] * 4 + [429] * 2
+    assert int(answers[-1].headers["retry-after"]) >= 1
+    assert "Wait a moment" in answers[-1].text

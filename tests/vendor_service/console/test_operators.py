@@ -1,0 +1,259 @@
+"""`/operator` without a browser: which token may do what, what is asked before, and that it is done once."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.vendor_service.api.admin.local_admin import LocalAdmin
+from tests.vendor_service.books import Books, opened_books
+from tests.vendor_service.console.visits import Visit, problem_of
+from vendor_service.audit import log
+from vendor_service.console.operators.actions import OperatorActions
+from vendor_service.console.operators.pages import OperatorPages
+from vendor_service.operators import tokens
+from vendor_service.operators.act import Act
+from vendor_service.operators.tokens import OperatorScope
+
+READ, ACCOUNTS, MONEY, ALL = OperatorScope
+EVIL = "<script>alert('x')</script>"
+PAGES = [page.path for page in OperatorPages.all(OperatorPages(None, None))]  # type: ignore[arg-type]
+ACTIONS = [
+    action.path
+    for action in OperatorActions.all(OperatorActions(None, None, False, ()))  # type: ignore[arg-type]
+    if "verify" not in action.path
+]
+# A form for each action, and which scope it takes.
+FORMS: dict[str, tuple[OperatorScope, dict[str, Any]]] = {
+    "/accounts/open": (ACCOUNTS, {"name": "beta", "quota": "10"}),
+    "/accounts/{name}/terms": (ACCOUNTS, {"quota": "10", "spend_limit": "2.5", "plan": "standard"}),
+    "/accounts/{name}/suspend": (ACCOUNTS, {}),
+    "/accounts/{name}/resume": (ACCOUNTS, {}),
+    "/accounts/{name}/invite": (ACCOUNTS, {"hours": "1"}),
+    "/accounts/{name}/keys/create": (ACCOUNTS, {"scope": "embed"}),
+    "/accounts/{name}/keys/{key_id}/revoke": (ACCOUNTS, {}),
+    "/accounts/{name}/top-up": (MONEY, {"amount": "1.5", "reference": "bank 1"}),
+    "/accounts/{name}/pay": (MONEY, {"amount": "1.5", "reference": "bank 2"}),
+    "/accounts/{name}/refund": (MONEY, {"entry": "1"}),
+    "/accounts/{name}/adjust": (MONEY, {"amount": "-0.000001", "reason": "a mistake"}),
+    "/prices/set": (
+        MONEY,
+        {"model": "icon-clip", "kind": "image", "price": "0.5", "plan": "x", "new": "yes"},
+    ),
+    "/prices/unset": (MONEY, {"model": "icon-clip", "kind": "image", "plan": "x"}),
+}
+
+
+@pytest.fixture(scope="module")
+def books(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Books]:
+    with opened_books(f"sqlite:///{tmp_path_factory.mktemp('books') / 'books.db'}") as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def local(books: Books) -> Iterator[LocalAdmin]:
+    with LocalAdmin(books) as running:
+        yield running
+
+
+def signed_in(local: LocalAdmin, scope: OperatorScope = ALL) -> Visit:
+    visit = Visit(local.http, "/operator")
+    assert visit.sign_in(token=local.tokens[scope]).status_code == 303
+    return visit
+
+
+@pytest.fixture(scope="module")
+def visits(local: LocalAdmin) -> dict[OperatorScope, Visit]:
+    return {scope: signed_in(local, scope) for scope in OperatorScope}
+
+
+def names(books: Books, prepaid: bool = False) -> dict[str, str]:
+    """A new account with a charge, and its key."""
+    order = books.open(credit_micros=1000 if prepaid else None)
+    books.buy(order)
+    return {"{name}": books.account(order).name, "{key_id}": order.key_id}
+
+
+def path_of(pattern: str, names: dict[str, str]) -> str:
+    for name, value in names.items():
+        pattern = pattern.replace(name, value)
+    return pattern
+
+
+def test_every_action_has_a_form_here() -> None:
+    assert set(ACTIONS) == set(FORMS)
+
+
+def test_a_token_signs_in_and_a_wrong_one_does_not(local: LocalAdmin) -> None:
+    good = Visit(local.http, "/operator").sign_in(token=local.tokens[READ])
+    for attribute in ("__Host-tuition-operator=", "HttpOnly", "Secure", "SameSite=strict"):
+        assert attribute in good.headers["set-cookie"]
+    for token in ("", "op_1_2", local.tokens[READ][:-1] + "z"):
+        refused = Visit(local.http, "/operator").sign_in(token=token)
+        assert (refused.status_code, bool(problem_of(refused))) == (401, True)
+    customer = Visit(local.http, "/operator", visit_of_customer(local))
+    assert customer.get().status_code == 303
+
+
+def visit_of_customer(local: LocalAdmin) -> str:
+    """What a customer's cookie has, under the operators' name."""
+    from vendor_service.console import sessions
+    from vendor_service.console.seal import read_or_make_seal
+
+    database = local.books.database
+    with database.write() as session:
+        cookie = sessions.begin(
+            session, read_or_make_seal(database, None), sessions.CUSTOMERS, local.books.clock(),
+            secret_hash="", account_id="acct_1", key_id="k",
+        )  # fmt: skip
+    return f"__Host-tuition-operator={cookie}"
+
+
+@pytest.mark.parametrize("pattern", PAGES)
+def test_every_page_can_be_read_by_every_token_and_by_nobody_else(
+    books: Books, local: LocalAdmin, visits: dict[OperatorScope, Visit], pattern: str
+) -> None:
+    path = path_of(pattern, names(books))
+    answer = visits[READ].get(path)
+    assert answer.status_code == 200
+    assert "unsafe" not in answer.headers["content-security-policy"]
+    assert not re.search(r"<script>|<style|\sstyle=|\son\w+=", answer.text)
+    assert local.http.get(f"/operator{path}").status_code == 303
+
+
+@pytest.mark.parametrize("pattern", FORMS)
+def test_an_action_takes_its_scope_asks_first_and_is_in_the_audit_log(
+    books: Books, visits: dict[OperatorScope, Visit], pattern: str
+) -> None:
+    scope, form = FORMS[pattern]
+    path = path_of(pattern, names(books, prepaid=pattern.endswith("top-up")))
+    before = acts(books)
+    for other in {READ, ACCOUNTS, MONEY} - {scope}:
+        assert visits[other].do(path, **form).status_code == 403
+    asked = visits[scope].ask(path, **form)
+    assert "This is what will happen" in asked.text
+    assert acts(books) == before
+    for csrf in ("", visits[READ].csrf):
+        assert (
+            visits[scope].send(path, form | {"csrf": csrf, "confirmed": "yes", "once": "1"}).status_code
+            == 403
+        )
+    done = visits[scope].confirm(path, asked)
+    assert done.status_code in (200, 303), problem_of(done)
+    entries = acts(books)[len(before) :]
+    assert len(entries) == (2 if pattern.endswith("terms") else 1)  # an entry for each term
+    assert {re.sub("[0-9a-f]{16}", "ID", each.actor) for each in entries} == {"operator:ID (test)"}
+
+
+def acts(books: Books) -> list[log.AuditRecord]:
+    with books.database.read() as session:
+        return log.entries(session, after=0, limit=1000)
+
+
+def test_what_moves_money_is_done_once_for_each_question(
+    books: Books, visits: dict[OperatorScope, Visit]
+) -> None:
+    order = books.open(credit_micros=100)
+    path = f"/accounts/{books.account(order).name}/adjust"
+    asked = visits[MONEY].ask(path, amount="0.00005", reason="thanks")
+    answers = [visits[MONEY].confirm(path, asked) for _ in range(3)]
+    assert [each.status_code for each in answers] == [303] * 3
+    assert books.account(order).credit_micros == 150
+    visits[MONEY].do(path, amount="0.00005", reason="thanks")
+    assert books.account(order).credit_micros == 200
+    books.check(order)
+
+
+def test_the_question_says_what_a_refund_does_and_the_customers_ledger_has_it(
+    books: Books, visits: dict[OperatorScope, Visit]
+) -> None:
+    order = books.open(credit_micros=1000)
+    books.buy(order)
+    path = f"/accounts/{books.account(order).name}/refund"
+    asked = visits[MONEY].ask(path, entry="2")
+    assert "given back whole: 0.0001 for 1 image to icon-clip" in asked.text
+    assert "from 0.0009 to 0.001" in asked.text
+    visits[MONEY].confirm(path, asked)
+    assert [each.kind for each in books.entries(order)] == ["top_up", "charge", "refund"]
+    assert "given back already, by entry 3" in problem_of(visits[MONEY].ask(path, entry="2"))
+    assert "has no charge 9" in problem_of(visits[MONEY].ask(path, entry="9"))
+
+
+def test_only_what_would_change_of_the_terms_is_asked_about(
+    books: Books, visits: dict[OperatorScope, Visit]
+) -> None:
+    order = books.open(quota=10, spend_limit_micros=5_000_000)
+    path = f"/accounts/{books.account(order).name}/terms"
+    asked = visits[ACCOUNTS].ask(path, quota="20", spend_limit="5.00", plan="standard")
+    assert "10 queries a month → 20 queries a month" in asked.text
+    assert "Spend limit" not in asked.text
+    visits[ACCOUNTS].confirm(path, asked)
+    assert (books.account(order).quota, books.account(order).spend_limit_micros) == (20, 5_000_000)
+    assert "nothing would change" in problem_of(
+        visits[ACCOUNTS].ask(path, quota="20", spend_limit="5.00", plan="standard")
+    )
+
+
+def test_credit_of_a_new_account_takes_the_scope_of_money(
+    books: Books, visits: dict[OperatorScope, Visit]
+) -> None:
+    form = {"name": "prepaid", "credit": "3"}
+    assert visits[ACCOUNTS].do("/accounts/open", **form).status_code == 403
+    assert visits[ALL].do("/accounts/open", **form).status_code == 303
+    assert visits[ALL].do("/accounts/open", **form).status_code == 400
+
+
+def test_accounts_are_found_by_name_id_and_key(books: Books, visits: dict[OperatorScope, Visit]) -> None:
+    order = books.open()
+    name = books.account(order).name
+    for wanted in (name, order.account_id, order.key_id, f"tk_{order.key_id}_{'0' * 48}"):
+        assert f'<a href="/operator/accounts/{name}">' in visits[READ].page(f"/accounts?q={wanted}")
+    assert "No account is called like that" in visits[READ].page("/accounts?q=nobody%25")
+
+
+def test_the_ledger_and_the_log_are_verified_and_faults_are_told(tmp_path: Path) -> None:
+    with opened_books(f"sqlite:///{tmp_path / 'books.db'}") as books, LocalAdmin(books) as local:
+        visit, order = signed_in(local, READ), books.open(credit_micros=10)
+        assert "1 accounts are in order" in visit.ask("/money/verify").text
+        assert visit.ask("/audit/verify").status_code == 303
+        books.tamper("UPDATE ledger_entries SET amount_micros = 11")
+        books.tamper("UPDATE audit_entries SET action = 'nothing' WHERE seq = 1")
+        found = visit.ask("/money/verify", account=books.account(order).name)
+        assert "entry 1 was changed" in found.text
+        assert "entry 1 was changed" in problem_of(visit.ask("/audit/verify"))
+
+
+def test_what_people_wrote_is_shown_and_never_run(books: Books, visits: dict[OperatorScope, Visit]) -> None:
+    order = books.open()
+    named = {"{name}": books.account(order).name}
+    visits[MONEY].do(path_of("/accounts/{name}/adjust", named), amount="1", reason=EVIL)
+    visits[ACCOUNTS].do(path_of("/accounts/{name}/keys/create", named), label=EVIL, scope="embed")
+    shown = 0
+    for pattern in PAGES:
+        text = visits[READ].get(f"{path_of(pattern, named)}?q={EVIL}&subject={EVIL}").text
+        assert "<script>alert" not in text
+        shown += text.count("&lt;script&gt;")
+    assert "&lt;script&gt;" in visits[READ].page("/audit")
+    assert shown >= 4
+
+
+def test_a_session_ends_with_its_token_and_everywhere(books: Books, local: LocalAdmin) -> None:
+    token = local.token(READ)
+    first, second = Visit(local.http, "/operator"), Visit(local.http, "/operator")
+    for each in (first, second):
+        each.sign_in(token=token)
+    first.ask("/sign-out", everywhere="yes")
+    assert [each.get().status_code for each in (first, second)] == [303, 303]
+    first.sign_in(token=token)
+    with books.database.write() as session:
+        tokens.revoke(Act(session, "os:test", books.clock), token.split("_")[1])
+    assert first.get().status_code == 303
+
+
+def test_without_a_vendor_in_sight_pages_say_so(visits: dict[OperatorScope, Visit]) -> None:
+    assert "not told where the vendor is" in visits[READ].page()
+    health = visits[READ].page("/health")
+    assert "VendorDown" in health
+    assert "act now" in health

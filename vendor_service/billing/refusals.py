@@ -1,0 +1,109 @@
+"""Refusals: how many requests of each account were refused, and why, by the hour.
+
+They move no money, so they are counted in memory and written down now and then: a process that is killed
+loses the last few.
+"""
+
+import asyncio
+import logging
+import threading
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from vendor_service.clock import DAY, HOUR, Clock, to_datetime
+from vendor_service.database.session import Database
+from vendor_service.database.tables import Refusals
+from vendor_service.errors import APIError
+
+_KEPT_DAYS = 90
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Refused:
+    """How many requests were refused for one reason, and the hour of the last one."""
+
+    code: str
+    requests: int
+    last_hour: datetime
+
+
+class RefusalCounts:
+    """Counts refusals, and writes them down. Thread-safe."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._counts: Counter[tuple[str, int, str]] = Counter()
+
+    def note(self, account_id: str, code: str) -> None:
+        """A request of an account was refused."""
+        with self._lock:
+            self._counts[account_id, self._clock() // HOUR, code] += 1
+
+    def write(self) -> None:
+        """Write down what was counted since the last time; raises what `Database.write` does."""
+        with self._lock:
+            counts, self._counts = self._counts, Counter()
+        if not counts:
+            return
+        try:
+            with self._database.write() as session:
+                _add(session, counts)
+                _forget(session, {account for account, _, _ in counts}, self._clock() - _KEPT_DAYS * DAY)
+        except Exception:
+            with self._lock:
+                self._counts += counts
+            raise
+
+    async def repeat(self, every_seconds: float) -> None:
+        """Write again and again, until cancelled; what cannot be written is written later."""
+        while True:
+            await asyncio.sleep(every_seconds)
+            try:
+                await asyncio.to_thread(self.write)
+            except APIError as error:
+                _log.warning("refusals are written down later: %s", error)
+
+
+def refused_since(session: Session, account_id: str, since: int) -> list[Refused]:
+    """What was refused to an account from the hour of `since` on, the most frequent reason first."""
+    times = func.sum(Refusals.requests)
+    found = (
+        select(Refusals.code, times, func.max(Refusals.hour))
+        .where(Refusals.account_id == account_id, Refusals.hour >= since // HOUR)
+        .group_by(Refusals.code)
+        .order_by(times.desc(), Refusals.code)
+    )
+    return [
+        Refused(code, int(requests), to_datetime(int(hour) * HOUR))
+        for code, requests, hour in session.execute(found)
+    ]
+
+
+def _add(session: Session, counts: Counter[tuple[str, int, str]]) -> None:
+    connection = session.connection()
+    adding: Any = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(Refusals)
+    upsert = adding.on_conflict_do_update(
+        index_elements=["account_id", "hour", "code"],
+        set_={"requests": Refusals.requests + adding.excluded.requests},
+    )
+    # Sorted, so that two processes lock the same rows in the same order.
+    rows = [
+        {"account_id": account_id, "hour": hour, "code": code, "requests": times}
+        for (account_id, hour, code), times in sorted(counts.items())
+    ]
+    connection.execute(upsert, rows)
+
+
+def _forget(session: Session, account_ids: set[str], before: int) -> None:
+    old = (Refusals.account_id.in_(sorted(account_ids)), Refusals.hour < before // HOUR)
+    session.execute(delete(Refusals).where(*old))

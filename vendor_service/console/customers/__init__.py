@@ -1,0 +1,1 @@
+"""What does a customer see and do? The pages of an account, at `/console`."""

@@ -1,0 +1,369 @@
+"""What customers' pages show. Each is a function of who asks and of the books."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Any, get_args
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+from starlette.responses import JSONResponse, Response
+
+from shared.billing import EntryKind, EntryPage, GroupBy, UsageReport
+from shared.errors import ErrorCode
+from vendor_service.accounts import keys
+from vendor_service.accounts.keys import Scope
+from vendor_service.billing import entry_search, invoices, ledger, prices, spending
+from vendor_service.billing.clock_watch import ClockWatch
+from vendor_service.billing.entry_search import EntryFilter
+from vendor_service.billing.refusals import refused_since
+from vendor_service.billing.spreadsheets import csv_lines
+from vendor_service.billing.usage import account_status, usage_report
+from vendor_service.clock import DAY, Clock, from_datetime, to_datetime
+from vendor_service.console import sessions
+from vendor_service.console.customers.visitor import Customer
+from vendor_service.console.forms import Fields
+from vendor_service.console.meters import meters_of
+from vendor_service.console.site import Asked, Page
+from vendor_service.console.spent import chart_of_days, shares_of, shown_days
+from vendor_service.database.session import Database
+from vendor_service.database.tables import (
+    ApiKey,
+    FinalInvoice,
+    WebhookAttempt,
+    WebhookDelivery,
+    WebhookEndpoint,
+    WebhookEvent,
+)
+from vendor_service.embed.models import Models
+from vendor_service.errors import APIError
+from vendor_service.webhooks import endpoints
+
+Values = Mapping[str, Any]
+
+# For how long the former secret of a rotated key may stay good, in seconds.
+GRACES = {0: "none: it ends at once", 3600: "an hour", 24 * 3600: "a day", 7 * 24 * 3600: "a week"}
+_DAYS = 30
+_ENTRIES = 50
+_MOST_EXPORTED = 10_000
+_COST_OF_EXPORT = 10  # in pages: it takes the processor as long as they do
+_PORTION = 1000  # entries that the script which verifies the chain is given at once
+_EVENTS = 50
+# What a customer can do about a refusal, by its code.
+ADVICE = {
+    ErrorCode.QUOTA_EXHAUSTED: "The quota of the account or the key is used up; it starts anew next month, "
+    "or the vendor can raise it.",
+    ErrorCode.SPEND_LIMIT_REACHED: "The spend limit of the account or of the key is reached.",
+    ErrorCode.INSUFFICIENT_CREDIT: "The prepaid credit is used up; top it up with the vendor.",
+    ErrorCode.COVERAGE_LIMIT_REACHED: "The answers cover as much of the model as was agreed.",
+    ErrorCode.RATE_LIMITED: "Requests came faster than agreed; wait as long as retry-after says.",
+    ErrorCode.MAX_COST_EXCEEDED: "The price was above what the request allowed.",
+    ErrorCode.INVALID_IMAGE: "An image could not be decoded; on_error=skip passes over such inputs.",
+    ErrorCode.KEY_REVOKED: "A program still uses a key that was revoked.",
+    ErrorCode.INSUFFICIENT_SCOPE: "A key was used for what its scopes do not allow.",
+    ErrorCode.OVERLOADED: "The vendor was busy; our client repeats such requests by itself.",
+}
+
+
+@dataclass(frozen=True)
+class CustomerPages:
+    """The pages, and what they need beside the books' session."""
+
+    database: Database
+    clock: Clock
+    models: Models
+    watch: ClockWatch
+
+    def all(self) -> list[Page[Customer]]:
+        """Every page, in the order of the menu. A new one is a line here, a function and a template."""
+        use, money, set_up = "Use", "Money", "Set up"
+        return [
+            Page("", "Overview", "customers/overview.html", self.overview, use),
+            Page("/usage", "Usage", "customers/usage.html", self.usage, use),
+            Page("/usage.csv", "Usage", "", self.usage_csv),
+            Page("/models", "Models", "customers/models.html", self.models_page, use),
+            Page("/ledger", "Ledger", "customers/ledger.html", self.ledger_page, money),
+            Page("/ledger.csv", "Ledger", "", self.ledger_csv, cost=_COST_OF_EXPORT),
+            Page("/ledger/entries", "Ledger", "", self.entries),
+            Page("/invoices", "Invoices", "customers/invoices.html", self.invoices_page, money),
+            Page("/invoices/{month}", "Invoice", "customers/invoice.html", self.invoice),
+            Page("/keys", "Keys", "customers/keys.html", self.keys_page, set_up),
+            Page("/events", "Events", "customers/events.html", self.events, set_up),
+            Page("/sessions", "Sessions", "customers/sessions.html", self.sessions_page, set_up),
+            Page("/quick-start", "Quick start", "customers/quick_start.html", self.quick_start, set_up),
+        ]
+
+    def overview(self, asked: Asked[Customer], session: Session) -> Values:
+        """Where the account stands, and what it spent on what."""
+        who, today = asked.who, to_datetime(asked.now).date()
+        first = today - timedelta(days=_DAYS - 1)
+        status = account_status(session, who.account_id, asked.now)
+        days = spending.by_day(session, who.account_id, first, today)
+        return {
+            "status": status,
+            "meters": meters_of(status, who.account, asked.now),
+            "days": shown_days(days),
+            "chart": chart_of_days("Charges by day, in units of the currency", days),
+            "spent": sum(each.charged_micros for each in days),
+            "queries": sum(each.queries for each in days),
+            "by_key": shares_of(spending.by_group(session, who.account_id, "key", first, today)),
+            "by_model": shares_of(spending.by_group(session, who.account_id, "model", first, today)),
+            "labels": _labels(session, who),
+            "refused": refused_since(session, who.account_id, asked.now - _DAYS * DAY),
+            "advice": ADVICE,
+        }
+
+    def usage(self, asked: Asked[Customer], session: Session) -> Values:
+        """What was bought in a range, in groups."""
+        first, last, group = _range(asked.query, asked.now)
+        report = self._report(asked, session)
+        most = max((row.cost_micros for row in report.rows), default=0)
+        return {
+            "report": report,
+            "first": first,
+            "last": last,
+            "group": group,
+            "groups": get_args(GroupBy),
+            "most": most,
+            "labels": _labels(session, asked.who),
+        }
+
+    def usage_csv(self, asked: Asked[Customer], session: Session) -> Response:
+        """The same for a spreadsheet, with money in micro-units."""
+        report = self._report(asked, session)
+        rows = [row.model_dump() for row in (*report.rows, report.total)]
+        columns = ("group", "requests", "images", "texts", "billed_queries", "cost_micros")
+        return _csv(columns, rows, f"usage-{report.account}.csv")
+
+    def models_page(self, asked: Asked[Customer], session: Session) -> Values:
+        """What can be bought at which price, and a form to try it."""
+        plan = asked.who.account.plan
+        cards = [
+            {
+                "facts": each.facts,
+                "limits": each.terms.limits,
+                "deprecated_at": each.terms.deprecated_at,
+                "sunset_at": each.terms.sunset_at,
+                "prices": prices.current(session, plan, each.facts.id, asked.now),
+                "is_default": each is self.models.default,
+            }
+            for each in self.models
+        ]
+        return {"cards": cards, "plan": plan, "payers": payers(session, asked.who), "result": None}
+
+    def ledger_page(self, asked: Asked[Customer], session: Session) -> Values:
+        """The entries, the newest first."""
+        wanted, before = _filter(asked.query), asked.query.number("before")
+        account_id = asked.who.account_id
+        found = entry_search.search(
+            session, account_id, wanted, ledger.MAX_NUMBER if before is None else before, _ENTRIES + 1
+        )
+        labels = _labels(session, asked.who)
+        return {
+            "entries": [ledger.public(each) for each in found[:_ENTRIES]],
+            "more": found[_ENTRIES - 1].seq if len(found) > _ENTRIES else None,
+            "counted": entry_search.count(session, account_id, wanted),
+            "query": asked.query,
+            "kept": [(name, value) for name, value in asked.query.pairs if name != "before" and value],
+            "kinds": get_args(EntryKind),
+            "labels": labels,
+            "models": sorted({each.group for each in spending.by_group(
+                session, account_id, "model", to_datetime(asked.who.account.created_at).date(),
+                to_datetime(asked.now).date(),
+            )}),
+            "balance": asked.who.account.credit_micros,
+        }  # fmt: skip
+
+    def ledger_csv(self, asked: Asked[Customer], session: Session) -> Response:
+        """The newest of the same entries for a spreadsheet, with money in micro-units."""
+        found = entry_search.search(
+            session, asked.who.account_id, _filter(asked.query), ledger.MAX_NUMBER, _MOST_EXPORTED
+        )
+        rows = [ledger.public(each).model_dump(mode="json") for each in found]
+        columns = ("seq", "created_at", "kind", "amount_micros", "images", "texts", "image_micros",
+                   "text_micros", "model", "key_id", "request_id", "corrects_seq", "reason", "reference",
+                   "entry_hash")  # fmt: skip
+        return _csv(columns, rows, f"ledger-{asked.who.name}.csv")
+
+    def entries(self, asked: Asked[Customer], session: Session) -> Response:
+        """Entries behind one, oldest first, for the script that verifies the chain."""
+        after = asked.query.number("after") or 0
+        found = ledger.page(session, asked.who.account_id, min(max(after, 0), ledger.MAX_NUMBER), _PORTION)
+        data = [ledger.public(entry) for entry in found]
+        page = EntryPage(data=data, next_after=data[-1].seq if data else after)
+        told = page.model_dump(mode="json") | {"last": asked.who.account.ledger_seq}
+        return JSONResponse(told, headers={"cache-control": "no-store", "x-content-type-options": "nosniff"})
+
+    def invoices_page(self, asked: Asked[Customer], session: Session) -> Values:
+        """The months since the account was opened, with the invoices that are final."""
+        account = asked.who.account
+        final = {each.month: json.loads(each.content) for each in invoices.valid(session, account.id)}
+        months = [
+            {"month": month, "invoice": final.get(month), "is_now": month == _month(asked.now)}
+            for month in months_since(account.created_at, asked.now)
+        ]
+        return {"months": months}
+
+    def invoice(self, asked: Asked[Customer], session: Session) -> Values:
+        """One invoice, as it was issued, or as it stands."""
+        month = asked.path["month"]
+        if month not in months_since(asked.who.account.created_at, asked.now):
+            raise APIError(ErrorCode.NOT_FOUND, f"there is no invoice {month[:20]!r} of this account")
+        found = invoices.issue(self.database, asked.who.account_id, month, asked.now, self.watch)
+        issued = session.scalars(
+            select(FinalInvoice.issued_at)
+            .where(FinalInvoice.account_id == asked.who.account_id, FinalInvoice.month == month)
+            .order_by(FinalInvoice.ledger_seq.desc())
+        ).first()
+        return {"invoice": found, "issued_at": None if issued is None else to_datetime(issued)}
+
+    def keys_page(self, asked: Asked[Customer], session: Session) -> Values:
+        """The account's keys, those in use first."""
+        found = [
+            keys.public(key, asked.who.account, asked.now)
+            for key in keys.list_keys(session, asked.who.account)
+        ]
+        live = [each for each in found if each.revoked_at is None]
+        return {
+            "live": live,
+            "ended": [each for each in found if each.revoked_at is not None],
+            "scopes": list(Scope),
+            "graces": GRACES,
+            "own": None if asked.who.key is None else asked.who.key.id,
+        }
+
+    def events(self, asked: Asked[Customer], session: Session) -> Values:
+        """What happened, who was told of it, and how that went."""
+        account_id = asked.who.account_id
+        mine = select(WebhookEvent).where(WebhookEvent.account_id == account_id)
+        found = session.scalars(mine.order_by(WebhookEvent.created_at.desc()).limit(_EVENTS)).all()
+        receivers = session.scalars(
+            select(WebhookEndpoint).where(WebhookEndpoint.account_id == account_id)
+            .order_by(WebhookEndpoint.created_at)
+        ).all()  # fmt: skip
+        own = {each.id for each in receivers}
+        return {
+            "events": [
+                {
+                    "id": each.id,
+                    "kind": each.kind,
+                    "at": to_datetime(each.created_at),
+                    "data": _told(each.content),
+                    "deliveries": [one for one in _deliveries(session, each.id) if one["endpoint_id"] in own],
+                }
+                for each in found
+            ],
+            "receivers": [endpoints.public(each) for each in receivers],
+        }
+
+    def sessions_page(self, asked: Asked[Customer], session: Session) -> Values:
+        """Who is signed in to this account, by what, since when."""
+        found = [
+            {
+                "by": f"key {each.key_id}" if each.key_id else "an invitation",
+                "began": to_datetime(each.created_at),
+                "used": to_datetime(each.last_used_at),
+                "ends": to_datetime(each.expires_at),
+                "is_this": each.id == asked.who.session_id,
+            }
+            for each in sessions.of_account(session, asked.who.account_id, asked.now)
+        ]
+        return {"sessions": found}
+
+    def quick_start(self, asked: Asked[Customer], _: Session) -> Values:
+        """The first request, in several languages, with this vendor's own address."""
+        return {"url": asked.base_url, "model": self.models.default.facts.id}
+
+    def _report(self, asked: Asked[Customer], session: Session) -> UsageReport:
+        first, last, group = _range(asked.query, asked.now)
+        since, until = _instant(first), _instant(last + timedelta(days=1))
+        return usage_report(session, asked.who.account_id, group, since, until)
+
+
+def payers(session: Session, who: Customer) -> list[ApiKey]:
+    """The keys on which who asks may buy: their own, or any of the account's for who may act."""
+    found = [
+        key
+        for key in keys.list_keys(session, who.account)
+        if key.revoked_at is None and {Scope.EMBED, Scope.ADMIN} & set(key.scopes.split())
+    ]
+    if who.may_act:
+        return found
+    return [key for key in found if who.key is not None and key.id == who.key.id]
+
+
+def months_since(begin: int, now: int) -> list[str]:
+    """The UTC months from one instant to another, written as 2026-11, the newest first."""
+    months, moment = [], to_datetime(begin).replace(day=1)
+    while moment <= to_datetime(now):
+        months.append(f"{moment:%Y-%m}")
+        moment = (moment + timedelta(days=32)).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    return months[::-1]
+
+
+def _month(now: int) -> str:
+    return f"{to_datetime(now):%Y-%m}"
+
+
+def _range(query: Fields, now: int) -> tuple[date, date, GroupBy]:
+    today = to_datetime(now).date()
+    last = query.day("to") or today
+    first = query.day("from") or min(last, today - timedelta(days=_DAYS - 1))
+    if first > last:
+        raise APIError(ErrorCode.INVALID_REQUEST, "the first day is later than the last one", param="from")
+    group = query.get("group") or "day"
+    if group not in get_args(GroupBy):
+        raise APIError(ErrorCode.INVALID_REQUEST, "usage cannot be grouped by that", param="group")
+    return first, last, group  # type: ignore[return-value]
+
+
+def _filter(query: Fields) -> EntryFilter:
+    return EntryFilter(
+        kind=query.get("kind") or None,
+        key_id=query.get("key") or None,
+        model=query.get("model") or None,
+        first=query.day("from"),
+        last=query.day("to"),
+    )
+
+
+def _instant(day: date) -> int:
+    return from_datetime(datetime(day.year, day.month, day.day))
+
+
+def _labels(session: Session, who: Customer) -> dict[str, str]:
+    """What each key is for, by its id."""
+    return {key.id: key.label for key in keys.list_keys(session, who.account)}
+
+
+def _deliveries(session: Session, event_id: str) -> list[dict[str, Any]]:
+    found = session.scalars(select(WebhookDelivery).where(WebhookDelivery.event_id == event_id)).all()
+    deliveries = []
+    for each in found:
+        tries = select(WebhookAttempt).where(
+            WebhookAttempt.event_id == event_id, WebhookAttempt.endpoint_id == each.endpoint_id
+        )
+        last = session.scalars(tries.order_by(WebhookAttempt.number.desc()).limit(1)).first()
+        deliveries.append({
+            "endpoint_id": each.endpoint_id,
+            "state": each.state,
+            "attempts": each.attempts,
+            "last": None if last is None else last.error or f"HTTP {last.status}",
+        })  # fmt: skip
+    return deliveries
+
+
+def _told(content: str) -> list[tuple[str, Any]]:
+    data: dict[str, Any] = json.loads(content)["data"]
+    return [(name.replace("_", " "), value) for name, value in data.items() if name != "account"]
+
+
+def _csv(columns: tuple[str, ...], rows: list[dict[str, Any]], name: str) -> Response:
+    content = "".join(f"{line}\r\n" for line in csv_lines(columns, rows))
+    headers = {
+        "content-disposition": f'attachment; filename="{name}"',
+        "cache-control": "no-store",
+        "x-content-type-options": "nosniff",
+    }
+    return Response(content, media_type="text/csv; charset=utf-8", headers=headers)

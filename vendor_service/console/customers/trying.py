@@ -1,0 +1,166 @@
+"""Try it: two images and a text, embedded and charged like any request, and how similar they are."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sqlalchemy.orm import Session
+from starlette.requests import Request
+from starlette.responses import Response
+
+from shared.errors import APIError, ErrorCode
+from shared.serving import multipart
+from shared.serving.body import disconnected, until_sent
+from shared.serving.capacity import Capacity, Reservation
+from shared.serving.multipart import Form, FormBody, FormShape, Part
+from shared.serving.parsing import media_type
+from shared.serving.reading import BodyReader
+from vendor_service.accounts.authentication import Caller
+from vendor_service.console.customers.pages import CustomerPages, payers
+from vendor_service.console.customers.visitor import Customer, require_acting
+from vendor_service.console.forms import Fields
+from vendor_service.console.site import SignedOut, Site, check_origin
+from vendor_service.embed.queries import Queries
+from vendor_service.embed.results import EmbedResult, as_json
+from vendor_service.embed.service import Call, EmbedService
+from vendor_service.encoder.queries import ImageQuery, Query, TextQuery
+from vendor_service.errors import OperatorError
+from vendor_service.observability.timing import Timing
+
+_INPUTS = 3
+_FIELDS = frozenset({"csrf", "model", "key", "most"})
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two inputs and the cosine of their vectors."""
+
+    one: str
+    other: str
+    similarity: float
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What came of it: the pairs, the price, and the request's id."""
+
+    pairs: list[Pair]
+    cost_micros: int
+    request_id: str
+    milliseconds: float
+
+
+class TryIt:
+    """The form's other end."""
+
+    def __init__(
+        self,
+        site: Site[Customer],
+        pages: CustomerPages,
+        service: EmbedService,
+        capacity: Capacity,
+        max_request_bytes: int,
+        max_text_characters: int,
+    ) -> None:
+        self._site = site
+        self._pages = pages
+        self._service = service
+        self._capacity = capacity
+        self._bodies = BodyReader(max_request_bytes)
+        self._shape = FormShape(_FIELDS, _INPUTS, max_text_characters)
+
+    async def answer(self, request: Request) -> Response:
+        """Answer the form with the page of the models and what came of it."""
+        who: Customer | None = None
+        try:
+            check_origin(request)
+            visitor: Customer = await asyncio.to_thread(self._read, self._visitor, request)
+            who = visitor
+            # The account is known before anything is read; who pays, by the form.
+            reservation = until_sent(request).enter_context(self._capacity.reserve(visitor.account_id))
+            form = await self._form(request, reservation)
+            self._site.check_form(request, visitor, form.fields.get("csrf", ""))
+            caller = await asyncio.to_thread(self._read, self._caller, visitor, form)
+            trial = await self._embed(request, caller, form, reservation)
+            return await asyncio.to_thread(self._page, request, visitor, trial)
+        except SignedOut:
+            return self._site.to_sign_in(request)
+        except (APIError, OperatorError) as error:
+            return await asyncio.to_thread(self._site.failed, request, error, who, "/models")
+
+    def _read(self, work: Callable[..., Any], *given: Any) -> Any:  # noqa: ANN401 - what the work gives
+        with self._site.database.read() as session:
+            return work(session, *given)
+
+    def _visitor(self, session: Session, request: Request) -> Customer:
+        return self._site.visitor(request, session)
+
+    async def _form(self, request: Request, reservation: Reservation) -> Form:
+        media_type(request, multipart.MEDIA_TYPE)
+        body = FormBody(request.headers["content-type"], self._shape)
+        return await self._bodies.read(request, reservation, body, lambda form: form)
+
+    def _caller(self, session: Session, who: Customer, form: Form) -> Caller:
+        """The key that pays, as a caller."""
+        if who.key is None or form.fields.get("key") != who.key.id:
+            require_acting(who)
+        key = next((each for each in payers(session, who) if each.id == form.fields.get("key")), None)
+        if key is None:
+            message = "choose a key of this account that may embed, and is not revoked"
+            raise APIError(ErrorCode.INSUFFICIENT_SCOPE, message, param="key")
+        return Caller(who.account_id, key.id, who.account, key, key.secret_hash)
+
+    async def _embed(self, request: Request, caller: Caller, form: Form, reservation: Reservation) -> Trial:
+        items: list[Query] = [
+            TextQuery(part.content) if isinstance(part.content, str) else ImageQuery(part.content)
+            for part in form.items
+            if part.content
+        ]
+        if len(items) < 2:
+            message = "choose two images, or an image and a text: similarity takes two"
+            raise APIError(ErrorCode.EMPTY_INPUT, message)
+        if caller.account.status != "active":
+            raise APIError(ErrorCode.ACCOUNT_SUSPENDED, "this account is suspended; ask the vendor why")
+        request.state.timing = Timing()
+        most = Fields(tuple(form.fields.items())).number("most")
+        call = Call(request.state.request_id, caller, request.state.timing, max_cost_micros=most)
+        queries = Queries(items, form.body_hash, form.fields.get("model") or None)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        result, content = await self._service.embed(
+            call,
+            queries,
+            reservation,
+            lambda result: as_json(result, "base64"),
+            lambda: disconnected(request),
+        )
+        reservation.keep_bytes(len(content.body))
+        names = _names([part for part in form.items if part.content])
+        took = 1000 * (loop.time() - began)
+        return Trial(_pairs(result, names), result.usage.cost_micros, result.id, took)
+
+    def _page(self, request: Request, who: Customer, trial: Trial) -> Response:
+        with self._site.database.read() as session:
+            asked = self._site.asked(request, who, Fields())
+            values = dict(self._pages.models_page(asked, session)) | {"result": trial}
+        return self._site.shown(request, "customers/models.html", "Models", values, who)
+
+
+def _names(parts: list[Part]) -> list[str]:
+    """What the parts are called: a file's name, or the text itself."""
+    return [
+        f"“{part.content[:60]}”" if isinstance(part.content, str) else part.name or "image" for part in parts
+    ]
+
+
+def _pairs(result: EmbedResult, names: list[str]) -> list[Pair]:
+    rows = result.rows.astype(np.float64)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    cosines = rows @ rows.T
+    return [
+        Pair(names[one], names[other], float(cosines[one, other]))
+        for one in range(len(rows))
+        for other in range(one + 1, len(rows))
+    ]

@@ -1,0 +1,143 @@
+"""Customers who are signed in: by a key that may read usage, or by an invitation."""
+
+from dataclasses import dataclass, field
+
+from sqlalchemy.orm import Session
+
+from shared.errors import APIError, ErrorCode
+from vendor_service.accounts.authentication import Authentication
+from vendor_service.accounts.keys import Scope, id_of, secret_hash
+from vendor_service.audit import actors
+from vendor_service.clock import Clock
+from vendor_service.console import sessions
+from vendor_service.console.seal import Seal
+from vendor_service.console.sessions import CUSTOMERS
+from vendor_service.database.session import Database
+from vendor_service.database.tables import Account, ApiKey, ConsoleSession
+from vendor_service.operators import invitations
+from vendor_service.operators.act import Act
+from vendor_service.operators.authentication import WrongTries
+
+_WRONG = (ErrorCode.INVALID_API_KEY, ErrorCode.KEY_REVOKED)
+
+
+@dataclass(frozen=True)
+class Customer:
+    """Who is signed in to an account, and by which key, if by any."""
+
+    account: Account = field(repr=False)
+    key: ApiKey | None = field(repr=False)
+    session_id: str
+    csrf: str = field(repr=False)
+    actor: str
+    may_act: bool
+
+    @property
+    def name(self) -> str:
+        """The account's name."""
+        return self.account.name
+
+    @property
+    def account_id(self) -> str:
+        """Which account it is."""
+        return self.account.id
+
+
+def identify(session: Session, row: ConsoleSession, csrf: str, now: int) -> Customer | None:
+    """The customer of a session, unless what it was begun by is good no longer."""
+    account = session.get(Account, row.account_id)
+    if account is None:
+        return None
+    active = account.status == "active"
+    if row.key_id is None:
+        actor = actors.invited(str(row.invitation_id))
+        return Customer(account, None, row.id, csrf, actor, active)
+    key = session.get(ApiKey, row.key_id)
+    if key is None or key.revoked_at is not None or not key.is_secret(row.secret_hash, now):
+        return None
+    scopes = set(key.scopes.split())
+    if not scopes & {Scope.READ_USAGE, Scope.ADMIN}:
+        return None
+    actor = actors.customer_key(key.id)
+    return Customer(account, key, row.id, csrf, actor, active and Scope.ADMIN in scopes)
+
+
+def require_acting(who: Customer) -> None:
+    """Make sure that a customer may change something.
+
+    Raises:
+        APIError: `account_suspended` or `insufficient_scope`.
+    """
+    if who.account.status != "active":
+        raise APIError(ErrorCode.ACCOUNT_SUSPENDED, "this account is suspended, and nothing can be changed")
+    if not who.may_act:
+        message = "you signed in with a key that may only read; changes take one with the scope admin"
+        raise APIError(ErrorCode.INSUFFICIENT_SCOPE, message)
+
+
+class CustomersDoor:
+    """Signs customers in, and lets nobody try for ever. Thread-safe."""
+
+    def __init__(self, database: Database, clock: Clock, seal: Seal, authentication: Authentication) -> None:
+        self._database = database
+        self._clock = clock
+        self._seal = seal
+        self._authentication = authentication
+        self._tries = WrongTries(what="key or invitation of the console")
+
+    def by_key(self, api_key: str, address: str) -> str:
+        """Sign in with an API key; what the cookie has to have.
+
+        Wrong secrets of one key count for themselves; see `OperatorAuthentication`.
+
+        Raises:
+            APIError: as of `Authentication.identify`, or `rate_limited`.
+        """
+        who = self._who_tries(address, id_of(api_key))
+        self._tries.check(who)
+        try:
+            caller = self._authentication.identify(api_key, Scope.READ_USAGE)
+        except APIError as error:
+            if error.code in _WRONG:
+                self._tries.count(who)
+            raise
+        with self._database.write() as session:
+            return sessions.begin(
+                session,
+                self._seal,
+                CUSTOMERS,
+                self._clock(),
+                secret_hash=secret_hash(api_key),
+                account_id=caller.account_id,
+                key_id=caller.key_id,
+            )
+
+    def by_invitation(self, code: str, address: str) -> str:
+        """Sign in by an invitation, which is used up by that; what the cookie has to have.
+
+        Raises:
+            APIError: `not_found` for one that is not good, or not any more; or `rate_limited`.
+        """
+        self._tries.check(address)
+        with self._database.write() as session:
+            actor = actors.invited(invitations.id_of(code) or "")
+            row = invitations.redeem(Act(session, actor, self._clock), code)
+            if row is not None:
+                return sessions.begin(
+                    session,
+                    self._seal,
+                    CUSTOMERS,
+                    self._clock(),
+                    secret_hash=row.secret_hash,
+                    account_id=row.account_id,
+                    invitation_id=row.id,
+                )
+        self._tries.count(address)
+        message = "this link was used already, or is too old; ask the vendor for another one"
+        raise APIError(ErrorCode.NOT_FOUND, message)
+
+    def _who_tries(self, address: str, key_id: str | None) -> str:
+        if key_id is None:
+            return address
+        with self._database.read() as session:
+            return address if session.get(ApiKey, key_id) is None else f"{address} with the id {key_id}"

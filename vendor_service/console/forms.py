@@ -1,0 +1,117 @@
+"""Forms as browsers send them, and what people write into their fields."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from decimal import Decimal, InvalidOperation
+from urllib.parse import parse_qsl
+
+from starlette.requests import Request
+
+from shared.errors import APIError, ErrorCode
+from vendor_service.errors import UsageError
+
+_MOST_FIELDS = 64
+_LONGEST_NUMBER = 24
+_UNIT = 1_000_000
+
+
+@dataclass(frozen=True)
+class Fields:
+    """The fields of a form or of a URL's query, by name; one that is not there is empty."""
+
+    pairs: Sequence[tuple[str, str]] = ()
+    _by_name: Mapping[str, list[str]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        named: dict[str, list[str]] = {}
+        for name, value in self.pairs:
+            named.setdefault(name, []).append(value)
+        object.__setattr__(self, "_by_name", named)
+
+    def get(self, name: str) -> str:
+        """What was written there, without spaces around it."""
+        return self._by_name.get(name, [""])[-1].strip()
+
+    def all(self, name: str) -> list[str]:
+        """All that was ticked under that name."""
+        return list(self._by_name.get(name, []))
+
+    def number(self, name: str) -> int | None:
+        """A whole number; `None` where nothing was written.
+
+        Raises:
+            UsageError: it is something else.
+        """
+        written = self.get(name).replace(",", "").replace("_", "")
+        if not written:
+            return None
+        try:
+            if len(written) > _LONGEST_NUMBER:
+                raise ValueError
+            return int(written)
+        except ValueError as error:
+            raise UsageError(f"{name.replace('_', ' ')}: write a whole number, as in 1000") from error
+
+    def money(self, name: str) -> int | None:
+        """An amount in units of the currency, as micro-units; `None` where nothing was written.
+
+        Raises:
+            UsageError: it is something else, or finer than a micro-unit.
+        """
+        written = self.get(name).replace(",", "").replace("\u2212", "-")
+        if not written:
+            return None
+        try:
+            if len(written) > _LONGEST_NUMBER:
+                raise InvalidOperation
+            micros = Decimal(written) * _UNIT
+            if micros != micros.to_integral_value():
+                raise InvalidOperation
+        except (InvalidOperation, ValueError, OverflowError) as error:
+            message = "write an amount in units of the currency, to the millionth at most, as in 12.50"
+            raise UsageError(f"{name.replace('_', ' ')}: {message}") from error
+        return int(micros)
+
+    def day(self, name: str) -> date | None:
+        """A day as 2026-11-15; `None` where nothing was written.
+
+        Raises:
+            UsageError: it is something else.
+        """
+        written = self.get(name)
+        try:
+            return date.fromisoformat(written) if written else None
+        except ValueError as error:
+            raise UsageError(f"{name.replace('_', ' ')}: write a day as in 2026-11-15") from error
+
+    def required(self, name: str) -> str:
+        """What was written there.
+
+        Raises:
+            UsageError: nothing was.
+        """
+        if not (written := self.get(name)):
+            raise UsageError(f"{name.replace('_', ' ')} is empty")
+        return written
+
+
+async def read_form(request: Request) -> Fields:
+    """The form that a request brings.
+
+    Raises:
+        APIError: it is larger than a form, or none.
+    """
+    try:
+        return Fields(_parsed((await request.body()).decode()))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise APIError(ErrorCode.INVALID_REQUEST, "this form cannot be read") from error
+
+
+def read_query(request: Request) -> Fields:
+    """The fields of a request's URL."""
+    return Fields(tuple(request.query_params.multi_items()))
+
+
+def _parsed(written: str) -> tuple[tuple[str, str], ...]:
+    return tuple(parse_qsl(written, keep_blank_values=True, max_num_fields=_MOST_FIELDS))

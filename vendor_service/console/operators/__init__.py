@@ -1,0 +1,1 @@
+"""What does an operator see and do? The pages of the vendor, at `/operator`."""

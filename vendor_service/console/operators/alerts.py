@@ -1,0 +1,161 @@
+"""Alerts: the rules of `docker/observability/alerts.yml`, asked of what the monitor has seen.
+
+They are for who has no Prometheus, and look back no further than a quarter of an hour.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from vendor_service.console.operators.monitor import Monitor, is_selling
+from vendor_service.console.operators.scrapes import Scrape, known
+from vendor_service.console.rendering import duration
+
+Severity = Literal["page", "warn"]
+
+_MINUTE = 60.0
+_STALE_SECONDS = 3 * 86_400
+_FIRST_SECONDS = 3600
+
+
+@dataclass(frozen=True)
+class Alert:
+    """A rule: `says` gives what is wrong, or `None`; `next` is what to do then."""
+
+    name: str
+    severity: Severity
+    watches: str
+    next: str
+    says: Callable[[Monitor, float], str | None]
+
+
+@dataclass(frozen=True)
+class State:
+    """An alert, and what it says now; `None` is nothing."""
+
+    alert: Alert
+    message: str | None
+
+
+def states(monitor: Monitor, now: float) -> list[State]:
+    """What every alert says; `now` is in seconds since 1970."""
+    return [State(each, each.says(monitor, now)) for each in ALERTS]
+
+
+def _down(monitor: Monitor, _: float) -> str | None:
+    return monitor.away
+
+
+def _not_ready(monitor: Monitor, _: float) -> str | None:
+    times = _increase(monitor, _MINUTE, "tuition_refusals_total", code="not_ready")
+    return f"{times:.0f} checks in the last minute found it not ready" if times else None
+
+
+def _queue_wait(monitor: Monitor, _: float) -> str | None:
+    span = monitor.span(5 * _MINUTE)
+    for kind in ("image", "text") if span is not None else ():
+        waited = span and known(
+            span.quantile(0.95, "tuition_queue_wait_seconds", lambda each, kind=kind: each["kind"] == kind)  # type: ignore[misc]
+        )
+        if waited and waited > 1:
+            return f"5% of the {kind} queries wait more than {duration(waited)} for the model"
+    return None
+
+
+def _overloaded(monitor: Monitor, _: float) -> str | None:
+    span = monitor.span(5 * _MINUTE)
+    if span is None:
+        return None
+    asked = span.increase("tuition_requests_total", is_selling)
+    away = span.increase("tuition_refusals_total", lambda each: each["code"] == "overloaded")
+    return (
+        f"{100 * away / asked:.0f}% of the requests are turned away"
+        if asked and away / asked > 0.05
+        else None
+    )
+
+
+def _internal_errors(monitor: Monitor, _: float) -> str | None:
+    times = _increase(monitor, 5 * _MINUTE, "tuition_refusals_total", code="internal_error")
+    return f"{times:.0f} requests failed in a way that nobody foresaw" if times else None
+
+
+def _ledger_faulty(monitor: Monitor, _: float) -> str | None:
+    accounts = _highest(monitor, "tuition_ledger_faulty_accounts")
+    return f"the books of {accounts:.0f} accounts are not in order" if accounts else None
+
+
+def _audit_log_faulty(monitor: Monitor, _: float) -> str | None:
+    return "the audit log is not in order" if _highest(monitor, "tuition_audit_log_faulty") else None
+
+
+def _ledger_not_verified(monitor: Monitor, now: float) -> str | None:
+    verified = _highest(monitor, "tuition_ledger_verified_timestamp_seconds")
+    if not verified:  # never since the start, which the first audit ends within minutes
+        started = _highest(monitor, "process_start_time_seconds")
+        is_late = started and now - started > _FIRST_SECONDS
+        return "the ledger was not verified since the vendor's start" if is_late else None
+    if now - verified <= _STALE_SECONDS:
+        return None
+    return f"the ledger was last verified {duration(now - verified)} ago"
+
+
+def _holds_expire(monitor: Monitor, _: float) -> str | None:
+    times = _increase(monitor, 15 * _MINUTE, "tuition_billing_total", outcome="expired")
+    return f"{times:.0f} requests were never settled: a process died under them" if times else None
+
+
+def _gpu_memory(monitor: Monitor, _: float) -> str | None:
+    newest = monitor.newest()
+    if newest is None:
+        return None
+    for device in newest.labels("tuition_gpu_memory_bytes", "device"):
+        held, whole = (_of_device(newest, device, state) for state in ("reserved", "total"))
+        if whole and held / whole > 0.95:
+            return f"the vendor holds {100 * held / whole:.0f}% of {device}"
+    return None
+
+
+def _of_device(scrape: Scrape, device: str, state: str) -> float:
+    def wanted(labels: Mapping[str, str]) -> bool:
+        return labels.get("device") == device and labels.get("state") == state
+
+    return scrape.total("tuition_gpu_memory_bytes", wanted)
+
+
+def _increase(monitor: Monitor, seconds: float, name: str, **labels: str) -> float:
+    span = monitor.span(seconds)
+
+    def wanted(found: Mapping[str, str]) -> bool:
+        return labels.items() <= found.items()
+
+    return 0.0 if span is None else span.increase(name, wanted)
+
+
+def _highest(monitor: Monitor, name: str) -> float:
+    newest = monitor.newest()
+    return 0.0 if newest is None else newest.highest(name)
+
+
+ALERTS = (
+    Alert("VendorDown", "page", "the vendor answers", "See whether its process runs, and its log.", _down),
+    Alert("VendorNotReady", "page", "model and database answer",
+          "The vendor's log says which of them does not.", _not_ready),
+    Alert("QueueWait", "warn", "95% of queries wait less than a second",
+          "Add a worker or a device, or lower max_queued_inputs so that callers go elsewhere.", _queue_wait),
+    Alert("Overloaded", "warn", "fewer than 5% of requests are turned away",
+          "Add a worker or a device; see under accounts who asks most.", _overloaded),
+    Alert("InternalErrors", "warn", "nothing fails unforeseen",
+          "Find the request in the vendor's log by its id, and report it.", _internal_errors),
+    Alert("LedgerFaulty", "page", "the books are in order",
+          "Verify the ledger under Money, stop selling to that account, and compare with a backup.",
+          _ledger_faulty),
+    Alert("AuditLogFaulty", "page", "the audit log is in order",
+          "Verify it under Audit log, and compare with a backup.", _audit_log_faulty),
+    Alert("LedgerNotVerified", "warn", "the ledger was verified in the last three days",
+          "Look in the vendor's log for why the audit fails.", _ledger_not_verified),
+    Alert("HoldsExpire", "warn", "every request is settled or voided",
+          "A process was killed, perhaps for memory; nothing was charged for these.", _holds_expire),
+    Alert("GpuMemory", "warn", "the devices have memory left",
+          "Lower max_inputs, or serve fewer models on that device.", _gpu_memory),
+)  # fmt: skip

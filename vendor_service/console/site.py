@@ -1,0 +1,473 @@
+"""A site: what the pages of customers and those of operators share: who asks, forms, errors, the look."""
+
+import asyncio
+import hmac
+import json
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
+from urllib.parse import quote, urlencode, urlsplit
+
+from fastapi import APIRouter
+from sqlalchemy.orm import Session
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from shared.errors import APIError, ErrorCode
+from vendor_service.clock import Clock
+from vendor_service.console import rendering, sessions
+from vendor_service.console.forms import Fields, read_form, read_query
+from vendor_service.console.seal import Seal
+from vendor_service.console.sessions import SessionKind
+from vendor_service.database.session import Database
+from vendor_service.database.tables import ConsoleSession
+from vendor_service.errors import OperatorError, UnknownName
+
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "content-security-policy": _POLICY,
+    # Not `no-referrer`, under which browsers do not tell where a form comes from.
+    "referrer-policy": "same-origin",
+    "x-content-type-options": "nosniff",
+    "cross-origin-opener-policy": "same-origin",
+    "cache-control": "no-store",
+}
+_ASSET_SECONDS = 30 * 86_400
+_FLASH_SECONDS = 60
+_OTHER_SITE = "this came from another site; open the console in a tab of its own and try again"
+_NOT_THIS_SESSION = "this page is of another session; reload it and try again"
+# What to do next, by the code of an error.
+_NEXT = {
+    ErrorCode.RATE_LIMITED: "Wait a moment, then reload the page.",
+    ErrorCode.OVERLOADED: "Nothing was changed. Wait a moment and try again.",
+    ErrorCode.INSUFFICIENT_SCOPE: "Sign in with a key or a token that has this scope, or ask who has one.",
+    ErrorCode.ACCOUNT_SUSPENDED: "You can still read everything here. Ask the vendor why.",
+    ErrorCode.NOT_FOUND: "It may have been removed, or the address is mistyped. Begin at the overview.",
+    ErrorCode.INTERNAL_ERROR: "Try again; if it stays, tell the vendor the time and what you did.",
+}
+
+
+class Visitor(Protocol):
+    """Somebody who is signed in."""
+
+    @property
+    def name(self) -> str:
+        """As the page's head names them."""
+
+    @property
+    def session_id(self) -> str:
+        """Which session it is."""
+
+    @property
+    def csrf(self) -> str:
+        """What every form of this session has to bring."""
+
+    @property
+    def may_act(self) -> bool:
+        """Whether there is anything that they may change."""
+
+
+Who = TypeVar("Who", bound=Visitor)
+
+
+@dataclass(frozen=True)
+class Asked(Generic[Who]):
+    """A request: by whom, what its URL and its form say, when, and how this site is reached."""
+
+    who: Who
+    path: Mapping[str, str]
+    query: Fields
+    form: Fields
+    now: int
+    base_url: str
+
+
+@dataclass(frozen=True)
+class Page(Generic[Who]):
+    """A page below the site's root: `build` gives what its template shows, or a whole response.
+
+    Pages with a `menu` are listed there, under that heading. One with a `cost` counts as so many pages where
+    a visitor may ask for so many a second.
+    """
+
+    path: str
+    title: str
+    template: str
+    build: Callable[[Asked[Who], Session], Mapping[str, Any] | Response]
+    menu: str | None = None
+    cost: int = 1
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked before something is done: what it will do, fact by fact."""
+
+    title: str
+    facts: Sequence[str]
+    button: str
+    dangerous: bool = False
+
+
+@dataclass(frozen=True)
+class Done:
+    """Something was done: what to say, and on which page of the site."""
+
+    message: str
+    to: str
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Something was done, and is shown this once."""
+
+    title: str
+    template: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Action(Generic[Who]):
+    """What a form does: for whom, after which question, if any.
+
+    `allow` raises an `APIError` for who may not; `back` is the page to go back to.
+    """
+
+    path: str
+    back: str
+    allow: Callable[[Who], None]
+    do: Callable[[Asked[Who]], Done | Shown]
+    ask: Callable[[Asked[Who], Session], Question] | None = None
+
+
+class SignedOut(Exception):
+    """Nobody is signed in."""
+
+
+class Site(Generic[Who]):
+    """The pages of one kind of visitors. `identify` gives the visitor of a session, if it still holds.
+
+    `limit` raises an `APIError` where a visitor asks for pages, or for so costly ones, too fast.
+    """
+
+    def __init__(
+        self,
+        kind: SessionKind,
+        title: str,
+        database: Database,
+        clock: Clock,
+        seal: Seal,
+        identify: Callable[[Session, ConsoleSession, str, int], Who | None],
+        limit: Callable[[Who, int], None] = lambda _, __: None,
+    ) -> None:
+        self._limit = limit
+        self.kind = kind
+        self.title = title
+        self.database = database
+        self.clock = clock
+        self.seal = seal
+        self._identify = identify
+        self._menu: list[tuple[str, Page[Who]]] = []
+
+    def add_pages(self, router: APIRouter, pages: Sequence[Page[Who]]) -> None:
+        """Serve pages, and list them in the menu."""
+        for page in pages:
+            if page.menu is not None:
+                self._menu.append((page.menu, page))
+            router.add_api_route(
+                f"{self.kind.path}{page.path}", self._showing(page), methods=["GET"], response_model=None
+            )
+
+    def add_actions(self, router: APIRouter, actions: Sequence[Action[Who]]) -> None:
+        """Serve what forms do."""
+        for action in actions:
+            router.add_api_route(
+                f"{self.kind.path}{action.path}", self._doing(action), methods=["POST"], response_model=None
+            )
+
+    def add_assets(self, router: APIRouter) -> None:
+        """Serve the files that pages load."""
+
+        async def asset(request: Request) -> Response:
+            name = request.path_params["name"]
+            if name not in rendering.ASSETS:
+                return await asyncio.to_thread(
+                    self.failed, request, APIError(ErrorCode.NOT_FOUND, "there is no such file")
+                )
+            headers = {
+                "cache-control": f"max-age={_ASSET_SECONDS}, immutable",
+                "x-content-type-options": "nosniff",
+            }
+            return Response(rendering.read_asset(name), media_type=rendering.ASSETS[name], headers=headers)
+
+        router.add_api_route(f"{self.kind.path}/assets/{{name}}", asset, methods=["GET"], response_model=None)
+
+    def add_signing_out(self, router: APIRouter, everywhere: Callable[[Session, Who], int]) -> None:
+        """Serve the ways out: of this browser, and of all; `everywhere` ends all sessions of a visitor."""
+
+        def leave(asked: Asked[Who]) -> Done:
+            with self.database.write() as session:
+                if asked.form.get("everywhere"):
+                    ended = everywhere(session, asked.who)
+                    return Done(f"{ended} sessions were ended, this one included.", "/sign-in")
+                sessions.end(session, asked.who.session_id)
+                return Done("You are signed out.", "/sign-in")
+
+        action = Action[Who]("/sign-out", "", lambda _: None, leave)
+        self.add_actions(router, [action])
+
+    def add_fallback(self, router: APIRouter) -> None:
+        """Answer what is no page of this site; the last route."""
+
+        async def nothing(request: Request) -> Response:
+            error = APIError(ErrorCode.NOT_FOUND, "there is no such page")
+            return await asyncio.to_thread(self.failed, request, error)
+
+        router.add_api_route(f"{self.kind.path}/{{path:path}}", nothing, methods=["GET"], response_model=None)
+
+    # What pages and actions need.
+
+    def visitor(self, request: Request, session: Session) -> Who:
+        """Who asks.
+
+        Raises:
+            SignedOut: nobody who is signed in.
+        """
+        cookie = request.cookies.get(self.kind.cookie)
+        found = None
+        if cookie is not None:
+            found = sessions.find(session, self.seal, self.kind, cookie, self.clock())
+        who = None if found is None else self._identify(session, found[0], found[1], self.clock())
+        if found is None or who is None:
+            raise SignedOut
+        session.expunge_all()  # an error ends the transaction, and its page names the visitor all the same
+        request.state.console_session = found[0]
+        return who
+
+    def check_form(self, request: Request, who: Who, csrf: str) -> None:
+        """Make sure that a form is from this site and of this session.
+
+        Raises:
+            APIError: `insufficient_scope`.
+        """
+        check_origin(request)
+        if not hmac.compare_digest(csrf.encode(), who.csrf.encode()):
+            raise APIError(ErrorCode.INSUFFICIENT_SCOPE, _NOT_THIS_SESSION)
+
+    def asked(self, request: Request, who: Who, form: Fields) -> Asked[Who]:
+        """The request as pages and actions see it."""
+        return Asked(
+            who,
+            request.path_params,
+            read_query(request),
+            form,
+            self.clock(),
+            str(request.base_url).rstrip("/"),
+        )
+
+    def shown(
+        self,
+        request: Request,
+        template: str,
+        title: str,
+        values: Mapping[str, Any],
+        who: Who | None = None,
+        status: int = 200,
+    ) -> Response:
+        """A page as HTML; with its menu, if somebody is signed in."""
+        root = self.root(request)
+        flash = self.seal.open("flash", request.cookies.get(self._flash, "."))
+        here = request.url.path
+        groups: dict[str, list[dict[str, Any]]] = {}
+        for heading, page in self._menu if who is not None else []:
+            current = here == f"{root}{page.path}" or (
+                page.path != "" and here.startswith(f"{root}{page.path}/")
+            )
+            link = {"url": f"{root}{page.path}", "title": page.title, "current": current}
+            groups.setdefault(heading, []).append(link)
+        shared = {"root": root, "site": self.title, "who": who, "title": title, "menu": groups}
+        shared |= {"flash": json.loads(flash) if flash else None, "kind": self.kind.name}
+        html = rendering.render(template, {**shared, **values})
+        response = HTMLResponse(html, status, HEADERS)
+        if flash:
+            response.delete_cookie(self._flash, path="/", secure=True, httponly=True)
+        return response
+
+    def failed(
+        self, request: Request, error: APIError | OperatorError, who: Who | None = None, back: str = ""
+    ) -> Response:
+        """The page of an error: what is wrong, and what to do next."""
+        code, status = ErrorCode.CONFLICT, 409
+        if isinstance(error, APIError):
+            code, status = error.code, error.code.kind.status
+        elif isinstance(error, UnknownName):
+            code, status = ErrorCode.NOT_FOUND, 404
+        else:
+            status = 400
+        request.state.error_code = code.value
+        message = str(error)  # an operator's may begin with a name
+        if isinstance(error, APIError):
+            message = f"{error.message[:1].upper()}{error.message[1:]}"
+        values = {
+            "message": message,
+            "next": _NEXT.get(code, "Go back, change it, and send it again. Nothing was changed."),
+            "back": f"{self.root(request)}{back}",
+        }
+        response = self.shown(request, "error.html", "That did not work", values, who, status)
+        if isinstance(error, APIError) and error.retry_after is not None:
+            response.headers["retry-after"] = str(error.retry_after)
+        return response
+
+    def to_sign_in(self, request: Request) -> Response:
+        """Send somebody to sign in, and then back."""
+        asked: dict[str, str] = {}
+        if request.method == "GET":
+            path = request.url.path.removeprefix(self.root(request))
+            asked = {"next": path + (f"?{request.url.query}" if request.url.query else "")}
+            if "begun" in request.query_params:  # who just signed in, and whose browser kept no cookie
+                asked = {"lost": "1"}
+        query = f"?{urlencode(asked)}" if any(asked.values()) else ""
+        return self.redirect(f"{self.root(request)}/sign-in{query}")
+
+    def redirect(self, to: str, message: str = "") -> Response:
+        """Send the browser to another page, which shows the message once."""
+        response = RedirectResponse(to, 303, HEADERS)
+        if message:
+            value = self.seal.close("flash", json.dumps(message))
+            response.set_cookie(
+                self._flash, value, _FLASH_SECONDS, path="/", secure=True, httponly=True, samesite="lax"
+            )
+        return response
+
+    def begun(self, request: Request, cookie: str, after: str) -> Response:
+        """Send somebody who signed in to the page that was asked for."""
+        root = self.root(request)
+        safe = after.startswith("/") and not after.startswith(("//", "/\\", "/sign-", "/invitation"))
+        separator = "&" if "?" in after else "?"
+        response = self.redirect(
+            f"{root}{quote(after, safe='/?=&%:.-_~') if safe else ''}{separator if safe else '?'}begun=1"
+        )
+        same_site: Any = self.kind.same_site
+        response.set_cookie(
+            self.kind.cookie,
+            cookie,
+            self.kind.lifetime_seconds,
+            path="/",
+            secure=True,
+            httponly=True,
+            samesite=same_site,
+        )
+        return response
+
+    def root(self, request: Request) -> str:
+        """The path of the site's first page."""
+        return f"{str(request.scope.get('root_path', '')).rstrip('/')}{self.kind.path}"
+
+    def note_use(self, request: Request) -> None:
+        """Write down, now and then, that a session is used."""
+        row: ConsoleSession | None = getattr(request.state, "console_session", None)
+        if row is None or not sessions.is_to_be_noted(row, self.clock()):
+            return
+        with suppress(APIError), self.database.write(lock_seconds=1) as session:  # the next use is noted
+            kept = session.get(ConsoleSession, row.id)
+            if kept is not None:
+                kept.last_used_at = self.clock()
+
+    @property
+    def _flash(self) -> str:
+        return f"{self.kind.cookie}-told"
+
+    def _showing(self, page: Page[Who]) -> Callable[[Request], Any]:
+        async def show(request: Request) -> Response:
+            return await asyncio.to_thread(self._show, request, page)
+
+        return show
+
+    def _show(self, request: Request, page: Page[Who]) -> Response:
+        who: Who | None = None
+        try:
+            with self.database.read() as session:
+                who = self.visitor(request, session)
+                self._limit(who, page.cost)
+                built = page.build(self.asked(request, who, Fields()), session)
+            if not isinstance(built, Response):
+                built = self.shown(request, page.template, page.title, built, who)
+        except SignedOut:
+            return self.to_sign_in(request)
+        except (APIError, OperatorError) as error:
+            return self.failed(request, error, who)
+        self.note_use(request)
+        return built
+
+    def _doing(self, action: Action[Who]) -> Callable[[Request], Any]:
+        async def do(request: Request) -> Response:
+            try:
+                form = await read_form(request)
+            except APIError as error:
+                return await asyncio.to_thread(self.failed, request, error)
+            return await asyncio.to_thread(self._do, request, action, form)
+
+        return do
+
+    def _do(self, request: Request, action: Action[Who], form: Fields) -> Response:
+        who: Who | None = None
+        try:
+            with self.database.read() as session:
+                who = self.visitor(request, session)
+                self.check_form(request, who, form.get("csrf"))
+                action.allow(who)
+                asked = self.asked(request, who, form)
+                if action.ask is not None and form.get("confirmed") != "yes":
+                    return self._confirm(request, who, action, form, action.ask(asked, session))
+            done = action.do(asked)
+        except SignedOut:
+            return self.to_sign_in(request)
+        except (APIError, OperatorError) as error:
+            return self.failed(request, error, who, self._back(request, action))
+        self.note_use(request)
+        if isinstance(done, Done):
+            return self.redirect(f"{self.root(request)}{done.to}", done.message)
+        return self.shown(request, done.template, done.title, done.values, who)
+
+    def _confirm(
+        self, request: Request, who: Who, action: Action[Who], form: Fields, question: Question
+    ) -> Response:
+        kept = [(name, value) for name, value in form.pairs if name not in ("csrf", "confirmed", "once")]
+        values = {
+            "question": question,
+            "fields": kept,
+            "once": secrets.token_urlsafe(16),
+            "back": f"{self.root(request)}{self._back(request, action)}",
+            "to": request.url.path,
+        }
+        return self.shown(request, "confirm.html", question.title, values, who)
+
+    def _back(self, request: Request, action: Action[Who]) -> str:
+        back = action.back
+        for name, value in request.path_params.items():
+            back = back.replace(f"{{{name}}}", quote(str(value), safe=""))
+        return back
+
+
+def check_origin(request: Request) -> None:
+    """Make sure that a form was sent by a page of this site.
+
+    Raises:
+        APIError: `insufficient_scope`.
+    """
+    fetched, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    if fetched is not None:
+        own = fetched in ("same-origin", "none")
+    else:
+        own = origin is None or urlsplit(origin).netloc == request.headers.get("host")
+    if not own:
+        raise APIError(ErrorCode.INSUFFICIENT_SCOPE, _OTHER_SITE)
+
+
+def address_of(request: Request) -> str:
+    """Where a request comes from, for the limits on tries."""
+    return "nowhere" if request.client is None else request.client.host

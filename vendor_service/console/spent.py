@@ -1,0 +1,48 @@
+"""Spending as pages show it: bars by day, and shares by what was bought on which key."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+
+from markupsafe import Markup
+
+from vendor_service.billing.spending import Spent
+from vendor_service.console import charts
+from vendor_service.console.rendering import money
+
+_UNIT = 1_000_000
+_MOST_SHOWN = 12
+
+
+@dataclass(frozen=True)
+class Share:
+    """What was charged for one group, beside the largest."""
+
+    spent: Spent
+    drawing: Markup
+
+
+def chart_of_days(label: str, days: Sequence[Spent]) -> Markup:
+    """A bar a day of what was charged."""
+    return charts.bars(
+        label,
+        [
+            (
+                f"{date.fromisoformat(each.group):%d %b}",
+                each.charged_micros / _UNIT,
+                f"{each.group}: {money(each.charged_micros)} for {each.queries:,} queries",
+            )
+            for each in days
+        ],
+    )
+
+
+def shares_of(groups: Sequence[Spent], most_shown: int = _MOST_SHOWN) -> list[Share]:
+    """The largest groups, with a bar each."""
+    most = max((each.charged_micros for each in groups), default=0)
+    return [Share(each, charts.share_bar(each.charged_micros, most)) for each in groups[:most_shown]]
+
+
+def shown_days(days: Sequence[Spent]) -> list[Spent]:
+    """The days with something, the newest first: the chart as a table, for who cannot see it."""
+    return [each for each in reversed(days) if each.requests or each.net_micros]
