@@ -177,7 +177,7 @@ def test_the_question_says_what_a_refund_does_and_the_customers_ledger_has_it(
     assert "from 0.0009 to 0.001" in asked.text
     visits[MONEY].confirm(path, asked)
     assert [each.kind for each in books.entries(order)] == ["top_up", "charge", "refund"]
-    assert "given back already, by entry 3" in problem_of(visits[MONEY].ask(path, entry="2"))
+    assert "was given back already" in problem_of(visits[MONEY].ask(path, entry="2"))
     assert "has no charge 9" in problem_of(visits[MONEY].ask(path, entry="9"))
 
 

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from typing import TypeVar, get_args
 
 from pydantic import BaseModel
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from shared.billing import QuotaPeriod
@@ -274,13 +273,14 @@ class OperatorActions:
         row = session.get(LedgerEntry, (account.id, seq))
         if row is None or row.kind != "charge":
             raise OperatorError(f"{account.name} has no charge {seq}; look it up in its ledger below")
-        given_back = (LedgerEntry.account_id == account.id, LedgerEntry.corrects_seq == seq)
-        if (by := session.scalar(select(LedgerEntry.seq).where(*given_back))) is not None:
-            raise OperatorError(f"charge {seq} of {account.name} was given back already, by entry {by}")
+        refunds, given_back = ledger.given_back_of(session, account.id, seq)
         charge = ledger.public(row)
-        micros, when = -charge.amount_micros, f"{charge.created_at:%Y-%m-%d %H:%M} UTC"
+        micros, when = -charge.amount_micros - given_back, f"{charge.created_at:%Y-%m-%d %H:%M} UTC"
+        if refunds and not micros:
+            raise OperatorError(f"charge {seq} of {account.name} was given back already")
+        how = f"but for the {money(given_back)} that were before" if given_back else "whole"
         facts = [
-            f"Charge {seq} of {account.name} is given back whole: {money(micros)} for {describe(charge)}, "
+            f"Charge {seq} of {account.name} is given back {how}: {money(micros)} for {describe(charge)}, "
             f"{when}.",
             _where_it_goes(account, micros),
             "Its queries stay used. The answer is not sent again for free. It cannot be undone.",
@@ -290,7 +290,7 @@ class OperatorActions:
     def refund(self, asked: By) -> Done:
         """Give a charge back."""
         name, seq = asked.path["name"], _entry(asked.form)
-        self._once(asked, lambda act: money_acts.refund(act, name, seq))
+        self._once(asked, lambda act: money_acts.refund(act, name, seq).entry)
         return Done(f"Charge {seq} of {name} was given back.", f"/accounts/{name}")
 
     def ask_to_adjust(self, asked: By, session: Session) -> Question:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Select, or_, select
+from sqlalchemy import Select, func, or_, select
 from sqlalchemy.orm import Session
 
 from shared.billing import Entry
@@ -202,9 +202,14 @@ def _owners_of(key_id: str) -> Select[str]:
 
 
 def _refunded(session: Session, account: Account, entries: Sequence[LedgerEntry]) -> set[int]:
-    numbers = [each.seq for each in entries if each.kind == "charge"]
-    mine = (LedgerEntry.account_id == account.id, LedgerEntry.corrects_seq.in_(numbers))
-    return {seq for seq in session.scalars(select(LedgerEntry.corrects_seq).where(*mine)) if seq is not None}
+    """The charges among some entries that were given back whole."""
+    charged = {each.seq: -each.amount_micros for each in entries if each.kind == "charge"}
+    given_back = session.execute(
+        select(LedgerEntry.corrects_seq, func.sum(LedgerEntry.amount_micros))
+        .where(LedgerEntry.account_id == account.id, LedgerEntry.corrects_seq.in_(charged))
+        .group_by(LedgerEntry.corrects_seq)
+    )
+    return {seq for seq, micros in given_back if seq is not None and micros >= charged[seq]}
 
 
 def _final_invoices(session: Session, month: str) -> dict[str, Mapping[str, Any]]:
