@@ -42,6 +42,9 @@ class Service(BaseHTTPRequestHandler):
         """Keep quiet."""
 
 
+pytestmark = pytest.mark.slow  # each starts pip-audit, and `make audit` runs it
+
+
 @pytest.fixture
 def service() -> Iterator[str]:
     Service.asked = 0

@@ -45,6 +45,7 @@ def test_the_site_fetches_nothing_and_has_diagrams_and_what_pages_link_to(projec
     assert all((site / "source" / name.lstrip(".")).is_file() for name in _LINKED)
 
 
+@pytest.mark.slow  # `make check` builds the site
 @pytest.mark.parametrize("link", ["buying.md#missing", "../client/missing.py"])
 def test_a_dead_link_ends_the_build(project: Path, link: str) -> None:
     with (project / "docs" / "python.md").open("a", encoding="utf-8") as page:

@@ -44,7 +44,7 @@ def _kill_in_the_middle(rng: random.Random, vendor: VendorProcess, api_key: str,
 
 
 @pytest.mark.parametrize(
-    "rounds", [10, pytest.param(120, marks=pytest.mark.slow)], ids=lambda rounds: f"{rounds} rounds"
+    "rounds", [6, pytest.param(120, marks=pytest.mark.slow)], ids=lambda rounds: f"{rounds} rounds"
 )
 def test_a_client_that_is_killed_at_any_moment_pays_once_for_each_query(
     vendor_process: VendorProcess, tmp_path: Path, rounds: int

@@ -54,6 +54,7 @@ OUTLOOK = {
         "fits_quota": True,
         "fits_money": True,
         "seconds_at_rate_limit": 3,
+        "currency": None,
     },
     "prices_known": True,
     "seconds": 3,  # the whole number stays one

@@ -163,7 +163,18 @@ def test_where_decoders_round_otherwise_it_sees_nearly_the_same(page: Page, name
     assert np.abs(difference).mean() <= 0.3
 
 
-@pytest.mark.parametrize("name", [*EXACT, *NEAR])
+# Of what it sees as it should, two files stand for all in the ordinary tests.
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("upright", "jpeg"),
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in (*EXACT, *NEAR)
+            if name not in ("upright", "jpeg")
+        ),
+    ],
+)
 def test_its_answers_are_those_of_client_predict(page: Page, run: Path, tmp_path: Path, name: str) -> None:
     make, tolerance = NEAR.get(name, (EXACT.get(name), 0))
     assert make is not None

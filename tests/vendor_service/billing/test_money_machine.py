@@ -396,7 +396,7 @@ def test_any_order_of_all_operations_keeps_every_promise(books: Books) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=40,
+            max_examples=30,
             stateful_step_count=25,
             deadline=None,
             suppress_health_check=list(HealthCheck),
