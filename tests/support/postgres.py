@@ -8,6 +8,7 @@ from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import psycopg
 
@@ -37,11 +38,15 @@ class Postgres:
         """Start it again after `stop`, at the same address."""
         self._server.ensure_postgres_running()
 
-    def create_database(self) -> str:
-        """An empty database of its own; its URL."""
+    def create_database(self, of: str | None = None) -> str:
+        """A database of its own: an empty one, or a copy of the one that has this URL; its URL.
+
+        Nobody may be connected to what is copied.
+        """
         name = f"test_{next(self._numbers)}"
+        template = "" if of is None else f" TEMPLATE {urlsplit(of).path[1:]}"
         with psycopg.connect(self._uri, autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}".encode())
+            connection.execute(f"CREATE DATABASE {name}{template}".encode())
         return self._uri.replace("/postgres?", f"/{name}?")
 
 

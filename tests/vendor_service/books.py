@@ -3,13 +3,17 @@
 from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from functools import cache
 from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from shared.billing import Invoice
+from tests.support.postgres import Postgres
 from tests.vendor_service.clocks import FakeClock
 from vendor_service.accounts.accounts import Terms, open_account
 from vendor_service.accounts.keys import KeyTerms, issue_key
@@ -148,11 +152,38 @@ class Books:
         assert limit is None or account.buckets_covered + account.queries_held <= limit
 
 
-@contextmanager
-def opened_books(url: str) -> Iterator[Books]:
-    """Fresh books in an empty database."""
+def lay_out(url: str) -> None:
+    """Put this version's tables into a SQLite file that is not there yet, which is copied in no time."""
+    file = Path(url.removeprefix("sqlite:///"))
+    if url.startswith("sqlite:///") and not file.exists():
+        file.write_bytes(_empty_file())
+
+
+@cache
+def laid_out(server: Postgres) -> str:
+    """The URL of a database with this version's tables, to be copied and not to be used."""
+    url = server.create_database()
     with closing(Database(url)) as database:
         schema.upgrade(database)
+    return url
+
+
+@cache
+def _empty_file() -> bytes:
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "empty.db"
+        with closing(Database(f"sqlite:///{file}")) as database:
+            schema.upgrade(database)
+        return file.read_bytes()
+
+
+@contextmanager
+def opened_books(url: str) -> Iterator[Books]:
+    """Fresh books in an empty database, or in one that has this version's tables."""
+    lay_out(url)
+    with closing(Database(url)) as database:
+        if schema.current(database) != schema.latest():
+            schema.upgrade(database)
         books = Books(database)
         with closing(books.admission):
             yield books

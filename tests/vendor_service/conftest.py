@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.support.postgres import Postgres
-from tests.vendor_service.books import Books, opened_books
+from tests.vendor_service.books import Books, laid_out, opened_books
 from tests.vendor_service.local_vendor import LocalVendor, ScriptedTexts, Vendor
 
 LIMITS: dict[str, Any] = {
@@ -50,8 +50,12 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return server.create_database()
 
 
-@pytest.fixture
-def books(database_url: str) -> Iterator[Books]:
+@pytest.fixture(params=["sqlite", "postgresql"])
+def books(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Books]:
     """Fresh books in a database of each kind."""
-    with opened_books(database_url) as opened:
+    url = f"sqlite:///{tmp_path / 'books.db'}"
+    if request.param == "postgresql":
+        server: Postgres = request.getfixturevalue("postgres")
+        url = server.create_database(of=laid_out(server))
+    with opened_books(url) as opened:
         yield opened

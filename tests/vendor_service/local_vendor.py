@@ -21,6 +21,7 @@ from shared.embeddings import Kind
 from shared.errors import ErrorBody, ErrorCode
 from shared.serving.connections import Config
 from tests.support.forking import launch_decoding
+from tests.vendor_service.books import lay_out
 from tests.vendor_service.clocks import FakeClock
 from vendor_service.accounts.accounts import Terms, open_account
 from vendor_service.accounts.keys import KeyTerms, Scope, issue_key
@@ -112,6 +113,7 @@ class LocalVendor(Vendor):
 
     def __init__(self, folder: Path, *, hangups: Hangups | None = None, **settings: Any) -> None:
         super().__init__(f"sqlite:///{folder / 'local.db'}")
+        lay_out(self.database_url)
         self.clock = FakeClock()
         with patch.object(factory, "ClipModel", _loaded_once):
             self.app: FastAPI = create_app(

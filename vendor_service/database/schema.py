@@ -1,6 +1,7 @@
 """The schema's version: which migrations have run, and running them."""
 
 import logging
+from functools import cache
 from pathlib import Path
 
 from alembic import command
@@ -109,6 +110,7 @@ def current(database: Database) -> str | None:
         raise OperatorError(_unusable(database, error)) from error
 
 
+@cache
 def latest() -> str | None:
     """The revision that this version of the program works with."""
     return _scripts().get_current_head()
