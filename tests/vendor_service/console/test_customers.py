@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -10,17 +11,20 @@ import pytest
 from tests.vendor_service.console.visits import Visit, problem_of
 from tests.vendor_service.local_vendor import LocalVendor, image_file, image_input
 from vendor_service.accounts.keys import KeyTerms, Scope
+from vendor_service.accounts.projects import ProjectTerms
 from vendor_service.audit import log
+from vendor_service.clock import SECOND
 from vendor_service.console.customers.actions import CustomerActions
 from vendor_service.console.customers.pages import CustomerPages
 from vendor_service.database.tables import Invitation
 from vendor_service.operators import accounts as account_acts
-from vendor_service.operators import invitations, keys, money
+from vendor_service.operators import invitations, keys, money, projects
 from vendor_service.operators.act import Act
 
 CAT = {"text": "a photo of a cat"}
 EVIL = "<script>alert('x')</script>\"'>"
 HOUR = 3600
+SECRET = re.compile("tk_[0-9a-f]{16}_[0-9a-f]{48}")
 Files = list[tuple[str, tuple[str | None, bytes | str]]]
 # Every page, with the names that its path takes.
 PAGES = [page.path for page in CustomerPages.all(CustomerPages(None, None, None, None))]  # type: ignore[arg-type]
@@ -176,6 +180,89 @@ def test_a_session_ends_with_the_secret_that_began_it(vendor: LocalVendor) -> No
     vendor.clock.advance(-HOUR)
     admin.do(f"/keys/{key_id(key)}/revoke")
     assert visit.get().status_code == 303
+
+
+def issued(vendor: LocalVendor, owner: str, **terms: Any) -> str:
+    """One more key of the same account, on these `KeyTerms`."""
+    with vendor.books.write() as session:
+        act = Act(session, "os:test", vendor.clock)
+        return keys.issue(act, vendor.account(owner).name, KeyTerms(**terms)).api_key
+
+
+def with_project(vendor: LocalVendor, owner: str, name: str = "search") -> str:
+    with vendor.books.write() as session:
+        act = Act(session, "os:test", vendor.clock)
+        projects.create(act, vendor.account(owner).name, name, ProjectTerms())
+    return name
+
+
+def test_a_session_ends_with_its_key_and_with_the_project_of_its_key(vendor: LocalVendor) -> None:
+    owner = vendor.key()
+    project = with_project(vendor, owner)
+    until = vendor.clock() + HOUR * SECOND
+    expiring = signed_in(vendor, issued(vendor, owner, expires_at=until))
+    archived = signed_in(vendor, issued(vendor, owner, project=project))
+    vendor.clock.advance(HOUR - 1)
+    assert [each.get().status_code for each in (expiring, archived)] == [200, 200]
+    vendor.clock.advance(1)
+    assert expiring.get().status_code == 303
+    with vendor.books.write() as session:
+        projects.archive(Act(session, "os:test", vendor.clock), vendor.account(owner).name, project)
+    assert archived.get().status_code == 303
+    vendor.clock.advance(-HOUR)
+    assert expiring.get().status_code == 200
+
+
+def test_a_key_that_expired_or_whose_project_was_archived_pays_for_nothing_and_is_not_changed(
+    vendor: LocalVendor,
+) -> None:
+    owner = vendor.key()
+    project = with_project(vendor, owner)
+    ended = [
+        issued(vendor, owner, expires_at=vendor.clock() + SECOND),
+        issued(vendor, owner, project=project),
+    ]
+    admin = admin_of(vendor, owner)
+    assert all(f'<option value="{key_id(each)}"' in admin.page("/models") for each in ended)
+    vendor.clock.advance(1)
+    with vendor.books.write() as session:
+        projects.archive(Act(session, "os:test", vendor.clock), vendor.account(owner).name, project)
+    page = admin.page("/models")
+    for each, why in zip(ended, ("expired at", "was archived"), strict=True):
+        assert f'<option value="{key_id(each)}"' not in page
+        assert try_it(vendor, admin, each).status_code == 403
+        for act in ("rotate", "revoke"):
+            assert why in problem_of(admin.ask(f"/keys/{key_id(each)}/{act}"))
+    assert vendor.account(owner).spent_micros == 0
+    vendor.clock.advance(-1)
+
+
+def test_a_key_of_a_project_sees_and_manages_the_keys_of_it_alone_and_is_signed_out_alone(
+    vendor: LocalVendor,
+) -> None:
+    owner = vendor.key()
+    project = with_project(vendor, owner)
+    mine = issued(vendor, owner, project=project, label="of the project", scopes=frozenset({Scope.ADMIN}))
+    theirs = issued(vendor, owner, label="of somebody else")
+    visit, other, whole = signed_in(vendor, mine), signed_in(vendor, theirs), admin_of(vendor, owner)
+    for path in ("/keys", "/models", "/usage?group=key", "/ledger", "/sessions"):
+        page = visit.page(path)
+        assert "of somebody else" not in page, path
+        assert key_id(theirs) not in page, path
+    assert "of the project" in visit.page("/keys")
+    for act in ("rotate", "revoke"):
+        assert visit.do(f"/keys/{key_id(theirs)}/{act}").status_code == 404
+    assert try_it(vendor, visit, theirs).status_code == 403
+    (made,) = SECRET.findall(visit.ask("/keys/create", scope="embed", label="new").text)
+    assert vendor.get("/v1/keys", mine)["data"][-1]["project"] == project
+    assert whole.do(f"/keys/{key_id(made)}/revoke").status_code == 303
+    visit.ask("/sign-out", everywhere="yes")
+    assert [each.get().status_code for each in (visit, other, whole)] == [303, 200, 200]
+
+
+def test_a_key_with_limits_of_its_own_makes_none_without(vendor: LocalVendor) -> None:
+    admin = signed_in(vendor, issued(vendor, vendor.key(), quota=5, scopes=frozenset({Scope.ADMIN})))
+    assert admin.ask("/keys/create", scope="embed").status_code == 403
 
 
 def test_a_cookie_that_was_changed_or_is_of_another_vendor_is_nobodys(vendor: LocalVendor) -> None:
@@ -362,7 +449,7 @@ def test_a_field_that_makes_no_sense_is_told_with_what_to_do(
     vendor: LocalVendor, admin: Visit, form: dict[str, str], words: str
 ) -> None:
     answer = admin.ask("/keys/create", **form)
-    assert answer.status_code == 400
+    assert answer.status_code in (400, 422)
     assert words in problem_of(answer)
     assert "Nothing was changed" in answer.text
 

@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 from shared.errors import ErrorCode
 from vendor_service.accounts import keys
 from vendor_service.accounts.keys import KeyTerms, Scope, secret_hash
+from vendor_service.billing.limits import check_key
 from vendor_service.clock import Clock
 from vendor_service.console.customers.pages import GRACES
 from vendor_service.console.customers.visitor import Customer, require_acting
@@ -15,6 +16,7 @@ from vendor_service.database.session import Database
 from vendor_service.database.tables import ApiKey, ConsoleSession
 from vendor_service.errors import APIError, UsageError
 from vendor_service.operators import keys as acts
+from vendor_service.operators import own_keys
 from vendor_service.operators.act import Act
 
 _LONGEST_LABEL = 255
@@ -47,12 +49,12 @@ class CustomerActions:
             raise UsageError("tick at least one thing that the key may do")
         terms = KeyTerms(label, scopes, form.number("quota"), form.money("spend_limit"))
         with self.database.write() as session:
-            issued = acts.issue(self._act(session, asked), asked.who.name, terms)
+            issued = own_keys.issue(self._act(session, asked), asked.who.name, asked.who.key, terms, None)
         return Shown("The new key", "customers/secret.html", {"secret": issued.api_key, "rotated": False})
 
     def ask_to_rotate(self, asked: Asked[Customer], session: Session) -> Question:
         """What another secret means."""
-        key, grace = own_key(session, asked.who, asked.path["key_id"]), asked.form.number("grace") or 0
+        key, grace = own_key(session, asked), asked.form.number("grace") or 0
         until = "at once" if not grace else f"in {GRACES.get(grace, f'{grace} seconds')}"
         facts = [
             f"The key {_named(key)} gets another secret, which is shown once.",
@@ -64,7 +66,7 @@ class CustomerActions:
     def rotate_key(self, asked: Asked[Customer]) -> Shown:
         """Give a key another secret, which is shown once."""
         with self.database.write() as session:
-            key = own_key(session, asked.who, asked.path["key_id"])
+            key = own_key(session, asked)
             issued = acts.rotate(self._act(session, asked), key.id, asked.form.number("grace") or 0)
             if asked.who.key is not None and asked.who.key.id == key.id:
                 # Who rotates the key with which they signed in has proved to be its owner.
@@ -75,7 +77,7 @@ class CustomerActions:
 
     def ask_to_revoke(self, asked: Asked[Customer], session: Session) -> Question:
         """What the end of a key means."""
-        key = own_key(session, asked.who, asked.path["key_id"])
+        key = own_key(session, asked)
         facts = [
             f"The key {_named(key)} ends at once and for good; nobody can bring it back.",
             "Every program that uses it is refused from then on.",
@@ -88,7 +90,7 @@ class CustomerActions:
     def revoke_key(self, asked: Asked[Customer]) -> Done:
         """End a key."""
         with self.database.write() as session:
-            key = own_key(session, asked.who, asked.path["key_id"])
+            key = own_key(session, asked)
             acts.revoke(self._act(session, asked), key.id)
         return Done(f"The key {key.id} was revoked.", "/keys")
 
@@ -96,17 +98,19 @@ class CustomerActions:
         return Act(session, asked.who.actor, self.clock)
 
 
-def own_key(session: Session, who: Customer, key_id: str) -> ApiKey:
-    """A key of the customer's own account, which is not revoked.
+def own_key(session: Session, asked: Asked[Customer]) -> ApiKey:
+    """The key that a path names, which the customer may manage, and which has not ended.
 
     Raises:
-        APIError: `not_found` or `key_revoked`.
+        APIError: `not_found`, `key_revoked`, `key_expired` or `project_archived`.
     """
+    key_id = asked.path["key_id"]
     key = session.get(ApiKey, key_id)
-    if key is None or key.account_id != who.account_id or keys.id_of(key_id) is not None:
+    if key is None or not asked.who.may_manage(key) or keys.id_of(key_id) is not None:
         raise APIError(ErrorCode.NOT_FOUND, "this account has no such key", param="key_id")
     if key.revoked_at is not None:
         raise APIError(ErrorCode.KEY_REVOKED, f"the key {key.id} was revoked already", param="key_id")
+    check_key(key, asked.now)
     return key
 
 

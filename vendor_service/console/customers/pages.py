@@ -22,7 +22,7 @@ from vendor_service.billing.spreadsheets import csv_lines
 from vendor_service.billing.usage import account_status, usage_report
 from vendor_service.clock import DAY, Clock, from_datetime, to_datetime
 from vendor_service.console import sessions
-from vendor_service.console.customers.visitor import Customer
+from vendor_service.console.customers.visitor import Customer, is_good
 from vendor_service.console.forms import Fields
 from vendor_service.console.meters import meters_of
 from vendor_service.console.site import Asked, Page
@@ -30,6 +30,7 @@ from vendor_service.console.spent import chart_of_days, shares_of, shown_days
 from vendor_service.database.session import Database
 from vendor_service.database.tables import (
     ApiKey,
+    ConsoleSession,
     FinalInvoice,
     WebhookAttempt,
     WebhookDelivery,
@@ -150,7 +151,7 @@ class CustomerPages:
             }
             for each in self.models
         ]
-        return {"cards": cards, "plan": plan, "payers": payers(session, asked.who), "result": None}
+        return {"cards": cards, "plan": plan, "payers": payers(session, asked.who, asked.now), "result": None}
 
     def ledger_page(self, asked: Asked[Customer], session: Session) -> Values:
         """The entries, the newest first."""
@@ -219,15 +220,16 @@ class CustomerPages:
         return {"invoice": found, "issued_at": None if issued is None else to_datetime(issued)}
 
     def keys_page(self, asked: Asked[Customer], session: Session) -> Values:
-        """The account's keys, those in use first."""
-        found = [
-            keys.public(key, asked.who.account, asked.now)
-            for key in keys.list_keys(session, asked.who.account)
-        ]
-        live = [each for each in found if each.revoked_at is None]
+        """The account's keys, or those of the project that one is signed in to, those in use first."""
+        found = _own_keys(session, asked.who)
+        account, now = asked.who.account, asked.now
         return {
-            "live": live,
-            "ended": [each for each in found if each.revoked_at is not None],
+            "live": [keys.public(each, account, now) for each in found if is_good(each, now)],
+            "ended": [
+                (keys.public(each, account, now), _why_ended(each, now))
+                for each in found
+                if not is_good(each, now)
+            ],
             "scopes": list(Scope),
             "graces": GRACES,
             "own": None if asked.who.key is None else asked.who.key.id,
@@ -268,6 +270,7 @@ class CustomerPages:
                 "is_this": each.id == asked.who.session_id,
             }
             for each in sessions.of_account(session, asked.who.account_id, asked.now)
+            if _may_see(session, asked.who, each)
         ]
         return {"sessions": found}
 
@@ -281,12 +284,12 @@ class CustomerPages:
         return usage_report(session, asked.who.account_id, group, since, until)
 
 
-def payers(session: Session, who: Customer) -> list[ApiKey]:
-    """The keys on which who asks may buy: their own, or any of the account's for who may act."""
+def payers(session: Session, who: Customer, now: int) -> list[ApiKey]:
+    """The keys on which who asks may buy: their own, or any that they may manage for who may act."""
     found = [
         key
-        for key in keys.list_keys(session, who.account)
-        if key.revoked_at is None and {Scope.EMBED, Scope.ADMIN} & set(key.scopes.split())
+        for key in _own_keys(session, who)
+        if is_good(key, now) and {Scope.EMBED, Scope.ADMIN} & set(key.scopes.split())
     ]
     if who.may_act:
         return found
@@ -332,9 +335,25 @@ def _instant(day: date) -> int:
     return from_datetime(datetime(day.year, day.month, day.day))
 
 
+def _why_ended(key: ApiKey, now: int) -> str:
+    if key.revoked_at is not None:
+        return "revoked"
+    return "expired" if key.expires_at is not None and key.expires_at <= now else "project archived"
+
+
+def _own_keys(session: Session, who: Customer) -> list[ApiKey]:
+    return [key for key in keys.list_keys(session, who.account) if who.may_manage(key)]
+
+
+def _may_see(session: Session, who: Customer, of: ConsoleSession) -> bool:
+    """Whether a session of the account is theirs to see: those of a project are by keys of it."""
+    key = None if of.key_id is None else session.get(ApiKey, of.key_id)
+    return who.of_whole_account if key is None else who.may_manage(key)
+
+
 def _labels(session: Session, who: Customer) -> dict[str, str]:
-    """What each key is for, by its id."""
-    return {key.id: key.label for key in keys.list_keys(session, who.account)}
+    """What each key is for, by its id, of those that are theirs to see."""
+    return {key.id: key.label for key in _own_keys(session, who)}
 
 
 def _deliveries(session: Session, event_id: str) -> list[dict[str, Any]]:

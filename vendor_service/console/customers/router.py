@@ -134,6 +134,6 @@ def _invitation_page(site: Site[Customer], request: Request, problem: str, statu
 
 
 def _end_everywhere(session: Session, who: Customer) -> int:
-    if who.may_act or who.key is None:
+    if who.key is None or (who.may_act and who.of_whole_account):
         return sessions.end_all(session, account_id=who.account_id)
     return sessions.end_all(session, account_id=who.account_id, key_id=who.key.id)
