@@ -260,6 +260,22 @@ def test_a_key_of_a_project_sees_and_manages_the_keys_of_it_alone_and_is_signed_
     assert [each.get().status_code for each in (visit, other, whole)] == [303, 200, 200]
 
 
+def test_a_customer_makes_a_key_with_an_end_and_limits_in_a_project(vendor: LocalVendor) -> None:
+    owner = vendor.key()
+    project, admin = with_project(vendor, owner), admin_of(vendor, owner)
+    form = {"scope": "embed", "rate": "7", "concurrency": "3", "last_day": "2026-11-30"}
+    admin.ask("/keys/create", label="indexer", project=project, **form)
+    (made,) = [each for each in vendor.get("/v1/keys", vendor.another_key(owner, Scope.ADMIN))["data"]
+               if each["label"] == "indexer"]  # fmt: skip
+    assert (made["project"], made["queries_per_second"], made["concurrency"]) == (project, 7, 3)
+    assert made["expires_at"] == "2026-12-01T00:00:00Z"
+    page = admin.page("/keys")
+    for shown in (f"project {project}", "7 a second, 3 at once", 'ends <time datetime="2026-12-01T00:00:00'):
+        assert shown in page
+    assert "no project" in problem_of(admin.ask("/keys/create", project="nothing", **form))
+    assert "not in the past" in problem_of(admin.ask("/keys/create", **form | {"last_day": "2026-11-14"}))
+
+
 def test_a_key_with_limits_of_its_own_makes_none_without(vendor: LocalVendor) -> None:
     admin = signed_in(vendor, issued(vendor, vendor.key(), quota=5, scopes=frozenset({Scope.ADMIN})))
     assert admin.ask("/keys/create", scope="embed").status_code == 403

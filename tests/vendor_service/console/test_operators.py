@@ -34,6 +34,9 @@ FORMS: dict[str, tuple[OperatorScope, dict[str, Any]]] = {
     "/accounts/{name}/invite": (ACCOUNTS, {"hours": "1"}),
     "/accounts/{name}/keys/create": (ACCOUNTS, {"scope": "embed"}),
     "/accounts/{name}/keys/{key_id}/revoke": (ACCOUNTS, {}),
+    "/accounts/{name}/projects/create": (ACCOUNTS, {"project": "news", "quota": "10", "rate": "2"}),
+    "/accounts/{name}/projects/{project}/limits": (ACCOUNTS, {"quota": "10", "spend_limit": "2.5"}),
+    "/accounts/{name}/projects/{project}/archive": (ACCOUNTS, {}),
     "/accounts/{name}/top-up": (MONEY, {"amount": "1.5", "reference": "bank 1"}),
     "/accounts/{name}/pay": (MONEY, {"amount": "1.5", "reference": "bank 2"}),
     "/accounts/{name}/refund": (MONEY, {"entry": "1"}),
@@ -70,10 +73,11 @@ def visits(local: LocalAdmin) -> dict[OperatorScope, Visit]:
 
 
 def names(books: Books, prepaid: bool = False) -> dict[str, str]:
-    """A new account with a charge, and its key."""
+    """A new account with a charge and a project, and its key."""
     order = books.open(credit_micros=1000 if prepaid else None)
     books.buy(order)
-    return {"{name}": books.account(order).name, "{key_id}": order.key_id}
+    books.open_project(order, name="search")
+    return {"{name}": books.account(order).name, "{key_id}": order.key_id, "{project}": "search"}
 
 
 def path_of(pattern: str, names: dict[str, str]) -> str:
@@ -143,7 +147,7 @@ def test_an_action_takes_its_scope_asks_first_and_is_in_the_audit_log(
     done = visits[scope].confirm(path, asked)
     assert done.status_code in (200, 303), problem_of(done)
     entries = acts(books)[len(before) :]
-    assert len(entries) == (2 if pattern.endswith("terms") else 1)  # an entry for each term
+    assert len(entries) == (2 if pattern.endswith(("terms", "limits")) else 1)  # one for each term
     assert {re.sub("[0-9a-f]{16}", "ID", each.actor) for each in entries} == {"operator:ID (test)"}
 
 
@@ -203,6 +207,32 @@ def test_credit_of_a_new_account_takes_the_scope_of_money(
     assert visits[ACCOUNTS].do("/accounts/open", **form).status_code == 403
     assert visits[ALL].do("/accounts/open", **form).status_code == 303
     assert visits[ALL].do("/accounts/open", **form).status_code == 400
+
+
+def test_a_key_is_made_with_an_end_and_limits_in_a_project_and_ends_with_it(
+    books: Books, visits: dict[OperatorScope, Visit]
+) -> None:
+    order, visit = books.open(), visits[ACCOUNTS]
+    path = f"/accounts/{books.account(order).name}"
+    visit.do(f"{path}/projects/create", project="search", quota="1000", spend_limit="2.50")
+    form = {"project": "search", "rate": "7", "concurrency": "3", "last_day": "2026-11-30", "scope": "embed"}
+    asked = visit.ask(f"{path}/keys/create", label="indexer", **form)
+    assert "a key of the project search" in asked.text
+    assert "7 queries a second, 3 requests in flight" in asked.text
+    assert "refused from 2026-12-01 00:00 UTC on" in asked.text
+    assert "tk_" in visit.confirm(f"{path}/keys/create", asked).text
+    page = visits[READ].page(path)
+    for shown in ("project search", "7 a second, 3 at once", 'ends <time datetime="2026-12-01T00:00:00'):
+        assert shown in page
+    asked = visit.ask(f"{path}/projects/search/limits", quota="2000", spend_limit="2.5")
+    assert "1,000 queries a month → 2,000 queries a month" in asked.text
+    assert "Spend limit" not in asked.text[asked.text.index("<main") :]
+    visit.confirm(f"{path}/projects/search/limits", asked)
+    assert "of 2,000" in visits[READ].page(path)
+    visit.do(f"{path}/projects/search/archive")
+    assert '<span class="tag">project archived</span>' in visits[READ].page(path)
+    assert "archived already" in problem_of(visit.ask(f"{path}/projects/search/archive"))
+    assert "was archived" in problem_of(visit.do(f"{path}/keys/create", **form))
 
 
 def test_accounts_are_found_by_name_id_and_key(books: Books, visits: dict[OperatorScope, Visit]) -> None:

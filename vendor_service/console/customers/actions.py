@@ -6,20 +6,19 @@ from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
 from vendor_service.accounts import keys
-from vendor_service.accounts.keys import KeyTerms, Scope, secret_hash
+from vendor_service.accounts.keys import secret_hash
 from vendor_service.billing.limits import check_key
 from vendor_service.clock import Clock
+from vendor_service.console import api_keys
 from vendor_service.console.customers.pages import GRACES
 from vendor_service.console.customers.visitor import Customer, require_acting
 from vendor_service.console.site import Action, Asked, Done, Question, Shown
 from vendor_service.database.session import Database
 from vendor_service.database.tables import ApiKey, ConsoleSession
-from vendor_service.errors import APIError, UsageError
+from vendor_service.errors import APIError
 from vendor_service.operators import keys as acts
 from vendor_service.operators import own_keys
 from vendor_service.operators.act import Act
-
-_LONGEST_LABEL = 255
 
 
 @dataclass(frozen=True)
@@ -40,16 +39,9 @@ class CustomerActions:
 
     def create_key(self, asked: Asked[Customer]) -> Shown:
         """Issue a key, which is shown once."""
-        form = asked.form
-        label = form.get("label")
-        if len(label) > _LONGEST_LABEL:
-            raise UsageError(f"what the key is for has up to {_LONGEST_LABEL} characters")
-        scopes = frozenset(each for each in Scope if each in form.all("scope"))
-        if not scopes:
-            raise UsageError("tick at least one thing that the key may do")
-        terms = KeyTerms(label, scopes, form.number("quota"), form.money("spend_limit"))
+        terms, project = api_keys.terms_of(asked.form), asked.form.get("project") or None
         with self.database.write() as session:
-            issued = own_keys.issue(self._act(session, asked), asked.who.name, asked.who.key, terms, None)
+            issued = own_keys.issue(self._act(session, asked), asked.who.name, asked.who.key, terms, project)
         return Shown("The new key", "customers/secret.html", {"secret": issued.api_key, "rotated": False})
 
     def ask_to_rotate(self, asked: Asked[Customer], session: Session) -> Question:

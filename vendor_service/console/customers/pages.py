@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from shared.billing import EntryKind, EntryPage, GroupBy, UsageReport
 from shared.errors import ErrorCode
+from shared.projects import ProjectInfo
 from vendor_service.accounts import keys
 from vendor_service.accounts.keys import Scope
 from vendor_service.billing import entry_search, invoices, ledger, prices, spending
@@ -21,8 +22,9 @@ from vendor_service.billing.refusals import refused_since
 from vendor_service.billing.spreadsheets import csv_lines
 from vendor_service.billing.usage import account_status, usage_report
 from vendor_service.clock import DAY, Clock, from_datetime, to_datetime
-from vendor_service.console import sessions
-from vendor_service.console.customers.visitor import Customer, is_good
+from vendor_service.console import projects, sessions
+from vendor_service.console.api_keys import is_good, why_ended
+from vendor_service.console.customers.visitor import Customer
 from vendor_service.console.forms import Fields
 from vendor_service.console.meters import meters_of
 from vendor_service.console.site import Asked, Page
@@ -223,10 +225,13 @@ class CustomerPages:
         """The account's keys, or those of the project that one is signed in to, those in use first."""
         found = _own_keys(session, asked.who)
         account, now = asked.who.account, asked.now
+        mine = _own_projects(session, asked)
         return {
+            "projects": mine,
+            "names": projects.open_names(mine) if asked.who.of_whole_account else [],
             "live": [keys.public(each, account, now) for each in found if is_good(each, now)],
             "ended": [
-                (keys.public(each, account, now), _why_ended(each, now))
+                (keys.public(each, account, now), why_ended(each, now))
                 for each in found
                 if not is_good(each, now)
             ],
@@ -335,14 +340,15 @@ def _instant(day: date) -> int:
     return from_datetime(datetime(day.year, day.month, day.day))
 
 
-def _why_ended(key: ApiKey, now: int) -> str:
-    if key.revoked_at is not None:
-        return "revoked"
-    return "expired" if key.expires_at is not None and key.expires_at <= now else "project archived"
-
-
 def _own_keys(session: Session, who: Customer) -> list[ApiKey]:
     return [key for key in keys.list_keys(session, who.account) if who.may_manage(key)]
+
+
+def _own_projects(session: Session, asked: Asked[Customer]) -> list[ProjectInfo]:
+    """The account's projects, or the one of the key with which one signed in, as `/v1/projects` has them."""
+    own = None if asked.who.key is None else asked.who.key.project_id
+    found = projects.all_of(session, asked.who.account, asked.now)
+    return [each for each in found if own in (None, each.project_id)]
 
 
 def _may_see(session: Session, who: Customer, of: ConsoleSession) -> bool:

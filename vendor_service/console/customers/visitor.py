@@ -8,9 +8,9 @@ from shared.errors import APIError, ErrorCode
 from vendor_service.accounts.authentication import Authentication
 from vendor_service.accounts.keys import Scope, id_of, secret_hash
 from vendor_service.audit import actors
-from vendor_service.billing.limits import check_key
 from vendor_service.clock import Clock
 from vendor_service.console import sessions
+from vendor_service.console.api_keys import is_good
 from vendor_service.console.seal import Seal
 from vendor_service.console.sessions import CUSTOMERS
 from vendor_service.database.session import Database
@@ -74,15 +74,6 @@ def identify(session: Session, row: ConsoleSession, csrf: str, now: int) -> Cust
         return None
     actor = actors.customer_key(key.id)
     return Customer(account, key, row.id, csrf, actor, active and Scope.ADMIN in scopes)
-
-
-def is_good(key: ApiKey, now: int) -> bool:
-    """Whether a key has not ended, nor its project."""
-    try:
-        check_key(key, now)
-    except APIError:
-        return False
-    return True
 
 
 def require_acting(who: Customer) -> None:

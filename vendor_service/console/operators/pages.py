@@ -20,6 +20,8 @@ from vendor_service.billing.holds import open_holds
 from vendor_service.billing.refusals import refused_since
 from vendor_service.billing.usage import account_status
 from vendor_service.clock import DAY, SECOND, Clock, to_datetime
+from vendor_service.console import projects
+from vendor_service.console.api_keys import why_ended
 from vendor_service.console.meters import meters_of
 from vendor_service.console.operators import alerts
 from vendor_service.console.operators.monitor import Monitor, figures_of, lines_of, refusals_of
@@ -143,6 +145,7 @@ class OperatorPages:
         entries = entry_search.search(
             session, account.id, EntryFilter(), ledger.MAX_NUMBER if before is None else before, _ENTRIES + 1
         )
+        found = projects.all_of(session, account, asked.now)
         return {
             "account": account,
             "status": status,
@@ -150,7 +153,12 @@ class OperatorPages:
             "meters": meters_of(status, account, asked.now),
             "chart": chart_of_days("Charges by day, in units of the currency", days),
             "days": shown_days(days),
-            "keys": [keys.public(each, account, asked.now) for each in keys.list_keys(session, account)],
+            "keys": [
+                (keys.public(each, account, asked.now), why_ended(each, asked.now))
+                for each in keys.list_keys(session, account)
+            ],
+            "projects": found,
+            "names": projects.open_names(found),
             "scopes": list(Scope),
             "entries": [ledger.public(each) for each in entries[:_ENTRIES]],
             "refunded": _refunded(session, account, entries),
