@@ -497,6 +497,21 @@ def test_pages_tell_what_the_api_tells(vendor: LocalVendor) -> None:
     assert "Dec" in overview or "2026-12-01" in overview
 
 
+def test_what_each_project_used_is_told_where_there_is_one(vendor: LocalVendor) -> None:
+    key = vendor.key()
+    vendor.embed(key, CAT)
+    visit = signed_in(vendor, key)
+    assert "By project" not in visit.page()
+    vendor.embed(issued(vendor, key, project=with_project(vendor, key)), CAT, CAT)
+    overview = visit.page()
+    assert re.search(
+        r'By project.*search</th><td class="n">2</td><td class="n">0.00004</td>', overview, re.DOTALL
+    )
+    usage = visit.page("/usage?group=project")
+    for group, requests in (("default", 1), ("search", 1)):
+        assert re.search(rf'<th scope="row">{group}</th><td class="n">{requests}</td>', usage)
+
+
 def test_the_ledger_is_filtered_and_read_page_by_page(vendor: LocalVendor) -> None:
     key = vendor.key(credit_micros=10**6)
     other = vendor.another_key(key, Scope.EMBED)

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from shared.billing import EntryKind, EntryPage, GroupBy, UsageReport
 from shared.errors import ErrorCode
-from shared.projects import ProjectInfo
+from shared.projects import DEFAULT_PROJECT, ProjectInfo
 from vendor_service.accounts import keys
 from vendor_service.accounts.keys import Scope
 from vendor_service.billing import entry_search, invoices, ledger, prices, spending
@@ -28,7 +28,7 @@ from vendor_service.console.customers.visitor import Customer
 from vendor_service.console.forms import Fields
 from vendor_service.console.meters import meters_of
 from vendor_service.console.site import Asked, Page
-from vendor_service.console.spent import chart_of_days, shares_of, shown_days
+from vendor_service.console.spent import Share, chart_of_days, shares_of, shown_days
 from vendor_service.database.session import Database
 from vendor_service.database.tables import (
     ApiKey,
@@ -112,6 +112,7 @@ class CustomerPages:
             "queries": sum(each.queries for each in days),
             "by_key": shares_of(spending.by_group(session, who.account_id, "key", first, today)),
             "by_model": shares_of(spending.by_group(session, who.account_id, "model", first, today)),
+            "by_project": self._by_project(session, who, first, today),
             "labels": _labels(session, who),
             "refused": refused_since(session, who.account_id, asked.now - _DAYS * DAY),
             "advice": ADVICE,
@@ -282,6 +283,11 @@ class CustomerPages:
     def quick_start(self, asked: Asked[Customer], _: Session) -> Values:
         """The first request, in several languages, with this vendor's own address."""
         return {"url": asked.base_url, "model": self.models.default.facts.id}
+
+    def _by_project(self, session: Session, who: Customer, first: date, last: date) -> list[Share]:
+        """What was charged to each project; nothing where there is only the default one."""
+        spent = spending.by_group(session, who.account_id, "project", first, last)
+        return shares_of(spent) if any(each.group != DEFAULT_PROJECT for each in spent) else []
 
     def _report(self, asked: Asked[Customer], session: Session) -> UsageReport:
         first, last, group = _range(asked.query, asked.now)
