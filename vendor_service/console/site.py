@@ -164,7 +164,7 @@ class Site(Generic[Who]):
         identify: Callable[[Session, ConsoleSession, str, int], Who | None],
         limit: Callable[[Who, int], None] = lambda _, __: None,
     ) -> None:
-        self._limit = limit
+        self.limit = limit
         self.kind = kind
         self.title = title
         self.database = database
@@ -392,7 +392,7 @@ class Site(Generic[Who]):
         try:
             with self.database.read() as session:
                 who = self.visitor(request, session)
-                self._limit(who, page.cost)
+                self.limit(who, page.cost)
                 built = page.build(self.asked(request, who, Fields()), session)
             if not isinstance(built, Response):
                 built = self.shown(request, page.template, page.title, built, who)

@@ -1,5 +1,6 @@
 """`/console` without a browser: who gets in, what is theirs, what they may change, and nobody else."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.support.vendor_process import wait_until
+from tests.vendor_service.batches.held_model import HeldModel
 from tests.vendor_service.console.visits import Visit, problem_of
 from tests.vendor_service.local_vendor import LocalVendor, image_file, image_input
 from vendor_service.accounts.keys import KeyTerms, Scope
@@ -16,6 +19,7 @@ from vendor_service.audit import log
 from vendor_service.clock import SECOND
 from vendor_service.console.customers.actions import CustomerActions
 from vendor_service.console.customers.pages import CustomerPages
+from vendor_service.console.rendering import money as money_shown
 from vendor_service.database.tables import Invitation
 from vendor_service.operators import accounts as account_acts
 from vendor_service.operators import invitations, keys, money, projects
@@ -27,13 +31,15 @@ HOUR = 3600
 SECRET = re.compile("tk_[0-9a-f]{16}_[0-9a-f]{48}")
 Files = list[tuple[str, tuple[str | None, bytes | str]]]
 # Every page, with the names that its path takes.
-PAGES = [page.path for page in CustomerPages.all(CustomerPages(None, None, None, None))]  # type: ignore[arg-type]
-ACTIONS = [action.path for action in CustomerActions.all(CustomerActions(None, None))]  # type: ignore[arg-type]
+DESK: Any = object()  # of bulk jobs, which have pages where there is one
+PAGES = [page.path for page in CustomerPages.all(CustomerPages(None, None, None, None, DESK))]  # type: ignore[arg-type]
+ACTIONS = [action.path for action in CustomerActions.all(CustomerActions(None, None, DESK))]  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
 def vendor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalVendor]:
-    with LocalVendor(tmp_path_factory.mktemp("vendor")) as local:
+    folder = tmp_path_factory.mktemp("vendor")
+    with LocalVendor(folder, batch_store=str(folder / "store")) as local:
         yield local
 
 
@@ -60,6 +66,27 @@ def key_id(key: str) -> str:
 
 def path_of(pattern: str, key: str, month: str = "2026-11") -> str:
     return pattern.replace("{month}", month).replace("{key_id}", key_id(key))
+
+
+def begun(vendor: LocalVendor, key: str, *texts: str, metadata: dict[str, str] | None = None) -> Any:
+    """A bulk job of a line a text."""
+    lines = [
+        {"custom_id": f"{number}", "method": "POST", "url": "/v1/embeddings",
+         "body": {"model": "icon-clip", "input": [text]}}
+        for number, text in enumerate(texts)
+    ]  # fmt: skip
+    headers = {"authorization": f"Bearer {key}"}
+    content = "\n".join(map(json.dumps, lines)).encode()
+    files: Files = [("purpose", (None, "batch")), ("file", ("in.jsonl", content))]
+    sent = vendor.http.post("/v1/files", files=files, headers=headers)
+    job = {"endpoint": "/v1/embeddings", "completion_window": "24h", "input_file_id": sent.json()["id"]}
+    return vendor.http.post("/v1/batches", json=job | {"metadata": metadata}, headers=headers).json()
+
+
+def path_for(vendor: LocalVendor, pattern: str, key: str) -> str:
+    """The path of a page or an action about what this key has, which gets a job if it is about one."""
+    path = path_of(pattern, key)
+    return path.replace("{batch_id}", begun(vendor, key, "a cat")["id"]) if "{batch_id}" in path else path
 
 
 def test_a_key_that_may_read_signs_in_and_its_cookie_is_kept_from_everything_else(
@@ -333,7 +360,7 @@ def test_no_form_is_taken_without_its_sessions_token_or_from_another_site(
 ) -> None:
     key = vendor.key()
     admin, other = admin_of(vendor, key), admin_of(vendor, key)
-    path, form = path_of(pattern, key), {"scope": "embed", "confirmed": "yes"}
+    path, form = path_for(vendor, pattern, key), {"scope": "embed", "confirmed": "yes"}
     for csrf in ("", other.csrf):
         assert admin.send(path, form | {"csrf": csrf}).status_code == 403
     good = form | {"csrf": admin.csrf}
@@ -354,11 +381,11 @@ def test_who_may_only_read_and_whose_account_is_suspended_changes_nothing(
     vendor: LocalVendor, pattern: str
 ) -> None:
     key = vendor.key()
-    reader, admin = signed_in(vendor, key), admin_of(vendor, key)
-    assert reader.do(path_of(pattern, key), scope="embed").status_code == 403
+    reader, admin, path = signed_in(vendor, key), admin_of(vendor, key), path_for(vendor, pattern, key)
+    assert reader.do(path, scope="embed").status_code == 403
     with vendor.books.write() as session:
         account_acts.suspend(Act(session, "os:test", vendor.clock), vendor.account(key).name)
-    assert "suspended" in problem_of(admin.do(path_of(pattern, key), scope="embed"))
+    assert "suspended" in problem_of(admin.do(path, scope="embed"))
     assert "suspended" in admin.page()
     with vendor.books.read() as session:
         acts = [each.action for each in log.entries(session, subject=vendor.account(key).name)]
@@ -370,6 +397,7 @@ def test_nothing_of_another_account_is_reached_by_any_page_or_action(
 ) -> None:
     monkeypatch.setattr("vendor_service.api.history_rate.BURST", 1000.0)
     theirs, mine = vendor.key(quota=777), vendor.key()
+    job = ended(vendor, theirs, begun(vendor, theirs, "a", "b", metadata={"for": "a private reason"}))
     request = vendor.embed(theirs, CAT).headers["x-request-id"]
     stranger = admin_of(vendor, mine)
     with vendor.books.write() as session:
@@ -380,6 +408,9 @@ def test_nothing_of_another_account_is_reached_by_any_page_or_action(
         vendor.account(theirs).name,
         vendor.account(theirs).id,
         "private reason",
+        job["id"],
+        job["input_file_id"],
+        job["output_file_id"],
     )
     account = vendor.account(theirs)
     for pattern in PAGES:
@@ -389,16 +420,20 @@ def test_nothing_of_another_account_is_reached_by_any_page_or_action(
             assert answer.status_code in (200, 400), path
             page = re.sub(r'value="[^"]*"|href="[^"]*"', "", answer.text)
             assert not [each for each in secrets if each in page], path
-    for pattern in [each for each in ACTIONS if "{key_id}" in each]:
-        answer = stranger.do(path_of(pattern, theirs))
-        assert (answer.status_code, problem_of(answer)) == (404, "This account has no such key.")
+    for pattern in [each for each in ACTIONS if "{" in each]:
+        answer = stranger.do(path_of(pattern, theirs).replace("{batch_id}", job["id"]))
+        assert answer.status_code == 404
+        assert problem_of(answer).startswith("This account has no ")
+    assert stranger.get(f"/batches?after={job['id']}").status_code == 404
+    for file_id in (job["input_file_id"], job["output_file_id"]):
+        assert stranger.get(f"/batches/files/{file_id}").status_code == 404
     files: Files = [("image", ("a.png", image_file())), ("text", (None, "a"))]
     form = {"csrf": stranger.csrf, "key": key_id(theirs)}
     tried = vendor.http.post(
         "/console/models/try", data=form, files=files, headers={"cookie": stranger.cookie}
     )
     assert tried.status_code == 403
-    assert vendor.account(theirs).ledger_seq == 2
+    assert vendor.account(theirs).ledger_seq == 3
     assert vendor.embed(theirs, CAT).status_code == 200
 
 
@@ -409,6 +444,7 @@ def test_what_people_wrote_is_shown_and_never_run(vendor: LocalVendor) -> None:
         act = Act(session, "os:test", vendor.clock)
         keys.issue(act, name, KeyTerms(label=EVIL))
         money.adjust(act, name, 7, EVIL)
+    begun(vendor, key, "a cat", metadata={EVIL: EVIL})
     admin = admin_of(vendor, key)
     assert admin.ask("/keys/create", scope="embed", label=EVIL).status_code == 200
     shown = 0
@@ -417,7 +453,7 @@ def test_what_people_wrote_is_shown_and_never_run(vendor: LocalVendor) -> None:
         if answer.headers["content-type"].startswith("text/html"):
             assert "<script>alert" not in answer.text
             shown += answer.text.count("&lt;script&gt;")
-    assert shown >= 4
+    assert shown >= 6
     assert "&lt;script&gt;" in admin.ask(f"/keys/{key_id(key)}/rotate", extra=EVIL).text
     sheet = admin.get("/ledger.csv").text
     assert EVIL.replace('"', '""') in sheet
@@ -580,6 +616,66 @@ def test_a_model_is_tried_and_charged_once_to_the_chosen_key(vendor: LocalVendor
     assert try_it(vendor, reader, key).status_code == 403
     assert "To try a model takes a key that may embed" in reader.page("/models")
     assert vendor.account(key).spent_micros == 440
+
+
+def ended(vendor: LocalVendor, key: str, job: Any) -> Any:
+    """A job when it has ended."""
+    path = f"/v1/batches/{job['id']}"
+    wait_until(lambda: vendor.get(path, key)["status"] != "in_progress", 20)
+    return vendor.get(path, key)
+
+
+def test_jobs_are_seen_with_their_cost_and_their_files_are_sent_to_who_may_buy(vendor: LocalVendor) -> None:
+    key = vendor.key()
+    visit = signed_in(vendor, key)
+    assert "There are no jobs" in visit.page("/batches")
+    job = ended(vendor, key, begun(vendor, key, "a", "b", "c" * 100_000, metadata={"for": "the archive"}))
+    page = visit.page("/batches")
+    for shown in (job["id"], "completed", "for: the archive", "3 <span class=\"soft\">of 3</span>, 1 refused",
+                  f'<td class="n">{money_shown(job["cost_micros"])}</td>'):  # fmt: skip
+        assert shown in page, shown
+    headers = {"authorization": f"Bearer {key}"}
+    for file_id in (job["input_file_id"], job["output_file_id"], job["error_file_id"]):
+        assert f"/console/batches/files/{file_id}" in page
+        sent = visit.get(f"/batches/files/{file_id}")
+        assert sent.content == vendor.http.get(f"/v1/files/{file_id}/content", headers=headers).content
+        assert sent.headers["content-disposition"] == f'attachment; filename="{file_id}.jsonl"'
+    path = f"/batches/files/{job['output_file_id']}"
+    reader = signed_in(vendor, vendor.another_key(key, Scope.READ_USAGE))
+    assert "/batches/files/" not in reader.page("/batches")
+    assert reader.get(path).status_code == 403
+    assert vendor.http.get(f"/console{path}").status_code == 303
+    with vendor.books.write() as session:
+        account_acts.suspend(Act(session, "os:test", vendor.clock), vendor.account(key).name)
+    assert visit.get(path).status_code == 403
+
+
+def test_without_jobs_there_is_no_page_of_them() -> None:
+    pages = CustomerPages.all(CustomerPages(None, None, None, None))  # type: ignore[arg-type]
+    actions = CustomerActions.all(CustomerActions(None, None))  # type: ignore[arg-type]
+    assert not [each.path for each in (*pages, *actions) if "batches" in each.path]
+
+
+def test_a_job_is_cancelled_after_a_question_that_says_what_stays(
+    vendor: LocalVendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = vendor.key()
+    admin, held = admin_of(vendor, key), HeldModel(monkeypatch)
+    held.stop_at("wait")
+    job = begun(vendor, key, "wait", "b")
+    assert held.stopped.wait(20)
+    page = admin.page("/batches")
+    assert "in progress" in page
+    assert "0.00002 held" in page
+    asked = admin.ask(f"/batches/{job['id']}/cancel")
+    assert "2 of its 2 lines are not answered" in asked.text
+    assert "at most 0.00002, is free again" in asked.text
+    assert vendor.get(f"/v1/batches/{job['id']}", key)["status"] == "in_progress"
+    assert admin.confirm(f"/batches/{job['id']}/cancel", asked).headers["location"] == "/console/batches"
+    held.go()
+    assert vendor.get(f"/v1/batches/{job['id']}", key)["status"] == "cancelled"
+    assert "it is cancelled" in problem_of(admin.ask(f"/batches/{job['id']}/cancel"))
+    assert vendor.account(key).held_micros == 0
 
 
 def test_the_console_can_be_left_out(tmp_path: Path) -> None:

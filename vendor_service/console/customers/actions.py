@@ -1,4 +1,4 @@
-"""What customers do: their keys, through the same acts as `/v1/keys`, as themselves in the audit log."""
+"""What customers do about their keys, by the same acts as `/v1/keys`, as themselves in the audit log."""
 
 from dataclasses import dataclass
 
@@ -7,9 +7,11 @@ from sqlalchemy.orm import Session
 from shared.errors import ErrorCode
 from vendor_service.accounts import keys
 from vendor_service.accounts.keys import secret_hash
+from vendor_service.api.bulk import BulkDesk
 from vendor_service.billing.limits import check_key
 from vendor_service.clock import Clock
 from vendor_service.console import api_keys
+from vendor_service.console.customers.jobs import JobActions
 from vendor_service.console.customers.pages import GRACES
 from vendor_service.console.customers.visitor import Customer, require_acting
 from vendor_service.console.site import Action, Asked, Done, Question, Shown
@@ -23,10 +25,11 @@ from vendor_service.operators.act import Act
 
 @dataclass(frozen=True)
 class CustomerActions:
-    """The actions, on these books."""
+    """The actions, on these books; those on jobs where there is a `desk` of them."""
 
     database: Database
     clock: Clock
+    desk: BulkDesk | None = None
 
     def all(self) -> list[Action[Customer]]:
         """Every action."""
@@ -35,6 +38,7 @@ class CustomerActions:
             Action("/keys/create", "/keys", allow, self.create_key),
             Action("/keys/{key_id}/rotate", "/keys", allow, self.rotate_key, self.ask_to_rotate),
             Action("/keys/{key_id}/revoke", "/keys", allow, self.revoke_key, self.ask_to_revoke),
+            *([] if self.desk is None else JobActions(self.desk).all()),
         ]
 
     def create_key(self, asked: Asked[Customer]) -> Shown:

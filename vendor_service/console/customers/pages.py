@@ -15,6 +15,7 @@ from shared.errors import ErrorCode
 from shared.projects import DEFAULT_PROJECT, ProjectInfo
 from vendor_service.accounts import keys
 from vendor_service.accounts.keys import Scope
+from vendor_service.api.bulk import BulkDesk
 from vendor_service.billing import entry_search, invoices, ledger, prices, spending
 from vendor_service.billing.clock_watch import ClockWatch
 from vendor_service.billing.entry_search import EntryFilter
@@ -24,6 +25,7 @@ from vendor_service.billing.usage import account_status, usage_report
 from vendor_service.clock import DAY, Clock, from_datetime, to_datetime
 from vendor_service.console import projects, sessions
 from vendor_service.console.api_keys import is_good, why_ended
+from vendor_service.console.customers import jobs
 from vendor_service.console.customers.visitor import Customer
 from vendor_service.console.forms import Fields
 from vendor_service.console.meters import meters_of
@@ -71,21 +73,24 @@ ADVICE = {
 
 @dataclass(frozen=True)
 class CustomerPages:
-    """The pages, and what they need beside the books' session."""
+    """The pages, and what they need beside the books' session; without a `desk` there are no bulk jobs."""
 
     database: Database
     clock: Clock
     models: Models
     watch: ClockWatch
+    desk: BulkDesk | None = None
 
     def all(self) -> list[Page[Customer]]:
         """Every page, in the order of the menu. A new one is a line here, a function and a template."""
         use, money, set_up = "Use", "Money", "Set up"
+        batches = Page("/batches", "Batches", "customers/batches.html", self.batches, use)
         return [
             Page("", "Overview", "customers/overview.html", self.overview, use),
             Page("/usage", "Usage", "customers/usage.html", self.usage, use),
             Page("/usage.csv", "Usage", "", self.usage_csv),
             Page("/models", "Models", "customers/models.html", self.models_page, use),
+            *([] if self.desk is None else [batches]),
             Page("/ledger", "Ledger", "customers/ledger.html", self.ledger_page, money),
             Page("/ledger.csv", "Ledger", "", self.ledger_csv, cost=_COST_OF_EXPORT),
             Page("/ledger/entries", "Ledger", "", self.entries),
@@ -198,6 +203,13 @@ class CustomerPages:
         page = EntryPage(data=data, next_after=data[-1].seq if data else after)
         told = page.model_dump(mode="json") | {"last": asked.who.account.ledger_seq}
         return JSONResponse(told, headers={"cache-control": "no-store", "x-content-type-options": "nosniff"})
+
+    def batches(self, asked: Asked[Customer], session: Session) -> Values:
+        """The bulk jobs, the newest first."""
+        assert self.desk is not None
+        after = asked.query.get("after") or None
+        found, more = jobs.page_of(session, self.desk, asked.who.account_id, after)
+        return {"jobs": found, "more": found[-1].job.id if more else None, "after": after}
 
     def invoices_page(self, asked: Asked[Customer], session: Session) -> Values:
         """The months since the account was opened, with the invoices that are final."""

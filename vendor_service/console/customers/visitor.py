@@ -48,6 +48,13 @@ class Customer:
         """Whether they are more than a part of the account: a key of a project is one."""
         return self.key is None or self.key.project_id is None
 
+    @property
+    def may_buy(self) -> bool:
+        """Whether they may have what is bought: by a key that may embed, or as somebody invited."""
+        if self.account.status != "active":
+            return False
+        return self.key is None or bool({Scope.EMBED, Scope.ADMIN} & set(self.key.scopes.split()))
+
     def may_manage(self, key: ApiKey) -> bool:
         """Whether a key is theirs to see and to change, as for `/v1/keys`."""
         return own_keys.may_manage(self.account.id, self.key, key)
