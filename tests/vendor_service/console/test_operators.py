@@ -177,12 +177,40 @@ def test_the_question_says_what_a_refund_does_and_the_customers_ledger_has_it(
     books.buy(order)
     path = f"/accounts/{books.account(order).name}/refund"
     asked = visits[MONEY].ask(path, entry="2")
-    assert "given back whole: 0.0001 for 1 image to icon-clip" in asked.text
+    assert "1 image to icon-clip for 0.0001" in asked.text
+    assert "All of it is given back: 0.0001." in asked.text
     assert "from 0.0009 to 0.001" in asked.text
     visits[MONEY].confirm(path, asked)
     assert [each.kind for each in books.entries(order)] == ["top_up", "charge", "refund"]
     assert "was given back already" in problem_of(visits[MONEY].ask(path, entry="2"))
     assert "has no charge 9" in problem_of(visits[MONEY].ask(path, entry="9"))
+
+
+def test_a_part_of_a_charge_is_given_back_once_for_its_reference_and_never_more_than_is_left(
+    books: Books, visits: dict[OperatorScope, Visit]
+) -> None:
+    order, visit = books.open(credit_micros=1000), visits[MONEY]
+    books.buy(order)
+    page = f"/accounts/{books.account(order).name}"
+    path, part = f"{page}/refund", {"entry": "2", "amount": "0.00003"}
+    assert "write one for a part" in problem_of(visit.ask(path, **part))
+    assert "0.0001 are left" in problem_of(visit.ask(path, entry="2", amount="0.000101", reference="t"))
+    asked = visit.ask(path, **part, reference="ticket 812")
+    assert "0.00003 are given back, and 0.00007 stay charged" in asked.text
+    for _ in range(2):
+        visit.confirm(path, asked)
+    visit.do(path, **part, reference="ticket 812")  # asked about again
+    assert [each.amount_micros for each in books.entries(order)][2:] == [30]
+    assert "0.00003 given back" in visit.page(page)
+    assert (
+        "All that is left is given back: 0.00007. 0.00003 were given back before."
+        in visit.ask(path, entry="2").text
+    )
+    visit.do(path, entry="2")
+    assert [each.amount_micros for each in books.entries(order)][2:] == [30, 70]
+    assert (books.entries(order)[2].reference, books.account(order).credit_micros) == ("ticket 812", 1000)
+    assert "was given back already" in problem_of(visit.ask(path, entry="2"))
+    assert "Refund charge 2" not in visit.page(page)
 
 
 def test_only_what_would_change_of_the_terms_is_asked_about(

@@ -270,23 +270,32 @@ class OperatorActions(Acting):
             raise OperatorError(f"{account.name} has no charge {seq}; look it up in its ledger below")
         refunds, given_back = ledger.given_back_of(session, account.id, seq)
         charge = ledger.public(row)
-        micros, when = -charge.amount_micros - given_back, f"{charge.created_at:%Y-%m-%d %H:%M} UTC"
-        if refunds and not micros:
+        left, when = -charge.amount_micros - given_back, f"{charge.created_at:%Y-%m-%d %H:%M} UTC"
+        if refunds and not left:
             raise OperatorError(f"charge {seq} of {account.name} was given back already")
-        how = f"but for the {money(given_back)} that were before" if given_back else "whole"
+        micros, reference = _part(asked.form)
+        if micros is not None and not 0 < micros <= left:
+            raise OperatorError(f"{money(left)} are left of charge {seq} of {account.name}; write no more")
+        micros = left if micros is None else micros
         facts = [
-            f"Charge {seq} of {account.name} is given back {how}: {money(micros)} for {describe(charge)}, "
-            f"{when}.",
+            f"Charge {seq} of {account.name}: {describe(charge)} for {money(-charge.amount_micros)}, {when}.",
+            _how_much(micros, left, given_back),
             _where_it_goes(account, micros),
-            "Its queries stay used. The answer is not sent again for free. It cannot be undone.",
+            "Its queries stay used. It cannot be undone.",
         ]
+        if micros == left:
+            facts.append("The answer is not sent again for free.")
+        if reference is not None:
+            facts.append(f"The ledger has it with the reference {reference!r}, which counts once.")
         return Question("Give this charge back?", facts, f"Give {money(micros)} back", dangerous=True)
 
     def refund(self, asked: By) -> Done:
-        """Give a charge back."""
+        """Give a charge back, or a part of it."""
         name, seq = asked.path["name"], _entry(asked.form)
-        self._once(asked, lambda act: money_acts.refund(act, name, seq).entry)
-        return Done(f"Charge {seq} of {name} was given back.", f"/accounts/{name}")
+        micros, reference = _part(asked.form)
+        self._once(asked, lambda act: money_acts.refund(act, name, seq, micros, reference).entry)
+        what = f"Charge {seq}" if micros is None else f"{money(micros)} of charge {seq}"
+        return Done(f"{what} of {name} was given back.", f"/accounts/{name}")
 
     def ask_to_adjust(self, asked: By, session: Session) -> Question:
         """What a correction changes."""
@@ -485,6 +494,21 @@ def _entry(form: Fields) -> int:
     if seq is None or not 0 < seq <= ledger.MAX_NUMBER:
         raise UsageError("entry: write the number of a charge in the ledger")
     return seq
+
+
+def _part(form: Fields) -> tuple[int | None, str | None]:
+    """How much of a charge to give back, `None` for all that is left, and the reference of that."""
+    micros, reference = form.money("amount"), form.get("reference") or None
+    if micros is not None and reference is None:
+        raise UsageError("reference: write one for a part of a charge, so that it is given back once")
+    return micros, reference
+
+
+def _how_much(micros: int, left: int, given_back: int) -> str:
+    before = f" {money(given_back)} were given back before." if given_back else ""
+    if micros < left:
+        return f"{money(micros)} are given back, and {money(left - micros)} stay charged.{before}"
+    return f"All {'that is left' if given_back else 'of it'} is given back: {money(micros)}.{before}"
 
 
 def _where_it_goes(account: Account, micros: int) -> str:

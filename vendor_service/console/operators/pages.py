@@ -161,7 +161,7 @@ class OperatorPages:
             "names": projects.open_names(found),
             "scopes": list(Scope),
             "entries": [ledger.public(each) for each in entries[:_ENTRIES]],
-            "refunded": _refunded(session, account, entries),
+            "given_back": _given_back(session, account, entries),
             "more": entries[_ENTRIES - 1].seq if len(entries) > _ENTRIES else None,
             "refused": refused_since(session, account.id, asked.now - _DAYS * DAY),
             "acts": log.entries(session, limit=10, subject=account.name)[::-1],
@@ -209,15 +209,15 @@ def _owners_of(key_id: str) -> Select[str]:
     return select(ApiKey.account_id).where(ApiKey.id == key_id)
 
 
-def _refunded(session: Session, account: Account, entries: Sequence[LedgerEntry]) -> set[int]:
-    """The charges among some entries that were given back whole."""
-    charged = {each.seq: -each.amount_micros for each in entries if each.kind == "charge"}
-    given_back = session.execute(
+def _given_back(session: Session, account: Account, entries: Sequence[LedgerEntry]) -> dict[int, int]:
+    """How much of the charges among some entries was given back, of those of which something was."""
+    charges = [each.seq for each in entries if each.kind == "charge"]
+    found = session.execute(
         select(LedgerEntry.corrects_seq, func.sum(LedgerEntry.amount_micros))
-        .where(LedgerEntry.account_id == account.id, LedgerEntry.corrects_seq.in_(charged))
+        .where(LedgerEntry.account_id == account.id, LedgerEntry.corrects_seq.in_(charges))
         .group_by(LedgerEntry.corrects_seq)
     )
-    return {seq for seq, micros in given_back if seq is not None and micros >= charged[seq]}
+    return {seq: int(micros) for seq, micros in found if seq is not None}
 
 
 def _final_invoices(session: Session, month: str) -> dict[str, Mapping[str, Any]]:
