@@ -22,7 +22,7 @@ from vendor_service.console.customers.pages import CustomerPages
 from vendor_service.console.rendering import money as money_shown
 from vendor_service.database.tables import Invitation
 from vendor_service.operators import accounts as account_acts
-from vendor_service.operators import invitations, keys, money, projects
+from vendor_service.operators import currency, invitations, keys, money, projects
 from vendor_service.operators.act import Act
 
 CAT = {"text": "a photo of a cat"}
@@ -676,6 +676,36 @@ def test_a_job_is_cancelled_after_a_question_that_says_what_stays(
     assert vendor.get(f"/v1/batches/{job['id']}", key)["status"] == "cancelled"
     assert "it is cancelled" in problem_of(admin.ask(f"/batches/{job['id']}/cancel"))
     assert vendor.account(key).held_micros == 0
+
+
+def test_invoices_have_numbers_and_credit_notes_and_money_is_in_the_currency_that_is_named(
+    tmp_path: Path,
+) -> None:
+    with LocalVendor(tmp_path) as vendor:
+        key = vendor.key(spend_limit_micros=10**6)
+        with vendor.books.write() as session:
+            act = Act(session, "os:test", vendor.clock)
+            currency.name_currency(act, "EUR")
+        vendor.embed(key, CAT, CAT)
+        vendor.clock.advance(31 * 24 * HOUR)
+        visit = signed_in(vendor, key)
+        november = visit.page("/invoices/2026-11")
+        assert "<dt>Number</dt><dd>1</dd>" in november
+        assert "Total, in EUR" in november
+        assert "Credit notes" not in november
+        assert "<td>1</td>" in visit.page("/invoices")
+        assert "0.00004 EUR" in visit.page("/invoices")
+        with vendor.books.write() as session:
+            act = Act(session, "os:test", vendor.clock)
+            money.refund(act, vendor.account(key).name, 1, 30, "ticket 812")
+        december = visit.page("/invoices/2026-12")
+        assert re.search(r'2026-11</th><td><a href="[^"]*">Invoice 1</a></td><td class="n">0.00003', december)
+        overview = visit.page()
+        assert "Charges by day, in EUR" in overview
+        assert "Amounts in EUR" in overview
+        assert "units" not in overview
+        admin = admin_of(vendor, key)
+        assert "Spend limit, in EUR" in admin.page("/keys")
 
 
 def test_the_console_can_be_left_out(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ class CustomerPages:
             "status": status,
             "meters": meters_of(status, who.account, asked.now),
             "days": shown_days(days),
-            "chart": chart_of_days("Charges by day, in units of the currency", days),
+            "chart": chart_of_days("Charges by day", days, status.currency),
             "spent": sum(each.charged_micros for each in days),
             "queries": sum(each.queries for each in days),
             "by_key": shares_of(spending.by_group(session, who.account_id, "key", first, today)),

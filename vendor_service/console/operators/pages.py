@@ -14,7 +14,7 @@ from vendor_service.accounts import keys
 from vendor_service.accounts.accounts import find_account
 from vendor_service.accounts.keys import Scope
 from vendor_service.audit import log
-from vendor_service.billing import entry_search, invoices, ledger, prices, spending
+from vendor_service.billing import currency, entry_search, invoices, ledger, prices, spending
 from vendor_service.billing.entry_search import EntryFilter
 from vendor_service.billing.holds import open_holds
 from vendor_service.billing.refusals import refused_since
@@ -102,7 +102,7 @@ class OperatorPages:
         last_day = min(to_datetime(end - 1).date(), today)
         charged = spending.by_group(session, None, "account", to_datetime(begin).date(), last_day)
         return {
-            "chart": chart_of_days("Revenue by day, in units of the currency", days),
+            "chart": chart_of_days("Revenue by day", days, currency.current(session)),
             "days": shown_days(days),
             "revenue": sum(each.charged_micros for each in days),
             "net": sum(each.net_micros for each in days),
@@ -151,7 +151,7 @@ class OperatorPages:
             "status": status,
             "opened": to_datetime(account.created_at),
             "meters": meters_of(status, account, asked.now),
-            "chart": chart_of_days("Charges by day, in units of the currency", days),
+            "chart": chart_of_days("Charges by day", days, status.currency),
             "days": shown_days(days),
             "keys": [
                 (keys.public(each, account, asked.now), why_ended(each, asked.now))
