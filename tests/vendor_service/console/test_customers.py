@@ -1,6 +1,5 @@
 """`/console` without a browser: who gets in, what is theirs, what they may change, and nobody else."""
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.vendor_process import wait_until
 from tests.vendor_service.batches.held_model import HeldModel
+from tests.vendor_service.console.jobs import begun, ended
 from tests.vendor_service.console.visits import Visit, problem_of
 from tests.vendor_service.local_vendor import LocalVendor, image_file, image_input
 from vendor_service.accounts.keys import KeyTerms, Scope
@@ -66,21 +65,6 @@ def key_id(key: str) -> str:
 
 def path_of(pattern: str, key: str, month: str = "2026-11") -> str:
     return pattern.replace("{month}", month).replace("{key_id}", key_id(key))
-
-
-def begun(vendor: LocalVendor, key: str, *texts: str, metadata: dict[str, str] | None = None) -> Any:
-    """A bulk job of a line a text."""
-    lines = [
-        {"custom_id": f"{number}", "method": "POST", "url": "/v1/embeddings",
-         "body": {"model": "icon-clip", "input": [text]}}
-        for number, text in enumerate(texts)
-    ]  # fmt: skip
-    headers = {"authorization": f"Bearer {key}"}
-    content = "\n".join(map(json.dumps, lines)).encode()
-    files: Files = [("purpose", (None, "batch")), ("file", ("in.jsonl", content))]
-    sent = vendor.http.post("/v1/files", files=files, headers=headers)
-    job = {"endpoint": "/v1/embeddings", "completion_window": "24h", "input_file_id": sent.json()["id"]}
-    return vendor.http.post("/v1/batches", json=job | {"metadata": metadata}, headers=headers).json()
 
 
 def path_for(vendor: LocalVendor, pattern: str, key: str) -> str:
@@ -616,13 +600,6 @@ def test_a_model_is_tried_and_charged_once_to_the_chosen_key(vendor: LocalVendor
     assert try_it(vendor, reader, key).status_code == 403
     assert "To try a model takes a key that may embed" in reader.page("/models")
     assert vendor.account(key).spent_micros == 440
-
-
-def ended(vendor: LocalVendor, key: str, job: Any) -> Any:
-    """A job when it has ended."""
-    path = f"/v1/batches/{job['id']}"
-    wait_until(lambda: vendor.get(path, key)["status"] != "in_progress", 20)
-    return vendor.get(path, key)
 
 
 def test_jobs_are_seen_with_their_cost_and_their_files_are_sent_to_who_may_buy(vendor: LocalVendor) -> None:
