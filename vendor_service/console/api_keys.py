@@ -60,13 +60,15 @@ def terms_of(form: Fields) -> KeyTerms:
 
 def told(terms: KeyTerms, per_period: str) -> list[str]:
     """The limits of a new key, fact by fact; `per_period` is for how long its quota is."""
-    limits = [
-        (terms.quota, lambda number: f"{number:,} queries {per_period}"),
-        (terms.spend_limit_micros, lambda micros: f"{money(micros)} {per_period}"),
-        (terms.queries_per_second, lambda number: f"{number:,} queries a second"),
-        (terms.concurrency, lambda number: f"{number:,} requests in flight"),
-    ]
-    own = [shown(value) for value, shown in limits if value is not None]
+    own = []
+    if terms.quota is not None:
+        own.append(f"{terms.quota:,} queries {per_period}")
+    if terms.spend_limit_micros is not None:
+        own.append(f"{money(terms.spend_limit_micros)} {per_period}")
+    if terms.queries_per_second is not None:
+        own.append(f"{terms.queries_per_second:,} queries a second")
+    if terms.concurrency is not None:
+        own.append(f"{terms.concurrency:,} requests in flight")
     facts = [f"Of its own it has at most {', '.join(own)}." if own else "It has only the account's limits."]
     if terms.expires_at is not None:
         facts.append(f"It is refused from {to_datetime(terms.expires_at):%Y-%m-%d %H:%M} UTC on.")

@@ -630,7 +630,8 @@ def test_jobs_are_seen_with_their_cost_and_their_files_are_sent_to_who_may_buy(v
 def test_without_jobs_there_is_no_page_of_them() -> None:
     pages = CustomerPages.all(CustomerPages(None, None, None, None))  # type: ignore[arg-type]
     actions = CustomerActions.all(CustomerActions(None, None))  # type: ignore[arg-type]
-    assert not [each.path for each in (*pages, *actions) if "batches" in each.path]
+    paths = [*(each.path for each in pages), *(each.path for each in actions)]
+    assert not [each for each in paths if "batches" in each]
 
 
 def test_a_job_is_cancelled_after_a_question_that_says_what_stays(
