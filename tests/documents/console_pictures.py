@@ -27,8 +27,8 @@ IMAGES = ROOT / "docs" / "images"
 Theme = Literal["light", "dark"]
 THEMES: tuple[Theme, ...] = ("light", "dark")
 WIDE, NARROW = (1280, 860), (400, 800)
-CUSTOMERS = ("", "/usage", "/models", "/ledger", "/invoices", "/invoices/2026-11", "/keys", "/events",
-             "/sessions", "/quick-start")  # fmt: skip
+CUSTOMERS = ("", "/usage", "/models", "/batches", "/ledger", "/invoices", "/invoices/2026-11", "/keys",
+             "/events", "/sessions", "/quick-start")  # fmt: skip
 OPERATORS = ("", "/health", "/money", "/accounts", "/accounts/acme", "/models", "/audit")
 # Which pictures stand in docs/console.md: site, page and theme.
 SHOWN = {
@@ -89,7 +89,10 @@ def photograph(folder: Path) -> int:
 @contextmanager
 def furnished_sites(folder: Path) -> Iterator[tuple[LocalVendor, LocalAdmin, Customer, Browser]]:
     """A vendor with history, its operators' site, and a browser."""
-    with tempfile.TemporaryDirectory(dir=folder) as books, LocalVendor(Path(books)) as vendor:
+    with (
+        tempfile.TemporaryDirectory(dir=folder) as books,
+        LocalVendor(Path(books), batch_store=f"{books}/store") as vendor,
+    ):
         customer = furnish(vendor)
         with admin_of(vendor) as admin, chromium() as browser:
             yield vendor, admin, customer, browser

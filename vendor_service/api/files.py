@@ -87,18 +87,29 @@ def files_router(desk: BulkDesk, capacity: Capacity) -> APIRouter:
     @router.get("/{file_id}/content", response_class=StreamingResponse, responses={200: _LINES})
     async def content(request: Request, file_id: str, caller: Annotated[Caller, buyer]) -> StreamingResponse:
         """What is in a file."""
-        reservation = until_sent(request).enter_context(capacity.reserve(caller.account_id))
-        reservation.take_bytes(_KEPT_BYTES)
-        file = await asyncio.to_thread(desk.files.get, caller.account_id, file_id)
-        blocks = await asyncio.to_thread(desk.files.content, caller.account_id, file_id)
-        headers = {"content-length": str(file.bytes)}
-        return StreamingResponse(_beside(blocks), media_type=_MEDIA_TYPE, headers=headers)
+        return await streamed(desk, capacity, request, caller.account_id, file_id)
 
     return router
 
 
 _MEDIA_TYPE = "application/jsonl"
 _LINES: dict[str, Any] = {"content": {_MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}}}
+
+
+async def streamed(
+    desk: BulkDesk, capacity: Capacity, request: Request, account_id: str, file_id: str
+) -> StreamingResponse:
+    """What is in a file of an account, block by block, within the capacity of this server.
+
+    Raises:
+        APIError: `not_found`, `overloaded` or `shutting_down`.
+    """
+    reservation = until_sent(request).enter_context(capacity.reserve(account_id))
+    reservation.take_bytes(_KEPT_BYTES)
+    file = await asyncio.to_thread(desk.files.get, account_id, file_id)
+    blocks = await asyncio.to_thread(desk.files.content, account_id, file_id)
+    headers = {"content-length": str(file.bytes)}
+    return StreamingResponse(_beside(blocks), media_type=_MEDIA_TYPE, headers=headers)
 
 
 class _Upload:

@@ -8,22 +8,18 @@ from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
 from shared.keys import KeyInfo, KeyList, NewKey, NewSecret
-from shared.projects import DEFAULT_PROJECT
 from shared.serving.parsing import read_model
 from vendor_service.accounts import keys
-from vendor_service.accounts.accounts import find_account
 from vendor_service.accounts.authentication import Authentication, Caller
 from vendor_service.api.authentication import requiring
 from vendor_service.audit.actors import customer_key
 from vendor_service.clock import Clock, from_datetime
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey
-from vendor_service.errors import APIError, OperatorError, UnknownName
+from vendor_service.errors import APIError
 from vendor_service.operators import keys as acts
+from vendor_service.operators import own_keys
 from vendor_service.operators.act import Act
-
-# A customer's own requests make no more than this; operators may.
-_MOST_KEYS = 1000
 
 
 def keys_router(database: Database, clock: Clock, authentication: Authentication) -> APIRouter:
@@ -88,39 +84,18 @@ def keys_router(database: Database, clock: Clock, authentication: Authentication
 
 
 def _create(act: Act, caller: Caller, asked: NewKey) -> NewSecret:
-    account = find_account(act.session, caller.account.name, lock=True)
-    if any(getattr(caller.key, name) is not None for name in keys.OWN_LIMITS):
-        message = "this key has limits or an end of its own, which another key would not have: it issues none"
-        raise APIError(ErrorCode.INSUFFICIENT_SCOPE, message)
-    its_own = DEFAULT_PROJECT if caller.key.project is None else caller.key.project.name
-    project = asked.project or its_own
-    if project != its_own and caller.key.project is not None:
-        message = f"this key belongs to the project {its_own}, and issues keys of that one alone"
-        raise APIError(ErrorCode.INSUFFICIENT_SCOPE, message, param="project")
-    if sum(key.revoked_at is None for key in keys.list_keys(act.session, account)) >= _MOST_KEYS:
-        message = f"this account has {_MOST_KEYS} keys; revoke one that is not used"
-        raise APIError(ErrorCode.CONFLICT, message)
     given = asked.model_dump(exclude={"project", "scopes", "expires_at"})
     terms = keys.KeyTerms(
         scopes=frozenset(map(keys.Scope, asked.scopes)),
         expires_at=None if asked.expires_at is None else from_datetime(asked.expires_at),
-        project=project,
         **given,
     )
-    try:
-        issued = acts.issue(act, account.name, terms)
-    except UnknownName as error:
-        message = f"this account has no project {project!r}"
-        raise APIError(ErrorCode.INVALID_REQUEST, message, param="project") from error
-    except OperatorError as error:
-        raise APIError(ErrorCode.INVALID_REQUEST, str(error)) from error
+    issued = own_keys.issue(act, caller.account.name, caller.key, terms, asked.project)
     return NewSecret(key_id=issued.key_id, api_key=issued.api_key)
 
 
 def _may_manage(caller: Caller, key: ApiKey) -> bool:
-    """A key of the default project may manage all keys of its account, another one those of its project."""
-    own = caller.key.project_id
-    return key.account_id == caller.account_id and own in (None, key.project_id)
+    return own_keys.may_manage(caller.account_id, caller.key, key)
 
 
 def _act(session: Session, caller: Caller, clock: Clock) -> Act:

@@ -4,18 +4,20 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Literal
 
-from sqlalchemy import Select, case, func, select
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy import ColumnElement, Select, case, func, select
+from sqlalchemy.orm import Session
 
+from shared.projects import DEFAULT_PROJECT
 from vendor_service.clock import DAY, HOUR, to_datetime
-from vendor_service.database.tables import Account, LedgerTotal
+from vendor_service.database.tables import Account, ApiKey, LedgerTotal, Project
 
-Group = Literal["key", "model", "account"]
+Group = Literal["key", "model", "project", "account"]
 
-_COLUMNS: dict[Group, InstrumentedAttribute[str]] = {
-    "key": LedgerTotal.key_id,
-    "model": LedgerTotal.model,
-    "account": Account.name,
+_COLUMNS: dict[Group, ColumnElement[str]] = {
+    "key": LedgerTotal.key_id.expression,
+    "model": LedgerTotal.model.expression,
+    "project": func.coalesce(Project.name, DEFAULT_PROJECT),
+    "account": Account.name.expression,
 }
 _HOURS_A_DAY = DAY // HOUR
 
@@ -51,14 +53,18 @@ def by_day(session: Session, account_id: str | None, first: date, last: date) ->
 
 
 def by_group(session: Session, account_id: str | None, group: Group, first: date, last: date) -> list[Spent]:
-    """A row a key, model or account with entries on these days, the largest charges first.
+    """A row a key, model, project or account with entries on these days, the largest charges first.
 
-    Keys are named by their ids, and accounts by their names. Entries without a key or a model are left out.
+    Keys are named by their ids, projects and accounts by their names. Entries without a key or a model are
+    left out.
     """
     column = _COLUMNS[group].label("grouping")
     found = _sums(account_id, first, last).add_columns(column).where(column != "").group_by("grouping")
     if group == "account":
         found = found.join(Account, Account.id == LedgerTotal.account_id)
+    elif group == "project":  # that of its key, for good
+        found = found.join(ApiKey, ApiKey.id == LedgerTotal.key_id)
+        found = found.outerjoin(Project, Project.id == ApiKey.project_id)
     spent = [Spent(each.grouping, *map(int, each[:5])) for each in session.execute(found)]
     return sorted(spent, key=lambda each: (-each.charged_micros, each.group))
 

@@ -55,6 +55,17 @@ def meter(label: str, used: float, limit: float, expected: float | None = None) 
     return _svg(label, 400, 14, drawn, "meter")
 
 
+def progress(label: str, done: int, total: int) -> Markup:
+    """How far some work has come."""
+    drawn = Markup('<rect class="track" x="0" y="2" width="400" height="10" rx="5"/>')
+    if done:
+        width = 400 * min(1.0, done / total)
+        drawn += Markup('<rect class="used fine" x="0" y="2" width="{:.1f}" height="10" rx="5"/>').format(
+            max(6.0, width)
+        )
+    return _svg(label, 400, 14, drawn, "meter")
+
+
 def share_bar(value: float, most: float) -> Markup:
     """A small bar in a table, for the eye alone: the number stands beside it."""
     width = 0.0 if most <= 0 else 100 * max(0.0, value) / most

@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from shared.errors import APIError, ErrorCode
+from vendor_service.billing import currency
 from vendor_service.clock import Clock
 from vendor_service.console import rendering, sessions
 from vendor_service.console.forms import Fields, read_form, read_query
@@ -164,7 +165,7 @@ class Site(Generic[Who]):
         identify: Callable[[Session, ConsoleSession, str, int], Who | None],
         limit: Callable[[Who, int], None] = lambda _, __: None,
     ) -> None:
-        self._limit = limit
+        self.limit = limit
         self.kind = kind
         self.title = title
         self.database = database
@@ -244,6 +245,7 @@ class Site(Generic[Who]):
         who = None if found is None else self._identify(session, found[0], found[1], self.clock())
         if found is None or who is None:
             raise SignedOut
+        request.state.currency = currency.current(session)
         session.expunge_all()  # an error ends the transaction, and its page names the visitor all the same
         request.state.console_session = found[0]
         return who
@@ -290,6 +292,8 @@ class Site(Generic[Who]):
             link = {"url": f"{root}{page.path}", "title": page.title, "current": current}
             groups.setdefault(heading, []).append(link)
         shared = {"root": root, "site": self.title, "who": who, "title": title, "menu": groups}
+        shared["currency"] = named = getattr(request.state, "currency", None)
+        shared["unit"] = named or "units of the currency"
         shared |= {"flash": json.loads(flash) if flash else None, "kind": self.kind.name}
         html = rendering.render(template, {**shared, **values})
         response = HTMLResponse(html, status, HEADERS)
@@ -392,7 +396,7 @@ class Site(Generic[Who]):
         try:
             with self.database.read() as session:
                 who = self.visitor(request, session)
-                self._limit(who, page.cost)
+                self.limit(who, page.cost)
                 built = page.build(self.asked(request, who, Fields()), session)
             if not isinstance(built, Response):
                 built = self.shown(request, page.template, page.title, built, who)

@@ -22,15 +22,16 @@ class Share:
     drawing: Markup
 
 
-def chart_of_days(label: str, days: Sequence[Spent]) -> Markup:
+def chart_of_days(label: str, days: Sequence[Spent], currency: str | None) -> Markup:
     """A bar a day of what was charged."""
+    named = "" if currency is None else f" {currency}"
     return charts.bars(
-        label,
+        f"{label}, in {currency or 'units of the currency'}",
         [
             (
                 f"{date.fromisoformat(each.group):%d %b}",
                 each.charged_micros / _UNIT,
-                f"{each.group}: {money(each.charged_micros)} for {each.queries:,} queries",
+                f"{each.group}: {money(each.charged_micros)}{named} for {each.queries:,} queries",
             )
             for each in days
         ],

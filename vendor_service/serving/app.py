@@ -345,7 +345,7 @@ def _add_routes(app: FastAPI, parts: _Parts) -> list[BaseRoute]:
         seal = read_or_make_seal(database, settings.console_key_in)
         limits = Limits(settings.max_request_bytes, settings.max_text_characters)
         console = (database, clock, seal, authentication, models, parts.watch, service, capacity, limits)
-        app.include_router(console_router(*console))
+        app.include_router(console_router(*console, parts.desk))
     return [route for each in selling for route in each.routes]
 
 

@@ -70,6 +70,20 @@ def test_spending_is_what_the_entries_add_up_to(books: Books, history: tuple[Ord
     assert len(by_account) == 2
 
 
+def test_spending_by_project_is_by_that_of_the_key_and_the_rest_is_the_default_ones(
+    books: Books, history: tuple[Order, str]
+) -> None:
+    order, _ = history
+    search = books.open_project(order, name="search")
+    books.buy(search, images=2)
+    with books.database.read() as session:
+        by_project = spending.by_group(session, order.account_id, "project", *days(books))
+        (whole,) = spending.by_group(session, order.account_id, "account", *days(books))
+    assert {each.group: each.requests for each in by_project} == {"default": 12, "search": 1}
+    assert by_project[1].charged_micros == 200
+    assert sum(each.charged_micros for each in by_project) == whole.charged_micros
+
+
 @pytest.mark.parametrize("limit", [3, 100])
 def test_a_search_finds_what_a_look_through_all_entries_finds(
     books: Books, history: tuple[Order, str], limit: int

@@ -6,10 +6,13 @@ from typing import cast
 
 from tests.vendor_service.api.admin.local_admin import LocalAdmin
 from tests.vendor_service.books import Books
+from tests.vendor_service.console.jobs import begun, ended
 from tests.vendor_service.local_vendor import LocalVendor, image_input
 from vendor_service.accounts.accounts import Terms
 from vendor_service.accounts.keys import KeyTerms, Scope
-from vendor_service.operators import accounts, keys, money, prices, webhooks
+from vendor_service.accounts.projects import ProjectTerms
+from vendor_service.clock import SECOND
+from vendor_service.operators import accounts, currency, keys, money, prices, projects, webhooks
 from vendor_service.operators.act import Act
 
 CAT = {"text": "a photo of a cat"}
@@ -46,6 +49,7 @@ def furnish(vendor: LocalVendor) -> Customer:
     vendor.clock.advance(-31 * DAY)
     with vendor.books.write() as session:
         act = Act(session, "os:operator", vendor.clock)
+        currency.name_currency(act, "EUR")
         prices.set_price(act, "research", "icon-clip", "image", 50, new=True)
     acme = open_customer(
         vendor,
@@ -60,12 +64,22 @@ def furnish(vendor: LocalVendor) -> Customer:
         act = Act(session, "os:operator", vendor.clock)
         webhooks.create(act, "https://acme.example/hooks/tuition", account="acme")
         laptop = keys.issue(act, "acme", KeyTerms("laptop", quota=100, spend_limit_micros=5_000)).api_key
+        projects.create(act, "acme", "search", ProjectTerms(quota=300, queries_per_second=20))
+        terms = KeyTerms(
+            "indexer",
+            queries_per_second=10,
+            concurrency=4,
+            expires_at=vendor.clock() + round(90 * DAY) * SECOND,
+            project="search",
+        )
+        indexer = keys.issue(act, "acme", terms).api_key
     for day in range(31):
         vendor.clock.advance(DAY)
         for number in range(1 + (7 * day + 3) % 5):
             vendor.embed(acme.key, *([image_input()] * (3 + number)), *([CAT] * (1 + day % 4)))
         if day % 3 == 0:
             vendor.embed(laptop, CAT, CAT)
+            vendor.embed(indexer, *([CAT] * 5))
             vendor.embed(others[day % 2].key, *([image_input()] * (4 + day)))
     for _ in range(3):
         vendor.embed(laptop, *([CAT] * 90))
@@ -73,7 +87,10 @@ def furnish(vendor: LocalVendor) -> Customer:
     with vendor.books.write() as session:
         act = Act(session, "os:operator", vendor.clock)
         money.refund(act, "acme", 7)
+        money.refund(act, "acme", 53, 40, "ticket 812")
         money.adjust(act, "acme", 2_500, "thanks for finding a mistake")
         accounts.suspend(act, "northwind")
+    ended(vendor, indexer, begun(vendor, indexer, *(f"a photo of {n}" for n in range(12)), "x" * 100_000))
+    ended(vendor, acme.key, begun(vendor, acme.key, "a cat", "a dog", metadata={"for": "the archive"}))
     vendor.app.state.refusals.write()
     return acme

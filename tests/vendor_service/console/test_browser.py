@@ -15,10 +15,15 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 from tests.support.browser import chromium
 from tests.vendor_service.api.admin.local_admin import LocalAdmin
 from tests.vendor_service.console.furnished import CAT, Customer, admin_of, open_customer
+from tests.vendor_service.console.jobs import begun, ended
 from tests.vendor_service.console.test_customers import PAGES, key_id
 from tests.vendor_service.console.test_operators import PAGES as OPERATOR_PAGES
 from tests.vendor_service.local_vendor import LocalVendor, image_file, image_input
 from vendor_service.accounts.accounts import Terms
+from vendor_service.accounts.keys import KeyTerms
+from vendor_service.accounts.projects import ProjectTerms
+from vendor_service.operators import keys, projects
+from vendor_service.operators.act import Act
 from vendor_service.operators.tokens import OperatorScope
 
 SECRET = re.compile(r"^tk_[0-9a-f]{16}_[0-9a-f]{48}$")
@@ -43,8 +48,15 @@ class Sites:
 
 @pytest.fixture(scope="module")
 def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sites]:
-    with LocalVendor(tmp_path_factory.mktemp("vendor")) as vendor:
+    folder = tmp_path_factory.mktemp("vendor")
+    with LocalVendor(folder, batch_store=str(folder / "store")) as vendor:
         customer = open_customer(vendor, "acme", Terms(quota=20, credit_micros=100_000))
+        with vendor.books.write() as session:
+            act = Act(session, "os:operator", vendor.clock)
+            projects.create(act, "acme", "search", ProjectTerms(quota=10))
+            indexer = keys.issue(act, "acme", KeyTerms("indexer", concurrency=2, project="search")).api_key
+        vendor.embed(indexer, CAT)
+        ended(vendor, customer.key, begun(vendor, customer.key, "a", "b", metadata={"for": "the archive"}))
         for inputs in ([CAT], [CAT, image_input()], [CAT] * 30):
             vendor.embed(customer.key, *inputs)
         with admin_of(vendor) as admin:
@@ -135,8 +147,10 @@ def test_from_a_key_to_a_charge_to_a_refund(sites: Sites, page: Page) -> None:
 
     page.goto(f"{sites.operator}/accounts?q={key_id(secret)}")
     page.get_by_role("link", name="acme").click()
-    page.get_by_role("button", name=f"Refund charge {entry.removeprefix('entry-')}", exact=True).click()
-    expect(page.locator("main")).to_contain_text("0.00012 for 1 image and 1 text to icon-clip")
+    number = entry.removeprefix("entry-")
+    page.locator("summary", has_text=f"Refund charge {number}").click()
+    page.get_by_role("button", name=f"Refund charge {number}", exact=True).click()
+    expect(page.locator("main")).to_contain_text("1 image and 1 text to icon-clip for 0.00012")
     confirm(page, "Give 0.00012 back")
     expect(page.get_by_role("status")).to_contain_text("was given back")
 
@@ -150,6 +164,17 @@ def test_from_a_key_to_a_charge_to_a_refund(sites: Sites, page: Page) -> None:
     confirm(page, "Revoke the key")
     expect(page.get_by_role("status")).to_contain_text("was revoked")
     assert sites.vendor.embed(secret, CAT).status_code == 403
+
+
+def test_the_answers_of_a_job_are_downloaded(sites: Sites, page: Page) -> None:
+    page.goto(f"{sites.console}/batches")
+    row = page.locator("tbody tr")
+    expect(row).to_contain_text("completed")
+    expect(row).to_contain_text("2 of 2")
+    with page.expect_download() as download:
+        row.get_by_role("link", name="Answers").click()
+    answers = [json.loads(line) for line in download.value.path().read_text().splitlines()]
+    assert [each["custom_id"] for each in answers] == ["0", "1"]
 
 
 def test_the_chain_is_verified_by_the_browser_with_receipts(sites: Sites, page: Page) -> None:
@@ -241,7 +266,11 @@ def addresses(sites: Sites) -> list[str]:
             for theme in ("light", "dark")
             for width in (1280, 400)
         ),
-        ("dark", 400, "/console|/console/keys|/console/ledger|/operator|/operator/accounts/acme"),
+        (
+            "dark",
+            400,
+            "|/batches|/keys|/ledger|/operator|/operator/accounts/acme",
+        ),
     ],
 )
 def test_everybody_can_use_every_page(
@@ -252,7 +281,7 @@ def test_everybody_can_use_every_page(
     page.emulate_media(color_scheme=theme)
     page.set_viewport_size({"width": width, "height": 900})
     for address in addresses(sites):
-        if some and urlsplit(address).path not in some.split("|"):
+        if some and urlsplit(address).path.removeprefix("/console") not in some.split("|"):
             continue
         page.goto(address)
         for each in axe.run(page).response["violations"]:

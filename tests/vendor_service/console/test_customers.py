@@ -3,33 +3,42 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
+from tests.vendor_service.batches.held_model import HeldModel
+from tests.vendor_service.console.jobs import begun, ended
 from tests.vendor_service.console.visits import Visit, problem_of
 from tests.vendor_service.local_vendor import LocalVendor, image_file, image_input
 from vendor_service.accounts.keys import KeyTerms, Scope
+from vendor_service.accounts.projects import ProjectTerms
 from vendor_service.audit import log
+from vendor_service.clock import SECOND
 from vendor_service.console.customers.actions import CustomerActions
 from vendor_service.console.customers.pages import CustomerPages
+from vendor_service.console.rendering import money as money_shown
 from vendor_service.database.tables import Invitation
 from vendor_service.operators import accounts as account_acts
-from vendor_service.operators import invitations, keys, money
+from vendor_service.operators import currency, invitations, keys, money, projects
 from vendor_service.operators.act import Act
 
 CAT = {"text": "a photo of a cat"}
 EVIL = "<script>alert('x')</script>\"'>"
 HOUR = 3600
+SECRET = re.compile("tk_[0-9a-f]{16}_[0-9a-f]{48}")
 Files = list[tuple[str, tuple[str | None, bytes | str]]]
 # Every page, with the names that its path takes.
-PAGES = [page.path for page in CustomerPages.all(CustomerPages(None, None, None, None))]  # type: ignore[arg-type]
-ACTIONS = [action.path for action in CustomerActions.all(CustomerActions(None, None))]  # type: ignore[arg-type]
+DESK: Any = object()  # of bulk jobs, which have pages where there is one
+PAGES = [page.path for page in CustomerPages.all(CustomerPages(None, None, None, None, DESK))]  # type: ignore[arg-type]
+ACTIONS = [action.path for action in CustomerActions.all(CustomerActions(None, None, DESK))]  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
 def vendor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalVendor]:
-    with LocalVendor(tmp_path_factory.mktemp("vendor")) as local:
+    folder = tmp_path_factory.mktemp("vendor")
+    with LocalVendor(folder, batch_store=str(folder / "store")) as local:
         yield local
 
 
@@ -56,6 +65,12 @@ def key_id(key: str) -> str:
 
 def path_of(pattern: str, key: str, month: str = "2026-11") -> str:
     return pattern.replace("{month}", month).replace("{key_id}", key_id(key))
+
+
+def path_for(vendor: LocalVendor, pattern: str, key: str) -> str:
+    """The path of a page or an action about what this key has, which gets a job if it is about one."""
+    path = path_of(pattern, key)
+    return path.replace("{batch_id}", begun(vendor, key, "a cat")["id"]) if "{batch_id}" in path else path
 
 
 def test_a_key_that_may_read_signs_in_and_its_cookie_is_kept_from_everything_else(
@@ -178,6 +193,105 @@ def test_a_session_ends_with_the_secret_that_began_it(vendor: LocalVendor) -> No
     assert visit.get().status_code == 303
 
 
+def issued(vendor: LocalVendor, owner: str, **terms: Any) -> str:
+    """One more key of the same account, on these `KeyTerms`."""
+    with vendor.books.write() as session:
+        act = Act(session, "os:test", vendor.clock)
+        return keys.issue(act, vendor.account(owner).name, KeyTerms(**terms)).api_key
+
+
+def with_project(vendor: LocalVendor, owner: str, name: str = "search") -> str:
+    with vendor.books.write() as session:
+        act = Act(session, "os:test", vendor.clock)
+        projects.create(act, vendor.account(owner).name, name, ProjectTerms())
+    return name
+
+
+def test_a_session_ends_with_its_key_and_with_the_project_of_its_key(vendor: LocalVendor) -> None:
+    owner = vendor.key()
+    project = with_project(vendor, owner)
+    until = vendor.clock() + HOUR * SECOND
+    expiring = signed_in(vendor, issued(vendor, owner, expires_at=until))
+    archived = signed_in(vendor, issued(vendor, owner, project=project))
+    vendor.clock.advance(HOUR - 1)
+    assert [each.get().status_code for each in (expiring, archived)] == [200, 200]
+    vendor.clock.advance(1)
+    assert expiring.get().status_code == 303
+    with vendor.books.write() as session:
+        projects.archive(Act(session, "os:test", vendor.clock), vendor.account(owner).name, project)
+    assert archived.get().status_code == 303
+    vendor.clock.advance(-HOUR)
+    assert expiring.get().status_code == 200
+
+
+def test_a_key_that_expired_or_whose_project_was_archived_pays_for_nothing_and_is_not_changed(
+    vendor: LocalVendor,
+) -> None:
+    owner = vendor.key()
+    project = with_project(vendor, owner)
+    ended = [
+        issued(vendor, owner, expires_at=vendor.clock() + SECOND),
+        issued(vendor, owner, project=project),
+    ]
+    admin = admin_of(vendor, owner)
+    assert all(f'<option value="{key_id(each)}"' in admin.page("/models") for each in ended)
+    vendor.clock.advance(1)
+    with vendor.books.write() as session:
+        projects.archive(Act(session, "os:test", vendor.clock), vendor.account(owner).name, project)
+    page = admin.page("/models")
+    for each, why in zip(ended, ("expired at", "was archived"), strict=True):
+        assert f'<option value="{key_id(each)}"' not in page
+        assert try_it(vendor, admin, each).status_code == 403
+        for act in ("rotate", "revoke"):
+            assert why in problem_of(admin.ask(f"/keys/{key_id(each)}/{act}"))
+    assert vendor.account(owner).spent_micros == 0
+    vendor.clock.advance(-1)
+
+
+def test_a_key_of_a_project_sees_and_manages_the_keys_of_it_alone_and_is_signed_out_alone(
+    vendor: LocalVendor,
+) -> None:
+    owner = vendor.key()
+    project = with_project(vendor, owner)
+    mine = issued(vendor, owner, project=project, label="of the project", scopes=frozenset({Scope.ADMIN}))
+    theirs = issued(vendor, owner, label="of somebody else")
+    visit, other, whole = signed_in(vendor, mine), signed_in(vendor, theirs), admin_of(vendor, owner)
+    for path in ("/keys", "/models", "/usage?group=key", "/ledger", "/sessions"):
+        page = visit.page(path)
+        assert "of somebody else" not in page, path
+        assert key_id(theirs) not in page, path
+    assert "of the project" in visit.page("/keys")
+    for act in ("rotate", "revoke"):
+        assert visit.do(f"/keys/{key_id(theirs)}/{act}").status_code == 404
+    assert try_it(vendor, visit, theirs).status_code == 403
+    (made,) = SECRET.findall(visit.ask("/keys/create", scope="embed", label="new").text)
+    assert vendor.get("/v1/keys", mine)["data"][-1]["project"] == project
+    assert whole.do(f"/keys/{key_id(made)}/revoke").status_code == 303
+    visit.ask("/sign-out", everywhere="yes")
+    assert [each.get().status_code for each in (visit, other, whole)] == [303, 200, 200]
+
+
+def test_a_customer_makes_a_key_with_an_end_and_limits_in_a_project(vendor: LocalVendor) -> None:
+    owner = vendor.key()
+    project, admin = with_project(vendor, owner), admin_of(vendor, owner)
+    form = {"scope": "embed", "rate": "7", "concurrency": "3", "last_day": "2026-11-30"}
+    admin.ask("/keys/create", label="indexer", project=project, **form)
+    (made,) = [each for each in vendor.get("/v1/keys", vendor.another_key(owner, Scope.ADMIN))["data"]
+               if each["label"] == "indexer"]  # fmt: skip
+    assert (made["project"], made["queries_per_second"], made["concurrency"]) == (project, 7, 3)
+    assert made["expires_at"] == "2026-12-01T00:00:00Z"
+    page = admin.page("/keys")
+    for shown in (f"project {project}", "7 a second, 3 at once", 'ends <time datetime="2026-12-01T00:00:00'):
+        assert shown in page
+    assert "no project" in problem_of(admin.ask("/keys/create", project="nothing", **form))
+    assert "not in the past" in problem_of(admin.ask("/keys/create", **form | {"last_day": "2026-11-14"}))
+
+
+def test_a_key_with_limits_of_its_own_makes_none_without(vendor: LocalVendor) -> None:
+    admin = signed_in(vendor, issued(vendor, vendor.key(), quota=5, scopes=frozenset({Scope.ADMIN})))
+    assert admin.ask("/keys/create", scope="embed").status_code == 403
+
+
 def test_a_cookie_that_was_changed_or_is_of_another_vendor_is_nobodys(vendor: LocalVendor) -> None:
     visit = signed_in(vendor, vendor.key())
     name, _, value = visit.cookie.partition("=")
@@ -230,7 +344,7 @@ def test_no_form_is_taken_without_its_sessions_token_or_from_another_site(
 ) -> None:
     key = vendor.key()
     admin, other = admin_of(vendor, key), admin_of(vendor, key)
-    path, form = path_of(pattern, key), {"scope": "embed", "confirmed": "yes"}
+    path, form = path_for(vendor, pattern, key), {"scope": "embed", "confirmed": "yes"}
     for csrf in ("", other.csrf):
         assert admin.send(path, form | {"csrf": csrf}).status_code == 403
     good = form | {"csrf": admin.csrf}
@@ -251,11 +365,11 @@ def test_who_may_only_read_and_whose_account_is_suspended_changes_nothing(
     vendor: LocalVendor, pattern: str
 ) -> None:
     key = vendor.key()
-    reader, admin = signed_in(vendor, key), admin_of(vendor, key)
-    assert reader.do(path_of(pattern, key), scope="embed").status_code == 403
+    reader, admin, path = signed_in(vendor, key), admin_of(vendor, key), path_for(vendor, pattern, key)
+    assert reader.do(path, scope="embed").status_code == 403
     with vendor.books.write() as session:
         account_acts.suspend(Act(session, "os:test", vendor.clock), vendor.account(key).name)
-    assert "suspended" in problem_of(admin.do(path_of(pattern, key), scope="embed"))
+    assert "suspended" in problem_of(admin.do(path, scope="embed"))
     assert "suspended" in admin.page()
     with vendor.books.read() as session:
         acts = [each.action for each in log.entries(session, subject=vendor.account(key).name)]
@@ -267,6 +381,7 @@ def test_nothing_of_another_account_is_reached_by_any_page_or_action(
 ) -> None:
     monkeypatch.setattr("vendor_service.api.history_rate.BURST", 1000.0)
     theirs, mine = vendor.key(quota=777), vendor.key()
+    job = ended(vendor, theirs, begun(vendor, theirs, "a", "b", metadata={"for": "a private reason"}))
     request = vendor.embed(theirs, CAT).headers["x-request-id"]
     stranger = admin_of(vendor, mine)
     with vendor.books.write() as session:
@@ -277,6 +392,9 @@ def test_nothing_of_another_account_is_reached_by_any_page_or_action(
         vendor.account(theirs).name,
         vendor.account(theirs).id,
         "private reason",
+        job["id"],
+        job["input_file_id"],
+        job["output_file_id"],
     )
     account = vendor.account(theirs)
     for pattern in PAGES:
@@ -286,16 +404,20 @@ def test_nothing_of_another_account_is_reached_by_any_page_or_action(
             assert answer.status_code in (200, 400), path
             page = re.sub(r'value="[^"]*"|href="[^"]*"', "", answer.text)
             assert not [each for each in secrets if each in page], path
-    for pattern in [each for each in ACTIONS if "{key_id}" in each]:
-        answer = stranger.do(path_of(pattern, theirs))
-        assert (answer.status_code, problem_of(answer)) == (404, "This account has no such key.")
+    for pattern in [each for each in ACTIONS if "{" in each]:
+        answer = stranger.do(path_of(pattern, theirs).replace("{batch_id}", job["id"]))
+        assert answer.status_code == 404
+        assert problem_of(answer).startswith("This account has no ")
+    assert stranger.get(f"/batches?after={job['id']}").status_code == 404
+    for file_id in (job["input_file_id"], job["output_file_id"]):
+        assert stranger.get(f"/batches/files/{file_id}").status_code == 404
     files: Files = [("image", ("a.png", image_file())), ("text", (None, "a"))]
     form = {"csrf": stranger.csrf, "key": key_id(theirs)}
     tried = vendor.http.post(
         "/console/models/try", data=form, files=files, headers={"cookie": stranger.cookie}
     )
     assert tried.status_code == 403
-    assert vendor.account(theirs).ledger_seq == 2
+    assert vendor.account(theirs).ledger_seq == 3
     assert vendor.embed(theirs, CAT).status_code == 200
 
 
@@ -306,6 +428,7 @@ def test_what_people_wrote_is_shown_and_never_run(vendor: LocalVendor) -> None:
         act = Act(session, "os:test", vendor.clock)
         keys.issue(act, name, KeyTerms(label=EVIL))
         money.adjust(act, name, 7, EVIL)
+    begun(vendor, key, "a cat", metadata={EVIL: EVIL})
     admin = admin_of(vendor, key)
     assert admin.ask("/keys/create", scope="embed", label=EVIL).status_code == 200
     shown = 0
@@ -314,7 +437,7 @@ def test_what_people_wrote_is_shown_and_never_run(vendor: LocalVendor) -> None:
         if answer.headers["content-type"].startswith("text/html"):
             assert "<script>alert" not in answer.text
             shown += answer.text.count("&lt;script&gt;")
-    assert shown >= 4
+    assert shown >= 6
     assert "&lt;script&gt;" in admin.ask(f"/keys/{key_id(key)}/rotate", extra=EVIL).text
     sheet = admin.get("/ledger.csv").text
     assert EVIL.replace('"', '""') in sheet
@@ -362,7 +485,7 @@ def test_a_field_that_makes_no_sense_is_told_with_what_to_do(
     vendor: LocalVendor, admin: Visit, form: dict[str, str], words: str
 ) -> None:
     answer = admin.ask("/keys/create", **form)
-    assert answer.status_code == 400
+    assert answer.status_code in (400, 422)
     assert words in problem_of(answer)
     assert "Nothing was changed" in answer.text
 
@@ -392,6 +515,21 @@ def test_pages_tell_what_the_api_tells(vendor: LocalVendor) -> None:
     assert "of 100 a month" in overview
     assert "At this pace" in overview
     assert "Dec" in overview or "2026-12-01" in overview
+
+
+def test_what_each_project_used_is_told_where_there_is_one(vendor: LocalVendor) -> None:
+    key = vendor.key()
+    vendor.embed(key, CAT)
+    visit = signed_in(vendor, key)
+    assert "By project" not in visit.page()
+    vendor.embed(issued(vendor, key, project=with_project(vendor, key)), CAT, CAT)
+    overview = visit.page()
+    assert re.search(
+        r'By project.*search</th><td class="n">2</td><td class="n">0.00004</td>', overview, re.DOTALL
+    )
+    usage = visit.page("/usage?group=project")
+    for group, requests in (("default", 1), ("search", 1)):
+        assert re.search(rf'<th scope="row">{group}</th><td class="n">{requests}</td>', usage)
 
 
 def test_the_ledger_is_filtered_and_read_page_by_page(vendor: LocalVendor) -> None:
@@ -462,6 +600,90 @@ def test_a_model_is_tried_and_charged_once_to_the_chosen_key(vendor: LocalVendor
     assert try_it(vendor, reader, key).status_code == 403
     assert "To try a model takes a key that may embed" in reader.page("/models")
     assert vendor.account(key).spent_micros == 440
+
+
+def test_jobs_are_seen_with_their_cost_and_their_files_are_sent_to_who_may_buy(vendor: LocalVendor) -> None:
+    key = vendor.key()
+    visit = signed_in(vendor, key)
+    assert "There are no jobs" in visit.page("/batches")
+    job = ended(vendor, key, begun(vendor, key, "a", "b", "c" * 100_000, metadata={"for": "the archive"}))
+    page = visit.page("/batches")
+    for shown in (job["id"], "completed", "for: the archive", "3 <span class=\"soft\">of 3</span>, 1 refused",
+                  f'<td class="n">{money_shown(job["cost_micros"])}</td>'):  # fmt: skip
+        assert shown in page, shown
+    headers = {"authorization": f"Bearer {key}"}
+    for file_id in (job["input_file_id"], job["output_file_id"], job["error_file_id"]):
+        assert f"/console/batches/files/{file_id}" in page
+        sent = visit.get(f"/batches/files/{file_id}")
+        assert sent.content == vendor.http.get(f"/v1/files/{file_id}/content", headers=headers).content
+        assert sent.headers["content-disposition"] == f'attachment; filename="{file_id}.jsonl"'
+    path = f"/batches/files/{job['output_file_id']}"
+    reader = signed_in(vendor, vendor.another_key(key, Scope.READ_USAGE))
+    assert "/batches/files/" not in reader.page("/batches")
+    assert reader.get(path).status_code == 403
+    assert vendor.http.get(f"/console{path}").status_code == 303
+    with vendor.books.write() as session:
+        account_acts.suspend(Act(session, "os:test", vendor.clock), vendor.account(key).name)
+    assert visit.get(path).status_code == 403
+
+
+def test_without_jobs_there_is_no_page_of_them() -> None:
+    pages = CustomerPages.all(CustomerPages(None, None, None, None))  # type: ignore[arg-type]
+    actions = CustomerActions.all(CustomerActions(None, None))  # type: ignore[arg-type]
+    paths = [*(each.path for each in pages), *(each.path for each in actions)]
+    assert not [each for each in paths if "batches" in each]
+
+
+def test_a_job_is_cancelled_after_a_question_that_says_what_stays(
+    vendor: LocalVendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = vendor.key()
+    admin, held = admin_of(vendor, key), HeldModel(monkeypatch)
+    held.stop_at("wait")
+    job = begun(vendor, key, "wait", "b")
+    assert held.stopped.wait(20)
+    page = admin.page("/batches")
+    assert "in progress" in page
+    assert "0.00002 held" in page
+    asked = admin.ask(f"/batches/{job['id']}/cancel")
+    assert "2 of its 2 lines are not answered" in asked.text
+    assert "at most 0.00002, is free again" in asked.text
+    assert vendor.get(f"/v1/batches/{job['id']}", key)["status"] == "in_progress"
+    assert admin.confirm(f"/batches/{job['id']}/cancel", asked).headers["location"] == "/console/batches"
+    held.go()
+    assert vendor.get(f"/v1/batches/{job['id']}", key)["status"] == "cancelled"
+    assert "it is cancelled" in problem_of(admin.ask(f"/batches/{job['id']}/cancel"))
+    assert vendor.account(key).held_micros == 0
+
+
+def test_invoices_have_numbers_and_credit_notes_and_money_is_in_the_currency_that_is_named(
+    tmp_path: Path,
+) -> None:
+    with LocalVendor(tmp_path) as vendor:
+        key = vendor.key(spend_limit_micros=10**6)
+        with vendor.books.write() as session:
+            act = Act(session, "os:test", vendor.clock)
+            currency.name_currency(act, "EUR")
+        vendor.embed(key, CAT, CAT)
+        vendor.clock.advance(31 * 24 * HOUR)
+        visit = signed_in(vendor, key)
+        november = visit.page("/invoices/2026-11")
+        assert "<dt>Number</dt><dd>1</dd>" in november
+        assert "Total, in EUR" in november
+        assert "Credit notes" not in november
+        assert "<td>1</td>" in visit.page("/invoices")
+        assert "0.00004 EUR" in visit.page("/invoices")
+        with vendor.books.write() as session:
+            act = Act(session, "os:test", vendor.clock)
+            money.refund(act, vendor.account(key).name, 1, 30, "ticket 812")
+        december = visit.page("/invoices/2026-12")
+        assert re.search(r'2026-11</th><td><a href="[^"]*">Invoice 1</a></td><td class="n">0.00003', december)
+        overview = visit.page()
+        assert "Charges by day, in EUR" in overview
+        assert "Amounts in EUR" in overview
+        assert "units" not in overview
+        admin = admin_of(vendor, key)
+        assert "Spend limit, in EUR" in admin.page("/keys")
 
 
 def test_the_console_can_be_left_out(tmp_path: Path) -> None:

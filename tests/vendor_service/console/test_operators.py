@@ -34,6 +34,9 @@ FORMS: dict[str, tuple[OperatorScope, dict[str, Any]]] = {
     "/accounts/{name}/invite": (ACCOUNTS, {"hours": "1"}),
     "/accounts/{name}/keys/create": (ACCOUNTS, {"scope": "embed"}),
     "/accounts/{name}/keys/{key_id}/revoke": (ACCOUNTS, {}),
+    "/accounts/{name}/projects/create": (ACCOUNTS, {"project": "news", "quota": "10", "rate": "2"}),
+    "/accounts/{name}/projects/{project}/limits": (ACCOUNTS, {"quota": "10", "spend_limit": "2.5"}),
+    "/accounts/{name}/projects/{project}/archive": (ACCOUNTS, {}),
     "/accounts/{name}/top-up": (MONEY, {"amount": "1.5", "reference": "bank 1"}),
     "/accounts/{name}/pay": (MONEY, {"amount": "1.5", "reference": "bank 2"}),
     "/accounts/{name}/refund": (MONEY, {"entry": "1"}),
@@ -70,10 +73,11 @@ def visits(local: LocalAdmin) -> dict[OperatorScope, Visit]:
 
 
 def names(books: Books, prepaid: bool = False) -> dict[str, str]:
-    """A new account with a charge, and its key."""
+    """A new account with a charge and a project, and its key."""
     order = books.open(credit_micros=1000 if prepaid else None)
     books.buy(order)
-    return {"{name}": books.account(order).name, "{key_id}": order.key_id}
+    books.open_project(order, name="search")
+    return {"{name}": books.account(order).name, "{key_id}": order.key_id, "{project}": "search"}
 
 
 def path_of(pattern: str, names: dict[str, str]) -> str:
@@ -143,7 +147,7 @@ def test_an_action_takes_its_scope_asks_first_and_is_in_the_audit_log(
     done = visits[scope].confirm(path, asked)
     assert done.status_code in (200, 303), problem_of(done)
     entries = acts(books)[len(before) :]
-    assert len(entries) == (2 if pattern.endswith("terms") else 1)  # an entry for each term
+    assert len(entries) == (2 if pattern.endswith(("terms", "limits")) else 1)  # one for each term
     assert {re.sub("[0-9a-f]{16}", "ID", each.actor) for each in entries} == {"operator:ID (test)"}
 
 
@@ -173,12 +177,40 @@ def test_the_question_says_what_a_refund_does_and_the_customers_ledger_has_it(
     books.buy(order)
     path = f"/accounts/{books.account(order).name}/refund"
     asked = visits[MONEY].ask(path, entry="2")
-    assert "given back whole: 0.0001 for 1 image to icon-clip" in asked.text
+    assert "1 image to icon-clip for 0.0001" in asked.text
+    assert "All of it is given back: 0.0001." in asked.text
     assert "from 0.0009 to 0.001" in asked.text
     visits[MONEY].confirm(path, asked)
     assert [each.kind for each in books.entries(order)] == ["top_up", "charge", "refund"]
     assert "was given back already" in problem_of(visits[MONEY].ask(path, entry="2"))
     assert "has no charge 9" in problem_of(visits[MONEY].ask(path, entry="9"))
+
+
+def test_a_part_of_a_charge_is_given_back_once_for_its_reference_and_never_more_than_is_left(
+    books: Books, visits: dict[OperatorScope, Visit]
+) -> None:
+    order, visit = books.open(credit_micros=1000), visits[MONEY]
+    books.buy(order)
+    page = f"/accounts/{books.account(order).name}"
+    path, part = f"{page}/refund", {"entry": "2", "amount": "0.00003"}
+    assert "write one for a part" in problem_of(visit.ask(path, **part))
+    assert "0.0001 are left" in problem_of(visit.ask(path, entry="2", amount="0.000101", reference="t"))
+    asked = visit.ask(path, **part, reference="ticket 812")
+    assert "0.00003 are given back, and 0.00007 stay charged" in asked.text
+    for _ in range(2):
+        visit.confirm(path, asked)
+    visit.do(path, **part, reference="ticket 812")  # asked about again
+    assert [each.amount_micros for each in books.entries(order)][2:] == [30]
+    assert "0.00003 given back" in visit.page(page)
+    assert (
+        "All that is left is given back: 0.00007. 0.00003 were given back before."
+        in visit.ask(path, entry="2").text
+    )
+    visit.do(path, entry="2")
+    assert [each.amount_micros for each in books.entries(order)][2:] == [30, 70]
+    assert (books.entries(order)[2].reference, books.account(order).credit_micros) == ("ticket 812", 1000)
+    assert "was given back already" in problem_of(visit.ask(path, entry="2"))
+    assert "Refund charge 2" not in visit.page(page)
 
 
 def test_only_what_would_change_of_the_terms_is_asked_about(
@@ -203,6 +235,32 @@ def test_credit_of_a_new_account_takes_the_scope_of_money(
     assert visits[ACCOUNTS].do("/accounts/open", **form).status_code == 403
     assert visits[ALL].do("/accounts/open", **form).status_code == 303
     assert visits[ALL].do("/accounts/open", **form).status_code == 400
+
+
+def test_a_key_is_made_with_an_end_and_limits_in_a_project_and_ends_with_it(
+    books: Books, visits: dict[OperatorScope, Visit]
+) -> None:
+    order, visit = books.open(), visits[ACCOUNTS]
+    path = f"/accounts/{books.account(order).name}"
+    visit.do(f"{path}/projects/create", project="search", quota="1000", spend_limit="2.50")
+    form = {"project": "search", "rate": "7", "concurrency": "3", "last_day": "2026-11-30", "scope": "embed"}
+    asked = visit.ask(f"{path}/keys/create", label="indexer", **form)
+    assert "a key of the project search" in asked.text
+    assert "7 queries a second, 3 requests in flight" in asked.text
+    assert "refused from 2026-12-01 00:00 UTC on" in asked.text
+    assert "tk_" in visit.confirm(f"{path}/keys/create", asked).text
+    page = visits[READ].page(path)
+    for shown in ("project search", "7 a second, 3 at once", 'ends <time datetime="2026-12-01T00:00:00'):
+        assert shown in page
+    asked = visit.ask(f"{path}/projects/search/limits", quota="2000", spend_limit="2.5")
+    assert "1,000 queries a month → 2,000 queries a month" in asked.text
+    assert "Spend limit" not in asked.text[asked.text.index("<main") :]
+    visit.confirm(f"{path}/projects/search/limits", asked)
+    assert "of 2,000" in visits[READ].page(path)
+    visit.do(f"{path}/projects/search/archive")
+    assert '<span class="tag">project archived</span>' in visits[READ].page(path)
+    assert "archived already" in problem_of(visit.ask(f"{path}/projects/search/archive"))
+    assert "was archived" in problem_of(visit.do(f"{path}/keys/create", **form))
 
 
 def test_accounts_are_found_by_name_id_and_key(books: Books, visits: dict[OperatorScope, Visit]) -> None:

@@ -1,4 +1,4 @@
-"""What customers do: their keys, through the same acts as `/v1/keys`, as themselves in the audit log."""
+"""What customers do about their keys, by the same acts as `/v1/keys`, as themselves in the audit log."""
 
 from dataclasses import dataclass
 
@@ -6,26 +6,30 @@ from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
 from vendor_service.accounts import keys
-from vendor_service.accounts.keys import KeyTerms, Scope, secret_hash
+from vendor_service.accounts.keys import secret_hash
+from vendor_service.api.bulk import BulkDesk
+from vendor_service.billing.limits import check_key
 from vendor_service.clock import Clock
+from vendor_service.console import api_keys
+from vendor_service.console.customers.jobs import JobActions
 from vendor_service.console.customers.pages import GRACES
 from vendor_service.console.customers.visitor import Customer, require_acting
 from vendor_service.console.site import Action, Asked, Done, Question, Shown
 from vendor_service.database.session import Database
 from vendor_service.database.tables import ApiKey, ConsoleSession
-from vendor_service.errors import APIError, UsageError
+from vendor_service.errors import APIError
 from vendor_service.operators import keys as acts
+from vendor_service.operators import own_keys
 from vendor_service.operators.act import Act
-
-_LONGEST_LABEL = 255
 
 
 @dataclass(frozen=True)
 class CustomerActions:
-    """The actions, on these books."""
+    """The actions, on these books; those on jobs where there is a `desk` of them."""
 
     database: Database
     clock: Clock
+    desk: BulkDesk | None = None
 
     def all(self) -> list[Action[Customer]]:
         """Every action."""
@@ -34,25 +38,19 @@ class CustomerActions:
             Action("/keys/create", "/keys", allow, self.create_key),
             Action("/keys/{key_id}/rotate", "/keys", allow, self.rotate_key, self.ask_to_rotate),
             Action("/keys/{key_id}/revoke", "/keys", allow, self.revoke_key, self.ask_to_revoke),
+            *([] if self.desk is None else JobActions(self.desk).all()),
         ]
 
     def create_key(self, asked: Asked[Customer]) -> Shown:
         """Issue a key, which is shown once."""
-        form = asked.form
-        label = form.get("label")
-        if len(label) > _LONGEST_LABEL:
-            raise UsageError(f"what the key is for has up to {_LONGEST_LABEL} characters")
-        scopes = frozenset(each for each in Scope if each in form.all("scope"))
-        if not scopes:
-            raise UsageError("tick at least one thing that the key may do")
-        terms = KeyTerms(label, scopes, form.number("quota"), form.money("spend_limit"))
+        terms, project = api_keys.terms_of(asked.form), asked.form.get("project") or None
         with self.database.write() as session:
-            issued = acts.issue(self._act(session, asked), asked.who.name, terms)
+            issued = own_keys.issue(self._act(session, asked), asked.who.name, asked.who.key, terms, project)
         return Shown("The new key", "customers/secret.html", {"secret": issued.api_key, "rotated": False})
 
     def ask_to_rotate(self, asked: Asked[Customer], session: Session) -> Question:
         """What another secret means."""
-        key, grace = own_key(session, asked.who, asked.path["key_id"]), asked.form.number("grace") or 0
+        key, grace = own_key(session, asked), asked.form.number("grace") or 0
         until = "at once" if not grace else f"in {GRACES.get(grace, f'{grace} seconds')}"
         facts = [
             f"The key {_named(key)} gets another secret, which is shown once.",
@@ -64,7 +62,7 @@ class CustomerActions:
     def rotate_key(self, asked: Asked[Customer]) -> Shown:
         """Give a key another secret, which is shown once."""
         with self.database.write() as session:
-            key = own_key(session, asked.who, asked.path["key_id"])
+            key = own_key(session, asked)
             issued = acts.rotate(self._act(session, asked), key.id, asked.form.number("grace") or 0)
             if asked.who.key is not None and asked.who.key.id == key.id:
                 # Who rotates the key with which they signed in has proved to be its owner.
@@ -75,7 +73,7 @@ class CustomerActions:
 
     def ask_to_revoke(self, asked: Asked[Customer], session: Session) -> Question:
         """What the end of a key means."""
-        key = own_key(session, asked.who, asked.path["key_id"])
+        key = own_key(session, asked)
         facts = [
             f"The key {_named(key)} ends at once and for good; nobody can bring it back.",
             "Every program that uses it is refused from then on.",
@@ -88,7 +86,7 @@ class CustomerActions:
     def revoke_key(self, asked: Asked[Customer]) -> Done:
         """End a key."""
         with self.database.write() as session:
-            key = own_key(session, asked.who, asked.path["key_id"])
+            key = own_key(session, asked)
             acts.revoke(self._act(session, asked), key.id)
         return Done(f"The key {key.id} was revoked.", "/keys")
 
@@ -96,17 +94,19 @@ class CustomerActions:
         return Act(session, asked.who.actor, self.clock)
 
 
-def own_key(session: Session, who: Customer, key_id: str) -> ApiKey:
-    """A key of the customer's own account, which is not revoked.
+def own_key(session: Session, asked: Asked[Customer]) -> ApiKey:
+    """The key that a path names, which the customer may manage, and which has not ended.
 
     Raises:
-        APIError: `not_found` or `key_revoked`.
+        APIError: `not_found`, `key_revoked`, `key_expired` or `project_archived`.
     """
+    key_id = asked.path["key_id"]
     key = session.get(ApiKey, key_id)
-    if key is None or key.account_id != who.account_id or keys.id_of(key_id) is not None:
+    if key is None or not asked.who.may_manage(key) or keys.id_of(key_id) is not None:
         raise APIError(ErrorCode.NOT_FOUND, "this account has no such key", param="key_id")
     if key.revoked_at is not None:
         raise APIError(ErrorCode.KEY_REVOKED, f"the key {key.id} was revoked already", param="key_id")
+    check_key(key, asked.now)
     return key
 
 

@@ -12,8 +12,10 @@ from starlette.responses import JSONResponse, Response
 
 from shared.billing import EntryKind, EntryPage, GroupBy, UsageReport
 from shared.errors import ErrorCode
+from shared.projects import DEFAULT_PROJECT, ProjectInfo
 from vendor_service.accounts import keys
 from vendor_service.accounts.keys import Scope
+from vendor_service.api.bulk import BulkDesk
 from vendor_service.billing import entry_search, invoices, ledger, prices, spending
 from vendor_service.billing.clock_watch import ClockWatch
 from vendor_service.billing.entry_search import EntryFilter
@@ -21,15 +23,18 @@ from vendor_service.billing.refusals import refused_since
 from vendor_service.billing.spreadsheets import csv_lines
 from vendor_service.billing.usage import account_status, usage_report
 from vendor_service.clock import DAY, Clock, from_datetime, to_datetime
-from vendor_service.console import sessions
+from vendor_service.console import projects, sessions
+from vendor_service.console.api_keys import is_good, why_ended
+from vendor_service.console.customers import jobs
 from vendor_service.console.customers.visitor import Customer
 from vendor_service.console.forms import Fields
 from vendor_service.console.meters import meters_of
 from vendor_service.console.site import Asked, Page
-from vendor_service.console.spent import chart_of_days, shares_of, shown_days
+from vendor_service.console.spent import Share, chart_of_days, shares_of, shown_days
 from vendor_service.database.session import Database
 from vendor_service.database.tables import (
     ApiKey,
+    ConsoleSession,
     FinalInvoice,
     WebhookAttempt,
     WebhookDelivery,
@@ -68,21 +73,24 @@ ADVICE = {
 
 @dataclass(frozen=True)
 class CustomerPages:
-    """The pages, and what they need beside the books' session."""
+    """The pages, and what they need beside the books' session; without a `desk` there are no bulk jobs."""
 
     database: Database
     clock: Clock
     models: Models
     watch: ClockWatch
+    desk: BulkDesk | None = None
 
     def all(self) -> list[Page[Customer]]:
         """Every page, in the order of the menu. A new one is a line here, a function and a template."""
         use, money, set_up = "Use", "Money", "Set up"
+        batches = Page("/batches", "Batches", "customers/batches.html", self.batches, use)
         return [
             Page("", "Overview", "customers/overview.html", self.overview, use),
             Page("/usage", "Usage", "customers/usage.html", self.usage, use),
             Page("/usage.csv", "Usage", "", self.usage_csv),
             Page("/models", "Models", "customers/models.html", self.models_page, use),
+            *([] if self.desk is None else [batches]),
             Page("/ledger", "Ledger", "customers/ledger.html", self.ledger_page, money),
             Page("/ledger.csv", "Ledger", "", self.ledger_csv, cost=_COST_OF_EXPORT),
             Page("/ledger/entries", "Ledger", "", self.entries),
@@ -104,11 +112,12 @@ class CustomerPages:
             "status": status,
             "meters": meters_of(status, who.account, asked.now),
             "days": shown_days(days),
-            "chart": chart_of_days("Charges by day, in units of the currency", days),
+            "chart": chart_of_days("Charges by day", days, status.currency),
             "spent": sum(each.charged_micros for each in days),
             "queries": sum(each.queries for each in days),
             "by_key": shares_of(spending.by_group(session, who.account_id, "key", first, today)),
             "by_model": shares_of(spending.by_group(session, who.account_id, "model", first, today)),
+            "by_project": self._by_project(session, who, first, today),
             "labels": _labels(session, who),
             "refused": refused_since(session, who.account_id, asked.now - _DAYS * DAY),
             "advice": ADVICE,
@@ -150,7 +159,7 @@ class CustomerPages:
             }
             for each in self.models
         ]
-        return {"cards": cards, "plan": plan, "payers": payers(session, asked.who), "result": None}
+        return {"cards": cards, "plan": plan, "payers": payers(session, asked.who, asked.now), "result": None}
 
     def ledger_page(self, asked: Asked[Customer], session: Session) -> Values:
         """The entries, the newest first."""
@@ -195,6 +204,13 @@ class CustomerPages:
         told = page.model_dump(mode="json") | {"last": asked.who.account.ledger_seq}
         return JSONResponse(told, headers={"cache-control": "no-store", "x-content-type-options": "nosniff"})
 
+    def batches(self, asked: Asked[Customer], session: Session) -> Values:
+        """The bulk jobs, the newest first."""
+        assert self.desk is not None
+        after = asked.query.get("after") or None
+        found, more = jobs.page_of(session, self.desk, asked.who.account_id, after)
+        return {"jobs": found, "more": found[-1].job.id if more else None, "after": after}
+
     def invoices_page(self, asked: Asked[Customer], session: Session) -> Values:
         """The months since the account was opened, with the invoices that are final."""
         account = asked.who.account
@@ -219,15 +235,19 @@ class CustomerPages:
         return {"invoice": found, "issued_at": None if issued is None else to_datetime(issued)}
 
     def keys_page(self, asked: Asked[Customer], session: Session) -> Values:
-        """The account's keys, those in use first."""
-        found = [
-            keys.public(key, asked.who.account, asked.now)
-            for key in keys.list_keys(session, asked.who.account)
-        ]
-        live = [each for each in found if each.revoked_at is None]
+        """The account's keys, or those of the project that one is signed in to, those in use first."""
+        found = _own_keys(session, asked.who)
+        account, now = asked.who.account, asked.now
+        mine = _own_projects(session, asked)
         return {
-            "live": live,
-            "ended": [each for each in found if each.revoked_at is not None],
+            "projects": mine,
+            "names": projects.open_names(mine) if asked.who.of_whole_account else [],
+            "live": [keys.public(each, account, now) for each in found if is_good(each, now)],
+            "ended": [
+                (keys.public(each, account, now), why_ended(each, now))
+                for each in found
+                if not is_good(each, now)
+            ],
             "scopes": list(Scope),
             "graces": GRACES,
             "own": None if asked.who.key is None else asked.who.key.id,
@@ -268,6 +288,7 @@ class CustomerPages:
                 "is_this": each.id == asked.who.session_id,
             }
             for each in sessions.of_account(session, asked.who.account_id, asked.now)
+            if _may_see(session, asked.who, each)
         ]
         return {"sessions": found}
 
@@ -275,18 +296,23 @@ class CustomerPages:
         """The first request, in several languages, with this vendor's own address."""
         return {"url": asked.base_url, "model": self.models.default.facts.id}
 
+    def _by_project(self, session: Session, who: Customer, first: date, last: date) -> list[Share]:
+        """What was charged to each project; nothing where there is only the default one."""
+        spent = spending.by_group(session, who.account_id, "project", first, last)
+        return shares_of(spent) if any(each.group != DEFAULT_PROJECT for each in spent) else []
+
     def _report(self, asked: Asked[Customer], session: Session) -> UsageReport:
         first, last, group = _range(asked.query, asked.now)
         since, until = _instant(first), _instant(last + timedelta(days=1))
         return usage_report(session, asked.who.account_id, group, since, until)
 
 
-def payers(session: Session, who: Customer) -> list[ApiKey]:
-    """The keys on which who asks may buy: their own, or any of the account's for who may act."""
+def payers(session: Session, who: Customer, now: int) -> list[ApiKey]:
+    """The keys on which who asks may buy: their own, or any that they may manage for who may act."""
     found = [
         key
-        for key in keys.list_keys(session, who.account)
-        if key.revoked_at is None and {Scope.EMBED, Scope.ADMIN} & set(key.scopes.split())
+        for key in _own_keys(session, who)
+        if is_good(key, now) and {Scope.EMBED, Scope.ADMIN} & set(key.scopes.split())
     ]
     if who.may_act:
         return found
@@ -332,9 +358,26 @@ def _instant(day: date) -> int:
     return from_datetime(datetime(day.year, day.month, day.day))
 
 
+def _own_keys(session: Session, who: Customer) -> list[ApiKey]:
+    return [key for key in keys.list_keys(session, who.account) if who.may_manage(key)]
+
+
+def _own_projects(session: Session, asked: Asked[Customer]) -> list[ProjectInfo]:
+    """The account's projects, or the one of the key with which one signed in, as `/v1/projects` has them."""
+    own = None if asked.who.key is None else asked.who.key.project_id
+    found = projects.all_of(session, asked.who.account, asked.now)
+    return [each for each in found if own in (None, each.project_id)]
+
+
+def _may_see(session: Session, who: Customer, of: ConsoleSession) -> bool:
+    """Whether a session of the account is theirs to see: those of a project are by keys of it."""
+    key = None if of.key_id is None else session.get(ApiKey, of.key_id)
+    return who.of_whole_account if key is None else who.may_manage(key)
+
+
 def _labels(session: Session, who: Customer) -> dict[str, str]:
-    """What each key is for, by its id."""
-    return {key.id: key.label for key in keys.list_keys(session, who.account)}
+    """What each key is for, by its id, of those that are theirs to see."""
+    return {key.id: key.label for key in _own_keys(session, who)}
 
 
 def _deliveries(session: Session, event_id: str) -> list[dict[str, Any]]:

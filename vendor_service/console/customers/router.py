@@ -12,11 +12,13 @@ from starlette.responses import Response
 from shared.errors import APIError
 from shared.serving.capacity import Capacity
 from vendor_service.accounts.authentication import Authentication
+from vendor_service.api.bulk import BulkDesk
 from vendor_service.api.history_rate import HistoryRate
 from vendor_service.billing.clock_watch import ClockWatch
 from vendor_service.clock import Clock
 from vendor_service.console import sessions
 from vendor_service.console.customers.actions import CustomerActions
+from vendor_service.console.customers.downloads import Downloads
 from vendor_service.console.customers.pages import CustomerPages
 from vendor_service.console.customers.trying import TryIt
 from vendor_service.console.customers.visitor import Customer, CustomersDoor, identify
@@ -47,19 +49,24 @@ def console_router(
     service: EmbedService,
     capacity: Capacity,
     limits: Limits,
+    desk: BulkDesk | None = None,
 ) -> APIRouter:
-    """The routes; none is in the OpenAPI document, for they are for people."""
+    """The routes; none is in the OpenAPI document, for they are for people. A `desk` is of bulk jobs."""
     router = APIRouter(include_in_schema=False)
     site = Site(CUSTOMERS, "Tuition", database, clock, seal, identify, _limit(HistoryRate()))
-    pages = CustomerPages(database, clock, models, watch)
+    pages = CustomerPages(database, clock, models, watch, desk)
     site.add_assets(router)
     _add_way_in(router, site, CustomersDoor(database, clock, seal, authentication))
     site.add_signing_out(router, _end_everywhere)
     site.add_pages(router, pages.all())
-    site.add_actions(router, CustomerActions(database, clock).all())
+    site.add_actions(router, CustomerActions(database, clock, desk).all())
     trying = TryIt(site, pages, service, capacity, limits.max_request_bytes, limits.max_text_characters)
     path = f"{CUSTOMERS.path}/models/try"
     router.add_api_route(path, trying.answer, methods=["POST"], response_model=None)
+    if desk is not None:
+        downloads = Downloads(site, desk, capacity)
+        path = f"{CUSTOMERS.path}/batches/files/{{file_id}}"
+        router.add_api_route(path, downloads.answer, methods=["GET"], response_model=None)
     site.add_fallback(router)
     return router
 
@@ -134,6 +141,6 @@ def _invitation_page(site: Site[Customer], request: Request, problem: str, statu
 
 
 def _end_everywhere(session: Session, who: Customer) -> int:
-    if who.may_act or who.key is None:
+    if who.key is None or (who.may_act and who.of_whole_account):
         return sessions.end_all(session, account_id=who.account_id)
     return sessions.end_all(session, account_id=who.account_id, key_id=who.key.id)

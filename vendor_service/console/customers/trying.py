@@ -106,9 +106,12 @@ class TryIt:
         """The key that pays, as a caller."""
         if who.key is None or form.fields.get("key") != who.key.id:
             require_acting(who)
-        key = next((each for each in payers(session, who) if each.id == form.fields.get("key")), None)
+        key = next(
+            (each for each in payers(session, who, self._site.clock()) if each.id == form.fields.get("key")),
+            None,
+        )
         if key is None:
-            message = "choose a key of this account that may embed, and is not revoked"
+            message = "choose a key of this account that may embed, and has not ended"
             raise APIError(ErrorCode.INSUFFICIENT_SCOPE, message, param="key")
         return Caller(who.account_id, key.id, who.account, key, key.secret_hash)
 

@@ -10,11 +10,12 @@ from vendor_service.accounts.keys import Scope, id_of, secret_hash
 from vendor_service.audit import actors
 from vendor_service.clock import Clock
 from vendor_service.console import sessions
+from vendor_service.console.api_keys import is_good
 from vendor_service.console.seal import Seal
 from vendor_service.console.sessions import CUSTOMERS
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey, ConsoleSession
-from vendor_service.operators import invitations
+from vendor_service.operators import invitations, own_keys
 from vendor_service.operators.act import Act
 from vendor_service.operators.authentication import WrongTries
 
@@ -42,9 +43,29 @@ class Customer:
         """Which account it is."""
         return self.account.id
 
+    @property
+    def of_whole_account(self) -> bool:
+        """Whether they are more than a part of the account: a key of a project is one."""
+        return self.key is None or self.key.project_id is None
+
+    @property
+    def may_buy(self) -> bool:
+        """Whether they may have what is bought: by a key that may embed, or as somebody invited."""
+        if self.account.status != "active":
+            return False
+        return self.key is None or bool({Scope.EMBED, Scope.ADMIN} & set(self.key.scopes.split()))
+
+    def may_manage(self, key: ApiKey) -> bool:
+        """Whether a key is theirs to see and to change, as for `/v1/keys`."""
+        return own_keys.may_manage(self.account.id, self.key, key)
+
 
 def identify(session: Session, row: ConsoleSession, csrf: str, now: int) -> Customer | None:
-    """The customer of a session, unless what it was begun by is good no longer."""
+    """The customer of a session, unless what it was begun by is good no longer.
+
+    A key's session holds no longer than the key itself: until it is revoked, expires or gets another secret,
+    or its project is archived.
+    """
     account = session.get(Account, row.account_id)
     if account is None:
         return None
@@ -53,7 +74,7 @@ def identify(session: Session, row: ConsoleSession, csrf: str, now: int) -> Cust
         actor = actors.invited(str(row.invitation_id))
         return Customer(account, None, row.id, csrf, actor, active)
     key = session.get(ApiKey, row.key_id)
-    if key is None or key.revoked_at is not None or not key.is_secret(row.secret_hash, now):
+    if key is None or not is_good(key, now) or not key.is_secret(row.secret_hash, now):
         return None
     scopes = set(key.scopes.split())
     if not scopes & {Scope.READ_USAGE, Scope.ADMIN}:

@@ -1,63 +1,57 @@
 """What operators do: the acts of `vendor_service/operators`, each after a page that says what will happen."""
 
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import TypeVar, get_args
+from typing import get_args
 
-from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from shared.billing import QuotaPeriod
 from shared.embeddings import Kind
 from shared.errors import ErrorCode
+from shared.projects import DEFAULT_PROJECT
 from vendor_service.accounts import keys
 from vendor_service.accounts.accounts import Terms, find_account, list_accounts
-from vendor_service.accounts.keys import KeyTerms, Scope
+from vendor_service.accounts.keys import KeyTerms
 from vendor_service.audit import log
 from vendor_service.billing import ledger, prices
 from vendor_service.billing.usage import account_status
 from vendor_service.billing.verification import Verification, verify
-from vendor_service.clock import Clock, from_datetime, to_datetime
-from vendor_service.console import sessions
+from vendor_service.clock import from_datetime, to_datetime
+from vendor_service.console import api_keys, sessions
 from vendor_service.console.forms import Fields
+from vendor_service.console.operators.acting import Acting, By, per_period, requiring
 from vendor_service.console.operators.pages import describe
+from vendor_service.console.operators.project_actions import ProjectActions
 from vendor_service.console.operators.visitor import SignedInOperator
 from vendor_service.console.rendering import money
-from vendor_service.console.site import Action, Asked, Done, Question, Shown
-from vendor_service.database.session import Database
+from vendor_service.console.site import Action, Done, Question, Shown
 from vendor_service.database.tables import STANDARD_PLAN, Account, ApiKey, LedgerEntry
 from vendor_service.errors import APIError, OperatorError, UsageError
 from vendor_service.operators import accounts as acts
-from vendor_service.operators import idempotency, invitations
+from vendor_service.operators import invitations
 from vendor_service.operators import keys as key_acts
 from vendor_service.operators import money as money_acts
 from vendor_service.operators import prices as price_acts
 from vendor_service.operators.act import Act
 from vendor_service.operators.tokens import OperatorScope
 
-By = Asked[SignedInOperator]
-Result = TypeVar("Result")
-
 _ACCOUNT = "/accounts/{name}"
 _ONE_OF_TERMS = ("quota", "spend_limit", "rate", "coverage", "plan")
 
 
 @dataclass(frozen=True)
-class OperatorActions:
-    """The actions, on these books. See `Act` for the clock and the percents."""
+class OperatorActions(Acting):
+    """The actions, on these books; those about projects are in `ProjectActions`."""
 
-    database: Database
-    clock: Clock
-    trust_clock: bool
-    percents: tuple[int, ...]
     _verifying: threading.Lock = field(default_factory=threading.Lock)
 
     def all(self) -> list[Action[SignedInOperator]]:
         """Every action."""
         change, move, read = (
-            _requiring(each) for each in (OperatorScope.ACCOUNTS, OperatorScope.MONEY, OperatorScope.READ)
+            requiring(each) for each in (OperatorScope.ACCOUNTS, OperatorScope.MONEY, OperatorScope.READ)
         )
         return [
             Action("/accounts/open", "/accounts", change, self.open, self.ask_to_open),
@@ -73,6 +67,7 @@ class OperatorActions:
             Action(f"{_ACCOUNT}/pay", _ACCOUNT, move, self.pay, self.ask_to_pay),
             Action(f"{_ACCOUNT}/refund", _ACCOUNT, move, self.refund, self.ask_to_refund),
             Action(f"{_ACCOUNT}/adjust", _ACCOUNT, move, self.adjust, self.ask_to_adjust),
+            *ProjectActions(self.database, self.clock, self.trust_clock, self.percents).all(),
             Action("/prices/set", "/models", move, self.set_price, self.ask_to_set_price),
             Action("/prices/unset", "/models", move, self.unset_price, self.ask_to_unset_price),
             Action("/money/verify", "/money", read, self.verify_ledger),
@@ -194,10 +189,10 @@ class OperatorActions:
     def ask_to_create_key(self, asked: By, session: Session) -> Question:
         """What the new key may do."""
         account, terms = find_account(session, asked.path["name"]), _key_terms(asked.form)
+        may = ", ".join(sorted(terms.scopes))
         facts = [
-            f"{account.name} gets a key that may: {', '.join(sorted(terms.scopes))}.",
-            f"Its own quota is {_shown('quota', terms.quota, account.quota_period)}, its own spend limit "
-            f"{_shown('spend_limit', terms.spend_limit_micros, account.quota_period)}.",
+            f"{account.name} gets a key of the project {terms.project} that may: {may}.",
+            *api_keys.told(terms, per_period(account)),
             "Its secret is shown once.",
         ]
         return Question("Make this key?", facts, "Make the key")
@@ -275,23 +270,32 @@ class OperatorActions:
             raise OperatorError(f"{account.name} has no charge {seq}; look it up in its ledger below")
         refunds, given_back = ledger.given_back_of(session, account.id, seq)
         charge = ledger.public(row)
-        micros, when = -charge.amount_micros - given_back, f"{charge.created_at:%Y-%m-%d %H:%M} UTC"
-        if refunds and not micros:
+        left, when = -charge.amount_micros - given_back, f"{charge.created_at:%Y-%m-%d %H:%M} UTC"
+        if refunds and not left:
             raise OperatorError(f"charge {seq} of {account.name} was given back already")
-        how = f"but for the {money(given_back)} that were before" if given_back else "whole"
+        micros, reference = _part(asked.form)
+        if micros is not None and not 0 < micros <= left:
+            raise OperatorError(f"{money(left)} are left of charge {seq} of {account.name}; write no more")
+        micros = left if micros is None else micros
         facts = [
-            f"Charge {seq} of {account.name} is given back {how}: {money(micros)} for {describe(charge)}, "
-            f"{when}.",
+            f"Charge {seq} of {account.name}: {describe(charge)} for {money(-charge.amount_micros)}, {when}.",
+            _how_much(micros, left, given_back),
             _where_it_goes(account, micros),
-            "Its queries stay used. The answer is not sent again for free. It cannot be undone.",
+            "Its queries stay used. It cannot be undone.",
         ]
+        if micros == left:
+            facts.append("The answer is not sent again for free.")
+        if reference is not None:
+            facts.append(f"The ledger has it with the reference {reference!r}, which counts once.")
         return Question("Give this charge back?", facts, f"Give {money(micros)} back", dangerous=True)
 
     def refund(self, asked: By) -> Done:
-        """Give a charge back."""
+        """Give a charge back, or a part of it."""
         name, seq = asked.path["name"], _entry(asked.form)
-        self._once(asked, lambda act: money_acts.refund(act, name, seq).entry)
-        return Done(f"Charge {seq} of {name} was given back.", f"/accounts/{name}")
+        micros, reference = _part(asked.form)
+        self._once(asked, lambda act: money_acts.refund(act, name, seq, micros, reference).entry)
+        what = f"Charge {seq}" if micros is None else f"{money(micros)} of charge {seq}"
+        return Done(f"{what} of {name} was given back.", f"/accounts/{name}")
 
     def ask_to_adjust(self, asked: By, session: Session) -> Question:
         """What a correction changes."""
@@ -383,24 +387,6 @@ class OperatorActions:
                 found.append(verify(session, session.get_one(Account, each)))
         return found
 
-    def _act(self, asked: By, work: Callable[[Act], Result]) -> Result:
-        with self.database.write() as session:
-            return work(self._of(session, asked))
-
-    def _once(self, asked: By, work: Callable[[Act], BaseModel]) -> None:
-        """Do what moves money, once for each page that asked about it, however often that is sent."""
-        key = f"console {asked.form.required('once')}"
-        said = "&".join(f"{name}={value}" for name, value in sorted(asked.form.pairs) if name != "csrf")
-        path = " ".join(asked.path.values())
-
-        def do(act: Act) -> idempotency.Answer:
-            return idempotency.once(act, asked.who.token.id, key, f"{path} {said}", lambda: work(act))
-
-        self._act(asked, do)
-
-    def _of(self, session: Session, asked: By) -> Act:
-        return Act(session, asked.who.actor, self.clock, trust_clock=self.trust_clock, percents=self.percents)
-
 
 _TERMS = {
     "quota": "Quota",
@@ -414,10 +400,6 @@ _TERMS = {
 def end_everywhere(session: Session, who: SignedInOperator) -> int:
     """End all sessions of a token."""
     return sessions.end_all(session, token_id=who.token.id)
-
-
-def _requiring(scope: OperatorScope) -> Callable[[SignedInOperator], None]:
-    return lambda who: who.require(scope)
 
 
 def _key_of(session: Session, asked: By) -> ApiKey:
@@ -493,10 +475,7 @@ def _shown(name: str, value: int | str | None, period: str) -> str:
 
 
 def _key_terms(form: Fields) -> KeyTerms:
-    scopes = frozenset(each for each in Scope if each in form.all("scope"))
-    if not scopes:
-        raise UsageError("tick at least one thing that the key may do")
-    return KeyTerms(form.get("label")[:255], scopes, form.number("quota"), form.money("spend_limit"))
+    return replace(api_keys.terms_of(form), project=form.get("project") or DEFAULT_PROJECT)
 
 
 def _amount(form: Fields) -> int:
@@ -515,6 +494,21 @@ def _entry(form: Fields) -> int:
     if seq is None or not 0 < seq <= ledger.MAX_NUMBER:
         raise UsageError("entry: write the number of a charge in the ledger")
     return seq
+
+
+def _part(form: Fields) -> tuple[int | None, str | None]:
+    """How much of a charge to give back, `None` for all that is left, and the reference of that."""
+    micros, reference = form.money("amount"), form.get("reference") or None
+    if micros is not None and reference is None:
+        raise UsageError("reference: write one for a part of a charge, so that it is given back once")
+    return micros, reference
+
+
+def _how_much(micros: int, left: int, given_back: int) -> str:
+    before = f" {money(given_back)} were given back before." if given_back else ""
+    if micros < left:
+        return f"{money(micros)} are given back, and {money(left - micros)} stay charged.{before}"
+    return f"All {'that is left' if given_back else 'of it'} is given back: {money(micros)}.{before}"
 
 
 def _where_it_goes(account: Account, micros: int) -> str:

@@ -14,12 +14,14 @@ from vendor_service.accounts import keys
 from vendor_service.accounts.accounts import find_account
 from vendor_service.accounts.keys import Scope
 from vendor_service.audit import log
-from vendor_service.billing import entry_search, invoices, ledger, prices, spending
+from vendor_service.billing import currency, entry_search, invoices, ledger, prices, spending
 from vendor_service.billing.entry_search import EntryFilter
 from vendor_service.billing.holds import open_holds
 from vendor_service.billing.refusals import refused_since
 from vendor_service.billing.usage import account_status
 from vendor_service.clock import DAY, SECOND, Clock, to_datetime
+from vendor_service.console import projects
+from vendor_service.console.api_keys import why_ended
 from vendor_service.console.meters import meters_of
 from vendor_service.console.operators import alerts
 from vendor_service.console.operators.monitor import Monitor, figures_of, lines_of, refusals_of
@@ -100,7 +102,7 @@ class OperatorPages:
         last_day = min(to_datetime(end - 1).date(), today)
         charged = spending.by_group(session, None, "account", to_datetime(begin).date(), last_day)
         return {
-            "chart": chart_of_days("Revenue by day, in units of the currency", days),
+            "chart": chart_of_days("Revenue by day", days, currency.current(session)),
             "days": shown_days(days),
             "revenue": sum(each.charged_micros for each in days),
             "net": sum(each.net_micros for each in days),
@@ -143,17 +145,23 @@ class OperatorPages:
         entries = entry_search.search(
             session, account.id, EntryFilter(), ledger.MAX_NUMBER if before is None else before, _ENTRIES + 1
         )
+        found = projects.all_of(session, account, asked.now)
         return {
             "account": account,
             "status": status,
             "opened": to_datetime(account.created_at),
             "meters": meters_of(status, account, asked.now),
-            "chart": chart_of_days("Charges by day, in units of the currency", days),
+            "chart": chart_of_days("Charges by day", days, status.currency),
             "days": shown_days(days),
-            "keys": [keys.public(each, account, asked.now) for each in keys.list_keys(session, account)],
+            "keys": [
+                (keys.public(each, account, asked.now), why_ended(each, asked.now))
+                for each in keys.list_keys(session, account)
+            ],
+            "projects": found,
+            "names": projects.open_names(found),
             "scopes": list(Scope),
             "entries": [ledger.public(each) for each in entries[:_ENTRIES]],
-            "refunded": _refunded(session, account, entries),
+            "given_back": _given_back(session, account, entries),
             "more": entries[_ENTRIES - 1].seq if len(entries) > _ENTRIES else None,
             "refused": refused_since(session, account.id, asked.now - _DAYS * DAY),
             "acts": log.entries(session, limit=10, subject=account.name)[::-1],
@@ -201,15 +209,15 @@ def _owners_of(key_id: str) -> Select[str]:
     return select(ApiKey.account_id).where(ApiKey.id == key_id)
 
 
-def _refunded(session: Session, account: Account, entries: Sequence[LedgerEntry]) -> set[int]:
-    """The charges among some entries that were given back whole."""
-    charged = {each.seq: -each.amount_micros for each in entries if each.kind == "charge"}
-    given_back = session.execute(
+def _given_back(session: Session, account: Account, entries: Sequence[LedgerEntry]) -> dict[int, int]:
+    """How much of the charges among some entries was given back, of those of which something was."""
+    charges = [each.seq for each in entries if each.kind == "charge"]
+    found = session.execute(
         select(LedgerEntry.corrects_seq, func.sum(LedgerEntry.amount_micros))
-        .where(LedgerEntry.account_id == account.id, LedgerEntry.corrects_seq.in_(charged))
+        .where(LedgerEntry.account_id == account.id, LedgerEntry.corrects_seq.in_(charges))
         .group_by(LedgerEntry.corrects_seq)
     )
-    return {seq for seq, micros in given_back if seq is not None and micros >= charged[seq]}
+    return {seq: int(micros) for seq, micros in found if seq is not None}
 
 
 def _final_invoices(session: Session, month: str) -> dict[str, Mapping[str, Any]]:

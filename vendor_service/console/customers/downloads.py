@@ -1,0 +1,57 @@
+"""The files of bulk jobs, sent to the browser of who may buy, as `/v1/files` sends them."""
+
+import asyncio
+from dataclasses import dataclass
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from shared.errors import APIError, ErrorCode
+from shared.serving.capacity import Capacity
+from vendor_service.api.bulk import BulkDesk
+from vendor_service.api.files import streamed
+from vendor_service.console.customers.visitor import Customer
+from vendor_service.console.site import SignedOut, Site
+from vendor_service.errors import OperatorError
+
+
+@dataclass(frozen=True)
+class Downloads:
+    """The links to files, and what is behind them."""
+
+    site: Site[Customer]
+    desk: BulkDesk
+    capacity: Capacity
+
+    async def answer(self, request: Request) -> Response:
+        """Send a file; one that is not there, or not theirs, is the page of an error."""
+        who: Customer | None = None
+        try:
+            visitor = await asyncio.to_thread(self._visitor, request)
+            who = visitor
+            _require_buying(visitor)
+            file_id = request.path_params["file_id"]
+            response = await streamed(self.desk, self.capacity, request, visitor.account_id, file_id)
+        except SignedOut:
+            return self.site.to_sign_in(request)
+        except (APIError, OperatorError) as error:
+            return await asyncio.to_thread(self.site.failed, request, error, who, "/batches")
+        # Its own name is the customer's; the id names it as well, and can be written into a header.
+        response.headers["content-disposition"] = f'attachment; filename="{file_id}.jsonl"'
+        response.headers["cache-control"] = "no-store"
+        response.headers["x-content-type-options"] = "nosniff"
+        return response
+
+    def _visitor(self, request: Request) -> Customer:
+        with self.site.database.read() as session:
+            who = self.site.visitor(request, session)
+        self.site.limit(who, 1)
+        return who
+
+
+def _require_buying(who: Customer) -> None:
+    if who.account.status != "active":
+        raise APIError(ErrorCode.ACCOUNT_SUSPENDED, "this account is suspended, and its files are not sent")
+    if not who.may_buy:
+        message = "files are sent to who may buy; sign in with a key that has the scope embed"
+        raise APIError(ErrorCode.INSUFFICIENT_SCOPE, message)

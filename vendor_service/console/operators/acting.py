@@ -1,0 +1,58 @@
+"""How operators' actions act: as the token that asks, in one transaction, and once where money moves."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from pydantic import BaseModel
+from sqlalchemy.orm import Session
+
+from vendor_service.clock import Clock
+from vendor_service.console.operators.visitor import SignedInOperator
+from vendor_service.console.site import Asked
+from vendor_service.database.session import Database
+from vendor_service.database.tables import Account
+from vendor_service.operators import idempotency
+from vendor_service.operators.act import Act
+from vendor_service.operators.tokens import OperatorScope
+
+By = Asked[SignedInOperator]
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Acting:
+    """Acts on these books. See `Act` for the clock and the percents."""
+
+    database: Database
+    clock: Clock
+    trust_clock: bool
+    percents: tuple[int, ...]
+
+    def _act(self, asked: By, work: Callable[[Act], Result]) -> Result:
+        with self.database.write() as session:
+            return work(self._of(session, asked))
+
+    def _once(self, asked: By, work: Callable[[Act], BaseModel]) -> None:
+        """Do what moves money, once for each page that asked about it, however often that is sent."""
+        key = f"console {asked.form.required('once')}"
+        said = "&".join(f"{name}={value}" for name, value in sorted(asked.form.pairs) if name != "csrf")
+        path = " ".join(asked.path.values())
+
+        def do(act: Act) -> idempotency.Answer:
+            return idempotency.once(act, asked.who.token.id, key, f"{path} {said}", lambda: work(act))
+
+        self._act(asked, do)
+
+    def _of(self, session: Session, asked: By) -> Act:
+        return Act(session, asked.who.actor, self.clock, trust_clock=self.trust_clock, percents=self.percents)
+
+
+def requiring(scope: OperatorScope) -> Callable[[SignedInOperator], None]:
+    """What lets nobody act without a scope."""
+    return lambda who: who.require(scope)
+
+
+def per_period(account: Account) -> str:
+    """For how long an account's quota is, as in `100 queries a month`."""
+    return "a month" if account.quota_period == "month" else "in all"

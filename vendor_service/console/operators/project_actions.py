@@ -1,0 +1,107 @@
+"""What operators do about the projects of an account."""
+
+from dataclasses import asdict
+
+from sqlalchemy.orm import Session
+
+from vendor_service.accounts import projects
+from vendor_service.accounts.accounts import find_account
+from vendor_service.accounts.projects import ProjectTerms
+from vendor_service.console.operators.acting import Acting, By, per_period, requiring
+from vendor_service.console.operators.visitor import SignedInOperator
+from vendor_service.console.projects import terms_of, told
+from vendor_service.console.site import Action, Done, Question
+from vendor_service.database.tables import Account, Project
+from vendor_service.errors import OperatorError, UsageError
+from vendor_service.operators import projects as acts
+from vendor_service.operators.act import Act
+from vendor_service.operators.tokens import OperatorScope
+
+_ACCOUNT = "/accounts/{name}"
+_PROJECT = f"{_ACCOUNT}/projects/{{project}}"
+
+
+class ProjectActions(Acting):
+    """The actions, on these books."""
+
+    def all(self) -> list[Action[SignedInOperator]]:
+        """Every action."""
+        change = requiring(OperatorScope.ACCOUNTS)
+        return [
+            Action(f"{_ACCOUNT}/projects/create", _ACCOUNT, change, self.create, self.ask_to_create),
+            Action(f"{_PROJECT}/limits", _ACCOUNT, change, self.set_limits, self.ask_for_limits),
+            Action(f"{_PROJECT}/archive", _ACCOUNT, change, self.archive, self.ask_to_archive),
+        ]
+
+    def ask_to_create(self, asked: By, session: Session) -> Question:
+        """What the new project will have."""
+        account, terms = find_account(session, asked.path["name"]), terms_of(asked.form)
+        facts = [
+            f"{account.name} gets a project {asked.form.required('project')!r}.",
+            *(f"{name}: {limit}." for name, limit in told(terms, per_period(account)).items()),
+            "Its limits hold inside those of the account. Keys are made for it, and stay in it.",
+        ]
+        return Question("Add this project?", facts, "Add the project")
+
+    def create(self, asked: By) -> Done:
+        """Add a project."""
+        name, project = asked.path["name"], asked.form.required("project")
+        terms = terms_of(asked.form)
+        self._act(asked, lambda act: acts.create(act, name, project, terms))
+        return Done(f"{name} has a project {project}. Next: make it a key.", f"/accounts/{name}")
+
+    def ask_for_limits(self, asked: By, session: Session) -> Question:
+        """What changes of a project's limits."""
+        account, project = _open(session, asked)
+        now = told(projects.terms_of(project), per_period(account))
+        wanted = told(terms_of(asked.form), per_period(account))
+        facts = [f"{name}: {now[name]} → {wanted[name]}." for name in now if now[name] != wanted[name]]
+        if not facts:
+            raise UsageError("nothing would change; write another number first")
+        shown = projects.public(project, account, asked.now)
+        used = f"What was used of this period ({shown.queries_used:,} queries) counts. It holds at once."
+        return Question(
+            f"Change the limits of {project.name} of {account.name}?", [*facts, used], "Change it"
+        )
+
+    def set_limits(self, asked: By) -> Done:
+        """Let other limits of a project hold, all of them or none."""
+        name, project, wanted = asked.path["name"], asked.path["project"], terms_of(asked.form)
+        self._act(asked, lambda act: _set_limits(act, name, project, wanted))
+        return Done(f"The limits of {project} of {name} were changed.", f"/accounts/{name}")
+
+    def ask_to_archive(self, asked: By, session: Session) -> Question:
+        """What the end of a project means."""
+        account, project = _open(session, asked)
+        facts = [
+            f"The project {project.name} of {account.name} ends at once and for good.",
+            "All its keys are refused from then on, and who signed in with one is signed out.",
+            f"What is in flight ({project.queries_held:,} queries) is answered and charged.",
+            "What was bought for it stays in the ledger, and its name is not free again.",
+        ]
+        return Question("Archive this project?", facts, "Archive the project", dangerous=True)
+
+    def archive(self, asked: By) -> Done:
+        """End a project."""
+        name, project = asked.path["name"], asked.path["project"]
+        self._act(asked, lambda act: acts.archive(act, name, project))
+        return Done(f"The project {project} of {name} was archived.", f"/accounts/{name}")
+
+
+def _open(session: Session, asked: By) -> tuple[Account, Project]:
+    account = find_account(session, asked.path["name"])
+    project = projects.find_project(session, account, asked.path["project"])
+    if project.archived_at is not None:
+        raise OperatorError(f"the project {project.name} of {account.name} was archived already")
+    return account, project
+
+
+def _set_limits(act: Act, name: str, project: str, wanted: ProjectTerms) -> None:
+    account = find_account(act.session, name, lock=True)
+    now = asdict(projects.terms_of(projects.find_project(act.session, account, project)))
+    if now["quota"] != wanted.quota:
+        acts.set_quota(act, name, project, wanted.quota)
+    if now["spend_limit_micros"] != wanted.spend_limit_micros:
+        acts.set_spend_limit(act, name, project, wanted.spend_limit_micros)
+    if now["queries_per_second"] != wanted.queries_per_second:
+        acts.set_rate_limit(act, name, project, wanted.queries_per_second)

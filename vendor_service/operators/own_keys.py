@@ -1,0 +1,61 @@
+"""The keys that customers issue and manage themselves: of their account, or of the project of their key."""
+
+from dataclasses import replace
+
+from shared.errors import ErrorCode
+from shared.projects import DEFAULT_PROJECT
+from vendor_service.accounts import keys
+from vendor_service.accounts.accounts import find_account
+from vendor_service.accounts.keys import IssuedKey, KeyTerms
+from vendor_service.database.tables import ApiKey
+from vendor_service.errors import APIError, OperatorError, UnknownName
+from vendor_service.operators import keys as acts
+from vendor_service.operators.act import Act
+
+# A customer's own requests make no more than this; operators may.
+_MOST_KEYS = 1000
+
+
+def may_manage(account_id: str, by: ApiKey | None, key: ApiKey) -> bool:
+    """Whether who asks by a key of an account, or with `None` by an invitation, may manage another key.
+
+    A key of the default project may manage all keys of its account, another one those of its project.
+    """
+    return key.account_id == account_id and (by is None or by.project_id in (None, key.project_id))
+
+
+def check_may_issue(by: ApiKey | None) -> None:
+    """Make sure that who asks by a key may issue others.
+
+    Raises:
+        APIError: `insufficient_scope`; the key has limits or an end of its own.
+    """
+    if by is not None and any(getattr(by, name) is not None for name in keys.OWN_LIMITS):
+        message = "this key has limits or an end of its own, which another key would not have: it issues none"
+        raise APIError(ErrorCode.INSUFFICIENT_SCOPE, message)
+
+
+def issue(act: Act, account: str, by: ApiKey | None, terms: KeyTerms, project: str | None) -> IssuedKey:
+    """Issue a key of the `project`, or without one of that of the asking key, whatever `terms` name.
+
+    Raises:
+        APIError: `insufficient_scope`; the asking key has limits, or belongs to another project.
+            `conflict`; the account has too many keys. `invalid_request`; what `keys.issue_key` refuses.
+    """
+    owner = find_account(act.session, account, lock=True)
+    check_may_issue(by)
+    its_own = DEFAULT_PROJECT if by is None or by.project is None else by.project.name
+    project = project or its_own
+    if project != its_own and by is not None and by.project is not None:
+        message = f"this key belongs to the project {its_own}, and issues keys of that one alone"
+        raise APIError(ErrorCode.INSUFFICIENT_SCOPE, message, param="project")
+    if sum(key.revoked_at is None for key in keys.list_keys(act.session, owner)) >= _MOST_KEYS:
+        message = f"this account has {_MOST_KEYS} keys; revoke one that is not used"
+        raise APIError(ErrorCode.CONFLICT, message)
+    try:
+        return acts.issue(act, owner.name, replace(terms, project=project))
+    except UnknownName as error:
+        message = f"this account has no project {project!r}"
+        raise APIError(ErrorCode.INVALID_REQUEST, message, param="project") from error
+    except OperatorError as error:
+        raise APIError(ErrorCode.INVALID_REQUEST, str(error)) from error
