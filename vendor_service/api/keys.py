@@ -59,12 +59,15 @@ def keys_router(database: Database, clock: Clock, authentication: Authentication
         caller: Annotated[Caller, admin],
         grace_seconds: Annotated[int, Query(ge=0, le=keys.LONGEST_GRACE_SECONDS)] = 0,
     ) -> NewSecret:
-        """Give a key another secret; the present one is good for `grace_seconds` more."""
+        """Give a key another secret; the present one is good for `grace_seconds` more.
+
+        A key that has limits or an end of its own rotates itself alone.
+        """
 
         def rotate() -> NewSecret:
             with database.write() as session:
-                _own_key(session, caller, key_id)
-                issued = acts.rotate(_act(session, caller, clock), key_id, grace_seconds)
+                key = _own_key(session, caller, key_id)
+                issued = own_keys.rotate(_act(session, caller, clock), caller.key, key, grace_seconds)
                 return NewSecret(key_id=issued.key_id, api_key=issued.api_key)
 
         return await asyncio.to_thread(rotate)
@@ -102,7 +105,7 @@ def _act(session: Session, caller: Caller, clock: Clock) -> Act:
     return Act(session, customer_key(caller.key_id), clock)
 
 
-def _own_key(session: Session, caller: Caller, key_id: str) -> None:
+def _own_key(session: Session, caller: Caller, key_id: str) -> ApiKey:
     if (whole := keys.id_of(key_id)) is not None:
         message = f"that is a whole key with its secret, which belongs in no URL; name its id, {whole}"
         raise APIError(ErrorCode.NOT_FOUND, message, param="key_id")
@@ -111,3 +114,4 @@ def _own_key(session: Session, caller: Caller, key_id: str) -> None:
         raise APIError(ErrorCode.NOT_FOUND, f"this account has no key {key_id!r}", param="key_id")
     if key.revoked_at is not None:
         raise APIError(ErrorCode.KEY_REVOKED, f"the key {key_id} was revoked already", param="key_id")
+    return key

@@ -30,9 +30,25 @@ def check_may_issue(by: ApiKey | None) -> None:
     Raises:
         APIError: `insufficient_scope`; the key has limits or an end of its own.
     """
-    if by is not None and any(getattr(by, name) is not None for name in keys.OWN_LIMITS):
+    if by is not None and _is_limited(by):
         message = "this key has limits or an end of its own, which another key would not have: it issues none"
         raise APIError(ErrorCode.INSUFFICIENT_SCOPE, message)
+
+
+def rotate(act: Act, by: ApiKey | None, key: ApiKey, grace_seconds: int) -> IssuedKey:
+    """Give a key that may be managed another secret, which who asks by a key is shown.
+
+    Raises:
+        APIError: `insufficient_scope`; the asking key has limits or an end of its own, and is another one.
+    """
+    if by is not None and by.id != key.id and _is_limited(by):
+        message = "this key has limits or an end of its own, so it rotates itself alone"
+        raise APIError(ErrorCode.INSUFFICIENT_SCOPE, message)
+    return acts.rotate(act, key.id, grace_seconds)
+
+
+def _is_limited(key: ApiKey) -> bool:
+    return any(getattr(key, name) is not None for name in keys.OWN_LIMITS)
 
 
 def issue(act: Act, account: str, by: ApiKey | None, terms: KeyTerms, project: str | None) -> IssuedKey:

@@ -63,7 +63,8 @@ class CustomerActions:
         """Give a key another secret, which is shown once."""
         with self.database.write() as session:
             key = own_key(session, asked)
-            issued = acts.rotate(self._act(session, asked), key.id, asked.form.number("grace") or 0)
+            grace = asked.form.number("grace") or 0
+            issued = own_keys.rotate(self._act(session, asked), asked.who.key, key, grace)
             if asked.who.key is not None and asked.who.key.id == key.id:
                 # Who rotates the key with which they signed in has proved to be its owner.
                 mine = session.get(ConsoleSession, asked.who.session_id)
