@@ -51,6 +51,7 @@ def test_every_domain_trains_and_the_accuracy_is_said_to_be_of_known_domains(cli
 
 
 @pytest.mark.long
+@pytest.mark.slow  # it trains four students
 def test_leaving_each_domain_out_costs_no_query_more(client: Command, vendor_process: VendorProcess) -> None:
     shutil.rmtree(client.folder / "toy" / "red")
     shown = client("distill", *_SMALL, "--leave-one-out")

@@ -31,6 +31,7 @@ def test_a_process_alone_does_everything() -> None:
     assert SINGLE_PROCESS.map_sharded([3, 1], lambda items: torch.tensor(items) * 2).tolist() == [6, 2]
 
 
+@pytest.mark.slow  # it starts four programs that import PyTorch
 def test_two_processes_take_the_steps_of_one() -> None:
     """The loss counts only rows that were bought, so it is not the mean of what each share would give."""
     with redirect_stdout(StringIO()) as printed:

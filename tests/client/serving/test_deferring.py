@@ -266,7 +266,7 @@ def test_a_server_that_asks_has_a_budget(taught: Path, tmp_path: Path) -> None:
         ServeOptions(ask=AskOptions(share=0.1))
 
 
-@pytest.mark.parametrize("width", [1280, 400])
+@pytest.mark.parametrize("width", [pytest.param(1280, marks=pytest.mark.slow), 400])
 def test_the_page_shows_who_answered_and_what_is_left(
     serve: Serve,
     browser: Browser,

@@ -18,7 +18,7 @@ from tests.client.serving.test_serve import ask, picture
 from tests.client.toy import CLASSES
 from tests.support.student_process import StudentProcess
 
-WIDTHS = (1280, 400)
+WIDTHS = (pytest.param(1280, marks=pytest.mark.slow), 400)
 # What a browser does when files are dropped, which no driver does for it.
 _DROP = """async (urls) => {
   const transfer = new DataTransfer();
@@ -34,7 +34,7 @@ _DROP = """async (urls) => {
 @contextmanager
 def watched(browser: Browser, url: str, *, touched: bool = False) -> Iterator[Page]:
     """A page that complains of nothing, and asks for nothing that does not begin with its own address."""
-    context = browser.new_context(viewport={"width": WIDTHS[0], "height": 900}, has_touch=touched)
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, has_touch=touched)
     page = context.new_page()
     asked: list[str] = []
     problems: list[str] = []
