@@ -30,7 +30,7 @@ demo: $(READY)  ## vendor, key, budget, distillation and result table on the bun
 	@$(BIN)/python examples/demo.py
 
 test: $(READY)  ## all tests but the slow ones
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 4 --dist worksteal  # they wait as much as they compute
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist worksteal  # they wait as much as they compute
 
 test-slow: $(READY)  ## the tests that take minutes: client and vendor killed 240 times, 10,000 mutated requests, schemathesis
 	@$(BIN)/python -m pytest -m slow
@@ -109,7 +109,7 @@ bench-paper-costs: $(READY)  ## what the paper's experiments take in queries and
 	@$(BIN)/python -m benchmarks.paper_costs
 
 bench-fleet: $(READY)  ## a simulated fleet, checked against two real vendors (ten minutes)
-	@$(BIN)/python -m benchmarks.fleet --plot docs/fleet.svg
+	@$(BIN)/python -m benchmarks.fleet
 
 bench-money: $(READY)  ## what charging costs, the table of docs/results.md (five minutes)
 	@$(BIN)/python -m benchmarks.money

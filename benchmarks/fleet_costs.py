@@ -179,7 +179,7 @@ def measure(site: Site, seconds: float) -> tuple[Costs, float]:
     return (
         Costs(
             request=float(python[0]),
-            image=max(0.0, image),
+            image=float(max(0.0, image)),
             decode=many.decoding / _IMAGES,
             transaction=float(python[1]),
             books=float(books[1]),
