@@ -9,7 +9,6 @@ from pathlib import Path
 
 from vendor_service.database import key_files
 from vendor_service.database.session import Database
-from vendor_service.errors import OperatorError
 
 _BYTES = 32
 _log = logging.getLogger(__name__)
@@ -50,9 +49,7 @@ def read_or_make_seal(database: Database, file: Path | None) -> Seal:
     """
     file = file or key_files.beside(database, "console-key")
     try:
-        if not file.exists():
-            key_files.make(file, secrets.token_bytes(_BYTES))
-        key = file.read_bytes()
+        return Seal(key_files.read_or_make(file, _BYTES))
     except OSError as error:
         _log.warning(
             "the console's key cannot be kept in %s (%s): who is signed in is so until this process ends; "
@@ -61,6 +58,3 @@ def read_or_make_seal(database: Database, file: Path | None) -> Seal:
             error.strerror,
         )
         return Seal(secrets.token_bytes(_BYTES))
-    if len(key) != _BYTES:
-        raise OperatorError(f"{file} is no key of {_BYTES} bytes; remove it, and a new one is made")
-    return Seal(key)

@@ -7,6 +7,7 @@ from pathlib import Path
 from platformdirs import user_data_path
 
 from vendor_service.database.session import Database
+from vendor_service.errors import OperatorError
 
 
 def beside(database: Database, name: str) -> Path:
@@ -14,6 +15,21 @@ def beside(database: Database, name: str) -> Path:
     if database.file is not None:
         return database.file.with_suffix(f".{name}")
     return user_data_path("tuition") / name
+
+
+def read_or_make(file: Path, size: int) -> bytes:
+    """The key of so many random bytes in a file, made if need be.
+
+    Raises:
+        OSError: it can be neither read nor made.
+        OperatorError: the file holds something else.
+    """
+    if not file.exists():
+        make(file, secrets.token_bytes(size))
+    key = file.read_bytes()
+    if len(key) != size:
+        raise OperatorError(f"{file} is no key of {size} bytes; remove it, and a new one is made")
+    return key
 
 
 def make(file: Path, content: bytes) -> None:

@@ -2,12 +2,10 @@
 
 import hashlib
 import logging
-import secrets
 from pathlib import Path
 
 from vendor_service.database import key_files
 from vendor_service.database.session import Database
-from vendor_service.errors import OperatorError
 
 _BYTES = 32
 _log = logging.getLogger(__name__)
@@ -23,9 +21,7 @@ def read_or_make_key(database: Database, file: Path | None) -> bytes | None:
     """
     file = file or key_files.beside(database, "sketch-key")
     try:
-        if not file.exists():
-            key_files.make(file, secrets.token_bytes(_BYTES))
-        key = file.read_bytes()
+        return key_files.read_or_make(file, _BYTES)
     except OSError as error:
         _log.warning(
             "distinct inputs are not counted: their key cannot be kept in %s (%s); name a file that can be "
@@ -34,9 +30,6 @@ def read_or_make_key(database: Database, file: Path | None) -> bytes | None:
             error.strerror,
         )
         return None
-    if len(key) != _BYTES:
-        raise OperatorError(f"{file} is no key of {_BYTES} bytes; remove it, and a new one is made")
-    return key
 
 
 def key_id(key: bytes | None) -> str:
