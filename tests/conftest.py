@@ -5,12 +5,16 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from itertools import groupby, islice
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.postgres import Postgres, started_postgres
 from tests.support.student_process import StudentProcess
 from tests.support.vendor_process import VendorProcess
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -72,3 +76,15 @@ def postgres() -> Iterator[Postgres]:
     """A PostgreSQL that all tests share: make a database of your own."""
     with started_postgres() as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["Browser"]:
+    """A real Chromium; while one is open, its thread runs no other event loop."""
+    from tests.support.browser import chromium  # Playwright, which most tests need not import
+
+    try:
+        with chromium() as opened:
+            yield opened
+    except FileNotFoundError as error:
+        pytest.skip(str(error))

@@ -8,7 +8,6 @@ import httpx
 import numpy as np
 import pytest
 import torch
-from playwright.sync_api import Browser
 from torch.nn import functional
 
 from client.data.images import Pixels
@@ -19,7 +18,6 @@ from client.learning.student import build_student
 from client.results.onnx_export import export_onnx
 from tests.client.results.test_records import SUMMARY
 from tests.client.toy import CLASSES, draw
-from tests.support.browser import chromium
 from tests.support.student_process import StudentProcess
 
 SIDE = 32
@@ -63,16 +61,6 @@ def served(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stud
     code = f"sys.modules.update(dict.fromkeys({ABSENT!r}))"
     with StudentProcess(run, tmp_path_factory.mktemp("served"), code=code) as process:
         yield process
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """A real Chromium; while one is open, its thread runs no other event loop."""
-    try:
-        with chromium() as browser:
-            yield browser
-    except FileNotFoundError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")

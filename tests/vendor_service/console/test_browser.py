@@ -12,7 +12,6 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from tests.support.browser import chromium
 from tests.vendor_service.api.admin.local_admin import LocalAdmin
 from tests.vendor_service.console.furnished import CAT, Customer, admin_of, open_customer
 from tests.vendor_service.console.jobs import begun, ended
@@ -61,16 +60,6 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sites]:
             vendor.embed(customer.key, *inputs)
         with admin_of(vendor) as admin:
             yield Sites(vendor, admin, customer)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """A real Chromium; while one is open, its thread runs no other event loop."""
-    try:
-        with chromium() as browser:
-            yield browser
-    except FileNotFoundError as error:
-        pytest.skip(str(error))
 
 
 @contextmanager
