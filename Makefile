@@ -12,6 +12,9 @@ BOUND_TESTS := tests/shared $(addprefix tests/client/,buying/test_cache.py buyin
 	$(addprefix tests/vendor_service/,api/test_embed.py database) \
 	$(addprefix tests/end_to_end/test_,python.py embed_command.py)
 
+# Some environments keep no bytecode; every process that a test starts would compile all modules again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: $(shell sed -nE 's/^([a-z-]+):.*## .*/\1/p' $(MAKEFILE_LIST))
 
