@@ -100,6 +100,14 @@ class BatchList(BaseModel):
     last_id: str | None
     has_more: bool
 
+    @classmethod
+    def of(cls, jobs: list[BatchObject], has_more: bool) -> "BatchList":
+        """A page of these jobs."""
+        ids = [each.id for each in jobs]
+        return cls(
+            data=jobs, first_id=ids[0] if ids else None, last_id=ids[-1] if ids else None, has_more=has_more
+        )
+
 
 class ChunkReceipt(BaseModel):
     """The signed receipt of some lines of a job, `lines` of them from `first_line` on, counted from 0.

@@ -14,6 +14,7 @@ from vendor_service.accounts.keys import Scope
 from vendor_service.api.authentication import requiring
 from vendor_service.api.bulk import BulkDesk
 from vendor_service.api.calls import call_description, terms_of
+from vendor_service.audit import actors
 from vendor_service.batches.jobs import JobTerms, Sale
 from vendor_service.clock import SECOND
 from vendor_service.errors import APIError
@@ -56,8 +57,7 @@ def batches_router(desk: BulkDesk) -> APIRouter:
     ) -> BatchList:
         """This account's jobs, the newest first."""
         found, more = await asyncio.to_thread(desk.jobs.page, caller.account_id, after, limit)
-        ids: list[str | None] = [*(each.id for each in found)] or [None]
-        return BatchList(data=found, first_id=ids[0], last_id=ids[-1], has_more=more)
+        return BatchList.of(found, more)
 
     @router.get("/{batch_id}")
     async def one_batch(batch_id: str, caller: Annotated[Caller, buyer]) -> BatchObject:
@@ -67,7 +67,8 @@ def batches_router(desk: BulkDesk) -> APIRouter:
     @router.post("/{batch_id}/cancel")
     async def cancel_batch(batch_id: str, caller: Annotated[Caller, buyer]) -> BatchObject:
         """End a job now: what is answered is charged and kept, what is held for the rest is released."""
-        return await asyncio.to_thread(desk.jobs.cancel, caller.account_id, batch_id)
+        actor = actors.customer_key(caller.key_id)
+        return await asyncio.to_thread(desk.jobs.cancel, caller.account_id, batch_id, actor)
 
     @router.get("/{batch_id}/receipts", tags=["receipts"])
     async def batch_receipts(

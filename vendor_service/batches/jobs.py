@@ -12,7 +12,7 @@ from shared.batches import WINDOW_SECONDS, BatchObject, BatchRequest, RequestCou
 from shared.errors import ErrorCode
 from vendor_service.batches import files
 from vendor_service.batches.limits import BatchLimits
-from vendor_service.billing.admission import Admission
+from vendor_service.billing.admission import Admission, release_job
 from vendor_service.billing.orders import Order
 from vendor_service.clock import HOUR, SECOND, Clock
 from vendor_service.database.session import Database
@@ -26,8 +26,10 @@ from vendor_service.database.tables import (
     LedgerEntry,
     StoredFile,
 )
+from vendor_service.database.working_set import Touched, WorkingSet
 from vendor_service.encoder.encoder import ModelFacts
 from vendor_service.errors import APIError
+from vendor_service.operators.act import Act
 from vendor_service.webhooks import events
 from vendor_service.webhooks.events import EventKind
 
@@ -100,35 +102,17 @@ class Jobs:
             APIError: `not_found`.
         """
         with self._database.read() as session:
-            return public(session, _find(session, account_id, batch_id))
+            return public(session, find(session, account_id, batch_id))
 
     def page(self, account_id: str, after: str | None, limit: int) -> tuple[list[BatchObject], bool]:
-        """Up to `limit` jobs of this account behind `after`, the newest first; and whether there are more.
-
-        Raises:
-            APIError: `not_found`; there is no job `after`.
-        """
+        """Some jobs of this account, and whether there are more; raises what `page` does."""
         with self._database.read() as session:
-            found = select(BatchJob).where(BatchJob.account_id == account_id)
-            if after is not None:
-                last = _find(session, account_id, after)
-                found = found.where(
-                    tuple_(BatchJob.created_at, BatchJob.id) < tuple_(last.created_at, last.id)
-                )
-            found = found.order_by(BatchJob.created_at.desc(), BatchJob.id.desc())
-            jobs = session.scalars(found.limit(limit + 1)).all()
-            return [public(session, each) for each in jobs[:limit]], len(jobs) > limit
+            return page(session, account_id, after, limit)
 
-    def cancel(self, account_id: str, batch_id: str) -> BatchObject:
-        """End a job now. What is done is charged and kept; one that has ended stays as it is.
-
-        Raises:
-            APIError: `not_found`.
-        """
-        with self._database.read() as session:
-            hold_id = _find(session, account_id, batch_id).hold_id
-        self._end(account_id, batch_id, hold_id, "cancelled")
-        return self.get(account_id, batch_id)
+    def cancel(self, account_id: str, batch_id: str, actor: str) -> BatchObject:
+        """End a job now, as one of its account; raises what `cancel` does."""
+        with self._database.write() as session:
+            return cancel(Act(session, actor, self._clock), account_id, batch_id, self._limits.keep_micros)
 
     def end_overdue(self) -> int:
         """End the jobs whose window is over, and those whose key was revoked; how many."""
@@ -153,7 +137,7 @@ class Jobs:
             APIError: `not_found`.
         """
         with self._database.read() as session:
-            job = _find(session, account_id, batch_id)
+            job = find(session, account_id, batch_id)
             piece = (FilePiece.file_id == job.input_file_id, FilePiece.number == BatchChunk.number)
             found = (
                 select(BatchChunk, FilePiece, LedgerEntry)
@@ -180,7 +164,7 @@ class Jobs:
             job = session.get_one(BatchJob, batch_id, with_for_update=True)
             if job.state != "in_progress":
                 return False
-            end(session, account, job, state, now, self._limits)
+            end(session, account, job, state, now, self._limits.keep_micros)
             return True
 
         return self._admission.end_job(account_id, hold_id, ends).result()
@@ -251,19 +235,58 @@ class _Draft:
         return public(session, job)
 
 
-def end(session: Session, account: Account, job: BatchJob, state: str, now: int, limits: BatchLimits) -> None:
-    """Let a job end, with the files of what it brought; account and job are locked by this transaction."""
+def end(session: Session, account: Account, job: BatchJob, state: str, now: int, keep_micros: int) -> None:
+    """Let a job end, with the files of what it brought, which are kept for `keep_micros` from now on.
+
+    Account and job are locked by this transaction.
+    """
     job.state, job.ended_at = state, now
     session.flush()
     sizes = select(func.sum(BatchChunk.output_bytes), func.sum(BatchChunk.error_bytes))
     output, errors = session.execute(sizes.where(BatchChunk.batch_id == job.id)).one()
-    job.output_file_id = _add_file(session, job, "output", int(output or 0), now, limits)
-    job.error_file_id = _add_file(session, job, "errors", int(errors or 0), now, limits)
+    job.output_file_id = _add_file(session, job, "output", int(output or 0), now, keep_micros)
+    job.error_file_id = _add_file(session, job, "errors", int(errors or 0), now, keep_micros)
     if state == "completed":
         data = {"id": job.id, "status": state, "completed": job.completed, "failed": job.failed}
         data |= {"cost_micros": job.cost_micros, "output_file_id": job.output_file_id}
         data |= {"error_file_id": job.error_file_id}
         events.emit(session, EventKind.BATCH_COMPLETED, account, data, now)
+
+
+def cancel(act: Act, account_id: str, batch_id: str, keep_micros: int) -> BatchObject:
+    """End a job now; one that has ended stays as it is.
+
+    What is answered is charged, and its files are kept for `keep_micros` from now; the rest is released.
+
+    Raises:
+        APIError: `not_found`.
+    """
+    session = act.session
+    hold_id = find(session, account_id, batch_id).hold_id
+    rows = WorkingSet(session, [Touched(account_id, hold_id)])
+    job = session.get_one(BatchJob, batch_id, with_for_update=True, populate_existing=True)
+    account, hold = rows.account(account_id), rows.hold(hold_id)
+    if job.state == "in_progress" and hold is not None:
+        end(session, account, job, "cancelled", act.now, keep_micros)
+        release_job(rows, hold, act.now)
+        lines = {"lines": job.lines, "completed": job.completed, "failed": job.failed}
+        act.record("batch.cancel", account.name, None, {"batch": job.id, **lines})
+    return public(session, job)
+
+
+def page(session: Session, account_id: str, after: str | None, limit: int) -> tuple[list[BatchObject], bool]:
+    """Up to `limit` jobs of this account behind `after`, the newest first; and whether there are more.
+
+    Raises:
+        APIError: `not_found`; there is no job `after`.
+    """
+    found = select(BatchJob).where(BatchJob.account_id == account_id)
+    if after is not None:
+        last = find(session, account_id, after)
+        found = found.where(tuple_(BatchJob.created_at, BatchJob.id) < tuple_(last.created_at, last.id))
+    found = found.order_by(BatchJob.created_at.desc(), BatchJob.id.desc())
+    jobs = session.scalars(found.limit(limit + 1)).all()
+    return [public(session, each) for each in jobs[:limit]], len(jobs) > limit
 
 
 def public(session: Session, job: BatchJob) -> BatchObject:
@@ -292,7 +315,12 @@ def public(session: Session, job: BatchJob) -> BatchObject:
     )
 
 
-def _find(session: Session, account_id: str, batch_id: str) -> BatchJob:
+def find(session: Session, account_id: str, batch_id: str) -> BatchJob:
+    """A job of this account.
+
+    Raises:
+        APIError: `not_found`.
+    """
     job = session.get(BatchJob, batch_id)
     if job is None or job.account_id != account_id:
         message = f"this account has no batch {batch_id[:64]!r}"
@@ -301,7 +329,7 @@ def _find(session: Session, account_id: str, batch_id: str) -> BatchJob:
 
 
 def _add_file(
-    session: Session, job: BatchJob, kind: str, size: int, now: int, limits: BatchLimits
+    session: Session, job: BatchJob, kind: str, size: int, now: int, keep_micros: int
 ) -> str | None:
     if not size:
         return None
@@ -314,7 +342,7 @@ def _add_file(
             name=f"{job.id}.{kind}.jsonl",
             state="ready",
             created_at=now,
-            expires_at=now + limits.keep_micros,
+            expires_at=now + keep_micros,
             bytes=size,
             batch_id=job.id,
         )

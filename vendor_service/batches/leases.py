@@ -180,7 +180,7 @@ class Done:
         job.chunks_left -= 1
         if job.chunks_left:
             return False
-        jobs.end(session, account, job, "completed", now, self.limits)
+        jobs.end(session, account, job, "completed", now, self.limits.keep_micros)
         return True
 
     def _rows(self, session: Session) -> tuple[BatchJob, BatchChunk]:

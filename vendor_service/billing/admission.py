@@ -319,20 +319,15 @@ class Admission:
             rows.session.flush()  # its entry refers to it
             charged = self._charge(rows, done, part.buckets, now)
         if record.write(rows.session, account, charged, now):
-            self._release_job(rows, hold, now)
+            release_job(rows, hold, now)
         return charged
 
     def _end_job(self, hold_id: str, ends: Callable[[Session, Account, int], bool], rows: WorkingSet) -> bool:
         hold, now = rows.hold(hold_id), self._clock()
         if hold is None or not ends(rows.session, rows.account(hold.account_id), now):
             return False
-        self._release_job(rows, hold, now)
+        release_job(rows, hold, now)
         return True
-
-    def _release_job(self, rows: WorkingSet, hold: Hold, now: int) -> None:
-        if hold.state == "open":
-            _release(rows, hold, "voided")
-            billing_log.finished(rows.session, hold, now)
 
     def _void(self, hold_id: str, expired_at: int | None, rows: WorkingSet) -> bool:
         hold = rows.hold(hold_id)
@@ -390,6 +385,13 @@ class Admission:
         if not is_bulk:
             key.requests_held += 1
         return hold
+
+
+def release_job(rows: WorkingSet, hold: Hold, now: int) -> None:
+    """Release what is still held for a bulk job that has ended; its account and key are locked in `rows`."""
+    if hold.state == "open":
+        _release(rows, hold, "voided")
+        billing_log.finished(rows.session, hold, now)
 
 
 def _release(rows: WorkingSet, hold: Hold, state: str) -> None:

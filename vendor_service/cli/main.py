@@ -12,6 +12,7 @@ from shared.serving.redaction import escaped, masked
 from vendor_service.cli import (
     accounts,
     audit,
+    batches,
     currency,
     database,
     extraction,
@@ -26,7 +27,7 @@ from vendor_service.cli import (
 )
 from vendor_service.cli.books import AsJson, DatabaseUrl, print_json, print_rows
 from vendor_service.cli.receipts_key import SigningKeyFile
-from vendor_service.errors import OperatorError
+from vendor_service.errors import APIError, OperatorError
 from vendor_service.serving.threads import share_processors
 from vendor_service.settings import DtypeChoice, LogFormat, Settings
 
@@ -39,6 +40,7 @@ app.add_typer(accounts.app, name="accounts")
 app.add_typer(projects.app, name="projects")
 app.add_typer(keys.app, name="keys")
 app.add_typer(prices.app, name="prices")
+app.add_typer(batches.app, name="batches")
 app.add_typer(money.ledger_app, name="ledger")
 app.add_typer(operators.app, name="operators")
 app.add_typer(webhooks.app, name="webhooks")
@@ -57,12 +59,12 @@ app.command("holds")(usage.holds)
 
 
 def main() -> None:
-    """Run the command line; an `OperatorError` becomes one message and its exit code."""
+    """Run the command line; an error that is told to people becomes one message and its exit code."""
     try:
         app()
-    except OperatorError as error:
+    except (OperatorError, APIError) as error:
         typer.echo(f"error: {escaped(masked(str(error)))}", err=True)
-        sys.exit(error.exit_code)
+        sys.exit(error.exit_code if isinstance(error, OperatorError) else OperatorError.exit_code)
 
 
 def _show_version(wanted: bool) -> None:

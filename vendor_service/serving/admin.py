@@ -29,6 +29,7 @@ from shared.serving.logging import configure_logging
 from shared.serving.metrics import RequestMetrics
 from shared.serving.middleware import RequestScope
 from vendor_service.api.admin.accounts import accounts_router, keys_router
+from vendor_service.api.admin.batches import admin_batches_router
 from vendor_service.api.admin.desk import Desk
 from vendor_service.api.admin.models import models_router
 from vendor_service.api.admin.money import money_router
@@ -38,7 +39,7 @@ from vendor_service.api.admin.security import audit_router, operators_router, re
 from vendor_service.api.admin.webhooks import webhooks_router
 from vendor_service.api.docs import docs_router
 from vendor_service.api.errors import add_error_handlers, internal_error
-from vendor_service.clock import Clock, system_clock
+from vendor_service.clock import DAY, Clock, system_clock
 from vendor_service.console.operators.monitor import Monitor, VendorLine
 from vendor_service.console.operators.router import operator_router
 from vendor_service.console.seal import read_or_make_seal
@@ -97,6 +98,7 @@ def create_admin_app(
         *(accounts_router(desk), keys_router(desk), money_router(desk), prices_router(desk)),
         *(operators_router(desk), receipts_keys_router(desk, settings.signing_key_in), audit_router(desk)),
         *(projects_router(desk), currency_router(desk)),
+        admin_batches_router(desk, settings.batch_keep_days * DAY),
         *(webhooks_router(desk), models_router(desk, reload_models)),
         docs_router(app.title),
     ):

@@ -21,6 +21,7 @@ from tests.vendor_service.batches.held_model import HeldModel
 from tests.vendor_service.conftest import LIMITS
 from tests.vendor_service.local_vendor import LocalVendor, error_code, image_file, image_input
 from vendor_service.accounts.keys import Scope, revoke_key
+from vendor_service.audit import log
 from vendor_service.batches import runner
 from vendor_service.batches.upkeep import Upkeep
 from vendor_service.billing.clock_watch import ClockWatch
@@ -303,6 +304,9 @@ def test_what_is_done_when_a_job_is_cancelled_is_kept_and_charged(
     model.go()
     assert done.status == "cancelled"
     assert client.batches.cancel(job.id).cancelled_at == done.cancelled_at
+    with vendor.books.read() as session:
+        (told,) = [each for each in log.entries(session, limit=1000) if each.action == "batch.cancel"]
+    assert told.actor == f"key:{api_key.split('_')[1]}"
     assert (vendor.account(api_key).spent_micros, vendor.account(api_key).held_micros) == (710, 0)
     assert len(answers(client, done.output_file_id)) == 71
     wait_until(lambda: not vendor.app.state.desk.runner.busy)

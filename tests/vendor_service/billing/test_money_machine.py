@@ -217,7 +217,7 @@ class MoneyMachine(RuleBasedStateMachine):
     @rule(by=PROCESS, which=st.integers(0))
     def cancel_a_job(self, by: int, which: int) -> None:
         job = sorted(self.jobs)[which % len(self.jobs)]
-        assert self.bulk[by].jobs.cancel(self.order.account_id, job).held_micros == 0
+        assert self.bulk[by].jobs.cancel(self.order.account_id, job, "key:1").held_micros == 0
         del self.jobs[job]
 
     @rule(which=PROCESS)
@@ -385,7 +385,7 @@ class MoneyMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         for job in self.jobs:
-            self.bulk[0].jobs.cancel(self.order.account_id, job)
+            self.bulk[0].jobs.cancel(self.order.account_id, job, "key:1")
         for each in self.processes:
             each.void_abandoned()
             each.close()

@@ -104,7 +104,7 @@ class JobActions:
 
     def cancel(self, asked: Asked[Customer]) -> Done:
         """End a job."""
-        job = self.desk.jobs.cancel(asked.who.account_id, asked.path["batch_id"])
+        job = self.desk.jobs.cancel(asked.who.account_id, asked.path["batch_id"], asked.who.actor)
         if job.status != "cancelled":
             return Done(f"The job {job.id} had ended before: it is {job.status}.", "/batches")
         return Done(f"The job {job.id} was cancelled.", "/batches")

@@ -11,6 +11,7 @@ import pytest
 
 from tests.vendor_service.api.admin.local_admin import LocalAdmin
 from tests.vendor_service.api.test_openapi import asked_by_schemathesis
+from tests.vendor_service.batches.bulk_books import BulkProcess
 from tests.vendor_service.books import Books, opened_books
 from tests.vendor_service.cli.test_main import Command
 from tests.vendor_service.local_vendor import error_code
@@ -30,6 +31,7 @@ CHANGES: list[tuple[str, str, dict[str, Any] | None, OperatorScope]] = [
     ("POST", "accounts/nobody/projects", {"project": "search"}, ACCOUNTS),
     ("PATCH", "accounts/nobody/projects/search", {"quota": 1}, ACCOUNTS),
     ("POST", "accounts/nobody/projects/search/archive", None, ACCOUNTS),
+    ("POST", "accounts/nobody/batches/batch_none/cancel", None, ACCOUNTS),
     ("POST", "keys/0123456789abcdef/rotate", None, ACCOUNTS),
     ("POST", "keys/0123456789abcdef/revoke", None, ACCOUNTS),
     ("POST", "accounts/nobody/top-ups", {"micros": 1, "reference": "r"}, MONEY),
@@ -233,6 +235,56 @@ def test_what_cannot_be_is_refused_in_the_contracts_form(sqlite: LocalAdmin) -> 
     unread = sqlite.http.post("/admin/accounts", content=iter([b"x" * 70_000] * 3))  # of a stranger
     assert unread.status_code == 401
     assert sqlite.ask("DELETE", "accounts/acme/projects").headers["allow"] == "GET, POST"
+
+
+def test_bulk_jobs_are_listed_and_cancelled_by_request_and_by_command(
+    admin: LocalAdmin, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    books = admin.books
+    order = books.open(quota=9)
+    bulk = BulkProcess(books.database, books.clock, books.admission)
+    name = books.account(order).name
+    jobs = []
+    for _ in range(3):
+        jobs.append(bulk.begin(order, (1, 0), (2, 0)).id)
+        books.clock.advance(1)
+    claim = bulk.claim()
+    assert claim is not None
+    bulk.settle(claim)
+    assert books.account(order).queries_held == 8
+
+    page = admin.done("GET", f"accounts/{name}/batches?limit=2")
+    assert page["has_more"]
+    rest = admin.done("GET", f"accounts/{name}/batches?after={page['last_id']}")
+    assert [each["id"] for each in (*page["data"], *rest["data"])] == jobs[::-1]
+    done = admin.done("POST", f"accounts/{name}/batches/{claim.job.id}/cancel")
+    assert (done["status"], done["cost_micros"], done["held_micros"]) == ("cancelled", 50, 0)
+    assert books.account(order).queries_held == 6
+    again = admin.done("POST", f"accounts/{name}/batches/{claim.job.id}/cancel")
+    assert again["cancelled_at"] == done["cancelled_at"]
+
+    url = books.database.engine.url.render_as_string(hide_password=False)
+    monkeypatch.setenv("VENDOR_DATABASE_URL", url)
+    vendor = Command(capsys, monkeypatch)
+    (other,) = {*jobs[:2]} - {claim.job.id}
+    assert vendor("batches", "cancel", name, other)[0] == 2  # no terminal to ask at
+    assert vendor.json("batches", "cancel", name, other, "--yes")["status"] == "cancelled"
+    states = [each["status"] for each in vendor.json("batches", "list", name)]
+    assert sorted(states) == ["cancelled", "cancelled", "in_progress"]
+    assert "in_progress" in vendor("batches", "list", name)[1]
+    assert vendor("batches", "cancel", name, "batch_none", "--yes")[::2] == (
+        1,
+        "error: this account has no batch 'batch_none'\n",
+    )
+    assert books.account(order).queries_held == 3
+    books.check(order)
+
+    stranger = books.account(books.open()).name
+    path = f"accounts/{stranger}/batches/{jobs[2]}/cancel"
+    assert error_code(admin.ask("POST", path)) == "not_found"
+    told = [each for each in admin.done("GET", "audit") if each["action"] == "batch.cancel"]
+    assert {each["after"]["batch"] for each in told} == {claim.job.id, other}
+    assert len(told) == 2
 
 
 def test_the_page_of_the_api_loads_nothing_from_elsewhere(sqlite: LocalAdmin) -> None:
