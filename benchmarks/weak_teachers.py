@@ -32,6 +32,8 @@ from client.results.records import Summary
 from client.runs.connection import Connection
 from client.runs.distillation import Distillation
 from client.runs.folder import RunConfig, RunFolder
+from client.runs.memo import Memo
+from client.runs.trainer import FeatureInputs
 
 # How weak icon-clip must be made to be right on so many percent of the bundled icons.
 _SHARES = {20: 0.78, 40: 0.56, 60: 0.33, 80: 0.11}  # of the classes that are called by another's text
@@ -101,7 +103,7 @@ def main() -> None:
     parser.add_argument("--models", type=Path, nargs="*", default=[], help="half-trained, weakest last")
     parser.add_argument("--unweighed", action="store_true", help="students of unweighed teachers as well")
     parser.add_argument("--image-size", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=600)
     arguments = parser.parse_args()
     runs = Runs(arguments)
     tuned = runs.of(None, weighed=True)
@@ -141,6 +143,8 @@ class Runs:
     def __init__(self, arguments: argparse.Namespace) -> None:
         """What all of them have in common."""
         self._arguments = arguments
+        # The features of a style and a seed are the same whoever teaches.
+        self._memo = Memo({FeatureInputs: len(arguments.targets) * len(arguments.seeds)})
 
     def of(self, weakness: Weakness | None, *, weighed: bool) -> list[Summary]:
         """What became of the students of one teacher; of none, those that are fine-tuned."""
@@ -168,7 +172,12 @@ class Runs:
         )
         run.path.parent.mkdir(exist_ok=True)
         run_id = run.begin(config)
-        options: dict[str, Any] = {"device": "cpu", "pixels": RUNS / "pixels", "onnx": False}
+        options: dict[str, Any] = {
+            "device": "cpu",
+            "pixels": RUNS / "pixels",
+            "onnx": False,
+            "memo": self._memo,
+        }
         with ExitStack() as stack:
             teacher: Teacher | None = None
             if weakness is not None:
