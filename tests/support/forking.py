@@ -103,6 +103,19 @@ class ForkedCommand(Forked):
         return printed, self._log.read_text()
 
 
+class ForkedOn(Forked):
+    """The same with all three streams on one file, a terminal say, which it closes."""
+
+    def __init__(
+        self, module: str, arguments: Sequence[str], folder: Path, environment: Mapping[str, str], file: int
+    ) -> None:
+        streams = [Connection(os.dup(file)) for _ in range(3)]
+        os.close(file)
+        super().__init__(_run_on, module, list(arguments), str(folder), dict(environment), streams)
+        for each in streams:
+            each.close()
+
+
 # What a script runs in a program's place: it hands its arguments and streams to the tests, and waits.
 _STAND_IN = """#!{python} -IS
 import json, os, signal, socket, sys
@@ -258,6 +271,7 @@ def _run_on(
 ) -> None:
     for number, stream in enumerate(streams):
         os.dup2(stream.fileno(), number)
+    sys.stdin = os.fdopen(0, closefd=False)  # a process of `multiprocessing` has none
     _run_main(module, arguments, Path(folder), environment)
 
 

@@ -305,8 +305,8 @@ def test_what_is_done_when_a_job_is_cancelled_is_kept_and_charged(
     assert done.status == "cancelled"
     assert client.batches.cancel(job.id).cancelled_at == done.cancelled_at
     with vendor.books.read() as session:
-        (told,) = [each for each in log.entries(session, limit=1000) if each.action == "batch.cancel"]
-    assert told.actor == f"key:{api_key.split('_')[1]}"
+        (act,) = [each for each in log.entries(session, limit=1000) if each.action == "batch.cancel"]
+    assert act.actor == f"key:{api_key.split('_')[1]}"
     assert (vendor.account(api_key).spent_micros, vendor.account(api_key).held_micros) == (710, 0)
     assert len(answers(client, done.output_file_id)) == 71
     wait_until(lambda: not vendor.app.state.desk.runner.busy)

@@ -21,6 +21,7 @@ import pytest
 import typer
 
 from shared.serving import logging
+from tests.support.forking import ForkedOn
 from vendor_service.cli import books
 from vendor_service.cli import main as cli
 from vendor_service.clock import DAY, system_clock
@@ -69,12 +70,8 @@ def at_a_terminal(folder: Path, typed: str, *arguments: str) -> tuple[int, str]:
     """Run a command in a process on a terminal of 80 columns; its exit code, and all that was shown."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 80))
-    command = [sys.executable, "-c", "from vendor_service.cli.main import main; main()", *arguments]
     environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
-    process = subprocess.Popen(
-        command, cwd=folder, stdin=theirs, stdout=theirs, stderr=theirs, env=environment
-    )
-    os.close(theirs)
+    process = ForkedOn("vendor_service.cli.main", arguments, folder, environment, theirs)
     os.write(ours, f"{typed}\n".encode())
     shown = b""
     with suppress(OSError):  # how a terminal ends whose other side is closed
