@@ -13,6 +13,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests.vendor_service.api.admin.local_admin import LocalAdmin
+from tests.vendor_service.batches.held_model import HeldModel
 from tests.vendor_service.console.furnished import CAT, Customer, admin_of, open_customer
 from tests.vendor_service.console.jobs import begun, ended
 from tests.vendor_service.console.test_customers import PAGES, key_id
@@ -157,13 +158,46 @@ def test_from_a_key_to_a_charge_to_a_refund(sites: Sites, page: Page) -> None:
 
 def test_the_answers_of_a_job_are_downloaded(sites: Sites, page: Page) -> None:
     page.goto(f"{sites.console}/batches")
-    row = page.locator("tbody tr")
+    row = page.locator("tbody tr", has_text="the archive")
     expect(row).to_contain_text("completed")
     expect(row).to_contain_text("2 of 2")
     with page.expect_download() as download:
         row.get_by_role("link", name="Answers").click()
     answers = [json.loads(line) for line in download.value.path().read_text().splitlines()]
     assert [each["custom_id"] for each in answers] == ["0", "1"]
+
+
+def test_how_far_a_job_is_renews_itself(sites: Sites, page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    held, path = HeldModel(monkeypatch), "/batches"
+    held.stop_at("wait")
+    job = begun(sites.vendor, sites.customer.key, "wait", "b")
+    assert held.stopped.wait(20)
+    page.clock.install()
+    page.goto(f"{sites.console}{path}")
+    row = page.locator("tbody tr", has_text=job["id"])
+    expect(row).to_contain_text("in progress")
+    page.evaluate("window.stays = true")
+    held.go()
+    ended(sites.vendor, sites.customer.key, job)
+    page.clock.fast_forward(6_000)
+    expect(row).to_contain_text("2 of 2")
+    expect(row).to_contain_text("completed")
+    expect(row.locator("time").first).to_have_attribute("title", re.compile("UTC"))
+    assert page.evaluate("window.stays")
+
+
+def test_a_receiver_is_added_and_disabled(sites: Sites, page: Page) -> None:
+    page.goto(f"{sites.console}/events")
+    page.get_by_label("Address").fill("https://example.com/hooks")
+    page.get_by_label("invoice.finalized").check()
+    page.get_by_role("button", name="Add the receiver").click()
+    expect(page.locator("#secret")).to_have_text(re.compile("^whsec_"))
+    page.get_by_role("link", name="I have it").click()
+    row = page.locator("tr", has_text="https://example.com/hooks")
+    expect(row).to_contain_text("invoice.finalized")
+    row.get_by_role("button", name="Disable").click()
+    confirm(page, "Disable the receiver")
+    expect(row).to_contain_text("disabled")
 
 
 def test_the_chain_is_verified_by_the_browser_with_receipts(sites: Sites, page: Page) -> None:

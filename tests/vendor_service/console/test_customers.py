@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import select
 
 from tests.vendor_service.batches.held_model import HeldModel
 from tests.vendor_service.console.jobs import begun, ended
@@ -19,14 +20,18 @@ from vendor_service.clock import SECOND
 from vendor_service.console.customers.actions import CustomerActions
 from vendor_service.console.customers.pages import CustomerPages
 from vendor_service.console.rendering import money as money_shown
-from vendor_service.database.tables import Invitation
+from vendor_service.database.tables import Account, Invitation, WebhookDelivery, WebhookEndpoint, WebhookEvent
 from vendor_service.operators import accounts as account_acts
 from vendor_service.operators import currency, invitations, keys, money, projects
 from vendor_service.operators.act import Act
+from vendor_service.webhooks import events
+from vendor_service.webhooks.events import EventKind
 
 CAT = {"text": "a photo of a cat"}
 EVIL = "<script>alert('x')</script>\"'>"
 HOUR = 3600
+HOOK = "https://example.com/hooks"
+SIGNING = re.compile(r"whsec_[A-Za-z0-9+/=]{40,}")
 SECRET = re.compile("tk_[0-9a-f]{16}_[0-9a-f]{48}")
 Files = list[tuple[str, tuple[str | None, bytes | str]]]
 # Every page, with the names that its path takes.
@@ -70,7 +75,12 @@ def path_of(pattern: str, key: str, month: str = "2026-11") -> str:
 def path_for(vendor: LocalVendor, pattern: str, key: str) -> str:
     """The path of a page or an action about what this key has, which gets a job if it is about one."""
     path = path_of(pattern, key)
-    return path.replace("{batch_id}", begun(vendor, key, "a cat")["id"]) if "{batch_id}" in path else path
+    if "{batch_id}" in path:
+        return path.replace("{batch_id}", begun(vendor, key, "a cat")["id"])
+    if "{endpoint_id}" not in path:
+        return path
+    receiver = receiver_of(vendor, key)
+    return path.replace("{endpoint_id}", receiver).replace("{event_id}", event_for(vendor, key))
 
 
 def test_a_key_that_may_read_signs_in_and_its_cookie_is_kept_from_everything_else(
@@ -344,7 +354,7 @@ def test_no_form_is_taken_without_its_sessions_token_or_from_another_site(
 ) -> None:
     key = vendor.key()
     admin, other = admin_of(vendor, key), admin_of(vendor, key)
-    path, form = path_for(vendor, pattern, key), {"scope": "embed", "confirmed": "yes"}
+    path, form = path_for(vendor, pattern, key), {"scope": "embed", "address": HOOK, "confirmed": "yes"}
     for csrf in ("", other.csrf):
         assert admin.send(path, form | {"csrf": csrf}).status_code == 403
     good = form | {"csrf": admin.csrf}
@@ -383,7 +393,8 @@ def test_nothing_of_another_account_is_reached_by_any_page_or_action(
     theirs, mine = vendor.key(quota=777), vendor.key()
     job = ended(vendor, theirs, begun(vendor, theirs, "a", "b", metadata={"for": "a private reason"}))
     request = vendor.embed(theirs, CAT).headers["x-request-id"]
-    stranger = admin_of(vendor, mine)
+    stranger, hook = admin_of(vendor, mine), receiver_of(vendor, theirs)
+    event = event_for(vendor, theirs)
     with vendor.books.write() as session:
         money.adjust(Act(session, "os:t", vendor.clock), vendor.account(theirs).name, -5, "a private reason")
     secrets = (
@@ -395,6 +406,8 @@ def test_nothing_of_another_account_is_reached_by_any_page_or_action(
         job["id"],
         job["input_file_id"],
         job["output_file_id"],
+        hook,
+        event,
     )
     account = vendor.account(theirs)
     for pattern in PAGES:
@@ -405,7 +418,8 @@ def test_nothing_of_another_account_is_reached_by_any_page_or_action(
             page = re.sub(r'value="[^"]*"|href="[^"]*"', "", answer.text)
             assert not [each for each in secrets if each in page], path
     for pattern in [each for each in ACTIONS if "{" in each]:
-        answer = stranger.do(path_of(pattern, theirs).replace("{batch_id}", job["id"]))
+        path = path_of(pattern, theirs).replace("{batch_id}", job["id"])
+        answer = stranger.do(path.replace("{endpoint_id}", hook).replace("{event_id}", event))
         assert answer.status_code == 404
         assert problem_of(answer).startswith("This account has no ")
     assert stranger.get(f"/batches?after={job['id']}").status_code == 404
@@ -654,6 +668,92 @@ def test_a_job_is_cancelled_after_a_question_that_says_what_stays(
     assert vendor.get(f"/v1/batches/{job['id']}", key)["status"] == "cancelled"
     assert "it is cancelled" in problem_of(admin.ask(f"/batches/{job['id']}/cancel"))
     assert vendor.account(key).held_micros == 0
+
+
+def event_for(vendor: LocalVendor, key: str) -> str:
+    """Have something happen to the account of a key, of which its receivers are told; the event's id."""
+    with vendor.books.write() as session:
+        account = session.get_one(Account, vendor.account(key).id)
+        events.emit(session, EventKind.KEY_ROTATED, account, {}, vendor.clock())
+        happened = select(WebhookEvent).where(WebhookEvent.account_id == account.id)
+        return session.scalars(happened.order_by(WebhookEvent.created_at.desc())).all()[0].id
+
+
+def receiver_of(vendor: LocalVendor, key: str) -> str:
+    """Add a receiver to the account of a key; its id."""
+    made = admin_of(vendor, key).ask("/events/receivers/add", address=HOOK)
+    assert SIGNING.search(made.text), made.text
+    with vendor.books.read() as session:
+        mine = select(WebhookEndpoint).where(WebhookEndpoint.account_id == vendor.account(key).id)
+        return session.scalars(mine.order_by(WebhookEndpoint.created_at.desc())).all()[0].id
+
+
+def test_a_customer_adds_renews_and_disables_receivers_and_has_events_sent_again(vendor: LocalVendor) -> None:
+    key = vendor.key()
+    admin = admin_of(vendor, key)
+    made = admin.ask("/events/receivers/add", address=HOOK, event=["key.rotated", "invoice.finalized"])
+    (secret,) = set(SIGNING.findall(made.text))
+    page = admin.page("/events")
+    assert HOOK in page
+    assert "invoice.finalized, key.rotated" in page
+    assert secret not in page
+    (receiver,) = set(re.findall(r"receivers/(wh_\w+)/", page))
+    renewed = admin.do(f"/events/receivers/{receiver}/rotate")
+    assert set(SIGNING.findall(renewed.text)).isdisjoint({secret})
+
+    admin.do(f"/keys/{key_id(key)}/rotate", grace="60")
+    with vendor.books.write() as session:
+        (delivery,) = session.scalars(
+            select(WebhookDelivery).where(WebhookDelivery.endpoint_id == receiver)
+        ).all()
+        event, delivery.state, delivery.tries_left = delivery.event_id, "failed", 0
+    again = f"/events/receivers/{receiver}/send/{event}"
+    assert f"/console{again}" in admin.page("/events")
+    assert admin.do(again).headers["location"] == "/console/events"
+    with vendor.books.read() as session:
+        assert session.get_one(WebhookDelivery, (event, receiver)).tries_left > 0
+    assert admin.do(f"/events/receivers/{receiver}/send/evt_none").status_code == 404
+
+    assert admin.do(f"/events/receivers/{receiver}/disable").headers["location"] == "/console/events"
+    assert "disabled" in admin.page("/events")
+    assert "is disabled" in problem_of(admin.ask(f"/events/receivers/{receiver}/rotate"))
+    with vendor.books.read() as session:
+        acts = log.entries(session, subject=receiver)
+    assert [each.action.partition(".")[2] for each in acts] == ["create", "rotate", "replay", "disable"]
+    assert len({each.actor for each in acts}) == 1
+    assert acts[0].actor.startswith("key:")
+
+
+@pytest.mark.parametrize(
+    ("form", "words"),
+    [
+        ({"address": "http://example.com/"}, "begins with https://"),
+        ({"address": "https://user@example.com/"}, "without a user"),
+        ({"address": ""}, "address is empty"),
+        ({"address": HOOK, "event": EVIL}, "no kind of events"),
+    ],
+)
+def test_a_receiver_that_cannot_be_is_told_with_what_to_do(
+    vendor: LocalVendor, form: dict[str, str], words: str
+) -> None:
+    answer = admin_of(vendor, vendor.key()).ask("/events/receivers/add", **form)
+    assert answer.status_code == 400
+    assert words in problem_of(answer)
+
+
+def test_receivers_are_few_and_of_the_whole_account(vendor: LocalVendor) -> None:
+    key = vendor.key()
+    admin = admin_of(vendor, key)
+    answers = [admin.ask("/events/receivers/add", address=f"{HOOK}/{n}").status_code for n in range(11)]
+    assert answers == [200] * 10 + [422]
+    with vendor.books.write() as session:
+        act = Act(session, "os:test", vendor.clock)
+        projects.create(act, vendor.account(key).name, "search", ProjectTerms())
+        terms = KeyTerms(scopes=frozenset({Scope.ADMIN}), project="search")
+        of_project = keys.issue(act, vendor.account(key).name, terms).api_key
+    part = signed_in(vendor, of_project)
+    assert "Add a receiver" not in part.page("/events")
+    assert part.ask("/events/receivers/add", address=HOOK).status_code == 403
 
 
 def test_invoices_have_numbers_and_credit_notes_and_money_is_in_the_currency_that_is_named(

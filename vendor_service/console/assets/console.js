@@ -244,14 +244,42 @@ function live(area) {
   addEventListener("pagehide", () => source.close());
 }
 
+// A part of a page that is read again while somebody looks at it; for an hour, lest a page that was left open
+// keep its session for ever.
+function renew(area) {
+  const seconds = Number(area.dataset.renew);
+  let left = Math.round(3600 / seconds);
+  const timer = setInterval(async () => {
+    if (document.hidden || area.contains(document.activeElement)) return;
+    left -= 1;
+    try {
+      const answer = await fetch(location.href);
+      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      const next = page.getElementById(area.id);
+      if (!answer.ok || !next) return clearInterval(timer);
+      localTimes(next);
+      if (!next.dataset.renew || left <= 0) clearInterval(timer);
+      area.replaceChildren(...next.children);
+      scrollable(area);
+    } catch {
+      // The vendor does not answer; it is asked again.
+    }
+  }, 1000 * seconds);
+}
+
+function scrollable(within) {
+  for (const area of within.querySelectorAll(".scroll, .card.wide")) {
+    if (area.scrollWidth > area.clientWidth) area.tabIndex = 0; // so that the keyboard can scroll it
+  }
+}
+
 localTimes(document);
 if (location.search.includes("begun=1")) {
   const kept = location.search.replace(/[?&]begun=1/, "").replace(/^&/, "?");
   history.replaceState(null, "", `${location.pathname}${kept}`);
 }
-for (const area of document.querySelectorAll(".scroll, .card.wide")) {
-  if (area.scrollWidth > area.clientWidth) area.tabIndex = 0; // so that the keyboard can scroll it
-}
+scrollable(document);
+document.querySelectorAll("[data-renew]").forEach(renew);
 document.querySelectorAll("[data-try]").forEach(tryIt);
 document.querySelectorAll("[data-stream]").forEach(live);
 document.querySelectorAll("[data-verify]").forEach((area) => area.querySelector("#verify-chain").addEventListener("click", () => verify(area)));

@@ -1,4 +1,4 @@
-"""What customers do about their keys, by the same acts as `/v1/keys`, as themselves in the audit log."""
+"""What customers do, about keys by the same acts as `/v1/keys`, as themselves in the audit log."""
 
 from dataclasses import dataclass
 
@@ -13,6 +13,7 @@ from vendor_service.clock import Clock
 from vendor_service.console import api_keys
 from vendor_service.console.customers.jobs import JobActions
 from vendor_service.console.customers.pages import GRACES
+from vendor_service.console.customers.receivers import ReceiverActions
 from vendor_service.console.customers.visitor import Customer, require_acting
 from vendor_service.console.site import Action, Asked, Done, Question, Shown
 from vendor_service.database.session import Database
@@ -38,6 +39,7 @@ class CustomerActions:
             Action("/keys/create", "/keys", allow, self.create_key),
             Action("/keys/{key_id}/rotate", "/keys", allow, self.rotate_key, self.ask_to_rotate),
             Action("/keys/{key_id}/revoke", "/keys", allow, self.revoke_key, self.ask_to_revoke),
+            *ReceiverActions(self.database, self.clock).all(),
             *([] if self.desk is None else JobActions(self.desk).all()),
         ]
 

@@ -44,6 +44,7 @@ from vendor_service.database.tables import (
 from vendor_service.embed.models import Models
 from vendor_service.errors import APIError
 from vendor_service.webhooks import endpoints
+from vendor_service.webhooks.events import EventKind
 
 Values = Mapping[str, Any]
 
@@ -275,6 +276,9 @@ class CustomerPages:
                 for each in found
             ],
             "receivers": [endpoints.public(each) for each in receivers],
+            "live": {each.id for each in receivers if each.disabled_at is None},
+            "kinds": [*EventKind],
+            "may_change": asked.who.may_act and asked.who.of_whole_account,
         }
 
     def sessions_page(self, asked: Asked[Customer], session: Session) -> Values:
@@ -399,7 +403,11 @@ def _deliveries(session: Session, event_id: str) -> list[dict[str, Any]]:
 
 def _told(content: str) -> list[tuple[str, Any]]:
     data: dict[str, Any] = json.loads(content)["data"]
-    return [(name.replace("_", " "), value) for name, value in data.items() if name != "account"]
+    return [
+        (name.replace("_", " "), value)
+        for name, value in data.items()
+        if name != "account" and value is not None
+    ]
 
 
 def _csv(columns: tuple[str, ...], rows: list[dict[str, Any]], name: str) -> Response:
