@@ -437,7 +437,7 @@ class WebhookEndpoint(Base):
     """A receiver of events: of all accounts, or of one; of all kinds (`*`) or of those named.
 
     It has its secrets in clear, for each delivery is signed by them; the former one is used as well until
-    `former_until`.
+    `former_until`. Only one that an operator added may be on a private network.
     """
 
     __tablename__ = "webhook_endpoints"
@@ -445,6 +445,7 @@ class WebhookEndpoint(Base):
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
     url: Mapped[str] = mapped_column(String(2048))
     account_id: Mapped[str | None] = mapped_column(String(32))
+    added_by: Mapped[str] = mapped_column(String(16), default="operator", server_default="operator")
     kinds: Mapped[str]
     secret: Mapped[str] = mapped_column(String(64))
     former_secret: Mapped[str | None] = mapped_column(String(64))

@@ -19,7 +19,7 @@ _MOST_RECEIVERS = 10
 
 
 def add(act: Act, account: str, url: str, kinds: Iterable[EventKind]) -> NewEndpoint:
-    """Add a receiver of an account's events; none are all of them.
+    """Add a receiver of an account's events; none are all of them. It is asked at public addresses alone.
 
     Raises:
         APIError: `conflict`; the account has as many receivers as it may add.
@@ -32,7 +32,7 @@ def add(act: Act, account: str, url: str, kinds: Iterable[EventKind]) -> NewEndp
     if (act.session.scalar(select(func.count()).where(*mine)) or 0) >= _MOST_RECEIVERS:
         message = f"this account has {_MOST_RECEIVERS} receivers; disable one that is not needed"
         raise APIError(ErrorCode.CONFLICT, message)
-    return acts.create(act, url, kinds, account)
+    return acts.create(act, url, kinds, account, "customer")
 
 
 def find(session: Session, account_id: str, endpoint_id: str) -> WebhookEndpoint:

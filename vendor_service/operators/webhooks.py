@@ -12,7 +12,7 @@ from vendor_service.clock import to_datetime
 from vendor_service.database.tables import WebhookAttempt, WebhookDelivery, WebhookEvent
 from vendor_service.operators.act import Act
 from vendor_service.webhooks import endpoints
-from vendor_service.webhooks.endpoints import EndpointInfo, NewEndpoint
+from vendor_service.webhooks.endpoints import AddedBy, EndpointInfo, NewEndpoint
 from vendor_service.webhooks.events import EventKind
 
 
@@ -30,11 +30,18 @@ class DeliveryInfo(BaseModel):
     next_at: datetime | None
 
 
-def create(act: Act, url: str, kinds: Iterable[EventKind] = (), account: str | None = None) -> NewEndpoint:
+def create(
+    act: Act,
+    url: str,
+    kinds: Iterable[EventKind] = (),
+    account: str | None = None,
+    added_by: AddedBy = "operator",
+) -> NewEndpoint:
     """Add a receiver, of one account's events or of all; raises what `endpoints.add` does."""
     owner = None if account is None else find_account(act.session, account)
     chosen = sorted(set(kinds))
-    made = endpoints.add(act.session, url, chosen, None if owner is None else owner.id, act.now)
+    owner_id = None if owner is None else owner.id
+    made = endpoints.add(act.session, url, chosen, owner_id, act.now, added_by)
     act.record("webhook.create", made.endpoint_id, None, {"url": url, "events": chosen, "account": account})
     return made
 

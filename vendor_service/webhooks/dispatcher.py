@@ -42,10 +42,13 @@ class _Parcel:
     url: str
     body: bytes
     secrets: tuple[str, ...] = field(repr=False)
+    may_be_private: bool
 
 
 class Dispatcher:
     """Delivers events in threads of its own, so that nothing waits for a receiver.
+
+    Receivers that operators added may be on the `private` networks as well.
 
     Several processes on one database share the work: who sends something holds a lease on it, which outlasts
     the try. What a process that died had in hand is sent again when its lease is over, under the same id.
@@ -144,13 +147,15 @@ class Dispatcher:
                         endpoint.url,
                         event.content.encode(),
                         tuple(signs),
+                        endpoint.added_by == "operator",
                     )
                 )
         return parcels
 
     def _deliver(self, parcel: _Parcel) -> None:
         at = self._clock()
-        outcome = send(parcel.url, parcel.body, signed(parcel.event_id, at, parcel), self._private)
+        private = self._private if parcel.may_be_private else ()
+        outcome = send(parcel.url, parcel.body, signed(parcel.event_id, at, parcel), private)
         try:
             self._note(parcel, at, outcome)
         except APIError as error:  # it is sent again when the lease is over

@@ -4,6 +4,7 @@ import base64
 import secrets
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel
@@ -15,6 +16,8 @@ from vendor_service.database.tables import WebhookDelivery, WebhookEndpoint, Web
 from vendor_service.errors import OperatorError, UnknownName, UsageError
 from vendor_service.webhooks import events
 from vendor_service.webhooks.events import ALL_KINDS, EventKind
+
+AddedBy = Literal["operator", "customer"]
 
 _PREFIX = "whsec_"
 _SECRET_BYTES = 32
@@ -28,6 +31,7 @@ class EndpointInfo(BaseModel):
     url: str
     events: list[str]
     account_id: str | None
+    added_by: str
     created_at: datetime
     former_until: datetime | None
     disabled_at: datetime | None
@@ -41,9 +45,16 @@ class NewEndpoint(BaseModel):
 
 
 def add(
-    session: Session, url: str, kinds: Iterable[EventKind], account_id: str | None, now: int
+    session: Session,
+    url: str,
+    kinds: Iterable[EventKind],
+    account_id: str | None,
+    now: int,
+    added_by: AddedBy = "operator",
 ) -> NewEndpoint:
     """Add a receiver of these kinds of events (none: of all), of one account or of all.
+
+    One that a customer added is asked at public addresses alone, whatever operators allow for their own.
 
     Raises:
         UsageError: the URL cannot be.
@@ -55,6 +66,7 @@ def add(
             id=made.endpoint_id,
             url=url,
             account_id=account_id,
+            added_by=added_by,
             kinds=" ".join(sorted(set(kinds))) or ALL_KINDS,
             secret=made.secret,
             created_at=now,
@@ -132,6 +144,7 @@ def public(row: WebhookEndpoint) -> EndpointInfo:
         url=row.url,
         events=[] if row.kinds == ALL_KINDS else row.kinds.split(),
         account_id=row.account_id,
+        added_by=row.added_by,
         created_at=to_datetime(row.created_at),
         former_until=None if row.former_until is None else to_datetime(row.former_until),
         disabled_at=None if row.disabled_at is None else to_datetime(row.disabled_at),

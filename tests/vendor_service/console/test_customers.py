@@ -712,6 +712,7 @@ def test_a_customer_adds_renews_and_disables_receivers_and_has_events_sent_again
     assert admin.do(again).headers["location"] == "/console/events"
     with vendor.books.read() as session:
         assert session.get_one(WebhookDelivery, (event, receiver)).tries_left > 0
+        assert session.get_one(WebhookEndpoint, receiver).added_by == "customer"
     assert admin.do(f"/events/receivers/{receiver}/send/evt_none").status_code == 404
 
     assert admin.do(f"/events/receivers/{receiver}/disable").headers["location"] == "/console/events"

@@ -280,6 +280,23 @@ def test_a_url_that_cannot_be_is_refused(books: Books, url: str) -> None:
         endpoints.add(session, url, [], None, books.clock())
 
 
+def test_a_receiver_that_a_customer_added_is_not_asked_on_a_private_network(
+    books: Books, receiver: Receiver
+) -> None:
+    order = books.open(quota=1)
+    name = books.account(order).name
+    with books.database.write() as session:
+        act = Act(session, "key:1", books.clock)
+        theirs = webhooks.create(act, f"{receiver.url}theirs", [EventKind.QUOTA], name, "customer")
+    add(books, f"{receiver.url}ours", EventKind.QUOTA, account=name)
+    books.buy(order)
+    Dispatcher(books.database, books.clock, HERE).once()
+    assert [each.path for each in receiver.received] == ["/ours"] * 3
+    refused = [each for each in deliveries(books) if each.endpoint_id == theirs.endpoint_id]
+    assert all("not on the public network" in (each.last_error or "") for each in refused)
+    assert len(refused) == 3
+
+
 def test_a_vendor_that_runs_tells_what_its_customers_use(tmp_path: Path, receiver: Receiver) -> None:
     with LocalVendor(tmp_path, webhook_private_networks="127.0.0.0/8", webhook_thresholds="50") as vendor:
         key = vendor.key(quota=4)
