@@ -3,9 +3,11 @@
 import hashlib
 import re
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -139,6 +141,23 @@ def rotate_key(session: Session, key_id: str, grace_seconds: int, clock: Clock) 
     secret = secrets.token_hex(_SECRET_BYTES)
     row.replace_secret(_hash(secret), clock() + grace_seconds * SECOND)
     return IssuedKey(key_id, f"tk_{key_id}_{secret}")
+
+
+def change_limits(key: ApiKey, limits: Mapping[str, int | None], now: int) -> None:
+    """Let other limits or another end hold from now on; what was used of the former ones counts.
+
+    This transaction must have locked the account and the key. `limits` names some of `OWN_LIMITS`.
+
+    Raises:
+        UsageError: a limit or the end cannot be.
+        OperatorError: the key was revoked.
+    """
+    if key.revoked_at is not None:
+        raise OperatorError(f"the key {key.id!r} was revoked; issue another with: vendor keys create ACCOUNT")
+    present: dict[str, Any] = {name: getattr(key, name) for name in OWN_LIMITS if name != "expires_at"}
+    _check(KeyTerms(**present | dict(limits)), now)
+    for name, value in limits.items():
+        setattr(key, name, value)
 
 
 def revoke_key(session: Session, key_id: str, clock: Clock) -> ApiKey:

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from datetime import datetime
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -101,6 +102,49 @@ def rotate(
     with acting(database_url) as act:
         issued = acts.rotate(act, key_id, grace)
     _print_secret(issued, as_json=as_json)
+
+
+class Limit(StrEnum):
+    """What limits a key, as it is typed."""
+
+    QUOTA = "quota"
+    SPEND_LIMIT = "spend-limit"
+    RATE = "rate"
+    CONCURRENCY = "concurrency"
+    EXPIRES = "expires"
+
+
+_COLUMNS = dict(zip(Limit, keys.OWN_LIMITS, strict=True))
+
+
+@app.command("set")
+def set_limit(
+    key_id: KeyId,
+    limit: Limit,
+    value: Annotated[
+        str | None,
+        typer.Argument(help="A number, as for `keys create`, or a day, UTC; without it there is none."),
+    ] = None,
+    database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let another limit of a key hold from now on. What was used of the former one counts.
+
+    Example: vendor keys set 0f3c7a91d2b45e68 quota 2000
+    """
+    with acting(database_url) as act:
+        shown = acts.set_limits(act, key_id, {_COLUMNS[limit]: _read(limit, value)})
+    print_rows([shown.model_dump(mode="json")], as_json=as_json, one=True)
+
+
+def _read(limit: Limit, written: str | None) -> int | None:
+    try:
+        if written is None or limit is not Limit.EXPIRES:
+            return None if written is None else int(written)
+        return from_datetime(datetime.fromisoformat(written))
+    except ValueError as error:
+        kind = "a day as in 2027-06-30" if limit is Limit.EXPIRES else "a whole number"
+        raise UsageError(f"{limit} is {kind}, not {written!r}") from error
 
 
 @app.command("revoke")

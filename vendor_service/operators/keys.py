@@ -1,11 +1,13 @@
 """Acts on keys. The audit log names a key by its id, among what was done to its account."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from shared.keys import KeyInfo
 from shared.projects import DEFAULT_PROJECT
 from vendor_service.accounts import accounts, keys
 from vendor_service.accounts.keys import IssuedKey, KeyTerms
+from vendor_service.billing import periods, thresholds
 from vendor_service.database.tables import Account, ApiKey
 from vendor_service.operators.act import Act
 from vendor_service.webhooks import events
@@ -39,6 +41,19 @@ def rotate(act: Act, key_id: str, grace_seconds: int) -> IssuedKey:
     events.emit(act.session, EventKind.KEY_ROTATED, owner, told, act.now)
     act.record("key.rotate", owner.name, before, _rotation(key))
     return issued
+
+
+def set_limits(act: Act, key_id: str, limits: Mapping[str, int | None]) -> KeyInfo:
+    """Let other limits of a key hold from now on; raises what `keys.change_limits` does."""
+    account_id = keys.find_key(act.session, key_id).account_id
+    owner = act.session.get_one(Account, account_id, with_for_update=True, populate_existing=True)
+    key = keys.find_key(act.session, key_id, lock=True)
+    before, stood = {name: getattr(key, name) for name in limits}, thresholds.levels(key)
+    keys.change_limits(key, limits, act.now)
+    if not periods.is_over(key, owner, act.now):  # what was used of a former period is no news
+        thresholds.tell(act.session, owner, stood, act.percents, act.now, of=key)
+    act.record("key.set_limits", owner.name, *({"key_id": key_id, **side} for side in (before, limits)))
+    return keys.public(key, owner, act.now)
 
 
 def revoke(act: Act, key_id: str) -> KeyInfo:

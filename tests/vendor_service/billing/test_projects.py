@@ -1,11 +1,13 @@
 """Projects and keys have limits of their own inside the account's, which no race exceeds."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from shared.billing import EstimateRequest
 from tests.vendor_service.billing.test_admission import refusal
@@ -20,8 +22,10 @@ from vendor_service.billing.precheck import Precheck
 from vendor_service.billing.usage import usage_report
 from vendor_service.clock import SECOND, next_month_start
 from vendor_service.database.session import Database
-from vendor_service.database.tables import Project, limited_by
+from vendor_service.database.tables import Project, WebhookEvent, limited_by
 from vendor_service.errors import APIError, OperatorError, UsageError
+from vendor_service.operators import keys as acts
+from vendor_service.operators.act import Act
 
 
 def project_of(books: Books, by: Any) -> Project:
@@ -140,6 +144,37 @@ def test_a_key_ends_when_it_was_said_to(books: Books) -> None:
     for wrong in (KeyTerms(concurrency=0), KeyTerms(queries_per_second=0)):
         with pytest.raises(UsageError, match="must be between"):
             books.another_key(order, wrong)
+
+
+def test_another_limit_of_a_key_holds_from_then_on_and_what_was_used_counts(books: Books) -> None:
+    order = books.open(KeyTerms(quota=2))
+
+    def limit(**limits: int | None) -> None:
+        with books.database.write() as session:
+            acts.set_limits(Act(session, "os:test", books.clock), order.key_id, limits)
+
+    books.buy(order, images=2)
+    assert refusal(books, order) == "quota_exhausted"
+    limit(quota=4)
+    books.buy(order)
+    limit(quota=1, expires_at=books.clock() + 5 * SECOND)
+    assert refusal(books, order) == "quota_exhausted"
+    limit(quota=None)
+    books.buy(order)
+    assert books.key(order).queries_used == 4
+    books.clock.advance(6)
+    assert refusal(books, order) == "key_expired"
+    limit(expires_at=None)
+    books.buy(order)
+    with pytest.raises(UsageError, match="concurrency"):
+        limit(quota=9, concurrency=0)
+    assert books.key(order).quota is None
+    with books.database.read() as session:
+        told = session.scalars(select(WebhookEvent)).all()
+    of_key = [json.loads(each.content)["data"] for each in told]
+    reached = {(each["percent"], each["limit_queries"]) for each in of_key if "key_id" in each}
+    assert reached == {(50, 2), (80, 2), (100, 2), (80, 1), (100, 1)}
+    books.check(order)
 
 
 def test_a_key_has_a_rate_of_its_own(books: Books) -> None:

@@ -115,6 +115,26 @@ def test_keys_are_issued_listed_and_revoked(vendor: Command) -> None:
     assert issued["api_key"] not in json.dumps(listed)
 
 
+def test_limits_of_a_key_are_changed_one_at_a_time(vendor: Command) -> None:
+    vendor.json("accounts", "create", "acme")
+    issued = vendor.json("keys", "create", "acme", "--quota", "5")
+    assert vendor.json("keys", "set", issued["key_id"], "quota")["quota"] is None
+    limited = vendor.json("keys", "set", issued["key_id"], "spend-limit", "900")
+    assert (limited["quota"], limited["spend_limit_micros"]) == (None, 900)
+    assert (
+        vendor.json("keys", "set", issued["key_id"], "expires", "2099-06-30")["expires_at"]
+        == "2099-06-30T00:00:00Z"
+    )
+    for limit, value, words in (
+        ("quota", "many", "a whole number"), ("rate", "0", "between"), ("expires", "soon", "a day as in"),
+        ("expires", "2001-01-01", "in the future"), ("nothing", "5", "'nothing'"),
+    ):  # fmt: skip
+        refused, _, told = vendor("keys", "set", issued["key_id"], limit, value)
+        assert (refused, words in told) == (2, True), told
+    assert vendor("keys", "revoke", issued["key_id"], "--yes")[0] == 0
+    assert "was revoked" in vendor("keys", "set", issued["key_id"], "quota", "5")[2]
+
+
 def test_money_moves_by_commands_and_is_accounted_for(vendor: Command) -> None:
     vendor.json("accounts", "create", "acme", "--credit", "500")
     assert vendor.json("top-up", "acme", "100", "--reference", "bank 1")["amount_micros"] == 100

@@ -14,7 +14,7 @@ from shared.projects import DEFAULT_PROJECT
 from shared.serving.parsing import read_model
 from vendor_service.accounts import keys
 from vendor_service.accounts.accounts import Terms, find_account, list_accounts
-from vendor_service.accounts.keys import KeyTerms, Scope
+from vendor_service.accounts.keys import OWN_LIMITS, KeyTerms, Scope
 from vendor_service.api.admin.desk import Body, Desk, only_id, taking
 from vendor_service.billing.repair import Repair
 from vendor_service.billing.usage import account_status
@@ -68,16 +68,27 @@ class ExtractionReport(BaseModel):
     data: list[Extraction]
 
 
-class NewKey(Body):
-    """A key to be issued."""
+class KeyLimits(Body):
+    """A key's limits and its end; `null` is only the account's limit, or no end."""
 
-    label: Annotated[str, Field(max_length=255)] = ""
-    scopes: list[Literal["embed", "usage:read", "admin"]] = Field(default=["embed", "usage:read"])
     quota: int | None = None
     spend_limit_micros: int | None = None
     queries_per_second: int | None = None
     concurrency: int | None = None
     expires_at: Annotated[datetime | None, Field(strict=False)] = None
+
+    def given(self) -> dict[str, int | None]:
+        """Those that were sent."""
+        sent = {name: getattr(self, name) for name in OWN_LIMITS if name in self.model_fields_set}
+        end = sent.get("expires_at")
+        return sent if end is None else sent | {"expires_at": from_datetime(end)}
+
+
+class NewKey(KeyLimits):
+    """A key to be issued."""
+
+    label: Annotated[str, Field(max_length=255)] = ""
+    scopes: list[Literal["embed", "usage:read", "admin"]] = Field(default=["embed", "usage:read"])
     project: str = DEFAULT_PROJECT
 
 
@@ -183,11 +194,19 @@ def keys_router(desk: Desk) -> APIRouter:
     async def create_key(name: str, request: Request, operator: Annotated[Operator, may_change]) -> NewSecret:
         """Issue a key; its secret is shown this once."""
         asked = await read_model(request, NewKey)
-        expires_at = None if asked.expires_at is None else from_datetime(asked.expires_at)
-        given = asked.model_dump(exclude={"scopes", "expires_at"})
-        terms = KeyTerms(scopes=frozenset(map(Scope, asked.scopes)), expires_at=expires_at, **given)
+        scopes = frozenset(map(Scope, asked.scopes))
+        terms = KeyTerms(asked.label, scopes, project=asked.project, **asked.given())
         issued = await desk.act(operator, lambda act: key_acts.issue(act, name, terms))
         return NewSecret(key_id=issued.key_id, api_key=issued.api_key)
+
+    @router.patch("/keys/{key_id}", openapi_extra=taking(KeyLimits))
+    async def change_key(key_id: str, request: Request, operator: Annotated[Operator, may_change]) -> KeyInfo:
+        """Let other limits hold from now on: those that are sent; of several all are changed, or none."""
+        only_id(key_id, keys.id_of, "key_id")
+        limits = (await read_model(request, KeyLimits)).given()
+        if not limits:
+            raise APIError(ErrorCode.INVALID_REQUEST, "name at least one field that is to change")
+        return await desk.act(operator, lambda act: key_acts.set_limits(act, key_id, limits))
 
     @router.post("/keys/{key_id}/rotate")
     async def rotate_key(
