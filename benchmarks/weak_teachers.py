@@ -3,7 +3,8 @@
     python -m benchmarks.weak_teachers --levels 20 40 60 80
     python -m benchmarks.weak_teachers --kinds half-trained --models FOLDER ...
 
-Three kinds of weakness, each at several levels, which are the zero-shot accuracy that is left:
+Three kinds of weakness, each at several levels, which are the zero-shot accuracy that is left (and `none`,
+which is icon-clip as it is):
 `texts` calls a share of the classes by each other's texts; `noise` shakes the embedding of each image, always
 in the same way; `half-trained` is icon-clip after a small part of its training
 (`python -m examples.train_icon_clip --steps 200`, say). Of each teacher one student learns as
@@ -129,7 +130,9 @@ def main() -> None:
 def weaknesses(kinds: Sequence[str], levels: Sequence[int], models: Sequence[Path]) -> Iterator[Weakness]:
     """All teachers that are wanted."""
     for kind in kinds:
-        if kind == "texts":
+        if kind == "none":
+            yield Weakness(kind, "0")
+        elif kind == "texts":
             yield from (Weakness(kind, str(each), spoil=wrong_texts(_SHARES[each])) for each in levels)
         elif kind == "noise":
             yield from (Weakness(kind, str(each), spoil=noisy_images(_NOISE[each])) for each in levels)

@@ -1,4 +1,4 @@
-"""Which of a teacher's answers to learn from, told by the labels: a weak teacher is right about some."""
+"""Which of a teacher's answers to learn from, told by the labels: it may not know some of the classes."""
 
 from dataclasses import dataclass, replace
 
@@ -7,8 +7,10 @@ from torch import Tensor
 
 from client.learning.methods import Supervision
 
-# A teacher that names so many labels right, in the mean over domains, is learnt from as it is.
+# From a teacher that names so many labels right, in the mean over domains, distilling is likely to help.
 TRUSTED = 0.8
+# A class of whose labelled images the teacher recognises so many is learnt from as the teacher has it.
+_RECOGNISED = 0.7
 # Of the labelled images nearest to a class text, so many must be of the class for unlabelled ones to count.
 _PRECISE = 0.5
 _AT_ONCE = 65_536
@@ -44,13 +46,22 @@ def agreement(known: Supervision) -> Agreement:
     return Agreement(positions, torch.cat(right), torch.cat(gaps))
 
 
-def only_where_right(known: Supervision) -> Supervision:
+def doubtful_classes(known: Supervision, agreed: Agreement) -> Tensor:
+    """Of which classes the teacher recognises fewer than 7 in 10 labelled images, shape (classes,), bool."""
+    classes, labels = len(known.text_head), known.labels[agreed.positions]
+    images = torch.bincount(labels, minlength=classes)
+    recognised = torch.bincount(labels[agreed.right], minlength=classes)
+    return recognised < _RECOGNISED * images
+
+
+def weighed(known: Supervision) -> Supervision:
     """What is known without the answers that the labels speak against.
 
-    The embedding of a labelled image, or of a view of one, counts where the nearest class text is that of
-    its class; elsewhere the label stands alone, as for an image that was not bought. The embedding of an
-    unlabelled image counts where at least half of the labelled images that are nearest to the same class
-    text are of that class.
+    The embedding of a labelled image of a doubtful class, or of a view of one, counts where the nearest class
+    text is that of its class; elsewhere the label stands alone, as for an image that was not bought. In
+    other classes all embeddings count: those that the teacher gets wrong there say what an image resembles.
+    The embedding of an unlabelled image counts where at least half of the labelled images that are nearest
+    to the same class text are of that class.
     """
     nearest = _nearest_class(known)
     agreed = agreement(known)
@@ -58,8 +69,9 @@ def only_where_right(known: Supervision) -> Supervision:
     named = torch.bincount(nearest[agreed.positions], minlength=classes)
     of_class = torch.bincount(nearest[agreed.positions[agreed.right]], minlength=classes)
     precise = of_class >= _PRECISE * named.clamp(min=1)
-    counts = torch.where(known.labelled, nearest == known.labels, precise[nearest])
-    return replace(known, bought=known.bought & counts)
+    labels = known.labels.clamp(min=0)
+    fits = (nearest == labels) | ~doubtful_classes(known, agreed)[labels]
+    return replace(known, bought=known.bought & torch.where(known.labelled, fits, precise[nearest]))
 
 
 def _nearest_class(known: Supervision) -> Tensor:

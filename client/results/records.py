@@ -124,25 +124,37 @@ class TeacherCheck(Record):
         accuracy: how often the nearest class text is the right one, from 0 to 1: the mean over domains.
         by_domain: the same by domain.
         gap: how much nearer (cosine) an image is to the text of its class than to the others, on average.
-        trusted: whether the teacher is learnt from as it is. Otherwise only those of its answers count that
-            the labels do not speak against.
+        trusted: whether it is right so often (0.8) that distilling is likely to help.
+        doubtful: the classes of which it recognises fewer than seven in ten of these images. Of them only
+            those answers are learnt from that the labels do not speak against.
     """
 
     accuracy: float
     by_domain: dict[str, ZeroShotAccuracy]
     gap: float
     trusted: bool
+    doubtful: list[Name] = []
+
+
+# In a sentence; the record has all of them.
+_MOST_NAMED = 5
 
 
 def described_check(check: TeacherCheck) -> str:
     """What a check means for a run, in a sentence or two."""
     share = f"The teacher names the class of {100 * check.accuracy:.0f}% of your labelled images right"
-    if check.trusted:
-        return f"{share}: distilling from it is likely to help."
-    return (
-        f"{share}, which is little. Only those of its answers are learnt from that the labels do not speak "
-        "against. Compare with fine-tuning, which buys nothing (--method erm), before you spend more."
-    )
+    told = [f"{share}: distilling from it is likely to help."]
+    if not check.trusted:
+        advice = "Compare with fine-tuning, which buys nothing (--method erm), before you spend more."
+        told = [f"{share}, which is little.", advice]
+    if check.doubtful:
+        more = len(check.doubtful) - _MOST_NAMED
+        named = ", ".join(check.doubtful[:_MOST_NAMED]) + (f" and {more} more classes" if more > 0 else "")
+        told.append(
+            f"It recognises too few images of {named}: of these, only those of its answers are learnt from "
+            "that the labels do not speak against."
+        )
+    return " ".join(told)
 
 
 _OF_PLAN_ALONE = ("outlook", "teacher_check", "gains")

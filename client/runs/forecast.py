@@ -8,7 +8,7 @@ from statistics import fmean
 from client.buying.teacher import Teacher
 from client.errors import DataError, UsageError
 from client.learning.methods import Supervision
-from client.learning.trust import TRUSTED, agreement
+from client.learning.trust import TRUSTED, agreement, doubtful_classes
 from client.results.records import TeacherCheck, ZeroShotAccuracy
 from client.runs.dataset import Dataset
 from client.runs.folder import RunConfig
@@ -37,6 +37,11 @@ def check_teacher(dataset: Dataset, known: Supervision) -> TeacherCheck | None:
         by_domain=by_domain,
         gap=float(agreed.gaps.mean()),
         trusted=accuracy >= TRUSTED,
+        doubtful=[
+            name
+            for name, doubtful in zip(dataset.classes, doubtful_classes(known, agreed).tolist(), strict=True)
+            if doubtful
+        ],
     )
 
 

@@ -25,7 +25,7 @@ from client.learning.prompts import ONE_PROMPT
 from client.learning.rejection import TEACHERS, Rejection
 from client.learning.student import build_student
 from client.learning.temperature import fitted_temperature
-from client.learning.trust import only_where_right
+from client.learning.trust import weighed
 from client.progress import Display
 from client.results.records import Purchase, RefusedQuery, TeacherCheck, described_check
 from client.runs.dataset import Dataset, describe_plan, describe_views, mention
@@ -201,7 +201,8 @@ class TargetBuilder:
         if known is None:
             raise self._nameless(missing, of=len(asked.prompts))
         self._mention_unanswered(asked, missing)
-        if self._is_weak and self.check is not None:
+        doubts = self.check is not None and (self.check.doubtful or not self.check.trusted)
+        if self.check is not None and doubts and self._config.recipe.weigh_teacher:
             self._display.note(described_check(self.check))
         return self._targets_of(dataset, known)
 
@@ -253,14 +254,9 @@ class TargetBuilder:
             self.check.accuracy if self.check else None,
             _rejection_of(known, dataset, self._method),
         )
-        if self._is_weak:
-            known = only_where_right(known)
+        if self.check is not None and self._config.recipe.weigh_teacher:
+            known = weighed(known)
         return known, missing
-
-    @property
-    def _is_weak(self) -> bool:
-        """Whether not all that the teacher says is learnt from."""
-        return self.check is not None and not self.check.trusted and self._config.recipe.weigh_teacher
 
     def _mention_unanswered(self, asked: TeacherQueries, missing: Sequence[Query]) -> None:
         """Say which of the images are taught without an answer, and why."""

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from client.results.comparison_table import ComparisonTable, RunResult, Setting, as_json
-from client.results.records import Plan, Purchase, Record, Summary
+from client.results.records import Plan, Purchase, Record, Summary, TeacherCheck, described_check
 from client.runs.folder import RunFolder
 from tests.client.buying.cards import MODEL
 
@@ -64,6 +64,7 @@ CHECK = {
     "by_domain": {"dark": {"accuracy": 0.75, "images": 14, "exam": False}},
     "gap": 0.21,
     "trusted": False,
+    "doubtful": ["a fox"],
 }
 PURCHASE = {
     "queries_bought": 25,
@@ -154,3 +155,20 @@ def test_a_table_is_one_of_dataclasses_as_before() -> None:
     assert row["mean"]["mean"] == 62.5
     read = ComparisonTable.model_validate(json.loads(json.dumps(written)))
     assert read.to_json() == written
+
+
+@pytest.mark.parametrize(
+    ("trusted", "doubtful", "words", "absent"),
+    [
+        (True, [], "likely to help", "too few"),
+        (True, ["a", "b"], "too few images of a, b: of these", "--method erm"),
+        (False, [*"abcdefg"], "of a, b, c, d, e and 2 more classes: of these", "likely to help"),
+    ],
+)
+def test_a_check_of_the_teacher_says_what_is_learnt_of_it(
+    trusted: bool, doubtful: list[str], words: str, absent: str
+) -> None:
+    told = described_check(TeacherCheck.model_validate({**CHECK, "trusted": trusted, "doubtful": doubtful}))
+    assert words in told
+    assert absent not in told
+    assert ("--method erm" in told) == (not trusted)
