@@ -2,13 +2,13 @@
 
 import secrets
 from contextlib import closing
-from typing import Any
 
 from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
 from vendor_service.billing import ledger
 from vendor_service.clock import Clock, system_clock
+from vendor_service.database.rows import HoldRow
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey, Hold
 
@@ -36,32 +36,28 @@ def write_history(database_url: str, key_id: str, entries: int, clock: Clock = s
 
 def _sell(session: Session, account: Account, key: ApiKey, moments: list[int]) -> None:
     holds = [_settled(account, key, moment) for moment in moments]
-    session.execute(insert(Hold), holds)
-    sold, charges = Hold(**holds[0]), []
-    for hold in holds:  # which differ in this alone
-        sold.id = hold["id"]
-        charges.append(ledger.charge(session, account, sold, hold["created_at"]))
-    session.flush()
-    for each in charges:
-        session.expunge(each)
+    session.execute(insert(Hold), [hold.columns() for hold in holds])
+    ledger.write_charges(session, [ledger.charge(account, hold, hold.created_at) for hold in holds])
 
 
-def _settled(account: Account, key: ApiKey, moment: int) -> dict[str, Any]:
+def _settled(account: Account, key: ApiKey, moment: int) -> HoldRow:
     hold_id = f"req_{secrets.token_hex(12)}"
-    return {
-        "id": hold_id,
-        "account_id": account.id,
-        "key_id": key.id,
-        "state": "settled",
-        "model": "icon-clip",
-        "model_fingerprint": "fp_of_long_ago",
-        "images": _QUERIES,
-        "texts": 0,
-        "image_micros": _PRICE,
-        "text_micros": 20,
-        "cost_micros": _QUERIES * _PRICE,
-        "idempotency_key": hold_id,
-        "body_hash": hold_id,
-        "created_at": moment,
-        "expires_at": moment,
-    }
+    return HoldRow(
+        id=hold_id,
+        account_id=account.id,
+        key_id=key.id,
+        project_id=None,
+        server=None,
+        state="settled",
+        model="icon-clip",
+        model_fingerprint="fp_of_long_ago",
+        images=_QUERIES,
+        texts=0,
+        image_micros=_PRICE,
+        text_micros=20,
+        cost_micros=_QUERIES * _PRICE,
+        idempotency_key=hold_id,
+        body_hash=hold_id,
+        created_at=moment,
+        expires_at=moment,
+    )

@@ -15,6 +15,7 @@ from vendor_service.batches.limits import BatchLimits
 from vendor_service.billing.admission import Admission, release_job
 from vendor_service.billing.orders import Order
 from vendor_service.clock import HOUR, SECOND, Clock
+from vendor_service.database.rows import HoldRow
 from vendor_service.database.session import Database
 from vendor_service.database.tables import (
     Account,
@@ -201,7 +202,7 @@ class _Draft:
             raise APIError(ErrorCode.RATE_LIMITED, message, retry_after=60)
         return None
 
-    def write(self, session: Session, hold: Hold, now: int) -> BatchObject:
+    def write(self, session: Session, hold: HoldRow, now: int) -> BatchObject:
         """See `JobRecord`."""
         pieces = session.scalar(select(func.count()).where(FilePiece.file_id == self.file.id)) or 0
         labels = self.asked.metadata
@@ -269,6 +270,7 @@ def cancel(act: Act, account_id: str, batch_id: str, keep_micros: int) -> BatchO
     if job.state == "in_progress" and hold is not None:
         end(session, account, job, "cancelled", act.now, keep_micros)
         release_job(rows, hold, act.now)
+        rows.write()
         lines = {"lines": job.lines, "completed": job.completed, "failed": job.failed}
         act.record("batch.cancel", account.name, None, {"batch": job.id, **lines})
     return public(session, job)

@@ -32,6 +32,7 @@ from vendor_service.billing.clock_watch import ClockWatch
 from vendor_service.billing.orders import Admitted, Charged, Order, Part
 from vendor_service.billing.replays import STANDARD, ReplayTerms
 from vendor_service.clock import SECOND, Clock
+from vendor_service.database.rows import HoldRow
 from vendor_service.database.session import Database
 from vendor_service.database.tables import BULK, Account, ApiKey, Hold, LedgerEntry, limited_by
 from vendor_service.database.working_set import Touched, WorkingSet
@@ -52,7 +53,7 @@ class JobRecord(Protocol[Job_co]):
     def found(self, session: Session) -> Job_co | None:
         """The job, if it was written down before; raises `APIError` if it must not be."""
 
-    def write(self, session: Session, hold: Hold, now: int) -> Job_co:
+    def write(self, session: Session, hold: HoldRow, now: int) -> Job_co:
         """Write it down."""
 
 
@@ -87,7 +88,7 @@ class Admission:
     ) -> None:
         self._database = database
         self._replays = replays
-        self._writer = Writer(database)
+        self._writer = Writer(database, ledger.write_charges)
         self._clock = clock
         self._watch = watch
         self._percents = percents
@@ -248,7 +249,7 @@ class Admission:
         earlier = self._earlier(rows, order, now)
         hold = earlier or self._hold(rows, account, key, order, now)
         rate.take(account, key, order.queries, now)
-        charged = None if earlier is None else _charged(rows.session, earlier)
+        charged = None if earlier is None else _charged(rows, earlier)
         return _admitted(account, key, hold, now, charged)
 
     def _take_tokens(self, account_id: str, key_id: str, queries: int, rows: WorkingSet) -> None:
@@ -257,7 +258,7 @@ class Admission:
     def _settle(self, request_id: str, buckets: Collection[int], rows: WorkingSet) -> Charged:
         hold = rows.hold(request_id)
         if hold is not None and hold.state == "settled":
-            return _charged(rows.session, hold)
+            return _charged(rows, hold)
         if hold is None or hold.state != "open":
             raise APIError(
                 ErrorCode.DEADLINE_EXCEEDED,
@@ -270,12 +271,13 @@ class Admission:
         _release(rows, hold, "settled")
         return self._charge(rows, hold, buckets, now)
 
-    def _charge(self, rows: WorkingSet, hold: Hold, buckets: Collection[int], now: int) -> Charged:
+    def _charge(self, rows: WorkingSet, hold: HoldRow, buckets: Collection[int], now: int) -> Charged:
         """Write the ledger entry of a hold that was released for it, and count what it used."""
         account, key = rows.account(hold.account_id), rows.key(hold.key_id)
         limited = limited_by(account, key)
         before = [thresholds.levels(each) for each in limited]
-        entry = ledger.charge(rows.session, account, hold, now)
+        entry = ledger.charge(account, hold, now)
+        rows.charge(entry)
         for each in limited:
             each.queries_used += hold.images + hold.texts
             each.spent_micros += hold.cost_micros
@@ -296,13 +298,12 @@ class Admission:
         limits.check_status(account, key, order, now)
         periods.roll(account, key, now)
         hold = self._hold(rows, account, key, order, now)
-        rows.session.flush()  # the job refers to it
+        rows.write()  # the job refers to it
         return record.write(rows.session, hold, now)
 
     def _settle_part(self, hold_id: str, part: Part, record: PartRecord, rows: WorkingSet) -> Charged | None:
         if record.found(rows.session):
-            done = rows.session.get(Hold, part.request_id)
-            return None if done is None else _charged(rows.session, done)
+            return _charge_of(rows, part.request_id)
         hold = rows.hold(hold_id)
         if hold is None or hold.state != "open":
             message = "the job has ended, and nothing more is charged for it"
@@ -315,9 +316,9 @@ class Admission:
         charged = None
         if part.images or part.texts:
             done = _settled(hold, part, now)
-            rows.session.add(done)
-            rows.session.flush()  # its entry refers to it
+            rows.add(done)
             charged = self._charge(rows, done, part.buckets, now)
+            rows.write()  # the record refers to it
         if record.write(rows.session, account, charged, now):
             release_job(rows, hold, now)
         return charged
@@ -339,7 +340,7 @@ class Admission:
         billing_log.finished(rows.session, hold, self._clock())
         return True
 
-    def _earlier(self, rows: WorkingSet, order: Order, now: int) -> Hold | None:
+    def _earlier(self, rows: WorkingSet, order: Order, now: int) -> HoldRow | None:
         """The settled hold that this order repeats, if it does; see `admit` for what it raises."""
         if order.idempotency_key is None:
             return None
@@ -351,14 +352,13 @@ class Admission:
             return hold
         _release(rows, hold, "voided")
         billing_log.finished(rows.session, hold, now)
-        rows.session.flush()  # its idempotency key is free before another hold takes it
         return None
 
-    def _hold(self, rows: WorkingSet, account: Account, key: ApiKey, order: Order, now: int) -> Hold:
+    def _hold(self, rows: WorkingSet, account: Account, key: ApiKey, order: Order, now: int) -> HoldRow:
         is_bulk = order.held_until is not None
         find_price = prices.batch if is_bulk else prices.current
         price = find_price(rows.session, account.plan, order.model, now)
-        hold = Hold(
+        hold = HoldRow(
             id=order.request_id,
             account_id=account.id,
             key_id=key.id,
@@ -387,14 +387,14 @@ class Admission:
         return hold
 
 
-def release_job(rows: WorkingSet, hold: Hold, now: int) -> None:
+def release_job(rows: WorkingSet, hold: HoldRow, now: int) -> None:
     """Release what is still held for a bulk job that has ended; its account and key are locked in `rows`."""
     if hold.state == "open":
         _release(rows, hold, "voided")
         billing_log.finished(rows.session, hold, now)
 
 
-def _release(rows: WorkingSet, hold: Hold, state: str) -> None:
+def _release(rows: WorkingSet, hold: HoldRow, state: str) -> None:
     hold.state = state
     key = rows.key(hold.key_id)
     for each in limited_by(rows.account(hold.account_id), key):
@@ -404,7 +404,7 @@ def _release(rows: WorkingSet, hold: Hold, state: str) -> None:
         key.requests_held -= 1
 
 
-def _shrink(rows: WorkingSet, hold: Hold, images: int, texts: int) -> None:
+def _shrink(rows: WorkingSet, hold: HoldRow, images: int, texts: int) -> None:
     """Hold so many queries less, and their price."""
     assert images <= hold.images
     assert texts <= hold.texts
@@ -417,9 +417,9 @@ def _shrink(rows: WorkingSet, hold: Hold, images: int, texts: int) -> None:
         each.held_micros -= cost
 
 
-def _settled(hold: Hold, part: Part, now: int) -> Hold:
+def _settled(hold: HoldRow, part: Part, now: int) -> HoldRow:
     """A hold of its own for what was answered of a part of another hold."""
-    return Hold(
+    return HoldRow(
         id=part.request_id,
         account_id=hold.account_id,
         key_id=hold.key_id,
@@ -433,20 +433,30 @@ def _settled(hold: Hold, part: Part, now: int) -> Hold:
         image_micros=hold.image_micros,
         text_micros=hold.text_micros,
         cost_micros=part.images * hold.image_micros + part.texts * hold.text_micros,
+        idempotency_key=None,
         body_hash=hold.body_hash,
         created_at=now,
         expires_at=now,
     )
 
 
-def _charged(session: Session, hold: Hold) -> Charged:
+def _charged(rows: WorkingSet, hold: HoldRow) -> Charged:
     """The entry of a settled hold."""
-    entry = session.scalars(select(LedgerEntry).where(LedgerEntry.hold_id == hold.id)).one()
-    return Charged(entry.seq, entry.entry_hash, entry.created_at, hold.key_id)
+    charged = _charge_of(rows, hold.id)
+    assert charged is not None
+    return charged
+
+
+def _charge_of(rows: WorkingSet, hold_id: str) -> Charged | None:
+    rows.write()  # it may be of this very transaction
+    entry = rows.session.scalars(select(LedgerEntry).where(LedgerEntry.hold_id == hold_id)).one_or_none()
+    return (
+        None if entry is None else Charged(entry.seq, entry.entry_hash, entry.created_at, str(entry.key_id))
+    )
 
 
 def _admitted(
-    account: Account, key: ApiKey, hold: Hold, now: int, charged: Charged | None = None
+    account: Account, key: ApiKey, hold: HoldRow, now: int, charged: Charged | None = None
 ) -> Admitted:
     lefts = [left for each in limited_by(account, key) if (left := each.quota_left) is not None]
     return Admitted(

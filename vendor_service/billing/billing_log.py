@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from shared.errors import ErrorCode
 from shared.serving.logging import JsonFormatter
 from vendor_service.billing.orders import Admitted, Order
-from vendor_service.database.tables import Hold
+from vendor_service.database.rows import HoldRow
 from vendor_service.errors import APIError, OperatorError
 
 LOGGER = "tuition.billing"
@@ -44,7 +44,7 @@ def refused(order: Order, error: APIError, seconds: float) -> None:
         _order("refused", order, 0, seconds, code=error.code)
 
 
-def finished(session: Session, hold: Hold, now: int) -> None:
+def finished(session: Session, hold: HoldRow, now: int) -> None:
     """A hold becomes a charge or is released, once this transaction is committed."""
     if not _log.isEnabledFor(logging.INFO):
         return

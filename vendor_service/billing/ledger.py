@@ -3,13 +3,14 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Row, func, select
+from sqlalchemy import Row, func, insert, select
 from sqlalchemy.orm import Session
 
 from shared.billing import Entry
 from vendor_service.billing import periods, totals
 from vendor_service.clock import to_datetime
 from vendor_service.database import chain
+from vendor_service.database.rows import ChargeRow, HoldRow
 from vendor_service.database.tables import Account, ApiKey, Hold, LedgerEntry, limited_by
 from vendor_service.errors import OperatorError, UsageError
 
@@ -17,12 +18,18 @@ GENESIS_HASH = chain.GENESIS_HASH
 # Larger numbers than this cannot be told apart in JavaScript and other JSON readers.
 MAX_NUMBER = 2**53 - 1
 _PAGE = 500
+_APPEND = insert(LedgerEntry.__table__)  # type: ignore[arg-type]
 _HASHED = tuple(column.key for column in LedgerEntry.__table__.columns if column.key != "entry_hash")
 
 
-def charge(session: Session, account: Account, hold: Hold, now: int) -> LedgerEntry:
-    """Append what an answered request costs. Here as below, this transaction must have locked the account."""
-    entry = LedgerEntry(
+def charge(account: Account, hold: HoldRow, now: int) -> ChargeRow:
+    """What an answered request costs, as the next entry; `write_charges` appends it with others.
+
+    Here as below, this transaction must have locked the account.
+    """
+    entry = ChargeRow(
+        account_id=account.id,
+        seq=0,
         kind="charge",
         amount_micros=-hold.cost_micros,
         images=hold.images,
@@ -34,8 +41,22 @@ def charge(session: Session, account: Account, hold: Hold, now: int) -> LedgerEn
         key_id=hold.key_id,
         project_id=hold.project_id,
         hold_id=hold.id,
+        corrects_seq=None,
+        reason=None,
+        reference=None,
+        redates_seq=None,
+        created_at=0,
+        previous_hash="",
+        entry_hash="",
     )
-    return _append(session, account, entry, now)
+    _chain(account, entry, now)
+    return entry
+
+
+def write_charges(session: Session, charges: Sequence[ChargeRow]) -> None:
+    """Append charges, whose holds the database has, and count them in the totals."""
+    session.connection().execute(_APPEND, [charge.columns() for charge in charges])
+    totals.count(session, charges)
 
 
 def top_up(
@@ -253,7 +274,7 @@ def public(entry: LedgerEntry) -> Entry:
     )
 
 
-def entry_hash(entry: LedgerEntry | Row[Any]) -> str:
+def entry_hash(entry: LedgerEntry | ChargeRow | Row[Any]) -> str:
     """The hash that an entry has to carry: of all its other columns, see `chain.row_hash`."""
     return chain.row_hash(entry, _HASHED)
 
@@ -290,12 +311,18 @@ def _without_queries(kind: str, amount_micros: int) -> LedgerEntry:
 
 def _append(session: Session, account: Account, entry: LedgerEntry, now: int) -> LedgerEntry:
     entry.account_id = account.id
+    _chain(account, entry, now)
+    totals.keep(session)
+    session.add(entry)
+    return entry
+
+
+def _chain(account: Account, entry: LedgerEntry | ChargeRow, now: int) -> None:
+    """Make it the last entry of an account's chain."""
     entry.seq = account.ledger_seq + 1
     entry.created_at = periods.instant(account, now)
     entry.previous_hash = account.ledger_hash
     entry.entry_hash = entry_hash(entry)
-    totals.keep(session)
-    session.add(entry)
     account.ledger_seq = entry.seq
     account.ledger_hash = entry.entry_hash
     account.ledger_at = entry.created_at
@@ -303,4 +330,3 @@ def _append(session: Session, account: Account, entry: LedgerEntry, now: int) ->
         account.credit_micros += entry.amount_micros
         if entry.kind == "top_up":
             account.credit_base_micros = account.credit_micros
-    return entry

@@ -158,8 +158,10 @@ def _history(session: Session, plan: str, model: str) -> Sequence[tuple[str, str
     # All of it, oldest first, read once a transaction: every order in it has a moment of its own.
     known: dict[tuple[str, str], list[tuple[str, str, int, int]]] = session.info.setdefault("prices", {})
     if (plan, model) not in known:
-        rows = session.execute(_OF_PLAN, {"plans": [plan, STANDARD_PLAN], "model": model})
-        known[plan, model] = [(of_plan, kind, since, micros) for of_plan, kind, since, micros in rows]
+        if session.new or session.deleted:  # a price may be among them; what else was changed can wait
+            session.flush()
+        found = session.connection().execute(_OF_PLAN, {"plans": [plan, STANDARD_PLAN], "model": model})
+        known[plan, model] = [(of_plan, kind, since, micros) for of_plan, kind, since, micros in found]
     return known[plan, model]
 
 

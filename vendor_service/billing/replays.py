@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from shared.errors import ErrorCode
 from vendor_service.billing.orders import Order
 from vendor_service.clock import SECOND
+from vendor_service.database.rows import HoldRow
 from vendor_service.database.tables import Hold
 from vendor_service.errors import APIError
 
@@ -16,7 +17,7 @@ class ReplayTerms:
     window_seconds: int = 72 * 3600
     most: int = 32
 
-    def check(self, hold: Hold, order: Order, now: int) -> bool:
+    def check(self, hold: Hold | HoldRow, order: Order, now: int) -> bool:
         """Whether an order repeats what a hold, open or settled, was placed for, and is answered for free.
 
         It does not where the hold has expired and waits to be swept: the order may be a new one then.
@@ -37,7 +38,7 @@ class ReplayTerms:
         self._check_paid(hold, order, now)
         return True
 
-    def _check_paid(self, hold: Hold, order: Order, now: int) -> None:
+    def _check_paid(self, hold: Hold | HoldRow, order: Order, now: int) -> None:
         anew = "nothing was charged now; to buy it anew, use a new key"
         if hold.refunded_at is not None:
             message = f"what this Idempotency-Key paid for was refunded; {anew}"

@@ -4,7 +4,7 @@ They are written in the transaction of the entries that they sum up, one stateme
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from vendor_service.clock import HOUR
+from vendor_service.database.rows import ChargeRow
 from vendor_service.database.tables import LedgerEntry, LedgerTotal
 
 _TABLE = LedgerTotal.__table__
@@ -73,7 +74,7 @@ def keep(session: Session) -> None:
     """Count what this session appends to the ledger, with each flush."""
     if _KEPT not in session.info:
         session.info[_KEPT] = True
-        event.listen(session, "after_flush", _count)
+        event.listen(session, "after_flush", _count_flushed)
 
 
 def in_hour(session: Session, account_id: str, hour: int) -> dict[TotalKey, Sums]:
@@ -154,21 +155,22 @@ def _summed(session: Session, account_id: str, first: int) -> Select[*tuple[Any,
     return select(*group, *sums).group_by(*group)
 
 
-def _count(session: Session, _flushing: object) -> None:
+def _count_flushed(session: Session, _flushing: object) -> None:
+    count(session, (each for each in session.new if isinstance(each, LedgerEntry)))
+
+
+def count(session: Session, entries: Iterable[LedgerEntry | ChargeRow]) -> None:
+    """Count entries that this transaction appends to the ledger."""
     totals: dict[tuple[str, TotalKey], Sums] = {}
-    for entry in _appended(session.new):
+    for entry in entries:
         totals.setdefault((entry.account_id, key_of(entry, entry.created_at)), Sums()).add(entry)
     if totals:
         connection = session.connection()
         rows = [
-            {"account_id": account_id, **group._asdict(), **asdict(sums)}
+            {"account_id": account_id, **group._asdict(), **vars(sums)}
             for (account_id, group), sums in sorted(totals.items(), key=lambda each: each[0])
         ]
         connection.execute(_upsert(connection.dialect.name), rows)
-
-
-def _appended(new: Iterable[object]) -> Iterable[LedgerEntry]:
-    return (each for each in new if isinstance(each, LedgerEntry))
 
 
 @cache  # to put a statement together takes longer than to run it

@@ -1,11 +1,13 @@
 """The working set: every row that a transaction of many pieces of work changes, locked and read at once."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
-from sqlalchemy import BindParameter, bindparam, select
+from sqlalchemy import BindParameter, Table, bindparam, insert, select, update
 from sqlalchemy.orm import Session
 
+from vendor_service.database.rows import ChargeRow, HoldRow
 from vendor_service.database.tables import Account, ApiKey, Hold
 
 _IDS: BindParameter[str] = bindparam("ids", expanding=True)
@@ -13,10 +15,16 @@ _NAMES: BindParameter[str] = bindparam("names", expanding=True)
 # Built once: to build a statement anew takes longer than to run it.
 _ACCOUNTS = select(Account).where(Account.id.in_(_IDS)).order_by(Account.id)
 _ACCOUNT_IDS = select(Account.id).where(Account.id.in_(_IDS))
-_HOLDS = select(Hold).where(Hold.id.in_(_IDS))
-_LIVE_HOLDS = select(Hold).where(
+_TABLE: Table = Hold.__table__  # type: ignore[assignment]
+_HOLDS = select(*_TABLE.columns).where(Hold.id.in_(_IDS))
+_LIVE_HOLDS = select(*_TABLE.columns).where(
     Hold.account_id.in_(_IDS), Hold.idempotency_key.in_(_NAMES), Hold.state != "voided"
 )
+# What becomes another of a hold that was placed.
+_CHANGING = ("state", "images", "texts", "cost_micros", "replays")
+_PLACE = insert(_TABLE)
+_CHANGE = update(_TABLE).where(_TABLE.c.id == bindparam("hold_id")).values(dict.fromkeys(_CHANGING))
+_changing = attrgetter(*_CHANGING)
 # Keys change without their account's lock, when they are rotated or their use is noted.
 _KEYS = select(ApiKey).where(ApiKey.id.in_(_IDS)).order_by(ApiKey.id)
 _KEY_OWNERS = select(ApiKey.account_id).where(ApiKey.id.in_(_IDS))
@@ -38,8 +46,15 @@ class Touched:
     idempotency_key: str | None = None
 
 
+def _write_no_charges(_: Session, charges: Sequence[ChargeRow]) -> None:
+    assert not charges
+
+
 class WorkingSet:
     """The rows that pieces of work share, in three or four statements however many pieces there are.
+
+    Holds and charges are plain rows, which the database has once this is told to `write`: at the end of the
+    transaction, and before anything that refers to them. `write_charges` writes the latter.
 
     The accounts are locked first, and in one order, so that two processes never wait for accounts that the
     other has locked; all else is read under those locks, and so stays as it was read. FOR UPDATE is
@@ -47,8 +62,19 @@ class WorkingSet:
     of which another transaction has locked a row are `busy`, and no work may be done on them.
     """
 
-    def __init__(self, session: Session, touched: Sequence[Touched], *, wait: bool = True) -> None:
+    def __init__(
+        self,
+        session: Session,
+        touched: Sequence[Touched],
+        *,
+        wait: bool = True,
+        write_charges: Callable[[Session, Sequence[ChargeRow]], None] = _write_no_charges,
+    ) -> None:
         self.session = session
+        self._write_charges = write_charges
+        self._charges: list[ChargeRow] = []
+        self._placed: list[HoldRow] = []
+        self._as_read: dict[str, tuple[object, ...]] = {}  # by hold, what may become another of it
         account_ids = {each.account_id for each in touched}
         locked = session.scalars(_LOCKED_ACCOUNTS[wait], {"ids": account_ids})
         self._accounts = {account.id: account for account in locked}
@@ -67,21 +93,43 @@ class WorkingSet:
         """The key that an order or a hold names."""
         return self._keys[key_id]
 
-    def hold(self, hold_id: str) -> Hold | None:
+    def hold(self, hold_id: str) -> HoldRow | None:
         """The hold of a request, if there is one."""
         return self._holds.get(hold_id)
 
-    def live_hold(self, account_id: str, idempotency_key: str) -> Hold | None:
+    def live_hold(self, account_id: str, idempotency_key: str) -> HoldRow | None:
         """The hold, open or settled, that an idempotency key stands for, if there is one."""
         hold = self._live.get((account_id, idempotency_key))
         return None if hold is None or hold.state == "voided" else hold
 
-    def add(self, hold: Hold) -> None:
+    def add(self, hold: HoldRow) -> None:
         """Place a new hold, which the rest of the transaction sees."""
-        self.session.add(hold)
+        self._placed.append(hold)
         self._holds[hold.id] = hold
         if hold.idempotency_key is not None:
             self._live[hold.account_id, hold.idempotency_key] = hold
+
+    def charge(self, charge: ChargeRow) -> None:
+        """Append a charge to the ledger of its account."""
+        self._charges.append(charge)
+
+    def write(self) -> None:
+        """Have the database hold what was placed, changed and charged since the last time."""
+        connection = self.session.connection()
+        changed = [
+            {"hold_id": hold.id, **dict(zip(_CHANGING, now, strict=True))}
+            for hold in self._holds.values()
+            if hold.id in self._as_read and (now := _changing(hold)) != self._as_read[hold.id]
+        ]
+        if changed:  # first, for a key that stood for one of these may stand for a new one
+            connection.execute(_CHANGE, changed)
+        if self._placed:
+            connection.execute(_PLACE, [hold.columns() for hold in self._placed])
+            self._placed.clear()
+        self._as_read |= {hold.id: _changing(hold) for hold in self._holds.values()}
+        if self._charges:
+            self._write_charges(self.session, self._charges)
+            self._charges.clear()
 
     def _passed_over(self, account_ids: set[str]) -> set[str]:
         missing = account_ids - self._accounts.keys()
@@ -89,10 +137,12 @@ class WorkingSet:
             return set()
         return set(self.session.scalars(_ACCOUNT_IDS, {"ids": missing}))
 
-    def _read_holds(self, hold_ids: set[str]) -> dict[str, Hold]:
+    def _read_holds(self, hold_ids: set[str]) -> dict[str, HoldRow]:
         if not hold_ids:
             return {}
-        return {hold.id: hold for hold in self.session.scalars(_HOLDS, {"ids": hold_ids})}
+        holds = {row.id: HoldRow(*row) for row in self.session.execute(_HOLDS, {"ids": hold_ids})}
+        self._as_read |= {hold.id: _changing(hold) for hold in holds.values()}
+        return holds
 
     def _read_keys(self, key_ids: set[str], *, wait: bool) -> dict[str, ApiKey]:
         keys = {key.id: key for key in self.session.scalars(_LOCKED_KEYS[wait], {"ids": key_ids})}
@@ -100,9 +150,12 @@ class WorkingSet:
             self.busy |= set(self.session.scalars(_KEY_OWNERS, {"ids": missing}))
         return keys
 
-    def _read_live(self, account_ids: set[str], touched: Sequence[Touched]) -> dict[tuple[str, str], Hold]:
+    def _read_live(self, account_ids: set[str], touched: Sequence[Touched]) -> dict[tuple[str, str], HoldRow]:
         names = {each.idempotency_key for each in touched if each.idempotency_key is not None}
         if not names:
             return {}
-        live = self.session.scalars(_LIVE_HOLDS, {"ids": account_ids, "names": names})
+        found = self.session.execute(_LIVE_HOLDS, {"ids": account_ids, "names": names})
+        # One that is looked at by its id as well is one row.
+        live = [self._holds.setdefault(row.id, HoldRow(*row)) for row in found]
+        self._as_read |= {hold.id: _changing(hold) for hold in live}
         return {(hold.account_id, str(hold.idempotency_key)): hold for hold in live}

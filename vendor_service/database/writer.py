@@ -6,8 +6,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
+from sqlalchemy.orm import Session
+
+from vendor_service.database.rows import ChargeRow
 from vendor_service.database.session import Database
 from vendor_service.database.working_set import Touched, WorkingSet
 from vendor_service.errors import APIError, CommitInDoubt
@@ -56,8 +60,14 @@ class Writer:
     done apart, in the order in which it came, when that lets go, or is refused (`overloaded`).
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(
+        self, database: Database, write_charges: Callable[[Session, Sequence[ChargeRow]], None] | None = None
+    ) -> None:
+        """Begin; `write_charges` writes what pieces of work append to the ledger."""
         self._database = database
+        self._working_set = (
+            WorkingSet if write_charges is None else partial(WorkingSet, write_charges=write_charges)
+        )
         self._waiting: deque[_WorkItem[Any]] = deque()
         self._changed = threading.Condition()
         self._closed = False
@@ -166,10 +176,12 @@ class Writer:
     ) -> "list[Outcome | None]":
         """The outcomes; `None` for work on an account that is locked, if it may not `wait` for that."""
         with self._database.write(lock_seconds=seconds) as session:
-            rows = WorkingSet(session, [piece.touched for piece in begun], wait=wait)
-            return [
+            rows = self._working_set(session, [piece.touched for piece in begun], wait=wait)
+            outcomes = [
                 None if piece.touched.account_id in rows.busy else _outcome(piece, rows) for piece in begun
             ]
+            rows.write()
+            return outcomes
 
     def _next_batch(self) -> list[_WorkItem[Any]]:
         with self._changed:
