@@ -54,21 +54,21 @@ def doubtful_classes(known: Supervision, agreed: Agreement) -> Tensor:
     return recognised < _RECOGNISED * images
 
 
-def weighed(known: Supervision) -> Supervision:
+def weighed(known: Supervision, *, trusted: bool) -> Supervision:
     """What is known without the answers that the labels speak against.
 
     The embedding of a labelled image of a doubtful class, or of a view of one, counts where the nearest class
     text is that of its class; elsewhere the label stands alone, as for an image that was not bought. In
     other classes all embeddings count: those that the teacher gets wrong there say what an image resembles.
-    The embedding of an unlabelled image counts where at least half of the labelled images that are nearest
-    to the same class text are of that class.
+    Unless the teacher is `trusted`, the embedding of an unlabelled image counts where at least half of the
+    labelled images that are nearest to the same class text are of that class.
     """
     nearest = _nearest_class(known)
     agreed = agreement(known)
     classes = len(known.text_head)
     named = torch.bincount(nearest[agreed.positions], minlength=classes)
     of_class = torch.bincount(nearest[agreed.positions[agreed.right]], minlength=classes)
-    precise = of_class >= _PRECISE * named.clamp(min=1)
+    precise = (of_class >= _PRECISE * named.clamp(min=1)) | trusted
     labels = known.labels.clamp(min=0)
     fits = (nearest == labels) | ~doubtful_classes(known, agreed)[labels]
     return replace(known, bought=known.bought & torch.where(known.labelled, fits, precise[nearest]))

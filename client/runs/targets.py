@@ -255,7 +255,7 @@ class TargetBuilder:
             _rejection_of(known, dataset, self._method),
         )
         if self.check is not None and self._config.recipe.weigh_teacher:
-            known = weighed(known)
+            known = weighed(known, trusted=self.check.trusted)
         return known, missing
 
     def _mention_unanswered(self, asked: TeacherQueries, missing: Sequence[Query]) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
 from shared.receipts import Sold, answer_hash, request_hash
-from vendor_service.batches import jobs
+from vendor_service.batches import book
 from vendor_service.batches.files import job_folder
 from vendor_service.batches.limits import BatchLimits
 from vendor_service.billing.orders import Charged
@@ -180,7 +180,7 @@ class Done:
         job.chunks_left -= 1
         if job.chunks_left:
             return False
-        jobs.end(session, account, job, "completed", now, self.limits.keep_micros)
+        book.end(session, account, job, "completed", now, self.limits.keep_micros)
         return True
 
     def _rows(self, session: Session) -> tuple[BatchJob, BatchChunk]:

@@ -6,7 +6,7 @@ import typer
 
 from shared.batches import BatchObject
 from vendor_service.accounts.accounts import find_account
-from vendor_service.batches import jobs
+from vendor_service.batches import book
 from vendor_service.cli.books import AsJson, DatabaseUrl, acting, print_rows, reading
 from vendor_service.cli.confirm import Yes, confirm
 from vendor_service.clock import DAY, SECOND, to_datetime
@@ -28,7 +28,7 @@ def list_all(
     Example: vendor batches list acme
     """
     with reading(database_url) as session:
-        found, _ = jobs.page(session, find_account(session, account).id, after, limit)
+        found, _ = book.page(session, find_account(session, account).id, after, limit)
     print_rows([_row(each, as_json=as_json) for each in found], as_json=as_json)
 
 
@@ -41,14 +41,14 @@ def cancel(
     Example: vendor batches cancel acme batch_0f3c7a91d2b45e688f1d2c3b
     """
     with reading(database_url) as session:
-        job = jobs.public(session, jobs.find(session, find_account(session, account).id, batch_id))
+        job = book.public(session, book.find(session, find_account(session, account).id, batch_id))
     if job.status == "in_progress":
         counts = job.request_counts
         left = counts.total - counts.completed - counts.failed
         confirm(f"{left:,} of {counts.total:,} lines of {batch_id} will not be answered.", batch_id, yes=yes)
     with acting(database_url) as act:
         owner = find_account(act.session, account)
-        job = jobs.cancel(act, owner.id, batch_id, Settings.read().batch_keep_days * DAY)
+        job = book.cancel(act, owner.id, batch_id, Settings.read().batch_keep_days * DAY)
     print_rows([_row(job, as_json=as_json)], as_json=as_json, one=True)
 
 

@@ -29,14 +29,14 @@ def test_an_answer_counts_where_it_is_the_labels() -> None:
     assert agreed.positions.tolist() == [0, 1, 2, 3]
     assert agreed.right.tolist() == [True, False, True, False]
     assert doubtful_classes(known, agreed).tolist() == [False, True, False, True]
-    assert weighed(known).bought.tolist() == [True, False, True, False, False]
+    assert weighed(known, trusted=False).bought.tolist() == [True, False, True, False, False]
 
 
 @pytest.mark.parametrize(("right", "kept"), [(7, 10), (6, 6)])
 def test_of_a_class_that_the_teacher_knows_wrong_answers_count_as_well(right: int, kept: int) -> None:
     """Ten images of class 0, so many of which lie at its text; and one of class 1, which is doubted."""
     known = _known([0] * 10 + [1], [0] * right + [2] * (10 - right) + [3])
-    counts = weighed(known).bought.tolist()
+    counts = weighed(known, trusted=False).bought.tolist()
     assert counts == [True] * kept + [False] * (11 - kept)
 
 
@@ -51,11 +51,12 @@ def test_an_unlabelled_image_counts_where_the_teacher_is_mostly_right_about_that
         [0, 0, 0, 1, 1],
     )  # 0: two of three right; 1: none of two; 2 and 3: never named
     known = _known([*labelled[0], -1, -1, -1], [*labelled[1], 0, 1, 2])
-    assert weighed(known).bought.tolist()[5:] == [True, False, False]
+    assert weighed(known, trusted=False).bought.tolist()[5:] == [True, False, False]
+    assert weighed(known, trusted=True).bought.tolist()[5:] == [True, True, True]
 
 
 def test_a_wrong_answer_leaves_the_label_alone_to_learn_from() -> None:
-    known = weighed(_known([0, 1], [0, 2]))
+    known = weighed(_known([0, 1], [0, 2]), trusted=False)
     targets = METHODS["vl2v-adip"].targets(known)
     assert torch.allclose(targets[0], known.text_head[0])
     assert torch.equal(targets[1], known.text_head[1])
@@ -88,4 +89,4 @@ def test_gaps_and_right_answers_are_those_of_plain_arithmetic(seed: int, classes
 def test_nothing_bought_is_nothing_to_judge_by() -> None:
     known = _known([0, 1], [1, 0], [False, False])
     assert len(agreement(known).positions) == 0
-    assert not weighed(known).bought.any()
+    assert not weighed(known, trusted=False).bought.any()

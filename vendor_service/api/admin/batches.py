@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from shared.batches import BatchList, BatchObject
 from vendor_service.accounts.accounts import find_account
 from vendor_service.api.admin.desk import Desk
-from vendor_service.batches import jobs
+from vendor_service.batches import book
 from vendor_service.operators.act import Act
 from vendor_service.operators.authentication import Operator
 from vendor_service.operators.tokens import OperatorScope
@@ -25,7 +25,7 @@ def admin_batches_router(desk: Desk, keep_micros: int) -> APIRouter:
         """An account's jobs, the newest first, with what they cost and what is held for them."""
 
         def read(session: Session) -> BatchList:
-            return BatchList.of(*jobs.page(session, find_account(session, name).id, after, limit))
+            return BatchList.of(*book.page(session, find_account(session, name).id, after, limit))
 
         return await desk.read(read)
 
@@ -36,7 +36,7 @@ def admin_batches_router(desk: Desk, keep_micros: int) -> APIRouter:
         """End a job now: what is answered stays charged, what is held for the rest is released."""
 
         def act(act: Act) -> BatchObject:
-            return jobs.cancel(act, find_account(act.session, name).id, batch_id, keep_micros)
+            return book.cancel(act, find_account(act.session, name).id, batch_id, keep_micros)
 
         return await desk.act(operator, act)
 

@@ -1,0 +1,134 @@
+"""Bulk jobs in the books: found, shown, cancelled and ended, by whoever may. It knows no model."""
+
+import json
+import secrets
+
+from sqlalchemy import func, select, tuple_
+from sqlalchemy.orm import Session
+
+from shared.batches import BatchObject, RequestCounts
+from shared.errors import ErrorCode
+from vendor_service.billing.admission import release_job
+from vendor_service.clock import SECOND
+from vendor_service.database.tables import Account, BatchChunk, BatchJob, Hold, StoredFile
+from vendor_service.database.working_set import Touched, WorkingSet
+from vendor_service.errors import APIError
+from vendor_service.operators.act import Act
+from vendor_service.webhooks import events
+from vendor_service.webhooks.events import EventKind
+
+
+def end(session: Session, account: Account, job: BatchJob, state: str, now: int, keep_micros: int) -> None:
+    """Let a job end, with the files of what it brought, which are kept for `keep_micros` from now on.
+
+    Account and job are locked by this transaction.
+    """
+    job.state, job.ended_at = state, now
+    session.flush()
+    sizes = select(func.sum(BatchChunk.output_bytes), func.sum(BatchChunk.error_bytes))
+    output, errors = session.execute(sizes.where(BatchChunk.batch_id == job.id)).one()
+    job.output_file_id = _add_file(session, job, "output", int(output or 0), now, keep_micros)
+    job.error_file_id = _add_file(session, job, "errors", int(errors or 0), now, keep_micros)
+    if state == "completed":
+        data = {"id": job.id, "status": state, "completed": job.completed, "failed": job.failed}
+        data |= {"cost_micros": job.cost_micros, "output_file_id": job.output_file_id}
+        data |= {"error_file_id": job.error_file_id}
+        events.emit(session, EventKind.BATCH_COMPLETED, account, data, now)
+
+
+def cancel(act: Act, account_id: str, batch_id: str, keep_micros: int) -> BatchObject:
+    """End a job now; one that has ended stays as it is.
+
+    What is answered is charged, and its files are kept for `keep_micros` from now; the rest is released.
+
+    Raises:
+        APIError: `not_found`.
+    """
+    session = act.session
+    hold_id = find(session, account_id, batch_id).hold_id
+    rows = WorkingSet(session, [Touched(account_id, hold_id)])
+    job = session.get_one(BatchJob, batch_id, with_for_update=True, populate_existing=True)
+    account, hold = rows.account(account_id), rows.hold(hold_id)
+    if job.state == "in_progress" and hold is not None:
+        end(session, account, job, "cancelled", act.now, keep_micros)
+        release_job(rows, hold, act.now)
+        rows.write()
+        lines = {"lines": job.lines, "completed": job.completed, "failed": job.failed}
+        act.record("batch.cancel", account.name, None, {"batch": job.id, **lines})
+    return public(session, job)
+
+
+def page(session: Session, account_id: str, after: str | None, limit: int) -> tuple[list[BatchObject], bool]:
+    """Up to `limit` jobs of this account behind `after`, the newest first; and whether there are more.
+
+    Raises:
+        APIError: `not_found`; there is no job `after`.
+    """
+    found = select(BatchJob).where(BatchJob.account_id == account_id)
+    if after is not None:
+        last = find(session, account_id, after)
+        found = found.where(tuple_(BatchJob.created_at, BatchJob.id) < tuple_(last.created_at, last.id))
+    found = found.order_by(BatchJob.created_at.desc(), BatchJob.id.desc())
+    jobs = session.scalars(found.limit(limit + 1)).all()
+    return [public(session, each) for each in jobs[:limit]], len(jobs) > limit
+
+
+def public(session: Session, job: BatchJob) -> BatchObject:
+    """A job as its owner sees it."""
+    ended = None if job.ended_at is None else job.ended_at // SECOND
+    hold = session.get_one(Hold, job.hold_id)
+    return BatchObject(
+        id=job.id,
+        endpoint=job.endpoint,
+        model=job.model,
+        model_fingerprint=job.model_fingerprint,
+        input_file_id=job.input_file_id,
+        status=job.state,  # type: ignore[arg-type]
+        output_file_id=job.output_file_id,
+        error_file_id=job.error_file_id,
+        created_at=job.created_at // SECOND,
+        in_progress_at=job.created_at // SECOND,
+        expires_at=job.expires_at // SECOND,
+        completed_at=ended if job.state == "completed" else None,
+        cancelled_at=ended if job.state == "cancelled" else None,
+        expired_at=ended if job.state == "expired" else None,
+        request_counts=RequestCounts(total=job.lines, completed=job.completed, failed=job.failed),
+        metadata=None if job.labels is None else json.loads(job.labels),
+        cost_micros=job.cost_micros,
+        held_micros=hold.cost_micros if hold.state == "open" else 0,
+    )
+
+
+def find(session: Session, account_id: str, batch_id: str) -> BatchJob:
+    """A job of this account.
+
+    Raises:
+        APIError: `not_found`.
+    """
+    job = session.get(BatchJob, batch_id)
+    if job is None or job.account_id != account_id:
+        message = f"this account has no batch {batch_id[:64]!r}"
+        raise APIError(ErrorCode.NOT_FOUND, message, param="batch_id")
+    return job
+
+
+def _add_file(
+    session: Session, job: BatchJob, kind: str, size: int, now: int, keep_micros: int
+) -> str | None:
+    if not size:
+        return None
+    file_id = f"file-{secrets.token_hex(12)}"
+    session.add(
+        StoredFile(
+            id=file_id,
+            account_id=job.account_id,
+            purpose="batch_output",
+            name=f"{job.id}.{kind}.jsonl",
+            state="ready",
+            created_at=now,
+            expires_at=now + keep_micros,
+            bytes=size,
+            batch_id=job.id,
+        )
+    )
+    return file_id
