@@ -64,6 +64,16 @@ class RequestCounts(BaseModel):
     completed: int
     failed: int
 
+    @property
+    def done(self) -> int:
+        """The lines that were answered or refused."""
+        return self.completed + self.failed
+
+    @property
+    def left(self) -> int:
+        """The other ones."""
+        return self.total - self.done
+
 
 class BatchObject(BaseModel):
     """A job. Beyond OpenAI's fields it tells its cost: `cost_micros` so far, `held_micros` at most more."""

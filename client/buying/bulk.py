@@ -341,7 +341,7 @@ class BulkPurchaser:
 
     def _tell(self, note: BulkNote, job: BatchObject) -> None:
         counts = job.request_counts
-        share = (counts.completed + counts.failed) / max(1, counts.total)
+        share = counts.done / max(1, counts.total)
         bought = self._purchase.bought + round(share * len(note.queries))
         cost = self._purchase.cost_micros + job.cost_micros
         self._on_progress(PurchaseProgress(bought, len(self._purchase.refused), self._total, cost))

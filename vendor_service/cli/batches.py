@@ -44,8 +44,11 @@ def cancel(
         job = book.public(session, book.find(session, find_account(session, account).id, batch_id))
     if job.status == "in_progress":
         counts = job.request_counts
-        left = counts.total - counts.completed - counts.failed
-        confirm(f"{left:,} of {counts.total:,} lines of {batch_id} will not be answered.", batch_id, yes=yes)
+        confirm(
+            f"{counts.left:,} of {counts.total:,} lines of {batch_id} will not be answered.",
+            batch_id,
+            yes=yes,
+        )
     with acting(database_url) as act:
         owner = find_account(act.session, account)
         job = book.cancel(act, owner.id, batch_id, Settings.read().batch_keep_days * DAY)

@@ -34,7 +34,7 @@ class ShownJob:
     @property
     def done(self) -> int:
         """The lines that were answered or refused."""
-        return self.job.request_counts.completed + self.job.request_counts.failed
+        return self.job.request_counts.done
 
 
 def page_of(
@@ -60,7 +60,7 @@ def _shown(session: Session, job: BatchObject) -> ShownJob:
     }
     ended = job.completed_at or job.cancelled_at or job.expired_at
     counts = job.request_counts
-    done = counts.completed + counts.failed
+    done = counts.done
     return ShownJob(
         job,
         charts.progress(f"{done} of {counts.total} lines of {job.id} are done", done, counts.total),
@@ -94,9 +94,8 @@ class JobActions:
             message = f"the job {job.id} has ended already: it is {job.status}"
             raise APIError(ErrorCode.CONFLICT, message, param="batch_id")
         counts = job.request_counts
-        left = counts.total - counts.completed - counts.failed
         facts = [
-            f"The job {job.id} ends at once; {left:,} of its {counts.total:,} lines are not answered.",
+            f"The job {job.id} ends at once; {counts.left:,} of its {counts.total:,} lines are not answered.",
             f"What is answered stays charged ({money(job.cost_micros)} so far), and can be downloaded.",
             f"What is held for the rest, at most {money(job.held_micros)}, is free again.",
         ]
