@@ -17,6 +17,7 @@ from client.data.file_memory import FileMemory
 from client.data.views import ORIGINAL
 from client.deferral.combination import teacher_probabilities
 from client.errors import ClientError, FingerprintChanged
+from client.learning.image_names import names_of
 from client.learning.rejection import NEVER
 
 if TYPE_CHECKING:  # what speaks HTTP is not imported before somebody is asked
@@ -96,6 +97,7 @@ class Asker:
         period: Period,
         patience: float,
         reject_below: float = NEVER,
+        metadata: Mapping[str, str] | None = None,
     ) -> None:
         """Take a vendor.
 
@@ -108,9 +110,11 @@ class Asker:
             period: a day or a month in UTC; "total" never ends.
             patience: how many seconds to wait for another process that is asking.
             reject_below: an image whose cosine to the nearest class text is lower shows none of the classes.
+            metadata: of the student's file, where it names some classes by their images.
 
         Raises:
             FingerprintChanged: the vendor sells another model.
+            ClientError: the student's file is damaged.
         """
         model = teacher.model
         if taught_by and taught_by != model.fingerprint:
@@ -125,6 +129,7 @@ class Asker:
         self._period = period
         self._patience = patience
         self._reject_below = reject_below
+        self._names = names_of(metadata or {}, len(classes), model.dimensions)
 
     @classmethod
     def of_student(
@@ -142,6 +147,7 @@ class Asker:
 
         Raises:
             FingerprintChanged: the vendor sells another model than the one that taught it.
+            ClientError: the file is damaged.
         """
         return cls(
             teacher,
@@ -152,6 +158,7 @@ class Asker:
             period=period,
             patience=patience,
             reject_below=reject_below,
+            metadata=metadata,
         )
 
     def recall(self, images: Sequence[Query]) -> VendorAnswers:
@@ -194,6 +201,8 @@ class Asker:
         stopped: str,
     ) -> VendorAnswers:
         texts, have_texts = teacher.lookup(self._prompts)
+        for number, name in self._names.items():
+            texts[number] = name
         vectors, have = teacher.lookup(images)
         have &= have_texts.all()
         probabilities = np.full((len(images), len(self._prompts)), np.nan)

@@ -1,16 +1,19 @@
 """Which of a teacher's answers to learn from, told by the labels: it may not know some of the classes."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from client.learning.methods import Supervision
 
 # From a teacher that names so many labels right, in the mean over domains, distilling is likely to help.
 TRUSTED = 0.8
-# A class of whose labelled images the teacher recognises so many is learnt from as the teacher has it.
-_RECOGNISED = 0.7
+# A class of whose labelled images the teacher recognises so many is learnt from as the teacher has it; of one
+# that is trusted, so many are enough.
+_RECOGNISED, _BY_TRUSTED = 0.7, 0.4
 # Of the labelled images nearest to a class text, so many must be of the class for unlabelled ones to count.
 _PRECISE = 0.5
 _AT_ONCE = 65_536
@@ -36,9 +39,8 @@ def agreement(known: Supervision) -> Agreement:
     positions = torch.nonzero(known.bought & known.labelled).flatten()
     labels = known.labels[positions]
     right, gaps = [torch.zeros(0, dtype=torch.bool)], [torch.zeros(0)]
-    for start in range(0, len(positions), _AT_ONCE):
-        chunk, own = positions[start : start + _AT_ONCE], labels[start : start + _AT_ONCE]
-        cosines = known.images[chunk] @ known.text_head.T
+    for rows, own in _chunks(positions, labels):
+        cosines = known.images[rows] @ known.text_head.T
         mine = cosines.gather(1, own.unsqueeze(1)).squeeze(1)
         others = (cosines.sum(1) - mine) / max(1, cosines.shape[1] - 1)
         right.append(cosines.argmax(1) == own)
@@ -46,12 +48,46 @@ def agreement(known: Supervision) -> Agreement:
     return Agreement(positions, torch.cat(right), torch.cat(gaps))
 
 
-def doubtful_classes(known: Supervision, agreed: Agreement) -> Tensor:
-    """Of which classes the teacher recognises fewer than 7 in 10 labelled images, shape (classes,), bool."""
-    classes, labels = len(known.text_head), known.labels[agreed.positions]
-    images = torch.bincount(labels, minlength=classes)
-    recognised = torch.bincount(labels[agreed.right], minlength=classes)
-    return recognised < _RECOGNISED * images
+def doubtful_classes(known: Supervision, agreed: Agreement, *, trusted: bool) -> Tensor:
+    """Of which classes the teacher recognises too few labelled images, shape (classes,), bool.
+
+    These are fewer than 7 in 10; or fewer than 4 in 10 if the teacher is `trusted`.
+    """
+    return _share_of_class(known, agreed, agreed.right) < (_BY_TRUSTED if trusted else _RECOGNISED)
+
+
+def named_by_images(known: Supervision, *, trusted: bool) -> tuple[Supervision, Tensor]:
+    """What is known with another name for classes whose images the teacher knows, but not their text.
+
+    The name is the mean embedding of the class's labelled images that were bought, moved by what separates
+    the mean of all class texts from the mean of all classes' images (the modality gap: Liang et al., NeurIPS
+    2022), since it is compared beside texts. A doubtful class gets it if 7 in 10 of its images are
+    recognised by it, where the mean that an image is compared with is that of the class's other images.
+
+    Returns:
+        what is known with these names in its `text_head`, and which classes they are, shape (classes,), bool.
+    """
+    agreed = agreement(known)
+    doubtful = doubtful_classes(known, agreed, trusted=trusted)
+    if not doubtful.any():
+        return known, doubtful
+    texts, labels = known.text_head, known.labels[agreed.positions]
+    sums, counts = torch.zeros_like(texts), torch.bincount(labels, minlength=len(texts))
+    for rows, own in _chunks(agreed.positions, labels):
+        sums.index_add_(0, own, known.images[rows])
+    means = functional.normalize(sums, dim=1)
+    gap = texts.mean(0) - means[counts > 0].mean(0)
+    named = torch.where(doubtful.unsqueeze(1), functional.normalize(means + gap, dim=1), texts)
+    right = [torch.zeros(0, dtype=torch.bool)]
+    for rows, own in _chunks(agreed.positions, labels):
+        images = known.images[rows]
+        others = functional.normalize(functional.normalize(sums[own] - images, dim=1) + gap, dim=1)
+        compared = torch.where(doubtful[own].unsqueeze(1), others, texts[own])
+        cosines = (images @ named.T).scatter(1, own.unsqueeze(1), (images * compared).sum(1, keepdim=True))
+        right.append(cosines.argmax(1) == own)
+    recognised = _share_of_class(known, agreed, torch.cat(right)) >= _RECOGNISED
+    chosen = doubtful & recognised & (counts > 1)
+    return replace(known, text_head=torch.where(chosen.unsqueeze(1), named, texts)), chosen
 
 
 def weighed(known: Supervision, *, trusted: bool) -> Supervision:
@@ -70,8 +106,20 @@ def weighed(known: Supervision, *, trusted: bool) -> Supervision:
     of_class = torch.bincount(nearest[agreed.positions[agreed.right]], minlength=classes)
     precise = (of_class >= _PRECISE * named.clamp(min=1)) | trusted
     labels = known.labels.clamp(min=0)
-    fits = (nearest == labels) | ~doubtful_classes(known, agreed)[labels]
+    fits = (nearest == labels) | ~doubtful_classes(known, agreed, trusted=trusted)[labels]
     return replace(known, bought=known.bought & torch.where(known.labelled, fits, precise[nearest]))
+
+
+def _share_of_class(known: Supervision, agreed: Agreement, which: Tensor) -> Tensor:
+    """The share of each class's labelled images that are `which`, shape (classes,); 1 of a class without."""
+    classes, labels = len(known.text_head), known.labels[agreed.positions]
+    images = torch.bincount(labels, minlength=classes)
+    share = torch.bincount(labels[which], minlength=classes) / images.clamp(min=1)
+    return share.masked_fill(images == 0, 1.0)
+
+
+def _chunks(positions: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    return zip(torch.split(positions, _AT_ONCE), torch.split(labels, _AT_ONCE), strict=True)
 
 
 def _nearest_class(known: Supervision) -> Tensor:

@@ -5,6 +5,7 @@ every line is one. Fields are declared in the order in which the files have them
 versions did not write has a default.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, SkipValidation
@@ -125,8 +126,11 @@ class TeacherCheck(Record):
         by_domain: the same by domain.
         gap: how much nearer (cosine) an image is to the text of its class than to the others, on average.
         trusted: whether it is right so often (0.8) that distilling is likely to help.
-        doubtful: the classes of which it recognises fewer than seven in ten of these images. Of them only
-            those answers are learnt from that the labels do not speak against.
+        doubtful: the classes of which it recognises too few of these images: fewer than seven in ten, or
+            four in ten if it is trusted. Of them only those answers are learnt from that the labels do not
+            speak against.
+        named_by_images: the classes that would be doubtful, but whose images resemble each other to it. A
+            student names them by the mean embedding of these images in place of the class text.
     """
 
     accuracy: float
@@ -134,6 +138,12 @@ class TeacherCheck(Record):
     gap: float
     trusted: bool
     doubtful: list[Name] = []
+    named_by_images: list[Name] = []
+
+    @property
+    def doubts(self) -> bool:
+        """Whether anything speaks against learning from it as it is."""
+        return bool(self.doubtful or self.named_by_images or not self.trusted)
 
 
 # In a sentence; the record has all of them.
@@ -147,14 +157,24 @@ def described_check(check: TeacherCheck) -> str:
     if not check.trusted:
         advice = "Compare with fine-tuning, which buys nothing (--method erm), before you spend more."
         told = [f"{share}, which is little.", advice]
-    if check.doubtful:
-        more = len(check.doubtful) - _MOST_NAMED
-        named = ", ".join(check.doubtful[:_MOST_NAMED]) + (f" and {more} more classes" if more > 0 else "")
+    if check.named_by_images:
         told.append(
-            f"It recognises too few images of {named}: of these, only those of its answers are learnt from "
-            "that the labels do not speak against."
+            f"It does not know {_some(check.named_by_images)} by name, but knows their images: they are "
+            "named by the mean of these."
+        )
+    if check.doubtful:
+        told.append(
+            f"It recognises too few images of {_some(check.doubtful)}: of these, only those of its answers "
+            "are learnt from that the labels do not speak against."
         )
     return " ".join(told)
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
+    more = len(names) - _MOST_NAMED
+    rest = f" and {more} more class{'' if more == 1 else 'es'}" if more > 0 else ""
+    return ", ".join(names[:_MOST_NAMED]) + rest
 
 
 _OF_PLAN_ALONE = ("outlook", "teacher_check", "gains")

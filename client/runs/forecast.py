@@ -3,12 +3,13 @@
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import compress
 from statistics import fmean
 
 from client.buying.teacher import Teacher
 from client.errors import DataError, UsageError
 from client.learning.methods import Supervision
-from client.learning.trust import TRUSTED, agreement, doubtful_classes
+from client.learning.trust import TRUSTED, agreement, doubtful_classes, named_by_images
 from client.results.records import TeacherCheck, ZeroShotAccuracy
 from client.runs.dataset import Dataset
 from client.runs.folder import RunConfig
@@ -32,16 +33,16 @@ def check_teacher(dataset: Dataset, known: Supervision) -> TeacherCheck | None:
         for name, answers in sorted(right.items())
     }
     accuracy = fmean(each.accuracy for each in by_domain.values())
+    trusted = accuracy >= TRUSTED
+    _, renamed = named_by_images(known, trusted=trusted)
+    doubtful = doubtful_classes(known, agreed, trusted=trusted) & ~renamed
     return TeacherCheck(
         accuracy=accuracy,
         by_domain=by_domain,
         gap=float(agreed.gaps.mean()),
-        trusted=accuracy >= TRUSTED,
-        doubtful=[
-            name
-            for name, doubtful in zip(dataset.classes, doubtful_classes(known, agreed).tolist(), strict=True)
-            if doubtful
-        ],
+        trusted=trusted,
+        doubtful=list(compress(dataset.classes, doubtful.tolist())),
+        named_by_images=list(compress(dataset.classes, renamed.tolist())),
     )
 
 

@@ -1,8 +1,8 @@
 """The targets of a run: what its teacher says of the images, bought first where it is sold."""
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -19,13 +19,15 @@ from client.data.domains import class_prompts
 from client.data.finder import Skipped
 from client.errors import BudgetExhausted, ClientError, DataError, FingerprintChanged, UsageError
 from client.learning.backbone_names import BUNDLED_TEACHER, OPEN_CLIP
+from client.learning.image_names import KEY as IMAGE_NAMES
+from client.learning.image_names import names_to_json
 from client.learning.losses import cosine_logits
 from client.learning.methods import Method, Supervision
 from client.learning.prompts import ONE_PROMPT
 from client.learning.rejection import TEACHERS, Rejection
 from client.learning.student import build_student
 from client.learning.temperature import fitted_temperature
-from client.learning.trust import weighed
+from client.learning.trust import named_by_images, weighed
 from client.progress import Display
 from client.results.records import Purchase, RefusedQuery, TeacherCheck, described_check
 from client.runs.dataset import Dataset, describe_plan, describe_views, mention
@@ -54,12 +56,14 @@ class TaughtBy:
         accuracy: the share of these that it names right; `None` where there are too few.
         rejection: by how near (cosine) these are to the nearest class text; `None` where there are none, or
             the class texts are not those that are asked about a single image.
+        names: what stands for the text of a class that is named by its images, by the class's number.
     """
 
     fingerprint: str
     temperature: float
     accuracy: float | None
     rejection: Rejection | None = None
+    names: Mapping[int, NDArray[np.float32]] = field(default_factory=dict)
 
     @property
     def described(self) -> dict[str, str]:
@@ -69,6 +73,8 @@ class TaughtBy:
             told["teacher_accuracy"] = f"{self.accuracy:.4f}"
         if self.rejection is not None:
             told[TEACHERS] = self.rejection.to_json()
+        if self.names:
+            told[IMAGE_NAMES] = names_to_json(self.names)
         return told
 
 
@@ -201,8 +207,7 @@ class TargetBuilder:
         if known is None:
             raise self._nameless(missing, of=len(asked.prompts))
         self._mention_unanswered(asked, missing)
-        doubts = self.check is not None and (self.check.doubtful or not self.check.trusted)
-        if self.check is not None and doubts and self._config.recipe.weigh_teacher:
+        if self.check is not None and self.check.doubts and self._config.recipe.weigh_teacher:
             self._display.note(described_check(self.check))
         return self._targets_of(dataset, known)
 
@@ -248,15 +253,20 @@ class TargetBuilder:
         if known is None:
             return None, missing
         self.check = check_teacher(dataset, known)
+        weighs = self.check is not None and self._config.recipe.weigh_teacher
+        trusted = self.check is not None and self.check.trusted
+        renamed: list[int] = []
+        if weighs:
+            known, named = named_by_images(known, trusted=trusted)
+            renamed = torch.nonzero(named).flatten().tolist()
         self._taught_by = TaughtBy(
             self._teacher.model.fingerprint,
             _temperature_of(known),
             self.check.accuracy if self.check else None,
             _rejection_of(known, dataset, self._method),
+            {number: known.text_head[number].numpy() for number in renamed},
         )
-        if self.check is not None and self._config.recipe.weigh_teacher:
-            known = weighed(known, trusted=self.check.trusted)
-        return known, missing
+        return (weighed(known, trusted=trusted) if weighs else known), missing
 
     def _mention_unanswered(self, asked: TeacherQueries, missing: Sequence[Query]) -> None:
         """Say which of the images are taught without an answer, and why."""

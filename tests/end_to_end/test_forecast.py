@@ -2,11 +2,14 @@
 
 import json
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
 
 from client.buying.teacher import Teacher
+from client.learning.image_names import KEY
+from client.learning.student import load_tensors, save_tensors
 from tests.client.toy import CLASSES, make_folder
 from tests.end_to_end.command import TINY, Command
 from tests.support.vendor_process import VendorProcess
@@ -56,25 +59,52 @@ def test_a_probe_of_too_few_is_refused_before_anything_is_bought(
     assert vendor_process.charges(client.api_key).queries == 0
 
 
+@pytest.mark.parametrize(
+    ("confused_kind", "judged", "words"),
+    [
+        ("text", "named_by_images", "named by the mean of these"),
+        ("image", "doubtful", "only those of its answers are learnt from"),
+    ],
+)
 def test_of_a_weak_teacher_only_what_the_labels_bear_out_is_learnt(
-    client: Command, monkeypatch: pytest.MonkeyPatch
+    client: Command, monkeypatch: pytest.MonkeyPatch, confused_kind: str, judged: str, words: str
 ) -> None:
-    """The texts of two classes are exchanged, so the teacher is wrong about most of their images."""
+    """The texts of two classes are exchanged, or each image has the answer to another."""
     lookup = Teacher.lookup
 
     def confused(teacher: Teacher, queries: Any) -> Any:
-        if [query.kind for query in queries] == ["text"] * len(CLASSES):
-            queries = [queries[1], queries[0], queries[2]]
+        if len(queries) > 1 and {query.kind for query in queries} == {confused_kind}:
+            half = len(queries) // 2
+            swapped = [queries[1], queries[0], *queries[2:]]
+            queries = swapped if confused_kind == "text" else [*queries[half:], *queries[:half]]
         return lookup(teacher, queries)
 
     monkeypatch.setattr(Teacher, "lookup", confused)
     shown = client("distill", *TINY, *_SMALL, "--steps", "2", "--out", "run", "--budget", "1000")
     summary = json.loads((client.folder / "run" / "summary.json").read_text())
     assert not summary["teacher_check"]["trusted"]
-    assert {*sorted(CLASSES)[:2]} <= {*summary["teacher_check"]["doubtful"]}
+    assert {*sorted(CLASSES)[:2]} <= {*summary["teacher_check"][judged]}
     assert "which is little." in shown.stderr
-    assert "only those of its answers are learnt from" in shown.stderr
+    assert words in shown.stderr
+    if confused_kind == "text":
+        _check_asking(client)
     paper = client(
         "distill", *TINY, *_SMALL, "--steps", "2", "--out", "paper", "--budget", "1000", "--recipe", "paper"
     )
     assert "which is little" not in paper.stderr
+
+
+def _check_asking(client: Command) -> None:
+    """Where the student asks the same teacher again, it is answered by these names and not by the texts."""
+    tensors, metadata = load_tensors(client.folder / "run" / "student.safetensors")
+    without = client.folder / "without.safetensors"
+    save_tensors(tensors, without, {key: each for key, each in metadata.items() if key != KEY})
+    right = {}
+    for file in ("run/student.safetensors", without.name):
+        shown = client("predict", file, "toy", "--json", "--ask-vendor", client.url, "--ask-below", "1")
+        answers = [
+            (Path(row["image"]).parent.name, max(row["classes"], key=row["classes"].get))
+            for row in json.loads(shown.stdout)
+        ]
+        right[file] = fmean(answer == label for label, answer in answers if label in CLASSES[:2])
+    assert right["run/student.safetensors"] > 0.6 > right[without.name], right

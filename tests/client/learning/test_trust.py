@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from client.learning.methods import METHODS, Supervision
-from client.learning.trust import agreement, doubtful_classes, weighed
+from client.learning.trust import agreement, doubtful_classes, named_by_images, weighed
 
 
 def _known(
@@ -28,7 +28,7 @@ def test_an_answer_counts_where_it_is_the_labels() -> None:
     agreed = agreement(known)
     assert agreed.positions.tolist() == [0, 1, 2, 3]
     assert agreed.right.tolist() == [True, False, True, False]
-    assert doubtful_classes(known, agreed).tolist() == [False, True, False, True]
+    assert doubtful_classes(known, agreed, trusted=False).tolist() == [False, True, False, True]
     assert weighed(known, trusted=False).bought.tolist() == [True, False, True, False, False]
 
 
@@ -40,9 +40,63 @@ def test_of_a_class_that_the_teacher_knows_wrong_answers_count_as_well(right: in
     assert counts == [True] * kept + [False] * (11 - kept)
 
 
+@pytest.mark.parametrize(("right", "kept"), [(4, 10), (3, 3)])
+def test_a_trusted_teacher_is_doubted_where_it_knows_fewer_than_four_in_ten(right: int, kept: int) -> None:
+    known = _known([0] * 10, [0] * right + [2] * (10 - right))
+    assert weighed(known, trusted=True).bought.tolist() == [True] * kept + [False] * (10 - kept)
+
+
 def test_a_class_without_an_image_is_not_doubted() -> None:
     known = _known([0], [0])
-    assert not doubtful_classes(known, agreement(known)).any()
+    assert not doubtful_classes(known, agreement(known), trusted=False).any()
+    assert named_by_images(known, trusted=False)[0] is known
+
+
+def test_a_class_called_by_anothers_text_is_named_by_its_images() -> None:
+    """The images of classes 2 and 3 lie at each other's texts, and one of each somewhere else."""
+    known = _known([0, 1, *[2] * 8, *[3] * 8], [0, 1, *[3] * 7, 0, *[2] * 7, 1])
+    renamed, which = named_by_images(known, trusted=False)
+    assert which.tolist() == [False, False, True, True]
+    assert torch.equal(renamed.text_head[:2], known.text_head[:2])
+    assert (renamed.images @ renamed.text_head.T).argmax(1).tolist() == [0, 1, *[2] * 7, 0, *[3] * 7, 1]
+    counts = weighed(renamed, trusted=False)
+    assert counts.bought.all()  # no class is in doubt any more
+    assert torch.equal(METHODS["vl2v-adip"].targets(counts)[2], (renamed.text_head[2] + known.images[2]) / 2)
+
+
+def test_a_name_of_images_lies_where_texts_lie() -> None:
+    """By plain arithmetic: texts and images are a gap apart, and the mean is moved by it."""
+    generator = torch.Generator().manual_seed(0)
+    towards_texts, towards_images, *classes = torch.eye(16)[:5]
+    labels = torch.arange(3).repeat_interleave(6)
+    images = torch.stack([classes[k] + 2 * towards_images for k in labels])
+    images = functional.normalize(images + 0.1 * torch.randn(18, 16, generator=generator), dim=1)
+    texts = functional.normalize(torch.stack([classes[k] + 2 * towards_texts for k in (0, 2, 1)]), dim=1)
+    known = Supervision(labels, texts, images, torch.ones(18, dtype=torch.bool), 0.5)
+    renamed, which = named_by_images(known, trusted=False)
+    assert which.tolist() == [False, True, True]
+    means = [[sum(column) for column in zip(*images[labels == k].tolist(), strict=True)] for k in range(3)]
+    means = [[x / math.dist(mean, [0.0] * 16) for x in mean] for mean in means]
+    for k in (1, 2):
+        moved = [
+            means[k][i] + sum(t[i] for t in texts.tolist()) / 3 - sum(mean[i] for mean in means) / 3
+            for i in range(16)
+        ]
+        expected = [x / math.dist(moved, [0.0] * 16) for x in moved]
+        assert renamed.text_head[k].tolist() == pytest.approx(expected, abs=1e-5)
+    assert torch.equal((images @ renamed.text_head.T).argmax(1), labels)
+
+
+def test_images_that_do_not_resemble_each_other_name_nothing() -> None:
+    """Of class 0 no two are alike: their mean, with each of them in it, would be nearest to all of them."""
+    known = _known([0, 0, 0, 1, 1, 2, 2, 3, 3], [1, 2, 3, 1, 1, 2, 2, 3, 3])
+    renamed, which = named_by_images(known, trusted=False)
+    assert not which.any()
+    assert torch.equal(renamed.text_head, known.text_head)
+
+
+def test_one_image_names_no_class() -> None:
+    assert not named_by_images(_known([0, 1], [1, 0]), trusted=False)[1].any()
 
 
 def test_an_unlabelled_image_counts_where_the_teacher_is_mostly_right_about_that_class() -> None:

@@ -65,6 +65,7 @@ CHECK = {
     "gap": 0.21,
     "trusted": False,
     "doubtful": ["a fox"],
+    "named_by_images": ["a cat"],
 }
 PURCHASE = {
     "queries_bought": 25,
@@ -158,17 +159,21 @@ def test_a_table_is_one_of_dataclasses_as_before() -> None:
 
 
 @pytest.mark.parametrize(
-    ("trusted", "doubtful", "words", "absent"),
+    ("trusted", "doubtful", "named", "words", "absent"),
     [
-        (True, [], "likely to help", "too few"),
-        (True, ["a", "b"], "too few images of a, b: of these", "--method erm"),
-        (False, [*"abcdefg"], "of a, b, c, d, e and 2 more classes: of these", "likely to help"),
+        (True, [], [], "likely to help", "too few"),
+        (True, ["a", "b"], [], "too few images of a, b: of these", "--method erm"),
+        (False, [*"abcdefg"], [], "of a, b, c, d, e and 2 more classes: of these", "likely to help"),
+        (True, [], [*"abcdef"], "know a, b, c, d, e and 1 more class by name", "too few"),
     ],
 )
 def test_a_check_of_the_teacher_says_what_is_learnt_of_it(
-    trusted: bool, doubtful: list[str], words: str, absent: str
+    trusted: bool, doubtful: list[str], named: list[str], words: str, absent: str
 ) -> None:
-    told = described_check(TeacherCheck.model_validate({**CHECK, "trusted": trusted, "doubtful": doubtful}))
+    changed = {"trusted": trusted, "doubtful": doubtful, "named_by_images": named}
+    check = TeacherCheck.model_validate({**CHECK, **changed})
+    assert check.doubts == (not trusted or bool(doubtful or named))
+    told = described_check(check)
     assert words in told
     assert absent not in told
     assert ("--method erm" in told) == (not trusted)
