@@ -36,7 +36,7 @@ GOAL_MILLISECONDS = 100
 RARE = 20
 CUSTOMERS = ("", "/usage", "/usage?group=key&from=2025-11-16", "/ledger", "/ledger?key={rare}",
              "/ledger?kind=refund", "/ledger?before=500000", "/invoices", "/invoices/2026-11", "/keys",
-             "/models", "/events")  # fmt: skip
+             "/models", "/batches", "/events", "/sessions", "/quick-start")  # fmt: skip
 OPERATORS = ("", "/health", "/money", "/accounts", "/accounts/{name}", "/models", "/audit")
 
 
@@ -89,7 +89,7 @@ def _admin_key(books: Books, order: Order) -> str:
 def _vendor(folder: Path, books: Books) -> Iterator[LocalVendor]:
     """A vendor on these books, with their clock."""
     with patch.object(local_vendor, "FakeClock", lambda: books.clock):
-        vendor = LocalVendor(folder)
+        vendor = LocalVendor(folder, batch_store=str(folder / "store"))
     with vendor:
         yield vendor
 

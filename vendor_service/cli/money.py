@@ -1,6 +1,7 @@
 """`vendor top-up`, `payment`, `refund`, `adjust`, `invoice`, `ledger`: money moved and accounted for."""
 
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from enum import StrEnum
@@ -14,7 +15,7 @@ from shared.billing import Entry
 from vendor_service.accounts import accounts
 from vendor_service.audit.actors import os_user
 from vendor_service.billing import ledger
-from vendor_service.billing.invoice_formats import as_csv, as_html, as_text
+from vendor_service.billing.invoice_formats import as_csv, as_html, as_pdf, as_text
 from vendor_service.billing.spreadsheets import csv_lines
 from vendor_service.billing.verification import Verification, verify
 from vendor_service.cli.books import AsJson, DatabaseUrl, acting, prepared, print_rows, reading
@@ -38,6 +39,7 @@ class InvoiceFormat(StrEnum):
     TEXT = "text"
     JSON = "json"
     HTML = "html"
+    PDF = "pdf"
     CSV = "csv"
 
 
@@ -155,10 +157,12 @@ def invoice(
 ) -> None:
     """Print a month's invoice. Once the month is over it is final: the same whenever it is asked for.
 
-    Example: vendor invoice acme --month 2026-11 --format html > acme-2026-11.html
+    Example: vendor invoice acme --month 2026-11 --format pdf > acme-2026-11.pdf
     """
     if not _MONTH.fullmatch(month):
         raise UsageError(f"{month!r} is no month; write it as 2026-01")
+    if form is InvoiceFormat.PDF and sys.stdout.isatty():
+        raise UsageError(f"a PDF is not for a terminal; write it to a file: > {account}-{month}.pdf")
     trust_clock = Settings.read().trust_clock
     with prepared(database_url) as database:
         issued = acts.issue_invoice(
@@ -168,6 +172,8 @@ def invoice(
         print(issued.model_dump_json(indent=2))
     elif form is InvoiceFormat.CSV:
         print(as_csv(issued), end="")
+    elif form is InvoiceFormat.PDF:
+        sys.stdout.buffer.write(as_pdf(issued))
     else:
         print((as_html if form is InvoiceFormat.HTML else as_text)(issued))
 

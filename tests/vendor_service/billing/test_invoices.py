@@ -2,15 +2,17 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
+from io import BytesIO
 
 import pytest
+from pypdf import PdfReader
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from shared.billing import CreditNote, Invoice
 from tests.vendor_service.books import Books
 from vendor_service.billing import currency, invoices, ledger
-from vendor_service.billing.invoice_formats import as_csv, as_html, as_text
+from vendor_service.billing.invoice_formats import as_csv, as_html, as_pdf, as_text
 from vendor_service.billing.usage import account_status
 from vendor_service.clock import DAY
 from vendor_service.database.session import Database
@@ -77,6 +79,12 @@ def test_a_refund_of_an_earlier_month_is_a_credit_note_on_that_ones_invoice(book
     assert "amount (EUR)" in said
     assert "Credit note: 0.000350 of the refunds are of invoice 1 for 2026-11" in said
     assert "Invoice 2" in as_html(december)
+    pages = [page.extract_text() for page in PdfReader(BytesIO(as_pdf(december))).pages]
+    assert len(pages) == 1
+    assert pages[0].startswith("Invoice 2 of account-0 for 2026-12")
+    assert "amount (EUR)" in pages[0]
+    assert "Credit note: 0.000350 of the refunds are of invoice 1 for 2026-11" in pages[0]
+    assert as_pdf(december) == as_pdf(december)
     assert as_csv(december).splitlines()[-1] == "account-0,2026-12,2,total,,,,,-350,EUR"
     books.check(order)
     books.tamper("UPDATE final_invoices SET number = 3 WHERE number = 2")

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import typer
+from pypdf import PdfReader
 
 from shared.serving import logging
 from tests.support.forking import ForkedOn
@@ -164,6 +165,12 @@ def test_money_moves_by_commands_and_is_accounted_for(vendor: Command) -> None:
     assert (json.loads(out)["total_micros"], json.loads(out)["top_ups_micros"]) == (50, 600)
     assert "not yet final" in vendor("invoice", "acme", "--month", month)[1]
     assert vendor("invoice", "acme", "--month", month, "--format", "html")[1].startswith("<!doctype html>")
+    asked = ("invoice", "acme", "--month", month, "--format", "pdf")
+    command = [Path(sys.executable).with_name("vendor"), *asked]
+    printed = subprocess.run(command, capture_output=True, check=True).stdout
+    assert "0.000050" in PdfReader(io.BytesIO(printed)).pages[0].extract_text()
+    code, shown = at_a_terminal(Path.cwd(), "", *asked)
+    assert (code, f"> acme-{month}.pdf" in shown) == (2, True), shown
 
 
 def test_a_payment_or_top_up_that_is_said_again_counts_once(vendor: Command) -> None:

@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from pypdf import PdfReader
 from sqlalchemy import select
 
 from tests.vendor_service.batches.held_model import HeldModel
@@ -772,6 +774,13 @@ def test_invoices_have_numbers_and_credit_notes_and_money_is_in_the_currency_tha
         assert "<dt>Number</dt><dd>1</dd>" in november
         assert "Total, in EUR" in november
         assert "Credit notes" not in november
+        saved = visit.get("/invoices/2026-11.pdf")
+        assert saved.headers["content-type"] == "application/pdf"
+        assert re.search(r'filename="invoice-[a-z0-9-]+-2026-11\.pdf"', saved.headers["content-disposition"])
+        shown = PdfReader(BytesIO(saved.content)).pages[0].extract_text()
+        assert "Invoice 1 of" in shown
+        assert "0.000040" in shown
+        assert visit.get("/invoices/2026-10.pdf").status_code == 404  # before the account was opened
         assert "<td>1</td>" in visit.page("/invoices")
         assert "0.00004 EUR" in visit.page("/invoices")
         with vendor.books.write() as session:

@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 from starlette.responses import JSONResponse, Response
 
-from shared.billing import EntryKind, EntryPage, GroupBy, UsageReport
+from shared.billing import EntryKind, EntryPage, GroupBy, Invoice, UsageReport
 from shared.errors import ErrorCode
 from shared.projects import DEFAULT_PROJECT, ProjectInfo
 from vendor_service.accounts import keys
@@ -19,6 +19,7 @@ from vendor_service.api.bulk import BulkDesk
 from vendor_service.billing import entry_search, invoices, ledger, prices, spending
 from vendor_service.billing.clock_watch import ClockWatch
 from vendor_service.billing.entry_search import EntryFilter
+from vendor_service.billing.invoice_formats import as_pdf
 from vendor_service.billing.refusals import refused_since
 from vendor_service.billing.spreadsheets import csv_lines
 from vendor_service.billing.usage import account_status, usage_report
@@ -96,6 +97,7 @@ class CustomerPages:
             Page("/ledger.csv", "Ledger", "", self.ledger_csv, cost=_COST_OF_EXPORT),
             Page("/ledger/entries", "Ledger", "", self.entries),
             Page("/invoices", "Invoices", "customers/invoices.html", self.invoices_page, money),
+            Page("/invoices/{month}.pdf", "Invoice", "", self.invoice_pdf),
             Page("/invoices/{month}", "Invoice", "customers/invoice.html", self.invoice),
             Page("/keys", "Keys", "customers/keys.html", self.keys_page, set_up),
             Page("/events", "Events", "customers/events.html", self.events, set_up),
@@ -224,16 +226,25 @@ class CustomerPages:
 
     def invoice(self, asked: Asked[Customer], session: Session) -> Values:
         """One invoice, as it was issued, or as it stands."""
-        month = asked.path["month"]
-        if month not in months_since(asked.who.account.created_at, asked.now):
-            raise APIError(ErrorCode.NOT_FOUND, f"there is no invoice {month[:20]!r} of this account")
-        found = invoices.issue(self.database, asked.who.account_id, month, asked.now, self.watch)
+        found = self._invoice(asked)
         issued = session.scalars(
             select(FinalInvoice.issued_at)
-            .where(FinalInvoice.account_id == asked.who.account_id, FinalInvoice.month == month)
+            .where(FinalInvoice.account_id == asked.who.account_id, FinalInvoice.month == found.month)
             .order_by(FinalInvoice.ledger_seq.desc())
         ).first()
         return {"invoice": found, "issued_at": None if issued is None else to_datetime(issued)}
+
+    def invoice_pdf(self, asked: Asked[Customer], session: Session) -> Response:
+        """The same to keep."""
+        del session  # an invoice is issued in a transaction of its own
+        found = self._invoice(asked)
+        return _saved(as_pdf(found), "application/pdf", f"invoice-{found.account}-{found.month}.pdf")
+
+    def _invoice(self, asked: Asked[Customer]) -> Invoice:
+        month = asked.path["month"]
+        if month not in months_since(asked.who.account.created_at, asked.now):
+            raise APIError(ErrorCode.NOT_FOUND, f"there is no invoice {month[:20]!r} of this account")
+        return invoices.issue(self.database, asked.who.account_id, month, asked.now, self.watch)
 
     def keys_page(self, asked: Asked[Customer], session: Session) -> Values:
         """The account's keys, or those of the project that one is signed in to, those in use first."""
@@ -412,9 +423,14 @@ def _told(content: str) -> list[tuple[str, Any]]:
 
 def _csv(columns: tuple[str, ...], rows: list[dict[str, Any]], name: str) -> Response:
     content = "".join(f"{line}\r\n" for line in csv_lines(columns, rows))
+    return _saved(content, "text/csv; charset=utf-8", name)
+
+
+def _saved(content: str | bytes, media_type: str, name: str) -> Response:
+    """A file for the browser to save."""
     headers = {
         "content-disposition": f'attachment; filename="{name}"',
         "cache-control": "no-store",
         "x-content-type-options": "nosniff",
     }
-    return Response(content, media_type="text/csv; charset=utf-8", headers=headers)
+    return Response(content, media_type=media_type, headers=headers)
