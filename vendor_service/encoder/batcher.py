@@ -5,12 +5,15 @@ and while the devices work the next batch fills by itself. Only a batch that is 
 prepared, before its device is free. What is too little for a pass of its own is left to a device that works
 already, which takes it next; but not for long, for that device may be at something that takes long.
 
-Two more queues are of the background, which may wait. A short batch of them is taken when nobody else waits;
-one that is prepared ahead lets pass whatever has come meanwhile. So nobody waits for more than one of them.
+Two more queues are of the background, which may wait. A short batch of them is taken when nobody else waits,
+a very short one where somebody has asked in the last seconds; and one that is prepared ahead lets pass
+whatever has come meanwhile. So nobody waits for more than one of them.
 Where devices are the very processors that decode, none is begun while somebody's queries are being prepared.
 """
 
+import math
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
@@ -27,6 +30,8 @@ from vendor_service.errors import APIError
 _PAUSE_SECONDS = 1.0
 # So long is left to a device that works what is too little for another one.
 _LEFT_SECONDS = 0.02
+# So long after somebody has asked, somebody is likely to ask.
+_AWAITED_SECONDS = 5.0
 
 
 class Batcher:
@@ -51,6 +56,7 @@ class Batcher:
     ) -> None:
         self._yields = yields
         self._expected = 0  # callers whose queries are being prepared
+        self._asked_at = -math.inf  # by one who waits
         self.deaths = 0
         self._observer = observer
         self._buckets = buckets
@@ -111,6 +117,7 @@ class Batcher:
             if not self.living:
                 raise APIError(ErrorCode.NOT_READY, "the model is starting again; try again", retry_after=1)
             future = (self._background if background else self._queues)[kind].put(account, items)
+            self._asked_at = self._asked_at if background else time.monotonic()
             self._changed.notify_all()
         return future
 
@@ -189,15 +196,19 @@ class Batcher:
         batch = self._take_turns(self._round_robin, full=full, least=least)
         if batch is not None or self._is_yielding or any(queue.waiting for queue in self._round_robin):
             return batch
-        return self._take_turns(self._background_round_robin, full=full, least=1)
+        awaited = time.monotonic() < self._asked_at + _AWAITED_SECONDS
+        most = self._buckets.shortest if awaited else None
+        return self._take_turns(self._background_round_robin, full=full, least=1, most=most)
 
-    def _take_turns(self, queues: deque[FairQueue], *, full: bool, least: int) -> Batch | None:
+    def _take_turns(
+        self, queues: deque[FairQueue], *, full: bool, least: int, most: int | None = None
+    ) -> Batch | None:
         for queue in tuple(queues):
             if queue.waiting < least:
                 continue
             if full and not queue.full:
                 return None  # it is this queue's turn, full or not: it must not be passed over for ever
-            batch = queue.take(1 if full else 1 + self.free)
+            batch = queue.take(1 if full else 1 + self.free, most)
             if batch is not None:
                 queues.remove(queue)
                 queues.append(queue)

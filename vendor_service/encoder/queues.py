@@ -53,6 +53,11 @@ class Buckets:
         most = max(self.sizes[0], self.largest // 4)
         return Buckets([each for each in self.sizes if each <= most], pads=self._pads, least=self.least)
 
+    @property
+    def shortest(self) -> int:
+        """The size of such a batch where somebody is likely to come: as few as are worth a pass."""
+        return self.sizes[bisect_left(self.sizes, min(self.least, self.largest))]
+
     def fit(self, waiting: int, free: int = 1) -> int:
         """How many of the `waiting` (at least one) make the next batch, where so many devices are `free`."""
         part = waiting if self._pads else max(-(-waiting // free), min(waiting, self.least))
@@ -186,13 +191,17 @@ class FairQueue:
         self.waiting += len(items)
         return job.done
 
-    def take(self, free: int = 1) -> Batch | None:
-        """Take the next batch, for one of the devices that are `free`; `None` if everybody has gone."""
+    def take(self, free: int = 1, most: int | None = None) -> Batch | None:
+        """Take the next batch, of at `most` so many; `None` if everybody has gone.
+
+        It is for one of the devices that are `free`.
+        """
         self._drop_gone()
         if not self.waiting:
             return None
         parts = []
         room = self._buckets.fit(self.waiting, free)
+        room = room if most is None else min(room, most)
         self.waiting -= room
         while room:
             account = next(iter(self._queues))

@@ -152,6 +152,7 @@ def test_batches_have_the_sizes_of_buckets(model: Numbers) -> None:
     padding = Buckets([8, 4], pads=True)
     assert [padding.fit(waiting) for waiting in (1, 4, 7, 9)] == [1, 4, 7, 8]
     assert [padding.padded(queries) for queries in (1, 4, 7, 8)] == [4, 4, 8, 8]
+    assert (padding.shortest, Buckets([1, 2, 4], pads=False, least=3).shortest) == (4, 4)
 
 
 def test_who_is_alone_has_all_the_devices_that_are_free(model: Numbers) -> None:
@@ -318,7 +319,14 @@ def test_the_background_is_taken_when_nobody_else_waits(model: Numbers, batcher:
     assert sorted(each for batch in model.batches[:-2] for each in batch) == [0.0, *[3.0] * 5, 4.0]
 
 
-def test_who_waits_comes_behind_one_short_batch_of_the_background(model: Numbers) -> None:
+@pytest.mark.parametrize(
+    ("seconds", "afterwards"), [(60.0, [[1.0], [1.0]]), (0.0, [[1.0] * 2])], ids=["soon after", "later"]
+)
+def test_who_waits_comes_behind_one_short_batch_of_the_background(
+    model: Numbers, monkeypatch: pytest.MonkeyPatch, seconds: float, afterwards: list[list[float]]
+) -> None:
+    """And where somebody has asked a short while ago, its batches are shorter still."""
+    monkeypatch.setattr(batcher_module, "_AWAITED_SECONDS", seconds)
     batcher = Batcher([model], Buckets([1, 2, 4, 8], pads=False), Metrics())
     batcher.start()
     try:
@@ -330,7 +338,7 @@ def test_who_waits_comes_behind_one_short_batch_of_the_background(model: Numbers
         model.go.set()
         assert len(soon.result(10).rows) == 3
         assert late.result(10).rows.tolist() == [[1.0]] * 6
-        assert model.batches == [[1.0] * 2, [2.0] * 2, [2.0], [1.0] * 2, [1.0] * 2]
+        assert model.batches == [[1.0] * 2, [2.0] * 2, [2.0], [1.0] * 2, *afterwards]
     finally:
         batcher.close()
 
