@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from client.data.file_memory import THUMBNAIL, FileFacts, FileMemory
-from client.data.images import Pixels, UnreadableImage, decode_and_compare, decode_square, read_image
+from client.data.images import Pixels, UnreadableImage, decode_square, glance, read_image
 from client.data.views import ORIGINAL, View, encoded
 
 UNLABELLED = -1
 # So many files are read before what is known of them is stored: an interruption loses no more.
 _STORED_AT_ONCE = 1000
+# So many are one task of a thread: handing over single files takes as long as reading small ones.
+_READ_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -81,33 +83,37 @@ def read_files(
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(missing), _STORED_AT_ONCE):
             chunk = missing[start : start + _STORED_AT_ONCE]
-            for path, facts in zip(chunk, pool.map(_read_file, chunk), strict=True):
-                read[path] = facts
+            lots = [chunk[first : first + _READ_AT_ONCE] for first in range(0, len(chunk), _READ_AT_ONCE)]
+            for lot, facts in zip(lots, pool.map(_read_lot, lots), strict=True):
+                read.update(zip(lot, facts, strict=True))
                 on_read(done + len(read))
             memory.remember({path: read[path] for path in chunk})
     return [facts or read[path] for path, facts in zip(paths, known, strict=True)]
 
 
+def _read_lot(paths: Sequence[Path]) -> list[FileFacts]:
+    return [_read_file(path) for path in paths]
+
+
 def _read_file(path: Path) -> FileFacts:
     try:
         content = read_image(path)
-        pixels, alike = decode_and_compare(content)
+        seen = glance(content, 4 * THUMBNAIL)
     except UnreadableImage as error:
         return FileFacts(reason=str(error), kind=error.kind)
     file = hashlib.sha256(content).hexdigest()
     return FileFacts(
-        digest=file if alike else hashlib.sha256(encoded(pixels)).hexdigest(),
+        digest=file if seen.otherwise is None else hashlib.sha256(encoded(seen.otherwise)).hexdigest(),
         file=file,
-        side=min(pixels.shape[:2]),
-        thumbnail=_thumbnail(pixels),
+        side=seen.side,
+        thumbnail=_thumbnail(seen.small),
     )
 
 
-def _thumbnail(pixels: Pixels) -> bytes:
+def _thumbnail(image: Image.Image) -> bytes:
     """The image at `THUMBNAIL` x `THUMBNAIL` pixels, RGB, each the mean of what it covers."""
     size = (THUMBNAIL, THUMBNAIL)
-    small = Image.fromarray(pixels).resize(size, Image.Resampling.BOX, reducing_gap=2.0)
-    return small.tobytes()
+    return image.resize(size, Image.Resampling.BOX, reducing_gap=2.0).tobytes()
 
 
 def thumbnails(facts: Sequence[FileFacts]) -> NDArray[np.uint8]:

@@ -13,7 +13,7 @@ THUMBNAIL = 12
 # A file that has just been written may be written again within one tick of the disk's clock.
 _SETTLED_AFTER_NS = 2 * 10**9
 _AT_ONCE = 500
-_VERSION = 1
+_VERSION = 2
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS files (
     path BLOB PRIMARY KEY,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -107,11 +108,39 @@ def decode(content: bytes) -> Pixels:
         return np.asarray(_seen(image))
 
 
-def decode_and_compare(content: bytes) -> tuple[Pixels, bool]:
-    """Decode as `decode` does; and whether a vendor that is sent the file sees the same."""
+@dataclass(frozen=True)
+class Glance:
+    """What reading a file once tells of its image.
+
+    Attributes:
+        side: the shorter side in pixels.
+        small: the image in RGB, perhaps at a fraction of its size.
+        otherwise: what is seen of it, if a vendor that is sent the file would see something else.
+    """
+
+    side: int
+    small: Image.Image
+    otherwise: Pixels | None
+
+
+def glance(content: bytes, side: int) -> Glance:
+    """Decode as `decode` does; a JPEG that a vendor sees the same way at down to an eighth of its size.
+
+    Then no side is below `side` pixels. All of the data is read, and most of the pixels are not made.
+
+    Raises:
+        UnreadableImage: as `decode`.
+    """
     with _opened(content) as image:
-        pixels = np.asarray(_seen(image))
-        return pixels, _is_known(image) and (_is_plain(image) or np.array_equal(_converted(image), pixels))
+        known = _is_known(image)
+        if known and _is_plain(image):
+            shorter = min(image.size)
+            image.draft("RGB", (side, side))
+            return Glance(shorter, _seen(image), None)
+        seen = _seen(image)
+        pixels = np.asarray(seen)
+        alike = known and np.array_equal(_converted(image), pixels)
+        return Glance(min(seen.size), seen, None if alike else pixels)
 
 
 def seen_otherwise(content: bytes) -> Pixels | None:

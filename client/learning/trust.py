@@ -62,15 +62,17 @@ def named_by_images(known: Supervision, *, trusted: bool) -> tuple[Supervision, 
     The name is the mean embedding of the class's labelled images that were bought, moved by what separates
     the mean of all class texts from the mean of all classes' images (the modality gap: Liang et al., NeurIPS
     2022), since it is compared beside texts. A doubtful class gets it if 7 in 10 of its images are
-    recognised by it, where the mean that an image is compared with is that of the class's other images.
+    recognised by it, where the mean that an image is compared with is that of the class's other images. Where
+    a method compares classes with texts in several styles, all classes keep their texts.
 
     Returns:
         what is known with these names in its `text_head`, and which classes they are, shape (classes,), bool.
     """
     agreed = agreement(known)
     doubtful = doubtful_classes(known, agreed, trusted=trusted)
-    if not doubtful.any():
-        return known, doubtful
+    styles = 0 if known.styled_texts is None else known.styled_texts.shape[1]
+    if styles or not doubtful.any():
+        return known, torch.zeros_like(doubtful)
     texts, labels = known.text_head, known.labels[agreed.positions]
     sums, counts = torch.zeros_like(texts), torch.bincount(labels, minlength=len(texts))
     for rows, own in _chunks(agreed.positions, labels):

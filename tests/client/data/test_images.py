@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from client.data import images
-from client.data.images import UnreadableImage, decode, decode_and_compare, decode_square
+from client.data.images import UnreadableImage, decode, decode_square, glance
 from client.data.views import ORIGINAL
 
 
@@ -125,7 +125,9 @@ def test_further_formats_are_read_and_sent_as_what_the_student_sees(kind: str) -
     sent = ORIGINAL.encode(content)
     assert sent.startswith(b"\x89PNG")
     assert np.array_equal(decode(sent), pixels)
-    assert decode_and_compare(content)[1] is False
+    otherwise = glance(content, 8).otherwise
+    assert otherwise is not None
+    assert np.array_equal(otherwise, pixels)
     assert decode_square(content, 8)[1] == 1.5
 
 
@@ -186,7 +188,18 @@ def test_what_vendors_know_is_sent_as_its_bytes() -> None:
     for kind in ("PNG", "JPEG", "WEBP", "MPO"):
         content = _encoded(Image.effect_noise((8, 8), 60).convert("RGB"), kind)
         assert ORIGINAL.encode(content) is content, kind
-        assert decode_and_compare(content)[1], kind
+        assert glance(content, 8).otherwise is None, kind
+
+
+def test_a_glance_at_a_large_jpeg_reads_all_of_it_and_makes_few_of_its_pixels() -> None:
+    picture = Image.effect_noise((400, 300), 60).resize((4000, 3000)).convert("RGB")
+    content = _encoded(picture, "JPEG")
+    seen = glance(content, 48)
+    assert (seen.side, seen.small.size, seen.otherwise) == (3000, (500, 375), None)
+    exact = np.asarray(picture.resize((12, 12), Image.Resampling.BOX), int)
+    assert np.abs(np.asarray(seen.small.resize((12, 12), Image.Resampling.BOX), int) - exact).max() <= 2
+    with pytest.raises(UnreadableImage):
+        glance(content[: -len(content) // 10], 48)
 
 
 def test_without_pillow_heif_a_heic_file_says_what_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """What the labels say of a teacher, and which of its answers are left to learn from."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -93,6 +94,11 @@ def test_images_that_do_not_resemble_each_other_name_nothing() -> None:
     renamed, which = named_by_images(known, trusted=False)
     assert not which.any()
     assert torch.equal(renamed.text_head, known.text_head)
+
+
+def test_beside_texts_in_several_styles_classes_keep_theirs() -> None:
+    known = replace(_known([2] * 8 + [3] * 8, [3] * 8 + [2] * 8), styled_texts=torch.eye(4).unsqueeze(1))
+    assert not named_by_images(known, trusted=False)[1].any()
 
 
 def test_one_image_names_no_class() -> None:

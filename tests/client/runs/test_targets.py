@@ -101,6 +101,9 @@ def test_the_teachers_thresholds_are_its_cosines_of_the_labelled_images(pupil: P
     images, have = teacher.lookup([query_of(dataset.examples[position]) for position in dataset.train])
     assert have.sum() == 24
     assert taught_by is not None
+    assert taught_by.names  # the demo model knows some of these shapes by their images alone
+    for number, name in taught_by.names.items():
+        texts[number] = name
     assert taught_by.rejection == Rejection.of((images @ texts.T).max(axis=1))
     assert Rejection.from_json(taught_by.described["teacher_rejection"]) == taught_by.rejection
 
