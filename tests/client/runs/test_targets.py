@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
@@ -104,7 +105,8 @@ def test_the_teachers_thresholds_are_its_cosines_of_the_labelled_images(pupil: P
     assert taught_by.names  # the demo model knows some of these shapes by their images alone
     for number, name in taught_by.names.items():
         texts[number] = name
-    assert taught_by.rejection == Rejection.of((images @ texts.T).max(axis=1))
+    cosines = torch.from_numpy(images) @ torch.from_numpy(texts).T
+    assert taught_by.rejection == Rejection.of(cosines.amax(dim=1).numpy())
     assert Rejection.from_json(taught_by.described["teacher_rejection"]) == taught_by.rejection
 
 
