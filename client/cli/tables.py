@@ -78,15 +78,20 @@ def print_summary(run: "Run") -> None:
         print("No image with a label was held out: how often the student is right was not measured.")
     if rows and summary.target_domain is None:
         print(_meaning_without_target(summary.leave_one_out))
+    cost = _cost(summary.cost_micros, summary.teacher.currency if summary.teacher else None)
     print(
-        f"Bought {summary.queries_bought} queries for {summary.cost_micros} micros; "
-        f"{summary.queries_cached} came from the cache."
+        f"Bought {summary.queries_bought} queries for {cost}; {summary.queries_cached} came from the cache."
     )
     if summary.unlabelled_images:
         print(f"Learnt from {summary.unlabelled_images} images without labels as well.")
     if summary.left_out:
         print(f"Left out: {printable(described(summary.left_out))}; summary.json and plan.json have all.")
     print(f"Report:  {run.report}\nStudent: {run.weights}")
+
+
+def _cost(micros: int, currency: str | None) -> str:
+    """An amount, exact, in the currency where the vendor has named it."""
+    return f"{micros} micros" if currency is None else f"{micros // 10**6}.{micros % 10**6:06d} {currency}"
 
 
 def _meaning_without_target(leave_one_out: Mapping[str, float]) -> str:
@@ -315,8 +320,7 @@ def print_usage(found: "AccountUsage") -> None:
     left = (
         "no quota" if account.quota_left is None else f"{account.quota_left} of {account.quota} queries left"
     )
-    spent = f"{account.spent_micros / 1e6:.6f} {account.currency}" if account.currency else None
-    print(f"Account {account.account}: {left}, {spent or f'{account.spent_micros} micros'} spent.")
+    print(f"Account {account.account}: {left}, {_cost(account.spent_micros, account.currency)} spent.")
 
 
 def print_reconciliation(found: Reconciliation) -> None:

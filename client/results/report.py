@@ -139,7 +139,8 @@ def _shared(run: Run) -> dict[str, Any]:
         kept = f"the mean of the weights after steps {first} to {last} is the student (SWAD)"
     target = summary["target_domain"]
     unseen = summary["leave_one_out"]
-    prices = (summary["teacher"] or {}).get("prices", {})
+    teacher = summary["teacher"] or {}
+    prices = teacher.get("prices", {})
     return {
         "summary": summary,
         "plan": plan,
@@ -151,6 +152,7 @@ def _shared(run: Run) -> dict[str, Any]:
         "expected": fmean(unseen.values()) if unseen else None,
         "worst_left_out": min(unseen, key=unseen.get) if unseen else None,
         "image_micros": prices.get("image_micros", 0),
+        "currency": teacher.get("currency"),
         "published_queries": _PUBLISHED_QUERIES_A_DOMAIN * len(plan["source_domains"]),
     }
 

@@ -144,6 +144,16 @@ def test_the_report_shows_what_a_reader_asks() -> None:
         assert shown in words, shown
 
 
+def test_money_is_in_the_currency_that_the_vendor_has_named() -> None:
+    teacher = {"id": "icon-clip", "fingerprint": "fp_1", "prices": {"image_micros": 100}, "currency": "EUR"}
+    run = _run(teacher=teacher)
+    words = " ".join(_Page(render_report(run)).words.split())
+    for shown in ("1,300 queries for 0.1260 EUR", "238 further queries (0.0238 EUR)", "100 EUR"):
+        assert shown in words, shown
+    assert "unit" not in words
+    assert "bought for 0.1260 EUR" in render_model_card(run)
+
+
 def test_the_page_needs_nothing_from_elsewhere_and_names_stay_names() -> None:
     page = _Page(render_report(_run()))
     assert page.links == [PICTURE]
