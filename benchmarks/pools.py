@@ -1,0 +1,101 @@
+"""How to learn from images without labels: their share of a batch, how many, and what beside them.
+
+    python -m benchmarks.pools
+
+Rows differ in one thing from what `client distill --unlabelled` does. Each style of the bundled icons is held
+out in turn; the images without labels are the bundled pool, as of `benchmarks.unlabelled`. Runs are those of
+benchmarks/runs.csv.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from statistics import fmean
+
+from benchmarks.accuracy import IMAGE_SIZE, STEPS, measured
+from benchmarks.records import Record
+from benchmarks.unlabelled import config_of, over_seeds, pool
+from client.learning.recipe import Recipe, Variant
+from client.runs.comparison import ComparisonConfig
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One way to learn from a pool.
+
+    Attributes:
+        changed: what it changes in the recipe.
+        share: how much of the pool is bought, of all labelled images.
+        pooled: whether there is a pool at all.
+    """
+
+    changed: Callable[[Recipe], Recipe] = lambda recipe: recipe
+    share: float = 1.0
+    pooled: bool = True
+
+
+CHOICES = {
+    "no pool": Choice(pooled=False),
+    "the pool, a third of a batch": Choice(),
+    "a fifth of a batch": Choice(lambda recipe: replace(recipe, unlabelled_share=0.2)),
+    "half of a batch": Choice(lambda recipe: replace(recipe, unlabelled_share=0.5)),
+    "a quarter of the pool": Choice(share=0.25),
+    "half of the pool": Choice(share=0.5),
+    "no pool, two queries a labelled image": Choice(lambda recipe: replace(recipe, views=1), pooled=False),
+    "the pool, two queries a labelled image": Choice(lambda recipe: replace(recipe, views=1)),
+}
+
+
+def main() -> None:
+    """Run what has not been run, then print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--targets", nargs="+", default=["emoji", "pixel", "colour"])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--rows", nargs="+", choices=CHOICES, default=list(CHOICES), metavar="ROW")
+    parser.add_argument("--image-size", type=int, default=IMAGE_SIZE)
+    parser.add_argument("--steps", type=int, default=STEPS)
+    arguments = parser.parse_args()
+    recipe = Recipe().with_steps(arguments.steps)
+    print(f"| | queries | {' | '.join(arguments.targets)} | mean | in-domain |")
+    print("|---" * (4 + len(arguments.targets)) + "|")
+    for name in arguments.rows:
+        configs = [
+            _config(name, recipe, target, arguments.seeds, arguments.image_size)
+            for target in arguments.targets
+        ]
+        records = measured(configs, f"pools-{arguments.image_size}px-{recipe.steps}")
+        print(f"| {name} | {_cells(records)} |", flush=True)
+
+
+def _config(
+    name: str, recipe: Recipe, target: str, seeds: Sequence[int], image_size: int
+) -> ComparisonConfig:
+    """One row of one style."""
+    choice = CHOICES[name]
+    folders = pool(target) if choice.pooled else ()
+    config = config_of(target, seeds, Variant(name, "vl2v-adip", choice.changed(recipe)), image_size, folders)
+    return config if choice.share == 1.0 else replace(config, queries=_reach(config, choice.share))
+
+
+def _reach(config: ComparisonConfig, share: float) -> int:
+    """How many queries buy all texts and labelled images, and this share of the pool."""
+    labelled, everything = (
+        round(fmean(each.result.queries for each in measured([each_config], "reach")))
+        for each_config in (replace(config, unlabelled=()), config)
+    )
+    return round(labelled + share * (everything - labelled))
+
+
+def _cells(records: Sequence[Record]) -> str:
+    """Queries, accuracy on each style, their mean, and in-domain: mean and deviation over seeds."""
+    results = [each.result for each in records]
+    styles = [[r.out_of_domain for r in group] for _, group in groupby(results, key=lambda r: r.target)]
+    inside = [[r.in_domain for r in group] for _, group in groupby(results, key=lambda r: r.target)]
+    means = [[fmean(seed) for seed in zip(*each, strict=True)] for each in (styles, inside)]
+    spreads = [over_seeds([100 * value for value in each]) for each in (*styles, *means)]
+    return " | ".join([str(round(fmean(r.queries for r in results))), *spreads])
+
+
+if __name__ == "__main__":
+    main()
