@@ -147,6 +147,9 @@ bench-decoding: $(READY)  ## decoders of JPEG, in speed and truth (half a minute
 bench-console: $(READY)  ## the console's pages with a million ledger entries (three minutes)
 	@$(BIN)/python -m benchmarks.console
 
+bench-arithmetics: $(READY)  ## one model in float32, bfloat16 and int8 on this processor (three minutes)
+	@$(BIN)/python -m benchmarks.arithmetics
+
 bench-ceiling: $(READY)  ## requests a second where the model costs next to nothing (a minute)
 	@$(BIN)/python -m benchmarks.ceiling
 

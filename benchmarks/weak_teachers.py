@@ -7,7 +7,8 @@ Three kinds of weakness, each at several levels, which are the zero-shot accurac
 which is icon-clip as it is):
 `texts` calls a share of the classes by each other's texts; `noise` shakes the embedding of each image, always
 in the same way; `half-trained` is icon-clip after a small part of its training
-(`python -m examples.train_icon_clip --steps 200`, say). Of each teacher one student learns as
+(`python -m examples.train_icon_clip --steps 200`, say). `int8` is icon-clip as the vendor sells it in eight
+bits, measured on images of the bundled pool. Of each teacher one student learns as
 client/learning/trust.py says, and with `--unweighed` another as of a good teacher. Finished runs are in
 benchmarks/.runs and are not run again.
 """
@@ -24,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.accuracy import RUNS, customer, icons
-from benchmarks.unlabelled import over_seeds
+from benchmarks.unlabelled import over_seeds, pool
 from client.buying.queries import Query
 from client.buying.teacher import Teacher
 from client.learning.recipe import Recipe
@@ -58,11 +59,11 @@ class WeakTeacher(Teacher):
 
 @dataclass(frozen=True)
 class Weakness:
-    """One kind of teacher: its name and level, its model's folder, and what becomes of its answers."""
+    """One kind of teacher: its name and level, how the vendor serves it, and what becomes of its answers."""
 
     kind: str
     level: str
-    model: Path | None = None
+    options: tuple[str, ...] = ()
     spoil: Callable[[Sequence[Query], Rows], Rows] = lambda _, rows: rows
 
 
@@ -132,12 +133,15 @@ def weaknesses(kinds: Sequence[str], levels: Sequence[int], models: Sequence[Pat
     for kind in kinds:
         if kind == "none":
             yield Weakness(kind, "0")
+        elif kind == "int8":
+            pool("emoji")  # unpacks it
+            yield Weakness(kind, "0", ("--dtype", kind, "--calibration", str(RUNS / "unlabelled")))
         elif kind == "texts":
             yield from (Weakness(kind, str(each), spoil=wrong_texts(_SHARES[each])) for each in levels)
         elif kind == "noise":
             yield from (Weakness(kind, str(each), spoil=noisy_images(_NOISE[each])) for each in levels)
         else:
-            yield from (Weakness(kind, model.name, model) for model in models)
+            yield from (Weakness(kind, each.name, ("--model", f"local-dir:{each}")) for each in models)
 
 
 class Runs:
@@ -151,11 +155,8 @@ class Runs:
 
     def of(self, weakness: Weakness | None, *, weighed: bool) -> list[Summary]:
         """What became of the students of one teacher; of none, those that are fine-tuned."""
-        options = (
-            () if weakness is None or weakness.model is None else ("--model", f"local-dir:{weakness.model}")
-        )
         with ExitStack() as stack:
-            connection = stack.enter_context(customer(*options))
+            connection = stack.enter_context(customer(*(weakness.options if weakness else ())))
             return [
                 self._run(connection, weakness, weighed, target, seed)
                 for target in self._arguments.targets

@@ -25,7 +25,7 @@ from vendor_service.observability.redaction import masked_url
 
 _LARGEST_SECRET = 65_536  # bytes
 
-DtypeChoice = Literal["auto", "float32", "bfloat16"]
+DtypeChoice = Literal["auto", "float32", "bfloat16", "int8"]
 LogFormat = Literal["text", "json"]
 
 
@@ -51,6 +51,7 @@ class Settings(BaseSettings):
     pretrained: str | None = None
     device: str = "auto"
     dtype: DtypeChoice = "auto"
+    calibration: Path | None = None
     compile: bool = False
     database_url: str = "sqlite:///tuition-vendor.db"
     migrate: bool = False

@@ -118,6 +118,9 @@ def serve(
     dtype: Annotated[
         DtypeChoice | None, typer.Option(help="Arithmetic of the model. (default: auto)")
     ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Folder of images like customers', for --dtype int8. (default: none)")
+    ] = None,
     compile_model: Annotated[
         bool | None, typer.Option("--compile", help="Have torch.compile make code of it: a slow start.")
     ] = None,
@@ -160,6 +163,7 @@ def serve(
         pretrained=pretrained,
         device=device,
         dtype=dtype,
+        calibration=calibration,
         compile=compile_model,
         database_url=database_url,
         migrate=migrate,

@@ -5,6 +5,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +22,7 @@ from vendor_service.encoder.known_fingerprints import KnownFingerprints, Look, l
 from vendor_service.encoder.precision import Dtype
 from vendor_service.encoder.prepared import PreparedText
 from vendor_service.encoder.preprocessing import Preprocessing
+from vendor_service.encoder.quantized import Calibration, in_batches, quantized
 from vendor_service.encoder.queues import Vectors
 from vendor_service.encoder.replica import Replica
 from vendor_service.encoder.sources import ModelSource
@@ -34,7 +36,7 @@ _log = logging.getLogger(__name__)
 # The largest difference of one component between two answers to the same input, in whatever batches and on
 # whatever machine: for float32 it is that between processors which round a colour differently. One level in
 # one of 200 bytes moves a component of icon-clip by up to 0.0009; another batch moves it by 1e-7.
-_TOLERANCES: dict[Dtype, float] = {"float32": 1e-3, "bfloat16": 1e-2}
+_TOLERANCES: dict[Dtype, float] = {"float32": 1e-3, "bfloat16": 1e-2, "int8": 3e-2}
 
 
 def choose_devices(names: str) -> list[torch.device]:
@@ -68,12 +70,16 @@ class ClipModel:
     Args:
         source: which model.
         devices: where it runs; a device named twice has two replicas, which share the weights.
-        dtype: `float32`, `bfloat16`, or `auto`: the fastest there that is faithful to float32.
+        dtype: `float32`, `bfloat16`, or `auto`: the faster of the two there that is faithful to float32; or
+            `int8` on CPUs: images in eight bits, and texts in float32.
         compiled: whether `torch.compile` makes code of it, which takes minutes at the start.
         known: remembers fingerprints from one start to the next.
+        calibration: a folder of images like those that will be sent, which int8 takes.
+        kept_in: a folder that keeps what int8 made of models, so that a later start need not make it again.
 
     Raises:
-        OperatorError: its weights cannot be fetched or do not fit.
+        UsageError: int8 cannot be had so.
+        OperatorError: its weights cannot be fetched or do not fit, or it does not bear int8.
     """
 
     def __init__(
@@ -84,15 +90,24 @@ class ClipModel:
         *,
         compiled: bool = False,
         known: KnownFingerprints | None = None,
+        calibration: Path | None = None,
+        kept_in: Path | None = None,
     ) -> None:
         self.id = source.id
         self.devices = list(devices)
+        if dtype == "int8":
+            _require_int8(self.devices, calibration)
         self._threads = _threads(self.devices)
         model, looked = self._load(source, known)
         self.preprocessing = Preprocessing(model.visual.preprocess_cfg)
+        measured = None
+        if dtype == "int8":
+            assert calibration is not None
+            measured = Calibration.read(calibration, self.preprocessing)
         model, self.dtype = self._in_dtype(model, dtype)
         self.tolerance = _TOLERANCES[self.dtype]
-        described = describe(source.config, model.visual.preprocess_cfg, self._tokens, self.dtype)
+        arithmetic = self.dtype if measured is None else f"{self.dtype} {measured.digest}"
+        described = describe(source.config, model.visual.preprocess_cfg, self._tokens, arithmetic)
         weights = model.state_dict()
         self.fingerprint = (
             fingerprint(described, weights)
@@ -102,6 +117,16 @@ class ClipModel:
         first, *others = dict.fromkeys(self.devices)
         copies = {first: model.to(first)} | {each: copy.deepcopy(model).to(each) for each in others}
         passes = {device: self._passes(each, device, compiled=compiled) for device, each in copies.items()}
+        if measured is not None:
+            image = quantized(
+                model,
+                in_batches(measured, self.preprocessing),
+                fingerprint=self.fingerprint,
+                streams=len(self.devices),
+                threads=self._threads or torch.get_num_threads(),
+                kept_in=kept_in,
+            )
+            passes[first] = {**passes[first], "image": image}
         least = self._worthwhile_rows(passes[first]["image"], first)
         self.replicas = [self._replica(passes[device], device, self.dtype, least) for device in self.devices]
         if compiled:
@@ -176,7 +201,7 @@ class ClipModel:
 
     def _in_dtype(self, exact: Any, asked: Dtype | Literal["auto"]) -> tuple[Any, Dtype]:  # noqa: ANN401
         dtype = precision.fastest_dtype(self.devices) if asked == "auto" else asked
-        if dtype == "float32":
+        if dtype in ("float32", "int8"):
             return exact, dtype
         if asked == dtype:
             return exact.to(torch.bfloat16), dtype
@@ -222,8 +247,8 @@ class ClipModel:
             }
 
     def _worthwhile_rows(self, forward: Forward, device: torch.device) -> int:
-        """Of images, where several replicas share a CPU."""
-        if self._threads is None or device.type != "cpu":
+        """Of images, where several replicas share a CPU; threads of OpenVINO's own are not measured."""
+        if self._threads is None or device.type != "cpu" or self.dtype == "int8":
             return 1
         replica = self._replica({"image": forward}, device, self.dtype)
         with _using(self._threads):
@@ -234,8 +259,22 @@ class ClipModel:
         self, passes: Mapping[Kind, Forward], device: torch.device, dtype: Dtype, least: int = 1
     ) -> Replica:
         threads = self._threads if device.type == "cpu" else None
-        kind = getattr(torch, dtype)
+        kind = torch.bfloat16 if dtype == "bfloat16" else torch.float32
         return Replica(passes, device, kind, self.preprocessing, threads=threads, least=least)
+
+
+def _require_int8(devices: Sequence[torch.device], calibration: Path | None) -> None:
+    """Check, before anything is loaded, that int8 can be had.
+
+    Raises:
+        UsageError: a device is not for it, or it has nothing to be measured on.
+    """
+    if any(device.type != "cpu" for device in devices):
+        raise UsageError("int8 is for processors: --device cpu, or another --dtype")
+    if calibration is None:
+        raise UsageError(
+            "int8 takes a folder of images like those that customers will send: --calibration FOLDER"
+        )
 
 
 def _methods(model: Any) -> dict[Kind, Forward]:  # noqa: ANN401 - open_clip has no types

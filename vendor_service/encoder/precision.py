@@ -12,7 +12,7 @@ from shared.embeddings import Kind
 from vendor_service.encoder.prepared import PreparedText
 from vendor_service.encoder.replica import Replica
 
-Dtype = Literal["float32", "bfloat16"]
+Dtype = Literal["float32", "bfloat16", "int8"]
 Canaries = Mapping[Kind, Sequence[Any]]
 
 FAITHFUL = 0.999  # the least cosine to what float32 answers

@@ -22,7 +22,13 @@ def load_engine(spec: ModelSpec, decoders: int, observer: Observer) -> Engine:
     """
     known = KnownFingerprints(user_cache_path("tuition") / "fingerprints.json")
     model = ClipModel(
-        spec.source, choose_devices(spec.device), spec.dtype, compiled=spec.compiled, known=known
+        spec.source,
+        choose_devices(spec.device),
+        spec.dtype,
+        compiled=spec.compiled,
+        known=known,
+        calibration=spec.calibration,
+        kept_in=user_cache_path("tuition") / "int8",
     )
     preparation = None
     if decoders:

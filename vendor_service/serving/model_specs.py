@@ -31,15 +31,16 @@ _Moment = Annotated[datetime, AfterValidator(_utc)]
 class ModelSpec:
     """One model that is to be served.
 
-    `device`, `dtype` and `compiled` are as the options of `vendor serve`. `prices` are in micro-units by plan
-    and kind: those of its first start. `max_queued_inputs` is how many inputs of this model alone may be in
-    hand, and `None` where only the whole vendor has a bound.
+    `device`, `dtype`, `calibration` and `compiled` are as the options of `vendor serve`. `prices` are in
+    micro-units by plan and kind: those of its first start. `max_queued_inputs` is how many inputs of this
+    model alone may be in hand, and `None` where only the whole vendor has a bound.
     """
 
     id: str
     source: ModelSource
     device: str
     dtype: DtypeChoice
+    calibration: Path | None
     compiled: bool
     text_cache_bytes: int
     max_inputs: int
@@ -90,6 +91,7 @@ class _Table(_Form):
     source: str
     device: str | None = None
     dtype: DtypeChoice | None = None
+    calibration: str | None = None
     compile: bool | None = None
     text_cache_bytes: Annotated[int, Field(ge=0, strict=True)] | None = None
     default: bool = False
@@ -176,6 +178,7 @@ def _spec(table: _Table, source: ModelSource, settings: Settings) -> ModelSpec:
         source=replace(source, id=table.id),
         device=table.device or settings.device,
         dtype=table.dtype or settings.dtype,
+        calibration=settings.calibration if table.calibration is None else Path(table.calibration),
         compiled=settings.compile if table.compile is None else table.compile,
         text_cache_bytes=_or(table.text_cache_bytes, settings.text_cache_bytes),
         max_inputs=_or(limits.max_inputs, settings.max_inputs),

@@ -2,9 +2,7 @@
 
 import json
 import shutil
-import zipfile
 from collections.abc import Callable, Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,11 +10,10 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import vendor_service
-from client.data.bundled_set import ICONS
+from tests.vendor_service.encoder.drawn import icons
 from vendor_service.encoder.clip import ClipModel, choose_devices
 from vendor_service.encoder.precision import Dtype
 from vendor_service.encoder.queues import Vectors
@@ -31,14 +28,6 @@ BUNDLED = Path(vendor_service.__file__).with_name("models") / "icon_clip"
 @pytest.fixture(scope="module")
 def model() -> ClipModel:
     return ClipModel(find_model("icon-clip", None), CPU)
-
-
-def icons(every: int) -> tuple[list[Image.Image], list[str]]:
-    """Some of the demo's icons and their classes."""
-    with zipfile.ZipFile(ICONS) as archive:
-        names = [name for name in archive.namelist() if name.endswith(".png")][::every]
-        images = [Image.open(BytesIO(archive.read(name))).convert("RGB") for name in names]
-    return images, [name.split("/")[2].replace("_", " ") for name in names]
 
 
 def test_the_bundled_model_knows_icons(model: ClipModel) -> None:

@@ -1,0 +1,186 @@
+"""Images in eight bits: as float32 has them but for a little, made once, and another fingerprint."""
+
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from shared.encoding import from_wire
+from tests.support.vendor_process import VendorProcess
+from tests.vendor_service.encoder.drawn import icons, unpack_pool
+from vendor_service.encoder import quantized as quantizing
+from vendor_service.encoder.clip import ClipModel
+from vendor_service.encoder.preprocessing import Preprocessing
+from vendor_service.encoder.quantized import Calibration
+from vendor_service.encoder.queues import Vectors
+from vendor_service.encoder.sources import find_model
+from vendor_service.errors import OperatorError, UsageError
+
+CPUS = [torch.device("cpu")] * 2
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return unpack_pool(tmp_path_factory.mktemp("pool"), every=20)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the vendor's command keeps what it has made."""
+    return tmp_path_factory.mktemp("cache")
+
+
+def load(dtype: str, **more: Path) -> ClipModel:
+    return ClipModel(find_model("icon-clip", None), CPUS, dtype, **more)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def exact() -> ClipModel:
+    return load("float32")
+
+
+@pytest.fixture(scope="module")
+def small(folder: Path, cache: Path) -> ClipModel:
+    return load("int8", calibration=folder, kept_in=cache / "tuition" / "int8")
+
+
+def vectors(model: ClipModel, images: Sequence[Image.Image]) -> Vectors:
+    return model.encode_images([model.preprocessing.resize(each) for each in images])
+
+
+def test_images_are_near_those_of_float32_and_name_the_same_things(
+    exact: ClipModel, small: ClipModel
+) -> None:
+    images, labels = icons(every=6)
+    rows, expected = vectors(small, images), vectors(exact, images)
+    assert np.sum(rows * expected, axis=1).mean() > 0.99
+    assert not np.array_equal(rows, expected)
+    assert np.allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)
+    classes = sorted(set(labels))
+    texts = exact.encode_texts([f"a photo of a {each}" for each in classes])
+    known = np.array([classes.index(label) for label in labels])
+    right = [np.mean((found @ texts.T).argmax(axis=1) == known) for found in (rows, expected)]
+    assert abs(right[0] - right[1]) < 0.02, right
+
+
+def test_texts_are_those_of_float32(exact: ClipModel, small: ClipModel) -> None:
+    texts = ["a photo of a cat", "x"]
+    assert np.array_equal(small.encode_texts(texts), exact.encode_texts(texts))
+
+
+def test_an_image_has_one_vector_in_whatever_batch_and_on_whatever_thread(small: ClipModel) -> None:
+    images, _ = icons(every=100)
+    together = vectors(small, images)
+    alone = np.concatenate([vectors(small, [each]) for each in images])
+    assert np.abs(together - alone).max() < small.tolerance / 10
+
+    def encode(number: int) -> Vectors:
+        replica = small.replicas[number % 2]
+        staged = replica.stage("image", [small.preprocessing.resize(each) for each in images])
+        return replica.encode("image", staged)
+
+    with ThreadPoolExecutor(2) as pool:
+        for rows in pool.map(encode, range(20)):
+            assert np.array_equal(rows, together)
+
+
+def test_it_is_made_once_and_kept(
+    small: ClipModel, folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, _ = icons(every=200)
+    kept_in = cache / "tuition" / "int8"
+    (kept,) = kept_in.iterdir()
+
+    def unexpected(*_: object) -> None:
+        raise AssertionError("it was made again")
+
+    with monkeypatch.context() as without:
+        without.setattr(quantizing, "_made", unexpected)
+        again = load("int8", calibration=folder, kept_in=kept_in)
+    assert again.fingerprint == small.fingerprint
+    assert np.array_equal(vectors(again, images), vectors(small, images))
+    (kept / "image_tower.xml").write_text("damaged")
+    mended = load("int8", calibration=folder, kept_in=kept_in)
+    assert np.array_equal(vectors(mended, images), vectors(small, images))
+    assert (kept / "image_tower.xml").read_text() != "damaged"
+
+
+def test_what_it_was_measured_on_is_part_of_the_fingerprint(
+    exact: ClipModel, small: ClipModel, folder: Path, tmp_path: Path
+) -> None:
+    preprocessing = Preprocessing(exact.preprocessing.config)
+    measured = Calibration.read(folder, preprocessing)
+    assert Calibration.read(folder, preprocessing).digest == measured.digest
+    others = unpack_pool(tmp_path, every=60)
+    assert Calibration.read(others, preprocessing).digest != measured.digest
+    assert small.fingerprint != exact.fingerprint
+
+
+def test_a_model_that_does_not_bear_it_is_not_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = unpack_pool(tmp_path / "few", every=160)
+    monkeypatch.setattr(quantizing, "FAITHFUL", 0.99999)
+    with pytest.raises(OperatorError, match=r"does not bear int8.* mean cosine of 0\.9"):
+        load("int8", calibration=few, kept_in=tmp_path / "kept")
+    assert not (tmp_path / "kept").exists()
+
+
+def test_nobody_is_told_that_it_is_used(small: ClipModel) -> None:
+    assert small.dtype == "int8"
+    assert sys.modules["openvino_telemetry"] is None
+
+
+def test_what_is_missing_is_said_before_anything_is_loaded(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UsageError, match="--calibration FOLDER"):
+        load("int8")
+    with pytest.raises(UsageError, match="int8 is for processors"):
+        ClipModel(find_model("icon-clip", None), [torch.device("cuda")], "int8", calibration=folder)
+    with pytest.raises(UsageError, match="0 images are there, and int8 takes 32 at least"):
+        load("int8", calibration=tmp_path)
+    for number in range(40):
+        (tmp_path / f"{number}.png").write_bytes(b"no picture")
+    with pytest.raises(UsageError, match=r"0\.png is no image"):
+        load("int8", calibration=tmp_path)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(UsageError, match=r"pip install '\.\[int8\]'"):
+        load("int8", calibration=folder)
+
+
+def test_both_tiers_are_sold_beside_each_other_at_their_prices(
+    small: ClipModel, folder: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    file = tmp_path / "models.toml"
+    file.write_text(
+        '[[model]]\nid = "exact"\nsource = "icon-clip"\ndefault = true\ndtype = "float32"\n'
+        'prices.standard = {image_micros = 100}\n[[model]]\nid = "quick"\nsource = "icon-clip"\n'
+        f'dtype = "int8"\ncalibration = "{folder}"\nprices.standard = {{image_micros = 60}}\n'
+    )
+    (image,), _ = icons(every=10_000)
+    image.save(tmp_path / "icon.png")
+    with VendorProcess(tmp_path, "--models", str(file), threads=2) as vendor:
+        key = vendor.create_key()
+        answers = {}
+        for model in ("exact", "quick"):
+            answer = httpx.post(
+                f"{vendor.url}/embed",
+                headers={"authorization": f"Bearer {key}"},
+                data={"model": model, "encoding": "base64"},
+                files={"image": (tmp_path / "icon.png").read_bytes()},
+            )
+            assert answer.status_code == 200, answer.text
+            answers[model] = answer.json()
+        shown = httpx.get(f"{vendor.url}/v1/models", headers={"authorization": f"Bearer {key}"})
+    listed = shown.json()["data"]
+    assert [each["dtype"] for each in listed] == ["float32", "int8"]
+    assert [answers[name]["usage"]["cost_micros"] for name in ("exact", "quick")] == [100, 60]
+    rows = [from_wire(answers[name]["data"][0]["embedding"], 256) for name in ("exact", "quick")]
+    assert 0.9 < float(rows[0] @ rows[1]) < 1
+    assert listed[0]["fingerprint"] != listed[1]["fingerprint"] == small.fingerprint
