@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from importlib.metadata import version
-from io import StringIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -71,7 +71,7 @@ class Calibration:
         for path in dict.fromkeys(chosen):
             try:
                 content = path.read_bytes()
-                with Image.open(path) as image:
+                with Image.open(BytesIO(content)) as image:
                     images.append(preprocessing.resize(image.convert("RGB")))
             except (OSError, ValueError, Image.DecompressionBombError) as error:
                 raise UsageError(f"--calibration: {path} is no image that can be read: {error}") from error
