@@ -60,11 +60,14 @@ def main() -> None:
     print(f"| | queries | {' | '.join(arguments.targets)} | mean | in-domain |")
     print("|---" * (4 + len(arguments.targets)) + "|")
     for name in arguments.rows:
-        configs = [
-            _config(name, recipe, target, arguments.seeds, arguments.image_size)
+        records = [
+            each
             for target in arguments.targets
+            for each in measured(
+                [_config(name, recipe, target, arguments.seeds, arguments.image_size)],
+                f"pools-{target}-{arguments.image_size}px-{recipe.steps}",
+            )
         ]
-        records = measured(configs, f"pools-{arguments.image_size}px-{recipe.steps}")
         print(f"| {name} | {_cells(records)} |", flush=True)
 
 
