@@ -15,7 +15,7 @@ from statistics import fmean
 
 from benchmarks.accuracy import IMAGE_SIZE, STEPS, measured
 from benchmarks.records import Record
-from benchmarks.unlabelled import config_of, over_seeds, pool
+from benchmarks.unlabelled import config_of, name_of, over_seeds, pool
 from client.learning.recipe import Recipe, Variant
 from client.runs.comparison import ComparisonConfig
 
@@ -84,7 +84,7 @@ def _config(
 def _reach(config: ComparisonConfig, share: float) -> int:
     """How many queries buy all texts and labelled images, and this share of the pool."""
     labelled, everything = (
-        round(fmean(each.result.queries for each in measured([each_config], "reach")))
+        round(fmean(each.result.queries for each in measured([each_config], name_of(each_config))))
         for each_config in (replace(config, unlabelled=()), config)
     )
     return round(labelled + share * (everything - labelled))

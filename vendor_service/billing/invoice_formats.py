@@ -1,17 +1,18 @@
 """An invoice for people: as text, as a page of HTML, as PDF, or as CSV for a spreadsheet."""
 
-from datetime import UTC, datetime
 from html import escape
 
 from shared.billing import CreditNote, Invoice, InvoiceLine
+from vendor_service.billing.invoices import month_bounds
 from vendor_service.billing.spreadsheets import csv_lines
+from vendor_service.clock import to_datetime
 
 _UNIT = 1_000_000
 
 
 def as_text(invoice: Invoice) -> str:
     """Aligned columns for a terminal."""
-    rows = [("", "queries", "micros each", _amount(invoice)), *_rows(invoice)]
+    rows = _table(invoice)
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     lines = [
         "  ".join([row[0].ljust(widths[0]), *(row[i].rjust(widths[i]) for i in (1, 2, 3))]).rstrip()
@@ -41,8 +42,7 @@ def as_pdf(invoice: Invoice) -> bytes:
     from fpdf import FPDF, FontFace  # it takes a quarter of a second to import
 
     pdf = FPDF(format="A4")
-    year, month = map(int, invoice.month.split("-"))
-    pdf.set_creation_date(datetime(year + month // 12, month % 12 + 1, 1, tzinfo=UTC))
+    pdf.set_creation_date(to_datetime(month_bounds(invoice.month)[1]))
     title = _latin(_title(invoice))
     pdf.set_title(title)
     pdf.set_lang("en")
@@ -56,7 +56,7 @@ def as_pdf(invoice: Invoice) -> bytes:
     bold = FontFace(emphasis="BOLD")
     columns = {"col_widths": (5, 2, 2, 3), "text_align": ("LEFT", "RIGHT", "RIGHT", "RIGHT")}
     with pdf.table(borders_layout="HORIZONTAL_LINES", headings_style=bold, line_height=6, **columns) as table:
-        rows = [("", "queries", "micros each", _amount(invoice)), *_rows(invoice)]
+        rows = _table(invoice)
         for number, row in enumerate(rows, 1):
             table.row([_latin(cell) for cell in row], style=bold if number == len(rows) else None)
     pdf.ln(6)
@@ -91,6 +91,11 @@ def _title(invoice: Invoice) -> str:
 
 def _amount(invoice: Invoice) -> str:
     return "amount" if invoice.currency is None else f"amount ({invoice.currency})"
+
+
+def _table(invoice: Invoice) -> list[tuple[str, str, str, str]]:
+    """The heading, and a row a line and sum."""
+    return [("", "queries", "micros each", _amount(invoice)), *_rows(invoice)]
 
 
 def _rows(invoice: Invoice) -> list[tuple[str, str, str, str]]:

@@ -22,7 +22,7 @@ from vendor_service.encoder.known_fingerprints import KnownFingerprints, Look, l
 from vendor_service.encoder.precision import Dtype
 from vendor_service.encoder.prepared import PreparedText
 from vendor_service.encoder.preprocessing import Preprocessing
-from vendor_service.encoder.quantized import Calibration, in_batches, quantized
+from vendor_service.encoder.quantized import Calibration, quantized
 from vendor_service.encoder.queues import Vectors
 from vendor_service.encoder.replica import Replica
 from vendor_service.encoder.sources import ModelSource
@@ -120,7 +120,8 @@ class ClipModel:
         if measured is not None:
             image = quantized(
                 model,
-                in_batches(measured, self.preprocessing),
+                measured,
+                self.preprocessing,
                 fingerprint=self.fingerprint,
                 streams=len(self.devices),
                 threads=self._threads or torch.get_num_threads(),

@@ -6,6 +6,7 @@ bfloat16. Texts stay in float32: they are few, and the same for everybody.
 """
 
 import hashlib
+import importlib
 import json
 import logging
 import shutil
@@ -15,11 +16,11 @@ import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from io import BytesIO, StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -109,7 +110,8 @@ class Quantized:
 @torch.inference_mode()
 def quantized(
     model: Any,  # noqa: ANN401
-    batches: Sequence[torch.Tensor],
+    measured: Calibration,
+    preprocessing: Preprocessing,
     *,
     fingerprint: str,
     streams: int,
@@ -120,7 +122,8 @@ def quantized(
 
     Args:
         model: an open_clip model in evaluation, float32, on the CPU.
-        batches: images to measure on, as `in_batches` gives them.
+        measured: images to measure on.
+        preprocessing: what becomes of them before the model sees them.
         fingerprint: of the model, these images included.
         streams: how many threads call it at once.
         threads: how many threads of a processor each of these takes.
@@ -130,15 +133,23 @@ def quantized(
         UsageError: the libraries are missing.
         OperatorError: the tower cannot be converted, or its vectors would differ too much.
     """
-    nncf, openvino = _libraries()
-    programs = [version(name) for name in ("openvino", "nncf", "torch")]
+    openvino = _library("openvino")
+    try:
+        programs = [version(name) for name in ("openvino", "nncf", "torch")]
+    except PackageNotFoundError as error:
+        raise UsageError(_MISSING) from error
     key = hashlib.sha256(json.dumps([fingerprint, programs]).encode()).hexdigest()[:32]
     folder = None if kept_in is None else kept_in / key
     tower = None if folder is None else _kept(openvino, folder)
     if tower is not None:
         return Quantized(openvino, tower, streams, threads)
     _log.info("the image tower is made int8, which takes a minute")
-    tower = _made(nncf, openvino, model, [row for batch in batches for row in torch.split(batch, 1)])
+    batches = [
+        preprocessing.normalise(each).float()
+        for each in torch.split(torch.stack(list(measured.images)), _AT_ONCE)
+    ]
+    rows = [row for batch in batches for row in torch.split(batch, 1)]
+    tower = _made(_library("nncf"), openvino, model, rows)
     found = Quantized(openvino, tower, streams, threads)
     alike = [nn.functional.cosine_similarity(model.encode_image(each), found(each)) for each in batches]
     cosine = float(torch.cat(alike).mean())
@@ -201,27 +212,20 @@ def _keep(openvino: Any, tower: Any, folder: Path) -> None:  # noqa: ANN401
         _log.warning("the int8 tower cannot be kept in %s: %s", folder, error)
 
 
-def _libraries() -> tuple[Any, Any]:
-    """NNCF and OpenVINO, imported when they are needed, and kept from telling their makers of it.
+def _library(name: Literal["nncf", "openvino"]) -> Any:  # noqa: ANN401
+    """One of the two, imported when it is needed, and kept from telling its makers of it.
 
     Raises:
-        UsageError: they are not installed.
+        UsageError: it is not installed.
     """
     # Both send events to an analytics service by this package, and do without where it cannot be imported.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     try:
-        import nncf
-        import openvino
+        found = importlib.import_module(name)
     except ImportError as error:
         raise UsageError(_MISSING) from error
     logging.getLogger("nncf").setLevel(logging.WARNING)
-    return nncf, openvino
-
-
-def in_batches(calibration: Calibration, preprocessing: Preprocessing) -> list[torch.Tensor]:
-    """The images as a model sees them, float32, of shape (n, 3, side, side) each."""
-    whole = torch.stack(list(calibration.images))
-    return [preprocessing.normalise(batch).float() for batch in torch.split(whole, _AT_ONCE)]
+    return found
 
 
 class _Tower(nn.Module):
