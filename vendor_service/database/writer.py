@@ -21,8 +21,8 @@ Outcome = tuple[Any, Exception | None]
 
 # Beyond this a transaction would hold its locks for long.
 _LARGEST_BATCH = 256
-# Where work comes in from several at once, a transaction waits so long for more of it: most of what one costs
-# does not depend on how much it does.
+# Where work comes in from several at once, a transaction waits for as much as the one before it did, but at
+# most so long: most of what one costs does not depend on how much it does, and who was answered comes back.
 _GATHER_SECONDS = 0.004
 # How long work waits for a PostgreSQL that restarts or an account that is locked, and how often it looks.
 _PATIENCE_SECONDS = 10.0
@@ -71,7 +71,8 @@ class Writer:
         self._waiting: deque[_WorkItem[Any]] = deque()
         self._changed = threading.Condition()
         self._closed = False
-        self._shared = False  # whether the last transaction did the work of several
+        self._enough = 1  # how many pieces of work must wait for the thread to be woken
+        self._last = 1  # how many the last transaction did
         self._apart = ThreadPoolExecutor(_MOST_APART, "books-apart")
         # By account, what waits for its lock; who works it off takes it away when nothing is left.
         self._locked: dict[str, list[_WorkItem[Any]]] = {}
@@ -83,7 +84,8 @@ class Writer:
         piece = _WorkItem(touched, work, Future())
         with self._changed:
             self._waiting.append(piece)
-            self._changed.notify()
+            if len(self._waiting) >= self._enough:
+                self._changed.notify()
         return piece.future
 
     def close(self) -> None:
@@ -185,15 +187,17 @@ class Writer:
 
     def _next_batch(self) -> list[_WorkItem[Any]]:
         with self._changed:
-            while not self._waiting and not self._closed:
-                self._changed.wait()
-            more_to_come = self._shared and len(self._waiting) < _LARGEST_BATCH and not self._closed
-        if more_to_come:
-            time.sleep(_GATHER_SECONDS)
-        with self._changed:
+            self._await(1, None)
+            if self._last > 1:
+                self._await(self._last, _GATHER_SECONDS)
             batch = [self._waiting.popleft() for _ in range(min(_LARGEST_BATCH, len(self._waiting)))]
-        self._shared = len(batch) > 1
+            self._last = len(batch)
         return batch
+
+    def _await(self, pieces: int, seconds: float | None) -> None:
+        """Wait until so many pieces of work wait, so many seconds have gone, or nothing more is taken."""
+        self._enough = pieces
+        self._changed.wait_for(lambda: self._closed or len(self._waiting) >= pieces, seconds)
 
 
 def _outcome(piece: _WorkItem[Result], rows: WorkingSet) -> Outcome:
