@@ -26,7 +26,7 @@ class Choice:
 
     Attributes:
         changed: what it changes in the recipe.
-        share: how much of the pool is bought, of all labelled images.
+        share: how much of the pool is bought.
         pooled: whether there is a pool at all.
     """
 
@@ -35,15 +35,26 @@ class Choice:
     pooled: bool = True
 
 
+def _share(of_a_batch: float, *, pseudo_labels: float = 0.0) -> Callable[[Recipe], Recipe]:
+    return lambda recipe: replace(recipe, unlabelled_share=of_a_batch, pseudo_labels=pseudo_labels)
+
+
+def _queries(of_a_labelled_image: int) -> Callable[[Recipe], Recipe]:
+    return lambda recipe: replace(recipe, views=of_a_labelled_image - 1)
+
+
 CHOICES = {
     "no pool": Choice(pooled=False),
-    "the pool, a third of a batch": Choice(),
-    "a fifth of a batch": Choice(lambda recipe: replace(recipe, unlabelled_share=0.2)),
-    "half of a batch": Choice(lambda recipe: replace(recipe, unlabelled_share=0.5)),
+    "a third of a batch, no pseudo-labels": Choice(_share(1 / 3)),
+    "a fifth of a batch, no pseudo-labels": Choice(_share(1 / 5)),
+    "half of a batch, no pseudo-labels": Choice(_share(1 / 2)),
+    "the default: a third, pseudo-labels": Choice(),
+    "half of a batch, pseudo-labels": Choice(_share(1 / 2, pseudo_labels=Recipe().pseudo_labels)),
     "a quarter of the pool": Choice(share=0.25),
     "half of the pool": Choice(share=0.5),
-    "no pool, two queries a labelled image": Choice(lambda recipe: replace(recipe, views=1), pooled=False),
-    "the pool, two queries a labelled image": Choice(lambda recipe: replace(recipe, views=1)),
+    "no pool, two queries a labelled image": Choice(_queries(2), pooled=False),
+    "the pool, two queries a labelled image": Choice(_queries(2)),
+    "the pool, eight queries a labelled image": Choice(_queries(8)),
 }
 
 

@@ -80,11 +80,12 @@ def made_with(cell: Cell) -> str:
 def _said(config: RunConfig) -> dict[str, Any]:
     """Without what is left out or off: a setting that did not exist when a run was made changes nothing.
 
-    Nor does the share of unlabelled images where there are none, or how a weak teacher is weighed: this one
-    is not weak.
+    Nor does how unlabelled images are learnt from where there are none, or how a weak teacher is weighed:
+    this one is not weak.
     """
     told = {**asdict(config), **{f"recipe.{key}": each for key, each in asdict(config.recipe).items()}}
-    without = {"recipe", "recipe.weigh_teacher", *([] if config.pools else ["recipe.unlabelled_share"])}
+    pools = [] if config.pools else ["recipe.unlabelled_share", "recipe.pseudo_labels"]
+    without = {"recipe", "recipe.weigh_teacher", *pools}
     return {
         key: each for key, each in told.items() if key not in without and each not in (None, False, 0, "", ())
     }

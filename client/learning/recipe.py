@@ -33,6 +33,8 @@ class Recipe:
         weigh_teacher: whether of a weak teacher only those answers count that the labels do not speak against
             (trust.py).
         unlabelled_share: the share of a batch that is images without labels, where there are any.
+        pseudo_labels: how sure the teacher must be of its answer about an image without a label for that
+            answer to stand as the label (a probability, calibrated on the labels); 0: none does.
         views: how many further views of each training image, in other styles, the teacher is asked about.
         holdout: the share of each source domain that is held out for selection.
         augmentation: the student's random view.
@@ -55,6 +57,7 @@ class Recipe:
     image_weight: float = 0.5
     weigh_teacher: bool = True
     unlabelled_share: float = 1 / 3
+    pseudo_labels: float = 0.9
     views: int = 0
     holdout: float = 0.2
     augmentation: Augmentation = Augmentation()
@@ -113,6 +116,7 @@ RecipeName = Literal["default", "paper", "paper-domainnet"]
 PAPER = Recipe(
     image_weight=0.5,
     weigh_teacher=False,
+    pseudo_labels=0.0,
     views=0,
     holdout=0.2,
     augmentation=Augmentation(crop_scale=(0.7, 1.0), jitter=0.3, grayscale=0.1, style=0.0),

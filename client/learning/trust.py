@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from client.learning.losses import cosine_logits
 from client.learning.methods import Supervision
 
 # From a teacher that names so many labels right, in the mean over domains, distilling is likely to help.
@@ -110,6 +111,26 @@ def weighed(known: Supervision, *, trusted: bool) -> Supervision:
     labels = known.labels.clamp(min=0)
     fits = (nearest == labels) | ~doubtful_classes(known, agreed, trusted=trusted)[labels]
     return replace(known, bought=known.bought & torch.where(known.labelled, fits, precise[nearest]))
+
+
+def pseudo_labelled(known: Supervision, *, temperature: float, confidence: float) -> Supervision:
+    """What is known, with the teacher's answer as the label of each unlabelled image that it is sure of.
+
+    Pseudo-labels, as Lee (ICML workshops 2013) calls them; that only sure answers count is from FixMatch
+    (Sohn et al., NeurIPS 2020, section 2.2).
+
+    Args:
+        known: what is known.
+        temperature: divides the scores of the classes, so that confidence fits accuracy (temperature.py).
+        confidence: the least probability of an answer that counts; 0 leaves everything as it is.
+    """
+    if not confidence:
+        return known
+    labels = known.labels.clone()
+    for rows in torch.split(torch.nonzero(known.bought & ~known.labelled).flatten(), _AT_ONCE):
+        answers = (cosine_logits(known.images[rows], known.text_head) / temperature).softmax(1).max(1)
+        labels[rows] = torch.where(answers.values >= confidence, answers.indices, labels[rows])
+    return replace(known, labels=labels)
 
 
 def _share_of_class(known: Supervision, agreed: Agreement, which: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from client.learning.prompts import ONE_PROMPT
 from client.learning.rejection import TEACHERS, Rejection
 from client.learning.student import build_student
 from client.learning.temperature import fitted_temperature
-from client.learning.trust import named_by_images, weighed
+from client.learning.trust import named_by_images, pseudo_labelled, weighed
 from client.progress import Display
 from client.results.records import Purchase, RefusedQuery, TeacherCheck, described_check
 from client.runs.dataset import Dataset, describe_plan, describe_views, mention
@@ -256,17 +256,20 @@ class TargetBuilder:
         weighs = self.check is not None and self._config.recipe.weigh_teacher
         trusted = self.check is not None and self.check.trusted
         renamed: list[int] = []
+        temperature = _temperature_of(known)
         if weighs:
             known, named = named_by_images(known, trusted=trusted)
             renamed = torch.nonzero(named).flatten().tolist()
         self._taught_by = TaughtBy(
             self._teacher.model.fingerprint,
-            _temperature_of(known),
+            temperature,
             self.check.accuracy if self.check else None,
             _rejection_of(known, dataset, self._method),
             {number: known.text_head[number].numpy() for number in renamed},
         )
-        return (weighed(known, trusted=trusted) if weighs else known), missing
+        known = weighed(known, trusted=trusted) if weighs else known
+        confidence = self._config.recipe.pseudo_labels if self.check is not None else 0.0
+        return pseudo_labelled(known, temperature=temperature, confidence=confidence), missing
 
     def _mention_unanswered(self, asked: TeacherQueries, missing: Sequence[Query]) -> None:
         """Say which of the images are taught without an answer, and why."""

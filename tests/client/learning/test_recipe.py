@@ -15,6 +15,7 @@ def test_the_papers_recipe_has_every_published_value() -> None:
     assert asdict(PAPER) == {
         "image_weight": 0.5,
         "weigh_teacher": False,  # the published code takes all that the teacher says
+        "pseudo_labels": 0.0,
         "unlabelled_share": 1 / 3,  # of no consequence without unlabelled images, which the paper has not
         "views": 0,  # ours as well: that code asks anew at every step
         "holdout": 0.2,

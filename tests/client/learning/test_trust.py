@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from client.learning.methods import METHODS, Supervision
-from client.learning.trust import agreement, doubtful_classes, named_by_images, weighed
+from client.learning.trust import agreement, doubtful_classes, named_by_images, pseudo_labelled, weighed
 
 
 def _known(
@@ -120,6 +120,43 @@ def test_a_wrong_answer_leaves_the_label_alone_to_learn_from() -> None:
     targets = METHODS["vl2v-adip"].targets(known)
     assert torch.allclose(targets[0], known.text_head[0])
     assert torch.equal(targets[1], known.text_head[1])
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**16), st.floats(0.01, 1.0), st.floats(20.0, 400.0))
+def test_the_teachers_sure_answers_are_labels_of_images_that_have_none(
+    seed: int, confidence: float, temperature: float
+) -> None:
+    """Against the softmax of 100 x cosine / temperature, by plain arithmetic; others stay as they are."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(-1, 3, (20,), generator=generator)
+    bought = torch.rand(20, generator=generator) < 0.7
+    texts, images = (
+        functional.normalize(torch.randn(rows, 8, generator=generator), dim=1) for rows in (3, 20)
+    )
+    known = Supervision(labels, texts, images, bought, 0.5)
+    given_labels = pseudo_labelled(known, temperature=temperature, confidence=confidence).labels.tolist()
+    for i, own in enumerate(labels.tolist()):
+        odds = [
+            math.exp(
+                100 * sum(a * b for a, b in zip(images[i].tolist(), t.tolist(), strict=True)) / temperature
+            )
+            for t in texts
+        ]
+        sure = max(odds) / sum(odds)
+        if abs(sure - confidence) < 1e-5:
+            continue
+        named = own < 0 and bool(bought[i]) and sure >= confidence
+        assert given_labels[i] == (odds.index(max(odds)) if named else own)
+
+
+def test_a_sure_answer_is_learnt_from_as_a_label_is_beside_the_embedding() -> None:
+    known = _known([0, -1, -1], [0, 1, 2], [True, True, False])
+    assert pseudo_labelled(known, temperature=1.0, confidence=0.0) is known
+    shaken = replace(known, images=functional.normalize(known.images + 0.1, dim=1))
+    learnt = METHODS["vl2v-adip"].targets(pseudo_labelled(shaken, temperature=1.0, confidence=0.9))
+    assert torch.allclose(learnt[1], (shaken.images[1] + known.text_head[1]) / 2)
+    assert torch.allclose(METHODS["vl2v-adip"].targets(shaken)[1], shaken.images[1])
 
 
 @settings(deadline=None)

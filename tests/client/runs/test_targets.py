@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from rich.console import Console
 
 from client.buying.cache import EmbeddingCache
@@ -108,6 +109,27 @@ def test_the_teachers_thresholds_are_its_cosines_of_the_labelled_images(pupil: P
     cosines = torch.from_numpy(images) @ torch.from_numpy(texts).T
     assert taught_by.rejection == Rejection.of(cosines.amax(dim=1).numpy())
     assert Rejection.from_json(taught_by.described["teacher_rejection"]) == taught_by.rejection
+
+
+@pytest.mark.parametrize(("confidence", "weight"), [(0.0, 1.0), (1e-6, 0.5)])
+def test_the_teachers_sure_answers_stand_as_labels_where_there_are_none(
+    pupil: Pupil, confidence: float, weight: float
+) -> None:
+    pool = pupil.folder / "pool"
+    pool.mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (5, 5, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize((40, 40)).save(pool / "a.png")
+    recipe = replace(Recipe(), pseudo_labels=confidence, weigh_teacher=False)
+    pupil.config = replace(pupil.config, recipe=recipe, unlabelled=(str(pool),))
+    learnt = pupil.learn("run", budget=100)
+    dataset = read_dataset(pupil.config, Display.of_nobody())
+    (position,) = dataset.unlabelled
+    teacher = Teacher(pupil.client, pupil.cache, model=pupil.client.model(), run_id="again", budget=0)
+    image = torch.from_numpy(teacher.lookup([query_of(dataset.examples[position])])[0][0])
+    assert learnt.text_head is not None
+    text = learnt.text_head[(learnt.text_head @ image).argmax()]
+    assert position in learnt.train
+    assert torch.allclose(learnt.rows[position], weight * image + (1 - weight) * text, atol=1e-6)
 
 
 def test_of_other_class_texts_than_are_asked_later_there_are_no_thresholds(pupil: Pupil) -> None:
