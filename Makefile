@@ -159,6 +159,9 @@ bench-peer: $(READY) $(INFINITY)/.ready  ## the vendor beside infinity-emb (abou
 bench-vendor: $(READY)  ## the vendor beside its bare model (about ten minutes)
 	@$(BIN)/python -m benchmarks.vendor
 
+bench-gpu: $(READY)  ## vendor and training on a GPU, beside what it does alone (a quarter of an hour; needs one)
+	@$(BIN)/python -m benchmarks.gpu
+
 bench-training: $(READY)  ## speed of align and distill (about five minutes)
 	@GOMP_SPINCOUNT=20000 $(BIN)/python -m benchmarks.training  # as client/learning/threads.py has it
 

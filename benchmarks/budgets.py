@@ -14,14 +14,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
-from markupsafe import Markup
-
 from benchmarks.accuracy import IMAGE_SIZE, STEPS, icons, measured
+from benchmarks.plots import Place, spent_and_gained
 from client.buying.selection import SelectionStrategy
 from client.data.domains import list_folder
 from client.data.splits import split
 from client.learning.recipe import Recipe, Variant
-from client.results.charts import Frame, nice_ticks, svg, text
 from client.results.comparison_table import RunResult, Spread
 from client.runs.comparison import ComparisonConfig
 
@@ -130,45 +128,18 @@ def _on(target: str, results: Sequence[RunResult]) -> Spread:
 
 # -- the plot
 
-_STYLE = """
-svg { fill: #444 } text { font: 11px system-ui, sans-serif; stroke: none }
-.rule { stroke: #ddd } .whisker { stroke-width: 1 }
-polyline { fill: none; stroke-width: 2 }
-"""
-_COLOURS = ("#1b6ca8", "#c8553d", "#2e7d4f", "#7b4fa3", "#a67c00")
-_LINE_HEIGHT = 13.0
-
 
 def plot(found: Mapping[Way, Sequence[RunResult]], targets: Sequence[str]) -> str:
-    """Accuracy on each target by queries an image; a whisker is a sample deviation each way.
+    """Accuracy on each target by queries an image.
 
     Ways that differ in more than their budget are left out; fine-tuning comes first and is not joined.
     """
     ways = [way for way in found if way.select == "stratified"]
-    spreads = {(way, target): _on(target, found[way]) for way in ways for target in targets}
-    reach = [(s.mean - (s.deviation or 0), s.mean + (s.deviation or 0)) for s in spreads.values()]
-    ticks = nice_ticks(min(low for low, _ in reach), max(high for _, high in reach))
-    frame = Frame(46, 12, 470, 240, (-0.4, len(ways) - 0.6), (ticks[0], ticks[-1]))
-    style = Markup(_STYLE)  # noqa: S704 (ours)
-    paper = Markup('<style>{}</style><rect width="600" height="296" fill="#fff"/>').format(style)
-    drawn = paper + frame.horizontals(ticks, "%")
-    for place, way in enumerate(ways):
-        drawn += text(frame.at(place, 0)[0], 268, _named(way), "middle")
-    drawn += text(281, 286, "queries an image", "middle")
-    ends = [frame.at(0, spreads[ways[-1], target].mean)[1] for target in targets]
-    for target, colour, height in zip(targets, _COLOURS, _apart(ends), strict=False):
-        points = [(place, spreads[way, target]) for place, way in enumerate(ways)]
-        joined = [(place, points[place][1].mean) for place, way in enumerate(ways) if way.method != "erm"]
-        lines = frame.line(joined, "mean")
-        for place, spread in points:
-            away = spread.deviation or 0
-            lines += frame.line([(place, spread.mean - away), (place, spread.mean + away)], "whisker")
-            x, y = frame.at(place, spread.mean)
-            lines += Markup('<circle stroke="none" cx="{:.1f}" cy="{:.1f}" r="3.5"/>').format(x, y)
-        lines += text(522, height + 4, target)
-        drawn += Markup('<g stroke="{0}" fill="{0}">{1}</g>').format(colour, lines)
-    drawing = svg(600, 296, "Accuracy on a style never trained on, by queries an image", drawn)
-    return str(drawing).replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
+    places = [Place(x, _named(way), joined=way.method != "erm") for x, way in enumerate(ways)]
+    lines = {target: [_on(target, found[way]) for way in ways] for target in targets}
+    return spent_and_gained(
+        places, lines, "Accuracy on a style never trained on, by queries an image", "queries an image"
+    )
 
 
 def _named(way: Way) -> str:
@@ -176,15 +147,6 @@ def _named(way: Way) -> str:
     if way.per_image == 0:
         return "ERM" if way.method == "erm" else "texts alone"
     return "every step" if math.isinf(way.per_image) else f"{way.per_image:g}"
-
-
-def _apart(heights: Sequence[float]) -> list[float]:
-    """Where lines of text stand that are wanted at these heights, each below the one before it."""
-    placed: dict[int, float] = {}
-    for number in sorted(range(len(heights)), key=heights.__getitem__):
-        lowest = max(placed.values(), default=-math.inf)
-        placed[number] = max(heights[number], lowest + _LINE_HEIGHT)
-    return [placed[number] for number in range(len(heights))]
 
 
 if __name__ == "__main__":

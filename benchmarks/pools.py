@@ -8,15 +8,18 @@ benchmarks/runs.csv.
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from pathlib import Path
 from statistics import fmean
 
 from benchmarks.accuracy import IMAGE_SIZE, STEPS, measured
-from benchmarks.records import Record
-from benchmarks.unlabelled import config_of, name_of, over_seeds, pool
+from benchmarks.plots import Place, spent_and_gained
+from benchmarks.unlabelled import config_of, name_of, pool
 from client.learning.recipe import Recipe, Variant
+from client.results.comparison_table import RunResult, Spread
 from client.runs.comparison import ComparisonConfig
 
 
@@ -28,11 +31,13 @@ class Choice:
         changed: what it changes in the recipe.
         share: how much of the pool is bought.
         pooled: whether there is a pool at all.
+        method: by which a student learns.
     """
 
     changed: Callable[[Recipe], Recipe] = lambda recipe: recipe
     share: float = 1.0
     pooled: bool = True
+    method: str = "vl2v-adip"
 
 
 def _share(of_a_batch: float, *, pseudo_labels: float = 0.0) -> Callable[[Recipe], Recipe]:
@@ -44,6 +49,8 @@ def _queries(of_a_labelled_image: int) -> Callable[[Recipe], Recipe]:
 
 
 CHOICES = {
+    "fine-tuned": Choice(pooled=False, method="erm"),
+    "class texts alone": Choice(pooled=False, method="text-only"),
     "no pool": Choice(pooled=False),
     "a third of a batch, no pseudo-labels": Choice(_share(1 / 3)),
     "a fifth of a batch, no pseudo-labels": Choice(_share(1 / 5)),
@@ -56,6 +63,15 @@ CHOICES = {
     "the pool, two queries a labelled image": Choice(_queries(2)),
     "the pool, eight queries a labelled image": Choice(_queries(8)),
 }
+# What a growing budget buys, one after the other.
+_BY_BUDGET = (
+    "fine-tuned",
+    "class texts alone",
+    "no pool",
+    "half of the pool",
+    "the default: a third, pseudo-labels",
+    "the pool, two queries a labelled image",
+)
 
 
 def main() -> None:
@@ -66,8 +82,10 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", choices=CHOICES, default=list(CHOICES), metavar="ROW")
     parser.add_argument("--image-size", type=int, default=IMAGE_SIZE)
     parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--plot", type=Path, help="draw what a growing budget buys as an SVG")
     arguments = parser.parse_args()
     recipe = Recipe().with_steps(arguments.steps)
+    found = {}
     print(f"| | queries | {' | '.join(arguments.targets)} | mean | in-domain |")
     print("|---" * (4 + len(arguments.targets)) + "|")
     for name in arguments.rows:
@@ -79,7 +97,10 @@ def main() -> None:
                 f"pools-{target}-{arguments.image_size}px-{recipe.steps}",
             )
         ]
-        print(f"| {name} | {_cells(records)} |", flush=True)
+        found[name] = [each.result for each in records]
+        print(f"| {name} | {_cells(found[name])} |", flush=True)
+    if arguments.plot:
+        arguments.plot.write_text(_plot(found) + "\n", encoding="utf-8")
 
 
 def _config(
@@ -88,7 +109,9 @@ def _config(
     """One row of one style."""
     choice = CHOICES[name]
     folders = pool(target) if choice.pooled else ()
-    config = config_of(target, seeds, Variant(name, "vl2v-adip", choice.changed(recipe)), image_size, folders)
+    config = config_of(
+        target, seeds, Variant(name, choice.method, choice.changed(recipe)), image_size, folders
+    )
     return config if choice.share == 1.0 else replace(config, queries=_reach(config, choice.share))
 
 
@@ -101,14 +124,37 @@ def _reach(config: ComparisonConfig, share: float) -> int:
     return round(labelled + share * (everything - labelled))
 
 
-def _cells(records: Sequence[Record]) -> str:
+def _cells(results: Sequence[RunResult]) -> str:
     """Queries, accuracy on each style, their mean, and in-domain: mean and deviation over seeds."""
-    results = [each.result for each in records]
-    styles = [[r.out_of_domain for r in group] for _, group in groupby(results, key=lambda r: r.target)]
-    inside = [[r.in_domain for r in group] for _, group in groupby(results, key=lambda r: r.target)]
-    means = [[fmean(seed) for seed in zip(*each, strict=True)] for each in (styles, inside)]
-    spreads = [over_seeds([100 * value for value in each]) for each in (*styles, *means)]
-    return " | ".join([str(round(fmean(r.queries for r in results))), *spreads])
+    styles = _by_style(results, lambda r: r.out_of_domain)
+    spreads = [*map(Spread.of, styles), _of(results, fmean), _of(results, fmean, lambda r: r.in_domain)]
+    return " | ".join([str(round(fmean(r.queries for r in results))), *(each.show() for each in spreads)])
+
+
+def _plot(found: Mapping[str, Sequence[RunResult]]) -> str:
+    """Accuracy by queries, which stand across by their square root."""
+    rows = [found[name] for name in _BY_BUDGET if name in found]
+    queries = [fmean(each.queries for each in row) for row in rows]
+    places = [Place(math.sqrt(each), f"{each:,.0f}", joined=each > 0) for each in queries]
+    lines = {
+        "in-domain": [_of(row, fmean, lambda r: r.in_domain) for row in rows],
+        "unseen styles": [_of(row, fmean) for row in rows],
+        "the worst": [_of(row, min) for row in rows],
+    }
+    return spent_and_gained(places, lines, "Accuracy by the queries that a student was given", "queries")
+
+
+def _of(
+    results: Sequence[RunResult],
+    taken: Callable[[Sequence[float]], float],
+    share: Callable[[RunResult], float] = lambda result: result.out_of_domain,
+) -> Spread:
+    """What is `taken` of the styles with each seed, over seeds."""
+    return Spread.of([taken(seed) for seed in zip(*_by_style(results, share), strict=True)])
+
+
+def _by_style(results: Sequence[RunResult], share: Callable[[RunResult], float]) -> list[list[float]]:
+    return [[share(each) for each in group] for _, group in groupby(results, key=lambda r: r.target)]
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.accuracy import IMAGE_SIZE
+from benchmarks.vendor import finish
 from client.data.bundled_set import ICONS
 from client.data.domains import list_folder
 from client.data.pixels import PixelStore
@@ -90,26 +91,29 @@ def training_set(scratch: Path) -> TrainingSet:
     )
 
 
-def student(data: TrainingSet) -> Student:
+def student(data: TrainingSet, device: str = "cpu") -> Student:
     """The default student, always the same."""
     torch.manual_seed(SEED)
     classes = int(data.labels.max()) + 1
     text_head = functional.normalize(torch.randn(classes, DIMENSIONS), dim=1)
     return build_student(
         load_backbone("efficientnet_lite0"), outputs=DIMENSIONS, text_head=text_head, image_size=IMAGE_SIZE
-    )
+    ).to(device)
 
 
 # -- distill
 
 
-def compare_loops(data: TrainingSet, steps: int) -> None:
+def compare_loops(data: TrainingSet, steps: int, device: str = "cpu") -> None:
     """Images a second of the distill stage and of a bare loop over tensors in memory, taking turns."""
     recipe = replace(Recipe(), steps=steps, evaluations=1)
     images = steps * recipe.images_per_domain * len(set(data.domains.tolist()))
     ours, bare, ratios = [], [], []
     for turn in range(5):
-        pair = (images / seconds_of_distill(data, recipe), images / seconds_of_bare_loop(data, recipe))
+        pair = (
+            images / seconds_of_distill(data, recipe, device),
+            images / seconds_of_bare_loop(data, recipe, device),
+        )
         if turn:  # the first decodes images and warms up
             ours.append(pair[0])
             bare.append(pair[1])
@@ -120,22 +124,24 @@ def compare_loops(data: TrainingSet, steps: int) -> None:
     print(f"\nMedian ratio of neighbours: {median(ratios):.2f} (of {len(ratios)}: {spread(ratios)}).\n")
 
 
-def seconds_of_distill(data: TrainingSet, recipe: Recipe) -> float:
+def seconds_of_distill(data: TrainingSet, recipe: Recipe, device: str) -> float:
     """From the first step to the last, without evaluation."""
     clock: list[float] = []
-    learner = student(data)
+    learner = student(data, device)
 
     def tick(progress: TrainingStep) -> None:
         if progress.score is None:
+            if progress.step in (1, recipe.steps - 1):
+                finish(torch.device(device))
             clock.append(time.perf_counter())
 
     distill(learner, data, METHOD, recipe, seed=SEED, on_step=tick)
     return (clock[-1] - clock[0]) / (len(clock) - 1) * recipe.steps
 
 
-def seconds_of_bare_loop(data: TrainingSet, recipe: Recipe) -> float:
+def seconds_of_bare_loop(data: TrainingSet, recipe: Recipe, device: str) -> float:
     """The same model, optimiser and batches, the batches augmented beforehand."""
-    learner = student(data)
+    learner = student(data, device)
     batch_at = batches_of(learner, data, recipe, seed=SEED)
     batches = [batch_at(step) for step in range(8)]
     learner.requires_grad_(False)
@@ -145,12 +151,14 @@ def seconds_of_bare_loop(data: TrainingSet, recipe: Recipe) -> float:
     started = 0.0
     for step in range(recipe.steps):
         if step == 1:
+            finish(torch.device(device))
             started = time.perf_counter()
         pixels, targets = batches[step % len(batches)]
         loss = cosine_loss(learner(pixels), targets)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
+    finish(torch.device(device))
     return (time.perf_counter() - started) / (recipe.steps - 1) * recipe.steps
 
 

@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from io import BytesIO
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -31,6 +32,7 @@ from tests.vendor_service.encoder.test_preprocessing import photograph
 ARCHITECTURE = "ViT-B-32"
 SIDE = 224  # pixels, of what it sees
 BATCHES = (4, 8, 16, 32, 64)
+GPU_BATCHES = (64, 128, 256, 512)
 CONNECTIONS = (1, 4, 16, 64)
 IMAGES = 8  # a request
 PHOTOGRAPHS = 64
@@ -49,7 +51,7 @@ def main() -> None:
         folder = Path(stack.enter_context(TemporaryDirectory()))
         model = folder / "vit-b-32"
         save_model(model)
-        bare = stack.enter_context(bare_model(model, options.dtype))
+        bare = stack.enter_context(bare_model(model, Setup(options.dtype)))
         print(f"bare model, {options.dtype}: best at batches of {bare.recv()}", flush=True)
         served = ("--model", f"local-dir:{model}", "--dtype", options.dtype, "--device", options.device)
         vendor = stack.enter_context(VendorProcess(folder, *served, threads=os.cpu_count() or 1))
@@ -94,15 +96,15 @@ def embed_requests(key: str, files: Sequence[bytes]) -> list[bytes]:
     ]
 
 
-def save_model(folder: Path) -> None:
-    """Save the architecture with random weights, as open_clip saves a model."""
+def save_model(folder: Path, architecture: str = ARCHITECTURE) -> None:
+    """Save an architecture with random weights, as open_clip saves a model."""
     folder.mkdir()
     torch.manual_seed(0)
-    model = open_clip.create_model(ARCHITECTURE)
+    model = open_clip.create_model(architecture)
     weights = {name: weight.contiguous() for name, weight in model.state_dict().items()}
     save_file(weights, folder / "open_clip_model.safetensors")
     config = {
-        "model_cfg": open_clip.get_model_config(ARCHITECTURE),
+        "model_cfg": open_clip.get_model_config(architecture),
         "preprocess_cfg": dict(model.visual.preprocess_cfg),
     }
     (folder / "open_clip_config.json").write_text(json.dumps(config))
@@ -120,12 +122,21 @@ def photographs(width: int, height: int, quality: int) -> list[bytes]:
     return files
 
 
+@dataclass(frozen=True)
+class Setup:
+    """How a model computes: in which arithmetic, on which device, and whether by `torch.compile`."""
+
+    dtype: str
+    device: str = "cpu"
+    compiled: bool = False
+
+
 @contextmanager
-def bare_model(folder: Path, dtype: str) -> Iterator[Connection]:
+def bare_model(folder: Path, setup: Setup) -> Iterator[Connection]:
     """A process that tells its best batch size, then, for each number of seconds sent, images a second."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_encode, args=(folder, dtype, theirs), daemon=True)
+    process = context.Process(target=_encode, args=(folder, setup, theirs), daemon=True)
     process.start()
     try:
         yield ours
@@ -134,25 +145,35 @@ def bare_model(folder: Path, dtype: str) -> Iterator[Connection]:
         process.join()
 
 
-def _encode(folder: Path, dtype: str, pipe: Connection) -> None:
-    kind = getattr(torch, dtype)
-    model = open_clip.create_model(f"local-dir:{folder}").eval().to(kind)
+def _encode(folder: Path, setup: Setup, pipe: Connection) -> None:
+    kind, device = getattr(torch, setup.dtype), torch.device(setup.device)
+    model = open_clip.create_model(f"local-dir:{folder}").eval().to(device, kind)
+    encode = torch.compile(model.encode_image) if setup.compiled else model.encode_image
 
     def rate(size: int, seconds: float) -> float:
-        images = torch.randn(size, 3, SIDE, SIDE).to(kind)
+        images = torch.randn(size, 3, SIDE, SIDE).to(device, kind)
         with torch.inference_mode():
-            model.encode_image(images)
+            encode(images)
+            finish(device)
             began, done = time.perf_counter(), 0
             while time.perf_counter() - began < seconds:
-                model.encode_image(images)
+                encode(images)
+                finish(device)
                 done += size
             return done / (time.perf_counter() - began)
 
-    turns = [{size: rate(size, 3.0) for size in BATCHES} for _ in range(3)]
-    best = max(BATCHES, key=lambda size: median(turn[size] for turn in turns))
+    batches = BATCHES if device.type == "cpu" else GPU_BATCHES
+    turns = [{size: rate(size, 3.0) for size in batches} for _ in range(3)]
+    best = max(batches, key=lambda size: median(turn[size] for turn in turns))
     pipe.send(best)
     while True:
         pipe.send(rate(best, pipe.recv()))
+
+
+def finish(device: torch.device) -> None:
+    """Wait for what a GPU was given to do."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 if __name__ == "__main__":
