@@ -19,9 +19,11 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 import torch
+from open_clip.transform import PreprocessCfg
 from torchvision.io import decode_jpeg
 
 from benchmarks import load
+from benchmarks.decoding import CONFIG
 from benchmarks.training import compare_loops, training_set
 from benchmarks.vendor import (
     IMAGES,
@@ -45,7 +47,6 @@ from vendor_service.encoder.preprocessing import Preprocessing
 ARCHITECTURES = ("ViT-B-32", "ViT-L-14")
 SIZE = (640, 480)  # pixels of a JPEG
 CONNECTIONS = 64
-_CONFIG = {"size": SIDE, "mode": "RGB", "interpolation": "bicubic", "resize_mode": "shortest"}
 
 
 def main() -> None:
@@ -134,7 +135,9 @@ _decoders: list[ImageDecoder] = []
 def _prepare() -> None:
     torch.set_num_threads(1)
     limits = ImageLimits(max_bytes=2**25, max_pixels=5 * 10**7)
-    _decoders.append(ImageDecoder(Preprocessing(_CONFIG), limits, memory_bytes=2**30))
+    _decoders.append(
+        ImageDecoder(Preprocessing(PreprocessCfg(**CONFIG).__dict__), limits, memory_bytes=2**30)
+    )
 
 
 def _decode(files: Sequence[bytes]) -> int:
@@ -161,7 +164,7 @@ def _by_nvjpeg(files: Sequence[bytes], device: torch.device) -> int:
 def on_ray(model: Path, replicas: int, files: Sequence[bytes], options: argparse.Namespace) -> float:
     """Images a second of so many replicas, which share one GPU."""
     gpus = 1 / replicas if options.device.startswith("cuda") else 0
-    scale = {"min_replicas": replicas, "max_replicas": replicas, "num_gpus": gpus}
+    scale = {"min_replicas": replicas, "max_replicas": replicas, "num_gpus": gpus, "num_cpus": 0.5}
     with (
         TemporaryDirectory() as books,
         RayVendor(
