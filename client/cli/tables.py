@@ -126,9 +126,10 @@ def print_plan(plan: Plan) -> None:
     if purchase.unaffordable:
         print(f"{purchase.unaffordable} queries are beyond the budget and would go without.")
     elif purchase.budget_left and purchase.images:
+        views = "" if plan.unlabelled_images else ", or further views (--views)"
         print(
             f"{purchase.budget_left} queries of the budget would stay unspent: more images would use them "
-            "(--unlabelled), or further views (--views)."
+            f"(--unlabelled){views}."
         )
     _print_strata(purchase.to_buy_by_domain_and_class, plan.classes)
     if plan.teacher_check is not None:

@@ -8,6 +8,15 @@ from client.learning.recipe import Recipe
 GAINED = {"texts": 2.4, "labelled": 1.8, "unlabelled": 2.5, "views": 0.6}
 
 
-def gains_of(method: str) -> dict[str, float] | None:
-    """What each kind of spending gained on the icons; `None` for a method that was not measured so."""
-    return GAINED if parse_method(method, Recipe())[0].name == "vl2v-adip" else None
+# Of further views beside unlabelled images, over three styles (docs/experiments.md): nothing.
+VIEWS_BESIDE_A_POOL = -0.1
+
+
+def gains_of(method: str, *, pool: bool) -> dict[str, float] | None:
+    """What each kind of spending gained on the icons; `None` for a method that was not measured so.
+
+    `pool` says whether there are unlabelled images.
+    """
+    if parse_method(method, Recipe())[0].name != "vl2v-adip":
+        return None
+    return {**GAINED, "views": VIEWS_BESIDE_A_POOL} if pool else GAINED

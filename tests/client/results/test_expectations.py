@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from client.results.expectations import GAINED, gains_of
+from client.results.expectations import GAINED, VIEWS_BESIDE_A_POOL, gains_of
 
 _DOCS = Path(__file__).parents[3] / "docs"
 
@@ -39,4 +39,5 @@ def test_the_gain_of_unlabelled_images_is_that_of_the_experiment() -> None:
 
 @pytest.mark.parametrize(("method", "known"), [("vl2v-adip", True), ("vl2v-adip+swad", True), ("kd", False)])
 def test_only_the_method_that_was_measured_has_expectations(method: str, known: bool) -> None:
-    assert gains_of(method) == (GAINED if known else None)
+    assert gains_of(method, pool=False) == (GAINED if known else None)
+    assert gains_of(method, pool=True) == ({**GAINED, "views": VIEWS_BESIDE_A_POOL} if known else None)
