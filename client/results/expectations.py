@@ -6,8 +6,6 @@ from client.learning.recipe import Recipe
 # Points of accuracy on unseen styles of the bundled icons, three seeds, each on top of the kinds before it:
 # docs/results.md, and for unlabelled images docs/experiments.md, over five styles.
 GAINED = {"texts": 2.4, "labelled": 1.8, "unlabelled": 3.3, "views": 0.6}
-
-
 # Of further views beside unlabelled images, over three styles (docs/experiments.md): nothing.
 VIEWS_BESIDE_A_POOL = -0.1
 

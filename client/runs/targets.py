@@ -256,10 +256,10 @@ class TargetBuilder:
         weighs = self.check is not None and self._config.recipe.weigh_teacher
         trusted = self.check is not None and self.check.trusted
         renamed: list[int] = []
-        temperature = _temperature_of(known)
         if weighs:
             known, named = named_by_images(known, trusted=trusted)
             renamed = torch.nonzero(named).flatten().tolist()
+        temperature = _temperature_of(known)
         self._taught_by = TaughtBy(
             self._teacher.model.fingerprint,
             temperature,

@@ -24,6 +24,7 @@ from client.errors import BudgetExhausted, DataError, FingerprintChanged
 from client.learning.methods import METHODS
 from client.learning.recipe import Recipe
 from client.learning.rejection import Rejection
+from client.learning.temperature import fitted_temperature
 from client.progress import Display
 from client.runs.dataset import read_dataset
 from client.runs.folder import RunConfig, RunFolder
@@ -107,6 +108,8 @@ def test_the_teachers_thresholds_are_its_cosines_of_the_labelled_images(pupil: P
     for number, name in taught_by.names.items():
         texts[number] = name
     cosines = torch.from_numpy(images) @ torch.from_numpy(texts).T
+    labels = torch.tensor([dataset.labels[position] for position in dataset.train])
+    assert taught_by.temperature == fitted_temperature(100 * cosines, labels)
     assert taught_by.rejection == Rejection.of(cosines.amax(dim=1).numpy())
     assert Rejection.from_json(taught_by.described["teacher_rejection"]) == taught_by.rejection
 
