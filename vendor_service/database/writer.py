@@ -21,8 +21,8 @@ Outcome = tuple[Any, Exception | None]
 
 # Beyond this a transaction would hold its locks for long.
 _LARGEST_BATCH = 256
-# Where work comes in from several at once, a transaction waits for as much as the one before it did, but at
-# most so long: most of what one costs does not depend on how much it does, and who was answered comes back.
+# Where work comes in from several at once, a transaction waits for as much as others did of late, but at most
+# so long: most of what one costs does not depend on how much it does, and whoever was answered comes back.
 _GATHER_SECONDS = 0.004
 # How long work waits for a PostgreSQL that restarts or an account that is locked, and how often it looks.
 _PATIENCE_SECONDS = 10.0
@@ -72,7 +72,7 @@ class Writer:
         self._changed = threading.Condition()
         self._closed = False
         self._enough = 1  # how many pieces of work must wait for the thread to be woken
-        self._last = 1  # how many the last transaction did
+        self._of_late = 1  # how many a transaction did: the most, less one for each transaction since
         self._apart = ThreadPoolExecutor(_MOST_APART, "books-apart")
         # By account, what waits for its lock; who works it off takes it away when nothing is left.
         self._locked: dict[str, list[_WorkItem[Any]]] = {}
@@ -188,10 +188,10 @@ class Writer:
     def _next_batch(self) -> list[_WorkItem[Any]]:
         with self._changed:
             self._await(1, None)
-            if self._last > 1:
-                self._await(self._last, _GATHER_SECONDS)
+            if self._of_late > 1:
+                self._await(self._of_late, _GATHER_SECONDS)
             batch = [self._waiting.popleft() for _ in range(min(_LARGEST_BATCH, len(self._waiting)))]
-            self._last = len(batch)
+            self._of_late = max(len(batch), self._of_late - 1)
         return batch
 
     def _await(self, pieces: int, seconds: float | None) -> None:

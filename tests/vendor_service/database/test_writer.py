@@ -98,7 +98,7 @@ def test_where_several_come_at_once_a_transaction_waits_for_more(
     monkeypatch.setattr("vendor_service.database.writer._GATHER_SECONDS", 60.0)
     early = submitted()
     time.sleep(0.1)
-    late = submitted()  # as many as the transaction before did: it waits for no more
+    late = submitted()  # as many as the transactions before did: it waits for no more
     assert early.result(10) is late.result(10)
 
 
