@@ -72,7 +72,8 @@ class Writer:
         self._changed = threading.Condition()
         self._closed = False
         self._enough = 1  # how many pieces of work must wait for the thread to be woken
-        self._of_late = 1  # how many a transaction did: the most, less one for each transaction since
+        # How many a transaction did: the most, less one for each since; 1 once one came alone.
+        self._of_late = 1
         self._apart = ThreadPoolExecutor(_MOST_APART, "books-apart")
         # By account, what waits for its lock; who works it off takes it away when nothing is left.
         self._locked: dict[str, list[_WorkItem[Any]]] = {}
@@ -191,7 +192,7 @@ class Writer:
             if self._of_late > 1:
                 self._await(self._of_late, _GATHER_SECONDS)
             batch = [self._waiting.popleft() for _ in range(min(_LARGEST_BATCH, len(self._waiting)))]
-            self._of_late = max(len(batch), self._of_late - 1)
+            self._of_late = max(len(batch), self._of_late - 1) if len(batch) > 1 else 1
         return batch
 
     def _await(self, pieces: int, seconds: float | None) -> None:

@@ -102,6 +102,28 @@ def test_where_several_come_at_once_a_transaction_waits_for_more(
     assert early.result(10) is late.result(10)
 
 
+def test_after_many_came_at_once_who_comes_alone_waits_for_others_once(
+    books: Books, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vendor_service.database.writer._GATHER_SECONDS", 0.1)
+    touched = Touched(books.open().account_id)
+    begun, go = threading.Event(), threading.Event()
+
+    def hold_up(_: WorkingSet) -> None:
+        begun.set()
+        assert go.wait(10)
+
+    first = writer.submit(touched, hold_up)
+    assert begun.wait(10)
+    together = [writer.submit(touched, lambda rows: rows) for _ in range(5)]
+    go.set()
+    first.result(10)
+    assert len({id(each.result(10)) for each in together}) == 1
+    writer.submit(touched, lambda rows: rows).result(10)
+    monkeypatch.setattr("vendor_service.database.writer._GATHER_SECONDS", 60.0)
+    writer.submit(touched, lambda rows: rows).result(10)
+
+
 def test_one_that_breaks_the_transaction_breaks_no_other(books: Books, writer: Writer) -> None:
     order = books.open()
     touched = Touched(order.account_id)
