@@ -68,9 +68,7 @@ def milliseconds(way: Way, file: bytes, images: int) -> float:
 def ways() -> Iterator[tuple[str, Way]]:
     """Every way that can be gone here, open_clip's own first: from a file to bytes (height, width, 3)."""
     in_bytes = Compose(image_transform_v2(PreprocessCfg(**CONFIG), is_train=False).transforms[:-2])
-    preprocessing = Preprocessing(PreprocessCfg(**CONFIG).__dict__)
-    limits = ImageLimits(max_bytes=2**25, max_pixels=5 * 10**7)
-    vendor = ImageDecoder(preprocessing, limits, memory_bytes=2**30)
+    preprocessing, vendor = vendors_own()
     yield "open_clip: Pillow, whole", lambda file: np.array(in_bytes(Image.open(BytesIO(file))))
     yield "Pillow, whole; torch", lambda file: preprocessing.resize(Image.open(BytesIO(file))).numpy()
     yield "**the vendor**: Pillow, no finer than 4x; torch", lambda file: vendor.decode(file).numpy()
@@ -80,6 +78,13 @@ def ways() -> Iterator[tuple[str, Way]]:
             yield from more(import_module(name))
         except ImportError:
             print(f"{name}: not installed")
+
+
+def vendors_own() -> tuple[Preprocessing, ImageDecoder]:
+    """What the vendor makes of an image, and its decoder."""
+    preprocessing = Preprocessing(PreprocessCfg(**CONFIG).__dict__)
+    limits = ImageLimits(max_bytes=2**25, max_pixels=5 * 10**7)
+    return preprocessing, ImageDecoder(preprocessing, limits, memory_bytes=2**30)
 
 
 def _torchvision(file: bytes) -> Pixels:
@@ -99,7 +104,7 @@ def _simplejpeg(library: Any) -> Iterator[tuple[str, Way]]:  # noqa: ANN401 - it
 def _pyvips(library: Any) -> Iterator[tuple[str, Way]]:  # noqa: ANN401 - it is not always here
     def way(file: bytes) -> Pixels:
         header = library.Image.new_from_buffer(file, "")  # nothing is decoded yet
-        width, height, left, top = _geometry(header.width, header.height)
+        width, height, left, top = geometry(header.width, header.height)
         small = library.Image.thumbnail_buffer(file, width, height=height, size="force")
         return np.asarray(small.crop(left, top, SIDE, SIDE).numpy())
 
@@ -108,14 +113,14 @@ def _pyvips(library: Any) -> Iterator[tuple[str, Way]]:  # noqa: ANN401 - it is 
 
 def _seen(pixels: torch.Tensor) -> Pixels:
     """The middle of an image of shape (3, height, width), resized by torch as the vendor does."""
-    width, height, left, top = _geometry(pixels.shape[2], pixels.shape[1])
+    width, height, left, top = geometry(pixels.shape[2], pixels.shape[1])
     whole = torch.nn.functional.interpolate(
         pixels[None], size=(height, width), mode="bicubic", antialias=True
     )[0]
     return whole[:, top : top + SIDE, left : left + SIDE].permute(1, 2, 0).contiguous().numpy()
 
 
-def _geometry(width: int, height: int) -> tuple[int, int, int, int]:
+def geometry(width: int, height: int) -> tuple[int, int, int, int]:
     """What an image is resized to, width and height, and where its middle begins, left and top."""
     width, height = max(SIDE, SIDE * width // height), max(SIDE, SIDE * height // width)
     return width, height, round((width - SIDE) / 2), round((height - SIDE) / 2)

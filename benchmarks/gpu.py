@@ -14,35 +14,33 @@ import zipfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
 import torch
-from open_clip.transform import PreprocessCfg
 from torchvision.io import decode_jpeg
 
 from benchmarks import load
-from benchmarks.decoding import CONFIG
+from benchmarks.decoding import geometry, vendors_own
 from benchmarks.training import compare_loops, training_set
 from benchmarks.vendor import (
     IMAGES,
-    PHOTOGRAPHS,
-    SIDE,
     SIZES,
     Setup,
     bare_model,
     embed_requests,
     finish,
+    in_turns,
+    medians,
     photographs,
     save_model,
 )
 from client.data.bundled_set import ICONS
-from shared.serving.image_limits import ImageLimits
 from tests.scale.ray_vendor import RayVendor
 from tests.support.vendor_process import VendorProcess
 from vendor_service.encoder.images import ImageDecoder
-from vendor_service.encoder.preprocessing import Preprocessing
 
 ARCHITECTURES = ("ViT-B-32", "ViT-L-14")
 SIZE = (640, 480)  # pixels of a JPEG
@@ -97,15 +95,10 @@ def over_http(model: Path, setup: Setup, files: Sequence[bytes], options: argpar
         requests = embed_requests(vendor.create_key(), files)
         port = int(vendor.url.rpartition(":")[2])
         load.run(port, requests, options.connections, options.seconds)
-        alone, asked = [], []
-        for _ in range(options.rounds):
-            bare.send(options.seconds)
-            alone.append(float(bare.recv()))
-            asked.append(load.run(port, requests, options.connections, options.seconds))
-    rates = [IMAGES * each.answers_a_second for each in asked]
-    ratio = median(http / model for http, model in zip(rates, alone, strict=True))
+        ask = partial(load.run, port, requests, options.connections, options.seconds)
+        alone, asked = in_turns(bare, ask, options.rounds, options.seconds)
     slow = median(each.p99 for each in asked)
-    return f"{median(alone):.0f} | {median(rates):.0f} | {ratio:.2f} | {slow:.2f}"
+    return f"{medians(alone, asked)} | {slow:.2f}"
 
 
 def decoding(files: Sequence[bytes], device: str, seconds: float) -> dict[str, float]:
@@ -134,10 +127,7 @@ _decoders: list[ImageDecoder] = []
 
 def _prepare() -> None:
     torch.set_num_threads(1)
-    limits = ImageLimits(max_bytes=2**25, max_pixels=5 * 10**7)
-    _decoders.append(
-        ImageDecoder(Preprocessing(PreprocessCfg(**CONFIG).__dict__), limits, memory_bytes=2**30)
-    )
+    _decoders.append(vendors_own()[1])
 
 
 def _decode(files: Sequence[bytes]) -> int:
@@ -149,13 +139,9 @@ def _decode(files: Sequence[bytes]) -> int:
 def _by_nvjpeg(files: Sequence[bytes], device: torch.device) -> int:
     data = [torch.frombuffer(bytearray(file), dtype=torch.uint8) for file in files]
     for pixels in decode_jpeg(data, device=device):
-        height, width = pixels.shape[1:]
-        scale = SIDE / min(height, width)
+        width, height, _, _ = geometry(pixels.shape[2], pixels.shape[1])
         torch.nn.functional.interpolate(
-            pixels[None].float(),
-            size=(round(scale * height), round(scale * width)),
-            mode="bicubic",
-            antialias=True,
+            pixels[None].float(), size=(height, width), mode="bicubic", antialias=True
         )
     finish(device)
     return len(files)
@@ -171,7 +157,7 @@ def on_ray(model: Path, replicas: int, files: Sequence[bytes], options: argparse
             Path(books), scale=scale, model=f"local-dir:{model}", dtype="bfloat16", device=options.device
         ) as vendor,
     ):
-        requests = embed_requests(vendor.key(), files[:PHOTOGRAPHS])
+        requests = embed_requests(vendor.key(), files)
         load.run(vendor.port, requests, options.connections, options.seconds)
         each = load.run(vendor.port, requests, options.connections, options.seconds)
     return IMAGES * each.answers_a_second

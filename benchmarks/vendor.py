@@ -12,9 +12,10 @@ import json
 import multiprocessing
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -61,24 +62,39 @@ def main() -> None:
             files = photographs(width, height, quality)
             requests = embed_requests(key, files)
             load.run(port, requests, 16, options.seconds)
-            alone, asked = [], []
-            for _ in range(options.rounds):
-                bare.send(options.seconds)
-                alone.append(float(bare.recv()))
-                asked.append(IMAGES * load.run(port, requests, 16, options.seconds).answers_a_second)
-            ratio = median(http / model for http, model in zip(asked, alone, strict=True))
+            ask = partial(load.run, port, requests, 16, options.seconds)
+            alone, asked = in_turns(bare, ask, options.rounds, options.seconds)
             size = sum(map(len, files)) / len(files) / 1000
-            row = f"{width} x {height} | {size:.0f} | {median(alone):.1f} | {median(asked):.1f} | {ratio:.2f}"
-            print(f"| {row} |", flush=True)
+            print(f"| {width} x {height} | {size:.0f} | {medians(alone, asked)} |", flush=True)
         print(
             "| connections | images/s | p50 s | p99 s | the load's share of a core |\n|---|---|---|---|---|"
         )
         for connections in CONNECTIONS:
             # Long enough for several answers on each connection, of which the first does not count.
-            seconds = max(options.seconds, 4 * connections * IMAGES / median(asked))
+            rate = median(each.answers_a_second for each in asked)
+            seconds = max(options.seconds, 4 * connections / rate)
             each = load.run(port, requests, connections, seconds)
             row = f"{IMAGES * each.answers_a_second:.1f} | {each.p50:.2f} | {each.p99:.2f} | {each.cores:.3f}"
             print(f"| {connections} | {row} |", flush=True)
+
+
+def in_turns(
+    bare: Connection, ask: Callable[[], load.Load], rounds: int, seconds: float
+) -> tuple[list[float], list[load.Load]]:
+    """Images a second of the bare model, and what came of asking the vendor, one after the other."""
+    alone, asked = [], []
+    for _ in range(rounds):
+        bare.send(seconds)
+        alone.append(float(bare.recv()))
+        asked.append(ask())
+    return alone, asked
+
+
+def medians(alone: Sequence[float], asked: Sequence[load.Load]) -> str:
+    """Cells of a row: images a second of the bare model and over HTTP, and their ratio."""
+    rates = [IMAGES * each.answers_a_second for each in asked]
+    ratio = median(http / model for http, model in zip(rates, alone, strict=True))
+    return f"{median(alone):.1f} | {median(rates):.1f} | {ratio:.2f}"
 
 
 def embed_requests(key: str, files: Sequence[bytes]) -> list[bytes]:
