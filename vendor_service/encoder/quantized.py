@@ -13,14 +13,16 @@ import shutil
 import sys
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from dataclasses import dataclass
+from functools import wraps
 from importlib.metadata import PackageNotFoundError, version
 from io import BytesIO, StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -80,6 +82,26 @@ class Calibration:
         return cls(images, digest.hexdigest())
 
 
+Asked = ParamSpec("Asked")
+Found = TypeVar("Found")
+
+
+def _apart(make: Callable[Asked, Found]) -> Callable[Asked, Found]:
+    """Do it on a thread of its own, which ends with it.
+
+    OpenVINO gives the thread that first prepares a tower another stack for signals, and unmaps that together
+    with the tower, on whatever thread (SigAltStackSetup of its CPU plugin): the next signal that meets the
+    former thread ends the process.
+    """
+
+    @wraps(make)
+    def made(*args: Asked.args, **options: Asked.kwargs) -> Found:
+        with ThreadPoolExecutor(1, thread_name_prefix="int8") as thread:
+            return thread.submit(make, *args, **options).result()
+
+    return made
+
+
 class Quantized:
     """The image tower of a model in eight bits, as a forward pass; threads may call it at once.
 
@@ -107,6 +129,7 @@ class Quantized:
         return torch.from_numpy(answer[0].copy())
 
 
+@_apart
 @torch.inference_mode()
 def quantized(
     model: Any,  # noqa: ANN401

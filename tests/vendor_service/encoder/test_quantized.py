@@ -1,5 +1,6 @@
 """Images in eight bits: as float32 has them but for a little, made once, and another fingerprint."""
 
+import ctypes
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -93,6 +94,24 @@ def test_an_image_has_one_vector_in_whatever_batch_and_on_whatever_thread(small:
     with ThreadPoolExecutor(2) as pool:
         for rows in pool.map(encode, range(20)):
             assert np.array_equal(rows, together)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it is Linux's stack for signals")
+@pytest.mark.usefixtures("small")
+def test_whoever_loads_it_can_be_signalled_when_it_is_gone(folder: Path, cache: Path) -> None:
+    """OpenVINO would leave the thread without its stack for signals: the next one would end the process."""
+    before = signal_stack()
+    kept = load("int8", calibration=folder, kept_in=cache / "tuition" / "int8")
+    assert signal_stack() == before
+    assert vectors(kept, icons(every=1000)[0]).any()
+    assert signal_stack() == before
+
+
+def signal_stack() -> bytes:
+    """The stack on which this thread handles signals: where, whether, how large."""
+    told = ctypes.create_string_buffer(24)
+    assert ctypes.CDLL(None).sigaltstack(None, told) == 0
+    return told.raw
 
 
 def test_it_is_made_once_and_kept(
