@@ -122,8 +122,9 @@ class Workers:
                 running.hung_up = True
 
     def _hang_up(self, running: _Running) -> None:
+        assert running.process.pid is not None  # it was started; 0 would be everybody
         with suppress(ProcessLookupError):
-            os.kill(running.process.pid or 0, signal.SIGHUP)
+            os.kill(running.process.pid, signal.SIGHUP)
 
     def _replace(self, number: int, signalled: int) -> None:
         dead = self._running[number]
