@@ -5,6 +5,9 @@
 Three vendors stand side by side and are asked in turn, over loopback, so that what else the machine does
 hits all of them alike. Billing off means that nothing is admitted, held, settled, voided or signed; keys are
 still checked. Texts meet an encoder that answers at once, images the bundled model.
+
+With `--entries 10000000` texts are asked for on books with so many charges instead, beside books with a
+thousand (twenty minutes and 30 GB for each database, most of it to write them).
 """
 
 import argparse
@@ -26,7 +29,9 @@ from tempfile import TemporaryDirectory
 from typing import Literal, TypeVar
 
 import numpy as np
+from sqlalchemy import func, select
 
+from benchmarks.history import write_history
 from client.data.bundled_set import ICONS
 from shared.embeddings import Kind
 from tests.support.postgres import started_postgres
@@ -41,6 +46,7 @@ from vendor_service.database.session import Database
 
 DIMENSIONS = 256  # of the bundled model
 CHARGES = 20_000  # of which the size is told
+DATABASES = ("SQLite", "PostgreSQL")
 Value = TypeVar("Value")
 BooksKept = Literal["off", "unsigned", "signed"]
 
@@ -72,7 +78,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement of texts")
+    parser.add_argument("--entries", type=int, help="charges in the books, beside books with a thousand")
+    parser.add_argument("--databases", nargs="+", choices=DATABASES, default=DATABASES, help="for --entries")
     arguments = parser.parse_args()
+    if arguments.entries is None:
+        print_costs(arguments.rounds, arguments.seconds)
+    else:
+        print("| books | charges in them | GB | texts a second | of those with a thousand |")
+        print("|---|---|---|---|---|")
+        for database in arguments.databases:
+            print_by_history(database, arguments.entries, arguments.rounds, arguments.seconds)
+
+
+def print_costs(rounds: int, seconds: float) -> None:
+    """What billing costs, and what it keeps."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory()))
         postgres = stack.enter_context(started_postgres())
@@ -85,14 +104,14 @@ def main() -> None:
         print("|---|---|---|---|---|")
         # Images are answered seventy times more slowly: a count as good takes longer.
         requests = (
-            ("1 text", text(), 16, arguments.seconds),
-            ("32 images", images(32), 4, 3 * arguments.seconds),
+            ("1 text", text(), 16, seconds),
+            ("32 images", images(32), 4, 3 * seconds),
         )
-        for name, inputs, callers, seconds in requests:
+        for name, inputs, callers, lasting in requests:
             rates: dict[str, list[float]] = {billing: [] for billing in vendors}
-            for _ in range(arguments.rounds):
+            for _ in range(rounds):
                 for billing, vendor in vendors.items():
-                    rates[billing].append(throughput(vendor, inputs, callers, seconds))
+                    rates[billing].append(throughput(vendor, inputs, callers, lasting))
             for billing, measured in rates.items():
                 ratio = median(on / off for on, off in zip(measured, rates["off"], strict=True))
                 print(
@@ -100,6 +119,33 @@ def main() -> None:
                 )
         size = bytes_a_charge(folder / "size.db", CHARGES)
         print(f"a charge and its hold: {size:.0f} bytes in SQLite, of {CHARGES} with an idempotency key each")
+
+
+def print_by_history(database: str, entries: int, rounds: int, seconds: float) -> None:
+    """What texts are charged at by how long the account's history is."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory()))
+        postgres = stack.enter_context(started_postgres()) if database == "PostgreSQL" else None
+        vendors, sizes = {}, {}
+        for number in (1_000, entries):
+            file = folder / f"{number}.db"
+            url = f"sqlite:///{file}" if postgres is None else postgres.create_database()
+            vendors[number] = stack.enter_context(served(url, entries=number))
+            sizes[number] = file.stat().st_size if postgres is None else database_bytes(url)
+        rates: dict[int, list[float]] = {number: [] for number in vendors}
+        for _ in range(rounds):
+            for number, vendor in vendors.items():
+                rates[number].append(throughput(vendor, text(), 16, seconds))
+        for number, measured in rates.items():
+            ratio = median(long / short for long, short in zip(measured, rates[1_000], strict=True))
+            cells = f"{sizes[number] / 1e9:.2f} | {median(measured):.1f} | {ratio:.2f}"
+            print(f"| {database} | {number:,} | {cells} |", flush=True)
+
+
+def database_bytes(url: str) -> int:
+    """How large a database of PostgreSQL is."""
+    with closing(Database(url)) as database, database.read() as session:
+        return int(session.scalar(select(func.pg_database_size(func.current_database()))) or 0)
 
 
 def bytes_a_charge(file: Path, charges: int) -> float:
@@ -132,8 +178,13 @@ class Served:
 
 
 @contextmanager
-def served(database_url: str, books: BooksKept = "signed", *, sketches: bool = True) -> Iterator[Served]:
-    """A vendor whose answers are charged and signed, only charged, or neither; with or without sketches."""
+def served(
+    database_url: str, books: BooksKept = "signed", *, sketches: bool = True, entries: int = 0
+) -> Iterator[Served]:
+    """A vendor whose answers are charged and signed, only charged, or neither; with or without sketches.
+
+    So many `entries` are in its books already, for the same account.
+    """
     with closing(Database(database_url)) as database:
         schema.upgrade(database)
         with database.write() as session:
@@ -142,6 +193,8 @@ def served(database_url: str, books: BooksKept = "signed", *, sketches: bool = T
             key = issue_key(
                 session, open_account(session, "bench", terms, system_clock), KeyTerms(), system_clock
             )
+    if entries:
+        write_history(database_url, key.api_key.split("_")[1], entries)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port: int = free.getsockname()[1]
     process = multiprocessing.get_context("spawn").Process(
