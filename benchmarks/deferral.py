@@ -76,7 +76,10 @@ def _curves(
     own = student.probabilities(pixels)
     asked = asked_vendor(connection, examples, student)
     rows = [
-        [accuracy(np.where(chosen[:, None], answer(own, asked), own), labels) for answer in WAYS.values()]
+        [
+            100 * accuracy(np.where(chosen[:, None], answer(own, asked), own), labels)
+            for answer in WAYS.values()
+        ]
         for chosen in (least_sure(own.max(axis=1), share) for share in SHARES)
     ]
     return np.array(rows)
@@ -93,8 +96,8 @@ def asked_vendor(connection: Connection, examples: Sequence[Example], student: S
 
 
 def accuracy(probabilities: Probabilities, labels: NDArray[np.int_]) -> float:
-    """How often the most probable class is right, in %."""
-    return 100 * fmean((probabilities.argmax(axis=1) == labels).tolist())
+    """How often the most probable class is right."""
+    return fmean((probabilities.argmax(axis=1) == labels).tolist())
 
 
 def _print(name: str, table: NDArray[np.float64]) -> None:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 import client
 from benchmarks.accuracy import IMAGE_SIZE, RUNS, STEPS, customer, icons
 from benchmarks.deferral import Probabilities, accuracy, asked_vendor
-from benchmarks.unlabelled import over_seeds, pool
+from benchmarks.unlabelled import pool
 from client import DistillOptions
 from client.data.domains import list_folder
 from client.data.examples import Example
@@ -30,6 +30,7 @@ from client.data.pixels import PixelStore
 from client.deferral.combination import combined
 from client.deferral.keeping import KeptImages
 from client.deferral.selection import least_sure
+from client.results.comparison_table import Spread
 from client.runs.connection import Connection
 
 ASKED = 0.25
@@ -43,7 +44,7 @@ class Generation:
     """What one student came to, on images that nobody learnt from.
 
     Attributes:
-        alone: accuracy of the student, in %.
+        alone: accuracy of the student.
         deferring: the same, where the vendor answers with it about a quarter of the images.
         teacher: accuracy of the vendor's model about all of them.
         queries: what was paid for until then: to train, and to ask about images that came.
@@ -72,12 +73,12 @@ def main() -> None:
                 for seed in arguments.seeds
             ]
             for number, each in enumerate(zip(*runs, strict=True)):
-                cells = (over_seeds([getattr(one, name) for one in each]) for name in ("alone", "deferring"))
-                queries = round(fmean(one.queries for one in each))
-                print(
-                    f"| {target} | {number} | {' | '.join(cells)} | {each[0].teacher:.1f} | {queries} |",
-                    flush=True,
+                cells = (
+                    Spread.of([getattr(one, name) for one in each]).show() for name in ("alone", "deferring")
                 )
+                queries = round(fmean(one.queries for one in each))
+                teacher = f"{100 * each[0].teacher:.1f}"
+                print(f"| {target} | {number} | {' | '.join(cells)} | {teacher} | {queries} |", flush=True)
 
 
 def _generations(

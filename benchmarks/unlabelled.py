@@ -11,12 +11,13 @@ import argparse
 import tomllib
 import zipfile
 from collections.abc import Sequence
-from statistics import fmean, stdev
+from statistics import fmean
 
 from benchmarks.accuracy import IMAGE_SIZE, RUNS, STEPS, icons, measured, variant
 from benchmarks.records import ROOT, Record
 from client.data.bundled_set import UNLABELLED
 from client.learning.recipe import Recipe, Variant
+from client.results.comparison_table import Spread
 from client.runs.comparison import ComparisonConfig
 
 
@@ -82,12 +83,7 @@ def _cells(records: Sequence[Record]) -> str:
     """Accuracy out of domain and in it, mean and deviation over seeds."""
     results = [each.result for each in records]
     numbers = ([r.out_of_domain for r in results], [r.in_domain for r in results])
-    return " | ".join(over_seeds([100 * value for value in each]) for each in numbers)
-
-
-def over_seeds(values: Sequence[float]) -> str:
-    """Mean and sample deviation, as tables have them."""
-    return f"{fmean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
+    return " | ".join(Spread.of(each).show() for each in numbers)
 
 
 if __name__ == "__main__":

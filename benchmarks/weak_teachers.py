@@ -25,11 +25,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.accuracy import RUNS, customer, icons
-from benchmarks.unlabelled import over_seeds, pool
+from benchmarks.unlabelled import pool
 from client.buying.queries import Query
 from client.buying.teacher import Teacher
 from client.learning.recipe import Recipe
 from client.progress import Display
+from client.results.comparison_table import Spread
 from client.results.records import Summary
 from client.runs.connection import Connection
 from client.runs.distillation import Distillation
@@ -195,15 +196,15 @@ class Runs:
 def _cells(summaries: Sequence[Summary], targets: Sequence[str]) -> str:
     """Accuracy on each style, their mean, and in-domain: mean and deviation over seeds."""
     styles = [
-        [100 * float(s.accuracy.out_of_domain or 0) for s in summaries if s.target_domain == target]
+        [float(s.accuracy.out_of_domain or 0) for s in summaries if s.target_domain == target]
         for target in targets
     ]
     inside = [
-        [100 * float(s.accuracy.in_domain or 0) for s in summaries if s.target_domain == target]
+        [float(s.accuracy.in_domain or 0) for s in summaries if s.target_domain == target]
         for target in targets
     ]
     means = [[fmean(seed) for seed in zip(*columns, strict=True)] for columns in (styles, inside)]
-    return " | ".join(over_seeds(values) for values in [*styles, *means])
+    return " | ".join(Spread.of(shares).show() for shares in [*styles, *means])
 
 
 if __name__ == "__main__":
