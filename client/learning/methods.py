@@ -121,6 +121,11 @@ class Method:
         return torch.cat([known.text_head.unsqueeze(1), known.styled_texts], dim=1)
 
     @property
+    def learns_labels(self) -> bool:
+        """Whether its targets have the labels in them, so that it can do without the teacher's embeddings."""
+        return self.targets is not _image
+
+    @property
     def buys(self) -> bool:
         """Whether it takes anything from the vendor."""
         return bool(self.asks)

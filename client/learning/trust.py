@@ -12,6 +12,8 @@ from client.learning.methods import Supervision
 
 # From a teacher that names so many labels right, in the mean over domains, distilling is likely to help.
 TRUSTED = 0.8
+# A teacher that recognises fewer, by the names that it is asked by in the end, teaches nothing.
+LEARNT_FROM = 0.7
 # A class of whose labelled images the teacher recognises so many is learnt from as the teacher has it; of one
 # that is trusted, so many are enough.
 _RECOGNISED, _BY_TRUSTED = 0.7, 0.4
@@ -111,6 +113,19 @@ def weighed(known: Supervision, *, trusted: bool) -> Supervision:
     labels = known.labels.clamp(min=0)
     fits = (nearest == labels) | ~doubtful_classes(known, agreed, trusted=trusted)[labels]
     return replace(known, bought=known.bought & torch.where(known.labelled, fits, precise[nearest]))
+
+
+def labels_alone(known: Supervision) -> Supervision:
+    """What is known without the teacher: no embedding, and in place of a class's text a direction of its own.
+
+    These are at right angles where there are as many, else drawn at random, and always the same.
+    """
+    classes, dimensions = known.text_head.shape
+    drawn = torch.randn(dimensions, classes, generator=torch.Generator().manual_seed(0))
+    directions = torch.linalg.qr(drawn).Q if classes <= dimensions else functional.normalize(drawn, dim=0)
+    return replace(
+        known, text_head=directions.T.contiguous().to(known.text_head), bought=torch.zeros_like(known.bought)
+    )
 
 
 def pseudo_labelled(known: Supervision, *, temperature: float, confidence: float) -> Supervision:

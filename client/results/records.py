@@ -126,6 +126,8 @@ class TeacherCheck(Record):
         by_domain: the same by domain.
         gap: how much nearer (cosine) an image is to the text of its class than to the others, on average.
         trusted: whether it is right so often (0.8) that distilling is likely to help.
+        learnt_from: whether anything of it is learnt. That needs 0.7, where classes that are named by their
+            images count by these names; otherwise the student has the labels alone.
         doubtful: the classes of which it recognises too few of these images: fewer than seven in ten, or
             four in ten if it is trusted. Of them only those answers are learnt from that the labels do not
             speak against.
@@ -137,6 +139,7 @@ class TeacherCheck(Record):
     by_domain: dict[str, ZeroShotAccuracy]
     gap: float
     trusted: bool
+    learnt_from: bool = True
     doubtful: list[Name] = []
     named_by_images: list[Name] = []
 
@@ -154,6 +157,8 @@ def described_check(check: TeacherCheck) -> str:
     """What a check means for a run, in a sentence or two."""
     share = f"The teacher names the class of {100 * check.accuracy:.0f}% of your labelled images right"
     told = [f"{share}: distilling from it is likely to help."]
+    if not check.learnt_from:
+        return f"{share}: too little. The student learns from your labels alone; buy no more of this teacher."
     if not check.trusted:
         advice = "Compare with fine-tuning, which buys nothing (--method erm), before you spend more."
         told = [f"{share}, which is little.", advice]

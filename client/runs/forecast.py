@@ -1,7 +1,7 @@
 """What to expect of a teacher, by the labels of the images that were bought of it."""
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import compress
 from statistics import fmean
@@ -9,7 +9,14 @@ from statistics import fmean
 from client.buying.teacher import Teacher
 from client.errors import DataError, UsageError
 from client.learning.methods import Supervision
-from client.learning.trust import TRUSTED, agreement, doubtful_classes, named_by_images
+from client.learning.trust import (
+    LEARNT_FROM,
+    TRUSTED,
+    Agreement,
+    agreement,
+    doubtful_classes,
+    named_by_images,
+)
 from client.results.records import TeacherCheck, ZeroShotAccuracy
 from client.runs.dataset import Dataset
 from client.runs.folder import RunConfig
@@ -23,27 +30,36 @@ _FEWEST = 20
 def check_teacher(dataset: Dataset, known: Supervision) -> TeacherCheck | None:
     """How right the teacher is on the labelled images that were bought; `None` where these are too few."""
     agreed = agreement(known)
-    right: dict[str, list[bool]] = defaultdict(list)
-    for position, is_right in zip(agreed.positions.tolist(), agreed.right.tolist(), strict=True):
-        right[dataset.examples[position].domain].append(is_right)
     if len(agreed.positions) < _FEWEST:
         return None
-    by_domain = {
-        name: ZeroShotAccuracy(accuracy=fmean(answers), images=len(answers), exam=False)
-        for name, answers in sorted(right.items())
-    }
-    accuracy = fmean(each.accuracy for each in by_domain.values())
+    by_domain = _by_domain(dataset, agreed)
+    accuracy = _mean(by_domain)
     trusted = accuracy >= TRUSTED
-    _, renamed = named_by_images(known, trusted=trusted)
+    named, renamed = named_by_images(known, trusted=trusted)
     doubtful = doubtful_classes(known, agreed, trusted=trusted) & ~renamed
     return TeacherCheck(
         accuracy=accuracy,
         by_domain=by_domain,
         gap=float(agreed.gaps.mean()),
         trusted=trusted,
+        learnt_from=_mean(_by_domain(dataset, agreement(named))) >= LEARNT_FROM,
         doubtful=list(compress(dataset.classes, doubtful.tolist())),
         named_by_images=list(compress(dataset.classes, renamed.tolist())),
     )
+
+
+def _by_domain(dataset: Dataset, agreed: Agreement) -> dict[str, ZeroShotAccuracy]:
+    right: dict[str, list[bool]] = defaultdict(list)
+    for position, is_right in zip(agreed.positions.tolist(), agreed.right.tolist(), strict=True):
+        right[dataset.examples[position].domain].append(is_right)
+    return {
+        name: ZeroShotAccuracy(accuracy=fmean(answers), images=len(answers), exam=False)
+        for name, answers in sorted(right.items())
+    }
+
+
+def _mean(by_domain: Mapping[str, ZeroShotAccuracy]) -> float:
+    return fmean(each.accuracy for each in by_domain.values())
 
 
 def probe(

@@ -27,7 +27,7 @@ from client.learning.prompts import ONE_PROMPT
 from client.learning.rejection import TEACHERS, Rejection
 from client.learning.student import build_student
 from client.learning.temperature import fitted_temperature
-from client.learning.trust import named_by_images, pseudo_labelled, weighed
+from client.learning.trust import labels_alone, named_by_images, pseudo_labelled, weighed
 from client.progress import Display
 from client.results.records import Purchase, RefusedQuery, TeacherCheck, described_check
 from client.runs.dataset import Dataset, describe_plan, describe_views, mention
@@ -267,9 +267,17 @@ class TargetBuilder:
             _rejection_of(known, dataset, self._method),
             {number: known.text_head[number].numpy() for number in renamed},
         )
-        known = weighed(known, trusted=trusted) if weighs else known
+        if weighs:
+            known = self._weighed(known, trusted=trusted)
         confidence = self._config.recipe.pseudo_labels if self.check is not None else 0.0
         return pseudo_labelled(known, temperature=temperature, confidence=confidence), missing
+
+    def _weighed(self, known: Supervision, *, trusted: bool) -> Supervision:
+        """What the labels leave of the teacher; where that is nothing, the labels, if the method has them."""
+        assert self.check is not None
+        if self.check.learnt_from or not self._method.learns_labels or known.styled_texts is not None:
+            return weighed(known, trusted=trusted)
+        return labels_alone(known)
 
     def _mention_unanswered(self, asked: TeacherQueries, missing: Sequence[Query]) -> None:
         """Say which of the images are taught without an answer, and why."""

@@ -11,7 +11,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from client.learning.methods import METHODS, Supervision
-from client.learning.trust import agreement, doubtful_classes, named_by_images, pseudo_labelled, weighed
+from client.learning.trust import (
+    agreement,
+    doubtful_classes,
+    labels_alone,
+    named_by_images,
+    pseudo_labelled,
+    weighed,
+)
 
 
 def _known(
@@ -120,6 +127,24 @@ def test_a_wrong_answer_leaves_the_label_alone_to_learn_from() -> None:
     targets = METHODS["vl2v-adip"].targets(known)
     assert torch.allclose(targets[0], known.text_head[0])
     assert torch.equal(targets[1], known.text_head[1])
+
+
+@pytest.mark.parametrize(("classes", "most"), [(4, 1e-6), (64, 1e-6), (80, 0.6)])
+def test_without_the_teacher_each_class_has_a_direction_of_its_own(classes: int, most: float) -> None:
+    labels = torch.arange(classes)
+    texts = functional.normalize(torch.rand(classes, 64), dim=1)
+    known = labels_alone(Supervision(labels, texts, texts, torch.ones(classes, dtype=torch.bool), 0.5))
+    cosines = known.text_head @ known.text_head.T
+    assert torch.allclose(cosines.diagonal(), torch.ones(classes), atol=1e-5)
+    assert (cosines - torch.eye(classes)).abs().max() < most
+    assert torch.equal(known.text_head, labels_alone(known).text_head)
+    assert torch.equal(METHODS["vl2v-adip"].targets(known), known.text_head)
+    assert METHODS["kd"].targets(known).argmax(1).tolist() == labels.tolist()
+
+
+@pytest.mark.parametrize(("name", "learns"), [("vl2v-adip", True), ("image-only", False), ("simkd", False)])
+def test_a_method_of_embeddings_alone_has_no_labels_to_learn_from(name: str, learns: bool) -> None:
+    assert METHODS[name].learns_labels == learns
 
 
 @settings(deadline=None)

@@ -64,6 +64,7 @@ CHECK = {
     "by_domain": {"dark": {"accuracy": 0.75, "images": 14, "exam": False}},
     "gap": 0.21,
     "trusted": False,
+    "learnt_from": True,
     "doubtful": ["a fox"],
     "named_by_images": ["a cat"],
 }
@@ -170,10 +171,16 @@ def test_a_table_is_one_of_dataclasses_as_before() -> None:
 def test_a_check_of_the_teacher_says_what_is_learnt_of_it(
     trusted: bool, doubtful: list[str], named: list[str], words: str, absent: str
 ) -> None:
-    changed = {"trusted": trusted, "doubtful": doubtful, "named_by_images": named}
+    changed = {"trusted": trusted, "learnt_from": True, "doubtful": doubtful, "named_by_images": named}
     check = TeacherCheck.model_validate({**CHECK, **changed})
     assert check.doubts == (not trusted or bool(doubtful or named))
     told = described_check(check)
     assert words in told
     assert absent not in told
     assert ("--method erm" in told) == (not trusted)
+
+
+def test_of_a_teacher_that_teaches_nothing_it_says_so() -> None:
+    check = TeacherCheck.model_validate({**CHECK, "trusted": False, "learnt_from": False})
+    assert check.doubts
+    assert "from your labels alone; buy no more" in described_check(check)
