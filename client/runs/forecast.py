@@ -10,6 +10,7 @@ from client.buying.teacher import Teacher
 from client.errors import DataError, UsageError
 from client.learning.methods import Supervision
 from client.learning.trust import (
+    ENOUGH_LABELS,
     LEARNT_FROM,
     TRUSTED,
     Agreement,
@@ -42,7 +43,8 @@ def check_teacher(dataset: Dataset, known: Supervision) -> TeacherCheck | None:
         by_domain=by_domain,
         gap=float(agreed.gaps.mean()),
         trusted=trusted,
-        learnt_from=_mean(_by_domain(dataset, agreement(named))) >= LEARNT_FROM,
+        learnt_from=len(dataset.train) < ENOUGH_LABELS * len(dataset.classes)
+        or _mean(_by_domain(dataset, agreement(named))) >= LEARNT_FROM,
         doubtful=list(compress(dataset.classes, doubtful.tolist())),
         named_by_images=list(compress(dataset.classes, renamed.tolist())),
     )

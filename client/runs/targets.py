@@ -275,7 +275,8 @@ class TargetBuilder:
     def _weighed(self, known: Supervision, *, trusted: bool) -> Supervision:
         """What the labels leave of the teacher; where that is nothing, the labels, if the method has them."""
         assert self.check is not None
-        if self.check.learnt_from or not self._method.learns_labels or known.styled_texts is not None:
+        needs_texts = self._method.prompts.styled is not None
+        if self.check.learnt_from or needs_texts or not self._method.learns_labels:
             return weighed(known, trusted=trusted)
         return labels_alone(known)
 

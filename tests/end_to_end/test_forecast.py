@@ -63,7 +63,7 @@ def test_a_probe_of_too_few_is_refused_before_anything_is_bought(
     ("confused_kind", "judged", "words"),
     [
         ("text", "named_by_images", "named by the mean of these"),
-        ("image", "doubtful", "learns from your labels alone"),
+        ("image", "doubtful", "only those of its answers are learnt from"),
     ],
 )
 def test_of_a_weak_teacher_only_what_the_labels_bear_out_is_learnt(
@@ -84,8 +84,7 @@ def test_of_a_weak_teacher_only_what_the_labels_bear_out_is_learnt(
     summary = json.loads((client.folder / "run" / "summary.json").read_text())
     assert not summary["teacher_check"]["trusted"]
     assert {*sorted(CLASSES)[:2]} <= {*summary["teacher_check"][judged]}
-    assert summary["teacher_check"]["learnt_from"] == (confused_kind == "text")
-    assert ("which is little." in shown.stderr) == (confused_kind == "text")
+    assert "which is little." in shown.stderr
     assert words in shown.stderr
     if confused_kind == "text":
         _check_asking(client)
@@ -93,7 +92,6 @@ def test_of_a_weak_teacher_only_what_the_labels_bear_out_is_learnt(
         "distill", *TINY, *_SMALL, "--steps", "2", "--out", "paper", "--budget", "1000", "--recipe", "paper"
     )
     assert "which is little" not in paper.stderr
-    assert "your labels alone" not in paper.stderr
 
 
 def _check_asking(client: Command) -> None:

@@ -1,7 +1,8 @@
 """What a run's targets take from a real vendor with small limits, and what is said of what is missing."""
 
 import json
-from collections.abc import Iterator
+import random
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from io import StringIO
@@ -133,6 +134,34 @@ def test_the_teachers_sure_answers_stand_as_labels_where_there_are_none(
     text = learnt.text_head[(learnt.text_head @ image).argmax()]
     assert position in learnt.train
     assert torch.allclose(learnt.rows[position], weight * image + (1 - weight) * text, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("images", "method", "alone"),
+    [(12, "vl2v-adip", True), (12, "image-only", False), (5, "vl2v-adip", False)],
+)
+def test_nothing_is_learnt_of_a_teacher_that_knows_less_than_enough_labels(
+    pupil: Pupil, monkeypatch: pytest.MonkeyPatch, images: int, method: str, alone: bool
+) -> None:
+    """Each image has the answer to another, and there are 19 or 8 labelled images a class."""
+    lookup = Teacher.lookup
+
+    def confused(teacher: Teacher, queries: Sequence[Query]) -> Any:
+        if len(queries) > 1 and all(query.kind == "image" for query in queries):
+            queries = random.Random(0).sample(queries, len(queries))
+        return lookup(teacher, queries)
+
+    monkeypatch.setattr(Teacher, "lookup", confused)
+    data = make_folder(pupil.folder / "more", images=images)
+    pupil.config = replace(pupil.config, data=str(data))
+    learnt = pupil.learn("run", budget=200, method_name=method)
+    assert learnt.text_head is not None
+    apart = torch.allclose(learnt.text_head @ learnt.text_head.T, torch.eye(3), atol=1e-5)
+    assert apart == alone
+    assert ("from your labels alone" in " ".join(pupil.shown.getvalue().split())) == (images == 12)
+    dataset = read_dataset(pupil.config, Display.of_nobody())
+    labels = torch.tensor([dataset.labels[position] for position in dataset.train])
+    assert torch.allclose(learnt.rows[dataset.train], learnt.text_head[labels], atol=1e-6) == alone
 
 
 def test_of_other_class_texts_than_are_asked_later_there_are_no_thresholds(pupil: Pupil) -> None:
