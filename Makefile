@@ -153,8 +153,8 @@ bench-arithmetics: $(READY)  ## one model in float32, bfloat16 and int8 on this 
 bench-ceiling: $(READY)  ## requests a second where the model costs next to nothing (a minute)
 	@$(BIN)/python -m benchmarks.ceiling
 
-bench-peer: $(READY) $(INFINITY)/.ready  ## the vendor beside infinity-emb (about three minutes)
-	@INFINITY_BIN=$(INFINITY)/bin $(BIN)/python -m benchmarks.peer
+bench-peers: $(READY) $(INFINITY)/.ready  ## the vendor beside infinity-emb and a bare FastAPI (half an hour)
+	@INFINITY_BIN=$(INFINITY)/bin $(BIN)/python -m benchmarks.peers
 
 bench-vendor: $(READY)  ## the vendor beside its bare model (about ten minutes)
 	@$(BIN)/python -m benchmarks.vendor

@@ -1,0 +1,311 @@
+"""The vendor beside others that serve a CLIP: the same load at a ViT-B-32 of each, on the same machine.
+
+    make bench-peers
+
+The others are infinity-emb, and a server of FastAPI and open_clip as it is written in an afternoon
+(bare_server.py). Each is started at its defaults, and again at what it does best here, measured and stopped,
+so that it has the machine for itself; weights have the same shapes and are random. A request is one
+photograph (480 x 640, about 40 KB), or one of a hundred class texts. Only the vendor keeps accounts and
+charges for every query. Vendor and infinity-emb are asked by OpenAI's protocol; at its best the vendor is
+asked by its own, as the bare server is.
+
+In the end, 16 connections ask for photographs while another keeps sending a broken image.
+"""
+
+import argparse
+import base64
+import json
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+import httpx
+
+from benchmarks import load
+from benchmarks.vendor import photographs, save_model
+from benchmarks.watching import session_bytes
+from tests.support.vendor_process import VendorProcess, wait_until
+
+BIN = Path(os.environ.get("INFINITY_BIN", ".venv-infinity/bin"))
+NAME = "vit-b-32"
+CONNECTIONS = (1, 16, 64)
+# A hundred class texts, each asked for again and again, as classes are.
+TEXTS = [f"a photo of {number} cats" for number in range(100)]
+BROKEN = b"\xff\xd8\xff\xe0 and no more of a JPEG"
+
+
+@dataclass(frozen=True)
+class Served:
+    """A server that answers: the leader of its session, and requests for it, one of a broken image."""
+
+    pid: int
+    port: int
+    images: Sequence[bytes]
+    texts: Sequence[bytes]
+    broken: httpx.Request
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one start of a server came to; loads by number of connections.
+
+    Attributes:
+        ready: seconds until it answered.
+        resident: bytes of its processes, after the load.
+        images: of single photographs.
+        texts: of single texts.
+        beside: of photographs over 16 connections, beside broken ones; `None` if any of them failed.
+        told: what the broken ones were answered with.
+    """
+
+    ready: float
+    resident: int
+    images: dict[int, load.Load]
+    texts: dict[int, load.Load]
+    beside: load.Load | None
+    told: str
+
+
+def main() -> None:
+    """Measure, and print the tables of docs/results.md."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each measurement")
+    parser.add_argument("--only", nargs="+", help="servers whose name begins so")
+    options = parser.parse_args()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory()))
+        save_model(folder / NAME)
+        files = photographs(480, 640, 20)
+        (folder / "calibration").mkdir()
+        for number, each in enumerate(files):
+            (folder / "calibration" / f"{number}.jpg").write_bytes(each)
+        sides = servers(folder, files)
+        names = [each for each in sides if options.only is None or each.startswith(tuple(options.only))]
+        found: dict[str, list[Measured]] = {name: [] for name in names}
+        for _ in range(options.rounds):
+            for name in names:
+                found[name].append(measured(sides[name], options.seconds))
+                print(f"{name}: {found[name][-1]}", file=sys.stderr, flush=True)
+    print_tables(found)
+
+
+def servers(folder: Path, files: Sequence[bytes]) -> dict[str, Callable[[], AbstractContextManager[Served]]]:
+    """How to start each of them, by name."""
+    sides: dict[str, Callable[[], AbstractContextManager[Served]]] = {
+        "vendor, defaults": partial(vendor, folder, files, own_protocol=False),
+        "vendor, int8, own protocol": partial(
+            vendor, folder, files, "--dtype", "int8", "--calibration", str(folder / "calibration"),
+            own_protocol=True,
+        ),
+        "FastAPI and open_clip, in the loop": partial(bare, folder, files, threaded=False),
+        "FastAPI and open_clip, in threads": partial(bare, folder, files, threaded=True),
+    }  # fmt: skip
+    if (BIN / "infinity_emb").exists():
+        subprocess.run(
+            [BIN / "python", "-m", "benchmarks.peer_model", str(folder / "peer")],
+            check=True,
+            env=_quiet(),
+        )
+        sides["infinity-emb, defaults"] = partial(infinity, folder, files)
+        sides["infinity-emb, float32, not compiled"] = partial(
+            infinity, folder, files, "--dtype", "float32", "--no-compile", "--no-bettertransformer"
+        )
+    return sides
+
+
+def measured(server: Callable[[], AbstractContextManager[Served]], seconds: float) -> Measured:
+    """Start a server, ask it, and stop it."""
+    began = time.perf_counter()
+    with server() as served:
+        ready = time.perf_counter() - began
+        load.run(served.port, served.texts, 1, seconds / 4)
+        texts = _by_connections(served.port, served.texts, seconds / 2)
+        images = _by_connections(served.port, served.images, seconds)
+        resident = session_bytes(served.pid)
+        told: Counter[str] = Counter()
+        over = threading.Event()
+        nuisance = threading.Thread(target=_send_broken, args=(served.broken, told, over))
+        nuisance.start()
+        beside = None
+        with suppress(RuntimeError):  # a good one was not answered
+            beside = load.run(served.port, served.images, 16, seconds)
+        over.set()
+        nuisance.join()
+    return Measured(ready, resident, images, texts, beside, ", ".join(told))
+
+
+def _by_connections(port: int, requests: Sequence[bytes], seconds: float) -> dict[int, load.Load]:
+    """Loads over more and more connections, each for as long as it takes to have several answers on each."""
+    found: dict[int, load.Load] = {}
+    for number in CONNECTIONS:
+        rate = max((each.answers_a_second for each in found.values()), default=math.inf)
+        found[number] = load.run(port, requests, number, max(seconds, 4 * number / rate))
+    return found
+
+
+def _send_broken(broken: httpx.Request, told: Counter[str], over: threading.Event) -> None:
+    while not over.wait(0.25):
+        try:
+            with httpx.Client(timeout=60) as client:
+                told[str(client.send(broken).status_code)] += 1
+        except httpx.HTTPError as error:
+            told[type(error).__name__] += 1
+
+
+def print_tables(found: dict[str, list[Measured]]) -> None:
+    """What the rounds came to, in the median."""
+    print("| server | connections | images/s | p50 s | p99 s | texts/s | p50 ms | p99 ms |")
+    print("|---|---|---|---|---|---|---|---|")
+    for name, rounds in found.items():
+        for number in CONNECTIONS:
+            images, texts = ([getattr(each, kind)[number] for each in rounds] for kind in ("images", "texts"))
+            cells = [f"{median(each.answers_a_second for each in images):.1f}"]
+            cells += [f"{median(getattr(each, p) for each in images):.2f}" for p in ("p50", "p99")]
+            cells += [f"{median(each.answers_a_second for each in texts):.0f}"]
+            cells += [f"{1000 * median(getattr(each, p) for each in texts):.0f}" for p in ("p50", "p99")]
+            print(f"| {name} | {number} | {' | '.join(cells)} |")
+    print("\n| server | ready after s | memory MB | a broken image is told | images/s beside it | p99 s |")
+    print("|---|---|---|---|---|---|")
+    for name, rounds in found.items():
+        beside = [each.beside for each in rounds if each.beside is not None]
+        cells = [f"{median(each.ready for each in rounds):.1f}"]
+        cells += [f"{median(each.resident for each in rounds) / 1e6:.0f}", rounds[-1].told]
+        if len(beside) == len(rounds):
+            cells += [f"{median(each.answers_a_second for each in beside):.1f}"]
+            cells += [f"{median(each.p99 for each in beside):.2f}"]
+        else:
+            cells += ["others fail", ""]
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+
+
+@contextmanager
+def vendor(folder: Path, files: Sequence[bytes], *options: str, own_protocol: bool) -> Iterator[Served]:
+    """`vendor serve`, with an account that is charged."""
+    served = ("--model", f"local-dir:{folder / NAME}", *options)
+    with (
+        TemporaryDirectory() as books,
+        VendorProcess(Path(books), *served, threads=os.cpu_count() or 1) as process,
+    ):
+        key, port = process.create_key(), int(process.url.rpartition(":")[2])
+        if own_protocol:
+            images = [load.embed(key, *load.form([each])) for each in files]
+            asked = [json.dumps({"inputs": [{"text": each}]}).encode() for each in TEXTS]
+            texts = [load.embed(key, each, "application/json") for each in asked]
+            broken = _request(port, "/embed", *load.form([BROKEN]), key)
+        else:
+            images, texts, broken = openai_requests(key, port, files)
+        yield Served(process.pid, port, images, texts, broken)
+
+
+@contextmanager
+def infinity(folder: Path, files: Sequence[bytes], *options: str) -> Iterator[Served]:
+    """infinity-emb with the same architecture."""
+    port = _free_port()
+    command: list[str | Path] = [
+        *(BIN / "infinity_emb", "v2", "--model-id", folder / "peer", "--served-model-name", NAME),
+        *("--engine", "torch", "--device", "cpu", "--url-prefix", "/v1"),
+        *("--host", "127.0.0.1", "--port", str(port), *options),
+    ]
+    with _started(command, folder / "peer.log", f"http://127.0.0.1:{port}/v1/models", _quiet()) as pid:
+        yield Served(pid, port, *openai_requests("none", port, files))
+
+
+@contextmanager
+def bare(folder: Path, files: Sequence[bytes], *, threaded: bool) -> Iterator[Served]:
+    """FastAPI and open_clip."""
+    port = _free_port()
+    code = f"from benchmarks.bare_server import serve; serve({str(folder / NAME)!r}, {port}, {threaded=!r})"
+    command = [sys.executable, "-c", code]
+    environment = os.environ | {"OMP_NUM_THREADS": str(os.cpu_count() or 1)}
+    with _started(command, folder / "bare.log", f"http://127.0.0.1:{port}/docs", environment) as pid:
+        forms = [_form(each) for each in files]
+        images = [load.request("/images", body, content_type=kind) for body, kind in forms]
+        texts = [
+            load.request("/texts", json.dumps([each]).encode(), content_type="application/json")
+            for each in TEXTS
+        ]
+        yield Served(pid, port, images, texts, _request(port, "/images", *_form(BROKEN)))
+
+
+def openai_requests(
+    key: str, port: int, files: Sequence[bytes]
+) -> tuple[list[bytes], list[bytes], httpx.Request]:
+    """Photographs, texts and a broken image, as vendor and infinity-emb both understand them."""
+    path = "/v1/embeddings"
+
+    def body(modality: str, asked: str) -> bytes:
+        told = {"model": NAME, "modality": modality, "encoding_format": "base64", "input": [asked]}
+        return json.dumps(told).encode()
+
+    def uri(file: bytes) -> str:
+        return f"data:image/jpeg;base64,{base64.b64encode(file).decode()}"
+
+    def whole(sent: bytes) -> bytes:
+        return load.request(path, sent, authorization=f"Bearer {key}", content_type="application/json")
+
+    return (
+        [whole(body("image", uri(each))) for each in files],
+        [whole(body("text", each)) for each in TEXTS],
+        _request(port, path, body("image", uri(BROKEN)), "application/json", key),
+    )
+
+
+def _form(file: bytes) -> tuple[bytes, str]:
+    body, kind = load.form([file])
+    return body.replace(b'name="image"', b'name="files"', 1), kind
+
+
+def _request(port: int, path: str, body: bytes, content_type: str, key: str = "none") -> httpx.Request:
+    headers = {"content-type": content_type, "authorization": f"Bearer {key}"}
+    return httpx.Request("POST", f"http://127.0.0.1:{port}{path}", content=body, headers=headers)
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def _quiet() -> dict[str, str]:
+    quiet = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+    return os.environ | quiet
+
+
+@contextmanager
+def _started(
+    command: Sequence[str | Path], log_file: Path, url: str, environment: dict[str, str]
+) -> Iterator[int]:
+    with log_file.open("w") as log:
+        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+
+    def answers() -> bool:
+        assert server.poll() is None, log_file.read_text()
+        with suppress(httpx.HTTPError):
+            return httpx.get(url).is_success
+        return False
+
+    try:
+        wait_until(answers, seconds=300)
+        yield server.pid
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGTERM)
+        server.wait(60)
+
+
+if __name__ == "__main__":
+    main()
