@@ -35,10 +35,10 @@ def embed(key: str, body: bytes, content_type: str, path: str = "/embed", **head
     return request(path, body, accept="application/octet-stream", **headers)
 
 
-def form(files: Sequence[bytes]) -> tuple[bytes, str]:
+def form(files: Sequence[bytes], field: str = "image") -> tuple[bytes, str]:
     """Image files as `multipart/form-data`, and its content type."""
     boundary = "a-boundary-that-no-image-holds"
-    head = f'--{boundary}\r\ncontent-disposition: form-data; name="image"; filename="x"\r\n\r\n'.encode()
+    head = f'--{boundary}\r\ncontent-disposition: form-data; name="{field}"; filename="x"\r\n\r\n'.encode()
     parts = b"".join(head + file + b"\r\n" for file in files)
     return parts + f"--{boundary}--\r\n".encode(), f"multipart/form-data; boundary={boundary}"
 

@@ -232,13 +232,13 @@ def bare(folder: Path, files: Sequence[bytes], *, threaded: bool) -> Iterator[Se
     command = [sys.executable, "-c", code]
     environment = os.environ | {"OMP_NUM_THREADS": str(os.cpu_count() or 1)}
     with _started(command, folder / "bare.log", f"http://127.0.0.1:{port}/docs", environment) as pid:
-        forms = [_form(each) for each in files]
+        forms = [load.form([each], "files") for each in files]
         images = [load.request("/images", body, content_type=kind) for body, kind in forms]
         texts = [
             load.request("/texts", json.dumps([each]).encode(), content_type="application/json")
             for each in TEXTS
         ]
-        yield Served(pid, port, images, texts, _request(port, "/images", *_form(BROKEN)))
+        yield Served(pid, port, images, texts, _request(port, "/images", *load.form([BROKEN], "files")))
 
 
 def openai_requests(
@@ -262,11 +262,6 @@ def openai_requests(
         [whole(body("text", each)) for each in TEXTS],
         _request(port, path, body("image", uri(BROKEN)), "application/json", key),
     )
-
-
-def _form(file: bytes) -> tuple[bytes, str]:
-    body, kind = load.form([file])
-    return body.replace(b'name="image"', b'name="files"', 1), kind
 
 
 def _request(port: int, path: str, body: bytes, content_type: str, key: str = "none") -> httpx.Request:

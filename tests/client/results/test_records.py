@@ -171,7 +171,7 @@ def test_a_table_is_one_of_dataclasses_as_before() -> None:
 def test_a_check_of_the_teacher_says_what_is_learnt_of_it(
     trusted: bool, doubtful: list[str], named: list[str], words: str, absent: str
 ) -> None:
-    changed = {"trusted": trusted, "learnt_from": True, "doubtful": doubtful, "named_by_images": named}
+    changed = {"trusted": trusted, "doubtful": doubtful, "named_by_images": named}
     check = TeacherCheck.model_validate({**CHECK, **changed})
     assert check.doubts == (not trusted or bool(doubtful or named))
     told = described_check(check)

@@ -28,16 +28,27 @@ def writer(books: Books) -> Iterator[Writer]:
         yield opened
 
 
-def test_what_waits_shares_a_transaction_and_fails_alone(books: Books, writer: Writer) -> None:
-    commits: list[int] = []
-    event.listen(books.database.engine, "commit", lambda _: commits.append(1))
-    order = books.open()
-    touched = Touched(order.account_id)
+@contextmanager
+def held_up(writer: Writer, touched: Touched) -> Iterator[None]:
+    """A transaction is under way, so what is submitted meanwhile waits together for the next one."""
     begun, go = threading.Event(), threading.Event()
 
     def hold_up(_: WorkingSet) -> None:
         begun.set()
         assert go.wait(10)
+
+    first = writer.submit(touched, hold_up)
+    assert begun.wait(10)
+    yield
+    go.set()
+    first.result(10)
+
+
+def test_what_waits_shares_a_transaction_and_fails_alone(books: Books, writer: Writer) -> None:
+    commits: list[int] = []
+    event.listen(books.database.engine, "commit", lambda _: commits.append(1))
+    order = books.open()
+    touched = Touched(order.account_id)
 
     def label(value: str) -> None:
         def work(rows: WorkingSet) -> str:
@@ -50,16 +61,13 @@ def test_what_waits_shares_a_transaction_and_fails_alone(books: Books, writer: W
         raise APIError(ErrorCode.QUOTA_EXHAUSTED, "no")
 
     futures: list[Future[str]] = []
-    first = writer.submit(Touched("a"), hold_up)
-    assert begun.wait(10)
-    before = len(commits)
-    label("one")
-    refused = writer.submit(touched, refuse)
-    label("two")
-    taken_back = writer.submit(touched, lambda _: "never")
-    assert taken_back.cancel()
-    go.set()
-    first.result(10)
+    with held_up(writer, Touched("a")):
+        before = len(commits)
+        label("one")
+        refused = writer.submit(touched, refuse)
+        label("two")
+        taken_back = writer.submit(touched, lambda _: "never")
+        assert taken_back.cancel()
     assert [future.result(10) for future in futures] == ["one", "two"]
     assert isinstance(refused.exception(10), APIError)
     assert books.account(order).status == "two"
@@ -71,11 +79,6 @@ def test_where_several_come_at_once_a_transaction_waits_for_more(
 ) -> None:
     monkeypatch.setattr("vendor_service.database.writer._GATHER_SECONDS", 60.0)
     touched = Touched(books.open().account_id)
-    begun, go = threading.Event(), threading.Event()
-
-    def hold_up(_: WorkingSet) -> None:
-        begun.set()
-        assert go.wait(10)
 
     def transaction(rows: WorkingSet) -> WorkingSet:
         return rows
@@ -85,11 +88,8 @@ def test_where_several_come_at_once_a_transaction_waits_for_more(
 
     assert submitted().result(10) is not submitted().result(10)  # who comes alone waits for nobody
     monkeypatch.setattr("vendor_service.database.writer._GATHER_SECONDS", 0.5)
-    first = writer.submit(touched, hold_up)
-    assert begun.wait(10)
-    together = [submitted(), submitted()]
-    go.set()
-    first.result(10)
+    with held_up(writer, touched):
+        together = [submitted(), submitted()]
     assert together[0].result(10) is together[1].result(10)
     early = submitted()
     time.sleep(0.1)
@@ -107,17 +107,8 @@ def test_after_many_came_at_once_who_comes_alone_waits_for_others_once(
 ) -> None:
     monkeypatch.setattr("vendor_service.database.writer._GATHER_SECONDS", 0.1)
     touched = Touched(books.open().account_id)
-    begun, go = threading.Event(), threading.Event()
-
-    def hold_up(_: WorkingSet) -> None:
-        begun.set()
-        assert go.wait(10)
-
-    first = writer.submit(touched, hold_up)
-    assert begun.wait(10)
-    together = [writer.submit(touched, lambda rows: rows) for _ in range(5)]
-    go.set()
-    first.result(10)
+    with held_up(writer, touched):
+        together = [writer.submit(touched, lambda rows: rows) for _ in range(5)]
     assert len({id(each.result(10)) for each in together}) == 1
     writer.submit(touched, lambda rows: rows).result(10)
     monkeypatch.setattr("vendor_service.database.writer._GATHER_SECONDS", 60.0)
@@ -127,11 +118,6 @@ def test_after_many_came_at_once_who_comes_alone_waits_for_others_once(
 def test_one_that_breaks_the_transaction_breaks_no_other(books: Books, writer: Writer) -> None:
     order = books.open()
     touched = Touched(order.account_id)
-    begun, go = threading.Event(), threading.Event()
-
-    def hold_up(_: WorkingSet) -> None:
-        begun.set()
-        assert go.wait(10)
 
     def work(rows: WorkingSet) -> str:
         rows.account(order.account_id).quota = 77
@@ -140,11 +126,8 @@ def test_one_that_breaks_the_transaction_breaks_no_other(books: Books, writer: W
     def broken(rows: WorkingSet) -> None:
         rows.session.execute(text("INSERT INTO prices SELECT * FROM prices"))
 
-    first = writer.submit(Touched("a"), hold_up)
-    assert begun.wait(10)
-    good, bad = writer.submit(touched, work), writer.submit(touched, broken)
-    go.set()
-    first.result(10)
+    with held_up(writer, Touched("a")):
+        good, bad = writer.submit(touched, work), writer.submit(touched, broken)
     assert good.result(10) == "done"
     assert isinstance(bad.exception(10), IntegrityError)
     assert books.account(order).quota == 77
