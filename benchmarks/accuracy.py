@@ -9,7 +9,7 @@ them run again); what is missing there is run, in benchmarks/.runs, and added.
 import argparse
 import zipfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -126,11 +126,19 @@ def customer(*options: str) -> Iterator[Connection]:
 
 def icons() -> Path:
     """The bundled images, unpacked once."""
+    return unpacked(ICONS)
+
+
+def unpacked(archive: Path) -> Path:
+    """The one folder of an archive, unpacked once; nobody sees a part of it, also where two begin at once."""
     RUNS.mkdir(exist_ok=True)
-    if not (RUNS / "icons").exists():
-        with zipfile.ZipFile(ICONS) as archive:
-            archive.extractall(RUNS)
-    return RUNS / "icons"
+    folder = RUNS / archive.stem
+    if not folder.exists():
+        with TemporaryDirectory(dir=RUNS) as whole, zipfile.ZipFile(archive) as packed:
+            packed.extractall(whole)
+            with suppress(OSError):  # somebody else was faster
+                (Path(whole) / archive.stem).rename(folder)
+    return folder
 
 
 if __name__ == "__main__":

@@ -9,11 +9,10 @@ benchmarks/runs.csv, as of `benchmarks.accuracy`.
 
 import argparse
 import tomllib
-import zipfile
 from collections.abc import Sequence
 from statistics import fmean
 
-from benchmarks.accuracy import IMAGE_SIZE, RUNS, STEPS, icons, measured, variant
+from benchmarks.accuracy import IMAGE_SIZE, STEPS, icons, measured, unpacked, variant
 from benchmarks.records import ROOT, Record
 from client.data.bundled_set import UNLABELLED
 from client.learning.recipe import Recipe, Variant
@@ -69,10 +68,7 @@ def name_of(config: ComparisonConfig) -> str:
 
 def pool(target: str) -> tuple[str, ...]:
     """The folders of the bundled pool that may be learnt from where a style is held out."""
-    folder = RUNS / "unlabelled"
-    if not folder.exists():
-        with zipfile.ZipFile(UNLABELLED) as archive:
-            archive.extractall(RUNS)
+    folder = unpacked(UNLABELLED)
     excluded = tomllib.loads((ROOT / "examples" / "unlabelled.toml").read_text())["exclude"][target]
     return tuple(
         str(each) for each in sorted(folder.iterdir()) if each.is_dir() and each.name not in excluded

@@ -121,9 +121,9 @@ class Method:
         return torch.cat([known.text_head.unsqueeze(1), known.styled_texts], dim=1)
 
     @property
-    def learns_labels(self) -> bool:
-        """Whether its targets have the labels in them, so that it can do without the teacher's embeddings."""
-        return self.targets is not _image
+    def can_do_without(self) -> bool:
+        """Whether the labels alone are enough for its targets, if each class has some direction or other."""
+        return self.targets is not _image and self.prompts.styled is None
 
     @property
     def buys(self) -> bool:

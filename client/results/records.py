@@ -127,8 +127,8 @@ class TeacherCheck(Record):
         gap: how much nearer (cosine) an image is to the text of its class than to the others, on average.
         trusted: whether it is right so often (0.8) that distilling is likely to help.
         learnt_from: whether anything of it is learnt. Where there are 16 labelled images a class, that needs
-            0.7, by the names of `named_by_images` where there are any; otherwise the student has the labels
-            alone.
+            0.7, by the names of `named_by_images` where there are any; below it, by more than chance explains
+            (95%), the student has the labels alone.
         doubtful: the classes of which it recognises too few of these images: fewer than seven in ten, or
             four in ten if it is trusted. Of them only those answers are learnt from that the labels do not
             speak against.

@@ -1,14 +1,15 @@
 """What to expect of a teacher, by the labels of the images that were bought of it."""
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import compress
 from statistics import fmean
 
 from client.buying.teacher import Teacher
 from client.errors import DataError, UsageError
-from client.learning.methods import Supervision
+from client.learning.methods import Supervision, parse_method
 from client.learning.trust import (
     ENOUGH_LABELS,
     LEARNT_FROM,
@@ -28,26 +29,43 @@ from client.runs.teacher_queries import teacher_queries
 _FEWEST = 20
 
 
-def check_teacher(dataset: Dataset, known: Supervision) -> TeacherCheck | None:
-    """How right the teacher is on the labelled images that were bought; `None` where these are too few."""
+@dataclass(frozen=True)
+class Checked:
+    """What the labels say of a teacher.
+
+    Attributes:
+        check: how right it is on the labelled images that were bought; `None` where these are too few.
+        known: what is known, with other names for the classes of `check.named_by_images` where the run
+            weighs its teacher.
+    """
+
+    check: TeacherCheck | None
+    known: Supervision
+
+
+def check_teacher(config: RunConfig, dataset: Dataset, known: Supervision) -> Checked:
+    """Hold what a run knows of its teacher against the labels."""
     agreed = agreement(known)
     if len(agreed.positions) < _FEWEST:
-        return None
+        return Checked(None, known)
     by_domain = _by_domain(dataset, agreed)
     accuracy = _mean(by_domain)
     trusted = accuracy >= TRUSTED
     named, renamed = named_by_images(known, trusted=trusted)
+    method, recipe = parse_method(config.method, config.recipe)
     doubtful = doubtful_classes(known, agreed, trusted=trusted) & ~renamed
-    return TeacherCheck(
+    check = TeacherCheck(
         accuracy=accuracy,
         by_domain=by_domain,
         gap=float(agreed.gaps.mean()),
         trusted=trusted,
-        learnt_from=len(dataset.train) < ENOUGH_LABELS * len(dataset.classes)
-        or _mean(_by_domain(dataset, agreement(named))) >= LEARNT_FROM,
+        learnt_from=not (recipe.weigh_teacher and method.can_do_without)
+        or len(dataset.train) < ENOUGH_LABELS * len(dataset.classes)
+        or _at_most(_by_domain(dataset, agreement(named))) >= LEARNT_FROM,
         doubtful=list(compress(dataset.classes, doubtful.tolist())),
         named_by_images=list(compress(dataset.classes, renamed.tolist())),
     )
+    return Checked(check, named if recipe.weigh_teacher else known)
 
 
 def _by_domain(dataset: Dataset, agreed: Agreement) -> dict[str, ZeroShotAccuracy]:
@@ -62,6 +80,12 @@ def _by_domain(dataset: Dataset, agreed: Agreement) -> dict[str, ZeroShotAccurac
 
 def _mean(by_domain: Mapping[str, ZeroShotAccuracy]) -> float:
     return fmean(each.accuracy for each in by_domain.values())
+
+
+def _at_most(by_domain: Mapping[str, ZeroShotAccuracy]) -> float:
+    """What the mean over domains would hardly exceed, were all images asked about: 95%, one-sided."""
+    variances = [each.accuracy * (1 - each.accuracy) / each.images for each in by_domain.values()]
+    return _mean(by_domain) + 1.645 * math.sqrt(sum(variances)) / len(variances)
 
 
 def probe(
@@ -91,4 +115,4 @@ def probe(
     known, missing = known_of(config, dataset, asked, teacher)
     if known is None:
         raise DataError(f"The vendor did not embed the class prompt {missing[0].name!r}.")
-    return check_teacher(dataset, known)
+    return check_teacher(config, dataset, known).check

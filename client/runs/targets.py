@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -12,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from client.buying.budget import Plan, TrancheName
-from client.buying.purchase import Purchase as PurchaseOutcome
 from client.buying.queries import Query
 from client.buying.teacher import Teacher
 from client.data.domains import class_prompts
@@ -27,7 +25,7 @@ from client.learning.prompts import ONE_PROMPT
 from client.learning.rejection import TEACHERS, Rejection
 from client.learning.student import build_student
 from client.learning.temperature import fitted_temperature
-from client.learning.trust import labels_alone, named_by_images, pseudo_labelled, weighed
+from client.learning.trust import labels_alone, pseudo_labelled, weighed
 from client.progress import Display
 from client.results.records import Purchase, RefusedQuery, TeacherCheck, described_check
 from client.runs.dataset import Dataset, describe_plan, describe_views, mention
@@ -222,7 +220,9 @@ class TargetBuilder:
         asked = teacher_queries(self._config, dataset, features)
         purchase = self._run.read(self._run.purchase) if self._run.purchase.exists() else {}
         refused = {each["name"] for each in purchase.get("refused", [])}
-        if any(query.name not in refused for query in self._teacher.plan(asked.tranches(dataset)).to_buy):
+        to_buy = self._teacher.plan(asked.tranches(dataset)).to_buy
+        texts, labelled, further = asked.lots([query for query in to_buy if query.name not in refused])
+        if texts or labelled or (further and self._worth_asking(dataset, asked)):
             return None
         known, _ = self._known(dataset, asked)
         return None if known is None else self._targets_of(dataset, known)
@@ -252,58 +252,75 @@ class TargetBuilder:
         known, missing = known_of(self._config, dataset, asked, self._teacher)
         if known is None:
             return None, missing
-        self.check = check_teacher(dataset, known)
-        weighs = self.check is not None and self._config.recipe.weigh_teacher
-        trusted = self.check is not None and self.check.trusted
-        renamed: list[int] = []
-        if weighs:
-            known, named = named_by_images(known, trusted=trusted)
-            renamed = torch.nonzero(named).flatten().tolist()
-        temperature = _temperature_of(known)
+        checked = check_teacher(self._config, dataset, known)
+        self.check, known = checked.check, checked.known
+        recipe, temperature = self._config.recipe, _temperature_of(known)
+        renamed = self.check.named_by_images if self.check and recipe.weigh_teacher else []
         self._taught_by = TaughtBy(
             self._teacher.model.fingerprint,
             temperature,
             self.check.accuracy if self.check else None,
             _rejection_of(known, dataset, self._method),
-            {number: known.text_head[number].numpy() for number in renamed},
+            {number: known.text_head[number].numpy() for number in map(dataset.classes.index, renamed)},
         )
-        if weighs:
-            known = self._weighed(known, trusted=trusted)
-        confidence = self._config.recipe.pseudo_labels if self.check is not None else 0.0
-        return pseudo_labelled(known, temperature=temperature, confidence=confidence), missing
+        if self.check is None:
+            return known, missing
+        if not self.check.learnt_from:
+            return labels_alone(known), missing
+        if recipe.weigh_teacher:
+            known = weighed(known, trusted=self.check.trusted)
+        return pseudo_labelled(known, temperature=temperature, confidence=recipe.pseudo_labels), missing
 
-    def _weighed(self, known: Supervision, *, trusted: bool) -> Supervision:
-        """What the labels leave of the teacher; where that is nothing, the labels, if the method has them."""
-        assert self.check is not None
-        needs_texts = self._method.prompts.styled is not None
-        if self.check.learnt_from or needs_texts or not self._method.learns_labels:
-            return weighed(known, trusted=trusted)
-        return labels_alone(known)
+    def _worth_asking(self, dataset: Dataset, asked: TeacherQueries) -> bool:
+        """Whether, by what was bought of the labelled images, anything will be learnt of the teacher."""
+        assert self._teacher is not None
+        labelled = TeacherQueries(asked.prompts, (asked.of("labelled"),))
+        known, _ = known_of(self._config, dataset, labelled, self._teacher)
+        check = None if known is None else check_teacher(self._config, dataset, known).check
+        return check is None or check.learnt_from
 
     def _mention_unanswered(self, asked: TeacherQueries, missing: Sequence[Query]) -> None:
         """Say which of the images are taught without an answer, and why."""
         unknown = set(missing)
         for tranche in asked.images:
             if without := [query for query in tranche.queries if query in unknown]:
-                words = _WITHOUT_ANSWER[tranche.name].format(why=self._why(without))
+                words = _WITHOUT_ANSWER[tranche.name].format(why=self._why(tranche.name, without))
                 self._display.note(f"{len(without)} of {len(tranche.queries)} {words}")
 
-    def _why(self, unknown: Sequence[Query]) -> str:
-        """Why there is no answer to some queries."""
+    def _why(self, tranche: TrancheName, unknown: Sequence[Query]) -> str:
+        """Why there is no answer to some queries of a tranche."""
         assert self._teacher is not None
+        if tranche != "labelled" and self.check is not None and not self.check.learnt_from:
+            return "nothing is learnt of this teacher"
         refused = sum(query in self._teacher.refused for query in unknown)
         if 0 < refused < len(unknown):
             return f"the vendor refused {refused}, and the budget ended before the others"
         return "the vendor refused them" if refused else "the budget ended"
 
-    def _buy_lot(self, kinds: Literal["texts", "images"], plan: Plan) -> PurchaseOutcome:
+    def _buy_lots(self, dataset: Dataset, asked: TeacherQueries, plan: Plan) -> dict[Query, str]:
+        """Buy texts, labelled images, and the rest if these say that it is worth it; returns refusals."""
+        texts, labelled, further = asked.lots(plan.to_buy)
+        if refused := self._buy_lot("texts", texts):
+            return refused  # nothing can be learnt from images
+        refused = self._buy_lot("images", labelled, cached=plan.cached)
+        if further:
+            if not self._worth_asking(dataset, asked):
+                return refused
+            refused |= self._buy_lot("further images", further)
+        if plan.budget_left and plan.needed("labelled") and not plan.unaffordable:
+            self._display.note(
+                f"{plan.budget_left} queries of the budget stay unspent: everything is bought. "
+                "More images would use them: --unlabelled, or --views."
+            )
+        return refused
+
+    def _buy_lot(self, name: str, lot: Sequence[Query], *, cached: int = 0) -> dict[Query, str]:
         assert self._teacher is not None
-        lot = [query for query in plan.to_buy if (query.kind == "text") == (kinds == "texts")]
-        cached = plan.cached if kinds == "images" else 0
-        with self._display.track(f"Buying {kinds}", len(lot)) as advance:
-            return self._teacher.buy(
+        with self._display.track(f"Buying {name}", len(lot)) as advance:
+            purchase = self._teacher.buy(
                 lot, lambda progress: advance(progress.done, progress.described(cached=cached))
             )
+        return purchase.refused
 
     def _nameless(self, missing: Sequence[Query], *, of: int) -> ClientError:
         """What to say where there are not all the class prompts, of so many."""
@@ -341,16 +358,9 @@ class TargetBuilder:
             run.write_text(run.views, "".join(f"{json.dumps(view)}\n" for view in describe_views(dataset)))
         self._approve(plan.cost_micros)
         with run.timed("buy"):
-            purchase = self._buy_lot("texts", plan)
-            if not purchase.refused:  # or nothing can be learnt from images
-                purchase = self._buy_lot("images", plan)
-        if plan.budget_left and plan.needed("labelled") and not plan.unaffordable:
-            self._display.note(
-                f"{plan.budget_left} queries of the budget stay unspent: everything is bought. "
-                "More images would use them: --unlabelled, or --views."
-            )
-        refused = [Skipped(Path(query.name), reason) for query, reason in purchase.refused.items()]
-        mention(refused, dataset.folder.root, self._display, listed_in=run.purchase)
+            refused = self._buy_lots(dataset, asked, plan)
+        skipped = [Skipped(Path(query.name), reason) for query, reason in refused.items()]
+        mention(skipped, dataset.folder.root, self._display, listed_in=run.purchase)
         spending, wanted = teacher.spending, dict.fromkeys(asked.all)
         bought = Purchase(
             queries_bought=spending.queries,

@@ -1,5 +1,6 @@
 """What a run asks its teacher, in the order in which it is bought."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 
@@ -46,6 +47,13 @@ class TeacherQueries:
     def of(self, name: TrancheName) -> ImageQueries:
         """A tranche of images; an empty one where nothing of the kind is asked."""
         return next((each for each in self.images if each.name == name), ImageQueries(name, [], []))
+
+    def lots(self, queries: Sequence[Query]) -> tuple[list[Query], list[Query], list[Query]]:
+        """Some of these as they are bought: texts, labelled images, and the rest once these are checked."""
+        first = set(self.of("labelled").queries)
+        texts = [query for query in queries if query.kind == "text"]
+        labelled = [query for query in queries if query in first]
+        return texts, labelled, [query for query in queries if query.kind == "image" and query not in first]
 
     def tranches(self, dataset: Dataset) -> list[Tranche]:
         """The same as a purchase is planned by."""

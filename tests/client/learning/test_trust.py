@@ -142,9 +142,12 @@ def test_without_the_teacher_each_class_has_a_direction_of_its_own(classes: int,
     assert METHODS["kd"].targets(known).argmax(1).tolist() == labels.tolist()
 
 
-@pytest.mark.parametrize(("name", "learns"), [("vl2v-adip", True), ("image-only", False), ("simkd", False)])
-def test_a_method_of_embeddings_alone_has_no_labels_to_learn_from(name: str, learns: bool) -> None:
-    assert METHODS[name].learns_labels == learns
+@pytest.mark.parametrize(
+    ("name", "can"),
+    [("vl2v-adip", True), ("kd", True), ("image-only", False), ("simkd", False), ("rise", False)],
+)
+def test_a_method_of_embeddings_alone_or_of_texts_in_styles_cannot_do_without(name: str, can: bool) -> None:
+    assert METHODS[name].can_do_without == can
 
 
 @settings(deadline=None)

@@ -63,8 +63,17 @@ class Pupil:
         run_id, model = folder.begin(config), self.client.model()
         teacher = Teacher(self.client, self.cache, model=model, run_id=run_id, budget=budget)
         display = Display(Console(file=self.shown))
-        builder = TargetBuilder(config, method, folder, teacher, display, approve=lambda _: None)
-        return builder.build(read_dataset(config, display))
+        self.builder = TargetBuilder(config, method, folder, teacher, display, approve=lambda _: None)
+        self.dataset = read_dataset(config, display)
+        return self.builder.build(self.dataset)
+
+    def pool(self) -> tuple[str]:
+        """A folder of one image without a label."""
+        folder = self.folder / "pool"
+        folder.mkdir()
+        noise = np.random.default_rng(0).integers(0, 256, (5, 5, 3), dtype=np.uint8)
+        Image.fromarray(noise).resize((40, 40)).save(folder / "a.png")
+        return (str(folder),)
 
     def read(self, file: str) -> Any:
         """A JSON file of a run."""
@@ -119,17 +128,12 @@ def test_the_teachers_thresholds_are_its_cosines_of_the_labelled_images(pupil: P
 def test_the_teachers_sure_answers_stand_as_labels_where_there_are_none(
     pupil: Pupil, confidence: float, weight: float
 ) -> None:
-    pool = pupil.folder / "pool"
-    pool.mkdir()
-    noise = np.random.default_rng(0).integers(0, 256, (5, 5, 3), dtype=np.uint8)
-    Image.fromarray(noise).resize((40, 40)).save(pool / "a.png")
     recipe = replace(Recipe(), pseudo_labels=confidence, weigh_teacher=False)
-    pupil.config = replace(pupil.config, recipe=recipe, unlabelled=(str(pool),))
+    pupil.config = replace(pupil.config, recipe=recipe, unlabelled=pupil.pool())
     learnt = pupil.learn("run", budget=100)
-    dataset = read_dataset(pupil.config, Display.of_nobody())
-    (position,) = dataset.unlabelled
+    (position,) = pupil.dataset.unlabelled
     teacher = Teacher(pupil.client, pupil.cache, model=pupil.client.model(), run_id="again", budget=0)
-    image = torch.from_numpy(teacher.lookup([query_of(dataset.examples[position])])[0][0])
+    image = torch.from_numpy(teacher.lookup([query_of(pupil.dataset.examples[position])])[0][0])
     assert learnt.text_head is not None
     text = learnt.text_head[(learnt.text_head @ image).argmax()]
     assert position in learnt.train
@@ -137,13 +141,18 @@ def test_the_teachers_sure_answers_stand_as_labels_where_there_are_none(
 
 
 @pytest.mark.parametrize(
-    ("images", "method", "alone"),
-    [(12, "vl2v-adip", True), (12, "image-only", False), (5, "vl2v-adip", False)],
+    ("images", "method", "recipe", "alone"),
+    [
+        (12, "vl2v-adip", Recipe(), True),
+        (12, "image-only", Recipe(), False),
+        (12, "vl2v-adip", replace(Recipe(), weigh_teacher=False), False),
+        (5, "vl2v-adip", Recipe(), False),
+    ],
 )
 def test_nothing_is_learnt_of_a_teacher_that_knows_less_than_enough_labels(
-    pupil: Pupil, monkeypatch: pytest.MonkeyPatch, images: int, method: str, alone: bool
+    pupil: Pupil, monkeypatch: pytest.MonkeyPatch, images: int, method: str, recipe: Recipe, alone: bool
 ) -> None:
-    """Each image has the answer to another, and there are 19 or 8 labelled images a class."""
+    """Each image has the answer to another, there are 19 or 8 labelled ones a class, and one without."""
     lookup = Teacher.lookup
 
     def confused(teacher: Teacher, queries: Sequence[Query]) -> Any:
@@ -153,15 +162,24 @@ def test_nothing_is_learnt_of_a_teacher_that_knows_less_than_enough_labels(
 
     monkeypatch.setattr(Teacher, "lookup", confused)
     data = make_folder(pupil.folder / "more", images=images)
-    pupil.config = replace(pupil.config, data=str(data))
+    pupil.config = replace(pupil.config, data=str(data), recipe=recipe, unlabelled=pupil.pool())
     learnt = pupil.learn("run", budget=200, method_name=method)
+    dataset, check = pupil.dataset, pupil.builder.check
     assert learnt.text_head is not None
+    assert check is not None
+    assert check.learnt_from == (not alone)
     apart = torch.allclose(learnt.text_head @ learnt.text_head.T, torch.eye(3), atol=1e-5)
     assert apart == alone
-    assert ("from your labels alone" in " ".join(pupil.shown.getvalue().split())) == (images == 12)
-    dataset = read_dataset(pupil.config, Display.of_nobody())
+    shown = " ".join(pupil.shown.getvalue().split())
+    assert ("from your labels alone" in shown) == alone
+    assert ("1 of 1 unlabelled images were not bought (nothing is learnt of this teacher)" in shown) == alone
+    assert ("stay unspent" in shown) == (not alone)
     labels = torch.tensor([dataset.labels[position] for position in dataset.train])
     assert torch.allclose(learnt.rows[dataset.train], learnt.text_head[labels], atol=1e-6) == alone
+    assert pupil.read("run/purchase.json")["queries_bought"] == 3 + len(dataset.train) + (not alone)
+    recalled = pupil.builder.recall(dataset)
+    assert recalled is not None
+    assert torch.equal(recalled.rows[dataset.train], learnt.rows[dataset.train])
 
 
 def test_of_other_class_texts_than_are_asked_later_there_are_no_thresholds(pupil: Pupil) -> None:
