@@ -6,14 +6,15 @@ from operator import attrgetter
 
 from sqlalchemy import BindParameter, Table, bindparam, insert, select, update
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.attributes import set_committed_value
 
-from vendor_service.database.rows import ChargeRow, HoldRow
-from vendor_service.database.tables import Account, ApiKey, Hold
+from vendor_service.database.rows import ChargeRow, HoldRow, Owners
+from vendor_service.database.tables import Account, ApiKey, Hold, Project
 
 _IDS: BindParameter[str] = bindparam("ids", expanding=True)
 _NAMES: BindParameter[str] = bindparam("names", expanding=True)
 # Built once: to build a statement anew takes longer than to run it.
-_ACCOUNTS = select(Account).where(Account.id.in_(_IDS)).order_by(Account.id)
+_ACCOUNTS = select(*Account.__table__.columns).where(Account.id.in_(_IDS)).order_by(Account.id)
 _ACCOUNT_IDS = select(Account.id).where(Account.id.in_(_IDS))
 _TABLE: Table = Hold.__table__  # type: ignore[assignment]
 _HOLDS = select(*_TABLE.columns).where(Hold.id.in_(_IDS))
@@ -26,8 +27,9 @@ _PLACE = insert(_TABLE)
 _CHANGE = update(_TABLE).where(_TABLE.c.id == bindparam("hold_id")).values(dict.fromkeys(_CHANGING))
 _changing = attrgetter(*_CHANGING)
 # Keys change without their account's lock, when they are rotated or their use is noted.
-_KEYS = select(ApiKey).where(ApiKey.id.in_(_IDS)).order_by(ApiKey.id)
+_KEYS = select(*ApiKey.__table__.columns).where(ApiKey.id.in_(_IDS)).order_by(ApiKey.id)
 _KEY_OWNERS = select(ApiKey.account_id).where(ApiKey.id.in_(_IDS))
+_PROJECTS = select(*Project.__table__.columns).where(Project.id.in_(_IDS))
 # By whether a transaction waits for rows that another has locked.
 _LOCKED_ACCOUNTS = {wait: _ACCOUNTS.with_for_update(skip_locked=not wait) for wait in (True, False)}
 _LOCKED_KEYS = {wait: _KEYS.with_for_update(key_share=True, skip_locked=not wait) for wait in (True, False)}
@@ -53,8 +55,8 @@ def _write_no_charges(_: Session, charges: Sequence[ChargeRow]) -> None:
 class WorkingSet:
     """The rows that pieces of work share, in three or four statements however many pieces there are.
 
-    Holds and charges are plain rows, which the database has once this is told to `write`: at the end of the
-    transaction, and before anything that refers to them. `write_charges` writes the latter.
+    The session keeps none of them: the database has what became of them once this is told to `write`, at the
+    end of the transaction and before anything that refers to them. `write_charges` writes charges.
 
     The accounts are locked first, and in one order, so that two processes never wait for accounts that the
     other has locked; all else is read under those locks, and so stays as it was read. FOR UPDATE is
@@ -75,15 +77,19 @@ class WorkingSet:
         self._charges: list[ChargeRow] = []
         self._placed: list[HoldRow] = []
         self._as_read: dict[str, tuple[object, ...]] = {}  # by hold, what may become another of it
+        self._owners = accounts, projects, keys = Owners(Account), Owners(Project), Owners(ApiKey)
+        self._connection = session.connection()
         account_ids = {each.account_id for each in touched}
-        locked = session.scalars(_LOCKED_ACCOUNTS[wait], {"ids": account_ids})
-        self._accounts = {account.id: account for account in locked}
+        self._accounts = accounts.read(self._connection.execute(_LOCKED_ACCOUNTS[wait], {"ids": account_ids}))
         self.busy = set() if wait else self._passed_over(account_ids)
         self._holds = self._read_holds({each.hold_id for each in touched if each.hold_id})
         self._live = self._read_live(account_ids, touched)
         key_ids = {each.key_id for each in touched if each.key_id}
         key_ids |= {hold.key_id for hold in (*self._holds.values(), *self._live.values())}
-        self._keys = self._read_keys(key_ids, wait=wait)
+        self._keys = keys.read(self._connection.execute(_LOCKED_KEYS[wait], {"ids": key_ids}))
+        if missing := key_ids - self._keys.keys():
+            self.busy |= set(self._connection.scalars(_KEY_OWNERS, {"ids": missing}))
+        self._find_projects(projects)
 
     def account(self, account_id: str) -> Account:
         """A locked account."""
@@ -115,7 +121,7 @@ class WorkingSet:
 
     def write(self) -> None:
         """Have the database hold what was placed, changed and charged since the last time."""
-        connection = self.session.connection()
+        connection = self._connection
         changed = [
             {"hold_id": hold.id, **dict(zip(_CHANGING, now, strict=True))}
             for hold in self._holds.values()
@@ -130,31 +136,35 @@ class WorkingSet:
         if self._charges:
             self._write_charges(self.session, self._charges)
             self._charges.clear()
+        for each in self._owners:
+            each.write(connection)
 
     def _passed_over(self, account_ids: set[str]) -> set[str]:
         missing = account_ids - self._accounts.keys()
         if not missing:
             return set()
-        return set(self.session.scalars(_ACCOUNT_IDS, {"ids": missing}))
+        return set(self._connection.scalars(_ACCOUNT_IDS, {"ids": missing}))
 
     def _read_holds(self, hold_ids: set[str]) -> dict[str, HoldRow]:
         if not hold_ids:
             return {}
-        holds = {row.id: HoldRow(*row) for row in self.session.execute(_HOLDS, {"ids": hold_ids})}
+        holds = {row.id: HoldRow(*row) for row in self._connection.execute(_HOLDS, {"ids": hold_ids})}
         self._as_read |= {hold.id: _changing(hold) for hold in holds.values()}
         return holds
 
-    def _read_keys(self, key_ids: set[str], *, wait: bool) -> dict[str, ApiKey]:
-        keys = {key.id: key for key in self.session.scalars(_LOCKED_KEYS[wait], {"ids": key_ids})}
-        if missing := key_ids - keys.keys():
-            self.busy |= set(self.session.scalars(_KEY_OWNERS, {"ids": missing}))
-        return keys
+    def _find_projects(self, projects: Owners[Project]) -> None:
+        """Give keys their projects, which change under the locks of their accounts."""
+        ids = {key.project_id for key in self._keys.values() if key.project_id is not None}
+        found = projects.read(self._connection.execute(_PROJECTS, {"ids": ids})) if ids else {}
+        for key in self._keys.values():
+            project = None if key.project_id is None else found[key.project_id]
+            set_committed_value(key, "project", project)  # what the ORM would fetch
 
     def _read_live(self, account_ids: set[str], touched: Sequence[Touched]) -> dict[tuple[str, str], HoldRow]:
         names = {each.idempotency_key for each in touched if each.idempotency_key is not None}
         if not names:
             return {}
-        found = self.session.execute(_LIVE_HOLDS, {"ids": account_ids, "names": names})
+        found = self._connection.execute(_LIVE_HOLDS, {"ids": account_ids, "names": names})
         # One that is looked at by its id as well is one row.
         live = [self._holds.setdefault(row.id, HoldRow(*row)) for row in found]
         self._as_read |= {hold.id: _changing(hold) for hold in live}

@@ -23,7 +23,9 @@ Outcome = tuple[Any, Exception | None]
 _LARGEST_BATCH = 256
 # Where work comes in from several at once, a transaction waits for as much as others did of late, but at most
 # so long: most of what one costs does not depend on how much it does, and whoever was answered comes back.
-_GATHER_SECONDS = 0.004
+# While the process is busy it waits so often: others come as fast as they can be worked on, and a transaction
+# beside that takes several times as long, since both want Python's lock.
+_GATHER_SECONDS, _MOST_WAITS, _BUSY = 0.004, 5, 0.8
 # How long work waits for a PostgreSQL that restarts or an account that is locked, and how often it looks.
 _PATIENCE_SECONDS = 10.0
 _RETRY_SECONDS = 0.2
@@ -190,10 +192,20 @@ class Writer:
         with self._changed:
             self._await(1, None)
             if self._of_late > 1:
-                self._await(self._of_late, _GATHER_SECONDS)
+                self._gather()
             batch = [self._waiting.popleft() for _ in range(min(_LARGEST_BATCH, len(self._waiting)))]
             self._of_late = max(len(batch), self._of_late - 1) if len(batch) > 1 else 1
         return batch
+
+    def _gather(self) -> None:
+        """Wait for as much work as transactions did of late, for longer while the process is busy."""
+        for _ in range(_MOST_WAITS):
+            used, began = time.process_time(), time.monotonic()
+            self._await(self._of_late, _GATHER_SECONDS)
+            if len(self._waiting) >= self._of_late or self._closed:
+                return
+            if time.process_time() - used < _BUSY * (time.monotonic() - began):
+                return
 
     def _await(self, pieces: int, seconds: float | None) -> None:
         """Wait until so many pieces of work wait, so many seconds have gone, or nothing more is taken."""

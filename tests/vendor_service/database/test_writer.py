@@ -102,6 +102,22 @@ def test_where_several_come_at_once_a_transaction_waits_for_more(
     assert early.result(10) is late.result(10)
 
 
+@pytest.mark.parametrize("busy", [True, False])
+def test_while_the_process_is_busy_a_transaction_waits_for_longer(
+    books: Books, writer: Writer, monkeypatch: pytest.MonkeyPatch, busy: bool
+) -> None:
+    monkeypatch.setattr("vendor_service.database.writer._GATHER_SECONDS", 0.3)
+    monkeypatch.setattr("time.process_time", time.monotonic if busy else lambda: 0.0)
+    touched = Touched(books.open().account_id)
+    with held_up(writer, touched):
+        together = [writer.submit(touched, lambda rows: rows) for _ in range(2)]
+    assert together[0].result(10) is together[1].result(10)
+    early = writer.submit(touched, lambda rows: rows)
+    time.sleep(0.6)
+    late = writer.submit(touched, lambda rows: rows)
+    assert (early.result(10) is late.result(10)) == busy
+
+
 def test_after_many_came_at_once_who_comes_alone_waits_for_others_once(
     books: Books, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
