@@ -28,7 +28,7 @@ RUNS = ROOT / "benchmarks" / ".runs"
 # What five minutes of one core are best spent on: docs/experiments.md, "How large, and how long".
 IMAGE_SIZE, STEPS = 96, 600
 RIVALS = ("zero-shot", "linear-probe", "erm", "erm+swad", "lp-ft", "kd", "simkd", "rise")
-OURS = ("text-only", "image-only", "no-align", "vl2v-adip", "vl2v-adip+swad", "vl2v-adip+wise")
+OURS = ("label-only", "text-only", "image-only", "no-align", "vl2v-adip", "vl2v-adip+swad", "vl2v-adip+wise")
 # Every method asks about an image once; with `:2` behind it, about a further view of it as well, and so on.
 MORE_QUERIES = ("vl2v-adip:2", "unlimited")
 

@@ -97,7 +97,8 @@ class Method:
         projector: a new "linear" layer, or the student's "own" projection (an open_clip student's).
         learns_unlabelled: whether its targets can be made of an image's embedding alone, without a label.
         teacher: the "vendor"; or a model here that is asked about every view: the student's "twin" (a frozen
-            copy of it), or the one that comes "bundled" with Tuition.
+            copy of it), or the one that comes "bundled" with Tuition; or "nobody": `class_directions` stand
+            for the class texts.
     """
 
     name: str
@@ -111,7 +112,7 @@ class Method:
     head: Literal["texts", "linear", "tuned"] = "texts"
     projector: Literal["linear", "own"] = "linear"
     learns_unlabelled: bool = False
-    teacher: Literal["vendor", "twin", "bundled"] = "vendor"
+    teacher: Literal["vendor", "twin", "bundled", "nobody"] = "vendor"
 
     def texts_of_loss(self, known: Supervision) -> Tensor | None:
         """What its loss is given of the texts, shape (classes, 1 + styles, d); `None` where it takes none."""
@@ -129,6 +130,16 @@ class Method:
     def buys(self) -> bool:
         """Whether it takes anything from the vendor."""
         return bool(self.asks)
+
+
+def class_directions(classes: int, dimensions: int = 512) -> Tensor:
+    """A unit vector for each class, shape (classes, dimensions): always the same.
+
+    They are at right angles to each other where the dimensions are as many, else drawn at random.
+    """
+    drawn = torch.randn(dimensions, classes, generator=torch.Generator().manual_seed(0))
+    directions = torch.linalg.qr(drawn).Q if classes <= dimensions else functional.normalize(drawn, dim=0)
+    return directions.T.contiguous()
 
 
 NOTHING: frozenset[str] = frozenset()
@@ -241,6 +252,15 @@ METHODS = {
             cosine_loss,
             asks=TEXTS,
             aligns=True,
+        ),
+        Method(
+            "label-only",
+            "as text-only, towards directions at right angles in place of the texts; buys nothing",
+            _text,
+            cosine_loss,
+            asks=NOTHING,
+            aligns=True,
+            teacher="nobody",
         ),
         Method(
             "simkd",

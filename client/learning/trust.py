@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from client.learning.losses import cosine_logits
-from client.learning.methods import Supervision
+from client.learning.methods import Supervision, class_directions
 
 # From a teacher that names so many labels right, in the mean over domains, distilling is likely to help.
 TRUSTED = 0.8
@@ -119,16 +119,9 @@ def weighed(known: Supervision, *, trusted: bool) -> Supervision:
 
 
 def labels_alone(known: Supervision) -> Supervision:
-    """What is known without the teacher: no embedding, and in place of a class's text a direction of its own.
-
-    These are at right angles where there are as many, else drawn at random, and always the same.
-    """
-    classes, dimensions = known.text_head.shape
-    drawn = torch.randn(dimensions, classes, generator=torch.Generator().manual_seed(0))
-    directions = torch.linalg.qr(drawn).Q if classes <= dimensions else functional.normalize(drawn, dim=0)
-    return replace(
-        known, text_head=directions.T.contiguous().to(known.text_head), bought=torch.zeros_like(known.bought)
-    )
+    """What is known without the teacher: no embedding, and `class_directions` in place of its texts."""
+    directions = class_directions(*known.text_head.shape)
+    return replace(known, text_head=directions.to(known.text_head), bought=torch.zeros_like(known.bought))
 
 
 def pseudo_labelled(known: Supervision, *, temperature: float, confidence: float) -> Supervision:

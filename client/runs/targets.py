@@ -20,7 +20,7 @@ from client.learning.backbone_names import BUNDLED_TEACHER, OPEN_CLIP
 from client.learning.image_names import KEY as IMAGE_NAMES
 from client.learning.image_names import names_to_json
 from client.learning.losses import cosine_logits
-from client.learning.methods import Method, Supervision
+from client.learning.methods import Method, Supervision, class_directions
 from client.learning.prompts import ONE_PROMPT
 from client.learning.rejection import TEACHERS, Rejection
 from client.learning.student import build_student
@@ -134,9 +134,11 @@ def require_student(method: Method, student: str, backbone: nn.Module, model: Mo
 
 
 def _local_texts(method: Method, student: str, prompts: Sequence[str]) -> Tensor:
-    """The class texts of a teacher that is a model here; empty where it is the vendor's."""
+    """The class texts of a teacher that is a model here, or what stands for them; empty of a vendor's."""
     if method.teacher == "vendor":
         return torch.empty(0, 0)
+    if method.teacher == "nobody":
+        return class_directions(len(prompts))
     model = BUNDLED_TEACHER if method.teacher == "bundled" else student
     if not model.startswith(OPEN_CLIP):
         raise UsageError(

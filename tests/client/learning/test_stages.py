@@ -32,7 +32,10 @@ from tests.client.toy import make_folder
 STUDENTS = {name: "open_clip:icon-clip" for name, method in METHODS.items() if method.projector == "own"}
 
 # What differs from another method by a term of its loss, or by what it starts from.
-NEIGHBOURS = ("image-only", "text-only", "no-align", "vl2v-sd-bought", "lp-ft", "rise", "unlimited", "kd")
+NEIGHBOURS = (
+    *("image-only", "text-only", "label-only", "no-align"),
+    *("vl2v-sd-bought", "lp-ft", "rise", "unlimited", "kd"),
+)
 
 # Raw squared distances have steeper gradients than cosines; labels teach more slowly than embeddings.
 RECIPES = {

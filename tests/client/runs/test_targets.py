@@ -182,6 +182,16 @@ def test_nothing_is_learnt_of_a_teacher_that_knows_less_than_enough_labels(
     assert torch.equal(recalled.rows[dataset.train], learnt.rows[dataset.train])
 
 
+def test_without_a_teacher_labels_have_directions_that_cost_nothing(pupil: Pupil) -> None:
+    learnt = pupil.learn("run", budget=0, method_name="label-only")
+    assert learnt.text_head is not None
+    assert torch.allclose(learnt.text_head @ learnt.text_head.T, torch.eye(3), atol=1e-5)
+    labels = [pupil.dataset.labels[position] for position in learnt.train]
+    assert torch.equal(learnt.rows[learnt.train], learnt.text_head[labels])
+    assert (learnt.outputs, learnt.teacher) == (512, None)
+    assert pupil.read("run/plan.json")["purchase"] is None
+
+
 def test_of_other_class_texts_than_are_asked_later_there_are_no_thresholds(pupil: Pupil) -> None:
     taught_by = pupil.learn("run", budget=200, method_name="rise").teacher
     assert taught_by is not None
