@@ -180,7 +180,8 @@ class Writer:
         self, begun: Sequence[_WorkItem[Any]], seconds: float, *, wait: bool
     ) -> "list[Outcome | None]":
         """The outcomes; `None` for work on an account that is locked, if it may not `wait` for that."""
-        with self._database.write(lock_seconds=seconds) as session:
+        # Who may not wait passes over what is locked.
+        with self._database.write(lock_seconds=seconds if wait else None) as session:
             rows = self._working_set(session, [piece.touched for piece in begun], wait=wait)
             outcomes = [
                 None if piece.touched.account_id in rows.busy else _outcome(piece, rows) for piece in begun
