@@ -73,16 +73,16 @@ class Authentication:
         """
         now = self._clock()
         with self._database.read() as session:
-            key = verify_key(session, api_key, now)
-            if key is None:
-                message = "this API key is not known here; check that it is complete"
-                raise APIError(ErrorCode.INVALID_API_KEY, message)
-            on_known(key)
-            check_key(key, now)
-            account = session.get_one(Account, key.account_id)
-            # A suspended account may read what it was charged, and nothing else.
-            if account.status != "active" and scope not in (None, Scope.READ_USAGE):
-                raise APIError(ErrorCode.ACCOUNT_SUSPENDED, "this account is suspended; ask the vendor why")
+            found = verify_key(session, api_key, now)
+        if found is None:
+            message = "this API key is not known here; check that it is complete"
+            raise APIError(ErrorCode.INVALID_API_KEY, message)
+        account, key = found
+        on_known(key)
+        check_key(key, now)
+        # A suspended account may read what it was charged, and nothing else.
+        if account.status != "active" and scope not in (None, Scope.READ_USAGE):
+            raise APIError(ErrorCode.ACCOUNT_SUSPENDED, "this account is suspended; ask the vendor why")
         if scope is not None and not {scope, Scope.ADMIN} & set(key.scopes.split()):
             message = f"this API key may not do this; it takes one with the scope {scope}"
             raise APIError(ErrorCode.INSUFFICIENT_SCOPE, message)

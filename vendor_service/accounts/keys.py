@@ -18,6 +18,7 @@ from vendor_service.accounts.accounts import check_numbers, check_rate
 from vendor_service.accounts.projects import find_project
 from vendor_service.billing import periods
 from vendor_service.clock import SECOND, Clock, to_datetime
+from vendor_service.database.rows import standing
 from vendor_service.database.tables import Account, ApiKey
 from vendor_service.errors import OperatorError, UnknownName, UsageError
 
@@ -98,8 +99,8 @@ def issue_key(session: Session, account: Account, terms: KeyTerms, clock: Clock)
     return IssuedKey(key_id, f"tk_{key_id}_{secret}")
 
 
-def verify_key(session: Session, api_key: str, now: int) -> ApiKey | None:
-    """The row of a genuine key, revoked or not; `None` for anything else.
+def verify_key(session: Session, api_key: str, now: int) -> tuple[Account, ApiKey] | None:
+    """The rows of a genuine key, revoked or not, and of its account; `None` for anything else.
 
     The secret before the last rotation is genuine until its grace ends.
     """
@@ -107,10 +108,8 @@ def verify_key(session: Session, api_key: str, now: int) -> ApiKey | None:
     if match is None:
         return None
     key_id, secret = match.groups()
-    row = session.get(ApiKey, key_id)
-    if row is None:
-        return None
-    return row if row.is_secret(_hash(secret), now) else None
+    found = standing(session.connection(), key_id)
+    return found if found is not None and found[1].is_secret(_hash(secret), now) else None
 
 
 def secret_hash(api_key: str) -> str:

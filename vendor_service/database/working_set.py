@@ -6,9 +6,8 @@ from operator import attrgetter
 
 from sqlalchemy import BindParameter, Table, bindparam, insert, select, update
 from sqlalchemy.orm import Session
-from sqlalchemy.orm.attributes import set_committed_value
 
-from vendor_service.database.rows import ChargeRow, HoldRow, Owners
+from vendor_service.database.rows import ChargeRow, HoldRow, Owners, belong
 from vendor_service.database.tables import Account, ApiKey, Hold, Project
 
 _IDS: BindParameter[str] = bindparam("ids", expanding=True)
@@ -157,8 +156,7 @@ class WorkingSet:
         ids = {key.project_id for key in self._keys.values() if key.project_id is not None}
         found = projects.read(self._connection.execute(_PROJECTS, {"ids": ids})) if ids else {}
         for key in self._keys.values():
-            project = None if key.project_id is None else found[key.project_id]
-            set_committed_value(key, "project", project)  # what the ORM would fetch
+            belong(key, None if key.project_id is None else found[key.project_id])
 
     def _read_live(self, account_ids: set[str], touched: Sequence[Touched]) -> dict[tuple[str, str], HoldRow]:
         names = {each.idempotency_key for each in touched if each.idempotency_key is not None}

@@ -33,7 +33,7 @@ def test_a_key_is_known_whole_and_only_whole(books: Books) -> None:
     with books.database.read() as session:
         found = verify_key(session, one.api_key, books.clock())
         assert found is not None
-        assert found.id == one.key_id
+        assert (found[0].name, found[1].id) == ("acme", one.key_id)
         for wrong in (
             swapped,
             one.api_key[:-1],
