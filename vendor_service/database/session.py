@@ -254,7 +254,7 @@ def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
 
 
 def _configure_postgres(connection: Any, _record: object) -> None:  # noqa: ANN401 - an optional driver's
-    # Once, and not in each transaction: a statement more there costs it a twelfth.
+    # Once, and not in each transaction, which is a dozen statements long as it is.
     connection.autocommit = True
     connection.execute(f"SET lock_timeout = {round(1000 * _BUSY_SECONDS)}")
     connection.autocommit = False
