@@ -156,7 +156,8 @@ def _print_tranches(purchase: PlannedPurchase, gained: Mapping[str, float], curr
     print_table((*columns, "points gained on icons"), marked)
     print(
         "The last column is what each kind of spending gained on styles of the bundled icons that were not "
-        "trained on, on top of those above it (docs/results.md). Your images will differ."
+        "trained on, on top of those above it and of --method label-only, which asks nothing "
+        "(docs/results.md). Your images will differ."
     )
 
 

@@ -205,8 +205,8 @@ class Plan(Record):
         outlook: what the vendor says of the purchase. `client.plan` asks for it; `plan.json` is without.
         teacher_check: what the labels say of the teacher, where `client.plan` was to buy a few images for it.
         gains: points of accuracy on unseen styles that each kind of spending gained on the bundled icons, on
-            top of the kinds before it. `client.plan` tells of the method that was measured; `plan.json` is
-            without.
+            top of the kinds before it and of `label-only`, which asks nothing. `client.plan` tells of the
+            method that was measured; `plan.json` is without.
     """
 
     method: str
