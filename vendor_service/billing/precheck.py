@@ -12,6 +12,7 @@ from vendor_service.billing import billing_log, limits, periods, prices, rate
 from vendor_service.billing.orders import Order
 from vendor_service.billing.replays import STANDARD, ReplayTerms
 from vendor_service.clock import Clock
+from vendor_service.database.rows import standing
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey, Hold, limited_by
 from vendor_service.errors import APIError
@@ -63,7 +64,9 @@ class Precheck:
         """
         now, first, began = self._clock(), orders[0], time.perf_counter()
         with self._database.read() as session:
-            account, key = session.get_one(Account, first.account_id), session.get_one(ApiKey, first.key_id)
+            stands = standing(session.connection(), first.key_id)
+            assert stands is not None  # its caller was identified by it
+            account, key = stands
             price = prices.current(session, account.plan, first.model, now)
             earlier = _earlier(session, first)
         self._prices[account.plan, first.model] = (time.monotonic(), price)

@@ -90,7 +90,7 @@ class Owners(Generic[Owner]):
     def __init__(self, kind: type[Owner]) -> None:
         self._kind: type[Owner] = kind
         self._table: Table = kind.__table__  # type: ignore[assignment]
-        self._names = self._table.columns.keys()
+        self._names = _names(kind)
         self._values = itemgetter(*self._names)
         self._owners: dict[str, Owner] = {}
         self._as_read: dict[str, tuple[object, ...]] = {}
@@ -114,7 +114,7 @@ class Owners(Generic[Owner]):
                 changes[tuple(changed)].append({"owner_id": owner_id, **changed})
                 self._as_read[owner_id] = after
         for names, rows in changes.items():
-            connection.execute(_changing(self._table, names), rows)
+            connection.execute(_updating(self._table, names), rows)
 
 
 def standing(connection: Connection, key_id: str) -> tuple[Account, ApiKey] | None:
@@ -136,11 +136,16 @@ def belong(key: ApiKey, project: Project | None) -> None:
 def _made(kind: type[Owner], values: Iterator[object]) -> Owner:
     """What the next so many values are, as the ORM loads one."""
     owner: Owner = kind()
-    names = kind.__table__.columns.keys()
+    names = _names(kind)
     vars(owner).update(zip(names, islice(values, len(names)), strict=True))
     return owner
 
 
+@cache
+def _names(kind: type[Owner]) -> tuple[str, ...]:
+    return tuple(kind.__table__.columns.keys())
+
+
 @cache  # to put a statement together takes longer than to run it
-def _changing(table: Table, names: tuple[str, ...]) -> Update:
+def _updating(table: Table, names: tuple[str, ...]) -> Update:
     return update(table).where(table.c.id == bindparam("owner_id")).values(dict.fromkeys(names))
