@@ -22,6 +22,7 @@ from client.runs.folder import RunConfig
 ROOT = Path(__file__).resolve().parent.parent
 _TEACHER = ROOT / "vendor_service" / "models" / "icon_clip" / "open_clip_model.safetensors"
 RECORD = ROOT / "benchmarks" / "runs.csv"
+TOGETHER = "together"  # the domain that all others lie in together (one_domain.py)
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,8 @@ def record(records: Iterable[Record], path: Path | None = None) -> None:
 def made_with(cell: Cell) -> str:
     """What decides what a run comes to, in twelve digits; where the files lie is no part of it."""
     config = {**_said(cell.config), "data": _sha256(ICONS), "teacher": _sha256(_TEACHER)}
+    if (Path(cell.config.data) / TOGETHER).is_dir():
+        config["domains"] = TOGETHER
     if cell.config.unlabelled:
         folders = sorted(Path(folder).name for folder in cell.config.unlabelled)
         config["unlabelled"] = [_sha256(UNLABELLED), *folders]
@@ -80,12 +83,13 @@ def made_with(cell: Cell) -> str:
 def _said(config: RunConfig) -> dict[str, Any]:
     """Without what is left out or off: a setting that did not exist when a run was made changes nothing.
 
-    Nor does how unlabelled images are learnt from where there are none, or how a weak teacher is weighed:
-    this one is not weak.
+    Nor does how unlabelled images are learnt from where there are none, how a weak teacher is weighed (this
+    one is not weak), or what batches of fewer than four domains are filled up to (there are four, or a
+    benchmark says how many images it takes).
     """
     told = {**asdict(config), **{f"recipe.{key}": each for key, each in asdict(config.recipe).items()}}
     pools = [] if config.pools else ["recipe.unlabelled_share", "recipe.pseudo_labels"]
-    without = {"recipe", "recipe.weigh_teacher", *pools}
+    without = {"recipe", "recipe.weigh_teacher", "recipe.domains_in_batch", *pools}
     return {
         key: each for key, each in told.items() if key not in without and each not in (None, False, 0, "", ())
     }

@@ -232,7 +232,13 @@ SizeOption = Annotated[
     ),
 ]
 StepsOption = Annotated[
-    int | None, typer.Option("--steps", min=1, max=1_000_000, help="Training steps (default: the recipe's).")
+    int | None,
+    typer.Option(
+        "--steps",
+        min=1,
+        max=1_000_000,
+        help="Training steps (default: the recipe's, or as many as show each image without a label twice).",
+    ),
 ]
 SeedOption = Annotated[
     int, typer.Option("--seed", min=0, max=2**31 - 1, help="Of splits, batches and views.")

@@ -112,7 +112,15 @@ def print_plan(plan: Plan) -> None:
     """What a run would use, buy and cost."""
     print_table(("domain", "images"), plan.images_by_domain.items())
     pool = f", {plan.unlabelled_images} without labels" if plan.unlabelled_images else ""
-    print(f"{plan.train_images} training images{pool}, {plan.holdout_images} held out for selection.")
+    print(
+        f"{plan.train_images} training images{pool}, {plan.holdout_images} held out for selection; "
+        f"{plan.steps} training steps."
+    )
+    if plan.unseen_images:
+        print(
+            f"{plan.unseen_images} of the images without labels are not bought: so few steps look at no more "
+            "of them. More --steps would use them, as would leaving --steps out."
+        )
     if plan.left_out:
         print(f"Left out: {printable(described(plan.left_out))}; --json lists them.")
     purchase = plan.purchase
@@ -127,10 +135,10 @@ def print_plan(plan: Plan) -> None:
         print(f"{purchase.unaffordable} queries are beyond the budget and would go without.")
     elif purchase.budget_left and purchase.images:
         views = "" if plan.unlabelled_images else ", or further views (--views)"
-        print(
-            f"{purchase.budget_left} queries of the budget would stay unspent: more images would use them "
-            f"(--unlabelled){views}."
-        )
+        use = "more images would use them (--unlabelled)" + views
+        if plan.unseen_images:
+            use = "more --steps would use them"
+        print(f"{purchase.budget_left} queries of the budget would stay unspent: {use}.")
     _print_strata(purchase.to_buy_by_domain_and_class, plan.classes)
     if plan.teacher_check is not None:
         print_check(plan.teacher_check)

@@ -1,8 +1,11 @@
 """Every number that shapes a training run, named; a run's config.json holds all of them."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
+
+_UNLABELLED_ALIGNED = 2048
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,9 @@ class Augmentation:
 class Recipe:
     """A training protocol; the defaults are Tuition's own (docs/experiments.md says how they were found).
 
-    Steps are optimiser steps; each takes `images_per_domain` images from every source domain.
+    Steps are optimiser steps; each takes `images_per_domain` images from every source domain. `settled` fills
+    in what follows from the data: more images of each domain where there are few domains, and more steps
+    where there are many images without labels.
 
     Attributes:
         image_weight: the paper's lambda: how much the image's embedding counts beside the class text's.
@@ -43,7 +48,11 @@ class Recipe:
         align_images_per_domain: images of each source domain in a batch of it.
         align_learning_rate: its learning rate.
         steps: optimiser steps of the distill stage (of fine-tuning, for ERM).
+        passes: how often each image without a label is seen in the distill stage, at the least: where `steps`
+            are too few for it, there are more of them. 0: there are just so many steps.
         images_per_domain: images of each source domain in a batch of it.
+        domains_in_batch: fewer domains give as many times more images each as they go into this number, so
+            that a batch is not small because there is one domain.
         learning_rate: its learning rate.
         frozen: the share of the backbone's first layer groups that is left as it is.
         cosine: whether rates are warmed up over `warmup` of the steps and then led to zero, or constant.
@@ -66,7 +75,9 @@ class Recipe:
     align_images_per_domain: int = 64
     align_learning_rate: float = 1e-3
     steps: int = 1200
+    passes: int = 2
     images_per_domain: int = 8
+    domains_in_batch: int = 4
     learning_rate: float = 1e-3
     frozen: float = 0.375
     cosine: bool = True
@@ -76,14 +87,48 @@ class Recipe:
     interpolation: float = 1.0
 
     def with_steps(self, steps: int | None) -> "Recipe":
-        """The same protocol with so many distillation steps; a very short run is aligned shortly too."""
+        """The same protocol with just so many distillation steps; a very short run is aligned shortly too."""
         if steps is None:
             return self
-        return replace(self, steps=steps, align_steps=min(self.align_steps, 4 * steps))
+        return replace(self, steps=steps, passes=0, align_steps=min(self.align_steps, 4 * steps))
 
-    def unlabelled_in_batch(self, labelled: int) -> int:
-        """How many unlabelled images stand beside so many labelled ones."""
-        return max(1, round(labelled * self.unlabelled_share / (1 - self.unlabelled_share)))
+    def settled(self, *, domains: int, unlabelled: int) -> "Recipe":
+        """The same protocol with the numbers that follow from the data.
+
+        Args:
+            domains: how many source domains there are; none where there is no label.
+            unlabelled: how many images without labels are learnt from.
+        """
+        times = max(1, self.domains_in_batch // max(1, domains))
+        per_domain = times * self.images_per_domain
+        enough = math.ceil(self.passes * unlabelled / self.unlabelled_in_batch(per_domain, domains))
+        return replace(
+            self,
+            steps=max(self.steps, enough),
+            passes=0,
+            images_per_domain=per_domain,
+            align_images_per_domain=times * self.align_images_per_domain,
+            domains_in_batch=1,
+        )
+
+    def most_unlabelled(self, *, domains: int, labelled: int) -> int | None:
+        """How many images without labels are looked at, at the most; `None` where all are.
+
+        Args:
+            domains: how many source domains there are.
+            labelled: how many labelled images are trained on.
+        """
+        if self.passes:
+            return None
+        settled = self.settled(domains=domains, unlabelled=0)
+        seen = settled.steps * settled.unlabelled_in_batch(settled.images_per_domain, domains)
+        return max(seen, unlabelled_aligned(labelled))
+
+    def unlabelled_in_batch(self, per_domain: int, domains: int) -> int:
+        """How many unlabelled images stand in a batch of so many images of each of these domains; without any
+        domain, as many as one would give."""
+        beside = per_domain * domains * self.unlabelled_share / (1 - self.unlabelled_share)
+        return max(1, round(beside)) if domains else per_domain
 
     def is_protocol_of(self, other: "Recipe") -> bool:
         """Whether it trains as another does, whatever is asked of the teacher and kept of the states."""
@@ -91,8 +136,15 @@ class Recipe:
         return kept == other
 
     def views_seen(self, images: int, domains: int) -> int:
-        """How many augmented views both stages look at: so many queries, were each asked about."""
-        return self.align_views * images + self.steps * self.images_per_domain * domains
+        """How many augmented views of labelled images both stages look at: so many queries, were each asked
+        about."""
+        settled = self.settled(domains=domains, unlabelled=0)
+        return self.align_views * images + settled.steps * settled.images_per_domain * domains
+
+
+def unlabelled_aligned(labelled: int) -> int:
+    """On how many unlabelled images a projector is aligned at the most, beside so many labelled ones."""
+    return max(_UNLABELLED_ALIGNED, 2 * labelled)
 
 
 @dataclass(frozen=True)
@@ -124,7 +176,9 @@ PAPER = Recipe(
     align_images_per_domain=32,
     align_learning_rate=5e-5,
     steps=5000,
+    passes=0,
     images_per_domain=32,
+    domains_in_batch=1,
     learning_rate=5e-5,
     frozen=0.0,
     cosine=False,

@@ -16,7 +16,7 @@ from client.learning.averaging import WEIGHT_SELECTIONS, Score, SelectedWeights,
 from client.learning.folding import fold_norms
 from client.learning.methods import Loss, Method, TextLoss
 from client.learning.processes import SINGLE_PROCESS, Processes
-from client.learning.recipe import Recipe
+from client.learning.recipe import Recipe, unlabelled_aligned
 from client.learning.student import Student
 from client.learning.training import (
     Batch,
@@ -31,9 +31,7 @@ from client.learning.training import (
 )
 
 _EVALUATION_BATCH = 128
-# The projector is aligned on so many unlabelled images, or on twice as many as there are labelled ones.
-_UNLABELLED_ALIGNED = 2048
-# So many views of each of them do, beside labelled ones (docs/experiments.md).
+# So many views of an unlabelled image do, beside labelled ones (docs/experiments.md).
 _UNLABELLED_VIEWS = 2
 # Images are drawn from this much larger than the student's side, so that a random crop is hardly enlarged.
 _CROPPED_FROM = 256 / 224
@@ -84,7 +82,7 @@ class TrainingSet:
         has_label = self.labels[train] >= 0
         labelled: list[int] = train[has_label].tolist()
         unlabelled: list[int] = train[~has_label].tolist()
-        most = max(_UNLABELLED_ALIGNED, 2 * len(labelled))
+        most = unlabelled_aligned(len(labelled))
         if len(unlabelled) > most:
             order = torch.randperm(len(unlabelled), generator=torch.Generator().manual_seed(seed))
             unlabelled = [unlabelled[turn] for turn in sorted(order[:most].tolist())]

@@ -61,27 +61,41 @@ class TrainingStep:
 
 
 class DomainBatches:
-    """The examples of a step, drawn with replacement; fixed by seed and step.
+    """The examples of a step, fixed by seed and step.
 
-    From each domain come `per_domain`; from the images of no domain (-1), which have no label, as many as
-    `unlabelled` says of the others' number.
+    From each domain come `per_domain`, drawn with replacement; from the images of no domain (-1), which have
+    no label, as many as `unlabelled` says of `per_domain` and the number of domains. These come in turn, each
+    before any comes again, in an order that is drawn anew for every pass.
     """
 
     def __init__(
-        self, domains: Tensor, *, per_domain: int, seed: int, unlabelled: Callable[[int], int]
+        self, domains: Tensor, *, per_domain: int, seed: int, unlabelled: Callable[[int, int], int]
     ) -> None:
-        names = sorted(set(domains.tolist()), key=lambda domain: (domain < 0, domain))
+        names = sorted(set(domains[domains >= 0].tolist()))
         self._members = [torch.nonzero(domains == domain).flatten() for domain in names]
-        labelled = sum(domain >= 0 for domain in names) * per_domain
-        self._sizes = [per_domain if domain >= 0 else unlabelled(labelled or per_domain) for domain in names]
+        self._per_domain = per_domain
+        self._pool = torch.nonzero(domains < 0).flatten()
+        self._of_pool = unlabelled(per_domain, len(names)) if len(self._pool) else 0
         self._seed = seed
+        self._order: tuple[int, Tensor] = (-1, self._pool)
 
     def __call__(self, step: int) -> Tensor:
         """Positions, shape (domains x per_domain + unlabelled,)."""
         generator = torch.Generator().manual_seed(step_seed(self._seed, step))
-        sizes = zip(self._members, self._sizes, strict=True)
-        draws = [torch.randint(len(members), (size,), generator=generator) for members, size in sizes]
-        return torch.cat([members[draw] for members, draw in zip(self._members, draws, strict=True)])
+        parts = [
+            members[torch.randint(len(members), (self._per_domain,), generator=generator)]
+            for members in self._members
+        ]
+        places = range(step * self._of_pool, (step + 1) * self._of_pool)
+        return torch.cat([*parts, self._pool[[self._in_turn(place) for place in places]]])
+
+    def _in_turn(self, place: int) -> int:
+        """Which of the unlabelled images is the one at this place, counted over all steps."""
+        made, at = divmod(place, len(self._pool))
+        if self._order[0] != made:
+            generator = torch.Generator().manual_seed(step_seed(self._seed + 4, made))
+            self._order = made, torch.randperm(len(self._pool), generator=generator)
+        return int(self._order[1][at])
 
 
 def step_seed(seed: int, step: int) -> int:

@@ -198,6 +198,8 @@ class Plan(Record):
         holdout_images: how many images of the source domains are held out for selection.
         images_by_domain: how many readable images each source domain has.
         unlabelled_images: how many images without labels there are.
+        unseen_images: how many of these are not asked about, for so few `steps` look at no more.
+        steps: how many training steps the last stage takes with what is bought.
         left_out: how many files are left out, by reason.
         skipped: these files.
         model: the vendor's model; `None` for a method that buys nothing.
@@ -217,6 +219,8 @@ class Plan(Record):
     holdout_images: int
     images_by_domain: dict[str, int]
     unlabelled_images: int = 0
+    unseen_images: int = 0
+    steps: int = 0
     left_out: dict[str, int] = {}
     skipped: list[SkippedFile]
     model: ModelCard | None

@@ -349,6 +349,21 @@ def read_domain(
     return memo.once(DomainInputs(folder.root, domain, bool(folder.drawn)), read)[0]
 
 
+def unseen(config: RunConfig, dataset: Dataset) -> int:
+    """How many of the images without labels no step of the run would look at, so that they are not bought."""
+    most = config.recipe.most_unlabelled(domains=len(dataset.domains), labelled=len(dataset.train))
+    return 0 if most is None else max(0, len(dataset.unlabelled) - most)
+
+
+def _steps(config: RunConfig, dataset: Dataset, plan: budget.Plan | None) -> int:
+    """How many steps the last stage would take, with what the plan gets."""
+    if not METHODS[config.method.split("+")[0]].trains:
+        return config.recipe.align_steps
+    tranches = [] if plan is None else [each for each in plan.tranches if each.name == "unlabelled"]
+    unlabelled = sum(each.cached + each.to_buy for each in tranches)
+    return config.recipe.settled(domains=len(dataset.domains), unlabelled=unlabelled).steps
+
+
 def describe_plan(
     config: RunConfig,
     dataset: Dataset,
@@ -369,6 +384,8 @@ def describe_plan(
             Counter(dataset.examples[position].domain for position in (*dataset.train, *dataset.holdout))
         ),
         unlabelled_images=len(dataset.unlabelled),
+        unseen_images=unseen(config, dataset),
+        steps=_steps(config, dataset, plan),
         left_out=counted(dataset.skipped),
         skipped=[SkippedFile(path=relative(s.path, root), reason=s.reason) for s in dataset.skipped],
         model=model,

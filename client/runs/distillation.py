@@ -56,7 +56,7 @@ from client.runs.pages import write_pages
 from client.runs.review import review
 from client.runs.targets import TargetBuilder, Targets, require_student
 from client.runs.tensorboard import mirrored
-from client.runs.trainer import STAMP_VERSION, Trainer, stamp_of
+from client.runs.trainer import CURRENT_STAMP, STAMP_VERSION, Trainer, stamp_of
 from client.runs.zero_shot import known_zero_shot
 
 
@@ -175,10 +175,10 @@ class Distillation:
         """The pre-trained backbone; whatever cannot be trained is refused here, before anything is bought."""
         config = self._config
         if self._method.trains:
-            per_domain = config.recipe.images_per_domain
-            labelled = per_domain * len(dataset.domains)
-            pool = config.recipe.unlabelled_in_batch(labelled or per_domain) if dataset.unlabelled else 0
-            self._processes.shard(labelled + pool)
+            domains = len(dataset.domains)
+            recipe = config.recipe.settled(domains=domains, unlabelled=0)
+            pool = recipe.unlabelled_in_batch(recipe.images_per_domain, domains) if dataset.unlabelled else 0
+            self._processes.shard(recipe.images_per_domain * domains + pool)
         weights = None if config.student_weights is None else Path(config.student_weights)
         backbone = load_backbone(config.student, image_size=config.image_size, weights=weights)
         if self._teacher is not None:
@@ -243,7 +243,8 @@ class Distillation:
         run = self._run
         if not run.student.exists() or stamp_of(run.student) == stamp:
             return run.student.exists()
-        earlier = STAMP_VERSION not in load_metadata(run.student) and run.summary.exists()
+        version = load_metadata(run.student).get(STAMP_VERSION)
+        earlier = version != CURRENT_STAMP and run.summary.exists()
         if not earlier or self._differences(dataset):
             return False
         self._display.note_once(
@@ -345,12 +346,6 @@ class Distillation:
         run.write(run.summary, summary.to_json())
         return summary
 
-    @property
-    def _steps(self) -> int:
-        """How many steps the last stage takes, the one whose states are chosen from."""
-        recipe = self._config.recipe
-        return recipe.steps if self._method.trains else recipe.align_steps
-
     def _summarise(
         self,
         student: Student,
@@ -364,14 +359,15 @@ class Distillation:
         run, config, teacher = self._run, self._config, self._teacher
         purchase = Purchase.model_validate(run.read(run.purchase)) if self._method.buys else None
         known = {} if teacher is None else known_zero_shot(dataset, target, teacher)
-        first, last = json.loads(load_metadata(run.student)["steps_kept"])
+        trained = load_metadata(run.student)
+        first, last = json.loads(trained["steps_kept"])
         return Summary(
             method=config.method,
             student=config.student,
             image_size=config.image_size,
             target_domain=dataset.target,
             seed=config.seed,
-            steps=self._steps,
+            steps=int(trained.get("steps", config.recipe.steps)),  # students of before did not say it
             steps_kept=(first, last),
             queries_bought=purchase.queries_bought if purchase else 0,
             queries_cached=purchase.queries_cached if purchase else 0,

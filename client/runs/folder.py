@@ -143,7 +143,8 @@ class RunFolder:
         if not isinstance(run_id, str):
             raise UsageError(f"{self.config} is not the configuration of a run. Choose another --out.")
         recipe = found.get("recipe")
-        found = {**_DEFAULTS, **found, "recipe": {**_RECIPE_DEFAULTS, **recipe} if recipe else recipe}
+        # What a protocol did not say when the run was begun is what is asked for now.
+        found = {**_DEFAULTS, **found, "recipe": {**wanted["recipe"], **recipe} if recipe else recipe}
         changed = [
             f"{name}: {found.get(name)} -> {wanted[name]}"
             for name in wanted

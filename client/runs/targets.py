@@ -28,7 +28,7 @@ from client.learning.temperature import fitted_temperature
 from client.learning.trust import labels_alone, pseudo_labelled, weighed
 from client.progress import Display
 from client.results.records import Purchase, RefusedQuery, TeacherCheck, described_check
-from client.runs.dataset import Dataset, describe_plan, describe_views, mention
+from client.runs.dataset import Dataset, describe_plan, describe_views, mention, unseen
 from client.runs.folder import RunConfig, RunFolder
 from client.runs.forecast import check_teacher
 from client.runs.supervision import known_of, nothing_bought
@@ -310,9 +310,15 @@ class TargetBuilder:
                 return refused
             refused |= self._buy_lot("further images", further)
         if plan.budget_left and plan.needed("labelled") and not plan.unaffordable:
+            beyond = unseen(self._config, dataset)
             self._display.note(
-                f"{plan.budget_left} queries of the budget stay unspent: everything is bought. "
-                "More images would use them: --unlabelled, or --views."
+                f"{plan.budget_left} queries of the budget stay unspent: "
+                + (
+                    f"so few steps would not look at {beyond} of the images without labels. More --steps, or "
+                    "none, would use them."
+                    if beyond
+                    else "everything is bought. More images would use them: --unlabelled, or --views."
+                )
             )
         return refused
 

@@ -14,7 +14,7 @@ from client.data.examples import Example
 from client.data.manifests import styles_of
 from client.errors import UsageError
 from client.learning.methods import parse_method
-from client.runs.dataset import Dataset, asks
+from client.runs.dataset import Dataset, asks, unseen
 from client.runs.folder import RunConfig
 
 
@@ -72,7 +72,7 @@ def teacher_queries(
     config: RunConfig, dataset: Dataset, features: NDArray[np.float32] | None = None
 ) -> TeacherQueries:
     """What the run's method asks: class prompts; one query a labelled image; one an unlabelled image; then
-    further views of labelled images, in rounds.
+    further views of labelled images, in rounds. Unlabelled images that no step would look at are left out.
 
     Labelled images come in the order of `image_order`, and views in the same, the second of each image before
     any third. Unlabelled images are drawn from each pool in turn. It stops after the first `use_at_most`
@@ -126,10 +126,13 @@ def _image_positions(
     turns = image_order(config.select, strata, config.seed, features)
     labelled = [dataset.train[turn] for turn in turns]
     pools = [dataset.stratum(position) for position in dataset.unlabelled]
+    seen = len(pools) - unseen(config, dataset)
     rounds = zip_longest(*(dataset.views_of(position) for position in labelled))
     return {
         "labelled": labelled,
-        "unlabelled": [dataset.unlabelled[turn] for turn in image_order("stratified", pools, config.seed)],
+        "unlabelled": [
+            dataset.unlabelled[turn] for turn in image_order("stratified", pools, config.seed)[:seen]
+        ],
         "views": [view for views in rounds for view in views if view is not None],
     }
 

@@ -49,8 +49,8 @@ from client.runs.memo import Memo
 from client.runs.targets import Targets
 
 _LOG_EVERY = 20
-# The key under which a student says how its stamp was made; students of version 1 do not have it.
-STAMP_VERSION = "stamp_version"
+# The key under which a student says how its stamp was made, and how stamps are made today.
+STAMP_VERSION, CURRENT_STAMP = "stamp_version", "3"
 
 
 @dataclass(frozen=True)
@@ -142,6 +142,7 @@ class Trainer:
         self._memo = memo
         self._also = also
         self._processes = processes
+        self._recipe = config.recipe
 
     def train(
         self, backbone: nn.Module, dataset: Dataset, targets: Targets, data: TrainingSet, stamp: str
@@ -156,6 +157,14 @@ class Trainer:
             stamp: names everything that training depends on; artefacts of another are made anew.
         """
         run, config = self._run, self._config
+        unlabelled = len(set(data.train) & set(dataset.unlabelled))
+        self._recipe = config.recipe.settled(domains=len(dataset.domains), unlabelled=unlabelled)
+        if self._recipe.steps > config.recipe.steps:
+            self._display.note(
+                f"Training takes {self._recipe.steps:,} steps and not {config.recipe.steps:,}, so that it "
+                f"sees each of {unlabelled:,} images without labels {config.recipe.passes} times. --steps "
+                "sets another number."
+            )
         torch.manual_seed(config.seed)
         student = build_student(
             backbone,
@@ -170,7 +179,8 @@ class Trainer:
         first, last = self._run_stages(student, dataset, data, stamp)
         metadata = {
             "stamp": stamp,
-            STAMP_VERSION: "2",
+            STAMP_VERSION: CURRENT_STAMP,
+            "steps": str(self._recipe.steps if self._method.trains else self._recipe.align_steps),
             "steps_kept": json.dumps([first, last]),
             "method": config.method,
             "classes": json.dumps(dataset.classes),
@@ -228,7 +238,7 @@ class Trainer:
         return aligned
 
     def _align_inputs(self, dataset: Dataset, data: TrainingSet) -> "AlignInputs":
-        config, method, recipe = self._config, self._method, self._config.recipe
+        config, method, recipe = self._config, self._method, self._recipe
         weights = config.student_weights
         return AlignInputs(
             features=FeatureInputs(
@@ -251,14 +261,14 @@ class Trainer:
         )
 
     def _align_features(self, student: Student, data: TrainingSet) -> Tensor:
-        recipe = self._config.recipe
+        recipe = self._recipe
         with self._display.track("Features", views_to_align(recipe, data, self._config.seed)) as advance:
             return align_features(
                 student, data, recipe, seed=self._config.seed, on_image=lambda done: advance(done, "")
             )
 
     def _fit(self, student: Student, data: TrainingSet, views: Tensor) -> Aligned:
-        recipe = self._config.recipe
+        recipe = self._recipe
         with self._display.track("Aligning", recipe.align_steps) as advance:
             kept = align(
                 student, data, views, self._method, recipe,
@@ -269,7 +279,7 @@ class Trainer:
 
     def _distill(self, student: Student, dataset: Dataset, data: TrainingSet, stamp: str) -> SelectedWeights:
         """Take the steps on pixels, or keep another selection of those that an earlier run took."""
-        recipe, run = self._config.recipe, self._run
+        recipe, run = self._recipe, self._run
         texts = None if data.texts is None else data.texts.numpy()
         inputs = DistillInputs(same_steps(self._config), dataset.content, data.targets.numpy(), texts)
         trained, _ = self._memo.once(inputs, lambda: self._take_steps(student, data, stamp))
@@ -282,7 +292,7 @@ class Trainer:
         return kept
 
     def _take_steps(self, student: Student, data: TrainingSet, stamp: str) -> Trained:
-        recipe, run = self._config.recipe, self._run
+        recipe, run = self._recipe, self._run
         stamp = f"{stamp} {'+'.join(sorted({recipe.selection, *self._also}))}"
         resume = self._load_checkpoint(stamp)
         run.forget("distill", after_step=resume["step"] if resume else 0)
@@ -311,7 +321,7 @@ class Trainer:
         if saved["stamp"] != stamp:
             return None
         checkpoint: Checkpoint = saved["checkpoint"]
-        self._display.note(f"Going on after step {checkpoint['step']} of {self._config.recipe.steps}.")
+        self._display.note(f"Going on after step {checkpoint['step']} of {self._recipe.steps}.")
         return checkpoint
 
     def _save_checkpoint(self, checkpoint: Checkpoint, stamp: str) -> None:

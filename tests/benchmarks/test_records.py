@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import accuracy, records
 from benchmarks.accuracy import measured
-from benchmarks.records import Record, made_with, record, recorded
+from benchmarks.records import TOGETHER, Record, made_with, record, recorded
 from client.data.bundled_set import ICONS
 from client.learning.recipe import Recipe, Variant
 from client.progress import Display
@@ -62,6 +62,8 @@ def test_a_run_is_known_by_all_that_decides_it(tmp_path: Path) -> None:
     keys = [made_with(cell) for config in configs for cell in _cells(config)]
     assert len(set(keys)) == len(configs)
     assert [made_with(cell) for cell in _cells(_config(there, "erm"))] == keys[:1]
+    (there / "light").rename(there / TOGETHER)
+    assert [made_with(cell) for cell in _cells(_config(there, "erm"))] != keys[:1]
     renamed = replace(configs[0], variants=[Variant("fine-tuning", "erm", recipe)])
     assert [made_with(cell) for cell in _cells(renamed)] == keys[:1]
 

@@ -13,6 +13,8 @@ from PIL import Image
 from client.buying.cache import EmbeddingCache
 from client.data import examples
 from client.data.domains import list_folder
+from client.learning import recipe
+from client.learning.recipe import RECIPES, Recipe
 from client.results.expectations import GAINED
 from tests.client.toy import CLASSES, make_folder
 from tests.end_to_end.command import TINY, Command
@@ -97,6 +99,45 @@ def test_the_plan_shows_each_kind_of_spending(client: Command) -> None:
     assert gained == f"+{GAINED['unlabelled']}"
     needed, cached, to_buy, beyond, micros = map(int, counts)
     assert (needed, cached, to_buy + beyond, micros) == (_POOL, 0, _POOL, to_buy * 100)
+
+
+def test_a_run_takes_as_many_steps_as_show_each_image_twice(
+    client: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two domains, each gives a batch 16 images, and 16 without labels stand beside them."""
+    monkeypatch.setitem(RECIPES, "default", Recipe(steps=1, align_steps=4))
+    plan = json.loads(client("plan", *_SMALL, "--unlabelled", "pool", "--json").stdout)
+    assert (plan["steps"], plan["unseen_images"]) == (2, 0)
+    few = json.loads(client("plan", *_SMALL, "--unlabelled", "pool", "--budget", "30", "--json").stdout)
+    assert few["steps"] == 1  # which would buy few of them
+
+    run = ("distill", *TINY, *_SMALL, "--unlabelled", "pool", "--budget", "1000", "--out", "run")
+    shown = client(*run).stderr
+    assert (
+        f"Training takes 2 steps and not 1, so that it sees each of {_POOL} images without labels 2" in shown
+    )
+    summary, planned = _json(client, "summary.json"), _json(client, "plan.json")
+    assert summary["steps"] == planned["steps"] == 2
+    assert summary["unlabelled_images"] == _POOL
+    assert "The student is trained already" in client(*run).stderr
+    assert _json(client, "summary.json")["steps"] == 2
+
+
+def test_what_so_few_steps_would_not_look_at_is_not_bought(
+    client: Command, vendor_process: VendorProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Recipe, "unlabelled_in_batch", lambda *_: 2)
+    monkeypatch.setattr(recipe, "unlabelled_aligned", lambda _: 0)
+    few = ("--steps", "4", "--unlabelled", "pool")
+    shown = client("plan", *_SMALL, *few, "--budget", "1000").stdout
+    assert f"{_POOL - 8} of the images without labels are not bought: so few steps look at no more" in shown
+    assert "would stay unspent: more --steps would use them" in shown
+    told = client(*_distill("--budget", "1000")).stderr
+    assert f"so few steps would not look at {_POOL - 8} of the images without labels" in told
+    summary = _json(client, "summary.json")
+    assert summary["unlabelled_images"] == 8
+    bought = len(CLASSES) + summary["train_images"] + 8
+    assert vendor_process.charges(client.api_key).queries == bought
 
 
 def test_what_it_was_adapted_to_is_not_called_unseen(client: Command) -> None:

@@ -25,7 +25,9 @@ def test_the_papers_recipe_has_every_published_value() -> None:
         "align_images_per_domain": 32,
         "align_learning_rate": 5e-5,
         "steps": 5000,
+        "passes": 0,  # just so many steps
         "images_per_domain": 32,
+        "domains_in_batch": 1,  # DomainBed takes so many of each domain, however few there are
         "learning_rate": 5e-5,
         "frozen": 0.0,
         "cosine": False,
@@ -48,6 +50,33 @@ def test_the_papers_rate_is_constant_and_its_hold_outs_are_scored_as_often(
     assert {schedule.rate(step) for step in range(1, steps + 1)} == {5e-5}
     scored = [step for step in range(1, steps + 1) if schedule.evaluates_after(step)]
     assert scored == list(range(every, steps + 1, every))
+
+
+@pytest.mark.parametrize(
+    ("domains", "per_domain", "aligned", "beside"),
+    [(0, 32, 256, 32), (1, 32, 256, 16), (2, 16, 128, 16), (3, 8, 64, 12), (4, 8, 64, 16), (6, 8, 64, 24)],
+)
+def test_few_domains_give_more_images_each_to_a_batch(
+    domains: int, per_domain: int, aligned: int, beside: int
+) -> None:
+    settled = Recipe().settled(domains=domains, unlabelled=10)
+    assert (settled.images_per_domain, settled.align_images_per_domain) == (per_domain, aligned)
+    assert settled.unlabelled_in_batch(per_domain, domains) == beside
+    assert settled.steps == Recipe().steps
+    assert settled.settled(domains=domains, unlabelled=10) == settled
+
+
+def test_steps_are_added_until_each_unlabelled_image_is_seen_twice_unless_they_were_given() -> None:
+    default = Recipe()
+    assert default.settled(domains=4, unlabelled=9_600).steps == 1200
+    assert default.settled(domains=4, unlabelled=9_601).steps == 1201
+    assert default.settled(domains=1, unlabelled=45_000).steps == 5625  # of 16 unlabelled images
+    assert default.most_unlabelled(domains=4, labelled=1000) is None
+    given = default.with_steps(600)
+    assert given.settled(domains=4, unlabelled=45_000).steps == 600
+    assert given.most_unlabelled(domains=4, labelled=1000) == 600 * 16
+    assert given.most_unlabelled(domains=4, labelled=6000) == 2 * 6000  # these the projector is aligned on
+    assert PAPER.settled(domains=1, unlabelled=10**6) == PAPER
 
 
 def test_variants_change_what_they_name() -> None:

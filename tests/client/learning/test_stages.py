@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from client.learning import stages
+from client.learning import recipe, stages
 from client.learning.averaging import SelectedWeights
 from client.learning.methods import METHODS
 from client.learning.recipe import Recipe
@@ -306,7 +306,7 @@ def test_an_unlabelled_image_moves_the_student_towards_its_embedding_alone(folde
 
 
 def test_few_of_many_unlabelled_images_are_aligned_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stages, "_UNLABELLED_ALIGNED", 3)
+    monkeypatch.setattr(recipe, "_UNLABELLED_ALIGNED", 3)
     _, data = _toy(folder, "vl2v-adip")
     labels = data.labels.clone()
     labels[data.train[2:]] = -1

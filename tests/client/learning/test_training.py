@@ -197,4 +197,18 @@ def test_unlabelled_images_are_a_third_of_a_batch_however_many_they_are() -> Non
         alone = DomainBatches(labelled, per_domain=8, seed=1, unlabelled=share)
         assert torch.equal(draw(2)[:16], alone(2))  # the labelled images are those of a run without
     only = DomainBatches(torch.full((30,), -1), per_domain=8, seed=1, unlabelled=share)
-    assert len(only(0)) == 4
+    assert len(only(0)) == 8
+
+
+def test_each_unlabelled_image_is_seen_before_any_is_seen_again() -> None:
+    domains = torch.cat([torch.zeros(5, dtype=torch.long), torch.full((30,), -1)])
+
+    def draws() -> DomainBatches:
+        return DomainBatches(domains, per_domain=8, seed=1, unlabelled=lambda _, __: 4)
+
+    draw = draws()
+    unlabelled = torch.cat([draw(step)[8:] for step in range(45)])
+    passes = unlabelled.view(6, 30)
+    assert all(one.sort().values.tolist() == list(range(5, 35)) for one in passes)
+    assert len({tuple(one.tolist()) for one in passes}) == 6
+    assert torch.equal(draws()(37), draw(37))  # where a resumed run begins

@@ -21,6 +21,8 @@ PLAN: dict[str, Any] = {
     "holdout_images": 8,
     "images_by_domain": {"light": 18, "dark": 18},
     "unlabelled_images": 9,
+    "unseen_images": 2,
+    "steps": 1200,
     "left_out": {"hidden": 2, "empty file": 1},
     "skipped": [{"path": "dark/caf\\udce9.png", "reason": "empty file"}],
     "model": MODEL.model_dump(mode="json"),

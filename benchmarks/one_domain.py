@@ -1,0 +1,95 @@
+"""Students of labelled images that lie in one domain, by how many of them stand in a batch.
+
+    python -m benchmarks.one_domain
+    python -m benchmarks.one_domain --pool
+
+Whoever knows of no domains puts all images in one. Here these are the bundled icons of four styles, laid
+together; the fifth is the style that the student never saw. Runs are those of benchmarks/runs.csv.
+"""
+
+import argparse
+import shutil
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+from tempfile import TemporaryDirectory
+
+from benchmarks.accuracy import IMAGE_SIZE, RUNS, STEPS, icons, measured
+from benchmarks.records import TOGETHER
+from benchmarks.unlabelled import config_of, pool
+from client.learning.recipe import Recipe, Variant
+from client.results.comparison_table import RunResult, Spread
+
+_ALIGNED = Recipe().align_images_per_domain // Recipe().images_per_domain
+
+
+def main() -> None:
+    """Run what has not been run, then print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--targets", nargs="+", default=["emoji", "pixel"])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--methods", nargs="+", default=["erm", "vl2v-adip"], metavar="METHOD")
+    parser.add_argument("--batches", type=int, nargs="+", default=[8, 32], help="labelled images in a batch")
+    parser.add_argument("--image-size", type=int, default=IMAGE_SIZE)
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--pool", action="store_true", help="learn from the bundled pool as well")
+    arguments = parser.parse_args()
+    recipe = Recipe().with_steps(arguments.steps)
+    print(f"| | labelled images a step | {' | '.join(arguments.targets)} | mean | in-domain | seconds |")
+    print("|---" * (5 + len(arguments.targets)) + "|")
+    for method in arguments.methods:
+        for batch in arguments.batches:
+            changed = replace(
+                recipe,
+                images_per_domain=batch,
+                align_images_per_domain=_ALIGNED * batch,
+                domains_in_batch=1,
+            )
+            row = Variant(f"{method}-{batch}", method, changed)
+            by_target = [
+                _results(row, target, arguments.seeds, arguments.image_size, arguments.pool)
+                for target in arguments.targets
+            ]
+            print(f"| {method} | {batch} | {_cells(by_target)} |", flush=True)
+
+
+def _results(
+    row: Variant, target: str, seeds: Sequence[int], image_size: int, pooled: bool
+) -> list[RunResult]:
+    folders = pool(target) if pooled else ()
+    config = replace(config_of(target, seeds, row, image_size, folders), data=_together(target))
+    name = f"one-domain-{target}-{image_size}px-{row.recipe.steps}-{len(folders)}"
+    return [each.result for each in measured([config], name)]
+
+
+def _together(target: str) -> Path:
+    """The bundled icons of all styles but one in one folder, and this one beside it."""
+    source, made = icons(), RUNS / f"icons-of-one-domain-but-{target}"
+    if not made.exists():
+        with TemporaryDirectory(dir=RUNS) as whole:
+            for style in (each for each in source.iterdir() if each.is_dir()):
+                for file in style.glob("*/*"):
+                    alone = style.name == target
+                    place = Path(whole, target if alone else TOGETHER, file.parent.name)
+                    place.mkdir(parents=True, exist_ok=True)
+                    shutil.copy(file, place / (file.name if alone else f"{style.name}-{file.name}"))
+            with suppress(OSError):  # somebody else was faster
+                Path(whole).rename(made)
+                Path(whole).mkdir()
+    return made
+
+
+def _cells(by_target: Sequence[Sequence[RunResult]]) -> str:
+    """Accuracy on each style, their mean, and in-domain, mean and deviation over seeds; seconds."""
+    styles = [[each.out_of_domain for each in results] for results in by_target]
+    seeds = list(zip(*by_target, strict=True))
+    inside = [fmean(each.in_domain for each in seed) for seed in seeds]
+    spreads = [*map(Spread.of, styles), Spread.of([fmean(seed) for seed in zip(*styles, strict=True)])]
+    seconds = fmean(each.seconds for seed in seeds for each in seed)
+    return " | ".join([*(each.show() for each in spreads), Spread.of(inside).show(), f"{seconds:.0f}"])
+
+
+if __name__ == "__main__":
+    main()
