@@ -1,4 +1,4 @@
-"""How long a plan over many images without labels takes, the first time and the second.
+"""How long a plan over many images without labels takes, the first time and the second, and its memory.
 
     python -m benchmarks.planning                                # 200,000 images
     python -m benchmarks.planning --images 586575                # as many as DomainNet has; 20 GB of disk
@@ -45,9 +45,16 @@ def main() -> None:
         ]  # fmt: skip
         for name in ("the first time", "the second time"):
             began = time.monotonic()
-            subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
-            seconds = time.monotonic() - began
-            print(f"{arguments.images} images of {arguments.side} px, {name}: {seconds:.1f} s", flush=True)
+            process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+            _, status, used = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            if process.returncode:
+                raise subprocess.CalledProcessError(process.returncode, command)
+            print(
+                f"{arguments.images} images of {arguments.side} px, {name}: {time.monotonic() - began:.1f} s, "
+                f"{used.ru_maxrss / 1024:,.0f} MiB of memory at most",
+                flush=True,
+            )
 
 
 def _draw(pool: Path, count: int, side: int) -> None:

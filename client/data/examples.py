@@ -21,7 +21,7 @@ _STORED_AT_ONCE = 1000
 _READ_AT_ONCE = 8
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Example:
     """One image that was read whole and decodes, or a further view of one.
 

@@ -30,7 +30,7 @@ CREATE TABLE IF NOT EXISTS files (
 _FACTS = "digest, file, side, thumbnail, reason, kind"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FileFacts:
     """What reading a file told.
 

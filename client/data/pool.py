@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ NEAR = 0.98
 # Thumbnails that agree less than this in grey, at a third of the size, are not compared any further.
 _ROUGHLY = 0.95
 _ROWS_AT_ONCE = 4096
+_PAIRS_AT_ONCE = 2**24  # 64 MiB of likenesses
 
 
 @dataclass(frozen=True)
@@ -109,34 +111,43 @@ def _copies(
     files: Sequence[tuple[Path, FileFacts]], known: Mapping[str, Sequence[FileFacts]]
 ) -> Iterator[tuple[Path, str]]:
     """Files that are a copy of an image that is known, and of which."""
-    if not files:
-        return
-    vectors = _centred(thumbnails([facts for _, facts in files]))
-    for what, others in known.items():
-        if not others:
-            continue
-        digests = {each.digest for each in others} | {each.file for each in others}
-        near = near_copies(vectors, _centred(thumbnails(others)))
-        for (path, facts), is_near in zip(files, near, strict=True):
-            if facts.digest in digests or facts.file in digests:
-                yield path, f"{COPY}{what}"
-            elif is_near:
-                yield path, f"nearly {COPY}{what}"
+    compared = [
+        (what, {each.digest for each in others} | {each.file for each in others}, _Pictures.of(others))
+        for what, others in known.items()
+        if others
+    ]
+    for start in range(0, len(files), _ROWS_AT_ONCE):  # vectors of all files would take kilobytes a file
+        chunk = files[start : start + _ROWS_AT_ONCE]
+        pictures = _Pictures.of([facts for _, facts in chunk])
+        for what, digests, others in compared:
+            for (path, facts), is_near in zip(chunk, pictures.near_copies_of(others), strict=True):
+                if facts.digest in digests or facts.file in digests:
+                    yield path, f"{COPY}{what}"
+                elif is_near:
+                    yield path, f"nearly {COPY}{what}"
 
 
-def near_copies(images: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Which images are near copies of one of the others; both as `_centred` gives them, shape (n, d).
+@dataclass(frozen=True)
+class _Pictures:
+    """Thumbnails as they are compared: whole, (n, d), and in grey at a third of the size, (n, d / 27)."""
 
-    Returns:
-        shape (n,).
-    """
-    near = np.zeros(len(images), np.bool_)
-    rough, rough_others = _rough(images), _rough(others)
-    for start in range(0, len(images), _ROWS_AT_ONCE):
-        rows, columns = np.nonzero(rough[start : start + _ROWS_AT_ONCE] @ rough_others.T > _ROUGHLY)
-        alike = np.einsum("nd,nd->n", images[start + rows], others[columns])
-        near[start + rows[alike > NEAR]] = True
-    return near
+    whole: NDArray[np.float32]
+    rough: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, files: Sequence[FileFacts]) -> Self:
+        whole = _centred(thumbnails(files))
+        return cls(whole, _rough(whole))
+
+    def near_copies_of(self, others: Self) -> NDArray[np.bool_]:
+        """Which of these are near copies of one of the others, shape (n,)."""
+        near = np.zeros(len(self.whole), np.bool_)
+        at_once = max(1, _PAIRS_AT_ONCE // len(others.whole))
+        for start in range(0, len(near), at_once):
+            rows, columns = np.nonzero(self.rough[start : start + at_once] @ others.rough.T > _ROUGHLY)
+            alike = np.einsum("nd,nd->n", self.whole[start + rows], others.whole[columns])
+            near[start + rows[alike > NEAR]] = True
+        return near
 
 
 def _centred(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
