@@ -50,11 +50,8 @@ def main() -> None:
             process.returncode = os.waitstatus_to_exitcode(status)
             if process.returncode:
                 raise subprocess.CalledProcessError(process.returncode, command)
-            print(
-                f"{arguments.images} images of {arguments.side} px, {name}: {time.monotonic() - began:.1f} s, "
-                f"{used.ru_maxrss / 1024:,.0f} MiB of memory at most",
-                flush=True,
-            )
+            took = f"{time.monotonic() - began:.1f} s, {used.ru_maxrss / 1024:,.0f} MiB of memory at most"
+            print(f"{arguments.images} images of {arguments.side} px, {name}: {took}", flush=True)
 
 
 def _draw(pool: Path, count: int, side: int) -> None:
