@@ -93,8 +93,7 @@ class TrainingOptions(PurchaseOptions):
         student_weights: a file of the backbone's weights; `None` for those of its name.
         image_size: side of the student's input in pixels; `None` for the backbone's own.
         recipe: the training protocol, by name, or one of your own.
-        steps: training steps; `None` for the recipe's, or for more where its `passes` over the images without
-            labels take more.
+        steps: training steps; `None` for the recipe's, or for more where its `passes` take more.
         views: in how many other styles to ask about each image as well, once all are bought; `None` for
             the recipe's number, which is 0 unless it is one of your own.
         select: which images to buy when the budget does not reach all.

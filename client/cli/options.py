@@ -237,7 +237,7 @@ StepsOption = Annotated[
         "--steps",
         min=1,
         max=1_000_000,
-        help="Training steps (default: the recipe's, or as many as show each image without a label twice).",
+        help="Training steps (default: the recipe's, or as many as show each image twice).",
     ),
 ]
 SeedOption = Annotated[

@@ -48,8 +48,8 @@ class Recipe:
         align_images_per_domain: images of each source domain in a batch of it.
         align_learning_rate: its learning rate.
         steps: optimiser steps of the distill stage (of fine-tuning, for ERM).
-        passes: how often each image without a label is seen in the distill stage, at the least: where `steps`
-            are too few for it, there are more of them. 0: there are just so many steps.
+        passes: how often images are seen in the distill stage, in the mean, at the least: where `steps` are too
+            few for it, there are more of them. 0: there are just so many steps.
         images_per_domain: images of each source domain in a batch of it.
         domains_in_batch: fewer domains give as many times more images each as they go into this number, so
             that a batch is not small because there is one domain.
@@ -92,19 +92,24 @@ class Recipe:
             return self
         return replace(self, steps=steps, passes=0, align_steps=min(self.align_steps, 4 * steps))
 
-    def settled(self, *, domains: int, unlabelled: int) -> "Recipe":
+    def settled(self, *, domains: int, labelled: int = 0, unlabelled: int = 0) -> "Recipe":
         """The same protocol with the numbers that follow from the data.
 
         Args:
             domains: how many source domains there are; none where there is no label.
+            labelled: how many labelled images are trained on.
             unlabelled: how many images without labels are learnt from.
         """
         times = max(1, self.domains_in_batch // max(1, domains))
         per_domain = times * self.images_per_domain
-        enough = math.ceil(self.passes * unlabelled / self.unlabelled_in_batch(per_domain, domains))
+        kinds = (
+            (labelled, max(1, per_domain * domains)),
+            (unlabelled, self.unlabelled_in_batch(per_domain, domains)),
+        )
+        enough = (math.ceil(self.passes * images / in_batch) for images, in_batch in kinds)
         return replace(
             self,
-            steps=max(self.steps, enough),
+            steps=max(self.steps, *enough),
             passes=0,
             images_per_domain=per_domain,
             align_images_per_domain=times * self.align_images_per_domain,
@@ -120,7 +125,7 @@ class Recipe:
         """
         if self.passes:
             return None
-        settled = self.settled(domains=domains, unlabelled=0)
+        settled = self.settled(domains=domains)
         seen = settled.steps * settled.unlabelled_in_batch(settled.images_per_domain, domains)
         return max(seen, unlabelled_aligned(labelled))
 
@@ -138,7 +143,7 @@ class Recipe:
     def views_seen(self, images: int, domains: int) -> int:
         """How many augmented views of labelled images both stages look at: so many queries, were each asked
         about."""
-        settled = self.settled(domains=domains, unlabelled=0)
+        settled = self.settled(domains=domains, labelled=images)
         return self.align_views * images + settled.steps * settled.images_per_domain * domains
 
 

@@ -359,9 +359,12 @@ def _steps(config: RunConfig, dataset: Dataset, plan: budget.Plan | None) -> int
     """How many steps the last stage would take, with what the plan gets."""
     if not METHODS[config.method.split("+")[0]].trains:
         return config.recipe.align_steps
-    tranches = [] if plan is None else [each for each in plan.tranches if each.name == "unlabelled"]
-    unlabelled = sum(each.cached + each.to_buy for each in tranches)
-    return config.recipe.settled(domains=len(dataset.domains), unlabelled=unlabelled).steps
+    had = {} if plan is None else {each.name: each.cached + each.to_buy for each in plan.tranches}
+    return config.recipe.settled(
+        domains=len(dataset.domains),
+        labelled=len(dataset.train) + had.get("views", 0),
+        unlabelled=had.get("unlabelled", 0),
+    ).steps
 
 
 def describe_plan(

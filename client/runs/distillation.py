@@ -176,7 +176,7 @@ class Distillation:
         config = self._config
         if self._method.trains:
             domains = len(dataset.domains)
-            recipe = config.recipe.settled(domains=domains, unlabelled=0)
+            recipe = config.recipe.settled(domains=domains)
             pool = recipe.unlabelled_in_batch(recipe.images_per_domain, domains) if dataset.unlabelled else 0
             self._processes.shard(recipe.images_per_domain * domains + pool)
         weights = None if config.student_weights is None else Path(config.student_weights)

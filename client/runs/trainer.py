@@ -158,12 +158,15 @@ class Trainer:
         """
         run, config = self._run, self._config
         unlabelled = len(set(data.train) & set(dataset.unlabelled))
-        self._recipe = config.recipe.settled(domains=len(dataset.domains), unlabelled=unlabelled)
+        labelled = len(data.train) - unlabelled
+        self._recipe = config.recipe.settled(
+            domains=len(dataset.domains), labelled=labelled, unlabelled=unlabelled
+        )
         if self._recipe.steps > config.recipe.steps:
             self._display.note(
                 f"Training takes {self._recipe.steps:,} steps and not {config.recipe.steps:,}, so that it "
-                f"sees each of {unlabelled:,} images without labels {config.recipe.passes} times. --steps "
-                "sets another number."
+                f"sees {labelled:,} labelled and {unlabelled:,} other images at least {config.recipe.passes} "
+                "times each, in the mean. --steps sets another number."
             )
         torch.manual_seed(config.seed)
         student = build_student(

@@ -104,23 +104,22 @@ def test_the_plan_shows_each_kind_of_spending(client: Command) -> None:
 def test_a_run_takes_as_many_steps_as_show_each_image_twice(
     client: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of two domains, each gives a batch 16 images, and 16 without labels stand beside them."""
+    """Of two domains, each gives a batch 16 images; here 4 without labels stand beside them."""
     monkeypatch.setitem(RECIPES, "default", Recipe(steps=1, align_steps=4))
+    monkeypatch.setattr(Recipe, "unlabelled_in_batch", lambda *_: 4)
     plan = json.loads(client("plan", *_SMALL, "--unlabelled", "pool", "--json").stdout)
-    assert (plan["steps"], plan["unseen_images"]) == (2, 0)
+    assert (plan["steps"], plan["unseen_images"]) == (2 * _POOL // 4, 0)
     few = json.loads(client("plan", *_SMALL, "--unlabelled", "pool", "--budget", "30", "--json").stdout)
-    assert few["steps"] == 1  # which would buy few of them
+    assert few["steps"] == 2  # it would buy few of them, and these show the 24 labelled images twice
 
     run = ("distill", *TINY, *_SMALL, "--unlabelled", "pool", "--budget", "1000", "--out", "run")
     shown = client(*run).stderr
-    assert (
-        f"Training takes 2 steps and not 1, so that it sees each of {_POOL} images without labels 2" in shown
-    )
+    assert "Training takes 6 steps and not 1, so that it sees 24 labelled and 12 other images" in shown
     summary, planned = _json(client, "summary.json"), _json(client, "plan.json")
-    assert summary["steps"] == planned["steps"] == 2
+    assert summary["steps"] == planned["steps"] == 6
     assert summary["unlabelled_images"] == _POOL
     assert "The student is trained already" in client(*run).stderr
-    assert _json(client, "summary.json")["steps"] == 2
+    assert _json(client, "summary.json")["steps"] == 6
 
 
 def test_what_so_few_steps_would_not_look_at_is_not_bought(

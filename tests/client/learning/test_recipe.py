@@ -59,18 +59,21 @@ def test_the_papers_rate_is_constant_and_its_hold_outs_are_scored_as_often(
 def test_few_domains_give_more_images_each_to_a_batch(
     domains: int, per_domain: int, aligned: int, beside: int
 ) -> None:
-    settled = Recipe().settled(domains=domains, unlabelled=10)
+    settled = Recipe().settled(domains=domains, labelled=20, unlabelled=10)
     assert (settled.images_per_domain, settled.align_images_per_domain) == (per_domain, aligned)
     assert settled.unlabelled_in_batch(per_domain, domains) == beside
     assert settled.steps == Recipe().steps
     assert settled.settled(domains=domains, unlabelled=10) == settled
 
 
-def test_steps_are_added_until_each_unlabelled_image_is_seen_twice_unless_they_were_given() -> None:
+def test_steps_are_added_until_images_are_seen_twice_unless_they_were_given() -> None:
     default = Recipe()
     assert default.settled(domains=4, unlabelled=9_600).steps == 1200
     assert default.settled(domains=4, unlabelled=9_601).steps == 1201
     assert default.settled(domains=1, unlabelled=45_000).steps == 5625  # of 16 unlabelled images
+    assert default.settled(domains=4, labelled=19_200).steps == 1200
+    assert default.settled(domains=4, labelled=19_201, unlabelled=9_700).steps == 1213
+    assert default.settled(domains=5, labelled=410_000).steps == 20_500  # of 40 labelled images
     assert default.most_unlabelled(domains=4, labelled=1000) is None
     given = default.with_steps(600)
     assert given.settled(domains=4, unlabelled=45_000).steps == 600
