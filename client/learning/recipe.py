@@ -48,8 +48,8 @@ class Recipe:
         align_images_per_domain: images of each source domain in a batch of it.
         align_learning_rate: its learning rate.
         steps: optimiser steps of the distill stage (of fine-tuning, for ERM).
-        passes: how often images are seen in the distill stage, in the mean, at the least: where `steps` are too
-            few for it, there are more of them. 0: there are just so many steps.
+        passes: how often images are seen in the distill stage, in the mean, at the least: where `steps` are
+            too few for it, there are more of them. 0: there are just so many steps.
         images_per_domain: images of each source domain in a batch of it.
         domains_in_batch: fewer domains give as many times more images each as they go into this number, so
             that a batch is not small because there is one domain.
