@@ -5,6 +5,7 @@
 
 It writes as many JPEG files of 400 x 400 pixels and 33 KB as it is told, beside a small labelled set. `client
 plan` reads, hashes and decodes all of them once, and remembers what it has read. A second plan opens none.
+Beside it, Pillow decodes the same files with as many threads, and nothing else is done with them.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
@@ -52,6 +54,9 @@ def main() -> None:
                 raise subprocess.CalledProcessError(process.returncode, command)
             took = f"{time.monotonic() - began:.1f} s, {used.ru_maxrss / 1024:,.0f} MiB of memory at most"
             print(f"{arguments.images} images of {arguments.side} px, {name}: {took}", flush=True)
+        began = time.monotonic()
+        _decode(sorted(pool.rglob("*.jpg")))
+        print(f"Pillow alone, which makes all pixels of each: {time.monotonic() - began:.1f} s")
 
 
 def _draw(pool: Path, count: int, side: int) -> None:
@@ -74,6 +79,15 @@ def _draw(pool: Path, count: int, side: int) -> None:
 
     with ThreadPoolExecutor() as threads:
         list(threads.map(draw, range(count)))
+
+
+def _decode(paths: Sequence[Path]) -> None:
+    def decode(path: Path) -> None:
+        with Image.open(path) as image:
+            image.load()
+
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(decode, paths))
 
 
 if __name__ == "__main__":
