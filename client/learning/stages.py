@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from client.learning.augmentation import AugmentationDraws, random_views
 from client.learning.averaging import WEIGHT_SELECTIONS, Score, SelectedWeights, SelectionGroup
-from client.learning.folding import fold_norms
+from client.learning.folding import fold_norms, folded_answers
 from client.learning.methods import Loss, Method, TextLoss
 from client.learning.processes import SINGLE_PROCESS, Processes
 from client.learning.recipe import Recipe, unlabelled_aligned
@@ -112,9 +112,10 @@ def align_features(
     they are computed once. Of unlabelled images the views repeat. `on_image` is called with the number of
     views done.
     """
+    fold_norms(student.train().backbone, student.preprocessing.image_size)
     student.eval()
     parts: list[Tensor] = []
-    with torch.no_grad():
+    with torch.no_grad(), folded_answers(student.backbone):
         for pixels in _align_views(student, data, recipe, seed=seed):
             parts.append(student.features(pixels).cpu())
             on_image(sum(map(len, parts)))
@@ -248,7 +249,10 @@ def distill(
     began_with = {name: tensor.clone() for name, tensor in student.state_dict().items()}
 
     def evaluate() -> Score:
-        scores = processes.map_sharded(data.holdout, lambda part: class_scores(student, data.images, part))
+        with folded_answers(student.backbone):
+            scores = processes.map_sharded(
+                data.holdout, lambda part: class_scores(student, data.images, part)
+            )
         return data.score_holdouts(scores)
 
     schedule = Schedule(recipe.steps, recipe.learning_rate, recipe.evaluations, recipe.cosine, recipe.warmup)

@@ -1,4 +1,4 @@
-"""BatchNorm folded into the convolution before it: the same function and gradients, in training alone."""
+"""BatchNorm folded into the convolution before it: the same function and gradients, where it is asked for."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
 from client.learning.backbones import load_backbone
-from client.learning.folding import fold_norms
+from client.learning.folding import fold_norms, folded_answers
 from client.learning.student import build_student
 
 SIDE = 16
@@ -112,3 +112,18 @@ def test_what_only_answers_or_still_takes_statistics_is_left_alone() -> None:
     norm.eval()
     with torch.autocast("cpu"):
         assert block.float()(IMAGES.float()).dtype == torch.bfloat16
+
+
+def test_answers_are_folded_where_a_run_asks_for_it_and_nowhere_else() -> None:
+    norm = BatchNormAct2d(8, act_layer=nn.ReLU6)
+    block = _learnt(Block(nn.Conv2d(3, 8, 1), norm, _through))
+    assert fold_norms(block, SIDE) == 1
+    maps: list[Tensor] = []
+    norm.register_forward_hook(lambda _, inputs, outputs: maps.append((outputs - inputs[0]).abs().sum()))
+    block.eval()
+    with torch.no_grad():
+        before = block(IMAGES)
+        with folded_answers(block):
+            torch.testing.assert_close(block(IMAGES), before)
+        assert torch.equal(block(IMAGES), before)
+    assert [bool(changed) for changed in maps] == [True, False, True]  # whether the layer itself did anything
