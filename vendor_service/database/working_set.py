@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
-from sqlalchemy import BindParameter, Table, bindparam, insert, select, update
+from sqlalchemy import BindParameter, Executable, Table, bindparam, insert, select, union_all, update
 from sqlalchemy.orm import Session
 
 from vendor_service.database.rows import ChargeRow, HoldRow, Owners, belong
@@ -16,10 +16,17 @@ _NAMES: BindParameter[str] = bindparam("names", expanding=True)
 _ACCOUNTS = select(*Account.__table__.columns).where(Account.id.in_(_IDS)).order_by(Account.id)
 _ACCOUNT_IDS = select(Account.id).where(Account.id.in_(_IDS))
 _TABLE: Table = Hold.__table__  # type: ignore[assignment]
-_HOLDS = select(*_TABLE.columns).where(Hold.id.in_(_IDS))
+_HOLD_IDS: BindParameter[str] = bindparam("hold_ids", expanding=True)
+_HOLDS_BY_ID = select(*_TABLE.columns).where(Hold.id.in_(_HOLD_IDS))
 _LIVE_HOLDS = select(*_TABLE.columns).where(
     Hold.account_id.in_(_IDS), Hold.idempotency_key.in_(_NAMES), Hold.state != "voided"
 )
+# By whether some are looked for by their ids, and by idempotency keys.
+_HOLDS: dict[tuple[bool, bool], Executable] = {
+    (True, False): _HOLDS_BY_ID,
+    (False, True): _LIVE_HOLDS,
+    (True, True): union_all(_HOLDS_BY_ID, _LIVE_HOLDS),
+}
 # What becomes another of a hold that was placed.
 _CHANGING = ("state", "images", "texts", "cost_micros", "replays")
 _PLACE = insert(_TABLE)
@@ -81,10 +88,14 @@ class WorkingSet:
         account_ids = {each.account_id for each in touched}
         self._accounts = accounts.read(self._connection.execute(_LOCKED_ACCOUNTS[wait], {"ids": account_ids}))
         self.busy = set() if wait else self._passed_over(account_ids)
-        self._holds = self._read_holds({each.hold_id for each in touched if each.hold_id})
-        self._live = self._read_live(account_ids, touched)
+        self._holds = self._read_holds(account_ids, touched)
+        self._live = {
+            (hold.account_id, hold.idempotency_key): hold
+            for hold in self._holds.values()
+            if hold.idempotency_key is not None and hold.state != "voided"
+        }
         key_ids = {each.key_id for each in touched if each.key_id}
-        key_ids |= {hold.key_id for hold in (*self._holds.values(), *self._live.values())}
+        key_ids |= {hold.key_id for hold in self._holds.values()}
         self._keys = keys.read(self._connection.execute(_LOCKED_KEYS[wait], {"ids": key_ids}))
         if missing := key_ids - self._keys.keys():
             self.busy |= set(self._connection.scalars(_KEY_OWNERS, {"ids": missing}))
@@ -144,10 +155,18 @@ class WorkingSet:
             return set()
         return set(self._connection.scalars(_ACCOUNT_IDS, {"ids": missing}))
 
-    def _read_holds(self, hold_ids: set[str]) -> dict[str, HoldRow]:
-        if not hold_ids:
+    def _read_holds(self, account_ids: set[str], touched: Sequence[Touched]) -> dict[str, HoldRow]:
+        """Those that are looked at by their ids, and the live ones that idempotency keys stand for."""
+        wanted = {
+            "hold_ids": {each.hold_id for each in touched if each.hold_id},
+            "ids": account_ids,
+            "names": {each.idempotency_key for each in touched if each.idempotency_key is not None},
+        }
+        statement = _HOLDS.get((bool(wanted["hold_ids"]), bool(wanted["names"])))
+        if statement is None:
             return {}
-        holds = {row.id: HoldRow(*row) for row in self._connection.execute(_HOLDS, {"ids": hold_ids})}
+        # One that is found by both is one row.
+        holds = {row.id: HoldRow(*row) for row in self._connection.execute(statement, wanted)}
         self._as_read |= {hold.id: _changing(hold) for hold in holds.values()}
         return holds
 
@@ -157,13 +176,3 @@ class WorkingSet:
         found = projects.read(self._connection.execute(_PROJECTS, {"ids": ids})) if ids else {}
         for key in self._keys.values():
             belong(key, None if key.project_id is None else found[key.project_id])
-
-    def _read_live(self, account_ids: set[str], touched: Sequence[Touched]) -> dict[tuple[str, str], HoldRow]:
-        names = {each.idempotency_key for each in touched if each.idempotency_key is not None}
-        if not names:
-            return {}
-        found = self._connection.execute(_LIVE_HOLDS, {"ids": account_ids, "names": names})
-        # One that is looked at by its id as well is one row.
-        live = [self._holds.setdefault(row.id, HoldRow(*row)) for row in found]
-        self._as_read |= {hold.id: _changing(hold) for hold in live}
-        return {(hold.account_id, str(hold.idempotency_key)): hold for hold in live}
