@@ -35,7 +35,7 @@ def unpack_example(folder: Path | str) -> Path:
         The folder of the labelled icons.
 
     Raises:
-        UsageError: one of the folders has something in it.
+        UsageError: `folder` has no name of its own (`.`), or one of the two has something in it.
         ClientError: they cannot be written.
     """
     bundled_set.unpack_example(Path(folder))

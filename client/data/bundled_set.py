@@ -26,9 +26,12 @@ def unpack_example(folder: Path) -> None:
         folder: may exist if it is empty, and so may the other.
 
     Raises:
-        UsageError: one of them has something in it; nothing is written then.
+        UsageError: it has no name of its own (`.`), or one of them has something in it; nothing is written
+            then.
         ClientError: they cannot be written.
     """
+    if folder.name in ("", ".."):
+        raise UsageError(f"{folder} is no new folder. Name one, such as {folder / 'icons'}.")
     targets = {ICONS: folder, UNLABELLED: pool_beside(folder)}
     try:
         for target in targets.values():

@@ -230,7 +230,6 @@ def _with_pools(dataset: Dataset, words: tuple[str, ...], display: Display, memo
         return read_pool(words, readable, memo.files, display)
 
     pool, _ = memo.once(PoolInputs(words, folder.root, dataset.target), read)
-    mention(pool.left_out, Path(), display, listed_in="plan.json")
     splits: list[Split] = ["unlabelled" for _ in pool.examples]
     return replace(
         dataset,

@@ -41,6 +41,9 @@ def test_nothing_is_unpacked_among_other_files(tmp_path: Path) -> None:
         with pytest.raises(ClientError):
             client.unpack_example(tmp_path / place)
     assert not (tmp_path / "new").exists()
+    for place in (".", "..", "/"):
+        with pytest.raises(UsageError, match="Name one, such as"):
+            client.unpack_example(place)
 
 
 def test_they_come_with_the_names_of_those_who_drew_them() -> None:
