@@ -18,6 +18,7 @@ from client.api.options import DistillOptions, TrainingOptions
 from client.api.students import Student, load_student
 from client.buying.teacher import Teacher
 from client.data.domains import composed, list_folder
+from client.data.finder import require_name
 from client.errors import ClientError, UsageError
 from client.learning.backbone_names import OPEN_CLIP
 from client.learning.backbones import native_image_size
@@ -364,7 +365,13 @@ def config_of(options: DistillOptions) -> RunConfig:
 
 
 def pool_words(words: Sequence[str | Path]) -> tuple[str, ...]:
-    """Where unlabelled images are, wherever the command is run from."""
+    """Where unlabelled images are, wherever the command is run from.
+
+    Raises:
+        UsageError: a name is empty.
+    """
+    for word in words:
+        require_name(str(word))
     return tuple(str(Path(word).absolute()) for word in words)
 
 

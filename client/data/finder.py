@@ -81,9 +81,10 @@ def find_images(word: str) -> FoundFiles:
     A file that is named itself is taken whatever its name.
 
     Raises:
-        UsageError: nothing is there.
+        UsageError: nothing is there, or the name is empty.
         DataError: a folder cannot be read.
     """
+    require_name(word)
     path = Path(word)
     if path.is_dir():
         return search(path)
@@ -93,6 +94,17 @@ def find_images(word: str) -> FoundFiles:
     if not found.images and not found.left_out:
         raise UsageError(f"{path} does not exist.")
     return found
+
+
+def require_name(word: str) -> None:
+    """Refuse an empty name, which `Path` takes for the working directory, and a shell has where a variable is
+    not set.
+
+    Raises:
+        UsageError: it is empty.
+    """
+    if not word:
+        raise UsageError("An empty name stands for no images: is a variable not set? The folder here is `.`.")
 
 
 def counted(left_out: Iterable[Skipped]) -> dict[str, int]:

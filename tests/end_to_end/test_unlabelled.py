@@ -154,6 +154,11 @@ def test_what_it_was_adapted_to_is_not_called_unseen(client: Command) -> None:
     assert "unseen (" not in pages
 
 
+def test_a_variable_that_is_not_set_buys_nothing(client: Command) -> None:
+    refused = client("plan", *_SMALL, "--unlabelled", "", "--budget", "1000", code=2).stderr
+    assert "An empty name stands for no images" in refused
+
+
 @pytest.mark.parametrize("method", ["erm", "text-only", "rise"])
 def test_a_method_that_learns_from_labels_alone_refuses_a_pool(client: Command, method: str) -> None:
     refused = client(*_distill("--budget", "1000", "--method", method), code=2).stderr

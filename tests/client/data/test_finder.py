@@ -100,6 +100,8 @@ def test_patterns_find_what_folders_do(tmp_path: Path, monkeypatch: pytest.Monke
     for word in ("missing", "shots/*.jpg", "missing/**/*"):
         with pytest.raises(UsageError, match="does not exist"):
             find_images(word)
+    with pytest.raises(UsageError, match="An empty name stands for no images"):
+        find_images("")
 
 
 def test_pictures_outside_classes_are_named_and_those_below_classes_count_for_them(tmp_path: Path) -> None:
