@@ -10,7 +10,6 @@ import argparse
 import multiprocessing
 import os
 import time
-import zipfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
@@ -37,7 +36,6 @@ from benchmarks.vendor import (
     photographs,
     save_model,
 )
-from client.data.bundled_set import ICONS
 from tests.scale.ray_vendor import RayVendor
 from tests.support.vendor_process import VendorProcess
 from vendor_service.encoder.images import ImageDecoder
@@ -78,8 +76,6 @@ def main() -> None:
             rate = on_ray(folder / options.architectures[0], replicas, files, options)
             print(f"| {replicas} | {rate:.0f} |", flush=True)
         print()
-        with zipfile.ZipFile(ICONS) as archive:
-            archive.extractall(folder)
         compare_loops(training_set(folder), options.steps, options.device)
 
 

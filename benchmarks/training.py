@@ -9,7 +9,6 @@ tables of docs/results.md.
 
 import argparse
 import time
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,9 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.accuracy import IMAGE_SIZE
+from benchmarks.accuracy import IMAGE_SIZE, icons
 from benchmarks.vendor import finish
-from client.data.bundled_set import ICONS
 from client.data.domains import list_folder
 from client.data.pixels import PixelStore
 from client.data.splits import split
@@ -55,8 +53,6 @@ def main() -> None:
     arguments = parser.parse_args()
     keep_freed()
     with TemporaryDirectory() as scratch:
-        with zipfile.ZipFile(ICONS) as archive:
-            archive.extractall(scratch)
         data = training_set(Path(scratch))
         print(
             f"{len(data.train)} images to train on, {torch.get_num_threads()} threads, "
@@ -70,8 +66,8 @@ def main() -> None:
 
 
 def training_set(scratch: Path) -> TrainingSet:
-    """The icons of four styles, with a made-up teacher's targets."""
-    folder = list_folder(scratch / "icons")
+    """The icons of four styles, decoded below `scratch`, with a made-up teacher's targets."""
+    folder = list_folder(icons())
     domains = folder.source_domains("emoji")
     examples, _ = folder.read(domains)
     train, holdout = split(examples, holdout=0.2, seed=SEED)
