@@ -8,7 +8,7 @@ them run again); what is missing there is run, in benchmarks/.runs, and added.
 
 import argparse
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import groupby
@@ -130,14 +130,24 @@ def icons() -> Path:
 
 
 def unpacked(archive: Path) -> Path:
-    """The one folder of an archive, unpacked once; nobody sees a part of it, also where two begin at once."""
+    """The one folder of an archive, unpacked once."""
+
+    def unpack(folder: Path) -> None:
+        with zipfile.ZipFile(archive) as packed:
+            packed.extractall(folder.parent)
+
+    return made_once(archive.stem, unpack)
+
+
+def made_once(name: str, make: Callable[[Path], None]) -> Path:
+    """A folder below `RUNS` that is made once; nobody sees a part of it, also where two begin at once."""
     RUNS.mkdir(exist_ok=True)
-    folder = RUNS / archive.stem
+    folder = RUNS / name
     if not folder.exists():
-        with TemporaryDirectory(dir=RUNS) as whole, zipfile.ZipFile(archive) as packed:
-            packed.extractall(whole)
+        with TemporaryDirectory(dir=RUNS) as scratch:
+            make(Path(scratch, name))
             with suppress(OSError):  # somebody else was faster
-                (Path(whole) / archive.stem).rename(folder)
+                Path(scratch, name).rename(folder)
     return folder
 
 

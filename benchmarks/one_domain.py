@@ -10,13 +10,11 @@ together; the fifth is the style that the student never saw. Runs are those of b
 import argparse
 import shutil
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
-from tempfile import TemporaryDirectory
 
-from benchmarks.accuracy import IMAGE_SIZE, RUNS, STEPS, icons, measured
+from benchmarks.accuracy import IMAGE_SIZE, STEPS, icons, made_once, measured
 from benchmarks.records import TOGETHER
 from benchmarks.unlabelled import config_of, pool
 from client.learning.recipe import Recipe, Variant
@@ -66,19 +64,16 @@ def _results(
 
 def _together(target: str) -> Path:
     """The bundled icons of all styles but one in one folder, and this one beside it."""
-    source, made = icons(), RUNS / f"icons-of-one-domain-but-{target}"
-    if not made.exists():
-        with TemporaryDirectory(dir=RUNS) as whole:
-            for style in (each for each in source.iterdir() if each.is_dir()):
-                for file in style.glob("*/*"):
-                    alone = style.name == target
-                    place = Path(whole, target if alone else TOGETHER, file.parent.name)
-                    place.mkdir(parents=True, exist_ok=True)
-                    shutil.copy(file, place / (file.name if alone else f"{style.name}-{file.name}"))
-            with suppress(OSError):  # somebody else was faster
-                Path(whole).rename(made)
-                Path(whole).mkdir()
-    return made
+
+    def lay_together(folder: Path) -> None:
+        for file in icons().glob("*/*/*"):
+            style, label = file.parts[-3:-1]
+            alone = style == target
+            place = folder / (target if alone else TOGETHER) / label
+            place.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, place / (file.name if alone else f"{style}-{file.name}"))
+
+    return made_once(f"icons-of-one-domain-but-{target}", lay_together)
 
 
 def _cells(by_target: Sequence[Sequence[RunResult]]) -> str:

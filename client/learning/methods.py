@@ -346,6 +346,11 @@ def parse_method(words: str, recipe: Recipe) -> tuple[Method, Recipe]:
     return METHODS[name], recipe
 
 
+def steps_of(method: Method, recipe: Recipe) -> int:
+    """How many steps the last stage takes, the one whose states are chosen from."""
+    return recipe.steps if method.trains else recipe.align_steps
+
+
 def with_steps(recipe: Recipe, words: str, steps: int | None) -> Recipe:
     """A recipe with so many steps of the stage that makes a method's student; `None` leaves it as it is.
 

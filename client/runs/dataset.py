@@ -27,7 +27,7 @@ from client.data.pool import Pool, read_pool
 from client.data.splits import Split, split
 from client.data.views import ORIGINAL, View
 from client.errors import DataError
-from client.learning.methods import METHODS
+from client.learning.methods import METHODS, steps_of
 from client.learning.recipe import PAPER, RECIPES, Recipe
 from client.progress import Display
 from client.results.expectations import gains_of
@@ -356,14 +356,13 @@ def unseen(config: RunConfig, dataset: Dataset) -> int:
 
 def _steps(config: RunConfig, dataset: Dataset, plan: budget.Plan | None) -> int:
     """How many steps the last stage would take, with what the plan gets."""
-    if not METHODS[config.method.split("+")[0]].trains:
-        return config.recipe.align_steps
     had = {} if plan is None else {each.name: each.cached + each.to_buy for each in plan.tranches}
-    return config.recipe.settled(
+    settled = config.recipe.settled(
         domains=len(dataset.domains),
         labelled=len(dataset.train) + had.get("views", 0),
         unlabelled=had.get("unlabelled", 0),
-    ).steps
+    )
+    return steps_of(METHODS[config.method.split("+")[0]], settled)
 
 
 def describe_plan(

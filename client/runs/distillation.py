@@ -20,7 +20,7 @@ from client.errors import ClientError
 from client.learning.averaging import HOLDOUTS_AVERAGED_OVER
 from client.learning.backbones import load_backbone
 from client.learning.memory import keep_freed
-from client.learning.methods import parse_method
+from client.learning.methods import parse_method, steps_of
 from client.learning.processes import SINGLE_PROCESS, Processes
 from client.learning.stages import TrainingSet
 from client.learning.student import Student, load_metadata, load_student
@@ -367,7 +367,8 @@ class Distillation:
             image_size=config.image_size,
             target_domain=dataset.target,
             seed=config.seed,
-            steps=int(trained.get("steps", config.recipe.steps)),  # students of before did not say it
+            # Students of before did not say it.
+            steps=int(trained.get("steps", steps_of(self._method, config.recipe))),
             steps_kept=(first, last),
             queries_bought=purchase.queries_bought if purchase else 0,
             queries_cached=purchase.queries_cached if purchase else 0,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from client.errors import ClientError, unwritable
 from client.learning.averaging import HOLDOUTS_AVERAGED_OVER, SelectedWeights
-from client.learning.methods import Method, parse_method
+from client.learning.methods import Method, parse_method, steps_of
 from client.learning.processes import SINGLE_PROCESS, Processes
 from client.learning.recipe import Augmentation, Recipe
 from client.learning.rejection import STUDENTS, Rejection, sureness
@@ -183,7 +183,7 @@ class Trainer:
         metadata = {
             "stamp": stamp,
             STAMP_VERSION: CURRENT_STAMP,
-            "steps": str(self._recipe.steps if self._method.trains else self._recipe.align_steps),
+            "steps": str(steps_of(self._method, self._recipe)),
             "steps_kept": json.dumps([first, last]),
             "method": config.method,
             "classes": json.dumps(dataset.classes),
