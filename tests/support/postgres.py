@@ -23,11 +23,11 @@ PROGRAMS = max(Path(_PACKAGE.origin).parent.glob("pginstall*")) / "bin"
 
 
 class Postgres:
-    """A server that makes empty databases."""
+    """A server that makes empty databases; `uri` is that of a database which it has anyway."""
 
     def __init__(self, server: "PostgresServer") -> None:
         self._server = server
-        self._uri = server.get_uri()
+        self.uri = server.get_uri()
         self._numbers = count()
 
     def stop(self) -> None:
@@ -45,9 +45,9 @@ class Postgres:
         """
         name = f"test_{next(self._numbers)}"
         template = "" if of is None else f" TEMPLATE {urlsplit(of).path[1:]}"
-        with psycopg.connect(self._uri, autocommit=True) as connection:
+        with psycopg.connect(self.uri, autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {name}{template}".encode())
-        return self._uri.replace("/postgres?", f"/{name}?")
+        return self.uri.replace("/postgres?", f"/{name}?")
 
 
 @contextmanager

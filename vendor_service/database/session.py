@@ -1,18 +1,22 @@
 """The database: an engine, and transactions that are short and either commit whole or not at all."""
 
 import logging
+import math
+import select as polling
 import sqlite3
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, func, make_url, select, text
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, InvalidatePoolError, NoSuchModuleError, OperationalError
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from shared.errors import ErrorCode
 from shared.serving.redaction import masked
@@ -30,6 +34,8 @@ _POSTGRES = {
     "keepalives_count": 4,
     "tcp_user_timeout": 30_000,
 }
+# A connection that was used so lately is believed to hold, unless it says otherwise.
+_SURE_SECONDS = 1.0
 # Connections beyond the five that stay open: some wait for locked accounts (see `Writer`), others read.
 _MOST_OVERFLOW = 20
 # A database that stays away is told of again after so long.
@@ -66,6 +72,8 @@ class Database:
             self._reading = self.engine.execution_options(read_only=True)
         else:
             event.listen(self.engine, "connect", _configure_postgres)
+            event.listen(self.engine, "checkin", _note_use)
+            event.listen(self.engine, "checkout", partial(_see_that_it_holds, self.engine))
             self._reading = self.engine.execution_options(
                 isolation_level="REPEATABLE READ", postgresql_readonly=True
             )
@@ -184,10 +192,7 @@ def _create_engine(url: URL) -> Engine:
     if url.get_backend_name() == "sqlite":
         return create_engine(url, hide_parameters=True)
     unsaid = {name: value for name, value in _POSTGRES.items() if name not in url.query}
-    # Pinged before use: a connection that a restarted PostgreSQL has closed is replaced unseen.
-    return create_engine(
-        url, pool_pre_ping=True, max_overflow=_MOST_OVERFLOW, connect_args=unsaid, hide_parameters=True
-    )
+    return create_engine(url, max_overflow=_MOST_OVERFLOW, connect_args=unsaid, hide_parameters=True)
 
 
 class _Outages:
@@ -251,6 +256,31 @@ def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
+
+
+def _note_use(_connection: object, record: ConnectionPoolEntry) -> None:
+    record.info["used_at"] = time.monotonic()
+
+
+def _see_that_it_holds(
+    engine: Engine,
+    connection: Any,  # noqa: ANN401 - an optional driver's
+    record: ConnectionPoolEntry,
+    _proxy: object,
+) -> None:
+    """Have a connection that a restarted PostgreSQL has closed replaced unseen, before it is used again.
+
+    To ask costs a round trip, so one that was just used and has said nothing since is not asked:
+    a server that closes it says so.
+    """
+    idle = time.monotonic() - record.info.get("used_at", math.inf)  # a new one is not idle
+    heard = polling.poll()
+    try:
+        heard.register(connection.fileno(), polling.POLLIN)
+        if idle > _SURE_SECONDS or heard.poll(0):
+            engine.dialect.do_ping(connection)
+    except engine.dialect.loaded_dbapi.Error as error:
+        raise InvalidatePoolError from error
 
 
 def _configure_postgres(connection: Any, _record: object) -> None:  # noqa: ANN401 - an optional driver's

@@ -1,9 +1,11 @@
 """The tables, their migrations, and a ledger that nobody can rewrite."""
 
 import multiprocessing
+import time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -152,6 +154,35 @@ def test_a_failed_transaction_leaves_nothing(books: Books) -> None:
         fail_half_way()
     with books.database.read() as session:
         assert session.execute(text("SELECT count(*) FROM prices")).scalar() == 2
+
+
+def test_a_connection_that_the_server_closed_is_replaced_unseen(postgres: Postgres) -> None:
+    """Even one that was used a moment ago, about which nobody asks the server."""
+    with closing(Database(postgres.create_database())) as database, closing(Database(postgres.uri)) as other:
+        mine = _backend(database)
+        assert _backend(database) == mine
+        with other.read() as session:
+            assert session.scalar(text("SELECT pg_terminate_backend(:mine, 10000)"), {"mine": mine})
+        assert _backend(database) != mine
+
+
+def test_a_connection_is_asked_about_only_when_it_was_idle(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(Database(postgres.create_database())) as database:
+        asked = Mock(wraps=database.engine.dialect.do_ping)
+        monkeypatch.setattr(database.engine.dialect, "do_ping", asked)
+        mine = _backend(database)
+        assert _backend(database) == mine
+        asked.assert_not_called()
+        time.sleep(1.1)
+        assert _backend(database) == mine
+        asked.assert_called_once()
+
+
+def _backend(database: Database) -> int:
+    with database.read() as session:
+        return int(session.execute(text("SELECT pg_backend_pid()")).scalar_one())
 
 
 def test_an_embedded_database_survives_a_power_cut(tmp_path: Path) -> None:
