@@ -36,8 +36,9 @@ _POSTGRES = {
 }
 # A connection that was used so lately is believed to hold, unless it says otherwise.
 _SURE_SECONDS = 1.0
-# Connections beyond the five that stay open: some wait for locked accounts (see `Writer`), others read.
-_MOST_OVERFLOW = 20
+# Some wait for locked accounts (see `Writer`), others read. They stay open, since to open one takes longer
+# than most of what it is wanted for. The last one used is the next one used, so few are where few do.
+_CONNECTIONS = {"pool_size": 25, "max_overflow": 0, "pool_use_lifo": True}
 # A database that stays away is told of again after so long.
 _REMINDER_SECONDS = 300.0
 _FLAPPING_SECONDS = 10.0  # and one that comes and goes, not more often than this
@@ -57,16 +58,16 @@ class Database:
             parsed = make_url(url)
             if parsed.drivername in ("postgres", "postgresql"):
                 parsed = parsed.set(drivername="postgresql+psycopg")
+            self.embedded = parsed.get_backend_name() == "sqlite"
+            if self.embedded and parsed.database in (None, "", ":memory:"):
+                raise UsageError("an in-memory database loses the books; write sqlite:///FILE")
             self.engine = _create_engine(parsed)
         except (ArgumentError, NoSuchModuleError, ModuleNotFoundError, ValueError) as error:
             raise UsageError(
                 "the database URL is not understood; write sqlite:///FILE, "
                 "or postgresql://USER@HOST/NAME where tuition[postgres] is installed"
             ) from error
-        self.embedded = parsed.get_backend_name() == "sqlite"
         if self.embedded:
-            if parsed.database in (None, "", ":memory:"):
-                raise UsageError("an in-memory database loses the books; write sqlite:///FILE")
             event.listen(self.engine, "connect", _configure_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
             self._reading = self.engine.execution_options(read_only=True)
@@ -190,9 +191,9 @@ class Database:
 def _create_engine(url: URL) -> Engine:
     # The values of a statement that fails stay out of its error, which may be logged.
     if url.get_backend_name() == "sqlite":
-        return create_engine(url, hide_parameters=True)
+        return create_engine(url, hide_parameters=True, **_CONNECTIONS)
     unsaid = {name: value for name, value in _POSTGRES.items() if name not in url.query}
-    return create_engine(url, max_overflow=_MOST_OVERFLOW, connect_args=unsaid, hide_parameters=True)
+    return create_engine(url, connect_args=unsaid, hide_parameters=True, **_CONNECTIONS)
 
 
 class _Outages:

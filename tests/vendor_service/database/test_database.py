@@ -1,8 +1,9 @@
 """The tables, their migrations, and a ledger that nobody can rewrite."""
 
 import multiprocessing
+import threading
 import time
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from unittest.mock import Mock
@@ -10,7 +11,7 @@ from unittest.mock import Mock
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import inspect, text
+from sqlalchemy import event, inspect, text
 from sqlalchemy.exc import DatabaseError, IntegrityError
 
 from shared.errors import ErrorCode
@@ -178,6 +179,23 @@ def test_a_connection_is_asked_about_only_when_it_was_idle(
         time.sleep(1.1)
         assert _backend(database) == mine
         asked.assert_called_once()
+
+
+def test_connections_that_were_needed_at_once_stay_open(database_url: str) -> None:
+    """To open one for each request that finds the others in use would cost more than the request."""
+    with closing(Database(database_url)) as database, ThreadPoolExecutor(10) as pool:
+        opened = Mock()
+        event.listen(database.engine, "connect", opened)
+        together = threading.Barrier(10)
+
+        def read() -> None:
+            with database.read() as session:
+                session.execute(text("SELECT 1"))
+                together.wait(30)
+
+        for _ in range(3):
+            list(pool.map(lambda _: read(), range(10)))
+        assert opened.call_count == 10
 
 
 def _backend(database: Database) -> int:
