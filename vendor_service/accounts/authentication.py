@@ -13,7 +13,7 @@ from vendor_service.accounts.keys import Scope, secret_hash, verify_key
 from vendor_service.billing.limits import check_key
 from vendor_service.clock import Clock
 from vendor_service.database.session import Database
-from vendor_service.database.tables import Account, ApiKey, limited_by
+from vendor_service.database.tables import Account, ApiKey
 from vendor_service.errors import APIError
 
 # How long a buyer is known without a look at the books, and how many of them are.
@@ -46,8 +46,8 @@ class Authentication:
     def recall(self, api_key: str) -> Caller | None:
         """The caller behind a key that was good for buying a moment ago; asks no database.
 
-        It may be revoked, replaced or suspended since. So this is for what `Admission` checks once more. Only
-        those are remembered who have no limit: by old rows, what is over a limit would be decoded first.
+        It may be revoked, replaced or suspended since, and others may have used up its limits. So this is for
+        what `Admission` checks once more; `Precheck` counts on these rows what it lets through meanwhile.
         """
         until, caller = self._buyers.get(_hash(api_key), (0.0, None))
         if caller is None or until < time.monotonic():
@@ -89,7 +89,7 @@ class Authentication:
         caller = Caller(key.account_id, key.id, account, key, secret_hash(api_key))
         with self._lock:
             self._last_used[key.id] = now
-            if scope == Scope.EMBED and not _changes_with_use(account, key):
+            if scope == Scope.EMBED:
                 self._remember(api_key, caller)
         return caller
 
@@ -108,14 +108,6 @@ class Authentication:
             with self._database.write() as session:
                 for key_id, moment in sorted(used.items()):
                     session.execute(update(ApiKey).where(ApiKey.id == key_id).values(last_used_at=moment))
-
-
-def _changes_with_use(account: Account, key: ApiKey) -> bool:
-    """Whether what they may buy depends on what they bought."""
-    limits = [account.credit_micros, account.coverage_limit, key.concurrency]
-    for each in limited_by(account, key):
-        limits += (each.quota, each.spend_limit_micros, each.queries_per_second)
-    return any(each is not None for each in limits)
 
 
 def _hash(api_key: str) -> bytes:

@@ -379,11 +379,7 @@ class Admission:
         )
         limits.check(account, key, order, hold.cost_micros, now)
         rows.add(hold)
-        for each in limited_by(account, key):
-            each.queries_held += order.queries
-            each.held_micros += hold.cost_micros
-        if not is_bulk:
-            key.requests_held += 1
+        limits.hold(account, key, order, hold.cost_micros)
         return hold
 
 

@@ -63,6 +63,15 @@ def check(account: Account, key: ApiKey, order: Order, cost_micros: int, now: in
         _check_concurrency(key)
 
 
+def hold(account: Account, key: ApiKey, order: Order, cost_micros: int) -> None:
+    """Count an order, which was checked before, against every limit until it is settled or released."""
+    for limited in limited_by(account, key):
+        limited.queries_held += order.queries
+        limited.held_micros += cost_micros
+    if order.held_until is None:  # a bulk job is no request in flight
+        key.requests_held += 1
+
+
 def named(limited: Limited) -> str:
     """What limits, as refusals name it."""
     if isinstance(limited, Project):

@@ -34,18 +34,22 @@ class Precheck:
         self._replays = replays
         self._prices: dict[tuple[str, str], tuple[float, Prices]] = {}
 
-    def passes(self, orders: Sequence[Order], account: Account, key: ApiKey) -> bool:
-        """Whether one of the orders fits the limits, by rows that were read a while ago; asks no database.
+    def passes(self, whole: Order, least: Sequence[Order], account: Account, key: ApiKey) -> bool:
+        """Whether one of the `least` orders fits the limits, by rows that were read a while ago.
 
-        The rows are the caller's own copies. Where it does not pass, `check` has the last word.
+        It asks no database. The rows are the caller's own copies, and the `whole` order is counted on them:
+        so what this process lets through meanwhile uses up what they say is left. Where it does not pass,
+        `check` has the last word.
         """
-        price = self._known_price(orders[0], account, key)
+        price = self._known_price(whole, account, key)
         if price is None:
             return False
         now = self._clock()
-        return any(
-            _error_of(account, key, order, price, None, now, self._replays) is None for order in orders
-        )
+        if all(_error_of(account, key, order, price, None, now, self._replays) for order in least):
+            return False
+        rate.take(account, key, whole.queries, now)
+        limits.hold(account, key, whole, price.cost_micros(whole.images, whole.texts))
+        return True
 
     def _known_price(self, order: Order, account: Account, key: ApiKey) -> Prices | None:
         limits_of_money = {each.spend_limit_micros for each in limited_by(account, key)}

@@ -7,7 +7,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -143,7 +143,7 @@ class EmbedService:
         facts = model.facts
         if not accepted:
             # No hold will look at the key and the account once more.
-            await self._ask_books(call, self._least(facts, call, queries))
+            await self._ask_books(call, self._orders(facts, call, queries)[1])
             nothing = np.empty((0, facts.dimensions), dtype=np.float32)
             result = EmbedResult(call.request_id, facts, queries, refused, nothing, None, timing)
             content, _ = await _rendered(render, result)
@@ -194,9 +194,9 @@ class EmbedService:
         except APIError:
             self._metrics.decided("refused")
             raise
-        orders = self._least(model.facts, call, queries)
-        if not self._precheck.passes(orders, caller.account, caller.key):
-            await self._ask_books(call, orders)
+        whole, least = self._orders(model.facts, call, queries)
+        if not self._precheck.passes(whole, least, caller.account, caller.key):
+            await self._ask_books(call, least)
 
     async def _ask_books(self, call: Call, orders: Sequence[Order]) -> None:
         try:
@@ -206,14 +206,15 @@ class EmbedService:
             self._metrics.decided("refused")
             raise
 
-    def _least(self, model: ModelFacts, call: Call, queries: Queries) -> list[Order]:
-        """The request as an order; where bad inputs are passed over, the smallest that may be left of it."""
+    def _orders(self, model: ModelFacts, call: Call, queries: Queries) -> tuple[Order, list[Order]]:
+        """The request, and where bad inputs are passed over the least that may be left of it, as orders."""
         images = sum(isinstance(each, ImageQuery) for each in queries.items)
         texts = len(queries.items) - images
+        whole = _order(model, call, queries.body_hash, images=images, texts=texts)
         if not queries.skip_bad:
-            return [_order(model, call, queries.body_hash, images=images, texts=texts)]
+            return whole, [whole]
         kinds = ((1, 0), (0, 1)) if images and texts else ((min(images, 1), min(texts, 1)),)
-        return [_order(model, call, queries.body_hash, images=i, texts=t) for i, t in kinds]
+        return whole, [replace(whole, images=i, texts=t) for i, t in kinds]
 
     async def _count(self, caller: Caller, work: Unpaid) -> None:
         """Count against the account what was prepared and is not paid for."""

@@ -233,8 +233,7 @@ def test_a_buyer_is_known_again_without_a_look_at_the_books_but_for_moments_only
     assert authentication.recall(key[:-1] + ("0" if key[-1] != "0" else "1")) is None
     for terms in ({"quota": 9}, {"queries_per_second": 9}, {"credit_micros": 9}, {"spend_limit_micros": 9}):
         limited = vendor.key(**terms)
-        authentication.identify(limited, Scope.EMBED)
-        assert authentication.recall(limited) is None
+        assert authentication.identify(limited, Scope.EMBED) is authentication.recall(limited)
     later = time.monotonic() + 1.1
     monkeypatch.setattr("vendor_service.accounts.authentication.time.monotonic", lambda: later)
     assert authentication.recall(key) is None

@@ -476,7 +476,7 @@ def test_the_end_of_coverage_is_told_before_anything_is_held_and_no_month_resets
     with pytest.raises(APIError) as looked:
         precheck.check([order])
     assert looked.value.code == "coverage_limit_reached"
-    assert not precheck.passes([order], books.account(order), books.key(order))
+    assert not precheck.passes(order, [order], books.account(order), books.key(order))
     with books.locked(order) as (_, account):
         set_coverage_limit(account, 2)
     books.buy(order, buckets=[2])
@@ -485,6 +485,31 @@ def test_the_end_of_coverage_is_told_before_anything_is_held_and_no_month_resets
         set_coverage_limit(account, None)
     books.buy(order, images=100)
     books.check(order)
+
+
+@pytest.mark.parametrize(
+    ("terms", "times"),
+    [
+        ({"quota": 7}, 4),
+        ({"spend_limit_micros": 450}, 2),
+        ({"credit_micros": 600}, 3),
+        ({"queries_per_second": 1}, 5),
+        ({"coverage_limit": 9}, 5),
+    ],
+)
+def test_what_passes_by_rows_of_before_uses_up_what_they_say_is_left(
+    books: Books, terms: dict[str, Any], times: int
+) -> None:
+    """So a flood within the moment for which a caller is remembered is not worked on beyond its limits."""
+    order = replace(books.open(**terms), images=2)
+    precheck = Precheck(books.database, books.clock)
+    precheck.check([order])  # prices are known from now on
+    remembered = books.account(order), books.key(order)
+    one = replace(order, images=1)
+    passed = [precheck.passes(order, [one], *remembered) for _ in range(times + 1)]
+    assert passed == [True] * times + [False]
+    assert books.account(order).queries_held == 0
+    precheck.check([order])  # by the books nothing was asked yet
 
 
 def test_a_race_of_one_idempotency_key_is_paid_once(books: Books) -> None:

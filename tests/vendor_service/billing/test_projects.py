@@ -56,7 +56,8 @@ def test_a_project_has_limits_of_its_own_inside_the_accounts(
     precheck = Precheck(books.database, books.clock)
     with pytest.raises(APIError, match=message):
         precheck.check([replace(another, images=count)])
-    assert not precheck.passes([replace(another, images=count)], books.account(order), books.key(another))
+    asked = replace(another, images=count)
+    assert not precheck.passes(asked, [asked], books.account(order), books.key(another))
     books.buy(order, images=count)  # of the default project
     for each in (order, one, another):
         books.check(each)
