@@ -34,6 +34,8 @@ from client.results.charts import Frame, nice_ticks, svg, text
 Steps = Generator[simpy.Event, Any, None]
 
 _SLICE = 0.004  # seconds that work holds a core before others get their turn
+_SWITCH = 0.005  # seconds that Python's event loop keeps the lock where other threads want it
+_GATHER = 0.004  # seconds that a transaction waits for others at most
 _RETRY = 0.5  # seconds until a client asks again what was refused
 _MONTH = 30 * 86_400
 
@@ -48,6 +50,8 @@ class Costs:
         image: the same of each image in it.
         decode: of an image, in a process of its own.
         transaction: Python's part of one transaction, however much it does.
+        statements: of one transaction. Before each of them Python's lock is waited for, and the database
+            after it.
         books: the database's part of a transaction.
         books_piece: the same of each thing done in it.
         commit: seconds (no core's) that a commit waits for the disk.
@@ -59,6 +63,7 @@ class Costs:
     image: float
     decode: float
     transaction: float
+    statements: int
     books: float
     books_piece: float
     commit: float
@@ -163,12 +168,18 @@ class Books:
         """Refuse everything, or no longer."""
         self.away = away
 
-    def transact(self, pieces: Sequence[Piece]) -> Steps:
-        """Do pieces whose accounts are free, and hold these until it is committed."""
+    def transact(self, pieces: Sequence[Piece], python: Callable[[float], Steps]) -> Steps:
+        """Do pieces whose accounts are free, statement by statement, and hold these until it is committed.
+
+        `python` does the part of the vendor that has the transaction.
+        """
         accounts = {piece.account for piece in pieces}
         self.locked |= accounts
         costs = self._costs
-        yield from self._machine.work(costs.books + costs.books_piece * len(pieces), "books")
+        for _ in range(costs.statements):
+            yield from python(costs.transaction / costs.statements)
+            books = costs.books + costs.books_piece * len(pieces)
+            yield from self._machine.work(books / costs.statements, "books")
         yield self._env.timeout(costs.commit)
         self.locked -= accounts
         self.changed.succeed()
@@ -184,11 +195,15 @@ class FrontEnd:
         self._env, self._costs, self._fleet, self._books = env, costs, fleet, books
         self.machine, self._device = machines.front_end(), machines.device()
         self._lock = simpy.Resource(env, 1)
+        self._calls: deque[tuple[float, simpy.Event]] = deque()  # what the event loop is to do
+        self._call_came = env.event()
         self.up = True
         self.in_hand = 0
         self._pieces: deque[Piece] = deque()
+        self._apart: dict[int, list[Piece]] = {}  # by account that another front end has locked
         self._images: dict[int, deque[simpy.Event]] = defaultdict(deque)  # by account
         self._work_came, self._piece_came = env.event(), env.event()
+        env.process(self._run_loop())
         env.process(self._keep_books())
         env.process(self._run_model())
 
@@ -201,14 +216,14 @@ class FrontEnd:
         costs = self._costs
         self.in_hand += 1
         try:
-            yield from self._python(0.6 * costs.request + costs.image * images)
+            yield self._on_loop(0.6 * costs.request + costs.image * images)
             if images:
                 yield self._env.all_of([self._env.process(self._decoded()) for _ in range(images)])
             yield from self._in_transaction(account)
             if images:
                 yield self._env.all_of(self._queued(account, images))
             yield from self._in_transaction(account)
-            yield from self._python(0.4 * costs.request)
+            yield self._on_loop(0.4 * costs.request)
         finally:
             self.in_hand -= 1
         if not self.up:
@@ -221,15 +236,33 @@ class FrontEnd:
             while queue:
                 queue.popleft().succeed()
 
-    def _python(self, seconds: float) -> Steps:
-        """Work that holds Python's lock, which others get after some milliseconds."""
-        left = seconds
-        while left > 1e-9:
-            turn = min(left, _SLICE)
+    def _on_loop(self, seconds: float) -> simpy.Event:
+        """Have the event loop do work; the event is that it is done."""
+        done = self._env.event()
+        self._calls.append((seconds, done))
+        if not self._call_came.triggered:
+            self._call_came.succeed()
+        return done
+
+    def _run_loop(self) -> Steps:
+        """One piece of work after the other. Python's lock is let go when there is none, or others wait."""
+        while True:
+            if not self._calls:
+                self._call_came = self._env.event()
+                yield self._call_came
             with self._lock.request() as lock:
                 yield lock
-                yield from self.machine.work(turn, "python")
-            left -= turn
+                until = self._env.now + _SWITCH
+                while self._calls and (self._env.now < until or not self._lock.queue):
+                    seconds, done = self._calls.popleft()
+                    yield from self.machine.work(seconds, "python")
+                    done.succeed()
+
+    def _python(self, seconds: float) -> Steps:
+        """What another thread than the event loop's does in Python."""
+        with self._lock.request() as lock:
+            yield lock
+            yield from self.machine.work(seconds, "python")
 
     def _decoded(self) -> Steps:
         yield from self.machine.work(self._costs.decode, "decoding")
@@ -253,31 +286,44 @@ class FrontEnd:
         yield piece.done
 
     def _keep_books(self) -> Steps:
-        """One transaction after the other; after one that did the work of several, the next one gathers."""
-        shared = False
+        """One transaction after the other, each of which waits for as much as others did of late."""
+        of_late = 1
         while True:
             if not self._pieces:
                 yield self._piece_came
             self._piece_came = self._env.event()
-            if shared:
-                yield self._env.timeout(0.004)
+            if of_late > 1:
+                until = self._env.timeout(_GATHER)
+                while len(self._pieces) < of_late and not until.processed:
+                    yield until | self._piece_came
+                    self._piece_came = self._env.event()
             waiting = [self._pieces.popleft() for _ in range(min(256, len(self._pieces)))]
             free = [piece for piece in waiting if piece.account not in self._books.locked]
             for piece in waiting:
                 if piece.account in self._books.locked:
-                    self._env.process(self._wait_for_lock(piece))
-            shared = len(waiting) > 1
+                    self._put_apart(piece)
+            of_late = max(len(waiting), of_late - 1) if len(waiting) > 1 else 1
             if free:
                 yield from self._commit(free)
 
-    def _wait_for_lock(self, piece: Piece) -> Steps:
-        while piece.account in self._books.locked:
-            yield self._books.changed
-        yield from self._commit([piece])
+    def _put_apart(self, piece: Piece) -> None:
+        if piece.account in self._apart:
+            self._apart[piece.account].append(piece)
+        else:
+            self._apart[piece.account] = [piece]
+            self._env.process(self._work_off(piece.account))
+
+    def _work_off(self, account: int) -> Steps:
+        """Do what waits for an account that is locked, once that lets go."""
+        while self._apart[account]:
+            while account in self._books.locked:
+                yield self._books.changed
+            pieces, self._apart[account] = self._apart[account], []
+            yield from self._commit(pieces)
+        del self._apart[account]
 
     def _commit(self, pieces: Sequence[Piece]) -> Steps:
-        yield from self._python(self._costs.transaction)
-        yield from self._books.transact(pieces)
+        yield from self._books.transact(pieces, self._python)
         for piece in pieces:
             piece.done.succeed()
 
@@ -387,8 +433,9 @@ class Simulation:
         self.told.answered.append((came, self.env.now - came))
 
     def _connection(self, number: int, images: int, accounts: int, caller: float) -> Steps:
-        front_end = self.front_ends[number % len(self.front_ends)]
-        for account in count(number):
+        turn, place = divmod(number, len(self.front_ends))
+        front_end = self.front_ends[place]
+        for account in count(turn + place * accounts // len(self.front_ends)):
             came = self.env.now
             yield from front_end.machine.work(caller, "caller")
             yield from front_end.answer(account % accounts, images)
@@ -404,14 +451,15 @@ def main() -> None:
     parser.add_argument("--costs", type=Path, help="measured before, as --save wrote them")
     parser.add_argument("--save", type=Path, help="write the costs that were measured here")
     parser.add_argument("--check", action="store_true", help="measure and check, and give no answers")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=9, help="of measuring and checking")
     parser.add_argument("--device-rate", type=float, default=1000.0, help="images a second of a device")
     parser.add_argument("--plot", type=Path, help="draw what a failure does to the answers, as SVG")
     arguments = parser.parse_args()
     if arguments.costs is None:
         from benchmarks.fleet_costs import measure_and_check
 
-        costs = measure_and_check(arguments.seconds)
+        costs = measure_and_check(arguments.seconds, arguments.rounds)
         if arguments.save is not None:
             arguments.save.write_text(json.dumps(asdict(costs), indent=2) + "\n")
     else:
@@ -447,7 +495,9 @@ def print_sizes(costs: Costs) -> None:
 
 def smallest(costs: Costs, demand: Demand) -> tuple[Fleet, Told]:
     """The fewest front ends with many cores of the database, and then the fewest of these."""
-    fleet = Fleet(1, books_cores=64)
+    singles, images = demand.queries_a_second * demand.single, demand.queries_a_second * (1 - demand.single)
+    python = costs.request * (singles + images / 32) + costs.image * images
+    fleet = Fleet(max(1, math.ceil(max(python, costs.model_image * images))), books_cores=64)
     while not _suffices(told := seen(costs, fleet, demand)):
         fleet = replace(fleet, front_ends=fleet.front_ends + 1)
     for cores in (1, 2, 4, 8, 16, 32):

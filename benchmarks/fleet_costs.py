@@ -2,7 +2,8 @@
 
 The vendors sell the bundled model, with books on a PostgreSQL that does not wait for the disk. They, the
 database and the callers share the cores of this machine. Texts are known ones, so that no model runs for
-them.
+them. A machine that others share is faster in one minute than in the next, so costs are measured anew before
+each check, for a short time, and what is printed are medians over these rounds.
 """
 
 import json
@@ -11,8 +12,9 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 
 import httpx
@@ -27,7 +29,8 @@ from tests.support.postgres import Postgres, started_postgres
 from tests.support.vendor_process import VendorProcess
 
 _TICK = 1 / os.sysconf("SC_CLK_TCK")
-_KEYS = 16
+_KEYS = 64
+_STATEMENTS = 9  # of a transaction that writes, its begin and its commit among them
 _IMAGES = 32
 
 
@@ -42,7 +45,7 @@ class Measured:
         decoding: of the processes that decode for it.
         books: of the database.
         caller: of the load itself.
-        transactions: how many the database committed.
+        writes: transactions that hold or charge something.
         passes: forward passes of the model.
         model: seconds that they took.
     """
@@ -53,7 +56,7 @@ class Measured:
     decoding: float
     books: float
     caller: float
-    transactions: float
+    writes: float
     passes: float
     model: float
 
@@ -78,17 +81,16 @@ class Site:
         return VendorProcess(folder, "--migrate", "--device", "cpu", database_url=self._url)
 
     def ask(self, requests: Sequence[bytes], connections: int, seconds: float) -> Measured:
-        """Ask all vendors at once, each over so many connections."""
+        """Ask all vendors at once, each over so many connections, and for accounts of its own at a time."""
+
+        def run(place: int) -> load.Load:
+            first = place * len(requests) // len(self.vendors)
+            port = int(self.vendors[place].url.rpartition(":")[2])
+            return load.run(port, [*requests[first:], *requests[:first]], connections, seconds)
+
         before, began = self._used(), time.process_time()
         with ThreadPoolExecutor() as pool:
-            loads = list(
-                pool.map(
-                    lambda vendor: load.run(
-                        int(vendor.url.rpartition(":")[2]), requests, connections, seconds
-                    ),
-                    self.vendors,
-                )
-            )
+            loads = list(pool.map(run, range(len(self.vendors))))
         rate = sum(each.answers_a_second for each in loads)
         after = self._used()
         answered = after["requests"] - before["requests"]
@@ -100,21 +102,19 @@ class Site:
             used["decoding"],
             used["books"],
             (time.process_time() - began) / answered,
-            used["transactions"],
+            used["writes"],
             used["passes"],
             used["model"],
         )
 
     def _used(self) -> dict[str, float]:
-        time.sleep(1.1)  # the database tells of its transactions once a second
         with psycopg.connect(self._url) as connection:
-            found = connection.execute(
-                "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
-            ).fetchone()
+            # Only a transaction that writes, or locks a row, takes one of these numbers.
+            found = connection.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text").fetchone()
         assert found is not None
         told = [self._told(vendor) for vendor in self.vendors]
         return {
-            "transactions": float(found[0]),
+            "writes": float(found[0]),
             "vendor": sum(_processor(vendor.pid) for vendor in self.vendors),
             "decoding": sum(sum(map(_processor, _below(vendor.pid))) for vendor in self.vendors),
             "books": _of_postgres(),
@@ -134,59 +134,72 @@ class Site:
         return sums
 
 
-def measure_and_check(seconds: float) -> Costs:
+def measure_and_check(seconds: float, rounds: int) -> Costs:
     """The costs of one vendor, and a table of what two do and what the model says of them."""
+    measured, found = [], []
     with ExitStack() as stack:
-        costs, caller = measure(Site(stack, 1), seconds)
-    print(f"costs, in milliseconds: {costs}; of a caller: {1000 * caller:.2f}\n", flush=True)
-    cores = os.cpu_count() or 1
+        one, two = Site(stack, 1), Site(stack, 2)
+        loads = {
+            "1 text over 4 connections": (two.texts, 4),
+            "1 text over 8": (two.texts, 8),
+            "32 images over 2": (two.images, 2),
+            "32 images over 8": (two.images, 8),
+        }
+        for site in (one, two):  # and now the texts are known
+            site.ask(site.texts, 4, seconds)
+            site.ask(site.images, 2, seconds)
+        for _ in range(rounds):
+            measured.append(measure(one, seconds))
+            found.append([two.ask(*load, seconds).rate for load in loads.values()])
     print("| asked of each of two vendors | measured, requests/s | simulated | ratio |\n|---|---|---|---|")
-    with ExitStack() as stack:
-        site = Site(stack, 2)
-        for name, requests, images, connections in (
-            ("1 text over 4 connections", site.texts, 0, 4),
-            ("1 text over 8", site.texts, 0, 8),
-            ("32 images over 2", site.images, _IMAGES, 2),
-            ("32 images over 8", site.images, _IMAGES, 8),
-        ):
-            found = site.ask(requests, connections, seconds)
-            fleet = Fleet(2, cores=cores, one_machine=True)
-            told = (
-                Simulation(costs, fleet)
-                .ask_in_turn(2 * connections, images, accounts=_KEYS, caller=caller)
-                .run(30)
-            )
-            rate = told.rate(5, 30)
-            print(f"| {name} | {found.rate:.1f} | {rate:.1f} | {rate / found.rate:.2f} |", flush=True)
+    for (name, (requests, connections)), rates in zip(loads.items(), zip(*found, strict=True), strict=True):
+        images = _IMAGES if requests is two.images else 0
+        told = [foretold(costs, caller, images, connections) for costs, caller in measured]
+        ratios = sorted(simulated / real for simulated, real in zip(told, rates, strict=True))
+        spread = f"{median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+        print(f"| {name} | {median(rates):.1f} | {median(told):.1f} | {spread} |", flush=True)
+    names = asdict(measured[0][0])
+    costs = Costs(**{name: median(getattr(each, name) for each, _ in measured) for name in names})
+    print(f"\ncosts, in seconds: {costs}\n", flush=True)
     return costs
+
+
+def foretold(costs: Costs, caller: float, images: int, connections: int) -> float:
+    """Requests a second that the model says two vendors answer, each over so many connections."""
+    fleet = Fleet(2, cores=os.cpu_count() or 1, one_machine=True)
+    simulation = Simulation(costs, fleet)
+    told = simulation.ask_in_turn(2 * connections, images, accounts=_KEYS, caller=caller).run(12)
+    return told.rate(2, 12)
 
 
 def measure(site: Site, seconds: float) -> tuple[Costs, float]:
     """What the steps of one vendor cost; and a caller, a request."""
-    site.ask(site.texts, 4, seconds / 4)  # and now they are known
-    site.ask(site.images, 2, seconds / 4)
     texts = [site.ask(site.texts, connections, seconds) for connections in (1, 4, 16)]
-    # One request at a time, so that nothing holds up a pass of the model.
+    # One request at a time, so that nothing holds up a pass of the model; and as many as keep all cores busy,
+    # which then take longer for the same.
     one, many = (site.ask(requests, 1, seconds) for requests in (site.image, site.images))
-    shape = np.array([[1.0, each.transactions] for each in texts])
+    busy = site.ask(site.images, 4, seconds)
+    strain = max(1.0, (busy.vendor + busy.decoding) / (many.vendor + many.decoding))
+    shape = np.array([[1.0, each.writes] for each in texts])
     python, *_ = np.linalg.lstsq(shape, np.array([each.vendor for each in texts]), rcond=None)
     books, *_ = np.linalg.lstsq(shape, np.array([each.books for each in texts]), rcond=None)
     python, books = np.maximum(python, 0), np.maximum(books, 0)
     alone = texts[0]
     spent = alone.vendor + alone.decoding + alone.books + alone.caller
-    image = (many.vendor - many.model - python[0] - python[1] * many.transactions) / _IMAGES
+    image = (many.vendor - many.model - python[0] - python[1] * many.writes) / _IMAGES
     model_image = (many.model / many.passes - one.model / one.passes) / (_IMAGES / many.passes - 1)
     return (
         Costs(
             request=float(python[0]),
-            image=float(max(0.0, image)),
-            decode=many.decoding / _IMAGES,
+            image=strain * float(max(0.0, image)),
+            decode=strain * many.decoding / _IMAGES,
             transaction=float(python[1]),
+            statements=_STATEMENTS,
             books=float(books[1]),
             books_piece=float(books[0]) / 2,
             commit=max(0.0, (alone.p50 - spent) / 2),
-            model=one.model / one.passes - model_image,
-            model_image=model_image,
+            model=strain * (one.model / one.passes - model_image),
+            model_image=strain * model_image,
         ),
         float(np.mean([each.caller for each in texts])),
     )
