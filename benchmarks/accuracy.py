@@ -8,18 +8,19 @@ them run again); what is missing there is run, in benchmarks/.runs, and added.
 
 import argparse
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
+from statistics import fmean
 from tempfile import TemporaryDirectory
 
 from benchmarks.records import ROOT, Record, made_with, record, recorded
 from client.data.bundled_set import ICONS
 from client.learning.recipe import Recipe, Variant
 from client.progress import Display
-from client.results.comparison_table import as_markdown
+from client.results.comparison_table import Spread, as_markdown
 from client.runs.comparison import Cell, Comparison, ComparisonConfig
 from client.runs.connection import Connection
 from tests.support.vendor_process import VendorProcess
@@ -84,6 +85,15 @@ def measured(configs: Iterable[ComparisonConfig], name: str) -> list[Record]:
     _measure(parts, name)
     known = recorded()
     return [known[made_with(cell)].under(cell.variant.name) for _, cells in parts for cell in cells]
+
+
+def cells(outside: Sequence[Sequence[float]], inside: Sequence[Sequence[float]]) -> str:
+    """Of a table: the accuracy on each style that was held out, their mean, and the mean in-domain.
+
+    Each is the mean and deviation over seeds; there is a list of these for each style.
+    """
+    means = [[fmean(seed) for seed in zip(*styles, strict=True)] for styles in (outside, inside)]
+    return " | ".join(Spread.of(shares).show() for shares in [*outside, *means])
 
 
 def _measure(parts: Iterable[tuple[ComparisonConfig, list[Cell]]], name: str) -> None:

@@ -11,14 +11,15 @@ import argparse
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from statistics import fmean
 
-from benchmarks.accuracy import IMAGE_SIZE, STEPS, icons, made_once, measured
+from benchmarks.accuracy import IMAGE_SIZE, STEPS, cells, icons, made_once, measured
 from benchmarks.records import TOGETHER
 from benchmarks.unlabelled import config_of, pool
 from client.learning.recipe import Recipe, Variant
-from client.results.comparison_table import RunResult, Spread
+from client.results.comparison_table import RunResult
 
 _ALIGNED = Recipe().align_images_per_domain // Recipe().images_per_domain
 
@@ -50,7 +51,12 @@ def main() -> None:
                 _results(row, target, arguments.seeds, arguments.image_size, arguments.pool)
                 for target in arguments.targets
             ]
-            print(f"| {method} | {batch} | {_cells(by_target)} |", flush=True)
+            shares = (
+                [[part(each) for each in results] for results in by_target]
+                for part in (attrgetter("out_of_domain"), attrgetter("in_domain"))
+            )
+            seconds = fmean(each.seconds for results in by_target for each in results)
+            print(f"| {method} | {batch} | {cells(*shares)} | {seconds:.0f} |", flush=True)
 
 
 def _results(
@@ -74,16 +80,6 @@ def _together(target: str) -> Path:
             shutil.copy(file, place / (file.name if alone else f"{style}-{file.name}"))
 
     return made_once(f"icons-of-one-domain-but-{target}", lay_together)
-
-
-def _cells(by_target: Sequence[Sequence[RunResult]]) -> str:
-    """Accuracy on each style, their mean, and in-domain, mean and deviation over seeds; seconds."""
-    styles = [[each.out_of_domain for each in results] for results in by_target]
-    seeds = list(zip(*by_target, strict=True))
-    inside = [fmean(each.in_domain for each in seed) for seed in seeds]
-    spreads = [*map(Spread.of, styles), Spread.of([fmean(seed) for seed in zip(*styles, strict=True)])]
-    seconds = fmean(each.seconds for seed in seeds for each in seed)
-    return " | ".join([*(each.show() for each in spreads), Spread.of(inside).show(), f"{seconds:.0f}"])
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from itertools import groupby
 from pathlib import Path
 from statistics import fmean
 
-from benchmarks.accuracy import IMAGE_SIZE, STEPS, measured
+from benchmarks.accuracy import IMAGE_SIZE, STEPS, cells, measured
 from benchmarks.plots import Place, spent_and_gained
 from benchmarks.unlabelled import config_of, name_of, pool
 from client.learning.recipe import Recipe, Variant
@@ -125,10 +125,10 @@ def _reach(config: ComparisonConfig, share: float) -> int:
 
 
 def _cells(results: Sequence[RunResult]) -> str:
-    """Queries, accuracy on each style, their mean, and in-domain: mean and deviation over seeds."""
-    styles = _by_style(results, lambda r: r.out_of_domain)
-    spreads = [*map(Spread.of, styles), _of(results, fmean), _of(results, fmean, lambda r: r.in_domain)]
-    return " | ".join([str(round(fmean(r.queries for r in results))), *(each.show() for each in spreads)])
+    """Queries, and the accuracy of each style, their mean and in-domain."""
+    inside = _by_style(results, lambda r: r.in_domain)
+    shares = cells(_by_style(results, lambda r: r.out_of_domain), inside)
+    return f"{fmean(r.queries for r in results):.0f} | {shares}"
 
 
 def _plot(found: Mapping[str, Sequence[RunResult]]) -> str:

@@ -17,6 +17,7 @@ import argparse
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -24,13 +25,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.accuracy import RUNS, customer, icons
+from benchmarks.accuracy import RUNS, cells, customer, icons
 from benchmarks.unlabelled import pool
 from client.buying.queries import Query
 from client.buying.teacher import Teacher
 from client.learning.recipe import Recipe
 from client.progress import Display
-from client.results.comparison_table import Spread
 from client.results.records import Summary
 from client.runs.connection import Connection
 from client.runs.distillation import Distillation
@@ -194,17 +194,12 @@ class Runs:
 
 
 def _cells(summaries: Sequence[Summary], targets: Sequence[str]) -> str:
-    """Accuracy on each style, their mean, and in-domain: mean and deviation over seeds."""
-    styles = [
-        [float(s.accuracy.out_of_domain or 0) for s in summaries if s.target_domain == target]
-        for target in targets
-    ]
-    inside = [
-        [float(s.accuracy.in_domain or 0) for s in summaries if s.target_domain == target]
-        for target in targets
-    ]
-    means = [[fmean(seed) for seed in zip(*columns, strict=True)] for columns in (styles, inside)]
-    return " | ".join(Spread.of(shares).show() for shares in [*styles, *means])
+    by_target = [[s.accuracy for s in summaries if s.target_domain == target] for target in targets]
+    outside, inside = (
+        [[float(part(each) or 0) for each in accuracies] for accuracies in by_target]
+        for part in (attrgetter("out_of_domain"), attrgetter("in_domain"))
+    )
+    return cells(outside, inside)
 
 
 if __name__ == "__main__":
