@@ -111,7 +111,7 @@ bench-exactly-once: $(READY)  ## 50,000 images through cuts and kills, each paid
 bench-paper-costs: $(READY)  ## what the paper's experiments take in queries and money
 	@$(BIN)/python -m benchmarks.paper_costs
 
-bench-fleet: $(READY)  ## a simulated fleet, checked against two real vendors (ten minutes)
+bench-fleet: $(READY)  ## a simulated fleet, checked against two real vendors (twenty minutes)
 	@$(BIN)/python -m benchmarks.fleet
 
 bench-money: $(READY)  ## what charging costs, the table of docs/results.md (five minutes)
