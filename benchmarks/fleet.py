@@ -564,7 +564,9 @@ def plot(failures: dict[str, Told]) -> str:
     for (name, line), colour in zip(lines.items(), _COLOURS, strict=True):
         across, down = frame.at(*max(line, key=lambda point: point[1]))
         named = text(across - 8, down - 8, name, "end") if across > 300 else text(across + 8, down + 10, name)
-        drawn += Markup('<g stroke="{0}" fill="{0}">{1}{2}</g>').format(colour, frame.line(line, "p99"), named)
+        drawn += Markup('<g stroke="{0}" fill="{0}">{1}{2}</g>').format(
+            colour, frame.line(line, "p99"), named
+        )
     drawing = svg(600, 256, "What a failure does to the answers", drawn)
     return str(drawing).replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
 

@@ -11,6 +11,7 @@ COSTS = Costs(
     image=0.0,
     decode=0.0,
     transaction=0.0,
+    statements=10,
     books=0.0,
     books_piece=0.0,
     commit=0.0,
@@ -28,6 +29,7 @@ COSTS = Costs(
         (replace(COSTS, model=0.02, model_image=0.01), 1, 8, 10),  # passes of eight
         (replace(COSTS, books_piece=0.01), 1, 0, 50),  # two pieces a request, by one connection
         (replace(COSTS, commit=0.05), 1, 0, 10),  # two commits a request, and one account
+        (replace(COSTS, transaction=0.02, books=0.03), 1, 0, 80),  # eight requests share two transactions
     ],
 )
 def test_the_slowest_part_bounds_the_rate(
@@ -37,6 +39,16 @@ def test_the_slowest_part_bounds_the_rate(
     callers = 1 if costs.commit or images else 8 * front_ends
     told = Simulation(costs, fleet).ask_in_turn(callers, images, accounts=8, caller=0.0).run(6)
     assert told.rate(1, 6) == pytest.approx(expected, rel=0.15)
+
+
+def test_front_ends_wait_for_an_account_that_another_has_locked() -> None:
+    costs = replace(COSTS, commit=0.02)
+    alone, shared = (
+        Simulation(costs, Fleet(2)).ask_in_turn(2, 0, accounts=accounts, caller=0.0).run(6).rate(1, 6)
+        for accounts in (2, 1)
+    )
+    assert alone == pytest.approx(50, rel=0.15)
+    assert shared == pytest.approx(25, rel=0.15)
 
 
 def test_a_load_that_it_can_take_is_answered_at_its_rate() -> None:
