@@ -14,6 +14,7 @@ benchmarks/.runs and are not run again.
 """
 
 import argparse
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -25,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.accuracy import RUNS, cells, customer, icons
+from benchmarks.accuracy import RUNS, cells, customer, icons, made_once
 from benchmarks.unlabelled import pool
 from client.buying.queries import Query
 from client.buying.teacher import Teacher
@@ -107,6 +108,7 @@ def main() -> None:
     parser.add_argument("--unweighed", action="store_true", help="students of unweighed teachers as well")
     parser.add_argument("--image-size", type=int, default=64)
     parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--most", type=int, help="labelled images of a class in a style; all without it")
     arguments = parser.parse_args()
     runs = Runs(arguments)
     tuned = runs.of(None, weighed=True)
@@ -171,10 +173,11 @@ class Runs:
         recipe = replace(Recipe().with_steps(steps), weigh_teacher=weighed)
         method = "erm" if weakness is None else "vl2v-adip"
         name = method if weakness is None else f"{weakness.kind}-{weakness.level}-{weighed}"
-        run = RunFolder(RUNS / f"weak-{size}px-{steps}" / f"{name}-{target}-{seed}")
-        config = RunConfig(
-            str(icons()), target, method, "efficientnet_lite0", size, seed, "stratified", recipe
-        )
+        most = self._arguments.most
+        folder = f"weak-{size}px-{steps}" + ("" if most is None else f"-{most}-a-class")
+        run = RunFolder(RUNS / folder / f"{name}-{target}-{seed}")
+        data = icons() if most is None else _few(most, target)
+        config = RunConfig(str(data), target, method, "efficientnet_lite0", size, seed, "stratified", recipe)
         run.path.parent.mkdir(exist_ok=True)
         run_id = run.begin(config)
         options: dict[str, Any] = {
@@ -191,6 +194,20 @@ class Runs:
             summary = Distillation(config, run, teacher, Display(), **options).execute()
         assert summary is not None
         return summary
+
+
+def _few(most: int, target: str) -> Path:
+    """The bundled icons with so many labelled images of a class in a style, but for the style held out."""
+
+    def choose(folder: Path) -> None:
+        for label in icons().glob("*/*"):
+            images = sorted(label.iterdir())
+            place = folder / label.relative_to(icons())
+            place.mkdir(parents=True)
+            for image in images if label.parent.name == target else images[:most]:
+                shutil.copy(image, place)
+
+    return made_once(f"icons-{most}-a-class-but-{target}", choose)
 
 
 def _cells(summaries: Sequence[Summary], targets: Sequence[str]) -> str:
