@@ -35,6 +35,8 @@ Steps = Generator[simpy.Event, Any, None]
 _SLICE = 0.004  # seconds that work holds a core before others get their turn
 _SWITCH = 0.005  # seconds that Python's event loop keeps the lock where other threads want it
 _GATHER = 0.004  # seconds that a transaction waits for others at most
+# Of a transaction, its begin and commit among them. Each waits for Python's lock, and then for the database.
+_STATEMENTS = 9
 _RETRY = 0.5  # seconds until a client asks again what was refused
 _MONTH = 30 * 86_400
 
@@ -49,8 +51,6 @@ class Costs:
         image: the same of each image in it.
         decode: of an image, in a process of its own.
         transaction: Python's part of one transaction, however much it does.
-        statements: of one transaction. Before each of them Python's lock is waited for, and the database
-            after it.
         books: the database's part of a transaction.
         books_piece: the same of each thing done in it.
         commit: seconds (no core's) that a commit waits for the disk.
@@ -62,7 +62,6 @@ class Costs:
     image: float
     decode: float
     transaction: float
-    statements: int
     books: float
     books_piece: float
     commit: float
@@ -175,10 +174,10 @@ class Books:
         accounts = {piece.account for piece in pieces}
         self.locked |= accounts
         costs = self._costs
-        for _ in range(costs.statements):
-            yield from python(costs.transaction / costs.statements)
-            books = costs.books + costs.books_piece * len(pieces)
-            yield from self._machine.work(books / costs.statements, "books")
+        books = costs.books + costs.books_piece * len(pieces)
+        for _ in range(_STATEMENTS):
+            yield from python(costs.transaction / _STATEMENTS)
+            yield from self._machine.work(books / _STATEMENTS, "books")
         yield self._env.timeout(costs.commit)
         self.locked -= accounts
         self.changed.succeed()

@@ -30,7 +30,6 @@ from tests.support.vendor_process import VendorProcess
 
 _TICK = 1 / os.sysconf("SC_CLK_TCK")
 _KEYS = 64
-_STATEMENTS = 9  # of a transaction that writes, its begin and its commit among them
 _IMAGES = 32
 
 
@@ -194,7 +193,6 @@ def measure(site: Site, seconds: float) -> tuple[Costs, float]:
             image=strain * float(max(0.0, image)),
             decode=strain * many.decoding / _IMAGES,
             transaction=float(python[1]),
-            statements=_STATEMENTS,
             books=float(books[1]),
             books_piece=float(books[0]) / 2,
             commit=max(0.0, (alone.p50 - spent) / 2),

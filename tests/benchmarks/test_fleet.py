@@ -11,7 +11,6 @@ COSTS = Costs(
     image=0.0,
     decode=0.0,
     transaction=0.0,
-    statements=10,
     books=0.0,
     books_piece=0.0,
     commit=0.0,

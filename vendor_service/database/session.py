@@ -37,7 +37,7 @@ _POSTGRES = {
 # A connection that was used so lately is believed to hold, unless it says otherwise.
 _SURE_SECONDS = 1.0
 # Some wait for locked accounts (see `Writer`), others read. They stay open, since to open one takes longer
-# than most of what it is wanted for. The last one used is the next one used, so few are where few do.
+# than most of what it is wanted for. The last one used is the next one used, so only as many are as it takes.
 _CONNECTIONS = {"pool_size": 25, "max_overflow": 0, "pool_use_lifo": True}
 # A database that stays away is told of again after so long.
 _REMINDER_SECONDS = 300.0

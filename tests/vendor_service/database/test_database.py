@@ -2,7 +2,6 @@
 
 import multiprocessing
 import threading
-import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -176,7 +175,7 @@ def test_a_connection_is_asked_about_only_when_it_was_idle(
         mine = _backend(database)
         assert _backend(database) == mine
         asked.assert_not_called()
-        time.sleep(1.1)
+        monkeypatch.setattr("vendor_service.database.session._SURE_SECONDS", 0.0)
         assert _backend(database) == mine
         asked.assert_called_once()
 
