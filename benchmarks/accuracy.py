@@ -20,7 +20,8 @@ from benchmarks.records import ROOT, Record, made_with, record, recorded
 from client.data.bundled_set import ICONS
 from client.learning.recipe import Recipe, Variant
 from client.progress import Display
-from client.results.comparison_table import Spread, as_markdown
+from client.results.comparison_table import RunResult, Spread, as_markdown
+from client.results.records import Accuracy
 from client.runs.comparison import Cell, Comparison, ComparisonConfig
 from client.runs.connection import Connection
 from tests.support.vendor_process import VendorProcess
@@ -87,11 +88,15 @@ def measured(configs: Iterable[ComparisonConfig], name: str) -> list[Record]:
     return [known[made_with(cell)].under(cell.variant.name) for _, cells in parts for cell in cells]
 
 
-def cells(outside: Sequence[Sequence[float]], inside: Sequence[Sequence[float]]) -> str:
+def cells(by_style: Sequence[Sequence[RunResult | Accuracy]]) -> str:
     """Of a table: the accuracy on each style that was held out, their mean, and the mean in-domain.
 
     Each is the mean and deviation over seeds; there is a list of these for each style.
     """
+    outside, inside = (
+        [[float(getattr(each, part) or 0) for each in seeds] for seeds in by_style]
+        for part in ("out_of_domain", "in_domain")
+    )
     means = [[fmean(seed) for seed in zip(*styles, strict=True)] for styles in (outside, inside)]
     return " | ".join(Spread.of(shares).show() for shares in [*outside, *means])
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -157,7 +157,7 @@ def measure_and_check(seconds: float, rounds: int) -> Costs:
         ratios = sorted(simulated / real for simulated, real in zip(told, rates, strict=True))
         spread = f"{median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
         print(f"| {name} | {median(rates):.1f} | {median(told):.1f} | {spread} |", flush=True)
-    names = asdict(measured[0][0])
+    names = [each.name for each in fields(Costs)]
     costs = Costs(**{name: median(getattr(each, name) for each, _ in measured) for name in names})
     print(f"\ncosts, in seconds: {costs}\n", flush=True)
     return costs

@@ -11,7 +11,6 @@ import argparse
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
-from operator import attrgetter
 from pathlib import Path
 from statistics import fmean
 
@@ -51,12 +50,8 @@ def main() -> None:
                 _results(row, target, arguments.seeds, arguments.image_size, arguments.pool)
                 for target in arguments.targets
             ]
-            shares = (
-                [[part(each) for each in results] for results in by_target]
-                for part in (attrgetter("out_of_domain"), attrgetter("in_domain"))
-            )
             seconds = fmean(each.seconds for results in by_target for each in results)
-            print(f"| {method} | {batch} | {cells(*shares)} | {seconds:.0f} |", flush=True)
+            print(f"| {method} | {batch} | {cells(by_target)} | {seconds:.0f} |", flush=True)
 
 
 def _results(

@@ -126,9 +126,7 @@ def _reach(config: ComparisonConfig, share: float) -> int:
 
 def _cells(results: Sequence[RunResult]) -> str:
     """Queries, and the accuracy of each style, their mean and in-domain."""
-    inside = _by_style(results, lambda r: r.in_domain)
-    shares = cells(_by_style(results, lambda r: r.out_of_domain), inside)
-    return f"{fmean(r.queries for r in results):.0f} | {shares}"
+    return f"{fmean(r.queries for r in results):.0f} | {cells(_by_style(results))}"
 
 
 def _plot(found: Mapping[str, Sequence[RunResult]]) -> str:
@@ -150,11 +148,12 @@ def _of(
     share: Callable[[RunResult], float] = lambda result: result.out_of_domain,
 ) -> Spread:
     """What is `taken` of the styles with each seed, over seeds."""
-    return Spread.of([taken(seed) for seed in zip(*_by_style(results, share), strict=True)])
+    seeds = zip(*_by_style(results), strict=True)
+    return Spread.of([taken([share(each) for each in styles]) for styles in seeds])
 
 
-def _by_style(results: Sequence[RunResult], share: Callable[[RunResult], float]) -> list[list[float]]:
-    return [[share(each) for each in group] for _, group in groupby(results, key=lambda r: r.target)]
+def _by_style(results: Sequence[RunResult]) -> list[list[RunResult]]:
+    return [list(group) for _, group in groupby(results, key=lambda r: r.target)]
 
 
 if __name__ == "__main__":

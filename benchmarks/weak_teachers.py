@@ -18,7 +18,6 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from operator import attrgetter
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -211,12 +210,7 @@ def _few(most: int, target: str) -> Path:
 
 
 def _cells(summaries: Sequence[Summary], targets: Sequence[str]) -> str:
-    by_target = [[s.accuracy for s in summaries if s.target_domain == target] for target in targets]
-    outside, inside = (
-        [[float(part(each) or 0) for each in accuracies] for accuracies in by_target]
-        for part in (attrgetter("out_of_domain"), attrgetter("in_domain"))
-    )
-    return cells(outside, inside)
+    return cells([[s.accuracy for s in summaries if s.target_domain == target] for target in targets])
 
 
 if __name__ == "__main__":

@@ -23,7 +23,10 @@ _MOST_REMEMBERED = 4096
 
 @dataclass(frozen=True)
 class Caller:
-    """The account that asks, and the key with which it does; both rows as they were a moment ago."""
+    """The account that asks, and the key with which it does.
+
+    Both rows are as they were a moment ago, with what `Precheck` has let through since.
+    """
 
     account_id: str
     key_id: str

@@ -23,7 +23,7 @@ _NO_PRICE = Prices(image_micros=0, text_micros=0)
 
 
 class Precheck:
-    """Looks at the books, and refuses what admission would refuse now. It changes and locks nothing.
+    """Looks at the books, and refuses what admission would refuse now. It changes and locks nothing there.
 
     It decides nothing in anybody's favour: what passes is decided by `Admission`, later. Thread-safe.
     """

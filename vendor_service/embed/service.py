@@ -143,7 +143,8 @@ class EmbedService:
         facts = model.facts
         if not accepted:
             # No hold will look at the key and the account once more.
-            await self._ask_books(call, self._orders(facts, call, queries)[1])
+            _, least = self._orders(facts, call, queries)
+            await self._ask_books(call, least)
             nothing = np.empty((0, facts.dimensions), dtype=np.float32)
             result = EmbedResult(call.request_id, facts, queries, refused, nothing, None, timing)
             content, _ = await _rendered(render, result)
