@@ -110,7 +110,7 @@ def test_a_silent_swap_is_found_and_proved(
     assert found.evidence is None
 
     encode = Replica.encode
-    monkeypatch.setattr(Replica, "encode", lambda *args: np.roll(encode(*args), 1, axis=1))
+    monkeypatch.setattr(Replica, "encode", lambda *args, **how: np.roll(encode(*args, **how), 1, axis=1))
     evidence, shown = tmp_path / "swap.json", str(options["cache"])
     arguments = ["canary", "--images", str(image), "--count", "4", "--evidence", str(evidence)]
     with pytest.raises(SystemExit) as end:

@@ -180,7 +180,7 @@ class ScriptedTexts:
                 texts[id(staged)] = [each.text for each in items]
             return staged
 
-        def encode_scripted(replica: Replica, kind: Kind, staged: Staged) -> Vectors:
+        def encode_scripted(replica: Replica, kind: Kind, staged: Staged, *, alone: bool = False) -> Vectors:
             batch = texts.pop(id(staged), [])
             self.seen += batch
             if "explode" in batch:
@@ -190,7 +190,7 @@ class ScriptedTexts:
             if "wait" in batch:
                 self.waiting.set()
                 assert self.go.wait(20)
-            return encode(replica, kind, staged)
+            return encode(replica, kind, staged, alone=alone)
 
         monkeypatch.setattr(Replica, "stage", stage_noted)
         monkeypatch.setattr(Replica, "encode", encode_scripted)

@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from shared.embeddings import Kind
@@ -128,8 +129,10 @@ class Batcher:
             while True:
                 least = 1 if left else self._least
                 batch = self._take(full=False, least=least)
-                if batch is not None or self._closed:
-                    return batch
+                if batch is not None:
+                    return replace(batch, alone=self._is_alone)
+                if self._closed:
+                    return None
                 waiting = any(queue.waiting for queue in self._round_robin)
                 self.free += 1
                 left = not self._changed.wait(_LEFT_SECONDS if waiting else None)
@@ -187,10 +190,20 @@ class Batcher:
                     queue.fail(APIError(ErrorCode.NOT_READY, message, retry_after=1))
 
     @property
+    def _is_idle(self) -> bool:
+        """Whether no worker works but the one that asks."""
+        return self.living - self.free <= 1
+
+    @property
+    def _is_alone(self) -> bool:
+        """Whether what the worker that asks has taken is all that there is to do."""
+        queues = (*self._round_robin, *self._background_round_robin)
+        return self._is_idle and not any(queue.waiting for queue in queues)
+
+    @property
     def _least(self) -> int:
         """How many queries must wait for the worker that asks: any, unless another one works."""
-        alone = self._closed or self.living - self.free <= 1
-        return 1 if alone else self._buckets.least
+        return 1 if self._closed or self._is_idle else self._buckets.least
 
     def _take(self, *, full: bool, least: int = 1) -> Batch | None:
         batch = self._take_turns(self._round_robin, full=full, least=least)

@@ -17,7 +17,7 @@ from shared.embeddings import Kind
 from vendor_service.encoder import precision
 from vendor_service.encoder.encoder import ModelFacts
 from vendor_service.encoder.fingerprint import describe, fingerprint
-from vendor_service.encoder.graph import Forward, traced, worthwhile_rows
+from vendor_service.encoder.graph import Forward, is_graph, traced, worthwhile_rows
 from vendor_service.encoder.known_fingerprints import KnownFingerprints, Look, look_at
 from vendor_service.encoder.precision import Dtype
 from vendor_service.encoder.prepared import PreparedText
@@ -43,7 +43,7 @@ def choose_devices(names: str) -> list[torch.device]:
     """The devices to run on, separated by commas; `auto` is the first CUDA device, or the CPU.
 
     A CPU of several cores is named twice: while one half of it waits for the interpreter, or for the slowest
-    of its threads, the other computes.
+    of its threads, the other computes. A large model's batch takes both where there is no other.
 
     Raises:
         UsageError: one of them is not here.
@@ -129,7 +129,11 @@ class ClipModel:
             )
             passes[first] = {**passes[first], "image": image}
         least = self._worthwhile_rows(passes[first]["image"], first)
-        self.replicas = [self._replica(passes[device], device, self.dtype, least) for device in self.devices]
+        # A graph is done before other threads are awake, and compiled code is made for a number of them.
+        large = [kind for kind, each in passes[first].items() if not (compiled or is_graph(each))]
+        self.replicas = [
+            self._replica(passes[device], device, self.dtype, least, large) for device in self.devices
+        ]
         if compiled:
             self._warm_up()
         self.dimensions = self.encode_texts(["a photo"]).shape[1]
@@ -257,11 +261,18 @@ class ClipModel:
             return worthwhile_rows(forward, batch)
 
     def _replica(
-        self, passes: Mapping[Kind, Forward], device: torch.device, dtype: Dtype, least: int = 1
+        self,
+        passes: Mapping[Kind, Forward],
+        device: torch.device,
+        dtype: Dtype,
+        least: int = 1,
+        whole_cpu: Sequence[Kind] = (),
     ) -> Replica:
         threads = self._threads if device.type == "cpu" else None
         kind = torch.bfloat16 if dtype == "bfloat16" else torch.float32
-        return Replica(passes, device, kind, self.preprocessing, threads=threads, least=least)
+        return Replica(
+            passes, device, kind, self.preprocessing, threads=threads, whole_cpu=whole_cpu, least=least
+        )
 
 
 def _require_int8(devices: Sequence[torch.device], calibration: Path | None) -> None:

@@ -82,6 +82,11 @@ def traced(model: Any, name: str, examples: Sequence[torch.Tensor], tolerance: f
     return fastest if taken[fastest] <= _WORTH * _seconds(method, examples[-1]) else method
 
 
+def is_graph(forward: Forward) -> bool:
+    """Whether a pass is one graph, as those of small models are."""
+    return isinstance(forward, torch.jit.ScriptModule)
+
+
 @torch.inference_mode()
 def worthwhile_rows(forward: Forward, batch: torch.Tensor) -> int:
     """With how many rows a pass spends two thirds of its time on them; from 1 to `_MOST_WORTHWHILE`.

@@ -130,11 +130,15 @@ class BatchPart:
 
 @dataclass(frozen=True)
 class Batch:
-    """Queries of one kind, of one or more callers, for one forward pass; or of the `background`."""
+    """Queries of one kind, of one or more callers, for one forward pass; or of the `background`.
+
+    It is `alone` where no other device works when it is taken, and nothing waits for one.
+    """
 
     kind: Kind
     parts: Sequence[BatchPart]
     background: bool = False
+    alone: bool = False
 
     @property
     def items(self) -> list[Any]:

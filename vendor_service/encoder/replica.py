@@ -1,6 +1,6 @@
 """One copy of the model on one device, and the batches that it is given."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +44,7 @@ class Replica:
     Args:
         passes: the forward pass of each kind, on `device` and in `dtype`; replicas may share them.
         threads: how many threads a forward pass on the CPU takes; torch's own choice if `None`.
+        whole_cpu: the kinds of which a batch that is alone takes all of torch's threads instead.
         least: how many rows are worth a pass on a second CPU while another computes.
     """
 
@@ -55,6 +56,7 @@ class Replica:
         preprocessing: Preprocessing,
         *,
         threads: int | None = None,
+        whole_cpu: Collection[Kind] = (),
         least: int = 1,
     ) -> None:
         self.device = device
@@ -63,6 +65,8 @@ class Replica:
         self._dtype = dtype
         self._preprocessing = preprocessing
         self._threads = threads
+        self._whole_cpu = whole_cpu
+        self._all_threads = torch.get_num_threads()
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
     def stage(self, kind: Kind, items: Sequence[Any]) -> Staged:
@@ -81,14 +85,15 @@ class Replica:
         return Staged(batch, len(items), copied)
 
     @torch.inference_mode()
-    def encode(self, kind: Kind, staged: Staged) -> Vectors:
-        """Unit vectors, float32 of shape (queries, dimensions).
+    def encode(self, kind: Kind, staged: Staged, *, alone: bool = False) -> Vectors:
+        """Unit vectors, float32 of shape (queries, dimensions); `alone` if no other replica works meanwhile.
 
         Raises:
             DeviceLost: CUDA is broken, for this process at least.
         """
         if self._threads is not None:
-            torch.set_num_threads(self._threads)
+            whole = alone and kind in self._whole_cpu
+            torch.set_num_threads(self._all_threads if whole else self._threads)
         try:
             features = self.passes[kind](self.inputs(kind, self._arrived(staged)))
             rows: Vectors = torch.nn.functional.normalize(features.float(), dim=-1).cpu().numpy()

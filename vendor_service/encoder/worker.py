@@ -27,8 +27,8 @@ class Device(Protocol):
     def stage(self, kind: Kind, items: Sequence[Any]) -> Any:  # noqa: ANN401 - its own business
         """Bring queries into the form, and to the place, that `encode` takes them from."""
 
-    def encode(self, kind: Kind, staged: Any) -> Vectors:  # noqa: ANN401
-        """Rows of shape (queries, dimensions).
+    def encode(self, kind: Kind, staged: Any, *, alone: bool = False) -> Vectors:  # noqa: ANN401
+        """Rows of shape (queries, dimensions); `alone` where devices that share a processor leave it all.
 
         Raises:
             DeviceLost: no further batch will fare better.
@@ -180,7 +180,7 @@ class DeviceWorker:
 
     def _encode(self, batch: Batch, staged: Any) -> None:  # noqa: ANN401
         began = time.perf_counter()
-        rows = self._device.encode(batch.kind, staged)
+        rows = self._device.encode(batch.kind, staged, alone=batch.alone)
         seconds = time.perf_counter() - began
         self._observer.ran(batch.kind, len(rows), seconds)
         batch.answer(rows, seconds)

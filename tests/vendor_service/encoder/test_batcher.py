@@ -27,6 +27,7 @@ class Numbers:
     def __init__(self) -> None:
         self.batches: list[list[float]] = []
         self.staged: list[list[float]] = []
+        self.alone: dict[float, bool] = {}  # whether the batch of each number was
         self.started = threading.Event()
         self.go = threading.Event()
         self.go.set()
@@ -35,7 +36,8 @@ class Numbers:
         self.staged.append([float(each) for each in items])
         return self.staged[-1]
 
-    def encode(self, kind: Kind, staged: list[float]) -> Vectors:
+    def encode(self, kind: Kind, staged: list[float], *, alone: bool = False) -> Vectors:
+        self.alone |= dict.fromkeys(staged, alone)
         self.started.set()
         assert self.go.wait(10)
         self.batches.append(staged)
@@ -101,6 +103,27 @@ def test_what_waits_while_the_device_works_becomes_one_batch(batcher: Batcher, m
     model.go.set()
     assert [rows.result(10).rows.tolist() for rows in futures] == [[[1.0]], [[2.0]], [[3.0], [4.0]]]
     assert model.batches == [[1.0], [2.0, 3.0, 4.0]]
+
+
+def test_a_batch_is_alone_where_no_other_device_works_and_nothing_waits(model: Numbers) -> None:
+    batcher = Batcher([model, model], BUCKETS, Metrics())
+    batcher.start()
+    wait_until(lambda: batcher.free == 2)
+    model.hold()
+    futures = [batcher.submit("a", "image", [1.0])]
+    assert model.started.wait(10)
+    futures.append(batcher.submit("a", "image", [2.0]))  # beside the first
+    wait_until(lambda: 2.0 in model.alone)
+    model.go.set()
+    wait_until(lambda: batcher.free == 2)
+    futures.append(batcher.submit("a", "image", [3.0, 4.0]))  # which both share
+    wait_until(lambda: batcher.free == 2 and 4.0 in model.alone)
+    futures.append(batcher.submit("a", "text", [5.0]))
+    for each in futures:
+        each.result(10)
+    batcher.close()
+    alone = [model.alone[number] for number in (1.0, 2.0, 3.0, 5.0)]
+    assert alone == [True, False, False, True]
 
 
 def test_a_full_batch_is_prepared_while_the_device_works(batcher: Batcher, model: Numbers) -> None:

@@ -121,6 +121,31 @@ def test_a_cpu_of_several_cores_runs_two_batches_at_once(
     assert choose_devices("auto") == [torch.device("cpu")] * replicas
 
 
+def test_a_large_model_s_batch_takes_the_whole_cpu_where_it_is_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("vendor_service.encoder.graph._LARGE_SECONDS", -1.0)
+    large = _threads_taken()
+    monkeypatch.undo()
+    assert (large, _threads_taken()) == ([2, 4, 2], [2, 2, 2])
+
+
+def _threads_taken() -> list[int]:
+    """By an image of icon-clip beside others, alone, and beside others again, on four threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    taken: list[int] = []
+    try:
+        model = ClipModel(find_model("icon-clip", None), [torch.device("cpu")] * 2)
+        (replica, _), image = model.replicas, model.canaries()[0]
+        for alone in (False, True, False):
+            replica.encode("image", replica.stage("image", [image]), alone=alone)
+            taken.append(torch.get_num_threads())
+    finally:
+        torch.set_num_threads(before)
+    return taken
+
+
 def test_replicas_on_one_device_share_the_weights_and_the_choice_made_on_threads_of_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
