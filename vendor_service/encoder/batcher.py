@@ -3,7 +3,8 @@
 Two queues, images and texts, wait for the workers of all devices. A query never waits for a batch to fill,
 and while the devices work the next batch fills by itself. Only a batch that is full already is taken, and
 prepared, before its device is free. What is too little for a pass of its own is left to a device that works
-already, which takes it next; but not for long, for that device may be at something that takes long.
+already, which takes it next; but not for long, for that device may be at something that takes long. A query
+that is alone goes to the first device, which may take more of a processor than beside others.
 
 Two more queues are of the background, which may wait. A short batch of them is taken when nobody else waits,
 a very short one where somebody has asked in the last seconds; and one that is prepared ahead lets pass
@@ -70,7 +71,7 @@ class Batcher:
         self.free = 0  # workers that wait for a batch
         self._closed = False
         self._workers = [
-            DeviceWorker(str(number), device, self, observer, pause_seconds)
+            DeviceWorker(number, device, self, observer, pause_seconds)
             for number, device in enumerate(devices)
         ]
 
@@ -122,17 +123,16 @@ class Batcher:
             self._changed.notify_all()
         return future
 
-    def next_batch(self) -> Batch | None:
-        """Wait for a batch; `None` once the batcher is closed and nothing waits."""
+    def next_batch(self, *, first: bool) -> Batch | None:
+        """Wait for a batch, for the `first` device or another; `None` once closed, and nothing waits."""
         left = False
         with self._changed:
             while True:
-                least = 1 if left else self._least
-                batch = self._take(full=False, least=least)
-                if batch is not None:
-                    return replace(batch, alone=self._is_alone)
-                if self._closed:
-                    return None
+                alone = self._is_alone
+                if first or not alone:
+                    batch = self._take(full=False, least=1 if left else self._least)
+                    if batch is not None or self._closed:
+                        return None if batch is None else replace(batch, alone=alone)
                 waiting = any(queue.waiting for queue in self._round_robin)
                 self.free += 1
                 left = not self._changed.wait(_LEFT_SECONDS if waiting else None)
@@ -196,9 +196,9 @@ class Batcher:
 
     @property
     def _is_alone(self) -> bool:
-        """Whether what the worker that asks has taken is all that there is to do."""
+        """Whether one query is all that there is to do, and the first worker is there to take it."""
         queues = (*self._round_robin, *self._background_round_robin)
-        return self._is_idle and not any(queue.waiting for queue in queues)
+        return not self.dead and self._is_idle and sum(queue.waiting for queue in queues) == 1
 
     @property
     def _least(self) -> int:

@@ -43,7 +43,7 @@ def choose_devices(names: str) -> list[torch.device]:
     """The devices to run on, separated by commas; `auto` is the first CUDA device, or the CPU.
 
     A CPU of several cores is named twice: while one half of it waits for the interpreter, or for the slowest
-    of its threads, the other computes. A large model's batch takes both where there is no other.
+    of its threads, the other computes.
 
     Raises:
         UsageError: one of them is not here.
@@ -124,15 +124,14 @@ class ClipModel:
                 self.preprocessing,
                 fingerprint=self.fingerprint,
                 streams=len(self.devices),
-                threads=self._threads or torch.get_num_threads(),
+                threads=self._threads,
                 kept_in=kept_in,
             )
             passes[first] = {**passes[first], "image": image}
         least = self._worthwhile_rows(passes[first]["image"], first)
-        # A graph is done before other threads are awake, and compiled code is made for a number of them.
-        large = [kind for kind, each in passes[first].items() if not (compiled or is_graph(each))]
+        whole_cpu = [] if compiled else self._worth_a_whole_cpu(passes[first])
         self.replicas = [
-            self._replica(passes[device], device, self.dtype, least, large) for device in self.devices
+            self._replica(passes[device], device, self.dtype, least, whole_cpu) for device in self.devices
         ]
         if compiled:
             self._warm_up()
@@ -253,12 +252,20 @@ class ClipModel:
 
     def _worthwhile_rows(self, forward: Forward, device: torch.device) -> int:
         """Of images, where several replicas share a CPU; threads of OpenVINO's own are not measured."""
-        if self._threads is None or device.type != "cpu" or self.dtype == "int8":
+        if device.type != "cpu" or len(self.devices) == 1 or self.dtype == "int8":
             return 1
         replica = self._replica({"image": forward}, device, self.dtype)
         with _using(self._threads):
             batch = replica.inputs("image", replica.stage("image", self._canaries()["image"]).batch)
             return worthwhile_rows(forward, batch)
+
+    def _worth_a_whole_cpu(self, passes: Mapping[Kind, Forward]) -> list[Kind]:
+        """Kinds that take all threads where a query is alone: of large models whose replicas have one each.
+
+        A graph is done before another thread is awake. Where replicas have teams of threads, OpenMP has one
+        more team wait asleep (`make_apart` in vendor_service/serving/threads.py).
+        """
+        return [kind for kind, each in passes.items() if self._threads == 1 and not is_graph(each)]
 
     def _replica(
         self,
@@ -293,17 +300,17 @@ def _methods(model: Any) -> dict[Kind, Forward]:  # noqa: ANN401 - open_clip has
     return {"image": model.encode_image, "text": model.encode_text}
 
 
-def _threads(devices: Sequence[torch.device]) -> int | None:
-    """How many threads one of several replicas on the CPU may take; one alone takes all that torch does."""
+def _threads(devices: Sequence[torch.device]) -> int:
+    """How many threads each of the replicas on the CPU may take of those that torch does."""
     sharing = Counter(each.type for each in devices)["cpu"]
-    return max(1, torch.get_num_threads() // sharing) if sharing > 1 else None
+    return max(1, torch.get_num_threads() // max(1, sharing))
 
 
 @contextmanager
-def _using(threads: int | None) -> Iterator[None]:
+def _using(threads: int) -> Iterator[None]:
     """Have this thread compute with as many others as a replica does."""
     before = torch.get_num_threads()
-    torch.set_num_threads(threads or before)
+    torch.set_num_threads(threads)
     try:
         yield
     finally:

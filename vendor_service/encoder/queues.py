@@ -132,7 +132,7 @@ class BatchPart:
 class Batch:
     """Queries of one kind, of one or more callers, for one forward pass; or of the `background`.
 
-    It is `alone` where no other device works when it is taken, and nothing waits for one.
+    It is `alone` where it is one query, no other waits, and no other device works when it is taken.
     """
 
     kind: Kind

@@ -43,8 +43,8 @@ class Replica:
 
     Args:
         passes: the forward pass of each kind, on `device` and in `dtype`; replicas may share them.
-        threads: how many threads a forward pass on the CPU takes; torch's own choice if `None`.
-        whole_cpu: the kinds of which a batch that is alone takes all of torch's threads instead.
+        threads: how many threads a forward pass on the CPU takes; `None` elsewhere.
+        whole_cpu: the kinds of which a query that is alone takes all of torch's threads instead.
         least: how many rows are worth a pass on a second CPU while another computes.
     """
 
@@ -86,7 +86,7 @@ class Replica:
 
     @torch.inference_mode()
     def encode(self, kind: Kind, staged: Staged, *, alone: bool = False) -> Vectors:
-        """Unit vectors, float32 of shape (queries, dimensions); `alone` if no other replica works meanwhile.
+        """Unit vectors, float32 of shape (queries, dimensions); `alone` is a query beside no other.
 
         Raises:
             DeviceLost: CUDA is broken, for this process at least.

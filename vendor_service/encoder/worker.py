@@ -28,7 +28,7 @@ class Device(Protocol):
         """Bring queries into the form, and to the place, that `encode` takes them from."""
 
     def encode(self, kind: Kind, staged: Any, *, alone: bool = False) -> Vectors:  # noqa: ANN401
-        """Rows of shape (queries, dimensions); `alone` where devices that share a processor leave it all.
+        """Rows of shape (queries, dimensions); `alone` is a query beside no other.
 
         Raises:
             DeviceLost: no further batch will fare better.
@@ -38,8 +38,8 @@ class Device(Protocol):
 class Source(Protocol):
     """Where a worker gets its batches from, and whom it tells that it died."""
 
-    def next_batch(self) -> Batch | None:
-        """Wait for a batch; `None` ends the worker."""
+    def next_batch(self, *, first: bool) -> Batch | None:
+        """Wait for a batch, for the `first` device or another; `None` ends the worker."""
 
     def full_batch(self, over: threading.Event) -> Batch | None:
         """Wait for a batch to fill, for which no other device is free; `None` once it is `over`."""
@@ -71,17 +71,18 @@ class DeviceWorker:
     """
 
     def __init__(
-        self, name: str, device: Device, source: Source, observer: Observer, pause_seconds: float
+        self, number: int, device: Device, source: Source, observer: Observer, pause_seconds: float
     ) -> None:
         self.alive = True
+        self._is_first = number == 0
         self._device = device
         self._source = source
         self._observer = observer
         self._pause_seconds = pause_seconds
         self._held: list[Batch] = []
         self._closed = threading.Event()
-        self._stager = ThreadPoolExecutor(1, thread_name_prefix=f"stager-{name}")
-        self._thread = threading.Thread(target=self._live, name=f"worker-{name}", daemon=True)
+        self._stager = ThreadPoolExecutor(1, thread_name_prefix=f"stager-{number}")
+        self._thread = threading.Thread(target=self._live, name=f"worker-{number}", daemon=True)
 
     def start(self) -> None:
         """Start the threads."""
@@ -133,7 +134,7 @@ class DeviceWorker:
     def _choose(self, ahead: _Prepared | None) -> tuple[_Prepared | None, _Prepared | None]:
         """What to run now, and what stays prepared: one of the background, if somebody cannot wait for it."""
         if ahead is None:
-            batch = self._source.next_batch()
+            batch = self._source.next_batch(first=self._is_first)
             return (None if batch is None else self._prepare(batch)), None
         urgent = self._source.urgent_batch() if ahead.batch.background else None
         return (ahead, None) if urgent is None else (self._prepare(urgent), ahead)

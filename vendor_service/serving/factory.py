@@ -12,6 +12,7 @@ from vendor_service.encoder.preprocessing import Preprocessing
 from vendor_service.encoder.tokenizing import Tokenizer, load_tokenizer
 from vendor_service.errors import OperatorError
 from vendor_service.serving.model_specs import ModelSpec
+from vendor_service.serving.threads import make_apart
 
 
 def load_engine(spec: ModelSpec, decoders: int, observer: Observer) -> Engine:
@@ -21,14 +22,16 @@ def load_engine(spec: ModelSpec, decoders: int, observer: Observer) -> Engine:
         OperatorError: it cannot be loaded.
     """
     known = KnownFingerprints(user_cache_path("tuition") / "fingerprints.json")
-    model = ClipModel(
-        spec.source,
-        choose_devices(spec.device),
-        spec.dtype,
-        compiled=spec.compiled,
-        known=known,
-        calibration=spec.calibration,
-        kept_in=user_cache_path("tuition") / "int8",
+    model = make_apart(
+        lambda: ClipModel(
+            spec.source,
+            choose_devices(spec.device),
+            spec.dtype,
+            compiled=spec.compiled,
+            known=known,
+            calibration=spec.calibration,
+            kept_in=user_cache_path("tuition") / "int8",
+        )
     )
     preparation = None
     if decoders:

@@ -105,7 +105,7 @@ def test_what_waits_while_the_device_works_becomes_one_batch(batcher: Batcher, m
     assert model.batches == [[1.0], [2.0, 3.0, 4.0]]
 
 
-def test_a_batch_is_alone_where_no_other_device_works_and_nothing_waits(model: Numbers) -> None:
+def test_a_query_is_alone_where_no_other_waits_or_is_worked_at(model: Numbers) -> None:
     batcher = Batcher([model, model], BUCKETS, Metrics())
     batcher.start()
     wait_until(lambda: batcher.free == 2)
@@ -124,6 +124,21 @@ def test_a_batch_is_alone_where_no_other_device_works_and_nothing_waits(model: N
     batcher.close()
     alone = [model.alone[number] for number in (1.0, 2.0, 3.0, 5.0)]
     assert alone == [True, False, False, True]
+
+
+def test_queries_that_are_alone_go_to_the_first_device_unless_it_is_dead() -> None:
+    first, second = Numbers(), Numbers()
+    batcher = Batcher([first, second], BUCKETS, Metrics(), pause_seconds=60)
+    batcher.start()
+    for number in range(1, 9):
+        wait_until(lambda: batcher.free == 2)
+        batcher.submit("a", "image", [float(number)]).result(10)
+    assert (len(first.batches), second.batches) == (8, [])
+    batcher.submit("a", "image", [-2.0])  # which kills the first device
+    wait_until(lambda: batcher.dead == 1)
+    assert batcher.submit("a", "image", [9.0]).result(10).rows.tolist() == [[9.0]]
+    batcher.close()
+    assert second.batches == [[9.0]]
 
 
 def test_a_full_batch_is_prepared_while_the_device_works(batcher: Batcher, model: Numbers) -> None:

@@ -121,19 +121,17 @@ def test_a_cpu_of_several_cores_runs_two_batches_at_once(
     assert choose_devices("auto") == [torch.device("cpu")] * replicas
 
 
-def test_a_large_model_s_batch_takes_the_whole_cpu_where_it_is_alone(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_lone_image_of_a_large_model_takes_both_cores_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vendor_service.encoder.graph._LARGE_SECONDS", -1.0)
-    large = _threads_taken()
+    large = _threads_taken(2), _threads_taken(4)
     monkeypatch.undo()
-    assert (large, _threads_taken()) == ([2, 4, 2], [2, 2, 2])
+    assert (*large, _threads_taken(2)) == ([1, 2, 1], [2, 2, 2], [1, 1, 1])
 
 
-def _threads_taken() -> list[int]:
-    """By an image of icon-clip beside others, alone, and beside others again, on four threads."""
+def _threads_taken(cores: int) -> list[int]:
+    """By an image of icon-clip beside others, alone, and beside others again."""
     before = torch.get_num_threads()
-    torch.set_num_threads(4)
+    torch.set_num_threads(cores)
     taken: list[int] = []
     try:
         model = ClipModel(find_model("icon-clip", None), [torch.device("cpu")] * 2)

@@ -1,4 +1,4 @@
-"""How threads wait for each other is settled before PyTorch is loaded, unless an operator has settled it."""
+"""How threads wait for each other is settled before PyTorch is loaded, and no team of them is left over."""
 
 import os
 import subprocess
@@ -23,3 +23,34 @@ def test_what_openmp_makes_of_it(said: dict[str, str], turns: int) -> None:
         told = next((line for line in vendor.stderr if "GOMP_SPINCOUNT" in line), "")
         vendor.kill()  # OpenMP speaks when it is loaded; what the vendor goes on to import takes many seconds
     assert f"GOMP_SPINCOUNT = '{turns}'" in told
+
+
+_TEAMS = """
+import os
+import time
+import torch
+from vendor_service.serving.threads import make_apart
+
+def threads():
+    return len(os.listdir("/proc/self/task"))
+
+def compute():
+    torch.ones(1 << 20).exp()
+    return threads()
+
+before = threads()
+meanwhile = make_apart(compute)
+began = time.monotonic()
+while threads() > before and time.monotonic() < began + 10:
+    time.sleep(0.01)
+print(meanwhile - before, threads() - before, compute() - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="it counts the threads in /proc")
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="a team takes two processors")
+def test_the_team_that_computed_what_is_made_apart_ends_with_it() -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    command = [sys.executable, "-c", _TEAMS]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["2", "0", "1"]
