@@ -3,13 +3,14 @@
     make bench-peers
 
 The others are infinity-emb, and a server of FastAPI and open_clip as it is written in an afternoon
-(bare_server.py). Each is started at its defaults, and again at what it does best here, measured and stopped,
-so that it has the machine for itself; weights have the same shapes and are random. A request is one
-photograph (480 x 640, about 40 KB), or one of a hundred class texts. Only the vendor keeps accounts and
-charges for every query. Vendor and infinity-emb are asked by OpenAI's protocol; at its best the vendor is
-asked by its own, as the bare server is.
+(bare_server.py). Each is started at its defaults, and again at what it does best here; weights have the same
+shapes and are random. All of them stand ready, and are asked in turns: one at a time has the machine for
+itself, and no slower minute of the machine is of one of them alone. A request is one photograph (480 x 640, about 40 KB),
+a text that was never asked before, or one of a hundred class texts, which are asked again and again. Only
+the vendor keeps accounts and charges for every query. Vendor and infinity-emb are asked by OpenAI's protocol;
+at its best the vendor is asked by its own, as the bare server is.
 
-In the end, 16 connections ask for photographs while another keeps sending a broken image.
+In the end of a round, 16 connections ask for photographs while another keeps sending a broken image.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
+from typing import Literal
 
 import httpx
 
@@ -44,7 +46,14 @@ NAME = "vit-b-32"
 CONNECTIONS = (1, 16, 64)
 # A hundred class texts, each asked for again and again, as classes are.
 TEXTS = [f"a photo of {number} cats" for number in range(100)]
+NEW_TEXTS = 4000  # in a measurement, which asks for fewer
+# A server that has stood idle has its pages brought back, and its threads awake, before it is measured.
+WARM_SECONDS = 2.0
 BROKEN = b"\xff\xd8\xff\xe0 and no more of a JPEG"
+
+
+Asked = Literal["images", "new texts", "class texts"]
+ASKED: tuple[Asked, ...] = ("images", "new texts", "class texts")
 
 
 @dataclass(frozen=True)
@@ -54,27 +63,23 @@ class Served:
     pid: int
     port: int
     images: Sequence[bytes]
-    texts: Sequence[bytes]
+    ask: Callable[[Sequence[str]], list[bytes]]  # makes a request of each text
     broken: httpx.Request
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What one start of a server came to; loads by number of connections.
+    """What a server came to in one round; loads by what was asked for and by number of connections.
 
     Attributes:
-        ready: seconds until it answered.
         resident: bytes of its processes, after the load.
-        images: of single photographs.
-        texts: of single texts.
+        loads: of single photographs, new texts and class texts.
         beside: of photographs over 16 connections, beside broken ones; `None` if any of them failed.
         told: what the broken ones were answered with.
     """
 
-    ready: float
     resident: int
-    images: dict[int, load.Load]
-    texts: dict[int, load.Load]
+    loads: dict[tuple[Asked, int], load.Load]
     beside: load.Load | None
     told: str
 
@@ -82,8 +87,8 @@ class Measured:
 def main() -> None:
     """Measure, and print the tables of docs/results.md."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=20.0, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
     parser.add_argument("--only", nargs="+", help="servers whose name begins so")
     options = parser.parse_args()
     with ExitStack() as stack:
@@ -95,12 +100,19 @@ def main() -> None:
             (folder / "calibration" / f"{number}.jpg").write_bytes(each)
         sides = servers(folder, files)
         names = [each for each in sides if options.only is None or each.startswith(tuple(options.only))]
+        served: dict[str, Served] = {}
+        ready: dict[str, float] = {}
+        for name in names:
+            began = time.perf_counter()
+            served[name] = stack.enter_context(sides[name]())
+            ready[name] = time.perf_counter() - began
+            load.run(served[name].port, served[name].images, 1, 2 * options.seconds)
         found: dict[str, list[Measured]] = {name: [] for name in names}
-        for _ in range(options.rounds):
-            for name in names:
-                found[name].append(measured(sides[name], options.seconds))
-                print(f"{name}: {found[name][-1]}", file=sys.stderr, flush=True)
-    print_tables(found)
+        for number in range(options.rounds):
+            for name, came_to in one_round(served, number, options.seconds).items():
+                found[name].append(came_to)
+                print(f"{name}: {came_to}", file=sys.stderr, flush=True)
+    print_tables(found, ready)
 
 
 def servers(folder: Path, files: Sequence[bytes]) -> dict[str, Callable[[], AbstractContextManager[Served]]]:
@@ -127,34 +139,41 @@ def servers(folder: Path, files: Sequence[bytes]) -> dict[str, Callable[[], Abst
     return sides
 
 
-def measured(server: Callable[[], AbstractContextManager[Served]], seconds: float) -> Measured:
-    """Start a server, ask it, and stop it."""
-    began = time.perf_counter()
-    with server() as served:
-        ready = time.perf_counter() - began
-        load.run(served.port, served.texts, 1, seconds / 4)
-        texts = _by_connections(served.port, served.texts, seconds / 2)
-        images = _by_connections(served.port, served.images, seconds)
-        resident = session_bytes(served.pid)
-        told: Counter[str] = Counter()
-        over = threading.Event()
-        nuisance = threading.Thread(target=_send_broken, args=(served.broken, told, over))
-        nuisance.start()
-        beside = None
-        with suppress(RuntimeError):  # a good one was not answered
-            beside = load.run(served.port, served.images, 16, seconds)
-        over.set()
-        nuisance.join()
-    return Measured(ready, resident, images, texts, beside, ", ".join(told))
+def one_round(served: dict[str, Served], number: int, seconds: float) -> dict[str, Measured]:
+    """Ask all servers in turns, for one thing after another."""
+    loads: dict[str, dict[tuple[Asked, int], load.Load]] = {name: {} for name in served}
+    for asked in ASKED:
+        for connections in CONNECTIONS:
+            for name, server in served.items():
+                requests = _requests(server, asked, f"{number} {connections}")
+                known = [each for (of, _), each in loads[name].items() if of == asked]
+                rate = max((each.answers_a_second for each in known), default=math.inf)
+                # As long as it takes to have several answers on each connection.
+                long = max(seconds, 4 * connections / rate)
+                load.run(server.port, server.images, 4, WARM_SECONDS)
+                loads[name][asked, connections] = load.run(server.port, requests, connections, long)
+    return {name: _ended(server, loads[name], seconds) for name, server in served.items()}
 
 
-def _by_connections(port: int, requests: Sequence[bytes], seconds: float) -> dict[int, load.Load]:
-    """Loads over more and more connections, each for as long as it takes to have several answers on each."""
-    found: dict[int, load.Load] = {}
-    for number in CONNECTIONS:
-        rate = max((each.answers_a_second for each in found.values()), default=math.inf)
-        found[number] = load.run(port, requests, number, max(seconds, 4 * number / rate))
-    return found
+def _requests(server: Served, asked: Asked, when: str) -> Sequence[bytes]:
+    if asked == "images":
+        return server.images
+    return server.ask(TEXTS if asked == "class texts" else [f"{when}: {each}" for each in range(NEW_TEXTS)])
+
+
+def _ended(server: Served, loads: dict[tuple[Asked, int], load.Load], seconds: float) -> Measured:
+    """What the round came to, once broken images have been sent as well."""
+    resident = session_bytes(server.pid)
+    told: Counter[str] = Counter()
+    over = threading.Event()
+    nuisance = threading.Thread(target=_send_broken, args=(server.broken, told, over))
+    nuisance.start()
+    beside = None
+    with suppress(RuntimeError):  # a good one was not answered
+        beside = load.run(server.port, server.images, 16, seconds)
+    over.set()
+    nuisance.join()
+    return Measured(resident, loads, beside, ", ".join(told))
 
 
 def _send_broken(broken: httpx.Request, told: Counter[str], over: threading.Event) -> None:
@@ -166,23 +185,24 @@ def _send_broken(broken: httpx.Request, told: Counter[str], over: threading.Even
             told[type(error).__name__] += 1
 
 
-def print_tables(found: dict[str, list[Measured]]) -> None:
+def print_tables(found: dict[str, list[Measured]], ready: dict[str, float]) -> None:
     """What the rounds came to, in the median."""
-    print("| server | connections | images/s | p50 s | p99 s | texts/s | p50 ms | p99 ms |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| server | connections | " + " | ".join(f"{each}/s | p50 ms | p99 ms" for each in ASKED) + " |")
+    print("|---|---" + "|---" * 3 * len(ASKED) + "|")
     for name, rounds in found.items():
         for number in CONNECTIONS:
-            images, texts = ([getattr(each, kind)[number] for each in rounds] for kind in ("images", "texts"))
-            cells = [f"{median(each.answers_a_second for each in images):.1f}"]
-            cells += [f"{median(getattr(each, p) for each in images):.2f}" for p in ("p50", "p99")]
-            cells += [f"{median(each.answers_a_second for each in texts):.0f}"]
-            cells += [f"{1000 * median(getattr(each, p) for each in texts):.0f}" for p in ("p50", "p99")]
+            cells = []
+            for asked in ASKED:
+                loads = [each.loads[asked, number] for each in rounds]
+                rate = median(each.answers_a_second for each in loads)
+                cells += [f"{rate:.1f}" if rate < 100 else f"{rate:.0f}"]
+                cells += [f"{1000 * median(getattr(each, p) for each in loads):.0f}" for p in ("p50", "p99")]
             print(f"| {name} | {number} | {' | '.join(cells)} |")
     print("\n| server | ready after s | memory MB | a broken image is told | images/s beside it | p99 s |")
     print("|---|---|---|---|---|---|")
     for name, rounds in found.items():
         beside = [each.beside for each in rounds if each.beside is not None]
-        cells = [f"{median(each.ready for each in rounds):.1f}"]
+        cells = [f"{ready[name]:.1f}"]
         cells += [f"{median(each.resident for each in rounds) / 1e6:.0f}", rounds[-1].told]
         if len(beside) == len(rounds):
             cells += [f"{median(each.answers_a_second for each in beside):.1f}"]
@@ -203,12 +223,15 @@ def vendor(folder: Path, files: Sequence[bytes], *options: str, own_protocol: bo
         key, port = process.create_key(), int(process.url.rpartition(":")[2])
         if own_protocol:
             images = [load.embed(key, *load.form([each])) for each in files]
-            asked = [json.dumps({"inputs": [{"text": each}]}).encode() for each in TEXTS]
-            texts = [load.embed(key, each, "application/json") for each in asked]
             broken = _request(port, "/embed", *load.form([BROKEN]), key)
+            yield Served(process.pid, port, images, partial(_own_requests, key), broken)
         else:
-            images, texts, broken = openai_requests(key, port, files)
-        yield Served(process.pid, port, images, texts, broken)
+            yield Served(process.pid, port, *openai_requests(key, port, files))
+
+
+def _own_requests(key: str, texts: Sequence[str]) -> list[bytes]:
+    asked = [json.dumps({"inputs": [{"text": each}]}).encode() for each in texts]
+    return [load.embed(key, each, "application/json") for each in asked]
 
 
 @contextmanager
@@ -220,7 +243,9 @@ def infinity(folder: Path, files: Sequence[bytes], *options: str) -> Iterator[Se
         *("--engine", "torch", "--device", "cpu", "--url-prefix", "/v1"),
         *("--host", "127.0.0.1", "--port", str(port), *options),
     ]
-    with _started(command, folder / "peer.log", f"http://127.0.0.1:{port}/v1/models", _quiet()) as pid:
+    with _started(
+        command, folder / f"peer-{port}.log", f"http://127.0.0.1:{port}/v1/models", _quiet()
+    ) as pid:
         yield Served(pid, port, *openai_requests("none", port, files))
 
 
@@ -231,20 +256,21 @@ def bare(folder: Path, files: Sequence[bytes], *, threaded: bool) -> Iterator[Se
     code = f"from benchmarks.bare_server import serve; serve({str(folder / NAME)!r}, {port}, {threaded=!r})"
     command = [sys.executable, "-c", code]
     environment = os.environ | {"OMP_NUM_THREADS": str(os.cpu_count() or 1)}
-    with _started(command, folder / "bare.log", f"http://127.0.0.1:{port}/docs", environment) as pid:
+    with _started(command, folder / f"bare-{port}.log", f"http://127.0.0.1:{port}/docs", environment) as pid:
         forms = [load.form([each], "files") for each in files]
         images = [load.request("/images", body, content_type=kind) for body, kind in forms]
-        texts = [
-            load.request("/texts", json.dumps([each]).encode(), content_type="application/json")
-            for each in TEXTS
-        ]
-        yield Served(pid, port, images, texts, _request(port, "/images", *load.form([BROKEN], "files")))
+
+        def ask(texts: Sequence[str]) -> list[bytes]:
+            bodies = [json.dumps([each]).encode() for each in texts]
+            return [load.request("/texts", body, content_type="application/json") for body in bodies]
+
+        yield Served(pid, port, images, ask, _request(port, "/images", *load.form([BROKEN], "files")))
 
 
 def openai_requests(
     key: str, port: int, files: Sequence[bytes]
-) -> tuple[list[bytes], list[bytes], httpx.Request]:
-    """Photographs, texts and a broken image, as vendor and infinity-emb both understand them."""
+) -> tuple[list[bytes], Callable[[Sequence[str]], list[bytes]], httpx.Request]:
+    """Photographs, what asks for texts, and a broken image, as vendor and infinity-emb understand them."""
     path = "/v1/embeddings"
 
     def body(modality: str, asked: str) -> bytes:
@@ -259,7 +285,7 @@ def openai_requests(
 
     return (
         [whole(body("image", uri(each))) for each in files],
-        [whole(body("text", each)) for each in TEXTS],
+        lambda texts: [whole(body("text", each)) for each in texts],
         _request(port, path, body("image", uri(BROKEN)), "application/json", key),
     )
 
