@@ -5,10 +5,10 @@
 The others are infinity-emb, and a server of FastAPI and open_clip as it is written in an afternoon
 (bare_server.py). Each is started at its defaults, and again at what it does best here; weights have the same
 shapes and are random. All of them stand ready, and are asked in turns: one at a time has the machine for
-itself, and no slower minute of the machine is of one of them alone. A request is one photograph (480 x 640, about 40 KB),
-a text that was never asked before, or one of a hundred class texts, which are asked again and again. Only
-the vendor keeps accounts and charges for every query. Vendor and infinity-emb are asked by OpenAI's protocol;
-at its best the vendor is asked by its own, as the bare server is.
+itself, and no slower minute of the machine is of one of them alone. A request is one photograph (480 x 640,
+about 40 KB), a text that was never asked before, or one of a hundred class texts, which are asked again and
+again. Only the vendor keeps accounts and charges for every query. Vendor and infinity-emb are asked by
+OpenAI's protocol; at its best the vendor is asked by its own, as the bare server is.
 
 In the end of a round, 16 connections ask for photographs while another keeps sending a broken image.
 """
