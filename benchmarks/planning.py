@@ -36,7 +36,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with TemporaryDirectory() as folder, VendorProcess(Path(folder)) as vendor:
         pool = Path(folder, "pool")
-        _draw(pool, arguments.images, arguments.side)
+        draw(pool, arguments.images, arguments.side)
         environment = {
             **os.environ, "TUITION_VENDOR_URL": vendor.url, "TUITION_API_KEY": vendor.create_key(),
             "TUITION_CACHE": str(Path(folder, "cache.db")),
@@ -59,7 +59,7 @@ def main() -> None:
         print(f"Pillow alone, which makes all pixels of each: {time.monotonic() - began:.1f} s")
 
 
-def _draw(pool: Path, count: int, side: int) -> None:
+def draw(pool: Path, count: int, side: int) -> None:
     """Write images of noise as JPEG files, old enough to be remembered.
 
     A hundred are drawn. The others are these with another number behind the image, so no two files are alike.
