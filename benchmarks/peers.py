@@ -150,7 +150,8 @@ def one_round(served: dict[str, Served], number: int, seconds: float) -> dict[st
                 rate = max((each.answers_a_second for each in known), default=math.inf)
                 # As long as it takes to have several answers on each connection.
                 long = max(seconds, 4 * connections / rate)
-                load.run(server.port, server.images, 4, WARM_SECONDS)
+                with suppress(RuntimeError):  # it took all that time for its first answer
+                    load.run(server.port, server.images, 4, WARM_SECONDS)
                 loads[name][asked, connections] = load.run(server.port, requests, connections, long)
     return {name: _ended(server, loads[name], seconds) for name, server in served.items()}
 
