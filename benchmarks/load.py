@@ -43,9 +43,12 @@ def form(files: Sequence[bytes], field: str = "image") -> tuple[bytes, str]:
     return parts + f"--{boundary}--\r\n".encode(), f"multipart/form-data; boundary={boundary}"
 
 
-def run(port: int, requests: Sequence[bytes], connections: int, seconds: float) -> Load:
+def run(
+    port: int, requests: Sequence[bytes], connections: int, seconds: float, *, apart: bool = False
+) -> Load:
     """Send requests in turn on each connection, one after the other, until the time is over.
 
+    Each connection sends all of them; `apart`, each sends others, and none is sent twice while they last.
     The first answer on each connection, before there is a queue, does not count, nor the last ones, after it.
 
     Raises:
@@ -60,7 +63,7 @@ def run(port: int, requests: Sequence[bytes], connections: int, seconds: float) 
             connection.makefile("rb") as answers,
         ):
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            for each in islice(cycle(requests), number, None):
+            for each in islice(cycle(requests), number, None, connections if apart else 1):
                 if over.is_set():
                     break
                 sent = time.perf_counter()

@@ -152,7 +152,9 @@ def one_round(served: dict[str, Served], number: int, seconds: float) -> dict[st
                 long = max(seconds, 4 * connections / rate)
                 with suppress(RuntimeError):  # it took all that time for its first answer
                     load.run(server.port, server.images, 4, WARM_SECONDS)
-                loads[name][asked, connections] = load.run(server.port, requests, connections, long)
+                loads[name][asked, connections] = load.run(
+                    server.port, requests, connections, long, apart=asked == "new texts"
+                )
     return {name: _ended(server, loads[name], seconds) for name, server in served.items()}
 
 
