@@ -133,6 +133,8 @@ class Batcher:
                     batch = self._take(full=False, least=1 if left else self._least)
                     if batch is not None or self._closed:
                         return None if batch is None else replace(batch, alone=alone)
+                else:
+                    self._changed.notify_all()  # the first may have left it to this one
                 waiting = any(queue.waiting for queue in self._round_robin)
                 self.free += 1
                 left = not self._changed.wait(_LEFT_SECONDS if waiting else None)

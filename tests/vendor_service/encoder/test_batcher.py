@@ -134,11 +134,36 @@ def test_queries_that_are_alone_go_to_the_first_device_unless_it_is_dead() -> No
         wait_until(lambda: batcher.free == 2)
         batcher.submit("a", "image", [float(number)]).result(10)
     assert (len(first.batches), second.batches) == (8, [])
+    wait_until(lambda: batcher.free == 2)
     batcher.submit("a", "image", [-2.0])  # which kills the first device
     wait_until(lambda: batcher.dead == 1)
     assert batcher.submit("a", "image", [9.0]).result(10).rows.tolist() == [[9.0]]
     batcher.close()
     assert second.batches == [[9.0]]
+
+
+def test_what_the_first_device_left_to_another_comes_back_to_it_once_it_is_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(batcher_module, "_LEFT_SECONDS", 60.0)
+    first, second = Numbers(), Numbers()
+    batcher = Batcher([first, second], Buckets([1, 2], pads=False, least=2), Metrics())
+    batcher.start()
+    for each in (first, second):
+        wait_until(lambda: batcher.free == 2)
+        each.hold()
+    both = [batcher.submit("a", "image", [1.0, 2.0]) for _ in range(2)]  # one each
+    wait_until(lambda: first.started.is_set() and second.started.is_set())
+    left = batcher.submit("a", "image", [3.0])
+    first.go.set()
+    wait_until(lambda: batcher.free == 1)
+    assert batcher.waiting("image") == 1
+    second.go.set()
+    assert left.result(10).rows.tolist() == [[3.0]]
+    for future in both:
+        future.result(10)
+    batcher.close()
+    assert first.batches == [[1.0, 2.0], [3.0]]
 
 
 def test_a_full_batch_is_prepared_while_the_device_works(batcher: Batcher, model: Numbers) -> None:
