@@ -16,25 +16,23 @@ back when it needs them. What a run over more images has more of, divided by the
 import argparse
 import hashlib
 import math
-import os
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from benchmarks.accuracy import icons
-from benchmarks.planning import draw
+from benchmarks.planning import beside_icons, draw
 from benchmarks.watching import Watch
 from client.buying.cache import EmbeddingCache
 from client.buying.embeddings import StoredEmbedding
 from client.buying.vendor_api import VendorClient
-from tests.support.vendor_process import VendorProcess
+from tests.support.vendor_process import VendorProcess, resident_bytes
 
 _STEPS = 100  # of the distill stage, before the run is ended
 _PROGRESS = re.compile(r"^(\w[\w ]*): (\d+)/\d+")
@@ -68,18 +66,13 @@ def run(count: int) -> list[Stage]:
         pool, cache = Path(folder, "pool"), Path(folder, "cache.db")
         draw(pool, count, 64)
         _fill(cache, vendor.url, sorted(pool.rglob("*.jpg")))
-        environment = {
-            **os.environ, "TUITION_VENDOR_URL": vendor.url, "TUITION_API_KEY": vendor.create_key(),
-            "TUITION_CACHE": str(cache),
-        }  # fmt: skip
-        command = [
-            sys.executable, "-c", "from client.cli.main import main; main()", "distill",
-            "--data", str(icons()), "--unlabelled", str(pool), "--out", str(Path(folder, "run")),
-            "--budget", str(2 * count + 5000), "--image-size", "32",
-        ]  # fmt: skip
-        process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+        started = beside_icons(
+            "distill", pool, vendor, cache, "--budget", str(2 * count + 5000),
+            "--image-size", "32", "--out", str(Path(folder, "run")),
+        )  # fmt: skip
+        process = started(stderr=subprocess.PIPE, text=True)
         try:
-            with Watch(lambda: process.pid, 0.25, _own_bytes) as watch:
+            with Watch(lambda: process.pid, 0.25, partial(resident_bytes, line="RssAnon")) as watch:
                 began = _stages(process)
         finally:
             process.kill()
@@ -105,12 +98,6 @@ def _stages(process: "subprocess.Popen[str]") -> dict[str, float]:
             if told[1] == "Distilling" and int(told[2]) >= _STEPS:
                 return stages
     raise RuntimeError("the run ended before its last stage")
-
-
-def _own_bytes(pid: int) -> int:
-    """What a process has in memory that no file backs."""
-    told = Path(f"/proc/{pid}/status").read_text()
-    return 1024 * int(told.partition("RssAnon:")[2].split()[0])
 
 
 def _fill(cache: Path, vendor: str, files: Sequence[Path]) -> None:

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -37,26 +38,35 @@ def main() -> None:
     with TemporaryDirectory() as folder, VendorProcess(Path(folder)) as vendor:
         pool = Path(folder, "pool")
         draw(pool, arguments.images, arguments.side)
-        environment = {
-            **os.environ, "TUITION_VENDOR_URL": vendor.url, "TUITION_API_KEY": vendor.create_key(),
-            "TUITION_CACHE": str(Path(folder, "cache.db")),
-        }  # fmt: skip
-        command = [
-            sys.executable, "-c", "from client.cli.main import main; main()", "plan", "--data", str(icons()),
-            "--unlabelled", str(pool), "--budget", "50000", "--json",
-        ]  # fmt: skip
+        cache = Path(folder, "cache.db")
+        started = beside_icons("plan", pool, vendor, cache, "--budget", "50000", "--json")
         for name in ("the first time", "the second time"):
             began = time.monotonic()
-            process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+            process = started(stdout=subprocess.DEVNULL)
             _, status, used = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
             if process.returncode:
-                raise subprocess.CalledProcessError(process.returncode, command)
+                raise subprocess.CalledProcessError(process.returncode, process.args)
             took = f"{time.monotonic() - began:.1f} s, {used.ru_maxrss / 1024:,.0f} MiB of memory at most"
             print(f"{arguments.images} images of {arguments.side} px, {name}: {took}", flush=True)
         began = time.monotonic()
         _decode(sorted(pool.rglob("*.jpg")))
         print(f"Pillow alone, which makes all pixels of each: {time.monotonic() - began:.1f} s")
+
+
+def beside_icons(
+    command: str, pool: Path, vendor: VendorProcess, cache: Path, *options: str
+) -> "partial[subprocess.Popen[str]]":
+    """Starts a command of `client` on the bundled icons and a pool, with a key of its own."""
+    environment = {
+        **os.environ, "TUITION_VENDOR_URL": vendor.url, "TUITION_API_KEY": vendor.create_key(),
+        "TUITION_CACHE": str(cache),
+    }  # fmt: skip
+    arguments = [
+        sys.executable, "-c", "from client.cli.main import main; main()", command, "--data", str(icons()),
+        "--unlabelled", str(pool), *options,
+    ]  # fmt: skip
+    return partial(subprocess.Popen, arguments, env=environment)
 
 
 def draw(pool: Path, count: int, side: int) -> None:

@@ -29,12 +29,12 @@ from client.data.splits import split
 from client.learning.backbones import load_backbone
 from client.learning.convolutions import DepthwiseConv2d
 from client.learning.losses import cosine_loss, teacher_targets
-from client.learning.memory import keep_freed
 from client.learning.methods import METHODS
 from client.learning.recipe import PAPER, Recipe
 from client.learning.stages import TrainingSet, align, align_features, batches_of, distill
 from client.learning.student import Student, build_student
 from client.learning.training import TrainingStep
+from shared.memory import keep_freed
 
 T = TypeVar("T")
 METHOD = METHODS["vl2v-adip"]

@@ -9,10 +9,9 @@ tenth of a large model's time. Elsewhere than on glibc nothing is done.
 import asyncio
 import ctypes
 
-# M_TRIM_THRESHOLD, M_MMAP_THRESHOLD and M_ARENA_MAX of malloc.h
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
-_NEVER = -1
-_LARGE = 1 << 25  # bytes; the most that glibc took as this threshold until 2.35
+from shared.memory import LARGE_EVERYWHERE, keep_freed
+
+_ARENA_MAX = -8  # M_ARENA_MAX of malloc.h
 _PAUSE_SECONDS = 5.0
 
 
@@ -21,8 +20,7 @@ def share_heap() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_ARENA_MAX, 1)
-        mallopt(_MMAP_THRESHOLD, _LARGE)
-        mallopt(_TRIM_THRESHOLD, _NEVER)
+    keep_freed(LARGE_EVERYWHERE)
 
 
 def give_back() -> None:

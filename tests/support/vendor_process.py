@@ -217,10 +217,10 @@ class VendorProcess:
         self.stop()
 
 
-def resident_bytes(pid: int) -> int:
-    """What a process has in memory."""
+def resident_bytes(pid: int, line: str = "VmRSS") -> int:
+    """What a process has in memory; as `RssAnon`, what no file backs of it."""
     status = Path(f"/proc/{pid}/status").read_text()
-    return 1024 * int(status.partition("VmRSS:")[2].split()[0])
+    return 1024 * int(status.partition(f"{line}:")[2].split()[0])
 
 
 def below(pid: int) -> list[int]:

@@ -1,6 +1,8 @@
 """A model as a graph: the same features for every size of batch, or the model as it is."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -130,18 +132,24 @@ def test_a_lone_image_of_a_large_model_takes_both_cores_of_two(monkeypatch: pyte
 
 def _threads_taken(cores: int) -> list[int]:
     """By an image of icon-clip beside others, alone, and beside others again."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(cores)
     taken: list[int] = []
-    try:
+    with _on_threads(cores):
         model = ClipModel(find_model("icon-clip", None), [torch.device("cpu")] * 2)
         (replica, _), image = model.replicas, model.canaries()[0]
         for alone in (False, True, False):
             replica.encode("image", replica.stage("image", [image]), alone=alone)
             taken.append(torch.get_num_threads())
+    return taken
+
+
+@contextmanager
+def _on_threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
     finally:
         torch.set_num_threads(before)
-    return taken
 
 
 def test_replicas_on_one_device_share_the_weights_and_the_choice_made_on_threads_of_one(
@@ -154,11 +162,7 @@ def test_replicas_on_one_device_share_the_weights_and_the_choice_made_on_threads
         return 0.0
 
     monkeypatch.setattr("vendor_service.encoder.graph._seconds", seconds)
-    before = torch.get_num_threads()
-    torch.set_num_threads(4)
-    try:
+    with _on_threads(4):
         first, second = ClipModel(find_model("icon-clip", None), [torch.device("cpu")] * 2).replicas
-    finally:
-        torch.set_num_threads(before)
     assert first.passes is second.passes
     assert measured_on == {2}

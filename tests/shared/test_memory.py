@@ -8,7 +8,7 @@ import pytest
 
 _PAGES = """
     import resource, torch
-    from client.learning.memory import keep_freed
+    from shared.memory import keep_freed
 
     def faults():
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
