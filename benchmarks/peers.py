@@ -106,7 +106,7 @@ def main() -> None:
             began = time.perf_counter()
             served[name] = stack.enter_context(sides[name]())
             ready[name] = time.perf_counter() - began
-            load.run(served[name].port, served[name].images, 1, 2 * options.seconds)
+            _warm(served[name])
         found: dict[str, list[Measured]] = {name: [] for name in names}
         for number in range(options.rounds):
             for name, came_to in one_round(served, number, options.seconds).items():
@@ -150,12 +150,16 @@ def one_round(served: dict[str, Served], number: int, seconds: float) -> dict[st
                 rate = max((each.answers_a_second for each in known), default=math.inf)
                 # As long as it takes to have several answers on each connection.
                 long = max(seconds, 4 * connections / rate)
-                with suppress(RuntimeError):  # it took all that time for its first answer
-                    load.run(server.port, server.images, 4, WARM_SECONDS)
+                _warm(server)
                 loads[name][asked, connections] = load.run(
                     server.port, requests, connections, long, apart=asked == "new texts"
                 )
     return {name: _ended(server, loads[name], seconds) for name, server in served.items()}
+
+
+def _warm(server: Served) -> None:
+    with suppress(RuntimeError):  # it took all that time for its first answer
+        load.run(server.port, server.images, 4, WARM_SECONDS)
 
 
 def _requests(server: Served, asked: Asked, when: str) -> Sequence[bytes]:
