@@ -10,7 +10,7 @@ from client.errors import UsageError
 from shared.embeddings import Kind
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Query:
     """One billed unit. Images are read when they are sent and not before.
 

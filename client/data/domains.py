@@ -180,7 +180,7 @@ class ImageFolder:
             else:
                 drawing = drawing_of(path.stem) if path in self.grouped else None
                 drawn = drawing or facts.file
-                examples.append(Example(path, domain, label, facts.digest, drawn, facts.side))
+                examples.append(Example(str(path), domain, label, facts.digest, drawn, facts.side))
         return examples, skipped
 
 

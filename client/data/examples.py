@@ -1,7 +1,7 @@
 """One image that was read whole, and how its file is read: once, and then remembered."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +26,7 @@ class Example:
     """One image that was read whole and decodes, or a further view of one.
 
     Attributes:
-        path: its file.
+        file: the path of its file, as text, for there are very many.
         domain: that it belongs to; of an unlabelled image, the name of its pool.
         label: its class, as a position among the classes; UNLABELLED of an unlabelled image.
         digest: the SHA-256 (hex) of `content()`.
@@ -36,13 +36,18 @@ class Example:
         view: which view of the file it is.
     """
 
-    path: Path
+    file: str
     domain: str
     label: int
     digest: str
     drawing: str
     side: int
     view: View = ORIGINAL
+
+    @property
+    def path(self) -> Path:
+        """Its file."""
+        return Path(self.file)
 
     def content(self) -> bytes:
         """What is sent: the bytes of the file, or what else the view makes of it (see `View.encode`).
@@ -70,25 +75,24 @@ class Example:
 
 def read_files(
     paths: Sequence[Path], memory: FileMemory, on_read: Callable[[int], None] = lambda _: None
-) -> list[FileFacts]:
+) -> Iterator[FileFacts]:
     """Read, hash and decode files, in order; those that the memory knows unchanged are not opened.
 
-    `on_read` is called with the number of files done.
+    They are read as they are taken, some at a time. `on_read` is called with the number of files done.
     """
-    known = memory.recall(paths)
-    missing = [path for path, facts in zip(paths, known, strict=True) if facts is None]
-    done = len(paths) - len(missing)
-    on_read(done)
-    read: dict[Path, FileFacts] = {}
     with ThreadPoolExecutor() as pool:
-        for start in range(0, len(missing), _STORED_AT_ONCE):
-            chunk = missing[start : start + _STORED_AT_ONCE]
-            lots = [chunk[first : first + _READ_AT_ONCE] for first in range(0, len(chunk), _READ_AT_ONCE)]
+        for start in range(0, len(paths), _STORED_AT_ONCE):
+            chunk = paths[start : start + _STORED_AT_ONCE]
+            known = memory.recall(chunk)
+            missing = [path for path, facts in zip(chunk, known, strict=True) if facts is None]
+            read: dict[Path, FileFacts] = {}
+            lots = [missing[first : first + _READ_AT_ONCE] for first in range(0, len(missing), _READ_AT_ONCE)]
             for lot, facts in zip(lots, pool.map(_read_lot, lots), strict=True):
                 read.update(zip(lot, facts, strict=True))
-                on_read(done + len(read))
-            memory.remember({path: read[path] for path in chunk})
-    return [facts or read[path] for path, facts in zip(paths, known, strict=True)]
+                on_read(start + len(chunk) - len(missing) + len(read))
+            memory.remember(read)
+            on_read(start + len(chunk))
+            yield from (facts or read[path] for path, facts in zip(chunk, known, strict=True))
 
 
 def _read_lot(paths: Sequence[Path]) -> list[FileFacts]:

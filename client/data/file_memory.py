@@ -95,7 +95,7 @@ class FileMemory:
         found: list[FileFacts | None] = []
         for path, key in zip(files, keys, strict=True):
             row = known.get(key)
-            found.append(FileFacts(*row[2:]) if row is not None and row[:2] == _stamp(path) else None)
+            found.append(_facts(*row[2:]) if row is not None and row[:2] == _stamp(path) else None)
         return found
 
     @contextmanager
@@ -123,6 +123,11 @@ def _connected(path: Path) -> sqlite3.Connection:
     connection.execute(_SCHEMA)
     connection.execute(f"PRAGMA user_version = {_VERSION}")
     return connection
+
+
+def _facts(digest: str, file: str, side: int, thumbnail: bytes, reason: str, kind: str) -> FileFacts:
+    """What a row says; two digests that are alike are one string, for there are very many."""
+    return FileFacts(digest, digest if file == digest else file, side, thumbnail, reason, kind)
 
 
 def _key(path: Path) -> bytes:

@@ -49,11 +49,11 @@ class PixelStore:
         domains: dict[tuple[str, int], list[int]] = {}
         for position, example in enumerate(examples):
             domains.setdefault((example.domain, example.view.index), []).append(position)
-        self._domains = list(domains.values())
+        self._domains = [np.asarray(members, dtype=np.int64) for members in domains.values()]
         # Of each position: its file, and its slot there.
         self._place = np.zeros((len(examples), 2), dtype=np.int64)
         for number, members in enumerate(self._domains):
-            self._place[members] = [(number, slot) for slot in range(len(members))]
+            self._place[members, 0], self._place[members, 1] = number, np.arange(len(members))
         self._files: dict[int, list[_PixelFile]] = {}
 
     def load(self, positions: Sequence[int], side: int) -> PixelBatch:
@@ -116,7 +116,7 @@ class PixelStore:
             return 0.0
         return share
 
-    def _name(self, members: list[int], side: int) -> str:
+    def _name(self, members: NDArray[np.int64], side: int) -> str:
         digest = hashlib.sha256("".join(self._examples[i].digest for i in members).encode())
         return f"{digest.hexdigest()[:32]}-{side}{_SUFFIX}"
 

@@ -1,7 +1,9 @@
 """Pools of unlabelled images, without copies, exact or near, of images that are learnt or tested on."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Self
 
@@ -22,6 +24,7 @@ NEAR = 0.98
 _ROUGHLY = 0.95
 _ROWS_AT_ONCE = 4096
 _PAIRS_AT_ONCE = 2**24  # 64 MiB of likenesses
+_WHOLE_AT_ONCE = 2**14  # 54 MiB of pictures
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Pool:
 
 def read_pool(
     words: Sequence[str],
-    known: Mapping[str, Sequence[FileFacts]],
+    known: Mapping[str, Iterable[FileFacts]],
     memory: FileMemory,
     display: Display,
 ) -> Pool:
@@ -62,22 +65,26 @@ def read_pool(
         left_out += found.left_out
         for path in found.images:
             files.setdefault(path.absolute(), word)
+    examples: list[Example] = []
+    unreadable: list[Skipped] = []
+    copies: list[Skipped] = []
+    copies_of = _Copies([_Known.of(what, others) for what, others in known.items()])
     with display.track("Reading images", len(files)) as advance:
-        facts = read_files(list(files), memory, lambda done: advance(done, ""))
-    readable = [(path, each) for path, each in zip(files, facts, strict=True) if not each.reason]
-    left_out += [
-        Skipped(path, each.reason, each.kind) for path, each in zip(files, facts, strict=True) if each.reason
-    ]
-    copies = dict(_repeated(readable)) | dict(_copies(readable, known))
-    examples = tuple(
-        Example(path, files[path], UNLABELLED, each.digest, each.file, each.side)
-        for path, each in readable
-        if path not in copies
-    )
-    left_out += [Skipped(path, reason) for path, reason in copies.items()]
+        read = zip(files, read_files(list(files), memory, lambda done: advance(done, "")), strict=True)
+        while some := list(islice(read, _ROWS_AT_ONCE)):  # what is known of all would take a kilobyte a file
+            readable = [(path, facts) for path, facts in some if not facts.reason]
+            unreadable += [Skipped(path, facts.reason, facts.kind) for path, facts in some if facts.reason]
+            reasons = copies_of.among(readable)
+            copies += [Skipped(path, reason) for path, reason in reasons.items()]
+            examples += [
+                Example(str(path), files[path], UNLABELLED, facts.digest, facts.file, facts.side)
+                for path, facts in readable
+                if path not in reasons
+            ]
+    left_out += unreadable + copies
     if not examples:
         raise DataError(_nothing_left(words, left_out))
-    return Pool(examples, tuple(left_out))
+    return Pool(tuple(examples), tuple(left_out))
 
 
 def find_pool(word: str) -> FoundFiles:
@@ -98,69 +105,90 @@ def _nothing_left(words: Sequence[str], left_out: Sequence[Skipped]) -> str:
     return f"--unlabelled {' '.join(words)}: there is no image left to learn from.{reasons}"
 
 
-def _repeated(files: Iterable[tuple[Path, FileFacts]]) -> Iterator[tuple[Path, str]]:
-    """Files whose image came before."""
-    seen: set[str] = set()
-    for path, facts in files:
-        if facts.digest in seen:
-            yield path, REPEATED
-        seen.add(facts.digest)
+class _Copies:
+    """Finds copies of images that are known, and of those that it was asked about before."""
 
+    def __init__(self, known: Sequence["_Known"]) -> None:
+        self._known = known
+        self._seen: set[str] = set()
 
-def _copies(
-    files: Sequence[tuple[Path, FileFacts]], known: Mapping[str, Sequence[FileFacts]]
-) -> Iterator[tuple[Path, str]]:
-    """Files that are a copy of an image that is known, and of which."""
-    compared = [
-        (what, {each.digest for each in others} | {each.file for each in others}, _Pictures.of(others))
-        for what, others in known.items()
-        if others
-    ]
-    for start in range(0, len(files), _ROWS_AT_ONCE):  # vectors of all files would take kilobytes a file
-        chunk = files[start : start + _ROWS_AT_ONCE]
-        pictures = _Pictures.of([facts for _, facts in chunk])
-        for what, digests, others in compared:
-            for (path, facts), is_near in zip(chunk, pictures.near_copies_of(others), strict=True):
-                if facts.digest in digests or facts.file in digests:
-                    yield path, f"{COPY}{what}"
+    def among(self, files: Sequence[tuple[Path, FileFacts]]) -> dict[Path, str]:
+        """Which of some further files are copies, and of what."""
+        found: dict[Path, str] = {}
+        for path, facts in files:
+            if facts.digest in self._seen:
+                found[path] = REPEATED
+            self._seen.add(facts.digest)
+        pictures = _Pictures.of(thumbnails([facts for _, facts in files]))
+        for known in self._known:
+            for (path, facts), is_near in zip(files, pictures.near_copies_of(known.pictures), strict=True):
+                if facts.digest in known.digests or facts.file in known.digests:
+                    found[path] = f"{COPY}{known.what}"
                 elif is_near:
-                    yield path, f"nearly {COPY}{what}"
+                    found[path] = f"nearly {COPY}{known.what}"
+        return found
 
 
 @dataclass(frozen=True)
 class _Pictures:
-    """Thumbnails as they are compared: whole, (n, d), and in grey at a third of the size, (n, d / 27)."""
+    """Thumbnails (n, side, side, 3), and what they are compared by first: in grey at a third of the size, as
+    vectors of length 1, (n, d).
+    """
 
-    whole: NDArray[np.float32]
+    whole: NDArray[np.uint8]
     rough: NDArray[np.float32]
 
     @classmethod
-    def of(cls, files: Sequence[FileFacts]) -> Self:
-        whole = _centred(thumbnails(files))
-        return cls(whole, _rough(whole))
+    def of(cls, whole: NDArray[np.uint8]) -> Self:
+        starts = range(0, max(1, len(whole)), _WHOLE_AT_ONCE)
+        parts = [_rough(_centred(whole[start : start + _WHOLE_AT_ONCE])) for start in starts]
+        return cls(whole, np.concatenate(parts))
 
     def near_copies_of(self, others: Self) -> NDArray[np.bool_]:
         """Which of these are near copies of one of the others, shape (n,)."""
         near = np.zeros(len(self.whole), np.bool_)
-        at_once = max(1, _PAIRS_AT_ONCE // len(others.whole))
+        at_once = max(1, _PAIRS_AT_ONCE // max(1, len(others.whole)))
         for start in range(0, len(near), at_once):
             rows, columns = np.nonzero(self.rough[start : start + at_once] @ others.rough.T > _ROUGHLY)
-            alike = np.einsum("nd,nd->n", self.whole[start + rows], others.whole[columns])
-            near[start + rows[alike > NEAR]] = True
+            for first in range(0, len(rows), _WHOLE_AT_ONCE):
+                some = slice(first, first + _WHOLE_AT_ONCE)
+                mine, theirs = self.whole[start + rows[some]], others.whole[columns[some]]
+                alike = np.einsum("nd,nd->n", _centred(mine), _centred(theirs))
+                near[start + rows[some][alike > NEAR]] = True
         return near
+
+
+@dataclass(frozen=True)
+class _Known:
+    """Images of which copies are told: what they are, digests of their files and of what is sent of them."""
+
+    what: str
+    digests: frozenset[str]
+    pictures: _Pictures
+
+    @classmethod
+    def of(cls, what: str, files: Iterable[FileFacts]) -> Self:
+        digests: set[str] = set()
+        parts = [thumbnails([])]
+        files = iter(files)
+        while some := list(islice(files, _ROWS_AT_ONCE)):
+            digests.update(each.digest for each in some)
+            digests.update(each.file for each in some)
+            parts.append(thumbnails(some))
+        return cls(what, frozenset(digests), _Pictures.of(np.concatenate(parts)))
 
 
 def _centred(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Thumbnails as vectors whose products are correlations, shape (n, d); zero for one plain colour."""
-    rows = pictures.reshape(len(pictures), -1).astype(np.float32)
+    rows = pictures.reshape(len(pictures), math.prod(pictures.shape[1:])).astype(np.float32)
     return _unit(rows - rows.mean(axis=1, keepdims=True))
 
 
 def _rough(images: NDArray[np.float32]) -> NDArray[np.float32]:
     """The same in grey at a third of the size, shape (n, d / 27)."""
-    side = round((images.shape[1] / 3) ** 0.5)
-    blocks = images.reshape(len(images), side // 3, 3, side // 3, 3, 3)
-    rows = blocks.mean(axis=(2, 4, 5)).reshape(len(images), -1)
+    side = round((images.shape[1] / 3) ** 0.5) // 3
+    blocks = images.reshape(len(images), side, 3, side, 3, 3)
+    rows = blocks.mean(axis=(2, 4, 5)).reshape(len(images), side * side)
     return _unit(rows - rows.mean(axis=1, keepdims=True))
 
 

@@ -42,7 +42,8 @@ def split(
     for group in order:
         inside = Counter(examples[i].domain for i in groups[group])
         labels = Counter(examples[i].label for i in groups[group])
-        sides = {told[examples[i].path] for i in groups[group] if examples[i].path in told}
+        paths = [examples[i].path for i in groups[group]] if told else []
+        sides = {told[path] for path in paths if path in told}
         if sides:
             held |= {i for i in groups[group] if told.get(examples[i].path, min(sides)) == "holdout"}
         elif all(wanted[name] >= n / 2 for name, n in inside.items()) and all(

@@ -74,10 +74,10 @@ def image_queries(paths: Sequence[Path], memory: FileMemory) -> list[Query]:
     """The same about files on a disk, which are read again when they are sent."""
     facts = read_files(paths, memory)
     examples = [
-        Example(path, "", UNLABELLED, each.digest, each.file, each.side)
+        Example(str(path), "", UNLABELLED, each.digest, each.file, each.side)
         for path, each in zip(paths, facts, strict=True)
     ]
-    return [Query("image", each.digest, str(each.path), each.content) for each in examples]
+    return [Query("image", each.digest, each.file, each.content) for each in examples]
 
 
 class Asker:

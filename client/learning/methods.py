@@ -47,6 +47,10 @@ class Supervision:
     image_weight: float
     styled_texts: Tensor | None = None
 
+    def of(self, rows: slice) -> "Supervision":
+        """The same of some of the images."""
+        return replace(self, labels=self.labels[rows], images=self.images[rows], bought=self.bought[rows])
+
     @property
     def labelled(self) -> Tensor:
         """Which images have a label, shape (n,), bool."""

@@ -10,6 +10,11 @@ _CANDIDATES: list[float] = torch.logspace(-1, 2, 351).tolist()
 _MOST = 10_000
 
 
+def evenly(rows: Tensor) -> Tensor:
+    """Some of very many rows, evenly spread: as many as a temperature is fitted by."""
+    return rows[:: max(1, len(rows) // _MOST)]
+
+
 def fitted_temperature(scores: Tensor, labels: Tensor) -> float:
     """The temperature T for which softmax(scores / T) fits labels best (Guo et al., ICML 2017, section 4.2).
 
@@ -20,8 +25,7 @@ def fitted_temperature(scores: Tensor, labels: Tensor) -> float:
         scores: of images that were not trained on, shape (n, classes).
         labels: their classes, shape (n,), int64.
     """
-    every = max(1, len(scores) // _MOST)
-    exact, labels = scores[::every].double(), labels[::every]
+    exact, labels = evenly(scores).double(), evenly(labels)
 
     def misfit(temperature: float) -> float:
         return functional.cross_entropy(exact / temperature, labels).item()

@@ -89,7 +89,7 @@ class Dataset:
 
     def views_of(self, position: int) -> list[int]:
         """Positions of the further views of an image, the second first."""
-        return self._views_of.get(self.examples[position].path, [])
+        return self._views_of.get(self.examples[position].file, [])
 
     def stratum(self, position: int) -> Stratum:
         """The domain and the class of an image; of an unlabelled one, its pool and nothing."""
@@ -123,10 +123,10 @@ class Dataset:
         ]
 
     @cached_property
-    def _views_of(self) -> dict[Path, list[int]]:
-        views: dict[Path, list[int]] = defaultdict(list)
+    def _views_of(self) -> dict[str, list[int]]:
+        views: dict[str, list[int]] = defaultdict(list)
         for position in self.views:
-            views[self.examples[position].path].append(position)
+            views[self.examples[position].file].append(position)
         return views
 
 
@@ -226,7 +226,7 @@ def _with_pools(dataset: Dataset, words: tuple[str, ...], display: Display, memo
             ],
         }
         facts = {what: read_files(paths, memo.files) for what, paths in known.items()}
-        readable = {what: [each for each in of if not each.reason] for what, of in facts.items()}
+        readable = {what: (each for each in of if not each.reason) for what, of in facts.items()}
         return read_pool(words, readable, memo.files, display)
 
     pool, _ = memo.once(PoolInputs(words, folder.root, dataset.target), read)

@@ -39,7 +39,7 @@ def digest_of(inputs: StageInputs) -> str:
     return digest.hexdigest()
 
 
-def _parts(value: object) -> Iterator[bytes]:
+def _parts(value: object) -> Iterator[bytes | memoryview]:
     """The value as byte strings, each with what kind of thing it is, so that no two values share theirs."""
     if isinstance(value, FileContent):
         yield from (b"file", value.digest())
@@ -55,7 +55,8 @@ def _parts(value: object) -> Iterator[bytes]:
     elif isinstance(value, Path):
         yield from (b"path", bytes(value))
     elif isinstance(value, np.ndarray):
-        yield from (b"array", str((value.dtype, value.shape)).encode(), np.ascontiguousarray(value).tobytes())
+        yield from (b"array", str((value.dtype, value.shape)).encode())
+        yield np.ascontiguousarray(value).reshape(-1).view(np.uint8).data
     elif isinstance(value, FunctionType):
         yield from (b"function", f"{value.__module__}.{value.__qualname__}".encode())
     elif isinstance(value, Mapping):

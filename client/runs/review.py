@@ -112,4 +112,4 @@ def _neighbours(
 
 
 def _unlabelled(path: Path) -> Example:
-    return Example(path, "", -1, "", "", 0)
+    return Example(str(path), "", -1, "", "", 0)

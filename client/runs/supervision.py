@@ -1,7 +1,7 @@
 """What a run knows of its images: labels, and what the cache has of the teacher."""
 
-from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -11,7 +11,11 @@ from client.buying.teacher import Teacher
 from client.learning.methods import Supervision, parse_method
 from client.runs.dataset import Dataset
 from client.runs.folder import RunConfig
+from client.runs.mapped import mapped_zeros
 from client.runs.teacher_queries import ImageQueries, TeacherQueries
+
+# So many answers are taken from the cache before they are put where they belong.
+_AT_ONCE = 8192
 
 
 def nothing_bought(config: RunConfig, dataset: Dataset, text_head: Tensor) -> Supervision:
@@ -27,24 +31,44 @@ def nothing_bought(config: RunConfig, dataset: Dataset, text_head: Tensor) -> Su
 
 
 def known_of(
-    config: RunConfig, dataset: Dataset, asked: TeacherQueries, teacher: Teacher
+    config: RunConfig,
+    dataset: Dataset,
+    asked: TeacherQueries,
+    teacher: Teacher,
+    *,
+    folder: Path | None = None,
 ) -> tuple[Supervision | None, list[Query]]:
     """What the cache has of what is asked, and the queries that it lacks.
 
     Without all class prompts there is no knowledge, and the queries are the prompts that are missing.
+
+    Args:
+        config: the run.
+        dataset: its images.
+        asked: what it asks.
+        teacher: whose cache it is.
+        folder: where the images' embeddings may lie in a file (`mapped_zeros`).
     """
     texts, have_texts = teacher.lookup(asked.prompts)
     if not have_texts.all():
         return None, [query for query, ok in zip(asked.prompts, have_texts, strict=True) if not ok]
     method, _ = parse_method(config.method, config.recipe)
     text_head, styled = method.prompts.class_texts(torch.from_numpy(texts), len(dataset.classes))
-    known = replace(nothing_bought(config, dataset, text_head), styled_texts=styled)
+    images = mapped_zeros(len(dataset.examples), text_head.shape[1], folder=folder)
+    known = replace(nothing_bought(config, dataset, text_head), styled_texts=styled, images=images)
     return known, [query for tranche in asked.images for query in _look_up(known, tranche, teacher)]
 
 
-def _look_up(known: Supervision, asked: ImageQueries, teacher: Teacher) -> Sequence[Query]:
+def _look_up(known: Supervision, asked: ImageQueries, teacher: Teacher) -> list[Query]:
     """Add what the teacher says of some examples; returns those of which it says nothing."""
-    vectors, have = teacher.lookup(asked.queries)
-    known.images[asked.positions] = torch.from_numpy(vectors)
-    known.bought[asked.positions] = torch.from_numpy(have)
-    return [query for query, ok in zip(asked.queries, have, strict=True) if not ok]
+    missing: list[Query] = []
+    for start in range(0, len(asked.queries), _AT_ONCE):
+        queries, positions = (
+            asked.queries[start : start + _AT_ONCE],
+            asked.positions[start : start + _AT_ONCE],
+        )
+        vectors, have = teacher.lookup(queries)
+        known.images[positions] = torch.from_numpy(vectors)
+        known.bought[positions] = torch.from_numpy(have)
+        missing += [query for query, ok in zip(queries, have, strict=True) if not ok]
+    return missing

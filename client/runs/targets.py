@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -24,17 +25,20 @@ from client.learning.methods import Method, Supervision, class_directions
 from client.learning.prompts import ONE_PROMPT
 from client.learning.rejection import TEACHERS, Rejection
 from client.learning.student import build_student
-from client.learning.temperature import fitted_temperature
+from client.learning.temperature import evenly, fitted_temperature
 from client.learning.trust import labels_alone, pseudo_labelled, weighed
 from client.progress import Display
 from client.results.records import Purchase, RefusedQuery, TeacherCheck, described_check
 from client.runs.dataset import Dataset, describe_plan, describe_views, mention, unseen
 from client.runs.folder import RunConfig, RunFolder
 from client.runs.forecast import check_teacher
+from client.runs.mapped import mapped_zeros
 from client.runs.supervision import known_of, nothing_bought
 from client.runs.teacher_queries import TeacherQueries, teacher_queries
 from shared.embeddings import ModelCard
 
+# Targets of so many images are made at once: memory does not grow with the images.
+_AT_ONCE = 65_536
 # What is said of images that the teacher was to be asked about, and was not, by tranche.
 _WITHOUT_ANSWER: dict[TrancheName, str] = {
     "labelled": "training images have no teacher embedding ({why}); they are taught without.",
@@ -101,18 +105,31 @@ class Targets:
 
 def _temperature_of(known: Supervision) -> float:
     """Fits the teacher's answers about the labelled images that were bought to the labels."""
-    rows = known.bought & known.labelled
-    if not rows.any():
+    rows = evenly(torch.nonzero(known.bought & known.labelled).flatten())
+    if not len(rows):
         return 1.0
     return fitted_temperature(cosine_logits(known.images[rows], known.text_head), known.labels[rows])
 
 
 def _rejection_of(known: Supervision, dataset: Dataset, method: Method) -> Rejection | None:
     """How near the labelled images that were bought, as they are, come to a class text."""
-    rows = [position for position in dataset.train if known.bought[position]]
-    if method.prompts != ONE_PROMPT or not rows:
+    train = torch.tensor(dataset.train, dtype=torch.long)
+    rows = train[known.bought[train]]
+    if method.prompts != ONE_PROMPT or not len(rows):
         return None
-    return Rejection.of((known.images[rows] @ known.text_head.T).amax(dim=1).numpy())
+    nearest = [(known.images[some] @ known.text_head.T).amax(dim=1) for some in torch.split(rows, _AT_ONCE)]
+    return Rejection.of(torch.cat(nearest).numpy())
+
+
+def _target_rows(known: Supervision, method: Method, folder: Path) -> Tensor:
+    """What the method's loss compares with, a row for each image: made some at a time, in a file there."""
+    count = len(known.labels)
+    parts = (method.targets(known.of(slice(start, start + _AT_ONCE))) for start in range(0, count, _AT_ONCE))
+    first = next(parts)
+    rows = mapped_zeros(count, *first.shape[1:], folder=folder, dtype=first.dtype)
+    for place, part in zip(torch.split(rows, _AT_ONCE), chain([first], parts), strict=True):
+        place.copy_(part)
+    return rows
 
 
 def require_student(method: Method, student: str, backbone: nn.Module, model: ModelCard | None) -> None:
@@ -233,7 +250,7 @@ class TargetBuilder:
         classes = len(dataset.classes)
         by_texts = self._method.head != "linear"
         return Targets(
-            self._method.targets(known),
+            _target_rows(known, self._method, self._run.path),
             [*dataset.train, *(i for i in (*dataset.views, *dataset.unlabelled) if known.bought[i])],
             known.text_head if by_texts else None,
             outputs=known.text_head.shape[1] if by_texts else classes,
@@ -251,7 +268,7 @@ class TargetBuilder:
         Without all class prompts there is no knowledge, and the queries are the prompts that are missing.
         """
         assert self._teacher is not None
-        known, missing = known_of(self._config, dataset, asked, self._teacher)
+        known, missing = known_of(self._config, dataset, asked, self._teacher, folder=self._run.path)
         if known is None:
             return None, missing
         checked = check_teacher(self._config, dataset, known)
@@ -277,7 +294,7 @@ class TargetBuilder:
         """Whether, by what was bought of the labelled images, anything will be learnt of the teacher."""
         assert self._teacher is not None
         labelled = TeacherQueries(asked.prompts, (asked.of("labelled"),))
-        known, _ = known_of(self._config, dataset, labelled, self._teacher)
+        known, _ = known_of(self._config, dataset, labelled, self._teacher, folder=self._run.path)
         check = None if known is None else check_teacher(self._config, dataset, known).check
         return check is None or check.learnt_from
 

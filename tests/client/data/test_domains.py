@@ -115,7 +115,7 @@ def test_other_names_are_no_drawings() -> None:
 
 def _examples(draw: list[tuple[int, int, int]]) -> list[Example]:
     return [
-        Example(Path(f"{i}.png"), f"d{d}", 0, digest=f"digest{digest}", drawing=f"drawing{drawing}", side=1)
+        Example(f"{i}.png", f"d{d}", 0, digest=f"digest{digest}", drawing=f"drawing{drawing}", side=1)
         for i, (d, drawing, digest) in enumerate(draw)
     ]
 

@@ -39,14 +39,14 @@ def test_a_file_is_read_once_and_again_when_it_has_changed(tmp_path: Path, read:
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")
     os.utime(broken, (1, 1))
-    first = read_files([*files, broken], FileMemory(tmp_path / "files.db"))
+    first = list(read_files([*files, broken], FileMemory(tmp_path / "files.db")))
     assert [facts.side for facts in first] == [10, 10, 0]
     assert first[2].reason == "not a readable picture"
     read.clear()
-    assert read_files([*files, broken], FileMemory(tmp_path / "files.db")) == first
+    assert list(read_files([*files, broken], FileMemory(tmp_path / "files.db"))) == first
     assert read == []
     _picture(files[0], "green", age=50)
-    again = read_files(files, FileMemory(tmp_path / "files.db"))
+    again = list(read_files(files, FileMemory(tmp_path / "files.db")))
     assert read == [files[0]]
     assert again[0].digest != first[0].digest
     assert again[1] == first[1]
@@ -55,7 +55,7 @@ def test_a_file_is_read_once_and_again_when_it_has_changed(tmp_path: Path, read:
 def test_a_file_that_was_just_written_is_not_trusted(tmp_path: Path, read: list[Path]) -> None:
     file = _picture(tmp_path / "new.png", "red", age=0)
     for _ in range(2):
-        read_files([file], FileMemory(tmp_path / "files.db"))
+        list(read_files([file], FileMemory(tmp_path / "files.db")))
     assert read == [file, file]
 
 
@@ -63,19 +63,20 @@ def test_a_file_that_was_just_written_is_not_trusted(tmp_path: Path, read: list[
 def test_a_damaged_memory_is_made_anew(tmp_path: Path, read: list[Path], damage: bytes) -> None:
     file = _picture(tmp_path / "red.png", "red")
     memory = tmp_path / "files.db"
-    facts = read_files([file], FileMemory(memory))
+    facts = list(read_files([file], FileMemory(memory)))
     memory.write_bytes(damage)
     for _ in range(2):
-        assert read_files([file], FileMemory(memory)) == facts
+        assert list(read_files([file], FileMemory(memory))) == facts
     assert read == [file, file]
 
 
 def test_a_memory_that_cannot_be_written_costs_nothing_but_time(tmp_path: Path) -> None:
     (tmp_path / "no_folder").write_text("a file")
     file = _picture(tmp_path / "red.png", "red")
-    assert read_files([file], FileMemory(tmp_path / "no_folder" / "files.db"))[0].side == 10
+    (facts,) = read_files([file], FileMemory(tmp_path / "no_folder" / "files.db"))
+    assert facts.side == 10
 
 
 def test_nobody_else_may_read_the_names(tmp_path: Path) -> None:
-    read_files([_picture(tmp_path / "red.png", "red")], FileMemory(tmp_path / "files.db"))
+    list(read_files([_picture(tmp_path / "red.png", "red")], FileMemory(tmp_path / "files.db")))
     assert (tmp_path / "files.db").stat().st_mode & 0o077 == 0

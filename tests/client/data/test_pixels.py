@@ -22,7 +22,7 @@ def _examples(folder: Path, domains: dict[str, int], side: int = 10) -> list[Exa
             n = len(examples)
             path = folder / f"{n}.png"
             Image.new("RGB", (2 * side, side), (n, 0, 0)).save(path)
-            examples.append(Example(path, domain, 0, f"{domain}{n}", str(n), side))
+            examples.append(Example(str(path), domain, 0, f"{domain}{n}", str(n), side))
     return examples
 
 
@@ -129,7 +129,7 @@ def test_a_file_that_another_process_deletes_meanwhile_does_not_matter(tmp_path:
 
 def test_aspects_are_kept(tmp_path: Path) -> None:
     Image.new("RGB", (30, 10)).save(tmp_path / "wide.png")
-    example = Example(tmp_path / "wide.png", "a", 0, "d", "d", 10)
+    example = Example(str(tmp_path / "wide.png"), "a", 0, "d", "d", 10)
     for _ in range(2):
         assert np.allclose(PixelStore([example], tmp_path / "kept").load([0], 8).aspects, [3.0])
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
+from client.data import pool as pools
 from client.data.examples import read_files
 from client.data.file_memory import FileMemory
 from client.data.pool import REPEATED, Pool, read_pool
@@ -50,7 +51,12 @@ def pool(tmp_path: Path) -> Path:
     return folder
 
 
-def test_copies_are_left_out_and_counted_by_what_they_copy(pool: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("at_once", [4096, 4, 1])
+def test_copies_are_left_out_and_counted_by_what_they_copy(
+    pool: Path, tmp_path: Path, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for limit in ("_ROWS_AT_ONCE", "_PAIRS_AT_ONCE", "_WHOLE_AT_ONCE"):
+        monkeypatch.setattr(pools, limit, at_once)
     known = {}
     for what, seed in (("a labelled image", 100), ("an image of red, which is tested on", 200)):
         known[what] = [tmp_path / f"{seed}.png"]

@@ -182,7 +182,7 @@ def test_no_side_is_sent_that_a_model_would_only_reduce() -> None:
 def test_a_view_of_an_example_is_an_example_with_bytes_of_its_own(tmp_path: Path) -> None:
     path = tmp_path / "cat.png"
     path.write_bytes(_file(64, 48))
-    original = Example(path, "photo", 0, hashlib.sha256(path.read_bytes()).hexdigest(), "cat", 48)
+    original = Example(str(path), "photo", 0, hashlib.sha256(path.read_bytes()).hexdigest(), "cat", 48)
     assert original.content() == path.read_bytes()
     view = original.seen_as(View.of(original.digest, 2))
     assert hashlib.sha256(view.content()).hexdigest() == view.digest != original.digest

@@ -31,6 +31,18 @@ INPUTS: list[StageInputs] = [
 ]
 
 
+def test_arrays_count_by_their_values_and_not_by_how_they_lie() -> None:
+    rows = np.arange(6.0).reshape(2, 3)
+
+    def told(texts: Any) -> str:
+        return digest_of(DistillInputs(CONFIG, "images", rows, texts))
+
+    assert told(rows) == told(rows.T.copy().T)
+    assert (
+        len({told(each) for each in (rows, rows.reshape(3, 2), rows.astype("f4"), rows + 1, rows[:0])}) == 5
+    )
+
+
 def _other(value: Any) -> Any:
     """Another value of the same kind."""
     match value:

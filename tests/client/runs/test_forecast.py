@@ -29,7 +29,7 @@ def test_a_teacher_is_set_aside_where_chance_does_not_explain_what_it_gets_wrong
     images = texts[torch.where(turn < right, labels, (labels + 1) % _CLASSES)]
     known = Supervision(labels, texts, images, torch.arange(len(labels)) < bought, 0.5)
     examples = tuple(
-        Example(Path(f"{number}.png"), "ab"[number % 2], label, str(number), str(number), 32)
+        Example(f"{number}.png", "ab"[number % 2], label, str(number), str(number), 32)
         for number, label in enumerate(labels.tolist())
     )
     folder = ImageFolder(Path(), ("a", "b"), tuple("cdef"), {}, ())

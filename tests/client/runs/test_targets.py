@@ -27,6 +27,7 @@ from client.learning.recipe import Recipe
 from client.learning.rejection import Rejection
 from client.learning.temperature import fitted_temperature
 from client.progress import Display
+from client.runs import supervision, targets
 from client.runs.dataset import read_dataset
 from client.runs.folder import RunConfig, RunFolder
 from client.runs.targets import TargetBuilder, Targets
@@ -122,6 +123,25 @@ def test_the_teachers_thresholds_are_its_cosines_of_the_labelled_images(pupil: P
     assert taught_by.temperature == fitted_temperature(100 * cosines, labels)
     assert taught_by.rejection == Rejection.of(cosines.amax(dim=1).numpy())
     assert Rejection.from_json(taught_by.described["teacher_rejection"]) == taught_by.rejection
+
+
+@pytest.mark.parametrize("method", ["vl2v-adip", "kd", "rise", "erm"])
+def test_targets_are_the_same_whether_some_are_made_at_once_or_all(
+    pupil: Pupil, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = pupil.learn(f"whole-{method}", budget=100, method_name=method)
+    monkeypatch.setattr(targets, "_AT_ONCE", 5)
+    monkeypatch.setattr(supervision, "_AT_ONCE", 3)
+    pieces = pupil.learn(f"pieces-{method}", budget=100, method_name=method)
+    assert torch.allclose(pieces.rows, whole.rows, equal_nan=True, atol=1e-6)
+    assert pieces.rows.dtype == whole.rows.dtype
+    assert pieces.train == whole.train
+    assert np.allclose(_thresholds(pieces), _thresholds(whole), equal_nan=True, atol=1e-5)
+
+
+def _thresholds(learnt: Targets) -> NDArray[np.float64]:
+    rejection = learnt.teacher.rejection if learnt.teacher else None
+    return np.array(rejection.thresholds if rejection else (), np.float64)
 
 
 @pytest.mark.parametrize(("confidence", "weight"), [(0.0, 1.0), (1e-6, 0.5)])
