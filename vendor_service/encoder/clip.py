@@ -25,6 +25,7 @@ from vendor_service.encoder.preprocessing import Preprocessing
 from vendor_service.encoder.quantized import Calibration, quantized
 from vendor_service.encoder.queues import Vectors
 from vendor_service.encoder.replica import Replica
+from vendor_service.encoder.short_texts import short_texts
 from vendor_service.encoder.sources import ModelSource
 from vendor_service.encoder.tokenizing import load_tokenizer, tokenize
 from vendor_service.errors import OperatorError, UsageError
@@ -233,22 +234,27 @@ class ClipModel:
         methods = _methods(model)
         if compiled:
             return {kind: torch.compile(method, dynamic=False) for kind, method in methods.items()}
-        if device.type != "cpu":
-            return methods
         replica = self._replica(methods, device, self.dtype)
-        with _using(self._threads):
-            return {
-                kind: traced(
-                    model,
-                    f"encode_{kind}",
-                    [
-                        replica.inputs(kind, replica.stage(kind, items[:size]).batch)
-                        for size in (2, 1, len(items))
-                    ],
-                    self.tolerance,
-                )
-                for kind, items in self._canaries().items()
-            }
+        canaries = self._canaries()
+        passes = methods
+        if device.type == "cpu":
+            with _using(self._threads):
+                passes = {
+                    kind: traced(
+                        model,
+                        f"encode_{kind}",
+                        [
+                            replica.inputs(kind, replica.stage(kind, items[:size]).batch)
+                            for size in (2, 1, len(items))
+                        ],
+                        self.tolerance,
+                    )
+                    for kind, items in canaries.items()
+                }
+        if is_graph(passes["text"]):  # of texts of one length
+            return passes
+        tokens = replica.stage("text", canaries["text"]).batch
+        return {**passes, "text": short_texts(model, tokens, self.tolerance)}
 
     def _worthwhile_rows(self, forward: Forward, device: torch.device) -> int:
         """Of images, where several replicas share a CPU; threads of OpenVINO's own are not measured."""

@@ -64,15 +64,15 @@ def traced(model: Any, name: str, examples: Sequence[torch.Tensor], tolerance: f
         return method
     try:
         graphs = _graphs(model, name, examples[0])
-        differences = [max(_difference(graph(each), method(each)) for each in examples) for graph in graphs]
+        differences = [max(difference(graph(each), method(each)) for each in examples) for graph in graphs]
     except Exception as error:
         # Whatever a model does in Python may be more than a graph can hold, or than this torch can trace.
         _log.info("%s cannot be made a graph of, and runs as it is: %s", name, error)
         return method
     alike = [
         graph
-        for graph, difference in zip(graphs, differences, strict=True)
-        if difference <= _SHARE_OF_TOLERANCE * tolerance
+        for graph, found in zip(graphs, differences, strict=True)
+        if found <= _SHARE_OF_TOLERANCE * tolerance
     ]
     if not alike:
         _log.info("%s runs as it is: as a graph, its vectors differ by %.1e", name, min(differences))
@@ -124,6 +124,7 @@ def _seconds(forward: Forward, batch: torch.Tensor) -> float:
     return min(measured)
 
 
-def _difference(some: torch.Tensor, others: torch.Tensor) -> float:
+def difference(some: torch.Tensor, others: torch.Tensor) -> float:
+    """The largest difference of one component between features, once they have length 1."""
     rows = (nn.functional.normalize(each.float(), dim=-1) for each in (some, others))
     return float(torch.sub(*rows).abs().max())

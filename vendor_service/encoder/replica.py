@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from vendor_service.encoder.graph import Forward
 from vendor_service.encoder.prepared import PreparedText
 from vendor_service.encoder.preprocessing import Preprocessing
 from vendor_service.encoder.queues import Buckets, Vectors
+from vendor_service.encoder.short_texts import ShortTexts
 from vendor_service.encoder.worker import DeviceLost
 
 # What CUDA raises once its context is broken; later batches fail as well. Older torch has no name for it.
@@ -71,7 +72,7 @@ class Replica:
 
     def stage(self, kind: Kind, items: Sequence[Any]) -> Staged:
         """Bring images (as `Preprocessing.resize` leaves them) or texts to the device, as one batch."""
-        rows = list(items) if kind == "image" else [each.tokens for each in items]
+        rows = list(items) if kind == "image" else self._texts(items)
         rows += [rows[0]] * (self.buckets.padded(len(items)) - len(items))
         if self._copies is None:
             return Staged(torch.stack(rows), len(items))
@@ -83,6 +84,12 @@ class Replica:
             copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
             copied.record(self._copies)
         return Staged(batch, len(items), copied)
+
+    def _texts(self, texts: Sequence[PreparedText]) -> list[torch.Tensor]:
+        """Their tokens, as many as the forward pass takes of them."""
+        tokens = torch.stack([cast(torch.Tensor, each.tokens) for each in texts])
+        forward = self.passes["text"]
+        return list(forward.cut(tokens) if isinstance(forward, ShortTexts) else tokens)
 
     @torch.inference_mode()
     def encode(self, kind: Kind, staged: Staged, *, alone: bool = False) -> Vectors:

@@ -1,0 +1,115 @@
+"""A model's texts without the padding that open_clip fills each of them up with.
+
+Where a text tower is causal, no token sees those behind it, and a text's features are read off at its end
+(Radford et al., ICML 2021, section 2.4). So what is behind the end of the longest text of a batch need not be
+computed: "a photo of a cat" has 7 tokens of 77.
+"""
+
+import copy
+import logging
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from vendor_service.encoder.graph import Forward, difference
+
+# Texts are cut to a multiple of this, so that libraries which make code for each shape make less of it.
+_STEP = 8
+# The part of the tolerated difference between two answers that this may take. bfloat16 rounds sums of other
+# lengths otherwise, by as much as it differs from float32.
+_SHARE_OF_TOLERANCE = 0.5
+
+_log = logging.getLogger(__name__)
+
+
+class ShortTexts:
+    """`encode_text` of a model whose text tower is causal; threads may call it at once.
+
+    It answers texts of any length up to the tower's own by its own code, over the same weights.
+    """
+
+    def __init__(self, model: Any) -> None:  # noqa: ANN401 - open_clip has no types
+        self._model = model
+        self._tower = _tower(model)
+        self._end = _end_token(model)
+        self._by_length: dict[int, Forward] = {}
+
+    def cut(self, tokens: torch.Tensor) -> torch.Tensor:
+        """The columns that matter of tokens of shape (texts, context_length)."""
+        ends = tokens.argmax(1) if self._end is None else tokens.eq(self._end).int().argmax(1)
+        needed = int(ends.max()) + 1
+        return tokens[:, : -(-needed // _STEP) * _STEP]
+
+    def __call__(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Features of shape (texts, dimensions), of tokens as `cut` leaves them."""
+        length = tokens.shape[1]
+        if length not in self._by_length:
+            self._by_length[length] = self._of(length)
+        return self._by_length[length](tokens)
+
+    def _of(self, length: int) -> Forward:
+        """The model as one of shorter texts: a copy of two objects, in which all else is the same."""
+        tower = copy.copy(self._tower)
+        places = nn.Parameter(tower.positional_embedding[:length], requires_grad=False)
+        tower._parameters = {**tower._parameters, "positional_embedding": places}
+        tower._buffers = {**tower._buffers, "attn_mask": tower.attn_mask[:length, :length]}
+        if self._tower is self._model:
+            return cast(Forward, tower.encode_text)
+        model = copy.copy(self._model)
+        model._modules = {**model._modules, "text": tower}
+        return cast(Forward, model.encode_text)
+
+
+@torch.inference_mode()
+def short_texts(model: Any, tokens: torch.Tensor, tolerance: float) -> Forward:  # noqa: ANN401
+    """How a model makes features of texts: without padding where that changes nothing.
+
+    Args:
+        model: an open_clip model in evaluation.
+        tokens: of some texts, on its device, shape (texts, context_length).
+        tolerance: the largest difference of one component between two answers to the same input.
+    """
+    whole: Forward = model.encode_text
+    if not _is_causal(model):
+        return whole
+    short = ShortTexts(model)
+    differs = max(difference(short(short.cut(rows)), whole(rows)) for rows in torch.split(tokens, 1))
+    if differs <= _SHARE_OF_TOLERANCE * tolerance:
+        return short
+    _log.info("texts keep their padding: without it, their vectors differ by %.1e", differs)
+    return whole
+
+
+def _tower(model: Any) -> Any:  # noqa: ANN401
+    """What has the tokens' places and the mask: a part of the model, or the model itself."""
+    return getattr(model, "text", model)
+
+
+def _end_token(model: Any) -> int | None:  # noqa: ANN401
+    """The token that ends a text; `None` where it is the one with the highest number."""
+    tower = _tower(model)
+    if _pooled_at(tower) == "argmax":
+        return None
+    return int(tower.eos_id if hasattr(tower, "eos_id") else model.text_eos_id)
+
+
+def _pooled_at(tower: Any) -> str | None:  # noqa: ANN401
+    found: str | None = getattr(tower, "pool_type", None) or getattr(tower, "text_pool_type", None)
+    return found
+
+
+def _is_causal(model: Any) -> bool:  # noqa: ANN401
+    """Whether a model is one of those whose texts may be cut at their ends."""
+    tower = _tower(model)
+    mask, places = getattr(tower, "attn_mask", None), getattr(tower, "positional_embedding", None)
+    if not isinstance(mask, torch.Tensor) or not isinstance(places, torch.Tensor):
+        return False
+    sees_more = getattr(tower, "cls_emb", None) is not None or getattr(tower, "use_pad_mask", False)
+    ahead = torch.ones_like(mask, dtype=torch.bool).triu(1)
+    return (
+        _pooled_at(tower) in ("argmax", "eos")
+        and not sees_more
+        and mask.shape == (len(places), len(places))
+        and bool(mask[ahead].isneginf().all())
+    )
