@@ -90,6 +90,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
     parser.add_argument("--only", nargs="+", help="servers whose name begins so")
+    parser.add_argument("--asked", nargs="+", choices=ASKED, default=ASKED, help="for what (default: all)")
     options = parser.parse_args()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory()))
@@ -109,10 +110,10 @@ def main() -> None:
             _warm(served[name])
         found: dict[str, list[Measured]] = {name: [] for name in names}
         for number in range(options.rounds):
-            for name, came_to in one_round(served, number, options.seconds).items():
+            for name, came_to in one_round(served, options.asked, number, options.seconds).items():
                 found[name].append(came_to)
                 print(f"{name}: {came_to}", file=sys.stderr, flush=True)
-    print_tables(found, ready)
+    print_tables(found, options.asked, ready)
 
 
 def servers(folder: Path, files: Sequence[bytes]) -> dict[str, Callable[[], AbstractContextManager[Served]]]:
@@ -139,10 +140,12 @@ def servers(folder: Path, files: Sequence[bytes]) -> dict[str, Callable[[], Abst
     return sides
 
 
-def one_round(served: dict[str, Served], number: int, seconds: float) -> dict[str, Measured]:
+def one_round(
+    served: dict[str, Served], wanted: Sequence[Asked], number: int, seconds: float
+) -> dict[str, Measured]:
     """Ask all servers in turns, for one thing after another."""
     loads: dict[str, dict[tuple[Asked, int], load.Load]] = {name: {} for name in served}
-    for asked in ASKED:
+    for asked in wanted:
         for connections in CONNECTIONS:
             for name, server in served.items():
                 requests = _requests(server, asked, f"{number} {connections}")
@@ -192,14 +195,14 @@ def _send_broken(broken: httpx.Request, told: Counter[str], over: threading.Even
             told[type(error).__name__] += 1
 
 
-def print_tables(found: dict[str, list[Measured]], ready: dict[str, float]) -> None:
+def print_tables(found: dict[str, list[Measured]], wanted: Sequence[Asked], ready: dict[str, float]) -> None:
     """What the rounds came to, in the median."""
-    print("| server | connections | " + " | ".join(f"{each}/s | p50 ms | p99 ms" for each in ASKED) + " |")
-    print("|---|---" + "|---" * 3 * len(ASKED) + "|")
+    print("| server | connections | " + " | ".join(f"{each}/s | p50 ms | p99 ms" for each in wanted) + " |")
+    print("|---|---" + "|---" * 3 * len(wanted) + "|")
     for name, rounds in found.items():
         for number in CONNECTIONS:
             cells = []
-            for asked in ASKED:
+            for asked in wanted:
                 loads = [each.loads[asked, number] for each in rounds]
                 rate = median(each.answers_a_second for each in loads)
                 cells += [f"{rate:.1f}" if rate < 100 else f"{rate:.0f}"]

@@ -14,8 +14,8 @@ from torch import nn
 
 from vendor_service.encoder.graph import Forward, difference
 
-# Texts are cut to a multiple of this, so that libraries which make code for each shape make less of it.
-_STEP = 8
+# On a GPU, texts are cut to a multiple of this, which suits its kernels.
+_GPU_STEP = 8
 # The part of the tolerated difference between two answers that this may take. bfloat16 rounds sums of other
 # lengths otherwise, by as much as it differs from float32.
 _SHARE_OF_TOLERANCE = 0.5
@@ -33,13 +33,14 @@ class ShortTexts:
         self._model = model
         self._tower = _tower(model)
         self._end = _end_token(model)
+        self._step = _GPU_STEP if self._tower.positional_embedding.is_cuda else 1
         self._by_length: dict[int, Forward] = {}
 
     def cut(self, tokens: torch.Tensor) -> torch.Tensor:
         """The columns that matter of tokens of shape (texts, context_length)."""
         ends = tokens.argmax(1) if self._end is None else tokens.eq(self._end).int().argmax(1)
         needed = int(ends.max()) + 1
-        return tokens[:, : -(-needed // _STEP) * _STEP]
+        return tokens[:, : -(-needed // self._step) * self._step]
 
     def __call__(self, tokens: torch.Tensor) -> torch.Tensor:
         """Features of shape (texts, dimensions), of tokens as `cut` leaves them."""
