@@ -78,14 +78,13 @@ def run(count: int) -> list[Stage]:
             process.kill()
             process.wait()
     ends = [*list(began.values())[1:], math.inf]
-    return [
-        Stage(
-            name,
-            min(end, watch.samples[-1].seconds) - start,
-            max(each.resident for each in watch.samples if start <= each.seconds < end),
-        )
-        for (name, start), end in zip(began.items(), ends, strict=True)
-    ]
+    stages = []
+    for (name, start), end in zip(began.items(), ends, strict=True):
+        samples = [each for each in watch.samples if start <= each.seconds < end]
+        if samples:  # others are over in a moment
+            resident = max(each.resident for each in samples)
+            stages.append(Stage(name, min(end, samples[-1].seconds) - start, resident))
+    return stages
 
 
 def _stages(process: "subprocess.Popen[str]") -> dict[str, float]:

@@ -22,7 +22,7 @@ LEARNT_FROM, ENOUGH_LABELS = 0.7, 16
 _RECOGNISED, _BY_TRUSTED = 0.7, 0.4
 # Of the labelled images nearest to a class text, so many must be of the class for unlabelled ones to count.
 _PRECISE = 0.5
-_AT_ONCE = 65_536
+_AT_ONCE = 8192
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ from client.runs.teacher_queries import TeacherQueries, teacher_queries
 from shared.embeddings import ModelCard
 
 # Targets of so many images are made at once: memory does not grow with the images.
-_AT_ONCE = 65_536
+_AT_ONCE = 8192
 # What is said of images that the teacher was to be asked about, and was not, by tranche.
 _WITHOUT_ANSWER: dict[TrancheName, str] = {
     "labelled": "training images have no teacher embedding ({why}); they are taught without.",

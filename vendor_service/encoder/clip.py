@@ -254,7 +254,8 @@ class ClipModel:
         if is_graph(passes["text"]):  # of texts of one length
             return passes
         tokens = replica.stage("text", canaries["text"]).batch
-        return {**passes, "text": short_texts(model, tokens, self.tolerance)}
+        with _using(self._threads):
+            return {**passes, "text": short_texts(model, tokens, self.tolerance)}
 
     def _worthwhile_rows(self, forward: Forward, device: torch.device) -> int:
         """Of images, where several replicas share a CPU; threads of OpenVINO's own are not measured."""

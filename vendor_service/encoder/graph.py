@@ -62,6 +62,13 @@ def traced(model: Any, name: str, examples: Sequence[torch.Tensor], tolerance: f
     method: Forward = getattr(model, name)
     if _seconds(method, examples[0]) > _LARGE_SECONDS:
         return method
+    return as_graph(model, name, examples, tolerance)
+
+
+@torch.inference_mode()
+def as_graph(model: Any, name: str, examples: Sequence[torch.Tensor], tolerance: float) -> Forward:  # noqa: ANN401
+    """The same of a model of any size."""
+    method: Forward = getattr(model, name)
     try:
         graphs = _graphs(model, name, examples[0])
         differences = [max(difference(graph(each), method(each)) for each in examples) for graph in graphs]

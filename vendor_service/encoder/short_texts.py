@@ -7,12 +7,12 @@ computed: "a photo of a cat" has 7 tokens of 77.
 
 import copy
 import logging
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
-from torch import nn
 
-from vendor_service.encoder.graph import Forward, difference
+from vendor_service.encoder.graph import Forward, as_graph, difference, is_graph
 
 # On a GPU, texts are cut to a multiple of this, which suits its kernels.
 _GPU_STEP = 8
@@ -34,7 +34,7 @@ class ShortTexts:
         self._tower = _tower(model)
         self._end = _end_token(model)
         self._step = _GPU_STEP if self._tower.positional_embedding.is_cuda else 1
-        self._by_length: dict[int, Forward] = {}
+        self._forward: Forward = self.encode_text
 
     def cut(self, tokens: torch.Tensor) -> torch.Tensor:
         """The columns that matter of tokens of shape (texts, context_length)."""
@@ -44,22 +44,29 @@ class ShortTexts:
 
     def __call__(self, tokens: torch.Tensor) -> torch.Tensor:
         """Features of shape (texts, dimensions), of tokens as `cut` leaves them."""
-        length = tokens.shape[1]
-        if length not in self._by_length:
-            self._by_length[length] = self._of(length)
-        return self._by_length[length](tokens)
+        return self._forward(tokens)
 
-    def _of(self, length: int) -> Forward:
-        """The model as one of shorter texts: a copy of two objects, in which all else is the same."""
+    def encode_text(self, tokens: torch.Tensor) -> torch.Tensor:
+        """The same by the model as one of shorter texts: a copy of two objects, which shares the rest."""
+        length = tokens.shape[1]
         tower = copy.copy(self._tower)
-        places = nn.Parameter(tower.positional_embedding[:length], requires_grad=False)
+        places, mask = tower.positional_embedding[:length], tower.attn_mask[:length, :length]
         tower._parameters = {**tower._parameters, "positional_embedding": places}
-        tower._buffers = {**tower._buffers, "attn_mask": tower.attn_mask[:length, :length]}
-        if self._tower is self._model:
-            return cast(Forward, tower.encode_text)
-        model = copy.copy(self._model)
-        model._modules = {**model._modules, "text": tower}
-        return cast(Forward, model.encode_text)
+        tower._buffers = {**tower._buffers, "attn_mask": mask}
+        model = tower
+        if self._tower is not self._model:
+            model = copy.copy(self._model)
+            model._modules = {**model._modules, "text": tower}
+        return cast(torch.Tensor, model.encode_text(tokens))
+
+    @property
+    def is_graph(self) -> bool:
+        """Whether it answers by a graph."""
+        return is_graph(self._forward)
+
+    def become_graph(self, examples: Sequence[torch.Tensor], tolerance: float) -> None:
+        """Answer by a graph from now on, where that is as good and faster (graph.py)."""
+        self._forward = as_graph(self, "encode_text", examples, tolerance)
 
 
 @torch.inference_mode()
@@ -77,6 +84,9 @@ def short_texts(model: Any, tokens: torch.Tensor, tolerance: float) -> Forward: 
     short = ShortTexts(model)
     differs = max(difference(short(short.cut(rows)), whole(rows)) for rows in torch.split(tokens, 1))
     if differs <= _SHARE_OF_TOLERANCE * tolerance:
+        if tokens.device.type == "cpu":
+            several = [short.cut(rows) for rows in (tokens[:2], tokens[:1], tokens)]
+            short.become_graph(several, tolerance)
         return short
     _log.info("texts keep their padding: without it, their vectors differ by %.1e", differs)
     return whole

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from vendor_service.encoder.clip import ClipModel
-from vendor_service.encoder.graph import difference
+from vendor_service.encoder.graph import difference, is_graph
 from vendor_service.encoder.short_texts import ShortTexts, short_texts
 from vendor_service.encoder.sources import find_model
 
@@ -39,15 +39,23 @@ def _tokens(*lengths: int) -> torch.Tensor:
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("is_faster", [False, True], ids=["as it is", "a graph"])
 @pytest.mark.parametrize("custom", [False, True])
 @pytest.mark.parametrize("pool", [{}, {"pool_type": "eos", "eos_id": END}])
 @pytest.mark.parametrize("lengths", [(1,), (6,), (7,), (3, 20, 1), (CONTEXT - 2, 2)])
 def test_a_causal_model_answers_as_it_does_with_padding(
-    custom: bool, pool: dict[str, Any], lengths: tuple[int, ...]
+    custom: bool,
+    pool: dict[str, Any],
+    lengths: tuple[int, ...],
+    is_faster: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    seconds = lambda forward, _: 1.0 if is_graph(forward) == is_faster else 2.0  # noqa: E731
+    monkeypatch.setattr("vendor_service.encoder.graph._seconds", seconds)
     model = _model(custom=custom, **pool)
     short = short_texts(model, _tokens(2, 9), TOLERANCE)
     assert isinstance(short, ShortTexts)
+    assert short.is_graph == is_faster
     tokens = _tokens(*lengths)
     columns = short.cut(tokens)
     assert columns.shape[1] == max(lengths) + 2
