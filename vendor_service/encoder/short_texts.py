@@ -85,8 +85,8 @@ def short_texts(model: Any, tokens: torch.Tensor, tolerance: float) -> Forward: 
     differs = max(difference(short(short.cut(rows)), whole(rows)) for rows in torch.split(tokens, 1))
     if differs <= _SHARE_OF_TOLERANCE * tolerance:
         if tokens.device.type == "cpu":
-            several = [short.cut(rows) for rows in (tokens[:2], tokens[:1], tokens)]
-            short.become_graph(several, tolerance)
+            some = [short.cut(rows) for rows in (tokens[:2], tokens[:1], tokens)]
+            short.become_graph([*some[:2], tokens[:1], some[2]], tolerance)
         return short
     _log.info("texts keep their padding: without it, their vectors differ by %.1e", differs)
     return whole
