@@ -1,7 +1,7 @@
 """How much memory a run over many images takes, stage by stage: whether a run over a million fits a machine.
 
     python -m benchmarks.many_images                        # 3,000 and 20,000: ten minutes
-    python -m benchmarks.many_images --images 1000000       # 8 GB of disk
+    python -m benchmarks.many_images --images 1000000       # twenty minutes, 8 GB of disk
 
 `client distill` learns from so many images without labels beside the bundled icons: it reads, hashes and
 decodes them, asks the cache what the teacher says, aligns, and takes some steps. Then it is ended, for
