@@ -179,7 +179,7 @@ class ImageFolder:
                 skipped.append(Skipped(path, facts.reason, facts.kind, domain))
             else:
                 drawing = drawing_of(path.stem) if path in self.grouped else None
-                drawn = drawing or facts.file
+                drawn = drawing or facts.file_digest
                 examples.append(Example(str(path), domain, label, facts.digest, drawn, facts.side))
         return examples, skipped
 

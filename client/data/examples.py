@@ -108,7 +108,7 @@ def _read_file(path: Path) -> FileFacts:
     file = hashlib.sha256(content).hexdigest()
     return FileFacts(
         digest=file if seen.otherwise is None else hashlib.sha256(encoded(seen.otherwise)).hexdigest(),
-        file=file,
+        file_digest=file,
         side=seen.side,
         thumbnail=_thumbnail(seen.small),
     )

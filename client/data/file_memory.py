@@ -36,7 +36,7 @@ class FileFacts:
 
     Attributes:
         digest: the SHA-256 (hex) of what is sent of it (see `Example.content`).
-        file: the SHA-256 (hex) of its bytes.
+        file_digest: the SHA-256 (hex) of its bytes.
         side: the shorter side of its image in pixels.
         thumbnail: the image at THUMBNAIL x THUMBNAIL pixels, RGB.
         reason: why it is not an image that can be read, and then the rest is empty; otherwise empty.
@@ -44,7 +44,7 @@ class FileFacts:
     """
 
     digest: str = ""
-    file: str = ""
+    file_digest: str = ""
     side: int = 0
     thumbnail: bytes = b""
     reason: str = ""
@@ -81,7 +81,7 @@ class FileMemory:
         for path, each in facts.items():
             stamp = _stamp(path)
             if stamp is not None and stamp[1] < now - _SETTLED_AFTER_NS and each.kind != "HEIC":
-                told = (each.digest, each.file, each.side, each.thumbnail, each.reason, each.kind)
+                told = (each.digest, each.file_digest, each.side, each.thumbnail, each.reason, each.kind)
                 rows.append((_key(path), *stamp, *told))
         with suppress(sqlite3.Error, OSError), self._opened() as memory:
             memory.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
@@ -125,9 +125,9 @@ def _connected(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _facts(digest: str, file: str, side: int, thumbnail: bytes, reason: str, kind: str) -> FileFacts:
+def _facts(digest: str, file_digest: str, side: int, thumbnail: bytes, reason: str, kind: str) -> FileFacts:
     """What a row says; two digests that are alike are one string, for there are very many."""
-    return FileFacts(digest, digest if file == digest else file, side, thumbnail, reason, kind)
+    return FileFacts(digest, digest if file_digest == digest else file_digest, side, thumbnail, reason, kind)
 
 
 def _key(path: Path) -> bytes:

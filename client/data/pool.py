@@ -77,7 +77,7 @@ def read_pool(
             reasons = copies_of.among(readable)
             copies += [Skipped(path, reason) for path, reason in reasons.items()]
             examples += [
-                Example(str(path), files[path], UNLABELLED, facts.digest, facts.file, facts.side)
+                Example(str(path), files[path], UNLABELLED, facts.digest, facts.file_digest, facts.side)
                 for path, facts in readable
                 if path not in reasons
             ]
@@ -122,7 +122,7 @@ class _Copies:
         pictures = _Pictures.of(thumbnails([facts for _, facts in files]))
         for known in self._known:
             for (path, facts), is_near in zip(files, pictures.near_copies_of(known.pictures), strict=True):
-                if facts.digest in known.digests or facts.file in known.digests:
+                if facts.digest in known.digests or facts.file_digest in known.digests:
                     found[path] = f"{COPY}{known.what}"
                 elif is_near:
                     found[path] = f"nearly {COPY}{known.what}"
@@ -173,7 +173,7 @@ class _Known:
         files = iter(files)
         while some := list(islice(files, _ROWS_AT_ONCE)):
             digests.update(each.digest for each in some)
-            digests.update(each.file for each in some)
+            digests.update(each.file_digest for each in some)
             parts.append(thumbnails(some))
         return cls(what, frozenset(digests), _Pictures.of(np.concatenate(parts)))
 

@@ -74,7 +74,7 @@ def image_queries(paths: Sequence[Path], memory: FileMemory) -> list[Query]:
     """The same about files on a disk, which are read again when they are sent."""
     facts = read_files(paths, memory)
     examples = [
-        Example(str(path), "", UNLABELLED, each.digest, each.file, each.side)
+        Example(str(path), "", UNLABELLED, each.digest, each.file_digest, each.side)
         for path, each in zip(paths, facts, strict=True)
     ]
     return [Query("image", each.digest, each.file, each.content) for each in examples]
