@@ -21,6 +21,9 @@ from client.learning.losses import (
 from client.learning.prompts import ONE_PROMPT, ClassPrompts
 from client.learning.recipe import VARIANTS, Recipe
 
+# Of so many images something is worked out at once, so that memory does not grow with the images.
+ROWS_AT_ONCE = 8192
+
 Loss = Callable[[Tensor, Tensor], Tensor]
 # Of outputs, targets, and the texts about each class.
 TextLoss = Callable[[Tensor, Tensor, Tensor], Tensor]

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from client.learning.losses import cosine_logits
-from client.learning.methods import Supervision, class_directions
+from client.learning.methods import ROWS_AT_ONCE, Supervision, class_directions
 
 # From a teacher that names so many labels right, in the mean over domains, distilling is likely to help.
 TRUSTED = 0.8
@@ -22,7 +22,6 @@ LEARNT_FROM, ENOUGH_LABELS = 0.7, 16
 _RECOGNISED, _BY_TRUSTED = 0.7, 0.4
 # Of the labelled images nearest to a class text, so many must be of the class for unlabelled ones to count.
 _PRECISE = 0.5
-_AT_ONCE = 8192
 
 
 @dataclass(frozen=True)
@@ -138,7 +137,7 @@ def pseudo_labelled(known: Supervision, *, temperature: float, confidence: float
     if not confidence:
         return known
     labels = known.labels.clone()
-    for rows in torch.split(torch.nonzero(known.bought & ~known.labelled).flatten(), _AT_ONCE):
+    for rows in torch.split(torch.nonzero(known.bought & ~known.labelled).flatten(), ROWS_AT_ONCE):
         answers = (cosine_logits(known.images[rows], known.text_head) / temperature).softmax(1).max(1)
         labels[rows] = torch.where(answers.values >= confidence, answers.indices, labels[rows])
     return replace(known, labels=labels)
@@ -153,13 +152,13 @@ def _share_of_class(known: Supervision, agreed: Agreement, which: Tensor) -> Ten
 
 
 def _chunks(positions: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    return zip(torch.split(positions, _AT_ONCE), torch.split(labels, _AT_ONCE), strict=True)
+    return zip(torch.split(positions, ROWS_AT_ONCE), torch.split(labels, ROWS_AT_ONCE), strict=True)
 
 
 def _nearest_class(known: Supervision) -> Tensor:
     """The class text that each image is nearest to, shape (n,); without meaning where it was not bought."""
     parts = [
-        (known.images[start : start + _AT_ONCE].nan_to_num() @ known.text_head.T).argmax(1)
-        for start in range(0, len(known.images), _AT_ONCE)
+        (known.images[start : start + ROWS_AT_ONCE].nan_to_num() @ known.text_head.T).argmax(1)
+        for start in range(0, len(known.images), ROWS_AT_ONCE)
     ]
     return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.long)

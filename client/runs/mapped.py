@@ -1,5 +1,6 @@
 """Tensors that lie in a file: what is known of very many images need not fit into memory."""
 
+import math
 import mmap
 import os
 import sys
@@ -20,9 +21,7 @@ def mapped_zeros(*shape: int, folder: Path | None, dtype: torch.dtype = torch.fl
         folder: where the file lies, on a disk; `None` for memory.
         dtype: of the tensor.
     """
-    size = dtype.itemsize
-    for side in shape:
-        size *= side
+    size = dtype.itemsize * math.prod(shape)
     if folder is None or not size:
         return torch.zeros(shape, dtype=dtype)
     try:

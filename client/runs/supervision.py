@@ -8,14 +8,11 @@ from torch import Tensor
 
 from client.buying.queries import Query
 from client.buying.teacher import Teacher
-from client.learning.methods import Supervision, parse_method
+from client.learning.methods import ROWS_AT_ONCE, Supervision, parse_method
 from client.runs.dataset import Dataset
 from client.runs.folder import RunConfig
 from client.runs.mapped import mapped_zeros
 from client.runs.teacher_queries import ImageQueries, TeacherQueries
-
-# So many answers are taken from the cache before they are put where they belong.
-_AT_ONCE = 8192
 
 
 def nothing_bought(config: RunConfig, dataset: Dataset, text_head: Tensor) -> Supervision:
@@ -62,10 +59,10 @@ def known_of(
 def _look_up(known: Supervision, asked: ImageQueries, teacher: Teacher) -> list[Query]:
     """Add what the teacher says of some examples; returns those of which it says nothing."""
     missing: list[Query] = []
-    for start in range(0, len(asked.queries), _AT_ONCE):
+    for start in range(0, len(asked.queries), ROWS_AT_ONCE):
         queries, positions = (
-            asked.queries[start : start + _AT_ONCE],
-            asked.positions[start : start + _AT_ONCE],
+            asked.queries[start : start + ROWS_AT_ONCE],
+            asked.positions[start : start + ROWS_AT_ONCE],
         )
         vectors, have = teacher.lookup(queries)
         known.images[positions] = torch.from_numpy(vectors)

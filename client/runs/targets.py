@@ -21,7 +21,7 @@ from client.learning.backbone_names import BUNDLED_TEACHER, OPEN_CLIP
 from client.learning.image_names import KEY as IMAGE_NAMES
 from client.learning.image_names import names_to_json
 from client.learning.losses import cosine_logits
-from client.learning.methods import Method, Supervision, class_directions
+from client.learning.methods import ROWS_AT_ONCE, Method, Supervision, class_directions
 from client.learning.prompts import ONE_PROMPT
 from client.learning.rejection import TEACHERS, Rejection
 from client.learning.student import build_student
@@ -37,8 +37,6 @@ from client.runs.supervision import known_of, nothing_bought
 from client.runs.teacher_queries import TeacherQueries, teacher_queries
 from shared.embeddings import ModelCard
 
-# Targets of so many images are made at once: memory does not grow with the images.
-_AT_ONCE = 8192
 # What is said of images that the teacher was to be asked about, and was not, by tranche.
 _WITHOUT_ANSWER: dict[TrancheName, str] = {
     "labelled": "training images have no teacher embedding ({why}); they are taught without.",
@@ -117,17 +115,22 @@ def _rejection_of(known: Supervision, dataset: Dataset, method: Method) -> Rejec
     rows = train[known.bought[train]]
     if method.prompts != ONE_PROMPT or not len(rows):
         return None
-    nearest = [(known.images[some] @ known.text_head.T).amax(dim=1) for some in torch.split(rows, _AT_ONCE)]
+    nearest = [
+        (known.images[some] @ known.text_head.T).amax(dim=1) for some in torch.split(rows, ROWS_AT_ONCE)
+    ]
     return Rejection.of(torch.cat(nearest).numpy())
 
 
 def _target_rows(known: Supervision, method: Method, folder: Path) -> Tensor:
     """What the method's loss compares with, a row for each image: made some at a time, in a file there."""
     count = len(known.labels)
-    parts = (method.targets(known.of(slice(start, start + _AT_ONCE))) for start in range(0, count, _AT_ONCE))
+    parts = (
+        method.targets(known.of(slice(start, start + ROWS_AT_ONCE)))
+        for start in range(0, count, ROWS_AT_ONCE)
+    )
     first = next(parts)
     rows = mapped_zeros(count, *first.shape[1:], folder=folder, dtype=first.dtype)
-    for place, part in zip(torch.split(rows, _AT_ONCE), chain([first], parts), strict=True):
+    for place, part in zip(torch.split(rows, ROWS_AT_ONCE), chain([first], parts), strict=True):
         place.copy_(part)
     return rows
 

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import torch
 
-from vendor_service.encoder.graph import Forward, as_graph, difference, is_graph
+from vendor_service.encoder.graph import Forward, as_graph, difference
 
 # On a GPU, texts are cut to a multiple of this, which suits its kernels.
 _GPU_STEP = 8
@@ -58,11 +58,6 @@ class ShortTexts:
             model = copy.copy(self._model)
             model._modules = {**model._modules, "text": tower}
         return cast(torch.Tensor, model.encode_text(tokens))
-
-    @property
-    def is_graph(self) -> bool:
-        """Whether it answers by a graph."""
-        return is_graph(self._forward)
 
     def become_graph(self, examples: Sequence[torch.Tensor], tolerance: float) -> None:
         """Answer by a graph from now on, where that is as good and faster (graph.py)."""

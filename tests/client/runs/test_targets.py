@@ -130,8 +130,8 @@ def test_targets_are_the_same_whether_some_are_made_at_once_or_all(
     pupil: Pupil, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = pupil.learn(f"whole-{method}", budget=100, method_name=method)
-    monkeypatch.setattr(targets, "_AT_ONCE", 5)
-    monkeypatch.setattr(supervision, "_AT_ONCE", 3)
+    monkeypatch.setattr(targets, "ROWS_AT_ONCE", 5)
+    monkeypatch.setattr(supervision, "ROWS_AT_ONCE", 3)
     pieces = pupil.learn(f"pieces-{method}", budget=100, method_name=method)
     assert torch.allclose(pieces.rows, whole.rows, equal_nan=True, atol=1e-6)
     assert pieces.rows.dtype == whole.rows.dtype
