@@ -258,7 +258,7 @@ def _serve(database_url: str, port: int, books: BooksKept, sketches: bool) -> No
 
     encode = Replica.encode
 
-    def encode_texts_at_once(replica: Replica, kind: Kind, staged: Staged, *, alone: bool) -> Vectors:
+    def encode_texts_at_once(replica: Replica, kind: Kind, staged: Staged, *, alone: bool = False) -> Vectors:
         if kind == "image":
             return encode(replica, kind, staged, alone=alone)
         return np.full((staged.queries, DIMENSIONS), DIMENSIONS**-0.5, dtype=np.float32)
