@@ -46,7 +46,7 @@ class AugmentationDraws:
         order = tuple(torch.randperm(len(_COLOUR_STEPS), generator=generator).tolist())
         return cls(rows, order, torch.rand(n, STYLE_DRAWS, generator=generator))
 
-    def of(self, rows: slice) -> "AugmentationDraws":
+    def of(self, rows: slice | Tensor) -> "AugmentationDraws":
         """What was drawn for some of the images."""
         return AugmentationDraws(self.rows[rows], self.order, self.styles[rows])
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from client.errors import UsageError
+from client.learning.data_parallel import DataParallel
 
 T = TypeVar("T")
 
@@ -66,8 +67,8 @@ class SingleProcess:
         return work()
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """The module as it is."""
-        return module
+        """The module, on a CPU by halves."""
+        return DataParallel(module)
 
     def all_gather(self, rows: Tensor) -> Tensor:
         """The rows as they are."""

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from client.learning.augmentation import AugmentationDraws, random_views
 from client.learning.averaging import WEIGHT_SELECTIONS, Score, SelectedWeights, SelectionGroup
+from client.learning.data_parallel import by_halves, using_threads
 from client.learning.folding import fold_norms, folded_answers
 from client.learning.methods import Loss, Method, TextLoss
 from client.learning.processes import SINGLE_PROCESS, Processes
@@ -117,7 +118,7 @@ def align_features(
     parts: list[Tensor] = []
     with torch.no_grad(), folded_answers(student.backbone):
         for pixels in _align_views(student, data, recipe, seed=seed):
-            parts.append(student.features(pixels).cpu())
+            parts.append(by_halves(student.features, pixels).cpu())
             on_image(sum(map(len, parts)))
     return _by_view(torch.cat(parts), data.views_aligned_on(recipe.align_views, seed))
 
@@ -214,16 +215,17 @@ def align(
         recipe.align_steps, recipe.align_learning_rate, recipe.evaluations, recipe.cosine, recipe.warmup
     )
     selection = WEIGHT_SELECTIONS[recipe.selection]() if held_out is not None else None
-    train(
-        student.projector,
-        list(student.projector.parameters()),
-        batch_at,
-        _loss(student, data, method),
-        schedule,
-        evaluate=evaluate if selection else None,
-        selection=selection,
-        on_step=on_step,
-    )
+    with using_threads(1):  # steps are so short that several gain nothing, and wait for each other
+        train(
+            student.projector,
+            list(student.projector.parameters()),
+            batch_at,
+            _loss(student, data, method),
+            schedule,
+            evaluate=evaluate if selection else None,
+            selection=selection,
+            on_step=on_step,
+        )
     return selection.selected() if selection else SelectedWeights({}, recipe.align_steps, recipe.align_steps)
 
 
@@ -307,7 +309,7 @@ def plain_features(
     parts: list[Tensor] = []
     with torch.no_grad():
         for pixels in _as_they_are(student, images, positions):
-            parts.append(student.features(pixels))
+            parts.append(by_halves(student.features, pixels))
             on_image(sum(map(len, parts)))
     return torch.cat(parts)
 
@@ -372,13 +374,12 @@ def _augmented(
     generator = torch.Generator().manual_seed(reduce(step_seed, seed))
     draws = AugmentationDraws.draw(len(positions), generator).of(shard)
     draws = draws.keeping_styles(data.restyled[positions[shard]])
-    return random_views(
-        torch.from_numpy(pixels).to(_device(student)),
-        torch.from_numpy(aspects),
-        draws,
-        size=size,
-        augmentation=recipe.augmentation,
-    )
+
+    def views(pixels: Tensor, aspects: Tensor, rows: Tensor) -> Tensor:
+        return random_views(pixels, aspects, draws.of(rows), size=size, augmentation=recipe.augmentation)
+
+    images = torch.from_numpy(pixels).to(_device(student))
+    return by_halves(views, images, torch.from_numpy(aspects), torch.arange(len(images)))
 
 
 def _device(student: Student) -> torch.device:

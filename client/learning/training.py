@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from client.learning.averaging import Score, WeightSelection
+from client.learning.data_parallel import by_halves
 from client.learning.methods import Loss
 from client.learning.processes import SINGLE_PROCESS, Processes
 from client.learning.student import Student
@@ -211,7 +212,7 @@ def _ahead(batch_at: Callable[[int], Batch], first: int, last: int) -> Iterator[
 def predict(student: Student, batches: Iterator[Tensor]) -> Tensor:
     """Class scores, shape (n, classes), of batches of uint8 pixels, in order."""
     student.eval()
-    return torch.cat([student.logits(student(pixels)).cpu() for pixels in batches])
+    return torch.cat([student.logits(by_halves(student, pixels)).cpu() for pixels in batches])
 
 
 def score(logits: Tensor, labels: Tensor, domains: Tensor) -> Score:

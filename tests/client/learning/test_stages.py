@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from client.learning import recipe, stages
 from client.learning.averaging import SelectedWeights
+from client.learning.data_parallel import using_threads
 from client.learning.methods import METHODS
 from client.learning.recipe import Recipe
 from client.learning.stages import (
@@ -99,14 +100,27 @@ def test_every_method_learns_the_toy_and_leaves_frozen_what_it_should(folder: Pa
         assert not _moved(taught_by, data.teacher)
 
 
-def test_a_run_repeats_itself_bit_for_bit(folder: Path) -> None:
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_run_repeats_itself_bit_for_bit(folder: Path, threads: int) -> None:
     recipe = replace(RECIPE, align_steps=6, steps=3)
     states = []
     for _ in range(2):
         student, data = _toy(folder, "vl2v-adip")
-        _run(student, data, "vl2v-adip", recipe)
+        with using_threads(threads):
+            _run(student, data, "vl2v-adip", recipe)
         states.append(_state(student))
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_a_batch_made_by_two_threads_is_that_of_one(folder: Path) -> None:
+    """What is drawn for an image does not depend on how many threads there are."""
+    student, data = _toy(folder, "vl2v-adip")
+    batches = []
+    for threads in (1, 2):
+        with using_threads(threads):
+            batches.append(batches_of(student, data, RECIPE, seed=0)(3))
+    for of_one, of_two in zip(*batches, strict=True):
+        assert torch.equal(of_one, of_two)
 
 
 def test_align_moves_the_projector_alone_and_distill_the_backbone_alone(folder: Path) -> None:

@@ -1,0 +1,124 @@
+"""A batch in two halves, each on half of the processors: data parallelism within a process, on a CPU.
+
+Threads that share an operation wait for the last of them before the next one, hundreds of times a step, so
+whatever takes a processor from one of them holds up all. Two teams that have a half of the images each wait
+for each other only twice a step: for the outputs, and for the gradients.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache, partial
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+from torch.nn.modules.batchnorm import _BatchNorm
+
+T = TypeVar("T")
+
+_TEAMS = 2
+
+
+def by_halves(compute: Callable[..., Tensor], *rows: Tensor) -> Tensor:
+    """`compute(*rows)`, a row for each of these, which must follow from theirs alone; no gradients pass.
+
+    The first of the tensors says whether they are where halves gain anything.
+    """
+    if not _divisible(rows[0]):
+        return compute(*rows)
+    halves = zip(*(each.tensor_split(_TEAMS) for each in rows), strict=True)
+    return torch.cat(_at_once([partial(compute, *half) for half in halves]))
+
+
+class DataParallel(nn.Module):
+    """A module whose steps of training are taken by halves on a CPU; elsewhere, the module.
+
+    Outputs and gradients are its own but for rounding. Whole batches are seen by a module whose BatchNorm
+    takes statistics, for they would be those of a half, and by one that draws random numbers, for two halves
+    would draw in no fixed order.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        self._divides: bool | None = None
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """The module's outputs, a row for each of the inputs, to which no gradient goes."""
+        if not (torch.is_grad_enabled() and _divisible(inputs)):
+            return cast(Tensor, self.module(inputs))
+        if self._divides is None:
+            self._divides = not (_takes_statistics(self.module) or _draws(self.module, inputs[:1]))
+        if not self._divides:
+            return cast(Tensor, self.module(inputs))
+        trained = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+        return cast(Callable[..., Tensor], _Halves.apply)(self.module, inputs, *trained)
+
+
+class _Halves(Function):
+    @staticmethod
+    def forward(ctx: Any, module: nn.Module, inputs: Tensor, *trained: nn.Parameter) -> Tensor:  # noqa: ANN401
+        with torch.enable_grad():
+            outputs = _at_once([partial(module, half) for half in inputs.tensor_split(_TEAMS)])
+        ctx.outputs, ctx.trained = outputs, trained
+        return torch.cat([output.detach() for output in outputs])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        halves = zip(ctx.outputs, gradient.tensor_split(_TEAMS), strict=True)
+        of_halves = _at_once(
+            [
+                partial(torch.autograd.grad, output, ctx.trained, half, allow_unused=True)
+                for output, half in halves
+            ]
+        )
+        return None, None, *(None if a is None else a + b for a, b in zip(*of_halves, strict=True))
+
+
+@contextmanager
+def using_threads(count: int) -> Iterator[None]:
+    """Have this thread compute with so many, itself among them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _divisible(rows: Tensor) -> bool:
+    return rows.device.type == "cpu" and len(rows) >= _TEAMS and torch.get_num_threads() >= _TEAMS
+
+
+def _takes_statistics(module: nn.Module) -> bool:
+    return any(isinstance(each, _BatchNorm) and each.training for each in module.modules())
+
+
+def _draws(module: nn.Module, row: Tensor) -> bool:
+    """Whether a module draws random numbers for its answer; those that follow stay the same."""
+    before = torch.get_rng_state()
+    with torch.no_grad():
+        module(row)
+    drew = not torch.equal(before, torch.get_rng_state())
+    torch.set_rng_state(before)
+    return drew
+
+
+def _at_once(work: Sequence[Callable[[], T]]) -> list[T]:
+    """The result of each piece of work, a team each, with gradients or without as in this thread."""
+    gradients, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+
+    def done(piece: Callable[[], T]) -> T:
+        with torch.inference_mode(inference), torch.set_grad_enabled(gradients):
+            return piece()
+
+    return list(_teams(torch.get_num_threads()).map(done, work))
+
+
+@cache
+def _teams(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_TEAMS, "team", torch.set_num_threads, (threads // _TEAMS,))
