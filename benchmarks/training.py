@@ -8,12 +8,15 @@ tables of docs/results.md.
 """
 
 import argparse
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from tempfile import TemporaryDirectory
 from typing import TypeVar, cast
 
@@ -28,6 +31,8 @@ from client.data.pixels import PixelStore
 from client.data.splits import split
 from client.learning.backbones import load_backbone
 from client.learning.convolutions import DepthwiseConv2d
+from client.learning.data_parallel import DataParallel
+from client.learning.folding import fold_norms
 from client.learning.losses import cosine_loss, teacher_targets
 from client.learning.methods import METHODS
 from client.learning.recipe import PAPER, Recipe
@@ -61,6 +66,7 @@ def main() -> None:
         if arguments.distill_steps:
             compare_loops(data, arguments.distill_steps)
             compare_formats(data)
+            compare_halves(data, 2 * arguments.distill_steps)
         if arguments.align_steps:
             compare_aligning(data, arguments.align_steps)
 
@@ -202,6 +208,56 @@ def seconds_of_a_step(
         loss = cosine_loss(outputs.float(), targets)
         loss.backward()  # type: ignore[no-untyped-call]
     return (time.perf_counter() - started) / 6
+
+
+def compare_halves(data: TrainingSet, steps: int) -> None:
+    """A step of the distill stage by whole batches and by halves, in turns, beside so many busy processes."""
+    print(
+        "| busy processes | whole, images a second | by halves | ratio of neighbours, median and quartiles |"
+    )
+    print("|---|---|---|---|")
+    for count in (0, 1, 2):
+        with busy(count):
+            whole, halves = seconds_by_halves(data, steps)
+        images = Recipe().images_per_domain * len(set(data.domains.tolist()))
+        low, middle, high = quantiles([w / h for w, h in zip(whole, halves, strict=True)], n=4)
+        print(
+            f"| {count} | {images / median(whole):.0f} | {images / median(halves):.0f} | "
+            f"{middle:.2f} ({low:.2f} to {high:.2f}) |",
+            flush=True,
+        )
+    print()
+
+
+@contextmanager
+def busy(count: int) -> Iterator[None]:
+    """So many processes that each keep a processor busy for as long as they get one."""
+    processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def seconds_by_halves(data: TrainingSet, steps: int) -> tuple[list[float], list[float]]:
+    """Of each of so many steps on a whole batch, and of its neighbours by halves."""
+    learner = student(data)
+    pixels, targets = batches_of(learner, data, Recipe(), seed=SEED)(0)
+    fold_norms(learner.train().backbone, IMAGE_SIZE)
+    learner.requires_grad_(False)
+    for parameter in learner.trainable(METHOD.trains, frozen=Recipe().frozen):
+        parameter.requires_grad_(True)
+    ways: list[nn.Module] = [learner, DataParallel(learner)]
+    taken: list[list[float]] = [[], []]
+    for step in range(steps + 1):
+        for way, seconds in zip(ways, taken, strict=True):
+            started = time.perf_counter()
+            cosine_loss(way(pixels), targets).backward()  # type: ignore[no-untyped-call]
+            if step:  # the first warms up
+                seconds.append(time.perf_counter() - started)
+    return taken[0], taken[1]
 
 
 # -- align

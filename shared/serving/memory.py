@@ -11,15 +11,11 @@ import ctypes
 
 from shared.memory import LARGE_EVERYWHERE, keep_freed
 
-_ARENA_MAX = -8  # M_ARENA_MAX of malloc.h
 _PAUSE_SECONDS = 5.0
 
 
 def share_heap() -> None:
     """Let all threads that are started from now on share one heap, which shrinks by `give_back` alone."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_ARENA_MAX, 1)
     keep_freed(LARGE_EVERYWHERE)
 
 

@@ -238,7 +238,7 @@ class ClipModel:
         canaries = self._canaries()
         passes = methods
         if device.type == "cpu":
-            with _using(self._threads):
+            with using_threads(self._threads):
                 passes = {
                     kind: traced(
                         model,
@@ -254,7 +254,7 @@ class ClipModel:
         if is_graph(passes["text"]):  # of texts of one length
             return passes
         tokens = replica.stage("text", canaries["text"]).batch
-        with _using(self._threads):
+        with using_threads(self._threads):
             return {**passes, "text": short_texts(model, tokens, self.tolerance)}
 
     def _worthwhile_rows(self, forward: Forward, device: torch.device) -> int:
@@ -262,7 +262,7 @@ class ClipModel:
         if device.type != "cpu" or len(self.devices) == 1 or self.dtype == "int8":
             return 1
         replica = self._replica({"image": forward}, device, self.dtype)
-        with _using(self._threads):
+        with using_threads(self._threads):
             batch = replica.inputs("image", replica.stage("image", self._canaries()["image"]).batch)
             return worthwhile_rows(forward, batch)
 
@@ -314,8 +314,8 @@ def _threads(devices: Sequence[torch.device]) -> int:
 
 
 @contextmanager
-def _using(threads: int) -> Iterator[None]:
-    """Have this thread compute with as many others as a replica does."""
+def using_threads(threads: int) -> Iterator[None]:
+    """Have this thread compute with so many, itself among them, as a replica does."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

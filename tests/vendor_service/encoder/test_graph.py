@@ -1,15 +1,13 @@
 """A model as a graph: the same features for every size of batch, or the model as it is."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 import torch
 from torch import nn
 
 from vendor_service.encoder import graph
-from vendor_service.encoder.clip import ClipModel, choose_devices
+from vendor_service.encoder.clip import ClipModel, choose_devices, using_threads
 from vendor_service.encoder.graph import Forward, traced, worthwhile_rows
 from vendor_service.encoder.sources import find_model
 
@@ -133,23 +131,13 @@ def test_a_lone_image_of_a_large_model_takes_both_cores_of_two(monkeypatch: pyte
 def _threads_taken(cores: int) -> list[int]:
     """By an image of icon-clip beside others, alone, and beside others again."""
     taken: list[int] = []
-    with _on_threads(cores):
+    with using_threads(cores):
         model = ClipModel(find_model("icon-clip", None), [torch.device("cpu")] * 2)
         (replica, _), image = model.replicas, model.canaries()[0]
         for alone in (False, True, False):
             replica.encode("image", replica.stage("image", [image]), alone=alone)
             taken.append(torch.get_num_threads())
     return taken
-
-
-@contextmanager
-def _on_threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def test_replicas_on_one_device_share_the_weights_and_the_choice_made_on_threads_of_one(
@@ -162,7 +150,7 @@ def test_replicas_on_one_device_share_the_weights_and_the_choice_made_on_threads
         return 0.0
 
     monkeypatch.setattr("vendor_service.encoder.graph._seconds", seconds)
-    with _on_threads(4):
+    with using_threads(4):
         first, second = ClipModel(find_model("icon-clip", None), [torch.device("cpu")] * 2).replicas
     assert first.passes is second.passes
     assert measured_on == {2}
