@@ -2,7 +2,7 @@
 
     make screenshots
 
-It runs the demo from the beginning (six minutes of two cores), in a terminal of its own. What that shows in
+It runs the demo from the beginning (seven minutes of two cores), in a terminal of its own. What that shows in
 the end is `docs/images/demo.svg`; the beginning of the report in Chromium, which has to be installed, is
 `docs/images/report.png`.
 """
