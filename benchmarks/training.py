@@ -66,7 +66,8 @@ def main() -> None:
         if arguments.distill_steps:
             compare_loops(data, arguments.distill_steps)
             compare_formats(data)
-            compare_halves(data, 2 * arguments.distill_steps)
+            if torch.get_num_threads() > 1:
+                compare_halves(data, 2 * arguments.distill_steps)
         if arguments.align_steps:
             compare_aligning(data, arguments.align_steps)
 

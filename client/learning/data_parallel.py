@@ -91,7 +91,8 @@ def using_threads(count: int) -> Iterator[None]:
 
 
 def _divisible(rows: Tensor) -> bool:
-    return rows.device.type == "cpu" and len(rows) >= _TEAMS and torch.get_num_threads() >= _TEAMS
+    """Whether the rows are on a CPU, and they and its threads are enough for two; no thread is left out."""
+    return rows.device.type == "cpu" and len(rows) >= _TEAMS and torch.get_num_threads() % _TEAMS == 0
 
 
 def _takes_statistics(module: nn.Module) -> bool:

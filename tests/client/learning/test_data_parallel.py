@@ -89,7 +89,7 @@ def test_each_half_is_taken_by_half_of_the_threads() -> None:
     assert sorted(each[1:] for each in watched.asked[1:3]) == [(2, 1, False), (3, 1, False)]
 
 
-@pytest.mark.parametrize(("threads", "rows"), [(1, 4), (2, 1)])
+@pytest.mark.parametrize(("threads", "rows"), [(1, 4), (3, 4), (2, 1)])
 def test_what_cannot_be_shared_is_done_whole(threads: int, rows: int) -> None:
     watched = _Watched()
     with using_threads(threads):
