@@ -8,6 +8,7 @@ from itertools import groupby, islice
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from tests.support.postgres import Postgres, started_postgres
 from tests.support.student_process import StudentProcess
@@ -23,11 +24,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
-    """Have vendors and served students start fast.
+    """Have vendors and served students start fast, and no property fail because it took long.
 
     And heed Ctrl-C, as is every process to do that a test starts: a shell's background jobs do not.
     """
     VendorProcess.forked = StudentProcess.forked = True
+    settings.register_profile("untimed", deadline=None)
+    settings.load_profile("untimed")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from client.buying.budget import NOTHING, Budget, Plan, Tranche, plan_purchase
@@ -33,7 +33,6 @@ def _plan(
     return plan_purchase([Tranche("texts", PROMPTS), labelled], cached=cached, budget=budget, prices=PRICES)
 
 
-@settings(deadline=None)
 @given(
     st.integers(0, 60),
     st.none() | st.integers(0, 3000),
@@ -87,7 +86,6 @@ def test_no_limit_is_no_limit() -> None:
     assert Budget(None).reserve(Spending(10**9, 10**15))
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xyz")), max_size=60),
     st.integers(0, 80),
@@ -105,7 +103,6 @@ def test_a_plan_accounts_for_every_query(
     assert [query.kind for query in plan.to_buy] == ["text"] * texts + ["image"] * (len(plan.to_buy) - texts)
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xyz")), min_size=1, max_size=60),
     st.integers(0, 60),

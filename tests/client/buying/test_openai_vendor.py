@@ -171,7 +171,7 @@ def test_another_model_in_the_middle_is_noticed_by_its_name_or_its_dimensions(
     assert not shop.cache.known(teacher.model.fingerprint, _texts(5))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     budget=st.integers(0, 200),
     trouble=st.lists(st.sampled_from(["", "", "lost", "unsent", "busy"]), max_size=25),

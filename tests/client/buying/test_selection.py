@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -21,7 +21,6 @@ def _worst(features: NDArray[np.float32], taken: list[int]) -> float:
     return float(1 - (rows @ rows[taken].T).max(axis=1).min())
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xyz")), max_size=50),
     st.sampled_from(["stratified", "random", "coverage"]),
@@ -36,7 +35,6 @@ def test_every_image_comes_once_and_the_order_repeats_itself(
     assert order == image_order(select, strata, seed, features)
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xyz")), min_size=1, max_size=50),
     st.integers(1, 50),

@@ -147,7 +147,7 @@ def _fail() -> None:
     raise httpx.ReadError("cut")
 
 
-@settings(deadline=None, max_examples=40)  # threads, on machines that do other things too
+@settings(max_examples=40)
 @given(
     budget=st.integers(0, 70),
     bad=st.lists(st.booleans(), min_size=40, max_size=120),

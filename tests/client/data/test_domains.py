@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from client.data.domains import class_prompts, list_folder
@@ -161,7 +161,6 @@ def test_too_few_images_to_split_all_train() -> None:
     assert split(few, holdout=0.2, seed=0) == ([0, 1, 2, 3], [])
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=30), st.integers(0, 9))
 def test_every_class_keeps_an_image_to_train_on(labels: list[int], seed: int) -> None:
     examples = [

@@ -140,7 +140,7 @@ def test_parameters_and_pixels_are_pinned() -> None:
     assert changed.hexdigest()[:16] == "20bea52fa75c886c"
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(1, 1000), st.text(alphabet="0123456789abcdef", min_size=64, max_size=64))
 def test_every_view_is_changed_in_some_way_and_leaves_greys_grey(index: int, digest: str) -> None:
     view = View.of(digest, index)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -33,7 +33,6 @@ def _worked_out(layer: nn.Module, maps: Tensor) -> list[Tensor]:
     return [outputs, *(each.grad for each in (inputs, *layer.parameters()) if each.grad is not None)]
 
 
-@settings(deadline=None)
 @given(
     kernel=st.tuples(st.integers(1, 7), st.integers(1, 7)),
     stride=st.integers(1, 3),

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -106,7 +106,6 @@ def _shares(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
 
 
-@settings(deadline=None)
 @given(st.integers(0, 10_000), st.floats(0, 1))
 def test_rises_loss_is_its_four_terms(seed: int, weight: float) -> None:
     rng = np.random.default_rng(seed)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
@@ -150,7 +150,6 @@ def test_a_method_of_embeddings_alone_or_of_texts_in_styles_cannot_do_without(na
     assert METHODS[name].can_do_without == can
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**16), st.floats(0.01, 1.0), st.floats(20.0, 400.0))
 def test_the_teachers_sure_answers_are_labels_of_images_that_have_none(
     seed: int, confidence: float, temperature: float
@@ -187,7 +186,6 @@ def test_a_sure_answer_is_learnt_from_as_a_label_is_beside_the_embedding() -> No
     assert torch.allclose(METHODS["vl2v-adip"].targets(shaken)[1], shaken.images[1])
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**16), st.integers(2, 6), st.integers(1, 30))
 def test_gaps_and_right_answers_are_those_of_plain_arithmetic(seed: int, classes: int, images: int) -> None:
     generator = torch.Generator().manual_seed(seed)

@@ -398,7 +398,6 @@ def test_any_order_of_all_operations_keeps_every_promise(books: Books) -> None:
         settings=settings(
             max_examples=30,
             stateful_step_count=25,
-            deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
     )
