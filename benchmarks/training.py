@@ -104,6 +104,12 @@ def student(data: TrainingSet, device: str = "cpu") -> Student:
     ).to(device)
 
 
+def in_training(learner: Student) -> list[Tensor]:
+    """Have a student train what the default recipe trains, which is returned."""
+    learner.requires_grad_(False).train()
+    return [p.requires_grad_(True) for p in learner.trainable(METHOD.trains, frozen=Recipe().frozen)]
+
+
 # -- distill
 
 
@@ -147,10 +153,7 @@ def seconds_of_bare_loop(data: TrainingSet, recipe: Recipe, device: str) -> floa
     learner = student(data, device)
     batch_at = batches_of(learner, data, recipe, seed=SEED)
     batches = [batch_at(step) for step in range(8)]
-    learner.requires_grad_(False)
-    parameters = [p.requires_grad_(True) for p in learner.trainable(METHOD.trains, frozen=recipe.frozen)]
-    optimiser = torch.optim.Adam(parameters, lr=recipe.learning_rate, fused=True)
-    learner.train()
+    optimiser = torch.optim.Adam(in_training(learner), lr=recipe.learning_rate, fused=True)
     started = 0.0
     for step in range(recipe.steps):
         if step == 1:
@@ -197,9 +200,7 @@ def seconds_of_a_step(
     pixels, targets = batches_of(learner, data, Recipe(), seed=SEED)(0)
     backbone = cast(Callable[..., nn.Module], learner.backbone.to)(memory_format=layout)
     inputs = (pixels / 255 - 0.5).contiguous(memory_format=layout)
-    learner.requires_grad_(False).train()
-    for parameter in learner.trainable(METHOD.trains, frozen=Recipe().frozen):
-        parameter.requires_grad_(True)
+    in_training(learner)
     started = 0.0
     for step in range(7):
         if step == 1:
@@ -217,10 +218,10 @@ def compare_halves(data: TrainingSet, steps: int) -> None:
         "| busy processes | whole, images a second | by halves | ratio of neighbours, median and quartiles |"
     )
     print("|---|---|---|---|")
+    images = Recipe().images_per_domain * len(set(data.domains.tolist()))
     for count in (0, 1, 2):
         with busy(count):
             whole, halves = seconds_by_halves(data, steps)
-        images = Recipe().images_per_domain * len(set(data.domains.tolist()))
         low, middle, high = quantiles([w / h for w, h in zip(whole, halves, strict=True)], n=4)
         print(
             f"| {count} | {images / median(whole):.0f} | {images / median(halves):.0f} | "
@@ -246,10 +247,8 @@ def seconds_by_halves(data: TrainingSet, steps: int) -> tuple[list[float], list[
     """Of each of so many steps on a whole batch, and of its neighbours by halves."""
     learner = student(data)
     pixels, targets = batches_of(learner, data, Recipe(), seed=SEED)(0)
-    fold_norms(learner.train().backbone, IMAGE_SIZE)
-    learner.requires_grad_(False)
-    for parameter in learner.trainable(METHOD.trains, frozen=Recipe().frozen):
-        parameter.requires_grad_(True)
+    in_training(learner)
+    fold_norms(learner.backbone, IMAGE_SIZE)
     ways: list[nn.Module] = [learner, DataParallel(learner)]
     taken: list[list[float]] = [[], []]
     for step in range(steps + 1):

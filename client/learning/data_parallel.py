@@ -101,12 +101,10 @@ def _takes_statistics(module: nn.Module) -> bool:
 
 def _draws(module: nn.Module, row: Tensor) -> bool:
     """Whether a module draws random numbers for its answer; those that follow stay the same."""
-    before = torch.get_rng_state()
-    with torch.no_grad():
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        before = torch.get_rng_state()
         module(row)
-    drew = not torch.equal(before, torch.get_rng_state())
-    torch.set_rng_state(before)
-    return drew
+        return not torch.equal(before, torch.get_rng_state())
 
 
 def _at_once(work: Sequence[Callable[[], T]]) -> list[T]:
