@@ -449,15 +449,16 @@ def main() -> None:
     parser.add_argument("--costs", type=Path, help="measured before, as --save wrote them")
     parser.add_argument("--save", type=Path, help="write the costs that were measured here")
     parser.add_argument("--check", action="store_true", help="measure and check, and give no answers")
-    parser.add_argument("--seconds", type=float, default=2.5, help="of each measurement")
-    parser.add_argument("--rounds", type=int, default=7, help="of measuring and checking")
+    parser.add_argument("--seconds", type=float, default=0.5, help="of each measurement with texts")
+    parser.add_argument("--turns", type=int, default=3, help="of all measurements, in a round")
+    parser.add_argument("--rounds", type=int, default=6, help="of measuring and checking")
     parser.add_argument("--device-rate", type=float, default=1000.0, help="images a second of a device")
     parser.add_argument("--plot", type=Path, help="draw what a failure does to the answers, as SVG")
     arguments = parser.parse_args()
     if arguments.costs is None:
         from benchmarks.fleet_costs import measure_and_check
 
-        costs = measure_and_check(arguments.seconds, arguments.rounds)
+        costs = measure_and_check(arguments.seconds, arguments.turns, arguments.rounds)
         if arguments.save is not None:
             arguments.save.write_text(json.dumps(asdict(costs), indent=2) + "\n")
     else:

@@ -2,8 +2,9 @@
 
 The vendors sell the bundled model, with books on a PostgreSQL that does not wait for the disk. They, the
 database and the callers share the cores of this machine. Texts are known ones, so that no model runs for
-them. A machine that others share is faster in one minute than in the next, so costs are measured anew before
-each check, for a short time, and what is printed are medians over these rounds.
+them. A machine that others share is faster in one second than in the next, so what costs are told from and
+what they are checked against is asked for in short turns, one thing after the other. A round is some turns,
+and what is printed are medians over rounds.
 """
 
 import json
@@ -79,6 +80,13 @@ class Site:
         folder.mkdir()
         return VendorProcess(folder, "--migrate", "--device", "cpu", database_url=self._url)
 
+    def loads_to_measure(self) -> list[tuple[Sequence[bytes], int]]:
+        """The requests, and over how many connections, that costs are told from."""
+        texts = [(self.texts, connections) for connections in (1, 4, 16)]
+        # Images one request at a time, so that nothing holds up a pass of the model; and as many as keep all
+        # cores busy, which then take longer for the same.
+        return [*texts, (self.image, 1), (self.images, 1), (self.images, 4)]
+
     def ask(self, requests: Sequence[bytes], connections: int, seconds: float) -> Measured:
         """Ask all vendors at once, each over so many connections, and for accounts of its own at a time."""
 
@@ -133,27 +141,43 @@ class Site:
         return sums
 
 
-def measure_and_check(seconds: float, rounds: int) -> Costs:
+@dataclass(frozen=True)
+class Load:
+    """What the vendors of a site are asked, each over so many connections."""
+
+    site: Site
+    requests: Sequence[bytes]
+    connections: int
+
+    def ask(self, seconds: float) -> Measured:
+        """Ask for so long if it is for texts; images are answered ten times more slowly."""
+        lasting = seconds if self.requests is self.site.texts else 5 * seconds
+        return self.site.ask(self.requests, self.connections, lasting)
+
+
+def measure_and_check(seconds: float, turns: int, rounds: int) -> Costs:
     """The costs of one vendor, and a table of what two do and what the model says of them."""
     measured, found = [], []
     with ExitStack() as stack:
         one, two = Site(stack, 1), Site(stack, 2)
-        loads = {
-            "1 text over 4 connections": (two.texts, 4),
-            "1 text over 8": (two.texts, 8),
-            "32 images over 2": (two.images, 2),
-            "32 images over 8": (two.images, 8),
-        }
         for site in (one, two):  # and now the texts are known
-            site.ask(site.texts, 4, seconds)
-            site.ask(site.images, 2, seconds)
+            site.ask(site.texts, 4, 5 * seconds)
+            site.ask(site.images, 2, 5 * seconds)
+        told_from = [Load(one, *load) for load in one.loads_to_measure()]
+        checks = {
+            "1 text over 4 connections": Load(two, two.texts, 4),
+            "1 text over 8": Load(two, two.texts, 8),
+            "32 images over 2": Load(two, two.images, 2),
+            "32 images over 8": Load(two, two.images, 8),
+        }
         for _ in range(rounds):
-            measured.append(measure(one, seconds))
-            found.append([two.ask(*load, seconds).rate for load in loads.values()])
+            taken = _in_turns([*told_from, *checks.values()], seconds, turns)
+            measured.append(costs_of(taken[: len(told_from)]))
+            found.append([each.rate for each in taken[len(told_from) :]])
     print("| asked of each of two vendors | measured, requests/s | simulated | ratio |\n|---|---|---|---|")
-    for (name, (requests, connections)), rates in zip(loads.items(), zip(*found, strict=True), strict=True):
-        images = _IMAGES if requests is two.images else 0
-        told = [foretold(costs, caller, images, connections) for costs, caller in measured]
+    for (name, load), rates in zip(checks.items(), zip(*found, strict=True), strict=True):
+        images = _IMAGES if load.requests is two.images else 0
+        told = [foretold(costs, caller, images, load.connections) for costs, caller in measured]
         ratios = sorted(simulated / real for simulated, real in zip(told, rates, strict=True))
         spread = f"{median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
         print(f"| {name} | {median(rates):.1f} | {median(told):.1f} | {spread} |", flush=True)
@@ -171,13 +195,23 @@ def foretold(costs: Costs, caller: float, images: int, connections: int) -> floa
     return told.rate(2, 12)
 
 
-def measure(site: Site, seconds: float) -> tuple[Costs, float]:
-    """What the steps of one vendor cost; and a caller, a request."""
-    texts = [site.ask(site.texts, connections, seconds) for connections in (1, 4, 16)]
-    # One request at a time, so that nothing holds up a pass of the model; and as many as keep all cores busy,
-    # which then take longer for the same.
-    one, many = (site.ask(requests, 1, seconds) for requests in (site.image, site.images))
-    busy = site.ask(site.images, 4, seconds)
+def _in_turns(loads: Sequence[Load], seconds: float, turns: int) -> list[Measured]:
+    """What each load took over all turns: of the rate the mean, of the rest that of a request."""
+    taken = [[load.ask(seconds) for load in loads] for _ in range(turns)]
+    together = []
+    for parts in zip(*taken, strict=True):
+        rates = [part.rate for part in parts]
+        means = {
+            each.name: float(np.average([getattr(part, each.name) for part in parts], weights=rates))
+            for each in fields(Measured)
+        }
+        together.append(Measured(**{**means, "rate": float(np.mean(rates))}))
+    return together
+
+
+def costs_of(measured: Sequence[Measured]) -> tuple[Costs, float]:
+    """What the steps of one vendor cost, by its `loads_to_measure`; and a caller, a request."""
+    *texts, one, many, busy = measured
     strain = max(1.0, (busy.vendor + busy.decoding) / (many.vendor + many.decoding))
     shape = np.array([[1.0, each.writes] for each in texts])
     python, *_ = np.linalg.lstsq(shape, np.array([each.vendor for each in texts]), rcond=None)

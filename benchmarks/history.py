@@ -3,7 +3,7 @@
 import secrets
 from contextlib import closing
 
-from sqlalchemy import insert
+from sqlalchemy import insert, text
 from sqlalchemy.orm import Session
 
 from vendor_service.billing import ledger
@@ -14,6 +14,7 @@ from vendor_service.database.tables import Account, ApiKey, Hold
 
 _AT_ONCE = 5_000
 _QUERIES, _PRICE = 2, 100
+_CACHE_KIB = 3 * 1024**2  # ids are random: every page of their indexes is needed again and again
 
 
 def write_history(database_url: str, key_id: str, entries: int, clock: Clock = system_clock) -> None:
@@ -22,6 +23,8 @@ def write_history(database_url: str, key_id: str, entries: int, clock: Clock = s
     It goes through the ledger itself, so that whatever is kept beside the entries is kept here too.
     """
     with closing(Database(database_url)) as database, database.write() as session:
+        if database.embedded:
+            session.execute(text(f"PRAGMA cache_size = -{_CACHE_KIB}"))
         key = session.get_one(ApiKey, key_id)
         account = session.get_one(Account, key.account_id, with_for_update=True)
         since = max(account.period_started_at, account.ledger_at)
