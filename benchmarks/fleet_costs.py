@@ -175,9 +175,9 @@ def measure_and_check(seconds: float, turns: int, rounds: int) -> Costs:
             measured.append(costs_of(taken[: len(told_from)]))
             found.append([each.rate for each in taken[len(told_from) :]])
     print("| asked of each of two vendors | measured, requests/s | simulated | ratio |\n|---|---|---|---|")
-    for (name, load), rates in zip(checks.items(), zip(*found, strict=True), strict=True):
-        images = _IMAGES if load.requests is two.images else 0
-        told = [foretold(costs, caller, images, load.connections) for costs, caller in measured]
+    for (name, check), rates in zip(checks.items(), zip(*found, strict=True), strict=True):
+        images = _IMAGES if check.requests is two.images else 0
+        told = [foretold(costs, caller, images, check.connections) for costs, caller in measured]
         ratios = sorted(simulated / real for simulated, real in zip(told, rates, strict=True))
         spread = f"{median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
         print(f"| {name} | {median(rates):.1f} | {median(told):.1f} | {spread} |", flush=True)

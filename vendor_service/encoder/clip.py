@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import open_clip
 import torch
 from PIL import Image
 
@@ -19,6 +18,7 @@ from vendor_service.encoder.encoder import ModelFacts
 from vendor_service.encoder.fingerprint import describe, fingerprint
 from vendor_service.encoder.graph import Forward, is_graph, traced, worthwhile_rows
 from vendor_service.encoder.known_fingerprints import KnownFingerprints, Look, look_at
+from vendor_service.encoder.libraries import open_clip
 from vendor_service.encoder.precision import Dtype
 from vendor_service.encoder.prepared import PreparedText
 from vendor_service.encoder.preprocessing import Preprocessing

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import open_clip
-
+from vendor_service.encoder.libraries import open_clip
 from vendor_service.errors import UsageError
 
 BUNDLED_MODEL = "icon-clip"

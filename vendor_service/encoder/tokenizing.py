@@ -230,7 +230,8 @@ def load_tokenizer(name: str) -> Tokenizer:
     Raises:
         Exception: whatever open_clip and its hub raise.
     """
-    import open_clip  # here, as it takes seconds, and most processes that tokenize do without
+    # Here, as it takes seconds, and most processes that tokenize do without.
+    from vendor_service.encoder.libraries import open_clip
 
     with warnings.catch_warnings():
         # open_clip leaves its vocabulary file to the garbage collector.
