@@ -6,6 +6,7 @@ from contextlib import closing
 from sqlalchemy import insert, text
 from sqlalchemy.orm import Session
 
+from shared.serving.request_ids import new_request_id
 from vendor_service.billing import ledger
 from vendor_service.clock import Clock, system_clock
 from vendor_service.database.rows import HoldRow
@@ -14,7 +15,7 @@ from vendor_service.database.tables import Account, ApiKey, Hold
 
 _AT_ONCE = 5_000
 _QUERIES, _PRICE = 2, 100
-_CACHE_KIB = 3 * 1024**2  # ids are random: every page of their indexes is needed again and again
+_CACHE_KIB = 3 * 1024**2  # keys are random: every page of their index is needed again and again
 
 
 def write_history(database_url: str, key_id: str, entries: int, clock: Clock = system_clock) -> None:
@@ -44,7 +45,7 @@ def _sell(session: Session, account: Account, key: ApiKey, moments: list[int]) -
 
 
 def _settled(account: Account, key: ApiKey, moment: int) -> HoldRow:
-    hold_id = f"req_{secrets.token_hex(12)}"
+    hold_id = new_request_id()
     return HoldRow(
         id=hold_id,
         account_id=account.id,
@@ -59,7 +60,7 @@ def _settled(account: Account, key: ApiKey, moment: int) -> HoldRow:
         image_micros=_PRICE,
         text_micros=20,
         cost_micros=_QUERIES * _PRICE,
-        idempotency_key=hold_id,
+        idempotency_key=secrets.token_hex(16),
         body_hash=hold_id,
         created_at=moment,
         expires_at=moment,

@@ -14,6 +14,7 @@ import argparse
 import base64
 import json
 import multiprocessing
+import os
 import secrets
 import socket
 import threading
@@ -132,10 +133,11 @@ def print_by_history(database: str, entries: int, rounds: int, seconds: float) -
             url = f"sqlite:///{file}" if postgres is None else postgres.create_database()
             vendors[number] = stack.enter_context(served(url, entries=number))
             sizes[number] = file.stat().st_size if postgres is None else database_bytes(url)
+        os.sync()  # what was written is not to be written while anything is measured
         rates: dict[int, list[float]] = {number: [] for number in vendors}
         for _ in range(rounds):
             for number, vendor in vendors.items():
-                rates[number].append(throughput(vendor, text(), 16, seconds))
+                rates[number].append(throughput(vendor, text(), 16, seconds, with_keys=True))
         for number, measured in rates.items():
             ratio = median(long / short for long, short in zip(measured, rates[1_000], strict=True))
             cells = f"{sizes[number] / 1e9:.2f} | {median(measured):.1f} | {ratio:.2f}"
@@ -210,14 +212,23 @@ def served(
         process.join()
 
 
-def throughput(vendor: Served, inputs: Sequence[dict[str, str]], callers: int, seconds: float) -> float:
-    """Requests a second of callers that each keep one connection and one request open."""
+def throughput(
+    vendor: Served,
+    inputs: Sequence[dict[str, str]],
+    callers: int,
+    seconds: float,
+    *,
+    with_keys: bool = False,
+) -> float:
+    """Requests a second of callers that each keep one connection and one request open.
+
+    They may come `with_keys`: each has a random idempotency key.
+    """
     body = json.dumps({"inputs": inputs, "encoding": "base64"}).encode()
     head = (
         f"POST /embed HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {vendor.key}\r\n"
-        f"content-length: {len(body)}"
-    )
-    request = f"{head}\r\ncontent-type: application/json\r\n\r\n".encode() + body
+        f"content-length: {len(body)}\r\ncontent-type: application/json\r\n"
+    ).encode()
     over = threading.Event()
 
     def call(_: int) -> int:
@@ -227,7 +238,8 @@ def throughput(vendor: Served, inputs: Sequence[dict[str, str]], callers: int, s
             connection.makefile("rb") as answers,
         ):
             while not over.is_set():
-                connection.sendall(request)
+                key = f"idempotency-key: {secrets.token_hex(16)}\r\n".encode() if with_keys else b""
+                connection.sendall(head + key + b"\r\n" + body)
                 status = answers.readline()
                 assert b" 200 " in status, status
                 length = 0

@@ -2,7 +2,6 @@
 
 import logging
 import time
-import uuid
 from collections.abc import Callable
 
 from starlette.requests import ClientDisconnect, Request
@@ -10,6 +9,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.serving.metrics import RequestMetrics
+from shared.serving.request_ids import new_request_id
 
 _log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class RequestScope:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = f"req_{uuid.uuid4().hex}"
+        request_id = new_request_id()
         scope.setdefault("state", {})["request_id"] = request_id
         began, started, status = time.time_ns(), time.perf_counter(), 0
 

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from shared.batches import WINDOW_SECONDS, BatchObject, BatchRequest
 from shared.errors import ErrorCode
+from shared.serving.request_ids import new_request_id
 from vendor_service.batches import book, files
 from vendor_service.batches.limits import BatchLimits
 from vendor_service.billing.admission import Admission
@@ -77,7 +78,7 @@ class Jobs:
             raise APIError(ErrorCode.INVALID_REQUEST, message, param="endpoint")
         now = self._clock()
         order = Order(
-            request_id=f"req_{secrets.token_hex(16)}",
+            request_id=new_request_id(),
             account_id=terms.account_id,
             key_id=terms.key_id,
             model=model.id,

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from shared.embeddings import Usage
 from shared.errors import APIError, ErrorCode
+from shared.serving.request_ids import new_request_id
 from vendor_service.batches.answers import Answers, LineWork, answers_of, nothing, queries_of, read_lines
 from vendor_service.batches.files import errors_name, input_name, output_name
 from vendor_service.batches.leases import LEASE_SECONDS, Claim, Done, Leases
@@ -156,7 +156,7 @@ class Runner:
             raise APIError(ErrorCode.NOT_READY, "the model of this job is not served here any more")
         with model.in_hand():
             works = await self._answered(claim, model)
-        request_id = f"req_{secrets.token_hex(16)}"
+        request_id = new_request_id()
         facts = model.facts
         answers = await asyncio.to_thread(answers_of, claim, works, self._reader, facts, request_id)
         await asyncio.to_thread(self._store_part, claim, answers)
