@@ -33,6 +33,7 @@ CONTEXT.set_forkserver_preload(
         "vendor_service.serving.serve",
         "tests.support.brief",
         "tests.support.frozen",
+        "torch._dynamo",  # which whatever trains would import each time
     ]
 )
 
