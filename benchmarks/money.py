@@ -7,7 +7,7 @@ hits all of them alike. Billing off means that nothing is admitted, held, settle
 still checked. Texts meet an encoder that answers at once, images the bundled model.
 
 With `--entries 10000000` texts are asked for on books with so many charges instead, beside books with a
-thousand. 200,000 take 0.14 GB on SQLite and 0.19 GB on PostgreSQL; so many as that were not written yet.
+thousand. On SQLite 10,000,000 take 7.8 GB and twenty minutes to write; on PostgreSQL 200,000 take 0.19 GB.
 """
 
 import argparse
