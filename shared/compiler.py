@@ -61,9 +61,9 @@ def _disable(fn: Any = None, *arguments: Any, **options: Any) -> Any:  # noqa: A
 
     @functools.wraps(fn)
     def called(*given: Any, **named: Any) -> Any:  # noqa: ANN401
-        if not disabled and _COMPILER not in sys.modules:
-            return fn(*given, **named)
         if not disabled:
+            if _COMPILER not in sys.modules:
+                return fn(*given, **named)
             disabled.append(_compiler().disable(fn, *arguments, **options))
         return disabled[0](*given, **named)
 
