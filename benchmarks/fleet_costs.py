@@ -80,12 +80,13 @@ class Site:
         folder.mkdir()
         return VendorProcess(folder, "--migrate", "--device", "cpu", database_url=self._url)
 
-    def loads_to_measure(self) -> list[tuple[Sequence[bytes], int]]:
-        """The requests, and over how many connections, that costs are told from."""
-        texts = [(self.texts, connections) for connections in (1, 4, 16)]
+    def traffic_to_measure(self) -> "list[Traffic]":
+        """What costs are told from."""
+        texts = [Traffic(self, self.texts, connections) for connections in (1, 4, 16)]
         # Images one request at a time, so that nothing holds up a pass of the model; and as many as keep all
         # cores busy, which then take longer for the same.
-        return [*texts, (self.image, 1), (self.images, 1), (self.images, 4)]
+        images = ((self.image, 1), (self.images, 1), (self.images, 4))
+        return texts + [Traffic(self, requests, connections) for requests, connections in images]
 
     def ask(self, requests: Sequence[bytes], connections: int, seconds: float) -> Measured:
         """Ask all vendors at once, each over so many connections, and for accounts of its own at a time."""
@@ -142,7 +143,7 @@ class Site:
 
 
 @dataclass(frozen=True)
-class Load:
+class Traffic:
     """What the vendors of a site are asked, each over so many connections."""
 
     site: Site
@@ -163,12 +164,12 @@ def measure_and_check(seconds: float, turns: int, rounds: int) -> Costs:
         for site in (one, two):  # and now the texts are known
             site.ask(site.texts, 4, 5 * seconds)
             site.ask(site.images, 2, 5 * seconds)
-        told_from = [Load(one, *load) for load in one.loads_to_measure()]
+        told_from = one.traffic_to_measure()
         checks = {
-            "1 text over 4 connections": Load(two, two.texts, 4),
-            "1 text over 8": Load(two, two.texts, 8),
-            "32 images over 2": Load(two, two.images, 2),
-            "32 images over 8": Load(two, two.images, 8),
+            "1 text over 4 connections": Traffic(two, two.texts, 4),
+            "1 text over 8": Traffic(two, two.texts, 8),
+            "32 images over 2": Traffic(two, two.images, 2),
+            "32 images over 8": Traffic(two, two.images, 8),
         }
         for _ in range(rounds):
             taken = _in_turns([*told_from, *checks.values()], seconds, turns)
@@ -195,9 +196,9 @@ def foretold(costs: Costs, caller: float, images: int, connections: int) -> floa
     return told.rate(2, 12)
 
 
-def _in_turns(loads: Sequence[Load], seconds: float, turns: int) -> list[Measured]:
-    """What each load took over all turns: of the rate the mean, of the rest that of a request."""
-    taken = [[load.ask(seconds) for load in loads] for _ in range(turns)]
+def _in_turns(all_traffic: Sequence[Traffic], seconds: float, turns: int) -> list[Measured]:
+    """What each took over all turns: of the rate the mean, of the rest that of a request."""
+    taken = [[traffic.ask(seconds) for traffic in all_traffic] for _ in range(turns)]
     together = []
     for parts in zip(*taken, strict=True):
         rates = [part.rate for part in parts]
@@ -210,7 +211,7 @@ def _in_turns(loads: Sequence[Load], seconds: float, turns: int) -> list[Measure
 
 
 def costs_of(measured: Sequence[Measured]) -> tuple[Costs, float]:
-    """What the steps of one vendor cost, by its `loads_to_measure`; and a caller, a request."""
+    """What the steps of one vendor cost, by its `traffic_to_measure`; and a caller, a request."""
     *texts, one, many, busy = measured
     strain = max(1.0, (busy.vendor + busy.decoding) / (many.vendor + many.decoding))
     shape = np.array([[1.0, each.writes] for each in texts])
