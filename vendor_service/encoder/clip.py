@@ -3,8 +3,7 @@
 import copy
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,8 +23,8 @@ from vendor_service.encoder.prepared import PreparedText
 from vendor_service.encoder.preprocessing import Preprocessing
 from vendor_service.encoder.quantized import Calibration, quantized
 from vendor_service.encoder.queues import Vectors
-from vendor_service.encoder.replica import Replica
-from vendor_service.encoder.short_texts import short_texts
+from vendor_service.encoder.replica import Replica, using_threads
+from vendor_service.encoder.short_texts import places_first, short_texts
 from vendor_service.encoder.sources import ModelSource
 from vendor_service.encoder.tokenizing import load_tokenizer, tokenize
 from vendor_service.errors import OperatorError, UsageError
@@ -198,6 +197,8 @@ class ClipModel:
         except Exception as error:
             # open_clip raises RuntimeError, OSError, ValueError and its hub's own for the same few reasons.
             raise OperatorError(f"the model {source.id} cannot be loaded: {error}") from error
+        if self.devices[0].type == "cpu":
+            places_first(model)
         return model.eval().requires_grad_(False), looked
 
     def _warm_up(self) -> None:
@@ -212,11 +213,12 @@ class ClipModel:
             return exact.to(torch.bfloat16), dtype
         rounded = copy.deepcopy(exact).to(torch.bfloat16)
         device = self.devices[0]
-        cosine = precision.least_cosine(
-            self._replica(_methods(exact), device, "float32"),
-            self._replica(_methods(rounded), device, dtype),
-            self._canaries(),
-        )
+        with using_threads(self._threads):  # which a replica leaves to its thread
+            cosine = precision.least_cosine(
+                self._replica(_methods(exact), device, "float32"),
+                self._replica(_methods(rounded), device, dtype),
+                self._canaries(),
+            )
         if cosine >= precision.FAITHFUL:
             return rounded, dtype
         _log.info(
@@ -251,11 +253,9 @@ class ClipModel:
                     )
                     for kind, items in canaries.items()
                 }
-        if is_graph(passes["text"]):  # of texts of one length
-            return passes
         tokens = replica.stage("text", canaries["text"]).batch
         with using_threads(self._threads):
-            return {**passes, "text": short_texts(model, tokens, self.tolerance)}
+            return {**passes, "text": short_texts(model, tokens, self.tolerance, passes["text"])}
 
     def _worthwhile_rows(self, forward: Forward, device: torch.device) -> int:
         """Of images, where several replicas share a CPU; threads of OpenVINO's own are not measured."""
@@ -311,14 +311,3 @@ def _threads(devices: Sequence[torch.device]) -> int:
     """How many threads each of the replicas on the CPU may take of those that torch does."""
     sharing = Counter(each.type for each in devices)["cpu"]
     return max(1, torch.get_num_threads() // max(1, sharing))
-
-
-@contextmanager
-def using_threads(threads: int) -> Iterator[None]:
-    """Have this thread compute with so many, itself among them, as a replica does."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -1,6 +1,7 @@
 """One copy of the model on one device, and the batches that it is given."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -28,6 +29,17 @@ def buckets_for(device: torch.device, least: int) -> Buckets:
     if device.type == "cuda":
         return Buckets(_CUDA_SIZES, pads=True)
     return Buckets(_CPU_SIZES, pads=False, least=least)
+
+
+@contextmanager
+def using_threads(threads: int) -> Iterator[None]:
+    """Have this thread compute with so many, itself among them, as a replica does."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)
@@ -75,7 +87,8 @@ class Replica:
         rows = list(items) if kind == "image" else self._texts(items)
         rows += [rows[0]] * (self.buckets.padded(len(items)) - len(items))
         if self._copies is None:
-            return Staged(torch.stack(rows), len(items))
+            with using_threads(1):  # a team for this would have those of the passes wait asleep
+                return Staged(torch.stack(rows), len(items))
         # From pinned memory, beside whatever the device computes meanwhile.
         pinned = torch.empty((len(rows), *rows[0].shape), dtype=rows[0].dtype, pin_memory=True)
         torch.stack(rows, out=pinned)

@@ -1,5 +1,6 @@
 """A model as a graph: the same features for every size of batch, or the model as it is."""
 
+import math
 import time
 
 import pytest
@@ -7,8 +8,9 @@ import torch
 from torch import nn
 
 from vendor_service.encoder import graph
-from vendor_service.encoder.clip import ClipModel, choose_devices, using_threads
+from vendor_service.encoder.clip import ClipModel, choose_devices
 from vendor_service.encoder.graph import Forward, traced, worthwhile_rows
+from vendor_service.encoder.replica import using_threads
 from vendor_service.encoder.sources import find_model
 
 TOLERANCE = 1e-3
@@ -121,10 +123,14 @@ def test_a_cpu_of_several_cores_runs_two_batches_at_once(
     assert choose_devices("auto") == [torch.device("cpu")] * replicas
 
 
-def test_a_lone_image_of_a_large_model_takes_both_cores_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_lone_image_of_a_large_model_takes_both_cores_of_two(
+    dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vendor_service.encoder.precision.fastest_dtype", lambda _: dtype)
     monkeypatch.setattr("vendor_service.encoder.graph._LARGE_SECONDS", -1.0)
     large = _threads_taken(2), _threads_taken(4)
-    monkeypatch.undo()
+    monkeypatch.setattr("vendor_service.encoder.graph._LARGE_SECONDS", math.inf)
     assert (*large, _threads_taken(2)) == ([1, 2, 1], [2, 2, 2], [1, 1, 1])
 
 

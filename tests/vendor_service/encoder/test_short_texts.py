@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from vendor_service.encoder.clip import ClipModel
-from vendor_service.encoder.graph import difference, is_graph
-from vendor_service.encoder.short_texts import ShortTexts, short_texts
+from vendor_service.encoder.graph import as_graph, difference, is_graph
+from vendor_service.encoder.short_texts import ShortTexts, places_first, short_texts
 from vendor_service.encoder.sources import find_model
 
 TOLERANCE = 1e-5
@@ -53,7 +53,7 @@ def test_a_causal_model_answers_as_it_does_with_padding(
     seconds = lambda forward, _: 1.0 if is_graph(forward) == is_faster else 2.0  # noqa: E731
     monkeypatch.setattr("vendor_service.encoder.graph._seconds", seconds)
     model = _model(custom=custom, **pool)
-    short = short_texts(model, _tokens(2, 9), TOLERANCE)
+    short = short_texts(model, _tokens(2, 9), TOLERANCE, model.encode_text)
     assert isinstance(short, ShortTexts)
     assert is_graph(short._forward) == is_faster
     tokens = _tokens(*lengths)
@@ -84,14 +84,27 @@ def test_what_comes_after_an_end_in_a_text_counts_no_more_than_it_did(pool: dict
 )
 def test_a_model_whose_texts_see_their_padding_keeps_it(text: dict[str, Any]) -> None:
     model = _model(custom=True, **text)
-    assert short_texts(model, _tokens(2, 9), TOLERANCE) == model.encode_text
+    assert short_texts(model, _tokens(2, 9), TOLERANCE, model.encode_text) == model.encode_text
 
 
 def test_so_does_one_that_is_found_to_answer_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     model = _model(custom=False)
     encode = type(model).encode_text
     monkeypatch.setattr(type(model), "encode_text", lambda self, text: encode(self, text) + text.shape[1])
-    assert short_texts(model, _tokens(2, 9), TOLERANCE) == model.encode_text
+    assert short_texts(model, _tokens(2, 9), TOLERANCE, model.encode_text) == model.encode_text
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("most", "is_short"), [(CONTEXT // 2, True), (CONTEXT // 2 + 1, False)])
+def test_a_graph_with_padding_stays_where_more_than_half_of_the_tokens_matter(
+    most: int, is_short: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vendor_service.encoder.graph._seconds", lambda *_: 1.0)
+    model, tokens = _model(custom=False), _tokens(2, most - 2)
+    graph = as_graph(model, "encode_text", [tokens], 1.0)
+    assert is_graph(graph)
+    assert isinstance(short_texts(model, tokens, TOLERANCE, graph), ShortTexts) == is_short
+    assert isinstance(short_texts(model, tokens, TOLERANCE, model.encode_text), ShortTexts)
 
 
 def test_the_weights_are_shared() -> None:
@@ -103,6 +116,42 @@ def test_the_weights_are_shared() -> None:
     assert not torch.equal(before, short(short.cut(_tokens(3))))
 
 
+@torch.inference_mode()
+@pytest.mark.parametrize("custom", [False, True])
+def test_places_come_first_and_no_layer_multiplies_place_by_place(custom: bool) -> None:
+    tokens = _tokens(3, 9, 1)
+    model = _model(custom=custom)
+    before = model.encode_text(tokens)
+    assert CONTEXT in _multiplied_apart(model, tokens)
+    places_first(model)
+    assert difference(before, model.encode_text(tokens)) < TOLERANCE
+    assert CONTEXT not in _multiplied_apart(model, tokens)
+
+
+@pytest.mark.parametrize("text", [{"ls_init_value": 0.1}, {"no_causal_mask": True}])
+def test_towers_of_other_kinds_answer_as_they_did_with_places_first(text: dict[str, Any]) -> None:
+    tokens = _tokens(3, 9, 1)
+    model = _model(custom=True, **text)
+    before = model.encode_text(tokens)
+    places_first(model)
+    assert difference(before, model.encode_text(tokens)) < TOLERANCE
+
+
+def test_a_tower_with_attention_of_another_make_is_left_alone() -> None:
+    model = _model(custom=True)
+    model.text.transformer.resblocks[1].attn = torch.nn.Identity()
+    places_first(model)
+    assert model.text.transformer.batch_first
+    assert model.text.transformer.resblocks[0].attn.batch_first
+
+
+def _multiplied_apart(model: Any, tokens: torch.Tensor) -> set[int]:
+    """How many matrices were multiplied apart, in each product of several."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], record_shapes=True) as seen:
+        model.encode_text(tokens)
+    return {event.input_shapes[0][0] for event in seen.events() if event.name == "aten::bmm"}
+
+
 def test_a_large_model_is_sold_so_and_a_graph_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = ["x", "a photo of a cat", "a red square on a white wall " * 9]
     small = ClipModel(find_model("icon-clip", None), [torch.device("cpu")])
@@ -110,6 +159,7 @@ def test_a_large_model_is_sold_so_and_a_graph_is_not(monkeypatch: pytest.MonkeyP
     large = ClipModel(find_model("icon-clip", None), [torch.device("cpu")])
     kinds = [isinstance(each.replicas[0].passes["text"], ShortTexts) for each in (small, large)]
     assert kinds == [False, True]
+    assert not large.replicas[0].passes["text"]._tower.transformer.batch_first  # type: ignore[attr-defined]
     staged = [large.replicas[0].stage("text", [large._tokenized(text)]).batch for text in texts]
     assert [each.shape[1] for each in staged] == [3, 7, 16]
     assert abs(large.encode_texts(texts) - small.encode_texts(texts)).max() < TOLERANCE
