@@ -238,24 +238,18 @@ class ClipModel:
             return {kind: torch.compile(method, dynamic=False) for kind, method in methods.items()}
         replica = self._replica(methods, device, self.dtype)
         canaries = self._canaries()
-        passes = methods
-        if device.type == "cpu":
-            with using_threads(self._threads):
-                passes = {
-                    kind: traced(
-                        model,
-                        f"encode_{kind}",
-                        [
-                            replica.inputs(kind, replica.stage(kind, items[:size]).batch)
-                            for size in (2, 1, len(items))
-                        ],
-                        self.tolerance,
-                    )
-                    for kind, items in canaries.items()
-                }
+
+        def whole(kind: Kind) -> Forward:
+            if device.type != "cpu":
+                return methods[kind]
+            staged = [replica.stage(kind, canaries[kind][:size]) for size in (2, 1, len(canaries[kind]))]
+            examples = [replica.inputs(kind, each.batch) for each in staged]
+            return traced(model, f"encode_{kind}", examples, self.tolerance)
+
         tokens = replica.stage("text", canaries["text"]).batch
         with using_threads(self._threads):
-            return {**passes, "text": short_texts(model, tokens, self.tolerance, passes["text"])}
+            text = short_texts(model, tokens, self.tolerance, lambda: whole("text"))
+            return {"image": whole("image"), "text": text}
 
     def _worthwhile_rows(self, forward: Forward, device: torch.device) -> int:
         """Of images, where several replicas share a CPU; threads of OpenVINO's own are not measured."""

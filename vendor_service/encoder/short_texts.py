@@ -9,7 +9,7 @@ On processors a tower also runs with the places of its tokens before the texts, 
 
 import copy
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -85,29 +85,35 @@ def places_first(model: Any) -> None:  # noqa: ANN401
 
 
 @torch.inference_mode()
-def short_texts(model: Any, tokens: torch.Tensor, tolerance: float, whole: Forward) -> Forward:  # noqa: ANN401
+def short_texts(
+    model: Any,  # noqa: ANN401
+    tokens: torch.Tensor,
+    tolerance: float,
+    whole: Callable[[], Forward],
+) -> Forward:
     """How a model makes features of texts: without padding where that changes nothing, and pays.
 
     Args:
         model: an open_clip model in evaluation.
         tokens: of some texts, on its device, shape (texts, context_length).
         tolerance: the largest difference of one component between two answers to the same input.
-        whole: how it makes them with padding. If that is one graph, as in a small model, it stays so where
-            more than half of these tokens matter.
+        whole: makes how it makes them with padding. Where that is one graph, as in a small model, and more
+            than half of these tokens matter, it stays so.
     """
     if not _is_causal(model):
-        return whole
+        return whole()
     short = ShortTexts(model)
-    if is_graph(whole) and 2 * short.cut(tokens).shape[1] > tokens.shape[1]:
-        return whole
-    differs = max(difference(short(short.cut(rows)), whole(rows)) for rows in torch.split(tokens, 1))
+    if 2 * short.cut(tokens).shape[1] > tokens.shape[1] and is_graph(graph := whole()):
+        return graph
+    rows = torch.split(tokens, 1)
+    differs = max(difference(short(short.cut(row)), model.encode_text(row)) for row in rows)
     if differs <= _SHARE_OF_TOLERANCE * tolerance:
         if tokens.device.type == "cpu":
             some = [short.cut(rows) for rows in (tokens[:2], tokens[:1], tokens)]
             short.become_graph([*some[:2], tokens[:1], some[2]], tolerance)
         return short
     _log.info("texts keep their padding: without it, their vectors differ by %.1e", differs)
-    return whole
+    return whole()
 
 
 def _tower(model: Any) -> Any:  # noqa: ANN401

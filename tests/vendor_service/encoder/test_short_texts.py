@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from vendor_service.encoder.clip import ClipModel
-from vendor_service.encoder.graph import as_graph, difference, is_graph
+from vendor_service.encoder.graph import Forward, as_graph, difference, is_graph
 from vendor_service.encoder.short_texts import ShortTexts, places_first, short_texts
 from vendor_service.encoder.sources import find_model
 
@@ -53,7 +53,7 @@ def test_a_causal_model_answers_as_it_does_with_padding(
     seconds = lambda forward, _: 1.0 if is_graph(forward) == is_faster else 2.0  # noqa: E731
     monkeypatch.setattr("vendor_service.encoder.graph._seconds", seconds)
     model = _model(custom=custom, **pool)
-    short = short_texts(model, _tokens(2, 9), TOLERANCE, model.encode_text)
+    short = short_texts(model, _tokens(2, 9), TOLERANCE, lambda: model.encode_text)
     assert isinstance(short, ShortTexts)
     assert is_graph(short._forward) == is_faster
     tokens = _tokens(*lengths)
@@ -84,14 +84,14 @@ def test_what_comes_after_an_end_in_a_text_counts_no_more_than_it_did(pool: dict
 )
 def test_a_model_whose_texts_see_their_padding_keeps_it(text: dict[str, Any]) -> None:
     model = _model(custom=True, **text)
-    assert short_texts(model, _tokens(2, 9), TOLERANCE, model.encode_text) == model.encode_text
+    assert short_texts(model, _tokens(2, 9), TOLERANCE, lambda: model.encode_text) == model.encode_text
 
 
 def test_so_does_one_that_is_found_to_answer_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     model = _model(custom=False)
     encode = type(model).encode_text
     monkeypatch.setattr(type(model), "encode_text", lambda self, text: encode(self, text) + text.shape[1])
-    assert short_texts(model, _tokens(2, 9), TOLERANCE, model.encode_text) == model.encode_text
+    assert short_texts(model, _tokens(2, 9), TOLERANCE, lambda: model.encode_text) == model.encode_text
 
 
 @torch.inference_mode()
@@ -103,8 +103,15 @@ def test_a_graph_with_padding_stays_where_more_than_half_of_the_tokens_matter(
     model, tokens = _model(custom=False), _tokens(2, most - 2)
     graph = as_graph(model, "encode_text", [tokens], 1.0)
     assert is_graph(graph)
-    assert isinstance(short_texts(model, tokens, TOLERANCE, graph), ShortTexts) == is_short
-    assert isinstance(short_texts(model, tokens, TOLERANCE, model.encode_text), ShortTexts)
+    assert isinstance(short_texts(model, tokens, TOLERANCE, lambda: graph), ShortTexts) == is_short
+    assert isinstance(short_texts(model, tokens, TOLERANCE, lambda: model.encode_text), ShortTexts)
+
+
+def test_no_graph_with_padding_is_made_where_few_tokens_matter() -> None:
+    def made() -> Forward:
+        pytest.fail("a graph with padding was made")
+
+    assert isinstance(short_texts(_model(custom=False), _tokens(2, 9), TOLERANCE, made), ShortTexts)
 
 
 def test_the_weights_are_shared() -> None:
