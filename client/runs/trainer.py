@@ -336,6 +336,8 @@ class Trainer:
                 part.replace(self._run.checkpoint)
             except (OSError, RuntimeError) as error:
                 part.unlink(missing_ok=True)
+                if isinstance(error.__context__, KeyboardInterrupt):
+                    raise error.__context__ from None  # PyTorch ends the file all the same, and cannot
                 raise unwritable(self._run.checkpoint, error) from error
 
     def _logger(self, stage: str, advance: Callable[[int, str], None]) -> Callable[[TrainingStep], None]:

@@ -1,5 +1,6 @@
 """A disk that fills up is said to be full, whoever writes, and what was there stays."""
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,13 +28,34 @@ def test_tensors(small_disk: Path) -> None:
     assert [path.name for path in small_disk.iterdir()] == ["student.safetensors"]
 
 
-def test_checkpoints(small_disk: Path) -> None:
+def _trainer(folder: Path) -> Trainer:
     config = RunConfig("toy", "red", "erm", "none", 32, 0, "stratified", Recipe())
-    run, display = RunFolder(small_disk), Display.of_nobody()
-    trainer = Trainer(config, METHODS["erm"], run, display, device="cpu", memo=Memo())
+    return Trainer(config, METHODS["erm"], RunFolder(folder), Display.of_nobody(), device="cpu", memo=Memo())
+
+
+def test_checkpoints(small_disk: Path) -> None:
     with pytest.raises(ClientError, match=r"checkpoint\.pt cannot be written: the disk is full"):
-        trainer._save_checkpoint(cast(Any, {"model": LARGE}), "stamp")
+        _trainer(small_disk)._save_checkpoint(cast(Any, {"model": LARGE}), "stamp")
     assert not list(small_disk.iterdir())
+
+
+def test_a_checkpoint_that_is_interrupted_is_an_interruption(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted(BytesIO):
+        def write(self, piece: Any) -> int:
+            if not self.tell():
+                return super().write(piece)
+            raise KeyboardInterrupt
+
+    trainer = _trainer(tmp_path)
+    trainer._save_checkpoint(cast(Any, {"model": 1}), "stamp")
+    before = trainer._run.checkpoint.read_bytes()
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", lambda *_: Interrupted())
+        with pytest.raises(KeyboardInterrupt):
+            trainer._save_checkpoint(cast(Any, {"model": LARGE}), "stamp")
+    assert [each.read_bytes() for each in tmp_path.iterdir()] == [before]
 
 
 def test_texts(small_disk: Path) -> None:
