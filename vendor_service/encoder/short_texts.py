@@ -105,12 +105,11 @@ def short_texts(
     short = ShortTexts(model)
     if 2 * short.cut(tokens).shape[1] > tokens.shape[1] and is_graph(graph := whole()):
         return graph
-    rows = torch.split(tokens, 1)
-    differs = max(difference(short(short.cut(row)), model.encode_text(row)) for row in rows)
+    differs = max(difference(short(short.cut(row)), model.encode_text(row)) for row in torch.split(tokens, 1))
     if differs <= _SHARE_OF_TOLERANCE * tolerance:
         if tokens.device.type == "cpu":
-            some = [short.cut(rows) for rows in (tokens[:2], tokens[:1], tokens)]
-            short.become_graph([*some[:2], tokens[:1], some[2]], tolerance)
+            two, one, all_of_them = (short.cut(rows) for rows in (tokens[:2], tokens[:1], tokens))
+            short.become_graph([two, one, tokens[:1], all_of_them], tolerance)
         return short
     _log.info("texts keep their padding: without it, their vectors differ by %.1e", differs)
     return whole()
