@@ -18,6 +18,8 @@ _CHANCE = 0.4
 _STROKE = 1 / 64
 _FEWEST_SQUARES, _MOST_SQUARES = 16, 48
 _ONE = 1024
+_NEAREST, _BY_AREA = Image.Resampling.NEAREST, Image.Resampling.BOX
+_LINEAR = Image.Resampling.BILINEAR
 
 
 @dataclass(frozen=True)
@@ -147,11 +149,9 @@ def _coarser(pixels: Pixels, squares: int, *, smooth: bool) -> Pixels:
     factor = min(height, width) / squares
     if factor <= 1:
         return pixels
-    image = Image.fromarray(pixels).resize(
-        (max(1, round(width / factor)), max(1, round(height / factor))), Image.Resampling.BOX
-    )
-    back = Image.Resampling.BILINEAR if smooth else Image.Resampling.NEAREST
-    return np.asarray(image.resize((width, height), back))
+    size = max(1, round(width / factor)), max(1, round(height / factor))
+    there, back = (_BY_AREA, _LINEAR) if smooth else (_NEAREST, _NEAREST)
+    return np.asarray(Image.fromarray(pixels).resize(size, there).resize((width, height), back))
 
 
 def _grown(pixels: Pixels) -> Pixels:

@@ -5,7 +5,7 @@ Each change has its own chance, and is computed for those images alone that it f
 """
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -66,7 +66,11 @@ def _colours(images: Tensor, draws: Tensor) -> Tensor:
 
 
 def _resolution(images: Tensor, draws: Tensor) -> Tensor:
-    """Two times coarser or more, in squares or smooth."""
+    """Two times coarser or more, in squares or smooth.
+
+    A square has the colour of its middle: as in drawings made of squares, it is of one thing or of another.
+    Smooth ones are means.
+    """
     size = images.shape[-1]
     factors = range(2, max(2, round(_COARSEST * size)) + 1)
     which = (draws[:, 0] * len(factors)).long()
@@ -74,20 +78,29 @@ def _resolution(images: Tensor, draws: Tensor) -> Tensor:
     for number, factor in enumerate(factors):
         rows = torch.nonzero(which == number).flatten()
         if len(rows):
-            coarser, squares, smooth = _along_a_side(size, max(1, size // factor), images.device)
-            finer = torch.where(_each(draws[rows, 1]) < 0.5, squares, smooth)
-            changed[rows] = finer.mT @ (coarser.mT @ images.index_select(0, rows) @ coarser) @ finer
+            coarse = max(1, size // factor)
+            in_squares, smoothly = partial(_in_squares, coarse=coarse), partial(_smoothly, coarse=coarse)
+            changed[rows] = _one_or_other(images.index_select(0, rows), draws[rows, 1], in_squares, smoothly)
     return changed
 
 
+def _in_squares(images: Tensor, coarse: int) -> Tensor:
+    size = images.shape[-1]
+    square = torch.arange(size, device=images.device) * coarse // size
+    middle = ((square + 0.5) * size / coarse).long()
+    return images.index_select(2, middle).index_select(3, middle)
+
+
+def _smoothly(images: Tensor, coarse: int) -> Tensor:
+    fewer, back = _along_a_side(images.shape[-1], coarse, images.device)
+    return back.mT @ (fewer.mT @ images @ fewer) @ back
+
+
 @cache
-def _along_a_side(size: int, coarse: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Matrices that resize a row of pixels: by area to `coarse` of them; back in squares; back smoothly."""
-    coarser = functional.interpolate(torch.eye(size, device=device)[None], size=coarse, mode="area")
-    units = torch.eye(coarse, device=device)[None]
-    squares = functional.interpolate(units, size=size, mode="nearest")
-    smooth = functional.interpolate(units, size=size, mode="linear")
-    return coarser, squares, smooth
+def _along_a_side(size: int, coarse: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Matrices that resize a row of pixels: by area to `coarse` of them, and back linearly."""
+    fewer = functional.interpolate(torch.eye(size, device=device)[None], size=coarse, mode="area")
+    return fewer, functional.interpolate(torch.eye(coarse, device=device)[None], size=size, mode="linear")
 
 
 def _lightest(images: Tensor) -> Tensor:
