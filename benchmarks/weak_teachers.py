@@ -42,6 +42,8 @@ from client.runs.trainer import FeatureInputs
 _SHARES = {20: 0.78, 40: 0.56, 60: 0.33, 80: 0.11}  # of the classes that are called by another's text
 _NOISE = {20: 7.3, 40: 4.9, 60: 3.7, 80: 2.45}  # the length of what is added to an embedding of length 1
 
+_TAUGHT_BY_NONE = {"erm": "fine-tuned", "label-only": "labels alone, each class a direction of its own"}
+
 Rows = tuple[NDArray[np.float32], NDArray[np.bool_]]
 
 
@@ -110,14 +112,15 @@ def main() -> None:
     parser.add_argument("--most", type=int, help="labelled images of a class in a style; all without it")
     arguments = parser.parse_args()
     runs = Runs(arguments)
-    tuned = runs.of(None, weighed=True)
     print(
         "| weakness | the teacher is right on | student | "
         + " | ".join(arguments.targets)
         + " | mean | in-domain |"
     )
     print("|---" * (5 + len(arguments.targets)) + "|")
-    print(f"| none is asked | | fine-tuned | {_cells(tuned, arguments.targets)} |", flush=True)
+    for method, student in _TAUGHT_BY_NONE.items():
+        summaries = runs.of(method, weighed=True)
+        print(f"| none is asked | | {student} | {_cells(summaries, arguments.targets)} |", flush=True)
     for weakness in weaknesses(arguments.kinds, arguments.levels, arguments.models):
         for weighed in (True, False) if arguments.unweighed else (True,):
             summaries = runs.of(weakness, weighed=weighed)
@@ -155,23 +158,25 @@ class Runs:
         # The features of a style and a seed are the same whoever teaches.
         self._memo = Memo({FeatureInputs: len(arguments.targets) * len(arguments.seeds)})
 
-    def of(self, weakness: Weakness | None, *, weighed: bool) -> list[Summary]:
-        """What became of the students of one teacher; of none, those that are fine-tuned."""
+    def of(self, taught_by: Weakness | str, *, weighed: bool) -> list[Summary]:
+        """What became of the students of one teacher, or of a method that asks none."""
         with ExitStack() as stack:
-            connection = stack.enter_context(customer(*(weakness.options if weakness else ())))
+            options = taught_by.options if isinstance(taught_by, Weakness) else ()
+            connection = stack.enter_context(customer(*options))
             return [
-                self._run(connection, weakness, weighed, target, seed)
+                self._run(connection, taught_by, weighed, target, seed)
                 for target in self._arguments.targets
                 for seed in self._arguments.seeds
             ]
 
     def _run(
-        self, connection: Connection, weakness: Weakness | None, weighed: bool, target: str, seed: int
+        self, connection: Connection, taught_by: Weakness | str, weighed: bool, target: str, seed: int
     ) -> Summary:
         size, steps = self._arguments.image_size, self._arguments.steps
         recipe = replace(Recipe().with_steps(steps), weigh_teacher=weighed)
-        method = "erm" if weakness is None else "vl2v-adip"
-        name = method if weakness is None else f"{weakness.kind}-{weakness.level}-{weighed}"
+        method = name = str(taught_by)
+        if isinstance(taught_by, Weakness):
+            method, name = "vl2v-adip", f"{taught_by.kind}-{taught_by.level}-{weighed}"
         most = self._arguments.most
         folder = f"weak-{size}px-{steps}" + ("" if most is None else f"-{most}-a-class")
         run = RunFolder(RUNS / folder / f"{name}-{target}-{seed}")
@@ -187,9 +192,9 @@ class Runs:
         }
         with ExitStack() as stack:
             teacher: Teacher | None = None
-            if weakness is not None:
+            if isinstance(taught_by, Weakness):
                 asked = stack.enter_context(connection.teacher(run_id=run_id, budget=None))
-                teacher = WeakTeacher(asked, weakness.spoil)
+                teacher = WeakTeacher(asked, taught_by.spoil)
             summary = Distillation(config, run, teacher, Display(), **options).execute()
         assert summary is not None
         return summary
