@@ -13,26 +13,31 @@ from client.runs.dataset import Dataset
 from client.runs.folder import RunConfig
 from client.runs.forecast import check_teacher
 
-_CLASSES, _OF_EACH = 4, 200
-
 
 @pytest.mark.parametrize(
-    ("right", "bought", "learnt_from"), [(12, 40, True), (12, 800, False), (15, 800, True)]
+    ("right", "classes", "of_each", "bought", "learnt_from"),
+    [
+        (12, 4, 200, 40, True),
+        (12, 4, 200, 800, False),
+        (15, 4, 200, 800, True),
+        (12, 40, 5, 200, True),  # too few a class for labels alone
+        (12, 40, 7, 280, False),
+    ],
 )
 def test_a_teacher_is_set_aside_where_chance_does_not_explain_what_it_gets_wrong(
-    right: int, bought: int, learnt_from: bool
+    right: int, classes: int, of_each: int, bought: int, learnt_from: bool
 ) -> None:
     """Of 20 images so many lie at the text of their class, and the others at that of the next class."""
-    labels = torch.arange(_CLASSES).repeat(_OF_EACH)
-    turn = 9 * (torch.arange(len(labels)) // _CLASSES) % 20  # the first ten are as right as all are
-    texts = torch.eye(_CLASSES)
-    images = texts[torch.where(turn < right, labels, (labels + 1) % _CLASSES)]
+    labels = torch.arange(classes).repeat(of_each)
+    turn = 9 * (torch.arange(len(labels)) // classes) % 20  # the first ten are as right as all are
+    texts = torch.eye(classes)
+    images = texts[torch.where(turn < right, labels, (labels + 1) % classes)]
     known = Supervision(labels, texts, images, torch.arange(len(labels)) < bought, 0.5)
     examples = tuple(
         Example(f"{number}.png", "ab"[number % 2], label, str(number), str(number), 32)
         for number, label in enumerate(labels.tolist())
     )
-    folder = ImageFolder(Path(), ("a", "b"), tuple("cdef"), {}, ())
+    folder = ImageFolder(Path(), ("a", "b"), tuple(map(str, range(classes))), {}, ())
     dataset = Dataset(folder, None, folder.domains, examples, tuple("train" for _ in examples), ())
     config = RunConfig("", None, "vl2v-adip", "none", 32, 0, "stratified", Recipe())
     check = check_teacher(config, dataset, known).check
