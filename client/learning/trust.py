@@ -14,9 +14,8 @@ from client.learning.methods import ROWS_AT_ONCE, Supervision, class_directions
 TRUSTED = 0.8
 # A teacher that recognises fewer, by the names that it is asked by in the end, teaches nothing, if there are
 # so many labelled images a class: with these, labels alone were measured to be better (docs/experiments.md).
-# With fewer a weak teacher may still know more than they tell: CLIP's zero-shot answers are as good as a
-# classifier trained on 4 images a class (Radford et al., ICML 2021, figure 6).
-LEARNT_FROM, ENOUGH_LABELS = 0.7, 6
+# With fewer a weak teacher may still know more than they tell.
+LEARNT_FROM, ENOUGH_LABELS = 0.7, 3
 # A class of whose labelled images the teacher recognises so many is learnt from as the teacher has it; of one
 # that is trusted, so many are enough.
 _RECOGNISED, _BY_TRUSTED = 0.7, 0.4

@@ -126,7 +126,7 @@ class TeacherCheck(Record):
         by_domain: the same by domain.
         gap: how much nearer (cosine) an image is to the text of its class than to the others, on average.
         trusted: whether it is right so often (0.8) that distilling is likely to help.
-        learnt_from: whether anything of it is learnt. Where there are 6 labelled images a class, that needs
+        learnt_from: whether anything of it is learnt. Where there are 3 labelled images a class, that needs
             0.7, by the names of `named_by_images` where there are any; below it, by more than chance explains
             (95%), the student has the labels alone.
         doubtful: the classes of which it recognises too few of these images: fewer than seven in ten, or

@@ -20,8 +20,8 @@ from client.runs.forecast import check_teacher
         (12, 4, 200, 40, True),
         (12, 4, 200, 800, False),
         (15, 4, 200, 800, True),
-        (12, 40, 5, 200, True),  # too few a class for labels alone
-        (12, 40, 7, 280, False),
+        (9, 40, 2, 80, True),  # too few a class for labels alone
+        (9, 40, 4, 160, False),
     ],
 )
 def test_a_teacher_is_set_aside_where_chance_does_not_explain_what_it_gets_wrong(
