@@ -161,15 +161,15 @@ def test_the_teachers_sure_answers_stand_as_labels_where_there_are_none(
 
 
 @pytest.mark.parametrize(
-    ("images", "method", "recipe", "alone"),
+    ("method", "recipe", "alone"),
     [
-        (12, "vl2v-adip", Recipe(), True),
-        (12, "image-only", Recipe(), False),
-        (12, "vl2v-adip", replace(Recipe(), weigh_teacher=False), False),
+        ("vl2v-adip", Recipe(), True),
+        ("image-only", Recipe(), False),
+        ("vl2v-adip", replace(Recipe(), weigh_teacher=False), False),
     ],
 )
 def test_nothing_is_learnt_of_a_teacher_that_knows_less_than_enough_labels(
-    pupil: Pupil, monkeypatch: pytest.MonkeyPatch, images: int, method: str, recipe: Recipe, alone: bool
+    pupil: Pupil, monkeypatch: pytest.MonkeyPatch, method: str, recipe: Recipe, alone: bool
 ) -> None:
     """Each image has the answer to another, there are 19 labelled ones a class, and one without."""
     lookup = Teacher.lookup
@@ -180,7 +180,7 @@ def test_nothing_is_learnt_of_a_teacher_that_knows_less_than_enough_labels(
         return lookup(teacher, queries)
 
     monkeypatch.setattr(Teacher, "lookup", confused)
-    data = make_folder(pupil.folder / "more", images=images)
+    data = make_folder(pupil.folder / "more", images=12)
     pupil.config = replace(pupil.config, data=str(data), recipe=recipe, unlabelled=pupil.pool())
     learnt = pupil.learn("run", budget=200, method_name=method)
     dataset, check = pupil.dataset, pupil.builder.check
