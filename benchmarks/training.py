@@ -31,7 +31,7 @@ from client.data.pixels import PixelStore
 from client.data.splits import split
 from client.learning.backbones import load_backbone
 from client.learning.convolutions import DepthwiseConv2d
-from client.learning.data_parallel import DataParallel
+from client.learning.data_parallel import DataParallel, keep_activations
 from client.learning.folding import fold_norms
 from client.learning.losses import cosine_loss, teacher_targets
 from client.learning.methods import METHODS
@@ -39,7 +39,6 @@ from client.learning.recipe import PAPER, Recipe
 from client.learning.stages import TrainingSet, align, align_features, batches_of, distill
 from client.learning.student import Student, build_student
 from client.learning.training import TrainingStep
-from shared.memory import keep_freed
 
 T = TypeVar("T")
 METHOD = METHODS["vl2v-adip"]
@@ -56,7 +55,7 @@ def main() -> None:
         "--distill-steps", type=int, default=30, help="of a round; there are four of each loop"
     )
     arguments = parser.parse_args()
-    keep_freed()
+    keep_activations(IMAGE_SIZE)
     with TemporaryDirectory() as scratch:
         data = training_set(Path(scratch))
         print(

@@ -19,6 +19,7 @@ from client.data.views import ORIGINAL
 from client.errors import ClientError
 from client.learning.averaging import HOLDOUTS_AVERAGED_OVER
 from client.learning.backbones import load_backbone
+from client.learning.data_parallel import keep_activations
 from client.learning.methods import parse_method, steps_of
 from client.learning.processes import SINGLE_PROCESS, Processes
 from client.learning.stages import TrainingSet
@@ -57,7 +58,6 @@ from client.runs.targets import TargetBuilder, Targets, require_student
 from client.runs.tensorboard import mirrored
 from client.runs.trainer import CURRENT_STAMP, STAMP_VERSION, Trainer, stamp_of
 from client.runs.zero_shot import known_zero_shot
-from shared.memory import keep_freed
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class Distillation:
         """
         self._run = standing = self._standing
         together = self._processes
-        keep_freed()
+        keep_activations(self._config.image_size)
         if together.is_main:
             standing.finish_replacement()
         dataset = together.broadcast(self._read)

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from client.learning import data_parallel
 from client.learning.backbones import load_backbone
-from client.learning.data_parallel import DataParallel, by_halves, using_threads
+from client.learning.data_parallel import DataParallel, by_halves, keep_activations, using_threads
 from client.learning.folding import fold_norms
 from client.learning.student import Student, build_student
 
@@ -119,6 +120,16 @@ def test_inference_mode_reaches_both_halves() -> None:
     with torch.inference_mode():
         assert by_halves(_Watched(), torch.ones(4, 4)).is_inference()
     assert not by_halves(lambda rows: rows.clone(), torch.ones(4, 4)).is_inference()
+
+
+@pytest.mark.parametrize(("image_size", "heaps"), [(96, 3), (128, 3), (224, 1)])
+def test_teams_have_heaps_of_their_own_while_tensors_fit_them(
+    image_size: int, heaps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(data_parallel, "keep_freed", lambda *, heaps: asked.append(heaps))
+    keep_activations(image_size)
+    assert asked == [heaps]
 
 
 def test_an_error_of_one_half_is_raised() -> None:
