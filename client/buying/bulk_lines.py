@@ -3,7 +3,6 @@
 import base64
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from pydantic import BaseModel, ValidationError
@@ -126,13 +125,6 @@ def read_chunk(
 def size_of(query: Query, content: bytes) -> int:
     """At least the bytes that a query takes in a line."""
     return 64 + (len(content) * 6 if query.kind == "text" else (len(content) + 2) // 3 * 4)
-
-
-def write_file(path: Path, lines: Sequence[Sequence[tuple[Query, bytes]]], model: str) -> None:
-    """Write a file of these lines."""
-    with path.open("wb") as file:
-        for place, line in enumerate(lines):
-            write_line(file, place, line, model)
 
 
 def _line(text: bytes, lines: int) -> tuple[int, Any]:
