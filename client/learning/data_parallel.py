@@ -5,11 +5,12 @@ whatever takes a processor from one of them holds up all. Two teams that have a 
 for each other only twice a step: for the outputs, and for the gradients.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any, TypeVar, cast
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,8 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from client.learning.folding import is_folded
+from shared.first_times import FirstTimes
 from shared.memory import keep_freed
 
 T = TypeVar("T")
@@ -25,6 +28,8 @@ _TEAMS = 2
 # Up to this side, no tensor of half a batch outgrows a block of a thread's own heap: the largest of the
 # default student has 1.6 MB an image.
 _SMALL_SIDE = 128
+# Of each module, what it has computed before.
+_FIRST_TIMES: WeakKeyDictionary[nn.Module, FirstTimes] = WeakKeyDictionary()
 
 
 def keep_activations(image_size: int) -> None:
@@ -32,15 +37,23 @@ def keep_activations(image_size: int) -> None:
     keep_freed(heaps=1 + _TEAMS if image_size <= _SMALL_SIDE else 1)
 
 
-def by_halves(compute: Callable[..., Tensor], *rows: Tensor) -> Tensor:
+def by_halves(compute: Callable[..., Tensor], *rows: Tensor, module: nn.Module | None = None) -> Tensor:
     """`compute(*rows)`, a row for each of these, which must follow from theirs alone; no gradients pass.
 
-    The first of the tensors says whether they are where halves gain anything.
+    The first of the tensors says whether they are where halves gain anything. `module` is what computes, if
+    it has convolutions.
     """
     if not _divisible(rows[0]):
         return compute(*rows)
-    halves = zip(*(each.tensor_split(_TEAMS) for each in rows), strict=True)
-    return torch.cat(_at_once([partial(compute, *half) for half in halves]))
+    halves = list(zip(*(each.tensor_split(_TEAMS) for each in rows), strict=True))
+    work: list[Callable[[], Tensor]] = [partial(compute, *half) for half in halves]
+    if module is not None:
+        way = module.training, is_folded(module)
+        work = [
+            _alone_at_first(module, ("answer", way, half[0].shape), each)
+            for half, each in zip(halves, work, strict=True)
+        ]
+    return torch.cat(_at_once(work))
 
 
 class DataParallel(nn.Module):
@@ -72,7 +85,13 @@ class _Halves(Function):
     @staticmethod
     def forward(ctx: Any, module: nn.Module, inputs: Tensor, *trained: nn.Parameter) -> Tensor:  # noqa: ANN401
         with torch.enable_grad():
-            outputs = _at_once([partial(module, half) for half in inputs.tensor_split(_TEAMS)])
+            outputs = _at_once(
+                [
+                    _alone_at_first(module, ("forward", half.shape), partial(module, half))
+                    for half in inputs.tensor_split(_TEAMS)
+                ]
+            )
+        ctx.module, ctx.inputs_shape = module, inputs.shape[1:]
         ctx.outputs, ctx.trained = outputs, trained
         return torch.cat([output.detach() for output in outputs])
 
@@ -82,7 +101,11 @@ class _Halves(Function):
         halves = zip(ctx.outputs, gradient.tensor_split(_TEAMS), strict=True)
         of_halves = _at_once(
             [
-                partial(torch.autograd.grad, output, ctx.trained, half, allow_unused=True)
+                _alone_at_first(
+                    ctx.module,
+                    ("backward", len(half), ctx.inputs_shape),
+                    partial(torch.autograd.grad, output, ctx.trained, half, allow_unused=True),
+                )
                 for output, half in halves
             ]
         )
@@ -115,6 +138,17 @@ def _draws(module: nn.Module, row: Tensor) -> bool:
         before = torch.get_rng_state()
         module(row)
         return not torch.equal(before, torch.get_rng_state())
+
+
+def _alone_at_first(module: nn.Module, kind: Hashable, compute: Callable[[], T]) -> Callable[[], T]:
+    """The same, done while no other team computes something for the first time, if it is new itself."""
+    first_times = _FIRST_TIMES.setdefault(module, FirstTimes())
+
+    def done() -> T:
+        with first_times.alone((kind, torch.get_num_threads())):
+            return compute()
+
+    return done
 
 
 def _at_once(work: Sequence[Callable[[], T]]) -> list[T]:

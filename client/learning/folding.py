@@ -126,6 +126,11 @@ def folded_answers(backbone: nn.Module) -> Iterator[None]:
             layer.answers = False
 
 
+def is_folded(module: nn.Module) -> bool:
+    """Whether layers of a module do so now."""
+    return any(isinstance(each, _FoldingConv2d) and each.answers for each in module.modules())
+
+
 def _traced(backbone: nn.Module, image: Tensor) -> tuple[Tensor, list[tuple[nn.Conv2d, nn.BatchNorm2d]]]:
     """What a backbone answers, and which BatchNorm layers are given just what a convolution made.
 

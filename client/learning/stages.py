@@ -118,7 +118,7 @@ def align_features(
     parts: list[Tensor] = []
     with torch.no_grad(), folded_answers(student.backbone):
         for pixels in _align_views(student, data, recipe, seed=seed):
-            parts.append(by_halves(student.features, pixels).cpu())
+            parts.append(by_halves(student.features, pixels, module=student).cpu())
             on_image(sum(map(len, parts)))
     return _by_view(torch.cat(parts), data.views_aligned_on(recipe.align_views, seed))
 
@@ -309,7 +309,7 @@ def plain_features(
     parts: list[Tensor] = []
     with torch.no_grad():
         for pixels in _as_they_are(student, images, positions):
-            parts.append(by_halves(student.features, pixels))
+            parts.append(by_halves(student.features, pixels, module=student))
             on_image(sum(map(len, parts)))
     return torch.cat(parts)
 

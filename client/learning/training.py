@@ -212,7 +212,7 @@ def _ahead(batch_at: Callable[[int], Batch], first: int, last: int) -> Iterator[
 def predict(student: Student, batches: Iterator[Tensor]) -> Tensor:
     """Class scores, shape (n, classes), of batches of uint8 pixels, in order."""
     student.eval()
-    return torch.cat([student.logits(by_halves(student, pixels)).cpu() for pixels in batches])
+    return torch.cat([student.logits(by_halves(student, pixels, module=student)).cpu() for pixels in batches])
 
 
 def score(logits: Tensor, labels: Tensor, domains: Tensor) -> Score:

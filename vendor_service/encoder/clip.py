@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from shared.embeddings import Kind
+from shared.first_times import FirstTimes
 from vendor_service.encoder import precision
 from vendor_service.encoder.encoder import ModelFacts
 from vendor_service.encoder.fingerprint import describe, fingerprint
@@ -130,8 +131,10 @@ class ClipModel:
             passes[first] = {**passes[first], "image": image}
         least = self._worthwhile_rows(passes[first]["image"], first)
         whole_cpu = [] if compiled else self._worth_a_whole_cpu(passes[first])
+        first_times = FirstTimes()
         self.replicas = [
-            self._replica(passes[device], device, self.dtype, least, whole_cpu) for device in self.devices
+            self._replica(passes[device], device, self.dtype, least, whole_cpu, first_times)
+            for device in self.devices
         ]
         if compiled:
             self._warm_up()
@@ -275,11 +278,19 @@ class ClipModel:
         dtype: Dtype,
         least: int = 1,
         whole_cpu: Sequence[Kind] = (),
+        first_times: FirstTimes | None = None,
     ) -> Replica:
         threads = self._threads if device.type == "cpu" else None
         kind = torch.bfloat16 if dtype == "bfloat16" else torch.float32
         return Replica(
-            passes, device, kind, self.preprocessing, threads=threads, whole_cpu=whole_cpu, least=least
+            passes,
+            device,
+            kind,
+            self.preprocessing,
+            threads=threads,
+            first_times=first_times,
+            whole_cpu=whole_cpu,
+            least=least,
         )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from shared.embeddings import Kind
+from shared.first_times import FirstTimes
 from vendor_service.encoder.graph import Forward
 from vendor_service.encoder.prepared import PreparedText
 from vendor_service.encoder.preprocessing import Preprocessing
@@ -57,6 +58,7 @@ class Replica:
     Args:
         passes: the forward pass of each kind, on `device` and in `dtype`; replicas may share them.
         threads: how many threads a forward pass on the CPU takes; `None` elsewhere.
+        first_times: what these passes have made of images on a CPU, where other replicas share them.
         whole_cpu: the kinds of which a query that is alone takes all of torch's threads instead.
         least: how many rows are worth a pass on a second CPU while another computes.
     """
@@ -69,6 +71,7 @@ class Replica:
         preprocessing: Preprocessing,
         *,
         threads: int | None = None,
+        first_times: FirstTimes | None = None,
         whole_cpu: Collection[Kind] = (),
         least: int = 1,
     ) -> None:
@@ -77,6 +80,7 @@ class Replica:
         self.buckets = buckets_for(device, least)
         self._dtype = dtype
         self._preprocessing = preprocessing
+        self._first_times = first_times or FirstTimes()
         self._threads = threads
         self._whole_cpu = whole_cpu
         self._all_threads = torch.get_num_threads()
@@ -111,11 +115,8 @@ class Replica:
         Raises:
             DeviceLost: CUDA is broken, for this process at least.
         """
-        if self._threads is not None:
-            whole = alone and kind in self._whole_cpu
-            torch.set_num_threads(self._all_threads if whole else self._threads)
         try:
-            features = self.passes[kind](self.inputs(kind, self._arrived(staged)))
+            features = self._features(kind, staged, alone=alone)
             rows: Vectors = torch.nn.functional.normalize(features.float(), dim=-1).cpu().numpy()
         except _BROKEN as error:
             raise DeviceLost(f"{self.device} has failed: {error}") from error
@@ -123,6 +124,16 @@ class Replica:
         if not np.isfinite(rows).all():
             raise FloatingPointError("the model answered with numbers that are not finite")
         return rows
+
+    def _features(self, kind: Kind, staged: Staged, *, alone: bool) -> torch.Tensor:
+        threads = self._all_threads if alone and kind in self._whole_cpu else self._threads
+        if threads is not None:
+            torch.set_num_threads(threads)
+        inputs = self.inputs(kind, self._arrived(staged))
+        if threads is None or kind == "text":  # texts are of many shapes, and take no convolutions
+            return self.passes[kind](inputs)
+        with self._first_times.alone((inputs.shape, threads)):
+            return self.passes[kind](inputs)
 
     def inputs(self, kind: Kind, batch: torch.Tensor) -> torch.Tensor:
         """What the model is given of a batch on its device: tokens, or the numbers that bytes stand for."""

@@ -1,7 +1,10 @@
 """Steps and answers by halves: the same as whole ones but for rounding, on half of the threads each."""
 
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from textwrap import dedent
 from typing import cast
 
 import pytest
@@ -56,6 +59,79 @@ def test_outputs_and_gradients_are_those_of_the_whole_batch(images: int) -> None
         scale = gradient.abs().max().item()
         torch.testing.assert_close(by_half[name], gradient, rtol=1e-3, atol=1e-3 * scale + 1e-7)
         assert torch.equal(again[name], by_half[name]), "the same step again, bit for bit"
+
+
+class _Meeting(nn.Module):
+    """A layer that notes whether its halves are computed at once, forward or backward."""
+
+    def __init__(self, *, backward: bool) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+        self._backward = backward
+        self._together = threading.Barrier(2)
+        self.met: list[bool] = []
+
+    def forward(self, rows: Tensor) -> Tensor:
+        outputs = cast(Tensor, self.layer(rows))
+        if not self._backward:
+            self._meet()
+        elif outputs.requires_grad:
+            outputs.register_hook(lambda _: self._meet())  # type: ignore[no-untyped-call]
+        return outputs
+
+    def _meet(self) -> None:
+        try:
+            self._together.wait(timeout=0.3)
+            self.met.append(True)
+        except threading.BrokenBarrierError:
+            self._together.reset()
+            self.met.append(False)
+
+
+def _step(module: nn.Module, rows: Tensor) -> None:
+    module(rows).sum().backward()
+
+
+def _answer(module: nn.Module, rows: Tensor) -> None:
+    with torch.no_grad():
+        by_halves(module, rows, module=module)
+
+
+@pytest.mark.parametrize(
+    ("take", "backward"), [(_answer, False), (_step, False), (_step, True)], ids=["answer", "forward", "back"]
+)
+def test_halves_of_a_new_shape_are_taken_one_after_the_other(
+    take: Callable[[nn.Module, Tensor], None], backward: bool
+) -> None:
+    """Or else oneDNN makes code for one shape in two threads at once, and now and then mixes them up."""
+    meeting = _Meeting(backward=backward)
+    module = meeting if take is _answer else DataParallel(meeting)
+    for rows in (8, 12):
+        for known in (False, True):
+            meeting.met.clear()
+            take(module, torch.ones(rows, 4))
+            assert any(meeting.met) == known
+
+
+@pytest.mark.slow
+def test_the_first_step_is_the_same_in_every_process() -> None:
+    """Before new shapes were taken alone, about one in thirty of these differed."""
+    program = """
+        import hashlib, torch
+        from client.learning.data_parallel import DataParallel, using_threads
+        from tests.client.learning.test_data_parallel import _gradients, _student
+        torch.set_num_threads(2)
+        generator = torch.Generator().manual_seed(1)
+        pixels = torch.randint(0, 256, (48, 3, 96, 96), generator=generator).float()
+        student = _student()
+        gradients = _gradients(student, DataParallel(student), pixels).values()
+        print(hashlib.sha256(b"".join(each.numpy().tobytes() for each in gradients)).hexdigest())
+    """
+    printed = {
+        subprocess.run([sys.executable, "-c", dedent(program)], capture_output=True, check=True).stdout
+        for _ in range(60)
+    }
+    assert len(printed) == 1
 
 
 class _Watched(nn.Module):
