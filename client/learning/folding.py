@@ -127,7 +127,7 @@ def folded_answers(backbone: nn.Module) -> Iterator[None]:
 
 
 def is_folded(module: nn.Module) -> bool:
-    """Whether layers of a module do so now."""
+    """Whether a module answers by folded layers now, as within `folded_answers`."""
     return any(isinstance(each, _FoldingConv2d) and each.answers for each in module.modules())
 
 
