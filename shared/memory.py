@@ -8,7 +8,7 @@ _NEVER = -1
 _LARGE = 1 << 30  # bytes
 LARGE_EVERYWHERE = 1 << 25  # the most that glibc took until 2.35
 # A thread's own heap comes in blocks of so many bytes, and has nothing larger (HEAP_MAX_SIZE of glibc).
-HEAP_BLOCK = 1 << 26
+_HEAP_BLOCK = 1 << 26
 
 
 def keep_freed(most: int = _LARGE, *, heaps: int = 1) -> None:
@@ -21,11 +21,11 @@ def keep_freed(most: int = _LARGE, *, heaps: int = 1) -> None:
         most: bytes of the largest piece.
         heaps: how many there are for the threads that are started from now on. Threads that share one wait
             for each other, and are given memory that another processor has in its cache. But only the first
-            heap keeps what is larger than `HEAP_BLOCK`.
+            heap keeps what is larger than 64 MiB.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None and any(mallopt(_MMAP_THRESHOLD, size) for size in (most, LARGE_EVERYWHERE)):
         mallopt(_TRIM_THRESHOLD, _NEVER)
         mallopt(_ARENA_MAX, heaps)
         if heaps > 1:
-            mallopt(_TOP_PAD, HEAP_BLOCK)  # a block is given back where another has so much to spare
+            mallopt(_TOP_PAD, _HEAP_BLOCK)  # a block is given back where another has so much to spare

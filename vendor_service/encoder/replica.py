@@ -126,11 +126,12 @@ class Replica:
         return rows
 
     def _features(self, kind: Kind, staged: Staged, *, alone: bool) -> torch.Tensor:
+        if self._threads is None:
+            return self.passes[kind](self.inputs(kind, self._arrived(staged)))
         threads = self._all_threads if alone and kind in self._whole_cpu else self._threads
-        if threads is not None:
-            torch.set_num_threads(threads)
-        inputs = self.inputs(kind, self._arrived(staged))
-        if threads is None or kind == "text":  # texts are of many shapes, and take no convolutions
+        torch.set_num_threads(threads)
+        inputs = self.inputs(kind, staged.batch)
+        if kind == "text":  # of many shapes, and without convolutions
             return self.passes[kind](inputs)
         with self._first_times.alone((inputs.shape, threads)):
             return self.passes[kind](inputs)

@@ -118,7 +118,7 @@ def test_the_first_step_is_the_same_in_every_process() -> None:
     """Before new shapes were taken alone, about one in thirty of these differed."""
     program = """
         import hashlib, torch
-        from client.learning.data_parallel import DataParallel, using_threads
+        from client.learning.data_parallel import DataParallel
         from tests.client.learning.test_data_parallel import _gradients, _student
         torch.set_num_threads(2)
         generator = torch.Generator().manual_seed(1)
