@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import time
@@ -159,7 +160,8 @@ def test_whoever_comes_while_workers_stop_is_answered_or_refused_and_not_left_wa
 
     with socket.create_connection((host, int(port)), timeout=60) as slow, ThreadPoolExecutor() as pool:
         slow.sendall(head.encode() + body[:10])
-        wait_until(lambda: "tuition_in_hand_bytes" in httpx.get(f"{vendor.url}/metrics", timeout=30).text, 30)
+        in_hand = re.compile(r"tuition_in_hand_bytes\{.*\} 10\.0")
+        wait_until(lambda: bool(in_hand.search(httpx.get(f"{vendor.url}/metrics", timeout=30).text)), 30)
         stopping = pool.submit(vendor.stop)
         wait_until(lambda: "stopping the workers" in vendor.log.read_text())
         # One worker has something in hand, so the other one soon stops alone.
