@@ -1,6 +1,8 @@
 """One image that was read whole, and how its file is read: once, and then remembered."""
 
 import hashlib
+import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -19,6 +21,8 @@ UNLABELLED = -1
 _STORED_AT_ONCE = 1000
 # So many are one task of a thread: handing over single files takes as long as reading small ones.
 _READ_AT_ONCE = 8
+# What the query of a further view is called (see `Example.name`).
+_FURTHER_VIEW = re.compile(r"(.+) \(view ([1-9][0-9]*)\)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,11 @@ class Example:
         """Its file."""
         return Path(self.file)
 
+    @property
+    def name(self) -> str:
+        """What its query is called: the file, and which of its further views. `sent_of` takes it apart."""
+        return f"{self.file} (view {self.view.index})" if self.view.index else self.file
+
     def content(self) -> bytes:
         """What is sent: the bytes of the file, or what else the view makes of it (see `View.encode`).
 
@@ -71,6 +80,28 @@ class Example:
         """A further view of this image, with a digest of its own."""
         digest = hashlib.sha256(view.encode(read_image(self.path))).hexdigest()
         return replace(self, digest=digest, view=view)
+
+
+def sent_of(name: str, digest: str) -> bytes:
+    """What was sent for an image, read or made again: what `Example.content` gave then.
+
+    Nobody has checked that the file is the same still (`Query.content` does).
+
+    Args:
+        name: what its query is called (see `Example.name`).
+        digest: the SHA-256 (hex) of what was sent.
+
+    Raises:
+        UnreadableImage: there is no such file, or it is no longer an image.
+    """
+    further = None if os.path.isfile(name) else _FURTHER_VIEW.fullmatch(name)  # noqa: PTH113 (long names)
+    file = read_image(Path(further[1] if further else name))
+    if hashlib.sha256(file).hexdigest() == digest:
+        return file
+    original = ORIGINAL.encode(file)
+    if further is None:
+        return original
+    return View.of(hashlib.sha256(original).hexdigest(), int(further[2])).encode(file)
 
 
 def read_files(

@@ -114,8 +114,7 @@ def _prompts(config: RunConfig, dataset: Dataset) -> list[Query]:
 
 def query_of(example: Example) -> Query:
     """The query of an image, or of a further view, whose bytes are read or made when they are sent."""
-    view = f" (view {example.view.index})" if example.view.index else ""
-    return Query("image", example.digest, f"{example.file}{view}" if view else example.file, example.content)
+    return Query("image", example.digest, example.name, example.content)
 
 
 def _image_positions(
