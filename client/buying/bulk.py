@@ -4,6 +4,7 @@ import hashlib
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -19,10 +20,11 @@ from client.buying.bulk_lines import (
 from client.buying.bulk_notes import BulkNote
 from client.buying.cache import EmbeddingCache
 from client.buying.checkout import Checkout
-from client.buying.lock import run_lock
+from client.buying.lock import is_locked, run_lock
 from client.buying.pending import RequestBatch
 from client.buying.purchase import Purchase, PurchaseProgress
 from client.buying.queries import Query, Spending
+from client.buying.recovery import DeadRuns, Undecided
 from client.buying.vendor_api import VendorClient
 from client.buying.wire import most_bytes
 from client.errors import ClientError, JobRunning, VendorError
@@ -51,8 +53,25 @@ class BulkPurchaser:
         say: Callable[[str], None] = lambda _: None,
         *,
         wait: bool,
+        settled: Purchase | None = None,
+        undecided: Undecided | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        """Buy nothing yet.
+
+        Args:
+            vendor: the vendor.
+            cache: where jobs are noted, and where what they bring is stored.
+            model: the model, at the prices of bulk jobs.
+            run_id: who pays.
+            budget: for what it may be.
+            on_progress: called as it goes on.
+            say: told what a person should know.
+            wait: whether jobs are waited for.
+            settled: what was fetched before of what had been paid for.
+            undecided: what must not be bought, for nobody tells whether it is paid for.
+            sleep: waits for so many seconds.
+        """
         self._vendor = vendor
         self._jobs = vendor.bulk
         self._cache = cache
@@ -64,7 +83,9 @@ class BulkPurchaser:
         self._wait = wait
         self._sleep = sleep
         self._checkout = Checkout(vendor, cache, model)
-        self._purchase = Purchase()
+        self._purchase = settled or Purchase()
+        self._undecided: Undecided = {} if undecided is None else undecided
+        self._dead_runs = DeadRuns(vendor, cache, model, run_id, say, undecided=self._undecided)
         self._total = 0
         self._reserved = NOTHING  # for the job that is being begun, or was begun here
 
@@ -75,15 +96,23 @@ class BulkPurchaser:
             JobRunning: a job goes on at the vendor, and is not waited for.
             ClientError: something else ended it. A job that was begun stays noted, and goes on.
         """
+        others: set[Query] = set()  # what another run is buying right now
         with run_lock(self._cache.path, self._run_id):
             self._total = len(self._missing(queries))
-            for note in self._noted(queries):
-                self._finish(note, queries, wait=self._wait)
-            while missing := self._missing(queries):
-                begun = self._begin(missing)
-                if begun is None:
+            while True:
+                for note in self._noted(queries):
+                    self._finish(note, queries, wait=self._wait)
+                missing = self._missing(queries)
+                free = [query for query in missing if query not in others]
+                if not missing:
                     break
-                self._finish(begun, queries, wait=self._wait)
+                if not free:
+                    self._wait_for(others, queries)
+                    others = set()
+                elif (taken := self._begin(free)) is not None:
+                    others |= taken
+                elif self._missing(free):
+                    break
         self._purchase.out_of_budget = bool(self._missing(queries))
         return self._purchase
 
@@ -104,11 +133,21 @@ class BulkPurchaser:
 
     def _missing(self, queries: Sequence[Query]) -> list[Query]:
         known = self._cache.known(self._model.fingerprint, queries)
-        refused = self._purchase.refused
-        return [query for query in dict.fromkeys(queries) if query not in known and query not in refused]
+        left_out = known | self._purchase.refused.keys() | self._undecided.keys()
+        return [query for query in dict.fromkeys(queries) if query not in left_out]
 
-    def _begin(self, missing: Sequence[Query]) -> BulkNote | None:
-        """Begin a job for as many of these as fit in one; `None` where the budget reaches to none of them."""
+    def _wait_for(self, others: set[Query], at_hand: Sequence[Query]) -> None:
+        """Wait a moment for what other runs are buying, and ask after what a killed one may have paid for."""
+        self._sleep(_FIRST_LOOK)
+        self._dead_runs.recover({query: query for query in at_hand}, others, only_past=True)
+
+    def _begin(self, missing: Sequence[Query]) -> set[Query] | None:
+        """Begin a job for as many of these as fit in one.
+
+        Returns:
+            What another run has bought or is buying of them: then none was begun. `None` where the budget
+            reaches to none of them, or none can be sent.
+        """
         with tempfile.TemporaryDirectory(dir=self._cache.path.parent) as folder:
             file = Path(folder) / "requests.jsonl"
             lines = self._write(file, missing)
@@ -119,8 +158,14 @@ class BulkPurchaser:
                 key, self._run_id, self._model.fingerprint, self._checkout.origin, self._vendor.key_id,
                 self._model.prices, lines, time.time(),
             )  # fmt: skip
-            self._cache.bulk_notes.add(note)
-            return self._send(note, file)
+            taken = self._cache.begin_job(
+                note, alive=partial(is_locked, self._cache.path), asked=self._dead_runs.asked
+            )
+            if taken:
+                self._release()
+            else:
+                self._send(note, file)
+            return taken
 
     def _send(self, note: BulkNote, file: Path) -> BulkNote:
         """Have the vendor begin a noted job; where it refuses, the note goes."""

@@ -1,12 +1,15 @@
 """Bulk jobs that were begun, or about to be, and whose answers are not all stored: noted in the cache."""
 
 import json
+import sqlite3
 import time
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from client.buying.cache_file import CacheFile
-from client.buying.pending import FRESH_SECONDS, parse_queries, queries_json
+from client.buying.pending import FRESH_SECONDS, ContentOf, parse_queries, queries_json
 from client.buying.queries import Query
+from client.errors import JobRunning
 from shared.embeddings import Prices
 
 
@@ -50,24 +53,45 @@ class BulkNote:
 class BulkNotes:
     """The notes in one cache. Thread-safe."""
 
-    def __init__(self, file: CacheFile) -> None:
+    def __init__(self, file: CacheFile, content_of: ContentOf) -> None:
         self._file = file
+        self._content_of = content_of
+        self._queries: dict[str, frozenset[Query]] = {}  # by idempotency key; they never change
 
-    def add(self, note: BulkNote) -> None:
+    def add(self, connection: sqlite3.Connection, note: BulkNote) -> None:
         """Note a job before it is begun."""
         content = {
             "prices": note.prices.model_dump(),
             "lines": [json.loads(queries_json(line)) for line in note.lines],
         }
-        with self._file.transaction() as connection:
-            connection.execute(
-                "INSERT OR REPLACE INTO bulk_jobs (idempotency_key, run_id, fingerprint, vendor, key_id, "
-                "content, noted_at, batch_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    *(note.idempotency_key, note.run_id, note.fingerprint, note.vendor, note.key_id),
-                    *(json.dumps(content), note.noted_at, note.batch_id),
-                ),
-            )
+        connection.execute(
+            "INSERT OR REPLACE INTO bulk_jobs (idempotency_key, run_id, fingerprint, vendor, key_id, "
+            "content, noted_at, batch_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                *(note.idempotency_key, note.run_id, note.fingerprint, note.vendor, note.key_id),
+                *(json.dumps(content), note.noted_at, note.batch_id),
+            ),
+        )
+
+    def held(
+        self, connection: sqlite3.Connection, vendor: str | None, fingerprint: str, queries: Collection[Query]
+    ) -> set[Query]:
+        """Those of some queries that a job at a vendor has, of whatever run."""
+        jobs = connection.execute(
+            "SELECT idempotency_key, content FROM bulk_jobs WHERE vendor = ? AND fingerprint = ?",
+            (vendor, fingerprint),
+        )
+        held: set[Query] = set()
+        for key, content in jobs:
+            if key not in self._queries:
+                lines = _lines(content, self._content_of)
+                self._queries[key] = frozenset(query for line in lines for query in line)
+            held |= {query for query in queries if query in self._queries[key]}
+        return held
+
+    def queries(self, vendor: str, fingerprint: str) -> set[Query]:
+        """All that the jobs at a vendor for a model have."""
+        return {query for note in self.of_model(vendor, fingerprint) for query in note.queries}
 
     def name(self, note: BulkNote, batch_id: str) -> BulkNote:
         """Note the vendor's name for a job."""
@@ -96,10 +120,11 @@ class BulkNotes:
             "FROM bulk_jobs WHERE vendor = ? AND fingerprint = ? ORDER BY noted_at",
             (vendor, fingerprint),
         )
-        return [_note(*row) for row in rows]
+        return [_note(self._content_of, *row) for row in rows]
 
 
 def _note(
+    content_of: ContentOf,
     idempotency_key: str,
     run_id: str,
     fingerprint: str,
@@ -109,7 +134,21 @@ def _note(
     noted_at: float,
     batch_id: str | None,
 ) -> BulkNote:
-    given = json.loads(content)
-    lines = tuple(tuple(parse_queries(json.dumps(line))) for line in given["lines"])
-    prices = Prices.model_validate(given["prices"])
+    lines = _lines(content, content_of)
+    prices = Prices.model_validate(json.loads(content)["prices"])
     return BulkNote(idempotency_key, run_id, fingerprint, vendor, key_id, prices, lines, noted_at, batch_id)
+
+
+def _lines(content: str, content_of: ContentOf) -> tuple[tuple[Query, ...], ...]:
+    """The queries of each line of a job's file."""
+    return tuple(tuple(parse_queries(json.dumps(line), content_of)) for line in json.loads(content)["lines"])
+
+
+def being_bought(notes: Sequence[BulkNote]) -> JobRunning:
+    """What to say of queries that bulk jobs are to bring."""
+    ids = ", ".join(note.batch_id for note in notes if note.batch_id)
+    return JobRunning(
+        f"Some of these queries are being bought by {f'the bulk job {ids}' if ids else 'a bulk job'}. Give "
+        "the command with --batch, which waits for it; or cancel it with `client batches --cancel ID`, and "
+        "what it has not done is bought now."
+    )

@@ -12,13 +12,20 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from client.buying.bulk_notes import BulkNotes
+from client.buying.bulk_notes import BulkNote, BulkNotes
 from client.buying.cache_file import CacheFile
 from client.buying.embeddings import CHUNK, CacheRow, StoredEmbedding, by_kind, held, insert, model_id, select
 from client.buying.heads import Heads
 from client.buying.model_cards import Cards
 from client.buying.origins import UNKNOWN, Origins, difference, join_pools, origin_id
-from client.buying.pending import PendingBatch, PendingBatches, RequestBatch, delete_pending
+from client.buying.pending import (
+    ContentOf,
+    PendingBatch,
+    PendingBatches,
+    RequestBatch,
+    delete_pending,
+    file_content,
+)
 from client.buying.proofs import Proof
 from client.buying.queries import Query, Spending
 from client.buying.rates import PaidRequest
@@ -57,7 +64,12 @@ class EmbeddingCache:
     """
 
     def __init__(
-        self, path: Path, *, half: bool = False, on_damage: Callable[[str], None] = lambda _: None
+        self,
+        path: Path,
+        *,
+        half: bool = False,
+        on_damage: Callable[[str], None] = lambda _: None,
+        content_of: ContentOf = file_content,
     ) -> None:
         """Open the file, or create it.
 
@@ -65,14 +77,15 @@ class EmbeddingCache:
             path: the file; its folder is made if need be.
             half: whether it rounds vectors to float16, where it is created; a file stays as it was created.
             on_damage: told, once, of entries whose checksum does not match; they count as missing.
+            content_of: what was sent for an image that is noted, where a run must send it again.
 
         Raises:
             CacheError: it cannot be opened, is damaged, or was written by a newer Tuition.
         """
         self.path = path
         self._file = CacheFile(path, dtype="<f2" if half else "<f4")
-        self.pending_batches = PendingBatches(self._file)
-        self.bulk_notes = BulkNotes(self._file)
+        self.pending_batches = PendingBatches(self._file, content_of)
+        self.bulk_notes = BulkNotes(self._file, content_of)
         self.billed = Receipts(self._file)
         self.heads = Heads(self._file)
         self.cards = Cards(self._file)
@@ -145,6 +158,7 @@ class EmbeddingCache:
         agreed_micros: int | None = None,
         again: bool = False,
         alive: Callable[[str], bool] = lambda _: False,
+        asked: Collection[str] | None = None,
     ) -> set[Query]:
         """Note, before it is sent, that a batch is being bought.
 
@@ -154,12 +168,34 @@ class EmbeddingCache:
             agreed_micros: the most that it may cost.
             again: whether it is bought although it is in the cache, to be compared with that.
             alive: whether a run is being worked on right now.
+            asked: of runs that were killed, as `PendingBatches.held` has it.
 
         Returns:
-            Those of its queries that another run has bought, or is buying right now: then nothing is noted.
+            Those of its queries that another run has bought, or is buying right now, or may have paid for:
+            then nothing is noted.
         """
         note = PendingBatch(batch, time.time(), payer.vendor, payer.key_id, agreed_micros)
-        return self.pending_batches.take(note, known=_bought, alive=alive, again=again)
+        known = partial(self._not_free, payer.vendor)
+        return self.pending_batches.take(note, known=known, alive=alive, again=again, asked=asked)
+
+    def begin_job(
+        self, note: BulkNote, *, alive: Callable[[str], bool], asked: Collection[str] | None = None
+    ) -> set[Query]:
+        """Note a bulk job before it is begun; as `begin`, which tells what it returns."""
+        batch = RequestBatch(note.idempotency_key, note.run_id, note.fingerprint, tuple(note.queries))
+        with self._file.transaction() as connection:
+            taken = self._not_free(note.vendor, connection, batch)
+            taken |= self.pending_batches.held(connection, batch, alive=alive, asked=asked)
+            if not taken:
+                self.bulk_notes.add(connection, note)
+        return taken
+
+    def _not_free(
+        self, vendor: str | None, connection: sqlite3.Connection, batch: RequestBatch
+    ) -> set[Query]:
+        """The queries of a batch that are in the cache, or that a bulk job is to bring."""
+        in_jobs = self.bulk_notes.held(connection, vendor, batch.fingerprint, batch.queries)
+        return in_jobs | set(held(connection, model_id(connection, batch.fingerprint), batch.queries))
 
     def commit(
         self,
@@ -427,8 +463,3 @@ class EmbeddingCache:
                 entry = StoredEmbedding(kind, digest, vector)
                 yield id_, entry, entry.checksum == checksum
             last = rows[-1][0]
-
-
-def _bought(connection: sqlite3.Connection, batch: RequestBatch) -> set[Query]:
-    """The queries of a batch that are in the cache."""
-    return set(held(connection, model_id(connection, batch.fingerprint), batch.queries))

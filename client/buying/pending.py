@@ -4,8 +4,9 @@ import hashlib
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from client.buying.cache_file import CacheFile
@@ -14,6 +15,9 @@ from client.buying.queries import Query
 # A vendor gives up a request after 120 seconds unless it was set otherwise. A note that is farther from now
 # is not of a request that may still be in hand, but of a run that was killed, or of a clock that was wrong.
 FRESH_SECONDS = 130
+
+ContentOf = Callable[[str, str], bytes]
+"""What was sent for an image, by the name and the digest of its query."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +75,9 @@ class PendingBatch:
 class PendingBatches:
     """The notes in one cache. Thread-safe."""
 
-    def __init__(self, file: CacheFile) -> None:
+    def __init__(self, file: CacheFile, content_of: ContentOf) -> None:
         self._file = file
+        self._content_of = content_of
 
     def take(
         self,
@@ -81,6 +86,7 @@ class PendingBatches:
         known: Callable[[sqlite3.Connection, RequestBatch], set[Query]],
         alive: Callable[[str], bool],
         again: bool,
+        asked: Collection[str] | None = None,
     ) -> set[Query]:
         """Note that a batch is being bought, before it is sent.
 
@@ -89,23 +95,17 @@ class PendingBatches:
             known: tells which queries of the batch need not be bought any more.
             alive: whether a run is being worked on right now.
             again: whether it is bought whoever has bought it, or is buying it.
+            asked: as `held` has it.
 
         Returns:
-            Those of its queries that another run has bought, or is buying right now: then nothing is noted.
+            Those of its queries that are known, or held: then nothing is noted.
         """
         batch = note.batch
         queries = queries_json(batch.queries)
-        wanted = set(batch.queries)
         with self._file.transaction() as connection:
-            others = connection.execute(
-                "SELECT run_id, queries, noted_at FROM pending WHERE run_id != ? AND fingerprint = ?",
-                (batch.run_id, batch.fingerprint),
-            ).fetchall()
-            taken = set() if again else known(connection, batch)
-            for run_id, text, noted_at in () if again else others:
-                theirs = wanted.intersection(parse_queries(text))
-                if theirs and (abs(note.noted_at - noted_at) < FRESH_SECONDS or alive(run_id)):
-                    taken |= theirs
+            taken: set[Query] = set()
+            if not again:
+                taken = known(connection, batch) | self.held(connection, batch, alive=alive, asked=asked)
             if not taken:
                 row = (note.noted_at, note.vendor, note.key_id, note.agreed_micros)
                 connection.execute(
@@ -114,6 +114,37 @@ class PendingBatches:
                     (batch.idempotency_key, batch.run_id, batch.fingerprint, queries, *row),
                 )
         return taken
+
+    def held(
+        self,
+        connection: sqlite3.Connection,
+        batch: RequestBatch,
+        *,
+        alive: Callable[[str], bool],
+        asked: Collection[str] | None,
+    ) -> set[Query]:
+        """Those of a batch's queries that another run is buying right now, or may have paid for.
+
+        Args:
+            connection: the transaction in which they are to be taken.
+            batch: the batch.
+            alive: whether a run is being worked on right now.
+            asked: keys of notes of runs that were killed, which hold nothing any more: the vendor was asked.
+                `None` where it cannot be asked, so that no such note holds anything.
+        """
+        others = connection.execute(
+            "SELECT idempotency_key, run_id, queries, noted_at FROM pending "
+            "WHERE run_id != ? AND fingerprint = ?",
+            (batch.run_id, batch.fingerprint),
+        ).fetchall()
+        now, held = time.time(), set[Query]()
+        for key, run_id, text, noted_at in others:
+            noted = set(self._parsed(text))
+            theirs = {query for query in batch.queries if query in noted}  # ours, which know our files
+            owed = asked is not None and key not in asked
+            if theirs and (owed or abs(now - noted_at) < FRESH_SECONDS or alive(run_id)):
+                held |= theirs
+        return held
 
     def refresh(self, batch: RequestBatch) -> None:
         """Note that a batch was sent once more just now."""
@@ -131,19 +162,17 @@ class PendingBatches:
             (run_id, run_id),
         )
         return [
-            PendingBatch(RequestBatch(key, run, fingerprint, tuple(parse_queries(text))), *rest)
+            PendingBatch(RequestBatch(key, run, fingerprint, tuple(self._parsed(text))), *rest)
             for key, run, fingerprint, text, *rest in rows
         ]
-
-    def runs(self, fingerprint: str) -> list[str]:
-        """The runs that have noted batches for a model."""
-        rows = self._file.read("SELECT DISTINCT run_id FROM pending WHERE fingerprint = ?", (fingerprint,))
-        return [run_id for (run_id,) in rows]
 
     def count(self) -> int:
         """How many notes there are, of all runs."""
         ((number,),) = self._file.read("SELECT count(*) FROM pending")
         return int(number)
+
+    def _parsed(self, text: str) -> Iterator[Query]:
+        return parse_queries(text, self._content_of)
 
 
 def delete_pending(connection: sqlite3.Connection, batch: RequestBatch) -> None:
@@ -156,7 +185,15 @@ def queries_json(queries: Sequence[Query]) -> str:
     return json.dumps([[query.kind, query.digest, query.name] for query in queries])
 
 
-def parse_queries(text: str) -> Iterator[Query]:
+def parse_queries(text: str, content_of: ContentOf) -> Iterator[Query]:
     """What `queries_json` made."""
     for kind, digest, name in json.loads(text):
-        yield Query.text(name) if kind == "text" else Query.image_file(Path(name), digest)
+        if kind == "text":
+            yield Query.text(name)
+        else:
+            yield Query(kind, digest, name, partial(content_of, name, digest))
+
+
+def file_content(name: str, _digest: str) -> bytes:
+    """The bytes of the file of this name."""
+    return Path(name).read_bytes()

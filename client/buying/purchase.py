@@ -3,13 +3,14 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 
 from client.buying import trust
 from client.buying.budget import NOTHING, Budget, price
+from client.buying.bulk_notes import being_bought
 from client.buying.cache import EmbeddingCache
 from client.buying.checkout import Checkout, Request
 from client.buying.concurrency import LARGEST, ConcurrencyLimiter
@@ -17,7 +18,7 @@ from client.buying.lock import is_locked, run_lock
 from client.buying.pending import RequestBatch, make_batch
 from client.buying.protocols import EmbedResult, Vendor
 from client.buying.queries import Query, Spending
-from client.buying.recovery import recover_dead_runs
+from client.buying.recovery import DeadRuns, Undecided
 from client.buying.settlement import Settlement
 from client.errors import (
     BudgetExhausted,
@@ -120,30 +121,70 @@ class Purchaser:
             wait=self._ended.wait,
             say=say,
         )
+        self._dead_runs = DeadRuns(vendor, cache, model, run_id, say, undecided=self._settlement.undecided)
+        self._at_hand: dict[Query, Query] = {}
         self._ready: deque[Request] = deque()
         self._waiting: deque[Query] = deque()
+        self._in_jobs: set[Query] = set()
         self._total = 0
         self._purchase = Purchase()
         self._errors: list[BaseException] = []
 
     def run(self, queries: Sequence[Query]) -> Purchase:
         """Buy until something ends it; see `Teacher.buy`."""
-        missing = dict.fromkeys(queries).keys() - self._cache.known(self._model.fingerprint, queries)
-        self._settlement.undecided |= recover_dead_runs(
-            self._vendor, self._cache, self._model, self._run_id, queries, missing=missing
-        )
+        self._recover(queries)
         with run_lock(self._cache.path, self._run_id):
-            self._line_up(queries)
+            self._line_up()
             buys = bool(self._waiting or self._ready)
             check = trust.VendorCheck(self._cache, self._model, self._vendor.url)
             if check.passes(queries, buys=buys, compare=self._compare, say=self._say):
                 self._buy_all()
         if self._errors:
             raise self._errors[0]
-        if self._settlement.undecided:
-            raise self._settlement.not_told()
+        self.require_told()
+        self._require_no_jobs()
         self._purchase.out_of_budget = bool(self._waiting or self._ready)
         return self._purchase
+
+    @property
+    def undecided(self) -> Undecided:
+        """Queries that may have been paid for, and of which the vendor does not tell."""
+        return self._settlement.undecided
+
+    def settle(self, queries: Sequence[Query]) -> Purchase:
+        """Settle what was sent before, so that what is missing can be bought in another way; buys nothing.
+
+        What the vendor may still be answering is waited for. What it does not tell of is `undecided`.
+        """
+        self._recover(queries)
+        with run_lock(self._cache.path, self._run_id):
+            uncharged = self._settlement.settle(self._run_id, self._at_hand)
+            missing = self._missing()
+            for request, note in uncharged:
+                self._settlement.forget(request, note, missing)
+        return self._purchase
+
+    def require_told(self) -> None:
+        """Raise where the vendor does not tell of something that may have been paid for.
+
+        Raises:
+            VendorError: what it is; SpendingStopped: the account may spend nothing.
+        """
+        if self.undecided:
+            raise self._settlement.not_told()
+
+    def _require_no_jobs(self) -> None:
+        """Raise where something is left to bulk jobs that were begun meanwhile."""
+        fingerprint = self._model.fingerprint
+        left = self._in_jobs - self._cache.known(fingerprint, self._in_jobs)
+        if left:
+            notes = self._cache.bulk_notes.of_model(self._checkout.origin, fingerprint)
+            raise being_bought([note for note in notes if not left.isdisjoint(note.queries)])
+
+    def _recover(self, queries: Sequence[Query]) -> None:
+        """Fetch what runs that were killed had paid for."""
+        self._at_hand = {query: query for query in queries}
+        self._dead_runs.recover(self._at_hand, self._missing())
 
     def compare_stranger(self, queries: Sequence[Query]) -> None:
         """Compare the vendor with what is known of these, as before a purchase; buys nothing else.
@@ -175,26 +216,26 @@ class Purchaser:
                 thread.join(max(0.0, deadline - time.monotonic()))
             raise
 
-    def _line_up(self, queries: Sequence[Query]) -> None:
+    def _line_up(self) -> None:
         """Settle what is owed from before, then list what the cache lacks."""
-        at_hand = {query: query for query in queries}
+        at_hand = self._at_hand
         if not self._vendor.repeats_are_free:
             for note in self._cache.pending_batches.of_run(self._run_id):
                 self._write_off(note.batch, reserved=NOTHING)
         uncharged = self._settlement.settle(self._run_id, at_hand)
-        missing = self._missing(at_hand)
+        missing = self._missing()
         for request, note in uncharged:  # now that all that was paid counts in the budget
             if not self._send_again(request, missing):
                 self._settlement.forget(request, note, missing)
         owed = {query for request in self._ready for query in request.batch.queries}
-        wanted = self._missing(at_hand) - owed
+        wanted = self._missing() - owed
         self._waiting.extend(query for query in at_hand if query in wanted)
         self._total += len(self._waiting) + len(owed)
 
-    def _missing(self, at_hand: Mapping[Query, Query]) -> set[Query]:
+    def _missing(self) -> set[Query]:
         """What the cache lacks, and may be bought without being paid for twice."""
-        known = self._cache.known(self._model.fingerprint, at_hand)
-        return at_hand.keys() - known - self._settlement.undecided.keys()
+        known = self._cache.known(self._model.fingerprint, self._at_hand)
+        return self._at_hand.keys() - known - self.undecided.keys()
 
     def _send_again(self, request: Request, missing: set[Query]) -> bool:
         """Line up a noted batch under its old key, if all of it is still wanted and the budget allows it.
@@ -318,6 +359,7 @@ class Purchaser:
             agreed_micros=max(request.price.cost_micros, request.agreed_micros or 0),
             again=again,
             alive=partial(is_locked, self._cache.path),
+            asked=self._dead_runs.asked if self._vendor.repeats_are_free else None,
         )
         if taken:
             self._defer(request, taken)
@@ -347,12 +389,22 @@ class Purchaser:
         return len(answer.vectors)
 
     def _defer(self, request: Request, taken: set[Query]) -> None:
-        """Put off what another run is buying right now: it will be in the cache, or else be bought last."""
-        self._budget.settle(request.price, paid=NOTHING)
+        """Put off what another run is buying right now: it will be in the cache, or else be bought last.
+
+        What a run that was killed may have paid for is asked after first.
+        """
+        queries = request.batch.queries
+        places = [place for place, query in enumerate(queries) if query not in taken]
+        free = self._part(request, places) if places else None
+        self._budget.settle(request.price - (free.price if free else NOTHING), paid=NOTHING)
+        self._dead_runs.recover(self._at_hand, taken, only_past=True)
+        in_jobs = taken & self._cache.bulk_notes.queries(self._checkout.origin, self._model.fingerprint)
+        left_out = in_jobs | (taken & self.undecided.keys())
         with self._lock:
-            free = [query for query in request.batch.queries if query not in taken]
-            self._waiting.extendleft(reversed(free))
-            self._waiting.extend(taken)
+            self._ready.extendleft([free] if free else [])  # it stays set aside in the budget
+            self._waiting.extend(query for query in queries if query in taken and query not in left_out)
+            self._in_jobs |= in_jobs
+            self._total -= len(left_out)
         if not free:
             self._ended.wait(_OTHERS_TAKE)
 
@@ -408,11 +460,14 @@ class Purchaser:
             self._purchase.refused[request.batch.queries[0]] = str(error)
 
     def _halves(self, request: Request) -> list[Request]:
-        middle = len(request.contents) // 2
-        return [
-            self._request(request.batch.queries[part], request.contents[part])
-            for part in (slice(None, middle), slice(middle, None))
-        ]
+        everything = range(len(request.contents))
+        middle = len(everything) // 2
+        return [self._part(request, part) for part in (everything[:middle], everything[middle:])]
+
+    def _part(self, request: Request, places: Sequence[int]) -> Request:
+        """A request for some of the queries of another one."""
+        queries, contents = request.batch.queries, request.contents
+        return self._request([queries[place] for place in places], [contents[place] for place in places])
 
     def _count(self, answer: EmbedResult, *, again: bool) -> None:
         with self._lock:

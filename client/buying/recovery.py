@@ -1,7 +1,8 @@
 """Batches that were sent and whose answers were never stored: asked after once more, free of charge."""
 
+import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 
 from client.buying.budget import price
@@ -49,67 +50,116 @@ def is_expired(note: PendingBatch) -> bool:
     return time.time() - note.noted_at > _REPLAY_SECONDS
 
 
-def recover_dead_runs(
-    vendor: Vendor,
-    cache: EmbeddingCache,
-    model: ModelCard,
-    run_id: str,
-    wanted: Sequence[Query],
-    *,
-    missing: Collection[Query] | None = None,
-) -> Undecided:
-    """Store what other runs had paid for and were killed before they could, as far as it is wanted here.
+class DeadRuns:
+    """What other runs may have paid for and were killed before they could store it.
 
-    Or else it would be paid for a second time, by this run. The receipts are those of the runs that paid.
-    What the vendor has not charged stays noted: it may be answering the first request only now.
+    It is asked after under their keys, free of charge, or else it would be paid for a second time, by this
+    run. The receipts are those of the runs that paid.
 
-    Args:
-        vendor: the vendor; one where to send again is not free is asked nothing.
-        cache: where batches are noted.
-        model: what they were meant for, and what answers.
-        run_id: this run, which settles its own batches itself.
-        wanted: what this run is about to buy, with what the cache has of it.
-        missing: what of it the cache lacks; all of it, if it is left out.
-
-    Returns:
-        What the vendor does not tell of.
-
-    Raises:
-        KeyRefused, VendorError: the vendor does not answer, or answered what cannot be taken.
-        CacheError: the cache cannot be written.
+    Attributes:
+        asked: keys of notes that hold nothing back any more, for nobody can ask about them.
+        undecided: what the vendor does not tell of.
     """
-    at_hand = {query: query for query in wanted}
-    lacking = set(at_hand if missing is None else missing)
-    undecided: Undecided = {}
-    checkout = Checkout(vendor, cache, model)
-    for other in cache.pending_batches.runs(model.fingerprint) if vendor.repeats_are_free and lacking else ():
-        if other == run_id:
-            continue
-        with suppress(RunBusy), run_lock(cache.path, other):  # a run that is busy is not dead
-            for note in cache.pending_batches.of_run(other):
-                if note.batch.fingerprint != model.fingerprint or lacking.isdisjoint(note.batch.queries):
-                    continue
-                request = restore(note, at_hand)
-                error = None if request is None else _fetch(checkout, cache, model, request, is_expired(note))
-                if error is not None:
-                    undecided |= dict.fromkeys(note.batch.queries, error)
-    return undecided
 
+    def __init__(
+        self,
+        vendor: Vendor,
+        cache: EmbeddingCache,
+        model: ModelCard,
+        run_id: str,
+        say: Callable[[str], None] = lambda _: None,
+        *,
+        undecided: Undecided | None = None,
+    ) -> None:
+        """Ask nothing yet.
 
-def _fetch(
-    checkout: Checkout, cache: EmbeddingCache, model: ModelCard, request: Request, past: bool
-) -> ClientError | None:
-    """Store the answer to a batch if the vendor had charged it; an error if it does not tell."""
-    try:
-        answer = checkout.fetch_charged(request)
-    except PriceRaised:
+        Args:
+            vendor: the vendor; one where to send again is not free is asked nothing.
+            cache: where batches are noted.
+            model: what they were meant for, and what answers.
+            run_id: this run, which settles its own batches itself.
+            say: told what is bought again although it may be paid for.
+            undecided: where to note what the vendor does not tell of.
+        """
+        self._vendor = vendor
+        self._cache = cache
+        self._model = model
+        self._run_id = run_id
+        self._say = say
+        self._checkout = Checkout(vendor, cache, model)
+        self._lock = threading.Lock()
+        self.asked: set[str] = set()
+        self.undecided: Undecided = {} if undecided is None else undecided
+
+    def recover(
+        self, at_hand: Mapping[Query, Query], missing: Collection[Query], *, only_past: bool = False
+    ) -> None:
+        """Store what was charged of batches that have something of what is missing here. Thread-safe.
+
+        What the vendor has not charged is free once it cannot be answering the first request any more.
+
+        Args:
+            at_hand: the queries of this run, whose files are where they are now.
+            missing: what the cache lacks of them.
+            only_past: whether to leave alone what the vendor may still be answering.
+
+        Raises:
+            KeyRefused, VendorError: the vendor does not answer, or answered what cannot be taken.
+            CacheError: the cache cannot be written.
+        """
+        if not (missing and self._vendor.repeats_are_free):
+            return
+        with self._lock:
+            notes = self._notes(None, missing, only_past=only_past)
+            for run_id in dict.fromkeys(note.batch.run_id for note in notes):
+                with suppress(RunBusy), run_lock(self._cache.path, run_id):  # who is busy is not dead
+                    for note in self._notes(run_id, missing, only_past=only_past):
+                        self._settle(note, at_hand, missing)
+
+    def _notes(
+        self, run_id: str | None, missing: Collection[Query], *, only_past: bool
+    ) -> list[PendingBatch]:
+        """What another run, or any, has noted of what is missing, and nobody has asked after."""
+        return [
+            note
+            for note in self._cache.pending_batches.of_run(run_id)
+            if note.batch.run_id != self._run_id
+            and note.batch.fingerprint == self._model.fingerprint
+            and note.batch.idempotency_key not in self.asked
+            and any(query in missing and query not in self.undecided for query in note.batch.queries)
+            and not (only_past and note.seconds_left)
+        ]
+
+    def _settle(self, note: PendingBatch, at_hand: Mapping[Query, Query], missing: Collection[Query]) -> None:
+        request = restore(note, at_hand)
+        if request is not None:
+            error = self._fetch(request, past=is_expired(note))
+            if error is not None:
+                self.undecided.update(dict.fromkeys(note.batch.queries, error))
+        elif not note.seconds_left:
+            self.asked.add(note.batch.idempotency_key)
+            self._say(
+                f"Another run was killed as it bought {sum(q in missing for q in note.batch.queries)} of "
+                "these queries. They may be paid for, and cannot be asked after, for a file that was sent "
+                "with them has changed or is gone. They are bought again."
+            )
+
+    def _fetch(self, request: Request, *, past: bool) -> ClientError | None:
+        """Store the answer to a batch if the vendor had charged it; an error if it does not tell."""
+        batch = request.batch
+        try:
+            answer = self._checkout.fetch_charged(request)
+        except PriceRaised:
+            if not request.doubtful:
+                self._cache.abandon(batch)
+            return None
+        except KeyRefused:
+            raise
+        except (RequestRefused, SpendingStopped) as error:
+            if not past and not isinstance(error, IdempotencyKeySpent):
+                return error
+            cost = price(batch.queries, self._model.prices)
+            self._cache.write_off(batch, cost, self._checkout.payer)
+            return None
+        self._checkout.store(batch, answer)
         return None
-    except KeyRefused:
-        raise
-    except (RequestRefused, SpendingStopped) as error:
-        if not past and not isinstance(error, IdempotencyKeySpent):
-            return error
-        cache.write_off(request.batch, price(request.batch.queries, model.prices), checkout.payer)
-        return None
-    checkout.store(request.batch, answer)
-    return None

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from client.buying.budget import Budget, Plan, Tranche, affordable, plan_purchase, price, purchase_order
 from client.buying.bulk import BulkPurchaser
+from client.buying.bulk_notes import being_bought
 from client.buying.cache import EmbeddingCache
 from client.buying.lock import run_lock
 from client.buying.pinning import Pinning
@@ -19,7 +20,7 @@ from client.buying.purchase import Purchase, PurchaseProgress, Purchaser
 from client.buying.queries import Query, Spending
 from client.buying.rates import recent_rate
 from client.buying.vendor_api import VendorClient
-from client.errors import JobRunning, UsageError, VendorError
+from client.errors import UsageError, VendorError
 from shared.billing import Quote
 from shared.embeddings import ModelCard
 
@@ -205,24 +206,32 @@ class Teacher:
                 purchase = self._buy_in_bulk(queries, self._bulk, on_progress)
             else:
                 self._fetch_jobs(queries)
-                purchase = self._purchaser(self.model, on_progress).run(queries)
+                purchase = self._purchaser(self.model, self.budget, on_progress).run(queries)
         if purchase.cost_micros:
             self._pinning.pin(self._vendor)
         self.refused.update(purchase.refused)
         return purchase
 
-    def _purchaser(self, model: ModelCard, on_progress: Callable[[PurchaseProgress], None]) -> Purchaser:
-        return Purchaser(self._vendor, self._cache, model, self._run_id, self.budget, on_progress, self._say)
+    def _purchaser(
+        self, model: ModelCard, budget: Budget, on_progress: Callable[[PurchaseProgress], None]
+    ) -> Purchaser:
+        return Purchaser(self._vendor, self._cache, model, self._run_id, budget, on_progress, self._say)
 
     def _buy_in_bulk(
         self, queries: Sequence[Query], bulk: Bulk, on_progress: Callable[[PurchaseProgress], None]
     ) -> Purchase:
-        # A vendor that is new to the cache is asked a few known queries first, at the price of others.
-        self._purchaser(self._card, on_progress).compare_stranger(queries)
-        return BulkPurchaser(
-            bulk.vendor, self._cache, self.model, self._run_id, self.budget, on_progress, self._say,
-            wait=bulk.wait,
+        # A vendor that is new to the cache is asked a few known queries first, at the price of others. What
+        # was sent before and not answered is settled at that price too.
+        budget = self.budget
+        purchaser = self._purchaser(self._card, budget, on_progress)
+        purchaser.compare_stranger(queries)
+        settled = purchaser.settle(queries)
+        purchase = BulkPurchaser(
+            bulk.vendor, self._cache, self.model, self._run_id, budget, on_progress, self._say,
+            wait=bulk.wait, settled=settled, undecided=purchaser.undecided,
         ).run(queries)  # fmt: skip
+        purchaser.require_told()
+        return purchase
 
     def _fetch_jobs(self, queries: Sequence[Query]) -> None:
         """Store what bulk jobs brought of these; what they still are to bring is not paid for twice."""
@@ -240,12 +249,7 @@ class Teacher:
             wait=False,
         ).fetch(queries)
         if running:
-            ids = ", ".join(str(each.batch_id) for each in running)
-            raise JobRunning(
-                f"Some of these queries are being bought by the bulk job {ids}. Give the command with "
-                "--batch, which waits for it; or cancel it with `client batches --cancel ID`, and what it "
-                "has not done is bought now."
-            )
+            raise being_bought(running)
 
     def _turn(self, patience: float) -> AbstractContextManager[None]:
         return run_lock(self._cache.path, f"a turn in {self._run_id}", patience=patience)

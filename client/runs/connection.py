@@ -16,6 +16,7 @@ from client.buying.protocols import ProtocolName
 from client.buying.teacher import Bulk, Teacher
 from client.buying.tracing import TracedVendor, Traces, find_traces
 from client.buying.vendor_api import VendorClient
+from client.data.examples import sent_of
 from client.data.file_memory import FileMemory
 from client.errors import KeyRefused, UsageError, VendorUnreachable
 from client.progress import Display
@@ -83,7 +84,7 @@ class Connection:
         file = self._cache_file
         if must_exist and not file.exists():
             raise UsageError(f"There is no cache {file} yet. Buying makes one; --cache names another.")
-        with EmbeddingCache(file, half=half, on_damage=self.display.note) as cache:
+        with EmbeddingCache(file, half=half, on_damage=self.display.note, content_of=sent_of) as cache:
             yield cache
 
     @contextmanager

@@ -3,13 +3,16 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from client.buying.bulk_notes import BulkNotes
+from client.buying.cache import EmbeddingCache
 from client.buying.checkout import Checkout
+from client.buying.queries import Query
 from tests.client.toy import make_folder
 from tests.end_to_end.command import TINY, Command
 from tests.support.vendor_process import wait_until
@@ -107,6 +110,71 @@ def test_a_client_that_is_stopped_at_a_bad_moment_pays_once(
     assert np.isfinite(np.load(client.folder / "out.npy")).all()
     assert (len(jobs(client)), vendor.account(client.api_key).spent_micros) == (1, 1000)
     assert "differences: 0" in client("usage", "--reconcile").stdout
+
+
+def test_what_requests_had_paid_for_is_not_paid_for_by_a_job(
+    client: Command, vendor: LocalVendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Requests are charged, and the client is killed before it stores the answers; it goes on by jobs."""
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkout, "store", stop)
+        client("embed", *MANY, *OUT, "--budget", "100", code=130)
+    paid = vendor.account(client.api_key).queries_used
+    assert paid > 0
+    client("embed", *MANY, *OUT, "--batch", "--budget", "100")
+    assert np.isfinite(np.load(client.folder / "out.npy")).all()
+    assert vendor.account(client.api_key).spent_micros == 20 * paid + 10 * (100 - paid)
+    assert "differences: 0" in client("usage", "--reconcile").stdout
+
+
+@pytest.mark.parametrize("then", [(), ("--no-wait",)])
+def test_runs_that_buy_the_same_by_jobs_at_once_pay_once(
+    client: Command,
+    vendor: LocalVendor,
+    model: HeldModel,
+    monkeypatch: pytest.MonkeyPatch,
+    then: tuple[str, ...],
+) -> None:
+    """While one is about to begin its job, the other buys the same, or begins a job for it."""
+    model.stop_at("number 7")
+    begin_job, others = EmbeddingCache.begin_job, iter([(*MANY, *texts("one more"))])
+
+    def meanwhile(self: EmbeddingCache, *given: Any, **named: Any) -> set[Query]:
+        for inputs in others:
+            if not then:
+                model.go()
+            client("embed", *inputs, "--out", "more.npy", "--batch", *then, code=3 if then else 0)
+            model.go()
+        return begin_job(self, *given, **named)
+
+    monkeypatch.setattr(EmbeddingCache, "begin_job", meanwhile)
+    client("embed", *MANY, *OUT, "--batch")
+    assert np.isfinite(np.load(client.folder / "out.npy")).all()
+    assert (len(jobs(client)), vendor.account(client.api_key).queries_used) == (1, 101)
+
+
+def test_requests_leave_to_a_job_what_was_begun_meanwhile(
+    client: Command, vendor: LocalVendor, model: HeldModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model.stop_at("number 7")
+    begin, others = EmbeddingCache.begin, iter([MANY])
+
+    def meanwhile(self: EmbeddingCache, *given: Any, **named: Any) -> set[Query]:
+        for inputs in others:
+            client("embed", *inputs, *OUT, "--batch", "--no-wait", code=3)
+        return begin(self, *given, **named)
+
+    monkeypatch.setattr(EmbeddingCache, "begin", meanwhile)
+    both = [*MANY, *texts("one more"), "--out", "more.npy"]
+    assert "being bought by the bulk job" in client("embed", *both, code=3).stderr
+    model.go()
+    wait_until(lambda: jobs(client)[0]["status"] == "completed")
+    client("embed", *both)
+    assert vendor.account(client.api_key).queries_used == 101
 
 
 def test_the_budget_bounds_a_job_and_the_rest_is_bought_later(client: Command, vendor: LocalVendor) -> None:

@@ -1,5 +1,6 @@
 """Packing, budget and owed answers, against a scripted vendor that keeps books of its own."""
 
+import hashlib
 import random
 import threading
 import time
@@ -17,13 +18,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client.buying import purchase as purchase_module
-from client.buying import recovery, transport
+from client.buying import transport
 from client.buying.cache import EmbeddingCache
 from client.buying.concurrency import START
 from client.buying.lock import run_lock
-from client.buying.pending import make_batch
+from client.buying.pending import ContentOf, file_content, make_batch
 from client.buying.purchase import BATCH_SIZE
 from client.buying.queries import Query
+from client.buying.recovery import DeadRuns
 from client.buying.teacher import Teacher
 from client.buying.vendor_api import VendorClient
 from client.errors import ClientError, PriceRaised, QuotaExhausted, RunBusy, VendorError
@@ -32,6 +34,7 @@ from shared.encoding import to_base64
 from shared.receipts import KEYS_PATH
 from tests.client.buying.cards import MODEL
 from tests.client.buying.forms import read_form
+from tests.support.vendor_process import wait_until
 
 LIMITS = MODEL.limits
 VECTOR = to_base64(np.array([0.6, 0.8], dtype=np.float32))
@@ -103,10 +106,12 @@ def _refusal(status: int, code: str, **headers: str) -> httpx.Response:
 class Shop:
     """A vendor, a cache, and teachers that use both."""
 
-    def __init__(self, folder: Path, quota: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, quota: int | None = None, *, content_of: ContentOf = file_content
+    ) -> None:
         self.vendor = Vendor(quota)
         self.client = VendorClient("http://vendor", "tk_1", transport=self.vendor)
-        self.cache = EmbeddingCache(folder / "cache.db")
+        self.cache = EmbeddingCache(folder / "cache.db", content_of=content_of)
 
     def teacher(self, budget: int | None = None, model: ModelCard = MODEL) -> Teacher:
         return Teacher(self.client, self.cache, model=model, run_id="run", budget=budget)
@@ -127,6 +132,10 @@ def shop(tmp_path: Path) -> Iterator[Shop]:
 def long_ago(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is noted counts as sent so long ago that no vendor can be answering it any more."""
     monkeypatch.setattr("client.buying.pending.FRESH_SECONDS", 0.0)
+
+
+def _image(content: bytes, name: str) -> Query:
+    return Query("image", hashlib.sha256(content).hexdigest(), name, lambda: content)
 
 
 def _texts(count: int, word: str = "good") -> list[Query]:
@@ -353,6 +362,77 @@ def test_what_a_killed_run_was_buying_is_bought_in_the_end(
     shop.cache.begin(make_batch("killed", "fp_1", tuple(_texts(3))))
     monkeypatch.setattr("client.buying.pending.FRESH_SECONDS", 0.5)
     assert shop.teacher().buy(_texts(100)).bought == 100
+    assert not shop.cache.pending("killed")  # the vendor had not charged it, and cannot be answering it
+
+
+@pytest.mark.parametrize("charged", [True, False])
+def test_what_a_run_had_paid_for_that_is_killed_meanwhile_is_not_paid_for_again(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, charged: bool
+) -> None:
+    texts = _texts(100)
+    batch = make_batch("other", "fp_1", tuple(texts[:3]))
+    shop.cache.begin(batch)
+    monkeypatch.setattr("client.buying.pending.FRESH_SECONDS", 0.5)
+    with ThreadPoolExecutor(1) as pool:
+        with run_lock(shop.cache.path, "other"):  # it is alive, and its request in flight
+            purchase = pool.submit(shop.teacher().buy, texts)
+            wait_until(lambda: shop.vendor.charged == 97)
+            shop.vendor.paid |= {batch.idempotency_key: 3} if charged else {}
+        assert purchase.result(timeout=20).bought == (97 if charged else 100)
+    assert shop.vendor.charged == 100
+    assert shop.cache.known("fp_1", texts) == set(texts)
+
+
+def test_what_another_run_is_buying_is_bought_in_the_end_from_files_of_our_own(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A note has no more than a file's name, and an image may be sent as something else than its bytes."""
+    monkeypatch.setattr("client.buying.pending.FRESH_SECONDS", 0.5)
+    shop.cache.begin(make_batch("killed", "fp_1", (_image(b"as it is sent", "images/a.gif"),)))
+    purchase = shop.teacher().buy([_image(b"as it is sent", "images/a.gif"), *_texts(3)])
+    assert (purchase.bought, purchase.refused) == (4, {})
+
+
+def test_images_that_a_killed_run_had_paid_for_and_this_one_does_not_want_are_sent_as_they_were(
+    tmp_path: Path,
+) -> None:
+    sent = {"ours.png": b"ours", "theirs.gif": b"theirs, as it was sent"}
+    ours, theirs = (_image(content, name) for name, content in sent.items())
+    shop = Shop(tmp_path, content_of=lambda name, _: sent[name])
+    batch = make_batch("killed", "fp_1", (ours, theirs))
+    shop.cache.begin(batch)
+    shop.vendor.paid[batch.idempotency_key] = 2
+    assert shop.teacher().buy([ours]).bought == 0
+    assert shop.cache.known("fp_1", [ours, theirs]) == {ours, theirs}
+    assert shop.vendor.charged == 2
+    shop.close()
+
+
+def test_what_nobody_can_ask_after_is_bought_again_with_a_word(
+    shop: Shop, long_ago: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours, gone = _image(b"ours", "ours.png"), _image(b"gone", "gone.png")
+    shop.cache.begin(make_batch("killed", "fp_1", (ours, gone)))
+    teacher = Teacher(shop.client, shop.cache, model=MODEL, run_id="run", budget=None, say=print)
+    assert teacher.buy([ours]).bought == 1
+    assert "bought 1 of these queries. They may be paid for" in capsys.readouterr().out
+    assert teacher.buy([ours]).bought == 0
+
+
+def test_a_killed_runs_batch_of_which_the_vendor_does_not_tell_is_left_out(
+    shop: Shop, long_ago: None
+) -> None:
+    texts = _texts(100)
+    batch = make_batch("killed", "fp_1", tuple(texts[:3]))
+    shop.cache.begin(batch)
+    with ThreadPoolExecutor(1) as pool:
+        with run_lock(shop.cache.path, "killed"):
+            purchase = pool.submit(shop.teacher().buy, texts)
+            wait_until(lambda: shop.vendor.charged == 97)
+            shop.vendor.former.add(batch.idempotency_key)
+        with pytest.raises(VendorError, match="3 queries were sent before and never answered"):
+            purchase.result(timeout=20)
+    assert shop.vendor.charged == 97
 
 
 def _buy_in_a_process(folder: Path, outcome: "Queue[str]") -> None:
@@ -375,10 +455,11 @@ def test_what_a_killed_run_had_paid_for_is_not_paid_for_again_by_another(shop: S
     for batch in (paid, unpaid, unwanted):
         shop.cache.begin(batch)
     shop.vendor.paid |= {paid.idempotency_key: 32, unwanted.idempotency_key: 9}
+    wanted = {query: query for query in texts}
     with run_lock(shop.cache.path, "killed"):  # as long as it lives, it is left alone
-        recovery.recover_dead_runs(shop.client, shop.cache, MODEL, "run", texts)
+        DeadRuns(shop.client, shop.cache, MODEL, "run").recover(wanted, texts)
     assert not shop.vendor.sizes
-    recovery.recover_dead_runs(shop.client, shop.cache, MODEL, "run", texts)
+    DeadRuns(shop.client, shop.cache, MODEL, "run").recover(wanted, texts)
     assert shop.cache.known("fp_1", texts) == set(texts[:32])
     assert (shop.cache.spending("killed").queries, shop.cache.spending("run").queries) == (32, 0)
     assert {batch.idempotency_key for batch in shop.cache.pending("killed")} == {
