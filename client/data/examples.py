@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from client.data.file_memory import THUMBNAIL, FileFacts, FileMemory
+from client.data.file_memory import THUMBNAIL, FileFacts, FileMemory, Stamp, read_stamped
 from client.data.images import Pixels, UnreadableImage, decode_square, glance, read_image
 from client.data.views import ORIGINAL, View, encoded
 
@@ -116,18 +116,18 @@ def read_files(
             chunk = paths[start : start + _STORED_AT_ONCE]
             known = memory.recall(chunk)
             missing = [path for path, facts in zip(chunk, known, strict=True) if facts is None]
-            read: dict[Path, FileFacts] = {}
+            read: dict[Path, tuple[FileFacts, Stamp | None]] = {}
             lots = [missing[first : first + _READ_AT_ONCE] for first in range(0, len(missing), _READ_AT_ONCE)]
-            for lot, facts in zip(lots, pool.map(_read_lot, lots), strict=True):
-                read.update(zip(lot, facts, strict=True))
+            for lot, told in zip(lots, pool.map(_read_lot, lots), strict=True):
+                read.update(zip(lot, told, strict=True))
                 on_read(start + len(chunk) - len(missing) + len(read))
             memory.remember(read)
             on_read(start + len(chunk))
-            yield from (facts or read[path] for path, facts in zip(chunk, known, strict=True))
+            yield from (facts or read[path][0] for path, facts in zip(chunk, known, strict=True))
 
 
-def _read_lot(paths: Sequence[Path]) -> list[FileFacts]:
-    return [_read_file(path) for path in paths]
+def _read_lot(paths: Sequence[Path]) -> list[tuple[FileFacts, Stamp | None]]:
+    return [read_stamped(path, _read_file) for path in paths]
 
 
 def _read_file(path: Path) -> FileFacts:

@@ -3,7 +3,7 @@
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,9 @@ CREATE TABLE IF NOT EXISTS files (
 ) WITHOUT ROWID
 """
 _FACTS = "digest, file, side, thumbnail, reason, kind"
+
+# Size and time of change in nanoseconds since 1970: what tells that a file is still the same.
+Stamp = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +75,16 @@ class FileMemory:
         except sqlite3.Error:
             return [None] * len(files)
 
-    def remember(self, facts: Mapping[Path, FileFacts]) -> None:
-        """Keep what was just read of some files. What the disk has no room for is not kept."""
-        if self._path is None or not facts:
+    def remember(self, read: Mapping[Path, tuple[FileFacts, Stamp | None]]) -> None:
+        """Keep what was just read of some files, with the stamp that it is true of, where there is one.
+
+        What the disk has no room for is not kept.
+        """
+        if self._path is None or not read:
             return
-        now = time.time_ns()
         rows = []
-        for path, each in facts.items():
-            stamp = _stamp(path)
-            if stamp is not None and stamp[1] < now - _SETTLED_AFTER_NS and each.kind != "HEIC":
+        for path, (each, stamp) in read.items():
+            if stamp is not None and each.kind != "HEIC":
                 told = (each.digest, each.file_digest, each.side, each.thumbnail, each.reason, each.kind)
                 rows.append((_key(path), *stamp, *told))
         with suppress(sqlite3.Error, OSError), self._opened() as memory:
@@ -110,6 +114,17 @@ class FileMemory:
             connection = _connected(self._path)
         with closing(connection), connection:
             yield connection
+
+
+def read_stamped(path: Path, read: Callable[[Path], FileFacts]) -> tuple[FileFacts, Stamp | None]:
+    """What reading a file tells, and its stamp; `None` where that may be of other bytes than were read.
+
+    What unpacks an archive meanwhile writes a file, and then gives it an old time.
+    """
+    stamp, now = _stamp(path), time.time_ns()
+    facts = read(path)
+    is_settled = stamp is not None and stamp[1] < now - _SETTLED_AFTER_NS
+    return facts, stamp if is_settled and stamp == _stamp(path) else None
 
 
 def _connected(path: Path) -> sqlite3.Connection:

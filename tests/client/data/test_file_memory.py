@@ -1,5 +1,6 @@
 """A file is read once; one that has changed is read again, and a damaged memory costs time alone."""
 
+import hashlib
 import os
 import time
 from pathlib import Path
@@ -56,6 +57,51 @@ def test_a_file_that_was_just_written_is_not_trusted(tmp_path: Path, read: list[
     file = _picture(tmp_path / "new.png", "red", age=0)
     for _ in range(2):
         list(read_files([file], FileMemory(tmp_path / "files.db")))
+    assert read == [file, file]
+
+
+@pytest.mark.parametrize("before", [b"half of a pic", None], ids=["half", "other"])
+def test_a_file_that_changes_while_it_is_read_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bytes | None
+) -> None:
+    """As one does that `tar x` or `cp -p` writes: it has an old time at once, and that stays."""
+    file, memory = tmp_path / "red.png", tmp_path / "files.db"
+    _picture(file, "red")
+    if before is not None:
+        file.write_bytes(before)
+    read_image = images.read_image
+
+    def read_and_changed(path: Path) -> bytes:
+        content = read_image(path)
+        _picture(path, "green", age=3600)
+        return content
+
+    monkeypatch.setattr(examples, "read_image", read_and_changed)
+    first = list(read_files([file], FileMemory(memory)))
+    monkeypatch.setattr(examples, "read_image", read_image)
+    again = list(read_files([file], FileMemory(memory)))
+    assert again == list(read_files([file], FileMemory(None))) != first
+    assert again[0].digest == hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def test_a_file_that_was_just_written_may_be_read_slowly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have been written again within the tick in which it was read."""
+    file, now = _picture(tmp_path / "new.png", "red", age=0), time.time_ns()
+    read: list[Path] = []
+    read_image = images.read_image
+
+    def read_slowly(path: Path) -> bytes:
+        read.append(path)
+        content = read_image(path)
+        monkeypatch.setattr(time, "time_ns", lambda: now + 60 * 10**9)
+        return content
+
+    monkeypatch.setattr(time, "time_ns", lambda: now)
+    monkeypatch.setattr(examples, "read_image", read_slowly)
+    list(read_files([file], FileMemory(tmp_path / "files.db")))
+    list(read_files([file], FileMemory(tmp_path / "files.db")))
     assert read == [file, file]
 
 
