@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from client.errors import UsageError
+from client.paths import is_file, resolved
 
 
 def require_outside(out: Path, data: Path) -> None:
@@ -11,7 +12,7 @@ def require_outside(out: Path, data: Path) -> None:
     Raises:
         UsageError: `out` lies there.
     """
-    if out.resolve().is_relative_to(data.resolve()):
+    if resolved(out).is_relative_to(resolved(data)):
         raise UsageError(
             f"{out} lies inside --data {data}, where folders are domains: the next command would take it for "
             "one. Choose an --out elsewhere."
@@ -24,7 +25,7 @@ def require_file(option: str, file: Path | None) -> None:
     Raises:
         UsageError: it is given, and is no file.
     """
-    if file is not None and not file.is_file():
+    if file is not None and not is_file(file):
         raise UsageError(f"{option} {file} is not a file.")
 
 

@@ -26,6 +26,7 @@ from client.learning.methods import METHODS, Method, parse_method, with_steps
 from client.learning.processes import Processes, launched
 from client.learning.recipe import RECIPES, Recipe
 from client.learning.student import load_metadata
+from client.paths import resolved
 from client.progress import Display, ProgressListener
 from client.results.records import Plan, Purchase, Record, Summary, TeacherCheck
 from client.runs import forecast
@@ -325,7 +326,7 @@ def next_options(run: Path | str, **changes: Any) -> DistillOptions:  # noqa: AN
 
 def _numbered_on(folder: Path) -> Path:
     """The name of the generation after that in a folder: icons, icons-2, icons-3."""
-    folder = folder.resolve()
+    folder = resolved(folder)
     stem, number = folder.name, 1
     if found := re.fullmatch(r"(.+)-(\d{1,4})", folder.name):
         stem, number = found[1], int(found[2])
@@ -349,7 +350,7 @@ def config_of(options: DistillOptions) -> RunConfig:
         )
     weights = options.student_weights
     return RunConfig(
-        data=str(options.data.resolve()),
+        data=str(resolved(options.data)),
         target_domain=None if options.target_domain is None else composed(options.target_domain),
         method=options.method,
         student=options.student,
@@ -357,7 +358,7 @@ def config_of(options: DistillOptions) -> RunConfig:
         seed=options.seed,
         select=options.select,
         recipe=recipe,
-        student_weights=None if weights is None else str(weights.resolve()),
+        student_weights=None if weights is None else str(resolved(weights)),
         group_by_name=options.group_by_name,
         unlabelled=pool_words(options.unlabelled),
         adapt=pool_words(options.adapt),

@@ -27,6 +27,7 @@ from client.deferral.selection import least_sure, share_for, sure_of
 from client.errors import ClientError, UsageError, VendorUnreachable
 from client.learning.prediction import Classifier, Prediction, classify, ranked
 from client.learning.rejection import Thresholds
+from client.paths import absence, is_file, is_folder, resolved
 from client.progress import Display, ProgressListener
 from client.results.evaluation import accuracy_by_domain
 from client.results.onnx_classifier import OnnxClassifier, require_onnx
@@ -399,7 +400,7 @@ def export(
         )
     if kind != "safetensors" and student.suffix != ".onnx":
         require_onnx()  # before PyTorch is loaded, which takes seconds
-    if not out.parent.is_dir():
+    if not is_folder(out.parent):
         raise UsageError(f"--out {out}: there is no folder {out.parent}.")
     write: Callable[[Path, Path, Display], Exported]
     write = _as_safetensors if kind == "safetensors" else _as_onnx
@@ -421,13 +422,13 @@ def _as_page(
 ) -> Exported:
     from client.serving.web_folder import STUDENT, fill, replacing
 
-    run = RunFolder(student) if student.is_dir() else None
+    run = RunFolder(student) if is_folder(student) else None
     with replacing(out) as folder:
         written = write(student, folder / STUDENT, display)
         small = written.files[-1] if written.files else None
-        name = student.stem if run is None else student.resolve().name
+        name = student.stem if run is None else resolved(student).name
         fill(folder, name, run, small, reject)
-    if run is not None and run.web.resolve() == out.resolve():
+    if run is not None and resolved(run.web) == resolved(out):
         _write_pages(run)
     return written.model_copy(update={"out": str(out), "format": "web"})
 
@@ -436,8 +437,8 @@ def _as_it_is(student: Path, out: Path, _: Display) -> Exported:
     try:
         copyfile(student, out)
     except OSError as error:
-        if not student.is_file():
-            raise ClientError(f"{student} does not exist.") from error
+        if not is_file(student):
+            raise ClientError(f"{student} {absence(student)}.") from error
         raise
     return Exported(out=str(out), format="onnx")
 
@@ -454,7 +455,7 @@ def _as_int8(student: Path, out: Path, display: Display, *, kind: Format, allow_
     from client.runs.exports import export_int8
     from client.runs.memo import Memo
 
-    if kind == "safetensors" or not student.is_dir():
+    if kind == "safetensors" or not is_folder(student):
         raise UsageError(
             "--int8 takes the directory of a run, whose images tell the ranges, and --web DIR or "
             "--out FILE.onnx."
@@ -495,5 +496,5 @@ def _format_of(out: Path) -> Format:
 def _load(where: Path, device: str) -> "tuple[Network, dict[str, str]]":
     from client.learning.student import load_student as load
 
-    network, metadata = load(where if where.is_file() else RunFolder(where).student)
+    network, metadata = load(where if is_file(where) else RunFolder(where).student)
     return network.to(chosen_device(device)), metadata

@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 from typer.models import ParameterInfo
 
 from client.errors import UsageError
+from client.paths import is_file, is_there
 
 SETTINGS_FILE = Path("tuition.toml")
 _MOST_BYTES = 64 * 1024
@@ -96,7 +97,7 @@ def read_settings(group: TyperGroup, path: Path = SETTINGS_FILE) -> dict[str, An
     Raises:
         UsageError: the file cannot be read, or holds what no command takes.
     """
-    if not path.exists():
+    if not is_there(path):
         return {}
     document = _parsed(path)
     commands = {words: settings_of(command) for words, command in commands_of(group)}
@@ -174,7 +175,7 @@ def _setting(parameter: Any, hint: Any) -> Setting:  # noqa: ANN401
 def _parsed(path: Path) -> dict[str, Any]:
     """What the file says, with the keys of options as `Setting` has them."""
     try:
-        if not path.is_file():
+        if not is_file(path):
             raise UsageError(f"{path} is not a file.")
         with path.open("rb") as file:
             content = file.read(_MOST_BYTES + 1)

@@ -19,6 +19,7 @@ from client.data.images import (
 from client.data.splits import Split
 from client.data.tables import TABLES, images_in_table, is_table
 from client.errors import DataError
+from client.paths import absence, is_file, is_folder, is_there
 
 # A file with this ending names classes.
 CLASSES_SUFFIX = ".txt"
@@ -203,12 +204,12 @@ def list_folder(root: Path, *, group_by_name: bool = False) -> ImageFolder:
         DataError: the folder or table is missing, cannot be read, is not laid out so, or has a folder whose
             name is not UTF-8.
     """
-    if root.is_file() and root.suffix.lower() == CLASSES_SUFFIX:
+    if is_file(root) and root.suffix.lower() == CLASSES_SUFFIX:
         return _of_class_names(root)
-    if root.is_file() and is_table(root):
+    if is_file(root) and is_table(root):
         return _listed_in_table(root, group_by_name=group_by_name)
-    if not root.is_dir():
-        what = "is neither a folder nor a table" if root.exists() else "does not exist"
+    if not is_folder(root):
+        what = "is neither a folder nor a table" if is_there(root) else absence(root)
         raise DataError(
             f"{root} {what}. --data takes a folder, laid out as ROOT/<domain>/<class>/<image> or "
             f"ROOT/<class>/<image>, or a table ({', '.join(TABLES)}) with the columns `path` and `label`."

@@ -1,7 +1,6 @@
 """One image that was read whole, and how its file is read: once, and then remembered."""
 
 import hashlib
-import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from PIL import Image
 from client.data.file_memory import THUMBNAIL, FileFacts, FileMemory, Stamp, read_stamped
 from client.data.images import Pixels, UnreadableImage, decode_square, glance, read_image
 from client.data.views import ORIGINAL, View, encoded
+from client.paths import is_file
 
 UNLABELLED = -1
 # So many files are read before what is known of them is stored: an interruption loses no more.
@@ -94,7 +94,7 @@ def sent_of(name: str, digest: str) -> bytes:
     Raises:
         UnreadableImage: there is no such file, or it is no longer an image.
     """
-    further = None if os.path.isfile(name) else _FURTHER_VIEW.fullmatch(name)  # noqa: PTH113 (long names)
+    further = None if is_file(name) else _FURTHER_VIEW.fullmatch(name)
     file = read_image(Path(further[1] if further else name))
     if hashlib.sha256(file).hexdigest() == digest:
         return file

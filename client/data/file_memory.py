@@ -8,6 +8,8 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from client.paths import is_there
+
 # Pixels of a side of the small image that is kept of each file, to tell near copies by.
 THUMBNAIL = 12
 # A file that has just been written may be written again within one tick of the disk's clock.
@@ -63,7 +65,7 @@ class FileMemory:
 
     def recall(self, files: Sequence[Path]) -> list[FileFacts | None]:
         """What is known of each file; `None` of those that are not known, or have changed since."""
-        if self._path is None or not self._path.exists():
+        if self._path is None or not is_there(self._path):
             return [None] * len(files)
         try:
             with self._opened() as memory:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from client.data.images import HEIC_MISSING, HEIC_SUFFIXES, suffixes
 from client.errors import DataError, UsageError
+from client.paths import absence, is_file, is_folder, is_there
 
 HIDDEN = "hidden"
 LINKED = "a link to what is taken already"
@@ -86,13 +87,13 @@ def find_images(word: str) -> FoundFiles:
     """
     require_name(word)
     path = Path(word)
-    if path.is_dir():
+    if is_folder(path):
         return search(path)
-    if path.exists():
+    if is_there(path):
         return FoundFiles((path,), ())
     found = _below(path) if "**" in path.parts else _matches(word)
     if not found.images and not found.left_out:
-        raise UsageError(f"{path} does not exist.")
+        raise UsageError(f"{path} {absence(path)}.")
     return found
 
 
@@ -147,7 +148,7 @@ class _Search:
             for entry in _entries(folder):
                 path = entry.path
                 if _is_hidden(entry.name):
-                    self._leave_out_hidden(Path(path))
+                    self._leave_out_hidden(entry)
                 elif entry.is_symlink():
                     self._links.append(path)
                 elif entry.is_dir():
@@ -172,7 +173,7 @@ class _Search:
             link = self._links.popleft()
             # Unlike `Path.resolve`, it takes a link to itself as it is.
             real = os.path.realpath(link)
-            if Path(link).is_dir():
+            if is_folder(link):
                 self.enter(link, real)
             else:
                 self.take(link, real)
@@ -182,11 +183,11 @@ class _Search:
             tuple(map(Path, self._folders)),
         )
 
-    def _leave_out_hidden(self, path: Path) -> None:
+    def _leave_out_hidden(self, entry: os.DirEntry[str]) -> None:
         """Count the pictures that are hidden there; links are not followed."""
-        files = [path]
-        if path.is_dir() and not path.is_symlink():
-            files = [Path(place) / name for place, _, names in os.walk(path) for name in names]
+        files = [Path(entry.path)]
+        if entry.is_dir(follow_symlinks=False):
+            files = [Path(place) / name for place, _, names in os.walk(entry.path) for name in names]
         hidden = (file for file in files if file.suffix.lower() in suffixes())
         self._left_out += [Skipped(file, HIDDEN) for file in hidden]
 
@@ -208,15 +209,15 @@ def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name in _LITTER
 
 
-def _why_left_out(name: str, is_file: bool) -> Skipped | None:
+def _why_left_out(name: str, known: bool) -> Skipped | None:
     # As `Path.suffix` has it but for names that begin with a dot, which no search takes.
-    if is_file and os.path.splitext(name)[1].lower() in suffixes():  # noqa: PTH122 (as above)
+    if known and os.path.splitext(name)[1].lower() in suffixes():  # noqa: PTH122 (as above)
         return None
     path = Path(name)
     suffix = path.suffix.lower()
     if suffix in suffixes():
         # A link to nowhere is taken, and found out when it is read; a pipe would never end.
-        return Skipped(path, NO_FILE) if not path.is_file() and path.exists() else None
+        return Skipped(path, NO_FILE) if not is_file(path) and is_there(path) else None
     kind = f"unsupported format ({suffix})"
     if suffix in HEIC_SUFFIXES:
         return Skipped(path, HEIC_MISSING, kind)
@@ -226,8 +227,8 @@ def _why_left_out(name: str, is_file: bool) -> Skipped | None:
 def _matches(pattern: str) -> FoundFiles:
     """The files that a pattern without `**` matches; folders that it matches are not searched."""
     found = _Search()
-    files = [path for path in map(Path, sorted(glob(pattern))) if not path.is_dir()]  # noqa: PTH207 (absolute)
-    for path in sorted(files, key=Path.is_symlink):
+    files = [path for path in map(Path, sorted(glob(pattern))) if not is_folder(path)]  # noqa: PTH207 (absolute)
+    for path in sorted(files, key=os.path.islink):
         found.take(str(path), os.path.realpath(path))
     return found.finished()
 
@@ -237,7 +238,7 @@ def _below(pattern: Path) -> FoundFiles:
     parts = pattern.parts
     fixed = next(position for position, part in enumerate(parts) if has_magic(part))
     base = Path(*parts[:fixed])
-    if not base.is_dir():
+    if not is_folder(base):
         return FoundFiles((), ())
     found = search(base)
 

@@ -15,6 +15,7 @@ from client.data.file_memory import FileFacts, FileMemory
 from client.data.finder import COPY, FoundFiles, Skipped, counted, described, find_images
 from client.data.tables import images_in_table, is_table
 from client.errors import DataError
+from client.paths import is_file
 from client.progress import Display
 
 REPEATED = f"{COPY}another unlabelled image"
@@ -94,7 +95,7 @@ def find_pool(word: str) -> FoundFiles:
         DataError: a table cannot be read, or a folder.
         UsageError: there is nothing of such a name.
     """
-    if not (is_table(Path(word)) and Path(word).is_file()):
+    if not (is_table(Path(word)) and is_file(word)):
         return find_images(word)
     rows, left_out = images_in_table(Path(word), labelled=False)
     return FoundFiles(tuple(row.path for row in rows), tuple(left_out))

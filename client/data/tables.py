@@ -11,6 +11,7 @@ from client.data.finder import NO_FILE, UNNAMED, Skipped, counted, described
 from client.data.images import suffixes
 from client.data.splits import Split
 from client.errors import DataError
+from client.paths import is_file
 
 TABLES = (".csv", ".jsonl", ".parquet")
 MAX_BYTES = 2**30
@@ -80,7 +81,7 @@ def images_in_table(table: Path, *, labelled: bool) -> tuple[list[TableRow], lis
     images: list[TableRow] = []
     left_out: list[Skipped] = []
     for row in read_table(table, labelled=labelled):
-        if not row.path.is_file():
+        if not is_file(row.path):
             left_out.append(Skipped(row.path, NO_FILE, domain=row.domain or None))
         elif row.path.suffix.lower() not in suffixes():
             left_out.append(Skipped(row.path, UNNAMED, domain=row.domain or None))

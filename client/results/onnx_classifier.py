@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from client.data.images import Pixels
 from client.errors import ClientError, UsageError
+from client.paths import absence, is_file
 
 INPUT, PROBABILITIES, SCORES = "pixels", "probabilities", "scores"
 _INSTALL = "pip install '.[onnx]' in Tuition's folder"
@@ -68,8 +69,8 @@ class OnnxClassifier:
             onnxruntime = import_onnxruntime()
         except ImportError as error:
             raise UsageError(f"Running {path} takes onnxruntime: {_INSTALL}.") from error
-        if not path.is_file():
-            raise ClientError(f"{path} does not exist.")
+        if not is_file(path):
+            raise ClientError(f"{path} {absence(path)}.")
         providers = ["CUDAExecutionProvider"] if gpu else []
         available = onnxruntime.get_available_providers()
         options = onnxruntime.SessionOptions()

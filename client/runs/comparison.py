@@ -23,6 +23,7 @@ from client.learning.averaging import HOLDOUTS_AVERAGED_OVER
 from client.learning.backbones import load_backbone
 from client.learning.methods import parse_method
 from client.learning.recipe import Recipe, Variant
+from client.paths import resolved
 from client.results.comparison_table import (
     RunResult,
     Setting,
@@ -229,7 +230,7 @@ class Comparison:
             method, recipe = parse_method(variant.method, recipe)
             learns_unlabelled = method.learns_unlabelled
         run = RunConfig(
-            data=str(config.data.resolve()),
+            data=str(resolved(config.data)),
             target_domain=target,
             method=variant.method,
             student=config.student,
@@ -237,7 +238,7 @@ class Comparison:
             seed=seed,
             select=config.select,
             recipe=replace(recipe, passes=0),  # rows that take as many steps can be compared
-            student_weights=None if config.student_weights is None else str(config.student_weights.resolve()),
+            student_weights=None if config.student_weights is None else str(resolved(config.student_weights)),
             use_at_most=config.queries,
             group_by_name=config.group_by_name,
             unlabelled=config.unlabelled if learns_unlabelled else (),
@@ -248,9 +249,9 @@ class Comparison:
     def _begin(self) -> None:
         """Make the folder, or take it up; `RunFolder.begin` refuses a folder that holds another run."""
         folder = self._folder
-        if folder.path.exists() and any(folder.path.iterdir()) and not self._identity.exists():
-            raise UsageError(f"{folder.path} exists and is no comparison. Choose another --out.")
         try:
+            if folder.path.exists() and any(folder.path.iterdir()) and not self._identity.exists():
+                raise UsageError(f"{folder.path} exists and is no comparison. Choose another --out.")
             folder.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ClientError(f"{folder.path} cannot be written: {error.strerror}.") from error

@@ -19,6 +19,7 @@ from client.buying.vendor_api import VendorClient
 from client.data.examples import sent_of
 from client.data.file_memory import FileMemory
 from client.errors import KeyRefused, UsageError, VendorUnreachable
+from client.paths import absence, is_there
 from client.progress import Display
 from client.runs.folder import RunFolder
 from shared.embeddings import ModelCard
@@ -82,8 +83,8 @@ class Connection:
             CacheError: it cannot be opened.
         """
         file = self._cache_file
-        if must_exist and not file.exists():
-            raise UsageError(f"There is no cache {file} yet. Buying makes one; --cache names another.")
+        if must_exist and not is_there(file):
+            raise UsageError(f"The cache {file} {absence(file)}. Buying makes one; --cache names another.")
         with EmbeddingCache(file, half=half, on_damage=self.display.note, content_of=sent_of) as cache:
             yield cache
 

@@ -22,6 +22,7 @@ from client.data.finder import Skipped, counted, described, find_images
 from client.data.images import UnreadableImage, read_image
 from client.data.views import ORIGINAL
 from client.errors import BudgetExhausted, UsageError, unwritable
+from client.paths import is_folder
 from client.progress import Display
 
 _PIECE = 4096
@@ -37,7 +38,7 @@ def check_output(out: Path) -> None:
         raise UsageError(f"--out takes a file that ends in {', '.join(_WRITERS)}, not {out.name!r}.")
     if out.suffix == ".parquet":
         require_pyarrow()
-    if not out.parent.is_dir():
+    if not is_folder(out.parent):
         raise UsageError(f"--out cannot be written: there is no folder {out.parent}.")
 
 

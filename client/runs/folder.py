@@ -16,6 +16,7 @@ from client.buying.lock import run_lock
 from client.buying.selection import SelectionStrategy
 from client.errors import ClientError, UsageError, unwritable
 from client.learning.recipe import Augmentation, Recipe
+from client.paths import is_there
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class RunFolder:
             ClientError: it cannot be written.
         """
         wanted = _as_json(config)
-        if self.config.exists():
+        if is_there(self.config):
             return self._taken_up(wanted)
         try:
             if self.path.exists() and any(self.path.iterdir()):

@@ -8,6 +8,7 @@ from PIL import Image
 
 from client.data.images import UnreadableImage, decode_square, read_image
 from client.learning.student import load_metadata
+from client.paths import is_file
 from client.results.predictions import MISTAKES_SHOWN, read_predictions, tested_on, worst_mistakes
 from client.results.records import Disagreement, Exports, Neighbour, Plan, Review, Summary
 from client.results.report import Mistake, Pictured, Run, render_model_card, render_report
@@ -24,7 +25,7 @@ def write_pages(run: RunFolder, summary: Summary) -> None:
     """
     config, answers = run.read(run.config), read_predictions(run.answers)
     data = Path(config["data"])
-    folder = data.parent if data.is_file() else data
+    folder = data.parent if is_file(data) else data
     review = Review.model_validate(run.read(run.review)) if run.review.exists() else None
     likes = review.neighbours if review else {}
     mistakes = [

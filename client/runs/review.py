@@ -14,6 +14,7 @@ from client.data.examples import Example
 from client.data.pixels import PixelStore
 from client.learning.stages import Images, plain_features
 from client.learning.student import Student
+from client.paths import is_file
 from client.results.predictions import LabelledPrediction
 from client.results.records import Disagreement, Neighbour, Review
 from client.runs.dataset import Dataset
@@ -93,7 +94,7 @@ def _neighbours(
     every = max(1, -(-len(dataset.train) // _MOST_COMPARED))
     compared = dataset.train[::every]
     root = dataset.folder.root
-    there = [each for each in mistakes if (root / each.image).is_file()]
+    there = [each for each in mistakes if is_file(root / each.image)]
     if not there or not compared:
         return {}
     learnt = functional.normalize(plain_features(student, images, compared), dim=1)

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from client.errors import ClientError, UsageError
 from client.learning.rejection import Thresholds
+from client.paths import absence, is_file, is_folder, is_there, resolved
 from client.results.onnx_classifier import OnnxClassifier
 from client.results.records import Accuracy, ExportedFile, Summary
 from client.runs.folder import RunFolder
@@ -112,7 +113,7 @@ def load(path: Path, limits: Limits, reject: float | None = None) -> ServedStude
         ClientError: the file is damaged, or is no student of this version.
     """
     file, run = _find(path)
-    name = file.name if run is None else run.path.resolve().name
+    name = file.name if run is None else resolved(run.path).name
     classifier, facts = open_student(file, name, run, reject)
     return ServedStudent(classifier, StudentCard(**facts.model_dump(), limits=limits))
 
@@ -152,7 +153,7 @@ def _reject_option(metadata: Mapping[str, str], rate: float) -> RejectOption:
 
 
 def _find(path: Path) -> tuple[Path, RunFolder | None]:
-    if path.is_file():
+    if is_file(path):
         if path.suffix != ".onnx":
             raise UsageError(
                 f"{path} is not a .onnx file. `client export {path} --out student.onnx` makes one of a "
@@ -160,16 +161,16 @@ def _find(path: Path) -> tuple[Path, RunFolder | None]:
             )
         return path, None
     run = RunFolder(path)
-    if run.onnx.is_file():
+    if is_file(run.onnx):
         return run.onnx, run
-    if run.config.exists() or run.student.exists():
+    if is_there(run.config) or is_there(run.student):
         raise UsageError(
             f"{path} has no {run.onnx.name}. `client export {path} --out {run.onnx}` makes it of a "
             "finished run."
         )
-    if not path.is_dir():
-        raise UsageError(f"{path} does not exist.")
-    below = [RunFolder(each) for each in path.iterdir() if RunFolder(each).onnx.is_file()]
+    if not is_folder(path):
+        raise UsageError(f"{path} {absence(path)}.")
+    below = [RunFolder(each) for each in path.iterdir() if is_file(RunFolder(each).onnx)]
     if not below:
         raise UsageError(
             f"{path} is no run, and no run below it has a student.onnx. `client distill` makes one."

@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from client.errors import UsageError, unwritable
+from client.paths import is_folder
 from client.results.records import ExportedFile
 from client.runs.folder import RunFolder
 from client.serving.rendering import read_asset, render
@@ -53,8 +54,8 @@ def replacing(out: Path) -> Iterator[Path]:
         ClientError: it cannot be written.
     """
     out = out.absolute()
-    _check(out)
     try:
+        _check(out)
         with TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
             made, before = Path(scratch, "made"), Path(scratch, "before")
             made.mkdir()
@@ -113,7 +114,7 @@ def _write(folder: Path, contents: Mapping[str, bytes]) -> None:
 
 
 def _check(out: Path) -> None:
-    if not out.parent.is_dir():
+    if not is_folder(out.parent):
         raise UsageError(f"{out}: there is no folder {out.parent}.")
     if not out.exists() and not out.is_symlink():
         return

@@ -80,6 +80,51 @@ def test_bad_usage_is_named_on_standard_error(
 
 
 @pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("data check {}", "cannot be read: {} --data takes"),
+        ("plan --data {}", "cannot be read: {} --data takes"),
+        ("distill --data {} --out run --method erm", "cannot be read: {} --data takes"),
+        ("distill --data toy --out {} --method erm", "cannot be written"),
+        ("compare --data {} --methods erm --out table", "cannot be read: {} --data takes"),
+        ("compare --data toy --methods erm --out {}", "cannot be written"),
+        ("embed --images {}/below --out x.npy", "cannot be read: {}"),
+        ("embed --text a --out {}/x.npy", "there is no folder"),
+        ("predict {}/s.onnx toy", "cannot be read: {}"),
+        ("predict {} toy", "does not exist"),
+        ("export {} --out x.onnx", "does not exist"),
+        ("export {}/s.onnx --web web", "cannot be read: {}"),
+        ("export {} --out {}/x.onnx", "there is no folder"),
+        ("serve {}", "cannot be read: {}"),
+        ("cache stats --cache {}", "cannot be read: {}"),
+        ("distill --data toy --method erm --student-weights {}", "is not a file"),
+        ("distill --data toy --method erm --student open_clip:{}", "There is no open_clip model"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("x" * 300, "File name too long."), ("loop", "Too many levels of symbolic links.")],
+    ids=["long", "loop"],
+)
+def test_a_path_that_the_system_refuses_to_look_at_is_an_error_like_others(
+    command: str,
+    said: str,
+    name: str,
+    reason: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    make_folder(tmp_path / "toy", images=1)
+    (tmp_path / "loop").symlink_to("loop")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        main(command.replace("{}", name).split())
+    assert end.value.code in (1, 2)
+    assert said.replace("{}", reason) in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
     "command",
     [
         "distill --data . --target-domain red --method erm",

@@ -1,6 +1,9 @@
 """Which files are found below a folder, the same for every command, and why others are left out."""
 
+import errno
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -102,6 +105,51 @@ def test_patterns_find_what_folders_do(tmp_path: Path, monkeypatch: pytest.Monke
             find_images(word)
     with pytest.raises(UsageError, match="An empty name stands for no images"):
         find_images("")
+
+
+@pytest.fixture
+def forbid(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Makes the system refuse to tell of files below a folder, as it does below another user's."""
+    stat, lstat = os.stat, os.lstat
+
+    def forbidden(folder: Path) -> None:
+        def look(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+            real = Path(os.path.realpath(path) if follow_symlinks else path)
+            if folder in real.parents:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return stat(path) if follow_symlinks else lstat(path)
+
+        monkeypatch.setattr(os, "stat", look)
+        monkeypatch.setattr(os, "lstat", partial(look, follow_symlinks=False))
+
+    return forbidden
+
+
+def test_a_link_to_a_file_that_may_not_be_read_is_left_out(
+    tmp_path: Path, forbid: Callable[[Path], None]
+) -> None:
+    root, theirs = make_folder(tmp_path / "toy", images=1), tmp_path / "theirs"
+    _draw(theirs / "x.png")
+    link = root / "dark" / "circle" / "link.png"
+    link.symlink_to(theirs / "x.png")
+    forbid(theirs)
+    examples, skipped = list_folder(root).read(["dark"])
+    assert len(examples) == 3
+    assert [(file.path, file.reason) for file in skipped] == [(link, "Permission denied")]
+    assert link in find_images(str(root)).images
+    assert find_images(str(root / "dark" / "circle" / "*k.png")).images == (link,)
+
+
+def test_a_folder_that_may_not_be_read_is_refused_with_the_systems_reason(
+    tmp_path: Path, forbid: Callable[[Path], None]
+) -> None:
+    root = make_folder(tmp_path / "theirs" / "toy", images=1)
+    forbid(tmp_path / "theirs")
+    with pytest.raises(DataError, match=r"toy cannot be read: Permission denied\. --data takes"):
+        list_folder(root)
+    for word in (root, root / "**" / "*.png", root / "dark" / "circle" / "0.png"):
+        with pytest.raises(UsageError, match="cannot be read: Permission denied"):
+            find_images(str(word))
 
 
 def test_pictures_outside_classes_are_named_and_those_below_classes_count_for_them(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from client.data import tables
 from client.data.domains import ImageFolder, list_folder
 from client.data.inspection import inspect
+from client.data.pool import find_pool
 from client.data.splits import split
 from client.data.tables import read_table
 from client.errors import DataError
@@ -75,6 +76,19 @@ def test_a_table_is_a_labelled_set(toy: Path, kind: str) -> None:
     assert found.source_domains("red") == ("dark", "light")
     assert len(found.digest()) == 64
     assert found.deeper == 0
+
+
+def test_a_name_that_is_too_long_is_left_out_as_a_missing_file_is(toy: Path) -> None:
+    table = toy.parent / "mine.csv"
+    long = {"path": f"{'x' * 300}.png", "label": "a circle", "domain": "dark"}
+    _csv(table, [*_rows(toy), long, {**long, "path": "missing.png"}])
+    found = list_folder(table)
+    assert [(file.path.name, file.reason) for file in found.ignored] == [
+        (long["path"], "not a file"),
+        ("missing.png", "not a file"),
+    ]
+    assert _read(found) == [(*each[:2], f"a {each[2]}") for each in _read(list_folder(toy))]
+    assert [file.path.name for file in find_pool(str(table)).left_out] == [long["path"], "missing.png"]
 
 
 def test_without_a_domain_there_is_one_with_the_tables_name(toy: Path) -> None:

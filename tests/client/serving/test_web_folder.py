@@ -329,6 +329,7 @@ def test_where_no_page_can_be_made_nothing_is_left(run: Path, tmp_path: Path) ->
         (tmp_path / "missing.onnx", tmp_path / "web", r"missing\.onnx does not exist"),
         (run / "student.onnx", tmp_path / "no" / "web", "there is no folder"),
         (run / "student.onnx", file, "is not a folder"),
+        (run / "student.onnx", tmp_path / ("x" * 300), "cannot be written: File name too long"),
     ):
         with pytest.raises(ClientError, match=words):
             _export(student, out)

@@ -1,0 +1,39 @@
+"""What is at a path that somebody named, where the system may refuse to say.
+
+In Python 3.11 `Path.is_file` and its like raise where a name is too long, or a folder above may not be
+entered, and `Path.resolve` where a link leads to itself.
+"""
+
+import os
+from pathlib import Path
+
+
+def is_file(path: str | Path) -> bool:
+    """Whether a file is there, as far as the system says; links are followed."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def is_folder(path: str | Path) -> bool:
+    """Whether a folder is there, as far as the system says; links are followed."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
+def is_there(path: str | Path) -> bool:
+    """Whether anything is there, as far as the system says; links are followed."""
+    return os.path.exists(path)  # noqa: PTH110
+
+
+def absence(path: Path) -> str:
+    """Why nothing is found at a path, in words that follow its name."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # no name has a null character in it
+        return "does not exist"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    return "does not exist"  # it does by now
+
+
+def resolved(path: Path) -> Path:
+    """The path from the root, without links; one that leads to itself stays as it is."""
+    return Path(os.path.realpath(path))

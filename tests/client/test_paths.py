@@ -1,0 +1,40 @@
+"""What is at a path: no name and no link ends in a traceback, and the system's reason is told."""
+
+from pathlib import Path
+
+import pytest
+
+from client.paths import absence, is_file, is_folder, is_there, resolved
+
+
+def test_what_is_there_is_known_by_its_kind(tmp_path: Path) -> None:
+    file, link = tmp_path / "file", tmp_path / "link"
+    file.write_text("")
+    link.symlink_to(tmp_path)
+    assert (is_file(file), is_folder(file), is_there(file)) == (True, False, True)
+    assert (is_file(link), is_folder(link), is_there(link)) == (False, True, True)
+    assert resolved(link / "file") == file.resolve()
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("x" * 300, "cannot be read: File name too long"),
+        ("loop", "cannot be read: Too many levels of symbolic links"),
+        ("missing", "does not exist"),
+        ("file/below", "does not exist"),
+        ("null\0", "does not exist"),
+    ],
+    ids=["long", "loop", "missing", "below a file", "null"],
+)
+def test_what_cannot_be_looked_at_is_not_there_for_a_reason(tmp_path: Path, name: str, reason: str) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "loop").symlink_to("loop")
+    path = tmp_path / name
+    assert (is_file(path), is_folder(path), is_there(path)) == (False, False, False)
+    assert absence(path) == reason
+
+
+def test_a_link_to_itself_stays_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    assert resolved(tmp_path / "loop") == tmp_path.resolve() / "loop"
