@@ -320,7 +320,7 @@ VersionOption = Annotated[
 
 
 # Options that stand under another name where they are passed on.
-_PASSED_ON_AS = {"max_spend_micros": "max_spend", "replace": "replace_"}
+PASSED_ON_AS = {"max_spend_micros": "max_spend", "replace": "replace_", "wait": "no_wait"}
 # What a run is: of its next generation, only what is typed is otherwise.
 _OF_RUN = frozenset({
     "data", "target_domain", "select", "unlabelled", "adapt", "views", "group_by_name", "method", "student",
@@ -336,7 +336,7 @@ def said_of_next(context: typer.Context, options: "DistillOptions") -> dict[str,
     """
 
     def is_said(name: str) -> bool:
-        source = context.get_parameter_source(_PASSED_ON_AS.get(name, name))
+        source = context.get_parameter_source(PASSED_ON_AS.get(name, name))
         said = None if source is None else source.name
         return said == "COMMANDLINE" or (said not in (None, "DEFAULT") and name not in _OF_RUN)
 
