@@ -37,6 +37,8 @@ def export_embeddings(
 ) -> int:
     """Write the intact embeddings of one model to a file; returns how many.
 
+    What is bought meanwhile need not be among them.
+
     A safetensors file holds `embeddings` (n, dimensions), `digests` (n, 32; SHA-256 of the bytes that were
     embedded), `kinds` (n,; 0 text, 1 image) and `checksums` (n,; CRC-32 of digest and embedding). A Parquet
     file has a column each: `embedding`, `digest`, `kind` ("text", "image") and `checksum`. The model's
@@ -60,7 +62,8 @@ def export_embeddings(
     count = sum(holding.embeddings for holding in held)
     dimensions = held[0].vector_bytes // held[0].embeddings // cache.dtype.itemsize
     dtype = np.dtype("<f2") if half else cache.dtype
-    pieces = _pieces(cache, chosen, dtype, dimensions)
+    # Another process may buy meanwhile, and what it buys comes last.
+    pieces = _pieces(islice(cache.stored(chosen), count), cache.dtype, dtype, dimensions)
     metadata = {"format": _FORMAT, "fingerprint": chosen}
     part = out.with_name(f"{out.name}.part")
     try:
@@ -97,12 +100,11 @@ class _Counted:
 
 
 def _pieces(
-    cache: EmbeddingCache, fingerprint: str, dtype: np.dtype[Any], dimensions: int
+    entries: Iterator[StoredEmbedding], stored_as: np.dtype[Any], dtype: np.dtype[Any], dimensions: int
 ) -> Iterator[Piece]:
-    """The intact embeddings of a model, some thousands at a time, with checksums of what is exported."""
-    entries = cache.stored(fingerprint)
+    """The embeddings of a model, some thousands at a time, with checksums of what is exported."""
     while piece := list(islice(entries, _PIECE)):
-        vectors = np.frombuffer(b"".join(entry.vector for entry in piece), dtype=cache.dtype)
+        vectors = np.frombuffer(b"".join(entry.vector for entry in piece), dtype=stored_as)
         rows = vectors.reshape(len(piece), dimensions).astype(dtype)
         stored = [
             StoredEmbedding(entry.kind, entry.digest, row.tobytes())

@@ -62,6 +62,24 @@ def test_what_is_exported_comes_back_bit_for_bit(
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
+def test_what_is_bought_meanwhile_is_not_exported(
+    cache: EmbeddingCache, other: EmbeddingCache, tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _fill(cache)
+    stored, late = cache.stored, np.eye(8, dtype=np.float32)[0].tobytes()
+
+    def bought_meanwhile(fingerprint: str) -> Iterator[StoredEmbedding]:
+        with EmbeddingCache(tmp_path / "cache.db") as buyer:
+            assert buyer.add(fingerprint, [StoredEmbedding("text", bytes(32), late)]) == 1
+        return stored(fingerprint)
+
+    monkeypatch.setattr(cache, "stored", bought_meanwhile)
+    assert export_embeddings(cache, tmp_path / f"out{suffix}") == len(QUERIES)
+    assert import_embeddings(other, tmp_path / f"out{suffix}") == (len(QUERIES), len(QUERIES))
+    assert len(other.lookup("fp_1", QUERIES)) == len(QUERIES)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_flipped_bit_in_the_file_is_never_imported(
     cache: EmbeddingCache, other: EmbeddingCache, tmp_path: Path, suffix: str
 ) -> None:
