@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
-from benchmarks.accuracy import IMAGE_SIZE, STEPS, icons, measured
+from benchmarks.accuracy import IMAGE_SIZE, STEPS, icons, in_domain, measured
 from benchmarks.plots import Place, spent_and_gained
 from client.buying.selection import SelectionStrategy
 from client.data.domains import list_folder
@@ -117,7 +117,7 @@ def row(way: Way, results: Sequence[RunResult], targets: Sequence[str]) -> str:
     """A row of the table: means and deviations over seeds, in %."""
     spent = "unlimited" if math.isinf(way.per_image) else f"{way.per_image:g}"
     cells = [way.name, spent, f"{fmean(result.queries for result in results):,.0f}"]
-    cells.append(Spread.of([result.in_domain for result in results]).show())
+    cells.append(Spread.of([in_domain(result) for result in results]).show())
     cells += [_on(target, results).show() for target in targets]
     return f"| {' | '.join(cells)} |"
 

@@ -15,7 +15,7 @@ from itertools import groupby
 from pathlib import Path
 from statistics import fmean
 
-from benchmarks.accuracy import IMAGE_SIZE, STEPS, cells, measured
+from benchmarks.accuracy import IMAGE_SIZE, STEPS, cells, in_domain, measured
 from benchmarks.plots import Place, spent_and_gained
 from benchmarks.unlabelled import config_of, name_of, pool
 from client.learning.recipe import Recipe, Variant
@@ -141,7 +141,7 @@ def _plot(found: Mapping[str, Sequence[RunResult]]) -> str:
     queries = [fmean(each.queries for each in row) for row in rows]
     places = [Place(math.sqrt(each), f"{each:,.0f}", joined=each > 0) for each in queries]
     lines = {
-        "in-domain": [_of(row, fmean, lambda r: r.in_domain) for row in rows],
+        "in-domain": [_of(row, fmean, in_domain) for row in rows],
         "unseen styles": [_of(row, fmean) for row in rows],
         "the worst": [_of(row, min) for row in rows],
     }

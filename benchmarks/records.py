@@ -109,7 +109,7 @@ def _parsed(line: dict[str, str]) -> Record:
             method=line["method"],
             target=line["target"],
             seed=int(line["seed"]),
-            in_domain=float(line["in_domain"]),
+            in_domain=float(line["in_domain"]) if line["in_domain"] else None,
             out_of_domain=float(line["out_of_domain"]),
             queries=int(line["queries"]),
             cost_micros=int(line["cost_micros"]),

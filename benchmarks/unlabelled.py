@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Sequence
 from statistics import fmean
 
-from benchmarks.accuracy import IMAGE_SIZE, STEPS, icons, measured, unpacked, variant
+from benchmarks.accuracy import IMAGE_SIZE, STEPS, icons, in_domain, measured, unpacked, variant
 from benchmarks.records import ROOT, Record
 from client.data.bundled_set import UNLABELLED
 from client.learning.recipe import Recipe, Variant
@@ -78,7 +78,7 @@ def pool(target: str) -> tuple[str, ...]:
 def _cells(records: Sequence[Record]) -> str:
     """Accuracy out of domain and in it, mean and deviation over seeds."""
     results = [each.result for each in records]
-    numbers = ([r.out_of_domain for r in results], [r.in_domain for r in results])
+    numbers = ([r.out_of_domain for r in results], [in_domain(r) for r in results])
     return " | ".join(Spread.of(each).show() for each in numbers)
 
 

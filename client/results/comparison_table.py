@@ -26,7 +26,8 @@ class RunResult:
         method: its row.
         target: the domain that was held out.
         seed: of the run.
-        in_domain: mean accuracy over the hold-outs of the source domains, from 0 to 1.
+        in_domain: mean accuracy over the hold-outs of the source domains, from 0 to 1; `None` where there
+            is none.
         out_of_domain: accuracy on the target domain, from 0 to 1.
         queries: embeddings that it worked with, whoever paid for them.
         cost_micros: what these cost by the vendor's prices, bought for this run alone.
@@ -37,7 +38,7 @@ class RunResult:
     method: str
     target: str
     seed: int
-    in_domain: float
+    in_domain: float | None
     out_of_domain: float
     queries: int
     cost_micros: int
@@ -76,9 +77,13 @@ class Setting:
         seeds = len(_unique(result.seed for result in results))
         spread = f"mean ± sample deviation over {seeds} seeds" if seeds > 1 else "one seed"
         domains = ", ".join(f"{name} {count:,}" for name, count in self.images.items())
+        chosen = (
+            "weights are chosen on hold-outs of the source domains"
+            if any(result.in_domain is not None for result in results)
+            else "nothing of the source domains is held out, so the last weights are kept"
+        )
         sentences = [
-            f"Accuracy in % on each domain held out in turn, {spread}; weights are chosen on hold-outs of "
-            "the source domains.",
+            f"Accuracy in % on each domain held out in turn, {spread}; {chosen}.",
             f"{self.data}: {sum(self.images.values()):,} images ({domains}) of {self.classes} classes.",
             f"Student: {self.student} at {self.image_size} px.",
             f"Teacher: {self.teacher}." if self.teacher else "",
@@ -131,7 +136,8 @@ class Row:
         by_target: accuracy on each held-out domain.
         mean: the mean over these domains (the average of DomainBed), seed by seed.
         worst: the lowest of them, seed by seed.
-        in_domain: accuracy on source hold-outs, averaged over the runs of a seed.
+        in_domain: accuracy on source hold-outs, averaged over those runs of a seed that have any; `None`
+            where no run has.
         queries: as in `RunResult`; the mean over the runs.
         cost_micros: as in `RunResult`; the mean over the runs.
         seconds: as in `RunResult`; the mean over the runs.
@@ -143,7 +149,7 @@ class Row:
     by_target: dict[str, Spread]
     mean: Spread
     worst: Spread
-    in_domain: Spread
+    in_domain: Spread | None
     queries: float
     cost_micros: float
     seconds: float
@@ -182,26 +188,30 @@ def rows_of(results: Sequence[RunResult]) -> list[Row]:
 
 
 def _row(results: Sequence[RunResult]) -> Row:
-    def by_seed(share: Callable[[list[RunResult]], float]) -> Spread:
-        return Spread.of(
-            [share([r for r in results if r.seed == seed]) for seed in _unique(r.seed for r in results)]
-        )
-
+    outside = _by_seed(results, lambda run: run.out_of_domain)
+    inside = _by_seed(results, lambda run: run.in_domain)
     return Row(
         method=results[0].method,
         by_target={
             target: Spread.of([r.out_of_domain for r in results if r.target == target])
             for target in _unique(r.target for r in results)
         },
-        mean=by_seed(lambda runs: fmean(r.out_of_domain for r in runs)),
-        worst=by_seed(lambda runs: min(r.out_of_domain for r in runs)),
-        in_domain=by_seed(lambda runs: fmean(r.in_domain for r in runs)),
+        mean=Spread.of([fmean(shares) for shares in outside]),
+        worst=Spread.of([min(shares) for shares in outside]),
+        in_domain=Spread.of([fmean(shares) for shares in inside]) if inside else None,
         queries=fmean(r.queries for r in results),
         cost_micros=fmean(r.cost_micros for r in results),
         seconds=fmean(r.seconds for r in results),
         runs=len(results),
         is_teacher=results[0].is_teacher,
     )
+
+
+def _by_seed(results: Sequence[RunResult], share: Callable[[RunResult], float | None]) -> list[list[float]]:
+    """A share of the runs of each seed, as far as it was measured; not of a seed of which it never was."""
+    runs = ([r for r in results if r.seed == seed] for seed in _unique(r.seed for r in results))
+    found = ([known for each in seed if (known := share(each)) is not None] for seed in runs)
+    return [shares for shares in found if shares]
 
 
 def as_json(results: Sequence[RunResult], setting: Setting) -> dict[str, Any]:

@@ -38,10 +38,11 @@ def test_a_line_says_what_was_measured(tmp_path: Path) -> None:
     assert recorded(file) == {}
     first = Record("0a", "table", "", RESULT)
     second = Record("0b", "table", "icon-clip (fp_1)", replace(RESULT, queries=7, is_teacher=True))
+    third = replace(first, made_with="0c", result=replace(RESULT, in_domain=None))
     record([first], file)
-    record([second], file)
+    record([second, third], file)
     assert list(recorded(file).values()) == [
-        replace(each, result=replace(each.result, seconds=12.3)) for each in (first, second)
+        replace(each, result=replace(each.result, seconds=12.3)) for each in (first, second, third)
     ]
 
 

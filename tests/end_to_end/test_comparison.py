@@ -277,3 +277,19 @@ def test_no_run_is_put_beside_those_that_chose_by_the_mean_over_images(client: C
     refused = client(*arguments, "linear-probe,erm", code=2)
     assert "by the mean over all images that are held out" in " ".join(refused.stderr.split())
     assert not (client.folder / "table/runs/erm-red-0").exists()
+
+
+def test_where_nothing_is_held_out_the_cell_is_empty(client: Command) -> None:
+    images = sorted((client.folder / "toy").rglob("*.png"))
+    rows = [f"{path.relative_to(client.folder / 'toy')},{path.parts[-2]},{path.parts[-3]}" for path in images]
+    lines = ["path,label,domain,split", *(f"{row},train" for row in rows)]
+    (client.folder / "toy" / "all.csv").write_text("\n".join(lines) + "\n")
+    arguments = ("compare", *SMALL, "--data", "toy/all.csv", "--seeds", "1", "--target-domain", "red")
+    shown = client(*arguments, "--methods", "linear-probe,zero-shot")
+    table = _table(client)
+    assert [run["in_domain"] for run in table["runs"]] == [None, None]
+    assert [row["in_domain"] for row in table["rows"]] == [None, None]
+    assert TABLE.faults(client.folder / "table") == []
+    assert "nothing of the source domains is held out, so the last weights are kept" in " ".join(
+        shown.stdout.split()
+    )

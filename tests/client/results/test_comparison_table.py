@@ -45,6 +45,7 @@ def test_means_and_deviations_are_over_seeds() -> None:
     assert erm.worst.deviation == pytest.approx(50**0.5)
     assert erm.runs == 4
     assert kd.by_target["c"].deviation is None  # one seed
+    assert kd.in_domain is not None
     assert kd.in_domain.mean == pytest.approx(87.5)  # of 85 and 90
 
 
@@ -59,6 +60,27 @@ def test_every_format_says_the_same() -> None:
     assert r"a\_b" in as_markdown(RESULTS, SETTING)
     assert r"erm & \textbf{55.0 $\pm$ 7.1} & 25.0 $\pm$ 7.1 &" in as_latex(RESULTS, SETTING)
     assert r"a\_b" in as_latex(RESULTS, SETTING)
+
+
+def test_accuracy_that_no_run_measured_is_an_empty_cell() -> None:
+    unmeasured = [replace(each, in_domain=None) for each in RESULTS[:4]]
+    erm, kd = rows_of([*unmeasured, *RESULTS[4:]])
+    assert (erm.in_domain, kd.in_domain) == (None, rows_of(RESULTS)[1].in_domain)
+    half = rows_of([*unmeasured[:2], *RESULTS[2:4]])[0].in_domain
+    assert half is not None
+    assert half.mean == pytest.approx(90)
+    assert half.deviation is None  # of seed 1 alone
+
+    assert as_json(unmeasured, SETTING)["rows"][0]["in_domain"] is None
+    (row,) = csv.DictReader(StringIO(as_csv(unmeasured, SETTING)))
+    assert (row["in_domain_mean"], row["in_domain_deviation"]) == ("", "")
+    assert "| 25.0 ± 7.1 |  | 100 |" in as_markdown(unmeasured, SETTING)
+    assert r"& 25.0 $\pm$ 7.1 &  & 100 &" in as_latex(unmeasured, SETTING)
+    text = as_text(unmeasured, SETTING)
+    assert "25.0 ± 7.1                 100" in text
+    assert "nothing of the source domains is held out, so the last weights are kept." in " ".join(
+        text.split()
+    )
 
 
 def test_a_table_says_what_it_was_measured_with() -> None:
