@@ -21,12 +21,12 @@ def split(
 ) -> tuple[list[int], list[int]]:
     """Positions to train on and positions held out for selection: a share `holdout` of each domain.
 
-    Variants of one drawing, and files with the same bytes, stay on one side, in whatever domain they are,
-    or in-domain accuracy would be flattered. The last images of a class are not held out: a class that is
-    not trained on is never right. So a class of one image, or a domain of one, has no hold-out. The same
-    seed gives the same split, and a domain is split alike whichever others stand beside it (but for
-    drawings and rare classes that they share): over all targets, an image that no run trains on need not be
-    bought.
+    Variants of one drawing, and files with the same bytes, stay on one side, in whatever domain they are, or
+    in-domain accuracy would be flattered. The last images of a class are not held out: a class that is not
+    trained on is never right. So a class of one image, or a domain of one, has no hold-out. Images that are
+    told to be held out count among the share, and all of a class may be told so. The same seed gives the same
+    split, and a domain is split alike whichever others stand beside it (but for drawings and rare classes
+    that they share): over all targets, an image that no run trains on need not be bought.
 
     Args:
         examples: the images.
@@ -35,24 +35,38 @@ def split(
         told: the side of files of which it is told; what shares a drawing with one of them goes with it.
     """
     groups = _groups(examples)
-    order = sorted(groups, key=lambda group: hashlib.sha256(f"split:{seed}:{group}".encode()).digest())
-    wanted = {name: holdout * n for name, n in Counter(e.domain for e in examples).items()}
-    left = Counter(example.label for example in examples)
-    held: set[int] = set()
+    as_told = _held_as_told(examples, groups, told) if told else {}
+    held = {position for positions in as_told.values() for position in positions}
+    order = sorted(
+        groups.keys() - as_told.keys(),
+        key=lambda group: hashlib.sha256(f"split:{seed}:{group}".encode()).digest(),
+    )
+    held_of = Counter(examples[i].domain for i in held)
+    wanted = {name: holdout * n - held_of[name] for name, n in Counter(e.domain for e in examples).items()}
+    left = Counter(example.label for example in examples) - Counter(examples[i].label for i in held)
     for group in order:
         inside = Counter(examples[i].domain for i in groups[group])
         labels = Counter(examples[i].label for i in groups[group])
-        paths = [examples[i].path for i in groups[group]] if told else []
-        sides = {told[path] for path in paths if path in told}
-        if sides:
-            held |= {i for i in groups[group] if told.get(examples[i].path, min(sides)) == "holdout"}
-        elif all(wanted[name] >= n / 2 for name, n in inside.items()) and all(
+        if all(wanted[name] >= n / 2 for name, n in inside.items()) and all(
             n < left[label] for label, n in labels.items()
         ):
             held |= set(groups[group])
             wanted = {name: share - inside[name] for name, share in wanted.items()}
             left -= labels
     return sorted(set(range(len(examples))) - held), sorted(held)
+
+
+def _held_as_told(
+    examples: Sequence[Example], groups: Mapping[str, Sequence[int]], told: Mapping[Path, Split]
+) -> dict[str, list[int]]:
+    """The positions that are held out of each group of which a side is told."""
+    found = {}
+    for group, positions in groups.items():
+        paths = [examples[i].path for i in positions]
+        if sides := {told[path] for path in paths if path in told}:
+            known = zip(positions, paths, strict=True)
+            found[group] = [i for i, path in known if told.get(path, min(sides)) == "holdout"]
+    return found
 
 
 def _groups(examples: Sequence[Example]) -> dict[str, list[int]]:

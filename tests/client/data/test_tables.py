@@ -12,9 +12,10 @@ import pytest
 
 from client.data import tables
 from client.data.domains import ImageFolder, list_folder
+from client.data.examples import Example
 from client.data.inspection import inspect
 from client.data.pool import find_pool
-from client.data.splits import split
+from client.data.splits import Split, split
 from client.data.tables import read_table
 from client.errors import DataError
 from tests.client.toy import CLASSES, make_folder
@@ -109,6 +110,23 @@ def test_a_table_may_tell_the_split(toy: Path) -> None:
     side |= {examples[i].path.relative_to(toy.parent).as_posix(): "holdout" for i in held}
     for row in rows:
         assert row["split"] == "" or side[row["path"]] == row["split"].replace("val", "holdout")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_a_table_holds_out_counts_among_the_share_and_no_class_loses_its_last_image(seed: int) -> None:
+    labels = [0] * 98 + [1] * 2
+    examples = [Example(f"{n}.png", "d", label, f"{n}", f"{n}", 1) for n, label in enumerate(labels)]
+    paths = [example.path for example in examples]
+    told: dict[Path, Split] = dict.fromkeys([*paths[:9], paths[99]], "holdout")
+    train, held = split(examples, holdout=0.2, seed=seed, told=told)
+    assert {*range(9), 99} < set(held)
+    assert len(held) == 20
+    assert 98 in train  # the other image of its class
+
+    told |= dict.fromkeys(paths[9:19], "holdout")
+    assert split(examples, holdout=0.2, seed=seed, told=told)[1] == [*range(19), 99]  # nothing is missing
+    told |= dict.fromkeys(paths[98:], "holdout")
+    assert split(examples, holdout=0.2, seed=seed, told=told)[1] == [*range(19), 98, 99]
 
 
 @pytest.mark.parametrize(
