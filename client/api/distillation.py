@@ -35,6 +35,7 @@ from client.runs.dataset import Dataset, DomainInputs, describe_outlook, describ
 from client.runs.distillation import Distillation
 from client.runs.features import training_features
 from client.runs.folder import RunConfig, RunFolder, WatchedRun, default_run_path
+from client.runs.generations import first_weights, require_unseen
 from client.runs.memo import Memo
 from client.runs.pages import write_pages
 from client.runs.teacher_queries import teacher_queries
@@ -279,6 +280,8 @@ def _lead(
 def _left_out_in_turn(config: RunConfig, path: Path) -> dict[str, tuple[RunConfig, Path]]:
     """For each domain, the run that leaves it out, and its folder inside the run's own.
 
+    They begin with weights that have seen no domain: not with those of a former student.
+
     Raises:
         UsageError: a domain is held out already, or there is only one.
     """
@@ -288,8 +291,9 @@ def _left_out_in_turn(config: RunConfig, path: Path) -> dict[str, tuple[RunConfi
             "--leave-one-out leaves every domain out in turn: it takes at least two domains, and no "
             "--target-domain."
         )
+    unseeing = replace(config, student_weights=first_weights(config.student_weights))
     return {
-        domain: (replace(config, target_domain=domain), path / "leave-one-out" / quote(domain, safe=""))
+        domain: (replace(unseeing, target_domain=domain), path / "leave-one-out" / quote(domain, safe=""))
         for domain in domains
     }
 
@@ -298,7 +302,9 @@ def next_options(run: Path | str, **changes: Any) -> DistillOptions:  # noqa: AN
     """The options of a run's next generation: another student, from the last one's weights.
 
     Everything is as it was there: images, domain held out, method, student, seed. Images without labels are
-    those of then and those of `changes` together. The folder is named after the run's, with a number.
+    those of then and those of `changes` together. The folder is named after the run's, with a number. With
+    `leave_one_out`, the students that measure begin as the first generation did, for the last one's weights
+    have seen every domain.
 
     Args:
         run: the folder of a finished run.
@@ -306,6 +312,8 @@ def next_options(run: Path | str, **changes: Any) -> DistillOptions:  # noqa: AN
 
     Raises:
         ClientError: there is no finished run.
+        UsageError: it would be measured on images that the last one was trained on: of that target domain,
+            or by another split (`seed`, `group_by_name`, a larger `Recipe.holdout`).
     """
     before = RunFolder(Path(run))
     config = before.read_config()
@@ -321,7 +329,13 @@ def next_options(run: Path | str, **changes: Any) -> DistillOptions:  # noqa: AN
     pools = {
         name: (*getattr(config, name), *pool_words(changes.pop(name, ()))) for name in ("unlabelled", "adapt")
     }
-    return DistillOptions(**{**said, **changes, **pools})
+    options = DistillOptions(**{**said, **changes, **pools})
+    if options.student_weights == before.student:
+        require_unseen(
+            before, target=options.target_domain, seed=options.seed, holdout=recipe_of(options).holdout,
+            group_by_name=options.group_by_name,
+        )  # fmt: skip
+    return options
 
 
 def _numbered_on(folder: Path) -> Path:

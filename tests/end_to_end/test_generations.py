@@ -1,6 +1,7 @@
 """`client distill --from RUN`: the next student begins with the last one's weights; all else is as it was."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import torch
 from PIL import Image
 
 from client import next_options
+from client.errors import UsageError
 from client.learning.student import load_tensors
 from client.runs.folder import RunFolder
-from tests.client.toy import make_folder
+from tests.client.toy import DOMAINS, make_folder
 from tests.end_to_end.command import TINY, Command
 from tests.support.vendor_process import VendorProcess
 
@@ -64,9 +66,9 @@ def test_the_next_generation_learns_from_what_was_kept_and_begins_where_the_last
     moved = [key for key in first if key.startswith("backbone.") and not torch.equal(first[key], second[key])]
     assert moved
 
-    client("distill", "--from", "first-2", "--budget", "1000", "--steps", "2", "--seed", "4")
+    client("distill", "--from", "first-2", "--budget", "1000", "--steps", "2", "--seed", "3")
     third = _json(client, "first-3/config.json")
-    assert (third["seed"], third["recipe"]["steps"], third["unlabelled"]) == (4, 2, now["unlabelled"])
+    assert (third["seed"], third["recipe"]["steps"], third["unlabelled"]) == (3, 2, now["unlabelled"])
     assert third["student_weights"] == str(client.folder / "first-2" / "student.safetensors")
 
 
@@ -75,6 +77,51 @@ def test_options_of_the_next_generation_are_those_of_the_run_and_what_is_changed
     assert (options.budget, options.image_size, options.seed, options.method) == (7, 48, 3, "vl2v-adip+swad")
     assert options.out == client.folder / "first-2"
     assert options.recipe == RunFolder(client.folder / "first").read_config().recipe
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (("--target-domain", "dark"), "was trained on dark, so one that begins"),
+        (("--seed", "4"), "first was split with --seed 3. By another split"),
+        (("--group-by-name",), "first was split with no --group-by-name. By another split"),
+    ],
+    ids=str,
+)
+def test_what_the_last_student_was_trained_on_does_not_measure_the_next(
+    client: Command, changes: tuple[str, ...], said: str
+) -> None:
+    refused = client("distill", "--from", "first", "--budget", "1000", "--out", "other", *changes, code=2)
+    assert said in refused.stderr
+    assert "leave out --from" in refused.stderr
+    assert not (client.folder / "other").exists()
+
+
+def test_a_generation_that_is_measured_on_what_none_was_trained_on_is_made(client: Command) -> None:
+    run, elsewhere = client.folder / "first", client.folder / "backbone.safetensors"
+    recipe = RunFolder(run).read_config().recipe
+    assert next_options(run, target_domain="red", seed=3, recipe=replace(recipe, holdout=0.1)).seed == 3
+    with pytest.raises(UsageError, match=r"a share of 0\.2 held out"):
+        next_options(run, recipe=replace(recipe, holdout=0.3))
+    assert next_options(run, target_domain=None).target_domain is None
+    assert next_options(run, target_domain="dark", seed=4, student_weights=elsewhere).seed == 4
+
+
+@pytest.mark.usefixtures("without_onnx")
+def test_students_that_leave_a_domain_out_do_not_begin_with_weights_that_have_seen_it(
+    client: Command,
+) -> None:
+    client(
+        "distill", "--data", "toy", *TINY, "--image-size", "32", "--steps", "2", "--method", "linear-probe",
+        "--out", "every",
+    )  # fmt: skip
+    client("distill", "--from", "every", "--leave-one-out")
+    student = str(client.folder / "every" / "student.safetensors")
+    assert _json(client, "every-2/config.json")["student_weights"] == student
+    for domain in DOMAINS:
+        measuring = _json(client, f"every-2/leave-one-out/{domain}/config.json")
+        assert measuring["student_weights"] == str(client.folder / "backbone.safetensors")
+    assert set(_json(client, "every-2/summary.json")["leave_one_out"]) == set(DOMAINS)
 
 
 def test_what_is_no_finished_run_is_refused(client: Command) -> None:
