@@ -105,5 +105,6 @@ def _loss(whole: ExportedFile, small: ExportedFile) -> float:
 
 
 def _evenly(positions: Sequence[int], count: int) -> list[int]:
-    every = max(1, len(positions) // count)
-    return list(positions[::every][:count])
+    """At most so many, from the first to the last: images lie in the order of domains and classes."""
+    taken = min(count, len(positions))
+    return [positions[turn * len(positions) // taken] for turn in range(taken)]

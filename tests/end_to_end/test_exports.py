@@ -1,10 +1,14 @@
 """`client export --int8`: a file of a quarter of the size, measured beside the other, or none at all."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from client.data.images import Pixels
+from client.results.onnx_quantization import write_int8
 from tests.client.toy import make_folder
 from tests.end_to_end.command import TINY, Command
 from tests.support.vendor_process import VendorProcess
@@ -56,6 +60,26 @@ def test_a_file_that_loses_too_much_is_not_written(client: Command, monkeypatch:
     assert not (client.folder / "lossy.onnx").exists()
     client("export", "run", "--out", "lossy.onnx", "--int8", "--allow-loss", "2.5")
     assert (client.folder / "lossy.onnx").exists()
+
+
+@pytest.mark.parametrize("count", [20, 100])
+def test_the_ranges_are_told_by_images_of_every_domain(
+    client: Command, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    shown: list[Pixels] = []
+
+    def watched(whole: Path, small: Path, batches: Iterable[Pixels]) -> None:
+        shown.extend(picture for batch in batches for picture in batch)
+        write_int8(whole, small, [np.stack(shown)])
+
+    monkeypatch.setattr("client.runs.exports.write_int8", watched)
+    monkeypatch.setattr("client.runs.exports._CALIBRATED_ON", count)
+    client("export", "run", "--out", "evenly.onnx", "--int8", "--allow-loss", "100")
+    train = json.loads((client.folder / "run" / "summary.json").read_text())["train_images"]
+    assert 20 < train < 40
+    assert len(shown) == min(count, train)
+    light = [picture[0, 0].mean() > 127 for picture in shown]  # the others are of the domain dark
+    assert 0.3 < np.mean(light) < 0.7
 
 
 def test_it_takes_a_run_with_its_images(client: Command, tmp_path: Path) -> None:
