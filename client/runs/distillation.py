@@ -342,7 +342,7 @@ class Distillation:
             run.write(run.review, found.to_json())
             summary = self._summarise(student, dataset, data, answers, target, unread)
         summary = summary.model_copy(update={"seconds": run.seconds(), "leave_one_out": dict(leave_one_out)})
-        write_pages(run, summary)
+        write_pages(run, summary, stands_in=self._standing.path)
         run.write(run.summary, summary.to_json())
         return summary
 

@@ -17,8 +17,13 @@ from client.runs.folder import RunFolder
 _THUMBNAIL = 96
 
 
-def write_pages(run: RunFolder, summary: Summary) -> None:
+def write_pages(run: RunFolder, summary: Summary, *, stands_in: Path | None = None) -> None:
     """Write the report and the model card of a run.
+
+    Args:
+        run: the run.
+        summary: what it came to.
+        stands_in: the folder that the pages name, where its files are moved to another in the end.
 
     Raises:
         ClientError: a file that they are made of is missing, or they cannot be written.
@@ -41,7 +46,7 @@ def write_pages(run: RunFolder, summary: Summary) -> None:
     plan = Plan.model_validate(run.read(run.plan)).to_json()
     found = Run(
         summary.to_json(), plan, config, run.rows(), answers, mistakes, review, doubts, exports,
-        folder=str(run.path), in_browser=_is_in_browser(run),
+        folder=str(stands_in or run.path), in_browser=_is_in_browser(run),
     )  # fmt: skip
     run.write_text(run.report, render_report(found))
     run.write_text(run.model_card, render_model_card(found))

@@ -57,6 +57,7 @@ def test_a_finished_student_is_replaced_only_by_an_explicit_yes(
     after = _files(run)
     assert after["student.safetensors"] != before["student.safetensors"]
     assert not (run / "replacement").exists()
+    assert b"client export run --web run/web" in after["report.html"]
     assert {name for name in after if "tensorboard" not in name} == {
         name for name in before if "tensorboard" not in name
     }
