@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from rich.console import Console
@@ -142,11 +143,13 @@ def new_api_key() -> str:
 
 
 def unpack() -> None:
-    """Unpack the bundled images, labelled and not, where that has not been done."""
+    """Unpack the bundled images, with and without labels, where none are: a set whole, or not at all."""
     for name in ("icons", "unlabelled"):
         if not (HOME / name).exists():
-            with zipfile.ZipFile(ROOT / "client" / "data" / "bundled" / f"{name}.zip") as archive:
-                archive.extractall(HOME)
+            archive = zipfile.ZipFile(ROOT / "client" / "data" / "bundled" / f"{name}.zip")
+            with archive, TemporaryDirectory(dir=HOME) as part:
+                archive.extractall(part)
+                (Path(part) / name).rename(HOME / name)
 
 
 def distill(method: str, steps: int, environment: dict[str, str]) -> Path:

@@ -7,6 +7,7 @@ import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 
@@ -63,6 +64,34 @@ def _vendor_pids(home: Path) -> list[str]:
         except OSError:
             continue
     return found
+
+
+def test_what_an_interruption_left_unpacked_is_not_taken_for_a_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundled = tmp_path / "client" / "data" / "bundled"
+    bundled.mkdir(parents=True)
+    for name in ("icons", "unlabelled"):
+        with ZipFile(bundled / f"{name}.zip", "w") as archive:
+            for number in range(3):
+                archive.writestr(f"{name}/red/{number}.png", b"")
+    home = tmp_path / ".demo"
+    home.mkdir()
+    monkeypatch.setattr(demo, "ROOT", tmp_path)
+    monkeypatch.setattr(demo, "HOME", home)
+
+    def interrupted(archive: ZipFile, path: str) -> None:
+        archive.extract("icons/red/0.png", path)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ZipFile, "extractall", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            demo.unpack()
+    assert not list(home.iterdir())
+    demo.unpack()
+    assert {each.name for each in home.iterdir()} == {"icons", "unlabelled"}
+    assert len(list(home.glob("*/red/*.png"))) == 6
 
 
 @pytest.mark.long
