@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
@@ -41,6 +41,8 @@ class VendorAnswers:
         queries: how many queries were paid for.
         cost_micros: what they cost, in millionths of the vendor's currency unit.
         stopped: why some were not answered; empty where all were.
+        ended: whether other images would not be answered now either: the vendor is away, or a budget is
+            spent. Otherwise it refused some of these.
     """
 
     probabilities: NDArray[np.float64]
@@ -49,6 +51,7 @@ class VendorAnswers:
     queries: int = 0
     cost_micros: int = 0
     stopped: str = ""
+    ended: bool = False
 
     @property
     def costs(self) -> list[int]:
@@ -165,7 +168,7 @@ class Asker:
         """What was said of some images before; asks nobody."""
         teacher = self._of_this_period()
         known = teacher.lookup(images)[1]
-        return self._answers(teacher, images, known, 0, 0, "")
+        return self._answers(teacher, images, known)
 
     def price(self, images: Sequence[Query]) -> int:
         """What asking about some images would cost now, in millionths of the vendor's currency unit."""
@@ -179,27 +182,27 @@ class Asker:
         teacher = self._of_this_period()
         _, known = teacher.lookup(images)
         queries = cost_micros = 0
-        stopped = ""
+        stopped, ended = "", False
         try:
             purchase = teacher.buy([*self._prompts, *images], patience=self._patience)
             queries, cost_micros = purchase.bought, purchase.cost_micros
             if purchase.out_of_budget:
-                stopped = f"the budget of {self._budget} queries {_NAMES[self._period]} is spent"
+                stopped, ended = f"the budget of {self._budget} queries {_NAMES[self._period]} is spent", True
             elif purchase.refused:
                 stopped = f"the vendor refused it ({next(iter(purchase.refused.values()))})"
+                # No image can be answered without the text of a class.
+                ended = any(query.kind == "text" for query in purchase.refused)
         except ClientError as error:
-            stopped = str(error)
-        return self._answers(teacher, images, known, queries, cost_micros, stopped)
+            stopped, ended = str(error), True
+        answers = self._answers(teacher, images, known)
+        if "student" not in answers.answered_by:
+            stopped, ended = "", False
+        return replace(answers, queries=queries, cost_micros=cost_micros, stopped=stopped, ended=ended)
 
     def _answers(
-        self,
-        teacher: "Teacher",
-        images: Sequence[Query],
-        known: NDArray[np.bool_],
-        queries: int,
-        cost_micros: int,
-        stopped: str,
+        self, teacher: "Teacher", images: Sequence[Query], known: NDArray[np.bool_]
     ) -> VendorAnswers:
+        """What the cache has of some images, of which some were known before."""
         texts, have_texts = teacher.lookup(self._prompts)
         for number, name in self._names.items():
             texts[number] = name
@@ -214,9 +217,7 @@ class Asker:
             ("cache" if before else "vendor") if now else "student"
             for before, now in zip(known, have, strict=True)
         ]
-        return VendorAnswers(
-            probabilities, answered_by, rejected, queries, cost_micros, stopped if not have.all() else ""
-        )
+        return VendorAnswers(probabilities, answered_by, rejected)
 
     def _of_this_period(self) -> "Teacher":
         """The teacher under the run id that all who ask in this period share."""

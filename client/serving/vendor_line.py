@@ -166,7 +166,7 @@ class VendorLine:
             for item, (row, who, cost, none) in zip(rest, answers, strict=True)
         ]
         self._tell(told)
-        if said.stopped and "vendor" not in said.answered_by:
+        if said.ended and "vendor" not in said.answered_by:
             self._fall_silent(said.stopped)
         self._keep([item.query for item, answer in told if answer is not None])
 

@@ -1,0 +1,76 @@
+"""The line to the vendor: what one image says of the others, and what waits in memory."""
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from client.buying.queries import Query
+from client.deferral.asking import Asker
+from client.serving.vendor_line import VendorAnswer, VendorLine
+from tests.client.buying.cards import MODEL
+from tests.client.buying.test_teacher import Shop
+
+T = TypeVar("T")
+# Nobody is kept waiting for so long unless a test fails.
+_LONG = 20.0
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[Shop]:
+    shop = Shop(tmp_path)
+    yield shop
+    shop.close()
+
+
+def _asker(shop: Shop, budget: int | None = None) -> Asker:
+    return Asker(
+        shop.teacher(), ["cat", "dog"], taught_by="", temperature=1.0, budget=budget, period="total",
+        patience=_LONG,
+    )  # fmt: skip
+
+
+def _image(content: bytes) -> Query:
+    return Query("image", hashlib.sha256(content).hexdigest(), "an image", lambda: content)
+
+
+def _run(asker: Asker, work: Callable[[VendorLine], Awaitable[T]]) -> T:
+    """Do something with a line to a vendor."""
+
+    async def do() -> T:
+        line = VendorLine(lambda: nullcontext(asker), None)
+        line.start()
+        try:
+            return await asyncio.wait_for(work(line), 3 * _LONG)
+        finally:
+            await asyncio.to_thread(line.close)
+
+    return asyncio.run(do())
+
+
+def _who(said: list[VendorAnswer | None]) -> list[str]:
+    return ["student" if each is None else each.answered_by for each in said]
+
+
+@pytest.mark.parametrize("refused", [b"bad", bytes(MODEL.limits.max_image_bytes + 1)])
+def test_an_image_that_the_vendor_refuses_keeps_no_other_from_it(shop: Shop, refused: bytes) -> None:
+    async def work(line: VendorLine) -> list[str]:
+        alone = await line.ask([_image(refused)], seconds=_LONG)
+        return _who([*alone, *await line.ask([_image(b"good")], seconds=_LONG)])
+
+    assert _run(_asker(shop), work) == ["student", "vendor"]
+
+
+def test_a_class_text_that_the_vendor_refuses_and_a_spent_budget_keep_all_from_it(shop: Shop) -> None:
+    said = _asker(shop, budget=2).ask([_image(b"good")])
+    assert (said.answered_by, said.ended) == (["student"], True)
+    bad = Query.text("bad")
+    asker = _asker(shop)
+    asker._prompts.append(bad)
+    said = asker.ask([_image(b"good")])
+    assert (said.answered_by, said.ended) == (["student"], True)
+    assert "the vendor refused it" in said.stopped
