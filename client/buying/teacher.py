@@ -70,7 +70,7 @@ class Teacher:
 
     Attributes:
         model: the model.
-        refused: what could not be embedded of what was bought here, with the reason.
+        refused: what could not be embedded of what was bought here, and before `for_run`, with the reason.
     """
 
     def __init__(
@@ -117,7 +117,11 @@ class Teacher:
         self.refused: dict[Query, str] = {}
 
     def for_run(self, run_id: str, *, budget: int | None) -> "Teacher":
-        """The same model of the same vendor, with the same cache, for another run."""
+        """The same model of the same vendor, with the same cache, for another run.
+
+        It knows what was refused before. What is refused to it, it keeps to itself: this teacher may outlive
+        many runs, and is not to hold the images that they asked about.
+        """
         other = Teacher(
             self._vendor,
             self._cache,
@@ -128,7 +132,7 @@ class Teacher:
             say=self._say,
             bulk=self._bulk,
         )
-        other.refused, other._pinning = self.refused, self._pinning
+        other.refused, other._pinning = dict(self.refused), self._pinning
         return other
 
     @property

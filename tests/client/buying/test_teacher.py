@@ -198,6 +198,14 @@ def test_an_image_that_the_vendor_would_not_take_is_not_sent(shop: Shop, tmp_pat
     assert purchase.bought == shop.vendor.charged == 1
 
 
+def test_another_run_knows_what_was_refused_and_keeps_its_own_refusals(shop: Shop) -> None:
+    teacher, (first, second) = shop.teacher(), (Query.text("bad 1"), Query.text("bad 2"))
+    teacher.buy([first])
+    other = teacher.for_run("other", budget=None)
+    other.buy([second])
+    assert (set(teacher.refused), set(other.refused)) == ({first}, {first, second})
+
+
 def test_what_is_too_large_alone_costs_no_budget(shop: Shop, tmp_path: Path) -> None:
     limits = LIMITS.model_copy(update={"max_image_bytes": 10**6})
     queries = [*_images(tmp_path / "images", [11_000, 400, 12_000, 800]), *_texts(9)]

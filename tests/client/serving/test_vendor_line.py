@@ -1,7 +1,9 @@
 """The line to the vendor: what one image says of the others, and what waits in memory."""
 
 import asyncio
+import gc
 import hashlib
+import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -74,3 +76,17 @@ def test_a_class_text_that_the_vendor_refuses_and_a_spent_budget_keep_all_from_i
     said = asker.ask([_image(b"good")])
     assert (said.answered_by, said.ended) == (["student"], True)
     assert "the vendor refused it" in said.stopped
+
+
+@pytest.mark.parametrize("content", [b"bad", b"good"])
+def test_what_was_asked_about_leaves_memory(shop: Shop, content: bytes) -> None:
+    async def work(line: VendorLine) -> bool:
+        image = _image(content)
+        held = weakref.ref(image.read)
+        await line.ask([image], seconds=_LONG)
+        del image
+        await line.ask([_image(b"another")], seconds=_LONG)  # by then it has done with the first
+        gc.collect()
+        return held() is None
+
+    assert _run(_asker(shop), work)
