@@ -22,8 +22,8 @@ from client.deferral.keeping import KeptImages
 from client.errors import ClientError, FingerprintChanged
 
 _LARGEST_BATCH = 64
-# More images than these do not wait: the student answers them.
-_MOST_WAITING = 1024
+# No more images wait, and no more bytes wait or are being asked about: of others the student answers.
+_MOST_WAITING, _MOST_BYTES = 1024, 64 * 2**20
 # After a failure, the vendor is left alone for so many seconds.
 _SILENCE = 30.0
 # At the end, it may finish what it asked for so many seconds.
@@ -45,10 +45,16 @@ class VendorAnswer:
 
 @dataclass(eq=False)
 class _Item:
-    """An image that waits; its future belongs to the event loop."""
+    """An image that waits, and its size in bytes; its future belongs to the event loop."""
 
     query: Query
+    size: int
     answered: "asyncio.Future[VendorAnswer | None]"
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody still waits for it."""
+        return not self.answered.done()
 
 
 class VendorLine:
@@ -71,6 +77,7 @@ class VendorLine:
         self._asker: Asker | None = None
         self._stack = ExitStack()
         self._waiting: deque[_Item] = deque()
+        self._in_hand: list[_Item] = []
         self._changed = threading.Condition()
         self._closed = False
         self._silent_until = 0.0
@@ -109,34 +116,49 @@ class VendorLine:
         return None if self._asker is None else self._asker.left
 
     async def ask(self, queries: Sequence[Query], *, seconds: float) -> list[VendorAnswer | None]:
-        """What the vendor says of some images within so many seconds; `None` where it does not."""
-        items = [_Item(query, self._loop.create_future()) for query in queries]
+        """What the vendor says of some images in memory within so many seconds; `None` where it does not."""
+        items = [_Item(query, len(query.read()), self._loop.create_future()) for query in queries]
+        self._line_up(items)
+        try:
+            await asyncio.wait([item.answered for item in items], timeout=seconds)
+            return [item.answered.result() if item.answered.done() else None for item in items]
+        finally:
+            self._drop(items)
+
+    def _line_up(self, items: Sequence[_Item]) -> None:
         with self._changed:
-            room = max(0, _MOST_WAITING - len(self._waiting))
-            self._waiting.extend(items[:room])
+            room = _MOST_BYTES - sum(item.size for item in (*self._waiting, *self._in_hand))
+            for item in items:
+                if len(self._waiting) < _MOST_WAITING and item.size <= room:
+                    self._waiting.append(item)
+                    room -= item.size
+                else:
+                    item.answered.set_result(None)
             self._changed.notify()
-        for item in items[room:]:
-            item.answered.set_result(None)
-        await asyncio.wait([item.answered for item in items], timeout=seconds)
-        return [item.answered.result() if item.answered.done() else None for item in items]
+
+    def _drop(self, items: Sequence[_Item]) -> None:
+        """Let go of images whose caller is gone; those that the vendor is being asked about stay in hand."""
+        for item in items:
+            item.answered.cancel()
+        with self._changed:
+            self._waiting = deque(item for item in self._waiting if item.wanted)
 
     def _work(self) -> None:
         while True:
             with self._changed:
+                self._in_hand = []
                 while not self._closed and not self._waiting:
                     self._changed.wait()
-                if self._closed:
-                    batch, self._waiting = list(self._waiting), deque()
-                else:
-                    batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), _LARGEST_BATCH))]
+                count = len(self._waiting) if self._closed else min(len(self._waiting), _LARGEST_BATCH)
+                self._in_hand = [self._waiting.popleft() for _ in range(count)]
             if self._closed:
-                self._tell([(item, None) for item in batch])
+                self._tell([(item, None) for item in self._in_hand])
                 return
             try:
-                self._ask(batch)
+                self._ask(self._in_hand)
             except Exception:  # the student answers, whatever it is
                 _log.exception("the vendor could not be asked")
-                self._tell([(item, None) for item in batch])
+                self._tell([(item, None) for item in self._in_hand])
 
     def _ask(self, batch: list[_Item]) -> None:
         """Answer a batch: what the cache has at once, the rest when the vendor has answered."""
@@ -153,6 +175,7 @@ class VendorLine:
             )
             if who != "student"
         ])  # fmt: skip
+        rest = [item for item in rest if item.wanted]
         if not rest:
             return
         if time.monotonic() < self._silent_until:

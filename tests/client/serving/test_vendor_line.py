@@ -3,9 +3,10 @@
 import asyncio
 import gc
 import hashlib
+import threading
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,6 +14,7 @@ import pytest
 
 from client.buying.queries import Query
 from client.deferral.asking import Asker
+from client.serving import vendor_line
 from client.serving.vendor_line import VendorAnswer, VendorLine
 from tests.client.buying.cards import MODEL
 from tests.client.buying.test_teacher import Shop
@@ -40,11 +42,32 @@ def _image(content: bytes) -> Query:
     return Query("image", hashlib.sha256(content).hexdigest(), "an image", lambda: content)
 
 
-def _run(asker: Asker, work: Callable[[VendorLine], Awaitable[T]]) -> T:
-    """Do something with a line to a vendor."""
+class _Gate:
+    """Where something waits until it may go on."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.reached = threading.Semaphore(0)
+
+    def wait(self) -> None:
+        self.reached.release()
+        assert self.go.wait(_LONG)
+
+    async def until_reached(self) -> None:
+        assert await asyncio.to_thread(self.reached.acquire, timeout=_LONG)
+
+
+def _run(
+    asker: Asker, work: Callable[[VendorLine], Awaitable[T]], first: Callable[[], None] = lambda: None
+) -> T:
+    """Do something with a line to a vendor, which does something first when it connects."""
+
+    def connect() -> AbstractContextManager[Asker]:
+        first()
+        return nullcontext(asker)
 
     async def do() -> T:
-        line = VendorLine(lambda: nullcontext(asker), None)
+        line = VendorLine(connect, None)
         line.start()
         try:
             return await asyncio.wait_for(work(line), 3 * _LONG)
@@ -90,3 +113,59 @@ def test_what_was_asked_about_leaves_memory(shop: Shop, content: bytes) -> None:
         return held() is None
 
     assert _run(_asker(shop), work)
+
+
+def test_what_nobody_waits_for_any_more_is_not_sent(shop: Shop) -> None:
+    gate = _Gate()
+    shop.vendor.before = gate.wait
+
+    async def work(line: VendorLine) -> list[str]:
+        first = asyncio.create_task(line.ask([_image(b"first")], seconds=_LONG))
+        await gate.until_reached()
+        late = await line.ask([_image(b"late")], seconds=0.01)
+        gone = asyncio.create_task(line.ask([_image(b"gone")], seconds=_LONG))
+        await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.wait([gone])
+        assert not line._waiting
+        gate.go.set()
+        return _who([*await first, *late, *await line.ask([_image(b"next")], seconds=_LONG)])
+
+    assert _run(_asker(shop), work) == ["vendor", "student", "vendor"]
+    assert shop.vendor.charged == 2 + 2  # the class texts, and what was answered
+
+
+def test_what_nobody_waits_for_when_the_vendor_is_reached_is_not_sent(shop: Shop) -> None:
+    gate = _Gate()
+
+    async def work(line: VendorLine) -> list[str]:
+        first = asyncio.create_task(line.ask([_image(b"first")], seconds=_LONG))
+        await gate.until_reached()
+        first.cancel()
+        await asyncio.wait([first])
+        gate.go.set()
+        return _who(await line.ask([_image(b"next")], seconds=_LONG))
+
+    assert _run(_asker(shop), work, gate.wait) == ["vendor"]
+    assert shop.vendor.charged == 2 + 1
+
+
+def test_beyond_so_many_bytes_the_student_answers_at_once(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vendor_line, "_MOST_BYTES", 10)
+    gate = _Gate()
+    shop.vendor.before = gate.wait
+
+    async def work(line: VendorLine) -> list[str]:
+        first = asyncio.create_task(line.ask([_image(b"first!")], seconds=_LONG))
+        await gate.until_reached()
+        second = asyncio.create_task(line.ask([_image(b"four")], seconds=_LONG))
+        beyond = await asyncio.wait_for(line.ask([_image(b"x")], seconds=2 * _LONG), _LONG)
+        gate.go.set()
+        said = [*await first, *await second, *beyond]
+        while line._in_hand:
+            await asyncio.sleep(0.01)
+        return _who([*said, *await line.ask([_image(b"ten bytes!")], seconds=_LONG)])
+
+    assert _run(_asker(shop), work) == ["vendor", "vendor", "student", "vendor"]
