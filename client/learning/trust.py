@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -38,13 +39,49 @@ class Agreement:
     gaps: Tensor
 
 
+class Named(NamedTuple):
+    """What is known where some classes may be named by their images.
+
+    Attributes:
+        known: with these names in its `text_head`.
+        classes: which classes they are, shape (classes,), bool.
+        own: how near (cosine) each labelled image of such a class is to the name that the others of its class
+            make, shape (n,); NaN for all other images.
+    """
+
+    known: Supervision
+    classes: Tensor
+    own: Tensor
+
+    def cosines(self, rows: Tensor) -> Tensor:
+        """How near (cosine) some labelled images come to each class, shape (rows, classes).
+
+        They are compared as new images would be: with a name of images that does not contain them.
+        """
+        cosines = self.known.images[rows] @ self.known.text_head.T
+        labels, own = self.known.labels[rows].unsqueeze(1), self.own[rows].unsqueeze(1)
+        return cosines.scatter(1, labels, torch.where(own.isnan(), cosines.gather(1, labels), own))
+
+
+def unnamed(known: Supervision) -> Named:
+    """What is known where all classes keep their texts."""
+    classes = torch.zeros(len(known.text_head), dtype=torch.bool)
+    return Named(known, classes, torch.full(known.labels.shape, torch.nan, dtype=known.images.dtype))
+
+
 def agreement(known: Supervision) -> Agreement:
     """How far the teacher agrees with the labels."""
+    return agreement_by(unnamed(known))
+
+
+def agreement_by(named: Named) -> Agreement:
+    """The same by names that may be of images."""
+    known = named.known
     positions = torch.nonzero(known.bought & known.labelled).flatten()
     labels = known.labels[positions]
     right, gaps = [torch.zeros(0, dtype=torch.bool)], [torch.zeros(0)]
     for rows, own in _chunks(positions, labels):
-        cosines = known.images[rows] @ known.text_head.T
+        cosines = named.cosines(rows)
         mine = cosines.gather(1, own.unsqueeze(1)).squeeze(1)
         others = (cosines.sum(1) - mine) / max(1, cosines.shape[1] - 1)
         right.append(cosines.argmax(1) == own)
@@ -60,7 +97,7 @@ def doubtful_classes(known: Supervision, agreed: Agreement, *, trusted: bool) ->
     return _share_of_class(known, agreed, agreed.right) < (_BY_TRUSTED if trusted else _RECOGNISED)
 
 
-def named_by_images(known: Supervision, *, trusted: bool) -> tuple[Supervision, Tensor]:
+def named_by_images(known: Supervision, *, trusted: bool) -> Named:
     """What is known with another name for classes whose images the teacher knows, but not their text.
 
     The name is the mean embedding of the class's labelled images that were bought, moved by what separates
@@ -68,32 +105,34 @@ def named_by_images(known: Supervision, *, trusted: bool) -> tuple[Supervision, 
     2022), since it is compared beside texts. A doubtful class gets it if 7 in 10 of its images are
     recognised by it, where the mean that an image is compared with is that of the class's other images. Where
     a method compares classes with texts in several styles, all classes keep their texts.
-
-    Returns:
-        what is known with these names in its `text_head`, and which classes they are, shape (classes,), bool.
     """
     agreed = agreement(known)
     doubtful = doubtful_classes(known, agreed, trusted=trusted)
     styles = 0 if known.styled_texts is None else known.styled_texts.shape[1]
     if styles or not doubtful.any():
-        return known, torch.zeros_like(doubtful)
+        return unnamed(known)
     texts, labels = known.text_head, known.labels[agreed.positions]
     sums, counts = torch.zeros_like(texts), torch.bincount(labels, minlength=len(texts))
-    for rows, own in _chunks(agreed.positions, labels):
-        sums.index_add_(0, own, known.images[rows])
+    for rows, label in _chunks(agreed.positions, labels):
+        sums.index_add_(0, label, known.images[rows])
     means = functional.normalize(sums, dim=1)
     gap = texts.mean(0) - means[counts > 0].mean(0)
-    named = torch.where(doubtful.unsqueeze(1), functional.normalize(means + gap, dim=1), texts)
-    right = [torch.zeros(0, dtype=torch.bool)]
-    for rows, own in _chunks(agreed.positions, labels):
+    names = functional.normalize(means + gap, dim=1)
+    own = unnamed(known).own
+    for rows, label in _chunks(agreed.positions, labels):
         images = known.images[rows]
-        others = functional.normalize(functional.normalize(sums[own] - images, dim=1) + gap, dim=1)
-        compared = torch.where(doubtful[own].unsqueeze(1), others, texts[own])
-        cosines = (images @ named.T).scatter(1, own.unsqueeze(1), (images * compared).sum(1, keepdim=True))
-        right.append(cosines.argmax(1) == own)
-    recognised = _share_of_class(known, agreed, torch.cat(right)) >= _RECOGNISED
-    chosen = doubtful & recognised & (counts > 1)
-    return replace(known, text_head=torch.where(chosen.unsqueeze(1), named, texts)), chosen
+        others = functional.normalize(functional.normalize(sums[label] - images, dim=1) + gap, dim=1)
+        own[rows] = (images * others).sum(1)
+    right = agreement_by(_named(known, names, doubtful, own)).right
+    recognised = _share_of_class(known, agreed, right) >= _RECOGNISED
+    return _named(known, names, doubtful & recognised & (counts > 1), own)
+
+
+def _named(known: Supervision, names: Tensor, classes: Tensor, own: Tensor) -> Named:
+    """What is known with names, shape (classes, d), for some classes, and `Named.own` of whatever class."""
+    text_head = torch.where(classes.unsqueeze(1), names, known.text_head)
+    concerned = known.labelled & classes[known.labels.clamp(min=0)]
+    return Named(replace(known, text_head=text_head), classes, own.masked_fill(~concerned, torch.nan))
 
 
 def weighed(known: Supervision, *, trusted: bool) -> Supervision:

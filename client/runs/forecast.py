@@ -15,9 +15,12 @@ from client.learning.trust import (
     LEARNT_FROM,
     TRUSTED,
     Agreement,
+    Named,
     agreement,
+    agreement_by,
     doubtful_classes,
     named_by_images,
+    unnamed,
 )
 from client.results.records import TeacherCheck, ZeroShotAccuracy
 from client.runs.dataset import Dataset
@@ -35,25 +38,28 @@ class Checked:
 
     Attributes:
         check: how right it is on the labelled images that were bought; `None` where these are too few.
-        known: what is known, with other names for the classes of `check.named_by_images` where the run
+        named: what is known, with other names for the classes of `check.named_by_images` where the run
             weighs its teacher.
+        accuracy: how right it is by these names, which `check.accuracy` is by the class texts; `None` where
+            the images are too few.
     """
 
     check: TeacherCheck | None
-    known: Supervision
+    named: Named
+    accuracy: float | None
 
 
 def check_teacher(config: RunConfig, dataset: Dataset, known: Supervision) -> Checked:
     """Hold what a run knows of its teacher against the labels."""
     agreed = agreement(known)
     if len(agreed.positions) < _FEWEST:
-        return Checked(None, known)
+        return Checked(None, unnamed(known), None)
     by_domain = _by_domain(dataset, agreed)
     accuracy = _mean(by_domain)
     trusted = accuracy >= TRUSTED
-    named, renamed = named_by_images(known, trusted=trusted)
+    named = named_by_images(known, trusted=trusted)
     method, recipe = parse_method(config.method, config.recipe)
-    doubtful = doubtful_classes(known, agreed, trusted=trusted) & ~renamed
+    doubtful = doubtful_classes(known, agreed, trusted=trusted) & ~named.classes
     check = TeacherCheck(
         accuracy=accuracy,
         by_domain=by_domain,
@@ -61,11 +67,13 @@ def check_teacher(config: RunConfig, dataset: Dataset, known: Supervision) -> Ch
         trusted=trusted,
         learnt_from=not (recipe.weigh_teacher and method.can_do_without)
         or len(dataset.train) < ENOUGH_LABELS * len(dataset.classes)
-        or _at_most(_by_domain(dataset, agreement(named))) >= LEARNT_FROM,
+        or _at_most(_by_domain(dataset, agreement(named.known))) >= LEARNT_FROM,
         doubtful=list(compress(dataset.classes, doubtful.tolist())),
-        named_by_images=list(compress(dataset.classes, renamed.tolist())),
+        named_by_images=list(compress(dataset.classes, named.classes.tolist())),
     )
-    return Checked(check, named if recipe.weigh_teacher else known)
+    if not recipe.weigh_teacher:
+        named = unnamed(known)
+    return Checked(check, named, _mean(_by_domain(dataset, agreement_by(named))))
 
 
 def _by_domain(dataset: Dataset, agreed: Agreement) -> dict[str, ZeroShotAccuracy]:

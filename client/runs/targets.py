@@ -20,13 +20,13 @@ from client.errors import BudgetExhausted, ClientError, DataError, FingerprintCh
 from client.learning.backbone_names import BUNDLED_TEACHER, OPEN_CLIP
 from client.learning.image_names import KEY as IMAGE_NAMES
 from client.learning.image_names import names_to_json
-from client.learning.losses import cosine_logits
+from client.learning.losses import LOGIT_SCALE
 from client.learning.methods import ROWS_AT_ONCE, Method, Supervision, class_directions
 from client.learning.prompts import ONE_PROMPT
 from client.learning.rejection import TEACHERS, Rejection
 from client.learning.student import build_student
 from client.learning.temperature import evenly, fitted_temperature
-from client.learning.trust import labels_alone, pseudo_labelled, weighed
+from client.learning.trust import Named, labels_alone, pseudo_labelled, weighed
 from client.progress import Display
 from client.results.records import Purchase, RefusedQuery, TeacherCheck, described_check
 from client.runs.dataset import Dataset, describe_plan, describe_views, mention, unseen
@@ -53,9 +53,10 @@ class TaughtBy:
         fingerprint: of the model.
         temperature: divides its scores of the labelled images that were bought, so that they fit the labels
             (`fitted_temperature`).
-        accuracy: the share of these that it names right; `None` where there are too few.
-        rejection: by how near (cosine) these are to the nearest class text; `None` where there are none, or
-            the class texts are not those that are asked about a single image.
+        accuracy: the share of these that it names right, by the names that it is asked by: the mean over
+            domains; `None` where there are too few.
+        rejection: by how near (cosine) these are to the nearest class text or name; `None` where there are
+            none, or the class texts are not those that are asked about a single image.
         names: what stands for the text of a class that is named by its images, by the class's number.
     """
 
@@ -101,23 +102,22 @@ class Targets:
     teacher: TaughtBy | None = None
 
 
-def _temperature_of(known: Supervision) -> float:
+def _temperature_of(named: Named) -> float:
     """Fits the teacher's answers about the labelled images that were bought to the labels."""
+    known = named.known
     rows = evenly(torch.nonzero(known.bought & known.labelled).flatten())
     if not len(rows):
         return 1.0
-    return fitted_temperature(cosine_logits(known.images[rows], known.text_head), known.labels[rows])
+    return fitted_temperature(LOGIT_SCALE * named.cosines(rows), known.labels[rows])
 
 
-def _rejection_of(known: Supervision, dataset: Dataset, method: Method) -> Rejection | None:
-    """How near the labelled images that were bought, as they are, come to a class text."""
+def _rejection_of(named: Named, dataset: Dataset, method: Method) -> Rejection | None:
+    """How near the labelled images that were bought, as they are, come to a class text or name."""
     train = torch.tensor(dataset.train, dtype=torch.long)
-    rows = train[known.bought[train]]
+    rows = train[named.known.bought[train]]
     if method.prompts != ONE_PROMPT or not len(rows):
         return None
-    nearest = [
-        (known.images[some] @ known.text_head.T).amax(dim=1) for some in torch.split(rows, ROWS_AT_ONCE)
-    ]
+    nearest = [named.cosines(some).amax(dim=1) for some in torch.split(rows, ROWS_AT_ONCE)]
     return Rejection.of(torch.cat(nearest).numpy())
 
 
@@ -275,15 +275,15 @@ class TargetBuilder:
         if known is None:
             return None, missing
         checked = check_teacher(self._config, dataset, known)
-        self.check, known = checked.check, checked.known
-        recipe, temperature = self._config.recipe, _temperature_of(known)
-        renamed = self.check.named_by_images if self.check and recipe.weigh_teacher else []
+        self.check, known = checked.check, checked.named.known
+        recipe, temperature = self._config.recipe, _temperature_of(checked.named)
+        renamed = torch.nonzero(checked.named.classes).flatten().tolist()
         self._taught_by = TaughtBy(
             self._teacher.model.fingerprint,
             temperature,
-            self.check.accuracy if self.check else None,
-            _rejection_of(known, dataset, self._method),
-            {number: known.text_head[number].numpy() for number in map(dataset.classes.index, renamed)},
+            checked.accuracy,
+            _rejection_of(checked.named, dataset, self._method),
+            {number: known.text_head[number].numpy() for number in renamed},
         )
         if self.check is None:
             return known, missing

@@ -171,9 +171,23 @@ def test_bad_options_are_refused_before_anything_is_asked(client: Command, train
     assert "--ask-vendor URL" in client(*predict, "--ask-share", "0.1", code=2).stderr
     both = client(*predict, *_ask(client), "--ask-share", "0.1", "--ask-below", "0.5", code=2).stderr
     assert "one of --ask-share" in both
-    unreached = client(*predict, *_ask(client), "--ask-accuracy", "0.999", code=2).stderr
-    assert "No share reaches" in unreached or "does not tell" in unreached
+    tensors, metadata = load_tensors(trained / "student.safetensors")
+    other = client.folder / "other.safetensors"
+    save_tensors(tensors, other, metadata | {"teacher_accuracy": "0.9"})
+    accurate = ("--ask-accuracy", "0.999")
+    unreached = client("predict", str(other), "new", *_ask(client), *accurate, code=2).stderr
+    assert "No share reaches" in unreached
     assert "less than or equal to 1" in client(*predict, *_ask(client), "--ask-share", "1.5", code=2).stderr
+
+
+def test_an_accuracy_is_within_reach_of_a_teacher_that_knows_all_classes_by_their_names_of_images(
+    client: Command, trained: Path
+) -> None:
+    metadata = load_student(trained).metadata
+    assert metadata["teacher_names"]
+    assert float(metadata["teacher_accuracy"]) >= 0.999
+    rows, _ = _rows(client, trained, *_ask(client, "--ask-accuracy", "0.999"))
+    assert "vendor" in {row["answered_by"] for row in rows}
 
 
 def test_a_person_sees_who_answered_and_what_it_cost(client: Command, trained: Path) -> None:

@@ -63,10 +63,11 @@ def test_a_class_without_an_image_is_not_doubted() -> None:
 def test_a_class_called_by_anothers_text_is_named_by_its_images() -> None:
     """The images of classes 2 and 3 lie at each other's texts, and one of each somewhere else."""
     known = _known([0, 1, *[2] * 8, *[3] * 8], [0, 1, *[3] * 7, 0, *[2] * 7, 1])
-    renamed, which = named_by_images(known, trusted=False)
+    renamed, which, own = named_by_images(known, trusted=False)
     assert which.tolist() == [False, False, True, True]
     assert torch.equal(renamed.text_head[:2], known.text_head[:2])
     assert (renamed.images @ renamed.text_head.T).argmax(1).tolist() == [0, 1, *[2] * 7, 0, *[3] * 7, 1]
+    assert own.isnan().tolist() == [True, True] + [False] * 16
     counts = weighed(renamed, trusted=False)
     assert counts.bought.all()  # no class is in doubt any more
     assert torch.equal(METHODS["vl2v-adip"].targets(counts)[2], (renamed.text_head[2] + known.images[2]) / 2)
@@ -81,8 +82,9 @@ def test_a_name_of_images_lies_where_texts_lie() -> None:
     images = functional.normalize(images + 0.1 * torch.randn(18, 16, generator=generator), dim=1)
     texts = functional.normalize(torch.stack([classes[k] + 2 * towards_texts for k in (0, 2, 1)]), dim=1)
     known = Supervision(labels, texts, images, torch.ones(18, dtype=torch.bool), 0.5)
-    renamed, which = named_by_images(known, trusted=False)
+    renamed, which, own = named_by_images(known, trusted=False)
     assert which.tolist() == [False, True, True]
+    assert own.isnan().tolist() == [k == 0 for k in labels]
     means = [[sum(column) for column in zip(*images[labels == k].tolist(), strict=True)] for k in range(3)]
     means = [[x / math.dist(mean, [0.0] * 16) for x in mean] for mean in means]
     for k in (1, 2):
@@ -95,11 +97,45 @@ def test_a_name_of_images_lies_where_texts_lie() -> None:
     assert torch.equal((images @ renamed.text_head.T).argmax(1), labels)
 
 
+def test_an_image_is_compared_with_the_name_that_the_others_of_its_class_make() -> None:
+    """By plain arithmetic: images of class 2 lie about one place, which is not that of its text."""
+    known = _known([0, 1, *[2] * 4, *[3] * 4], [0, 1, *[3] * 4, *[3] * 4])
+    known.images[2:6] += 0.3 * torch.tensor([[1, 0, 0, 0], [-1, 0, 0, 0], [0, 1, 0, 0], [0, -1, 0, 0]])
+    known.images[6:] = torch.eye(4)[2]
+    known = replace(known, images=functional.normalize(known.images, dim=1))
+    named = named_by_images(known, trusted=False)
+    assert named.classes.tolist() == [False, False, True, True]
+    images, texts = known.images.tolist(), known.text_head.tolist()
+    means = [_mean(images[:1]), _mean(images[1:2]), _mean(images[2:6]), _mean(images[6:])]
+    gap = [sum(t[i] for t in texts) / 4 - sum(mean[i] for mean in means) / 4 for i in range(4)]
+    cosines = named.cosines(torch.arange(2, 6))
+    for row, position in enumerate(range(2, 6)):
+        others = _mean([images[i] for i in range(2, 6) if i != position])
+        name = _unit([a + b for a, b in zip(others, gap, strict=True)])
+        expected = [
+            sum(map(math.prod, zip(images[position], text, strict=True))) for text in (*texts[:2], name)
+        ]
+        assert cosines[row, :3].tolist() == pytest.approx(expected, abs=1e-5)
+    contained = known.images[2:6] @ named.known.text_head.T
+    assert (cosines[:, 2] < contained[:, 2]).all()
+    assert torch.equal(cosines[:, [0, 1, 3]], contained[:, [0, 1, 3]])
+    assert torch.equal(named.cosines(torch.arange(2)), known.images[:2] @ named.known.text_head.T)
+
+
+def _unit(vector: list[float]) -> list[float]:
+    return [x / math.dist(vector, [0.0] * len(vector)) for x in vector]
+
+
+def _mean(vectors: list[list[float]]) -> list[float]:
+    return _unit([sum(column) for column in zip(*vectors, strict=True)])
+
+
 def test_images_that_do_not_resemble_each_other_name_nothing() -> None:
     """Of class 0 no two are alike: their mean, with each of them in it, would be nearest to all of them."""
     known = _known([0, 0, 0, 1, 1, 2, 2, 3, 3], [1, 2, 3, 1, 1, 2, 2, 3, 3])
-    renamed, which = named_by_images(known, trusted=False)
+    renamed, which, own = named_by_images(known, trusted=False)
     assert not which.any()
+    assert own.isnan().all()
     assert torch.equal(renamed.text_head, known.text_head)
 
 

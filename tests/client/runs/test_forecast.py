@@ -1,9 +1,11 @@
 """What the labels say of a teacher, by how many of the images were bought."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from client.data.domains import ImageFolder
 from client.data.examples import Example
@@ -12,6 +14,18 @@ from client.learning.recipe import Recipe
 from client.runs.dataset import Dataset
 from client.runs.folder import RunConfig
 from client.runs.forecast import check_teacher
+
+_CONFIG = RunConfig("", None, "vl2v-adip", "none", 32, 0, "stratified", Recipe())
+
+
+def _dataset(labels: Tensor, classes: int) -> Dataset:
+    """Images of two domains in turn."""
+    examples = tuple(
+        Example(f"{number}.png", "ab"[number % 2], label, str(number), str(number), 32)
+        for number, label in enumerate(labels.tolist())
+    )
+    folder = ImageFolder(Path(), ("a", "b"), tuple(map(str, range(classes))), {}, ())
+    return Dataset(folder, None, folder.domains, examples, tuple("train" for _ in examples), ())
 
 
 @pytest.mark.parametrize(
@@ -33,14 +47,22 @@ def test_a_teacher_is_set_aside_where_chance_does_not_explain_what_it_gets_wrong
     texts = torch.eye(classes)
     images = texts[torch.where(turn < right, labels, (labels + 1) % classes)]
     known = Supervision(labels, texts, images, torch.arange(len(labels)) < bought, 0.5)
-    examples = tuple(
-        Example(f"{number}.png", "ab"[number % 2], label, str(number), str(number), 32)
-        for number, label in enumerate(labels.tolist())
-    )
-    folder = ImageFolder(Path(), ("a", "b"), tuple(map(str, range(classes))), {}, ())
-    dataset = Dataset(folder, None, folder.domains, examples, tuple("train" for _ in examples), ())
-    config = RunConfig("", None, "vl2v-adip", "none", 32, 0, "stratified", Recipe())
-    check = check_teacher(config, dataset, known).check
+    check = check_teacher(_CONFIG, _dataset(labels, classes), known).check
     assert check is not None
     assert check.accuracy == pytest.approx(right / 20, abs=0.06)
     assert check.learnt_from == learnt_from
+
+
+@pytest.mark.parametrize("weighs", [True, False])
+def test_how_right_it_is_by_the_names_in_use_is_told_from_how_right_it_is_by_the_texts(weighs: bool) -> None:
+    """The texts of classes 2 and 3 are exchanged; of each class one image in ten lies at another's place."""
+    labels = torch.arange(4).repeat(20)
+    places = torch.where(torch.arange(80) // 4 % 10 == 9, (labels + 1) % 4, labels)
+    known = Supervision(labels, torch.eye(4)[[0, 1, 3, 2]], torch.eye(4)[places], labels >= 0, 0.5)
+    config = replace(_CONFIG, recipe=replace(Recipe(), weigh_teacher=weighs))
+    checked = check_teacher(config, _dataset(labels, 4), known)
+    assert checked.check is not None
+    assert checked.check.named_by_images == ["2", "3"]
+    assert checked.check.accuracy < 0.5
+    assert checked.named.classes.any() == weighs
+    assert checked.accuracy == pytest.approx(0.9 if weighs else checked.check.accuracy)

@@ -107,7 +107,8 @@ def test_what_was_refused_is_told_from_what_could_not_be_paid_for(pupil: Pupil) 
     assert [each["name"] for each in pupil.read("run/purchase.json")["refused"]] == [str(large)]
 
 
-def test_the_teachers_thresholds_are_its_cosines_of_the_labelled_images(pupil: Pupil) -> None:
+def test_what_is_told_of_the_teacher_is_fitted_on_its_cosines_of_the_labelled_images(pupil: Pupil) -> None:
+    """Where a class is named by its images, each is compared with the name that the others make."""
     taught_by = pupil.learn("run", budget=100).teacher
     dataset = read_dataset(pupil.config, Display.of_nobody())
     teacher = Teacher(pupil.client, pupil.cache, model=pupil.client.model(), run_id="again", budget=0)
@@ -116,13 +117,31 @@ def test_the_teachers_thresholds_are_its_cosines_of_the_labelled_images(pupil: P
     assert have.sum() == 24
     assert taught_by is not None
     assert taught_by.names  # the demo model knows some of these shapes by their images alone
+    labels = np.array([dataset.labels[position] for position in dataset.train])
+    gap = texts.mean(axis=0) - np.mean([_unit(images[labels == k].sum(axis=0)) for k in range(3)], axis=0)
     for number, name in taught_by.names.items():
         texts[number] = name
-    cosines = torch.from_numpy(images) @ torch.from_numpy(texts).T
-    labels = torch.tensor([dataset.labels[position] for position in dataset.train])
-    assert taught_by.temperature == fitted_temperature(100 * cosines, labels)
-    assert taught_by.rejection == Rejection.of(cosines.amax(dim=1).numpy())
+    cosines = images @ texts.T
+    for row, own in enumerate(labels):
+        if own in taught_by.names:
+            others = images[labels == own].sum(axis=0) - images[row]
+            cosines[row, own] = images[row] @ _unit(_unit(others) + gap)
+    domains = np.array([dataset.examples[position].domain for position in dataset.train])
+    right = cosines.argmax(axis=1) == labels
+    assert taught_by.accuracy == pytest.approx(np.mean([right[domains == k].mean() for k in set(domains)]))
+    scores = 100 * torch.from_numpy(cosines)
+    assert taught_by.temperature == fitted_temperature(scores, torch.from_numpy(labels))
+    assert taught_by.rejection is not None
+    expected = np.array(Rejection.of(cosines.max(axis=1)).thresholds, np.float64)
+    assert np.allclose(
+        np.array(taught_by.rejection.thresholds, np.float64), expected, equal_nan=True, atol=2e-6
+    )
     assert Rejection.from_json(taught_by.described["teacher_rejection"]) == taught_by.rejection
+
+
+def _unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:
+    unit: NDArray[np.float32] = vector / np.linalg.norm(vector)
+    return unit
 
 
 @pytest.mark.parametrize("method", ["vl2v-adip", "kd", "rise", "erm"])
