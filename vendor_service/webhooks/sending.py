@@ -77,8 +77,10 @@ def _post(url: str, body: bytes, headers: Mapping[str, str], private: Sequence[N
     host, secure = parts.hostname or "", parts.scheme == "https"
     port = parts.port or (443 if secure else 80)
     connected = _connect(_resolve(host, port, private, secure=secure), port)
-    # Whoever answers a byte now and then would be waited for without end.
-    deadline = threading.Timer(_MOST_SECONDS, _cut, [connected])
+    # Whoever answers a byte now and then would be waited for without end. What cuts has a handle of its own
+    # on the connection, since TLS makes another socket of the one that it is given.
+    kept = connected.dup()
+    deadline = threading.Timer(_MOST_SECONDS, _cut, [kept])
     deadline.daemon = True
     deadline.start()
     connection = (HTTPSConnection if secure else HTTPConnection)(host, port, timeout=_STEP_SECONDS)
@@ -93,6 +95,7 @@ def _post(url: str, body: bytes, headers: Mapping[str, str], private: Sequence[N
         deadline.cancel()
         connection.close()
         connected.close()
+        kept.close()
 
 
 def _connect(addresses: Sequence[Address], port: int) -> socket.socket:

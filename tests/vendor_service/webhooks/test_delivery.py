@@ -2,12 +2,20 @@
 
 import json
 import socket
+import ssl
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 from sqlalchemy import select
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
@@ -53,6 +61,25 @@ def emit(books: Books, count: int = 1) -> None:
 def deliveries(books: Books) -> list[DeliveryInfo]:
     with books.database.read() as session:
         return webhooks.deliveries(session)
+
+
+def certificate(folder: Path) -> Path:
+    """A file with a key and a certificate for 127.0.0.1 that is its own authority."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "receiver")])
+    now = datetime.now(UTC)
+    here = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(here, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    file = folder / "receiver.pem"
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    file.write_bytes(private + made.public_bytes(Encoding.PEM))
+    return file
 
 
 def verified(received: Received, secret: str) -> Any:
@@ -243,30 +270,38 @@ def test_plain_http_is_for_allowed_networks_alone(monkeypatch: pytest.MonkeyPatc
     assert "use https" in (send("http://example.com/", b"", {}, []).error or "")
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
 def test_a_receiver_that_answers_a_byte_now_and_then_is_not_waited_for(
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str
 ) -> None:
     monkeypatch.setattr(sending, "_MOST_SECONDS", 0.5)
+    certified = certificate(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certified))
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(certified)
     with socket.create_server(("127.0.0.1", 0)) as slow, ThreadPoolExecutor(1) as threads:
 
-        def drip() -> None:
-            connection, _ = slow.accept()
-            with connection:
+        def drip() -> int:
+            accepted, _ = slow.accept()
+            received = b""
+            with tls.wrap_socket(accepted, server_side=True) if scheme == "https" else accepted as connection:
                 for _ in range(100):
                     try:
                         connection.sendall(b"H")
-                    except OSError:
-                        return
-                    connection.settimeout(0.1)
-                    try:
-                        if connection.recv(4096) == b"":
-                            return
+                        connection.settimeout(0.1)
+                        more = connection.recv(4096)
                     except TimeoutError:
                         continue
+                    except OSError:
+                        break
+                    if not more:
+                        break
+                    received += more
+            return len(received)
 
         dripping = threads.submit(drip)
-        outcome = send(f"http://127.0.0.1:{slow.getsockname()[1]}/", b"{}", {}, HERE)
-        dripping.result()
+        outcome = send(f"{scheme}://127.0.0.1:{slow.getsockname()[1]}/", b"{}", {}, HERE)
+        assert dripping.result() > 0
     assert outcome.status is None
     assert outcome.milliseconds < 5000
 
