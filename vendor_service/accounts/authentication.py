@@ -3,10 +3,10 @@
 import hashlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from shared.errors import ErrorCode
 from vendor_service.accounts.keys import Scope, secret_hash, verify_key
@@ -19,6 +19,8 @@ from vendor_service.errors import APIError
 # How long a buyer is known without a look at the books, and how many of them are.
 _REMEMBERED_SECONDS = 1.0
 _MOST_REMEMBERED = 4096
+# Keys of one transaction that notes their use: it holds their locks no longer than an admission does.
+_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -104,13 +106,25 @@ class Authentication:
         self._buyers[_hash(api_key)] = (now + _REMEMBERED_SECONDS, caller)
 
     def record_use(self) -> None:
-        """Write down when keys were last used: one transaction now and then, none for each request."""
+        """Write down when keys were last used: one transaction now and then, none for each request.
+
+        A key that another transaction has locked waits for the next time, and nothing waits for it.
+        """
         with self._lock:
-            used, self._last_used = self._last_used, {}
-        if used:
-            with self._database.write() as session:
-                for key_id, moment in sorted(used.items()):
-                    session.execute(update(ApiKey).where(ApiKey.id == key_id).values(last_used_at=moment))
+            used = sorted(self._last_used.items())
+        for start in range(0, len(used), _AT_ONCE):
+            self._write(dict(used[start : start + _AT_ONCE]))
+
+    def _write(self, used: Mapping[str, int]) -> None:
+        mine = select(ApiKey.id).where(ApiKey.id.in_(list(used))).order_by(ApiKey.id)
+        with self._database.write() as session:
+            free = session.scalars(mine.with_for_update(key_share=True, skip_locked=True)).all()
+            if free:
+                session.execute(update(ApiKey), [{"id": each, "last_used_at": used[each]} for each in free])
+        with self._lock:
+            for each in free:
+                if self._last_used.get(each) == used[each]:
+                    del self._last_used[each]
 
 
 def _hash(api_key: str) -> bytes:
