@@ -4,7 +4,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy import select
@@ -73,6 +73,8 @@ class Recorder:
     def write(self) -> None:
         """Bring the books up to date. What cannot be written now is written the next time.
 
+        An account that another transaction has locked is not waited for, and one that fails stops no other.
+
         Raises:
             APIError: the database does not answer.
         """
@@ -81,13 +83,16 @@ class Recorder:
                 noted, self._noted, self._rows = self._noted, [], 0
             self._learn(noted)
             waiting = sorted({account for account, _ in self._unwritten})
+            failed: Exception | None = None
             for start in range(0, len(waiting), _AT_ONCE):
-                accounts = waiting[start : start + _AT_ONCE]
-                mine = [each for each in self._unwritten if each[0] in accounts]
-                with self._database.write() as session:
-                    self._merge(session, accounts, mine)
-                for each in mine:
-                    del self._unwritten[each]
+                try:
+                    self._write_some(waiting[start : start + _AT_ONCE])
+                except Exception as error:
+                    if isinstance(error, APIError) and isinstance(failed, APIError):
+                        raise  # the database is away, which takes long to find out again and again
+                    failed = failed or error
+            if failed is not None:
+                raise failed
 
     def finish(self) -> None:
         """Write for the last time, if the database takes it."""
@@ -118,12 +123,21 @@ class Recorder:
             hashes = hashes_of([] if self._key is None else each.digests, self._key or b"")
             to.sketch.add(hashes, each.rows, each.fingerprint)
 
-    def _merge(self, session: Session, accounts: Sequence[str], unwritten: Sequence[tuple[str, str]]) -> None:
-        locked = select(Account).where(Account.id.in_(accounts)).order_by(Account.id).with_for_update()
-        found = {account.id: account for account in session.scalars(locked)}
+    def _write_some(self, accounts: Sequence[str]) -> None:
+        mine = select(Account).where(Account.id.in_(accounts)).order_by(Account.id)
+        with self._database.write() as session:
+            free = {each.id: each for each in session.scalars(mine.with_for_update(skip_locked=True))}
+            unwritten = [each for each in self._unwritten if each[0] in free]
+            self._merge(session, free, unwritten)
+        for each in unwritten:
+            del self._unwritten[each]
+
+    def _merge(
+        self, session: Session, locked: Mapping[str, Account], unwritten: Sequence[tuple[str, str]]
+    ) -> None:
         for account_id, fingerprint in unwritten:
             new = self._unwritten[account_id, fingerprint]
-            coverage.add(session, found[account_id], fingerprint, new.buckets)
+            coverage.add(session, locked[account_id], fingerprint, new.buckets)
             row = session.get(SketchRow, (account_id, fingerprint, self._key_id))
             if row is None:
                 row = SketchRow(account_id=account_id, model_fingerprint=fingerprint, key_id=self._key_id)

@@ -1,18 +1,22 @@
 """The recorder: what several processes wrote is what one would have written, and nothing is lost."""
 
 import stat
+import time
 from pathlib import Path
 
 import pytest
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
-from tests.vendor_service.books import Books
+from tests.support.postgres import Postgres
+from tests.vendor_service.books import Books, laid_out, opened_books
+from tests.vendor_service.database.test_writer import ACCOUNT, locked
 from tests.vendor_service.extraction.test_sketch import KEY, digests, unit_rows
 from vendor_service.billing import coverage
 from vendor_service.billing.orders import Order
 from vendor_service.database.session import Database
-from vendor_service.database.tables import Coverage, SketchRow
+from vendor_service.database.tables import Account, Coverage, SketchRow
 from vendor_service.errors import APIError, OperatorError
 from vendor_service.extraction.key import read_or_make_key
 from vendor_service.extraction.recorder import Answered, Recorder
@@ -70,6 +74,48 @@ def test_what_could_not_be_written_is_written_the_next_time(
     recorder.write()
     recorder.write()
     assert known(books, order)[:2] == (50, 50)
+
+
+def test_one_account_that_fails_keeps_no_other_from_being_written(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vendor_service.extraction.recorder._AT_ONCE", 1)
+    orders = sorted((books.open() for _ in range(3)), key=lambda each: each.account_id)
+    recorder = Recorder(books.database, books.clock, KEY)
+    for each in orders:
+        recorder.note(answered(each, 0, 30))
+    add = coverage.add
+
+    def broken(session: Session, account: Account, fingerprint: str, more: int) -> None:
+        if account.id == orders[0].account_id:
+            raise ValueError("its row is broken")
+        add(session, account, fingerprint, more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(coverage, "add", broken)
+        with pytest.raises(ValueError, match="broken"):
+            recorder.write()
+    assert [books.account(each).buckets_covered for each in orders] == [0, 30, 30]
+    recorder.write()
+    assert [books.account(each).buckets_covered for each in orders] == [30, 30, 30]
+
+
+def test_a_locked_account_is_not_waited_for_and_is_written_the_next_time(postgres: Postgres) -> None:
+    url = postgres.create_database(of=laid_out(postgres))
+    with opened_books(url) as books:
+        orders = sorted((books.open() for _ in range(3)), key=lambda each: each.account_id)
+        recorder = Recorder(books.database, books.clock, KEY)
+        for each in orders:
+            recorder.note(answered(each, 0, 30))
+        with locked(url, ACCOUNT, orders[1].account_id):
+            began = time.monotonic()
+            recorder.write()
+            assert time.monotonic() - began < 10
+        assert [books.account(each).buckets_covered for each in orders] == [30, 0, 30]
+        recorder.write()
+        for each in orders:
+            assert known(books, each)[:2] == (30, 30)
+            books.check(each)
 
 
 def test_without_a_key_inputs_are_not_counted_but_coverage_is(books: Books) -> None:
