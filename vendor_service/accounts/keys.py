@@ -171,12 +171,12 @@ def revoke_key(session: Session, key_id: str, clock: Clock) -> ApiKey:
 
 
 def find_key(session: Session, key_id: str, *, lock: bool = False) -> ApiKey:
-    """The key of that id, locked if it is to be changed.
+    """The key of that id, locked if it is to be changed, and then as it is under the lock.
 
     Raises:
         UnknownName: there is none.
     """
-    row = session.get(ApiKey, key_id, with_for_update=lock or None)
+    row = session.get(ApiKey, key_id, with_for_update=lock or None, populate_existing=lock)
     if row is None:
         raise UnknownName(f"there is no key {key_id!r}; list an account's with: vendor keys list ACCOUNT")
     return row

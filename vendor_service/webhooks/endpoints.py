@@ -98,12 +98,12 @@ def disable(session: Session, endpoint_id: str, now: int) -> EndpointInfo:
 
 
 def find(session: Session, endpoint_id: str, *, lock: bool = False) -> WebhookEndpoint:
-    """The receiver of that id.
+    """The receiver of that id, locked if it is to be changed, and then as it is under the lock.
 
     Raises:
         UnknownName: there is none.
     """
-    row = session.get(WebhookEndpoint, endpoint_id, with_for_update=lock or None)
+    row = session.get(WebhookEndpoint, endpoint_id, with_for_update=lock or None, populate_existing=lock)
     if row is None:
         raise UnknownName(f"there is no webhook {endpoint_id!r}; see: vendor webhooks list")
     return row

@@ -5,10 +5,14 @@ import hashlib
 import pytest
 from sqlalchemy import text
 
-from tests.vendor_service.books import Books
+from tests.support.postgres import Postgres
+from tests.vendor_service.books import Books, laid_out, opened_books
 from vendor_service.accounts.accounts import Terms, find_account, open_account
 from vendor_service.accounts.keys import IssuedKey, KeyTerms, issue_key, revoke_key, rotate_key, verify_key
+from vendor_service.database.tables import ApiKey
 from vendor_service.errors import APIError, OperatorError, UsageError
+from vendor_service.operators import keys as acts
+from vendor_service.operators.act import Act
 
 
 def test_only_the_hash_of_a_key_is_stored(books: Books) -> None:
@@ -113,3 +117,20 @@ def test_a_name_is_taken_once_and_a_missing_account_is_said_to_be(books: Books) 
             open_account(session, "acme", Terms(), books.clock)
         with pytest.raises(OperatorError, match="vendor accounts list"):
             find_account(session, "acne")
+
+
+def test_of_two_rotations_at_once_the_later_one_keeps_the_earlier_secret(postgres: Postgres) -> None:
+    with opened_books(postgres.create_database(of=laid_out(postgres))) as books:
+        with books.locked(books.open()) as (session, account):
+            first = issue_key(session, account, KeyTerms(), books.clock)
+        with books.database.write() as session:
+            key = session.get_one(ApiKey, first.key_id)  # as who asks for it has it before it is locked
+            with books.database.write() as other:
+                second = acts.rotate(Act(other, "os:test", books.clock), key.id, 60)
+            third = acts.rotate(Act(session, "os:test", books.clock), key.id, 60)
+        with books.database.read() as session:
+            good = [
+                verify_key(session, each.api_key, books.clock()) is not None
+                for each in (first, second, third)
+            ]
+        assert good == [False, True, True]
