@@ -154,7 +154,7 @@ class Dispatcher:
 
     def _deliver(self, parcel: _Parcel) -> None:
         at = self._clock()
-        private = self._private if parcel.may_be_private else ()
+        private = self._private if parcel.may_be_private else None
         outcome = send(parcel.url, parcel.body, signed(parcel.event_id, at, parcel), private)
         try:
             self._note(parcel, at, outcome)

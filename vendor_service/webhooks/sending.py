@@ -1,6 +1,7 @@
 """Sending: one POST to one receiver, at an address that was looked at before, with a bound on its time."""
 
 import ipaddress
+import logging
 import socket
 import ssl
 import threading
@@ -21,6 +22,9 @@ _STEP_SECONDS = 10.0  # for each thing that is waited for
 _MOST_SECONDS = 15.0  # for all of it
 # IPv6 addresses that stand for IPv4 ones, public or not.
 _TRANSLATED = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")))
+_NOT_PUBLIC = "no address on the public network was found for this host"
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -53,8 +57,10 @@ def networks(listed: str) -> list[Network]:
         raise UsageError(f"VENDOR_WEBHOOK_PRIVATE_NETWORKS: {error}; write 10.1.0.0/16,fd00::/8") from error
 
 
-def send(url: str, body: bytes, headers: Mapping[str, str], private: Sequence[Network]) -> Outcome:
+def send(url: str, body: bytes, headers: Mapping[str, str], private: Sequence[Network] | None) -> Outcome:
     """POST a body. A host on a network that is not public is refused unless `private` has it.
+
+    With `None` the receiver is a customer's: `error` does not tell what a name stands for here, but the log.
 
     The host's name is resolved once, and what was resolved is connected to: a name that points elsewhere the
     next moment gains nothing. No redirect is followed.
@@ -72,11 +78,11 @@ def send(url: str, body: bytes, headers: Mapping[str, str], private: Sequence[Ne
     )
 
 
-def _post(url: str, body: bytes, headers: Mapping[str, str], private: Sequence[Network]) -> int:
+def _post(url: str, body: bytes, headers: Mapping[str, str], private: Sequence[Network] | None) -> int:
     parts = urlsplit(url)
     host, secure = parts.hostname or "", parts.scheme == "https"
     port = parts.port or (443 if secure else 80)
-    connected = _connect(_resolve(host, port, private, secure=secure), port)
+    connected = _connect(_look_up(host, port, private, secure=secure), port)
     # Whoever answers a byte now and then would be waited for without end. What cuts has a handle of its own
     # on the connection, since TLS makes another socket of the one that it is given.
     kept = connected.dup()
@@ -108,6 +114,17 @@ def _connect(addresses: Sequence[Address], port: int) -> socket.socket:
 def _cut(connected: socket.socket) -> None:
     with suppress(OSError):
         connected.shutdown(socket.SHUT_RDWR)
+
+
+def _look_up(host: str, port: int, private: Sequence[Network] | None, *, secure: bool) -> list[Address]:
+    """What `_resolve` finds. A customer is told the same of a private name as of one that is not known."""
+    if private is not None:
+        return _resolve(host, port, private, secure=secure)
+    try:
+        return _resolve(host, port, (), secure=secure)
+    except (NotAllowed, OSError, ValueError) as error:
+        _log.warning("a customer's webhook was not sent to %s: %s", escaped(host), escaped(str(error)))
+        raise NotAllowed(_NOT_PUBLIC) from error
 
 
 def _resolve(host: str, port: int, private: Sequence[Network], *, secure: bool) -> list[Address]:

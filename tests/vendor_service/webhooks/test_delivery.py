@@ -330,20 +330,33 @@ def test_a_url_that_cannot_be_is_refused(books: Books, url: str) -> None:
 
 
 def test_a_receiver_that_a_customer_added_is_not_asked_on_a_private_network(
-    books: Books, receiver: Receiver
+    books: Books, receiver: Receiver, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """And the customer reads the same of a name that is private and of one that is not known."""
+    resolve = socket.getaddrinfo
+
+    def known_here(host: str, *rest: Any, **more: Any) -> Any:
+        if host == "nobody.internal":
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return resolve("127.0.0.1" if host == "postgres.internal" else host, *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", known_here)
     order = books.open(quota=1)
     name = books.account(order).name
-    with books.database.write() as session:
-        act = Act(session, "key:1", books.clock)
-        theirs = webhooks.create(act, f"{receiver.url}theirs", [EventKind.QUOTA], name, "customer")
-    add(books, f"{receiver.url}ours", EventKind.QUOTA, account=name)
+    theirs = [f"{receiver.url}theirs", "https://postgres.internal/", "https://nobody.internal/"]
+    for url in theirs:
+        with books.database.write() as session:
+            webhooks.create(Act(session, "key:1", books.clock), url, [EventKind.QUOTA], name, "customer")
+    ours = add(books, f"{receiver.url}ours", EventKind.QUOTA, account=name)
     books.buy(order)
     Dispatcher(books.database, books.clock, HERE).once()
     assert [each.path for each in receiver.received] == ["/ours"] * 3
-    refused = [each for each in deliveries(books) if each.endpoint_id == theirs.endpoint_id]
-    assert all("not on the public network" in (each.last_error or "") for each in refused)
-    assert len(refused) == 3
+    refused = [each for each in deliveries(books) if each.endpoint_id != ours.endpoint_id]
+    assert len(refused) == 3 * len(theirs)
+    told = {each.last_error for each in refused}
+    assert told == {"no address on the public network was found for this host"}
+    assert "postgres.internal is 127.0.0.1, which is not on the public network" in caplog.text
+    assert "Name or service not known" in caplog.text
 
 
 def test_a_vendor_that_runs_tells_what_its_customers_use(tmp_path: Path, receiver: Receiver) -> None:
