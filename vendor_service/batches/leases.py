@@ -89,8 +89,9 @@ class Leases:
     def _claim(self, batch_id: str) -> Claim | None:
         now = self._clock()
         with self._database.write() as session:
-            job = session.get_one(BatchJob, batch_id, with_for_update=True)
-            if job.state != "in_progress":
+            # Whoever has locked a job holds up no other: it is asked for again with the next look for work.
+            job = session.get(BatchJob, batch_id, with_for_update={"skip_locked": True})
+            if job is None or job.state != "in_progress":
                 return None
             free = select(BatchChunk).where(BatchChunk.batch_id == batch_id, *self._is_free())
             chunk = session.scalar(free.order_by(BatchChunk.number).limit(1))

@@ -1,6 +1,7 @@
 """Jobs on the books of both databases: each chunk charged once, whoever works on it and whoever dies."""
 
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
@@ -10,7 +11,8 @@ from sqlalchemy import select
 from tests.support.commit_cutter import CommitCutter, Cut
 from tests.support.postgres import Postgres
 from tests.vendor_service.batches.bulk_books import BulkProcess
-from tests.vendor_service.books import HOLD_SECONDS, Books, opened_books
+from tests.vendor_service.books import HOLD_SECONDS, Books, laid_out, opened_books
+from tests.vendor_service.database.test_writer import locked
 from vendor_service.accounts.accounts import suspend
 from vendor_service.batches.leases import LEASE_SECONDS
 from vendor_service.billing import prices
@@ -127,6 +129,24 @@ def test_accounts_take_turns(books: Books) -> None:
         claims.append(claim.job.account_id)
         books.clock.advance(0.001)
     assert [each == few.account_id for each in claims] == [False, True, False, True, False, False, False]
+
+
+def test_a_locked_job_is_passed_over_and_taken_later(postgres: Postgres) -> None:
+    url = postgres.create_database(of=laid_out(postgres))
+    with opened_books(url) as books:
+        stuck, free = books.open(), books.open()
+        bulk = process(books)
+        first = bulk.begin(stuck, (1, 0))
+        books.clock.advance(0.001)
+        second = bulk.begin(free, (1, 0))
+        with locked(url, "SELECT 1 FROM batches WHERE id = %s FOR UPDATE", first.id):
+            began = time.monotonic()
+            claims = [bulk.claim(), bulk.claim()]
+            assert time.monotonic() - began < 10
+        assert [each and each.job.id for each in claims] == [second.id, None]
+        claim = bulk.claim()
+        assert claim is not None
+        assert claim.job.id == first.id
 
 
 def test_who_is_suspended_is_passed_over(books: Books) -> None:
