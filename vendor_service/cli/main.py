@@ -27,7 +27,7 @@ from vendor_service.cli import (
 )
 from vendor_service.cli.books import AsJson, DatabaseUrl, print_json, print_rows
 from vendor_service.cli.receipts_key import SigningKeyFile
-from vendor_service.errors import APIError, OperatorError
+from vendor_service.errors import APIError, CommitInDoubt, OperatorError
 from vendor_service.serving.threads import share_processors
 from vendor_service.settings import DtypeChoice, LogFormat, Settings
 
@@ -62,6 +62,10 @@ def main() -> None:
     """Run the command line; an error that is told to people becomes one message and its exit code."""
     try:
         app()
+    except CommitInDoubt:  # its message is for who sends requests, which have keys that make them count once
+        message = "the database went away before it said whether this was done; it may have been"
+        typer.echo(f"error: {message}: look with `vendor audit list` before you repeat it", err=True)
+        sys.exit(OperatorError.exit_code)
     except (OperatorError, APIError) as error:
         typer.echo(f"error: {escaped(masked(str(error)))}", err=True)
         sys.exit(error.exit_code if isinstance(error, OperatorError) else OperatorError.exit_code)

@@ -21,12 +21,17 @@ import pytest
 import typer
 from pypdf import PdfReader
 
+from shared.billing import Entry
 from shared.serving import logging
+from tests.support.commit_cutter import CommitCutter, Cut
 from tests.support.forking import ForkedOn
+from tests.support.postgres import Postgres
+from tests.vendor_service.books import laid_out
 from vendor_service.cli import books
 from vendor_service.cli import main as cli
 from vendor_service.clock import DAY, system_clock
 from vendor_service.database import schema
+from vendor_service.operators import money
 
 
 class Command:
@@ -538,6 +543,29 @@ def test_every_change_is_in_the_audit_log_and_no_secret_is(opened: Command, tmp_
 
 def test_the_version_is_told(vendor: Command) -> None:
     assert vendor("--version")[:2] == (0, f"{version('tuition')}\n")
+
+
+@pytest.mark.parametrize(("cut", "done"), [("before the commit", False), ("before its answer", True)])
+def test_who_cannot_be_told_whether_it_was_done_is_sent_to_the_audit_log(
+    vendor: Command, monkeypatch: pytest.MonkeyPatch, postgres: Postgres, cut: Cut, done: bool
+) -> None:
+    with CommitCutter(postgres.create_database(of=laid_out(postgres))) as cutter:
+        monkeypatch.setenv("VENDOR_DATABASE_URL", cutter.url)
+        vendor.json("accounts", "create", "acme")
+        adjust = money.adjust
+
+        def cut_off(*arguments: Any) -> Entry:
+            entry = adjust(*arguments)
+            cutter.cut_next(cut)
+            return entry
+
+        monkeypatch.setattr(money, "adjust", cut_off)
+        code, out, err = vendor("adjust", "acme", "5", "--reason", "an outage")
+        assert (code, out) == (1, "")
+        assert "it may have been: look with `vendor audit list` before you repeat it" in err
+        assert "Idempotency-Key" not in err
+        actions = [each["action"] for each in vendor.json("audit", "list", "--subject", "acme")]
+    assert ("money.adjustment" in actions) == done
 
 
 def test_the_models_are_listed_ready_to_be_pasted(vendor: Command) -> None:
