@@ -133,6 +133,9 @@ def _read_lot(paths: Sequence[Path]) -> list[tuple[FileFacts, Stamp | None]]:
 def _read_file(path: Path) -> FileFacts:
     try:
         content = read_image(path)
+    except UnreadableImage as error:
+        return FileFacts(reason=str(error), kind=error.kind, may_pass=isinstance(error.__cause__, OSError))
+    try:
         seen = glance(content, 4 * THUMBNAIL)
     except UnreadableImage as error:
         return FileFacts(reason=str(error), kind=error.kind)

@@ -46,6 +46,7 @@ class FileFacts:
         thumbnail: the image at THUMBNAIL x THUMBNAIL pixels, RGB.
         reason: why it is not an image that can be read, and then the rest is empty; otherwise empty.
         kind: what `reason` is counted under, where that tells more; otherwise empty.
+        may_pass: whether `reason` is the system's, and no more true once the file may be read.
     """
 
     digest: str = ""
@@ -54,6 +55,7 @@ class FileFacts:
     thumbnail: bytes = b""
     reason: str = ""
     kind: str = ""
+    may_pass: bool = False
 
 
 class FileMemory:
@@ -86,7 +88,7 @@ class FileMemory:
             return
         rows = []
         for path, (each, stamp) in read.items():
-            if stamp is not None and each.kind != "HEIC":
+            if stamp is not None and each.kind != "HEIC" and not each.may_pass:
                 told = (each.digest, each.file_digest, each.side, each.thumbnail, each.reason, each.kind)
                 rows.append((_key(path), *stamp, *told))
         with suppress(sqlite3.Error, OSError), self._opened() as memory:

@@ -1,5 +1,6 @@
 """A file is read once; one that has changed is read again, and a damaged memory costs time alone."""
 
+import errno
 import hashlib
 import os
 import time
@@ -114,6 +115,18 @@ def test_a_damaged_memory_is_made_anew(tmp_path: Path, read: list[Path], damage:
     for _ in range(2):
         assert list(read_files([file], FileMemory(memory))) == facts
     assert read == [file, file]
+
+
+def test_what_the_system_refuses_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, memory = _picture(tmp_path / "red.png", "red"), FileMemory(tmp_path / "files.db")
+
+    def refused(path: Path) -> bytes:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_bytes", refused)
+        assert [each.reason for each in read_files([file], memory)] == ["Permission denied"]
+    assert [each.side for each in read_files([file], memory)] == [10]
 
 
 def test_a_memory_that_cannot_be_written_costs_nothing_but_time(tmp_path: Path) -> None:
