@@ -58,6 +58,7 @@ def check_teacher(config: RunConfig, dataset: Dataset, known: Supervision) -> Ch
     accuracy = _mean(by_domain)
     trusted = accuracy >= TRUSTED
     named = named_by_images(known, trusted=trusted)
+    by_names = _by_domain(dataset, agreement_by(named))
     method, recipe = parse_method(config.method, config.recipe)
     doubtful = doubtful_classes(known, agreed, trusted=trusted) & ~named.classes
     check = TeacherCheck(
@@ -67,13 +68,13 @@ def check_teacher(config: RunConfig, dataset: Dataset, known: Supervision) -> Ch
         trusted=trusted,
         learnt_from=not (recipe.weigh_teacher and method.can_do_without)
         or len(dataset.train) < ENOUGH_LABELS * len(dataset.classes)
-        or _at_most(_by_domain(dataset, agreement(named.known))) >= LEARNT_FROM,
+        or _at_most(by_names) >= LEARNT_FROM,
         doubtful=list(compress(dataset.classes, doubtful.tolist())),
         named_by_images=list(compress(dataset.classes, named.classes.tolist())),
     )
     if not recipe.weigh_teacher:
-        named = unnamed(known)
-    return Checked(check, named, _mean(_by_domain(dataset, agreement_by(named))))
+        return Checked(check, unnamed(known), accuracy)
+    return Checked(check, named, _mean(by_names))
 
 
 def _by_domain(dataset: Dataset, agreed: Agreement) -> dict[str, ZeroShotAccuracy]:
