@@ -7,11 +7,11 @@ import logging
 import secrets
 import threading
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Select, func, select, tuple_
 
 from vendor_service.clock import SECOND, Clock
 from vendor_service.database.session import Database
@@ -23,8 +23,8 @@ from vendor_service.webhooks.sending import Network, Outcome, send
 
 # Longer than a try may take, its look-up of a name included.
 _LEASE = 90 * SECOND
-# How many are sent at once, and how many of them to one receiver, who may be slow.
-_AT_ONCE, _AT_ONE_RECEIVER = 16, 4
+# How many are sent at once, and how many of them to one receiver, who may be slow, and to one account's.
+_AT_ONCE, _AT_ONE_RECEIVER, _AT_ONE_ACCOUNT = 32, 4, 8
 # How often events of long ago are looked for.
 _FORGET_SECONDS = 3600.0
 _GONE = 410  # by which a receiver says that it wants no more
@@ -48,7 +48,8 @@ class _Parcel:
 class Dispatcher:
     """Delivers events in threads of its own, so that nothing waits for a receiver.
 
-    Receivers that operators added may be on the `private` networks as well.
+    Receivers that operators added may be on the `private` networks as well. Accounts take turns: one
+    whose receivers are slow holds up its own events alone.
 
     Several processes on one database share the work: who sends something holds a lease on it, which outlasts
     the try. What a process that died had in hand is sent again when its lease is over, under the same id.
@@ -59,7 +60,9 @@ class Dispatcher:
         self._clock = clock
         self._private = private
         self._lease = secrets.token_hex(16)
+        self._in_hand: set[_Parcel] = set()
         self._stopping = threading.Event()
+        self._woken = threading.Event()
         self._thread = threading.Thread(target=self._run, name="webhooks", daemon=True)
 
     def start(self, every_seconds: float) -> None:
@@ -70,17 +73,15 @@ class Dispatcher:
     def stop(self) -> None:
         """Take nothing more. What is being sent is not waited for: its lease runs out."""
         self._stopping.set()
+        self._woken.set()
         self._thread.join(timeout=1.0)
 
     def once(self) -> int:
-        """Send what is due, up to a few at once; how many."""
-        parcels = self._take()
-        senders = [threading.Thread(target=self._deliver, args=(each,), daemon=True) for each in parcels]
-        for each in senders:
-            each.start()
+        """Send what is due, up to a few at once, and wait until it is sent; how many."""
+        senders = self._begin()
         for each in senders:
             each.join()
-        return len(parcels)
+        return len(senders)
 
     def forget(self) -> None:
         """Delete the events of long ago."""
@@ -92,74 +93,71 @@ class Dispatcher:
     def _run(self) -> None:
         forget_at = 0.0
         while not self._stopping.is_set():
+            self._woken.clear()
             try:
                 if time.monotonic() >= forget_at:
                     forget_at = time.monotonic() + _FORGET_SECONDS
                     self.forget()
-                sent = self.once()
+                begun = bool(self._begin())
             except APIError as error:
                 _log.warning("webhooks were put off: %s", error)
-                sent = 0
+                begun = False
             except Exception:
                 if not self._stopping.is_set():
                     _log.exception("delivering webhooks failed; it will be tried again")
-                sent = 0
-            if not sent:
-                self._stopping.wait(self._every_seconds)
+                begun = False
+            if not begun:  # until there is more, or a sender is free again
+                self._woken.wait(self._every_seconds)
+
+    def _begin(self) -> list[threading.Thread]:
+        """Begin to send what is due, as far as there are senders for it; the threads that do."""
+        senders = []
+        for parcel in self._take():
+            self._in_hand.add(parcel)
+            senders.append(threading.Thread(target=self._deliver, args=(parcel,), daemon=True))
+            senders[-1].start()
+        return senders
 
     def _take(self) -> list[_Parcel]:
         now = self._clock()
-        due = (
-            select(WebhookDelivery)
-            .where(
-                WebhookDelivery.state == "pending",
-                WebhookDelivery.next_at <= now,
-                WebhookDelivery.leased_until <= now,
-            )
-            .order_by(WebhookDelivery.next_at)
-            .limit(8 * _AT_ONCE)
+        most = _AT_ONCE - len(self._in_hand)
+        if most <= 0:
+            return []
+        # To choose takes a look at all that is due, so nobody is locked out meanwhile.
+        with self._database.read() as session:
+            keys = [(event_id, endpoint_id) for event_id, endpoint_id in session.execute(_next(now, most))]
+        if not keys:
+            return []
+        chosen = select(WebhookDelivery).where(
+            tuple_(WebhookDelivery.event_id, WebhookDelivery.endpoint_id).in_(keys),
+            WebhookDelivery.state == "pending",
+            WebhookDelivery.next_at <= now,
+            WebhookDelivery.leased_until <= now,
         )
-        with self._database.read() as session:  # most of the time there is nothing, and nothing to lock
-            if session.scalars(due.limit(1)).first() is None:
-                return []
         parcels: list[_Parcel] = []
-        of_receiver: Counter[str] = Counter()
         with self._database.write() as session:
-            for row in session.scalars(due.with_for_update(skip_locked=True)):
-                of_receiver[row.endpoint_id] += 1
-                if len(parcels) == _AT_ONCE or of_receiver[row.endpoint_id] > _AT_ONE_RECEIVER:
-                    continue
+            for row in session.scalars(chosen.with_for_update(skip_locked=True)):
                 endpoint = session.get_one(WebhookEndpoint, row.endpoint_id)
                 if endpoint.disabled_at is not None:
                     row.state = "failed"
+                    self._woken.set()  # what is behind it need not wait
                     continue
                 row.attempts += 1
                 row.lease, row.leased_until = self._lease, now + _LEASE
-                event = session.get_one(WebhookEvent, row.event_id)
-                signs = [endpoint.secret]
-                if endpoint.former_secret is not None and now < (endpoint.former_until or 0):
-                    signs.append(endpoint.former_secret)
-                parcels.append(
-                    _Parcel(
-                        row.event_id,
-                        row.endpoint_id,
-                        row.attempts,
-                        endpoint.url,
-                        event.content.encode(),
-                        tuple(signs),
-                        endpoint.added_by == "operator",
-                    )
-                )
+                parcels.append(_parcel(row, endpoint, session.get_one(WebhookEvent, row.event_id), now))
         return parcels
 
     def _deliver(self, parcel: _Parcel) -> None:
         at = self._clock()
         private = self._private if parcel.may_be_private else None
-        outcome = send(parcel.url, parcel.body, signed(parcel.event_id, at, parcel), private)
         try:
+            outcome = send(parcel.url, parcel.body, signed(parcel.event_id, at, parcel), private)
             self._note(parcel, at, outcome)
         except APIError as error:  # it is sent again when the lease is over
             _log.warning("what became of the webhook %s could not be noted: %s", parcel.event_id, error)
+        finally:
+            self._in_hand.discard(parcel)
+            self._woken.set()
 
     def _note(self, parcel: _Parcel, at: int, outcome: Outcome) -> None:
         now = self._clock()
@@ -194,6 +192,55 @@ class Dispatcher:
         if not outcome.delivered:
             told = outcome.error or f"status {outcome.status}"
             _log.warning("webhook %s to %s failed: %s", parcel.event_id, parcel.endpoint_id, told)
+
+
+def _next(now: int, most: int) -> Select[*tuple[Any, ...]]:
+    """The keys of up to `most` deliveries that are due, the first of each account before the second of any.
+
+    What is being sent, by whatever process, counts as the first ones of its receiver and of its account. So
+    who is slow waits, behind all others, until there is an answer.
+    """
+    row, endpoint = WebhookDelivery, WebhookEndpoint
+    is_sent = (row.leased_until > now).label("is_sent")
+    of_receiver = func.row_number().over(partition_by=row.endpoint_id, order_by=(is_sent.desc(), row.next_at))
+    due = (
+        select(row.event_id, row.endpoint_id, is_sent, of_receiver.label("number"))
+        .where(row.state == "pending", row.next_at <= now)
+        .subquery()
+    )
+    # Receivers that customers added hold up none that operators did. Among equals it is by lot: the oldest
+    # first would be those of whom has most.
+    whose = (endpoint.account_id, endpoint.added_by)
+    of_account = func.row_number().over(
+        partition_by=whose, order_by=(due.c.is_sent.desc(), due.c.number, func.random())
+    )
+    turns = (
+        select(due, of_account.label("turn"))
+        .join(endpoint, endpoint.id == due.c.endpoint_id)
+        .where(due.c.number <= _AT_ONE_RECEIVER)
+        .subquery()
+    )
+    return (
+        select(turns.c.event_id, turns.c.endpoint_id)
+        .where(~turns.c.is_sent, turns.c.turn <= _AT_ONE_ACCOUNT)
+        .order_by(turns.c.turn, func.random())
+        .limit(most)
+    )
+
+
+def _parcel(row: WebhookDelivery, endpoint: WebhookEndpoint, event: WebhookEvent, now: int) -> _Parcel:
+    signs = [endpoint.secret]
+    if endpoint.former_secret is not None and now < (endpoint.former_until or 0):
+        signs.append(endpoint.former_secret)
+    return _Parcel(
+        row.event_id,
+        row.endpoint_id,
+        row.attempts,
+        endpoint.url,
+        event.content.encode(),
+        tuple(signs),
+        endpoint.added_by == "operator",
+    )
 
 
 def signed(event_id: str, at: int, parcel: _Parcel) -> dict[str, str]:

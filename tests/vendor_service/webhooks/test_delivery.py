@@ -3,6 +3,8 @@
 import json
 import socket
 import ssl
+import threading
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -25,17 +27,19 @@ from tests.vendor_service.books import Books, laid_out, opened_books
 from tests.vendor_service.local_vendor import LocalVendor
 from tests.vendor_service.webhooks.receiver import Received, Receiver
 from vendor_service.audit import log
+from vendor_service.billing.orders import Order
 from vendor_service.clock import HOUR, SECOND, system_clock
 from vendor_service.database.tables import WebhookAttempt, WebhookDelivery, WebhookEvent
 from vendor_service.errors import OperatorError, UsageError
 from vendor_service.operators import webhooks
 from vendor_service.operators.act import Act
 from vendor_service.operators.webhooks import DeliveryInfo
+from vendor_service.webhooks import dispatcher as delivering
 from vendor_service.webhooks import endpoints, events, sending
 from vendor_service.webhooks.dispatcher import Dispatcher
 from vendor_service.webhooks.endpoints import NewEndpoint
 from vendor_service.webhooks.events import EventKind
-from vendor_service.webhooks.sending import networks, send
+from vendor_service.webhooks.sending import Outcome, networks, send
 
 HERE = networks("127.0.0.0/8")
 
@@ -212,6 +216,65 @@ def test_a_receiver_that_is_gone_or_disabled_is_told_no_more(books: Books, recei
     event_id = deliveries(books)[0].event_id
     with pytest.raises(OperatorError, match="is disabled"), books.database.write() as session:
         webhooks.replay(Act(session, "os:test", books.clock), event_id, made.endpoint_id)
+
+
+def test_receivers_of_an_account_that_never_answer_hold_up_no_other_account(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many, few = books.open(), books.open()
+    for order, receivers in ((many, 4), (few, 1)):
+        for number in range(receivers):
+            name = books.account(order).name
+            add(books, f"https://{name}.example/{number}", EventKind.QUOTA, account=name)
+    slow = f"https://{books.account(many).name}.example/"
+    waiting: list[str] = []
+    told: list[str] = []
+    answer = threading.Event()
+
+    def sent(url: str, *_: Any) -> Outcome:
+        if url.startswith(slow):
+            waiting.append(url)
+            answer.wait(60)
+        else:
+            told.append(url)
+        return Outcome(204, None, 1)
+
+    def happen(order: Order, count: int) -> None:
+        with books.locked(order) as (session, account):
+            for _ in range(count):
+                events.emit(session, EventKind.QUOTA, account, {}, books.clock())
+
+    monkeypatch.setattr(delivering, "send", sent)
+    happen(many, 40)
+    books.clock.advance(1)
+    happen(few, 6)
+    dispatcher = Dispatcher(books.database, books.clock)
+    dispatcher.start(0.05)
+    try:
+        wait_until(lambda: len(told) == 6 and len(waiting) == 8, 20)
+        happen(few, 6)
+        wait_until(lambda: len(told) == 12, 20)
+        assert len(waiting) == 8
+        assert max(Counter(waiting).values()) <= 4
+        answer.set()
+        wait_until(lambda: {each.state for each in deliveries(books)} == {"delivered"}, 60)
+    finally:
+        answer.set()
+        dispatcher.stop()
+    assert (len(waiting), len(told)) == (160, 12)
+
+
+def test_what_a_disabled_receiver_was_to_be_sent_has_failed_and_is_not_waited_for(books: Books) -> None:
+    made = add(books, "https://gone.example/")
+    emit(books, 20)
+    with books.database.write() as session:
+        endpoints.disable(session, made.endpoint_id, books.clock())
+    dispatcher = Dispatcher(books.database, books.clock)
+    dispatcher.start(3600.0)
+    try:
+        wait_until(lambda: {each.state for each in deliveries(books)} == {"failed"}, 20)
+    finally:
+        dispatcher.stop()
 
 
 def test_several_processes_deliver_each_event_once(books: Books, receiver: Receiver) -> None:
