@@ -46,9 +46,12 @@ class Leases:
         self._database = database
         self._clock = clock
 
-    def claim(self, served: Collection[tuple[str, str]]) -> Claim | None:
-        """The next chunk for a model that is served (name and fingerprint); accounts take turns."""
-        wanted = self._waiting(served)
+    def claim(self, served: Collection[tuple[str, str]], without: Collection[str] = ()) -> Claim | None:
+        """The next chunk for a model that is served (name and fingerprint); accounts take turns.
+
+        Jobs of the ids `without` are passed over.
+        """
+        wanted = self._waiting(served).where(BatchJob.id.not_in(without))
         with self._database.read() as session:  # most of the time there is nothing, and nothing to lock
             found = session.execute(wanted).all()
         for batch_id, _ in found:

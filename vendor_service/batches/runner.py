@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
+from time import monotonic
 
 import numpy as np
 
@@ -30,9 +31,41 @@ _BUSY_SECONDS = 0.05
 # What fails for a reason that may pass is tried again so long later, as often as need be; what fails for no
 # such reason is tried twice more, the second time line by line.
 _LATER_SECONDS = 2.0
+_LONGEST_SECONDS = 60.0
 _TRIES = 2
 
 _log = logging.getLogger(__name__)
+
+
+class Pauses:
+    """Of which jobs nothing is taken for a while: longer each time that a chunk fails, until one succeeds.
+
+    What fails for want of a device, of the store or of a file fails for every chunk of a job: to take the
+    next one at once would be to take them all, again and again.
+    """
+
+    def __init__(self) -> None:
+        self._pauses: dict[str, tuple[float, float]] = {}  # until when, and how long
+
+    def now(self) -> list[str]:
+        """The ids of these jobs."""
+        return [job for job, (until, _) in self._pauses.items() if monotonic() < until]
+
+    def begin(self, job: str) -> None:
+        """Take nothing of a job for a while; chunks that fail together make one pause."""
+        now = monotonic()
+        until, seconds = self._pauses.get(job, (now, 0.0))
+        if now >= until:
+            # Jobs that have ended meanwhile are forgotten.
+            self._pauses = {
+                each: pause for each, pause in self._pauses.items() if now < pause[0] + _LONGEST_SECONDS
+            }
+            seconds = min(max(_LATER_SECONDS, 2 * seconds), _LONGEST_SECONDS)
+            self._pauses[job] = (now + seconds, seconds)
+
+    def end(self, job: str) -> None:
+        """A chunk of a job succeeded."""
+        self._pauses.pop(job, None)
 
 
 class Runner:
@@ -58,6 +91,7 @@ class Runner:
         self._metrics = metrics
         self._limits = limits
         self._running: dict[asyncio.Task[None], Claim] = {}
+        self._pauses = Pauses()
         self._woken = asyncio.Event()
 
     @property
@@ -103,7 +137,7 @@ class Runner:
 
     async def _claim(self, served: Sequence[tuple[str, str]]) -> Claim | None:
         try:
-            return await asyncio.to_thread(self._leases.claim, served)
+            return await asyncio.to_thread(self._leases.claim, served, self._pauses.now())
         except APIError as error:
             _log.warning("bulk jobs were put off: %s", error)
         except Exception:
@@ -123,6 +157,7 @@ class Runner:
         """Do a chunk, or give it back."""
         try:
             await self._do(claim)
+            self._pauses.end(claim.job.id)
         except asyncio.CancelledError:
             await self._give_back(claim)
             raise
@@ -132,6 +167,7 @@ class Runner:
                 ErrorCode.DEADLINE_EXCEEDED,
             ):  # it is another's, or over
                 _log.warning("chunk %d of %s was put off: %s", claim.piece.number, claim.job.id, error)
+                self._pauses.begin(claim.job.id)
             await self._give_back(claim, after_seconds=_LATER_SECONDS)
         except Exception:
             _log.exception("chunk %d of %s failed", claim.piece.number, claim.job.id)

@@ -1,0 +1,86 @@
+"""The runner on the books of both databases: what it takes while a model or the store is away."""
+
+import asyncio
+from collections import Counter
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from shared.errors import ErrorCode
+from tests.vendor_service.batches.bulk_books import BulkProcess
+from tests.vendor_service.books import Books
+from vendor_service.batches import runner
+from vendor_service.batches.leases import Claim
+from vendor_service.batches.runner import Pauses, Runner
+from vendor_service.billing import prices
+from vendor_service.errors import APIError
+
+
+def begin(books: Books, model: str, chunks: int) -> tuple[str, str]:
+    """Begin a job for a model in an account of its own; the account, and the job."""
+    order, bulk = books.open(), BulkProcess(books.database, books.clock, books.admission)
+    with books.database.write() as session:
+        prices.publish(session, model, 100, 20, books.clock())
+    bulk.model = replace(bulk.model, id=model)
+    return order.account_id, bulk.begin(order, *[(1, 0)] * chunks).id
+
+
+def test_a_job_whose_model_or_file_is_away_is_left_alone_for_a_while_and_no_other_job(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, dead = begin(books, "icon-clip", 40)
+    healthy = [begin(books, model, 8) for model in ("icon-clip", "another")]
+    bulk = BulkProcess(books.database, books.clock, books.admission)
+    taken: Counter[str] = Counter()
+
+    async def do(_: Runner, claim: Claim) -> None:
+        taken[claim.job.id] += 1
+        if claim.job.id == dead:
+            raise APIError(ErrorCode.OVERLOADED, "the vendor's store of files is full or away; try again")
+        await asyncio.to_thread(bulk.settle, claim)
+
+    async def work() -> None:
+        works = asyncio.create_task(tested.repeat())
+        async with asyncio.timeout(60):
+            while any(bulk.jobs.get(*each).status != "completed" for each in healthy):
+                await asyncio.sleep(0.01)
+        works.cancel()
+
+    monkeypatch.setattr(runner, "monotonic", lambda: 0.0)
+    monkeypatch.setattr(Runner, "_do", do)
+    encoder = SimpleNamespace(waiting=lambda _: 0)
+    models: Any = [
+        SimpleNamespace(facts=replace(bulk.model, id=each), encoder=encoder)
+        for each in ("icon-clip", "another")
+    ]
+    unused: Any = None
+    tested = Runner(models, bulk.leases, bulk.files.store, books.admission, unused, None, unused, unused)
+    asyncio.run(work())
+    assert [taken[batch_id] for _, batch_id in healthy] == [8, 8]
+    assert 1 <= taken[dead] <= 3  # as many as are worked on at once
+
+
+def test_pauses_grow_to_a_minute_and_end_with_a_success(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(runner, "monotonic", lambda: now)
+    pauses = Pauses()
+    for seconds in (2, 4, 8, 16, 32, 60, 60):
+        for _ in range(3):  # together
+            pauses.begin("dead")
+        now += seconds - 1
+        assert pauses.now() == ["dead"]
+        now += 1
+        assert pauses.now() == []
+    for done in (pauses.end, lambda _: None):
+        pauses.begin("dead")
+        assert pauses.now() == ["dead"]
+        done("dead")
+    now += 2
+    assert pauses.now() == []
+    now += 61
+    pauses.begin("another")
+    pauses.begin("dead")  # it begins anew: nobody has asked for so long
+    now += 2
+    assert pauses.now() == []
