@@ -122,7 +122,7 @@ class _Upload:
 
     @property
     def kept_bytes(self) -> int:
-        """How many bytes of a line are in memory."""
+        """How many bytes are in memory: of a line, and of what is known of those before it."""
         return self._intake.kept_bytes
 
     def feed(self, block: bytes) -> bytes:

@@ -1,6 +1,7 @@
 """The intake of a file: its lines checked as they come, and put together in pieces to be worked on."""
 
 import hashlib
+import sys
 from dataclasses import dataclass, field
 
 from shared.errors import APIError, ErrorCode
@@ -13,6 +14,8 @@ from vendor_service.batches.lines import Line, LineReader, name_of
 _PIECE_QUERIES = 64
 _PIECE_BYTES = 4 << 20
 _LONGEST_MESSAGE = 500  # characters
+# What is kept of a piece, and of a fault without its texts.
+_KEPT_OF_PIECE, _KEPT_OF_FAULT = 500, 200
 
 
 @dataclass
@@ -61,6 +64,7 @@ class Intake:
         self._buffer = bytearray()
         self._searched = 0
         self._size = 0
+        self._kept = _KEPT_OF_PIECE
         self._line = 0
         self._pieces = [Piece(0, 0)]
         self._names: set[bytes] = set()
@@ -68,8 +72,8 @@ class Intake:
 
     @property
     def kept_bytes(self) -> int:
-        """How many bytes of the file are in memory."""
-        return len(self._buffer)
+        """How many bytes are in memory: of a line, and of what is known of those before it."""
+        return len(self._buffer) + self._kept
 
     def feed(self, block: bytes) -> None:
         """Take the next bytes.
@@ -147,7 +151,9 @@ class Intake:
         if piece.lines and (is_full or piece.lines == _PIECE_QUERIES):
             piece = Piece(piece.first_byte + piece.bytes, self._line)
             self._pieces.append(piece)
+            self._kept += _KEPT_OF_PIECE
         if isinstance(read, Fault):
+            self._kept += _KEPT_OF_FAULT + sys.getsizeof(read.message) + sys.getsizeof(read.custom_id)
             piece.faults[piece.lines] = read
         piece.bytes += len(line)
         piece.lines += 1

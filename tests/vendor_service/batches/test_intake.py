@@ -1,0 +1,44 @@
+"""The intake of a file: what it says that it keeps in memory is what it keeps."""
+
+import json
+import tracemalloc
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from tests.vendor_service.batches.bulk_books import LIMITS
+from vendor_service.api.bulk import DIALECTS
+from vendor_service.batches.intake import Intake
+from vendor_service.batches.lines import LineReader
+
+LINES = 2000
+
+
+def many_texts(number: int) -> str:
+    body = {"inputs": [{"text": "x"}] * 40}
+    return json.dumps({"custom_id": str(number), "method": "POST", "url": "/embed", "body": body})
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        lambda _: "{}",
+        lambda number: json.dumps({"custom_id": f"{number:0255}", f"{number:0600}": 1}),
+        lambda number: json.dumps({"custom_id": "ж" * 200 + str(number)}, ensure_ascii=False),
+        many_texts,
+    ],
+    ids=["no fields", "long texts", "wide texts", "a piece each"],
+)
+def test_what_is_kept_of_lines_is_counted(line: Callable[[int], str]) -> None:
+    intake = Intake(LineReader(DIALECTS, 64, 100), replace(LIMITS, max_lines=LINES, max_file_bytes=10**8))
+    content = "".join(f"{line(number)}\n" for number in range(LINES)).encode()
+    tracemalloc.start()
+    try:
+        intake.feed(content[:1000])
+        before, counted = tracemalloc.get_traced_memory()[0], intake.kept_bytes
+        intake.feed(content[1000:])
+        kept, counted = tracemalloc.get_traced_memory()[0] - before, intake.kept_bytes - counted
+    finally:
+        tracemalloc.stop()
+    assert 0.8 * kept < counted < 2 * kept
