@@ -49,7 +49,7 @@ def files_router(desk: BulkDesk, capacity: Capacity) -> APIRouter:
         size = max(0, int(declared[:18]) - _FORM_BYTES) if declared.isdecimal() else 0
         file_id = await asyncio.to_thread(desk.files.begin, caller.account_id, size)
         try:
-            name, taken = await _received(desk, request, reservation, reading, coming, file_id)
+            name, taken = await _received(desk, request, reservation, reading, coming, file_id, size)
             return await asyncio.to_thread(desk.files.finish, caller.account_id, file_id, name, taken)
         except BaseException:
             await asyncio.shield(asyncio.to_thread(desk.files.give_up, file_id))
@@ -153,9 +153,10 @@ async def _received(
     reading: FairLock,
     coming: _Upload,
     file_id: str,
+    size: int,
 ) -> tuple[str, Taken]:
-    """Take a whole form, its file into the store; its name, and what it is."""
-    reserved = 0
+    """Take a whole form, its file of `size` bytes at least into the store; its name, and what it is."""
+    reserved = came = 0
     writing = desk.files.store.writing(input_name(file_id))
     stored = await asyncio.to_thread(writing.__enter__)
     try:
@@ -165,6 +166,9 @@ async def _received(
             if coming.kept_bytes > reserved:
                 reservation.take_bytes(coming.kept_bytes - reserved)
                 reserved = coming.kept_bytes
+            came += len(content)
+            if came > size + _FORM_BYTES:  # its size was not said
+                size = await asyncio.to_thread(desk.files.grow, reservation.account, file_id, came)
             await asyncio.to_thread(stored.write, content)
         async with reading.acquired(reservation.account):
             done = await asyncio.to_thread(coming.finish)

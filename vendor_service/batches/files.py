@@ -21,6 +21,8 @@ from vendor_service.errors import APIError
 
 _BLOCK_BYTES = 1 << 20
 _MOST_FILES = 1000
+# A file that comes without its size takes room in steps of so many bytes.
+_STEP_BYTES = 64 << 20
 # A file that comes for longer than this comes no more.
 _LONGEST_COMING = 2 * 3600 * SECOND
 
@@ -65,6 +67,19 @@ class Files:
             )
         return file_id
 
+    def grow(self, account_id: str, file_id: str, size: int) -> int:
+        """Note that so many bytes of a file have come; how many may come before that is to be noted again.
+
+        Raises:
+            APIError: the account has no room for it; or it came for so long that it was given up.
+        """
+        with self._database.write() as session:
+            session.get_one(Account, account_id, with_for_update=True)
+            file = _coming(session, file_id)
+            left = self._check_room(session, account_id, size - file.bytes)
+            file.bytes = size + min(left, _STEP_BYTES)
+            return file.bytes
+
     def finish(self, account_id: str, file_id: str, name: str, taken: Taken) -> FileObject:
         """Note that all of a file is in the store.
 
@@ -73,9 +88,7 @@ class Files:
         """
         with self._database.write() as session:
             session.get_one(Account, account_id, with_for_update=True)
-            file = session.get(StoredFile, file_id)
-            if file is None or file.state != "coming":
-                raise APIError(ErrorCode.DEADLINE_EXCEEDED, "the file took too long to come", retry_after=1)
+            file = _coming(session, file_id)
             self._check_room(session, account_id, taken.bytes - file.bytes)
             file.name, file.state, file.bytes = name, "ready", taken.bytes
             file.digest, file.endpoint, file.model = taken.digest, taken.endpoint, taken.model
@@ -207,18 +220,21 @@ class Files:
             session.execute(delete(FilePiece).where(FilePiece.file_id == file_id))
             session.execute(delete(StoredFile).where(StoredFile.id == file_id))
 
-    def _check_room(self, session: Session, account_id: str, more: int) -> None:
+    def _check_room(self, session: Session, account_id: str, more: int) -> int:
+        """How many bytes are left for an account once it has so many more."""
         mine = (StoredFile.account_id == account_id, StoredFile.purpose == "batch")
         files, size = session.execute(
             select(func.count(), func.coalesce(func.sum(StoredFile.bytes), 0)).where(*mine)
         ).one()
         most = self._limits.account_bytes
-        if files > _MOST_FILES or int(size) + more > most:
+        left = most - int(size) - more
+        if files > _MOST_FILES or left < 0:
             message = (
                 f"this account has {files} files of {size} bytes, and may have {_MOST_FILES} of {most}; "
                 "delete some"
             )
             raise APIError(ErrorCode.REQUEST_TOO_LARGE, message, param="file")
+        return left
 
 
 def find(session: Session, account_id: str, file_id: str) -> StoredFile:
@@ -270,6 +286,13 @@ _ENDINGS = {"output": ".output.jsonl", "errors": ".errors.jsonl"}
 
 def _kind(file: StoredFile) -> str:
     return "errors" if file.name.endswith(_ENDINGS["errors"].removeprefix(".")) else "output"
+
+
+def _coming(session: Session, file_id: str) -> StoredFile:
+    file = session.get(StoredFile, file_id)
+    if file is None or file.state != "coming":
+        raise APIError(ErrorCode.DEADLINE_EXCEEDED, "the file took too long to come", retry_after=1)
+    return file
 
 
 def _parts(session: Session, file: StoredFile) -> list[Part]:

@@ -230,6 +230,26 @@ def test_a_file_is_listed_read_and_deleted_by_its_account_alone(
         client.files.create(file=("much", much), purpose="batch")
 
 
+def test_a_file_that_comes_without_its_size_is_refused_once_there_is_no_room(
+    vendor: LocalVendor, api_key: str
+) -> None:
+    def is_coming() -> bool:
+        with vendor.books.read() as session:
+            return session.scalars(select(StoredFile).where(StoredFile.state != "ready")).first() is not None
+
+    def form() -> Iterator[bytes]:
+        yield b'--x\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
+        yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="in.jsonl"\r\n\r\n'
+        wait_until(is_coming, 20)
+        yield b"\n" * 1_000_000
+        wait_until(lambda: not is_coming(), 20)  # before the end has come
+
+    headers = {"authorization": f"Bearer {api_key}", "content-type": "multipart/form-data; boundary=x"}
+    refused = vendor.http.post("/v1/files", content=form(), headers=headers)
+    assert (refused.status_code, error_code(refused)) == (413, "request_too_large")
+    assert "delete some" in refused.text
+
+
 def test_the_price_of_all_lines_is_held_against_every_limit(vendor: LocalVendor) -> None:
     lines = [line(str(number), image_input()) for number in range(4)]
     for code, terms in (
