@@ -2,18 +2,22 @@
 
 from dataclasses import replace
 
+from sqlalchemy import func, select
+
 from shared.errors import ErrorCode
 from shared.projects import DEFAULT_PROJECT
 from vendor_service.accounts import keys
 from vendor_service.accounts.accounts import find_account
 from vendor_service.accounts.keys import IssuedKey, KeyTerms
-from vendor_service.database.tables import ApiKey
+from vendor_service.clock import DAY
+from vendor_service.database.tables import Account, ApiKey
 from vendor_service.errors import APIError, OperatorError, UnknownName
 from vendor_service.operators import keys as acts
 from vendor_service.operators.act import Act
 
-# A customer's own requests make no more than this; operators may.
+# A customer's own requests make no more than this, of which there are so many in a day; operators may.
 _MOST_KEYS = 1000
+_MOST_A_DAY = 1000
 
 
 def may_manage(account_id: str, by: ApiKey | None, key: ApiKey) -> bool:
@@ -56,7 +60,8 @@ def issue(act: Act, account: str, by: ApiKey | None, terms: KeyTerms, project: s
 
     Raises:
         APIError: `insufficient_scope`; the asking key has limits, or belongs to another project.
-            `conflict`; the account has too many keys. `invalid_request`; what `keys.issue_key` refuses.
+            `conflict`; the account has too many keys, or got too many in a day. `invalid_request`; what
+            `keys.issue_key` refuses.
     """
     owner = find_account(act.session, account, lock=True)
     check_may_issue(by)
@@ -65,9 +70,7 @@ def issue(act: Act, account: str, by: ApiKey | None, terms: KeyTerms, project: s
     if project != its_own and by is not None and by.project is not None:
         message = f"this key belongs to the project {its_own}, and issues keys of that one alone"
         raise APIError(ErrorCode.INSUFFICIENT_SCOPE, message, param="project")
-    if sum(key.revoked_at is None for key in keys.list_keys(act.session, owner)) >= _MOST_KEYS:
-        message = f"this account has {_MOST_KEYS} keys; revoke one that is not used"
-        raise APIError(ErrorCode.CONFLICT, message)
+    _check_room(act, owner)
     try:
         return acts.issue(act, owner.name, replace(terms, project=project))
     except UnknownName as error:
@@ -75,3 +78,17 @@ def issue(act: Act, account: str, by: ApiKey | None, terms: KeyTerms, project: s
         raise APIError(ErrorCode.INVALID_REQUEST, message, param="project") from error
     except OperatorError as error:
         raise APIError(ErrorCode.INVALID_REQUEST, str(error)) from error
+
+
+def _check_room(act: Act, owner: Account) -> None:
+    live = func.count().filter(ApiKey.revoked_at.is_(None))
+    today = func.count().filter(ApiKey.created_at > act.now - DAY)
+    counted = act.session.execute(select(live, today).where(ApiKey.account_id == owner.id)).one()
+    if counted[0] >= _MOST_KEYS:
+        message = f"this account has {_MOST_KEYS} keys; revoke one that is not used"
+        raise APIError(ErrorCode.CONFLICT, message)
+    if counted[1] >= _MOST_A_DAY:  # rows of revoked keys stay for good
+        message = (
+            f"this account got {_MOST_A_DAY} keys in 24 hours, revoked ones included; try again tomorrow"
+        )
+        raise APIError(ErrorCode.CONFLICT, message)

@@ -1,0 +1,73 @@
+"""The keys that customers issue themselves: how many, and what it takes to count them."""
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from sqlalchemy import event, insert
+
+from tests.vendor_service.books import Books
+from vendor_service.accounts.keys import KeyTerms
+from vendor_service.billing.orders import Order
+from vendor_service.clock import DAY
+from vendor_service.database.tables import ApiKey
+from vendor_service.errors import APIError
+from vendor_service.operators import own_keys
+from vendor_service.operators.act import Act
+
+
+def issue(books: Books, order: Order) -> None:
+    name = books.account(order).name
+    with books.database.write() as session:
+        own_keys.issue(Act(session, "key:1", books.clock), name, None, KeyTerms(), None)
+
+
+def had(books: Books, order: Order, count: int, *, revoked: bool) -> None:
+    """Have an account have got so many keys just now."""
+    now = books.clock()
+    row = {"account_id": order.account_id, "secret_hash": "x", "label": "", "created_at": now}
+    row["revoked_at"] = now if revoked else None
+    with books.database.write() as session:
+        session.execute(insert(ApiKey), [row | {"id": secrets.token_hex(8)} for _ in range(count)])
+
+
+@contextmanager
+def loads() -> Iterator[list[str]]:
+    """The ids of the keys that are read whole."""
+    ids: list[str] = []
+
+    def note(key: ApiKey, _: object) -> None:
+        ids.append(key.id)
+
+    event.listen(ApiKey, "load", note)
+    try:
+        yield ids
+    finally:
+        event.remove(ApiKey, "load", note)
+
+
+def test_keys_that_were_revoked_leave_room_and_are_not_read(books: Books) -> None:
+    order = books.open()
+    had(books, order, 1500, revoked=True)
+    books.clock.now += DAY
+    had(books, order, 998, revoked=False)
+    books.clock.now += DAY
+    with loads() as ids:
+        issue(books, order)
+    assert ids == []
+    with pytest.raises(APIError, match="has 1000 keys; revoke one") as refused:
+        issue(books, order)
+    assert refused.value.code == "conflict"
+
+
+def test_an_account_makes_a_thousand_keys_a_day_revoked_ones_included(books: Books) -> None:
+    order, other = books.open(), books.open()
+    had(books, order, 998, revoked=True)
+    issue(books, order)
+    with pytest.raises(APIError, match="in 24 hours") as refused:
+        issue(books, order)
+    assert refused.value.code == "conflict"
+    issue(books, other)
+    books.clock.now += DAY
+    issue(books, order)
