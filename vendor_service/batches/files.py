@@ -4,14 +4,14 @@ import json
 import secrets
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import delete, func, select, tuple_
+from sqlalchemy import delete, func, insert, select, tuple_
 from sqlalchemy.orm import Session
 
 from shared.batches import FileObject
 from shared.errors import ErrorCode
-from vendor_service.batches.intake import Taken
+from vendor_service.batches.intake import Piece, Taken
 from vendor_service.batches.limits import BatchLimits
 from vendor_service.batches.store import Store
 from vendor_service.clock import SECOND, Clock
@@ -21,6 +21,8 @@ from vendor_service.errors import APIError
 
 _BLOCK_BYTES = 1 << 20
 _MOST_FILES = 1000
+# So many of its pieces are written in one transaction, which holds up others for a moment only.
+_PIECES_AT_ONCE = 1000
 # A file that comes without its size takes room in steps of so many bytes.
 _STEP_BYTES = 64 << 20
 # A file that comes for longer than this comes no more.
@@ -86,30 +88,25 @@ class Files:
         Raises:
             APIError: the account has no room for it; or it came for so long that it was given up.
         """
+        rows: list[dict[str, Any]] = []
+        for number, piece in enumerate(taken.pieces):
+            if len(rows) == _PIECES_AT_ONCE:
+                # They are nobody's yet, and go with the rest of a file that never is ready.
+                with self._database.write() as session:
+                    _coming(session, file_id)
+                    session.execute(insert(FilePiece), rows)
+                rows = []
+            rows.append(_row(file_id, number, piece))
         with self._database.write() as session:
             session.get_one(Account, account_id, with_for_update=True)
             file = _coming(session, file_id)
             self._check_room(session, account_id, taken.bytes - file.bytes)
+            session.execute(insert(FilePiece), rows)
             file.name, file.state, file.bytes = name, "ready", taken.bytes
             file.digest, file.endpoint, file.model = taken.digest, taken.endpoint, taken.model
-            for number, each in enumerate(taken.pieces):
-                faults = {place: asdict(fault) for place, fault in each.faults.items()}
-                session.add(
-                    FilePiece(
-                        file_id=file_id,
-                        number=number,
-                        first_byte=each.first_byte,
-                        bytes=each.bytes,
-                        first_line=each.first_line,
-                        lines=each.lines,
-                        images=each.images,
-                        texts=each.texts,
-                        faults=json.dumps(faults) if faults else None,
-                    )
-                )
-                file.lines += each.lines
-                file.images += each.images
-                file.texts += each.texts
+            file.lines = sum(each.lines for each in taken.pieces)
+            file.images = sum(each.images for each in taken.pieces)
+            file.texts = sum(each.texts for each in taken.pieces)
             return public(file)
 
     def get(self, account_id: str, file_id: str) -> StoredFile:
@@ -289,10 +286,25 @@ def _kind(file: StoredFile) -> str:
 
 
 def _coming(session: Session, file_id: str) -> StoredFile:
-    file = session.get(StoredFile, file_id)
+    file = session.get(StoredFile, file_id, with_for_update=True)
     if file is None or file.state != "coming":
         raise APIError(ErrorCode.DEADLINE_EXCEEDED, "the file took too long to come", retry_after=1)
     return file
+
+
+def _row(file_id: str, number: int, piece: Piece) -> dict[str, Any]:
+    faults = {place: asdict(fault) for place, fault in piece.faults.items()}
+    return {
+        "file_id": file_id,
+        "number": number,
+        "first_byte": piece.first_byte,
+        "bytes": piece.bytes,
+        "first_line": piece.first_line,
+        "lines": piece.lines,
+        "images": piece.images,
+        "texts": piece.texts,
+        "faults": json.dumps(faults) if faults else None,
+    }
 
 
 def _parts(session: Session, file: StoredFile) -> list[Part]:

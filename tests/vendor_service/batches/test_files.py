@@ -1,10 +1,16 @@
 """Files on the books of both databases: the room that they take while they come."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
+from sqlalchemy import select
 
 from tests.vendor_service.batches.bulk_books import LIMITS, BulkProcess
 from tests.vendor_service.books import Books
-from vendor_service.batches.intake import Piece, Taken
+from vendor_service.batches.intake import Fault, Piece, Taken
+from vendor_service.database.session import Database
+from vendor_service.database.tables import FilePiece, StoredFile
 from vendor_service.errors import APIError
 
 ROOM = LIMITS.account_bytes
@@ -31,3 +37,87 @@ def test_files_that_come_without_their_size_take_room_as_they_come(books: Books)
     with pytest.raises(APIError, match="too long to come"):
         files.grow(account_id, first, 1)
     assert files.begin(account_id, ROOM - 7)
+
+
+def many_pieces() -> Taken:
+    """A file of 2,500 lines, each a piece of its own, of which the last cannot be asked."""
+    pieces = [Piece(number, number, 1, 1, images=number % 2, texts=3) for number in range(2499)]
+    faulty = Piece(2499, 2499, 1, 1, faults={0: Fault("mine", "invalid_request", "the method is POST")})
+    return Taken("", 2500, "/embed", "icon-clip", [*pieces, faulty])
+
+
+def pieces_of(books: Books, file_id: str) -> list[FilePiece]:
+    with books.database.read() as session:
+        mine = select(FilePiece).where(FilePiece.file_id == file_id)
+        return list(session.scalars(mine.order_by(FilePiece.number)))
+
+
+def before_write(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[], None]) -> None:
+    """Have something happen before the write of that number, from 1 on."""
+    left, write = number, Database.write
+
+    def counted(database: Database, *rest: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if not left:
+            act()
+        return write(database, *rest)
+
+    monkeypatch.setattr(Database, "write", counted)
+
+
+def test_a_file_of_many_pieces_is_written_in_slices_and_listed_once_it_is_whole(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, account_id = process(books).files, books.open().account_id
+    file_id = files.begin(account_id, 0)
+    seen: list[tuple[int, int]] = []
+
+    def look() -> None:
+        listed, _ = files.page(account_id, None, None, 10, newest_first=True)
+        seen.append((len(pieces_of(books, file_id)), len(listed)))
+
+    for number in (1, 2, 3):
+        before_write(monkeypatch, number, look)
+    files.finish(account_id, file_id, "in", many_pieces())
+    look()
+    assert seen == [(0, 0), (1000, 0), (2000, 0), (2500, 1)]
+    file, pieces = files.get(account_id, file_id), pieces_of(books, file_id)
+    assert (file.lines, file.images, file.texts) == (2500, 1249, 7497)
+    assert [each.number for each in pieces] == [each.first_line for each in pieces] == list(range(2500))
+    assert pieces[0].faults is None
+    assert "the method is POST" in (pieces[-1].faults or "")
+
+
+def test_of_a_file_whose_pieces_were_being_written_when_a_vendor_died_nothing_is_left(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, account_id = process(books).files, books.open().account_id
+    file_id = files.begin(account_id, 0)
+
+    def die() -> None:
+        raise ZeroDivisionError
+
+    before_write(monkeypatch, 3, die)
+    with pytest.raises(ZeroDivisionError):
+        files.finish(account_id, file_id, "in", many_pieces())
+    assert len(pieces_of(books, file_id)) == 2000
+    with pytest.raises(APIError, match="has no file"):
+        files.get(account_id, file_id)
+    books.clock.advance(2 * 3600)
+    assert files.expired() == [file_id]
+    files.remove(file_id)
+    with books.database.read() as session:
+        assert session.scalars(select(StoredFile)).all() == []
+    assert pieces_of(books, file_id) == []
+
+
+def test_a_file_that_is_given_up_while_its_pieces_are_written_is_not_finished(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, account_id = process(books).files, books.open().account_id
+    file_id = files.begin(account_id, 0)
+    before_write(monkeypatch, 2, lambda: files.give_up(file_id))
+    with pytest.raises(APIError, match="too long to come"):
+        files.finish(account_id, file_id, "in", many_pieces())
+    assert pieces_of(books, file_id) == []
