@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from shared.errors import APIError, ErrorCode
+from shared.serving.body import cookie_of
 from vendor_service.billing import currency
 from vendor_service.clock import Clock
 from vendor_service.console import rendering, sessions
@@ -238,7 +239,7 @@ class Site(Generic[Who]):
         Raises:
             SignedOut: nobody who is signed in.
         """
-        cookie = request.cookies.get(self.kind.cookie)
+        cookie = cookie_of(request, self.kind.cookie)
         found = None
         if cookie is not None:
             found = sessions.find(session, self.seal, self.kind, cookie, self.clock())
@@ -282,7 +283,7 @@ class Site(Generic[Who]):
     ) -> Response:
         """A page as HTML; with its menu, if somebody is signed in."""
         root = self.root(request)
-        flash = self.seal.open("flash", request.cookies.get(self._flash, "."))
+        flash = self.seal.open("flash", cookie_of(request, self._flash) or ".")
         here = request.url.path
         groups: dict[str, list[dict[str, Any]]] = {}
         for heading, page in self._menu if who is not None else []:

@@ -1,5 +1,6 @@
 """`/console` without a browser: who gets in, what is theirs, what they may change, and nobody else."""
 
+import http.cookies
 import re
 from collections.abc import Iterator
 from io import BytesIO
@@ -31,6 +32,7 @@ from vendor_service.webhooks.events import EventKind
 
 CAT = {"text": "a photo of a cat"}
 EVIL = "<script>alert('x')</script>\"'>"
+BACKSLASH = chr(92)
 HOUR = 3600
 HOOK = "https://example.com/hooks"
 SIGNING = re.compile(r"whsec_[A-Za-z0-9+/=]{40,}")
@@ -319,6 +321,21 @@ def test_a_cookie_that_was_changed_or_is_of_another_vendor_is_nobodys(vendor: Lo
     ):
         answer = vendor.http.get("/console", headers={b"cookie": f"{name}={forged}".encode()})
         assert answer.status_code == 303
+
+
+def test_no_cookie_that_takes_long_to_undo_is_undone_on_any_path(
+    vendor: LocalVendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def undo(_: str) -> str:
+        raise AssertionError("Python takes quadratic time for this")
+
+    visit = signed_in(vendor, vendor.key())
+    monkeypatch.setattr(http.cookies, "_unquote", undo)
+    for length, status in ((1000, 200), (60_000, 303)):  # where they are too long, none is read
+        head = {"cookie": f'x="{length * BACKSLASH}"; {visit.cookie}'}
+        assert vendor.http.get("/console", headers=head).status_code == status
+        for path, answered in (("/console/sign-in", 200), ("/livez", 200), ("/embed", 405), ("/none", 404)):
+            assert vendor.http.get(path, headers=head).status_code == answered
 
 
 def test_an_invitation_signs_in_once_and_only_when_its_button_is_pressed(vendor: LocalVendor) -> None:

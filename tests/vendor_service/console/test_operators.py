@@ -1,5 +1,6 @@
 """`/operator` without a browser: which token may do what, what is asked before, and that it is done once."""
 
+import http.cookies
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -113,6 +114,16 @@ def visit_of_customer(local: LocalAdmin) -> str:
             secret_hash="", account_id="acct_1", key_id="k",
         )  # fmt: skip
     return f"__Host-tuition-operator={cookie}"
+
+
+def test_no_cookie_is_undone_on_any_path(local: LocalAdmin, monkeypatch: pytest.MonkeyPatch) -> None:
+    def undo(_: str) -> str:
+        raise AssertionError("Python takes quadratic time for this")
+
+    monkeypatch.setattr(http.cookies, "_unquote", undo)
+    head = {"cookie": f'x="{60_000 * chr(92)}"'}
+    for path, answered in (("/operator", 303), ("/operator/sign-in", 200), ("/livez", 200), ("/none", 404)):
+        assert local.http.get(path, headers=head).status_code == answered
 
 
 @pytest.mark.parametrize("pattern", PAGES)
