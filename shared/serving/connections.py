@@ -9,7 +9,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 _PATIENCE_SECONDS = 20.0
-_LARGEST_HEAD = 65_536  # bytes of a request line and headers, which uvicorn would keep without a bound
+# Bytes of a request line, headers and trailers, which uvicorn and its parser would keep without a bound.
+_LARGEST_HEAD = 65_536
 _MOST_PIPELINED = 16  # requests that are sent before the answer to the one before them has come
 # Whoever sends a body, or reads an answer, gets somewhere when so many bytes more have passed.
 _STEP_BYTES = 16_384
@@ -64,7 +65,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._timer: asyncio.TimerHandle | None = None  # while a request is waited for
         self._reading_timer: asyncio.TimerHandle | None = None  # while an answer is to be read
         self._in_head = self._in_body = False
-        self._head_size = self._step_size = self._dropped = 0
+        self._head_size = self._unparsed_size = self._step_size = self._dropped = 0
 
     @property
     def held_up(self) -> bool:
@@ -85,19 +86,27 @@ class BoundedHttp(HttpToolsProtocol):
         self._stop_timing_reader()
 
     def data_received(self, data: bytes) -> None:
-        """Take what came, unless it is an endless head."""
-        in_head = self._in_head
+        """Take what came, unless it is a header or a trailer without an end."""
+        self._unparsed_size += len(data)
         super().data_received(data)
-        if in_head and self._in_head:
-            self._head_size += len(data)
-            if self._head_size > _LARGEST_HEAD:
-                self._in_head = False
-                self.send_400_response("Request headers are too large.")
+        if (self._in_head or self._in_body) and self._unparsed_size > _LARGEST_HEAD:
+            self._refuse_head()
 
     def on_message_begin(self) -> None:
         """A head begins."""
         super().on_message_begin()
         self._in_head, self._head_size = True, 0
+
+    def on_url(self, url: bytes) -> None:
+        """A part of the request line came."""
+        super().on_url(url)
+        self._keep(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header came, or a trailer behind a body."""
+        if not self.transport.is_closing():
+            super().on_header(name, value)
+            self._keep(len(name) + len(value) + len(":\r\n"))
 
     def on_headers_complete(self) -> None:
         """A head is whole: how long the rest may take is for the application to say."""
@@ -113,6 +122,9 @@ class BoundedHttp(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """More of a body came: if it was answered already, drop it."""
+        self._unparsed_size = 0
+        if self.transport.is_closing():
+            return
         super().on_body(body)
         if self.cycle.response_complete:
             self._drop(len(body))
@@ -125,6 +137,8 @@ class BoundedHttp(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """A request is whole, and is served unless it was answered before."""
         self._in_body = False
+        if self.transport.is_closing():
+            return
         super().on_message_complete()
         if not self.cycle.response_complete:
             self.config.waiting.pop(self, None)
@@ -170,6 +184,20 @@ class BoundedHttp(HttpToolsProtocol):
             self.transport.abort()  # closing it would wait until all that is read
         else:
             self.transport.close()
+
+    def _keep(self, count: int) -> None:
+        self._unparsed_size = 0
+        self._head_size += count
+        if self._head_size > _LARGEST_HEAD:
+            self._refuse_head()
+
+    def _refuse_head(self) -> None:
+        if self.transport.is_closing():
+            return
+        if self._in_head:
+            self.send_400_response("Request headers are too large.")
+        else:  # the request is being served, or was answered
+            self.transport.abort()
 
     def _wait(self) -> None:
         self._wait_no_more()

@@ -4,7 +4,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 import uvicorn
@@ -19,9 +19,9 @@ ASK = b"GET /small HTTP/1.1\r\nhost: x\r\n\r\n"
 LARGE = 32 * 1024 * 1024  # far beyond what the kernel keeps of an answer that nobody reads
 
 
-@pytest.fixture
-def server() -> Iterator[uvicorn.Server]:
-    """A server with few and impatient connections."""
+@contextmanager
+def serving(patience: float) -> Iterator[uvicorn.Server]:
+    """A server with few connections."""
     app = FastAPI()
     app.get("/small")(lambda: Response(b"small"))
     app.get("/large")(lambda: Response(b"x" * LARGE))
@@ -31,24 +31,33 @@ def server() -> Iterator[uvicorn.Server]:
     async def body(request: Request) -> int:
         return len(await request.body())
 
-    server = uvicorn.Server(Config(app, most=MOST, patience=PATIENCE, port=0, log_config=None))
+    server = uvicorn.Server(Config(app, most=MOST, patience=patience, port=0, log_config=None))
     thread = threading.Thread(target=server.run)
     thread.start()
     wait_until(lambda: server.started)
-    yield server
-    server.should_exit = True
-    thread.join()
+    try:
+        yield server
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture
+def server() -> Iterator[uvicorn.Server]:
+    """A server with few and impatient connections."""
+    with serving(PATIENCE) as server:
+        yield server
 
 
 def connect(server: uvicorn.Server) -> socket.socket:
     return socket.create_connection(server.servers[0].sockets[0].getsockname(), timeout=20)
 
 
-def send_a_lot(connection: socket.socket) -> None:
+def send_a_lot(connection: socket.socket, sent: bytes = b"x" * 65_536) -> None:
     """Send for far longer than the server's patience."""
     until = time.monotonic() + 20
     while time.monotonic() < until:
-        connection.sendall(b"x" * 65_536)
+        connection.sendall(sent)
 
 
 def ended(connection: socket.socket) -> bool:
@@ -93,6 +102,34 @@ def test_an_endless_head_is_refused(server: uvicorn.Server) -> None:
         connection.sendall(b"GET / HTTP/1.1\r\nendless: ")
         with pytest.raises(ConnectionError):
             send_a_lot(connection)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /small?%b HTTP/1.1\r\n\r\n" % (b"x" * 65_600),
+        b"GET /small HTTP/1.1\r\n%b\r\n" % (b"x:\r\n" * 16_500),
+    ],
+    ids=["a request line", "many headers"],
+)
+def test_a_large_head_is_refused_that_comes_at_once(server: uvicorn.Server, head: bytes) -> None:
+    with connect(server) as connection:
+        connection.sendall(head)
+        assert connection.recv(1000).startswith(b"HTTP/1.1 400")
+
+
+@pytest.mark.parametrize("path", [b"/small", b"/body"], ids=["that was answered", "that is served"])
+@pytest.mark.parametrize(
+    "sent", [b"x: y\r\n" * 1000, b"x" * 65_536], ids=["many trailers", "one endless trailer"]
+)
+def test_trailers_of_a_request_are_not_kept_without_bound(path: bytes, sent: bytes) -> None:
+    with serving(patience=60) as server, connect(server) as connection:
+        connection.sendall(b"POST %b HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n" % path)
+        if path == b"/small":
+            assert connection.recv(1000).startswith(b"HTTP/1.1 405")
+        connection.sendall(b"0\r\nx: y")
+        with pytest.raises(ConnectionError):
+            send_a_lot(connection, sent)
 
 
 def test_the_rest_of_a_body_that_is_refused_is_dropped_for_a_while(server: uvicorn.Server) -> None:
