@@ -10,6 +10,9 @@ SECOND = 1_000_000
 HOUR = 3_600 * SECOND
 DAY = 86_400 * SECOND
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+# What `to_datetime` can tell; with a zone's offset, a moment of the years 1 and 9999 may be beyond.
+_FIRST, _LAST = ((each.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND for each in (datetime.min, datetime.max))
 
 
 def system_clock() -> int:
@@ -29,9 +32,9 @@ def to_datetime(micros: int) -> datetime:
 
 
 def from_datetime(moment: datetime) -> int:
-    """Microseconds since the epoch; a time without a zone is taken as UTC."""
+    """Microseconds since the epoch, within what has a date in UTC; a time without a zone is taken as UTC."""
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return (aware - _EPOCH) // timedelta(microseconds=1)
+    return max(_FIRST, min((aware - _EPOCH) // _MICROSECOND, _LAST))
 
 
 def month_start(micros: int) -> int:

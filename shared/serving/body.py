@@ -167,6 +167,8 @@ def _error_of_url(scope: Scope) -> APIError | None:
         message = f"the path and the query string may have {_LONGEST_URL} bytes"
     elif query.count(b"&") >= _MOST_PARAMETERS:
         message = f"the query string may have {_MOST_PARAMETERS} parameters"
+    elif "\0" in scope["path"] or b"%00" in query:  # PostgreSQL takes no text with it
+        message = "a URL may not have the character NUL"
     else:
         return None
     return APIError(ErrorCode.INVALID_REQUEST, message, param="url")

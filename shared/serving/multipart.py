@@ -251,6 +251,8 @@ def _boundary(content_type: str) -> bytes:
 
 def _disposition(head: bytes) -> dict[bytes, bytes]:
     """The parameters of the header that says which field a part is."""
+    if b"\0" in head:  # PostgreSQL takes no name with it
+        raise _unreadable("a header of a part has the character NUL")
     lines = head.split(b"\r\n")[1:]
     if len(lines) > _MOST_HEADERS:
         raise _unreadable(f"a part may have {_MOST_HEADERS} headers")

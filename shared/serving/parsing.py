@@ -1,5 +1,6 @@
 """From the bytes of a small body to a model, and what is said where they do not make one."""
 
+import re
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -12,6 +13,8 @@ JSON = "application/json"
 _SMALL_BYTES = 4096
 _SMALL_SECONDS = 10.0
 _LONGEST_NAME = 100  # characters of what a caller named, where it is told what is wrong with it
+# The character NUL, as JSON has it: behind its own backslash, not behind one that stands for a backslash.
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -24,7 +27,7 @@ async def read_model(request: Request, model: type[Body]) -> Body:
     """
     media_type(request, JSON)
     receiver_of(request).allow(_SMALL_BYTES, _SMALL_SECONDS)
-    return parse(model, await request.body())
+    return parse_small(model, await request.body())
 
 
 def media_type(request: Request, *allowed: str) -> str:
@@ -53,6 +56,18 @@ def parse(model: type[Body], content: bytes | bytearray | dict[str, Any]) -> Bod
     except ValidationError as error:
         problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
         raise invalid(problem["msg"], *problem["loc"]) from error
+
+
+def parse_small(model: type[Body], content: bytes) -> Body:
+    """Validate JSON whose texts may go into the books: PostgreSQL takes none with the character NUL.
+
+    Raises:
+        APIError: `invalid_request`, with the first thing that is wrong.
+    """
+    parsed = parse(model, content)
+    if _NUL.search(content):
+        raise invalid("no text may have the character NUL")
+    return parsed
 
 
 def invalid(message: str, *place: str | int) -> APIError:

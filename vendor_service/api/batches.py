@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from shared.batches import BatchList, BatchObject, BatchReceipts, BatchRequest, ChunkReceipt
 from shared.errors import ErrorCode
 from shared.receipts import RECEIPT_TYPE, ReceiptClaims
-from shared.serving.parsing import JSON, media_type, parse
+from shared.serving.parsing import JSON, media_type, parse_small
 from vendor_service.accounts.authentication import Caller
 from vendor_service.accounts.keys import Scope
 from vendor_service.api.authentication import requiring
@@ -16,6 +16,7 @@ from vendor_service.api.bulk import BulkDesk
 from vendor_service.api.calls import call_description, terms_of
 from vendor_service.audit import actors
 from vendor_service.batches.jobs import JobTerms, Sale
+from vendor_service.billing import ledger
 from vendor_service.clock import SECOND
 from vendor_service.errors import APIError
 
@@ -31,7 +32,7 @@ def batches_router(desk: BulkDesk) -> APIRouter:
     async def create_batch(request: Request, caller: Annotated[Caller, buyer]) -> BatchObject:
         """Begin a job: the price of all lines of a file is held, and charged as they are answered."""
         media_type(request, JSON)
-        asked = parse(BatchRequest, await request.body())
+        asked = parse_small(BatchRequest, await request.body())
         given = terms_of(request)
         terms = JobTerms(
             caller.account_id,
@@ -74,7 +75,7 @@ def batches_router(desk: BulkDesk) -> APIRouter:
     async def batch_receipts(
         batch_id: str,
         caller: Annotated[Caller, buyer],
-        after: Annotated[int, Query(ge=-1)] = -1,
+        after: Annotated[int, Query(ge=-1, le=ledger.MAX_NUMBER)] = -1,
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     ) -> BatchReceipts:
         """The signed receipts of what a job was charged so far, one for some lines each."""

@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl
 from starlette.requests import Request
 
 from shared.errors import APIError, ErrorCode
+from vendor_service.billing.ledger import MAX_NUMBER
 from vendor_service.errors import UsageError
 
 _MOST_FIELDS = 64
@@ -47,9 +48,9 @@ class Fields:
         if not written:
             return None
         try:
-            if len(written) > _LONGEST_NUMBER:
+            if len(written) > _LONGEST_NUMBER or abs(number := int(written)) > MAX_NUMBER:
                 raise ValueError
-            return int(written)
+            return number
         except ValueError as error:
             raise UsageError(f"{name.replace('_', ' ')}: write a whole number, as in 1000") from error
 
@@ -66,9 +67,9 @@ class Fields:
             if len(written) > _LONGEST_NUMBER:
                 raise InvalidOperation
             micros = Decimal(written) * _UNIT
-            if micros != micros.to_integral_value():
+            if abs(micros) > MAX_NUMBER or micros != micros.to_integral_value():
                 raise InvalidOperation
-        except (InvalidOperation, ValueError, OverflowError) as error:
+        except ArithmeticError as error:
             message = "write an amount in units of the currency, to the millionth at most, as in 12.50"
             raise UsageError(f"{name.replace('_', ' ')}: {message}") from error
         return int(micros)
@@ -81,7 +82,10 @@ class Fields:
         """
         written = self.get(name)
         try:
-            return date.fromisoformat(written) if written else None
+            day = date.fromisoformat(written) if written else None
+            if day == date.max:
+                raise ValueError  # there must be a day after it
+            return day
         except ValueError as error:
             raise UsageError(f"{name.replace('_', ' ')}: write a day as in 2026-11-15") from error
 
@@ -114,4 +118,7 @@ def read_query(request: Request) -> Fields:
 
 
 def _parsed(written: str) -> tuple[tuple[str, str], ...]:
-    return tuple(parse_qsl(written, keep_blank_values=True, max_num_fields=_MOST_FIELDS))
+    pairs = tuple(parse_qsl(written, keep_blank_values=True, max_num_fields=_MOST_FIELDS))
+    if any("\0" in text for pair in pairs for text in pair):
+        raise ValueError("PostgreSQL takes no text with the character NUL")
+    return pairs

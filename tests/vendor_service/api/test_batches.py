@@ -200,6 +200,18 @@ def test_wrong_files_are_refused_when_they_come(
         assert list(session.scalars(select(StoredFile).where(StoredFile.state != "ready"))) == []
 
 
+def test_no_name_with_the_character_nul_goes_into_the_books(
+    vendor: LocalVendor, client: openai.OpenAI, api_key: str
+) -> None:
+    headers = {"authorization": f"Bearer {api_key}", "content-type": "multipart/form-data; boundary=b"}
+    head = 'content-disposition: form-data; name="file"; filename="in\0.jsonl"'
+    form = f"--b\r\n{head}\r\n\r\n{line('a', CAT)}\r\n--b--\r\n"
+    answer = vendor.http.post("/v1/files", content=form, headers=headers)
+    assert (error_code(answer), "NUL" in answer.text) == ("invalid_request", True)
+    with pytest.raises(openai.UnprocessableEntityError, match="NUL"):
+        begin(client, line("a", CAT), metadata={"a": "\0"})
+
+
 def test_a_file_is_listed_read_and_deleted_by_its_account_alone(
     vendor: LocalVendor, client: openai.OpenAI
 ) -> None:
@@ -401,6 +413,9 @@ def test_receipts_of_a_job_prove_its_answers(
         *vendor.get(f"/v1/batches/{job.id}/receipts", api_key, after="0")["data"],
     ]
     assert [(each["first_line"], each["lines"]) for each in receipts] == [(0, 63), (63, 8)]
+    beyond = f"/v1/batches/{job.id}/receipts?after={10**20}"
+    answer = vendor.http.get(beyond, headers={"authorization": f"Bearer {api_key}"})
+    assert error_code(answer) == "invalid_request"
     for token, sold in zip((each["receipt"] for each in receipts), expected, strict=True):
         key = jwt.PyJWK(keys[jwt.get_unverified_header(token)["kid"]])
         claims = ReceiptClaims.model_validate(

@@ -205,6 +205,11 @@ def test_an_endless_url_is_refused_and_not_repeated(vendor: Vendor, url: str) ->
     assert len(answer.content) < 500
 
 
+@pytest.mark.parametrize("url", ["/v1/models/%00", "/v1/usage?group_by=%00", "/none?%00"])
+def test_a_url_with_the_character_nul_is_refused(vendor: Vendor, url: str) -> None:
+    assert error_code(vendor.http.get(url)) == "invalid_request"
+
+
 def test_no_answer_repeats_what_is_large(vendor: Vendor) -> None:
     headers = {"authorization": f"Bearer {vendor.key()}"}
     long = "x" * 50_000

@@ -3,6 +3,7 @@
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +203,17 @@ def test_a_customer_issues_keys_of_its_projects_within_what_the_asking_key_may(v
 
 def _bearer(key: str) -> dict[str, str]:
     return {"authorization": f"Bearer {key}"}
+
+
+def test_a_label_has_no_nul_and_an_end_has_a_date_in_utc(vendor: LocalVendor) -> None:
+    admin = vendor.another_key(vendor.key(), Scope.ADMIN)
+    headers = _bearer(admin) | {"content-type": "application/json"}
+    for label, status in ((r"\u0000", 422), (r"\\\u0000", 422), (r"\\u0000", 201)):  # the last is no escape
+        answer = vendor.http.post("/v1/keys", content=f'{{"label": "{label}"}}', headers=headers)
+        assert answer.status_code == status
+    assert post(vendor, "/v1/keys", admin, json={"expires_at": "9999-12-31T23:59:59-14:00"}).is_success
+    ends = [each.expires_at for each in KeyList.model_validate(vendor.get("/v1/keys", admin)).data]
+    assert max(each for each in ends if each) == datetime.max.replace(tzinfo=UTC)
 
 
 def test_when_a_key_was_used_is_written_down_now_and_then(vendor: LocalVendor) -> None:

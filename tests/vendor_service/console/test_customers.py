@@ -381,12 +381,20 @@ def test_no_form_is_taken_without_its_sessions_token_or_from_another_site(
         {"sec-fetch-site": "cross-site"},
         {"sec-fetch-site": "same-site"},
         {"origin": "http://evil"},
+        {"origin": "http://["},
     ):
         assert admin.send(path, good, **headers).status_code == 403
     with vendor.books.read() as session:
         acts = log.entries(session, limit=10, subject=vendor.account(key).name)
     assert not acts
     assert admin.send(path, good, **{"sec-fetch-site": "same-origin"}).status_code in (200, 303)
+
+
+@pytest.mark.parametrize("path", ["/sign-in", "/invitation", "/models/try"])
+def test_an_origin_that_is_none_is_another_site(vendor: LocalVendor, path: str) -> None:
+    for origin in ("http://[", "null", ""):
+        answer = vendor.http.post(f"/console{path}", data={"key": ""}, headers={"origin": origin})
+        assert answer.status_code == 403
 
 
 @pytest.mark.parametrize("pattern", ACTIONS)
@@ -511,6 +519,10 @@ def test_a_customer_makes_rotates_and_revokes_keys_as_itself(vendor: LocalVendor
         ({"spend_limit": "1.2345678", "scope": "embed"}, "to the millionth at most"),
         ({"spend_limit": "NaN", "scope": "embed"}, "write an amount"),
         ({"quota": "-1", "scope": "embed"}, "must be between 0"),
+        ({"quota": "9" * 20, "scope": "embed"}, "write a whole number"),
+        ({"spend_limit": "Infinity", "scope": "embed"}, "write an amount"),
+        ({"spend_limit": "9e999999", "scope": "embed"}, "write an amount"),
+        ({"label": "\0", "scope": "embed"}, "cannot be read"),
         ({}, "tick at least one"),
     ],
 )
@@ -521,6 +533,23 @@ def test_a_field_that_makes_no_sense_is_told_with_what_to_do(
     assert answer.status_code in (400, 422)
     assert words in problem_of(answer)
     assert "Nothing was changed" in answer.text
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"/ledger?before={'9' * 20}",
+        f"/ledger?before=-{'9' * 20}",
+        "/ledger?to=9999-12-31",
+        f"/ledger/entries?after={'9' * 20}",
+        "/usage?to=9999-12-31",
+        "/usage.csv?to=9999-12-31",
+    ],
+)
+def test_a_number_or_a_day_that_cannot_be_is_told(reader: Visit, path: str) -> None:
+    answer = reader.get(path)
+    assert answer.status_code == 400
+    assert "write a" in problem_of(answer)
 
 
 @pytest.fixture(scope="module")

@@ -98,6 +98,8 @@ def test_a_token_signs_in_and_a_wrong_one_does_not(local: LocalAdmin) -> None:
     for token in ("", "op_1_2", local.tokens[READ][:-1] + "z"):
         refused = Visit(local.http, "/operator").sign_in(token=token)
         assert (refused.status_code, bool(problem_of(refused))) == (401, True)
+    elsewhere = local.http.post("/operator/sign-in", data={"token": ""}, headers={"origin": "http://["})
+    assert elsewhere.status_code == 403
     customer = Visit(local.http, "/operator", visit_of_customer(local))
     assert customer.get().status_code == 303
 

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
 from shared.billing import Entry, EntryPage, GroupBy, Invoice, UsageReport
@@ -42,7 +42,7 @@ class Refund(Body):
     A `reference` counts once an account, whatever idempotency key it comes with.
     """
 
-    entry: int
+    entry: Annotated[int, Field(ge=1, le=ledger.MAX_NUMBER)]
     micros: int | None = None
     reference: str | None = None
 

@@ -178,6 +178,8 @@ def test_money_of_a_customer_is_seen_and_corrected(admin: LocalAdmin) -> None:
     assert admin.done("POST", f"accounts/{name}/refunds", {"entry": 1}, key="a")["amount_micros"] == 200
     twice = admin.ask("POST", f"accounts/{name}/refunds", {"entry": 1}, key="b")
     assert (error_code(twice), "refunded already" in twice.text) == ("conflict", True)
+    beyond = admin.ask("POST", f"accounts/{name}/refunds", {"entry": 10**20}, key="c")
+    assert error_code(beyond) == "invalid_request"
     page = admin.done("GET", f"accounts/{name}/ledger?limit=1")
     assert ([each["kind"] for each in page["data"]], page["next_after"]) == (["charge"], 1)
     assert admin.done("GET", f"accounts/{name}/usage?group_by=kind")["total"]["images"] == 2
