@@ -158,7 +158,7 @@ async def _received(
     """Take a whole form, its file of `size` bytes at least into the store; its name, and what it is."""
     reserved = came = 0
     writing = desk.files.store.writing(input_name(file_id))
-    stored = await asyncio.to_thread(writing.__enter__)
+    write = await asyncio.to_thread(writing.__enter__)
     try:
         async for block in _blocks(request):
             async with reading.acquired(reservation.account):  # parsers hold the interpreter
@@ -169,7 +169,7 @@ async def _received(
             came += len(content)
             if came > size + _FORM_BYTES:  # its size was not said
                 size = await asyncio.to_thread(desk.files.grow, reservation.account, file_id, came)
-            await asyncio.to_thread(stored.write, content)
+            await asyncio.to_thread(write, content)
         async with reading.acquired(reservation.account):
             done = await asyncio.to_thread(coming.finish)
     except BaseException as error:

@@ -3,9 +3,9 @@
 import logging
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import IO, Any
+from typing import Any
 
 import fsspec
 
@@ -48,13 +48,28 @@ class Store:
             raise OperatorError(f"the store of files {self.root} cannot be written: {why}") from error
 
     @contextmanager
-    def writing(self, name: str) -> Iterator[IO[bytes]]:
-        """A file that is there, and safe from a power cut, after the block."""
+    def writing(self, name: str) -> Iterator[Callable[[bytes], None]]:
+        """What writes into a file that is there, and safe from a power cut, after the block.
+
+        What the block itself raises is no error of the store, and passes as it is.
+        """
         path = self._path(name)
         with _translated(), suppress(FileExistsError):
             self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
-        with _translated(), self._files.open(path, "wb", block_size=_BLOCK_BYTES) as file:
-            yield file
+        with _translated():
+            file = self._files.open(path, "wb", block_size=_BLOCK_BYTES)
+
+        def write(content: bytes) -> None:
+            with _translated():
+                file.write(content)
+
+        try:
+            yield write
+        except BaseException:
+            with suppress(Exception):
+                file.close()
+            raise
+        with _translated(), file:
             inner: Any = getattr(file, "f", None)  # of a local one
             if hasattr(inner, "fileno"):
                 file.flush()
@@ -62,8 +77,8 @@ class Store:
 
     def write(self, name: str, content: bytes) -> None:
         """Write a whole file."""
-        with self.writing(name) as file:
-            file.write(content)
+        with self.writing(name) as write:
+            write(content)
 
     def read(self, name: str, start: int, size: int) -> bytes:
         """So many bytes from `start` on."""

@@ -3,7 +3,9 @@
 import errno
 import hashlib
 import json
+import logging
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,17 +14,21 @@ import jwt
 import numpy as np
 import openai
 import pytest
+from fsspec.implementations.local import LocalFileOpener
 from sqlalchemy import select
 
 from shared.encoding import from_wire
 from shared.receipts import ReceiptClaims, Sold, answer_hash, request_hash, vector_digest
+from shared.serving.logging import TextFormatter
 from tests.support.vendor_process import wait_until
 from tests.vendor_service.batches.held_model import HeldModel
 from tests.vendor_service.conftest import LIMITS
+from tests.vendor_service.hostile_bodies import head
 from tests.vendor_service.local_vendor import LocalVendor, error_code, image_file, image_input
 from vendor_service.accounts.keys import Scope, revoke_key
 from vendor_service.audit import log
 from vendor_service.batches import runner
+from vendor_service.batches.intake import Intake
 from vendor_service.batches.upkeep import Upkeep
 from vendor_service.billing.clock_watch import ClockWatch
 from vendor_service.billing.verification import verify
@@ -449,6 +455,42 @@ def test_what_fails_is_tried_again_and_harms_no_neighbour(
     assert "secret" not in json.dumps(error)
     assert vendor.account(api_key).spent_micros == 20
     assert problem(vendor, api_key) is None
+
+
+def uploads(vendor: LocalVendor) -> int:
+    with vendor.books.read() as session:
+        return len(session.scalars(select(StoredFile).where(StoredFile.state == "coming")).all())
+
+
+def test_who_hangs_up_while_a_file_is_sent_is_no_fault_of_the_store(
+    vendor: LocalVendor, api_key: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    lines = ("content-type: multipart/form-data; boundary=b", "content-length: 1000")
+    with caplog.at_level(logging.INFO, "shared"):
+        with socket.create_connection(("127.0.0.1", vendor.port)) as caller:
+            caller.sendall(head("/v1/files", *lines, api_key=api_key) + b"--b\r\n")
+            wait_until(lambda: uploads(vendor) == 1, 20)
+        wait_until(lambda: any("499" in TextFormatter().format(record) for record in caplog.records), 20)
+    assert {record.levelname for record in caplog.records} == {"INFO"}
+    assert uploads(vendor) == 0
+
+
+def test_a_fault_while_a_file_is_taken_is_none_of_the_store_unless_it_is_one(
+    vendor: LocalVendor, client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("a mistake")
+
+    file = ("in.jsonl", line("a", CAT).encode())
+    with monkeypatch.context() as patch:
+        patch.setattr(Intake, "feed", fail)
+        with pytest.raises(openai.InternalServerError, match="something went wrong here"):
+            client.files.create(file=file, purpose="batch")
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalFileOpener, "write", fail, raising=False)
+        with pytest.raises(openai.InternalServerError, match="full or away"):
+            client.files.create(file=file, purpose="batch")
+    assert uploads(vendor) == 0
 
 
 def test_a_store_that_is_full_or_away_puts_off_what_needs_it(
