@@ -412,7 +412,9 @@ def test_a_receiver_that_a_customer_added_is_not_asked_on_a_private_network(
             webhooks.create(Act(session, "key:1", books.clock), url, [EventKind.QUOTA], name, "customer")
     ours = add(books, f"{receiver.url}ours", EventKind.QUOTA, account=name)
     books.buy(order)
-    Dispatcher(books.database, books.clock, HERE).once()
+    dispatcher = Dispatcher(books.database, books.clock, HERE)
+    while dispatcher.once():  # an account has its turn for some of them at a time
+        pass
     assert [each.path for each in receiver.received] == ["/ours"] * 3
     refused = [each for each in deliveries(books) if each.endpoint_id != ours.endpoint_id]
     assert len(refused) == 3 * len(theirs)
