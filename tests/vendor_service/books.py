@@ -9,10 +9,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pytest
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from shared.billing import Invoice
+from shared.errors import ErrorCode
 from tests.support.postgres import Postgres
 from tests.vendor_service.clocks import FakeClock
 from vendor_service.accounts.accounts import Terms, open_account
@@ -27,6 +29,7 @@ from vendor_service.billing.verification import verify
 from vendor_service.database import schema
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey, LedgerEntry, limited_by
+from vendor_service.errors import CommitInDoubt
 
 HOLD_SECONDS = 60
 _ANY_KEY = KeyTerms()
@@ -166,6 +169,21 @@ def laid_out(server: Postgres) -> str:
     with closing(Database(url)) as database:
         schema.upgrade(database)
     return url
+
+
+def lose_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on every transaction that writes is committed, and nobody hears of it."""
+    write = Database.write
+
+    @contextmanager
+    def unanswered(self: Database, lock_seconds: float | None = None) -> Iterator[Session]:
+        with write(self, lock_seconds) as session:
+            yield session
+        raise CommitInDoubt(
+            ErrorCode.OVERLOADED, "send it again with the same Idempotency-Key", retry_after=1
+        )
+
+    monkeypatch.setattr(Database, "write", unanswered)
 
 
 @cache

@@ -25,7 +25,7 @@ from vendor_service.console.seal import Seal
 from vendor_service.console.sessions import SessionKind
 from vendor_service.database.session import Database
 from vendor_service.database.tables import ConsoleSession
-from vendor_service.errors import OperatorError, UnknownName
+from vendor_service.errors import CommitInDoubt, OperatorError, UnknownName
 
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
@@ -43,9 +43,16 @@ _ASSET_SECONDS = 30 * 86_400
 _FLASH_SECONDS = 60
 _OTHER_SITE = "this came from another site; open the console in a tab of its own and try again"
 _NOT_THIS_SESSION = "this page is of another session; reload it and try again"
+# Its own message is for who sends requests, which have keys that make them count once.
+_IN_DOUBT = "The vendor's database went away before it said whether this was done; it may have been"
+_AFTER_DOUBT = (
+    "Before you do it again, look whether it was done: on the page that would show it, "
+    "in the ledger or in the audit log."
+)
 # What to do next, by the code of an error.
 _NEXT = {
     ErrorCode.RATE_LIMITED: "Wait a moment, then reload the page.",
+    ErrorCode.IDEMPOTENCY_IN_FLIGHT: "Wait a moment, then reload the page.",
     ErrorCode.OVERLOADED: "Nothing was changed. Wait a moment and try again.",
     ErrorCode.INSUFFICIENT_SCOPE: "Sign in with a key or a token that has this scope, or ask who has one.",
     ErrorCode.ACCOUNT_SUSPENDED: "You can still read everything here. Ask the vendor why.",
@@ -317,9 +324,12 @@ class Site(Generic[Who]):
         message = str(error)  # an operator's may begin with a name
         if isinstance(error, APIError):
             message = f"{error.message[:1].upper()}{error.message[1:]}"
+        told = _NEXT.get(code, "Go back, change it, and send it again. Nothing was changed.")
+        if isinstance(error, CommitInDoubt):  # its code is that of errors after which nothing was changed
+            message, told = _IN_DOUBT, _AFTER_DOUBT
         values = {
             "message": message,
-            "next": _NEXT.get(code, "Go back, change it, and send it again. Nothing was changed."),
+            "next": told,
             "back": f"{self.root(request)}{back}",
         }
         response = self.shown(request, "error.html", "That did not work", values, who, status)

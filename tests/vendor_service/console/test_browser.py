@@ -239,11 +239,15 @@ def test_a_model_is_tried_on_the_page(sites: Sites, page: Page) -> None:
         )
     expect(page.locator(".drop img")).to_have_count(2)
     page.get_by_label("A text").fill("a red square")
+    once = page.locator("[data-try] [name=once]")
+    before = once.input_value()
     page.get_by_role("button", name="Compare").click()
     expect(page.locator("#result tbody tr")).to_have_count(3)
     expect(page.locator("#result tbody tr").first).to_contain_text("1.000")
     expect(page.locator("#result")).to_contain_text("It cost 0.00022 units")
     expect(page.locator(".drop img")).to_have_count(2)
+    expect(once).not_to_have_value(before)  # pressed again, it is charged like any request
+    before = once.input_value()
     page.locator("input[type=file]").first.set_input_files(
         {"name": "no.png", "mimeType": "image/png", "buffer": b"no picture"}
     )
@@ -251,6 +255,7 @@ def test_a_model_is_tried_on_the_page(sites: Sites, page: Page) -> None:
         page.get_by_role("button", name="Compare").click()
     assert answer.value.status == 400
     expect(page.locator("#result .problem")).to_be_visible()
+    expect(once).to_have_value(before)
 
 
 def test_what_happens_now_is_live(sites: Sites, page: Page) -> None:

@@ -3,6 +3,7 @@
 import http.cookies
 import re
 from collections.abc import Iterator
+from concurrent.futures import Future
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from pypdf import PdfReader
 from sqlalchemy import select
 
+from shared.errors import ErrorCode
 from tests.vendor_service.batches.held_model import HeldModel
 from tests.vendor_service.console.jobs import begun, ended
 from tests.vendor_service.console.visits import Visit, problem_of
@@ -19,11 +21,14 @@ from tests.vendor_service.local_vendor import LocalVendor, image_file, image_inp
 from vendor_service.accounts.keys import KeyTerms, Scope
 from vendor_service.accounts.projects import ProjectTerms
 from vendor_service.audit import log
+from vendor_service.billing.admission import Admission
+from vendor_service.billing.orders import Charged
 from vendor_service.clock import SECOND
 from vendor_service.console.customers.actions import CustomerActions
 from vendor_service.console.customers.pages import CustomerPages
 from vendor_service.console.rendering import money as money_shown
 from vendor_service.database.tables import Account, Invitation, WebhookDelivery, WebhookEndpoint, WebhookEvent
+from vendor_service.errors import CommitInDoubt
 from vendor_service.operators import accounts as account_acts
 from vendor_service.operators import currency, invitations, keys, money, projects
 from vendor_service.operators.act import Act
@@ -640,9 +645,15 @@ def try_it(vendor: LocalVendor, visit: Visit, key: str, **form: str) -> httpx.Re
         ("image", ("red.png", image_file("red"))), ("image", ("also red.png", image_file("red"))),
         ("text", (None, "<b>red</b>")),
     ]  # fmt: skip
-    fields = {"csrf": visit.csrf, "key": key_id(key), "most": "220"} | form
+    fields = {"csrf": visit.csrf, "key": key_id(key), "most": "220", "once": once_on(visit)} | form
     headers = {"cookie": visit.cookie}
     return vendor.http.post("/console/models/try", data=fields, files=files, headers=headers)
+
+
+def once_on(visit: Visit) -> str:
+    """What the form of a new page of models brings, if there is a form."""
+    found = re.search(r'name="once" value="([^"]+)"', visit.page("/models"))
+    return "" if found is None else found[1]
 
 
 def test_a_model_is_tried_and_charged_once_to_the_chosen_key(vendor: LocalVendor) -> None:
@@ -662,6 +673,31 @@ def test_a_model_is_tried_and_charged_once_to_the_chosen_key(vendor: LocalVendor
     assert try_it(vendor, reader, key).status_code == 403
     assert "To try a model takes a key that may embed" in reader.page("/models")
     assert vendor.account(key).spent_micros == 440
+
+
+def test_a_trial_of_which_nobody_heard_is_charged_once_from_the_same_page(
+    vendor: LocalVendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = vendor.key()
+    visit = signed_in(vendor, key)
+    once = once_on(visit)
+    settle = Admission.settle
+
+    def unanswered(*given: Any) -> Future[Charged]:
+        settle(*given).result(20)
+        lost: Future[Charged] = Future()
+        lost.set_exception(CommitInDoubt(ErrorCode.OVERLOADED, "send it again with the same Idempotency-Key"))
+        return lost
+
+    with monkeypatch.context() as cut:
+        cut.setattr(Admission, "settle", unanswered)
+        doubtful = try_it(vendor, visit, key, once=once)
+    assert "it may have been" in problem_of(doubtful)
+    assert "Nothing was changed" not in doubtful.text
+    assert vendor.account(key).spent_micros == 220
+    assert "cost 0.00022 units" in try_it(vendor, visit, key, once=once).text
+    assert vendor.account(key).spent_micros == 220
+    assert "once is empty" in problem_of(try_it(vendor, visit, key, once=""))
 
 
 def test_jobs_are_seen_with_their_cost_and_their_files_are_sent_to_who_may_buy(vendor: LocalVendor) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.vendor_service.api.admin.local_admin import LocalAdmin
-from tests.vendor_service.books import Books, opened_books
+from tests.vendor_service.books import Books, lose_answers, opened_books
 from tests.vendor_service.console.visits import Visit, problem_of
 from vendor_service.audit import log
 from vendor_service.console.operators.actions import OperatorActions
@@ -181,6 +181,24 @@ def test_what_moves_money_is_done_once_for_each_question(
     visits[MONEY].do(path, amount="0.00005", reason="thanks")
     assert books.account(order).credit_micros == 200
     books.check(order)
+
+
+def test_what_may_have_been_done_is_not_said_to_have_changed_nothing(
+    books: Books, visits: dict[OperatorScope, Visit], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = books.open(credit_micros=100)
+    path = f"/accounts/{books.account(order).name}/adjust"
+    asked = visits[MONEY].ask(path, amount="0.00005", reason="thanks")
+    with monkeypatch.context() as cut:
+        lose_answers(cut)
+        doubtful = visits[MONEY].confirm(path, asked)
+    assert doubtful.status_code == 503
+    assert "it may have been" in problem_of(doubtful)
+    assert "look whether it was done" in doubtful.text
+    assert "Nothing was changed" not in doubtful.text
+    assert "Idempotency-Key" not in doubtful.text
+    assert visits[MONEY].confirm(path, asked).status_code == 303
+    assert books.account(order).credit_micros == 150
 
 
 def test_the_question_says_what_a_refund_does_and_the_customers_ledger_has_it(

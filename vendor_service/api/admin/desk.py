@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from shared.errors import ErrorCode
 from vendor_service.clock import Clock
 from vendor_service.database.session import Database
-from vendor_service.errors import APIError
+from vendor_service.errors import APIError, CommitInDoubt
 from vendor_service.operators import idempotency
 from vendor_service.operators.act import Act
 from vendor_service.operators.authentication import Operator, OperatorAuthentication
@@ -82,12 +82,16 @@ class Desk:
 
     async def act(self, operator: Operator, work: Callable[[Act], Result]) -> Result:
         """Do an act, in one transaction beside the event loop."""
-
-        def acting() -> Result:
-            with self.database.write() as session:
-                return work(self._act(session, operator))
-
-        return await asyncio.to_thread(acting)
+        try:
+            return await asyncio.to_thread(self._acted, operator, work)
+        except (
+            CommitInDoubt
+        ) as doubt:  # no key makes this request count once, so nobody is asked to repeat it
+            message = (
+                "the vendor's database went away before it said whether this was done; it may have been: "
+                "look at /admin/audit before you send it again"
+            )
+            raise CommitInDoubt(doubt.code, message) from doubt
 
     async def act_once(
         self,
@@ -103,9 +107,13 @@ class Desk:
         def acting(act: Act) -> idempotency.Answer:
             return idempotency.once(act, operator.token_id, key, asked, lambda: work(act))
 
-        answer = await self.act(operator, acting)
+        answer = await asyncio.to_thread(self._acted, operator, acting)
         headers = {"idempotent-replayed": "true"} if answer.replayed else None
         return Response(answer.content, media_type="application/json", headers=headers)
+
+    def _acted(self, operator: Operator, work: Callable[[Act], Result]) -> Result:
+        with self.database.write() as session:
+            return work(self._act(session, operator))
 
     def _act(self, session: Session, operator: Operator) -> Act:
         return Act(session, operator.actor, self.clock, trust_clock=self.trust_clock, percents=self._percents)

@@ -73,6 +73,7 @@ function tryIt(form) {
       const told = page.querySelectorAll(answer.ok ? "#result > *" : "main > .problem");
       result.replaceChildren(...told);
       if (!told.length) location.reload();
+      else if (answer.ok) form.elements.once.value = page.querySelector("[data-try] [name=once]").value;
     } catch {
       result.textContent = "The vendor does not answer. Nothing is known to be charged: look at the ledger, and try again.";
     }

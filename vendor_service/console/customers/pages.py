@@ -1,6 +1,7 @@
 """What customers' pages show. Each is a function of who asks and of the books."""
 
 import json
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -162,7 +163,13 @@ class CustomerPages:
             }
             for each in self.models
         ]
-        return {"cards": cards, "plan": plan, "payers": payers(session, asked.who, asked.now), "result": None}
+        return {
+            "cards": cards,
+            "plan": plan,
+            "payers": payers(session, asked.who, asked.now),
+            "once": secrets.token_urlsafe(16),
+            "result": None,
+        }
 
     def ledger_page(self, asked: Asked[Customer], session: Session) -> Values:
         """The entries, the newest first."""

@@ -30,7 +30,7 @@ from vendor_service.errors import OperatorError
 from vendor_service.observability.timing import Timing
 
 _INPUTS = 3
-_FIELDS = frozenset({"csrf", "model", "key", "most"})
+_FIELDS = frozenset({"csrf", "model", "key", "most", "once"})
 
 
 @dataclass(frozen=True)
@@ -127,8 +127,16 @@ class TryIt:
         if caller.account.status != "active":
             raise APIError(ErrorCode.ACCOUNT_SUSPENDED, "this account is suspended; ask the vendor why")
         request.state.timing = Timing()
-        most = Fields(tuple(form.fields.items())).number("most")
-        call = Call(request.state.request_id, caller, request.state.timing, max_cost_micros=most)
+        fields = Fields(tuple(form.fields.items()))
+        fields.required("once")
+        call = Call(
+            request.state.request_id,
+            caller,
+            request.state.timing,
+            # The hash is of `once` too, so the same inputs from the same page are charged once.
+            idempotency_key=f"console {form.body_hash}",
+            max_cost_micros=fields.number("most"),
+        )
         queries = Queries(items, form.body_hash, form.fields.get("model") or None)
         loop = asyncio.get_running_loop()
         began = loop.time()

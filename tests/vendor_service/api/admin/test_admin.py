@@ -12,7 +12,7 @@ import pytest
 from tests.vendor_service.api.admin.local_admin import LocalAdmin
 from tests.vendor_service.api.test_openapi import asked_by_schemathesis
 from tests.vendor_service.batches.bulk_books import BulkProcess
-from tests.vendor_service.books import Books, opened_books
+from tests.vendor_service.books import Books, lose_answers, opened_books
 from tests.vendor_service.cli.test_main import Command
 from tests.vendor_service.local_vendor import error_code
 from vendor_service.audit import log
@@ -166,6 +166,23 @@ def test_a_request_that_failed_may_be_sent_again_under_its_key(admin: LocalAdmin
     assert error_code(admin.ask("POST", "accounts/acme/adjustments", body, key="k")) == "invalid_request"
     admin.done("POST", "accounts/acme/top-ups", {"micros": 900, "reference": "r"}, key="other")
     assert admin.done("POST", "accounts/acme/adjustments", body, key="k")["amount_micros"] == -500
+
+
+def test_an_act_without_a_key_that_may_have_been_done_is_not_to_be_repeated_unseen(
+    sqlite: LocalAdmin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sqlite.done("POST", "accounts", {"name": "acme", "credit_micros": 100})
+    body = {"micros": 7, "reason": "r"}
+    with monkeypatch.context() as cut:
+        lose_answers(cut)
+        keyless = sqlite.ask("POST", "accounts/acme/keys", {})
+        keyed = sqlite.ask("POST", "accounts/acme/adjustments", body, key="k")
+    assert (error_code(keyless), error_code(keyed)) == ("overloaded", "overloaded")
+    assert "it may have been: look at /admin/audit" in keyless.json()["error"]["message"]
+    assert "retry-after" not in keyless.headers
+    assert "same Idempotency-Key" in keyed.json()["error"]["message"]
+    sqlite.done("POST", "accounts/acme/adjustments", body, key="k")
+    assert sqlite.done("GET", "accounts/acme")["credit_micros"] == 107
 
 
 def test_money_of_a_customer_is_seen_and_corrected(admin: LocalAdmin) -> None:
