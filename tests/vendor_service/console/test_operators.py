@@ -3,9 +3,11 @@
 import http.cookies
 import re
 from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.vendor_service.api.admin.local_admin import LocalAdmin
@@ -242,6 +244,48 @@ def test_a_part_of_a_charge_is_given_back_once_for_its_reference_and_never_more_
     assert (books.entries(order)[2].reference, books.account(order).credit_micros) == ("ticket 812", 1000)
     assert "was given back already" in problem_of(visit.ask(path, entry="2"))
     assert "Refund charge 2" not in visit.page(page)
+
+
+@pytest.mark.parametrize(
+    ("kind", "done"),
+    [
+        ("top-up", "0.00005 were added to the credit of {}."),
+        ("pay", "A payment of 0.00005 by {} was recorded."),
+        ("refund", "Charge 1 of {} was given back."),
+    ],
+)
+def test_what_was_recorded_before_is_said_to_change_nothing(
+    books: Books, visits: dict[OperatorScope, Visit], kind: str, done: str
+) -> None:
+    order, visit = books.open(credit_micros=1000 if kind == "top-up" else None), visits[MONEY]
+    books.buy(order)
+    name = books.account(order).name
+    page = f"/accounts/{name}"
+    form = {"reference": "bank 17"} | ({"entry": "1"} if kind == "refund" else {"amount": "0.00005"})
+    asked = visit.ask(f"{page}/{kind}", **form)
+    assert "recorded before" not in asked.text
+    for _ in range(2):  # the same page, sent again, says the same again
+        assert told(visit, page, visit.confirm(f"{page}/{kind}", asked)) == done.format(name)
+    (entry,) = [each for each in books.entries(order) if each.reference == "bank 17"]
+    asked = visit.ask(f"{page}/{kind}", **form)
+    assert f"were recorded before as entry {entry.seq}; nothing will be changed" in asked.text
+    answer = visit.confirm(f"{page}/{kind}", asked)
+    said = f"This was recorded before as entry {entry.seq}; nothing was changed."
+    assert told(visit, page, answer) == said
+    assert books.entries(order)[-1].seq == entry.seq
+    if kind != "refund":
+        other = visit.ask(f"{page}/{kind}", **form | {"amount": "0.00006"})
+        assert f"is that of entry {entry.seq}" in problem_of(other)
+
+
+def told(visit: Visit, page: str, answer: httpx.Response) -> str:
+    """What the page says to which an act leads."""
+    assert answer.status_code == 303, answer.text
+    cookie = answer.headers["set-cookie"].partition(";")[0]
+    found = re.search(
+        r'class="told"[^>]*>(.*?)</p>', visit.get(page, cookie=f"{visit.cookie}; {cookie}").text
+    )
+    return "" if found is None else unescape(found[1])
 
 
 def test_only_what_would_change_of_the_terms_is_asked_about(

@@ -20,6 +20,10 @@ By = Asked[SignedInOperator]
 Result = TypeVar("Result")
 
 
+class _Said(BaseModel):
+    message: str
+
+
 @dataclass(frozen=True)
 class Acting:
     """Acts on these books. See `Act` for the clock and the percents."""
@@ -33,16 +37,21 @@ class Acting:
         with self.database.write() as session:
             return work(self._of(session, asked))
 
-    def _once(self, asked: By, work: Callable[[Act], BaseModel]) -> None:
-        """Do what moves money, once for each page that asked about it, however often that is sent."""
+    def _once(self, asked: By, work: Callable[[Act], str]) -> str:
+        """Do what moves money, once for each page that asked about it, however often that is sent.
+
+        What the work says of it is said again then.
+        """
         key = f"console {asked.form.required('once')}"
         said = "&".join(f"{name}={value}" for name, value in sorted(asked.form.pairs) if name != "csrf")
         path = " ".join(asked.path.values())
 
         def do(act: Act) -> idempotency.Answer:
-            return idempotency.once(act, asked.who.token.id, key, f"{path} {said}", lambda: work(act))
+            return idempotency.once(
+                act, asked.who.token.id, key, f"{path} {said}", lambda: _Said(message=work(act))
+            )
 
-        self._act(asked, do)
+        return _Said.model_validate_json(self._act(asked, do).content).message
 
     def _of(self, session: Session, asked: By) -> Act:
         return Act(session, asked.who.actor, self.clock, trust_clock=self.trust_clock, percents=self.percents)

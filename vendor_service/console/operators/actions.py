@@ -229,6 +229,8 @@ class OperatorActions(Acting):
         account, micros = find_account(session, asked.path["name"]), _amount(asked.form)
         if account.credit_micros is None:
             raise OperatorError(f"{account.name} is invoiced, not prepaid; record a payment instead")
+        if known := _known(session, account, "top_up", micros, _reference(asked.form)):
+            return known
         facts = [
             f"The credit of {account.name} goes from {money(account.credit_micros)} to "
             f"{money(account.credit_micros + micros)}.",
@@ -240,14 +242,17 @@ class OperatorActions(Acting):
     def top_up(self, asked: By) -> Done:
         """Add to an account's credit."""
         name, micros, reference = asked.path["name"], _amount(asked.form), _reference(asked.form)
-        self._once(asked, lambda act: money_acts.top_up(act, name, micros, reference).entry)
-        return Done(f"{money(micros)} were added to the credit of {name}.", f"/accounts/{name}")
+        done = f"{money(micros)} were added to the credit of {name}."
+        said = self._once(asked, lambda act: _said(money_acts.top_up(act, name, micros, reference), done))
+        return Done(said, f"/accounts/{name}")
 
     def ask_to_pay(self, asked: By, session: Session) -> Question:
         """What a payment changes."""
         account, micros = find_account(session, asked.path["name"]), _amount(asked.form)
         if account.credit_micros is not None:
             raise OperatorError(f"{account.name} is prepaid, not invoiced; top it up instead")
+        if known := _known(session, account, "payment", micros, _reference(asked.form)):
+            return known
         what = "a payment" if micros > 0 else "a payment that was returned, of"
         facts = [
             f"The ledger of {account.name} gets {what} {money(abs(micros))} with the reference "
@@ -259,8 +264,9 @@ class OperatorActions(Acting):
     def pay(self, asked: By) -> Done:
         """Record a payment."""
         name, micros, reference = asked.path["name"], _amount(asked.form), _reference(asked.form)
-        self._once(asked, lambda act: money_acts.pay(act, name, micros, reference).entry)
-        return Done(f"A payment of {money(micros)} by {name} was recorded.", f"/accounts/{name}")
+        done = f"A payment of {money(micros)} by {name} was recorded."
+        said = self._once(asked, lambda act: _said(money_acts.pay(act, name, micros, reference), done))
+        return Done(said, f"/accounts/{name}")
 
     def ask_to_refund(self, asked: By, session: Session) -> Question:
         """What a refund gives back."""
@@ -268,12 +274,14 @@ class OperatorActions(Acting):
         row = session.get(LedgerEntry, (account.id, seq))
         if row is None or row.kind != "charge":
             raise OperatorError(f"{account.name} has no charge {seq}; look it up in its ledger below")
+        micros, reference = _part(asked.form)
+        if known := reference and _known(session, account, "refund", micros, reference, seq):
+            return known
         refunds, given_back = ledger.given_back_of(session, account.id, seq)
         charge = ledger.public(row)
         left, when = -charge.amount_micros - given_back, f"{charge.created_at:%Y-%m-%d %H:%M} UTC"
         if refunds and not left:
             raise OperatorError(f"charge {seq} of {account.name} was given back already")
-        micros, reference = _part(asked.form)
         if micros is not None and not 0 < micros <= left:
             raise OperatorError(f"{money(left)} are left of charge {seq} of {account.name}; write no more")
         micros = left if micros is None else micros
@@ -293,9 +301,12 @@ class OperatorActions(Acting):
         """Give a charge back, or a part of it."""
         name, seq = asked.path["name"], _entry(asked.form)
         micros, reference = _part(asked.form)
-        self._once(asked, lambda act: money_acts.refund(act, name, seq, micros, reference).entry)
         what = f"Charge {seq}" if micros is None else f"{money(micros)} of charge {seq}"
-        return Done(f"{what} of {name} was given back.", f"/accounts/{name}")
+        done = f"{what} of {name} was given back."
+        said = self._once(
+            asked, lambda act: _said(money_acts.refund(act, name, seq, micros, reference), done)
+        )
+        return Done(said, f"/accounts/{name}")
 
     def ask_to_adjust(self, asked: By, session: Session) -> Question:
         """What a correction changes."""
@@ -313,8 +324,12 @@ class OperatorActions(Acting):
     def adjust(self, asked: By) -> Done:
         """Correct what an account owes."""
         name, micros, reason = asked.path["name"], _amount(asked.form), asked.form.required("reason")
-        self._once(asked, lambda act: money_acts.adjust(act, name, micros, reason))
-        return Done(f"{name} was adjusted by {money(micros)}.", f"/accounts/{name}")
+
+        def adjust(act: Act) -> str:
+            money_acts.adjust(act, name, micros, reason)
+            return f"{name} was adjusted by {money(micros)}."
+
+        return Done(self._once(asked, adjust), f"/accounts/{name}")
 
     # Prices.
 
@@ -487,6 +502,28 @@ def _amount(form: Fields) -> int:
 
 def _reference(form: Fields) -> str:
     return form.required("reference")
+
+
+def _known(
+    session: Session, account: Account, kind: str, micros: int | None, reference: str, seq: int | None = None
+) -> Question | None:
+    """What is asked where the ledger has the reference already."""
+    found = ledger.recorded(session, account, kind, micros, reference, seq)
+    if found is None:
+        return None
+    facts = [
+        f"{money(found.amount_micros)} with the reference {reference!r} were recorded before as entry "
+        f"{found.seq}; nothing will be changed.",
+        "Another one takes a reference of its own.",
+    ]
+    return Question("This was recorded before", facts, "Send it all the same")
+
+
+def _said(recorded: money_acts.Recorded, done: str) -> str:
+    """That something was done, unless it was recorded before."""
+    if recorded.before:
+        return f"This was recorded before as entry {recorded.entry.seq}; nothing was changed."
+    return done
 
 
 def _entry(form: Fields) -> int:
