@@ -78,15 +78,23 @@ def append(
 
 
 def entries(
-    session: Session, *, after: int | None = None, limit: int = 100, subject: str | None = None
+    session: Session,
+    *,
+    after: int | None = None,
+    before: int | None = None,
+    limit: int = 100,
+    subject: str | None = None,
 ) -> list[AuditRecord]:
     """Up to `limit` entries behind the one numbered `after`, or the last ones; oldest first.
 
-    With a `subject` only those of that account, key, plan or token.
+    With `before` the last ones are those ahead of the entry of that number. With a `subject` only those of
+    that account, key, plan or token.
     """
     found = select(AuditEntry)
     if subject is not None:
         found = found.where(AuditEntry.subject == subject)
+    if before is not None:
+        found = found.where(AuditEntry.seq < before)
     if after is not None:
         rows = session.scalars(
             found.where(AuditEntry.seq > after).order_by(AuditEntry.seq).limit(limit)

@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from pydantic import BaseModel
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from vendor_service.clock import to_datetime
@@ -23,6 +23,11 @@ class OpenHold(BaseModel):
     cost_micros: int
     created_at: datetime
     expires_at: datetime
+
+
+def count_open(session: Session) -> int:
+    """How many holds are neither settled nor voided."""
+    return session.scalars(select(func.count()).select_from(Hold).where(Hold.state == "open")).one()
 
 
 def open_holds(session: Session, account: str | None = None, limit: int = 1000) -> list[OpenHold]:

@@ -30,7 +30,10 @@ def month_bounds(month: str) -> tuple[int, int]:
         UsageError: it is no month.
     """
     try:
-        begin = from_datetime(datetime.strptime(month, "%Y-%m").replace(tzinfo=UTC))
+        first = datetime.strptime(month, "%Y-%m").replace(tzinfo=UTC)
+        if f"{first:%Y-%m}" != month:  # it takes 2026-1 too, under which no invoice is kept
+            raise ValueError
+        begin = from_datetime(first)
         return begin, next_month_start(begin)
     except (ValueError, OverflowError) as error:
         raise UsageError(f"{month!r} is no month; write it as 2026-11") from error
@@ -139,6 +142,18 @@ def valid(session: Session, account_id: str, month: str | None = None) -> list[F
             entry.seq > each.ledger_seq and month_bounds(each.month)[1] > entry.created_at
             for entry in redatings
         )
+    ]
+
+
+def valid_of(session: Session, month: str) -> list[FinalInvoice]:
+    """The final invoices of a month that hold, of all accounts; see `valid`."""
+    found = select(FinalInvoice).where(FinalInvoice.month == month).order_by(FinalInvoice.ledger_seq)
+    # Of the few accounts whose entries were dated anew.
+    redated = set(session.scalars(select(LedgerEntry.account_id).where(LedgerEntry.redates_seq > 0)))
+    return [
+        each
+        for each in session.scalars(found)
+        if each.account_id not in redated or each in valid(session, each.account_id, month)
     ]
 
 

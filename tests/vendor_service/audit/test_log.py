@@ -61,6 +61,8 @@ def test_entries_are_listed_in_pages_and_by_subject(books: Books) -> None:
     assert [each.seq for each in entries(books, limit=3)] == [2, 3, 4]
     assert [each.seq for each in entries(books, after=1, limit=2)] == [2, 3]
     assert [each.seq for each in entries(books, subject="beta")] == [3, 4]
+    assert [each.seq for each in entries(books, before=4, limit=2)] == [2, 3]
+    assert [each.seq for each in entries(books, before=4, subject="beta")] == [3]
     assert entries(books, after=4) == []
 
 

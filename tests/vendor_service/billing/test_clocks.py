@@ -12,7 +12,7 @@ from shared.errors import ErrorCode
 from tests.vendor_service.books import HOLD_SECONDS, Books
 from tests.vendor_service.clocks import FakeClock
 from tests.vendor_service.local_vendor import LocalVendor, error_code
-from vendor_service.billing import ledger
+from vendor_service.billing import invoices, ledger
 from vendor_service.billing.admission import Admission
 from vendor_service.billing.clock_watch import ClockReferences, ClockWatch
 from vendor_service.billing.invoice_formats import as_text
@@ -138,6 +138,11 @@ def test_repairs_may_follow_each_other_also_one_at_a_wrong_clock(books: Books) -
     books.check(order)
 
 
+def valid_of_november(books: Books) -> list[int | None]:
+    with books.database.read() as session:
+        return [each.number for each in invoices.valid_of(session, "2026-11")]
+
+
 def test_an_invoice_of_a_month_that_a_wrong_clock_ended_is_void_after_the_repair(books: Books) -> None:
     order = books.open(quota=3)
     books.buy(order, images=2)
@@ -147,7 +152,9 @@ def test_an_invoice_of_a_month_that_a_wrong_clock_ended_is_void_after_the_repair
     books.clock.now = now
     with pytest.raises(APIError):
         books.buy(order)
+    assert valid_of_november(books) == [1]
     assert books.repair(order).void_invoices == ["2026-11"]
+    assert valid_of_november(books) == []
     books.buy(order)
     draft = books.invoice(order)
     assert (draft.final, draft.lines[0].queries) == (False, 3)
@@ -155,6 +162,7 @@ def test_an_invoice_of_a_month_that_a_wrong_clock_ended_is_void_after_the_repair
     books.clock.now = DECEMBER
     # The void one keeps its number.
     assert books.invoice(order) == draft.model_copy(update={"final": True, "number": 2})
+    assert valid_of_november(books) == [2]
     books.check(order)
 
 

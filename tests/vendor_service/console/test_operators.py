@@ -11,12 +11,14 @@ import httpx
 import pytest
 
 from tests.vendor_service.api.admin.local_admin import LocalAdmin
+from tests.vendor_service.billing.test_clocks import DECEMBER
 from tests.vendor_service.books import Books, lose_answers, opened_books
 from tests.vendor_service.console.visits import Visit, problem_of
 from vendor_service.audit import log
+from vendor_service.clock import DAY
 from vendor_service.console.operators.actions import OperatorActions
 from vendor_service.console.operators.pages import OperatorPages
-from vendor_service.operators import tokens
+from vendor_service.operators import accounts, prices, tokens
 from vendor_service.operators.act import Act
 from vendor_service.operators.tokens import OperatorScope
 
@@ -356,6 +358,71 @@ def test_the_ledger_and_the_log_are_verified_and_faults_are_told(tmp_path: Path)
         found = visit.ask("/money/verify", account=books.account(order).name)
         assert "entry 1 was changed" in found.text
         assert "entry 1 was changed" in problem_of(visit.ask("/audit/verify"))
+
+
+def test_what_bulk_jobs_pay_is_a_percent_and_can_be_taken_back(
+    books: Books, visits: dict[OperatorScope, Visit]
+) -> None:
+    visit = visits[MONEY]
+    with books.database.write() as session:
+        act = Act(session, "os:test", books.clock)
+        prices.set_price(act, "bulk", "icon-clip", "batch-percent", 40, new=True)
+    books.clock.advance(1)
+    assert '<td>batch-percent</td><td>bulk</td><td class="n">40%</td>' in visit.page("/models")
+    assert "percent: none → 40%" in visit.page("/audit?subject=bulk%20icon-clip%20batch-percent")
+    asked = visit.ask("/prices/unset", model="icon-clip", kind="batch-percent", plan="bulk")
+    assert "The standard one holds for it then: 50%." in asked.text
+    assert visit.confirm("/prices/unset", asked).status_code == 303
+    assert "percent: 40% → none" in visit.page("/audit?subject=bulk%20icon-clip%20batch-percent")
+    assert "an image or of a text" in problem_of(
+        visit.ask("/prices/unset", model="icon-clip", kind="video", plan="bulk")
+    )
+
+
+def test_all_open_holds_are_counted_and_the_oldest_are_listed(tmp_path: Path) -> None:
+    with opened_books(f"sqlite:///{tmp_path / 'books.db'}") as books, LocalAdmin(books) as local:
+        order = books.open()
+        for _ in range(52):
+            books.admit(order)
+        page = signed_in(local, READ).page("/money")
+    assert re.search(r"Open holds</div><div class=\"figure\">52<", page)
+    assert "The oldest 50 of them." in page
+    assert page.count('<th scope="row"><code>req_') == 50
+
+
+def test_all_that_was_done_to_an_account_can_be_reached(
+    books: Books, visits: dict[OperatorScope, Visit]
+) -> None:
+    name = books.account(books.open()).name
+    with books.database.write() as session:
+        act = Act(session, "os:test", books.clock)
+        for quota in range(1, 211):
+            accounts.set_quota(act, name, quota)
+    found, query = [], f"?subject={name}"
+    while query:
+        page = visits[READ].page(f"/audit{query}")
+        found += re.findall(r"quota: (?:[^<]* → )?(\d+)</td>", page)
+        older = re.search(r'href="([^"]*)">Older entries', page)
+        query = "" if older is None else unescape(older[1])
+    assert found == [str(quota) for quota in range(210, 0, -1)]
+
+
+def test_the_invoices_of_a_month_are_those_that_hold(tmp_path: Path) -> None:
+    with opened_books(f"sqlite:///{tmp_path / 'books.db'}") as books, LocalAdmin(books) as local:
+        void, final = books.open(), books.open()
+        for order in (void, final):
+            books.buy(order)
+        now, books.clock.now = books.clock(), DECEMBER + 400 * DAY
+        books.invoice(void)
+        books.clock.now = now
+        books.repair(void)
+        books.clock.now = DECEMBER + DAY
+        books.invoice(final)
+        visit = signed_in(local, READ)
+        page = visit.page("/money?month=2026-11")
+        for order, state in ((void, '<span class="tag">not issued'), (final, 'good">final')):
+            assert re.search(rf">{books.account(order).name}</a></th>.*{state}", page)
+        assert "write it as 2026-11" in problem_of(visit.get("/money?month=2026-1"))
 
 
 def test_what_people_wrote_is_shown_and_never_run(books: Books, visits: dict[OperatorScope, Visit]) -> None:

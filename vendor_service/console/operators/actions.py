@@ -17,6 +17,7 @@ from vendor_service.accounts.accounts import Terms, find_account, list_accounts
 from vendor_service.accounts.keys import KeyTerms
 from vendor_service.audit import log
 from vendor_service.billing import ledger, prices
+from vendor_service.billing.prices import PriceKind
 from vendor_service.billing.usage import account_status
 from vendor_service.billing.verification import Verification, verify
 from vendor_service.clock import from_datetime, to_datetime
@@ -354,22 +355,21 @@ class OperatorActions(Acting):
 
     def ask_to_unset_price(self, asked: By, session: Session) -> Question:
         """What is left without a plan's price."""
-        form, kind = asked.form, _kind(asked.form)
+        form, kind = asked.form, _price_kind(asked.form)
         model, plan = form.required("model"), form.required("plan")
         standard = prices.named(session, STANDARD_PLAN, model, kind, asked.now)
-        facts = [
-            f"The plan {plan!r} names no price of one {kind} to {model} any more.",
-            "The standard price holds for it then"
-            + (f": {money(standard)}." if standard is not None else "."),
-        ]
+        shown = "" if standard is None else f": {money(standard)}"
+        if kind == prices.BATCH_PERCENT:
+            shown = f": {prices.DEFAULT_BATCH_PERCENT if standard is None else standard}%"
+        facts = [_no_longer_named(plan, model, kind), f"The standard one holds for it then{shown}."]
         return Question("Take this price back?", facts, "Take the price back", dangerous=True)
 
     def unset_price(self, asked: By) -> Done:
         """Take a plan's price back."""
-        form, kind = asked.form, _kind(asked.form)
+        form, kind = asked.form, _price_kind(asked.form)
         model, plan = form.required("model"), form.required("plan")
         self._act(asked, lambda act: price_acts.unset_price(act, plan, model, kind))
-        return Done(f"The plan {plan} names no price of one {kind} to {model} any more.", "/models")
+        return Done(_no_longer_named(plan, model, kind), "/models")
 
     # Verification.
 
@@ -559,6 +559,15 @@ def _kind(form: Fields) -> Kind:
     if kind not in get_args(Kind):
         raise UsageError("a price is of an image or of a text")
     return kind  # type: ignore[return-value]
+
+
+def _price_kind(form: Fields) -> PriceKind:
+    return prices.BATCH_PERCENT if form.get("kind") == prices.BATCH_PERCENT else _kind(form)
+
+
+def _no_longer_named(plan: str, model: str, kind: PriceKind) -> str:
+    what = "percent of bulk jobs" if kind == prices.BATCH_PERCENT else f"price of one {kind}"
+    return f"The plan {plan!r} names no {what} to {model} any more."
 
 
 def _price(form: Fields) -> tuple[str, Kind, str, int, int | None]:

@@ -16,7 +16,7 @@ from vendor_service.accounts.keys import Scope
 from vendor_service.audit import log
 from vendor_service.billing import currency, entry_search, invoices, ledger, prices, spending
 from vendor_service.billing.entry_search import EntryFilter
-from vendor_service.billing.holds import open_holds
+from vendor_service.billing.holds import count_open, open_holds
 from vendor_service.billing.refusals import refused_since
 from vendor_service.billing.usage import account_status
 from vendor_service.clock import DAY, SECOND, Clock, to_datetime
@@ -89,7 +89,7 @@ class OperatorPages:
             "ready": ready,
             "told": told,
             "verified": to_datetime(round(verified * SECOND)) if verified else None,
-            "holds": len(open_holds(session)),
+            "holds": count_open(session),
         }
 
     def money(self, asked: Asked[SignedInOperator], session: Session) -> Values:
@@ -109,6 +109,7 @@ class OperatorPages:
             "by_account": shares_of(spending.by_group(session, None, "account", first, today)),
             "by_model": shares_of(spending.by_group(session, None, "model", first, today)),
             "holds": open_holds(session, limit=_HOLDS),
+            "open": count_open(session),
             "month": month,
             "charged": charged[:_MOST_ACCOUNTS],
             "final": _final_invoices(session, month),
@@ -190,18 +191,12 @@ class OperatorPages:
     def audit(self, asked: Asked[SignedInOperator], session: Session) -> Values:
         """Who did what, the newest first."""
         subject, before = asked.query.get("subject"), asked.query.number("before")
-        head = session.scalars(select(AuditHead.seq)).one()
-        end = head + 1 if before is None else max(1, min(before, head + 1))
-        if subject:
-            found = log.entries(session, limit=4 * _PAGE, subject=subject)
-        else:
-            first = max(0, end - 1 - _PAGE)
-            found = log.entries(session, after=first, limit=end - 1 - first) if end - 1 > first else []
+        found = log.entries(session, before=before, limit=_PAGE + 1, subject=subject or None)[::-1]
         return {
-            "records": [_told(each) for each in found[::-1]],
+            "records": [_told(each) for each in found[:_PAGE]],
             "subject": subject,
-            "older": found[0].seq if found and not subject and found[0].seq > 1 else None,
-            "entries": head,
+            "older": found[_PAGE - 1].seq if len(found) > _PAGE else None,
+            "entries": session.scalars(select(AuditHead.seq)).one(),
         }
 
 
@@ -222,18 +217,18 @@ def _given_back(session: Session, account: Account, entries: Sequence[LedgerEntr
 
 def _final_invoices(session: Session, month: str) -> dict[str, Mapping[str, Any]]:
     """The invoices of a month that are final, by the account's name."""
-    found = session.execute(
-        select(Account.name, FinalInvoice.content)
-        .join(Account, Account.id == FinalInvoice.account_id)
+    found = {each.account_id: each for each in invoices.valid_of(session, month)}
+    names = session.execute(
+        select(Account.id, Account.name)
+        .join(FinalInvoice, FinalInvoice.account_id == Account.id)
         .where(FinalInvoice.month == month)
-        .order_by(FinalInvoice.ledger_seq)
     )
-    return {name: json.loads(content) for name, content in found}
+    return {name: json.loads(found[each].content) for each, name in names if each in found}
 
 
 def _told(record: log.AuditRecord) -> dict[str, Any]:
     """An entry of the log, with what it changed as pairs."""
-    before, after = record.before or {}, record.after or {}
+    before, after = (_facts(record, each or {}) for each in (record.before, record.after))
     names = [*before, *(name for name in after if name not in before)]
     changes = [
         (
@@ -247,11 +242,20 @@ def _told(record: log.AuditRecord) -> dict[str, Any]:
     return {"record": record, "changes": changes}
 
 
+def _facts(record: log.AuditRecord, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What an entry has recorded. What bulk jobs pay is a percent, where prices have micro-units."""
+    if record.action.startswith("price.") and record.subject.endswith(f" {prices.BATCH_PERCENT}"):
+        return {"percent" if name == "micros" else name: value for name, value in facts.items()}
+    return dict(facts)
+
+
 def _readable(name: str, value: Any) -> str:  # noqa: ANN401 - whatever an act has recorded
     if value is None:
         return "none"
     if isinstance(value, int) and (name.endswith("micros") or name == "micros"):
         return money(value)
+    if isinstance(value, int) and name == "percent":
+        return f"{value}%"
     if isinstance(value, int) and name.endswith(("_at", "_until")):
         return f"{to_datetime(value):%Y-%m-%d %H:%M} UTC"
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
