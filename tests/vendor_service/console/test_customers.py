@@ -372,6 +372,22 @@ def test_an_invitation_that_is_old_or_made_up_signs_nobody_in(vendor: LocalVendo
     vendor.clock.advance(-HOUR)
 
 
+def test_a_stranger_keeps_nobody_from_using_an_invitation(tmp_path: Path) -> None:
+    with LocalVendor(tmp_path) as vendor:
+        code, other = (invited(vendor, vendor.key()) for _ in range(2))
+        made_up = [f"tk_{'0' * 16}_{'0' * 48}", f"in_{'0' * 16}_{'0' * 48}"]
+        for _ in range(11):
+            Visit(vendor.http).sign_in(key=made_up[0])
+            Visit(vendor.http).sign_in("/invitation", code=made_up[1])
+        assert Visit(vendor.http).sign_in(key=made_up[0]).status_code == 429
+        assert Visit(vendor.http).sign_in("/invitation", code=made_up[1]).status_code == 429
+        wrong = f"{code.rpartition('_')[0]}_{'0' * 48}"
+        statuses = [Visit(vendor.http).sign_in("/invitation", code=wrong).status_code for _ in range(11)]
+        assert statuses == [404] * 10 + [429]
+        assert Visit(vendor.http).sign_in("/invitation", code=code).status_code == 429
+        assert Visit(vendor.http).sign_in("/invitation", code=other).status_code == 303
+
+
 @pytest.mark.parametrize("pattern", [*ACTIONS, "/sign-out"])
 def test_no_form_is_taken_without_its_sessions_token_or_from_another_site(
     vendor: LocalVendor, pattern: str

@@ -14,7 +14,7 @@ from vendor_service.console.api_keys import is_good
 from vendor_service.console.seal import Seal
 from vendor_service.console.sessions import CUSTOMERS
 from vendor_service.database.session import Database
-from vendor_service.database.tables import Account, ApiKey, ConsoleSession
+from vendor_service.database.tables import Account, ApiKey, ConsoleSession, Invitation
 from vendor_service.operators import invitations, own_keys
 from vendor_service.operators.act import Act
 from vendor_service.operators.authentication import WrongTries
@@ -114,7 +114,7 @@ class CustomersDoor:
         Raises:
             APIError: as of `Authentication.identify`, or `rate_limited`.
         """
-        who = self._who_tries(address, id_of(api_key))
+        who = self._who_tries(address, ApiKey, id_of(api_key))
         self._tries.check(who)
         try:
             caller = self._authentication.identify(api_key, Scope.READ_USAGE)
@@ -136,12 +136,16 @@ class CustomersDoor:
     def by_invitation(self, code: str, address: str) -> str:
         """Sign in by an invitation, which is used up by that; what the cookie has to have.
 
+        Wrong secrets of one invitation count for themselves, as those of a key.
+
         Raises:
             APIError: `not_found` for one that is not good, or not any more; or `rate_limited`.
         """
-        self._tries.check(address)
+        invitation_id = invitations.id_of(code)
+        who = self._who_tries(address, Invitation, invitation_id)
+        self._tries.check(who)
         with self._database.write() as session:
-            actor = actors.invited(invitations.id_of(code) or "")
+            actor = actors.invited(invitation_id or "")
             row = invitations.redeem(Act(session, actor, self._clock), code)
             if row is not None:
                 return sessions.begin(
@@ -153,12 +157,12 @@ class CustomersDoor:
                     account_id=row.account_id,
                     invitation_id=row.id,
                 )
-        self._tries.count(address)
+        self._tries.count(who)
         message = "this link was used already, or is too old; ask the vendor for another one"
         raise APIError(ErrorCode.NOT_FOUND, message)
 
-    def _who_tries(self, address: str, key_id: str | None) -> str:
-        if key_id is None:
+    def _who_tries(self, address: str, what: type[ApiKey | Invitation], given_id: str | None) -> str:
+        if given_id is None:
             return address
         with self._database.read() as session:
-            return address if session.get(ApiKey, key_id) is None else f"{address} with the id {key_id}"
+            return address if session.get(what, given_id) is None else f"{address} with the id {given_id}"
