@@ -124,9 +124,9 @@ tuition_refusals_total{code="overloaded"} 0
 tuition_refusals_total{code="internal_error"} 0
 tuition_requests_total{method="POST",route="/embed",status="200"} 100
 tuition_billing_total{outcome="expired"} 3
-tuition_queue_wait_seconds_bucket{kind="image",le="1.0"} 10
-tuition_queue_wait_seconds_bucket{kind="image",le="5.0"} 10
-tuition_queue_wait_seconds_bucket{kind="image",le="+Inf"} 10
+tuition_queue_wait_seconds_bucket{kind="image",model="icon-clip",le="1.0"} 10
+tuition_queue_wait_seconds_bucket{kind="image",model="icon-clip",le="5.0"} 10
+tuition_queue_wait_seconds_bucket{kind="image",model="icon-clip",le="+Inf"} 10
 tuition_ledger_faulty_accounts 0
 tuition_audit_log_faulty 0
 tuition_ledger_verified_timestamp_seconds 0
@@ -140,7 +140,7 @@ NOW = 1_000_000.0
     ("name", "later"),
     [
         ("VendorNotReady", 'tuition_refusals_total{code="not_ready"} 2'),
-        ("QueueWait", 'tuition_queue_wait_seconds_bucket{kind="image",le="5.0"} 20'),
+        ("QueueWait", 'tuition_queue_wait_seconds_bucket{kind="image",model="icon-clip",le="5.0"} 20'),
         ("Overloaded", 'tuition_refusals_total{code="overloaded"} 50'),
         ("InternalErrors", 'tuition_refusals_total{code="internal_error"} 1'),
         ("LedgerFaulty", "tuition_ledger_faulty_accounts 2"),
@@ -164,6 +164,35 @@ def test_each_alert_says_what_is_wrong_and_nothing_else_does(name: str | None, l
     monitor.take(scrapes.read("\n".join([*changed, later]) + "\n", 130.0))
     firing = [each.alert.name for each in alerts.states(monitor, NOW) if each.message]
     assert firing == ([] if name is None else [name])
+
+
+def saying(before: str, after: str) -> dict[str, str]:
+    """What the alerts say, by name, after these two scrapes."""
+    monitor = Monitor(None)
+    monitor.take(scrapes.read(before, 100.0))
+    monitor.take(scrapes.read(after, 130.0))
+    return {each.alert.name: each.message for each in alerts.states(monitor, NOW) if each.message}
+
+
+def test_workers_on_one_device_share_its_memory() -> None:
+    told = "".join(
+        f'tuition_gpu_memory_bytes{{device="cuda:0",state="{state}",worker="{worker}"}} {number}\n'
+        for worker in (1, 2)
+        for state, number in (("reserved", 48), ("total", 100))
+    )
+    assert saying(told, told) == {"GpuMemory": "the vendor holds 96% of cuda:0"}
+
+
+def test_a_model_that_is_waited_for_is_told_beside_one_that_is_not() -> None:
+    before, after = (
+        "".join(
+            f'tuition_queue_wait_seconds_bucket{{kind="image",model="{model}",le="{bound}"}} {count * each}\n'
+            for model, counts in (("busy", (0, 10, 10)), ("quick", (1000, 1000, 1000)))
+            for bound, count in zip(("1.0", "5.0", "+Inf"), counts, strict=True)
+        )
+        for each in (0, 1)
+    )
+    assert saying(before, after) == {"QueueWait": "5% of the image queries wait more than 4.8 s for busy"}
 
 
 def test_a_vendor_that_does_not_answer_is_away_and_comes_back(vendor: LocalVendor) -> None:

@@ -3,12 +3,13 @@
 They are for who has no Prometheus, and look back no further than a quarter of an hour.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from typing import Literal
 
 from vendor_service.console.operators.monitor import Monitor, is_selling
-from vendor_service.console.operators.scrapes import Scrape, known
+from vendor_service.console.operators.scrapes import Where, known
 from vendor_service.console.rendering import duration
 
 Severity = Literal["page", "warn"]
@@ -53,12 +54,13 @@ def _not_ready(monitor: Monitor, _: float) -> str | None:
 
 def _queue_wait(monitor: Monitor, _: float) -> str | None:
     span = monitor.span(5 * _MINUTE)
-    for kind in ("image", "text") if span is not None else ():
-        waited = span and known(
-            span.quantile(0.95, "tuition_queue_wait_seconds", lambda each, kind=kind: each["kind"] == kind)  # type: ignore[misc]
-        )
+    if span is None:
+        return None
+    models = span.after.labels("tuition_queue_wait_seconds_bucket", "model")
+    for model, kind in product(models, ("image", "text")):
+        waited = known(span.quantile(0.95, "tuition_queue_wait_seconds", _with(model=model, kind=kind)))
         if waited and waited > 1:
-            return f"5% of the {kind} queries wait more than {duration(waited)} for the model"
+            return f"5% of the {kind} queries wait more than {duration(waited)} for {model}"
     return None
 
 
@@ -110,26 +112,22 @@ def _gpu_memory(monitor: Monitor, _: float) -> str | None:
     if newest is None:
         return None
     for device in newest.labels("tuition_gpu_memory_bytes", "device"):
-        held, whole = (_of_device(newest, device, state) for state in ("reserved", "total"))
+        held = newest.total("tuition_gpu_memory_bytes", _with(device=device, state="reserved"))
+        # Each worker tells of the whole device.
+        whole = newest.highest("tuition_gpu_memory_bytes", _with(device=device, state="total"))
         if whole and held / whole > 0.95:
             return f"the vendor holds {100 * held / whole:.0f}% of {device}"
     return None
 
 
-def _of_device(scrape: Scrape, device: str, state: str) -> float:
-    def wanted(labels: Mapping[str, str]) -> bool:
-        return labels.get("device") == device and labels.get("state") == state
-
-    return scrape.total("tuition_gpu_memory_bytes", wanted)
-
-
 def _increase(monitor: Monitor, seconds: float, name: str, **labels: str) -> float:
     span = monitor.span(seconds)
+    return 0.0 if span is None else span.increase(name, _with(**labels))
 
-    def wanted(found: Mapping[str, str]) -> bool:
-        return labels.items() <= found.items()
 
-    return 0.0 if span is None else span.increase(name, wanted)
+def _with(**labels: str) -> Where:
+    """Those series that have these labels, among others."""
+    return lambda found: labels.items() <= found.items()
 
 
 def _highest(monitor: Monitor, name: str) -> float:

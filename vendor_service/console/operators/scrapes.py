@@ -39,9 +39,10 @@ class Scrape:
         found = self.series.get(name, {})
         return sum(value for labels, value in found.items() if where(dict(labels)))
 
-    def highest(self, name: str) -> float:
-        """The largest value of a name, or 0 where there is none."""
-        return max(self.series.get(name, {}).values(), default=0.0)
+    def highest(self, name: str, where: Where = everything) -> float:
+        """The largest value of the series of a name whose labels are wanted, or 0 where there is none."""
+        found = self.series.get(name, {})
+        return max((value for labels, value in found.items() if where(dict(labels))), default=0.0)
 
     def labels(self, name: str, label: str) -> list[str]:
         """The values of a label among the series of a name."""
