@@ -64,8 +64,8 @@ class Database:
             self.engine = _create_engine(parsed)
         except (ArgumentError, NoSuchModuleError, ModuleNotFoundError, ValueError) as error:
             raise UsageError(
-                "the database URL is not understood; write sqlite:///FILE, "
-                "or postgresql://USER@HOST/NAME where tuition[postgres] is installed"
+                "the database URL is not understood; write sqlite:///FILE, or postgresql://USER@HOST/NAME, "
+                "after: pip install '.[postgres]' in Tuition's folder"
             ) from error
         if self.embedded:
             event.listen(self.engine, "connect", _configure_sqlite)

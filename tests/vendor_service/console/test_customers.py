@@ -4,6 +4,7 @@ import http.cookies
 import re
 from collections.abc import Iterator
 from concurrent.futures import Future
+from html import unescape
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -904,7 +905,9 @@ def test_a_new_account_finds_what_to_do(vendor: LocalVendor) -> None:
     visit = signed_in(vendor, vendor.key())
     assert "Send the first request" in visit.page()
     assert "There are no entries yet" in visit.page("/ledger")
-    assert f"http://127.0.0.1:{vendor.port}/embed" in visit.page("/quick-start")
+    begin = unescape(visit.page("/quick-start"))
+    assert f"http://127.0.0.1:{vendor.port}/embed" in begin
+    assert "# in Tuition's folder\npip install '.[client]'" in begin  # nobody publishes a package tuition
     assert visit.get("/nowhere").status_code == 404
 
 

@@ -1,6 +1,7 @@
 """The tables, their migrations, and a ledger that nobody can rewrite."""
 
 import multiprocessing
+import re
 import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import closing
@@ -232,6 +233,11 @@ def test_a_full_disk_undoes_the_transaction_and_passes_once_there_is_room(tmp_pa
 def test_a_url_that_cannot_be_used_says_what_to_write(url: str) -> None:
     with pytest.raises(UsageError, match="sqlite:///FILE"):
         Database(url)
+
+
+def test_what_postgres_takes_is_installed_from_the_project() -> None:
+    with pytest.raises(UsageError, match=re.escape("pip install '.[postgres]' in Tuition's folder")):
+        Database("nonsense")
 
 
 def test_a_database_that_cannot_be_opened_or_is_newer_is_an_operators_error(tmp_path: Path) -> None:
