@@ -121,13 +121,19 @@ def replay(session: Session, event_id: str, endpoint_id: str, now: int) -> None:
 
     Raises:
         UnknownName: there is no such event or receiver.
-        OperatorError: the receiver is disabled.
+        OperatorError: the receiver is disabled, or is told of another account.
     """
-    if session.get(WebhookEvent, event_id) is None:
+    event = session.get(WebhookEvent, event_id)
+    if event is None:
         raise UnknownName(f"there is no event {event_id!r}; see: vendor webhooks log")
-    if find(session, endpoint_id).disabled_at is not None:
+    endpoint = find(session, endpoint_id)
+    if endpoint.disabled_at is not None:
         raise OperatorError(
             f"the webhook {endpoint_id} is disabled; make another: vendor webhooks create URL"
+        )
+    if endpoint.account_id not in (None, event.account_id):  # as `events.emit` chooses
+        raise OperatorError(
+            f"the webhook {endpoint_id} is told of one account alone, and {event_id} is not an event of it"
         )
     fresh = events.delivery(event_id, endpoint_id, now)
     row = session.get(WebhookDelivery, (event_id, endpoint_id), with_for_update=True)

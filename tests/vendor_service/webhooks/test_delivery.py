@@ -29,7 +29,7 @@ from tests.vendor_service.webhooks.receiver import Received, Receiver
 from vendor_service.audit import log
 from vendor_service.billing.orders import Order
 from vendor_service.clock import HOUR, SECOND, system_clock
-from vendor_service.database.tables import WebhookAttempt, WebhookDelivery, WebhookEvent
+from vendor_service.database.tables import Account, WebhookAttempt, WebhookDelivery, WebhookEvent
 from vendor_service.errors import OperatorError, UsageError
 from vendor_service.operators import webhooks
 from vendor_service.operators.act import Act
@@ -216,6 +216,37 @@ def test_a_receiver_that_is_gone_or_disabled_is_told_no_more(books: Books, recei
     event_id = deliveries(books)[0].event_id
     with pytest.raises(OperatorError, match="is disabled"), books.database.write() as session:
         webhooks.replay(Act(session, "os:test", books.clock), event_id, made.endpoint_id)
+
+
+def test_an_event_is_sent_again_to_no_receiver_of_another_account(books: Books) -> None:
+    ours, theirs = (books.account(books.open()) for _ in range(2))
+    receivers = {
+        whose: add(books, f"https://{whose}.example/", account=whose) for whose in (ours.name, theirs.name)
+    }
+    with books.database.write() as session:
+        events.emit(session, EventKind.QUOTA, session.get_one(Account, ours.id), {}, books.clock())
+        events.emit(session, EventKind.MODEL_DEPRECATED, None, {}, books.clock())
+    of_all = add(books, "https://vendor.example/")
+    with books.database.read() as session:
+        found = {each.kind: each.id for each in session.scalars(select(WebhookEvent))}
+
+    def replay(kind: EventKind, made: NewEndpoint) -> str:
+        with books.database.write() as session:
+            act = Act(session, "os:test", books.clock)
+            return webhooks.replay(act, found[kind], made.endpoint_id).state
+
+    assert replay(EventKind.QUOTA, receivers[ours.name]) == "pending"
+    assert replay(EventKind.QUOTA, of_all) == replay(EventKind.MODEL_DEPRECATED, of_all) == "pending"
+    for kind, made in (
+        (EventKind.QUOTA, receivers[theirs.name]),
+        (EventKind.MODEL_DEPRECATED, receivers[ours.name]),
+    ):
+        with pytest.raises(OperatorError, match="is not an event of it"):
+            replay(kind, made)
+    assert {each.endpoint_id for each in deliveries(books)} == {
+        receivers[ours.name].endpoint_id,
+        of_all.endpoint_id,
+    }
 
 
 def test_receivers_of_an_account_that_never_answer_hold_up_no_other_account(
