@@ -28,10 +28,17 @@ from vendor_service.clock import SECOND
 from vendor_service.console.customers.actions import CustomerActions
 from vendor_service.console.customers.pages import CustomerPages
 from vendor_service.console.rendering import money as money_shown
-from vendor_service.database.tables import Account, Invitation, WebhookDelivery, WebhookEndpoint, WebhookEvent
+from vendor_service.database.tables import (
+    Account,
+    Invitation,
+    WebhookAttempt,
+    WebhookDelivery,
+    WebhookEndpoint,
+    WebhookEvent,
+)
 from vendor_service.errors import CommitInDoubt
 from vendor_service.operators import accounts as account_acts
-from vendor_service.operators import currency, invitations, keys, money, projects
+from vendor_service.operators import currency, invitations, keys, money, projects, webhooks
 from vendor_service.operators.act import Act
 from vendor_service.webhooks import events
 from vendor_service.webhooks.events import EventKind
@@ -824,6 +831,35 @@ def test_a_customer_adds_renews_and_disables_receivers_and_has_events_sent_again
     assert [each.action.partition(".")[2] for each in acts] == ["create", "rotate", "replay", "disable"]
     assert len({each.actor for each in acts}) == 1
     assert acts[0].actor.startswith("key:")
+
+
+def test_what_an_operators_receiver_failed_with_is_not_shown_to_customers(vendor: LocalVendor) -> None:
+    key = vendor.key()
+    theirs, account = receiver_of(vendor, key), vendor.account(key)
+    with vendor.books.write() as session:
+        act = Act(session, "os:test", vendor.clock)
+        ours = [webhooks.create(act, HOOK, account=account.name).endpoint_id for _ in range(2)]
+    told = {theirs: (None, "TimeoutError"), ours[0]: (None, "OSError: 10.1.2.3"), ours[1]: (502, None)}
+    with vendor.books.write() as session:  # nobody else sees that they are to be told
+        events.emit(session, EventKind.KEY_ROTATED, account, {}, vendor.clock())
+        session.flush()
+        for each in session.scalars(select(WebhookDelivery).where(WebhookDelivery.endpoint_id.in_(told))):
+            each.state, each.attempts, (status, error) = "failed", 3, told[each.endpoint_id]
+            session.add(
+                WebhookAttempt(
+                    event_id=each.event_id,
+                    endpoint_id=each.endpoint_id,
+                    number=3,
+                    at=0,
+                    milliseconds=1,
+                    status=status,
+                    error=error,
+                )
+            )
+    page = signed_in(vendor, key).page("/events")
+    assert "10.1.2.3" not in page
+    for shown in ("3 tries, TimeoutError<", "3 tries, not reached<", "3 tries, HTTP 502<"):
+        assert shown in page
 
 
 @pytest.mark.parametrize(

@@ -281,7 +281,7 @@ class CustomerPages:
             select(WebhookEndpoint).where(WebhookEndpoint.account_id == account_id)
             .order_by(WebhookEndpoint.created_at)
         ).all()  # fmt: skip
-        own = {each.id for each in receivers}
+        own = {each.id: each for each in receivers}
         return {
             "events": [
                 {
@@ -289,7 +289,7 @@ class CustomerPages:
                     "kind": each.kind,
                     "at": to_datetime(each.created_at),
                     "data": _told(each.content),
-                    "deliveries": [one for one in _deliveries(session, each.id) if one["endpoint_id"] in own],
+                    "deliveries": _deliveries(session, each.id, own),
                 }
                 for each in found
             ],
@@ -402,10 +402,14 @@ def _labels(session: Session, who: Customer) -> dict[str, str]:
     return {key.id: key.label for key in _own_keys(session, who)}
 
 
-def _deliveries(session: Session, event_id: str) -> list[dict[str, Any]]:
+def _deliveries(
+    session: Session, event_id: str, receivers: Mapping[str, WebhookEndpoint]
+) -> list[dict[str, Any]]:
     found = session.scalars(select(WebhookDelivery).where(WebhookDelivery.event_id == event_id)).all()
     deliveries = []
     for each in found:
+        if each.endpoint_id not in receivers:
+            continue
         tries = select(WebhookAttempt).where(
             WebhookAttempt.event_id == event_id, WebhookAttempt.endpoint_id == each.endpoint_id
         )
@@ -414,9 +418,16 @@ def _deliveries(session: Session, event_id: str) -> list[dict[str, Any]]:
             "endpoint_id": each.endpoint_id,
             "state": each.state,
             "attempts": each.attempts,
-            "last": None if last is None else last.error or f"HTTP {last.status}",
+            "last": None if last is None else _outcome(last, receivers[each.endpoint_id]),
         })  # fmt: skip
     return deliveries
+
+
+def _outcome(last: WebhookAttempt, receiver: WebhookEndpoint) -> str:
+    if last.error is None:
+        return f"HTTP {last.status}"
+    # The error of a receiver that operators added may name addresses of their own network.
+    return last.error if receiver.added_by == "customer" else "not reached"
 
 
 def _told(content: str) -> list[tuple[str, Any]]:
