@@ -201,6 +201,7 @@ def test_signing_out_everywhere_ends_the_sessions_of_the_account_or_for_readers_
     first, second, admin, stranger = (
         signed_in(vendor, key), signed_in(vendor, key), admin_of(vendor, key), signed_in(vendor, vendor.key())
     )  # fmt: skip
+    assert "Ends those of your key, this one included" in first.page("/sessions")
     first.ask("/sign-out", everywhere="yes")
     assert [each.get().status_code for each in (first, second, admin)] == [303, 303, 200]
     again = signed_in(vendor, key)
@@ -294,6 +295,8 @@ def test_a_key_of_a_project_sees_and_manages_the_keys_of_it_alone_and_is_signed_
     (made,) = SECRET.findall(visit.ask("/keys/create", scope="embed", label="new").text)
     assert vendor.get("/v1/keys", mine)["data"][-1]["project"] == project
     assert whole.do(f"/keys/{key_id(made)}/revoke").status_code == 303
+    assert "Ends those of your key, this one included" in visit.page("/sessions")
+    assert "Ends all of these, this one included" in whole.page("/sessions")
     visit.ask("/sign-out", everywhere="yes")
     assert [each.get().status_code for each in (visit, other, whole)] == [303, 200, 200]
 

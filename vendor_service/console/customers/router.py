@@ -141,6 +141,6 @@ def _invitation_page(site: Site[Customer], request: Request, problem: str, statu
 
 
 def _end_everywhere(session: Session, who: Customer) -> int:
-    if who.key is None or (who.may_act and who.of_whole_account):
+    if who.key is None or who.ends_all_sessions:
         return sessions.end_all(session, account_id=who.account_id)
     return sessions.end_all(session, account_id=who.account_id, key_id=who.key.id)

@@ -49,6 +49,11 @@ class Customer:
         return self.key is None or self.key.project_id is None
 
     @property
+    def ends_all_sessions(self) -> bool:
+        """Whether they sign everybody out of the account; others sign out those of their own key."""
+        return self.key is None or (self.may_act and self.of_whole_account)
+
+    @property
     def may_buy(self) -> bool:
         """Whether they may have what is bought: by a key that may embed, or as somebody invited."""
         if self.account.status != "active":
