@@ -127,16 +127,18 @@ def forget(
     """
     from client.deferral import keeping
 
-    with _connection(cache).cache() as store:
+    with _connection(cache).cache(must_exist=True) as store:
         try:
-            gone = keeping.forget(kept, older_than_days=older_than)
+            doomed = keeping.kept_before(kept, days=older_than)
         except OSError as error:
             raise UsageError(f"{kept}: {error.strerror}.") from error
-        embeddings = store.forget([each.digest for each in gone])
+        # The files go last: their names alone say which embeddings are theirs.
+        embeddings = store.forget([each.digest for each in doomed])
+        keeping.delete(doomed)
     if as_json:
-        print_json({"images": len(gone), "embeddings": embeddings})
+        print_json({"images": len(doomed), "embeddings": embeddings})
     else:
-        print(f"Deleted {len(gone)} images and {embeddings} embeddings.")
+        print(f"Deleted {len(doomed)} images and {embeddings} embeddings.")
 
 
 @cache_app.command()

@@ -13,6 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from client.data.images import suffixes
+from client.errors import ClientError
 
 # How a kept file is named: after its content, so that it is kept once. Nothing else is ever deleted.
 _NAMED = re.compile(r"([0-9a-f]{64})\.[a-z]{3,4}")
@@ -87,17 +88,30 @@ def kept_in(folder: Path) -> Iterator[KeptFile]:
     yield from sorted(found, key=lambda each: (-each.kept_at, each.digest))
 
 
-def forget(folder: Path, *, older_than_days: float = 0.0) -> list[KeptFile]:
-    """Delete the kept images of a folder, or those that were kept so many days ago; returns what is gone.
+def kept_before(folder: Path, *, days: float = 0.0) -> list[KeptFile]:
+    """The kept images of a folder, or those that were kept so many days ago; the latest first.
 
     Raises:
-        OSError: the folder cannot be read, or a file cannot be deleted.
+        OSError: the folder cannot be read.
     """
-    before = time.time() - _DAY * older_than_days
-    doomed = [each for each in kept_in(folder) if each.kept_at <= before]
-    for each in doomed:
-        each.path.unlink(missing_ok=True)
-    return doomed
+    before = time.time() - _DAY * days
+    return [each for each in kept_in(folder) if each.kept_at <= before]
+
+
+def delete(files: Iterable[KeptFile]) -> None:
+    """Delete kept images; those that are gone already are passed over.
+
+    Raises:
+        ClientError: one cannot be deleted. It stays, as do those after it.
+    """
+    for each in files:
+        try:
+            each.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise ClientError(
+                f"{each.path} cannot be deleted: {error.strerror}. Change that, and give the same command "
+                "again: it deletes what is left."
+            ) from error
 
 
 def _suffix_of(content: bytes) -> str:

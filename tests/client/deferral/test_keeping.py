@@ -11,7 +11,7 @@ from PIL import Image
 
 from client.data.file_memory import FileMemory
 from client.data.pool import read_pool
-from client.deferral.keeping import KeptImages, forget, kept_in
+from client.deferral.keeping import KeptImages, delete, kept_before, kept_in
 from client.progress import Display
 
 
@@ -52,11 +52,13 @@ def test_forgetting_deletes_what_is_old_enough_and_nothing_else(tmp_path: Path) 
     (tmp_path / "mine.png").write_bytes(_image(0))
     old, new = kept_in(tmp_path)
     os.utime(old.path, (0, 0))
-    assert [each.path for each in forget(tmp_path, older_than_days=30)] == [old.path]
-    assert [each.path for each in forget(tmp_path)] == [new.path]
+    assert [each.path for each in kept_before(tmp_path, days=30)] == [old.path]
+    delete([old])
+    assert kept_before(tmp_path) == [new]
+    delete([old, new])  # the first is gone already
     assert [path.name for path in tmp_path.iterdir()] == ["mine.png"]
     with pytest.raises(OSError, match="No such file"):
-        forget(tmp_path / "nowhere")
+        kept_before(tmp_path / "nowhere")
 
 
 def test_a_folder_that_cannot_be_written_is_told_and_ends_nothing(tmp_path: Path) -> None:
