@@ -6,7 +6,6 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol, Self
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -64,7 +63,7 @@ class Display:
 
     def note(self, text: str) -> None:
         """Say one thing; text from outside cannot style or move anything."""
-        self._console.print(escape(printable(text)), soft_wrap=True)
+        self._console.print(Text(printable(text)), soft_wrap=True)
 
     def note_once(self, text: str, *, about: str = "") -> None:
         """Say one thing, unless it or something `about` the same was said before, as of another run."""
@@ -97,16 +96,16 @@ class Display:
     @contextmanager
     def _bar(self, title: str, total: int) -> Iterator[Callable[[int, str], None]]:
         columns = (
-            TextColumn(f"{title:<16}"),
+            TextColumn("{task.description:<16}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             _RateColumn(),
             TimeRemainingColumn(compact=True, elapsed_when_finished=True),
-            TextColumn("{task.fields[words]}"),
+            TextColumn("{task.fields[words]}", markup=False),
         )
         with Progress(*columns, console=self._console) as progress:
-            task = progress.add_task(title, total=total, words="")
-            yield lambda done, words: progress.update(task, completed=done, words=words)
+            task = progress.add_task(printable(title), total=total, words="")
+            yield lambda done, words: progress.update(task, completed=done, words=printable(words))
 
     @contextmanager
     def _lines(self, title: str, total: int) -> Iterator[Callable[[int, str], None]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -45,7 +45,8 @@ def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]], *, wor
     """A table whose first `words` columns stand left, the others right. Names cannot style anything."""
     table = Table()
     for position, column in enumerate(columns):
-        table.add_column(column, justify="left" if position < words else "right", overflow="fold")
+        justify: JustifyMethod = "left" if position < words else "right"
+        table.add_column(Text(printable(column)), justify=justify, overflow="fold")
     for row in rows:
         table.add_row(*(Text(printable(str(cell))) for cell in row))
     Console().print(table)

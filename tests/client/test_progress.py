@@ -64,6 +64,19 @@ def test_names_cannot_style_what_is_shown() -> None:
     assert out.getvalue() == "[red]name[/red]?[2J\n"
 
 
+@pytest.mark.parametrize("name", ["{3F25}", "set{1}", "}x", "photos [old]", "x[/y]", ":cat:", "a\x1b[2Jb"])
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_name_is_shown_as_it_is(name: str, terminal: bool) -> None:
+    out = StringIO()
+    display = Display(Console(file=out, force_terminal=terminal, no_color=True, width=160, highlight=False))
+    with display.track(f"Reading {name}", 2) as advance:
+        advance(2, f"{name} is read")
+    display.note(f"Skipped {name}")
+    shown = name.replace("\x1b", "?")
+    for words in (f"Reading {shown}", f"{shown} is read", f"Skipped {shown}"):
+        assert words in out.getvalue()
+
+
 class _Listener:
     def __init__(self) -> None:
         self.heard: list[object] = []
