@@ -61,9 +61,10 @@ def print_summary(run: "Run") -> None:
     """A finished run: accuracy by domain, what was bought, where the report and the student are."""
     summary = run.summary
     accuracy = summary.accuracy
+    standing, mean = ("adapted to", "after adaptation") if summary.adapted else ("unseen", "out-of-domain")
     rows: list[tuple[str, str, object]] = [
         (
-            f"{name} (unseen)" if name == summary.target_domain else name,
+            f"{name} ({standing})" if name == summary.target_domain else name,
             percent(share),
             accuracy.images_by_domain[name],
         )
@@ -72,7 +73,7 @@ def print_summary(run: "Run") -> None:
     if accuracy.in_domain is not None:
         rows.append(("in-domain", percent(accuracy.in_domain), ""))
     if accuracy.out_of_domain is not None:
-        rows.append(("out-of-domain", percent(accuracy.out_of_domain), ""))
+        rows.append((mean, percent(accuracy.out_of_domain), ""))
     if rows:
         print_table(("domain", "accuracy (%)", "images"), rows)
     else:

@@ -144,7 +144,13 @@ def test_what_it_was_adapted_to_is_not_called_unseen(client: Command) -> None:
         picture = Image.open(file).transpose(Image.Transpose.ROTATE_90).crop((2, 0, 38, 34))
         (client.folder / "own").mkdir(exist_ok=True)
         picture.save(client.folder / "own" / f"{n}.png")
-    client("distill", *TINY, *_SMALL, "--steps", "4", "--out", "run", "--adapt", "own", "--budget", "1000")
+    shown = client(
+        "distill", *TINY, *_SMALL, "--steps", "4", "--out", "run", "--adapt", "own", "--budget", "1000"
+    ).stdout
+    assert "red (adapted to)" in shown
+    assert "after adaptation" in shown
+    assert "unseen" not in shown
+    assert "out-of-domain" not in shown
     summary = _json(client, "summary.json")
     assert summary["adapted"] is True
     assert summary["unlabelled_images"] > 0
@@ -152,6 +158,7 @@ def test_what_it_was_adapted_to_is_not_called_unseen(client: Command) -> None:
     assert "<b>adapted</b> to red" in " ".join(pages.split())
     assert "never saw" not in pages
     assert "unseen (" not in pages
+    assert "adapted to red</title>" in pages
 
 
 def test_a_variable_that_is_not_set_buys_nothing(client: Command) -> None:

@@ -144,6 +144,25 @@ def test_the_report_shows_what_a_reader_asks() -> None:
         assert shown in words, shown
 
 
+def test_no_more_is_said_to_be_asked_about_than_was_bought_or_cached() -> None:
+    def tranche(name: str, cached: int, to_buy: int) -> dict[str, Any]:
+        return {"name": name, "queries": 9000, "cached": cached, "to_buy": to_buy, "unaffordable": 7}
+
+    tranches = [tranche("texts", 52, 0), tranche("labelled", 100, 348), tranche("views", 0, 21)]
+    plan = {**PLAN, "purchase": {"prompts": 52, "images": 1300, "views": 2600, "tranches": tranches}}
+    for run, said in (
+        (replace(_run(), plan=plan), "448 training images, 21 further views of them;"),
+        (_run(), "1,300 training images;"),  # an earlier version's plan does not tell them apart
+    ):
+        assert said in " ".join(_Page(render_report(run)).words.split())
+
+
+@pytest.mark.parametrize(("adapted", "title"), [(True, "adapted to line"), (False, "line unseen")])
+def test_the_title_says_whether_the_domain_was_unseen(adapted: bool, title: str) -> None:
+    page = render_report(_run(target_domain="line", adapted=adapted))
+    assert f"<title>vl2v-adip: {title}</title>" in page
+
+
 def test_money_is_in_the_currency_that_the_vendor_has_named() -> None:
     teacher = {"id": "icon-clip", "fingerprint": "fp_1", "prices": {"image_micros": 100}, "currency": "EUR"}
     run = _run(teacher=teacher)
