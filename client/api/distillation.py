@@ -152,8 +152,8 @@ def plan(
         device = chosen_device("auto")
         features = training_features(config, dataset, display, device=device, pixels=connection.pixels)
         budget, max_spend_micros = options.budget, options.max_spend_micros
-        checked = _probed(options, config, dataset, connection, probe, confirm) if probe else None
         with connection.teacher(run_id="plan", budget=budget, max_spend_micros=max_spend_micros) as teacher:
+            checked = _probed(options, config, dataset, teacher, probe, confirm) if probe else None
             purchase = teacher.plan(teacher_queries(config, dataset, features).tranches(dataset))
             outlook = describe_outlook(teacher.outlook(purchase.to_buy))
             planned = describe_plan(config, dataset, teacher.model, purchase, outlook)
@@ -166,16 +166,17 @@ def _probed(
     options: DistillOptions,
     config: RunConfig,
     dataset: Dataset,
-    connection: Connection,
+    teacher: Teacher,
     queries: int,
     confirm: Confirm | None,
 ) -> TeacherCheck | None:
-    """Buy the first queries of a run; what was bought for the same run before counts among them."""
+    """Buy the first queries of a run; what was bought of this teacher for the same run counts among them."""
     most = options.max_spend_micros
     approve = purchases(yes=options.yes, max_spend_micros=most, confirm=confirm)
-    run_id = f"probe-{hashlib.sha256(dataset.content.encode()).hexdigest()[:16]}"
-    with connection.teacher(run_id=run_id, budget=queries, max_spend_micros=most) as teacher:
-        return forecast.probe(config, dataset, teacher, queries, approve)
+    told = (dataset.content, dataset.classes, config.method, config.seed, teacher.model.fingerprint)
+    run_id = f"probe-{hashlib.sha256(repr(told).encode()).hexdigest()[:16]}"
+    probing = teacher.for_run(run_id, budget=queries, max_spend_micros=most)
+    return forecast.probe(config, dataset, probing, queries, approve)
 
 
 def distill(

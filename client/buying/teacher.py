@@ -116,7 +116,7 @@ class Teacher:
         self._pinning = Pinning(cache, model, say)
         self.refused: dict[Query, str] = {}
 
-    def for_run(self, run_id: str, *, budget: int | None) -> "Teacher":
+    def for_run(self, run_id: str, *, budget: int | None, max_spend_micros: int | None = None) -> "Teacher":
         """The same model of the same vendor, with the same cache, for another run.
 
         It knows what was refused before. What is refused to it, it keeps to itself: this teacher may outlive
@@ -128,6 +128,7 @@ class Teacher:
             model=self._card,
             run_id=run_id,
             budget=budget,
+            max_spend_micros=max_spend_micros,
             traced=self._traced,
             say=self._say,
             bulk=self._bulk,

@@ -8,7 +8,7 @@ from itertools import compress
 from statistics import fmean
 
 from client.buying.teacher import Teacher
-from client.errors import DataError, UsageError
+from client.errors import BudgetExhausted, DataError, UsageError
 from client.learning.methods import Supervision, parse_method
 from client.learning.trust import (
     ENOUGH_LABELS,
@@ -111,6 +111,7 @@ def probe(
 
     Raises:
         UsageError: so many do not reach beyond the class texts.
+        BudgetExhausted: what was bought for it before leaves too little.
         DataError: the vendor refused a class text.
     """
     asked = teacher_queries(replace(config, use_at_most=queries, select="stratified"), dataset)
@@ -120,8 +121,14 @@ def probe(
             f"probe with {len(asked.prompts) + 100}, say."
         )
     approve(teacher.quote(asked.all).cost_micros)
-    teacher.buy(asked.all)
+    purchase = teacher.buy(asked.all)
     known, missing = known_of(config, dataset, asked, teacher)
+    if known is None and purchase.out_of_budget:
+        raise BudgetExhausted(
+            f"The budget of {teacher.budget.described} does not reach the class texts: "
+            f"{teacher.spending.queries} queries were paid for this probe already. Probe with more. What was "
+            "bought is kept."
+        )
     if known is None:
         raise DataError(f"The vendor did not embed the class prompt {missing[0].name!r}.")
     return check_teacher(config, dataset, known).check

@@ -51,6 +51,32 @@ def test_a_probe_buys_what_the_run_would_begin_with(client: Command, vendor_proc
     assert f"{100 * check['accuracy']:.0f}% of your labelled images right" in shown
 
 
+def test_a_probe_under_other_class_names_or_by_another_method_is_another_one(
+    client: Command, vendor_process: VendorProcess
+) -> None:
+    probe = str(len(CLASSES) + 24)
+    first = _plan(client, "--probe", probe)["teacher_check"]
+    for folder in (client.folder / "toy").glob("*/circle"):
+        folder.rename(folder.with_name("round_thing"))
+    paid = vendor_process.charges(client.api_key).queries
+    check = _plan(client, "--probe", probe)["teacher_check"]
+    assert check["by_domain"].keys() == first["by_domain"].keys()
+    assert vendor_process.charges(client.api_key).queries > paid
+    by_rise = len(CLASSES) * 30 + 20
+    assert _plan(client, "--probe", str(by_rise), "--method", "rise")["teacher_check"] is not None
+
+
+def test_a_probe_that_was_paid_and_is_no_longer_in_the_cache_is_a_matter_of_its_budget(
+    client: Command, vendor_process: VendorProcess
+) -> None:
+    probe = str(len(CLASSES) + 24)
+    fingerprint = _plan(client, "--probe", probe)["model"]["fingerprint"]
+    client("cache", "prune", "--model-fingerprint", fingerprint, "--yes")
+    stopped = client("plan", *_SMALL, "--probe", probe, code=3).stderr
+    assert "27 queries were paid for this probe already" in stopped
+    assert vendor_process.charges(client.api_key).queries == 27
+
+
 def test_a_probe_of_too_few_is_refused_before_anything_is_bought(
     client: Command, vendor_process: VendorProcess
 ) -> None:

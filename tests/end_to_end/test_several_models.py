@@ -76,6 +76,13 @@ def test_each_model_is_bought_from_and_kept_apart(client: Command, shop: Shop) -
     )
 
 
+def test_each_model_is_probed_by_itself(client: Command, shop: Shop) -> None:
+    for model in ("icon-clip", "tiny/1"):
+        planned = client("plan", *TOY, "--image-size", "32", "--probe", "23", "--model", model, "--json")
+        assert json.loads(planned.stdout)["teacher_check"] is not None
+    assert charged(shop, client) == {"icon-clip": 23, "tiny/1": 23}
+
+
 def test_what_was_paid_of_one_model_is_not_lost_to_who_asks_another_next(client: Command, shop: Shop) -> None:
     """A command for one model is killed before it stores the answer; the next one is for the other model."""
     query = Query.text("a cat")
