@@ -134,7 +134,8 @@ def plan(
     """What a run would use, buy and cost; writes nothing, and spends nothing without a `probe`.
 
     Args:
-        options: the run. A `budget` of `None` is no limit here.
+        options: the run. A `budget` of `None` is no limit here. Where `out` holds the run already, what it
+            has paid counts, and it goes on with its model.
         probe: how many of the run's first queries to buy now, for `Plan.teacher_check`. The run finds them in
             the cache.
         confirm: is asked whether a probe of more than five units may be bought, unless the options say so.
@@ -145,6 +146,8 @@ def plan(
         VendorError: the vendor does not answer, or refuses.
     """
     config, connection = config_of(options), connect(options, progress)
+    run = None if options.out is None else RunFolder(options.out)
+    run_id = (None if run is None else run.id_of(config)) or "plan"
     display = connection.display
     dataset = read_dataset(config, display, Memo(files=connection.files))
     planned = describe_plan(config, dataset, None, None)
@@ -152,7 +155,9 @@ def plan(
         device = chosen_device("auto")
         features = training_features(config, dataset, display, device=device, pixels=connection.pixels)
         budget, max_spend_micros = options.budget, options.max_spend_micros
-        with connection.teacher(run_id="plan", budget=budget, max_spend_micros=max_spend_micros) as teacher:
+        with connection.teacher(
+            run_id=run_id, budget=budget, max_spend_micros=max_spend_micros, run=run
+        ) as teacher:
             checked = _probed(options, config, dataset, teacher, probe, confirm) if probe else None
             purchase = teacher.plan(teacher_queries(config, dataset, features).tranches(dataset))
             outlook = describe_outlook(teacher.outlook(purchase.to_buy))
@@ -160,6 +165,17 @@ def plan(
         planned = planned.model_copy(update={"teacher_check": checked})
     mention(dataset.skipped, dataset.folder.root, display, listed_in="--json")
     return planned
+
+
+def dry_run(options: DistillOptions, *, progress: ProgressListener | None = None) -> Plan:
+    """What `distill` would still use, buy and cost by the same options; writes and spends nothing.
+
+    Raises:
+        UsageError: an option, the image folder or the run's folder is not what a run needs.
+        VendorError: the vendor does not answer, or refuses.
+    """
+    path = options.out or default_run_path(config_of(options))
+    return plan(options.model_copy(update={"out": path}), progress=progress)
 
 
 def _probed(

@@ -172,7 +172,7 @@ def distill(
     if from_ is not None:
         options = distillation.next_options(from_, **said_of_next(context, options))
     if dry_run:
-        _show_plan(distillation.plan(options, progress=Display()), as_json=as_json)
+        _show_plan(distillation.dry_run(options, progress=Display()), as_json=as_json)
         return
     run = distillation.distill(options, confirm=on_terminal(), progress=Display())
     if not run.is_first:

@@ -196,7 +196,12 @@ class Comparison:
         pending = [cell for cell in self.cells if cell.buys and not cell.run.summary.exists()]
         if not pending:
             return Offer(0, 0, 0)
-        with self._connection.teacher(run_id="quote", budget=None) as teacher:
+        with self._connection.teacher(
+            run_id=self._known.get("run_id", "quote"),
+            budget=None,
+            max_spend_micros=self._max_spend_micros,
+            run=self._folder,
+        ) as teacher:
             return teacher.quote(self._queries(pending))
 
     def execute(self) -> list[RunResult]:

@@ -110,7 +110,11 @@ class RunFolder:
         """
         wanted = _as_json(config)
         if is_there(self.config):
-            return self._taken_up(wanted)
+            run_id, corrected = self._held(wanted)
+            if corrected:
+                with self.claimed():
+                    self.write(self.config, {**wanted, "run_id": run_id})
+            return run_id
         try:
             if self.path.exists() and any(self.path.iterdir()):
                 raise UsageError(f"{self.path} exists and is not a run. Choose another --out.")
@@ -120,6 +124,14 @@ class RunFolder:
         run_id = secrets.token_hex(8)
         self.write(self.config, {**wanted, "run_id": run_id})
         return run_id
+
+    def id_of(self, config: RunConfig) -> str | None:
+        """The id of the run that `begin` would take up; `None` where there is none. Nothing is written.
+
+        Raises:
+            UsageError: the directory holds a run with other options.
+        """
+        return self._held(_as_json(config))[0] if is_there(self.config) else None
 
     def read_config(self) -> RunConfig:
         """What makes it this run.
@@ -138,7 +150,8 @@ class RunFolder:
         except (KeyError, TypeError) as error:
             raise ClientError(f"{self.config} is not the configuration of a run: {error}.") from error
 
-    def _taken_up(self, wanted: dict[str, Any]) -> str:
+    def _held(self, wanted: dict[str, Any]) -> tuple[str, bool]:
+        """The id of the run in the directory, and whether its options are to be corrected."""
         found = self.read(self.config)
         run_id = found.pop("run_id", None)
         if not isinstance(run_id, str):
@@ -156,10 +169,7 @@ class RunFolder:
                 f"{self.path} holds a run with other options ({'; '.join(changed)}). "
                 "Choose another --out, or give the same options to resume it."
             )
-        if changed:
-            with self.claimed():
-                self.write(self.config, {**wanted, "run_id": run_id})
-        return run_id
+        return run_id, bool(changed)
 
     @property
     def replacement(self) -> "RunFolder":

@@ -125,6 +125,9 @@ def test_no_run_is_started_on_a_part_of_what_the_runs_ask(
     assert f"with --max-spend {price} goes on" in stopped.stderr
     assert not list((client.folder / "table" / "runs").glob("*/summary.json"))
 
+    for limit, left in ((1000, 0), (price, price - charges.cost_micros)):  # what was paid counts
+        quote = json.loads(client(*arguments, "--max-spend", str(limit), "--dry-run", "--json").stdout)
+        assert quote["cost_micros"] == left
     client(*arguments, "--max-spend", str(price))
     assert vendor_process.charges(client.api_key).cost_micros == price
     assert {run["cost_micros"] for run in _table(client)["runs"]} == {price}

@@ -49,6 +49,28 @@ def _summary(client: Command, run: str = "run") -> dict[str, Any]:
     return value
 
 
+@pytest.mark.parametrize("out", [("--out", "run"), ()], ids=["named", "by default"])
+def test_a_dry_run_shows_what_is_left_of_the_run_that_has_begun(
+    client: Command, vendor_process: VendorProcess, out: tuple[str, ...]
+) -> None:
+    run = ("distill", "--data", "toy", "--target-domain", "red", *SMALL, *out)
+    client(*run, "--budget", "2", code=3)
+
+    def planned(*options: str) -> dict[str, Any]:
+        plan: dict[str, Any] = json.loads(client(*run, *options, "--dry-run", "--json").stdout)["purchase"]
+        return plan
+
+    left = planned("--budget", "12")
+    assert (left["cached"], left["to_buy"], left["budget_left"]) == (2, 10, 0)
+    money = planned("--budget", "500", "--max-spend", "260")  # 40 of it are spent, 20 buy the third text
+    assert (money["to_buy"], money["cost_micros"]) == (3, 220)
+    other = client(*run, "--seed", "1", "--budget", "12", "--dry-run", code=2 if out else 0)
+    assert ("holds a run with other options" in other.stderr) == bool(out)
+    plan = ("plan", "--data", "toy", "--target-domain", "red", "--budget", "12", *SMALL, "--json")
+    assert json.loads(client(*plan).stdout)["purchase"]["to_buy"] == 12  # it is about a new run
+    assert vendor_process.charges(client.api_key).queries == 2
+
+
 def test_a_run_from_plan_to_prediction(client: Command, vendor_process: VendorProcess) -> None:
     plan = json.loads(client("plan", "--data", "toy", "--target-domain", "red", "--json").stdout)
     needed = plan["train_images"] + len(CLASSES)

@@ -133,3 +133,20 @@ def test_a_run_goes_on_with_the_model_that_it_began_with(client: Command, shop: 
         assert chosen(None, shop.models()["icon-clip"]["fingerprint"]) == "icon-clip"
     finally:
         shop.offer(ICONS, TINY)
+
+
+def test_a_dry_run_is_at_the_prices_of_the_model_that_was_begun_with(client: Command, shop: Shop) -> None:
+    compare = ("compare", *TOY, "--seeds", "1", "--methods", "image-only", "--out", "table")
+    distill = ("distill", *TOY, "--out", "run", "--budget")
+    client(*distill, "2", code=3)
+    client(*compare, "--max-spend", "20", code=3)
+    try:
+        shop.offer(
+            ICONS.replace("default = true", ""), TINY.replace("[[model]]", "[[model]]\ndefault = true")
+        )
+        planned = json.loads(client(*distill, "500", "--dry-run", "--json").stdout)
+        assert planned["model"]["id"] == "icon-clip"
+        quote = json.loads(client(*compare, "--dry-run", "--json").stdout)
+        assert quote["cost_micros"] > 50 * quote["to_buy"]
+    finally:
+        shop.offer(ICONS, TINY)
