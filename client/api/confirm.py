@@ -36,21 +36,25 @@ def purchases(*, yes: bool, max_spend_micros: int | None, confirm: Confirm | Non
 def replacements(*, replace: bool, confirm: Confirm | None) -> Callable[[str], None]:
     """A function that is called with the reason before a finished student is replaced.
 
-    It returns where the student may be replaced: `replace` or `confirm` says so.
+    It returns where the student may be replaced: `replace` or `confirm` says so. One yes holds for all that
+    one command replaces, or the next question would come after hours of training.
 
     Raises:
         UsageError: neither does; of the function that is returned.
     """
+    agreed = replace
 
     def check(reason: str) -> None:
-        if replace:
+        nonlocal agreed
+        if agreed:
             return
         if confirm is None:
             raise UsageError(
                 f"{reason} Choose another --out for a new student, or add --replace. It was left as it is, "
-                "and nothing was bought."
+                "and nothing was bought for another."
             )
         if not confirm(f"{reason} Replace it?"):
-            raise UsageError("The student was left as it is, and nothing was bought.")
+            raise UsageError("The student was left as it is, and nothing was bought for another.")
+        agreed = True
 
     return check

@@ -142,7 +142,8 @@ class Distillation:
         """Run every stage that has not been run, and return the summary; in further processes, nothing.
 
         Args:
-            leave_one_out: what students that were trained without a domain got right in it, for the summary.
+            leave_one_out: what students that were trained without a domain got right in it, for the summary;
+                with nothing, what an earlier command found for the same student stays.
 
         Raises:
             ClientError: see client/errors.py; what was bought and trained so far is kept.
@@ -157,7 +158,8 @@ class Distillation:
         targets = together.broadcast(lambda: self._targets(dataset))
         data = self._training_set(dataset, targets)
         stamp = self._stamp(dataset, targets)
-        if together.broadcast(lambda: self._is_trained(dataset, stamp)):
+        is_trained = together.broadcast(lambda: self._is_trained(dataset, stamp))
+        if is_trained:
             self._display.note(f"The student is trained already: {self._run.student}")
         else:
             self._train(backbone, dataset, targets, data, stamp)
@@ -166,7 +168,8 @@ class Distillation:
         student = load_student(self._run.student)[0].to(self._device)
         if self._onnx:
             self._export(student, data)
-        summary = self._evaluate(student, dataset, data, leave_one_out or {})
+        former = self._left_out_before() if is_trained else {}
+        summary = self._evaluate(student, dataset, data, leave_one_out or former)
         if self._run is not standing:
             standing.finish_replacement(whole=True)
         return summary
@@ -252,6 +255,14 @@ class Distillation:
             "--out trains a new one."
         )
         return True
+
+    def _left_out_before(self) -> Mapping[str, float]:
+        """What an earlier command found by leaving domains out."""
+        run = self._run
+        found: dict[str, float] = (
+            run.read(run.summary).get("leave_one_out", {}) if run.summary.exists() else {}
+        )
+        return found
 
     def _differences(self, dataset: Dataset) -> list[str]:
         """In what the images are others than those of which the run has a plan."""

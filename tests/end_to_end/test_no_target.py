@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from client.data.domains import list_folder
-from tests.client.toy import CLASSES, DOMAINS, make_folder
+from tests.client.toy import CLASSES, DOMAINS, draw, make_folder
 from tests.end_to_end.command import TINY, Command
 from tests.support.vendor_process import VendorProcess
 
@@ -69,6 +69,36 @@ def test_leaving_each_domain_out_costs_no_query_more(client: Command, vendor_pro
     assert "To expect of a new domain" in _pages(client)
     again = client("distill", *_SMALL, "--leave-one-out")
     assert "Distilling" not in again.stderr
+
+
+def test_what_was_measured_stays_as_long_as_the_student_and_one_yes_replaces_both(
+    client: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(client.folder / "toy" / "red")
+    erm = ("distill", *_SMALL, "--method", "erm")
+    client(*erm, "--leave-one-out")
+    measured = _json(client, "summary.json")["leave_one_out"]
+    assert set(measured) == {"dark", "light"}
+    assert "To expect of a new domain" in client(*erm).stdout
+    assert _json(client, "summary.json")["leave_one_out"] == measured
+    assert "when left out" in _pages(client)
+
+    circles = client.folder / "toy" / "dark" / "circle"
+    draw("circle", "black", "white", seed=900).save(circles / "added.png")
+    asked: list[str] = []
+
+    def agree(question: str, **_: object) -> bool:
+        asked.append(question)
+        return True
+
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("typer.confirm", agree)
+    client(*erm, "--leave-one-out")
+    assert len(asked) == 1
+    assert set(_json(client, "summary.json")["leave_one_out"]) == {"dark", "light"}
+    (circles / "added.png").unlink()
+    client(*erm)
+    assert _json(client, "summary.json")["leave_one_out"] == {}  # it was of other images
 
 
 def test_one_domain_alone_is_enough(client: Command) -> None:

@@ -41,3 +41,16 @@ def test_a_finished_student_is_replaced_only_where_somebody_says_so() -> None:
         replacements(replace=False, confirm=lambda _: False)("It is old.")
     with pytest.raises(UsageError, match="or add --replace"):
         replacements(replace=False, confirm=None)("It is old.")
+
+
+def test_one_yes_holds_for_all_that_a_command_replaces() -> None:
+    asked: list[str] = []
+
+    def agree(question: str) -> bool:
+        asked.append(question)
+        return True
+
+    check = replacements(replace=False, confirm=agree)
+    for reason in ("It is old.", "Those that leave a domain out are old.", "It is old."):
+        check(reason)
+    assert asked == ["It is old. Replace it?"]
