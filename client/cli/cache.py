@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from client.cli.options import CacheOption, JsonOption, print_json
+from client.cli.options import CacheOption, JsonOption, a_number, print_json
 from client.errors import CacheError, UsageError
 from client.progress import Display
 
@@ -114,7 +114,13 @@ def forget(
         typer.Argument(metavar="DIR", help="The folder of --keep.", show_default=False),
     ],
     older_than: Annotated[
-        float, typer.Option("--older-than", min=0, help="Only what was kept so many days ago, or before.")
+        float,
+        typer.Option(
+            "--older-than",
+            min=0,
+            help="Only what was kept so many days ago, or before.",
+            callback=a_number,
+        ),
     ] = 0.0,
     cache: CacheOption = None,
     as_json: JsonOption = False,

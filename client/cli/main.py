@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from pydantic import ValidationError
 from typer.core import TyperGroup
 
 from client.cli.cache import cache_app
@@ -47,6 +48,7 @@ from client.cli.options import (
     ViewsOption,
     YesOption,
     print_json,
+    refusal_of,
     said_of_next,
 )
 from client.cli.receipts import receipts_app
@@ -419,6 +421,12 @@ def main(arguments: list[str] | None = None) -> None:
     except ClientError as error:
         Display().note(f"Error: {error}")
         sys.exit(error.exit_code)
+    except ValidationError as error:
+        refusal = refusal_of(error)
+        if refusal is None:
+            raise
+        Display().note(f"Error: {refusal}")
+        sys.exit(UsageError.exit_code)
     except ModuleNotFoundError as error:
         if error.name not in _FOR_TRAINING:
             raise

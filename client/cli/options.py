@@ -3,10 +3,12 @@
 import json
 import os
 from importlib.metadata import version
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from pydantic import ValidationError
 
 from client.api.defaults import DEFAULT_STUDENT, DEFAULT_VENDOR
 from client.cli.settings import SETTINGS_FILE
@@ -42,6 +44,13 @@ def _labelled_set(context: typer.Context, parameter: typer.CallbackParam, data: 
         f"TUITION_DATA, or as `data` in {SETTINGS_FILE} (`client init` writes one), or put them into "
         f"./{data}. `client data example icons` unpacks bundled icons to try."
     )
+
+
+def a_number(value: float | None) -> float | None:
+    """The value, which is no NaN: that is neither below a least nor above a greatest one."""
+    if value is not None and isnan(value):
+        raise typer.BadParameter("nan is not a number.")
+    return value
 
 
 BatchOption = Annotated[
@@ -135,7 +144,14 @@ AskVendorOption = Annotated[
 ]
 AskShareOption = Annotated[
     float | None,
-    typer.Option("--ask-share", min=0, max=1, help="Ask about this share of the images.", show_default="0.2"),
+    typer.Option(
+        "--ask-share",
+        min=0,
+        max=1,
+        help="Ask about this share of the images.",
+        show_default="0.2",
+        callback=a_number,
+    ),
 ]
 AskBelowOption = Annotated[
     float | None,
@@ -145,6 +161,7 @@ AskBelowOption = Annotated[
         max=1,
         help="Instead of a share: ask about images of which the student is less sure than this.",
         show_default=False,
+        callback=a_number,
     ),
 ]
 AskAccuracyOption = Annotated[
@@ -155,6 +172,7 @@ AskAccuracyOption = Annotated[
         max=1,
         help="Instead of a share: ask about as many images as gave this accuracy on the hold-outs.",
         show_default=False,
+        callback=a_number,
     ),
 ]
 AskBudgetOption = Annotated[
@@ -162,6 +180,7 @@ AskBudgetOption = Annotated[
     typer.Option(
         "--ask-budget",
         min=0,
+        max=10**12,
         help="Pay for at most so many queries in a period, whatever asks through this cache "
         "(default: no limit).",
         show_default=False,
@@ -182,7 +201,7 @@ KeepOption = Annotated[
     ),
 ]
 KeepAtMostOption = Annotated[
-    int, typer.Option("--keep-at-most", min=1, help="So many stay; the oldest give way.")
+    int, typer.Option("--keep-at-most", min=1, max=10**7, help="So many stay; the oldest give way.")
 ]
 RejectOption = Annotated[
     float | None,
@@ -193,6 +212,7 @@ RejectOption = Annotated[
         help="Answer 'none of these' about images that seem to show no class, at this rate of false rejects "
         "on the hold-outs; 0.05, say (default: always name a class).",
         show_default=False,
+        callback=a_number,
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
@@ -364,6 +384,15 @@ def amount_to_ask(
     if sum(each is not None for each in said.values()) > 1:
         raise UsageError("Give one of --ask-share, --ask-below and --ask-accuracy.")
     return said if any(each is not None for each in said.values()) else {"share": 0.2}
+
+
+def refusal_of(error: ValidationError) -> str | None:
+    """What to say of an option whose value is not one of its own; `None` where it is about something else."""
+    if not error.title.endswith("Options"):
+        return None
+    first = error.errors()[0]
+    name = "".join(f"`{each}`: " for each in first["loc"][:1])
+    return f"{name}{first['msg']}, not {first['input']!r}." if name else str(first["msg"])
 
 
 def print_json(data: object) -> None:

@@ -19,6 +19,7 @@ from client.cli.options import (
     ModelOption,
     ProtocolOption,
     RejectOption,
+    a_number,
     amount_to_ask,
 )
 from client.errors import UsageError
@@ -72,6 +73,7 @@ def serve(
             min=0.01,
             max=60,
             help="A caller waits so long for the vendor; then the student answers.",
+            callback=a_number,
         ),
     ] = 2.0,
     keep: KeepOption = None,

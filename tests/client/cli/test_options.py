@@ -11,6 +11,7 @@ from client.api import distillation
 from client.api.options import DistillOptions
 from client.cli.main import app, main
 from client.cli.options import PASSED_ON_AS
+from client.cli.settings import commands_of, settings_of
 from client.errors import ClientError
 
 
@@ -38,3 +39,49 @@ def test_a_next_generation_is_not_waited_for_either(
     with pytest.raises(SystemExit):
         main(["distill", "--from", "run", "--batch", *([] if settings else ["--no-wait"])])
     assert said == {"batch": True, "wait": False}
+
+
+def _floats() -> list[tuple[str, str]]:
+    """Every option that takes a float, as (words of the command, option)."""
+    group = typer.main.get_command(app)
+    assert isinstance(group, TyperGroup)
+    return [
+        (words, setting.key)
+        for words, command in commands_of(group)
+        for setting in settings_of(command).values()
+        if setting.kind is float
+    ]
+
+
+@pytest.mark.parametrize(("words", "key"), _floats())
+def test_nan_is_no_number(words: str, key: str, capsys: pytest.CaptureFixture[str]) -> None:
+    option = f"--{key.replace('_', '-')}"
+    arguments = ["run", "toy"] if words == "predict" else ["run"]
+    with pytest.raises(SystemExit) as end:
+        main([*words.split(), option, "nan", *arguments])
+    assert end.value.code == 2
+    assert f"Invalid value for '{option}'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["predict", "run", "toy", "--ask-vendor", "http://x", "--ask-budget", f"{10**12 + 1}"],
+            "--ask-budget",
+        ),
+        (["serve", "run", "--ask-vendor", "http://x", "--keep-at-most", f"{10**7 + 1}"], "--keep-at-most"),
+        (["models"], "`protocol`: Input should be 'tuition', 'infinity' or 'jina', not 'telepathy'."),
+    ],
+    ids=lambda each: each[0] if isinstance(each, list) else "",
+)
+def test_a_value_that_no_option_takes_is_refused_and_no_traceback(
+    arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    if arguments == ["models"]:
+        monkeypatch.setenv("TUITION_PROTOCOL", "telepathy")
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 2
+    assert said in " ".join(capsys.readouterr().err.split())
