@@ -84,9 +84,8 @@ class Desk:
         """Do an act, in one transaction beside the event loop."""
         try:
             return await asyncio.to_thread(self._acted, operator, work)
-        except (
-            CommitInDoubt
-        ) as doubt:  # no key makes this request count once, so nobody is asked to repeat it
+        except CommitInDoubt as doubt:
+            # No key makes this request count once, so nobody is asked to repeat it.
             message = (
                 "the vendor's database went away before it said whether this was done; it may have been: "
                 "look at /admin/audit before you send it again"
