@@ -19,6 +19,7 @@ from client.api.students import Student, load_student
 from client.buying.teacher import Teacher
 from client.data.domains import composed, list_folder
 from client.data.finder import require_name
+from client.data.splits import Split
 from client.errors import ClientError, UsageError
 from client.learning.backbone_names import OPEN_CLIP
 from client.learning.backbones import native_image_size
@@ -35,7 +36,7 @@ from client.runs.dataset import Dataset, DomainInputs, describe_outlook, describ
 from client.runs.distillation import Distillation
 from client.runs.features import training_features
 from client.runs.folder import RunConfig, RunFolder, WatchedRun, default_run_path
-from client.runs.generations import first_weights, require_unseen
+from client.runs.generations import first_weights
 from client.runs.memo import Memo
 from client.runs.pages import write_pages
 from client.runs.teacher_queries import teacher_queries
@@ -272,16 +273,20 @@ def _lead(
                 connection.teacher(run_id=run_id, budget=budget, max_spend_micros=max_spend_micros, run=run)
             )
 
+        told: Mapping[Path, Split] = {}
+
         def distillation(config: RunConfig, run: RunFolder, teacher: Teacher | None) -> Distillation:
             return Distillation(
                 config, run, teacher, connection.display, device=device, pixels=connection.pixels,
                 approve=purchases(yes=options.yes, max_spend_micros=max_spend_micros, confirm=confirm),
-                agree=agree, memo=memo, processes=processes,
+                agree=agree, memo=memo, told=told, processes=processes,
             )  # fmt: skip
 
         whole = distillation(config, run, teacher)
         if without:
-            whole.prepare()
+            dataset = whole.prepare()
+            if dataset.seen.images.size:  # otherwise they draw the same by themselves
+                told = {dataset.examples[position].path: "train" for position in dataset.train}
         accuracies = {}
         for domain, (each, folder) in without.items():
             connection.display.note(f"Leaving out {domain} ...")
@@ -319,7 +324,8 @@ def next_options(run: Path | str, **changes: Any) -> DistillOptions:  # noqa: AN
     """The options of a run's next generation: another student, from the last one's weights.
 
     Everything is as it was there: images, domain held out, method, student, seed. Images without labels are
-    those of then and those of `changes` together. The folder is named after the run's, with a number. With
+    those of then and those of `changes` together. The folder is named after the run's, with a number. Images
+    that the last student was trained on are not held out, and refused in a target domain. With
     `leave_one_out`, the students that measure begin as the first generation did, for the last one's weights
     have seen every domain.
 
@@ -329,8 +335,6 @@ def next_options(run: Path | str, **changes: Any) -> DistillOptions:  # noqa: AN
 
     Raises:
         ClientError: there is no finished run.
-        UsageError: it would be measured on images that the last one was trained on: of that target domain,
-            or by another split (`seed`, `group_by_name`, a larger `Recipe.holdout`).
     """
     before = RunFolder(Path(run))
     config = before.read_config()
@@ -346,13 +350,7 @@ def next_options(run: Path | str, **changes: Any) -> DistillOptions:  # noqa: AN
     pools = {
         name: (*getattr(config, name), *pool_words(changes.pop(name, ()))) for name in ("unlabelled", "adapt")
     }
-    options = DistillOptions(**{**said, **changes, **pools})
-    if options.student_weights == before.student:
-        require_unseen(
-            before, target=options.target_domain, seed=options.seed, holdout=recipe_of(options).holdout,
-            group_by_name=options.group_by_name,
-        )  # fmt: skip
-    return options
+    return DistillOptions(**{**said, **changes, **pools})
 
 
 def _numbered_on(folder: Path) -> Path:

@@ -90,7 +90,8 @@ class TrainingOptions(PurchaseOptions):
             ("train", "holdout"). Or a .txt file that names the classes, a line each, where no image has a
             label and all come from `unlabelled`.
         student: a timm backbone, or open_clip:MODEL/PRETRAINED, open_clip:FOLDER, open_clip:icon-clip.
-        student_weights: a file of the backbone's weights; `None` for those of its name.
+        student_weights: a file of the backbone's weights; `None` for those of its name. Images that another
+            run's student was trained on are not held out from one that begins with its weights.
         image_size: side of the student's input in pixels; `None` for the backbone's own.
         recipe: the training protocol, by name, or one of your own.
         steps: training steps; `None` for the recipe's, or for more where its `passes` take more.

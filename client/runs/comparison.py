@@ -34,11 +34,12 @@ from client.results.comparison_table import (
     as_text,
 )
 from client.runs.connection import Connection
-from client.runs.dataset import DomainInputs, PoolInputs, ViewInputs, read_dataset
+from client.runs.dataset import Dataset, DomainInputs, PoolInputs, ViewInputs, read_dataset
 from client.runs.digest import StageInputs
 from client.runs.distillation import Distillation
 from client.runs.features import CoverageInputs, training_features
 from client.runs.folder import RunConfig, RunFolder
+from client.runs.generations import seen_before
 from client.runs.memo import Memo
 from client.runs.targets import require_student
 from client.runs.teacher_queries import teacher_queries
@@ -387,7 +388,7 @@ class Comparison:
     def _asked(self, cell: Cell) -> list[Query]:
         if not cell.trains:
             return self._test_set(cell).queries
-        dataset = read_dataset(cell.config, self._display, self._memo)
+        dataset = self._read(cell)
         features = training_features(
             cell.config,
             dataset,
@@ -398,8 +399,12 @@ class Comparison:
         )
         return teacher_queries(cell.config, dataset, features).all
 
+    def _read(self, cell: Cell) -> Dataset:
+        seen = seen_before(cell.config, cell.run, self._display)
+        return read_dataset(cell.config, self._display, self._memo, seen=seen)
+
     def _test_set(self, cell: Cell) -> TestSet:
-        dataset = read_dataset(cell.config, self._display, self._memo)
+        dataset = self._read(cell)
         return zero_shot_test_set(dataset, self._display, self._memo)
 
     # -- running

@@ -2,12 +2,13 @@
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import median_low
+from types import MappingProxyType
 from typing import Any
 
 from client.buying import budget, teacher
@@ -34,6 +35,7 @@ from client.results.expectations import gains_of
 from client.results.records import Outlook, Plan, PlannedPurchase, SkippedFile
 from client.runs.digest import StageInputs
 from client.runs.folder import RunConfig
+from client.runs.generations import NOTHING_SEEN, Seen, seen_before
 from client.runs.memo import Memo
 from shared.embeddings import ModelCard
 
@@ -53,6 +55,7 @@ class Dataset:
             images.
         splits: what each of `examples` is for.
         skipped: files that are left out, those of the target domain aside.
+        seen: what the weights have seen that the run begins with.
     """
 
     folder: ImageFolder
@@ -61,6 +64,7 @@ class Dataset:
     examples: tuple[Example, ...]
     splits: tuple[Split, ...]
     skipped: tuple[Skipped, ...]
+    seen: Seen = NOTHING_SEEN
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -162,22 +166,40 @@ def asks(config: RunConfig) -> frozenset[str]:
     return METHODS[name].asks if name in METHODS else frozenset()
 
 
-def read_dataset(config: RunConfig, display: Display, memo: Memo | None = None) -> Dataset:
+def read_dataset(
+    config: RunConfig,
+    display: Display,
+    memo: Memo | None = None,
+    *,
+    seen: Seen | None = None,
+    told: Mapping[Path, Split] = MappingProxyType({}),
+) -> Dataset:
     """Read every domain but the target, if there is one, of which only file names are seen.
 
-    With a `memo`, what was read for another run is not read again. Where the folder seems to be
-    a known data set and differs from it, its images are far smaller than what the student sees, or all of a
-    class are held out, a note says so.
+    Images that the weights have seen that the run begins with are trained on. For that the target is read as
+    well, and refused if it has any of them. Where the folder seems to be a known data set and differs from
+    it, its images are far smaller than what the student sees, or all of a class are held out, a note says so.
+
+    Args:
+        config: the run.
+        display: where to say it.
+        memo: what it has in common with other runs, which is not read again; `None` for nothing.
+        seen: what the weights have seen; `None` to look it up (`seen_before`).
+        told: the side of files of which it is told, but for what a table says.
 
     Raises:
         DataError: the folder, its domains or its classes are not what a run needs.
+        UsageError: the run would be measured on images that the weights have seen.
     """
     memo = memo or Memo()
+    seen = seen_before(config, None, display) if seen is None else seen
     folder = list_folder(Path(config.data), group_by_name=config.group_by_name)
     if known := recognise(folder):
         _mention_differences(known, folder, display)
         _mention_recipe(known, folder, config.recipe, display)
     domains = folder.source_domains(config.target_domain)
+    if config.target_domain is not None and seen.images.size:
+        seen.require_none_of(read_domain(folder, config.target_domain, display, memo)[0], config=config)
     examples: list[Example] = []
     skipped: list[Skipped] = []
     for domain in domains:
@@ -193,8 +215,10 @@ def read_dataset(config: RunConfig, display: Display, memo: Memo | None = None) 
         raise DataError(
             f"{folder.root} names classes and no image: give images without labels with --unlabelled."
         )
-    train, held = split(examples, holdout=config.recipe.holdout, seed=config.seed, told=folder.splits)
-    _mention_one_sided(folder, examples, train, held, display)
+    told = seen.told(examples, {**told, **folder.splits}, config=config)
+    train, held = split(examples, holdout=config.recipe.holdout, seed=config.seed, told=told)
+    few = "too few that the weights have not seen" if seen.images.size else "too few"
+    _mention_one_sided(folder, examples, train, held, display, few=few)
     trained = set(train)
     splits: list[Split] = ["train" if i in trained else "holdout" for i in range(len(examples))]
     dataset = Dataset(
@@ -204,6 +228,7 @@ def read_dataset(config: RunConfig, display: Display, memo: Memo | None = None) 
         examples=tuple(examples),
         splits=tuple(splits),
         skipped=(*folder.ignored_outside(config.target_domain), *skipped),
+        seen=seen,
     )
     if config.pools:
         dataset = _with_pools(dataset, config.pools, display, memo)
@@ -304,6 +329,8 @@ def _mention_one_sided(
     train: Sequence[int],
     held: Sequence[int],
     display: Display,
+    *,
+    few: str,
 ) -> None:
     """Say which classes have images on one side of the split alone, and which domains have no hold-out."""
     taught, tested = ({examples[position].label for position in side} for side in (train, held))
@@ -313,7 +340,7 @@ def _mention_one_sided(
     if untested := sorted(taught - tested):
         names = _named([folder.classes[label] for label in untested])
         display.note_once(
-            f"No image of {names} is held out, for there are too few: the accuracy does not tell about them."
+            f"No image of {names} is held out, for there are {few}: the accuracy does not tell about them."
         )
     gaps = [
         f"{domain}/{name}"

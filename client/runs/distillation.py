@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from client.buying.teacher import Teacher
 from client.data.examples import Example
 from client.data.finder import Skipped, counted
 from client.data.pixels import PixelStore
+from client.data.splits import Split
 from client.data.views import ORIGINAL
 from client.errors import ClientError
 from client.learning.averaging import HOLDOUTS_AVERAGED_OVER
@@ -51,6 +53,7 @@ from client.runs.digest import FileContent, StageInputs, digest_of
 from client.runs.evaluation import answers_about, read_for_evaluation, speeds
 from client.runs.features import training_features
 from client.runs.folder import RunConfig, RunFolder
+from client.runs.generations import seen_before
 from client.runs.memo import Memo
 from client.runs.pages import write_pages
 from client.runs.review import review
@@ -89,6 +92,7 @@ class Distillation:
         approve: Callable[[int], None] = lambda _: None,
         agree: Callable[[str], None] = lambda _: None,
         memo: Memo | None = None,
+        told: Mapping[Path, Split] = MappingProxyType({}),
         also: Sequence[str] = (),
         onnx: bool = True,
         processes: Processes = SINGLE_PROCESS,
@@ -106,6 +110,7 @@ class Distillation:
             agree: called with the reason before a finished student is replaced, or anything is bought for
                 its successor; it raises to stop.
             memo: what it has in common with other runs; `None` for nothing.
+            told: the side of files of which it is told.
             also: selections that runs to come make of the same steps (see `same_steps`).
             onnx: whether the student is written as ONNX as well.
             processes: those that train it together; the first of them does everything else alone.
@@ -116,6 +121,7 @@ class Distillation:
         self._display = display
         self._device = torch.device(device)
         self._memo = memo or Memo()
+        self._told = told
         self._pixels = pixels
         self._onnx = onnx
         self._teacher = teacher
@@ -208,7 +214,9 @@ class Distillation:
             trainer.train(backbone, dataset, targets, data, stamp)
 
     def _read(self) -> Dataset:
-        dataset = read_dataset(self._config, self._display, self._memo)
+        seen = seen_before(self._config, self._standing, self._display)
+        dataset = read_dataset(self._config, self._display, self._memo, seen=seen, told=self._told)
+        seen.keep(self._standing)
         mention(dataset.skipped, dataset.folder.root, self._display, listed_in=self._run.plan)
         return dataset
 
@@ -229,6 +237,7 @@ class Distillation:
                 return recalled
             self._agree(self._outdated(dataset, may_buy=recalled is None))
             self._run = self._run.begin_replacement()
+            dataset.seen.keep(self._run)
             builder = self._target_builder(self._run)
         targets = builder.build(dataset, features)
         self._teacher_check = builder.check

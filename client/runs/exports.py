@@ -21,6 +21,7 @@ from client.results.speed import speed_of
 from client.runs.dataset import Dataset, read_dataset
 from client.runs.evaluation import answers_of_file
 from client.runs.folder import RunFolder
+from client.runs.generations import seen_by_student
 from client.runs.memo import Memo
 
 # So many training images tell the ranges of activations.
@@ -45,7 +46,7 @@ def export_int8(run: RunFolder, out: Path, *, allow_loss: float, memo: Memo, dis
     """
     config = run.read_config()
     student, metadata = load_student(run.student)
-    dataset = read_dataset(config, display, memo)
+    dataset = read_dataset(config, display, memo, seen=seen_by_student(run))
     target: list[Example] = []
     if dataset.target is not None:
         target, _ = dataset.folder.read([dataset.target], memory=memo.files)

@@ -89,6 +89,7 @@ class RunFolder:
         self.aligned = path / "aligned.safetensors"
         self.checkpoint = path / "checkpoint.pt"
         self.student = path / "student.safetensors"
+        self.seen = path / "seen.safetensors"
         self.onnx = path / "student.onnx"
         self.exports = path / "exports.json"
         self.answers = path / "answers.csv"
@@ -227,9 +228,9 @@ class RunFolder:
     def _artefacts(self) -> tuple[Path, ...]:
         """What a run makes, its configuration aside; the student first."""
         return (
-            self.student, self.onnx, self.exports, self.summary, self.answers, self.review, self.report,
-            self.model_card, self.plan, self.purchase, self.views, self.metrics, self.tensorboard,
-            self.aligned, self.checkpoint,
+            self.student, self.seen, self.onnx, self.exports, self.summary, self.answers, self.review,
+            self.report, self.model_card, self.plan, self.purchase, self.views, self.metrics,
+            self.tensorboard, self.aligned, self.checkpoint,
         )  # fmt: skip
 
     def claimed(self) -> AbstractContextManager[None]:

@@ -1,47 +1,173 @@
 """Runs that begin with the weights of another one's student, and what these weights have seen."""
 
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from client.data.domains import composed
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from client.data.examples import Example
+from client.data.splits import Split
 from client.errors import ClientError, UsageError
-from client.learning.student import load_metadata
-from client.runs.folder import RunFolder
+from client.learning.student import load_metadata, load_tensors, save_tensors
+from client.progress import Display
+from client.runs.digest import FileContent
+from client.runs.folder import RunConfig, RunFolder
+
+# The key under which a student names its record: the SHA-256 of the file that `Seen.write` made beside it.
+SEEN = "seen"
 
 
-def require_unseen(
-    before: RunFolder, *, target: str | None, seed: int, holdout: float, group_by_name: bool
-) -> None:
-    """Refuse a next generation that would be measured on images that a run's student was trained on.
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """Which images the weights were trained on that a run begins with.
+
+    Attributes:
+        images: a number for each image, the first eight bytes of the SHA-256 of what is sent of it; sorted.
+        is_whole: whether these are all of them; otherwise there may be others, and nobody can tell.
+        weights: the SHA-256 (hex) of the file of these weights; empty where they are no student's.
+    """
+
+    images: NDArray[np.int64]
+    is_whole: bool = True
+    weights: str = ""
+
+    def among(self, examples: Sequence[Example]) -> list[int]:
+        """The positions of those images that are among them."""
+        if not self.images.size:
+            return []
+        return np.flatnonzero(np.isin(_numbers(example.digest for example in examples), self.images)).tolist()
+
+    def require_none_of(self, examples: Sequence[Example], *, config: RunConfig) -> None:
+        """Refuse a run whose target domain has these images, if they are among those that were seen.
+
+        Raises:
+            UsageError: they are.
+        """
+        if seen := self.among(examples):
+            raise UsageError(
+                f"The weights of {config.student_weights} were trained on {len(seen)} of the {len(examples)} "
+                f"images of {config.target_domain}, so a student that begins with them cannot be tested on "
+                "it as on a domain that it has never seen. Hold another domain out, or leave out --from and "
+                "--student-weights: what was bought is in the cache."
+            )
+
+    def told(
+        self, examples: Sequence[Example], told: Mapping[Path, Split], *, config: RunConfig
+    ) -> dict[Path, Split]:
+        """The side of files of which it is told: what was seen is trained on, and the others as before.
+
+        Raises:
+            UsageError: a file that was seen is to be held out.
+        """
+        seen = [examples[position].path for position in self.among(examples)]
+        if held := [path for path in seen if told.get(path) == "holdout"]:
+            raise UsageError(
+                f"{config.data} holds out {len(held)} images (e.g. {held[0]}) that the weights of "
+                f"{config.student_weights} were trained on: a student that begins with them cannot be "
+                "measured on these. Leave their `split` empty, or leave out --from and --student-weights: "
+                "what was bought is in the cache."
+            )
+        return {**told, **dict.fromkeys(seen, "train")}
+
+    def write(self, file: Path, trained: Iterable[Example] = ()) -> str:
+        """Write the record of a student that has learnt from further images; returns its file's SHA-256.
+
+        Raises:
+            ClientError: it cannot be written.
+        """
+        here = np.unique(_numbers(example.digest for example in trained))
+        tensors = {"before": torch.from_numpy(self.images), "here": torch.from_numpy(here)}
+        save_tensors(tensors, file, {"weights": self.weights, "is_whole": str(self.is_whole)})
+        return FileContent(file).digest().hex()
+
+    def keep(self, run: RunFolder) -> None:
+        """Copy it into a run that has no student yet, so that its split stays as it is, come what may."""
+        if self.weights and not run.student.exists():
+            self.write(run.seen)
+
+
+NOTHING_SEEN = Seen(np.zeros(0, np.int64))
+
+
+def seen_before(config: RunConfig, run: RunFolder | None, display: Display) -> Seen:
+    """What the weights have seen that a run begins with; a note says where that cannot be told.
 
     Args:
-        before: the run, finished.
-        target: the domain that the next one holds out, if any.
-        seed: of its split.
-        holdout: the share of each domain that it holds out.
-        group_by_name: whether its split keeps files together by their names.
+        config: the run.
+        run: its folder, which may have a copy of it; `None` where there is none.
+        display: where to say it.
 
     Raises:
-        UsageError: it would be.
-        ClientError: a file of the run is missing.
+        UsageError: they are those of a run that has lost the record of it.
     """
-    config = before.read_config()
-    if target is not None and composed(target) in before.read(before.plan)["source_domains"]:
-        raise UsageError(
-            f"The student of {before.path} was trained on {target}, so one that begins with its weights "
-            f"cannot be tested on it as on a domain that it has never seen. To hold {target} out, leave out "
-            "--from: what was bought is in the cache."
+    if config.student_weights is None:
+        return NOTHING_SEEN
+    weights = Path(config.student_weights)
+    content = _content(weights)
+    for file in () if run is None else (run.seen, run.replacement.seen):
+        copied = _read(file)
+        if copied is not None and content in (None, copied[0].weights):
+            found = copied[0]
+            break
+    else:
+        if content is None or not _is_student(weights):
+            return NOTHING_SEEN
+        found = _recorded(weights, content)
+    if not found.is_whole:
+        display.note_once(
+            f"It cannot be told which images the weights of {weights} were trained on: the accuracy may be "
+            "measured on some of them."
         )
-    drawn = (
-        (f"--seed {config.seed}", seed == config.seed),
-        (f"{'' if config.group_by_name else 'no '}--group-by-name", group_by_name == config.group_by_name),
-        (f"a share of {config.recipe.holdout:g} held out", holdout <= config.recipe.holdout),
-    )
-    if otherwise := [words for words, alike in drawn if not alike]:
+    return found
+
+
+def seen_by_student(run: RunFolder) -> Seen:
+    """What the weights had seen that a finished run began with, as its own folder tells."""
+    copied = _read(run.seen)
+    return NOTHING_SEEN if copied is None else copied[0]
+
+
+def _recorded(weights: Path, content: str) -> Seen:
+    """What the file beside a student says, if it is of this student; its bytes have the digest `content`."""
+    run = RunFolder(weights.parent)
+    named, record = load_metadata(weights).get(SEEN), _read(run.seen)
+    if record is not None and _content(run.seen) == named:
+        before, here = record
+        return Seen(np.union1d(before.images, here), before.is_whole, content)
+    if named is not None and weights == run.student and run.config.exists():
         raise UsageError(
-            f"{before.path} was split with {' and '.join(otherwise)}. By another split the next student "
-            "would be measured on images that this one was trained on. Leave it as it was there, or leave "
-            "out --from: what was bought is in the cache."
+            f"{run.seen} is missing or is not of the student beside it, so it cannot be told which images "
+            f"{weights} was trained on. If {run.path} was being replaced, its own command ends that. "
+            "Otherwise put the file back, or begin with other weights."
         )
+    return Seen(NOTHING_SEEN.images, is_whole=False, weights=content)
+
+
+def _read(file: Path) -> tuple[Seen, NDArray[np.int64]] | None:
+    """What `Seen.write` wrote: what was seen before, and the further images; `None` of any other file."""
+    try:
+        tensors, metadata = load_tensors(file)
+        before, here = (tensors[name].numpy() for name in ("before", "here"))
+        return Seen(before, metadata["is_whole"] == str(True), metadata["weights"]), here
+    except (ClientError, KeyError):
+        return None
+
+
+def _content(file: Path) -> str | None:
+    """The SHA-256 (hex) of a file's bytes; `None` where it cannot be read."""
+    try:
+        return FileContent(file).digest().hex()
+    except OSError:
+        return None
+
+
+def _numbers(digests: Iterable[str]) -> NDArray[np.int64]:
+    """The first eight bytes of each digest (hex)."""
+    first = bytes.fromhex("".join(digest[:16] for digest in digests))
+    return np.frombuffer(first, ">i8").astype(np.int64)
 
 
 def first_weights(weights: str | None) -> str | None:

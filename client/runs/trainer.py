@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from client.data.views import ORIGINAL
 from client.errors import ClientError, unwritable
 from client.learning.averaging import HOLDOUTS_AVERAGED_OVER, SelectedWeights
 from client.learning.methods import Method, parse_method, steps_of
@@ -45,6 +46,7 @@ from client.progress import Display
 from client.runs.dataset import Dataset
 from client.runs.digest import FileContent, StageInputs
 from client.runs.folder import RunConfig, RunFolder
+from client.runs.generations import SEEN
 from client.runs.memo import Memo
 from client.runs.targets import Targets
 
@@ -193,6 +195,8 @@ class Trainer:
         if self._processes.is_main:
             if data.holdout:
                 metadata |= _calibrate(student, data)
+            trained = (dataset.examples[position] for position in data.train)
+            metadata[SEEN] = dataset.seen.write(run.seen, [each for each in trained if each.view == ORIGINAL])
             save_student(student, config.student, run.student, metadata)
             run.checkpoint.unlink(missing_ok=True)
 

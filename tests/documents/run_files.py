@@ -29,6 +29,7 @@ the same records as `run.plan`, `run.purchase` and `run.summary` ([python.md](py
 | `metrics.jsonl` | [how training went](#metricsjsonl), a line each time something is logged |
 | `aligned.safetensors` | the projector after the align stage |
 | `student.safetensors` | the student, with its classes and the way images are prepared in the metadata |
+| `seen.safetensors` | [which images the student was trained on](#the-images-that-a-student-has-seen) |
 | `student.onnx` | the student as one graph from pixels to probabilities, if the extra `onnx` is installed |
 | `exports.json` | [what the student costs in eight bits](#exportsjson), if it was written so |
 | `answers.csv` | the student's answer about every image that it was tested on |
@@ -41,6 +42,16 @@ the same records as `run.plan`, `run.purchase` and `run.summary` ([python.md](py
 `client compare` writes [`table.json`](#tablejson) beside the same table as text, CSV, Markdown and LaTeX.
 In `runs/` it has a folder for each run. The rows of `zero-shot` have no student; of their `plan.json` and
 `summary.json`, and of the comparison's own `plan.json`, there are only the fields that the table needs.
+
+## The images that a student has seen
+
+`seen.safetensors` names an image by the first eight bytes of the SHA-256 of what is sent of it, as an
+integer: in `here` those that the run learnt from, with labels or without, and in `before` those that the
+weights had seen with which it began. The next student
+[is not measured on them](serving.md#asking-the-vendor-where-the-student-is-not-sure). The student's metadata
+has the SHA-256 of the file.
+
+## The JSON files
 
 Each file below has a JSON Schema. A later version may add fields; it removes or changes none without a new
 major version.

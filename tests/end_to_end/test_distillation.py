@@ -93,7 +93,7 @@ def test_a_run_from_plan_to_prediction(client: Command, vendor_process: VendorPr
     names = {path.name for path in (client.folder / "run").iterdir()}
     assert names == {
         "config.json", "config.json.lock", "plan.json", "purchase.json", "metrics.jsonl", "summary.json",
-        "aligned.safetensors", "student.safetensors", "student.onnx", "answers.csv",
+        "aligned.safetensors", "student.safetensors", "seen.safetensors", "student.onnx", "answers.csv",
         "review.json", "report.html", "README.md", "tensorboard",
     }  # fmt: skip
 

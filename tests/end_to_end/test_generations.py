@@ -1,7 +1,8 @@
 """`client distill --from RUN`: the next student begins with the last one's weights; all else is as it was."""
 
+import csv
 import json
-from dataclasses import replace
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,9 @@ import torch
 from PIL import Image
 
 from client import next_options
-from client.errors import UsageError
 from client.learning.student import load_tensors
 from client.runs.folder import RunFolder
-from tests.client.toy import DOMAINS, make_folder
+from tests.client.toy import CLASSES, DOMAINS, draw, make_folder
 from tests.end_to_end.command import TINY, Command
 from tests.support.vendor_process import VendorProcess
 
@@ -45,6 +45,23 @@ def client(vendor_process: VendorProcess, tmp_path_factory: pytest.TempPathFacto
 def _json(client: Command, file: str) -> dict[str, Any]:
     value: dict[str, Any] = json.loads((client.folder / file).read_text())
     return value
+
+
+def _measured(client: Command, run: str) -> set[str]:
+    """The hold-outs that a run was measured on."""
+    domains = _json(client, f"{run}/plan.json")["source_domains"]
+    with (client.folder / run / "answers.csv").open() as file:
+        found = {row["image"] for row in csv.DictReader(file) if row["domain"] in domains}
+    assert found
+    return found
+
+
+def _trained(client: Command, run: str, data: str = "toy") -> set[str]:
+    """The labelled images that it was trained on."""
+    domains = _json(client, f"{run}/plan.json")["source_domains"]
+    root = client.folder / data
+    images = {str(path.relative_to(root)) for domain in domains for path in root.glob(f"{domain}/*/*.png")}
+    return images - _measured(client, run)
 
 
 @pytest.mark.usefixtures("trusted")
@@ -79,32 +96,25 @@ def test_options_of_the_next_generation_are_those_of_the_run_and_what_is_changed
     assert options.recipe == RunFolder(client.folder / "first").read_config().recipe
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        (("--target-domain", "dark"), "was trained on dark, so one that begins"),
-        (("--seed", "4"), "first was split with --seed 3. By another split"),
-        (("--group-by-name",), "first was split with no --group-by-name. By another split"),
-    ],
-    ids=str,
-)
 def test_what_the_last_student_was_trained_on_does_not_measure_the_next(
-    client: Command, changes: tuple[str, ...], said: str
+    client: Command, vendor_process: VendorProcess
 ) -> None:
-    refused = client("distill", "--from", "first", "--budget", "1000", "--out", "other", *changes, code=2)
-    assert said in refused.stderr
-    assert "leave out --from" in refused.stderr
-    assert not (client.folder / "other").exists()
+    spent = vendor_process.charges(client.api_key).queries
+    run = ("distill", "--from", "first", "--budget", "1000", "--out", "other", "--target-domain", "dark")
+    for command in (run, (*run, "--dry-run")):
+        refused = client(*command, code=2)
+        assert "were trained on 12 of the 15 images of dark, so" in refused.stderr
+        assert "leave out --from" in refused.stderr
+    assert vendor_process.charges(client.api_key).queries == spent
+    assert not (client.folder / "other" / "plan.json").exists()
 
 
-def test_a_generation_that_is_measured_on_what_none_was_trained_on_is_made(client: Command) -> None:
-    run, elsewhere = client.folder / "first", client.folder / "backbone.safetensors"
-    recipe = RunFolder(run).read_config().recipe
-    assert next_options(run, target_domain="red", seed=3, recipe=replace(recipe, holdout=0.1)).seed == 3
-    with pytest.raises(UsageError, match=r"a share of 0\.2 held out"):
-        next_options(run, recipe=replace(recipe, holdout=0.3))
-    assert next_options(run, target_domain=None).target_domain is None
-    assert next_options(run, target_domain="dark", seed=4, student_weights=elsewhere).seed == 4
+@pytest.mark.usefixtures("trusted", "without_onnx")
+def test_another_split_holds_out_what_the_last_one_held_out(client: Command) -> None:
+    changes = ("--seed", "4", "--group-by-name", "--out", "drawn", "--steps", "2")
+    client("distill", "--from", "first", "--budget", "1000", *changes)
+    assert _json(client, "drawn/config.json")["seed"] == 4
+    assert _measured(client, "drawn") == _measured(client, "first")
 
 
 @pytest.mark.usefixtures("without_onnx")
@@ -122,6 +132,111 @@ def test_students_that_leave_a_domain_out_do_not_begin_with_weights_that_have_se
         measuring = _json(client, f"every-2/leave-one-out/{domain}/config.json")
         assert measuring["student_weights"] == str(client.folder / "backbone.safetensors")
     assert set(_json(client, "every-2/summary.json")["leave_one_out"]) == set(DOMAINS)
+
+
+@pytest.mark.usefixtures("trusted", "without_onnx")
+def test_students_that_leave_a_domain_out_learn_from_what_the_next_generation_buys(client: Command) -> None:
+    small = ("--image-size", "32", "--steps", "2", "--method", "vl2v-adip")
+    client("distill", "--data", "toy", *TINY, *small, "--out", "asked", "--budget", "1000")
+    next_one = client("distill", "--from", "asked", "--leave-one-out", "--seed", "4", "--budget", "1000")
+    assert "taught without" not in next_one.stderr
+    trained = _trained(client, "asked-2")
+    assert trained == _trained(client, "asked")
+    for domain in DOMAINS:
+        of_others = {name for name in trained if not name.startswith(domain)}
+        assert _trained(client, f"asked-2/leave-one-out/{domain}") == of_others
+
+
+@pytest.fixture(scope="module")
+def every(client: Command) -> Command:
+    """A folder with a run, `learnt`, that has learnt from all domains of `toys`, and asked nobody."""
+    shutil.copytree(client.folder / "toy", client.folder / "toys")
+    client("distill", "--data", "toys", *TINY, *_ASKS_NOBODY, "--out", "learnt")
+    return client
+
+
+_ASKS_NOBODY = ("--image-size", "32", "--steps", "2", "--method", "erm")
+
+
+@pytest.mark.usefixtures("without_onnx")
+def test_images_that_are_added_put_none_among_the_hold_outs_that_was_trained_on(every: Command) -> None:
+    trained = _trained(every, "learnt", "toys")
+    more = every.folder / "more"
+    shutil.copytree(every.folder / "toys", more)
+    for number in range(30):
+        name = CLASSES[number % len(CLASSES)]
+        draw(name, "black", "white", seed=7000 + number).save(more / "dark" / name / f"new{number}.png")
+    every("distill", "--data", "more", *TINY, *_ASKS_NOBODY, "--out", "anew")
+    assert _measured(every, "anew") & trained
+    next_one = ("distill", "--from", "learnt", "--data", "more", "--out", "added")
+    every(*next_one)
+    measured = _measured(every, "added")
+    assert not measured & trained
+    assert len(measured) == 9 + 6
+
+    record = every.folder / "learnt" / "seen.safetensors"
+    record.rename(record.with_suffix(".away"))
+    assert "The student is trained already" in every(*next_one).stderr  # its own copy tells
+    assert "seen.safetensors is missing" in every(*next_one[:-1], "others", code=2).stderr
+    (more / "dark" / "circle" / "new0.png").unlink()
+    assert "holds a finished student of other numbers" in every(*next_one, code=2).stderr
+    every(*next_one, "--replace")  # without the record still
+    assert not _measured(every, "added") & trained
+    assert "cannot be told" not in every("distill", "--from", "added", "--dry-run").stderr
+    record.with_suffix(".away").rename(record)
+
+
+@pytest.mark.usefixtures("trusted", "without_onnx")
+def test_images_that_were_learnt_from_without_labels_are_not_held_out_once_they_have_some(
+    client: Command,
+) -> None:
+    labelled = client.folder / "labelled"
+    shutil.copytree(client.folder / "toy", labelled)
+    for file in (client.folder / "pool").iterdir():
+        shutil.copy(file, labelled / "dark" / "circle" / f"pool{file.name}")
+    again = ("distill", "--from", "first", "--data", "labelled", "--unlabelled", "kept", "--steps", "2")
+    client(*again, "--budget", "1000", "--out", "named")
+    assert _json(client, "named/plan.json")["images_by_domain"]["dark"] == 21
+    assert not {name for name in _measured(client, "named") if "pool" in name}
+
+
+@pytest.mark.usefixtures("trusted", "without_onnx")
+def test_a_domain_of_images_that_were_learnt_from_without_labels_is_no_target(client: Command) -> None:
+    shutil.copytree(client.folder / "toy", client.folder / "wider")
+    for name, numbers in zip(CLASSES, ((0, 1), (2, 3), (4, 5)), strict=True):
+        folder = client.folder / "wider" / "noisy" / name
+        folder.mkdir(parents=True)
+        for number in numbers:
+            shutil.copy(client.folder / "pool" / f"{number}.png", folder)
+    run = ("distill", "--from", "first", "--data", "wider", "--target-domain", "noisy", "--out", "noisy")
+    refused = client(*run, "--budget", "1000", code=2)
+    assert "were trained on 6 of the 6 images of noisy, so" in refused.stderr
+
+
+@pytest.mark.usefixtures("without_onnx")
+def test_a_domain_that_an_earlier_generation_was_trained_on_is_no_target(every: Command) -> None:
+    shutil.copytree(every.folder / "toys", every.folder / "fewer")
+    shutil.rmtree(every.folder / "fewer" / "red")
+    every("distill", "--from", "learnt", "--data", "fewer", "--out", "without")
+    run = ("distill", "--from", "without", "--data", "toys", "--target-domain", "red", "--out", "third")
+    assert "were trained on 12 of the 15 images of red, so" in every(*run, code=2).stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("distill", "--out", "unasked"),
+        ("plan",),
+        ("compare", "--methods", "erm", "--seeds", "1", "--out", "table"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_students_file_is_no_way_round(every: Command, command: tuple[str, ...]) -> None:
+    data = ("--data", "toys", "--target-domain", "red", "--image-size", "32", "--steps", "2")
+    student = ("--student", "test_efficientnet", "--student-weights", "learnt/student.safetensors")
+    method = () if command[0] == "compare" else ("--method", "erm")
+    refused = every(*command, *data, *student, *method, code=2)
+    assert "were trained on 12 of the 15 images of red, so" in refused.stderr
 
 
 def test_what_is_no_finished_run_is_refused(client: Command) -> None:
