@@ -13,12 +13,16 @@ from tests.support.vendor_process import resident_bytes
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells memory of a process's own")
 def test_what_is_written_is_in_the_file_and_the_file_has_no_name(tmp_path: Path) -> None:
-    before = resident_bytes(os.getpid(), "RssAnon")
-    rows = mapped_zeros(2**16, 256, folder=tmp_path)
-    assert not rows.any()
-    rows.copy_(torch.arange(256.0).expand(2**16, 256))
-    assert rows.sum(dtype=torch.float64) == 2**16 * sum(range(256))
-    assert resident_bytes(os.getpid(), "RssAnon") - before < 16 * 2**20  # the rows are 64 MiB
+    grown, kept = [], []
+    for _ in range(3):  # threads of other tests may take memory meanwhile, but hardly each time
+        before = resident_bytes(os.getpid(), "RssAnon")
+        rows = mapped_zeros(2**16, 256, folder=tmp_path)
+        assert not rows.any()
+        rows.copy_(torch.arange(256.0).expand(2**16, 256))
+        assert rows.sum(dtype=torch.float64) == 2**16 * sum(range(256))
+        grown.append(resident_bytes(os.getpid(), "RssAnon") - before)
+        kept.append(rows)
+    assert min(grown) < 16 * 2**20  # the rows are 64 MiB
     assert not list(tmp_path.iterdir())
 
 
