@@ -95,7 +95,7 @@ class LastWeights:
         """Nothing to do: there are no scores."""
 
     def selected(self) -> SelectedWeights:
-        """A copy of the last state."""
+        """A copy of the last state, as long as nothing else has changed it since."""
         return SelectedWeights(_copy(self._kept.state), self._kept.first, self._kept.last)
 
     def state_dict(self) -> dict[str, Any]:

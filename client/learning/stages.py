@@ -275,9 +275,10 @@ def distill(
         on_step=on_step,
         processes=processes,
     )
+    kept = selection.selected_by_name()  # before the weights change: without hold-outs they are what is kept
     student.load_state_dict(began_with)
-    interpolate_weights(student, selection.selected(), recipe.interpolation)
-    return selection.selected_by_name()
+    interpolate_weights(student, kept[recipe.selection], recipe.interpolation)
+    return kept
 
 
 def interpolate_weights(student: Student, kept: SelectedWeights, share: float) -> None:

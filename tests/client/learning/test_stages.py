@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -26,7 +27,7 @@ from client.learning.stages import (
     views_to_align,
 )
 from client.learning.student import Student, bundled_teacher
-from client.learning.training import DomainBatches
+from client.learning.training import Checkpoint, DomainBatches, TrainingStep
 from tests.client.learning.toy_lessons import RECIPE, toy_lesson
 from tests.client.toy import make_folder
 
@@ -273,6 +274,47 @@ def test_interpolated_weights_lie_between_the_first_and_the_last(folder: Path) -
     for name, tensor in student.state_dict().items():
         between = 0.75 * start[name] + 0.25 * end[name] if tensor.is_floating_point() else end[name]
         assert torch.allclose(tensor, between, atol=1e-6), name
+
+
+class _StoppedError(Exception):
+    """A run that a test has interrupted."""
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+@pytest.mark.parametrize("share", [1.0, pytest.param(0.5, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["vl2v-adip", "erm"])
+def test_without_holdouts_a_student_ends_with_the_weights_of_the_last_step(
+    folder: Path, name: str, share: float, interrupted: bool
+) -> None:
+    method, recipe = METHODS[name], replace(RECIPE, steps=4, evaluations=2, interpolation=share)
+    student, data = _toy(folder, name)
+    data = replace(data, holdout=[])
+    start, last = _state(student), {}
+    saved: list[Checkpoint] = []
+
+    def stop(checkpoint: Checkpoint) -> None:
+        saved.append(copy.deepcopy(checkpoint))
+        if interrupted:
+            raise _StoppedError
+
+    def on_step(progress: TrainingStep) -> None:
+        if progress.step == recipe.steps:
+            last.update(_state(student))
+
+    with suppress(_StoppedError):
+        kept = distill(student, data, method, recipe, seed=0, also=["swad"], save=stop, on_step=on_step)
+    if interrupted:
+        student = _toy(folder, name)[0]
+        kept = distill(student, data, method, recipe, seed=0, also=["swad"], resume=saved[0], on_step=on_step)
+    trained = {part.split(".")[0] for part in _moved(start, student)}
+    assert trained == set(method.trains)
+    for each, tensor in student.state_dict().items():
+        between = start[each].lerp(last[each], share) if tensor.is_floating_point() else last[each]
+        assert torch.allclose(tensor, between, atol=1e-6), each
+    for selected in kept.values():
+        assert (selected.first, selected.last) == (4, 4)
+        assert selected.state
+        assert all(torch.equal(tensor, last[each]) for each, tensor in selected.state.items())
 
 
 @pytest.mark.parametrize("share", [pytest.param(1.0, marks=pytest.mark.slow), 0.5])
