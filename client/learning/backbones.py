@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import cast
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from client.errors import UsageError
@@ -59,10 +59,11 @@ def load_backbone(name: str, *, image_size: int | None = None, weights: Path | N
     if weights is None:
         backbone = _pretrained(name, image_size)
     else:
-        backbone = empty_backbone(name, image_size=native)
+        side, wanted = _side_of_student(weights) or native, image_size or native
+        backbone = empty_backbone(name, image_size=side)
         _load_weights(backbone, name, weights)
-        if _sized(name, image_size) and hasattr(backbone, "set_input_size"):
-            cast(Callable[..., None], backbone.set_input_size)(img_size=image_size)
+        if wanted != side and _is_of_one_size(name) and hasattr(backbone, "set_input_size"):
+            cast(Callable[..., None], backbone.set_input_size)(img_size=wanted)
     if image_size not in (None, native):
         _require_size(backbone, name, image_size, native)
     return backbone
@@ -109,10 +110,25 @@ def _require_known(name: str) -> None:
 
 
 def _sized(name: str, image_size: int | None) -> dict[str, int]:
-    """What a model must be told that is built for one size, as most transformers are; others take any."""
-    cfg = timm.get_pretrained_cfg(name)
-    wanted = image_size is not None and cfg.fixed_input_size and image_size != cfg.input_size[-1]
-    return {"img_size": cast(int, image_size)} if wanted else {}
+    """What a model must be told that is built for one size; others take any."""
+    if image_size is None or not _is_of_one_size(name) or image_size == native_image_size(name):
+        return {}
+    return {"img_size": image_size}
+
+
+def _is_of_one_size(name: str) -> bool:
+    """Whether a model is built for one size, as most transformers are."""
+    return bool(timm.get_pretrained_cfg(name).fixed_input_size)
+
+
+def _side_of_student(file: Path) -> int | None:
+    """The side, in pixels, of the images that a student's file was trained on; `None` of any other file."""
+    try:
+        with safe_open(file, framework="pt") as opened:
+            side = (opened.metadata() or {}).get("image_size", "")
+    except (SafetensorError, OSError):
+        return None
+    return int(side) if side.isdecimal() else None
 
 
 def _require_size(backbone: nn.Module, name: str, image_size: int, native: int) -> None:

@@ -137,6 +137,26 @@ def test_a_students_file_gives_its_backbones_weights(tmp_path: Path) -> None:
     assert all(torch.equal(again[key], value) for key, value in taught.state_dict().items())
 
 
+@pytest.mark.parametrize("side", [64, 96, 224, None])
+@pytest.mark.parametrize("name", ["resnet10t.c3_in1k", VIT])
+def test_a_students_file_of_another_side_than_the_backbones_own_gives_its_weights(
+    tmp_path: Path, name: str, side: int | None
+) -> None:
+    """A student of 64 pixels, whose next generation may have another side."""
+    first = load_backbone(name, image_size=64, weights=_file(_model(name), tmp_path / "w.safetensors"))
+    student = build_student(first, outputs=4, text_head=None, image_size=64)
+    save_student(student, name, tmp_path / "student.safetensors", {"classes": "[]"})
+    again = load_backbone(name, image_size=side, weights=tmp_path / "student.safetensors").eval()
+    taught = first.state_dict()
+    resized = {key for key, value in again.state_dict().items() if value.shape != taught[key].shape}
+    assert resized == ({"pos_embed"} if name == VIT and side != 64 else set())
+    kept = {key: value for key, value in again.state_dict().items() if key not in resized}
+    assert all(torch.equal(value, taught[key]) for key, value in kept.items())
+    shown = side or native_image_size(name)
+    with torch.no_grad():
+        assert again(torch.rand(1, 3, shown, shown)).isfinite().all()
+
+
 def test_weights_that_are_not_there_are_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is not a file"):
         load_backbone("resnet10t.c3_in1k", weights=tmp_path / "missing.pth")
