@@ -41,6 +41,7 @@ class Supervision:
         image_weight: how much an image's embedding counts beside its text's (the recipe's).
         styled_texts: the teacher's unit embeddings of each class in each style, shape (classes, styles, d);
             `None` for a method that asks for none.
+        views: which rows are further views of another's image, shape (n,), bool; `None` where there are none.
     """
 
     labels: Tensor
@@ -49,15 +50,27 @@ class Supervision:
     bought: Tensor
     image_weight: float
     styled_texts: Tensor | None = None
+    views: Tensor | None = None
 
     def of(self, rows: slice) -> "Supervision":
         """The same of some of the images."""
-        return replace(self, labels=self.labels[rows], images=self.images[rows], bought=self.bought[rows])
+        views = None if self.views is None else self.views[rows]
+        return replace(
+            self, labels=self.labels[rows], images=self.images[rows], bought=self.bought[rows], views=views
+        )
 
     @property
     def labelled(self) -> Tensor:
         """Which images have a label, shape (n,), bool."""
         return self.labels >= 0
+
+    @property
+    def judged_by(self) -> Tensor:
+        """The positions of the images that tell how right the teacher is, shape (n,): the labelled ones that
+        were bought. Further views are not among them, for they are like the image that they are of.
+        """
+        judged = self.bought & self.labelled
+        return torch.nonzero(judged if self.views is None else judged & ~self.views).flatten()
 
     @property
     def texts(self) -> Tensor:

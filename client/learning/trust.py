@@ -26,7 +26,7 @@ _PRECISE = 0.5
 
 @dataclass(frozen=True)
 class Agreement:
-    """What the teacher's images and texts say of the labelled images that were bought.
+    """What the teacher's images and texts say of the labelled images that were bought, further views aside.
 
     Attributes:
         positions: these images, shape (n,).
@@ -46,7 +46,7 @@ class Named(NamedTuple):
         known: with these names in its `text_head`.
         classes: which classes they are, shape (classes,), bool.
         own: how near (cosine) each labelled image of such a class is to the name that the others of its class
-            make, shape (n,); NaN for all other images.
+            make, shape (n,); NaN for all other images, and for further views.
     """
 
     known: Supervision
@@ -77,7 +77,7 @@ def agreement(known: Supervision) -> Agreement:
 def agreement_by(named: Named) -> Agreement:
     """The same by names that may be of images."""
     known = named.known
-    positions = torch.nonzero(known.bought & known.labelled).flatten()
+    positions = known.judged_by
     labels = known.labels[positions]
     right, gaps = [torch.zeros(0, dtype=torch.bool)], [torch.zeros(0)]
     for rows, own in _chunks(positions, labels):

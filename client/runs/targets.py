@@ -105,7 +105,7 @@ class Targets:
 def _temperature_of(named: Named) -> float:
     """Fits the teacher's answers about the labelled images that were bought to the labels."""
     known = named.known
-    rows = evenly(torch.nonzero(known.bought & known.labelled).flatten())
+    rows = evenly(known.judged_by)
     if not len(rows):
         return 1.0
     return fitted_temperature(LOGIT_SCALE * named.cosines(rows), known.labels[rows])

@@ -107,9 +107,18 @@ def test_what_was_refused_is_told_from_what_could_not_be_paid_for(pupil: Pupil) 
     assert [each["name"] for each in pupil.read("run/purchase.json")["refused"]] == [str(large)]
 
 
-def test_what_is_told_of_the_teacher_is_fitted_on_its_cosines_of_the_labelled_images(pupil: Pupil) -> None:
-    """Where a class is named by its images, each is compared with the name that the others make."""
-    taught_by = pupil.learn("run", budget=100).teacher
+@pytest.mark.parametrize("views", [0, 2])
+def test_what_is_told_of_the_teacher_is_fitted_on_its_cosines_of_the_labelled_images(
+    pupil: Pupil, views: int
+) -> None:
+    """Where a class is named by its images, each is compared with the name that the others make.
+
+    Further views of them tell nothing more.
+    """
+    pupil.config = replace(pupil.config, recipe=replace(Recipe(), views=views))
+    learnt = pupil.learn("run", budget=100)
+    taught_by = learnt.teacher
+    assert len(learnt.train) == 24 * (1 + views)
     dataset = read_dataset(pupil.config, Display.of_nobody())
     teacher = Teacher(pupil.client, pupil.cache, model=pupil.client.model(), run_id="again", budget=0)
     texts, _ = teacher.lookup([Query.text(prompt) for prompt in class_prompts(dataset.classes)])
