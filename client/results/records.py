@@ -134,6 +134,8 @@ class TeacherCheck(Record):
             speak against.
         named_by_images: the classes that would be doubtful, but whose images resemble each other to it. A
             student names them by the mean embedding of these images in place of the class text.
+        accuracy_by_names: how often the nearest name is the right one, where those of `named_by_images` stand
+            for the class texts if the run weighs its teacher; `None` in a run of an earlier version.
     """
 
     accuracy: float
@@ -143,6 +145,7 @@ class TeacherCheck(Record):
     learnt_from: bool = True
     doubtful: list[Name] = []
     named_by_images: list[Name] = []
+    accuracy_by_names: float | None = None
 
     @property
     def doubts(self) -> bool:

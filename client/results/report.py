@@ -211,12 +211,10 @@ def _calibrated(predictions: Sequence[LabelledPrediction], *, seen: bool) -> Row
 
 def _asking(run: Run) -> list[Row]:
     """What is to be expected of asking the teacher about the least sure images: a row a kind of images."""
-    known, check = run.summary["teacher_zero_shot"], run.summary["teacher_check"]
-    target = run.summary["target_domain"]
     rows: list[Row] = []
     for predictions, teacher, seen in (
-        (run.seen, check and check["accuracy"], True),
-        (run.unseen, known[target]["accuracy"] if target in known else check and check["accuracy"], False),
+        (run.seen, _teacher_accuracy(run), True),
+        (run.unseen, _teacher_accuracy(run, run.summary["target_domain"]), False),
     ):
         if predictions and teacher:
             found = Reliability.of(
@@ -231,6 +229,21 @@ def _asking(run: Run) -> list[Row]:
                 "drawing": shares(label, points, 100 * teacher, "seen" if seen else "unseen"),
             })  # fmt: skip
     return rows
+
+
+def _teacher_accuracy(run: Run, domain: str | None = None) -> float | None:
+    """How right the teacher is by the names that a student asks by; in a domain, if that is known.
+
+    What is known of a domain is by the class texts: it tells nothing where images name some classes.
+    """
+    known, check = run.summary["teacher_zero_shot"], run.summary["teacher_check"]
+    by_images = check and check.get("named_by_images") and run.config["recipe"].get("weigh_teacher")
+    if domain in known and not by_images:
+        return float(known[domain]["accuracy"])
+    if not check:
+        return None
+    by_names = check.get("accuracy_by_names")
+    return float(check["accuracy"] if by_names is None else by_names)
 
 
 def _matrix(run: Run) -> Markup | None:

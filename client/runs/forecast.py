@@ -40,26 +40,31 @@ class Checked:
         check: how right it is on the labelled images that were bought; `None` where these are too few.
         named: what is known, with other names for the classes of `check.named_by_images` where the run
             weighs its teacher.
-        accuracy: how right it is by these names, which `check.accuracy` is by the class texts; `None` where
-            the images are too few.
     """
 
     check: TeacherCheck | None
     named: Named
-    accuracy: float | None
+
+    @property
+    def accuracy(self) -> float | None:
+        """How right it is by these names, which `check.accuracy` is by the class texts; `None` where the
+        images are too few.
+        """
+        return None if self.check is None else self.check.accuracy_by_names
 
 
 def check_teacher(config: RunConfig, dataset: Dataset, known: Supervision) -> Checked:
     """Hold what a run knows of its teacher against the labels."""
     agreed = agreement(known)
     if len(agreed.positions) < _FEWEST:
-        return Checked(None, unnamed(known), None)
+        return Checked(None, unnamed(known))
     by_domain = _by_domain(dataset, agreed)
     accuracy = _mean(by_domain)
     trusted = accuracy >= TRUSTED
     named = named_by_images(known, trusted=trusted)
-    by_names = _by_domain(dataset, agreement_by(named))
     method, recipe = parse_method(config.method, config.recipe)
+    in_use = named if recipe.weigh_teacher else unnamed(known)
+    by_names = _by_domain(dataset, agreement_by(in_use))
     doubtful = doubtful_classes(known, agreed, trusted=trusted) & ~named.classes
     check = TeacherCheck(
         accuracy=accuracy,
@@ -71,10 +76,9 @@ def check_teacher(config: RunConfig, dataset: Dataset, known: Supervision) -> Ch
         or _at_most(by_names) >= LEARNT_FROM,
         doubtful=list(compress(dataset.classes, doubtful.tolist())),
         named_by_images=list(compress(dataset.classes, named.classes.tolist())),
+        accuracy_by_names=_mean(by_names),
     )
-    if not recipe.weigh_teacher:
-        return Checked(check, unnamed(known), accuracy)
-    return Checked(check, named, _mean(by_names))
+    return Checked(check, in_use)
 
 
 def _by_domain(dataset: Dataset, agreed: Agreement) -> dict[str, ZeroShotAccuracy]:

@@ -69,6 +69,7 @@ CHECK = {
     "learnt_from": True,
     "doubtful": ["a fox"],
     "named_by_images": ["a cat"],
+    "accuracy_by_names": 0.8,
 }
 PURCHASE = {
     "queries_bought": 25,

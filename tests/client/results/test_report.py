@@ -215,6 +215,27 @@ def test_what_asking_would_bring_is_drawn_for_known_and_unknown_images() -> None
     assert "asked when it is unsure" not in render_report(_run(teacher_check=None, teacher_zero_shot={}))
 
 
+@pytest.mark.parametrize(
+    ("named", "weighs", "teacher"), [([HOSTILE], True, 0.8), ([HOSTILE], False, 0.4), ([], True, 0.4)]
+)
+def test_what_asking_would_bring_goes_by_the_names_that_the_teacher_is_asked_by(
+    named: list[str], weighs: bool, teacher: float
+) -> None:
+    """Right by the texts about half of the labelled images and 40% of the target, by names about 80%."""
+    by_names = 0.8 if named and weighs else 0.5
+    run = replace(
+        _run(
+            teacher_check={"accuracy": 0.5, "named_by_images": named, "accuracy_by_names": by_names},
+            teacher_zero_shot={TARGET: {"accuracy": 0.4, "images": 238, "exam": True}},
+        ),
+        config={**CONFIG, "recipe": {"images_per_domain": 16, "weigh_teacher": weighs}},
+    )
+    words = " ".join(_Page(render_report(run)).words.split())
+    # A fifth of the two known answers is two fifths of one, and of the three unknown ones three fifths.
+    assert f"100.0% alone, {100 * (0.4 * by_names + 1.6) / 2:.1f}% if it asks about a fifth" in words
+    assert f"33.3% alone, {100 * (0.6 * teacher + 1) / 3:.1f}% if it asks about a fifth" in words
+
+
 def test_images_that_the_teacher_doubts_and_what_a_mistake_resembles_are_shown() -> None:
     other = PICTURE.replace("AAAA", "BBBB")
     doubted = Disagreement(image=f"{HOSTILE}.png", domain="line", label="cat", teacher=HOSTILE, lead=0.2)

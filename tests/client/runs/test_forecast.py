@@ -66,3 +66,4 @@ def test_how_right_it_is_by_the_names_in_use_is_told_from_how_right_it_is_by_the
     assert checked.check.accuracy < 0.5
     assert checked.named.classes.any() == weighs
     assert checked.accuracy == pytest.approx(0.9 if weighs else checked.check.accuracy)
+    assert checked.check.accuracy_by_names == checked.accuracy
