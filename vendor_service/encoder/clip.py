@@ -108,7 +108,7 @@ class ClipModel:
         model, self.dtype = self._in_dtype(model, dtype)
         self.tolerance = _TOLERANCES[self.dtype]
         arithmetic = self.dtype if measured is None else f"{self.dtype} {measured.digest}"
-        described = describe(source.config, model.visual.preprocess_cfg, self._tokens, arithmetic)
+        described = describe(source.architecture, model.visual.preprocess_cfg, self._tokens, arithmetic)
         weights = model.state_dict()
         self.fingerprint = (
             fingerprint(described, weights)

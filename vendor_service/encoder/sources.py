@@ -34,6 +34,11 @@ class ModelSource:
         tag = open_clip.get_pretrained_cfg(self.name, self.pretrained) if self.pretrained else {}
         return bool(tag.get("quick_gelu") or self.config.get("quick_gelu"))
 
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """Its configuration as it is built, with the fast GELU where the tag asks for it."""
+        return self.config | {"quick_gelu": True} if self.quick_gelu else self.config
+
     def files(self) -> list[Path]:
         """The files that it is read from; what is not here yet is fetched from its hub.
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,9 +16,10 @@ from safetensors.torch import load_file, save_file
 import vendor_service
 from tests.vendor_service.encoder.drawn import icons
 from vendor_service.encoder.clip import ClipModel, choose_devices
+from vendor_service.encoder.known_fingerprints import KnownFingerprints
 from vendor_service.encoder.precision import Dtype
 from vendor_service.encoder.queues import Vectors
-from vendor_service.encoder.sources import find_model
+from vendor_service.encoder.sources import ModelSource, find_model
 from vendor_service.errors import OperatorError, UsageError
 
 Item = TypeVar("Item")
@@ -157,6 +159,24 @@ def test_an_open_clip_name_with_a_file_of_weights_can_be_served(tmp_path: Path) 
 def test_weights_trained_with_the_fast_gelu_are_served_with_it() -> None:
     assert find_model("ViT-B-16", "openai").quick_gelu
     assert not find_model("ViT-B-16", "laion2b_s34b_b88k").quick_gelu
+
+
+def test_the_fast_gelu_of_a_tag_is_another_fingerprint_also_where_it_is_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vendor_service.encoder.clip.traced", lambda model, name, *_: getattr(model, name))
+    weights = tmp_path / "mine.pt"
+    torch.manual_seed(0)
+    torch.save(open_clip.create_model("ViT-S-32-alt").state_dict(), weights)
+    known = KnownFingerprints(tmp_path / "fingerprints.json", large=0)
+    source = find_model("ViT-S-32-alt", str(weights))
+    plain = ClipModel(source, CPU, "float32", known=known)
+    monkeypatch.setattr(ModelSource, "quick_gelu", True)
+    fast = ClipModel(source, CPU, "float32", known=known)
+    assert np.abs(plain.encode_texts(["a cat"]) - fast.encode_texts(["a cat"])).max() > plain.tolerance
+    assert plain.fingerprint != fast.fingerprint
+    named = replace(source, config=source.config | {"quick_gelu": True})
+    assert ClipModel(named, CPU, "float32").fingerprint == fast.fingerprint
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "gpu", "", "cpu,"])
