@@ -20,9 +20,10 @@ from vendor_service.encoder.preparation import Preparation
 from vendor_service.encoder.prepared import Prepared, PreparedText
 from vendor_service.encoder.queries import Query
 from vendor_service.encoder.queues import Encoded
-from vendor_service.errors import APIError, VendorError
+from vendor_service.errors import APIError
 
 _CANARY = ""  # no account has this name
+_PATIENCE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -113,11 +114,12 @@ class RemoteEncoder:
         Those of the `background` are taken where no others wait for a device of the replica.
 
         Raises:
-            APIError: the replica is gone (`not_ready`), or refuses for a reason of its own.
+            APIError: the replica is gone or has another model (`not_ready`), or refuses for a reason of its
+                own.
         """
         batch = PreparedBatch.pack(prepared)
         self._sent.update(batch.kinds)
-        answering = self._model.encode.remote(account, batch, background)
+        answering = self._model.encode.remote(account, batch, self.facts.fingerprint, background)
         try:
             encoded: Encoded = await answering
         except asyncio.CancelledError:
@@ -128,7 +130,7 @@ class RemoteEncoder:
             message = "the model failed and starts again; nothing was charged"
             raise APIError(ErrorCode.NOT_READY, message, retry_after=1) from error
         except RayTaskError as error:
-            if isinstance(error.cause, VendorError):
+            if isinstance(error.cause, APIError):
                 raise error.cause from error
             raise
         finally:
@@ -138,3 +140,19 @@ class RemoteEncoder:
     async def check(self) -> None:
         """Prepare a small image and a text and have a replica encode them; raises what is wrong with that."""
         await self.encode(_CANARY, await self.preparation.check())
+
+    async def check_exchanged(self) -> None:
+        """Raise if a replica has another model than this is for: here is then nothing that can be sold.
+
+        Whether replicas answer at all is not what is asked: Ray sees to those that do not.
+        """
+        asking = self._model.facts.remote()
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                facts: ModelFacts = await asking
+        except Exception:  # whatever Ray raises, and a time-out
+            asking.cancel()  # type: ignore[no-untyped-call]
+            return
+        known = self.facts.fingerprint
+        if facts.fingerprint != known:
+            raise RuntimeError(f"a replica has the model {facts.fingerprint}, and not {known}")

@@ -5,6 +5,7 @@ runs, keys, decoding and books included; each replica of the model batches with 
 has, across all callers that it is sent. Ray starts, watches, adds and removes replicas.
 """
 
+import asyncio
 import re
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -21,6 +22,7 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.embeddings import Kind
+from shared.errors import ErrorCode
 from shared.serving import memory
 from shared.serving.logging import configure_logging
 from shared.serving.metrics import SECONDS, SIZES
@@ -30,6 +32,7 @@ from vendor_service.encoder.preparation import count_decoders
 from vendor_service.encoder.preprocessing import Preprocessing
 from vendor_service.encoder.queues import Encoded
 from vendor_service.encoder.remote import PreparedBatch, RemoteEncoder, ask_facts
+from vendor_service.errors import APIError
 from vendor_service.observability.metrics import Metrics
 from vendor_service.serving.app import create_app
 from vendor_service.serving.factory import find_tokenizer, load_engine, prepare_with
@@ -118,8 +121,17 @@ class ModelReplica:
         """Which model it is."""
         return self._engine.facts
 
-    async def encode(self, account: str, batch: PreparedBatch, background: bool = False) -> Encoded:
-        """Unit vectors of the inputs, in their order."""
+    async def encode(
+        self, account: str, batch: PreparedBatch, fingerprint: str, background: bool = False
+    ) -> Encoded:
+        """Unit vectors of the inputs, in their order, by the model that the caller knows.
+
+        Raises:
+            APIError: that is another model (`not_ready`): Ray serves two while it exchanges them.
+        """
+        if fingerprint != self._engine.facts.fingerprint:
+            message = "the model is being exchanged; nothing was charged"
+            raise APIError(ErrorCode.NOT_READY, message, retry_after=1)
         return await self._engine.encode(account, batch.unpack(), background=background)
 
     async def check_health(self) -> None:
@@ -136,6 +148,7 @@ class Front:
         self._settings = settings
         self._specs = specs
         self._models = {spec.id: model for spec, model in zip(specs, models, strict=True)}
+        self._encoders: list[RemoteEncoder] = []
         self._open = ExitStack()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -147,6 +160,10 @@ class Front:
         prepare_database(self._settings)
         return create_app(self._settings, specs=self._specs, make_encoder=self._encoder)
 
+    async def check_health(self) -> None:
+        """Raise if a model has been exchanged: Ray replaces a front that says so three times."""
+        await asyncio.gather(*(each.check_exchanged() for each in self._encoders))
+
     def __del__(self) -> None:
         self._open.close()
 
@@ -155,7 +172,9 @@ class Front:
         facts = ask_facts(model)
         preprocessing, decoders = Preprocessing(facts.preprocessing), count_decoders(settings.workers)
         preparation = prepare_with(spec, decoders, preprocessing, find_tokenizer(spec), metrics)
-        return RemoteEncoder(model, facts, preparation)
+        encoder = RemoteEncoder(model, facts, preparation)
+        self._encoders.append(encoder)
+        return encoder
 
 
 def proxy_layers() -> list[Middleware]:
