@@ -1,17 +1,19 @@
 """One `/metrics` for several workers: whichever is asked gathers what all of them counted."""
 
 import logging
+import socket
+import struct
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from multiprocessing.connection import Client, Listener
+from multiprocessing.connection import Connection, Listener
 from pathlib import Path
 from typing import cast
 
 from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-_PATIENCE_SECONDS = 2.0
+_PATIENCE_SECONDS = 2
 
 _log = logging.getLogger(__name__)
 
@@ -76,7 +78,7 @@ class WorkerMetrics:
         if number == self._worker.number:
             return generate_latest(self._registry).decode()
         try:
-            with Client(self._worker.socket(number), family="AF_UNIX") as sibling:
+            with _connect(self._worker.socket(number)) as sibling:
                 return sibling.recv_bytes().decode() if sibling.poll(_PATIENCE_SECONDS) else ""
         except (OSError, EOFError) as error:
             _log.warning("worker %d does not tell its metrics: %r", number, error)
@@ -89,3 +91,14 @@ class WorkerMetrics:
                     sibling.send_bytes(generate_latest(self._registry))
             except OSError:  # a sibling that hung up, or the end
                 self._closed.wait(0.1)
+            except Exception:  # what this worker cannot count now, it may be able to count at the next scrape
+                _log.exception("this worker cannot tell its metrics")
+
+
+def _connect(path: str) -> "Connection[bytes, bytes]":
+    """A connection to a sibling, which may have so many waiting that no more of them are taken."""
+    with socket.socket(socket.AF_UNIX) as line:
+        # A time-out of Python's own would not wait at all: on Unix the system refuses at once then.
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _PATIENCE_SECONDS, 0))
+        line.connect(path)
+        return Connection(line.detach())

@@ -76,7 +76,8 @@ class InputQueue:
     @property
     def waiting(self) -> int:
         """How many inputs wait, those of the background included."""
-        return sum(len(queue) for queues in self._queues.values() for queue in queues.values())
+        # Of copies, which are made at once: the thread of the metrics asks, too.
+        return sum(len(queue) for queues in self._queues.values() for queue in tuple(queues.values()))
 
     def put(self, items: Sequence[Input]) -> None:
         """Queue inputs of one account behind its others."""
