@@ -1,5 +1,8 @@
 """The engine that a model's spec asks for."""
 
+from functools import cache, partial
+
+import torch
 from platformdirs import user_cache_path
 
 from shared.serving.image_limits import ImageLimits
@@ -21,22 +24,34 @@ def load_engine(spec: ModelSpec, decoders: int, observer: Observer) -> Engine:
     Raises:
         OperatorError: it cannot be loaded.
     """
-    known = KnownFingerprints(user_cache_path("tuition") / "fingerprints.json")
-    model = make_apart(
-        lambda: ClipModel(
-            spec.source,
-            choose_devices(spec.device),
-            spec.dtype,
-            compiled=spec.compiled,
-            known=known,
-            calibration=spec.calibration,
-            kept_in=user_cache_path("tuition") / "int8",
-        )
-    )
+    model = make_apart(partial(_load, spec, _all_threads()))
     preparation = None
     if decoders:
         preparation = prepare_with(spec, decoders, model.preprocessing, model.tokenizer, observer)
     return Engine(model, preparation, spec.text_cache_bytes, observer)
+
+
+@cache
+def _all_threads() -> int:
+    """How many threads torch computes with where no replica has set that: asked before the first is made.
+
+    What one thread sets holds for all that begin later, and each replica sets its part.
+    """
+    return torch.get_num_threads()
+
+
+def _load(spec: ModelSpec, threads: int) -> ClipModel:
+    """Load a model for replicas that share so many threads."""
+    torch.set_num_threads(threads)
+    return ClipModel(
+        spec.source,
+        choose_devices(spec.device),
+        spec.dtype,
+        compiled=spec.compiled,
+        known=KnownFingerprints(user_cache_path("tuition") / "fingerprints.json"),
+        calibration=spec.calibration,
+        kept_in=user_cache_path("tuition") / "int8",
+    )
 
 
 def prepare_with(

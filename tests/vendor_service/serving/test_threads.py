@@ -54,3 +54,26 @@ def test_the_team_that_computed_what_is_made_apart_ends_with_it() -> None:
     command = [sys.executable, "-c", _TEAMS]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["2", "0", "1"]
+
+
+_MODELS = """
+import torch
+from tests.vendor_service.local_vendor import GivenSettings
+from vendor_service.observability.metrics import Metrics
+from vendor_service.serving.factory import load_engine
+from vendor_service.serving.model_specs import find_specs
+
+torch.set_num_threads(4)
+(spec,) = find_specs(GivenSettings(device="auto", dtype="float32"))
+for _ in range(3):
+    model = load_engine(spec, 0, Metrics()).model
+    model.encode_texts(["a cat"])
+    print(len(model.devices), torch.get_num_threads())
+"""
+
+
+def test_a_model_that_is_loaded_later_has_as_many_devices_and_threads_as_the_first() -> None:
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-c", _MODELS]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["2", "2"] * 3
