@@ -87,20 +87,33 @@ class Replica:
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
     def stage(self, kind: Kind, items: Sequence[Any]) -> Staged:
-        """Bring images (as `Preprocessing.resize` leaves them) or texts to the device, as one batch."""
+        """Bring images (as `Preprocessing.resize` leaves them) or texts to the device, as one batch.
+
+        Raises:
+            DeviceLost: CUDA is broken, for this process at least.
+        """
         rows = list(items) if kind == "image" else self._texts(items)
         rows += [rows[0]] * (self.buckets.padded(len(items)) - len(items))
         if self._copies is None:
             with using_threads(1):  # a team for this would have those of the passes wait asleep
                 return Staged(torch.stack(rows), len(items))
         # From pinned memory, beside whatever the device computes meanwhile.
-        pinned = torch.empty((len(rows), *rows[0].shape), dtype=rows[0].dtype, pin_memory=True)
-        torch.stack(rows, out=pinned)
-        with torch.cuda.stream(self._copies):
-            batch = pinned.to(self.device, non_blocking=True)
-            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            copied.record(self._copies)
+        with self._noticing_loss():
+            pinned = torch.empty((len(rows), *rows[0].shape), dtype=rows[0].dtype, pin_memory=True)
+            torch.stack(rows, out=pinned)
+            with torch.cuda.stream(self._copies):
+                batch = pinned.to(self.device, non_blocking=True)
+                copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+                copied.record(self._copies)
         return Staged(batch, len(items), copied)
+
+    @contextmanager
+    def _noticing_loss(self) -> Iterator[None]:
+        """Whoever learns that CUDA is broken is told so, and not that the batch is bad."""
+        try:
+            yield
+        except _BROKEN as error:
+            raise DeviceLost(f"{self.device} has failed: {error}") from error
 
     def _texts(self, texts: Sequence[PreparedText]) -> list[torch.Tensor]:
         """Their tokens, as many as the forward pass takes of them."""
@@ -115,11 +128,9 @@ class Replica:
         Raises:
             DeviceLost: CUDA is broken, for this process at least.
         """
-        try:
+        with self._noticing_loss():
             features = self._features(kind, staged, alone=alone)
             rows: Vectors = torch.nn.functional.normalize(features.float(), dim=-1).cpu().numpy()
-        except _BROKEN as error:
-            raise DeviceLost(f"{self.device} has failed: {error}") from error
         rows = rows[: staged.queries]
         if not np.isfinite(rows).all():
             raise FloatingPointError("the model answered with numbers that are not finite")

@@ -25,7 +25,11 @@ class Device(Protocol):
     """What runs the model. Staging may go on beside encoding, on another thread."""
 
     def stage(self, kind: Kind, items: Sequence[Any]) -> Any:  # noqa: ANN401 - its own business
-        """Bring queries into the form, and to the place, that `encode` takes them from."""
+        """Bring queries into the form, and to the place, that `encode` takes them from.
+
+        Raises:
+            DeviceLost: no further batch will fare better.
+        """
 
     def encode(self, kind: Kind, staged: Any, *, alone: bool = False) -> Vectors:  # noqa: ANN401
         """Rows of shape (queries, dimensions); `alone` is a query beside no other.
