@@ -22,6 +22,16 @@ _OUTSIDE_BYTES, _OUTSIDE_BYTES_AN_INPUT = 16_384, 128
 _REST_BYTES, _REST_BYTES_AN_INPUT = 65_536, 2 * _LONG_STRING
 _STRINGS, _STRINGS_AN_INPUT = 64, 4  # keys included
 _ESCAPED_BYTES = 12  # of one character, at most: \ud83d\ude00
+# What some encoders write for letters of base64. `\/` comes first: what `\\u002f` is must not become one.
+_BASE64_ESCAPES = {
+    rb"\/": b"/",
+    rb"\u002f": b"/",
+    rb"\u002F": b"/",
+    rb"\u002b": b"+",
+    rb"\u002B": b"+",
+    rb"\u003d": b"=",
+    rb"\u003D": b"=",
+}
 
 
 class LongStrings:
@@ -52,7 +62,10 @@ class LongStrings:
         string, self._strings[place] = self._strings[place], bytearray()
         if len(string) > _ESCAPED_BYTES * self._longest:
             # Too long for a text: it is base64 or nothing, so any other byte may become any other letter.
-            return (string.replace(b"\\/", b"/") if b"\\" in string else string).decode("latin-1")
+            written = bytes(string)  # which is copied only for what is found in it, unlike a bytearray
+            for escape, letter in _BASE64_ESCAPES.items() if b"\\" in written else ():
+                written = written.replace(escape, letter)
+            return written.decode("latin-1")
         try:
             text = str(from_json(b'"' + string + b'"'))
         except ValueError as error:

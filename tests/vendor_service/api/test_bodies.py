@@ -1,13 +1,17 @@
 """One bounded way in: what no route asked for, what does not come and what is worst, on every path."""
 
+import base64
 import socket
 import time
 from collections.abc import Iterator
 from http.client import HTTPResponse
+from io import BytesIO
 from typing import Any
 
+import numpy as np
 import pytest
 from fastapi import FastAPI
+from PIL import Image
 from pydantic import BaseModel
 from starlette.routing import BaseRoute
 
@@ -249,6 +253,42 @@ def test_long_strings_are_what_they_say(vendor: Vendor, size: int, escape: str) 
     assert answer.status_code == 200, answer.text
     (error,) = answer.json()["errors"]
     assert error["code"] in ("invalid_image", "unsupported_image_format")
+
+
+@pytest.mark.parametrize(
+    "escapes",
+    [
+        {"/": r"\/"},
+        {"=": r"\u003d"},
+        {"+": r"\u002B"},
+        {"/": r"\u002f", "+": r"\u002b", "=": r"\u003D"},
+        {"/": r"\u002F"},
+    ],
+)
+def test_a_large_image_is_the_same_however_its_base64_is_written(
+    vendor: Vendor, escapes: dict[str, str | int | None]
+) -> None:
+    image = large_image()
+    written = image.translate(str.maketrans(escapes))
+    headers = {"authorization": f"Bearer {vendor.key()}"}
+    body = '{"inputs": [{"image": "%s"}]}'
+    plain, escaped = (
+        vendor.http.post("/embed", content=body % each, headers=headers) for each in (image, written)
+    )
+    assert plain.status_code == escaped.status_code == 200, escaped.text
+    assert escaped.json()["data"] == plain.json()["data"]
+    other = written.replace("\\", "\\\\", 1)  # a backslash, and the letters behind it
+    assert error_code(vendor.http.post("/embed", content=body % other, headers=headers)) == "invalid_image"
+
+
+def large_image() -> str:
+    """The base64, with each of its letters, of an image that is longer than any text may be written."""
+    pixels = np.random.default_rng(0).integers(0, 256, (100, 100, 3), np.uint8)
+    file = BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    found = base64.b64encode(file.getvalue() + bytes(1 + -file.tell() % 3)).decode()
+    assert set("+/=") < set(found)
+    return found
 
 
 def test_long_texts_are_the_same_texts(vendor: Vendor) -> None:
