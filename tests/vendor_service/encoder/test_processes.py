@@ -1,6 +1,7 @@
 """Work in processes that can be killed: what an input costs is bounded, and costs nobody else anything."""
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -8,11 +9,14 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support.vendor_process import alive, below, wait_until
 from tests.vendor_service.scripted_tasks import Notes, ScriptedTask
+from vendor_service.encoder.processes import fork_server
+from vendor_service.encoder.processes.arena import Arena
 from vendor_service.encoder.processes.forked import ArenaLayout
 from vendor_service.encoder.processes.inputs import Outcome
 from vendor_service.encoder.processes.pools import PoolSpec, ProcessPools
@@ -153,6 +157,60 @@ def test_the_server_that_forks_may_die_too(processes: ProcessPools) -> None:
         os.kill(server(processes), signal.SIGKILL)
         assert await asked == ["two", "sleep:2", "three"]
         wait_until(lambda: not alive(before))
+
+    run(work)
+
+
+def failing(times: int, function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that the system has no descriptors for, so often."""
+    left = [OSError(errno.EMFILE, "Too many open files")] * times
+
+    def called(*args: Any) -> Any:
+        if left:
+            raise left.pop()
+        return function(*args)
+
+    return called
+
+
+@linux
+def test_processes_that_the_system_has_no_room_for_come_later(
+    notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vendor_service.encoder.processes.pool._PAUSE_SECONDS", 0.05)
+    two = started(notes, 2)
+
+    async def work() -> None:
+        asked = [asyncio.ensure_future(done(two, b"sleep:0.5", account=name)) for name in "ab"]
+        await asyncio.sleep(0.1)
+        monkeypatch.setattr(Arena, "make", failing(3, Arena.make))
+        for pid in (first := below(server(two))):
+            os.kill(pid, signal.SIGKILL)
+        assert await asyncio.gather(*asked) == [["sleep:0.5"]] * 2
+        while two.living("image") < 2:
+            await asyncio.sleep(0.01)
+        assert len(first) == 2
+
+    try:
+        run(work)
+    finally:
+        two.close()
+    assert notes.restarts == [("image", "killed")] * 2
+
+
+@linux
+def test_a_server_that_cannot_be_started_anew_is_started_later(
+    processes: ProcessPools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vendor_service.encoder.processes.pools._PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(fork_server, "launch", failing(2, fork_server.launch))
+
+    async def work() -> None:
+        assert await done(processes, b"one") == ["one"]
+        os.kill(server(processes), signal.SIGKILL)
+        while processes.living("image"):
+            await asyncio.sleep(0.01)
+        assert await done(processes, b"two") == ["two"]
 
     run(work)
 

@@ -7,8 +7,8 @@ import pickle
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -91,22 +91,28 @@ class ForkServer:
         return self._process is not None
 
     def start(self) -> None:
-        """Start it, or another one. What it is told next waits until it has imported what it needs."""
+        """Start it, or another one. What it is told next waits until it has imported what it needs.
+
+        Raises:
+            OSError: the system has no room for it now.
+        """
         if self._control is not None:
             self._control.close()
-        ours, theirs = socket.socketpair()
-        with theirs:
+        with _socket_pair() as (ours, theirs):
             self._process = launch(theirs)
         self._control, self._unread = ours, b""
         with suppress(OSError):  # it is gone already, which is seen next
             ours.sendall(len(self._specs).to_bytes(8, "big") + self._specs)
 
     def fork(self, kind: str) -> ProcessHandle:
-        """Have a process forked; it answers on its socket as soon as it runs."""
+        """Have a process forked; it answers on its socket as soon as it runs.
+
+        Raises:
+            OSError: the system has no room for it now.
+        """
         self._forked += 1
         layout = self._layouts[kind]
-        ours, theirs = socket.socketpair()
-        with theirs:
+        with _socket_pair() as (ours, theirs):
             memory = Arena.make(layout.slots, layout.slot_bytes, layout.input_bytes)
             try:
                 arena = Arena(memory, layout.slots, layout.slot_bytes, layout.input_bytes)
@@ -185,6 +191,18 @@ class ForkServer:
         numbers = list(self._handles)
         self._handles.clear()
         return numbers
+
+
+@contextmanager
+def _socket_pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Our end of a line and the other one, which is closed here, as ours is where that fails."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        try:
+            yield ours, theirs
+        except BaseException:
+            ours.close()
+            raise
 
 
 def launch(control: socket.socket) -> Launched:

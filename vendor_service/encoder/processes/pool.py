@@ -89,6 +89,7 @@ class Pool:
         self._server = server
         self._observer = observer
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._refilling: asyncio.TimerHandle | None = None
         self._workers: dict[int, _Worker] = {}
         self._idle: deque[_Worker] = deque()
         self._queues: dict[Grade, InputQueue] = {
@@ -161,14 +162,15 @@ class Pool:
         if not self._server.alive:
             return
         if worker.answered or worker.chunk:
-            self._fork()
+            self._fork_again()
         else:
-            assert self._loop is not None
-            self._loop.call_later(_PAUSE_SECONDS, self.refill)
+            self._refill_soon()
         self._dispatch()
 
     def close(self, error: APIError) -> None:
         """Let go of the processes, and tell who waits why there is no answer."""
+        if self._refilling is not None:
+            self._refilling.cancel()
         for item in [item for queue in self._queues.values() for item in queue.clear()]:
             item.put(error)
         for worker in list(self._workers.values()):
@@ -180,10 +182,26 @@ class Pool:
 
     def refill(self) -> None:
         """Have as many processes forked as are missing."""
+        self._refilling = None
         if self._server.alive:
-            while self.living < self._processes:
-                self._fork()
+            while self.living < self._processes and self._fork_again():
+                pass
             self._dispatch()
+
+    def _refill_soon(self) -> None:
+        assert self._loop is not None
+        if self._refilling is None:
+            self._refilling = self._loop.call_later(_PAUSE_SECONDS, self.refill)
+
+    def _fork_again(self) -> bool:
+        """Have one forked that is missing; whether the system had room for it. If not, it is tried again."""
+        try:
+            self._fork()
+        except OSError as error:
+            _log.error("no process that checks inputs can be forked, which is tried again: %s", error)
+            self._refill_soon()
+            return False
+        return True
 
     def _fork(self) -> ProcessHandle:
         handle = self._server.fork(self._kind)

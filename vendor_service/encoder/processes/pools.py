@@ -1,6 +1,7 @@
 """The process pools, one for each kind of input: started, watched and ended together."""
 
 import asyncio
+import logging
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
@@ -16,6 +17,8 @@ from vendor_service.encoder.processes.pool import Pool
 from vendor_service.errors import APIError
 
 _PAUSE_SECONDS = 1.0
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,12 @@ class ProcessPools:
         if self._closed:
             return
         assert self._loop is not None
-        self._server.start()
+        try:
+            self._server.start()
+        except OSError as error:
+            _log.error("nothing can be started to fork processes, which is tried again: %s", error)
+            self._loop.call_later(_PAUSE_SECONDS, self._start_anew)
+            return
         self._server.control.setblocking(False)
         self._loop.add_reader(self._server.control, self._on_readable)
         for pool in self._pools.values():
