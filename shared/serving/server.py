@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 import uvicorn
@@ -20,9 +21,11 @@ from shared.serving.capacity import Capacity
 
 _DRAIN_SECONDS = 28
 _END_SECONDS = 2  # for what is in hand after that, which is then broken off and not charged
-# Each connection takes a descriptor and some kilobytes; what the server opens for itself comes on top.
+# Each connection takes a descriptor and some kilobytes; what the server opens for itself comes on top. A
+# process beside it has two, and there may be one for each core and model.
 _MOST_DESCRIPTORS = 16_384
 _OWN_DESCRIPTORS = 200
+_LEAST_SHARE = 4  # one in so many of all descriptors is for connections in any case
 # A thread beside the event loop that gives the interpreter away often, as that of the vendor's books does at
 # each statement, would at Python's own 5 ms wait ten times as long for it as it works.
 _SWITCH_SECONDS = 0.0005
@@ -45,9 +48,13 @@ class _Server(uvicorn.Server):
     met by a closed port, until no request is in hand. A second SIGINT does not wait for that.
     """
 
-    def __init__(self, config: uvicorn.Config, capacity: Capacity, on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self, config: connections.Config, capacity: Capacity, descriptors: int, on_ready: Callable[[], None]
+    ) -> None:
         super().__init__(config)
+        self._connections = config
         self._capacity = capacity
+        self._descriptors = descriptors
         self._on_ready = on_ready
         self._stop_by: float | None = None
         self._interrupts = 0
@@ -55,11 +62,23 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        self._bound_connections()
         # Libraries and model are 440,000 objects, which stay. To go through them takes the collector a
         # quarter of a second, in which nobody is answered.
         gc.collect()
         gc.freeze()
         self._on_ready()
+
+    def _bound_connections(self) -> None:
+        """Leave the descriptors that are open now, as many again, and some more to all else.
+
+        Models that are loaded later open as many as those whose places they take.
+        """
+        own = _OWN_DESCRIPTORS + 2 * _count_descriptors()
+        most = max(self._descriptors - own, self._descriptors // _LEAST_SHARE)
+        self._connections.most = most
+        # Bodies that do not come leave room for those that do.
+        self._capacity.bound_requests(most // 2)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         super().handle_exit(sig, frame)
@@ -112,12 +131,10 @@ def serve(app: Starlette, bound: socket.socket, on_ready: Callable[[], None]) ->
         CannotServe: the application does not start.
     """
     sys.setswitchinterval(_SWITCH_SECONDS)
-    most = _raise_descriptors() - _OWN_DESCRIPTORS
-    capacity: Capacity = app.state.capacity
-    capacity.bound_requests(most // 2)  # so that bodies that do not come leave room for those that do
+    descriptors = _raise_descriptors()
     config = connections.Config(
         app,
-        most=most,
+        most=descriptors,  # until it is known how many the application takes
         log_config=None,
         access_log=False,
         server_header=False,
@@ -125,7 +142,7 @@ def serve(app: Starlette, bound: socket.socket, on_ready: Callable[[], None]) ->
     )
     with bound, _noted_signals() as received:
         try:
-            _Server(config, capacity, on_ready).run([bound])
+            _Server(config, app.state.capacity, descriptors, on_ready).run([bound])
         except SystemExit as error:
             raise CannotServe("the server did not start; its log says why") from error
     _log.info("stopped")
@@ -139,6 +156,14 @@ def _raise_descriptors() -> int:
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     return wanted
+
+
+def _count_descriptors() -> int:
+    """How many are open, where the system tells."""
+    try:
+        return sum(1 for _ in Path("/dev/fd").iterdir())
+    except OSError:
+        return 0
 
 
 @contextmanager
