@@ -14,6 +14,7 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 _COMPILER, _UTILS = "torch._dynamo", "torch._dynamo.utils"
+_NO_LIMIT = 1 << 30
 
 
 class _StandIn(ModuleType):
@@ -39,6 +40,18 @@ def compiler_later() -> Iterator[None]:
         yield
     finally:
         _take_away()
+
+
+@contextmanager
+def every_shape_compiled() -> Iterator[None]:
+    """What is compiled meanwhile, on this thread, is compiled for each shape that it meets.
+
+    PyTorch otherwise stops at eight of one function, over all models that share it, and runs it as it is.
+    """
+    # Later releases than 2.6 call them otherwise, and know these names too.
+    limits = dict.fromkeys(("cache_size_limit", "accumulated_cache_size_limit"), _NO_LIMIT)
+    with _compiler().config.patch(limits):
+        yield
 
 
 def _take_away() -> None:

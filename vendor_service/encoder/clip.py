@@ -4,6 +4,7 @@ import copy
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from shared.compiler import every_shape_compiled
 from shared.embeddings import Kind
 from shared.first_times import FirstTimes
 from vendor_service.encoder import precision
@@ -129,15 +131,8 @@ class ClipModel:
                 kept_in=kept_in,
             )
             passes[first] = {**passes[first], "image": image}
-        least = self._worthwhile_rows(passes[first]["image"], first)
-        whole_cpu = [] if compiled else self._worth_a_whole_cpu(passes[first])
-        first_times = FirstTimes()
-        self.replicas = [
-            self._replica(passes[device], device, self.dtype, least, whole_cpu, first_times)
-            for device in self.devices
-        ]
-        if compiled:
-            self._warm_up()
+        with every_shape_compiled() if compiled else nullcontext():
+            self.replicas = self._replicas(passes, first, compiled=compiled)
         self.dimensions = self.encode_texts(["a photo"]).shape[1]
 
     @property
@@ -204,9 +199,20 @@ class ClipModel:
             places_first(model)
         return model.eval().requires_grad_(False), looked
 
-    def _warm_up(self) -> None:
-        for replica in self.replicas:
+    def _replicas(
+        self, passes: Mapping[torch.device, dict[Kind, Forward]], first: torch.device, *, compiled: bool
+    ) -> list[Replica]:
+        """One for each device; all that will be compiled is compiled now."""
+        least = self._worthwhile_rows(passes[first]["image"], first)
+        whole_cpu = [] if compiled else self._worth_a_whole_cpu(passes[first])
+        first_times = FirstTimes()
+        replicas = [
+            self._replica(passes[device], device, self.dtype, least, whole_cpu, first_times)
+            for device in self.devices
+        ]
+        for replica in replicas if compiled else ():
             replica.warm_up(*self.canaries())
+        return replicas
 
     def _in_dtype(self, exact: Any, asked: Dtype | Literal["auto"]) -> tuple[Any, Dtype]:  # noqa: ANN401
         dtype = precision.fastest_dtype(self.devices) if asked == "auto" else asked

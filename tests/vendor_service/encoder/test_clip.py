@@ -3,7 +3,9 @@
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import vendor_service
+from tests.support import tiny_clip
 from tests.vendor_service.encoder.drawn import icons
 from vendor_service.encoder.clip import ClipModel, choose_devices
 from vendor_service.encoder.known_fingerprints import KnownFingerprints
@@ -177,6 +180,31 @@ def test_the_fast_gelu_of_a_tag_is_another_fingerprint_also_where_it_is_remember
     assert plain.fingerprint != fast.fingerprint
     named = replace(source, config=source.config | {"quick_gelu": True})
     assert ClipModel(named, CPU, "float32").fingerprint == fast.fingerprint
+
+
+def test_every_size_of_batch_is_compiled_also_of_a_further_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: set[tuple[str, int, int]] = set()  # kind, size of the batch, dimensions
+
+    def note(graph: Any, inputs: Sequence[Any]) -> Any:
+        dimensions = graph(*inputs)[0].shape[1]
+        for each in inputs:
+            if isinstance(each, torch.Tensor) and each.shape[1:] in ((3, 32, 32), (16,)):
+                compiled.add(("image" if each.ndim == 4 else "text", len(each), dimensions))
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=note))
+    for dimensions in (24, 48):
+        monkeypatch.setattr(tiny_clip, "_CONFIG", tiny_clip._CONFIG | {"embed_dim": dimensions})
+        source = find_model(tiny_clip.write_tiny_clip(tmp_path / "tiny", seed=1), None)
+        model = ClipModel(source, 2 * CPU, "float32", compiled=True)
+        sizes = model.replicas[0].buckets.sizes
+        assert compiled >= {(kind, size, dimensions) for kind in ("image", "text") for size in sizes}
+    before = len(compiled)
+    with ThreadPoolExecutor(1) as worker:
+        worker.submit(model.replicas[1].warm_up, *model.canaries()).result()
+    assert len(compiled) == before
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "gpu", "", "cpu,"])
