@@ -5,9 +5,11 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+# What a page shows may wait for a model, and the machine may be busy.
+expect.set_options(timeout=30_000)
 
 
 @contextmanager
