@@ -526,16 +526,24 @@ def test_a_vendor_that_pushes_back_has_fewer_requests_in_flight(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transport, "FIRST_DELAY", 0.001)
+    # For a second after a refusal others count for nothing: no more is tried meanwhile.
+    monkeypatch.setattr("client.buying.concurrency._PATIENCE", 60)
     busy, most = 0, [0]
-    lock = threading.Lock()
+    lock, refused = threading.Lock(), threading.Event()
     answer = shop.vendor.handle_request
 
     def answer_one_at_a_time(request: httpx.Request) -> httpx.Response:
         nonlocal busy
+        if request.url.path == KEYS_PATH:
+            return answer(request)
         with lock:
             busy += 1
             alone = busy == 1
             most[0] = max(most[0], busy)
+        if alone:
+            refused.wait(20)  # or more would be tried before anything is refused
+        else:
+            refused.set()
         time.sleep(0.01)
         response = answer(request) if alone else _refusal(503, "overloaded")
         with lock:
