@@ -48,11 +48,9 @@ class ScriptedTask:
                 bytearray(int(rest))
             except MemoryError as error:
                 raise APIError(ErrorCode.IMAGE_TOO_LARGE, "too much memory") from error
-        if word == b"large" and not free:
-            raise NeedsMore("large")
-        if word == b"long":
+        if word in (b"large", b"long"):
             if not free:
-                raise NeedsMore("long")
+                raise NeedsMore("large" if word == b"large" else "long")
             time.sleep(float(rest))
         output[:] = content.ljust(len(output), b"\0")
 

@@ -232,9 +232,9 @@ def test_accounts_take_turns(processes: ProcessPools) -> None:
 
 def test_the_background_waits_for_all_others(processes: ProcessPools) -> None:
     async def work() -> None:
+        # They take long, so that hardly any is done before this goes on, however late that is.
+        late = processes.submit("image", "many", [(b"sleep:0.3", False)] * 40, background=True)
         inputs = [(b"sleep:0.02", False)] * 40
-        late = processes.submit("image", "many", inputs, background=True)
-        await asyncio.sleep(0.01)
         soon = [processes.submit("image", name, inputs) for name in ("many", "few")]
         await asyncio.gather(*(each.done for each in soon))
         assert late.left >= 38  # but for what a process had in hand
@@ -266,30 +266,30 @@ def test_who_has_gone_is_dropped_from_the_queue(processes: ProcessPools) -> None
 
 
 def test_large_inputs_come_one_at_a_time_and_keep_small_ones_from_nothing(notes: Notes) -> None:
-    two = started(notes, 2)
+    three = started(notes, 3)  # of which two would take a long one each
 
     async def work() -> None:
-        large = [asyncio.ensure_future(done(two, b"large:", account=name)) for name in "abcd"]
-        small = [asyncio.ensure_future(done(two, b"small", account=name)) for name in "efgh"]
-        assert await asyncio.gather(*large, *small) == [["large:"]] * 4 + [["small"]] * 4
+        began = time.monotonic()
+        large = [asyncio.ensure_future(done(three, b"large:0.1", account=name)) for name in "abcd"]
+        small = [asyncio.ensure_future(done(three, b"small", account=name)) for name in "efgh"]
+        assert await asyncio.gather(*large, *small) == [["large:0.1"]] * 4 + [["small"]] * 4
+        assert time.monotonic() - began >= 0.4
 
     try:
         run(work)
     finally:
-        two.close()
+        three.close()
 
 
 def test_long_inputs_leave_a_process_to_the_others(notes: Notes) -> None:
     two = started(notes, 2)
 
     async def work() -> None:
-        long = [asyncio.ensure_future(done(two, b"long:0.5", account=name)) for name in "abcd"]
+        long = [asyncio.ensure_future(done(two, b"long:1.5", account=name)) for name in "ab"]
         await asyncio.sleep(0.2)
-        began = time.perf_counter()
-        assert await done(two, b"small", account="e") == ["small"]
-        assert time.perf_counter() - began < 0.4  # each of the others takes half a second
-        assert not any(each.done() for each in long[1:])
-        assert await asyncio.gather(*long) == [["long:0.5"]] * 4
+        assert await done(two, b"small", account="c") == ["small"]
+        assert not any(each.done() for each in long)
+        assert await asyncio.gather(*long) == [["long:1.5"]] * 2
 
     try:
         run(work)
