@@ -49,6 +49,12 @@ def worker_pids(vendor: VendorProcess) -> list[int]:
     return [line["pid"] for line in lines if line["message"] == "worker started"]
 
 
+def workers_stopped(vendor: VendorProcess) -> int:
+    """How many workers say that they have stopped; the process that started them says so of all."""
+    told = vendor.log.read_text()
+    return told.count(" stopped") - told.count("the workers have stopped")
+
+
 def answered_by_worker(vendor: VendorProcess) -> Counter[str]:
     """Successful answers of `POST /embed`, by worker."""
     told = httpx.get(f"{vendor.url}/metrics").text
@@ -76,10 +82,11 @@ def test_workers_share_a_quota_and_are_counted_together(vendor: VendorProcess) -
 
 def test_a_rate_limit_holds_over_all_workers(vendor: VendorProcess) -> None:
     key = vendor.create_key(queries_per_second=1)
+    began = time.monotonic()
     with ThreadPoolExecutor(16) as pool:
         statuses = Counter(pool.map(lambda _: ask(vendor, key), range(40)))
     # A burst of ten, and what the bucket gains while they run.
-    assert 10 <= statuses[200] <= 20
+    assert 10 <= statuses[200] <= 11 + (time.monotonic() - began)
     assert statuses[200] + statuses[429] == 40
 
 
@@ -165,13 +172,13 @@ def test_whoever_comes_while_workers_stop_is_answered_or_refused_and_not_left_wa
         stopping = pool.submit(vendor.stop)
         wait_until(lambda: "stopping the workers" in vendor.log.read_text())
         # One worker has something in hand, so the other one soon stops alone.
-        wait_until(lambda: vendor.log.read_text().count(" stopped") == 1, seconds=30)
+        wait_until(lambda: workers_stopped(vendor) == 1, seconds=30)
         for _ in range(5):
             come()
         assert set(ended) == {"shutting_down"}
         slow.sendall(body[10:])
         assert slow.recv(1000).startswith(b"HTTP/1.1 200 OK")
-        wait_until(lambda: vendor.log.read_text().count(" stopped") == 2, seconds=30)
+        wait_until(lambda: workers_stopped(vendor) == 2, seconds=30)
         ended.clear()
         while not stopping.done():
             come()
