@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 import yaml
 
 from tests.docker.test_observability import FOLDER, panels, rules
-from tests.support.vendor_process import VendorProcess, wait_until
+from tests.support.vendor_process import VendorProcess, held_port, wait_until
 from tests.vendor_service.local_vendor import image_input
 
 PROMTOOL, PROMETHEUS = shutil.which("promtool"), shutil.which("prometheus")
@@ -38,8 +37,8 @@ def prometheus(
     del scrape["dns_sd_configs"]
     scrape["static_configs"] = [{"targets": [vendor_process.url.removeprefix("http://")]}]
     (folder / "prometheus.yml").write_text(json.dumps(config))
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    held = held_port()
+    address = f"127.0.0.1:{held.getsockname()[1]}"
     options = [f"--web.listen-address={address}", "--config.file=prometheus.yml", "--storage.tsdb.path=data"]
     with (folder / "log").open("w") as log:
         process = subprocess.Popen([PROMETHEUS, *options], cwd=folder, stdout=log, stderr=log)
@@ -53,6 +52,7 @@ def prometheus(
     finally:
         process.terminate()
         process.wait(20)
+        held.close()
 
 
 def _trade(vendor: VendorProcess) -> None:

@@ -3,8 +3,8 @@
 import os
 import re
 import shlex
-import socket
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 
 from tests.client.toy import make_folder
 from tests.support.forking import forked_programs
+from tests.support.vendor_process import held_port
 
 ROOT = Path(__file__).parents[2]
 TUTORIAL = ROOT / "docs" / "tutorial.md"
@@ -25,21 +26,21 @@ def _blocks() -> list[str]:
     return re.findall(r"^```sh\n(.*?)^```$", TUTORIAL.read_text(), re.MULTILINE | re.DOTALL)
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-    return port
+@pytest.fixture
+def port() -> Iterator[str]:
+    """A port for the vendor."""
+    with held_port() as held:
+        yield str(held.getsockname()[1])
 
 
 @pytest.mark.long
-def test_every_command_does_what_it_says(tmp_path: Path) -> None:
+def test_every_command_does_what_it_says(tmp_path: Path, port: str) -> None:
     install, serve, *rest = _blocks()
     assert install.split("\n")[0] == "make demo"  # the demo has a test of its own
     assert HUB in serve
     make_folder(tmp_path / "photos", images=8)
     (tmp_path / "photos" / "light").rename(tmp_path / "photos" / "winter")
 
-    port = str(_free_port())
     script = "".join(rest).replace("8000", port)
     script = re.sub(r"^(client (?:distill|compare) .*)$", rf"\1{BRIEFLY}", script, flags=re.MULTILINE)
     environment = {

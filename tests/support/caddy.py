@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.support.vendor_process import wait_until
+from tests.support.vendor_process import held_port, wait_until
 
 OPERATIONS = Path(__file__).resolve().parents[2] / "docs" / "operations.md"
 _SITE, _VENDORS = "embeddings.example.com", "vendor-1:8000 vendor-2:8000"
@@ -27,18 +27,11 @@ def caddyfile() -> str:
 @contextmanager
 def started_caddy(vendors: Sequence[str]) -> Iterator[str]:
     """Start it on a free port of 127.0.0.1, without TLS, before the vendors of these URLs; its URL."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    site, upstreams = f"http://127.0.0.1:{port}", " ".join(url.removeprefix("http://") for url in vendors)
-    shown = caddyfile()
-    assert _SITE in shown
-    assert _VENDORS in shown
-    text = "{\n\tadmin off\n\tpersist_config off\n}\n" + shown.replace(_SITE, site).replace(
-        _VENDORS, upstreams
-    )
-    with TemporaryDirectory() as folder:
+    with held_port() as held, TemporaryDirectory() as folder:
+        port = held.getsockname()[1]
+        site = f"http://127.0.0.1:{port}"
         file = Path(folder, "Caddyfile")
-        file.write_text(text)
+        file.write_text(_configuration(site, vendors))
         with Path(folder, "log").open("w") as log:
             command = [CADDY, "run", "--adapter", "caddyfile", "--config", str(file)]
             caddy = subprocess.Popen(command, stdout=log, stderr=log, env={"HOME": folder})
@@ -49,6 +42,16 @@ def started_caddy(vendors: Sequence[str]) -> Iterator[str]:
         finally:
             caddy.terminate()
             caddy.wait(10)
+
+
+def _configuration(site: str, vendors: Sequence[str]) -> str:
+    upstreams = " ".join(url.removeprefix("http://") for url in vendors)
+    shown = caddyfile()
+    assert _SITE in shown
+    assert _VENDORS in shown
+    return "{\n\tadmin off\n\tpersist_config off\n}\n" + shown.replace(_SITE, site).replace(
+        _VENDORS, upstreams
+    )
 
 
 def _listens(port: int) -> bool:

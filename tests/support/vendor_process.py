@@ -4,9 +4,11 @@ import os
 import re
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -26,7 +28,7 @@ from vendor_service.clock import system_clock
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey, Hold, LedgerEntry
 
-_READY = re.compile(r"ready on (http://\S+:(\d+))")
+_READY = re.compile(r"ready on (http://\S+:\d+)")
 _OPERATORS = re.compile(r"operators on (http://[^)]+)")
 _STOP_SECONDS = 40.0
 
@@ -49,10 +51,11 @@ class VendorProcess:
     """`vendor serve` in a process group of its own, with its database and its log in `folder`.
 
     Use it as a context manager, or call `start` and, whatever happens, `stop` or `kill`. A second
-    `start` takes the same port and the same database. `options` are those of `vendor serve`. Its books are
-    in SQLite unless it is given the URL of another database. The model computes on so many `threads`. It may
-    have so many `descriptors`, if not as many as the tests. Where it is `forked`, as in tests, it starts in
-    a second, from a process that has imported what it needs; that has one thread.
+    `start` takes the same port, which nobody else gets meanwhile, and the same database. `options` are those
+    of `vendor serve`. Its books are in SQLite unless it is given the URL of another database. The model
+    computes on so many `threads`. It may have so many `descriptors`, if not as many as the tests. Where it is
+    `forked`, as in tests, it starts in a second, from a process that has imported what it needs; that has
+    one thread.
     """
 
     forked = False
@@ -73,7 +76,9 @@ class VendorProcess:
         self._options = options
         self._threads = threads
         self._descriptors = descriptors
-        self._port = "0"
+        held = held_port()
+        weakref.finalize(self, held.close)
+        self._port = str(held.getsockname()[1])
         self._process: subprocess.Popen[str] | ForkedCommand | None = None
 
     def start(self) -> Self:
@@ -95,7 +100,7 @@ class VendorProcess:
         if ready is None:
             self.kill()
             raise AssertionError(f"the vendor did not start:\n{self.log.read_text()}")
-        self.url, self._port = ready.groups()
+        self.url = ready[1]
         self.admin_url = "" if operators is None else operators[1]
         return self
 
@@ -243,6 +248,14 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def held_port() -> socket.socket:
+    """A free port of 127.0.0.1 that a server may listen on, and that nobody is given while this is open."""
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    return held
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
