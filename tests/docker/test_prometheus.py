@@ -48,6 +48,7 @@ def prometheus(
             wait_until(lambda: bool(_query(http, "up == 1")), 30)
             _trade(vendor_process)
             wait_until(lambda: bool(_query(http, "count(rate(tuition_batch_size_count[1m])) == 2")), 30)
+            wait_until(lambda: bool(_query(http, "rate(tuition_refused_inputs_total[1m])")), 30)  # the last
             yield http
     finally:
         process.terminate()
