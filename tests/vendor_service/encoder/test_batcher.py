@@ -323,7 +323,9 @@ def test_queries_cancelled_after_they_were_prepared_do_not_reach_it_either(
     assert model.staged[1] in ([2.0, 2.0, 3.0, 3.0], [3.0, 3.0, 2.0, 2.0])
 
 
-def test_a_dead_worker_is_told_of_and_comes_back(batcher: Batcher, model: Numbers) -> None:
+def test_a_dead_worker_is_told_of_and_comes_back(model: Numbers) -> None:
+    batcher = Batcher([model], BUCKETS, Metrics(), pause_seconds=2)
+    batcher.start()
     model.hold()
     fatal = batcher.submit("a", "image", [-2.0])
     assert model.started.wait(10)
@@ -339,6 +341,7 @@ def test_a_dead_worker_is_told_of_and_comes_back(batcher: Batcher, model: Number
     assert refused.value.code == "not_ready"
     wait_until(lambda: batcher.dead == 0)
     assert batcher.submit("a", "image", [5.0]).result(10).rows.tolist() == [[5.0]]
+    batcher.close()
 
 
 def test_one_of_two_workers_may_die_and_the_other_serves_what_waits(model: Numbers) -> None:
