@@ -87,35 +87,39 @@ def test_where_several_come_at_once_a_transaction_waits_for_more(
         return writer.submit(touched, transaction)
 
     assert submitted().result(10) is not submitted().result(10)  # who comes alone waits for nobody
-    monkeypatch.setattr("vendor_service.database.writer._GATHER_SECONDS", 0.5)
     with held_up(writer, touched):
         together = [submitted(), submitted()]
     assert together[0].result(10) is together[1].result(10)
-    early = submitted()
-    time.sleep(0.1)
-    late = submitted()
-    assert early.result(10) is late.result(10)
-    monkeypatch.setattr("vendor_service.database.writer._GATHER_SECONDS", 60.0)
-    early = submitted()
-    time.sleep(0.1)
-    late = submitted()  # as many as the transactions before did: it waits for no more
-    assert early.result(10) is late.result(10)
+    for _ in range(2):
+        early = submitted()
+        time.sleep(0.1)
+        late = submitted()  # as many as the transactions before did: it waits for no more
+        assert early.result(10) is late.result(10)
 
 
 @pytest.mark.parametrize("busy", [True, False])
 def test_while_the_process_is_busy_a_transaction_waits_for_longer(
     books: Books, writer: Writer, monkeypatch: pytest.MonkeyPatch, busy: bool
 ) -> None:
-    monkeypatch.setattr("vendor_service.database.writer._GATHER_SECONDS", 0.3)
-    monkeypatch.setattr("time.process_time", time.monotonic if busy else lambda: 0.0)
+    asked: list[float] = []  # before and after each time that it waits
+
+    def process_time() -> float:
+        asked.append(2 * time.monotonic() if busy else 0.0)
+        return asked[-1]
+
+    monkeypatch.setattr("vendor_service.database.writer._GATHER_SECONDS", 1.0)
+    monkeypatch.setattr("time.process_time", process_time)
     touched = Touched(books.open().account_id)
     with held_up(writer, touched):
         together = [writer.submit(touched, lambda rows: rows) for _ in range(2)]
     assert together[0].result(10) is together[1].result(10)
     early = writer.submit(touched, lambda rows: rows)
-    time.sleep(0.6)
-    late = writer.submit(touched, lambda rows: rows)
-    assert (early.result(10) is late.result(10)) == busy
+    if busy:
+        wait_until(lambda: len(asked) > 2)  # it waits once more
+        assert writer.submit(touched, lambda rows: rows).result(10) is early.result(10)
+    else:
+        early.result(10)
+        assert len(asked) == 2
 
 
 def test_after_many_came_at_once_who_comes_alone_waits_for_others_once(
