@@ -145,7 +145,7 @@ def test_a_late_answer_counts_and_the_vendors_own_faults_do_not(
     scripted: ScriptedTexts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(allowance, "UNPAID_BURST", 2)
-    with LocalVendor(tmp_path, request_timeout_seconds=1) as vendor:
+    with LocalVendor(tmp_path, request_timeout_seconds=3) as vendor:
         key = vendor.key(queries_per_second=1)
         for _ in range(3):
             assert error_code(vendor.embed(key, {"text": "explode"})) == "internal_error"
