@@ -142,7 +142,7 @@ def _add_history(
     @router.get("/invoices/{month}")
     async def invoice(
         caller: Annotated[Caller, reader],
-        month: Annotated[str, Path(pattern=r"^2\d{3}-(0[1-9]|1[0-2])$", description="YYYY-MM, UTC")],
+        month: Annotated[str, Path(pattern=r"^2[0-9]{3}-(0[1-9]|1[0-2])$", description="YYYY-MM, UTC")],
     ) -> Invoice:
         """The invoice of a month: a draft while the month lasts, and always the same once it is over."""
 

@@ -14,6 +14,7 @@ from vendor_service.batches.lines import Line, LineReader, name_of
 _PIECE_QUERIES = 64
 _PIECE_BYTES = 4 << 20
 _LONGEST_MESSAGE = 500  # characters
+_LONGEST_MODEL = 255
 # What is kept of a piece, and of a fault without its texts.
 _KEPT_OF_PIECE, _KEPT_OF_FAULT = 500, 200
 
@@ -133,6 +134,10 @@ class Intake:
         if name in self._names:
             raise invalid("another line of this file has this custom_id", "custom_id")
         self._names.add(name)
+        model = line.queries.model or ""
+        if len(model) > _LONGEST_MODEL or "\0" in model:  # which the books cannot keep
+            message = f"the name of a model has up to {_LONGEST_MODEL} characters, none of them NUL"
+            raise invalid(message, "body.model")
         first = self._first = self._first or line
         if line.endpoint != first.endpoint:
             raise invalid(

@@ -1,5 +1,6 @@
 """Files on the books of both databases: the room that they take while they come."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,9 @@ from sqlalchemy import select
 
 from tests.vendor_service.batches.bulk_books import LIMITS, BulkProcess
 from tests.vendor_service.books import Books
-from vendor_service.batches.intake import Fault, Piece, Taken
+from vendor_service.api.bulk import DIALECTS
+from vendor_service.batches.intake import Fault, Intake, Piece, Taken
+from vendor_service.batches.lines import LineReader
 from vendor_service.database.session import Database
 from vendor_service.database.tables import FilePiece, StoredFile
 from vendor_service.errors import APIError
@@ -121,3 +124,24 @@ def test_a_file_that_is_given_up_while_its_pieces_are_written_is_not_finished(
     with pytest.raises(APIError, match="too long to come"):
         files.finish(account_id, file_id, "in", many_pieces())
     assert pieces_of(books, file_id) == []
+
+
+def text_line(custom_id: str, model: str) -> bytes:
+    body = {"model": model, "input": "a cat"}
+    line = {"custom_id": custom_id, "method": "POST", "url": "/v1/embeddings", "body": body}
+    return f"{json.dumps(line)}\n".encode()
+
+
+@pytest.mark.parametrize("model", ["x" * 256, "icon\0clip"], ids=["long", "NUL"])
+def test_a_line_whose_model_the_books_cannot_name_is_no_first_line(books: Books, model: str) -> None:
+    files, account_id = process(books).files, books.open().account_id
+    intake = Intake(LineReader(DIALECTS, 64, 100), LIMITS)
+    intake.feed(text_line("a", model) + text_line("b", "m" * 255))
+    taken = intake.finish()
+    file_id = files.begin(account_id, 0)
+    files.finish(account_id, file_id, "in", taken)
+    file, (piece,) = files.get(account_id, file_id), pieces_of(books, file_id)
+    assert (file.model, file.lines, file.texts) == ("m" * 255, 2, 1)
+    fault = json.loads(piece.faults or "")["0"]
+    assert fault["custom_id"] == "a"
+    assert fault["message"].startswith("body.model: the name of a model")

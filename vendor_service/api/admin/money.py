@@ -143,7 +143,7 @@ def _add_history(router: APIRouter, desk: Desk) -> None:
     async def invoice(
         name: str,
         operator: Annotated[Operator, may_read],
-        month: Annotated[str, Path(pattern=r"^2\d{3}-(0[1-9]|1[0-2])$", description="YYYY-MM, UTC")],
+        month: Annotated[str, Path(pattern=r"^2[0-9]{3}-(0[1-9]|1[0-2])$", description="YYYY-MM, UTC")],
     ) -> Invoice:
         """The invoice of a month: a draft while the month lasts, and always the same once it is over."""
 
