@@ -54,7 +54,7 @@ class Files:
         file_id, now = f"file-{secrets.token_hex(12)}", self._clock()
         with self._database.write() as session:
             session.get_one(Account, account_id, with_for_update=True)
-            self._check_room(session, account_id, size)
+            self._check_room(session, account_id, size, one_more=True)
             session.add(
                 StoredFile(
                     id=file_id,
@@ -217,15 +217,15 @@ class Files:
             session.execute(delete(FilePiece).where(FilePiece.file_id == file_id))
             session.execute(delete(StoredFile).where(StoredFile.id == file_id))
 
-    def _check_room(self, session: Session, account_id: str, more: int) -> int:
-        """How many bytes are left for an account once it has so many more."""
+    def _check_room(self, session: Session, account_id: str, more: int, *, one_more: bool = False) -> int:
+        """How many bytes are left for an account once it has so many more, or a file `one_more`."""
         mine = (StoredFile.account_id == account_id, StoredFile.purpose == "batch")
         files, size = session.execute(
             select(func.count(), func.coalesce(func.sum(StoredFile.bytes), 0)).where(*mine)
         ).one()
         most = self._limits.account_bytes
         left = most - int(size) - more
-        if files > _MOST_FILES or left < 0:
+        if (one_more and files >= _MOST_FILES) or left < 0:
             message = (
                 f"this account has {files} files of {size} bytes, and may have {_MOST_FILES} of {most}; "
                 "delete some"

@@ -42,6 +42,22 @@ def test_files_that_come_without_their_size_take_room_as_they_come(books: Books)
     assert files.begin(account_id, ROOM - 7)
 
 
+def test_as_many_files_as_there_may_be_can_come_and_one_more_is_refused_at_its_beginning(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vendor_service.batches.files._MOST_FILES", 2)
+    files, account_id = process(books).files, books.open().account_id
+    both = [files.begin(account_id, 0) for _ in range(2)]
+    with pytest.raises(APIError, match="has 2 files of"):
+        files.begin(account_id, 0)
+    for each in both:
+        files.grow(account_id, each, 7)
+        taken = Taken("", 7, "/embed", "icon-clip", [Piece(0, 0, 7, 1, texts=1)])
+        files.finish(account_id, each, "in", taken)
+    with pytest.raises(APIError, match="delete some"):
+        files.begin(account_id, 0)
+
+
 def many_pieces() -> Taken:
     """A file of 2,500 lines, each a piece of its own, of which the last cannot be asked."""
     pieces = [Piece(number, number, 1, 1, images=number % 2, texts=3) for number in range(2499)]
