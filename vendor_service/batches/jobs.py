@@ -5,7 +5,7 @@ import json
 import secrets
 from dataclasses import dataclass
 
-from sqlalchemy import and_, func, insert, literal, select
+from sqlalchemy import func, insert, literal, select
 from sqlalchemy.orm import Session
 
 from shared.batches import WINDOW_SECONDS, BatchObject, BatchRequest
@@ -138,25 +138,25 @@ class Jobs:
         """
         with self._database.read() as session:
             job = book.find(session, account_id, batch_id)
-            piece = (FilePiece.file_id == job.input_file_id, FilePiece.number == BatchChunk.number)
+            # An earlier version did not note the lines of chunks whose file was deleted.
+            mine = (BatchChunk.batch_id == job.id, BatchChunk.number > after, BatchChunk.lines.is_not(None))
             found = (
-                select(BatchChunk, FilePiece, LedgerEntry)
+                select(BatchChunk, LedgerEntry)
                 .join(LedgerEntry, LedgerEntry.hold_id == BatchChunk.hold_id)
-                .join(FilePiece, and_(*piece))
-                .where(BatchChunk.batch_id == batch_id, BatchChunk.number > after)
+                .where(*mine)
                 .order_by(BatchChunk.number)
                 .limit(limit)
             )
             return [
                 Sale(
                     chunk.number,
-                    of.first_line,
-                    of.lines,
+                    int(chunk.first_line or 0),
+                    int(chunk.lines or 0),
                     entry,
                     str(chunk.request_hash),
                     str(chunk.answer_hash),
                 )
-                for chunk, of, entry in session.execute(found)
+                for chunk, entry in session.execute(found)
             ]
 
     def _end(self, account_id: str, batch_id: str, hold_id: str, state: str) -> bool:
@@ -227,10 +227,12 @@ class _Draft:
         )
         session.add(job)
         session.flush()  # its chunks refer to it
-        columns = ("batch_id", "number", "state", "leased_until", "failures", "output_bytes", "error_bytes")
-        chunks = select(
-            literal(job.id), FilePiece.number, literal("waiting"), *(literal(0) for _ in columns[3:])
-        ).where(FilePiece.file_id == self.file.id)
+        zeros = ("leased_until", "failures", "output_bytes", "error_bytes")
+        columns = ("number", "first_line", "lines", "batch_id", "state", *zeros)
+        of_piece = (FilePiece.number, FilePiece.first_line, FilePiece.lines)
+        chunks = select(*of_piece, literal(job.id), literal("waiting"), *(literal(0) for _ in zeros)).where(
+            FilePiece.file_id == self.file.id
+        )
         session.execute(insert(BatchChunk).from_select(list(columns), chunks))
         return book.public(session, job)
 

@@ -648,6 +648,7 @@ class BatchChunk(Base):
 
     A process that works on it holds the `lease` until `leased_until`. `hold_id` is the hold by which it was
     charged, if anything of it was; `part` names its files in the store, of `output_bytes` and `error_bytes`.
+    Its lines are noted here, for the file may be deleted before the job's receipts are asked for.
     """
 
     __tablename__ = "batch_chunks"
@@ -673,6 +674,8 @@ class BatchChunk(Base):
     error_bytes: Mapped[int] = mapped_column(default=0)
     request_hash: Mapped[str | None] = mapped_column(String(64))
     answer_hash: Mapped[str | None] = mapped_column(String(64))
+    first_line: Mapped[int | None]
+    lines: Mapped[int | None]
 
 
 class ConsoleSession(Base):

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from tests.support.commit_cutter import CommitCutter, Cut
 from tests.support.postgres import Postgres
@@ -17,7 +17,8 @@ from vendor_service.accounts.accounts import suspend
 from vendor_service.batches.leases import LEASE_SECONDS
 from vendor_service.billing import prices
 from vendor_service.billing.admission import Admission
-from vendor_service.database.tables import BatchJob, Hold, WebhookEvent
+from vendor_service.database import schema
+from vendor_service.database.tables import BatchJob, FilePiece, Hold, WebhookEvent
 from vendor_service.errors import APIError
 
 
@@ -61,6 +62,51 @@ def test_a_chunk_of_which_nothing_is_answered_has_no_entry(books: Books) -> None
         assert bulk.settle(claim, images=0) is None
     assert (books.entries(order), books.account(order).queries_held) == ([], 0)
     assert bulk.jobs.get(order.account_id, job.id).status == "completed"
+    books.check(order)
+
+
+def receipts(books: Books, batch_id: str, account_id: str) -> list[tuple[int, int, int, str, str, str]]:
+    """What the receipts of a job say."""
+    sales = process(books).jobs.sales(account_id, batch_id, -1, 10)
+    return [
+        (
+            each.number,
+            each.first_line,
+            each.lines,
+            *(each.entry.entry_hash, each.request_hash, each.answer_hash),
+        )
+        for each in sales
+    ]
+
+
+def test_a_job_has_its_receipts_when_its_file_is_deleted(books: Books) -> None:
+    order, bulk = books.open(), process(books)
+    file = bulk.send(order, (3, 1), (1, 0), (0, 2))
+    job = bulk.begin_with(order, file)
+    for images in (None, 0, None):  # nothing is answered of the second chunk
+        claim = bulk.claim()
+        assert claim is not None
+        bulk.settle(claim, images=images)
+    before = receipts(books, job.id, order.account_id)
+    assert [each[:3] for each in before] == [(0, 0, 1), (2, 2, 1)]
+    bulk.files.delete(order.account_id, file.id)
+    assert receipts(books, job.id, order.account_id) == before
+
+
+def test_the_lines_of_chunks_are_noted_when_books_of_before_are_opened(books: Books) -> None:
+    order, bulk = books.open(), process(books)
+    files = [bulk.send(order, (1, 0), (1, 0)) for _ in range(2)]
+    kept, lost = (bulk.begin_with(order, each) for each in files)
+    while (claim := bulk.claim()) is not None:
+        bulk.settle(claim)
+    before = receipts(books, kept.id, order.account_id)
+    assert [each[:3] for each in before] == [(0, 0, 1), (1, 1, 1)]
+    schema.downgrade(books.database, "0013")
+    with books.database.write() as session:
+        session.execute(delete(FilePiece).where(FilePiece.file_id == files[1].id))
+    schema.upgrade(books.database)
+    assert receipts(books, kept.id, order.account_id) == before
+    assert receipts(books, lost.id, order.account_id) == []
     books.check(order)
 
 
