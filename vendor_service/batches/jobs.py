@@ -5,7 +5,7 @@ import json
 import secrets
 from dataclasses import dataclass
 
-from sqlalchemy import func, insert, literal, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from shared.batches import WINDOW_SECONDS, BatchObject, BatchRequest
@@ -15,7 +15,7 @@ from vendor_service.batches import book, files
 from vendor_service.batches.limits import BatchLimits
 from vendor_service.billing.admission import Admission
 from vendor_service.billing.orders import Order
-from vendor_service.clock import HOUR, SECOND, Clock
+from vendor_service.clock import DAY, HOUR, SECOND, Clock
 from vendor_service.database.rows import HoldRow
 from vendor_service.database.session import Database
 from vendor_service.database.tables import (
@@ -33,6 +33,8 @@ from vendor_service.operators.act import Act
 
 # What is held for a job is released by the sweep of all holds so long after its window, if nothing else did.
 _HELD_LONGER = HOUR
+# A job stays in the books for good, so an account begins so many in a day, those that it cancels included.
+_MOST_A_DAY = 1000
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class Jobs:
             secret_hash=terms.secret_hash,
             held_until=now + WINDOW_SECONDS * SECOND + _HELD_LONGER,
         )
-        draft = _Draft(order, terms.idempotency_key, asked, file, self._limits)
+        draft = _Draft(order, terms.idempotency_key, asked, file, self._limits, now)
         return self._admission.hold_job(order, draft).result()
 
     def get(self, account_id: str, batch_id: str) -> BatchObject:
@@ -179,6 +181,7 @@ class _Draft:
     asked: BatchRequest
     file: StoredFile
     limits: BatchLimits
+    now: int
 
     def found(self, session: Session) -> BatchObject | None:
         """The job that this idempotency key has begun; see `JobRecord`."""
@@ -199,6 +202,12 @@ class _Draft:
         if (session.scalar(running) or 0) >= self.limits.account_jobs:
             message = f"this account has {self.limits.account_jobs} jobs in progress, and may have no more"
             raise APIError(ErrorCode.RATE_LIMITED, message, retry_after=60)
+        lately = select(BatchJob.created_at).where(mine, BatchJob.created_at > self.now - DAY)
+        first = session.scalar(lately.order_by(BatchJob.created_at.desc()).offset(_MOST_A_DAY - 1).limit(1))
+        if first is not None:
+            message = f"this account began {_MOST_A_DAY} jobs within a day, and may begin no more"
+            seconds = -(-(first + DAY - self.now) // SECOND)
+            raise APIError(ErrorCode.RATE_LIMITED, message, retry_after=seconds)
         return None
 
     def write(self, session: Session, hold: HoldRow, now: int) -> BatchObject:
@@ -226,14 +235,7 @@ class _Draft:
             chunks_left=pieces,
         )
         session.add(job)
-        session.flush()  # its chunks refer to it
-        zeros = ("leased_until", "failures", "output_bytes", "error_bytes")
-        columns = ("number", "first_line", "lines", "batch_id", "state", *zeros)
-        of_piece = (FilePiece.number, FilePiece.first_line, FilePiece.lines)
-        chunks = select(*of_piece, literal(job.id), literal("waiting"), *(literal(0) for _ in zeros)).where(
-            FilePiece.file_id == self.file.id
-        )
-        session.execute(insert(BatchChunk).from_select(list(columns), chunks))
+        session.flush()
         return book.public(session, job)
 
 

@@ -68,7 +68,9 @@ class Leases:
             .group_by(BatchJob.account_id)
             .subquery()
         )
-        free = select(BatchChunk.number).where(BatchChunk.batch_id == BatchJob.id, *self._is_free())
+        mine = BatchChunk.batch_id == BatchJob.id
+        free = select(BatchChunk.number).where(mine, *self._is_free())
+        begun = select(func.count()).where(mine, BatchChunk.state == "waiting").scalar_subquery()
         return (
             select(BatchJob.id, turns.c.last)
             .join(turns, turns.c.account_id == BatchJob.account_id)
@@ -80,7 +82,7 @@ class Leases:
                 tuple_(BatchJob.model, BatchJob.model_fingerprint).in_(list(served)),
                 Account.status == "active",
                 ApiKey.revoked_at.is_(None),
-                free.exists(),
+                free.exists() | (BatchJob.chunks_left > begun),
             )
             .order_by(turns.c.last, BatchJob.created_at, BatchJob.id)
             .limit(16)
@@ -97,7 +99,7 @@ class Leases:
             if job is None or job.state != "in_progress":
                 return None
             free = select(BatchChunk).where(BatchChunk.batch_id == batch_id, *self._is_free())
-            chunk = session.scalar(free.order_by(BatchChunk.number).limit(1))
+            chunk = session.scalar(free.order_by(BatchChunk.number).limit(1)) or _next_chunk(session, job)
             if chunk is None:
                 return None
             lease = secrets.token_hex(16)
@@ -138,6 +140,22 @@ class Leases:
         with self._database.write() as session:
             held = (BatchChunk.state == "waiting", BatchChunk.lease.is_not(None))
             session.execute(update(BatchChunk).where(*held).values(lease=None, leased_until=0))
+
+
+def _next_chunk(session: Session, job: BatchJob) -> BatchChunk | None:
+    """The first piece of a job's file of which there is no chunk yet, as a chunk.
+
+    To make them all at the job's beginning would be to write as many rows as a file has lines at most, in a
+    transaction for which everybody waits. The job is locked by this transaction.
+    """
+    last = session.scalar(select(func.max(BatchChunk.number)).where(BatchChunk.batch_id == job.id))
+    piece = session.get(FilePiece, (job.input_file_id, 0 if last is None else last + 1))
+    if piece is None:
+        return None
+    lines = {"first_line": piece.first_line, "lines": piece.lines}
+    chunk = BatchChunk(batch_id=job.id, number=piece.number, state="waiting", failures=0, **lines)
+    session.add(chunk)
+    return chunk
 
 
 @dataclass(frozen=True)

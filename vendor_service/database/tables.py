@@ -644,7 +644,7 @@ class BatchJob(Base):
 
 
 class BatchChunk(Base):
-    """A piece of a bulk job's file and what became of it: `waiting`, or `done`.
+    """A piece of a bulk job's file and what became of it: `waiting`, or `done`. Who takes it makes its row.
 
     A process that works on it holds the `lease` until `leased_until`. `hold_id` is the hold by which it was
     charged, if anything of it was; `part` names its files in the store, of `output_bytes` and `error_bytes`.

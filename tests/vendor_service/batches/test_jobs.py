@@ -18,7 +18,7 @@ from vendor_service.batches.leases import LEASE_SECONDS
 from vendor_service.billing import prices
 from vendor_service.billing.admission import Admission
 from vendor_service.database import schema
-from vendor_service.database.tables import BatchJob, FilePiece, Hold, WebhookEvent
+from vendor_service.database.tables import BatchChunk, BatchJob, FilePiece, Hold, WebhookEvent
 from vendor_service.errors import APIError
 
 
@@ -107,6 +107,72 @@ def test_the_lines_of_chunks_are_noted_when_books_of_before_are_opened(books: Bo
     schema.upgrade(books.database)
     assert receipts(books, kept.id, order.account_id) == before
     assert receipts(books, lost.id, order.account_id) == []
+    books.check(order)
+
+
+def chunks_of(books: Books, batch_id: str) -> list[tuple[int, str]]:
+    with books.database.read() as session:
+        mine = select(BatchChunk.number, BatchChunk.state).where(BatchChunk.batch_id == batch_id)
+        return [(number, state) for number, state in session.execute(mine.order_by(BatchChunk.number))]
+
+
+def test_a_chunk_is_written_down_when_it_is_taken_and_not_when_a_job_begins(books: Books) -> None:
+    order, bulk = books.open(), process(books)
+    job = bulk.begin(order, *[(1, 0)] * 4)
+    assert chunks_of(books, job.id) == []
+    first, second = bulk.claim(), bulk.claim()
+    assert first is not None
+    assert second is not None
+    bulk.settle(second)
+    bulk.leases.give_back(first)
+    again = bulk.claim()
+    assert again is not None
+    assert again.key == first.key
+    assert chunks_of(books, job.id) == [(0, "waiting"), (1, "done")]
+    done = bulk.jobs.cancel(order.account_id, job.id, "os:test")
+    assert (done.status, done.cost_micros, bulk.claim()) == ("cancelled", 50, None)
+    assert chunks_of(books, job.id) == [(0, "waiting"), (1, "done")]
+    books.check(order)
+
+
+def test_a_job_goes_on_in_the_former_version_and_again_in_this_one(books: Books) -> None:
+    order, bulk = books.open(), process(books)
+    job = bulk.begin(order, *[(1, 0)] * 3)
+    claim = bulk.claim()
+    assert claim is not None
+    bulk.settle(claim)
+    schema.downgrade(books.database, "0013")
+    assert chunks_of(books, job.id) == [(0, "done"), (1, "waiting"), (2, "waiting")]
+    schema.upgrade(books.database)
+    while (claim := bulk.claim()) is not None:
+        bulk.settle(claim)
+    assert [each[:3] for each in receipts(books, job.id, order.account_id)] == [
+        (0, 0, 1),
+        (1, 1, 1),
+        (2, 2, 1),
+    ]
+    assert bulk.jobs.get(order.account_id, job.id).status == "completed"
+    books.check(order)
+
+
+def test_an_account_begins_so_many_jobs_a_day_the_cancelled_included(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vendor_service.batches.jobs._MOST_A_DAY", 2)
+    order, bulk = books.open(), process(books)
+    file = bulk.send(order, (1, 0))
+    for _ in range(2):
+        job = bulk.begin_with(order, file)
+        bulk.jobs.cancel(order.account_id, job.id, "os:test")
+        books.clock.advance(3600)
+    with pytest.raises(APIError, match="began 2 jobs within a day") as refused:
+        bulk.begin_with(order, file)
+    assert (refused.value.code, refused.value.retry_after) == ("rate_limited", 22 * 3600)
+    bulk.begin(books.open(), (1, 0))  # another account may
+    books.clock.advance(22 * 3600)
+    bulk.begin_with(order, file)
+    with pytest.raises(APIError, match="began 2 jobs within a day"):
+        bulk.begin_with(order, file)
     books.check(order)
 
 

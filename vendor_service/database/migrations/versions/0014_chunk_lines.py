@@ -23,5 +23,14 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    # The former version knows of no chunk that has no row yet.
+    op.execute(
+        "INSERT INTO batch_chunks "
+        "(batch_id, number, state, leased_until, failures, output_bytes, error_bytes) "
+        "SELECT batches.id, pieces.number, 'waiting', 0, 0, 0, 0 FROM batches "
+        "JOIN file_pieces AS pieces ON pieces.file_id = batches.input_file_id "
+        "WHERE batches.state = 'in_progress' AND NOT EXISTS (SELECT 1 FROM batch_chunks AS chunks "
+        "WHERE chunks.batch_id = batches.id AND chunks.number = pieces.number)"
+    )
     for name in _NAMES:
         op.drop_column("batch_chunks", name)
