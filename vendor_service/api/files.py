@@ -20,6 +20,7 @@ from vendor_service.api.authentication import requiring
 from vendor_service.api.bulk import BulkDesk
 from vendor_service.batches.files import input_name, public
 from vendor_service.batches.intake import Intake, Taken
+from vendor_service.batches.store import Store
 
 _SHAPE = FormShape(frozenset({"purpose"}), 0, streamed="file")
 # A file is checked and stored in blocks of this size.
@@ -52,7 +53,7 @@ def files_router(desk: BulkDesk, capacity: Capacity) -> APIRouter:
             name, taken = await _received(desk, request, reservation, reading, coming, file_id, size)
             return await asyncio.to_thread(desk.files.finish, caller.account_id, file_id, name, taken)
         except BaseException:
-            await asyncio.shield(asyncio.to_thread(desk.files.give_up, file_id))
+            await asyncio.shield(desk.files.store.do(desk.files.give_up, file_id))
             raise
 
     @router.get("")
@@ -81,7 +82,7 @@ def files_router(desk: BulkDesk, capacity: Capacity) -> APIRouter:
     @router.delete("/{file_id}")
     async def delete_file(file_id: str, caller: Annotated[Caller, buyer]) -> FileDeleted:
         """Delete a file, unless a job that is in progress reads it."""
-        await asyncio.to_thread(desk.files.delete, caller.account_id, file_id)
+        await desk.files.store.do(desk.files.delete, caller.account_id, file_id)
         return FileDeleted(id=file_id)
 
     @router.get("/{file_id}/content", response_class=StreamingResponse, responses={200: _LINES})
@@ -109,7 +110,7 @@ async def streamed(
     file = await asyncio.to_thread(desk.files.get, account_id, file_id)
     blocks = await asyncio.to_thread(desk.files.content, account_id, file_id)
     headers = {"content-length": str(file.bytes)}
-    return StreamingResponse(_beside(blocks), media_type=_MEDIA_TYPE, headers=headers)
+    return StreamingResponse(_beside(desk.files.store, blocks), media_type=_MEDIA_TYPE, headers=headers)
 
 
 class _Upload:
@@ -157,8 +158,9 @@ async def _received(
 ) -> tuple[str, Taken]:
     """Take a whole form, its file of `size` bytes at least into the store; its name, and what it is."""
     reserved = came = 0
-    writing = desk.files.store.writing(input_name(file_id))
-    write = await asyncio.to_thread(writing.__enter__)
+    store = desk.files.store
+    writing = store.writing(input_name(file_id))
+    write = await store.do(writing.__enter__)
     try:
         async for block in _blocks(request):
             async with reading.acquired(reservation.account):  # parsers hold the interpreter
@@ -169,13 +171,13 @@ async def _received(
             came += len(content)
             if came > size + _FORM_BYTES:  # its size was not said
                 size = await asyncio.to_thread(desk.files.grow, reservation.account, file_id, came)
-            await asyncio.to_thread(write, content)
+            await store.do(write, content)
         async with reading.acquired(reservation.account):
             done = await asyncio.to_thread(coming.finish)
     except BaseException as error:
-        await asyncio.shield(asyncio.to_thread(writing.__exit__, type(error), error, error.__traceback__))
+        await asyncio.shield(store.do(writing.__exit__, type(error), error, error.__traceback__))
         raise
-    await asyncio.to_thread(writing.__exit__, None, None, None)
+    await store.do(writing.__exit__, None, None, None)
     return done
 
 
@@ -191,9 +193,9 @@ async def _blocks(request: Request) -> AsyncIterator[bytes]:
     yield b"".join(chunks)
 
 
-async def _beside(blocks: Iterator[bytes]) -> AsyncIterator[bytes]:
+async def _beside(store: Store, blocks: Iterator[bytes]) -> AsyncIterator[bytes]:
     """The blocks, each read beside the event loop."""
-    while (block := await asyncio.to_thread(next, blocks, None)) is not None:
+    while (block := await store.do(next, blocks, None)) is not None:
         yield block
 
 

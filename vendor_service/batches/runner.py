@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from time import monotonic
 
 import numpy as np
@@ -176,13 +177,14 @@ class Runner:
     async def _give_back(self, claim: Claim, *, after_seconds: float = 0.0, failed: bool = False) -> None:
         """Let go of a chunk, and of what was written of it unless that may have been settled."""
 
-        def give_back() -> None:
-            if self._leases.give_back(claim, after_seconds=after_seconds, failed=failed):
-                for name in (output_name(claim.part), errors_name(claim.part)):
-                    self._store.remove(name)
+        def remove() -> None:
+            for name in (output_name(claim.part), errors_name(claim.part)):
+                self._store.remove(name)
 
+        give_back = partial(self._leases.give_back, claim, after_seconds=after_seconds, failed=failed)
         try:
-            await asyncio.to_thread(give_back)
+            if await asyncio.to_thread(give_back):
+                await self._store.do(remove)
         except Exception as error:  # its lease runs out
             _log.warning("chunk %d of %s was not given back: %s", claim.piece.number, claim.job.id, error)
 
@@ -195,14 +197,14 @@ class Runner:
         request_id = new_request_id()
         facts = model.facts
         answers = await asyncio.to_thread(answers_of, claim, works, self._reader, facts, request_id)
-        await asyncio.to_thread(self._store_part, claim, answers)
+        await self._store.do(self._store_part, claim, answers)
         await self._settle(claim, model, answers, request_id)
 
     async def _answered(self, claim: Claim, model: ServedModel) -> list[LineWork]:
         """The lines of a chunk, encoded as far as they can be."""
         piece, account = claim.piece, claim.job.account_id
         name = input_name(claim.job.input_file_id)
-        content = await asyncio.to_thread(self._store.read, name, piece.first_byte, piece.bytes)
+        content = await self._store.do(self._store.read, name, piece.first_byte, piece.bytes)
         works = await asyncio.to_thread(read_lines, claim, content, self._reader, model.facts)
         counts = queries_of(works)
         asked = [works[place] for place in counts]

@@ -1,11 +1,15 @@
 """The store: where files are kept, a local folder or anything else that fsspec can reach."""
 
+import asyncio
 import logging
 import os
 import secrets
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from typing import Any
+from contextvars import copy_context
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
 
 import fsspec
 
@@ -14,12 +18,17 @@ from vendor_service.errors import APIError, OperatorError, UsageError
 
 # Of a store far away, this much is sent at a time.
 _BLOCK_BYTES = 8 << 20
+# So many threads wait for a store at most. They are its own: one that hangs holds up nothing else.
+_THREADS = 8
 
 _log = logging.getLogger(__name__)
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 
 class Store:
-    """Files by name, written once. Its methods block. Thread-safe.
+    """Files by name, written once. Its methods block, but for `do`. Thread-safe.
 
     Whatever goes wrong, a full disk say, is an `APIError` (`overloaded`): another time it may be better.
 
@@ -32,6 +41,16 @@ class Store:
             self._files, self.root = fsspec.core.url_to_fs(url)
         except (ValueError, ImportError) as error:
             raise UsageError(f"the store of files {url!r} cannot be used: {error}") from error
+        self._threads = ThreadPoolExecutor(_THREADS, "store")
+
+    async def do(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call what may wait for the store, in a thread of the store's own."""
+        call = partial(copy_context().run, function, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+
+    def close(self) -> None:
+        """Let the threads end; what they have begun goes on."""
+        self._threads.shutdown(wait=False)
 
     def check(self) -> None:
         """Write a small file and delete it.

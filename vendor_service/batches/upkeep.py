@@ -23,7 +23,7 @@ class Upkeep:
         """Do it again and again, until cancelled."""
         while True:
             await asyncio.sleep(every_seconds)
-            await asyncio.to_thread(self.once)
+            await self._files.store.do(self.once)
 
     def once(self) -> None:
         """Do it now; a failure is logged, for the next time may succeed."""

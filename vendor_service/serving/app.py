@@ -388,5 +388,7 @@ async def _lifespan(
         shared_metrics.close()
     if traces is not None:
         await asyncio.to_thread(traces.close)
+    if parts.desk is not None:
+        parts.desk.files.store.close()
     presence.leave()
     database.close()

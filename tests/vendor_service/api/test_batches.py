@@ -6,10 +6,14 @@ import json
 import logging
 import os
 import socket
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import jwt
 import numpy as np
 import openai
@@ -29,6 +33,7 @@ from vendor_service.accounts.keys import Scope, revoke_key
 from vendor_service.audit import log
 from vendor_service.batches import runner
 from vendor_service.batches.intake import Intake
+from vendor_service.batches.store import Store
 from vendor_service.batches.upkeep import Upkeep
 from vendor_service.billing.clock_watch import ClockWatch
 from vendor_service.billing.verification import verify
@@ -519,3 +524,31 @@ def test_a_store_that_is_full_or_away_puts_off_what_needs_it(
     assert ended(client, job).status == "completed"
     assert (vendor.account(api_key).spent_micros, vendor.account(api_key).held_micros) == (10, 0)
     assert [each.id for each in client.files.list(purpose="batch")] == [file.id]
+
+
+def test_a_store_that_hangs_holds_up_nobody_who_does_not_need_it(
+    vendor: LocalVendor, api_key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go, writing = threading.Event(), Store.writing
+
+    @contextmanager
+    def hangs(store: Store, name: str) -> Iterator[Any]:
+        go.wait(60)
+        with writing(store, name) as write:
+            yield write
+
+    def send(number: int) -> int:
+        form = {"file": ("in", line(str(number), CAT).encode())}
+        return caller.post("/v1/files", files=form, data={"purpose": "batch"}).status_code
+
+    monkeypatch.setattr(Store, "writing", hangs)
+    headers = {"authorization": f"Bearer {api_key}"}
+    url = f"http://127.0.0.1:{vendor.port}"
+    with httpx.Client(base_url=url, headers=headers, timeout=90) as caller, ThreadPoolExecutor(40) as pool:
+        sent = [pool.submit(send, number) for number in range(40)]
+        try:
+            wait_until(lambda: uploads(vendor) == 40, 20)  # as many as hang, and more than there are threads
+            assert caller.get("/v1/account", timeout=20).status_code == 200
+        finally:
+            go.set()
+        assert {each.result() for each in sent} == {200}
