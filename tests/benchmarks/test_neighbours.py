@@ -15,7 +15,7 @@ from benchmarks.barrage import Attacker, AttackResult, Keys
 from benchmarks.bystander import Waits
 from benchmarks.history import write_history
 from benchmarks.neighbours import Outcome
-from tests.support.vendor_process import Charges
+from tests.support.vendor_process import Charges, wait_until
 from tests.vendor_service.books import opened_books
 
 NOTHING = Charges(0, 0, 0, 0)
@@ -88,7 +88,7 @@ class Vendor:
 
     def _answer_one(self, connection: socket.socket) -> None:
         with connection, suppress(OSError):
-            connection.settimeout(0.2)
+            connection.settimeout(20)
             self.bytes += len(connection.recv(65_536))
             connection.sendall(self._answer)
             connection.shutdown(socket.SHUT_WR)
@@ -120,7 +120,14 @@ def vendor() -> Iterator[Vendor]:
 def test_an_enemy_counts_what_it_is_answered(vendor: Vendor, way: str, arguments: dict[str, Any]) -> None:
     over = threading.Event()
     attacker = Attacker(vendor.port, Keys("", "", ""), lambda: None, over)
-    threading.Timer(1.6, over.set).start()
+
+    def end() -> None:
+        try:
+            wait_until(lambda: attacker.result.answers["413"] >= 2, seconds=20)
+        finally:
+            over.set()
+
+    threading.Timer(1.6, end).start()
     getattr(attacker, way)([b"GET / HTTP/1.1\r\n\r\n"], **arguments)
     answers = attacker.end().answers
     assert answers["413"] >= 2

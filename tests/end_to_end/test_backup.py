@@ -107,7 +107,8 @@ def test_a_copy_of_books_in_use_is_whole_and_can_be_sold_from(
     assert found["problem"] is None
     with VendorProcess(tmp_path, "--migrate", database_url=copied) as restored:
         headers = {"authorization": f"Bearer {key}"}
-        answer = httpx.post(f"{restored.url}/embed", json={"inputs": [{"text": "a cat"}]}, headers=headers)
+        body = {"inputs": [{"text": "a cat"}]}
+        answer = httpx.post(f"{restored.url}/embed", json=body, headers=headers, timeout=30)
         assert answer.status_code == 200
         wait_until(lambda: restored.open_holds() == 0, seconds=40)
         assert restored.charges(key).entries == len(kept) + 1

@@ -50,7 +50,8 @@ def test_receipts_and_ledger_agree_until_somebody_changes_one(
     (tmp_path / "bad.png").write_text("no image")
     run("embed", "--out", str(tmp_path / "bad.npy"), "--images", str(tmp_path / "bad.png"))
     headers = {"authorization": f"Bearer {key}"}
-    by_curl = httpx.post(f"{vendor_process.url}/embed", json={"inputs": [{"text": "a"}]}, headers=headers)
+    body = {"inputs": [{"text": "a"}]}
+    by_curl = httpx.post(f"{vendor_process.url}/embed", json=body, headers=headers, timeout=30)
     assert by_curl.status_code == 200
     code, out, _ = run("usage", "--reconcile", "--json")
     found = json.loads(out)

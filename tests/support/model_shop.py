@@ -65,7 +65,7 @@ class Shop(VendorProcess):
 
     def models(self, api_key: str | None = None) -> dict[str, Any]:
         headers = {} if api_key is None else {"authorization": f"Bearer {api_key}"}
-        cards = httpx.get(f"{self.url}/v1/models", headers=headers).json()["data"]
+        cards = httpx.get(f"{self.url}/v1/models", headers=headers, timeout=30).json()["data"]
         return {card["id"]: card for card in cards}
 
     def ask(self, api_key: str, path: str = "/embed", **body: Any) -> httpx.Response:

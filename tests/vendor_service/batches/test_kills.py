@@ -79,7 +79,7 @@ def test_a_vendor_that_is_killed_at_any_moment_charges_each_line_once(tmp_path: 
         assert vendor.charges(api_key).queries == LINES * len(jobs)
         assert vendor.problem(api_key) is None
         assert vendor.open_holds() == 0
-        assert httpx.get(f"{vendor.url}/readyz").status_code == 200
+        assert httpx.get(f"{vendor.url}/readyz", timeout=30).status_code == 200
     with closing(Database(vendor.database_url)) as database, database.read() as session:
         told = [json.loads(each)["data"]["id"] for each in session.scalars(select(WebhookEvent.content))]
         entries = session.scalars(select(LedgerEntry.texts)).all()

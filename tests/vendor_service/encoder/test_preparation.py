@@ -135,7 +135,7 @@ def test_what_a_caller_leaves_is_not_decoded(vendor: LocalVendor) -> None:
     key = vendor.key()
     flood = [image_input(hostile_images.png_of_zeros(2500, 2500))] * 60
     with (
-        httpx.Client(base_url=vendor.http.base_url, timeout=0.5) as hasty,
+        httpx.Client(base_url=vendor.http.base_url, timeout=httpx.Timeout(30, read=0.5)) as hasty,
         pytest.raises(httpx.ReadTimeout),
     ):
         hasty.post("/embed", json={"inputs": flood}, headers={"authorization": f"Bearer {key}"})

@@ -199,6 +199,7 @@ def test_both_tiers_are_sold_beside_each_other_at_their_prices(
                 headers={"authorization": f"Bearer {key}"},
                 data={"model": model, "encoding": "base64"},
                 files={"image": (tmp_path / "icon.png").read_bytes()},
+                timeout=30,
             )
             assert answer.status_code == 200, answer.text
             answers[model] = answer.json()

@@ -169,13 +169,13 @@ def test_metrics_readiness_and_signed_cards_are_of_each_model(shop: Shop) -> Non
     shop.ask(key, inputs=[CAT], model="tiny/1")
     text = httpx.get(f"{shop.url}/metrics").text
     for name in models:
-        assert httpx.get(f"{shop.url}/readyz", params={"model": name}).is_success
+        assert httpx.get(f"{shop.url}/readyz", params={"model": name}, timeout=30).is_success
         assert f'tuition_model_seconds_count{{kind="text",model="{name}"}}' in text
         assert f'tuition_devices_alive{{model="{name}"}}' in text
         signed = httpx.get(f"{shop.url}/v1/models/{name}/signed-card").json()["signed"]
         payload = json.loads(base64.urlsafe_b64decode(signed.split(".")[1] + "=="))
         assert payload["model_fingerprint"] == models[name]["fingerprint"]
-    assert httpx.get(f"{shop.url}/readyz").is_success
+    assert httpx.get(f"{shop.url}/readyz", timeout=30).is_success
     assert httpx.get(f"{shop.url}/readyz", params={"model": "gpt"}).status_code == 404
 
 
