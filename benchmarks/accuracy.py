@@ -43,7 +43,7 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--methods", nargs="+", default=[*RIVALS, *OURS, *MORE_QUERIES], metavar="METHOD")
-    parser.add_argument("--student", default="efficientnet_lite0")
+    parser.add_argument("--student", default="tf_efficientnet_lite0")
     parser.add_argument("--image-size", type=int, default=IMAGE_SIZE)
     parser.add_argument("--steps", type=int, default=STEPS, help="of distilling, or of fine-tuning")
     arguments = parser.parse_args()

@@ -98,7 +98,7 @@ def configs(
                 variants=[Variant(way.name.replace(" ", "-"), way.method, replace(recipe, views=further))],
                 targets=[target],
                 seeds=[seed],
-                student="efficientnet_lite0",
+                student="tf_efficientnet_lite0",
                 image_size=IMAGE_SIZE,
                 select=way.select,
                 queries=queries(way, target, seed) if 0 < way.per_image < 1 else None,

@@ -94,7 +94,7 @@ def _generations(
     }
     options = DistillOptions(
         data=_table(target, rest), target_domain=target, unlabelled=pool(target), group_by_name=True,
-        student="efficientnet_lite0", image_size=image_size, steps=steps, seed=seed,
+        student="tf_efficientnet_lite0", image_size=image_size, steps=steps, seed=seed,
         out=RUNS / name, budget=10**6, yes=True, device="cpu", **bought,
     )  # fmt: skip
     queries = 0

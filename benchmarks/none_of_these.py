@@ -201,7 +201,7 @@ def _trained(connection: Connection, target: str, seed: int, image_size: int, st
         variants=[variant("vl2v-adip", Recipe().with_steps(steps))],
         targets=[target],
         seeds=[seed],
-        student="efficientnet_lite0",
+        student="tf_efficientnet_lite0",
         image_size=image_size,
     )
     out = RUNS / f"none-of-these-{target}-{seed}-{image_size}px-{steps}"

@@ -80,7 +80,7 @@ def main() -> None:
     parser.add_argument("--targets", nargs="+", default=["emoji", "pixel", "colour"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rows", nargs="+", choices=CHOICES, default=list(CHOICES), metavar="ROW")
-    parser.add_argument("--student", default="efficientnet_lite0")
+    parser.add_argument("--student", default="tf_efficientnet_lite0")
     parser.add_argument("--image-size", type=int, default=IMAGE_SIZE)
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--plot", type=Path, help="draw what a growing budget buys as an SVG")

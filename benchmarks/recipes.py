@@ -53,7 +53,7 @@ def main() -> None:
         ],
         targets=arguments.targets,
         seeds=arguments.seeds,
-        student="efficientnet_lite0",
+        student="tf_efficientnet_lite0",
         image_size=arguments.image_size,
     )
     print(compared(config, f"recipes-{arguments.image_size}px-{arguments.steps}"))

@@ -83,7 +83,7 @@ def write_student(path: Path) -> None:
     torch.manual_seed(0)
     texts = functional.normalize(torch.randn(CLASSES, 256), dim=1)
     student = build_student(
-        load_backbone("efficientnet_lite0", image_size=SIDE),
+        load_backbone("tf_efficientnet_lite0", image_size=SIDE),
         outputs=256,
         text_head=texts,
         image_size=SIDE,

@@ -30,9 +30,9 @@ from client.results.speed import Speed, speed_of
 
 CLASSES = [f"class {number}" for number in range(54)]
 STUDENTS = (
-    ("efficientnet_lite0", IMAGE_SIZE),
-    ("efficientnet_lite2", IMAGE_SIZE),
-    ("efficientnet_lite0", 224),
+    ("tf_efficientnet_lite0", IMAGE_SIZE),
+    ("tf_efficientnet_lite2", IMAGE_SIZE),
+    ("tf_efficientnet_lite0", 224),
 )
 DIMENSIONS = 256
 ROUNDS = 3

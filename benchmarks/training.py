@@ -99,7 +99,7 @@ def student(data: TrainingSet, device: str = "cpu") -> Student:
     classes = int(data.labels.max()) + 1
     text_head = functional.normalize(torch.randn(classes, DIMENSIONS), dim=1)
     return build_student(
-        load_backbone("efficientnet_lite0"), outputs=DIMENSIONS, text_head=text_head, image_size=IMAGE_SIZE
+        load_backbone("tf_efficientnet_lite0"), outputs=DIMENSIONS, text_head=text_head, image_size=IMAGE_SIZE
     ).to(device)
 
 

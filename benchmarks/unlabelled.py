@@ -54,7 +54,7 @@ def config_of(
         variants=[row],
         targets=[target],
         seeds=seeds,
-        student="efficientnet_lite0",
+        student="tf_efficientnet_lite0",
         image_size=image_size,
         unlabelled=unlabelled,
     )

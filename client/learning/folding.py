@@ -16,7 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from client.learning.convolutions import DepthwiseConv2d, convolution, is_plain
+from client.learning.convolutions import (
+    DepthwiseConv2d,
+    SameConv2d,
+    SameDepthwiseConv2d,
+    convolution,
+    is_plain,
+)
 
 _INFINITY = float("inf")
 _BOUNDS: dict[type[nn.Module], tuple[float, float]] = {nn.ReLU: (0.0, _INFINITY), nn.ReLU6: (0.0, 6.0)}
@@ -52,6 +58,22 @@ class _FoldingConv2d(nn.Conv2d):
 
 class _FoldingDepthwiseConv2d(_FoldingConv2d, DepthwiseConv2d):
     """The same of a depthwise convolution."""
+
+
+class _FoldingSameConv2d(SameConv2d, _FoldingConv2d):
+    """The same of one that is padded as TensorFlow does."""
+
+
+class _FoldingSameDepthwiseConv2d(SameConv2d, _FoldingDepthwiseConv2d):
+    """The same of one that is both."""
+
+
+_FOLDING: dict[type[nn.Module], type[_FoldingConv2d]] = {
+    nn.Conv2d: _FoldingConv2d,
+    DepthwiseConv2d: _FoldingDepthwiseConv2d,
+    SameConv2d: _FoldingSameConv2d,
+    SameDepthwiseConv2d: _FoldingSameDepthwiseConv2d,
+}
 
 
 class _FoldedNorm(nn.BatchNorm2d):
@@ -100,7 +122,7 @@ def fold_norms(backbone: nn.Module, side: int) -> int:
     before, pairs = _traced(backbone, image)
     kinds = [(layer, type(layer)) for pair in pairs for layer in pair]
     for conv, norm in pairs:
-        conv.__class__ = _FoldingDepthwiseConv2d if isinstance(conv, DepthwiseConv2d) else _FoldingConv2d
+        conv.__class__ = _FOLDING[type(conv)]
         norm.__class__ = _folded(cast(Hashable, type(norm)))
         cast(_FoldingConv2d, conv).norm = (norm,)
         cast(_FoldedNorm, norm).convolution = (cast(_FoldingConv2d, conv),)
@@ -161,7 +183,7 @@ def _hooked(
 ) -> Iterator[None]:
     handles = []
     for module in backbone.modules():
-        if type(module) in (nn.Conv2d, DepthwiseConv2d) and _is_simple(cast(nn.Conv2d, module)):
+        if type(module) in _FOLDING and _is_simple(cast(nn.Conv2d, module)):
             handles.append(module.register_forward_hook(convolved))
         elif (
             isinstance(module, nn.BatchNorm2d) and not isinstance(module, _FoldedNorm) and _is_frozen(module)

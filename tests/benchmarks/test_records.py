@@ -25,7 +25,7 @@ RESULT = RunResult("erm", "red", 1, 2 / 3, 0.1 + 0.2, 0, 0, 12.34)
 
 def _config(data: Path, *methods: str, recipe: Recipe | None = None, seed: int = 1) -> ComparisonConfig:
     variants = [Variant(method, method, recipe or Recipe()) for method in methods]
-    return ComparisonConfig(data, variants, ["red"], [seed], student="efficientnet_lite0", image_size=64)
+    return ComparisonConfig(data, variants, ["red"], [seed], student="tf_efficientnet_lite0", image_size=64)
 
 
 def _cells(config: ComparisonConfig) -> Sequence[Cell]:

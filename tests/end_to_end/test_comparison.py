@@ -254,7 +254,7 @@ def test_a_run_is_named_once(tmp_path: Path) -> None:
         [Variant("erm", "erm", Recipe())],
         targets=["red"],
         seeds=[0, 1, 0],
-        student="efficientnet_lite0",
+        student="tf_efficientnet_lite0",
         image_size=32,
     )
     with pytest.raises(UsageError, match="named twice"):

@@ -52,7 +52,7 @@ def test_two_processes_take_the_steps_of_one_and_buy_once(
     client: Command, vendor_process: VendorProcess
 ) -> None:
     said = _launched(client, *_distill("two"))
-    assert said.count("Student: efficientnet_lite0") == 1
+    assert said.count("Student: tf_efficientnet_lite0") == 1
     charges = vendor_process.charges(client.api_key)
     assert (
         charges.queries == json.loads((client.folder / "two" / "summary.json").read_text())["queries_bought"]

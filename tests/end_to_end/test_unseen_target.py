@@ -17,8 +17,8 @@ pytestmark = pytest.mark.usefixtures("without_onnx")
 @pytest.mark.parametrize(
     ("method", "student"),
     [
-        ("vl2v-adip", "efficientnet_lite0"),
-        ("linear-probe+swad", "efficientnet_lite0"),
+        ("vl2v-adip", "tf_efficientnet_lite0"),
+        ("linear-probe+swad", "tf_efficientnet_lite0"),
         ("vl2v-sd", "open_clip:icon-clip"),
     ],
 )

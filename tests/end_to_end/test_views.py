@@ -43,7 +43,7 @@ def _json(client: Command, name: str) -> dict[str, Any]:
 
 def _config(client: Command, **options: Any) -> RunConfig:
     data = str(client.folder / "toy")
-    of_run = {"student": "efficientnet_lite0", "image_size": 32, "seed": 0, "recipe": Recipe()}
+    of_run = {"student": "tf_efficientnet_lite0", "image_size": 32, "seed": 0, "recipe": Recipe()}
     return RunConfig(data, "red", "vl2v-adip", **{**of_run, "select": "stratified", **options})
 
 

@@ -20,7 +20,7 @@ CASES = {
         import torch
 
         with torch.inference_mode():
-            features = load_backbone("efficientnet_lite0").eval()(torch.zeros(1, 3, 64, 64))
+            features = load_backbone("tf_efficientnet_lite0").eval()(torch.zeros(1, 3, 64, 64))
         assert features.shape == (1, 1280)
         assert not [name for name in sys.modules if name.startswith("torch._dynamo")]
     """,

@@ -127,13 +127,13 @@ def test_weights_that_do_not_fit_are_named(
 
 
 def test_a_students_file_gives_its_backbones_weights(tmp_path: Path) -> None:
-    taught = load_backbone("efficientnet_lite0")
+    taught = load_backbone("tf_efficientnet_lite0")
     with torch.no_grad():
         for parameter in taught.parameters():
             parameter.add_(0.01)
     student = build_student(taught, outputs=4, text_head=None)
-    save_student(student, "efficientnet_lite0", tmp_path / "student.safetensors", {"classes": "[]"})
-    again = load_backbone("efficientnet_lite0", weights=tmp_path / "student.safetensors").state_dict()
+    save_student(student, "tf_efficientnet_lite0", tmp_path / "student.safetensors", {"classes": "[]"})
+    again = load_backbone("tf_efficientnet_lite0", weights=tmp_path / "student.safetensors").state_dict()
     assert all(torch.equal(again[key], value) for key, value in taught.state_dict().items())
 
 

@@ -1,8 +1,10 @@
 """Depthwise convolutions in training on a CPU: what nn.Conv2d computes, gradients included."""
 
+import copy
 from typing import Any
 
 import pytest
+import timm
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -10,7 +12,7 @@ from torch import Tensor, nn
 
 from client.learning import convolutions
 from client.learning.backbones import load_backbone
-from client.learning.convolutions import DepthwiseConv2d, with_depthwise
+from client.learning.convolutions import DepthwiseConv2d, SameConv2d, SameDepthwiseConv2d, with_depthwise
 from client.learning.student import build_student
 
 CHANNELS = 3
@@ -83,8 +85,20 @@ def test_only_what_is_slow_in_torch_is_worked_out_in_strips(monkeypatch: pytest.
     assert not strips
 
 
+@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "side"), [(3, 2, 8), (3, 2, 7), (5, 2, 8), (5, 1, 6), (3, 1, 1)]
+)
+def test_maps_are_padded_as_timm_does(groups: int, kernel: int, stride: int, side: int) -> None:
+    theirs = timm.layers.Conv2dSame(4, 4, kernel, stride, groups=groups).double().train()
+    ours = with_depthwise(copy.deepcopy(theirs))
+    assert type(ours) is (SameDepthwiseConv2d if groups > 1 else SameConv2d)
+    maps = torch.randn(2, 4, side, side, dtype=torch.float64)
+    torch.testing.assert_close(_worked_out(ours, maps), _worked_out(theirs, maps))
+
+
 def test_a_student_has_them_and_only_where_they_are() -> None:
-    student = build_student(load_backbone("efficientnet_lite0"), outputs=4, text_head=None, image_size=64)
+    student = build_student(load_backbone("tf_efficientnet_lite0"), outputs=4, text_head=None, image_size=64)
     for layer in student.backbone.modules():
         if isinstance(layer, nn.Conv2d):
             assert isinstance(layer, DepthwiseConv2d) == (layer.groups > 1)

@@ -28,7 +28,9 @@ def _two_threads() -> Iterator[None]:
 
 def _student() -> Student:
     torch.manual_seed(0)
-    student = build_student(load_backbone("efficientnet_lite0"), outputs=16, text_head=None, image_size=SIDE)
+    student = build_student(
+        load_backbone("tf_efficientnet_lite0"), outputs=16, text_head=None, image_size=SIDE
+    )
     fold_norms(student.train().backbone, SIDE)
     return student
 

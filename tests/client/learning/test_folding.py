@@ -78,7 +78,7 @@ def test_function_and_gradients_stay(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> N
 
 
 def test_every_norm_of_the_default_student_is_folded_and_what_it_learns_stays() -> None:
-    student = build_student(load_backbone("efficientnet_lite0"), outputs=4, text_head=None, image_size=32)
+    student = build_student(load_backbone("tf_efficientnet_lite0"), outputs=4, text_head=None, image_size=32)
     _learnt(student)
     student.requires_grad_(False)
     for parameter in student.trainable(frozenset({"backbone", "projector"}), frozen=0.375):

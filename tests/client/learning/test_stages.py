@@ -53,7 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _toy(folder: Path, name: str) -> tuple[Student, TrainingSet]:
-    student, data = toy_lesson(folder, name, student=STUDENTS.get(name, "efficientnet_lite0"))
+    student, data = toy_lesson(folder, name, student=STUDENTS.get(name, "tf_efficientnet_lite0"))
     if METHODS[name].teacher == "twin":
         data = replace(data, teacher=copy.deepcopy(student).eval())
     return student, data

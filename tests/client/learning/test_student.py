@@ -19,7 +19,7 @@ def text_head() -> torch.Tensor:
     return functional.normalize(torch.randn(3, 16, generator=torch.Generator().manual_seed(0)), dim=1)
 
 
-@pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite2"])
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "tf_efficientnet_lite2"])
 def test_weights_from_a_wheel_keep_their_order_under_timms_names(name: str) -> None:
     """Both networks list their layers in the order of computation, so a right mapping keeps the order."""
     network = timm.create_model(name)
@@ -33,9 +33,33 @@ def test_weights_from_a_wheel_keep_their_order_under_timms_names(name: str) -> N
     assert backbone.state_dict()["conv_head.weight"].equal(loaded["conv_head.weight"])
 
 
+def _photographs(count: int, side: int) -> torch.Tensor:
+    """What stands for photographs: 1/f noise, as they have, with the mean and deviation of ImageNet's."""
+    frequencies = torch.fft.fftfreq(side)
+    length = (frequencies[:, None] ** 2 + frequencies**2).sqrt().clamp(min=1 / side)
+    noise = torch.randn(count, 1, side, side, generator=torch.Generator().manual_seed(0))
+    grey = torch.fft.ifft2(torch.fft.fft2(noise) / length).real
+    grey = (grey - grey.mean((2, 3), keepdim=True)) / grey.std((2, 3), keepdim=True)
+    mean, std = (torch.tensor(each).view(3, 1, 1) for each in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    pixels: torch.Tensor = 255 * (mean + std * grey)
+    return pixels.clamp(0, 255).to(torch.uint8)
+
+
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "tf_efficientnet_lite2"])
+def test_weights_from_a_wheel_see_what_they_were_trained_on(name: str) -> None:
+    """Their first BatchNorm then meets the variance it was trained with, and fed otherwise four times it."""
+    student = build_student(load_backbone(name), outputs=3, text_head=None).eval()
+    met: list[torch.Tensor] = []
+    first = student.get_submodule("backbone.bn1")
+    first.register_forward_pre_hook(lambda _, maps: met.append(maps[0].var((0, 2, 3)) / first.running_var))
+    with torch.no_grad():
+        student(_photographs(4, student.preprocessing.image_size))
+    assert 0.5 < met[0].median() < 2
+
+
 def test_batchnorm_statistics_never_move(text_head: torch.Tensor) -> None:
     student = build_student(
-        load_backbone("efficientnet_lite0"), outputs=16, text_head=text_head, image_size=32
+        load_backbone("tf_efficientnet_lite0"), outputs=16, text_head=text_head, image_size=32
     )
     before = {name: tensor.clone() for name, tensor in student.named_buffers()}
     student.train()
@@ -47,7 +71,7 @@ def test_batchnorm_statistics_never_move(text_head: torch.Tensor) -> None:
 
 def test_a_share_of_the_backbone_can_be_left_as_it_is(text_head: torch.Tensor) -> None:
     student = build_student(
-        load_backbone("efficientnet_lite0"), outputs=16, text_head=text_head, image_size=32
+        load_backbone("tf_efficientnet_lite0"), outputs=16, text_head=text_head, image_size=32
     )
     names = {id(parameter): name for name, parameter in student.named_parameters()}
 
@@ -66,9 +90,9 @@ def test_a_share_of_the_backbone_can_be_left_as_it_is(text_head: torch.Tensor) -
 def test_a_student_survives_its_file(tmp_path: Path, text_head: torch.Tensor, classifier: bool) -> None:
     head = None if classifier else text_head
     student = build_student(
-        load_backbone("efficientnet_lite0"), outputs=16, text_head=head, image_size=48
+        load_backbone("tf_efficientnet_lite0"), outputs=16, text_head=head, image_size=48
     ).eval()
-    save_student(student, "efficientnet_lite0", tmp_path / "s.safetensors", {"method": "erm"})
+    save_student(student, "tf_efficientnet_lite0", tmp_path / "s.safetensors", {"method": "erm"})
     loaded, metadata = load_student(tmp_path / "s.safetensors")
     pixels = torch.randint(0, 256, (2, 3, 48, 48), dtype=torch.uint8)
     with torch.no_grad():
@@ -81,8 +105,8 @@ def test_a_student_survives_its_file(tmp_path: Path, text_head: torch.Tensor, cl
 def test_a_damaged_file_is_said_to_be_one(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     path = tmp_path / "s.safetensors"
     save_student(
-        build_student(load_backbone("efficientnet_lite0"), outputs=3, text_head=None),
-        "efficientnet_lite0",
+        build_student(load_backbone("tf_efficientnet_lite0"), outputs=3, text_head=None),
+        "tf_efficientnet_lite0",
         path,
         {},
     )
@@ -92,15 +116,19 @@ def test_a_damaged_file_is_said_to_be_one(tmp_path: Path, damage: Callable[[byte
 
 
 def test_an_unknown_backbone_names_close_ones() -> None:
-    with pytest.raises(UsageError, match="efficientnet_lite0"):
-        build_student(load_backbone("efficientnet_lite00"), outputs=3, text_head=None)
+    with pytest.raises(UsageError, match="tf_efficientnet_lite0"):
+        build_student(load_backbone("tf_efficientnet_lite00"), outputs=3, text_head=None)
 
 
 def test_a_tuned_classifier_starts_as_the_texts_and_survives_its_file(
     tmp_path: Path, text_head: torch.Tensor
 ) -> None:
     student = build_student(
-        load_backbone("efficientnet_lite0"), outputs=16, text_head=text_head, image_size=48, trains_texts=True
+        load_backbone("tf_efficientnet_lite0"),
+        outputs=16,
+        text_head=text_head,
+        image_size=48,
+        trains_texts=True,
     ).eval()
     classifier = student.get_submodule("projector.classifier")
     assert isinstance(classifier, torch.nn.Linear)
@@ -113,6 +141,6 @@ def test_a_tuned_classifier_starts_as_the_texts_and_survives_its_file(
     embeddings = student.get_submodule("projector.space")(student.features(pixels))
     assert torch.equal(outputs[:, :16], embeddings)
     torch.testing.assert_close(student.logits(outputs), embeddings @ text_head.T + classifier.bias)
-    save_student(student, "efficientnet_lite0", tmp_path / "student.safetensors", {})
+    save_student(student, "tf_efficientnet_lite0", tmp_path / "student.safetensors", {})
     again, _ = load_student(tmp_path / "student.safetensors")
     assert torch.equal(again.logits(again(pixels)), student.logits(outputs))

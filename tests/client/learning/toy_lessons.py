@@ -39,7 +39,7 @@ def unit(rows: int, seed: int, dimensions: int = DIMENSIONS) -> Tensor:
 
 
 def toy_lesson(
-    folder: Path, name: str, *, student: str = "efficientnet_lite0"
+    folder: Path, name: str, *, student: str = "tf_efficientnet_lite0"
 ) -> tuple[Student, TrainingSet]:
     """The student before training, and its training set; one image in five was not bought."""
     method = METHODS[name]

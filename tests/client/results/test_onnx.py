@@ -25,7 +25,7 @@ METADATA = {"classes": json.dumps(CLASSES), "method": "vl2v-adip"}
 
 
 def _student(
-    name: str = "efficientnet_lite0",
+    name: str = "tf_efficientnet_lite0",
     *,
     head: Literal["texts", "linear", "tuned"] = "texts",
     seed: int = 0,
@@ -46,9 +46,9 @@ def _student(
 @pytest.mark.parametrize(
     ("name", "head"),
     [
-        ("efficientnet_lite0", "texts"),
-        ("efficientnet_lite0", "linear"),
-        ("efficientnet_lite0", "tuned"),
+        ("tf_efficientnet_lite0", "texts"),
+        ("tf_efficientnet_lite0", "linear"),
+        ("tf_efficientnet_lite0", "tuned"),
         ("vit_tiny_patch16_224", "texts"),
         ("open_clip:icon-clip", "texts"),
     ],

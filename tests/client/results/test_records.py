@@ -79,7 +79,7 @@ PURCHASE = {
 }
 SUMMARY: dict[str, Any] = {
     "method": "vl2v-adip",
-    "student": "efficientnet_lite0",
+    "student": "tf_efficientnet_lite0",
     "image_size": 32,
     "target_domain": "red",
     "seed": 0,
@@ -143,7 +143,7 @@ def test_a_file_is_written_as_it_was_read(
 
 
 def test_a_table_is_one_of_dataclasses_as_before() -> None:
-    setting = Setting("toy", {"dark": 9}, 3, "efficientnet_lite0", 32, None, None, "2 CPU cores", 2)
+    setting = Setting("toy", {"dark": 9}, 3, "tf_efficientnet_lite0", 32, None, None, "2 CPU cores", 2)
     runs = [RunResult("erm", "dark", seed, 1.0, 0.5 + seed / 4, 0, 0, 1.5) for seed in (0, 1)]
     written = as_json(runs, setting)
     assert list(written) == ["setting", "rows", "runs"]

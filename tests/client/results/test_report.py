@@ -43,7 +43,7 @@ PICTURE = "data:image/jpeg;base64,AAAA"
 def _summary(**changes: Any) -> dict[str, Any]:
     summary = {
         "method": "vl2v-adip",
-        "student": "efficientnet_lite0",
+        "student": "tf_efficientnet_lite0",
         "image_size": 64,
         "target_domain": TARGET,
         "seed": 0,

@@ -19,7 +19,7 @@ from tests.client.toy import make_folder
 
 def _config(root: Path, views: int = 0, *, group_by_name: bool = False, seed: int = 0) -> RunConfig:
     recipe = Recipe(views=views)
-    config = RunConfig(str(root), "red", "vl2v-adip", "efficientnet_lite0", 32, seed, "stratified", recipe)
+    config = RunConfig(str(root), "red", "vl2v-adip", "tf_efficientnet_lite0", 32, seed, "stratified", recipe)
     return replace(config, group_by_name=group_by_name)
 
 

@@ -23,7 +23,7 @@ from tests.client.toy import CLASSES, make_folder
 def config(tmp_path: Path) -> RunConfig:
     data = make_folder(tmp_path / "toy", images=3)
     recipe = Recipe(views=2)
-    return RunConfig(str(data), "red", "vl2v-adip", "efficientnet_lite0", 32, 0, "stratified", recipe)
+    return RunConfig(str(data), "red", "vl2v-adip", "tf_efficientnet_lite0", 32, 0, "stratified", recipe)
 
 
 def test_views_are_examples_of_their_own_behind_the_images(config: RunConfig) -> None:

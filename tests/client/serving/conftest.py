@@ -39,14 +39,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.mkdir()
     torch.manual_seed(0)
     student = build_student(
-        load_backbone("efficientnet_lite0", image_size=SIDE),
+        load_backbone("tf_efficientnet_lite0", image_size=SIDE),
         outputs=16,
         text_head=functional.normalize(torch.randn(len(CLASSES), 16), dim=1),
         image_size=SIDE,
         trains_texts=False,
     ).eval()
     student.temperature.fill_(30)  # so that it is not sure
-    metadata = {"classes": json.dumps(CLASSES), "method": "vl2v-adip", "student": "efficientnet_lite0"}
+    metadata = {"classes": json.dumps(CLASSES), "method": "vl2v-adip", "student": "tf_efficientnet_lite0"}
     metadata[STUDENTS] = Rejection.of(
         sureness(StudentClassifier(student, CLASSES).probabilities(_shapes()))
     ).to_json()
