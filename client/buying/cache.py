@@ -185,7 +185,7 @@ class EmbeddingCache:
         batch = RequestBatch(note.idempotency_key, note.run_id, note.fingerprint, tuple(note.queries))
         with self._file.transaction() as connection:
             taken = self._not_free(note.vendor, connection, batch)
-            taken |= self.pending_batches.held(connection, batch, alive=alive, asked=asked)
+            taken |= self.pending_batches.held(connection, batch, note.vendor, alive=alive, asked=asked)
             if not taken:
                 self.bulk_notes.add(connection, note)
         return taken

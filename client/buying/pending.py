@@ -105,7 +105,8 @@ class PendingBatches:
         with self._file.transaction() as connection:
             taken: set[Query] = set()
             if not again:
-                taken = known(connection, batch) | self.held(connection, batch, alive=alive, asked=asked)
+                taken = known(connection, batch)
+                taken |= self.held(connection, batch, note.vendor, alive=alive, asked=asked)
             if not taken:
                 row = (note.noted_at, note.vendor, note.key_id, note.agreed_micros)
                 connection.execute(
@@ -119,6 +120,7 @@ class PendingBatches:
         self,
         connection: sqlite3.Connection,
         batch: RequestBatch,
+        vendor: str | None,
         *,
         alive: Callable[[str], bool],
         asked: Collection[str] | None,
@@ -128,20 +130,21 @@ class PendingBatches:
         Args:
             connection: the transaction in which they are to be taken.
             batch: the batch.
+            vendor: where it is to be bought. What a run that was killed sent to another one holds nothing.
             alive: whether a run is being worked on right now.
             asked: keys of notes of runs that were killed, which hold nothing any more: the vendor was asked.
                 `None` where it cannot be asked, so that no such note holds anything.
         """
         others = connection.execute(
-            "SELECT idempotency_key, run_id, queries, noted_at FROM pending "
+            "SELECT idempotency_key, run_id, queries, noted_at, vendor FROM pending "
             "WHERE run_id != ? AND fingerprint = ?",
             (batch.run_id, batch.fingerprint),
         ).fetchall()
         now, held = time.time(), set[Query]()
-        for key, run_id, text, noted_at in others:
+        for key, run_id, text, noted_at, sent_to in others:
             noted = set(self._parsed(text))
             theirs = {query for query in batch.queries if query in noted}  # ours, which know our files
-            owed = asked is not None and key not in asked
+            owed = asked is not None and key not in asked and sent_to in (None, vendor)
             if theirs and (owed or abs(now - noted_at) < FRESH_SECONDS or alive(run_id)):
                 held |= theirs
         return held

@@ -119,11 +119,12 @@ class DeadRuns:
     def _notes(
         self, run_id: str | None, missing: Collection[Query], *, only_past: bool
     ) -> list[PendingBatch]:
-        """What another run, or any, has noted of what is missing, and nobody has asked after."""
+        """What another run, or any, has sent this vendor of what is missing, and nobody has asked after."""
         return [
             note
             for note in self._cache.pending_batches.of_run(run_id)
             if note.batch.run_id != self._run_id
+            and note.vendor in (None, self._checkout.origin)
             and note.batch.fingerprint == self._model.fingerprint
             and note.batch.idempotency_key not in self.asked
             and any(query in missing and query not in self.undecided for query in note.batch.queries)
@@ -133,7 +134,7 @@ class DeadRuns:
     def _settle(self, note: PendingBatch, at_hand: Mapping[Query, Query], missing: Collection[Query]) -> None:
         request = restore(note, at_hand)
         if request is not None:
-            error = self._fetch(request, past=is_expired(note))
+            error = self._fetch(request, note)
             if error is not None:
                 self.undecided.update(dict.fromkeys(note.batch.queries, error))
         elif not note.seconds_left:
@@ -144,19 +145,23 @@ class DeadRuns:
                 "with them has changed or is gone. They are bought again."
             )
 
-    def _fetch(self, request: Request, *, past: bool) -> ClientError | None:
+    def _fetch(self, request: Request, note: PendingBatch) -> ClientError | None:
         """Store the answer to a batch if the vendor had charged it; an error if it does not tell."""
         batch = request.batch
         try:
             answer = self._checkout.fetch_charged(request)
         except PriceRaised:
-            if not request.doubtful:
+            if request.doubtful:
+                return None
+            if note.key_id in (None, self._checkout.payer.key_id):
                 self._cache.abandon(batch)
+            else:  # another account may have paid for it, of which this one is told nothing
+                self.asked.add(batch.idempotency_key)
             return None
         except KeyRefused:
             raise
         except (RequestRefused, SpendingStopped) as error:
-            if not past and not isinstance(error, IdempotencyKeySpent):
+            if not is_expired(note) and not isinstance(error, IdempotencyKeySpent):
                 return error
             cost = price(batch.queries, self._model.prices)
             self._cache.write_off(batch, cost, self._checkout.payer)

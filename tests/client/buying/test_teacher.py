@@ -25,6 +25,7 @@ from client.buying.lock import run_lock
 from client.buying.pending import ContentOf, file_content, make_batch
 from client.buying.purchase import BATCH_SIZE
 from client.buying.queries import Query
+from client.buying.receipts import Payer
 from client.buying.recovery import DeadRuns
 from client.buying.teacher import Teacher
 from client.buying.vendor_api import VendorClient
@@ -441,6 +442,25 @@ def test_a_killed_runs_batch_of_which_the_vendor_does_not_tell_is_left_out(
         with pytest.raises(VendorError, match="3 queries were sent before and never answered"):
             purchase.result(timeout=20)
     assert shop.vendor.charged == 97
+
+
+@pytest.mark.parametrize(
+    ("url", "key", "stays"),
+    [
+        ("http://other", "tk_a_secret", True),
+        ("http://vendor", "tk_b_secret", True),
+        ("http://vendor", "tk_a_secret", False),
+    ],
+)
+def test_a_killed_runs_note_goes_only_if_its_own_vendor_and_account_say_that_it_was_not_charged(
+    shop: Shop, long_ago: None, url: str, key: str, stays: bool
+) -> None:
+    batch, texts = make_batch("killed", "fp_1", tuple(_texts(3))), _texts(10)
+    shop.cache.begin(batch, payer=Payer("http://vendor:80", "a"))
+    with VendorClient(url, key, transport=shop.vendor) as client:
+        teacher = Teacher(client, shop.cache, model=MODEL, run_id="run", budget=None)
+        assert teacher.buy(texts).bought == 10  # elsewhere, nothing is known of what was paid
+    assert shop.cache.pending("killed") == ([batch] if stays else [])
 
 
 def _buy_in_a_process(folder: Path, outcome: "Queue[str]") -> None:
