@@ -109,7 +109,7 @@ class BulkPurchaser:
                 if not free:
                     self._wait_for(others, queries)
                     others = set()
-                elif (taken := self._begin(free)) is not None:
+                elif (taken := self._buy(free)) is not None:
                     others |= taken
                 elif self._missing(free):
                     break
@@ -117,13 +117,19 @@ class BulkPurchaser:
         return self._purchase
 
     def fetch(self, queries: Sequence[Query]) -> list[BulkNote]:
-        """Store what jobs that have ended brought of these; those that go on, and have some of them."""
+        """Store what jobs that have ended brought of these; those that go on, and have some of them.
+
+        Raises:
+            RunBusy: another process is buying for this run.
+            ClientError: as `run`.
+        """
         running = []
-        for note in self._noted(queries):
-            try:
-                self._finish(note, queries, wait=False)
-            except JobRunning:
-                running.append(note)
+        with run_lock(self._cache.path, self._run_id):
+            for note in self._noted(queries):
+                try:
+                    self._finish(note, queries, wait=False)
+                except JobRunning:
+                    running.append(note)
         return running
 
     def _noted(self, queries: Sequence[Query]) -> list[BulkNote]:
@@ -141,12 +147,27 @@ class BulkPurchaser:
         self._sleep(_FIRST_LOOK)
         self._dead_runs.recover({query: query for query in at_hand}, others, only_past=True)
 
-    def _begin(self, missing: Sequence[Query]) -> set[Query] | None:
-        """Begin a job for as many of these as fit in one.
+    def _buy(self, missing: Sequence[Query]) -> set[Query] | None:
+        """Buy as many of these as fit in one job.
 
         Returns:
-            What another run has bought or is buying of them: then none was begun. `None` where the budget
+            What another run has bought or is buying of them: then no job was begun. `None` where the budget
             reaches to none of them, or none can be sent.
+        """
+        try:
+            begun = self._begin(missing)
+            if not isinstance(begun, BulkNote):
+                return begun
+            self._finish(begun, missing, wait=self._wait)
+            return set()
+        finally:
+            self._release()
+
+    def _begin(self, missing: Sequence[Query]) -> BulkNote | set[Query] | None:
+        """Begin a job for as many of these as fit in one, and set aside what it may cost.
+
+        Returns:
+            Its note, or what `_buy` returns where none was begun.
         """
         with tempfile.TemporaryDirectory(dir=self._cache.path.parent) as folder:
             file = Path(folder) / "requests.jsonl"
@@ -161,14 +182,13 @@ class BulkPurchaser:
             taken = self._cache.begin_job(
                 note, alive=partial(is_locked, self._cache.path), asked=self._dead_runs.asked
             )
-            if taken:
-                self._release()
-            else:
-                self._send(note, file)
-            return taken
+            return taken or self._send(note, file)
 
     def _send(self, note: BulkNote, file: Path) -> BulkNote:
-        """Have the vendor begin a noted job; where it refuses, the note goes."""
+        """Have the vendor begin a noted job; where it refuses, the note goes.
+
+        That of another run stays as long as a request of its own may be on the way.
+        """
         cost = price(note.queries, note.prices).cost_micros
         try:
             sent = self._jobs.send_file(file)
@@ -179,7 +199,7 @@ class BulkPurchaser:
                 fingerprint=note.fingerprint,
             )
         except ClientError as error:
-            if not error.unsure:
+            if not error.unsure and (note.run_id == self._run_id or not note.is_fresh):
                 self._cache.bulk_notes.forget(note)
             raise
         self._say(
@@ -256,7 +276,7 @@ class BulkPurchaser:
             JobRunning: it goes on.
             VendorError: it was cancelled or expired; what it brought is stored.
         """
-        named = self._named(note, at_hand)
+        named = self._named(note, at_hand, wait=wait)
         if named is None or named.batch_id is None:
             return
         job, pause = self._jobs.get(named.batch_id), _FIRST_LOOK
@@ -273,17 +293,18 @@ class BulkPurchaser:
             job = self._jobs.get(job.id)
         self._collect(named, job)
         self._cache.bulk_notes.forget(named)
-        self._release()
         if job.status != "completed":
             raise VendorError(
                 f"The bulk job {job.id} was {job.status} before all was done. What was done is kept and "
                 "was paid for, the rest was not. The same command buys the rest."
             )
 
-    def _named(self, note: BulkNote, at_hand: Sequence[Query]) -> BulkNote | None:
-        """The note with the vendor's name for the job; `None` of one that was never begun."""
-        if note.batch_id is not None:
-            return note
+    def _named(self, note: BulkNote, at_hand: Sequence[Query], *, wait: bool) -> BulkNote | None:
+        """The note with the vendor's name for the job; `None` of one that was never begun, or is done."""
+        left = self._left(note, at_hand, wait=wait)
+        if left is None or left.batch_id is not None:
+            return left
+        note = left
         job = self._jobs.find(note.idempotency_key)
         if job is not None:
             return self._cache.bulk_notes.name(note, job.id)
@@ -300,6 +321,30 @@ class BulkPurchaser:
             )
         self._cache.bulk_notes.forget(note)
         return None
+
+    def _left(self, note: BulkNote, at_hand: Sequence[Query], *, wait: bool) -> BulkNote | None:
+        """The note of a job once no other run is sending it; `None` where it has gone meanwhile.
+
+        Raises:
+            JobRunning: a run is sending it, and is not waited for.
+        """
+        pause = _FIRST_LOOK
+        while note.batch_id is None and note.run_id != self._run_id:
+            is_sent = is_locked(self._cache.path, note.run_id)
+            noted = {each.idempotency_key: each for each in self._noted(at_hand)}  # read only after that
+            if note.idempotency_key not in noted:
+                return None
+            note = noted[note.idempotency_key]
+            if note.batch_id is not None or not is_sent:
+                break
+            if not wait:
+                raise JobRunning(
+                    "Another run is sending a bulk job that has some of these queries. The same command with "
+                    "--batch fetches what it brings, and pays for nothing twice."
+                )
+            self._sleep(pause)
+            pause = min(_LAST_LOOK, 1.5 * pause)
+        return note
 
     def _write_again(self, file: Path, note: BulkNote, at_hand: Mapping[Query, Query]) -> bool:
         """Write the file of a noted job once more, if all that is in it is what it was."""

@@ -94,13 +94,10 @@ class BulkNotes:
         return {query for note in self.of_model(vendor, fingerprint) for query in note.queries}
 
     def name(self, note: BulkNote, batch_id: str) -> BulkNote:
-        """Note the vendor's name for a job."""
+        """Note the vendor's name for a job, whoever has removed its note meanwhile: it is to be paid for."""
         named = replace(note, batch_id=batch_id)
         with self._file.transaction() as connection:
-            connection.execute(
-                "UPDATE bulk_jobs SET batch_id = ? WHERE idempotency_key = ?",
-                (batch_id, note.idempotency_key),
-            )
+            self.add(connection, named)
         return named
 
     def forget(self, note: BulkNote) -> None:

@@ -1,7 +1,12 @@
 """`client embed --batch` and the real vendor: half the price, at whatever moment either side is stopped."""
 
 import json
+import sqlite3
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +14,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from client.buying.bulk_notes import BulkNotes
+from client.buying.budget import Budget
+from client.buying.bulk import BulkPurchaser
+from client.buying.bulk_api import BulkApi
+from client.buying.bulk_notes import BulkNote, BulkNotes
 from client.buying.cache import EmbeddingCache
 from client.buying.checkout import Checkout
-from client.buying.queries import Query
+from client.buying.origins import origin_of
+from client.buying.queries import Query, Spending
+from client.buying.teacher import at_bulk_prices
+from client.buying.vendor_api import VendorClient
+from client.errors import RequestTooLarge
+from shared.batches import BatchObject, FileObject
 from tests.client.toy import make_folder
 from tests.end_to_end.command import TINY, Command
 from tests.support.vendor_process import wait_until
@@ -129,6 +142,98 @@ def test_what_requests_had_paid_for_is_not_paid_for_by_a_job(
     assert np.isfinite(np.load(client.folder / "out.npy")).all()
     assert vendor.account(client.api_key).spent_micros == 20 * paid + 10 * (100 - paid)
     assert "differences: 0" in client("usage", "--reconcile").stdout
+
+
+@pytest.mark.parametrize("then", [(), ("--batch", "--no-wait")])
+def test_a_job_that_its_run_is_sending_is_left_to_that_run(
+    client: Command, vendor: LocalVendor, monkeypatch: pytest.MonkeyPatch, then: tuple[str, ...]
+) -> None:
+    send_file, others, sent = BulkApi.send_file, iter([then]), []
+
+    def meanwhile(self: BulkApi, file: Path) -> FileObject:
+        sent.append(file)
+        for options in others:
+            said = client("embed", *MANY, *texts("one more"), "--out", "more.npy", *options, code=3).stderr
+            assert ("is sending a bulk job" if options else "being bought by a bulk job") in said
+        return send_file(self, file)
+
+    monkeypatch.setattr(BulkApi, "send_file", meanwhile)
+    client("embed", *MANY, *OUT, "--batch")
+    assert (len(sent), len(jobs(client)), vendor.account(client.api_key).queries_used) == (1, 1, 100)
+
+
+def test_a_job_that_its_run_is_sending_is_waited_for(
+    client: Command, vendor: LocalVendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queries = [Query.text(word) for word in MANY[1::2]]
+    sending, go, send_file = threading.Event(), threading.Event(), BulkApi.send_file
+
+    def held(self: BulkApi, file: Path) -> FileObject:
+        sending.set()
+        assert go.wait(20)
+        return send_file(self, file)
+
+    def sleep(_: float) -> None:
+        go.set()
+        time.sleep(0.05)
+
+    def purchaser(run: str) -> BulkPurchaser:
+        model = at_bulk_prices(api.model())
+        return BulkPurchaser(api, cache, model, run, Budget(100), lambda _: None, wait=True, sleep=sleep)
+
+    monkeypatch.setattr(BulkApi, "send_file", held)
+    with (
+        VendorClient(client.url, client.api_key) as api,
+        EmbeddingCache(client.folder / "cache.db") as cache,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        first = pool.submit(purchaser("first").run, queries)
+        assert sending.wait(20)
+        purchaser("second").run(queries)
+        first.result(timeout=20)
+    assert (len(jobs(client)), vendor.account(client.api_key).queries_used) == (1, 100)
+
+
+def test_a_job_whose_note_is_gone_when_it_is_begun_is_waited_for_and_not_begun_again(
+    client: Command, vendor: LocalVendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = BulkApi.begin
+
+    def meanwhile(self: BulkApi, *given: Any, **named: Any) -> BatchObject:
+        with closing(sqlite3.connect(client.folder / "cache.db")) as cache, cache:
+            cache.execute("DELETE FROM bulk_jobs")
+        return begin(self, *given, **named)
+
+    monkeypatch.setattr(BulkApi, "begin", meanwhile)
+    client("embed", *MANY, *OUT, "--batch")
+    assert (len(jobs(client)), vendor.account(client.api_key).queries_used) == (1, 100)
+
+
+def test_a_job_that_is_refused_binds_no_budget_and_is_forgotten_only_by_its_own_run(
+    client: Command, vendor: LocalVendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> BatchObject:
+        raise RequestTooLarge
+
+    ours, theirs = [Query.text("ours")], [Query.text("theirs")]
+    with (
+        VendorClient(client.url, client.api_key) as api,
+        EmbeddingCache(client.folder / "cache.db") as cache,
+    ):
+        model, budget = at_bulk_prices(api.model()), Budget(1)
+        run = BulkPurchaser(api, cache, model, "run", budget, lambda _: None, wait=True).run
+        terms = (origin_of(client.url), api.key_id, model.prices)
+        note = BulkNote("bulk-1", "killed", model.fingerprint, *terms, (tuple(theirs),), time.time())
+        assert not cache.begin_job(note, alive=lambda _: False)
+        with monkeypatch.context() as patched:
+            patched.setattr(BulkApi, "begin", refuse)
+            for queries in (ours, theirs):
+                with pytest.raises(RequestTooLarge):
+                    run(queries)
+        assert cache.bulk_notes.count() == 1
+        assert budget.reserve(Spending(1, 0))
+        run(theirs)
+    assert (len(jobs(client)), vendor.account(client.api_key).queries_used) == (1, 1)
 
 
 @pytest.mark.parametrize("then", [(), ("--no-wait",)])
