@@ -72,7 +72,9 @@ class Settlement:
         uncharged: list[tuple[Request, PendingBatch]] = []
         for note in self._cache.pending_batches.of_run(run_id):
             request = restore(note, at_hand)
-            if request is None:
+            if request is None and is_expired(note):
+                self._give_up(note.batch)
+            elif request is None:
                 self._count_as_paid(note.batch)
             elif (other := self._other_model(note.batch.fingerprint)) is not None:
                 self._settle_with(other, request)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
 from pathlib import Path
+from stat import S_ISREG
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,18 +79,25 @@ def read_image(path: Path) -> bytes:
     """The file's bytes.
 
     Raises:
-        UnreadableImage: the file cannot be read, is empty or too large.
+        UnreadableImage: it is not a regular file, cannot be read, is empty or too large.
     """
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise UnreadableImage(f"larger than {MAX_BYTES // 2**20} MiB")
-        content = path.read_bytes()
+        found = path.stat()
+        if not S_ISREG(found.st_mode):  # a device or a pipe may never end
+            raise UnreadableImage("not a regular file")
+        content = b""
+        if found.st_size <= MAX_BYTES:
+            with path.open("rb") as file:
+                content = file.read(found.st_size + 1)
+                if len(content) > found.st_size:  # it has grown, or the system does not tell its size
+                    content += file.read(MAX_BYTES - found.st_size)
     except OSError as error:
         nowhere = isinstance(error, FileNotFoundError) and path.is_symlink()
         raise UnreadableImage(
             "a link to nowhere" if nowhere else error.strerror or "cannot be read"
         ) from error
+    if max(found.st_size, len(content)) > MAX_BYTES:
+        raise UnreadableImage(f"larger than {MAX_BYTES // 2**20} MiB")
     if not content:
         raise UnreadableImage("empty file")
     return content

@@ -64,6 +64,7 @@ def _query(image: ImageFile) -> Query | None:
     """The query about an image as it was sent; `None` if it cannot be read again."""
     file = image.file if isinstance(image.file, bytes) else from_base64(image.file.encode())
     try:
-        return image_query(file, image.name or "an image")
+        # A name that a stranger gives is none: what is noted under it is looked for in the file of that name.
+        return image_query(file, "an image")
     except UnreadableImage:
         return None

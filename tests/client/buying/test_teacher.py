@@ -316,6 +316,19 @@ def test_an_owed_batch_whose_file_has_changed_stays_owed_and_the_others_are_boug
     assert len(shop.cache.pending("run")) == 1
 
 
+def test_an_owed_batch_whose_file_is_gone_counts_as_lost_once_its_answer_is_not_to_be_had(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = _images(tmp_path / "images", [400] * 3)
+    shop.cache.begin(make_batch("run", "fp_1", tuple(gone)))
+    Path(gone[0].name).unlink()
+    monkeypatch.setattr("client.buying.recovery._REPLAY_SECONDS", -1)
+    purchase = shop.teacher(5).buy(_texts(3))
+    assert (purchase.bought, purchase.lost, purchase.out_of_budget) == (2, 3, True)
+    assert shop.cache.pending("run") == []
+    assert shop.cache.spending("run").queries == 5
+
+
 @pytest.mark.usefixtures("long_ago")
 def test_a_batch_of_a_former_model_counts_only_if_it_was_charged(shop: Shop) -> None:
     charged, noted = (

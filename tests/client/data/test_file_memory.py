@@ -120,11 +120,11 @@ def test_a_damaged_memory_is_made_anew(tmp_path: Path, read: list[Path], damage:
 def test_what_the_system_refuses_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file, memory = _picture(tmp_path / "red.png", "red"), FileMemory(tmp_path / "files.db")
 
-    def refused(path: Path) -> bytes:
+    def refused(path: Path, _: str) -> bytes:
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "read_bytes", refused)
+        patched.setattr(Path, "open", refused)
         assert [each.reason for each in read_files([file], memory)] == ["Permission denied"]
     assert [each.side for each in read_files([file], memory)] == [10]
 

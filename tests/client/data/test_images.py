@@ -2,6 +2,7 @@
 
 import struct
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from client.data import images
-from client.data.images import UnreadableImage, decode, decode_square, glance
+from client.data.images import UnreadableImage, decode, decode_square, glance, read_image
 from client.data.views import ORIGINAL
 
 
@@ -213,3 +214,21 @@ def test_too_many_pixels_are_refused_before_decoding(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(images, "MAX_PIXELS", 15)
     with pytest.raises(UnreadableImage, match="4 x 4"):
         decode(_encoded(Image.new("RGB", (4, 4))))
+
+
+@pytest.mark.skipif(not Path("/dev/null").exists(), reason="a system of other devices")
+def test_a_device_is_no_image_file() -> None:
+    with pytest.raises(UnreadableImage, match="not a regular file"):
+        read_image(Path("/dev/null"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="a system without such files")
+def test_a_file_that_is_longer_than_the_system_says_is_read_up_to_the_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = Path("/proc/self/status")
+    assert path.stat().st_size == 0
+    assert len(read_image(path)) > 100
+    monkeypatch.setattr(images, "MAX_BYTES", 100)
+    with pytest.raises(UnreadableImage, match="larger than"):
+        read_image(path)

@@ -1,10 +1,11 @@
 """A served student asks a real vendor where it is not sure: once, within its budget, and in time."""
 
+import asyncio
 import json
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -19,8 +20,13 @@ from pydantic import ValidationError
 from client import models
 from client.api.options import AskOptions, ServeOptions, VendorOptions
 from client.api.students import load_student
+from client.buying.queries import Query
+from client.deferral.selection import Below
 from client.learning.rejection import STUDENTS, TEACHERS, Rejection
 from client.learning.reliability import Reliability
+from client.serving.answers import Answer, ImageFile
+from client.serving.deferring import DeferringAnswerer
+from client.serving.vendor_line import VendorAnswer, VendorLine
 from tests.client.serving.test_serve import ask, picture
 from tests.client.toy import CLASSES
 from tests.support.student_process import StudentProcess
@@ -289,6 +295,32 @@ def test_the_page_shows_who_answered_and_what_is_left(
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         page.screenshot(path=tmp_path / f"deferral-{width}.png", full_page=True)
         page.close()
+
+
+class _Unsure:
+    """A student that is never sure."""
+
+    async def answer(self, account: str, images: Sequence[ImageFile]) -> Sequence[Answer]:
+        return [Answer(np.array([0.5, 0.5], np.float32), "student") for _ in images]
+
+
+class _SilentLine(VendorLine):
+    """Notes what it is asked about, and answers nothing."""
+
+    def __init__(self) -> None:
+        self.asked: list[Query] = []
+
+    async def ask(self, queries: Sequence[Query], *, seconds: float) -> list[VendorAnswer | None]:
+        self.asked += queries
+        return [None] * len(queries)
+
+
+def test_the_name_that_a_caller_gives_an_image_is_no_path() -> None:
+    """What is noted under a name is later looked for in the file of that name."""
+    line = _SilentLine()
+    answerer = DeferringAnswerer(_Unsure(), Below(0.9), line, seconds=1)
+    asyncio.run(answerer.answer("", [ImageFile(picture(), "/dev/zero")]))
+    assert [query.name for query in line.asked] == ["an image"]
 
 
 def test_without_a_vendor_nothing_is_said_of_one(http: httpx.Client) -> None:
