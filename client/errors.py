@@ -10,6 +10,7 @@ ClientError                  1  something failed
 │       ├── KeyRefused           1  the API key is missing, wrong, revoked or suspended
 │       ├── RequestTooLarge      1  the vendor takes no request of this size
 │       ├── InputRefused         1  the vendor will not embed something in the request
+│       ├── NotFound             1  the vendor has nothing of that name, or not any more
 │       ├── IdempotencyKeySpent  1  what was paid for under this key is no longer to be had
 │       └── FingerprintChanged   1  the vendor's model is no longer the one that was bought from
 ├── RunBusy                  1  something else is at work on the same run
@@ -96,6 +97,10 @@ class RequestTooLarge(RequestRefused):
 
 class InputRefused(RequestRefused):
     """The vendor will not embed something in the request, and does not say what; parts of it may do."""
+
+
+class NotFound(RequestRefused):
+    """The vendor has nothing of the name that was asked for, such as a job or a file, or not any more."""
 
 
 class IdempotencyKeySpent(RequestRefused):

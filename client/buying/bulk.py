@@ -3,31 +3,22 @@
 import hashlib
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import chain
 from pathlib import Path
 
 from client.buying.budget import NOTHING, Budget, price
-from client.buying.bulk_lines import (
-    AnsweredLine,
-    read_answers,
-    read_chunk,
-    read_refusals,
-    size_of,
-    write_line,
-)
+from client.buying.bulk_answers import JobAnswers
+from client.buying.bulk_lines import size_of, write_line
 from client.buying.bulk_notes import BulkNote
 from client.buying.cache import EmbeddingCache
 from client.buying.checkout import Checkout
 from client.buying.lock import is_locked, run_lock
-from client.buying.pending import RequestBatch
 from client.buying.purchase import Purchase, PurchaseProgress
-from client.buying.queries import Query, Spending
+from client.buying.queries import Query
 from client.buying.recovery import DeadRuns, Undecided
 from client.buying.vendor_api import VendorClient
-from client.buying.wire import most_bytes
-from client.errors import ClientError, JobRunning, VendorError
+from client.errors import ClientError, JobRunning, NotFound, VendorError
 from shared.batches import BatchObject
 from shared.embeddings import ModelCard
 
@@ -84,6 +75,7 @@ class BulkPurchaser:
         self._sleep = sleep
         self._checkout = Checkout(vendor, cache, model)
         self._purchase = settled or Purchase()
+        self._answers = JobAnswers(vendor, cache, model, run_id, budget, self._purchase)
         self._undecided: Undecided = {} if undecided is None else undecided
         self._dead_runs = DeadRuns(vendor, cache, model, run_id, say, undecided=self._undecided)
         self._total = 0
@@ -135,7 +127,12 @@ class BulkPurchaser:
     def _noted(self, queries: Sequence[Query]) -> list[BulkNote]:
         wanted = set(queries)
         notes = self._cache.bulk_notes.of_model(self._checkout.origin, self._model.fingerprint)
-        return [note for note in notes if not wanted.isdisjoint(note.queries)]
+        passed_over = self._cache.bulk_notes.passed_over(self._vendor.key_id)
+        return [
+            note
+            for note in notes
+            if note.idempotency_key not in passed_over and not wanted.isdisjoint(note.queries)
+        ]
 
     def _missing(self, queries: Sequence[Query]) -> list[Query]:
         known = self._cache.known(self._model.fingerprint, queries)
@@ -279,7 +276,26 @@ class BulkPurchaser:
         named = self._named(note, at_hand, wait=wait)
         if named is None or named.batch_id is None:
             return
-        job, pause = self._jobs.get(named.batch_id), _FIRST_LOOK
+        job: BatchObject | None = None
+        try:
+            job = self._ended(named, named.batch_id, wait=wait)
+            self._answers.collect(named, job)
+        except NotFound:
+            if job is None and self._is_of_another_key(named):
+                self._pass_over(named)
+            else:
+                self._give_up(named, at_hand)
+            return
+        self._cache.bulk_notes.forget(named)
+        if job.status != "completed":
+            raise VendorError(
+                f"The bulk job {job.id} was {job.status} before all was done. What was done is kept and "
+                "was paid for, the rest was not. The same command buys the rest."
+            )
+
+    def _ended(self, note: BulkNote, batch_id: str, *, wait: bool) -> BatchObject:
+        """A job once it has ended, if it is to be waited for."""
+        job, pause = self._jobs.get(batch_id), _FIRST_LOOK
         while job.status == "in_progress":
             if not wait:
                 raise JobRunning(
@@ -287,17 +303,33 @@ class BulkPurchaser:
                     f"{job.request_counts.total} requests are done. The same command with --batch fetches "
                     "what it brings, and pays for nothing twice; `client batches` shows it."
                 )
-            self._tell(named, job)
+            self._tell(note, job)
             self._sleep(pause)
             pause = min(_LAST_LOOK, 1.5 * pause)
             job = self._jobs.get(job.id)
-        self._collect(named, job)
-        self._cache.bulk_notes.forget(named)
-        if job.status != "completed":
-            raise VendorError(
-                f"The bulk job {job.id} was {job.status} before all was done. What was done is kept and "
-                "was paid for, the rest was not. The same command buys the rest."
-            )
+        return job
+
+    def _is_of_another_key(self, note: BulkNote) -> bool:
+        """Whether a job may be another account's, of which this one is told nothing."""
+        return note.key_id not in (None, self._vendor.key_id)
+
+    def _pass_over(self, note: BulkNote) -> None:
+        """Leave a job to the key that it was begun with, and buy what it may bring."""
+        self._cache.bulk_notes.pass_over(note, self._vendor.key_id)
+        self._say(
+            "A bulk job that was begun with another key has some of these queries. This key's account has no "
+            "such job, so they are bought."
+        )
+
+    def _give_up(self, note: BulkNote, at_hand: Sequence[Query]) -> None:
+        """Count as paid what is lost of a job that the vendor has no more, or whose files it has no more."""
+        if note.idempotency_key not in {each.idempotency_key for each in self._noted(at_hand)}:
+            return  # another run has stored it meanwhile
+        lost = self._answers.write_off(note)
+        self._say(
+            f"The vendor no longer has what the bulk job {note.batch_id} brought, and {lost.queries} of its "
+            "queries are not stored. They count as paid, and are bought again as far as the budget reaches."
+        )
 
     def _named(self, note: BulkNote, at_hand: Sequence[Query], *, wait: bool) -> BulkNote | None:
         """The note with the vendor's name for the job; `None` of one that was never begun, or is done."""
@@ -309,17 +341,22 @@ class BulkPurchaser:
         if job is not None:
             return self._cache.bulk_notes.name(note, job.id)
         # The vendor may be beginning it only now. Under its key it is begun once, however often it is sent.
+        is_foreign = self._is_of_another_key(note)
         contents = {query: query for query in at_hand}
         with tempfile.TemporaryDirectory(dir=self._cache.path.parent) as folder:
             file = Path(folder) / "requests.jsonl"
-            if self._write_again(file, note, contents):
+            if not is_foreign and self._write_again(file, note, contents):
                 return self._send(note, file)
         if note.is_fresh:
+            why = "it was sent with another key" if is_foreign else "its files have changed since"
             raise VendorError(
-                "A bulk job may be beginning at the vendor, and its files have changed since. Give the same "
-                "command again in a few minutes."
+                f"A bulk job may be beginning at the vendor, and {why}. Give the same command again in a few "
+                "minutes."
             )
-        self._cache.bulk_notes.forget(note)
+        if is_foreign:
+            self._pass_over(note)
+        else:
+            self._cache.bulk_notes.forget(note)
         return None
 
     def _left(self, note: BulkNote, at_hand: Sequence[Query], *, wait: bool) -> BulkNote | None:
@@ -356,78 +393,6 @@ class BulkPurchaser:
         except (OSError, ValueError):
             return False
         return True
-
-    def _collect(self, note: BulkNote, job: BatchObject) -> None:
-        """Store what a job brought, chunk by chunk, each with its receipt; what is stored already stays."""
-        if job.error_file_id is not None:
-            with tempfile.TemporaryFile(dir=self._cache.path.parent) as file:
-                self._jobs.download(job.error_file_id, file, self._most(note))
-                file.seek(0)
-                for place, reason in read_refusals(file, len(note.lines)).items():
-                    self._refuse(dict.fromkeys(note.lines[place], reason))
-        if job.output_file_id is None:
-            return
-        with tempfile.TemporaryFile(dir=self._cache.path.parent) as file:
-            self._jobs.download(job.output_file_id, file, self._most(note))
-            file.seek(0)
-            answered = read_answers(file, len(note.lines))
-            ahead: AnsweredLine | None = None
-            for receipt in self._jobs.receipts(job.id):
-                end = receipt.first_line + receipt.lines
-                chunk: list[AnsweredLine] = []
-                while (each := ahead or next(answered, None)) is not None:
-                    ahead = None
-                    if each.place >= end:
-                        ahead = each
-                        break
-                    if each.place >= receipt.first_line:
-                        chunk.append(each)
-                    else:
-                        self._refuse_all_of(note, each)
-                self._store(note, chunk, receipt.first_line, receipt.lines, receipt.receipt)
-            rest: Iterator[AnsweredLine] = chain([] if ahead is None else [ahead], answered)
-            for each in rest:
-                self._refuse_all_of(note, each)
-
-    def _store(
-        self, note: BulkNote, chunk: Sequence[AnsweredLine], first: int, count: int, token: str
-    ) -> None:
-        lines = note.lines[first : first + count]
-        batch = RequestBatch(
-            f"{note.idempotency_key}:{first}",
-            note.run_id,
-            note.fingerprint,
-            tuple(chain.from_iterable(lines)),
-        )
-        keys = self._vendor.signing_keys
-        try:
-            answer = read_chunk(chunk, lines, first, token, self._model, note.prices, keys)
-        except VendorError as error:
-            if error.bill is not None:
-                self._cache.reject(batch, error.bill, error.fault or str(error), self._checkout.payer)
-            raise
-        self._checkout.store(batch, answer)
-        paid = Spending(answer.usage.billed_queries, answer.usage.cost_micros)
-        mine = note.run_id == self._run_id
-        self._budget.settle(NOTHING, paid=paid if mine else NOTHING)
-        self._purchase.bought += paid.queries
-        self._purchase.cost_micros += paid.cost_micros
-        self._refuse(answer.refused)
-
-    def _refuse_all_of(self, note: BulkNote, line: AnsweredLine) -> None:
-        """Take a line that nothing was charged for: every input of it was passed over."""
-        queries = note.lines[line.place]
-        if line.body.data:
-            raise VendorError(f"The vendor answered line {line.place} of a bulk job without a receipt.")
-        self._refuse(
-            {queries[each.index]: each.message for each in line.body.errors if each.index < len(queries)}
-        )
-
-    def _refuse(self, refused: Mapping[Query, str]) -> None:
-        self._purchase.refused.update(refused)
-
-    def _most(self, note: BulkNote) -> int:
-        return most_bytes(len(note.queries), self._model.dimensions) + 4096 * len(note.lines)
 
     def _tell(self, note: BulkNote, job: BatchObject) -> None:
         counts = job.request_counts

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from client.buying.cache_file import CacheFile
 from client.buying.pending import FRESH_SECONDS, ContentOf, parse_queries, queries_json
 from client.buying.queries import Query
+from client.buying.receipts import Payer
 from client.errors import JobRunning
 from shared.embeddings import Prices
 
@@ -57,6 +58,7 @@ class BulkNotes:
         self._file = file
         self._content_of = content_of
         self._queries: dict[str, frozenset[Query]] = {}  # by idempotency key; they never change
+        self._passed_over: set[tuple[str, str | None]] = set()  # idempotency keys, and who passes them over
 
     def add(self, connection: sqlite3.Connection, note: BulkNote) -> None:
         """Note a job before it is begun."""
@@ -74,20 +76,31 @@ class BulkNotes:
         )
 
     def held(
-        self, connection: sqlite3.Connection, vendor: str | None, fingerprint: str, queries: Collection[Query]
+        self, connection: sqlite3.Connection, payer: Payer, fingerprint: str, queries: Collection[Query]
     ) -> set[Query]:
-        """Those of some queries that a job at a vendor has, of whatever run."""
+        """Those of some queries that a job at a vendor has, of whatever run; not of one passed over."""
         jobs = connection.execute(
             "SELECT idempotency_key, content FROM bulk_jobs WHERE vendor = ? AND fingerprint = ?",
-            (vendor, fingerprint),
+            (payer.vendor, fingerprint),
         )
         held: set[Query] = set()
+        passed_over = self.passed_over(payer.key_id)
         for key, content in jobs:
+            if key in passed_over:
+                continue
             if key not in self._queries:
                 lines = _lines(content, self._content_of)
                 self._queries[key] = frozenset(query for line in lines for query in line)
             held |= {query for query in queries if query in self._queries[key]}
         return held
+
+    def pass_over(self, note: BulkNote, key_id: str | None) -> None:
+        """Let a job hold nothing back from whoever buys with a key, as long as this process lasts."""
+        self._passed_over.add((note.idempotency_key, key_id))
+
+    def passed_over(self, key_id: str | None) -> set[str]:
+        """The idempotency keys of the jobs that are passed over with a key."""
+        return {key for key, passes in tuple(self._passed_over) if passes == key_id}
 
     def queries(self, vendor: str, fingerprint: str) -> set[Query]:
         """All that the jobs at a vendor for a model have."""
@@ -103,7 +116,7 @@ class BulkNotes:
     def forget(self, note: BulkNote) -> None:
         """Remove the note of a job: all that it brought is stored, or it was never begun."""
         with self._file.transaction() as connection:
-            connection.execute("DELETE FROM bulk_jobs WHERE idempotency_key = ?", (note.idempotency_key,))
+            delete_job(connection, note.idempotency_key)
 
     def count(self) -> int:
         """How many notes there are."""
@@ -118,6 +131,11 @@ class BulkNotes:
             (vendor, fingerprint),
         )
         return [_note(self._content_of, *row) for row in rows]
+
+
+def delete_job(connection: sqlite3.Connection, idempotency_key: str) -> None:
+    """Remove the note of a job, if there is one."""
+    connection.execute("DELETE FROM bulk_jobs WHERE idempotency_key = ?", (idempotency_key,))
 
 
 def _note(

@@ -12,7 +12,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from client.buying.bulk_notes import BulkNote, BulkNotes
+from client.buying.bulk_notes import BulkNote, BulkNotes, delete_job
 from client.buying.cache_file import CacheFile
 from client.buying.embeddings import CHUNK, CacheRow, StoredEmbedding, by_kind, held, insert, model_id, select
 from client.buying.heads import Heads
@@ -175,7 +175,7 @@ class EmbeddingCache:
             then nothing is noted.
         """
         note = PendingBatch(batch, time.time(), payer.vendor, payer.key_id, agreed_micros)
-        known = partial(self._not_free, payer.vendor)
+        known = partial(self._not_free, payer)
         return self.pending_batches.take(note, known=known, alive=alive, again=again, asked=asked)
 
     def begin_job(
@@ -184,17 +184,15 @@ class EmbeddingCache:
         """Note a bulk job before it is begun; as `begin`, which tells what it returns."""
         batch = RequestBatch(note.idempotency_key, note.run_id, note.fingerprint, tuple(note.queries))
         with self._file.transaction() as connection:
-            taken = self._not_free(note.vendor, connection, batch)
+            taken = self._not_free(Payer(note.vendor, note.key_id), connection, batch)
             taken |= self.pending_batches.held(connection, batch, note.vendor, alive=alive, asked=asked)
             if not taken:
                 self.bulk_notes.add(connection, note)
         return taken
 
-    def _not_free(
-        self, vendor: str | None, connection: sqlite3.Connection, batch: RequestBatch
-    ) -> set[Query]:
+    def _not_free(self, payer: Payer, connection: sqlite3.Connection, batch: RequestBatch) -> set[Query]:
         """The queries of a batch that are in the cache, or that a bulk job is to bring."""
-        in_jobs = self.bulk_notes.held(connection, vendor, batch.fingerprint, batch.queries)
+        in_jobs = self.bulk_notes.held(connection, payer, batch.fingerprint, batch.queries)
         return in_jobs | set(held(connection, model_id(connection, batch.fingerprint), batch.queries))
 
     def commit(
@@ -272,10 +270,15 @@ class EmbeddingCache:
             delete_pending(connection, batch)
 
     def write_off(self, batch: RequestBatch, paid: Spending, payer: Payer = _NOBODY) -> None:
-        """Turn the note of a batch whose answer is lost for good into a receipt: it may be paid for."""
+        """Turn the note of a batch, or job, whose answer is lost for good into a receipt: it may be paid for.
+
+        Where nothing may be paid for, the note goes without one.
+        """
         with self._file.transaction() as connection:
-            add_lost_receipt(connection, batch, paid, payer)
+            if batch.queries:
+                add_lost_receipt(connection, batch, paid, payer)
             delete_pending(connection, batch)
+            delete_job(connection, batch.idempotency_key)
 
     def pending(self, run_id: str) -> list[RequestBatch]:
         """The batches of a run that were sent, or about to be, and whose answer was never stored."""

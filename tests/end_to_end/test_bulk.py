@@ -282,6 +282,51 @@ def test_requests_leave_to_a_job_what_was_begun_meanwhile(
     assert vendor.account(client.api_key).queries_used == 101
 
 
+@pytest.mark.parametrize("then", [(), ("--batch",)])
+def test_what_a_job_brought_that_is_gone_counts_as_paid_and_is_bought_again(
+    client: Command, vendor: LocalVendor, then: tuple[str, ...]
+) -> None:
+    client("embed", *MANY, *OUT, "--batch", "--no-wait", code=3)
+    wait_until(lambda: jobs(client)[0]["status"] == "completed")
+    headers = {"authorization": f"Bearer {client.api_key}"}
+    vendor.http.delete(f"/v1/files/{jobs(client)[0]['output_file_id']}", headers=headers).raise_for_status()
+    said = client("embed", *MANY, *OUT, *then, "--budget", "150", code=3).stderr
+    assert "100 of its queries are not stored. They count as paid" in said
+    assert vendor.account(client.api_key).queries_used == 150
+    client("embed", *MANY, *OUT, *then)
+    assert vendor.account(client.api_key).queries_used == 200
+    assert "differences: 0" in client("usage", "--reconcile").stdout
+
+
+@pytest.mark.parametrize("then", [(), ("--batch",)])
+def test_a_job_of_another_account_is_passed_over(
+    client: Command, vendor: LocalVendor, model: HeldModel, then: tuple[str, ...]
+) -> None:
+    other = Command(client.folder, client.url, vendor.key())
+    client("embed", *MANY, *OUT, "--batch", "--no-wait", code=3)
+    assert "begun with another key" in other("embed", *MANY, *OUT, *then).stderr
+    assert vendor.account(other.api_key).queries_used == 100
+    client("embed", *MANY, *OUT, "--batch")
+    assert (len(jobs(client)), vendor.account(client.api_key).queries_used) == (1, 100)
+
+
+def test_a_job_that_another_account_may_have_begun_is_not_begun_by_this_one(
+    client: Command, vendor: LocalVendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> BatchObject:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(BulkApi, "begin", stop)
+        client("embed", *MANY, *OUT, "--batch", code=130)
+    other = Command(client.folder, client.url, vendor.key())
+    few = texts("number 1", "number 2")
+    assert "was sent with another key" in other("embed", *few, *OUT, "--batch", code=1).stderr
+    monkeypatch.setattr("client.buying.bulk_notes.FRESH_SECONDS", 0.0)
+    other("embed", *few, *OUT, "--batch")
+    assert (len(jobs(other)), vendor.account(other.api_key).queries_used) == (1, 2)
+
+
 def test_the_budget_bounds_a_job_and_the_rest_is_bought_later(client: Command, vendor: LocalVendor) -> None:
     client("embed", *MANY, *OUT, "--batch", "--budget", "60", code=3)
     assert vendor.account(client.api_key).queries_used == 60

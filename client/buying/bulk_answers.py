@@ -1,0 +1,141 @@
+"""What bulk jobs brought: fetched, checked and stored; or counted as paid, where it is gone."""
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+
+from client.buying.budget import NOTHING, Budget, price
+from client.buying.bulk_lines import AnsweredLine, read_answers, read_chunk, read_refusals
+from client.buying.bulk_notes import BulkNote
+from client.buying.cache import EmbeddingCache
+from client.buying.checkout import Checkout
+from client.buying.pending import RequestBatch
+from client.buying.purchase import Purchase
+from client.buying.queries import Query, Spending
+from client.buying.receipts import Payer
+from client.buying.vendor_api import VendorClient
+from client.buying.wire import most_bytes
+from client.errors import VendorError
+from shared.batches import BatchObject
+from shared.embeddings import ModelCard
+
+
+class JobAnswers:
+    """What the jobs of one vendor bring to a run, and what that comes to."""
+
+    def __init__(
+        self,
+        vendor: VendorClient,
+        cache: EmbeddingCache,
+        model: ModelCard,
+        run_id: str,
+        budget: Budget,
+        purchase: Purchase,
+    ) -> None:
+        """Fetch nothing yet.
+
+        Args:
+            vendor: the vendor.
+            cache: where answers are stored.
+            model: what answers.
+            run_id: the run, whose budget what other runs' jobs cost is not.
+            budget: where it is counted as paid.
+            purchase: where it is counted as bought.
+        """
+        self._vendor = vendor
+        self._jobs = vendor.bulk
+        self._cache = cache
+        self._model = model
+        self._run_id = run_id
+        self._budget = budget
+        self._checkout = Checkout(vendor, cache, model)
+        self._purchase = purchase
+
+    def collect(self, note: BulkNote, job: BatchObject) -> None:
+        """Store what a job brought, chunk by chunk, each with its receipt; what is stored already stays.
+
+        Raises:
+            NotFound: it is gone.
+            VendorError: it cannot be taken.
+        """
+        if job.error_file_id is not None:
+            with tempfile.TemporaryFile(dir=self._cache.path.parent) as file:
+                self._jobs.download(job.error_file_id, file, self._most(note))
+                file.seek(0)
+                for place, reason in read_refusals(file, len(note.lines)).items():
+                    self._refuse(dict.fromkeys(note.lines[place], reason))
+        if job.output_file_id is None:
+            return
+        with tempfile.TemporaryFile(dir=self._cache.path.parent) as file:
+            self._jobs.download(job.output_file_id, file, self._most(note))
+            file.seek(0)
+            answered = read_answers(file, len(note.lines))
+            ahead: AnsweredLine | None = None
+            for receipt in self._jobs.receipts(job.id):
+                end = receipt.first_line + receipt.lines
+                chunk: list[AnsweredLine] = []
+                while (each := ahead or next(answered, None)) is not None:
+                    ahead = None
+                    if each.place >= end:
+                        ahead = each
+                        break
+                    if each.place >= receipt.first_line:
+                        chunk.append(each)
+                    else:
+                        self._refuse_all_of(note, each)
+                self._store(note, chunk, receipt.first_line, receipt.lines, receipt.receipt)
+            rest: Iterator[AnsweredLine] = chain([] if ahead is None else [ahead], answered)
+            for each in rest:
+                self._refuse_all_of(note, each)
+
+    def write_off(self, note: BulkNote) -> Spending:
+        """Count as paid what a job may have been charged and is not stored, and forget it; returns that."""
+        known = self._cache.known(note.fingerprint, note.queries)
+        lost = tuple(each for each in note.queries if each not in known | self._purchase.refused.keys())
+        cost = price(lost, note.prices)
+        batch = RequestBatch(note.idempotency_key, note.run_id, note.fingerprint, lost)
+        self._cache.write_off(batch, cost, Payer(note.vendor, note.key_id))
+        if note.run_id == self._run_id:
+            self._budget.settle(NOTHING, paid=cost)
+            self._purchase.lost += cost.queries
+        return cost
+
+    def _store(
+        self, note: BulkNote, chunk: Sequence[AnsweredLine], first: int, count: int, token: str
+    ) -> None:
+        lines = note.lines[first : first + count]
+        batch = RequestBatch(
+            f"{note.idempotency_key}:{first}",
+            note.run_id,
+            note.fingerprint,
+            tuple(chain.from_iterable(lines)),
+        )
+        keys = self._vendor.signing_keys
+        try:
+            answer = read_chunk(chunk, lines, first, token, self._model, note.prices, keys)
+        except VendorError as error:
+            if error.bill is not None:
+                self._cache.reject(batch, error.bill, error.fault or str(error), self._checkout.payer)
+            raise
+        self._checkout.store(batch, answer)
+        paid = Spending(answer.usage.billed_queries, answer.usage.cost_micros)
+        mine = note.run_id == self._run_id
+        self._budget.settle(NOTHING, paid=paid if mine else NOTHING)
+        self._purchase.bought += paid.queries
+        self._purchase.cost_micros += paid.cost_micros
+        self._refuse(answer.refused)
+
+    def _refuse_all_of(self, note: BulkNote, line: AnsweredLine) -> None:
+        """Take a line that nothing was charged for: every input of it was passed over."""
+        queries = note.lines[line.place]
+        if line.body.data:
+            raise VendorError(f"The vendor answered line {line.place} of a bulk job without a receipt.")
+        self._refuse(
+            {queries[each.index]: each.message for each in line.body.errors if each.index < len(queries)}
+        )
+
+    def _refuse(self, refused: Mapping[Query, str]) -> None:
+        self._purchase.refused.update(refused)
+
+    def _most(self, note: BulkNote) -> int:
+        return most_bytes(len(note.queries), self._model.dimensions) + 4096 * len(note.lines)
