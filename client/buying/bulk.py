@@ -4,6 +4,7 @@ import hashlib
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from client.buying.queries import Query
 from client.buying.recovery import DeadRuns, Undecided
 from client.buying.vendor_api import VendorClient
 from client.errors import ClientError, JobRunning, NotFound, VendorError
-from shared.batches import BatchObject
+from shared.batches import BatchObject, FileObject
 from shared.embeddings import ModelCard
 
 # A line is one request, of so many queries and bytes; a job is of so many queries and bytes.
@@ -187,6 +188,7 @@ class BulkPurchaser:
         That of another run stays as long as a request of its own may be on the way.
         """
         cost = price(note.queries, note.prices).cost_micros
+        sent: FileObject | None = None
         try:
             sent = self._jobs.send_file(file)
             job = self._jobs.begin(
@@ -196,9 +198,13 @@ class BulkPurchaser:
                 fingerprint=note.fingerprint,
             )
         except ClientError as error:
-            if not error.unsure and (note.run_id == self._run_id or not note.is_fresh):
-                self._cache.bulk_notes.forget(note)
+            if not error.unsure:
+                self._delete_files(None if sent is None else sent.id)
+                if note.run_id == self._run_id or not note.is_fresh:
+                    self._cache.bulk_notes.forget(note)
             raise
+        if job.input_file_id != sent.id:  # it was begun before, with a file that was sent then
+            self._delete_files(sent.id)
         self._say(
             f"The vendor began the bulk job {job.id}: {len(note.queries)} queries, up to {cost} micros."
         )
@@ -287,6 +293,8 @@ class BulkPurchaser:
                 self._give_up(named, at_hand)
             return
         self._cache.bulk_notes.forget(named)
+        # What it was made of goes last: who still fetches it as well then finds all of it or none.
+        self._delete_files(job.output_file_id, job.error_file_id, job.input_file_id)
         if job.status != "completed":
             raise VendorError(
                 f"The bulk job {job.id} was {job.status} before all was done. What was done is kept and "
@@ -308,6 +316,13 @@ class BulkPurchaser:
             pause = min(_LAST_LOOK, 1.5 * pause)
             job = self._jobs.get(job.id)
         return job
+
+    def _delete_files(self, *file_ids: str | None) -> None:
+        """Delete files that nobody needs any more, where that is possible: an account may have so many."""
+        for file_id in file_ids:
+            if file_id is not None:
+                with suppress(ClientError):
+                    self._jobs.delete_file(file_id)
 
     def _is_of_another_key(self, note: BulkNote) -> bool:
         """Whether a job may be another account's, of which this one is told nothing."""

@@ -66,12 +66,13 @@ class JobAnswers:
                     self._refuse(dict.fromkeys(note.lines[place], reason))
         if job.output_file_id is None:
             return
+        receipts = list(self._jobs.receipts(job.id))  # first, as long as all of its files are there
         with tempfile.TemporaryFile(dir=self._cache.path.parent) as file:
             self._jobs.download(job.output_file_id, file, self._most(note))
             file.seek(0)
             answered = read_answers(file, len(note.lines))
             ahead: AnsweredLine | None = None
-            for receipt in self._jobs.receipts(job.id):
+            for receipt in receipts:
                 end = receipt.first_line + receipt.lines
                 chunk: list[AnsweredLine] = []
                 while (each := ahead or next(answered, None)) is not None:

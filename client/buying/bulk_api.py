@@ -46,6 +46,10 @@ class BulkApi:
             self._http.send("POST", "/v1/files", headers=headers, body=body, patience=transport.PATIENCE),
         )
 
+    def delete_file(self, file_id: str) -> None:
+        """Delete a file; asked once and not again, for whoever deletes does without it."""
+        self._http.send("DELETE", f"/v1/files/{quote(file_id, safe='')}", tries=1)
+
     def begin(
         self, file_id: str, *, idempotency_key: str, max_cost_micros: int, fingerprint: str
     ) -> BatchObject:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -80,6 +81,7 @@ def test_a_job_brings_what_requests_would_for_half(client: Command, vendor: Loca
     other("embed", *inputs, "--out", "others.npy", "--cache", "other.db", code=1)
     assert np.allclose(rows, np.load(client.folder / "others.npy"), atol=1e-5, equal_nan=True)
     assert "completed" in client("batches").stdout
+    assert vendor.get("/v1/files", client.api_key)["data"] == []  # all is stored, and the rest needs none
     assert "50 and 10" in client("models").stdout
     assert "differences: 0" in client("usage", "--reconcile").stdout
     client("receipts", "verify")
@@ -325,6 +327,31 @@ def test_a_job_that_another_account_may_have_begun_is_not_begun_by_this_one(
     monkeypatch.setattr("client.buying.bulk_notes.FRESH_SECONDS", 0.0)
     other("embed", *few, *OUT, "--batch")
     assert (len(jobs(other)), vendor.account(other.api_key).queries_used) == (1, 2)
+
+
+def test_files_of_jobs_that_are_refused_or_were_begun_before_are_deleted(
+    client: Command, vendor: LocalVendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def files(key: str) -> list[object]:
+        found: list[object] = vendor.get("/v1/files", key)["data"]
+        return found
+
+    poor = Command(client.folder, client.url, vendor.key(quota=10))
+    poor("embed", *MANY, *OUT, "--batch", "--cache", "other.db", code=3)
+    assert files(poor.api_key) == []
+    begin = BulkApi.begin
+
+    def begin_twice(self: BulkApi, file_id: str, **terms: Any) -> BatchObject:
+        with TemporaryDirectory() as folder:
+            again = Path(folder) / "again.jsonl"
+            with again.open("wb") as to:
+                self.download(file_id, to, 10**6)
+            begin(self, self.send_file(again).id, **terms)
+        return begin(self, file_id, **terms)
+
+    monkeypatch.setattr(BulkApi, "begin", begin_twice)
+    client("embed", *MANY, *OUT, "--batch")
+    assert (len(jobs(client)), files(client.api_key)) == (1, [])
 
 
 def test_the_budget_bounds_a_job_and_the_rest_is_bought_later(client: Command, vendor: LocalVendor) -> None:
