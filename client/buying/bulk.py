@@ -91,7 +91,8 @@ class BulkPurchaser:
         """
         others: set[Query] = set()  # what another run is buying right now
         with run_lock(self._cache.path, self._run_id):
-            self._total = len(self._missing(queries))
+            settled = self._purchase
+            self._total = settled.bought + len(settled.refused) + len(self._missing(queries))
             while True:
                 for note in self._noted(queries):
                     self._finish(note, queries, wait=self._wait)
@@ -282,6 +283,7 @@ class BulkPurchaser:
         named = self._named(note, at_hand, wait=wait)
         if named is None or named.batch_id is None:
             return
+        self._total += len(set(named.queries).difference(self._missing(at_hand)))  # it brings these as well
         job: BatchObject | None = None
         try:
             job = self._ended(named, named.batch_id, wait=wait)

@@ -5,6 +5,7 @@ import sqlite3
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from client.buying.cache_file import CacheFile
 from client.buying.pending import FRESH_SECONDS, ContentOf, parse_queries, queries_json
@@ -102,9 +103,9 @@ class BulkNotes:
         """The idempotency keys of the jobs that are passed over with a key."""
         return {key for key, passes in tuple(self._passed_over) if passes == key_id}
 
-    def queries(self, vendor: str, fingerprint: str) -> set[Query]:
-        """All that the jobs at a vendor for a model have."""
-        return {query for note in self.of_model(vendor, fingerprint) for query in note.queries}
+    def held_now(self, payer: Payer, fingerprint: str, queries: Collection[Query]) -> set[Query]:
+        """As `held`, outside of a transaction."""
+        return self._file.ask(partial(self.held, payer=payer, fingerprint=fingerprint, queries=queries))
 
     def name(self, note: BulkNote, batch_id: str) -> BulkNote:
         """Note the vendor's name for a job, whoever has removed its note meanwhile: it is to be paid for."""

@@ -398,7 +398,7 @@ class Purchaser:
         free = self._part(request, places) if places else None
         self._budget.settle(request.price - (free.price if free else NOTHING), paid=NOTHING)
         self._dead_runs.recover(self._at_hand, taken, only_past=True)
-        in_jobs = taken & self._cache.bulk_notes.queries(self._checkout.origin, self._model.fingerprint)
+        in_jobs = self._cache.bulk_notes.held_now(self._checkout.payer, self._model.fingerprint, taken)
         left_out = in_jobs | (taken & self.undecided.keys())
         with self._lock:
             self._ready.extendleft([free] if free else [])  # it stays set aside in the budget

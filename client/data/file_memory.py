@@ -76,7 +76,7 @@ class FileMemory:
                     for start in range(0, len(files), _AT_ONCE)
                     for facts in self._recall(memory, files[start : start + _AT_ONCE])
                 ]
-        except sqlite3.Error:
+        except (sqlite3.Error, OSError):
             return [None] * len(files)
 
     def remember(self, read: Mapping[Path, tuple[FileFacts, Stamp | None]]) -> None:

@@ -22,6 +22,7 @@ from client.buying.bulk_notes import BulkNote, BulkNotes
 from client.buying.cache import EmbeddingCache
 from client.buying.checkout import Checkout
 from client.buying.origins import origin_of
+from client.buying.purchase import Purchase, PurchaseProgress
 from client.buying.queries import Query, Spending
 from client.buying.teacher import at_bulk_prices
 from client.buying.vendor_api import VendorClient
@@ -352,6 +353,35 @@ def test_files_of_jobs_that_are_refused_or_were_begun_before_are_deleted(
     monkeypatch.setattr(BulkApi, "begin", begin_twice)
     client("embed", *MANY, *OUT, "--batch")
     assert (len(jobs(client)), files(client.api_key)) == (1, [])
+
+
+def test_progress_ends_at_all_that_is_bought_whatever_was_settled_and_whoever_began_the_job(
+    client: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[PurchaseProgress] = []
+    get, running = BulkApi.get, [True]
+
+    def almost_done(self: BulkApi, batch_id: str) -> BatchObject:
+        """All lines are done, and the job has not ended; then as it is."""
+        job = get(self, batch_id)
+        if not running.pop():
+            return job
+        counts = job.request_counts.model_copy(update={"completed": job.request_counts.total})
+        return job.model_copy(update={"status": "in_progress", "request_counts": counts})
+
+    client("embed", *MANY[:80], *OUT, "--batch", "--no-wait", code=3)  # of 40 queries
+    wait_until(lambda: jobs(client)[0]["status"] == "completed")
+    monkeypatch.setattr(BulkApi, "get", almost_done)
+    running += [False, True] * 2
+    with (
+        VendorClient(client.url, client.api_key) as api,
+        EmbeddingCache(client.folder / "cache.db") as cache,
+    ):
+        model, settled = at_bulk_prices(api.model()), Purchase(bought=50)
+        BulkPurchaser(
+            api, cache, model, "run", Budget(None), told.append, wait=True, settled=settled
+        ).run([Query.text(word) for word in (*MANY[1:20:2], *MANY[81:120:2])])  # fmt: skip
+    assert [(each.bought, each.total) for each in told] == [(90, 110), (110, 110)]
 
 
 def test_the_budget_bounds_a_job_and_the_rest_is_bought_later(client: Command, vendor: LocalVendor) -> None:

@@ -54,6 +54,13 @@ def test_a_file_is_read_once_and_again_when_it_has_changed(tmp_path: Path, read:
     assert again[1] == first[1]
 
 
+def test_a_memory_that_cannot_be_opened_knows_nothing(tmp_path: Path, read: list[Path]) -> None:
+    file, taken = _picture(tmp_path / "red.png", "red"), tmp_path / "files.db"
+    taken.mkdir()
+    assert [facts.side for facts in read_files([file], FileMemory(taken))] == [10]
+    assert read == [file]
+
+
 def test_a_file_that_was_just_written_is_not_trusted(tmp_path: Path, read: list[Path]) -> None:
     file = _picture(tmp_path / "new.png", "red", age=0)
     for _ in range(2):
