@@ -319,7 +319,8 @@ def test_the_name_that_a_caller_gives_an_image_is_no_path() -> None:
     """What is noted under a name is later looked for in the file of that name."""
     line = _SilentLine()
     answerer = DeferringAnswerer(_Unsure(), Below(0.9), line, seconds=1)
-    asyncio.run(answerer.answer("", [ImageFile(picture(), "/dev/zero")]))
+    with ThreadPoolExecutor(1) as pool:  # in this thread, a browser may have a loop of its own
+        pool.submit(lambda: asyncio.run(answerer.answer("", [ImageFile(picture(), "/dev/zero")]))).result()
     assert [query.name for query in line.asked] == ["an image"]
 
 
