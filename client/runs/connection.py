@@ -84,7 +84,9 @@ class Connection:
         """
         file = self._cache_file
         if must_exist and not is_there(file):
-            raise UsageError(f"The cache {file} {absence(file)}. Buying makes one; --cache names another.")
+            raise UsageError(
+                f"There is no cache {file}: it {absence(file)}. Buying makes one; --cache names another."
+            )
         with EmbeddingCache(file, half=half, on_damage=self.display.note, content_of=sent_of) as cache:
             yield cache
 

@@ -39,7 +39,7 @@ def test_images_stay_where_there_is_no_cache_to_forget_their_embeddings(
     with pytest.raises(SystemExit) as end:
         main(["cache", "forget", str(tmp_path / "kept"), "--cache", str(tmp_path / "other.db")])
     assert end.value.code == 2
-    assert "other.db does not exist" in "".join(capsys.readouterr().err.splitlines())
+    assert "other.db: it does not exist" in "".join(capsys.readouterr().err.splitlines())
     assert not (tmp_path / "other.db").exists()
     assert all(each.path.exists() for each in kept)
 
