@@ -3,9 +3,10 @@
 import json
 import sqlite3
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from client.buying.cache_file import CacheFile
 from client.buying.pending import FRESH_SECONDS, ContentOf, parse_queries, queries_json
@@ -90,7 +91,7 @@ class BulkNotes:
             if key in passed_over:
                 continue
             if key not in self._queries:
-                lines = _lines(content, self._content_of)
+                lines = _lines(json.loads(content), self._content_of)
                 self._queries[key] = frozenset(query for line in lines for query in line)
             held |= {query for query in queries if query in self._queries[key]}
         return held
@@ -150,14 +151,14 @@ def _note(
     noted_at: float,
     batch_id: str | None,
 ) -> BulkNote:
-    lines = _lines(content, content_of)
-    prices = Prices.model_validate(json.loads(content)["prices"])
+    given = json.loads(content)
+    lines, prices = _lines(given, content_of), Prices.model_validate(given["prices"])
     return BulkNote(idempotency_key, run_id, fingerprint, vendor, key_id, prices, lines, noted_at, batch_id)
 
 
-def _lines(content: str, content_of: ContentOf) -> tuple[tuple[Query, ...], ...]:
-    """The queries of each line of a job's file."""
-    return tuple(tuple(parse_queries(json.dumps(line), content_of)) for line in json.loads(content)["lines"])
+def _lines(given: Mapping[str, Any], content_of: ContentOf) -> tuple[tuple[Query, ...], ...]:
+    """The queries of each line of a job's file, from the content of its note."""
+    return tuple(tuple(parse_queries(json.dumps(line), content_of)) for line in given["lines"])
 
 
 def being_bought(notes: Sequence[BulkNote]) -> JobRunning:

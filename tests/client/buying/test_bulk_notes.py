@@ -19,10 +19,10 @@ def test_what_jobs_have_is_read_once_and_not_held_back_from_who_passes_them_over
     queries = [Query.text("a"), Query.text("b")]
     prices = Prices(image_micros=50, text_micros=10)
     note = BulkNote("bulk-1", "run", "fp_1", "http://vendor:80", "a", prices, (tuple(queries),), 0.0)
-    parsed: list[str] = []
+    parsed: list[Any] = []
     lines = bulk_notes._lines
 
-    def noted(content: str, *rest: Any) -> tuple[tuple[Query, ...], ...]:
+    def noted(content: Any, *rest: Any) -> tuple[tuple[Query, ...], ...]:
         parsed.append(content)
         return lines(content, *rest)
 
