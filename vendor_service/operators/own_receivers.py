@@ -1,4 +1,4 @@
-"""The receivers of events that customers add and manage themselves: those of their account."""
+"""The receivers of events that customers add and manage themselves, of their account."""
 
 from collections.abc import Iterable
 
@@ -28,21 +28,27 @@ def add(act: Act, account: str, url: str, kinds: Iterable[EventKind]) -> NewEndp
     owner = find_account(act.session, account, lock=True)
     if not url.startswith("https://"):
         raise UsageError("the address of a receiver begins with https://")
-    mine = (WebhookEndpoint.account_id == owner.id, WebhookEndpoint.disabled_at.is_(None))
-    if (act.session.scalar(select(func.count()).where(*mine)) or 0) >= _MOST_RECEIVERS:
+    added = select(func.count()).where(
+        WebhookEndpoint.account_id == owner.id,
+        WebhookEndpoint.added_by == "customer",
+        WebhookEndpoint.disabled_at.is_(None),
+    )
+    if (act.session.scalar(added) or 0) >= _MOST_RECEIVERS:
         message = f"this account has {_MOST_RECEIVERS} receivers; disable one that is not needed"
         raise APIError(ErrorCode.CONFLICT, message)
     return acts.create(act, url, kinds, account, "customer")
 
 
 def find(session: Session, account_id: str, endpoint_id: str) -> WebhookEndpoint:
-    """A receiver of this account that is not disabled.
+    """A receiver that this account added and that is not disabled.
+
+    One that an operator added is the vendor's: whoever gave it a secret could sign events as the vendor does.
 
     Raises:
         APIError: `not_found`; `conflict`, it is disabled.
     """
     row = session.get(WebhookEndpoint, endpoint_id)
-    if row is None or row.account_id != account_id:
+    if row is None or row.account_id != account_id or row.added_by != "customer":
         raise APIError(ErrorCode.NOT_FOUND, "this account has no such receiver", param="endpoint_id")
     if row.disabled_at is not None:
         raise APIError(ErrorCode.CONFLICT, f"the receiver {endpoint_id} is disabled", param="endpoint_id")

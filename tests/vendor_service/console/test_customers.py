@@ -882,9 +882,34 @@ def test_a_receiver_that_cannot_be_is_told_with_what_to_do(
     assert words in problem_of(answer)
 
 
+def test_a_receiver_that_an_operator_added_is_the_vendors(vendor: LocalVendor) -> None:
+    key = vendor.key()
+    admin = admin_of(vendor, key)
+    with vendor.books.write() as session:
+        act = Act(session, "os:test", vendor.clock)
+        address = "https://example.com/internal"
+        theirs = webhooks.create(act, address, account=vendor.account(key).name).endpoint_id
+    event = event_for(vendor, key)
+    with vendor.books.write() as session:
+        session.get_one(WebhookDelivery, (event, theirs)).state = "failed"
+    page = admin.page("/events")
+    assert "one of the vendor" in page
+    assert address not in page
+    assert theirs not in page  # there is no button for it
+    for act_on_it in ("rotate", "disable", f"send/{event}"):
+        answer = admin.do(f"/events/receivers/{theirs}/{act_on_it}")
+        assert (answer.status_code, "no such receiver" in answer.text) == (404, True)
+    with vendor.books.read() as session:
+        assert session.get_one(WebhookEndpoint, theirs).disabled_at is None
+        assert session.get_one(WebhookEndpoint, theirs).former_secret is None
+
+
 def test_receivers_are_few_and_of_the_whole_account(vendor: LocalVendor) -> None:
     key = vendor.key()
     admin = admin_of(vendor, key)
+    with vendor.books.write() as session:  # what operators add is not counted
+        act = Act(session, "os:test", vendor.clock)
+        webhooks.create(act, HOOK, account=vendor.account(key).name)
     answers = [admin.ask("/events/receivers/add", address=f"{HOOK}/{n}").status_code for n in range(11)]
     assert answers == [200] * 10 + [422]
     with vendor.books.write() as session:
