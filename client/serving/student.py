@@ -170,7 +170,10 @@ def _find(path: Path) -> tuple[Path, RunFolder | None]:
         )
     if not is_folder(path):
         raise UsageError(f"{path} {absence(path)}.")
-    below = [RunFolder(each) for each in path.iterdir() if is_file(RunFolder(each).onnx)]
+    try:
+        below = [RunFolder(each) for each in path.iterdir() if is_file(RunFolder(each).onnx)]
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}.") from error
     if not below:
         raise UsageError(
             f"{path} is no run, and no run below it has a student.onnx. `client distill` makes one."

@@ -1,6 +1,7 @@
 """`client serve`: a real student behind a real server answers as `client predict` does, without PyTorch."""
 
 import base64
+import errno
 import hashlib
 import json
 import os
@@ -22,6 +23,7 @@ from PIL import Image
 
 import client
 from benchmarks.load import form, request
+from client.errors import UsageError
 from shared.errors import ErrorBody, ErrorCode
 from tests.client.results.test_records import SUMMARY
 from tests.client.serving.conftest import ABSENT
@@ -274,6 +276,15 @@ def test_what_cannot_be_served_is_said_with_its_exit_code(run: Path, tmp_path: P
         ):
             ended, said = refused_start(*arguments, folder=tmp_path)
             assert (ended, words in said) == (code, True), (arguments, ended, said)
+
+
+def test_a_folder_that_may_not_be_listed_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(path: Path) -> list[str]:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(os, "listdir", forbidden)
+    with pytest.raises(UsageError, match=f"{tmp_path} cannot be read: Permission denied"):
+        client.serve(tmp_path)
 
 
 def test_what_serving_takes_is_named_where_it_is_missing(run: Path) -> None:
