@@ -6,8 +6,7 @@ import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic
 from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter
@@ -21,6 +20,7 @@ from vendor_service.billing import currency
 from vendor_service.clock import Clock
 from vendor_service.console import rendering, sessions
 from vendor_service.console.forms import Fields, read_form, read_query
+from vendor_service.console.routes import Action, Asked, Done, Page, Question, Who
 from vendor_service.console.seal import Seal
 from vendor_service.console.sessions import SessionKind
 from vendor_service.database.session import Database
@@ -59,98 +59,6 @@ _NEXT = {
     ErrorCode.NOT_FOUND: "It may have been removed, or the address is mistyped. Begin at the overview.",
     ErrorCode.INTERNAL_ERROR: "Try again; if it stays, tell the vendor the time and what you did.",
 }
-
-
-class Visitor(Protocol):
-    """Somebody who is signed in."""
-
-    @property
-    def name(self) -> str:
-        """As the page's head names them."""
-
-    @property
-    def session_id(self) -> str:
-        """Which session it is."""
-
-    @property
-    def csrf(self) -> str:
-        """What every form of this session has to bring."""
-
-    @property
-    def may_act(self) -> bool:
-        """Whether there is anything that they may change."""
-
-
-Who = TypeVar("Who", bound=Visitor)
-
-
-@dataclass(frozen=True)
-class Asked(Generic[Who]):
-    """A request: by whom, what its URL and its form say, when, and how this site is reached."""
-
-    who: Who
-    path: Mapping[str, str]
-    query: Fields
-    form: Fields
-    now: int
-    base_url: str
-
-
-@dataclass(frozen=True)
-class Page(Generic[Who]):
-    """A page below the site's root: `build` gives what its template shows, or a whole response.
-
-    Pages with a `menu` are listed there, under that heading. One with a `cost` counts as so many pages where
-    a visitor may ask for so many a second.
-    """
-
-    path: str
-    title: str
-    template: str
-    build: Callable[[Asked[Who], Session], Mapping[str, Any] | Response]
-    menu: str | None = None
-    cost: int = 1
-
-
-@dataclass(frozen=True)
-class Question:
-    """What is asked before something is done: what it will do, fact by fact."""
-
-    title: str
-    facts: Sequence[str]
-    button: str
-    dangerous: bool = False
-
-
-@dataclass(frozen=True)
-class Done:
-    """Something was done: what to say, and on which page of the site."""
-
-    message: str
-    to: str
-
-
-@dataclass(frozen=True)
-class Shown:
-    """Something was done, and is shown this once."""
-
-    title: str
-    template: str
-    values: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Action(Generic[Who]):
-    """What a form does: for whom, after which question, if any.
-
-    `allow` raises an `APIError` for who may not; `back` is the page to go back to.
-    """
-
-    path: str
-    back: str
-    allow: Callable[[Who], None]
-    do: Callable[[Asked[Who]], Done | Shown]
-    ask: Callable[[Asked[Who], Session], Question] | None = None
 
 
 class SignedOut(Exception):

@@ -15,7 +15,7 @@ from vendor_service.console.customers.jobs import JobActions
 from vendor_service.console.customers.pages import GRACES
 from vendor_service.console.customers.receivers import ReceiverActions
 from vendor_service.console.customers.visitor import Customer, require_acting
-from vendor_service.console.site import Action, Asked, Done, Question, Shown
+from vendor_service.console.routes import Action, Asked, Done, Question, Shown
 from vendor_service.database.session import Database
 from vendor_service.database.tables import ApiKey, ConsoleSession
 from vendor_service.errors import APIError

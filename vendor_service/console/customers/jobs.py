@@ -14,7 +14,7 @@ from vendor_service.batches import files
 from vendor_service.console import charts
 from vendor_service.console.customers.visitor import Customer, require_acting
 from vendor_service.console.rendering import money
-from vendor_service.console.site import Action, Asked, Done, Question
+from vendor_service.console.routes import Action, Asked, Done, Question
 from vendor_service.database.tables import StoredFile
 
 _JOBS = 25

@@ -31,7 +31,7 @@ from vendor_service.console.customers import jobs
 from vendor_service.console.customers.visitor import Customer
 from vendor_service.console.forms import Fields
 from vendor_service.console.meters import meters_of
-from vendor_service.console.site import Asked, Page
+from vendor_service.console.routes import Asked, Page
 from vendor_service.console.spent import Share, chart_of_days, shares_of, shown_days
 from vendor_service.database.session import Database
 from vendor_service.database.tables import (

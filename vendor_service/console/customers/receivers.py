@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 from shared.errors import APIError, ErrorCode
 from vendor_service.clock import Clock
 from vendor_service.console.customers.visitor import Customer, require_acting
-from vendor_service.console.site import Action, Asked, Done, Question, Shown
+from vendor_service.console.routes import Action, Asked, Done, Question, Shown
 from vendor_service.database.session import Database
 from vendor_service.errors import UsageError
 from vendor_service.operators import own_receivers, webhooks

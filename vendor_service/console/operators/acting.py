@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from vendor_service.clock import Clock
 from vendor_service.console.operators.visitor import SignedInOperator
-from vendor_service.console.site import Asked
+from vendor_service.console.routes import Asked
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account
 from vendor_service.operators import idempotency

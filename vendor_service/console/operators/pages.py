@@ -27,7 +27,7 @@ from vendor_service.console.operators import alerts
 from vendor_service.console.operators.monitor import Monitor, figures_of, lines_of, refusals_of
 from vendor_service.console.operators.visitor import SignedInOperator
 from vendor_service.console.rendering import money
-from vendor_service.console.site import Asked, Page
+from vendor_service.console.routes import Asked, Page
 from vendor_service.console.spent import chart_of_days, shares_of, shown_days
 from vendor_service.database.tables import Account, ApiKey, AuditHead, FinalInvoice, LedgerEntry
 from vendor_service.operators import prices as price_acts

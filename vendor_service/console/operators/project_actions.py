@@ -10,7 +10,7 @@ from vendor_service.accounts.projects import ProjectTerms
 from vendor_service.console.operators.acting import Acting, By, per_period, requiring
 from vendor_service.console.operators.visitor import SignedInOperator
 from vendor_service.console.projects import terms_of, told
-from vendor_service.console.site import Action, Done, Question
+from vendor_service.console.routes import Action, Done, Question
 from vendor_service.database.tables import Account, Project
 from vendor_service.errors import OperatorError, UsageError
 from vendor_service.operators import projects as acts
