@@ -14,9 +14,9 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests.vendor_service.api.admin.local_admin import LocalAdmin
 from tests.vendor_service.batches.held_model import HeldModel
+from tests.vendor_service.console.customers.people import PAGES, key_id
 from tests.vendor_service.console.furnished import CAT, Customer, admin_of, open_customer
 from tests.vendor_service.console.jobs import begun, ended
-from tests.vendor_service.console.test_customers import PAGES, key_id
 from tests.vendor_service.console.test_operators import PAGES as OPERATOR_PAGES
 from tests.vendor_service.local_vendor import LocalVendor, image_file, image_input
 from vendor_service.accounts.accounts import Terms

@@ -1,0 +1,69 @@
+"""Bulk jobs at the console."""
+
+import pytest
+
+from tests.vendor_service.batches.held_model import HeldModel
+from tests.vendor_service.console.customers.people import admin_of, signed_in
+from tests.vendor_service.console.jobs import begun, ended
+from tests.vendor_service.console.visits import problem_of
+from tests.vendor_service.local_vendor import LocalVendor
+from vendor_service.accounts.keys import Scope
+from vendor_service.console.customers.actions import CustomerActions
+from vendor_service.console.customers.pages import CustomerPages
+from vendor_service.console.rendering import money as money_shown
+from vendor_service.operators import accounts as account_acts
+from vendor_service.operators.act import Act
+
+
+def test_jobs_are_seen_with_their_cost_and_their_files_are_sent_to_who_may_buy(vendor: LocalVendor) -> None:
+    key = vendor.key()
+    visit = signed_in(vendor, key)
+    assert "There are no jobs" in visit.page("/batches")
+    job = ended(vendor, key, begun(vendor, key, "a", "b", "c" * 100_000, metadata={"for": "the archive"}))
+    page = visit.page("/batches")
+    for shown in (job["id"], "completed", "for: the archive", "3 <span class=\"soft\">of 3</span>, 1 refused",
+                  f'<td class="n">{money_shown(job["cost_micros"])}</td>'):  # fmt: skip
+        assert shown in page, shown
+    headers = {"authorization": f"Bearer {key}"}
+    for file_id in (job["input_file_id"], job["output_file_id"], job["error_file_id"]):
+        assert f"/console/batches/files/{file_id}" in page
+        sent = visit.get(f"/batches/files/{file_id}")
+        assert sent.content == vendor.http.get(f"/v1/files/{file_id}/content", headers=headers).content
+        assert sent.headers["content-disposition"] == f'attachment; filename="{file_id}.jsonl"'
+    path = f"/batches/files/{job['output_file_id']}"
+    reader = signed_in(vendor, vendor.another_key(key, Scope.READ_USAGE))
+    assert "/batches/files/" not in reader.page("/batches")
+    assert reader.get(path).status_code == 403
+    assert vendor.http.get(f"/console{path}").status_code == 303
+    with vendor.books.write() as session:
+        account_acts.suspend(Act(session, "os:test", vendor.clock), vendor.account(key).name)
+    assert visit.get(path).status_code == 403
+
+
+def test_without_jobs_there_is_no_page_of_them() -> None:
+    pages = CustomerPages.all(CustomerPages(None, None, None, None))  # type: ignore[arg-type]
+    actions = CustomerActions.all(CustomerActions(None, None))  # type: ignore[arg-type]
+    paths = [*(each.path for each in pages), *(each.path for each in actions)]
+    assert not [each for each in paths if "batches" in each]
+
+
+def test_a_job_is_cancelled_after_a_question_that_says_what_stays(
+    vendor: LocalVendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = vendor.key()
+    admin, held = admin_of(vendor, key), HeldModel(monkeypatch)
+    held.stop_at("wait")
+    job = begun(vendor, key, "wait", "b")
+    assert held.stopped.wait(20)
+    page = admin.page("/batches")
+    assert "in progress" in page
+    assert "0.00002 held" in page
+    asked = admin.ask(f"/batches/{job['id']}/cancel")
+    assert "2 of its 2 lines are not answered" in asked.text
+    assert "at most 0.00002, is free again" in asked.text
+    assert vendor.get(f"/v1/batches/{job['id']}", key)["status"] == "in_progress"
+    assert admin.confirm(f"/batches/{job['id']}/cancel", asked).headers["location"] == "/console/batches"
+    held.go()
+    assert vendor.get(f"/v1/batches/{job['id']}", key)["status"] == "cancelled"
+    assert "it is cancelled" in problem_of(admin.ask(f"/batches/{job['id']}/cancel"))
+    assert vendor.account(key).held_micros == 0

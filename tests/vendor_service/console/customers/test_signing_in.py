@@ -1,0 +1,210 @@
+"""Who gets into `/console`, by a key or an invitation, and when that ends."""
+
+import http.cookies
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.vendor_service.console.customers.people import (
+    BACKSLASH,
+    HOUR,
+    admin_of,
+    invited,
+    issued,
+    key_id,
+    signed_in,
+    with_project,
+)
+from tests.vendor_service.console.visits import Visit, problem_of
+from tests.vendor_service.local_vendor import LocalVendor
+from vendor_service.accounts.keys import Scope
+from vendor_service.audit import log
+from vendor_service.clock import SECOND
+from vendor_service.database.tables import (
+    Invitation,
+)
+from vendor_service.operators import projects
+from vendor_service.operators.act import Act
+
+
+def test_a_key_that_may_read_signs_in_and_its_cookie_is_kept_from_everything_else(
+    vendor: LocalVendor,
+) -> None:
+    answer = Visit(vendor.http).sign_in(key=vendor.key())
+    assert answer.headers["location"] == "/console?begun=1"
+    cookie = answer.headers["set-cookie"]
+    assert cookie.startswith("__Host-tuition-console=")
+    for attribute in ("HttpOnly", "Secure", "SameSite=lax", "Path=/", "Max-Age=43200"):
+        assert attribute in cookie
+    assert "Domain" not in cookie
+
+
+def test_who_may_not_read_or_is_unknown_does_not_get_in(vendor: LocalVendor) -> None:
+    owner = vendor.key()
+    for key, status in ((vendor.another_key(owner, Scope.EMBED), 403), (owner[:-1] + "x", 401), ("", 401)):
+        answer = Visit(vendor.http).sign_in(key=key)
+        assert answer.status_code == status
+        assert problem_of(answer)
+        assert "set-cookie" not in answer.headers
+    signed_out = Visit(vendor.http).get("/ledger?kind=charge")
+    assert signed_out.headers["location"] == "/console/sign-in?next=%2Fledger%3Fkind%3Dcharge"
+
+
+def test_wrong_secrets_of_a_key_are_not_tried_for_ever_and_keep_no_other_key_out(vendor: LocalVendor) -> None:
+    owner = vendor.key()
+    wrong = owner[:-2] + ("00" if owner[-2:] != "00" else "11")
+    statuses = [Visit(vendor.http).sign_in(key=wrong).status_code for _ in range(12)]
+    assert statuses == [401] * 10 + [429] * 2
+    assert Visit(vendor.http).sign_in(key=owner).status_code == 429
+    assert Visit(vendor.http).sign_in(key=vendor.key()).status_code == 303
+
+
+def test_after_signing_in_one_is_where_one_wanted_to_be_but_never_elsewhere(vendor: LocalVendor) -> None:
+    key = vendor.key()
+    for wanted, location in (
+        ("/ledger?kind=refund", "/console/ledger?kind=refund&begun=1"),
+        ("//evil.example/", "/console?begun=1"),
+        ("https://evil.example/", "/console?begun=1"),
+        ("/\\evil.example", "/console?begun=1"),
+    ):
+        answer = vendor.http.post("/console/sign-in", params={"next": wanted}, data={"key": key})
+        assert answer.headers["location"] == location
+
+
+def test_a_session_ends_when_it_is_old_when_it_is_idle_and_when_one_signs_out(vendor: LocalVendor) -> None:
+    key = vendor.key()
+    visit, idle, other = (signed_in(vendor, key) for _ in range(3))
+    try:
+        for _ in range(7):
+            vendor.clock.advance(1.5 * HOUR)
+            assert visit.get().status_code == 200
+        assert idle.get().status_code == 303
+        vendor.clock.advance(1.5 * HOUR)
+        assert visit.get().status_code == 303
+        other = signed_in(vendor, key)
+        assert other.ask("/sign-out").headers["location"] == "/console/sign-in"
+        assert other.get().status_code == 303
+    finally:
+        vendor.clock.advance(-12 * HOUR)
+
+
+def test_signing_out_everywhere_ends_the_sessions_of_the_account_or_for_readers_of_their_key(
+    vendor: LocalVendor,
+) -> None:
+    key = vendor.key()
+    first, second, admin, stranger = (
+        signed_in(vendor, key), signed_in(vendor, key), admin_of(vendor, key), signed_in(vendor, vendor.key())
+    )  # fmt: skip
+    assert "Ends those of your key, this one included" in first.page("/sessions")
+    first.ask("/sign-out", everywhere="yes")
+    assert [each.get().status_code for each in (first, second, admin)] == [303, 303, 200]
+    again = signed_in(vendor, key)
+    admin.ask("/sign-out", everywhere="yes")
+    assert [each.get().status_code for each in (again, admin, stranger)] == [303, 303, 200]
+
+
+def test_a_session_ends_with_the_secret_that_began_it(vendor: LocalVendor) -> None:
+    key = vendor.key()
+    visit, admin = signed_in(vendor, key), admin_of(vendor, key)
+    assert "shown again" in admin.do(f"/keys/{key_id(key)}/rotate", grace="3600").text
+    assert visit.get().status_code == 200
+    vendor.clock.advance(HOUR)
+    assert visit.get().status_code == 303
+    vendor.clock.advance(-HOUR)
+    admin.do(f"/keys/{key_id(key)}/revoke")
+    assert visit.get().status_code == 303
+
+
+def test_a_session_ends_with_its_key_and_with_the_project_of_its_key(vendor: LocalVendor) -> None:
+    owner = vendor.key()
+    project = with_project(vendor, owner)
+    until = vendor.clock() + HOUR * SECOND
+    expiring = signed_in(vendor, issued(vendor, owner, expires_at=until))
+    archived = signed_in(vendor, issued(vendor, owner, project=project))
+    vendor.clock.advance(HOUR - 1)
+    assert [each.get().status_code for each in (expiring, archived)] == [200, 200]
+    vendor.clock.advance(1)
+    assert expiring.get().status_code == 303
+    with vendor.books.write() as session:
+        projects.archive(Act(session, "os:test", vendor.clock), vendor.account(owner).name, project)
+    assert archived.get().status_code == 303
+    vendor.clock.advance(-HOUR)
+    assert expiring.get().status_code == 200
+
+
+def test_a_cookie_that_was_changed_or_is_of_another_vendor_is_nobodys(vendor: LocalVendor) -> None:
+    visit = signed_in(vendor, vendor.key())
+    name, _, value = visit.cookie.partition("=")
+    written, _, tag = value.partition(".")
+    for forged in (
+        f"{written}.",
+        f"{written}.{tag[:-2]}AA",
+        f"{written[:-2]}AA.{tag}",
+        "",
+        ".",
+        "a.b.c",
+        "ü",
+    ):
+        answer = vendor.http.get("/console", headers={b"cookie": f"{name}={forged}".encode()})
+        assert answer.status_code == 303
+
+
+def test_no_cookie_that_takes_long_to_undo_is_undone_on_any_path(
+    vendor: LocalVendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def undo(_: str) -> str:
+        raise AssertionError("Python takes quadratic time for this")
+
+    visit = signed_in(vendor, vendor.key())
+    monkeypatch.setattr(http.cookies, "_unquote", undo)
+    for length, status in ((1000, 200), (60_000, 303)):  # where they are too long, none is read
+        head = {"cookie": f'x="{length * BACKSLASH}"; {visit.cookie}'}
+        assert vendor.http.get("/console", headers=head).status_code == status
+        for path, answered in (("/console/sign-in", 200), ("/livez", 200), ("/embed", 405), ("/none", 404)):
+            assert vendor.http.get(path, headers=head).status_code == answered
+
+
+def test_an_invitation_signs_in_once_and_only_when_its_button_is_pressed(vendor: LocalVendor) -> None:
+    key = vendor.key()
+    code = invited(vendor, key)
+    for _ in range(2):  # as a mail program would, that looks where links lead
+        assert vendor.http.get("/console/invitation", params={"code": code}).status_code == 200
+    visit = Visit(vendor.http)
+    assert visit.sign_in("/invitation", code=code).status_code == 303
+    made = visit.ask("/keys/create", scope="admin", label="mine").text
+    assert re.search(r"tk_[0-9a-f]{16}_[0-9a-f]{48}", made)
+    again = Visit(vendor.http).sign_in("/invitation", code=code)
+    assert (again.status_code, "used already" in problem_of(again)) == (404, True)
+    with vendor.books.read() as session:
+        acts = log.entries(session, limit=3, subject=vendor.account(key).name)
+        (row,) = [session.get_one(Invitation, each.after["invitation_id"]) for each in acts[:1] if each.after]
+    assert row.used_at == vendor.clock()
+    assert [each.action for each in acts] == ["account.invite", "account.join", "key.create"]
+    assert {each.actor for each in acts[1:]} == {f"invitation:{code.split('_')[1]}"}
+    assert code.split("_")[2] not in row.secret_hash
+
+
+def test_an_invitation_that_is_old_or_made_up_signs_nobody_in(vendor: LocalVendor) -> None:
+    code = invited(vendor, vendor.key(), hours=1)
+    vendor.clock.advance(HOUR)
+    wrong = code[:-1] + ("0" if code[-1] != "0" else "1")
+    for each in (code, wrong, "", "in_1_2"):
+        assert Visit(vendor.http).sign_in("/invitation", code=each).status_code == 404
+    vendor.clock.advance(-HOUR)
+
+
+def test_a_stranger_keeps_nobody_from_using_an_invitation(tmp_path: Path) -> None:
+    with LocalVendor(tmp_path) as vendor:
+        code, other = (invited(vendor, vendor.key()) for _ in range(2))
+        made_up = [f"tk_{'0' * 16}_{'0' * 48}", f"in_{'0' * 16}_{'0' * 48}"]
+        for _ in range(11):
+            Visit(vendor.http).sign_in(key=made_up[0])
+            Visit(vendor.http).sign_in("/invitation", code=made_up[1])
+        assert Visit(vendor.http).sign_in(key=made_up[0]).status_code == 429
+        assert Visit(vendor.http).sign_in("/invitation", code=made_up[1]).status_code == 429
+        wrong = f"{code.rpartition('_')[0]}_{'0' * 48}"
+        statuses = [Visit(vendor.http).sign_in("/invitation", code=wrong).status_code for _ in range(11)]
+        assert statuses == [404] * 10 + [429]
+        assert Visit(vendor.http).sign_in("/invitation", code=code).status_code == 429
+        assert Visit(vendor.http).sign_in("/invitation", code=other).status_code == 303

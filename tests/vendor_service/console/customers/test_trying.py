@@ -1,0 +1,60 @@
+"""A model that is tried at the console, and what that costs."""
+
+import re
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+
+from shared.errors import ErrorCode
+from tests.vendor_service.console.customers.people import admin_of, once_on, signed_in, try_it
+from tests.vendor_service.console.visits import problem_of
+from tests.vendor_service.local_vendor import LocalVendor
+from vendor_service.accounts.keys import Scope
+from vendor_service.billing.admission import Admission
+from vendor_service.billing.orders import Charged
+from vendor_service.errors import CommitInDoubt
+
+
+def test_a_model_is_tried_and_charged_once_to_the_chosen_key(vendor: LocalVendor) -> None:
+    key = vendor.key()
+    visit, admin = signed_in(vendor, key), admin_of(vendor, key)
+    page = try_it(vendor, visit, key)
+    assert page.status_code == 200
+    assert re.findall(r"<b>(-?\d\.\d{3})</b>", page.text)[0] == "1.000"  # an image and itself
+    assert "cost 0.00022 units" in page.text
+    assert "<b>red</b>" not in page.text
+    assert vendor.account(key).spent_micros == 220
+    assert try_it(vendor, admin, key).status_code == 200
+    assert vendor.account(key).spent_micros == 440
+    assert try_it(vendor, visit, key, most="219").status_code == 402
+    assert try_it(vendor, visit, key, csrf="").status_code == 403
+    reader = signed_in(vendor, vendor.another_key(key, Scope.READ_USAGE))
+    assert try_it(vendor, reader, key).status_code == 403
+    assert "To try a model takes a key that may embed" in reader.page("/models")
+    assert vendor.account(key).spent_micros == 440
+
+
+def test_a_trial_of_which_nobody_heard_is_charged_once_from_the_same_page(
+    vendor: LocalVendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = vendor.key()
+    visit = signed_in(vendor, key)
+    once = once_on(visit)
+    settle = Admission.settle
+
+    def unanswered(*given: Any) -> Future[Charged]:
+        settle(*given).result(20)
+        lost: Future[Charged] = Future()
+        lost.set_exception(CommitInDoubt(ErrorCode.OVERLOADED, "send it again with the same Idempotency-Key"))
+        return lost
+
+    with monkeypatch.context() as cut:
+        cut.setattr(Admission, "settle", unanswered)
+        doubtful = try_it(vendor, visit, key, once=once)
+    assert "it may have been" in problem_of(doubtful)
+    assert "Nothing was changed" not in doubtful.text
+    assert vendor.account(key).spent_micros == 220
+    assert "cost 0.00022 units" in try_it(vendor, visit, key, once=once).text
+    assert vendor.account(key).spent_micros == 220
+    assert "once is empty" in problem_of(try_it(vendor, visit, key, once=""))
