@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from client.api.comparison import Comparison, ComparisonPlan, compare, plan_comparison
     from client.api.distillation import Run, distill, load_run, next_options, plan
     from client.api.embedding import Embeddings, embed
+    from client.api.exports import Exported, export
     from client.api.folders import check_folder, unpack_example
     from client.api.options import (
         AskOptions,
@@ -44,11 +45,9 @@ if TYPE_CHECKING:
     from client.api.serving import serve
     from client.api.students import (
         DomainAccuracy,
-        Exported,
         Predictions,
         Student,
         evaluate,
-        export,
         load_student,
     )
     from client.buying.budget import Budget
@@ -81,7 +80,7 @@ _HOMES = {
     "EmbeddingCache": "client.buying.cache",
     "Embeddings": "client.api.embedding",
     "Evidence": "client.buying.evidence",
-    "Exported": "client.api.students",
+    "Exported": "client.api.exports",
     "Plan": "client.results.records",
     "Predictions": "client.api.students",
     "ProgressListener": "client.progress",
@@ -105,7 +104,7 @@ _HOMES = {
     "distill": "client.api.distillation",
     "embed": "client.api.embedding",
     "evaluate": "client.api.students",
-    "export": "client.api.students",
+    "export": "client.api.exports",
     "export_receipts": "client.api.receipts",
     "load_run": "client.api.distillation",
     "load_student": "client.api.students",

@@ -189,14 +189,14 @@ def export(
 
     Example: client export runs/icons-pixel-vl2v-adip-seed0 --out student.onnx
     """
-    from client.api import students
+    from client.api import exports
     from client.cli.tables import print_exports
 
     if (out is None) == (web is None) or (web is not None and kind is not None):
         raise UsageError("Say either --out FILE, with --format or without, or --web DIR.")
     if web is None and is_typed(context, "reject"):
         raise UsageError("--reject is for --web: of a file, whoever answers by it says at which rate.")
-    written = students.export(
+    written = exports.export(
         run, web or out or Path(), kind="web" if web else kind, int8=int8, allow_loss=allow_loss,
         reject=reject, progress=Display(),
     )  # fmt: skip
