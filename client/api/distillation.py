@@ -32,13 +32,15 @@ from client.progress import Display, ProgressListener
 from client.results.records import Plan, Purchase, Record, Summary, TeacherCheck
 from client.runs import forecast
 from client.runs.connection import Connection
-from client.runs.dataset import Dataset, DomainInputs, describe_outlook, describe_plan, mention, read_dataset
+from client.runs.dataset import Dataset, DomainInputs, read_dataset
 from client.runs.distillation import Distillation
 from client.runs.features import training_features
 from client.runs.folder import RunConfig, RunFolder, WatchedRun, default_run_path
 from client.runs.generations import first_weights
 from client.runs.memo import Memo
+from client.runs.mentions import mention_skipped
 from client.runs.pages import write_pages
+from client.runs.plans import describe_outlook, describe_plan
 from client.runs.teacher_queries import teacher_queries
 
 R = TypeVar("R", bound=Record)
@@ -164,7 +166,7 @@ def plan(
             outlook = describe_outlook(teacher.outlook(purchase.to_buy))
             planned = describe_plan(config, dataset, teacher.model, purchase, outlook)
         planned = planned.model_copy(update={"teacher_check": checked})
-    mention(dataset.skipped, dataset.folder.root, display, listed_in="--json")
+    mention_skipped(dataset.skipped, dataset.folder.root, display, listed_in="--json")
     return planned
 
 

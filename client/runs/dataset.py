@@ -1,43 +1,32 @@
 """The data set of a run: the images of the source domains, further views of them, and what each is for."""
 
 import hashlib
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from statistics import median_low
 from types import MappingProxyType
 from typing import Any
 
-from client.buying import budget, teacher
 from client.buying.selection import Stratum
-from client.data.domains import (
-    LOOSE_IN_DOMAIN,
-    LOOSE_IN_ROOT,
-    ImageFolder,
-    list_folder,
-    relative,
-)
+from client.data.domains import ImageFolder, list_folder, relative
 from client.data.examples import UNLABELLED, Example, read_files
-from client.data.finder import Skipped, counted, described
+from client.data.finder import Skipped
 from client.data.images import UnreadableImage
-from client.data.manifests import Manifest, recognise
+from client.data.manifests import recognise
 from client.data.pool import Pool, read_pool
 from client.data.splits import Split, split
 from client.data.views import ORIGINAL, View
 from client.errors import DataError
-from client.learning.methods import METHODS, steps_of
-from client.learning.recipe import PAPER, RECIPES, Recipe
+from client.learning.methods import METHODS
 from client.progress import Display
-from client.results.expectations import gains_of
-from client.results.records import Outlook, Plan, PlannedPurchase, SkippedFile
 from client.runs.digest import StageInputs
 from client.runs.folder import RunConfig
 from client.runs.generations import NOTHING_SEEN, Seen, seen_before
 from client.runs.memo import Memo
-from shared.embeddings import ModelCard
+from client.runs.mentions import mention_differences, mention_one_sided, mention_recipe, mention_size
 
 # What a copy of a labelled image is left out as.
 _LABELLED = "a labelled image"
@@ -195,8 +184,8 @@ def read_dataset(
     seen = seen_before(config, None, display) if seen is None else seen
     folder = list_folder(Path(config.data), group_by_name=config.group_by_name)
     if known := recognise(folder):
-        _mention_differences(known, folder, display)
-        _mention_recipe(known, folder, config.recipe, display)
+        mention_differences(known, folder, display)
+        mention_recipe(known, folder, config.recipe, display)
     domains = folder.source_domains(config.target_domain)
     if config.target_domain is not None and seen.images.size:
         seen.require_none_of(read_domain(folder, config.target_domain, display, memo)[0], config=config)
@@ -218,7 +207,7 @@ def read_dataset(
     told = seen.told(examples, {**told, **folder.splits}, config=config)
     train, held = split(examples, holdout=config.recipe.holdout, seed=config.seed, told=told)
     few = "too few that the weights have not seen" if seen.images.size else "too few"
-    _mention_one_sided(folder, examples, train, held, display, few=few)
+    mention_one_sided(folder, examples, train, held, display, few=few)
     trained = set(train)
     splits: list[Split] = ["train" if i in trained else "holdout" for i in range(len(examples))]
     dataset = Dataset(
@@ -232,7 +221,7 @@ def read_dataset(
     )
     if config.pools:
         dataset = _with_pools(dataset, config.pools, display, memo)
-    _mention_size(dataset.examples, config.image_size, display)
+    mention_size(dataset.examples, config.image_size, display)
     return _with_views(dataset, config.recipe.views if "images" in asks(config) else 0, display, memo)
 
 
@@ -292,77 +281,6 @@ def _with_views(dataset: Dataset, rounds: int, display: Display, memo: Memo) -> 
     return replace(dataset, examples=dataset.examples + views, splits=(*dataset.splits, *splits))
 
 
-def _mention_differences(known: Manifest, folder: ImageFolder, display: Display) -> None:
-    """Say where a folder is not the data set whose name or domains it has: figures would not compare."""
-    differences = known.differences(folder)
-    if differences:
-        display.note_once(
-            f"{folder.root} looks like {known.name} and is not all of it: {differences[0]} "
-            f"`client data check` lists all {len(differences)} differences and what else is wrong."
-        )
-
-
-def _mention_recipe(known: Manifest, folder: ImageFolder, recipe: Recipe, display: Display) -> None:
-    """Say where the paper has another recipe for a data set than the one that is taken."""
-    if known.recipe != "paper" and recipe.is_protocol_of(PAPER):
-        steps = RECIPES[known.recipe].steps
-        display.note_once(
-            f"{folder.root} looks like {known.name}, for which the paper takes {steps:,} steps a stage and "
-            f"not {recipe.steps:,}: take --recipe {known.recipe}."
-        )
-
-
-def _mention_size(examples: Sequence[Example], image_size: int, display: Display) -> None:
-    """Say where most of what the student sees would be enlargement (docs/experiments.md: what it costs)."""
-    side = median_low(example.side for example in examples)
-    slightly_larger = 32 * (side // 32 + 1)
-    if image_size > max(2 * side, slightly_larger):
-        display.note_once(
-            f"Half of the images are {side} px or less on their shorter side, and the student sees them at "
-            f"{image_size} px: --image-size {slightly_larger} is faster, and can be more accurate."
-        )
-
-
-def _mention_one_sided(
-    folder: ImageFolder,
-    examples: Sequence[Example],
-    train: Sequence[int],
-    held: Sequence[int],
-    display: Display,
-    *,
-    few: str,
-) -> None:
-    """Say which classes have images on one side of the split alone, and which domains have no hold-out."""
-    taught, tested = ({examples[position].label for position in side} for side in (train, held))
-    if untaught := sorted(tested - taught):
-        names = _named([folder.classes[label] for label in untaught])
-        display.note_once(f"All images of {names} are held out, as the table says: none is trained on.")
-    if untested := sorted(taught - tested):
-        names = _named([folder.classes[label] for label in untested])
-        display.note_once(
-            f"No image of {names} is held out, for there are {few}: the accuracy does not tell about them."
-        )
-    gaps = [
-        f"{domain}/{name}"
-        for domain in {example.domain for example in examples}
-        for name in folder.classes
-        if not folder.files.get((domain, name))
-    ]
-    if gaps:
-        display.note_once(f"There is no image of {_named(sorted(gaps))}.")
-    domains = {examples[i].domain for i in train} - {examples[i].domain for i in held}
-    if domains:
-        display.note_once(
-            f"No image of the domain {_named(sorted(domains))} is held out: it is not measured."
-        )
-
-
-def _named(names: Sequence[str]) -> str:
-    """The first five of some names, and how many there are."""
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return f"{', '.join(names[:5])}{more}"
-
-
 def read_domain(
     folder: ImageFolder, domain: str, display: Display, memo: Memo
 ) -> tuple[list[Example], list[Skipped]]:
@@ -381,89 +299,9 @@ def unseen(config: RunConfig, dataset: Dataset) -> int:
     return 0 if most is None else max(0, len(dataset.unlabelled) - most)
 
 
-def _steps(config: RunConfig, dataset: Dataset, plan: budget.Plan | None) -> int:
-    """How many steps the last stage would take, with what the plan gets."""
-    had = {} if plan is None else {each.name: each.cached + each.to_buy for each in plan.tranches}
-    settled = config.recipe.settled(
-        domains=len(dataset.domains),
-        labelled=len(dataset.train) + had.get("views", 0),
-        unlabelled=had.get("unlabelled", 0),
-    )
-    return steps_of(METHODS[config.method.split("+")[0]], settled)
-
-
-def describe_plan(
-    config: RunConfig,
-    dataset: Dataset,
-    model: ModelCard | None,
-    plan: budget.Plan | None,
-    outlook: Outlook | None = None,
-) -> Plan:
-    """What a run would use and buy, as `plan.json` holds it and `client plan --json` prints it."""
-    root = dataset.folder.root
-    return Plan(
-        method=config.method,
-        target_domain=dataset.target,
-        source_domains=list(dataset.domains),
-        classes=list(dataset.classes),
-        train_images=len(dataset.train),
-        holdout_images=len(dataset.holdout),
-        images_by_domain=dict(
-            Counter(dataset.examples[position].domain for position in (*dataset.train, *dataset.holdout))
-        ),
-        unlabelled_images=len(dataset.unlabelled),
-        unseen_images=unseen(config, dataset),
-        steps=_steps(config, dataset, plan),
-        left_out=counted(dataset.skipped),
-        skipped=[SkippedFile(path=relative(s.path, root), reason=s.reason) for s in dataset.skipped],
-        model=model,
-        purchase=None if plan is None else PlannedPurchase.model_validate(plan.to_json()),
-        outlook=outlook,
-        gains=None if outlook is None else gains_of(config.method, pool=bool(config.pools)),
-    )
-
-
 def describe_views(dataset: Dataset) -> list[dict[str, Any]]:
     """The further views with their parameters and digests, as `views.jsonl` holds them, a line each."""
     return [
         {"image": relative(view.path, dataset.folder.root), "digest": view.digest, **view.view.to_json()}
         for view in map(dataset.examples.__getitem__, dataset.views)
     ]
-
-
-def describe_outlook(outlook: teacher.Outlook) -> Outlook:
-    """What a plan says of the vendor: its own price, what quota and money allow, and the time it takes."""
-    return Outlook(quote=outlook.quote, prices_known=outlook.prices_known, seconds=outlook.seconds)
-
-
-def unread_in(
-    folder: ImageFolder, domains: Sequence[str], skipped: Sequence[Skipped], display: Display
-) -> list[Skipped]:
-    """The files of domains that are tested on which are left out, by names, places or as they are read.
-
-    They are mentioned.
-    """
-    unread = [*folder.ignored_in(domains), *skipped]
-    mention(unread, folder.root, display, listed_in="`client data check --json`")
-    return unread
-
-
-def mention(skipped: Sequence[Skipped], root: Path, display: Display, *, listed_in: Path | str) -> None:
-    """Say which files are left out: the first five that may be missed, and how many there are by reason.
-
-    Args:
-        skipped: the files.
-        root: their names are shown relative to it.
-        display: where to say it.
-        listed_in: which file of the run, command or option lists all.
-    """
-    missed = [file for file in skipped if file.is_loss]
-    display.note_skipped(
-        {relative(file.path, root): file.reason for file in missed}, listed_in=str(listed_in)
-    )
-    by_reason = counted(skipped)
-    if by_reason.keys() & {LOOSE_IN_ROOT, LOOSE_IN_DOMAIN}:
-        display.note_once(f"Loose pictures are in no class: put them into {root}/<domain>/<class>/.")
-    if len(by_reason) > 1 or len(skipped) > len(missed):
-        left_out = f"Left out: {described(by_reason)}"
-        display.note_once(f"{left_out}; {listed_in} lists them.", about=f"{left_out} of {root}")

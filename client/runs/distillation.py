@@ -48,14 +48,16 @@ from client.results.records import (
     TeacherCheck,
     ZeroShotAccuracy,
 )
-from client.runs.dataset import Dataset, describe_plan, mention, read_dataset
+from client.runs.dataset import Dataset, read_dataset
 from client.runs.digest import FileContent, StageInputs, digest_of
 from client.runs.evaluation import answers_about, read_for_evaluation, speeds
 from client.runs.features import training_features
 from client.runs.folder import RunConfig, RunFolder
 from client.runs.generations import seen_before
 from client.runs.memo import Memo
+from client.runs.mentions import mention_skipped
 from client.runs.pages import write_pages
+from client.runs.plans import describe_plan
 from client.runs.review import review
 from client.runs.targets import TargetBuilder, Targets, require_student
 from client.runs.tensorboard import mirrored
@@ -217,7 +219,7 @@ class Distillation:
         seen = seen_before(self._config, self._standing, self._display)
         dataset = read_dataset(self._config, self._display, self._memo, seen=seen, told=self._told)
         seen.keep(self._standing)
-        mention(dataset.skipped, dataset.folder.root, self._display, listed_in=self._run.plan)
+        mention_skipped(dataset.skipped, dataset.folder.root, self._display, listed_in=self._run.plan)
         return dataset
 
     def _targets(self, dataset: Dataset) -> Targets:

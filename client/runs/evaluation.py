@@ -21,7 +21,7 @@ from client.results.onnx_classifier import OnnxClassifier
 from client.results.onnx_export import made_up_pictures
 from client.results.predictions import LabelledPrediction
 from client.results.speed import speed_of
-from client.runs.dataset import unread_in
+from client.runs.mentions import unread_in
 
 # Images whose pixels are in memory at once.
 _BATCH = 64

@@ -29,10 +29,12 @@ from client.learning.temperature import evenly, fitted_temperature
 from client.learning.trust import Named, labels_alone, pseudo_labelled, weighed
 from client.progress import Display
 from client.results.records import Purchase, RefusedQuery, TeacherCheck, described_check
-from client.runs.dataset import Dataset, describe_plan, describe_views, mention, unseen
+from client.runs.dataset import Dataset, describe_views, unseen
 from client.runs.folder import RunConfig, RunFolder
 from client.runs.forecast import check_teacher
 from client.runs.mapped import mapped_zeros
+from client.runs.mentions import mention_skipped
+from client.runs.plans import describe_plan
 from client.runs.supervision import known_of, nothing_bought
 from client.runs.teacher_queries import TeacherQueries, teacher_queries
 from shared.embeddings import ModelCard
@@ -388,7 +390,7 @@ class TargetBuilder:
         with run.timed("buy"):
             refused = self._buy_lots(dataset, asked, plan)
         skipped = [Skipped(Path(query.name), reason) for query, reason in refused.items()]
-        mention(skipped, dataset.folder.root, self._display, listed_in=run.purchase)
+        mention_skipped(skipped, dataset.folder.root, self._display, listed_in=run.purchase)
         spending, wanted = teacher.spending, dict.fromkeys(asked.all)
         bought = Purchase(
             queries_bought=spending.queries,

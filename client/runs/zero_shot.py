@@ -20,8 +20,9 @@ from client.data.examples import Example
 from client.errors import DataError
 from client.progress import Display
 from client.results.evaluation import Evaluation, accuracy_by_domain
-from client.runs.dataset import Dataset, read_domain, unread_in
+from client.runs.dataset import Dataset, read_domain
 from client.runs.memo import Memo
+from client.runs.mentions import unread_in
 from client.runs.teacher_queries import query_of
 
 ZERO_SHOT = "zero-shot"

@@ -12,8 +12,10 @@ from rich.console import Console
 from client.errors import DataError
 from client.learning.recipe import PAPER, RECIPES, Recipe
 from client.progress import Display
-from client.runs.dataset import Dataset, describe_plan, mention, read_dataset
+from client.runs.dataset import Dataset, read_dataset
 from client.runs.folder import RunConfig, RunFolder
+from client.runs.mentions import mention_skipped
+from client.runs.plans import describe_plan
 from tests.client.toy import make_folder
 
 
@@ -94,7 +96,7 @@ def test_a_file_whose_name_is_not_utf_8_is_left_out_with_the_reason(tmp_path: Pa
     (skipped,) = describe_plan(_config(root), dataset, None, None).skipped
     assert skipped.to_json() == {"path": "dark/circle/caf\\udce9.png", "reason": "its name is not UTF-8"}
     said = StringIO()
-    mention(dataset.skipped, root, Display(Console(file=said)), listed_in="nothing")
+    mention_skipped(dataset.skipped, root, Display(Console(file=said)), listed_in="nothing")
     assert said.getvalue().startswith("Skipped dark/circle/caf")
     said.getvalue().encode()
 

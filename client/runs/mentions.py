@@ -1,0 +1,118 @@
+"""What is said of a data set: what is missing or differs, and which files are left out."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median_low
+
+from client.data.domains import LOOSE_IN_DOMAIN, LOOSE_IN_ROOT, ImageFolder, relative
+from client.data.examples import Example
+from client.data.finder import Skipped, counted, described
+from client.data.manifests import Manifest
+from client.learning.recipe import PAPER, RECIPES, Recipe
+from client.progress import Display
+
+
+def mention_differences(known: Manifest, folder: ImageFolder, display: Display) -> None:
+    """Say where a folder is not the data set whose name or domains it has: figures would not compare."""
+    differences = known.differences(folder)
+    if differences:
+        display.note_once(
+            f"{folder.root} looks like {known.name} and is not all of it: {differences[0]} "
+            f"`client data check` lists all {len(differences)} differences and what else is wrong."
+        )
+
+
+def mention_recipe(known: Manifest, folder: ImageFolder, recipe: Recipe, display: Display) -> None:
+    """Say where the paper has another recipe for a data set than the one that is taken."""
+    if known.recipe != "paper" and recipe.is_protocol_of(PAPER):
+        steps = RECIPES[known.recipe].steps
+        display.note_once(
+            f"{folder.root} looks like {known.name}, for which the paper takes {steps:,} steps a stage and "
+            f"not {recipe.steps:,}: take --recipe {known.recipe}."
+        )
+
+
+def mention_size(examples: Sequence[Example], image_size: int, display: Display) -> None:
+    """Say where most of what the student sees would be enlargement (docs/experiments.md: what it costs)."""
+    side = median_low(example.side for example in examples)
+    slightly_larger = 32 * (side // 32 + 1)
+    if image_size > max(2 * side, slightly_larger):
+        display.note_once(
+            f"Half of the images are {side} px or less on their shorter side, and the student sees them at "
+            f"{image_size} px: --image-size {slightly_larger} is faster, and can be more accurate."
+        )
+
+
+def mention_one_sided(
+    folder: ImageFolder,
+    examples: Sequence[Example],
+    train: Sequence[int],
+    held: Sequence[int],
+    display: Display,
+    *,
+    few: str,
+) -> None:
+    """Say which classes have images on one side of the split alone, and which domains have no hold-out."""
+    taught, tested = ({examples[position].label for position in side} for side in (train, held))
+    if untaught := sorted(tested - taught):
+        names = _named([folder.classes[label] for label in untaught])
+        display.note_once(f"All images of {names} are held out, as the table says: none is trained on.")
+    if untested := sorted(taught - tested):
+        names = _named([folder.classes[label] for label in untested])
+        display.note_once(
+            f"No image of {names} is held out, for there are {few}: the accuracy does not tell about them."
+        )
+    gaps = [
+        f"{domain}/{name}"
+        for domain in {example.domain for example in examples}
+        for name in folder.classes
+        if not folder.files.get((domain, name))
+    ]
+    if gaps:
+        display.note_once(f"There is no image of {_named(sorted(gaps))}.")
+    domains = {examples[i].domain for i in train} - {examples[i].domain for i in held}
+    if domains:
+        display.note_once(
+            f"No image of the domain {_named(sorted(domains))} is held out: it is not measured."
+        )
+
+
+def _named(names: Sequence[str]) -> str:
+    """The first five of some names, and how many there are."""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"{', '.join(names[:5])}{more}"
+
+
+def unread_in(
+    folder: ImageFolder, domains: Sequence[str], skipped: Sequence[Skipped], display: Display
+) -> list[Skipped]:
+    """The files of domains that are tested on which are left out, by names, places or as they are read.
+
+    They are mentioned.
+    """
+    unread = [*folder.ignored_in(domains), *skipped]
+    mention_skipped(unread, folder.root, display, listed_in="`client data check --json`")
+    return unread
+
+
+def mention_skipped(
+    skipped: Sequence[Skipped], root: Path, display: Display, *, listed_in: Path | str
+) -> None:
+    """Say which files are left out: the first five that may be missed, and how many there are by reason.
+
+    Args:
+        skipped: the files.
+        root: their names are shown relative to it.
+        display: where to say it.
+        listed_in: which file of the run, command or option lists all.
+    """
+    missed = [file for file in skipped if file.is_loss]
+    display.note_skipped(
+        {relative(file.path, root): file.reason for file in missed}, listed_in=str(listed_in)
+    )
+    by_reason = counted(skipped)
+    if by_reason.keys() & {LOOSE_IN_ROOT, LOOSE_IN_DOMAIN}:
+        display.note_once(f"Loose pictures are in no class: put them into {root}/<domain>/<class>/.")
+    if len(by_reason) > 1 or len(skipped) > len(missed):
+        left_out = f"Left out: {described(by_reason)}"
+        display.note_once(f"{left_out}; {listed_in} lists them.", about=f"{left_out} of {root}")

@@ -1,0 +1,62 @@
+"""What a run would use and buy, as files and commands show it."""
+
+from collections import Counter
+
+from client.buying import budget, teacher
+from client.data.domains import (
+    relative,
+)
+from client.data.finder import counted
+from client.learning.methods import METHODS, steps_of
+from client.results.expectations import gains_of
+from client.results.records import Outlook, Plan, PlannedPurchase, SkippedFile
+from client.runs.dataset import Dataset, unseen
+from client.runs.folder import RunConfig
+from shared.embeddings import ModelCard
+
+
+def _steps(config: RunConfig, dataset: Dataset, plan: budget.Plan | None) -> int:
+    """How many steps the last stage would take, with what the plan gets."""
+    had = {} if plan is None else {each.name: each.cached + each.to_buy for each in plan.tranches}
+    settled = config.recipe.settled(
+        domains=len(dataset.domains),
+        labelled=len(dataset.train) + had.get("views", 0),
+        unlabelled=had.get("unlabelled", 0),
+    )
+    return steps_of(METHODS[config.method.split("+")[0]], settled)
+
+
+def describe_plan(
+    config: RunConfig,
+    dataset: Dataset,
+    model: ModelCard | None,
+    plan: budget.Plan | None,
+    outlook: Outlook | None = None,
+) -> Plan:
+    """What a run would use and buy, as `plan.json` holds it and `client plan --json` prints it."""
+    root = dataset.folder.root
+    return Plan(
+        method=config.method,
+        target_domain=dataset.target,
+        source_domains=list(dataset.domains),
+        classes=list(dataset.classes),
+        train_images=len(dataset.train),
+        holdout_images=len(dataset.holdout),
+        images_by_domain=dict(
+            Counter(dataset.examples[position].domain for position in (*dataset.train, *dataset.holdout))
+        ),
+        unlabelled_images=len(dataset.unlabelled),
+        unseen_images=unseen(config, dataset),
+        steps=_steps(config, dataset, plan),
+        left_out=counted(dataset.skipped),
+        skipped=[SkippedFile(path=relative(s.path, root), reason=s.reason) for s in dataset.skipped],
+        model=model,
+        purchase=None if plan is None else PlannedPurchase.model_validate(plan.to_json()),
+        outlook=outlook,
+        gains=None if outlook is None else gains_of(config.method, pool=bool(config.pools)),
+    )
+
+
+def describe_outlook(outlook: teacher.Outlook) -> Outlook:
+    """What a plan says of the vendor: its own price, what quota and money allow, and the time it takes."""
+    return Outlook(quote=outlook.quote, prices_known=outlook.prices_known, seconds=outlook.seconds)
