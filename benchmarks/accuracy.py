@@ -22,7 +22,8 @@ from client.learning.recipe import Recipe, Variant
 from client.progress import Display
 from client.results.comparison_table import RunResult, Spread, as_markdown
 from client.results.records import Accuracy
-from client.runs.comparison import Cell, Comparison, ComparisonConfig
+from client.runs.cells import Cell
+from client.runs.comparison import Comparison, ComparisonConfig
 from client.runs.connection import Connection
 from tests.support.vendor_process import VendorProcess
 

@@ -28,7 +28,8 @@ from client.deferral.combination import combined, teacher_probabilities
 from client.learning.recipe import Recipe
 from client.learning.stages import plain_features
 from client.learning.student import Student, load_student
-from client.runs.comparison import Cell, Comparison, ComparisonConfig
+from client.runs.cells import Cell
+from client.runs.comparison import Comparison, ComparisonConfig
 from client.runs.connection import Connection
 from client.runs.dataset import read_dataset
 from client.runs.teacher_queries import query_of

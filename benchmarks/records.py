@@ -16,7 +16,7 @@ from typing import Any
 
 from client.data.bundled_set import ICONS, UNLABELLED
 from client.results.comparison_table import RunResult
-from client.runs.comparison import Cell
+from client.runs.cells import Cell
 from client.runs.folder import RunConfig
 
 ROOT = Path(__file__).resolve().parent.parent

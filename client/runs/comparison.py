@@ -33,6 +33,7 @@ from client.results.comparison_table import (
     as_markdown,
     as_text,
 )
+from client.runs.cells import Cell, by_steps
 from client.runs.connection import Connection
 from client.runs.dataset import Dataset, DomainInputs, PoolInputs, ViewInputs, read_dataset
 from client.runs.digest import StageInputs
@@ -43,9 +44,8 @@ from client.runs.generations import seen_before
 from client.runs.memo import Memo
 from client.runs.targets import require_student
 from client.runs.teacher_queries import teacher_queries
-from client.runs.trainer import AlignInputs, FeatureInputs, averages_over_domains, same_steps
+from client.runs.trainer import AlignInputs, FeatureInputs, averages_over_domains
 from client.runs.zero_shot import ZERO_SHOT, TestSet, grade, zero_shot_test_set
-from shared.embeddings import Prices
 
 # A comparison reads every domain once, has one set of features in memory, and a few projectors of it.
 _KEPT: dict[type[StageInputs], int] = {
@@ -88,36 +88,6 @@ class ComparisonConfig:
     queries: int | None = None
     group_by_name: bool = False
     unlabelled: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One run of a comparison."""
-
-    variant: Variant
-    config: RunConfig
-    run: RunFolder
-
-    @property
-    def target(self) -> str:
-        """The domain that is held out: every run of a comparison has one."""
-        assert self.config.target_domain is not None
-        return self.config.target_domain
-
-    @property
-    def trains(self) -> bool:
-        """Whether there is a student in it."""
-        return self.variant.method != ZERO_SHOT
-
-    @property
-    def steps(self) -> RunConfig:
-        """Equal for runs that take the same steps, and differ in which of their states they keep."""
-        return same_steps(self.config) if self.trains else self.config
-
-    @property
-    def buys(self) -> bool:
-        """Whether it takes anything from the vendor."""
-        return not self.trains or parse_method(self.variant.method, self.variant.recipe)[0].buys
 
 
 class Comparison:
@@ -214,7 +184,7 @@ class Comparison:
         self._begin()
         with ExitStack() as stack:
             stack.enter_context(self._folder.claimed())
-            pending = _by_steps([cell for cell in self.cells if not cell.run.summary.exists()])
+            pending = by_steps([cell for cell in self.cells if not cell.run.summary.exists()])
             buying = [cell for cell in pending if cell.buys]
             teacher = self._connect(stack) if buying else None
             self._require_students([cell for cell in pending if cell.trains], teacher)
@@ -447,7 +417,7 @@ class Comparison:
 
     def _write_tables(self) -> list[RunResult]:
         """The table of the runs that have finished, in every format."""
-        results = [_result(cell) for cell in self.cells if cell.run.summary.exists()]
+        results = [cell.result for cell in self.cells if cell.run.summary.exists()]
         results.sort(key=lambda r: [variant.name for variant in self._config.variants].index(r.method))
         if results:
             folder = self._folder
@@ -456,39 +426,6 @@ class Comparison:
             for suffix, render in formats.items():
                 folder.write_text(folder.path / f"table.{suffix}", render(results, self.setting))
         return results
-
-
-def _by_steps(cells: Sequence[Cell]) -> list[Cell]:
-    """Runs that take the same steps one after the other, so that these are taken, and kept, once."""
-    groups: dict[str, list[Cell]] = {}
-    for cell in cells:
-        groups.setdefault(repr(cell.steps), []).append(cell)
-    return [cell for group in groups.values() for cell in group]
-
-
-def _result(cell: Cell) -> RunResult:
-    summary, plan = cell.run.read(cell.run.summary), cell.run.read(cell.run.plan)
-    accuracy = summary["accuracy"]
-    queries = summary["queries_bought"] + summary["queries_cached"]
-    if cell.trains and parse_method(cell.variant.method, cell.variant.recipe)[0].teacher == "bundled":
-        seen = cell.config.recipe.views_seen(summary["train_images"], len(plan["source_domains"]))
-        queries = seen + len(plan["classes"])
-    cost = 0
-    if plan["purchase"]:
-        texts = min(queries, plan["purchase"]["prompts"])
-        prices = Prices.model_validate(plan["model"]["prices"])
-        cost = prices.cost_micros(images=queries - texts, texts=texts)
-    return RunResult(
-        method=cell.variant.name,
-        target=cell.target,
-        seed=cell.config.seed,
-        in_domain=accuracy["in_domain"],
-        out_of_domain=accuracy["out_of_domain"],
-        queries=queries,
-        cost_micros=cost,
-        seconds=sum(summary["seconds"].get(stage, 0.0) for stage in ("align", "distill")),
-        is_teacher=not cell.trains,
-    )
 
 
 def _machine(device: str) -> str:

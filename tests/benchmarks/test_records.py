@@ -16,7 +16,8 @@ from client.data.bundled_set import ICONS
 from client.learning.recipe import Recipe, Variant
 from client.progress import Display
 from client.results.comparison_table import RunResult
-from client.runs.comparison import Cell, Comparison, ComparisonConfig
+from client.runs.cells import Cell
+from client.runs.comparison import Comparison, ComparisonConfig
 from client.runs.connection import Connection
 from tests.client.toy import make_folder
 

@@ -1,0 +1,76 @@
+"""The cells of a comparison's table: a run each."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from client.learning.methods import parse_method
+from client.learning.recipe import Variant
+from client.results.comparison_table import RunResult
+from client.runs.folder import RunConfig, RunFolder
+from client.runs.trainer import same_steps
+from client.runs.zero_shot import ZERO_SHOT
+from shared.embeddings import Prices
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a comparison."""
+
+    variant: Variant
+    config: RunConfig
+    run: RunFolder
+
+    @property
+    def target(self) -> str:
+        """The domain that is held out: every run of a comparison has one."""
+        assert self.config.target_domain is not None
+        return self.config.target_domain
+
+    @property
+    def trains(self) -> bool:
+        """Whether there is a student in it."""
+        return self.variant.method != ZERO_SHOT
+
+    @property
+    def steps(self) -> RunConfig:
+        """Equal for runs that take the same steps, and differ in which of their states they keep."""
+        return same_steps(self.config) if self.trains else self.config
+
+    @property
+    def buys(self) -> bool:
+        """Whether it takes anything from the vendor."""
+        return not self.trains or parse_method(self.variant.method, self.variant.recipe)[0].buys
+
+    @property
+    def result(self) -> RunResult:
+        """The row that a finished run is in the table."""
+        summary, plan = self.run.read(self.run.summary), self.run.read(self.run.plan)
+        accuracy = summary["accuracy"]
+        queries = summary["queries_bought"] + summary["queries_cached"]
+        if self.trains and parse_method(self.variant.method, self.variant.recipe)[0].teacher == "bundled":
+            seen = self.config.recipe.views_seen(summary["train_images"], len(plan["source_domains"]))
+            queries = seen + len(plan["classes"])
+        cost = 0
+        if plan["purchase"]:
+            texts = min(queries, plan["purchase"]["prompts"])
+            prices = Prices.model_validate(plan["model"]["prices"])
+            cost = prices.cost_micros(images=queries - texts, texts=texts)
+        return RunResult(
+            method=self.variant.name,
+            target=self.target,
+            seed=self.config.seed,
+            in_domain=accuracy["in_domain"],
+            out_of_domain=accuracy["out_of_domain"],
+            queries=queries,
+            cost_micros=cost,
+            seconds=sum(summary["seconds"].get(stage, 0.0) for stage in ("align", "distill")),
+            is_teacher=not self.trains,
+        )
+
+
+def by_steps(cells: Sequence[Cell]) -> list[Cell]:
+    """Runs that take the same steps one after the other, so that these are taken, and kept, once."""
+    groups: dict[str, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(repr(cell.steps), []).append(cell)
+    return [cell for group in groups.values() for cell in group]
