@@ -2,11 +2,9 @@
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import islice
 
 from client.buying import trust
 from client.buying.budget import NOTHING, Budget, price
@@ -15,10 +13,11 @@ from client.buying.cache import EmbeddingCache
 from client.buying.checkout import Checkout, Request
 from client.buying.concurrency import LARGEST, ConcurrencyLimiter
 from client.buying.lock import is_locked, run_lock
-from client.buying.pending import RequestBatch, make_batch
+from client.buying.pending import RequestBatch
 from client.buying.protocols import EmbedResult, Vendor
 from client.buying.queries import Query, Spending
 from client.buying.recovery import DeadRuns, Undecided
+from client.buying.request_queue import RequestQueue
 from client.buying.settlement import Settlement
 from client.errors import (
     BudgetExhausted,
@@ -34,12 +33,6 @@ from client.errors import (
 )
 from shared.embeddings import ModelCard
 
-# Small enough that progress is seen and little is in flight; large enough that HTTP hardly counts.
-BATCH_SIZE = 32
-# With this and the requests in flight, memory is bounded whatever the images; one larger image goes alone.
-BATCH_BYTES = 4 * 2**20
-# What surrounds a query in a request, generously.
-_OVERHEAD = 160
 # After Ctrl-C, requests in flight have this many seconds to be answered; what is not stays noted as pending.
 _GRACE = 2.0
 # Seconds between looks at what another run is buying.
@@ -123,10 +116,8 @@ class Purchaser:
         )
         self._dead_runs = DeadRuns(vendor, cache, model, run_id, say, undecided=self._settlement.undecided)
         self._at_hand: dict[Query, Query] = {}
-        self._ready: deque[Request] = deque()
-        self._waiting: deque[Query] = deque()
+        self._queue = RequestQueue(run_id, cache, model, budget, self._not_sent)
         self._in_jobs: set[Query] = set()
-        self._total = 0
         self._purchase = Purchase()
         self._errors: list[BaseException] = []
 
@@ -135,7 +126,7 @@ class Purchaser:
         self._recover(queries)
         with run_lock(self._cache.path, self._run_id):
             self._line_up()
-            buys = bool(self._waiting or self._ready)
+            buys = bool(self._queue)
             check = trust.VendorCheck(self._cache, self._model, self._vendor.url)
             if check.passes(queries, buys=buys, compare=self._compare, say=self._say):
                 self._buy_all()
@@ -143,7 +134,7 @@ class Purchaser:
             raise self._errors[0]
         self.require_told()
         self._require_no_jobs()
-        self._purchase.out_of_budget = bool(self._waiting or self._ready)
+        self._purchase.out_of_budget = bool(self._queue)
         return self._purchase
 
     @property
@@ -224,13 +215,14 @@ class Purchaser:
                 self._write_off(note.batch, reserved=NOTHING)
         uncharged = self._settlement.settle(self._run_id, at_hand)
         missing = self._missing()
+        owed: set[Query] = set()
         for request, note in uncharged:  # now that all that was paid counts in the budget
-            if not self._send_again(request, missing):
+            if self._send_again(request, missing):
+                owed.update(request.batch.queries)
+            else:
                 self._settlement.forget(request, note, missing)
-        owed = {query for request in self._ready for query in request.batch.queries}
         wanted = self._missing() - owed
-        self._waiting.extend(query for query in at_hand if query in wanted)
-        self._total += len(self._waiting) + len(owed)
+        self._queue.append([query for query in at_hand if query in wanted])
 
     def _missing(self) -> set[Query]:
         """What the cache lacks, and may be bought without being paid for twice."""
@@ -246,7 +238,7 @@ class Purchaser:
         wanted = batch.fingerprint == self._model.fingerprint and missing.issuperset(batch.queries)
         if not wanted or not self._budget.reserve(cost):
             return False
-        self._ready.append(replace(request, price=cost))
+        self._queue.append_ready(replace(request, price=cost))
         return True
 
     def _compare(self, sample: Sequence[Query]) -> bool:
@@ -255,10 +247,12 @@ class Purchaser:
         Raises:
             AnswerRejected: they do not agree with what is known.
         """
-        contents = {query: self._read(query) for query in sample}
+        contents = {query: self._queue.read(query) for query in sample}
         readable = [(query, content) for query, content in contents.items() if content is not None]
         while readable:
-            request = self._request([query for query, _ in readable], [content for _, content in readable])
+            request = self._queue.request(
+                [query for query, _ in readable], [content for _, content in readable]
+            )
             if self._budget.reserve(request.price):
                 self._buy(request, again=True)
                 return True
@@ -270,7 +264,7 @@ class Purchaser:
             while self._limiter.acquire():
                 answered = 0
                 try:
-                    request = None if self._ended.is_set() else self._next_request()
+                    request = None if self._ended.is_set() else self._queue.take()
                     if request is None:
                         return
                     answered = self._buy(request)
@@ -284,67 +278,8 @@ class Purchaser:
         self._ended.set()
         self._limiter.stop()
 
-    def _next_request(self) -> Request | None:
-        """The next queries to send, set aside in the budget; `None` when there are none.
-
-        Files are read here, one request at a time, so memory holds what is in flight and no more.
-        """
-        with self._lock:
-            if self._ready:
-                return self._ready.popleft()
-            self._pass_over_bought()
-            queries: list[Query] = []
-            contents: list[bytes] = []
-            room = min(self._model.limits.max_request_bytes, BATCH_BYTES) - _OVERHEAD
-            while self._waiting and len(queries) < min(BATCH_SIZE, self._model.limits.max_inputs):
-                query = self._waiting[0]
-                if queries and query.kind != queries[0].kind:
-                    break
-                content = self._read(query)
-                if content is None:
-                    self._waiting.popleft()
-                    continue
-                room -= _size_on_the_wire(query, content)
-                if (room < 0 and queries) or not self._budget.reserve(self._price(query)):
-                    break
-                queries.append(self._waiting.popleft())
-                contents.append(content)
-            return self._request(queries, contents) if queries else None
-
-    def _pass_over_bought(self) -> None:
-        """Leave out, of what comes next, what another run has bought since this one began."""
-        while bought := self._cache.known(self._model.fingerprint, self._upcoming()):
-            upcoming = [self._waiting.popleft() for _ in self._upcoming()]
-            self._waiting.extendleft(query for query in reversed(upcoming) if query not in bought)
-            self._total -= len(bought)
-
-    def _upcoming(self) -> list[Query]:
-        return list(islice(self._waiting, BATCH_SIZE))
-
-    def _request(self, queries: Sequence[Query], contents: Sequence[bytes]) -> Request:
-        batch = make_batch(self._run_id, self._model.fingerprint, tuple(queries))
-        generation = 0
-        while self._cache.billed.lost(batch.idempotency_key):  # the vendor answers to that key no more
-            generation += 1
-            batch = make_batch(self._run_id, self._model.fingerprint, tuple(queries), generation)
-        cost = self._price(*queries)
-        return Request(batch, contents, cost, cost.cost_micros)
-
     def _price(self, *queries: Query) -> Spending:
         return price(queries, self._model.prices)
-
-    def _read(self, query: Query) -> bytes | None:
-        """A query's bytes; `None`, and a reason in the purchase, where they cannot be sent."""
-        try:
-            content = query.content()
-        except (OSError, ValueError) as error:
-            self._purchase.refused[query] = str(error)
-            return None
-        limit = self._model.limits.max_image_bytes
-        if query.kind == "image" and len(content) > limit:
-            self._purchase.refused[query] = f"larger than the {limit} bytes that the vendor takes"
-            return None
-        return content
 
     def _buy(self, request: Request, *, again: bool = False) -> int:
         """Buy one request: noted before it is sent, stored before it is counted; how many were answered.
@@ -372,8 +307,7 @@ class Purchaser:
             )
         except IdempotencyKeySpent:
             self._give_up(batch, reserved=request.price)
-            with self._lock:
-                self._waiting.extendleft(() if again else reversed(batch.queries))
+            self._queue.put_back(first=() if again else batch.queries)
             return 0
         except (VendorError, SpendingStopped) as error:
             if error.unsure or request.doubtful:
@@ -395,16 +329,16 @@ class Purchaser:
         """
         queries = request.batch.queries
         places = [place for place, query in enumerate(queries) if query not in taken]
-        free = self._part(request, places) if places else None
+        free = self._queue.part(request, places) if places else None
         self._budget.settle(request.price - (free.price if free else NOTHING), paid=NOTHING)
         self._dead_runs.recover(self._at_hand, taken, only_past=True)
         in_jobs = self._cache.bulk_notes.held_now(self._checkout.payer, self._model.fingerprint, taken)
         left_out = in_jobs | (taken & self.undecided.keys())
+        later = [query for query in queries if query in taken and query not in left_out]
+        self._queue.put_back(requests=[free] if free else [], last=later)  # what is free stays set aside
+        self._queue.count(-len(left_out))
         with self._lock:
-            self._ready.extendleft([free] if free else [])  # it stays set aside in the budget
-            self._waiting.extend(query for query in queries if query in taken and query not in left_out)
             self._in_jobs |= in_jobs
-            self._total -= len(left_out)
         if not free:
             self._ended.wait(_OTHERS_TAKE)
 
@@ -438,7 +372,7 @@ class Purchaser:
             self._purchase.lost += cost.queries
 
     def _store_owed(self, request: Request, answer: EmbedResult) -> None:
-        self._total += len(request.batch.queries)
+        self._queue.count(len(request.batch.queries))
         self._store(request, answer)
 
     def _store(self, request: Request, answer: EmbedResult, *, again: bool = False) -> None:
@@ -450,24 +384,16 @@ class Purchaser:
     def _refused(self, request: Request, error: ClientError) -> None:
         """A request that was refused, free of charge: half of it may pass where the whole is too much."""
         if isinstance(error, RequestTooLarge | InputRefused | QuotaExhausted) and len(request.contents) > 1:
-            with self._lock:
-                self._ready.extendleft(reversed(self._halves(request)))  # they stay set aside in the budget
+            self._queue.put_back(requests=self._queue.halves(request))  # they stay set aside in the budget
             return
         self._budget.settle(request.price, paid=NOTHING)
         if not isinstance(error, RequestTooLarge | InputRefused):
             raise error
+        self._not_sent(request.batch.queries[0], str(error))
+
+    def _not_sent(self, query: Query, why: str) -> None:
         with self._lock:
-            self._purchase.refused[request.batch.queries[0]] = str(error)
-
-    def _halves(self, request: Request) -> list[Request]:
-        everything = range(len(request.contents))
-        middle = len(everything) // 2
-        return [self._part(request, part) for part in (everything[:middle], everything[middle:])]
-
-    def _part(self, request: Request, places: Sequence[int]) -> Request:
-        """A request for some of the queries of another one."""
-        queries, contents = request.batch.queries, request.contents
-        return self._request([queries[place] for place in places], [contents[place] for place in places])
+            self._purchase.refused[query] = why
 
     def _count(self, answer: EmbedResult, *, again: bool) -> None:
         with self._lock:
@@ -478,11 +404,5 @@ class Purchaser:
                 purchase.bought += answer.usage.billed_queries
             purchase.cost_micros += answer.usage.cost_micros
             purchase.refused.update(answer.refused)
-            self._on_progress(
-                PurchaseProgress(purchase.bought, len(purchase.refused), self._total, purchase.cost_micros)
-            )
-
-
-def _size_on_the_wire(query: Query, content: bytes) -> int:
-    """At least the bytes in a request, whatever the protocol: in JSON a text may have every byte escaped."""
-    return _OVERHEAD + (len(content) * 6 if query.kind == "text" else (len(content) + 2) // 3 * 4)
+            total, cost = self._queue.total, purchase.cost_micros
+            self._on_progress(PurchaseProgress(purchase.bought, len(purchase.refused), total, cost))

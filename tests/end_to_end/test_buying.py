@@ -127,7 +127,7 @@ def test_bad_images_are_named_and_not_charged(
 def test_requests_that_are_too_large_are_split(
     vendor_process: VendorProcess, tmp_path: Path, stack: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("client.buying.purchase.BATCH_BYTES", 10**9)
+    monkeypatch.setattr("client.buying.request_queue.BATCH_BYTES", 10**9)
     api_key = vendor_process.create_key()
     queries = []
     rng = np.random.default_rng(0)

@@ -29,7 +29,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that tries again at once and asks for little at a time, to be hit in the middle more often."""
     monkeypatch.setattr("client.buying.transport.FIRST_DELAY", 0.02)
     monkeypatch.setattr("client.buying.transport.LONGEST_DELAY", 0.5)
-    monkeypatch.setattr("client.buying.purchase.BATCH_SIZE", 3)
+    monkeypatch.setattr("client.buying.request_queue.BATCH_SIZE", 3)
 
 
 # On SQLite, two workers of one vendor are in tests/vendor_service/serving/test_workers.py.

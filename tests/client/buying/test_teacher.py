@@ -17,16 +17,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.buying import purchase as purchase_module
-from client.buying import transport
+from client.buying import request_queue, transport
 from client.buying.cache import EmbeddingCache
 from client.buying.concurrency import START
 from client.buying.lock import run_lock
 from client.buying.pending import ContentOf, file_content, make_batch
-from client.buying.purchase import BATCH_SIZE
 from client.buying.queries import Query
 from client.buying.receipts import Payer
 from client.buying.recovery import DeadRuns
+from client.buying.request_queue import BATCH_SIZE
 from client.buying.teacher import Teacher
 from client.buying.vendor_api import VendorClient
 from client.errors import ClientError, PriceRaised, QuotaExhausted, RunBusy, VendorError
@@ -345,7 +344,7 @@ def test_a_batch_of_a_former_model_counts_only_if_it_was_charged(shop: Shop) -> 
 def test_what_another_run_buys_meanwhile_is_not_bought_again(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(purchase_module, "LARGEST", 1)  # so that nothing else is in flight
+    monkeypatch.setattr("client.buying.purchase.LARGEST", 1)  # so that nothing else is in flight
     other = Teacher(shop.client, shop.cache, model=MODEL, run_id="other", budget=None)
     texts = _texts(40 * BATCH_SIZE)
     first = threading.Event()
@@ -591,7 +590,7 @@ def test_a_vendor_that_pushes_back_has_fewer_requests_in_flight(
 def test_memory_holds_a_few_batches_however_large_the_images(
     shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(purchase_module, "BATCH_BYTES", 4000)
+    monkeypatch.setattr(request_queue, "BATCH_BYTES", 4000)
     assert shop.teacher().buy(_images(tmp_path / "images", [1200] * 12)).bought == 12
     assert set(shop.vendor.sizes) == {2}
 
@@ -619,7 +618,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
 def test_an_interruption_ends_soon_though_the_vendor_hangs(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, interrupt: threading.Event
 ) -> None:
-    monkeypatch.setattr(purchase_module, "_GRACE", 0.2)
+    monkeypatch.setattr("client.buying.purchase._GRACE", 0.2)
     released = threading.Event()
 
     def hang() -> None:
@@ -639,7 +638,7 @@ def test_an_interruption_ends_soon_though_the_vendor_hangs(
 def test_an_interruption_ends_soon_though_the_vendor_says_to_wait(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, interrupt: threading.Event
 ) -> None:
-    monkeypatch.setattr(purchase_module, "_GRACE", 9.0)
+    monkeypatch.setattr("client.buying.purchase._GRACE", 9.0)
 
     def wait(_: httpx.Request) -> httpx.Response:
         interrupt.set()
