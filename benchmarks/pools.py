@@ -56,6 +56,7 @@ CHOICES = {
     "a fifth of a batch, no pseudo-labels": Choice(_share(1 / 5)),
     "half of a batch, no pseudo-labels": Choice(_share(1 / 2)),
     "the default: a third, pseudo-labels": Choice(),
+    "the default, and SWAD's mean of the weights": Choice(lambda recipe: replace(recipe, selection="swad")),
     "half of a batch, pseudo-labels": Choice(_share(1 / 2, pseudo_labels=Recipe().pseudo_labels)),
     "a quarter of the pool": Choice(share=0.25),
     "half of the pool": Choice(share=0.5),
