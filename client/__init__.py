@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from client.api.account import AccountUsage, batches, cancel_batch, models, reconcile, usage
     from client.api.canary import canary
     from client.api.comparison import Comparison, ComparisonPlan, compare, plan_comparison
-    from client.api.distillation import Run, distill, load_run, next_options, plan
+    from client.api.configs import next_options
+    from client.api.distillation import Run, distill, load_run
     from client.api.embedding import Embeddings, embed
     from client.api.exports import Exported, export
     from client.api.folders import check_folder, unpack_example
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
         ServeOptions,
         VendorOptions,
     )
+    from client.api.planning import plan
     from client.api.receipts import export_receipts, verify_receipts, verify_receipts_file
     from client.api.serving import serve
     from client.api.students import (
@@ -109,8 +111,8 @@ _HOMES = {
     "load_run": "client.api.distillation",
     "load_student": "client.api.students",
     "models": "client.api.account",
-    "next_options": "client.api.distillation",
-    "plan": "client.api.distillation",
+    "next_options": "client.api.configs",
+    "plan": "client.api.planning",
     "plan_comparison": "client.api.comparison",
     "reconcile": "client.api.account",
     "serve": "client.api.serving",

@@ -5,9 +5,9 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from client.api.checks import chosen_device, require_outside
+from client.api.configs import pool_words, recipe_of, student_image_size
 from client.api.confirm import Confirm, purchases
 from client.api.connection import connect
-from client.api.distillation import pool_words, recipe_of, student_image_size
 from client.api.options import CompareOptions
 from client.data.domains import composed
 from client.errors import UsageError

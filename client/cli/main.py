@@ -158,7 +158,7 @@ def distill(
 
     Example: client distill --data icons --budget 50000
     """
-    from client.api import distillation
+    from client.api import configs, distillation, planning
     from client.api.options import DistillOptions
     from client.cli.tables import print_summary
 
@@ -172,9 +172,9 @@ def distill(
         batch=batch, wait=not no_wait,
     )  # fmt: skip
     if from_ is not None:
-        options = distillation.next_options(from_, **said_of_next(context, options))
+        options = configs.next_options(from_, **said_of_next(context, options))
     if dry_run:
-        _show_plan(distillation.dry_run(options, progress=Display()), as_json=as_json)
+        _show_plan(planning.dry_run(options, progress=Display()), as_json=as_json)
         return
     run = distillation.distill(options, confirm=on_terminal(), progress=Display())
     if not run.is_first:
@@ -226,7 +226,7 @@ def plan(
 
     Example: client plan --data icons --target-domain pixel --budget 2000
     """
-    from client.api import distillation
+    from client.api import planning
     from client.api.options import DistillOptions
 
     options = DistillOptions(
@@ -237,7 +237,7 @@ def plan(
         vendor=vendor, protocol=protocol, model=model, api_key_file=api_key_file, cache=cache,
         yes=yes,
     )  # fmt: skip
-    planned = distillation.plan(options, probe=probe, confirm=on_terminal(), progress=Display())
+    planned = planning.plan(options, probe=probe, confirm=on_terminal(), progress=Display())
     _show_plan(planned, as_json=as_json)
 
 

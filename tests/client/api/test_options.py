@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from client import CompareOptions, DistillOptions, EmbedOptions, Recipe, VendorOptions
-from client.api.distillation import config_of
+from client.api.configs import config_of
 from client.errors import UsageError
 
 

@@ -7,7 +7,7 @@ import pytest
 import typer.main
 from typer.core import TyperGroup
 
-from client.api import distillation
+from client.api import configs
 from client.api.options import DistillOptions
 from client.cli.main import app, main
 from client.cli.options import PASSED_ON_AS
@@ -32,7 +32,7 @@ def test_a_next_generation_is_not_waited_for_either(
         said.update(changes)
         raise ClientError("noted")
 
-    monkeypatch.setattr(distillation, "next_options", noted)
+    monkeypatch.setattr(configs, "next_options", noted)
     monkeypatch.chdir(tmp_path)
     if settings is not None:
         Path("tuition.toml").write_text(settings)

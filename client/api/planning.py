@@ -1,0 +1,91 @@
+"""What a run would use, buy and cost."""
+
+import hashlib
+
+from client.api.checks import chosen_device
+from client.api.configs import config_of, method_of
+from client.api.confirm import Confirm, purchases
+from client.api.connection import connect
+from client.api.options import DistillOptions
+from client.buying.teacher import Teacher
+from client.progress import ProgressListener
+from client.results.records import Plan, TeacherCheck
+from client.runs import forecast
+from client.runs.dataset import Dataset, read_dataset
+from client.runs.features import training_features
+from client.runs.folder import RunConfig, RunFolder, default_run_path
+from client.runs.memo import Memo
+from client.runs.mentions import mention_skipped
+from client.runs.plans import describe_outlook, describe_plan
+from client.runs.teacher_queries import teacher_queries
+
+
+def plan(
+    options: DistillOptions,
+    *,
+    probe: int = 0,
+    confirm: Confirm | None = None,
+    progress: ProgressListener | None = None,
+) -> Plan:
+    """What a run would use, buy and cost; writes nothing, and spends nothing without a `probe`.
+
+    Args:
+        options: the run. A `budget` of `None` is no limit here. Where `out` holds the run already, what it
+            has paid counts, and it goes on with its model.
+        probe: how many of the run's first queries to buy now, for `Plan.teacher_check`. The run finds them in
+            the cache.
+        confirm: is asked whether a probe of more than five units may be bought, unless the options say so.
+        progress: is told how the work goes on.
+
+    Raises:
+        UsageError: an option or the image folder is not what a run needs.
+        VendorError: the vendor does not answer, or refuses.
+    """
+    config, connection = config_of(options), connect(options, progress)
+    run = None if options.out is None else RunFolder(options.out)
+    run_id = (None if run is None else run.id_of(config)) or "plan"
+    display = connection.display
+    dataset = read_dataset(config, display, Memo(files=connection.files))
+    planned = describe_plan(config, dataset, None, None)
+    if method_of(config).buys:
+        device = chosen_device("auto")
+        features = training_features(config, dataset, display, device=device, pixels=connection.pixels)
+        budget, max_spend_micros = options.budget, options.max_spend_micros
+        with connection.teacher(
+            run_id=run_id, budget=budget, max_spend_micros=max_spend_micros, run=run
+        ) as teacher:
+            checked = _probed(options, config, dataset, teacher, probe, confirm) if probe else None
+            purchase = teacher.plan(teacher_queries(config, dataset, features).tranches(dataset))
+            outlook = describe_outlook(teacher.outlook(purchase.to_buy))
+            planned = describe_plan(config, dataset, teacher.model, purchase, outlook)
+        planned = planned.model_copy(update={"teacher_check": checked})
+    mention_skipped(dataset.skipped, dataset.folder.root, display, listed_in="--json")
+    return planned
+
+
+def dry_run(options: DistillOptions, *, progress: ProgressListener | None = None) -> Plan:
+    """What `distill` would still use, buy and cost by the same options; writes and spends nothing.
+
+    Raises:
+        UsageError: an option, the image folder or the run's folder is not what a run needs.
+        VendorError: the vendor does not answer, or refuses.
+    """
+    path = options.out or default_run_path(config_of(options))
+    return plan(options.model_copy(update={"out": path}), progress=progress)
+
+
+def _probed(
+    options: DistillOptions,
+    config: RunConfig,
+    dataset: Dataset,
+    teacher: Teacher,
+    queries: int,
+    confirm: Confirm | None,
+) -> TeacherCheck | None:
+    """Buy the first queries of a run; what was bought of this teacher for the same run counts among them."""
+    most = options.max_spend_micros
+    approve = purchases(yes=options.yes, max_spend_micros=most, confirm=confirm)
+    told = (dataset.content, dataset.classes, config.method, config.seed, teacher.model.fingerprint)
+    run_id = f"probe-{hashlib.sha256(repr(told).encode()).hexdigest()[:16]}"
+    probing = teacher.for_run(run_id, budget=queries, max_spend_micros=most)
+    return forecast.probe(config, dataset, probing, queries, approve)
