@@ -9,26 +9,25 @@ from typing import Any, get_args
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
-from shared.billing import EntryKind, EntryPage, GroupBy, Invoice, UsageReport
+from shared.billing import GroupBy, UsageReport
 from shared.errors import ErrorCode
 from shared.projects import DEFAULT_PROJECT, ProjectInfo
 from vendor_service.accounts import keys
 from vendor_service.accounts.keys import Scope
 from vendor_service.api.bulk import BulkDesk
-from vendor_service.billing import entry_search, invoices, ledger, prices, spending
+from vendor_service.billing import prices, spending
 from vendor_service.billing.clock_watch import ClockWatch
-from vendor_service.billing.entry_search import EntryFilter
-from vendor_service.billing.invoice_formats import as_pdf
 from vendor_service.billing.refusals import refused_since
-from vendor_service.billing.spreadsheets import csv_lines
 from vendor_service.billing.usage import account_status, usage_report
 from vendor_service.clock import DAY, Clock, from_datetime, to_datetime
 from vendor_service.console import projects, sessions
 from vendor_service.console.api_keys import is_good, why_ended
 from vendor_service.console.customers import jobs
-from vendor_service.console.customers.visitor import Customer
+from vendor_service.console.customers.money_pages import MoneyPages
+from vendor_service.console.customers.saved import csv_file
+from vendor_service.console.customers.visitor import Customer, labels_of, their_keys
 from vendor_service.console.forms import Fields
 from vendor_service.console.meters import meters_of
 from vendor_service.console.routes import Asked, Page
@@ -37,7 +36,6 @@ from vendor_service.database.session import Database
 from vendor_service.database.tables import (
     ApiKey,
     ConsoleSession,
-    FinalInvoice,
     WebhookAttempt,
     WebhookDelivery,
     WebhookEndpoint,
@@ -53,10 +51,6 @@ Values = Mapping[str, Any]
 # For how long the former secret of a rotated key may stay good, in seconds.
 GRACES = {0: "none: it ends at once", 3600: "an hour", 24 * 3600: "a day", 7 * 24 * 3600: "a week"}
 _DAYS = 30
-_ENTRIES = 50
-_MOST_EXPORTED = 10_000
-_COST_OF_EXPORT = 10  # in pages: it takes the processor as long as they do
-_PORTION = 1000  # entries that the script which verifies the chain is given at once
 _EVENTS = 50
 # What a customer can do about a refusal, by its code.
 ADVICE = {
@@ -86,7 +80,7 @@ class CustomerPages:
 
     def all(self) -> list[Page[Customer]]:
         """Every page, in the order of the menu. A new one is a line here, a function and a template."""
-        use, money, set_up = "Use", "Money", "Set up"
+        use, set_up = "Use", "Set up"
         batches = Page("/batches", "Batches", "customers/batches.html", self.batches, use)
         return [
             Page("", "Overview", "customers/overview.html", self.overview, use),
@@ -94,12 +88,7 @@ class CustomerPages:
             Page("/usage.csv", "Usage", "", self.usage_csv),
             Page("/models", "Models", "customers/models.html", self.models_page, use),
             *([] if self.desk is None else [batches]),
-            Page("/ledger", "Ledger", "customers/ledger.html", self.ledger_page, money),
-            Page("/ledger.csv", "Ledger", "", self.ledger_csv, cost=_COST_OF_EXPORT),
-            Page("/ledger/entries", "Ledger", "", self.entries),
-            Page("/invoices", "Invoices", "customers/invoices.html", self.invoices_page, money),
-            Page("/invoices/{month}.pdf", "Invoice", "", self.invoice_pdf),
-            Page("/invoices/{month}", "Invoice", "customers/invoice.html", self.invoice),
+            *MoneyPages(self.database, self.watch).all(),
             Page("/keys", "Keys", "customers/keys.html", self.keys_page, set_up),
             Page("/events", "Events", "customers/events.html", self.events, set_up),
             Page("/sessions", "Sessions", "customers/sessions.html", self.sessions_page, set_up),
@@ -122,7 +111,7 @@ class CustomerPages:
             "by_key": shares_of(spending.by_group(session, who.account_id, "key", first, today)),
             "by_model": shares_of(spending.by_group(session, who.account_id, "model", first, today)),
             "by_project": self._by_project(session, who, first, today),
-            "labels": _labels(session, who),
+            "labels": labels_of(session, who),
             "refused": refused_since(session, who.account_id, asked.now - _DAYS * DAY),
             "advice": ADVICE,
         }
@@ -139,7 +128,7 @@ class CustomerPages:
             "group": group,
             "groups": get_args(GroupBy),
             "most": most,
-            "labels": _labels(session, asked.who),
+            "labels": labels_of(session, asked.who),
         }
 
     def usage_csv(self, asked: Asked[Customer], session: Session) -> Response:
@@ -147,7 +136,7 @@ class CustomerPages:
         report = self._report(asked, session)
         rows = [row.model_dump() for row in (*report.rows, report.total)]
         columns = ("group", "requests", "images", "texts", "billed_queries", "cost_micros")
-        return _csv(columns, rows, f"usage-{report.account}.csv")
+        return csv_file(columns, rows, f"usage-{report.account}.csv")
 
     def models_page(self, asked: Asked[Customer], session: Session) -> Values:
         """What can be bought at which price, and a form to try it."""
@@ -171,49 +160,6 @@ class CustomerPages:
             "result": None,
         }
 
-    def ledger_page(self, asked: Asked[Customer], session: Session) -> Values:
-        """The entries, the newest first."""
-        wanted, before = _filter(asked.query), asked.query.number("before")
-        account_id = asked.who.account_id
-        found = entry_search.search(
-            session, account_id, wanted, ledger.MAX_NUMBER if before is None else before, _ENTRIES + 1
-        )
-        labels = _labels(session, asked.who)
-        return {
-            "entries": [ledger.public(each) for each in found[:_ENTRIES]],
-            "more": found[_ENTRIES - 1].seq if len(found) > _ENTRIES else None,
-            "counted": entry_search.count(session, account_id, wanted),
-            "query": asked.query,
-            "kept": [(name, value) for name, value in asked.query.pairs if name != "before" and value],
-            "kinds": get_args(EntryKind),
-            "labels": labels,
-            "models": sorted({each.group for each in spending.by_group(
-                session, account_id, "model", to_datetime(asked.who.account.created_at).date(),
-                to_datetime(asked.now).date(),
-            )}),
-            "balance": asked.who.account.credit_micros,
-        }  # fmt: skip
-
-    def ledger_csv(self, asked: Asked[Customer], session: Session) -> Response:
-        """The newest of the same entries for a spreadsheet, with money in micro-units."""
-        found = entry_search.search(
-            session, asked.who.account_id, _filter(asked.query), ledger.MAX_NUMBER, _MOST_EXPORTED
-        )
-        rows = [ledger.public(each).model_dump(mode="json") for each in found]
-        columns = ("seq", "created_at", "kind", "amount_micros", "images", "texts", "image_micros",
-                   "text_micros", "model", "key_id", "request_id", "corrects_seq", "reason", "reference",
-                   "entry_hash")  # fmt: skip
-        return _csv(columns, rows, f"ledger-{asked.who.name}.csv")
-
-    def entries(self, asked: Asked[Customer], session: Session) -> Response:
-        """Entries behind one, oldest first, for the script that verifies the chain."""
-        after = asked.query.number("after") or 0
-        found = ledger.page(session, asked.who.account_id, min(max(after, 0), ledger.MAX_NUMBER), _PORTION)
-        data = [ledger.public(entry) for entry in found]
-        page = EntryPage(data=data, next_after=data[-1].seq if data else after)
-        told = page.model_dump(mode="json") | {"last": asked.who.account.ledger_seq}
-        return JSONResponse(told, headers={"cache-control": "no-store", "x-content-type-options": "nosniff"})
-
     def batches(self, asked: Asked[Customer], session: Session) -> Values:
         """The bulk jobs, the newest first."""
         assert self.desk is not None
@@ -221,41 +167,9 @@ class CustomerPages:
         found, more = jobs.page_of(session, self.desk, asked.who.account_id, after)
         return {"jobs": found, "more": found[-1].job.id if more else None, "after": after}
 
-    def invoices_page(self, asked: Asked[Customer], session: Session) -> Values:
-        """The months since the account was opened, with the invoices that are final."""
-        account = asked.who.account
-        final = {each.month: json.loads(each.content) for each in invoices.valid(session, account.id)}
-        months = [
-            {"month": month, "invoice": final.get(month), "is_now": month == _month(asked.now)}
-            for month in months_since(account.created_at, asked.now)
-        ]
-        return {"months": months}
-
-    def invoice(self, asked: Asked[Customer], session: Session) -> Values:
-        """One invoice, as it was issued, or as it stands."""
-        found = self._invoice(asked)
-        issued = session.scalars(
-            select(FinalInvoice.issued_at)
-            .where(FinalInvoice.account_id == asked.who.account_id, FinalInvoice.month == found.month)
-            .order_by(FinalInvoice.ledger_seq.desc())
-        ).first()
-        return {"invoice": found, "issued_at": None if issued is None else to_datetime(issued)}
-
-    def invoice_pdf(self, asked: Asked[Customer], session: Session) -> Response:
-        """The same to keep."""
-        del session  # an invoice is issued in a transaction of its own
-        found = self._invoice(asked)
-        return _saved(as_pdf(found), "application/pdf", f"invoice-{found.account}-{found.month}.pdf")
-
-    def _invoice(self, asked: Asked[Customer]) -> Invoice:
-        month = asked.path["month"]
-        if month not in months_since(asked.who.account.created_at, asked.now):
-            raise APIError(ErrorCode.NOT_FOUND, f"there is no invoice {month[:20]!r} of this account")
-        return invoices.issue(self.database, asked.who.account_id, month, asked.now, self.watch)
-
     def keys_page(self, asked: Asked[Customer], session: Session) -> Values:
         """The account's keys, or those of the project that one is signed in to, those in use first."""
-        found = _own_keys(session, asked.who)
+        found = their_keys(session, asked.who)
         account, now = asked.who.account, asked.now
         mine = _own_projects(session, asked)
         return {
@@ -333,25 +247,12 @@ def payers(session: Session, who: Customer, now: int) -> list[ApiKey]:
     """The keys on which who asks may buy: their own, or any that they may manage for who may act."""
     found = [
         key
-        for key in _own_keys(session, who)
+        for key in their_keys(session, who)
         if is_good(key, now) and {Scope.EMBED, Scope.ADMIN} & set(key.scopes.split())
     ]
     if who.may_act:
         return found
     return [key for key in found if who.key is not None and key.id == who.key.id]
-
-
-def months_since(begin: int, now: int) -> list[str]:
-    """The UTC months from one instant to another, written as 2026-11, the newest first."""
-    months, moment = [], to_datetime(begin).replace(day=1)
-    while moment <= to_datetime(now):
-        months.append(f"{moment:%Y-%m}")
-        moment = (moment + timedelta(days=32)).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    return months[::-1]
-
-
-def _month(now: int) -> str:
-    return f"{to_datetime(now):%Y-%m}"
 
 
 def _range(query: Fields, now: int) -> tuple[date, date, GroupBy]:
@@ -366,22 +267,8 @@ def _range(query: Fields, now: int) -> tuple[date, date, GroupBy]:
     return first, last, group  # type: ignore[return-value]
 
 
-def _filter(query: Fields) -> EntryFilter:
-    return EntryFilter(
-        kind=query.get("kind") or None,
-        key_id=query.get("key") or None,
-        model=query.get("model") or None,
-        first=query.day("from"),
-        last=query.day("to"),
-    )
-
-
 def _instant(day: date) -> int:
     return from_datetime(datetime(day.year, day.month, day.day))
-
-
-def _own_keys(session: Session, who: Customer) -> list[ApiKey]:
-    return [key for key in keys.list_keys(session, who.account) if who.may_manage(key)]
 
 
 def _own_projects(session: Session, asked: Asked[Customer]) -> list[ProjectInfo]:
@@ -395,11 +282,6 @@ def _may_see(session: Session, who: Customer, of: ConsoleSession) -> bool:
     """Whether a session of the account is theirs to see: those of a project are by keys of it."""
     key = None if of.key_id is None else session.get(ApiKey, of.key_id)
     return who.of_whole_account if key is None else who.may_manage(key)
-
-
-def _labels(session: Session, who: Customer) -> dict[str, str]:
-    """What each key is for, by its id, of those that are theirs to see."""
-    return {key.id: key.label for key in _own_keys(session, who)}
 
 
 def _deliveries(
@@ -442,18 +324,3 @@ def _told(content: str) -> list[tuple[str, Any]]:
         for name, value in data.items()
         if name != "account" and value is not None
     ]
-
-
-def _csv(columns: tuple[str, ...], rows: list[dict[str, Any]], name: str) -> Response:
-    content = "".join(f"{line}\r\n" for line in csv_lines(columns, rows))
-    return _saved(content, "text/csv; charset=utf-8", name)
-
-
-def _saved(content: str | bytes, media_type: str, name: str) -> Response:
-    """A file for the browser to save."""
-    headers = {
-        "content-disposition": f'attachment; filename="{name}"',
-        "cache-control": "no-store",
-        "x-content-type-options": "nosniff",
-    }
-    return Response(content, media_type=media_type, headers=headers)

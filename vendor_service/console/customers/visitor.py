@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from sqlalchemy.orm import Session
 
 from shared.errors import APIError, ErrorCode
+from vendor_service.accounts import keys
 from vendor_service.accounts.authentication import Authentication
 from vendor_service.accounts.keys import Scope, id_of, secret_hash
 from vendor_service.audit import actors
@@ -171,3 +172,13 @@ class CustomersDoor:
             return address
         with self._database.read() as session:
             return address if session.get(what, given_id) is None else f"{address} with the id {given_id}"
+
+
+def their_keys(session: Session, who: Customer) -> list[ApiKey]:
+    """The keys of the account that they may manage."""
+    return [key for key in keys.list_keys(session, who.account) if who.may_manage(key)]
+
+
+def labels_of(session: Session, who: Customer) -> dict[str, str]:
+    """What each of these keys is for, by its id."""
+    return {key.id: key.label for key in their_keys(session, who)}

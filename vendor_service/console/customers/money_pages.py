@@ -1,0 +1,151 @@
+"""What customers' pages show of the books: the ledger and the invoices."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, get_args
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+from starlette.responses import JSONResponse, Response
+
+from shared.billing import EntryKind, EntryPage, Invoice
+from shared.errors import ErrorCode
+from vendor_service.billing import entry_search, invoices, ledger, spending
+from vendor_service.billing.clock_watch import ClockWatch
+from vendor_service.billing.entry_search import EntryFilter
+from vendor_service.billing.invoice_formats import as_pdf
+from vendor_service.clock import to_datetime
+from vendor_service.console.customers.saved import csv_file, saved
+from vendor_service.console.customers.visitor import Customer, labels_of
+from vendor_service.console.forms import Fields
+from vendor_service.console.routes import Asked, Page
+from vendor_service.database.session import Database
+from vendor_service.database.tables import FinalInvoice
+from vendor_service.errors import APIError
+
+Values = Mapping[str, Any]
+
+_ENTRIES = 50
+_MOST_EXPORTED = 10_000
+_COST_OF_EXPORT = 10  # in pages: it takes the processor as long as they do
+_PORTION = 1000  # entries that the script which verifies the chain is given at once
+
+
+@dataclass(frozen=True)
+class MoneyPages:
+    """The pages, and what they need beside the books' session."""
+
+    database: Database
+    watch: ClockWatch
+
+    def all(self) -> list[Page[Customer]]:
+        """Every page, in the order of the menu."""
+        money = "Money"
+        return [
+            Page("/ledger", "Ledger", "customers/ledger.html", self.ledger_page, money),
+            Page("/ledger.csv", "Ledger", "", self.ledger_csv, cost=_COST_OF_EXPORT),
+            Page("/ledger/entries", "Ledger", "", self.entries),
+            Page("/invoices", "Invoices", "customers/invoices.html", self.invoices_page, money),
+            Page("/invoices/{month}.pdf", "Invoice", "", self.invoice_pdf),
+            Page("/invoices/{month}", "Invoice", "customers/invoice.html", self.invoice),
+        ]
+
+    def ledger_page(self, asked: Asked[Customer], session: Session) -> Values:
+        """The entries, the newest first."""
+        wanted, before = _filter(asked.query), asked.query.number("before")
+        account_id = asked.who.account_id
+        found = entry_search.search(
+            session, account_id, wanted, ledger.MAX_NUMBER if before is None else before, _ENTRIES + 1
+        )
+        labels = labels_of(session, asked.who)
+        return {
+            "entries": [ledger.public(each) for each in found[:_ENTRIES]],
+            "more": found[_ENTRIES - 1].seq if len(found) > _ENTRIES else None,
+            "counted": entry_search.count(session, account_id, wanted),
+            "query": asked.query,
+            "kept": [(name, value) for name, value in asked.query.pairs if name != "before" and value],
+            "kinds": get_args(EntryKind),
+            "labels": labels,
+            "models": sorted({each.group for each in spending.by_group(
+                session, account_id, "model", to_datetime(asked.who.account.created_at).date(),
+                to_datetime(asked.now).date(),
+            )}),
+            "balance": asked.who.account.credit_micros,
+        }  # fmt: skip
+
+    def ledger_csv(self, asked: Asked[Customer], session: Session) -> Response:
+        """The newest of the same entries for a spreadsheet, with money in micro-units."""
+        found = entry_search.search(
+            session, asked.who.account_id, _filter(asked.query), ledger.MAX_NUMBER, _MOST_EXPORTED
+        )
+        rows = [ledger.public(each).model_dump(mode="json") for each in found]
+        columns = ("seq", "created_at", "kind", "amount_micros", "images", "texts", "image_micros",
+                   "text_micros", "model", "key_id", "request_id", "corrects_seq", "reason", "reference",
+                   "entry_hash")  # fmt: skip
+        return csv_file(columns, rows, f"ledger-{asked.who.name}.csv")
+
+    def entries(self, asked: Asked[Customer], session: Session) -> Response:
+        """Entries behind one, oldest first, for the script that verifies the chain."""
+        after = asked.query.number("after") or 0
+        found = ledger.page(session, asked.who.account_id, min(max(after, 0), ledger.MAX_NUMBER), _PORTION)
+        data = [ledger.public(entry) for entry in found]
+        page = EntryPage(data=data, next_after=data[-1].seq if data else after)
+        told = page.model_dump(mode="json") | {"last": asked.who.account.ledger_seq}
+        return JSONResponse(told, headers={"cache-control": "no-store", "x-content-type-options": "nosniff"})
+
+    def invoices_page(self, asked: Asked[Customer], session: Session) -> Values:
+        """The months since the account was opened, with the invoices that are final."""
+        account = asked.who.account
+        final = {each.month: json.loads(each.content) for each in invoices.valid(session, account.id)}
+        months = [
+            {"month": month, "invoice": final.get(month), "is_now": month == _month(asked.now)}
+            for month in months_since(account.created_at, asked.now)
+        ]
+        return {"months": months}
+
+    def invoice(self, asked: Asked[Customer], session: Session) -> Values:
+        """One invoice, as it was issued, or as it stands."""
+        found = self._invoice(asked)
+        issued = session.scalars(
+            select(FinalInvoice.issued_at)
+            .where(FinalInvoice.account_id == asked.who.account_id, FinalInvoice.month == found.month)
+            .order_by(FinalInvoice.ledger_seq.desc())
+        ).first()
+        return {"invoice": found, "issued_at": None if issued is None else to_datetime(issued)}
+
+    def invoice_pdf(self, asked: Asked[Customer], session: Session) -> Response:
+        """The same to keep."""
+        del session  # an invoice is issued in a transaction of its own
+        found = self._invoice(asked)
+        return saved(as_pdf(found), "application/pdf", f"invoice-{found.account}-{found.month}.pdf")
+
+    def _invoice(self, asked: Asked[Customer]) -> Invoice:
+        month = asked.path["month"]
+        if month not in months_since(asked.who.account.created_at, asked.now):
+            raise APIError(ErrorCode.NOT_FOUND, f"there is no invoice {month[:20]!r} of this account")
+        return invoices.issue(self.database, asked.who.account_id, month, asked.now, self.watch)
+
+
+def months_since(begin: int, now: int) -> list[str]:
+    """The UTC months from one instant to another, written as 2026-11, the newest first."""
+    months, moment = [], to_datetime(begin).replace(day=1)
+    while moment <= to_datetime(now):
+        months.append(f"{moment:%Y-%m}")
+        moment = (moment + timedelta(days=32)).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    return months[::-1]
+
+
+def _month(now: int) -> str:
+    return f"{to_datetime(now):%Y-%m}"
+
+
+def _filter(query: Fields) -> EntryFilter:
+    return EntryFilter(
+        kind=query.get("kind") or None,
+        key_id=query.get("key") or None,
+        model=query.get("model") or None,
+        first=query.day("from"),
+        last=query.day("to"),
+    )
