@@ -154,7 +154,7 @@ def distill(
     """Train a student, taught by the vendor's model; with --target-domain, test it on a domain held out.
 
     The same command resumes an interrupted run and never pays twice. A finished student is replaced only
-    with --replace, and stands until its successor is whole.
+    with --replace or after a yes, and stands until its successor is whole.
 
     Example: client distill --data icons --budget 50000
     """
