@@ -44,7 +44,12 @@ class SameConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
         """The convolution of maps of shape (n, channels, height, width)."""
-        return super().forward(timm.layers.pad_same(input, list(self.kernel_size), list(self.stride)))
+        zeros: list[int] = []
+        for axis in (1, 0):  # columns first
+            side = int(input.shape[axis - 2])  # a constant, also where the layer is traced for an export
+            missing = timm.layers.get_same_padding(side, self.kernel_size[axis], self.stride[axis], 1)
+            zeros += [missing // 2, missing - missing // 2]
+        return super().forward(functional.pad(input, zeros))
 
 
 class SameDepthwiseConv2d(SameConv2d, DepthwiseConv2d):

@@ -97,6 +97,18 @@ def test_maps_are_padded_as_timm_does(groups: int, kernel: int, stride: int, sid
     torch.testing.assert_close(_worked_out(ours, maps), _worked_out(theirs, maps))
 
 
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
+def test_zeros_are_constants_in_what_is_traced_for_an_export() -> None:
+    ours = with_depthwise(timm.layers.Conv2dSame(4, 4, (3, 5), (2, 1)))
+    traced = torch.jit.trace(ours, torch.zeros(1, 4, 8, 9))  # type: ignore[no-untyped-call]
+    assert "aten::size" not in str(traced.graph)
+    maps = torch.randn(3, 4, 8, 9)
+    torch.testing.assert_close(traced(maps), ours(maps))
+    plain = timm.layers.Conv2dSame(4, 4, (3, 5), (2, 1))
+    plain.load_state_dict(ours.state_dict())
+    torch.testing.assert_close(ours(maps), plain(maps))
+
+
 def test_a_student_has_them_and_only_where_they_are() -> None:
     student = build_student(load_backbone("tf_efficientnet_lite0"), outputs=4, text_head=None, image_size=64)
     for layer in student.backbone.modules():
