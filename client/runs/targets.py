@@ -324,9 +324,11 @@ class TargetBuilder:
     def _buy_lots(self, dataset: Dataset, asked: TeacherQueries, plan: Plan) -> dict[Query, str]:
         """Buy texts, labelled images, and the rest if these say that it is worth it; returns refusals."""
         texts, labelled, further = asked.lots(plan.to_buy)
-        if refused := self._buy_lot("texts", texts):
+        refused = self._buy_lot("texts", texts)
+        if not refused.keys().isdisjoint(asked.prompts):
             return refused  # nothing can be learnt from images
-        refused = self._buy_lot("images", labelled, cached=plan.cached)
+        # An image that is refused by now is of a request that an earlier run had sent.
+        refused |= self._buy_lot("images", labelled, cached=plan.cached)
         if further:
             if not self._worth_asking(dataset, asked):
                 return refused

@@ -17,8 +17,11 @@ from PIL import Image
 from rich.console import Console
 
 from client.buying.cache import EmbeddingCache
+from client.buying.checkout import Checkout
+from client.buying.pending import RequestBatch
+from client.buying.protocols import EmbedResult
 from client.buying.queries import Query
-from client.buying.teacher import Teacher
+from client.buying.teacher import Bulk, Teacher
 from client.buying.vendor_api import VendorClient
 from client.data.domains import class_prompts
 from client.errors import BudgetExhausted, DataError, FingerprintChanged
@@ -31,15 +34,20 @@ from client.runs import supervision, targets
 from client.runs.dataset import read_dataset
 from client.runs.folder import RunConfig, RunFolder
 from client.runs.targets import TargetBuilder, Targets
-from client.runs.teacher_queries import query_of
+from client.runs.teacher_queries import query_of, teacher_queries
 from tests.client.toy import make_folder
 from tests.vendor_service.local_vendor import LocalVendor
 
 
 @pytest.fixture(scope="module")
 def vendor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalVendor]:
+    folder = tmp_path_factory.mktemp("vendor")
     with LocalVendor(
-        tmp_path_factory.mktemp("vendor"), max_image_bytes=10_000, max_text_characters=33
+        folder,
+        max_image_bytes=10_000,
+        max_image_pixels=10_000,
+        max_text_characters=33,
+        batch_store=str(folder / "store"),
     ) as local:
         yield local
 
@@ -57,12 +65,13 @@ class Pupil:
         self.config = RunConfig(str(self.data), "red", "vl2v-adip", "none", 32, 0, "stratified", Recipe())
         self.shown = StringIO()
 
-    def learn(self, run: str, *, budget: int, method_name: str = "vl2v-adip") -> Targets:
+    def learn(self, run: str, *, budget: int, method_name: str = "vl2v-adip", batch: bool = False) -> Targets:
         """What the run learns; it may be a run that has learnt before."""
         config, method = replace(self.config, method=method_name), METHODS[method_name]
         folder = RunFolder(self.folder / run)
         run_id, model = folder.begin(config), self.client.model()
-        teacher = Teacher(self.client, self.cache, model=model, run_id=run_id, budget=budget)
+        bulk = Bulk(self.client, buys=batch)
+        teacher = Teacher(self.client, self.cache, model=model, run_id=run_id, budget=budget, bulk=bulk)
         display = Display(Console(file=self.shown))
         self.builder = TargetBuilder(config, method, folder, teacher, display, approve=lambda _: None)
         self.dataset = read_dataset(config, display)
@@ -250,6 +259,33 @@ def test_a_class_prompt_that_was_refused_is_not_a_matter_of_the_budget(pupil: Pu
     with pytest.raises(DataError, match=r"'a photo of a circle of a long name' .*rename the class's folder"):
         pupil.learn("run", budget=100)
     assert pupil.read("run/purchase.json")["queries_bought"] == 2  # the other prompts, and no image
+
+
+@pytest.mark.parametrize("batch", [False, True])
+def test_an_image_that_was_refused_in_a_request_of_before_keeps_nothing_else_from_being_bought(
+    pupil: Pupil, monkeypatch: pytest.MonkeyPatch, batch: bool
+) -> None:
+    """Killed before it stores its images, of which the vendor charged all but one, the run is repeated."""
+    first = teacher_queries(pupil.config, read_dataset(pupil.config, Display.of_nobody())).of("labelled")
+    large = first.queries[0].name
+    Image.new("RGB", (101, 100)).save(large)
+    store = Checkout.store
+
+    def stop(checkout: Checkout, batch: RequestBatch, answer: EmbedResult) -> None:
+        if batch.queries[0].kind == "image":
+            raise KeyboardInterrupt
+        store(checkout, batch, answer)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkout, "store", stop)
+        with pytest.raises(KeyboardInterrupt):
+            pupil.learn("run", budget=10)
+    pupil.learn("run", budget=100, batch=batch)
+    assert pupil.read("run/purchase.json")["queries_bought"] == 3 + 23
+    assert [each["name"] for each in pupil.read("run/purchase.json")["refused"]] == [large]
+    assert "1 of 24 training images have no teacher embedding (the vendor refused them)" in " ".join(
+        pupil.shown.getvalue().split()
+    )
 
 
 def test_what_came_from_the_cache_is_what_the_run_did_not_pay_for(pupil: Pupil) -> None:
