@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -69,6 +69,7 @@ class Purchase:
         refused: queries that could not be embedded, with the reason; not charged.
         lost: queries whose answer was lost and is no longer to be had: they count as paid.
         checked: known queries that were paid for once more, to compare a new vendor with what is known.
+        uncompared: whether the run's budget did not reach to such a comparison; then nothing more was bought.
         out_of_budget: whether the run's budget ended it.
     """
 
@@ -77,7 +78,21 @@ class Purchase:
     refused: dict[Query, str] = field(default_factory=dict)
     lost: int = 0
     checked: int = 0
+    uncompared: bool = False
     out_of_budget: bool = False
+
+    def require_compared(self, budget: Budget) -> None:
+        """Raise where the budget did not reach to comparing a new vendor with what is known.
+
+        Raises:
+            BudgetExhausted: so it is.
+        """
+        if self.uncompared:
+            raise BudgetExhausted(
+                f"The budget of {budget.described} does not suffice to compare the vendor with what is known "
+                "from others, and before that its embeddings are not used together with theirs. Raise it, or "
+                "name another --cache for this vendor. What was bought is kept."
+            )
 
 
 class Purchaser:
@@ -121,20 +136,22 @@ class Purchaser:
         self._purchase = Purchase()
         self._errors: list[BaseException] = []
 
-    def run(self, queries: Sequence[Query]) -> Purchase:
+    def run(self, queries: Sequence[Query], used: Collection[Query]) -> Purchase:
         """Buy until something ends it; see `Teacher.buy`."""
         self._recover(queries)
         with run_lock(self._cache.path, self._run_id):
             self._line_up()
             buys = bool(self._queue)
             check = trust.VendorCheck(self._cache, self._model, self._vendor.url)
-            if check.passes(queries, buys=buys, compare=self._compare, say=self._say):
+            if check.passes(used, buys=buys, compare=self._compare, say=self._say):
                 self._buy_all()
+            else:
+                self._purchase.uncompared = True
         if self._errors:
             raise self._errors[0]
         self.require_told()
         self._require_no_jobs()
-        self._purchase.out_of_budget = bool(self._queue)
+        self._purchase.out_of_budget = self._purchase.uncompared or bool(self._queue)
         return self._purchase
 
     @property
@@ -177,7 +194,7 @@ class Purchaser:
         self._at_hand = {query: query for query in queries}
         self._dead_runs.recover(self._at_hand, self._missing())
 
-    def compare_stranger(self, queries: Sequence[Query]) -> None:
+    def compare_stranger(self, used: Collection[Query]) -> None:
         """Compare the vendor with what is known of these, as before a purchase; buys nothing else.
 
         Raises:
@@ -185,11 +202,9 @@ class Purchaser:
             AnswerRejected: they do not agree.
         """
         check = trust.VendorCheck(self._cache, self._model, self._vendor.url)
-        if not check.passes(queries, buys=True, compare=self._compare, say=self._say):
-            raise BudgetExhausted(
-                f"The budget of {self._budget.described} does not suffice to compare the vendor with what is "
-                "known."
-            )
+        compared = check.passes(used, buys=True, compare=self._compare, say=self._say)
+        self._purchase.uncompared = not compared
+        self._purchase.require_compared(self._budget)
 
     def _buy_all(self) -> None:
         # Daemons, so that a vendor that hangs cannot keep an interrupted program from ending.

@@ -1,7 +1,7 @@
 """The teacher as the rest of the client sees it: the cache, then the budget, then the vendor."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -189,6 +189,7 @@ class Teacher:
         on_progress: Callable[[PurchaseProgress], None] = lambda _: None,
         *,
         patience: float | None = None,
+        used: Collection[Query] | None = None,
     ) -> Purchase:
         """Buy the queries that the cache lacks, in order, until they, the budget or the quota end.
 
@@ -199,19 +200,22 @@ class Teacher:
             on_progress: called as it goes on.
             patience: for a budget that several processes spend: how many seconds to wait for another one's
                 purchase, before what is left is read. `None` where a run is one process at a time.
+            used: all that the run uses together, these and what it has already: a vendor that is new to the
+                cache is compared with what is known of it. `None` where these are all.
 
         Raises:
             RunBusy: another process is buying for this run.
             QuotaExhausted: the vendor's limit was reached; all that was paid for is stored.
             ClientError: something else ended it; all that was answered is stored, the rest noted as pending.
         """
+        used = queries if used is None else used
         turn = nullcontext() if patience is None else self._turn(patience)
         with turn, self._traced(len(queries)):
             if self._bulk is not None and self._bulk.buys:
-                purchase = self._buy_in_bulk(queries, self._bulk, on_progress)
+                purchase = self._buy_in_bulk(queries, used, self._bulk, on_progress)
             else:
                 self._fetch_jobs(queries)
-                purchase = self._purchaser(self.model, self.budget, on_progress).run(queries)
+                purchase = self._purchaser(self.model, self.budget, on_progress).run(queries, used)
         if purchase.cost_micros:
             self._pinning.pin(self._vendor)
         self.refused.update(purchase.refused)
@@ -223,13 +227,17 @@ class Teacher:
         return Purchaser(self._vendor, self._cache, model, self._run_id, budget, on_progress, self._say)
 
     def _buy_in_bulk(
-        self, queries: Sequence[Query], bulk: Bulk, on_progress: Callable[[PurchaseProgress], None]
+        self,
+        queries: Sequence[Query],
+        used: Collection[Query],
+        bulk: Bulk,
+        on_progress: Callable[[PurchaseProgress], None],
     ) -> Purchase:
         # A vendor that is new to the cache is asked a few known queries first, at the price of others. What
         # was sent before and not answered is settled at that price too.
         budget = self.budget
         purchaser = self._purchaser(self._card, budget, on_progress)
-        purchaser.compare_stranger(queries)
+        purchaser.compare_stranger(used)
         settled = purchaser.settle(queries)
         purchase = BulkPurchaser(
             bulk.vendor, self._cache, self.model, self._run_id, budget, on_progress, self._say,

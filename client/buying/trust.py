@@ -57,6 +57,8 @@ class VendorCheck:
             VendorError: nothing could be compared.
         """
         found = self._strangers(queries, buys=buys)
+        if not found:
+            return True
         asked = 0
         for sample in _samples(found):
             if not compare(sample):
@@ -68,11 +70,10 @@ class VendorCheck:
                 f"{self._names(found)}, so nothing was bought. Repeat the command, or name another --cache "
                 "for this vendor."
             )
-        if found:
-            say(
-                f"Up to {asked} queries that the cache has from {self._names(found)} were bought again from "
-                f"{self._url}: the answers agree, and it is believed from now on."
-            )
+        say(
+            f"Up to {asked} queries that the cache has from {self._names(found)} were bought again from "
+            f"{self._url}: the answers agree, and it is believed from now on."
+        )
         return True
 
     def _strangers(self, queries: Collection[Query], *, buys: bool) -> Strangers:

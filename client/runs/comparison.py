@@ -333,6 +333,7 @@ class Comparison:
             )
         spent = teacher.spending
         folder.write(folder.purchase, {"queries_bought": spent.queries, "cost_micros": spent.cost_micros})
+        purchase.require_compared(teacher.budget)
         if purchase.out_of_budget:
             raise self._stopped_short(teacher, [query for query in queries if query not in purchase.refused])
 

@@ -126,6 +126,7 @@ def probe(
         )
     approve(teacher.quote(asked.all).cost_micros)
     purchase = teacher.buy(asked.all)
+    purchase.require_compared(teacher.budget)
     known, missing = known_of(config, dataset, asked, teacher)
     if known is None and purchase.out_of_budget:
         raise BudgetExhausted(

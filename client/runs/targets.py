@@ -324,19 +324,22 @@ class TargetBuilder:
     def _buy_lots(self, dataset: Dataset, asked: TeacherQueries, plan: Plan) -> dict[Query, str]:
         """Buy texts, labelled images, and the rest if these say that it is worth it; returns refusals."""
         texts, labelled, further = asked.lots(plan.to_buy)
-        refused = self._buy_lot("texts", texts)
+        assert self._teacher is not None
+        used = asked.all
+        refused = self._buy_lot("texts", texts, used)
         if not refused.keys().isdisjoint(asked.prompts):
             return refused  # nothing can be learnt from images
         # An image that is refused by now is of a request that an earlier run had sent.
-        refused |= self._buy_lot("images", labelled, cached=plan.cached)
+        refused |= self._buy_lot("images", labelled, used, cached=plan.cached)
         if further:
             if not self._worth_asking(dataset, asked):
                 return refused
-            refused |= self._buy_lot("further images", further)
-        if plan.budget_left and plan.needed("labelled") and not plan.unaffordable:
+            refused |= self._buy_lot("further images", further, used)
+        left = self._teacher.plan(()).budget_left  # a comparison with what is known costs queries too
+        if left and plan.needed("labelled") and not plan.unaffordable:
             beyond = unseen(self._config, dataset)
             self._display.note(
-                f"{plan.budget_left} queries of the budget stay unspent: "
+                f"{left} queries of the budget stay unspent: "
                 + (
                     f"so few steps would not look at {beyond} of the images without labels. More --steps, or "
                     "none, would use them."
@@ -346,12 +349,15 @@ class TargetBuilder:
             )
         return refused
 
-    def _buy_lot(self, name: str, lot: Sequence[Query], *, cached: int = 0) -> dict[Query, str]:
+    def _buy_lot(
+        self, name: str, lot: Sequence[Query], used: Sequence[Query], *, cached: int = 0
+    ) -> dict[Query, str]:
         assert self._teacher is not None
         with self._display.track(f"Buying {name}", len(lot)) as advance:
             purchase = self._teacher.buy(
-                lot, lambda progress: advance(progress.done, progress.described(cached=cached))
+                lot, lambda progress: advance(progress.done, progress.described(cached=cached)), used=used
             )
+        purchase.require_compared(self._teacher.budget)
         return purchase.refused
 
     def _nameless(self, missing: Sequence[Query], *, of: int) -> ClientError:

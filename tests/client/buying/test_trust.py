@@ -12,6 +12,7 @@ import pytest
 
 from client.buying import transport
 from client.buying.archive import export_embeddings, import_embeddings
+from client.buying.budget import Budget
 from client.buying.cache import EmbeddingCache
 from client.buying.embeddings import StoredEmbedding
 from client.buying.origins import origin_of
@@ -19,7 +20,7 @@ from client.buying.queries import Query
 from client.buying.teacher import Teacher
 from client.buying.trust import CANARIES
 from client.buying.vendor_api import VendorClient
-from client.errors import AnswerRejected, CacheError
+from client.errors import AnswerRejected, BudgetExhausted, CacheError
 from shared.encoding import to_rows
 from shared.receipts import KEYS_PATH
 from tests.client.buying.cards import MODEL
@@ -191,6 +192,25 @@ def test_what_is_not_used_together_is_not_compared_until_it_is(cache: EmbeddingC
     assert _teacher(cache, second, "http://second").buy(NEW).checked == 0
     with pytest.raises(AnswerRejected):  # both are in the cache, and a run would mix them
         _teacher(cache, second, "http://second").buy([*OLD, *NEW])
+
+
+def test_what_a_run_has_already_is_compared_once_with_who_sells_the_rest(cache: EmbeddingCache) -> None:
+    _first(cache)
+    second = _teacher(cache, Seller("true"), "http://second")
+    checked = [second.buy(lot, used=[*OLD, *NEW]).checked for lot in ([], NEW[:2], NEW[2:])]
+    assert checked == [0, CANARIES, 0]  # nothing before something is bought
+    with pytest.raises(AnswerRejected):
+        _teacher(cache, Seller("false"), "http://third", run="other").buy([Query.text("newer")], used=OLD)
+
+
+def test_what_a_budget_does_not_reach_to_compare_is_not_used_together(cache: EmbeddingCache) -> None:
+    _first(cache)
+    second = Seller("false")
+    _teacher(cache, second, "http://second", run="other").buy(NEW)
+    purchase = _teacher(cache, second, "http://second", budget=len(OLD)).buy([*OLD, *NEW])
+    assert (purchase.checked, purchase.uncompared, purchase.out_of_budget) == (0, True, True)
+    with pytest.raises(BudgetExhausted, match="20 queries does not suffice to compare the vendor"):
+        purchase.require_compared(Budget(len(OLD)))
 
 
 def _old_cache(path: Path, model: str) -> None:

@@ -22,9 +22,10 @@ from client.buying.pending import RequestBatch
 from client.buying.protocols import EmbedResult
 from client.buying.queries import Query
 from client.buying.teacher import Bulk, Teacher
+from client.buying.trust import CANARIES
 from client.buying.vendor_api import VendorClient
 from client.data.domains import class_prompts
-from client.errors import BudgetExhausted, DataError, FingerprintChanged
+from client.errors import AnswerRejected, BudgetExhausted, DataError, FingerprintChanged
 from client.learning.methods import METHODS
 from client.learning.recipe import Recipe
 from client.learning.rejection import Rejection
@@ -35,6 +36,7 @@ from client.runs.dataset import read_dataset
 from client.runs.folder import RunConfig, RunFolder
 from client.runs.targets import TargetBuilder, Targets
 from client.runs.teacher_queries import query_of, teacher_queries
+from shared.embeddings import Usage
 from tests.client.toy import make_folder
 from tests.vendor_service.local_vendor import LocalVendor
 
@@ -307,14 +309,62 @@ def test_what_came_from_the_cache_is_what_the_run_did_not_pay_for(pupil: Pupil) 
     assert counted("first") == (37, 0)
 
 
+@pytest.mark.parametrize(("batch", "each"), [(False, 100), (True, 50)])
+def test_a_vendor_is_compared_once_with_what_the_run_has_from_another(
+    pupil: Pupil, vendor: LocalVendor, batch: bool, each: int
+) -> None:
+    """The same vendor under another name sells the class prompts and a part of the images first."""
+    with VendorClient(f"http://localhost:{vendor.port}", vendor.key()) as elsewhere:
+        here, pupil.client = pupil.client, elsewhere
+        pupil.learn("first", budget=10)
+    pupil.client = here
+    pupil.learn("run", budget=100, batch=batch)
+    purchase = pupil.read("run/purchase.json")
+    checked = 2 * CANARIES
+    assert purchase["queries_bought"] == 17 + checked
+    assert purchase["cost_micros"] == 17 * each + CANARIES * (100 + 20)
+    assert f"{100 - 17 - checked} queries of the budget stay unspent" in pupil.shown.getvalue()
+
+
+@pytest.mark.parametrize("batch", [False, True])
+def test_what_another_vendor_sold_is_not_mixed_with_what_differs_from_it(pupil: Pupil, batch: bool) -> None:
+    _sell_elsewhere(pupil, "texts", "images")
+    with pytest.raises(AnswerRejected, match="--cache"):
+        pupil.learn("run", budget=100, batch=batch)
+    assert pupil.client.account().queries_used == CANARIES
+
+
+def test_what_several_vendors_sold_is_not_mixed_where_the_budget_does_not_reach_to_compare(
+    pupil: Pupil,
+) -> None:
+    pupil.learn("first", budget=3)  # the class prompts
+    _sell_elsewhere(pupil, "images")
+    with pytest.raises(BudgetExhausted, match="0 queries does not suffice to compare the vendor"):
+        pupil.learn("run", budget=0)
+    with pytest.raises(AnswerRejected, match="--cache"):
+        pupil.learn("run", budget=100)
+
+
+def _sell_elsewhere(pupil: Pupil, *what: str) -> None:
+    """Have another vendor sell what a run asks, of a model that is another one under the same name."""
+    model = pupil.client.model()
+    asked = teacher_queries(pupil.config, read_dataset(pupil.config, Display.of_nobody()))
+    queries = (*(asked.prompts if "texts" in what else ()), *asked.of("labelled").queries[:10])
+    directions = np.random.default_rng(0).normal(size=(len(queries), model.dimensions))
+    vectors = {query: _unit(row.astype(np.float32)) for query, row in zip(queries, directions, strict=True)}
+    batch = RequestBatch("key", "elsewhere", model.fingerprint, queries)
+    usage = Usage(images=0, texts=0, billed_queries=0, cost_micros=0)
+    pupil.cache.commit(batch, vectors, usage, "req_1", origin="http://elsewhere:80")
+
+
 def test_what_another_run_buys_meanwhile_comes_from_the_cache(
     pupil: Pupil, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     buy = Teacher.buy
 
-    def after_another(teacher: Teacher, queries: Any, *rest: Any) -> Any:
+    def after_another(teacher: Teacher, queries: Any, *rest: Any, **named: Any) -> Any:
         buy(teacher.for_run("another", budget=None), queries)
-        return buy(teacher, queries, *rest)
+        return buy(teacher, queries, *rest, **named)
 
     monkeypatch.setattr(Teacher, "buy", after_another)
     pupil.learn("run", budget=100)
