@@ -195,14 +195,16 @@ class Purchaser:
         self._dead_runs.recover(self._at_hand, self._missing())
 
     def compare_stranger(self, used: Collection[Query]) -> None:
-        """Compare the vendor with what is known of these, as before a purchase; buys nothing else.
+        """Compare the vendor with what is known of these, as `run` does; buys nothing else. Settle first.
 
         Raises:
             BudgetExhausted: the budget does not reach to that.
             AnswerRejected: they do not agree.
         """
-        check = trust.VendorCheck(self._cache, self._model, self._vendor.url)
-        compared = check.passes(used, buys=True, compare=self._compare, say=self._say)
+        with run_lock(self._cache.path, self._run_id):
+            check = trust.VendorCheck(self._cache, self._model, self._vendor.url)
+            buys = bool(self._missing())
+            compared = check.passes(used, buys=buys, compare=self._compare, say=self._say)
         self._purchase.uncompared = not compared
         self._purchase.require_compared(self._budget)
 

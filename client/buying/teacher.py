@@ -233,12 +233,12 @@ class Teacher:
         bulk: Bulk,
         on_progress: Callable[[PurchaseProgress], None],
     ) -> Purchase:
-        # A vendor that is new to the cache is asked a few known queries first, at the price of others. What
-        # was sent before and not answered is settled at that price too.
+        # What was sent before and not answered is settled first, at the price of requests. Then a vendor that
+        # is new to the cache is asked a few known queries, at that price too.
         budget = self.budget
         purchaser = self._purchaser(self._card, budget, on_progress)
-        purchaser.compare_stranger(used)
         settled = purchaser.settle(queries)
+        purchaser.compare_stranger(used)
         purchase = BulkPurchaser(
             bulk.vendor, self._cache, self.model, self._run_id, budget, on_progress, self._say,
             wait=bulk.wait, settled=settled, undecided=purchaser.undecided,

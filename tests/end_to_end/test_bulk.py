@@ -4,7 +4,7 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -21,12 +21,15 @@ from client.buying.bulk_api import BulkApi
 from client.buying.bulk_notes import BulkNote, BulkNotes
 from client.buying.cache import EmbeddingCache
 from client.buying.checkout import Checkout
+from client.buying.lock import is_locked, run_lock
 from client.buying.origins import origin_of
-from client.buying.purchase import Purchase, PurchaseProgress
+from client.buying.purchase import Purchase, PurchaseProgress, Purchaser
 from client.buying.queries import Query, Spending
 from client.buying.teacher import at_bulk_prices
+from client.buying.trust import CANARIES
 from client.buying.vendor_api import VendorClient
 from client.errors import RequestTooLarge
+from client.runs.embedding import run_id_of
 from shared.batches import BatchObject, FileObject
 from tests.client.toy import make_folder
 from tests.end_to_end.command import TINY, Command
@@ -145,6 +148,29 @@ def test_what_requests_had_paid_for_is_not_paid_for_by_a_job(
     assert np.isfinite(np.load(client.folder / "out.npy")).all()
     assert vendor.account(client.api_key).spent_micros == 20 * paid + 10 * (100 - paid)
     assert "differences: 0" in client("usage", "--reconcile").stdout
+
+
+def test_a_new_vendor_is_asked_known_queries_only_before_it_sells_and_in_the_turn_of_the_run(
+    client: Command, vendor: LocalVendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same vendor under another name has sold what is known."""
+    compare, cache = Purchaser._compare, client.folder / "cache.db"
+    more = [*MANY, *texts("one more")]
+    run = run_id_of([Query.text(word) for word in more[1::2]])
+    turns: list[bool] = []
+
+    def noted(purchaser: Purchaser, sample: Sequence[Query]) -> bool:
+        turns.append(is_locked(cache, run))
+        return compare(purchaser, sample)
+
+    monkeypatch.setattr(Purchaser, "_compare", noted)
+    Command(client.folder, f"http://localhost:{vendor.port}", vendor.key())("embed", *MANY, *OUT)
+    client("embed", *MANY, *OUT, "--batch")
+    with run_lock(cache, run):
+        assert "Another process" in client("embed", *more, *OUT, "--batch", code=1).stderr
+    assert (vendor.account(client.api_key).spent_micros, turns) == (0, [])
+    client("embed", *more, *OUT, "--batch")
+    assert (vendor.account(client.api_key).spent_micros, turns) == (CANARIES * 20 + 10, [True])
 
 
 @pytest.mark.parametrize("then", [(), ("--batch", "--no-wait")])
