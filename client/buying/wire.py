@@ -201,7 +201,7 @@ def _overcharge(reply: _Reply, queries: Sequence[Query], max_cost_micros: int | 
 def read_embeddings(answer: EmbedResponse, queries: Sequence[Query], model: ModelCard) -> EmbedResult:
     """What one answer of a bulk job brings, without its receipt; raises as `read_answer` does."""
     reply = _reply(answer)
-    fault = _fault(reply, queries, model)
+    fault = _fault(reply, queries, model) or _overcharge(reply, queries, None)
     if reply.fingerprint != model.fingerprint:
         fault = f"answered by another model, {reply.fingerprint}"
     if fault is not None:

@@ -1,5 +1,6 @@
 """Queries as a form, and answers as raw rows: what comes back is what was sent, or it is an error."""
 
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -10,10 +11,10 @@ from hypothesis import strategies as st
 
 from client.buying.protocols import EmbedResult
 from client.buying.queries import Query
-from client.buying.wire import check_card, embed_form, read_answer
+from client.buying.wire import check_card, embed_form, read_answer, read_embeddings
 from client.errors import AnswerRejected, FingerprintChanged, VendorError
-from shared.embeddings import Prices
-from shared.encoding import RowDtype, to_rows
+from shared.embeddings import EmbedResponse, Prices
+from shared.encoding import RowDtype, to_base64, to_rows
 from tests.client.buying.cards import MODEL
 from tests.client.buying.forms import read_form
 
@@ -130,6 +131,60 @@ def test_what_is_billed_and_cannot_be_taken_says_what_the_vendor_did_and_keeps_t
     assert caught.value.bill is not None
     assert caught.value.bill.request_id == "req_1"
     assert caught.value.unsure
+
+
+def _answer(usage: dict[str, int]) -> EmbedResponse:
+    """An answer to the first and the last of the queries, as it comes in JSON and in a line of a bulk job."""
+    content = {
+        "id": "req_1",
+        "model": "m",
+        "model_fingerprint": "fp_1",
+        "dimensions": 2,
+        "data": [
+            {"index": index, "kind": QUERIES[index].kind, "embedding": to_base64(row)}
+            for index, row in zip((0, 2), ROWS, strict=True)
+        ],
+        "errors": [{"index": 1, "code": "empty_input", "message": "empty"}],
+        "usage": {"images": 1, "texts": 1, "billed_queries": 2, "cost_micros": 120} | usage,
+    }
+    return EmbedResponse.model_validate(content)
+
+
+def _read_from_a_job(answer: EmbedResponse) -> EmbedResult:
+    return read_embeddings(answer, QUERIES, MODEL)
+
+
+def _read_as_json(answer: EmbedResponse) -> EmbedResult:
+    request = httpx.Request("POST", "http://vendor/embed")
+    return _read(httpx.Response(200, json=answer.model_dump(), request=request))
+
+
+@pytest.mark.parametrize("read", [_read_from_a_job, _read_as_json])
+@pytest.mark.parametrize(
+    ("usage", "said"),
+    [
+        ({"images": 2}, "billed 2 and 1"),
+        ({"texts": 2, "billed_queries": 3}, "billed 1 and 2, 3 queries"),
+        ({"images": 10**6, "billed_queries": 10**6 + 1, "cost_micros": 10**8 + 20}, "billed 1000000 and 1"),
+        ({"images": -1}, "billed -1 and 1"),
+        ({"billed_queries": -2}, "-2 queries in all"),
+        ({"cost_micros": -1}, "billed -1 micros"),
+    ],
+    ids=str,
+)
+def test_a_bill_of_other_queries_than_were_answered_or_below_zero_is_refused(
+    read: Callable[[EmbedResponse], EmbedResult], usage: dict[str, int], said: str
+) -> None:
+    with pytest.raises(AnswerRejected, match=said) as caught:
+        read(_answer(usage))
+    assert caught.value.bill is not None
+    assert caught.value.bill.request_id == "req_1"
+
+
+def test_a_bill_of_what_was_answered_is_taken_from_a_job() -> None:
+    answer = _read_from_a_job(_answer({}))
+    assert answer.vectors.keys() == {QUERIES[0], QUERIES[2]}
+    assert (answer.refused, answer.usage.billed_queries) == ({QUERIES[1]: "empty"}, 2)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
