@@ -67,6 +67,19 @@ class Budget:
             self._reserved -= reserved
             self._spent += paid
 
+    def set_aside(self, amount: Spending) -> None:
+        """Count something as reserved that may have been paid for, even beyond the limits."""
+        with self._lock:
+            self._reserved += amount
+
+    def catch_up(self, spent: Spending) -> None:
+        """Take what the run has paid from its receipts, for another process may have stored some meanwhile.
+
+        Nothing that is paid may be on its way to `settle`.
+        """
+        with self._lock:
+            self._spent = spent
+
 
 @dataclass(frozen=True)
 class Tranche:

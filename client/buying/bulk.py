@@ -76,7 +76,7 @@ class BulkPurchaser:
         self._sleep = sleep
         self._checkout = Checkout(vendor, cache, model)
         self._purchase = settled or Purchase()
-        self._answers = JobAnswers(vendor, cache, model, run_id, budget, self._purchase)
+        self._answers = JobAnswers(vendor, cache, model, run_id, self._purchase)
         self._undecided: Undecided = {} if undecided is None else undecided
         self._dead_runs = DeadRuns(vendor, cache, model, run_id, say, undecided=self._undecided)
         self._total = 0
@@ -153,6 +153,8 @@ class BulkPurchaser:
             What another run has bought or is buying of them: then no job was begun. `None` where the budget
             reaches to none of them, or none can be sent.
         """
+        # Whoever has stored what this run's jobs brought, their receipts tell what it has paid.
+        self._budget.catch_up(self._cache.spending(self._run_id))
         try:
             begun = self._begin(missing)
             if not isinstance(begun, BulkNote):
@@ -283,7 +285,8 @@ class BulkPurchaser:
         named = self._named(note, at_hand, wait=wait)
         if named is None or named.batch_id is None:
             return
-        self._total += len(set(named.queries).difference(self._missing(at_hand)))  # it brings these as well
+        brings = set(self._missing(named.queries))  # not what was stored of it before
+        self._total += len(brings.difference(self._missing(at_hand)))
         job: BatchObject | None = None
         try:
             job = self._ended(named, named.batch_id, wait=wait)

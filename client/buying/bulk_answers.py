@@ -4,7 +4,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 
-from client.buying.budget import NOTHING, Budget, price
+from client.buying.budget import price
 from client.buying.bulk_lines import AnsweredLine, read_answers, read_chunk, read_refusals
 from client.buying.bulk_notes import BulkNote
 from client.buying.cache import EmbeddingCache
@@ -29,7 +29,6 @@ class JobAnswers:
         cache: EmbeddingCache,
         model: ModelCard,
         run_id: str,
-        budget: Budget,
         purchase: Purchase,
     ) -> None:
         """Fetch nothing yet.
@@ -38,8 +37,7 @@ class JobAnswers:
             vendor: the vendor.
             cache: where answers are stored.
             model: what answers.
-            run_id: the run, whose budget what other runs' jobs cost is not.
-            budget: where it is counted as paid.
+            run_id: the run, which loses nothing of other runs' jobs.
             purchase: where it is counted as bought.
         """
         self._vendor = vendor
@@ -47,7 +45,6 @@ class JobAnswers:
         self._cache = cache
         self._model = model
         self._run_id = run_id
-        self._budget = budget
         self._checkout = Checkout(vendor, cache, model)
         self._purchase = purchase
 
@@ -97,7 +94,6 @@ class JobAnswers:
         batch = RequestBatch(note.idempotency_key, note.run_id, note.fingerprint, lost)
         self._cache.write_off(batch, cost, Payer(note.vendor, note.key_id))
         if note.run_id == self._run_id:
-            self._budget.settle(NOTHING, paid=cost)
             self._purchase.lost += cost.queries
         return cost
 
@@ -118,12 +114,9 @@ class JobAnswers:
             if error.bill is not None:
                 self._cache.reject(batch, error.bill, error.fault or str(error), self._checkout.payer)
             raise
-        self._checkout.store(batch, answer)
-        paid = Spending(answer.usage.billed_queries, answer.usage.cost_micros)
-        mine = note.run_id == self._run_id
-        self._budget.settle(NOTHING, paid=paid if mine else NOTHING)
-        self._purchase.bought += paid.queries
-        self._purchase.cost_micros += paid.cost_micros
+        if self._checkout.store(batch, answer):
+            self._purchase.bought += answer.usage.billed_queries
+            self._purchase.cost_micros += answer.usage.cost_micros
         self._refuse(answer.refused)
 
     def _refuse_all_of(self, note: BulkNote, line: AnsweredLine) -> None:

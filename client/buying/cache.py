@@ -206,7 +206,7 @@ class EmbeddingCache:
         origin: str = UNKNOWN,
         tolerance: float = 0.0,
         proof: Proof | None = None,
-    ) -> None:
+    ) -> bool:
         """Store a paid answer and its receipt, and clear the note, in one transaction.
 
         What is in the cache already stays. Where the answer agrees with it, origins that were not known to
@@ -221,6 +221,9 @@ class EmbeddingCache:
             origin: who answered, as `origin_of` names it.
             tolerance: the largest difference of one component between two answers of this model.
             proof: the vendor's signed receipt, where there is one.
+
+        Returns:
+            Whether the receipt is new; a job's answers may be fetched twice.
 
         Raises:
             Disagreement: it differs from what is in the cache; nothing is stored.
@@ -240,8 +243,9 @@ class EmbeddingCache:
             if known:
                 unknown = origin_id(connection, model, UNKNOWN)
                 join_pools(connection, model, [mine, *(row.origin or unknown for row in known.values())])
-            add_receipt(connection, batch, bill, payer, proof=proof)
+            is_new = add_receipt(connection, batch, bill, payer, proof=proof)
             delete_pending(connection, batch)
+        return is_new
 
     def reject(
         self,

@@ -94,14 +94,14 @@ class Checkout:
             self._check(request, answer, request.agreed_micros)
         return answer
 
-    def store(self, batch: RequestBatch, answer: EmbedResult) -> None:
-        """Store an answer and its receipt, and clear the note.
+    def store(self, batch: RequestBatch, answer: EmbedResult) -> bool:
+        """Store an answer and its receipt, and clear the note; False where its receipt was stored before.
 
         Raises:
             AnswerRejected: it differs from what the cache has; the bill is stored.
         """
         try:
-            self._cache.commit(
+            return self._cache.commit(
                 batch,
                 answer.vectors,
                 answer.usage,

@@ -140,6 +140,8 @@ class Purchaser:
         """Buy until something ends it; see `Teacher.buy`."""
         self._recover(queries)
         with run_lock(self._cache.path, self._run_id):
+            # What another process paid for this run until now counts as well.
+            self._budget.catch_up(self._cache.spending(self._run_id))
             self._line_up()
             buys = bool(self._queue)
             check = trust.VendorCheck(self._cache, self._model, self._vendor.url)

@@ -131,16 +131,19 @@ def add_receipt(
     *,
     fault: str | None = None,
     proof: Proof | None = None,
-) -> None:
+) -> bool:
     """Store what a request was billed, once; an answer that can be taken replaces one that could not.
 
     A key may have been charged by two vendors, which know nothing of each other: then both receipts stay.
+
+    Returns:
+        False where it was stored before.
     """
     key = batch.idempotency_key
     row = connection.execute("SELECT request_id FROM receipts WHERE idempotency_key = ?", (key,)).fetchone()
     if row is not None and row[0] != bill.request_id:
         key = f"{key}:{bill.request_id}"
-    connection.execute(
+    stored = connection.execute(
         "INSERT INTO receipts (idempotency_key, request_id, run_id, fingerprint, images, texts, cost_micros, "
         "received_at, key_id, vendor, fault, signed, sold) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
         "ON CONFLICT (idempotency_key) DO UPDATE SET fingerprint = excluded.fingerprint, "
@@ -155,6 +158,7 @@ def add_receipt(
     )
     if proof is not None:
         keep_key(connection, proof.key)
+    return stored.rowcount > 0
 
 
 def add_lost_receipt(

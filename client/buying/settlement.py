@@ -163,4 +163,4 @@ class Settlement:
 
     def _count_as_paid(self, batch: RequestBatch) -> None:
         """It may have been paid for, so it counts, for as long as nobody knows."""
-        self._budget.settle(NOTHING, paid=price(batch.queries, self._model.prices))
+        self._budget.set_aside(price(batch.queries, self._model.prices))

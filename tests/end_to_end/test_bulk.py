@@ -115,11 +115,11 @@ def test_a_client_that_is_stopped_at_a_bad_moment_pays_once(
     """It is stopped before it knows what its job is called, or with a part of the answers stored."""
     calls = []
 
-    def stop(*given: object, **_: object) -> None:
+    def stop(*given: object, **_: object) -> bool:
         calls.append(given)
         if fails == "name" or len(calls) == 2:
             raise KeyboardInterrupt
-        store(*given)  # type: ignore[arg-type]
+        return store(*given)  # type: ignore[arg-type]
 
     store = Checkout.store
     with monkeypatch.context() as patched:
@@ -129,6 +129,43 @@ def test_a_client_that_is_stopped_at_a_bad_moment_pays_once(
     assert np.isfinite(np.load(client.folder / "out.npy")).all()
     assert (len(jobs(client)), vendor.account(client.api_key).spent_micros) == (1, 1000)
     assert "differences: 0" in client("usage", "--reconcile").stdout
+
+
+def test_what_was_stored_of_a_job_before_it_was_stopped_counts_once(
+    client: Command, vendor: LocalVendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the 90 that its budget allows, a first chunk of 64 is stored; then ten more are to be bought."""
+    calls = []
+
+    def stop(*given: object) -> bool:
+        calls.append(given)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return store(*given)  # type: ignore[arg-type]
+
+    store = Checkout.store
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkout, "store", stop)
+        client("embed", *MANY, *OUT, "--batch", "--budget", "90", code=130)
+    told = json.loads(client("embed", *MANY, *OUT, "--batch", "--budget", "100", "--json").stdout)
+    assert (told["queries_bought"], told["cost_micros"]) == (26 + 10, 360)
+    assert vendor.account(client.api_key).queries_used == 100
+
+
+def test_a_job_that_another_run_fetches_counts_in_the_budget_of_the_run_that_began_it(
+    client: Command, vendor: LocalVendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get, others = BulkApi.get, iter([MANY[:20]])
+
+    def meanwhile(self: BulkApi, batch_id: str) -> BatchObject:
+        for inputs in others:
+            wait_until(lambda: jobs(client)[0]["status"] == "completed")
+            client("embed", *inputs, "--out", "more.npy")
+        return get(self, batch_id)
+
+    monkeypatch.setattr(BulkApi, "get", meanwhile)
+    client("embed", *MANY, *OUT, "--batch", "--budget", "60", code=3)
+    assert (len(jobs(client)), vendor.account(client.api_key).queries_used) == (1, 60)
 
 
 def test_what_requests_had_paid_for_is_not_paid_for_by_a_job(

@@ -67,6 +67,18 @@ def test_a_budget_is_used_to_the_last_query_and_micro() -> None:
     assert not Budget(3, spent=Spending(1, 0)).reserve(Spending(3, 0))
 
 
+def test_what_may_be_paid_for_counts_whatever_the_limits_and_the_receipts_say() -> None:
+    budget = Budget(10, spent=Spending(2, 0))
+    assert budget.reserve(Spending(3, 0))
+    budget.set_aside(Spending(4, 0))
+    budget.catch_up(Spending(3, 0))
+    assert not budget.reserve(Spending(1, 0))
+    budget.settle(Spending(3, 0), paid=NOTHING)
+    assert budget.spent == Spending(3, 0)
+    assert not budget.reserve(Spending(4, 0))
+    assert budget.reserve(Spending(3, 0))
+
+
 def test_threads_share_a_budget_without_overspending() -> None:
     budget = Budget(1000, spent=Spending(200, 0))
     order = Spending(2, 40)

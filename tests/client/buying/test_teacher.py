@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from multiprocessing import get_context
 from multiprocessing.queues import Queue
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -375,6 +376,21 @@ def test_runs_that_buy_the_same_at_the_same_time_pay_once_between_them(shop: Sho
     with ThreadPoolExecutor(3) as pool:
         assert sum(pool.map(buy, "abc")) == len(texts)
     assert shop.vendor.charged == len(texts)
+
+
+def test_what_another_process_buys_for_the_run_before_it_has_its_turn_counts_in_the_budget(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recover, others = DeadRuns.recover, iter([_texts(20, "good other")])
+
+    def meanwhile(self: DeadRuns, *given: Any, **named: Any) -> None:
+        for queries in others:
+            shop.teacher(30).buy(queries)
+        recover(self, *given, **named)
+
+    monkeypatch.setattr(DeadRuns, "recover", meanwhile)
+    purchase = shop.teacher(30).buy(_texts(30))
+    assert (purchase.bought, purchase.out_of_budget, shop.vendor.charged) == (10, True, 30)
 
 
 def test_what_a_killed_run_was_buying_is_bought_in_the_end(
