@@ -127,13 +127,15 @@ class BulkPurchaser:
         return running
 
     def _noted(self, queries: Sequence[Query]) -> list[BulkNote]:
+        """The jobs that have some of these, and all of this run, for they count in its budget."""
         wanted = set(queries)
         notes = self._cache.bulk_notes.of_model(self._checkout.origin, self._model.fingerprint)
         passed_over = self._cache.bulk_notes.passed_over(self._vendor.key_id)
         return [
             note
             for note in notes
-            if note.idempotency_key not in passed_over and not wanted.isdisjoint(note.queries)
+            if note.idempotency_key not in passed_over
+            and (note.run_id == self._run_id or not wanted.isdisjoint(note.queries))
         ]
 
     def _missing(self, queries: Sequence[Query]) -> list[Query]:
@@ -360,14 +362,13 @@ class BulkPurchaser:
         job = self._jobs.find(note.idempotency_key)
         if job is not None:
             return self._cache.bulk_notes.name(note, job.id)
-        # The vendor may be beginning it only now. Under its key it is begun once, however often it is sent.
         is_foreign = self._is_of_another_key(note)
-        contents = {query: query for query in at_hand}
-        with tempfile.TemporaryDirectory(dir=self._cache.path.parent) as folder:
-            file = Path(folder) / "requests.jsonl"
-            if not is_foreign and self._write_again(file, note, contents):
-                return self._send(note, file)
-        if note.is_fresh:
+        if set(note.queries).isdisjoint(at_hand):  # it is not sent for what nobody wants any more
+            if note.is_fresh:
+                return None
+        elif not is_foreign and (sent := self._send_again(note, at_hand)) is not None:
+            return sent
+        elif note.is_fresh:
             why = "it was sent with another key" if is_foreign else "its files have changed since"
             raise VendorError(
                 f"A bulk job may be beginning at the vendor, and {why}. Give the same command again in a few "
@@ -378,6 +379,16 @@ class BulkPurchaser:
         else:
             self._cache.bulk_notes.forget(note)
         return None
+
+    def _send_again(self, note: BulkNote, at_hand: Sequence[Query]) -> BulkNote | None:
+        """Send a noted job once more, unless a file of it has changed.
+
+        The vendor may be beginning it only now. Under its key it is begun once, however often it is sent.
+        """
+        contents = {query: query for query in at_hand}
+        with tempfile.TemporaryDirectory(dir=self._cache.path.parent) as folder:
+            file = Path(folder) / "requests.jsonl"
+            return self._send(note, file) if self._write_again(file, note, contents) else None
 
     def _left(self, note: BulkNote, at_hand: Sequence[Query], *, wait: bool) -> BulkNote | None:
         """The note of a job once no other run is sending it; `None` where it has gone meanwhile.

@@ -165,7 +165,7 @@ def being_bought(notes: Sequence[BulkNote]) -> JobRunning:
     """What to say of queries that bulk jobs are to bring."""
     ids = ", ".join(note.batch_id for note in notes if note.batch_id)
     return JobRunning(
-        f"Some of these queries are being bought by {f'the bulk job {ids}' if ids else 'a bulk job'}. Give "
-        "the command with --batch, which waits for it; or cancel it with `client batches --cancel ID`, and "
-        "what it has not done is bought now."
+        "Some of these queries, or others that this run has asked, are being bought by "
+        f"{f'the bulk job {ids}' if ids else 'a bulk job'}. Give the command with --batch, which waits for "
+        "it; or cancel it with `client batches --cancel ID`, and what it has not done is bought now."
     )

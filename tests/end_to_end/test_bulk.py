@@ -28,7 +28,7 @@ from client.buying.queries import Query, Spending
 from client.buying.teacher import at_bulk_prices
 from client.buying.trust import CANARIES
 from client.buying.vendor_api import VendorClient
-from client.errors import RequestTooLarge
+from client.errors import JobRunning, RequestTooLarge
 from client.runs.embedding import run_id_of
 from shared.batches import BatchObject, FileObject
 from tests.client.toy import make_folder
@@ -166,6 +166,52 @@ def test_a_job_that_another_run_fetches_counts_in_the_budget_of_the_run_that_beg
     monkeypatch.setattr(BulkApi, "get", meanwhile)
     client("embed", *MANY, *OUT, "--batch", "--budget", "60", code=3)
     assert (len(jobs(client)), vendor.account(client.api_key).queries_used) == (1, 60)
+
+
+def test_a_job_of_the_run_counts_in_its_budget_whatever_is_wanted_by_now(
+    client: Command, vendor: LocalVendor, model: HeldModel
+) -> None:
+    words = [Query.text(word) for word in MANY[1::2]]
+    model.stop_at("number 7")
+    with (
+        VendorClient(client.url, client.api_key) as api,
+        EmbeddingCache(client.folder / "cache.db") as cache,
+    ):
+
+        def purchaser(*, wait: bool) -> BulkPurchaser:
+            card = at_bulk_prices(api.model())
+            return BulkPurchaser(api, cache, card, "run", Budget(60), lambda _: None, wait=wait)
+
+        with pytest.raises(JobRunning):
+            purchaser(wait=False).run(words[:50])
+        with pytest.raises(JobRunning):
+            purchaser(wait=False).run(words[50:])
+        assert len(purchaser(wait=False).fetch(words[50:])) == 1
+        model.go()
+        purchase = purchaser(wait=True).run(words[50:])
+        assert (purchase.bought, purchase.out_of_budget, cache.bulk_notes.count()) == (60, True, 0)
+    assert (len(jobs(client)), vendor.account(client.api_key).queries_used) == (2, 60)
+
+
+def test_a_job_that_its_run_never_sent_and_no_longer_wants_is_not_sent(
+    client: Command, vendor: LocalVendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [Query.text(word) for word in MANY[1::2]]
+    with (
+        VendorClient(client.url, client.api_key) as api,
+        EmbeddingCache(client.folder / "cache.db") as cache,
+    ):
+        card = at_bulk_prices(api.model())
+        terms = (origin_of(client.url), api.key_id, card.prices)
+        note = BulkNote("bulk-1", "run", card.fingerprint, *terms, (tuple(words[:9]),), time.time())
+        assert not cache.begin_job(note, alive=lambda _: False)
+        run = BulkPurchaser(api, cache, card, "run", Budget(None), lambda _: None, wait=True).run
+        run(words[10:12])
+        assert cache.bulk_notes.count() == 1  # it may be beginning
+        monkeypatch.setattr("client.buying.bulk_notes.FRESH_SECONDS", 0.0)
+        run(words[12:14])
+        assert cache.bulk_notes.count() == 0
+    assert (len(jobs(client)), vendor.account(client.api_key).queries_used) == (2, 4)
 
 
 def test_what_requests_had_paid_for_is_not_paid_for_by_a_job(
