@@ -21,6 +21,7 @@ from client.learning.image_names import names_of
 from client.learning.rejection import NEVER
 
 if TYPE_CHECKING:  # what speaks HTTP is not imported before somebody is asked
+    from client.buying.purchase import PurchaseProgress
     from client.buying.teacher import Teacher
 
 Period = Literal["day", "month", "total"]
@@ -183,8 +184,13 @@ class Asker:
         _, known = teacher.lookup(images)
         queries = cost_micros = 0
         stopped, ended = "", False
+
+        def count(progress: "PurchaseProgress") -> None:  # what was paid before an error is paid all the same
+            nonlocal queries, cost_micros
+            queries, cost_micros = progress.bought, progress.cost_micros
+
         try:
-            purchase = teacher.buy([*self._prompts, *images], patience=self._patience)
+            purchase = teacher.buy([*self._prompts, *images], count, patience=self._patience)
             queries, cost_micros = purchase.bought, purchase.cost_micros
             if purchase.out_of_budget:
                 stopped, ended = f"the budget of {self._budget} queries {_NAMES[self._period]} is spent", True

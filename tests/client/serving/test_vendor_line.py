@@ -101,6 +101,16 @@ def test_a_class_text_that_the_vendor_refuses_and_a_spent_budget_keep_all_from_i
     assert "the vendor refused it" in said.stopped
 
 
+def test_what_was_paid_before_the_quota_ended_is_counted(shop: Shop) -> None:
+    shop.vendor.quota = 2 + 1
+
+    async def work(line: VendorLine) -> int:
+        await line.ask([_image(b"first"), _image(b"second")], seconds=_LONG)
+        return line.cost_micros
+
+    assert _run(_asker(shop), work) == 2 * 20 + 100
+
+
 @pytest.mark.parametrize("content", [b"bad", b"good"])
 def test_what_was_asked_about_leaves_memory(shop: Shop, content: bytes) -> None:
     async def work(line: VendorLine) -> bool:

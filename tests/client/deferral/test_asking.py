@@ -1,0 +1,60 @@
+"""Asking a vendor: what is told of a purchase that did not come to its end."""
+
+import hashlib
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import httpx
+import pytest
+
+from client.buying import transport
+from client.buying.queries import Query
+from client.deferral.asking import Asker
+from tests.client.buying.test_teacher import Shop
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[Shop]:
+    shop = Shop(tmp_path)
+    yield shop
+    shop.close()
+
+
+def _image(number: int) -> Query:
+    content = f"image {number}".encode()
+    return Query("image", hashlib.sha256(content).hexdigest(), f"{number}.png", lambda: content)
+
+
+@pytest.mark.parametrize("ends", ["quota", "vendor"])
+def test_what_was_paid_before_an_error_is_told(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, ends: str
+) -> None:
+    """Class texts and one image are known; of 200 more, the vendor answers two requests of 32."""
+    calls = count()
+
+    def go_away() -> None:
+        if next(calls) >= 2:
+            raise httpx.ConnectError("away")
+
+    monkeypatch.setattr(transport, "PATIENCE", 0.0)
+    monkeypatch.setattr(transport, "FIRST_DELAY", 0.001)
+    asker = Asker(
+        shop.teacher(),
+        ["cat", "dog"],
+        taught_by="",
+        temperature=1.0,
+        budget=None,
+        period="total",
+        patience=20,
+    )
+    asker.ask([_image(0)])
+    if ends == "quota":
+        shop.vendor.quota = 3 + 64
+    else:
+        shop.vendor.before = go_away
+    said = asker.ask([_image(number) for number in range(201)])
+    assert shop.vendor.charged == 3 + 64
+    assert (said.queries, said.cost_micros, sum(said.costs)) == (64, 6400, 6400)
+    assert [said.answered_by.count(who) for who in ("cache", "vendor", "student")] == [1, 64, 136]
+    assert said.ended
