@@ -371,6 +371,11 @@ def steps_of(method: Method, recipe: Recipe) -> int:
     return recipe.steps if method.trains else recipe.align_steps
 
 
+def images_per_domain_of(method: Method, recipe: Recipe) -> int:
+    """How many images of each source domain are in a batch of that stage."""
+    return recipe.images_per_domain if method.trains else recipe.align_images_per_domain
+
+
 def with_steps(recipe: Recipe, words: str, steps: int | None) -> Recipe:
     """A recipe with so many steps of the stage that makes a method's student; `None` leaves it as it is.
 

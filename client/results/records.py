@@ -480,6 +480,8 @@ class Summary(Record):
         target_domain: the domain that was held out; `None` where every domain trained.
         seed: of the run.
         steps: training steps of the last stage.
+        images_per_domain: images of each source domain in a batch of that stage, or of the images without
+            labels where there is no domain; `None` in a run of an earlier version.
         steps_kept: the first and the last of the steps whose weights are the student's (their mean).
         queries_bought: queries that the run paid for, over all its resumptions.
         queries_cached: queries that it used and did not pay for.
@@ -511,6 +513,7 @@ class Summary(Record):
     target_domain: str | None
     seed: int
     steps: int
+    images_per_domain: int | None = None
     steps_kept: tuple[int, int]
     queries_bought: int
     queries_cached: int

@@ -391,6 +391,7 @@ class Distillation:
             seed=config.seed,
             # Students of before did not say it.
             steps=int(trained.get("steps", steps_of(self._method, config.recipe))),
+            images_per_domain=int(trained["images_per_domain"]) if "images_per_domain" in trained else None,
             steps_kept=(first, last),
             queries_bought=purchase.queries_bought if purchase else 0,
             queries_cached=purchase.queries_cached if purchase else 0,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from client.data.views import ORIGINAL
 from client.errors import ClientError, unwritable
 from client.learning.averaging import HOLDOUTS_AVERAGED_OVER, SelectedWeights
-from client.learning.methods import Method, parse_method, steps_of
+from client.learning.methods import Method, images_per_domain_of, parse_method, steps_of
 from client.learning.processes import SINGLE_PROCESS, Processes
 from client.learning.recipe import Augmentation, Recipe
 from client.learning.rejection import STUDENTS, Rejection, sureness
@@ -186,6 +186,7 @@ class Trainer:
             "stamp": stamp,
             STAMP_VERSION: CURRENT_STAMP,
             "steps": str(steps_of(self._method, self._recipe)),
+            "images_per_domain": str(images_per_domain_of(self._method, self._recipe)),
             "steps_kept": json.dumps([first, last]),
             "method": config.method,
             "classes": json.dumps(dataset.classes),

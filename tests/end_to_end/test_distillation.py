@@ -263,8 +263,11 @@ def test_erm_buys_nothing_and_needs_no_vendor(client: Command, vendor_process: V
 
 
 def test_steps_are_those_of_the_only_stage(client: Command) -> None:
+    """Of two domains, each gives a batch twice as many images as of four; the stage is that of features."""
     client(*_distill("--method", "linear-probe"))
-    assert _summary(client)["steps"] == 3
+    summary = _summary(client)
+    assert (summary["steps"], summary["images_per_domain"]) == (3, 2 * 64)
+    assert "3 steps of 128 images a domain" in (client.folder / "run" / "report.html").read_text()
 
 
 def test_a_student_that_cannot_be_exported_is_evaluated_all_the_same(

@@ -84,6 +84,7 @@ SUMMARY: dict[str, Any] = {
     "target_domain": "red",
     "seed": 0,
     "steps": 6,
+    "images_per_domain": 16,
     "steps_kept": [3, 6],
     "queries_bought": 25,
     "queries_cached": 4,

@@ -48,6 +48,7 @@ def _summary(**changes: Any) -> dict[str, Any]:
         "target_domain": TARGET,
         "seed": 0,
         "steps": 200,
+        "images_per_domain": 16,
         "steps_kept": [150, 150],
         "accuracy": {
             "in_domain": 0.8125,
@@ -82,7 +83,7 @@ PLAN = {
     "classes": CLASSES,
     "purchase": {"prompts": 52, "images": 1300, "views": 0},
 }
-CONFIG = {"data": "/data/<i>icons</i>", "recipe": {"images_per_domain": 16}}
+CONFIG = {"data": "/data/<i>icons</i>", "recipe": {"images_per_domain": 8}}
 METRICS = [
     {
         "stage": "distill",
@@ -142,6 +143,17 @@ def test_the_report_shows_what_a_reader_asks() -> None:
         "fp_1",
     ):  # fmt: skip
         assert shown in words, shown
+
+
+@pytest.mark.parametrize(
+    ("images", "domains", "said"),
+    [(16, ["line", "solid"], "200 steps of 16 images a domain"), (32, [], "200 steps of 32 images"),
+     (None, ["line"], "200 steps")],
+)  # fmt: skip
+def test_a_batch_is_told_as_it_was_trained_with(images: int | None, domains: list[str], said: str) -> None:
+    """An earlier version's summary does not tell it."""
+    run = replace(_run(images_per_domain=images), plan={**PLAN, "source_domains": domains})
+    assert f"seed 0, {said}</td>" in render_report(run)
 
 
 def test_no_more_is_said_to_be_asked_about_than_was_bought_or_cached() -> None:
@@ -228,7 +240,7 @@ def test_what_asking_would_bring_goes_by_the_names_that_the_teacher_is_asked_by(
             teacher_check={"accuracy": 0.5, "named_by_images": named, "accuracy_by_names": by_names},
             teacher_zero_shot={TARGET: {"accuracy": 0.4, "images": 238, "exam": True}},
         ),
-        config={**CONFIG, "recipe": {"images_per_domain": 16, "weigh_teacher": weighs}},
+        config={**CONFIG, "recipe": {"images_per_domain": 8, "weigh_teacher": weighs}},
     )
     words = " ".join(_Page(render_report(run)).words.split())
     # A fifth of the two known answers is two fifths of one, and of the three unknown ones three fifths.
