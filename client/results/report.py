@@ -153,17 +153,27 @@ def _shared(run: Run) -> dict[str, Any]:
         "worst_left_out": min(unseen, key=unseen.get) if unseen else None,
         "image_micros": prices.get("image_micros", 0),
         "currency": teacher.get("currency"),
-        "asked_images": _asked(plan["purchase"], "labelled", "images"),
-        "asked_views": _asked(plan["purchase"], "views", "views"),
+        "asked": {kind: _asked(run, kind) for kind in ("labelled", "unlabelled", "views")},
         "published_queries": _PUBLISHED_QUERIES_A_DOMAIN * len(plan["source_domains"]),
     }
 
 
-def _asked(purchase: Row | None, kind: str, needed: str) -> int:
-    """How many queries of a kind were bought or cached; as many as were needed, in a plan of before kinds."""
-    if purchase is None or not purchase.get("tranches"):
-        return purchase[needed] if purchase else 0
-    return sum(each["cached"] + each["to_buy"] for each in purchase["tranches"] if each["name"] == kind)
+def _asked(run: Run, kind: str) -> int:
+    """How many queries of a kind were bought or cached; as many as were needed, in a plan of before kinds.
+
+    A plan is made before its teacher is checked: of one that teaches nothing, no further image is bought.
+    """
+    purchase, check = run.plan["purchase"], run.summary["teacher_check"] or {}
+    if purchase is None:
+        return 0
+    if not purchase.get("tranches"):
+        unlabelled = run.summary["unlabelled_images"]
+        needed = {"labelled": purchase["images"], "unlabelled": unlabelled, "views": purchase["views"]}
+        return int(needed[kind])
+    bought = kind == "labelled" or check.get("learnt_from", True)
+    return sum(
+        each["cached"] + bought * each["to_buy"] for each in purchase["tranches"] if each["name"] == kind
+    )
 
 
 def _domains(run: Run) -> list[Row]:

@@ -156,17 +156,54 @@ def test_a_batch_is_told_as_it_was_trained_with(images: int | None, domains: lis
     assert f"seed 0, {said}</td>" in render_report(run)
 
 
-def test_no_more_is_said_to_be_asked_about_than_was_bought_or_cached() -> None:
-    def tranche(name: str, cached: int, to_buy: int) -> dict[str, Any]:
-        return {"name": name, "queries": 9000, "cached": cached, "to_buy": to_buy, "unaffordable": 7}
+def _with_tranches(run: Run, **tranches: tuple[int, int]) -> Run:
+    """A run whose plan names kinds of spending, each with what is cached and what would be bought."""
+    kinds = [
+        {"name": name, "queries": 9000, "cached": cached, "to_buy": to_buy, "unaffordable": 7}
+        for name, (cached, to_buy) in {"texts": (52, 0), **tranches}.items()
+    ]
+    purchase = {"prompts": 52, "images": 1300, "views": 2600, "tranches": kinds}
+    return replace(run, plan={**PLAN, "purchase": purchase})
 
-    tranches = [tranche("texts", 52, 0), tranche("labelled", 100, 348), tranche("views", 0, 21)]
-    plan = {**PLAN, "purchase": {"prompts": 52, "images": 1300, "views": 2600, "tranches": tranches}}
+
+def test_no_more_is_said_to_be_asked_about_than_was_bought_or_cached() -> None:
     for run, said in (
-        (replace(_run(), plan=plan), "448 training images, 21 further views of them;"),
+        (
+            _with_tranches(_run(), labelled=(100, 348), views=(0, 21)),
+            "448 training images, 21 further views of them;",
+        ),
         (_run(), "1,300 training images;"),  # an earlier version's plan does not tell them apart
+        (_run(unlabelled_images=9), "1,300 training images, 9 images without labels;"),
     ):
         assert said in " ".join(_Page(render_report(run)).words.split())
+
+
+@pytest.mark.parametrize(
+    ("learnt_from", "said"),
+    [
+        (True, "5 further views of them, 27 images without labels;"),
+        (False, "2 further views of them, 7 images without labels;"),
+    ],
+)
+def test_of_a_teacher_that_teaches_nothing_no_more_was_asked_than_the_labelled_images(
+    learnt_from: bool, said: str
+) -> None:
+    """What is cached was asked before. Of the images without labels, some answers may not be learnt from."""
+    run = _run(teacher_check={"accuracy": 0.5, "learnt_from": learnt_from}, unlabelled_images=4)
+    page = render_report(_with_tranches(run, labelled=(0, 8), unlabelled=(7, 20), views=(2, 3)))
+    assert f"8 training images, {said}" in " ".join(_Page(page).words.split())
+
+
+def test_a_teacher_that_teaches_nothing_is_asked_about_no_view() -> None:
+    run = _run(teacher_check={"accuracy": 0.5, "learnt_from": False})
+    page = render_report(_with_tranches(run, labelled=(0, 8), unlabelled=(0, 20), views=(0, 3)))
+    assert "8 training images; no image" in " ".join(_Page(page).words.split())
+
+
+@pytest.mark.parametrize("domains", [["line"], []])
+def test_without_source_domains_there_is_nothing_that_the_paper_would_ask(domains: list[str]) -> None:
+    page = render_report(replace(_run(), plan={**PLAN, "source_domains": domains}))
+    assert ("Instead of" in page) == bool(domains)
 
 
 @pytest.mark.parametrize(("adapted", "title"), [(True, "adapted to line"), (False, "line unseen")])
