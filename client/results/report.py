@@ -130,13 +130,6 @@ def render_model_card(run: Run) -> str:
 
 def _shared(run: Run) -> dict[str, Any]:
     summary, plan = run.summary, run.plan
-    first, last = summary["steps_kept"]
-    mean = "images" if any("holdout_accuracy" in row for row in run.metrics) else "source domains"
-    kept = f"the weights after step {last}, best on the hold-outs by the mean over {mean}, are the student"
-    if not summary["holdout_images"]:
-        kept = f"the weights after the last step, {last}, are the student"
-    elif first < last:
-        kept = f"the mean of the weights after steps {first} to {last} is the student (SWAD)"
     target = summary["target_domain"]
     unseen = summary["leave_one_out"]
     teacher = summary["teacher"] or {}
@@ -146,7 +139,7 @@ def _shared(run: Run) -> dict[str, Any]:
         "plan": plan,
         "config": run.config,
         "domains": _domains(run),
-        "kept": kept,
+        "kept": _kept(run),
         "target": target,
         "target_images": summary["accuracy"]["images_by_domain"][target] if target else 0,
         "expected": fmean(unseen.values()) if unseen else None,
@@ -156,6 +149,20 @@ def _shared(run: Run) -> dict[str, Any]:
         "asked": {kind: _asked(run, kind) for kind in ("labelled", "unlabelled", "views")},
         "published_queries": _PUBLISHED_QUERIES_A_DOMAIN * len(plan["source_domains"]),
     }
+
+
+def _kept(run: Run) -> str:
+    """Which weights are the student's, in a clause."""
+    first, last = run.summary["steps_kept"]
+    share, student = run.config["recipe"].get("interpolation", 1), "the student"
+    if share != 1:
+        student = f"{100 * share:.0f}% of the student, mixed with those that the last stage began with"
+    if not run.summary["holdout_images"]:
+        return f"the weights after the last step, {last}, are {student}"
+    if first < last:
+        return f"the mean of the weights after steps {first} to {last} (SWAD) is {student}"
+    mean = "images" if any("holdout_accuracy" in row for row in run.metrics) else "source domains"
+    return f"the weights after step {last}, best on the hold-outs by the mean over {mean}, are {student}"
 
 
 def _asked(run: Run, kind: str) -> int:

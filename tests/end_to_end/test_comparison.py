@@ -223,6 +223,7 @@ def test_steps_are_taken_again_where_their_states_are_gone(client: Command) -> N
     client("distill", *SMALL[:-2], "--target-domain", "red", "--method", "erm+wise", "--out", "alone")
     students = [load_tensors(path / "student.safetensors")[0] for path in (wise, client.folder / "alone")]
     assert all(torch.equal(tensor, students[1][name]) for name, tensor in students[0].items())
+    assert "are 50% of the student, mixed with those" in (client.folder / "alone" / "README.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -387,3 +387,22 @@ def test_a_report_says_over_what_the_hold_outs_were_averaged() -> None:
         assert f"cross-entropy on the hold-outs, mean over {mean}" in page
         assert f"mean over {other}" not in page
         assert f"best on the hold-outs by the mean over {mean}, are the student" in render_model_card(run)
+
+
+@pytest.mark.parametrize("share", [1, 0.5])
+@pytest.mark.parametrize(
+    ("changes", "weights"),
+    [
+        ({}, "the weights after step 150, best on the hold-outs by the mean over source domains, are"),
+        ({"holdout_images": 0}, "the weights after the last step, 150, are"),
+        ({"steps_kept": [101, 200]}, "the mean of the weights after steps 101 to 200 (SWAD) is"),
+    ],
+)
+def test_weights_that_are_mixed_with_those_of_before_are_said_to_be(
+    changes: dict[str, Any], weights: str, share: float
+) -> None:
+    recipe = {"images_per_domain": 8, "interpolation": share}
+    run = replace(_run(**changes), config={**CONFIG, "recipe": recipe})
+    mixed = "50% of the student, mixed with those that the last stage began with."
+    for page in (render_report(run), render_model_card(run)):
+        assert f"{weights} {'the student.' if share == 1 else mixed}" in page
