@@ -135,7 +135,7 @@ def _named(known: Supervision, names: Tensor, classes: Tensor, own: Tensor) -> N
     return Named(replace(known, text_head=text_head), classes, own.masked_fill(~concerned, torch.nan))
 
 
-def weighed(known: Supervision, *, trusted: bool) -> Supervision:
+def weighed(known: Supervision, doubtful: Tensor, *, trusted: bool) -> Supervision:
     """What is known without the answers that the labels speak against.
 
     The embedding of a labelled image of a doubtful class, or of a view of one, counts where the nearest class
@@ -143,6 +143,11 @@ def weighed(known: Supervision, *, trusted: bool) -> Supervision:
     other classes all embeddings count: those that the teacher gets wrong there say what an image resembles.
     Unless the teacher is `trusted`, the embedding of an unlabelled image counts where at least half of the
     labelled images that are nearest to the same class text are of that class.
+
+    Args:
+        known: what is known.
+        doubtful: which classes are in doubt, shape (classes,), bool.
+        trusted: whether the teacher is.
     """
     nearest = _nearest_class(known)
     agreed = agreement(known)
@@ -151,7 +156,7 @@ def weighed(known: Supervision, *, trusted: bool) -> Supervision:
     of_class = torch.bincount(nearest[agreed.positions[agreed.right]], minlength=classes)
     precise = (of_class >= _PRECISE * named.clamp(min=1)) | trusted
     labels = known.labels.clamp(min=0)
-    fits = (nearest == labels) | ~doubtful_classes(known, agreed, trusted=trusted)[labels]
+    fits = (nearest == labels) | ~doubtful[labels]
     return replace(known, bought=known.bought & torch.where(known.labelled, fits, precise[nearest]))
 
 

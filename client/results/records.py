@@ -129,9 +129,9 @@ class TeacherCheck(Record):
         learnt_from: whether anything of it is learnt. Where there are 3 labelled images a class, that needs
             0.7, by the names of `named_by_images` where there are any; below it, by more than chance explains
             (95%), the student has the labels alone.
-        doubtful: the classes of which it recognises too few of these images: fewer than seven in ten, or
-            four in ten if it is trusted. Of them only those answers are learnt from that the labels do not
-            speak against.
+        doubtful: the classes of which it recognises too few of these images, by the names of
+            `named_by_images` where there are any: fewer than seven in ten, or four in ten if it is trusted.
+            Of them only those answers are learnt from that the labels do not speak against.
         named_by_images: the classes that would be doubtful, but whose images resemble each other to it. A
             student names them by the mean embedding of these images in place of the class text.
         accuracy_by_names: how often the nearest name is the right one, where those of `named_by_images` stand

@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 from itertools import compress
 from statistics import fmean
 
+import torch
+from torch import Tensor
+
 from client.buying.teacher import Teacher
 from client.errors import BudgetExhausted, DataError, UsageError
 from client.learning.methods import Supervision, parse_method
@@ -40,10 +43,12 @@ class Checked:
         check: how right it is on the labelled images that were bought; `None` where these are too few.
         named: what is known, with other names for the classes of `check.named_by_images` where the run
             weighs its teacher.
+        doubtful: which classes those of `check.doubtful` are, shape (classes,), bool.
     """
 
     check: TeacherCheck | None
     named: Named
+    doubtful: Tensor
 
     @property
     def accuracy(self) -> float | None:
@@ -57,15 +62,16 @@ def check_teacher(config: RunConfig, dataset: Dataset, known: Supervision) -> Ch
     """Hold what a run knows of its teacher against the labels."""
     agreed = agreement(known)
     if len(agreed.positions) < _FEWEST:
-        return Checked(None, unnamed(known))
+        nothing = unnamed(known)
+        return Checked(None, nothing, torch.zeros_like(nothing.classes))
     by_domain = _by_domain(dataset, agreed)
     accuracy = _mean(by_domain)
     trusted = accuracy >= TRUSTED
     named = named_by_images(known, trusted=trusted)
+    agreed_by_names = agreement_by(named)
+    doubtful = doubtful_classes(named.known, agreed_by_names, trusted=trusted)
     method, recipe = parse_method(config.method, config.recipe)
-    in_use = named if recipe.weigh_teacher else unnamed(known)
-    by_names = _by_domain(dataset, agreement_by(in_use))
-    doubtful = doubtful_classes(known, agreed, trusted=trusted) & ~named.classes
+    by_names = _by_domain(dataset, agreed_by_names) if recipe.weigh_teacher else by_domain
     check = TeacherCheck(
         accuracy=accuracy,
         by_domain=by_domain,
@@ -78,7 +84,7 @@ def check_teacher(config: RunConfig, dataset: Dataset, known: Supervision) -> Ch
         named_by_images=list(compress(dataset.classes, named.classes.tolist())),
         accuracy_by_names=_mean(by_names),
     )
-    return Checked(check, in_use)
+    return Checked(check, named if recipe.weigh_teacher else unnamed(known), doubtful)
 
 
 def _by_domain(dataset: Dataset, agreed: Agreement) -> dict[str, ZeroShotAccuracy]:

@@ -292,7 +292,7 @@ class TargetBuilder:
         if not self.check.learnt_from:
             return labels_alone(known), missing
         if recipe.weigh_teacher:
-            known = weighed(known, trusted=self.check.trusted)
+            known = weighed(known, checked.doubtful, trusted=self.check.trusted)
         return pseudo_labelled(known, temperature=temperature, confidence=recipe.pseudo_labels), missing
 
     def _worth_asking(self, dataset: Dataset, asked: TeacherQueries) -> bool:

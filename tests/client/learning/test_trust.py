@@ -31,27 +31,34 @@ def _known(
     )
 
 
+def _weighed(known: Supervision, *, trusted: bool) -> Supervision:
+    """What is left where those classes are in doubt that are so by the names of what is known."""
+    return weighed(known, doubtful_classes(known, agreement(known), trusted=trusted), trusted=trusted)
+
+
 def test_an_answer_counts_where_it_is_the_labels() -> None:
     known = _known([0, 1, 2, 3, 0], [0, 2, 2, 0, 0], [True, True, True, True, False])
     agreed = agreement(known)
     assert agreed.positions.tolist() == [0, 1, 2, 3]
     assert agreed.right.tolist() == [True, False, True, False]
     assert doubtful_classes(known, agreed, trusted=False).tolist() == [False, True, False, True]
-    assert weighed(known, trusted=False).bought.tolist() == [True, False, True, False, False]
+    assert _weighed(known, trusted=False).bought.tolist() == [True, False, True, False, False]
+    nothing = torch.zeros(4, dtype=torch.bool)
+    assert weighed(known, nothing, trusted=False).bought.tolist() == known.bought.tolist()
 
 
 @pytest.mark.parametrize(("right", "kept"), [(7, 10), (6, 6)])
 def test_of_a_class_that_the_teacher_knows_wrong_answers_count_as_well(right: int, kept: int) -> None:
     """Ten images of class 0, so many of which lie at its text; and one of class 1, which is doubted."""
     known = _known([0] * 10 + [1], [0] * right + [2] * (10 - right) + [3])
-    counts = weighed(known, trusted=False).bought.tolist()
+    counts = _weighed(known, trusted=False).bought.tolist()
     assert counts == [True] * kept + [False] * (11 - kept)
 
 
 @pytest.mark.parametrize(("right", "kept"), [(4, 10), (3, 3)])
 def test_a_trusted_teacher_is_doubted_where_it_knows_fewer_than_four_in_ten(right: int, kept: int) -> None:
     known = _known([0] * 10, [0] * right + [2] * (10 - right))
-    assert weighed(known, trusted=True).bought.tolist() == [True] * kept + [False] * (10 - kept)
+    assert _weighed(known, trusted=True).bought.tolist() == [True] * kept + [False] * (10 - kept)
 
 
 def test_a_class_without_an_image_is_not_doubted() -> None:
@@ -68,7 +75,7 @@ def test_a_class_called_by_anothers_text_is_named_by_its_images() -> None:
     assert torch.equal(renamed.text_head[:2], known.text_head[:2])
     assert (renamed.images @ renamed.text_head.T).argmax(1).tolist() == [0, 1, *[2] * 7, 0, *[3] * 7, 1]
     assert own.isnan().tolist() == [True, True] + [False] * 16
-    counts = weighed(renamed, trusted=False)
+    counts = _weighed(renamed, trusted=False)
     assert counts.bought.all()  # no class is in doubt any more
     assert torch.equal(METHODS["vl2v-adip"].targets(counts)[2], (renamed.text_head[2] + known.images[2]) / 2)
 
@@ -150,7 +157,7 @@ def test_further_views_of_an_image_do_not_speak_for_it() -> None:
     assert torch.equal(named.known.text_head, alone.known.text_head)
     assert torch.equal(named.own[:9].nan_to_num(), alone.own.nan_to_num())
     assert named.own[9:].isnan().all()
-    counts, of_images = weighed(named.known, trusted=False), weighed(alone.known, trusted=False)
+    counts, of_images = _weighed(named.known, trusted=False), _weighed(alone.known, trusted=False)
     assert counts.bought.tolist() == 3 * of_images.bought.tolist()  # what follows holds for views as well
 
 
@@ -169,12 +176,12 @@ def test_an_unlabelled_image_counts_where_the_teacher_is_mostly_right_about_that
         [0, 0, 0, 1, 1],
     )  # 0: two of three right; 1: none of two; 2 and 3: never named
     known = _known([*labelled[0], -1, -1, -1], [*labelled[1], 0, 1, 2])
-    assert weighed(known, trusted=False).bought.tolist()[5:] == [True, False, False]
-    assert weighed(known, trusted=True).bought.tolist()[5:] == [True, True, True]
+    assert _weighed(known, trusted=False).bought.tolist()[5:] == [True, False, False]
+    assert _weighed(known, trusted=True).bought.tolist()[5:] == [True, True, True]
 
 
 def test_a_wrong_answer_leaves_the_label_alone_to_learn_from() -> None:
-    known = weighed(_known([0, 1], [0, 2]), trusted=False)
+    known = _weighed(_known([0, 1], [0, 2]), trusted=False)
     targets = METHODS["vl2v-adip"].targets(known)
     assert torch.allclose(targets[0], known.text_head[0])
     assert torch.equal(targets[1], known.text_head[1])
@@ -263,4 +270,4 @@ def test_gaps_and_right_answers_are_those_of_plain_arithmetic(seed: int, classes
 def test_nothing_bought_is_nothing_to_judge_by() -> None:
     known = _known([0, 1], [1, 0], [False, False])
     assert len(agreement(known).positions) == 0
-    assert not weighed(known, trusted=False).bought.any()
+    assert not _weighed(known, trusted=False).bought.any()

@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from client.data.domains import ImageFolder
 from client.data.examples import Example
 from client.learning.methods import Supervision
 from client.learning.recipe import Recipe
+from client.learning.trust import weighed
 from client.runs.dataset import Dataset
 from client.runs.folder import RunConfig
 from client.runs.forecast import check_teacher
@@ -67,3 +69,21 @@ def test_how_right_it_is_by_the_names_in_use_is_told_from_how_right_it_is_by_the
     assert checked.named.classes.any() == weighs
     assert checked.accuracy == pytest.approx(0.9 if weighs else checked.check.accuracy)
     assert checked.check.accuracy_by_names == checked.accuracy
+
+
+def test_the_classes_in_doubt_are_those_whose_answers_are_weighed() -> None:
+    """The text of class 1 takes the one image of class 0. The images of class 1, by which it is named, take
+    those of class 3. So class 0 is in doubt by the texts, and class 3 by the names in use.
+    """
+    labels = torch.tensor([0] + [1] * 10 + [2] * 10 + [3] * 10)
+    astray = functional.normalize(torch.tensor([[1.0, 0, 0, 0, 0.5], [0, 1.2, 0, 1, 0]]), dim=1)
+    axes = torch.eye(5)
+    texts = torch.stack([axes[0], astray[0], axes[2], axes[3]])
+    images = torch.stack([astray[0], axes[1], axes[2], astray[1]])[labels]
+    known = Supervision(labels, texts, images, labels >= 0, 0.5)
+    checked = check_teacher(_CONFIG, _dataset(labels, 4), known)
+    assert checked.check is not None
+    assert checked.check.named_by_images == ["1"]
+    assert checked.check.doubtful == ["3"]
+    left = weighed(checked.named.known, checked.doubtful, trusted=checked.check.trusted)
+    assert set(labels[~left.bought].tolist()) == {3}
