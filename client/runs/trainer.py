@@ -164,7 +164,7 @@ class Trainer:
         self._recipe = config.recipe.settled(
             domains=len(dataset.domains), labelled=labelled, unlabelled=unlabelled
         )
-        if self._recipe.steps > config.recipe.steps:
+        if self._method.trains and self._recipe.steps > config.recipe.steps:
             self._display.note(
                 f"Training takes {self._recipe.steps:,} steps and not {config.recipe.steps:,}, so that it "
                 f"sees {labelled:,} labelled and {unlabelled:,} other images at least {config.recipe.passes} "

@@ -122,6 +122,17 @@ def test_a_run_takes_as_many_steps_as_show_each_image_twice(
     assert _json(client, "summary.json")["steps"] == 6
 
 
+@pytest.mark.parametrize(("method", "said"), [("erm", True), ("linear-probe", False)])
+def test_more_steps_are_told_of_only_where_they_are_taken(
+    client: Command, monkeypatch: pytest.MonkeyPatch, method: str, said: bool
+) -> None:
+    """The steps of a method that trains nothing on pixels do not follow the number of images."""
+    monkeypatch.setitem(RECIPES, "default", Recipe(steps=1, align_steps=4))
+    shown = client("distill", *TINY, *_SMALL, "--method", method, "--out", "run").stderr
+    assert ("Training takes 2 steps and not 1" in shown) == ("Training takes" in shown) == said
+    assert _json(client, "summary.json")["steps"] == (2 if said else 4)
+
+
 def test_what_so_few_steps_would_not_look_at_is_not_bought(
     client: Command, vendor_process: VendorProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
