@@ -124,12 +124,13 @@ def probe(
         BudgetExhausted: what was bought for it before leaves too little.
         DataError: the vendor refused a class text.
     """
-    asked = teacher_queries(replace(config, use_at_most=queries, select="stratified"), dataset)
+    asked = teacher_queries(replace(config, use_at_most=None, select="stratified"), dataset)
     if queries < len(asked.prompts) + _FEWEST:
         raise UsageError(
             f"{queries} queries do not reach {_FEWEST} images beyond the {len(asked.prompts)} class texts: "
             f"probe with {len(asked.prompts) + 100}, say."
         )
+    asked = asked.first(queries, dataset)
     approve(teacher.quote(asked.all).cost_micros)
     purchase = teacher.buy(asked.all)
     purchase.require_compared(teacher.budget)

@@ -67,6 +67,17 @@ class TeacherQueries:
             ),
         ]
 
+    def first(self, count: int, dataset: Dataset) -> "TeacherQueries":
+        """The same up to so many distinct queries in the order of purchase; all class prompts stay."""
+        chosen = set(purchase_order(self.tranches(dataset))[:count])
+
+        def kept(tranche: ImageQueries) -> ImageQueries:
+            pairs = zip(tranche.positions, tranche.queries, strict=True)
+            rows = [(position, query) for position, query in pairs if query in chosen]
+            return ImageQueries(tranche.name, [row[0] for row in rows], [row[1] for row in rows])
+
+        return TeacherQueries(self.prompts, tuple(map(kept, self.images)))
+
 
 def teacher_queries(
     config: RunConfig, dataset: Dataset, features: NDArray[np.float32] | None = None
@@ -103,7 +114,7 @@ def teacher_queries(
             f"{config.use_at_most} queries a run do not reach the {len(asked.prompts)} class prompts of "
             f"{config.method}, without which no student can name its classes. Raise --budget."
         )
-    return _only(asked, set(purchase_order(asked.tranches(dataset))[: config.use_at_most]))
+    return asked.first(config.use_at_most, dataset)
 
 
 def _prompts(config: RunConfig, dataset: Dataset) -> list[Query]:
@@ -134,14 +145,3 @@ def _image_positions(
         ],
         "views": [view for views in rounds for view in views if view is not None],
     }
-
-
-def _only(asked: TeacherQueries, chosen: set[Query]) -> TeacherQueries:
-    """The same without the image queries that were not chosen."""
-
-    def kept(tranche: ImageQueries) -> ImageQueries:
-        pairs = zip(tranche.positions, tranche.queries, strict=True)
-        rows = [(position, query) for position, query in pairs if query in chosen]
-        return ImageQueries(tranche.name, [row[0] for row in rows], [row[1] for row in rows])
-
-    return TeacherQueries(asked.prompts, tuple(map(kept, asked.images)))

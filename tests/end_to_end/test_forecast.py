@@ -77,11 +77,13 @@ def test_a_probe_that_was_paid_and_is_no_longer_in_the_cache_is_a_matter_of_its_
     assert vendor_process.charges(client.api_key).queries == 27
 
 
+@pytest.mark.parametrize("probe", [2, 10])
 def test_a_probe_of_too_few_is_refused_before_anything_is_bought(
-    client: Command, vendor_process: VendorProcess
+    client: Command, vendor_process: VendorProcess, probe: int
 ) -> None:
-    refused = client("plan", *_SMALL, "--probe", "10", code=2).stderr
-    assert "10 queries do not reach 20 images beyond the 3 class texts" in refused
+    refused = client("plan", *_SMALL, "--probe", str(probe), code=2).stderr
+    assert f"{probe} queries do not reach 20 images beyond the 3 class texts" in refused
+    assert "probe with 103, say" in refused
     assert vendor_process.charges(client.api_key).queries == 0
 
 
