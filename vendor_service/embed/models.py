@@ -61,13 +61,13 @@ class ServedModel:
 
     @contextmanager
     def in_hand(self, inputs: int = 0) -> Iterator[None]:
-        """Use it for so many inputs.
+        """Use it for so many inputs. A use without inputs is never refused.
 
         Raises:
             APIError: `overloaded`; too many inputs are in hand for it.
         """
         most = self.terms.max_queued_inputs
-        if most is not None and self._inputs and self._inputs + inputs > most:
+        if inputs and most is not None and self._inputs and self._inputs + inputs > most:
             message = f"the model {self.facts.id!r} is overloaded; try again"
             raise APIError(ErrorCode.OVERLOADED, message, retry_after=1)
         self._users += 1

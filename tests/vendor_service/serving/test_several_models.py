@@ -24,6 +24,7 @@ from sqlalchemy import select
 from tests.support.model_shop import DEPRECATED, ICONS, OTHER, SUNSET, TINY, Shop
 from tests.support.tiny_clip import TINY_DIMENSIONS, write_tiny_clip
 from tests.support.vendor_process import wait_until
+from tests.vendor_service.batches.held_model import HeldModel
 from tests.vendor_service.local_vendor import LocalVendor, ScriptedTexts, error_code, image_input
 from tests.vendor_service.observability.test_metrics import Scrape
 from vendor_service.clock import system_clock
@@ -333,6 +334,26 @@ def test_a_model_takes_no_more_inputs_in_hand_than_its_own_limit(
         scripted.go.set()
         assert asked.result().is_success
         assert vendor.embed(another, CAT, CAT, CAT, model="other").is_success  # alone it may be larger
+
+
+def test_while_a_large_request_is_in_hand_a_model_is_ready_and_shows_its_card(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = HeldModel(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models.toml").write_text(ICONS + "limits = {max_queued_inputs = 2}\n")
+    with (
+        LocalVendor(tmp_path, models=Path("models.toml")) as vendor,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        key = vendor.key()
+        held.stop_at("wait")
+        asked = pool.submit(vendor.embed, key, {"text": "wait"}, CAT, CAT)
+        assert held.stopped.wait(20)
+        for path in ("/readyz", "/v1/models/icon-clip/signed-card"):
+            assert vendor.http.get(path).is_success
+        held.go()
+        assert asked.result().is_success
 
 
 def test_several_models_may_be_named_on_the_command_line(tmp_path: Path) -> None:
