@@ -1,6 +1,7 @@
 """The models for sale: which one a request is for, and which one may go once nobody is served by it."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ class ServedModel:
         self.promise = promise
         self.metrics = metrics
         self._users = 0
-        self._inputs = 0
+        self._inputs: Counter[str] = Counter()  # by account
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -60,26 +61,32 @@ class ServedModel:
         return self.encoder.facts
 
     @contextmanager
-    def in_hand(self, inputs: int = 0) -> Iterator[None]:
-        """Use it for so many inputs. A use without inputs is never refused.
+    def in_hand(self, account: str = "", inputs: int = 0) -> Iterator[None]:
+        """Use it, for so many inputs of an account. A use without inputs is never refused.
+
+        An account that has inputs in hand gets no more than what is left free for everybody else.
 
         Raises:
             APIError: `overloaded`; too many inputs are in hand for it.
         """
-        most = self.terms.max_queued_inputs
-        if inputs and most is not None and self._inputs and self._inputs + inputs > most:
+        if inputs and not self._has_room(account, inputs):
             message = f"the model {self.facts.id!r} is overloaded; try again"
             raise APIError(ErrorCode.OVERLOADED, message, retry_after=1)
+        asked = Counter({account: inputs})
         self._users += 1
-        self._inputs += inputs
+        self._inputs += asked
         self._idle.clear()
         try:
             yield
         finally:
             self._users -= 1
-            self._inputs -= inputs
+            self._inputs -= asked
             if not self._users:
                 self._idle.set()
+
+    def _has_room(self, account: str, inputs: int) -> bool:
+        most, held = self.terms.max_queued_inputs, self._inputs.total()
+        return most is None or not held or self._inputs[account] + inputs <= most - held
 
     async def retire(self) -> None:
         """End it, once nobody is served by it any more. Nobody new may find it."""

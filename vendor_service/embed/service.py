@@ -92,7 +92,7 @@ class EmbedService:
         _check(model, queries, call)
         rows = len(queries.items)
         reservation.take_bytes(largest_bytes(rows, model.facts.dimensions))
-        with model.in_hand(rows):
+        with model.in_hand(reservation.account, rows):
             return await self._embed(model, call, queries, reservation, render, gone)
 
     async def _embed(

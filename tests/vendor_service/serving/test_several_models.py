@@ -336,6 +336,28 @@ def test_a_model_takes_no_more_inputs_in_hand_than_its_own_limit(
         assert vendor.embed(another, CAT, CAT, CAT, model="other").is_success  # alone it may be larger
 
 
+def test_an_account_leaves_as_much_of_a_model_to_others_as_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = HeldModel(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models.toml").write_text(ICONS + "limits = {max_queued_inputs = 6}\n")
+    with (
+        LocalVendor(tmp_path, models=Path("models.toml")) as vendor,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        hungry, modest = vendor.key(), vendor.key()
+        held.stop_at("wait")
+        asked = pool.submit(vendor.embed, hungry, {"text": "wait"}, CAT)
+        assert held.stopped.wait(20)
+        assert error_code(vendor.embed(hungry, CAT, CAT, CAT)) == "overloaded"
+        assert vendor.embed(hungry, CAT, CAT).is_success
+        assert vendor.embed(modest, CAT, CAT, CAT, CAT).is_success
+        held.go()
+        assert asked.result().is_success
+        assert vendor.embed(hungry, *[CAT] * 8).is_success  # alone it may be larger
+
+
 def test_while_a_large_request_is_in_hand_a_model_is_ready_and_shows_its_card(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
