@@ -38,6 +38,15 @@ def jpeg_with_thumbnail_scans(scans: int = 100) -> bytes:
     return honest[:2] + segment + honest[2:]
 
 
+def with_index(jpeg: bytes) -> bytes:
+    """A JPEG with an index (MPF) of a second image, as many cameras write it: Pillow's format is MPO."""
+    numbers = struct.pack("<4sLH", b"II*\0", 8, 2)
+    numbers += struct.pack("<HHLL", 0xB001, 4, 1, 2)  # images
+    numbers += struct.pack("<HHLLL", 0xB002, 7, 32, 38, 0)  # what is said of them follows, 16 bytes each
+    index = b"MPF\0" + numbers + bytes(32)
+    return jpeg[:2] + b"\xff\xe2" + struct.pack(">H", len(index) + 2) + index + jpeg[2:]
+
+
 def png_chunk(kind: bytes, content: bytes) -> bytes:
     """One chunk of a PNG, with its length and checksum."""
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))

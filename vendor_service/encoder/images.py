@@ -115,7 +115,7 @@ class ImageDecoder:
                 image.draft(None, self._preprocessor.draft_size(*image.size))  # JPEG can skip fine detail
                 if _memory(image, pixels, scans) > self._share_bytes and not free:
                     raise NeedsMore("large")
-                if _passes(image, scans) * pixels > _LONG_PIXELS and not free:
+                if _passes(scans) * pixels > _LONG_PIXELS and not free:
                     raise NeedsMore("long")
                 allow(_SECONDS + _SECONDS_A_PIXEL * pixels)
                 return self._preprocessor.resize(_loaded_rgb(image))
@@ -144,9 +144,10 @@ def _memory(image: Image.Image, pixels: int, scans: int) -> int:
     return each * image.width * image.height + kept
 
 
-def _passes(image: Image.Image, scans: int) -> float:
+def _passes(scans: int) -> float:
     """How many times the work of a JPEG of one scan decoding is, roughly."""
-    return max(1.0, scans / _SCANS_OF_A_PASS) if image.format == "JPEG" else _PASSES_OF_OTHERS
+    # Only JPEGs have scans. Pillow's `format` does not tell them: with an index of further images it is MPO.
+    return max(1.0, scans / _SCANS_OF_A_PASS) if scans else _PASSES_OF_OTHERS
 
 
 def _loaded_rgb(image: Image.Image) -> Image.Image:

@@ -13,8 +13,10 @@ import torch
 from PIL import Image
 
 from shared.serving.image_limits import ImageLimits
+from tests.vendor_service.hostile_images import jpeg_of_scans, with_index
 from tests.vendor_service.local_vendor import image_file
 from vendor_service.encoder.images import ImageDecoder
+from vendor_service.encoder.processes.forked import NeedsMore
 from vendor_service.errors import APIError
 
 
@@ -151,3 +153,28 @@ def test_the_limits_themselves_are_allowed() -> None:
         PREPROCESSOR, ImageLimits(max_bytes=len(content), max_pixels=40 * 30), memory_bytes=1
     )
     assert exact.decode(base64.b64encode(content).decode()).shape == (30, 40, 3)
+
+
+class SmallImage(WholeImage):
+    """A preprocessor that wants as few pixels as a decoder can give."""
+
+    def draft_size(self, width: int, height: int) -> tuple[int, int]:
+        return 1, 1
+
+
+@pytest.mark.parametrize("made", [bytes, with_index], ids=["JPEG", "MPO"])
+def test_an_index_of_further_images_does_not_change_how_long_a_jpeg_takes(
+    made: Callable[[bytes], bytes],
+) -> None:
+    limits = ImageLimits(max_bytes=20_000_000, max_pixels=50_000_000)
+    decoder = ImageDecoder(SmallImage(), limits, memory_bytes=1 << 30)
+    output = memoryview(bytearray(450 * 450 * 3))
+    many_scans = made(jpeg_of_scans(64, side=3500))
+    one_scan = made(image_file(size=(3600, 3600), form="JPEG"))
+    for file in (many_scans, one_scan):
+        with Image.open(BytesIO(file)) as image:
+            assert image.format == ("MPO" if made is with_index else "JPEG")
+    with pytest.raises(NeedsMore) as needs:
+        decoder.do(many_scans, output, lambda _: None, encoded=False, free=False)
+    assert needs.value.grade == "long"
+    decoder.do(one_scan, output, lambda _: None, encoded=False, free=False)
