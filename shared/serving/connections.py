@@ -5,7 +5,7 @@ from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 _PATIENCE_SECONDS = 20.0
@@ -64,6 +64,7 @@ class BoundedHttp(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._timer: asyncio.TimerHandle | None = None  # while a request is waited for
         self._reading_timer: asyncio.TimerHandle | None = None  # while an answer is to be read
+        self._served: RequestResponseCycle | None = None  # the request; `cycle` is the last that came
         self._in_head = self._in_body = False
         self._head_size = self._unparsed_size = self._step_size = self._dropped = 0
 
@@ -80,8 +81,11 @@ class BoundedHttp(HttpToolsProtocol):
             self.config.make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection."""
+        """Forget the connection, and tell the request that is served; uvicorn tells the last that came."""
         super().connection_lost(exc)
+        if self._served is not None and not self._served.response_complete:
+            self._served.disconnected = True
+            self._served.message_event.set()
         self._wait_no_more()
         self._stop_timing_reader()
 
@@ -117,6 +121,8 @@ class BoundedHttp(HttpToolsProtocol):
         self._wait_no_more()
         self.get_somewhere()
         super().on_headers_complete()
+        if not self.pipeline:
+            self._served = self.cycle
         if len(self.pipeline) > _MOST_PIPELINED:
             self.transport.abort()
 
@@ -150,6 +156,8 @@ class BoundedHttp(HttpToolsProtocol):
         if self.transport.get_write_buffer_size():
             self._time_reader()
         pipelined = bool(self.pipeline)
+        if pipelined:
+            self._served, _ = self.pipeline[-1]  # which uvicorn takes up now
         super().on_response_complete()
         if self.transport.is_closing():
             self.get_somewhere()  # what is unread of the answer keeps it open

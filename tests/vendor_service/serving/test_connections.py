@@ -1,5 +1,6 @@
 """Connections that ask nothing, ask without end or do not read keep nobody out and nothing in memory."""
 
+import asyncio
 import socket
 import threading
 import time
@@ -20,7 +21,7 @@ LARGE = 32 * 1024 * 1024  # far beyond what the kernel keeps of an answer that n
 
 
 @contextmanager
-def serving(patience: float) -> Iterator[uvicorn.Server]:
+def serving(patience: float, loop: str = "auto") -> Iterator[uvicorn.Server]:
     """A server with few connections."""
     app = FastAPI()
     app.get("/small")(lambda: Response(b"small"))
@@ -31,7 +32,28 @@ def serving(patience: float) -> Iterator[uvicorn.Server]:
     async def body(request: Request) -> int:
         return len(await request.body())
 
-    server = uvicorn.Server(Config(app, most=MOST, patience=patience, port=0, log_config=None))
+    @app.get("/until-gone")
+    async def until_gone(request: Request) -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    config = Config(
+        app,
+        most=MOST,
+        patience=patience,
+        loop=loop,
+        port=0,
+        log_config=None,
+        timeout_graceful_shutdown=20,  # where a test fails
+    )
+    server = uvicorn.Server(config)
+
+    @app.get("/after-gone")
+    async def after_gone(request: Request) -> None:
+        await request.receive()  # from now on the end of the connection is noticed
+        while server.server_state.connections:
+            await asyncio.sleep(0.01)
+
     thread = threading.Thread(target=server.run)
     thread.start()
     wait_until(lambda: server.started)
@@ -261,3 +283,19 @@ def test_too_many_requests_before_their_answers_end_the_connection(server: uvico
     with connect(server) as connection:
         connection.sendall(ASK.replace(b"small", b"slow") + ASK * 100)
         assert ended(connection)
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("first", [b"", ASK], ids=["the first request", "a pipelined one"])
+@pytest.mark.parametrize("path", [b"until-gone", b"after-gone"])
+def test_the_request_that_is_served_learns_of_a_hang_up_though_others_came_with_it(
+    path: bytes, first: bytes, loop: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving(PATIENCE, loop) as server:
+        with connect(server) as connection:
+            connection.sendall(first + ASK.replace(b"small", path) + ASK)
+            wait_until(lambda: server.server_state.total_requests == bool(first))
+            wait_until(lambda: bool(server.server_state.tasks))
+        wait_until(lambda: not server.server_state.tasks)
+        assert not waiting(server)
+    assert "Traceback" not in caplog.text
