@@ -24,6 +24,8 @@ from PIL import Image
 import client
 from benchmarks.load import form, request
 from client.errors import UsageError
+from client.serving.app import LIMITS
+from client.serving.student import load
 from shared.errors import ErrorBody, ErrorCode
 from tests.client.results.test_records import SUMMARY
 from tests.client.serving.conftest import ABSENT
@@ -284,7 +286,7 @@ def test_a_folder_that_may_not_be_listed_is_said(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(os, "listdir", forbidden)
     with pytest.raises(UsageError, match=f"{tmp_path} cannot be read: Permission denied"):
-        client.serve(tmp_path)
+        load(tmp_path, LIMITS)
 
 
 def test_what_serving_takes_is_named_where_it_is_missing(run: Path) -> None:
