@@ -43,6 +43,7 @@ from vendor_service.database.tables import (
 )
 from vendor_service.embed.models import Models
 from vendor_service.errors import APIError
+from vendor_service.operators.own_receivers import is_own
 from vendor_service.webhooks import endpoints
 from vendor_service.webhooks.events import EventKind
 
@@ -208,7 +209,7 @@ class CustomerPages:
                 for each in found
             ],
             "receivers": [endpoints.public(each) for each in receivers],
-            "live": {each.id for each in receivers if _is_theirs(each) and each.disabled_at is None},
+            "live": {each.id for each in receivers if is_own(each) and each.disabled_at is None},
             "kinds": [*EventKind],
             "may_change": asked.who.may_act and asked.who.of_whole_account,
         }
@@ -309,12 +310,7 @@ def _outcome(last: WebhookAttempt, receiver: WebhookEndpoint) -> str:
     if last.error is None:
         return f"HTTP {last.status}"
     # The error of a receiver that operators added may name addresses of their own network.
-    return last.error if _is_theirs(receiver) else "not reached"
-
-
-def _is_theirs(receiver: WebhookEndpoint) -> bool:
-    """Whether a receiver is the customer's own, and not the vendor's, whose address is not theirs to know."""
-    return receiver.added_by == "customer"
+    return last.error if is_own(receiver) else "not reached"
 
 
 def _told(content: str) -> list[tuple[str, Any]]:

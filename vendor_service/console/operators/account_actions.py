@@ -15,7 +15,7 @@ from vendor_service.accounts.keys import KeyTerms
 from vendor_service.billing.usage import account_status
 from vendor_service.console import api_keys
 from vendor_service.console.forms import Fields
-from vendor_service.console.operators.acting import Acting, By, per_period, requiring
+from vendor_service.console.operators.acting import ACCOUNT, Acting, By, per_period, requiring
 from vendor_service.console.operators.visitor import SignedInOperator
 from vendor_service.console.rendering import money
 from vendor_service.console.routes import Action, Done, Question, Shown
@@ -27,7 +27,6 @@ from vendor_service.operators import keys as key_acts
 from vendor_service.operators.act import Act
 from vendor_service.operators.tokens import OperatorScope
 
-_ACCOUNT = "/accounts/{name}"
 _TERMS = {
     "quota": "Quota",
     "spend_limit": "Spend limit",
@@ -45,14 +44,12 @@ class AccountActions(Acting):
         change = requiring(OperatorScope.ACCOUNTS)
         return [
             Action("/accounts/open", "/accounts", change, self.open, self.ask_to_open),
-            Action(f"{_ACCOUNT}/terms", _ACCOUNT, change, self.set_terms, self.ask_for_terms),
-            Action(f"{_ACCOUNT}/suspend", _ACCOUNT, change, self.suspend, self.ask_to_suspend),
-            Action(f"{_ACCOUNT}/resume", _ACCOUNT, change, self.resume, self.ask_to_resume),
-            Action(f"{_ACCOUNT}/invite", _ACCOUNT, change, self.invite, self.ask_to_invite),
-            Action(f"{_ACCOUNT}/keys/create", _ACCOUNT, change, self.create_key, self.ask_to_create_key),
-            Action(
-                f"{_ACCOUNT}/keys/{{key_id}}/revoke", _ACCOUNT, change, self.revoke_key, self.ask_to_revoke
-            ),
+            Action(f"{ACCOUNT}/terms", ACCOUNT, change, self.set_terms, self.ask_for_terms),
+            Action(f"{ACCOUNT}/suspend", ACCOUNT, change, self.suspend, self.ask_to_suspend),
+            Action(f"{ACCOUNT}/resume", ACCOUNT, change, self.resume, self.ask_to_resume),
+            Action(f"{ACCOUNT}/invite", ACCOUNT, change, self.invite, self.ask_to_invite),
+            Action(f"{ACCOUNT}/keys/create", ACCOUNT, change, self.create_key, self.ask_to_create_key),
+            Action(f"{ACCOUNT}/keys/{{key_id}}/revoke", ACCOUNT, change, self.revoke_key, self.ask_to_revoke),
         ]
 
     def ask_to_open(self, asked: By, _: Session) -> Question:

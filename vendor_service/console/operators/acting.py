@@ -16,6 +16,7 @@ from vendor_service.operators import idempotency
 from vendor_service.operators.act import Act
 from vendor_service.operators.tokens import OperatorScope
 
+ACCOUNT = "/accounts/{name}"  # its page, to which actions on it lead back
 By = Asked[SignedInOperator]
 Result = TypeVar("Result")
 

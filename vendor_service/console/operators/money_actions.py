@@ -5,7 +5,7 @@ from sqlalchemy.orm import Session
 from vendor_service.accounts.accounts import find_account
 from vendor_service.billing import ledger
 from vendor_service.console.forms import Fields
-from vendor_service.console.operators.acting import Acting, By, requiring
+from vendor_service.console.operators.acting import ACCOUNT, Acting, By, requiring
 from vendor_service.console.operators.pages import describe
 from vendor_service.console.operators.visitor import SignedInOperator
 from vendor_service.console.rendering import money
@@ -16,8 +16,6 @@ from vendor_service.operators import money as acts
 from vendor_service.operators.act import Act
 from vendor_service.operators.tokens import OperatorScope
 
-_ACCOUNT = "/accounts/{name}"
-
 
 class MoneyActions(Acting):
     """The actions, on these books."""
@@ -26,10 +24,10 @@ class MoneyActions(Acting):
         """Every action."""
         move = requiring(OperatorScope.MONEY)
         return [
-            Action(f"{_ACCOUNT}/top-up", _ACCOUNT, move, self.top_up, self.ask_to_top_up),
-            Action(f"{_ACCOUNT}/pay", _ACCOUNT, move, self.pay, self.ask_to_pay),
-            Action(f"{_ACCOUNT}/refund", _ACCOUNT, move, self.refund, self.ask_to_refund),
-            Action(f"{_ACCOUNT}/adjust", _ACCOUNT, move, self.adjust, self.ask_to_adjust),
+            Action(f"{ACCOUNT}/top-up", ACCOUNT, move, self.top_up, self.ask_to_top_up),
+            Action(f"{ACCOUNT}/pay", ACCOUNT, move, self.pay, self.ask_to_pay),
+            Action(f"{ACCOUNT}/refund", ACCOUNT, move, self.refund, self.ask_to_refund),
+            Action(f"{ACCOUNT}/adjust", ACCOUNT, move, self.adjust, self.ask_to_adjust),
         ]
 
     def ask_to_top_up(self, asked: By, session: Session) -> Question:

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 from vendor_service.accounts import projects
 from vendor_service.accounts.accounts import find_account
 from vendor_service.accounts.projects import ProjectTerms
-from vendor_service.console.operators.acting import Acting, By, per_period, requiring
+from vendor_service.console.operators.acting import ACCOUNT, Acting, By, per_period, requiring
 from vendor_service.console.operators.visitor import SignedInOperator
 from vendor_service.console.projects import terms_of, told
 from vendor_service.console.routes import Action, Done, Question
@@ -17,8 +17,7 @@ from vendor_service.operators import projects as acts
 from vendor_service.operators.act import Act
 from vendor_service.operators.tokens import OperatorScope
 
-_ACCOUNT = "/accounts/{name}"
-_PROJECT = f"{_ACCOUNT}/projects/{{project}}"
+_PROJECT = f"{ACCOUNT}/projects/{{project}}"
 
 
 class ProjectActions(Acting):
@@ -28,9 +27,9 @@ class ProjectActions(Acting):
         """Every action."""
         change = requiring(OperatorScope.ACCOUNTS)
         return [
-            Action(f"{_ACCOUNT}/projects/create", _ACCOUNT, change, self.create, self.ask_to_create),
-            Action(f"{_PROJECT}/limits", _ACCOUNT, change, self.set_limits, self.ask_for_limits),
-            Action(f"{_PROJECT}/archive", _ACCOUNT, change, self.archive, self.ask_to_archive),
+            Action(f"{ACCOUNT}/projects/create", ACCOUNT, change, self.create, self.ask_to_create),
+            Action(f"{_PROJECT}/limits", ACCOUNT, change, self.set_limits, self.ask_for_limits),
+            Action(f"{_PROJECT}/archive", ACCOUNT, change, self.archive, self.ask_to_archive),
         ]
 
     def ask_to_create(self, asked: By, session: Session) -> Question:
