@@ -9,10 +9,9 @@ from client.buying.bulk_lines import AnsweredLine, read_answers, read_chunk, rea
 from client.buying.bulk_notes import BulkNote
 from client.buying.cache import EmbeddingCache
 from client.buying.checkout import Checkout
-from client.buying.pending import RequestBatch
+from client.buying.pending import Payer, RequestBatch
 from client.buying.purchase import Purchase
 from client.buying.queries import Query, Spending
-from client.buying.receipts import Payer
 from client.buying.vendor_api import VendorClient
 from client.buying.wire import most_bytes
 from client.errors import VendorError

@@ -9,9 +9,8 @@ from functools import partial
 from typing import Any
 
 from client.buying.cache_file import CacheFile
-from client.buying.pending import FRESH_SECONDS, ContentOf, parse_queries, queries_json
+from client.buying.pending import FRESH_SECONDS, ContentOf, Payer, parse_queries, queries_json
 from client.buying.queries import Query
-from client.buying.receipts import Payer
 from client.errors import JobRunning
 from shared.embeddings import Prices
 

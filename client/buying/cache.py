@@ -20,6 +20,7 @@ from client.buying.model_cards import Cards
 from client.buying.origins import UNKNOWN, Origins, difference, join_pools, origin_id
 from client.buying.pending import (
     ContentOf,
+    Payer,
     PendingBatch,
     PendingBatches,
     RequestBatch,
@@ -30,7 +31,6 @@ from client.buying.proofs import Proof
 from client.buying.queries import Query, Spending
 from client.buying.rates import PaidRequest
 from client.buying.receipts import (
-    Payer,
     Receipt,
     Receipts,
     add_lost_receipt,

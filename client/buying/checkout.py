@@ -5,10 +5,9 @@ from dataclasses import dataclass
 
 from client.buying.cache import EmbeddingCache
 from client.buying.origins import origin_of
-from client.buying.pending import RequestBatch
+from client.buying.pending import Payer, RequestBatch
 from client.buying.protocols import EmbedResult, Vendor
 from client.buying.queries import Query, Spending
-from client.buying.receipts import Payer
 from client.buying.wire import rejected
 from client.errors import Bill, Disagreement, VendorError
 from shared.embeddings import ModelCard

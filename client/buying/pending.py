@@ -43,6 +43,14 @@ def make_batch(
 
 
 @dataclass(frozen=True)
+class Payer:
+    """Who billed and who paid: the vendor's address, and the public half of the key, if they are known."""
+
+    vendor: str | None = None
+    key_id: str | None = None
+
+
+@dataclass(frozen=True)
 class PendingBatch:
     """A batch whose answer is owed.
 
@@ -65,6 +73,10 @@ class PendingBatch:
         """For how long the vendor may still be answering it; 0 once it certainly is not."""
         left = FRESH_SECONDS - abs(time.time() - self.noted_at)
         return max(0.0, left)
+
+    def sent_by(self, payer: Payer) -> bool:
+        """Whether this payer sent it, as far as was noted; another one is not told whether it was charged."""
+        return Payer(self.vendor or payer.vendor, self.key_id or payer.key_id) == payer
 
     @property
     def images(self) -> int:

@@ -13,7 +13,7 @@ from client.buying.cache import EmbeddingCache
 from client.buying.checkout import Checkout, Request
 from client.buying.concurrency import LARGEST, ConcurrencyLimiter
 from client.buying.lock import is_locked, run_lock
-from client.buying.pending import RequestBatch
+from client.buying.pending import Payer, PendingBatch, RequestBatch
 from client.buying.protocols import EmbedResult, Vendor
 from client.buying.queries import Query, Spending
 from client.buying.recovery import DeadRuns, Undecided
@@ -125,7 +125,7 @@ class Purchaser:
             model,
             budget,
             store=self._store_owed,
-            give_up=partial(self._give_up, reserved=NOTHING),
+            give_up=self._give_up_note,
             wait=self._ended.wait,
             say=say,
         )
@@ -383,9 +383,22 @@ class Purchaser:
             "budget reaches."
         )
 
-    def _write_off(self, batch: RequestBatch, *, reserved: Spending) -> None:
+    def _give_up_note(self, note: PendingBatch) -> None:
+        """Count a batch of before as paid, by whom it was sent, of which nobody tells here."""
+        payer = self._checkout.payer
+        if note.sent_by(payer):
+            self._give_up(note.batch, reserved=NOTHING)
+            return
+        self._write_off(note.batch, reserved=NOTHING, payer=Payer(note.vendor, note.key_id))
+        self._say(
+            f"{len(note.batch.queries)} queries may have been paid for before, at "
+            f"{note.vendor or payer.vendor} with the key {note.key_id}, of which the key of today is told "
+            "nothing. They count as paid, and are bought again as far as the budget reaches."
+        )
+
+    def _write_off(self, batch: RequestBatch, *, reserved: Spending, payer: Payer | None = None) -> None:
         cost = self._price(*batch.queries)
-        self._cache.write_off(batch, cost, self._checkout.payer)
+        self._cache.write_off(batch, cost, payer or self._checkout.payer)
         self._budget.settle(reserved, paid=cost)
         with self._lock:
             self._purchase.lost += cost.queries

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from client.buying.cache_file import CacheFile
-from client.buying.pending import RequestBatch
+from client.buying.pending import Payer, RequestBatch
 from client.buying.proofs import Proof, pack, unpack
 from client.buying.queries import Spending
 from client.buying.rates import PaidRequest
@@ -20,14 +20,6 @@ LOST = "lost"
 _RECENT = 10_000
 # Beyond any bill in earnest; sums of so many fit SQLite's integers.
 _MOST = 10**15
-
-
-@dataclass(frozen=True)
-class Payer:
-    """Who billed and who paid: the vendor's address, and the public half of the key, if they are known."""
-
-    vendor: str | None = None
-    key_id: str | None = None
 
 
 @dataclass(frozen=True)

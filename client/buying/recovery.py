@@ -153,7 +153,7 @@ class DeadRuns:
         except PriceRaised:
             if request.doubtful:
                 return None
-            if note.key_id in (None, self._checkout.payer.key_id):
+            if note.sent_by(self._checkout.payer):
                 self._cache.abandon(batch)
             else:  # another account may have paid for it, of which this one is told nothing
                 self.asked.add(batch.idempotency_key)

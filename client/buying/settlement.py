@@ -37,7 +37,7 @@ class Settlement:
         budget: Budget,
         *,
         store: Callable[[Request, EmbedResult], None],
-        give_up: Callable[[RequestBatch], None],
+        give_up: Callable[[PendingBatch], None],
         wait: Callable[[float], object],
         say: Callable[[str], None],
     ) -> None:
@@ -73,7 +73,7 @@ class Settlement:
         for note in self._cache.pending_batches.of_run(run_id):
             request = restore(note, at_hand)
             if request is None and is_expired(note):
-                self._give_up(note.batch)
+                self._give_up(note)
             elif request is None:
                 self._count_as_paid(note.batch)
             elif (other := self._other_model(note.batch.fingerprint)) is not None:
@@ -142,17 +142,18 @@ class Settlement:
         batch = request.batch
         try:
             answer = self._checkout.fetch_charged(request)
-        except PriceRaised:
-            return True
-        except IdempotencyKeySpent:
-            self._give_up(batch)
+        except (PriceRaised, IdempotencyKeySpent) as error:
+            # Of what another vendor or account charged this one knows nothing.
+            if isinstance(error, PriceRaised) and note.sent_by(self._checkout.payer):
+                return True
+            self._give_up(note)
             return False
         except KeyRefused:
             raise
         except (RequestRefused, SpendingStopped) as error:
             mine = batch.fingerprint == self._model.fingerprint
             if mine and is_expired(note):
-                self._give_up(batch)
+                self._give_up(note)
                 return False
             self._count_as_paid(batch)
             self.undecided |= dict.fromkeys(batch.queries if mine else (), error)

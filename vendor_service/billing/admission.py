@@ -348,6 +348,7 @@ class Admission:
         if hold is None:
             return None
         if self._replays.check(hold, order, now):
+            self._replays.check_counts(hold, order)
             hold.replays += 1
             return hold
         _release(rows, hold, "voided")

@@ -38,6 +38,23 @@ class ReplayTerms:
         self._check_paid(hold, order, now)
         return True
 
+    @staticmethod
+    def check_counts(hold: HoldRow, order: Order) -> None:
+        """Make sure that what was prepared is as much as was paid for.
+
+        An input that was passed over the first time may be within the limits by now, or the other way round.
+
+        Raises:
+            APIError: `idempotency_key_expired`; the answer and its bill would differ.
+        """
+        if (hold.images, hold.texts) != (order.images, order.texts):
+            message = (
+                f"{hold.images + hold.texts} inputs were paid for with this Idempotency-Key, and this vendor "
+                f"would answer {order.queries} of them since its limits were changed; nothing was charged "
+                "now; to buy them anew, use a new key"
+            )
+            raise APIError(ErrorCode.IDEMPOTENCY_KEY_EXPIRED, message)
+
     def _check_paid(self, hold: Hold | HoldRow, order: Order, now: int) -> None:
         anew = "nothing was charged now; to buy it anew, use a new key"
         if hold.refunded_at is not None:

@@ -8,8 +8,8 @@ import pytest
 from client.buying import bulk_notes
 from client.buying.bulk_notes import BulkNote
 from client.buying.cache import EmbeddingCache
+from client.buying.pending import Payer
 from client.buying.queries import Query
-from client.buying.receipts import Payer
 from shared.embeddings import Prices
 
 

@@ -22,9 +22,8 @@ from client.buying import request_queue, transport
 from client.buying.cache import EmbeddingCache
 from client.buying.concurrency import START
 from client.buying.lock import run_lock
-from client.buying.pending import ContentOf, file_content, make_batch
+from client.buying.pending import ContentOf, Payer, file_content, make_batch
 from client.buying.queries import Query
-from client.buying.receipts import Payer
 from client.buying.recovery import DeadRuns
 from client.buying.request_queue import BATCH_SIZE
 from client.buying.teacher import Teacher
@@ -489,6 +488,33 @@ def test_a_killed_runs_note_goes_only_if_its_own_vendor_and_account_say_that_it_
         teacher = Teacher(client, shop.cache, model=MODEL, run_id="run", budget=None)
         assert teacher.buy(texts).bought == 10  # elsewhere, nothing is known of what was paid
     assert shop.cache.pending("killed") == ([batch] if stays else [])
+
+
+@pytest.mark.parametrize(
+    ("url", "key", "is_told"),
+    [
+        ("http://vendor", "tk_a_secret", True),
+        ("http://other", "tk_a_secret", False),
+        ("http://vendor", "tk_b_secret", False),
+    ],
+)
+def test_an_own_note_counts_as_paid_where_another_vendor_or_account_does_not_know_of_it(
+    shop: Shop, long_ago: None, url: str, key: str, is_told: bool
+) -> None:
+    charged, owed = (make_batch("run", "fp_1", tuple(queries)) for queries in (_texts(5), _texts(9)[5:]))
+    for batch in (charged, owed):
+        shop.cache.begin(batch, payer=Payer("http://vendor:80", "a"))
+    shop.vendor.paid[charged.idempotency_key] = 5  # whoever tells of a charge is believed
+    with VendorClient(url, key, transport=shop.vendor) as client:
+        said: list[str] = []
+        teacher = Teacher(client, shop.cache, model=MODEL, run_id="run", budget=30, say=said.append)
+        purchase = teacher.buy(_texts(100))
+    assert not shop.cache.pending("run")
+    assert shop.cache.spending("run").queries == 30
+    assert purchase.lost == (0 if is_told else 4)
+    assert ("with the key a" in " ".join(said)) == (not is_told)
+    lost = [each for each in shop.cache.receipts() if each.request_id == "lost"]
+    assert [each.key_id for each in lost] == ([] if is_told else ["a"])
 
 
 def _buy_in_a_process(folder: Path, outcome: "Queue[str]") -> None:
