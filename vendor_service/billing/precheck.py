@@ -58,10 +58,11 @@ class Precheck:
         read_at, price = self._prices.get((account.plan, order.model), (-math.inf, None))
         return price if time.monotonic() - read_at < _PRICES_LAST_SECONDS else None
 
-    def check(self, orders: Sequence[Order]) -> None:
+    def check(self, orders: Sequence[Order], *, left: Order | None = None) -> None:
         """Make sure, by the books as they are, that one of the orders would be admitted now.
 
-        They are one request's: the whole of it, or the least that may be left of it.
+        They are one request's: the whole of it, or the least that may be left of it. What is `left` of it is
+        not admitted, and must be as much as was paid for, if anything was.
 
         Raises:
             APIError: what `Admission.admit` would raise for the last of them.
@@ -78,10 +79,15 @@ class Precheck:
         for order in orders:
             error = _error_of(account, key, order, price, earlier, now, self._replays)
             if error is None:
+                self._check_left(left, earlier, now)
                 return
         assert error is not None
         billing_log.refused(orders[-1], error, time.perf_counter() - began)
         raise error
+
+    def _check_left(self, left: Order | None, earlier: Hold | None, now: int) -> None:
+        if left is not None and earlier is not None and self._replays.check(earlier, left, now):
+            self._replays.check_counts(earlier, left)
 
 
 def _earlier(session: Session, order: Order) -> Hold | None:

@@ -39,21 +39,23 @@ class ReplayTerms:
         return True
 
     @staticmethod
-    def check_counts(hold: HoldRow, order: Order) -> None:
-        """Make sure that what was prepared is as much as was paid for.
+    def check_counts(hold: Hold | HoldRow, order: Order) -> None:
+        """Make sure that as much of a request is answered again as was paid for.
 
         An input that was passed over the first time may be within the limits by now, or the other way round.
 
         Raises:
-            APIError: `idempotency_key_expired`; the answer and its bill would differ.
+            APIError: more is left of it now, which is answered no more (`idempotency_key_expired`); or less,
+                which may pass (`conflict`).
         """
-        if (hold.images, hold.texts) != (order.images, order.texts):
-            message = (
-                f"{hold.images + hold.texts} inputs were paid for with this Idempotency-Key, and this vendor "
-                f"would answer {order.queries} of them since its limits were changed; nothing was charged "
-                "now; to buy them anew, use a new key"
-            )
-            raise APIError(ErrorCode.IDEMPOTENCY_KEY_EXPIRED, message)
+        told = (
+            f"{hold.images + hold.texts} inputs were paid for with this Idempotency-Key, and "
+            f"{order.queries} would be answered now; nothing was charged now"
+        )
+        if order.images < hold.images or order.texts < hold.texts:
+            raise APIError(ErrorCode.CONFLICT, f"{told}; ask again later")
+        if (order.images, order.texts) != (hold.images, hold.texts):
+            raise APIError(ErrorCode.IDEMPOTENCY_KEY_EXPIRED, f"{told}; to buy them anew, use a new key")
 
     def _check_paid(self, hold: Hold | HoldRow, order: Order, now: int) -> None:
         anew = "nothing was charged now; to buy it anew, use a new key"

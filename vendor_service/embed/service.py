@@ -143,8 +143,8 @@ class EmbedService:
         facts = model.facts
         if not accepted:
             # No hold will look at the key and the account once more.
-            _, least = self._orders(facts, call, queries)
-            await self._ask_books(call, least)
+            whole, least = self._orders(facts, call, queries)
+            await self._ask_books(call, least, left=replace(whole, images=0, texts=0))
             nothing = np.empty((0, facts.dimensions), dtype=np.float32)
             result = EmbedResult(call.request_id, facts, queries, refused, nothing, None, timing)
             content, _ = await _rendered(render, result)
@@ -199,10 +199,10 @@ class EmbedService:
         if not self._precheck.passes(whole, least, caller.account, caller.key):
             await self._ask_books(call, least)
 
-    async def _ask_books(self, call: Call, orders: Sequence[Order]) -> None:
+    async def _ask_books(self, call: Call, orders: Sequence[Order], left: Order | None = None) -> None:
         try:
             with call.timing.timed("books"):
-                await asyncio.to_thread(self._precheck.check, orders)
+                await asyncio.to_thread(self._precheck.check, orders, left=left)
         except APIError:
             self._metrics.decided("refused")
             raise

@@ -12,6 +12,7 @@ import pytest
 
 from shared.embeddings import EmbedResponse
 from shared.encoding import from_wire
+from shared.errors import APIError, ErrorCode
 from tests.support.vendor_process import wait_until
 from tests.vendor_service.local_vendor import (
     LocalVendor,
@@ -20,6 +21,8 @@ from tests.vendor_service.local_vendor import (
     error_code,
     image_input,
 )
+from vendor_service.encoder.engine import Engine
+from vendor_service.encoder.prepared import Prepared
 
 CAT = {"text": "a photo of a cat"}
 
@@ -180,6 +183,31 @@ def test_a_repeated_request_is_answered_again_and_paid_once(vendor: Vendor) -> N
     assert (
         error_code(vendor.embed(vendor.key(quota=0), CAT, image_input(), headers=once)) == "quota_exhausted"
     )
+
+
+def test_what_was_paid_for_is_not_answered_with_fewer_or_more(
+    vendor: LocalVendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare, taken = Engine.prepare, [True]
+
+    async def some(*arguments: Any, **options: Any) -> list[Prepared | APIError]:
+        all_of_them = await prepare(*arguments, **options)
+        refused = APIError(ErrorCode.IMAGE_TOO_LARGE, "it is too large")
+        return [each if took else refused for each, took in zip(all_of_them, taken, strict=True)]
+
+    def ask(*which: bool) -> httpx.Response:
+        taken[:] = which
+        images = [image_input()] * 3
+        return vendor.embed(key, *images, on_error="skip", headers={"idempotency-key": "purchase 3"})
+
+    monkeypatch.setattr(Engine, "prepare", some)
+    key = vendor.key()
+    assert ask(True, True, False).json()["usage"]["images"] == 2
+    assert error_code(ask(True, False, False)) == "conflict"
+    assert error_code(ask(False, False, False)) == "conflict"
+    assert error_code(ask(True, True, True)) == "idempotency_key_expired"
+    assert ask(True, True, False).json()["replayed"]
+    assert vendor.account(key).queries_used == 2
 
 
 def test_a_refused_request_leaves_its_idempotency_key_free(vendor: Vendor) -> None:
