@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 from vendor_service.batches.files import Files
 from vendor_service.batches.jobs import Jobs
@@ -20,22 +22,40 @@ class Upkeep:
         self._watch = watch
 
     async def repeat(self, every_seconds: float) -> None:
-        """Do it again and again, until cancelled."""
-        while True:
-            await asyncio.sleep(every_seconds)
-            await self._files.store.do(self.once)
+        """Do it again and again, until cancelled. A store that hangs keeps no job from being ended."""
 
-    def once(self) -> None:
-        """Do it now; a failure is logged, for the next time may succeed."""
+        async def repeat(chore: Callable[[], Awaitable[None]]) -> None:
+            while True:
+                await asyncio.sleep(every_seconds)
+                await chore()
+
+        ending = partial(asyncio.to_thread, self.end_jobs)
+        removing = partial(self._files.store.do, self.remove_files)
+        await asyncio.gather(repeat(ending), repeat(removing))
+
+    def end_jobs(self) -> None:
+        """End what is due now; a failure is logged, for the next time may succeed."""
+        self._try(self._end_jobs)
+
+    def remove_files(self) -> None:
+        """Delete what is due now; as `end_jobs`."""
+        self._try(self._remove_files)
+
+    def _try(self, chore: Callable[[], None]) -> None:
         if self._watch.fault is not None:
             return  # a wrong clock would end and delete what is to stay
         try:
-            ended = self._jobs.end_overdue()
-            if ended:
-                _log.info("ended %d bulk jobs that had expired, or whose key was revoked", ended)
-            for each in self._files.expired():
-                self._files.remove(each)
+            chore()
         except APIError as error:
             _log.warning("the upkeep of bulk jobs was put off: %s", error)
         except Exception:
             _log.exception("the upkeep of bulk jobs failed; it will be tried again")
+
+    def _end_jobs(self) -> None:
+        ended = self._jobs.end_overdue()
+        if ended:
+            _log.info("ended %d bulk jobs that had expired, or whose key was revoked", ended)
+
+    def _remove_files(self) -> None:
+        for each in self._files.expired():
+            self._files.remove(each)

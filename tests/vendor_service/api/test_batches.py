@@ -1,5 +1,6 @@
 """Bulk jobs over HTTP, by the unchanged SDK of OpenAI: files in, a job, its answers out, at half price."""
 
+import asyncio
 import errno
 import hashlib
 import json
@@ -377,11 +378,41 @@ def test_a_job_expires_and_what_is_kept_for_long_enough_is_deleted(
     assert client.files.retrieve(done.output_file_id).bytes > 0
     vendor.clock.advance(30 * 24 * 3600)
     wait_until(lambda: not desk.runner.busy)
-    Upkeep(desk.jobs, desk.files, ClockWatch(vendor.clock, vendor.clock.steady)).once()
+    Upkeep(desk.jobs, desk.files, ClockWatch(vendor.clock, vendor.clock.steady)).remove_files()
     assert list(client.files.list()) == []
     assert client.batches.retrieve(done.id).status == "completed"
     assert [each for each in folder.rglob("*") if each.is_file()] == []
     assert problem(vendor, api_key) is None
+
+
+def test_a_store_that_hangs_keeps_no_job_from_being_ended(
+    vendor: LocalVendor, client: openai.OpenAI, model: HeldModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model.stop_at("wait")
+    job = begin(client, line("a", "wait"))
+    assert model.stopped.wait(10)
+    desk, hangs, go = vendor.app.state.desk, threading.Event(), threading.Event()
+
+    def expired() -> list[str]:
+        hangs.set()
+        go.wait(60)
+        return []
+
+    async def keep_up() -> None:
+        upkeep = Upkeep(desk.jobs, desk.files, ClockWatch(vendor.clock, vendor.clock.steady))
+        repeated = asyncio.create_task(upkeep.repeat(0.01))
+        await asyncio.to_thread(hangs.wait, 60)
+        vendor.clock.advance(24 * 3600 + 1)
+        while (await asyncio.to_thread(client.batches.retrieve, job.id)).status != "expired":
+            await asyncio.sleep(0.01)
+        repeated.cancel()
+
+    monkeypatch.setattr(desk.files, "expired", expired)
+    try:
+        asyncio.run(asyncio.wait_for(keep_up(), 60))
+    finally:
+        go.set()
+        model.go()
 
 
 def test_a_job_ends_with_its_key(
