@@ -1,6 +1,7 @@
 """Fixtures for every test: one real vendor process and one real PostgreSQL, started when first asked for."""
 
 import gc
+import logging
 import os
 import signal
 from collections.abc import Iterator, Sequence
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+from shared.serving.logging import JsonFormatter, TextFormatter
 from tests.support.postgres import Postgres, started_postgres
 from tests.support.student_process import StudentProcess
 from tests.support.vendor_process import VendorProcess
@@ -65,6 +67,16 @@ def _longest_first(items: Sequence[pytest.Item], workers: int) -> list[pytest.It
 def _may_run_on_ray(test: pytest.Function) -> bool:
     needed = getattr(test.function.__annotations__.get("vendor"), "__name__", "Vendor")
     return "vendor" in test.fixturenames and needed == "Vendor"
+
+
+@pytest.fixture(autouse=True)
+def _logs_end_with_their_test() -> Iterator[None]:
+    """A server that a test configures in this process logs to what pytest closes behind that test."""
+    yield
+    root = logging.getLogger()
+    for handler in root.handlers[:]:
+        if isinstance(handler.formatter, JsonFormatter | TextFormatter):
+            root.removeHandler(handler)
 
 
 @pytest.fixture(scope="session")
