@@ -16,7 +16,7 @@ from client.buying.cache import EmbeddingCache
 from client.buying.checkout import Checkout
 from client.buying.lock import is_locked, run_lock
 from client.buying.purchase import Purchase, PurchaseProgress
-from client.buying.queries import Query
+from client.buying.queries import Query, Spending
 from client.buying.recovery import DeadRuns, Undecided
 from client.buying.vendor_api import VendorClient
 from client.errors import ClientError, JobRunning, NotFound, VendorError
@@ -81,6 +81,7 @@ class BulkPurchaser:
         self._dead_runs = DeadRuns(vendor, cache, model, run_id, say, undecided=self._undecided)
         self._total = 0
         self._reserved = NOTHING  # for the job that is being begun, or was begun here
+        self._owed = NOTHING  # for this run's jobs that cannot be asked after here, or not yet
 
     def run(self, queries: Sequence[Query]) -> Purchase:
         """Fetch what earlier jobs brought, then begin jobs for what is missing, as far as the budget reaches.
@@ -91,11 +92,8 @@ class BulkPurchaser:
         """
         others: set[Query] = set()  # what another run is buying right now
         with run_lock(self._cache.path, self._run_id):
-            settled = self._purchase
-            self._total = settled.bought + len(settled.refused) + len(self._missing(queries))
             while True:
-                for note in self._noted(queries):
-                    self._finish(note, queries, wait=self._wait)
+                self._finish_noted(queries)
                 missing = self._missing(queries)
                 free = [query for query in missing if query not in others]
                 if not missing:
@@ -109,6 +107,25 @@ class BulkPurchaser:
                     break
         self._purchase.out_of_budget = bool(self._missing(queries))
         return self._purchase
+
+    def finish(self, queries: Sequence[Query]) -> None:
+        """Fetch what earlier jobs brought, and set aside what others of this run may cost; buys nothing.
+
+        Raises:
+            JobRunning, ClientError: as `run`.
+        """
+        with run_lock(self._cache.path, self._run_id):
+            self._finish_noted(queries)
+
+    def _finish_noted(self, queries: Sequence[Query]) -> None:
+        purchase = self._purchase
+        self._total = purchase.bought + len(purchase.refused) + len(self._missing(queries))
+        for note in self._noted(queries):
+            self._finish(note, queries, wait=self._wait)
+        self._budget.catch_up(self._cache.spending(self._run_id))
+        self._budget.settle(self._owed, paid=NOTHING)
+        self._owed = owed_to_jobs(self._cache, self._run_id)
+        self._budget.set_aside(self._owed)
 
     def fetch(self, queries: Sequence[Query]) -> list[BulkNote]:
         """Store what jobs that have ended brought of these; those that go on, and have some of them.
@@ -155,8 +172,6 @@ class BulkPurchaser:
             What another run has bought or is buying of them: then no job was begun. `None` where the budget
             reaches to none of them, or none can be sent.
         """
-        # Whoever has stored what this run's jobs brought, their receipts tell what it has paid.
-        self._budget.catch_up(self._cache.spending(self._run_id))
         try:
             begun = self._begin(missing)
             if not isinstance(begun, BulkNote):
@@ -339,8 +354,8 @@ class BulkPurchaser:
         """Leave a job to the key that it was begun with, and buy what it may bring."""
         self._cache.bulk_notes.pass_over(note, self._vendor.key_id)
         self._say(
-            "A bulk job that was begun with another key has some of these queries. This key's account has no "
-            "such job, so they are bought."
+            "This key's account has no such bulk job as was begun with another key before. What it was to "
+            "bring is bought."
         )
 
     def _give_up(self, note: BulkNote, at_hand: Sequence[Query]) -> None:
@@ -431,6 +446,14 @@ class BulkPurchaser:
         bought = self._purchase.bought + round(share * len(note.queries))
         cost = self._purchase.cost_micros + job.cost_micros
         self._on_progress(PurchaseProgress(bought, len(self._purchase.refused), self._total, cost))
+
+
+def owed_to_jobs(cache: EmbeddingCache, run_id: str) -> Spending:
+    """What the jobs of a run that are noted may still cost, at whatever vendor, for whatever model."""
+    owed = NOTHING
+    for note in cache.bulk_notes.of_run(run_id):
+        owed += price(note.queries, note.prices) - cache.billed.of_job(note.idempotency_key)
+    return owed
 
 
 def _key(run_id: str, fingerprint: str, lines: Sequence[Sequence[Query]], cache: Path) -> str:

@@ -133,6 +133,15 @@ class BulkNotes:
         )
         return [_note(self._content_of, *row) for row in rows]
 
+    def of_run(self, run_id: str) -> list[BulkNote]:
+        """The jobs that a run pays for, at whatever vendor, for whatever model."""
+        rows = self._file.read(
+            "SELECT idempotency_key, run_id, fingerprint, vendor, key_id, content, noted_at, batch_id "
+            "FROM bulk_jobs WHERE run_id = ?",
+            (run_id,),
+        )
+        return [_note(self._content_of, *row) for row in rows]
+
 
 def delete_job(connection: sqlite3.Connection, idempotency_key: str) -> None:
     """Remove the note of a job, if there is one."""

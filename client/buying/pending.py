@@ -171,15 +171,23 @@ class PendingBatches:
 
     def of_run(self, run_id: str | None = None) -> list[PendingBatch]:
         """The notes of a run, or with `None` of all."""
+        return self._notes(run_id, None)
+
+    def _notes(self, run_id: str | None, idempotency_key: str | None) -> list[PendingBatch]:
         rows = self._file.read(
             "SELECT idempotency_key, run_id, fingerprint, queries, noted_at, vendor, key_id, agreed_micros "
-            "FROM pending WHERE ? IS NULL OR run_id = ?",
-            (run_id, run_id),
+            "FROM pending WHERE run_id = coalesce(?, run_id) AND idempotency_key = "
+            "coalesce(?, idempotency_key)",
+            (run_id, idempotency_key),
         )
         return [
             PendingBatch(RequestBatch(key, run, fingerprint, tuple(self._parsed(text))), *rest)
             for key, run, fingerprint, text, *rest in rows
         ]
+
+    def find(self, idempotency_key: str) -> PendingBatch | None:
+        """The note under a key, if there is one."""
+        return next(iter(self._notes(None, idempotency_key)), None)
 
     def count(self) -> int:
         """How many notes there are, of all runs."""

@@ -18,7 +18,7 @@ from client.buying.protocols import EmbedResult, Vendor
 from client.buying.queries import Query, Spending
 from client.buying.recovery import DeadRuns, Undecided
 from client.buying.request_queue import RequestQueue
-from client.buying.settlement import Settlement
+from client.buying.settlement import Settlement, may_cost
 from client.errors import (
     BudgetExhausted,
     ClientError,
@@ -131,7 +131,7 @@ class Purchaser:
         )
         self._dead_runs = DeadRuns(vendor, cache, model, run_id, say, undecided=self._settlement.undecided)
         self._at_hand: dict[Query, Query] = {}
-        self._queue = RequestQueue(run_id, cache, model, budget, self._not_sent)
+        self._queue = RequestQueue(run_id, cache, model, budget, self._checkout.payer, self._not_sent)
         self._in_jobs: set[Query] = set()
         self._purchase = Purchase()
         self._errors: list[BaseException] = []
@@ -168,6 +168,7 @@ class Purchaser:
         """
         self._recover(queries)
         with run_lock(self._cache.path, self._run_id):
+            self._budget.catch_up(self._cache.spending(self._run_id))
             uncharged = self._settlement.settle(self._run_id, self._at_hand)
             missing = self._missing()
             for request, note in uncharged:
@@ -204,6 +205,7 @@ class Purchaser:
             AnswerRejected: they do not agree.
         """
         with run_lock(self._cache.path, self._run_id):
+            self._budget.catch_up(self._cache.spending(self._run_id))
             check = trust.VendorCheck(self._cache, self._model, self._vendor.url)
             buys = bool(self._missing())
             compared = check.passes(used, buys=buys, compare=self._compare, say=self._say)
@@ -229,10 +231,11 @@ class Purchaser:
     def _line_up(self) -> None:
         """Settle what is owed from before, then list what the cache lacks."""
         at_hand = self._at_hand
-        if not self._vendor.repeats_are_free:
-            for note in self._cache.pending_batches.of_run(self._run_id):
-                self._write_off(note.batch, reserved=NOTHING)
-        uncharged = self._settlement.settle(self._run_id, at_hand)
+        uncharged: list[tuple[Request, PendingBatch]] = []
+        if self._vendor.repeats_are_free:
+            uncharged = self._settlement.settle(self._run_id, at_hand)
+        else:
+            self._write_off_own()
         missing = self._missing()
         owed: set[Query] = set()
         for request, note in uncharged:  # now that all that was paid counts in the budget
@@ -242,6 +245,15 @@ class Purchaser:
                 self._settlement.forget(request, note, missing)
         wanted = self._missing() - owed
         self._queue.append([query for query in at_hand if query in wanted])
+
+    def _write_off_own(self) -> None:
+        """Count as paid what was sent before to a vendor that cannot be asked after it."""
+        payer = self._checkout.payer
+        for note in self._cache.pending_batches.of_run(self._run_id):
+            if note.sent_by(payer):
+                self._write_off(note.batch, self._price(*note.batch.queries), payer, reserved=NOTHING)
+            else:
+                self._settlement.count_as_paid(note)
 
     def _missing(self) -> set[Query]:
         """What the cache lacks, and may be bought without being paid for twice."""
@@ -371,12 +383,15 @@ class Purchaser:
                 f"{self._vendor.url} does not answer, may have charged all the same, and the budget does not "
                 "reach to ask again. What was bought is kept; the same command goes on."
             )
-        self._write_off(request.batch, reserved=request.price)
+        self._write_off(request.batch, request.price, self._checkout.payer, reserved=request.price)
         self._cache.begin(request.batch, payer=self._checkout.payer, again=True)
 
     def _give_up(self, batch: RequestBatch, *, reserved: Spending) -> None:
         """Count a batch as paid whose answer is no longer to be had; it is bought anew under another key."""
-        self._write_off(batch, reserved=reserved)
+        self._write_off(batch, self._price(*batch.queries), self._checkout.payer, reserved=reserved)
+        self._say_lost(batch)
+
+    def _say_lost(self, batch: RequestBatch) -> None:
         self._say(
             f"{len(batch.queries)} queries may have been paid for before, and the vendor no longer answers "
             "them under the key of that time. They count as paid, and are bought again as far as the "
@@ -384,21 +399,14 @@ class Purchaser:
         )
 
     def _give_up_note(self, note: PendingBatch) -> None:
-        """Count a batch of before as paid, by whom it was sent, of which nobody tells here."""
+        """As `_give_up`, of a batch of before; whoever sent it may have paid."""
         payer = self._checkout.payer
-        if note.sent_by(payer):
-            self._give_up(note.batch, reserved=NOTHING)
-            return
-        self._write_off(note.batch, reserved=NOTHING, payer=Payer(note.vendor, note.key_id))
-        self._say(
-            f"{len(note.batch.queries)} queries may have been paid for before, at "
-            f"{note.vendor or payer.vendor} with the key {note.key_id}, of which the key of today is told "
-            "nothing. They count as paid, and are bought again as far as the budget reaches."
-        )
+        sender = Payer(note.vendor or payer.vendor, note.key_id or payer.key_id)
+        self._write_off(note.batch, may_cost(note, self._model.prices), sender, reserved=NOTHING)
+        self._say_lost(note.batch)
 
-    def _write_off(self, batch: RequestBatch, *, reserved: Spending, payer: Payer | None = None) -> None:
-        cost = self._price(*batch.queries)
-        self._cache.write_off(batch, cost, payer or self._checkout.payer)
+    def _write_off(self, batch: RequestBatch, cost: Spending, payer: Payer, *, reserved: Spending) -> None:
+        self._cache.write_off(batch, cost, payer)
         self._budget.settle(reserved, paid=cost)
         with self._lock:
             self._purchase.lost += cost.queries

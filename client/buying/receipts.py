@@ -96,6 +96,16 @@ class Receipts:
         )
         return Spending(*row)
 
+    def of_job(self, idempotency_key: str) -> Spending:
+        """What was billed for the parts of a bulk job, of which each has a key that begins with the job's."""
+        first = f"{idempotency_key}:"
+        (row,) = self._file.read(
+            "SELECT coalesce(sum(images + texts), 0), coalesce(sum(cost_micros), 0) FROM receipts "
+            "WHERE idempotency_key >= ? AND idempotency_key < ?",
+            (first, f"{first}~"),
+        )
+        return Spending(*row)
+
     def lost(self, idempotency_key: str) -> int:
         """How often the answer to what was sent under this key was given up for lost."""
         first = f"{idempotency_key}:{LOST}:"

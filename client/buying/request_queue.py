@@ -8,7 +8,7 @@ from itertools import islice
 from client.buying.budget import Budget, price
 from client.buying.cache import EmbeddingCache
 from client.buying.checkout import Request
-from client.buying.pending import make_batch
+from client.buying.pending import Payer, make_batch
 from client.buying.queries import Query, Spending
 from shared.embeddings import ModelCard
 
@@ -35,6 +35,7 @@ class RequestQueue:
         cache: EmbeddingCache,
         model: ModelCard,
         budget: Budget,
+        payer: Payer,
         refuse: Callable[[Query, str], None],
     ) -> None:
         """Begin with nothing.
@@ -44,12 +45,14 @@ class RequestQueue:
             cache: what it has got meanwhile is not asked for.
             model: what is to answer, at which price and up to which size.
             budget: where requests are set aside; what it does not reach stays in the queue.
+            payer: who asks whom.
             refuse: told of a query that cannot be sent, and why.
         """
         self._run_id = run_id
         self._cache = cache
         self._model = model
         self._budget = budget
+        self._payer = payer
         self._refuse = refuse
         self._lock = threading.Lock()
         self._ready: deque[Request] = deque()
@@ -117,11 +120,17 @@ class RequestQueue:
         """A request for queries, with their bytes."""
         batch = make_batch(self._run_id, self._model.fingerprint, tuple(queries))
         generation = 0
-        while self._cache.billed.lost(batch.idempotency_key):  # the vendor answers to that key no more
+        while self._is_spent(batch.idempotency_key):
             generation += 1
             batch = make_batch(self._run_id, self._model.fingerprint, tuple(queries), generation)
         cost = self._price(*queries)
         return Request(batch, contents, cost, cost.cost_micros)
+
+    def _is_spent(self, idempotency_key: str) -> bool:
+        """Whether the vendor answers to that key no more, or another vendor or account may charge by it."""
+        noted = self._cache.pending_batches.find(idempotency_key)
+        foreign = noted is not None and not noted.sent_by(self._payer)
+        return foreign or self._cache.billed.lost(idempotency_key) > 0
 
     def part(self, request: Request, places: Sequence[int]) -> Request:
         """A request for some of the queries of another one."""

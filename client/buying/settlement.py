@@ -6,7 +6,7 @@ from dataclasses import replace
 from client.buying.budget import NOTHING, Budget, price
 from client.buying.cache import EmbeddingCache
 from client.buying.checkout import Checkout, Request
-from client.buying.pending import PendingBatch, RequestBatch
+from client.buying.pending import PendingBatch
 from client.buying.protocols import EmbedResult
 from client.buying.queries import Query, Spending
 from client.buying.recovery import Undecided, is_expired, restore
@@ -19,7 +19,7 @@ from client.errors import (
     SpendingStopped,
     VendorError,
 )
-from shared.embeddings import ModelCard
+from shared.embeddings import ModelCard, Prices
 
 
 class Settlement:
@@ -68,19 +68,32 @@ class Settlement:
         """Fetch what was charged; returns what was not. What nobody can tell of counts as paid.
 
         What was sent to another model that the vendor sells as well stays noted, if that has not charged it.
+        So does what was sent to another vendor or with another key, unless it is answered here all the same:
+        whoever charged it may be asked again.
         """
         uncharged: list[tuple[Request, PendingBatch]] = []
         for note in self._cache.pending_batches.of_run(run_id):
+            if not (self._was_sent_here(note) or self._is_wanted(note, at_hand)):
+                self.count_as_paid(note)  # what it asked is no business of this vendor
+                continue
             request = restore(note, at_hand)
             if request is None and is_expired(note):
                 self._give_up(note)
             elif request is None:
-                self._count_as_paid(note.batch)
+                self.count_as_paid(note)
             elif (other := self._other_model(note.batch.fingerprint)) is not None:
-                self._settle_with(other, request)
-            elif self._is_uncharged(request, note):
+                self._settle_with(other, request, note)
+            elif self._is_uncharged(request, note, patient=self._is_wanted(note, at_hand)):
                 uncharged.append((request, note))
         return uncharged
+
+    def _was_sent_here(self, note: PendingBatch) -> bool:
+        return note.vendor in (None, self._checkout.origin)
+
+    def _is_wanted(self, note: PendingBatch, at_hand: Mapping[Query, Query]) -> bool:
+        """Whether it asked the present model about what this run asks as well."""
+        mine = note.batch.fingerprint == self._model.fingerprint
+        return mine and all(query in at_hand for query in note.batch.queries)
 
     def forget(self, request: Request, note: PendingBatch, missing: set[Query]) -> None:
         """Drop the note of a batch that was not charged, once the vendor cannot be answering it any more.
@@ -89,16 +102,19 @@ class Settlement:
         """
         seconds = note.seconds_left
         if seconds and not missing.isdisjoint(request.batch.queries):
-            self._say(
-                f"Waiting {seconds:.0f} s: some of what is wanted was sent in another request a moment ago, "
-                "and if the vendor answers that only now, it must not be bought again."
-            )
-            self._wait(seconds)
+            self._wait_for(note)
             if not self._is_uncharged(request, note):
                 return
             seconds = note.seconds_left
         if not seconds:
             self._cache.abandon(request.batch)
+
+    def _wait_for(self, note: PendingBatch) -> None:
+        self._say(
+            f"Waiting {note.seconds_left:.0f} s: some of what is wanted was sent in another request a moment "
+            "ago, and if the vendor answers that only now, it must not be bought again."
+        )
+        self._wait(note.seconds_left)
 
     def not_told(self) -> ClientError:
         """Why some queries were left out."""
@@ -122,46 +138,62 @@ class Settlement:
             self._others[fingerprint] = self._checkout.of_model(fingerprint)
         return self._others[fingerprint]
 
-    def _settle_with(self, checkout: Checkout, request: Request) -> None:
+    def _settle_with(self, checkout: Checkout, request: Request, note: PendingBatch) -> None:
         """Store the answer of another model's batch, if it was charged; it was paid for by this run."""
         try:
             answer = checkout.fetch_charged(request)
         except PriceRaised:
+            if not note.sent_by(self._checkout.payer):
+                self.count_as_paid(note)
             return
         except KeyRefused:
             raise
         except (RequestRefused, SpendingStopped):
-            self._count_as_paid(request.batch)
+            self.count_as_paid(note)
             return
         checkout.store(request.batch, answer)
         usage = answer.usage
         self._budget.settle(NOTHING, paid=Spending(usage.billed_queries, usage.cost_micros))
 
-    def _is_uncharged(self, request: Request, note: PendingBatch) -> bool:
-        """Fetch the answer of a noted batch, unless it was not charged; True if it was not."""
+    def _is_uncharged(self, request: Request, note: PendingBatch, *, patient: bool = False) -> bool:
+        """Fetch the answer of a noted batch, unless it was not charged; True if it was not.
+
+        Who is `patient` waits for what another key of the same vendor may still be charged for.
+        """
         batch = request.batch
         try:
             answer = self._checkout.fetch_charged(request)
-        except (PriceRaised, IdempotencyKeySpent) as error:
-            # Of what another vendor or account charged this one knows nothing.
-            if isinstance(error, PriceRaised) and note.sent_by(self._checkout.payer):
+        except PriceRaised:
+            if note.sent_by(self._checkout.payer):
                 return True
+            if patient and note.seconds_left and self._was_sent_here(note):
+                self._wait_for(note)
+                return self._is_uncharged(request, note)
+            self.count_as_paid(note)  # another vendor or account may have charged it
+            return False
+        except IdempotencyKeySpent:
             self._give_up(note)
             return False
         except KeyRefused:
             raise
         except (RequestRefused, SpendingStopped) as error:
-            mine = batch.fingerprint == self._model.fingerprint
+            mine = batch.fingerprint == self._model.fingerprint and self._was_sent_here(note)
             if mine and is_expired(note):
                 self._give_up(note)
                 return False
-            self._count_as_paid(batch)
+            self.count_as_paid(note)
             self.undecided |= dict.fromkeys(batch.queries if mine else (), error)
             return False
         # What is answered is the present model's, whichever the batch was meant for.
         self._store(replace(request, batch=replace(batch, fingerprint=self._model.fingerprint)), answer)
         return False
 
-    def _count_as_paid(self, batch: RequestBatch) -> None:
+    def count_as_paid(self, note: PendingBatch) -> None:
         """It may have been paid for, so it counts, for as long as nobody knows."""
-        self._budget.set_aside(price(batch.queries, self._model.prices))
+        self._budget.set_aside(may_cost(note, self._model.prices))
+
+
+def may_cost(note: PendingBatch, prices: Prices) -> Spending:
+    """The most that a noted batch was to cost; by today's prices where that was not noted."""
+    today = price(note.batch.queries, prices)
+    return today if note.agreed_micros is None else replace(today, cost_micros=note.agreed_micros)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.buying.budget import Budget, Plan, Tranche, affordable, plan_purchase, price, purchase_order
-from client.buying.bulk import BulkPurchaser
+from client.buying.bulk import BulkPurchaser, owed_to_jobs
 from client.buying.bulk_notes import being_bought
 from client.buying.cache import EmbeddingCache
 from client.buying.lock import run_lock
@@ -215,7 +215,9 @@ class Teacher:
                 purchase = self._buy_in_bulk(queries, used, self._bulk, on_progress)
             else:
                 self._fetch_jobs(queries)
-                purchase = self._purchaser(self.model, self.budget, on_progress).run(queries, used)
+                budget = self.budget
+                budget.set_aside(owed_to_jobs(self._cache, self._run_id))
+                purchase = self._purchaser(self.model, budget, on_progress).run(queries, used)
         if purchase.cost_micros:
             self._pinning.pin(self._vendor)
         self.refused.update(purchase.refused)
@@ -233,16 +235,19 @@ class Teacher:
         bulk: Bulk,
         on_progress: Callable[[PurchaseProgress], None],
     ) -> Purchase:
-        # What was sent before and not answered is settled first, at the price of requests. Then a vendor that
-        # is new to the cache is asked a few known queries, at that price too.
+        # What was sent before and not answered is settled first, at the price of requests, and what jobs of
+        # before brought is fetched. Then a vendor that is new to the cache is asked a few known queries, at
+        # the price of requests too.
         budget = self.budget
         purchaser = self._purchaser(self._card, budget, on_progress)
         settled = purchaser.settle(queries)
-        purchaser.compare_stranger(used)
-        purchase = BulkPurchaser(
+        jobs = BulkPurchaser(
             bulk.vendor, self._cache, self.model, self._run_id, budget, on_progress, self._say,
             wait=bulk.wait, settled=settled, undecided=purchaser.undecided,
-        ).run(queries)  # fmt: skip
+        )  # fmt: skip
+        jobs.finish(queries)
+        purchaser.compare_stranger(used)
+        purchase = jobs.run(queries)
         purchaser.require_told()
         return purchase
 

@@ -205,13 +205,14 @@ def test_a_job_that_its_run_never_sent_and_no_longer_wants_is_not_sent(
         terms = (origin_of(client.url), api.key_id, card.prices)
         note = BulkNote("bulk-1", "run", card.fingerprint, *terms, (tuple(words[:9]),), time.time())
         assert not cache.begin_job(note, alive=lambda _: False)
-        run = BulkPurchaser(api, cache, card, "run", Budget(None), lambda _: None, wait=True).run
-        run(words[10:12])
-        assert cache.bulk_notes.count() == 1  # it may be beginning
+        run = BulkPurchaser(api, cache, card, "run", Budget(12), lambda _: None, wait=True).run
+        assert run(words[10:14]).out_of_budget
+        assert cache.bulk_notes.count() == 1  # it may be beginning, and counts
+        assert vendor.account(client.api_key).queries_used == 3
         monkeypatch.setattr("client.buying.bulk_notes.FRESH_SECONDS", 0.0)
-        run(words[12:14])
+        run(words[10:16])
         assert cache.bulk_notes.count() == 0
-    assert (len(jobs(client)), vendor.account(client.api_key).queries_used) == (2, 4)
+    assert (len(jobs(client)), vendor.account(client.api_key).queries_used) == (2, 6)
 
 
 def test_what_requests_had_paid_for_is_not_paid_for_by_a_job(
@@ -254,6 +255,16 @@ def test_a_new_vendor_is_asked_known_queries_only_before_it_sells_and_in_the_tur
     assert (vendor.account(client.api_key).spent_micros, turns) == (0, [])
     client("embed", *more, *OUT, "--batch")
     assert (vendor.account(client.api_key).spent_micros, turns) == (CANARIES * 20 + 10, [True])
+
+
+def test_a_job_of_before_is_fetched_before_a_new_vendor_is_asked_known_queries(
+    client: Command, vendor: LocalVendor
+) -> None:
+    client("embed", *MANY, *OUT, "--batch", "--no-wait", "--budget", "100", code=3)
+    other = Command(client.folder, f"http://localhost:{vendor.port}", vendor.key())
+    other("embed", *MANY[:20], "--out", "more.npy")
+    client("embed", *MANY, *OUT, "--batch", "--budget", "100")
+    assert vendor.account(client.api_key).queries_used == 100
 
 
 @pytest.mark.parametrize("then", [(), ("--batch", "--no-wait")])
@@ -420,6 +431,16 @@ def test_a_job_of_another_account_is_passed_over(
     assert vendor.account(other.api_key).queries_used == 100
     client("embed", *MANY, *OUT, "--batch")
     assert (len(jobs(client)), vendor.account(client.api_key).queries_used) == (1, 100)
+
+
+@pytest.mark.parametrize("then", [(), ("--batch",)])
+def test_a_job_of_another_account_counts_in_the_budget_of_its_run(
+    client: Command, vendor: LocalVendor, then: tuple[str, ...]
+) -> None:
+    other = Command(client.folder, client.url, vendor.key())
+    client("embed", *MANY, *OUT, "--batch", "--no-wait", "--budget", "60", code=3)
+    other("embed", *MANY, *OUT, *then, "--budget", "100", code=3)
+    assert vendor.account(other.api_key).queries_used == 40
 
 
 def test_a_job_that_another_account_may_have_begun_is_not_begun_by_this_one(
