@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from client.buying import transport
 from client.buying.cache import EmbeddingCache
 from client.buying.openai_vendor import Dialect, OpenAIVendor
-from client.buying.pending import make_batch
+from client.buying.pending import Payer, make_batch
 from client.buying.queries import Query, Spending
 from client.buying.teacher import Teacher
 from client.errors import (
@@ -224,6 +224,15 @@ def test_what_a_killed_run_had_sent_is_written_off(shop: Shop) -> None:
     purchase = teacher.buy(_texts(50))
     assert (purchase.bought, purchase.lost, purchase.out_of_budget) == (18, 32, True)
     assert not shop.cache.pending("run")
+
+
+def test_what_was_sent_to_another_vendor_stays_noted_and_is_never_sent_here(shop: Shop) -> None:
+    teacher = shop.teacher(50)
+    batch = make_batch("run", teacher.model.fingerprint, tuple(_texts(32)))
+    shop.cache.begin(batch, payer=Payer("http://elsewhere:80", "a"))
+    purchase = teacher.buy(_texts(50, "other"))
+    assert (purchase.bought, purchase.lost, shop.server.charged) == (18, 0, 18)
+    assert shop.cache.pending("run") == [batch]
 
 
 def test_what_cannot_be_embedded_is_found_and_skipped(shop: Shop) -> None:
