@@ -3,17 +3,17 @@
 import hashlib
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 from client.buying.budget import NOTHING, Budget, price
 from client.buying.bulk_answers import JobAnswers
-from client.buying.bulk_lines import size_of, write_line
 from client.buying.bulk_notes import BulkNote
 from client.buying.cache import EmbeddingCache
 from client.buying.checkout import Checkout
+from client.buying.job_files import JobFiles
 from client.buying.lock import is_locked, run_lock
 from client.buying.purchase import Purchase, PurchaseProgress
 from client.buying.queries import Query, Spending
@@ -23,10 +23,6 @@ from client.errors import ClientError, JobRunning, NotFound, VendorError
 from shared.batches import BatchObject, FileObject
 from shared.embeddings import ModelCard
 
-# A line is one request, of so many queries and bytes; a job is of so many queries and bytes.
-_LINE_QUERIES, _LINE_BYTES = 16, 2 << 20
-_JOB_QUERIES, _JOB_BYTES = 20_000, 1 << 30
-_OVERHEAD = 1024  # bytes of a line beside its inputs, generously
 # A job is looked at after so many seconds, then less and less often.
 _FIRST_LOOK, _LAST_LOOK = 0.5, 15.0
 
@@ -76,11 +72,11 @@ class BulkPurchaser:
         self._sleep = sleep
         self._checkout = Checkout(vendor, cache, model)
         self._purchase = settled or Purchase()
+        self._files = JobFiles(model, budget, self._purchase.refused)
         self._answers = JobAnswers(vendor, cache, model, run_id, self._purchase)
         self._undecided: Undecided = {} if undecided is None else undecided
         self._dead_runs = DeadRuns(vendor, cache, model, run_id, say, undecided=self._undecided)
         self._total = 0
-        self._reserved = NOTHING  # for the job that is being begun, or was begun here
         self._owed = NOTHING  # for this run's jobs that cannot be asked after here, or not yet
 
     def run(self, queries: Sequence[Query]) -> Purchase:
@@ -179,7 +175,7 @@ class BulkPurchaser:
             self._finish(begun, missing, wait=self._wait)
             return set()
         finally:
-            self._release()
+            self._files.release()
 
     def _begin(self, missing: Sequence[Query]) -> BulkNote | set[Query] | None:
         """Begin a job for as many of these as fit in one, and set aside what it may cost.
@@ -189,7 +185,7 @@ class BulkPurchaser:
         """
         with tempfile.TemporaryDirectory(dir=self._cache.path.parent) as folder:
             file = Path(folder) / "requests.jsonl"
-            lines = self._write(file, missing)
+            lines = self._files.write(file, missing)
             if not lines:
                 return None
             key = _key(self._run_id, self._model.fingerprint, lines, self._cache.path)
@@ -229,68 +225,6 @@ class BulkPurchaser:
             f"The vendor began the bulk job {job.id}: {len(note.queries)} queries, up to {cost} micros."
         )
         return self._cache.bulk_notes.name(note, job.id)
-
-    def _write(self, file: Path, missing: Sequence[Query]) -> tuple[tuple[Query, ...], ...]:
-        """Write the lines of a job; the queries of each."""
-        lines: list[tuple[Query, ...]] = []
-        line: list[tuple[Query, bytes]] = []
-        room, queries = self._room, 0
-        with file.open("wb") as to:
-
-            def end_line() -> None:
-                if line:
-                    write_line(to, len(lines), line, self._model.id)
-                    lines.append(tuple(query for query, _ in line))
-                    line.clear()
-
-            for query in missing:
-                content = self._read(query)
-                if content is None:
-                    continue
-                if queries == _JOB_QUERIES or to.tell() > _JOB_BYTES or not self._reserve(query):
-                    break
-                size = size_of(query, content)
-                if len(line) == min(_LINE_QUERIES, self._model.limits.max_inputs) or size > room:
-                    end_line()
-                    room = self._room
-                line.append((query, content))
-                room -= size
-                queries += 1
-            end_line()
-        return tuple(lines)
-
-    @property
-    def _room(self) -> int:
-        return min(self._model.limits.max_request_bytes, _LINE_BYTES) - _OVERHEAD
-
-    def _reserve(self, query: Query) -> bool:
-        cost = price([query], self._model.prices)
-        if not self._budget.reserve(cost):
-            return False
-        self._reserved += cost
-        return True
-
-    def _release(self) -> None:
-        self._budget.settle(self._reserved, paid=NOTHING)
-        self._reserved = NOTHING
-
-    def _read(self, query: Query) -> bytes | None:
-        """A query's bytes; `None`, and a reason in the purchase, where they cannot be sent."""
-        limits = self._model.limits
-        try:
-            content = query.content()
-        except (OSError, ValueError) as error:
-            self._purchase.refused[query] = str(error)
-            return None
-        if query.kind == "image" and len(content) > limits.max_image_bytes:
-            self._purchase.refused[query] = (
-                f"larger than the {limits.max_image_bytes} bytes that the vendor takes"
-            )
-            return None
-        if size_of(query, content) > limits.max_request_bytes - _OVERHEAD:
-            self._purchase.refused[query] = "larger than a request to the vendor may be"
-            return None
-        return content
 
     def _finish(self, note: BulkNote, at_hand: Sequence[Query], *, wait: bool) -> None:
         """Wait for a job, if it is to be waited for, and store what it brought.
@@ -403,7 +337,7 @@ class BulkPurchaser:
         contents = {query: query for query in at_hand}
         with tempfile.TemporaryDirectory(dir=self._cache.path.parent) as folder:
             file = Path(folder) / "requests.jsonl"
-            return self._send(note, file) if self._write_again(file, note, contents) else None
+            return self._send(note, file) if self._files.write_again(file, note, contents) else None
 
     def _left(self, note: BulkNote, at_hand: Sequence[Query], *, wait: bool) -> BulkNote | None:
         """The note of a job once no other run is sending it; `None` where it has gone meanwhile.
@@ -428,17 +362,6 @@ class BulkPurchaser:
             self._sleep(pause)
             pause = min(_LAST_LOOK, 1.5 * pause)
         return note
-
-    def _write_again(self, file: Path, note: BulkNote, at_hand: Mapping[Query, Query]) -> bool:
-        """Write the file of a noted job once more, if all that is in it is what it was."""
-        try:
-            with file.open("wb") as to:
-                for place, line in enumerate(note.lines):
-                    asked = [(query, at_hand.get(query, query).content()) for query in line]
-                    write_line(to, place, asked, self._model.id)
-        except (OSError, ValueError):
-            return False
-        return True
 
     def _tell(self, note: BulkNote, job: BatchObject) -> None:
         counts = job.request_counts

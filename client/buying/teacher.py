@@ -16,7 +16,8 @@ from client.buying.cache import EmbeddingCache
 from client.buying.lock import run_lock
 from client.buying.pinning import Pinning
 from client.buying.protocols import Vendor
-from client.buying.purchase import Purchase, PurchaseProgress, Purchaser
+from client.buying.purchase import Purchase, PurchaseProgress
+from client.buying.purchaser import Purchaser
 from client.buying.queries import Query, Spending
 from client.buying.rates import recent_rate
 from client.buying.vendor_api import VendorClient

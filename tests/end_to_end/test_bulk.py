@@ -23,7 +23,8 @@ from client.buying.cache import EmbeddingCache
 from client.buying.checkout import Checkout
 from client.buying.lock import is_locked, run_lock
 from client.buying.origins import origin_of
-from client.buying.purchase import Purchase, PurchaseProgress, Purchaser
+from client.buying.purchase import Purchase, PurchaseProgress
+from client.buying.purchaser import Purchaser
 from client.buying.queries import Query, Spending
 from client.buying.teacher import at_bulk_prices
 from client.buying.trust import CANARIES

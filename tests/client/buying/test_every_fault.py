@@ -9,7 +9,7 @@ import httpx
 import pytest
 from _pytest.mark import ParameterSet
 
-from client.buying import purchase, request_queue, transport
+from client.buying import purchaser, request_queue, transport
 from client.buying.cache import EmbeddingCache
 from client.buying.queries import Query
 from client.buying.reconciliation import reconcile
@@ -43,7 +43,7 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport, "FIRST_DELAY", 0.0)
     monkeypatch.setattr(transport, "PATIENCE", 0.0)
     monkeypatch.setattr(transport, "TRIES", 2)
-    monkeypatch.setattr(purchase, "LARGEST", 1)
+    monkeypatch.setattr(purchaser, "LARGEST", 1)
     monkeypatch.setattr(request_queue, "BATCH_SIZE", 2)
     monkeypatch.setattr("client.buying.pending.FRESH_SECONDS", 0.0)
 

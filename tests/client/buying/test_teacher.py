@@ -344,7 +344,7 @@ def test_a_batch_of_a_former_model_counts_only_if_it_was_charged(shop: Shop) -> 
 def test_what_another_run_buys_meanwhile_is_not_bought_again(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("client.buying.purchase.LARGEST", 1)  # so that nothing else is in flight
+    monkeypatch.setattr("client.buying.purchaser.LARGEST", 1)  # so that nothing else is in flight
     other = Teacher(shop.client, shop.cache, model=MODEL, run_id="other", budget=None)
     texts = _texts(40 * BATCH_SIZE)
     first = threading.Event()
@@ -690,7 +690,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
 def test_an_interruption_ends_soon_though_the_vendor_hangs(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, interrupt: threading.Event
 ) -> None:
-    monkeypatch.setattr("client.buying.purchase._GRACE", 0.2)
+    monkeypatch.setattr("client.buying.purchaser._GRACE", 0.2)
     released = threading.Event()
 
     def hang() -> None:
@@ -710,7 +710,7 @@ def test_an_interruption_ends_soon_though_the_vendor_hangs(
 def test_an_interruption_ends_soon_though_the_vendor_says_to_wait(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, interrupt: threading.Event
 ) -> None:
-    monkeypatch.setattr("client.buying.purchase._GRACE", 9.0)
+    monkeypatch.setattr("client.buying.purchaser._GRACE", 9.0)
 
     def wait(_: httpx.Request) -> httpx.Response:
         interrupt.set()

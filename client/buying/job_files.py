@@ -1,0 +1,104 @@
+"""The files of bulk jobs: which queries one has, and what is set aside for them."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from client.buying.budget import NOTHING, Budget, price
+from client.buying.bulk_lines import size_of, write_line
+from client.buying.bulk_notes import BulkNote
+from client.buying.queries import Query
+from shared.embeddings import ModelCard
+
+# A line is one request, of so many queries and bytes; a job is of so many queries and bytes.
+_LINE_QUERIES, _LINE_BYTES = 16, 2 << 20
+_JOB_QUERIES, _JOB_BYTES = 20_000, 1 << 30
+_OVERHEAD = 1024  # bytes of a line beside its inputs, generously
+
+
+class JobFiles:
+    """Writes the files of one buyer's jobs, one after the other."""
+
+    def __init__(self, model: ModelCard, budget: Budget, refused: dict[Query, str]) -> None:
+        """Write nothing yet.
+
+        Args:
+            model: the model, at the prices of bulk jobs.
+            budget: for what they may be.
+            refused: where to note what cannot be sent, and why.
+        """
+        self._model = model
+        self._budget = budget
+        self._refused = refused
+        self._reserved = NOTHING
+
+    def write(self, file: Path, missing: Sequence[Query]) -> tuple[tuple[Query, ...], ...]:
+        """Write as many of these as fit and the budget reaches, and set them aside; those of each line."""
+        lines: list[tuple[Query, ...]] = []
+        line: list[tuple[Query, bytes]] = []
+        room, queries = self._room, 0
+        with file.open("wb") as to:
+
+            def end_line() -> None:
+                if line:
+                    write_line(to, len(lines), line, self._model.id)
+                    lines.append(tuple(query for query, _ in line))
+                    line.clear()
+
+            for query in missing:
+                content = self._read(query)
+                if content is None:
+                    continue
+                if queries == _JOB_QUERIES or to.tell() > _JOB_BYTES or not self._reserve(query):
+                    break
+                size = size_of(query, content)
+                if len(line) == min(_LINE_QUERIES, self._model.limits.max_inputs) or size > room:
+                    end_line()
+                    room = self._room
+                line.append((query, content))
+                room -= size
+                queries += 1
+            end_line()
+        return tuple(lines)
+
+    def write_again(self, file: Path, note: BulkNote, at_hand: Mapping[Query, Query]) -> bool:
+        """Write the file of a noted job once more, if all that is in it is what it was."""
+        try:
+            with file.open("wb") as to:
+                for place, line in enumerate(note.lines):
+                    asked = [(query, at_hand.get(query, query).content()) for query in line]
+                    write_line(to, place, asked, self._model.id)
+        except (OSError, ValueError):
+            return False
+        return True
+
+    def release(self) -> None:
+        """Set nothing aside any more: what was written is paid for, or was not sent."""
+        self._budget.settle(self._reserved, paid=NOTHING)
+        self._reserved = NOTHING
+
+    @property
+    def _room(self) -> int:
+        return min(self._model.limits.max_request_bytes, _LINE_BYTES) - _OVERHEAD
+
+    def _reserve(self, query: Query) -> bool:
+        cost = price([query], self._model.prices)
+        if not self._budget.reserve(cost):
+            return False
+        self._reserved += cost
+        return True
+
+    def _read(self, query: Query) -> bytes | None:
+        """A query's bytes; `None`, and a reason where they cannot be sent."""
+        limits = self._model.limits
+        try:
+            content = query.content()
+        except (OSError, ValueError) as error:
+            self._refused[query] = str(error)
+            return None
+        if query.kind == "image" and len(content) > limits.max_image_bytes:
+            self._refused[query] = f"larger than the {limits.max_image_bytes} bytes that the vendor takes"
+            return None
+        if size_of(query, content) > limits.max_request_bytes - _OVERHEAD:
+            self._refused[query] = "larger than a request to the vendor may be"
+            return None
+        return content
