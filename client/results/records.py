@@ -491,8 +491,9 @@ class Summary(Record):
         train_images: how many images were trained on.
         further_views: how many further views of these were bought, and trained on.
         unlabelled_images: how many images without labels were bought, and trained on.
-        adapted: whether some of these show the very domain where the student will work. Then its accuracy
-            there is that of adaptation, and not of generalisation.
+        adapted: whether some of these show the very domain where the student will work, or some of those of
+            the students before, whose weights it began with. Then its accuracy there is that of adaptation,
+            and not of generalisation.
         holdout_images: how many images were held out for selection.
         skipped_images: how many files of the source domains were left out.
         seconds: wall-clock seconds of each stage.

@@ -18,6 +18,8 @@ from client.runs.folder import RunConfig, RunFolder
 
 # The key under which a student names its record: the SHA-256 of the file that `Seen.write` made beside it.
 SEEN = "seen"
+# The key under which a student says whether it, or one that its weights come from, learnt by `--adapt`.
+ADAPTED = "adapted"
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,9 +191,22 @@ def first_weights(weights: str | None) -> str | None:
     return weights if weights is not None and Path(weights).is_file() else None
 
 
+def is_adapted(config: RunConfig) -> bool:
+    """Whether a run's student, or one that its weights come from, learns from images of the very domain where
+    it will work."""
+    weights = config.student_weights
+    before = {} if weights is None else _metadata(Path(weights))
+    return bool(config.adapt) or before.get(ADAPTED) == str(True)
+
+
 def _is_student(file: Path) -> bool:
     """Whether a run wrote this file."""
+    return "classes" in _metadata(file)
+
+
+def _metadata(file: Path) -> dict[str, str]:
+    """The metadata of a safetensors file; nothing of any other file."""
     try:
-        return "classes" in load_metadata(file)
+        return load_metadata(file)
     except ClientError:
-        return False
+        return {}

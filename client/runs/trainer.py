@@ -46,7 +46,7 @@ from client.progress import Display
 from client.runs.dataset import Dataset
 from client.runs.digest import FileContent, StageInputs
 from client.runs.folder import RunConfig, RunFolder
-from client.runs.generations import SEEN
+from client.runs.generations import ADAPTED, SEEN, is_adapted
 from client.runs.memo import Memo
 from client.runs.targets import Targets
 
@@ -190,6 +190,7 @@ class Trainer:
             "steps_kept": json.dumps([first, last]),
             "method": config.method,
             "classes": json.dumps(dataset.classes),
+            ADAPTED: str(is_adapted(config)),
             "holdouts_averaged_over": HOLDOUTS_AVERAGED_OVER,
             **(targets.teacher.described if targets.teacher else {}),
         }

@@ -171,6 +171,17 @@ def test_what_it_was_adapted_to_is_not_called_unseen(client: Command) -> None:
     assert "unseen (" not in pages
     assert "adapted to red</title>" in pages
 
+    begun = ("--student", TINY[1], "--student-weights", "run/student.safetensors", "--method", "erm")
+    for out in ("next", "third"):
+        shown = client("distill", *begun, *_SMALL, "--steps", "4", "--out", out).stdout
+        assert "red (adapted to)" in shown
+        assert "unseen" not in shown
+        assert _json(client, "summary.json", out)["adapted"] is True
+        card = (client.folder / out / "README.md").read_text()
+        assert "After adaptation" in card
+        assert "never" not in card
+        begun = (*begun[:3], f"{out}/student.safetensors", *begun[4:])
+
 
 def test_a_variable_that_is_not_set_buys_nothing(client: Command) -> None:
     refused = client("plan", *_SMALL, "--unlabelled", "", "--budget", "1000", code=2).stderr

@@ -17,7 +17,16 @@ from client.learning.student import save_tensors
 from client.progress import Display
 from client.runs.dataset import Dataset, read_dataset
 from client.runs.folder import RunConfig, RunFolder
-from client.runs.generations import NOTHING_SEEN, SEEN, Seen, first_weights, seen_before, seen_by_student
+from client.runs.generations import (
+    ADAPTED,
+    NOTHING_SEEN,
+    SEEN,
+    Seen,
+    first_weights,
+    is_adapted,
+    seen_before,
+    seen_by_student,
+)
 from tests.client.toy import CLASSES, draw, make_folder
 
 
@@ -222,3 +231,14 @@ def test_weights_of_which_nobody_knows_what_they_have_seen_are_said_to_be(tmp_pa
     seen, said = _said_of(_config(root, first.student))
     assert "cannot be told" in said
     assert not seen.images.size
+
+
+def test_who_begins_with_an_adapted_student_is_adapted(tmp_path: Path) -> None:
+    weights = tmp_path / "copy.safetensors"
+    config = _config(tmp_path, weights)
+    assert not is_adapted(_config(tmp_path))
+    assert not is_adapted(config)  # there is no such file
+    assert is_adapted(replace(config, adapt=("pool",)))
+    for said, told in (({}, False), ({ADAPTED: "False"}, False), ({ADAPTED: "True"}, True)):
+        save_tensors({"weight": torch.zeros(1)}, weights, {"classes": "[]", **said})
+        assert is_adapted(config) is told
