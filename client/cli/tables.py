@@ -61,7 +61,9 @@ def print_summary(run: "Run") -> None:
     """A finished run: accuracy by domain, what was bought, where the report and the student are."""
     summary = run.summary
     accuracy = summary.accuracy
-    standing, mean = ("adapted to", "after adaptation") if summary.adapted else ("unseen", "out-of-domain")
+    standing, mean = ("unseen", "out-of-domain") if summary.weights_known else ("held out", "held-out domain")
+    if summary.adapted:
+        standing, mean = "adapted to", "after adaptation"
     rows: list[tuple[str, str, object]] = [
         (
             f"{name} ({standing})" if name == summary.target_domain else name,

@@ -494,6 +494,8 @@ class Summary(Record):
         adapted: whether some of these show the very domain where the student will work, or some of those of
             the students before, whose weights it began with. Then its accuracy there is that of adaptation,
             and not of generalisation.
+        weights_known: whether it is known which images the weights were trained on that it began with.
+            Otherwise it may be tested on some of them.
         holdout_images: how many images were held out for selection.
         skipped_images: how many files of the source domains were left out.
         seconds: wall-clock seconds of each stage.
@@ -525,6 +527,7 @@ class Summary(Record):
     further_views: int
     unlabelled_images: int = 0
     adapted: bool = False
+    weights_known: bool = True
     holdout_images: int
     skipped_images: int
     seconds: dict[str, float]

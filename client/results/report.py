@@ -141,6 +141,7 @@ def _shared(run: Run) -> dict[str, Any]:
         "domains": _domains(run),
         "kept": _kept(run),
         "target": target,
+        "standing": _standing(summary),
         "target_images": summary["accuracy"]["images_by_domain"][target] if target else 0,
         "expected": fmean(unseen.values()) if unseen else None,
         "worst_left_out": min(unseen, key=unseen.get) if unseen else None,
@@ -149,6 +150,13 @@ def _shared(run: Run) -> dict[str, Any]:
         "asked": {kind: _asked(run, kind) for kind in ("labelled", "unlabelled", "views")},
         "published_queries": _PUBLISHED_QUERIES_A_DOMAIN * len(plan["source_domains"]),
     }
+
+
+def _standing(summary: Row) -> str:
+    """What the target domain was to the student."""
+    if summary["adapted"]:
+        return "adapted to"
+    return "unseen" if summary["weights_known"] else "held out"
 
 
 def _kept(run: Run) -> str:

@@ -401,6 +401,7 @@ class Distillation:
             further_views=len(set(data.train) & set(dataset.views)),
             unlabelled_images=len(set(data.train) & set(dataset.unlabelled)),
             adapted=is_adapted(config),
+            weights_known=dataset.seen.is_whole,
             holdout_images=len(dataset.holdout),
             skipped_images=len(dataset.skipped),
             seconds=run.seconds(),

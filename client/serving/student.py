@@ -24,11 +24,14 @@ class ExpectedAccuracy(Accuracy):
     Attributes:
         target_domain: the domain that was held out, whose accuracy is `out_of_domain`; `None` for none.
         adapted: whether it learnt from images of that domain, without their labels.
+        weights_known: whether it is known which images the weights were trained on that it began with.
+            Otherwise it may be tested on some of them.
         leave_one_out: what students that were trained without a domain got right in it, by domain.
     """
 
     target_domain: str | None
     adapted: bool
+    weights_known: bool
     leave_one_out: dict[str, float]
 
     def measured_again(self, file: ExportedFile) -> "ExpectedAccuracy":
@@ -40,6 +43,7 @@ class ExpectedAccuracy(Accuracy):
             worst_domain=None,
             target_domain=self.target_domain,
             adapted=self.adapted,
+            weights_known=self.weights_known,
             leave_one_out=self.leave_one_out,
         )
 
@@ -222,5 +226,6 @@ def _expected(run: RunFolder) -> ExpectedAccuracy | None:
         **summary.accuracy.model_dump(),
         target_domain=summary.target_domain,
         adapted=summary.adapted,
+        weights_known=summary.weights_known,
         leave_one_out=summary.leave_one_out,
     )

@@ -239,6 +239,24 @@ def test_a_students_file_is_no_way_round(every: Command, command: tuple[str, ...
     assert "were trained on 12 of the 15 images of red, so" in refused.stderr
 
 
+@pytest.mark.usefixtures("without_onnx")
+def test_a_student_from_a_copied_file_is_not_said_to_have_never_seen_what_it_is_tested_on(
+    every: Command,
+) -> None:
+    shutil.copy(every.folder / "learnt" / "student.safetensors", every.folder / "alone.safetensors")
+    weights = ("--student", TINY[1], "--student-weights", "alone.safetensors")
+    run = ("distill", "--data", "toys", "--target-domain", "red", *weights, *_ASKS_NOBODY, "--out", "copied")
+    shown = every(*run)
+    assert "It cannot be told which images the weights of" in shown.stderr
+    assert "red (held out)" in shown.stdout
+    assert _json(every, "copied/summary.json")["weights_known"] is False
+    assert _json(every, "learnt/summary.json")["weights_known"] is True
+    for page in ("report.html", "README.md"):
+        told = (every.folder / "copied" / page).read_text()
+        assert "It cannot be told which images" in told
+        assert "never" not in told
+
+
 def test_what_is_no_finished_run_is_refused(client: Command) -> None:
     assert "is not a finished run" in client("distill", "--from", "nowhere", "--budget", "1", code=1).stderr
     (client.folder / "begun").mkdir()

@@ -94,6 +94,7 @@ SUMMARY: dict[str, Any] = {
     "further_views": 0,
     "unlabelled_images": 9,
     "adapted": False,
+    "weights_known": True,
     "holdout_images": 8,
     "skipped_images": 1,
     "seconds": {"buy": 0.1, "align": 2.0},

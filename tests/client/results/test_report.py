@@ -66,6 +66,7 @@ def _summary(**changes: Any) -> dict[str, Any]:
         "leave_one_out": {},
         "unlabelled_images": 0,
         "adapted": False,
+        "weights_known": True,
         "queries_bought": 1300,
         "queries_cached": 52,
         "cost_micros": 126_040,
@@ -210,6 +211,17 @@ def test_without_source_domains_there_is_nothing_that_the_paper_would_ask(domain
 def test_the_title_says_whether_the_domain_was_unseen(adapted: bool, title: str) -> None:
     page = render_report(_run(target_domain="line", adapted=adapted))
     assert f"<title>vl2v-adip: {title}</title>" in page
+
+
+@pytest.mark.parametrize("target", [TARGET, None])
+def test_where_nobody_knows_what_the_weights_had_seen_nothing_is_called_unseen(target: str | None) -> None:
+    run = _run(weights_known=False, target_domain=target)
+    for page in (render_report(run), render_model_card(run)):
+        assert "It cannot be told which images" in page
+        for claim in ("never", "unseen domain", "unseen (", ", unseen", "Out-of-domain", "unseen</title>"):
+            assert claim not in page
+    known = _run(target_domain=target)
+    assert "cannot be told" not in render_report(known) + render_model_card(known)
 
 
 def test_money_is_in_the_currency_that_the_vendor_has_named() -> None:

@@ -122,6 +122,7 @@ _UNKNOWN: dict[str, Any] = {
     ("changes", "words"),
     [
         ({"adapted": True}, ["30.0%", "right on red, to which it was adapted"]),
+        ({"weights_known": False}, ["30.0%", "right on red, which was held out"]),
         (
             {"target_domain": None, "accuracy": {**SUMMARY["accuracy"], "out_of_domain": None}},
             ["62.5%", "to expect of a new domain", "100.0%"],

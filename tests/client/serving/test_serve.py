@@ -115,6 +115,7 @@ def test_it_says_which_student_it_is(http: httpx.Client, run: Path, served: Stud
         **SUMMARY["accuracy"],
         "target_domain": SUMMARY["target_domain"],
         "adapted": False,
+        "weights_known": True,
         "leave_one_out": SUMMARY["leave_one_out"],
     }
     assert card["limits"]["max_inputs"] == 256
