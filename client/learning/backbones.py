@@ -61,7 +61,9 @@ def load_backbone(name: str, *, image_size: int | None = None, weights: Path | N
     if weights is None:
         backbone = _pretrained(name, image_size)
     else:
-        side, wanted = _side_of_student(weights) or native, image_size or native
+        student = _metadata_of_student(weights)
+        _require_same(name, student.get("student", name), weights)
+        side, wanted = int(student.get("image_size", native)), image_size or native
         backbone = empty_backbone(name, image_size=side)
         _load_weights(backbone, name, weights)
         if wanted != side and _is_of_one_size(name) and hasattr(backbone, "set_input_size"):
@@ -123,14 +125,22 @@ def _is_of_one_size(name: str) -> bool:
     return bool(timm.get_pretrained_cfg(name).fixed_input_size)
 
 
-def _side_of_student(file: Path) -> int | None:
-    """The side, in pixels, of the images that a student's file was trained on; `None` of any other file."""
+def _metadata_of_student(file: Path) -> dict[str, str]:
+    """What a student's file says of it: its backbone's name and its side, say; nothing of any other file."""
     try:
         with safe_open(file, framework="pt") as opened:
-            side = (opened.metadata() or {}).get("image_size", "")
+            said = dict(opened.metadata() or {})
     except (SafetensorError, OSError):
-        return None
-    return int(side) if side.isdecimal() else None
+        return {}
+    return said if "student" in said and said.get("image_size", "").isdecimal() else {}
+
+
+def _require_same(name: str, student: str, file: Path) -> None:
+    """Refuse a student of another network: it may have the same layers, and pad or normalise otherwise."""
+    if student != name:
+        raise UsageError(
+            f"The weights in {file} are of a {student}, and not of a {name}: --student {student}."
+        )
 
 
 def _require_size(backbone: nn.Module, name: str, image_size: int, native: int) -> None:

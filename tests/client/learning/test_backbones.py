@@ -137,6 +137,17 @@ def test_a_students_file_gives_its_backbones_weights(tmp_path: Path) -> None:
     assert all(torch.equal(again[key], value) for key, value in taught.state_dict().items())
 
 
+def test_a_students_file_of_another_network_is_refused_also_where_its_tensors_fit(tmp_path: Path) -> None:
+    """The two have the same layers: one of them pads and normalises as TensorFlow does."""
+    taught, other, file = "tf_efficientnet_lite0", "efficientnet_lite0", tmp_path / "student.safetensors"
+    backbone = load_backbone(taught)
+    save_student(build_student(backbone, outputs=4, text_head=None), taught, file, {"classes": "[]"})
+    with pytest.raises(UsageError, match=f"are of a {taught}, and not of a {other}: --student {taught}"):
+        load_backbone(other, weights=file)
+    of_backbone = _file(backbone, tmp_path / "backbone.pth")  # it does not say whose it is
+    assert load_backbone(other, weights=of_backbone).state_dict().keys() == backbone.state_dict().keys()
+
+
 @pytest.mark.parametrize("side", [64, 96, 224, None])
 @pytest.mark.parametrize("name", ["resnet10t.c3_in1k", VIT])
 def test_a_students_file_of_another_side_than_the_backbones_own_gives_its_weights(
