@@ -116,18 +116,19 @@ class Recipe:
             domains_in_batch=1,
         )
 
-    def most_unlabelled(self, *, domains: int, labelled: int) -> int | None:
+    def most_unlabelled(self, *, domains: int, labelled: int, aligns: bool) -> int | None:
         """How many images without labels are looked at, at the most; `None` where all are.
 
         Args:
             domains: how many source domains there are.
             labelled: how many labelled images are trained on.
+            aligns: whether the method aligns a projector first.
         """
         if self.passes:
             return None
         settled = self.settled(domains=domains)
         seen = settled.steps * settled.unlabelled_in_batch(settled.images_per_domain, domains)
-        return max(seen, unlabelled_aligned(labelled))
+        return max(seen, unlabelled_aligned(labelled)) if aligns else seen
 
     def unlabelled_in_batch(self, per_domain: int, domains: int) -> int:
         """How many unlabelled images stand in a batch of so many images of each of these domains; without any

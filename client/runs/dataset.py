@@ -20,7 +20,7 @@ from client.data.pool import Pool, read_pool
 from client.data.splits import Split, split
 from client.data.views import ORIGINAL, View
 from client.errors import DataError
-from client.learning.methods import METHODS
+from client.learning.methods import METHODS, parse_method
 from client.progress import Display
 from client.runs.digest import StageInputs
 from client.runs.folder import RunConfig
@@ -295,7 +295,10 @@ def read_domain(
 
 def unseen(config: RunConfig, dataset: Dataset) -> int:
     """How many of the images without labels no step of the run would look at, so that they are not bought."""
-    most = config.recipe.most_unlabelled(domains=len(dataset.domains), labelled=len(dataset.train))
+    method, _ = parse_method(config.method, config.recipe)
+    most = config.recipe.most_unlabelled(
+        domains=len(dataset.domains), labelled=len(dataset.train), aligns=method.aligns
+    )
     return 0 if most is None else max(0, len(dataset.unlabelled) - most)
 
 

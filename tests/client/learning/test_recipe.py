@@ -74,11 +74,14 @@ def test_steps_are_added_until_images_are_seen_twice_unless_they_were_given() ->
     assert default.settled(domains=4, labelled=19_200).steps == 1200
     assert default.settled(domains=4, labelled=19_201, unlabelled=9_700).steps == 1213
     assert default.settled(domains=5, labelled=410_000).steps == 20_500  # of 40 labelled images
-    assert default.most_unlabelled(domains=4, labelled=1000) is None
+    assert default.most_unlabelled(domains=4, labelled=1000, aligns=True) is None
     given = default.with_steps(600)
     assert given.settled(domains=4, unlabelled=45_000).steps == 600
-    assert given.most_unlabelled(domains=4, labelled=1000) == 600 * 16
-    assert given.most_unlabelled(domains=4, labelled=6000) == 2 * 6000  # these the projector is aligned on
+    assert given.most_unlabelled(domains=4, labelled=1000, aligns=True) == 600 * 16
+    most = {
+        aligns: given.most_unlabelled(domains=4, labelled=6000, aligns=aligns) for aligns in (True, False)
+    }
+    assert most == {True: 2 * 6000, False: 600 * 16}  # the former are those that the projector is aligned on
     assert PAPER.settled(domains=1, unlabelled=10**6) == PAPER
 
 

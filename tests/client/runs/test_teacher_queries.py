@@ -15,6 +15,7 @@ from client.progress import Display
 from client.runs.dataset import read_dataset
 from client.runs.embedding import collect_inputs
 from client.runs.folder import RunConfig
+from client.runs.plans import describe_plan
 from client.runs.teacher_queries import query_of, teacher_queries
 from tests.client.toy import CLASSES, make_folder
 
@@ -41,6 +42,24 @@ def test_views_are_examples_of_their_own_behind_the_images(config: RunConfig) ->
     asked = teacher_queries(config, dataset)
     assert len(asked.all) == len(CLASSES) + 3 * images
     assert all(query.content() for query in asked.all)  # which checks every digest
+
+
+@pytest.mark.parametrize(
+    ("method", "asked"),
+    [("vl2v-adip", 6), ("simkd+swad", 6), ("kd", 2), ("no-align+swad", 2), ("vl2v-sd-bought", 2)],
+)
+def test_more_unlabelled_images_than_the_steps_see_are_asked_about_only_to_align(
+    config: RunConfig, tmp_path: Path, method: str, asked: int
+) -> None:
+    pool = tmp_path / "pool"
+    pool.mkdir()
+    for number in range(6):
+        Image.effect_noise((40, 40), 40 + number).save(pool / f"{number}.png")
+    recipe = Recipe(images_per_domain=1, domains_in_batch=1).with_steps(2)
+    config = replace(config, method=method, recipe=recipe, unlabelled=(str(pool),))
+    dataset = read_dataset(config, Display())
+    assert len(teacher_queries(config, dataset).of("unlabelled").queries) == asked
+    assert describe_plan(config, dataset, None, None).unseen_images == 6 - asked
 
 
 def test_whoever_asks_about_a_file_asks_about_the_same_bytes(tmp_path: Path) -> None:
