@@ -220,7 +220,9 @@ def _lead(
 def _left_out_in_turn(config: RunConfig, path: Path) -> dict[str, tuple[RunConfig, Path]]:
     """For each domain, the run that leaves it out, and its folder inside the run's own.
 
-    They begin with weights that have seen no domain: not with those of a former student.
+    They begin with weights that have seen no domain: not with those of a former student. To them, images of
+    the domain where the student will work are images without labels like others: it is not what they leave
+    out.
 
     Raises:
         UsageError: a domain is held out already, or there is only one.
@@ -231,7 +233,8 @@ def _left_out_in_turn(config: RunConfig, path: Path) -> dict[str, tuple[RunConfi
             "--leave-one-out leaves every domain out in turn: it takes at least two domains, and no "
             "--target-domain."
         )
-    unseeing = replace(config, student_weights=first_weights(config.student_weights))
+    first = first_weights(config.student_weights)
+    unseeing = replace(config, student_weights=first, unlabelled=config.pools, adapt=())
     return {
         domain: (replace(unseeing, target_domain=domain), path / "leave-one-out" / quote(domain, safe=""))
         for domain in domains

@@ -10,12 +10,13 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
+from client.learning.methods import METHODS
 from client.learning.reliability import Reliability
 from client.results.calibration import calibration
 from client.results.charts import confusion_matrix, curve, reliability, shares
 from client.results.escaping import in_code, in_markdown
 from client.results.predictions import LabelledPrediction, confusion, mix_ups, tested_on
-from client.results.records import Disagreement, Exports, Neighbour, Review
+from client.results.records import Disagreement, Exports, Neighbour, Review, TeacherCheck, described_check
 
 Row = Mapping[str, Any]
 
@@ -31,6 +32,8 @@ _CURVES = (
     ("holdout_loss", "cross-entropy on the hold-outs, mean over images", 1, ""),
     ("holdout_accuracy", "accuracy on the hold-outs, mean over images", 100, "%"),
 )
+# Who teaches in place of a vendor's model, by `Method.teacher`.
+_LOCAL_TEACHERS = {"twin": "its own frozen twin", "bundled": "the bundled icon-clip"}
 # The released code of the paper: a fresh view of 32 images a domain at every step of two stages.
 _PUBLISHED_QUERIES_A_DOMAIN = 2 * 5001 * 32
 
@@ -140,6 +143,9 @@ def _shared(run: Run) -> dict[str, Any]:
         "config": run.config,
         "domains": _domains(run),
         "kept": _kept(run),
+        "taught": _taught(run),
+        "local_teacher": _local_teacher(run),
+        "checked": _checked(run),
         "target": target,
         "standing": _standing(summary),
         "target_images": summary["accuracy"]["images_by_domain"][target] if target else 0,
@@ -150,6 +156,29 @@ def _shared(run: Run) -> dict[str, Any]:
         "asked": {kind: _asked(run, kind) for kind in ("labelled", "unlabelled", "views")},
         "published_queries": _PUBLISHED_QUERIES_A_DOMAIN * len(plan["source_domains"]),
     }
+
+
+def _taught(run: Run) -> str:
+    """Who taught the student, in a clause; of a teacher that taught nothing, the labels did."""
+    teacher, check = run.summary["teacher"], run.summary["teacher_check"] or {}
+    if teacher is not None:
+        return f"taught by {teacher['id'] if check.get('learnt_from', True) else 'labels alone'}"
+    local = _local_teacher(run)
+    return "trained without a teacher" if local is None else f"taught by {local}"
+
+
+def _local_teacher(run: Run) -> str | None:
+    """The model that a method asks in place of the vendor's; `None` where it asks none."""
+    method = METHODS.get(run.summary["method"].partition("+")[0])
+    return None if method is None else _LOCAL_TEACHERS.get(method.teacher)
+
+
+def _checked(run: Run) -> str:
+    """What the labels say against the teacher, where it was weighed by them; else empty."""
+    if not run.summary["teacher_check"] or not run.config["recipe"].get("weigh_teacher"):
+        return ""
+    check = TeacherCheck.model_validate(run.summary["teacher_check"])
+    return described_check(check) if check.doubts else ""
 
 
 def _standing(summary: Row) -> str:

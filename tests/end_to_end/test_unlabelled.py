@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,27 @@ def test_what_it_was_adapted_to_is_not_called_unseen(client: Command) -> None:
         assert "After adaptation" in card
         assert "never" not in card
         begun = (*begun[:3], f"{out}/student.safetensors", *begun[4:])
+
+
+def test_students_that_leave_a_domain_out_are_not_adapted_to_it(
+    client: Command, vendor_process: VendorProcess
+) -> None:
+    """The images of `--adapt` show the domain where the student will work, and none that it learnt from."""
+    shutil.rmtree(client.folder / "toy" / "red")
+    client(
+        "distill", *TINY, "--data", "toy", "--image-size", "32", "--steps", "4", "--leave-one-out",
+        "--adapt", "pool", "--budget", "1000", "--out", "run",
+    )  # fmt: skip
+    whole = _json(client, "summary.json")
+    assert whole["adapted"] is True
+    assert vendor_process.charges(client.api_key).queries == whole["queries_bought"]
+    for domain in ("dark", "light"):
+        run = f"run/leave-one-out/{domain}"
+        summary = _json(client, "summary.json", run)
+        assert (summary["adapted"], summary["queries_bought"]) == (False, 0)
+        assert summary["unlabelled_images"] == whole["unlabelled_images"] > 0
+        page = " ".join((client.folder / run / "report.html").read_text().split())
+        assert f"It never saw <b>{domain}</b>" in page
 
 
 def test_a_variable_that_is_not_set_buys_nothing(client: Command) -> None:

@@ -201,6 +201,57 @@ def test_a_teacher_that_teaches_nothing_is_asked_about_no_view() -> None:
     assert "8 training images; no image" in " ".join(_Page(page).words.split())
 
 
+_CHECK = {
+    "accuracy": 0.5, "by_domain": {}, "gap": 0.2, "trusted": False, "learnt_from": True,
+    "doubtful": [HOSTILE], "named_by_images": [], "accuracy_by_names": 0.5,
+}  # fmt: skip
+_WEIGHED = {**CONFIG, "recipe": {"images_per_domain": 8, "weigh_teacher": True}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "taught", "said"),
+    [
+        ({"learnt_from": False}, "labels alone", "too little. The student learns from your labels alone"),
+        ({}, "icon-clip", "too few images of"),
+        ({"trusted": True, "doubtful": []}, "icon-clip", None),
+    ],
+)
+def test_both_pages_say_what_the_labels_say_against_the_teacher(
+    changes: dict[str, Any], taught: str, said: str | None
+) -> None:
+    run = replace(_run(teacher_check={**_CHECK, **changes}), config=_WEIGHED)
+    page, card = render_report(run), render_model_card(run)
+    assert f"A student for 2 classes, taught by {taught}</h1>" in page
+    for each in (page, card):
+        assert HOSTILE not in each
+        assert ("of your labelled images right" in each) == (said is not None)
+        assert (said or "") in each
+    assert "of your labelled images right" not in render_report(replace(run, config=CONFIG))
+
+
+@pytest.mark.parametrize(
+    ("method", "teacher"),
+    [("unlimited", "the bundled icon-clip"), ("vl2v-sd+swad", "its own frozen twin"), ("label-only", None)],
+)
+def test_a_teacher_that_is_not_the_vendors_is_named(method: str, teacher: str | None) -> None:
+    run = _run(method=method, teacher=None, teacher_zero_shot={}, teacher_queries_per_second=None)
+    page, card = " ".join(_Page(render_report(run)).words.split()), render_model_card(run)
+    for words, has_none in ((page, "without a teacher"), (page, "has no teacher"), (card, "No teacher")):
+        assert (has_none in words) == (teacher is None)
+    if teacher is not None:
+        assert f"taught by {teacher}" in page
+        assert f"asks {teacher} about every view" in page
+        assert f"Teacher {teacher}, asked about every view" in page
+        assert f"- Teacher: {teacher}, asked about every view; no queries.\n" in card
+
+
+@pytest.mark.parametrize("adapted", [True, False])
+def test_of_a_domain_that_it_was_adapted_to_images_were_asked_about(adapted: bool) -> None:
+    words = _Page(render_report(_run(target_domain="line", adapted=adapted, unlabelled_images=9))).words
+    assert ("no image of line, and none that was held out" in words) == (not adapted)
+    assert ("no image that was held out" in words) == adapted
+
+
 @pytest.mark.parametrize("domains", [["line"], []])
 def test_without_source_domains_there_is_nothing_that_the_paper_would_ask(domains: list[str]) -> None:
     page = render_report(replace(_run(), plan={**PLAN, "source_domains": domains}))
@@ -286,7 +337,7 @@ def test_what_asking_would_bring_goes_by_the_names_that_the_teacher_is_asked_by(
     by_names = 0.8 if named and weighs else 0.5
     run = replace(
         _run(
-            teacher_check={"accuracy": 0.5, "named_by_images": named, "accuracy_by_names": by_names},
+            teacher_check={**_CHECK, "named_by_images": named, "accuracy_by_names": by_names},
             teacher_zero_shot={TARGET: {"accuracy": 0.4, "images": 238, "exam": True}},
         ),
         config={**CONFIG, "recipe": {"images_per_domain": 8, "weigh_teacher": weighs}},
