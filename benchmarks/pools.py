@@ -91,19 +91,14 @@ def main() -> None:
     print(f"| | queries | {' | '.join(arguments.targets)} | mean | in-domain |")
     print("|---" * (4 + len(arguments.targets)) + "|")
     for name in arguments.rows:
-        records = [
-            each
-            for target in arguments.targets
-            for each in measured(
-                [
-                    replace(
-                        _config(name, recipe, target, arguments.seeds, arguments.image_size),
-                        student=arguments.student,
-                    )
-                ],
-                f"pools-{target}-{arguments.student}-{arguments.image_size}px-{recipe.steps}",
+        configs = [
+            replace(
+                _config(name, recipe, target, arguments.seeds, arguments.image_size),
+                student=arguments.student,
             )
+            for target in arguments.targets
         ]
+        records = [each for config in configs for each in measured([config], _name_of(config))]
         found[name] = [each.result for each in records]
         print(f"| {name} | {_cells(found[name])} |", flush=True)
     if arguments.plot:
@@ -120,6 +115,13 @@ def _config(
         target, seeds, Variant(name, choice.method, choice.changed(recipe)), image_size, folders
     )
     return config if choice.share == 1.0 else replace(config, queries=_reach(config, choice.share))
+
+
+def _name_of(config: ComparisonConfig) -> str:
+    """The folder of its runs: rows with the pool have one of their own, for a comparison has one pool."""
+    (target,), (row,) = config.targets, config.variants
+    size = f"{config.image_size}px-{row.recipe.steps}"
+    return f"pools-{target}-{config.student}-{size}-{len(config.unlabelled)}"
 
 
 def _reach(config: ComparisonConfig, share: float) -> int:
