@@ -16,7 +16,8 @@ from client.api.connection import connect
 from client.api.options import DistillOptions
 from client.api.students import Student, load_student
 from client.buying.teacher import Teacher
-from client.data.domains import list_folder
+from client.data.domains import ImageFolder, list_folder
+from client.data.manifests import styles_of
 from client.data.splits import Split
 from client.errors import ClientError, UsageError
 from client.learning.processes import Processes, launched
@@ -225,17 +226,37 @@ def _left_out_in_turn(config: RunConfig, path: Path) -> dict[str, tuple[RunConfi
     out.
 
     Raises:
-        UsageError: a domain is held out already, or there is only one.
+        UsageError: a domain is held out already, there is only one, or they would ask what the run itself
+            does not.
     """
-    domains = list_folder(Path(config.data)).domains
+    folder = list_folder(Path(config.data))
+    domains = folder.domains
     if config.target_domain is not None or len(domains) < 2:
         raise UsageError(
             "--leave-one-out leaves every domain out in turn: it takes at least two domains, and no "
             "--target-domain."
         )
+    _require_same_styles(config, folder)
     first = first_weights(config.student_weights)
     unseeing = replace(config, student_weights=first, unlabelled=config.pools, adapt=())
     return {
         domain: (replace(unseeing, target_domain=domain), path / "leave-one-out" / quote(domain, safe=""))
         for domain in domains
     }
+
+
+def _require_same_styles(config: RunConfig, folder: ImageFolder) -> None:
+    """Refuse a method that asks about classes in styles, where a student of fewer domains asks about others.
+
+    Nobody would buy these texts: such a student learns from what the run itself buys.
+
+    Raises:
+        UsageError: it does.
+    """
+    rest, asked = folder.domains[1:], styles_of(folder, folder.domains)
+    if method_of(config).prompts.styled is not None and not set(styles_of(folder, rest)) <= set(asked):
+        raise UsageError(
+            f"--leave-one-out leaves one domain of two to learn from, and of one alone {config.method} asks "
+            "other texts than of both, which this run does not buy. Leave out --leave-one-out, or take "
+            "another --method."
+        )

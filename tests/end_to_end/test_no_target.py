@@ -101,6 +101,24 @@ def test_what_was_measured_stays_as_long_as_the_student_and_one_yes_replaces_bot
     assert _json(client, "summary.json")["leave_one_out"] == {}  # it was of other images
 
 
+def test_a_method_that_would_ask_other_texts_of_one_domain_leaves_none_of_two_out(
+    client: Command, vendor_process: VendorProcess
+) -> None:
+    """RISE says a class in the style of each domain, and of a domain alone in other styles."""
+    run = ("distill", *_SMALL, "--method", "rise", "--leave-one-out")
+    begun = client(*run, "--budget", "1", code=3)  # three domains leave two, about whose styles it has asked
+    assert "class prompts were not bought" in begun.stderr
+    shutil.rmtree(client.folder / "toy" / "red")
+    spent = vendor_process.charges(client.api_key).queries
+    refused = client(*run, "--out", "other", code=2)
+    assert "of one alone rise asks other texts than of both" in refused.stderr
+    assert vendor_process.charges(client.api_key).queries == spent
+    assert not (client.folder / "other").exists()
+    shutil.copytree(client.folder / "toy", client.folder / "VLCS")  # known for names that say no style
+    known = client(*run, "--data", "VLCS", "--out", "known", "--budget", "1", code=3)
+    assert "class prompts were not bought" in known.stderr
+
+
 def test_one_domain_alone_is_enough(client: Command) -> None:
     for domain in ("light", "red"):
         shutil.rmtree(client.folder / "toy" / domain)
