@@ -7,6 +7,7 @@ them run again); what is missing there is run, in benchmarks/.runs, and added.
 """
 
 import argparse
+import shutil
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -16,7 +17,7 @@ from pathlib import Path
 from statistics import fmean
 from tempfile import TemporaryDirectory
 
-from benchmarks.records import ROOT, Record, made_with, record, recorded
+from benchmarks.records import ROOT, Record, made_with, record, recorded, sha256
 from client.data.bundled_set import ICONS
 from client.learning.recipe import Recipe, Variant
 from client.progress import Display
@@ -25,6 +26,7 @@ from client.results.records import Accuracy
 from client.runs.cells import Cell
 from client.runs.comparison import Comparison, ComparisonConfig
 from client.runs.connection import Connection
+from client.runs.folder import RunFolder
 from tests.support.vendor_process import VendorProcess
 
 RUNS = ROOT / "benchmarks" / ".runs"
@@ -117,6 +119,7 @@ def _measure(parts: Iterable[tuple[ComparisonConfig, list[Cell]]], name: str) ->
         return
     with customer() as connection:
         for config, cells in missing:
+            _forget(cells, name)
             part = replace(config, variants=[cell.variant for cell in cells])
             comparison = _comparison(part, name, connection)
             results = {result.method: result for result in comparison.execute()}
@@ -125,6 +128,15 @@ def _measure(parts: Iterable[tuple[ComparisonConfig, list[Cell]]], name: str) ->
                 Record(made_with(cell), name, teacher if cell.buys else "", results[cell.variant.name])
                 for cell in cells
             )
+
+
+def _forget(cells: Iterable[Cell], name: str) -> None:
+    """Delete what lies of runs that are not on record, so that one whose line was deleted is run anew."""
+    left = [cell.run.path for cell in cells if cell.run.path.exists()]
+    if left:
+        with RunFolder(RUNS / name).claimed():
+            for path in left:
+                shutil.rmtree(path)
 
 
 def _comparison(config: ComparisonConfig, name: str, connection: Connection | None = None) -> Comparison:
@@ -152,13 +164,13 @@ def icons() -> Path:
 
 
 def unpacked(archive: Path) -> Path:
-    """The one folder of an archive, unpacked once."""
+    """The one folder of an archive, unpacked once, in a folder whose name tells this archive from others."""
 
     def unpack(folder: Path) -> None:
         with zipfile.ZipFile(archive) as packed:
-            packed.extractall(folder.parent)
+            packed.extractall(folder)
 
-    return made_once(archive.stem, unpack)
+    return made_once(f"{archive.stem}-{sha256(archive)[:12]}", unpack) / archive.stem
 
 
 def made_once(name: str, make: Callable[[Path], None]) -> Path:

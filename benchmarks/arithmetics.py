@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.accuracy import RUNS, icons
+from benchmarks.accuracy import icons, unpacked
 from benchmarks.prompts import PHOTO
-from benchmarks.unlabelled import pool
 from benchmarks.vendor import save_model
+from client.data.bundled_set import UNLABELLED
 from client.data.domains import list_folder
 from vendor_service.encoder.clip import ClipModel
 from vendor_service.encoder.precision import Dtype
@@ -38,7 +38,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--turns", type=int, default=9)
     arguments = parser.parse_args()
-    pool("emoji")  # unpacks it
     print("| model | arithmetic | images/s | of bfloat16's | mean cosine | least | zero-shot, % |")
     print("|---" * 7 + "|")
     with TemporaryDirectory() as folder:
@@ -62,7 +61,7 @@ def main() -> None:
 
 def load(name: str, dtype: Dtype) -> ClipModel:
     """A model as the vendor loads it, on one device with all cores."""
-    calibration = RUNS / "unlabelled" if dtype == "int8" else None
+    calibration = unpacked(UNLABELLED) if dtype == "int8" else None
     return ClipModel(find_model(name, None), [torch.device("cpu")], dtype, calibration=calibration)
 
 

@@ -74,7 +74,7 @@ def _together(target: str) -> Path:
             place.mkdir(parents=True, exist_ok=True)
             shutil.copy(file, place / (file.name if alone else f"{style}-{file.name}"))
 
-    return made_once(f"icons-of-one-domain-but-{target}", lay_together)
+    return made_once(f"{icons().parent.name}-of-one-domain-but-{target}", lay_together)
 
 
 if __name__ == "__main__":

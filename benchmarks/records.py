@@ -1,7 +1,8 @@
 """The runs that the tables of docs/ are made of, a line each in benchmarks/runs.csv.
 
 What is on record is not run again: not on this machine, and not on another. A line counts as long as it was
-made with the images, teacher and configuration of today; delete it to measure it anew.
+made with the images, teacher and configuration of today; delete it to measure it anew, and what lies
+of its run in benchmarks/.runs goes with it.
 """
 
 import csv
@@ -71,12 +72,12 @@ def record(records: Iterable[Record], path: Path | None = None) -> None:
 
 def made_with(cell: Cell) -> str:
     """What decides what a run comes to, in twelve digits; where the files lie is no part of it."""
-    config = {**_said(cell.config), "data": _sha256(ICONS), "teacher": _sha256(_TEACHER)}
+    config = {**_said(cell.config), "data": sha256(ICONS), "teacher": sha256(_TEACHER)}
     if (Path(cell.config.data) / TOGETHER).is_dir():
         config["domains"] = TOGETHER
     if cell.config.unlabelled:
         folders = sorted(Path(folder).name for folder in cell.config.unlabelled)
-        config["unlabelled"] = [_sha256(UNLABELLED), *folders]
+        config["unlabelled"] = [sha256(UNLABELLED), *folders]
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -96,7 +97,8 @@ def _said(config: RunConfig) -> dict[str, Any]:
 
 
 @cache
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """The SHA-256 (hex) of a file's bytes."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 

@@ -25,10 +25,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.accuracy import RUNS, cells, customer, icons, made_once
-from benchmarks.unlabelled import pool
+from benchmarks.accuracy import RUNS, cells, customer, icons, made_once, unpacked
 from client.buying.queries import Query
 from client.buying.teacher import Teacher
+from client.data.bundled_set import UNLABELLED
 from client.learning.recipe import Recipe
 from client.progress import Display
 from client.results.records import Summary
@@ -139,8 +139,7 @@ def weaknesses(kinds: Sequence[str], levels: Sequence[int], models: Sequence[Pat
         if kind == "none":
             yield Weakness(kind, "0")
         elif kind == "int8":
-            pool("emoji")  # unpacks it
-            yield Weakness(kind, "0", ("--dtype", kind, "--calibration", str(RUNS / "unlabelled")))
+            yield Weakness(kind, "0", ("--dtype", kind, "--calibration", str(unpacked(UNLABELLED))))
         elif kind == "texts":
             yield from (Weakness(kind, str(each), spoil=wrong_texts(_SHARES[each])) for each in levels)
         elif kind == "noise":
@@ -203,7 +202,10 @@ class Runs:
 
 
 def _few(most: int, target: str) -> Path:
-    """The bundled icons with so many labelled images of a class in a style, but for the style held out."""
+    """The bundled icons with so many labelled images of a class in a style, but for the style held out.
+
+    The list of them comes along: by it variants of one drawing stay on one side.
+    """
 
     def choose(folder: Path) -> None:
         for label in icons().glob("*/*"):
@@ -212,8 +214,9 @@ def _few(most: int, target: str) -> Path:
             place.mkdir(parents=True)
             for image in images if label.parent.name == target else images[:most]:
                 shutil.copy(image, place)
+        shutil.copy(icons() / "ATTRIBUTION.txt", folder)
 
-    return made_once(f"icons-{most}-a-class-but-{target}", choose)
+    return made_once(f"{icons().parent.name}-{most}-a-class-but-{target}", choose)
 
 
 def _cells(summaries: Sequence[Summary], targets: Sequence[str]) -> str:

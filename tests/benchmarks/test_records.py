@@ -3,6 +3,7 @@
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from zipfile import ZipFile
@@ -85,6 +86,49 @@ def test_what_is_on_record_is_not_run_again(tmp_path: Path, monkeypatch: pytest.
     record([Record(second, "table", "", RESULT)])
     renamed = replace(config, variants=[replace(each, name=f"my {each.name}") for each in config.variants])
     assert [each.result.method for each in measured([renamed], "table")] == ["my erm", "my erm+swad"]
+
+
+def test_what_lies_of_a_run_without_a_line_is_deleted_before_it_is_measured_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def finished(comparison: Comparison) -> list[RunResult]:
+        return [
+            replace(RESULT, method=cell.variant.name, out_of_domain=float(cell.run.path.exists()))
+            for cell in comparison.cells
+        ]
+
+    monkeypatch.setattr(records, "RECORD", tmp_path / "runs.csv")
+    monkeypatch.setattr(accuracy, "RUNS", tmp_path)
+    nobody = Connection("http://vendor", None, None, Display())
+    monkeypatch.setattr(accuracy, "customer", lambda: nullcontext(nobody))
+    monkeypatch.setattr(Comparison, "execute", finished)
+    config = _config(make_folder(tmp_path / "toy", images=1), "erm", "erm+swad")
+    kept, forgotten = _cells(config)
+    record([Record(made_with(kept), "table", "", RESULT)])
+    runs = tmp_path / "table" / "runs"
+    for cell in (kept, forgotten):
+        summary = runs / cell.run.path.name / "summary.json"
+        summary.parent.mkdir(parents=True)
+        summary.write_text("{}")
+    found = {each.result.method: each.result.out_of_domain for each in measured([config], "table")}
+    assert found == {"erm": RESULT.out_of_domain, "erm+swad": 0.0}
+    assert [each.name for each in runs.iterdir()] == [kept.run.path.name]
+
+
+def test_what_was_unpacked_from_another_archive_is_not_taken_for_this_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accuracy, "RUNS", tmp_path / "runs")
+    archives = [tmp_path / name / "icons.zip" for name in ("before", "now")]
+    for file in archives:
+        file.parent.mkdir()
+        with ZipFile(file, "w") as archive:
+            archive.writestr(f"icons/{file.parent.name}.txt", "")
+    for file in (*archives, archives[0]):
+        folder = accuracy.unpacked(file)
+        assert folder.name == "icons"
+        assert [each.stem for each in folder.iterdir()] == [file.parent.name]
+    assert len(list((tmp_path / "runs").iterdir())) == 2
 
 
 def test_no_line_is_out_of_date(tmp_path: Path) -> None:
