@@ -91,7 +91,7 @@ class ImageFolder:
         """A SHA-256 (hex) of the names and sizes of all image files, none of which is opened."""
         digest = hashlib.sha256()
         for (domain, name), paths in sorted(self.files.items()):
-            files = [(self._name_in_class(path), _size(path)) for path in paths]
+            files = [(self._name_in_class(path), size_of(path)) for path in paths]
             digest.update(repr((domain, name, files)).encode())
         return digest.hexdigest()
 
@@ -361,8 +361,8 @@ def _is_unicode(name: str) -> bool:
     return name.isascii() or shown(name) == name
 
 
-def _size(file: Path) -> int | None:
-    """In bytes; `None` for a link to nowhere."""
+def size_of(file: Path) -> int | None:
+    """The size of a file in bytes; `None` for a link to nowhere."""
     try:
         return file.stat().st_size
     except OSError:

@@ -16,7 +16,7 @@ import torch
 from client.buying.queries import Query
 from client.buying.selection import SelectionStrategy
 from client.buying.teacher import Offer, Teacher
-from client.data.domains import list_folder
+from client.data.domains import list_folder, size_of
 from client.data.pool import find_pool
 from client.errors import BudgetExhausted, ClientError, FingerprintChanged, UsageError
 from client.learning.averaging import HOLDOUTS_AVERAGED_OVER
@@ -258,9 +258,7 @@ class Comparison:
         labelled = self._images.digest()
         if not self._config.unlabelled:
             return labelled
-        files = [
-            (str(p), p.stat().st_size) for word in self._config.unlabelled for p in find_pool(word).images
-        ]
+        files = [(str(p), size_of(p)) for word in self._config.unlabelled for p in find_pool(word).images]
         return hashlib.sha256(repr((labelled, files)).encode("utf-8", "backslashreplace")).hexdigest()
 
     def _require_same_selection(self) -> None:

@@ -1,0 +1,41 @@
+"""A comparison before it buys and trains: what it reads, what it refuses, and how its runs are named."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from client.errors import UsageError
+from client.learning.recipe import Recipe, Variant
+from client.progress import Display
+from client.runs.comparison import Comparison, ComparisonConfig
+from client.runs.connection import Connection
+from tests.client.toy import make_folder
+
+
+def _comparison(
+    data: Path, out: Path, *, targets: Sequence[str] = (), unlabelled: tuple[str, ...] = ()
+) -> Comparison:
+    """One that neither buys nor connects."""
+    config = ComparisonConfig(
+        data,
+        [Variant("erm", "erm", Recipe())],
+        targets=targets,
+        seeds=[0],
+        student="tf_efficientnet_lite0",
+        image_size=32,
+        unlabelled=unlabelled,
+    )
+    connection = Connection("", None, out.parent / "cache.db", Display())
+    return Comparison(config, out, connection, device="cpu")
+
+
+def test_a_link_to_nowhere_among_unlabelled_images_counts_by_its_name(tmp_path: Path) -> None:
+    pool, out = make_folder(tmp_path / "pool", images=1), tmp_path / "table"
+    link = pool / "red" / "circle" / "gone.png"
+    link.symlink_to("nowhere.png")
+    out.mkdir()
+    (out / "comparison.json").write_text('{"run_id": "1", "images": "other ones"}')
+    comparison = _comparison(make_folder(tmp_path / "toy", images=1), out, unlabelled=(str(pool),))
+    with pytest.raises(UsageError, match="have changed since"):
+        comparison.quote()
