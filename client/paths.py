@@ -37,3 +37,12 @@ def absence(path: Path) -> str:
 def resolved(path: Path) -> Path:
     """The path from the root, without links; one that leads to itself stays as it is."""
     return Path(os.path.realpath(path))
+
+
+def rooted(path: Path) -> Path:
+    """The path from the root, without links to folders. A link to a file stays.
+
+    The name of a table tells its format, and its folder is where its relative paths begin: those of the file
+    that it leads to, in a store of data say, tell something else.
+    """
+    return resolved(path.parent) / path.name if is_file(path) else resolved(path)

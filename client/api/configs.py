@@ -16,7 +16,7 @@ from client.learning.backbones import native_image_size
 from client.learning.methods import METHODS, Method, parse_method, with_steps
 from client.learning.recipe import RECIPES, Recipe
 from client.learning.student import load_metadata
-from client.paths import resolved
+from client.paths import resolved, rooted
 from client.runs.folder import RunConfig, RunFolder
 
 
@@ -37,7 +37,7 @@ def config_of(options: DistillOptions) -> RunConfig:
         )
     weights = options.student_weights
     return RunConfig(
-        data=str(resolved(options.data)),
+        data=str(rooted(options.data)),
         target_domain=None if options.target_domain is None else composed(options.target_domain),
         method=options.method,
         student=options.student,

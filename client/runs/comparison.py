@@ -23,7 +23,7 @@ from client.learning.averaging import HOLDOUTS_AVERAGED_OVER
 from client.learning.backbones import load_backbone
 from client.learning.methods import parse_method
 from client.learning.recipe import Recipe, Variant
-from client.paths import resolved
+from client.paths import resolved, rooted
 from client.results.comparison_table import (
     RunResult,
     Setting,
@@ -206,7 +206,7 @@ class Comparison:
             method, recipe = parse_method(variant.method, recipe)
             learns_unlabelled = method.learns_unlabelled
         run = RunConfig(
-            data=str(resolved(config.data)),
+            data=str(rooted(config.data)),
             target_domain=target,
             method=variant.method,
             student=config.student,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from client.paths import absence, is_file, is_folder, is_there, resolved
+from client.paths import absence, is_file, is_folder, is_there, resolved, rooted
 
 
 def test_what_is_there_is_known_by_its_kind(tmp_path: Path) -> None:
@@ -38,3 +38,16 @@ def test_what_cannot_be_looked_at_is_not_there_for_a_reason(tmp_path: Path, name
 def test_a_link_to_itself_stays_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     assert resolved(tmp_path / "loop") == tmp_path.resolve() / "loop"
+
+
+def test_a_link_to_a_file_keeps_its_name_and_one_to_a_folder_does_not(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "ab12").write_text("")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "labels.csv").symlink_to("../store/ab12")
+    (tmp_path / "link").symlink_to("data")
+    (tmp_path / "loop").symlink_to("loop")
+    root = tmp_path.resolve()
+    assert rooted(tmp_path / "link" / "labels.csv") == root / "data" / "labels.csv"
+    assert rooted(tmp_path / "link") == root / "data"
+    assert rooted(tmp_path / "loop") == root / "loop"

@@ -10,6 +10,7 @@ from client.learning.recipe import Recipe, Variant
 from client.progress import Display
 from client.runs.comparison import Comparison, ComparisonConfig
 from client.runs.connection import Connection
+from client.runs.dataset import read_dataset
 from tests.client.toy import make_folder
 
 
@@ -39,3 +40,14 @@ def test_a_link_to_nowhere_among_unlabelled_images_counts_by_its_name(tmp_path: 
     comparison = _comparison(make_folder(tmp_path / "toy", images=1), out, unlabelled=(str(pool),))
     with pytest.raises(UsageError, match="have changed since"):
         comparison.quote()
+
+
+def test_a_table_behind_a_link_is_read_under_the_links_name(tmp_path: Path) -> None:
+    data = make_folder(tmp_path / "toy", images=1)
+    images = [path.relative_to(data) for path in sorted(data.rglob("*.png"))]
+    rows = [f"{path},{path.parts[1]},{path.parts[0]}\n" for path in images]
+    (tmp_path / "stored").write_text("path,label,domain\n" + "".join(rows))  # as DVC keeps it
+    (data / "labels.csv").symlink_to("../stored")
+    cells = _comparison(data / "labels.csv", tmp_path / "table").cells
+    assert [cell.target for cell in cells] == ["dark", "light", "red"]
+    assert {len(read_dataset(cell.config, Display()).examples) for cell in cells} == {6}
