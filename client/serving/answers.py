@@ -15,6 +15,8 @@ from client.learning.rejection import NEVER, shows_none
 from client.serving.batcher import Batcher
 from shared.errors import APIError
 
+OnError = Literal["fail", "skip"]
+
 
 class ClassifyInput(BaseModel):
     """An image: the base64 of its file, and the name that its answer is to have."""
@@ -36,7 +38,7 @@ class ClassifyOptions(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     top: Annotated[int, Field(ge=1, le=1000)] = 5
-    on_error: Literal["fail", "skip"] = "fail"
+    on_error: OnError = "fail"
 
 
 class ClassifyRequest(ClassifyOptions):
@@ -68,8 +70,12 @@ class Answer:
 class Answerer(Protocol):
     """Whoever answers: the student, or somebody whom it asks where it is not sure."""
 
-    async def answer(self, account: str, images: Sequence[ImageFile]) -> Sequence[Answer | APIError]:
+    async def answer(
+        self, account: str, images: Sequence[ImageFile], on_error: OnError
+    ) -> Sequence[Answer | APIError]:
         """An answer or a refusal of each image, in order.
+
+        Where one that is refused fails the request, nothing is paid for the others.
 
         Raises:
             APIError: nothing can be answered.
@@ -88,7 +94,12 @@ class StudentAnswerer:
         self._batcher = batcher
         self._reject_below = reject_below
 
-    async def answer(self, account: str, images: Sequence[ImageFile]) -> list[Answer | APIError]:
+    async def answer(
+        self,
+        account: str,
+        images: Sequence[ImageFile],
+        on_error: OnError,  # noqa: ARG002 (it asks nobody)
+    ) -> list[Answer | APIError]:
         """What the student says of each image; or why it cannot be read."""
         rows = await self._batcher.probabilities(account, [each.file for each in images])
         return [row if isinstance(row, APIError) else self._answer(row) for row in rows]

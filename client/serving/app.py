@@ -1,7 +1,7 @@
 """The application of a deployed student: its routes, put together with everything that they need."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -16,7 +16,7 @@ from client.data.images import MAX_PIXELS
 from client.deferral.asking import Period
 from client.deferral.selection import Selection
 from client.learning.rejection import NEVER
-from client.serving.answers import Answerer, StudentAnswerer, render
+from client.serving.answers import Answer, Answerer, StudentAnswerer, render
 from client.serving.batcher import Batcher
 from client.serving.decoding import ImageDecoder
 from client.serving.deferring import DeferringAnswerer
@@ -129,12 +129,12 @@ def classify_route(
         images, options = await reader.read(request, reservation)
         reservation.take_inputs(len(images))
         reservation.take_bytes(len(images) * pixel_bytes)
-        answers = await _while_here(request, answerer.answer(account, images), reservation)
-        for index, answer in enumerate(answers):
-            if not isinstance(answer, APIError):
+        answers = await _while_here(request, answerer.answer(account, images, options.on_error), reservation)
+        if options.on_error == "fail":
+            _require_whole(answers)
+        for answer in answers:
+            if isinstance(answer, Answer):
                 metrics.answered_image(answer.answered_by, rejected=answer.rejected)
-            elif options.on_error == "fail":
-                raise _at(answer, index)
         content = render(images, answers, card.classes, options)
         reservation.keep_bytes(len(content))
         return Response(content, media_type="application/json")
@@ -203,9 +203,11 @@ async def _while_here(request: Request, work: Awaitable[T], reservation: Reserva
         leaving.cancel()
 
 
-def _at(error: APIError, index: int) -> APIError:
-    """The refusal of an image, with its place in the request."""
-    return APIError(error.code, error.message, param=f"inputs.{index}.image")
+def _require_whole(answers: Sequence[Answer | APIError]) -> None:
+    """Raise the refusal of the first image that has one, with its place in the request."""
+    for index, answer in enumerate(answers):
+        if isinstance(answer, APIError):
+            raise APIError(answer.code, answer.message, param=f"inputs.{index}.image")
 
 
 def _internal_error(request: Request) -> Response:

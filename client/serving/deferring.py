@@ -10,7 +10,7 @@ from client.data.images import UnreadableImage
 from client.deferral.asking import image_query
 from client.deferral.combination import combined
 from client.deferral.selection import Selection, sure_of
-from client.serving.answers import Answer, Answerer, ImageFile
+from client.serving.answers import Answer, Answerer, ImageFile, OnError
 from client.serving.vendor_line import VendorLine
 from shared.errors import APIError
 from shared.serving.image_limits import from_base64
@@ -32,14 +32,20 @@ class DeferringAnswerer:
         self._line = line
         self._seconds = seconds
 
-    async def answer(self, account: str, images: Sequence[ImageFile]) -> Sequence[Answer | APIError]:
+    async def answer(
+        self, account: str, images: Sequence[ImageFile], on_error: OnError
+    ) -> Sequence[Answer | APIError]:
         """An answer or a refusal of each image, in order.
+
+        Where one that is refused fails the request, the vendor is not asked about the others.
 
         Raises:
             APIError: nothing can be answered.
         """
-        answers = list(await self._student.answer(account, images))
+        answers = list(await self._student.answer(account, images, on_error))
         read = [(place, each) for place, each in enumerate(answers) if isinstance(each, Answer)]
+        if on_error == "fail" and len(read) < len(answers):
+            return answers
         confidence = np.array([each.probabilities.max() for _, each in read], np.float32)
         rejected = np.array([each.rejected for _, each in read], np.bool_)
         chosen = self._selection.choose(sure_of(confidence, rejected))

@@ -24,10 +24,10 @@ from client.buying.queries import Query
 from client.deferral.selection import Below
 from client.learning.rejection import STUDENTS, TEACHERS, Rejection
 from client.learning.reliability import Reliability
-from client.serving.answers import Answer, ImageFile
+from client.serving.answers import Answer, ImageFile, OnError
 from client.serving.deferring import DeferringAnswerer
 from client.serving.vendor_line import VendorAnswer, VendorLine
-from tests.client.serving.test_serve import ask, picture
+from tests.client.serving.test_serve import ask, error_of, picture
 from tests.client.toy import CLASSES
 from tests.support.student_process import StudentProcess
 from tests.support.tcp_proxy import TcpProxy
@@ -123,6 +123,18 @@ def test_unsure_images_are_asked_about_once_and_answered_as_a_folder_is(
     for path, result in zip(paths, first.json()["results"], strict=True):
         served = {each["class"]: each["confidence"] for each in result["top"]}
         assert served == pytest.approx(found.classes[str(path)], abs=1e-5)
+
+
+def test_a_request_that_is_refused_is_not_asked_about_and_no_answer_of_it_counts(
+    serve: Serve, key: str, vendor_process: VendorProcess
+) -> None:
+    files = [picture(1), picture(2), picture(3)[:-500]]
+    with serve("--ask-below", "1", "--ask-budget", "100", "--ask-seconds", "60") as http:
+        assert error_of(ask(http, *files)) == ("invalid_image", "inputs.2.image")
+        assert vendor_process.charges(key).queries == 0
+        assert set(http.get("/v1/deferral").json()["answered_by"].values()) == {0}
+        assert _said(ask(http, *files, on_error="skip")) == ["vendor"] * 2
+        assert http.get("/v1/deferral").json()["answered_by"] == {"student": 0, "cache": 0, "vendor": 2}
 
 
 @pytest.mark.parametrize(("rate", "vendor_rejects"), [("0.1", False), ("0.2", True)])
@@ -300,7 +312,7 @@ def test_the_page_shows_who_answered_and_what_is_left(
 class _Unsure:
     """A student that is never sure."""
 
-    async def answer(self, account: str, images: Sequence[ImageFile]) -> Sequence[Answer]:
+    async def answer(self, account: str, images: Sequence[ImageFile], on_error: OnError) -> Sequence[Answer]:
         return [Answer(np.array([0.5, 0.5], np.float32), "student") for _ in images]
 
 
@@ -320,7 +332,8 @@ def test_the_name_that_a_caller_gives_an_image_is_no_path() -> None:
     line = _SilentLine()
     answerer = DeferringAnswerer(_Unsure(), Below(0.9), line, seconds=1)
     with ThreadPoolExecutor(1) as pool:  # in this thread, a browser may have a loop of its own
-        pool.submit(lambda: asyncio.run(answerer.answer("", [ImageFile(picture(), "/dev/zero")]))).result()
+        images = [ImageFile(picture(), "/dev/zero")]
+        pool.submit(lambda: asyncio.run(answerer.answer("", images, "fail"))).result()
     assert [query.name for query in line.asked] == ["an image"]
 
 
