@@ -36,7 +36,7 @@ def serve(
         UsageError: an option names something that does not exist or cannot be, or the student's file has no
             threshold for the rate of false rejects.
         FingerprintChanged: the vendor that is to be asked sells another model than taught the student.
-        ClientError: the student is damaged, or the server does not start.
+        ClientError: the student is damaged, the cache cannot be opened, or the server does not start.
     """
     _require_server()
     from client.serving.app import LIMITS, create_app

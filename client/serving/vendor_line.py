@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from client.buying.queries import Query
 from client.deferral.asking import AnsweredBy, Asker
 from client.deferral.keeping import KeptImages
-from client.errors import ClientError, FingerprintChanged
+from client.errors import ClientError, FingerprintChanged, SpendingStopped, VendorError
 
 _LARGEST_BATCH = 64
 # No more images wait, and no more bytes wait or are being asked about: of others the student answers.
@@ -84,16 +84,17 @@ class VendorLine:
         self._thread = threading.Thread(target=self._work, name="vendor", daemon=True)
 
     def connect(self) -> None:
-        """Connect now, if the vendor is there; otherwise that is tried again when there is something to ask.
+        """Connect now, if the vendor answers; otherwise that is tried again when there is something to ask.
 
         Raises:
             FingerprintChanged: it sells another model than the one that taught the student.
+            ClientError: whatever the vendor does, it cannot be asked: there is no such address, say.
         """
         try:
             self._asker = self._stack.enter_context(self._open())
         except FingerprintChanged:
             raise
-        except ClientError as error:
+        except (VendorError, SpendingStopped) as error:  # it is away or refuses, and may not tomorrow
             self._fall_silent(str(error))
 
     def start(self) -> None:
@@ -197,7 +198,7 @@ class VendorLine:
         if self._asker is None and time.monotonic() >= self._silent_until:
             try:
                 self.connect()
-            except FingerprintChanged as error:
+            except ClientError as error:
                 self._fall_silent(str(error))
         return self._asker
 

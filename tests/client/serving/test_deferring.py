@@ -27,7 +27,7 @@ from client.learning.reliability import Reliability
 from client.serving.answers import Answer, ImageFile, OnError
 from client.serving.deferring import DeferringAnswerer
 from client.serving.vendor_line import VendorAnswer, VendorLine
-from tests.client.serving.test_serve import ask, error_of, picture
+from tests.client.serving.test_serve import ask, error_of, picture, refused_start
 from tests.client.toy import CLASSES
 from tests.support.student_process import StudentProcess
 from tests.support.tcp_proxy import TcpProxy
@@ -282,6 +282,24 @@ def test_a_server_that_asks_has_a_budget(taught: Path, tmp_path: Path) -> None:
         pass
     with pytest.raises(ValidationError, match="give `ask` a `budget`"):
         ServeOptions(ask=AskOptions(share=0.1))
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (("--ask-vendor", "nowhere"), 2, "'nowhere' is no address of a vendor"),
+        (("--api-key-file", "typo"), 2, "The API key cannot be read from typo"),
+        (("--cache", "file/cache.db"), 1, "The cache folder file cannot be made"),
+    ],
+)
+def test_a_vendor_that_can_never_be_asked_is_refused(
+    taught: Path, tmp_path: Path, options: tuple[str, str], code: int, said: str
+) -> None:
+    (tmp_path / "file").touch()
+    asks = ("--ask-vendor", "http://127.0.0.1:9", "--ask-budget", "5", *options)
+    ended, words = refused_start(str(taught), "--port", "0", *asks, folder=tmp_path)
+    assert said in words
+    assert ended == code
 
 
 @pytest.mark.parametrize("width", [pytest.param(1280, marks=pytest.mark.slow), 400])

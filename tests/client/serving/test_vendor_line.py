@@ -14,6 +14,15 @@ import pytest
 
 from client.buying.queries import Query
 from client.deferral.asking import Asker
+from client.errors import (
+    CacheError,
+    ClientError,
+    FingerprintChanged,
+    KeyRefused,
+    QuotaExhausted,
+    UsageError,
+    VendorUnreachable,
+)
 from client.serving import vendor_line
 from client.serving.vendor_line import VendorAnswer, VendorLine
 from tests.client.buying.cards import MODEL
@@ -179,3 +188,46 @@ def test_beyond_so_many_bytes_the_student_answers_at_once(
         return _who([*said, *await line.ask([_image(b"ten bytes!")], seconds=_LONG)])
 
     assert _run(_asker(shop), work) == ["vendor", "vendor", "student", "vendor"]
+
+
+class _Shut:
+    """A vendor that cannot be connected to, for a reason; it counts how often that is tried."""
+
+    def __init__(self, why: ClientError) -> None:
+        self._why = why
+        self.tries = 0
+
+    def open(self) -> AbstractContextManager[Asker]:
+        self.tries += 1
+        raise self._why
+
+
+@pytest.mark.parametrize("kind", [VendorUnreachable, KeyRefused, QuotaExhausted])
+def test_a_vendor_that_does_not_answer_at_the_start_is_left_for_later(
+    kind: type[ClientError], caplog: pytest.LogCaptureFixture
+) -> None:
+    VendorLine(_Shut(kind("not today")).open, None).connect()
+    assert "the student answers alone for 30 s: not today" in caplog.text
+
+
+@pytest.mark.parametrize("kind", [FingerprintChanged, UsageError, CacheError, ClientError])
+def test_what_cannot_be_asked_is_refused_at_the_start_and_answered_by_the_student_later(
+    kind: type[ClientError], caplog: pytest.LogCaptureFixture
+) -> None:
+    shut = _Shut(kind("never"))
+    with pytest.raises(kind, match="never"):
+        VendorLine(shut.open, None).connect()
+
+    async def do() -> list[str]:
+        line = VendorLine(shut.open, None)
+        line.start()
+        try:
+            said = [await line.ask([_image(b"good")], seconds=_LONG) for _ in range(2)]
+            return [who for each in said for who in _who(each)]
+        finally:
+            await asyncio.to_thread(line.close)
+
+    assert asyncio.run(do()) == ["student", "student"]
+    assert shut.tries == 1 + 1  # then it is left alone for a while
+    assert "the student answers alone for 30 s: never" in caplog.text
+    assert "could not be asked" not in caplog.text
