@@ -15,6 +15,7 @@ from client.cli.compare import compare
 from client.cli.confirm import on_terminal
 from client.cli.data import data_app
 from client.cli.init import init
+from client.cli.lines import from_lines
 from client.cli.options import (
     DEFAULT_DATA,
     DEFAULT_STUDENT,
@@ -277,10 +278,10 @@ def embed(
     """
     from client.api import embedding
     from client.api.options import EmbedOptions
-    from client.runs.embedding import check_output, from_lines
+    from client.runs.embedding import check_output
 
     check_output(out)  # before standard input is read
-    texts, paths = from_lines(text or [], images or [], sys.stdin)
+    texts, paths = from_lines(text or [], images or [])
     options = EmbedOptions(
         texts=tuple(texts), images=tuple(paths), out=out, budget=budget, max_spend_micros=max_spend, yes=yes,
         vendor=vendor, protocol=protocol, model=model, api_key_file=api_key_file, cache=cache,

@@ -1,12 +1,12 @@
 """`client evaluate`, `predict`, `report`, `export`: what is done with a finished student."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from client.cli.confirm import on_terminal
+from client.cli.lines import from_lines
 from client.cli.options import (
     DEFAULT_DATA,
     AskAccuracyOption,
@@ -114,7 +114,7 @@ def predict(
             **amount, vendor=ask_vendor, budget=ask_budget, period=ask_period, yes=yes, protocol=protocol,
             model=model, api_key_file=api_key_file, cache=cache, keep=keep, keep_at_most=keep_at_most,
         )  # fmt: skip
-    words = [line.strip() for line in sys.stdin if line.strip()] if images == ["-"] else images
+    _, words = from_lines([], images)
     student = students.load_student(run, device=device)
     found = student.predict(words, top=top, reject=reject, ask=ask, confirm=on_terminal(), progress=Display())
     if not found.classes and not found.skipped:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
@@ -40,27 +40,6 @@ def check_output(out: Path) -> None:
         require_pyarrow()
     if not is_folder(out.parent):
         raise UsageError(f"--out cannot be written: there is no folder {out.parent}.")
-
-
-def from_lines(
-    texts: Sequence[str], images: Sequence[str], lines: Iterable[str]
-) -> tuple[list[str], list[str]]:
-    """The texts and images that are meant, where `-` among either stands for the lines, without empty ones.
-
-    Raises:
-        UsageError: `-` is given twice.
-    """
-    if [*texts, *images].count("-") > 1:
-        raise UsageError(
-            "Only one of --text and --images can be -, and only once: standard input is read once."
-        )
-    if "-" not in (*texts, *images):
-        return list(texts), list(images)
-    given = [line.rstrip("\r\n") for line in lines if line.strip()]
-    text_list, image_list = (
-        [item for word in words for item in (given if word == "-" else [word])] for words in (texts, images)
-    )
-    return text_list, image_list
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,12 @@
 """`client embed` against the real vendor: what it writes, what it skips, and where it stops."""
 
 import json
+import os
+import shutil
 import signal
 import sqlite3
 from contextlib import closing
-from io import StringIO
+from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
 
 import numpy as np
@@ -159,6 +161,10 @@ def test_folders_patterns_and_lists_of_files_are_found_in_order(
     assert names("--images", "-", "--text", "a cat") == ["a cat", "4.png", "shots/3.png"]
     monkeypatch.setattr("sys.stdin", StringIO("a dog\r\na bird\n"))
     assert names("--text", "a cat", "--text", "-") == ["a cat", "a dog", "a bird"]
+    shutil.copy(client.folder / "4.png", client.folder / os.fsdecode(b"caf\xe9.png"))
+    typed = TextIOWrapper(BytesIO(b"caf\xe9.png\n"), encoding="utf-8", errors="strict")
+    monkeypatch.setattr("sys.stdin", typed)
+    assert names("--images", "-") == ["caf\udce9.png"]
     assert "once" in client("embed", "--text", "-", "--images", "-", "--out", "out.npy", code=2).stderr
     assert "does not exist" in client("embed", "--images", "none*.png", "--out", "out.npy", code=2).stderr
 

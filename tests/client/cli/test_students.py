@@ -1,6 +1,8 @@
 """`client predict`: which files it takes, which it leaves out, and how it ends."""
 
 import json
+import os
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -81,3 +83,15 @@ def test_a_folder_without_a_picture_is_no_success(capsys: pytest.CaptureFixture[
     _draw("shots/.cache/thumb.png")
     assert _predict("shots") == 2
     assert "There is no picture in shots" in capsys.readouterr().err
+
+
+def test_names_on_standard_input_are_taken_as_they_are(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [os.fsdecode(b"caf\xe9.png"), " a.png"]
+    for name in names:
+        _draw(name)
+    typed = BytesIO(b"\n".join(map(os.fsencode, names)))
+    monkeypatch.setattr("sys.stdin", TextIOWrapper(typed, encoding="utf-8", errors="strict"))
+    assert _predict("-", "--json") == 0
+    assert _rows(capsys) == dict.fromkeys(names)
