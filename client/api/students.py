@@ -312,7 +312,8 @@ def evaluate(
 
     Raises:
         ClientError: there is no student.
-        DataError: the folder has no such domain, or the student does not know a class of it.
+        DataError: the folder has no labelled image or no such domain, or the student does not know a class
+            of it.
     """
     from client.runs.evaluation import read_for_evaluation
 

@@ -101,11 +101,16 @@ class ImageFolder:
         return os.fsencode("/".join(self._parts(path)[self.depth :]))
 
     def require_domains(self, names: Iterable[str]) -> None:
-        """Check that these domains exist.
+        """Check that there are labelled images, and that these domains exist.
 
         Raises:
-            DataError: one does not; the message names those that do.
+            DataError: one does not, the message names those that do; or there are names of classes alone.
         """
+        if not self.domains:
+            raise DataError(
+                f"{self.root} names classes, and there is no labelled image in it: --data takes a folder or "
+                "a table here."
+            )
         for name in names:
             if name not in self.domains:
                 raise DataError(

@@ -1,4 +1,4 @@
-"""`client predict`: which files it takes, which it leaves out, and how it ends."""
+"""`client predict` and `evaluate`: which files they take, which they leave out, and how they end."""
 
 import json
 import os
@@ -95,3 +95,14 @@ def test_names_on_standard_input_are_taken_as_they_are(
     monkeypatch.setattr("sys.stdin", TextIOWrapper(typed, encoding="utf-8", errors="strict"))
     assert _predict("-", "--json") == 0
     assert _rows(capsys) == dict.fromkeys(names)
+
+
+@pytest.mark.parametrize("more", [(), ("--domain", "red")])
+def test_class_names_alone_are_nothing_to_evaluate_on(
+    capsys: pytest.CaptureFixture[str], more: tuple[str, ...]
+) -> None:
+    Path("names.txt").write_text("cat\ndog\n")
+    with pytest.raises(SystemExit) as end:
+        main(["evaluate", "run", "--data", "names.txt", *more])
+    assert end.value.code == 2
+    assert "names.txt names classes, and there is no labelled image" in capsys.readouterr().err

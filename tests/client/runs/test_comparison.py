@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from client.errors import UsageError
+from client.errors import DataError, UsageError
 from client.learning.recipe import Recipe, Variant
 from client.progress import Display
 from client.runs.comparison import Comparison, ComparisonConfig
@@ -51,3 +51,11 @@ def test_a_table_behind_a_link_is_read_under_the_links_name(tmp_path: Path) -> N
     cells = _comparison(data / "labels.csv", tmp_path / "table").cells
     assert [cell.target for cell in cells] == ["dark", "light", "red"]
     assert {len(read_dataset(cell.config, Display()).examples) for cell in cells} == {6}
+
+
+def test_class_names_alone_are_nothing_to_compare_on(tmp_path: Path) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text("cat\ndog\n")
+    for targets in ((), ("red",)):
+        with pytest.raises(DataError, match="there is no labelled image"):
+            _comparison(names, tmp_path / "table", targets=targets)
