@@ -95,33 +95,44 @@ def images_in_table(table: Path, *, labelled: bool) -> tuple[list[TableRow], lis
     return images, left_out
 
 
-def _row(table: Path, number: int, cells: Mapping[str, str]) -> TableRow:
-    path, split = cells.get("path", ""), cells.get("split", "").lower()
+def _row(table: Path, number: int, cells: Mapping[str, object]) -> TableRow:
+    path, label, domain, split = (
+        _text(table, number, cells, column) for column in ("path", "label", "domain", "split")
+    )
+    split = split.lower()
     if not path or "\0" in path:
         raise DataError(f"{table}, row {number}: there is no `path`. The columns are: {', '.join(cells)}.")
     if split and split not in _SPLITS:
         raise DataError(
             f"{table}, row {number}: `split` is {split!r}. It takes {', '.join(_SPLITS)}, or nothing."
         )
-    return TableRow(
-        table.parent / path, cells.get("label", ""), cells.get("domain", ""), _SPLITS.get(split, "")
-    )
+    return TableRow(table.parent / path, label, domain, _SPLITS.get(split, ""))
 
 
-def _cells(table: Path) -> Iterator[dict[str, str]]:
+def _text(table: Path, number: int, cells: Mapping[str, object], column: str) -> str:
+    """A cell as text: Parquet may hold it as bytes, and JSON half of a character."""
+    cell = cells.get(column)
+    if cell is None:
+        return ""
+    try:
+        text = cell.decode() if isinstance(cell, bytes) else str(cell)
+        # What the disk calls a file may be other bytes, which Python gives as what no UTF-8 holds.
+        text.encode(errors="surrogateescape" if column == "path" else "strict")
+    except (UnicodeDecodeError, UnicodeEncodeError) as error:
+        raise DataError(f"{table}, row {number}: `{column}` is not UTF-8 ({error.reason}).") from error
+    return text.strip()
+
+
+def _cells(table: Path) -> Iterator[dict[str, object]]:
     """The cells of each row by the names of their columns, which may be written in capitals."""
     readers = {".csv": _from_csv, ".jsonl": _from_json_lines, ".parquet": _from_parquet}
     try:
         if table.stat().st_size > MAX_BYTES:
             raise DataError(f"{table} is larger than {MAX_BYTES // 2**20} MiB.")
         for row in readers[table.suffix.lower()](table):
-            yield {str(name).strip().lower(): _text(cell) for name, cell in row.items() if name is not None}
-    except (OSError, ValueError, csv.Error) as error:
+            yield {str(name).strip().lower(): cell for name, cell in row.items() if name is not None}
+    except (OSError, ValueError, RecursionError, csv.Error) as error:
         raise DataError(f"{table} cannot be read: {error}.") from error
-
-
-def _text(cell: object) -> str:
-    return "" if cell is None else str(cell).strip()
 
 
 def _from_csv(table: Path) -> Iterator[dict[str, Any]]:

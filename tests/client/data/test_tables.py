@@ -1,6 +1,7 @@
 """Labelled sets that are tables or folders of one domain, and what is wrong with a table."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -136,6 +137,9 @@ def test_what_a_table_holds_out_counts_among_the_share_and_no_class_loses_its_la
         ([{"path": "a.png"}], "row 1: there is no `label`"),
         ([{"path": "a.png", "label": "x"}, {"path": "./a.png", "label": "y"}], "row 2: .* is there already"),
         ([{"path": "a.png", "label": "x", "split": "tets"}], "`split` is 'tets'. It takes train, holdout"),
+        ([{"path": "a.png", "label": "\ud83d"}], "row 1: `label` is not UTF-8"),
+        ([{"path": "a.png", "label": "x", "domain": "\udce9"}], "row 1: `domain` is not UTF-8"),
+        ([{"path": "\ud83d.png", "label": "x"}], "row 1: `path` is not UTF-8"),
         ([{"path": "gone.png", "label": "x"}], "none of its files is an image. Left out: 1 not a file"),
         ([{"path": "mine.jsonl", "label": "x"}], "Left out: 1 not an image by name"),
     ],
@@ -147,8 +151,28 @@ def test_a_table_that_is_wrong_is_refused_with_the_row(tmp_path: Path, rows: lis
         list_folder(table)
 
 
+def test_bytes_in_parquet_are_text(toy: Path) -> None:
+    table = toy.parent / "mine.parquet"
+    rows = [{**row, "domain": f"caf\u00e9 {row['domain']}"} for row in _rows(toy)]
+    _parquet(table, rows)
+    expected = list_folder(table)
+    encoded = [{name: text.encode() for name, text in row.items()} for row in rows]
+    _parquet(table, encoded)
+    assert list_folder(table) == expected
+    _parquet(table, [{**encoded[0], "taken": b"\xff"}, {**encoded[1], "label": b"\xff"}])
+    with pytest.raises(DataError, match="row 2: `label` is not UTF-8"):
+        list_folder(table)
+
+
+def test_the_name_of_a_file_need_not_be_utf_8(toy: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.png")
+    shutil.copy(toy / "red" / "circle" / "00.png", toy / name)
+    _jsonl(toy / "mine.jsonl", [{"path": name, "label": "circle", "note": "\ud83d"}])
+    assert _read(list_folder(toy / "mine.jsonl")) == [(name, "mine", "circle")]
+
+
 @pytest.mark.parametrize("kind", WRITERS)
-@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"[1]", b"{"])
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"[1]", b"{", b"[" * 100_000])
 def test_what_is_no_table_is_refused(tmp_path: Path, kind: str, content: bytes) -> None:
     table = tmp_path / f"mine.{kind}"
     table.write_bytes(content)
