@@ -1,5 +1,6 @@
 """The cells of a comparison's table: a run each."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -66,6 +67,16 @@ class Cell:
             seconds=sum(summary["seconds"].get(stage, 0.0) for stage in ("align", "distill")),
             is_teacher=not self.trains,
         )
+
+
+def name_of_run(variant: Variant, target: str, seed: int) -> str:
+    """The name of a cell's folder.
+
+    A domain of a table may have any name: what no file's name holds is escaped, and what looks like an escape
+    as well, so that two domains never share a folder.
+    """
+    escaped = re.sub("%(?=2F|00|25)", "%25", target).replace("/", "%2F").replace("\0", "%00")
+    return f"{variant.name}-{escaped}-{seed}"
 
 
 def by_steps(cells: Sequence[Cell]) -> list[Cell]:

@@ -33,7 +33,7 @@ from client.results.comparison_table import (
     as_markdown,
     as_text,
 )
-from client.runs.cells import Cell, by_steps
+from client.runs.cells import Cell, by_steps, name_of_run
 from client.runs.connection import Connection
 from client.runs.dataset import Dataset, DomainInputs, PoolInputs, ViewInputs, read_dataset
 from client.runs.digest import StageInputs
@@ -219,7 +219,7 @@ class Comparison:
             group_by_name=config.group_by_name,
             unlabelled=config.unlabelled if learns_unlabelled else (),
         )
-        name = f"{variant.name}-{target}-{seed}"
+        name = name_of_run(variant, target, seed)
         return Cell(variant, run, RunFolder(self._folder.path / "runs" / name))
 
     def _begin(self) -> None:

@@ -1,5 +1,6 @@
 """A comparison before it buys and trains: what it reads, what it refuses, and how its runs are named."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -59,3 +60,25 @@ def test_class_names_alone_are_nothing_to_compare_on(tmp_path: Path) -> None:
     for targets in ((), ("red",)):
         with pytest.raises(DataError, match="there is no labelled image"):
             _comparison(names, tmp_path / "table", targets=targets)
+
+
+def test_each_domain_of_a_table_has_a_folder_of_its_own_whatever_its_name(tmp_path: Path) -> None:
+    names = {
+        "red": "erm-red-0",
+        "100% cotton": "erm-100% cotton-0",
+        "2024/05": "erm-2024%2F05-0",
+        "2024%2F05": "erm-2024%252F05-0",
+        "2024%252F05": "erm-2024%25252F05-0",
+        "a/../../../elsewhere": "erm-a%2F..%2F..%2F..%2Felsewhere-0",
+        "a\0": "erm-a%00-0",
+        "a%00": "erm-a%2500-0",
+    }
+    table = tmp_path / "mine.jsonl"
+    rows = [{"path": f"{n}.png", "label": "x", "domain": name} for n, name in enumerate(names)]
+    for row in rows:
+        (tmp_path / row["path"]).touch()
+    table.write_text("\n".join(map(json.dumps, rows)))
+    cells = _comparison(table, tmp_path / "table").cells
+    assert {cell.target: cell.run.path for cell in cells} == {
+        domain: tmp_path / "table" / "runs" / name for domain, name in names.items()
+    }
