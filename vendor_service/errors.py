@@ -8,9 +8,13 @@ APIError (shared/errors.py)       a customer's request is refused; rendered as t
 └── CommitInDoubt                 the database was sent a COMMIT and did not say whether it took it
 """
 
-from shared.errors import APIError
+from typing import Self
+
+from shared.errors import APIError, ErrorCode
 
 __all__ = ["APIError", "CommitInDoubt", "OperatorError", "UnknownName", "UsageError", "VendorError"]
+
+_IN_DOUBT = "the vendor's database went away before it said whether this was"
 
 
 class VendorError(Exception):
@@ -35,3 +39,18 @@ class UsageError(OperatorError):
 
 class CommitInDoubt(APIError):
     """The connection ended between a COMMIT and its answer: it may have gone through, or not."""
+
+    @classmethod
+    def keyed(cls) -> Self:
+        """One that tells to send again a request that counts once under its idempotency key."""
+        message = (
+            f"{_IN_DOUBT} done; to find out, send it again with the same Idempotency-Key, "
+            "under which it counts once"
+        )
+        return cls(ErrorCode.OVERLOADED, message, retry_after=1)
+
+    @classmethod
+    def unkeyed(cls, rest: str = "done; it may have been: look before you send it again") -> Self:
+        """One of a request that counts each time; it asks nobody, and no program, to send it again."""
+        headers = {"x-should-retry": "false"}  # OpenAI's SDK would repeat it
+        return cls(ErrorCode.OVERLOADED, f"{_IN_DOUBT} {rest}", headers=headers)

@@ -14,7 +14,6 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from shared.billing import Invoice
-from shared.errors import ErrorCode
 from tests.support.postgres import Postgres
 from tests.vendor_service.clocks import FakeClock
 from vendor_service.accounts.accounts import Terms, open_account
@@ -179,9 +178,7 @@ def lose_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     def unanswered(self: Database, lock_seconds: float | None = None) -> Iterator[Session]:
         with write(self, lock_seconds) as session:
             yield session
-        raise CommitInDoubt(
-            ErrorCode.OVERLOADED, "send it again with the same Idempotency-Key", retry_after=1
-        )
+        raise CommitInDoubt.unkeyed()
 
     monkeypatch.setattr(Database, "write", unanswered)
 

@@ -28,7 +28,7 @@ from vendor_service.database.tables import (
     StoredFile,
 )
 from vendor_service.encoder.encoder import ModelFacts
-from vendor_service.errors import APIError
+from vendor_service.errors import APIError, CommitInDoubt
 from vendor_service.operators.act import Act
 
 # What is held for a job is released by the sweep of all holds so long after its window, if nothing else did.
@@ -74,6 +74,7 @@ class Jobs:
 
         Raises:
             APIError: the file is for another endpoint, a limit does not allow it, or the key began another.
+            CommitInDoubt: the database went away before it said whether the job was begun.
         """
         if asked.endpoint != file.endpoint:
             message = f"the lines of this file are for {file.endpoint}"
@@ -93,7 +94,12 @@ class Jobs:
             held_until=now + WINDOW_SECONDS * SECOND + _HELD_LONGER,
         )
         draft = _Draft(order, terms.idempotency_key, asked, file, self._limits, now)
-        return self._admission.hold_job(order, draft).result()
+        try:
+            return self._admission.hold_job(order, draft).result()
+        except CommitInDoubt as doubt:
+            if terms.idempotency_key is None:
+                raise
+            raise CommitInDoubt.keyed() from doubt
 
     def get(self, account_id: str, batch_id: str) -> BatchObject:
         """A job of this account.

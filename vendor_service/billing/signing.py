@@ -31,7 +31,7 @@ from vendor_service.clock import Clock
 from vendor_service.database import key_files
 from vendor_service.database.session import Database, take_turns
 from vendor_service.database.tables import SigningKeyRow
-from vendor_service.errors import APIError, OperatorError, UnknownName
+from vendor_service.errors import APIError, CommitInDoubt, OperatorError, UnknownName
 
 _log = logging.getLogger(__name__)
 _JWS = jwt.PyJWS(algorithms=[ALGORITHM])
@@ -175,12 +175,17 @@ def rotate(
 
     Raises:
         OperatorError: the file cannot be written.
+        APIError: the database does not answer; the former key goes on.
     """
     key = SigningKey(Ed25519PrivateKey.generate())
-    with database.write() as session:
-        publish(session, key, clock())
-        if on_published is not None:
-            on_published(session, key.public.kid)
+    try:
+        with database.write() as session:
+            publish(session, key, clock())
+            if on_published is not None:
+                on_published(session, key.public.kid)
+    except CommitInDoubt as doubt:  # published or not, nothing has it to sign with
+        message = "the vendor's database went away; receipts are signed by the former key still, so try again"
+        raise APIError(doubt.code, message, retry_after=1) from doubt
     try:
         key_files.replace(file, key.pem())
     except OSError as error:

@@ -62,7 +62,7 @@ def main() -> None:
     """Run the command line; an error that is told to people becomes one message and its exit code."""
     try:
         app()
-    except CommitInDoubt:  # its message is for who sends requests, which have keys that make them count once
+    except CommitInDoubt:  # its message is for who sends requests
         message = "the database went away before it said whether this was done; it may have been"
         typer.echo(f"error: {message}: look with `vendor audit list` before you repeat it", err=True)
         sys.exit(OperatorError.exit_code)

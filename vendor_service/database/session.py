@@ -179,11 +179,7 @@ class Database:
                 raise
             outages.noticed(error)
             if committing and error.connection_invalidated:
-                message = (
-                    "the vendor's database went away before it said whether this was charged; to find out, "
-                    "send it again with the same Idempotency-Key, which is charged once"
-                )
-                raise CommitInDoubt(ErrorCode.OVERLOADED, message, retry_after=1) from error
+                raise CommitInDoubt.unkeyed() from error
             message = "the vendor's database is busy, restarting or out of room; try again"
             raise APIError(ErrorCode.OVERLOADED, message, retry_after=1) from error
 

@@ -29,7 +29,7 @@ from vendor_service.embed.unpaid import Unpaid
 from vendor_service.encoder.encoder import ModelFacts
 from vendor_service.encoder.prepared import Prepared, PreparedText
 from vendor_service.encoder.queries import ImageQuery, Query
-from vendor_service.errors import APIError
+from vendor_service.errors import APIError, CommitInDoubt
 from vendor_service.extraction.buckets import buckets_of
 from vendor_service.extraction.recorder import Answered, Recorder
 from vendor_service.observability.metrics import Metrics
@@ -87,6 +87,7 @@ class EmbedService:
 
         Raises:
             APIError: for any reason of the contract; nothing is charged then.
+            CommitInDoubt: the database went away before it said whether this was charged.
         """
         model = self._models.find(queries.model)
         _check(model, queries, call)
@@ -166,8 +167,9 @@ class EmbedService:
                 charged = await self._charge(order, result, sold)
         except BaseException:
             # Whatever the reason, a cancelled task included.
-            if await asyncio.wrap_future(self._admission.void(order.account_id, admitted.request_id)):
-                self._metrics.decided("voided")
+            with suppress(APIError):  # the books are away, and the reason is what is to be told
+                if await asyncio.wrap_future(self._admission.void(order.account_id, admitted.request_id)):
+                    self._metrics.decided("voided")
             raise
         work.answered(order.queries)
         model.metrics.sold(result.usage, replayed=admitted.replayed)
@@ -179,7 +181,10 @@ class EmbedService:
         buckets = buckets_of(result.rows, result.model.fingerprint)
         with result.timing.timed("books"):
             settling = self._admission.settle(order.account_id, result.id, buckets)
-            charged = await asyncio.wrap_future(settling)
+            try:
+                charged = await asyncio.wrap_future(settling)
+            except CommitInDoubt as doubt:
+                raise _in_doubt(order) from doubt
         self._metrics.decided("settled")
         if self._recorder is not None:
             digests = [each.asked for each in sold]
@@ -241,8 +246,11 @@ class EmbedService:
         try:
             with timing.timed("books"):
                 admitted = await asyncio.wrap_future(self._admission.admit(order))
-        except APIError:
+        except APIError as error:
             self._metrics.decided("refused")
+            if isinstance(error, CommitInDoubt):  # of a hold, which is no charge
+                message = "the vendor's database went away; nothing was charged, try again"
+                raise APIError(error.code, message, retry_after=1) from error
             raise
         self._metrics.decided("replayed" if admitted.replayed else "held")
         return admitted
@@ -261,6 +269,14 @@ def _check(model: ServedModel, queries: Queries, call: Call) -> None:
     if len(queries.items) > most:
         message = f"a request may have {most} inputs, not {len(queries.items)}"
         raise APIError(ErrorCode.TOO_MANY_INPUTS, message, param=queries.param)
+
+
+def _in_doubt(order: Order) -> CommitInDoubt:
+    """What is told where nobody knows whether an order was charged."""
+    if order.idempotency_key is not None:
+        return CommitInDoubt.keyed()
+    rest = "charged; it may have been, and sent again it may be charged again: look at GET /v1/ledger first"
+    return CommitInDoubt.unkeyed(rest)
 
 
 def _order(model: ModelFacts, call: Call, body_hash: str, *, images: int, texts: int) -> Order:

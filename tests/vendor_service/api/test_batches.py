@@ -27,6 +27,7 @@ from shared.receipts import ReceiptClaims, Sold, answer_hash, request_hash, vect
 from shared.serving.logging import TextFormatter
 from tests.support.vendor_process import wait_until
 from tests.vendor_service.batches.held_model import HeldModel
+from tests.vendor_service.books import lose_answers
 from tests.vendor_service.conftest import LIMITS
 from tests.vendor_service.hostile_bodies import head
 from tests.vendor_service.local_vendor import LocalVendor, error_code, image_file, image_input
@@ -328,6 +329,29 @@ def test_an_idempotency_key_begins_one_job(vendor: LocalVendor, client: openai.O
     assert refused.value.code == "fingerprint_mismatch"
     assert len(list(client.batches.list())) == 1
     assert vendor.account(api_key).spent_micros == 10
+
+
+def test_a_job_of_which_nobody_heard_is_found_by_its_key_or_to_be_looked_for(
+    vendor: LocalVendor, client: openai.OpenAI, api_key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = client.files.create(file=("in.jsonl", line("a", CAT).encode()), purpose="batch")
+
+    def create(key: str | None) -> httpx.Response:
+        headers = {"authorization": f"Bearer {api_key}"} | ({} if key is None else {"idempotency-key": key})
+        asked = {"input_file_id": file.id, "endpoint": "/v1/embeddings", "completion_window": "24h"}
+        return vendor.http.post("/v1/batches", json=asked, headers=headers)
+
+    with monkeypatch.context() as cut:
+        lose_answers(cut)
+        keyed, keyless = create("mine"), create(None)
+    assert (error_code(keyed), error_code(keyless)) == ("overloaded", "overloaded")
+    assert "same Idempotency-Key" in keyed.text
+    assert keyed.headers["retry-after"] == "1"
+    assert "it may have been: look before" in keyless.text
+    assert keyless.headers["x-should-retry"] == "false"
+    assert len(list(client.batches.list())) == 2
+    assert create("mine").json()["id"] in {each.id for each in client.batches.list()}
+    assert len(list(client.batches.list())) == 2
 
 
 def test_what_is_done_when_a_job_is_cancelled_is_kept_and_charged(

@@ -12,6 +12,7 @@ import pytest
 
 from shared.billing import EntryPage, Invoice, Quote
 from shared.keys import KeyList, NewSecret
+from tests.vendor_service.books import lose_answers
 from tests.vendor_service.local_vendor import LocalVendor, ScriptedTexts, Vendor, error_code
 from vendor_service.accounts.authentication import Authentication
 from vendor_service.accounts.keys import Scope, revoke_key
@@ -200,6 +201,22 @@ def test_a_customer_issues_keys_of_its_projects_within_what_the_asking_key_may(v
     for wrong in ({"quota": -1}, {"project": "none"}, {"expires_at": at}, {"scopes": ["root"]}, {"x": 1}):
         assert error_code(issue(owner, **wrong)) == "invalid_request"
     assert error_code(issue(vendor.another_key(owner, Scope.EMBED))) == "insufficient_scope"
+
+
+def test_keys_of_which_nobody_heard_are_not_to_be_asked_for_again_unseen(
+    vendor: LocalVendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admin = vendor.another_key(vendor.key(), Scope.ADMIN)
+    paths = ("/v1/keys", f"/v1/keys/{admin.split('_')[1]}/rotate")
+    with monkeypatch.context() as cut:
+        lose_answers(cut)
+        doubtful = [post(vendor, path, admin, json={}) for path in paths]
+    for each in doubtful:
+        assert error_code(each) == "overloaded"
+        assert "it may have been: look before you send it again" in each.json()["error"]["message"]
+        assert "Idempotency-Key" not in each.text
+        assert each.headers["x-should-retry"] == "false"
+        assert "retry-after" not in each.headers
 
 
 def _bearer(key: str) -> dict[str, str]:

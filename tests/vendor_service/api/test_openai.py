@@ -3,6 +3,7 @@
 import base64
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import openai
 import pytest
 
+from shared.errors import ErrorCode
 from tests.vendor_service.local_vendor import (
     LocalVendor,
     ScriptedTexts,
@@ -19,6 +21,9 @@ from tests.vendor_service.local_vendor import (
     image_file,
     image_input,
 )
+from vendor_service.billing.admission import Admission
+from vendor_service.billing.orders import Admitted, Charged, Order
+from vendor_service.errors import APIError, CommitInDoubt
 
 CAT = "a photo of a cat"
 DATA_URI = f"data:image/png;base64,{image_input()['image']}"
@@ -203,6 +208,67 @@ def test_it_retries_what_the_vendor_failed_at(scripted: ScriptedTexts, tmp_path:
         assert vendor.account(key).ledger_seq == 0
 
 
+@pytest.fixture
+def lost_charges(monkeypatch: pytest.MonkeyPatch) -> list[Charged]:
+    """Charges, of which nobody hears; the database stays away while their holds are released."""
+    settle, charges = Admission.settle, list[Charged]()
+
+    def unanswered(self: Admission, *given: Any) -> Future[Charged]:
+        charges.append(settle(self, *given).result(20))
+        return _failed(CommitInDoubt.unkeyed())
+
+    def away(*_: Any) -> Future[bool]:
+        return _failed(APIError(ErrorCode.OVERLOADED, "try again", retry_after=1))
+
+    monkeypatch.setattr(Admission, "settle", unanswered)
+    monkeypatch.setattr(Admission, "void", away)
+    return charges
+
+
+def test_what_may_have_been_charged_is_not_repeated_without_a_key(
+    tmp_path: Path, lost_charges: list[Charged]
+) -> None:
+    with (
+        LocalVendor(tmp_path) as vendor,
+        sdk(vendor, vendor.key(), max_retries=1) as client,
+        pytest.raises(openai.InternalServerError, match="look at GET /v1/ledger") as refused,
+    ):
+        client.embeddings.create(model="icon-clip", input=CAT)
+    assert refused.value.response.headers["x-should-retry"] == "false"
+    assert "retry-after" not in refused.value.response.headers
+    assert len(lost_charges) == 1
+
+
+def test_what_may_have_been_charged_is_repeated_under_its_key(
+    tmp_path: Path, lost_charges: list[Charged]
+) -> None:
+    with LocalVendor(tmp_path) as vendor:
+        key = vendor.key()
+        headers = {"idempotency-key": "mine"}
+        doubtful = vendor.embed(key, {"text": CAT}, headers=headers)
+        assert error_code(doubtful) == "overloaded"
+        assert "same Idempotency-Key" in doubtful.text
+        assert doubtful.headers["retry-after"] == "1"
+        assert vendor.embed(key, {"text": CAT}, headers=headers).json()["replayed"]
+    assert len(lost_charges) == 1
+
+
+def test_a_hold_of_which_nobody_heard_is_no_charge_and_is_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admit = Admission.admit
+    failures = iter([CommitInDoubt.unkeyed()])
+
+    def unanswered(self: Admission, order: Order) -> Future[Admitted]:
+        admitting, failure = admit(self, order), next(failures, None)
+        return admitting if failure is None else _failed(failure)
+
+    with LocalVendor(tmp_path) as vendor, sdk(vendor, key := vendor.key(), max_retries=1) as client:
+        monkeypatch.setattr(Admission, "admit", unanswered)
+        client.embeddings.create(model="icon-clip", input=CAT)
+        assert vendor.account(key).ledger_seq == 1
+
+
 def test_a_retry_under_its_idempotency_key_is_paid_once(vendor: Vendor, client: openai.OpenAI) -> None:
     for _ in range(2):
         answer = client.embeddings.with_raw_response.create(
@@ -216,3 +282,9 @@ def test_other_media_types_are_refused(vendor: Vendor, api_key: str) -> None:
     headers = {"authorization": f"Bearer {api_key}"}
     form: httpx.Response = vendor.http.post("/v1/embeddings", files={"input": b"x"}, headers=headers)
     assert error_code(form) == "unsupported_media_type"
+
+
+def _failed(error: Exception) -> Future[Any]:
+    future: Future[Any] = Future()
+    future.set_exception(error)
+    return future

@@ -9,9 +9,9 @@ import jwt
 import pytest
 
 from shared.receipts import PublicKey, thumbprint
-from tests.vendor_service.books import Books
+from tests.vendor_service.books import Books, lose_answers
 from vendor_service.billing import signing
-from vendor_service.errors import OperatorError
+from vendor_service.errors import APIError, CommitInDoubt, OperatorError
 
 
 def _published(books: Books) -> list[str]:
@@ -92,3 +92,20 @@ def test_a_withdrawn_key_is_told_of_and_published_no_more(
     assert "was withdrawn" in caplog.text
     with books.database.write() as session, pytest.raises(OperatorError, match="receipts-key list"):
         signing.withdraw(session, "nobody", books.clock())
+
+
+def test_a_rotation_of_which_nobody_heard_leaves_the_former_key_and_is_to_be_repeated(
+    books: Books, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "key.pem"
+    former = signing.read_or_make_key(file).public.kid
+    with monkeypatch.context() as cut:
+        lose_answers(cut)
+        with pytest.raises(APIError, match="by the former key still, so try again") as refused:
+            signing.rotate(books.database, file, books.clock)
+    assert not isinstance(refused.value, CommitInDoubt)
+    assert refused.value.retry_after == 1
+    assert signing.read_key(file).public.kid == former
+    renewed = signing.rotate(books.database, file, books.clock).public.kid
+    assert signing.read_key(file).public.kid == renewed != former
+    assert renewed in _published(books)

@@ -15,7 +15,7 @@ from vendor_service.billing import ledger
 from vendor_service.database import schema
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account
-from vendor_service.errors import APIError, OperatorError
+from vendor_service.errors import APIError, CommitInDoubt, OperatorError
 
 CUTS: list[Cut] = ["before the commit", "before its answer"]
 
@@ -89,9 +89,10 @@ def test_what_nobody_can_find_out_is_said_to_be_so(
         held = books.admit(order, idempotency_key="k")
         cutter.cut_next("before its answer")
         settling = books.admission.settle(order.account_id, held.request_id)
-        with pytest.raises(APIError, match="same Idempotency-Key") as refused:
+        with pytest.raises(CommitInDoubt, match="may have been: look before you send it again") as refused:
             settling.result(20)
         assert refused.value.code == "overloaded"
+        assert (refused.value.retry_after, refused.value.headers) == (None, {"x-should-retry": "false"})
         cutter.deaf = False
         again = books.admit(order, idempotency_key="k")
         assert (again.replayed, again.request_id) == (True, held.request_id)

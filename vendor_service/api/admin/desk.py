@@ -85,12 +85,8 @@ class Desk:
         try:
             return await asyncio.to_thread(self._acted, operator, work)
         except CommitInDoubt as doubt:
-            # No key makes this request count once, so nobody is asked to repeat it.
-            message = (
-                "the vendor's database went away before it said whether this was done; it may have been: "
-                "look at /admin/audit before you send it again"
-            )
-            raise CommitInDoubt(doubt.code, message) from doubt
+            rest = "done; it may have been: look at /admin/audit before you send it again"
+            raise CommitInDoubt.unkeyed(rest) from doubt
 
     async def act_once(
         self,
@@ -106,7 +102,10 @@ class Desk:
         def acting(act: Act) -> idempotency.Answer:
             return idempotency.once(act, operator.token_id, key, asked, lambda: work(act))
 
-        answer = await asyncio.to_thread(self._acted, operator, acting)
+        try:
+            answer = await asyncio.to_thread(self._acted, operator, acting)
+        except CommitInDoubt as doubt:
+            raise CommitInDoubt.keyed() from doubt
         headers = {"idempotent-replayed": "true"} if answer.replayed else None
         return Response(answer.content, media_type="application/json", headers=headers)
 

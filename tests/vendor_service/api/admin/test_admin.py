@@ -180,6 +180,8 @@ def test_an_act_without_a_key_that_may_have_been_done_is_not_to_be_repeated_unse
     assert (error_code(keyless), error_code(keyed)) == ("overloaded", "overloaded")
     assert "it may have been: look at /admin/audit" in keyless.json()["error"]["message"]
     assert "retry-after" not in keyless.headers
+    assert keyless.headers["x-should-retry"] == "false"
+    assert keyed.headers["retry-after"] == "1"
     assert "same Idempotency-Key" in keyed.json()["error"]["message"]
     sqlite.done("POST", "accounts/acme/adjustments", body, key="k")
     assert sqlite.done("GET", "accounts/acme")["credit_micros"] == 107
