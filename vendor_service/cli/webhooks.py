@@ -22,7 +22,9 @@ def create(
     event: Annotated[
         list[EventKind] | None, typer.Option(help="What it is told; may be repeated. (default: everything)")
     ] = None,
-    account: Annotated[str | None, typer.Option(help="Only of this account. (default: of all)")] = None,
+    account: Annotated[
+        str | None, typer.Option(help="Only what concerns this account. (default: all accounts)")
+    ] = None,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:

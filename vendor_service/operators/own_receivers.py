@@ -61,7 +61,7 @@ def is_own(receiver: WebhookEndpoint) -> bool:
 
 
 def send_again(act: Act, account_id: str, event_id: str, endpoint_id: str) -> None:
-    """Send an event of this account again to a receiver that was told of it, or is still to be.
+    """Send an event of this account, or of all, again to a receiver that was told of it, or is still to be.
 
     Raises:
         APIError: `not_found`; `conflict`, the receiver is disabled.
@@ -69,6 +69,6 @@ def send_again(act: Act, account_id: str, event_id: str, endpoint_id: str) -> No
     find(act.session, account_id, endpoint_id)
     event = act.session.get(WebhookEvent, event_id)
     was_sent = act.session.get(WebhookDelivery, (event_id, endpoint_id)) is not None
-    if event is None or event.account_id != account_id or not was_sent:
+    if event is None or event.account_id not in (None, account_id) or not was_sent:
         raise APIError(ErrorCode.NOT_FOUND, "this account has no such delivery", param="event_id")
     acts.replay(act, event_id, endpoint_id)

@@ -32,7 +32,10 @@ class EventKind(StrEnum):
 def emit(
     session: Session, kind: EventKind, account: Account | None, data: Mapping[str, Any], now: int
 ) -> None:
-    """Write an event, and whom it is to be sent to; it is sent once this transaction has committed."""
+    """Write an event, and whom it is to be sent to; it is sent once this transaction has committed.
+
+    An event of no account concerns all of them, and every receiver is told.
+    """
     event = WebhookEvent(
         id=f"evt_{secrets.token_hex(16)}",
         kind=kind,
@@ -43,7 +46,8 @@ def emit(
     session.add(event)
     wanted = select(WebhookEndpoint).where(WebhookEndpoint.disabled_at.is_(None))
     whose = WebhookEndpoint.account_id
-    wanted = wanted.where(whose.is_(None) if account is None else or_(whose.is_(None), whose == account.id))
+    if account is not None:
+        wanted = wanted.where(or_(whose.is_(None), whose == account.id))
     for endpoint in session.scalars(wanted):
         if endpoint.kinds == ALL_KINDS or kind in endpoint.kinds.split():
             session.add(delivery(event.id, endpoint.id, now))

@@ -24,9 +24,10 @@ from vendor_service.clock import DAY, system_clock
 from vendor_service.database.session import Database
 from vendor_service.database.tables import WebhookEvent
 from vendor_service.errors import APIError
-from vendor_service.operators import accounts, keys, money, projects
+from vendor_service.operators import accounts, keys, money, projects, webhooks
 from vendor_service.operators.act import Act
 from vendor_service.webhooks import model_notices
+from vendor_service.webhooks.events import EventKind
 
 
 def told(books: Books) -> list[tuple[str, dict[str, Any]]]:
@@ -162,6 +163,23 @@ def test_each_change_of_a_models_dates_is_told_once_whoever_serves_it(books: Boo
     tell(second)
     tell(second)
     assert len(told(books)) == 2
+
+
+def test_what_concerns_all_accounts_is_told_to_the_receivers_of_each_that_want_it(books: Books) -> None:
+    name = books.account(books.open()).name
+    with books.database.write() as session:
+        act = Act(session, "os:test", books.clock)
+        made = {
+            (whose, kinds): webhooks.create(act, "https://example.com/", kinds, whose).endpoint_id
+            for whose in (None, name)
+            for kinds in ((), (EventKind.MODEL_DEPRECATED,), (EventKind.QUOTA,))
+        }
+    at = datetime(2026, 12, 1, tzinfo=UTC)
+    with books.database.write() as session:
+        model_notices.tell(session, "icon-clip", at, None, books.clock())
+    with books.database.read() as session:
+        sent = {each.endpoint_id for each in webhooks.deliveries(session)}
+    assert sent == {each for (_, kinds), each in made.items() if EventKind.QUOTA not in kinds}
 
 
 def _buy_all(url: str, order: Order) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any, get_args
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 from starlette.responses import Response
 
@@ -190,7 +190,8 @@ class CustomerPages:
     def events(self, asked: Asked[Customer], session: Session) -> Values:
         """What happened, who was told of it, and how that went."""
         account_id = asked.who.account_id
-        mine = select(WebhookEvent).where(WebhookEvent.account_id == account_id)
+        whose = WebhookEvent.account_id
+        mine = select(WebhookEvent).where(or_(whose.is_(None), whose == account_id))
         found = session.scalars(mine.order_by(WebhookEvent.created_at.desc()).limit(_EVENTS)).all()
         receivers = session.scalars(
             select(WebhookEndpoint).where(WebhookEndpoint.account_id == account_id)

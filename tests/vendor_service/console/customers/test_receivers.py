@@ -20,6 +20,7 @@ from tests.vendor_service.local_vendor import LocalVendor
 from vendor_service.accounts.keys import KeyTerms, Scope
 from vendor_service.accounts.projects import ProjectTerms
 from vendor_service.audit import log
+from vendor_service.clock import to_datetime
 from vendor_service.database.tables import (
     WebhookAttempt,
     WebhookDelivery,
@@ -27,7 +28,7 @@ from vendor_service.database.tables import (
 )
 from vendor_service.operators import keys, projects, webhooks
 from vendor_service.operators.act import Act
-from vendor_service.webhooks import events
+from vendor_service.webhooks import events, model_notices
 from vendor_service.webhooks.events import EventKind
 
 
@@ -95,6 +96,30 @@ def test_what_an_operators_receiver_failed_with_is_not_shown_to_customers(vendor
     assert "10.1.2.3" not in page
     for shown in ("3 tries, TimeoutError<", "3 tries, not reached<", "3 tries, HTTP 502<"):
         assert shown in page
+
+
+def test_a_customer_is_told_of_a_model_that_goes_and_can_have_it_sent_again(vendor: LocalVendor) -> None:
+    key = vendor.key()
+    admin = admin_of(vendor, key)
+    admin.ask("/events/receivers/add", address=HOOK, event="model.deprecated")
+    with vendor.books.write() as session:
+        at = to_datetime(vendor.clock())
+        model_notices.tell(session, "model-that-goes", at, None, vendor.clock())
+        session.flush()
+        mine = select(WebhookEndpoint.id).where(WebhookEndpoint.account_id == vendor.account(key).id)
+        receiver = session.scalars(mine).one()
+        delivery = session.scalars(
+            select(WebhookDelivery).where(WebhookDelivery.endpoint_id == receiver)
+        ).one()
+        event, delivery.state = delivery.event_id, "failed"
+    again = f"/events/receivers/{receiver}/send/{event}"
+    page = admin.page("/events")
+    assert "model-that-goes" in page
+    assert f"/console{again}" in page
+    assert admin.do(again).headers["location"] == "/console/events"
+    stranger = admin_of(vendor, vendor.key()).page("/events")
+    assert "model-that-goes" in stranger
+    assert receiver not in stranger
 
 
 @pytest.mark.parametrize(
