@@ -167,10 +167,10 @@ class Front:
     def __del__(self) -> None:
         self._open.close()
 
-    def _encoder(self, spec: ModelSpec, settings: Settings, metrics: Metrics) -> Encoder:
+    def _encoder(self, spec: ModelSpec, _: Settings, metrics: Metrics) -> Encoder:
         model = self._models[spec.id]
         facts = ask_facts(model)
-        preprocessing, decoders = Preprocessing(facts.preprocessing), count_decoders(settings.workers)
+        preprocessing, decoders = Preprocessing(facts.preprocessing), count_decoders(1)  # it has no workers
         preparation = prepare_with(spec, decoders, preprocessing, find_tokenizer(spec), metrics)
         encoder = RemoteEncoder(model, facts, preparation)
         self._encoders.append(encoder)

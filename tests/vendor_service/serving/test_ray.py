@@ -17,6 +17,7 @@ from tests.support.tiny_clip import write_tiny_clip
 from tests.vendor_service.local_vendor import GivenSettings
 from vendor_service.encoder.clip import ClipModel
 from vendor_service.encoder.encoder import ModelFacts
+from vendor_service.encoder.preparation import Preparation
 from vendor_service.encoder.prepared import PreparedText
 from vendor_service.encoder.queues import Encoded
 from vendor_service.errors import APIError
@@ -99,9 +100,9 @@ class Handle:
 class Cluster:
     """A front, its encoder, and the handle that it asks."""
 
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> None:
         self._monkeypatch = monkeypatch
-        self._settings = GivenSettings(model=write_tiny_clip(folder, seed=1))
+        self._settings = GivenSettings(model=write_tiny_clip(folder, seed=1), **settings)
         (self._spec,) = find_specs(self._settings)
         self._facts = ClipModel(self._spec.source, [torch.device("cpu")], "float32").facts
         for name in ("configure_logging", "prepare_database", "RayObserver"):
@@ -125,6 +126,21 @@ class Cluster:
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     return Cluster(tmp_path / "tiny", monkeypatch)
+
+
+def test_a_front_decodes_on_all_processors_whatever_workers_are_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare_with, decoders = ray.prepare_with, []
+
+    def noted(spec: ModelSpec, count: int, *rest: Any) -> Preparation:
+        decoders.append(count)
+        return prepare_with(spec, count, *rest)
+
+    monkeypatch.setattr(ray, "prepare_with", noted)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(12)), raising=False)
+    Cluster(tmp_path / "tiny", monkeypatch, workers=3)
+    assert decoders == [12]
 
 
 def test_a_replica_of_another_model_than_the_front_knows_answers_nothing(cluster: Cluster) -> None:
