@@ -8,7 +8,6 @@ import typer
 from client.cli.options import (
     AskAccuracyOption,
     AskBelowOption,
-    AskBudgetOption,
     AskPeriodOption,
     AskShareOption,
     AskVendorOption,
@@ -64,7 +63,17 @@ def serve(
     ask_share: AskShareOption = None,
     ask_below: AskBelowOption = None,
     ask_accuracy: AskAccuracyOption = None,
-    ask_budget: AskBudgetOption = None,
+    ask_budget: Annotated[
+        int | None,
+        typer.Option(
+            "--ask-budget",
+            min=0,
+            max=10**12,
+            help="Pay for at most so many queries in a period, whatever asks through this cache; "
+            "needed with --ask-vendor.",
+            show_default=False,
+        ),
+    ] = None,
     ask_period: AskPeriodOption = "month",
     ask_seconds: Annotated[
         float,
