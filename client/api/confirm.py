@@ -11,11 +11,13 @@ Confirm = Callable[[str], bool]
 ASK_ABOVE_MICROS = 5_000_000
 
 
-def purchases(*, yes: bool, max_spend_micros: int | None, confirm: Confirm | None) -> Callable[[int], None]:
+def purchases(
+    *, yes: bool, max_spend_micros: int | None, confirm: Confirm | None, takes_cap: bool = True
+) -> Callable[[int], None]:
     """A function that is called with the price of a purchase before it begins, in millionths of a unit.
 
     It returns where the purchase may go on: the price is small, or was agreed to beforehand by `yes` or
-    `max_spend_micros`, or `confirm` agrees to it.
+    `max_spend_micros`, or `confirm` agrees to it. `takes_cap` says whether it can be capped.
 
     Raises:
         UsageError: nobody agreed; of the function that is returned.
@@ -26,7 +28,8 @@ def purchases(*, yes: bool, max_spend_micros: int | None, confirm: Confirm | Non
             return
         price = f"This buys for {cost_micros:,} micros ({cost_micros / 1e6:.2f} units)."
         if confirm is None:
-            raise UsageError(f"{price} Add --yes to agree, or a cap with --max-spend. Nothing was bought.")
+            or_cap = ", or a cap with --max-spend" if takes_cap else ""
+            raise UsageError(f"{price} Add --yes to agree{or_cap}. Nothing was bought.")
         if not confirm(f"{price} Go on?"):
             raise UsageError("Nothing was bought.")
 

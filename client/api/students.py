@@ -217,7 +217,8 @@ class Student:
             with open_asker(
                 connection, ask, self.classes, self.metadata, reject_below, patience=_PATIENCE
             ) as asker:
-                purchases(yes=ask.yes, max_spend_micros=None, confirm=confirm)(asker.price(queries))
+                approve = purchases(yes=ask.yes, max_spend_micros=None, confirm=confirm, takes_cap=False)
+                approve(asker.price(queries))
                 answers = ask_about(own, unsure, queries, asker)
         except VendorUnreachable as error:
             answers = replace(own, stopped=str(error).rstrip("."))

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,19 @@ def test_a_budget_ends_and_the_student_answers_the_rest(
     assert vendor_process.charges(client.api_key).queries == _TEXTS + 3
     _rows(client, trained, *_ask(client, *budget, "--ask-period", "day"))  # another period has its own
     assert vendor_process.charges(client.api_key).queries == 2 * (_TEXTS + 3)
+
+
+def test_who_cannot_be_asked_is_told_of_the_options_that_there_are(
+    client: Command, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client("embed", "--text", "a cat", "--out", "out.npy")
+    monkeypatch.setattr("client.api.confirm.ASK_ABOVE_MICROS", -1)
+    monkeypatch.setattr("sys.stdin", StringIO(""))
+    asking = ("predict", str(trained), "new", *_ask(client, "--ask-share", "0.25"))
+    for command in (asking, ("canary", "--text", "a cat")):
+        assert "Add --yes to agree. Nothing was bought." in client(*command, code=2).stderr
+    bought = ("embed", "--text", "a dog", "--out", "dog.npy")
+    assert "or a cap with --max-spend" in client(*bought, code=2).stderr
 
 
 def test_processes_at_once_pay_from_one_budget(

@@ -30,8 +30,12 @@ def test_a_large_purchase_takes_an_answer() -> None:
     with pytest.raises(UsageError, match=r"^Nothing was bought\.$"):
         check(DEAR)
     assert asked[0] == "This buys for 5,000,001 micros (5.00 units). Go on?"
-    with pytest.raises(UsageError, match=r"5,000,001 micros .* Add --yes"):
+    with pytest.raises(
+        UsageError, match=r"5,000,001 micros .* Add --yes to agree, or a cap with --max-spend\."
+    ):
         purchases(yes=False, max_spend_micros=None, confirm=None)(DEAR)
+    with pytest.raises(UsageError, match=r"Add --yes to agree\. Nothing was bought\.$"):
+        purchases(yes=False, max_spend_micros=None, confirm=None, takes_cap=False)(DEAR)
 
 
 def test_a_finished_student_is_replaced_only_where_somebody_says_so() -> None:
