@@ -75,7 +75,10 @@ def find_model(model: str, pretrained: str | None) -> ModelSource:
         raise UsageError(f"there is no model {model!r}; {hint} A folder is named as local-dir:PATH")
     tags = open_clip.list_pretrained_tags_by_model(model)
     if pretrained is None:
-        raise UsageError(f"say which weights of {model} with --pretrained: {', '.join(tags) or 'a file'}")
+        raise UsageError(
+            f"say which weights of {model}, as {model}/WEIGHTS (or with --pretrained, for a single --model): "
+            f"{', '.join(tags) or 'a file'}"
+        )
     if pretrained not in tags and not Path(pretrained).is_file():
         close = difflib.get_close_matches(pretrained, tags, n=5, cutoff=0.0)
         raise UsageError(

@@ -49,6 +49,7 @@ def test_what_is_left_out_is_as_the_settings_have_it(tmp_path: Path) -> None:
         (FIRST.replace('id = "a"', ""), r"\[\[model\]\] 1, id: Field required"),
         (FIRST.replace("icon-clip", "icon-klip"), r"1 \(a\), source: .*icon-clip"),
         (FIRST + SECOND.replace("openai", "openay"), r"2 \(b\), source: .*openai"),
+        (FIRST + SECOND.replace("/openai", ""), r"2 \(b\), source: .*as ViT-B-16/WEIGHTS .*: openai, "),
         (FIRST + 'dtype = "float16"', r"1 \(a\), dtype"),
         (FIRST + "prices.x = {image_micros = -1}", r"1 \(a\), prices\.x\.image_micros"),
         (FIRST + "prices.x = {image_micros = 1.5}", r"1 \(a\), prices\.x\.image_micros"),
