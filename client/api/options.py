@@ -247,11 +247,11 @@ class ServeOptions(BaseModel):
     Attributes:
         host: the address to listen on.
         port: the port; 0 for a free one.
-        api_keys: a file of those who may ask, a name and a key a line; `None` for everybody.
+        api_keys: a file of those who may ask, a name and the SHA-256 of a key a line; `None` for everybody.
         threads: how many batches are computed at a time; `None` for one a processor.
         log_format: of the log on standard error.
-        reject: the rate of false rejects at which images are taken to show none of the classes, from 0 to 1;
-            `None` for never.
+        reject: the rate of false rejects on the hold-outs, from 0.01 to 0.5, at which images are taken to
+            show none of the classes; `None` for never.
         ask: whom to ask where the student is not sure, within a budget; `None` for nobody.
         ask_seconds: how long a caller waits for the vendor; then the student answers.
     """
