@@ -155,5 +155,6 @@ ALERTS = (
     Alert("HoldsExpire", "warn", "every request is settled or voided",
           "A process was killed, perhaps for memory; nothing was charged for these.", _holds_expire),
     Alert("GpuMemory", "warn", "the devices have memory left",
-          "Lower max_inputs, or serve fewer models on that device.", _gpu_memory),
+          "Name the device less often in --device, or serve with fewer --workers or fewer models.",
+          _gpu_memory),
 )  # fmt: skip
