@@ -19,7 +19,8 @@ app = typer.Typer(help="How much of a model its answers have given away.", no_ar
 @app.command("report")
 def report(
     account: Annotated[
-        str | None, typer.Argument(help="One account. (default: all, those that cover most first)")
+        str | None,
+        typer.Argument(help="One account. (default: the 200 that cover most, and these together)"),
     ] = None,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,

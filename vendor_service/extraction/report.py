@@ -72,9 +72,9 @@ class _Known:
 
 
 def extraction(session: Session, account: Account | None = None) -> list[Extraction]:
-    """A row for each account and model, those that cover most first; or for one account alone.
+    """A row for each model of the accounts that cover most, those first; or of one account alone.
 
-    Where several accounts have asked a model, a first row has what they would know together.
+    Where several of these accounts have asked a model, a first row has what they would know together.
     """
     most = select(Account).order_by(Account.buckets_covered.desc(), Account.name).limit(MOST_ACCOUNTS)
     accounts = {each.id: each for each in session.scalars(most)}
