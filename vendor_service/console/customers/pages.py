@@ -55,9 +55,9 @@ _DAYS = 30
 _EVENTS = 50
 # What a customer can do about a refusal, by its code.
 ADVICE = {
-    ErrorCode.QUOTA_EXHAUSTED: "The quota of the account or the key is used up; it starts anew next month, "
-    "or the vendor can raise it.",
-    ErrorCode.SPEND_LIMIT_REACHED: "The spend limit of the account or of the key is reached.",
+    ErrorCode.QUOTA_EXHAUSTED: "The quota of the account, of its project or of the key is used up; a monthly "
+    "one starts anew next month, and the vendor can raise it.",
+    ErrorCode.SPEND_LIMIT_REACHED: "The spend limit of the account, of its project or of the key is reached.",
     ErrorCode.INSUFFICIENT_CREDIT: "The prepaid credit is used up; top it up with the vendor.",
     ErrorCode.COVERAGE_LIMIT_REACHED: "The answers cover as much of the model as was agreed.",
     ErrorCode.RATE_LIMITED: "Requests came faster than agreed; wait as long as retry-after says.",
