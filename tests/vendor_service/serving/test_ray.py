@@ -22,6 +22,7 @@ from vendor_service.encoder.prepared import PreparedText
 from vendor_service.encoder.queues import Encoded
 from vendor_service.errors import APIError
 from vendor_service.observability.metrics import Metrics
+from vendor_service.serving.factory import prepare_with
 from vendor_service.serving.model_specs import ModelSpec, find_specs
 
 with warnings.catch_warnings():
@@ -131,7 +132,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
 def test_a_front_decodes_on_all_processors_whatever_workers_are_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prepare_with, decoders = ray.prepare_with, []
+    decoders = []
 
     def noted(spec: ModelSpec, count: int, *rest: Any) -> Preparation:
         decoders.append(count)
