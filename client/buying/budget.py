@@ -44,6 +44,11 @@ class Budget:
         return self._spent
 
     @property
+    def committed(self) -> Spending:
+        """What was paid, and what is set aside."""
+        return self._spent + self._reserved
+
+    @property
     def described(self) -> str:
         """The limits in words."""
         limits = [(self.queries, "queries"), (self.max_spend_micros, "micros")]
@@ -185,7 +190,7 @@ def plan_purchase(
     Args:
         tranches: in the order of purchase.
         cached: queries that need not be bought.
-        budget: what may be spent; nothing is set aside in it.
+        budget: what may be spent, but for what is set aside in it; the plan itself sets nothing aside.
         prices: of one query of each kind.
     """
     order = purchase_order(tranches)
@@ -212,7 +217,7 @@ def plan_purchase(
         pair for tranche in tranches if tranche.strata
         for pair in zip(tranche.queries, tranche.strata, strict=True)
     )  # fmt: skip
-    left = None if budget.queries is None else max(0, budget.queries - budget.spent.queries - len(to_buy))
+    left = None if budget.queries is None else max(0, budget.queries - budget.committed.queries - len(to_buy))
     return Plan(
         tranches=tuple(planned),
         to_buy=tuple(to_buy),
@@ -229,7 +234,7 @@ def purchase_order(tranches: Sequence[Tranche]) -> list[Query]:
 
 def affordable(wanted: Sequence[Query], budget: Budget, prices: Prices) -> Sequence[Query]:
     """The longest prefix that the budget allows."""
-    trial = Budget(budget.queries, budget.max_spend_micros, spent=budget.spent)
+    trial = Budget(budget.queries, budget.max_spend_micros, spent=budget.committed)
     for count, query in enumerate(wanted):
         if not trial.reserve(price([query], prices)):
             return wanted[:count]

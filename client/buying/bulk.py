@@ -3,7 +3,7 @@
 import hashlib
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -116,11 +116,16 @@ class BulkPurchaser:
     def _finish_noted(self, queries: Sequence[Query]) -> None:
         purchase = self._purchase
         self._total = purchase.bought + len(purchase.refused) + len(self._missing(queries))
+        self._set_owed_aside()
         for note in self._noted(queries):
             self._finish(note, queries, wait=self._wait)
+        self._set_owed_aside()
+
+    def _set_owed_aside(self) -> None:
+        """Have the budget know what was paid, and what this run's jobs that are noted may cost."""
         self._budget.catch_up(self._cache.spending(self._run_id))
         self._budget.settle(self._owed, paid=NOTHING)
-        self._owed = owed_to_jobs(self._cache, self._run_id)
+        self._owed = owed_to_jobs(self._cache, self._cache.bulk_notes.of_run(self._run_id))
         self._budget.set_aside(self._owed)
 
     def fetch(self, queries: Sequence[Query]) -> list[BulkNote]:
@@ -134,7 +139,7 @@ class BulkPurchaser:
         with run_lock(self._cache.path, self._run_id):
             for note in self._noted(queries):
                 try:
-                    self._finish(note, queries, wait=False)
+                    self._finish(note, queries, wait=False, sends=False)
                 except JobRunning:
                     running.append(note)
         return running
@@ -196,17 +201,18 @@ class BulkPurchaser:
             taken = self._cache.begin_job(
                 note, alive=partial(is_locked, self._cache.path), asked=self._dead_runs.asked
             )
-            return taken or self._send(note, file)
+            return taken or self._send(note, file, is_new=True)
 
-    def _send(self, note: BulkNote, file: Path) -> BulkNote:
-        """Have the vendor begin a noted job; where it refuses, the note goes.
+    def _send(self, note: BulkNote, file: Path, *, is_new: bool = False) -> BulkNote:
+        """Have the vendor begin a noted job.
 
-        That of another run stays as long as a request of its own may be on the way.
+        The note goes where it refuses, and one that `is_new` where it never heard of it.
         """
         cost = price(note.queries, note.prices).cost_micros
         sent: FileObject | None = None
         try:
             sent = self._jobs.send_file(file)
+            self._cache.bulk_notes.refresh(note)
             job = self._jobs.begin(
                 sent.id,
                 idempotency_key=note.idempotency_key,
@@ -214,10 +220,9 @@ class BulkPurchaser:
                 fingerprint=note.fingerprint,
             )
         except ClientError as error:
-            if not error.unsure:
+            if not error.unsure or (sent is None and is_new):
                 self._delete_files(None if sent is None else sent.id)
-                if note.run_id == self._run_id or not note.is_fresh:
-                    self._cache.bulk_notes.forget(note)
+                self._cache.bulk_notes.forget(note)
             raise
         if job.input_file_id != sent.id:  # it was begun before, with a file that was sent then
             self._delete_files(sent.id)
@@ -226,14 +231,16 @@ class BulkPurchaser:
         )
         return self._cache.bulk_notes.name(note, job.id)
 
-    def _finish(self, note: BulkNote, at_hand: Sequence[Query], *, wait: bool) -> None:
+    def _finish(self, note: BulkNote, at_hand: Sequence[Query], *, wait: bool, sends: bool = True) -> None:
         """Wait for a job, if it is to be waited for, and store what it brought.
+
+        One that may be beginning is sent once more, if this buyer `sends` any.
 
         Raises:
             JobRunning: it goes on.
             VendorError: it was cancelled or expired; what it brought is stored.
         """
-        named = self._named(note, at_hand, wait=wait)
+        named = self._named(note, at_hand, wait=wait, sends=sends)
         if named is None or named.batch_id is None:
             return
         brings = set(self._missing(named.queries))  # not what was stored of it before
@@ -302,7 +309,7 @@ class BulkPurchaser:
             "queries are not stored. They count as paid, and are bought again as far as the budget reaches."
         )
 
-    def _named(self, note: BulkNote, at_hand: Sequence[Query], *, wait: bool) -> BulkNote | None:
+    def _named(self, note: BulkNote, at_hand: Sequence[Query], *, wait: bool, sends: bool) -> BulkNote | None:
         """The note with the vendor's name for the job; `None` of one that was never begun, or is done."""
         left = self._left(note, at_hand, wait=wait)
         if left is None or left.batch_id is not None:
@@ -311,29 +318,30 @@ class BulkPurchaser:
         job = self._jobs.find(note.idempotency_key)
         if job is not None:
             return self._cache.bulk_notes.name(note, job.id)
-        is_foreign = self._is_of_another_key(note)
-        if set(note.queries).isdisjoint(at_hand):  # it is not sent for what nobody wants any more
-            if note.is_fresh:
-                return None
-        elif not is_foreign and (sent := self._send_again(note, at_hand)) is not None:
+        if not note.is_fresh:
+            if self._is_of_another_key(note):
+                self._pass_over(note)
+            else:
+                self._cache.bulk_notes.forget(note)
+            return None
+        if set(note.queries).isdisjoint(at_hand):
+            return None
+        if sends and (sent := self._send_again(note, at_hand)) is not None:
             return sent
-        elif note.is_fresh:
-            why = "it was sent with another key" if is_foreign else "its files have changed since"
-            raise VendorError(
-                f"A bulk job may be beginning at the vendor, and {why}. Give the same command again in a few "
-                "minutes."
-            )
-        if is_foreign:
-            self._pass_over(note)
-        else:
-            self._cache.bulk_notes.forget(note)
-        return None
+        raise VendorError(
+            "A bulk job that has some of these queries may be beginning at the vendor, and this command "
+            "cannot tell. Give the same command again in a few minutes."
+        )
 
     def _send_again(self, note: BulkNote, at_hand: Sequence[Query]) -> BulkNote | None:
-        """Send a noted job once more, unless a file of it has changed.
+        """Send a job of this run once more, if all of it is still to be bought and the budget allows it.
 
         The vendor may be beginning it only now. Under its key it is begun once, however often it is sent.
         """
+        mine = note.run_id == self._run_id and not self._is_of_another_key(note)
+        wanted = set(self._missing(at_hand)).issuperset(note.queries)
+        if not mine or not wanted or not self._budget.reserve(NOTHING):  # it is set aside already
+            return None
         contents = {query: query for query in at_hand}
         with tempfile.TemporaryDirectory(dir=self._cache.path.parent) as folder:
             file = Path(folder) / "requests.jsonl"
@@ -371,11 +379,12 @@ class BulkPurchaser:
         self._on_progress(PurchaseProgress(bought, len(self._purchase.refused), self._total, cost))
 
 
-def owed_to_jobs(cache: EmbeddingCache, run_id: str) -> Spending:
-    """What the jobs of a run that are noted may still cost, at whatever vendor, for whatever model."""
+def owed_to_jobs(cache: EmbeddingCache, notes: Iterable[BulkNote]) -> Spending:
+    """What jobs that are noted may still cost."""
     owed = NOTHING
-    for note in cache.bulk_notes.of_run(run_id):
-        owed += price(note.queries, note.prices) - cache.billed.of_job(note.idempotency_key)
+    for note in notes:
+        left = price(note.queries, note.prices) - cache.billed.of_job(note.idempotency_key)
+        owed += Spending(max(0, left.queries), max(0, left.cost_micros))
     return owed
 
 

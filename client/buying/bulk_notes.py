@@ -114,6 +114,14 @@ class BulkNotes:
             self.add(connection, named)
         return named
 
+    def refresh(self, note: BulkNote) -> None:
+        """Note that the vendor is asked just now to begin a job."""
+        with self._file.transaction() as connection:
+            connection.execute(
+                "UPDATE bulk_jobs SET noted_at = ? WHERE idempotency_key = ?",
+                (time.time(), note.idempotency_key),
+            )
+
     def forget(self, note: BulkNote) -> None:
         """Remove the note of a job: all that it brought is stored, or it was never begun."""
         with self._file.transaction() as connection:

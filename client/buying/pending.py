@@ -74,9 +74,13 @@ class PendingBatch:
         left = FRESH_SECONDS - abs(time.time() - self.noted_at)
         return max(0.0, left)
 
+    def sender(self, payer: Payer) -> Payer:
+        """Who sent it, as far as was noted, and otherwise this payer."""
+        return Payer(self.vendor or payer.vendor, self.key_id or payer.key_id)
+
     def sent_by(self, payer: Payer) -> bool:
         """Whether this payer sent it, as far as was noted; another one is not told whether it was charged."""
-        return Payer(self.vendor or payer.vendor, self.key_id or payer.key_id) == payer
+        return self.sender(payer) == payer
 
     @property
     def images(self) -> int:

@@ -17,9 +17,9 @@ from client.buying.pending import Payer, PendingBatch, RequestBatch
 from client.buying.protocols import EmbedResult, Vendor
 from client.buying.purchase import Purchase, PurchaseProgress
 from client.buying.queries import Query, Spending
-from client.buying.recovery import DeadRuns, Undecided
+from client.buying.recovery import DeadRuns, Undecided, may_cost
 from client.buying.request_queue import RequestQueue
-from client.buying.settlement import Settlement, may_cost
+from client.buying.settlement import Settlement
 from client.errors import (
     ClientError,
     IdempotencyKeySpent,
@@ -292,7 +292,7 @@ class Purchaser:
             self._cache.abandon(batch, error.request_id, self._vendor.key_id)
             if not isinstance(error, RequestRefused | SpendingStopped):
                 raise
-            self._refused(request, error)
+            self._refused(request, error, again=again)
             return 0
         self._store(request, answer, again=again)
         return len(answer.vectors)
@@ -344,9 +344,8 @@ class Purchaser:
 
     def _give_up_note(self, note: PendingBatch) -> None:
         """As `_give_up`, of a batch of before; whoever sent it may have paid."""
-        payer = self._checkout.payer
-        sender = Payer(note.vendor or payer.vendor, note.key_id or payer.key_id)
-        self._write_off(note.batch, may_cost(note, self._model.prices), sender, reserved=NOTHING)
+        cost = may_cost(note, self._model.prices)
+        self._write_off(note.batch, cost, note.sender(self._checkout.payer), reserved=NOTHING)
         self._say_lost(note.batch)
 
     def _write_off(self, batch: RequestBatch, cost: Spending, payer: Payer, *, reserved: Spending) -> None:
@@ -365,13 +364,19 @@ class Purchaser:
         self._budget.settle(request.price, paid=Spending(usage.billed_queries, usage.cost_micros))
         self._count(answer, again=again)
 
-    def _refused(self, request: Request, error: ClientError) -> None:
+    def _refused(self, request: Request, error: ClientError, *, again: bool) -> None:
         """A request that was refused, free of charge: half of it may pass where the whole is too much."""
-        if isinstance(error, RequestTooLarge | InputRefused | QuotaExhausted) and len(request.contents) > 1:
-            self._queue.put_back(requests=self._queue.halves(request))  # they stay set aside in the budget
+        too_much = isinstance(error, RequestTooLarge | InputRefused)
+        if (too_much or (isinstance(error, QuotaExhausted) and not again)) and len(request.contents) > 1:
+            halves = self._queue.halves(request)  # they stay set aside in the budget
+            if not again:
+                self._queue.put_back(requests=halves)
+                return
+            for half in halves:
+                self._buy(half, again=True)
             return
         self._budget.settle(request.price, paid=NOTHING)
-        if not isinstance(error, RequestTooLarge | InputRefused):
+        if not too_much:
             raise error
         self._not_sent(request.batch.queries[0], str(error))
 

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
+from dataclasses import replace
 
 from client.buying.budget import price
 from client.buying.cache import EmbeddingCache
@@ -21,7 +22,7 @@ from client.errors import (
     RunBusy,
     SpendingStopped,
 )
-from shared.embeddings import ModelCard
+from shared.embeddings import ModelCard, Prices
 
 # For so long, in seconds, a vendor answers again what was paid for, unless it says otherwise. What it does
 # not tell of until then is not to be had any more.
@@ -48,6 +49,12 @@ def restore(note: PendingBatch, at_hand: Mapping[Query, Query]) -> Request | Non
 def is_expired(note: PendingBatch) -> bool:
     """Whether a batch was sent so long ago that its answer is no longer to be had."""
     return time.time() - note.noted_at > _REPLAY_SECONDS
+
+
+def may_cost(note: PendingBatch, prices: Prices) -> Spending:
+    """The most that a noted batch was to cost; by today's prices where that was not noted."""
+    today = price(note.batch.queries, prices)
+    return today if note.agreed_micros is None else replace(today, cost_micros=note.agreed_micros)
 
 
 class DeadRuns:
@@ -163,8 +170,8 @@ class DeadRuns:
         except (RequestRefused, SpendingStopped) as error:
             if not is_expired(note) and not isinstance(error, IdempotencyKeySpent):
                 return error
-            cost = price(batch.queries, self._model.prices)
-            self._cache.write_off(batch, cost, self._checkout.payer)
+            cost = may_cost(note, self._model.prices)
+            self._cache.write_off(batch, cost, note.sender(self._checkout.payer))
             return None
         self._checkout.store(batch, answer)
         return None

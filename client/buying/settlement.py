@@ -3,13 +3,13 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from client.buying.budget import NOTHING, Budget, price
+from client.buying.budget import NOTHING, Budget
 from client.buying.cache import EmbeddingCache
 from client.buying.checkout import Checkout, Request
 from client.buying.pending import PendingBatch
 from client.buying.protocols import EmbedResult
 from client.buying.queries import Query, Spending
-from client.buying.recovery import Undecided, is_expired, restore
+from client.buying.recovery import Undecided, is_expired, may_cost, restore
 from client.errors import (
     ClientError,
     IdempotencyKeySpent,
@@ -19,7 +19,7 @@ from client.errors import (
     SpendingStopped,
     VendorError,
 )
-from shared.embeddings import ModelCard, Prices
+from shared.embeddings import ModelCard
 
 
 class Settlement:
@@ -106,7 +106,9 @@ class Settlement:
             if not self._is_uncharged(request, note):
                 return
             seconds = note.seconds_left
-        if not seconds:
+        if seconds:
+            self.count_as_paid(note)  # nobody waits for it, and it may be charged yet
+        else:
             self._cache.abandon(request.batch)
 
     def _wait_for(self, note: PendingBatch) -> None:
@@ -143,7 +145,7 @@ class Settlement:
         try:
             answer = checkout.fetch_charged(request)
         except PriceRaised:
-            if not note.sent_by(self._checkout.payer):
+            if note.seconds_left or not note.sent_by(self._checkout.payer):
                 self.count_as_paid(note)
             return
         except KeyRefused:
@@ -191,9 +193,3 @@ class Settlement:
     def count_as_paid(self, note: PendingBatch) -> None:
         """It may have been paid for, so it counts, for as long as nobody knows."""
         self._budget.set_aside(may_cost(note, self._model.prices))
-
-
-def may_cost(note: PendingBatch, prices: Prices) -> Spending:
-    """The most that a noted batch was to cost; by today's prices where that was not noted."""
-    today = price(note.batch.queries, prices)
-    return today if note.agreed_micros is None else replace(today, cost_micros=note.agreed_micros)

@@ -13,6 +13,7 @@ from client.buying.budget import Budget, Plan, Tranche, affordable, plan_purchas
 from client.buying.bulk import BulkPurchaser, owed_to_jobs
 from client.buying.bulk_notes import being_bought
 from client.buying.cache import EmbeddingCache
+from client.buying.checkout import Checkout
 from client.buying.lock import run_lock
 from client.buying.pinning import Pinning
 from client.buying.protocols import Vendor
@@ -20,6 +21,7 @@ from client.buying.purchase import Purchase, PurchaseProgress
 from client.buying.purchaser import Purchaser
 from client.buying.queries import Query, Spending
 from client.buying.rates import recent_rate
+from client.buying.recovery import may_cost
 from client.buying.vendor_api import VendorClient
 from client.errors import UsageError, VendorError
 from shared.billing import Quote
@@ -115,6 +117,7 @@ class Teacher:
         self._traced = traced
         self._say = say
         self._pinning = Pinning(cache, model, say)
+        self._said_owed = 0
         self.refused: dict[Query, str] = {}
 
     def for_run(self, run_id: str, *, budget: int | None, max_spend_micros: int | None = None) -> "Teacher":
@@ -139,8 +142,32 @@ class Teacher:
 
     @property
     def budget(self) -> Budget:
-        """The run's budget as its receipts leave it."""
+        """The run's budget as its receipts leave it, and what it may have paid elsewhere."""
+        budget = self._budget_by_receipts()
+        budget.set_aside(self.owed_elsewhere)
+        return budget
+
+    def _budget_by_receipts(self) -> Budget:
         return Budget(*self._limits, spent=self.spending)
+
+    @property
+    def owed_elsewhere(self) -> Spending:
+        """What the run may have paid to other vendors, for other models or with other keys, and is not told.
+
+        It counts in the budget until that vendor is asked with that key.
+        """
+        payer, notes = Checkout(self._vendor, self._cache, self._card).payer, self._cache.bulk_notes
+        jobs = [
+            each
+            for each in notes.of_run(self._run_id)
+            if (each.vendor, each.key_id, each.fingerprint)
+            != (payer.vendor, payer.key_id, self.model.fingerprint)
+        ]
+        owed = owed_to_jobs(self._cache, jobs)
+        for note in self._cache.pending_batches.of_run(self._run_id):
+            if not note.sent_by(payer):
+                owed += may_cost(note, self._card.prices)
+        return owed
 
     @property
     def spending(self) -> Spending:
@@ -216,13 +243,24 @@ class Teacher:
                 purchase = self._buy_in_bulk(queries, used, self._bulk, on_progress)
             else:
                 self._fetch_jobs(queries)
-                budget = self.budget
-                budget.set_aside(owed_to_jobs(self._cache, self._run_id))
+                budget = self._budget_by_receipts()
+                budget.set_aside(owed_to_jobs(self._cache, self._cache.bulk_notes.of_run(self._run_id)))
                 purchase = self._purchaser(self.model, budget, on_progress).run(queries, used)
+        self._say_owed()
         if purchase.cost_micros:
             self._pinning.pin(self._vendor)
         self.refused.update(purchase.refused)
         return purchase
+
+    def _say_owed(self) -> None:
+        owed = self.owed_elsewhere.queries
+        if owed and owed != self._said_owed:
+            self._said_owed = owed
+            self._say(
+                f"{owed} queries of the budget are set aside: this run sent them to another vendor or model, "
+                "or with another key, and was not told whether they are paid for. The same command with that "
+                "--vendor and key settles them."
+            )
 
     def _purchaser(
         self, model: ModelCard, budget: Budget, on_progress: Callable[[PurchaseProgress], None]
@@ -239,7 +277,7 @@ class Teacher:
         # What was sent before and not answered is settled first, at the price of requests, and what jobs of
         # before brought is fetched. Then a vendor that is new to the cache is asked a few known queries, at
         # the price of requests too.
-        budget = self.budget
+        budget = self._budget_by_receipts()
         purchaser = self._purchaser(self._card, budget, on_progress)
         settled = purchaser.settle(queries)
         jobs = BulkPurchaser(
@@ -262,7 +300,7 @@ class Teacher:
             self._cache,
             self.model,
             self._run_id,
-            self.budget,
+            self._budget_by_receipts(),
             lambda _: None,
             self._say,
             wait=False,

@@ -236,7 +236,7 @@ class Asker:
         """How many queries of the budget are left in this period; `None` for no limit."""
         if self._budget is None:
             return None
-        return max(0, self._budget - self._of_this_period().spending.queries)
+        return max(0, self._budget - self._of_this_period().budget.committed.queries)
 
 
 _NAMES: dict[Period, str] = {"day": "a day", "month": "a month", "total": "in all"}

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from client.buying.budget import Budget
+from client.buying.budget import NOTHING, Budget
 from client.buying.bulk import BulkPurchaser
 from client.buying.bulk_api import BulkApi
 from client.buying.bulk_notes import BulkNote, BulkNotes
@@ -29,7 +29,7 @@ from client.buying.queries import Query, Spending
 from client.buying.teacher import at_bulk_prices
 from client.buying.trust import CANARIES
 from client.buying.vendor_api import VendorClient
-from client.errors import JobRunning, RequestTooLarge
+from client.errors import JobRunning, RequestTooLarge, VendorError
 from client.runs.embedding import run_id_of
 from shared.batches import BatchObject, FileObject
 from tests.client.toy import make_folder
@@ -216,6 +216,45 @@ def test_a_job_that_its_run_never_sent_and_no_longer_wants_is_not_sent(
     assert (len(jobs(client)), vendor.account(client.api_key).queries_used) == (2, 6)
 
 
+def test_a_job_that_may_be_beginning_is_sent_again_only_within_the_budget_and_never_later(
+    client: Command, vendor: LocalVendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [Query.text(word) for word in MANY[1::2]]
+    with (
+        VendorClient(client.url, client.api_key) as api,
+        EmbeddingCache(client.folder / "cache.db") as cache,
+    ):
+        card = at_bulk_prices(api.model())
+        terms = (origin_of(client.url), api.key_id, card.prices)
+        note = BulkNote("bulk-2", "run", card.fingerprint, *terms, (tuple(words[:9]),), time.time())
+        assert not cache.begin_job(note, alive=lambda _: False)
+
+        def buyer(budget: int) -> BulkPurchaser:
+            return BulkPurchaser(api, cache, card, "run", Budget(budget), lambda _: None, wait=True)
+
+        for buy in (buyer(5).run, buyer(9).fetch):
+            with pytest.raises(VendorError, match="may be beginning"):
+                buy(words[:9])
+        assert jobs(client) == []
+        monkeypatch.setattr("client.buying.bulk_notes.FRESH_SECONDS", 0.0)
+        assert buyer(5).run(words[:9]).bought == 5
+        assert cache.bulk_notes.count() == 0
+    assert (len(jobs(client)), vendor.account(client.api_key).queries_used) == (1, 5)
+
+
+def test_a_job_whose_file_never_came_through_is_forgotten(
+    client: Command, vendor: LocalVendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut_off(*_: object) -> FileObject:
+        raise VendorError("status 504")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(BulkApi, "send_file", cut_off)
+        assert "504" in client("embed", *MANY, *OUT, "--batch", code=1).stderr
+    client("embed", *MANY, *OUT)
+    assert vendor.account(client.api_key).queries_used == 100
+
+
 def test_what_requests_had_paid_for_is_not_paid_for_by_a_job(
     client: Command, vendor: LocalVendor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -333,7 +372,7 @@ def test_a_job_whose_note_is_gone_when_it_is_begun_is_waited_for_and_not_begun_a
     assert (len(jobs(client)), vendor.account(client.api_key).queries_used) == (1, 100)
 
 
-def test_a_job_that_is_refused_binds_no_budget_and_is_forgotten_only_by_its_own_run(
+def test_a_job_that_is_refused_binds_no_budget_and_another_runs_is_left_alone_while_it_may_begin(
     client: Command, vendor: LocalVendor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> BatchObject:
@@ -351,12 +390,15 @@ def test_a_job_that_is_refused_binds_no_budget_and_is_forgotten_only_by_its_own_
         assert not cache.begin_job(note, alive=lambda _: False)
         with monkeypatch.context() as patched:
             patched.setattr(BulkApi, "begin", refuse)
-            for queries in (ours, theirs):
-                with pytest.raises(RequestTooLarge):
-                    run(queries)
+            with pytest.raises(RequestTooLarge):
+                run(ours)
+            with pytest.raises(VendorError, match="may be beginning"):
+                run(theirs)
         assert cache.bulk_notes.count() == 1
         assert budget.reserve(Spending(1, 0))
-        run(theirs)
+        budget.settle(Spending(1, 0), paid=NOTHING)
+        monkeypatch.setattr("client.buying.bulk_notes.FRESH_SECONDS", 0.0)
+        assert run(theirs).bought == 1
     assert (len(jobs(client)), vendor.account(client.api_key).queries_used) == (1, 1)
 
 
@@ -455,7 +497,7 @@ def test_a_job_that_another_account_may_have_begun_is_not_begun_by_this_one(
         client("embed", *MANY, *OUT, "--batch", code=130)
     other = Command(client.folder, client.url, vendor.key())
     few = texts("number 1", "number 2")
-    assert "was sent with another key" in other("embed", *few, *OUT, "--batch", code=1).stderr
+    assert "may be beginning" in other("embed", *few, *OUT, "--batch", code=1).stderr
     monkeypatch.setattr("client.buying.bulk_notes.FRESH_SECONDS", 0.0)
     other("embed", *few, *OUT, "--batch")
     assert (len(jobs(other)), vendor.account(other.api_key).queries_used) == (1, 2)

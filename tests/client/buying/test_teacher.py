@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client.buying import pending, request_queue, transport
+from client.buying.budget import Tranche
 from client.buying.cache import EmbeddingCache
 from client.buying.concurrency import START
 from client.buying.lock import run_lock
@@ -256,6 +257,12 @@ def test_an_owed_batch_that_is_still_wanted_keeps_its_key(shop: Shop) -> None:
     assert shop.teacher().buy([*reversed(_texts(90))]).bought == 90
     assert shop.vendor.paid[batch.idempotency_key] == 20
     assert shop.vendor.charged == 90
+
+
+def test_a_batch_that_may_still_be_charged_counts_though_it_is_not_wanted(shop: Shop) -> None:
+    shop.cache.begin(make_batch("run", "fp_1", tuple(_texts(5, "good unwanted"))))
+    assert shop.teacher(12).buy(_texts(32)).out_of_budget
+    assert shop.vendor.charged == 7
 
 
 @pytest.mark.usefixtures("long_ago")
@@ -501,14 +508,17 @@ def test_a_killed_runs_note_goes_only_if_its_own_vendor_and_account_say_that_it_
 def test_an_own_note_counts_as_paid_where_another_vendor_or_account_does_not_know_of_it(
     shop: Shop, long_ago: None, url: str, key: str, is_told: bool
 ) -> None:
-    texts, dear = _texts(100), 9_999
+    texts, dear, said = _texts(100), 9_999, list[str]()
     charged, owed = (make_batch("run", "fp_1", tuple(queries)) for queries in (texts[:5], texts[5:9]))
     for batch in (charged, owed):
         shop.cache.begin(batch, payer=Payer("http://vendor:80", "a"), agreed_micros=dear)
     shop.vendor.paid[charged.idempotency_key] = 5  # whoever tells of a charge is believed
     with VendorClient(url, key, transport=shop.vendor) as client:
-        teacher = Teacher(client, shop.cache, model=MODEL, run_id="run", budget=30)
+        teacher = Teacher(client, shop.cache, model=MODEL, run_id="run", budget=30, say=said.append)
         assert teacher.buy(texts).bought == (30 if is_told else 26)
+        assert ("4 queries of the budget are set aside" in " ".join(said)) == (not is_told)
+        wanted = Tranche("texts", texts)
+        assert (teacher.plan([wanted]).budget_left, teacher.plan([wanted]).to_buy) == (0, ())
         assert shop.cache.known("fp_1", owed.queries) == set(owed.queries)
         poor = Teacher(client, shop.cache, model=MODEL, run_id="run", budget=None, max_spend_micros=dear)
         assert poor.buy(texts).out_of_budget == (not is_told)

@@ -20,7 +20,7 @@ from client.buying.queries import Query
 from client.buying.teacher import Teacher
 from client.buying.trust import CANARIES
 from client.buying.vendor_api import VendorClient
-from client.errors import AnswerRejected, BudgetExhausted, CacheError
+from client.errors import AnswerRejected, BudgetExhausted, CacheError, QuotaExhausted
 from shared.encoding import to_rows
 from shared.receipts import KEYS_PATH
 from tests.client.buying.cards import MODEL
@@ -74,8 +74,9 @@ def _vector(content: bytes, model: str) -> np.ndarray:
 class Seller(httpx.BaseTransport):
     """Sells what its model says, under the fingerprint of another."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, most: int = 100, refusal: tuple[int, str] = (413, "")) -> None:
         self.model = model
+        self.most, self.refusal = most, refusal  # how many it takes at once, and how it refuses more
         self.asked: list[str] = []
         self._paid: dict[str, str] = {}
 
@@ -86,6 +87,8 @@ class Seller(httpx.BaseTransport):
         key = request.headers["idempotency-key"]
         if key not in self._paid and request.headers["x-max-cost-micros"] == "0":
             return _refusal(402, "max_cost_exceeded")
+        if len(inputs) > self.most:
+            return _refusal(*self.refusal)
         self._paid.setdefault(key, f"req_{len(self._paid)}_{self.model}")
         self.asked += [content.decode() for _, content in inputs]
         rows = np.stack([_vector(content, self.model) for _, content in inputs])
@@ -154,6 +157,21 @@ def test_a_second_vendor_is_asked_a_few_known_queries_and_then_believed(cache: E
     assert (again.checked, again.bought) == (0, 1)
     first = _teacher(cache, Seller("true"), "http://first", run="back").buy([*NEW, Query.text("newest")])
     assert (first.checked, first.bought) == (0, 1)
+
+
+def test_a_vendor_that_takes_fewer_at_once_is_compared_by_smaller_requests(cache: EmbeddingCache) -> None:
+    _first(cache)
+    small = Seller("true", most=1, refusal=(413, "request_too_large"))
+    purchase = _teacher(cache, small, "http://second").buy([*OLD, *NEW])
+    assert (purchase.checked, purchase.bought) == (CANARIES, len(NEW))
+
+
+def test_a_quota_that_ends_at_the_comparison_is_told_as_such(cache: EmbeddingCache) -> None:
+    _first(cache)
+    poor = Seller("true", most=0, refusal=(402, "quota_exhausted"))
+    with pytest.raises(QuotaExhausted):
+        _teacher(cache, poor, "http://second").buy([*OLD, *NEW])
+    assert not poor.asked
 
 
 def test_a_vendor_that_only_says_that_it_sells_the_model_is_found_out_and_nothing_mixes(
