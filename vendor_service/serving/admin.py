@@ -202,7 +202,10 @@ class _Keeper:
                 fields = {"pid": self._process.pid, "exit_code": self._process.exitcode}
                 _log.error("the process of /admin died; starting another", extra={"fields": fields})
                 self._lifeline.close()
-                self._process, self._lifeline = self._spawn()
+                try:
+                    self._process, self._lifeline = self._spawn()
+                except OSError as error:  # the system has no room for it now
+                    _log.error("the process of /admin cannot be started, which is tried again: %s", error)
 
     def _spawn(self) -> tuple[SpawnProcess, Connection]:
         ours, theirs = _spawning.Pipe()
@@ -212,8 +215,8 @@ class _Keeper:
             name="admin",
             daemon=True,
         )
-        process.start()
-        theirs.close()
+        with theirs:
+            process.start()
         return process, ours
 
 

@@ -49,15 +49,18 @@ class Audit:
         self._tell_of_log(*await self._verify("audit"))
 
     async def _verify(self, what: str) -> tuple[bytes, bytes]:
-        verifying = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *(*_VENDOR, what, "verify", "--json"),
-            # In the environment: other users can read a command line, and the URL may hold a password.
-            env=os.environ | {"VENDOR_DATABASE_URL": self._url},
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
+        try:
+            verifying = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *(*_VENDOR, what, "verify", "--json"),
+                # In the environment: other users can read a command line, and the URL may hold a password.
+                env=os.environ | {"VENDOR_DATABASE_URL": self._url},
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+            )
+        except OSError as error:  # the system has no room for a process now
+            return b"", str(error).encode()
         try:
             with suppress(OSError):
                 os.setpriority(os.PRIO_PROCESS, verifying.pid, _NICENESS)

@@ -80,80 +80,95 @@ class Workers:
         process = _forking.Process(
             target=_work, args=(self._serve, worker, self._listener, theirs), name=f"worker-{number}"
         )
-        process.start()
-        theirs.close()
+        with theirs:
+            process.start()
         self._running[number] = _Running(process, ours)
         _log.info("worker started", extra={"fields": {"worker": number, "pid": process.pid}})
 
     def _watch(self, signalled: int) -> None:
-        sentinels = {each.process.sentinel: number for number, each in self._running.items()}
-        lifelines = {each.lifeline: number for number, each in self._running.items() if not each.ready}
-        for happened in wait([signalled, *sentinels, *lifelines]):
-            if isinstance(happened, Connection):
-                self._hear(lifelines[happened])
-        for number in sentinels.values():
-            if not self._running[number].process.is_alive():
-                self._replace(number, signalled)
+        # Their sentinels would not do: they tell of the end of the process that forked them as well.
+        lifelines = {each.lifeline: number for number, each in self._running.items()}
+        for happened in wait([signalled, *lifelines]):
+            if isinstance(happened, Connection) and not self._hear(lifelines[happened]):
+                self._replace(lifelines[happened], signalled)
 
-    def _hear(self, number: int) -> None:
+    def _hear(self, number: int) -> bool:
+        """Take what a worker tells; whether it lives, for its end of the lifeline closes with it."""
         running = self._running[number]
         try:
             told = running.lifeline.recv()
-        except EOFError:  # it died before it was ready; its sentinel says so too
-            running.process.join()
-            return
+        except (EOFError, OSError):
+            return False
         if isinstance(told, OperatorError):
             if self._on_ready is not None:
                 raise told
             _log.error("worker %d does not start: %s", number, told)
-            return
+            return True
         running.ready = True
         if running.hung_up:
-            self._hang_up(running)
+            _send(running, signal.SIGHUP)
         if self._on_ready is not None and all(each.ready for each in self._running.values()):
             self._on_ready(told)
             self._on_ready = None
+        return True
 
     def _pass_hangup(self) -> None:
         for running in list(self._running.values()):
             if running.ready:
-                self._hang_up(running)
+                _send(running, signal.SIGHUP)
             else:
                 running.hung_up = True
 
-    def _hang_up(self, running: _Running) -> None:
-        assert running.process.pid is not None  # it was started; 0 would be everybody
-        with suppress(ProcessLookupError):
-            os.kill(running.process.pid, signal.SIGHUP)
-
     def _replace(self, number: int, signalled: int) -> None:
-        dead = self._running[number]
-        if not dead.ready and dead.lifeline.poll():
-            self._hear(number)  # it said why just before it ended
+        dead = self._running.pop(number)
         dead.lifeline.close()
+        dead.process.join()
         if self._on_ready is not None:
             raise OperatorError("a worker ended before it was ready; the log says why")
         fields = {"worker": number, "pid": dead.process.pid, "exit_code": dead.process.exitcode}
         _log.error("worker died; starting another", extra={"fields": fields})
-        if not dead.ready:
-            wait([signalled], _PAUSE_SECONDS)
-        self._start(number)
+        pause = 0.0 if dead.ready else _PAUSE_SECONDS
+        while not wait([signalled], pause):
+            try:
+                self._start(number)
+            except (EOFError, OSError) as error:  # the system has no room for it now
+                _log.error("worker %d cannot be started, which is tried again: %r", number, error)
+                pause = _PAUSE_SECONDS
+            else:
+                return
 
     def _stop(self) -> None:
         _log.info("stopping the workers")
         for each in self._running.values():
-            each.process.terminate()
+            _send(each, signal.SIGTERM)
         # The workers go on listening until they have nothing in hand. A copy that stayed open here would
         # after that let connections in that nobody answers.
         self._listener.close()
         deadline = time.monotonic() + _STOP_SECONDS
         for each in self._running.values():
-            each.process.join(max(0.0, deadline - time.monotonic()))
-            if each.process.is_alive():
-                each.process.kill()
-                each.process.join()
+            if not _has_ended(each, max(0.0, deadline - time.monotonic())):
+                _send(each, signal.SIGKILL)
+                _has_ended(each, None)
+            each.process.join()
             each.lifeline.close()
         _log.info("the workers have stopped")
+
+
+def _send(running: _Running, number: signal.Signals) -> None:
+    """Send a worker a signal, also where the process that forked it is gone."""
+    assert running.process.pid is not None  # it was started; 0 would be everybody
+    with suppress(ProcessLookupError):
+        os.kill(running.process.pid, number)
+
+
+def _has_ended(running: _Running, seconds: float | None) -> bool:
+    """Whether a worker ends within so many seconds; what it tells meanwhile is of no use any more."""
+    try:
+        while running.lifeline.poll(seconds):
+            running.lifeline.recv()
+    except (EOFError, OSError):
+        return True
+    return False
 
 
 class _Signals:

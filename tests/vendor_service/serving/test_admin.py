@@ -3,13 +3,17 @@
 import os
 import signal
 from contextlib import suppress
+from multiprocessing import active_children
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.support.vendor_process import VendorProcess, wait_until
+from tests.vendor_service.books import lay_out
 from tests.vendor_service.console.visits import Visit
+from tests.vendor_service.encoder.test_processes import failing
 from tests.vendor_service.local_vendor import GivenSettings
 from vendor_service.clock import system_clock
 from vendor_service.database.session import Database
@@ -17,6 +21,7 @@ from vendor_service.errors import OperatorError
 from vendor_service.operators import tokens
 from vendor_service.operators.act import Act
 from vendor_service.operators.tokens import OperatorScope
+from vendor_service.serving import admin
 from vendor_service.serving.admin import admin_beside
 
 
@@ -68,6 +73,27 @@ def test_operators_are_served_apart_and_again_after_a_crash(tmp_path: Path) -> N
         assert "the process of /admin died; starting another" in vendor.log.read_text()
         os.kill(vendor.pid, signal.SIGKILL)
         wait_until(lambda: ask(vendor, token) == 0, seconds=30)
+
+
+def test_a_process_for_which_the_system_has_no_room_comes_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(admin, "_PAUSE_SECONDS", 0.05)
+    url = f"sqlite:///{tmp_path / 'books.db'}"
+    lay_out(url)
+
+    def serving() -> int | None:
+        return next((each.pid for each in active_children() if each.name == "admin"), None)
+
+    with admin_beside(GivenSettings(database_url=url, admin_port=0)) as address:
+        first = serving()
+        assert first is not None
+        monkeypatch.setattr(SpawnProcess, "start", failing(2, SpawnProcess.start))
+        os.kill(first, signal.SIGKILL)
+        assert address is not None
+        wait_until(lambda: serving() not in (None, first), seconds=30)
+        assert httpx.get(f"{address}/livez", timeout=60).is_success
+    assert caplog.text.count("the process of /admin cannot be started, which is tried again") == 2
 
 
 def test_an_address_that_is_taken_is_said_with_its_option(tmp_path: Path) -> None:

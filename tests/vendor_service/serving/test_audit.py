@@ -1,5 +1,6 @@
 """What Prometheus is told of the books: accounts, and whether the ledger was found in order."""
 
+import asyncio
 import logging
 from pathlib import Path
 
@@ -52,6 +53,22 @@ def test_an_audit_that_cannot_be_made_is_no_clean_bill(
     anyio.run(audit.once)
     assert told(metrics, "ledger_verified_timestamp_seconds") == 0
     assert "could not be verified" in caplog.text
+
+
+def test_an_audit_for_which_the_system_has_no_room_is_told_of(
+    books: Books, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    metrics = Metrics()
+    audit = Audit(books.database, metrics, every_hours=24)
+
+    async def refuse(*_: object, **_options: object) -> None:
+        raise BlockingIOError("Resource temporarily unavailable")
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", refuse)
+    anyio.run(audit.once)
+    assert told(metrics, "ledger_verified_timestamp_seconds") == 0
+    assert "the ledger could not be verified: Resource temporarily unavailable" in caplog.text
+    assert "the audit log could not be verified: Resource temporarily unavailable" in caplog.text
 
 
 def test_accounts_are_told_with_what_they_used_in_this_period(books: Books) -> None:

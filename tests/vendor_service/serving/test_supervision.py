@@ -8,6 +8,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ import pytest
 from tests.support.vendor_process import wait_until
 from vendor_service.errors import OperatorError, UsageError
 from vendor_service.observability.worker_metrics import Worker
+from vendor_service.serving import workers
 from vendor_service.serving.workers import Workers
 
 
@@ -91,6 +94,45 @@ def test_a_worker_that_is_killed_is_replaced(bound: socket.socket, tmp_path: Pat
 
     Workers(partial(serve, tmp_path), 2, bound).run(on_ready)
     assert living(tmp_path) == [(1, killed)]
+
+
+def test_siblings_go_on_while_no_process_can_be_forked(
+    bound: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that forks others dies where the system has no room, and another takes its place."""
+    monkeypatch.setattr(workers, "_PAUSE_SECONDS", 0.05)
+    before: dict[int, int] = {}
+    kept: list[bool] = []
+    start, errors = ForkServerProcess.start, [BlockingIOError("no room"), EOFError("unexpected EOF")]
+
+    def start_later(process: ForkServerProcess) -> None:
+        if errors:
+            raise errors.pop()
+        start(process)
+
+    def on_ready(_facts: str) -> None:
+        before.update(living(tmp_path))
+        monkeypatch.setattr(ForkServerProcess, "start", start_later)
+        pid = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+        for each in (pid, before[1]):
+            os.kill(each, signal.SIGKILL)
+        signal.signal(signal.SIGALRM, look)
+        signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
+
+    def look(*_: object) -> None:
+        now = living(tmp_path)
+        if len(now) == 3 or (0, before[0]) not in now:  # both, and what the killed one left
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            kept.append((0, before[0]) in now)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    try:
+        Workers(partial(serve, tmp_path), 2, bound).run(on_ready)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    assert errors == []
+    assert kept == [True]
+    assert living(tmp_path) == [(1, before[1])]
 
 
 def reread(
