@@ -49,9 +49,10 @@ class ScriptedTask:
             except MemoryError as error:
                 raise APIError(ErrorCode.IMAGE_TOO_LARGE, "too much memory") from error
         if word in (b"large", b"long"):
+            seconds, _, more = rest.partition(b"+")
             if not free:
-                raise NeedsMore("large" if word == b"large" else "long")
-            time.sleep(float(rest))
+                raise NeedsMore("large" if word == b"large" else "long", int(more or 0))
+            time.sleep(float(seconds))
         output[:] = content.ljust(len(output), b"\0")
 
 

@@ -51,8 +51,8 @@ class ImageDecoder:
     """Decodes images that nobody vouches for; it is a `Task`, for a process that can be killed.
 
     An image that needs more than `memory_bytes`, or a third of a second and more, is decoded only where it is
-    said to be `free`: those who decode beside each other have so much memory each, and one at a time as much
-    as the limits may take.
+    said to be `free`: those who decode beside each other have so much memory each, and who needs more says
+    how much more.
     """
 
     def __init__(self, preprocessor: Preprocessor, limits: ImageLimits, memory_bytes: int) -> None:
@@ -113,8 +113,9 @@ class ImageDecoder:
                 scans = count_scans(data, MOST_SCANS)
                 self._limits.check_work(pixels, scans)
                 image.draft(None, self._preprocessor.draft_size(*image.size))  # JPEG can skip fine detail
-                if _memory(image, pixels, scans) > self._share_bytes and not free:
-                    raise NeedsMore("large")
+                more_bytes = _memory(image, pixels, scans) - self._share_bytes
+                if more_bytes > 0 and not free:
+                    raise NeedsMore("large", more_bytes)
                 if _passes(scans) * pixels > _LONG_PIXELS and not free:
                     raise NeedsMore("long")
                 allow(_SECONDS + _SECONDS_A_PIXEL * pixels)

@@ -22,8 +22,9 @@ from vendor_service.encoder.queues import Vectors
 from vendor_service.encoder.tokenizing import TextTask, Tokenizer
 from vendor_service.errors import APIError
 
-# What images may take while they are decoded beside each other; one that is larger than its share of it, as
-# one of 50 megapixels that takes 600 MB, has no other large one beside it.
+# What images may take while they are decoded beside each other. Half of it is shared out evenly, and the
+# other half is for what images take beyond their shares. One for which that is too little, as one of 50
+# megapixels that takes 600 MB, has no other beside it that needs more than its share.
 _MEMORY_BYTES = 1 << 30
 _SLOTS = 32  # inputs that one process has in its hands
 _TEXT_BYTES = 1 << 18
@@ -52,16 +53,16 @@ class Preparation:
         self._limits = limits
         self._max_characters = max_characters
         self._observer = observer
-        decoder = ImageDecoder(preprocessing, limits, _MEMORY_BYTES // decoders)
+        spare_bytes = _MEMORY_BYTES // 2
+        decoder = ImageDecoder(preprocessing, limits, (_MEMORY_BYTES - spare_bytes) // decoders)
         tokens = ArenaLayout(
             _SLOTS, _TOKEN_BYTES * tokenizer.context_length, _TEXT_BYTES + 4 * max_characters
         )
         # As base64, a file may come with a third more.
         pixels = ArenaLayout(_SLOTS, preprocessing.image_bytes, (1 << 20) + limits.max_bytes // 3 * 4 + 8)
-        self.processes = ProcessPools(
-            {"text": PoolSpec(1, TextTask(tokenizer), tokens), "image": PoolSpec(decoders, decoder, pixels)},
-            observer,
-        )
+        text = PoolSpec(1, TextTask(tokenizer), tokens)
+        image = PoolSpec(decoders, decoder, pixels, spare_bytes)
+        self.processes = ProcessPools({"text": text, "image": image}, observer)
 
     def start(self) -> None:
         """Start the processes.

@@ -178,3 +178,12 @@ def test_an_index_of_further_images_does_not_change_how_long_a_jpeg_takes(
         decoder.do(many_scans, output, lambda _: None, encoded=False, free=False)
     assert needs.value.grade == "long"
     decoder.do(one_scan, output, lambda _: None, encoded=False, free=False)
+
+
+def test_an_image_says_how_much_more_than_its_share_it_needs() -> None:
+    limits = ImageLimits(max_bytes=20_000_000, max_pixels=50_000_000)
+    decoder = ImageDecoder(SmallImage(), limits, memory_bytes=10_000_000)
+    output = memoryview(bytearray(450 * 450 * 3))
+    with pytest.raises(NeedsMore) as needs:
+        decoder.do(image_file(size=(1000, 1000)), output, lambda _: None, encoded=False, free=False)
+    assert (needs.value.grade, needs.value.more_bytes) == ("large", 2_000_000)

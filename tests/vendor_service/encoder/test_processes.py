@@ -40,8 +40,8 @@ def processes(notes: Notes) -> Iterator[ProcessPools]:
     made.close()
 
 
-def started(notes: Notes, count: int) -> ProcessPools:
-    made = ProcessPools({"image": PoolSpec(count, ScriptedTask(), LAYOUT)}, notes)
+def started(notes: Notes, count: int, spare_bytes: int = 0) -> ProcessPools:
+    made = ProcessPools({"image": PoolSpec(count, ScriptedTask(), LAYOUT, spare_bytes)}, notes)
     made.start()
     return made
 
@@ -108,7 +108,11 @@ def test_what_takes_no_processor_time_and_never_ends_is_killed_too(
 
 
 @pytest.mark.parametrize(
-    "lie", ["[]", "{}", "nonsense", '[{"seconds": "x"}]', '[{"seconds": 1, "code": "no"}]']
+    "lie",
+    [
+        *("[]", "{}", "nonsense", '[{"seconds": "x"}]', '[{"seconds": 1, "code": "no"}]'),
+        *(f'[{{"seconds": 1, "code": "large", "more_bytes": {more}}}]' for more in ("-1", "1e9", '"x"')),
+    ],
 )
 def test_a_process_that_lies_is_killed(processes: ProcessPools, notes: Notes, lie: str) -> None:
     async def work() -> None:
@@ -265,14 +269,51 @@ def test_who_has_gone_is_dropped_from_the_queue(processes: ProcessPools) -> None
     run(work)
 
 
-def test_large_inputs_come_one_at_a_time_and_keep_small_ones_from_nothing(notes: Notes) -> None:
+def test_large_inputs_that_do_not_fit_beside_each_other_come_one_at_a_time_and_keep_small_ones_from_nothing(
+    notes: Notes,
+) -> None:
     three = started(notes, 3)  # of which two would take a long one each
 
     async def work() -> None:
         began = time.monotonic()
-        large = [asyncio.ensure_future(done(three, b"large:0.1", account=name)) for name in "abcd"]
+        large = [asyncio.ensure_future(done(three, b"large:0.1+1", account=name)) for name in "abcd"]
         small = [asyncio.ensure_future(done(three, b"small", account=name)) for name in "efgh"]
-        assert await asyncio.gather(*large, *small) == [["large:0.1"]] * 4 + [["small"]] * 4
+        assert await asyncio.gather(*large, *small) == [["large:0.1+1"]] * 4 + [["small"]] * 4
+        assert time.monotonic() - began >= 0.4
+
+    try:
+        run(work)
+    finally:
+        three.close()
+
+
+def test_large_inputs_come_at_once_as_far_as_they_fit_beside_each_other(notes: Notes) -> None:
+    four = started(notes, 4, spare_bytes=10)  # of which three would take a large one each
+    pool = four._pools["image"]
+
+    async def work() -> None:
+        jobs = [four.submit("image", name, [(b"large:50+4", False)]) for name in "abc"]
+        while sum(bool(each.chunk) for each in pool._workers.values()) != 2 or pool.waiting != 1:
+            await asyncio.sleep(0.01)
+        assert await done(four, b"small", account="d") == ["small"]
+        assert pool.waiting == 1
+        for each in jobs:
+            four.drop("image", each)
+
+    try:
+        run(work)
+    finally:
+        four.close()
+
+
+def test_a_large_input_for_which_there_is_never_enough_comes_alone(notes: Notes) -> None:
+    three = started(notes, 3, spare_bytes=10)
+
+    async def work() -> None:
+        began = time.monotonic()
+        inputs = [b"large:0.2+11", b"large:0.2+1", b"large:0.2+1"]
+        large = [asyncio.ensure_future(done(three, each, account=str(n))) for n, each in enumerate(inputs)]
+        assert await asyncio.gather(*large) == [[each.decode()] for each in inputs]
         assert time.monotonic() - began >= 0.4
 
     try:

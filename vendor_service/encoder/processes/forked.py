@@ -36,11 +36,12 @@ Allow = Callable[[float], None]
 
 
 class NeedsMore(Exception):
-    """An input needs more memory than each process may have at any time (`large`), or more time (`long`)."""
+    """An input needs `more_bytes` than each process may have at any time (`large`), or more time (`long`)."""
 
-    def __init__(self, grade: Literal["long", "large"]) -> None:
+    def __init__(self, grade: Literal["long", "large"], more_bytes: int = 0) -> None:
         super().__init__(grade)
         self.grade = grade
+        self.more_bytes = more_bytes
 
 
 class Task(Protocol):
@@ -225,7 +226,7 @@ class _Worker:
         try:
             self._task.do(content, view, _allow, encoded=encoded, free=free)
         except NeedsMore as needs:
-            return {"code": needs.grade}
+            return {"code": needs.grade, "more_bytes": needs.more_bytes}
         except APIError as error:
             return {"code": error.code, "message": error.message}
         return {}

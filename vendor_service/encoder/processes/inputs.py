@@ -52,6 +52,7 @@ class Input:
     encoded: bool = False
     deaths: int = 0  # of processes that worked on it, for no reason that is known
     grade: Grade = "small"
+    more_bytes: int = 0  # that a large one needs beyond what every process may have
 
     @property
     def gone(self) -> bool:
@@ -93,6 +94,11 @@ class InputQueue:
     def urgent(self) -> int:
         """How many of them are not of the background."""
         return sum(map(len, self._queues[False].values()))
+
+    def first(self, *, background: bool) -> Input | None:
+        """The one that would be taken next."""
+        queues = [*self._queues[False].values(), *(self._queues[True].values() if background else ())]
+        return next((item for queue in queues for item in queue if not item.gone), None)
 
     def take(self, most: int, most_bytes: int, *, background: bool = True) -> list[Input]:
         """Inputs of the account whose turn it is: the first one, and as many more as fit beside it.

@@ -50,6 +50,7 @@ class _Result:
 
     seconds: float
     grade: Grade
+    more_bytes: int
     error: APIError | None
 
 
@@ -64,7 +65,10 @@ def _read(line: bytes, most: int) -> list[_Result]:
         grade: Grade = code if code in ("long", "large") else "small"
         refused = code is not None and grade == "small"
         error = APIError(ErrorCode(code), str(each["message"])) if refused else None
-        results.append(_Result(float(each["seconds"]), grade, error))
+        more_bytes = each.get("more_bytes", 0)
+        if not isinstance(more_bytes, int) or more_bytes < 0:
+            raise ValueError("no input needs so much more")
+        results.append(_Result(float(each["seconds"]), grade, more_bytes, error))
     return results
 
 
@@ -81,13 +85,19 @@ class _Worker:
 
 
 class Pool:
-    """So many processes of one kind. It belongs to one event loop, which `watch` names."""
+    """So many processes of one kind. It belongs to one event loop, which `watch` names.
 
-    def __init__(self, kind: Kind, processes: int, server: ForkServer, observer: Observer) -> None:
+    Its `large` inputs may take `spare_bytes` together beyond what each process may have, or one of them more.
+    """
+
+    def __init__(
+        self, kind: Kind, processes: int, server: ForkServer, observer: Observer, spare_bytes: int
+    ) -> None:
         self._kind = kind
         self._processes = processes
         self._server = server
         self._observer = observer
+        self._spare_bytes = spare_bytes
         self._loop: asyncio.AbstractEventLoop | None = None
         self._refilling: asyncio.TimerHandle | None = None
         self._workers: dict[int, _Worker] = {}
@@ -261,10 +271,18 @@ class Pool:
         """Whether a process may begin with such an input: one at least is left to the small ones."""
         if grade == "small":
             return True
-        busy = [each.chunk[0].grade for each in self._workers.values() if each.chunk]
-        if grade == "large" and "large" in busy:
+        chunks = [each.chunk for each in self._workers.values() if each.chunk]
+        busy = [chunk[0] for chunk in chunks if chunk[0].grade != "small"]
+        if grade == "large" and not self._has_memory([each for each in busy if each.grade == "large"]):
             return False
-        return len(busy) - busy.count("small") < max(1, self._processes - 1)
+        return len(busy) < max(1, self._processes - 1)
+
+    def _has_memory(self, large: Sequence[Input]) -> bool:
+        """Whether the one whose turn it is has room beside those; none passes it, so that it does come."""
+        following = self._queues["large"].first(background=self._may_wait)
+        if following is None or not large:
+            return True
+        return sum(each.more_bytes for each in (*large, following)) <= self._spare_bytes
 
     def _give(self, worker: _Worker, chunk: list[Input]) -> None:
         assert self._loop is not None
@@ -320,7 +338,7 @@ class Pool:
         for item, row, result in zip(chunk, rows, outcomes, strict=False):
             self._observer.decoded(self._kind, result.seconds)
             if result.grade != "small" and item.grade == "small":
-                item.grade = result.grade
+                item.grade, item.more_bytes = result.grade, result.more_bytes
                 self._queues[item.grade].put([item])
             else:
                 item.put(row if result.error is None else result.error)

@@ -23,11 +23,15 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PoolSpec:
-    """How many processes do a task, and how large what goes to and fro may be."""
+    """How many processes do a task, and how large what goes to and fro may be.
+
+    `spare_bytes` is the memory for all that `large` inputs need beyond what each process may have.
+    """
 
     processes: int
     task: Task
     layout: ArenaLayout
+    spare_bytes: int = 0
 
 
 class ProcessPools:
@@ -39,7 +43,8 @@ class ProcessPools:
     def __init__(self, specs: Mapping[Kind, PoolSpec], observer: Observer) -> None:
         self._server = ForkServer({kind: (spec.task, spec.layout) for kind, spec in specs.items()})
         self._pools = {
-            kind: Pool(kind, spec.processes, self._server, observer) for kind, spec in specs.items()
+            kind: Pool(kind, spec.processes, self._server, observer, spec.spare_bytes)
+            for kind, spec in specs.items()
         }
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0
