@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
@@ -23,6 +24,8 @@ _log = logging.getLogger(__name__)
 # A canary costs a forward pass and a commit reaches the disk, so their success is believed for a while.
 _BELIEVED_SECONDS = 10.0
 _PATIENCE_SECONDS = 5.0
+# A canary that has not come for so long is lost, whatever others get.
+_OVERDUE_SECONDS = 60.0
 
 
 def health_router(readiness: "Readiness") -> APIRouter:
@@ -62,7 +65,7 @@ class Readiness:
         self._capacity = capacity
         self._written_at = -_BELIEVED_SECONDS
         self._books = _OneAtATime(self._ask_books)
-        self._canaries: WeakKeyDictionary[ServedModel, _OneAtATime] = WeakKeyDictionary()
+        self._canaries: WeakKeyDictionary[ServedModel, _Canary] = WeakKeyDictionary()
         self._troubles: dict[str | None, str] = {}
 
     async def check(self, name: str | None = None) -> None:
@@ -75,22 +78,22 @@ class Readiness:
             raise APIError(ErrorCode.SHUTTING_DOWN, "the vendor is stopping", retry_after=5)
         self._watch.check()
         models = list(self._models) if name is None else [self._models.find(name)]
-        asked = [self._books, *map(self._canary, models)]
+        asks = [self._books.ask, *(self._canary(model).ask for model in models)]
         try:
             with ExitStack() as using:
                 for model in models:
                     using.enter_context(model.in_hand())
                 async with asyncio.timeout(_PATIENCE_SECONDS):
-                    await asyncio.gather(*(each.ask() for each in asked))
+                    await asyncio.gather(*(ask() for ask in asks))
         except Exception as error:
             self._tell(name, repr(error))
             message = "the model or the database does not answer; the vendor's log says which"
             raise APIError(ErrorCode.NOT_READY, message, retry_after=5) from error
         self._tell(name, None)
 
-    def _canary(self, model: ServedModel) -> "_OneAtATime":
+    def _canary(self, model: ServedModel) -> "_Canary":
         if model not in self._canaries:
-            self._canaries[model] = _OneAtATime(_Canary(model.encoder).ask)
+            self._canaries[model] = _Canary(model.encoder)
         return self._canaries[model]
 
     def _tell(self, name: str | None, trouble: str | None) -> None:
@@ -112,22 +115,37 @@ class Readiness:
 
 
 class _Canary:
-    """Asks one model, whose success is believed for a while."""
+    """Asks one model, whose success is believed for a while.
+
+    Behind the full queue of a large model a canary comes later than anybody waits for it. Until it comes,
+    batches that are answered speak for the model, unless a worker died or the last canary failed.
+    """
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
-        self._encoded_at = -_BELIEVED_SECONDS
+        self._encoded_at = -math.inf
         self._deaths = 0
+        self._checking = _OneAtATime(self._check)
 
     async def ask(self) -> None:
         """Return if it encodes; raises whatever is wrong with it."""
+        age = time.monotonic() - self._encoded_at
+        lives_on = self._encoder.deaths == self._deaths
+        if lives_on and age <= _BELIEVED_SECONDS:
+            return
+        checking = self._checking.begin()
+        silent = time.monotonic() - self._encoder.answered_at
+        if not (lives_on and age <= _OVERDUE_SECONDS and silent <= _BELIEVED_SECONDS):
+            await asyncio.shield(checking)
+
+    async def _check(self) -> None:
         deaths = self._encoder.deaths
-        if deaths != self._deaths or time.monotonic() - self._encoded_at > _BELIEVED_SECONDS:
-            try:
-                await self._encoder.check()
-            except Exception as error:
-                raise RuntimeError(f"the model {self._encoder.facts.id!r}: {error!r}") from error
-            self._encoded_at, self._deaths = time.monotonic(), deaths
+        try:
+            await self._encoder.check()
+        except Exception as error:
+            self._encoded_at = -math.inf
+            raise RuntimeError(f"the model {self._encoder.facts.id!r}: {error!r}") from error
+        self._encoded_at, self._deaths = time.monotonic(), deaths
 
 
 class _OneAtATime:
@@ -137,9 +155,13 @@ class _OneAtATime:
         self._ask = ask
         self._asking: asyncio.Future[None] | None = None
 
-    async def ask(self) -> None:
-        """Wait for the answer; who no longer waits ends it for nobody else."""
+    def begin(self) -> "asyncio.Future[None]":
+        """The answer that is to come; whoever waits for it shields it, as others wait too."""
         if self._asking is None or self._asking.done():
             self._asking = asyncio.ensure_future(self._ask())
             self._asking.add_done_callback(lambda asked: asked.cancelled() or asked.exception())
-        await asyncio.shield(self._asking)
+        return self._asking
+
+    async def ask(self) -> None:
+        """Wait for the answer; who no longer waits ends it for nobody else."""
+        await asyncio.shield(self.begin())

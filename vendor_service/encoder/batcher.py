@@ -85,6 +85,11 @@ class Batcher:
         """How many workers have died and are not back yet."""
         return len(self._workers) - self.living
 
+    @property
+    def answered_at(self) -> float:
+        """When a batch was last answered, by `time.monotonic`."""
+        return max((worker.answered_at for worker in self._workers), default=-math.inf)
+
     def start(self) -> None:
         """Start the workers."""
         for worker in self._workers:

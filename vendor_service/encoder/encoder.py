@@ -47,6 +47,10 @@ class Encoder(Protocol):
     def deaths(self) -> int:
         """How often a part of it was found dead: what was believed of it before holds no longer."""
 
+    @property
+    def answered_at(self) -> float:
+        """When it last answered anybody, by `time.monotonic`."""
+
     def start(self) -> None:
         """Be ready for what comes."""
 

@@ -46,6 +46,11 @@ class Engine:
         """How often the worker of a device died."""
         return self.batcher.deaths
 
+    @property
+    def answered_at(self) -> float:
+        """When a device last answered a batch, by `time.monotonic`."""
+        return self.batcher.answered_at
+
     def start(self) -> None:
         """Start the processes that prepare, and the workers of the devices.
 

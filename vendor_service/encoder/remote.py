@@ -1,6 +1,8 @@
 """A model that replicas of a Ray Serve deployment run, asked as if it were here."""
 
 import asyncio
+import math
+import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -76,6 +78,7 @@ class RemoteEncoder:
     def __init__(self, model: DeploymentHandle[Any], facts: ModelFacts, preparation: Preparation) -> None:
         self.facts = facts
         self.deaths = 0
+        self.answered_at = -math.inf
         self._model = model
         self.preparation = preparation
         self._sent: Counter[Kind] = Counter()
@@ -135,6 +138,7 @@ class RemoteEncoder:
             raise
         finally:
             self._sent.subtract(batch.kinds)
+        self.answered_at = time.monotonic()
         return encoded
 
     async def check(self) -> None:

@@ -1,6 +1,7 @@
 """The worker of one device: it runs one batch while the next one is prepared on another thread."""
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Sequence
@@ -78,6 +79,7 @@ class DeviceWorker:
         self, number: int, device: Device, source: Source, observer: Observer, pause_seconds: float
     ) -> None:
         self.alive = True
+        self.answered_at = -math.inf  # a batch, by `time.monotonic`
         self._is_first = number == 0
         self._device = device
         self._source = source
@@ -189,3 +191,4 @@ class DeviceWorker:
         seconds = time.perf_counter() - began
         self._observer.ran(batch.kind, len(rows), seconds)
         batch.answer(rows, seconds)
+        self.answered_at = time.monotonic()

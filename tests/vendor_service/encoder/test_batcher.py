@@ -1,7 +1,9 @@
 """Batches across callers: whole answers, in order, fair, and nobody pays for a neighbour's failure."""
 
 import gc
+import math
 import threading
+import time
 import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
@@ -93,6 +95,17 @@ def test_every_caller_gets_its_own_rows(model: Numbers) -> None:
             assert answer == [first + each for each in range(7)]
     batcher.close()
     assert max(map(len, model.batches)) <= 4
+
+
+def test_it_tells_when_it_last_answered(batcher: Batcher) -> None:
+    assert batcher.answered_at == -math.inf
+    began = time.monotonic()
+    batcher.submit("a", "image", [1.0]).result(10)
+    wait_until(lambda: began <= batcher.answered_at <= time.monotonic())
+    first = batcher.answered_at
+    with pytest.raises(ValueError, match="negative"):
+        batcher.submit("a", "image", [-1.0]).result(10)
+    assert batcher.answered_at == first
 
 
 def test_what_waits_while_the_device_works_becomes_one_batch(batcher: Batcher, model: Numbers) -> None:
