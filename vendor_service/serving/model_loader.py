@@ -2,9 +2,12 @@
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from typing import TypeVar
 
 from shared.embeddings import Limits
 from vendor_service.clock import Clock
@@ -20,6 +23,7 @@ from vendor_service.settings import Settings
 
 _log = logging.getLogger(__name__)
 
+Made = TypeVar("Made")
 MakeEncoder = Callable[[ModelSpec, Settings, Metrics], Encoder]
 
 
@@ -117,7 +121,7 @@ class ModelLoader:
     async def _fresh(self, spec: ModelSpec, undo: AsyncExitStack) -> _Shelved:
         """A model, loaded, started and tried; `undo` ends it again."""
         _log.info("loading the model %s", spec.id)
-        shelved = await asyncio.to_thread(self._load, spec)
+        shelved = await _apart(lambda: self._load(spec))
         encoder = shelved.model.encoder
         await asyncio.to_thread(encoder.start)
         undo.push_async_callback(asyncio.to_thread, encoder.close)
@@ -141,6 +145,24 @@ class ModelLoader:
             encoder, _terms(spec, self._settings), ModelPromise(encoder, self._clock), metrics
         )
         return _Shelved(spec, looked, model)
+
+
+async def _apart(make: Callable[[], Made]) -> Made:
+    """What is made on a thread of its own, which keeps nothing that ends meanwhile from ending.
+
+    The threads of the event loop would: it closes when they are done, and a large model takes minutes.
+    """
+    made: Future[Made] = Future()
+    made.set_running_or_notify_cancel()  # who no longer waits does not touch it
+
+    def run() -> None:
+        try:
+            made.set_result(make())
+        except BaseException as error:
+            made.set_exception(error)
+
+    threading.Thread(target=run, name="loading", daemon=True).start()
+    return await asyncio.wrap_future(made)
 
 
 def _look(spec: ModelSpec) -> list[Look]:
