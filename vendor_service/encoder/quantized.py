@@ -63,7 +63,7 @@ class Calibration:
         Raises:
             UsageError: there are too few, or one cannot be read.
         """
-        paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
+        paths = calibration_files(folder)
         if len(paths) < _LEAST:
             raise UsageError(
                 f"--calibration {folder}: {len(paths)} images are there, and int8 takes {_LEAST} at least, "
@@ -80,6 +80,11 @@ class Calibration:
                 raise UsageError(f"--calibration: {path} is no image that can be read: {error}") from error
             digest.update(hashlib.sha256(content).digest())
         return cls(images, digest.hexdigest())
+
+
+def calibration_files(folder: Path) -> list[Path]:
+    """The images below a folder, in the order of their names."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
 
 
 Asked = ParamSpec("Asked")

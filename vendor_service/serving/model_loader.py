@@ -16,6 +16,7 @@ from vendor_service.embed.signed_card import ModelPromise
 from vendor_service.encoder.encoder import Encoder
 from vendor_service.encoder.engine import Engine
 from vendor_service.encoder.known_fingerprints import Look, look_at
+from vendor_service.encoder.quantized import calibration_files
 from vendor_service.errors import OperatorError
 from vendor_service.observability.metrics import Metrics
 from vendor_service.serving.model_specs import ModelSpec
@@ -166,8 +167,10 @@ async def _apart(make: Callable[[], Made]) -> Made:
 
 
 def _look(spec: ModelSpec) -> list[Look]:
+    measured_on = spec.calibration if spec.dtype == "int8" else None
     try:
-        return look_at(spec.source.files())
+        files = spec.source.files()
+        return look_at(files if measured_on is None else [*files, *calibration_files(measured_on)])
     except Exception as error:  # whatever open_clip and its hub raise
         raise OperatorError(f"the model {spec.id} cannot be loaded: {error}") from error
 

@@ -3,6 +3,9 @@
 import asyncio
 import threading
 from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -12,7 +15,13 @@ from vendor_service.encoder.encoder import Encoder
 from vendor_service.observability.metrics import Metrics
 from vendor_service.serving.model_loader import ModelLoader
 from vendor_service.serving.model_specs import ModelSpec, find_specs
-from vendor_service.settings import Settings
+from vendor_service.settings import DtypeChoice, Settings
+
+
+async def _check() -> None: ...
+
+
+ACTS: dict[str, Any] = {"start": lambda: None, "close": lambda: None, "check": _check}
 
 
 class Slow:
@@ -54,3 +63,27 @@ def test_who_stops_while_a_model_is_loaded_does_not_wait_for_it(slow: Slow) -> N
         if thread.name == "loading":
             thread.join(20)  # what it has made or met is nobody's, and no error
     assert slow.ended.is_set()
+
+
+@pytest.mark.parametrize(("dtype", "anew"), [("int8", True), ("float32", False)])
+def test_a_model_in_eight_bits_is_loaded_anew_when_its_calibration_images_change(
+    tmp_path: Path, dtype: DtypeChoice, anew: bool
+) -> None:
+    image = tmp_path / "deeper" / "one.PNG"
+    image.parent.mkdir()
+    image.touch()
+    settings = GivenSettings(dtype=dtype, calibration=tmp_path)
+    (spec,) = find_specs(settings)
+
+    def make(spec: ModelSpec, _settings: Settings, _metrics: Metrics) -> Encoder:
+        made.append(spec.id)
+        facts = SimpleNamespace(id=spec.id, fingerprint="fp", dtype="int8", devices=())
+        return cast(Encoder, SimpleNamespace(facts=facts, preparation=None, waiting=lambda _: 0, **ACTS))
+
+    made: list[str] = []
+    loader = ModelLoader([spec], settings, Metrics(), make, system_clock, exchanges=True)
+    asyncio.run(loader.exchange([spec], lambda: None))
+    assert len(made) == 1
+    image.write_bytes(b"another image")
+    asyncio.run(loader.exchange([spec], lambda: None))
+    assert len(made) == 1 + anew
