@@ -56,6 +56,13 @@ class ScriptedTask:
         output[:] = content.ljust(len(output), b"\0")
 
 
+class HeavyTask(ScriptedTask):
+    """One that is told of in more bytes than a socket holds."""
+
+    def __init__(self) -> None:
+        self.ballast = bytes(4 << 20)
+
+
 class Notes:
     """An observer that notes what became of processes and inputs."""
 

@@ -4,19 +4,23 @@ import asyncio
 import errno
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.vendor_process import alive, below, wait_until
-from tests.vendor_service.scripted_tasks import Notes, ScriptedTask
+from tests.vendor_service.scripted_tasks import HeavyTask, Notes, ScriptedTask
 from vendor_service.encoder.processes import fork_server
 from vendor_service.encoder.processes.arena import Arena
+from vendor_service.encoder.processes.fork_server import Launched, launch
 from vendor_service.encoder.processes.forked import ArenaLayout
 from vendor_service.encoder.processes.inputs import Outcome
 from vendor_service.encoder.processes.pools import PoolSpec, ProcessPools
@@ -217,6 +221,62 @@ def test_a_server_that_cannot_be_started_anew_is_started_later(
         assert await done(processes, b"two") == ["two"]
 
     run(work)
+
+
+class Stopped:
+    """Has servers stand still as soon as they are launched, each until it is let go or for 20 seconds."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("vendor_service.encoder.processes.pools._PAUSE_SECONDS", 0.05)
+        monkeypatch.setattr(fork_server, "launch", self._launch_stopped)
+        self.pid: int | None = None
+        self.let_go = threading.Event()
+        self._launch = launch
+
+    def _launch_stopped(self, control: socket.socket) -> Launched:
+        process = self._launch(control)
+        os.kill(process.pid, signal.SIGSTOP)
+        self.pid = process.pid
+        threading.Thread(target=self._go_on, args=(process.pid,)).start()
+        return process
+
+    def _go_on(self, pid: int) -> None:
+        self.let_go.wait(20)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
+@linux
+@pytest.mark.parametrize("ends", [False, True], ids=["goes on", "ends"])
+def test_nothing_waits_for_another_server_to_start(
+    notes: Notes, monkeypatch: pytest.MonkeyPatch, ends: bool
+) -> None:
+    monkeypatch.setattr(fork_server, "_STOP_SECONDS", 0.1)
+    made = ProcessPools({"image": PoolSpec(1, HeavyTask(), LAYOUT)}, notes)
+    made.start()
+
+    async def work() -> None:
+        assert await done(made, b"one") == ["one"]
+        stopped = Stopped(monkeypatch)
+        os.kill(server(made), signal.SIGKILL)
+        began = time.monotonic()
+        while stopped.pid is None:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0)
+        try:
+            assert time.monotonic() - began < 20
+            if ends:
+                await asyncio.to_thread(made.close)
+                assert not alive(stopped.pid)
+        finally:
+            stopped.let_go.set()
+        if not ends:
+            assert await done(made, b"two") == ["two"]
+
+    try:
+        run(work)
+    finally:
+        made.close()
 
 
 def test_accounts_take_turns(processes: ProcessPools) -> None:

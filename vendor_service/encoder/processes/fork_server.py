@@ -1,5 +1,6 @@
 """The vendor's end of the server that forks processes for it: starts it, talks to it, and starts it anew."""
 
+import asyncio
 import json
 import logging
 import os
@@ -70,14 +71,16 @@ class ForkServer:
 
     def __init__(self, tasks: Mapping[str, tuple[Task, ArenaLayout]]) -> None:
         self._layouts = {kind: layout for kind, (_, layout) in tasks.items()}
-        self._specs = pickle.dumps(
+        specs = pickle.dumps(
             {kind: TaskSpec(pickle.dumps(task), layout) for kind, (task, layout) in tasks.items()}
         )
+        self._specs = len(specs).to_bytes(8, "big") + specs
         self._process: Launched | None = None
         self._control: socket.socket | None = None
         self._unread = b""
         self._handles: dict[int, ProcessHandle] = {}
         self._forked = 0
+        self._told = False  # what it is to do, so that it takes messages
 
     @property
     def control(self) -> socket.socket:
@@ -87,22 +90,31 @@ class ForkServer:
 
     @property
     def alive(self) -> bool:
-        """Whether it runs, as far as is known."""
-        return self._process is not None
+        """Whether it runs and takes messages, as far as is known."""
+        return self._told
 
     def start(self) -> None:
-        """Start it, or another one. What it is told next waits until it has imported what it needs.
+        """Start it. What it is told next waits until it has imported what it needs.
 
         Raises:
             OSError: the system has no room for it now.
         """
-        if self._control is not None:
-            self._control.close()
-        with _socket_pair() as (ours, theirs):
-            self._process = launch(theirs)
-        self._control, self._unread = ours, b""
+        self._launch()
         with suppress(OSError):  # it is gone already, which is seen next
-            ours.sendall(len(self._specs).to_bytes(8, "big") + self._specs)
+            self.control.sendall(self._specs)
+        self._told = True
+
+    async def start_anew(self) -> None:
+        """Start another one, while the event loop goes on: what it is to do is more than a socket holds.
+
+        Raises:
+            OSError: the system has no room for it now.
+        """
+        self._launch()
+        self.control.setblocking(False)
+        with suppress(OSError):
+            await asyncio.get_running_loop().sock_sendall(self.control, self._specs)
+        self._told = True
 
     def fork(self, kind: str) -> ProcessHandle:
         """Have a process forked; it answers on its socket as soon as it runs.
@@ -180,14 +192,22 @@ class ForkServer:
                 self._process.kill()
                 self._process.wait()
         self._process = self._control = None
+        self._told = False
         self._handles.clear()
+
+    def _launch(self) -> None:
+        if self._control is not None:
+            self._control.close()
+        with _socket_pair() as (ours, theirs):
+            self._process = launch(theirs)
+        self._control, self._unread = ours, b""
 
     def _forget(self) -> list[int]:
         assert self._process is not None
         _log.error("the server of the processes that check inputs died; starting another")
         self._process.kill()
         self._process.wait()
-        self._process = None
+        self._process, self._told = None, False
         numbers = list(self._handles)
         self._handles.clear()
         return numbers

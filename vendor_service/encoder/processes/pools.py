@@ -49,6 +49,7 @@ class ProcessPools:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0
         self._closed = False
+        self._starting: asyncio.Task[None] | None = None  # another server, after one that died
 
     def start(self) -> None:
         """Start them, and wait for the first of each kind; the others come as soon as they can.
@@ -114,34 +115,34 @@ class ProcessPools:
         deaths = self._server.poll()
         if not self._server.alive:
             self._loop.remove_reader(control)
-            self._loop.call_later(_PAUSE_SECONDS, self._start_anew)
+            self._starting = self._loop.create_task(self._start_anew())
         for death in deaths:
             for pool in self._pools.values():
                 pool.mark_dead(death)
 
-    def _start_anew(self) -> None:
-        if self._closed:
-            return
+    async def _start_anew(self) -> None:
+        while not self._server.alive:
+            await asyncio.sleep(_PAUSE_SECONDS)
+            try:
+                await self._server.start_anew()
+            except OSError as error:
+                message = "nothing can be started to fork processes, which is tried again: %s"
+                _log.error(message, error)
         assert self._loop is not None
-        try:
-            self._server.start()
-        except OSError as error:
-            _log.error("nothing can be started to fork processes, which is tried again: %s", error)
-            self._loop.call_later(_PAUSE_SECONDS, self._start_anew)
-            return
-        self._server.control.setblocking(False)
         self._loop.add_reader(self._server.control, self._on_readable)
         for pool in self._pools.values():
             pool.refill()
 
     def _end(self, ended: Future[None] | None = None) -> None:
         self._closed = True
+        if self._starting is not None and self._loop is not None and not self._loop.is_closed():
+            self._starting.cancel()
         if self._loop is not None and self._server.alive:
             self._loop.remove_reader(self._server.control)
         for pool in self._pools.values():
             pool.close(_stopping())
-        if ended is not None:
-            ended.set_result(None)
+        if ended is not None and self._loop is not None:
+            self._loop.call_soon(ended.set_result, None)  # once the socket of what was cancelled is let go
 
 
 def _stopping() -> APIError:
