@@ -3,6 +3,7 @@
 Only delimiters are looked for in what comes, by searches in C: no content makes a step of Python's a byte.
 """
 
+import codecs
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -233,9 +234,8 @@ class _Parts:
     def _text(self, content: bytes, longest: int) -> str:
         # Of one that is too long in any case no more than one character too many is kept.
         most = longest + 1
-        if len(content) > _LARGEST_CHARACTER * most:
-            return content[: _LARGEST_CHARACTER * most].decode(errors="ignore")[:most]
-        return _decoded(content, self.name)[:most]
+        kept = content[: _LARGEST_CHARACTER * most]
+        return _decoded(kept, self.name, cut=len(kept) < len(content))[:most]
 
 
 def _boundary(content_type: str) -> bytes:
@@ -268,9 +268,10 @@ def _disposition(head: bytes) -> dict[bytes, bytes]:
     return options
 
 
-def _decoded(content: bytes, name: str) -> str:
+def _decoded(content: bytes, name: str, *, cut: bool = False) -> str:
+    """Its text; where it is `cut` off, the last character may be so as well."""
     try:
-        return content.decode()
+        return codecs.utf_8_decode(content, "strict", not cut)[0]
     except UnicodeDecodeError as error:
         raise invalid(f"{name} is not UTF-8", name) from error
 

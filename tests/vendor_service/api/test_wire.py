@@ -139,6 +139,9 @@ def test_a_form_sent_again_with_another_boundary_is_the_same_request(vendor: Ven
         ([("image", ("big.png", bytes(100_001)))], "image_too_large", "inputs.0.image"),
         ([("image", (None, b"no file"))], "invalid_request", "image"),
         ([("text", (None, b"\xff\xfe"))], "invalid_request", "text"),
+        ([("text", (None, b"a cat" + b"\xff" * 5000))], "invalid_request", "text"),
+        # Too long, and cut off within a character.
+        ([("text", (None, ("a" + "\U0001f600" * 1200).encode()))], "invalid_request", "inputs.0.text"),
         ([("colour", (None, b"blue")), CAT_PART], "invalid_request", "colour"),
         ([("encoding", (None, b"hex")), CAT_PART], "invalid_request", "encoding"),
         ([("model", (None, b"a")), ("model", (None, b"b")), CAT_PART], "invalid_request", "model"),
