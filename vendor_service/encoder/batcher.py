@@ -130,20 +130,26 @@ class Batcher:
 
     def next_batch(self, *, first: bool) -> Batch | None:
         """Wait for a batch, for the `first` device or another; `None` once closed, and nothing waits."""
-        left = False
+        began = time.perf_counter()
         with self._changed:
             while True:
                 alone = self._is_alone
+                remaining = self._remaining(began)
                 if first or not alone:
-                    batch = self._take(full=False, least=1 if left else self._least)
+                    batch = self._take(full=False, least=1 if remaining <= 0 else self._least)
                     if batch is not None or self._closed:
                         return None if batch is None else replace(batch, alone=alone)
                 else:
                     self._changed.notify_all()  # the first may have left it to this one
                 waiting = any(queue.waiting for queue in self._round_robin)
                 self.free += 1
-                left = not self._changed.wait(_LEFT_SECONDS if waiting else None)
+                self._changed.wait((remaining if remaining > 0 else _LEFT_SECONDS) if waiting else None)
                 self.free -= 1
+
+    def _remaining(self, began: float) -> float:
+        """The seconds for which what waits is left to others by a worker that has waited since it `began`."""
+        oldest = min(queue.oldest for queue in self._round_robin)
+        return max(began, oldest) + _LEFT_SECONDS - time.perf_counter()
 
     def full_batch(self, over: threading.Event) -> Batch | None:
         """Wait for a batch to fill, for which no other device is free; `None` once it is `over`."""

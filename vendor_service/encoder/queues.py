@@ -1,5 +1,6 @@
 """Queues of queries that wait for the model, one for each kind, fair among accounts."""
 
+import math
 import threading
 import time
 from bisect import bisect_left, bisect_right
@@ -77,7 +78,7 @@ class EncodeJob:
     items: Sequence[Any]
     done: "Future[Encoded]" = field(default_factory=Future)
     taken: int = 0
-    _queued_at: float = field(default_factory=time.perf_counter)
+    queued_at: float = field(default_factory=time.perf_counter)
     _waited: float = 0.0
     _ran: float = 0.0
     _rows: dict[int, Vectors] = field(default_factory=dict)
@@ -91,7 +92,7 @@ class EncodeJob:
     def take(self, most: int, kind: Kind, observer: Observer) -> "BatchPart":
         """The next queries, up to so many."""
         if not self.taken:
-            self._waited = time.perf_counter() - self._queued_at
+            self._waited = time.perf_counter() - self.queued_at
             observer.waited(kind, self._waited)
         part = BatchPart(self, self.taken, min(self.taken + most, len(self.items)))
         self.taken = part.stop
@@ -187,6 +188,11 @@ class FairQueue:
     def full(self) -> bool:
         """Whether the largest batch waits."""
         return self.waiting >= self._buckets.largest
+
+    @property
+    def oldest(self) -> float:
+        """When the first of those that wait was put here, by `time.perf_counter`; infinite if none does."""
+        return min((jobs[0].queued_at for jobs in self._queues.values()), default=math.inf)
 
     def put(self, account: str, items: Sequence[Any]) -> "Future[Encoded]":
         """Queue one caller's queries."""

@@ -273,6 +273,33 @@ def test_what_is_not_worth_a_second_device_is_left_to_the_one_that_works(
     assert sorted(map(len, model.batches + second.batches)) == [1, 2, 3]
 
 
+def test_what_is_left_to_a_device_is_not_left_anew_whenever_something_happens() -> None:
+    first, second = Numbers(), Numbers()
+    batcher = Batcher([first, second], Buckets([1, 2], pads=False, least=2), Metrics())
+    batcher.start()
+    wait_until(lambda: batcher.free == 2)
+    first.hold()
+    held = batcher.submit("a", "image", [1.0])
+    assert first.started.wait(10)
+    left, over = batcher.submit("a", "image", [2.0]), threading.Event()
+
+    def notify() -> None:
+        while not over.wait(0.001):
+            batcher.notify()
+
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(notify)
+            try:
+                assert left.result(5).rows.tolist() == [[2.0]]
+            finally:
+                over.set()
+    finally:
+        first.go.set()
+        held.result(10)
+        batcher.close()
+
+
 def test_what_was_left_to_a_device_that_dies_is_done_by_another(model: Numbers) -> None:
     batcher = Batcher([model, model], Buckets([1, 2], pads=False, least=2), Metrics(), pause_seconds=60.0)
     batcher.start()
