@@ -17,14 +17,14 @@ from vendor_service.audit.actors import os_user
 from vendor_service.billing import ledger
 from vendor_service.billing.invoice_formats import as_csv, as_html, as_pdf, as_text
 from vendor_service.billing.spreadsheets import csv_lines
-from vendor_service.billing.verification import Verification, verify
+from vendor_service.billing.verification import Verification
 from vendor_service.cli.books import AsJson, DatabaseUrl, acting, prepared, print_rows, reading
 from vendor_service.clock import system_clock
 from vendor_service.database.session import Database
-from vendor_service.database.tables import Account
 from vendor_service.errors import OperatorError, UsageError
 from vendor_service.operators import money as acts
 from vendor_service.operators.act import Act
+from vendor_service.operators.verification import LedgerVerifier
 from vendor_service.settings import Settings
 
 # As `GET /v1/invoices/{month}` takes it.
@@ -189,7 +189,7 @@ def ledger_verify(
     Example: vendor ledger verify acme
     """
     with prepared(database_url) as database:
-        found = _verify_each(database, account)
+        found = _verify(database, account)
     print_rows([asdict(each) for each in found], as_json=as_json)
     if not found:
         typer.echo("there are no accounts yet", err=True)
@@ -218,21 +218,17 @@ def ledger_export(
             print(line)
 
 
-def _verify_each(database: Database, account: str | None) -> list[Verification]:
-    """Verify accounts one by one, each as it is at one moment; a terminal is shown how far it is."""
-    with database.read() as session:
-        chosen = [accounts.find_account(session, account)] if account else accounts.list_accounts(session)
+def _verify(database: Database, account: str | None) -> list[Verification]:
+    """Verify one account or all; a terminal is shown how far it is."""
     console = Console(stderr=True)
     columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TextColumn("entries"))
-    found = []
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("verifying", total=sum(each.ledger_seq for each in chosen))
-        for each in chosen:
-            progress.update(task, description=each.name)
-            with database.read() as session:
-                fresh = session.get_one(Account, each.id)
-                found.append(verify(session, fresh, lambda more: progress.advance(task, more)))
-    return found
+        task = progress.add_task("verifying", total=None)
+
+        def show(name: str, entries: int, more: int) -> None:
+            progress.update(task, description=name, advance=more, total=entries)
+
+        return LedgerVerifier(database).verify(account, show)
 
 
 def _print(entry: Entry, *, as_json: bool) -> None:

@@ -46,6 +46,7 @@ from vendor_service.console.seal import read_or_make_seal
 from vendor_service.database import schema
 from vendor_service.database.session import Database
 from vendor_service.errors import APIError, OperatorError, UnknownName, UsageError
+from vendor_service.operators.verification import LedgerVerifier
 from vendor_service.settings import Settings
 
 # Between two starts of a process that dies.
@@ -94,8 +95,9 @@ def create_admin_app(
     add_error_handlers(app)
     app.add_exception_handler(OperatorError, _on_operator_error)
     desk = Desk(database, clock, trust_clock=settings.trust_clock, percents=settings.thresholds)
+    verifier = LedgerVerifier(database)
     for router in (
-        *(accounts_router(desk), keys_router(desk), money_router(desk), prices_router(desk)),
+        *(accounts_router(desk), keys_router(desk), money_router(desk, verifier), prices_router(desk)),
         *(operators_router(desk), receipts_keys_router(desk, settings.signing_key_in), audit_router(desk)),
         *(projects_router(desk), currency_router(desk)),
         admin_batches_router(desk, settings.batch_keep_days * DAY),
@@ -109,6 +111,7 @@ def create_admin_app(
             clock,
             read_or_make_seal(database, settings.console_key_in),
             desk.authentication,
+            verifier,
             monitor,
             lambda: app.state.capacity.closed,
             trust_clock=settings.trust_clock,

@@ -3,7 +3,6 @@
 import asyncio
 from dataclasses import asdict
 from datetime import datetime
-from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -13,18 +12,17 @@ from sqlalchemy.orm import Session
 from shared.billing import Entry, EntryPage, GroupBy, Invoice, UsageReport
 from shared.errors import ErrorCode
 from shared.serving.parsing import read_model
-from vendor_service.accounts.accounts import find_account, list_accounts
+from vendor_service.accounts.accounts import find_account
 from vendor_service.api.admin.desk import Body, Desk, IdempotencyKey, taking
 from vendor_service.billing import currency, ledger
 from vendor_service.billing.holds import OpenHold, open_holds
 from vendor_service.billing.usage import usage_report
-from vendor_service.billing.verification import verify
 from vendor_service.clock import from_datetime
-from vendor_service.database.tables import Account
 from vendor_service.errors import APIError
 from vendor_service.operators import money
 from vendor_service.operators.authentication import Operator
 from vendor_service.operators.tokens import OperatorScope
+from vendor_service.operators.verification import LedgerVerifier
 
 _LARGEST_PAGE = 1000
 
@@ -63,12 +61,12 @@ class LedgerVerification(BaseModel):
     problem: str | None
 
 
-def money_router(desk: Desk) -> APIRouter:
+def money_router(desk: Desk, verifier: LedgerVerifier) -> APIRouter:
     """The routes; those that move money take the scope `money` and an idempotency key."""
     router = APIRouter(prefix="/admin", tags=["money"])
     _add_movements(router, desk)
     _add_history(router, desk)
-    _add_verification(router, desk)
+    _add_verification(router, desk, verifier)
     return router
 
 
@@ -180,24 +178,9 @@ def _add_history(router: APIRouter, desk: Desk) -> None:
         return await desk.read(lambda session: open_holds(session, account, limit))
 
 
-def _add_verification(router: APIRouter, desk: Desk) -> None:
-    verifying = asyncio.Lock()
-
+def _add_verification(router: APIRouter, desk: Desk, verifier: LedgerVerifier) -> None:
     @router.get("/ledger/verification", dependencies=[desk.requiring(OperatorScope.READ)])
     async def verification(account: str | None = None) -> list[LedgerVerification]:
         """Recompute chain, sums and counters of one account or of all. It reads all of it, one at a time."""
-        if verifying.locked():
-            message = "the ledger is being verified; ask again when that is over"
-            raise APIError(ErrorCode.OVERLOADED, message, retry_after=30)
-        async with verifying:
-            chosen = await desk.read(partial(_chosen, account=account))
-            return [await desk.read(partial(_verified, account_id=each)) for each in chosen]
-
-
-def _chosen(session: Session, account: str | None) -> list[str]:
-    found = [find_account(session, account)] if account else list_accounts(session)
-    return [each.id for each in found]
-
-
-def _verified(session: Session, account_id: str) -> LedgerVerification:
-    return LedgerVerification(**asdict(verify(session, session.get_one(Account, account_id))))
+        found = await asyncio.to_thread(verifier.verify, account)
+        return [LedgerVerification(**asdict(each)) for each in found]

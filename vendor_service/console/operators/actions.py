@@ -1,14 +1,10 @@
 """What operators do: the acts of `vendor_service/operators`, each after a page that says what will happen."""
 
-import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from shared.errors import ErrorCode
-from vendor_service.accounts.accounts import find_account, list_accounts
 from vendor_service.audit import log
-from vendor_service.billing.verification import Verification, verify
 from vendor_service.console import sessions
 from vendor_service.console.operators.account_actions import AccountActions
 from vendor_service.console.operators.acting import Acting, By, requiring
@@ -17,16 +13,16 @@ from vendor_service.console.operators.price_actions import PriceActions
 from vendor_service.console.operators.project_actions import ProjectActions
 from vendor_service.console.operators.visitor import SignedInOperator
 from vendor_service.console.routes import Action, Done, Shown
-from vendor_service.database.tables import Account
-from vendor_service.errors import APIError, OperatorError
+from vendor_service.errors import OperatorError
 from vendor_service.operators.tokens import OperatorScope
+from vendor_service.operators.verification import LedgerVerifier
 
 
 @dataclass(frozen=True)
 class OperatorActions(Acting):
     """The actions, on these books: those of a part each, and the verifications."""
 
-    _verifying: threading.Lock = field(default_factory=threading.Lock)
+    verifier: LedgerVerifier
 
     def all(self) -> list[Action[SignedInOperator]]:
         """Every action."""
@@ -43,13 +39,7 @@ class OperatorActions(Acting):
 
     def verify_ledger(self, asked: By) -> Shown:
         """Recompute chains, sums and counters, of one account or of all; one verification at a time."""
-        if not self._verifying.acquire(blocking=False):
-            message = "the ledger is being verified; ask again when that is over"
-            raise APIError(ErrorCode.OVERLOADED, message, retry_after=30)
-        try:
-            found = self._verified(asked.form.get("account"))
-        finally:
-            self._verifying.release()
+        found = self.verifier.verify(asked.form.get("account"))
         return Shown("What the verification found", "operators/verified.html", {"found": found})
 
     def verify_log(self, _: By) -> Done:
@@ -59,16 +49,6 @@ class OperatorActions(Acting):
         if found.problem is not None:
             raise OperatorError(f"the audit log is not in order: {found.problem}")
         return Done(f"The audit log is in order: {found.entries:,} entries.", "/audit")
-
-    def _verified(self, account: str) -> list[Verification]:
-        with self.database.read() as session:
-            chosen = [find_account(session, account)] if account else list_accounts(session)
-            ids = [each.id for each in chosen]
-        found = []
-        for each in ids:
-            with self.database.read() as session:
-                found.append(verify(session, session.get_one(Account, each)))
-        return found
 
 
 def end_everywhere(session: Session, who: SignedInOperator) -> int:

@@ -20,6 +20,7 @@ from vendor_service.console.sessions import OPERATORS
 from vendor_service.console.site import HEADERS, SignedOut, Site, address_of, check_origin
 from vendor_service.database.session import Database
 from vendor_service.operators.authentication import OperatorAuthentication
+from vendor_service.operators.verification import LedgerVerifier
 
 _TICK_SECONDS = 2.0
 _MOST_STREAMS = 32
@@ -30,6 +31,7 @@ def operator_router(
     clock: Clock,
     seal: Seal,
     authentication: OperatorAuthentication,
+    verifier: LedgerVerifier,
     monitor: Monitor,
     stopping: Callable[[], bool],
     *,
@@ -45,7 +47,7 @@ def operator_router(
     stream = _Stream(site, monitor, stopping)
     router.add_api_route(f"{OPERATORS.path}/stream", stream.answer, methods=["GET"], response_model=None)
     site.add_pages(router, OperatorPages(clock, monitor).all())
-    site.add_actions(router, OperatorActions(database, clock, trust_clock, percents).all())
+    site.add_actions(router, OperatorActions(database, clock, trust_clock, percents, verifier).all())
     site.add_fallback(router)
     return router
 

@@ -1,0 +1,81 @@
+"""One verification of the ledger at a time, whoever asks for it."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from tests.vendor_service.api.admin.local_admin import LocalAdmin
+from tests.vendor_service.books import Books
+from tests.vendor_service.console.visits import Visit
+from tests.vendor_service.local_vendor import error_code
+from vendor_service.billing.verification import Verification, verify
+from vendor_service.errors import APIError, UnknownName
+from vendor_service.operators.tokens import OperatorScope
+from vendor_service.operators.verification import LedgerVerifier
+
+
+def test_progress_counts_the_entries_of_all_accounts(books: Books) -> None:
+    verifier, told = LedgerVerifier(books.database), list[tuple[str, int, int]]()
+    for orders in (1, 2):
+        order = books.open()
+        for _ in range(orders):
+            books.buy(order)
+    found = verifier.verify(progress=lambda *each: told.append(each))
+    assert [(each.entries, each.problem) for each in found] == [(1, None), (2, None)]
+    assert {entries for _, entries, _ in told} == {sum(more for *_, more in told)} == {3}
+    assert {name for name, _, _ in told} == {each.account for each in found}
+    assert verifier.verify(found[1].account) == found[1:]
+
+
+def test_a_second_verification_is_refused_while_one_goes_on(books: Books) -> None:
+    verifier, refused = LedgerVerifier(books.database), list[str]()
+    books.open()
+
+    def ask_again(*_: object) -> None:
+        with pytest.raises(APIError) as caught:
+            verifier.verify()
+        refused.append(caught.value.code)
+
+    verifier.verify(progress=ask_again)
+    assert set(refused) == {"overloaded"}
+    with pytest.raises(UnknownName):
+        verifier.verify("nobody")
+    assert len(verifier.verify()) == 1  # one that failed keeps no other out
+
+
+def test_the_routes_and_the_console_keep_each_other_out(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    books.open()
+    begun, go_on = threading.Event(), threading.Event()
+
+    def held(*given: Any) -> Verification:
+        begun.set()
+        assert go_on.wait(20)
+        return verify(*given)
+
+    monkeypatch.setattr("vendor_service.operators.verification.verify", held)
+    with LocalAdmin(books) as admin, ThreadPoolExecutor(1) as another:
+        visit = Visit(admin.http, "/operator")
+        visit.sign_in(token=admin.tokens[OperatorScope.READ])
+        first = another.submit(visit.ask, "/money/verify")
+        try:
+            assert begun.wait(20)
+            by_route = admin.ask("GET", "ledger/verification")
+        finally:
+            go_on.set()
+        assert (by_route.status_code, error_code(by_route)) == (503, "overloaded")
+        assert int(by_route.headers["retry-after"]) > 0
+        assert first.result(20).status_code == 200
+
+        begun.clear()
+        go_on.clear()
+        first = another.submit(admin.ask, "GET", "ledger/verification")
+        try:
+            assert begun.wait(20)
+            by_page = visit.ask("/money/verify")
+        finally:
+            go_on.set()
+        assert (by_page.status_code, first.result(20).status_code) == (503, 200)
