@@ -6,7 +6,6 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request
 from sqlalchemy.orm import Session
 
-from shared.errors import ErrorCode
 from shared.keys import KeyInfo, KeyList, NewKey, NewSecret
 from shared.serving.parsing import read_model
 from vendor_service.accounts import keys
@@ -16,7 +15,6 @@ from vendor_service.audit.actors import customer_key
 from vendor_service.clock import Clock, from_datetime
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey
-from vendor_service.errors import APIError
 from vendor_service.operators import keys as acts
 from vendor_service.operators import own_keys
 from vendor_service.operators.act import Act
@@ -61,12 +59,13 @@ def keys_router(database: Database, clock: Clock, authentication: Authentication
     ) -> NewSecret:
         """Give a key another secret; the present one is good for `grace_seconds` more.
 
-        A key that has limits or an end of its own rotates itself alone.
+        A key that has limits or an end of its own rotates itself alone. One that expired, or whose project
+        was archived, gets no other secret.
         """
 
         def rotate() -> NewSecret:
             with database.write() as session:
-                key = _own_key(session, caller, key_id)
+                key = own_keys.find(session, caller.account_id, caller.key, key_id)
                 issued = own_keys.rotate(_act(session, caller, clock), caller.key, key, grace_seconds)
                 return NewSecret(key_id=issued.key_id, api_key=issued.api_key)
 
@@ -78,7 +77,7 @@ def keys_router(database: Database, clock: Clock, authentication: Authentication
 
         def revoke() -> KeyInfo:
             with database.write() as session:
-                _own_key(session, caller, key_id)
+                own_keys.find(session, caller.account_id, caller.key, key_id)
                 return acts.revoke(_act(session, caller, clock), key_id)
 
         return await asyncio.to_thread(revoke)
@@ -103,15 +102,3 @@ def _may_manage(caller: Caller, key: ApiKey) -> bool:
 
 def _act(session: Session, caller: Caller, clock: Clock) -> Act:
     return Act(session, customer_key(caller.key_id), clock)
-
-
-def _own_key(session: Session, caller: Caller, key_id: str) -> ApiKey:
-    if (whole := keys.id_of(key_id)) is not None:
-        message = f"that is a whole key with its secret, which belongs in no URL; name its id, {whole}"
-        raise APIError(ErrorCode.NOT_FOUND, message, param="key_id")
-    key = session.get(ApiKey, key_id)
-    if key is None or not _may_manage(caller, key):
-        raise APIError(ErrorCode.NOT_FOUND, f"this account has no key {key_id!r}", param="key_id")
-    if key.revoked_at is not None:
-        raise APIError(ErrorCode.KEY_REVOKED, f"the key {key_id} was revoked already", param="key_id")
-    return key

@@ -3,12 +3,14 @@
 from dataclasses import replace
 
 from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
 from shared.projects import DEFAULT_PROJECT
 from vendor_service.accounts import keys
 from vendor_service.accounts.accounts import find_account
 from vendor_service.accounts.keys import IssuedKey, KeyTerms
+from vendor_service.billing.limits import check_key
 from vendor_service.clock import DAY
 from vendor_service.database.tables import Account, ApiKey
 from vendor_service.errors import APIError, OperatorError, UnknownName
@@ -28,6 +30,23 @@ def may_manage(account_id: str, by: ApiKey | None, key: ApiKey) -> bool:
     return key.account_id == account_id and (by is None or by.project_id in (None, key.project_id))
 
 
+def find(session: Session, account_id: str, by: ApiKey | None, key_id: str) -> ApiKey:
+    """A key that who asks may manage (see `may_manage`) and that was not revoked; it may have ended.
+
+    Raises:
+        APIError: `not_found` or `key_revoked`.
+    """
+    if (whole := keys.id_of(key_id)) is not None:
+        message = f"that is a whole key with its secret, which belongs in no URL; name its id, {whole}"
+        raise APIError(ErrorCode.NOT_FOUND, message, param="key_id")
+    key = session.get(ApiKey, key_id)
+    if key is None or not may_manage(account_id, by, key):
+        raise APIError(ErrorCode.NOT_FOUND, f"this account has no key {key_id!r}", param="key_id")
+    if key.revoked_at is not None:
+        raise APIError(ErrorCode.KEY_REVOKED, f"the key {key_id} was revoked already", param="key_id")
+    return key
+
+
 def check_may_issue(by: ApiKey | None) -> None:
     """Make sure that who asks by a key may issue others.
 
@@ -39,15 +58,26 @@ def check_may_issue(by: ApiKey | None) -> None:
         raise APIError(ErrorCode.INSUFFICIENT_SCOPE, message)
 
 
-def rotate(act: Act, by: ApiKey | None, key: ApiKey, grace_seconds: int) -> IssuedKey:
-    """Give a key that may be managed another secret, which who asks by a key is shown.
+def check_may_rotate(by: ApiKey | None, key: ApiKey, now: int) -> None:
+    """Make sure that a key that may be managed is good for another secret, which who asks by a key is shown.
 
     Raises:
-        APIError: `insufficient_scope`; the asking key has limits or an end of its own, and is another one.
+        APIError: `key_revoked`, `key_expired` or `project_archived`; or `insufficient_scope`, the asking key
+            has limits or an end of its own, and is another one.
     """
+    try:
+        check_key(key, now)
+    except APIError as error:
+        message = f"the key {key.id} gets no other secret: {error.message}"
+        raise APIError(error.code, message, param="key_id") from error
     if by is not None and by.id != key.id and _is_limited(by):
         message = "this key has limits or an end of its own, so it rotates itself alone"
         raise APIError(ErrorCode.INSUFFICIENT_SCOPE, message)
+
+
+def rotate(act: Act, by: ApiKey | None, key: ApiKey, grace_seconds: int) -> IssuedKey:
+    """Give a key that may be managed another secret; raises what `check_may_rotate` does."""
+    check_may_rotate(by, key, act.now)
     return acts.rotate(act, key.id, grace_seconds)
 
 

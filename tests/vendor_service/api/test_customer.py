@@ -16,12 +16,12 @@ from tests.vendor_service.books import lose_answers
 from tests.vendor_service.local_vendor import LocalVendor, ScriptedTexts, Vendor, error_code
 from vendor_service.accounts.authentication import Authentication
 from vendor_service.accounts.keys import Scope, revoke_key
-from vendor_service.accounts.projects import ProjectTerms, create_project
+from vendor_service.accounts.projects import ProjectTerms, archive, create_project
 from vendor_service.api import history_rate
 from vendor_service.api.history_rate import BURST, QUESTIONS_A_SECOND, HistoryRate
 from vendor_service.billing.billing_log import open_billing_log
 from vendor_service.clock import SECOND, to_datetime
-from vendor_service.database.tables import Account, ApiKey
+from vendor_service.database.tables import Account, ApiKey, Project
 from vendor_service.errors import APIError
 
 CAT = {"text": "a photo of a cat"}
@@ -201,6 +201,28 @@ def test_a_customer_issues_keys_of_its_projects_within_what_the_asking_key_may(v
     for wrong in ({"quota": -1}, {"project": "none"}, {"expires_at": at}, {"scopes": ["root"]}, {"x": 1}):
         assert error_code(issue(owner, **wrong)) == "invalid_request"
     assert error_code(issue(vendor.another_key(owner, Scope.EMBED))) == "insufficient_scope"
+
+
+def test_a_key_that_expired_or_whose_project_was_archived_gets_no_other_secret_and_may_be_revoked(
+    vendor: LocalVendor,
+) -> None:
+    admin = vendor.another_key(vendor.key(), Scope.ADMIN)
+    with vendor.books.write() as session:
+        account = session.get_one(Account, vendor.account(admin).id)
+        project = create_project(session, account, "search", ProjectTerms(), vendor.clock)
+        project_id = project.id
+    at = to_datetime(vendor.clock() + 60 * SECOND).isoformat()
+    asked = {"key_expired": {"expires_at": at}, "project_archived": {"project": "search"}}
+    ended = {code: post(vendor, "/v1/keys", admin, json=terms).json() for code, terms in asked.items()}
+    vendor.clock.advance(60)
+    with vendor.books.write() as session:
+        archive(session.get_one(Project, project_id), vendor.clock())
+    for code, key in ended.items():
+        refused = post(vendor, f"/v1/keys/{key['key_id']}/rotate", admin)
+        assert (error_code(refused), refused.json()["error"]["param"]) == (code, "key_id")
+        assert error_code(vendor.embed(key["api_key"], CAT)) == code
+        assert post(vendor, f"/v1/keys/{key['key_id']}/revoke", admin).json()["revoked_at"]
+    vendor.clock.advance(-60)
 
 
 def test_keys_of_which_nobody_heard_are_not_to_be_asked_for_again_unseen(

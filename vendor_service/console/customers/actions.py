@@ -4,11 +4,8 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from shared.errors import ErrorCode
-from vendor_service.accounts import keys
 from vendor_service.accounts.keys import secret_hash
 from vendor_service.api.bulk import BulkDesk
-from vendor_service.billing.limits import check_key
 from vendor_service.clock import Clock
 from vendor_service.console import api_keys
 from vendor_service.console.customers.jobs import JobActions
@@ -18,7 +15,6 @@ from vendor_service.console.customers.visitor import Customer, require_acting
 from vendor_service.console.routes import Action, Asked, Done, Question, Shown
 from vendor_service.database.session import Database
 from vendor_service.database.tables import ApiKey, ConsoleSession
-from vendor_service.errors import APIError
 from vendor_service.operators import keys as acts
 from vendor_service.operators import own_keys
 from vendor_service.operators.act import Act
@@ -52,7 +48,8 @@ class CustomerActions:
 
     def ask_to_rotate(self, asked: Asked[Customer], session: Session) -> Question:
         """What another secret means."""
-        key, grace = own_key(session, asked), asked.form.number("grace") or 0
+        key, grace = self._find(session, asked), asked.form.number("grace") or 0
+        own_keys.check_may_rotate(asked.who.key, key, asked.now)
         until = "at once" if not grace else f"in {GRACES.get(grace, f'{grace} seconds')}"
         facts = [
             f"The key {_named(key)} gets another secret, which is shown once.",
@@ -64,7 +61,7 @@ class CustomerActions:
     def rotate_key(self, asked: Asked[Customer]) -> Shown:
         """Give a key another secret, which is shown once."""
         with self.database.write() as session:
-            key = own_key(session, asked)
+            key = self._find(session, asked)
             grace = asked.form.number("grace") or 0
             issued = own_keys.rotate(self._act(session, asked), asked.who.key, key, grace)
             if asked.who.key is not None and asked.who.key.id == key.id:
@@ -76,7 +73,7 @@ class CustomerActions:
 
     def ask_to_revoke(self, asked: Asked[Customer], session: Session) -> Question:
         """What the end of a key means."""
-        key = own_key(session, asked)
+        key = self._find(session, asked)
         facts = [
             f"The key {_named(key)} ends at once and for good; nobody can bring it back.",
             "Every program that uses it is refused from then on.",
@@ -89,28 +86,15 @@ class CustomerActions:
     def revoke_key(self, asked: Asked[Customer]) -> Done:
         """End a key."""
         with self.database.write() as session:
-            key = own_key(session, asked)
+            key = self._find(session, asked)
             acts.revoke(self._act(session, asked), key.id)
         return Done(f"The key {key.id} was revoked.", "/keys")
 
+    def _find(self, session: Session, asked: Asked[Customer]) -> ApiKey:
+        return own_keys.find(session, asked.who.account_id, asked.who.key, asked.path["key_id"])
+
     def _act(self, session: Session, asked: Asked[Customer]) -> Act:
         return Act(session, asked.who.actor, self.clock)
-
-
-def own_key(session: Session, asked: Asked[Customer]) -> ApiKey:
-    """The key that a path names, which the customer may manage, and which has not ended.
-
-    Raises:
-        APIError: `not_found`, `key_revoked`, `key_expired` or `project_archived`.
-    """
-    key_id = asked.path["key_id"]
-    key = session.get(ApiKey, key_id)
-    if key is None or not asked.who.may_manage(key) or keys.id_of(key_id) is not None:
-        raise APIError(ErrorCode.NOT_FOUND, "this account has no such key", param="key_id")
-    if key.revoked_at is not None:
-        raise APIError(ErrorCode.KEY_REVOKED, f"the key {key.id} was revoked already", param="key_id")
-    check_key(key, asked.now)
-    return key
 
 
 def _named(key: ApiKey) -> str:
