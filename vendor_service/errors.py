@@ -1,40 +1,42 @@
-"""The vendor's errors: what an operator reads carries an exit code, what a customer reads an error code.
+"""The vendor's errors: each has an error code of HTTP, and what an operator reads an exit code as well.
 
-VendorError
-└── OperatorError        exit 1   a command or a start of the server failed
-    ├── UnknownName      exit 1   there is no account, key, plan or the like of that name
-    └── UsageError       exit 2   an option names something that does not exist or cannot be
-APIError (shared/errors.py)       a customer's request is refused; rendered as the HTTP error body
-└── CommitInDoubt                 the database was sent a COMMIT and did not say whether it took it
+OperatorError     exit 1, conflict          a command or a start of the server failed
+├── UnknownName   exit 1, not_found         there is no account, key, plan or the like of that name
+└── UsageError    exit 2, invalid_request   an option names something that does not exist or cannot be
+APIError (shared/errors.py)                 a request is refused; rendered as the HTTP error body
+└── CommitInDoubt                           the database was sent a COMMIT and did not say whether it took it
 """
 
 from typing import Self
 
 from shared.errors import APIError, ErrorCode
 
-__all__ = ["APIError", "CommitInDoubt", "OperatorError", "UnknownName", "UsageError", "VendorError"]
+__all__ = ["APIError", "CommitInDoubt", "OperatorError", "UnknownName", "UsageError"]
 
 _IN_DOUBT = "the vendor's database went away before it said whether this was"
 
 
-class VendorError(Exception):
-    """The root of what an operator reads."""
+class OperatorError(Exception):
+    """A command or a start of the server failed; the message says what to do.
 
-
-class OperatorError(VendorError):
-    """A command or a start of the server failed; the message says what to do."""
+    The command line ends with the `exit_code`, and HTTP answers with the `code`.
+    """
 
     exit_code = 1
+    code = ErrorCode.CONFLICT
 
 
 class UnknownName(OperatorError):
     """There is nothing of the kind that goes by that name or id."""
+
+    code = ErrorCode.NOT_FOUND
 
 
 class UsageError(OperatorError):
     """An option names something that does not exist or cannot be."""
 
     exit_code = 2
+    code = ErrorCode.INVALID_REQUEST
 
 
 class CommitInDoubt(APIError):

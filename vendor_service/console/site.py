@@ -25,7 +25,7 @@ from vendor_service.console.seal import Seal
 from vendor_service.console.sessions import SessionKind
 from vendor_service.database.session import Database
 from vendor_service.database.tables import ConsoleSession
-from vendor_service.errors import CommitInDoubt, OperatorError, UnknownName
+from vendor_service.errors import CommitInDoubt, OperatorError
 
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
@@ -221,18 +221,11 @@ class Site(Generic[Who]):
         self, request: Request, error: APIError | OperatorError, who: Who | None = None, back: str = ""
     ) -> Response:
         """The page of an error: what is wrong, and what to do next."""
-        code, status = ErrorCode.CONFLICT, 409
-        if isinstance(error, APIError):
-            code, status = error.code, error.code.kind.status
-        elif isinstance(error, UnknownName):
-            code, status = ErrorCode.NOT_FOUND, 404
-        else:
-            status = 400
-        request.state.error_code = code.value
+        request.state.error_code = error.code.value
         message = str(error)  # an operator's may begin with a name
         if isinstance(error, APIError):
             message = f"{error.message[:1].upper()}{error.message[1:]}"
-        told = _NEXT.get(code, "Go back, change it, and send it again. Nothing was changed.")
+        told = _NEXT.get(error.code, "Go back, change it, and send it again. Nothing was changed.")
         if isinstance(error, CommitInDoubt):  # its code is that of errors after which nothing was changed
             message, told = _IN_DOUBT, _AFTER_DOUBT
         values = {
@@ -240,7 +233,7 @@ class Site(Generic[Who]):
             "next": told,
             "back": f"{self.root(request)}{back}",
         }
-        response = self.shown(request, "error.html", "That did not work", values, who, status)
+        response = self.shown(request, "error.html", "That did not work", values, who, error.code.kind.status)
         if isinstance(error, APIError) and error.retry_after is not None:
             response.headers["retry-after"] = str(error.retry_after)
         return response

@@ -14,13 +14,11 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
-from importlib.metadata import version
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
 from fastapi import FastAPI, Request, Response
 
-from shared.errors import ErrorBody, ErrorCode
 from shared.serving import server
 from shared.serving.body import BodyGate
 from shared.serving.capacity import Capacity
@@ -38,15 +36,16 @@ from vendor_service.api.admin.projects import projects_router
 from vendor_service.api.admin.security import audit_router, operators_router, receipts_keys_router
 from vendor_service.api.admin.webhooks import webhooks_router
 from vendor_service.api.docs import docs_router
-from vendor_service.api.errors import add_error_handlers, internal_error
+from vendor_service.api.errors import internal_error
 from vendor_service.clock import DAY, Clock, system_clock
 from vendor_service.console.operators.monitor import Monitor, VendorLine
 from vendor_service.console.operators.router import operator_router
 from vendor_service.console.seal import read_or_make_seal
 from vendor_service.database import schema
 from vendor_service.database.session import Database
-from vendor_service.errors import APIError, OperatorError, UnknownName, UsageError
+from vendor_service.errors import APIError, OperatorError
 from vendor_service.operators.verification import LedgerVerifier
+from vendor_service.serving.application import new_application
 from vendor_service.settings import Settings
 
 # Between two starts of a process that dies.
@@ -80,19 +79,13 @@ def create_admin_app(
         else VendorLine(vendor_url, None if token is None else token.get_secret_value())
     )
     monitor = Monitor(line)
-    app = FastAPI(
-        title="Tuition vendor: operators",
-        description="What the command line does, over HTTP.",
-        version=version("tuition"),
-        docs_url=None,
-        redoc_url=None,
-        telemetry={"tracing": False, "metrics": False, "logs": False},
-        lifespan=partial(_lifespan, database, monitor),
-        responses={"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}},
+    app = new_application(
+        "Tuition vendor: operators",
+        "What the command line does, over HTTP.",
+        partial(_lifespan, database, monitor),
     )
     # What `serve` drains before it stops. No act is long, so there is nothing to count.
     app.state.capacity = Capacity(max_inputs=1, max_bytes=1, max_seconds=60.0)
-    add_error_handlers(app)
     app.add_exception_handler(OperatorError, _on_operator_error)
     desk = Desk(database, clock, trust_clock=settings.trust_clock, percents=settings.thresholds)
     verifier = LedgerVerifier(database)
@@ -245,13 +238,8 @@ def _end_with_parent(lifeline: Connection) -> None:
 
 
 async def _on_operator_error(request: Request, error: Exception) -> Response:
-    """What the command line would end with: not found, not valid, or not as the books are."""
-    code = ErrorCode.CONFLICT
-    if isinstance(error, UnknownName):
-        code = ErrorCode.NOT_FOUND
-    elif isinstance(error, UsageError):
-        code = ErrorCode.INVALID_REQUEST
-    return refused(request, APIError(code, str(error)))
+    assert isinstance(error, OperatorError)
+    return refused(request, APIError(error.code, str(error)))
 
 
 @asynccontextmanager

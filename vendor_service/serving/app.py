@@ -3,17 +3,15 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
 from starlette.routing import BaseRoute
 
 from shared.embeddings import Kind
-from shared.errors import ErrorBody
 from shared.serving import memory
 from shared.serving.body import BodyGate
 from shared.serving.capacity import Capacity
@@ -26,7 +24,7 @@ from vendor_service.api.bulk import BulkDesk
 from vendor_service.api.direct import DirectRoutes
 from vendor_service.api.docs import docs_router
 from vendor_service.api.embed import embed_router
-from vendor_service.api.errors import add_error_handlers, internal_error
+from vendor_service.api.errors import internal_error
 from vendor_service.api.files import files_router
 from vendor_service.api.health import Readiness, health_router
 from vendor_service.api.keys import keys_router
@@ -69,6 +67,7 @@ from vendor_service.observability.tracing import Traces, find_traces
 from vendor_service.observability.worker_metrics import Worker, WorkerMetrics
 from vendor_service.operators import prices
 from vendor_service.operators.act import Act
+from vendor_service.serving.application import new_application
 from vendor_service.serving.audit import Audit
 from vendor_service.serving.bulk import open_desk
 from vendor_service.serving.factory import load_engine
@@ -156,7 +155,8 @@ def create_app(
     reread = Reread(settings, loader, publish, metrics)
     if hangups is not None:
         chores.append(partial(reread.repeat, hangups))
-    app = _new_app(partial(_lifespan, parts, chores, shared_metrics, traces))
+    lifespan = partial(_lifespan, parts, chores, shared_metrics, traces)
+    app = new_application("Tuition vendor", "CLIP embeddings by the query.", lifespan)
     app.state.models, app.state.capacity, app.state.signer = loader.models, parts.capacity, parts.signer
     app.state.desk, app.state.refusals = parts.desk, parts.refusals
     _add_layers(app, _add_routes(app, parts), parts, traces)
@@ -164,22 +164,6 @@ def create_app(
     render = metrics.render if shared_metrics is None else shared_metrics.render
     app.include_router(metrics_router(render, None if token is None else token.get_secret_value()))
     metrics.show("in_hand_bytes", "Bytes of requests and images in memory.", lambda: parts.capacity.bytes)
-    return app
-
-
-def _new_app(lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]) -> FastAPI:
-    app = FastAPI(
-        title="Tuition vendor",
-        description="CLIP embeddings by the query.",
-        version=version("tuition"),
-        docs_url=None,
-        redoc_url=None,
-        # The vendor has its own traces and metrics; FastAPI would ask for providers of them at every request.
-        telemetry={"tracing": False, "metrics": False, "logs": False},
-        lifespan=lifespan,
-        responses={"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}},
-    )
-    add_error_handlers(app)
     return app
 
 

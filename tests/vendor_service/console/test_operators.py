@@ -311,7 +311,7 @@ def test_credit_of_a_new_account_takes_the_scope_of_money(
     form = {"name": "prepaid", "credit": "3"}
     assert visits[ACCOUNTS].do("/accounts/open", **form).status_code == 403
     assert visits[ALL].do("/accounts/open", **form).status_code == 303
-    assert visits[ALL].do("/accounts/open", **form).status_code == 400
+    assert visits[ALL].do("/accounts/open", **form).status_code == 422
 
 
 def test_a_key_is_made_with_an_end_and_limits_in_a_project_and_ends_with_it(

@@ -85,12 +85,6 @@ class Monitor:
         self._kept: deque[Scrape] = deque()
         self._points: deque[Now] = deque(maxlen=_POINTS)
         self.away: str | None = "nothing was asked yet"
-        self._away_since = steady()
-
-    @property
-    def away_seconds(self) -> float:
-        """For how long the vendor has not answered; 0 while it does."""
-        return 0.0 if self.away is None else self._steady() - self._away_since
 
     def refresh(self) -> None:
         """Ask the vendor, unless it was asked a moment ago; whether it answered is in `away`."""
@@ -110,7 +104,6 @@ class Monitor:
                 self.take(scrapes.read(text, now))
             except (VendorAway, ValueError) as error:
                 if self.away is None:
-                    self._away_since = now
                     _log.warning("the console does not see the vendor: %s", error)
                 self.away = str(error)
 

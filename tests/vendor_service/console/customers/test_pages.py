@@ -88,7 +88,7 @@ def test_a_field_that_makes_no_sense_is_told_with_what_to_do(
 )
 def test_a_number_or_a_day_that_cannot_be_is_told(vendor: LocalVendor, path: str) -> None:
     answer = signed_in(vendor, vendor.key()).get(path)
-    assert answer.status_code == 400
+    assert answer.status_code == 422
     assert "write a" in problem_of(answer)
 
 

@@ -135,7 +135,7 @@ def test_a_receiver_that_cannot_be_is_told_with_what_to_do(
     vendor: LocalVendor, form: dict[str, str], words: str
 ) -> None:
     answer = admin_of(vendor, vendor.key()).ask("/events/receivers/add", **form)
-    assert answer.status_code == 400
+    assert answer.status_code == 422
     assert words in problem_of(answer)
 
 
