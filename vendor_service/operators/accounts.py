@@ -1,8 +1,9 @@
 """Acts on accounts: opening one, changing what is agreed, putting right what a wrong clock dated."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from typing import Any
 
 from shared.billing import AccountStatus
 from vendor_service.accounts import accounts
@@ -81,6 +82,19 @@ def resume(act: Act, name: str) -> AccountStatus:
     return _status(act, account)
 
 
+def set_terms(act: Act, name: str, changes: Mapping[str, int | str | None]) -> AccountStatus:
+    """Agree on something else, from now on: each field of `changes` that differs is an act of its own.
+
+    The fields are those of `Terms` without `quota_period` and `credit_micros`, and `status`. Raises what
+    these acts do.
+    """
+    account = accounts.find_account(act.session, name, lock=True)
+    for field, change in _CHANGES.items():
+        if field in changes and changes[field] != getattr(account, field):
+            change(act, name, changes[field])
+    return _status(act, account)
+
+
 def repair_dates(act: Act, name: str) -> Repair:
     """Put right what a wrong clock dated ahead of now; see `billing.repair`."""
     account = accounts.find_account(act.session, name, lock=True)
@@ -96,6 +110,20 @@ def forget_sketches(act: Act, name: str) -> AccountStatus:
     forget(act.session, account)
     act.record("account.forget_sketches", name, None, None)
     return _status(act, account)
+
+
+def _set_status(act: Act, name: str, status: str) -> AccountStatus:
+    return (suspend if status == "suspended" else resume)(act, name)
+
+
+_CHANGES: Mapping[str, Callable[[Act, str, Any], AccountStatus]] = {
+    "quota": set_quota,
+    "spend_limit_micros": set_spend_limit,
+    "queries_per_second": set_rate_limit,
+    "coverage_limit": set_coverage_limit,
+    "plan": set_plan,
+    "status": _set_status,
+}
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Acts on projects. The audit log names a project among what was done to its account."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 
 from shared.projects import ProjectInfo
@@ -39,6 +40,18 @@ def set_rate_limit(act: Act, account: str, name: str, queries_per_second: int | 
     return _change(act, owner, project, "rate_limit", terms)
 
 
+def set_terms(act: Act, account: str, name: str, changes: Mapping[str, int | None]) -> ProjectInfo:
+    """Let other limits hold from now on: each field of `changes` that differs is an act of its own.
+
+    The fields are those of `ProjectTerms`. Raises what `projects.change_terms` does.
+    """
+    owner, project = _locked(act, account, name)
+    for field, change in _CHANGES.items():
+        if field in changes and changes[field] != getattr(project, field):
+            change(act, account, name, changes[field])
+    return projects.public(project, owner, act.now)
+
+
 def archive(act: Act, account: str, name: str) -> ProjectInfo:
     """End a project for good; its keys are refused from now on."""
     owner, project = _locked(act, account, name)
@@ -47,6 +60,13 @@ def archive(act: Act, account: str, name: str) -> ProjectInfo:
     told = [{"project": name, "archived_at": moment} for moment in (before, project.archived_at)]
     act.record("project.archive", account, *told)
     return projects.public(project, owner, act.now)
+
+
+_CHANGES: Mapping[str, Callable[[Act, str, str, int | None], ProjectInfo]] = {
+    "quota": set_quota,
+    "spend_limit_micros": set_spend_limit,
+    "queries_per_second": set_rate_limit,
+}
 
 
 def _locked(act: Act, account: str, name: str) -> tuple[Account, Project]:

@@ -24,7 +24,6 @@ from vendor_service.errors import APIError
 from vendor_service.extraction.report import Extraction, extraction
 from vendor_service.operators import accounts as acts
 from vendor_service.operators import keys as key_acts
-from vendor_service.operators.act import Act
 from vendor_service.operators.authentication import Operator
 from vendor_service.operators.tokens import OperatorScope
 
@@ -145,10 +144,10 @@ def _add_changing(router: APIRouter, desk: Desk) -> None:
     @router.patch("/{name}", openapi_extra=taking(AccountChange))
     async def change(name: str, request: Request, operator: Annotated[Operator, may_change]) -> AccountStatus:
         """Agree on something else from now on; of several changes all are made, or none."""
-        asked = await read_model(request, AccountChange)
-        if not asked.model_fields_set:
+        changes = (await read_model(request, AccountChange)).model_dump(exclude_unset=True)
+        if not changes:
             raise APIError(ErrorCode.INVALID_REQUEST, "name at least one field that is to change")
-        return await desk.act(operator, lambda act: _change(act, name, asked))
+        return await desk.act(operator, lambda act: acts.set_terms(act, name, changes))
 
     @router.delete("/{name}/sketches")
     async def forget(name: str, operator: Annotated[Operator, may_change]) -> AccountStatus:
@@ -159,19 +158,6 @@ def _add_changing(router: APIRouter, desk: Desk) -> None:
     async def repair(name: str, operator: Annotated[Operator, may_change]) -> Repair:
         """Put right what a wrong clock dated ahead of now. The clock must be right."""
         return await desk.act(operator, lambda act: acts.repair_dates(act, name))
-
-
-def _change(act: Act, name: str, asked: AccountChange) -> AccountStatus:
-    changes = {
-        "quota": lambda: acts.set_quota(act, name, asked.quota),
-        "spend_limit_micros": lambda: acts.set_spend_limit(act, name, asked.spend_limit_micros),
-        "queries_per_second": lambda: acts.set_rate_limit(act, name, asked.queries_per_second),
-        "coverage_limit": lambda: acts.set_coverage_limit(act, name, asked.coverage_limit),
-        "plan": lambda: acts.set_plan(act, name, asked.plan),
-        "status": lambda: (acts.suspend if asked.status == "suspended" else acts.resume)(act, name),
-    }
-    *_, status = [changes[field]() for field in sorted(asked.model_fields_set)]
-    return status
 
 
 def keys_router(desk: Desk) -> APIRouter:

@@ -14,7 +14,6 @@ from vendor_service.accounts.projects import ProjectTerms
 from vendor_service.api.admin.desk import Body, Desk, taking
 from vendor_service.errors import APIError
 from vendor_service.operators import projects as acts
-from vendor_service.operators.act import Act
 from vendor_service.operators.authentication import Operator
 from vendor_service.operators.tokens import OperatorScope
 
@@ -61,10 +60,10 @@ def projects_router(desk: Desk) -> APIRouter:
         name: str, project: str, request: Request, operator: Annotated[Operator, may_change]
     ) -> ProjectInfo:
         """Let other limits hold from now on; of several changes all are made, or none."""
-        asked = await read_model(request, ProjectChange)
-        if not asked.model_fields_set:
+        changes = (await read_model(request, ProjectChange)).model_dump(exclude_unset=True)
+        if not changes:
             raise APIError(ErrorCode.INVALID_REQUEST, "name at least one field that is to change")
-        return await desk.act(operator, lambda act: _change(act, name, project, asked))
+        return await desk.act(operator, lambda act: acts.set_terms(act, name, project, changes))
 
     @router.post("/{project}/archive")
     async def archive(name: str, project: str, operator: Annotated[Operator, may_change]) -> ProjectInfo:
@@ -72,13 +71,3 @@ def projects_router(desk: Desk) -> APIRouter:
         return await desk.act(operator, lambda act: acts.archive(act, name, project))
 
     return router
-
-
-def _change(act: Act, name: str, project: str, asked: ProjectChange) -> ProjectInfo:
-    changes = {
-        "quota": lambda: acts.set_quota(act, name, project, asked.quota),
-        "spend_limit_micros": lambda: acts.set_spend_limit(act, name, project, asked.spend_limit_micros),
-        "queries_per_second": lambda: acts.set_rate_limit(act, name, project, asked.queries_per_second),
-    }
-    *_, shown = [changes[field]() for field in sorted(asked.model_fields_set)]
-    return shown

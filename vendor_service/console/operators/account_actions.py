@@ -19,7 +19,7 @@ from vendor_service.console.operators.acting import ACCOUNT, Acting, By, per_per
 from vendor_service.console.operators.visitor import SignedInOperator
 from vendor_service.console.rendering import money
 from vendor_service.console.routes import Action, Done, Question, Shown
-from vendor_service.database.tables import STANDARD_PLAN, ApiKey
+from vendor_service.database.tables import STANDARD_PLAN, Account, ApiKey
 from vendor_service.errors import APIError, UsageError
 from vendor_service.operators import accounts as acts
 from vendor_service.operators import invitations
@@ -27,11 +27,12 @@ from vendor_service.operators import keys as key_acts
 from vendor_service.operators.act import Act
 from vendor_service.operators.tokens import OperatorScope
 
+# What may be changed of the terms, by the names of `Terms`.
 _TERMS = {
     "quota": "Quota",
-    "spend_limit": "Spend limit",
-    "rate": "Rate",
-    "coverage": "Coverage limit",
+    "spend_limit_micros": "Spend limit",
+    "queries_per_second": "Rate",
+    "coverage_limit": "Coverage limit",
     "plan": "Plan",
 }
 
@@ -74,18 +75,11 @@ class AccountActions(Acting):
     def ask_for_terms(self, asked: By, session: Session) -> Question:
         """What changes of what is agreed."""
         account = find_account(session, asked.path["name"])
-        wanted, period = _wanted_terms(asked.form), account.quota_period
-        now = {
-            "quota": account.quota,
-            "spend_limit": account.spend_limit_micros,
-            "rate": account.queries_per_second,
-            "coverage": account.coverage_limit,
-            "plan": account.plan,
-        }
+        now, wanted, period = _agreed(account), _agreed(_terms(asked.form)), account.quota_period
         facts = [
-            f"{_TERMS[name]}: {_shown(name, now[name], period)} → {_shown(name, wanted[name], period)}."
-            for name in _TERMS
-            if now[name] != wanted[name]
+            f"{_TERMS[field]}: {_shown(field, now[field], period)} → {_shown(field, wanted[field], period)}."
+            for field in _TERMS
+            if now[field] != wanted[field]
         ]
         if not facts:
             raise UsageError("nothing would change; write another number first")
@@ -98,22 +92,8 @@ class AccountActions(Acting):
 
     def set_terms(self, asked: By) -> Done:
         """Agree on something else, all of it or nothing."""
-        name, wanted = asked.path["name"], _wanted_terms(asked.form)
-
-        def change(act: Act) -> None:
-            account = find_account(act.session, name, lock=True)
-            if account.quota != wanted["quota"]:
-                acts.set_quota(act, name, _number(wanted["quota"]))
-            if account.spend_limit_micros != wanted["spend_limit"]:
-                acts.set_spend_limit(act, name, _number(wanted["spend_limit"]))
-            if account.queries_per_second != wanted["rate"]:
-                acts.set_rate_limit(act, name, _number(wanted["rate"]))
-            if account.coverage_limit != wanted["coverage"]:
-                acts.set_coverage_limit(act, name, _number(wanted["coverage"]))
-            if account.plan != wanted["plan"]:
-                acts.set_plan(act, name, str(wanted["plan"]))
-
-        self._act(asked, change)
+        name, wanted = asked.path["name"], _agreed(_terms(asked.form))
+        self._act(asked, lambda act: acts.set_terms(act, name, wanted))
         return Done(f"What is agreed with {name} was changed.", f"/accounts/{name}")
 
     def ask_to_suspend(self, asked: By, session: Session) -> Question:
@@ -220,31 +200,16 @@ def _terms(form: Fields) -> Terms:
     )
 
 
-def _wanted_terms(form: Fields) -> dict[str, int | str | None]:
-    return {
-        "quota": form.number("quota"),
-        "spend_limit": form.money("spend_limit"),
-        "rate": form.number("rate"),
-        "coverage": form.number("coverage"),
-        "plan": form.get("plan") or STANDARD_PLAN,
-    }
-
-
-def _number(value: int | str | None) -> int | None:
-    assert not isinstance(value, str)
-    return value
+def _agreed(terms: Terms | Account) -> dict[str, int | str | None]:
+    return {field: getattr(terms, field) for field in _TERMS}
 
 
 def _limits(terms: Terms) -> Sequence[str]:
     period = terms.quota_period
     facts = [
-        f"{_TERMS[name]}: {_shown(name, value, period)}."
-        for name, value in (
-            ("quota", terms.quota),
-            ("spend_limit", terms.spend_limit_micros),
-            ("rate", terms.queries_per_second),
-            ("coverage", terms.coverage_limit),
-        )
+        f"{_TERMS[field]}: {_shown(field, value, period)}."
+        for field, value in _agreed(terms).items()
+        if field != "plan"
     ]
     paid = (
         "It is invoiced." if terms.credit_micros is None else f"Prepaid credit: {money(terms.credit_micros)}."
@@ -254,7 +219,7 @@ def _limits(terms: Terms) -> Sequence[str]:
     return [*facts, paid]
 
 
-def _shown(name: str, value: int | str | None, period: str) -> str:
+def _shown(field: str, value: int | str | None, period: str) -> str:
     if value is None:
         return "no limit"
     if isinstance(value, str):
@@ -262,11 +227,11 @@ def _shown(name: str, value: int | str | None, period: str) -> str:
     span = "a month" if period == "month" else "in all"
     shown = {
         "quota": f"{value:,} queries {span}",
-        "spend_limit": f"{money(value)} {span}",
-        "rate": f"{value:,} queries a second",
-        "coverage": f"{value:,} buckets",
+        "spend_limit_micros": f"{money(value)} {span}",
+        "queries_per_second": f"{value:,} queries a second",
+        "coverage_limit": f"{value:,} buckets",
     }
-    return shown[name]
+    return shown[field]
 
 
 def _key_terms(form: Fields) -> KeyTerms:

@@ -6,7 +6,6 @@ from sqlalchemy.orm import Session
 
 from vendor_service.accounts import projects
 from vendor_service.accounts.accounts import find_account
-from vendor_service.accounts.projects import ProjectTerms
 from vendor_service.console.operators.acting import ACCOUNT, Acting, By, per_period, requiring
 from vendor_service.console.operators.visitor import SignedInOperator
 from vendor_service.console.projects import terms_of, told
@@ -14,7 +13,6 @@ from vendor_service.console.routes import Action, Done, Question
 from vendor_service.database.tables import Account, Project
 from vendor_service.errors import OperatorError, UsageError
 from vendor_service.operators import projects as acts
-from vendor_service.operators.act import Act
 from vendor_service.operators.tokens import OperatorScope
 
 _PROJECT = f"{ACCOUNT}/projects/{{project}}"
@@ -65,8 +63,8 @@ class ProjectActions(Acting):
 
     def set_limits(self, asked: By) -> Done:
         """Let other limits of a project hold, all of them or none."""
-        name, project, wanted = asked.path["name"], asked.path["project"], terms_of(asked.form)
-        self._act(asked, lambda act: _set_limits(act, name, project, wanted))
+        name, project, wanted = asked.path["name"], asked.path["project"], asdict(terms_of(asked.form))
+        self._act(asked, lambda act: acts.set_terms(act, name, project, wanted))
         return Done(f"The limits of {project} of {name} were changed.", f"/accounts/{name}")
 
     def ask_to_archive(self, asked: By, session: Session) -> Question:
@@ -93,14 +91,3 @@ def _open(session: Session, asked: By) -> tuple[Account, Project]:
     if project.archived_at is not None:
         raise OperatorError(f"the project {project.name} of {account.name} was archived already")
     return account, project
-
-
-def _set_limits(act: Act, name: str, project: str, wanted: ProjectTerms) -> None:
-    account = find_account(act.session, name, lock=True)
-    now = asdict(projects.terms_of(projects.find_project(act.session, account, project)))
-    if now["quota"] != wanted.quota:
-        acts.set_quota(act, name, project, wanted.quota)
-    if now["spend_limit_micros"] != wanted.spend_limit_micros:
-        acts.set_spend_limit(act, name, project, wanted.spend_limit_micros)
-    if now["queries_per_second"] != wanted.queries_per_second:
-        acts.set_rate_limit(act, name, project, wanted.queries_per_second)
