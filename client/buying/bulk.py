@@ -73,9 +73,9 @@ class BulkPurchaser:
         self._checkout = Checkout(vendor, cache, model)
         self._purchase = settled or Purchase()
         self._files = JobFiles(model, budget, self._purchase.refused)
-        self._answers = JobAnswers(vendor, cache, model, run_id, self._purchase)
+        self._answers = JobAnswers(vendor, self._checkout, run_id, self._purchase)
         self._undecided: Undecided = {} if undecided is None else undecided
-        self._dead_runs = DeadRuns(vendor, cache, model, run_id, say, undecided=self._undecided)
+        self._dead_runs = DeadRuns(self._checkout, run_id, say, undecided=self._undecided)
         self._total = 0
         self._owed = NOTHING  # for this run's jobs that cannot be asked after here, or not yet
 

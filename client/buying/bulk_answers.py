@@ -7,7 +7,6 @@ from itertools import chain
 from client.buying.budget import price
 from client.buying.bulk_lines import AnsweredLine, read_answers, read_chunk, read_refusals
 from client.buying.bulk_notes import BulkNote
-from client.buying.cache import EmbeddingCache
 from client.buying.checkout import Checkout
 from client.buying.pending import Payer, RequestBatch
 from client.buying.purchase import Purchase
@@ -16,35 +15,25 @@ from client.buying.vendor_api import VendorClient
 from client.buying.wire import most_bytes
 from client.errors import VendorError
 from shared.batches import BatchObject
-from shared.embeddings import ModelCard
 
 
 class JobAnswers:
     """What the jobs of one vendor bring to a run, and what that comes to."""
 
-    def __init__(
-        self,
-        vendor: VendorClient,
-        cache: EmbeddingCache,
-        model: ModelCard,
-        run_id: str,
-        purchase: Purchase,
-    ) -> None:
+    def __init__(self, vendor: VendorClient, checkout: Checkout, run_id: str, purchase: Purchase) -> None:
         """Fetch nothing yet.
 
         Args:
-            vendor: the vendor.
-            cache: where answers are stored.
-            model: what answers.
+            vendor: the vendor, which has the jobs.
+            checkout: where answers are stored.
             run_id: the run, which loses nothing of other runs' jobs.
             purchase: where it is counted as bought.
         """
         self._vendor = vendor
         self._jobs = vendor.bulk
-        self._cache = cache
-        self._model = model
+        self._checkout = checkout
+        self._cache, self._model = checkout.cache, checkout.model
         self._run_id = run_id
-        self._checkout = Checkout(vendor, cache, model)
         self._purchase = purchase
 
     def collect(self, note: BulkNote, job: BatchObject) -> None:

@@ -41,21 +41,24 @@ class Checkout:
     """Where requests for one model are paid. Thread-safe.
 
     Attributes:
+        vendor: who sells.
+        cache: where requests are noted, and answers stored.
+        model: what is bought, at its prices.
         origin: the vendor, as the cache names it.
         payer: the vendor and the key, as notes and receipts name them.
     """
 
     def __init__(self, vendor: Vendor, cache: EmbeddingCache, model: ModelCard) -> None:
-        self._vendor = vendor
-        self._cache = cache
-        self._model = model
+        self.vendor = vendor
+        self.cache = cache
+        self.model = model
         self.origin = origin_of(vendor.url)
         self.payer = Payer(self.origin, vendor.key_id)
 
     def of_model(self, fingerprint: str) -> "Checkout | None":
         """The same for another model of the vendor's; `None` of one that it does not sell."""
-        model = self._vendor.identify(self._cache, fingerprint=fingerprint)
-        return Checkout(self._vendor, self._cache, model) if model.fingerprint == fingerprint else None
+        model = self.vendor.identify(self.cache, fingerprint=fingerprint)
+        return Checkout(self.vendor, self.cache, model) if model.fingerprint == fingerprint else None
 
     def buy(
         self, request: Request, *, on_push_back: Callable[[], None], on_unsure: Callable[[], None]
@@ -70,7 +73,7 @@ class Checkout:
         usage = answer.usage
         agreed = max(
             request.agreed_micros if request.doubtful and request.agreed_micros else 0,
-            self._model.prices.cost_micros(images=usage.images, texts=usage.texts),
+            self.model.prices.cost_micros(images=usage.images, texts=usage.texts),
         )
         self._check(request, answer, agreed)
         return answer
@@ -100,20 +103,20 @@ class Checkout:
             AnswerRejected: it differs from what the cache has; the bill is stored.
         """
         try:
-            return self._cache.commit(
+            return self.cache.commit(
                 batch,
                 answer.vectors,
                 answer.usage,
                 answer.request_id,
-                self._vendor.key_id,
+                self.vendor.key_id,
                 origin=self.origin,
-                tolerance=self._model.tolerance,
+                tolerance=self.model.tolerance,
                 proof=answer.proof,
             )
         except Disagreement as error:
             fault = (
-                f"at {self._vendor.url} says that it sells {batch.fingerprint}, of which the cache "
-                f"{self._cache.path} has other embeddings: they differ {error}. One of the vendors does not "
+                f"at {self.vendor.url} says that it sells {batch.fingerprint}, of which the cache "
+                f"{self.cache.path} has other embeddings: they differ {error}. One of the vendors does not "
                 "sell what it says, and they are never mixed. Name another --cache for this one, or delete "
                 "what is there with `client cache prune` if that is what is wrong"
             )
@@ -127,9 +130,9 @@ class Checkout:
         on_unsure: Callable[[], None],
     ) -> EmbedResult:
         try:
-            return self._vendor.embed(
+            return self.vendor.embed(
                 request.asked,
-                model=self._model,
+                model=self.model,
                 idempotency_key=request.batch.idempotency_key,
                 max_cost_micros=max_cost_micros,
                 on_push_back=on_push_back,
@@ -137,7 +140,7 @@ class Checkout:
             )
         except VendorError as error:
             if error.bill is not None:
-                self._cache.reject(request.batch, error.bill, error.fault or str(error), self.payer)
+                self.cache.reject(request.batch, error.bill, error.fault or str(error), self.payer)
             raise
 
     def _check(self, request: Request, answer: EmbedResult, agreed_micros: int) -> None:
@@ -147,7 +150,7 @@ class Checkout:
             raise self._rejected(request.batch, answer, fault)
 
     def _rejected(self, batch: RequestBatch, answer: EmbedResult, fault: str) -> VendorError:
-        bill = Bill(answer.request_id, self._model.fingerprint, answer.usage)
+        bill = Bill(answer.request_id, self.model.fingerprint, answer.usage)
         error = rejected(bill, fault)
-        self._cache.reject(batch, bill, fault, self.payer)
+        self.cache.reject(batch, bill, fault, self.payer)
         return error

@@ -65,17 +65,15 @@ class Purchaser:
         self._ended = threading.Event()
         self._settlement = Settlement(
             self._checkout,
-            cache,
-            model,
             budget,
             store=self._store_owed,
             give_up=self._give_up_note,
             wait=self._ended.wait,
             say=say,
         )
-        self._dead_runs = DeadRuns(vendor, cache, model, run_id, say, undecided=self._settlement.undecided)
+        self._dead_runs = DeadRuns(self._checkout, run_id, say, undecided=self._settlement.undecided)
         self._at_hand: dict[Query, Query] = {}
-        self._queue = RequestQueue(run_id, cache, model, budget, self._checkout.payer, self._not_sent)
+        self._queue = RequestQueue(self._checkout, run_id, budget, self._not_sent)
         self._in_jobs: set[Query] = set()
         self._purchase = Purchase()
         self._errors: list[BaseException] = []

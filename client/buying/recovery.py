@@ -7,11 +7,9 @@ from contextlib import suppress
 from dataclasses import replace
 
 from client.buying.budget import price
-from client.buying.cache import EmbeddingCache
 from client.buying.checkout import Checkout, Request
 from client.buying.lock import run_lock
 from client.buying.pending import PendingBatch, RequestBatch
-from client.buying.protocols import Vendor
 from client.buying.queries import Query, Spending
 from client.errors import (
     ClientError,
@@ -22,7 +20,7 @@ from client.errors import (
     RunBusy,
     SpendingStopped,
 )
-from shared.embeddings import ModelCard, Prices
+from shared.embeddings import Prices
 
 # For so long, in seconds, a vendor answers again what was paid for, unless it says otherwise. What it does
 # not tell of until then is not to be had any more.
@@ -70,9 +68,7 @@ class DeadRuns:
 
     def __init__(
         self,
-        vendor: Vendor,
-        cache: EmbeddingCache,
-        model: ModelCard,
+        checkout: Checkout,
         run_id: str,
         say: Callable[[str], None] = lambda _: None,
         *,
@@ -81,19 +77,15 @@ class DeadRuns:
         """Ask nothing yet.
 
         Args:
-            vendor: the vendor; one where to send again is not free is asked nothing.
-            cache: where batches are noted.
-            model: what they were meant for, and what answers.
+            checkout: where to ask; a vendor where to send again is not free is asked nothing.
             run_id: this run, which settles its own batches itself.
             say: told what is bought again although it may be paid for.
             undecided: where to note what the vendor does not tell of.
         """
-        self._vendor = vendor
-        self._cache = cache
-        self._model = model
+        self._checkout = checkout
+        self._vendor, self._cache, self._model = checkout.vendor, checkout.cache, checkout.model
         self._run_id = run_id
         self._say = say
-        self._checkout = Checkout(vendor, cache, model)
         self._lock = threading.Lock()
         self.asked: set[str] = set()
         self.undecided: Undecided = {} if undecided is None else undecided

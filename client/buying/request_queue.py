@@ -6,11 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 
 from client.buying.budget import Budget, price
-from client.buying.cache import EmbeddingCache
-from client.buying.checkout import Request
-from client.buying.pending import Payer, make_batch
+from client.buying.checkout import Checkout, Request
+from client.buying.pending import make_batch
 from client.buying.queries import Query, Spending
-from shared.embeddings import ModelCard
 
 # Small enough that progress is seen and little is in flight; large enough that HTTP hardly counts.
 BATCH_SIZE = 32
@@ -31,28 +29,22 @@ class RequestQueue:
 
     def __init__(
         self,
+        checkout: Checkout,
         run_id: str,
-        cache: EmbeddingCache,
-        model: ModelCard,
         budget: Budget,
-        payer: Payer,
         refuse: Callable[[Query, str], None],
     ) -> None:
         """Begin with nothing.
 
         Args:
+            checkout: where they are to be paid. What its cache has got meanwhile is not asked for.
             run_id: under which requests are sent.
-            cache: what it has got meanwhile is not asked for.
-            model: what is to answer, at which price and up to which size.
             budget: where requests are set aside; what it does not reach stays in the queue.
-            payer: who asks whom.
             refuse: told of a query that cannot be sent, and why.
         """
+        self._cache, self._model, self._payer = checkout.cache, checkout.model, checkout.payer
         self._run_id = run_id
-        self._cache = cache
-        self._model = model
         self._budget = budget
-        self._payer = payer
         self._refuse = refuse
         self._lock = threading.Lock()
         self._ready: deque[Request] = deque()

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from client.buying.budget import NOTHING, Budget
-from client.buying.cache import EmbeddingCache
 from client.buying.checkout import Checkout, Request
 from client.buying.pending import PendingBatch
 from client.buying.protocols import EmbedResult
@@ -19,7 +18,6 @@ from client.errors import (
     SpendingStopped,
     VendorError,
 )
-from shared.embeddings import ModelCard
 
 
 class Settlement:
@@ -32,8 +30,6 @@ class Settlement:
     def __init__(
         self,
         checkout: Checkout,
-        cache: EmbeddingCache,
-        model: ModelCard,
         budget: Budget,
         *,
         store: Callable[[Request, EmbedResult], None],
@@ -45,8 +41,6 @@ class Settlement:
 
         Args:
             checkout: where to ask.
-            cache: where batches are noted.
-            model: what answers.
             budget: where what may have been paid counts.
             store: stores an answer and counts it.
             give_up: counts a batch as paid whose answer is no longer to be had.
@@ -54,8 +48,7 @@ class Settlement:
             say: told why.
         """
         self._checkout = checkout
-        self._cache = cache
-        self._model = model
+        self._cache, self._model = checkout.cache, checkout.model
         self._budget = budget
         self._store = store
         self._give_up = give_up

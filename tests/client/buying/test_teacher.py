@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from client.buying import pending, request_queue, transport
 from client.buying.budget import Tranche
 from client.buying.cache import EmbeddingCache
+from client.buying.checkout import Checkout
 from client.buying.concurrency import START
 from client.buying.lock import run_lock
 from client.buying.pending import ContentOf, Payer, file_content, make_batch
@@ -579,9 +580,9 @@ def test_what_a_killed_run_had_paid_for_is_not_paid_for_again_by_another(shop: S
     shop.vendor.paid |= {paid.idempotency_key: 32, unwanted.idempotency_key: 9}
     wanted = {query: query for query in texts}
     with run_lock(shop.cache.path, "killed"):  # as long as it lives, it is left alone
-        DeadRuns(shop.client, shop.cache, MODEL, "run").recover(wanted, texts)
+        DeadRuns(Checkout(shop.client, shop.cache, MODEL), "run").recover(wanted, texts)
     assert not shop.vendor.sizes
-    DeadRuns(shop.client, shop.cache, MODEL, "run").recover(wanted, texts)
+    DeadRuns(Checkout(shop.client, shop.cache, MODEL), "run").recover(wanted, texts)
     assert shop.cache.known("fp_1", texts) == set(texts[:32])
     assert (shop.cache.spending("killed").queries, shop.cache.spending("run").queries) == (32, 0)
     assert {batch.idempotency_key for batch in shop.cache.pending("killed")} == {
