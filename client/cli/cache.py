@@ -20,7 +20,8 @@ cache_app = typer.Typer(
 )
 
 ModelOption = Annotated[
-    str | None, typer.Option("--model-fingerprint", help="Of the model whose embeddings are meant.")
+    str | None,
+    typer.Option("--model-fingerprint", help="Fingerprint of the model; `client cache stats` lists them."),
 ]
 
 
@@ -69,7 +70,7 @@ def export_(
     out: Annotated[
         Path,
         typer.Argument(
-            metavar="FILE", help="What to write: FILE.safetensors or FILE.parquet.", show_default=False
+            metavar="FILE", help="File to write, which ends in .safetensors or .parquet.", show_default=False
         ),
     ],
     model_fingerprint: ModelOption = None,
@@ -92,7 +93,8 @@ def export_(
 @cache_app.command("import")
 def import_(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="What `client cache export` wrote.", show_default=False)
+        Path,
+        typer.Argument(metavar="FILE", help="File that `client cache export` wrote.", show_default=False),
     ],
     cache: CacheOption = None,
 ) -> None:
@@ -118,7 +120,7 @@ def forget(
         typer.Option(
             "--older-than",
             min=0,
-            help="Only what was kept so many days ago, or before.",
+            help="Delete only images that were kept at least this many days ago.",
             callback=a_number,
         ),
     ] = 0.0,
@@ -168,9 +170,11 @@ def create(
 def prune(
     model_fingerprint: ModelOption = None,
     damaged: Annotated[
-        bool, typer.Option("--damaged", help="Delete what no longer matches its checksum.")
+        bool, typer.Option("--damaged", help="Delete embeddings that no longer match their checksum.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Delete what was paid for.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Delete embeddings although they were paid for.")
+    ] = False,
     cache: CacheOption = None,
 ) -> None:
     """Delete damaged embeddings, or those of a model that is no longer sold. Receipts stay.

@@ -31,7 +31,11 @@ def canary(
     ] = 8,
     evidence: Annotated[
         Path | None,
-        typer.Option("--evidence", metavar="FILE", help="Where to write what proves a swap to others."),
+        typer.Option(
+            "--evidence",
+            metavar="FILE",
+            help="File to write if the model was swapped: it proves this to others.",
+        ),
     ] = None,
     yes: YesOption = False,
     vendor: VendorOption = DEFAULT_VENDOR,

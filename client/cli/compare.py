@@ -51,7 +51,7 @@ MethodsOption = Annotated[
 TargetsOption = Annotated[
     str, typer.Option("--target-domain", help="Domains to hold out, comma-separated, or all.")
 ]
-SeedsOption = Annotated[int, typer.Option("--seeds", min=1, max=1000, help="How many, counted from 0.")]
+SeedsOption = Annotated[int, typer.Option("--seeds", min=1, max=1000, help="How many seeds, counted from 0.")]
 RunBudgetOption = Annotated[
     int | None,
     typer.Option(

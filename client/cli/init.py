@@ -25,7 +25,7 @@ def init(
     context: typer.Context,
     force: Annotated[bool, typer.Option("--force", help="Replace the file that is there.")] = False,
 ) -> None:
-    """Write tuition.toml into this folder: what may stand there, in comments, each with meaning and default.
+    """Write tuition.toml into this folder: every setting, in a comment, with its meaning and default.
 
     Example: client init
     """

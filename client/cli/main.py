@@ -211,7 +211,7 @@ def plan(
             "--probe",
             min=0,
             max=100_000,
-            help="Buy so many of the run's first queries now, to tell by your labels how good the "
+            help="Buy this many of the run's first queries now, and tell by your labels how good the "
             "teacher is.",
         ),
     ] = 0,
@@ -361,7 +361,7 @@ def methods(as_json: JsonOption = False) -> None:
 
 @app.command()
 def usage(
-    group_by: Annotated[GroupBy, typer.Option("--group-by", help="What a row sums up.")] = "day",
+    group_by: Annotated[GroupBy, typer.Option("--group-by", help="One row for each of these.")] = "day",
     reconcile: Annotated[
         bool,
         typer.Option(

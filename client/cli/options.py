@@ -95,15 +95,13 @@ TargetOption = Annotated[
         show_default=False,
     ),
 ]
-VendorOption = Annotated[
-    str, typer.Option("--vendor", envvar="TUITION_VENDOR_URL", help="Where the vendor is.")
-]
+VendorOption = Annotated[str, typer.Option("--vendor", envvar="TUITION_VENDOR_URL", help="The vendor's URL.")]
 ProtocolOption = Annotated[
     Literal["tuition", "infinity", "jina"],
     typer.Option(
         "--protocol",
         envvar="TUITION_PROTOCOL",
-        help="What the vendor speaks: Tuition's own, or OpenAI's as infinity-emb or Jina take images.",
+        help="The vendor's protocol: Tuition's own, or OpenAI's with images as infinity-emb or Jina does.",
     ),
 ]
 ModelOption = Annotated[
@@ -181,7 +179,7 @@ AskBudgetOption = Annotated[
         "--ask-budget",
         min=0,
         max=10**12,
-        help="Pay for at most so many queries in a period, whatever asks through this cache "
+        help="Pay for at most this many queries in a period, whatever asks through this cache "
         "(default: no limit).",
         show_default=False,
     ),
@@ -201,7 +199,10 @@ KeepOption = Annotated[
     ),
 ]
 KeepAtMostOption = Annotated[
-    int, typer.Option("--keep-at-most", min=1, max=10**7, help="So many stay; the oldest give way.")
+    int,
+    typer.Option(
+        "--keep-at-most", min=1, max=10**7, help="Keep at most this many images; the oldest are deleted."
+    ),
 ]
 RejectOption = Annotated[
     float | None,
@@ -261,7 +262,7 @@ StepsOption = Annotated[
     ),
 ]
 SeedOption = Annotated[
-    int, typer.Option("--seed", min=0, max=2**31 - 1, help="Of splits, batches and views.")
+    int, typer.Option("--seed", min=0, max=2**31 - 1, help="Seed of splits, batches and views.")
 ]
 BudgetOption = Annotated[
     int | None,
@@ -284,8 +285,9 @@ SelectOption = Annotated[
     Literal["stratified", "random", "coverage"],
     typer.Option(
         "--select",
-        help="Which images to buy when the budget does not reach all: balanced over domains and classes and "
-        "drawn, or spread by what the untrained student sees (coverage); or drawn from all alike (random).",
+        help="Which images to buy when the budget does not reach all. stratified: the same number of each "
+        "class in each domain, drawn at random; coverage: the same number too, spread by the untrained "
+        "student's features; random: drawn from all alike.",
     ),
 ]
 UnlabelledOption = Annotated[
@@ -301,7 +303,7 @@ AdaptOption = Annotated[
     list[str] | None,
     typer.Option(
         "--adapt",
-        help="The same, of images that show the very domain where the student will work; its accuracy there "
+        help="As --unlabelled, but images of the very domain where the student will work; its accuracy there "
         "is then reported as adaptation.",
     ),
 ]
@@ -311,8 +313,8 @@ ViewsOption = Annotated[
         "--views",
         min=0,
         max=1000,
-        help="In how many other styles to ask about each image as well, once all are bought, and to learn "
-        "from them.",
+        help="Once all images are bought, ask about each in this many other styles as well, and learn from "
+        "them.",
     ),
 ]
 GroupByNameOption = Annotated[

@@ -25,7 +25,7 @@ def verify(
         Path | None,
         typer.Argument(
             metavar="[FILE]",
-            help="What `client receipts export` or `client canary` wrote; without it, the cache.",
+            help="File that `client receipts export` or `client canary` wrote; without it, the cache.",
         ),
     ] = None,
     keys: Annotated[
@@ -64,7 +64,7 @@ def verify(
 
 @receipts_app.command()
 def export(
-    out: Annotated[Path, typer.Argument(metavar="FILE", help="What to write.", show_default=False)],
+    out: Annotated[Path, typer.Argument(metavar="FILE", help="File to write.", show_default=False)],
     cache: CacheOption = None,
 ) -> None:
     """Write all signed receipts, with hashes of what was bought, to a file that anybody can check.

@@ -43,7 +43,7 @@ def serve(
         Path | None,
         typer.Option(
             "--api-keys",
-            help="Who may ask: a file with a name and the SHA-256 of a key a line (default: everybody may).",
+            help="File of callers' keys: a line with name and SHA-256 of each (default: everybody may ask).",
         ),
     ] = None,
     threads: Annotated[
@@ -69,7 +69,7 @@ def serve(
             "--ask-budget",
             min=0,
             max=10**12,
-            help="Pay for at most so many queries in a period, whatever asks through this cache; "
+            help="Pay for at most this many queries in a period, whatever asks through this cache; "
             "needed with --ask-vendor.",
             show_default=False,
         ),
@@ -81,7 +81,7 @@ def serve(
             "--ask-seconds",
             min=0.01,
             max=60,
-            help="A caller waits so long for the vendor; then the student answers.",
+            help="Seconds that a caller waits for the vendor; then the student answers.",
             callback=a_number,
         ),
     ] = 2.0,

@@ -46,7 +46,9 @@ StudentArgument = Annotated[
 def evaluate(
     run: StudentArgument,
     data: DataOption = DEFAULT_DATA,
-    domain: Annotated[list[str] | None, typer.Option("--domain", help="Only these (default: all).")] = None,
+    domain: Annotated[
+        list[str] | None, typer.Option("--domain", help="Only these domains (default: all).")
+    ] = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
@@ -160,7 +162,7 @@ def export(
     ] = None,
     kind: Annotated[
         Literal["onnx", "safetensors"] | None,
-        typer.Option("--format", help="By default what the name of the file ends with."),
+        typer.Option("--format", help="Format of the file (default: as its name ends)."),
     ] = None,
     int8: Annotated[
         bool,

@@ -8,7 +8,7 @@ versions did not write has a default.
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, SkipValidation
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SkipValidation
 
 from shared.billing import Quote
 from shared.embeddings import ModelCard
@@ -110,12 +110,13 @@ class ZeroShotAccuracy(Record):
     Attributes:
         accuracy: from 0 to 1.
         images: on how many images.
-        exam: whether these are the images that the student is tested on, or else those that were bought.
+        on_test_set: whether these are the images that the student is tested on, or those that were bought.
     """
 
     accuracy: float
     images: int
-    exam: bool
+    # Files of before say `exam`.
+    on_test_set: bool = Field(validation_alias=AliasChoices("on_test_set", "exam"))
 
 
 class TeacherCheck(Record):

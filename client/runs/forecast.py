@@ -92,7 +92,7 @@ def _by_domain(dataset: Dataset, agreed: Agreement) -> dict[str, ZeroShotAccurac
     for position, is_right in zip(agreed.positions.tolist(), agreed.right.tolist(), strict=True):
         right[dataset.examples[position].domain].append(is_right)
     return {
-        name: ZeroShotAccuracy(accuracy=fmean(answers), images=len(answers), exam=False)
+        name: ZeroShotAccuracy(accuracy=fmean(answers), images=len(answers), on_test_set=False)
         for name, answers in sorted(right.items())
     }
 

@@ -102,7 +102,7 @@ def known_zero_shot(
     domain has none.
 
     Returns, for each domain that is known: "accuracy" (0 to 1), how many "images", and whether they are
-    images of the "exam".
+    images that are tested on ("on_test_set").
     """
     prompts = [Query.text(prompt) for prompt in class_prompts(dataset.classes)]
     texts, have = teacher.lookup(prompts)
@@ -118,7 +118,7 @@ def known_zero_shot(
         for examples, tested in ((tested_on, True), (train, False)):
             right = _graded(examples, texts, teacher)
             if right and (len(right) == len(examples) or not tested):
-                known[domain] = {"accuracy": fmean(right), "images": len(right), "exam": tested}
+                known[domain] = {"accuracy": fmean(right), "images": len(right), "on_test_set": tested}
                 break
     return known
 

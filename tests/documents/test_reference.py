@@ -27,7 +27,7 @@ def test_a_command_in_a_group_and_its_options_are_in_the_page(made: dict[Path, s
     page = made[DOCS / "cli.md"]
     assert "### vendor keys create\n" in page
     assert "| `--select stratified\\|random\\|coverage` |" in page
-    assert "| `--seed INTEGER` | Of splits, batches and views. (default: `0`) |" in page
+    assert "| `--seed INTEGER` | Seed of splits, batches and views. (default: `0`) |" in page
     assert "| `--out PATH` | FILE.npy, FILE.parquet or FILE.jsonl. (required) |" in page
 
 

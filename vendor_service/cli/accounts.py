@@ -27,7 +27,7 @@ def create(
     coverage_limit: Annotated[
         int | None, typer.Option(help="Buckets of the embedding space, over all time. (default: no limit)")
     ] = None,
-    plan: Annotated[str, typer.Option(help="Whose prices hold: see vendor prices.")] = STANDARD_PLAN,
+    plan: Annotated[str, typer.Option(help="The plan whose prices hold: see vendor prices.")] = STANDARD_PLAN,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
@@ -180,7 +180,7 @@ def resume(name: str, database_url: DatabaseUrl = None, as_json: AsJson = False)
 @app.command("invite")
 def invite(
     name: str,
-    hours: Annotated[int, typer.Option(help="For how long the link is good.")] = 72,
+    hours: Annotated[int, typer.Option(help="Hours for which the link is good.")] = 72,
     address: Annotated[
         str | None, typer.Option(help="Where customers reach the vendor, as in https://vendor.example.")
     ] = None,

@@ -19,9 +19,10 @@ def list_entries(
         str | None, typer.Option(help="Only what was done to this account, price, token or key of receipts.")
     ] = None,
     after: Annotated[
-        int | None, typer.Option(min=0, help="Those behind this number, rather than the last ones.")
+        int | None,
+        typer.Option(min=0, help="Begin after the change of this number, rather than with the last ones."),
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many.")] = 100,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many changes to list.")] = 100,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:

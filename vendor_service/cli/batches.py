@@ -19,7 +19,7 @@ app = typer.Typer(help="The bulk jobs of an account.", no_args_is_help=True)
 def list_all(
     account: str,
     after: Annotated[str | None, typer.Option(help="Only jobs older than this one.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many.")] = 100,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many jobs to list.")] = 100,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:

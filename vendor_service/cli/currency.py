@@ -11,7 +11,7 @@ from vendor_service.operators.currency import CurrencyName, name_currency
 
 def currency(
     code: Annotated[
-        str | None, typer.Argument(help="To name it: a code of ISO 4217. (default: show it)")
+        str | None, typer.Argument(help="The currency, a code of ISO 4217. (default: show it)")
     ] = None,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,

@@ -38,7 +38,7 @@ def create(
     label: Annotated[str, typer.Option(help="What the key is for.")] = "",
     scope: Annotated[
         list[keys.Scope] | None,
-        typer.Option(help="What it may do; may be repeated. (default: embed and usage:read)"),
+        typer.Option(help="What the key may do; may be repeated. (default: embed and usage:read)"),
     ] = None,
     quota: Annotated[
         int | None, typer.Option(help="Queries of its own a period. (default: only the account's limit)")
@@ -52,8 +52,8 @@ def create(
     concurrency: Annotated[
         int | None, typer.Option(help="Requests that may be in flight. (default: no limit)")
     ] = None,
-    expires: Annotated[datetime | None, typer.Option(help="When it ends, UTC. (default: never)")] = None,
-    project: Annotated[str, typer.Option(help="The project that it belongs to.")] = DEFAULT_PROJECT,
+    expires: Annotated[datetime | None, typer.Option(help="When the key ends, UTC. (default: never)")] = None,
+    project: Annotated[str, typer.Option(help="The project that the key belongs to.")] = DEFAULT_PROJECT,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
@@ -123,7 +123,7 @@ def set_limit(
     limit: Limit,
     value: Annotated[
         str | None,
-        typer.Argument(help="A number, as for `keys create`, or a day, UTC; without it there is none."),
+        typer.Argument(help="A number, as for `keys create`, or a day, UTC; without it there is no limit."),
     ] = None,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,

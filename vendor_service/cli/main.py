@@ -114,7 +114,7 @@ def serve(
         ),
     ] = None,
     pretrained: Annotated[
-        str | None, typer.Option(help="Which weights of an open_clip name: tag or file.")
+        str | None, typer.Option(help="Weights of an open_clip name: a tag or a file.")
     ] = None,
     device: Annotated[
         str | None, typer.Option(help="auto, cpu, cuda, or several: cuda:0,cuda:1 (default: auto)")
@@ -126,7 +126,7 @@ def serve(
         Path | None, typer.Option(help="Folder of images like customers', for --dtype int8. (default: none)")
     ] = None,
     compile_model: Annotated[
-        bool | None, typer.Option("--compile", help="Have torch.compile make code of it: a slow start.")
+        bool | None, typer.Option("--compile", help="Compile the model with torch.compile: a slow start.")
     ] = None,
     database_url: DatabaseUrl = None,
     migrate: Annotated[
@@ -145,7 +145,7 @@ def serve(
     batch_store: Annotated[
         str | None,
         typer.Option(
-            help="Folder, or URL as fsspec has it, of the files of bulk jobs; none runs none. (default: none)"
+            help="Folder or fsspec URL for files of bulk jobs; without it there are none. (default: none)"
         ),
     ] = None,
     log_format: Annotated[

@@ -51,7 +51,7 @@ class ExportFormat(StrEnum):
 
 
 Reference = Annotated[
-    str, typer.Option(help="What names it, at the bank or in your files; it counts once an account.")
+    str, typer.Option(help="Its name at the bank or in your files; it counts once an account.")
 ]
 
 
@@ -113,7 +113,7 @@ def refund(
         int | None, typer.Option(help="Micro-units. (default: all that is left of the charge)")
     ] = None,
     reference: Annotated[
-        str | None, typer.Option(help="What names it in your files; it counts once an account.")
+        str | None, typer.Option(help="Its name in your files; it counts once an account.")
     ] = None,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
@@ -136,7 +136,7 @@ def refund(
 def adjust(
     account: str,
     micros: int,
-    reason: Annotated[str, typer.Option(help="Why; it is kept in the ledger.")],
+    reason: Annotated[str, typer.Option(help="The reason; it is kept in the ledger.")],
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
@@ -180,7 +180,7 @@ def invoice(
 
 @ledger_app.command("verify")
 def ledger_verify(
-    account: Annotated[str | None, typer.Argument(help="Only this one. (default: all)")] = None,
+    account: Annotated[str | None, typer.Argument(help="Only this account. (default: all)")] = None,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:

@@ -28,10 +28,13 @@ app = typer.Typer(help="The tokens with which operators ask /admin.", no_args_is
 
 @app.command("create")
 def create(
-    name: Annotated[str, typer.Argument(callback=_only_id, help="Whose it is: the audit log names it.")],
+    name: Annotated[
+        str,
+        typer.Argument(callback=_only_id, help="Name of the operator or the program, as in the audit log."),
+    ],
     scope: Annotated[
         list[OperatorScope] | None,
-        typer.Option(help="What it may do besides reading; may be repeated. (default: read)"),
+        typer.Option(help="What the token may do besides reading; may be repeated. (default: read)"),
     ] = None,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,

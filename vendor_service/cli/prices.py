@@ -70,7 +70,7 @@ def unset_price(
 @app.command("list")
 def list_all(
     database_url: DatabaseUrl = None,
-    past: Annotated[bool, typer.Option("--all", help="Those that held as well: every change.")] = False,
+    past: Annotated[bool, typer.Option("--all", help="List former prices as well: every change.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """List all prices that hold or will hold.

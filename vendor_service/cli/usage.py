@@ -18,7 +18,7 @@ def usage(
     account: str,
     since: Annotated[datetime | None, typer.Option("--from", help="First moment, UTC.")] = None,
     until: Annotated[datetime | None, typer.Option("--to", help="End, not included, UTC.")] = None,
-    group_by: Annotated[GroupBy, typer.Option(help="What a row is of.")] = "day",
+    group_by: Annotated[GroupBy, typer.Option(help="One row for each of these.")] = "day",
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
@@ -40,7 +40,7 @@ def usage(
 
 
 def holds(
-    account: Annotated[str | None, typer.Argument(help="Only this one's. (default: all)")] = None,
+    account: Annotated[str | None, typer.Argument(help="Only this account's. (default: all)")] = None,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:

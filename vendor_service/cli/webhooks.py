@@ -13,17 +13,17 @@ from vendor_service.webhooks.events import EventKind
 
 EndpointId = Annotated[str, typer.Argument(help="As `vendor webhooks list` names it.")]
 
-app = typer.Typer(help="Who is told of what happens, and what became of it.", no_args_is_help=True)
+app = typer.Typer(help="Receivers of events, and the deliveries to them.", no_args_is_help=True)
 
 
 @app.command("create")
 def create(
     url: str,
     event: Annotated[
-        list[EventKind] | None, typer.Option(help="What it is told; may be repeated. (default: everything)")
+        list[EventKind] | None, typer.Option(help="An event to send; may be repeated. (default: all)")
     ] = None,
     account: Annotated[
-        str | None, typer.Option(help="Only what concerns this account. (default: all accounts)")
+        str | None, typer.Option(help="Only events of this account. (default: all accounts)")
     ] = None,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
@@ -82,8 +82,10 @@ def disable(
 
 @app.command("log")
 def log(
-    endpoint: Annotated[str | None, typer.Option(help="Only to this webhook. (default: to all)")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many.")] = 100,
+    endpoint: Annotated[
+        str | None, typer.Option(help="Only deliveries to this webhook. (default: to all)")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many deliveries to list.")] = 100,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:

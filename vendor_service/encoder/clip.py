@@ -19,7 +19,7 @@ from vendor_service.encoder import precision
 from vendor_service.encoder.encoder import ModelFacts
 from vendor_service.encoder.fingerprint import describe, fingerprint
 from vendor_service.encoder.graph import Forward, is_graph, traced, worthwhile_rows
-from vendor_service.encoder.known_fingerprints import KnownFingerprints, Look, look_at
+from vendor_service.encoder.known_fingerprints import FileStamp, KnownFingerprints, stamps_of
 from vendor_service.encoder.libraries import open_clip
 from vendor_service.encoder.precision import Dtype
 from vendor_service.encoder.prepared import PreparedText
@@ -101,7 +101,7 @@ class ClipModel:
         if dtype == "int8":
             _require_int8(self.devices, calibration)
         self._threads = _threads(self.devices)
-        model, looked = self._load(source, known)
+        model, stamps = self._load(source, known)
         self.preprocessing = Preprocessing(model.visual.preprocess_cfg)
         measured = None
         if dtype == "int8":
@@ -115,7 +115,7 @@ class ClipModel:
         self.fingerprint = (
             fingerprint(described, weights)
             if known is None
-            else known.find(looked, described, lambda: fingerprint(described, weights))
+            else known.find(stamps, described, lambda: fingerprint(described, weights))
         )
         first, *others = dict.fromkeys(self.devices)
         copies = {first: model.to(first)} | {each: copy.deepcopy(model).to(each) for each in others}
@@ -180,10 +180,10 @@ class ClipModel:
         batches = [items[start : start + size] for start in range(0, len(items), size)]
         return np.concatenate([first.encode(kind, first.stage(kind, batch)) for batch in batches])
 
-    def _load(self, source: ModelSource, known: KnownFingerprints | None) -> tuple[Any, list[Look]]:
-        """The model, and what its files looked like before they were read."""
+    def _load(self, source: ModelSource, known: KnownFingerprints | None) -> tuple[Any, list[FileStamp]]:
+        """The model, and the stamps of its files from before they were read."""
         try:
-            looked = [] if known is None else look_at(source.files())
+            stamps = [] if known is None else stamps_of(source.files())
             model = open_clip.create_model(
                 source.name,
                 source.pretrained,
@@ -197,7 +197,7 @@ class ClipModel:
             raise OperatorError(f"the model {source.id} cannot be loaded: {error}") from error
         if self.devices[0].type == "cpu":
             places_first(model)
-        return model.eval().requires_grad_(False), looked
+        return model.eval().requires_grad_(False), stamps
 
     def _replicas(
         self, passes: Mapping[torch.device, dict[Kind, Forward]], first: torch.device, *, compiled: bool

@@ -14,19 +14,19 @@ _LARGE = 1 << 28  # bytes; less is hashed sooner than it is worth remembering
 _MOST = 64
 
 # Path, inode, size, and the moments of the last change of its content and of anything about it.
-Look = tuple[str, int, int, int, int]
+FileStamp = tuple[str, int, int, int, int]
 
 
-def look_at(files: Sequence[Path]) -> list[Look]:
-    """What files look like: to be asked before they are read, so that a later change is not missed."""
+def stamps_of(files: Sequence[Path]) -> list[FileStamp]:
+    """The stamps of files: take them before the files are read, so that a later change is not missed."""
     found = [(str(path.resolve()), path.stat()) for path in files]
     return [(path, each.st_ino, each.st_size, each.st_mtime_ns, each.st_ctime_ns) for path, each in found]
 
 
 class KnownFingerprints:
-    """A small file that holds fingerprints by what the files of the weights look like from outside.
+    """A small file that holds fingerprints by the stamps of the files of the weights.
 
-    Who changes a file changes at least the last of what is looked at, which nobody can set. `path` is made
+    Who changes a file changes at least the last moment of its stamp, which nobody can set. `path` is made
     when there is something to remember; where it cannot be written or read, nothing is remembered.
     `large` is the least size of all files together, in bytes, for which it is.
     """
@@ -35,12 +35,12 @@ class KnownFingerprints:
         self._path = path
         self._large = large
 
-    def find(self, looked: Sequence[Look], description: bytes, work_out: Callable[[], str]) -> str:
-        """The fingerprint of files that `looked` so; `description` is all else that decides it."""
-        if sum(size for _, _, size, _, _ in looked) < self._large:
+    def find(self, stamps: Sequence[FileStamp], description: bytes, work_out: Callable[[], str]) -> str:
+        """The fingerprint of files with these `stamps`; `description` is all else that decides it."""
+        if sum(size for _, _, size, _, _ in stamps) < self._large:
             return work_out()
         programs = [version(name) for name in ("tuition", "open_clip_torch", "torch")]
-        key = hashlib.sha256(json.dumps([programs, looked, description.hex()]).encode()).hexdigest()
+        key = hashlib.sha256(json.dumps([programs, stamps, description.hex()]).encode()).hexdigest()
         known = self._read()
         if key not in known:
             known[key] = work_out()

@@ -15,7 +15,7 @@ from vendor_service.embed.models import Models, ModelTerms, ServedModel
 from vendor_service.embed.signed_card import ModelPromise
 from vendor_service.encoder.encoder import Encoder
 from vendor_service.encoder.engine import Engine
-from vendor_service.encoder.known_fingerprints import Look, look_at
+from vendor_service.encoder.known_fingerprints import FileStamp, stamps_of
 from vendor_service.encoder.quantized import calibration_files
 from vendor_service.errors import OperatorError
 from vendor_service.observability.metrics import Metrics
@@ -30,10 +30,10 @@ MakeEncoder = Callable[[ModelSpec, Settings, Metrics], Encoder]
 
 @dataclass
 class _Shelved:
-    """A model that is loaded, of which spec and of which files."""
+    """A model that is loaded, of which spec, and the stamps of its files."""
 
     spec: ModelSpec
-    looked: list[Look]
+    stamps: list[FileStamp]
     model: ServedModel
 
 
@@ -116,7 +116,7 @@ class ModelLoader:
             for spec in specs
             if (shelved := before.get(spec.id)) is not None
             and shelved.spec.loaded == spec.loaded
-            and shelved.looked == _look(spec)
+            and shelved.stamps == _stamps(spec)
         }
 
     async def _fresh(self, spec: ModelSpec, undo: AsyncExitStack) -> _Shelved:
@@ -139,13 +139,13 @@ class ModelLoader:
         task.add_done_callback(self._retiring.discard)
 
     def _load(self, spec: ModelSpec) -> _Shelved:
-        looked = _look(spec) if self._exchanges else []
+        stamps = _stamps(spec) if self._exchanges else []
         metrics = self._metrics.of_model(spec.id)
         encoder = self._make_encoder(spec, self._settings, metrics)
         model = ServedModel(
             encoder, _terms(spec, self._settings), ModelPromise(encoder, self._clock), metrics
         )
-        return _Shelved(spec, looked, model)
+        return _Shelved(spec, stamps, model)
 
 
 async def _apart(make: Callable[[], Made]) -> Made:
@@ -166,11 +166,11 @@ async def _apart(make: Callable[[], Made]) -> Made:
     return await asyncio.wrap_future(made)
 
 
-def _look(spec: ModelSpec) -> list[Look]:
+def _stamps(spec: ModelSpec) -> list[FileStamp]:
     measured_on = spec.calibration if spec.dtype == "int8" else None
     try:
         files = spec.source.files()
-        return look_at(files if measured_on is None else [*files, *calibration_files(measured_on)])
+        return stamps_of(files if measured_on is None else [*files, *calibration_files(measured_on)])
     except Exception as error:  # whatever open_clip and its hub raise
         raise OperatorError(f"the model {spec.id} cannot be loaded: {error}") from error
 

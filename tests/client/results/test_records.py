@@ -63,7 +63,7 @@ OUTLOOK = {
 }
 CHECK = {
     "accuracy": 0.75,
-    "by_domain": {"dark": {"accuracy": 0.75, "images": 14, "exam": False}},
+    "by_domain": {"dark": {"accuracy": 0.75, "images": 14, "on_test_set": False}},
     "gap": 0.21,
     "trusted": False,
     "learnt_from": True,
@@ -107,7 +107,7 @@ SUMMARY: dict[str, Any] = {
         "worst_domain": "red",
     },
     "calibration_error": {"in_domain": 0.25, "out_of_domain": 0.5},
-    "teacher_zero_shot": {"dark": {"accuracy": 0.75, "images": 14, "exam": False}},
+    "teacher_zero_shot": {"dark": {"accuracy": 0.75, "images": 14, "on_test_set": False}},
     "size": {"parameters": 3_700_000, "weights_mib": 14.1},
     "speed": {
         "device": "cpu",
@@ -142,6 +142,12 @@ def test_a_file_is_written_as_it_was_read(
     before = file.read_bytes()
     run.write(file, kind.model_validate(run.read(file)).to_json())
     assert file.read_bytes() == before
+
+
+def test_a_summary_of_before_that_says_exam_is_read() -> None:
+    of_before = {"dark": {"accuracy": 0.75, "images": 14, "exam": True}}
+    read = Summary.model_validate({**SUMMARY, "teacher_zero_shot": of_before}).to_json()
+    assert read["teacher_zero_shot"] == {"dark": {"accuracy": 0.75, "images": 14, "on_test_set": True}}
 
 
 def test_a_table_is_one_of_dataclasses_as_before() -> None:

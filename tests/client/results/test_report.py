@@ -58,7 +58,7 @@ def _summary(**changes: Any) -> dict[str, Any]:
             "worst_domain": TARGET,
         },
         "calibration_error": {"in_domain": 0.031, "out_of_domain": 0.222},
-        "teacher_zero_shot": {"line": {"accuracy": 0.891, "images": 325, "exam": False}},
+        "teacher_zero_shot": {"line": {"accuracy": 0.891, "images": 325, "on_test_set": False}},
         "size": {"parameters": 3_700_000, "weights_mib": 14.1},
         "speed": {"device": "cpu", "milliseconds": 6.25, "images_per_second": 310.0, "onnx": None},
         "teacher_queries_per_second": 250.0,
@@ -307,7 +307,7 @@ def test_training_is_drawn_with_what_was_kept() -> None:
 
 
 def test_the_teachers_answers_about_the_target_are_shown_where_they_were_bought() -> None:
-    known = {TARGET: {"accuracy": 0.697, "images": 238, "exam": True}}
+    known = {TARGET: {"accuracy": 0.697, "images": 238, "on_test_set": True}}
     words = _Page(render_report(_run(teacher_zero_shot=known))).words
     assert "teacher 69.7%" in words
     assert "were bought by a comparison" in words
@@ -338,7 +338,7 @@ def test_what_asking_would_bring_goes_by_the_names_that_the_teacher_is_asked_by(
     run = replace(
         _run(
             teacher_check={**_CHECK, "named_by_images": named, "accuracy_by_names": by_names},
-            teacher_zero_shot={TARGET: {"accuracy": 0.4, "images": 238, "exam": True}},
+            teacher_zero_shot={TARGET: {"accuracy": 0.4, "images": 238, "on_test_set": True}},
         ),
         config={**CONFIG, "recipe": {"images_per_domain": 8, "weigh_teacher": weighs}},
     )
