@@ -52,7 +52,7 @@ def canary(
     """
     from client.api import canary as api
     from client.api.options import CanaryOptions
-    from client.cli.tables import print_canary
+    from client.cli.proofs import print_canary
 
     options = CanaryOptions(
         texts=tuple(text or ()), images=tuple(images or ()), count=count, yes=yes,

@@ -1,7 +1,6 @@
-"""`client`: plan, distill, embed, models, methods, usage, and what other modules add to them."""
+"""`client`: plan, distill, embed, methods, and what other modules add to them."""
 
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +8,7 @@ import typer
 from pydantic import ValidationError
 from typer.core import TyperGroup
 
+from client.cli.account import batches, models, usage
 from client.cli.cache import cache_app
 from client.cli.canary import canary
 from client.cli.compare import compare
@@ -59,10 +59,8 @@ from client.cli.students import evaluate, export, predict, report
 from client.errors import ClientError, UsageError
 from client.learning.threads import share_processors
 from client.progress import Display
-from shared.billing import GroupBy
 
 if TYPE_CHECKING:  # torch and httpx are not imported before a command needs them
-    from client.api.options import VendorOptions
     from client.results.records import Plan
 
 app = typer.Typer(
@@ -76,7 +74,7 @@ app = typer.Typer(
 app.add_typer(cache_app)
 app.add_typer(data_app)
 app.add_typer(receipts_app)
-for command in (evaluate, predict, report, export, serve, compare, init, canary):
+for command in (evaluate, predict, report, export, serve, compare, init, canary, batches, models, usage):
     app.command()(command)
 
 
@@ -295,53 +293,6 @@ def embed(
 
 
 @app.command()
-def batches(
-    cancel: Annotated[
-        str | None, typer.Option("--cancel", help="End this job now; what is done is paid for, and is yours.")
-    ] = None,
-    vendor: VendorOption = DEFAULT_VENDOR,
-    api_key_file: KeyFileOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """List this account's bulk jobs, which --batch begins; the command that began one fetches what it brings.
-
-    Example: client batches
-    """
-    from client.api import account
-    from client.api.options import VendorOptions
-    from client.cli.tables import print_batches
-
-    options = VendorOptions(vendor=vendor, api_key_file=api_key_file)
-    if cancel is not None:
-        jobs = [account.cancel_batch(options, cancel, progress=Display())]
-    else:
-        jobs = account.batches(options, progress=Display())
-    if as_json:
-        print_json([job.model_dump(mode="json") for job in jobs])
-    else:
-        print_batches(jobs)
-
-
-@app.command()
-def models(
-    vendor: VendorOption = DEFAULT_VENDOR, api_key_file: KeyFileOption = None, as_json: JsonOption = False
-) -> None:
-    """List the models that the vendor sells, with fingerprints and with the prices that this account pays.
-
-    Example: client models --vendor http://127.0.0.1:8000
-    """
-    from client.api import account
-    from client.api.options import VendorOptions
-    from client.cli.tables import print_models
-
-    cards = account.models(VendorOptions(vendor=vendor, api_key_file=api_key_file), progress=Display())
-    if as_json:
-        print_json([card.model_dump(mode="json") for card in cards])
-    else:
-        print_models(cards)
-
-
-@app.command()
 def methods(as_json: JsonOption = False) -> None:
     """List the methods of training, and what each asks the vendor.
 
@@ -357,52 +308,6 @@ def methods(as_json: JsonOption = False) -> None:
     else:
         rows = [(m.name, " and ".join(sorted(m.asks)) or "nothing", m.summary) for m in METHODS.values()]
         print_table(("method", "asks the vendor about", "how"), rows, words=3)
-
-
-@app.command()
-def usage(
-    group_by: Annotated[GroupBy, typer.Option("--group-by", help="One row for each of these.")] = "day",
-    reconcile: Annotated[
-        bool,
-        typer.Option(
-            "--reconcile", help="Compare the vendor's ledger with the receipts here; exit 1 if they differ."
-        ),
-    ] = False,
-    vendor: VendorOption = DEFAULT_VENDOR,
-    api_key_file: KeyFileOption = None,
-    cache: CacheOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Show what the vendor says this account used, was billed, and has left.
-
-    Example: client usage --group-by kind
-    """
-    from client.api import account
-    from client.api.options import VendorOptions
-    from client.cli.tables import print_usage
-
-    options = VendorOptions(vendor=vendor, api_key_file=api_key_file, cache=cache)
-    if reconcile:
-        _reconcile(options, as_json=as_json)
-        return
-    used = account.usage(options, group_by, progress=Display())
-    if as_json:
-        print_json(used.to_json())
-    else:
-        print_usage(used)
-
-
-def _reconcile(options: "VendorOptions", *, as_json: bool) -> None:
-    from client.api import account
-    from client.cli.tables import print_reconciliation
-
-    found = account.reconcile(options, progress=Display())
-    if as_json:
-        print_json(asdict(found))
-    else:
-        print_reconciliation(found)
-    if found.differences:
-        raise typer.Exit(1)
 
 
 def _show_plan(found: "Plan", *, as_json: bool) -> None:

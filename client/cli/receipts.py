@@ -45,7 +45,7 @@ def verify(
     """
     from client.api import receipts
     from client.api.options import VendorOptions
-    from client.cli.tables import print_evidence
+    from client.cli.proofs import print_evidence
 
     found: Evidence | SwapCheck
     if file is not None:

@@ -1,0 +1,105 @@
+"""What commands print of proofs and receipts, for people, on standard output."""
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from client.buying.reconciliation import Reconciliation
+from client.cli.tables import print_table
+from client.progress import printable
+
+if TYPE_CHECKING:  # what signatures are checked with takes long to import
+    from client.buying.canary import CanaryResult
+    from client.buying.evidence import Evidence
+    from client.buying.swap import SwapCheck
+
+
+def print_reconciliation(found: Reconciliation) -> None:
+    """Whether receipts and ledger agree, and where they do not."""
+    if found.differences:
+        rows = [(each.request_id, each.problem) for each in found.differences]
+        print_table(("request", "difference"), rows)
+    print(
+        f"{found.matched} receipts agree with the ledger ({found.queries} queries, {found.cost_micros} "
+        f"micros); differences: {len(found.differences)}."
+    )
+    if found.lost:
+        print(f"{found.lost} charges are of requests whose answers were given up, and counted as paid, here.")
+    if found.elsewhere.charges:
+        made = found.elsewhere
+        print(
+            f"{made.charges} charges were made elsewhere, not from this cache ({made.queries} queries, "
+            f"{made.cost_micros} micros), {made.of_other_keys} of them with other keys of this account."
+        )
+    if found.of_other_accounts:
+        print(
+            f"{found.of_other_accounts} receipts here are of other accounts, or older than this comparison."
+        )
+
+
+def print_evidence(found: "Evidence | SwapCheck", *, trusted: bool) -> None:
+    """What signatures prove; `trusted` is whether their keys are known to be the vendor's."""
+    from client.buying.swap import SwapCheck
+
+    if found.problems:
+        print_table(("about", "problem"), [(each.request_id, each.problem) for each in found.problems])
+    if isinstance(found, SwapCheck):
+        _print_swap(found)
+    else:
+        _print_receipts(found)
+    if not trusted and found.keys:
+        print(
+            "The keys are those in the file: compare them with the vendor's own, or name those with --keys."
+        )
+
+
+def _print_swap(found: "SwapCheck") -> None:
+    print(
+        f"Of {found.pairs} inputs the vendor signed two answers that differ, under "
+        f"{printable(found.model_fingerprint)}; problems: {len(found.problems)}."
+    )
+    if found.cards is not None:
+        print(f"Its signed cards contradict each other: {printable(found.cards)}.")
+    print(f"Signed by {', '.join(found.keys)}." if found.proven else "Nothing is proved against the vendor.")
+
+
+def _print_receipts(found: "Evidence") -> None:
+    print(
+        f"{found.receipts} signed receipts are right ({found.queries} queries, {found.cost_micros} micros); "
+        f"problems: {len(found.problems)}."
+    )
+    if found.first is not None and found.last is not None:
+        days = [f"{datetime.fromtimestamp(each, UTC):%Y-%m-%d}" for each in (found.first, found.last)]
+        where = ", ".join(map(printable, found.vendors)) or "nobody knows where"
+        print(f"Bought from {where}, from {days[0]} to {days[1]} (UTC).")
+        print(f"Signed by {', '.join(found.keys)}.")
+    if found.proven or found.unproven:
+        print(
+            f"{found.proven} embeddings are what a receipt says was sold; of {found.unproven} there is none."
+        )
+    if found.unsigned:
+        print(f"{found.unsigned} receipts are not signed.")
+
+
+def print_canary(found: "CanaryResult") -> None:
+    """Whether the vendor still sells the model that it sold, and what it means if not."""
+    if found.differences:
+        rows = [
+            (each.name, f"{each.difference:.3g}", "yes" if each.proven else "no")
+            for each in found.differences
+        ]
+        print_table(("input", "largest difference", "both signed"), rows)
+    print(
+        f"{found.asked} inputs were asked again for {found.cost_micros} micros, {found.own} of them bought "
+        f"before; answered otherwise: {len(found.differences)}."
+    )
+    if found.contradiction is not None:
+        print(f"The vendor's signed cards contradict each other: {printable(found.contradiction)}.")
+    if not found.swapped:
+        print(f"Nothing speaks against {printable(found.fingerprint)} being the model that it was.")
+        return
+    print(
+        f"Another model is sold under {printable(found.fingerprint)} than before. The cache has "
+        f"{found.bought} embeddings under this name; those bought before and after the change do not mix, "
+        "and a student that learnt from both had two teachers. Buy no more of it, keep the receipts, and "
+        "ask the vendor."
+    )
