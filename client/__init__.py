@@ -10,9 +10,10 @@ What a program needs is importable from here, and docs/python.md shows it at wor
 - `load_run`, `load_student`, `evaluate`, `export`: what is done with a finished `Student`; `AskOptions` say
   about which images it asks the vendor;
 - `serve`, with `ServeOptions`: a finished student as a service;
-- `check_folder`: what is wrong with a folder of images; `unpack_example`: a folder to try;
-- `models`, `usage`, `reconcile`, `batches`, `cancel_batch`, with `VendorOptions`: what a vendor sells, has
-  billed, and works on in no hurry;
+- `check_folder`: what is wrong with a folder of images, as an `Inspection`; `unpack_example`: a folder to
+  try;
+- `models`, `usage`, `reconcile`, `batches`, `cancel_batch`, with `VendorOptions`, `AccountUsage` and
+  `Reconciliation`: what a vendor sells, has billed, and works on in no hurry;
 - `verify_receipts`, `export_receipts`, `verify_receipts_file`: what it has signed, as `Evidence` for others;
 - `canary`, with `CanaryOptions`: whether it still sells the model that it sold;
 - `Display` shows progress in a terminal or a notebook, `ProgressListener` is what a program shows it with;
@@ -57,9 +58,11 @@ if TYPE_CHECKING:
     from client.buying.canary import CanaryResult
     from client.buying.evidence import Evidence
     from client.buying.queries import Query
+    from client.buying.reconciliation import Reconciliation
     from client.buying.swap import SwapCheck
     from client.buying.teacher import Teacher
     from client.buying.vendor_api import VendorClient
+    from client.data.inspection import Inspection
     from client.errors import ClientError
     from client.learning.recipe import Recipe, Variant
     from client.progress import Display, ProgressListener
@@ -83,12 +86,14 @@ _HOMES = {
     "Embeddings": "client.api.embedding",
     "Evidence": "client.buying.evidence",
     "Exported": "client.api.exports",
+    "Inspection": "client.data.inspection",
     "Plan": "client.results.records",
     "Predictions": "client.api.students",
     "ProgressListener": "client.progress",
     "Purchase": "client.results.records",
     "Query": "client.buying.queries",
     "Recipe": "client.learning.recipe",
+    "Reconciliation": "client.buying.reconciliation",
     "Run": "client.api.distillation",
     "ServeOptions": "client.api.options",
     "Student": "client.api.students",
@@ -140,12 +145,14 @@ __all__ = [
     "Embeddings",
     "Evidence",
     "Exported",
+    "Inspection",
     "Plan",
     "Predictions",
     "ProgressListener",
     "Purchase",
     "Query",
     "Recipe",
+    "Reconciliation",
     "Run",
     "ServeOptions",
     "Student",

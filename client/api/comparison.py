@@ -1,6 +1,7 @@
 """Many runs over one purchase, and their table."""
 
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -53,6 +54,10 @@ class Comparison(BaseModel):
     def text(self) -> str:
         """The table for a terminal."""
         return as_text(self.table.runs, self.table.setting)
+
+    def to_json(self) -> dict[str, Any]:
+        """What `json.dumps` takes: the table, as `table.json` has it."""
+        return self.table.to_json()
 
 
 def plan_comparison(options: CompareOptions, *, progress: ProgressListener | None = None) -> ComparisonPlan:

@@ -1,8 +1,9 @@
 """Reconciliation: the client's receipts against the vendor's ledger, entry by entry."""
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 from client.buying.heads import Pin, SignedHead
 from client.buying.pending import PendingBatch
@@ -54,10 +55,12 @@ class Rewritten:
 
 @dataclass
 class Reconciliation:
-    """What was found.
+    """Where the receipts of a cache and a vendor's ledger agree, and where they do not.
 
     Attributes:
-        matched: receipts whose charge says the same; `queries` and `cost_micros` are their sums.
+        matched: receipts whose charge says the same.
+        queries: the queries of these receipts.
+        cost_micros: what they cost, in millionths of the vendor's currency unit.
         differences: where the two sides do not agree.
         elsewhere: charges that nothing here asked for.
         lost: charges of requests whose answers were given up here, and counted as paid.
@@ -78,6 +81,10 @@ class Reconciliation:
     pinned: int = 0
     rewritten: list[Rewritten] = field(default_factory=list)
     head: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """What `json.dumps` takes."""
+        return asdict(self)
 
 
 def reconcile(

@@ -1,6 +1,5 @@
 """`client batches`, `models` and `usage`: an account at the vendor, and what the vendor sells to it."""
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -103,7 +102,7 @@ def _reconcile(options: "VendorOptions", *, as_json: bool) -> None:
 
     found = account.reconcile(options, progress=Display())
     if as_json:
-        print_json(asdict(found))
+        print_json(found.to_json())
     else:
         print_reconciliation(found)
     if found.differences:

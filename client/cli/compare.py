@@ -116,7 +116,7 @@ def compare(
         return
     found = comparison.compare(options, confirm=on_terminal(), progress=Display())
     if as_json:
-        print_json(found.table.to_json())
+        print_json(found.to_json())
     else:
         print(found.text, end="")
         print(f"The same as CSV, Markdown, LaTeX and JSON: {out}/table.*")

@@ -40,7 +40,7 @@ def check(
 
     found = folders.check_folder(data, progress=Display())
     if as_json:
-        print_json(_described(found))
+        print_json(found.to_json())
     else:
         _print(found)
     if not found.is_sound:
@@ -68,40 +68,10 @@ def example(
     print(f"{pool_beside(folder)} has images without labels, laid out by style.")
 
 
-def _described(found: "Inspection") -> dict[str, Any]:
-    from client.data.domains import relative
-
-    root = found.folder.root
-
-    def name(path: Path) -> str:
-        return relative(path, root)
-
-    return {
-        "sound": found.is_sound,
-        "classes": list(found.folder.classes),
-        "images": {
-            domain: {label: found.counts[domain, label] for label in found.folder.classes}
-            for domain in found.folder.domains
-        },
-        "missing_folders": [f"{domain}/{label}" for domain, label in found.gaps],
-        "unreadable": [{"path": name(s.path), "reason": s.reason} for s in found.unreadable],
-        "ignored": [{"path": name(s.path), "reason": s.reason} for s in found.folder.ignored],
-        "left_out": found.left_out,
-        "in_deeper_folders": found.folder.deeper,
-        "respelled": [name(path) for path in found.folder.respelled],
-        "alike_by_name": found.alike_by_name,
-        "in_several_domains": [[name(path) for path in group] for group in found.leaks],
-        "in_several_classes": [[name(path) for path in group] for group in found.ambiguous],
-        "repeats": found.repeats,
-        "known_as": found.known.name if found.known else None,
-        "differences": found.differences,
-    }
-
-
 def _print(found: "Inspection") -> None:
     from client.cli.tables import print_table
 
-    described = _described(found)
+    described = found.to_json()
     rows = [
         (domain, sum(counts), sum(map(bool, counts)), min(counts), max(counts))
         for domain, counts in ((domain, found.by_class(domain)) for domain in found.folder.domains)

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from client.data.domains import ImageFolder
+from client.data.domains import ImageFolder, relative
 from client.data.drawings import drawing_of
 from client.data.finder import Skipped, counted
 from client.data.images import UnreadableImage, decode, read_image
@@ -26,14 +27,14 @@ class InspectedImage:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found; every file has been opened.
+    """What an image folder holds, and what is wrong with it; every file has been opened.
 
     Attributes:
         folder: what was inspected.
         counts: readable images of each (domain, class), classes without any included.
         unreadable: files named as images that are not whole images.
         alike_by_name: how many files have the name of a drawing of which there are several, and are not
-            kept together (see `drawing_of`).
+            kept together, as `group_by_name` keeps them.
         leaks: files with the same pixels in different domains, a group each: what is held out is trained on.
         ambiguous: files with the same pixels in different classes.
         repeats: how many further copies of a picture there are within one class of one domain.
@@ -78,6 +79,34 @@ class Inspection:
     def by_class(self, domain: str) -> list[int]:
         """Readable images of each class in a domain."""
         return [count for (name, _), count in self.counts.items() if name == domain]
+
+    def to_json(self) -> dict[str, Any]:
+        """What `json.dumps` takes; files are named below the folder."""
+        root = self.folder.root
+
+        def name(path: Path) -> str:
+            return relative(path, root)
+
+        return {
+            "sound": self.is_sound,
+            "classes": list(self.folder.classes),
+            "images": {
+                domain: {label: self.counts[domain, label] for label in self.folder.classes}
+                for domain in self.folder.domains
+            },
+            "missing_folders": [f"{domain}/{label}" for domain, label in self.gaps],
+            "unreadable": [{"path": name(s.path), "reason": s.reason} for s in self.unreadable],
+            "ignored": [{"path": name(s.path), "reason": s.reason} for s in self.folder.ignored],
+            "left_out": self.left_out,
+            "in_deeper_folders": self.folder.deeper,
+            "respelled": [name(path) for path in self.folder.respelled],
+            "alike_by_name": self.alike_by_name,
+            "in_several_domains": [[name(path) for path in group] for group in self.leaks],
+            "in_several_classes": [[name(path) for path in group] for group in self.ambiguous],
+            "repeats": self.repeats,
+            "known_as": self.known.name if self.known else None,
+            "differences": self.differences,
+        }
 
 
 def inspect(folder: ImageFolder, on_read: Callable[[int], None] = lambda _: None) -> Inspection:

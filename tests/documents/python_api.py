@@ -24,7 +24,9 @@ Everything that `import client` offers. `make reference` makes this page from th
 `help(client.distill)` and its like show as well. [python.md](python.md) is the introduction, with examples.
 
 Money is in micros: millionths of the vendor's currency unit. `Confirm` is a function that is called with a
-question (`str`) and answers it (`bool`). Every result has `to_json()`, which gives what `json.dumps` takes.
+question (`str`) and answers it (`bool`). A result has `to_json()`, which gives what `json.dumps` takes; of a
+`Run`, its `plan`, `purchase` and `summary` have it. The models for sale and the bulk jobs are pydantic's, and
+have `model_dump(mode="json")`.
 """
 # What belongs together, in the order in which a reader needs it.
 _SECTIONS = {
@@ -57,6 +59,7 @@ _SECTIONS = {
     "Images": (
         "check_folder",
         "unpack_example",
+        "Inspection",
     ),
     "The account": (
         "models",
@@ -66,6 +69,7 @@ _SECTIONS = {
         "cancel_batch",
         "VendorOptions",
         "AccountUsage",
+        "Reconciliation",
     ),
     "What is signed": (
         "verify_receipts",
