@@ -19,12 +19,12 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
+from tests.support.long_history import write_history
 from tests.vendor_service import local_vendor
 from tests.vendor_service.api.admin.local_admin import LocalAdmin
 from tests.vendor_service.books import Books, opened_books
 from tests.vendor_service.console.visits import Visit
 from tests.vendor_service.local_vendor import LocalVendor
-from tests.vendor_service.long_history import write_history
 from vendor_service.accounts.keys import KeyTerms, Scope, issue_key
 from vendor_service.api import history_rate
 from vendor_service.billing.orders import Order
@@ -70,8 +70,11 @@ def main() -> None:
 
 def _history(books: Books, entries: int) -> tuple[Order, str]:
     """An account with so many entries, and the id of its key that bought little."""
+    now = books.clock()
+    books.clock.now = now - 365 * DAY
     order = books.open(quota=10**9)
-    write_history(books, order, entries, books.clock() - 365 * DAY, books.clock())
+    books.clock.now = now
+    write_history(books.database, order.key_id, entries, now)
     with books.locked(order) as (session, account):
         rare = issue_key(session, account, KeyTerms("rare"), books.clock).key_id
     for _ in range(RARE):

@@ -22,7 +22,7 @@ from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms import Compose
 
 from shared.serving.image_limits import ImageLimits
-from tests.vendor_service.encoder.test_preprocessing import photograph
+from tests.support.photograph import photograph
 from vendor_service.encoder.images import ImageDecoder
 from vendor_service.encoder.preprocessing import Preprocessing
 

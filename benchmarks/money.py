@@ -32,9 +32,9 @@ from typing import Literal, TypeVar
 import numpy as np
 from sqlalchemy import func, select
 
-from benchmarks.history import write_history
 from client.data.bundled_set import ICONS
 from shared.embeddings import Kind
+from tests.support.long_history import write_history
 from tests.support.postgres import started_postgres
 from tests.vendor_service.books import opened_books
 from vendor_service.accounts.accounts import Terms, open_account
@@ -195,8 +195,8 @@ def served(
             key = issue_key(
                 session, open_account(session, "bench", terms, system_clock), KeyTerms(), system_clock
             )
-    if entries:
-        write_history(database_url, key.api_key.split("_")[1], entries)
+        if entries:
+            write_history(database, key.key_id, entries, system_clock())
     with socket.create_server(("127.0.0.1", 0)) as free:
         port: int = free.getsockname()[1]
     process = multiprocessing.get_context("spawn").Process(

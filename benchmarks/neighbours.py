@@ -24,11 +24,12 @@ from tempfile import TemporaryDirectory
 from benchmarks.attacks import ATTACKS, Attack, honest
 from benchmarks.barrage import AttackProcess, AttackResult, Keys
 from benchmarks.bystander import GoodCustomer, LivezWatch, Waits, percentiles
-from benchmarks.history import write_history
 from benchmarks.watching import Watch, session_bytes
+from tests.support.long_history import write_history
 from tests.support.postgres import Postgres, started_postgres
 from tests.support.vendor_process import Charges, VendorProcess
 from vendor_service.accounts.accounts import suspend
+from vendor_service.clock import system_clock
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey
 
@@ -80,7 +81,8 @@ def measure(attack: Attack, seconds: float, postgres: Postgres | None) -> Outcom
         stack.callback(vendor.kill)  # it may have work left for minutes
         keys = Keys(vendor.create_key(), vendor.create_key(quota=0), _suspended(vendor))
         if attack.entries:
-            write_history(vendor.database_url, keys.good.split("_")[1], attack.entries)
+            with closing(Database(vendor.database_url)) as database:
+                write_history(database, keys.good.split("_")[1], attack.entries, system_clock())
         before = vendor.charges(keys.good)
         port = int(vendor.url.rpartition(":")[2])
         attacking = AttackProcess(attack.deed, port, keys)

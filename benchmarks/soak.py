@@ -31,9 +31,9 @@ from benchmarks import load
 from benchmarks.customers import Customer, icons, image, judge
 from benchmarks.watching import Sample, Watch
 from shared.encoding import ROWS_MEDIA_TYPE
+from tests.support.photograph import photograph
 from tests.support.vendor_process import VendorProcess
 from tests.vendor_service import fuzzing
-from tests.vendor_service.encoder.test_preprocessing import photograph
 
 CALLERS = 8
 ROWS = 8  # of the table

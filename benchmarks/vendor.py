@@ -27,8 +27,8 @@ import torch
 from safetensors.torch import save_file
 
 from benchmarks import load
+from tests.support.photograph import photograph
 from tests.support.vendor_process import VendorProcess
-from tests.vendor_service.encoder.test_preprocessing import photograph
 
 ARCHITECTURE = "ViT-B-32"
 SIDE = 224  # pixels, of what it sees

@@ -13,8 +13,8 @@ from benchmarks import neighbours
 from benchmarks.attacks import ATTACKS, Attack
 from benchmarks.barrage import Attacker, AttackResult, Keys
 from benchmarks.bystander import Waits
-from benchmarks.history import write_history
 from benchmarks.neighbours import Outcome
+from tests.support.long_history import write_history
 from tests.support.vendor_process import Charges, wait_until
 from tests.vendor_service.books import opened_books
 
@@ -61,7 +61,7 @@ def test_a_long_history_verifies(tmp_path: Path) -> None:
     with opened_books(url) as books:
         bought = books.open()
         books.buy(bought)
-        write_history(url, bought.key_id, 6000, books.clock)
+        write_history(books.database, bought.key_id, 6000, books.clock())
         books.buy(bought)
         books.check(bought)
         assert len(books.entries(bought)) == 6002

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import httpx
 from PIL import Image
 
-from tests.vendor_service.encoder.test_preprocessing import photograph
+from tests.support.photograph import photograph
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _EXTREME = (b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\0\0\xff\xff")

@@ -1,15 +1,13 @@
 """A long history: hundreds of thousands of charges, written at once as if they had been sold one by one."""
 
 import secrets
-from contextlib import closing
 
 from sqlalchemy import insert, text
 from sqlalchemy.orm import Session
 
 from shared.serving.request_ids import new_request_id
-from vendor_service.billing import ledger
-from vendor_service.clock import Clock, system_clock
-from vendor_service.database.rows import HoldRow
+from vendor_service.billing import ledger, periods
+from vendor_service.database.rows import ChargeRow, HoldRow
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey, Hold
 
@@ -18,30 +16,36 @@ _QUERIES, _PRICE = 2, 100
 _CACHE_KIB = 3 * 1024**2  # keys are random: every page of their index is needed again and again
 
 
-def write_history(database_url: str, key_id: str, entries: int, clock: Clock = system_clock) -> None:
-    """Charge the account of this key so many times for two images, evenly since its period began.
+def write_history(database: Database, key_id: str, entries: int, until: int) -> None:
+    """Charge the account of this key for two images, `entries` times, evenly up to a moment.
 
-    It goes through the ledger itself, so that whatever is kept beside the entries is kept here too.
+    The first charge is at the account's last entry, or at the beginning of its period if that is later. It
+    goes through the ledger itself, so that whatever is kept beside the entries is kept here too.
     """
-    with closing(Database(database_url)) as database, database.write() as session:
+    with database.write() as session:
         if database.embedded:
             session.execute(text(f"PRAGMA cache_size = -{_CACHE_KIB}"))
         key = session.get_one(ApiKey, key_id)
         account = session.get_one(Account, key.account_id, with_for_update=True)
         since = max(account.period_started_at, account.ledger_at)
-        pause = max(0, clock() - since) // entries
+        pause = max(0, until - since) // entries
         for start in range(0, entries, _AT_ONCE):
             numbers = range(start, min(entries, start + _AT_ONCE))
             _sell(session, account, key, [since + pause * number for number in numbers])
-        for each in (account, key):
-            each.queries_used += _QUERIES * entries
-            each.spent_micros += _QUERIES * _PRICE * entries
 
 
 def _sell(session: Session, account: Account, key: ApiKey, moments: list[int]) -> None:
     holds = [_settled(account, key, moment) for moment in moments]
     session.execute(insert(Hold), [hold.columns() for hold in holds])
-    ledger.write_charges(session, [ledger.charge(account, hold, hold.created_at) for hold in holds])
+    ledger.write_charges(session, [_charged(account, key, hold) for hold in holds])
+
+
+def _charged(account: Account, key: ApiKey, hold: HoldRow) -> ChargeRow:
+    periods.roll(account, key, hold.created_at)
+    for each in (account, key):
+        each.queries_used += _QUERIES
+        each.spent_micros += hold.cost_micros
+    return ledger.charge(account, hold, hold.created_at)
 
 
 def _settled(account: Account, key: ApiKey, moment: int) -> HoldRow:
