@@ -18,7 +18,8 @@ from client.data.domains import ImageFolder, composed, list_folder
 from client.data.examples import Example
 from client.data.finder import counted, described, find_images
 from client.data.images import Pixels
-from client.deferral.asking import AnsweredBy, image_queries
+from client.deferral.answers import AnsweredBy
+from client.deferral.asking import image_queries
 from client.deferral.deferral import Answers, ask_about, students_alone
 from client.deferral.keeping import KeptImages
 from client.deferral.selection import least_sure, share_for, sure_of

@@ -15,6 +15,7 @@ from client.data.domains import class_prompts
 from client.data.examples import UNLABELLED, Example, read_files
 from client.data.file_memory import FileMemory
 from client.data.views import ORIGINAL
+from client.deferral.answers import Answer, AnsweredBy
 from client.deferral.combination import teacher_probabilities
 from client.errors import ClientError, FingerprintChanged
 from client.learning.image_names import names_of
@@ -25,7 +26,6 @@ if TYPE_CHECKING:  # what speaks HTTP is not imported before somebody is asked
     from client.buying.teacher import Teacher
 
 Period = Literal["day", "month", "total"]
-AnsweredBy = Literal["student", "cache", "vendor"]
 
 _DATES: dict[Period, str] = {"day": "%Y-%m-%d", "month": "%Y-%m", "total": "total"}
 
@@ -53,6 +53,14 @@ class VendorAnswers:
     cost_micros: int = 0
     stopped: str = ""
     ended: bool = False
+
+    @property
+    def of_each(self) -> list[Answer | None]:
+        """The answer about each image, with its part of the cost; `None` where there is none."""
+        rows = zip(self.probabilities, self.answered_by, self.costs, self.rejected, strict=True)
+        return [
+            None if who == "student" else Answer(row, who, cost, bool(none)) for row, who, cost, none in rows
+        ]
 
     @property
     def costs(self) -> list[int]:

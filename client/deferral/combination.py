@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-# CLIP multiplies cosines by this before its softmax.
-_LOGIT_SCALE = 100.0
+from client.learning.logit_scale import LOGIT_SCALE
+
 # How much the teacher counts beside the student, from 0 to 1 (docs/experiments.md).
 TEACHER_WEIGHT = 0.7
 
@@ -22,7 +22,7 @@ def teacher_probabilities(
     Returns:
         shape (n, classes).
     """
-    return _softmax(_LOGIT_SCALE / temperature * (images.astype(np.float64) @ texts.T.astype(np.float64)))
+    return _softmax(LOGIT_SCALE / temperature * (images.astype(np.float64) @ texts.T.astype(np.float64)))
 
 
 def combined(student: NDArray[np.floating], teacher: NDArray[np.floating]) -> NDArray[np.float64]:

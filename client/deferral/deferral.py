@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.buying.queries import Query
-from client.deferral.asking import AnsweredBy, Asker
-from client.deferral.combination import combined
+from client.deferral.answers import Answer, AnsweredBy
+from client.deferral.asking import Asker
 from client.learning.rejection import NEVER, shows_none
 
 
@@ -41,9 +41,6 @@ def students_alone(probabilities: NDArray[np.floating], reject_below: float = NE
 def ask_about(own: Answers, positions: Sequence[int], queries: Sequence[Query], asker: Asker) -> Answers:
     """The student's answers, with the vendor's where it was asked and answered.
 
-    There the vendor decides whether an image shows none of the classes, for it tells that much better
-    (docs/experiments.md).
-
     Args:
         own: the student's.
         positions: of the images to ask about, those that matter most first.
@@ -53,12 +50,11 @@ def ask_about(own: Answers, positions: Sequence[int], queries: Sequence[Query], 
     if not positions:
         return own
     said = asker.ask(queries)
-    together, rejected = own.probabilities.astype(np.float64), own.rejected.copy()
+    probabilities, rejected = own.probabilities.astype(np.float64), own.rejected.copy()
     answered_by = list(own.answered_by)
-    for turn, position in enumerate(positions):
-        answered_by[position] = said.answered_by[turn]
-    answered = [turn for turn, who in enumerate(said.answered_by) if who != "student"]
-    rows = [positions[turn] for turn in answered]
-    together[rows] = combined(together[rows], said.probabilities[answered])
-    rejected[rows] = said.rejected[answered]
-    return Answers(together, answered_by, rejected, said.queries, said.cost_micros, said.stopped)
+    for position, vendor in zip(positions, said.of_each, strict=True):
+        if vendor is not None:
+            answer = Answer(probabilities[position], "student").with_vendor(vendor)
+            probabilities[position], rejected[position] = answer.probabilities, answer.rejected
+            answered_by[position] = answer.answered_by
+    return Answers(probabilities, answered_by, rejected, said.queries, said.cost_micros, said.stopped)

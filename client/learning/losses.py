@@ -4,8 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-# Cosines are multiplied by this before a softmax: CLIP's own temperature, as method.md's predict uses it.
-LOGIT_SCALE = 100.0
+from client.learning.logit_scale import LOGIT_SCALE
 
 # RISE's temperature and the weight of its distances: what its released code takes throughout, and the middle
 # of the three that it tries.

@@ -20,7 +20,7 @@ from client.errors import BudgetExhausted, ClientError, DataError, FingerprintCh
 from client.learning.backbone_names import BUNDLED_TEACHER, OPEN_CLIP
 from client.learning.image_names import KEY as IMAGE_NAMES
 from client.learning.image_names import names_to_json
-from client.learning.losses import LOGIT_SCALE
+from client.learning.logit_scale import LOGIT_SCALE
 from client.learning.methods import ROWS_AT_ONCE, Method, Supervision, class_directions
 from client.learning.prompts import ONE_PROMPT
 from client.learning.rejection import TEACHERS, Rejection

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, FailFast, Field
 from pydantic_core import to_json
 
-from client.deferral.asking import AnsweredBy
+from client.deferral.answers import Answer
 from client.learning.prediction import ranked
 from client.learning.rejection import NEVER, shows_none
 from client.serving.batcher import Batcher
@@ -54,17 +54,6 @@ class ImageFile:
 
     file: bytes | str
     name: str | None = None
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What is said of an image: how likely each class is, of shape (classes,), who says so, what it cost;
-    and whether it is rejected, for it shows none of them."""
-
-    probabilities: NDArray[np.float32]
-    answered_by: AnsweredBy
-    cost_micros: int = 0
-    rejected: bool = False
 
 
 class Answerer(Protocol):

@@ -13,10 +13,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from client.data.images import MAX_PIXELS
+from client.deferral.answers import Answer
 from client.deferral.asking import Period
 from client.deferral.selection import Selection
 from client.learning.rejection import NEVER
-from client.serving.answers import Answer, Answerer, StudentAnswerer, render
+from client.serving.answers import Answerer, StudentAnswerer, render
 from client.serving.batcher import Batcher
 from client.serving.decoding import ImageDecoder
 from client.serving.deferring import DeferringAnswerer

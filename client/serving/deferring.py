@@ -7,10 +7,10 @@ import numpy as np
 
 from client.buying.queries import Query
 from client.data.images import UnreadableImage
+from client.deferral.answers import Answer
 from client.deferral.asking import image_query
-from client.deferral.combination import combined
 from client.deferral.selection import Selection, sure_of
-from client.serving.answers import Answer, Answerer, ImageFile, OnError
+from client.serving.answers import Answerer, ImageFile, OnError
 from client.serving.vendor_line import VendorLine
 from shared.errors import APIError
 from shared.serving.image_limits import from_base64
@@ -59,10 +59,7 @@ class DeferringAnswerer:
         said = await self._line.ask([query for _, _, query in asked], seconds=self._seconds)
         for (place, own, _), vendor in zip(asked, said, strict=True):
             if vendor is not None:
-                together = combined(own.probabilities[None], vendor.probabilities[None])[0]
-                answers[place] = Answer(
-                    together.astype(np.float32), vendor.answered_by, vendor.cost_micros, vendor.rejected
-                )
+                answers[place] = own.with_vendor(vendor)
         return answers
 
 

@@ -1,6 +1,6 @@
 """The metrics of a deployed student, beside those of every server."""
 
-from client.deferral.asking import AnsweredBy
+from client.deferral.answers import AnsweredBy
 from shared.serving.metrics import SECONDS, SIZES, RequestMetrics
 
 

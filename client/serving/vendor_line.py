@@ -13,11 +13,9 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from client.buying.queries import Query
-from client.deferral.asking import AnsweredBy, Asker
+from client.deferral.answers import Answer
+from client.deferral.asking import Asker
 from client.deferral.keeping import KeptImages
 from client.errors import ClientError, FingerprintChanged, SpendingStopped, VendorError
 
@@ -32,24 +30,13 @@ _PARTING = 10.0
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class VendorAnswer:
-    """What the vendor says of an image: how likely each class is, shape (classes,), who says it, its cost;
-    and whether it is rejected, for it shows none of them."""
-
-    probabilities: NDArray[np.float64]
-    answered_by: AnsweredBy
-    cost_micros: int
-    rejected: bool
-
-
 @dataclass(eq=False)
 class _Item:
     """An image that waits, and its size in bytes; its future belongs to the event loop."""
 
     query: Query
     size: int
-    answered: "asyncio.Future[VendorAnswer | None]"
+    answered: "asyncio.Future[Answer | None]"
 
     @property
     def wanted(self) -> bool:
@@ -116,7 +103,7 @@ class VendorLine:
         """How many queries may still be paid for in this period; `None` for no limit, or if not known."""
         return None if self._asker is None else self._asker.left
 
-    async def ask(self, queries: Sequence[Query], *, seconds: float) -> list[VendorAnswer | None]:
+    async def ask(self, queries: Sequence[Query], *, seconds: float) -> list[Answer | None]:
         """What the vendor says of some images in memory within so many seconds; `None` where it does not."""
         items = [_Item(query, len(query.read()), self._loop.create_future()) for query in queries]
         self._line_up(items)
@@ -167,16 +154,10 @@ class VendorLine:
         if asker is None:
             self._tell([(item, None) for item in batch])
             return
-        known = asker.recall([item.query for item in batch])
-        rest = [item for item, who in zip(batch, known.answered_by, strict=True) if who == "student"]
-        self._tell([
-            (item, VendorAnswer(row, who, 0, bool(none)))
-            for item, row, who, none in zip(
-                batch, known.probabilities, known.answered_by, known.rejected, strict=True
-            )
-            if who != "student"
-        ])  # fmt: skip
-        rest = [item for item in rest if item.wanted]
+        known = asker.recall([item.query for item in batch]).of_each
+        told = list(zip(batch, known, strict=True))
+        self._tell([(item, answer) for item, answer in told if answer is not None])
+        rest = [item for item, answer in told if answer is None and item.wanted]
         if not rest:
             return
         if time.monotonic() < self._silent_until:
@@ -184,11 +165,7 @@ class VendorLine:
             return
         said = asker.ask([item.query for item in rest])
         self.cost_micros += said.cost_micros
-        answers = zip(said.probabilities, said.answered_by, said.costs, said.rejected, strict=True)
-        told = [
-            (item, None if who == "student" else VendorAnswer(row, who, cost, bool(none)))
-            for item, (row, who, cost, none) in zip(rest, answers, strict=True)
-        ]
+        told = list(zip(rest, said.of_each, strict=True))
         self._tell(told)
         if said.ended and "vendor" not in said.answered_by:
             self._fall_silent(said.stopped)
@@ -212,11 +189,11 @@ class VendorLine:
             if problem:
                 _log.warning("not all images that were asked about are kept: %s", problem)
 
-    def _tell(self, answers: list[tuple[_Item, VendorAnswer | None]]) -> None:
+    def _tell(self, answers: list[tuple[_Item, Answer | None]]) -> None:
         self._loop.call_soon_threadsafe(_note, answers)
 
 
-def _note(answers: list[tuple[_Item, VendorAnswer | None]]) -> None:
+def _note(answers: list[tuple[_Item, Answer | None]]) -> None:
     for item, answer in answers:
         if not item.answered.done():
             item.answered.set_result(answer)

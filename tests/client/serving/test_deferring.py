@@ -21,12 +21,13 @@ from client import models
 from client.api.options import AskOptions, ServeOptions, VendorOptions
 from client.api.students import load_student
 from client.buying.queries import Query
+from client.deferral.answers import Answer
 from client.deferral.selection import Below
 from client.learning.rejection import STUDENTS, TEACHERS, Rejection
 from client.learning.reliability import Reliability
-from client.serving.answers import Answer, ImageFile, OnError
+from client.serving.answers import ImageFile, OnError
 from client.serving.deferring import DeferringAnswerer
-from client.serving.vendor_line import VendorAnswer, VendorLine
+from client.serving.vendor_line import VendorLine
 from tests.client.serving.test_serve import ask, error_of, picture, refused_start
 from tests.client.toy import CLASSES
 from tests.support.student_process import StudentProcess
@@ -340,7 +341,7 @@ class _SilentLine(VendorLine):
     def __init__(self) -> None:
         self.asked: list[Query] = []
 
-    async def ask(self, queries: Sequence[Query], *, seconds: float) -> list[VendorAnswer | None]:
+    async def ask(self, queries: Sequence[Query], *, seconds: float) -> list[Answer | None]:
         self.asked += queries
         return [None] * len(queries)
 

@@ -13,6 +13,7 @@ from typing import TypeVar
 import pytest
 
 from client.buying.queries import Query
+from client.deferral.answers import Answer
 from client.deferral.asking import Asker
 from client.errors import (
     CacheError,
@@ -24,7 +25,7 @@ from client.errors import (
     VendorUnreachable,
 )
 from client.serving import vendor_line
-from client.serving.vendor_line import VendorAnswer, VendorLine
+from client.serving.vendor_line import VendorLine
 from tests.client.buying.cards import MODEL
 from tests.client.buying.test_teacher import Shop
 
@@ -86,7 +87,7 @@ def _run(
     return asyncio.run(do())
 
 
-def _who(said: list[VendorAnswer | None]) -> list[str]:
+def _who(said: list[Answer | None]) -> list[str]:
     return ["student" if each is None else each.answered_by for each in said]
 
 
