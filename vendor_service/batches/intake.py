@@ -116,7 +116,7 @@ class Intake:
         if len(line) > self._limits.max_line_bytes:
             raise self._too_long()
         if not line.strip():
-            self._pieces[-1].bytes += len(line)
+            self._pass_over(len(line))
             return
         if self._line == self._limits.max_lines:
             message = f"a file may have {self._limits.max_lines} lines"
@@ -128,6 +128,22 @@ class Intake:
             read = Fault(name_of(line), error.code, message[:_LONGEST_MESSAGE])
         self._add(line, read)
         self._line += 1
+
+    def _pass_over(self, size: int) -> None:
+        """Pass over a blank line; a piece is read whole, so that these make none larger than it may be."""
+        piece = self._pieces[-1]
+        if piece.lines and piece.bytes + size > _PIECE_BYTES:
+            piece = self._begin_piece()
+        if piece.lines:
+            piece.bytes += size
+        else:
+            piece.first_byte += size
+
+    def _begin_piece(self) -> Piece:
+        last = self._pieces[-1]
+        self._pieces.append(Piece(last.first_byte + last.bytes, self._line))
+        self._kept += _KEPT_OF_PIECE
+        return self._pieces[-1]
 
     def _checked(self, line: Line) -> Line:
         name = hashlib.sha256(line.custom_id.encode(errors="surrogatepass")).digest()[:16]
@@ -154,9 +170,7 @@ class Intake:
         queries = piece.images + piece.texts + images + texts
         is_full = queries > _PIECE_QUERIES or piece.bytes + len(line) > _PIECE_BYTES
         if piece.lines and (is_full or piece.lines == _PIECE_QUERIES):
-            piece = Piece(piece.first_byte + piece.bytes, self._line)
-            self._pieces.append(piece)
-            self._kept += _KEPT_OF_PIECE
+            piece = self._begin_piece()
         if isinstance(read, Fault):
             self._kept += _KEPT_OF_FAULT + sys.getsizeof(read.message) + sys.getsizeof(read.custom_id)
             piece.faults[piece.lines] = read

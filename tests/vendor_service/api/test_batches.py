@@ -34,6 +34,7 @@ from tests.vendor_service.local_vendor import LocalVendor, error_code, image_fil
 from vendor_service.accounts.keys import Scope, revoke_key
 from vendor_service.audit import log
 from vendor_service.batches import runner
+from vendor_service.batches.files import input_name
 from vendor_service.batches.intake import Intake
 from vendor_service.batches.store import Store
 from vendor_service.batches.upkeep import Upkeep
@@ -177,6 +178,27 @@ def test_bad_lines_are_told_in_the_error_file_and_cost_nothing(
     assert all(each["response"]["status_code"] in (400, 422) for each in errors)
     account = vendor.account(api_key)
     assert (account.spent_micros, account.queries_used, account.held_micros) == (10, 1, 0)
+    assert problem(vendor, api_key) is None
+
+
+def test_blank_lines_are_passed_over_and_not_read(
+    vendor: LocalVendor, client: openai.OpenAI, api_key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: dict[str, list[int]] = {}
+    read = Store.read
+
+    def measured(store: Store, name: str, first: int, size: int) -> bytes:
+        sizes.setdefault(name, []).append(size)
+        return read(store, name, first, size)
+
+    monkeypatch.setattr("vendor_service.batches.intake._PIECE_BYTES", 1000)
+    monkeypatch.setattr(Store, "read", measured)
+    blank = [" " * 300] * 40
+    done = ended(client, begin(client, *blank, line("a", CAT), *blank, "{}", line("b", "a dog"), *blank))
+    assert (done.status, done.request_counts.completed, done.request_counts.failed) == ("completed", 2, 1)
+    assert set(answers(client, done.output_file_id)) == {"a", "b"}
+    assert next(iter(answers(client, done.error_file_id).values()))["id"].endswith("-1")
+    assert max(sizes[input_name(done.input_file_id)]) <= 1000
     assert problem(vendor, api_key) is None
 
 

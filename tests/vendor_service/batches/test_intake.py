@@ -9,6 +9,7 @@ import pytest
 
 from tests.vendor_service.batches.bulk_books import LIMITS
 from vendor_service.api.bulk import DIALECTS
+from vendor_service.batches import intake as intake_module
 from vendor_service.batches.intake import Intake
 from vendor_service.batches.lines import LineReader
 
@@ -42,3 +43,18 @@ def test_what_is_kept_of_lines_is_counted(line: Callable[[int], str]) -> None:
     finally:
         tracemalloc.stop()
     assert 0.8 * kept < counted < 2 * kept
+
+
+def test_blank_lines_make_no_piece_larger_than_it_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [f"{many_texts(number)}\n" for number in range(3)]
+    longest = max(map(len, lines))
+    monkeypatch.setattr(intake_module, "_PIECE_BYTES", longest + 100)
+    blank = " " * 60 + "\n"
+    content = "\n".join(["", *(each + blank * 50 for each in lines)]).encode()
+    intake = Intake(LineReader(DIALECTS, 64, 100), LIMITS)
+    intake.feed(content)
+    pieces = intake.finish().pieces
+    assert [(each.first_line, each.lines) for each in pieces] == [(0, 1), (1, 1), (2, 1)]
+    assert max(each.bytes for each in pieces) <= longest + 100
+    read = [content[each.first_byte : each.first_byte + each.bytes].strip() for each in pieces]
+    assert read == [each.strip().encode() for each in lines]
