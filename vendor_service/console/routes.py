@@ -45,6 +45,19 @@ class Asked(Generic[Who]):
     base_url: str
 
 
+Built = Mapping[str, Any] | Response
+
+
+@dataclass(frozen=True)
+class Later:
+    """A page that is built once the session of its request has ended.
+
+    What opens a session of its own is done here: who holds one and waits for another can wait for ever.
+    """
+
+    build: Callable[[], Built]
+
+
 @dataclass(frozen=True)
 class Page(Generic[Who]):
     """A page below the site's root: `build` gives what its template shows, or a whole response.
@@ -56,7 +69,7 @@ class Page(Generic[Who]):
     path: str
     title: str
     template: str
-    build: Callable[[Asked[Who], Session], Mapping[str, Any] | Response]
+    build: Callable[[Asked[Who], Session], Built | Later]
     menu: str | None = None
     cost: int = 1
 

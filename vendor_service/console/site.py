@@ -20,7 +20,7 @@ from vendor_service.billing import currency
 from vendor_service.clock import Clock
 from vendor_service.console import rendering, sessions
 from vendor_service.console.forms import Fields, read_form, read_query
-from vendor_service.console.routes import Action, Asked, Done, Page, Question, Who
+from vendor_service.console.routes import Action, Asked, Done, Later, Page, Question, Who
 from vendor_service.console.seal import Seal
 from vendor_service.console.sessions import SessionKind
 from vendor_service.database.session import Database
@@ -310,6 +310,8 @@ class Site(Generic[Who]):
                 who = self.visitor(request, session)
                 self.limit(who, page.cost)
                 built = page.build(self.asked(request, who, Fields()), session)
+            if isinstance(built, Later):
+                built = built.build()
             if not isinstance(built, Response):
                 built = self.shown(request, page.template, page.title, built, who)
         except SignedOut:

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from shared.batches import BatchObject, FileObject
 from shared.errors import APIError, ErrorCode
 from vendor_service.api.bulk import BulkDesk
-from vendor_service.batches import files
+from vendor_service.batches import book, files
 from vendor_service.console import charts
 from vendor_service.console.customers.visitor import Customer, require_acting
 from vendor_service.console.rendering import money
@@ -37,15 +37,13 @@ class ShownJob:
         return self.job.request_counts.done
 
 
-def page_of(
-    session: Session, desk: BulkDesk, account_id: str, after: str | None
-) -> tuple[list[ShownJob], bool]:
+def page_of(session: Session, account_id: str, after: str | None) -> tuple[list[ShownJob], bool]:
     """Some of an account's jobs behind `after`, the newest first, and whether there are more.
 
     Raises:
         APIError: `not_found`; there is no job `after`.
     """
-    found, more = desk.jobs.page(account_id, after, _JOBS)
+    found, more = book.page(session, account_id, after, _JOBS)
     return [_shown(session, each) for each in found], more
 
 
@@ -87,9 +85,9 @@ class JobActions:
             Action("/batches/{batch_id}/cancel", "/batches", require_acting, self.cancel, self.ask_to_cancel)
         ]
 
-    def ask_to_cancel(self, asked: Asked[Customer], _: Session) -> Question:
+    def ask_to_cancel(self, asked: Asked[Customer], session: Session) -> Question:
         """What the end of a job means."""
-        job = self.desk.jobs.get(asked.who.account_id, asked.path["batch_id"])
+        job = book.public(session, book.find(session, asked.who.account_id, asked.path["batch_id"]))
         if job.status != "in_progress":
             message = f"the job {job.id} has ended already: it is {job.status}"
             raise APIError(ErrorCode.CONFLICT, message, param="batch_id")

@@ -20,7 +20,7 @@ from vendor_service.clock import to_datetime
 from vendor_service.console.customers.saved import csv_file, saved
 from vendor_service.console.customers.visitor import Customer, labels_of
 from vendor_service.console.forms import Fields
-from vendor_service.console.routes import Asked, Page
+from vendor_service.console.routes import Asked, Later, Page
 from vendor_service.database.session import Database
 from vendor_service.database.tables import FinalInvoice
 from vendor_service.errors import APIError
@@ -105,19 +105,25 @@ class MoneyPages:
         ]
         return {"months": months}
 
-    def invoice(self, asked: Asked[Customer], session: Session) -> Values:
+    def invoice(self, asked: Asked[Customer], _: Session) -> Later:
         """One invoice, as it was issued, or as it stands."""
+        return Later(lambda: self._shown(asked))
+
+    def invoice_pdf(self, asked: Asked[Customer], _: Session) -> Later:
+        """The same to keep."""
+        return Later(lambda: self._saved(asked))
+
+    def _shown(self, asked: Asked[Customer]) -> Values:
         found = self._invoice(asked)
-        issued = session.scalars(
-            select(FinalInvoice.issued_at)
-            .where(FinalInvoice.account_id == asked.who.account_id, FinalInvoice.month == found.month)
-            .order_by(FinalInvoice.ledger_seq.desc())
-        ).first()
+        with self.database.read() as session:
+            issued = session.scalars(
+                select(FinalInvoice.issued_at)
+                .where(FinalInvoice.account_id == asked.who.account_id, FinalInvoice.month == found.month)
+                .order_by(FinalInvoice.ledger_seq.desc())
+            ).first()
         return {"invoice": found, "issued_at": None if issued is None else to_datetime(issued)}
 
-    def invoice_pdf(self, asked: Asked[Customer], session: Session) -> Response:
-        """The same to keep."""
-        del session  # an invoice is issued in a transaction of its own
+    def _saved(self, asked: Asked[Customer]) -> Response:
         found = self._invoice(asked)
         return saved(as_pdf(found), "application/pdf", f"invoice-{found.account}-{found.month}.pdf")
 

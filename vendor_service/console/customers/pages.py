@@ -163,9 +163,8 @@ class CustomerPages:
 
     def batches(self, asked: Asked[Customer], session: Session) -> Values:
         """The bulk jobs, the newest first."""
-        assert self.desk is not None
         after = asked.query.get("after") or None
-        found, more = jobs.page_of(session, self.desk, asked.who.account_id, after)
+        found, more = jobs.page_of(session, asked.who.account_id, after)
         return {"jobs": found, "more": found[-1].job.id if more else None, "after": after}
 
     def keys_page(self, asked: Asked[Customer], session: Session) -> Values:

@@ -1,9 +1,11 @@
 """Bulk jobs at the console."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.vendor_service.batches.held_model import HeldModel
-from tests.vendor_service.console.customers.people import admin_of, signed_in
+from tests.vendor_service.console.customers.people import HOUR, PAGES, admin_of, path_of, signed_in
 from tests.vendor_service.console.jobs import begun, ended
 from tests.vendor_service.console.visits import problem_of
 from tests.vendor_service.local_vendor import LocalVendor
@@ -11,6 +13,7 @@ from vendor_service.accounts.keys import Scope
 from vendor_service.console.customers.actions import CustomerActions
 from vendor_service.console.customers.pages import CustomerPages
 from vendor_service.console.rendering import money as money_shown
+from vendor_service.database import session as sessions
 from vendor_service.operators import accounts as account_acts
 from vendor_service.operators.act import Act
 
@@ -38,6 +41,25 @@ def test_jobs_are_seen_with_their_cost_and_their_files_are_sent_to_who_may_buy(v
     with vendor.books.write() as session:
         account_acts.suspend(Act(session, "os:test", vendor.clock), vendor.account(key).name)
     assert visit.get(path).status_code == 403
+
+
+def test_every_page_and_question_takes_one_connection_to_the_books(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = HeldModel(monkeypatch)
+    held.stop_at("wait")
+    one = {"pool_size": 1, "max_overflow": 0, "pool_timeout": 20}
+    monkeypatch.setattr(sessions, "_CONNECTIONS", one)
+    with LocalVendor(tmp_path, batch_store=str(tmp_path / "store")) as vendor:
+        key = vendor.key()
+        ended(vendor, key, begun(vendor, key, "a"))
+        vendor.clock.advance(31 * 24 * HOUR)  # the invoice of this month is issued by who looks at it
+        admin, job = admin_of(vendor, key), begun(vendor, key, "wait")
+        assert held.stopped.wait(20)
+        for pattern in PAGES:
+            assert admin.get(path_of(pattern, key)).status_code == 200, pattern
+        assert "answered" in admin.ask(f"/batches/{job['id']}/cancel").text
+        held.go()
 
 
 def test_without_jobs_there_is_no_page_of_them() -> None:
