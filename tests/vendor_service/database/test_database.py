@@ -16,6 +16,7 @@ from sqlalchemy.exc import DatabaseError, IntegrityError
 
 from shared.errors import ErrorCode
 from tests.support.postgres import Postgres
+from tests.vendor_service.batches.bulk_books import BulkProcess
 from tests.vendor_service.books import Books, opened_books
 from vendor_service.billing import ledger, prices
 from vendor_service.database import schema
@@ -72,6 +73,20 @@ def test_refunds_of_before_count_as_those_of_after(books: Books) -> None:
     with pytest.raises(APIError, match="was refunded"):
         books.admit(order, images=2, idempotency_key="k")
     assert refunded.cost_micros == 200
+
+
+@pytest.mark.parametrize("revision", ["0010", "0014"])
+def test_a_bulk_job_of_before_is_no_request_in_flight(books: Books, revision: str) -> None:
+    order = books.open()
+    BulkProcess(books.database, books.clock, books.admission).begin(order, (1, 0))
+    books.admit(order)
+    schema.downgrade(books.database, revision)
+    if revision == "0014":
+        with books.database.write() as session:
+            session.execute(text("UPDATE api_keys SET requests_held = 2"))  # as 0011 counted at first
+    schema.upgrade(books.database)
+    assert books.key(order).requests_held == 1
+    books.check(order)
 
 
 def test_a_price_that_a_plan_names_no_more_is_the_standard_one_to_a_former_version(books: Books) -> None:
