@@ -53,7 +53,7 @@ def check_may_issue(by: ApiKey | None) -> None:
     Raises:
         APIError: `insufficient_scope`; the key has limits or an end of its own.
     """
-    if by is not None and _is_limited(by):
+    if by is not None and is_limited(by):
         message = "this key has limits or an end of its own, which another key would not have: it issues none"
         raise APIError(ErrorCode.INSUFFICIENT_SCOPE, message)
 
@@ -70,7 +70,7 @@ def check_may_rotate(by: ApiKey | None, key: ApiKey, now: int) -> None:
     except APIError as error:
         message = f"the key {key.id} gets no other secret: {error.message}"
         raise APIError(error.code, message, param="key_id") from error
-    if by is not None and by.id != key.id and _is_limited(by):
+    if by is not None and by.id != key.id and is_limited(by):
         message = "this key has limits or an end of its own, so it rotates itself alone"
         raise APIError(ErrorCode.INSUFFICIENT_SCOPE, message)
 
@@ -81,7 +81,8 @@ def rotate(act: Act, by: ApiKey | None, key: ApiKey, grace_seconds: int) -> Issu
     return acts.rotate(act, key.id, grace_seconds)
 
 
-def _is_limited(key: ApiKey) -> bool:
+def is_limited(key: ApiKey) -> bool:
+    """Whether a key has limits or an end of its own, past which no other key may help it."""
     return any(getattr(key, name) is not None for name in keys.OWN_LIMITS)
 
 

@@ -43,6 +43,7 @@ from vendor_service.database.tables import (
 )
 from vendor_service.embed.models import Models
 from vendor_service.errors import APIError
+from vendor_service.operators.own_keys import is_limited
 from vendor_service.operators.own_receivers import is_own
 from vendor_service.webhooks import endpoints
 from vendor_service.webhooks.events import EventKind
@@ -245,13 +246,16 @@ class CustomerPages:
 
 
 def payers(session: Session, who: Customer, now: int) -> list[ApiKey]:
-    """The keys on which who asks may buy: their own, or any that they may manage for who may act."""
+    """The keys on which who asks may buy: their own, or any that they may manage for who may act.
+
+    A key with limits or an end of its own buys on no other one, whose limits are not its own.
+    """
     found = [
         key
         for key in their_keys(session, who)
         if is_good(key, now) and {Scope.EMBED, Scope.ADMIN} & set(key.scopes.split())
     ]
-    if who.may_act:
+    if who.may_act and (who.key is None or not is_limited(who.key)):
         return found
     return [key for key in found if who.key is not None and key.id == who.key.id]
 

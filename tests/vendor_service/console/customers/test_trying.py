@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.vendor_service.console.customers.people import admin_of, once_on, signed_in, try_it
+from tests.vendor_service.console.customers.people import admin_of, issued, key_id, once_on, signed_in, try_it
 from tests.vendor_service.console.visits import problem_of
 from tests.vendor_service.local_vendor import LocalVendor
 from vendor_service.accounts.keys import Scope
@@ -32,6 +32,20 @@ def test_a_model_is_tried_and_charged_once_to_the_chosen_key(vendor: LocalVendor
     assert try_it(vendor, reader, key).status_code == 403
     assert "To try a model takes a key that may embed" in reader.page("/models")
     assert vendor.account(key).spent_micros == 440
+
+
+@pytest.mark.parametrize("limit", [{"quota": 5}, {"expires_at": 2 * 10**15}], ids=["quota", "end"])
+def test_a_key_with_limits_of_its_own_tries_on_no_other_key(
+    vendor: LocalVendor, limit: dict[str, int]
+) -> None:
+    key = vendor.key()
+    limited = issued(vendor, key, scopes=frozenset({Scope.ADMIN}), **limit)
+    visit = signed_in(vendor, limited)
+    assert re.findall(r'<option value="([^"]+)"', visit.page("/models")) == [key_id(limited)]
+    refused = try_it(vendor, visit, key)
+    assert (refused.status_code, vendor.account(key).spent_micros) == (403, 0)
+    assert try_it(vendor, visit, limited).status_code == 200
+    assert try_it(vendor, visit, limited).status_code == (402 if "quota" in limit else 200)
 
 
 def test_a_trial_of_which_nobody_heard_is_charged_once_from_the_same_page(
