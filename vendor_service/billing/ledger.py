@@ -153,7 +153,7 @@ def refund(
     if refunds and not left:
         raise OperatorError(f"charge {seq} of {account.name} was refunded already, and nothing of it is left")
     amount = left if amount_micros is None else amount_micros
-    if amount <= 0 and charged.amount_micros:
+    if amount < 0 or (amount == 0 and charged.amount_micros):
         raise UsageError("a refund is a positive number of micro-units")
     if amount > left:
         raise OperatorError(

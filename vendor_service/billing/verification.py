@@ -229,7 +229,8 @@ def _given_back(
         return None
     refunds, before = ledger.given_back_of(session, entry.account_id, charged.seq, before=entry.seq)
     left = -charged.amount_micros - before
-    if entry.amount_micros > left or (entry.amount_micros <= 0 and (charged.amount_micros or refunds)):
+    of_nothing = entry.amount_micros == 0 and (charged.amount_micros or refunds)
+    if not 0 <= entry.amount_micros <= left or of_nothing:
         return None
     at = _belongs_at(charged, redated)
     return _GivenBack(charged.key_id, entry.amount_micros, at, whole=entry.amount_micros == left)

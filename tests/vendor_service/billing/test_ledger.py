@@ -16,7 +16,7 @@ from vendor_service.billing.estimates import estimate
 from vendor_service.billing.invoice_formats import as_html, as_text
 from vendor_service.billing.orders import Order
 from vendor_service.clock import DAY, SECOND, from_datetime
-from vendor_service.database.tables import Account
+from vendor_service.database.tables import STANDARD_PLAN, Account
 from vendor_service.errors import APIError, OperatorError, UsageError
 from vendor_service.operators import money
 from vendor_service.operators.act import Act
@@ -29,10 +29,12 @@ def invoice(books: Books, order: Order, month: str = "2026-11") -> Invoice:
     return books.invoice(order, month)
 
 
-def refund(books: Books, order: Order, seq: int) -> None:
+def refund(
+    books: Books, order: Order, seq: int, micros: int | None = None, reference: str | None = None
+) -> None:
     with books.database.write() as session:
         account = session.get_one(Account, order.account_id, with_for_update=True)
-        ledger.refund(session, account, seq, books.clock())
+        ledger.refund(session, account, seq, books.clock(), micros, reference)
 
 
 def adjust(books: Books, order: Order, amount: int, reason: str = "a reason") -> None:
@@ -81,6 +83,27 @@ def test_a_charge_is_given_back_in_parts_and_never_more_than_it_was(books: Books
     books.check(order)
     books.tamper("UPDATE ledger_entries SET amount_micros = 121 WHERE seq = 3")
     assert books.problem(order) is not None
+
+
+def test_a_charge_of_nothing_is_given_back_once_and_a_refund_takes_no_money(books: Books) -> None:
+    order = books.open(credit_micros=500)
+    with books.database.write() as session:
+        prices.set_price(session, STANDARD_PLAN, order.model, "image", 0, books.clock())
+    books.buy(order, images=3)
+    for micros, reference in ((-400, "ticket 1"), (1, "ticket 2")):
+        with pytest.raises(OperatorError, match=r"positive|0 micro-units are left"):
+            refund(books, order, 2, micros, reference)
+    refund(books, order, 2)
+    with pytest.raises(OperatorError, match="refunded already"):
+        refund(books, order, 2)
+    assert books.account(order).credit_micros == 500
+    books.check(order)
+    books.buy(order, images=3)
+    with books.database.write() as session:  # as an earlier version let it
+        entry = ledger._without_queries("refund", -400)
+        entry.corrects_seq = 4
+        ledger._append(session, session.get_one(Account, order.account_id), entry, books.clock())
+    assert "entry 5 does not give back" in str(books.problem(order))
 
 
 def test_a_refund_gives_back_the_money_once_and_not_the_quota(books: Books) -> None:

@@ -16,6 +16,8 @@ from tests.vendor_service.books import Books, lose_answers, opened_books
 from tests.vendor_service.cli.test_main import Command
 from tests.vendor_service.local_vendor import error_code
 from vendor_service.audit import log
+from vendor_service.billing import prices
+from vendor_service.database.tables import STANDARD_PLAN
 from vendor_service.operators import tokens
 from vendor_service.operators.act import Act
 from vendor_service.operators.tokens import OperatorScope
@@ -185,6 +187,17 @@ def test_an_act_without_a_key_that_may_have_been_done_is_not_to_be_repeated_unse
     assert "same Idempotency-Key" in keyed.json()["error"]["message"]
     sqlite.done("POST", "accounts/acme/adjustments", body, key="k")
     assert sqlite.done("GET", "accounts/acme")["credit_micros"] == 107
+
+
+def test_a_refund_of_a_charge_of_nothing_takes_no_money(admin: LocalAdmin) -> None:
+    order = admin.books.open(credit_micros=500)
+    name = admin.books.account(order).name
+    with admin.books.database.write() as session:
+        prices.set_price(session, STANDARD_PLAN, order.model, "image", 0, admin.books.clock())
+    admin.books.buy(order, images=2)
+    refused = admin.ask("POST", f"accounts/{name}/refunds", {"entry": 2, "micros": -400}, key="a")
+    assert (error_code(refused), admin.books.account(order).credit_micros) == ("invalid_request", 500)
+    assert admin.done("POST", f"accounts/{name}/refunds", {"entry": 2}, key="b")["amount_micros"] == 0
 
 
 def test_money_of_a_customer_is_seen_and_corrected(admin: LocalAdmin) -> None:
