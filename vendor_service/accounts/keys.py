@@ -27,6 +27,7 @@ _SECRET_BYTES = 24  # 192 bits: a plain hash at rest is as good as a slow one, s
 _KEY = re.compile(rf"tk_([0-9a-f]{{{2 * _ID_BYTES}}})_([0-9a-f]{{{2 * _SECRET_BYTES}}})")
 _WRITTEN = re.compile(rf"tk_([0-9a-f]{{{2 * _ID_BYTES}}})_.")  # a slip of the hand included
 _MOST_CONCURRENCY = 10**6
+_LONGEST_LABEL = 255
 LONGEST_GRACE_SECONDS = 366 * 86_400
 
 
@@ -73,7 +74,7 @@ def issue_key(session: Session, account: Account, terms: KeyTerms, clock: Clock)
     """Give an account one more key.
 
     Raises:
-        UsageError: a limit or the end cannot be.
+        UsageError: the label, a limit or the end cannot be.
         OperatorError: there is no such project, or it was archived.
     """
     now = clock()
@@ -213,6 +214,8 @@ def list_keys(session: Session, account: Account) -> list[ApiKey]:
 
 
 def _check(terms: KeyTerms, now: int) -> None:
+    if len(terms.label) > _LONGEST_LABEL:
+        raise UsageError(f"the label of a key has up to {_LONGEST_LABEL} characters")
     check_numbers(quota=terms.quota, spend_limit_micros=terms.spend_limit_micros)
     check_rate(terms.queries_per_second)
     if terms.concurrency is not None and not 1 <= terms.concurrency <= _MOST_CONCURRENCY:

@@ -20,7 +20,9 @@ def list_entries(
     ] = None,
     after: Annotated[
         int | None,
-        typer.Option(min=0, help="Begin after the change of this number, rather than with the last ones."),
+        typer.Option(
+            min=0, max=2**53 - 1, help="Begin after the change of this number, rather than with the last ones."
+        ),
     ] = None,
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many changes to list.")] = 100,
     database_url: DatabaseUrl = None,

@@ -108,7 +108,10 @@ def _print_recorded(recorded: acts.Recorded, *, as_json: bool) -> None:
 
 def refund(
     account: str,
-    entry: Annotated[int, typer.Option(help="The `seq` of the charge: see vendor ledger export.")],
+    entry: Annotated[
+        int,
+        typer.Option(min=1, max=ledger.MAX_NUMBER, help="The `seq` of the charge: see vendor ledger export."),
+    ],
     amount: Annotated[
         int | None, typer.Option(help="Micro-units. (default: all that is left of the charge)")
     ] = None,

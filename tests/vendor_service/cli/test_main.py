@@ -110,6 +110,8 @@ def test_keys_are_issued_listed_and_revoked(vendor: Command) -> None:
     assert out.startswith("tk_")
     assert len(out.splitlines()) == 1
     assert "cannot be shown again" in err
+    code, _, err = vendor("keys", "create", "acme", "--label", "x" * 256)
+    assert (code, "up to 255 characters" in err) == (2, True)
     listed = vendor.json("keys", "list", "acme")
     assert [(each["label"], each["revoked_at"]) for each in listed] == [("laptop", None), ("", None)]
     code, out, err = vendor("keys", "revoke", issued["key_id"])
@@ -321,6 +323,9 @@ def test_what_was_agreed_is_changed_by_commands(vendor: Command) -> None:
         (["serve", "--model", "icon-klip"], 2, "icon-clip"),
         (["serve", "--device", "cuda:99"], 2, "no device"),
         (["db", "downgrade", "nowhere"], 1, "nowhere"),
+        (["refund", "acme", "--entry", "0"], 2, "--entry"),
+        (["refund", "acme", "--entry", str(2**63)], 2, "--entry"),
+        (["audit", "list", "--after", str(2**63)], 2, "--after"),
     ],
 )
 def test_what_cannot_be_done_is_said_with_its_exit_code(
