@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from shared.billing import Entry, Invoice
+from shared.errors import ErrorCode
 from vendor_service.accounts import accounts
 from vendor_service.audit import log
 from vendor_service.billing import invoices, ledger, thresholds
@@ -72,6 +73,7 @@ def issue_invoice(
     Raises:
         UsageError: the month is not written as YYYY-MM.
         OperatorError: there is no such account, or this clock cannot be right.
+        APIError: the database is busy or away.
     """
     with database.read() as session:
         believe_clock(session, clock, trust_clock=trust_clock)
@@ -85,6 +87,8 @@ def issue_invoice(
     try:
         return invoices.issue(database, owner.id, month, clock(), on_final=record)
     except APIError as error:
+        if error.code is not ErrorCode.NOT_READY:
+            raise
         hint = f"if this clock is right, run: vendor accounts repair {account}"
         raise OperatorError(f"{error}; {hint}") from error
 

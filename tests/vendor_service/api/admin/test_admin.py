@@ -189,6 +189,19 @@ def test_an_act_without_a_key_that_may_have_been_done_is_not_to_be_repeated_unse
     assert sqlite.done("GET", "accounts/acme")["credit_micros"] == 107
 
 
+def test_an_invoice_that_a_busy_database_puts_off_is_no_fault_of_the_account(
+    admin: LocalAdmin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = admin.books.open()
+    path = f"accounts/{admin.books.account(order).name}/invoices/2026-11"
+    admin.books.clock.advance(40 * 86_400)
+    with monkeypatch.context() as cut:
+        lose_answers(cut)
+        put_off = admin.ask("GET", path)
+    assert (error_code(put_off), "repair" in put_off.text) == ("overloaded", False)
+    assert admin.done("GET", path)["final"]
+
+
 def test_a_refund_of_a_charge_of_nothing_takes_no_money(admin: LocalAdmin) -> None:
     order = admin.books.open(credit_micros=500)
     name = admin.books.account(order).name
