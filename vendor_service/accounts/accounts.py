@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from shared.billing import QuotaPeriod
 from vendor_service.billing import ledger, periods, prices
 from vendor_service.clock import Clock
+from vendor_service.database.session import take_turns
 from vendor_service.database.tables import STANDARD_PLAN, Account
 from vendor_service.errors import OperatorError, UnknownName, UsageError
 
@@ -51,6 +52,7 @@ def open_account(session: Session, name: str, terms: Terms, clock: Clock) -> Acc
     check_rate(terms.queries_per_second)
     now = clock()
     _check_plan(session, terms.plan, now)
+    take_turns(session.connection(), f"open account {name}")
     if session.scalar(select(Account).where(Account.name == name)):
         raise OperatorError(f"there is an account {name!r} already; see it with: vendor accounts show {name}")
     account = Account(
