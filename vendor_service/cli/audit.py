@@ -21,7 +21,9 @@ def list_entries(
     after: Annotated[
         int | None,
         typer.Option(
-            min=0, max=2**53 - 1, help="Begin after the change of this number, rather than with the last ones."
+            min=0,
+            max=2**53 - 1,
+            help="Begin after the change of this number, rather than with the last ones.",
         ),
     ] = None,
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many changes to list.")] = 100,
