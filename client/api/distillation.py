@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from client.api.checks import chosen_device, require_outside
 from client.api.configs import config_of, method_of
@@ -19,10 +18,10 @@ from client.buying.teacher import Teacher
 from client.data.domains import ImageFolder, list_folder
 from client.data.manifests import styles_of
 from client.data.splits import Split
-from client.errors import ClientError, UsageError
+from client.errors import UsageError
 from client.learning.processes import Processes, launched
 from client.progress import Display, ProgressListener
-from client.results.records import Plan, Purchase, Record, Summary
+from client.results.records import Plan, Purchase, Summary
 from client.runs.connection import Connection
 from client.runs.dataset import DomainInputs
 from client.runs.distillation import Distillation
@@ -30,8 +29,6 @@ from client.runs.folder import RunConfig, RunFolder, WatchedRun, default_run_pat
 from client.runs.generations import first_weights
 from client.runs.memo import Memo
 from client.runs.pages import write_pages
-
-R = TypeVar("R", bound=Record)
 
 
 class Run(BaseModel):
@@ -55,7 +52,7 @@ class Run(BaseModel):
         Raises:
             ClientError: it has not finished.
         """
-        return self._record(Summary, self._folder.summary)
+        return self._folder.record(Summary, self._folder.summary)
 
     @property
     def plan(self) -> Plan:
@@ -64,7 +61,7 @@ class Run(BaseModel):
         Raises:
             ClientError: it has not planned yet.
         """
-        return self._record(Plan, self._folder.plan)
+        return self._folder.record(Plan, self._folder.plan)
 
     @property
     def purchase(self) -> Purchase | None:
@@ -73,8 +70,8 @@ class Run(BaseModel):
         Raises:
             ClientError: the file is damaged.
         """
-        file = self._folder.purchase
-        return self._record(Purchase, file) if file.exists() else None
+        folder = self._folder
+        return folder.record(Purchase, folder.purchase) if folder.purchase.exists() else None
 
     @property
     def report(self) -> Path:
@@ -107,12 +104,6 @@ class Run(BaseModel):
     @property
     def _folder(self) -> RunFolder:
         return RunFolder(self.path)
-
-    def _record(self, kind: type[R], file: Path) -> R:
-        try:
-            return kind.model_validate(self._folder.read(file))
-        except ValidationError as error:
-            raise ClientError(f"{file} is not what this version of Tuition writes: {error}") from error
 
 
 def distill(

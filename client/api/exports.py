@@ -153,7 +153,7 @@ def _write_pages(run: RunFolder) -> None:
     if run.summary.exists():
         from client.runs.pages import write_pages
 
-        write_pages(run, Summary.model_validate(run.read(run.summary)))
+        write_pages(run, run.record(Summary, run.summary))
 
 
 def _as_safetensors(student: Path, out: Path, _: Display) -> Exported:

@@ -238,6 +238,16 @@ class Plan(Record):
         return self.model_dump(exclude={name for name in _OF_PLAN_ALONE if getattr(self, name) is None})
 
 
+class Begun(Record):
+    """Of `plan.json`, what a comparison's has as well.
+
+    Attributes:
+        model: the vendor's model; `None` for a method that buys nothing.
+    """
+
+    model: ModelCard | None
+
+
 class RefusedQuery(Record):
     """A query that the vendor would not embed.
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from client.learning.methods import parse_method
 from client.learning.recipe import Variant
 from client.results.comparison_table import RunResult
+from client.results.records import Plan, Summary
 from client.runs.folder import RunConfig, RunFolder
 from client.runs.trainer import same_steps
-from client.runs.zero_shot import ZERO_SHOT
-from shared.embeddings import Prices
+from client.runs.zero_shot import ZERO_SHOT, ZeroShotPlan, ZeroShotSummary
 
 
 @dataclass(frozen=True)
@@ -45,28 +45,43 @@ class Cell:
     @property
     def result(self) -> RunResult:
         """The row that a finished run is in the table."""
-        summary, plan = self.run.read(self.run.summary), self.run.read(self.run.plan)
-        accuracy = summary["accuracy"]
-        queries = summary["queries_bought"] + summary["queries_cached"]
-        if self.trains and parse_method(self.variant.method, self.variant.recipe)[0].teacher == "bundled":
-            seen = self.config.recipe.views_seen(summary["train_images"], len(plan["source_domains"]))
-            queries = seen + len(plan["classes"])
+        summary, plan = self._summary, self._plan
+        queries = summary.queries_bought + summary.queries_cached
+        if isinstance(summary, Summary) and isinstance(plan, Plan) and self._asks_bundled:
+            seen = self.config.recipe.views_seen(summary.train_images, len(plan.source_domains))
+            queries = seen + len(plan.classes)
         cost = 0
-        if plan["purchase"]:
-            texts = min(queries, plan["purchase"]["prompts"])
-            prices = Prices.model_validate(plan["model"]["prices"])
-            cost = prices.cost_micros(images=queries - texts, texts=texts)
+        if plan.purchase and plan.model:
+            texts = min(queries, plan.purchase.prompts)
+            cost = plan.model.prices.cost_micros(images=queries - texts, texts=texts)
+        out_of_domain = summary.accuracy.out_of_domain
+        assert out_of_domain is not None  # a domain is held out
         return RunResult(
             method=self.variant.name,
             target=self.target,
             seed=self.config.seed,
-            in_domain=accuracy["in_domain"],
-            out_of_domain=accuracy["out_of_domain"],
+            in_domain=summary.accuracy.in_domain,
+            out_of_domain=out_of_domain,
             queries=queries,
             cost_micros=cost,
-            seconds=sum(summary["seconds"].get(stage, 0.0) for stage in ("align", "distill")),
+            seconds=sum(summary.seconds.get(stage, 0.0) for stage in ("align", "distill")),
             is_teacher=not self.trains,
         )
+
+    @property
+    def _asks_bundled(self) -> bool:
+        """Whether the bundled teacher is asked about every view."""
+        return parse_method(self.variant.method, self.variant.recipe)[0].teacher == "bundled"
+
+    @property
+    def _summary(self) -> Summary | ZeroShotSummary:
+        run = self.run
+        return run.record(Summary, run.summary) if self.trains else run.record(ZeroShotSummary, run.summary)
+
+    @property
+    def _plan(self) -> Plan | ZeroShotPlan:
+        run = self.run
+        return run.record(Plan, run.plan) if self.trains else run.record(ZeroShotPlan, run.plan)
 
 
 def name_of_run(variant: Variant, target: str, seed: int) -> str:

@@ -33,6 +33,7 @@ from client.results.comparison_table import (
     as_markdown,
     as_text,
 )
+from client.results.records import Begun
 from client.runs.cells import Cell, by_steps, name_of_run
 from client.runs.connection import Connection
 from client.runs.dataset import Dataset, DomainInputs, PoolInputs, ViewInputs, read_dataset
@@ -45,7 +46,15 @@ from client.runs.memo import Memo
 from client.runs.targets import require_student
 from client.runs.teacher_queries import teacher_queries
 from client.runs.trainer import AlignInputs, FeatureInputs, averages_over_domains
-from client.runs.zero_shot import ZERO_SHOT, TestSet, grade, zero_shot_test_set
+from client.runs.zero_shot import (
+    ZERO_SHOT,
+    TestSet,
+    ZeroShotPlan,
+    ZeroShotQueries,
+    ZeroShotSummary,
+    grade,
+    zero_shot_test_set,
+)
 
 # A comparison reads every domain once, has one set of features in memory, and a few projectors of it.
 _KEPT: dict[type[StageInputs], int] = {
@@ -147,14 +156,14 @@ class Comparison:
     def setting(self) -> Setting:
         """What its runs have in common, as the table says it."""
         config, folder = self._config, self._images
-        model = self._folder.read(self._folder.plan)["model"] if self._folder.plan.exists() else None
+        model = self._folder.began_with
         return Setting(
             data=folder.root.resolve().name,
             images={domain: folder.count(domain) for domain in folder.domains},
             classes=len(folder.classes),
             student=config.student,
             image_size=config.image_size,
-            teacher=None if model is None else f"{model['id']} ({model['fingerprint']})",
+            teacher=None if model is None else f"{model.id} ({model.fingerprint})",
             queries=config.queries,
             machine=_machine(self._device),
             planned=len(self.cells),
@@ -299,12 +308,12 @@ class Comparison:
                 run=folder,
             )
         )
-        if not folder.plan.exists():
-            folder.write(folder.plan, {"model": teacher.model.model_dump(mode="json")})
-        began_with = folder.read(folder.plan)["model"]["fingerprint"]
-        if began_with != teacher.model.fingerprint:
+        before = folder.began_with
+        if before is None:
+            folder.write(folder.plan, Begun(model=teacher.model).to_json())
+        elif before.fingerprint != teacher.model.fingerprint:
             raise FingerprintChanged(
-                f"This comparison began with the model {began_with}; the vendor now serves "
+                f"This comparison began with the model {before.fingerprint}; the vendor now serves "
                 f"{teacher.model.fingerprint}, and runs by different teachers do not compare. Choose another "
                 "--out. What was bought is kept."
             )
@@ -399,18 +408,12 @@ class Comparison:
         test_set = self._test_set(cell)
         with cell.run.timed("evaluate"):
             accuracy = grade(test_set, own)
-        cell.run.write(
-            cell.run.plan,
-            {
-                "model": own.model.model_dump(mode="json"),
-                "purchase": {"prompts": len(test_set.prompts), "images": len(test_set.images)},
-            },
+        asked = ZeroShotQueries(prompts=len(test_set.prompts), images=len(test_set.images))
+        cell.run.write(cell.run.plan, ZeroShotPlan(model=own.model, purchase=asked).to_json())
+        summary = ZeroShotSummary(
+            accuracy=accuracy, queries_cached=len(set(test_set.queries)), seconds=cell.run.seconds()
         )
-        used = {"queries_bought": 0, "queries_cached": len(set(test_set.queries))}
-        cell.run.write(
-            cell.run.summary,
-            {"method": ZERO_SHOT, "accuracy": accuracy, **used, "seconds": cell.run.seconds()},
-        )
+        cell.run.write(cell.run.summary, summary.to_json())
 
     # -- the table
 

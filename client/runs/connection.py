@@ -22,7 +22,6 @@ from client.errors import KeyRefused, UsageError, VendorUnreachable
 from client.paths import absence, is_there
 from client.progress import Display
 from client.runs.folder import RunFolder
-from shared.embeddings import ModelCard
 
 
 @dataclass(frozen=True)
@@ -112,13 +111,15 @@ class Connection:
                     f"A vendor that speaks {self.protocol} states no prices, so --max-spend cannot be kept: "
                     "cap the queries with --budget."
                 )
+            before = None if run is None else run.began_with
+            known = None if before is None else before.fingerprint
             try:
-                model = client.identify(cache, self.model, fingerprint=fingerprint or _begun_with(run))
+                model = client.identify(cache, self.model, fingerprint=fingerprint or known)
             except (VendorUnreachable, KeyRefused) as error:
-                if run is None or not run.purchase.exists():
+                if run is None or before is None or not run.purchase.exists():
                     raise
                 self.display.note(f"{error} Going on with what was bought.")
-                model = ModelCard.model_validate(run.read(run.plan)["model"])
+                model = before
             if self.batch and not isinstance(client, VendorClient):
                 raise UsageError(f"A vendor that speaks {self.protocol} has no bulk jobs: leave --batch out.")
             bulk = Bulk(client, self.batch, self.wait) if isinstance(client, VendorClient) else None
@@ -162,14 +163,6 @@ class Connection:
             return self.api_key_file.read_text(encoding="ascii").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"The API key cannot be read from {self.api_key_file}: {error}.") from error
-
-
-def _begun_with(run: RunFolder | None) -> str | None:
-    """The fingerprint of the model from which a run has begun to buy."""
-    if run is None or not run.plan.exists():
-        return None
-    fingerprint: str = run.read(run.plan)["model"]["fingerprint"]
-    return fingerprint
 
 
 def _is_readable_on_the_way(url: str) -> bool:

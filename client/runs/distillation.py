@@ -42,6 +42,7 @@ from client.results.records import (
     Accuracy,
     CalibrationError,
     ModelSize,
+    Plan,
     Purchase,
     StudentSpeed,
     Summary,
@@ -270,20 +271,17 @@ class Distillation:
     def _left_out_before(self) -> Mapping[str, float]:
         """What an earlier command found by leaving domains out."""
         run = self._run
-        found: dict[str, float] = (
-            run.read(run.summary).get("leave_one_out", {}) if run.summary.exists() else {}
-        )
-        return found
+        return run.record(Summary, run.summary).leave_one_out if run.summary.exists() else {}
 
     def _differences(self, dataset: Dataset) -> list[str]:
         """In what the images are others than those of which the run has a plan."""
-        before = self._run.read(self._run.plan) if self._run.plan.exists() else {}
-        now = describe_plan(self._config, dataset, None, None).to_json()
-        return [
-            words
-            for name, words in (("classes", "classes"), ("images_by_domain", "numbers of images"))
-            if before.get(name) != now[name]
-        ]
+        before = self._run.record(Plan, self._run.plan) if self._run.plan.exists() else None
+        now = describe_plan(self._config, dataset, None, None)
+        differ = {
+            "classes": before is None or before.classes != now.classes,
+            "numbers of images": before is None or before.images_by_domain != now.images_by_domain,
+        }
+        return [words for words, they_do in differ.items() if they_do]
 
     def _outdated(self, dataset: Dataset, *, may_buy: bool) -> str:
         """Why a finished student is not the one that is asked for."""
@@ -379,7 +377,7 @@ class Distillation:
     ) -> Summary:
         """What was asked, spent, trained and measured; what is known after the evaluation is not among it."""
         run, config, teacher = self._run, self._config, self._teacher
-        purchase = Purchase.model_validate(run.read(run.purchase)) if self._method.buys else None
+        purchase = run.record(Purchase, run.purchase) if self._method.buys else None
         known = {} if teacher is None else known_zero_shot(dataset, target, teacher)
         trained = load_metadata(run.student)
         first, last = json.loads(trained["steps_kept"])
@@ -396,7 +394,7 @@ class Distillation:
             queries_bought=purchase.queries_bought if purchase else 0,
             queries_cached=purchase.queries_cached if purchase else 0,
             cost_micros=purchase.cost_micros if purchase else 0,
-            teacher=run.read(run.plan)["model"],
+            teacher=run.record(Plan, run.plan).model,
             train_images=len(dataset.train),
             further_views=len(set(data.train) & set(dataset.views)),
             unlabelled_images=len(set(data.train) & set(dataset.unlabelled)),

@@ -10,13 +10,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
+
+from pydantic import ValidationError
 
 from client.buying.lock import run_lock
 from client.buying.selection import SelectionStrategy
 from client.errors import ClientError, UsageError, unwritable
 from client.learning.recipe import Augmentation, Recipe
 from client.paths import is_there
+from client.results.records import Begun, Record
+from shared.embeddings import ModelCard
+
+R = TypeVar("R", bound=Record)
 
 
 @dataclass(frozen=True)
@@ -256,6 +262,26 @@ class RunFolder:
         if not isinstance(value, dict):
             raise ClientError(f"{file} is not a JSON object.")
         return value
+
+    def record(self, kind: type[R], file: Path) -> R:
+        """A JSON file of the run as the record that it holds.
+
+        Raises:
+            ClientError: it is missing, or is not what this version of Tuition writes.
+        """
+        try:
+            return kind.model_validate(self.read(file))
+        except ValidationError as error:
+            raise ClientError(f"{file} is not what this version of Tuition writes: {error}") from error
+
+    @property
+    def began_with(self) -> ModelCard | None:
+        """The vendor's model that the run, or the comparison, began with; `None` where there is none.
+
+        Raises:
+            ClientError: the plan is damaged.
+        """
+        return self.record(Begun, self.plan).model if self.plan.exists() else None
 
     def write(self, file: Path, value: dict[str, Any]) -> None:
         """Replace a JSON file of the run."""

@@ -26,12 +26,12 @@ def write_pages(run: RunFolder, summary: Summary, *, stands_in: Path | None = No
         stands_in: the folder that the pages name, where its files are moved to another in the end.
 
     Raises:
-        ClientError: a file that they are made of is missing, or they cannot be written.
+        ClientError: a file that they are made of is missing or damaged, or they cannot be written.
     """
     config, answers = run.read(run.config), read_predictions(run.answers)
     data = Path(config["data"])
     folder = data.parent if is_file(data) else data
-    review = Review.model_validate(run.read(run.review)) if run.review.exists() else None
+    review = run.record(Review, run.review) if run.review.exists() else None
     likes = review.neighbours if review else {}
     mistakes = [
         Mistake(
@@ -42,8 +42,8 @@ def write_pages(run: RunFolder, summary: Summary, *, stands_in: Path | None = No
         for each in worst_mistakes(tested_on(answers), MISTAKES_SHOWN)
     ]
     doubts = [_pictured(folder, each) for each in review.disagreements] if review else []
-    exports = Exports.model_validate(run.read(run.exports)) if run.exports.exists() else None
-    plan = Plan.model_validate(run.read(run.plan)).to_json()
+    exports = run.record(Exports, run.exports) if run.exports.exists() else None
+    plan = run.record(Plan, run.plan).to_json()
     found = Run(
         summary.to_json(), plan, config, run.rows(), answers, mistakes, review, doubts, exports,
         folder=str(stands_in or run.path), in_browser=_is_in_browser(run),

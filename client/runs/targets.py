@@ -242,8 +242,9 @@ class TargetBuilder:
             return self._targets_of(dataset, self._unbought(dataset))
         assert self._teacher is not None
         asked = teacher_queries(self._config, dataset, features)
-        purchase = self._run.read(self._run.purchase) if self._run.purchase.exists() else {}
-        refused = {each["name"] for each in purchase.get("refused", [])}
+        run = self._run
+        before = run.record(Purchase, run.purchase) if run.purchase.exists() else Purchase()
+        refused = {each.name for each in before.refused}
         to_buy = self._teacher.plan(asked.tranches(dataset)).to_buy
         texts, labelled, further = asked.lots([query for query in to_buy if query.name not in refused])
         if texts or labelled or (further and self._worth_asking(dataset, asked)):
@@ -382,12 +383,10 @@ class TargetBuilder:
         run, teacher = self._run, self._teacher
         assert teacher is not None
         plan = teacher.plan(asked.tranches(dataset))
-        began_with = teacher.model.fingerprint
-        if run.plan.exists():
-            began_with = run.read(run.plan)["model"]["fingerprint"]
-        if began_with != teacher.model.fingerprint:
+        before = run.began_with
+        if before is not None and before.fingerprint != teacher.model.fingerprint:
             raise FingerprintChanged(
-                f"This run began with the model {began_with}; the vendor now serves "
+                f"This run began with the model {before.fingerprint}; the vendor now serves "
                 f"{teacher.model.fingerprint}, and their embeddings do not mix. What was bought is kept. "
                 f"A new run, with another --out, would buy {len(plan.to_buy)} queries for "
                 f"{plan.cost_micros} micros."

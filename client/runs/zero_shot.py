@@ -20,12 +20,57 @@ from client.data.examples import Example
 from client.errors import DataError
 from client.progress import Display
 from client.results.evaluation import Evaluation, accuracy_by_domain
+from client.results.records import Accuracy, Record
 from client.runs.dataset import Dataset, read_domain
 from client.runs.memo import Memo
 from client.runs.mentions import unread_in
 from client.runs.teacher_queries import query_of
+from shared.embeddings import ModelCard
 
 ZERO_SHOT = "zero-shot"
+
+
+class ZeroShotQueries(Record):
+    """What the teacher was asked.
+
+    Attributes:
+        prompts: class prompts.
+        images: images that students are tested on.
+    """
+
+    prompts: int
+    images: int
+
+
+class ZeroShotPlan(Record):
+    """`plan.json` of a comparison's row of the teacher.
+
+    Attributes:
+        model: the vendor's model.
+        purchase: what it was asked.
+    """
+
+    model: ModelCard
+    purchase: ZeroShotQueries
+
+
+class ZeroShotSummary(Record):
+    """`summary.json` of such a row, which pays for nothing itself.
+
+    Attributes:
+        method: "zero-shot".
+        accuracy: of the teacher.
+        queries_bought: none.
+        queries_cached: queries that it used.
+        seconds: wall-clock seconds of each stage.
+    """
+
+    method: str = ZERO_SHOT
+    accuracy: Accuracy
+    queries_bought: int = 0
+    queries_cached: int
+    seconds: dict[str, float]
+
 
 # Images whose embeddings are in memory at once.
 _CHUNK = 4096
@@ -69,8 +114,8 @@ def zero_shot_test_set(dataset: Dataset, display: Display, memo: Memo) -> TestSe
     )
 
 
-def grade(test_set: TestSet, teacher: Teacher) -> dict[str, Any]:
-    """The accuracy of the teacher's most similar class text, as `summary.json` has it.
+def grade(test_set: TestSet, teacher: Teacher) -> Accuracy:
+    """The accuracy of the teacher's most similar class text.
 
     Images that the vendor refused count as wrong.
 
@@ -86,10 +131,11 @@ def grade(test_set: TestSet, teacher: Teacher) -> dict[str, Any]:
     right = [p == example.label for p, example in zip(predicted.tolist(), test_set.examples, strict=True)]
     graded = accuracy_by_domain(right, [example.domain for example in test_set.examples])
     target = str(test_set.dataset.target)
-    return Evaluation(
+    found = Evaluation(
         sources={name: accuracy for name, accuracy in graded.items() if name != target},
         targets={target: graded[target]},
-    ).to_json()
+    )
+    return Accuracy.model_validate(found.to_json())
 
 
 def known_zero_shot(

@@ -4,10 +4,9 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from client.errors import ClientError, UsageError
 from client.learning.rejection import Thresholds
@@ -215,13 +214,7 @@ def _fingerprint(file: Path) -> str:
 def _expected(run: RunFolder) -> ExpectedAccuracy | None:
     if not run.summary.exists():
         return None
-    found: dict[str, Any] = run.read(run.summary)
-    try:
-        summary = Summary.model_validate(found)
-    except ValidationError as error:
-        raise ClientError(
-            f"{run.summary} is not a summary of this version: {error.errors()[0]['msg']}."
-        ) from error
+    summary = run.record(Summary, run.summary)
     return ExpectedAccuracy(
         **summary.accuracy.model_dump(),
         target_domain=summary.target_domain,
