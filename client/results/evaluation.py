@@ -7,6 +7,7 @@ from statistics import fmean
 from typing import Self
 
 from client.results.predictions import LabelledPrediction
+from client.results.records import Accuracy
 
 
 @dataclass(frozen=True)
@@ -58,15 +59,16 @@ class Evaluation:
         domains = self.by_domain
         return min(domains, key=lambda name: domains[name].accuracy, default=None)
 
-    def to_json(self) -> dict[str, object]:
+    @property
+    def record(self) -> Accuracy:
         """As `summary.json` holds it: shares from 0 to 1, unrounded."""
-        return {
-            "in_domain": self.in_domain,
-            "out_of_domain": self.out_of_domain,
-            "by_domain": {name: domain.accuracy for name, domain in self.by_domain.items()},
-            "images_by_domain": {name: domain.images for name, domain in self.by_domain.items()},
-            "worst_domain": self.worst_domain,
-        }
+        return Accuracy(
+            in_domain=self.in_domain,
+            out_of_domain=self.out_of_domain,
+            by_domain={name: domain.accuracy for name, domain in self.by_domain.items()},
+            images_by_domain={name: domain.images for name, domain in self.by_domain.items()},
+            worst_domain=self.worst_domain,
+        )
 
 
 def accuracy_by_domain(right: Sequence[bool], domains: Sequence[str]) -> dict[str, DomainAccuracy]:

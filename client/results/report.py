@@ -11,12 +11,21 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from client.learning.methods import METHODS
+from client.learning.recipe import Recipe
 from client.learning.reliability import Reliability
 from client.results.calibration import calibration
 from client.results.charts import confusion_matrix, curve, reliability, shares
 from client.results.escaping import in_code, in_markdown
 from client.results.predictions import LabelledPrediction, confusion, mix_ups, tested_on
-from client.results.records import Disagreement, Exports, Neighbour, Review, TeacherCheck, described_check
+from client.results.records import (
+    Disagreement,
+    Exports,
+    Neighbour,
+    Plan,
+    Review,
+    Summary,
+    described_check,
+)
 
 Row = Mapping[str, Any]
 
@@ -65,7 +74,8 @@ class Run:
     Attributes:
         summary: `summary.json`.
         plan: `plan.json`.
-        config: `config.json`.
+        data: the image folder.
+        recipe: the training protocol.
         metrics: the rows of `metrics.jsonl`.
         predictions: of `answers.csv`.
         mistakes: of `tested`, the most confident first.
@@ -76,9 +86,10 @@ class Run:
         in_browser: whether `web/` in it has a page on which the student answers.
     """
 
-    summary: Row
-    plan: Row
-    config: Row
+    summary: Summary
+    plan: Plan
+    data: str
+    recipe: Recipe
     metrics: Sequence[Row]
     predictions: Sequence[LabelledPrediction]
     mistakes: Sequence[Mistake]
@@ -133,14 +144,11 @@ def render_model_card(run: Run) -> str:
 
 def _shared(run: Run) -> dict[str, Any]:
     summary, plan = run.summary, run.plan
-    target = summary["target_domain"]
-    unseen = summary["leave_one_out"]
-    teacher = summary["teacher"] or {}
-    prices = teacher.get("prices", {})
+    target, unseen, teacher = summary.target_domain, summary.leave_one_out, summary.teacher
     return {
         "summary": summary,
         "plan": plan,
-        "config": run.config,
+        "data": run.data,
         "domains": _domains(run),
         "kept": _kept(run),
         "taught": _taught(run),
@@ -148,53 +156,56 @@ def _shared(run: Run) -> dict[str, Any]:
         "checked": _checked(run),
         "target": target,
         "standing": _standing(summary),
-        "target_images": summary["accuracy"]["images_by_domain"][target] if target else 0,
+        "target_images": summary.accuracy.images_by_domain[target] if target else 0,
         "expected": fmean(unseen.values()) if unseen else None,
-        "worst_left_out": min(unseen, key=unseen.get) if unseen else None,
-        "image_micros": prices.get("image_micros", 0),
-        "currency": teacher.get("currency"),
+        "worst_left_out": min(unseen, key=unseen.__getitem__) if unseen else None,
+        "image_micros": 0 if teacher is None else teacher.prices.image_micros,
+        "currency": None if teacher is None else teacher.currency,
         "asked": {kind: _asked(run, kind) for kind in ("labelled", "unlabelled", "views")},
-        "published_queries": _PUBLISHED_QUERIES_A_DOMAIN * len(plan["source_domains"]),
+        "published_queries": _PUBLISHED_QUERIES_A_DOMAIN * len(plan.source_domains),
     }
 
 
 def _taught(run: Run) -> str:
     """Who taught the student, in a clause; of a teacher that taught nothing, the labels did."""
-    teacher, check = run.summary["teacher"], run.summary["teacher_check"] or {}
-    if teacher is not None:
-        return f"taught by {teacher['id'] if check.get('learnt_from', True) else 'labels alone'}"
+    if (teacher := run.summary.teacher) is not None:
+        return f"taught by {teacher.id if _learnt_from(run) else 'labels alone'}"
     local = _local_teacher(run)
     return "trained without a teacher" if local is None else f"taught by {local}"
 
 
+def _learnt_from(run: Run) -> bool:
+    """Whether anything was learnt of the vendor's model, as far as it was checked."""
+    check = run.summary.teacher_check
+    return check is None or check.learnt_from
+
+
 def _local_teacher(run: Run) -> str | None:
     """The model that a method asks in place of the vendor's; `None` where it asks none."""
-    method = METHODS.get(run.summary["method"].partition("+")[0])
+    method = METHODS.get(run.summary.method.partition("+")[0])
     return None if method is None else _LOCAL_TEACHERS.get(method.teacher)
 
 
 def _checked(run: Run) -> str:
     """What the labels say against the teacher, where it was weighed by them; else empty."""
-    if not run.summary["teacher_check"] or not run.config["recipe"].get("weigh_teacher"):
-        return ""
-    check = TeacherCheck.model_validate(run.summary["teacher_check"])
-    return described_check(check) if check.doubts else ""
+    check = run.summary.teacher_check
+    return described_check(check) if check is not None and check.doubts and run.recipe.weigh_teacher else ""
 
 
-def _standing(summary: Row) -> str:
+def _standing(summary: Summary) -> str:
     """What the target domain was to the student."""
-    if summary["adapted"]:
+    if summary.adapted:
         return "adapted to"
-    return "unseen" if summary["weights_known"] else "held out"
+    return "unseen" if summary.weights_known else "held out"
 
 
 def _kept(run: Run) -> str:
     """Which weights are the student's, in a clause."""
-    first, last = run.summary["steps_kept"]
-    share, student = run.config["recipe"].get("interpolation", 1), "the student"
+    first, last = run.summary.steps_kept
+    share, student = run.recipe.interpolation, "the student"
     if share != 1:
         student = f"{100 * share:.0f}% of the student, mixed with those that the last stage began with"
-    if not run.summary["holdout_images"]:
+    if not run.summary.holdout_images:
         return f"the weights after the last step, {last}, are {student}"
     if first < last:
         return f"the mean of the weights after steps {first} to {last} (SWAD) is {student}"
@@ -207,34 +218,30 @@ def _asked(run: Run, kind: str) -> int:
 
     A plan is made before its teacher is checked: of one that teaches nothing, no further image is bought.
     """
-    purchase, check = run.plan["purchase"], run.summary["teacher_check"] or {}
+    purchase = run.plan.purchase
     if purchase is None:
         return 0
-    if not purchase.get("tranches"):
-        unlabelled = run.summary["unlabelled_images"]
-        needed = {"labelled": purchase["images"], "unlabelled": unlabelled, "views": purchase["views"]}
-        return int(needed[kind])
-    bought = kind == "labelled" or check.get("learnt_from", True)
-    return sum(
-        each["cached"] + bought * each["to_buy"] for each in purchase["tranches"] if each["name"] == kind
-    )
+    if not purchase.tranches:
+        unlabelled = run.summary.unlabelled_images
+        return {"labelled": purchase.images, "unlabelled": unlabelled, "views": purchase.views}[kind]
+    bought = kind == "labelled" or _learnt_from(run)
+    return sum(each.cached + bought * each.to_buy for each in purchase.tranches if each.name == kind)
 
 
 def _domains(run: Run) -> list[Row]:
     """The domains in the order in which they are shown: sources first, the target, if there is one, last."""
-    accuracy, known = run.summary["accuracy"], run.summary["teacher_zero_shot"]
-    target = run.summary["target_domain"]
+    summary, target = run.summary, run.summary.target_domain
     return [
         {
             "name": name,
             "seen": name != target,
-            "accuracy": accuracy["by_domain"][name],
-            "images": accuracy["images_by_domain"][name],
-            "teacher": known.get(name),
-            "left_out": run.summary["leave_one_out"].get(name),
+            "accuracy": summary.accuracy.by_domain[name],
+            "images": summary.accuracy.images_by_domain[name],
+            "teacher": summary.teacher_zero_shot.get(name),
+            "left_out": summary.leave_one_out.get(name),
         }
-        for name in (*run.plan["source_domains"], *([target] if target else []))
-        if name in accuracy["by_domain"]
+        for name in (*run.plan.source_domains, *([target] if target else []))
+        if name in summary.accuracy.by_domain
     ]
 
 
@@ -243,11 +250,10 @@ def _curves(run: Run) -> list[tuple[str, Markup]]:
     stages = {row["stage"] for row in run.metrics if "step" in row}
     stage = "distill" if "distill" in stages else "align"
     rows = [row for row in run.metrics if row["stage"] == stage and "step" in row]
-    kept = tuple(run.summary["steps_kept"])
     curves = []
     for key, caption, factor, unit in _CURVES:
         points = [(row["step"], factor * row[key]) for row in rows if key in row]
-        if drawing := curve(f"{caption} by step", points, (kept[0], kept[1]), unit):
+        if drawing := curve(f"{caption} by step", points, run.summary.steps_kept, unit):
             curves.append((caption, drawing))
     return curves
 
@@ -268,7 +274,7 @@ def _asking(run: Run) -> list[Row]:
     rows: list[Row] = []
     for predictions, teacher, seen in (
         (run.seen, _teacher_accuracy(run), True),
-        (run.unseen, _teacher_accuracy(run, run.summary["target_domain"]), False),
+        (run.unseen, _teacher_accuracy(run, run.summary.target_domain), False),
     ):
         if predictions and teacher:
             found = Reliability.of(
@@ -290,18 +296,17 @@ def _teacher_accuracy(run: Run, domain: str | None = None) -> float | None:
 
     What is known of a domain is by the class texts: it tells nothing where images name some classes.
     """
-    known, check = run.summary["teacher_zero_shot"], run.summary["teacher_check"]
-    by_images = check and check.get("named_by_images") and run.config["recipe"].get("weigh_teacher")
+    known, check = run.summary.teacher_zero_shot, run.summary.teacher_check
+    by_images = check is not None and check.named_by_images and run.recipe.weigh_teacher
     if domain in known and not by_images:
-        return float(known[domain]["accuracy"])
-    if not check:
+        return known[domain].accuracy
+    if check is None:
         return None
-    by_names = check.get("accuracy_by_names")
-    return float(check["accuracy"] if by_names is None else by_names)
+    return check.accuracy if check.accuracy_by_names is None else check.accuracy_by_names
 
 
 def _matrix(run: Run) -> Markup | None:
-    classes = run.plan["classes"]
+    classes = run.plan.classes
     if len(classes) > _MOST_CLASSES_DRAWN:
         return None
     return confusion_matrix("Which class was taken for which", confusion(run.tested, classes), classes)

@@ -39,15 +39,12 @@ from client.results.predictions import (
     worst_mistakes,
 )
 from client.results.records import (
-    Accuracy,
     CalibrationError,
     ModelSize,
     Plan,
     Purchase,
-    StudentSpeed,
     Summary,
     TeacherCheck,
-    ZeroShotAccuracy,
 )
 from client.runs.dataset import Dataset, read_dataset
 from client.runs.digest import FileContent, StageInputs, digest_of
@@ -378,7 +375,6 @@ class Distillation:
         """What was asked, spent, trained and measured; what is known after the evaluation is not among it."""
         run, config, teacher = self._run, self._config, self._teacher
         purchase = run.record(Purchase, run.purchase) if self._method.buys else None
-        known = {} if teacher is None else known_zero_shot(dataset, target, teacher)
         trained = load_metadata(run.student)
         first, last = json.loads(trained["steps_kept"])
         return Summary(
@@ -404,16 +400,16 @@ class Distillation:
             skipped_images=len(dataset.skipped),
             seconds=run.seconds(),
             left_out=counted([*dataset.skipped, *unread]),
-            accuracy=Accuracy.model_validate(Evaluation.of(answers).to_json()),
+            accuracy=Evaluation.of(answers).record,
             calibration_error=CalibrationError(
                 in_domain=calibration(a for a in answers if a.seen).error
                 if any(a.seen for a in answers)
                 else None,
                 out_of_domain=calibration(a for a in answers if not a.seen).error if target else None,
             ),
-            teacher_zero_shot={name: ZeroShotAccuracy(**found) for name, found in known.items()},
+            teacher_zero_shot={} if teacher is None else known_zero_shot(dataset, target, teacher),
             teacher_check=self._teacher_check,
             size=ModelSize(**asdict(student.size)),
-            speed=StudentSpeed(**speeds(student, run.onnx)),
+            speed=speeds(student, run.onnx),
             teacher_queries_per_second=None if teacher is None else teacher.recent_rate,
         )

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +19,7 @@ from client.progress import Display
 from client.results.onnx_classifier import OnnxClassifier
 from client.results.onnx_export import made_up_pictures
 from client.results.predictions import LabelledPrediction
+from client.results.records import OnnxSpeed, StudentSpeed
 from client.results.speed import speed_of
 from client.runs.mentions import unread_in
 
@@ -119,9 +119,11 @@ def _answers(
     ]
 
 
-def speeds(student: Student, onnx: Path) -> dict[str, Any]:
+def speeds(student: Student, onnx: Path) -> StudentSpeed:
     """How long the student takes where it is, and its ONNX file, if there is one, on the CPU."""
     pictures = made_up_pictures(student.preprocessing.image_size)
     measured = asdict(speed_of(StudentClassifier(student, []).probabilities, pictures))
-    exported = asdict(speed_of(OnnxClassifier(onnx).probabilities, pictures)) if onnx.is_file() else None
-    return {"device": next(student.parameters()).device.type, **measured, "onnx": exported}
+    exported = None
+    if onnx.is_file():
+        exported = OnnxSpeed(**asdict(speed_of(OnnxClassifier(onnx).probabilities, pictures)))
+    return StudentSpeed(device=next(student.parameters()).device.type, **measured, onnx=exported)

@@ -28,8 +28,8 @@ def write_pages(run: RunFolder, summary: Summary, *, stands_in: Path | None = No
     Raises:
         ClientError: a file that they are made of is missing or damaged, or they cannot be written.
     """
-    config, answers = run.read(run.config), read_predictions(run.answers)
-    data = Path(config["data"])
+    config, answers = run.read_config(), read_predictions(run.answers)
+    data = Path(config.data)
     folder = data.parent if is_file(data) else data
     review = run.record(Review, run.review) if run.review.exists() else None
     likes = review.neighbours if review else {}
@@ -43,10 +43,9 @@ def write_pages(run: RunFolder, summary: Summary, *, stands_in: Path | None = No
     ]
     doubts = [_pictured(folder, each) for each in review.disagreements] if review else []
     exports = run.record(Exports, run.exports) if run.exports.exists() else None
-    plan = run.record(Plan, run.plan).to_json()
     found = Run(
-        summary.to_json(), plan, config, run.rows(), answers, mistakes, review, doubts, exports,
-        folder=str(stands_in or run.path), in_browser=_is_in_browser(run),
+        summary, run.record(Plan, run.plan), config.data, config.recipe, run.rows(), answers, mistakes,
+        review, doubts, exports, folder=str(stands_in or run.path), in_browser=_is_in_browser(run),
     )  # fmt: skip
     run.write_text(run.report, render_report(found))
     run.write_text(run.model_card, render_model_card(found))

@@ -7,7 +7,6 @@ nothing is trained on the answers.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from client.data.examples import Example
 from client.errors import DataError
 from client.progress import Display
 from client.results.evaluation import Evaluation, accuracy_by_domain
-from client.results.records import Accuracy, Record
+from client.results.records import Accuracy, Record, ZeroShotAccuracy
 from client.runs.dataset import Dataset, read_domain
 from client.runs.memo import Memo
 from client.runs.mentions import unread_in
@@ -131,24 +130,20 @@ def grade(test_set: TestSet, teacher: Teacher) -> Accuracy:
     right = [p == example.label for p, example in zip(predicted.tolist(), test_set.examples, strict=True)]
     graded = accuracy_by_domain(right, [example.domain for example in test_set.examples])
     target = str(test_set.dataset.target)
-    found = Evaluation(
+    return Evaluation(
         sources={name: accuracy for name, accuracy in graded.items() if name != target},
         targets={target: graded[target]},
-    )
-    return Accuracy.model_validate(found.to_json())
+    ).record
 
 
 def known_zero_shot(
     dataset: Dataset, target: Sequence[Example], teacher: Teacher
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, ZeroShotAccuracy]:
     """The teacher's own accuracy by domain, as far as what has been bought tells it; asks nothing.
 
     It is of the images that students are tested on where all of them were bought, as a comparison's
     zero-shot row buys them. Otherwise it is of the training images that were bought, of which a target
     domain has none.
-
-    Returns, for each domain that is known: "accuracy" (0 to 1), how many "images", and whether they are
-    images that are tested on ("on_test_set").
     """
     prompts = [Query.text(prompt) for prompt in class_prompts(dataset.classes)]
     texts, have = teacher.lookup(prompts)
@@ -164,7 +159,7 @@ def known_zero_shot(
         for examples, tested in ((tested_on, True), (train, False)):
             right = _graded(examples, texts, teacher)
             if right and (len(right) == len(examples) or not tested):
-                known[domain] = {"accuracy": fmean(right), "images": len(right), "on_test_set": tested}
+                known[domain] = ZeroShotAccuracy(accuracy=fmean(right), images=len(right), on_test_set=tested)
                 break
     return known
 

@@ -21,4 +21,4 @@ def test_averages_are_over_domains_not_images() -> None:
     assert evaluation.in_domain == pytest.approx(0.7)
     assert evaluation.out_of_domain == 0.4
     assert evaluation.worst_domain == "c"
-    assert evaluation.to_json()["images_by_domain"] == {"a": 1000, "b": 10, "c": 7}
+    assert evaluation.record.images_by_domain == {"a": 1000, "b": 10, "c": 7}

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from client.learning.recipe import Recipe
 from client.results.predictions import (
     LabelledPrediction,
     confusion,
@@ -17,8 +18,9 @@ from client.results.predictions import (
     read_predictions,
     worst_mistakes,
 )
-from client.results.records import Disagreement, Neighbour, Review
+from client.results.records import Disagreement, Neighbour, Plan, Review, Summary
 from client.results.report import Mistake, Pictured, Run, render_model_card, render_report
+from tests.client.buying.cards import MODEL
 
 HOSTILE = "<script>alert(1)</script>"
 TARGET = '"><b>pixel</b>'
@@ -40,7 +42,11 @@ ANSWERS = [
 PICTURE = "data:image/jpeg;base64,AAAA"
 
 
-def _summary(**changes: Any) -> dict[str, Any]:
+TEACHER = MODEL.model_copy(update={"id": "icon-clip"})
+CHECK = {"accuracy": 0.9, "by_domain": {}, "gap": 0.2, "trusted": True}
+
+
+def _summary(**changes: Any) -> Summary:
     summary = {
         "method": "vl2v-adip",
         "student": "tf_efficientnet_lite0",
@@ -62,7 +68,7 @@ def _summary(**changes: Any) -> dict[str, Any]:
         "size": {"parameters": 3_700_000, "weights_mib": 14.1},
         "speed": {"device": "cpu", "milliseconds": 6.25, "images_per_second": 310.0, "onnx": None},
         "teacher_queries_per_second": 250.0,
-        "teacher_check": {"accuracy": 0.9},
+        "teacher_check": CHECK,
         "leave_one_out": {},
         "unlabelled_images": 0,
         "adapted": False,
@@ -70,21 +76,48 @@ def _summary(**changes: Any) -> dict[str, Any]:
         "queries_bought": 1300,
         "queries_cached": 52,
         "cost_micros": 126_040,
-        "teacher": {"id": "icon-clip", "fingerprint": "fp_1", "prices": {"image_micros": 100}},
+        "teacher": TEACHER,
         "train_images": 1300,
+        "further_views": 0,
         "holdout_images": 320,
         "skipped_images": 1,
         "seconds": {"align": 10.0, "distill": 95.21},
     }
-    return {**summary, **changes}
+    return Summary.model_validate({**summary, **changes})
 
 
-PLAN = {
-    "source_domains": ["line", "solid"],
-    "classes": CLASSES,
-    "purchase": {"prompts": 52, "images": 1300, "views": 0},
+PURCHASE: dict[str, Any] = {
+    "prompts": 52,
+    "images": 1300,
+    "views": 0,
+    "duplicates": 0,
+    "cached": 52,
+    "to_buy": 1300,
+    "unaffordable": 0,
+    "cost_micros": 126_040,
+    "budget_left": None,
+    "to_buy_by_domain_and_class": {},
 }
-CONFIG = {"data": "/data/<i>icons</i>", "recipe": {"images_per_domain": 8}}
+
+
+def _plan(**changes: Any) -> Plan:
+    plan = {
+        "method": "vl2v-adip",
+        "target_domain": TARGET,
+        "source_domains": ["line", "solid"],
+        "classes": CLASSES,
+        "train_images": 1300,
+        "holdout_images": 320,
+        "images_by_domain": {"line": 810, "solid": 810},
+        "skipped": [],
+        "model": TEACHER,
+        "purchase": PURCHASE,
+    }
+    return Plan.model_validate({**plan, **changes})
+
+
+DATA = "/data/<i>icons</i>"
+RECIPE = replace(Recipe(), weigh_teacher=False)
 METRICS = [
     {
         "stage": "distill",
@@ -99,7 +132,7 @@ METRICS = [
 
 def _run(**changes: Any) -> Run:
     mistakes = [Mistake(ANSWERS[2], PICTURE), Mistake(ANSWERS[3], None)]
-    return Run(_summary(**changes), PLAN, CONFIG, METRICS, ANSWERS, mistakes)
+    return Run(_summary(**changes), _plan(), DATA, RECIPE, METRICS, ANSWERS, mistakes)
 
 
 class _Page(HTMLParser):
@@ -153,18 +186,24 @@ def test_the_report_shows_what_a_reader_asks() -> None:
 )  # fmt: skip
 def test_a_batch_is_told_as_it_was_trained_with(images: int | None, domains: list[str], said: str) -> None:
     """An earlier version's summary does not tell it."""
-    run = replace(_run(images_per_domain=images), plan={**PLAN, "source_domains": domains})
+    run = replace(_run(images_per_domain=images), plan=_plan(source_domains=domains))
     assert f"seed 0, {said}</td>" in render_report(run)
 
 
 def _with_tranches(run: Run, **tranches: tuple[int, int]) -> Run:
     """A run whose plan names kinds of spending, each with what is cached and what would be bought."""
     kinds = [
-        {"name": name, "queries": 9000, "cached": cached, "to_buy": to_buy, "unaffordable": 7}
+        {
+            "name": name,
+            "queries": 9000,
+            "cached": cached,
+            "to_buy": to_buy,
+            "unaffordable": 7,
+            "cost_micros": 0,
+        }
         for name, (cached, to_buy) in {"texts": (52, 0), **tranches}.items()
     ]
-    purchase = {"prompts": 52, "images": 1300, "views": 2600, "tranches": kinds}
-    return replace(run, plan={**PLAN, "purchase": purchase})
+    return replace(run, plan=_plan(purchase={**PURCHASE, "views": 2600, "tranches": kinds}))
 
 
 def test_no_more_is_said_to_be_asked_about_than_was_bought_or_cached() -> None:
@@ -190,22 +229,18 @@ def test_of_a_teacher_that_teaches_nothing_no_more_was_asked_than_the_labelled_i
     learnt_from: bool, said: str
 ) -> None:
     """What is cached was asked before. Of the images without labels, some answers may not be learnt from."""
-    run = _run(teacher_check={"accuracy": 0.5, "learnt_from": learnt_from}, unlabelled_images=4)
+    run = _run(teacher_check={**CHECK, "learnt_from": learnt_from}, unlabelled_images=4)
     page = render_report(_with_tranches(run, labelled=(0, 8), unlabelled=(7, 20), views=(2, 3)))
     assert f"8 training images, {said}" in " ".join(_Page(page).words.split())
 
 
 def test_a_teacher_that_teaches_nothing_is_asked_about_no_view() -> None:
-    run = _run(teacher_check={"accuracy": 0.5, "learnt_from": False})
+    run = _run(teacher_check={**CHECK, "learnt_from": False})
     page = render_report(_with_tranches(run, labelled=(0, 8), unlabelled=(0, 20), views=(0, 3)))
     assert "8 training images; no image" in " ".join(_Page(page).words.split())
 
 
-_CHECK = {
-    "accuracy": 0.5, "by_domain": {}, "gap": 0.2, "trusted": False, "learnt_from": True,
-    "doubtful": [HOSTILE], "named_by_images": [], "accuracy_by_names": 0.5,
-}  # fmt: skip
-_WEIGHED = {**CONFIG, "recipe": {"images_per_domain": 8, "weigh_teacher": True}}
+_DOUBTED = {**CHECK, "accuracy": 0.5, "trusted": False, "doubtful": [HOSTILE], "accuracy_by_names": 0.5}
 
 
 @pytest.mark.parametrize(
@@ -219,14 +254,14 @@ _WEIGHED = {**CONFIG, "recipe": {"images_per_domain": 8, "weigh_teacher": True}}
 def test_both_pages_say_what_the_labels_say_against_the_teacher(
     changes: dict[str, Any], taught: str, said: str | None
 ) -> None:
-    run = replace(_run(teacher_check={**_CHECK, **changes}), config=_WEIGHED)
+    run = replace(_run(teacher_check={**_DOUBTED, **changes}), recipe=replace(RECIPE, weigh_teacher=True))
     page, card = render_report(run), render_model_card(run)
     assert f"A student for 2 classes, taught by {taught}</h1>" in page
     for each in (page, card):
         assert HOSTILE not in each
         assert ("of your labelled images right" in each) == (said is not None)
         assert (said or "") in each
-    assert "of your labelled images right" not in render_report(replace(run, config=CONFIG))
+    assert "of your labelled images right" not in render_report(replace(run, recipe=RECIPE))
 
 
 @pytest.mark.parametrize(
@@ -254,7 +289,7 @@ def test_of_a_domain_that_it_was_adapted_to_images_were_asked_about(adapted: boo
 
 @pytest.mark.parametrize("domains", [["line"], []])
 def test_without_source_domains_there_is_nothing_that_the_paper_would_ask(domains: list[str]) -> None:
-    page = render_report(replace(_run(), plan={**PLAN, "source_domains": domains}))
+    page = render_report(replace(_run(), plan=_plan(source_domains=domains)))
     assert ("Instead of" in page) == bool(domains)
 
 
@@ -276,8 +311,7 @@ def test_where_nobody_knows_what_the_weights_had_seen_nothing_is_called_unseen(t
 
 
 def test_money_is_in_the_currency_that_the_vendor_has_named() -> None:
-    teacher = {"id": "icon-clip", "fingerprint": "fp_1", "prices": {"image_micros": 100}, "currency": "EUR"}
-    run = _run(teacher=teacher)
+    run = _run(teacher=TEACHER.model_copy(update={"currency": "EUR"}))
     words = " ".join(_Page(render_report(run)).words.split())
     for shown in ("1,300 queries for 0.1260 EUR", "238 further queries (0.0238 EUR)", "100 EUR"):
         assert shown in words, shown
@@ -337,10 +371,10 @@ def test_what_asking_would_bring_goes_by_the_names_that_the_teacher_is_asked_by(
     by_names = 0.8 if named and weighs else 0.5
     run = replace(
         _run(
-            teacher_check={**_CHECK, "named_by_images": named, "accuracy_by_names": by_names},
+            teacher_check={**_DOUBTED, "named_by_images": named, "accuracy_by_names": by_names},
             teacher_zero_shot={TARGET: {"accuracy": 0.4, "images": 238, "on_test_set": True}},
         ),
-        config={**CONFIG, "recipe": {"images_per_domain": 8, "weigh_teacher": weighs}},
+        recipe=replace(RECIPE, weigh_teacher=weighs),
     )
     words = " ".join(_Page(render_report(run)).words.split())
     # A fifth of the two known answers is two fifths of one, and of the three unknown ones three fifths.
@@ -399,8 +433,8 @@ def test_names_stay_names_in_the_model_card() -> None:
     assert r'"\>\<b\>pixel\</b\>' in card
     assert "``` open_clip:a`b ```".replace("```", "``") in card
     hostile = "a | b *c* [d](www.e.f) \n# g http://h"
-    changed = _summary(accuracy={**_summary()["accuracy"], "worst_domain": hostile})
-    card = render_model_card(Run(changed, PLAN, CONFIG, METRICS, ANSWERS, []))
+    accuracy = _summary().accuracy.model_copy(update={"worst_domain": hostile})
+    card = render_model_card(_run(accuracy=accuracy))
     assert r"Worst domain: a \| b \*c\* \[d\](www\.e.f)  \# g http\://h." in card
 
 
@@ -432,9 +466,8 @@ def test_mistakes_are_ordered_and_counted() -> None:
 
 @pytest.mark.parametrize("classes", [2, 61])
 def test_a_matrix_is_drawn_unless_there_are_too_many_classes(classes: int) -> None:
-    run = _run()
     names = [*CLASSES, *(f"class {n}" for n in range(2, classes))]
-    page = render_report(Run(run.summary, {**PLAN, "classes": names}, CONFIG, METRICS, ANSWERS, []))
+    page = render_report(replace(_run(), plan=_plan(classes=names), mistakes=[]))
     assert ('class="outline"' in page) == (classes == 2)
     assert "confident mistakes" not in page
 
@@ -464,8 +497,7 @@ def test_a_report_says_over_what_the_hold_outs_were_averaged() -> None:
 def test_weights_that_are_mixed_with_those_of_before_are_said_to_be(
     changes: dict[str, Any], weights: str, share: float
 ) -> None:
-    recipe = {"images_per_domain": 8, "interpolation": share}
-    run = replace(_run(**changes), config={**CONFIG, "recipe": recipe})
+    run = replace(_run(**changes), recipe=replace(RECIPE, interpolation=share))
     mixed = "50% of the student, mixed with those that the last stage began with."
     for page in (render_report(run), render_model_card(run)):
         assert f"{weights} {'the student.' if share == 1 else mixed}" in page
