@@ -13,7 +13,7 @@ from client.data.finder import require_name
 from client.errors import UsageError
 from client.learning.backbone_names import OPEN_CLIP
 from client.learning.backbones import native_image_size
-from client.learning.methods import METHODS, Method, parse_method, with_steps
+from client.learning.methods import METHODS, parse_method, with_steps
 from client.learning.recipe import RECIPES, Recipe
 from client.learning.student import load_metadata
 from client.paths import resolved, rooted
@@ -120,8 +120,3 @@ def recipe_of(options: TrainingOptions) -> Recipe:
     """The recipe that is meant, without the method's variants."""
     recipe = options.recipe if isinstance(options.recipe, Recipe) else RECIPES[options.recipe]
     return recipe if options.views is None else replace(recipe, views=options.views)
-
-
-def method_of(config: RunConfig) -> Method:
-    """The method of a run, without its variants."""
-    return parse_method(config.method, config.recipe)[0]

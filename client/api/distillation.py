@@ -9,7 +9,7 @@ from urllib.parse import quote
 from pydantic import BaseModel, ConfigDict
 
 from client.api.checks import chosen_device, require_outside
-from client.api.configs import config_of, method_of
+from client.api.configs import config_of
 from client.api.confirm import Confirm, purchases, replacements
 from client.api.connection import connect
 from client.api.options import DistillOptions
@@ -19,6 +19,7 @@ from client.data.domains import ImageFolder, list_folder
 from client.data.manifests import styles_of
 from client.data.splits import Split
 from client.errors import UsageError
+from client.learning.methods import method_of
 from client.learning.processes import Processes, launched
 from client.progress import Display, ProgressListener
 from client.results.records import Plan, Purchase, Summary
@@ -125,7 +126,7 @@ def distill(
         ClientError: see client/errors.py; what was bought and trained so far is kept.
     """
     config = config_of(options)
-    if options.budget is None and method_of(config).buys:
+    if options.budget is None and method_of(config.method).buys:
         raise UsageError(
             "Say how many queries may be paid for: --budget N. `client plan` shows how many it takes."
         )
@@ -178,7 +179,7 @@ def _lead(
     with ExitStack() as stack:
         stack.enter_context(run.claimed())
         teacher = None
-        if method_of(config).buys:
+        if method_of(config.method).buys:
             teacher = stack.enter_context(
                 connection.teacher(run_id=run_id, budget=budget, max_spend_micros=max_spend_micros, run=run)
             )
@@ -245,7 +246,7 @@ def _require_same_styles(config: RunConfig, folder: ImageFolder) -> None:
         UsageError: it does.
     """
     rest, asked = folder.domains[1:], styles_of(folder, folder.domains)
-    if method_of(config).prompts.styled is not None and not set(styles_of(folder, rest)) <= set(asked):
+    if method_of(config.method).prompts.styled is not None and not set(styles_of(folder, rest)) <= set(asked):
         raise UsageError(
             f"--leave-one-out leaves one domain of two to learn from, and of one alone {config.method} asks "
             "other texts than of both, which this run does not buy. Leave out --leave-one-out, or take "

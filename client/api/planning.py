@@ -3,11 +3,12 @@
 import hashlib
 
 from client.api.checks import chosen_device
-from client.api.configs import config_of, method_of
+from client.api.configs import config_of
 from client.api.confirm import Confirm, purchases
 from client.api.connection import connect
 from client.api.options import DistillOptions
 from client.buying.teacher import Teacher
+from client.learning.methods import method_of
 from client.progress import ProgressListener
 from client.results.records import Plan, TeacherCheck
 from client.runs import forecast
@@ -47,7 +48,7 @@ def plan(
     display = connection.display
     dataset = read_dataset(config, display, Memo(files=connection.files))
     planned = describe_plan(config, dataset, None, None)
-    if method_of(config).buys:
+    if method_of(config.method).buys:
         device = chosen_device("auto")
         features = training_features(config, dataset, display, device=device, pixels=connection.pixels)
         budget, max_spend_micros = options.budget, options.max_spend_micros

@@ -342,6 +342,22 @@ METHODS = {
 }
 
 
+def known_method(words: str) -> Method | None:
+    """The method of `NAME[+VARIANT...]`; `None` where no method has the name, as of "zero-shot"."""
+    return METHODS.get(words.partition("+")[0])
+
+
+def method_of(words: str) -> Method:
+    """The same of a name that is one.
+
+    Raises:
+        UsageError: there is no such method, and the message names those that there are.
+    """
+    if (method := known_method(words)) is None:
+        raise UsageError(f"There is no method {words.partition('+')[0]!r}. There are: {', '.join(METHODS)}.")
+    return method
+
+
 def parse_method(words: str, recipe: Recipe) -> tuple[Method, Recipe]:
     """A method as it is named on the command line, `NAME[+VARIANT...]`, and its recipe.
 
@@ -351,19 +367,17 @@ def parse_method(words: str, recipe: Recipe) -> tuple[Method, Recipe]:
         UsageError: there is no such method or variant, and the message names those that there are; or the
             method has no weights from before that a variant could mix in.
     """
-    name, *variants = words.split("+")
-    if name not in METHODS:
-        raise UsageError(f"There is no method {name!r}. There are: {', '.join(METHODS)}.")
-    for variant in variants:
+    method = method_of(words)
+    for variant in words.split("+")[1:]:
         if variant not in VARIANTS:
             known = ", ".join(f"+{each}" for each in VARIANTS)
             raise UsageError(f"There is no variant +{variant} of a method. There are: {known}.")
         recipe = VARIANTS[variant](recipe)
-    if recipe.interpolation != 1 and not METHODS[name].trains:
+    if recipe.interpolation != 1 and not method.trains:
         raise UsageError(
-            f"{name} begins with random weights: there is nothing pre-trained to mix in (+wise)."
+            f"{method.name} begins with random weights: there is nothing pre-trained to mix in (+wise)."
         )
-    return METHODS[name], recipe
+    return method, recipe
 
 
 def steps_of(method: Method, recipe: Recipe) -> int:
@@ -381,7 +395,7 @@ def with_steps(recipe: Recipe, words: str, steps: int | None) -> Recipe:
 
     That is the last stage: the one on pixels, or the only one of a method that trains nothing on pixels.
     """
-    method = METHODS.get(words.partition("+")[0])
+    method = known_method(words)
     recipe = recipe.with_steps(steps)
     if steps is None or method is None or method.trains:
         return recipe

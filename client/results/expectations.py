@@ -1,7 +1,6 @@
 """What each kind of spending gained where it was measured, to be shown beside a plan."""
 
-from client.learning.methods import parse_method
-from client.learning.recipe import Recipe
+from client.learning.methods import method_of
 
 # Points of accuracy on unseen styles of the bundled icons, three seeds, each on top of the kinds before it,
 # and the first on top of `label-only`, which asks nothing: docs/results.md (96 px and 600 steps),
@@ -16,6 +15,6 @@ def gains_of(method: str, *, pool: bool) -> dict[str, float] | None:
 
     `pool` says whether there are unlabelled images.
     """
-    if parse_method(method, Recipe())[0].name != "vl2v-adip":
+    if method_of(method).name != "vl2v-adip":
         return None
     return {**GAINED, "views": VIEWS_BESIDE_A_POOL} if pool else GAINED

@@ -10,7 +10,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from client.learning.methods import METHODS
+from client.learning.methods import known_method
 from client.learning.recipe import Recipe
 from client.learning.reliability import Reliability
 from client.results.calibration import calibration
@@ -182,7 +182,7 @@ def _learnt_from(run: Run) -> bool:
 
 def _local_teacher(run: Run) -> str | None:
     """The model that a method asks in place of the vendor's; `None` where it asks none."""
-    method = METHODS.get(run.summary.method.partition("+")[0])
+    method = known_method(run.summary.method)
     return None if method is None else _LOCAL_TEACHERS.get(method.teacher)
 
 

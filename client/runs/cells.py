@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from client.learning.methods import parse_method
+from client.learning.methods import method_of
 from client.learning.recipe import Variant
 from client.results.comparison_table import RunResult
 from client.results.records import Plan, Summary
@@ -40,7 +40,7 @@ class Cell:
     @property
     def buys(self) -> bool:
         """Whether it takes anything from the vendor."""
-        return not self.trains or parse_method(self.variant.method, self.variant.recipe)[0].buys
+        return not self.trains or method_of(self.variant.method).buys
 
     @property
     def result(self) -> RunResult:
@@ -71,7 +71,7 @@ class Cell:
     @property
     def _asks_bundled(self) -> bool:
         """Whether the bundled teacher is asked about every view."""
-        return parse_method(self.variant.method, self.variant.recipe)[0].teacher == "bundled"
+        return method_of(self.variant.method).teacher == "bundled"
 
     @property
     def _summary(self) -> Summary | ZeroShotSummary:

@@ -21,8 +21,8 @@ from client.data.pool import find_pool
 from client.errors import BudgetExhausted, ClientError, FingerprintChanged, UsageError
 from client.learning.averaging import HOLDOUTS_AVERAGED_OVER
 from client.learning.backbones import load_backbone
-from client.learning.methods import parse_method
-from client.learning.recipe import Recipe, Variant
+from client.learning.methods import method_of, parse_method
+from client.learning.recipe import Variant
 from client.paths import resolved, rooted
 from client.results.comparison_table import (
     RunResult,
@@ -326,7 +326,7 @@ class Comparison:
         config, model = self._config, None if teacher is None else teacher.model
         backbone = load_backbone(config.student, image_size=config.image_size, weights=config.student_weights)
         for words in dict.fromkeys(cell.variant.method for cell in cells):
-            require_student(parse_method(words, Recipe())[0], config.student, backbone, model)
+            require_student(method_of(words), config.student, backbone, model)
 
     def _buy(self, teacher: Teacher, cells: list[Cell]) -> None:
         """Buy what these runs ask, in one purchase."""

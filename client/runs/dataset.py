@@ -20,7 +20,7 @@ from client.data.pool import Pool, read_pool
 from client.data.splits import Split, split
 from client.data.views import ORIGINAL, View
 from client.errors import DataError
-from client.learning.methods import METHODS, parse_method
+from client.learning.methods import known_method, method_of
 from client.progress import Display
 from client.runs.digest import StageInputs
 from client.runs.folder import RunConfig
@@ -149,12 +149,6 @@ class ViewInputs(StageInputs):
     rounds: int
 
 
-def asks(config: RunConfig) -> frozenset[str]:
-    """What the run's method takes from the vendor; see `Method.asks`."""
-    name = config.method.split("+")[0]
-    return METHODS[name].asks if name in METHODS else frozenset()
-
-
 def read_dataset(
     config: RunConfig,
     display: Display,
@@ -222,7 +216,9 @@ def read_dataset(
     if config.pools:
         dataset = _with_pools(dataset, config.pools, display, memo)
     mention_size(dataset.examples, config.image_size, display)
-    return _with_views(dataset, config.recipe.views if "images" in asks(config) else 0, display, memo)
+    method = known_method(config.method)
+    rounds = config.recipe.views if method is not None and "images" in method.asks else 0
+    return _with_views(dataset, rounds, display, memo)
 
 
 def _with_pools(dataset: Dataset, words: tuple[str, ...], display: Display, memo: Memo) -> Dataset:
@@ -295,9 +291,9 @@ def read_domain(
 
 def unseen(config: RunConfig, dataset: Dataset) -> int:
     """How many of the images without labels no step of the run would look at, so that they are not bought."""
-    method, _ = parse_method(config.method, config.recipe)
+    aligns = method_of(config.method).aligns
     most = config.recipe.most_unlabelled(
-        domains=len(dataset.domains), labelled=len(dataset.train), aligns=method.aligns
+        domains=len(dataset.domains), labelled=len(dataset.train), aligns=aligns
     )
     return 0 if most is None else max(0, len(dataset.unlabelled) - most)
 

@@ -22,7 +22,7 @@ from client.errors import ClientError
 from client.learning.averaging import HOLDOUTS_AVERAGED_OVER
 from client.learning.backbones import load_backbone
 from client.learning.data_parallel import keep_activations
-from client.learning.methods import parse_method, steps_of
+from client.learning.methods import method_of, steps_of
 from client.learning.processes import SINGLE_PROCESS, Processes
 from client.learning.stages import TrainingSet
 from client.learning.student import Student, load_metadata, load_student
@@ -126,7 +126,7 @@ class Distillation:
         self._onnx = onnx
         self._teacher = teacher
         self._processes = processes
-        self._method, _ = parse_method(config.method, config.recipe)
+        self._method = method_of(config.method)
         self._approve = approve
         self._agree = agree
         self._also = also

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from client.buying.teacher import Teacher
 from client.errors import BudgetExhausted, DataError, UsageError
-from client.learning.methods import Supervision, parse_method
+from client.learning.methods import Supervision, method_of
 from client.learning.trust import (
     ENOUGH_LABELS,
     LEARNT_FROM,
@@ -70,7 +70,7 @@ def check_teacher(config: RunConfig, dataset: Dataset, known: Supervision) -> Ch
     named = named_by_images(known, trusted=trusted)
     agreed_by_names = agreement_by(named)
     doubtful = doubtful_classes(named.known, agreed_by_names, trusted=trusted)
-    method, recipe = parse_method(config.method, config.recipe)
+    method, recipe = method_of(config.method), config.recipe
     by_names = _by_domain(dataset, agreed_by_names) if recipe.weigh_teacher else by_domain
     check = TeacherCheck(
         accuracy=accuracy,

@@ -7,7 +7,7 @@ from client.data.domains import (
     relative,
 )
 from client.data.finder import counted
-from client.learning.methods import METHODS, steps_of
+from client.learning.methods import method_of, steps_of
 from client.results.expectations import gains_of
 from client.results.records import Outlook, Plan, PlannedPurchase, SkippedFile
 from client.runs.dataset import Dataset, unseen
@@ -23,7 +23,7 @@ def _steps(config: RunConfig, dataset: Dataset, plan: budget.Plan | None) -> int
         labelled=len(dataset.train) + had.get("views", 0),
         unlabelled=had.get("unlabelled", 0),
     )
-    return steps_of(METHODS[config.method.split("+")[0]], settled)
+    return steps_of(method_of(config.method), settled)
 
 
 def describe_plan(

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from client.buying.queries import Query
 from client.buying.teacher import Teacher
-from client.learning.methods import ROWS_AT_ONCE, Supervision, parse_method
+from client.learning.methods import ROWS_AT_ONCE, Supervision, method_of
 from client.runs.dataset import Dataset
 from client.runs.folder import RunConfig
 from client.runs.mapped import mapped_zeros
@@ -52,8 +52,8 @@ def known_of(
     texts, have_texts = teacher.lookup(asked.prompts)
     if not have_texts.all():
         return None, [query for query, ok in zip(asked.prompts, have_texts, strict=True) if not ok]
-    method, _ = parse_method(config.method, config.recipe)
-    text_head, styled = method.prompts.class_texts(torch.from_numpy(texts), len(dataset.classes))
+    prompts = method_of(config.method).prompts
+    text_head, styled = prompts.class_texts(torch.from_numpy(texts), len(dataset.classes))
     images = mapped_zeros(len(dataset.examples), text_head.shape[1], folder=folder)
     known = replace(nothing_bought(config, dataset, text_head), styled_texts=styled, images=images)
     return known, [query for tranche in asked.images for query in _look_up(known, tranche, teacher)]

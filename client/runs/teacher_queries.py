@@ -13,8 +13,8 @@ from client.buying.selection import image_order
 from client.data.examples import Example
 from client.data.manifests import styles_of
 from client.errors import UsageError
-from client.learning.methods import parse_method
-from client.runs.dataset import Dataset, asks, unseen
+from client.learning.methods import method_of
+from client.runs.dataset import Dataset, unseen
 from client.runs.folder import RunConfig
 
 
@@ -97,7 +97,7 @@ def teacher_queries(
     Raises:
         UsageError: the run may use fewer than the class prompts.
     """
-    asked_for = asks(config)
+    asked_for = method_of(config.method).asks
     prompts = _prompts(config, dataset) if "texts" in asked_for else []
     images = _image_positions(config, dataset, features) if "images" in asked_for else {}
     asked = TeacherQueries(
@@ -118,9 +118,8 @@ def teacher_queries(
 
 
 def _prompts(config: RunConfig, dataset: Dataset) -> list[Query]:
-    method, _ = parse_method(config.method, config.recipe)
-    styles = styles_of(dataset.folder, dataset.domains)
-    return [Query.text(each) for each in method.prompts.sentences(dataset.classes, styles)]
+    prompts, styles = method_of(config.method).prompts, styles_of(dataset.folder, dataset.domains)
+    return [Query.text(each) for each in prompts.sentences(dataset.classes, styles)]
 
 
 def query_of(example: Example) -> Query:

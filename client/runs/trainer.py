@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from client.data.views import ORIGINAL
 from client.errors import ClientError, unwritable
 from client.learning.averaging import HOLDOUTS_AVERAGED_OVER, SelectedWeights
-from client.learning.methods import Method, images_per_domain_of, parse_method, steps_of
+from client.learning.methods import Method, images_per_domain_of, method_of, steps_of
 from client.learning.processes import SINGLE_PROCESS, Processes
 from client.learning.recipe import Augmentation, Recipe
 from client.learning.rejection import STUDENTS, Rejection, sureness
@@ -389,9 +389,8 @@ def _calibrate(student: Student, data: TrainingSet) -> dict[str, str]:
 
 def same_steps(config: RunConfig) -> RunConfig:
     """The configuration without what only chooses among the states of the last stage: equal, equal steps."""
-    method, _ = parse_method(config.method, config.recipe)
     recipe = replace(config.recipe, selection="best", interpolation=1.0)
-    return replace(config, method=method.name, recipe=recipe)
+    return replace(config, method=method_of(config.method).name, recipe=recipe)
 
 
 def averages_over_domains(student: Path) -> bool:
