@@ -1,10 +1,11 @@
 """From options to a connection."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from client.api.options import AskOptions, BulkOptions, VendorOptions
 from client.deferral.asking import Asker
+from client.learning.student_metadata import StudentMetadata
 from client.progress import Display, ProgressListener
 from client.runs.connection import Connection
 
@@ -29,7 +30,7 @@ def open_asker(
     connection: Connection,
     ask: AskOptions,
     classes: Sequence[str],
-    metadata: Mapping[str, str],
+    metadata: StudentMetadata,
     reject_below: float,
     *,
     patience: float,
@@ -38,12 +39,11 @@ def open_asker(
 
     Args:
         classes: the student's.
-        metadata: of the student's file.
+        metadata: what the student's file says.
         reject_below: an image whose cosine to every class text is lower shows none of the classes.
         patience: seconds to wait for another process that asks through the same cache.
     """
-    taught_by = metadata.get("taught_by")
-    with connection.teacher(run_id="asked", budget=None, fingerprint=taught_by) as teacher:
+    with connection.teacher(run_id="asked", budget=None, fingerprint=metadata.taught_by) as teacher:
         yield Asker.of_student(
             teacher, classes, metadata,
             budget=ask.budget, period=ask.period, patience=patience, reject_below=reject_below,

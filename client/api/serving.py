@@ -79,7 +79,7 @@ def _deferral(served: "ServedStudent", ask: AskOptions, options: ServeOptions) -
     from client.serving.app import Deferral
     from client.serving.vendor_line import VendorLine
 
-    metadata, classes = served.classifier.metadata, served.card.classes
+    metadata, classes = served.classifier.told, served.card.classes
     reject_below = Thresholds.of_student(metadata, options.reject, asks=True).teacher
     connection = connect(ask, progress=None)
     kept = None if ask.keep is None else KeptImages(ask.keep, at_most=ask.keep_at_most)

@@ -1,6 +1,5 @@
 """A trained student: what it says of images, and how often it is right."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,9 +22,10 @@ from client.deferral.asking import image_queries
 from client.deferral.deferral import Answers, ask_about, students_alone
 from client.deferral.keeping import KeptImages
 from client.deferral.selection import least_sure, share_for, sure_of
-from client.errors import VendorUnreachable
+from client.errors import ClientError, VendorUnreachable
 from client.learning.prediction import Classifier, Prediction, classify, ranked
 from client.learning.rejection import Thresholds
+from client.learning.student_metadata import StudentMetadata
 from client.paths import is_file
 from client.progress import Display, ProgressListener
 from client.results.evaluation import accuracy_by_domain
@@ -114,6 +114,7 @@ class Student:
         self.classes = tuple(classifier.classes)
         self.image_size = classifier.side
         self.metadata = dict(metadata)
+        self._told = StudentMetadata.from_file(metadata)
         self._classifier = classifier
         self._network = network
 
@@ -158,7 +159,7 @@ class Student:
             FingerprintChanged: the vendor sells another model than the one that the student learnt from.
             ClientError: the vendor refuses the key, say. Of one that is away, a note says so.
         """
-        below = Thresholds.of_student(self.metadata, reject, asks=ask is not None)
+        below = Thresholds.of_student(self._told, reject, asks=ask is not None)
         words = [images] if isinstance(images, str | Path) else images
         found = [find_images(str(word)) for word in words]
         left_out = [file for each in found for file in each.left_out]
@@ -216,7 +217,7 @@ class Student:
         queries = image_queries([read[position].path for position in unsure], connection.files)
         try:
             with open_asker(
-                connection, ask, self.classes, self.metadata, reject_below, patience=_PATIENCE
+                connection, ask, self.classes, self._told, reject_below, patience=_PATIENCE
             ) as asker:
                 approve = purchases(yes=ask.yes, max_spend_micros=None, confirm=confirm, takes_cap=False)
                 approve(asker.price(queries))
@@ -253,7 +254,7 @@ class Student:
         """Which of some images to ask about, by how sure the student is of each; both of shape (n,)."""
         if ask.below is not None:
             return sure < ask.below
-        share = share_for(self.metadata, ask.accuracy) if ask.accuracy is not None else ask.share
+        share = share_for(self._told, ask.accuracy) if ask.accuracy is not None else ask.share
         return least_sure(sure, share or 0.0)
 
     def answers(self, folder: ImageFolder, examples: Sequence[Example]) -> list[LabelledPrediction]:
@@ -290,7 +291,10 @@ def load_student(path: Path | str, *, device: str = "auto") -> Student:
     from client.learning.classifier import StudentClassifier
 
     network, metadata = load_network(path, device)
-    return Student(StudentClassifier(network, json.loads(metadata["classes"])), metadata, network)
+    classes = StudentMetadata.from_file(metadata).classes
+    if classes is None:
+        raise ClientError(f"{path} does not name the classes of a student.")
+    return Student(StudentClassifier(network, classes), metadata, network)
 
 
 def evaluate(

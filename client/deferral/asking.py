@@ -1,7 +1,7 @@
 """Asking the vendor about single images, within a budget a period that all processes share."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ from client.deferral.combination import teacher_probabilities
 from client.errors import ClientError, FingerprintChanged
 from client.learning.image_names import names_of
 from client.learning.rejection import NEVER
+from client.learning.student_metadata import StudentMetadata
 
 if TYPE_CHECKING:  # what speaks HTTP is not imported before somebody is asked
     from client.buying.purchase import PurchaseProgress
@@ -109,7 +110,7 @@ class Asker:
         period: Period,
         patience: float,
         reject_below: float = NEVER,
-        metadata: Mapping[str, str] | None = None,
+        metadata: StudentMetadata | None = None,
     ) -> None:
         """Take a vendor.
 
@@ -122,7 +123,7 @@ class Asker:
             period: a day or a month in UTC; "total" never ends.
             patience: how many seconds to wait for another process that is asking.
             reject_below: an image whose cosine to the nearest class text is lower shows none of the classes.
-            metadata: of the student's file, where it names some classes by their images.
+            metadata: what the student's file says, where it names some classes by their images.
 
         Raises:
             FingerprintChanged: the vendor sells another model.
@@ -141,21 +142,21 @@ class Asker:
         self._period = period
         self._patience = patience
         self._reject_below = reject_below
-        self._names = names_of(metadata or {}, len(classes), model.dimensions)
+        self._names = names_of(metadata or StudentMetadata(), len(classes), model.dimensions)
 
     @classmethod
     def of_student(
         cls,
         teacher: "Teacher",
         classes: Sequence[str],
-        metadata: Mapping[str, str],
+        metadata: StudentMetadata,
         *,
         budget: int | None,
         period: Period,
         patience: float,
         reject_below: float = NEVER,
     ) -> Self:
-        """The same of a student with this metadata in its file.
+        """The same of a student whose file says this.
 
         Raises:
             FingerprintChanged: the vendor sells another model than the one that taught it.
@@ -164,8 +165,8 @@ class Asker:
         return cls(
             teacher,
             classes,
-            taught_by=metadata.get("taught_by", ""),
-            temperature=float(metadata.get("teacher_temperature", 1.0)),
+            taught_by=metadata.taught_by or "",
+            temperature=1.0 if metadata.teacher_temperature is None else metadata.teacher_temperature,
             budget=budget,
             period=period,
             patience=patience,

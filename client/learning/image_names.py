@@ -7,10 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from client.errors import ClientError
-
-# The key under which a student's file has them.
-KEY = "teacher_names"
+from client.learning.student_metadata import StudentMetadata, damaged
 
 
 def names_to_json(names: Mapping[int, NDArray[np.float32]]) -> str:
@@ -18,7 +15,7 @@ def names_to_json(names: Mapping[int, NDArray[np.float32]]) -> str:
     return json.dumps({str(k): b64encode(each.astype("<f4").tobytes()).decode() for k, each in names.items()})
 
 
-def names_of(metadata: Mapping[str, str], classes: int, dimensions: int) -> dict[int, NDArray[np.float32]]:
+def names_of(metadata: StudentMetadata, classes: int, dimensions: int) -> dict[int, NDArray[np.float32]]:
     """The unit vectors, shape (d,), that stand in a student's file for class texts, by the class's number.
 
     Args:
@@ -30,11 +27,11 @@ def names_of(metadata: Mapping[str, str], classes: int, dimensions: int) -> dict
         ClientError: the file is damaged.
     """
     try:
-        told = json.loads(metadata.get(KEY, "{}"))
+        told = json.loads(metadata.teacher_names or "{}")
         names = {int(k): np.frombuffer(b64decode(each, validate=True), "<f4") for k, each in told.items()}
     except (ValueError, TypeError, AttributeError) as error:
-        raise ClientError(f"The student's file is damaged: its names of classes say {error}.") from error
+        raise damaged(f"its names of classes say {error}") from error
     for number, vector in names.items():
         if not 0 <= number < classes or vector.shape != (dimensions,) or not np.isfinite(vector).all():
-            raise ClientError(f"The student's file is damaged: it has no name for class {number}.")
+            raise damaged(f"it has no name for class {number}")
     return {number: vector.astype(np.float32) for number, vector in names.items()}

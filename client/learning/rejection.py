@@ -1,21 +1,19 @@
 """When an image shows none of the classes: thresholds that turn away a chosen share of the hold-outs."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from math import floor, log
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from client.errors import ClientError, UsageError
+from client.errors import UsageError
+from client.learning.student_metadata import StudentMetadata, damaged
 
 # Rates are told in hundredths, up to a half.
 LOWEST_RATE, HIGHEST_RATE = 0.01, 0.5
 _RATES = 50
-# The keys under which a student's file has thresholds: of its own scores, and of its teacher's.
-STUDENTS, TEACHERS = "rejection", "teacher_rejection"
 # A threshold that turns nothing away.
 NEVER = -np.inf
 
@@ -114,7 +112,7 @@ class Thresholds:
     teacher: float = NEVER
 
     @classmethod
-    def of_student(cls, metadata: Mapping[str, str], rate: float | None, *, asks: bool) -> Self:
+    def of_student(cls, metadata: StudentMetadata, rate: float | None, *, asks: bool) -> Self:
         """Those that a student's file has for a rate of false rejects.
 
         Args:
@@ -133,33 +131,33 @@ class Thresholds:
                 f"The rate of false rejects (--reject) is {rate:g}; it must lie between {LOWEST_RATE} and "
                 f"{HIGHEST_RATE}."
             )
-        student = _threshold_of(metadata, STUDENTS, rate)
-        return cls(student, _threshold_of(metadata, TEACHERS, rate) if asks else NEVER)
+        student = _threshold_of("student", metadata.rejection, rate)
+        return cls(student, _threshold_of("teacher", metadata.teacher_rejection, rate) if asks else NEVER)
 
 
-def _threshold_of(metadata: Mapping[str, str], key: str, rate: float) -> float:
-    if key not in metadata:
-        raise UsageError(_UNKNOWN[key])
+def _threshold_of(whose: Literal["student", "teacher"], told: str | None, rate: float) -> float:
+    if told is None:
+        raise UsageError(_UNKNOWN[whose])
     try:
-        found = Rejection.from_json(metadata[key])
+        found = Rejection.from_json(told)
     except ValueError as error:
-        raise ClientError(f"The student's file is damaged: {error}.") from error
+        raise damaged(str(error)) from error
     threshold = found.threshold(rate)
     if threshold is None:
         lowest = found.lowest_rate
         possible = "any rate" if lowest is None else f"a rate of false rejects below {lowest:g}"
-        raise UsageError(f"{_FITTED_ON[key]} were too few for {possible}.")
+        raise UsageError(f"{_FITTED_ON[whose]} were too few for {possible}.")
     return threshold
 
 
 _UNKNOWN = {
-    STUDENTS: "The student's file does not tell when an image shows none of its classes: an earlier version "
+    "student": "The student's file does not tell when an image shows none of its classes: an earlier version "
     "of Tuition wrote it, or no image was held out. Distil again, or leave out --reject.",
-    TEACHERS: "The student's file does not tell when its teacher sees none of the classes in an image: an "
+    "teacher": "The student's file does not tell when its teacher sees none of the classes in an image: an "
     "earlier version of Tuition wrote it, or the teacher was asked about no labelled image. Distil again, or "
     "leave out --reject or --ask-vendor.",
 }
 _FITTED_ON = {
-    STUDENTS: "The hold-outs",
-    TEACHERS: "The labelled images that the teacher was asked about",
+    "student": "The hold-outs",
+    "teacher": "The labelled images that the teacher was asked about",
 }

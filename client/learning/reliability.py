@@ -1,14 +1,13 @@
 """How sure a student was of its hold-outs, and how often it was right: what a threshold is fitted on."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from client.errors import ClientError
+from client.learning.student_metadata import StudentMetadata, damaged
 
 # So many groups of hold-outs at most, from the least sure to the surest.
 _GROUPS = 50
@@ -49,7 +48,7 @@ class Reliability:
         try:
             rows = [(float(sure), float(right), int(count)) for sure, right, count in json.loads(text)]
         except (TypeError, ValueError) as error:
-            raise _damaged("its reliability is a list of groups") from error
+            raise damaged("its reliability is a list of groups") from error
         return cls(tuple(r[0] for r in rows), tuple(r[1] for r in rows), tuple(r[2] for r in rows))
 
     def to_json(self) -> str:
@@ -71,20 +70,12 @@ class Reliability:
         return next((s for s in shares if self.accuracy_with(s, asked_accuracy) >= wanted), None)
 
 
-def of_student(metadata: Mapping[str, str]) -> tuple[Reliability, float] | None:
+def of_student(metadata: StudentMetadata) -> tuple[Reliability, float] | None:
     """How right a student was on hold-outs, and its teacher (a share); `None` where its file does not tell.
 
     Raises:
         ClientError: the file is damaged.
     """
-    if "reliability" not in metadata or "teacher_accuracy" not in metadata:
+    if metadata.reliability is None or metadata.teacher_accuracy is None:
         return None
-    try:
-        teacher = float(metadata["teacher_accuracy"])
-    except ValueError as error:
-        raise _damaged("its teacher's accuracy is a number") from error
-    return Reliability.from_json(metadata["reliability"]), teacher
-
-
-def _damaged(wanted: str) -> ClientError:
-    return ClientError(f"The student's file is damaged: {wanted}.")
+    return Reliability.from_json(metadata.reliability), metadata.teacher_accuracy

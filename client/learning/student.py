@@ -19,6 +19,7 @@ from client.learning.backbones import architecture_of, empty_backbone, load_back
 from client.learning.convolutions import with_depthwise
 from client.learning.libraries import timm
 from client.learning.losses import cosine_logits
+from client.learning.student_metadata import StudentMetadata
 
 
 @dataclass(frozen=True)
@@ -263,6 +264,15 @@ def load_metadata(path: Path) -> dict[str, str]:
     """
     with _opened(path) as file:
         return dict(file.metadata() or {})
+
+
+def load_student_metadata(path: Path) -> StudentMetadata:
+    """What a student's file says of it; next to nothing of another safetensors file.
+
+    Raises:
+        ClientError: it is missing or damaged.
+    """
+    return StudentMetadata.from_file(load_metadata(path))
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """A student in a file that needs no PyTorch: ONNX, run by onnxruntime."""
 
-import json
 import os
 from pathlib import Path
 from types import ModuleType
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 
 from client.data.images import Pixels
 from client.errors import ClientError, UsageError
+from client.learning.student_metadata import StudentMetadata
 from client.paths import absence, is_file
 
 INPUT, PROBABILITIES, SCORES = "pixels", "probabilities", "scores"
@@ -51,6 +51,8 @@ class OnnxClassifier:
     Attributes:
         classes: the names of its classes, in the order of its probabilities.
         side: of the squares that it takes, in pixels.
+        metadata: the texts in its file.
+        told: what they say.
     """
 
     def __init__(self, path: Path, *, gpu: bool = False, threads: int | None = None) -> None:
@@ -80,12 +82,18 @@ class OnnxClassifier:
                 path, options, providers=[p for p in [*providers, "CPUExecutionProvider"] if p in available]
             )
             self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
-            self.classes: list[str] = json.loads(self.metadata["classes"])
-            self.side = int(self.metadata["image_size"])
         except Exception as error:  # onnxruntime raises a class of its own for each way to be damaged
-            raise ClientError(f"{path} is damaged or is not a student that Tuition exported.") from error
+            raise _no_student(path) from error
+        self.told = StudentMetadata.from_file(self.metadata)
+        if self.told.classes is None or self.told.image_size is None:
+            raise _no_student(path)
+        self.classes, self.side = list(self.told.classes), self.told.image_size
 
     def probabilities(self, pixels: Pixels) -> NDArray[np.float32]:
         """Of shape (n, classes), for RGB of shape (n, side, side, 3)."""
         (probabilities,) = self._session.run([PROBABILITIES], {INPUT: np.ascontiguousarray(pixels)})
         return np.asarray(probabilities, dtype=np.float32)
+
+
+def _no_student(path: Path) -> ClientError:
+    return ClientError(f"{path} is damaged or is not a student that Tuition exported.")

@@ -1,6 +1,5 @@
 """The run: plan, buy, align, distill, evaluate. A stage whose artefact exists is skipped."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -25,7 +24,7 @@ from client.learning.data_parallel import keep_activations
 from client.learning.methods import method_of, steps_of
 from client.learning.processes import SINGLE_PROCESS, Processes
 from client.learning.stages import TrainingSet
-from client.learning.student import Student, load_metadata, load_student
+from client.learning.student import Student, load_metadata, load_student, load_student_metadata
 from client.progress import Display
 from client.results.calibration import calibration
 from client.results.evaluation import Evaluation
@@ -59,7 +58,7 @@ from client.runs.plans import describe_plan
 from client.runs.review import review
 from client.runs.targets import TargetBuilder, Targets, require_student
 from client.runs.tensorboard import mirrored
-from client.runs.trainer import CURRENT_STAMP, STAMP_VERSION, Trainer, stamp_of
+from client.runs.trainer import CURRENT_STAMP, Trainer, stamp_of
 from client.runs.zero_shot import known_zero_shot
 
 
@@ -255,7 +254,7 @@ class Distillation:
         run = self._run
         if not run.student.exists() or stamp_of(run.student) == stamp:
             return run.student.exists()
-        version = load_metadata(run.student).get(STAMP_VERSION)
+        version = load_student_metadata(run.student).stamp_version
         earlier = version != CURRENT_STAMP and run.summary.exists()
         if not earlier or self._differences(dataset):
             return False
@@ -375,8 +374,8 @@ class Distillation:
         """What was asked, spent, trained and measured; what is known after the evaluation is not among it."""
         run, config, teacher = self._run, self._config, self._teacher
         purchase = run.record(Purchase, run.purchase) if self._method.buys else None
-        trained = load_metadata(run.student)
-        first, last = json.loads(trained["steps_kept"])
+        trained = load_student_metadata(run.student)
+        assert trained.steps_kept is not None  # every version of Tuition has written it
         return Summary(
             method=config.method,
             student=config.student,
@@ -384,9 +383,9 @@ class Distillation:
             target_domain=dataset.target,
             seed=config.seed,
             # Students of before did not say it.
-            steps=int(trained.get("steps", steps_of(self._method, config.recipe))),
-            images_per_domain=int(trained["images_per_domain"]) if "images_per_domain" in trained else None,
-            steps_kept=(first, last),
+            steps=steps_of(self._method, config.recipe) if trained.steps is None else trained.steps,
+            images_per_domain=trained.images_per_domain,
+            steps_kept=trained.steps_kept,
             queries_bought=purchase.queries_bought if purchase else 0,
             queries_cached=purchase.queries_cached if purchase else 0,
             cost_micros=purchase.cost_micros if purchase else 0,

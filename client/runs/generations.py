@@ -11,15 +11,11 @@ from numpy.typing import NDArray
 from client.data.examples import Example
 from client.data.splits import Split
 from client.errors import ClientError, UsageError
-from client.learning.student import load_metadata, load_tensors, save_tensors
+from client.learning.student import load_metadata, load_student_metadata, load_tensors, save_tensors
+from client.learning.student_metadata import StudentMetadata
 from client.progress import Display
 from client.runs.digest import FileContent
 from client.runs.folder import RunConfig, RunFolder
-
-# The key under which a student names its record: the SHA-256 of the file that `Seen.write` made beside it.
-SEEN = "seen"
-# The key under which a student says whether it, or one that its weights come from, learnt by `--adapt`.
-ADAPTED = "adapted"
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +131,7 @@ def seen_by_student(run: RunFolder) -> Seen:
 def _recorded(weights: Path, content: str) -> Seen:
     """What the file beside a student says, if it is of this student; its bytes have the digest `content`."""
     run = RunFolder(weights.parent)
-    named, record = load_metadata(weights).get(SEEN), _read(run.seen)
+    named, record = load_student_metadata(weights).seen, _read(run.seen)
     if record is not None and _content(run.seen) == named:
         before, here = record
         return Seen(np.union1d(before.images, here), before.is_whole, content)
@@ -195,18 +191,22 @@ def is_adapted(config: RunConfig) -> bool:
     """Whether a run's student, or one that its weights come from, learns from images of the very domain where
     it will work."""
     weights = config.student_weights
-    before = {} if weights is None else _metadata(Path(weights))
-    return bool(config.adapt) or before.get(ADAPTED) == str(True)
+    return bool(config.adapt) or (weights is not None and bool(_metadata(Path(weights)).adapted))
 
 
 def _is_student(file: Path) -> bool:
     """Whether a run wrote this file."""
-    return "classes" in _metadata(file)
+    return _metadata(file).classes is not None
 
 
-def _metadata(file: Path) -> dict[str, str]:
-    """The metadata of a safetensors file; nothing of any other file."""
+def _metadata(file: Path) -> StudentMetadata:
+    """What a student's file says of it; nothing of any other file.
+
+    Raises:
+        ClientError: what it says is damaged, so that nobody knows what the student has seen.
+    """
     try:
-        return load_metadata(file)
+        texts = load_metadata(file)
     except ClientError:
-        return {}
+        return StudentMetadata()
+    return StudentMetadata.from_file(texts) if "classes" in texts else StudentMetadata()

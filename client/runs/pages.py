@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from client.data.images import UnreadableImage, decode_square, read_image
-from client.learning.student import load_metadata
+from client.learning.student import load_student_metadata
 from client.paths import is_file
 from client.results.predictions import MISTAKES_SHOWN, read_predictions, tested_on, worst_mistakes
 from client.results.records import Disagreement, Exports, Neighbour, Plan, Review, Summary
@@ -57,7 +57,7 @@ def _is_in_browser(run: RunFolder) -> bool:
     if not facts.exists():
         return False
     stamp = run.read(facts).get("stamp")
-    return stamp is not None and stamp == load_metadata(run.student).get("stamp")
+    return stamp is not None and stamp == load_student_metadata(run.student).stamp
 
 
 def _pictured(folder: Path, found: Disagreement | Neighbour) -> Pictured:

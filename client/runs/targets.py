@@ -18,13 +18,13 @@ from client.data.domains import class_prompts
 from client.data.finder import Skipped
 from client.errors import BudgetExhausted, ClientError, DataError, FingerprintChanged, UsageError
 from client.learning.backbone_names import BUNDLED_TEACHER, OPEN_CLIP
-from client.learning.image_names import KEY as IMAGE_NAMES
 from client.learning.image_names import names_to_json
 from client.learning.logit_scale import LOGIT_SCALE
 from client.learning.methods import ROWS_AT_ONCE, Method, Supervision, class_directions
 from client.learning.prompts import ONE_PROMPT
-from client.learning.rejection import TEACHERS, Rejection
+from client.learning.rejection import Rejection
 from client.learning.student import build_student
+from client.learning.student_metadata import StudentMetadata
 from client.learning.temperature import evenly, fitted_temperature
 from client.learning.trust import Named, labels_alone, pseudo_labelled, weighed
 from client.progress import Display
@@ -69,16 +69,15 @@ class TaughtBy:
     names: Mapping[int, NDArray[np.float32]] = field(default_factory=dict)
 
     @property
-    def described(self) -> dict[str, str]:
-        """As metadata of a file."""
-        told = {"taught_by": self.fingerprint, "teacher_temperature": f"{self.temperature:.4f}"}
-        if self.accuracy is not None:
-            told["teacher_accuracy"] = f"{self.accuracy:.4f}"
-        if self.rejection is not None:
-            told[TEACHERS] = self.rejection.to_json()
-        if self.names:
-            told[IMAGE_NAMES] = names_to_json(self.names)
-        return told
+    def described(self) -> StudentMetadata:
+        """As the student's file says it."""
+        return StudentMetadata(
+            taught_by=self.fingerprint,
+            teacher_temperature=self.temperature,
+            teacher_accuracy=self.accuracy,
+            teacher_rejection=None if self.rejection is None else self.rejection.to_json(),
+            teacher_names=names_to_json(self.names) if self.names else None,
+        )
 
 
 @dataclass(frozen=True)

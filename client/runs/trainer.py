@@ -20,7 +20,7 @@ from client.learning.averaging import HOLDOUTS_AVERAGED_OVER, SelectedWeights
 from client.learning.methods import Method, images_per_domain_of, method_of, steps_of
 from client.learning.processes import SINGLE_PROCESS, Processes
 from client.learning.recipe import Augmentation, Recipe
-from client.learning.rejection import STUDENTS, Rejection, sureness
+from client.learning.rejection import Rejection, sureness
 from client.learning.reliability import Reliability
 from client.learning.stages import (
     TrainingSet,
@@ -35,24 +35,25 @@ from client.learning.student import (
     Student,
     build_student,
     bundled_teacher,
-    load_metadata,
+    load_student_metadata,
     load_tensors,
     save_student,
     save_tensors,
 )
+from client.learning.student_metadata import StudentMetadata
 from client.learning.temperature import fitted_temperature
 from client.learning.training import Checkpoint, TrainingStep
 from client.progress import Display
 from client.runs.dataset import Dataset
 from client.runs.digest import FileContent, StageInputs
 from client.runs.folder import RunConfig, RunFolder
-from client.runs.generations import ADAPTED, SEEN, is_adapted
+from client.runs.generations import is_adapted
 from client.runs.memo import Memo
 from client.runs.targets import Targets
 
 _LOG_EVERY = 20
-# The key under which a student says how its stamp was made, and how stamps are made today.
-STAMP_VERSION, CURRENT_STAMP = "stamp_version", "3"
+# How stamps are made today.
+CURRENT_STAMP = "3"
 
 
 @dataclass(frozen=True)
@@ -181,25 +182,25 @@ class Trainer:
         ).to(self._device)
         self._display.note(f"Student: {config.student} at {config.image_size} px, {student.size.described}.")
         data = replace(data, teacher=self._local_teacher(student))
-        first, last = self._run_stages(student, dataset, data, stamp)
-        metadata = {
-            "stamp": stamp,
-            STAMP_VERSION: CURRENT_STAMP,
-            "steps": str(steps_of(self._method, self._recipe)),
-            "images_per_domain": str(images_per_domain_of(self._method, self._recipe)),
-            "steps_kept": json.dumps([first, last]),
-            "method": config.method,
-            "classes": json.dumps(dataset.classes),
-            ADAPTED: str(is_adapted(config)),
-            "holdouts_averaged_over": HOLDOUTS_AVERAGED_OVER,
-            **(targets.teacher.described if targets.teacher else {}),
-        }
+        kept = self._run_stages(student, dataset, data, stamp)
+        metadata = replace(
+            targets.teacher.described if targets.teacher else StudentMetadata(),
+            stamp=stamp,
+            stamp_version=CURRENT_STAMP,
+            steps=steps_of(self._method, self._recipe),
+            images_per_domain=images_per_domain_of(self._method, self._recipe),
+            steps_kept=kept,
+            method=config.method,
+            classes=dataset.classes,
+            adapted=is_adapted(config),
+            holdouts_averaged_over=HOLDOUTS_AVERAGED_OVER,
+        )
         if self._processes.is_main:
             if data.holdout:
-                metadata |= _calibrate(student, data)
+                metadata = _calibrate(student, data, metadata)
             trained = (dataset.examples[position] for position in data.train)
-            metadata[SEEN] = dataset.seen.write(run.seen, [each for each in trained if each.view == ORIGINAL])
-            save_student(student, config.student, run.student, metadata)
+            seen = dataset.seen.write(run.seen, [each for each in trained if each.view == ORIGINAL])
+            save_student(student, config.student, run.student, replace(metadata, seen=seen).to_file())
             run.checkpoint.unlink(missing_ok=True)
 
     def _local_teacher(self, student: Student) -> Student | None:
@@ -373,10 +374,10 @@ class Trainer:
         return on_step
 
 
-def _calibrate(student: Student, data: TrainingSet) -> dict[str, str]:
+def _calibrate(student: Student, data: TrainingSet, metadata: StudentMetadata) -> StudentMetadata:
     """Fit the student's temperature on the hold-outs.
 
-    Returns, as metadata of its file, how sure it is of them, how often right, and when to turn images away.
+    Returns the metadata with how sure it is of them, how often right, and when to turn images away.
     """
     scores, labels = class_scores(student, data.images, data.holdout), data.labels[data.holdout]
     student.temperature.fill_(fitted_temperature(scores, labels))
@@ -384,7 +385,7 @@ def _calibrate(student: Student, data: TrainingSet) -> dict[str, str]:
     confidence, predicted = probabilities.max(dim=1)
     reliability = Reliability.of(confidence.numpy(), (predicted == labels).numpy())
     rejection = Rejection.of(sureness(probabilities.numpy()))
-    return {"reliability": reliability.to_json(), STUDENTS: rejection.to_json()}
+    return replace(metadata, reliability=reliability.to_json(), rejection=rejection.to_json())
 
 
 def same_steps(config: RunConfig) -> RunConfig:
@@ -396,7 +397,7 @@ def same_steps(config: RunConfig) -> RunConfig:
 def averages_over_domains(student: Path) -> bool:
     """Whether the weights of a finished student were chosen as they would be now; `score` says how."""
     try:
-        return load_metadata(student).get("holdouts_averaged_over") == HOLDOUTS_AVERAGED_OVER
+        return load_student_metadata(student).holdouts_averaged_over == HOLDOUTS_AVERAGED_OVER
     except ClientError:
         return False
 
@@ -404,6 +405,6 @@ def averages_over_domains(student: Path) -> bool:
 def stamp_of(path: Path) -> str | None:
     """The stamp of an artefact; `None` where it is missing or was cut short."""
     try:
-        return load_metadata(path).get("stamp")
+        return load_student_metadata(path).stamp
     except ClientError:
         return None

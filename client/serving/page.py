@@ -1,7 +1,5 @@
 """`GET /`: a page where people drop images and see answers. It asks nobody but this server."""
 
-from collections.abc import Mapping
-
 from markupsafe import Markup
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -9,6 +7,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from client.learning.reliability import of_student
+from client.learning.student_metadata import StudentMetadata
 from client.results.charts import shares
 from client.serving.keys import Keys
 from client.serving.rendering import read_asset, render
@@ -36,7 +35,7 @@ def page_routes(student: ServedStudent, keys: Keys, *, asks: bool) -> list[Route
         key_needed=keys.needed,
         script="server.js",
         asks=asks,
-        curve=_curve(student.classifier.metadata),
+        curve=_curve(student.classifier.told),
     )
 
     async def page(_: Request) -> Response:
@@ -53,7 +52,7 @@ def page_routes(student: ServedStudent, keys: Keys, *, asks: bool) -> list[Route
     return [Route("/", page), Route("/assets/{name}", asset)]
 
 
-def _curve(metadata: Mapping[str, str]) -> Markup | None:
+def _curve(metadata: StudentMetadata) -> Markup | None:
     """What asking about the least sure images brings, on hold-outs; `None` where the file does not tell."""
     known = of_student(metadata)
     if known is None:

@@ -1,7 +1,6 @@
 """The student that is served: its file, checked before the first request, and what is told of it."""
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from pydantic import BaseModel
 
 from client.errors import ClientError, UsageError
 from client.learning.rejection import Thresholds
+from client.learning.student_metadata import StudentMetadata
 from client.paths import absence, is_file, is_folder, is_there, resolved
 from client.results.onnx_classifier import OnnxClassifier
 from client.results.records import Accuracy, ExportedFile, Summary
@@ -143,15 +143,15 @@ def open_student(
         fingerprint=_fingerprint(file),
         classes=list(classifier.classes),
         image_size=classifier.side,
-        method=classifier.metadata.get("method"),
-        backbone=classifier.metadata.get("student"),
+        method=classifier.told.method,
+        backbone=classifier.told.student,
         expected_accuracy=None if run is None else _expected(run),
-        reject=None if reject is None else _reject_option(classifier.metadata, reject),
+        reject=None if reject is None else _reject_option(classifier.told, reject),
     )
     return classifier, facts
 
 
-def _reject_option(metadata: Mapping[str, str], rate: float) -> RejectOption:
+def _reject_option(metadata: StudentMetadata, rate: float) -> RejectOption:
     return RejectOption(rate=rate, below=Thresholds.of_student(metadata, rate, asks=False).student)
 
 

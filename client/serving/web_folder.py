@@ -96,7 +96,7 @@ def fill(
     classifier, facts = open_student(folder / STUDENT, name, run, reject)
     if measured is not None and facts.expected_accuracy is not None:
         facts.expected_accuracy = facts.expected_accuracy.measured_again(measured)
-    student = WebStudent(**facts.model_dump(), stamp=classifier.metadata.get("stamp"))
+    student = WebStudent(**facts.model_dump(), stamp=classifier.told.stamp)
     html = render(
         "browser.html", student=student, expected=facts.expected_accuracy, script=_SCRIPT, policy=_POLICY
     )

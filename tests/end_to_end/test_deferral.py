@@ -13,6 +13,7 @@ from PIL import Image
 from client.api.students import load_student
 from client.learning.rejection import Thresholds, sureness
 from client.learning.student import load_tensors, save_tensors
+from client.learning.student_metadata import StudentMetadata
 from client.results.predictions import read_predictions
 from tests.client.toy import CLASSES, make_folder
 from tests.end_to_end.command import TINY, Command
@@ -160,7 +161,7 @@ def test_a_run_fits_its_thresholds_on_its_hold_outs(client: Command, trained: Pa
     student = load_student(trained / file, device="cpu")
     paths = [trained.parent / "toy" / each.image for each in read_predictions(trained / "answers.csv")]
     held_out = sorted(_sureness(classes) for classes in student.predict(paths).classes.values())
-    threshold = Thresholds.of_student(student.metadata, 0.3, asks=False).student
+    threshold = Thresholds.of_student(StudentMetadata.from_file(student.metadata), 0.3, asks=False).student
     assert threshold == pytest.approx(held_out[int(0.3 * (len(held_out) + 1)) - 1], abs=1e-4)
     rows, _ = _rows(client, trained / file, "--reject", "0.3")
     for row in rows:

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from client.buying.teacher import Teacher
-from client.learning.image_names import KEY
 from client.learning.student import load_tensors, save_tensors
 from tests.client.toy import CLASSES, make_folder
 from tests.end_to_end.command import TINY, Command
@@ -137,7 +136,7 @@ def _check_asking(client: Command) -> None:
     """Where the student asks the same teacher again, it is answered by these names and not by the texts."""
     tensors, metadata = load_tensors(client.folder / "run" / "student.safetensors")
     without = client.folder / "without.safetensors"
-    save_tensors(tensors, without, {key: each for key, each in metadata.items() if key != KEY})
+    save_tensors(tensors, without, {key: each for key, each in metadata.items() if key != "teacher_names"})
     right = {}
     for file in ("run/student.safetensors", without.name):
         shown = client("predict", file, "toy", "--json", "--ask-vendor", client.url, "--ask-below", "1")

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from client.deferral.selection import BURST, WINDOW, Below, ShareOfTraffic, least_sure, share_for, sure_of
 from client.errors import UsageError
 from client.learning.reliability import Reliability
+from client.learning.student_metadata import StudentMetadata
 
 
 @given(
@@ -71,11 +72,12 @@ def test_of_images_that_are_all_known_exactly_the_share_is_asked_about() -> None
 def test_the_share_for_an_accuracy_is_the_smallest_that_reached_it_on_the_hold_outs() -> None:
     confidence = np.linspace(0, 1, 1000)
     right = confidence > 0.5  # the less sure half is all wrong
-    student = {"reliability": Reliability.of(confidence, right).to_json(), "teacher_accuracy": "0.9000"}
+    known = Reliability.of(confidence, right).to_json()
+    student = StudentMetadata(reliability=known, teacher_accuracy=0.9)
     assert share_for(student, 0.5) == 0
     assert share_for(student, 0.86) == pytest.approx(0.40)  # 0.5 + 0.9 x 0.4
     assert share_for(student, 0.95) == pytest.approx(0.5)
     with pytest.raises(UsageError, match="No share reaches an accuracy of 99"):
         share_for(student, 0.99)
     with pytest.raises(UsageError, match="does not tell"):
-        share_for({}, 0.9)
+        share_for(StudentMetadata(), 0.9)

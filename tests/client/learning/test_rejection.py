@@ -4,11 +4,15 @@ import numpy as np
 import pytest
 
 from client.errors import ClientError, UsageError
-from client.learning.rejection import STUDENTS, TEACHERS, Rejection, Thresholds, shows_none, sureness
+from client.learning.rejection import Rejection, Thresholds, shows_none, sureness
+from client.learning.student_metadata import StudentMetadata
 
 
-def _told(**scores: np.ndarray) -> dict[str, str]:
-    return {key: Rejection.of(each).to_json() for key, each in scores.items()}
+def _told(student: np.ndarray, teacher: np.ndarray | None = None) -> StudentMetadata:
+    return StudentMetadata(
+        rejection=Rejection.of(student).to_json(),
+        teacher_rejection=None if teacher is None else Rejection.of(teacher).to_json(),
+    )
 
 
 def test_a_threshold_is_a_score_that_so_many_lie_below() -> None:
@@ -53,25 +57,25 @@ def test_images_of_high_entropy_show_none() -> None:
 
 
 def test_a_file_tells_the_thresholds_of_student_and_teacher() -> None:
-    told = _told(**{STUDENTS: np.arange(99.0), TEACHERS: np.arange(99.0) - 50})
+    told = _told(np.arange(99.0), np.arange(99.0) - 50)
     assert Thresholds.of_student(told, 0.1, asks=True) == Thresholds(9.0, -41.0)
     assert Thresholds.of_student(told, 0.1, asks=False) == Thresholds(9.0, -np.inf)
-    assert Thresholds.of_student({}, None, asks=True) == Thresholds()
+    assert Thresholds.of_student(StudentMetadata(), None, asks=True) == Thresholds()
 
 
 @pytest.mark.parametrize(
     ("told", "rate", "words"),
     [
-        ({}, 0.05, "earlier version of Tuition wrote it, or no image was held out"),
-        (_told(**{STUDENTS: np.arange(99.0)}), 0.05, "the teacher was asked about no labelled image"),
-        (_told(**{STUDENTS: np.arange(9.0)}), 0.05, "hold-outs were too few for .* below 0.1"),
-        (_told(**{STUDENTS: np.arange(99.0), TEACHERS: np.zeros(0)}), 0.05, "asked about were too few for"),
-        ({}, 0.0, "must lie between 0.01 and 0.5"),
-        ({}, 0.51, "must lie between 0.01 and 0.5"),
-        ({}, float("nan"), "must lie between 0.01 and 0.5"),
+        (StudentMetadata(), 0.05, "earlier version of Tuition wrote it, or no image was held out"),
+        (_told(np.arange(99.0)), 0.05, "the teacher was asked about no labelled image"),
+        (_told(np.arange(9.0)), 0.05, "hold-outs were too few for .* below 0.1"),
+        (_told(np.arange(99.0), np.zeros(0)), 0.05, "asked about were too few for"),
+        (StudentMetadata(), 0.0, "must lie between 0.01 and 0.5"),
+        (StudentMetadata(), 0.51, "must lie between 0.01 and 0.5"),
+        (StudentMetadata(), float("nan"), "must lie between 0.01 and 0.5"),
     ],
 )
-def test_what_there_is_no_threshold_for_is_said(told: dict[str, str], rate: float, words: str) -> None:
+def test_what_there_is_no_threshold_for_is_said(told: StudentMetadata, rate: float, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         Thresholds.of_student(told, rate, asks=True)
 
@@ -79,4 +83,4 @@ def test_what_there_is_no_threshold_for_is_said(told: dict[str, str], rate: floa
 @pytest.mark.parametrize("text", ["[1, 2]", '["a"]', "nonsense", "null", "7"])
 def test_a_damaged_file_is_said_to_be(text: str) -> None:
     with pytest.raises(ClientError, match="damaged: the thresholds of a student are a list of numbers"):
-        Thresholds.of_student({STUDENTS: text}, 0.05, asks=False)
+        Thresholds.of_student(StudentMetadata(rejection=text), 0.05, asks=False)

@@ -11,16 +11,14 @@ import torch
 from rich.console import Console
 
 from client.data.examples import Example
-from client.errors import UsageError
+from client.errors import ClientError, UsageError
 from client.learning.recipe import Recipe
 from client.learning.student import save_tensors
 from client.progress import Display
 from client.runs.dataset import Dataset, read_dataset
 from client.runs.folder import RunConfig, RunFolder
 from client.runs.generations import (
-    ADAPTED,
     NOTHING_SEEN,
-    SEEN,
     Seen,
     first_weights,
     is_adapted,
@@ -78,7 +76,7 @@ def _config(root: Path, weights: Path | None = None, *, seed: int = 0) -> RunCon
 def _finish(run: RunFolder, trained: Iterable[Example], seen: Seen = NOTHING_SEEN, weight: float = 0) -> Path:
     """Leave a student that was trained on these, and began with what has seen those; its file."""
     named = seen.write(run.seen, trained)
-    save_tensors({"weight": torch.full((1,), weight)}, run.student, {"classes": "[]", SEEN: named})
+    save_tensors({"weight": torch.full((1,), weight)}, run.student, {"classes": "[]", "seen": named})
     return run.student
 
 
@@ -239,6 +237,13 @@ def test_who_begins_with_an_adapted_student_is_adapted(tmp_path: Path) -> None:
     assert not is_adapted(_config(tmp_path))
     assert not is_adapted(config)  # there is no such file
     assert is_adapted(replace(config, adapt=("pool",)))
-    for said, told in (({}, False), ({ADAPTED: "False"}, False), ({ADAPTED: "True"}, True)):
+    for said, told in (({}, False), ({"adapted": "False"}, False), ({"adapted": "True"}, True)):
         save_tensors({"weight": torch.zeros(1)}, weights, {"classes": "[]", **said})
         assert is_adapted(config) is told
+
+
+def test_a_student_whose_file_is_damaged_is_not_taken_for_one_that_has_seen_nothing(tmp_path: Path) -> None:
+    weights = tmp_path / "copy.safetensors"
+    save_tensors({"weight": torch.zeros(1)}, weights, {"classes": "[]", "steps": "many"})
+    with pytest.raises(ClientError, match="The student's file is damaged: steps is 'many'"):
+        _said_of(_config(tmp_path, weights))

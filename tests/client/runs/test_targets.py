@@ -156,7 +156,7 @@ def test_what_is_told_of_the_teacher_is_fitted_on_its_cosines_of_the_labelled_im
     assert np.allclose(
         np.array(taught_by.rejection.thresholds, np.float64), expected, equal_nan=True, atol=2e-6
     )
-    assert Rejection.from_json(taught_by.described["teacher_rejection"]) == taught_by.rejection
+    assert taught_by.described.teacher_rejection == taught_by.rejection.to_json()
 
 
 def _unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -253,7 +253,7 @@ def test_without_a_teacher_labels_have_directions_that_cost_nothing(pupil: Pupil
 def test_of_other_class_texts_than_are_asked_later_there_are_no_thresholds(pupil: Pupil) -> None:
     taught_by = pupil.learn("run", budget=200, method_name="rise").teacher
     assert taught_by is not None
-    assert "teacher_rejection" not in taught_by.described
+    assert taught_by.described.teacher_rejection is None
 
 
 def test_a_class_prompt_that_was_refused_is_not_a_matter_of_the_budget(pupil: Pupil) -> None:

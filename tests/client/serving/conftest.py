@@ -13,7 +13,7 @@ from torch.nn import functional
 from client.data.images import Pixels
 from client.learning.backbones import load_backbone
 from client.learning.classifier import StudentClassifier
-from client.learning.rejection import STUDENTS, Rejection, sureness
+from client.learning.rejection import Rejection, sureness
 from client.learning.student import build_student
 from client.results.onnx_export import export_onnx
 from tests.client.results.test_records import SUMMARY
@@ -47,7 +47,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ).eval()
     student.temperature.fill_(30)  # so that it is not sure
     metadata = {"classes": json.dumps(CLASSES), "method": "vl2v-adip", "student": "tf_efficientnet_lite0"}
-    metadata[STUDENTS] = Rejection.of(
+    metadata["rejection"] = Rejection.of(
         sureness(StudentClassifier(student, CLASSES).probabilities(_shapes()))
     ).to_json()
     export_onnx(student, metadata, folder / "student.onnx")

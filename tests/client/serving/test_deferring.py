@@ -23,7 +23,7 @@ from client.api.students import load_student
 from client.buying.queries import Query
 from client.deferral.answers import Answer
 from client.deferral.selection import Below
-from client.learning.rejection import STUDENTS, TEACHERS, Rejection
+from client.learning.rejection import Rejection
 from client.learning.reliability import Reliability
 from client.serving.answers import ImageFile, OnError
 from client.serving.deferring import DeferringAnswerer
@@ -49,8 +49,8 @@ def taught(run: Path, vendor_process: VendorProcess, tmp_path_factory: pytest.Te
         "teacher_accuracy": "0.95",
         "reliability": Reliability.of(confidence, np.arange(200) % 200 < 200 * confidence).to_json(),
         # The student rejects everything from a rate of 0.1 on, its teacher from 0.2 on.
-        STUDENTS: Rejection((0.0,) * 9 + (2.0,) * 41).to_json(),
-        TEACHERS: Rejection((-1.0,) * 19 + (1.0,) * 31).to_json(),
+        "rejection": Rejection((0.0,) * 9 + (2.0,) * 41).to_json(),
+        "teacher_rejection": Rejection((-1.0,) * 19 + (1.0,) * 31).to_json(),
     }
     file = onnx.load(run / "student.onnx")
     kept = [each for each in file.metadata_props if each.key not in told]

@@ -14,7 +14,8 @@ from playwright.sync_api import Browser, Page, expect
 import client
 from client.cli.main import main
 from client.errors import UsageError
-from client.learning.rejection import STUDENTS, Thresholds, sureness
+from client.learning.rejection import Thresholds, sureness
+from client.learning.student_metadata import StudentMetadata
 from tests.client.serving.test_page import choose, watched
 from tests.client.serving.test_serve import ask, picture, refused_start
 from tests.client.serving.test_web_folder import ANSWER
@@ -45,7 +46,7 @@ def predicted(run: Path, tmp_path_factory: pytest.TempPathFactory) -> client.Pre
 
 def test_a_folder_is_answered_by_the_threshold_in_the_file(predicted: client.Predictions, run: Path) -> None:
     facts = client.load_student(run / "student.onnx")
-    below = Thresholds.of_student(facts.metadata, _RATE, asks=False).student
+    below = Thresholds.of_student(StudentMetadata.from_file(facts.metadata), _RATE, asks=False).student
     for image, classes in predicted.classes.items():
         (sure,) = sureness(np.array([[*classes.values()]]))
         assert predicted.named[image] == (None if sure < below else next(iter(classes)))
@@ -116,7 +117,7 @@ def test_the_page_in_the_browser_shows_it(
 def earlier(run: Path, tmp_path: Path) -> Path:
     """The file of a student whose run knew no thresholds."""
     file = onnx.load(run / "student.onnx")
-    kept = [each for each in file.metadata_props if each.key != STUDENTS]
+    kept = [each for each in file.metadata_props if each.key != "rejection"]
     del file.metadata_props[:]
     file.metadata_props.extend(kept)
     onnx.save(file, tmp_path / "earlier.onnx")

@@ -313,7 +313,13 @@ def _other_model(path: Path, output: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("reliability", "0.9, 0.8"), ("reliability", "[[1]]"), ("teacher_accuracy", "high")]
+    ("key", "value"),
+    [
+        ("reliability", "0.9, 0.8"),
+        ("reliability", "[[1]]"),
+        ("teacher_accuracy", "high"),
+        ("teacher_temperature", "warm"),
+    ],
 )
 def test_what_a_file_says_of_its_student_and_cannot_be_is_said(
     run: Path, tmp_path: Path, key: str, value: str

@@ -1,0 +1,64 @@
+"""What a student's file says of it comes back as it went, and what it cannot say is refused."""
+
+import pytest
+
+from client.errors import ClientError
+from client.learning.student_metadata import StudentMetadata
+
+_WHOLE = StudentMetadata(
+    classes=("cat", "caf\udce9"),
+    student="tf_efficientnet_lite0",
+    image_size=96,
+    method="vl2v-adip+swad",
+    stamp="5a",
+    stamp_version="3",
+    steps=600,
+    images_per_domain=16,
+    steps_kept=(150, 600),
+    adapted=False,
+    holdouts_averaged_over="source domains",
+    seen="5e",
+    reliability="[[0.5, 0.5, 9]]",
+    rejection="[null]",
+    taught_by="fp_1",
+    teacher_temperature=0.0625,
+    teacher_accuracy=0.9375,
+    teacher_rejection="[0.5]",
+    teacher_names="{}",
+)
+
+
+def test_it_comes_back_as_it_went() -> None:
+    for told in (_WHOLE, StudentMetadata()):
+        assert StudentMetadata.from_file(told.to_file()) == told
+
+
+def test_the_texts_are_those_that_files_have_had() -> None:
+    texts = _WHOLE.to_file()
+    assert texts["classes"] == '["cat", "caf\\udce9"]'
+    assert (texts["steps_kept"], texts["adapted"], texts["image_size"]) == ("[150, 600]", "False", "96")
+    assert (texts["teacher_temperature"], texts["teacher_accuracy"]) == ("0.0625", "0.9375")
+
+
+def test_other_texts_are_passed_over() -> None:
+    assert StudentMetadata.from_file({"format": "pt", "mean": "[0, 0, 0]"}) == StudentMetadata()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("classes", "cat, dog"),
+        ("classes", '{"cat": 1}'),
+        ("classes", "[1, 2]"),
+        ("image_size", "large"),
+        ("steps", "6.5"),
+        ("images_per_domain", ""),
+        ("steps_kept", "[1]"),
+        ("steps_kept", "7"),
+        ("teacher_temperature", "warm"),
+        ("teacher_accuracy", "high"),
+    ],
+)
+def test_a_damaged_file_is_said_to_be(name: str, text: str) -> None:
+    with pytest.raises(ClientError, match=rf"The student's file is damaged: {name} is "):
+        StudentMetadata.from_file({name: text})
