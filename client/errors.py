@@ -15,7 +15,7 @@ ClientError                  1  something failed
 │       └── FingerprintChanged   1  the vendor's model is no longer the one that was bought from
 ├── RunBusy                  1  something else is at work on the same run
 ├── CacheError               1  the cache cannot be read or written
-├── Disagreement             1  embeddings of one model differ from those in the cache
+├── EmbeddingsDiffer         1  embeddings of one model differ from those in the cache
 └── SpendingStopped          3  a limit was reached; what was bought is kept, and the run can go on
     ├── BudgetExhausted      3  the run's own budget of queries or money
     ├── QuotaExhausted       3  the vendor's quota, spend limit or credit
@@ -119,7 +119,7 @@ class CacheError(ClientError):
     """The cache cannot be read or written."""
 
 
-class Disagreement(ClientError):
+class EmbeddingsDiffer(ClientError):
     """Embeddings differ from what the cache has of the same queries and the same model."""
 
 

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field
 from client.api.confirm import Confirm, purchases
 from client.api.connection import connect
 from client.api.options import EmbedOptions
-from client.buying.purchase import Purchase, PurchaseProgress
+from client.buying.purchase import PurchaseProgress, PurchaseResult
 from client.buying.teacher import Teacher
 from client.data.finder import counted, described
 from client.progress import Display, ProgressListener
@@ -108,7 +108,7 @@ def _embedded(
 
 def _described(
     inputs: Inputs,
-    purchase: Purchase,
+    purchase: PurchaseResult,
     out: str | None,
     rows: int,
     embedded: int,

@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 from client.buying.cache import EmbeddingCache
 from client.buying.embeddings import StoredEmbedding
 from client.buying.parquet import Piece, check_parquet, read_metadata, read_parquet, write_parquet
-from client.errors import CacheError, Disagreement, UsageError
+from client.errors import CacheError, EmbeddingsDiffer, UsageError
 from shared.embeddings import Kind
 
 SUFFIXES = (".safetensors", ".parquet")
@@ -160,7 +160,7 @@ def import_embeddings(cache: EmbeddingCache, file: Path) -> tuple[int, int]:
                 origin = f"{file.name} ({hashlib.file_digest(content, 'sha256').hexdigest()[:16]})"
             added = cache.add(fingerprint, _checked(counted, cache.dtype, file), origin=origin)
             return added, counted.rows
-    except Disagreement as error:
+    except EmbeddingsDiffer as error:
         raise UsageError(
             f"{file} has other embeddings of the same queries than the cache, or than itself ({error}). "
             "Nothing was imported."

@@ -102,7 +102,7 @@ class Tranche:
 
 
 @dataclass(frozen=True)
-class PlannedTranche:
+class TranchePlan:
     """What a plan does with one tranche. A query that an earlier tranche asks too is counted there.
 
     Attributes:
@@ -123,7 +123,7 @@ class PlannedTranche:
 
 
 @dataclass(frozen=True)
-class Plan:
+class PurchasePlan:
     """What a run needs, has and would buy.
 
     Attributes:
@@ -134,7 +134,7 @@ class Plan:
         by_stratum: how many image queries of each (domain, class) are in `to_buy`.
     """
 
-    tranches: tuple[PlannedTranche, ...]
+    tranches: tuple[TranchePlan, ...]
     to_buy: tuple[Query, ...]
     cost_micros: int
     budget_left: int | None
@@ -182,7 +182,7 @@ class Plan:
 
 def plan_purchase(
     tranches: Sequence[Tranche], *, cached: Collection[Query], budget: Budget, prices: Prices
-) -> Plan:
+) -> PurchasePlan:
     """What to buy of some tranches, one after the other, until the budget ends.
 
     The order follows the tranches and not the cache: a resumed run goes on where it stopped.
@@ -203,7 +203,7 @@ def plan_purchase(
         buying = new & bought
         have = sum(query in cached for query in new)
         planned.append(
-            PlannedTranche(
+            TranchePlan(
                 name=tranche.name,
                 queries=len(tranche.queries),
                 cached=have,
@@ -218,7 +218,7 @@ def plan_purchase(
         for pair in zip(tranche.queries, tranche.strata, strict=True)
     )  # fmt: skip
     left = None if budget.queries is None else max(0, budget.queries - budget.committed.queries - len(to_buy))
-    return Plan(
+    return PurchasePlan(
         tranches=tuple(planned),
         to_buy=tuple(to_buy),
         cost_micros=price(to_buy, prices).cost_micros,

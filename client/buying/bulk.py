@@ -15,7 +15,7 @@ from client.buying.cache import EmbeddingCache
 from client.buying.checkout import Checkout
 from client.buying.job_files import JobFiles
 from client.buying.lock import is_locked, run_lock
-from client.buying.purchase import Purchase, PurchaseProgress
+from client.buying.purchase import PurchaseProgress, PurchaseResult
 from client.buying.queries import Query, Spending
 from client.buying.recovery import DeadRuns, Undecided
 from client.buying.vendor_api import VendorClient
@@ -41,7 +41,7 @@ class BulkPurchaser:
         say: Callable[[str], None] = lambda _: None,
         *,
         wait: bool,
-        settled: Purchase | None = None,
+        settled: PurchaseResult | None = None,
         undecided: Undecided | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -71,7 +71,7 @@ class BulkPurchaser:
         self._wait = wait
         self._sleep = sleep
         self._checkout = Checkout(vendor, cache, model)
-        self._purchase = settled or Purchase()
+        self._purchase = settled or PurchaseResult()
         self._files = JobFiles(model, budget, self._purchase.refused)
         self._answers = JobAnswers(vendor, self._checkout, run_id, self._purchase)
         self._undecided: Undecided = {} if undecided is None else undecided
@@ -79,7 +79,7 @@ class BulkPurchaser:
         self._total = 0
         self._owed = NOTHING  # for this run's jobs that cannot be asked after here, or not yet
 
-    def run(self, queries: Sequence[Query]) -> Purchase:
+    def run(self, queries: Sequence[Query]) -> PurchaseResult:
         """Fetch what earlier jobs brought, then begin jobs for what is missing, as far as the budget reaches.
 
         Raises:

@@ -9,7 +9,7 @@ from client.buying.bulk_lines import AnsweredLine, read_answers, read_chunk, rea
 from client.buying.bulk_notes import BulkNote
 from client.buying.checkout import Checkout
 from client.buying.pending import Payer, RequestBatch
-from client.buying.purchase import Purchase
+from client.buying.purchase import PurchaseResult
 from client.buying.queries import Query, Spending
 from client.buying.vendor_api import VendorClient
 from client.buying.wire import most_bytes
@@ -20,7 +20,9 @@ from shared.batches import BatchObject
 class JobAnswers:
     """What the jobs of one vendor bring to a run, and what that comes to."""
 
-    def __init__(self, vendor: VendorClient, checkout: Checkout, run_id: str, purchase: Purchase) -> None:
+    def __init__(
+        self, vendor: VendorClient, checkout: Checkout, run_id: str, purchase: PurchaseResult
+    ) -> None:
         """Fetch nothing yet.
 
         Args:

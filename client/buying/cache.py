@@ -37,7 +37,7 @@ from client.buying.receipts import (
     add_receipt,
     add_refusal,
 )
-from client.errors import Bill, CacheError, Disagreement
+from client.errors import Bill, CacheError, EmbeddingsDiffer
 from shared.embeddings import Kind, Usage
 from shared.encoding import Vector
 
@@ -226,7 +226,7 @@ class EmbeddingCache:
             Whether the receipt is new; a job's answers may be fetched twice.
 
         Raises:
-            Disagreement: it differs from what is in the cache; nothing is stored.
+            EmbeddingsDiffer: it differs from what is in the cache; nothing is stored.
         """
         bill, payer = Bill(request_id, batch.fingerprint, usage), Payer(origin or None, key_id)
         with self._file.transaction() as connection:
@@ -332,7 +332,7 @@ class EmbeddingCache:
         What is there already stays: it was paid for here.
 
         Raises:
-            Disagreement: one is of another size than what the cache has of the model, or differs from it.
+            EmbeddingsDiffer: one is of another size than what the cache has of the model, or differs from it.
         """
         pieces = iter(entries)
         with self._file.transaction() as connection:
@@ -356,7 +356,7 @@ class EmbeddingCache:
         for entry in piece:
             if len(entry.vector) != length:
                 sizes = (size // self.dtype.itemsize for size in (len(entry.vector), length))
-                raise Disagreement("{} dimensions, not {}".format(*sizes))
+                raise EmbeddingsDiffer("{} dimensions, not {}".format(*sizes))
             name = entry.digest.hex()
             query = Query(entry.kind, name, name, bytes)
             if new.setdefault(query, entry) is not entry:
@@ -373,12 +373,12 @@ class EmbeddingCache:
         """Compare embeddings with what is known of the same queries.
 
         Raises:
-            Disagreement: they differ.
+            EmbeddingsDiffer: they differ.
         """
         before = {query: self._vector(row.entry) for query, row in known.items()}
         found = difference(before, vectors, tolerance=tolerance, itemsize=self.dtype.itemsize)
         if found is not None:
-            raise Disagreement(found)
+            raise EmbeddingsDiffer(found)
 
     def _vector(self, entry: StoredEmbedding) -> Vector:
         return np.frombuffer(entry.vector, dtype=self.dtype).astype(np.float32)

@@ -9,7 +9,7 @@ from client.buying.pending import Payer, RequestBatch
 from client.buying.protocols import EmbedResult, Vendor
 from client.buying.queries import Query, Spending
 from client.buying.wire import rejected
-from client.errors import Bill, Disagreement, VendorError
+from client.errors import Bill, EmbeddingsDiffer, VendorError
 from shared.embeddings import ModelCard
 
 
@@ -113,7 +113,7 @@ class Checkout:
                 tolerance=self.model.tolerance,
                 proof=answer.proof,
             )
-        except Disagreement as error:
+        except EmbeddingsDiffer as error:
             fault = (
                 f"at {self.vendor.url} says that it sells {batch.fingerprint}, of which the cache "
                 f"{self.cache.path} has other embeddings: they differ {error}. One of the vendors does not "

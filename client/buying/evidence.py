@@ -105,7 +105,7 @@ class ExportedReceipts(BaseModel):
     receipts: list[ExportedReceipt]
 
 
-class ExportedFile(RootModel[ExportedReceipts | SwapEvidence]):
+class EvidenceFile(RootModel[ExportedReceipts | SwapEvidence]):
     """What there is to check: receipts, or the evidence of a swap."""
 
     root: Annotated[ExportedReceipts | SwapEvidence, Field(discriminator="format")]
@@ -163,7 +163,7 @@ def check_file(file: Path, keys: KeySet | None = None) -> Evidence | SwapCheck:
     Raises:
         UsageError: it cannot be read, or is something else.
     """
-    exported = _read(file, ExportedFile).root
+    exported = _read(file, EvidenceFile).root
     if isinstance(exported, SwapEvidence):
         return check_swap(exported, keys)
     known = by_id(exported.keys if keys is None else keys.keys)
@@ -230,5 +230,5 @@ def _read(file: Path, model: type[Content]) -> Content:
     except OSError as error:
         raise UsageError(f"{file} cannot be read: {error.strerror}.") from error
     except ValidationError as error:
-        what = "exported receipts, nor evidence of a canary" if model is ExportedFile else "keys (a JWK Set)"
+        what = "exported receipts, nor evidence of a canary" if model is EvidenceFile else "keys (a JWK Set)"
         raise UsageError(f"{file} has no {what} ({error.error_count()} faults).") from error

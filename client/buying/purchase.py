@@ -28,7 +28,7 @@ class PurchaseProgress:
 
 
 @dataclass
-class Purchase:
+class PurchaseResult:
     """What a purchase came to.
 
     Attributes:

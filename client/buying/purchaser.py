@@ -15,7 +15,7 @@ from client.buying.concurrency import LARGEST, ConcurrencyLimiter
 from client.buying.lock import is_locked, run_lock
 from client.buying.pending import Payer, PendingBatch, RequestBatch
 from client.buying.protocols import EmbedResult, Vendor
-from client.buying.purchase import Purchase, PurchaseProgress
+from client.buying.purchase import PurchaseProgress, PurchaseResult
 from client.buying.queries import Query, Spending
 from client.buying.recovery import DeadRuns, Undecided, may_cost
 from client.buying.request_queue import RequestQueue
@@ -75,10 +75,10 @@ class Purchaser:
         self._at_hand: dict[Query, Query] = {}
         self._queue = RequestQueue(self._checkout, run_id, budget, self._not_sent)
         self._in_jobs: set[Query] = set()
-        self._purchase = Purchase()
+        self._purchase = PurchaseResult()
         self._errors: list[BaseException] = []
 
-    def run(self, queries: Sequence[Query], used: Collection[Query]) -> Purchase:
+    def run(self, queries: Sequence[Query], used: Collection[Query]) -> PurchaseResult:
         """Buy until something ends it; see `Teacher.buy`."""
         self._recover(queries)
         with run_lock(self._cache.path, self._run_id):
@@ -103,7 +103,7 @@ class Purchaser:
         """Queries that may have been paid for, and of which the vendor does not tell."""
         return self._settlement.undecided
 
-    def settle(self, queries: Sequence[Query]) -> Purchase:
+    def settle(self, queries: Sequence[Query]) -> PurchaseResult:
         """Settle what was sent before, so that what is missing can be bought in another way; buys nothing.
 
         What the vendor may still be answering is waited for. What it does not tell of is `undecided`.

@@ -9,7 +9,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from client.buying.budget import Budget, Plan, Tranche, affordable, plan_purchase, price, purchase_order
+from client.buying.budget import (
+    Budget,
+    PurchasePlan,
+    Tranche,
+    affordable,
+    plan_purchase,
+    price,
+    purchase_order,
+)
 from client.buying.bulk import BulkPurchaser, owed_to_jobs
 from client.buying.bulk_notes import being_bought
 from client.buying.cache import EmbeddingCache
@@ -17,7 +25,7 @@ from client.buying.checkout import Checkout
 from client.buying.lock import run_lock
 from client.buying.pinning import Pinning
 from client.buying.protocols import Vendor
-from client.buying.purchase import Purchase, PurchaseProgress
+from client.buying.purchase import PurchaseProgress, PurchaseResult
 from client.buying.purchaser import Purchaser
 from client.buying.queries import Query, Spending
 from client.buying.rates import recent_rate
@@ -29,7 +37,7 @@ from shared.embeddings import ModelCard
 
 
 @dataclass(frozen=True)
-class Outlook:
+class PurchaseOutlook:
     """What stands in the way of a purchase, and how long it will take.
 
     Attributes:
@@ -174,7 +182,7 @@ class Teacher:
         """What the run has paid so far, over all its resumptions."""
         return self._cache.spending(self._run_id)
 
-    def plan(self, tranches: Sequence[Tranche]) -> Plan:
+    def plan(self, tranches: Sequence[Tranche]) -> PurchasePlan:
         """What to buy of these, given what the cache has and the budget allows; see `plan_purchase`."""
         cached = self._cache.known(self.model.fingerprint, purchase_order(tranches))
         return plan_purchase(tranches, cached=cached, budget=self.budget, prices=self.model.prices)
@@ -186,7 +194,7 @@ class Teacher:
         spending = price(affordable(missing, self.budget, self.model.prices), self.model.prices)
         return Offer(len(known), spending.queries, spending.cost_micros)
 
-    def outlook(self, queries: Sequence[Query]) -> Outlook:
+    def outlook(self, queries: Sequence[Query]) -> PurchaseOutlook:
         """What the vendor asks for these, whether it would sell them now, and how long they would take."""
         kinds = Counter(query.kind for query in queries)
         quote: Quote | None = None
@@ -200,7 +208,7 @@ class Teacher:
         rate = recent_rate(sales, images=kinds["image"], texts=kinds["text"])
         slowest = quote.seconds_at_rate_limit if quote else 0
         seconds = None if rate is None else max(slowest, len(queries) / rate)
-        return Outlook(quote, self._vendor.states_prices, seconds)
+        return PurchaseOutlook(quote, self._vendor.states_prices, seconds)
 
     @property
     def recent_rate(self) -> float | None:
@@ -218,7 +226,7 @@ class Teacher:
         *,
         patience: float | None = None,
         used: Collection[Query] | None = None,
-    ) -> Purchase:
+    ) -> PurchaseResult:
         """Buy the queries that the cache lacks, in order, until they, the budget or the quota end.
 
         Answers that an earlier, interrupted run had paid for are fetched first, free of charge.
@@ -273,7 +281,7 @@ class Teacher:
         used: Collection[Query],
         bulk: Bulk,
         on_progress: Callable[[PurchaseProgress], None],
-    ) -> Purchase:
+    ) -> PurchaseResult:
         # What was sent before and not answered is settled first, at the price of requests, and what jobs of
         # before brought is fetched. Then a vendor that is new to the cache is asked a few known queries, at
         # the price of requests too.

@@ -68,7 +68,7 @@ class Mistake:
 
 
 @dataclass(frozen=True)
-class Run:
+class ReportData:
     """What a finished run left.
 
     Attributes:
@@ -115,7 +115,7 @@ class Run:
         return [prediction for prediction in self.predictions if prediction.seen]
 
 
-def render_report(run: Run) -> str:
+def render_report(run: ReportData) -> str:
     """The report as one HTML page that needs nothing from elsewhere."""
     page = _environment().get_template("report.html")
     return page.render(
@@ -136,13 +136,13 @@ def render_report(run: Run) -> str:
     )
 
 
-def render_model_card(run: Run) -> str:
+def render_model_card(run: ReportData) -> str:
     """The model card in Markdown."""
     page = _environment().get_template("model_card.md")
     return page.render(**_shared(run))
 
 
-def _shared(run: Run) -> dict[str, Any]:
+def _shared(run: ReportData) -> dict[str, Any]:
     summary, plan = run.summary, run.plan
     target, unseen, teacher = summary.target_domain, summary.leave_one_out, summary.teacher
     return {
@@ -166,7 +166,7 @@ def _shared(run: Run) -> dict[str, Any]:
     }
 
 
-def _taught(run: Run) -> str:
+def _taught(run: ReportData) -> str:
     """Who taught the student, in a clause; of a teacher that taught nothing, the labels did."""
     if (teacher := run.summary.teacher) is not None:
         return f"taught by {teacher.id if _learnt_from(run) else 'labels alone'}"
@@ -174,19 +174,19 @@ def _taught(run: Run) -> str:
     return "trained without a teacher" if local is None else f"taught by {local}"
 
 
-def _learnt_from(run: Run) -> bool:
+def _learnt_from(run: ReportData) -> bool:
     """Whether anything was learnt of the vendor's model, as far as it was checked."""
     check = run.summary.teacher_check
     return check is None or check.learnt_from
 
 
-def _local_teacher(run: Run) -> str | None:
+def _local_teacher(run: ReportData) -> str | None:
     """The model that a method asks in place of the vendor's; `None` where it asks none."""
     method = known_method(run.summary.method)
     return None if method is None else _LOCAL_TEACHERS.get(method.teacher)
 
 
-def _checked(run: Run) -> str:
+def _checked(run: ReportData) -> str:
     """What the labels say against the teacher, where it was weighed by them; else empty."""
     check = run.summary.teacher_check
     return described_check(check) if check is not None and check.doubts and run.recipe.weigh_teacher else ""
@@ -199,7 +199,7 @@ def _standing(summary: Summary) -> str:
     return "unseen" if summary.weights_known else "held out"
 
 
-def _kept(run: Run) -> str:
+def _kept(run: ReportData) -> str:
     """Which weights are the student's, in a clause."""
     first, last = run.summary.steps_kept
     share, student = run.recipe.interpolation, "the student"
@@ -213,7 +213,7 @@ def _kept(run: Run) -> str:
     return f"the weights after step {last}, best on the hold-outs by the mean over {mean}, are {student}"
 
 
-def _asked(run: Run, kind: str) -> int:
+def _asked(run: ReportData, kind: str) -> int:
     """How many queries of a kind were bought or cached; as many as were needed, in a plan of before kinds.
 
     A plan is made before its teacher is checked: of one that teaches nothing, no further image is bought.
@@ -228,7 +228,7 @@ def _asked(run: Run, kind: str) -> int:
     return sum(each.cached + bought * each.to_buy for each in purchase.tranches if each.name == kind)
 
 
-def _domains(run: Run) -> list[Row]:
+def _domains(run: ReportData) -> list[Row]:
     """The domains in the order in which they are shown: sources first, the target, if there is one, last."""
     summary, target = run.summary, run.summary.target_domain
     return [
@@ -245,7 +245,7 @@ def _domains(run: Run) -> list[Row]:
     ]
 
 
-def _curves(run: Run) -> list[tuple[str, Markup]]:
+def _curves(run: ReportData) -> list[tuple[str, Markup]]:
     """Captions and drawings of how the last stage went."""
     stages = {row["stage"] for row in run.metrics if "step" in row}
     stage = "distill" if "distill" in stages else "align"
@@ -269,7 +269,7 @@ def _calibrated(predictions: Sequence[LabelledPrediction], *, seen: bool) -> Row
     }
 
 
-def _asking(run: Run) -> list[Row]:
+def _asking(run: ReportData) -> list[Row]:
     """What is to be expected of asking the teacher about the least sure images: a row a kind of images."""
     rows: list[Row] = []
     for predictions, teacher, seen in (
@@ -291,7 +291,7 @@ def _asking(run: Run) -> list[Row]:
     return rows
 
 
-def _teacher_accuracy(run: Run, domain: str | None = None) -> float | None:
+def _teacher_accuracy(run: ReportData, domain: str | None = None) -> float | None:
     """How right the teacher is by the names that a student asks by; in a domain, if that is known.
 
     What is known of a domain is by the class texts: it tells nothing where images name some classes.
@@ -305,7 +305,7 @@ def _teacher_accuracy(run: Run, domain: str | None = None) -> float | None:
     return check.accuracy if check.accuracy_by_names is None else check.accuracy_by_names
 
 
-def _matrix(run: Run) -> Markup | None:
+def _matrix(run: ReportData) -> Markup | None:
     classes = run.plan.classes
     if len(classes) > _MOST_CLASSES_DRAWN:
         return None

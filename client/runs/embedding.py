@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.buying.parquet import Piece, require_pyarrow, write_parquet
-from client.buying.purchase import Purchase, PurchaseProgress
+from client.buying.purchase import PurchaseProgress, PurchaseResult
 from client.buying.queries import Query
 from client.buying.teacher import Teacher
 from client.data.domains import shown
@@ -128,7 +128,7 @@ def embed_to_file(
     rows: Sequence[Query | Unreadable],
     out: Path,
     on_progress: Callable[[PurchaseProgress], None],
-) -> tuple[Purchase, int, int]:
+) -> tuple[PurchaseResult, int, int]:
     """Buy what the cache lacks, and write all to `out`.
 
     `.npy` has a row for each of `rows`, NaN where there is no embedding, and `index_of(out)` names them.
@@ -153,7 +153,7 @@ def embed_to_file(
 
 def embed_to_array(
     teacher: Teacher, rows: Sequence[Query | Unreadable], on_progress: Callable[[PurchaseProgress], None]
-) -> tuple[Purchase, NDArray[np.float32]]:
+) -> tuple[PurchaseResult, NDArray[np.float32]]:
     """Buy what the cache lacks.
 
     Returns:
@@ -174,7 +174,7 @@ def _buy_all(
     on_progress: Callable[[PurchaseProgress], None],
     *,
     otherwise: str,
-) -> Purchase:
+) -> PurchaseResult:
     purchase = teacher.buy([row for row in rows if isinstance(row, Query)], on_progress)
     if purchase.out_of_budget:
         raise BudgetExhausted(

@@ -11,7 +11,7 @@ from client.learning.student import load_student_metadata
 from client.paths import is_file
 from client.results.predictions import MISTAKES_SHOWN, read_predictions, tested_on, worst_mistakes
 from client.results.records import Disagreement, Exports, Neighbour, Plan, Review, Summary
-from client.results.report import Mistake, Pictured, Run, render_model_card, render_report
+from client.results.report import Mistake, Pictured, ReportData, render_model_card, render_report
 from client.runs.folder import RunFolder
 
 _THUMBNAIL = 96
@@ -43,7 +43,7 @@ def write_pages(run: RunFolder, summary: Summary, *, stands_in: Path | None = No
     ]
     doubts = [_pictured(folder, each) for each in review.disagreements] if review else []
     exports = run.record(Exports, run.exports) if run.exports.exists() else None
-    found = Run(
+    found = ReportData(
         summary, run.record(Plan, run.plan), config.data, config.recipe, run.rows(), answers, mistakes,
         review, doubts, exports, folder=str(stands_in or run.path), in_browser=_is_in_browser(run),
     )  # fmt: skip

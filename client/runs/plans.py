@@ -2,7 +2,8 @@
 
 from collections import Counter
 
-from client.buying import budget, teacher
+from client.buying.budget import PurchasePlan
+from client.buying.teacher import PurchaseOutlook
 from client.data.domains import (
     relative,
 )
@@ -15,7 +16,7 @@ from client.runs.folder import RunConfig
 from shared.embeddings import ModelCard
 
 
-def _steps(config: RunConfig, dataset: Dataset, plan: budget.Plan | None) -> int:
+def _steps(config: RunConfig, dataset: Dataset, plan: PurchasePlan | None) -> int:
     """How many steps the last stage would take, with what the plan gets."""
     had = {} if plan is None else {each.name: each.cached + each.to_buy for each in plan.tranches}
     settled = config.recipe.settled(
@@ -30,7 +31,7 @@ def describe_plan(
     config: RunConfig,
     dataset: Dataset,
     model: ModelCard | None,
-    plan: budget.Plan | None,
+    plan: PurchasePlan | None,
     outlook: Outlook | None = None,
 ) -> Plan:
     """What a run would use and buy, as `plan.json` holds it and `client plan --json` prints it."""
@@ -57,6 +58,6 @@ def describe_plan(
     )
 
 
-def describe_outlook(outlook: teacher.Outlook) -> Outlook:
+def describe_outlook(outlook: PurchaseOutlook) -> Outlook:
     """What a plan says of the vendor: its own price, what quota and money allow, and the time it takes."""
     return Outlook(quote=outlook.quote, prices_known=outlook.prices_known, seconds=outlook.seconds)

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from client.buying.budget import Plan, TrancheName
+from client.buying.budget import PurchasePlan, TrancheName
 from client.buying.queries import Query
 from client.buying.teacher import Teacher
 from client.data.domains import class_prompts
@@ -321,7 +321,7 @@ class TargetBuilder:
             return f"the vendor refused {refused}, and the budget ended before the others"
         return "the vendor refused them" if refused else "the budget ended"
 
-    def _buy_lots(self, dataset: Dataset, asked: TeacherQueries, plan: Plan) -> dict[Query, str]:
+    def _buy_lots(self, dataset: Dataset, asked: TeacherQueries, plan: PurchasePlan) -> dict[Query, str]:
         """Buy texts, labelled images, and the rest if these say that it is worth it; returns refusals."""
         texts, labelled, further = asked.lots(plan.to_buy)
         assert self._teacher is not None

@@ -23,7 +23,7 @@ from client.buying.cache import EmbeddingCache
 from client.buying.checkout import Checkout
 from client.buying.lock import is_locked, run_lock
 from client.buying.origins import origin_of
-from client.buying.purchase import Purchase, PurchaseProgress
+from client.buying.purchase import PurchaseProgress, PurchaseResult
 from client.buying.purchaser import Purchaser
 from client.buying.queries import Query, Spending
 from client.buying.teacher import at_bulk_prices
@@ -550,7 +550,7 @@ def test_progress_ends_at_all_that_is_bought_whatever_was_settled_and_whoever_be
         VendorClient(client.url, client.api_key) as api,
         EmbeddingCache(client.folder / "cache.db") as cache,
     ):
-        model, settled = at_bulk_prices(api.model()), Purchase(bought=50)
+        model, settled = at_bulk_prices(api.model()), PurchaseResult(bought=50)
         BulkPurchaser(
             api, cache, model, "run", Budget(None), told.append, wait=True, settled=settled
         ).run([Query.text(word) for word in (*MANY[1:20:2], *MANY[81:120:2])])  # fmt: skip

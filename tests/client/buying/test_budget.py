@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.buying.budget import NOTHING, Budget, Plan, Tranche, plan_purchase
+from client.buying.budget import NOTHING, Budget, PurchasePlan, Tranche, plan_purchase
 from client.buying.queries import Query, Spending
 from client.buying.selection import SelectionStrategy, image_order
 from shared.embeddings import Prices
@@ -27,7 +27,7 @@ def _plan(
     budget: Budget,
     cached: set[Query],
     select: SelectionStrategy = "stratified",
-) -> Plan:
+) -> PurchasePlan:
     turns = image_order(select, strata, seed=3)
     labelled = Tranche("labelled", [images[turn] for turn in turns], [strata[turn] for turn in turns])
     return plan_purchase([Tranche("texts", PROMPTS), labelled], cached=cached, budget=budget, prices=PRICES)

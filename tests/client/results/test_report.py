@@ -19,7 +19,7 @@ from client.results.predictions import (
     worst_mistakes,
 )
 from client.results.records import Disagreement, Neighbour, Plan, Review, Summary
-from client.results.report import Mistake, Pictured, Run, render_model_card, render_report
+from client.results.report import Mistake, Pictured, ReportData, render_model_card, render_report
 from tests.client.buying.cards import MODEL
 
 HOSTILE = "<script>alert(1)</script>"
@@ -130,9 +130,9 @@ METRICS = [
 ]
 
 
-def _run(**changes: Any) -> Run:
+def _run(**changes: Any) -> ReportData:
     mistakes = [Mistake(ANSWERS[2], PICTURE), Mistake(ANSWERS[3], None)]
-    return Run(_summary(**changes), _plan(), DATA, RECIPE, METRICS, ANSWERS, mistakes)
+    return ReportData(_summary(**changes), _plan(), DATA, RECIPE, METRICS, ANSWERS, mistakes)
 
 
 class _Page(HTMLParser):
@@ -190,7 +190,7 @@ def test_a_batch_is_told_as_it_was_trained_with(images: int | None, domains: lis
     assert f"seed 0, {said}</td>" in render_report(run)
 
 
-def _with_tranches(run: Run, **tranches: tuple[int, int]) -> Run:
+def _with_tranches(run: ReportData, **tranches: tuple[int, int]) -> ReportData:
     """A run whose plan names kinds of spending, each with what is cached and what would be bought."""
     kinds = [
         {
