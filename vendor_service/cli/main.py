@@ -180,6 +180,7 @@ def serve(
     # The model's libraries take seconds to import, which no other command should wait for.
     share_processors()
     from shared.serving.logging import configure_logging
+    from vendor_service.serving.model_loader import end_while_loading
     from vendor_service.serving.serve import start
 
     def announce(url: str, facts: str) -> None:
@@ -187,8 +188,9 @@ def serve(
 
     configure_logging("vendor_service", as_json=settings.log_format == "json")
     _tell(settings)
-    interrupted = start(settings, announce)
-    raise typer.Exit(130 if interrupted else 0)
+    status = 130 if start(settings, announce) else 0
+    end_while_loading(status)
+    raise typer.Exit(status)
 
 
 def _tell(settings: Settings) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from sqlalchemy.orm import Session
 
+from shared.errors import ErrorCode
 from vendor_service.database.rows import ChargeRow
 from vendor_service.database.session import Database
 from vendor_service.database.working_set import Touched, WorkingSet
@@ -83,9 +84,17 @@ class Writer:
         self._thread.start()
 
     def submit(self, touched: Touched, work: Callable[[WorkingSet], Result]) -> "Future[Result]":
-        """Have `work` done on the rows touched; cancelling the future before it has begun takes it back."""
+        """Have `work` done on the rows touched; cancelling the future before it has begun takes it back.
+
+        Once this is closed, the future raises `APIError` (`shutting_down`).
+        """
         piece = _WorkItem(touched, work, Future())
         with self._changed:
+            if self._closed:
+                piece.future.set_exception(
+                    APIError(ErrorCode.SHUTTING_DOWN, "the vendor stops", retry_after=1)
+                )
+                return piece.future
             self._waiting.append(piece)
             if len(self._waiting) >= self._enough:
                 self._changed.notify()

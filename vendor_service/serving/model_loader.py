@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import os
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -22,6 +24,7 @@ from vendor_service.observability.metrics import Metrics
 from vendor_service.serving.model_specs import ModelSpec
 from vendor_service.settings import Settings
 
+_LOADING = "loading"  # the name of a thread that loads a model
 _log = logging.getLogger(__name__)
 
 Made = TypeVar("Made")
@@ -162,8 +165,19 @@ async def _apart(make: Callable[[], Made]) -> Made:
         except BaseException as error:
             made.set_exception(error)
 
-    threading.Thread(target=run, name="loading", daemon=True).start()
+    threading.Thread(target=run, name=_LOADING, daemon=True).start()
     return await asyncio.wrap_future(made)
+
+
+def end_while_loading(status: int) -> None:
+    """End this process with a status, at once, if it loads a model that nobody waits for any more.
+
+    Python would wait for it: it joins the threads of executors before it ends, and a model is loaded on one.
+    """
+    if any(each.name == _LOADING for each in threading.enumerate()):
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(status)
 
 
 def _stamps(spec: ModelSpec) -> list[FileStamp]:

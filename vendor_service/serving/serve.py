@@ -21,6 +21,7 @@ from vendor_service.observability.worker_metrics import Worker
 from vendor_service.operators.first_key import adopt_currency, bootstrap
 from vendor_service.serving.admin import admin_beside
 from vendor_service.serving.app import create_app
+from vendor_service.serving.model_loader import end_while_loading
 from vendor_service.serving.reread import Hangups
 from vendor_service.serving.workers import Workers
 from vendor_service.settings import Settings
@@ -79,6 +80,7 @@ def _serve_as_worker(
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // worker.workers))
     _serve(create_app(settings, worker=worker, hangups=hangups), settings, bound, on_ready)
+    end_while_loading(0)
 
 
 def _serve(

@@ -74,6 +74,15 @@ def test_what_waits_shares_a_transaction_and_fails_alone(books: Books, writer: W
     assert len(commits) - before <= 4  # the one that was held up, the three together, and the readings above
 
 
+def test_what_is_submitted_once_it_is_closed_is_refused_and_not_waited_for(books: Books) -> None:
+    writer = Writer(books.database)
+    writer.close()
+    refused = writer.submit(Touched("acct"), lambda _: None)
+    with pytest.raises(APIError) as raised:
+        refused.result(timeout=20)
+    assert raised.value.code == ErrorCode.SHUTTING_DOWN
+
+
 def test_where_several_come_at_once_a_transaction_waits_for_more(
     books: Books, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

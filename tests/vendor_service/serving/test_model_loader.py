@@ -1,6 +1,8 @@
 """The model loader by itself: what it does when it is interrupted, and what it looks at."""
 
 import asyncio
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,6 +65,35 @@ def test_who_stops_while_a_model_is_loaded_does_not_wait_for_it(slow: Slow) -> N
         if thread.name == "loading":
             thread.join(20)  # what it has made or met is nobody's, and no error
     assert slow.ended.is_set()
+
+
+_STOPPED_WHILE_LOADING = """
+import asyncio, threading, time
+from vendor_service.serving import model_loader
+from vendor_service.serving.threads import make_apart
+
+began = threading.Event()
+
+def load():
+    began.set()
+    time.sleep(600)
+
+async def stop():
+    loading = asyncio.ensure_future(model_loader._apart(lambda: make_apart(load)))
+    await asyncio.to_thread(began.wait)
+    loading.cancel()
+
+asyncio.run(stop())
+print("stopped")
+model_loader.end_while_loading(7)
+"""
+
+
+def test_a_process_ends_though_a_model_is_being_loaded() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", _STOPPED_WHILE_LOADING], timeout=120, capture_output=True, check=False
+    )
+    assert (ended.returncode, ended.stdout) == (7, b"stopped\n")
 
 
 @pytest.mark.parametrize(("dtype", "anew"), [("int8", True), ("float32", False)])

@@ -120,7 +120,7 @@ class ForkServer:
         """Have a process forked; it answers on its socket as soon as it runs.
 
         Raises:
-            OSError: the system has no room for it now.
+            OSError: the system has no room for it now, or the server reads too slowly.
         """
         self._forked += 1
         layout = self._layouts[kind]
@@ -129,8 +129,12 @@ class ForkServer:
             try:
                 arena = Arena(memory, layout.slots, layout.slot_bytes, layout.input_bytes)
                 message = json.dumps({"fork": self._forked, "kind": kind}).encode() + b"\n"
-                with suppress(OSError):
+                try:
                     socket.send_fds(self.control, [message], [theirs.fileno(), memory])
+                except BlockingIOError:  # it has not read yet what it is to do
+                    raise
+                except OSError:  # it is gone, which is seen next
+                    pass
             finally:
                 os.close(memory)
         handle = ProcessHandle(self._forked, ours, arena)
