@@ -119,8 +119,8 @@ def test_a_connection_that_goes_on_asking_is_kept(server: uvicorn.Server) -> Non
             time.sleep(PATIENCE / 10)
 
 
-def test_an_endless_head_is_refused(server: uvicorn.Server) -> None:
-    with connect(server) as connection:
+def test_an_endless_head_is_refused() -> None:
+    with serving(patience=60) as server, connect(server) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nendless: ")
         with pytest.raises(ConnectionError):
             send_a_lot(connection)
