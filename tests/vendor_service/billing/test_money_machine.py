@@ -28,6 +28,7 @@ from vendor_service.accounts.projects import ProjectTerms, change_terms, find_pr
 from vendor_service.billing import invoices, ledger
 from vendor_service.billing.admission import Admission
 from vendor_service.billing.clock_watch import MOST_SKEW, ClockWatch
+from vendor_service.billing.orders import Admitted, Order
 from vendor_service.billing.periods import is_ahead
 from vendor_service.billing.replays import ReplayTerms
 from vendor_service.clock import SECOND, Clock, next_month_start
@@ -37,6 +38,7 @@ from vendor_service.operators import money
 from vendor_service.operators.act import Act
 
 MOST_REPLAYS = 2
+WINDOW_SECONDS = 30 * 86_400
 YEARS = 12 * 365 * 86_400
 PROCESS = st.integers(0, 1)
 
@@ -54,7 +56,7 @@ class MoneyMachine(RuleBasedStateMachine):
         self.clocks: tuple[Clock, ...] = (books.clock, self.other_clock)
         steady = books.clock.steady
         self.watches = [ClockWatch(clock, steady) for clock in self.clocks]
-        terms = ReplayTerms(window_seconds=30 * 86_400, most=MOST_REPLAYS)
+        terms = ReplayTerms(WINDOW_SECONDS, MOST_REPLAYS)
         self.processes = [
             Admission(books.database, self.clocks[which], HOLD_SECONDS, terms, self.watches[which])
             for which in range(2)
@@ -63,6 +65,8 @@ class MoneyMachine(RuleBasedStateMachine):
             BulkProcess(books.database, self.clocks[which], self.processes[which]) for which in range(2)
         ]
         self.jobs: dict[str, list[tuple[int, int]]] = {}  # the chunks that are not settled yet
+        self.asked: dict[str, tuple[Order, int]] = {}  # each hold's order, and when it was placed
+        self.seq_of: dict[str, int] = {}
 
     @initialize(
         quota=st.none() | st.integers(0, 12),
@@ -77,6 +81,7 @@ class MoneyMachine(RuleBasedStateMachine):
             spend_limit_micros=st.none() | st.integers(0, 700),
         ),
         concurrency=st.none() | st.integers(1, 3),
+        bought=st.integers(0, 4),
     )
     def open_account(
         self,
@@ -88,6 +93,7 @@ class MoneyMachine(RuleBasedStateMachine):
         coverage_limit: int | None,
         project: ProjectTerms,
         concurrency: int | None,
+        bought: int,
     ) -> None:
         self.order = self.books.open(
             KeyTerms(quota=key_quota),
@@ -101,16 +107,17 @@ class MoneyMachine(RuleBasedStateMachine):
         self.open_holds: dict[str, int] = {}
         self.balance = credit or 0
         self.answered = 0
-        self.paid: dict[str, str] = {}
         self.replays: Counter[str] = Counter()
-        self.seq_of: dict[str, int] = {}
         self.cost_of: dict[int, int] = {}
         self.given_back: Counter[int] = Counter()
         self.references: dict[str, int] = {}
         self.final: dict[str, Any] = {}
         self.limits_hold = True
-        self.queries_of: dict[str, int] = {}
         self.covered: set[int] = set()
+        if bought:  # under an idempotency key, to be asked for again: few are by chance
+            self.admit(images=0, texts=bought, key="a", body="x", which=0, by_project=False)
+        if self.open_holds:
+            self.finish(settle=True, which=0, by=0, buckets=list(range(8)))
 
     @rule(
         images=st.integers(0, 4),
@@ -132,15 +139,69 @@ class MoneyMachine(RuleBasedStateMachine):
             return
         assert self.is_right(which)
         if admitted.replayed:
-            assert self.paid[admitted.request_id] == body
-            self.replays[admitted.request_id] += 1
-            assert self.replays[admitted.request_id] <= MOST_REPLAYS
-            seq = self.seq_of[admitted.request_id]
-            assert self.given_back[seq] < self.cost_of[seq]
+            self.count_replay(admitted, body)
             return
         self.open_holds[admitted.request_id] = admitted.cost_micros
-        self.paid[admitted.request_id] = body
-        self.queries_of[admitted.request_id] = images + texts
+        self.asked[admitted.request_id] = asked, self.clocks[which]()
+
+    def count_replay(self, admitted: Admitted, body: str) -> None:
+        """Note down that something is answered again, which must have been paid for."""
+        assert self.asked[admitted.request_id][0].body_hash == body
+        self.replays[admitted.request_id] += 1
+        assert self.replays[admitted.request_id] <= MOST_REPLAYS
+        seq = self.seq_of[admitted.request_id]
+        assert self.given_back[seq] < self.cost_of[seq]
+
+    @precondition(lambda self: self.repeatable() and (self.is_right(0) or self.is_right(1)))
+    @rule(
+        which=st.integers(0),
+        by=PROCESS,
+        body=st.sampled_from(["same", "same", "same", "another"]),
+        images=st.sampled_from([0, 0, 0, 1, -1]),
+        texts=st.sampled_from([0, 0, 0, 1, -1]),
+        times=st.integers(1, MOST_REPLAYS + 1),
+    )
+    def ask_again(self, which: int, by: int, body: str, images: int, texts: int, times: int) -> None:
+        repeatable = self.repeatable()
+        first = repeatable[which % len(repeatable)]
+        asked, _ = self.asked[first]
+        again = replace(asked, images=max(0, asked.images + images), texts=max(0, asked.texts + texts))
+        if body != "same":
+            again = replace(again, body_hash=body)
+        for _ in range(times):
+            self.repeat(again, first, by if self.is_right(by) else 1 - by)
+
+    def repeat(self, again: Order, first: str, by: int) -> None:
+        """Ask again for what was paid for by the hold `first`."""
+        refusal = self.refusal_of(again, first, by)
+        try:
+            admitted = self.books.admit_by(self.processes[by], again)
+        except APIError as error:
+            assert error.code == refusal  # noqa: PT017 - others are answered again
+            return
+        assert refusal is None
+        assert (admitted.replayed, admitted.request_id) == (True, first)
+        self.count_replay(admitted, again.body_hash)
+
+    def repeatable(self) -> list[str]:
+        """The holds that were paid for under an idempotency key."""
+        return sorted(each for each in self.seq_of if self.asked[each][0].idempotency_key is not None)
+
+    def refusal_of(self, again: Order, first: str, by: int) -> str | None:
+        """Why an order is not answered again that repeats what was paid for, or `None` if it is."""
+        (asked, placed_at), seq = self.asked[first], self.seq_of[first]
+        account, now = self.books.account(again), self.clocks[by]()
+        reasons = [
+            ("not_ready", is_ahead(account, now)),
+            ("account_suspended", account.status == "suspended"),
+            ("idempotency_key_reused", again.body_hash != asked.body_hash),
+            ("charge_refunded", self.given_back[seq] == self.cost_of[seq]),
+            ("idempotency_key_expired", now >= placed_at + WINDOW_SECONDS * SECOND),
+            ("replays_exhausted", self.replays[first] == MOST_REPLAYS),
+            ("conflict", again.images < asked.images or again.texts < asked.texts),
+            ("idempotency_key_expired", again.queries > asked.queries),
+        ]
+        return next((code for code, so in reasons if so), None)
 
     @precondition(lambda self: self.open_holds)
     @rule(
@@ -156,7 +217,7 @@ class MoneyMachine(RuleBasedStateMachine):
             self.processes[by].void(self.order.account_id, hold).result()
             return
         try:
-            buckets = buckets[: self.queries_of[hold]]
+            buckets = buckets[: self.asked[hold][0].queries]
             self.processes[by].settle(self.order.account_id, hold, buckets).result()
         except APIError:
             # Swept, or by a wrong clock: the balance shows that it was not charged, and it never is.
@@ -383,7 +444,19 @@ class MoneyMachine(RuleBasedStateMachine):
         assert sum(entry.kind == "charge" for entry in entries) == self.answered
         assert self.books.account(self.order).buckets_covered == len(self.covered)
 
+    def ask_for_all_again(self) -> None:
+        """Ask by a right clock for all that was paid for: changed, and once more than it may be."""
+        self.set_right(0)
+        for first in self.repeatable():
+            asked, _ = self.asked[first]
+            self.repeat(replace(asked, body_hash="another"), first, 0)
+            self.repeat(replace(asked, texts=asked.texts - 1), first, 0)
+            self.repeat(replace(asked, texts=asked.texts + 1), first, 0)
+            for _ in range(MOST_REPLAYS + 1):
+                self.repeat(asked, first, 0)
+
     def teardown(self) -> None:
+        self.ask_for_all_again()
         for job in self.jobs:
             self.bulk[0].jobs.cancel(self.order.account_id, job, "key:1")
         for each in self.processes:
