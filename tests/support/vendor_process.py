@@ -223,9 +223,15 @@ class VendorProcess:
 
 
 def resident_bytes(pid: int, line: str = "VmRSS") -> int:
-    """What a process has in memory; as `RssAnon`, what no file backs of it."""
+    """What a process has in memory; as `RssAnon`, what no file backs of it; as `VmHWM`, its peak."""
     status = Path(f"/proc/{pid}/status").read_text()
     return 1024 * int(status.partition(f"{line}:")[2].split()[0])
+
+
+def forget_peak(pid: int) -> int:
+    """Have the `VmHWM` of a process begin anew, with what it has in memory now; that is returned."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+    return resident_bytes(pid, "VmHWM")
 
 
 def below(pid: int) -> list[int]:

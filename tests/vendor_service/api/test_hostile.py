@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.vendor_process import VendorProcess, resident_bytes
+from tests.support.vendor_process import VendorProcess, forget_peak, resident_bytes
 from tests.vendor_service.hostile_bodies import (
     BODIES,
     MEBIBYTE,
@@ -82,12 +82,12 @@ def test_the_worst_bodies_stop_nobody_and_take_no_more_memory_than_is_said(tmp_p
     with VendorProcess(tmp_path) as vendor:
         keys = [vendor.create_key() for _ in range(AT_ONCE)]
         ask_all(vendor, keys[0])
-        before = most = resident_bytes(vendor.pid)
+        before = forget_peak(vendor.pid)
         took: list[float] = []
         with sent_beside(vendor.url, keys, list(BODIES), SIZE):
             for _ in range(10):
                 took += livez_seconds(vendor.url, 0.5)
-                most = max(most, resident_bytes(vendor.pid))
+            most = resident_bytes(vendor.pid, "VmHWM")
         # The strict figure, 0.3 s for the slowest, is for a machine that does nothing else. Where four others
         # wanted each of two cores the median was 0.02 s and this quantile 0.12 s: that leaves room for more.
         assert statistics.median(took) < 0.3
