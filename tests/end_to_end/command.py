@@ -59,15 +59,15 @@ class Command:
         return outer | own
 
     def start(self, *arguments: str) -> ForkedCommand:
-        """Start it as a process and do not wait."""
+        """Start it as a process and do not wait; in a `with`, it does not outlive the block."""
         log = self.folder / "stderr.log"
         log.write_text("")
         return ForkedCommand("client.cli.main", arguments, self.folder, self.environment, log)
 
     def process(self, *arguments: str) -> Outcome:
         """Run it as a process to its good end."""
-        process = self.start(*arguments)
-        out, err = process.communicate()
+        with self.start(*arguments) as process:
+            out, err = process.communicate()
         assert process.returncode == 0, err
         return Outcome(out, " ".join(err.split()))
 

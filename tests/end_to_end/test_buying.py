@@ -216,12 +216,13 @@ def test_a_vendor_that_is_killed_and_restarted_costs_nothing_twice(tmp_path: Pat
         began = threading.Event()
 
         def restart() -> None:
-            began.wait()
+            if not began.wait(60):
+                return
             vendor.kill()
             time.sleep(0.5)
             vendor.start()
 
-        disturbance = threading.Thread(target=restart)
+        disturbance = threading.Thread(target=restart, daemon=True)
         disturbance.start()
         purchase = teacher.buy(_texts(600), lambda _: began.set())
         disturbance.join()

@@ -144,15 +144,15 @@ def test_a_comparison_that_was_killed_goes_on(client: Command, vendor_process: V
         "--methods",
         "lp-ft,vl2v-adip",
     )
-    process = client.start(*arguments)
-    finished = client.folder / "table" / "runs" / "lp-ft-red-0" / "summary.json"
-    while not finished.exists():
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(signal.SIGSTOP)
-    assert "Another process is at work" in client(*arguments, code=1).stderr
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    with client.start(*arguments) as process:
+        finished = client.folder / "table" / "runs" / "lp-ft-red-0" / "summary.json"
+        while not finished.exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGSTOP)
+        assert "Another process is at work" in client(*arguments, code=1).stderr
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
     written = finished.stat().st_mtime_ns
     charges = vendor_process.charges(client.api_key)
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import ExitStack
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -123,14 +124,13 @@ def test_processes_at_once_pay_from_one_budget(
 ) -> None:
     command = ("predict", str(trained / "student.onnx"), "--json", "--ask-vendor", client.url)
     halves = [[f"new/{n:02}.png" for n in range(start, _IMAGES, 3)] for start in range(3)]
-    processes = [
-        client.start(*command, *half, "--ask-below", "1", "--ask-budget", str(_TEXTS + 10)) for half in halves
-    ]
+    asking = (*command, "--ask-below", "1", "--ask-budget", str(_TEXTS + 10))
     rows: list[dict[str, Any]] = []
-    for process in processes:
-        out, err = process.communicate()
-        assert process.returncode == 0, err
-        rows += json.loads(out)
+    with ExitStack() as stack:
+        for process in [stack.enter_context(client.start(*asking, *half)) for half in halves]:
+            out, err = process.communicate()
+            assert process.returncode == 0, err
+            rows += json.loads(out)
     assert [row["answered_by"] for row in rows].count("vendor") == 10
     assert vendor_process.charges(client.api_key).queries == _TEXTS + 10
 

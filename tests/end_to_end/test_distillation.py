@@ -154,16 +154,16 @@ def test_an_interrupted_run_ends_in_the_same_student(client: Command, vendor_pro
     charges = vendor_process.charges(client.api_key)
     shutil.rmtree(client.folder / "run")
 
-    process = client.start(*_distill(*longer))
-    metrics = client.folder / "run" / "metrics.jsonl"
-    while not (metrics.exists() and '"stage": "distill", "step": 6' in metrics.read_text()):
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(signal.SIGSTOP)
-    assert "Another process is at work on this very run" in client(*_distill(*longer), code=1).stderr
-    process.send_signal(signal.SIGINT)
-    process.send_signal(signal.SIGCONT)
-    _, err = process.communicate()
+    with client.start(*_distill(*longer)) as process:
+        metrics = client.folder / "run" / "metrics.jsonl"
+        while not (metrics.exists() and '"stage": "distill", "step": 6' in metrics.read_text()):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGSTOP)
+        assert "Another process is at work on this very run" in client(*_distill(*longer), code=1).stderr
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGCONT)
+        _, err = process.communicate()
     assert process.returncode == 130
     assert "goes on from here" in err
     assert (client.folder / "run" / "checkpoint.pt").exists()

@@ -127,10 +127,10 @@ def test_ctrl_c_ends_soon_and_the_same_command_goes_on(
     client: Command, vendor_process: VendorProcess
 ) -> None:
     command = ["embed", *_texts(900), "--out", "out.npy"]
-    process = client.start(*command)
-    wait_until(lambda: vendor_process.charges(client.api_key).entries > 0)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=10)
+    with client.start(*command) as process:
+        wait_until(lambda: vendor_process.charges(client.api_key).entries > 0)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=10)
     assert process.returncode == 130, said
     assert "the same command goes on from here" in " ".join(said.split())
     assert "Buying: " in said

@@ -74,13 +74,13 @@ def test_ctrl_c_in_the_middle_keeps_the_old_one_and_the_same_command_goes_on(cli
     run = client.folder / "run"
     before = _files(run)
     _add_image(client)
-    process = client.start(*_erm("--replace", steps=100))
-    metrics = run / "replacement" / "metrics.jsonl"
-    while not (metrics.exists() and '"step"' in metrics.read_text()):
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate()
+    with client.start(*_erm("--replace", steps=100)) as process:
+        metrics = run / "replacement" / "metrics.jsonl"
+        while not (metrics.exists() and '"step"' in metrics.read_text()):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate()
     assert process.returncode == 130, said
     left = {name: content for name, content in _files(run).items() if not name.startswith("replacement")}
     assert left == before

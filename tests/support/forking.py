@@ -17,7 +17,7 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NoReturn
+from typing import NoReturn, Self
 
 from vendor_service.encoder.processes import fork_server, forked
 
@@ -76,7 +76,7 @@ class ForkedCommand(Forked):
     """The `main` of a module in a process and session of its own.
 
     Standard error is appended to the file `log`. It may have so many `descriptors`, if not as many as the
-    tests.
+    tests. Used as a context manager, it is killed at the end of the block if it still runs.
     """
 
     def __init__(
@@ -102,6 +102,15 @@ class ForkedCommand(Forked):
             printed = stdout.read()
         self.wait(timeout)
         return printed, self._log.read_text()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.poll() is None:
+            self.kill()
+            self.wait()
+        self.stdout.close()
 
 
 class ForkedOn(Forked):

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from tests.support.forking import ForkedCommand
+from tests.support.vendor_process import end_of
 
 _READY = re.compile(r"Tuition student ready on (http://\S+:(\d+)) \((.*)\)")
 _STOP_SECONDS = 40.0
@@ -83,7 +84,7 @@ class StudentProcess:
         """Ask it to stop and wait until it has; its exit code."""
         if self._process.poll() is None:
             self.send(sent)
-        code = self._process.wait(_STOP_SECONDS)
+        code = end_of(self._process, _STOP_SECONDS)
         assert self._process.stdout is not None
         self._process.stdout.close()
         return code

@@ -205,7 +205,7 @@ class VendorProcess:
         assert self._process is not None
         if self._process.poll() is None:
             os.killpg(self._process.pid, sent)
-        code = self._process.wait(_STOP_SECONDS)
+        code = end_of(self._process, _STOP_SECONDS)
         assert self._process.stdout is not None
         self._process.stdout.close()
         return code
@@ -220,6 +220,20 @@ class VendorProcess:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
+
+
+def end_of(process: "subprocess.Popen[str] | ForkedCommand", seconds: float) -> int:
+    """Wait for the end of a process that leads a group of its own; its exit code.
+
+    Raises:
+        subprocess.TimeoutExpired: it went on for longer than that, and was killed.
+    """
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(seconds)
+        raise
 
 
 def resident_bytes(pid: int, line: str = "VmRSS") -> int:
