@@ -148,7 +148,7 @@ def test_another_run_buys_nothing_from_a_full_cache_even_with_no_budget(
 
 
 def test_an_interrupted_run_ends_in_the_same_student(client: Command, vendor_process: VendorProcess) -> None:
-    longer = ("--steps", "20")
+    longer = ("--steps", "100")
     client.process(*_distill(*longer))
     whole = load_file(client.folder / "run" / "student.safetensors")
     charges = vendor_process.charges(client.api_key)
