@@ -107,11 +107,16 @@ def _loaded_once(
 
 
 class LocalVendor(Vendor):
-    """A vendor on a free port; `settings` are those of `Settings`."""
+    """A vendor on a free port; `settings` are those of `Settings`.
+
+    A connection whose request was answered is kept for the next one, for `keep_alive` seconds.
+    """
 
     clock: FakeClock
 
-    def __init__(self, folder: Path, *, hangups: Hangups | None = None, **settings: Any) -> None:
+    def __init__(
+        self, folder: Path, *, hangups: Hangups | None = None, keep_alive: int = 5, **settings: Any
+    ) -> None:
         super().__init__(f"sqlite:///{folder / 'local.db'}")
         lay_out(self.database_url)
         self.clock = FakeClock()
@@ -122,7 +127,8 @@ class LocalVendor(Vendor):
                 steady=self.clock.steady,
                 hangups=hangups,
             )
-        self._server = uvicorn.Server(Config(self.app, most=1000, port=0, log_config=None))
+        config = Config(self.app, most=1000, port=0, log_config=None, timeout_keep_alive=keep_alive)
+        self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run)
 
     def __enter__(self) -> Self:
