@@ -70,8 +70,10 @@ def test_a_server_is_seen_again_after_its_database_was_restarted(postgres: Postg
         presence = Presence(database)
         presence.enter(lambda: None)
         postgres.stop()
-        presence.renew()
-        postgres.start()
+        try:
+            presence.renew()
+        finally:
+            postgres.start()
         presence.renew()
         with pytest.raises(OperatorError, match="stop it first"), alone(database):
             pass
