@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 from tests.support.tcp_proxy import TcpProxy, hang_up
 
 Cut = Literal["before the commit", "before its answer"]
+CUTS: tuple[Cut, ...] = ("before the commit", "before its answer")
 _BLOCK = 65_536
 
 
@@ -33,7 +34,7 @@ class CommitCutter(TcpProxy):
         self._next: list[Cut] = []
         self._lock = threading.Lock()
         self.deaf = False
-        self.cuts: dict[Cut, int] = {"before the commit": 0, "before its answer": 0}
+        self.cuts = dict.fromkeys(CUTS, 0)
 
     def cut_next(self, *cuts: Cut) -> None:
         """Cut at the next COMMIT, and at those that come next."""
@@ -71,7 +72,7 @@ class CommitCutter(TcpProxy):
         with self._lock:
             cut: Cut | None = self._next.pop(0) if self._next else None
             if cut is None and self._random.random() < self.share:
-                cut = self._random.choice(list(self.cuts))
+                cut = self._random.choice(CUTS)
             if cut is not None:
                 self.cuts[cut] += 1
                 self.deaf = self.deaf or self._deafen

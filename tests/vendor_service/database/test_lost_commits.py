@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 from sqlalchemy import text
 
-from tests.support.commit_cutter import CommitCutter, Cut
+from tests.support.commit_cutter import CUTS, CommitCutter, Cut
 from tests.support.postgres import Postgres
 from tests.vendor_service.books import Books, opened_books
 from vendor_service.billing import ledger
@@ -16,8 +16,6 @@ from vendor_service.database import schema
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account
 from vendor_service.errors import APIError, CommitInDoubt, OperatorError
-
-CUTS: list[Cut] = ["before the commit", "before its answer"]
 
 
 @pytest.fixture
@@ -105,6 +103,7 @@ def test_many_at_once_are_each_told_what_became_of_them(postgres: Postgres) -> N
         orders = [books.open(quota=15) for _ in range(4)]
         told: list[int] = [0] * len(orders)
         cutter.share = 0.3
+        cutter.cut_next(*CUTS * 3)  # at least, however few commits there are
 
         def buy(number: int) -> None:
             for _ in range(10):
