@@ -14,6 +14,7 @@ from hypothesis import settings
 from shared.serving.logging import JsonFormatter, TextFormatter
 from tests.support.postgres import Postgres, started_postgres
 from tests.support.student_process import StudentProcess
+from tests.support.undurable import make_undurable
 from tests.support.vendor_process import VendorProcess
 
 if TYPE_CHECKING:
@@ -28,9 +29,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure() -> None:
     """Have vendors and served students start fast, and no property fail because it took long.
 
-    And heed Ctrl-C, as is every process to do that a test starts: a shell's background jobs do not.
+    Have no commit wait for the disk. And heed Ctrl-C, as is every process to do that a test starts: a shell's
+    background jobs do not.
     """
     VendorProcess.forked = StudentProcess.forked = True
+    make_undurable()
     settings.register_profile("untimed", deadline=None)
     settings.load_profile("untimed")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

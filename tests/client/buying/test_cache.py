@@ -4,7 +4,6 @@ import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from client.buying.queries import Query, Spending
 from client.errors import CacheError, ClientError
 from shared.embeddings import Usage
 from shared.encoding import Vector
+from tests.support.forking import CONTEXT
 
 DIMENSIONS = 8
 
@@ -201,8 +201,7 @@ def _write_some(path: Path, process: int) -> None:
 
 def test_processes_share_one_cache_from_its_first_moment(tmp_path: Path) -> None:
     path = tmp_path / "cache.db"
-    context = get_context("spawn")
-    processes = [context.Process(target=_write_some, args=(path, n)) for n in range(3)]
+    processes = [CONTEXT.Process(target=_write_some, args=(path, n)) for n in range(3)]
     for process in processes:
         process.start()
     for process in processes:

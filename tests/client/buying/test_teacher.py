@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from multiprocessing import get_context
 from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
@@ -36,6 +35,7 @@ from shared.encoding import to_base64
 from shared.receipts import KEYS_PATH
 from tests.client.buying.cards import MODEL
 from tests.client.buying.forms import read_form
+from tests.support.forking import CONTEXT
 from tests.support.vendor_process import wait_until
 
 LIMITS = MODEL.limits
@@ -600,22 +600,20 @@ def test_threads_do_not_buy_for_one_run_at_once_and_one_that_ends_frees_nobody_e
             pass
         with pytest.raises(RunBusy), run_lock(cache, "run"):
             raise AssertionError
-        context = get_context("spawn")
-        outcome: Queue[str] = context.Queue()
-        process = context.Process(target=_buy_in_a_process, args=(tmp_path, outcome))
+        outcome: Queue[str] = CONTEXT.Queue()
+        process = CONTEXT.Process(target=_buy_in_a_process, args=(tmp_path, outcome))
         process.start()
-        assert "Another process" in outcome.get(timeout=30)
+        assert "Another process" in outcome.get(timeout=60)
         process.join()
 
 
 def test_two_processes_do_not_buy_for_one_run_at_once(shop: Shop, tmp_path: Path) -> None:
-    context = get_context("spawn")
-    outcome: Queue[str] = context.Queue()
+    outcome: Queue[str] = CONTEXT.Queue()
     for claimed in (True, False):
         with run_lock(shop.cache.path, "run") if claimed else nullcontext():
-            process = context.Process(target=_buy_in_a_process, args=(tmp_path, outcome))
+            process = CONTEXT.Process(target=_buy_in_a_process, args=(tmp_path, outcome))
             process.start()
-            assert ("Another process" in outcome.get(timeout=30)) is claimed
+            assert ("Another process" in outcome.get(timeout=60)) is claimed
             process.join()
 
 

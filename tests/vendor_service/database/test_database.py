@@ -1,6 +1,5 @@
 """The tables, their migrations, and a ledger that nobody can rewrite."""
 
-import multiprocessing
 import re
 import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -15,7 +14,9 @@ from sqlalchemy import event, inspect, text
 from sqlalchemy.exc import DatabaseError, IntegrityError
 
 from shared.errors import ErrorCode
+from tests.support.forking import CONTEXT
 from tests.support.postgres import Postgres
+from tests.support.undurable import configure_durable
 from tests.vendor_service.batches.bulk_books import BulkProcess
 from tests.vendor_service.books import Books, opened_books
 from vendor_service.billing import ledger, prices
@@ -218,7 +219,8 @@ def _backend(database: Database) -> int:
         return int(session.execute(text("SELECT pg_backend_pid()")).scalar_one())
 
 
-def test_an_embedded_database_survives_a_power_cut(tmp_path: Path) -> None:
+def test_an_embedded_database_survives_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vendor_service.database.session._configure_sqlite", configure_durable)
     with opened_books(f"sqlite:///{tmp_path / 'books.db'}") as books, books.database.read() as session:
         assert session.execute(text("PRAGMA journal_mode")).scalar() == "wal"
         assert session.execute(text("PRAGMA synchronous")).scalar() == 2
@@ -275,5 +277,5 @@ def _prepare(url: str) -> str | None:
 
 
 def test_several_processes_may_make_the_tables_at_once(database_url: str) -> None:
-    with ProcessPoolExecutor(3, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(3, CONTEXT) as pool:
         assert set(pool.map(_prepare, [database_url] * 3)) == {schema.latest()}
