@@ -21,6 +21,7 @@ from client.data.splits import Split
 from client.errors import UsageError
 from client.learning.methods import method_of
 from client.learning.processes import Processes, launched
+from client.paths import is_there
 from client.progress import Display, ProgressListener
 from client.results.records import Plan, Purchase, Summary
 from client.runs.connection import Connection
@@ -231,10 +232,26 @@ def _left_out_in_turn(config: RunConfig, path: Path) -> dict[str, tuple[RunConfi
     _require_same_styles(config, folder)
     first = first_weights(config.student_weights)
     unseeing = replace(config, student_weights=first, unlabelled=config.pools, adapt=())
-    return {
-        domain: (replace(unseeing, target_domain=domain), path / "leave-one-out" / quote(domain, safe=""))
-        for domain in domains
-    }
+    without = {}
+    for domain in domains:
+        each = path / "leave-one-out" / quote(domain, safe="")
+        without[domain] = (_as_begun(replace(unseeing, target_domain=domain), each), each)
+    return without
+
+
+def _as_begun(config: RunConfig, path: Path) -> RunConfig:
+    """A run that leaves a domain out, as its folder has it.
+
+    Earlier versions called images without labels there what they are in the whole run. Such a run goes on as
+    it began: what it has trained depends on it.
+    """
+    run = RunFolder(path)
+    if not is_there(run.config):
+        return config
+    found = run.read_config()
+    if found.pools != config.unlabelled:
+        return config  # `begin` says what differs
+    return replace(config, unlabelled=found.unlabelled, adapt=found.adapt)
 
 
 def _require_same_styles(config: RunConfig, folder: ImageFolder) -> None:

@@ -205,6 +205,25 @@ def test_students_that_leave_a_domain_out_are_not_adapted_to_it(
         assert f"It never saw <b>{domain}</b>" in page
 
 
+def test_students_that_an_earlier_version_began_without_a_domain_go_on(client: Command) -> None:
+    """It called them adapted, and had trained a part."""
+    shutil.rmtree(client.folder / "toy" / "red")
+    run = (
+        "distill", *TINY, "--data", "toy", "--image-size", "32", "--steps", "4", "--leave-one-out",
+        "--adapt", "pool", "--out", "run",
+    )  # fmt: skip
+    client(*run, "--budget", "1", code=3)
+    begun = client.folder / "run" / "leave-one-out" / "dark"
+    begun.mkdir(parents=True)
+    before = {**_json(client, "config.json"), "target_domain": "dark", "run_id": "an earlier one"}
+    (begun / "config.json").write_text(json.dumps(before))
+    (begun / "metrics.jsonl").touch()
+    client(*run, "--budget", "1000")
+    assert set(_json(client, "summary.json")["leave_one_out"]) == {"dark", "light"}
+    assert _json(client, "config.json", "run/leave-one-out/dark") == before
+    assert _json(client, "config.json", "run/leave-one-out/light")["adapt"] == []
+
+
 def test_a_variable_that_is_not_set_buys_nothing(client: Command) -> None:
     refused = client("plan", *_SMALL, "--unlabelled", "", "--budget", "1000", code=2).stderr
     assert "An empty name stands for no images" in refused
