@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 import torch
 
+from client.buying.cache import EmbeddingCache
+from client.buying.pending import Payer, make_batch
+from client.buying.queries import Query
 from client.errors import UsageError
 from client.learning.recipe import Recipe, Variant
 from client.learning.student import load_tensors, save_tensors
@@ -128,7 +131,13 @@ def test_no_run_is_started_on_a_part_of_what_the_runs_ask(
     for limit, left in ((1000, 0), (price, price - charges.cost_micros)):  # what was paid counts
         quote = json.loads(client(*arguments, "--max-spend", str(limit), "--dry-run", "--json").stdout)
         assert quote["cost_micros"] == left
-    client(*arguments, "--max-spend", str(price))
+    run_id = json.loads((client.folder / "table" / "comparison.json").read_text())["run_id"]
+    sent_elsewhere, owed = make_batch(run_id, "fp_1", (Query.text("asked of another vendor"),)), 700
+    with EmbeddingCache(client.folder / "cache.db") as cache:
+        cache.begin(sent_elsewhere, payer=Payer("http://other:80", "a"), agreed_micros=owed)
+    stopped = client(*arguments, "--max-spend", "1000", code=3)
+    assert f"with --max-spend {price + owed} goes on" in stopped.stderr
+    client(*arguments, "--max-spend", str(price + owed))
     assert vendor_process.charges(client.api_key).cost_micros == price
     assert {run["cost_micros"] for run in _table(client)["runs"]} == {price}
 
