@@ -131,12 +131,22 @@ def _measure(parts: Iterable[tuple[ComparisonConfig, list[Cell]]], name: str) ->
 
 
 def _forget(cells: Iterable[Cell], name: str) -> None:
-    """Delete what lies of runs that are not on record, so that one whose line was deleted is run anew."""
+    """Delete what lies of runs that are not on record, so that one whose line was deleted is run anew.
+
+    So is the digest of the images that all began with: each run on record has one of its own.
+    """
+    folder = RunFolder(RUNS / name)
+    identity = folder.path / "comparison.json"
     left = [cell.run.path for cell in cells if cell.run.path.exists()]
-    if left:
-        with RunFolder(RUNS / name).claimed():
-            for path in left:
-                shutil.rmtree(path)
+    if not left and not identity.exists():
+        return
+    with folder.claimed():
+        for path in left:
+            shutil.rmtree(path)
+        if identity.exists():
+            kept = folder.read(identity)
+            kept.pop("images", None)
+            folder.write(identity, kept)
 
 
 def _comparison(config: ComparisonConfig, name: str, connection: Connection | None = None) -> Comparison:

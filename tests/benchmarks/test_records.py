@@ -1,5 +1,6 @@
 """benchmarks/runs.csv: what was measured once is taken from there, and only while it holds."""
 
+import json
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -113,6 +114,33 @@ def test_what_lies_of_a_run_without_a_line_is_deleted_before_it_is_measured_anew
     found = {each.result.method: each.result.out_of_domain for each in measured([config], "table")}
     assert found == {"erm": RESULT.out_of_domain, "erm+swad": 0.0}
     assert [each.name for each in runs.iterdir()] == [kept.run.path.name]
+
+
+def test_runs_of_which_the_images_have_changed_are_measured_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def finished(comparison: Comparison) -> list[RunResult]:
+        """As a comparison begins; what it would train is said to be done."""
+        comparison._begin()
+        return [replace(RESULT, method=cell.variant.name) for cell in comparison.cells]
+
+    monkeypatch.setattr(records, "RECORD", tmp_path / "runs.csv")
+    monkeypatch.setattr(accuracy, "RUNS", tmp_path)
+    nobody = Connection("http://vendor", None, None, Display())
+    monkeypatch.setattr(accuracy, "customer", lambda: nullcontext(nobody))
+    monkeypatch.setattr(Comparison, "execute", finished)
+    data = make_folder(tmp_path / "toy", images=1)
+    config = _config(data, "erm")
+    identity = tmp_path / "table" / "comparison.json"
+    measured([config], "table")
+    before = json.loads(identity.read_text())
+    image = next(data.rglob("*.png"))
+    image.write_bytes(image.read_bytes() + b"more")
+    for seeds in ([1], [2]):  # one that lies there, and one that does not
+        assert len(measured([replace(config, seeds=seeds)], "table")) == 1
+    now = json.loads(identity.read_text())
+    assert now["run_id"] == before["run_id"]
+    assert now["images"] != before["images"]
 
 
 def test_what_was_unpacked_from_another_archive_is_not_taken_for_this_one(
