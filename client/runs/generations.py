@@ -179,8 +179,8 @@ def first_weights(weights: str | None) -> str | None:
     """
     passed = set[str]()
     while weights is not None and _is_student(Path(weights)):
-        run = RunFolder(Path(weights).parent)
-        if run.student != Path(weights) or not run.config.exists() or weights in passed:
+        run = _run_of(weights)
+        if run is None or weights in passed:
             return None  # a copy of a student's file, or a run that lies where the one before it lay
         passed.add(weights)
         weights = run.read_config().student_weights
@@ -189,9 +189,31 @@ def first_weights(weights: str | None) -> str | None:
 
 def is_adapted(config: RunConfig) -> bool:
     """Whether a run's student, or one that its weights come from, learns from images of the very domain where
-    it will work."""
-    weights = config.student_weights
-    return bool(config.adapt) or (weights is not None and bool(_metadata(Path(weights)).adapted))
+    it will work.
+
+    The files of earlier versions do not say it: of those, the run that wrote them tells, while it lies there
+    and can be read.
+    """
+    passed = set[str]()
+    while not config.adapt and config.student_weights is not None:
+        weights = config.student_weights
+        said = _metadata(Path(weights)).adapted
+        run = _run_of(weights)
+        if said is not None or run is None or weights in passed:
+            return bool(said)
+        passed.add(weights)
+        try:
+            config = run.read_config()
+        except ClientError:  # nobody knows, and what is trained is not to be lost for it
+            return False
+    return bool(config.adapt)
+
+
+def _run_of(weights: str) -> RunFolder | None:
+    """The run whose student these weights are; `None` of any other file, and of a copy."""
+    run = RunFolder(Path(weights).parent)
+    lies_there = run.student == Path(weights) and run.config.exists()
+    return run if lies_there and _is_student(run.student) else None
 
 
 def _is_student(file: Path) -> bool:

@@ -242,6 +242,26 @@ def test_who_begins_with_an_adapted_student_is_adapted(tmp_path: Path) -> None:
         assert is_adapted(config) is told
 
 
+def test_a_student_of_an_earlier_version_is_adapted_if_its_run_or_one_before_is(tmp_path: Path) -> None:
+    """Its file does not say it."""
+    weights = _run(tmp_path / "plain", None)
+    assert not is_adapted(_config(tmp_path, weights))
+    first = RunFolder(tmp_path / "adapted")
+    first.begin(replace(_config(tmp_path), adapt=("pool",)))
+    save_tensors({"weight": torch.zeros(1)}, first.student, {"classes": "[]"})
+    second = _run(tmp_path / "second", first.student)
+    for weights in (first.student, second):
+        assert is_adapted(_config(tmp_path, weights))
+    save_tensors({"weight": torch.zeros(1)}, second, {"classes": "[]", "adapted": "False"})
+    assert not is_adapted(_config(tmp_path, second))  # what a file says of itself holds
+    first.config.write_text("{}")
+    assert not is_adapted(_config(tmp_path, first.student))
+    third = tmp_path / "third" / "student.safetensors"
+    assert not is_adapted(
+        _config(tmp_path, _run(third.parent, third))
+    )  # it says that it began with its own student
+
+
 def test_a_student_whose_file_is_damaged_is_not_taken_for_one_that_has_seen_nothing(tmp_path: Path) -> None:
     weights = tmp_path / "copy.safetensors"
     save_tensors({"weight": torch.zeros(1)}, weights, {"classes": "[]", "steps": "many"})
