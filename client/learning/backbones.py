@@ -1,13 +1,14 @@
 """Backbones of students: a timm model without its head, or an open_clip model's image encoder."""
 
+import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 from pickle import UnpicklingError
 from types import ModuleType
-from typing import cast
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -62,10 +63,12 @@ def load_backbone(name: str, *, image_size: int | None = None, weights: Path | N
     if weights is None:
         backbone = _pretrained(name, image_size)
     else:
-        student = _metadata_of_student(weights)
+        texts = _texts_of_student(weights)
+        student = StudentMetadata.from_file(texts)
         _require_same(name, student.student or name, weights)
         side, wanted = student.image_size or native, image_size or native
         backbone = empty_backbone(name, image_size=side)
+        _require_same_pixels(backbone, name, texts, weights)
         _load_weights(backbone, name, weights)
         if wanted != side and _is_of_one_size(name) and hasattr(backbone, "set_input_size"):
             cast(Callable[..., None], backbone.set_input_size)(img_size=wanted)
@@ -126,22 +129,39 @@ def _is_of_one_size(name: str) -> bool:
     return bool(timm.get_pretrained_cfg(name).fixed_input_size)
 
 
-def _metadata_of_student(file: Path) -> StudentMetadata:
+def _texts_of_student(file: Path) -> dict[str, str]:
     """What a student's file says of it: its backbone's name and its side, say; nothing of any other file."""
     try:
         with safe_open(file, framework="pt") as opened:
-            said = StudentMetadata.from_file(opened.metadata() or {})
+            texts: dict[str, str] = opened.metadata() or {}
+        said = StudentMetadata.from_file(texts)
     except (SafetensorError, OSError, ClientError):
-        return StudentMetadata()
-    return said if said.student is not None and said.image_size is not None else StudentMetadata()
+        return {}
+    return texts if said.student is not None and said.image_size is not None else {}
 
 
 def _require_same(name: str, student: str, file: Path) -> None:
-    """Refuse a student of another network: it may have the same layers, and pad or normalise otherwise."""
-    if student != name:
+    """Refuse a student of another network: it may have the same layers, and pad or normalise otherwise.
+
+    The tag behind a name tells weights of one network from others.
+    """
+    if student.partition(".")[0] != name.partition(".")[0]:
         raise UsageError(
             f"The weights in {file} are of a {student}, and not of a {name}: --student {student}."
         )
+
+
+def _require_same_pixels(backbone: nn.Module, name: str, texts: Mapping[str, str], file: Path) -> None:
+    """Refuse a student whose images were normalised otherwise: weights of one network can differ in that."""
+    config = cast(dict[str, Any], backbone.pretrained_cfg)
+    for part in ("mean", "std"):
+        own = json.dumps(config[part])
+        if texts.get(part, own) != own:
+            raise UsageError(
+                f"The weights in {file} are of a {texts['student']} that sees images by the {part} "
+                f"{texts[part]}, and a {name} sees them by {own}: name the --student, with its tag, that "
+                "they are of."
+            )
 
 
 def _require_size(backbone: nn.Module, name: str, image_size: int, native: int) -> None:

@@ -148,6 +148,35 @@ def test_a_students_file_of_another_network_is_refused_also_where_its_tensors_fi
     assert load_backbone(other, weights=of_backbone).state_dict().keys() == backbone.state_dict().keys()
 
 
+def _file_of_student(name: str, path: Path) -> Path:
+    """A student's file of a backbone with random weights."""
+    backbone = load_backbone(name, weights=_file(_model(name), path.with_name("w.safetensors")))
+    save_student(build_student(backbone, outputs=4, text_head=None), name, path, {"classes": "[]"})
+    return path
+
+
+@pytest.mark.parametrize(
+    ("taught", "name"),
+    [("resnet18", "resnet18.a1_in1k"), ("resnet18.a1_in1k", "resnet18"), ("resnet18.tv_in1k", "resnet18")],
+)
+def test_a_students_file_of_the_same_network_under_another_tag_is_taken(
+    tmp_path: Path, taught: str, name: str
+) -> None:
+    file = _file_of_student(taught, tmp_path / "student.safetensors")
+    tensors = load_student(file)[0].backbone.state_dict()
+    again = load_backbone(name, weights=file).state_dict()
+    assert all(torch.equal(again[key], value) for key, value in tensors.items())
+
+
+def test_a_students_file_of_weights_that_see_images_otherwise_is_refused(tmp_path: Path) -> None:
+    """Two tags of one network: the images of one are normalised by another mean and deviation."""
+    taught, other = "tf_efficientnet_b0.ap_in1k", "tf_efficientnet_b0.in1k"
+    file = _file_of_student(taught, tmp_path / "student.safetensors")
+    with pytest.raises(UsageError, match=rf"are of a {taught} .* the mean \[0\.5, .* {other} .* \[0\.485, "):
+        load_backbone(other, weights=file)
+    load_backbone(taught, weights=file)
+
+
 @pytest.mark.parametrize("side", [64, 96, 224, None])
 @pytest.mark.parametrize("name", ["resnet10t.c3_in1k", VIT])
 def test_a_students_file_of_another_side_than_the_backbones_own_gives_its_weights(
