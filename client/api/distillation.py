@@ -9,7 +9,7 @@ from urllib.parse import quote
 from pydantic import BaseModel, ConfigDict
 
 from client.api.checks import chosen_device, require_outside
-from client.api.configs import config_of
+from client.api.configs import as_begun, config_of
 from client.api.confirm import Confirm, purchases, replacements
 from client.api.connection import connect
 from client.api.options import DistillOptions
@@ -133,6 +133,7 @@ def distill(
         )
     path = options.out or default_run_path(config)
     require_outside(path, options.data)
+    config = as_begun(config, RunFolder(path))
     without = _left_out_in_turn(config, path) if options.leave_one_out else {}
     with launched(chosen_device(options.device)) as (processes, device):
         connection = connect(options, progress)
@@ -235,11 +236,11 @@ def _left_out_in_turn(config: RunConfig, path: Path) -> dict[str, tuple[RunConfi
     without = {}
     for domain in domains:
         each = path / "leave-one-out" / quote(domain, safe="")
-        without[domain] = (_as_begun(replace(unseeing, target_domain=domain), each), each)
+        without[domain] = (_called_as_begun(replace(unseeing, target_domain=domain), each), each)
     return without
 
 
-def _as_begun(config: RunConfig, path: Path) -> RunConfig:
+def _called_as_begun(config: RunConfig, path: Path) -> RunConfig:
     """A run that leaves a domain out, as its folder has it.
 
     Earlier versions called images without labels there what they are in the whole run. Such a run goes on as

@@ -3,7 +3,7 @@
 import hashlib
 
 from client.api.checks import chosen_device
-from client.api.configs import config_of
+from client.api.configs import as_begun, config_of
 from client.api.confirm import Confirm, purchases
 from client.api.connection import connect
 from client.api.options import DistillOptions
@@ -44,7 +44,10 @@ def plan(
     """
     config, connection = config_of(options), connect(options, progress)
     run = None if options.out is None else RunFolder(options.out)
-    run_id = (None if run is None else run.id_of(config)) or "plan"
+    run_id = "plan"
+    if run is not None:
+        config = as_begun(config, run)
+        run_id = run.id_of(config) or run_id
     display = connection.display
     dataset = read_dataset(config, display, Memo(files=connection.files))
     planned = describe_plan(config, dataset, None, None)

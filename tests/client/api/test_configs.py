@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from client.api.configs import config_of
+from client.api.configs import as_begun, config_of
 from client.api.options import DistillOptions
 from client.data.domains import list_folder
+from client.errors import UsageError
+from client.runs.folder import RunFolder
 
 
 @pytest.mark.parametrize("name", ["labels.csv", "names.txt"])
@@ -19,3 +21,24 @@ def test_a_file_behind_a_link_is_read_under_the_links_name(tmp_path: Path, name:
     config = config_of(DistillOptions(data=link, method="erm"))
     assert list_folder(Path(config.data)) == list_folder(link)
     assert config.data == str(tmp_path.resolve() / "data" / name)
+
+
+def test_a_run_that_an_earlier_version_began_of_a_link_goes_on(tmp_path: Path) -> None:
+    """It noted the file behind the link; what is behind it now may be another."""
+    link, run = tmp_path / "current.csv", RunFolder(tmp_path / "run")
+    for name in ("v3.csv", "v4.csv"):
+        (tmp_path / name).write_text("path,label\na.png,cat\n")
+    link.symlink_to("v3.csv")
+    config, begun = (config_of(DistillOptions(data=each, method="erm")) for each in (link, link.resolve()))
+    assert as_begun(config, run) == config  # there is no run yet
+    run_id = run.begin(begun)
+    run.metrics.touch()
+    assert config != begun == as_begun(config, run)
+    assert run.begin(as_begun(config, run)) == run.id_of(as_begun(config, run)) == run_id
+    link.unlink()
+    link.symlink_to("v4.csv")
+    with pytest.raises(UsageError, match="other options"):
+        run.begin(as_begun(config, run))
+    named = RunFolder(tmp_path / "named")
+    named.begin(config)
+    assert as_begun(config, named) == config
