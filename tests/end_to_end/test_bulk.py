@@ -4,9 +4,9 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -194,19 +194,31 @@ def test_a_job_of_the_run_counts_in_its_budget_whatever_is_wanted_by_now(
     assert (len(jobs(client)), vendor.account(client.api_key).queries_used) == (2, 60)
 
 
-def test_a_job_that_its_run_never_sent_and_no_longer_wants_is_not_sent(
-    client: Command, vendor: LocalVendor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    words = [Query.text(word) for word in MANY[1::2]]
+@contextmanager
+def with_a_noted_job(
+    client: Command, queries: Sequence[Query]
+) -> Iterator[tuple[EmbeddingCache, Callable[[int], BulkPurchaser]]]:
+    """The cache of a run that was killed before it sent a job; and that run, by its budget, once more."""
     with (
         VendorClient(client.url, client.api_key) as api,
         EmbeddingCache(client.folder / "cache.db") as cache,
     ):
         card = at_bulk_prices(api.model())
         terms = (origin_of(client.url), api.key_id, card.prices)
-        note = BulkNote("bulk-1", "run", card.fingerprint, *terms, (tuple(words[:9]),), time.time())
+        note = BulkNote("bulk-1", "run", card.fingerprint, *terms, (tuple(queries),), time.time())
         assert not cache.begin_job(note, alive=lambda _: False)
-        run = BulkPurchaser(api, cache, card, "run", Budget(12), lambda _: None, wait=True).run
+        yield (
+            cache,
+            lambda budget: BulkPurchaser(api, cache, card, "run", Budget(budget), lambda _: None, wait=True),
+        )
+
+
+def test_a_job_that_its_run_never_sent_and_no_longer_wants_is_not_sent(
+    client: Command, vendor: LocalVendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [Query.text(word) for word in MANY[1::2]]
+    with with_a_noted_job(client, words[:9]) as (cache, buyer):
+        run = buyer(12).run
         assert run(words[10:14]).out_of_budget
         assert cache.bulk_notes.count() == 1  # it may be beginning, and counts
         assert vendor.account(client.api_key).queries_used == 3
@@ -220,18 +232,7 @@ def test_a_job_that_may_be_beginning_is_sent_again_only_within_the_budget_and_ne
     client: Command, vendor: LocalVendor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = [Query.text(word) for word in MANY[1::2]]
-    with (
-        VendorClient(client.url, client.api_key) as api,
-        EmbeddingCache(client.folder / "cache.db") as cache,
-    ):
-        card = at_bulk_prices(api.model())
-        terms = (origin_of(client.url), api.key_id, card.prices)
-        note = BulkNote("bulk-2", "run", card.fingerprint, *terms, (tuple(words[:9]),), time.time())
-        assert not cache.begin_job(note, alive=lambda _: False)
-
-        def buyer(budget: int) -> BulkPurchaser:
-            return BulkPurchaser(api, cache, card, "run", Budget(budget), lambda _: None, wait=True)
-
+    with with_a_noted_job(client, words[:9]) as (cache, buyer):
         for buy in (buyer(5).run, buyer(9).fetch):
             with pytest.raises(VendorError, match="may be beginning"):
                 buy(words[:9])
