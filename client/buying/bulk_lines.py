@@ -124,7 +124,7 @@ def read_chunk(
 
 def size_of(query: Query, content: bytes) -> int:
     """At least the bytes that a query takes in a line."""
-    return 64 + (len(content) * 6 if query.kind == "text" else (len(content) + 2) // 3 * 4)
+    return 64 + query.most_in_json(content)
 
 
 def _line(text: bytes, lines: int) -> tuple[int, Any]:

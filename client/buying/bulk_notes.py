@@ -134,19 +134,18 @@ class BulkNotes:
 
     def of_model(self, vendor: str, fingerprint: str) -> list[BulkNote]:
         """The jobs at a vendor for a model, the oldest first."""
-        rows = self._file.read(
-            "SELECT idempotency_key, run_id, fingerprint, vendor, key_id, content, noted_at, batch_id "
-            "FROM bulk_jobs WHERE vendor = ? AND fingerprint = ? ORDER BY noted_at",
-            (vendor, fingerprint),
-        )
-        return [_note(self._content_of, *row) for row in rows]
+        return self._noted(vendor, fingerprint, None)
 
     def of_run(self, run_id: str) -> list[BulkNote]:
         """The jobs that a run pays for, at whatever vendor, for whatever model."""
+        return self._noted(None, None, run_id)
+
+    def _noted(self, vendor: str | None, fingerprint: str | None, run_id: str | None) -> list[BulkNote]:
         rows = self._file.read(
             "SELECT idempotency_key, run_id, fingerprint, vendor, key_id, content, noted_at, batch_id "
-            "FROM bulk_jobs WHERE run_id = ?",
-            (run_id,),
+            "FROM bulk_jobs WHERE vendor = coalesce(?, vendor) AND fingerprint = coalesce(?, fingerprint) "
+            "AND run_id = coalesce(?, run_id) ORDER BY noted_at",
+            (vendor, fingerprint, run_id),
         )
         return [_note(self._content_of, *row) for row in rows]
 

@@ -91,12 +91,9 @@ class JobFiles:
         """A query's bytes; `None`, and a reason where they cannot be sent."""
         limits = self._model.limits
         try:
-            content = query.content()
+            content = query.sendable(limits.max_image_bytes)
         except (OSError, ValueError) as error:
             self._refused[query] = str(error)
-            return None
-        if query.kind == "image" and len(content) > limits.max_image_bytes:
-            self._refused[query] = f"larger than the {limits.max_image_bytes} bytes that the vendor takes"
             return None
         if size_of(query, content) > limits.max_request_bytes - _OVERHEAD:
             self._refused[query] = "larger than a request to the vendor may be"

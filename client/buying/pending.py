@@ -80,7 +80,11 @@ class PendingBatch:
 
     def sent_by(self, payer: Payer) -> bool:
         """Whether this payer sent it, as far as was noted; another one is not told whether it was charged."""
-        return self.sender(payer) == payer
+        return _is_of(self.vendor, self.key_id, payer)
+
+    def sent_to(self, origin: str) -> bool:
+        """Whether it was sent to a vendor, as far as was noted."""
+        return self.vendor in (None, origin)
 
     @property
     def images(self) -> int:
@@ -175,23 +179,21 @@ class PendingBatches:
 
     def of_run(self, run_id: str | None = None) -> list[PendingBatch]:
         """The notes of a run, or with `None` of all."""
-        return self._notes(run_id, None)
-
-    def _notes(self, run_id: str | None, idempotency_key: str | None) -> list[PendingBatch]:
         rows = self._file.read(
             "SELECT idempotency_key, run_id, fingerprint, queries, noted_at, vendor, key_id, agreed_micros "
-            "FROM pending WHERE run_id = coalesce(?, run_id) AND idempotency_key = "
-            "coalesce(?, idempotency_key)",
-            (run_id, idempotency_key),
+            "FROM pending WHERE ? IS NULL OR run_id = ?",
+            (run_id, run_id),
         )
         return [
             PendingBatch(RequestBatch(key, run, fingerprint, tuple(self._parsed(text))), *rest)
             for key, run, fingerprint, text, *rest in rows
         ]
 
-    def find(self, idempotency_key: str) -> PendingBatch | None:
-        """The note under a key, if there is one."""
-        return next(iter(self._notes(None, idempotency_key)), None)
+    def is_foreign(self, idempotency_key: str, payer: Payer) -> bool:
+        """Whether there is a note under a key that another payer has sent."""
+        query = "SELECT vendor, key_id FROM pending WHERE idempotency_key = ?"
+        rows = self._file.read(query, (idempotency_key,))
+        return any(not _is_of(vendor, key_id, payer) for vendor, key_id in rows)
 
     def count(self) -> int:
         """How many notes there are, of all runs."""
@@ -200,6 +202,10 @@ class PendingBatches:
 
     def _parsed(self, text: str) -> Iterator[Query]:
         return parse_queries(text, self._content_of)
+
+
+def _is_of(vendor: str | None, key_id: str | None, payer: Payer) -> bool:
+    return vendor in (None, payer.vendor) and key_id in (None, payer.key_id)
 
 
 def delete_pending(connection: sqlite3.Connection, batch: RequestBatch) -> None:

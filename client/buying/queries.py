@@ -57,6 +57,21 @@ class Query:
             raise ValueError("the file has changed since it was planned")
         return content
 
+    def sendable(self, most_image_bytes: int) -> bytes:
+        """The bytes, for a vendor that takes images of so many bytes.
+
+        Raises:
+            OSError, ValueError: as `content`, or the image is larger.
+        """
+        content = self.content()
+        if self.kind == "image" and len(content) > most_image_bytes:
+            raise ValueError(f"larger than the {most_image_bytes} bytes that the vendor takes")
+        return content
+
+    def most_in_json(self, content: bytes) -> int:
+        """At least the bytes that its content takes in JSON, where a text may have every byte escaped."""
+        return len(content) * 6 if self.kind == "text" else (len(content) + 2) // 3 * 4
+
 
 @dataclass(frozen=True)
 class Spending:

@@ -123,7 +123,7 @@ class DeadRuns:
             note
             for note in self._cache.pending_batches.of_run(run_id)
             if note.batch.run_id != self._run_id
-            and note.vendor in (None, self._checkout.origin)
+            and note.sent_to(self._checkout.origin)
             and note.batch.fingerprint == self._model.fingerprint
             and note.batch.idempotency_key not in self.asked
             and any(query in missing and query not in self.undecided for query in note.batch.queries)

@@ -120,8 +120,7 @@ class RequestQueue:
 
     def _is_spent(self, idempotency_key: str) -> bool:
         """Whether the vendor answers to that key no more, or another vendor or account may charge by it."""
-        noted = self._cache.pending_batches.find(idempotency_key)
-        foreign = noted is not None and not noted.sent_by(self._payer)
+        foreign = self._cache.pending_batches.is_foreign(idempotency_key, self._payer)
         return foreign or self._cache.billed.lost(idempotency_key) > 0
 
     def part(self, request: Request, places: Sequence[int]) -> Request:
@@ -138,15 +137,10 @@ class RequestQueue:
     def read(self, query: Query) -> bytes | None:
         """A query's bytes; `None`, and a word of why, where they cannot be sent."""
         try:
-            content = query.content()
+            return query.sendable(self._model.limits.max_image_bytes)
         except (OSError, ValueError) as error:
             self._refuse(query, str(error))
             return None
-        limit = self._model.limits.max_image_bytes
-        if query.kind == "image" and len(content) > limit:
-            self._refuse(query, f"larger than the {limit} bytes that the vendor takes")
-            return None
-        return content
 
     def _price(self, *queries: Query) -> Spending:
         return price(queries, self._model.prices)
@@ -163,5 +157,5 @@ class RequestQueue:
 
 
 def _size_on_the_wire(query: Query, content: bytes) -> int:
-    """At least the bytes in a request, whatever the protocol: in JSON a text may have every byte escaped."""
-    return _OVERHEAD + (len(content) * 6 if query.kind == "text" else (len(content) + 2) // 3 * 4)
+    """At least the bytes in a request, whatever the protocol."""
+    return _OVERHEAD + query.most_in_json(content)

@@ -66,7 +66,7 @@ class Settlement:
         """
         uncharged: list[tuple[Request, PendingBatch]] = []
         for note in self._cache.pending_batches.of_run(run_id):
-            if not (self._was_sent_here(note) or self._is_wanted(note, at_hand)):
+            if not (note.sent_to(self._checkout.origin) or self._is_wanted(note, at_hand)):
                 self.count_as_paid(note)  # what it asked is no business of this vendor
                 continue
             request = restore(note, at_hand)
@@ -79,9 +79,6 @@ class Settlement:
             elif self._is_uncharged(request, note, patient=self._is_wanted(note, at_hand)):
                 uncharged.append((request, note))
         return uncharged
-
-    def _was_sent_here(self, note: PendingBatch) -> bool:
-        return note.vendor in (None, self._checkout.origin)
 
     def _is_wanted(self, note: PendingBatch, at_hand: Mapping[Query, Query]) -> bool:
         """Whether it asked the present model about what this run asks as well."""
@@ -161,7 +158,7 @@ class Settlement:
         except PriceRaised:
             if note.sent_by(self._checkout.payer):
                 return True
-            if patient and note.seconds_left and self._was_sent_here(note):
+            if patient and note.seconds_left and note.sent_to(self._checkout.origin):
                 self._wait_for(note)
                 return self._is_uncharged(request, note)
             self.count_as_paid(note)  # another vendor or account may have charged it
@@ -172,7 +169,7 @@ class Settlement:
         except KeyRefused:
             raise
         except (RequestRefused, SpendingStopped) as error:
-            mine = batch.fingerprint == self._model.fingerprint and self._was_sent_here(note)
+            mine = batch.fingerprint == self._model.fingerprint and note.sent_to(self._checkout.origin)
             if mine and is_expired(note):
                 self._give_up(note)
                 return False
