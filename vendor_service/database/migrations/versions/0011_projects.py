@@ -28,8 +28,7 @@ def upgrade() -> None:
         op.add_column("api_keys", sa.Column(name, sa.BigInteger(), server_default="0", nullable=False))
     op.execute(
         "UPDATE api_keys SET requests_held = "
-        "(SELECT count(*) FROM holds WHERE key_id = api_keys.id AND state = 'open' "
-        "AND (server IS NULL OR server <> 'bulk'))"
+        "(SELECT count(*) FROM holds WHERE key_id = api_keys.id AND state = 'open')"
     )
     for table in ("holds", "ledger_entries"):
         op.add_column(table, sa.Column("project_id", sa.String(32), nullable=True))
