@@ -9,7 +9,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -336,16 +336,25 @@ def test_a_model_takes_no_more_inputs_in_hand_than_its_own_limit(
         assert vendor.embed(another, CAT, CAT, CAT, model="other").is_success  # alone it may be larger
 
 
+@contextmanager
+def held_model_of(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> Iterator[tuple[LocalVendor, HeldModel, ThreadPoolExecutor]]:
+    """A vendor whose model takes so many inputs and can be held up, and a thread to ask it."""
+    held = HeldModel(monkeypatch)
+    (folder / "models.toml").write_text(ICONS + f"limits = {{max_queued_inputs = {most}}}\n")
+    with (
+        LocalVendor(folder, models=Path("models.toml")) as vendor,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        yield vendor, held, pool
+
+
 def test_an_account_leaves_as_much_of_a_model_to_others_as_it_has(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held = HeldModel(monkeypatch)
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "models.toml").write_text(ICONS + "limits = {max_queued_inputs = 6}\n")
-    with (
-        LocalVendor(tmp_path, models=Path("models.toml")) as vendor,
-        ThreadPoolExecutor(1) as pool,
-    ):
+    with held_model_of(tmp_path, monkeypatch, most=6) as (vendor, held, pool):
         hungry, modest = vendor.key(), vendor.key()
         held.stop_at("wait")
         asked = pool.submit(vendor.embed, hungry, {"text": "wait"}, CAT)
@@ -361,13 +370,8 @@ def test_an_account_leaves_as_much_of_a_model_to_others_as_it_has(
 def test_while_a_large_request_is_in_hand_a_model_is_ready_and_shows_its_card(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held = HeldModel(monkeypatch)
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "models.toml").write_text(ICONS + "limits = {max_queued_inputs = 2}\n")
-    with (
-        LocalVendor(tmp_path, models=Path("models.toml")) as vendor,
-        ThreadPoolExecutor(1) as pool,
-    ):
+    with held_model_of(tmp_path, monkeypatch, most=2) as (vendor, held, pool):
         key = vendor.key()
         held.stop_at("wait")
         asked = pool.submit(vendor.embed, key, {"text": "wait"}, CAT, CAT)
