@@ -74,12 +74,13 @@ test-scale: $(READY)  ## the HTTP contract and replicas that die, against the ve
 audit: $(READY)  ## known vulnerabilities of what is installed (asks PyPI; fails where that cannot be asked)
 	@$(BIN)/python -m tests.vulnerabilities $(AUDIT_OPTIONS)
 
-check: $(READY)  ## format, lint, types, import rules, links, the site, Dockerfiles, and known vulnerabilities where PyPI can be asked
+check: $(READY)  ## format, lint, types, import rules, links, generated pages, the site, Dockerfiles, and known vulnerabilities where PyPI can be asked
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m tests.documents.links
+	@$(BIN)/python -m tests.documents.reference --check
 	@env NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir $(VENV)/.site
 	@$(BIN)/hadolint docker/vendor.Dockerfile docker/client.Dockerfile docker/student.Dockerfile
 	@$(BIN)/python -m tests.vulnerabilities --if-reachable --remember $(VENV)/.audited $(AUDIT_OPTIONS)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.documents.reference import DOCS, pages
+from tests.documents.reference import DOCS, outdated, pages
 from tests.documents.run_files import faults
 
 
@@ -14,12 +14,7 @@ def made() -> dict[Path, str]:
 
 
 def test_every_page_that_is_made_from_the_code_is_current(made: dict[Path, str]) -> None:
-    old = [
-        str(path.relative_to(DOCS))
-        for path, text in made.items()
-        if not path.exists() or path.read_text(encoding="utf-8") != text
-    ]
-    assert not old, "out of date: make reference"
+    assert not outdated(made), "out of date: make reference"
     assert {*(DOCS / "schemas").iterdir()} <= {*made}, "a schema of a file that there is no more"
 
 
