@@ -160,3 +160,12 @@ def test_replicas_on_one_device_share_the_weights_and_the_choice_made_on_threads
         first, second = ClipModel(find_model("icon-clip", None), [torch.device("cpu")] * 2).replicas
     assert first.passes is second.passes
     assert measured_on == {2}
+
+
+@pytest.mark.usefixtures("slow_models")
+def test_texts_are_not_in_memory_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    laid_out: list[object] = []
+    monkeypatch.setattr("torch.jit.optimize_for_inference", laid_out.append)
+    model = Linear().eval().requires_grad_(False)
+    assert isinstance(traced(model, "encode_text", EXAMPLES, TOLERANCE), torch.jit.ScriptModule)
+    assert not laid_out
