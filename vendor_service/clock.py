@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 Clock = Callable[[], int]
 
@@ -39,10 +40,15 @@ def from_datetime(moment: datetime) -> int:
 
 def month_start(micros: int) -> int:
     """The first microsecond of the UTC calendar month that holds this one."""
-    moment = to_datetime(micros)
-    return from_datetime(datetime(moment.year, moment.month, 1, tzinfo=UTC))
+    return _month_of_day(micros // DAY)
 
 
 def next_month_start(micros: int) -> int:
     """The first microsecond of the following UTC calendar month."""
     return month_start(month_start(micros) + 32 * DAY)
+
+
+@lru_cache(maxsize=64)  # each request asks, and days are few
+def _month_of_day(day: int) -> int:
+    moment = to_datetime(day * DAY)
+    return from_datetime(datetime(moment.year, moment.month, 1, tzinfo=UTC))

@@ -10,6 +10,7 @@ from shared.billing import Entry
 from vendor_service.billing import periods, totals
 from vendor_service.clock import to_datetime
 from vendor_service.database import chain
+from vendor_service.database.many_rows import ManyRows
 from vendor_service.database.rows import ChargeRow, HoldRow
 from vendor_service.database.tables import Account, ApiKey, Hold, LedgerEntry, limited_by
 from vendor_service.errors import OperatorError, UsageError
@@ -18,7 +19,7 @@ GENESIS_HASH = chain.GENESIS_HASH
 # Larger numbers than this cannot be told apart in JavaScript and other JSON readers.
 MAX_NUMBER = 2**53 - 1
 _PAGE = 500
-_APPEND = insert(LedgerEntry.__table__)  # type: ignore[arg-type]
+_APPEND = ManyRows(insert(LedgerEntry), LedgerEntry.__table__.columns.keys())
 _HASHED = tuple(column.key for column in LedgerEntry.__table__.columns if column.key != "entry_hash")
 
 
@@ -55,7 +56,7 @@ def charge(account: Account, hold: HoldRow, now: int) -> ChargeRow:
 
 def write_charges(session: Session, charges: Sequence[ChargeRow]) -> None:
     """Append charges, whose holds the database has, and count them in the totals."""
-    session.connection().execute(_APPEND, [charge.columns() for charge in charges])
+    _APPEND.run(session.connection(), [charge.columns() for charge in charges])
     totals.count(session, charges)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 # What the first row of a chain has for the hash of the one before it.
 GENESIS_HASH = "0" * 64
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
 def row_hash(row: Any, columns: Sequence[str]) -> str:  # noqa: ANN401 - a mapped row or a plain one
@@ -15,4 +16,4 @@ def row_hash(row: Any, columns: Sequence[str]) -> str:  # noqa: ANN401 - a mappe
     What is NULL is left out: a column that a later version adds leaves the hashes of old rows as they are.
     """
     content = {name: value for name in columns if (value := getattr(row, name)) is not None}
-    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(_canonical(content).encode()).hexdigest()

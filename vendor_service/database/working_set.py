@@ -7,7 +7,8 @@ from operator import attrgetter
 from sqlalchemy import BindParameter, Executable, Table, bindparam, insert, select, union_all, update
 from sqlalchemy.orm import Session
 
-from vendor_service.database.rows import ChargeRow, HoldRow, Owners, belong
+from vendor_service.database.many_rows import ManyRows
+from vendor_service.database.rows import ChargeRow, HoldRow, Owners
 from vendor_service.database.tables import Account, ApiKey, Hold, Project
 
 _IDS: BindParameter[str] = bindparam("ids", expanding=True)
@@ -29,8 +30,8 @@ _HOLDS: dict[tuple[bool, bool], Executable] = {
 }
 # What becomes another of a hold that was placed.
 _CHANGING = ("state", "images", "texts", "cost_micros", "replays")
-_PLACE = insert(_TABLE)
-_CHANGE = update(_TABLE).where(_TABLE.c.id == bindparam("hold_id")).values(dict.fromkeys(_CHANGING))
+_PLACE = ManyRows(insert(_TABLE), _TABLE.columns.keys())
+_CHANGE = ManyRows(update(_TABLE).where(_TABLE.c.id == bindparam("hold_id")), _CHANGING)
 _changing = attrgetter(*_CHANGING)
 # Keys change without their account's lock, when they are rotated or their use is noted.
 _KEYS = select(*ApiKey.__table__.columns).where(ApiKey.id.in_(_IDS)).order_by(ApiKey.id)
@@ -138,9 +139,9 @@ class WorkingSet:
             if hold.id in self._as_read and (now := _changing(hold)) != self._as_read[hold.id]
         ]
         if changed:  # first, for a key that stood for one of these may stand for a new one
-            connection.execute(_CHANGE, changed)
+            _CHANGE.run(connection, changed)
         if self._placed:
-            connection.execute(_PLACE, [hold.columns() for hold in self._placed])
+            _PLACE.run(connection, [hold.columns() for hold in self._placed])
             self._placed.clear()
         self._as_read |= {hold.id: _changing(hold) for hold in self._holds.values()}
         if self._charges:
@@ -175,4 +176,4 @@ class WorkingSet:
         ids = {key.project_id for key in self._keys.values() if key.project_id is not None}
         found = projects.read(self._connection.execute(_PROJECTS, {"ids": ids})) if ids else {}
         for key in self._keys.values():
-            belong(key, None if key.project_id is None else found[key.project_id])
+            key.project = None if key.project_id is None else found[key.project_id]

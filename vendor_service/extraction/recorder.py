@@ -4,9 +4,11 @@ import asyncio
 import logging
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -117,11 +119,15 @@ class Recorder:
                 _log.exception("writing sketches failed; it will be tried again")
 
     def _learn(self, noted: Sequence[Answered]) -> None:
+        together: dict[tuple[str, str], list[Answered]] = defaultdict(list)
         for each in noted:
-            to = self._unwritten.setdefault((each.account_id, each.fingerprint), _Unwritten())
-            to.buckets |= coverage.bits(each.buckets)
-            hashes = hashes_of([] if self._key is None else each.digests, self._key or b"")
-            to.sketch.add(hashes, each.rows, each.fingerprint)
+            together[each.account_id, each.fingerprint].append(each)
+        for (account_id, fingerprint), answers in together.items():
+            to = self._unwritten.setdefault((account_id, fingerprint), _Unwritten())
+            to.buckets |= coverage.bits(bucket for each in answers for bucket in each.buckets)
+            digests = [] if self._key is None else [digest for each in answers for digest in each.digests]
+            rows = np.concatenate([each.rows for each in answers])
+            to.sketch.add(hashes_of(digests, self._key or b""), rows, fingerprint)
 
     def _write_some(self, accounts: Sequence[str]) -> None:
         mine = select(Account).where(Account.id.in_(accounts)).order_by(Account.id)
