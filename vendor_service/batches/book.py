@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from shared.batches import BatchObject, RequestCounts
 from shared.errors import ErrorCode
-from vendor_service.billing.admission import release_job
+from vendor_service.billing.charging import release_job
 from vendor_service.clock import SECOND
 from vendor_service.database.tables import Account, BatchChunk, BatchJob, Hold, StoredFile
 from vendor_service.database.working_set import Touched, WorkingSet

@@ -5,66 +5,32 @@ of the account's row, so admitting, settling, voiding and sweeping one account n
 settling and voiding a hold exactly one wins.
 """
 
-import logging
 import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Collection
 from concurrent.futures import CancelledError, Future, wait
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
-from vendor_service.billing import (
-    billing_log,
-    coverage,
-    ledger,
-    limits,
-    periods,
-    prices,
-    rate,
-    thresholds,
-)
+from vendor_service.billing import billing_log, ledger, thresholds
+from vendor_service.billing.charging import Charging, Job, JobRecord, PartRecord
 from vendor_service.billing.clock_watch import ClockWatch
 from vendor_service.billing.orders import Admitted, Charged, Order, Part
 from vendor_service.billing.replays import STANDARD, ReplayTerms
 from vendor_service.clock import SECOND, Clock
-from vendor_service.database.rows import HoldRow
 from vendor_service.database.session import Database
-from vendor_service.database.tables import BULK, Account, ApiKey, Hold, LedgerEntry, limited_by
-from vendor_service.database.working_set import Touched, WorkingSet
+from vendor_service.database.tables import BULK, Account, Hold
+from vendor_service.database.working_set import Touched
 from vendor_service.database.writer import Writer
 from vendor_service.errors import APIError
 
 # How long a sweep waits for what it voids; the process must soon renew its own holds again.
 _SWEEP_SECONDS = 2.0
-_log = logging.getLogger(__name__)
-
-Job = TypeVar("Job")
-Job_co = TypeVar("Job_co", covariant=True)
-
-
-class JobRecord(Protocol[Job_co]):
-    """Writes a bulk job down in the transaction that holds its price."""
-
-    def found(self, session: Session) -> Job_co | None:
-        """The job, if it was written down before; raises `APIError` if it must not be."""
-
-    def write(self, session: Session, hold: HoldRow, now: int) -> Job_co:
-        """Write it down."""
-
-
-class PartRecord(Protocol):
-    """Writes down that a part of a bulk job is done, in the transaction that charges for it."""
-
-    def found(self, session: Session) -> bool:
-        """Whether it was written down before; raises `APIError` if it must not be any more."""
-
-    def write(self, session: Session, account: Account, charged: Charged | None, now: int) -> bool:
-        """Write it down, with its charge if anything was answered; whether the job has ended with it."""
 
 
 class Admission:
@@ -87,14 +53,11 @@ class Admission:
         percents: tuple[int, ...] = thresholds.STANDARD,
     ) -> None:
         self._database = database
-        self._replays = replays
-        self._writer = Writer(database, ledger.write_charges)
         self._clock = clock
-        self._watch = watch
-        self._percents = percents
-        self._told: set[str] = set()  # accounts whose dates were complained of
-        self._hold_micros = hold_seconds * SECOND
         self._server = secrets.token_hex(16)
+        self._hold_micros = hold_seconds * SECOND
+        self._charging = Charging(clock, self._server, self._hold_micros, replays, watch, percents)
+        self._writer = Writer(database, ledger.write_charges)
         # Holds that ought to be gone, but the database was away or its disk full: `sweep` voids them later.
         self._unwanted: deque[Touched] = deque()
 
@@ -110,7 +73,7 @@ class Admission:
         """
         began = time.perf_counter()
         touched = Touched(order.account_id, order.request_id, order.key_id, order.idempotency_key)
-        admitting = self._writer.submit(touched, partial(self._admit, order))
+        admitting = self._writer.submit(touched, partial(self._charging.admit, order))
         admitting.add_done_callback(
             lambda done: billing_log.decided(order, done, time.perf_counter() - began)
         )
@@ -128,7 +91,7 @@ class Admission:
         charged. Settling again changes nothing.
         """
         return self._writer.submit(
-            Touched(account_id, request_id), partial(self._settle, request_id, buckets)
+            Touched(account_id, request_id), partial(self._charging.settle, request_id, buckets)
         )
 
     def void(self, account_id: str, request_id: str) -> "Future[bool]":
@@ -137,7 +100,7 @@ class Admission:
         If that fails, `sweep` tries again.
         """
         touched = Touched(account_id, request_id)
-        voiding = self._writer.submit(touched, partial(self._void, request_id, None))
+        voiding = self._writer.submit(touched, partial(self._charging.void, request_id, None))
         voiding.add_done_callback(partial(self._note_failure, touched))
         return voiding
 
@@ -147,7 +110,7 @@ class Admission:
         The future raises as `admit` does.
         """
         touched = Touched(order.account_id, order.request_id, order.key_id)
-        return self._writer.submit(touched, partial(self._hold_job, order, record))
+        return self._writer.submit(touched, partial(self._charging.hold_job, order, record))
 
     def settle_part(
         self, account_id: str, hold_id: str, part: Part, record: PartRecord
@@ -158,18 +121,20 @@ class Admission:
         charged then. What nothing was answered of has no charge.
         """
         touched = Touched(account_id, hold_id)
-        return self._writer.submit(touched, partial(self._settle_part, hold_id, part, record))
+        return self._writer.submit(touched, partial(self._charging.settle_part, hold_id, part, record))
 
     def end_job(
         self, account_id: str, hold_id: str, ends: Callable[[Session, Account, int], bool]
     ) -> "Future[bool]":
         """Release what is still held for a bulk job if it `ends` in this transaction; whether it does."""
-        return self._writer.submit(Touched(account_id, hold_id), partial(self._end_job, hold_id, ends))
+        return self._writer.submit(
+            Touched(account_id, hold_id), partial(self._charging.end_job, hold_id, ends)
+        )
 
     def take_tokens(self, account_id: str, key_id: str, queries: int) -> "Future[None]":
         """Count queries against the rates of an account and a key that were prepared and not admitted."""
         touched = Touched(account_id, key_id=key_id)
-        return self._writer.submit(touched, partial(self._take_tokens, account_id, key_id, queries))
+        return self._writer.submit(touched, partial(self._charging.take_tokens, account_id, key_id, queries))
 
     def renew(self, longest_seconds: int) -> None:
         """Tell that this process lives: its holds last longer, unless they have lasted `longest_seconds`."""
@@ -210,259 +175,8 @@ class Admission:
         with self._database.read() as session:
             found = session.execute(still_open).all()
         return [
-            self._writer.submit(Touched(account_id, hold_id), partial(self._void, hold_id, expired_at))
+            self._writer.submit(
+                Touched(account_id, hold_id), partial(self._charging.void, hold_id, expired_at)
+            )
             for account_id, hold_id in found
         ]
-
-    def _check_dates(self, account: Account, now: int) -> None:
-        """Make sure that what is charged to the account now would be dated rightly.
-
-        Raises:
-            APIError: `not_ready`; this clock is wrong, or one was that wrote the account's books.
-        """
-        if self._watch is not None:
-            self._watch.check()
-        if not periods.is_ahead(account, now):
-            self._told.discard(account.id)
-            return
-        if account.id not in self._told:
-            self._told.add(account.id)
-            _log.error(
-                "the books of %s go on to a date ahead of this clock, and nothing is charged to it; set the "
-                "clock right, or if it is right run: vendor accounts repair %s",
-                account.name,
-                account.name,
-            )
-        message = "this account's books have a date in the future, so nothing can be charged; ask the vendor"
-        raise APIError(ErrorCode.NOT_READY, message, retry_after=30)
-
-    def _admit(self, order: Order, rows: WorkingSet) -> Admitted:
-        now = self._clock()
-        account, key = rows.account(order.account_id), rows.key(order.key_id)
-        placed = rows.hold(order.request_id)
-        if placed is not None:  # by a commit of which nobody said that it had gone through
-            return _admitted(account, key, placed, now)
-        self._check_dates(account, now)
-        limits.check_status(account, key, order, now)
-        periods.roll(account, key, now)
-        rate.check(account, key, order.queries, now)
-        earlier = self._earlier(rows, order, now)
-        hold = earlier or self._hold(rows, account, key, order, now)
-        rate.take(account, key, order.queries, now)
-        charged = None if earlier is None else _charged(rows, earlier)
-        return _admitted(account, key, hold, now, charged)
-
-    def _take_tokens(self, account_id: str, key_id: str, queries: int, rows: WorkingSet) -> None:
-        rate.take(rows.account(account_id), rows.key(key_id), queries, self._clock())
-
-    def _settle(self, request_id: str, buckets: Collection[int], rows: WorkingSet) -> Charged:
-        hold = rows.hold(request_id)
-        if hold is not None and hold.state == "settled":
-            return _charged(rows, hold)
-        if hold is None or hold.state != "open":
-            raise APIError(
-                ErrorCode.DEADLINE_EXCEEDED,
-                "the answer took too long and its hold was released; nothing was charged, try again",
-                retry_after=1,
-            )
-        now = self._clock()
-        self._check_dates(rows.account(hold.account_id), now)
-        periods.roll(rows.account(hold.account_id), rows.key(hold.key_id), now)
-        _release(rows, hold, "settled")
-        return self._charge(rows, hold, buckets, now)
-
-    def _charge(self, rows: WorkingSet, hold: HoldRow, buckets: Collection[int], now: int) -> Charged:
-        """Write the ledger entry of a hold that was released for it, and count what it used."""
-        account, key = rows.account(hold.account_id), rows.key(hold.key_id)
-        limited = limited_by(account, key)
-        before = [thresholds.levels(each) for each in limited]
-        entry = ledger.charge(account, hold, now)
-        rows.charge(entry)
-        for each in limited:
-            each.queries_used += hold.images + hold.texts
-            each.spent_micros += hold.cost_micros
-        if account.coverage_limit is not None:
-            coverage.add(rows.session, account, hold.model_fingerprint, coverage.bits(buckets))
-        for each, stood in zip(limited, before, strict=True):
-            thresholds.tell(rows.session, account, stood, self._percents, now, of=each)
-        billing_log.finished(rows.session, hold, now)
-        return Charged(entry.seq, entry.entry_hash, entry.created_at, hold.key_id)
-
-    def _hold_job(self, order: Order, record: JobRecord[Job], rows: WorkingSet) -> Job:
-        found = record.found(rows.session)
-        if found is not None:
-            return found
-        now = self._clock()
-        account, key = rows.account(order.account_id), rows.key(order.key_id)
-        self._check_dates(account, now)
-        limits.check_status(account, key, order, now)
-        periods.roll(account, key, now)
-        hold = self._hold(rows, account, key, order, now)
-        rows.write()  # the job refers to it
-        return record.write(rows.session, hold, now)
-
-    def _settle_part(self, hold_id: str, part: Part, record: PartRecord, rows: WorkingSet) -> Charged | None:
-        if record.found(rows.session):
-            return _charge_of(rows, part.request_id)
-        hold = rows.hold(hold_id)
-        if hold is None or hold.state != "open":
-            message = "the job has ended, and nothing more is charged for it"
-            raise APIError(ErrorCode.DEADLINE_EXCEEDED, message)
-        now = self._clock()
-        account, key = rows.account(hold.account_id), rows.key(hold.key_id)
-        self._check_dates(account, now)
-        periods.roll(account, key, now)
-        _shrink(rows, hold, part.held_images, part.held_texts)
-        charged = None
-        if part.images or part.texts:
-            done = _settled(hold, part, now)
-            rows.add(done)
-            charged = self._charge(rows, done, part.buckets, now)
-            rows.write()  # the record refers to it
-        if record.write(rows.session, account, charged, now):
-            release_job(rows, hold, now)
-        return charged
-
-    def _end_job(self, hold_id: str, ends: Callable[[Session, Account, int], bool], rows: WorkingSet) -> bool:
-        hold, now = rows.hold(hold_id), self._clock()
-        if hold is None or not ends(rows.session, rows.account(hold.account_id), now):
-            return False
-        release_job(rows, hold, now)
-        return True
-
-    def _void(self, hold_id: str, expired_at: int | None, rows: WorkingSet) -> bool:
-        hold = rows.hold(hold_id)
-        if hold is None or hold.state != "open":
-            return False
-        if expired_at is not None and hold.expires_at > expired_at:
-            return False  # renewed since it was found
-        _release(rows, hold, "voided")
-        billing_log.finished(rows.session, hold, self._clock())
-        return True
-
-    def _earlier(self, rows: WorkingSet, order: Order, now: int) -> HoldRow | None:
-        """The settled hold that this order repeats, if it does; see `admit` for what it raises."""
-        if order.idempotency_key is None:
-            return None
-        hold = rows.live_hold(order.account_id, order.idempotency_key)
-        if hold is None:
-            return None
-        if self._replays.check(hold, order, now):
-            self._replays.check_counts(hold, order)
-            hold.replays += 1
-            return hold
-        _release(rows, hold, "voided")
-        billing_log.finished(rows.session, hold, now)
-        return None
-
-    def _hold(self, rows: WorkingSet, account: Account, key: ApiKey, order: Order, now: int) -> HoldRow:
-        is_bulk = order.held_until is not None
-        find_price = prices.batch if is_bulk else prices.current
-        price = find_price(rows.session, account.plan, order.model, now)
-        hold = HoldRow(
-            id=order.request_id,
-            account_id=account.id,
-            key_id=key.id,
-            project_id=key.project_id,
-            server=BULK if is_bulk else self._server,
-            state="open",
-            model=order.model,
-            model_fingerprint=order.model_fingerprint,
-            images=order.images,
-            texts=order.texts,
-            image_micros=price.image_micros,
-            text_micros=price.text_micros,
-            cost_micros=price.cost_micros(order.images, order.texts),
-            idempotency_key=order.idempotency_key,
-            body_hash=order.body_hash,
-            created_at=now,
-            expires_at=order.held_until or now + self._hold_micros,
-        )
-        limits.check(account, key, order, hold.cost_micros, now)
-        rows.add(hold)
-        limits.hold(account, key, order, hold.cost_micros)
-        return hold
-
-
-def release_job(rows: WorkingSet, hold: HoldRow, now: int) -> None:
-    """Release what is still held for a bulk job that has ended; its account and key are locked in `rows`."""
-    if hold.state == "open":
-        _release(rows, hold, "voided")
-        billing_log.finished(rows.session, hold, now)
-
-
-def _release(rows: WorkingSet, hold: HoldRow, state: str) -> None:
-    hold.state = state
-    key = rows.key(hold.key_id)
-    for each in limited_by(rows.account(hold.account_id), key):
-        each.queries_held -= hold.images + hold.texts
-        each.held_micros -= hold.cost_micros
-    if hold.server != BULK:
-        key.requests_held -= 1
-
-
-def _shrink(rows: WorkingSet, hold: HoldRow, images: int, texts: int) -> None:
-    """Hold so many queries less, and their price."""
-    assert images <= hold.images
-    assert texts <= hold.texts
-    cost = images * hold.image_micros + texts * hold.text_micros
-    hold.images -= images
-    hold.texts -= texts
-    hold.cost_micros -= cost
-    for each in limited_by(rows.account(hold.account_id), rows.key(hold.key_id)):
-        each.queries_held -= images + texts
-        each.held_micros -= cost
-
-
-def _settled(hold: HoldRow, part: Part, now: int) -> HoldRow:
-    """A hold of its own for what was answered of a part of another hold."""
-    return HoldRow(
-        id=part.request_id,
-        account_id=hold.account_id,
-        key_id=hold.key_id,
-        project_id=hold.project_id,
-        server=BULK,
-        state="settled",
-        model=hold.model,
-        model_fingerprint=hold.model_fingerprint,
-        images=part.images,
-        texts=part.texts,
-        image_micros=hold.image_micros,
-        text_micros=hold.text_micros,
-        cost_micros=part.images * hold.image_micros + part.texts * hold.text_micros,
-        idempotency_key=None,
-        body_hash=hold.body_hash,
-        created_at=now,
-        expires_at=now,
-    )
-
-
-def _charged(rows: WorkingSet, hold: HoldRow) -> Charged:
-    """The entry of a settled hold."""
-    charged = _charge_of(rows, hold.id)
-    assert charged is not None
-    return charged
-
-
-def _charge_of(rows: WorkingSet, hold_id: str) -> Charged | None:
-    rows.write()  # it may be of this very transaction
-    entry = rows.session.scalars(select(LedgerEntry).where(LedgerEntry.hold_id == hold_id)).one_or_none()
-    return (
-        None if entry is None else Charged(entry.seq, entry.entry_hash, entry.created_at, str(entry.key_id))
-    )
-
-
-def _admitted(
-    account: Account, key: ApiKey, hold: HoldRow, now: int, charged: Charged | None = None
-) -> Admitted:
-    lefts = [left for each in limited_by(account, key) if (left := each.quota_left) is not None]
-    return Admitted(
-        request_id=hold.id,
-        images=hold.images,
-        texts=hold.texts,
-        cost_micros=hold.cost_micros,
-        replayed=charged is not None,
-        quota_left=min(lefts, default=None),
-        rate=rate.status(account, key, now),
-        charged=charged,
-    )
