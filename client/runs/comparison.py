@@ -18,7 +18,7 @@ from client.buying.selection import SelectionStrategy
 from client.buying.teacher import Offer, Teacher
 from client.data.domains import list_folder, size_of
 from client.data.pool import find_pool
-from client.errors import BudgetExhausted, ClientError, FingerprintChanged, UsageError
+from client.errors import ClientError, UsageError
 from client.learning.averaging import HOLDOUTS_AVERAGED_OVER
 from client.learning.backbones import load_backbone
 from client.learning.methods import method_of, parse_method
@@ -33,7 +33,6 @@ from client.results.comparison_table import (
     as_markdown,
     as_text,
 )
-from client.results.records import Begun
 from client.runs.cells import Cell, by_steps, name_of_run
 from client.runs.connection import Connection
 from client.runs.dataset import Dataset, DomainInputs, PoolInputs, ViewInputs, read_dataset
@@ -42,6 +41,7 @@ from client.runs.distillation import Distillation
 from client.runs.features import CoverageInputs, training_features
 from client.runs.folder import RunConfig, RunFolder
 from client.runs.generations import seen_before
+from client.runs.joint_purchase import JointPurchase
 from client.runs.memo import Memo
 from client.runs.targets import require_student
 from client.runs.teacher_queries import teacher_queries
@@ -130,8 +130,7 @@ class Comparison:
         self._connection = connection
         self._display = connection.display
         self._device = device
-        self._max_spend_micros = max_spend_micros
-        self._approve = approve
+        self._purchase = JointPurchase(self._folder, connection, max_spend_micros, approve)
         self._memo = Memo(_KEPT, connection.files)
         self._images = folder = list_folder(config.data)
         folder.require_domains(config.targets)
@@ -176,12 +175,7 @@ class Comparison:
         pending = [cell for cell in self.cells if cell.buys and not cell.run.summary.exists()]
         if not pending:
             return Offer(0, 0, 0)
-        with self._connection.teacher(
-            run_id=self._known.get("run_id", "quote"),
-            budget=None,
-            max_spend_micros=self._max_spend_micros,
-            run=self._folder,
-        ) as teacher:
+        with self._purchase.teacher(self._known.get("run_id", "quote")) as teacher:
             return teacher.quote(self._queries(pending))
 
     def execute(self) -> list[RunResult]:
@@ -195,10 +189,11 @@ class Comparison:
             stack.enter_context(self._folder.claimed())
             pending = by_steps([cell for cell in self.cells if not cell.run.summary.exists()])
             buying = [cell for cell in pending if cell.buys]
-            teacher = self._connect(stack) if buying else None
+            begun = self._purchase.begun(self._known["run_id"]) if buying else None
+            teacher = None if begun is None else stack.enter_context(begun)
             self._require_students([cell for cell in pending if cell.trains], teacher)
             if teacher is not None:
-                self._buy(teacher, buying)
+                self._purchase.buy(teacher, self._queries(buying))
             for number, cell in enumerate(pending, start=1):
                 self._display.note(
                     f"Run {number} of {len(pending)}: {cell.variant.name}, {cell.target} held "
@@ -295,29 +290,7 @@ class Comparison:
         """The file with the id that receipts of this comparison carry, and a digest of its images."""
         return self._folder.path / "comparison.json"
 
-    # -- buying
-
-    def _connect(self, stack: ExitStack) -> Teacher:
-        """The teacher of all runs, under one run id of the comparison's own."""
-        folder = self._folder
-        teacher = stack.enter_context(
-            self._connection.teacher(
-                run_id=folder.read(self._identity)["run_id"],
-                budget=None,
-                max_spend_micros=self._max_spend_micros,
-                run=folder,
-            )
-        )
-        before = folder.began_with
-        if before is None:
-            folder.write(folder.plan, Begun(model=teacher.model).to_json())
-        elif before.fingerprint != teacher.model.fingerprint:
-            raise FingerprintChanged(
-                f"This comparison began with the model {before.fingerprint}; the vendor now serves "
-                f"{teacher.model.fingerprint}, and runs by different teachers do not compare. Choose another "
-                "--out. What was bought is kept."
-            )
-        return teacher
+    # -- what is asked
 
     def _require_students(self, cells: Sequence[Cell], teacher: Teacher | None) -> None:
         """Refuse, before anything is bought, a student that cannot be had or that a method cannot teach."""
@@ -327,34 +300,6 @@ class Comparison:
         backbone = load_backbone(config.student, image_size=config.image_size, weights=config.student_weights)
         for words in dict.fromkeys(cell.variant.method for cell in cells):
             require_student(method_of(words), config.student, backbone, model)
-
-    def _buy(self, teacher: Teacher, cells: list[Cell]) -> None:
-        """Buy what these runs ask, in one purchase."""
-        folder = self._folder
-        queries = self._queries(cells)
-        offer = teacher.quote(queries)
-        self._approve(offer.cost_micros)
-        with self._display.track("Buying", offer.to_buy) as advance:
-            purchase = teacher.buy(
-                queries, lambda progress: advance(progress.done, progress.described(cached=offer.cached))
-            )
-        spent = teacher.spending
-        folder.write(folder.purchase, {"queries_bought": spent.queries, "cost_micros": spent.cost_micros})
-        purchase.require_compared(teacher.budget)
-        if purchase.out_of_budget:
-            raise self._stopped_short(teacher, [query for query in queries if query not in purchase.refused])
-
-    def _stopped_short(self, teacher: Teacher, wanted: Sequence[Query]) -> BudgetExhausted:
-        """What to say where the money did not reach for all that is wanted: runs on a part do not compare."""
-        spent, rest = teacher.spending, teacher.for_run("quote", budget=None).quote(wanted)
-        enough = teacher.budget.committed.cost_micros + rest.cost_micros  # what is set aside counts
-        return BudgetExhausted(
-            f"--max-spend {self._max_spend_micros} does not reach {rest.to_buy} of the {len(wanted)} "
-            "queries that these runs ask, and runs that learn from some of them would not compare, so none "
-            f"was started. The {spent.queries} that were bought, for {spent.cost_micros} micros, are kept: "
-            f"the same command with --max-spend {enough} goes on from here. "
-            "Or choose another --out, with a --budget for each run."
-        )
 
     def _queries(self, cells: list[Cell]) -> list[Query]:
         """Everything that these runs ask, class prompts first."""
