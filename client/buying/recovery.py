@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from client.buying.budget import price
 from client.buying.checkout import Checkout, Request
-from client.buying.lock import run_lock
+from client.buying.lock import notes_lock
 from client.buying.pending import PendingBatch, RequestBatch
 from client.buying.queries import Query, Spending
 from client.errors import (
@@ -111,7 +111,7 @@ class DeadRuns:
         with self._lock:
             notes = self._notes(None, missing, only_past=only_past)
             for run_id in dict.fromkeys(note.batch.run_id for note in notes):
-                with suppress(RunBusy), run_lock(self._cache.path, run_id):  # who is busy is not dead
+                with suppress(RunBusy), notes_lock(self._cache.path, run_id):  # who is busy is not dead
                     for note in self._notes(run_id, missing, only_past=only_past):
                         self._settle(note, at_hand, missing)
 

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from filelock import FileLock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,7 +23,7 @@ from client.buying.budget import Tranche
 from client.buying.cache import EmbeddingCache
 from client.buying.checkout import Checkout
 from client.buying.concurrency import START
-from client.buying.lock import run_lock
+from client.buying.lock import is_locked, run_lock
 from client.buying.pending import ContentOf, Payer, file_content, make_batch
 from client.buying.queries import Query
 from client.buying.recovery import DeadRuns
@@ -615,6 +616,40 @@ def test_two_processes_do_not_buy_for_one_run_at_once(shop: Shop, tmp_path: Path
             process.start()
             assert ("Another process" in outcome.get(timeout=60)) is claimed
             process.join()
+
+
+@pytest.mark.parametrize("asks", [True, False])
+def test_a_run_waits_for_whoever_only_looks_at_it_and_is_not_busy(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, asks: bool
+) -> None:
+    """Two runs were killed and are restarted at the same moment, and one asks after the other's notes."""
+    batch, texts = make_batch("killed", "fp_1", tuple(_texts(3))), _texts(3)
+    shop.cache.begin(batch)
+    shop.vendor.paid[batch.idempotency_key] = 3
+    killed, looks = shop.teacher().for_run("killed", budget=None), threading.Event()
+    locks = shop.cache.path.with_name("cache.db.locks")
+
+    def restart() -> int:
+        assert looks.wait(20)
+        return killed.buy(texts).bought
+
+    with ThreadPoolExecutor(1) as pool:
+        restarted = pool.submit(restart)
+
+        class Lingering(FileLock):
+            def release(self, force: bool = False) -> None:
+                if not looks.is_set():  # until the run has locked a second file, or has ended
+                    looks.set()
+                    wait_until(lambda: restarted.done() or len(list(locks.iterdir())) == 2, 20)
+                super().release(force)
+
+        monkeypatch.setattr("client.buying.lock.FileLock", Lingering)
+        if asks:
+            assert shop.teacher().buy(texts).bought == 0
+        else:
+            assert not is_locked(shop.cache.path, "killed")
+        assert restarted.result(timeout=20) == (0 if asks else 3)
+    assert shop.vendor.charged == 3
 
 
 def test_the_price_is_a_cap(shop: Shop) -> None:
