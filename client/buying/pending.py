@@ -15,6 +15,9 @@ from client.buying.queries import Query
 # A vendor gives up a request after 120 seconds unless it was set otherwise. A note that is farther from now
 # is not of a request that may still be in hand, but of a run that was killed, or of a clock that was wrong.
 FRESH_SECONDS = 130
+# For so long, in seconds, a vendor answers again what was paid for, unless it says otherwise. What it does
+# not tell of until then is not to be had any more.
+_REPLAY_SECONDS = 72 * 3600
 
 ContentOf = Callable[[str, str], bytes]
 """What was sent for an image, by the name and the digest of its query."""
@@ -73,6 +76,11 @@ class PendingBatch:
         """For how long the vendor may still be answering it; 0 once it certainly is not."""
         left = FRESH_SECONDS - abs(time.time() - self.noted_at)
         return max(0.0, left)
+
+    @property
+    def is_expired(self) -> bool:
+        """Whether it was sent so long ago that its answer is no longer to be had."""
+        return time.time() - self.noted_at > _REPLAY_SECONDS
 
     def sender(self, payer: Payer) -> Payer:
         """Who sent it, as far as was noted, and otherwise this payer."""

@@ -63,7 +63,8 @@ class Reconciliation:
         cost_micros: what they cost, in millionths of the vendor's currency unit.
         differences: where the two sides do not agree.
         elsewhere: charges that nothing here asked for.
-        lost: charges of requests whose answers were given up here, and counted as paid.
+        lost: charges of requests whose answers never came: they were given up here and counted as paid, or
+            asked for more than three days ago.
         of_other_accounts: receipts that no key of this account explains.
         pinned: places of the ledger that are as the vendor had signed them.
         rewritten: those that are not.
@@ -134,7 +135,7 @@ def reconcile(
             found.of_other_accounts += 1
     _find_refused(charges, refused, found)
     _find_lost(charges, receipts, found)
-    _find_owed(charges, owed, found)
+    _find_owed(charges, owed, corrected, found)
     for charge in charges.values():
         found.elsewhere.charges += 1
         found.elsewhere.queries += charge.images + charge.texts
@@ -225,14 +226,22 @@ def _find_lost(charges: dict[str, Entry], receipts: Sequence[Receipt], found: Re
                 found.lost += 1
 
 
-def _find_owed(charges: dict[str, Entry], owed: Sequence[PendingBatch], found: Reconciliation) -> None:
-    for note in owed:
+def _find_owed(
+    charges: dict[str, Entry], owed: Sequence[PendingBatch], corrected: set[int], found: Reconciliation
+) -> None:
+    for note in sorted(owed, key=lambda note: note.is_expired):  # first those that one can do something about
         size = (note.images, len(note.batch.queries) - note.images)
         charge = _charge_of(charges, size, note.batch.fingerprint, note.key_id)
-        if charge is not None:
+        if charge is None or charge.seq in corrected:
+            continue
+        if note.is_expired:
+            found.lost += 1
+        else:
             problem = (
                 f"entry {charge.seq} charges {-charge.amount_micros} micros, and there is no receipt here: "
-                "its answer never came. Repeat the command that was interrupted: it is fetched free of charge"
+                "its answer never came. Repeat the command that was interrupted: it is fetched free of "
+                "charge. Where none fetches it, as of a canary or a served student, ask the vendor for a "
+                "refund; after three days it counts as given up"
             )
             found.differences.append(Discrepancy(charge.request_id or "", problem))
 

@@ -1,7 +1,6 @@
 """Batches that were sent and whose answers were never stored: asked after once more, free of charge."""
 
 import threading
-import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -22,10 +21,6 @@ from client.errors import (
 )
 from shared.embeddings import Prices
 
-# For so long, in seconds, a vendor answers again what was paid for, unless it says otherwise. What it does
-# not tell of until then is not to be had any more.
-_REPLAY_SECONDS = 72 * 3600
-
 Undecided = dict[Query, ClientError]
 """Queries that may have been paid for, and why the vendor does not tell: to buy them might pay twice."""
 
@@ -42,11 +37,6 @@ def restore(note: PendingBatch, at_hand: Mapping[Query, Query]) -> Request | Non
         return None
     batch = RequestBatch(note.batch.idempotency_key, note.batch.run_id, note.batch.fingerprint, queries)
     return Request(batch, contents, Spending(0, 0), note.agreed_micros, doubtful=note.seconds_left > 0)
-
-
-def is_expired(note: PendingBatch) -> bool:
-    """Whether a batch was sent so long ago that its answer is no longer to be had."""
-    return time.time() - note.noted_at > _REPLAY_SECONDS
 
 
 def may_cost(note: PendingBatch, prices: Prices) -> Spending:
@@ -160,7 +150,7 @@ class DeadRuns:
         except KeyRefused:
             raise
         except (RequestRefused, SpendingStopped) as error:
-            if not is_expired(note) and not isinstance(error, IdempotencyKeySpent):
+            if not note.is_expired and not isinstance(error, IdempotencyKeySpent):
                 return error
             cost = may_cost(note, self._model.prices)
             self._cache.write_off(batch, cost, note.sender(self._checkout.payer))

@@ -8,7 +8,7 @@ from client.buying.checkout import Checkout, Request
 from client.buying.pending import PendingBatch
 from client.buying.protocols import EmbedResult
 from client.buying.queries import Query, Spending
-from client.buying.recovery import Undecided, is_expired, may_cost, restore
+from client.buying.recovery import Undecided, may_cost, restore
 from client.errors import (
     ClientError,
     IdempotencyKeySpent,
@@ -70,7 +70,7 @@ class Settlement:
                 self.count_as_paid(note)  # what it asked is no business of this vendor
                 continue
             request = restore(note, at_hand)
-            if request is None and is_expired(note):
+            if request is None and note.is_expired:
                 self._give_up(note)
             elif request is None:
                 self.count_as_paid(note)
@@ -170,7 +170,7 @@ class Settlement:
             raise
         except (RequestRefused, SpendingStopped) as error:
             mine = batch.fingerprint == self._model.fingerprint and note.sent_to(self._checkout.origin)
-            if mine and is_expired(note):
+            if mine and note.is_expired:
                 self._give_up(note)
                 return False
             self.count_as_paid(note)

@@ -23,7 +23,10 @@ def print_reconciliation(found: Reconciliation) -> None:
         f"micros); differences: {len(found.differences)}."
     )
     if found.lost:
-        print(f"{found.lost} charges are of requests whose answers were given up, and counted as paid, here.")
+        print(
+            f"{found.lost} charges are of requests whose answers never came: they were given up here, or "
+            "asked for more than three days ago."
+        )
     if found.elsewhere.charges:
         made = found.elsewhere
         print(

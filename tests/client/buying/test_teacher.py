@@ -330,7 +330,7 @@ def test_an_owed_batch_whose_file_is_gone_counts_as_lost_once_its_answer_is_not_
     gone = _images(tmp_path / "images", [400] * 3)
     shop.cache.begin(make_batch("run", "fp_1", tuple(gone)))
     Path(gone[0].name).unlink()
-    monkeypatch.setattr("client.buying.recovery._REPLAY_SECONDS", -1)
+    monkeypatch.setattr("client.buying.pending._REPLAY_SECONDS", -1)
     purchase = shop.teacher(5).buy(_texts(3))
     assert (purchase.bought, purchase.lost, purchase.out_of_budget) == (2, 3, True)
     assert shop.cache.pending("run") == []
