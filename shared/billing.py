@@ -202,9 +202,9 @@ class Quote(BaseModel):
 
     cost_micros: int = Field(description="the price, in millionths of the vendor's currency unit")
     quota_left: int | None = Field(
-        description="queries left of the account's quota or the key's, whichever has fewer; null: no quota"
+        description="queries left of all quotas, of account, project and key; null: there is none"
     )
-    fits_quota: bool = Field(description="whether both have as many left")
+    fits_quota: bool = Field(description="whether all of them have as many left")
     fits_money: bool = Field(description="whether spend limit and credit allow it")
     seconds_at_rate_limit: int = Field(description="how long the rate limit makes it take")
     currency: str | None = Field(None, description="the currency, by its code in ISO 4217; null: not named")
