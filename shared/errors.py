@@ -118,6 +118,7 @@ class APIError(Exception):
 
     `param` names the part of the request that is at fault, `retry_after` is in seconds,
     `resets_at` says when a limit that was reached starts anew, and `headers` go with the answer.
+    `retryable` is given where it is not what the code says.
     """
 
     def __init__(
@@ -129,6 +130,7 @@ class APIError(Exception):
         retry_after: int | None = None,
         resets_at: datetime | None = None,
         headers: Mapping[str, str] | None = None,
+        retryable: bool | None = None,
     ) -> None:
         super().__init__(code, message)  # pickle makes the exception of these in another process
         self.code = code
@@ -137,6 +139,7 @@ class APIError(Exception):
         self.retry_after = retry_after
         self.resets_at = resets_at
         self.headers = dict(headers or {})
+        self.retryable = code.kind.retryable if retryable is None else retryable
 
     def __str__(self) -> str:
         return self.message

@@ -55,4 +55,4 @@ class CommitInDoubt(APIError):
     def unkeyed(cls, rest: str = "done; it may have been: look before you send it again") -> Self:
         """One of a request that counts each time; it asks nobody, and no program, to send it again."""
         headers = {"x-should-retry": "false"}  # OpenAI's SDK would repeat it
-        return cls(ErrorCode.OVERLOADED, f"{_IN_DOUBT} {rest}", headers=headers)
+        return cls(ErrorCode.OVERLOADED, f"{_IN_DOUBT} {rest}", headers=headers, retryable=False)

@@ -61,7 +61,7 @@ def refused(request: Request, error: APIError, headers: Mapping[str, str] | None
         message=error.message,
         param=error.param,
         request_id=request.state.request_id,
-        retryable=kind.retryable,
+        retryable=error.retryable,
         resets_at=None if resets_at is None else resets_at.isoformat().replace("+00:00", "Z"),
     )
     headers = error.headers | dict(headers or {})

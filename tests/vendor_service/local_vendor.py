@@ -150,7 +150,9 @@ def error_code(answer: httpx.Response) -> str:
     """The code of an error, after checking that the body is the contract's."""
     error = ErrorBody.model_validate_json(answer.content).error
     assert error.request_id == answer.headers["x-request-id"]
-    assert answer.status_code == ErrorCode(error.code).kind.status
+    kind = ErrorCode(error.code).kind
+    assert answer.status_code == kind.status
+    assert error.retryable == (kind.retryable and answer.headers.get("x-should-retry") != "false")
     return error.code
 
 

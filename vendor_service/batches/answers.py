@@ -165,7 +165,7 @@ def _refusal(line_id: str, work: LineWork, request_id: str) -> bytes:
         message=f"line {work.number + 1}: {message}",
         param=error.param,
         request_id=request_id,
-        retryable=kind.retryable,
+        retryable=error.retryable,
     )
     response = {"status_code": kind.status, "request_id": request_id, "body": ErrorBody(error=detail)}
     line = {"id": line_id, "custom_id": work.custom_id, "response": response, "error": None}

@@ -236,6 +236,7 @@ def test_what_may_have_been_charged_is_not_repeated_without_a_key(
         client.embeddings.create(model="icon-clip", input=CAT)
     assert refused.value.response.headers["x-should-retry"] == "false"
     assert "retry-after" not in refused.value.response.headers
+    assert refused.value.response.json()["error"]["retryable"] is False
     assert len(lost_charges) == 1
 
 
@@ -249,6 +250,7 @@ def test_what_may_have_been_charged_is_repeated_under_its_key(
         assert error_code(doubtful) == "overloaded"
         assert "same Idempotency-Key" in doubtful.text
         assert doubtful.headers["retry-after"] == "1"
+        assert doubtful.json()["error"]["retryable"] is True
         assert vendor.embed(key, {"text": CAT}, headers=headers).json()["replayed"]
     assert len(lost_charges) == 1
 
