@@ -3,9 +3,11 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from client.learning.methods import method_of
 from client.learning.recipe import Variant
+from client.paths import is_there, resolved, rooted
 from client.results.comparison_table import RunResult
 from client.results.records import Plan, Summary
 from client.runs.folder import RunConfig, RunFolder
@@ -82,6 +84,25 @@ class Cell:
     def _plan(self) -> Plan | ZeroShotPlan:
         run = self.run
         return run.record(Plan, run.plan) if self.trains else run.record(ZeroShotPlan, run.plan)
+
+
+def data_as_begun(data: Path, runs: Path) -> Path:
+    """The data of a comparison as its runs have it: of a link to a table, earlier versions noted the file.
+
+    What the runs have trained depends on it.
+
+    Args:
+        data: the data as it is named now.
+        runs: the folder of the runs.
+
+    Raises:
+        ClientError: the configuration of a run cannot be read.
+    """
+    named, behind = rooted(data), resolved(data)
+    if named == behind:
+        return named
+    begun = (run for run in map(RunFolder, runs.glob("*")) if is_there(run.config) and run.has_begun)
+    return behind if any(run.read(run.config).get("data") == str(behind) for run in begun) else named
 
 
 def name_of_run(variant: Variant, target: str, seed: int) -> str:

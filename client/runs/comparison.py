@@ -16,14 +16,14 @@ import torch
 from client.buying.queries import Query
 from client.buying.selection import SelectionStrategy
 from client.buying.teacher import Offer, Teacher
-from client.data.domains import list_folder, size_of
+from client.data.domains import ImageFolder, list_folder, size_of
 from client.data.pool import find_pool
 from client.errors import ClientError, UsageError
 from client.learning.averaging import HOLDOUTS_AVERAGED_OVER
 from client.learning.backbones import load_backbone
 from client.learning.methods import method_of, parse_method
 from client.learning.recipe import Variant
-from client.paths import resolved, rooted
+from client.paths import resolved
 from client.results.comparison_table import (
     RunResult,
     Setting,
@@ -33,7 +33,7 @@ from client.results.comparison_table import (
     as_markdown,
     as_text,
 )
-from client.runs.cells import Cell, by_steps, name_of_run
+from client.runs.cells import Cell, by_steps, data_as_begun, name_of_run
 from client.runs.connection import Connection
 from client.runs.dataset import Dataset, DomainInputs, PoolInputs, ViewInputs, read_dataset
 from client.runs.digest import StageInputs
@@ -132,7 +132,8 @@ class Comparison:
         self._device = device
         self._purchase = JointPurchase(self._folder, connection, max_spend_micros, approve)
         self._memo = Memo(_KEPT, connection.files)
-        self._images = folder = list_folder(config.data)
+        self._data = data_as_begun(config.data, self._runs)
+        self._images = folder = list_folder(self._data)
         folder.require_domains(config.targets)
         self._targets = tuple(config.targets) or folder.domains
         if config.queries is not None and config.queries < len(folder.classes):
@@ -210,7 +211,7 @@ class Comparison:
             method, recipe = parse_method(variant.method, recipe)
             learns_unlabelled = method.learns_unlabelled
         run = RunConfig(
-            data=str(rooted(config.data)),
+            data=str(self._data),
             target_domain=target,
             method=variant.method,
             student=config.student,
@@ -224,7 +225,7 @@ class Comparison:
             unlabelled=config.unlabelled if learns_unlabelled else (),
         )
         name = name_of_run(variant, target, seed)
-        return Cell(variant, run, RunFolder(self._folder.path / "runs" / name))
+        return Cell(variant, run, RunFolder(self._runs / name))
 
     def _begin(self) -> None:
         """Make the folder, or take it up; `RunFolder.begin` refuses a folder that holds another run."""
@@ -246,7 +247,10 @@ class Comparison:
     def _require_same_images(self) -> None:
         """Refuse to put runs over other images beside those that have finished."""
         begun_with = self._known.get("images")
-        if begun_with is not None and begun_with != self._digest:
+        if begun_with in (None, self._digest):
+            return
+        # Earlier versions took the names of images from the data as it was named, links to folders and all.
+        if begun_with != self._digest_of(list_folder(self._config.data)):
             raise UsageError(
                 f"The images in {self._images.root} have changed since {self._folder.path} was begun, and "
                 "runs over other images do not compare: choose another --out, or delete that folder. What "
@@ -259,7 +263,10 @@ class Comparison:
 
         They are listed once: what changes while a comparison runs is found when it is read.
         """
-        labelled = self._images.digest()
+        return self._digest_of(self._images)
+
+    def _digest_of(self, images: ImageFolder) -> str:
+        labelled = images.digest()
         if not self._config.unlabelled:
             return labelled
         files = [(str(p), size_of(p)) for word in self._config.unlabelled for p in find_pool(word).images]
@@ -279,6 +286,11 @@ class Comparison:
                 f"over all images that are held out; now it is the mean over {HOLDOUTS_AVERAGED_OVER}. The "
                 "two do not compare: choose another --out, or delete these folders. What was bought is kept."
             )
+
+    @property
+    def _runs(self) -> Path:
+        """The folder of the runs."""
+        return self._folder.path / "runs"
 
     @property
     def _known(self) -> dict[str, Any]:

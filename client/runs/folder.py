@@ -171,12 +171,17 @@ class RunFolder:
             for name in wanted
             if found.get(name) != wanted[name]
         ]
-        if changed and any(file.exists() for file in (self.plan, self.metrics, self.student)):
+        if changed and self.has_begun:
             raise UsageError(
                 f"{self.path} holds a run with other options ({'; '.join(changed)}). "
                 "Choose another --out, or give the same options to resume it."
             )
         return run_id, bool(changed)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is more of the run than its options."""
+        return any(file.exists() for file in (self.plan, self.metrics, self.student))
 
     @property
     def replacement(self) -> "RunFolder":

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from client.data.domains import list_folder
 from client.errors import DataError, UsageError
 from client.learning.recipe import Recipe, Variant
+from client.paths import rooted
 from client.progress import Display
 from client.runs.comparison import Comparison, ComparisonConfig
 from client.runs.connection import Connection
 from client.runs.dataset import read_dataset
+from client.runs.folder import RunConfig
 from tests.client.toy import make_folder
 
 
@@ -52,6 +55,67 @@ def test_a_table_behind_a_link_is_read_under_the_links_name(tmp_path: Path) -> N
     cells = _comparison(data / "labels.csv", tmp_path / "table").cells
     assert [cell.target for cell in cells] == ["dark", "light", "red"]
     assert {len(read_dataset(cell.config, Display()).examples) for cell in cells} == {6}
+
+
+def _table(file: Path, images: Path) -> Path:
+    """A table of the images in a folder, which tells where they are from the root."""
+    parts = [(path, path.relative_to(images).parts) for path in sorted(images.rglob("*.png"))]
+    rows = [f"{path},{label},{domain}\n" for path, (domain, label, _) in parts]
+    file.write_text("path,label,domain\n" + "".join(rows))
+    return file
+
+
+def _begin(data: Path, out: Path) -> Comparison:
+    """A comparison of which each run has logged something."""
+    begun = _comparison(data, out)
+    begun._begin()
+    for cell in begun.cells:
+        cell.run.metrics.touch()
+    return begun
+
+
+def _noted(comparison: Comparison) -> list[RunConfig]:
+    return [cell.run.read_config() for cell in comparison.cells]
+
+
+@pytest.mark.parametrize("folder", ["toy", "elsewhere"])
+def test_a_comparison_of_the_file_behind_a_link_goes_on_by_the_link(tmp_path: Path, folder: str) -> None:
+    """Earlier versions noted the file where a link was named, and the images as the link has them."""
+    images, out = make_folder(tmp_path / "toy", images=1), tmp_path / "table"
+    table, link = _table(images / "v3.csv", images), tmp_path / folder / "current.csv"
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(table)
+    begun = _begin(table, out)
+    for listed in (table, link):
+        (out / "comparison.json").write_text(
+            json.dumps({"run_id": "1", "images": list_folder(listed).digest()})
+        )
+        again = _comparison(link, out)
+        assert again.quote() == (0, 0, 0)
+        again._begin()
+    assert _noted(again) == [cell.config for cell in again.cells] == _noted(begun)
+    for cell in begun.cells:
+        cell.run.metrics.unlink()
+    assert {cell.config.data for cell in _comparison(link, out).cells} == {str(rooted(link))}
+
+
+def test_images_that_a_table_in_a_linked_folder_tells_have_not_changed(tmp_path: Path) -> None:
+    images = make_folder(tmp_path / "toy", images=1)
+    (tmp_path / "below").mkdir()
+    linked, out = tmp_path / "below" / "linked", tmp_path / "table"
+    linked.symlink_to(images)
+    table = _table(images / "mine.csv", images)
+    _begin(linked / table.name, out)
+    _comparison(table, out)._begin()
+    by_the_link = {"run_id": "1", "images": list_folder(linked / table.name).digest()}
+    assert by_the_link["images"] != list_folder(table).digest()
+    (out / "comparison.json").write_text(json.dumps(by_the_link))  # as earlier versions wrote it
+    _comparison(linked / table.name, out)._begin()
+    with next(images.rglob("*.png")).open("ab") as image:
+        image.write(b"more")
+    for data in (table, linked / table.name):
+        with pytest.raises(UsageError, match="have changed since"):
+            _comparison(data, out).quote()
 
 
 def test_class_names_alone_are_nothing_to_compare_on(tmp_path: Path) -> None:
