@@ -43,11 +43,13 @@ class ClientError(Exception):
     """The root: something failed, and the message says what and what to do.
 
     Of a request that failed, `unsure` is whether any try of it may have been served, and charged, all the
-    same; `request_id` is the vendor's name for the last try, where it gave one.
+    same; `request_id` is the vendor's name for the last try, where it gave one. `paid_in_vain` is whether
+    queries that tell a vendor's model may have been paid for, and would be paid for again.
     """
 
     exit_code = 1
     unsure = False
+    paid_in_vain = False
     request_id: str | None = None
 
 

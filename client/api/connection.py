@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from client.api.options import AskOptions, BulkOptions, VendorOptions
 from client.deferral.asking import Asker
+from client.errors import ClientError
 from client.learning.student_metadata import StudentMetadata
 from client.progress import Display, ProgressListener
 from client.runs.connection import Connection
@@ -44,7 +45,12 @@ def open_asker(
         patience: seconds to wait for another process that asks through the same cache.
     """
     with connection.teacher(run_id="asked", budget=None, fingerprint=metadata.taught_by) as teacher:
-        yield Asker.of_student(
-            teacher, classes, metadata,
-            budget=ask.budget, period=ask.period, patience=patience, reject_below=reject_below,
-        )  # fmt: skip
+        try:
+            asker = Asker.of_student(
+                teacher, classes, metadata,
+                budget=ask.budget, period=ask.period, patience=patience, reject_below=reject_below,
+            )  # fmt: skip
+        except ClientError as error:
+            error.paid_in_vain = connection.protocol != "tuition"  # others are paid to show their model
+            raise
+        yield asker

@@ -11,6 +11,7 @@ import base64
 import hashlib
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Literal, Self
 
 import httpx
@@ -22,11 +23,13 @@ from client.buying.cache import EmbeddingCache
 from client.buying.heads import SignedHead
 from client.buying.model_cards import PinnedCard
 from client.buying.origins import origin_of
-from client.buying.pending import RequestBatch
+from client.buying.pending import Payer, RequestBatch
 from client.buying.protocols import EmbedResult
 from client.buying.queries import Query
 from client.buying.transport import HttpTransport, parse
 from client.errors import (
+    Bill,
+    CacheError,
     ClientError,
     FingerprintChanged,
     InputRefused,
@@ -135,19 +138,40 @@ class OpenAIVendor:
         cache: EmbeddingCache,
         name: str | None = None,
         *,
-        fingerprint: str | None = None,
+        fingerprint: str | None = None,  # noqa: ARG002 (as `Vendor` has it)
     ) -> ModelCard:
         """The model of a name, or the only one for sale, under the fingerprint by which the cache knows it.
 
         Such a vendor states no `fingerprint` by which one could be chosen. It takes two queries, whose
-        receipts are stored; they are of no run and count in no budget.
+        receipts are stored; they are of no run and count in no budget. An error says by its `paid_in_vain`
+        whether one of them may have been paid for.
 
         Raises:
-            VendorError: there are several models and no name, or it does not embed a text and an image.
+            VendorError: there are several models and no name, or it does not embed a text and an image alike.
         """
         name = name or self._only_model()
         canaries = (Query.text(_CANARY_TEXT), _canary_image())
-        vectors = {query: self._ask([(query, query.content())], name)[0] for query in canaries}
+        vectors: dict[Query, Vector] = {}
+        try:
+            for query in canaries:
+                (vectors[query],) = self._ask([(query, query.content())], name)
+            return self._known_as(cache, name, vectors)
+        except ClientError as error:
+            paid = canaries[: len(vectors) + error.unsure]
+            if paid:
+                error.paid_in_vain = True
+                self._note_in_vain(cache, name, paid)
+            raise
+
+    def _known_as(self, cache: EmbeddingCache, name: str, vectors: dict[Query, Vector]) -> ModelCard:
+        """The model that gives the canaries these vectors, which are stored with their receipt."""
+        canaries = tuple(vectors)
+        text, image = (len(vector) for vector in vectors.values())
+        if text != image:
+            raise VendorError(
+                f"{self.url} answered about a text with {text} dimensions and about an image with {image}: "
+                f"{name} does not embed both alike."
+            )
         known = _recognise(cache, f"{self._dialect}:{name}:", vectors)
         content = b"".join(vector.tobytes() for vector in vectors.values())
         fingerprint = known or f"{self._dialect}:{name}:{hashlib.sha256(content).hexdigest()[:16]}"
@@ -160,11 +184,10 @@ class OpenAIVendor:
             f"{self._dialect}-{receipt}",
             origin=origin_of(self.url),
         )
-        (dimensions,) = {len(vector) for vector in vectors.values()}
         return ModelCard(
             id=name,
             owned_by=self._dialect,
-            dimensions=dimensions,
+            dimensions=text,
             fingerprint=fingerprint,
             tolerance=_TOLERANCE,
             dtype="unknown",
@@ -172,6 +195,14 @@ class OpenAIVendor:
             prices=Prices(image_micros=0, text_micros=0),
             limits=_LIMITS,
         )
+
+    def _note_in_vain(self, cache: EmbeddingCache, name: str, paid: tuple[Query, ...]) -> None:
+        """Store the receipt of canaries that did not tell which model this is."""
+        receipt, asked = secrets.token_hex(8), f"{self._dialect}:{name}"
+        batch = RequestBatch(f"{_CANARY_RUN}:{receipt}", _CANARY_RUN, asked, paid)
+        bill = Bill(f"{self._dialect}-{receipt}", asked, _usage(paid))
+        with suppress(CacheError):  # it may be what went wrong in the first place
+            cache.reject(batch, bill, "did not show which model it is", Payer(origin_of(self.url)))
 
     def embed(
         self,

@@ -17,13 +17,15 @@ from client.buying.queries import Query
 from client.deferral.answers import Answer
 from client.deferral.asking import Asker
 from client.deferral.keeping import KeptImages
-from client.errors import ClientError, FingerprintChanged, SpendingStopped, VendorError
+from client.errors import ClientError, FingerprintChanged, RequestRefused, SpendingStopped, VendorError
 
 _LARGEST_BATCH = 64
 # No more images wait, and no more bytes wait or are being asked about: of others the student answers.
 _MOST_WAITING, _MOST_BYTES = 1024, 64 * 2**20
 # After a failure, the vendor is left alone for so many seconds.
 _SILENCE = 30.0
+# Where connecting may have been paid for in vain, it is so many times as long each time, and at most so long.
+_LONGER, _LONGEST_SILENCE = 8, 6 * 3600.0
 # At the end, it may finish what it asked for so many seconds.
 _PARTING = 10.0
 
@@ -68,6 +70,7 @@ class VendorLine:
         self._changed = threading.Condition()
         self._closed = False
         self._silent_until = 0.0
+        self._next_silence = _SILENCE
         self._thread = threading.Thread(target=self._work, name="vendor", daemon=True)
 
     def connect(self) -> None:
@@ -82,7 +85,7 @@ class VendorLine:
         except FingerprintChanged:
             raise
         except (VendorError, SpendingStopped) as error:  # it is away or refuses, and may not tomorrow
-            self._fall_silent(str(error))
+            self._fall_silent(str(error), self._silence_after(error))
 
     def start(self) -> None:
         """Start the thread; it is called where the event loop runs."""
@@ -176,12 +179,25 @@ class VendorLine:
             try:
                 self.connect()
             except ClientError as error:
-                self._fall_silent(str(error))
+                self._fall_silent(str(error), self._silence_after(error))
+            except Exception as error:  # nobody knows whether it was paid for, so it is not for every batch
+                self._fall_silent(repr(error), _LONGEST_SILENCE)
+                raise
         return self._asker
 
-    def _fall_silent(self, why: str) -> None:
-        self._silent_until = time.monotonic() + _SILENCE
-        _log.warning("the student answers alone for %.0f s: %s", _SILENCE, why)
+    def _silence_after(self, error: ClientError) -> float:
+        """For how many seconds to leave a vendor alone that could not be connected to."""
+        if not error.paid_in_vain:
+            return _SILENCE
+        if isinstance(error, RequestRefused):  # it sells no such model, and will not in a minute
+            return _LONGEST_SILENCE
+        silence = self._next_silence
+        self._next_silence = min(_LONGER * silence, _LONGEST_SILENCE)
+        return silence
+
+    def _fall_silent(self, why: str, seconds: float = _SILENCE) -> None:
+        self._silent_until = time.monotonic() + seconds
+        _log.warning("the student answers alone for %.0f s: %s", seconds, why)
 
     def _keep(self, queries: Sequence[Query]) -> None:
         if self._kept is not None and queries:

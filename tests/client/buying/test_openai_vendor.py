@@ -22,7 +22,10 @@ from client.buying.pending import Payer, make_batch
 from client.buying.queries import Query, Spending
 from client.buying.teacher import Teacher
 from client.errors import (
+    CacheError,
+    ClientError,
     FingerprintChanged,
+    InputRefused,
     KeyRefused,
     QuotaExhausted,
     VendorError,
@@ -41,6 +44,7 @@ class Infinity(httpx.BaseTransport):
         self.noise = 0.0
         self.name: str | None = "clip"
         self.charged = 0
+        self.embeds_images = True
         self.bodies: list[dict[str, Any]] = []
         self.trouble: list[str] = []  # what happens to the next requests: "", "lost", "unsent" or "busy"
         self._lock = threading.Lock()
@@ -56,7 +60,8 @@ class Infinity(httpx.BaseTransport):
                 return httpx.Response(503, text="busy")
             body = json.loads(request.content)
             items = [each if isinstance(each, str) else next(iter(each.values())) for each in body["input"]]
-            if any("bad" in item for item in items):
+            is_refused = body.get("modality") == "image" and not self.embeds_images
+            if is_refused or any("bad" in item for item in items):
                 return httpx.Response(400, json={"error": {"message": "cannot be read"}})
             self.bodies.append(body)
             self.charged += len(items)
@@ -290,3 +295,52 @@ def test_one_of_several_models_is_named(shop: Shop, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(shop.server, "handle_request", lambda _: listed)
     with pytest.raises(VendorError, match="--model"):
         shop.vendor.identify(shop.cache)
+
+
+def _identify_in_vain(shop: Shop) -> ClientError:
+    """What is said of a vendor that does not show which model it sells."""
+    with pytest.raises(VendorError) as caught:
+        shop.vendor.identify(shop.cache)
+    assert shop.cache.spending("canary").queries == shop.server.charged
+    assert not shop.cache.fingerprints()
+    return caught.value
+
+
+def test_a_model_that_embeds_no_images_was_paid_for_the_text_in_vain(shop: Shop) -> None:
+    shop.server.embeds_images = False
+    error = _identify_in_vain(shop)
+    assert (type(error), error.paid_in_vain, shop.server.charged) == (InputRefused, True, 1)
+    assert [receipt.texts for receipt in shop.cache.receipts()] == [1]
+
+
+def test_a_model_of_two_widths_is_refused_and_was_paid_in_vain(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vector = shop.server._vector
+    monkeypatch.setattr(shop.server, "_vector", lambda item: vector(item)[: 8 if "base64" in item else None])
+    error = _identify_in_vain(shop)
+    assert "a text with 12 dimensions and about an image with 8" in str(error)
+    assert (error.paid_in_vain, shop.server.charged) == (True, 2)
+
+
+def test_a_vendor_that_is_away_was_not_paid(shop: Shop) -> None:
+    shop.server.trouble = ["unsent"] * transport.TRIES
+    assert not _identify_in_vain(shop).paid_in_vain
+
+
+def test_an_answer_by_another_name_was_paid_in_vain(shop: Shop) -> None:
+    shop.server.name = "other"
+    error = _identify_in_vain(shop)
+    assert (type(error), error.paid_in_vain, shop.server.charged) == (FingerprintChanged, True, 1)
+
+
+def test_what_the_cache_cannot_store_was_paid_in_vain(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shop.cache, "commit", _full)
+    monkeypatch.setattr(shop.cache, "reject", _full)
+    with pytest.raises(CacheError, match="no room") as caught:
+        shop.vendor.identify(shop.cache)
+    assert caught.value.paid_in_vain
+
+
+def _full(*_: object, **__: object) -> None:
+    raise CacheError("no room")

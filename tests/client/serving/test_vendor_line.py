@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import hashlib
+import re
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
@@ -19,9 +20,11 @@ from client.errors import (
     CacheError,
     ClientError,
     FingerprintChanged,
+    InputRefused,
     KeyRefused,
     QuotaExhausted,
     UsageError,
+    VendorError,
     VendorUnreachable,
 )
 from client.serving import vendor_line
@@ -194,7 +197,7 @@ def test_beyond_so_many_bytes_the_student_answers_at_once(
 class _Shut:
     """A vendor that cannot be connected to, for a reason; it counts how often that is tried."""
 
-    def __init__(self, why: ClientError) -> None:
+    def __init__(self, why: Exception) -> None:
         self._why = why
         self.tries = 0
 
@@ -232,3 +235,45 @@ def test_what_cannot_be_asked_is_refused_at_the_start_and_answered_by_the_studen
     assert shut.tries == 1 + 1  # then it is left alone for a while
     assert "the student answers alone for 30 s: never" in caplog.text
     assert "could not be asked" not in caplog.text
+
+
+def _silences(error: ClientError, caplog: pytest.LogCaptureFixture, times: int) -> list[int]:
+    """For how many seconds a line leaves a vendor alone each time that connecting fails."""
+    line = VendorLine(_Shut(error).open, None)
+    for _ in range(times):
+        line._silent_until = 0.0
+        assert line._connected() is None
+    return [int(number) for number in re.findall(r"alone for (\d+) s", caplog.text)]
+
+
+@pytest.mark.parametrize("kind", [FingerprintChanged, InputRefused])
+def test_who_was_paid_and_sells_no_such_model_is_left_alone_for_hours(
+    kind: type[ClientError], caplog: pytest.LogCaptureFixture
+) -> None:
+    error = kind("never")
+    error.paid_in_vain = True
+    assert _silences(error, caplog, 2) == [6 * 3600] * 2
+
+
+def test_who_may_have_been_paid_and_failed_is_left_alone_for_longer_each_time(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    error = VendorError("not now")
+    error.paid_in_vain = True
+    assert _silences(error, caplog, 6) == [30, 240, 1920, 15360, 21600, 21600]
+
+
+def test_what_nobody_foresaw_when_connecting_is_not_tried_again_with_every_image() -> None:
+    shut = _Shut(ValueError("unforeseen"))
+
+    async def do() -> list[str]:
+        line = VendorLine(shut.open, None)
+        line.start()
+        try:
+            said = [await line.ask([_image(b"good")], seconds=_LONG) for _ in range(2)]
+            return [who for each in said for who in _who(each)]
+        finally:
+            await asyncio.to_thread(line.close)
+
+    assert asyncio.run(do()) == ["student", "student"]
+    assert shut.tries == 1

@@ -1,0 +1,83 @@
+"""What asks the vendor says whether connecting to it was paid for in vain."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from client.api.connection import connect, open_asker
+from client.api.options import AskOptions
+from client.buying import transport
+from client.buying.openai_vendor import OpenAIVendor
+from client.buying.teacher import Teacher
+from client.errors import FingerprintChanged
+from client.learning.rejection import NEVER
+from client.learning.student_metadata import StudentMetadata
+from client.runs import connection
+from client.runs.connection import Connection
+from client.serving import vendor_line
+from client.serving.vendor_line import VendorLine
+from tests.client.buying.test_openai_vendor import Infinity
+from tests.client.buying.test_teacher import Shop
+
+TAUGHT = StudentMetadata(taught_by="infinity:clip:0123456789abcdef")
+
+
+@pytest.fixture
+def infinity(monkeypatch: pytest.MonkeyPatch) -> Infinity:
+    server = Infinity()
+    vendor = partial(OpenAIVendor, transport=server)
+    monkeypatch.setattr(connection, "OpenAIVendor", vendor)
+    monkeypatch.setattr(transport, "FIRST_DELAY", 0.001)
+    monkeypatch.setattr(vendor_line, "_SILENCE", 0.0)  # as if so many seconds had passed each time
+    return server
+
+
+def _line(tmp_path: Path) -> VendorLine:
+    ask = AskOptions(
+        vendor="http://vendor",
+        protocol="infinity",
+        cache=tmp_path / "cache.db",
+        share=0.5,
+        budget=10,
+        yes=True,
+    )
+    connected = connect(ask, None)
+    return VendorLine(lambda: open_asker(connected, ask, ["cat"], TAUGHT, NEVER, patience=1.0), None)
+
+
+def test_a_model_that_embeds_no_images_is_paid_for_once(tmp_path: Path, infinity: Infinity) -> None:
+    infinity.embeds_images = False
+    line = _line(tmp_path)
+    line.connect()
+    assert [line._connected() for _ in range(5)] == [None] * 5
+    assert infinity.charged == 1
+
+
+def test_another_model_that_came_up_later_is_paid_for_once(tmp_path: Path, infinity: Infinity) -> None:
+    infinity.trouble = ["unsent"] * 20
+    line = _line(tmp_path)
+    line.connect()
+    infinity.trouble = []
+    assert [line._connected() for _ in range(5)] == [None] * 5
+    assert infinity.charged == 2
+
+
+def test_a_vendor_that_states_its_fingerprint_is_not_paid_to_connect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = Shop(tmp_path)
+
+    @contextmanager
+    def teacher(*_: object, **__: object) -> Iterator[Teacher]:
+        yield shop.teacher()
+
+    monkeypatch.setattr(Connection, "teacher", teacher)
+    ask = AskOptions(vendor="http://vendor", share=0.5)
+    asker = open_asker(connect(ask, None), ask, ["cat"], TAUGHT, NEVER, patience=1.0)
+    with pytest.raises(FingerprintChanged) as caught, asker:
+        pass
+    assert not caught.value.paid_in_vain
+    shop.close()
