@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from client.buying.cache_file import CacheFile
 from client.buying.receipts import SignedReceipt
-from client.buying.signatures import BadSignature, KeyRing, keep_key, opened, read_signed
+from client.buying.signatures import BadSignature, KeyRing, keep_key, opened, read_signed, require_possible
 from client.errors import VendorError
 from shared.receipts import HEAD_TYPE, HeadClaims, LedgerHead, PublicKey
 
@@ -79,10 +79,11 @@ def read_head(answer: LedgerHead, keys: KeyRing, url: str) -> SignedHead:
     """The head of an answer, once its signature is found to be right.
 
     Raises:
-        VendorError: it is not.
+        VendorError: it is not, or the head is none that there can be.
     """
     try:
         claims, key = read_signed(answer.signed, keys, HEAD_TYPE, HeadClaims, "its ledger's head")
+        require_possible(claims)
     except BadSignature as error:
         raise VendorError(f"{url} {error}.") from error
     if (claims.account_id, claims.ledger_seq, claims.entry_hash) != (

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from client.buying.queries import Query
-from client.buying.signatures import BadSignature, KeyRing, opened, signer_of
+from client.buying.signatures import BadSignature, KeyRing, opened, require_possible, signer_of
 from client.errors import Bill
 from shared.embeddings import Kind
 from shared.encoding import Vector
@@ -111,6 +111,7 @@ def unpack(packed: bytes) -> tuple[Sold, ...]:
 
 
 def _compare(claims: ReceiptClaims, bill: Bill) -> None:
+    require_possible(claims)
     usage = bill.usage
     pairs = {
         "request": (claims.request_id, bill.request_id),

@@ -2,12 +2,12 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 from client.buying.heads import Pin, SignedHead
 from client.buying.pending import PendingBatch
 from client.buying.receipts import LOST, Receipt
+from client.buying.signatures import time_of
 from shared.billing import Entry, entry_hash
 
 _GENESIS = "0" * 64
@@ -180,10 +180,10 @@ def _compare_pins(pins: Sequence[Pin], hashes: dict[int, str], found: Reconcilia
             found.pinned += 1
             continue
         found.rewritten.append(Rewritten(pin.seq, pin.entry_hash, shown, pin.signed_at, pin.token))
-        day = datetime.fromtimestamp(pin.signed_at, UTC)
+        day = time_of(pin.signed_at, "%Y-%m-%d %H:%M")
         now = "its ledger ends before that" if shown is None else f"it has {shown[:16]} there now"
         problem = (
-            f"the vendor signed on {day:%Y-%m-%d %H:%M} UTC that entry {pin.seq} is {pin.entry_hash[:16]}, "
+            f"the vendor signed on {day} UTC that entry {pin.seq} is {pin.entry_hash[:16]}, "
             f"and {now}: the ledger was rewritten since"
         )
         found.differences.append(Discrepancy(pin.request_id, problem))

@@ -6,13 +6,16 @@ What checks them takes a tenth of a second to import, so it is imported where so
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from shared.receipts import ALGORITHM, KeySet, PublicKey, thumbprint
+from shared.receipts import ALGORITHM, HeadClaims, KeySet, PublicKey, ReceiptClaims, thumbprint
 
 _MOST_BYTES = 2**20
+# The last second that a date can have, and the last entry that the cache can note.
+_LATEST, _LAST_ENTRY = 253_402_300_799, 2**63 - 1
 Statement = TypeVar("Statement", bound=BaseModel)
 
 
@@ -95,6 +98,26 @@ def opened(token: str, key: PublicKey, model: type[Statement]) -> Statement:
         raise BadSignature(f"signed a statement whose signature is not by its key {key.kid}") from error
     except ValidationError as error:
         raise BadSignature("signed a statement that lacks what it should say") from error
+
+
+def require_possible(claims: HeadClaims | ReceiptClaims) -> None:
+    """Refuse a statement of a time, or of a place in the ledger, that cannot be.
+
+    It is for what a vendor says now. What was kept before this was looked at is evidence all the same.
+
+    Raises:
+        BadSignature: it is one.
+    """
+    if not (0 <= claims.iat <= _LATEST and 0 <= claims.ledger_seq <= _LAST_ENTRY):
+        raise BadSignature("signed a time, or a place in its ledger, that cannot be")
+
+
+def time_of(signed_at: int, form: str) -> str:
+    """When a vendor says that it signed, in UTC; a number that is no date is shown as it is."""
+    try:
+        return f"{datetime.fromtimestamp(signed_at, UTC):{form}}"
+    except (ValueError, OverflowError, OSError):
+        return f"no date ({signed_at})"
 
 
 def read_signed(

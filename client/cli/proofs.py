@@ -1,9 +1,9 @@
 """What commands print of proofs and receipts, for people, on standard output."""
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from client.buying.reconciliation import Reconciliation
+from client.buying.signatures import time_of
 from client.cli.tables import print_table
 from client.progress import printable
 
@@ -71,7 +71,7 @@ def _print_receipts(found: "Evidence") -> None:
         f"problems: {len(found.problems)}."
     )
     if found.first is not None and found.last is not None:
-        days = [f"{datetime.fromtimestamp(each, UTC):%Y-%m-%d}" for each in (found.first, found.last)]
+        days = [time_of(each, "%Y-%m-%d") for each in (found.first, found.last)]
         where = ", ".join(map(printable, found.vendors)) or "nobody knows where"
         print(f"Bought from {where}, from {days[0]} to {days[1]} (UTC).")
         print(f"Signed by {', '.join(found.keys)}.")

@@ -141,6 +141,10 @@ def test_a_receipt_is_kept_with_what_it_is_of_and_proves_it_later(cache: Embeddi
         ({"model_fingerprint": "fp_2"}, "fp_2"),
         ({"cost_micros": 61}, "61"),
         ({"texts": 2, "images": 1}, "images"),
+        ({"iat": 1_800_000_000_000}, "cannot be"),
+        ({"iat": -1}, "cannot be"),
+        ({"ledger_seq": 2**63}, "cannot be"),
+        ({"ledger_seq": -1}, "cannot be"),
     ],
 )
 def test_a_receipt_of_something_else_is_refused_and_its_bill_noted(

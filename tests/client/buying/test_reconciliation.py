@@ -5,6 +5,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
+
 from client.buying.heads import Pin, SignedHead
 from client.buying.pending import PendingBatch, RequestBatch
 from client.buying.queries import Query
@@ -166,6 +168,15 @@ def test_what_the_vendor_signed_of_its_ledger_must_still_be_there() -> None:
     first, second = (each.problem for each in found.differences)
     assert "rewritten" in first
     assert "ends before" in second
+
+
+@pytest.mark.parametrize("signed_at", [1_800_000_000_000, 10**15, 10**30, -(10**15)])
+def test_a_time_that_is_none_hides_no_ledger_that_was_rewritten(signed_at: int) -> None:
+    pin = Pin(1, "other", signed_at, "signed 1", key_id="mine")
+    found = reconcile([entry(1)], RECEIPTS[:1], "mine", pins=[pin])
+    (problem,) = (each.problem for each in found.differences)
+    assert f"no date ({signed_at})" in problem
+    assert "rewritten" in problem
 
 
 def test_what_was_signed_for_others_is_not_held_against_this_account() -> None:

@@ -1,0 +1,16 @@
+"""What is printed of proofs, whatever a vendor has signed."""
+
+import pytest
+
+from client.buying.evidence import Evidence
+from client.cli.proofs import print_evidence
+
+
+@pytest.mark.parametrize(
+    ("last", "shown"), [(1_800_000_000, "2027-01-15"), (10**15, "no date (1000000000000000)")]
+)
+def test_the_days_of_receipts_are_told_and_a_time_that_is_none_is_told_as_such(
+    capsys: pytest.CaptureFixture[str], last: int, shown: str
+) -> None:
+    print_evidence(Evidence(receipts=2, first=1_700_000_000, last=last, vendors=["v"]), trusted=True)
+    assert f"Bought from v, from 2023-11-14 to {shown} (UTC)." in capsys.readouterr().out
