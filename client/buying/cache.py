@@ -276,7 +276,7 @@ class EmbeddingCache:
     def write_off(self, batch: RequestBatch, paid: Spending, payer: Payer = _NOBODY) -> None:
         """Turn the note of a batch, or job, whose answer is lost for good into a receipt: it may be paid for.
 
-        Where nothing may be paid for, the note goes without one.
+        Where it has no queries, the note goes without one.
         """
         with self._file.transaction() as connection:
             if batch.queries:

@@ -193,7 +193,8 @@ class Purchaser:
         payer = self._checkout.payer
         for note in self._cache.pending_batches.of_run(self._run_id):
             if note.sent_by(payer):
-                self._write_off(note.batch, self._price(*note.batch.queries), payer, reserved=NOTHING)
+                cost = may_cost(note, self._model.prices, self._cache.billed)
+                self._write_off(note.batch, cost, payer, reserved=NOTHING)
             else:
                 self._settlement.count_as_paid(note)
 
@@ -342,7 +343,7 @@ class Purchaser:
 
     def _give_up_note(self, note: PendingBatch) -> None:
         """As `_give_up`, of a batch of before; whoever sent it may have paid."""
-        cost = may_cost(note, self._model.prices)
+        cost = may_cost(note, self._model.prices, self._cache.billed)
         self._write_off(note.batch, cost, note.sender(self._checkout.payer), reserved=NOTHING)
         self._say_lost(note.batch)
 
@@ -350,11 +351,14 @@ class Purchaser:
         self._cache.write_off(batch, cost, payer)
         self._budget.settle(reserved, paid=cost)
         with self._lock:
-            self._purchase.lost += cost.queries
+            self._purchase.lost += len(batch.queries)
 
     def _store_owed(self, request: Request, answer: EmbedResult) -> None:
         self._queue.count(len(request.batch.queries))
-        self._store(request, answer)
+        self._checkout.store(request.batch, answer)
+        # Its bill may count already, as that of an answer which could not be taken.
+        self._budget.catch_up(self._cache.spending(self._run_id))
+        self._count(answer, again=False)
 
     def _store(self, request: Request, answer: EmbedResult, *, again: bool = False) -> None:
         usage = answer.usage

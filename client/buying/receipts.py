@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from client.buying.cache_file import CacheFile
-from client.buying.pending import Payer, RequestBatch
+from client.buying.pending import Payer, PendingBatch, RequestBatch
 from client.buying.proofs import Proof, pack, unpack
 from client.buying.queries import Spending
 from client.buying.rates import PaidRequest
@@ -115,6 +115,22 @@ class Receipts:
         )
         return int(number)
 
+    def rejected(self, note: PendingBatch) -> Spending:
+        """What the sender of a noted batch was billed for answers that could not be taken."""
+        bills = [spending for spending, fault in self._bills(note) if fault is not None]
+        return sum(bills, start=Spending(0, 0))
+
+    def _bills(self, note: PendingBatch) -> list[tuple[Spending, str | None]]:
+        """What its sender was billed for a noted batch, each with its fault; nothing that was given up."""
+        key = note.batch.idempotency_key
+        rows = self._file.read(
+            "SELECT images + texts, cost_micros, fault FROM receipts "
+            "WHERE idempotency_key >= ? AND idempotency_key < ? AND request_id != ? "
+            "AND coalesce(vendor = ?, 1) AND coalesce(key_id = ?, 1)",  # who is not known may be the sender
+            (key, f"{key};", LOST, note.vendor, note.key_id),
+        )
+        return [(Spending(queries, cost_micros), fault) for queries, cost_micros, fault in rows]
+
     def sales(self, fingerprint: str) -> list[PaidRequest]:
         """What was bought of a model, by its latest receipts of answers that could be taken."""
         rows = self._file.read(
@@ -166,8 +182,11 @@ def add_receipt(
 def add_lost_receipt(
     connection: sqlite3.Connection, batch: RequestBatch, paid: Spending, payer: Payer
 ) -> None:
-    """Store that a batch whose answer is lost for good may have been paid for."""
-    texts = sum(query.kind == "text" for query in batch.queries)
+    """Store that a batch whose answer is lost for good may have been paid for.
+
+    Where its bill is stored already, this one is of nothing, and only says that the key is spent.
+    """
+    texts = min(paid.queries, sum(query.kind == "text" for query in batch.queries))
     connection.execute(
         "INSERT INTO receipts (idempotency_key, request_id, run_id, fingerprint, images, texts, cost_micros, "
         "received_at, key_id, vendor) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",

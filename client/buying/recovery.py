@@ -10,6 +10,7 @@ from client.buying.checkout import Checkout, Request
 from client.buying.lock import notes_lock
 from client.buying.pending import PendingBatch, RequestBatch
 from client.buying.queries import Query, Spending
+from client.buying.receipts import Receipts
 from client.errors import (
     ClientError,
     IdempotencyKeySpent,
@@ -39,10 +40,15 @@ def restore(note: PendingBatch, at_hand: Mapping[Query, Query]) -> Request | Non
     return Request(batch, contents, Spending(0, 0), note.agreed_micros, doubtful=note.seconds_left > 0)
 
 
-def may_cost(note: PendingBatch, prices: Prices) -> Spending:
-    """The most that a noted batch was to cost; by today's prices where that was not noted."""
+def may_cost(note: PendingBatch, prices: Prices, billed: Receipts) -> Spending:
+    """The most that a noted batch was to cost; by today's prices where that was not noted.
+
+    The bill of an answer that could not be taken counts by its receipt, and so no more here.
+    """
     today = price(note.batch.queries, prices)
-    return today if note.agreed_micros is None else replace(today, cost_micros=note.agreed_micros)
+    most = today if note.agreed_micros is None else replace(today, cost_micros=note.agreed_micros)
+    left = most - billed.rejected(note)
+    return Spending(max(0, left.queries), max(0, left.cost_micros))
 
 
 class DeadRuns:
@@ -152,7 +158,7 @@ class DeadRuns:
         except (RequestRefused, SpendingStopped) as error:
             if not note.is_expired and not isinstance(error, IdempotencyKeySpent):
                 return error
-            cost = may_cost(note, self._model.prices)
+            cost = may_cost(note, self._model.prices, self._cache.billed)
             self._cache.write_off(batch, cost, note.sender(self._checkout.payer))
             return None
         self._checkout.store(batch, answer)

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from client.buying.budget import NOTHING, Budget
+from client.buying.budget import Budget
 from client.buying.checkout import Checkout, Request
 from client.buying.pending import PendingBatch
 from client.buying.protocols import EmbedResult
-from client.buying.queries import Query, Spending
+from client.buying.queries import Query
 from client.buying.recovery import Undecided, may_cost, restore
 from client.errors import (
     ClientError,
@@ -144,8 +144,7 @@ class Settlement:
             self.count_as_paid(note)
             return
         checkout.store(request.batch, answer)
-        usage = answer.usage
-        self._budget.settle(NOTHING, paid=Spending(usage.billed_queries, usage.cost_micros))
+        self._budget.catch_up(self._cache.spending(note.batch.run_id))  # its bill may count already
 
     def _is_uncharged(self, request: Request, note: PendingBatch, *, patient: bool = False) -> bool:
         """Fetch the answer of a noted batch, unless it was not charged; True if it was not.
@@ -182,4 +181,4 @@ class Settlement:
 
     def count_as_paid(self, note: PendingBatch) -> None:
         """It may have been paid for, so it counts, for as long as nobody knows."""
-        self._budget.set_aside(may_cost(note, self._model.prices))
+        self._budget.set_aside(may_cost(note, self._model.prices, self._cache.billed))

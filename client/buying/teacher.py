@@ -174,7 +174,7 @@ class Teacher:
         owed = owed_to_jobs(self._cache, jobs)
         for note in self._cache.pending_batches.of_run(self._run_id):
             if not note.sent_by(payer):
-                owed += may_cost(note, self._card.prices)
+                owed += may_cost(note, self._card.prices, self._cache.billed)
         return owed
 
     @property

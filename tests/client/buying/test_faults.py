@@ -10,7 +10,9 @@ import pytest
 
 from client.buying import transport
 from client.buying.pending import make_batch
+from client.buying.receipts import LOST
 from client.buying.teacher import Teacher
+from client.buying.vendor_api import VendorClient
 from client.errors import (
     AnswerRejected,
     CacheError,
@@ -21,6 +23,7 @@ from client.errors import (
     VendorError,
     VendorUnreachable,
 )
+from shared.embeddings import ModelCard
 from shared.receipts import KEYS_PATH
 from tests.client.buying.cards import MODEL
 from tests.client.buying.test_teacher import Shop, _refusal, _texts
@@ -269,6 +272,59 @@ def test_what_a_vendor_may_not_bill_or_answer_stops_the_run_and_its_bill_is_note
     assert shop.vendor.charged == 3
     assert shop.teacher().buy(_texts(3)).bought == 3  # a vendor that answers well after all is believed
     assert shop.vendor.charged == 3
+
+
+def _reject_the_first_of_two(shop: Shop, monkeypatch: pytest.MonkeyPatch, *, model: ModelCard = MODEL) -> str:
+    """Have 32 of 64 texts billed and not taken; the key of that request."""
+    with monkeypatch.context() as patch:
+        patch.setattr("client.buying.purchaser.LARGEST", 1)
+        _disturb(shop, patch, _not_numbers, after=0)
+        with pytest.raises(AnswerRejected):
+            shop.teacher(64, model).buy(_texts(64))
+    (key,) = shop.vendor.paid
+    assert shop.cache.spending("run").queries == 32
+    return key
+
+
+def test_a_bill_of_what_was_not_taken_counts_once_when_the_answer_is_fetched(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _reject_the_first_of_two(shop, monkeypatch)
+    purchase = shop.teacher(64).buy(_texts(64))
+    assert (purchase.bought, purchase.out_of_budget) == (64, False)
+    assert shop.vendor.charged == shop.cache.spending("run").queries == 64
+
+
+def test_a_bill_of_what_was_not_taken_counts_once_when_the_answer_is_another_models(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = MODEL.model_copy(update={"fingerprint": "fp_2"})
+    _reject_the_first_of_two(shop, monkeypatch)
+    monkeypatch.setattr(shop.client, "identify", lambda *_, **__: MODEL)
+    _disturb(shop, monkeypatch, _other_model, after=1)
+    assert shop.teacher(64, other).buy(_texts(32)).bought == 32
+    assert shop.vendor.charged == shop.cache.spending("run").queries == 64
+
+
+def test_a_bill_of_what_was_not_taken_counts_once_when_the_answer_is_lost(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.vendor.spent.add(_reject_the_first_of_two(shop, monkeypatch))
+    purchase = shop.teacher(96).buy(_texts(64))
+    assert (purchase.bought, purchase.lost, purchase.out_of_budget) == (64, 32, False)
+    assert shop.vendor.charged == shop.cache.spending("run").queries == 96
+    lost = [each for each in shop.cache.receipts() if each.request_id == LOST]
+    assert [(each.images, each.texts) for each in lost] == [(0, 0)]  # it explains no charge of another's
+
+
+def test_a_bill_of_what_was_not_taken_counts_once_while_nobody_tells(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _reject_the_first_of_two(shop, monkeypatch)
+    with VendorClient("http://other", "tk_1", transport=shop.vendor) as client:
+        teacher = Teacher(client, shop.cache, model=MODEL, run_id="run", budget=96)
+        assert teacher.budget.committed.queries == 32
+        assert teacher.buy(_texts(64, "good of this one")).bought == 64
 
 
 def test_a_damaged_entry_is_bought_again_without_being_pruned(shop: Shop) -> None:

@@ -22,6 +22,7 @@ from client.buying.pending import Payer, make_batch
 from client.buying.queries import Query, Spending
 from client.buying.teacher import Teacher
 from client.errors import (
+    Bill,
     CacheError,
     ClientError,
     FingerprintChanged,
@@ -31,6 +32,7 @@ from client.errors import (
     VendorError,
     VendorUnreachable,
 )
+from shared.embeddings import Usage
 from shared.encoding import to_base64
 
 DIMENSIONS = 12
@@ -229,6 +231,17 @@ def test_what_a_killed_run_had_sent_is_written_off(shop: Shop) -> None:
     purchase = teacher.buy(_texts(50))
     assert (purchase.bought, purchase.lost, purchase.out_of_budget) == (18, 32, True)
     assert not shop.cache.pending("run")
+
+
+def test_what_was_billed_and_not_taken_is_not_counted_again(shop: Shop) -> None:
+    teacher = shop.teacher(50)
+    batch = make_batch("run", teacher.model.fingerprint, tuple(_texts(32)))
+    shop.cache.begin(batch)
+    usage = Usage(images=0, texts=32, billed_queries=32, cost_micros=0)
+    shop.cache.reject(batch, Bill("jina-1", batch.fingerprint, usage), "differs")
+    purchase = teacher.buy(_texts(18))
+    assert (purchase.bought, purchase.lost, purchase.out_of_budget) == (18, 32, False)
+    assert shop.cache.spending("run").queries == 50
 
 
 def test_what_was_sent_to_another_vendor_stays_noted_and_is_never_sent_here(shop: Shop) -> None:

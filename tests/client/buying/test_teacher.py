@@ -52,6 +52,7 @@ class Vendor(httpx.BaseTransport):
         self.bytes: list[int] = []
         self.quota = quota
         self.former: set[str] = set()  # keys that were paid for under another model
+        self.spent: set[str] = set()  # keys that it answers no more
         self.before: Callable[[], None] = lambda: None
         self.after: Callable[[], None] = lambda: None
         self._lock = threading.Lock()
@@ -76,6 +77,8 @@ class Vendor(httpx.BaseTransport):
             self.sizes.append(len(inputs))
             self.bytes.append(len(request.content))
             replayed = key in self.paid
+            if key in self.spent:
+                return _refusal(410, "idempotency_key_expired")
             if key in self.former:
                 return _refusal(412, "fingerprint_mismatch")
             cost = 100 * images + 20 * (len(good) - images)
