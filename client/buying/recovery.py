@@ -142,13 +142,13 @@ class DeadRuns:
 
     def _fetch(self, request: Request, note: PendingBatch) -> ClientError | None:
         """Store the answer to a batch if the vendor had charged it; an error if it does not tell."""
-        batch = request.batch
+        batch, is_own = request.batch, note.sent_by(self._checkout.payer)
         try:
             answer = self._checkout.fetch_charged(request)
         except PriceRaised:
             if request.doubtful:
                 return None
-            if note.sent_by(self._checkout.payer):
+            if is_own:
                 self._cache.abandon(batch)
             else:  # another account may have paid for it, of which this one is told nothing
                 self.asked.add(batch.idempotency_key)
@@ -156,7 +156,11 @@ class DeadRuns:
         except KeyRefused:
             raise
         except (RequestRefused, SpendingStopped) as error:
-            if not note.is_expired and not isinstance(error, IdempotencyKeySpent):
+            is_spent = isinstance(error, IdempotencyKeySpent)
+            if is_spent and not is_own:
+                self.asked.add(batch.idempotency_key)
+                return None
+            if not note.is_expired and not is_spent:
                 return error
             cost = may_cost(note, self._model.prices, self._cache.billed)
             self._cache.write_off(batch, cost, note.sender(self._checkout.payer))

@@ -163,7 +163,10 @@ class Settlement:
             self.count_as_paid(note)  # another vendor or account may have charged it
             return False
         except IdempotencyKeySpent:
-            self._give_up(note)
+            if note.sent_by(self._checkout.payer):
+                self._give_up(note)
+            else:  # it is spent here, and whoever sent the batch may be answered yet
+                self.count_as_paid(note)
             return False
         except KeyRefused:
             raise

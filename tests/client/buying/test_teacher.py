@@ -491,15 +491,18 @@ def test_a_killed_runs_batch_of_which_the_vendor_does_not_tell_is_left_out(
         ("http://vendor", "tk_a_secret", False),
     ],
 )
-def test_a_killed_runs_note_goes_only_if_its_own_vendor_and_account_say_that_it_was_not_charged(
-    shop: Shop, long_ago: None, url: str, key: str, stays: bool
+@pytest.mark.parametrize("is_spent", [True, False])
+def test_a_killed_runs_note_goes_only_if_its_own_vendor_and_account_tell_of_it(
+    shop: Shop, long_ago: None, url: str, key: str, stays: bool, is_spent: bool
 ) -> None:
     batch, texts = make_batch("killed", "fp_1", tuple(_texts(3))), _texts(10)
     shop.cache.begin(batch, payer=Payer("http://vendor:80", "a"))
+    shop.vendor.spent |= {batch.idempotency_key} if is_spent else set()
     with VendorClient(url, key, transport=shop.vendor) as client:
         teacher = Teacher(client, shop.cache, model=MODEL, run_id="run", budget=None)
         assert teacher.buy(texts).bought == 10  # elsewhere, nothing is known of what was paid
     assert shop.cache.pending("killed") == ([batch] if stays else [])
+    assert shop.cache.spending("killed").queries == (3 if is_spent and not stays else 0)
 
 
 @pytest.mark.parametrize(
@@ -531,6 +534,27 @@ def test_an_own_note_counts_as_paid_where_another_vendor_or_account_does_not_kno
     shop.vendor.paid[owed.idempotency_key] = 4
     assert shop.teacher().buy(texts).bought == (0 if is_told else 4 + 74)
     assert not shop.cache.pending("run")
+
+
+@pytest.mark.parametrize(("url", "key"), [("http://other", "tk_a_secret"), ("http://vendor", "tk_b_secret")])
+def test_an_own_note_stays_where_another_vendor_or_account_has_spent_its_key(
+    shop: Shop, long_ago: None, url: str, key: str
+) -> None:
+    batch = make_batch("run", "fp_1", tuple(_texts(5)))
+    shop.cache.begin(batch, payer=Payer("http://vendor:80", "a"))
+    shop.vendor.spent.add(batch.idempotency_key)
+    with VendorClient(url, key, transport=shop.vendor) as client:
+        teacher = Teacher(client, shop.cache, model=MODEL, run_id="run", budget=9)
+        purchase = teacher.buy(_texts(5))
+        assert (purchase.bought, purchase.lost, purchase.out_of_budget) == (4, 0, True)
+    assert shop.cache.pending("run") == [batch]
+    shop.vendor.spent.clear()
+    shop.vendor.paid[batch.idempotency_key] = 5
+    with VendorClient("http://vendor", "tk_a_secret", transport=shop.vendor) as client:
+        teacher = Teacher(client, shop.cache, model=MODEL, run_id="run", budget=9)
+        assert teacher.buy(_texts(5)).bought == 5  # its own vendor and account are asked after all
+    assert not shop.cache.pending("run")
+    assert shop.cache.spending("run").queries == shop.vendor.charged == 9
 
 
 def test_a_note_of_another_vendor_is_not_shown_to_this_one_unless_it_asks_the_same(
