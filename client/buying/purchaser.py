@@ -67,7 +67,7 @@ class Purchaser:
             self._checkout,
             budget,
             store=self._store_owed,
-            give_up=self._give_up_note,
+            give_up=self._give_up,
             wait=self._ended.wait,
             say=say,
         )
@@ -280,7 +280,9 @@ class Purchaser:
                 on_unsure=lambda: self._unsure(request),
             )
         except IdempotencyKeySpent:
-            self._give_up(batch, reserved=request.price)
+            payer = self._checkout.payer
+            note = PendingBatch(batch, time.time(), payer.vendor, payer.key_id)
+            self._give_up(note, reserved=request.price)
             self._queue.put_back(first=() if again else batch.queries)
             return 0
         except (VendorError, SpendingStopped) as error:
@@ -329,23 +331,20 @@ class Purchaser:
         self._write_off(request.batch, request.price, self._checkout.payer, reserved=request.price)
         self._cache.begin(request.batch, payer=self._checkout.payer, again=True)
 
-    def _give_up(self, batch: RequestBatch, *, reserved: Spending) -> None:
+    def _give_up(self, note: PendingBatch, *, reserved: Spending = NOTHING) -> None:
         """Count a batch as paid whose answer is no longer to be had; it is bought anew under another key."""
-        self._write_off(batch, self._price(*batch.queries), self._checkout.payer, reserved=reserved)
-        self._say_lost(batch)
-
-    def _say_lost(self, batch: RequestBatch) -> None:
+        batch, payer = note.batch, note.sender(self._checkout.payer)
+        if self._cache.billed.is_answered(note):  # it counts already, and nothing is lost
+            self._cache.write_off(batch, NOTHING, payer)
+            self._budget.settle(reserved, paid=NOTHING)
+            return
+        cost = may_cost(note, self._model.prices, self._cache.billed)
+        self._write_off(batch, cost, payer, reserved=reserved)
         self._say(
             f"{len(batch.queries)} queries may have been paid for before, and the vendor no longer answers "
             "them under the key of that time. They count as paid, and are bought again as far as the "
             "budget reaches."
         )
-
-    def _give_up_note(self, note: PendingBatch) -> None:
-        """As `_give_up`, of a batch of before; whoever sent it may have paid."""
-        cost = may_cost(note, self._model.prices, self._cache.billed)
-        self._write_off(note.batch, cost, note.sender(self._checkout.payer), reserved=NOTHING)
-        self._say_lost(note.batch)
 
     def _write_off(self, batch: RequestBatch, cost: Spending, payer: Payer, *, reserved: Spending) -> None:
         self._cache.write_off(batch, cost, payer)
@@ -355,16 +354,20 @@ class Purchaser:
 
     def _store_owed(self, request: Request, answer: EmbedResult) -> None:
         self._queue.count(len(request.batch.queries))
-        self._checkout.store(request.batch, answer)
+        paid = self._stored(request, answer)
         # Its bill may count already, as that of an answer which could not be taken.
         self._budget.catch_up(self._cache.spending(self._run_id))
-        self._count(answer, again=False)
+        self._count(answer, paid)
 
     def _store(self, request: Request, answer: EmbedResult, *, again: bool = False) -> None:
-        usage = answer.usage
-        self._checkout.store(request.batch, answer)
-        self._budget.settle(request.price, paid=Spending(usage.billed_queries, usage.cost_micros))
-        self._count(answer, again=again)
+        paid = self._stored(request, answer)
+        self._budget.settle(request.price, paid=paid)
+        self._count(answer, paid, again=again)
+
+    def _stored(self, request: Request, answer: EmbedResult) -> Spending:
+        """Store an answer; what was paid for it: nothing where it repeats one that was stored before."""
+        is_new = self._checkout.store(request.batch, answer)
+        return Spending(answer.usage.billed_queries, answer.usage.cost_micros) if is_new else NOTHING
 
     def _refused(self, request: Request, error: ClientError, *, again: bool) -> None:
         """A request that was refused, free of charge: half of it may pass where the whole is too much."""
@@ -386,14 +389,16 @@ class Purchaser:
         with self._lock:
             self._purchase.refused[query] = why
 
-    def _count(self, answer: EmbedResult, *, again: bool) -> None:
+    def _count(self, answer: EmbedResult, paid: Spending, *, again: bool = False) -> None:
+        if not again:
+            self._queue.count(paid.queries - len(answer.vectors))  # a repeat is as if the cache had had it
         with self._lock:
             purchase = self._purchase
             if again:
-                purchase.checked += answer.usage.billed_queries
+                purchase.checked += paid.queries
             else:
-                purchase.bought += answer.usage.billed_queries
-            purchase.cost_micros += answer.usage.cost_micros
+                purchase.bought += paid.queries
+            purchase.cost_micros += paid.cost_micros
             purchase.refused.update(answer.refused)
             total, cost = self._queue.total, purchase.cost_micros
             self._on_progress(PurchaseProgress(purchase.bought, len(purchase.refused), total, cost))

@@ -120,6 +120,10 @@ class Receipts:
         bills = [spending for spending, fault in self._bills(note) if fault is not None]
         return sum(bills, start=Spending(0, 0))
 
+    def is_answered(self, note: PendingBatch) -> bool:
+        """Whether the answer to what is noted was stored before: then its bill counts by that receipt."""
+        return any(fault is None for _, fault in self._bills(note))
+
     def _bills(self, note: PendingBatch) -> list[tuple[Spending, str | None]]:
         """What its sender was billed for a noted batch, each with its fault; nothing that was given up."""
         key = note.batch.idempotency_key

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import replace
 
-from client.buying.budget import price
+from client.buying.budget import NOTHING, price
 from client.buying.checkout import Checkout, Request
 from client.buying.lock import notes_lock
 from client.buying.pending import PendingBatch, RequestBatch
@@ -162,7 +162,8 @@ class DeadRuns:
                 return None
             if not note.is_expired and not is_spent:
                 return error
-            cost = may_cost(note, self._model.prices, self._cache.billed)
+            billed = self._cache.billed
+            cost = NOTHING if billed.is_answered(note) else may_cost(note, self._model.prices, billed)
             self._cache.write_off(batch, cost, note.sender(self._checkout.payer))
             return None
         self._checkout.store(batch, answer)

@@ -10,6 +10,7 @@ import pytest
 
 from client.buying import transport
 from client.buying.pending import make_batch
+from client.buying.purchase import PurchaseProgress
 from client.buying.receipts import LOST
 from client.buying.teacher import Teacher
 from client.buying.vendor_api import VendorClient
@@ -325,6 +326,48 @@ def test_a_bill_of_what_was_not_taken_counts_once_while_nobody_tells(
         teacher = Teacher(client, shop.cache, model=MODEL, run_id="run", budget=96)
         assert teacher.budget.committed.queries == 32
         assert teacher.buy(_texts(64, "good of this one")).bought == 64
+
+
+def test_what_was_deleted_and_is_answered_again_free_of_charge_is_not_told_as_bought(shop: Shop) -> None:
+    shop.teacher().buy(_texts(64))
+    shop.cache.prune("fp_1")
+    progress: list[PurchaseProgress] = []
+    purchase = shop.teacher().buy([*_texts(64), *_texts(10, "good new")], progress.append)
+    assert shop.cache.known("fp_1", _texts(64)) == set(_texts(64))
+    assert (purchase.bought, purchase.cost_micros) == (10, 200)
+    assert (progress[-1].done, progress[-1].total) == (10, 10)
+    assert shop.cache.spending("run").queries == shop.vendor.charged == 74
+
+
+@pytest.mark.parametrize("noted", [False, True])
+def test_what_was_deleted_and_is_answered_no_more_is_bought_anew_and_nothing_is_lost(
+    shop: Shop, noted: bool
+) -> None:
+    """Its receipt says what was paid for it."""
+    said: list[str] = []
+    shop.teacher().buy([*_texts(3), *_texts(1, "bad")])
+    shop.cache.prune("fp_1")
+    shop.vendor.spent |= shop.vendor.paid.keys()
+    if noted:  # it was asked for again, and the run was killed before it was told
+        batch = make_batch("run", "fp_1", (*_texts(3), *_texts(1, "bad")))
+        assert batch.idempotency_key in shop.vendor.paid
+        shop.cache.begin(batch)
+    teacher = Teacher(shop.client, shop.cache, model=MODEL, run_id="run", budget=7, say=said.append)
+    purchase = teacher.buy([*_texts(3), *_texts(1, "bad")])
+    assert (purchase.bought, purchase.lost, said) == (3, 0, [])
+    assert shop.cache.spending("run").queries == shop.vendor.charged == 6
+
+
+def test_what_a_killed_run_asked_for_once_more_and_is_answered_no_more_is_not_counted_twice(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("client.buying.pending.FRESH_SECONDS", 0.0)
+    Teacher(shop.client, shop.cache, model=MODEL, run_id="killed", budget=None).buy(_texts(3))
+    shop.cache.prune("fp_1")
+    shop.vendor.spent |= shop.vendor.paid.keys()
+    shop.cache.begin(make_batch("killed", "fp_1", tuple(_texts(3))))
+    assert shop.teacher().buy(_texts(3)).bought == 3
+    assert (shop.cache.spending("killed").queries, shop.cache.pending("killed")) == (3, [])
 
 
 def test_a_damaged_entry_is_bought_again_without_being_pruned(shop: Shop) -> None:
