@@ -3,7 +3,7 @@
 import json
 import os
 import signal
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ import httpx
 
 from tests.support.vendor_process import VendorProcess, wait_until
 
-DEPRECATED, SUNSET = datetime(2026, 10, 1, tzinfo=UTC), datetime(2027, 1, 31, 12, tzinfo=UTC)
+DEPRECATED = datetime(2026, 10, 1, tzinfo=UTC)
+SUNSET = datetime(2027, 1, 31, 14, tzinfo=timezone(timedelta(hours=2)))
 ICONS = """
 [[model]]
 id = "icon-clip"

@@ -136,6 +136,7 @@ class EmbedService:
         work: Unpaid,
     ) -> tuple[EmbedResult, Content]:
         timing = call.timing
+        dates = model.terms.headers  # made now: whatever fails here is not charged
         with timing.timed("decode"):
             preparing = model.encoder.prepare(reservation.account, queries.items)
             prepared = await while_awaited(preparing, reservation, leaving)
@@ -149,7 +150,7 @@ class EmbedService:
             nothing = np.empty((0, facts.dimensions), dtype=np.float32)
             result = EmbedResult(call.request_id, facts, queries, refused, nothing, None, timing)
             content, _ = await _rendered(render, result)
-            return result, content.with_headers(model.terms.headers)
+            return result, content.with_headers(dates)
         texts = sum(isinstance(each, PreparedText) for each in accepted)
         order = _order(facts, call, queries.body_hash, images=len(accepted) - texts, texts=texts)
         admitted = await self._admit(order, timing)
@@ -174,7 +175,7 @@ class EmbedService:
         work.answered(order.queries)
         model.metrics.sold(result.usage, replayed=admitted.replayed)
         signed = receipt(self._signer, result, sold, charged)
-        return result, content.with_headers({RECEIPT_HEADER: signed} | model.terms.headers)
+        return result, content.with_headers({RECEIPT_HEADER: signed} | dates)
 
     async def _charge(self, order: Order, result: EmbedResult, sold: Sequence[Sold]) -> Charged:
         """Settle, and take note of what was answered."""

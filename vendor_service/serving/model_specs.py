@@ -21,7 +21,7 @@ _Count = Annotated[int, Field(ge=1, strict=True)]
 
 
 def _utc(moment: datetime) -> datetime:
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 _Moment = Annotated[datetime, AfterValidator(_utc)]

@@ -22,6 +22,7 @@ from tests.vendor_service.local_vendor import (
     error_code,
     image_input,
 )
+from vendor_service.embed.models import ModelTerms
 from vendor_service.encoder.engine import Engine
 from vendor_service.encoder.prepared import Prepared
 
@@ -251,6 +252,16 @@ def test_a_failing_model_fails_its_batch_free_of_charge_and_says_nothing_of_why(
         assert vendor.embed(key, CAT).status_code == 200
         account = vendor.account(key)
         assert (account.queries_used, account.queries_held, account.ledger_seq) == (1, 0, 1)
+
+
+def test_dates_of_a_model_that_cannot_be_told_fail_before_anything_is_charged(
+    vendor: LocalVendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ModelTerms, "headers", property(lambda _: 1 / 0))
+    key = vendor.key()
+    assert error_code(vendor.embed(key, CAT)) == "internal_error"
+    account = vendor.account(key)
+    assert (account.queries_used, account.queries_held, account.ledger_seq) == (0, 0, 0)
 
 
 def test_while_a_request_is_in_flight(scripted: ScriptedTexts, tmp_path: Path) -> None:

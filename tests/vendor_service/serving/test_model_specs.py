@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from shared.embeddings import Limits
 from tests.vendor_service.local_vendor import GivenSettings
+from vendor_service.embed.models import ModelTerms
 from vendor_service.errors import UsageError
 from vendor_service.serving.model_specs import ModelSpec, find_specs
 
@@ -34,6 +36,14 @@ def test_what_is_left_out_is_as_the_settings_have_it(tmp_path: Path) -> None:
     assert second.deprecated_at == datetime(2026, 10, 1, tzinfo=UTC)
     assert second.sunset_at == datetime(2027, 1, 31, 11, tzinfo=UTC)
     assert second.prices == {"research": {"image": 2}}
+
+
+def test_a_moment_with_an_offset_is_told_in_utc(tmp_path: Path) -> None:
+    dates = "deprecated_at = 2027-01-01T01:00:00+02:00\nsunset_at = 2027-01-31T01:00:00+02:00\n"
+    (spec,) = read(tmp_path, FIRST + dates)
+    limits = Limits(max_inputs=1, max_request_bytes=1, max_image_bytes=1, max_image_pixels=1)
+    terms = ModelTerms(limits, deprecated_at=spec.deprecated_at, sunset_at=spec.sunset_at)
+    assert terms.headers == {"deprecation": "@1798758000", "sunset": "Sat, 30 Jan 2027 23:00:00 GMT"}
 
 
 @pytest.mark.parametrize(
