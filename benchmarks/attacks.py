@@ -203,6 +203,13 @@ def boundary_noise(attacker: Attacker) -> None:
 
 
 @_attack(8)
+def endless_accepts(attacker: Attacker) -> None:
+    """Requests whose Accept header is 60,000 semicolons."""
+    head = {"authorization": f"Bearer {attacker.keys.good}", "content_type": _JSON, "accept": ";" * 60_000}
+    attacker.repeat([load.request("/embed", b"", **head)], 8)
+
+
+@_attack(8)
 def without_quota(attacker: Attacker) -> None:
     """Bombs of 32 MiB by an account whose quota is 0; 2 requests a second."""
     attacker.repeat([_full_body(attacker.keys.poor)], 8, per_second=2)

@@ -10,6 +10,9 @@ from vendor_service.errors import APIError
 
 AnswerForm = Literal["json"] | RowDtype
 
+# It is parsed on the event loop, which takes as long as there are separators.
+_MOST_CHARACTERS = 1024
+_MOST_SEPARATORS = 32
 _JSON_RANGES = ("application/json", "application/*", "*/*")
 
 
@@ -19,6 +22,9 @@ def answer_form(accept: str) -> AnswerForm:
     Raises:
         APIError: `not_acceptable`.
     """
+    if len(accept) > _MOST_CHARACTERS or accept.count(",") + accept.count(";") > _MOST_SEPARATORS:
+        message = f"up to {_MOST_CHARACTERS:,} characters, and {_MOST_SEPARATORS} commas and semicolons"
+        raise _refused(f"this header may have {message}")
     best: tuple[float, AnswerForm] | None = None
     for choice in accept.split(","):
         media_type, options = parse_options_header(choice.strip())
@@ -27,9 +33,13 @@ def answer_form(accept: str) -> AnswerForm:
         if form is not None and weight > 0 and (best is None or weight > best[0]):
             best = weight, form
     if best is None:
-        message = f"the answer is application/json or {ROWS_MEDIA_TYPE}, with dtype=float32 or dtype=float16"
-        raise APIError(ErrorCode.NOT_ACCEPTABLE, message, param="accept")
+        forms = f"application/json or {ROWS_MEDIA_TYPE}, with dtype=float32 or dtype=float16"
+        raise _refused(f"the answer is {forms}")
     return best[1]
+
+
+def _refused(message: str) -> APIError:
+    return APIError(ErrorCode.NOT_ACCEPTABLE, message, param="accept")
 
 
 def _form(media_type: str, dtype: str) -> AnswerForm | None:

@@ -101,6 +101,26 @@ def test_what_cannot_be_served_is_not_acceptable(accept: str) -> None:
     assert refused.value.code == "not_acceptable"
 
 
+@pytest.mark.parametrize("separators", [",", ";", ";a,", "x"])
+def test_an_accept_header_without_end_is_refused_before_it_is_parsed(
+    vendor: Vendor, monkeypatch: pytest.MonkeyPatch, separators: str
+) -> None:
+    endless = "application/json" + separators * (60_000 // len(separators))
+    assert error_code(vendor.embed(vendor.key(), CAT, headers={"accept": endless})) == "not_acceptable"
+    monkeypatch.setattr("vendor_service.api.accept.parse_options_header", lambda _: 1 / 0)
+    with pytest.raises(APIError, match="up to 1,024 characters"):
+        answer_form(endless)
+
+
+def test_an_accept_header_may_be_as_long_as_the_limits_say() -> None:
+    most = ", ".join(["text/html;q=0.5"] * 16 + ["application/json"])
+    assert answer_form(most.ljust(1024)) == "json"
+    for longer in (most.ljust(1025), f"{most},", f"{most};"):
+        with pytest.raises(APIError, match="up to 1,024 characters") as refused:
+            answer_form(longer)
+        assert (refused.value.code, refused.value.param) == ("not_acceptable", "accept")
+
+
 def test_a_form_asks_for_the_same_as_json(vendor: Vendor) -> None:
     key = vendor.key()
     answer = send_form(vendor, key, CAT_PART, IMAGE_PART, CAT_PART, ("model", (None, "icon-clip")))
