@@ -68,10 +68,16 @@ class RefusalCounts:
         """Write again and again, until cancelled; what cannot be written is written later."""
         while True:
             await asyncio.sleep(every_seconds)
-            try:
-                await asyncio.to_thread(self.write)
-            except APIError as error:
-                _log.warning("refusals are written down later: %s", error)
+            await asyncio.to_thread(self.once)
+
+    def once(self) -> None:
+        """Write now; a failure is logged, for the next time may succeed."""
+        try:
+            self.write()
+        except APIError as error:
+            _log.warning("refusals are not written down yet: %s", error)
+        except Exception:
+            _log.exception("writing down refusals failed")
 
 
 def refused_since(session: Session, account_id: str, since: int) -> list[Refused]:

@@ -106,6 +106,8 @@ class Signer:
                 await asyncio.to_thread(self.refresh)
             except (APIError, OperatorError, OSError) as error:
                 _log.error("the new signing key cannot be taken up, the former one goes on: %s", error)
+            except Exception:
+                _log.exception("taking up the new signing key failed; it will be tried again")
 
     def _open(self) -> SigningKey:
         try:

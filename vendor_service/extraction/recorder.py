@@ -102,6 +102,8 @@ class Recorder:
             self.write()
         except APIError as error:
             _log.warning("the last sketches were not written: %s", error)
+        except Exception:
+            _log.exception("writing the last sketches failed")
 
     async def repeat(self, every_seconds: float) -> None:
         """Write again and again, until cancelled."""

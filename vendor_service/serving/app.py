@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -59,7 +59,6 @@ from vendor_service.database.tables import STANDARD_PLAN
 from vendor_service.embed.service import EmbedService
 from vendor_service.encoder.engine import Engine
 from vendor_service.encoder.preparation import count_decoders
-from vendor_service.errors import APIError
 from vendor_service.extraction.key import read_or_make_key
 from vendor_service.extraction.recorder import Recorder
 from vendor_service.observability.metrics import Metrics
@@ -364,8 +363,7 @@ async def _lifespan(
     await parts.loader.close()
     await asyncio.to_thread(parts.sweeper.once)
     await asyncio.to_thread(parts.admission.close)
-    with suppress(APIError):
-        await asyncio.to_thread(parts.refusals.write)
+    await asyncio.to_thread(parts.refusals.once)
     if parts.recorder is not None:
         await asyncio.to_thread(parts.recorder.finish)
     if shared_metrics is not None:

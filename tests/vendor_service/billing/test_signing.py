@@ -1,9 +1,11 @@
 """The keys that sign: in files for their owner alone, one whoever makes it, published before they sign."""
 
+import asyncio
 import logging
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import jwt
 import pytest
@@ -109,3 +111,30 @@ def test_a_rotation_of_which_nobody_heard_leaves_the_former_key_and_is_to_be_rep
     renewed = signing.rotate(books.database, file, books.clock).public.kid
     assert signing.read_key(file).public.kid == renewed != former
     assert renewed in _published(books)
+
+
+def test_an_error_that_nobody_foresaw_does_not_keep_a_new_key_from_being_taken_up(
+    books: Books, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "key.pem"
+    signer = signing.Signer(books.database, file, books.clock)
+    renewed = signing.rotate(books.database, file, books.clock).public.kid
+    write, failures = books.database.write, iter(range(2))
+
+    def failing() -> Any:
+        return write() if next(failures, None) is None else 1 / 0
+
+    def signs_by() -> str:
+        return str(jwt.get_unverified_header(signer.sign("t", PublicKey(x="A" * 43, kid="k")))["kid"])
+
+    async def work() -> None:
+        repeated = asyncio.create_task(signer.repeat(0.01))
+        async with asyncio.timeout(20):
+            while not repeated.done() and signs_by() != renewed:
+                await asyncio.sleep(0.01)
+        repeated.cancel()
+
+    monkeypatch.setattr(books.database, "write", failing)
+    asyncio.run(work())
+    assert signs_by() == renewed
+    assert caplog.text.count("ZeroDivisionError") == 2

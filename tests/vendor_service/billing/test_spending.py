@@ -1,7 +1,9 @@
 """Spending by day and group, the search of a ledger, and refusals: on each database, beside the entries."""
 
+import asyncio
 from collections.abc import Callable
 from datetime import date, timedelta
+from typing import Any
 
 import pytest
 
@@ -147,3 +149,30 @@ def test_what_cannot_be_written_is_written_later(books: Books, monkeypatch: pyte
     counts.write()
     with books.database.read() as session:
         assert [each.requests for each in refused_since(session, "acct_1", 0)] == [1]
+
+
+def test_an_error_that_nobody_foresaw_ends_no_writing_of_refusals(
+    books: Books, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    counts = RefusalCounts(books.database, books.clock)
+    counts.note("acct_1", "overloaded")
+    write, failures = books.database.write, iter(range(2))
+
+    def failing() -> Any:
+        return write() if next(failures, None) is None else 1 / 0
+
+    def written() -> bool:
+        with books.database.read() as session:
+            return bool(refused_since(session, "acct_1", 0))
+
+    async def work() -> None:
+        repeated = asyncio.create_task(counts.repeat(0.01))
+        async with asyncio.timeout(20):
+            while not (repeated.done() or written()):
+                await asyncio.sleep(0.01)
+        repeated.cancel()
+
+    monkeypatch.setattr(books.database, "write", failing)
+    asyncio.run(work())
+    assert written()
+    assert caplog.text.count("ZeroDivisionError") == 2

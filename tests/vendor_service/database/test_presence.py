@@ -8,11 +8,13 @@ import pytest
 
 from tests.support.postgres import Postgres
 from tests.vendor_service.local_vendor import LocalVendor, ScriptedTexts
+from vendor_service.billing.refusals import RefusalCounts
 from vendor_service.cli.database import downgrade
 from vendor_service.database import schema
 from vendor_service.database.presence import Presence, alone
 from vendor_service.database.session import Database
 from vendor_service.errors import OperatorError
+from vendor_service.extraction.recorder import Recorder
 
 
 def test_only_a_server_without_a_living_sibling_is_alone(tmp_path: Path) -> None:
@@ -37,6 +39,25 @@ def test_a_second_server_releases_nothing_of_the_first(scripted: ScriptedTexts, 
             scripted.go.set()
             assert answering.result().status_code == 200
         assert first.account(key).queries_used == 1
+
+
+def test_a_server_that_cannot_write_at_its_stop_is_gone_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[Presence] = []
+    leave = Presence.leave
+
+    def leaving(presence: Presence) -> None:
+        leave(presence)
+        left.append(presence)
+
+    monkeypatch.setattr(Presence, "leave", leaving)
+    with LocalVendor(tmp_path) as vendor:
+        vendor.app.state.refusals.note("acct_1", "overloaded")
+        assert vendor.embed(vendor.key(), {"text": "a cat"}).status_code == 200
+        for kind in (RefusalCounts, Recorder):
+            monkeypatch.setattr(kind, "write", lambda _: 1 / 0)
+    assert len(left) == 1
 
 
 def test_the_tables_of_a_living_server_are_not_taken_away(database_url: str) -> None:
