@@ -39,17 +39,17 @@ class HistoryRate:
 
         return admit
 
-    def take(self, account_id: str) -> None:
-        """Count one question of an account.
+    def take(self, account_id: str, cost: int = 1) -> None:
+        """Count a question of an account as so many. One that is refused does not count.
 
         Raises:
             APIError: `rate_limited`, with the seconds after which it would not be.
         """
         with self._lock:
             now = self._steady()
-            full_at = max(now, self._full_at.get(account_id, now)) + 1 / QUESTIONS_A_SECOND
-            late = full_at - now - BURST / QUESTIONS_A_SECOND
-            if late > 1e-9:
+            full_at = max(now, self._full_at.get(account_id, now)) + cost / QUESTIONS_A_SECOND
+            late = full_at - now - BURST / QUESTIONS_A_SECOND - 1e-9  # less what rounding may add
+            if late > 0:
                 raise APIError(
                     ErrorCode.RATE_LIMITED,
                     f"usage, ledger and invoices may be asked for {QUESTIONS_A_SECOND:g} times a second",

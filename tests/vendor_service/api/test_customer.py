@@ -111,6 +111,27 @@ def test_the_rate_of_history_is_a_bucket() -> None:
         rate.take("a")
 
 
+def test_who_waits_as_long_as_told_may_ask_what_counts_as_several() -> None:
+    now = 0.0
+    rate = HistoryRate(lambda: now)
+    for _ in range(3):
+        rate.take("a", 10)
+    for _ in range(5):
+        rate.take("a")
+    with pytest.raises(APIError) as refused:
+        rate.take("a", 10)
+    assert refused.value.retry_after == 1
+    for _ in range(5):  # nothing was taken by what was refused
+        rate.take("a")
+    with pytest.raises(APIError) as refused:
+        rate.take("a", 10)
+    assert refused.value.retry_after == 2
+    now += 2
+    rate.take("a", 10)
+    with pytest.raises(APIError):
+        rate.take("a")
+
+
 def test_an_estimate_is_free_and_says_what_fits(vendor: Vendor) -> None:
     key = vendor.key(quota=10, queries_per_second=1)
     answer = post(vendor, "/v1/estimate", key, json={"images": 8, "texts": 3})

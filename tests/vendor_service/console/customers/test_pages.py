@@ -234,3 +234,16 @@ def test_pages_may_not_be_asked_for_all_the_time(
     assert [other.get("/ledger.csv").status_code for _ in range(6)] == [200] * 4 + [429] * 2
     assert int(answers[-1].headers["retry-after"]) >= 1
     assert "Wait a moment" in answers[-1].text
+
+
+def test_an_export_that_is_refused_takes_nothing_and_says_how_long_to_wait(
+    vendor: LocalVendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vendor_service.api.history_rate.QUESTIONS_A_SECOND", 0.01)
+    visit = signed_in(vendor, vendor.key())
+    for path in ["/ledger.csv"] * 3 + ["/quick-start"] * 5:
+        assert visit.get(path).status_code == 200
+    refused = visit.get("/ledger.csv")
+    assert refused.status_code == 429
+    assert 300 < int(refused.headers["retry-after"]) <= 500  # for five pages more
+    assert [visit.get("/quick-start").status_code for _ in range(6)] == [200] * 5 + [429]
