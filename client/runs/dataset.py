@@ -160,8 +160,9 @@ def read_dataset(
     """Read every domain but the target, if there is one, of which only file names are seen.
 
     Images that the weights have seen that the run begins with are trained on. For that the target is read as
-    well, and refused if it has any of them. Where the folder seems to be a known data set and differs from
-    it, its images are far smaller than what the student sees, or all of a class are held out, a note says so.
+    well, and refused if it has any of them (but see `Seen.refuses`). Where the folder seems to be a known
+    data set and differs from it, its images are far smaller than what the student sees, or all of a class are
+    held out, a note says so.
 
     Args:
         config: the run.
@@ -181,7 +182,7 @@ def read_dataset(
         mention_differences(known, folder, display)
         mention_recipe(known, folder, config.recipe, display)
     domains = folder.source_domains(config.target_domain)
-    if config.target_domain is not None and seen.images.size:
+    if config.target_domain is not None and seen.images.size and seen.refuses:
         seen.require_none_of(read_domain(folder, config.target_domain, display, memo)[0], config=config)
     examples: list[Example] = []
     skipped: list[Skipped] = []

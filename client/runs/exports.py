@@ -32,6 +32,8 @@ _BATCH = 50
 def export_int8(run: RunFolder, out: Path, *, allow_loss: float, memo: Memo, display: Display) -> Exports:
     """Write a run's student in eight bits, and what it costs beside 32, also into `exports.json`.
 
+    What the student was trained on measures nothing, wherever these images lie by now.
+
     Args:
         run: a finished run whose images are still there.
         out: the file, replaced whole, or not at all.
@@ -47,9 +49,7 @@ def export_int8(run: RunFolder, out: Path, *, allow_loss: float, memo: Memo, dis
     config = run.read_config()
     student, metadata = load_student(run.student)
     dataset = read_dataset(config, display, memo, seen=seen_by_student(run))
-    target: list[Example] = []
-    if dataset.target is not None:
-        target, _ = dataset.folder.read([dataset.target], memory=memo.files)
+    target = _target(dataset, memo)
     shown = _evenly(dataset.train or list(dataset.unlabelled), _CALIBRATED_ON)
     images, side = PixelStore(dataset.examples, None), student.preprocessing.image_size
     batches = (
@@ -78,6 +78,15 @@ def export_int8(run: RunFolder, out: Path, *, allow_loss: float, memo: Memo, dis
     exports = Exports(files=files)
     run.write(run.exports, exports.to_json())
     return exports
+
+
+def _target(dataset: Dataset, memo: Memo) -> list[Example]:
+    """The images of the target domain, if there is one, that the student was not trained on."""
+    if dataset.target is None:
+        return []
+    examples, _ = dataset.folder.read([dataset.target], memory=memo.files)
+    trained = set(dataset.seen.among(examples))
+    return [example for position, example in enumerate(examples) if position not in trained]
 
 
 def _measured(file: Path, kind: str, dataset: Dataset, target: Sequence[Example]) -> ExportedFile:

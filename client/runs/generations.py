@@ -26,11 +26,14 @@ class Seen:
         images: a number for each image, the first eight bytes of the SHA-256 of what is sent of it; sorted.
         is_whole: whether these are all of them; otherwise there may be others, and nobody can tell.
         weights: the SHA-256 (hex) of the file of these weights; empty where they are no student's.
+        refuses: whether a run is refused that would be measured on them. One that is finished is not: its
+            numbers leave them out.
     """
 
     images: NDArray[np.int64]
     is_whole: bool = True
     weights: str = ""
+    refuses: bool = True
 
     def among(self, examples: Sequence[Example]) -> list[int]:
         """The positions of those images that are among them."""
@@ -58,10 +61,11 @@ class Seen:
         """The side of files of which it is told: what was seen is trained on, and the others as before.
 
         Raises:
-            UsageError: a file that was seen is to be held out.
+            UsageError: a file that was seen is to be held out, and that is refused.
         """
         seen = [examples[position].path for position in self.among(examples)]
-        if held := [path for path in seen if told.get(path) == "holdout"]:
+        held = [path for path in seen if told.get(path) == "holdout"]
+        if self.refuses and held:
             raise UsageError(
                 f"{config.data} holds out {len(held)} images (e.g. {held[0]}) that the weights of "
                 f"{config.student_weights} were trained on: a student that begins with them cannot be "
@@ -123,9 +127,12 @@ def seen_before(config: RunConfig, run: RunFolder | None, display: Display) -> S
 
 
 def seen_by_student(run: RunFolder) -> Seen:
-    """What the weights had seen that a finished run began with, as its own folder tells."""
-    copied = _read(run.seen)
-    return NOTHING_SEEN if copied is None else copied[0]
+    """What a finished run's student was trained on, by this run or before it, as its own folder tells."""
+    record = _read(run.seen)
+    if record is None:
+        return NOTHING_SEEN
+    before, here = record
+    return Seen(np.union1d(before.images, here), before.is_whole, refuses=False)
 
 
 def _recorded(weights: Path, content: str) -> Seen:

@@ -1,15 +1,22 @@
 """`client export --int8`: a file of a quarter of the size, measured beside the other, or none at all."""
 
+import csv
 import json
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from client.data.examples import Example
 from client.data.images import Pixels
+from client.learning.student import load_tensors
 from client.results.onnx_quantization import write_int8
-from tests.client.toy import make_folder
+from client.runs.evaluation import answers_of_file
+from client.runs.generations import Seen
+from tests.client.toy import CLASSES, draw, make_folder
 from tests.end_to_end.command import TINY, Command
 from tests.support.vendor_process import VendorProcess
 
@@ -80,6 +87,55 @@ def test_the_ranges_are_told_by_images_of_every_domain(
     assert len(shown) == min(count, train)
     light = [picture[0, 0].mean() > 127 for picture in shown]  # the others are of the domain dark
     assert 0.3 < np.mean(light) < 0.7
+
+
+def test_no_image_that_the_student_was_trained_on_measures_it(
+    client: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images were added since, so that the split would be another; some lie in the target domain by now."""
+    toy = client.folder / "whole"
+    shutil.copytree(client.folder / "toy", toy)
+    for number in range(24):
+        picture = draw(CLASSES[number % 3], "black", "white", seed=5000 + number)
+        picture.save(client.folder / "toy" / "dark" / CLASSES[number % 3] / f"new{number}.png")
+    for file in (client.folder / "toy" / "light").glob("*/0[0-3].png"):
+        shutil.copy(file, client.folder / "toy" / "red" / file.parent.name / f"light{file.name}")
+    measured: list[Example] = []
+
+    def watched(classifier: Any, folder: Any, examples: list[Example], *, seen: bool) -> Any:
+        measured.extend(examples)
+        return answers_of_file(classifier, folder, examples, seen=seen)
+
+    monkeypatch.setattr("client.runs.exports.answers_of_file", watched)
+    try:
+        client("export", "run", "--out", "later.onnx", "--int8", "--allow-loss", "100")
+    finally:
+        shutil.rmtree(client.folder / "toy")
+        toy.rename(client.folder / "toy")
+    assert {each.domain for each in measured} == {"dark", "light", "red"}
+    assert sum(each.domain == "red" for each in measured) >= 2 * 24  # its own, for both files
+    trained = load_tensors(client.folder / "run" / "seen.safetensors")[0]["here"]
+    assert not Seen(trained.numpy()).among(measured)
+
+
+def test_a_target_domain_that_the_student_was_trained_on_by_now_is_not_measured(client: Command) -> None:
+    red, whole = client.folder / "toy" / "red", client.folder / "red"
+    red.rename(whole)
+    answers = (client.folder / "run" / "answers.csv").read_text().splitlines()
+    held = {row["image"] for row in csv.DictReader(answers)}
+    try:
+        for name in CLASSES:
+            (red / name).mkdir(parents=True)
+        for file in (client.folder / "toy" / "dark").glob("*/*.png"):
+            if file.relative_to(client.folder / "toy").as_posix() not in held:
+                shutil.copy(file, red / file.parent.name)
+        client("export", "run", "--out", "later.onnx", "--int8", "--allow-loss", "100")
+        files = json.loads((client.folder / "run" / "exports.json").read_text())["files"]
+        assert [each["out_of_domain"] for each in files] == [None, None]
+        assert (client.folder / "run" / "report.html").read_text().count(">not measured<") == 2
+    finally:
+        shutil.rmtree(red)
+        whole.rename(red)
 
 
 def test_it_takes_a_run_with_its_images(client: Command, tmp_path: Path) -> None:

@@ -131,6 +131,42 @@ def test_what_the_weights_have_seen_is_not_held_out_whatever_is_added_or_removed
     assert not trained & _digests(fewer, fewer.holdout)
 
 
+def test_what_a_finished_run_has_trained_on_is_not_held_out_whatever_becomes_of_its_images(
+    tmp_path: Path,
+) -> None:
+    root = make_folder(tmp_path / "toy", images=10)
+    first, before = _generation(tmp_path / "run", _config(root))
+    second, _ = _generation(tmp_path / "run-2", _config(root, first.student))
+    trained = _digests(before, before.train)
+    for run in (first, second):
+        same = read_dataset(run.read_config(), _NOBODY, seen=seen_by_student(run))
+        assert (same.train, same.holdout) == (before.train, before.holdout)
+    _add(root, 40)
+    for run in (first, second):
+        more = read_dataset(run.read_config(), _NOBODY, seen=seen_by_student(run))
+        assert more.holdout
+        assert not trained & _digests(more, more.holdout)
+
+
+def test_a_finished_run_is_not_refused_where_its_images_are_to_be_tested_on_by_now(tmp_path: Path) -> None:
+    """Two files of a table may have the same bytes, and a file may be in another domain than it was."""
+    root = make_folder(tmp_path / "toy", images=5)
+    run, before = _generation(tmp_path / "run", _config(root))
+    kept, trained = before.examples[before.holdout[0]], before.examples[before.train[0]]
+    table = tmp_path / "table.csv"
+    rows = [
+        f"{each.path},{each.path.parent.name},{each.domain},{'val' * (each in (kept, trained))}"
+        for each in before.examples
+    ]
+    table.write_text("\n".join(["path,label,domain,split", *rows]))
+    seen = seen_by_student(run)
+    dataset = read_dataset(_config(table), _NOBODY, seen=seen)
+    held = _digests(dataset, dataset.holdout)
+    assert kept.digest in held
+    assert trained.digest not in held
+    assert read_dataset(replace(_config(root), target_domain="red"), _NOBODY, seen=seen).target == "red"
+
+
 def test_a_domain_all_of_which_was_seen_is_not_measured(tmp_path: Path) -> None:
     root = make_folder(tmp_path / "toy", images=5)
     everything = read_dataset(_config(root), _NOBODY)
@@ -196,7 +232,8 @@ def test_a_run_keeps_what_its_weights_have_seen_whatever_becomes_of_the_other_ru
     begun.keep(second)
     assert second.seen.read_bytes() == finished  # it is that of the student by now
     assert seen_before(config, second, _NOBODY).images.tolist() == begun.images.tolist()
-    assert seen_by_student(second).images.tolist() == begun.images.tolist()
+    learnt = {*begun.images.tolist(), *seen_by_student(second).images.tolist()}
+    assert len(seen_by_student(second).images) == len(learnt) == len(before.train) + 1
     assert len(seen_before(_config(root, second.student), None, _NOBODY).images) == len(before.train) + 1
 
     _finish(first, [before.examples[before.holdout[1]]], weight=1)  # another student, where the first one lay
