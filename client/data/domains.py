@@ -88,12 +88,16 @@ class ImageFolder:
         return _parts_below(self.root, path)
 
     def digest(self) -> str:
-        """A SHA-256 (hex) of the names and sizes of all image files, none of which is opened."""
+        """A SHA-256 (hex) of the names, sizes and told sides of all image files, none of which is opened."""
         digest = hashlib.sha256()
         for (domain, name), paths in sorted(self.files.items()):
-            files = [(self._name_in_class(path), size_of(path)) for path in paths]
+            files = [(self._name_in_class(path), size_of(path), *self._told(path)) for path in paths]
             digest.update(repr((domain, name, files)).encode())
         return digest.hexdigest()
+
+    def _told(self, path: Path) -> tuple[Split, ...]:
+        """The side of the split, if a table tells it."""
+        return (self.splits[path],) if path in self.splits else ()
 
     def _name_in_class(self, path: Path) -> bytes:
         if not self.depth:

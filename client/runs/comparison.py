@@ -40,7 +40,7 @@ from client.runs.digest import StageInputs
 from client.runs.distillation import Distillation
 from client.runs.features import CoverageInputs, training_features
 from client.runs.folder import RunConfig, RunFolder
-from client.runs.generations import seen_before
+from client.runs.generations import content_of, seen_before
 from client.runs.joint_purchase import JointPurchase
 from client.runs.memo import Memo
 from client.runs.targets import require_student
@@ -65,6 +65,7 @@ _KEPT: dict[type[StageInputs], int] = {
     FeatureInputs: 1,
     AlignInputs: 16,
 }
+_INSTEAD = "choose another --out, or delete that folder. What was bought is in the cache."
 
 
 @dataclass(frozen=True)
@@ -172,6 +173,7 @@ class Comparison:
     def quote(self) -> Offer:
         """What the cache has for all runs together, and what they would buy; spends nothing."""
         self._require_same_images()
+        self._require_same_weights()
         self._require_same_selection()
         pending = [cell for cell in self.cells if cell.buys and not cell.run.summary.exists()]
         if not pending:
@@ -237,10 +239,14 @@ class Comparison:
         except OSError as error:
             raise ClientError(f"{folder.path} cannot be written: {error.strerror}.") from error
         self._require_same_images()
+        self._require_same_weights()
         self._require_same_selection()
-        if "images" not in self._known:
-            named = {"run_id": secrets.token_hex(8), **self._known}
-            folder.write(self._identity, {**named, "images": self._digest})
+        known = self._known
+        begun = {"run_id": secrets.token_hex(8), "images": self._digest, **known}
+        if self._weights is not None:
+            begun.setdefault("weights", self._weights)
+        if begun != known:
+            folder.write(self._identity, begun)
         for cell in self.cells:
             cell.run.begin(cell.config)
 
@@ -251,11 +257,26 @@ class Comparison:
             return
         # Earlier versions took the names of images from the data as it was named, links to folders and all.
         if begun_with != self._digest_of(list_folder(self._config.data)):
+            split = "" if self._images.depth else " or their split"
             raise UsageError(
-                f"The images in {self._images.root} have changed since {self._folder.path} was begun, and "
-                "runs over other images do not compare: choose another --out, or delete that folder. What "
-                "was bought is in the cache."
+                f"The images in {self._images.root}{split} have changed since {self._folder.path} was begun, "
+                f"and runs over other images do not compare: {_INSTEAD}"
             )
+
+    def _require_same_weights(self) -> None:
+        """Refuse to put runs that begin with other weights beside those that have finished."""
+        begun_with = self._known.get("weights")
+        if None not in (begun_with, self._weights) and begun_with != self._weights:
+            raise UsageError(
+                f"The weights of {self._config.student_weights} are not those that {self._folder.path} was "
+                f"begun with, and runs that begin with others do not compare: {_INSTEAD}"
+            )
+
+    @cached_property
+    def _weights(self) -> str | None:
+        """The SHA-256 (hex) of the file of weights; `None` for those of a name, or if it cannot be read."""
+        weights = self._config.student_weights
+        return None if weights is None else content_of(weights)
 
     @cached_property
     def _digest(self) -> str:
@@ -299,7 +320,7 @@ class Comparison:
 
     @property
     def _identity(self) -> Path:
-        """The file with the id that receipts of this comparison carry, and a digest of its images."""
+        """The file with the id that its receipts carry, and digests of its images and weights."""
         return self._folder.path / "comparison.json"
 
     # -- what is asked

@@ -108,7 +108,7 @@ def seen_before(config: RunConfig, run: RunFolder | None, display: Display) -> S
     if config.student_weights is None:
         return NOTHING_SEEN
     weights = Path(config.student_weights)
-    content = _content(weights)
+    content = content_of(weights)
     for file in () if run is None else (run.seen, run.replacement.seen):
         copied = _read(file)
         if copied is not None and content in (None, copied[0].weights):
@@ -139,7 +139,7 @@ def _recorded(weights: Path, content: str) -> Seen:
     """What the file beside a student says, if it is of this student; its bytes have the digest `content`."""
     run = RunFolder(weights.parent)
     named, record = load_student_metadata(weights).seen, _read(run.seen)
-    if record is not None and _content(run.seen) == named:
+    if record is not None and content_of(run.seen) == named:
         before, here = record
         return Seen(np.union1d(before.images, here), before.is_whole, content)
     if named is not None and weights == run.student and run.config.exists():
@@ -161,7 +161,7 @@ def _read(file: Path) -> tuple[Seen, NDArray[np.int64]] | None:
         return None
 
 
-def _content(file: Path) -> str | None:
+def content_of(file: Path) -> str | None:
     """The SHA-256 (hex) of a file's bytes; `None` where it cannot be read."""
     try:
         return FileContent(file).digest().hex()

@@ -113,6 +113,18 @@ def test_a_table_may_tell_the_split(toy: Path) -> None:
         assert row["split"] == "" or side[row["path"]] == row["split"].replace("val", "holdout")
 
 
+def test_the_digest_tells_another_split_and_is_what_it_was_without_one(toy: Path) -> None:
+    table = toy.parent / "mine.csv"
+    rows = _rows(toy)
+    digests = []
+    for sides in ([""], ["train"], ["train", "val"], ["val", "train"]):
+        _csv(table, [{**row, "split": sides[n % len(sides)]} for n, row in enumerate(rows)])
+        digests.append(list_folder(table).digest())
+    assert len(set(digests)) == 4
+    _csv(table, rows)
+    assert list_folder(table).digest() == digests[0]
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_what_a_table_holds_out_counts_among_the_share_and_no_class_loses_its_last_image(seed: int) -> None:
     labels = [0] * 98 + [1] * 2

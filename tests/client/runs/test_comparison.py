@@ -19,7 +19,12 @@ from tests.client.toy import make_folder
 
 
 def _comparison(
-    data: Path, out: Path, *, targets: Sequence[str] = (), unlabelled: tuple[str, ...] = ()
+    data: Path,
+    out: Path,
+    *,
+    targets: Sequence[str] = (),
+    unlabelled: tuple[str, ...] = (),
+    weights: Path | None = None,
 ) -> Comparison:
     """One that neither buys nor connects."""
     config = ComparisonConfig(
@@ -29,6 +34,7 @@ def _comparison(
         seeds=[0],
         student="tf_efficientnet_lite0",
         image_size=32,
+        student_weights=weights,
         unlabelled=unlabelled,
     )
     connection = Connection("", None, out.parent / "cache.db", Display())
@@ -44,6 +50,58 @@ def test_a_link_to_nowhere_among_unlabelled_images_counts_by_its_name(tmp_path: 
     comparison = _comparison(make_folder(tmp_path / "toy", images=1), out, unlabelled=(str(pool),))
     with pytest.raises(UsageError, match="have changed since"):
         comparison.quote()
+
+
+def test_a_split_that_has_changed_is_refused_as_images_are(tmp_path: Path) -> None:
+    data, table = make_folder(tmp_path / "toy", images=2), tmp_path / "mine.csv"
+    files = sorted(data.rglob("*.png"))
+
+    def write(*sides: str) -> None:
+        rows = [
+            f"{file},{file.parts[-2]},{file.parts[-3]},{sides[n % len(sides)]}"
+            for n, file in enumerate(files)
+        ]
+        table.write_text("\n".join(["path,label,domain,split", *rows]))
+
+    write("train", "val")
+    _comparison(table, tmp_path / "table")._begin()
+    _comparison(table, tmp_path / "table")._begin()
+    for sides in (("val", "train"), ("",)):
+        write(*sides)
+        with pytest.raises(UsageError, match=r"or their split have changed since .* choose another --out"):
+            _comparison(table, tmp_path / "table").quote()
+        with pytest.raises(UsageError, match="have changed since"):
+            _comparison(table, tmp_path / "table")._begin()
+
+
+def test_weights_that_are_others_by_now_are_refused(tmp_path: Path) -> None:
+    data, weights, out = make_folder(tmp_path / "toy", images=1), tmp_path / "weights", tmp_path / "table"
+    identity = out / "comparison.json"
+    weights.write_bytes(b"of the first student")
+    _comparison(data, out, weights=weights)._begin()
+    begun = json.loads(identity.read_text())
+    _comparison(data, out, weights=weights)._begin()
+    assert json.loads(identity.read_text()) == begun
+
+    weights.write_bytes(b"of the student that replaced it")
+    with pytest.raises(UsageError, match=r"are not those that .*table was begun with"):
+        _comparison(data, out, weights=weights).quote()
+    with pytest.raises(UsageError, match=r"are not those that .*table was begun with"):
+        _comparison(data, out, weights=weights)._begin()
+
+    del begun["weights"]  # as it was before they were kept
+    identity.write_text(json.dumps(begun))
+    _comparison(data, out, weights=weights)._begin()
+    assert json.loads(identity.read_text()).items() > begun.items()
+    weights.write_bytes(b"of yet another one")
+    with pytest.raises(UsageError, match="was begun with"):
+        _comparison(data, out, weights=weights)._begin()
+
+
+def test_a_comparison_without_weights_has_none_on_record(tmp_path: Path) -> None:
+    data, out = make_folder(tmp_path / "toy", images=1), tmp_path / "table"
+    _comparison(data, out)._begin()
+    assert set(json.loads((out / "comparison.json").read_text())) == {"run_id", "images"}
 
 
 def test_a_table_behind_a_link_is_read_under_the_links_name(tmp_path: Path) -> None:
