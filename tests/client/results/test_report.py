@@ -299,6 +299,33 @@ def test_the_title_says_whether_the_domain_was_unseen(adapted: bool, title: str)
     assert f"<title>vl2v-adip: {title}</title>" in page
 
 
+@pytest.mark.parametrize("held_out", [True, False])
+@pytest.mark.parametrize(
+    ("target", "measured", "not_measured"),
+    [
+        ("pixel", "with images like those it learnt from, and with pixel.", "what it does with pixel."),
+        ("pixel", "a temperature, to fit the held-out images.", "How sure it is was not calibrated, for no"),
+        (None, "its accuracy is that on held-out images", "how often it is right was not measured"),
+    ],
+)
+def test_without_hold_outs_no_accuracy_on_them_and_no_calibration_is_claimed(
+    target: str | None, measured: str, not_measured: str, held_out: bool
+) -> None:
+    """A table may have its rows trained on, all of them; and a class of one image has no hold-out."""
+    by_domain = ({"line": 0.8} if held_out else {}) | ({target: 0.437} if target else {})
+    accuracy = {
+        "in_domain": by_domain.get("line"),
+        "out_of_domain": by_domain.get("pixel"),
+        "by_domain": by_domain,
+        "images_by_domain": dict.fromkeys(by_domain, 80),
+        "worst_domain": min(by_domain, default=None),
+    }
+    run = _run(target_domain=target, accuracy=accuracy, holdout_images=80 if held_out else 0)
+    answers = [each for each in ANSWERS if (held_out if each.seen else target)]
+    words = " ".join(_Page(render_report(replace(run, predictions=answers))).words.split())
+    assert (measured in words, not_measured in words) == (held_out, not held_out)
+
+
 @pytest.mark.parametrize("target", [TARGET, None])
 def test_where_nobody_knows_what_the_weights_had_seen_nothing_is_called_unseen(target: str | None) -> None:
     run = _run(weights_known=False, target_domain=target)
