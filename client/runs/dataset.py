@@ -43,8 +43,9 @@ class Dataset:
         examples: every image of these and, behind them, unlabelled images and further views of training
             images.
         splits: what each of `examples` is for.
-        skipped: files that are left out, those of the target domain aside.
+        skipped: labelled files that are left out, those of the target domain aside.
         seen: what the weights have seen that the run begins with.
+        skipped_of_pools: files that are left out of the unlabelled images.
     """
 
     folder: ImageFolder
@@ -54,6 +55,12 @@ class Dataset:
     splits: tuple[Split, ...]
     skipped: tuple[Skipped, ...]
     seen: Seen = NOTHING_SEEN
+    skipped_of_pools: tuple[Skipped, ...] = ()
+
+    @property
+    def left_out(self) -> tuple[Skipped, ...]:
+        """All files that are left out, those of the target domain aside."""
+        return self.skipped + self.skipped_of_pools
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -246,7 +253,7 @@ def _with_pools(dataset: Dataset, words: tuple[str, ...], display: Display, memo
         dataset,
         examples=dataset.examples + pool.examples,
         splits=(*dataset.splits, *splits),
-        skipped=(*dataset.skipped, *pool.left_out),
+        skipped_of_pools=pool.left_out,
     )
 
 

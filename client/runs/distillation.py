@@ -216,7 +216,7 @@ class Distillation:
         seen = seen_before(self._config, self._standing, self._display)
         dataset = read_dataset(self._config, self._display, self._memo, seen=seen, told=self._told)
         seen.keep(self._standing)
-        mention_skipped(dataset.skipped, dataset.folder.root, self._display, listed_in=self._run.plan)
+        mention_skipped(dataset.left_out, dataset.folder.root, self._display, listed_in=self._run.plan)
         return dataset
 
     def _targets(self, dataset: Dataset) -> Targets:
@@ -398,7 +398,7 @@ class Distillation:
             holdout_images=len(dataset.holdout),
             skipped_images=len(dataset.skipped),
             seconds=run.seconds(),
-            left_out=counted([*dataset.skipped, *unread]),
+            left_out=counted([*dataset.left_out, *unread]),
             accuracy=Evaluation.of(answers).record,
             calibration_error=CalibrationError(
                 in_domain=calibration(a for a in answers if a.seen).error

@@ -69,6 +69,7 @@ def test_a_pool_is_planned_bought_and_learnt_from(client: Command, vendor_proces
     wanted = len(CLASSES) + summary["train_images"] + _POOL
     assert vendor_process.charges(client.api_key).queries == wanted == summary["queries_bought"]
     assert (summary["unlabelled_images"], summary["adapted"]) == (_POOL, False)
+    assert (summary["skipped_images"], summary["left_out"]) == (0, plan["left_out"])
     report = " ".join((client.folder / "run" / "report.html").read_text().split())
     assert f"{_POOL} images without labels" in report
     assert "It never saw <b>red</b>" in report

@@ -101,6 +101,18 @@ def test_a_file_whose_name_is_not_utf_8_is_left_out_with_the_reason(tmp_path: Pa
     said.getvalue().encode()
 
 
+def test_what_is_left_out_of_a_pool_is_not_among_the_labelled_files_that_are(tmp_path: Path) -> None:
+    root, pool = make_folder(tmp_path / "toy", images=3), make_folder(tmp_path / "pool", images=5)
+    (root / "dark" / "circle" / "broken.png").write_bytes(b"no picture")
+    dataset = read_dataset(replace(_config(root), unlabelled=(str(pool),)), Display())
+    assert [file.path.name for file in dataset.skipped] == ["broken.png"]
+    copies = len(dataset.skipped_of_pools)
+    assert copies + len(dataset.unlabelled) == 5 * 9
+    assert copies >= 3 * 9
+    plan = describe_plan(_config(root), dataset, None, None)
+    assert len(plan.skipped) == sum(plan.left_out.values()) == 1 + copies
+
+
 @pytest.mark.parametrize("place", ["", "dark"])
 def test_a_folder_whose_name_is_not_utf_8_is_refused(tmp_path: Path, place: str) -> None:
     root = make_folder(tmp_path / "toy", images=3)
