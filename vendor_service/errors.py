@@ -4,14 +4,15 @@ OperatorError     exit 1, conflict          a command or a start of the server f
 ├── UnknownName   exit 1, not_found         there is no account, key, plan or the like of that name
 └── UsageError    exit 2, invalid_request   an option names something that does not exist or cannot be
 APIError (shared/errors.py)                 a request is refused; rendered as the HTTP error body
-└── CommitInDoubt                           the database was sent a COMMIT and did not say whether it took it
+├── CommitInDoubt                           the database was sent a COMMIT and did not say whether it took it
+└── RowLocked                               another transaction has locked a row for too long
 """
 
 from typing import Self
 
 from shared.errors import APIError, ErrorCode
 
-__all__ = ["APIError", "CommitInDoubt", "OperatorError", "UnknownName", "UsageError"]
+__all__ = ["APIError", "CommitInDoubt", "OperatorError", "RowLocked", "UnknownName", "UsageError"]
 
 _IN_DOUBT = "the vendor's database went away before it said whether this was"
 
@@ -56,3 +57,7 @@ class CommitInDoubt(APIError):
         """One of a request that counts each time; it asks nobody, and no program, to send it again."""
         headers = {"x-should-retry": "false"}  # OpenAI's SDK would repeat it
         return cls(ErrorCode.OVERLOADED, f"{_IN_DOUBT} {rest}", headers=headers, retryable=False)
+
+
+class RowLocked(APIError):
+    """Another transaction has kept a row locked for longer than this one was to wait."""

@@ -21,7 +21,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from shared.errors import ErrorCode
 from shared.serving.redaction import masked
 from vendor_service.database.tables import Base
-from vendor_service.errors import APIError, CommitInDoubt, OperatorError, UsageError
+from vendor_service.errors import APIError, CommitInDoubt, OperatorError, RowLocked, UsageError
 from vendor_service.observability.redaction import masked_url
 
 # How long a write waits for another process (a command line beside the server) before it gives up.
@@ -42,6 +42,9 @@ _CONNECTIONS = {"pool_size": 25, "max_overflow": 0, "pool_use_lifo": True}
 # A database that stays away is told of again after so long.
 _REMINDER_SECONDS = 300.0
 _FLAPPING_SECONDS = 10.0  # and one that comes and goes, not more often than this
+# Who waits for a lock for less than this has something else to do, and an operator need not know of it.
+_WORTH_TELLING_SECONDS = 1.0
+_LOCK_NOT_AVAILABLE = "55P03"  # what PostgreSQL calls a lock that was waited for in vain
 
 _log = logging.getLogger(__name__)
 
@@ -105,12 +108,14 @@ class Database:
         Raises:
             APIError: another process kept the database locked, the disk is full, or a server does not answer
                 (`overloaded`).
+            RowLocked: another transaction kept a row locked.
             CommitInDoubt: a server went away before it said whether it has committed.
         """
-        with self._one_writer, self._transaction(self.engine, self._unwritten, writes=True) as session:
+        hasty = lock_seconds is not None and lock_seconds < _WORTH_TELLING_SECONDS
+        transaction = self._transaction(self.engine, self._unwritten, writes=True, hasty=hasty)
+        with self._one_writer, transaction as session:
             if lock_seconds is not None and not self.embedded:
-                timeout = f"SET LOCAL lock_timeout = {max(1, round(1000 * lock_seconds))}"
-                session.connection().exec_driver_sql(timeout)
+                _begin_postgres(session, lock_seconds)
             yield session
 
     @contextmanager
@@ -166,7 +171,9 @@ class Database:
         self.engine.dispose()
 
     @contextmanager
-    def _transaction(self, engine: Engine, outages: "_Outages", *, writes: bool) -> Iterator[Session]:
+    def _transaction(
+        self, engine: Engine, outages: "_Outages", *, writes: bool, hasty: bool = False
+    ) -> Iterator[Session]:
         committing = False
         try:
             with Session(engine, expire_on_commit=False) as session, session.begin():
@@ -177,11 +184,14 @@ class Database:
         except OperationalError as error:
             if self.embedded and not _passes(error):
                 raise
-            outages.noticed(error)
+            locked = getattr(error.orig, "sqlstate", None) == _LOCK_NOT_AVAILABLE
+            if not (locked and hasty):
+                outages.noticed(error)
             if committing and error.connection_invalidated:
                 raise CommitInDoubt.unkeyed() from error
             message = "the vendor's database is busy, restarting or out of room; try again"
-            raise APIError(ErrorCode.OVERLOADED, message, retry_after=1) from error
+            kind = RowLocked if locked else APIError
+            raise kind(ErrorCode.OVERLOADED, message, retry_after=1) from error
 
 
 def _create_engine(url: URL) -> Engine:
@@ -285,6 +295,12 @@ def _configure_postgres(connection: Any, _record: object) -> None:  # noqa: ANN4
     connection.autocommit = True
     connection.execute(f"SET lock_timeout = {round(1000 * _BUSY_SECONDS)}")
     connection.autocommit = False
+
+
+def _begin_postgres(session: Session, lock_seconds: float) -> None:
+    # The driver would begin the transaction by itself, and to say this afterwards takes a round trip more.
+    connection = session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
+    connection.exec_driver_sql(f"BEGIN; SET LOCAL lock_timeout = {max(1, round(1000 * lock_seconds))}")
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -15,7 +15,7 @@ from shared.errors import ErrorCode
 from vendor_service.database.rows import ChargeRow
 from vendor_service.database.session import Database
 from vendor_service.database.working_set import Touched, WorkingSet
-from vendor_service.errors import APIError, CommitInDoubt
+from vendor_service.errors import APIError, CommitInDoubt, RowLocked
 
 Result = TypeVar("Result")
 Outcome = tuple[Any, Exception | None]
@@ -27,6 +27,8 @@ _LARGEST_BATCH = 256
 # While the process is busy it waits so often: others come as fast as they can be worked on, and a transaction
 # beside that takes several times as long, since both want Python's lock.
 _GATHER_SECONDS, _MOST_WAITS, _BUSY = 0.004, 5, 0.8
+# How long the transactions of all accounts wait for a row that another one has locked.
+_LOCK_SECONDS = 0.1
 # How long work waits for a PostgreSQL that restarts or an account that is locked, and how often it looks.
 _PATIENCE_SECONDS = 10.0
 _RETRY_SECONDS = 0.2
@@ -59,8 +61,9 @@ class Writer:
     what shared it is done again, each piece in its own. Where a database went away, the work is done again
     once it is back: a commit may have gone through although nobody said so, and work must allow for that.
 
-    One thread does it. It waits for no account that another transaction has locked: work on such a one is
-    done apart, in the order in which it came, when that lets go, or is refused (`overloaded`).
+    One thread does it. It waits for no account that another transaction has locked, and for a moment only
+    for any other row: work that needs such a one is done apart with what came of its account, in the order in
+    which it came, when that lets go, or is refused (`overloaded`).
     """
 
     def __init__(
@@ -125,6 +128,9 @@ class Writer:
                 self._apart.submit(self._ask_after, begun, doubt)
             return
         except Exception as error:
+            if isinstance(error, RowLocked) and not wait:
+                self._part(begun)
+                return
             if len(begun) > 1 and not isinstance(error, APIError):
                 for alone in begun:  # one of them is at fault, and the others need not suffer
                     self._finish([alone], wait=wait)
@@ -135,6 +141,18 @@ class Writer:
                 self._put_apart(piece)
             else:
                 piece.tell(outcome)
+
+    def _part(self, begun: Sequence[_WorkItem[Any]]) -> None:
+        """Do the work of each account by itself; that of one whose rows are locked goes apart."""
+        by_account: dict[str, list[_WorkItem[Any]]] = {}
+        for piece in begun:
+            by_account.setdefault(piece.touched.account_id, []).append(piece)
+        for mine in by_account.values():
+            if len(by_account) > 1:
+                self._finish(mine, wait=False)
+            else:
+                for piece in mine:
+                    self._put_apart(piece)
 
     def _put_apart(self, piece: _WorkItem[Any]) -> None:
         account_id = piece.touched.account_id
@@ -181,7 +199,8 @@ class Writer:
                 return self._commit(begun, left, wait=wait)
             except APIError as error:  # it is not there, or locked; SQLite has waited for its lock already
                 doubt = error if isinstance(error, CommitInDoubt) else doubt
-                if self._database.embedded or left <= 0:
+                others_wait = isinstance(error, RowLocked) and not wait
+                if self._database.embedded or left <= 0 or others_wait:
                     raise doubt or error from error.__cause__
                 time.sleep(_RETRY_SECONDS)
 
@@ -189,8 +208,8 @@ class Writer:
         self, begun: Sequence[_WorkItem[Any]], seconds: float, *, wait: bool
     ) -> "list[Outcome | None]":
         """The outcomes; `None` for work on an account that is locked, if it may not `wait` for that."""
-        # Who may not wait passes over what is locked.
-        with self._database.write(lock_seconds=seconds if wait else None) as session:
+        # Who may not wait passes over accounts that are locked.
+        with self._database.write(lock_seconds=seconds if wait else _LOCK_SECONDS) as session:
             rows = self._working_set(session, [piece.touched for piece in begun], wait=wait)
             outcomes = [
                 None if piece.touched.account_id in rows.busy else _outcome(piece, rows) for piece in begun

@@ -230,6 +230,32 @@ def test_a_vendor_that_starts_alone_takes_up_at_once_what_was_left(books: Books)
     books.check(order)
 
 
+@pytest.mark.parametrize("table", ["batches", "batch_chunks"])
+def test_a_chunk_of_a_locked_job_is_settled_later_and_nobody_else_waits(
+    postgres: Postgres, table: str
+) -> None:
+    url = postgres.create_database(of=laid_out(postgres))
+    with opened_books(url) as books:
+        order, other, bulk = books.open(), books.open(), process(books)
+        job = bulk.begin(order, (1, 0))
+        claim = bulk.claim()
+        assert claim is not None
+        column = "id" if table == "batches" else "batch_id"
+        with locked(url, f"SELECT 1 FROM {table} WHERE {column} = %s FOR UPDATE", job.id):
+            part, done = bulk.done(claim)
+            settling = bulk.admission.settle_part(order.account_id, claim.job.hold_id, part, done)
+            began = time.monotonic()
+            for _ in range(5):
+                books.buy(other)
+            assert time.monotonic() - began < 5
+            assert not settling.done()
+        settling.result(20)
+        assert bulk.jobs.get(order.account_id, job.id).status == "completed"
+        assert [entry.amount_micros for entry in books.entries(order)] == [-50]
+        books.check(order)
+        books.check(other)
+
+
 def test_accounts_take_turns(books: Books) -> None:
     many, few = books.open(), books.open()
     bulk = process(books)

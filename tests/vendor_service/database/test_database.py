@@ -10,7 +10,7 @@ from unittest.mock import Mock
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import event, inspect, text
+from sqlalchemy import event, inspect, select, text
 from sqlalchemy.exc import DatabaseError, IntegrityError
 
 from shared.errors import ErrorCode
@@ -18,12 +18,12 @@ from tests.support.forking import CONTEXT
 from tests.support.postgres import Postgres
 from tests.support.undurable import configure_durable
 from tests.vendor_service.batches.bulk_books import BulkProcess
-from tests.vendor_service.books import Books, opened_books
+from tests.vendor_service.books import Books, laid_out, opened_books
 from vendor_service.billing import ledger, prices
 from vendor_service.database import schema
 from vendor_service.database.session import Database
-from vendor_service.database.tables import Account, Base
-from vendor_service.errors import APIError, OperatorError, UsageError
+from vendor_service.database.tables import Account, Base, BooksHead
+from vendor_service.errors import APIError, OperatorError, RowLocked, UsageError
 
 
 def test_the_migrations_make_exactly_the_tables_in_code(books: Books) -> None:
@@ -195,6 +195,36 @@ def test_a_connection_is_asked_about_only_when_it_was_idle(
         monkeypatch.setattr("vendor_service.database.session._SURE_SECONDS", 0.0)
         assert _backend(database) == mine
         asked.assert_called_once()
+
+
+def test_a_transaction_says_how_long_it_waits_for_locks_and_is_whole_all_the_same(postgres: Postgres) -> None:
+    url = postgres.create_database(of=laid_out(postgres))
+
+    def count_one(lock_seconds: float | None, *, fails: bool = False) -> str:
+        with database.write(lock_seconds) as session:
+            session.execute(text("UPDATE books_head SET invoices_issued = invoices_issued + 1"))
+            if fails:
+                raise ZeroDivisionError
+            return str(session.scalar(text("SHOW lock_timeout")))
+
+    with closing(Database(url)) as database:
+        for _ in range(7):  # the driver has a statement prepared that was run five times
+            assert count_one(0.25) == "250ms"
+            with pytest.raises(ZeroDivisionError):
+                count_one(0.25, fails=True)
+        assert count_one(None) == "30s"
+        with database.read() as session:
+            assert session.scalars(select(BooksHead.invoices_issued)).one() == 8
+
+
+def test_who_waited_for_a_lock_in_vain_is_told_so(postgres: Postgres) -> None:
+    url = postgres.create_database(of=laid_out(postgres))
+    with closing(Database(url)) as database, database.write() as session:
+        head = select(BooksHead).with_for_update()
+        session.scalars(head).one()
+        with pytest.raises(RowLocked) as raised, database.write(lock_seconds=0.1) as other:
+            other.scalars(head).one()
+        assert raised.value.code == ErrorCode.OVERLOADED
 
 
 def test_connections_that_were_needed_at_once_stay_open(database_url: str) -> None:

@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from shared.errors import ErrorCode
 from tests.support.postgres import Postgres
 from tests.support.vendor_process import wait_until
-from tests.vendor_service.books import HOLD_SECONDS, Books, opened_books
+from tests.vendor_service.books import HOLD_SECONDS, Books, laid_out, opened_books
 from vendor_service.database.working_set import Touched, WorkingSet
 from vendor_service.database.writer import Writer
 from vendor_service.errors import APIError
@@ -241,6 +241,48 @@ def test_a_locked_account_holds_up_nobody_else_and_goes_on_once(postgres: Postgr
         assert (len(books.entries(slow)), len(books.entries(quick))) == (6, 20)
         books.check(slow)
         books.check(quick)
+
+
+@pytest.mark.parametrize("table", ["holds", "projects"])
+def test_a_locked_hold_or_project_holds_up_its_own_account_alone(
+    postgres: Postgres, caplog: pytest.LogCaptureFixture, table: str
+) -> None:
+    url = postgres.create_database(of=laid_out(postgres))
+    with opened_books(url) as books, closing(Writer(books.database)) as writer:
+        slow, quick = books.open_project(books.open()), books.open()
+        held = books.admit(slow)
+        row = held.request_id if table == "holds" else books.key(slow).project_id
+        touched = Touched(slow.account_id, held.request_id, slow.key_id)
+
+        def change(rows: WorkingSet) -> str:
+            hold, project = rows.hold(held.request_id), rows.key(slow.key_id).project
+            assert hold is not None
+            assert project is not None
+            hold.replays += 1
+            project.quota = (project.quota or 0) + 1
+            return "done"
+
+        with locked(url, f"SELECT 1 FROM {table} WHERE id = %s FOR UPDATE", str(row)):
+            with held_up(writer, Touched("a")):
+                stuck = [writer.submit(touched, change)]
+                free = writer.submit(Touched(quick.account_id), lambda rows: rows.account(quick.account_id))
+                stuck.append(writer.submit(touched, change))
+            assert free.result(5).id == quick.account_id  # it has shared a transaction with them
+            began = time.monotonic()
+            for _ in range(5):
+                books.buy(quick)
+            settling = books.admission.settle(slow.account_id, held.request_id)
+            for _ in range(5):
+                books.buy(quick)
+            assert time.monotonic() - began < 5
+            assert not any(each.done() for each in stuck)
+            assert not settling.done()
+        assert [each.result(20) for each in stuck] == ["done", "done"]
+        settling.result(20)
+        assert (len(books.entries(slow)), len(books.entries(quick))) == (1, 10)
+        books.check(slow)
+        books.check(quick)
+    assert "the database does not take changes" not in caplog.text
 
 
 def test_a_lock_is_not_waited_for_for_ever(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
