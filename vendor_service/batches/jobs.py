@@ -3,6 +3,7 @@
 import hashlib
 import json
 import secrets
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 from sqlalchemy import func, select
@@ -123,7 +124,10 @@ class Jobs:
             )
 
     def end_overdue(self) -> int:
-        """End the jobs whose window is over, and those whose key was revoked; how many."""
+        """End the jobs whose window is over, and those whose key was revoked; how many.
+
+        One that cannot be ended now keeps no other from it; why is raised once the others are.
+        """
         now = self._clock()
         with self._database.read() as session:
             running = (
@@ -136,7 +140,11 @@ class Jobs:
                 for job, revoked in session.execute(running)
                 if job.expires_at <= now or revoked is not None
             ]
-        return sum(self._end(*each) for each in found)
+        ending = [self._end(*each) for each in found]
+        failed = [error for each in ending if (error := each.exception()) is not None]
+        if failed:
+            raise failed[-1]
+        return sum(each.result() for each in ending)
 
     def sales(self, account_id: str, batch_id: str, after: int, limit: int) -> list["Sale"]:
         """Up to `limit` of a job's charges behind the chunk `after`, in the order of its lines.
@@ -167,7 +175,7 @@ class Jobs:
                 for chunk, entry in session.execute(found)
             ]
 
-    def _end(self, account_id: str, batch_id: str, hold_id: str, state: str) -> bool:
+    def _end(self, account_id: str, batch_id: str, hold_id: str, state: str) -> "Future[bool]":
         def ends(session: Session, account: Account, now: int) -> bool:
             job = session.get_one(BatchJob, batch_id, with_for_update=True)
             if job.state != "in_progress":
@@ -175,7 +183,7 @@ class Jobs:
             book.end(session, account, job, state, now, self._limits.keep_micros)
             return True
 
-        return self._admission.end_job(account_id, hold_id, ends).result()
+        return self._admission.end_job(account_id, hold_id, ends)
 
 
 @dataclass(frozen=True)

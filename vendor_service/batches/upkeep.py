@@ -57,5 +57,11 @@ class Upkeep:
             _log.info("ended %d bulk jobs that had expired, or whose key was revoked", ended)
 
     def _remove_files(self) -> None:
+        failed: Exception | None = None
         for each in self._files.expired():
-            self._files.remove(each)
+            try:
+                self._files.remove(each)
+            except Exception as error:
+                failed = error  # the others may go all the same
+        if failed is not None:
+            raise failed

@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
+from shared.errors import ErrorCode
 from tests.vendor_service.batches.bulk_books import LIMITS, BulkProcess
 from tests.vendor_service.books import Books
 from vendor_service.api.bulk import DIALECTS
 from vendor_service.batches.intake import Fault, Intake, Piece, Taken
 from vendor_service.batches.lines import LineReader
+from vendor_service.batches.upkeep import Upkeep
 from vendor_service.database.session import Database
 from vendor_service.database.tables import FilePiece, StoredFile
 from vendor_service.errors import APIError
@@ -140,6 +142,33 @@ def test_a_file_that_is_given_up_while_its_pieces_are_written_is_not_finished(
     with pytest.raises(APIError, match="too long to come"):
         files.finish(account_id, file_id, "in", many_pieces())
     assert pieces_of(books, file_id) == []
+
+
+def test_a_file_that_cannot_be_removed_keeps_no_other_from_it(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bulk, order = process(books), books.open()
+    for _ in range(3):
+        bulk.send(order, (1, 0))
+    upkeep = Upkeep(bulk.jobs, bulk.files, books.watch)
+    remove, tried = bulk.files.store.remove, list[str]()
+
+    def remove_but_one(name: str) -> None:
+        tried.append(name)
+        if len(tried) == 1:
+            raise APIError(ErrorCode.OVERLOADED, "the vendor's store of files is full or away; try again")
+        remove(name)
+
+    def left() -> int:
+        with books.database.read() as session:
+            return len(session.scalars(select(StoredFile)).all())
+
+    books.clock.advance(LIMITS.keep_days * 24 * 3600)
+    monkeypatch.setattr(bulk.files.store, "remove", remove_but_one)
+    upkeep.remove_files()
+    assert left() == 1
+    upkeep.remove_files()
+    assert left() == 0
 
 
 def text_line(custom_id: str, model: str) -> bytes:

@@ -4,9 +4,11 @@ import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from typing import Any
 
 import pytest
 from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
 
 from tests.support.commit_cutter import CommitCutter, Cut
 from tests.support.postgres import Postgres
@@ -14,11 +16,12 @@ from tests.vendor_service.batches.bulk_books import BulkProcess
 from tests.vendor_service.books import HOLD_SECONDS, Books, laid_out, opened_books
 from tests.vendor_service.database.test_writer import locked
 from vendor_service.accounts.accounts import suspend
+from vendor_service.batches import book
 from vendor_service.batches.leases import LEASE_SECONDS
 from vendor_service.billing import prices
 from vendor_service.billing.admission import Admission
 from vendor_service.database import schema
-from vendor_service.database.tables import BatchChunk, BatchJob, FilePiece, Hold, WebhookEvent
+from vendor_service.database.tables import Account, BatchChunk, BatchJob, FilePiece, Hold, WebhookEvent
 from vendor_service.errors import APIError
 
 
@@ -254,6 +257,35 @@ def test_a_chunk_of_a_locked_job_is_settled_later_and_nobody_else_waits(
         assert [entry.amount_micros for entry in books.entries(order)] == [-50]
         books.check(order)
         books.check(other)
+
+
+def test_a_job_that_cannot_be_ended_keeps_no_other_from_it(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bulk, orders = process(books), [books.open() for _ in range(3)]
+    jobs = [bulk.begin(order, (1, 0)) for order in orders]
+    end, faulty = book.end, list[str]()
+
+    def end_but_one(session: Session, account: Account, job: BatchJob, *rest: Any) -> None:
+        faulty.append(job.id)
+        if job.id == faulty[0]:
+            raise ZeroDivisionError
+        end(session, account, job, *rest)
+
+    def states() -> list[str]:
+        both = zip(orders, jobs, strict=True)
+        return sorted(bulk.jobs.get(order.account_id, job.id).status for order, job in both)
+
+    books.clock.advance(24 * 3600)
+    with monkeypatch.context() as patch:
+        patch.setattr(book, "end", end_but_one)
+        with pytest.raises(ZeroDivisionError):
+            bulk.jobs.end_overdue()
+    assert states() == ["expired", "expired", "in_progress"]
+    assert bulk.jobs.end_overdue() == 1
+    assert states() == ["expired"] * 3
+    for order in orders:
+        books.check(order)
 
 
 def test_accounts_take_turns(books: Books) -> None:
