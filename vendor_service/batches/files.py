@@ -190,7 +190,9 @@ class Files:
             if session.scalars(old.limit(1)).first() is None:
                 return []
         with self._database.write() as session:
-            files = [each for each in session.scalars(old.limit(100)) if not _is_needed(session, each.id)]
+            # One that is locked is being finished, or a job begins on it: it is looked at the next time.
+            free = session.scalars(old.limit(100).with_for_update(skip_locked=True)).all()
+            files = [each for each in free if not _is_needed(session, each.id)]
             for each in files:
                 each.state = "leaving"
             return [each.id for each in files]
@@ -234,13 +236,13 @@ class Files:
         return left
 
 
-def find(session: Session, account_id: str, file_id: str) -> StoredFile:
-    """A file of an account that is there.
+def find(session: Session, account_id: str, file_id: str, *, lock: bool = False) -> StoredFile:
+    """A file of an account that is there; with a `lock` it stays until this transaction has ended.
 
     Raises:
         APIError: `not_found`.
     """
-    file = session.get(StoredFile, file_id)
+    file = session.get(StoredFile, file_id, with_for_update=lock or None)
     if file is None or file.account_id != account_id or file.state != "ready":
         raise APIError(ErrorCode.NOT_FOUND, f"this account has no file {file_id[:64]!r}", param="file_id")
     return file

@@ -2,20 +2,26 @@
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
+from shared.batches import BatchObject
 from shared.errors import ErrorCode
+from tests.support.postgres import Postgres
 from tests.vendor_service.batches.bulk_books import LIMITS, BulkProcess
-from tests.vendor_service.books import Books
+from tests.vendor_service.books import Books, laid_out, opened_books
+from tests.vendor_service.database.test_writer import locked
 from vendor_service.api.bulk import DIALECTS
+from vendor_service.batches import book
 from vendor_service.batches.intake import Fault, Intake, Piece, Taken
 from vendor_service.batches.lines import LineReader
 from vendor_service.batches.upkeep import Upkeep
 from vendor_service.database.session import Database
-from vendor_service.database.tables import FilePiece, StoredFile
+from vendor_service.database.tables import BatchJob, FilePiece, StoredFile
 from vendor_service.errors import APIError
 
 ROOM = LIMITS.account_bytes
@@ -169,6 +175,47 @@ def test_a_file_that_cannot_be_removed_keeps_no_other_from_it(
     assert left() == 1
     upkeep.remove_files()
     assert left() == 0
+
+
+def test_a_file_that_expires_while_a_job_begins_on_it_stays_until_the_job_has_ended(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened_books(postgres.create_database(of=laid_out(postgres))) as books:
+        bulk, order = process(books), books.open()
+        file = bulk.send(order, (1, 0))
+        books.clock.advance(LIMITS.keep_days * 24 * 3600)
+        public, expired = book.public, list[list[str]]()
+
+        def written(session: Session, job: BatchJob) -> BatchObject:
+            expired.append(bulk.files.expired())  # the job is not committed yet
+            return public(session, job)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(book, "public", written)
+            job = bulk.begin_with(order, file)
+        assert expired == [[]]
+        assert bulk.files.expired() == []
+        assert bulk.files.get(order.account_id, file.id).state == "ready"
+        bulk.jobs.cancel(order.account_id, job.id, "os:test")
+        assert bulk.files.expired() == [file.id]
+        with pytest.raises(APIError, match="has no file"):
+            bulk.begin_with(order, file)
+        books.check(order)
+
+
+def test_a_job_begins_on_no_file_that_leaves_at_this_moment(postgres: Postgres) -> None:
+    url = postgres.create_database(of=laid_out(postgres))
+    with opened_books(url) as books, ThreadPoolExecutor(1) as pool:
+        bulk, order = process(books), books.open()
+        file = bulk.send(order, (1, 0))
+        with locked(url, "UPDATE files SET state = 'leaving' WHERE id = %s", file.id):
+            beginning = pool.submit(bulk.begin_with, order, file)
+            books.buy(books.open())
+            assert not beginning.done()
+        with pytest.raises(APIError, match="has no file"):
+            beginning.result(20)
+        assert books.account(order).queries_held == 0
+        books.check(order)
 
 
 def text_line(custom_id: str, model: str) -> bytes:
