@@ -115,7 +115,8 @@ class Database:
         transaction = self._transaction(self.engine, self._unwritten, writes=True, hasty=hasty)
         with self._one_writer, transaction as session:
             if lock_seconds is not None and not self.embedded:
-                _begin_postgres(session, lock_seconds)
+                timeout = f"SET LOCAL lock_timeout = {max(1, round(1000 * lock_seconds))}"
+                session.connection().exec_driver_sql(timeout)
             yield session
 
     @contextmanager
@@ -295,12 +296,6 @@ def _configure_postgres(connection: Any, _record: object) -> None:  # noqa: ANN4
     connection.autocommit = True
     connection.execute(f"SET lock_timeout = {round(1000 * _BUSY_SECONDS)}")
     connection.autocommit = False
-
-
-def _begin_postgres(session: Session, lock_seconds: float) -> None:
-    # The driver would begin the transaction by itself, and to say this afterwards takes a round trip more.
-    connection = session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
-    connection.exec_driver_sql(f"BEGIN; SET LOCAL lock_timeout = {max(1, round(1000 * lock_seconds))}")
 
 
 def _begin_sqlite(connection: Connection) -> None:
