@@ -19,7 +19,7 @@ from client.buying.purchase import PurchaseProgress, PurchaseResult
 from client.buying.queries import Query, Spending
 from client.buying.recovery import DeadRuns, Undecided
 from client.buying.vendor_api import VendorClient
-from client.errors import ClientError, JobRunning, NotFound, VendorError
+from client.errors import ClientError, JobRunning, NotFound, SpendingStopped, VendorError
 from shared.batches import BatchObject, FileObject
 from shared.embeddings import ModelCard
 
@@ -206,23 +206,28 @@ class BulkPurchaser:
     def _send(self, note: BulkNote, file: Path, *, is_new: bool = False) -> BulkNote:
         """Have the vendor begin a noted job.
 
-        The note goes where it refuses, and one that `is_new` where it never heard of it.
+        The note goes where it `is_new` and the vendor refuses, or never heard of it. Of any other, the vendor
+        may be beginning the job although it refuses now.
         """
+        refresh = partial(self._cache.bulk_notes.refresh, note)
         cost = price(note.queries, note.prices).cost_micros
         sent: FileObject | None = None
         try:
             sent = self._jobs.send_file(file)
-            self._cache.bulk_notes.refresh(note)
             job = self._jobs.begin(
                 sent.id,
                 idempotency_key=note.idempotency_key,
                 max_cost_micros=cost,
                 fingerprint=note.fingerprint,
+                on_try=refresh,
             )
-        except ClientError as error:
-            if not error.unsure or (sent is None and is_new):
+        except (VendorError, SpendingStopped) as error:
+            if sent is not None and error.unsure:
+                refresh()
+            else:
                 self._delete_files(None if sent is None else sent.id)
-                self._cache.bulk_notes.forget(note)
+                if is_new:
+                    self._cache.bulk_notes.forget(note)
             raise
         if job.input_file_id != sent.id:  # it was begun before, with a file that was sent then
             self._delete_files(sent.id)

@@ -1,6 +1,6 @@
 """A vendor's bulk jobs over HTTP: its Files and Batch API, which are OpenAI's."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote
@@ -51,9 +51,18 @@ class BulkApi:
         self._http.send("DELETE", f"/v1/files/{quote(file_id, safe='')}", tries=1)
 
     def begin(
-        self, file_id: str, *, idempotency_key: str, max_cost_micros: int, fingerprint: str
+        self,
+        file_id: str,
+        *,
+        idempotency_key: str,
+        max_cost_micros: int,
+        fingerprint: str,
+        on_try: Callable[[], None],
     ) -> BatchObject:
-        """Begin a job with a file of requests of `/embed`, or find it: once at most under this key."""
+        """Begin a job with a file of requests of `/embed`, or find it: once at most under this key.
+
+        `on_try` is called before each try.
+        """
         asked = BatchRequest(
             input_file_id=file_id,
             endpoint="/embed",
@@ -71,6 +80,7 @@ class BulkApi:
             json=asked.model_dump(),
             headers=headers,
             patience=transport.PATIENCE,
+            on_try=on_try,
         )
         return parse(BatchObject, answer)
 

@@ -122,6 +122,7 @@ class HttpTransport:
         tries: int | None = None,
         patience: float = 0.0,
         most_bytes: int = ANSWER_BYTES,
+        on_try: Callable[[], None] = lambda: None,
         on_push_back: Callable[[], None] = lambda: None,
         on_unsure: Callable[[], None] = lambda: None,
         body: "FileBody | None" = None,
@@ -132,6 +133,7 @@ class HttpTransport:
         Args:
             tries: at most (default: `TRIES`).
             most_bytes: the longest answer that makes sense.
+            on_try: called before each try.
             on_push_back: called whenever the vendor says that it is asked too much (429, 503).
             on_unsure: called before what may have been served all the same is sent again; raises to stop.
             body: what is sent, where that is a file.
@@ -147,6 +149,7 @@ class HttpTransport:
         tried, doubt = 0, False
         while True:
             tried += 1
+            on_try()
             last = tried >= most and time.monotonic() >= deadline
             sent = self._http.build_request(method, path, headers=headers, **request)
             sent.stream = pieces = _Pieces(sent.content) if body is None else body

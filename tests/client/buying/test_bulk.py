@@ -1,0 +1,168 @@
+"""Bulk jobs of the real vendor, at the worst moments and by the worst answers."""
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from client.buying import transport
+from client.buying.budget import Budget
+from client.buying.bulk import BulkPurchaser
+from client.buying.bulk_api import KEY_LABEL
+from client.buying.bulk_notes import BulkNote
+from client.buying.cache import EmbeddingCache
+from client.buying.origins import origin_of
+from client.buying.purchase import PurchaseResult
+from client.buying.queries import Query
+from client.buying.teacher import at_bulk_prices
+from client.buying.vendor_api import VendorClient
+from client.errors import RequestTooLarge, VendorError
+from shared.batches import BatchObject
+from shared.errors import ErrorBody, ErrorCode, ErrorDetail
+from tests.vendor_service.local_vendor import LocalVendor
+
+WORDS = [Query.text(f"word {number}") for number in range(20)]
+BEGIN = ("POST", "/v1/batches")
+
+Step = Callable[[], httpx.Response]
+
+
+class Edge(httpx.BaseTransport):
+    """The way to the vendor, where the first requests of each kind come to something else."""
+
+    def __init__(self, network: httpx.BaseTransport) -> None:
+        self.steps: dict[tuple[str, str], list[Step]] = {}
+        self._network = network
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        steps = self.steps.get((request.method, request.url.path))
+        if not steps:
+            return self._network.handle_request(request)
+        assert isinstance(request.stream, httpx.SyncByteStream)
+        for _ in request.stream:  # it left this machine whole
+            pass
+        return steps.pop(0)()
+
+
+@dataclass
+class Customer:
+    """A new account at the vendor, a cache, and the way between them."""
+
+    client: VendorClient
+    cache: EmbeddingCache
+    edge: Edge
+
+    def purchaser(self, run: str = "run", budget: int | None = None) -> BulkPurchaser:
+        model = at_bulk_prices(self.client.model())
+        return BulkPurchaser(
+            self.client, self.cache, model, run, Budget(budget), lambda _: None, wait=True
+        )  # fmt: skip
+
+    def buy(self, run: str = "run", budget: int | None = None) -> PurchaseResult:
+        return self.purchaser(run, budget).run(WORDS)
+
+    def note_a_job(self) -> BulkNote:
+        """Note that a job is about to be begun, as a run does that is killed then."""
+        model = at_bulk_prices(self.client.model())
+        terms = (origin_of(self.client.url), self.client.key_id, model.prices)
+        note = BulkNote("bulk-1", "run", model.fingerprint, *terms, (tuple(WORDS),), time.time())
+        assert not self.cache.begin_job(note, alive=lambda _: False)
+        return note
+
+    def age_notes(self) -> None:
+        """Let the notes of jobs be of long ago."""
+        with closing(sqlite3.connect(self.cache.path)) as file, file:
+            file.execute("UPDATE bulk_jobs SET noted_at = 0")
+
+    @property
+    def notes(self) -> list[BulkNote]:
+        return self.cache.bulk_notes.of_run("run")
+
+    @property
+    def jobs(self) -> list[BatchObject]:
+        return list(self.client.bulk.jobs())
+
+    @property
+    def charged(self) -> int:
+        """The queries that the vendor has charged."""
+        return sum(entry.images + entry.texts for entry in self.client.ledger())
+
+
+@pytest.fixture(scope="module")
+def vendor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalVendor]:
+    folder = tmp_path_factory.mktemp("vendor")
+    with LocalVendor(folder, batch_store=str(folder / "store")) as local:
+        yield local
+
+
+@pytest.fixture
+def customer(vendor: LocalVendor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Customer]:
+    monkeypatch.setattr(transport, "FIRST_DELAY", 0.0)
+    monkeypatch.setattr(transport, "PATIENCE", 0.0)
+    with httpx.HTTPTransport() as network, EmbeddingCache(tmp_path / "cache.db") as cache:
+        edge = Edge(network)
+        with VendorClient(f"http://127.0.0.1:{vendor.port}", vendor.key(), transport=edge) as client:
+            yield Customer(client, cache, edge)
+
+
+def status(code: int) -> httpx.Response:
+    """A proxy's answer."""
+    return httpx.Response(code, html="<html>no</html>")
+
+
+def busy() -> httpx.Response:
+    """The vendor's own word that it has not served a request."""
+    detail = ErrorDetail(
+        code=ErrorCode.RATE_LIMITED, type="t", message="no", request_id="req_1", retryable=True
+    )
+    return httpx.Response(429, json=ErrorBody(error=detail).model_dump())
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_a_job_that_may_be_beginning_is_known_from_its_last_try_on_and_begun_once(
+    customer: Customer, monkeypatch: pytest.MonkeyPatch, killed: bool
+) -> None:
+    """Between two tries, whether the vendor refused or did not answer, more time goes by than notes last."""
+    monkeypatch.setattr(transport, "TRIES", 3)
+    fresh: list[bool] = []
+
+    def answers(code: int) -> Step:
+        def step() -> httpx.Response:
+            fresh.extend(note.is_fresh for note in customer.notes)
+            customer.age_notes()
+            return busy() if code == 429 else status(code)
+
+        return step
+
+    def dies() -> httpx.Response:
+        fresh.extend(note.is_fresh for note in customer.notes)
+        raise KeyboardInterrupt
+
+    customer.edge.steps[BEGIN] = [answers(504), answers(429), dies if killed else answers(504)]
+    with pytest.raises(KeyboardInterrupt if killed else VendorError):
+        customer.buy()
+    (note,) = customer.notes
+    assert [*fresh, note.is_fresh] == [True] * 4
+    with pytest.raises(VendorError, match="may be beginning"):
+        customer.buy("another run")
+    assert customer.buy().bought == len(WORDS)
+    assert [job.metadata for job in customer.jobs] == [{KEY_LABEL: note.idempotency_key}]
+    assert (customer.charged, customer.notes) == (len(WORDS), [])
+
+
+@pytest.mark.parametrize("path", ["/v1/files", "/v1/batches"])
+def test_a_refusal_of_a_second_try_does_not_prove_that_the_first_began_no_job(
+    customer: Customer, path: str
+) -> None:
+    note = customer.note_a_job()
+    customer.edge.steps["POST", path] = [lambda: status(413)]
+    with pytest.raises(RequestTooLarge):
+        customer.buy()
+    assert [each.idempotency_key for each in customer.notes] == [note.idempotency_key]
+    assert customer.buy().bought == len(WORDS)
+    assert (len(customer.jobs), customer.charged) == (1, len(WORDS))
