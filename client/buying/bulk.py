@@ -156,6 +156,10 @@ class BulkPurchaser:
             and (note.run_id == self._run_id or not wanted.isdisjoint(note.queries))
         ]
 
+    def _is_noted(self, note: BulkNote, queries: Sequence[Query]) -> bool:
+        """Whether a job is still noted, and no other run has stored it meanwhile."""
+        return note.idempotency_key in {each.idempotency_key for each in self._noted(queries)}
+
     def _missing(self, queries: Sequence[Query]) -> list[Query]:
         known = self._cache.known(self._model.fingerprint, queries)
         left_out = known | self._purchase.refused.keys() | self._undecided.keys()
@@ -243,7 +247,8 @@ class BulkPurchaser:
 
         Raises:
             JobRunning: it goes on.
-            VendorError: it was cancelled or expired; what it brought is stored.
+            VendorError: it was cancelled or expired, or did not bring all that it should; what it brought is
+                stored.
         """
         named = self._named(note, at_hand, wait=wait, sends=sends)
         if named is None or named.batch_id is None:
@@ -260,6 +265,8 @@ class BulkPurchaser:
             else:
                 self._give_up(named, at_hand)
             return
+        if self._is_noted(named, at_hand):
+            self._answers.require_all(named, job)
         self._cache.bulk_notes.forget(named)
         # What it was made of goes last: who still fetches it as well then finds all of it or none.
         self._delete_files(job.output_file_id, job.error_file_id, job.input_file_id)
@@ -306,8 +313,8 @@ class BulkPurchaser:
 
     def _give_up(self, note: BulkNote, at_hand: Sequence[Query]) -> None:
         """Count as paid what is lost of a job that the vendor has no more, or whose files it has no more."""
-        if note.idempotency_key not in {each.idempotency_key for each in self._noted(at_hand)}:
-            return  # another run has stored it meanwhile
+        if not self._is_noted(note, at_hand):
+            return
         lost = self._answers.write_off(note)
         self._say(
             f"The vendor no longer has what the bulk job {note.batch_id} brought, and {lost.queries} of its "

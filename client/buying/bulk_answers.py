@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 
 from client.buying.budget import price
@@ -76,16 +77,43 @@ class JobAnswers:
             for each in rest:
                 self._refuse_all_of(note, each)
 
-    def write_off(self, note: BulkNote) -> Spending:
-        """Count as paid what a job may have been charged and is not stored, and forget it; returns that."""
-        known = self._cache.known(note.fingerprint, note.queries)
-        lost = tuple(each for each in note.queries if each not in known | self._purchase.refused.keys())
-        cost = price(lost, note.prices)
+    def require_all(self, note: BulkNote, job: BatchObject) -> None:
+        """Hold what a job brought, and is all stored, against what the vendor says of it.
+
+        Raises:
+            VendorError: it is completed and has no answer to something, or cost more than its receipts say.
+                What may have been charged counts as paid, and the job is forgotten.
+        """
+        counted = self._cache.billed.of_job(note.idempotency_key).cost_micros
+        more = max(0, job.cost_micros - counted)
+        if not more and (job.status != "completed" or not self._lost(note)):
+            return
+        lost = self.write_off(note, more)
+        raise VendorError(
+            f"The bulk job {job.id} was {job.status}, and the vendor says that it cost {job.cost_micros} "
+            f"micros. Its receipts come to {counted} micros, and {lost.queries} of its queries were neither "
+            "answered nor refused. What is missing counts as paid, and the same command buys it again as far "
+            "as the budget reaches. Ask the vendor about it."
+        )
+
+    def write_off(self, note: BulkNote, billed_micros: int = 0) -> Spending:
+        """Count as paid what a job may have been charged and is not stored, and forget it; returns that.
+
+        It counts what was billed beside the receipts, where that is more than was agreed.
+        """
+        lost = self._lost(note)
+        agreed = price(lost, note.prices)
+        cost = replace(agreed, cost_micros=max(agreed.cost_micros, billed_micros))
         batch = RequestBatch(note.idempotency_key, note.run_id, note.fingerprint, lost)
         self._cache.write_off(batch, cost, Payer(note.vendor, note.key_id))
         if note.run_id == self._run_id:
             self._purchase.lost += cost.queries
         return cost
+
+    def _lost(self, note: BulkNote) -> tuple[Query, ...]:
+        """The queries of a job that are neither stored nor refused."""
+        left = self._cache.known(note.fingerprint, note.queries) | self._purchase.refused.keys()
+        return tuple(query for query in note.queries if query not in left)
 
     def _store(
         self, note: BulkNote, chunk: Sequence[AnsweredLine], first: int, count: int, token: str

@@ -279,7 +279,7 @@ class EmbeddingCache:
         Where it has no queries, the note goes without one.
         """
         with self._file.transaction() as connection:
-            if batch.queries:
+            if batch.queries or paid.cost_micros:
                 add_lost_receipt(connection, batch, paid, payer)
             delete_pending(connection, batch)
             delete_job(connection, batch.idempotency_key)

@@ -196,7 +196,7 @@ def add_lost_receipt(
         "received_at, key_id, vendor) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             *(f"{batch.idempotency_key}:{LOST}:{time.time_ns()}", LOST, batch.run_id, batch.fingerprint),
-            *(paid.queries - texts, texts, paid.cost_micros, _now(), payer.key_id, payer.vendor),
+            *(paid.queries - texts, texts, min(paid.cost_micros, _MOST), _now(), payer.key_id, payer.vendor),
         ),
     )
 

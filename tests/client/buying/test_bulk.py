@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -13,12 +14,12 @@ import pytest
 from client.buying import transport
 from client.buying.budget import Budget
 from client.buying.bulk import BulkPurchaser
-from client.buying.bulk_api import KEY_LABEL
+from client.buying.bulk_api import KEY_LABEL, BulkApi
 from client.buying.bulk_notes import BulkNote
 from client.buying.cache import EmbeddingCache
 from client.buying.origins import origin_of
 from client.buying.purchase import PurchaseResult
-from client.buying.queries import Query
+from client.buying.queries import Query, Spending
 from client.buying.teacher import at_bulk_prices
 from client.buying.vendor_api import VendorClient
 from client.errors import RequestTooLarge, VendorError
@@ -166,3 +167,61 @@ def test_a_refusal_of_a_second_try_does_not_prove_that_the_first_began_no_job(
     assert [each.idempotency_key for each in customer.notes] == [note.idempotency_key]
     assert customer.buy().bought == len(WORDS)
     assert (len(customer.jobs), customer.charged) == (1, len(WORDS))
+
+
+def change_what_ended(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
+    """Have the vendor say something else of every job that has ended."""
+    get = BulkApi.get
+
+    def changed(self: BulkApi, batch_id: str) -> BatchObject:
+        job = get(self, batch_id)
+        return job if job.status == "in_progress" else job.model_copy(update=changes)
+
+    monkeypatch.setattr(BulkApi, "get", changed)
+
+
+@pytest.mark.parametrize("has_files", [True, False])
+def test_a_completed_job_that_brings_nothing_counts_as_paid_and_no_other_is_begun(
+    customer: Customer, monkeypatch: pytest.MonkeyPatch, has_files: bool
+) -> None:
+    if has_files:
+        monkeypatch.setattr(BulkApi, "download", lambda *_: None)
+        monkeypatch.setattr(BulkApi, "receipts", lambda *_: iter(()))
+    else:
+        change_what_ended(monkeypatch, output_file_id=None, error_file_id=None)
+    begin = BulkApi.begin
+
+    def not_without_end(self: BulkApi, *given: Any, **named: Any) -> BatchObject:
+        assert len(customer.jobs) < 3
+        return begin(self, *given, **named)
+
+    monkeypatch.setattr(BulkApi, "begin", not_without_end)
+    for jobs, paid in ((1, 20), (2, 30)):
+        with pytest.raises(VendorError, match=f"{paid % 20 or 20} of its queries were neither answered nor"):
+            customer.buy(budget=30)
+        assert (len(customer.jobs), customer.charged, customer.notes) == (jobs, paid, [])
+        assert customer.cache.spending("run") == Spending(paid, 10 * paid)
+    assert customer.buy(budget=30).out_of_budget
+    assert len(customer.jobs) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "stored", "cost"),
+    [
+        ({"status": "cancelled", "output_file_id": None}, 0, 200),
+        ({"status": "expired", "output_file_id": None, "cost_micros": 1000}, 0, 1000),
+        ({"cost_micros": 210}, 20, 210),
+        ({"cost_micros": 10**30}, 20, 10**15 + 200),
+    ],
+)
+def test_what_a_job_cost_more_than_its_receipts_say_counts_as_paid_and_is_told(
+    customer: Customer, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], stored: int, cost: int
+) -> None:
+    change_what_ended(monkeypatch, **changes)
+    told = f"cost {changes.get('cost_micros', 200)} micros. Its receipts come to {10 * stored} micros"
+    with pytest.raises(VendorError, match=told):
+        customer.buy()
+    (job,) = customer.jobs
+    assert len(customer.cache.known(job.model_fingerprint, WORDS)) == stored
+    assert customer.cache.spending("run") == Spending(len(WORDS), cost)
+    assert customer.notes == []
