@@ -1,7 +1,6 @@
 """A purchase by bulk jobs: noted before they are begun, stored before they are forgotten, paid for once."""
 
 import hashlib
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -13,7 +12,7 @@ from client.buying.bulk_answers import JobAnswers
 from client.buying.bulk_notes import BulkNote
 from client.buying.cache import EmbeddingCache
 from client.buying.checkout import Checkout
-from client.buying.job_files import JobFiles
+from client.buying.job_files import JobFiles, folder_beside
 from client.buying.lock import is_locked, run_lock
 from client.buying.purchase import PurchaseProgress, PurchaseResult
 from client.buying.queries import Query, Spending
@@ -192,7 +191,7 @@ class BulkPurchaser:
         Returns:
             Its note, or what `_buy` returns where none was begun.
         """
-        with tempfile.TemporaryDirectory(dir=self._cache.path.parent) as folder:
+        with folder_beside(self._cache.path) as folder:
             file = Path(folder) / "requests.jsonl"
             lines = self._files.write(file, missing)
             if not lines:
@@ -355,7 +354,7 @@ class BulkPurchaser:
         if not mine or not wanted or not self._budget.reserve(NOTHING):  # it is set aside already
             return None
         contents = {query: query for query in at_hand}
-        with tempfile.TemporaryDirectory(dir=self._cache.path.parent) as folder:
+        with folder_beside(self._cache.path) as folder:
             file = Path(folder) / "requests.jsonl"
             return self._send(note, file) if self._files.write_again(file, note, contents) else None
 

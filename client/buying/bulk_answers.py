@@ -1,14 +1,17 @@
 """What bulk jobs brought: fetched, checked and stored; or counted as paid, where it is gone."""
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
+from tempfile import TemporaryFile
+from typing import BinaryIO
 
 from client.buying.budget import price
 from client.buying.bulk_lines import AnsweredLine, read_answers, read_chunk, read_refusals
 from client.buying.bulk_notes import BulkNote
 from client.buying.checkout import Checkout
+from client.buying.job_files import on_disk
 from client.buying.pending import Payer, RequestBatch
 from client.buying.purchase import PurchaseResult
 from client.buying.queries import Query, Spending
@@ -45,19 +48,16 @@ class JobAnswers:
         Raises:
             NotFound: it is gone.
             VendorError: it cannot be taken.
+            ClientError: the disk is full, or cannot be written.
         """
         if job.error_file_id is not None:
-            with tempfile.TemporaryFile(dir=self._cache.path.parent) as file:
-                self._jobs.download(job.error_file_id, file, self._most(note))
-                file.seek(0)
+            with self._fetched(job.error_file_id, note) as file:
                 for place, reason in read_refusals(file, len(note.lines)).items():
                     self._refuse(dict.fromkeys(note.lines[place], reason))
         if job.output_file_id is None:
             return
         receipts = list(self._jobs.receipts(job.id))  # first, as long as all of its files are there
-        with tempfile.TemporaryFile(dir=self._cache.path.parent) as file:
-            self._jobs.download(job.output_file_id, file, self._most(note))
-            file.seek(0)
+        with self._fetched(job.output_file_id, note) as file:
             answered = read_answers(file, len(note.lines))
             ahead: AnsweredLine | None = None
             for receipt in receipts:
@@ -76,6 +76,15 @@ class JobAnswers:
             rest: Iterator[AnsweredLine] = chain([] if ahead is None else [ahead], answered)
             for each in rest:
                 self._refuse_all_of(note, each)
+
+    @contextmanager
+    def _fetched(self, file_id: str, note: BulkNote) -> Iterator[BinaryIO]:
+        """A file of a job, on the disk of the cache for as long as it is read."""
+        folder = self._cache.path.parent
+        with on_disk(folder), TemporaryFile(dir=folder) as file:
+            self._jobs.download(file_id, file, self._most(note))
+            file.seek(0)
+            yield file
 
     def require_all(self, note: BulkNote, job: BatchObject) -> None:
         """Hold what a job brought, and is all stored, against what the vendor says of it.

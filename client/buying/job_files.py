@@ -1,18 +1,40 @@
 """The files of bulk jobs: which queries one has, and what is set aside for them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from client.buying.budget import NOTHING, Budget, price
 from client.buying.bulk_lines import size_of, write_line
 from client.buying.bulk_notes import BulkNote
 from client.buying.queries import Query
+from client.errors import unwritable
 from shared.embeddings import ModelCard
 
 # A line is one request, of so many queries and bytes; a job is of so many queries and bytes.
 _LINE_QUERIES, _LINE_BYTES = 16, 2 << 20
 _JOB_QUERIES, _JOB_BYTES = 20_000, 1 << 30
 _OVERHEAD = 1024  # bytes of a line beside its inputs, generously
+
+
+@contextmanager
+def on_disk(path: Path) -> Iterator[None]:
+    """Where something is written to a path.
+
+    Raises:
+        ClientError: the disk is full, or cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def folder_beside(cache: Path) -> TemporaryDirectory[str]:
+    """A folder for the file of a job, on the disk of the cache; raises as `on_disk` does."""
+    with on_disk(cache.parent):
+        return TemporaryDirectory(dir=cache.parent)
 
 
 class JobFiles:
@@ -32,11 +54,15 @@ class JobFiles:
         self._reserved = NOTHING
 
     def write(self, file: Path, missing: Sequence[Query]) -> tuple[tuple[Query, ...], ...]:
-        """Write as many of these as fit and the budget reaches, and set them aside; those of each line."""
+        """Write as many of these as fit and the budget reaches, and set them aside; those of each line.
+
+        Raises:
+            ClientError: the disk is full, or cannot be written.
+        """
         lines: list[tuple[Query, ...]] = []
         line: list[tuple[Query, bytes]] = []
         room, queries = self._room, 0
-        with file.open("wb") as to:
+        with on_disk(file), file.open("wb") as to:
 
             def end_line() -> None:
                 if line:

@@ -1,17 +1,19 @@
 """Bulk jobs of the real vendor, at the worst moments and by the worst answers."""
 
+import errno
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from client.buying import transport
+from client.buying import bulk_answers, job_files, transport
 from client.buying.budget import Budget
 from client.buying.bulk import BulkPurchaser
 from client.buying.bulk_api import KEY_LABEL, BulkApi
@@ -22,7 +24,7 @@ from client.buying.purchase import PurchaseResult
 from client.buying.queries import Query, Spending
 from client.buying.teacher import at_bulk_prices
 from client.buying.vendor_api import VendorClient
-from client.errors import RequestTooLarge, VendorError
+from client.errors import ClientError, RequestTooLarge, VendorError
 from shared.batches import BatchObject
 from shared.errors import ErrorBody, ErrorCode, ErrorDetail
 from tests.vendor_service.local_vendor import LocalVendor
@@ -225,3 +227,32 @@ def test_what_a_job_cost_more_than_its_receipts_say_counts_as_paid_and_is_told(
     assert len(customer.cache.known(job.model_fingerprint, WORDS)) == stored
     assert customer.cache.spending("run") == Spending(len(WORDS), cost)
     assert customer.notes == []
+
+
+def full(*_: object, **__: object) -> Any:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+class OnAFullDisk(BytesIO):
+    """A file that takes nothing."""
+
+    write = full
+
+
+@pytest.mark.parametrize("place", ["folder", "file", "answers", "what they say"])
+def test_a_full_disk_is_said_to_be_one_and_the_same_command_goes_on(
+    customer: Customer, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    with monkeypatch.context() as patched:
+        if place == "folder":
+            patched.setattr(job_files, "TemporaryDirectory", full)
+        elif place == "file":
+            patched.setattr(job_files, "write_line", full)
+        else:
+            make = full if place == "answers" else lambda **_: OnAFullDisk()
+            patched.setattr(bulk_answers, "TemporaryFile", make)
+        purchaser = customer.purchaser(budget=20)
+        with pytest.raises(ClientError, match="cannot be written: the disk is full"):
+            purchaser.run(WORDS)
+    assert purchaser.run(WORDS).bought == len(WORDS)
+    assert (len(customer.jobs), customer.charged, customer.notes) == (1, len(WORDS), [])
