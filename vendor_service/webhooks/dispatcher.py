@@ -115,7 +115,11 @@ class Dispatcher:
         for parcel in self._take():
             self._in_hand.add(parcel)
             senders.append(threading.Thread(target=self._deliver, args=(parcel,), daemon=True))
-            senders[-1].start()
+            try:
+                senders[-1].start()
+            except Exception:  # the system has no room for it now; it is sent when the lease is over
+                self._in_hand.discard(parcel)
+                raise
         return senders
 
     def _take(self) -> list[_Parcel]:

@@ -334,6 +334,25 @@ def test_what_a_process_had_in_hand_that_died_is_sent_when_its_lease_is_over(
     assert (deliveries(books)[0].state, deliveries(books)[0].attempts) == ("delivered", 2)
 
 
+def test_an_event_for_which_the_system_has_no_thread_takes_no_sender_away(
+    books: Books, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(delivering, "_AT_ONCE", 1)
+    add(books, receiver.url)
+    emit(books)
+    dispatcher = Dispatcher(books.database, books.clock, HERE)
+    with monkeypatch.context() as full:
+        full.setattr(threading.Thread, "start", no_room)
+        with pytest.raises(RuntimeError, match="new thread"):
+            dispatcher.once()
+    books.clock.now += 91 * SECOND
+    assert dispatcher.once() == 1
+    assert (deliveries(books)[0].state, deliveries(books)[0].attempts) == ("delivered", 2)
+
+
 @pytest.mark.parametrize(
     "host",
     [
