@@ -12,12 +12,13 @@ from vendor_service.accounts.accounts import find_account
 from vendor_service.accounts.keys import IssuedKey, KeyTerms
 from vendor_service.billing.limits import check_key
 from vendor_service.clock import DAY
-from vendor_service.database.tables import Account, ApiKey
+from vendor_service.database.tables import Account, ApiKey, WebhookEvent
 from vendor_service.errors import APIError, OperatorError, UnknownName
 from vendor_service.operators import keys as acts
 from vendor_service.operators.act import Act
+from vendor_service.webhooks.events import EventKind
 
-# A customer's own requests make no more than this, of which there are so many in a day; operators may.
+# A customer's own requests make no more than this, and make and rotate so many in a day; operators may.
 _MOST_KEYS = 1000
 _MOST_A_DAY = 1000
 
@@ -76,8 +77,22 @@ def check_may_rotate(by: ApiKey | None, key: ApiKey, now: int) -> None:
 
 
 def rotate(act: Act, by: ApiKey | None, key: ApiKey, grace_seconds: int) -> IssuedKey:
-    """Give a key that may be managed another secret; raises what `check_may_rotate` does."""
+    """Give a key that may be managed another secret.
+
+    Raises:
+        APIError: what `check_may_rotate` raises; or `conflict`, the account rotated its keys too often in a
+            day.
+    """
     check_may_rotate(by, key, act.now)
+    act.session.get_one(Account, key.account_id, with_for_update=True)  # nobody counts beside this
+    rotated = select(func.count()).where(
+        WebhookEvent.account_id == key.account_id,
+        WebhookEvent.kind == EventKind.KEY_ROTATED,
+        WebhookEvent.created_at > act.now - DAY,
+    )
+    if (act.session.scalar(rotated) or 0) >= _MOST_A_DAY:  # what is logged of each stays for good
+        message = f"keys of this account were rotated {_MOST_A_DAY} times in 24 hours; try again tomorrow"
+        raise APIError(ErrorCode.CONFLICT, message)
     return acts.rotate(act, key.id, grace_seconds)
 
 

@@ -1,4 +1,4 @@
-"""The keys that customers issue themselves: how many, and what it takes to count them."""
+"""The keys that customers issue and rotate themselves: how many, and what it takes to count them."""
 
 import secrets
 from collections.abc import Iterator
@@ -13,14 +13,23 @@ from vendor_service.billing.orders import Order
 from vendor_service.clock import DAY
 from vendor_service.database.tables import ApiKey
 from vendor_service.errors import APIError
+from vendor_service.operators import keys as acts
 from vendor_service.operators import own_keys
 from vendor_service.operators.act import Act
+from vendor_service.webhooks import events
+from vendor_service.webhooks.events import EventKind
 
 
 def issue(books: Books, order: Order) -> None:
     name = books.account(order).name
     with books.database.write() as session:
         own_keys.issue(Act(session, "key:1", books.clock), name, None, KeyTerms(), None)
+
+
+def rotate(books: Books, order: Order) -> None:
+    with books.database.write() as session:
+        key = own_keys.find(session, order.account_id, None, order.key_id)
+        own_keys.rotate(Act(session, "key:1", books.clock), None, key, 0)
 
 
 def had(books: Books, order: Order, count: int, *, revoked: bool) -> None:
@@ -71,3 +80,22 @@ def test_an_account_makes_a_thousand_keys_a_day_revoked_ones_included(books: Boo
     issue(books, other)
     books.clock.now += DAY
     issue(books, order)
+
+
+def test_an_account_rotates_its_keys_so_often_in_a_day(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own_keys, "_MOST_A_DAY", 3)
+    order, other = books.open(), books.open()
+    second = books.another_key(order)
+    with books.locked(order) as (session, account):  # what else is told does not count
+        events.emit(session, EventKind.QUOTA, account, {}, books.clock())
+    for each in (order, second, order):
+        rotate(books, each)
+    for each in (order, second):
+        with pytest.raises(APIError, match="rotated 3 times in 24 hours; try again tomorrow") as refused:
+            rotate(books, each)
+        assert refused.value.code == "conflict"
+    rotate(books, other)
+    with books.database.write() as session:  # operators may
+        acts.rotate(Act(session, "os:test", books.clock), order.key_id, 0)
+    books.clock.now += DAY
+    rotate(books, order)

@@ -66,8 +66,9 @@ class ReceiverActions:
     def rotate(self, asked: Asked[Customer]) -> Shown:
         """Give a receiver another secret, which is shown once."""
         with self.database.write() as session:
-            receiver = own_receivers.find(session, asked.who.account_id, asked.path["endpoint_id"])
-            made = webhooks.rotate(self._act(session, asked), receiver.id, _GRACE)
+            made = own_receivers.rotate(
+                self._act(session, asked), asked.who.account_id, asked.path["endpoint_id"], _GRACE
+            )
         return _secret(made.secret, "The new secret of the receiver")
 
     def ask_to_disable(self, asked: Asked[Customer], session: Session) -> Question:

@@ -1,0 +1,71 @@
+"""The receivers that customers add themselves: how much an account does about them in a day."""
+
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy import select
+
+from tests.vendor_service.books import Books
+from vendor_service.billing.orders import Order
+from vendor_service.clock import DAY
+from vendor_service.database.tables import WebhookDelivery
+from vendor_service.errors import APIError
+from vendor_service.operators import own_receivers, webhooks
+from vendor_service.operators.act import Act
+from vendor_service.webhooks import events
+from vendor_service.webhooks.events import EventKind
+
+HOOK = "https://example.com/hooks"
+
+
+def add(books: Books, order: Order) -> str:
+    """Add a receiver as the customer does; its id."""
+    name = books.account(order).name
+    with books.database.write() as session:
+        return own_receivers.add(Act(session, "key:1", books.clock), name, HOOK, []).endpoint_id
+
+
+def rotate(books: Books, order: Order, receiver: str) -> None:
+    with books.database.write() as session:
+        own_receivers.rotate(Act(session, "key:1", books.clock), order.account_id, receiver, 60)
+
+
+def send_again(books: Books, order: Order, receiver: str) -> None:
+    """Send the receiver again what it was told of."""
+    told = select(WebhookDelivery.event_id).where(WebhookDelivery.endpoint_id == receiver)
+    with books.database.write() as session:
+        event = session.scalars(told).one()
+        own_receivers.send_again(Act(session, "key:1", books.clock), order.account_id, event, receiver)
+
+
+def disable(books: Books, receiver: str) -> None:
+    with books.database.write() as session:
+        webhooks.disable(Act(session, "key:1", books.clock), receiver)
+
+
+def test_an_account_does_so_much_about_receivers_in_a_day_disabled_ones_included(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own_receivers, "_MOST_A_DAY", 6)
+    order, other = books.open(), books.open()
+    kept, theirs = add(books, order), add(books, other)
+    with books.locked(order) as (session, account):
+        events.emit(session, EventKind.KEY_ROTATED, account, {}, books.clock())
+    disable(books, add(books, order))
+    rotate(books, order, kept)
+    send_again(books, order, kept)
+    add(books, order)
+    acts: list[Callable[[], object]] = [
+        lambda: add(books, order),
+        lambda: rotate(books, order, kept),
+        lambda: send_again(books, order, kept),
+    ]
+    for do in acts:
+        with pytest.raises(APIError, match="6 times in 24 hours; try again tomorrow") as refused:
+            do()
+        assert refused.value.code == "conflict"
+    rotate(books, other, theirs)
+    books.clock.now += DAY
+    for do in acts:
+        do()
+    disable(books, kept)
