@@ -218,14 +218,19 @@ class Site(Generic[Who]):
         return response
 
     def failed(
-        self, request: Request, error: APIError | OperatorError, who: Who | None = None, back: str = ""
+        self,
+        request: Request,
+        error: APIError | OperatorError,
+        who: Who | None = None,
+        back: str = "",
+        told: str | None = None,
     ) -> Response:
-        """The page of an error: what is wrong, and what to do next."""
+        """The page of an error: what is wrong, and what to do next; if nothing is `told`, by its code."""
         request.state.error_code = error.code.value
         message = str(error)  # an operator's may begin with a name
         if isinstance(error, APIError):
             message = f"{error.message[:1].upper()}{error.message[1:]}"
-        told = _NEXT.get(error.code, "Go back, change it, and send it again. Nothing was changed.")
+        told = told or _NEXT.get(error.code, "Go back, change it, and send it again. Nothing was changed.")
         if isinstance(error, CommitInDoubt):  # its code is that of errors after which nothing was changed
             message, told = _IN_DOUBT, _AFTER_DOUBT
         values = {

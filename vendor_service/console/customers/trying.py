@@ -21,6 +21,7 @@ from vendor_service.accounts.authentication import Caller
 from vendor_service.console.customers.pages import CustomerPages, payers
 from vendor_service.console.customers.visitor import Customer, require_acting
 from vendor_service.console.forms import Fields
+from vendor_service.console.rendering import money
 from vendor_service.console.site import SignedOut, Site, check_origin
 from vendor_service.embed.queries import Queries
 from vendor_service.embed.results import EmbedResult, as_json
@@ -31,6 +32,7 @@ from vendor_service.observability.timing import Timing
 
 _INPUTS = 3
 _FIELDS = frozenset({"csrf", "model", "key", "most", "once"})
+_AFTER_CHARGE = "From the same page, the same inputs are not charged again. From a new page they are."
 
 
 @dataclass(frozen=True)
@@ -153,10 +155,22 @@ class TryIt:
         return Trial(_pairs(result, names), result.usage.cost_micros, result.id, took)
 
     def _page(self, request: Request, who: Customer, trial: Trial) -> Response:
-        with self._site.database.read() as session:
-            asked = self._site.asked(request, who, Fields())
-            values = dict(self._pages.models_page(asked, session)) | {"result": trial}
+        try:
+            with self._site.database.read() as session:
+                asked = self._site.asked(request, who, Fields())
+                values = dict(self._pages.models_page(asked, session)) | {"result": trial}
+        except (APIError, OperatorError) as error:  # it was charged, whatever the database does by now
+            failed = APIError(error.code, _charged(request, trial))
+            return self._site.failed(request, failed, who, "/models", _AFTER_CHARGE)
         return self._site.shown(request, "customers/models.html", "Models", values, who)
+
+
+def _charged(request: Request, trial: Trial) -> str:
+    cost = f"{money(trial.cost_micros)} {request.state.currency or 'units'}"
+    return (
+        f"this was charged ({cost}, request {trial.request_id}), but what came of it cannot be shown now: "
+        "look at the ledger"
+    )
 
 
 def _names(parts: list[Part]) -> list[str]:

@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 
+from shared.errors import APIError, ErrorCode
 from tests.vendor_service.console.customers.people import admin_of, issued, key_id, once_on, signed_in, try_it
 from tests.vendor_service.console.visits import problem_of
 from tests.vendor_service.local_vendor import LocalVendor
 from vendor_service.accounts.keys import Scope
 from vendor_service.billing.admission import Admission
 from vendor_service.billing.orders import Charged
+from vendor_service.console.customers.pages import CustomerPages
 from vendor_service.errors import CommitInDoubt
 
 
@@ -71,3 +73,27 @@ def test_a_trial_of_which_nobody_heard_is_charged_once_from_the_same_page(
     assert "cost 0.00022 units" in try_it(vendor, visit, key, once=once).text
     assert vendor.account(key).spent_micros == 220
     assert "once is empty" in problem_of(try_it(vendor, visit, key, once=""))
+
+
+def test_a_trial_whose_page_cannot_be_made_is_said_to_be_charged(
+    vendor: LocalVendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = vendor.key()
+    visit = signed_in(vendor, key)
+    once = once_on(visit)
+
+    def away(*_: Any) -> None:
+        raise APIError(ErrorCode.OVERLOADED, "the vendor's database is busy; try again", retry_after=1)
+
+    with monkeypatch.context() as cut:
+        cut.setattr(CustomerPages, "models_page", away)
+        failed = try_it(vendor, visit, key, once=once)
+    assert failed.status_code == 503
+    (entry,) = vendor.get("/v1/ledger", key)["data"]
+    charged = f"This was charged (0.00022 units, request {entry['request_id']})"
+    assert problem_of(failed).startswith(charged)
+    assert "look at the ledger" in problem_of(failed)
+    for wrong in ("Nothing was changed", "try again"):
+        assert wrong not in failed.text
+    assert "cost 0.00022 units" in try_it(vendor, visit, key, once=once).text
+    assert vendor.account(key).spent_micros == 220
