@@ -164,7 +164,10 @@ class _Keeper:
             OperatorError: it does not.
         """
         wait([self._lifeline, self._process.sentinel])
-        told = self._lifeline.recv() if self._lifeline.poll() else None
+        try:
+            told = self._lifeline.recv() if self._lifeline.poll() else None
+        except (EOFError, OSError):  # its end of the lifeline closes with it
+            told = None
         if told is not True:
             raise (
                 told

@@ -4,6 +4,7 @@ import os
 import signal
 from contextlib import suppress
 from multiprocessing import active_children
+from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
@@ -57,6 +58,11 @@ def admin_process(vendor: VendorProcess) -> int | None:
     return found[0] if found else None
 
 
+def be_killed(_settings: object, _bound: object, lifeline: Connection, _url: object) -> None:
+    lifeline.close()  # as the system does, which may close others first
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def test_operators_are_served_apart_and_again_after_a_crash(tmp_path: Path) -> None:
     with VendorProcess(tmp_path, "--admin-port", "0") as vendor:
         token = token_of(vendor)
@@ -108,3 +114,12 @@ def test_an_address_that_is_taken_is_said_with_its_option(tmp_path: Path) -> Non
         pass
     with admin_beside(GivenSettings(database_url=url)) as nowhere:
         assert nowhere is None
+
+
+def test_a_process_that_is_killed_before_it_is_ready_is_said_to_have_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admin, "_work", be_killed)
+    settings = GivenSettings(database_url=f"sqlite:///{tmp_path / 'books.db'}", admin_port=0)
+    with pytest.raises(OperatorError, match="ended before it was ready"), admin_beside(settings):
+        pass
