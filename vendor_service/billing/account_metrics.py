@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
-from sqlalchemy import select
+from sqlalchemy import and_, case, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from vendor_service.billing import periods
@@ -38,7 +38,7 @@ class AccountMetrics(Collector):
         covered = GaugeMetricFamily(
             "tuition_account_buckets_covered", "Buckets of the embedding space covered.", labels=names
         )
-        for account in self._accounts():
+        for account in self._accounts(now):
             over = periods.is_over(account, account, now)
             used.add_metric([account.name], 0 if over else account.queries_used)
             spent.add_metric([account.name], 0 if over else account.spent_micros)
@@ -47,8 +47,12 @@ class AccountMetrics(Collector):
                 quota.add_metric([account.name], account.quota)
         yield from (used, quota, spent, covered)
 
-    def _accounts(self) -> list[Account]:
-        most = select(Account).order_by(Account.spent_micros.desc(), Account.name).limit(_MOST_ACCOUNTS)
+    def _accounts(self, now: int) -> list[Account]:
+        # An account's next admission is what rolls its counters: until then, they are of an earlier month.
+        month = periods.start("month", now)
+        over = and_(Account.quota_period == "month", Account.period_started_at < month)
+        spent = case((over, 0), else_=Account.spent_micros)
+        most = select(Account).order_by(spent.desc(), Account.name).limit(_MOST_ACCOUNTS)
         try:
             with self._database.read() as session:
                 return list(session.scalars(most))

@@ -86,6 +86,21 @@ def test_accounts_are_told_with_what_they_used_in_this_period(books: Books) -> N
     assert [told(metrics, "account_queries_used", account=name) for name in names] == [0, 1]
 
 
+def test_accounts_that_spent_much_in_an_earlier_month_take_no_places(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vendor_service.billing.account_metrics._MOST_ACCOUNTS", 2)
+    metrics = Metrics()
+    metrics.registry.register(AccountMetrics(books.database, books.clock))
+    gone, stays, forever = books.open(), books.open(), books.open(quota_period="total")
+    for order, images in ((gone, 9), (stays, 1), (forever, 5)):
+        books.buy(order, images=images)
+    books.clock.now += 31 * DAY
+    books.buy(stays)
+    names = [books.account(order).name for order in (gone, stays, forever)]
+    assert [told(metrics, "account_spent_micros", account=name) for name in names] == [None, 100, 500]
+
+
 def test_accounts_are_left_out_while_the_database_is_away(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
