@@ -47,7 +47,8 @@ class Sketch:
         """Count inputs by their hashes, in any order, and their answers, of shape (rows, dimensions)."""
         self.inputs = _smallest(self.inputs, hashes)
         across = directions(fingerprint, "projection", PROJECTED, rows.shape[1])
-        seen = np.ones((len(rows), PROJECTED + 1), np.float32)
+        # In double precision: sums in single precision are so far off that one answer again and again varies.
+        seen = np.ones((len(rows), PROJECTED + 1))
         seen[:, 1:] = rows @ across.T / np.sqrt(np.float32(PROJECTED))
         self.moment += seen.T @ seen
 
@@ -73,9 +74,12 @@ class Sketch:
         if count < 2:
             return 0.0
         mean = self.moment[0, 1:] / count
-        spectrum = np.linalg.eigvalsh(self.moment[1:, 1:] / count - np.outer(mean, mean))
-        spectrum = spectrum[spectrum > 1e-6 * spectrum[-1]]
-        if not len(spectrum) or spectrum[-1] <= 1e-9:
+        second = self.moment[1:, 1:] / count
+        spectrum = np.linalg.eigvalsh(second - np.outer(mean, mean))
+        # The books' single precision fills every direction a little, more with each writing, and about as far
+        # below zero as above: what is below tells how far.
+        spectrum = spectrum[spectrum > max(1e-6 * np.trace(second), -4 * spectrum[0])]
+        if not len(spectrum):
             return 0.0
         shares = spectrum / spectrum.sum()
         return float(np.exp(-(shares * np.log(shares)).sum()))

@@ -68,6 +68,36 @@ def test_the_effective_rank_grows_with_the_directions_that_answers_fill() -> Non
     assert one_vector.effective_rank == 0.0
 
 
+@pytest.mark.parametrize("count", [2, 3, 100, 1000])
+def test_one_answer_however_often_it_comes_has_no_rank(count: int) -> None:
+    sketch = Sketch()
+    sketch.add(hashes_of(digests(0, 1), KEY), np.repeat(unit_rows(1), count, axis=0), "fp")
+    assert sketch.effective_rank == 0.0
+    assert Sketch.of_stored(*sketch.stored()).effective_rank == 0.0
+
+
+@pytest.mark.parametrize("writings", [1, 2000])
+@pytest.mark.parametrize(("answers", "least", "most"), [(1, 0.0, 0.0), (2, 1.0, 1.0), (3, 1.5, 2.0)])
+def test_the_rank_is_of_the_answers_however_often_they_were_written(
+    writings: int, answers: int, least: float, most: float
+) -> None:
+    once = Sketch()
+    once.add(hashes_of(digests(0, answers), KEY), unit_rows(answers), "fp")
+    books = Sketch()
+    for _ in range(writings):
+        books.merge(once)
+        books = Sketch.of_stored(*books.stored())
+    assert least <= books.effective_rank <= most
+
+
+def test_answers_that_vary_a_little_have_a_rank_too() -> None:
+    generator = np.random.default_rng(0)
+    rows = unit_rows(1) + 0.01 * generator.normal(size=(2000, 2)) @ generator.normal(size=(2, 16))
+    sketch = Sketch()
+    sketch.add(hashes_of(digests(0, 2000), KEY), rows.astype(np.float32), "fp")
+    assert 1.2 < Sketch.of_stored(*sketch.stored()).effective_rank < 2.01
+
+
 def test_resemblance_is_the_share_of_inputs_of_either_that_both_have() -> None:
     assert sketch_of(0, 200).resemblance(sketch_of(100, 300)) == pytest.approx(1 / 3)
     assert sketch_of(0, 9000).resemblance(sketch_of(3000, 12_000)) == pytest.approx(0.5, abs=0.1)
