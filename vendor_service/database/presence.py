@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, NullPool, create_engine, func,
 from sqlalchemy.exc import DBAPIError
 
 from shared.serving.redaction import masked
-from vendor_service.database.session import Database
+from vendor_service.database.session import Database, time_outs
 from vendor_service.errors import OperatorError
 
 _log = logging.getLogger(__name__)
@@ -104,7 +104,11 @@ class _ServerLock:
     """An advisory lock of a PostgreSQL database, held by a connection that does nothing else. Thread-safe."""
 
     def __init__(self, database: Database) -> None:
-        self._engine = create_engine(database.engine.url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+        url = database.engine.url
+        # A database that dies without a word is given up here too: `renew` and `close` wait for each other.
+        self._engine = create_engine(
+            url, connect_args=time_outs(url), poolclass=NullPool, isolation_level="AUTOCOMMIT"
+        )
         self._turn = threading.Lock()
         self._connection: Connection | None = None
         self._closed = self._failing = False

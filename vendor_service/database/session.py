@@ -199,8 +199,12 @@ def _create_engine(url: URL) -> Engine:
     # The values of a statement that fails stay out of its error, which may be logged.
     if url.get_backend_name() == "sqlite":
         return create_engine(url, hide_parameters=True, **_CONNECTIONS)
-    unsaid = {name: value for name, value in _POSTGRES.items() if name not in url.query}
-    return create_engine(url, connect_args=unsaid, hide_parameters=True, **_CONNECTIONS)
+    return create_engine(url, connect_args=time_outs(url), hide_parameters=True, **_CONNECTIONS)
+
+
+def time_outs(url: URL) -> dict[str, int]:
+    """When a connection to this PostgreSQL is given up, as far as the URL does not say it."""
+    return {name: value for name, value in _POSTGRES.items() if name not in url.query}
 
 
 class _Outages:

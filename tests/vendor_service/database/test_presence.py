@@ -3,7 +3,9 @@
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from unittest.mock import Mock
 
+import psycopg
 import pytest
 
 from tests.support.postgres import Postgres
@@ -101,3 +103,18 @@ def test_a_server_is_seen_again_after_its_database_was_restarted(postgres: Postg
         presence.leave()
         with alone(database):
             pass
+
+
+def test_a_database_that_dies_without_a_word_is_given_up_as_by_all_connections(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = Mock(wraps=psycopg.connect)
+    monkeypatch.setattr(psycopg, "connect", connect)
+    with closing(Database(f"{postgres.create_database()}&keepalives_idle=20")) as database:
+        database.engine.connect().close()
+        presence = Presence(database)
+        presence.enter(lambda: None)
+        presence.leave()
+    others, own = (each.kwargs for each in connect.call_args_list[-2:])
+    assert dict(own, context=None) == dict(others, context=None)  # SQLAlchemy's, one for each engine
+    assert own.items() >= {"keepalives_idle": "20", "tcp_user_timeout": 30_000}.items()
