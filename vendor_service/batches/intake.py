@@ -74,7 +74,7 @@ class Intake:
     @property
     def kept_bytes(self) -> int:
         """How many bytes are in memory: of a line, and of what is known of those before it."""
-        return len(self._buffer) + self._kept
+        return len(self._buffer) + self._kept + sys.getsizeof(self._names)
 
     def feed(self, block: bytes) -> None:
         """Take the next bytes.
@@ -150,6 +150,7 @@ class Intake:
         if name in self._names:
             raise invalid("another line of this file has this custom_id", "custom_id")
         self._names.add(name)
+        self._kept += sys.getsizeof(name)
         model = line.queries.model or ""
         if len(model) > _LONGEST_MODEL or "\0" in model:  # which the books cannot keep
             message = f"the name of a model has up to {_LONGEST_MODEL} characters, none of them NUL"

@@ -16,9 +16,14 @@ from vendor_service.batches.lines import LineReader
 LINES = 2000
 
 
+def texts(number: int, count: int) -> str:
+    body = {"inputs": [{"text": "x"}] * count}
+    custom_id = f"{number:0100}"  # Pydantic keeps shorter ones for the whole process
+    return json.dumps({"custom_id": custom_id, "method": "POST", "url": "/embed", "body": body})
+
+
 def many_texts(number: int) -> str:
-    body = {"inputs": [{"text": "x"}] * 40}
-    return json.dumps({"custom_id": str(number), "method": "POST", "url": "/embed", "body": body})
+    return texts(number, 40)
 
 
 @pytest.mark.parametrize(
@@ -28,8 +33,9 @@ def many_texts(number: int) -> str:
         lambda number: json.dumps({"custom_id": f"{number:0255}", f"{number:0600}": 1}),
         lambda number: json.dumps({"custom_id": "ж" * 200 + str(number)}, ensure_ascii=False),
         many_texts,
+        lambda number: texts(number, 1),
     ],
-    ids=["no fields", "long texts", "wide texts", "a piece each"],
+    ids=["no fields", "long texts", "wide texts", "a piece each", "a text each"],
 )
 def test_what_is_kept_of_lines_is_counted(line: Callable[[int], str]) -> None:
     intake = Intake(LineReader(DIALECTS, 64, 100), replace(LIMITS, max_lines=LINES, max_file_bytes=10**8))
