@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from client.data.images import codecs
 from client.paths import is_there
 
 # Pixels of a side of the small image that is kept of each file, to tell near copies by.
@@ -15,7 +16,7 @@ THUMBNAIL = 12
 # A file that has just been written may be written again within one tick of the disk's clock.
 _SETTLED_AFTER_NS = 2 * 10**9
 _AT_ONCE = 500
-_VERSION = 2
+_VERSION = 3
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS files (
     path BLOB PRIMARY KEY,
@@ -26,7 +27,8 @@ CREATE TABLE IF NOT EXISTS files (
     side INTEGER NOT NULL,
     thumbnail BLOB NOT NULL,
     reason TEXT NOT NULL,
-    kind TEXT NOT NULL
+    kind TEXT NOT NULL,
+    encoder TEXT NOT NULL        -- `codecs()` where something else is sent than the file, otherwise empty
 ) WITHOUT ROWID
 """
 _FACTS = "digest, file, side, thumbnail, reason, kind"
@@ -66,7 +68,11 @@ class FileMemory:
         self._path = path
 
     def recall(self, files: Sequence[Path]) -> list[FileFacts | None]:
-        """What is known of each file; `None` of those that are not known, or have changed since."""
+        """What is known of each file; `None` of those that are not known, or have changed since.
+
+        What is sent of a file, where that is not the file itself, is known as long as the same versions of
+        Pillow and its libraries encode it.
+        """
         if self._path is None or not is_there(self._path):
             return [None] * len(files)
         try:
@@ -90,16 +96,20 @@ class FileMemory:
         for path, (each, stamp) in read.items():
             if stamp is not None and each.kind != "HEIC" and not each.may_pass:
                 told = (each.digest, each.file_digest, each.side, each.thumbnail, each.reason, each.kind)
-                rows.append((_key(path), *stamp, *told))
+                encoder = "" if each.digest == each.file_digest else codecs()
+                rows.append((_key(path), *stamp, *told, encoder))
         with suppress(sqlite3.Error, OSError), self._opened() as memory:
-            memory.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+            memory.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     @staticmethod
     def _recall(memory: sqlite3.Connection, files: Sequence[Path]) -> list[FileFacts | None]:
         keys = [_key(path) for path in files]
         marks = ", ".join("?" * len(keys))
-        query = f"SELECT path, size, time, {_FACTS} FROM files WHERE path IN ({marks})"  # noqa: S608
-        known = {bytes(row[0]): row[1:] for row in memory.execute(query, keys)}
+        query = (
+            f"SELECT path, size, time, {_FACTS} FROM files "  # noqa: S608
+            f"WHERE path IN ({marks}) AND encoder IN ('', ?)"
+        )
+        known = {bytes(row[0]): row[1:] for row in memory.execute(query, [*keys, codecs()])}
         found: list[FileFacts | None] = []
         for path, key in zip(files, keys, strict=True):
             row = known.get(key)
@@ -134,14 +144,27 @@ def read_stamped(path: Path, read: Callable[[Path], FileFacts]) -> tuple[FileFac
 def _connected(path: Path) -> sqlite3.Connection:
     os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
     connection = sqlite3.connect(path, timeout=60)
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version not in (0, _VERSION):
+    try:
+        connection.execute("PRAGMA synchronous = OFF")
+        with connection:
+            _prepare(connection)
+    except sqlite3.Error:
         connection.close()
-        raise sqlite3.DatabaseError("of another version")
-    connection.execute("PRAGMA synchronous = OFF")
-    connection.execute(_SCHEMA)
-    connection.execute(f"PRAGMA user_version = {_VERSION}")
+        raise
     return connection
+
+
+def _prepare(memory: sqlite3.Connection) -> None:
+    """Make the table, or bring that of an earlier version up to date, which two commands may find at once."""
+    memory.execute("BEGIN IMMEDIATE")
+    (version,) = memory.execute("PRAGMA user_version").fetchone()
+    if version == 2:
+        memory.execute("DELETE FROM files WHERE digest <> file")  # what encoded these was not noted
+        memory.execute("ALTER TABLE files ADD COLUMN encoder TEXT NOT NULL DEFAULT ''")
+    elif version not in (0, _VERSION):
+        raise sqlite3.DatabaseError("of another version")
+    memory.execute(_SCHEMA)
+    memory.execute(f"PRAGMA user_version = {_VERSION}")
 
 
 def _facts(digest: str, file_digest: str, side: int, thumbnail: bytes, reason: str, kind: str) -> FileFacts:

@@ -25,6 +25,8 @@ _SUFFIXES = {
     "GIF": (".gif",),
     "BMP": (".bmp", ".dib"),
 }
+# Pillow and its libraries, as `features.version` names them.
+_CODECS = ("pil", "zlib", "zlib_ng", "libjpeg_turbo", "jpg", "webp", "libtiff", "avif")
 _HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"})
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 50_000_000
@@ -73,6 +75,17 @@ def _formats() -> tuple[str, ...]:
         return tuple(known)
     register_heif_opener()
     return (*known, "HEIF")
+
+
+@cache
+def codecs() -> str:
+    """The versions of what reads and writes pictures here: others may make other bytes of the same file."""
+    versions = [f"{name} {features.version(name)}" for name in _CODECS]
+    if "HEIF" in _formats():
+        from pillow_heif import libheif_version
+
+        versions.append(f"heif {libheif_version()}")
+    return ", ".join(versions)
 
 
 def read_image(path: Path) -> bytes:

@@ -3,14 +3,17 @@
 import errno
 import hashlib
 import os
+import sqlite3
 import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, features
 
-from client.data import examples, images
-from client.data.examples import read_files
+from client.data import examples, images, views
+from client.data.examples import UNLABELLED, Example, read_files
 from client.data.file_memory import FileMemory
 
 
@@ -52,6 +55,64 @@ def test_a_file_is_read_once_and_again_when_it_has_changed(tmp_path: Path, read:
     assert read == [files[0]]
     assert again[0].digest != first[0].digest
     assert again[1] == first[1]
+
+
+@pytest.fixture
+def another_pillow(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """Puts another version of Pillow here, which encodes the same pixels in other bytes."""
+    version, encoded = features.version, views.encoded
+
+    def put() -> None:
+        images.codecs.cache_clear()
+        other = {"pil": "99.0"}
+        monkeypatch.setattr(features, "version", lambda name: other.get(name) or version(name))
+        for module in (views, examples):
+            monkeypatch.setattr(module, "encoded", lambda pixels: encoded(pixels) + b"99")
+
+    yield put
+    monkeypatch.undo()
+    images.codecs.cache_clear()
+
+
+def test_what_another_version_of_pillow_encoded_is_read_again(
+    tmp_path: Path, read: list[Path], another_pillow: Callable[[], None]
+) -> None:
+    """It would be sent in other bytes than were planned. A file that is sent as it is stays known."""
+    plain = _picture(tmp_path / "red.png", "red")
+    encoded = _picture(tmp_path / "red.gif", "red")
+    unreadable = _picture(tmp_path / "none.png", "red")
+    unreadable.write_bytes(b"no picture")
+    os.utime(unreadable, (1, 1))
+    files, memory = [plain, encoded, unreadable], FileMemory(tmp_path / "files.db")
+    first = list(read_files(files, memory))
+    another_pillow()
+    read.clear()
+    again = list(read_files(files, memory))
+    assert read == [encoded]
+    assert (again[0], again[2]) == (first[0], first[2])
+    assert again[1].file_digest == first[1].file_digest
+    example = Example(str(encoded), "photo", UNLABELLED, again[1].digest, again[1].file_digest, 10)
+    assert hashlib.sha256(example.content()).hexdigest() == again[1].digest != first[1].digest
+    assert list(read_files(files, memory)) == again
+    assert read == [encoded, encoded]  # once more for its content, and not for what is known of it
+
+
+def test_of_what_version_2_remembered_the_files_that_are_sent_as_they_are_stay_known(
+    tmp_path: Path, read: list[Path]
+) -> None:
+    """It did not note what had encoded the others."""
+    files, file = (
+        [_picture(tmp_path / f"red.{kind}", "red") for kind in ("png", "gif")],
+        tmp_path / "files.db",
+    )
+    first = list(read_files(files, FileMemory(file)))
+    with closing(sqlite3.connect(file)) as memory:
+        memory.execute("ALTER TABLE files DROP COLUMN encoder")
+        memory.execute("PRAGMA user_version = 2")
+    read.clear()
+    for _ in range(2):
+        assert list(read_files(files, FileMemory(file))) == first
+    assert read == [files[1]]
 
 
 def test_a_memory_that_cannot_be_opened_knows_nothing(tmp_path: Path, read: list[Path]) -> None:
