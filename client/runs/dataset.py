@@ -208,6 +208,12 @@ def read_dataset(
         )
     told = seen.told(examples, {**told, **folder.splits}, config=config)
     train, held = split(examples, holdout=config.recipe.holdout, seed=config.seed, told=told)
+    method = known_method(config.method)
+    if not train and not config.pools and method is not None:
+        raise DataError(
+            f"{folder.root} has no image to train on: all {len(held)} readable images of the source domains "
+            "are held out. Leave the `split` of some empty, or give images without labels with --unlabelled."
+        )
     few = "too few that the weights have not seen" if seen.images.size else "too few"
     mention_one_sided(folder, examples, train, held, display, few=few)
     trained = set(train)
@@ -224,7 +230,6 @@ def read_dataset(
     if config.pools:
         dataset = _with_pools(dataset, config.pools, display, memo)
     mention_size(dataset.examples, config.image_size, display)
-    method = known_method(config.method)
     rounds = config.recipe.views if method is not None and "images" in method.asks else 0
     return _with_views(dataset, rounds, display, memo)
 

@@ -87,6 +87,28 @@ def test_a_domain_without_a_readable_image_is_refused_with_the_reason(tmp_path: 
         _read(root)
 
 
+def test_a_table_that_holds_out_all_that_is_there_is_refused_unless_there_is_a_pool(tmp_path: Path) -> None:
+    root, table = make_folder(tmp_path / "toy", images=3), tmp_path / "table.csv"
+    pool = make_folder(tmp_path / "pool", images=4)
+    lines = ["path,label,domain,split"]
+    for file in sorted(root.glob("*/*/*.png")):
+        domain, name = file.parts[-3:-1]
+        lines.append(f"{file},{name},{domain},{'train' if file.name == '00.png' else 'val'}")
+    table.write_text("\n".join(lines))
+    assert _read(table)[0].train
+    for file in root.glob("*/*/00.png"):
+        file.unlink()
+    with pytest.raises(
+        DataError, match="all 12 readable images of the source domains are held out"
+    ) as refused:
+        _read(table)
+    assert "--unlabelled" in str(refused.value)
+    with_pool = replace(_config(table), unlabelled=(str(pool),))
+    assert read_dataset(with_pool, Display.of_nobody()).unlabelled
+    zero_shot = replace(_config(table), method="zero-shot")  # it trains nothing
+    assert len(read_dataset(zero_shot, Display.of_nobody()).holdout) == 12
+
+
 def test_a_file_whose_name_is_not_utf_8_is_left_out_with_the_reason(tmp_path: Path) -> None:
     root = make_folder(tmp_path / "toy", images=3)
     file = root / "dark" / "circle" / "00.png"
