@@ -131,7 +131,7 @@ def train(
             is shown what trains, for the rest never changes.
         resume: what `save` was given by an earlier, interrupted call with the same arguments.
         save: called after every evaluation but the last, and as often where nothing is evaluated.
-        on_step: called after every step.
+        on_step: called after every step, before `save`: who is stopped in between takes the step again.
         processes: those that train it together; a batch is then this process's share of it.
     """
     module.requires_grad_(False)
@@ -167,16 +167,16 @@ def train(
                 network.train()
             if selection is not None and score is not None:
                 selection.on_evaluation(changing, step, score)
-            if step < schedule.steps:
-                save(
-                    {
-                        "step": step,
-                        "module": module.state_dict(),
-                        "optimiser": optimiser.state_dict(),
-                        "selection": None if selection is None else selection.state_dict(),
-                    }
-                )
         on_step(TrainingStep(step, loss.detach(), score))
+        if schedule.evaluates_after(step) and step < schedule.steps:
+            save(
+                {
+                    "step": step,
+                    "module": module.state_dict(),
+                    "optimiser": optimiser.state_dict(),
+                    "selection": None if selection is None else selection.state_dict(),
+                }
+            )
 
     if selection is not None:
         module.load_state_dict(selection.selected().state, strict=False)

@@ -99,6 +99,28 @@ def test_a_resumed_run_ends_in_the_same_weights(select: Callable[[], WeightSelec
         assert torch.equal(tensor, resumed.state_dict()[name]), name
 
 
+def test_a_step_is_told_before_it_is_saved() -> None:
+    """Who is killed in between takes it again. Otherwise nobody would ever be told of it."""
+    told: list[int] = []
+    saved: list[int] = []
+
+    def keep(checkpoint: Checkpoint) -> None:
+        saved.append(checkpoint["step"])
+        assert told[-1] == checkpoint["step"]
+
+    def refuse(progress: TrainingStep) -> None:
+        told.append(progress.step)
+        if progress.step == 10:
+            raise KeyboardInterrupt
+
+    module = _module()
+    with pytest.raises(KeyboardInterrupt):
+        train(
+            module, list(module.parameters()), _batch_at, cosine_loss, SCHEDULE, save=keep, on_step=refuse
+        )  # fmt: skip
+    assert saved == [5]
+
+
 def _copied(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.clone()
