@@ -15,6 +15,7 @@ from client.runs import forecast
 from client.runs.dataset import Dataset, read_dataset
 from client.runs.features import training_features
 from client.runs.folder import RunConfig, RunFolder, default_run_path
+from client.runs.generations import seen_before
 from client.runs.memo import Memo
 from client.runs.mentions import mention_skipped
 from client.runs.plans import describe_outlook, describe_plan
@@ -32,7 +33,7 @@ def plan(
 
     Args:
         options: the run. A `budget` of `None` is no limit here. Where `out` holds the run already, what it
-            has paid counts, and it goes on with its model.
+            has paid counts, and it goes on with its model and its record of what its weights have seen.
         probe: how many of the run's first queries to buy now, for `Plan.teacher_check`. The run finds them in
             the cache.
         confirm: is asked whether a probe of more than five units may be bought, unless the options say so.
@@ -49,7 +50,8 @@ def plan(
         config = as_begun(config, run)
         run_id = run.id_of(config) or run_id
     display = connection.display
-    dataset = read_dataset(config, display, Memo(files=connection.files))
+    seen = seen_before(config, run, display)
+    dataset = read_dataset(config, display, Memo(files=connection.files), seen=seen)
     planned = describe_plan(config, dataset, None, None)
     if method_of(config.method).buys:
         device = chosen_device("auto")

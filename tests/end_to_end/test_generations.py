@@ -177,7 +177,11 @@ def test_images_that_are_added_put_none_among_the_hold_outs_that_was_trained_on(
     record = every.folder / "learnt" / "seen.safetensors"
     record.rename(record.with_suffix(".away"))
     assert "The student is trained already" in every(*next_one).stderr  # its own copy tells
-    assert "seen.safetensors is missing" in every(*next_one[:-1], "others", code=2).stderr
+    planned = json.loads(every(*next_one, "--dry-run", "--json").stdout)
+    assert planned["train_images"] == _json(every, "added/plan.json")["train_images"]
+    for shown in ((), ("--dry-run",)):
+        refused = every(*next_one[:-1], "others", *shown, code=2)
+        assert "seen.safetensors is missing" in refused.stderr
     (more / "dark" / "circle" / "new0.png").unlink()
     assert "holds a finished student of other numbers" in every(*next_one, code=2).stderr
     every(*next_one, "--replace")  # without the record still
