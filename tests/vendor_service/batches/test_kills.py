@@ -10,7 +10,6 @@ from pathlib import Path
 import httpx
 import openai
 import pytest
-from openai.types import Batch
 from sqlalchemy import select
 
 from tests.support.vendor_process import VendorProcess, wait_until
@@ -26,7 +25,7 @@ def sdk(vendor: VendorProcess, api_key: str) -> Iterator[openai.OpenAI]:
         yield client
 
 
-def begin(vendor: VendorProcess, api_key: str, number: int) -> str:
+def begin(client: openai.OpenAI, number: int) -> str:
     lines = [
         {
             "custom_id": str(each),
@@ -36,15 +35,9 @@ def begin(vendor: VendorProcess, api_key: str, number: int) -> str:
         }
         for each in range(LINES)
     ]
-    with sdk(vendor, api_key) as client:
-        file = client.files.create(file=("in", "\n".join(map(json.dumps, lines)).encode()), purpose="batch")
-        job = client.batches.create(input_file_id=file.id, endpoint="/v1/embeddings", completion_window="24h")
+    file = client.files.create(file=("in", "\n".join(map(json.dumps, lines)).encode()), purpose="batch")
+    job = client.batches.create(input_file_id=file.id, endpoint="/v1/embeddings", completion_window="24h")
     return job.id
-
-
-def look(vendor: VendorProcess, api_key: str, job: str) -> Batch:
-    with sdk(vendor, api_key) as client:
-        return client.batches.retrieve(job)
 
 
 @pytest.mark.parametrize(
@@ -55,22 +48,22 @@ def test_a_vendor_that_is_killed_at_any_moment_charges_each_line_once(tmp_path: 
     vendor = VendorProcess(tmp_path, "--batch-store", str(tmp_path / "store"))
     jobs: list[str] = []
     in_the_middle = 0
-    with vendor:
-        api_key = vendor.create_key()
+    # One client for all of it: to make one takes as long as the vendor takes for a job.
+    with vendor, sdk(vendor, api_key := vendor.create_key()) as client:
+        look = client.batches.retrieve
         for _ in range(kills):
-            if not jobs or look(vendor, api_key, jobs[-1]).status == "completed":
-                jobs.append(begin(vendor, api_key, len(jobs)))
+            if not jobs or look(jobs[-1]).status == "completed":
+                jobs.append(begin(client, len(jobs)))
             time.sleep(rng.uniform(0, 0.4))
-            in_the_middle += look(vendor, api_key, jobs[-1]).status == "in_progress"
+            in_the_middle += look(jobs[-1]).status == "in_progress"
             vendor.kill()
             vendor.start()
         for job in jobs:
-            wait_until(lambda job=job: look(vendor, api_key, job).status == "completed", 60)  # type: ignore[misc]
+            wait_until(lambda job=job: look(job).status == "completed", 60)  # type: ignore[misc]
         for job in jobs:
-            done = look(vendor, api_key, job)
+            done = look(job)
             assert (done.request_counts.completed, done.request_counts.failed) == (LINES, 0)  # type: ignore[union-attr]
-            with sdk(vendor, api_key) as client:
-                content = client.files.content(str(done.output_file_id)).text
+            content = client.files.content(str(done.output_file_id)).text
             assert [json.loads(each)["custom_id"] for each in content.splitlines()] == [
                 str(each) for each in range(LINES)
             ]
