@@ -222,19 +222,21 @@ def test_what_cannot_be_asked_is_refused_at_the_start_and_answered_by_the_studen
     with pytest.raises(kind, match="never"):
         VendorLine(shut.open, None).connect()
 
-    async def do() -> list[str]:
-        line = VendorLine(shut.open, None)
-        line.start()
-        try:
-            said = [await line.ask([_image(b"good")], seconds=_LONG) for _ in range(2)]
-            return [who for each in said for who in _who(each)]
-        finally:
-            await asyncio.to_thread(line.close)
-
-    assert asyncio.run(do()) == ["student", "student"]
+    assert asyncio.run(_asked_twice(shut)) == ["student", "student"]
     assert shut.tries == 1 + 1  # then it is left alone for a while
     assert "the student answers alone for 30 s: never" in caplog.text
     assert "could not be asked" not in caplog.text
+
+
+async def _asked_twice(shut: _Shut) -> list[str]:
+    """Who answers about two images, one after the other."""
+    line = VendorLine(shut.open, None)
+    line.start()
+    try:
+        said = [await line.ask([_image(b"good")], seconds=_LONG) for _ in range(2)]
+        return [who for each in said for who in _who(each)]
+    finally:
+        await asyncio.to_thread(line.close)
 
 
 def _silences(error: ClientError, caplog: pytest.LogCaptureFixture, times: int) -> list[int]:
@@ -266,14 +268,5 @@ def test_who_may_have_been_paid_and_failed_is_left_alone_for_longer_each_time(
 def test_what_nobody_foresaw_when_connecting_is_not_tried_again_with_every_image() -> None:
     shut = _Shut(ValueError("unforeseen"))
 
-    async def do() -> list[str]:
-        line = VendorLine(shut.open, None)
-        line.start()
-        try:
-            said = [await line.ask([_image(b"good")], seconds=_LONG) for _ in range(2)]
-            return [who for each in said for who in _who(each)]
-        finally:
-            await asyncio.to_thread(line.close)
-
-    assert asyncio.run(do()) == ["student", "student"]
+    assert asyncio.run(_asked_twice(shut)) == ["student", "student"]
     assert shut.tries == 1
