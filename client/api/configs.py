@@ -16,7 +16,7 @@ from client.learning.backbones import native_image_size
 from client.learning.methods import METHODS, parse_method, with_steps
 from client.learning.recipe import RECIPES, Recipe
 from client.learning.student import load_metadata
-from client.paths import is_there, resolved, rooted
+from client.paths import resolved, rooted
 from client.runs.folder import RunConfig, RunFolder
 
 
@@ -60,10 +60,8 @@ def as_begun(config: RunConfig, run: RunFolder) -> RunConfig:
     Raises:
         ClientError: the folder's configuration cannot be read.
     """
-    if not is_there(run.config):
-        return config
-    behind = str(resolved(Path(config.data)))
-    return replace(config, data=behind) if run.read(run.config).get("data") == behind else config
+    behind = resolved(Path(config.data))
+    return replace(config, data=str(behind)) if run.learns_from(behind) else config
 
 
 def next_options(run: Path | str, **changes: Any) -> DistillOptions:  # noqa: ANN401 (as each option has it)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from client.learning.methods import method_of
 from client.learning.recipe import Variant
-from client.paths import is_there, resolved, rooted
+from client.paths import resolved, rooted
 from client.results.comparison_table import RunResult
 from client.results.records import Plan, Summary
 from client.runs.folder import RunConfig, RunFolder
@@ -101,8 +101,8 @@ def data_as_begun(data: Path, runs: Path) -> Path:
     named, behind = rooted(data), resolved(data)
     if named == behind:
         return named
-    begun = (run for run in map(RunFolder, runs.glob("*")) if is_there(run.config) and run.has_begun)
-    return behind if any(run.read(run.config).get("data") == str(behind) for run in begun) else named
+    folders = map(RunFolder, runs.glob("*"))
+    return behind if any(run.has_begun and run.learns_from(behind) for run in folders) else named
 
 
 def name_of_run(variant: Variant, target: str, seed: int) -> str:

@@ -178,6 +178,14 @@ class RunFolder:
             )
         return run_id, bool(changed)
 
+    def learns_from(self, data: Path) -> bool:
+        """Whether its configuration, if there is one, names this as its data.
+
+        Raises:
+            ClientError: the configuration cannot be read.
+        """
+        return is_there(self.config) and self.read(self.config).get("data") == str(data)
+
     @property
     def has_begun(self) -> bool:
         """Whether there is more of the run than its options."""
