@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, cast
 
 import torch
@@ -14,6 +15,10 @@ from client.learning.libraries import timm
 
 _PADDED_BY_TIMM: type[nn.Conv2d] = timm.layers.Conv2dSame
 
+# Rows before a map and behind it, and columns.
+Zeros = tuple[tuple[int, int], tuple[int, int]]
+
+_LONGEST_STRIDE = 2  # between columns, up to which strips of that width reach all of them
 _WIDEST = 3  # columns of a kernel whose gradient oneDNN has fast code for
 
 
@@ -22,38 +27,46 @@ class DepthwiseConv2d(nn.Conv2d):
 
     For kernels wider than three columns, and for maps smaller than the kernel, oneDNN takes code that is not
     made for depthwise convolutions, and up to thirty times as long. Here such a kernel is cut into strips of
-    three columns, each over a map that has its zeros beside it; weights that meet nothing but zeros are left
-    out: the same sums, in another order.
+    three columns, and weights that meet nothing but zeros are left out: the same sums, in another order.
     """
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (nn.Conv2d's name for it)
         """The convolution of maps of shape (n, channels, height, width)."""
         trains = self.training and self.weight.requires_grad
-        if not (trains and is_plain(input) and _is_slow(input, self.weight)):
+        stride, zeros = cast(tuple[int, int], self.stride), zeros_around(self, input)
+        if not (trains and is_plain(input) and _in_strips(input, self.weight, stride, zeros)):
             return super().forward(input)
-        stride, padding = cast(tuple[int, int], self.stride), cast(tuple[int, int], self.padding)
-        return convolution(input, self.weight, self.bias, stride, padding)
+        return convolution(input, self.weight, self.bias, stride, zeros)
 
 
 class SameConv2d(nn.Conv2d):
     """timm's `Conv2dSame`, whose place it takes: zeros around the maps as TensorFlow has them.
 
     There are as many as the last place of the kernel needs, and where that is an odd number, the one more
-    stands behind. This class adds them, and the next one of a class that has both convolves.
+    stands behind.
     """
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
         """The convolution of maps of shape (n, channels, height, width)."""
-        zeros: list[int] = []
-        for axis in (1, 0):  # columns first
-            side = int(input.shape[axis - 2])  # a constant, also where the layer is traced for an export
-            missing = timm.layers.get_same_padding(side, self.kernel_size[axis], self.stride[axis], 1)
-            zeros += [missing // 2, missing - missing // 2]
-        return super().forward(functional.pad(input, zeros))
+        rows, columns = zeros_around(self, input)
+        return super().forward(functional.pad(input, (*columns, *rows)))
 
 
-class SameDepthwiseConv2d(SameConv2d, DepthwiseConv2d):
+class SameDepthwiseConv2d(DepthwiseConv2d, SameConv2d):
     """The same of a depthwise convolution."""
+
+
+def zeros_around(layer: nn.Conv2d, maps: Tensor) -> Zeros:
+    """How many rows of zeros a layer has before these maps and behind them, and how many columns."""
+    if not isinstance(layer, SameConv2d):
+        rows, columns = cast(tuple[int, int], layer.padding)
+        return (rows, rows), (columns, columns)
+    zeros = []
+    for axis in (0, 1):
+        side = int(maps.shape[axis - 2])  # a constant, also where the layer is traced for an export
+        missing = timm.layers.get_same_padding(side, layer.kernel_size[axis], layer.stride[axis], 1)
+        zeros.append((missing // 2, missing - missing // 2))
+    return zeros[0], zeros[1]
 
 
 def convolution(
@@ -61,18 +74,19 @@ def convolution(
     weight: Tensor,
     bias: Tensor | None,
     stride: tuple[int, int],
-    padding: tuple[int, int],
+    zeros: Zeros,
     bounds: tuple[float, float] | None = None,
 ) -> Tensor:
-    """What `functional.conv2d` makes of maps (n, channels, height, width), and where `bounds` are given,
-    clamped to these; with fast gradients on a CPU.
+    """What `functional.conv2d` makes of maps (n, channels, height, width) with zeros around them, and where
+    `bounds` are given, clamped to these; with fast gradients on a CPU.
 
     There are as many groups as the weights, (outputs, channels / groups, height, width), say. The gradients
     of depthwise weights are worked out in strips where that is faster, those of the bias apart from those of
-    the weights, and what is clamped is kept once.
+    the weights, and what is clamped is kept once. Where there are more zeros on one side, the kernel is given
+    zeros instead of the maps, of which it is a small part.
     """
     apply = cast(Callable[..., Tensor], _Convolution.apply)
-    return apply(maps, weight, bias, stride, padding, bounds)
+    return apply(maps, weight, bias, stride, zeros, bounds)
 
 
 class _Convolution(Function):
@@ -83,14 +97,15 @@ class _Convolution(Function):
         weight: Tensor,
         bias: Tensor | None,
         stride: tuple[int, int],
-        padding: tuple[int, int],
+        zeros: Zeros,
         bounds: tuple[float, float] | None,
     ) -> Tensor:
-        outputs = functional.conv2d(maps, weight, bias, stride, padding, groups=_groups(maps, weight))
+        kernel, padding = _symmetric(weight, zeros)
+        outputs = functional.conv2d(maps, kernel, bias, stride, padding, groups=_groups(maps, weight))
         if bounds is not None:
             outputs.clamp_(*bounds)
         ctx.save_for_backward(maps, weight, None if bounds is None else outputs)
-        ctx.stride, ctx.padding, ctx.bounds = stride, padding, bounds
+        ctx.stride, ctx.zeros, ctx.bounds = stride, zeros, bounds
         return outputs
 
     @staticmethod
@@ -100,41 +115,92 @@ class _Convolution(Function):
         if ctx.bounds is not None:
             gradient = torch.ops.aten.hardtanh_backward(gradient, outputs, *ctx.bounds)
         of_maps, of_weight, of_bias = ctx.needs_input_grad[:3]
-        in_strips = of_weight and _groups(maps, weight) == len(weight) and _is_slow(maps, weight)
+        in_strips = (
+            of_weight
+            and _groups(maps, weight) == len(weight)
+            and _in_strips(maps, weight, ctx.stride, ctx.zeros)
+        )
+        kernel, padding = _symmetric(weight, ctx.zeros)
         wanted = (of_maps, of_weight and not in_strips, False)
-        for_maps, for_weight, _ = _gradients(gradient, maps, weight, ctx.stride, ctx.padding, wanted)
+        for_maps, for_weight, _ = _gradients(gradient, maps, kernel, ctx.stride, padding, wanted)
         if in_strips:
-            for_weight = _weight_gradient(gradient, maps, weight, ctx.stride, ctx.padding)
+            for_weight = _weight_gradient(gradient, maps, weight, ctx.stride, ctx.zeros)
+        elif of_weight:
+            for_weight = for_weight[:, :, -weight.shape[2] :, -weight.shape[3] :]
         for_bias = gradient.sum((0, 2, 3)) if of_bias else None
         return for_maps, for_weight, for_bias, None, None, None
+
+
+def _symmetric(weight: Tensor, zeros: Zeros) -> tuple[Tensor, tuple[int, int]]:
+    """A kernel that needs as many zeros on both sides of a map, and how many rows and columns.
+
+    It does what the other one does: where that needs more behind the map than before it, it has zeros itself.
+    """
+    (above, below), (left, right) = zeros
+    if (above, left) == (below, right):
+        return weight, (above, left)
+    return functional.pad(weight, (right - left, 0, below - above, 0)), (below, right)
 
 
 def _groups(maps: Tensor, weight: Tensor) -> int:
     return maps.shape[1] // weight.shape[1]
 
 
-def _is_slow(maps: Tensor, weight: Tensor) -> bool:
-    """Whether oneDNN has no fast code for the gradient of depthwise weights."""
+def _in_strips(maps: Tensor, weight: Tensor, stride: tuple[int, int], zeros: Zeros) -> bool:
+    """Whether oneDNN has no fast code for the gradient of these weights as they are, and strips do."""
+    depthwise = _groups(maps, weight) == len(weight)
     small = maps.shape[-2] < weight.shape[-2] or maps.shape[-1] < weight.shape[-1]
-    return small or weight.shape[-1] > _WIDEST
+    uneven = any(before != behind for before, behind in zeros)
+    slow = small or uneven or weight.shape[-1] > _WIDEST
+    return depthwise and slow and stride[-1] <= _LONGEST_STRIDE
 
 
 def _weight_gradient(
-    gradient: Tensor, maps: Tensor, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int]
+    gradient: Tensor, maps: Tensor, weight: Tensor, stride: tuple[int, int], zeros: Zeros
 ) -> Tensor:
-    """A strip of the kernel at a time, over maps that have their zeros around them."""
-    y, x = (_Axis(maps.shape[i], gradient.shape[i], weight.shape[i], stride[i], padding[i]) for i in (-2, -1))
-    small = y.size < y.kernel
-    top, bottom = (y.first, y.last) if small else (0, y.kernel - 1)
-    zeros, within = (y.zeros(top, bottom), 0) if small else ((0, 0), y.padding)
-    strips = []
-    for left in range(x.first, x.last + 1, _WIDEST):
-        right = min(left + _WIDEST - 1, x.last)
-        padded = functional.pad(maps, (*x.zeros(left, right), *zeros))
-        kernel = weight[:, :, top : bottom + 1, left : right + 1]
-        strips.append(_gradients(gradient, padded, kernel, stride, (within, 0), (False, True, False))[1])
-    around = (x.first, x.kernel - 1 - x.last, top, y.kernel - 1 - bottom)
-    return functional.pad(torch.cat(strips, dim=3), around)
+    """A strip of the kernel at a time: the map, or else the gradient, is moved by zeros beside it."""
+    y, x = (_Axis(maps.shape[i], gradient.shape[i], weight.shape[i], stride[i], *zeros[i]) for i in (-2, -1))
+    top, bottom, more, within = 0, y.kernel, y.behind - y.before, y.behind
+    rows = (0, 0)
+    if y.size < y.kernel + more:  # a small map has its zeros around it, as far as anything else meets them
+        top, bottom, more, within = y.first, y.last + 1, 0, 0
+        rows = y.zeros(top, bottom)
+    parts = []
+    for strip in _strips(x):
+        kernel = weight.new_empty((len(weight), 1, more + bottom - top, strip.width))
+        part = _gradients(
+            _padded(gradient, strip.around_gradient, (0, 0)),
+            _padded(maps, strip.around_map, rows),
+            kernel,
+            stride,
+            (within, strip.within),
+            (False, True, False),
+        )[1]
+        parts.append(part[:, :, more:, strip.first : strip.end])
+    return functional.pad(torch.cat(parts, dim=3), (x.first, x.kernel - 1 - x.last, top, y.kernel - bottom))
+
+
+def _padded(maps: Tensor, columns: tuple[int, int], rows: tuple[int, int]) -> Tensor:
+    """The same maps if there is nothing to add or to leave out: `functional.pad` makes a copy then too."""
+    return functional.pad(maps, (*columns, *rows)) if any((*columns, *rows)) else maps
+
+
+@dataclass(frozen=True)
+class _Strip:
+    """Columns of a kernel whose gradient is worked out at once: those from `first` to `end` of `width`.
+
+    What is around map and gradient is added before, and the map has `within` zeros on both sides besides.
+    """
+
+    width: int
+    first: int
+    end: int
+    within: int
+    around_map: tuple[int, int]
+    around_gradient: tuple[int, int]
+
+    def __len__(self) -> int:
+        return self.end - self.first
 
 
 @dataclass(frozen=True)
@@ -145,26 +211,62 @@ class _Axis:
     places: int
     kernel: int
     stride: int
-    padding: int
+    before: int
+    behind: int
 
     @property
     def first(self) -> int:
         """The first place of the kernel that meets the map anywhere."""
-        return max(0, self.padding - self._last_start)
+        return max(0, self.before - self._last_start)
 
     @property
     def last(self) -> int:
         """The last place of the kernel that meets the map anywhere."""
-        return min(self.kernel - 1, self.padding + self.size - 1)
+        return min(self.kernel - 1, self.before + self.size - 1)
 
     @property
     def _last_start(self) -> int:
         return (self.places - 1) * self.stride
 
-    def zeros(self, first: int, last: int) -> tuple[int, int]:
-        """What part of a kernel needs before the map and after it; less than none is what it leaves out."""
-        before = self.padding - first
-        return before, self._last_start + last + 1 - self.padding - self.size
+    def zeros(self, first: int, end: int) -> tuple[int, int]:
+        """What part of a kernel needs before the map and behind it; less than none is what it leaves out."""
+        before = self.before - first
+        return before, self._last_start + end - self.before - self.size
+
+    def strip(self, first: int) -> _Strip:
+        """From this place of the kernel on; the map is moved, and has its zeros then."""
+        width = min(_WIDEST, self.last + 1 - first)
+        return _Strip(width, 0, width, 0, self.zeros(first, first + width), (0, 0))
+
+    def strip_of_moved(self, first: int, moved: int) -> _Strip:
+        """The same with the gradient moved by so many places, as far as it loses nothing by that."""
+        size = max(self.size, _WIDEST)
+        starts = (size - 1) // self.stride + 1
+        lost = [at for at in range(self.places) if not 0 <= at + moved < starts]
+        column = first - self.before - self.stride * moved + 1
+        end = column
+        for place in range(first, self.last + 1):
+            met = any(0 <= at * self.stride + place - self.before < self.size for at in lost)
+            if met or not 0 <= end < _WIDEST:
+                break
+            end += 1
+        return _Strip(_WIDEST, column, end, 1, (0, size - self.size), (moved, starts - self.places - moved))
+
+
+@cache
+def _strips(axis: _Axis) -> list[_Strip]:
+    """Of all places that meet the map. Where there are fewer outputs than places, it is they that move."""
+    strips = []
+    place = axis.first
+    while place <= axis.last:
+        if axis.stride == 1:
+            strip = axis.strip(place)
+        else:
+            moves = range(-axis.kernel, axis.kernel + 1)
+            strip = max((axis.strip_of_moved(place, moved) for moved in moves), key=len)
+        strips.append(strip)
+        place += len(strip)
+    return strips
 
 
 def _gradients(

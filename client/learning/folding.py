@@ -22,6 +22,7 @@ from client.learning.convolutions import (
     SameDepthwiseConv2d,
     convolution,
     is_plain,
+    zeros_around,
 )
 
 _INFINITY = float("inf")
@@ -51,20 +52,19 @@ class _FoldingConv2d(nn.Conv2d):
         shift = norm.bias - scale * norm.running_mean
         if self.bias is not None:
             shift = shift + scale * self.bias
-        padding = cast(tuple[int, int], self.padding)
-        weight = self.weight * scale.view(-1, 1, 1, 1)
-        return convolution(input, weight, shift, cast(tuple[int, int], self.stride), padding, _bounds(norm))
+        weight, stride = self.weight * scale.view(-1, 1, 1, 1), cast(tuple[int, int], self.stride)
+        return convolution(input, weight, shift, stride, zeros_around(self, input), _bounds(norm))
 
 
 class _FoldingDepthwiseConv2d(_FoldingConv2d, DepthwiseConv2d):
     """The same of a depthwise convolution."""
 
 
-class _FoldingSameConv2d(SameConv2d, _FoldingConv2d):
+class _FoldingSameConv2d(_FoldingConv2d, SameConv2d):
     """The same of one that is padded as TensorFlow does."""
 
 
-class _FoldingSameDepthwiseConv2d(SameConv2d, _FoldingDepthwiseConv2d):
+class _FoldingSameDepthwiseConv2d(_FoldingConv2d, SameDepthwiseConv2d):
     """The same of one that is both."""
 
 
