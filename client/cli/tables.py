@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from rich.text import Text
 
 from client.buying.cache import CacheContents
 from client.buying.queries import Spending
+from client.buying.signatures import time_of
 from client.data.finder import described
 from client.progress import printable
 from client.results.records import ExportedFile, Outlook, Plan, PlannedPurchase, TeacherCheck, described_check
@@ -297,11 +298,10 @@ def print_batches(jobs: Iterable[BatchObject]) -> None:
     rows: list[list[object]] = []
     for job in jobs:
         counts = job.request_counts
-        begun = datetime.fromtimestamp(job.created_at, UTC)
         rows.append(
             [
                 *(job.id, job.status, counts.total, counts.completed, counts.failed),
-                *(job.cost_micros, job.held_micros, f"{begun:%Y-%m-%d %H:%M}"),
+                *(job.cost_micros, job.held_micros, time_of(job.created_at, "%Y-%m-%d %H:%M")),
             ]
         )
     print_table(columns, rows)

@@ -21,7 +21,10 @@ _Count = Annotated[int, Field(ge=1, strict=True)]
 
 
 def _utc(moment: datetime) -> datetime:
-    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    try:
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except OverflowError as error:
+        raise ValueError("has no date in UTC") from error
 
 
 _Moment = Annotated[datetime, AfterValidator(_utc)]

@@ -1,8 +1,11 @@
-"""Tables for a terminal: a name is shown as it is."""
+"""Tables for a terminal: names, and times that a vendor tells, are shown as they are."""
+
+from typing import Any
 
 import pytest
 
-from client.cli.tables import print_table
+from client.cli.tables import print_batches, print_table
+from shared.batches import BatchObject, RequestCounts
 
 
 @pytest.mark.parametrize("name", ["photos [old]", "x[/y]", ":cat:", "{3F25}", "a\x1b[2Jb"])
@@ -12,3 +15,21 @@ def test_a_name_is_shown_as_it_is_wherever_it_stands(name: str, capsys: pytest.C
     header, row = (line for line in capsys.readouterr().out.splitlines() if shown in line)
     assert "class" in header
     assert "3" in row
+
+
+def test_a_job_that_began_at_no_date_is_listed_with_what_the_vendor_said(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    for begun, shown in ((1_790_000_000, "2026-09-21"), (10**17, f"no date ({10**17})")):
+        print_batches([BatchObject.model_construct(**_JOB, created_at=begun)])
+        assert shown in capsys.readouterr().out
+
+
+_JOB: dict[str, Any] = {
+    "id": "b_1",
+    "status": "in_progress",
+    "request_counts": RequestCounts(total=3, completed=1, failed=0),
+    "cost_micros": 10,
+    "held_micros": 20,
+}

@@ -65,6 +65,7 @@ def test_a_moment_with_an_offset_is_told_in_utc(tmp_path: Path) -> None:
         (FIRST + "prices.x = {image_micros = 1.5}", r"1 \(a\), prices\.x\.image_micros"),
         (FIRST + "limits = {max_inputs = 65}", r"1 \(a\), limits\.max_inputs: 64 .*VENDOR_MAX_INPUTS"),
         (FIRST + "sunset_at = 2027-01-01", r"1 \(a\), sunset_at"),
+        (FIRST + "deprecated_at = 0001-01-01T00:00:00+01:00", r"1 \(a\), deprecated_at: .*no date in UTC"),
         (FIRST + "deprecated_at = 2027-01-02\nsunset_at = 2027-01-01", r"1 \(a\), sunset_at"),
         (FIRST + SECOND.replace('"b"', '"a"'), r"2 \(a\), id: another"),
         (SECOND, "exactly one .*here none"),
