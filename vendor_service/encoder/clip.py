@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 
 from shared.compiler import every_shape_compiled
 from shared.embeddings import Kind
@@ -19,6 +20,7 @@ from vendor_service.encoder import precision
 from vendor_service.encoder.encoder import ModelFacts
 from vendor_service.encoder.fingerprint import describe, fingerprint
 from vendor_service.encoder.graph import Forward, is_graph, traced, worthwhile_rows
+from vendor_service.encoder.initialisation import WithoutDrawing
 from vendor_service.encoder.known_fingerprints import FileStamp, KnownFingerprints, stamps_of
 from vendor_service.encoder.libraries import open_clip
 from vendor_service.encoder.precision import Dtype
@@ -65,6 +67,13 @@ def _device(name: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UsageError(f"there is no device {name!r} here; use auto, cpu, cuda or cuda:1") from error
     return device
+
+
+def _rounded(model: Any) -> Any:  # noqa: ANN401
+    """A copy in bfloat16; none of the weights as they are is made on the way."""
+    buffers = {id(each): each.to(torch.bfloat16) for each in model.buffers() if each.is_floating_point()}
+    weights = {id(each): nn.Parameter(each.to(torch.bfloat16), False) for each in model.parameters()}
+    return copy.deepcopy(model, {**buffers, **weights})
 
 
 class ClipModel:
@@ -184,13 +193,14 @@ class ClipModel:
         """The model, and the stamps of its files from before they were read."""
         try:
             stamps = [] if known is None else stamps_of(source.files())
-            model = open_clip.create_model(
-                source.name,
-                source.pretrained,
-                device=self.devices[0],
-                force_quick_gelu=source.quick_gelu,
-                require_pretrained=True,
-            )
+            with WithoutDrawing():
+                model = open_clip.create_model(
+                    source.name,
+                    source.pretrained,
+                    device=self.devices[0],
+                    force_quick_gelu=source.quick_gelu,
+                    require_pretrained=True,
+                )
             self.tokenizer = load_tokenizer(source.name)
         except Exception as error:
             # open_clip raises RuntimeError, OSError, ValueError and its hub's own for the same few reasons.
@@ -220,7 +230,7 @@ class ClipModel:
             return exact, dtype
         if asked == dtype:
             return exact.to(torch.bfloat16), dtype
-        rounded = copy.deepcopy(exact).to(torch.bfloat16)
+        rounded = _rounded(exact)
         device = self.devices[0]
         with using_threads(self._threads):  # which a replica leaves to its thread
             cosine = precision.least_cosine(

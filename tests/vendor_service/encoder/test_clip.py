@@ -19,6 +19,7 @@ import vendor_service
 from tests.support import tiny_clip
 from tests.vendor_service.encoder.drawn import icons
 from vendor_service.encoder.clip import ClipModel, choose_devices
+from vendor_service.encoder.initialisation import WithoutDrawing
 from vendor_service.encoder.known_fingerprints import KnownFingerprints
 from vendor_service.encoder.precision import Dtype
 from vendor_service.encoder.queues import Vectors
@@ -149,6 +150,28 @@ def test_a_folder_without_good_weights_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "open_clip_config.json").write_text("{")
     with pytest.raises(UsageError, match="cannot be read"):
         find_model(f"local-dir:{tmp_path}", None)
+
+
+def test_a_file_that_lacks_one_weight_is_an_error_and_nothing_is_made_up_for_it(tmp_path: Path) -> None:
+    source = find_model(tiny_clip.write_tiny_clip(tmp_path, seed=1), None)
+    file = tmp_path / "open_clip_model.safetensors"
+    weights = load_file(file)
+    for name in weights:
+        save_file({each: kept for each, kept in weights.items() if each != name}, file)
+        with pytest.raises(OperatorError, match="cannot be loaded"):
+            ClipModel(source, CPU)
+
+
+def test_no_weight_is_drawn_that_is_read_from_a_file_afterwards() -> None:
+    with WithoutDrawing():
+        layer = torch.nn.Linear(3, 3)
+        torch.nn.init.zeros_(layer.weight)
+        for draw in (torch.nn.init.kaiming_uniform_, torch.nn.init.trunc_normal_, torch.nn.init.normal_):
+            assert draw(layer.weight).eq(0).all()
+        assert torch.zeros(2).normal_(std=0.02).eq(0).all()
+        assert torch.nn.init.ones_(layer.weight).eq(1).all()
+    torch.nn.init.normal_(layer.weight)
+    assert layer.weight.ne(1).all()
 
 
 def test_an_open_clip_name_with_a_file_of_weights_can_be_served(tmp_path: Path) -> None:
